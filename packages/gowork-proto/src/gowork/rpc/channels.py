@@ -1,0 +1,109 @@
+"""Channels and servers with the options that every part of gowork uses.
+
+Owns gRPC's options and the form of addresses; opens nothing by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import grpc
+
+from gowork.rpc import limits
+
+#: An option as gRPC takes it: (name, value).
+Option = tuple[str, str | int]
+
+_MESSAGES: list[Option] = [
+    ("grpc.max_receive_message_length", limits.MESSAGE_BYTES_MAX),
+    ("grpc.max_send_message_length", limits.MESSAGE_BYTES_MAX),
+]
+
+#: gRPC's own first back-off of 1 s would hold up a worker's return beyond its reconnect grace.
+CHANNEL_OPTIONS: Sequence[Option] = (
+    *_MESSAGES,
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    # Retries are the caller's decision: only calls that are safe to repeat are repeated.
+    ("grpc.enable_retries", 0),
+    # Several clients in one process must not share one connection's flow control with each other.
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+SERVER_OPTIONS: Sequence[Option] = (
+    *_MESSAGES,
+    # Two leaders on one port would share the callers between them.
+    ("grpc.so_reuseport", 0),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+)
+
+
+class AddressError(ValueError):
+    """An address that is not HOST:PORT."""
+
+
+def parse_address(text: str, *, name: str = "address") -> tuple[str, int]:
+    """Splits `HOST:PORT`, `[IPV6]:PORT` or `:PORT` (all interfaces).
+
+    Args:
+        text: the address; port 0 to 65535.
+        name: what to call it in the error.
+
+    Returns:
+        (host, port); the host without brackets, `0.0.0.0` when it was left out.
+
+    Raises:
+        AddressError: when it has another form.
+    """
+    host, separator, port = text.strip().rpartition(":")
+    if not separator or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise AddressError(f"{name} {text!r} is not HOST:PORT, as in 127.0.0.1:50051")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise AddressError(f"{name} {text!r}: write an IPv6 host in brackets, as in [::1]:50051")
+    return host or "0.0.0.0", int(port)  # noqa: S104 - the caller asked for it by leaving the host out
+
+
+def format_address(host: str, port: int) -> str:
+    """The inverse of parse_address."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def split_addresses(text: str) -> list[str]:
+    """Splits `HOST:PORT[,HOST:PORT]…` and checks each part.
+
+    Raises:
+        AddressError: when there is none, or one has another form.
+    """
+    addresses = [part.strip() for part in text.split(",") if part.strip()]
+    if not addresses:
+        raise AddressError("no address given; write HOST:PORT, as in 127.0.0.1:50051")
+    for address in addresses:
+        parse_address(address)
+    return addresses
+
+
+def target_of(addresses: Sequence[str]) -> str:
+    """The gRPC target that tries these addresses in turn (each HOST:PORT)."""
+    if len(addresses) == 1:
+        return addresses[0]
+    hosts = [parse_address(address) for address in addresses]
+    if all(":" in host for host, _ in hosts):
+        return "ipv6:" + ",".join(addresses)
+    return "ipv4:" + ",".join(addresses)
+
+
+def open_channel(addresses: Sequence[str]) -> grpc.aio.Channel:
+    """An asyncio channel to the first of these addresses that answers. It connects at its first use."""
+    return grpc.aio.insecure_channel(target_of(addresses), options=list(CHANNEL_OPTIONS))
+
+
+def open_blocking_channel(addresses: Sequence[str]) -> grpc.Channel:
+    """As open_channel, for callers without an event loop."""
+    return grpc.insecure_channel(target_of(addresses), options=list(CHANNEL_OPTIONS))

@@ -1,0 +1,44 @@
+"""The limits of the wire contract, each with its unit, in one place.
+
+Whoever refuses something for a limit names it with its number, so that the sender knows what to change.
+"""
+
+#: Longest task or member id, in bytes of UTF-8.
+ID_BYTES_MAX = 256
+#: Longest queue or handler name, in bytes of UTF-8.
+NAME_BYTES_MAX = 128
+#: Largest payload (text or binary) and largest result, in bytes.
+PAYLOAD_BYTES_MAX = 1 << 20
+#: Most labels on a task, a selector or a member.
+LABELS_MAX = 64
+LABEL_KEY_BYTES_MAX = 63
+LABEL_VALUE_BYTES_MAX = 253
+#: Most tasks in one ScheduleTasks call, and ids in one WaitTasks call.
+BATCH_TASKS_MAX = 10_000
+#: Most bytes of one ScheduleTasks call.
+BATCH_BYTES_MAX = 4 << 20
+#: Most tasks or members on one page, and how many there are when the caller names no number.
+PAGE_ITEMS_MAX = 10_000
+PAGE_ITEMS_DEFAULT = 1_000
+#: Most bytes of one page, and of an answer without pages.
+PAGE_BYTES_MAX = 3 << 20
+#: Longest filter expression, in bytes.
+FILTER_BYTES_MAX = 4096
+#: Most worker sessions on one leader.
+SESSIONS_MAX = 10_000
+#: Largest gRPC message, in bytes.
+MESSAGE_BYTES_MAX = 8 << 20
+#: Most slots of one worker.
+SLOTS_MAX = 10_000
+#: Most attempts that a retry policy may ask for, and its longest delay in milliseconds.
+ATTEMPTS_MAX = 1_000
+RETRY_DELAY_MS_MAX = 7 * 24 * 3600 * 1000
+RETRY_FACTOR_MAX = 100.0
+NO_RETRY_NAMES_MAX = 64
+#: Attempts kept of each task.
+ATTEMPTS_KEPT = 20
+FAILURE_MESSAGE_BYTES_MAX = 4096
+FAILURE_TRACEBACK_BYTES_MAX = 16384
+PROGRESS_MESSAGE_BYTES_MAX = 1024
+#: Most pending tasks in a SQLite store.
+PENDING_TASKS_MAX = 10_000_000

@@ -1,0 +1,112 @@
+"""Errors on the wire, both ways: what a server refuses becomes a google.rpc.Status, and a client reads it back.
+
+Every refusal carries an ErrorInfo (domain `gowork`, a constant reason, metadata) and, for bad input, a BadRequest with a violation
+for each field at fault (AIP-193).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+import grpc
+from google.protobuf import any_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+#: ErrorInfo.domain of everything that gowork refuses.
+DOMAIN = "gowork"
+_DETAILS_KEY = "grpc-status-details-bin"
+#: Trailers count against gRPC's limit of 8 KiB for metadata, so that only the first violations are sent.
+_VIOLATIONS_MAX = 20
+_DESCRIPTION_CHARS_MAX = 200
+_MESSAGE_CHARS_MAX = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class FieldViolation:
+    """One field at fault."""
+
+    #: The path of the field in the request, as in `tasks[3].id`.
+    field: str
+    #: What is wrong with it, and the limit that it breaks.
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal(Exception):
+    """Why a server refuses a request. Raised by handlers, sent by `abort`, read back by `refusal_of`."""
+
+    code: grpc.StatusCode
+    #: Constant, UPPER_SNAKE_CASE: for programs.
+    reason: str
+    #: For people: what is wrong and what to do.
+    message: str
+    violations: Sequence[FieldViolation] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return self.message
+
+
+def invalid(violations: Sequence[FieldViolation]) -> Refusal:
+    """INVALID_ARGUMENT for at least one field at fault; the message names the first and counts the rest."""
+    first = violations[0]
+    more = f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""
+    return Refusal(
+        grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT", f"{first.field}: {first.description}{more}", tuple(violations)
+    )
+
+
+def status_of(refusal: Refusal) -> status_pb2.Status:
+    """The refusal as google.rpc.Status."""
+    details = [error_details_pb2.ErrorInfo(reason=refusal.reason, domain=DOMAIN, metadata=dict(refusal.metadata))]
+    packed = [_pack(detail) for detail in details]
+    if refusal.violations:
+        packed.append(
+            _pack(
+                error_details_pb2.BadRequest(
+                    field_violations=[
+                        error_details_pb2.BadRequest.FieldViolation(
+                            field=violation.field[:_DESCRIPTION_CHARS_MAX],
+                            description=violation.description[:_DESCRIPTION_CHARS_MAX],
+                        )
+                        for violation in refusal.violations[:_VIOLATIONS_MAX]
+                    ]
+                )
+            )
+        )
+    return status_pb2.Status(
+        code=code_pb2.Code.Value(refusal.code.name), message=refusal.message[:_MESSAGE_CHARS_MAX], details=packed
+    )
+
+
+async def abort(context: grpc.aio.ServicerContext, refusal: Refusal) -> NoReturn:
+    """Ends the call with this refusal."""
+    status = status_of(refusal)
+    await context.abort(refusal.code, status.message, ((_DETAILS_KEY, status.SerializeToString()),))
+    raise AssertionError("abort always raises")
+
+
+def refusal_of(error: grpc.RpcError) -> Refusal:
+    """What the server said, read from a failed call, sync or asyncio. Never raises: an error without details gives a Refusal without them."""
+    code = error.code()
+    message = error.details() or ""
+    trailers = error.trailing_metadata() or ()
+    reason, metadata, violations = code.name, {}, []
+    for key, value in trailers:
+        if key == _DETAILS_KEY and isinstance(value, bytes):
+            status = status_pb2.Status.FromString(value)
+            for packed in status.details:
+                info, bad_request = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+                if packed.Unpack(info):
+                    reason, metadata = info.reason, dict(info.metadata)
+                elif packed.Unpack(bad_request):
+                    violations = [FieldViolation(v.field, v.description) for v in bad_request.field_violations]
+    return Refusal(code, reason, message, tuple(violations), metadata)
+
+
+def _pack(message: error_details_pb2.ErrorInfo | error_details_pb2.BadRequest) -> any_pb2.Any:
+    packed = any_pb2.Any()
+    packed.Pack(message)
+    return packed
