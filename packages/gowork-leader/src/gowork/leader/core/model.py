@@ -1,0 +1,207 @@
+"""The values that the leader reasons about: tasks, their standing, and who may hold them.
+
+Owns the words of DESIGN's "what the words mean"; never does I/O. Times named `_ms` are wall-clock milliseconds since the Unix epoch; times
+named `_mono` are seconds of the monotonic clock and are never stored.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import NamedTuple
+
+from msgspec import Struct
+
+
+class Status(enum.IntEnum):
+    """Where a task stands; the numbers are those of scheduler.v1.TaskStatus."""
+
+    PENDING = 1
+    RUNNING = 2
+    COMPLETED = 3
+    CANCELLED = 4
+    ERROR = 5
+
+
+#: Statuses that a task never leaves by itself.
+FINISHED = frozenset({Status.COMPLETED, Status.CANCELLED, Status.ERROR})
+
+
+class Priority(enum.IntEnum):
+    """The numbers are those of scheduler.v1.TaskPriority; a task without one is LOW."""
+
+    LOW = 1
+    MEDIUM = 2
+    HIGH = 3
+
+
+class Outcome(enum.IntEnum):
+    """How an attempt ended; the numbers are those of scheduler.v1.AttemptOutcome."""
+
+    COMPLETED = 1
+    FAILED = 2
+    TIMED_OUT = 3
+    LOST = 4
+    INTERRUPTED = 5
+    CANCELLED = 6
+    SNOOZED = 7
+
+
+class FailureKind(enum.IntEnum):
+    """Why a task failed; the numbers are those of scheduler.v1.FailureKind."""
+
+    HANDLER = 1
+    TIMEOUT = 2
+    QUARANTINED = 3
+    EXPIRED = 4
+    REJECTED = 5
+    NO_RETRY = 6
+
+
+class Liveness(enum.IntEnum):
+    """How a member is; the numbers are those of cluster.v1.MemberLiveness."""
+
+    LIVE = 1
+    BLOCKED = 2
+    LOST = 3
+    DRAINING = 4
+    LEFT = 5
+
+
+class HeartbeatStatus(enum.IntEnum):
+    """What a callback member says of itself; the numbers are those of cluster.v1.HeartbeatStatus."""
+
+    IDLE = 1
+    BUSY = 2
+    FAILED = 3
+
+
+class RetryPolicy(Struct, frozen=True, array_like=True, gc=False):
+    """When and how often to try again; see scheduler.v1.RetryPolicy. Defaults are filled in."""
+
+    max_attempts: int = 1
+    initial_delay_ms: int = 1000
+    factor: float = 2.0
+    max_delay_ms: int = 300_000
+    #: The share of the delay that is spread, 0 to 1.
+    jitter: float = 0.0
+    no_retry: tuple[str, ...] = ()
+
+
+class Failure(Struct, frozen=True, array_like=True, gc=False):
+    """What went wrong with the last attempt."""
+
+    kind: FailureKind
+    message: str = ""
+    type: str = ""
+    traceback: str = ""
+
+
+class Attempt(Struct, frozen=True, array_like=True, gc=False):
+    """One ended run of a task."""
+
+    #: Counted from 1 over all grants.
+    number: int
+    worker: str
+    started_ms: int
+    ended_ms: int
+    outcome: Outcome
+    reason: str
+    fence: int
+
+
+class Progress(Struct, frozen=True, gc=False):
+    """A handler's word of how far it has come; kept in memory only."""
+
+    fraction: float
+    message: str
+    updated_ms: int
+
+
+class LaneKey(NamedTuple):
+    """What decides which workers can run a task, and in which order: tasks of one lane are interchangeable but for their place."""
+
+    queue: str
+    priority: Priority
+    #: Empty for the worker's default handler.
+    handler: str
+    #: Labels that the worker must carry, sorted by key.
+    selector: tuple[tuple[str, str], ...]
+
+
+class Spec(Struct, frozen=True, gc=False):
+    """What was asked: immutable."""
+
+    id: str
+    lane: LaneKey
+    #: The serialized scheduler.v1.Task with only the fields that the client may set; equal bytes are the same task.
+    body: bytes
+    #: 0: at once.
+    run_at_ms: int = 0
+    #: 0: never.
+    expires_at_ms: int = 0
+    retry: RetryPolicy | None = None
+    #: Sorted by key.
+    labels: tuple[tuple[str, str], ...] = ()
+    #: A callback member can take only text.
+    binary: bool = False
+
+
+class Standing(Struct, frozen=True, array_like=True, gc=False):
+    """Where a task stands: replaced as a whole by every change. Stored as it is, so that fields are only ever added at the end."""
+
+    status: Status
+    created_ms: int
+    #: The fence of the latest grant; 0 before the first.
+    fence: int = 0
+    #: Grants so far.
+    grants: int = 0
+    #: Attempts that count towards max_attempts.
+    attempts_used: int = 0
+    #: Name of the member that holds it, or ran it last.
+    worker: str = ""
+    #: The supervisor process that holds it; empty for a callback member.
+    instance: str = ""
+    started_ms: int = 0
+    finished_ms: int = 0
+    #: JSON text; empty when there is none.
+    result: str = ""
+    result_data: bytes = b""
+    failure: Failure | None = None
+    cancel_requested: bool = False
+    #: Not to be granted before; 0: at once.
+    not_before_ms: int = 0
+    #: The last attempts that have ended, oldest first.
+    attempts: tuple[Attempt, ...] = ()
+    #: How often it was lost while it ran alone in its runner.
+    lost_alone: int = 0
+    #: It was in a runner that crashed and runs alone from now on.
+    suspect: bool = False
+
+
+class Task(Struct, gc=False):
+    """A task in memory. Only `apply` assigns to it."""
+
+    #: Its place in the order of submission, over the whole store.
+    seq: int
+    spec: Spec
+    standing: Standing
+    #: The batch that changed it last; see DESIGN §3.4.
+    changed: int = 0
+    #: It has an entry in its lane's list, live or stale.
+    queued: bool = False
+    progress: Progress | None = None
+
+
+class HandlerPolicy(Struct, frozen=True, gc=False):
+    """A handler as a worker advertises it."""
+
+    name: str
+    is_default: bool = False
+    retry: RetryPolicy | None = None
+
+
+class Now(NamedTuple):
+    """The time as a decision sees it."""
+
+    wall_ms: int
+    mono: float

@@ -1,0 +1,95 @@
+"""Turns stored bytes into the core's values and back. Standings are msgpack arrays that only grow at their end; bodies are scheduler.v1.Task.
+
+Beside `rpc.mapping` the only place of the leader that touches protobuf: a record is parsed when a task comes back into memory.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from gowork.leader.core.model import LaneKey, Priority, RetryPolicy, Spec, Standing, Task
+from gowork.leader.store.protocol import MovedTask, NewTask, Record
+from gowork.proto.scheduler.v1 import scheduler_pb2
+
+DEFAULT_QUEUE = "default"
+
+_decoder = msgspec.msgpack.Decoder(Standing)
+#: Lanes are few and tasks are many: equal keys are one object.
+_lanes: dict[LaneKey, LaneKey] = {}
+_LANES_KEPT_MAX = 100_000
+
+encode_standing = msgspec.msgpack.Encoder().encode
+
+
+def decode_standing(data: bytes) -> Standing:
+    """Reads what encode_standing wrote.
+
+    Raises:
+        msgspec.DecodeError: when the bytes are no standing.
+    """
+    return _decoder.decode(data)
+
+
+def spec_of(task: scheduler_pb2.Task, body: bytes) -> Spec:
+    """The core's view of a checked task.
+
+    Args:
+        task: the message; output-only fields are ignored.
+        body: its serialized form without them.
+    """
+    key = LaneKey(
+        task.queue or DEFAULT_QUEUE,
+        Priority(task.priority or Priority.LOW),
+        task.handler,
+        tuple(sorted(task.selector.items())) if task.selector else (),
+    )
+    lane = _lanes.get(key)
+    if lane is None:
+        if len(_lanes) >= _LANES_KEPT_MAX:
+            _lanes.clear()
+        lane = _lanes[key] = key
+    return Spec(
+        task.id,
+        lane,
+        body,
+        task.run_at_ms,
+        task.expires_at_ms,
+        retry_of(task.retry) if task.HasField("retry") else None,
+        tuple(sorted(task.labels.items())) if task.labels else (),
+        bool(task.data),
+    )
+
+
+def retry_of(policy: scheduler_pb2.RetryPolicy) -> RetryPolicy:
+    """The core's view of a checked policy, with defaults filled in."""
+    return RetryPolicy(
+        policy.max_attempts or 1,
+        policy.initial_delay_ms or 1000,
+        policy.factor or 2.0,
+        policy.max_delay_ms or 300_000,
+        policy.jitter,
+        tuple(policy.no_retry),
+    )
+
+
+def restore(record: Record) -> Task:
+    """The task of a record."""
+    task = scheduler_pb2.Task.FromString(record.body)
+    return Task(record.seq, spec_of(task, record.body), record.standing, record.changed)
+
+
+def new_task(task: Task) -> NewTask:
+    """What the store writes of a task that it does not have yet."""
+    lane = task.spec.lane
+    return NewTask(
+        Record(task.seq, task.spec.id, task.changed, task.spec.body, task.standing),
+        lane.queue,
+        lane.handler,
+        lane.priority,
+        task.spec.labels,
+    )
+
+
+def moved_task(task: Task) -> MovedTask:
+    """What the store writes of a task that it has."""
+    return MovedTask(task.seq, task.changed, task.standing)
