@@ -443,6 +443,7 @@ class Grant(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
     TASK_FIELD_NUMBER: _builtins.int
+    ALONE_FIELD_NUMBER: _builtins.int
     fence: _builtins.int
     """Grows with every grant over the life of the store."""
     id: _builtins.str
@@ -450,6 +451,8 @@ class Grant(_message.Message):
     """The number of the attempt, from 1."""
     task: _builtins.bytes
     """A serialized scheduler.v1.Task as it was scheduled, passed on unparsed."""
+    alone: _builtins.bool
+    """It was in a runner that crashed: run it in a process that runs nothing else."""
     def __init__(
         self,
         *,
@@ -457,10 +460,11 @@ class Grant(_message.Message):
         id: _builtins.str = ...,
         attempt: _builtins.int = ...,
         task: _builtins.bytes = ...,
+        alone: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "fence", b"fence", "id", b"id", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alone", b"alone", "attempt", b"attempt", "fence", b"fence", "id", b"id", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
