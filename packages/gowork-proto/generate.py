@@ -11,17 +11,20 @@ from pathlib import Path
 
 from grpc_tools import protoc
 
-SOURCE = Path(__file__).parent / "src"
-PROTOS = SOURCE / "gowork" / "proto"
 
+def main(source: Path) -> int:
+    """Runs the compiler once for everything, and answers its exit code.
 
-def main() -> int:
-    files = sorted(str(path) for path in PROTOS.rglob("*.proto"))
-    includes = [f"-I{SOURCE}", f"-I{resources.files('grpc_tools') / '_proto'}"]
-    outputs = [f"--{kind}_out={SOURCE}" for kind in ("python", "mypy", "grpc_python", "mypy_grpc")]
-    descriptors = [f"--descriptor_set_out={PROTOS / 'descriptors.binpb'}", "--include_imports", "--include_source_info"]
+    Args:
+        source: the folder that holds gowork/proto.
+    """
+    protos = source / "gowork" / "proto"
+    files = sorted(str(path) for path in protos.rglob("*.proto"))
+    includes = [f"-I{source}", f"-I{resources.files('grpc_tools') / '_proto'}"]
+    outputs = [f"--{kind}_out={source}" for kind in ("python", "mypy", "grpc_python", "mypy_grpc")]
+    descriptors = [f"--descriptor_set_out={protos / 'descriptors.binpb'}", "--include_imports", "--include_source_info"]
     return protoc.main(["protoc", *includes, *outputs, *descriptors, *files])
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "src"))

@@ -1,6 +1,7 @@
-"""A small HTTP listener for /metrics, /healthz and /readyz, on a thread of its own, so that a busy loop can still be looked at.
+"""A small HTTP listener for /metrics, /healthz and /readyz.
 
-Owns the listener; what it answers is its caller's.
+It has a thread of its own, so that a busy loop can still be looked at. Owns the listener; what it answers is its
+caller's.
 """
 
 from __future__ import annotations
@@ -83,5 +84,5 @@ class _Handler(WSGIRequestHandler):
     #: A client that sends nothing is dropped after this many seconds.
     timeout = 10
 
-    def log_message(self, format: str, *args: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name in the base class
         """Says nothing: probes come every few seconds."""

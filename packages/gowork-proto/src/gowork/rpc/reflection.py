@@ -1,7 +1,7 @@
 """Server reflection, v1 and v1alpha, from descriptors that keep the comments of the protos.
 
-Generated Python drops comments, so that `grpcurl describe` would show bare fields; descriptors.binpb, made with them from the same
-protos, is served instead.
+Generated Python drops comments, so that `grpcurl describe` would show bare fields; descriptors.binpb, made with them
+from the same protos, is served instead.
 """
 
 from __future__ import annotations

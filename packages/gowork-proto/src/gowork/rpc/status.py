@@ -1,17 +1,18 @@
 """Errors on the wire, both ways: what a server refuses becomes a google.rpc.Status, and a client reads it back.
 
-Every refusal carries an ErrorInfo (domain `gowork`, a constant reason, metadata) and, for bad input, a BadRequest with a violation
-for each field at fault (AIP-193).
+Every refusal carries an ErrorInfo (domain `gowork`, a constant reason, metadata) and, for bad input, a BadRequest with
+a violation for each field at fault (AIP-193).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import Any, NoReturn, cast
 
 import grpc
 from google.protobuf import any_pb2
+from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 #: ErrorInfo.domain of everything that gowork refuses.
@@ -33,7 +34,8 @@ class FieldViolation:
     description: str
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen: context managers set __traceback__ on what passes through them. Exceptions are compared by identity.
+@dataclass(slots=True, eq=False)
 class Refusal(Exception):
     """Why a server refuses a request. Raised by handlers, sent by `abort`, read back by `refusal_of`."""
 
@@ -54,7 +56,10 @@ def invalid(violations: Sequence[FieldViolation]) -> Refusal:
     first = violations[0]
     more = f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""
     return Refusal(
-        grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT", f"{first.field}: {first.description}{more}", tuple(violations)
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "INVALID_ARGUMENT",
+        f"{first.field}: {first.description}{more}",
+        tuple(violations),
     )
 
 
@@ -81,7 +86,7 @@ def status_of(refusal: Refusal) -> status_pb2.Status:
     )
 
 
-async def abort(context: grpc.aio.ServicerContext, refusal: Refusal) -> NoReturn:
+async def abort(context: grpc.aio.ServicerContext[Any, Any], refusal: Refusal) -> NoReturn:
     """Ends the call with this refusal."""
     status = status_of(refusal)
     await context.abort(refusal.code, status.message, ((_DETAILS_KEY, status.SerializeToString()),))
@@ -89,20 +94,27 @@ async def abort(context: grpc.aio.ServicerContext, refusal: Refusal) -> NoReturn
 
 
 def refusal_of(error: grpc.RpcError) -> Refusal:
-    """What the server said, read from a failed call, sync or asyncio. Never raises: an error without details gives a Refusal without them."""
+    """What the server said, read from a failed call, sync or asyncio. Never raises.
+
+    An error without details, or with details that are not gowork's, gives a Refusal without them.
+    """
     code = error.code()
     message = error.details() or ""
     trailers = error.trailing_metadata() or ()
     reason, metadata, violations = code.name, {}, []
-    for key, value in trailers:
-        if key == _DETAILS_KEY and isinstance(value, bytes):
-            status = status_pb2.Status.FromString(value)
-            for packed in status.details:
+    for key, value in cast("Iterable[tuple[str, str | bytes]]", trailers):
+        if key != _DETAILS_KEY or not isinstance(value, bytes):
+            continue
+        try:
+            for packed in status_pb2.Status.FromString(value).details:
                 info, bad_request = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
                 if packed.Unpack(info):
                     reason, metadata = info.reason, dict(info.metadata)
                 elif packed.Unpack(bad_request):
                     violations = [FieldViolation(v.field, v.description) for v in bad_request.field_violations]
+        except DecodeError:
+            # Something between here and the server put it there; the code and the message still say what happened.
+            continue
     return Refusal(code, reason, message, tuple(violations), metadata)
 
 

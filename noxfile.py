@@ -1,0 +1,156 @@
+"""The project's tasks. `nox -l` lists them; CONTRIBUTING.md tells when to use which.
+
+Works with nothing but Python and `pip install nox`; uses uv for its environments where it is installed.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.sessions = ["tests"]
+nox.options.reuse_venv = "yes"
+nox.options.error_on_missing_interpreters = True
+
+ROOT = Path(__file__).parent
+GROUPS = nox.project.load_toml(ROOT / "pyproject.toml")
+#: Every distribution of this repository, in the order of their dependencies.
+PACKAGES = [
+    "packages/gowork-proto",
+    "packages/gowork-client",
+    "packages/gowork-cli",
+    "packages/gowork-leader",
+    "packages/gowork-worker",
+    "plugins/gowork-plugin-shell",
+]
+PROTO = ROOT / "packages/gowork-proto"
+
+
+def group(name: str) -> list[str]:
+    """The requirements of a dependency group."""
+    return list(nox.project.dependency_groups(GROUPS, name))
+
+
+def install_packages(session: nox.Session, *requirements: str) -> None:
+    """Installs every package, editable, in one resolution with these requirements."""
+    editable = [part for package in PACKAGES for part in ("-e", str(ROOT / package))]
+    session.install(*editable, *requirements)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Runs all tests and checks: lint, format, types, layers, protos, contract, README's commands. CI runs this."""
+    install_packages(session, *group("test"))
+    whole = not session.posargs
+    arguments = session.posargs or ["-n", "auto", "--dist", "worksteal"]
+    session.run("pytest", *arguments)
+    if whole:
+        session.notify("protos", posargs=["--check"])
+        session.notify("build")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Checks lint, format and layers; `-- --fix` repairs what it can of the first two."""
+    install_packages(session, *group("check"))
+    fix = "--fix" in session.posargs
+    session.run("ruff", "check", *(["--fix"] if fix else []))
+    session.run("ruff", "format", *([] if fix else ["--check", "--diff"]))
+    session.run("lint-imports", "--no-cache", "--no-logo")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Checks types: mypy, strict."""
+    install_packages(session, "nox", *group("test"))
+    session.run("mypy", *session.posargs)
+
+
+@nox.session
+def protos(session: nox.Session) -> None:
+    """Generates Python, stubs and descriptors from the protos; `-- --check` fails when that would change anything."""
+    session.install(*group("protos"))
+    if "--check" not in session.posargs:
+        session.run("python", str(PROTO / "generate.py"))
+        return
+    fresh = Path(session.create_tmp()).resolve() / "src"
+    shutil.rmtree(fresh, ignore_errors=True)
+    shutil.copytree(PROTO / "src", fresh, ignore=shutil.ignore_patterns("*_pb2*.py*", "__pycache__"))
+    session.run("python", str(PROTO / "generate.py"), str(fresh))
+    stale = sorted(
+        str(path)
+        for path in files_of(fresh) | files_of(PROTO / "src")
+        if read(fresh / path) != read(PROTO / "src" / path)
+    )
+    if stale:
+        session.error(f"not what the protos give; run `nox -s protos` and commit: {', '.join(stale)}")
+
+
+def files_of(folder: Path) -> set[Path]:
+    """The files below a folder, relative to it, without caches."""
+    return {path.relative_to(folder) for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"}
+
+
+def read(path: Path) -> bytes | None:
+    """The file's bytes; None when there is none."""
+    return path.read_bytes() if path.is_file() else None
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Builds every wheel into dist/, installs each alone into an empty environment, imports it and runs its command."""
+    session.install(*group("build"))
+    dist = ROOT / "dist"
+    shutil.rmtree(dist, ignore_errors=True)
+    for package in PACKAGES:
+        session.run("python", "-m", "build", "--wheel", "--no-isolation", "--outdir", str(dist), package, silent=True)
+    for wheel in sorted(dist.glob("*.whl")):
+        check_wheel(session, wheel)
+
+
+def check_wheel(session: nox.Session, wheel: Path) -> None:
+    """Installs one wheel into an empty environment, its siblings coming from dist/ only, and tries it."""
+    distribution = wheel.name.split("-")[0]
+    home = Path(session.create_tmp()).resolve() / distribution
+    scripts = home / ("Scripts" if sys.platform == "win32" else "bin")
+    python = str(scripts / "python")
+    session.run("python", "-m", "virtualenv", "--clear", "--quiet", str(home))
+    install = (
+        ["uv", "pip", "install", "--python", python]
+        if session.venv_backend == "uv"
+        else [python, "-m", "pip", "install"]
+    )
+    session.run(*install, "--quiet", "--find-links", str(wheel.parent), str(wheel), external=True)
+    module = distribution if "plugin" in distribution else distribution.replace("_", ".", 1)
+    # Elsewhere, so that nothing of the work tree can be imported by accident.
+    with session.chdir(home):
+        session.run(python, "-I", "-c", f"import {module}; print({module}.__name__, 'imports')", external=True)
+        for script in console_scripts(wheel):
+            session.run(str(scripts / script), "--version", external=True)
+            session.run(str(scripts / script), "--help", external=True, silent=True)
+
+
+def console_scripts(wheel: Path) -> list[str]:
+    """The names of the commands that a wheel installs, as its package's pyproject.toml declares them."""
+    name = wheel.name.split("-")[0].replace("_", "-")
+    (package,) = [package for package in PACKAGES if package.endswith("/" + name)]
+    return sorted(nox.project.load_toml(ROOT / package / "pyproject.toml")["project"].get("scripts", {}))
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Runs a leader, three workers and 1,000 tasks on this machine; `-- --keep` leaves the cluster running."""
+    install_packages(session)
+    session.run("python", str(ROOT / "examples/demo/run.py"), *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measures gowork beside raw gRPC and fsync in the same run; see benchmarks/README.md."""
+    install_packages(session)
+    session.run("python", str(ROOT / "benchmarks"), *session.posargs)
