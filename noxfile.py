@@ -67,7 +67,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Checks types: mypy, strict."""
-    install_packages(session, "nox", *group("test"))
+    install_packages(session, *group("test"))
     session.run("mypy", *session.posargs)
 
 
