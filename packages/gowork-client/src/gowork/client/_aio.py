@@ -1,0 +1,355 @@
+"""The asyncio client: the same methods as the blocking one, to be awaited.
+
+Owns one channel, of the event loop in which it is first used. Calls that are under way are gRPC's own, so that nothing
+here needs tasks of its own but the readers of several waits side by side.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from functools import cached_property
+from types import TracebackType
+from typing import Self, TypeVar, Unpack
+
+import grpc
+
+from gowork.client import _mapping as mapping
+from gowork.client._aio_streams import AsyncWatch, finished, merged, stepped
+from gowork.client._batches import BATCH_AGE_S, BATCHES_IN_FLIGHT_MAX, Batch
+from gowork.client._calls import ADDRESS_VARIABLE, SCHEDULE_TASKS, CallSettings, Tries
+from gowork.client._filters import filter_expression
+from gowork.client._handles import AsyncTaskHandle
+from gowork.client._models import Member, Stats, TaskFilter, TaskInfo, TaskOptions, TaskView
+from gowork.client._waits import IDS_MAX, Wait, end_of
+from gowork.client.errors import CallError
+from gowork.proto.cluster.v1 import leader_pb2 as cluster
+from gowork.proto.cluster.v1 import leader_pb2_grpc as cluster_grpc
+from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
+from gowork.proto.scheduler.v1 import scheduler_pb2_grpc as scheduler_grpc
+from gowork.rpc.channels import open_channel
+
+RequestT = TypeVar("RequestT")
+ResponseT = TypeVar("ResponseT")
+
+
+class AsyncClient:
+    """Schedules tasks on a cluster and waits for what comes of them.
+
+        async with AsyncClient() as client:
+            handle = await client.schedule({"name": "Ada"}, handler="hello")
+            print(await handle.result())
+
+    Every call has a deadline and is tried again while no leader answers, within that deadline.
+    """
+
+    def __init__(self, address: str | None = None, *, timeout: float = 30.0, patience: float | None = None) -> None:
+        """As Client. Connects at the first call, in the event loop that makes it, and stays with that loop."""
+        self._settings = CallSettings.of(address, os.environ.get(ADDRESS_VARIABLE), timeout, patience)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Ends the connection; calls that are under way are cancelled."""
+        if "_channel" in self.__dict__:
+            await self._channel.close()
+
+    @property
+    def address(self) -> str:
+        """Where it calls: HOST:PORT, several joined by commas."""
+        return self._settings.address
+
+    async def schedule(
+        self,
+        payload: object = "",
+        *,
+        id: str | None = None,
+        **options: Unpack[TaskOptions],
+    ) -> AsyncTaskHandle:
+        """As Client.schedule."""
+        encoder = mapping.TaskEncoder(options)
+        task = encoder.task(payload, id)
+        await self._call(self._scheduler.ScheduleTask, scheduler.ScheduleTaskRequest(task=task))
+        return AsyncTaskHandle(self, task.id)
+
+    def schedule_many(
+        self,
+        payloads: Iterable[object] | AsyncIterable[object],
+        **options: Unpack[TaskOptions],
+    ) -> AsyncIterator[AsyncTaskHandle]:
+        """As Client.schedule_many; the payloads may come from an asynchronous iterable too.
+
+        A batch of a slow asynchronous source is sent after 20 ms, full or not; its handles are yielded when the next
+        payload comes.
+        """
+        encoder = mapping.TaskEncoder(options)
+        return self._schedule_many(payloads, encoder)
+
+    def handle(self, id: str) -> AsyncTaskHandle:
+        """A handle for a task that was scheduled elsewhere. Calls nothing."""
+        return AsyncTaskHandle(self, id)
+
+    async def get(self, id: str) -> TaskInfo:
+        """As Client.get."""
+        response = await self._call(self._scheduler.GetTask, scheduler.GetTaskRequest(id=id))
+        return mapping.task_info(response.task)
+
+    def tasks(
+        self,
+        filter: str = "",
+        *,
+        newest_first: bool = False,
+        view: TaskView = TaskView.BASIC,
+        page_size: int = 0,
+        **terms: Unpack[TaskFilter],
+    ) -> AsyncIterator[TaskInfo]:
+        """As Client.tasks."""
+        request = scheduler.ListTasksRequest(
+            filter=filter_expression(filter, terms),
+            newest_first=newest_first,
+            view=mapping.view_to_wire(view),
+            page_size=page_size,
+        )
+        return self._tasks(request)
+
+    async def wait(
+        self,
+        tasks: Iterable[AsyncTaskHandle | str] | AsyncIterable[AsyncTaskHandle | str],
+        timeout: float | None = None,
+    ) -> list[TaskInfo]:
+        """As Client.wait."""
+        end = end_of(timeout)
+        handles = [self._handle(task) async for task in stepped(tasks)]
+        # Handles of one task may be several; each answers from the first of its id.
+        first = {handle.id: handle for handle in reversed(handles)}
+        async for _ in self._as_completed([handle for handle in first.values() if not handle.done], end):
+            pass
+        return [task for handle in handles if (task := first[handle.id].task)]
+
+    def as_completed(
+        self,
+        tasks: Iterable[AsyncTaskHandle | str] | AsyncIterable[AsyncTaskHandle | str],
+        timeout: float | None = None,
+    ) -> AsyncIterator[AsyncTaskHandle]:
+        """As Client.as_completed."""
+        return self._as_completed(tasks, end_of(timeout))
+
+    async def cancel(self, id: str) -> None:
+        """As Client.cancel."""
+        await self._call(self._scheduler.CancelTask, scheduler.CancelTaskRequest(id=id))
+
+    def watch(
+        self,
+        filter: str = "",
+        *,
+        view: TaskView = TaskView.BASIC,
+        token: str = "",
+        **terms: Unpack[TaskFilter],
+    ) -> AsyncWatch:
+        """As Client.watch; it begins when it is entered, or at the first step of its iteration."""
+        expression = filter_expression(filter, terms)
+        request = scheduler.WatchTasksRequest(filter=expression, view=mapping.view_to_wire(view), token=token)
+        return AsyncWatch(self._scheduler.WatchTasks, self._settings, request)
+
+    async def members(self) -> list[Member]:
+        """As Client.members."""
+        request = cluster.MembersRequest(page_size=1000)
+        members: list[Member] = []
+        while True:
+            response = await self._call(self._cluster.Members, request)
+            members += map(mapping.member, response.members)
+            request.page_token = response.next_page_token
+            if not request.page_token:
+                return members
+
+    async def stats(self) -> Stats:
+        """As Client.stats."""
+        return mapping.stats(await self._call(self._scheduler.Stats, scheduler.StatsRequest()))
+
+    @cached_property
+    def _channel(self) -> grpc.aio.Channel:
+        return open_channel(self._settings.addresses)
+
+    @cached_property
+    def _scheduler(self) -> scheduler_grpc.SchedulerServiceAsyncStub:
+        return scheduler_grpc.SchedulerServiceStub(self._channel)
+
+    @cached_property
+    def _cluster(self) -> cluster_grpc.LeaderServiceAsyncStub:
+        return cluster_grpc.LeaderServiceStub(self._channel)
+
+    @cached_property
+    def _schedule_tasks(self) -> grpc.aio.UnaryUnaryMultiCallable[bytes, scheduler.ScheduleTasksResponse]:
+        return self._channel.unary_unary(
+            SCHEDULE_TASKS, response_deserializer=scheduler.ScheduleTasksResponse.FromString
+        )
+
+    async def _call(
+        self, method: grpc.aio.UnaryUnaryMultiCallable[RequestT, ResponseT], request: RequestT
+    ) -> ResponseT:
+        tries = Tries(self._settings)
+        while True:
+            try:
+                return await method(request, timeout=tries.left())
+            except grpc.RpcError as error:
+                pause = tries.pause_after(error)
+            await asyncio.sleep(pause)
+
+    async def _schedule_many(
+        self, payloads: Iterable[object] | AsyncIterable[object], encoder: mapping.TaskEncoder
+    ) -> AsyncIterator[AsyncTaskHandle]:
+        with _Outbox(self._schedule_tasks, self._settings) as outbox:
+            async for payload in stepped(payloads):
+                if outbox.add(*encoder.entry(payload)):
+                    # The calls need the loop to get under way; a plain iterable never gives it up by itself.
+                    await asyncio.sleep(0)
+                    for id in await outbox.landed():
+                        yield AsyncTaskHandle(self, id)
+            outbox.send()
+            while ids := await outbox.next_landed():
+                for id in ids:
+                    yield AsyncTaskHandle(self, id)
+
+    async def _tasks(self, request: scheduler.ListTasksRequest) -> AsyncIterator[TaskInfo]:
+        while True:
+            response = await self._call(self._scheduler.ListTasks, request)
+            for task in response.tasks:
+                yield mapping.task_info(task)
+            request.page_token = response.next_page_token
+            if not request.page_token:
+                return
+
+    def _handle(self, task: AsyncTaskHandle | str) -> AsyncTaskHandle:
+        return AsyncTaskHandle(self, task) if isinstance(task, str) else task
+
+    def _as_completed(
+        self, tasks: Iterable[AsyncTaskHandle | str] | AsyncIterable[AsyncTaskHandle | str], end: float | None
+    ) -> AsyncIterator[AsyncTaskHandle]:
+        async def handles() -> AsyncIterator[AsyncTaskHandle]:
+            async for task in stepped(tasks):
+                yield self._handle(task)
+
+        def stream(chunk: list[AsyncTaskHandle]) -> AsyncIterator[list[AsyncTaskHandle]]:
+            return finished(self._scheduler.WaitTasks, Wait(self._settings, chunk, end))
+
+        return merged(handles(), IDS_MAX, stream)
+
+
+class _Flight:
+    """A batch on its way."""
+
+    def __init__(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[bytes, scheduler.ScheduleTasksResponse],
+        settings: CallSettings,
+        batch: Batch,
+    ) -> None:
+        self._method = method
+        self._tries = Tries(settings)
+        self._request = batch.request()
+        self._call = self._start()
+        self.batch = batch
+
+    def landed(self) -> bool:
+        """Whether wait returns, or raises, at once."""
+        return self._call.done()
+
+    async def wait(self) -> None:
+        """Waits for the acknowledgement, and sends the batch again where that may help."""
+        while True:
+            try:
+                await self._call
+                return
+            except grpc.RpcError as error:
+                try:
+                    pause = self._tries.pause_after(error)
+                except CallError as typed:
+                    raise self.batch.placed(typed) from None
+            await asyncio.sleep(pause)
+            self._call = self._start()
+
+    def cancel(self) -> None:
+        """Gives up waiting."""
+        self._call.cancel()
+
+    def _start(self) -> grpc.aio.UnaryUnaryCall[bytes, scheduler.ScheduleTasksResponse]:
+        # gRPC begins the call here; awaiting it only takes the answer.
+        return self._method(self._request, timeout=self._tries.left())
+
+
+class _Outbox:
+    """The batches of one schedule_many: the one that fills, and those on their way, oldest first.
+
+    A timer sends what waits in the batch when the source is slow, unless as many are on their way as may be.
+    """
+
+    def __init__(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[bytes, scheduler.ScheduleTasksResponse],
+        settings: CallSettings,
+    ) -> None:
+        self._method = method
+        self._settings = settings
+        self._batch = Batch(0)
+        self._flying: deque[_Flight] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop_timer()
+        for flight in self._flying:
+            flight.cancel()
+
+    def add(self, id: str, entry: bytes) -> bool:
+        """Adds one task; true when there is something to take from landed, or to wait for there."""
+        if not self._batch.fits(entry):
+            self.send()
+        self._batch.add(id, entry)
+        if self._batch.is_old():
+            self.send()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(BATCH_AGE_S, self._timer_rings)
+        return bool(self._flying) and (len(self._flying) >= BATCHES_IN_FLIGHT_MAX or self._flying[0].landed())
+
+    def send(self) -> None:
+        """Sends what there is."""
+        self._stop_timer()
+        if self._batch.ids:
+            self._flying.append(_Flight(self._method, self._settings, self._batch))
+            self._batch = self._batch.next()
+
+    async def landed(self) -> list[str]:
+        """The ids of all that has been acknowledged; waits only where too many batches are on their way."""
+        ids: list[str] = []
+        while self._flying and (len(self._flying) >= BATCHES_IN_FLIGHT_MAX or self._flying[0].landed()):
+            ids += await self.next_landed()
+        return ids
+
+    async def next_landed(self) -> list[str]:
+        """The ids of the oldest batch, once it is acknowledged; none when nothing is on its way."""
+        if not self._flying:
+            return []
+        await self._flying[0].wait()
+        return self._flying.popleft().batch.ids
+
+    def _timer_rings(self) -> None:
+        self._timer = None
+        if len(self._flying) < BATCHES_IN_FLIGHT_MAX:
+            self.send()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

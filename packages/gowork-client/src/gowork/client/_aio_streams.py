@@ -1,0 +1,191 @@
+"""The asyncio client's streams: waiting for tasks, several calls side by side, and watching them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import grpc
+
+from gowork.client._calls import CallSettings
+from gowork.client._mapping import task_info
+from gowork.client._models import TaskInfo
+from gowork.client._waits import CALLS_MAX, AwaitedT, Wait
+from gowork.client._watches import WatchState
+from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
+
+ItemT = TypeVar("ItemT")
+
+#: Answers that readers hold ready, in messages of at most 3 MiB.
+_ANSWERS_MAX = 16
+
+WaitMethod = Callable[..., "grpc.aio.UnaryStreamCall[scheduler.WaitTasksRequest, scheduler.WaitTasksResponse]"]
+WatchMethod = Callable[..., "grpc.aio.UnaryStreamCall[scheduler.WatchTasksRequest, scheduler.WatchTasksResponse]"]
+
+
+async def finished(method: WaitMethod, wait: Wait[AwaitedT]) -> AsyncIterator[list[AwaitedT]]:
+    """Waits for the tasks of one Wait, over as many calls as it takes."""
+    while wait:
+        call = method(wait.request(), timeout=wait.timeout())
+        try:
+            async for response in call:
+                yield wait.take(response)
+        except grpc.RpcError as error:
+            pause = wait.pause_after(error)
+        else:
+            wait.check_ended()
+            return
+        finally:
+            call.cancel()
+        await asyncio.sleep(pause)
+
+
+async def merged(
+    source: AsyncIterator[AwaitedT],
+    chunk_max: int,
+    stream: Callable[[list[AwaitedT]], AsyncIterator[list[AwaitedT]]],
+) -> AsyncIterator[AwaitedT]:
+    """Waits for any number of tasks, in chunks side by side, and yields them as they finish."""
+    chunk = await _take(source, chunk_max)
+    if len(chunk) < chunk_max:
+        async for done in stream(chunk):
+            for handle in done:
+                yield handle
+        return
+    answers: asyncio.Queue[list[AwaitedT] | Exception | None] = asyncio.Queue(_ANSWERS_MAX)
+
+    async def read(chunk: list[AwaitedT]) -> None:
+        # Errors go through the queue, never through the group: a group whose child fails cancels the task that it was
+        # entered in, and that is whoever iterates, outside of this generator.
+        last: Exception | None = None
+        try:
+            async for done in stream(chunk):
+                await answers.put(done)
+        except Exception as error:  # noqa: BLE001 - it is raised where the handles are iterated
+            last = error
+        await answers.put(last)
+
+    running = 0
+    async with asyncio.TaskGroup() as group:
+        readers: list[asyncio.Task[None]] = []
+        try:
+            while chunk or running:
+                if chunk:
+                    readers.append(group.create_task(read(chunk)))
+                    running += 1
+                # Answers are handed on between chunks too: the source may be long.
+                while (running >= CALLS_MAX or not chunk or not answers.empty()) and running:
+                    answer = await answers.get()
+                    if isinstance(answer, Exception):
+                        raise answer
+                    if answer is None:
+                        running -= 1
+                        continue
+                    for handle in answer:
+                        yield handle
+                if chunk:
+                    chunk = await _take(source, chunk_max)
+        finally:
+            for reader in readers:
+                reader.cancel()
+
+
+async def stepped(items: Iterable[ItemT] | AsyncIterable[ItemT]) -> AsyncIterator[ItemT]:
+    """The items of either kind of iterable."""
+    if isinstance(items, AsyncIterable):
+        async for item in items:
+            yield item
+    else:
+        for item in items:
+            yield item
+
+
+class AsyncWatch:
+    """The latest states of tasks as they change. Steps in between may be left out.
+
+        async with client.watch(handler="resize") as changes:
+            async for task in changes:
+                print(task.id, task.status)
+
+    Once it is entered, the leader has begun to watch: what is scheduled afterwards is seen. A stream that breaks is
+    taken up again where it was.
+    """
+
+    def __init__(self, method: WatchMethod, settings: CallSettings, request: scheduler.WatchTasksRequest) -> None:
+        self._method = method
+        self._state = WatchState(settings, request)
+        self._call: Any = None
+        self._closed = False
+        self._tasks: Iterator[TaskInfo] = iter(())
+
+    async def __aenter__(self) -> Self:
+        await self._advance()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __aiter__(self) -> AsyncIterator[TaskInfo]:
+        return self
+
+    async def __anext__(self) -> TaskInfo:
+        while (task := next(self._tasks, None)) is None:
+            if not await self._advance():
+                raise StopAsyncIteration
+        return task
+
+    @property
+    def token(self) -> str:
+        """Where to go on, in another watch: after the tasks of the latest response, of which some may not have been
+        yielded yet.
+        """
+        return self._state.request.token
+
+    def close(self) -> None:
+        """Ends the iteration."""
+        self._closed = True
+        if self._call is not None:
+            self._call.cancel()
+
+    async def _advance(self) -> bool:
+        """Waits for the next response; false when closed."""
+        while not self._closed:
+            if self._call is None:
+                self._call = self._method(self._state.request, timeout=self._state.timeout)
+            try:
+                response: Any = await self._call.read()
+            except grpc.RpcError as error:
+                pause = self._state.pause_after(error)
+            except asyncio.CancelledError:
+                # gRPC raises the same when the call was cancelled as when the caller was.
+                if self._closed and not _being_cancelled():
+                    return False
+                self.close()
+                raise
+            else:
+                if response is not grpc.aio.EOF:
+                    self._state.take(response)
+                    self._tasks = map(task_info, response.tasks)
+                    return True
+                pause = self._state.pause_after(None)
+            self._call = None
+            await asyncio.sleep(pause)
+        return False
+
+
+def _being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+async def _take(source: AsyncIterator[ItemT], count: int) -> list[ItemT]:
+    items: list[ItemT] = []
+    async for item in source:
+        items.append(item)
+        if len(items) == count:
+            break
+    return items

@@ -1,0 +1,84 @@
+"""Gathers tasks into batches for ScheduleTasks, and reads back which task of all an error means.
+
+A batch holds serialized requests of one task each: messages with only repeated fields merge by concatenation, so that
+its size is known exactly, nothing is serialized twice, and a repeated call sends the same bytes.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Iterator
+
+from gowork.client.errors import CallError, FieldViolation
+from gowork.rpc import limits
+
+#: Batches that are sent and not acknowledged yet, for each schedule_many.
+BATCHES_IN_FLIGHT_MAX = 4
+#: A batch is sent when it is this old, in seconds, so that tasks of a slow source do not wait for it to fill.
+BATCH_AGE_S = 0.02
+
+_PLACE = re.compile(r"\btasks\[(\d+)\]")
+
+
+class Batch:
+    """Tasks that go into one call."""
+
+    __slots__ = ("_began", "_parts", "_size", "first", "ids")
+
+    def __init__(self, first: int) -> None:
+        #: The place of its first task among all of the same schedule_many.
+        self.first = first
+        self.ids: list[str] = []
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._began = 0.0
+
+    def fits(self, entry: bytes) -> bool:
+        """Whether this one can still be added."""
+        return len(self.ids) < limits.BATCH_TASKS_MAX and self._size + len(entry) <= limits.BATCH_BYTES_MAX
+
+    def add(self, id: str, entry: bytes) -> None:
+        """Adds one task, as TaskEncoder.entry gives it."""
+        if not self.ids:
+            self._began = time.monotonic()
+        self.ids.append(id)
+        self._parts.append(entry)
+        self._size += len(entry)
+
+    def is_old(self) -> bool:
+        """Whether it should be sent, full or not."""
+        return time.monotonic() - self._began >= BATCH_AGE_S
+
+    def next(self) -> Batch:
+        """An empty one that follows this one."""
+        return Batch(self.first + len(self.ids))
+
+    def request(self) -> bytes:
+        """The serialized ScheduleTasksRequest."""
+        return b"".join(self._parts)
+
+    def placed(self, error: CallError) -> CallError:
+        """The error, with places counted over all tasks of the schedule_many instead of over this batch."""
+        if self.first:
+            error.violations = tuple(FieldViolation(self._placed(v.field), v.description) for v in error.violations)
+            error.args = (self._placed(str(error)),)
+        return error
+
+    def _placed(self, text: str) -> str:
+        return _PLACE.sub(lambda match: f"tasks[{int(match[1]) + self.first}]", text)
+
+
+def batches(entries: Iterable[tuple[str, bytes]]) -> Iterator[Batch]:
+    """Fills batches, each until it is full or old. A slow source is looked at only when its next task comes."""
+    batch = Batch(0)
+    for id, entry in entries:
+        if not batch.fits(entry):
+            yield batch
+            batch = batch.next()
+        batch.add(id, entry)
+        if batch.is_old():
+            yield batch
+            batch = batch.next()
+    if batch.ids:
+        yield batch

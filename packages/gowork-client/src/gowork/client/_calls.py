@@ -1,0 +1,89 @@
+"""How calls are made: with a deadline always, again on UNAVAILABLE only, and errors in their typed form.
+
+gRPC's own retry policy stops after five tries and can't be told how long is left, so that the loop is here. Every call
+that is repeated is safe to repeat: task ids make scheduling idempotent, cancelling twice changes nothing, the rest
+reads.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import grpc
+
+from gowork.client.errors import LeaderUnreachable, error_of
+from gowork.rpc.channels import split_addresses
+
+#: Where a leader listens that was started without options.
+ADDRESS_DEFAULT = "127.0.0.1:50052"
+#: The environment variable that names another.
+ADDRESS_VARIABLE = "GOWORK_LEADER"
+_FIRST_PAUSE_S = 0.05
+_PAUSE_S_MAX = 2.0
+#: gRPC takes a timeout of nothing for no timeout in some paths.
+_TIMEOUT_S_MIN = 0.001
+
+SCHEDULE_TASKS = "/scheduler.v1.SchedulerService/ScheduleTasks"
+
+
+@dataclass(frozen=True, slots=True)
+class CallSettings:
+    """What all calls of one client share."""
+
+    addresses: Sequence[str]
+    #: The deadline of each call, in seconds.
+    timeout: float
+    #: How long a call is tried again while no leader answers, in seconds; at most until its deadline.
+    patience: float
+
+    @classmethod
+    def of(cls, address: str | None, environment: str | None, timeout: float, patience: float | None) -> CallSettings:
+        """From what the caller of a client gives.
+
+        Raises:
+            AddressError: when an address is not HOST:PORT.
+            ValueError: when a time is not positive.
+        """
+        if not timeout > 0:
+            raise ValueError(f"timeout {timeout} is not a positive number of seconds")
+        return cls(
+            tuple(split_addresses(address or environment or ADDRESS_DEFAULT)),
+            timeout,
+            timeout if patience is None else patience,
+        )
+
+    @property
+    def address(self) -> str:
+        """All addresses, for people."""
+        return ",".join(self.addresses)
+
+
+class Tries:
+    """The tries of one call: how long each may take, and how long to pause before the next."""
+
+    def __init__(self, settings: CallSettings) -> None:
+        self._settings = settings
+        self._began = time.monotonic()
+        self._end = self._began + settings.timeout
+        self._pause = _FIRST_PAUSE_S
+
+    def left(self) -> float:
+        """The timeout for the next try, in seconds."""
+        return max(self._end - time.monotonic(), _TIMEOUT_S_MIN)
+
+    def pause_after(self, error: grpc.RpcError) -> float:
+        """How long to wait before the next try, in seconds.
+
+        Raises:
+            CallError: when there is no next try.
+        """
+        typed = error_of(error, self._settings.address)
+        pause = self._pause * random.uniform(0.5, 1.0)
+        give_up = min(self._end, self._began + self._settings.patience)
+        if not isinstance(typed, LeaderUnreachable) or time.monotonic() + pause >= give_up:
+            raise typed from None
+        self._pause = min(self._pause * 2, _PAUSE_S_MAX)
+        return pause

@@ -1,0 +1,156 @@
+"""What scheduling gives back: the task's id, and ways to wait for it. One class for each client, on one base."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from gowork.client._mapping import task_info
+from gowork.client._models import FailureKind, TaskInfo, TaskStatus
+from gowork.client._payloads import decode_result
+from gowork.client.errors import TaskCancelled, TaskFailed
+from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
+
+if TYPE_CHECKING:
+    from gowork.client._aio import AsyncClient
+    from gowork.client._sync import Client
+
+ResultT = TypeVar("ResultT")
+
+
+class _Handle:
+    """An id, and the finished task once it was seen."""
+
+    __slots__ = ("_task", "id")
+
+    def __init__(self, id: str) -> None:
+        self.id = id
+        # As it came off the wire until somebody looks: to wait for many tasks must not cost the conversion of fields
+        # nobody reads.
+        self._task: scheduler.Task | TaskInfo | None = None
+
+    @property
+    def task(self) -> TaskInfo | None:
+        """The task as it finished, once a wait has seen that: with its result and failure, without payload and
+        attempts.
+        """
+        if isinstance(self._task, scheduler.Task):
+            self._task = task_info(self._task)
+        return self._task
+
+    @property
+    def done(self) -> bool:
+        """Whether a wait has seen it finish."""
+        return self._task is not None
+
+    def __repr__(self) -> str:
+        status = f" {self.task.status}" if self.task else ""
+        return f"<{type(self).__name__} {self.id}{status}>"
+
+    def note_finished(self, task: scheduler.Task) -> None:
+        """For the waits: keeps the task as it finished."""
+        self._task = task
+
+    def _value(self, type: Any) -> Any:
+        task = self._task
+        if isinstance(task, scheduler.Task) and task.status == scheduler.TASK_STATUS_COMPLETED:
+            return decode_result(task.result, task.result_data, type)
+        return completed(self.task).value(type) if self.task else None
+
+
+class TaskHandle(_Handle):
+    """A task that was scheduled by a Client."""
+
+    __slots__ = ("_client",)
+
+    def __init__(self, client: Client, id: str) -> None:
+        super().__init__(id)
+        self._client = client
+
+    def wait(self, timeout: float | None = None) -> TaskInfo:
+        """The task as it finished, however that was.
+
+        Args:
+            timeout: how long to wait, in seconds; None for as long as it takes.
+
+        Raises:
+            TaskNotFinished: when the timeout ran out.
+            CallError: when the leader refused, or could not be reached.
+        """
+        return self.task or self._client.wait((self,), timeout)[0]
+
+    @overload
+    def result(self, type: None = None, *, timeout: float | None = None) -> Any: ...
+    @overload
+    def result(self, type: type[ResultT], *, timeout: float | None = None) -> ResultT: ...
+    def result(self, type: Any = None, *, timeout: float | None = None) -> Any:
+        """What the handler returned, as soon as there is something.
+
+        Args:
+            type: what to decode it to; see TaskInfo.value.
+            timeout: as for wait.
+
+        Raises:
+            TaskFailed, TaskCancelled: when it did not complete.
+            ResultError: when the result does not fit the type.
+            TaskNotFinished, CallError: as for wait.
+        """
+        if self._task is None:
+            self._client.wait((self,), timeout)
+        return self._value(type)
+
+    def cancel(self) -> None:
+        """As Client.cancel."""
+        self._client.cancel(self.id)
+
+    def get(self) -> TaskInfo:
+        """As Client.get."""
+        return self._client.get(self.id)
+
+
+class AsyncTaskHandle(_Handle):
+    """A task that was scheduled by an AsyncClient."""
+
+    __slots__ = ("_client",)
+
+    def __init__(self, client: AsyncClient, id: str) -> None:
+        super().__init__(id)
+        self._client = client
+
+    async def wait(self, timeout: float | None = None) -> TaskInfo:
+        """As TaskHandle.wait."""
+        return self.task or (await self._client.wait((self,), timeout))[0]
+
+    @overload
+    async def result(self, type: None = None, *, timeout: float | None = None) -> Any: ...
+    @overload
+    async def result(self, type: type[ResultT], *, timeout: float | None = None) -> ResultT: ...
+    async def result(self, type: Any = None, *, timeout: float | None = None) -> Any:
+        """As TaskHandle.result."""
+        if self._task is None:
+            await self._client.wait((self,), timeout)
+        return self._value(type)
+
+    async def cancel(self) -> None:
+        """As AsyncClient.cancel."""
+        await self._client.cancel(self.id)
+
+    async def get(self) -> TaskInfo:
+        """As AsyncClient.get."""
+        return await self._client.get(self.id)
+
+
+def completed(task: TaskInfo) -> TaskInfo:
+    """The task itself.
+
+    Raises:
+        TaskFailed, TaskCancelled: when it did not complete.
+    """
+    if task.status is TaskStatus.COMPLETED:
+        return task
+    failure = task.failure
+    what = failure.message if failure else ""
+    if task.status is TaskStatus.CANCELLED:
+        raise TaskCancelled(task, f"task {task.id} was cancelled" + (f": {what}" if what else ""))
+    kind = f" ({failure.kind})" if failure and failure.kind is not FailureKind.HANDLER else ""
+    name = f"{failure.type}: " if failure and failure.type else ""
+    raise TaskFailed(task, f"task {task.id} failed{kind}: {name}{what}" if failure else f"task {task.id} failed")

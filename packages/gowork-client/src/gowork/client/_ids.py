@@ -1,0 +1,55 @@
+"""Task ids: UUID version 7 (RFC 9562 §6.2, method 1), which sort by the time they were made.
+
+Owns the counter that makes them strictly increasing within a process. `uuid.uuid7` of Python 3.14 gives the same form;
+this one gives it on all supported versions, and is safe when several threads ask at once.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+
+_COUNTER_BITS = 42
+#: The counter starts in its lower half, so that it has room to grow within one millisecond.
+_SEED_BITS = _COUNTER_BITS - 1
+_TAIL_BITS = 32
+
+
+class TaskIds:
+    """Makes ids. Each is greater than all that this object made before, whatever the wall clock does."""
+
+    def __init__(self, now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000) -> None:
+        self._now_ms = now_ms
+        self._lock = threading.Lock()
+        self._last_ms = 0
+        self._counter = 0
+
+    def new(self) -> str:
+        """One id, as 36 characters."""
+        now = self._now_ms()
+        with self._lock:
+            if now > self._last_ms:
+                self._last_ms = now
+                self._counter = random.getrandbits(_SEED_BITS)
+            else:
+                self._counter += 1
+                if self._counter >> _COUNTER_BITS:
+                    self._last_ms += 1
+                    self._counter = random.getrandbits(_SEED_BITS)
+            ms, counter = self._last_ms, self._counter
+        # The tail is drawn again for each id, so that processes that were forked apart do not make the same ones.
+        tail = random.getrandbits(_TAIL_BITS)
+        # The fields of RFC 9562 §5.7: time, version and counter, variant and counter, counter and tail.
+        return "%08x-%04x-7%03x-%04x-%012x" % (
+            ms >> 16,
+            ms & 0xFFFF,
+            counter >> 30,
+            0x8000 | counter >> 16 & 0x3FFF,
+            (counter & 0xFFFF) << _TAIL_BITS | tail,
+        )
+
+
+#: Makes the id of a task whose caller gives none.
+new_task_id = TaskIds().new

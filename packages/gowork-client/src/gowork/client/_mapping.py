@@ -1,0 +1,273 @@
+"""The one place where protobuf becomes the client's values and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any, TypeVar
+
+from gowork.client import _models as models
+from gowork.client._ids import new_task_id
+from gowork.client._payloads import encode_payload
+from gowork.client.errors import InvalidArgument
+from gowork.proto.cluster.v1 import leader_pb2 as cluster
+from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
+
+EnumT = TypeVar("EnumT", bound=StrEnum)
+
+
+class TaskEncoder:
+    """Turns payloads, and NewTasks, into serialized tasks. The options of the call are looked at once, not for every
+    task.
+    """
+
+    def __init__(self, options: models.TaskOptions, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._now = now
+        self._options = self._fields(models.NewTask(**options))
+        self._template = scheduler.ScheduleTasksRequest(tasks=(scheduler.Task(**self._options),))
+
+    def task(self, item: object, id: str | None = None) -> scheduler.Task:
+        """One task.
+
+        Args:
+            item: a payload, or a NewTask.
+            id: in place of a new one; a NewTask brings its own.
+
+        Raises:
+            InvalidArgument: when a field can't be sent as it is.
+        """
+        if isinstance(item, models.NewTask):
+            text, data = encode_payload(item.payload)
+            options = {**self._options, **self._fields(item)}
+            return scheduler.Task(id=new_task_id() if item.id is None else item.id, payload=text, data=data, **options)
+        text, data = encode_payload(item)
+        return scheduler.Task(id=new_task_id() if id is None else id, payload=text, data=data, **self._options)
+
+    def entry(self, item: object) -> tuple[str, bytes]:
+        """(id, a serialized ScheduleTasksRequest of this one task). Such requests merge by concatenation."""
+        request = scheduler.ScheduleTasksRequest()
+        if isinstance(item, models.NewTask):
+            request.tasks.append(self.task(item))
+            return request.tasks[0].id, request.SerializeToString()
+        # Producers spend most of their time here; this way costs half of building and adding a Task.
+        text, data = encode_payload(item)
+        request.CopyFrom(self._template)
+        task = request.tasks[0]
+        task.id = id = new_task_id()
+        if data:
+            task.data = data
+        else:
+            task.payload = text
+        return id, request.SerializeToString()
+
+    def _fields(self, task: models.NewTask) -> dict[str, Any]:
+        if task.run_at is not None and task.delay is not None:
+            raise InvalidArgument.of("run_at", "give run_at or delay, not both")
+        fields: dict[str, Any] = {}
+        if task.handler is not None:
+            fields["handler"] = handler_name(task.handler)
+        if task.priority is not None:
+            fields["priority"] = _priority(task.priority)
+        if task.queue is not None:
+            fields["queue"] = task.queue
+        if task.labels is not None:
+            fields["labels"] = dict(task.labels)
+        if task.selector is not None:
+            fields["selector"] = dict(task.selector)
+        if task.run_at is not None:
+            fields["run_at_ms"] = _moment_ms(task.run_at, "run_at")
+        if task.delay is not None:
+            fields["run_at_ms"] = _moment_ms(self._now(), "delay") + duration_ms(task.delay, "delay")
+        if task.time_limit is not None:
+            fields["time_limit_ms"] = duration_ms(task.time_limit, "time_limit")
+        if task.expires_at is not None:
+            fields["expires_at_ms"] = _moment_ms(task.expires_at, "expires_at")
+        if task.retry is not None:
+            fields["retry"] = _retry_to_wire(task.retry)
+        return fields
+
+
+def handler_name(handler: Any) -> str:
+    """The name of a handler, given by name or as the function that gowork.worker's @handler decorated.
+
+    Raises:
+        InvalidArgument: for anything else.
+    """
+    if isinstance(handler, str):
+        return handler
+    name = getattr(getattr(handler, "__gowork_handler__", None), "name", None)
+    if not isinstance(name, str):
+        raise InvalidArgument.of("handler", f"{handler!r} is neither a name nor a function decorated with @handler")
+    return name
+
+
+def duration_ms(duration: models.Duration, field: str) -> int:
+    """Whole milliseconds; what is not zero stays so, since zero means "not set" on the wire.
+
+    Raises:
+        InvalidArgument: when it is negative or not a number.
+    """
+    seconds = duration.total_seconds() if isinstance(duration, timedelta) else duration
+    # Written so that NaN is refused too.
+    if not 0 <= seconds < 1e12:
+        raise InvalidArgument.of(field, f"{duration} is not a length of time in seconds")
+    return max(round(seconds * 1000), 1) if seconds else 0
+
+
+def task_info(task: scheduler.Task) -> models.TaskInfo:
+    """A task, in whatever view it came."""
+    return models.TaskInfo(
+        id=task.id,
+        status=_STATUS(task.status),
+        handler=task.handler,
+        queue=task.queue,
+        priority=_PRIORITY(task.priority),
+        payload=task.payload,
+        data=task.data,
+        labels=dict(task.labels),
+        selector=dict(task.selector),
+        run_at=_moment(task.run_at_ms),
+        time_limit=task.time_limit_ms / 1000 if task.time_limit_ms else None,
+        expires_at=_moment(task.expires_at_ms),
+        retry=_retry(task.retry) if task.HasField("retry") else None,
+        created_at=_moment(task.created_at_ms),
+        started_at=_moment(task.started_at_ms),
+        finished_at=_moment(task.finished_at_ms),
+        worker=task.worker,
+        attempts=tuple(map(_attempt, task.attempts)),
+        attempts_used=task.attempts_used,
+        fence=task.fence,
+        result=task.result,
+        result_data=task.result_data,
+        failure=_failure(task.failure) if task.HasField("failure") else None,
+        progress=_progress(task.progress) if task.HasField("progress") else None,
+        cancel_requested=task.cancel_requested,
+        waiting_reason=task.waiting_reason,
+    )
+
+
+def member(message: cluster.Member) -> models.Member:
+    """A member of the cluster."""
+    return models.Member(
+        id=message.id,
+        address=message.address,
+        status=message.status,
+        liveness=_LIVENESS(message.liveness),
+        kind=_MEMBER_KIND(message.kind),
+        slots=message.slots,
+        running=message.running,
+        handlers=tuple(message.handlers),
+        labels=dict(message.labels),
+        version=message.version,
+        joined_at=_moment(message.joined_at_ms),
+        seen_at=_moment(message.seen_at_ms),
+        plugin_errors=tuple(message.plugin_errors),
+    )
+
+
+def stats(message: scheduler.StatsResponse) -> models.Stats:
+    """What the leader counted."""
+    return models.Stats(
+        queues=tuple(models.QueueStats(q.queue, q.handler, _STATUS(q.status), q.tasks) for q in message.queues),
+        members=tuple(
+            models.MemberStats(_named(models.Liveness, m.liveness), m.members, m.slots, m.running)
+            for m in message.members
+        ),
+        version=message.version,
+        term=message.term,
+        started_at=_moment(message.started_at_ms),
+    )
+
+
+def view_to_wire(view: models.TaskView) -> scheduler.TaskView.ValueType:
+    """How much of each task to ask for."""
+    return scheduler.TaskView.Value(f"TASK_VIEW_{models.TaskView(view)}")
+
+
+def _retry_to_wire(retry: models.RetryPolicy | int) -> scheduler.RetryPolicy:
+    if isinstance(retry, int):
+        return scheduler.RetryPolicy(max_attempts=retry)
+    return scheduler.RetryPolicy(
+        max_attempts=retry.max_attempts,
+        initial_delay_ms=duration_ms(retry.initial_delay, "retry.initial_delay"),
+        factor=retry.factor,
+        max_delay_ms=duration_ms(retry.max_delay, "retry.max_delay"),
+        jitter=retry.jitter,
+        no_retry=retry.no_retry,
+    )
+
+
+def _retry(message: scheduler.RetryPolicy) -> models.RetryPolicy:
+    # Zeros stand for the contract's defaults.
+    return models.RetryPolicy(
+        max_attempts=message.max_attempts or 1,
+        initial_delay=(message.initial_delay_ms or 1_000) / 1000,
+        factor=message.factor or 2.0,
+        max_delay=(message.max_delay_ms or 300_000) / 1000,
+        jitter=message.jitter,
+        no_retry=tuple(message.no_retry),
+    )
+
+
+def _attempt(message: scheduler.Attempt) -> models.Attempt:
+    return models.Attempt(
+        number=message.number,
+        worker=message.worker,
+        outcome=_OUTCOME(message.outcome),
+        started_at=_moment(message.started_at_ms),
+        ended_at=_moment(message.ended_at_ms),
+        reason=message.reason,
+        fence=message.fence,
+    )
+
+
+def _failure(message: scheduler.Failure) -> models.Failure:
+    return models.Failure(_FAILURE_KIND(message.kind), message.message, message.type, message.traceback)
+
+
+def _progress(message: scheduler.Progress) -> models.Progress:
+    return models.Progress(message.fraction, message.message, _moment(message.updated_at_ms))
+
+
+def _priority(priority: models.Priority | str) -> scheduler.TaskPriority.ValueType:
+    known = _named(models.Priority, priority.upper())
+    if known is models.Priority.UNSPECIFIED:
+        raise InvalidArgument.of("priority", f"{priority!r} is none of LOW, MEDIUM and HIGH")
+    return scheduler.TaskPriority.Value(f"TASK_PRIORITY_{known}")
+
+
+def _moment_ms(moment: models.Moment, field: str) -> int:
+    if isinstance(moment, datetime):
+        if moment.tzinfo is None:
+            raise InvalidArgument.of(
+                field, f"{moment} has no time zone; use datetime.now(timezone.utc) or .astimezone()"
+            )
+        moment = moment.timestamp()
+    if not 0 <= moment < 1e12:
+        raise InvalidArgument.of(field, f"{moment} is not a time in seconds since 1970")
+    return round(moment * 1000)
+
+
+def _moment(ms: int) -> datetime | None:
+    return datetime.fromtimestamp(ms / 1000, UTC) if ms else None
+
+
+def _named(kind: type[EnumT], name: str) -> EnumT:
+    """The member of that name; a name from a newer leader reads as UNSPECIFIED."""
+    return kind.__members__.get(name, kind["UNSPECIFIED"])
+
+
+def _reader(kind: type[EnumT], wire: Any, prefix: str) -> Callable[[int], EnumT]:
+    """Reads the numbers of a wire enum; a number from a newer leader reads as UNSPECIFIED."""
+    by_number = {number: _named(kind, name.removeprefix(prefix)) for name, number in wire.items()}
+    unknown = kind["UNSPECIFIED"]
+    return lambda number: by_number.get(number, unknown)
+
+
+_STATUS = _reader(models.TaskStatus, scheduler.TaskStatus, "TASK_STATUS_")
+_PRIORITY = _reader(models.Priority, scheduler.TaskPriority, "TASK_PRIORITY_")
+_OUTCOME = _reader(models.AttemptOutcome, scheduler.AttemptOutcome, "ATTEMPT_OUTCOME_")
+_FAILURE_KIND = _reader(models.FailureKind, scheduler.FailureKind, "FAILURE_KIND_")
+_LIVENESS = _reader(models.Liveness, cluster.MemberLiveness, "MEMBER_LIVENESS_")
+_MEMBER_KIND = _reader(models.MemberKind, cluster.MemberKind, "MEMBER_KIND_")

@@ -1,0 +1,352 @@
+"""The blocking client.
+
+Owns one channel. Safe to use from several threads at once. It has stubs of its own rather than an event loop in a
+thread: that loop would add two thread switches to every call.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypeVar, Unpack
+
+import grpc
+
+from gowork.client import _mapping as mapping
+from gowork.client._batches import BATCHES_IN_FLIGHT_MAX, Batch, batches
+from gowork.client._calls import ADDRESS_VARIABLE, SCHEDULE_TASKS, CallSettings, Tries
+from gowork.client._filters import filter_expression
+from gowork.client._handles import TaskHandle
+from gowork.client._models import Member, Stats, TaskFilter, TaskInfo, TaskOptions, TaskView
+from gowork.client._sync_streams import WaitStream, Watch, merged
+from gowork.client._waits import IDS_MAX, Wait, end_of
+from gowork.client.errors import CallError
+from gowork.proto.cluster.v1 import leader_pb2 as cluster
+from gowork.proto.cluster.v1 import leader_pb2_grpc as cluster_grpc
+from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
+from gowork.proto.scheduler.v1 import scheduler_pb2_grpc as scheduler_grpc
+from gowork.rpc.channels import open_blocking_channel
+
+if TYPE_CHECKING:
+    from grpc import _CallFuture
+
+RequestT = TypeVar("RequestT")
+ResponseT = TypeVar("ResponseT")
+
+
+class Client:
+    """Schedules tasks on a cluster and waits for what comes of them.
+
+        with Client() as client:
+            print(client.schedule({"name": "Ada"}, handler="hello").result())
+
+    Every call has a deadline and is tried again while no leader answers, within that deadline.
+    Make it after a fork, not before: gRPC's connections do not survive one.
+    """
+
+    def __init__(self, address: str | None = None, *, timeout: float = 30.0, patience: float | None = None) -> None:
+        """Connects at the first call.
+
+        Args:
+            address: HOST:PORT[,HOST:PORT]… of leaders; one is enough. Without it the environment's GOWORK_LEADER, else
+                127.0.0.1:50052.
+            timeout: the deadline of each call, in seconds.
+            patience: how long a call is tried again while no leader answers, in seconds; None for its whole deadline.
+
+        Raises:
+            AddressError: when an address is not HOST:PORT.
+            ValueError: when the timeout is not positive.
+        """
+        self._settings = CallSettings.of(address, os.environ.get(ADDRESS_VARIABLE), timeout, patience)
+        self._channel = open_blocking_channel(self._settings.addresses)
+        self._scheduler = scheduler_grpc.SchedulerServiceStub(self._channel)
+        self._cluster = cluster_grpc.LeaderServiceStub(self._channel)
+        self._schedule_tasks: grpc.UnaryUnaryMultiCallable[bytes, scheduler.ScheduleTasksResponse] = (
+            self._channel.unary_unary(SCHEDULE_TASKS, response_deserializer=scheduler.ScheduleTasksResponse.FromString)
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the connection; calls that are under way fail."""
+        self._channel.close()
+
+    @property
+    def address(self) -> str:
+        """Where it calls: HOST:PORT, several joined by commas."""
+        return self._settings.address
+
+    def schedule(
+        self,
+        payload: object = "",
+        *,
+        id: str | None = None,
+        **options: Unpack[TaskOptions],
+    ) -> TaskHandle:
+        """Schedules one task. When it returns, the task is on the leader's disk.
+
+        Args:
+            payload: text and bytes are sent as they are, everything else as JSON; at most 1 MiB. A NewTask brings its
+                own options.
+            id: the task's key, 1 to 256 bytes, printable; None for a new UUIDv7. The same task again under the same id
+                changes nothing.
+            options: the handler and how it is to be run; see TaskOptions.
+
+        Raises:
+            InvalidArgument: when a field is at fault.
+            AlreadyExists: when the id is taken by another task.
+            CallError: when the leader refused otherwise, or could not be reached.
+        """
+        encoder = mapping.TaskEncoder(options)
+        task = encoder.task(payload, id)
+        self._call(self._scheduler.ScheduleTask, scheduler.ScheduleTaskRequest(task=task))
+        return TaskHandle(self, task.id)
+
+    def schedule_many(
+        self,
+        payloads: Iterable[object],
+        **options: Unpack[TaskOptions],
+    ) -> Iterator[TaskHandle]:
+        """Schedules any number of tasks in batches, a few at a time, and yields a handle for each as it is
+        acknowledged, in order.
+
+        It works while it is iterated, no further ahead than those few batches, so that the payloads may be a generator
+        without an end. A batch of a slow source is sent when its next payload comes.
+
+        Args:
+            payloads: each as for schedule, or a NewTask with options of its own.
+            options: as for schedule, for all tasks that do not bring their own.
+
+        Raises:
+            InvalidArgument: when a field is at fault; tasks are named by their place, as in `tasks[3].id`. None of the
+                tasks of its batch is scheduled; those of other batches that were not yielded yet may be.
+            AlreadyExists, CallError: as for schedule.
+        """
+        encoder = mapping.TaskEncoder(options)
+        return self._schedule_many(map(encoder.entry, payloads))
+
+    def handle(self, id: str) -> TaskHandle:
+        """A handle for a task that was scheduled elsewhere. Calls nothing."""
+        return TaskHandle(self, id)
+
+    def get(self, id: str) -> TaskInfo:
+        """All that is known of one task.
+
+        Raises:
+            NotFound: when there is none of that id.
+            CallError: when the leader refused otherwise, or could not be reached.
+        """
+        return mapping.task_info(self._call(self._scheduler.GetTask, scheduler.GetTaskRequest(id=id)).task)
+
+    def tasks(
+        self,
+        filter: str = "",
+        *,
+        newest_first: bool = False,
+        view: TaskView = TaskView.BASIC,
+        page_size: int = 0,
+        **terms: Unpack[TaskFilter],
+    ) -> Iterator[TaskInfo]:
+        """Tasks in the order in which they were scheduled, fetched page by page as it is iterated.
+
+        Args:
+            filter: an expression such as `status = RUNNING AND labels.team = "web"`.
+            newest_first: the other way round.
+            view: how much of each task to fetch.
+            page_size: tasks in one call, up to 10,000; 0 for 1,000.
+            terms: status, handler, queue, priority, labels, id_prefix, joined to the filter by AND; see TaskFilter.
+
+        Raises:
+            InvalidArgument: when the filter does not parse.
+            CallError: when the leader refused otherwise, or could not be reached.
+        """
+        request = scheduler.ListTasksRequest(
+            filter=filter_expression(filter, terms),
+            newest_first=newest_first,
+            view=mapping.view_to_wire(view),
+            page_size=page_size,
+        )
+        return self._tasks(request)
+
+    def wait(self, tasks: Iterable[TaskHandle | str], timeout: float | None = None) -> list[TaskInfo]:
+        """All of these tasks as they finished, in the given order.
+
+        Args:
+            tasks: handles or ids.
+            timeout: how long to wait for all, in seconds; None for as long as it takes.
+
+        Raises:
+            TaskNotFinished: when the timeout ran out.
+            NotFound: when an id is unknown.
+            CallError: when the leader refused otherwise, or could not be reached.
+        """
+        handles = [self._handle(task) for task in tasks]
+        # Handles of one task may be several; each answers from the first of its id.
+        first = {handle.id: handle for handle in reversed(handles)}
+        for _ in self.as_completed((handle for handle in first.values() if not handle.done), timeout):
+            pass
+        return [task for handle in handles if (task := first[handle.id].task)]
+
+    def as_completed(self, tasks: Iterable[TaskHandle | str], timeout: float | None = None) -> Iterator[TaskHandle]:
+        """Yields a handle for each task as it finishes.
+
+        Args:
+            tasks: handles or ids; taken as they come, so that `schedule_many` may stand here itself. Up to 160,000 are
+                waited for at once.
+            timeout: how long to wait for all, in seconds; None for as long as it takes.
+
+        Raises:
+            As wait.
+        """
+        return self._as_completed(map(self._handle, tasks), end_of(timeout))
+
+    def cancel(self, id: str) -> None:
+        """Cancels a task: a pending one at once, a running one as soon as its worker has stopped it.
+
+        Raises:
+            NotFound: when there is none of that id.
+            FailedPrecondition: when it has completed or failed already.
+            CallError: when the leader refused otherwise, or could not be reached.
+        """
+        self._call(self._scheduler.CancelTask, scheduler.CancelTaskRequest(id=id))
+
+    def watch(
+        self,
+        filter: str = "",
+        *,
+        view: TaskView = TaskView.BASIC,
+        token: str = "",
+        **terms: Unpack[TaskFilter],
+    ) -> Watch:
+        """Follows tasks: an iterator over their latest states as they change, without an end. See Watch.
+
+        Args:
+            filter: as for tasks, and so the terms.
+            view: how much of each task to fetch.
+            token: where an earlier Watch ended; empty to begin now.
+
+        Raises:
+            As tasks; OutOfRange when the token is too old.
+        """
+        expression = filter_expression(filter, terms)
+        request = scheduler.WatchTasksRequest(filter=expression, view=mapping.view_to_wire(view), token=token)
+        return Watch(self._scheduler.WatchTasks, self._settings, request)
+
+    def members(self) -> list[Member]:
+        """The members of the cluster, in the order of their ids.
+
+        Raises:
+            CallError: when the leader refused, or could not be reached.
+        """
+        request = cluster.MembersRequest(page_size=1000)
+        members: list[Member] = []
+        while True:
+            response = self._call(self._cluster.Members, request)
+            members += map(mapping.member, response.members)
+            request.page_token = response.next_page_token
+            if not request.page_token:
+                return members
+
+    def stats(self) -> Stats:
+        """How many tasks and members there are, by queue, handler and condition.
+
+        Raises:
+            CallError: when the leader refused, or could not be reached.
+        """
+        return mapping.stats(self._call(self._scheduler.Stats, scheduler.StatsRequest()))
+
+    def _call(self, method: grpc.UnaryUnaryMultiCallable[RequestT, ResponseT], request: RequestT) -> ResponseT:
+        tries = Tries(self._settings)
+        while True:
+            try:
+                return method(request, timeout=tries.left())
+            except grpc.RpcError as error:
+                pause = tries.pause_after(error)
+            time.sleep(pause)
+
+    def _schedule_many(self, entries: Iterable[tuple[str, bytes]]) -> Iterator[TaskHandle]:
+        flying: deque[_Flight] = deque()
+        try:
+            for batch in batches(entries):
+                flying.append(_Flight(self._schedule_tasks, self._settings, batch))
+                while flying and (len(flying) >= BATCHES_IN_FLIGHT_MAX or flying[0].landed()):
+                    yield from self._land(flying)
+            while flying:
+                yield from self._land(flying)
+        finally:
+            for flight in flying:
+                flight.cancel()
+
+    def _land(self, flying: deque[_Flight]) -> Iterator[TaskHandle]:
+        flight = flying[0]
+        flight.wait()
+        flying.popleft()
+        for id in flight.batch.ids:
+            yield TaskHandle(self, id)
+
+    def _tasks(self, request: scheduler.ListTasksRequest) -> Iterator[TaskInfo]:
+        while True:
+            response = self._call(self._scheduler.ListTasks, request)
+            yield from map(mapping.task_info, response.tasks)
+            request.page_token = response.next_page_token
+            if not request.page_token:
+                return
+
+    def _handle(self, task: TaskHandle | str) -> TaskHandle:
+        return TaskHandle(self, task) if isinstance(task, str) else task
+
+    def _as_completed(self, handles: Iterable[TaskHandle], end: float | None) -> Iterator[TaskHandle]:
+        def stream(chunk: list[TaskHandle]) -> WaitStream[TaskHandle]:
+            return WaitStream(self._scheduler.WaitTasks, Wait(self._settings, chunk, end))
+
+        return merged(handles, IDS_MAX, stream)
+
+
+class _Flight:
+    """A batch on its way."""
+
+    def __init__(
+        self,
+        method: grpc.UnaryUnaryMultiCallable[bytes, scheduler.ScheduleTasksResponse],
+        settings: CallSettings,
+        batch: Batch,
+    ) -> None:
+        self._method = method
+        self._tries = Tries(settings)
+        self._request = batch.request()
+        self._call = self._start()
+        self.batch = batch
+
+    def landed(self) -> bool:
+        """Whether wait returns, or raises, at once."""
+        return bool(self._call.done())
+
+    def wait(self) -> None:
+        """Waits for the acknowledgement, and sends the batch again where that may help."""
+        while True:
+            try:
+                self._call.result()
+                return
+            except grpc.RpcError as error:
+                try:
+                    pause = self._tries.pause_after(error)
+                except CallError as typed:
+                    raise self.batch.placed(typed) from None
+            time.sleep(pause)
+            self._call = self._start()
+
+    def cancel(self) -> None:
+        """Gives up waiting."""
+        self._call.cancel()
+
+    def _start(self) -> _CallFuture[scheduler.ScheduleTasksResponse]:
+        return self._method.future(self._request, timeout=self._tries.left())

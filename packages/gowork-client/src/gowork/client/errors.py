@@ -1,0 +1,214 @@
+"""What can go wrong, as types.
+
+    GoworkError
+    ├── CallError                    the leader refused or failed a call
+    │   ├── InvalidArgument          (also ValueError) a field is at fault: .violations
+    │   ├── NotFound                 (also LookupError)
+    │   ├── AlreadyExists            the id is taken by another task
+    │   ├── FailedPrecondition       the task's state does not allow it
+    │   ├── ResourceExhausted        a limit of the leader, or a watcher that reads too slowly
+    │   ├── OutOfRange               a watch's token is too old: list anew
+    │   ├── PermissionDenied
+    │   ├── DeadlineExceeded         (also TimeoutError)
+    │   └── LeaderUnreachable        (also ConnectionError) no leader answered: .address
+    ├── TaskError                    a task ended otherwise than completed: .task
+    │   ├── TaskFailed               .failure
+    │   └── TaskCancelled
+    ├── TaskNotFinished              (also TimeoutError) the caller's timeout for a wait ran out: .ids
+    └── ResultError                  (also ValueError) a result does not fit the type that was asked for
+
+The docstring of a class is its message where none is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import grpc
+
+from gowork.rpc.status import FieldViolation, Refusal, refusal_of
+
+if TYPE_CHECKING:
+    from gowork.client._models import Failure, TaskInfo
+
+__all__ = [
+    "AlreadyExists",
+    "CallError",
+    "DeadlineExceeded",
+    "FailedPrecondition",
+    "FieldViolation",
+    "GoworkError",
+    "InvalidArgument",
+    "LeaderUnreachable",
+    "NotFound",
+    "OutOfRange",
+    "PermissionDenied",
+    "ResourceExhausted",
+    "ResultError",
+    "TaskCancelled",
+    "TaskError",
+    "TaskFailed",
+    "TaskNotFinished",
+]
+
+
+class GoworkError(Exception):
+    """Something went wrong in gowork."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message or " ".join((type(self).__doc__ or "").split()))
+
+
+class CallError(GoworkError):
+    """The leader refused or failed the call."""
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        code: grpc.StatusCode = grpc.StatusCode.UNKNOWN,
+        reason: str = "",
+        violations: Sequence[FieldViolation] = (),
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        #: gRPC's status code.
+        self.code = code
+        #: The constant reason of google.rpc.ErrorInfo, for programs.
+        self.reason = reason or code.name
+        #: The fields at fault.
+        self.violations = tuple(violations)
+        #: What ErrorInfo says besides.
+        self.metadata = dict(metadata or {})
+
+
+class InvalidArgument(CallError, ValueError):
+    """A field of the request is at fault."""
+
+    @classmethod
+    def of(cls, field: str, description: str) -> InvalidArgument:
+        """For what is found before anything is sent, in the form in which a leader would have said it."""
+        return cls(
+            f"{field}: {description}",
+            code=grpc.StatusCode.INVALID_ARGUMENT,
+            violations=(FieldViolation(field, description),),
+        )
+
+
+class NotFound(CallError, LookupError):
+    """The leader knows nothing by this id."""
+
+
+class AlreadyExists(CallError):
+    """The id is taken by another task."""
+
+
+class FailedPrecondition(CallError):
+    """The task's state does not allow this."""
+
+
+class ResourceExhausted(CallError):
+    """The leader takes no more, or the watcher reads too slowly."""
+
+
+class OutOfRange(CallError):
+    """The watch's token is too old; list the tasks anew and watch from there."""
+
+
+class PermissionDenied(CallError):
+    """The leader does not let this caller do that."""
+
+
+class DeadlineExceeded(CallError, TimeoutError):
+    """The call's deadline ran out. What it asked for may have happened; asking again with the same task id is safe."""
+
+
+class LeaderUnreachable(CallError, ConnectionError):
+    """No leader answered."""
+
+    #: The address or addresses that were tried, as HOST:PORT[,HOST:PORT].
+    address: str = ""
+
+
+class TaskError(GoworkError):
+    """The task did not complete."""
+
+    def __init__(self, task: TaskInfo, message: str = "") -> None:
+        super().__init__(message)
+        #: The task as it ended.
+        self.task = task
+
+    @property
+    def failure(self) -> Failure | None:
+        """What went wrong, as the leader recorded it."""
+        return self.task.failure
+
+    def __reduce__(self) -> tuple[type[TaskError], tuple[TaskInfo, str]]:
+        return type(self), (self.task, str(self))
+
+
+class TaskFailed(TaskError):
+    """The task ended with an error."""
+
+
+class TaskCancelled(TaskError):
+    """The task was cancelled."""
+
+
+class TaskNotFinished(GoworkError, TimeoutError):
+    """The timeout ran out before the tasks had finished; they go on."""
+
+    def __init__(self, message: str = "", *, ids: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        #: The tasks that were still waited for.
+        self.ids = tuple(ids)
+
+
+class ResultError(GoworkError, ValueError):
+    """The task's result does not fit the type that was asked for."""
+
+
+_BY_CODE: Mapping[grpc.StatusCode, type[CallError]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidArgument,
+    grpc.StatusCode.NOT_FOUND: NotFound,
+    grpc.StatusCode.ALREADY_EXISTS: AlreadyExists,
+    grpc.StatusCode.FAILED_PRECONDITION: FailedPrecondition,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: ResourceExhausted,
+    grpc.StatusCode.OUT_OF_RANGE: OutOfRange,
+    grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
+    grpc.StatusCode.UNAUTHENTICATED: PermissionDenied,
+    grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
+    grpc.StatusCode.UNAVAILABLE: LeaderUnreachable,
+}
+
+
+def error_of(error: grpc.RpcError, address: str) -> CallError:
+    """The typed form of a failed call.
+
+    Args:
+        error: as gRPC raised it, sync or asyncio.
+        address: where the call went, HOST:PORT[,HOST:PORT].
+    """
+    refusal = refusal_of(error)
+    kind = _BY_CODE.get(refusal.code, CallError)
+    message = refusal.message
+    if kind is LeaderUnreachable:
+        message = f"no leader answers at {address}: {message}" if message else f"no leader answers at {address}"
+    elif kind is DeadlineExceeded:
+        message = ""
+    typed = typed_refusal(kind, refusal, message)
+    if isinstance(typed, LeaderUnreachable):
+        typed.address = address
+    return typed
+
+
+def typed_refusal(kind: type[CallError], refusal: Refusal, message: str) -> CallError:
+    """A refusal as the given type of error, under this message."""
+    return kind(
+        message,
+        code=refusal.code,
+        reason=refusal.reason,
+        violations=refusal.violations,
+        metadata=refusal.metadata,
+    )

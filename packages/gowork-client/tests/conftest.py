@@ -1,0 +1,137 @@
+"""A scripted leader for the client's tests: it keeps tasks in memory, finishes them when told to, and shows faults that a real
+leader can't be made to show. What a leader does with tasks is tested against the real one, in test_client_cluster.py.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import pytest
+
+from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
+from gowork.proto.scheduler.v1 import scheduler_pb2_grpc as pb_grpc
+from gowork.rpc.status import Refusal, status_of
+
+COMPLETED = pb.TASK_STATUS_COMPLETED
+
+
+class ScriptedLeader(pb_grpc.SchedulerServiceServicer):
+    """Takes tasks; what it does besides is what the test put into `faults`."""
+
+    def __init__(self) -> None:
+        self.tasks: dict[str, pb.Task] = {}
+        #: The requests of each method, in the order of their arrival.
+        self.requests: dict[str, list[object]] = {}
+        #: Deadlines of the calls, in seconds, by method.
+        self.timeouts: dict[str, list[float]] = {}
+        #: What happens to the next calls of a method: called before they are served, in turn.
+        self.faults: dict[str, deque[Callable[[], None]]] = {}
+        #: Whether tasks finish as they come; else the test calls finish.
+        self.finishes_at_once = True
+        self._changed = threading.Condition()
+
+    def fail_next(self, method: str, refusal: Refusal, times: int = 1) -> None:
+        def fault() -> None:
+            raise refusal
+
+        self.faults.setdefault(method, deque()).extend([fault] * times)
+
+    def run_next(self, method: str, action: Callable[[], None]) -> None:
+        self.faults.setdefault(method, deque()).append(action)
+
+    def finish(self, *ids: str, result: str = "null") -> None:
+        with self._changed:
+            for id in ids:
+                task = pb.Task(id=id, status=COMPLETED, result=result)
+                self.tasks[id].MergeFrom(task)
+            self._changed.notify_all()
+
+    def ScheduleTask(self, request: pb.ScheduleTaskRequest, context: grpc.ServicerContext) -> pb.ScheduleTaskResponse:
+        self._enter("ScheduleTask", request, context)
+        self._add([request.task])
+        return pb.ScheduleTaskResponse()
+
+    def ScheduleTasks(
+        self, request: pb.ScheduleTasksRequest, context: grpc.ServicerContext
+    ) -> pb.ScheduleTasksResponse:
+        self._enter("ScheduleTasks", request, context)
+        self._add(list(request.tasks))
+        return pb.ScheduleTasksResponse(created=len(request.tasks))
+
+    def WaitTasks(self, request: pb.WaitTasksRequest, context: grpc.ServicerContext) -> Iterator[pb.WaitTasksResponse]:
+        self._enter("WaitTasks", request, context)
+        out = list(request.ids)
+        context.add_callback(self._wake)
+        while out:
+            with self._changed:
+                done = [self.tasks[id] for id in out if self.tasks[id].status == COMPLETED]
+                if not done:
+                    self._changed.wait_for(
+                        lambda: not context.is_active() or any(self.tasks[id].status == COMPLETED for id in out)  # noqa: B023
+                    )
+                    if not context.is_active():
+                        return
+                    continue
+            finished = {task.id for task in done}
+            out = [id for id in out if id not in finished]
+            for start in range(0, len(done), 1000):
+                yield pb.WaitTasksResponse(tasks=done[start : start + 1000])
+                self._enter("WaitTasks.between", request, context)
+
+    def WatchTasks(
+        self, request: pb.WatchTasksRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.WatchTasksResponse]:
+        self._enter("WatchTasks", request, context)
+        token = int(request.token or len(self.tasks))
+        context.add_callback(self._wake)
+        if not request.token:
+            yield pb.WatchTasksResponse(token=str(token))
+        while context.is_active():
+            with self._changed:
+                self._changed.wait_for(lambda: not context.is_active() or len(self.tasks) > token)  # noqa: B023
+                new = list(self.tasks.values())[token:]
+            if new:
+                token += len(new)
+                yield pb.WatchTasksResponse(tasks=new, token=str(token))
+                self._enter("WatchTasks.between", request, context)
+
+    def _enter(self, method: str, request: object, context: grpc.ServicerContext) -> None:
+        self.requests.setdefault(method, []).append(request)
+        self.timeouts.setdefault(method, []).append(context.time_remaining() or 0.0)
+        try:
+            if fault := self.faults.get(method):
+                fault.popleft()()
+        except Refusal as refusal:
+            status = status_of(refusal)
+            context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
+            context.abort(refusal.code, status.message)
+
+    def _add(self, tasks: list[pb.Task]) -> None:
+        with self._changed:
+            for task in tasks:
+                task.status = COMPLETED if self.finishes_at_once else pb.TASK_STATUS_PENDING
+                if self.finishes_at_once:
+                    task.result = task.payload
+                self.tasks.setdefault(task.id, task)
+            self._changed.notify_all()
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+
+@pytest.fixture
+def scripted() -> Iterator[ScriptedLeader]:
+    """A scripted leader; its address is `scripted.address`."""
+    leader = ScriptedLeader()
+    with ThreadPoolExecutor(max_workers=40, thread_name_prefix="scripted") as pool:
+        server = grpc.server(pool, options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 8 << 20)])
+        pb_grpc.add_SchedulerServiceServicer_to_server(leader, server)
+        leader.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+        server.start()
+        yield leader
+        server.stop(None).wait()
