@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from importlib import resources
+from typing import Any
 
 import grpc
-from google.protobuf import descriptor_pb2, descriptor_pool
+from google.protobuf import any_pb2, descriptor_pb2, descriptor_pool, duration_pb2
+from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
 _V1 = "grpc.reflection.v1.ServerReflection"
@@ -38,19 +41,51 @@ def add_reflection(server: grpc.aio.Server, services: Iterable[str]) -> None:
     )
 
 
-def _pool() -> descriptor_pool.DescriptorPool:
-    from grpc_health.v1 import health_pb2
+class _File:
+    """A file as the servicer of grpcio-reflection asks for it; a pool's own file would have lost its comments."""
 
-    pool = descriptor_pool.DescriptorPool()
-    files = descriptor_pb2.FileDescriptorSet.FromString(
-        resources.files("gowork.proto").joinpath("descriptors.binpb").read_bytes()
+    def __init__(self, proto: descriptor_pb2.FileDescriptorProto, dependencies: list[_File]) -> None:
+        self.name = proto.name
+        self.dependencies = dependencies
+        self._proto = proto
+
+    def CopyToProto(self, proto: descriptor_pb2.FileDescriptorProto) -> None:  # noqa: N802 - the descriptor's own name for it
+        proto.CopyFrom(self._proto)
+
+
+class _CommentedPool:
+    """Finds files by name and symbol as a DescriptorPool does."""
+
+    def __init__(self, protos: Iterable[descriptor_pb2.FileDescriptorProto]) -> None:
+        """Takes the files in an order in which each comes after those that it imports."""
+        self._pool = descriptor_pool.DescriptorPool()
+        self._files: dict[str, _File] = {}
+        for proto in protos:
+            if proto.name not in self._files:
+                self._pool.Add(proto)
+                self._files[proto.name] = _File(proto, [self._files[name] for name in proto.dependency])
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pool, name)
+
+    def FindFileByName(self, name: str) -> _File:  # noqa: N802 - DescriptorPool's name for it
+        return self._files[name]
+
+    def FindFileContainingSymbol(self, symbol: str) -> _File:  # noqa: N802 - DescriptorPool's name for it
+        return self._files[self._pool.FindFileContainingSymbol(symbol).name]
+
+
+def _pool() -> _CommentedPool:
+    data = resources.files("gowork.proto").joinpath("descriptors.binpb").read_bytes()
+    # The details of errors are described too, so that clients can show them.
+    modules = (any_pb2, duration_pb2, error_details_pb2, health_pb2, reflection_pb2)
+    return _CommentedPool(
+        [
+            *descriptor_pb2.FileDescriptorSet.FromString(data).file,
+            *(descriptor_pb2.FileDescriptorProto.FromString(module.DESCRIPTOR.serialized_pb) for module in modules),
+            _v1_file(),
+        ]
     )
-    for file in files.file:
-        pool.Add(file)
-    for module in (health_pb2, reflection_pb2):
-        pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)
-    pool.Add(_v1_file())
-    return pool
 
 
 def _v1_file() -> descriptor_pb2.FileDescriptorProto:

@@ -189,6 +189,8 @@ class Task(Struct, gc=False):
     changed: int = 0
     #: It has an entry in its lane's list, live or stale.
     queued: bool = False
+    #: It is pending and waits for its time outside its lane.
+    delayed: bool = False
     progress: Progress | None = None
 
 

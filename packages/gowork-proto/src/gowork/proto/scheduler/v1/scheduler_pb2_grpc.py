@@ -118,8 +118,8 @@ class SchedulerServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetTasks(self, request, context):
-        """GetTasks lists tasks, unfinished ones first, each without payload and attempts when these would not fit: it answers what
-        fits into 3 MiB, and says so in the trailing metadata `gowork-truncated: true` when that was not all. Use ListTasks for pages.
+        """GetTasks lists tasks, unfinished ones first, with all that is known of each: it answers what fits into 3 MiB, and says so in
+        the trailing metadata `gowork-truncated: true` when that was not all. Use ListTasks for pages.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

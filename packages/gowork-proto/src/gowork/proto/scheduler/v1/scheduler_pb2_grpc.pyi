@@ -50,8 +50,8 @@ class SchedulerServiceStub:
     NOT_FOUND for an unknown id; FAILED_PRECONDITION when it has completed or failed already.
     """
     GetTasks: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.GetTasksRequest, _scheduler_pb2.GetTasksResponse]
-    """GetTasks lists tasks, unfinished ones first, each without payload and attempts when these would not fit: it answers what
-    fits into 3 MiB, and says so in the trailing metadata `gowork-truncated: true` when that was not all. Use ListTasks for pages.
+    """GetTasks lists tasks, unfinished ones first, with all that is known of each: it answers what fits into 3 MiB, and says so in
+    the trailing metadata `gowork-truncated: true` when that was not all. Use ListTasks for pages.
     """
     TaskComplete: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.TaskCompleteRequest, _scheduler_pb2.TaskCompleteResponse]
     """TaskComplete reports that a callback member has finished the task that it was dialled with.
@@ -100,8 +100,8 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     NOT_FOUND for an unknown id; FAILED_PRECONDITION when it has completed or failed already.
     """
     GetTasks: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.GetTasksRequest, _scheduler_pb2.GetTasksResponse]  # type: ignore[assignment]
-    """GetTasks lists tasks, unfinished ones first, each without payload and attempts when these would not fit: it answers what
-    fits into 3 MiB, and says so in the trailing metadata `gowork-truncated: true` when that was not all. Use ListTasks for pages.
+    """GetTasks lists tasks, unfinished ones first, with all that is known of each: it answers what fits into 3 MiB, and says so in
+    the trailing metadata `gowork-truncated: true` when that was not all. Use ListTasks for pages.
     """
     TaskComplete: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.TaskCompleteRequest, _scheduler_pb2.TaskCompleteResponse]  # type: ignore[assignment]
     """TaskComplete reports that a callback member has finished the task that it was dialled with.
@@ -165,8 +165,8 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _scheduler_pb2.GetTasksRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_scheduler_pb2.GetTasksResponse, _abc.Awaitable[_scheduler_pb2.GetTasksResponse]]:
-        """GetTasks lists tasks, unfinished ones first, each without payload and attempts when these would not fit: it answers what
-        fits into 3 MiB, and says so in the trailing metadata `gowork-truncated: true` when that was not all. Use ListTasks for pages.
+        """GetTasks lists tasks, unfinished ones first, with all that is known of each: it answers what fits into 3 MiB, and says so in
+        the trailing metadata `gowork-truncated: true` when that was not all. Use ListTasks for pages.
         """
 
     @_abc_1.abstractmethod

@@ -1,0 +1,121 @@
+"""`gowork-leader`: the console script."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import tomllib
+from pathlib import Path
+
+import click
+import msgspec
+import platformdirs
+
+from gowork.leader.app.leader import VERSION, Addresses, Leader, ListenError
+from gowork.leader.app.logs import configure
+from gowork.leader.store.protocol import StoreError
+from gowork.leader.store.registry import open_store
+from gowork.rpc.channels import AddressError, parse_address
+
+_EPILOG = """\b
+Examples:
+  gowork-leader
+  gowork-leader --store sqlite:////var/lib/gowork/gowork.db
+  gowork-leader --cluster-listen 0.0.0.0:50051 --scheduler-listen 0.0.0.0:50052
+  GOWORK_LOG_FORMAT=json gowork-leader --config /etc/gowork/leader.toml
+
+Every option can be set as a variable GOWORK_NAME and in the TOML file of
+--config, where names have underscores: cluster_listen = "0.0.0.0:50051".
+"""
+
+
+def _read_config(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
+    if path is None:
+        return None
+    try:
+        values = tomllib.loads(path.read_text())
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise click.BadParameter(f"{path}: {error}") from None
+    known = {option.name for option in context.command.params}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise click.BadParameter(f"{path} has the unknown name {unknown[0]!r}; known are {', '.join(sorted(n for n in known if n))}")
+    context.default_map = {**(context.default_map or {}), **values}
+    return path
+
+
+def _check_address(context: click.Context, parameter: click.Parameter, address: str) -> str:
+    try:
+        parse_address(address)
+    except AddressError as error:
+        raise click.BadParameter(str(error)) from None
+    return address
+
+
+@click.command(
+    "leader",
+    epilog=_EPILOG,
+    context_settings={"auto_envvar_prefix": "GOWORK", "help_option_names": ["-h", "--help"], "show_default": True},
+)
+@click.option("--cluster-listen", default="127.0.0.1:50051", callback=_check_address, metavar="HOST:PORT", help="Serve members and workers here.")
+@click.option("--scheduler-listen", default="127.0.0.1:50052", callback=_check_address, metavar="HOST:PORT", help="Serve clients here. Both ports serve all services.")
+@click.option("--http-listen", default="127.0.0.1:9464", callback=_check_address, metavar="HOST:PORT", help="Serve /metrics, /healthz and /readyz here.")
+@click.option("--store", metavar="URL", show_default="gowork.db in the data directory", help="Keep tasks here: sqlite:///PATH.")
+@click.option("--data-dir", type=click.Path(file_okay=False, path_type=Path), default=None, show_default="the user's data directory", help="Where the default store lives.")
+@click.option("--reflection/--no-reflection", default=True, help="Describe the services to grpcurl and its like.")
+@click.option("--print-addresses", is_flag=True, help="Print one JSON line with the addresses on standard output once it serves.")
+@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", help="How to write the log, on standard error.")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", help="What to log.")
+@click.option("--config", type=click.Path(dir_okay=False, path_type=Path), is_eager=True, expose_value=False, callback=_read_config, help="Read options from this TOML file.")
+@click.version_option(VERSION, prog_name="gowork-leader")
+def main(
+    cluster_listen: str,
+    scheduler_listen: str,
+    http_listen: str,
+    store: str | None,
+    data_dir: Path | None,
+    reflection: bool,
+    print_addresses: bool,
+    log_format: str,
+    log_level: str,
+) -> None:
+    """Run the leader of a gowork cluster: it keeps the members and the tasks."""
+    configure(log_format, log_level)
+    directory = data_dir or Path(platformdirs.user_data_dir("gowork", appauthor=False))
+    url = store or f"sqlite:///{directory.absolute() / 'gowork.db'}"
+    try:
+        leader = Leader(
+            open_store(url),
+            cluster_listen=cluster_listen,
+            scheduler_listen=scheduler_listen,
+            http_listen=http_listen,
+            reflection=reflection,
+        )
+        asyncio.run(_serve(leader, print_addresses))
+    except* (StoreError, ListenError) as group:
+        raise click.ClickException("; ".join(str(error) for error in _leaves(group))) from None
+
+
+def _leaves(group: BaseExceptionGroup[Exception]) -> list[Exception]:
+    leaves: list[Exception] = []
+    for error in group.exceptions:
+        leaves += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return leaves
+
+
+async def _serve(leader: Leader, print_addresses: bool) -> None:
+    loop = asyncio.get_running_loop()
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    started: asyncio.Future[Addresses] = loop.create_future()
+    if print_addresses:
+        started.add_done_callback(_print_addresses)
+    await leader.run(started, stopped)
+
+
+def _print_addresses(started: asyncio.Future[Addresses]) -> None:
+    if not started.cancelled():
+        sys.stdout.write(msgspec.json.encode(started.result()).decode() + "\n")
+        sys.stdout.flush()

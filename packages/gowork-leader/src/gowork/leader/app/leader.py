@@ -1,0 +1,177 @@
+"""The leader as a whole: what it is made of, and the order in which that starts and stops.
+
+Start: store, engine, servers, health, HTTP. Stop: health, engine (what was taken becomes durable and is answered), streams, servers, store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from importlib import metadata
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from msgspec import Struct
+from prometheus_client import make_wsgi_app
+
+from gowork.leader.app.metrics import ClusterCollector, Metrics
+from gowork.leader.core.queries import MemberView, members
+from gowork.leader.core.state import Settings
+from gowork.leader.engine.loop import Engine, NotServingError
+from gowork.leader.rpc.cluster import LeaderService
+from gowork.leader.rpc.dialer import Dialer
+from gowork.leader.rpc.outbox import Outbox
+from gowork.leader.rpc.scheduler import SchedulerService
+from gowork.leader.rpc.sessions import Sessions
+from gowork.leader.store.protocol import Store
+from gowork.proto.cluster.v1 import leader_pb2_grpc
+from gowork.proto.scheduler.v1 import scheduler_pb2_grpc
+from gowork.proto.worker.v1 import session_pb2_grpc
+from gowork.rpc.channels import SERVER_OPTIONS, format_address, parse_address
+from gowork.rpc.http import HttpListener, probe
+from gowork.rpc.reflection import add_reflection
+
+_log = logging.getLogger(__name__)
+
+VERSION = metadata.version("gowork-leader")
+SERVICES = ("cluster.v1.LeaderService", "scheduler.v1.SchedulerService", "worker.v1.SessionService")
+#: What calls that are under way get when the leader stops, in seconds.
+STOP_GRACE_SECONDS = 1.0
+#: How long a scrape waits for the engine, in seconds.
+LOOK_SECONDS = 5.0
+
+
+class ListenError(Exception):
+    """A port can't be listened on."""
+
+
+class Addresses(Struct, frozen=True):
+    """Where the leader serves, as HOST:PORT."""
+
+    cluster: str
+    scheduler: str
+    http: str
+
+
+class Leader:
+    """A leader in this process. It installs no signal handlers and configures no logging."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        cluster_listen: str = "127.0.0.1:50051",
+        scheduler_listen: str = "127.0.0.1:50052",
+        http_listen: str = "127.0.0.1:9464",
+        settings: Settings | None = None,
+        reflection: bool = True,
+    ) -> None:
+        """All three addresses are HOST:PORT; port 0 takes a free one."""
+        settings = settings or Settings()
+        self._store = store
+        self._listen = (cluster_listen, scheduler_listen)
+        self._http_listen = http_listen
+        self._reflection = reflection
+        self._metrics = Metrics()
+        self._sessions = Sessions(settings)
+        self._dialer = Dialer()
+        self._engine = Engine(store, Outbox(self._sessions, self._dialer), self._metrics, settings)
+        self._sessions.attach(self._engine)
+        self._dialer.attach(self._engine)
+        self._health = health.aio.HealthServicer()
+        self._serving = False
+
+    async def run(self, started: asyncio.Future[Addresses], stopped: asyncio.Event) -> None:
+        """Serves until `stopped` is set; `started` gets the addresses once it serves.
+
+        Raises:
+            StoreError: when the store can't be opened, or can no longer be trusted.
+            ListenError, AddressError: when it can't listen.
+        """
+        servers: list[grpc.aio.Server] = []
+        try:
+            await self._engine.recover()
+            bound = []
+            for listen in self._listen:
+                server, address = self._server(listen)
+                servers.append(server)
+                bound.append(address)
+            loop = asyncio.get_running_loop()
+            self._metrics.registry.register(ClusterCollector(lambda: self._look(loop)))
+            try:
+                listener = HttpListener(
+                    self._http_listen,
+                    {
+                        "/metrics": make_wsgi_app(self._metrics.registry),
+                        "/healthz": probe(lambda: (True, "alive")),
+                        "/readyz": probe(self._ready),
+                    },
+                )
+            except OSError as error:
+                raise ListenError(f"can't listen on {self._http_listen} for HTTP: {error.strerror}") from error
+            engine_done = asyncio.Event()
+            with listener:
+                async with asyncio.TaskGroup() as group:
+                    engine = group.create_task(self._engine.run(), name="engine")
+                    engine.add_done_callback(lambda _: engine_done.set())
+                    group.create_task(self._dialer.run(engine_done), name="dialer")
+                    for server in servers:
+                        await server.start()
+                    await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+                    self._serving = True
+                    started.set_result(Addresses(bound[0], bound[1], listener.address))
+                    stop = group.create_task(self._stop_when(stopped, servers), name="stop")
+                    await asyncio.wait({engine, stop}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._serving = False
+            # Also when it never served, or its store failed: callers get UNAVAILABLE, not silence.
+            for server in servers:
+                await server.stop(grace=0)
+            await self._store.close()
+
+    async def _stop_when(self, stopped: asyncio.Event, servers: list[grpc.aio.Server]) -> None:
+        await stopped.wait()
+        _log.info("stopping")
+        self._serving = False
+        await self._health.enter_graceful_shutdown()
+        self._engine.stop()
+        self._engine.subscriptions.close()
+        self._sessions.end_all()
+        async with asyncio.TaskGroup() as group:
+            for server in servers:
+                group.create_task(server.stop(grace=STOP_GRACE_SECONDS))
+
+    def _server(self, listen: str) -> tuple[grpc.aio.Server, str]:
+        host, port = parse_address(listen)
+        server = grpc.aio.server(options=list(SERVER_OPTIONS))
+        leader_pb2_grpc.add_LeaderServiceServicer_to_server(LeaderService(self._engine), server)
+        scheduler = SchedulerService(self._engine, self._store, VERSION)
+        scheduler_pb2_grpc.add_SchedulerServiceServicer_to_server(scheduler, server)
+        session_pb2_grpc.add_SessionServiceServicer_to_server(self._sessions, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        if self._reflection:
+            add_reflection(server, (*SERVICES, "grpc.health.v1.Health"))
+        try:
+            bound = server.add_insecure_port(format_address(host, port))
+        except RuntimeError as error:
+            message = f"can't listen on {listen}: is another leader running there? Choose another port, or 0 for a free one"
+            raise ListenError(message) from error
+        return server, format_address(host, bound)
+
+    async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus.ValueType) -> None:
+        for service in ("", *SERVICES):
+            await self._health.set(service, status)
+
+    def _ready(self) -> tuple[bool, str]:
+        if not self._serving:
+            return False, "not serving"
+        if self._engine.store_full:
+            return False, "the store is full"
+        return True, "ready"
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> tuple[list[MemberView], int]:
+        try:
+            views = asyncio.run_coroutine_threadsafe(self._engine.read(members), loop).result(LOOK_SECONDS)
+        except NotServingError as error:
+            raise TimeoutError(str(error)) from error
+        return views, self._engine.opened.term

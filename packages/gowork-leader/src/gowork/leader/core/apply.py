@@ -1,0 +1,223 @@
+"""Makes changes true in memory. Decides nothing: every value that it writes was decided, or follows from one by an index.
+
+Invariants: HELD (a running task is held by exactly one worker or callback member, under its fence), LANE-ENTRY (see lanes).
+"""
+
+from __future__ import annotations
+
+import heapq
+from typing import assert_never
+
+from gowork.leader.core import changes as ch
+from gowork.leader.core.model import FINISHED, Liveness, Standing, Status, Task
+from gowork.leader.core.state import DEPARTED_MAX, Callback, Departed, State, Worker, start_ms
+
+
+def apply(state: State, change: ch.Change) -> None:
+    """Makes one change true."""
+    # The two that come by the thousand are looked at first.
+    if isinstance(change, ch.TaskMoved):
+        _task_moved(state, state.tasks[change.id], change.standing)
+    elif isinstance(change, ch.TaskSubmitted):
+        task = Task(change.seq, change.spec, change.standing)
+        state.next_seq = change.seq + 1
+        state.submitted[change.spec.id] = task
+        adopt(state, task)
+    elif isinstance(change, ch.WorkerHeard):
+        _worker_heard(state, change)
+    elif isinstance(change, ch.TaskDue):
+        _task_due(state, change.id)
+    elif isinstance(change, ch.TaskProgressed):
+        task = state.progressed[change.id] = state.tasks[change.id]
+        task.progress = change.progress
+    elif isinstance(change, ch.SessionOpened):
+        _session_opened(state, change)
+    elif isinstance(change, ch.SessionClosed):
+        worker = state.workers[change.instance]
+        _disconnect(state, worker)
+        _renew(state.graces, change.instance, change.grace_mono)
+        state.leases.pop(change.instance, None)
+    elif isinstance(change, ch.WorkerGone):
+        _worker_gone(state, change)
+    elif isinstance(change, ch.ChallengeOpened):
+        state.challenges[change.hello.name] = (change.hello, change.until_mono)
+    elif isinstance(change, ch.ChallengeEnded):
+        del state.challenges[change.name]
+    elif isinstance(change, ch.CallbackJoined):
+        _callback_joined(state, change)
+    elif isinstance(change, ch.CallbackHeard):
+        callback = state.callbacks[change.id]
+        callback.status, callback.seen_ms, callback.unreachable = change.status, change.at_ms, False
+        _renew(state.callback_leases, change.id, change.lease_mono)
+    elif isinstance(change, ch.CallbackUnreachable):
+        state.callbacks[change.id].unreachable = True
+    elif isinstance(change, ch.CallbackGone):
+        _depart(state, state.callbacks.pop(change.id), change.liveness, change.at_ms)
+        state.callback_leases.pop(change.id, None)
+    elif isinstance(change, ch.LeasesExtended):
+        for deadlines in (state.leases, state.graces, state.callback_leases):
+            for key in deadlines:
+                deadlines[key] += change.seconds
+    else:
+        assert_never(change)
+
+
+def adopt(state: State, task: Task) -> None:
+    """Puts a task that was submitted or loaded where its standing says. A holder that is not known is expected to come back."""
+    state.tasks[task.spec.id] = task
+    standing = task.standing
+    if standing.status is Status.PENDING:
+        _enqueue(state, task)
+        if task.spec.expires_at_ms:
+            heapq.heappush(state.expiring, (task.spec.expires_at_ms, task.seq, task.spec.id))
+    elif standing.status is Status.RUNNING:
+        _hold(state, task, standing)
+
+
+def expect(state: State, lease_mono: float) -> None:
+    """After a start: every worker that held tasks has until then to come back with them."""
+    for instance in state.workers:
+        _renew(state.leases, instance, lease_mono)
+
+
+def forget(state: State, id: str) -> None:
+    """Drops a finished task from memory; the store has it."""
+    task = state.tasks.get(id)
+    if task is not None and task.standing.status in FINISHED:
+        del state.tasks[id]
+
+
+def _task_moved(state: State, task: Task, new: Standing) -> None:
+    old = task.standing
+    task.standing = new
+    if task.spec.id not in state.submitted:
+        state.moved[task.spec.id] = task
+    if old.status is Status.RUNNING and old.fence != (new.fence if new.status is Status.RUNNING else -1):
+        if old.instance:
+            worker = state.workers.get(old.instance)
+            if worker is not None:
+                worker.held.pop(old.fence, None)
+        else:
+            callback = state.callbacks.get(old.worker)
+            if callback is not None and callback.held is not None and callback.held[0] == old.fence:
+                callback.held = None
+    elif old.status is Status.PENDING:
+        if task.delayed:
+            task.delayed = False
+        elif new.status is not Status.PENDING:
+            state.lanes.remove(task)
+        else:
+            return
+    if new.status is Status.RUNNING:
+        if old.fence != new.fence:
+            state.fence = new.fence
+            _hold(state, task, new)
+            worker = state.workers.get(new.instance)
+            if worker is not None:
+                worker.granted += 1
+    elif new.status is Status.PENDING:
+        task.progress = None
+        _enqueue(state, task)
+
+
+def _enqueue(state: State, task: Task) -> None:
+    at_ms = start_ms(task)
+    if at_ms:
+        task.delayed = True
+        heapq.heappush(state.delayed, (at_ms, task.seq, task.spec.id))
+    else:
+        state.lanes.add(task)
+
+
+def _task_due(state: State, id: str) -> None:
+    task = state.tasks[id]
+    task.delayed = False
+    state.lanes.add(task)
+
+
+def _hold(state: State, task: Task, standing: Standing) -> None:
+    if standing.instance:
+        worker = state.workers.get(standing.instance)
+        if worker is None:
+            worker = state.workers[standing.instance] = Worker(standing.instance, standing.worker)
+            state.names.setdefault(worker.name, worker)
+        worker.held[standing.fence] = task.spec.id
+    else:
+        callback = state.callbacks.get(standing.worker)
+        if callback is not None:
+            callback.held = (standing.fence, task.spec.id)
+
+
+def _worker_heard(state: State, change: ch.WorkerHeard) -> None:
+    worker = state.workers[change.instance]
+    worker.seen_ms = change.at_ms
+    if change.credit is not None:
+        worker.credit = max(worker.credit, change.credit)
+    if change.blocked is not None:
+        worker.blocked = change.blocked
+    if change.draining is not None:
+        worker.draining = change.draining
+    _renew(state.leases, change.instance, change.lease_mono)
+
+
+def _session_opened(state: State, change: ch.SessionOpened) -> None:
+    hello = change.hello
+    worker = state.workers.get(hello.instance)
+    if worker is None:
+        worker = state.workers[hello.instance] = Worker(hello.instance, hello.name)
+    _disconnect(state, worker)
+    if worker.joined_ms == 0:
+        worker.joined_ms = change.at_ms
+    worker.connection = hello.connection
+    worker.name = hello.name
+    worker.slots = hello.slots
+    worker.policies = {policy.name: policy for policy in hello.handlers}
+    worker.default_policy = next((policy for policy in hello.handlers if policy.is_default), None)
+    worker.labels = hello.labels
+    worker.version = hello.version
+    worker.plugin_errors = hello.plugin_errors
+    worker.peer = hello.peer
+    worker.credit = worker.granted = 0
+    worker.draining = worker.blocked = False
+    worker.seen_ms = change.at_ms
+    state.connections[hello.connection] = worker
+    state.names[hello.name] = worker
+    state.graces.pop(hello.instance, None)
+    state.departed.pop(hello.name, None)
+    _renew(state.leases, hello.instance, change.lease_mono)
+
+
+def _worker_gone(state: State, change: ch.WorkerGone) -> None:
+    worker = state.workers.pop(change.instance)
+    _disconnect(state, worker)
+    state.leases.pop(change.instance, None)
+    state.graces.pop(change.instance, None)
+    if state.names.get(worker.name) is worker:
+        del state.names[worker.name]
+        _depart(state, worker, change.liveness, change.at_ms)
+
+
+def _disconnect(state: State, worker: Worker) -> None:
+    if worker.connection is not None:
+        del state.connections[worker.connection]
+        worker.connection = None
+
+
+def _callback_joined(state: State, change: ch.CallbackJoined) -> None:
+    state.callbacks[change.id] = Callback(change.id, change.address, change.at_ms)
+    state.departed.pop(change.id, None)
+    _renew(state.callback_leases, change.id, change.lease_mono)
+
+
+def _depart(state: State, member: Worker | Callback, liveness: Liveness, at_ms: int) -> None:
+    gone = Departed(member, liveness, at_ms)
+    state.departed.pop(gone.id, None)
+    state.departed[gone.id] = gone
+    if len(state.departed) > DEPARTED_MAX:
+        del state.departed[next(iter(state.departed))]
+
+
+def _renew(deadlines: dict[str, float], key: str, deadline: float) -> None:
+    # Taken out and put back, so that the first key is always the first to run out: all in one dict have the same span.
+    deadlines.pop(key, None)
+    deadlines[key] = deadline

@@ -1,0 +1,112 @@
+"""Decides on callback members: workers of the original contract, which are dialled and hold one task at a time."""
+
+from __future__ import annotations
+
+from gowork.leader.core import changes as ch
+from gowork.leader.core import commands as cmd
+from gowork.leader.core.attempts import requeue, settle
+from gowork.leader.core.decision import Decision
+from gowork.leader.core.model import Failure, FailureKind, Liveness, Now, Outcome, Status, Task
+from gowork.leader.core.state import Callback, State
+from gowork.leader.core.tasks import task_unknown
+
+
+def join(state: State, command: cmd.Join, now: Now) -> Decision:
+    """Adds a member; a second Join of an id replaces the first and gives back what that one held."""
+    worker = state.names.get(command.id)
+    if worker is not None and worker.connection is not None:
+        return Decision(cmd.Refused(cmd.NAME_TAKEN, f"a worker session has the name {command.id!r}; choose another id"))
+    decision = Decision()
+    earlier = state.callbacks.get(command.id)
+    if earlier is not None:
+        release(state, earlier, "its worker has joined again", Outcome.INTERRUPTED, now, decision)
+    lease = now.mono + state.settings.callback_lease
+    decision.changes.append(ch.CallbackJoined(command.id, command.address, lease, now.wall_ms))
+    return decision
+
+
+def leave(state: State, command: cmd.Leave, now: Now) -> Decision:
+    """Removes a member and gives back what it held."""
+    callback = state.callbacks.get(command.id)
+    if callback is None:
+        return Decision(_member_unknown(state, command.id))
+    decision = Decision()
+    release(state, callback, "its worker has left", Outcome.INTERRUPTED, now, decision)
+    decision.changes.append(ch.CallbackGone(command.id, Liveness.LEFT, now.wall_ms))
+    return decision
+
+
+def heartbeat(state: State, command: cmd.Heartbeat, now: Now) -> Decision:
+    """Renews a member's lease."""
+    if command.id not in state.callbacks:
+        return Decision(_member_unknown(state, command.id))
+    decision = Decision()
+    lease = now.mono + state.settings.callback_lease
+    decision.changes.append(ch.CallbackHeard(command.id, command.status, lease, now.wall_ms))
+    return decision
+
+
+def complete_task(state: State, command: cmd.CompleteTask, now: Now) -> Decision:
+    """Accepts a report without a fence, for a task that a callback member holds and for no other."""
+    task = state.tasks.get(command.id)
+    if task is None:
+        return Decision(task_unknown(command.id))
+    standing = task.standing
+    if standing.status is not Status.RUNNING or standing.instance:
+        what = f"is {standing.status.name}" if standing.status is not Status.RUNNING else "is held by a worker session"
+        message = f"task {command.id!r} {what}: TaskComplete is for tasks that a callback member holds"
+        return Decision(cmd.Refused(cmd.NOT_HELD, message))
+    if command.error is None:
+        report = cmd.Report(standing.fence, command.id, Outcome.COMPLETED)
+    else:
+        outcome = Outcome.CANCELLED if standing.cancel_requested else Outcome.FAILED
+        failure = Failure(FailureKind.HANDLER, command.error)
+        report = cmd.Report(standing.fence, command.id, outcome, failure=failure)
+    decision = Decision()
+    decision.changes.append(ch.TaskMoved(command.id, settle(standing, report, task.spec.retry, now.wall_ms)))
+    return decision
+
+
+def refuse_start(state: State, command: cmd.RefuseStart, now: Now) -> Decision:
+    """Takes back a task that a member would not start; the member gets nothing until it is heard of again."""
+    decision = Decision()
+    task = state.tasks.get(command.id)
+    if task is not None and _held_under(task, command.fence):
+        standing = requeue(task.standing, Outcome.INTERRUPTED, command.reason, now.wall_ms)
+        decision.changes.append(ch.TaskMoved(command.id, standing))
+    if command.member in state.callbacks:
+        decision.changes.append(ch.CallbackUnreachable(command.member))
+    return decision
+
+
+def confirm_stop(state: State, command: cmd.ConfirmStop, now: Now) -> Decision:
+    """The member no longer runs a task that was to be cancelled."""
+    decision = Decision()
+    task = state.tasks.get(command.id)
+    if task is not None and _held_under(task, command.fence) and task.standing.cancel_requested:
+        report = cmd.Report(command.fence, command.id, Outcome.CANCELLED, reason="stopped on request")
+        decision.changes.append(ch.TaskMoved(command.id, settle(task.standing, report, None, now.wall_ms)))
+    return decision
+
+
+def release(
+    state: State, callback: Callback, reason: str, outcome: Outcome, now: Now, decision: Decision
+) -> None:
+    """Takes back what a member holds."""
+    if callback.held is not None:
+        id = callback.held[1]
+        standing = requeue(state.tasks[id].standing, outcome, reason, now.wall_ms)
+        decision.changes.append(ch.TaskMoved(id, standing))
+
+
+def _held_under(task: Task, fence: int) -> bool:
+    standing = task.standing
+    return standing.status is Status.RUNNING and not standing.instance and standing.fence == fence
+
+
+def _member_unknown(state: State, id: str) -> cmd.Refused:
+    if id in state.names:
+        message = f"member {id!r} is a worker session: it needs no heartbeats and leaves over its stream"
+    else:
+        message = f"no member has the id {id!r}; join first"
+    return cmd.Refused(cmd.MEMBER_UNKNOWN, message)

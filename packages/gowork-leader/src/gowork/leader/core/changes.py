@@ -1,0 +1,140 @@
+"""What has been decided, in the past tense. `apply` makes them true in memory; the first two are stored."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from gowork.leader.core.commands import OpenSession
+from gowork.leader.core.model import HeartbeatStatus, Liveness, Progress, Spec, Standing
+
+
+class TaskSubmitted(Struct, frozen=True, gc=False):
+    """A task is new."""
+
+    seq: int
+    spec: Spec
+    standing: Standing
+
+
+class TaskMoved(Struct, frozen=True, gc=False):
+    """A task stands elsewhere now."""
+
+    id: str
+    standing: Standing
+
+
+class TaskDue(Struct, frozen=True, gc=False):
+    """A delayed task may run from now on."""
+
+    id: str
+
+
+class TaskProgressed(Struct, frozen=True, gc=False):
+    """A handler has said how far it has come."""
+
+    id: str
+    progress: Progress
+
+
+class SessionOpened(Struct, frozen=True):
+    """A worker is connected."""
+
+    hello: OpenSession
+    lease_mono: float
+    at_ms: int
+
+
+class SessionClosed(Struct, frozen=True, gc=False):
+    """A worker's stream is gone; until then it may come back with its tasks."""
+
+    instance: str
+    grace_mono: float
+
+
+class WorkerHeard(Struct, frozen=True, gc=False):
+    """A worker's lease is renewed. None: as before."""
+
+    instance: str
+    lease_mono: float
+    at_ms: int
+    credit: int | None = None
+    blocked: bool | None = None
+    draining: bool | None = None
+
+
+class WorkerGone(Struct, frozen=True, gc=False):
+    """A worker is forgotten, but for a line in the list of members."""
+
+    instance: str
+    liveness: Liveness
+    at_ms: int
+
+
+class ChallengeOpened(Struct, frozen=True):
+    """A newcomer waits until the session that holds its name has answered a ping, or has not."""
+
+    hello: OpenSession
+    until_mono: float
+
+
+class ChallengeEnded(Struct, frozen=True, gc=False):
+    """The newcomer of this name waits no longer."""
+
+    name: str
+
+
+class CallbackJoined(Struct, frozen=True):
+    """A callback member is new or replaced. Stored."""
+
+    id: str
+    address: str
+    lease_mono: float
+    at_ms: int
+
+
+class CallbackHeard(Struct, frozen=True, gc=False):
+    """A callback member's lease is renewed."""
+
+    id: str
+    status: HeartbeatStatus | None
+    lease_mono: float
+    at_ms: int
+
+
+class CallbackUnreachable(Struct, frozen=True, gc=False):
+    """A callback member could not be dialled: nothing for it until its next heartbeat."""
+
+    id: str
+
+
+class CallbackGone(Struct, frozen=True, gc=False):
+    """A callback member has left or was lost. Stored."""
+
+    id: str
+    liveness: Liveness
+    at_ms: int
+
+
+class LeasesExtended(Struct, frozen=True, gc=False):
+    """All leases and graces run longer."""
+
+    seconds: float
+
+
+Change = (
+    TaskSubmitted
+    | TaskMoved
+    | TaskDue
+    | TaskProgressed
+    | SessionOpened
+    | SessionClosed
+    | WorkerHeard
+    | WorkerGone
+    | ChallengeOpened
+    | ChallengeEnded
+    | CallbackJoined
+    | CallbackHeard
+    | CallbackUnreachable
+    | CallbackGone
+    | LeasesExtended
+)

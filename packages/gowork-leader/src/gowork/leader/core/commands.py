@@ -1,0 +1,203 @@
+"""What can be asked of the leader, as imperatives. Each is decided by `decide`; those that answer say what."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from gowork.leader.core.model import Failure, HandlerPolicy, HeartbeatStatus, Outcome, Spec
+
+
+class Submit(Struct, frozen=True, gc=False):
+    """Add these tasks, all or none. Answers Submitted."""
+
+    specs: Sequence[Spec]
+
+
+class Cancel(Struct, frozen=True, gc=False):
+    """Cancel one task. Answers None."""
+
+    id: str
+
+
+class Held(Struct, frozen=True, gc=False):
+    """A granted task that a connecting worker says it has."""
+
+    id: str
+    fence: int
+    #: Its report follows, so that it must not be released.
+    finished: bool
+
+
+class OpenSession(Struct, frozen=True):
+    """A worker has said hello over a new connection. It is answered by Welcome or EndSession, perhaps later."""
+
+    #: Numbers this leader's streams from 1.
+    connection: int
+    name: str
+    instance: str
+    slots: int
+    handlers: tuple[HandlerPolicy, ...]
+    labels: dict[str, str]
+    version: str
+    held: tuple[Held, ...]
+    plugin_errors: tuple[str, ...]
+    peer: str
+
+
+class Report(Struct, frozen=True, gc=False):
+    """How an attempt ended; see worker.v1.Report."""
+
+    fence: int
+    id: str
+    outcome: Outcome
+    result: str = ""
+    result_data: bytes = b""
+    failure: Failure | None = None
+    retry_delay_ms: int | None = None
+    execution_us: int = 0
+    reason: str = ""
+
+
+class ProgressReport(Struct, frozen=True, gc=False):
+    """How far an attempt has come."""
+
+    fence: int
+    id: str
+    fraction: float
+    message: str
+
+
+class ReceiveFrame(Struct, frozen=True, gc=False):
+    """A worker has sent a frame; an empty one is a heartbeat. Everything but the reports is None or empty when it has not changed."""
+
+    connection: int
+    reports: Sequence[Report] = ()
+    credit: int | None = None
+    progress: Sequence[ProgressReport] = ()
+    blocked: bool | None = None
+    draining: bool | None = None
+    leaving: bool = False
+
+
+class CloseSession(Struct, frozen=True, gc=False):
+    """A worker's stream has ended."""
+
+    connection: int
+
+
+class Join(Struct, frozen=True):
+    """Add or replace a callback member. Answers None."""
+
+    id: str
+    address: str
+
+
+class Leave(Struct, frozen=True):
+    """Remove a callback member. Answers None."""
+
+    id: str
+
+
+class Heartbeat(Struct, frozen=True, gc=False):
+    """A callback member is alive. Answers None."""
+
+    id: str
+    status: HeartbeatStatus | None
+
+
+class CompleteTask(Struct, frozen=True, gc=False):
+    """A callback member has finished a task. Answers None."""
+
+    id: str
+    error: str | None
+
+
+class RefuseStart(Struct, frozen=True, gc=False):
+    """A callback member could not be dialled or would not take the task."""
+
+    member: str
+    id: str
+    fence: int
+    reason: str
+
+
+class ConfirmStop(Struct, frozen=True, gc=False):
+    """A callback member has stopped a task that was to be cancelled."""
+
+    id: str
+    fence: int
+
+
+class Tick(Struct, frozen=True, gc=False):
+    """Time has passed: end what has run out, start what has come due."""
+
+
+class ExtendLeases(Struct, frozen=True, gc=False):
+    """The leader itself was held up for so long, in seconds: nobody's silence counts."""
+
+    seconds: float
+
+
+class Dispatch(Struct, frozen=True, gc=False):
+    """Hand pending tasks to members that have room."""
+
+
+Command = (
+    Submit
+    | Cancel
+    | OpenSession
+    | ReceiveFrame
+    | CloseSession
+    | Join
+    | Leave
+    | Heartbeat
+    | CompleteTask
+    | RefuseStart
+    | ConfirmStop
+    | Tick
+    | ExtendLeases
+    | Dispatch
+)
+
+
+class Submitted(Struct, frozen=True, gc=False):
+    """The answer to Submit."""
+
+    created: int
+    existing: int
+
+
+class RefusalCode(Struct, frozen=True):
+    """A name of grpc.StatusCode and a constant reason."""
+
+    status: str
+    reason: str
+
+
+INVALID = RefusalCode("INVALID_ARGUMENT", "INVALID_ARGUMENT")
+TASK_UNKNOWN = RefusalCode("NOT_FOUND", "TASK_UNKNOWN")
+MEMBER_UNKNOWN = RefusalCode("NOT_FOUND", "MEMBER_UNKNOWN")
+TASK_EXISTS = RefusalCode("ALREADY_EXISTS", "TASK_EXISTS")
+NAME_TAKEN = RefusalCode("ALREADY_EXISTS", "NAME_TAKEN")
+TASK_FINISHED = RefusalCode("FAILED_PRECONDITION", "TASK_FINISHED")
+NOT_HELD = RefusalCode("FAILED_PRECONDITION", "NOT_HELD")
+STALE_FENCE = RefusalCode("FAILED_PRECONDITION", "STALE_FENCE")
+TOO_MANY_SESSIONS = RefusalCode("RESOURCE_EXHAUSTED", "TOO_MANY_SESSIONS")
+TOO_MANY_TASKS = RefusalCode("RESOURCE_EXHAUSTED", "TOO_MANY_TASKS")
+LEASE_EXPIRED = RefusalCode("UNAVAILABLE", "LEASE_EXPIRED")
+REPLACED = RefusalCode("ABORTED", "SESSION_REPLACED")
+
+
+class Refused(Struct, frozen=True):
+    """The answer to a command that is refused."""
+
+    code: RefusalCode
+    #: What is wrong and what to do, for people.
+    message: str
+    #: (field, what is wrong with it) for bad input.
+    violations: tuple[tuple[str, str], ...] = ()
+
+
+Answer = Submitted | Refused | None

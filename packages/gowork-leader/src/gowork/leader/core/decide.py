@@ -1,0 +1,53 @@
+"""The leader's decisions: values in, values out (DESIGN §3.1). `decide` looks at the state and changes nothing; `apply` does."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from gowork.leader.core import changes as ch
+from gowork.leader.core import commands as cmd
+from gowork.leader.core.callbacks import complete_task, confirm_stop, heartbeat, join, leave, refuse_start
+from gowork.leader.core.clock import tick
+from gowork.leader.core.decision import Decision
+from gowork.leader.core.dispatch import dispatch
+from gowork.leader.core.model import Now
+from gowork.leader.core.sessions import close_session, open_session, receive_frame
+from gowork.leader.core.state import State
+from gowork.leader.core.tasks import cancel, submit
+
+
+def decide(state: State, command: cmd.Command, now: Now) -> Decision:
+    """What follows from one command."""
+    match command:
+        case cmd.ReceiveFrame():
+            return receive_frame(state, command, now)
+        case cmd.Submit():
+            return submit(state, command, now)
+        case cmd.Dispatch():
+            return dispatch(state, now)
+        case cmd.Tick():
+            return tick(state, now)
+        case cmd.Cancel():
+            return cancel(state, command, now)
+        case cmd.OpenSession():
+            return open_session(state, command, now)
+        case cmd.CloseSession():
+            return close_session(state, command, now)
+        case cmd.Heartbeat():
+            return heartbeat(state, command, now)
+        case cmd.Join():
+            return join(state, command, now)
+        case cmd.Leave():
+            return leave(state, command, now)
+        case cmd.CompleteTask():
+            return complete_task(state, command, now)
+        case cmd.RefuseStart():
+            return refuse_start(state, command, now)
+        case cmd.ConfirmStop():
+            return confirm_stop(state, command, now)
+        case cmd.ExtendLeases():
+            decision = Decision()
+            decision.changes.append(ch.LeasesExtended(command.seconds))
+            return decision
+        case _:
+            assert_never(command)

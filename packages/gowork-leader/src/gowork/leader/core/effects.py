@@ -1,0 +1,79 @@
+"""What the world is to be told, as imperatives. The engine lets them out when their batch is durable, in this order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from gowork.leader.core.commands import Refused
+from gowork.leader.core.model import Spec
+
+
+class Welcome(Struct, frozen=True, gc=False):
+    """Tell a worker that its session stands."""
+
+    connection: int
+
+
+class GrantTasks(Struct, frozen=True, gc=False):
+    """Give a worker the right to run these attempts: (fence, attempt number, alone, spec)."""
+
+    connection: int
+    grants: Sequence[tuple[int, int, bool, Spec]]
+
+
+class Acknowledge(Struct, frozen=True, gc=False):
+    """Tell a worker which reports it may forget; `refused` are among `fences`."""
+
+    connection: int
+    fences: Sequence[int]
+    refused: Sequence[int]
+
+
+class ReleaseTasks(Struct, frozen=True, gc=False):
+    """Tell a worker to stop and forget these."""
+
+    connection: int
+    fences: Sequence[int]
+
+
+class CancelTasks(Struct, frozen=True, gc=False):
+    """Ask a worker to cancel these."""
+
+    connection: int
+    fences: Sequence[int]
+
+
+class Ping(Struct, frozen=True, gc=False):
+    """Ask a worker for a sign of life."""
+
+    connection: int
+
+
+class EndSession(Struct, frozen=True, gc=False):
+    """End a worker's stream: with OK, or with a refusal."""
+
+    connection: int
+    refusal: Refused | None
+
+
+class StartWork(Struct, frozen=True, gc=False):
+    """Dial a callback member with a task."""
+
+    member: str
+    address: str
+    fence: int
+    spec: Spec
+
+
+class StopWork(Struct, frozen=True, gc=False):
+    """Dial a callback member to stop a task."""
+
+    member: str
+    address: str
+    fence: int
+    id: str
+
+
+Effect = Welcome | GrantTasks | Acknowledge | ReleaseTasks | CancelTasks | Ping | EndSession | StartWork | StopWork

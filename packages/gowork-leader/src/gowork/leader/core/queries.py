@@ -1,0 +1,114 @@
+"""Answers questions about the state: who is a member, why a task waits. Changes nothing."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from gowork.leader.core.model import HeartbeatStatus, LaneKey, Liveness, Status, Task
+from gowork.leader.core.state import Callback, Departed, State, Worker, start_ms
+
+
+class MemberView(Struct, frozen=True):
+    """One member; see cluster.v1.Member."""
+
+    id: str
+    address: str
+    #: One of the five texts of the contract.
+    status: str
+    liveness: Liveness
+    is_callback: bool
+    slots: int
+    running: int
+    handlers: tuple[str, ...]
+    labels: dict[str, str]
+    version: str
+    joined_ms: int
+    seen_ms: int
+    plugin_errors: tuple[str, ...]
+
+
+def members(state: State) -> list[MemberView]:
+    """All members in the order of their ids, those who have gone lately included."""
+    views: dict[str, MemberView] = {gone.id: _departed_view(gone) for gone in state.departed.values()}
+    for callback in state.callbacks.values():
+        views[callback.id] = _callback_view(callback)
+    for worker in state.names.values():
+        views[worker.name] = _worker_view(worker)
+    return [views[id] for id in sorted(views)]
+
+
+def waiting_reason(state: State, task: Task, wall_ms: int) -> str:
+    """Why a pending task has not been started, in words; empty for any other task."""
+    if task.standing.status is not Status.PENDING:
+        return ""
+    if task.delayed:
+        seconds = max(0, start_ms(task) - wall_ms) / 1000
+        return f"delayed: it may start in {seconds:.1f} s"
+    lane = task.spec.lane
+    workers = [worker for worker in state.connections.values() if worker.policy_for(lane.handler) is not None]
+    takers = [callback for callback in state.callbacks.values()] if _callbacks_fit(lane) else []
+    if not workers and not takers:
+        what = f"the handler {lane.handler!r}" if lane.handler else "a default handler"
+        return f"no worker has {what}"
+    fitting = [worker for worker in workers if worker.can_run(lane)]
+    if not fitting and not takers:
+        wanted = ", ".join(f"{key}={value}" for key, value in lane.selector)
+        return f"no worker that has the handler carries the labels {wanted}"
+    if all(worker.draining for worker in fitting) and not takers:
+        return "every worker that could run it is draining"
+    return f"no free slot on the {len(fitting) + len(takers)} member(s) that could run it"
+
+
+def _callbacks_fit(lane: LaneKey) -> bool:
+    return not lane.handler and not lane.selector
+
+
+def _worker_view(worker: Worker) -> MemberView:
+    liveness = worker.liveness
+    status = "unknown, unknown" if liveness is Liveness.LOST else _alive(bool(worker.held))
+    return MemberView(
+        worker.name,
+        worker.peer,
+        status,
+        liveness,
+        False,
+        worker.slots,
+        len(worker.held),
+        tuple(sorted(worker.policies)),
+        worker.labels,
+        worker.version,
+        worker.joined_ms,
+        worker.seen_ms,
+        worker.plugin_errors,
+    )
+
+
+def _callback_view(callback: Callback) -> MemberView:
+    busy = callback.held is not None or callback.status is HeartbeatStatus.BUSY
+    failed = callback.status is HeartbeatStatus.FAILED or callback.unreachable
+    return MemberView(
+        callback.id,
+        callback.address,
+        "alive, failed" if failed else _alive(busy),
+        Liveness.LIVE,
+        True,
+        1,
+        int(callback.held is not None),
+        (),
+        {},
+        "",
+        callback.joined_ms,
+        callback.seen_ms,
+        (),
+    )
+
+
+def _departed_view(gone: Departed) -> MemberView:
+    status = "left, unknown" if gone.liveness is Liveness.LEFT else "unknown, unknown"
+    return MemberView(
+        gone.id, gone.address, status, gone.liveness, gone.is_callback, 0, 0, (), {}, "", gone.joined_ms, gone.seen_ms, ()
+    )
+
+
+def _alive(busy: bool) -> str:
+    return "alive, busy" if busy else "alive, idle"

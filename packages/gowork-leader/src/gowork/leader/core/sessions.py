@@ -1,0 +1,204 @@
+"""Decides on worker sessions: hellos, frames, broken streams.
+
+Invariants: ONE-NAME (of the live sessions at most one has a name), FENCED (a report moves a task only under the fence and from the instance
+that hold it).
+"""
+
+from __future__ import annotations
+
+from gowork.leader.core import changes as ch
+from gowork.leader.core import commands as cmd
+from gowork.leader.core import effects as ef
+from gowork.leader.core.attempts import requeue, settle
+from gowork.leader.core.decision import Decision
+from gowork.leader.core.model import Liveness, Now, Outcome, Progress, Status, Task
+from gowork.leader.core.state import State, Worker
+
+
+def open_session(state: State, hello: cmd.OpenSession, now: Now) -> Decision:
+    """Welcomes a worker, unless another one holds its name and answers a ping."""
+    decision = Decision()
+    same = state.workers.get(hello.instance)
+    if same is None and len(state.connections) >= state.settings.sessions_max:
+        message = f"this leader has {state.settings.sessions_max} sessions, which is its limit"
+        return _turn_away(hello, cmd.TOO_MANY_SESSIONS, message)
+    holder = state.names.get(hello.name)
+    if hello.name in state.callbacks:
+        return _turn_away(hello, cmd.NAME_TAKEN, f"a callback member has the name {hello.name!r}; choose another one")
+    if holder is not None and holder is not same and holder.connection is not None:
+        if hello.name in state.challenges:
+            return _turn_away(hello, cmd.NAME_TAKEN, _taken(hello.name))
+        decision.changes.append(ch.ChallengeOpened(hello, now.mono + state.settings.challenge_wait))
+        decision.effects.append(ef.Ping(holder.connection))
+        return decision
+    _admit(state, hello, now, decision)
+    return decision
+
+
+def receive_frame(state: State, frame: cmd.ReceiveFrame, now: Now) -> Decision:
+    """Renews the lease and takes in what the frame says."""
+    decision = Decision()
+    worker = state.connections.get(frame.connection)
+    if worker is None:
+        # Its stream was ended while this frame was under way; the worker sends its reports again.
+        return decision
+    changes = decision.changes
+    changes.append(
+        ch.WorkerHeard(
+            worker.instance,
+            now.mono + state.settings.lease,
+            now.wall_ms,
+            frame.credit,
+            frame.blocked,
+            frame.draining,
+        )
+    )
+    challenge = state.challenges.get(worker.name)
+    if challenge is not None:
+        newcomer = challenge[0]
+        changes.append(ch.ChallengeEnded(worker.name))
+        decision.effects.append(ef.EndSession(newcomer.connection, cmd.Refused(cmd.NAME_TAKEN, _taken(worker.name))))
+    if frame.reports:
+        _take_reports(state, worker, frame, now, decision)
+    for progress in frame.progress:
+        task = _held_by(state, worker, progress.id, progress.fence)
+        if task is not None:
+            changes.append(
+                ch.TaskProgressed(progress.id, Progress(progress.fraction, progress.message, now.wall_ms))
+            )
+    if frame.leaving:
+        settled = {report.fence for report in frame.reports}
+        lose_tasks(state, worker, Outcome.INTERRUPTED, "its worker has left", now, decision, settled)
+        changes.append(ch.WorkerGone(worker.instance, Liveness.LEFT, now.wall_ms))
+        decision.effects.append(ef.EndSession(frame.connection, None))
+    return decision
+
+
+def close_session(state: State, command: cmd.CloseSession, now: Now) -> Decision:
+    """A broken stream starts the reconnect grace. A newcomer that waits for the name need not wait any more."""
+    decision = Decision()
+    worker = state.connections.get(command.connection)
+    if worker is None:
+        for name, (hello, _) in state.challenges.items():
+            if hello.connection == command.connection:
+                decision.changes.append(ch.ChallengeEnded(name))
+        return decision
+    decision.changes.append(ch.SessionClosed(worker.instance, now.mono + state.settings.reconnect_grace))
+    challenge = state.challenges.get(worker.name)
+    if challenge is not None:
+        decision.changes.append(ch.ChallengeEnded(worker.name))
+        _admit(state, challenge[0], now, decision)
+    return decision
+
+
+def take_over(state: State, hello: cmd.OpenSession, now: Now, decision: Decision) -> None:
+    """The holder of this name did not answer: the newcomer has it. The holder's tasks wait for its lease."""
+    decision.changes.append(ch.ChallengeEnded(hello.name))
+    holder = state.names.get(hello.name)
+    if holder is not None and holder.connection is not None:
+        refusal = cmd.Refused(cmd.REPLACED, f"another worker has taken the name {hello.name!r}")
+        decision.effects.append(ef.EndSession(holder.connection, refusal))
+        decision.changes.append(ch.SessionClosed(holder.instance, now.mono + state.settings.lease))
+    _admit(state, hello, now, decision)
+
+
+def lose_tasks(
+    state: State,
+    worker: Worker,
+    outcome: Outcome,
+    reason: str,
+    now: Now,
+    decision: Decision,
+    settled: set[int] | frozenset[int] = frozenset(),
+) -> None:
+    """Takes back all that a worker holds, save the fences that are settled already."""
+    for fence, id in worker.held.items():
+        if fence not in settled:
+            standing = requeue(state.tasks[id].standing, outcome, reason, now.wall_ms)
+            decision.changes.append(ch.TaskMoved(id, standing))
+
+
+def _admit(state: State, hello: cmd.OpenSession, now: Now, decision: Decision) -> None:
+    worker = state.workers.get(hello.instance)
+    if worker is not None and worker.connection is not None:
+        refusal = cmd.Refused(cmd.REPLACED, "this worker has connected again")
+        decision.effects.append(ef.EndSession(worker.connection, refusal))
+    listed = {held.fence for held in hello.held}
+    released: list[int] = []
+    cancelled: list[int] = []
+    for held in hello.held:
+        task = state.tasks.get(held.id)
+        if task is None or not _holds(task, hello.instance, held.fence):
+            # The report of a finished one is answered by itself, as accepted before or as refused.
+            if not held.finished:
+                released.append(held.fence)
+        elif task.standing.cancel_requested:
+            cancelled.append(held.fence)
+    decision.changes.append(ch.SessionOpened(hello, now.mono + state.settings.lease, now.wall_ms))
+    if worker is not None:
+        lose_tasks(state, worker, Outcome.INTERRUPTED, "the grant did not reach its worker", now, decision, listed)
+    decision.effects.append(ef.Welcome(hello.connection))
+    if released:
+        decision.effects.append(ef.ReleaseTasks(hello.connection, released))
+    if cancelled:
+        decision.effects.append(ef.CancelTasks(hello.connection, cancelled))
+
+
+def _take_reports(state: State, worker: Worker, frame: cmd.ReceiveFrame, now: Now, decision: Decision) -> None:
+    # The hot path: one round for each finished task of the cluster.
+    instance, tasks, changes, wall_ms = worker.instance, state.tasks, decision.changes, now.wall_ms
+    running = Status.RUNNING
+    refused: list[int] = []
+    taken: dict[int, None] = {}
+    for report in frame.reports:
+        fence = report.fence
+        if fence in taken:
+            continue
+        taken[fence] = None
+        task = tasks.get(report.id)
+        standing = None if task is None else task.standing
+        if (
+            task is None
+            or standing is None
+            or standing.fence != fence
+            or standing.status is not running
+            or standing.instance != instance
+        ):
+            if not _was_accepted(task, fence, instance):
+                refused.append(fence)
+            continue
+        policy = task.spec.retry
+        if policy is None:
+            advertised = worker.policy_for(task.spec.lane.handler)
+            policy = None if advertised is None else advertised.retry
+        changes.append(ch.TaskMoved(report.id, settle(standing, report, policy, wall_ms)))
+    decision.effects.append(ef.Acknowledge(frame.connection, tuple(taken), refused))
+
+
+def _was_accepted(task: Task | None, fence: int, instance: str) -> bool:
+    """Whether this report is one that was taken before and whose acknowledgement got lost."""
+    if task is None:
+        return False
+    standing = task.standing
+    attempts = standing.attempts
+    return bool(attempts) and standing.instance == instance and attempts[-1].fence == fence and standing.fence == fence
+
+
+def _held_by(state: State, worker: Worker, id: str, fence: int) -> Task | None:
+    task = state.tasks.get(id)
+    return task if task is not None and _holds(task, worker.instance, fence) else None
+
+
+def _holds(task: Task, instance: str, fence: int) -> bool:
+    standing = task.standing
+    return standing.status is Status.RUNNING and standing.fence == fence and standing.instance == instance
+
+
+def _turn_away(hello: cmd.OpenSession, code: cmd.RefusalCode, message: str) -> Decision:
+    decision = Decision()
+    decision.effects.append(ef.EndSession(hello.connection, cmd.Refused(code, message)))
+    return decision
+
+
+def _taken(name: str) -> str:
+    return f"a live worker has the name {name!r}; stop it or choose another name"

@@ -1,0 +1,223 @@
+"""What the leader knows, in memory: the tasks that are in play, who is there, and indexes over both.
+
+Only `apply` changes a State. Everything in it but the connections and leases can be rebuilt from the store.
+"""
+
+from __future__ import annotations
+
+from gowork.leader.core.commands import OpenSession
+from gowork.leader.core.lanes import Lanes
+from gowork.leader.core.model import HandlerPolicy, HeartbeatStatus, LaneKey, Liveness, Task
+
+#: Members that have gone and are still listed.
+DEPARTED_MAX = 1000
+
+
+class Settings:
+    """Spans of time that the leader goes by, in seconds."""
+
+    __slots__ = ("callback_lease", "challenge_wait", "lease", "pending_max", "reconnect_grace", "sessions_max")
+
+    def __init__(
+        self,
+        *,
+        lease: float = 10.0,
+        reconnect_grace: float = 1.0,
+        callback_lease: float = 45.0,
+        challenge_wait: float = 2.0,
+        sessions_max: int = 10_000,
+        pending_max: int = 10_000_000,
+    ) -> None:
+        #: How long a silent worker keeps its tasks.
+        self.lease = lease
+        #: How long a worker whose stream has broken keeps them.
+        self.reconnect_grace = reconnect_grace
+        #: How long a callback member may be silent.
+        self.callback_lease = callback_lease
+        #: How long the holder of a name has to answer a ping.
+        self.challenge_wait = challenge_wait
+        self.sessions_max = sessions_max
+        self.pending_max = pending_max
+
+
+class Worker:
+    """A supervisor process that holds, or held a moment ago, a session."""
+
+    __slots__ = (
+        "blocked",
+        "connection",
+        "credit",
+        "default_policy",
+        "draining",
+        "granted",
+        "held",
+        "instance",
+        "joined_ms",
+        "labels",
+        "name",
+        "peer",
+        "plugin_errors",
+        "policies",
+        "seen_ms",
+        "slots",
+        "version",
+    )
+
+    def __init__(self, instance: str, name: str) -> None:
+        self.instance = instance
+        self.name = name
+        #: The number of its stream; None while it is away.
+        self.connection: int | None = None
+        self.slots = 0
+        self.policies: dict[str, HandlerPolicy] = {}
+        self.default_policy: HandlerPolicy | None = None
+        self.labels: dict[str, str] = {}
+        self.version = ""
+        self.plugin_errors: tuple[str, ...] = ()
+        self.peer = ""
+        #: Grants that it takes over this connection, and those that it was sent.
+        self.credit = 0
+        self.granted = 0
+        #: {fence: task id}
+        self.held: dict[int, str] = {}
+        self.draining = False
+        self.blocked = False
+        self.joined_ms = 0
+        self.seen_ms = 0
+
+    @property
+    def liveness(self) -> Liveness:
+        if self.connection is None:
+            return Liveness.LOST
+        if self.draining:
+            return Liveness.DRAINING
+        return Liveness.BLOCKED if self.blocked else Liveness.LIVE
+
+    @property
+    def room(self) -> int:
+        """How many more grants it takes now."""
+        if self.connection is None or self.draining:
+            return 0
+        return self.credit - self.granted
+
+    def policy_for(self, handler: str) -> HandlerPolicy | None:
+        """The handler as this worker has it, or None; an empty name is its default handler."""
+        return self.policies.get(handler) if handler else self.default_policy
+
+    def can_run(self, lane: LaneKey) -> bool:
+        """Whether it has the handler and the labels for this lane's tasks."""
+        if self.policy_for(lane.handler) is None:
+            return False
+        labels = self.labels
+        return all(labels.get(key) == value for key, value in lane.selector)
+
+
+class Callback:
+    """A callback member."""
+
+    __slots__ = ("address", "held", "id", "joined_ms", "seen_ms", "status", "unreachable")
+
+    def __init__(self, id: str, address: str, joined_ms: int) -> None:
+        self.id = id
+        self.address = address
+        self.status: HeartbeatStatus | None = None
+        #: (fence, task id)
+        self.held: tuple[int, str] | None = None
+        #: It could not be dialled since its last heartbeat.
+        self.unreachable = False
+        self.joined_ms = joined_ms
+        self.seen_ms = joined_ms
+
+    @property
+    def free(self) -> bool:
+        return (
+            self.held is None
+            and not self.unreachable
+            and self.status not in (HeartbeatStatus.FAILED, HeartbeatStatus.BUSY)
+        )
+
+
+class Departed:
+    """A member that has gone, as it is still listed."""
+
+    __slots__ = ("address", "id", "is_callback", "joined_ms", "liveness", "seen_ms")
+
+    def __init__(self, member: Worker | Callback, liveness: Liveness, at_ms: int) -> None:
+        self.is_callback = isinstance(member, Callback)
+        if isinstance(member, Callback):
+            self.id, self.address = member.id, member.address
+        else:
+            self.id, self.address = member.name, member.peer
+        self.joined_ms = member.joined_ms
+        self.seen_ms = at_ms
+        self.liveness = liveness
+
+
+def start_ms(task: Task) -> int:
+    """When a pending task may start at the earliest; 0: at once. run_at holds for the first attempt only."""
+    return max(task.standing.not_before_ms, 0 if task.standing.grants else task.spec.run_at_ms)
+
+
+class State:
+    """Everything that `decide` may look at."""
+
+    __slots__ = (
+        "callback_leases",
+        "callbacks",
+        "challenges",
+        "connections",
+        "delayed",
+        "departed",
+        "expiring",
+        "fence",
+        "graces",
+        "lanes",
+        "leases",
+        "moved",
+        "names",
+        "next_seq",
+        "progressed",
+        "settings",
+        "submitted",
+        "tasks",
+        "workers",
+    )
+
+    def __init__(self, settings: Settings, *, fence: int, next_seq: int) -> None:
+        """An empty state.
+
+        Args:
+            settings: spans and bounds.
+            fence: every grant gets a higher one.
+            next_seq: the place of the next task.
+        """
+        self.settings = settings
+        self.fence = fence
+        self.next_seq = next_seq
+        #: {id: task}: every unfinished task, and finished ones while a batch needs them.
+        self.tasks: dict[str, Task] = {}
+        self.lanes = Lanes()
+        #: Heaps of (wall_ms, seq, id); entries may be stale.
+        self.delayed: list[tuple[int, int, str]] = []
+        self.expiring: list[tuple[int, int, str]] = []
+        #: {instance: worker}
+        self.workers: dict[str, Worker] = {}
+        #: {connection: worker}
+        self.connections: dict[int, Worker] = {}
+        #: {name: the worker that came last by this name}
+        self.names: dict[str, Worker] = {}
+        #: {id: member}
+        self.callbacks: dict[str, Callback] = {}
+        #: {instance or id: monotonic time}, the first to run out first.
+        self.leases: dict[str, float] = {}
+        self.graces: dict[str, float] = {}
+        self.callback_leases: dict[str, float] = {}
+        #: {name: (the newcomer's hello, how long it waits)}
+        self.challenges: dict[str, tuple[OpenSession, float]] = {}
+        #: {name: a member that has gone}, oldest first.
+        self.departed: dict[str, Departed] = {}
+        #: What the store does not have yet: {id: task} new, and {id: task} changed but not new.
+        self.submitted: dict[str, Task] = {}
+        self.moved: dict[str, Task] = {}
+        #: {id: task} whose progress is new; it is told, not stored.
+        self.progressed: dict[str, Task] = {}

@@ -1,0 +1,124 @@
+"""Decides on submits and cancels."""
+
+from __future__ import annotations
+
+from gowork.leader.core import changes as ch
+from gowork.leader.core import commands as cmd
+from gowork.leader.core import effects as ef
+from gowork.leader.core.decision import Decision
+from gowork.leader.core.model import Failure, FailureKind, Now, Spec, Standing, Status, Task
+from gowork.leader.core.state import State
+
+#: How many tasks at fault an error names.
+_VIOLATIONS_MAX = 20
+
+
+def submit(state: State, command: cmd.Submit, now: Now) -> Decision:
+    """All new tasks are added, known ones are left alone; one that differs from what its id stands for refuses all."""
+    seen: dict[str, Spec] = {}
+    taken: list[tuple[str, str]] = []
+    decision = Decision()
+    seq, known = state.next_seq, state.tasks
+    standing = Standing(Status.PENDING, now.wall_ms)
+    for place, spec in enumerate(command.specs):
+        id = spec.id
+        task = known.get(id)
+        earlier = seen.get(id) if task is None else task.spec
+        if earlier is None:
+            seen[id] = spec
+            decision.changes.append(ch.TaskSubmitted(seq, spec, standing))
+            seq += 1
+        elif earlier.body != spec.body:
+            where = "earlier in this batch" if task is None else "already scheduled"
+            taken.append((f"tasks[{place}].id", f"{id!r} is {where} with other content"))
+    created = len(decision.changes)
+    if taken:
+        message = f"{taken[0][0]}: {taken[0][1]}; use another id, or the same content to repeat a submit"
+        return Decision(cmd.Refused(cmd.TASK_EXISTS, message, tuple(taken[:_VIOLATIONS_MAX])))
+    pending = len(state.lanes) + len(state.delayed)
+    if created and pending + created > state.settings.pending_max:
+        message = f"{pending} tasks are pending and the limit is {state.settings.pending_max}; try again when some have run"
+        return Decision(cmd.Refused(cmd.TOO_MANY_TASKS, message))
+    decision.answer = cmd.Submitted(created, len(command.specs) - created)
+    return decision
+
+
+def cancel(state: State, command: cmd.Cancel, now: Now) -> Decision:
+    """A pending task is cancelled, a running one is asked to stop."""
+    task = state.tasks.get(command.id)
+    if task is None:
+        return Decision(task_unknown(command.id))
+    standing = task.standing
+    decision = Decision()
+    if standing.status is Status.PENDING:
+        decision.changes.append(ch.TaskMoved(command.id, ended(standing, Status.CANCELLED, None, now)))
+    elif standing.status is Status.RUNNING:
+        if not standing.cancel_requested:
+            decision.changes.append(ch.TaskMoved(command.id, cancelling(standing)))
+        request_stop(state, task, decision)
+    elif standing.status is not Status.CANCELLED:
+        message = f"task {command.id!r} has finished with {standing.status.name}; it can't be cancelled any more"
+        decision.answer = cmd.Refused(cmd.TASK_FINISHED, message)
+    return decision
+
+
+def task_unknown(id: str) -> cmd.Refused:
+    """The refusal for an id that no task has."""
+    return cmd.Refused(cmd.TASK_UNKNOWN, f"no task has the id {id!r}")
+
+
+def expired(standing: Standing, now: Now) -> Standing:
+    """Where a task stands that was not started by its expiry."""
+    failure = Failure(FailureKind.EXPIRED, "not started by its expiry")
+    return ended(standing, Status.ERROR, failure, now)
+
+
+def ended(standing: Standing, status: Status, failure: Failure | None, now: Now) -> Standing:
+    """Where a pending task stands that ends without (another) attempt."""
+    return Standing(
+        status,
+        standing.created_ms,
+        standing.fence,
+        standing.grants,
+        standing.attempts_used,
+        standing.worker,
+        standing.instance,
+        standing.started_ms,
+        now.wall_ms,
+        failure=failure or standing.failure,
+        attempts=standing.attempts,
+        lost_alone=standing.lost_alone,
+        suspect=standing.suspect,
+    )
+
+
+def cancelling(standing: Standing) -> Standing:
+    """The same running task, to be cancelled."""
+    return Standing(
+        standing.status,
+        standing.created_ms,
+        standing.fence,
+        standing.grants,
+        standing.attempts_used,
+        standing.worker,
+        standing.instance,
+        standing.started_ms,
+        failure=standing.failure,
+        cancel_requested=True,
+        attempts=standing.attempts,
+        lost_alone=standing.lost_alone,
+        suspect=standing.suspect,
+    )
+
+
+def request_stop(state: State, task: Task, decision: Decision) -> None:
+    """Asks whoever holds a running task to stop it; one who is away is asked when it comes back."""
+    standing = task.standing
+    if standing.instance:
+        worker = state.workers.get(standing.instance)
+        if worker is not None and worker.connection is not None:
+            decision.effects.append(ef.CancelTasks(worker.connection, (standing.fence,)))
+    else:
+        callback = state.callbacks.get(standing.worker)
+        if callback is not None:
+            decision.effects.append(ef.StopWork(callback.id, callback.address, standing.fence, task.spec.id))

@@ -1,0 +1,413 @@
+"""The engine: the one loop that owns the state (DESIGN §3.2).
+
+It takes all that has queued up, decides, commits the whole batch, and only then lets replies and effects out. Invariants: ONE-BATCH (the
+next batch is decided after this one is durable), BARRIER (nothing leaves before the commit of the batch that it came from, reads included).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol, TypeVar
+
+from gowork.leader.core import changes as ch
+from gowork.leader.core import commands as cmd
+from gowork.leader.core.apply import adopt, apply, expect, forget
+from gowork.leader.core.attempts import requeue
+from gowork.leader.core.clock import next_deadlines, trim
+from gowork.leader.core.decide import decide
+from gowork.leader.core.decision import Decision
+from gowork.leader.core.effects import Effect
+from gowork.leader.core.model import Now, Outcome, Status, Task
+from gowork.leader.core.state import Settings, State
+from gowork.leader.engine.clock import Clock, SystemClock
+from gowork.leader.engine.subscriptions import Subscriptions
+from gowork.leader.store.codec import moved_task, new_task, restore
+from gowork.leader.store.protocol import (
+    TERM_SHIFT,
+    Batch,
+    MemberRecord,
+    Opened,
+    Store,
+    StoreFullError,
+    changed_number,
+)
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+#: Commands of one batch; a single one may carry 10,000 tasks.
+BATCH_COMMANDS_MAX = 4096
+#: Tasks that a batch's submits and reports carry, after which it is full.
+BATCH_TASKS_MAX = 20_000
+#: How long to wait before a batch that did not fit is tried again, in seconds.
+FULL_RETRY_SECONDS = 1.0
+#: A loop that was held up for longer than this extends all leases by as much, in seconds.
+STALL_SECONDS = 1.0
+#: The longest wait for something that is due by the wall clock, which may be stepped, in seconds.
+WALL_WAIT_SECONDS = 5.0
+
+
+class Outbox(Protocol):
+    """Takes effects to those they concern; must not block."""
+
+    def deliver(self, effects: Sequence[Effect]) -> None: ...
+
+
+class Observer(Protocol):
+    """Is told of every durable batch, for the metrics."""
+
+    def committed(self, tasks: int, seconds: float) -> None: ...
+
+
+class NotServingError(Exception):
+    """The engine does not take this now: it stops."""
+
+
+class NoRoomError(NotServingError):
+    """The engine does not take this now: its store is full."""
+
+    def __init__(self) -> None:
+        super().__init__("the store is full: nothing is accepted until there is room on its disk")
+
+
+_Read = Callable[[State], Any]
+_Item = tuple["cmd.Command | _Read", "asyncio.Future[Any] | None"]
+
+
+class Engine:
+    """Runs the core over a store."""
+
+    def __init__(
+        self,
+        store: Store,
+        outbox: Outbox,
+        observer: Observer,
+        settings: Settings | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._store = store
+        self._outbox = outbox
+        self._observer = observer
+        self._settings = settings or Settings()
+        self._clock = clock or SystemClock()
+        self._queue: list[_Item] = []
+        self._wake = asyncio.Event()
+        self._state = State(self._settings, fence=0, next_seq=1)
+        self._batch_number = 0
+        self._stopping = False
+        self._looked_mono = 0.0
+        self.subscriptions = Subscriptions()
+        self.opened = Opened(0, "", 1)
+        self.started_ms = 0
+        #: The store takes nothing at the moment.
+        self.store_full = False
+
+    # For the RPC layer.
+
+    async def ask(self, command: cmd.Command) -> Any:
+        """Has a command decided and answers when that is durable.
+
+        A cancelled caller does not cancel a command that has been taken.
+
+        Raises:
+            NotServingError: when nothing is taken now.
+        """
+        self._check_serving()
+        return await self._enqueue(command)
+
+    async def read(self, question: Callable[[State], T]) -> T:
+        """Asks a question about the state as it is when everything before is durable. The question must copy what it keeps."""
+        self._check_serving()
+        answer: T = await self._enqueue(question)
+        return answer
+
+    def post(self, command: cmd.Command) -> None:
+        """Has a command decided that nobody waits for."""
+        if not self._stopping:
+            self._queue.append((command, None))
+            self._wake.set()
+
+    def post_frame(self, frame: cmd.ReceiveFrame) -> asyncio.Future[None]:
+        """As post; the future is done when the frame has been dealt with, so that a sender can be held back.
+
+        It is kept, and its session with it, while the store is full.
+        """
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self._stopping:
+            future.set_result(None)
+        else:
+            self._queue.append((frame, future))
+            self._wake.set()
+        return future
+
+    def now(self) -> Now:
+        return self._clock.now()
+
+    @property
+    def changed(self) -> int:
+        """The number of the last batch; see Record.changed."""
+        return changed_number(self.opened.term, self._batch_number)
+
+    @property
+    def queued(self) -> int:
+        """How many commands wait for the next batch."""
+        return len(self._queue)
+
+    # For the app.
+
+    async def recover(self) -> None:
+        """Opens the store and takes up where the last leader stopped.
+
+        Raises:
+            StoreError: see Store.open.
+        """
+        self.opened = await self._store.open()
+        now = self._clock.now()
+        self.started_ms = now.wall_ms
+        state = State(self._settings, fence=self.opened.term << TERM_SHIFT, next_seq=self.opened.next_seq)
+        callback_lease = now.mono + self._settings.callback_lease
+        for member in await self._store.members():
+            apply(state, ch.CallbackJoined(member.id, member.address, callback_lease, member.joined_ms))
+        count = 0
+        async for records in self._store.unfinished():
+            for record in records:
+                adopt(state, restore(record))
+            count += len(records)
+        for task in list(state.tasks.values()):
+            standing = task.standing
+            if standing.status is Status.RUNNING and not standing.instance and standing.worker not in state.callbacks:
+                taken_back = requeue(standing, Outcome.LOST, "its member is gone", now.wall_ms)
+                apply(state, ch.TaskMoved(task.spec.id, taken_back))
+        expect(state, now.mono + self._settings.lease)
+        self._state = state
+        self._looked_mono = now.mono
+        _log.info("store opened", extra={"term": self.opened.term, "unfinished": count})
+
+    async def run(self) -> None:
+        """Runs until `stop`, and then until the queue is empty.
+
+        Raises:
+            StoreError: when the store can no longer be trusted; the leader must end.
+        """
+        while True:
+            await self._wait()
+            if self._stopping and not self._queue:
+                return
+            await self._step()
+
+    def stop(self) -> None:
+        """Takes no more commands and ends `run` when those that were taken are durable."""
+        self._stopping = True
+        self._wake.set()
+
+    # The loop.
+
+    async def _wait(self) -> None:
+        if self._queue:
+            # Lets what the network has brought in meanwhile join this batch.
+            await asyncio.sleep(0)
+            return
+        self._wake.clear()
+        if self._stopping:
+            return
+        mono, wall_ms = next_deadlines(self._state)
+        now = self._clock.now()
+        waits = [] if mono is None else [mono - now.mono]
+        if wall_ms is not None:
+            waits.append(min((wall_ms - now.wall_ms) / 1000, WALL_WAIT_SECONDS))
+        try:
+            async with asyncio.timeout(max(min(waits), 0.0) if waits else None):
+                await self._wake.wait()
+        except TimeoutError:
+            # Waiting input is processed before anything expires.
+            await asyncio.sleep(0)
+        self._extend_after_stall(now.mono + (min(waits) if waits else float("inf")))
+
+    def _extend_after_stall(self, expected_mono: float) -> None:
+        late = self._clock.now().mono - max(expected_mono, self._looked_mono)
+        if late > STALL_SECONDS:
+            _log.warning("loop was held up", extra={"seconds": round(late, 1)})
+            self._queue.insert(0, (cmd.ExtendLeases(late), None))
+
+    async def _step(self) -> None:
+        items = self._take()
+        visiting = await self._load_missing(items)
+        state, now = self._state, self._clock.now()
+        effects: list[Effect] = []
+        replies: list[tuple[asyncio.Future[Any], Any]] = []
+        reads: list[tuple[_Read, asyncio.Future[Any]]] = []
+        dealt_with: list[asyncio.Future[Any]] = []
+        joined: dict[str, MemberRecord] = {}
+        gone: dict[str, None] = {}
+        for what, future in items:
+            if callable(what):
+                if future is not None:
+                    reads.append((what, future))
+                continue
+            decision = self._decide(what, now, joined, gone)
+            effects += decision.effects
+            if future is None:
+                pass
+            elif isinstance(what, cmd.ReceiveFrame):
+                dealt_with.append(future)
+            else:
+                replies.append((future, decision.answer))
+        mono, wall_ms = next_deadlines(state)
+        if (mono is not None and mono <= now.mono) or (wall_ms is not None and wall_ms <= now.wall_ms):
+            effects += self._decide(cmd.Tick(), now, joined, gone).effects
+            trim(state, now.wall_ms)
+        effects += self._decide(cmd.Dispatch(), now, joined, gone).effects
+        changed = await self._commit(replies, joined, gone)
+        if effects:
+            self._outbox.deliver(effects)
+        for future, answer in replies:
+            if not future.done():
+                future.set_result(answer)
+        for future in dealt_with:
+            if not future.done():
+                future.set_result(None)
+        for question, future in reads:
+            _answer(question, state, future)
+        progressed, state.progressed = state.progressed, {}
+        self.subscriptions.publish([*changed, *progressed.values()], self.changed)
+        for task in changed:
+            forget(state, task.spec.id)
+        for id in visiting:
+            forget(state, id)
+        self._looked_mono = self._clock.now().mono
+        if self._looked_mono - now.mono > STALL_SECONDS:
+            # Frames may have waited in the network for as long as this batch took.
+            self._queue.insert(0, (cmd.ExtendLeases(self._looked_mono - now.mono), None))
+
+    def _decide(
+        self, command: cmd.Command, now: Now, joined: dict[str, MemberRecord], gone: dict[str, None]
+    ) -> Decision:
+        state = self._state
+        decision = decide(state, command, now)
+        for change in decision.changes:
+            apply(state, change)
+            if isinstance(change, ch.CallbackJoined):
+                gone.pop(change.id, None)
+                joined[change.id] = MemberRecord(change.id, change.address, change.at_ms)
+            elif isinstance(change, ch.CallbackGone):
+                joined.pop(change.id, None)
+                gone[change.id] = None
+        return decision
+
+    async def _commit(
+        self,
+        replies: list[tuple[asyncio.Future[Any], Any]],
+        joined: dict[str, MemberRecord],
+        gone: dict[str, None],
+    ) -> list[Task]:
+        """Makes the batch durable and answers the tasks that it changed."""
+        state = self._state
+        submitted, moved = state.submitted, state.moved
+        changed = [*submitted.values(), *moved.values()]
+        if not changed and not joined and not gone:
+            return changed
+        self._batch_number += 1
+        number = changed_number(self.opened.term, self._batch_number)
+        for task in changed:
+            task.changed = number
+        batch = Batch(
+            [new_task(task) for task in submitted.values()],
+            [moved_task(task) for task in moved.values()],
+            tuple(joined.values()),
+            tuple(gone),
+        )
+        state.submitted, state.moved = {}, {}
+        started = self._clock.now().mono
+        await self._commit_until_it_fits(batch, replies)
+        self._observer.committed(len(changed), self._clock.now().mono - started)
+        return changed
+
+    async def _commit_until_it_fits(self, batch: Batch, replies: list[tuple[asyncio.Future[Any], Any]]) -> None:
+        while True:
+            try:
+                await self._store.commit(batch)
+            except StoreFullError as error:
+                if not self.store_full:
+                    _log.error("store is full; nothing is accepted until there is room", extra={"reason": str(error)})
+                self.store_full = True
+                # Whoever waits is told now; the batch stays and is made durable when there is room.
+                for future, _ in replies:
+                    if not future.done():
+                        future.set_exception(NoRoomError())
+                self._refuse_queued()
+                await asyncio.sleep(FULL_RETRY_SECONDS)
+            else:
+                if self.store_full:
+                    self.store_full = False
+                    _log.info("store has room again")
+                return
+
+    def _refuse_queued(self) -> None:
+        """Refuses all but the frames of sessions, which are kept alive: their workers are held back one frame each."""
+        kept: list[_Item] = []
+        for what, future in self._queue:
+            if future is None or isinstance(what, cmd.ReceiveFrame):
+                kept.append((what, future))
+            elif not future.done():
+                future.set_exception(NoRoomError())
+        self._queue = kept
+
+    def _take(self) -> list[_Item]:
+        queue, tasks = self._queue, 0
+        for place, (what, _) in enumerate(queue):
+            if isinstance(what, cmd.Submit):
+                tasks += len(what.specs)
+            elif isinstance(what, cmd.ReceiveFrame):
+                tasks += len(what.reports)
+            if tasks >= BATCH_TASKS_MAX or place + 1 >= BATCH_COMMANDS_MAX:
+                self._queue = queue[place + 1 :]
+                return queue[: place + 1]
+        self._queue = []
+        return queue
+
+    async def _load_missing(self, items: Iterable[_Item]) -> list[str]:
+        """Brings finished tasks back into memory that this batch's commands name, and answers their ids."""
+        known = self._state.tasks
+        missing: dict[str, None] = {}
+        visiting: list[str] = []
+        for what, _ in items:
+            match what:
+                case cmd.ReceiveFrame():
+                    missing.update((report.id, None) for report in what.reports if report.id not in known)
+                case cmd.Submit():
+                    missing.update((spec.id, None) for spec in what.specs if spec.id not in known)
+                case cmd.Cancel() | cmd.CompleteTask():
+                    if what.id not in known:
+                        missing[what.id] = None
+                case _:
+                    pass
+        if missing:
+            for record in await self._store.load(list(missing)):
+                task = restore(record)
+                self._state.tasks[record.id] = task
+                visiting.append(record.id)
+        return visiting
+
+    async def _enqueue(self, what: cmd.Command | _Read) -> Any:
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._queue.append((what, future))
+        self._wake.set()
+        return await future
+
+    def _check_serving(self) -> None:
+        if self._stopping:
+            raise NotServingError("the leader is stopping")
+        if self.store_full:
+            raise NoRoomError
+
+
+def _answer(question: _Read, state: State, future: asyncio.Future[Any]) -> None:
+    if future.done():
+        return
+    try:
+        future.set_result(question(state))
+    except Exception as error:  # noqa: BLE001 - whoever asked gets it; the loop goes on
+        future.set_exception(error)

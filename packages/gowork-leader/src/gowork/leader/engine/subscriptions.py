@@ -1,0 +1,174 @@
+"""Who wants to hear of tasks: waiters of named tasks until they finish, and watchers of all that a filter selects.
+
+Told only of what is durable. Bounded: a watcher that falls behind is ended, a waiter holds each of its tasks once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+from gowork.leader.core.model import FINISHED, Progress, Spec, Standing, Task
+
+#: Tasks that may wait for a watcher to read them.
+WATCHER_TASKS_MAX = 10_000
+
+
+class Snapshot:
+    """A task as it stood after a batch."""
+
+    __slots__ = ("changed", "progress", "spec", "standing")
+
+    def __init__(self, task: Task) -> None:
+        self.spec: Spec = task.spec
+        self.standing: Standing = task.standing
+        self.progress: Progress | None = task.progress
+        self.changed = task.changed
+
+
+class SubscriptionsClosed(Exception):
+    """The engine stops; nothing more will be told."""
+
+
+class Waiter:
+    """Gathers tasks as they finish."""
+
+    __slots__ = ("_event", "_finished", "closed", "outstanding")
+
+    def __init__(self, ids: Iterable[str]) -> None:
+        #: Ids that have not finished yet: an ordered set.
+        self.outstanding = dict.fromkeys(ids)
+        self._finished: list[Snapshot] = []
+        self._event = asyncio.Event()
+        self.closed = False
+
+    def finish(self, snapshot: Snapshot) -> None:
+        """One of the tasks has finished; heard twice is heard once."""
+        id = snapshot.spec.id
+        if id in self.outstanding:
+            del self.outstanding[id]
+            self._finished.append(snapshot)
+            self._event.set()
+
+    async def take(self) -> list[Snapshot]:
+        """The tasks that have finished since the last call, at least one.
+
+        Raises:
+            SubscriptionsClosed: when no more will come.
+        """
+        await self._event.wait()
+        self._event.clear()
+        taken, self._finished = self._finished, []
+        if self.closed and not taken:
+            raise SubscriptionsClosed
+        return taken
+
+    def close(self) -> None:
+        """Ends the wait."""
+        self.closed = True
+        self._event.set()
+
+
+class WatcherBehind(Exception):
+    """The watcher does not read fast enough."""
+
+
+class Watcher:
+    """Gathers the latest state of changed tasks."""
+
+    __slots__ = ("_behind", "_dirty", "_event", "changed", "closed", "selects")
+
+    def __init__(self, selects: Callable[[Spec, Standing], bool]) -> None:
+        self.selects = selects
+        self._dirty: dict[str, Snapshot] = {}
+        self._event = asyncio.Event()
+        self._behind = False
+        #: Everything up to this batch has been gathered.
+        self.changed = 0
+        self.closed = False
+
+    def note(self, snapshot: Snapshot) -> None:
+        """A task has changed."""
+        if len(self._dirty) >= WATCHER_TASKS_MAX and snapshot.spec.id not in self._dirty:
+            self._behind = True
+            self._dirty.clear()
+        if not self._behind:
+            # Put in anew, so that the order is that of the last change.
+            self._dirty.pop(snapshot.spec.id, None)
+            self._dirty[snapshot.spec.id] = snapshot
+        self._event.set()
+
+    async def take(self) -> tuple[list[Snapshot], int]:
+        """The tasks that have changed since the last call, and the number of the batch up to which that holds.
+
+        Raises:
+            WatcherBehind: when more changed than may wait.
+            SubscriptionsClosed: when no more will come.
+        """
+        await self._event.wait()
+        self._event.clear()
+        if self._behind:
+            raise WatcherBehind
+        taken, self._dirty = self._dirty, {}
+        if self.closed and not taken:
+            raise SubscriptionsClosed
+        return list(taken.values()), self.changed
+
+    def close(self) -> None:
+        """Ends the wait."""
+        self.closed = True
+        self._event.set()
+
+
+class Subscriptions:
+    """All waiters and watchers."""
+
+    def __init__(self) -> None:
+        #: {task id: waiters}
+        self._waiters: dict[str, list[Waiter]] = {}
+        self._watchers: dict[Watcher, None] = {}
+
+    def add_waiter(self, waiter: Waiter) -> None:
+        for id in waiter.outstanding:
+            self._waiters.setdefault(id, []).append(waiter)
+
+    def drop_waiter(self, waiter: Waiter, ids: Iterable[str]) -> None:
+        """Forgets a waiter; `ids` are all that it was added with."""
+        for id in ids:
+            waiters = self._waiters.get(id)
+            if waiters is not None and waiter in waiters:
+                waiters.remove(waiter)
+                if not waiters:
+                    del self._waiters[id]
+
+    def add_watcher(self, watcher: Watcher) -> None:
+        self._watchers[watcher] = None
+
+    def drop_watcher(self, watcher: Watcher) -> None:
+        self._watchers.pop(watcher, None)
+
+    def publish(self, tasks: Iterable[Task], changed: int) -> None:
+        """Tells of the tasks that a durable batch has changed."""
+        waiters, watchers = self._waiters, self._watchers
+        if not waiters and not watchers:
+            return
+        for task in tasks:
+            snapshot = None
+            if task.standing.status in FINISHED:
+                for waiter in waiters.get(task.spec.id, ()):
+                    snapshot = snapshot or Snapshot(task)
+                    waiter.finish(snapshot)
+            for watcher in watchers:
+                if watcher.selects(task.spec, task.standing):
+                    snapshot = snapshot or Snapshot(task)
+                    watcher.changed = changed
+                    watcher.note(snapshot)
+
+
+    def close(self) -> None:
+        """Ends all waits; nothing more will be told."""
+        for waiters in self._waiters.values():
+            for waiter in waiters:
+                waiter.close()
+        for watcher in self._watchers:
+            watcher.close()

@@ -1,0 +1,48 @@
+"""Where exceptions become statuses: every handler of the leader's services runs inside `refusing`."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+
+import grpc
+
+from gowork.leader.core.commands import Refused
+from gowork.leader.engine.loop import NoRoomError, NotServingError
+from gowork.leader.engine.subscriptions import SubscriptionsClosed, WatcherBehind
+from gowork.leader.store.protocol import StoreError
+from gowork.rpc.status import FieldViolation, Refusal, abort
+
+_log = logging.getLogger(__name__)
+
+
+def refusal_from(refused: Refused) -> Refusal:
+    """What the core refused, for the wire."""
+    violations = [FieldViolation(field, description) for field, description in refused.violations]
+    return Refusal(grpc.StatusCode[refused.code.status], refused.code.reason, refused.message, violations)
+
+
+@contextlib.asynccontextmanager
+async def refusing(context: grpc.aio.ServicerContext) -> AsyncIterator[None]:
+    """Ends the call with a status for whatever is raised inside; only a defect becomes INTERNAL, without its traceback."""
+    try:
+        yield
+    except Refusal as refusal:
+        await abort(context, refusal)
+    except NoRoomError as error:
+        await abort(context, Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "STORE_FULL", str(error)))
+    except (NotServingError, SubscriptionsClosed) as error:
+        message = str(error) or "the leader is stopping"
+        await abort(context, Refusal(grpc.StatusCode.UNAVAILABLE, "NOT_SERVING", message))
+    except WatcherBehind:
+        message = "the watcher did not read fast enough; go on from the last token"
+        await abort(context, Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "WATCHER_BEHIND", message))
+    except StoreError as error:
+        await abort(context, Refusal(grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE", str(error)))
+    except (grpc.aio.AbortError, grpc.RpcError):
+        raise
+    except Exception:
+        _log.exception("request failed", extra={"method": getattr(context, "method", lambda: "")()})
+        message = "the leader could not handle this request; its log has the reason"
+        await abort(context, Refusal(grpc.StatusCode.INTERNAL, "INTERNAL", message))

@@ -1,0 +1,105 @@
+"""Filter expressions of ListTasks and WatchTasks: terms joined by AND (a part of AIP-160).
+
+`status = RUNNING AND handler = "resize" AND labels.team != "web" AND id = "abc*"`
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TypeVar
+
+from gowork.leader.core.model import Priority, Spec, Standing, Status
+from gowork.leader.store.protocol import Query
+from gowork.rpc import limits
+from gowork.rpc.status import FieldViolation, invalid
+
+_TERM = re.compile(
+    r"""\s*(?P<field>[a-z_]+(?:\.(?:"(?P<quoted_key>[^"]*)"|(?P<key>[^\s=!"]+)))?)
+        \s*(?P<operator>!=|=)
+        \s*(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<bare>[^\s"=!]+))\s*""",
+    re.VERBOSE,
+)
+_AND = re.compile(r"AND\b")
+_FIELDS = "id, status, priority, handler, queue, labels.KEY"
+
+E = TypeVar("E", Status, Priority)
+
+#: Whether a task is among the selected.
+Predicate = Callable[[Spec, Standing], bool]
+
+
+def parse_filter(text: str, *, newest_first: bool = False) -> Query:
+    """Reads a filter.
+
+    Raises:
+        Refusal: INVALID_ARGUMENT on the field `filter`, with the place where it goes wrong.
+    """
+    if len(text.encode()) > limits.FILTER_BYTES_MAX:
+        raise _fault(f"has {len(text.encode())} bytes; the limit is {limits.FILTER_BYTES_MAX}")
+    statuses: set[Status] | None = None
+    terms: list[tuple[str, str | int, bool]] = []
+    labels: list[tuple[str, str, bool]] = []
+    prefixes: list[tuple[str, bool]] = []
+    place = 0
+    while text[place:].strip():
+        if place:
+            joined = _AND.match(text, place)
+            if joined is None:
+                raise _fault(f"needs AND before {text[place : place + 20]!r} (at character {place + 1})")
+            place = joined.end()
+        term = _TERM.match(text, place)
+        if term is None:
+            raise _fault(f"can't be read from {text[place : place + 20]!r} on (at character {place + 1}); write FIELD = VALUE")
+        place = term.end()
+        field, equal = term["field"], term["operator"] == "="
+        value = term["bare"] if term["quoted"] is None else re.sub(r"\\(.)", r"\1", term["quoted"])
+        if field.startswith("labels."):
+            labels.append((term["quoted_key"] if term["quoted_key"] is not None else term["key"], value, equal))
+        elif field == "status":
+            chosen = {_enum(Status, "status", value)}
+            chosen = chosen if equal else set(Status) - chosen
+            statuses = chosen if statuses is None else statuses & chosen
+        elif field == "priority":
+            terms.append((field, int(_enum(Priority, "priority", value)), equal))
+        elif field == "id" and value.endswith("*"):
+            prefixes.append((value[:-1], equal))
+        elif field in ("id", "handler", "queue"):
+            terms.append((field, value, equal))
+        else:
+            raise _fault(f"names the unknown field {field!r}; fields are {_FIELDS}")
+    if statuses is not None and not statuses:
+        # Contradictory terms select nothing; no id is empty.
+        terms.append(("id", "", True))
+    return Query(frozenset(statuses or ()), tuple(terms), tuple(labels), tuple(prefixes), newest_first)
+
+
+def predicate_of(query: Query) -> Predicate:
+    """The same selection, for tasks in memory."""
+
+    def selects(spec: Spec, standing: Standing) -> bool:
+        if query.statuses and standing.status not in query.statuses:
+            return False
+        lane = spec.lane
+        columns = {"id": spec.id, "queue": lane.queue, "handler": lane.handler, "priority": int(lane.priority)}
+        labels = dict(spec.labels) if query.labels else {}
+        return (
+            all((columns[column] == value) is equal for column, value, equal in query.terms)
+            and all((labels.get(key) == value) is equal for key, value, equal in query.labels)
+            and all(spec.id.startswith(prefix) is equal for prefix, equal in query.id_prefixes)
+        )
+
+    if query == Query():
+        return lambda spec, standing: True
+    return selects
+
+
+def _enum(kind: type[E], field: str, value: str) -> E:
+    try:
+        return kind[value.upper()]
+    except KeyError:
+        raise _fault(f"has the unknown {field} {value!r}; use {', '.join(kind.__members__)}") from None
+
+
+def _fault(description: str) -> Exception:
+    return invalid([FieldViolation("filter", description)])

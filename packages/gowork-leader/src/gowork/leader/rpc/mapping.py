@@ -1,0 +1,224 @@
+"""Between the messages of the contract and the core's values, both ways. The only module of this layer that fills in messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from gowork.leader.core import commands as cmd
+from gowork.leader.core.model import Failure, FailureKind, HandlerPolicy, HeartbeatStatus, Outcome, Progress, Spec, Standing
+from gowork.leader.core.queries import MemberView
+from gowork.leader.store.codec import retry_of, spec_of
+from gowork.proto.cluster.v1 import leader_pb2
+from gowork.proto.scheduler.v1 import scheduler_pb2
+from gowork.proto.worker.v1 import session_pb2
+from gowork.rpc import limits
+
+#: Fields of Task that only the leader sets.
+_OUTPUT_ONLY = tuple(
+    field.name for field in scheduler_pb2.Task.DESCRIPTOR.fields if field.number >= 20 or field.name == "status"
+)
+_HIGHEST_INPUT_FIELD = 19
+_VIEW_FULL = scheduler_pb2.TASK_VIEW_FULL
+_VIEW_RESULT = scheduler_pb2.TASK_VIEW_RESULT
+_OUTCOMES = {int(outcome): outcome for outcome in Outcome}
+_KINDS = {int(kind): kind for kind in FailureKind}
+
+
+def spec_from(task: scheduler_pb2.Task) -> Spec:
+    """What a checked task asks for. Output-only and unknown fields are dropped from the message."""
+    fields = task.ListFields()
+    if fields and (fields[-1][0].number > _HIGHEST_INPUT_FIELD or task.HasField("status")):
+        for name in _OUTPUT_ONLY:
+            task.ClearField(name)
+    task.DiscardUnknownFields()
+    return spec_of(task, task.SerializeToString(deterministic=True))
+
+
+def task_message(spec: Spec, standing: Standing, view: int, progress: Progress | None = None) -> scheduler_pb2.Task:
+    """A task as a client sees it; view is a TaskView, UNSPECIFIED being BASIC."""
+    task = scheduler_pb2.Task.FromString(spec.body)
+    if view != _VIEW_FULL:
+        task.ClearField("payload")
+        task.ClearField("data")
+    task.status = int(standing.status)  # type: ignore[assignment]
+    task.priority = int(spec.lane.priority)  # type: ignore[assignment]
+    task.queue = spec.lane.queue
+    task.fence = standing.fence
+    task.created_at_ms = standing.created_ms
+    task.started_at_ms = standing.started_ms
+    task.finished_at_ms = standing.finished_ms
+    task.worker = standing.worker
+    task.attempts_used = standing.attempts_used
+    task.cancel_requested = standing.cancel_requested
+    if standing.failure is not None:
+        _fill_failure(task.failure, standing.failure, view)
+    if progress is not None:
+        task.progress.fraction = progress.fraction
+        task.progress.message = progress.message
+        task.progress.updated_at_ms = progress.updated_ms
+    if view in (_VIEW_FULL, _VIEW_RESULT):
+        task.result = standing.result
+        task.result_data = standing.result_data
+    if view == _VIEW_FULL:
+        _fill_attempts(task, standing)
+    return task
+
+
+def member_message(member: MemberView) -> leader_pb2.Member:
+    """A member as a client sees it."""
+    return leader_pb2.Member(
+        id=member.id,
+        address=member.address,
+        status=member.status,
+        liveness=int(member.liveness),  # type: ignore[arg-type]
+        kind=leader_pb2.MEMBER_KIND_CALLBACK if member.is_callback else leader_pb2.MEMBER_KIND_SESSION,
+        slots=member.slots,
+        running=member.running,
+        handlers=member.handlers,
+        labels=member.labels,
+        version=member.version,
+        joined_at_ms=member.joined_ms,
+        seen_at_ms=member.seen_ms,
+        plugin_errors=member.plugin_errors,
+    )
+
+
+def heartbeat_from(request: leader_pb2.HeartbeatRequest) -> cmd.Heartbeat:
+    """A callback member's word; a status that is not set or not known says only that it is alive."""
+    known = {int(status): status for status in HeartbeatStatus}
+    return cmd.Heartbeat(request.id, known.get(request.status))
+
+
+def hello_from(hello: session_pb2.Hello, connection: int, peer: str) -> cmd.OpenSession:
+    """A checked hello."""
+    return cmd.OpenSession(
+        connection,
+        hello.name,
+        hello.instance,
+        hello.slots,
+        tuple(
+            HandlerPolicy(info.name, info.is_default, retry_of(info.retry) if info.HasField("retry") else None)
+            for info in hello.handlers
+        ),
+        dict(hello.labels),
+        hello.version,
+        tuple(
+            cmd.Held(held.id, held.fence, held.state == session_pb2.HELD_STATE_FINISHED) for held in hello.held
+        ),
+        tuple(hello.plugin_errors),
+        peer,
+    )
+
+
+def frame_from(frame: session_pb2.ConnectRequest, connection: int) -> cmd.ReceiveFrame:
+    """A worker's frame. What breaks a limit in it is cut to the limit, or fails its task: a stream has no way to refuse one field."""
+    conditions = frame.conditions
+    return cmd.ReceiveFrame(
+        connection,
+        [_report_from(report) for report in frame.reports],
+        max(frame.credit) if frame.credit else None,
+        [
+            cmd.ProgressReport(
+                progress.fence, progress.id, progress.fraction, _cut(progress.message, limits.PROGRESS_MESSAGE_BYTES_MAX)
+            )
+            for progress in frame.progress
+        ]
+        if frame.progress
+        else (),
+        conditions[-1].blocked if conditions else None,
+        conditions[-1].draining if conditions else None,
+        conditions[-1].leaving if conditions else False,
+    )
+
+
+def _report_from(report: session_pb2.Report) -> cmd.Report:
+    outcome = _OUTCOMES.get(report.outcome)
+    failure = _failure_from(report.failure) if report.HasField("failure") else None
+    result, data = report.result, report.result_data
+    if outcome is None:
+        outcome = Outcome.FAILED
+        failure = Failure(FailureKind.REJECTED, f"the worker reported the unknown outcome {report.outcome}")
+    elif outcome is Outcome.COMPLETED and (
+        len(result) * 4 + len(data) > limits.PAYLOAD_BYTES_MAX
+        and len(result.encode()) + len(data) > limits.PAYLOAD_BYTES_MAX
+    ):
+        size = len(result.encode()) + len(data)
+        outcome, result, data = Outcome.FAILED, "", b""
+        failure = Failure(
+            FailureKind.REJECTED, f"the result has {size} bytes; the limit is {limits.PAYLOAD_BYTES_MAX}"
+        )
+    return cmd.Report(
+        report.fence,
+        report.id,
+        outcome,
+        result,
+        data,
+        failure,
+        max(0, report.retry_delay_ms) if report.HasField("retry_delay_ms") else None,
+        report.execution_us,
+        report.reason[:1000],
+    )
+
+
+def _failure_from(failure: scheduler_pb2.Failure) -> Failure:
+    return Failure(
+        _KINDS.get(failure.kind, FailureKind.HANDLER),
+        _cut(failure.message, limits.FAILURE_MESSAGE_BYTES_MAX),
+        _cut(failure.type, limits.NAME_BYTES_MAX),
+        _cut_start(failure.traceback, limits.FAILURE_TRACEBACK_BYTES_MAX),
+    )
+
+
+def failure_text(error: str) -> str:
+    """A callback member's error, cut to the limit."""
+    return _cut(error, limits.FAILURE_MESSAGE_BYTES_MAX)
+
+
+def _fill_failure(message: scheduler_pb2.Failure, failure: Failure, view: int) -> None:
+    message.kind = int(failure.kind)  # type: ignore[assignment]
+    message.message = failure.message
+    message.type = failure.type
+    if view in (_VIEW_FULL, _VIEW_RESULT):
+        message.traceback = failure.traceback
+
+
+def _fill_attempts(task: scheduler_pb2.Task, standing: Standing) -> None:
+    for attempt in standing.attempts:
+        task.attempts.add(
+            number=attempt.number,
+            worker=attempt.worker,
+            started_at_ms=attempt.started_ms,
+            ended_at_ms=attempt.ended_ms,
+            outcome=int(attempt.outcome),  # type: ignore[arg-type]
+            reason=attempt.reason,
+            fence=attempt.fence,
+        )
+    if standing.status == scheduler_pb2.TASK_STATUS_RUNNING:
+        task.attempts.add(
+            number=standing.grants, worker=standing.worker, started_at_ms=standing.started_ms, fence=standing.fence
+        )
+
+
+def fit(messages: Iterable[scheduler_pb2.Task], bytes_max: int) -> tuple[list[scheduler_pb2.Task], bool]:
+    """As many as fit into so many bytes, and whether that is all of them."""
+    fitting: list[scheduler_pb2.Task] = []
+    size = 0
+    for message in messages:
+        # A field's tag and length take up to 5 bytes.
+        size += message.ByteSize() + 5
+        if size > bytes_max:
+            return fitting, False
+        fitting.append(message)
+    return fitting, True
+
+
+def _cut(text: str, bytes_max: int) -> str:
+    if len(text) * 4 <= bytes_max:
+        return text
+    return text.encode()[:bytes_max].decode(errors="ignore")
+
+
+def _cut_start(text: str, bytes_max: int) -> str:
+    if len(text) * 4 <= bytes_max:
+        return text
+    return text.encode()[-bytes_max:].decode(errors="ignore")

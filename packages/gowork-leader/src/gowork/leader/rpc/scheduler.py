@@ -1,0 +1,304 @@
+"""scheduler.v1.SchedulerService over the engine."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+
+import grpc
+
+from gowork.leader.core import commands as cmd
+from gowork.leader.core.model import FINISHED, Liveness, Progress, Spec, Standing, Status, Task
+from gowork.leader.core.queries import members, waiting_reason
+from gowork.leader.core.state import State
+from gowork.leader.engine.loop import Engine
+from gowork.leader.engine.subscriptions import Snapshot, Waiter, Watcher
+from gowork.leader.rpc.boundary import refusal_from, refusing
+from gowork.leader.rpc.filters import parse_filter, predicate_of
+from gowork.leader.rpc.mapping import failure_text, fit, spec_from, task_message
+from gowork.leader.rpc.tokens import make_token, read_token
+from gowork.leader.rpc.validation import Violations, check_id, check_page_size, check_task
+from gowork.leader.store.codec import restore
+from gowork.leader.store.protocol import Query, Store
+from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
+from gowork.proto.scheduler.v1 import scheduler_pb2_grpc
+from gowork.rpc import limits
+from gowork.rpc.status import FieldViolation, Refusal, invalid
+
+#: Most violations that are gathered before a batch is given up.
+_VIOLATIONS_MAX = 20
+#: Tasks of one WaitTasks or WatchTasks response.
+_CHUNK_TASKS = 1_000
+
+_Context = grpc.aio.ServicerContext[object, object]
+
+
+class SchedulerService(scheduler_pb2_grpc.SchedulerServiceServicer):
+    """The client's side of the leader."""
+
+    def __init__(self, engine: Engine, store: Store, version: str) -> None:
+        self._engine = engine
+        self._store = store
+        self._version = version
+
+    async def ScheduleTask(self, request: pb.ScheduleTaskRequest, context: _Context) -> pb.ScheduleTaskResponse:
+        async with refusing(context):
+            if not request.HasField("task"):
+                raise invalid([FieldViolation("task", "is missing")])
+            violations: Violations = []
+            check_task(request.task, "task.", violations)
+            if violations:
+                raise invalid(violations)
+            await self._ask(cmd.Submit((spec_from(request.task),)), {"tasks[0].": "task."})
+        return pb.ScheduleTaskResponse()
+
+    async def ScheduleTasks(self, request: pb.ScheduleTasksRequest, context: _Context) -> pb.ScheduleTasksResponse:
+        async with refusing(context):
+            _check_batch(request)
+            answer = await self._ask(cmd.Submit([spec_from(task) for task in request.tasks]))
+        return pb.ScheduleTasksResponse(created=answer.created, existing=answer.existing)
+
+    async def CancelTask(self, request: pb.CancelTaskRequest, context: _Context) -> pb.CancelTaskResponse:
+        async with refusing(context):
+            _require_id(request.id)
+            await self._ask(cmd.Cancel(request.id))
+        return pb.CancelTaskResponse()
+
+    async def TaskComplete(self, request: pb.TaskCompleteRequest, context: _Context) -> pb.TaskCompleteResponse:
+        async with refusing(context):
+            _require_id(request.id)
+            error = failure_text(request.error) if request.HasField("error") else None
+            await self._ask(cmd.CompleteTask(request.id, error))
+        return pb.TaskCompleteResponse()
+
+    async def GetTask(self, request: pb.GetTaskRequest, context: _Context) -> pb.GetTaskResponse:
+        async with refusing(context):
+            _require_id(request.id)
+            wall_ms = self._engine.now().wall_ms
+
+            def look(state: State) -> tuple[Spec, Standing, Progress | None, str] | None:
+                task = state.tasks.get(request.id)
+                if task is None:
+                    return None
+                return task.spec, task.standing, task.progress, waiting_reason(state, task, wall_ms)
+
+            found = await self._engine.read(look)
+            if found is None:
+                records = await self._store.load([request.id])
+                if not records:
+                    raise _unknown([request.id])
+                task = restore(records[0])
+                found = task.spec, task.standing, None, ""
+            spec, standing, progress, reason = found
+            message = task_message(spec, standing, pb.TASK_VIEW_FULL, progress)
+            message.waiting_reason = reason
+        return pb.GetTaskResponse(task=message)
+
+    async def GetTasks(self, request: pb.GetTasksRequest, context: _Context) -> pb.GetTasksResponse:
+        async with refusing(context):
+            await self._engine.read(_barrier)
+            fitting, complete, left = [], True, limits.PAGE_BYTES_MAX
+            for statuses in (frozenset(Status) - FINISHED, FINISHED):
+                if not complete:
+                    break
+                # One more than may be answered tells whether there is more.
+                limit = limits.PAGE_ITEMS_MAX - len(fitting) + 1
+                query = Query(statuses, newest_first=statuses is FINISHED)
+                records = await self._store.page(query, None, limit, left)
+                messages = [_message(restore(record), pb.TASK_VIEW_FULL) for record in records]
+                more, complete = fit(messages[: limit - 1], left)
+                # A page that the store ended at its bytes may not be the last one.
+                if complete and records:
+                    complete = not await self._store.page(query, records[len(more) - 1].seq, 1, left)
+                fitting += more
+                left -= sum(message.ByteSize() + 5 for message in more)
+            if not complete:
+                context.set_trailing_metadata((("gowork-truncated", "true"),))
+        return pb.GetTasksResponse(tasks=fitting)
+
+    async def ListTasks(self, request: pb.ListTasksRequest, context: _Context) -> pb.ListTasksResponse:
+        async with refusing(context):
+            violations: Violations = []
+            check_page_size(request.page_size, violations)
+            if violations:
+                raise invalid(violations)
+            query = parse_filter(request.filter, newest_first=request.newest_first)
+            scope = (self._engine.opened.identity, "tasks", request.filter, str(request.newest_first))
+            after = read_token(request.page_token, "page_token", *scope) if request.page_token else None
+            await self._engine.read(_barrier)
+            limit = request.page_size or limits.PAGE_ITEMS_DEFAULT
+            records = await self._store.page(query, after, limit, limits.PAGE_BYTES_MAX)
+            messages = [_message(restore(record), request.view) for record in records]
+            fitting, _ = fit(messages, limits.PAGE_BYTES_MAX)
+            # A task is never larger than a page may be, so that each page has at least one.
+            fitting = fitting or messages[:1]
+            last = records[len(fitting) - 1].seq if fitting else 0
+            more = bool(fitting) and bool(await self._store.page(query, last, 1, 1))
+        return pb.ListTasksResponse(tasks=fitting, next_page_token=make_token(last, *scope) if more else "")
+
+    async def WaitTasks(
+        self, request: pb.WaitTasksRequest, context: _Context
+    ) -> AsyncIterator[pb.WaitTasksResponse]:
+        async with refusing(context):
+            view = request.view or pb.TASK_VIEW_RESULT
+            ids = list(dict.fromkeys(request.ids))
+            _check_ids(request.ids)
+            waiter = Waiter(ids)
+
+            def subscribe(state: State) -> list[str]:
+                self._engine.subscriptions.add_waiter(waiter)
+                # Finished ones are in memory by chance: nothing more will be published of them.
+                return [id for id in ids if (task := state.tasks.get(id)) is None or task.standing.status in FINISHED]
+
+            try:
+                absent = await self._engine.read(subscribe)
+                found = {record.id: restore(record) for record in await self._store.load(absent)} if absent else {}
+                unknown = [id for id in absent if id not in found]
+                if unknown:
+                    raise _unknown(unknown)
+                for task in found.values():
+                    if task.standing.status in FINISHED:
+                        waiter.finish(Snapshot(task))
+                left = len(ids)
+                while left:
+                    snapshots = await waiter.take()
+                    left -= len(snapshots)
+                    for chunk in _chunks(snapshots, view):
+                        yield pb.WaitTasksResponse(tasks=chunk)
+            finally:
+                self._engine.subscriptions.drop_waiter(waiter, ids)
+
+    async def WatchTasks(
+        self, request: pb.WatchTasksRequest, context: _Context
+    ) -> AsyncIterator[pb.WatchTasksResponse]:
+        async with refusing(context):
+            selects = predicate_of(parse_filter(request.filter))
+            scope = (self._engine.opened.identity, "watch", request.filter)
+            since = read_token(request.token, "token", *scope) if request.token else None
+            watcher = Watcher(selects)
+
+            def subscribe(state: State) -> int:
+                self._engine.subscriptions.add_watcher(watcher)
+                return self._engine.changed
+
+            try:
+                current = await self._engine.read(subscribe)
+                yield pb.WatchTasksResponse(token=make_token(current if since is None else since, *scope))
+                while since is not None and since < current:
+                    records = await self._store.changed_since(since, _CHUNK_TASKS)
+                    if not records:
+                        break
+                    since = records[-1].changed
+                    tasks = [task for task in map(restore, records) if selects(task.spec, task.standing)]
+                    for chunk in _chunks([Snapshot(task) for task in tasks], request.view):
+                        yield pb.WatchTasksResponse(tasks=chunk)
+                    yield pb.WatchTasksResponse(token=make_token(since, *scope))
+                while True:
+                    snapshots, changed = await watcher.take()
+                    for chunk in _chunks(snapshots, request.view):
+                        yield pb.WatchTasksResponse(tasks=chunk)
+                    yield pb.WatchTasksResponse(token=make_token(changed, *scope))
+            finally:
+                self._engine.subscriptions.drop_watcher(watcher)
+
+    async def Stats(self, request: pb.StatsRequest, context: _Context) -> pb.StatsResponse:
+        async with refusing(context):
+            views = await self._engine.read(members)
+            counts = await self._store.counts()
+            response = pb.StatsResponse(
+                version=self._version, term=self._engine.opened.term, started_at_ms=self._engine.started_ms
+            )
+            for (queue, handler, status), tasks in sorted(counts.items()):
+                response.queues.add(queue=queue, handler=handler, status=int(status), tasks=tasks)  # type: ignore[arg-type]
+            for liveness in Liveness:
+                alike = [view for view in views if view.liveness is liveness]
+                if alike:
+                    response.members.add(
+                        liveness=liveness.name,
+                        members=len(alike),
+                        slots=sum(view.slots for view in alike),
+                        running=sum(view.running for view in alike),
+                    )
+        return response
+
+    async def _ask(self, command: cmd.Command, rename: dict[str, str] | None = None) -> cmd.Submitted:
+        answer = await self._engine.ask(command)
+        if isinstance(answer, cmd.Refused):
+            refusal = refusal_from(answer)
+            for inner, outer in (rename or {}).items():
+                violations = [FieldViolation(v.field.replace(inner, outer), v.description) for v in refusal.violations]
+                refusal = Refusal(
+                    refusal.code, refusal.reason, refusal.message.replace(inner, outer), violations, refusal.metadata
+                )
+            raise refusal
+        submitted: cmd.Submitted = answer
+        return submitted
+
+
+def _barrier(state: State) -> None:
+    """Asks nothing: the answer comes when everything before is durable."""
+
+
+def _check_batch(request: pb.ScheduleTasksRequest) -> None:
+    tasks, size = request.tasks, request.ByteSize()
+    if not tasks:
+        raise invalid([FieldViolation("tasks", f"is empty; 1 to {limits.BATCH_TASKS_MAX} are needed")])
+    if len(tasks) > limits.BATCH_TASKS_MAX:
+        raise invalid([FieldViolation("tasks", f"has {len(tasks)} tasks; the limit is {limits.BATCH_TASKS_MAX} in one call")])
+    if size > limits.BATCH_BYTES_MAX:
+        raise invalid([FieldViolation("tasks", f"has {size} bytes; the limit is {limits.BATCH_BYTES_MAX} in one call")])
+    violations: Violations = []
+    for place, task in enumerate(tasks):
+        before = len(violations)
+        # The path is made only where there is something to say: most batches have no fault.
+        check_task(task, "", violations)
+        if len(violations) > before:
+            violations[before:] = [
+                FieldViolation(f"tasks[{place}].{violation.field}", violation.description)
+                for violation in violations[before:]
+            ]
+            if len(violations) >= _VIOLATIONS_MAX:
+                break
+    if violations:
+        raise invalid(violations)
+
+
+def _check_ids(ids: Iterable[str]) -> None:
+    violations: Violations = []
+    for place, id in enumerate(ids):
+        if place >= limits.BATCH_TASKS_MAX:
+            violations.append(FieldViolation("ids", f"has more than {limits.BATCH_TASKS_MAX} ids, which is the limit"))
+        else:
+            check_id(id, f"ids[{place}]", violations)
+        if violations:
+            raise invalid(violations)
+
+
+def _require_id(id: str) -> None:
+    violations: Violations = []
+    check_id(id, "id", violations)
+    if violations:
+        raise invalid(violations)
+
+
+def _unknown(ids: list[str]) -> Refusal:
+    more = f" (and {len(ids) - 1} more)" if len(ids) > 1 else ""
+    return Refusal(grpc.StatusCode.NOT_FOUND, "TASK_UNKNOWN", f"no task has the id {ids[0]!r}{more}")
+
+
+def _message(task: Task, view: int) -> pb.Task:
+    return task_message(task.spec, task.standing, view, task.progress)
+
+
+def _chunks(snapshots: list[Snapshot], view: int) -> Iterable[list[pb.Task]]:
+    chunk: list[pb.Task] = []
+    size = 0
+    for snapshot in snapshots:
+        message = task_message(snapshot.spec, snapshot.standing, view, snapshot.progress)
+        bytes_ = message.ByteSize()
+        if chunk and (len(chunk) >= _CHUNK_TASKS or size + bytes_ > limits.PAGE_BYTES_MAX):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(message)
+        size += bytes_
+    if chunk:
+        yield chunk

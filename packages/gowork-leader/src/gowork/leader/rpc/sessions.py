@@ -1,0 +1,181 @@
+"""worker.v1.SessionService: the streams of workers, and the way back over them.
+
+Owns what is on its way to each worker. Effects are gathered for as long as a stream is busy and leave as one frame.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+
+import grpc
+
+from gowork.leader.core import commands as cmd
+from gowork.leader.core import effects as ef
+from gowork.leader.core.state import Settings
+from gowork.leader.engine.loop import Engine
+from gowork.leader.rpc.boundary import refusal_from, refusing
+from gowork.leader.rpc.mapping import frame_from, hello_from
+from gowork.leader.rpc.validation import Violations, check_hello
+from gowork.proto.worker.v1 import session_pb2 as pb
+from gowork.proto.worker.v1 import session_pb2_grpc
+from gowork.rpc.status import FieldViolation, Refusal, invalid
+
+#: Frames of one worker that may wait for a batch; past it the stream is not read.
+FRAMES_WAITING_MAX = 64
+#: A frame is closed after the task that takes its bodies to this.
+FRAME_BYTES_MAX = 1 << 20
+#: A connected worker has this long to say hello, in seconds.
+HELLO_SECONDS = 10.0
+
+_SessionEffect = ef.Welcome | ef.GrantTasks | ef.Acknowledge | ef.ReleaseTasks | ef.CancelTasks | ef.Ping | ef.EndSession
+_Context = grpc.aio.ServicerContext[pb.ConnectRequest, pb.ConnectResponse]
+
+
+class Sessions(session_pb2_grpc.SessionServiceServicer):
+    """All sessions of this leader."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._engine: Engine | None = None
+        self._numbers = itertools.count(1)
+        #: {connection: stream}
+        self._streams: dict[int, _Stream] = {}
+
+    def attach(self, engine: Engine) -> None:
+        """Names the engine that frames go to; before the server starts."""
+        self._engine = engine
+
+    def deliver(self, effect: _SessionEffect) -> None:
+        """Puts an effect on its way; one for a stream that has ended is dropped: the worker lists what it holds when it is back."""
+        stream = self._streams.get(effect.connection)
+        if stream is not None:
+            stream.add(effect)
+
+    def end_all(self) -> None:
+        """Ends all streams: workers go on with what they run and look for a leader."""
+        refusal = cmd.Refused(cmd.RefusalCode("UNAVAILABLE", "NOT_SERVING"), "the leader is stopping")
+        for connection, stream in self._streams.items():
+            stream.add(ef.EndSession(connection, refusal))
+
+    async def Connect(
+        self, request_iterator: AsyncIterator[pb.ConnectRequest], context: _Context
+    ) -> AsyncIterator[pb.ConnectResponse]:
+        engine = self._engine
+        assert engine is not None
+        connection = next(self._numbers)
+        async with refusing(context):
+            hello = await self._hello(request_iterator)
+            stream = self._streams[connection] = _Stream()
+            engine.post(hello_from(hello, connection, context.peer()))
+            reader = asyncio.create_task(self._read(request_iterator, connection, engine, stream))
+            try:
+                while True:
+                    for frame in self._frames(await stream.take(), engine):
+                        yield frame
+                    if stream.ending is not None:
+                        if stream.ending.refusal is not None:
+                            raise refusal_from(stream.ending.refusal)
+                        return
+                    if stream.closed:
+                        return
+            finally:
+                del self._streams[connection]
+                engine.post(cmd.CloseSession(connection))
+                reader.cancel()
+                await asyncio.gather(reader, return_exceptions=True)
+
+    async def _hello(self, requests: AsyncIterator[pb.ConnectRequest]) -> pb.Hello:
+        try:
+            async with asyncio.timeout(HELLO_SECONDS):
+                request = await anext(requests)
+        except (TimeoutError, StopAsyncIteration):
+            message = f"no hello came within {HELLO_SECONDS:g} s"
+            raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, "NO_HELLO", message) from None
+        if not request.HasField("hello"):
+            raise invalid([FieldViolation("hello", "is missing in the first frame")])
+        violations: Violations = []
+        check_hello(request.hello, violations)
+        if violations:
+            raise invalid(violations)
+        return request.hello
+
+    async def _read(
+        self, requests: AsyncIterator[pb.ConnectRequest], connection: int, engine: Engine, stream: _Stream
+    ) -> None:
+        waiting: deque[asyncio.Future[None]] = deque()
+        try:
+            async for request in requests:
+                waiting.append(engine.post_frame(frame_from(request, connection)))
+                while waiting and waiting[0].done():
+                    waiting.popleft()
+                if len(waiting) >= FRAMES_WAITING_MAX:
+                    await waiting.popleft()
+        finally:
+            stream.close()
+
+    def _frames(self, effects: Sequence[_SessionEffect], engine: Engine) -> list[pb.ConnectResponse]:
+        frames: list[pb.ConnectResponse] = []
+        frame, size = pb.ConnectResponse(), 0
+        for effect in effects:
+            match effect:
+                case ef.GrantTasks():
+                    for fence, attempt, alone, spec in effect.grants:
+                        frame.grants.add(fence=fence, id=spec.id, attempt=attempt, task=spec.body, alone=alone)
+                        size += len(spec.body)
+                        if size > FRAME_BYTES_MAX:
+                            frames.append(frame)
+                            frame, size = pb.ConnectResponse(), 0
+                case ef.Acknowledge():
+                    frame.acknowledged.extend(effect.fences)
+                    frame.refused.extend(effect.refused)
+                case ef.CancelTasks():
+                    frame.cancelled.extend(effect.fences)
+                case ef.ReleaseTasks():
+                    frame.released.extend(effect.fences)
+                case ef.Ping():
+                    frame.pings.append(1)
+                case ef.Welcome():
+                    frame.welcome.term = engine.opened.term
+                    frame.welcome.lease_ms = int(self._settings.lease * 1000)
+                    # Two heartbeats may be lost before the lease runs out.
+                    frame.welcome.heartbeat_ms = int(self._settings.lease * 1000 / 3)
+                    frame.welcome.reconnect_grace_ms = int(self._settings.reconnect_grace * 1000)
+                case ef.EndSession():
+                    pass
+        if frame.ByteSize():
+            frames.append(frame)
+        return frames
+
+
+class _Stream:
+    """What is on its way to one worker."""
+
+    __slots__ = ("_effects", "_event", "closed", "ending")
+
+    def __init__(self) -> None:
+        self._effects: list[_SessionEffect] = []
+        self._event = asyncio.Event()
+        #: The last effect of this stream, when it is to end.
+        self.ending: ef.EndSession | None = None
+        #: The worker sends no more.
+        self.closed = False
+
+    def add(self, effect: _SessionEffect) -> None:
+        if isinstance(effect, ef.EndSession):
+            self.ending = effect
+        else:
+            self._effects.append(effect)
+        self._event.set()
+
+    def close(self) -> None:
+        self.closed = True
+        self._event.set()
+
+    async def take(self) -> list[_SessionEffect]:
+        await self._event.wait()
+        self._event.clear()
+        taken, self._effects = self._effects, []
+        return taken

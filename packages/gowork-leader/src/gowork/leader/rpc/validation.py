@@ -1,0 +1,141 @@
+"""Checks what comes in against the limits of the contract; every error names the field and the limit.
+
+Knows nothing of the cluster's state: what depends on that is decided in the core.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping
+
+from gowork.proto.scheduler.v1 import scheduler_pb2
+from gowork.proto.worker.v1 import session_pb2
+from gowork.rpc import limits
+from gowork.rpc.channels import AddressError, parse_address
+from gowork.rpc.status import FieldViolation
+
+Violations = list[FieldViolation]
+_PRIORITIES = frozenset(scheduler_pb2.TaskPriority.values())
+
+
+def check_id(id: str, field: str, violations: Violations) -> None:
+    """An id of a task or a member: 1 to 256 bytes, printable."""
+    if not id:
+        violations.append(FieldViolation(field, "is empty; 1 to 256 bytes are needed"))
+    elif not id.isprintable():
+        violations.append(FieldViolation(field, f"has the unprintable character {_unprintable(id)}"))
+    elif len(id) > limits.ID_BYTES_MAX or (not id.isascii() and len(id.encode()) > limits.ID_BYTES_MAX):
+        violations.append(FieldViolation(field, f"has {len(id.encode())} bytes; the limit is {limits.ID_BYTES_MAX}"))
+
+
+def check_task(task: scheduler_pb2.Task, prefix: str, violations: Violations) -> None:
+    """A task as a client may schedule it; `prefix` goes before the names of its fields, as in `tasks[3].`."""
+    check_id(task.id, f"{prefix}id", violations)
+    payload, data = task.payload, task.data
+    if payload:
+        # A character takes at least one byte: most payloads need no count of theirs.
+        if len(payload) * 4 > limits.PAYLOAD_BYTES_MAX:
+            _check_size(len(payload.encode()), f"{prefix}payload", violations)
+        if data:
+            violations.append(FieldViolation(f"{prefix}data", "and payload are both set; set one of them"))
+    elif not data and not task.handler:
+        violations.append(FieldViolation(f"{prefix}payload", "is empty on a task that names no handler; set payload, data or handler"))
+    if data:
+        _check_size(len(data), f"{prefix}data", violations)
+    if task.priority not in _PRIORITIES:
+        violations.append(FieldViolation(f"{prefix}priority", f"has the unknown value {task.priority}; use 1 (LOW), 2 (MEDIUM) or 3 (HIGH)"))
+    _check_name(task.handler, f"{prefix}handler", violations)
+    _check_name(task.queue, f"{prefix}queue", violations)
+    if task.labels:
+        check_labels(task.labels, f"{prefix}labels", violations)
+    if task.selector:
+        check_labels(task.selector, f"{prefix}selector", violations)
+    for name in ("run_at_ms", "time_limit_ms", "expires_at_ms"):
+        if getattr(task, name) < 0:
+            violations.append(FieldViolation(f"{prefix}{name}", "is negative; 0 or more milliseconds are needed"))
+    if task.HasField("retry"):
+        check_retry(task.retry, f"{prefix}retry.", violations)
+
+
+def check_retry(policy: scheduler_pb2.RetryPolicy, prefix: str, violations: Violations) -> None:
+    """A retry policy; zeros stand for defaults."""
+    bounds: list[tuple[str, float, float]] = [
+        ("max_attempts", 0, limits.ATTEMPTS_MAX),
+        ("initial_delay_ms", 0, limits.RETRY_DELAY_MS_MAX),
+        ("max_delay_ms", 0, limits.RETRY_DELAY_MS_MAX),
+        ("jitter", 0, 1),
+    ]
+    if policy.factor:
+        bounds.append(("factor", 1, limits.RETRY_FACTOR_MAX))
+    for name, least, most in bounds:
+        value = getattr(policy, name)
+        # Written so that a NaN is out of bounds too.
+        if not least <= value <= most:
+            violations.append(FieldViolation(f"{prefix}{name}", f"is {value:g}; {least:g} to {most:g} is needed"))
+    if len(policy.no_retry) > limits.NO_RETRY_NAMES_MAX:
+        violations.append(FieldViolation(f"{prefix}no_retry", f"has {len(policy.no_retry)} names; the limit is {limits.NO_RETRY_NAMES_MAX}"))
+    for place, name in enumerate(policy.no_retry[: limits.NO_RETRY_NAMES_MAX]):
+        _check_name(name, f"{prefix}no_retry[{place}]", violations)
+
+
+def check_labels(labels: Mapping[str, str], field: str, violations: Violations) -> None:
+    """Labels of a task or a member, or a selector."""
+    if len(labels) > limits.LABELS_MAX:
+        violations.append(FieldViolation(field, f"has {len(labels)} entries; the limit is {limits.LABELS_MAX}"))
+        return
+    for key, value in labels.items():
+        if not key or len(key.encode()) > limits.LABEL_KEY_BYTES_MAX or not key.isprintable():
+            violations.append(FieldViolation(field, f"has the key {key[:80]!r}; keys are 1 to {limits.LABEL_KEY_BYTES_MAX} bytes, printable"))
+        if len(value.encode()) > limits.LABEL_VALUE_BYTES_MAX or not value.isprintable():
+            violations.append(FieldViolation(f"{field}[{key[:80]!r}]", f"has a value over {limits.LABEL_VALUE_BYTES_MAX} bytes or an unprintable one"))
+
+
+def check_address(address: str, field: str, violations: Violations) -> None:
+    """Where a callback member is dialled."""
+    if not address:
+        violations.append(FieldViolation(field, "is empty; HOST:PORT is needed"))
+        return
+    try:
+        _, port = parse_address(address)
+    except AddressError as error:
+        violations.append(FieldViolation(field, str(error)[:200]))
+        return
+    if port == 0:
+        violations.append(FieldViolation(field, "has the port 0; the port that the member listens on is needed"))
+
+
+def check_hello(hello: session_pb2.Hello, violations: Violations) -> None:
+    """A worker's introduction."""
+    check_id(hello.name, "hello.name", violations)
+    check_id(hello.instance, "hello.instance", violations)
+    if not 1 <= hello.slots <= limits.SLOTS_MAX:
+        violations.append(FieldViolation("hello.slots", f"is {hello.slots}; 1 to {limits.SLOTS_MAX} is needed"))
+    for place, handler in enumerate(hello.handlers):
+        prefix = f"hello.handlers[{place}]."
+        if not handler.name:
+            violations.append(FieldViolation(f"{prefix}name", "is empty"))
+        _check_name(handler.name, f"{prefix}name", violations)
+        if handler.HasField("retry"):
+            check_retry(handler.retry, f"{prefix}retry.", violations)
+    check_labels(hello.labels, "hello.labels", violations)
+
+
+def check_page_size(size: int, violations: Violations) -> None:
+    """How many items a caller wants on a page; 0 leaves it to the leader."""
+    if not 0 <= size <= limits.PAGE_ITEMS_MAX:
+        violations.append(FieldViolation("page_size", f"is {size}; 0 to {limits.PAGE_ITEMS_MAX} is needed"))
+
+
+def _check_name(name: str, field: str, violations: Violations) -> None:
+    if name and (not name.isprintable() or len(name.encode()) > limits.NAME_BYTES_MAX):
+        violations.append(FieldViolation(field, f"is {name[:80]!r}; up to {limits.NAME_BYTES_MAX} bytes, printable, are needed"))
+
+
+def _check_size(size: int, field: str, violations: Violations) -> None:
+    if size > limits.PAYLOAD_BYTES_MAX:
+        violations.append(FieldViolation(field, f"has {size} bytes; the limit is {limits.PAYLOAD_BYTES_MAX}"))
+
+
+def _unprintable(text: str) -> str:
+    character = next(c for c in text if not c.isprintable())
+    return f"U+{ord(character):04X} {unicodedata.name(character, '')}".rstrip()
