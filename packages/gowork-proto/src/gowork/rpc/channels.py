@@ -5,6 +5,7 @@ Owns gRPC's options and the form of addresses; opens nothing by itself.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Sequence
 
 import grpc
@@ -94,13 +95,31 @@ def split_addresses(text: str) -> list[str]:
 
 
 def target_of(addresses: Sequence[str]) -> str:
-    """The gRPC target that tries these addresses in turn (each HOST:PORT)."""
+    """The gRPC target that tries these addresses in turn (each HOST:PORT).
+
+    gRPC looks a single name up by itself, again at every reconnect. A list it takes only as IP addresses of one family,
+    so that the names in a list are looked up here, once, and names that are not known are left out; of both families,
+    IPv4 is used where there is one.
+
+    Raises:
+        AddressError: when none of several names is known.
+    """
     if len(addresses) == 1:
         return addresses[0]
-    hosts = [parse_address(address) for address in addresses]
-    if all(":" in host for host, _ in hosts):
-        return "ipv6:" + ",".join(addresses)
-    return "ipv4:" + ",".join(addresses)
+    found = [answer for address in addresses for answer in _look_up(*parse_address(address))]
+    for family, scheme in ((socket.AF_INET, "ipv4"), (socket.AF_INET6, "ipv6")):
+        of_family = [format_address(host, port) for answered, host, port in found if answered == family]
+        if of_family:
+            return f"{scheme}:{','.join(dict.fromkeys(of_family))}"
+    raise AddressError(f"none of these hosts is known: {', '.join(addresses)}")
+
+
+def _look_up(host: str, port: int) -> list[tuple[int, str, int]]:
+    try:
+        answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except socket.gaierror:
+        return []
+    return [(family, str(address[0]), port) for family, *_, address in answers]
 
 
 def open_channel(addresses: Sequence[str]) -> grpc.aio.Channel:

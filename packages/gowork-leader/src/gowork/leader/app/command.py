@@ -40,7 +40,9 @@ def _read_config(context: click.Context, parameter: click.Parameter, path: Path 
     known = {option.name for option in context.command.params}
     unknown = sorted(set(values) - known)
     if unknown:
-        raise click.BadParameter(f"{path} has the unknown name {unknown[0]!r}; known are {', '.join(sorted(n for n in known if n))}")
+        raise click.BadParameter(
+            f"{path} has the unknown name {unknown[0]!r}; known are {', '.join(sorted(n for n in known if n))}"
+        )
     context.default_map = {**(context.default_map or {}), **values}
     return path
 
@@ -58,16 +60,55 @@ def _check_address(context: click.Context, parameter: click.Parameter, address: 
     epilog=_EPILOG,
     context_settings={"auto_envvar_prefix": "GOWORK", "help_option_names": ["-h", "--help"], "show_default": True},
 )
-@click.option("--cluster-listen", default="127.0.0.1:50051", callback=_check_address, metavar="HOST:PORT", help="Serve members and workers here.")
-@click.option("--scheduler-listen", default="127.0.0.1:50052", callback=_check_address, metavar="HOST:PORT", help="Serve clients here. Both ports serve all services.")
-@click.option("--http-listen", default="127.0.0.1:9464", callback=_check_address, metavar="HOST:PORT", help="Serve /metrics, /healthz and /readyz here.")
-@click.option("--store", metavar="URL", show_default="gowork.db in the data directory", help="Keep tasks here: sqlite:///PATH.")
-@click.option("--data-dir", type=click.Path(file_okay=False, path_type=Path), default=None, show_default="the user's data directory", help="Where the default store lives.")
+@click.option(
+    "--cluster-listen",
+    default="127.0.0.1:50051",
+    callback=_check_address,
+    metavar="HOST:PORT",
+    help="Serve members and workers here.",
+)
+@click.option(
+    "--scheduler-listen",
+    default="127.0.0.1:50052",
+    callback=_check_address,
+    metavar="HOST:PORT",
+    help="Serve clients here. Both ports serve all services.",
+)
+@click.option(
+    "--http-listen",
+    default="127.0.0.1:9464",
+    callback=_check_address,
+    metavar="HOST:PORT",
+    help="Serve /metrics, /healthz and /readyz here.",
+)
+@click.option(
+    "--store", metavar="URL", show_default="gowork.db in the data directory", help="Keep tasks here: sqlite:///PATH."
+)
+@click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=None,
+    show_default="the user's data directory",
+    help="Where the default store lives.",
+)
 @click.option("--reflection/--no-reflection", default=True, help="Describe the services to grpcurl and its like.")
-@click.option("--print-addresses", is_flag=True, help="Print one JSON line with the addresses on standard output once it serves.")
-@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", help="How to write the log, on standard error.")
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", help="What to log.")
-@click.option("--config", type=click.Path(dir_okay=False, path_type=Path), is_eager=True, expose_value=False, callback=_read_config, help="Read options from this TOML file.")
+@click.option(
+    "--print-addresses", is_flag=True, help="Print one JSON line with the addresses on standard output once it serves."
+)
+@click.option(
+    "--log-format", type=click.Choice(["text", "json"]), default="text", help="How to write the log, on standard error."
+)
+@click.option(
+    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", help="What to log."
+)
+@click.option(
+    "--config",
+    type=click.Path(dir_okay=False, path_type=Path),
+    is_eager=True,
+    expose_value=False,
+    callback=_read_config,
+    help="Read options from this TOML file.",
+)
 @click.version_option(VERSION, prog_name="gowork-leader")
 def main(
     cluster_listen: str,

@@ -1,6 +1,7 @@
 """The leader as a whole: what it is made of, and the order in which that starts and stops.
 
-Start: store, engine, servers, health, HTTP. Stop: health, engine (what was taken becomes durable and is answered), streams, servers, store.
+Start: store, engine, servers, health, HTTP. Stop: health, engine (what was taken becomes durable and is answered),
+streams, servers, store.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from gowork.proto.cluster.v1 import leader_pb2_grpc
 from gowork.proto.scheduler.v1 import scheduler_pb2_grpc
 from gowork.proto.worker.v1 import session_pb2_grpc
 from gowork.rpc.channels import SERVER_OPTIONS, format_address, parse_address
+from gowork.rpc.decoding import refusing_garbage
 from gowork.rpc.http import HttpListener, probe
 from gowork.rpc.reflection import add_reflection
 
@@ -144,17 +146,20 @@ class Leader:
     def _server(self, listen: str) -> tuple[grpc.aio.Server, str]:
         host, port = parse_address(listen)
         server = grpc.aio.server(options=list(SERVER_OPTIONS))
-        leader_pb2_grpc.add_LeaderServiceServicer_to_server(LeaderService(self._engine), server)
+        decoding = refusing_garbage(server)
+        leader_pb2_grpc.add_LeaderServiceServicer_to_server(LeaderService(self._engine), decoding)
         scheduler = SchedulerService(self._engine, self._store, VERSION)
-        scheduler_pb2_grpc.add_SchedulerServiceServicer_to_server(scheduler, server)
-        session_pb2_grpc.add_SessionServiceServicer_to_server(self._sessions, server)
+        scheduler_pb2_grpc.add_SchedulerServiceServicer_to_server(scheduler, decoding)
+        session_pb2_grpc.add_SessionServiceServicer_to_server(self._sessions, decoding)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if self._reflection:
             add_reflection(server, (*SERVICES, "grpc.health.v1.Health"))
         try:
             bound = server.add_insecure_port(format_address(host, port))
         except RuntimeError as error:
-            message = f"can't listen on {listen}: is another leader running there? Choose another port, or 0 for a free one"
+            message = (
+                f"can't listen on {listen}: is another leader running there? Choose another port, or 0 for a free one"
+            )
             raise ListenError(message) from error
         return server, format_address(host, bound)
 

@@ -25,7 +25,10 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._commit_seconds = Histogram(
-            "gowork_store_commit_seconds", "How long a batch took to be durable", buckets=_SECONDS, registry=self.registry
+            "gowork_store_commit_seconds",
+            "How long a batch took to be durable",
+            buckets=_SECONDS,
+            registry=self.registry,
         )
         self._commit_tasks = Histogram(
             "gowork_store_commit_tasks", "How many tasks a batch wrote", buckets=_TASKS, registry=self.registry

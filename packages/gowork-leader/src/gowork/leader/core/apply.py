@@ -1,6 +1,9 @@
-"""Makes changes true in memory. Decides nothing: every value that it writes was decided, or follows from one by an index.
+"""Makes changes true in memory.
 
-Invariants: HELD (a running task is held by exactly one worker or callback member, under its fence), LANE-ENTRY (see lanes).
+Decides nothing: every value that it writes was decided, or follows from one by an index.
+
+Invariants: HELD (a running task is held by exactly one worker or callback member, under its fence), LANE-ENTRY (see
+lanes).
 """
 
 from __future__ import annotations
@@ -63,7 +66,10 @@ def apply(state: State, change: ch.Change) -> None:
 
 
 def adopt(state: State, task: Task) -> None:
-    """Puts a task that was submitted or loaded where its standing says. A holder that is not known is expected to come back."""
+    """Puts a task that was submitted or loaded where its standing says.
+
+    A holder that is not known is expected to come back.
+    """
     state.tasks[task.spec.id] = task
     standing = task.standing
     if standing.status is Status.PENDING:

@@ -1,7 +1,7 @@
 """How an attempt that has ended moves its task.
 
-Rules (DESIGN §4): failed and timed-out attempts use up max_attempts; a loss counts only when the task was alone in its runner; interrupted and
-snoozed ones count for nothing; a task that was to be cancelled is not run again.
+Rules (DESIGN §4): failed and timed-out attempts use up max_attempts; a loss counts only when the task was alone in
+its runner; interrupted and snoozed ones count for nothing; a task that was to be cancelled is not run again.
 """
 
 from __future__ import annotations
@@ -80,7 +80,9 @@ def settle(standing: Standing, report: Report, policy: RetryPolicy | None, wall_
         suspect = True
         if lost_alone >= LOSSES_MAX:
             status = Status.ERROR
-            failure = Failure(FailureKind.QUARANTINED, f"lost {lost_alone} times while it ran alone; the last time: {reason}")
+            failure = Failure(
+                FailureKind.QUARANTINED, f"lost {lost_alone} times while it ran alone; the last time: {reason}"
+            )
     elif outcome is Outcome.SNOOZED:
         delay_ms = report.retry_delay_ms or 0
     if status is Status.PENDING and standing.cancel_requested:
@@ -126,7 +128,10 @@ def requeue(standing: Standing, outcome: Outcome, reason: str, wall_ms: int) -> 
 
 
 def retry_delay_ms(policy: RetryPolicy, used: int, fence: int) -> int:
-    """How long to wait after `used` attempts. The spread follows from the fence, so that the same history gives the same delay."""
+    """How long to wait after `used` attempts.
+
+    The spread follows from the fence, so that the same history gives the same delay.
+    """
     # The exponent is bounded so that a long series of attempts doesn't overflow a float.
     delay = min(policy.initial_delay_ms * policy.factor ** min(used - 1, 64), policy.max_delay_ms)
     spread = (fence * _SCATTER & 0xFFFFFFFF) / 0x100000000

@@ -89,9 +89,7 @@ def confirm_stop(state: State, command: cmd.ConfirmStop, now: Now) -> Decision:
     return decision
 
 
-def release(
-    state: State, callback: Callback, reason: str, outcome: Outcome, now: Now, decision: Decision
-) -> None:
+def release(state: State, callback: Callback, reason: str, outcome: Outcome, now: Now, decision: Decision) -> None:
     """Takes back what a member holds."""
     if callback.held is not None:
         id = callback.held[1]

@@ -49,7 +49,8 @@ def trim(state: State, wall_ms: int) -> None:
 
 def next_deadlines(state: State) -> tuple[float | None, int | None]:
     """When the next tick is due: in monotonic seconds and in wall-clock milliseconds; None when nothing is."""
-    # Leases of one kind have one span, so that the first in order is the first to run out; graces and challenges are few.
+    # Leases of one kind have one span, so that the first in order is the first to run out; graces and challenges are
+    # few.
     firsts = [next(iter(deadlines.values())) for deadlines in (state.leases, state.callback_leases) if deadlines]
     firsts += state.graces.values()
     firsts += [until for _, until in state.challenges.values()]

@@ -70,7 +70,10 @@ class ProgressReport(Struct, frozen=True, gc=False):
 
 
 class ReceiveFrame(Struct, frozen=True, gc=False):
-    """A worker has sent a frame; an empty one is a heartbeat. Everything but the reports is None or empty when it has not changed."""
+    """A worker has sent a frame.
+
+    An empty one is a heartbeat. Everything but the reports is None or empty when it has not changed.
+    """
 
     connection: int
     reports: Sequence[Report] = ()

@@ -1,4 +1,7 @@
-"""The leader's decisions: values in, values out (DESIGN §3.1). `decide` looks at the state and changes nothing; `apply` does."""
+"""The leader's decisions.
+
+Values in, values out (DESIGN §3.1). `decide` looks at the state and changes nothing; `apply` does.
+"""
 
 from __future__ import annotations
 

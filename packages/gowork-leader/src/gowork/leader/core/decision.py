@@ -8,7 +8,10 @@ from gowork.leader.core.effects import Effect
 
 
 class Decision:
-    """What follows from one command: changes to apply at once, effects and an answer to let out when they are durable."""
+    """What follows from one command.
+
+    Changes to apply at once, effects and an answer to let out when they are durable.
+    """
 
     __slots__ = ("answer", "changes", "effects")
 

@@ -1,7 +1,9 @@
 """Decides which pending task goes to which member.
 
-Order: HIGH before MEDIUM before LOW, first come first served within one, over all lanes that some member with room can run; a lane that nobody
-can run holds up no other. A task goes to the member with the most free slots; buffers are filled only when no slot is free.
+Order: HIGH before MEDIUM before LOW, first come first served within one, over all lanes that some member with room
+can run; a lane that nobody
+can run holds up no other. A task goes to the member with the most free slots; buffers are filled only when no slot
+is free.
 """
 
 from __future__ import annotations

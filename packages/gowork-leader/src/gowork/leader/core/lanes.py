@@ -1,6 +1,7 @@
 """Pending tasks in lanes: each lane in the order of submission, all of a lane runnable by the same workers.
 
-Owns the order of pending tasks. Entries of tasks that are no longer pending stay until they reach the head or make up half of a lane: whoever
+Owns the order of pending tasks. Entries of tasks that are no longer pending stay until they reach the head or make
+up half of a lane: whoever
 walks a lane passes over them. Invariant LANE-ENTRY: a pending task that is not delayed has exactly one entry.
 """
 

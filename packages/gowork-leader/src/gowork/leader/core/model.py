@@ -1,7 +1,7 @@
 """The values that the leader reasons about: tasks, their standing, and who may hold them.
 
-Owns the words of DESIGN's "what the words mean"; never does I/O. Times named `_ms` are wall-clock milliseconds since the Unix epoch; times
-named `_mono` are seconds of the monotonic clock and are never stored.
+Owns the words of DESIGN's "what the words mean"; never does I/O. Times named `_ms` are wall-clock milliseconds since
+the Unix epoch; times named `_mono` are seconds of the monotonic clock and are never stored.
 """
 
 from __future__ import annotations
@@ -118,7 +118,10 @@ class Progress(Struct, frozen=True, gc=False):
 
 
 class LaneKey(NamedTuple):
-    """What decides which workers can run a task, and in which order: tasks of one lane are interchangeable but for their place."""
+    """What decides which workers can run a task, and in which order.
+
+    Tasks of one lane are interchangeable but for their place.
+    """
 
     queue: str
     priority: Priority
@@ -147,7 +150,10 @@ class Spec(Struct, frozen=True, gc=False):
 
 
 class Standing(Struct, frozen=True, array_like=True, gc=False):
-    """Where a task stands: replaced as a whole by every change. Stored as it is, so that fields are only ever added at the end."""
+    """Where a task stands.
+
+    Replaced as a whole by every change. Stored as it is, so that fields are only ever added at the end.
+    """
 
     status: Status
     created_ms: int

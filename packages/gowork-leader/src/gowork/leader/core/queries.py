@@ -46,7 +46,7 @@ def waiting_reason(state: State, task: Task, wall_ms: int) -> str:
         return f"delayed: it may start in {seconds:.1f} s"
     lane = task.spec.lane
     workers = [worker for worker in state.connections.values() if worker.policy_for(lane.handler) is not None]
-    takers = [callback for callback in state.callbacks.values()] if _callbacks_fit(lane) else []
+    takers = list(state.callbacks.values()) if _callbacks_fit(lane) else []
     if not workers and not takers:
         what = f"the handler {lane.handler!r}" if lane.handler else "a default handler"
         return f"no worker has {what}"
@@ -106,7 +106,19 @@ def _callback_view(callback: Callback) -> MemberView:
 def _departed_view(gone: Departed) -> MemberView:
     status = "left, unknown" if gone.liveness is Liveness.LEFT else "unknown, unknown"
     return MemberView(
-        gone.id, gone.address, status, gone.liveness, gone.is_callback, 0, 0, (), {}, "", gone.joined_ms, gone.seen_ms, ()
+        gone.id,
+        gone.address,
+        status,
+        gone.liveness,
+        gone.is_callback,
+        0,
+        0,
+        (),
+        {},
+        "",
+        gone.joined_ms,
+        gone.seen_ms,
+        (),
     )
 
 

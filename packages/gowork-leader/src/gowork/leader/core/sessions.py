@@ -1,7 +1,7 @@
 """Decides on worker sessions: hellos, frames, broken streams.
 
-Invariants: ONE-NAME (of the live sessions at most one has a name), FENCED (a report moves a task only under the fence and from the instance
-that hold it).
+Invariants: ONE-NAME (of the live sessions at most one has a name), FENCED (a report moves a task only under the
+fence and from the instance that hold it).
 """
 
 from __future__ import annotations
@@ -63,9 +63,7 @@ def receive_frame(state: State, frame: cmd.ReceiveFrame, now: Now) -> Decision:
     for progress in frame.progress:
         task = _held_by(state, worker, progress.id, progress.fence)
         if task is not None:
-            changes.append(
-                ch.TaskProgressed(progress.id, Progress(progress.fraction, progress.message, now.wall_ms))
-            )
+            changes.append(ch.TaskProgressed(progress.id, Progress(progress.fraction, progress.message, now.wall_ms)))
     if frame.leaving:
         settled = {report.fence for report in frame.reports}
         lose_tasks(state, worker, Outcome.INTERRUPTED, "its worker has left", now, decision, settled)

@@ -37,7 +37,9 @@ def submit(state: State, command: cmd.Submit, now: Now) -> Decision:
         return Decision(cmd.Refused(cmd.TASK_EXISTS, message, tuple(taken[:_VIOLATIONS_MAX])))
     pending = len(state.lanes) + len(state.delayed)
     if created and pending + created > state.settings.pending_max:
-        message = f"{pending} tasks are pending and the limit is {state.settings.pending_max}; try again when some have run"
+        message = (
+            f"{pending} tasks are pending and the limit is {state.settings.pending_max}; try again when some have run"
+        )
         return Decision(cmd.Refused(cmd.TOO_MANY_TASKS, message))
     decision.answer = cmd.Submitted(created, len(command.specs) - created)
     return decision

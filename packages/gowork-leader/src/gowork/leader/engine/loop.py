@@ -1,7 +1,9 @@
 """The engine: the one loop that owns the state (DESIGN §3.2).
 
-It takes all that has queued up, decides, commits the whole batch, and only then lets replies and effects out. Invariants: ONE-BATCH (the
-next batch is decided after this one is durable), BARRIER (nothing leaves before the commit of the batch that it came from, reads included).
+It takes all that has queued up, decides, commits the whole batch, and only then lets replies and effects out.
+Invariants: ONE-BATCH (the
+next batch is decided after this one is durable), BARRIER (nothing leaves before the commit of the batch that it came
+from, reads included).
 """
 
 from __future__ import annotations
@@ -119,7 +121,10 @@ class Engine:
         return await self._enqueue(command)
 
     async def read(self, question: Callable[[State], T]) -> T:
-        """Asks a question about the state as it is when everything before is durable. The question must copy what it keeps."""
+        """Asks a question about the state as it is when everything before is durable.
+
+        The question must copy what it keeps.
+        """
         self._check_serving()
         answer: T = await self._enqueue(question)
         return answer

@@ -164,7 +164,6 @@ class Subscriptions:
                     watcher.changed = changed
                     watcher.note(snapshot)
 
-
     def close(self) -> None:
         """Ends all waits; nothing more will be told."""
         for waiters in self._waiters.values():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 
@@ -24,8 +25,11 @@ def refusal_from(refused: Refused) -> Refusal:
 
 
 @contextlib.asynccontextmanager
-async def refusing(context: grpc.aio.ServicerContext) -> AsyncIterator[None]:
-    """Ends the call with a status for whatever is raised inside; only a defect becomes INTERNAL, without its traceback."""
+async def refusing(context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
+    """Ends the call with a status for whatever is raised inside.
+
+    Only a defect becomes INTERNAL, without its traceback.
+    """
     try:
         yield
     except Refusal as refusal:
@@ -42,7 +46,7 @@ async def refusing(context: grpc.aio.ServicerContext) -> AsyncIterator[None]:
         await abort(context, Refusal(grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE", str(error)))
     except (grpc.aio.AbortError, grpc.RpcError):
         raise
-    except Exception:
+    except Exception:  # noqa: BLE001 - a defect must not reach the caller as a traceback
         _log.exception("request failed", extra={"method": getattr(context, "method", lambda: "")()})
         message = "the leader could not handle this request; its log has the reason"
         await abort(context, Refusal(grpc.StatusCode.INTERNAL, "INTERNAL", message))

@@ -47,7 +47,10 @@ class Dialer:
                 await channel.close()
 
     def deliver(self, effect: ef.StartWork | ef.StopWork) -> None:
-        """Starts a call. While nothing runs it is dropped: a task without an answer goes back with its member's lease."""
+        """Starts a call.
+
+        While nothing runs it is dropped: a task without an answer goes back with its member's lease.
+        """
         if self._group is not None:
             call = self._start(effect) if isinstance(effect, ef.StartWork) else self._stop(effect)
             self._group.create_task(call)

@@ -50,7 +50,9 @@ def parse_filter(text: str, *, newest_first: bool = False) -> Query:
             place = joined.end()
         term = _TERM.match(text, place)
         if term is None:
-            raise _fault(f"can't be read from {text[place : place + 20]!r} on (at character {place + 1}); write FIELD = VALUE")
+            raise _fault(
+                f"can't be read from {text[place : place + 20]!r} on (at character {place + 1}); write FIELD = VALUE"
+            )
         place = term.end()
         field, equal = term["field"], term["operator"] == "="
         value = term["bare"] if term["quoted"] is None else re.sub(r"\\(.)", r"\1", term["quoted"])

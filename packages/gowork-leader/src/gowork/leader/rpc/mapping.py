@@ -1,11 +1,24 @@
-"""Between the messages of the contract and the core's values, both ways. The only module of this layer that fills in messages."""
+"""Between the messages of the contract and the core's values, both ways.
+
+The only module of this layer that fills in messages.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from gowork.leader.core import commands as cmd
-from gowork.leader.core.model import Failure, FailureKind, HandlerPolicy, HeartbeatStatus, Outcome, Progress, Spec, Standing
+from gowork.leader.core.model import (
+    Failure,
+    FailureKind,
+    HandlerPolicy,
+    HeartbeatStatus,
+    Outcome,
+    Progress,
+    Spec,
+    Standing,
+    Status,
+)
 from gowork.leader.core.queries import MemberView
 from gowork.leader.store.codec import retry_of, spec_of
 from gowork.proto.cluster.v1 import leader_pb2
@@ -29,7 +42,7 @@ def spec_from(task: scheduler_pb2.Task) -> Spec:
     fields = task.ListFields()
     if fields and (fields[-1][0].number > _HIGHEST_INPUT_FIELD or task.HasField("status")):
         for name in _OUTPUT_ONLY:
-            task.ClearField(name)
+            task.ClearField(name)  # type: ignore[arg-type]
     task.DiscardUnknownFields()
     return spec_of(task, task.SerializeToString(deterministic=True))
 
@@ -102,16 +115,17 @@ def hello_from(hello: session_pb2.Hello, connection: int, peer: str) -> cmd.Open
         ),
         dict(hello.labels),
         hello.version,
-        tuple(
-            cmd.Held(held.id, held.fence, held.state == session_pb2.HELD_STATE_FINISHED) for held in hello.held
-        ),
+        tuple(cmd.Held(held.id, held.fence, held.state == session_pb2.HELD_STATE_FINISHED) for held in hello.held),
         tuple(hello.plugin_errors),
         peer,
     )
 
 
 def frame_from(frame: session_pb2.ConnectRequest, connection: int) -> cmd.ReceiveFrame:
-    """A worker's frame. What breaks a limit in it is cut to the limit, or fails its task: a stream has no way to refuse one field."""
+    """A worker's frame.
+
+    What breaks a limit in it is cut to the limit, or fails its task: a stream has no way to refuse one field.
+    """
     conditions = frame.conditions
     return cmd.ReceiveFrame(
         connection,
@@ -119,7 +133,10 @@ def frame_from(frame: session_pb2.ConnectRequest, connection: int) -> cmd.Receiv
         max(frame.credit) if frame.credit else None,
         [
             cmd.ProgressReport(
-                progress.fence, progress.id, progress.fraction, _cut(progress.message, limits.PROGRESS_MESSAGE_BYTES_MAX)
+                progress.fence,
+                progress.id,
+                progress.fraction,
+                _cut(progress.message, limits.PROGRESS_MESSAGE_BYTES_MAX),
             )
             for progress in frame.progress
         ]
@@ -144,9 +161,7 @@ def _report_from(report: session_pb2.Report) -> cmd.Report:
     ):
         size = len(result.encode()) + len(data)
         outcome, result, data = Outcome.FAILED, "", b""
-        failure = Failure(
-            FailureKind.REJECTED, f"the result has {size} bytes; the limit is {limits.PAYLOAD_BYTES_MAX}"
-        )
+        failure = Failure(FailureKind.REJECTED, f"the result has {size} bytes; the limit is {limits.PAYLOAD_BYTES_MAX}")
     return cmd.Report(
         report.fence,
         report.id,
@@ -189,11 +204,11 @@ def _fill_attempts(task: scheduler_pb2.Task, standing: Standing) -> None:
             worker=attempt.worker,
             started_at_ms=attempt.started_ms,
             ended_at_ms=attempt.ended_ms,
-            outcome=int(attempt.outcome),  # type: ignore[arg-type]
+            outcome=int(attempt.outcome),
             reason=attempt.reason,
             fence=attempt.fence,
         )
-    if standing.status == scheduler_pb2.TASK_STATUS_RUNNING:
+    if standing.status is Status.RUNNING:
         task.attempts.add(
             number=standing.grants, worker=standing.worker, started_at_ms=standing.started_ms, fence=standing.fence
         )

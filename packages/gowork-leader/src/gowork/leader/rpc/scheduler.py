@@ -96,7 +96,8 @@ class SchedulerService(scheduler_pb2_grpc.SchedulerServiceServicer):
     async def GetTasks(self, request: pb.GetTasksRequest, context: _Context) -> pb.GetTasksResponse:
         async with refusing(context):
             await self._engine.read(_barrier)
-            fitting, complete, left = [], True, limits.PAGE_BYTES_MAX
+            fitting: list[pb.Task] = []
+            complete, left = True, limits.PAGE_BYTES_MAX
             for statuses in (frozenset(Status) - FINISHED, FINISHED):
                 if not complete:
                     break
@@ -135,9 +136,7 @@ class SchedulerService(scheduler_pb2_grpc.SchedulerServiceServicer):
             more = bool(fitting) and bool(await self._store.page(query, last, 1, 1))
         return pb.ListTasksResponse(tasks=fitting, next_page_token=make_token(last, *scope) if more else "")
 
-    async def WaitTasks(
-        self, request: pb.WaitTasksRequest, context: _Context
-    ) -> AsyncIterator[pb.WaitTasksResponse]:
+    async def WaitTasks(self, request: pb.WaitTasksRequest, context: _Context) -> AsyncIterator[pb.WaitTasksResponse]:
         async with refusing(context):
             view = request.view or pb.TASK_VIEW_RESULT
             ids = list(dict.fromkeys(request.ids))
@@ -208,7 +207,7 @@ class SchedulerService(scheduler_pb2_grpc.SchedulerServiceServicer):
                 version=self._version, term=self._engine.opened.term, started_at_ms=self._engine.started_ms
             )
             for (queue, handler, status), tasks in sorted(counts.items()):
-                response.queues.add(queue=queue, handler=handler, status=int(status), tasks=tasks)  # type: ignore[arg-type]
+                response.queues.add(queue=queue, handler=handler, status=int(status), tasks=tasks)
             for liveness in Liveness:
                 alike = [view for view in views if view.liveness is liveness]
                 if alike:
@@ -243,7 +242,9 @@ def _check_batch(request: pb.ScheduleTasksRequest) -> None:
     if not tasks:
         raise invalid([FieldViolation("tasks", f"is empty; 1 to {limits.BATCH_TASKS_MAX} are needed")])
     if len(tasks) > limits.BATCH_TASKS_MAX:
-        raise invalid([FieldViolation("tasks", f"has {len(tasks)} tasks; the limit is {limits.BATCH_TASKS_MAX} in one call")])
+        raise invalid(
+            [FieldViolation("tasks", f"has {len(tasks)} tasks; the limit is {limits.BATCH_TASKS_MAX} in one call")]
+        )
     if size > limits.BATCH_BYTES_MAX:
         raise invalid([FieldViolation("tasks", f"has {size} bytes; the limit is {limits.BATCH_BYTES_MAX} in one call")])
     violations: Violations = []

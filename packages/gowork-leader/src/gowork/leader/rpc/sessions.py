@@ -30,7 +30,9 @@ FRAME_BYTES_MAX = 1 << 20
 #: A connected worker has this long to say hello, in seconds.
 HELLO_SECONDS = 10.0
 
-_SessionEffect = ef.Welcome | ef.GrantTasks | ef.Acknowledge | ef.ReleaseTasks | ef.CancelTasks | ef.Ping | ef.EndSession
+_SessionEffect = (
+    ef.Welcome | ef.GrantTasks | ef.Acknowledge | ef.ReleaseTasks | ef.CancelTasks | ef.Ping | ef.EndSession
+)
 _Context = grpc.aio.ServicerContext[pb.ConnectRequest, pb.ConnectResponse]
 
 
@@ -49,7 +51,10 @@ class Sessions(session_pb2_grpc.SessionServiceServicer):
         self._engine = engine
 
     def deliver(self, effect: _SessionEffect) -> None:
-        """Puts an effect on its way; one for a stream that has ended is dropped: the worker lists what it holds when it is back."""
+        """Puts an effect on its way.
+
+        One for a stream that has ended is dropped: the worker lists what it holds when it is back.
+        """
         stream = self._streams.get(effect.connection)
         if stream is not None:
             stream.add(effect)

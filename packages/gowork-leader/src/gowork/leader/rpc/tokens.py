@@ -31,7 +31,12 @@ def read_token(token: str, field: str, *scope: str) -> int:
     position, seal = data[:_POSITION_BYTES], data[_POSITION_BYTES:]
     if len(data) != _POSITION_BYTES + _SEAL_BYTES or seal != _seal(position, scope):
         raise invalid(
-            [FieldViolation(field, "is not a token that this request was given; repeat the request that it came from, or leave it out to start anew")]
+            [
+                FieldViolation(
+                    field,
+                    "is not a token of this request; repeat the one that it came from, or leave it out to start anew",
+                )
+            ]
         )
     return int.from_bytes(position)
 

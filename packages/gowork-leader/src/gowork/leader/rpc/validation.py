@@ -39,11 +39,17 @@ def check_task(task: scheduler_pb2.Task, prefix: str, violations: Violations) ->
         if data:
             violations.append(FieldViolation(f"{prefix}data", "and payload are both set; set one of them"))
     elif not data and not task.handler:
-        violations.append(FieldViolation(f"{prefix}payload", "is empty on a task that names no handler; set payload, data or handler"))
+        violations.append(
+            FieldViolation(f"{prefix}payload", "is empty on a task that names no handler; set payload, data or handler")
+        )
     if data:
         _check_size(len(data), f"{prefix}data", violations)
     if task.priority not in _PRIORITIES:
-        violations.append(FieldViolation(f"{prefix}priority", f"has the unknown value {task.priority}; use 1 (LOW), 2 (MEDIUM) or 3 (HIGH)"))
+        violations.append(
+            FieldViolation(
+                f"{prefix}priority", f"has the unknown value {task.priority}; use 1 (LOW), 2 (MEDIUM) or 3 (HIGH)"
+            )
+        )
     _check_name(task.handler, f"{prefix}handler", violations)
     _check_name(task.queue, f"{prefix}queue", violations)
     if task.labels:
@@ -73,7 +79,11 @@ def check_retry(policy: scheduler_pb2.RetryPolicy, prefix: str, violations: Viol
         if not least <= value <= most:
             violations.append(FieldViolation(f"{prefix}{name}", f"is {value:g}; {least:g} to {most:g} is needed"))
     if len(policy.no_retry) > limits.NO_RETRY_NAMES_MAX:
-        violations.append(FieldViolation(f"{prefix}no_retry", f"has {len(policy.no_retry)} names; the limit is {limits.NO_RETRY_NAMES_MAX}"))
+        violations.append(
+            FieldViolation(
+                f"{prefix}no_retry", f"has {len(policy.no_retry)} names; the limit is {limits.NO_RETRY_NAMES_MAX}"
+            )
+        )
     for place, name in enumerate(policy.no_retry[: limits.NO_RETRY_NAMES_MAX]):
         _check_name(name, f"{prefix}no_retry[{place}]", violations)
 
@@ -85,9 +95,18 @@ def check_labels(labels: Mapping[str, str], field: str, violations: Violations) 
         return
     for key, value in labels.items():
         if not key or len(key.encode()) > limits.LABEL_KEY_BYTES_MAX or not key.isprintable():
-            violations.append(FieldViolation(field, f"has the key {key[:80]!r}; keys are 1 to {limits.LABEL_KEY_BYTES_MAX} bytes, printable"))
+            violations.append(
+                FieldViolation(
+                    field, f"has the key {key[:80]!r}; keys are 1 to {limits.LABEL_KEY_BYTES_MAX} bytes, printable"
+                )
+            )
         if len(value.encode()) > limits.LABEL_VALUE_BYTES_MAX or not value.isprintable():
-            violations.append(FieldViolation(f"{field}[{key[:80]!r}]", f"has a value over {limits.LABEL_VALUE_BYTES_MAX} bytes or an unprintable one"))
+            violations.append(
+                FieldViolation(
+                    f"{field}[{key[:80]!r}]",
+                    f"has a value over {limits.LABEL_VALUE_BYTES_MAX} bytes or an unprintable one",
+                )
+            )
 
 
 def check_address(address: str, field: str, violations: Violations) -> None:
@@ -128,7 +147,9 @@ def check_page_size(size: int, violations: Violations) -> None:
 
 def _check_name(name: str, field: str, violations: Violations) -> None:
     if name and (not name.isprintable() or len(name.encode()) > limits.NAME_BYTES_MAX):
-        violations.append(FieldViolation(field, f"is {name[:80]!r}; up to {limits.NAME_BYTES_MAX} bytes, printable, are needed"))
+        violations.append(
+            FieldViolation(field, f"is {name[:80]!r}; up to {limits.NAME_BYTES_MAX} bytes, printable, are needed")
+        )
 
 
 def _check_size(size: int, field: str, violations: Violations) -> None:

@@ -1,6 +1,9 @@
-"""Turns stored bytes into the core's values and back. Standings are msgpack arrays that only grow at their end; bodies are scheduler.v1.Task.
+"""Turns stored bytes into the core's values and back.
 
-Beside `rpc.mapping` the only place of the leader that touches protobuf: a record is parsed when a task comes back into memory.
+Standings are msgpack arrays that only grow at their end; bodies are scheduler.v1.Task.
+
+Beside `rpc.mapping` the only place of the leader that touches protobuf: a record is parsed when a task comes back
+into memory.
 """
 
 from __future__ import annotations

@@ -157,12 +157,16 @@ class Store(Protocol):
             query: which tasks.
             after: go on after this seq; None starts at the end that comes first.
             limit: at most so many records, at least 1.
-            bytes_max: stop after the record that takes the sum of body, result and failure to this; the first always comes.
+            bytes_max: stop after the record that takes the sum of body, result and failure to this; the first always
+            comes.
         """
         ...
 
     async def changed_since(self, changed: int, limit: int) -> list[Record]:
-        """Tasks whose `changed` is above this, in its order; whole batches, so that a call may answer more than `limit`."""
+        """Tasks whose `changed` is above this, in its order.
+
+        Whole batches, so that a call may answer more than `limit`.
+        """
         ...
 
     async def counts(self) -> Mapping[tuple[str, str, Status], int]:
