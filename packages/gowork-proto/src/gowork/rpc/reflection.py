@@ -72,7 +72,11 @@ class _CommentedPool:
         return self._files[name]
 
     def FindFileContainingSymbol(self, symbol: str) -> _File:  # noqa: N802 - DescriptorPool's name for it
-        return self._files[self._pool.FindFileContainingSymbol(symbol).name]
+        try:
+            return self._files[self._pool.FindFileContainingSymbol(symbol).name]
+        except KeyError:
+            # The protocol asks for methods by their full name too, which the pool looks up only on their own.
+            return self._files[self._pool.FindMethodByName(symbol).containing_service.file.name]
 
 
 def _pool() -> _CommentedPool:

@@ -1,0 +1,73 @@
+"""Every name, number, type and label of the original contract is still there, byte for byte."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+import pytest
+from google.protobuf import descriptor_pb2 as pb
+
+IMAGE = Path(__file__).parents[1] / "contract" / "go-work.binpb"
+Described = pb.DescriptorProto | pb.EnumDescriptorProto | pb.ServiceDescriptorProto
+
+
+def described(files: bytes) -> dict[str, Described]:
+    """Messages, enums and services by full name."""
+    return {
+        f"{file.package}.{item.name}": item
+        for file in pb.FileDescriptorSet.FromString(files).file
+        for item in [*file.message_type, *file.enum_type, *file.service]
+    }
+
+
+ORIGINAL = described(IMAGE.read_bytes())
+SERVED = described(resources.files("gowork.proto").joinpath("descriptors.binpb").read_bytes())
+
+
+def members(kind: type[Described], part: str) -> list[object]:
+    return [
+        pytest.param(name, member, id=f"{name}.{member.name}")
+        for name, item in ORIGINAL.items()
+        if isinstance(item, kind)
+        for member in getattr(item, part)
+    ]
+
+
+def wire_form(field: pb.FieldDescriptorProto) -> bytes:
+    """A field as it goes over the wire, without the place of its oneof, which moves when fields are added."""
+    copy = pb.FieldDescriptorProto()
+    copy.CopyFrom(field)
+    copy.ClearField("oneof_index")
+    return copy.SerializeToString(deterministic=True)
+
+
+def test_the_image_holds_the_whole_original() -> None:
+    kinds = [type(item).__name__ for item in ORIGINAL.values()]
+    assert (kinds.count("ServiceDescriptorProto"), kinds.count("EnumDescriptorProto")) == (3, 3)
+    assert kinds.count("DescriptorProto") == 22
+    assert ORIGINAL.keys() <= SERVED.keys()
+
+
+@pytest.mark.parametrize(("message", "field"), members(pb.DescriptorProto, "field"))
+def test_fields_keep_name_number_type_and_label(message: str, field: pb.FieldDescriptorProto) -> None:
+    (served,) = [candidate for candidate in SERVED[message].field if candidate.number == field.number]
+    assert wire_form(served) == wire_form(field)
+
+
+@pytest.mark.parametrize(("enum", "value"), members(pb.EnumDescriptorProto, "value"))
+def test_enum_values_keep_name_and_number(enum: str, value: pb.EnumValueDescriptorProto) -> None:
+    assert value.SerializeToString() in [candidate.SerializeToString() for candidate in SERVED[enum].value]
+
+
+@pytest.mark.parametrize(("service", "method"), members(pb.ServiceDescriptorProto, "method"))
+def test_methods_keep_their_messages_and_all_but_heartbeat_their_shape(
+    service: str, method: pb.MethodDescriptorProto
+) -> None:
+    (served,) = [candidate for candidate in SERVED[service].method if candidate.name == method.name]
+    assert (served.input_type, served.output_type) == (method.input_type, method.output_type)
+    shape = (served.client_streaming, served.server_streaming)
+    if method.name == "Heartbeat":
+        assert shape == (True, True)
+    else:
+        assert shape == (method.client_streaming, method.server_streaming) == (False, False)
