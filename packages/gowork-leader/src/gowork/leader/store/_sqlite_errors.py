@@ -1,0 +1,58 @@
+"""Turns what SQLite and the operating system say into the store's own errors, with what to do about it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from gowork.leader.store.protocol import StoreError, StoreFormatError, StoreFullError
+
+#: A page could not be written: over a quota or the process's file size limit, or the disk fails. The batch is not in the log,
+#: since a transaction counts only once its last frame is there whole, so that it may be tried again. A failed fsync is
+#: another matter: what it should have made durable is then in doubt.
+_UNWRITTEN = frozenset(
+    {
+        sqlite3.SQLITE_IOERR_WRITE,
+        sqlite3.SQLITE_IOERR_SHMSIZE,
+    }
+)
+
+
+@contextmanager
+def reported(path: str) -> Iterator[None]:
+    """Lets errors of SQLite out as errors of the store at this path."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise translated(error, path) from error
+
+
+def translated(error: sqlite3.Error, path: str) -> StoreError:
+    """The store's error for one of SQLite's."""
+    # Errors that Python's module raises by itself, such as the use of a closed connection, carry no code.
+    extended: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    code = extended & 0xFF
+    if code == sqlite3.SQLITE_FULL:
+        return StoreFullError(f"There is no space left for {path}. Nothing was written; free some space and it goes on.")
+    if extended in _UNWRITTEN:
+        return StoreFullError(
+            f"{path} could not be written ({error}): over a quota or a file size limit, or the disk fails. Nothing was written."
+        )
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return damaged(path, str(error))
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+        return StoreError(
+            f"{path} can't be written ({error}). The leader's user must be able to write the file and its directory."
+        )
+    if code == sqlite3.SQLITE_BUSY:
+        return StoreError(f"{path} is locked by another program ({error}). Close whatever has it open.")
+    return StoreError(f"{path} can't be used: {error}.")
+
+
+def damaged(path: str, what: str) -> StoreFormatError:
+    """The error for a file that is broken."""
+    return StoreFormatError(
+        f"{path} is damaged: {what}. It was left as it is. Restore a backup, or move it away together with {path}-wal to start "
+        f"with an empty store; `sqlite3 {path} .recover` may save what can still be read."
+    )

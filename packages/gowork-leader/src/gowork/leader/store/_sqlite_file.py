@@ -1,0 +1,198 @@
+"""The store's files: who may use them, whether they are a store, and how a new one comes to be.
+
+Nothing here changes a file that is there already. Invariant ONE-LEADER: whoever opens the database holds a lock on `PATH.lock`; the kernel
+lets it go when the process ends, however it ends.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import sqlite3
+from pathlib import Path
+from urllib.parse import quote
+
+from gowork.leader.store._sqlite_errors import damaged, reported
+from gowork.leader.store._sqlite_schema import APPLICATION_ID, FORMAT, TABLES
+from gowork.leader.store.protocol import StoreError, StoreFormatError, StoreLockedError
+
+_MAGIC = b"SQLite format 3\0"
+_HEADER_BYTES = 100
+#: Up to this size every page is read through before the store is used: a quarter of a second, at worst.
+_CHECKED_BYTES_MAX = 64 << 20
+
+
+class FileLock:
+    """Keeps other processes away from the database."""
+
+    def __init__(self, path: Path) -> None:
+        """Takes the lock.
+
+        Raises:
+            StoreLockedError: another process has it, or this one already.
+            StoreError: the lock file can't be written.
+        """
+        lock_path = f"{path}.lock"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._fd = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise unwritable(path, error) from error
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, b"%d\n" % os.getpid(), 0)
+        except BlockingIOError as error:
+            holder = os.pread(self._fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
+            os.close(self._fd)
+            raise StoreLockedError(
+                f"{path} is in use by another leader (process {holder}). Stop that one first, or give this leader a database of its own."
+            ) from error
+        except OSError:
+            # Who holds the lock is only told for people: on a full disk the leader must start nevertheless.
+            pass
+
+    def release(self) -> None:
+        """Lets others have it. The file stays: to remove it would let two processes lock two files of one name."""
+        os.close(self._fd)
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is a store at this path; False when there is nothing, so that one may be created.
+
+    Raises:
+        StoreFormatError: there is something that this version can't use.
+        StoreError: it can't be read.
+    """
+    log_bytes = _size(Path(f"{path}-wal"))
+    try:
+        with path.open("rb") as file:
+            header = file.read(_HEADER_BYTES)
+            size = os.fstat(file.fileno()).st_size
+    except FileNotFoundError:
+        header, size = b"", 0
+    except OSError as error:
+        raise StoreError(f"{path} can't be read: {error.strerror}. It must be a file that the leader's user may read and write.") from error
+    if not size:
+        if log_bytes:
+            raise StoreFormatError(
+                f"{path} is missing or empty, but its log {path}-wal is there. Put the database back beside it, or move the log away."
+            )
+        return False
+    _check_header(path, header, size, log_bytes)
+    _check_content(path, size, log_bytes)
+    return True
+
+
+def create(path: Path) -> None:
+    """Makes an empty store, whole or not at all: it is built under another name."""
+    building = Path(f"{path}.new")
+    try:
+        for leftover in (building, Path(f"{building}-wal"), Path(f"{building}-shm"), Path(f"{building}-journal")):
+            leftover.unlink(missing_ok=True)
+        with reported(str(path)):
+            connection = sqlite3.connect(building, isolation_level=None)
+            try:
+                connection.execute("PRAGMA synchronous = FULL")
+                connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                connection.execute(f"PRAGMA user_version = {FORMAT}")
+                connection.execute("BEGIN")
+                for statement in TABLES:
+                    connection.execute(statement)
+                connection.executemany(
+                    "INSERT INTO meta VALUES (?, ?)", [("identity", secrets.token_hex(16)), ("term", 0)]
+                )
+                connection.execute("COMMIT")
+                mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+            finally:
+                connection.close()
+        if mode != "wal":
+            raise StoreError(f"{path.parent} can't hold a store: SQLite's write-ahead log needs a local file system.")
+        building.replace(path)
+        _sync_directory(path.parent)
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def connect(path: Path, *, read_only: bool = False, immutable: bool = False) -> sqlite3.Connection:
+    """Opens the database; transactions are begun and ended by hand."""
+    options = ("mode=ro" if read_only else "mode=rw") + ("&immutable=1" if immutable else "")
+    return sqlite3.connect(
+        f"file:{quote(str(path))}?{options}",
+        uri=True,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=256,
+    )
+
+
+def unwritable(path: Path, error: OSError) -> StoreError:
+    """The error for a place that can't be written."""
+    return StoreError(
+        f"{path} can't be written: {error.strerror or error}. The leader's user must be able to write the file and its directory."
+    )
+
+
+def _check_header(path: Path, header: bytes, size: int, log_bytes: int) -> None:
+    # Read by hand, since SQLite makes side files beside whatever it opens. The fields: https://www.sqlite.org/fileformat2.html §1.3
+    if len(header) < _HEADER_BYTES or not header.startswith(_MAGIC):
+        raise StoreFormatError(f"{path} is no SQLite database. It was left as it is; name another file, or move it away.")
+    application_id = int.from_bytes(header[68:72], "big")
+    if application_id != APPLICATION_ID:
+        raise StoreFormatError(
+            f"{path} is a SQLite database of another program. It was left as it is; name another file, or move it away."
+        )
+    _check_format(path, int.from_bytes(header[60:64], "big"))
+    page_bytes = int.from_bytes(header[16:18], "big")
+    page_bytes = 65536 if page_bytes == 1 else page_bytes
+    pages = int.from_bytes(header[28:32], "big")
+    pages_known = header[24:28] == header[92:96]
+    # With a log beside it the missing pages may be there: a checkpoint was cut short.
+    if pages_known and not log_bytes and pages * page_bytes > size:
+        raise damaged(str(path), f"it should have {pages * page_bytes} bytes and has {size}")
+
+
+def _check_format(path: Path, version: int) -> None:
+    if version > FORMAT:
+        raise StoreFormatError(
+            f"{path} has format {version}; this version of gowork-leader reads formats up to {FORMAT}. It was left as it is. "
+            f"Install the version that wrote it, or a newer one."
+        )
+    if version < 1:
+        raise damaged(str(path), "it has no format number")
+
+
+def _check_content(path: Path, size: int, log_bytes: int) -> None:
+    # Without a log an immutable view makes no side files; with one there are some already, and only through it is the content whole.
+    with reported(str(path)):
+        connection = connect(path, read_only=True, immutable=not log_bytes)
+        try:
+            _check_format(path, connection.execute("PRAGMA user_version").fetchone()[0])
+            found = {row[0] for row in connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")}
+            if not found.issuperset(TABLES):
+                raise damaged(str(path), "tables or indexes are missing")
+            if size + log_bytes <= _CHECKED_BYTES_MAX:
+                complaint = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+                if complaint != "ok":
+                    raise damaged(str(path), complaint)
+            keys = {row[0] for row in connection.execute("SELECT key FROM meta")}
+            if not keys.issuperset({"identity", "term"}):
+                raise damaged(str(path), "its identity is missing")
+        finally:
+            connection.close()
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

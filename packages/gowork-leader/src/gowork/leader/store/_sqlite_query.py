@@ -1,0 +1,182 @@
+"""Reads records, many in one step of one statement.
+
+Python gives up its lock for every row that it fetches and may wait 5 ms for it afterwards; so SQLite first gathers the seqs of what is
+asked for, with their sizes, then the records themselves, each time as one JSON text. Blobs travel in it as hexadecimal.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import msgspec
+
+from gowork.leader.core.model import Standing, Status
+from gowork.leader.store.codec import decode_standing
+from gowork.leader.store.protocol import MemberRecord, Query, Record
+
+#: Records fetched by one statement take about so much memory, three times over for a moment.
+_FETCH_BYTES_MAX = 4 << 20
+_UNFINISHED = frozenset({Status.PENDING, Status.RUNNING})
+
+_encode_json = msgspec.json.Encoder().encode
+_decode_sizes = msgspec.json.Decoder(list[tuple[int, int]]).decode
+_decode_records = msgspec.json.Decoder(list[tuple[int, str, int, str, str]]).decode
+_decode_counts = msgspec.json.Decoder(list[tuple[str, str, int, int]]).decode
+
+# CROSS JOIN keeps SQLite from turning the joins around.
+_RECORDS = """
+    SELECT json_group_array(json_array(specs.seq, specs.id, standings.changed, hex(specs.body), hex(standings.state)))
+    FROM json_each(?) AS wanted
+    CROSS JOIN specs ON specs.seq = wanted.value
+    CROSS JOIN standings ON standings.seq = wanted.value
+"""
+_SIZE = "length(specs.body) + length(standings.state)"
+_BY_IDS = f"""
+    SELECT json_group_array(json_array(specs.seq, {_SIZE}))
+    FROM specs JOIN standings ON standings.seq = specs.seq
+    WHERE specs.id IN (SELECT value FROM json_each(?))
+"""
+_SINCE = f"""
+    SELECT json_group_array(json_array(seq, size)) FROM (
+        SELECT standings.seq AS seq, {_SIZE} AS size
+        FROM standings JOIN specs ON specs.seq = standings.seq
+        WHERE standings.changed > ?1 AND standings.changed <= (
+            SELECT max(changed) FROM (SELECT changed FROM standings WHERE changed > ?1 ORDER BY changed LIMIT ?2)
+        )
+    )
+"""
+_COUNTS = """
+    SELECT json_group_array(json_array(queue, handler, status, tasks)) FROM (
+        SELECT queue, handler, status, count(*) AS tasks
+        FROM standings JOIN specs ON specs.seq = standings.seq GROUP BY queue, handler, status
+    )
+"""
+
+
+@contextmanager
+def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
+    """What is read inside is of one moment."""
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        connection.execute("COMMIT")
+
+
+def load(connection: sqlite3.Connection, ids: Sequence[str]) -> list[Record]:
+    """The records with these ids."""
+    text = connection.execute(_BY_IDS, (_encode_json(list(ids)).decode(),)).fetchone()[0]
+    return [record for records in _fetched(connection, _decode_sizes(text)) for record in records]
+
+
+def page(connection: sqlite3.Connection, query: Query, after: int | None, limit: int, bytes_max: int) -> list[Record]:
+    """The next records of the query; see Store.page."""
+    statement, values = _page_statement(query, after, limit)
+    with snapshot(connection):
+        sizes = _decode_sizes(connection.execute(statement, values).fetchone()[0])
+        sizes.sort(reverse=query.newest_first)
+        found: list[Record] = []
+        bytes_left = bytes_max
+        for records in _fetched(connection, sizes, bytes_max):
+            for record in records:
+                found.append(record)
+                bytes_left -= _counted_bytes(record)
+                if bytes_left <= 0:
+                    return found
+    return found
+
+
+def changed_since(connection: sqlite3.Connection, changed: int, limit: int) -> list[Record]:
+    """The records changed since; see Store.changed_since."""
+    with snapshot(connection):
+        sizes = _decode_sizes(connection.execute(_SINCE, (changed, limit)).fetchone()[0])
+        found = [record for records in _fetched(connection, sizes) for record in records]
+    found.sort(key=lambda record: (record.changed, record.seq))
+    return found
+
+
+def members(connection: sqlite3.Connection) -> list[MemberRecord]:
+    """Every callback member."""
+    rows = connection.execute("SELECT id, address, joined_ms FROM members ORDER BY id").fetchall()
+    return [MemberRecord(*row) for row in rows]
+
+
+def counts(connection: sqlite3.Connection) -> dict[tuple[str, str, Status], int]:
+    """How many tasks there are by queue, handler and status."""
+    rows = _decode_counts(connection.execute(_COUNTS).fetchone()[0])
+    return {(queue, handler, Status(status)): tasks for queue, handler, status, tasks in rows}
+
+
+def _fetched(
+    connection: sqlite3.Connection, sizes: Sequence[tuple[int, int]], bytes_max: int = _FETCH_BYTES_MAX
+) -> Iterator[list[Record]]:
+    """The records with these seqs, in this order, a few MiB at a time."""
+    bytes_max = min(bytes_max, _FETCH_BYTES_MAX)
+    seqs: list[int] = []
+    bytes_wanted = 0
+    for position, (seq, size) in enumerate(sizes, 1):
+        seqs.append(seq)
+        bytes_wanted += size
+        if bytes_wanted >= bytes_max or position == len(sizes):
+            text = connection.execute(_RECORDS, (_encode_json(seqs).decode(),)).fetchone()[0]
+            by_seq = {row[0]: row for row in _decode_records(text)}
+            yield [_record(by_seq[wanted]) for wanted in seqs]
+            seqs, bytes_wanted = [], 0
+
+
+def _record(row: tuple[int, str, int, str, str]) -> Record:
+    seq, task_id, changed, body, state = row
+    return Record(seq, task_id, changed, bytes.fromhex(body), decode_standing(bytes.fromhex(state)))
+
+
+def _counted_bytes(record: Record) -> int:
+    standing: Standing = record.standing
+    failure = standing.failure
+    failure_bytes = len(failure.message) + len(failure.type) + len(failure.traceback) if failure is not None else 0
+    return len(record.body) + len(standing.result) + len(standing.result_data) + failure_bytes
+
+
+def _page_statement(query: Query, after: int | None, limit: int) -> tuple[str, list[object]]:
+    conditions: list[str] = []
+    values: list[object] = []
+
+    def require(condition: str, *given: object) -> None:
+        conditions.append(condition)
+        values.extend(given)
+
+    if after is not None:
+        require(f"standings.seq {'<' if query.newest_first else '>'} ?", after)
+    if query.statuses:
+        if query.statuses <= _UNFINISHED:
+            # In these words, or SQLite doesn't see that the partial index serves.
+            require("standings.status <= 2")
+        require(f"standings.status IN ({', '.join('?' * len(query.statuses))})", *sorted(map(int, query.statuses)))
+    for column, value, equal in query.terms:
+        require(f"specs.{_COLUMNS[column]} {'=' if equal else '<>'} ?", value)
+    for prefix, wanted in query.id_prefixes:
+        if wanted:
+            # Not LIKE or GLOB, in which some characters mean more than themselves. The lower bound lets the index serve.
+            require("specs.id >= ?", prefix)
+        require(f"substr(specs.id, 1, ?) {'=' if wanted else '<>'} ?", len(prefix), prefix)
+    for key, value, equal in query.labels:
+        require(
+            f"{'' if equal else 'NOT '}EXISTS (SELECT 1 FROM json_each(specs.labels) AS label WHERE label.key = ? AND label.value = ?)",
+            key,
+            value,
+        )
+    where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+    direction = "DESC" if query.newest_first else "ASC"
+    statement = f"""
+        SELECT json_group_array(json_array(seq, size)) FROM (
+            SELECT standings.seq AS seq, {_SIZE} AS size
+            FROM standings JOIN specs ON specs.seq = standings.seq {where}
+            ORDER BY standings.seq {direction} LIMIT ?
+        )
+    """  # noqa: S608 - only what is written above gets into the text; what users say is bound.
+    return statement, [*values, limit]
+
+
+#: What a term may name: anything else is a mistake of the caller, and nothing of a term gets into the text otherwise.
+_COLUMNS = {"id": "id", "queue": "queue", "handler": "handler", "priority": "priority"}

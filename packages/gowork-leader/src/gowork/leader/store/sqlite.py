@@ -1,0 +1,157 @@
+"""The store in one SQLite file: durable before it answers, for one leader at a time.
+
+Owns the connections and the threads that use them: one that writes, one that looks up ids (the leader waits for it before it takes tasks), and
+one for scans, which may take long. Never decides anything. Invariant DURABLE: a commit returns after its log was forced to disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
+
+from gowork.leader.core.model import Status
+from gowork.leader.store import _sqlite_file, _sqlite_query
+from gowork.leader.store._sqlite_errors import reported
+from gowork.leader.store._sqlite_file import FileLock
+from gowork.leader.store._sqlite_schema import SQLITE_VERSION_MIN
+from gowork.leader.store._sqlite_write import write_batch
+from gowork.leader.store.protocol import Batch, MemberRecord, Opened, Query, Record, StoreError
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+_UNFINISHED = Query(statuses=frozenset({Status.PENDING, Status.RUNNING}))
+_CHUNK_RECORDS = 5_000
+_CHUNK_BYTES = 8 << 20
+
+
+class SqliteStore:
+    """A store in the file at this path; its log and lock lie beside it.
+
+    Args:
+        path: where the database is or shall be. Directories are made as needed.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        # Resolved, so that two names of one file share one lock.
+        self._path = Path(path).resolve()
+        self._lock: FileLock | None = None
+        self._writer = _Connection("gowork-store-write")
+        self._lookups = _Connection("gowork-store-load")
+        self._scans = _Connection("gowork-store-scan")
+
+    async def open(self) -> Opened:
+        """See Store.open."""
+        try:
+            return await self._writer.submit(self._open)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """See Store.close. The log is merged into the database, so that one file is left to copy."""
+        await self._scans.close()
+        await self._lookups.close()
+        # Last: only the last connection merges the log.
+        await self._writer.close()
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    async def commit(self, batch: Batch) -> None:
+        """See Store.commit."""
+        await self._call(self._writer, write_batch, batch)
+
+    async def load(self, ids: Sequence[str]) -> list[Record]:
+        """See Store.load."""
+        return await self._call(self._lookups, _sqlite_query.load, ids)
+
+    async def unfinished(self) -> AsyncIterator[list[Record]]:
+        """See Store.unfinished."""
+        after: int | None = None
+        while records := await self.page(_UNFINISHED, after, _CHUNK_RECORDS, _CHUNK_BYTES):
+            yield records
+            after = records[-1].seq
+
+    async def members(self) -> list[MemberRecord]:
+        """See Store.members."""
+        return await self._call(self._scans, _sqlite_query.members)
+
+    async def page(self, query: Query, after: int | None, limit: int, bytes_max: int) -> list[Record]:
+        """See Store.page."""
+        return await self._call(self._scans, _sqlite_query.page, query, after, limit, bytes_max)
+
+    async def changed_since(self, changed: int, limit: int) -> list[Record]:
+        """See Store.changed_since."""
+        return await self._call(self._scans, _sqlite_query.changed_since, changed, limit)
+
+    async def counts(self) -> Mapping[tuple[str, str, Status], int]:
+        """See Store.counts."""
+        return await self._call(self._scans, _sqlite_query.counts)
+
+    async def _call(
+        self,
+        thread: _Connection,
+        function: Callable[Concatenate[sqlite3.Connection, _P], _T],
+        *args: _P.args,
+        **kwargs: _P.kwargs,
+    ) -> _T:
+        def run() -> _T:
+            if thread.connection is None:
+                raise StoreError(f"{self._path} is not open.")
+            with reported(str(self._path)):
+                return function(thread.connection, *args, **kwargs)
+
+        return await thread.submit(run)
+
+    def _open(self) -> Opened:
+        if self._lock is not None:
+            raise StoreError(f"{self._path} is open already.")
+        if sqlite3.sqlite_version_info < SQLITE_VERSION_MIN:
+            needed = ".".join(map(str, SQLITE_VERSION_MIN))
+            raise StoreError(f"SQLite {needed} or newer is needed, and this Python has {sqlite3.sqlite_version}: use a newer Python.")
+        path = self._path
+        self._lock = FileLock(path)
+        if not _sqlite_file.is_there(path):
+            _sqlite_file.create(path)
+        with reported(str(path)):
+            writer = self._writer.connection = _sqlite_file.connect(path)
+            for pragma in ("synchronous = FULL", "fullfsync = ON", "foreign_keys = ON", "cache_size = -65536"):
+                writer.execute(f"PRAGMA {pragma}")
+            # A new term at every opening, durable before anyone hears of it.
+            writer.execute("UPDATE meta SET value = value + 1 WHERE key = 'term'")
+            values = dict(writer.execute("SELECT key, value FROM meta").fetchall())
+            (highest,) = writer.execute("SELECT coalesce(max(seq), 0) FROM specs").fetchone()
+            for thread in (self._lookups, self._scans):
+                thread.connection = _sqlite_file.connect(path, read_only=True)
+        return Opened(values["term"], values["identity"], highest + 1)
+
+
+class _Connection:
+    """A connection, once there is one, and the one thread that uses it."""
+
+    def __init__(self, name: str) -> None:
+        self.connection: sqlite3.Connection | None = None
+        self._executor: ThreadPoolExecutor | None = None
+        self._name = name
+
+    async def submit(self, function: Callable[[], _T]) -> _T:
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(1, thread_name_prefix=self._name)
+        return await asyncio.get_running_loop().run_in_executor(self._executor, function)
+
+    async def close(self) -> None:
+        if self._executor is not None:
+            # The thread works in order: what was begun is ended first, even when whoever awaited it was cancelled.
+            await self.submit(self._close)
+            self._executor.shutdown()
+            self._executor = None
+
+    def _close(self) -> None:
+        if self.connection is not None:
+            self.connection.close()
+            self.connection = None
