@@ -6,14 +6,14 @@ GRPC for Python would call them INTERNAL, as if the server were at fault.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import grpc
 from google.protobuf.message import DecodeError
 
 from gowork.rpc.status import Refusal, abort
 
-_Handlers = Mapping[str, grpc.RpcMethodHandler[Any, Any]]
+_Handlers: TypeAlias = "Mapping[str, grpc.RpcMethodHandler[Any, Any]]"
 
 
 def refusing_garbage(server: grpc.aio.Server) -> grpc.aio.Server:
