@@ -1,0 +1,201 @@
+from leader_core import Core, spec
+
+from gowork.leader.core import commands as cmd
+from gowork.leader.core.effects import CancelTasks, EndSession, Ping, ReleaseTasks, Welcome
+from gowork.leader.core.model import Liveness, Outcome, Status
+from gowork.leader.core.queries import members
+
+
+def held(core: Core, id: str, *, finished: bool = False) -> cmd.Held:
+    return cmd.Held(id, core.standing(id).fence, finished)
+
+
+def liveness(core: Core) -> dict[str, Liveness]:
+    return {view.id: view.liveness for view in members(core.state)}
+
+
+def test_a_worker_that_comes_back_within_the_grace_keeps_its_tasks():
+    core = Core()
+    first = core.connect()
+    core.submit(spec("a"))
+    core.dispatch()
+    core.do(cmd.CloseSession(first))
+    core.pass_time(0.9)
+    core.connect(held=(held(core, "a"),))
+    core.pass_time(5)
+    assert core.status("a") is Status.RUNNING
+
+
+def test_tasks_of_a_worker_that_does_not_come_back_are_run_elsewhere():
+    core = Core()
+    core.do(cmd.CloseSession(_running(core)))
+    other = core.connect("w2")
+    assert core.dispatch() == {}
+    core.pass_time(1)
+    assert core.dispatch() == {other: ["a"]}
+    assert core.standing("a").attempts[0].outcome is Outcome.LOST
+    assert not core.standing("a").suspect
+    assert liveness(core) == {"w1": Liveness.LOST, "w2": Liveness.LIVE}
+
+
+def test_a_silent_worker_loses_its_tasks_with_its_lease_and_not_before():
+    core = Core()
+    connection = _running(core)
+    core.pass_time(9.9)
+    assert core.status("a") is Status.RUNNING
+    core.do(cmd.ReceiveFrame(connection))
+    core.pass_time(9.9)
+    assert core.status("a") is Status.RUNNING
+    core.pass_time(0.2)
+    assert core.status("a") is Status.PENDING
+    ended = [effect for effect in core.effects if isinstance(effect, EndSession)]
+    assert ended[0].refusal.code == cmd.LEASE_EXPIRED
+
+
+def test_a_grant_that_did_not_arrive_goes_back_free_of_charge():
+    core = Core()
+    core.do(cmd.CloseSession(_running(core)))
+    second = core.connect(held=())
+    assert core.standing("a").attempts[0].outcome is Outcome.INTERRUPTED
+    assert core.dispatch() == {second: ["a"]}
+
+
+def test_what_a_worker_no_longer_holds_rightfully_is_released():
+    core = Core()
+    connection = _running(core)
+    stale = held(core, "a")
+    core.do(cmd.CloseSession(connection))
+    core.pass_time(1)
+    core.connect("w2")
+    core.dispatch()
+    core.take_effects()
+    back = core.connect("w1", held=(stale,))
+    assert ReleaseTasks(back, [stale.fence]) in core.effects
+
+
+def test_a_finished_task_is_not_released_because_its_report_follows():
+    core = Core()
+    connection = _running(core)
+    done = held(core, "a", finished=True)
+    core.report(connection, "a")
+    core.do(cmd.CloseSession(connection))
+    core.take_effects()
+    core.connect("w1", held=(done,))
+    assert not [effect for effect in core.effects if isinstance(effect, ReleaseTasks)]
+
+
+def test_a_cancel_that_was_missed_is_asked_again_when_the_worker_is_back():
+    core = Core()
+    connection = _running(core)
+    core.do(cmd.CloseSession(connection))
+    core.do(cmd.Cancel("a"))
+    back = core.connect("w1", held=(held(core, "a"),))
+    assert CancelTasks(back, [core.standing("a").fence]) in core.effects
+
+
+def test_a_second_worker_of_a_live_name_is_turned_away():
+    core = Core()
+    first = core.connect("w1", instance="one")
+    second = core.connect("w1", instance="two")
+    assert core.effects[-1] == Ping(first)
+    core.do(cmd.ReceiveFrame(first))
+    ended = [effect for effect in core.effects if isinstance(effect, EndSession)]
+    assert [(end.connection, end.refusal.code) for end in ended] == [(second, cmd.NAME_TAKEN)]
+    assert core.state.names["w1"].instance == "one"
+
+
+def test_a_name_whose_holder_does_not_answer_goes_to_the_newcomer():
+    core = Core()
+    first = core.connect("w1", instance="one")
+    second = core.connect("w1", instance="two")
+    core.pass_time(2)
+    assert Welcome(second) in core.effects
+    assert [effect.connection for effect in core.effects if isinstance(effect, EndSession)] == [first]
+    assert core.state.names["w1"].instance == "two"
+
+
+def test_a_newcomer_gets_the_name_when_its_holder_hangs_up():
+    core = Core()
+    first = core.connect("w1", instance="one")
+    second = core.connect("w1", instance="two")
+    core.do(cmd.CloseSession(first))
+    assert Welcome(second) in core.effects
+
+
+def test_the_tasks_of_a_replaced_instance_wait_for_its_lease():
+    core = Core()
+    _running(core)
+    core.connect("w1", instance="two")
+    core.pass_time(2)
+    assert core.status("a") is Status.RUNNING
+    core.pass_time(10)
+    assert core.status("a") is Status.PENDING
+
+
+def test_the_same_instance_replaces_its_older_stream():
+    core = Core()
+    first = core.connect("w1")
+    second = core.connect("w1")
+    assert [effect.connection for effect in core.effects if isinstance(effect, EndSession)] == [first]
+    assert list(core.state.connections) == [second]
+
+
+def test_a_worker_that_leaves_gives_back_what_it_holds():
+    core = Core()
+    connection = _running(core)
+    core.do(cmd.ReceiveFrame(connection, draining=True))
+    assert liveness(core) == {"w1": Liveness.DRAINING}
+    core.do(cmd.ReceiveFrame(connection, leaving=True))
+    assert core.status("a") is Status.PENDING
+    assert liveness(core) == {"w1": Liveness.LEFT}
+    assert core.effects[-1] == EndSession(connection, None)
+
+
+def test_what_is_reported_with_the_leaving_is_not_taken_back():
+    core = Core()
+    connection = _running(core)
+    report = cmd.Report(core.standing("a").fence, "a", Outcome.COMPLETED)
+    core.do(cmd.ReceiveFrame(connection, [report], leaving=True))
+    assert core.status("a") is Status.COMPLETED
+
+
+def test_a_draining_worker_gets_nothing_new():
+    core = Core()
+    connection = core.connect()
+    core.do(cmd.ReceiveFrame(connection, draining=True))
+    core.submit(spec("a"))
+    assert core.dispatch() == {}
+
+
+def test_a_blocked_worker_shows_and_recovers():
+    core = Core()
+    connection = core.connect()
+    core.do(cmd.ReceiveFrame(connection, blocked=True))
+    assert liveness(core) == {"w1": Liveness.BLOCKED}
+    core.do(cmd.ReceiveFrame(connection, blocked=False))
+    assert liveness(core) == {"w1": Liveness.LIVE}
+
+
+def test_sessions_past_the_limit_are_turned_away():
+    core = Core()
+    core.state.settings.sessions_max = 1
+    core.connect("w1")
+    core.take_effects()
+    core.connect("w2")
+    assert core.effects[0].refusal.code == cmd.TOO_MANY_SESSIONS
+
+
+def test_a_stall_of_the_leader_extends_every_lease():
+    core = Core()
+    _running(core)
+    core.mono += 30
+    core.do(cmd.ExtendLeases(30))
+    core.do(cmd.Tick())
+    assert core.status("a") is Status.RUNNING
+
+
+def _running(core: Core) -> int:
+    connection = core.connect()
+    core.submit(spec("a"))
+    assert core.dispatch() == {connection: ["a"]}
+    return connection
