@@ -1,9 +1,11 @@
-"""A scripted leader for the client's tests: it keeps tasks in memory, finishes them when told to, and shows faults that a real
-leader can't be made to show. What a leader does with tasks is tested against the real one, in test_client_cluster.py.
+"""A scripted leader for the client's tests: it keeps tasks in memory, finishes them when told to, and shows faults that
+a real leader can't be made to show. What a leader does with tasks is tested against the real one, in
+test_client_cluster.py.
 """
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -30,6 +32,8 @@ class ScriptedLeader(pb_grpc.SchedulerServiceServicer):
         self.timeouts: dict[str, list[float]] = {}
         #: What happens to the next calls of a method: called before they are served, in turn.
         self.faults: dict[str, deque[Callable[[], None]]] = {}
+        #: Refusals of ScheduleTasks by the id of a task in it.
+        self.refused: dict[str, Refusal] = {}
         #: Whether tasks finish as they come; else the test calls finish.
         self.finishes_at_once = True
         self._changed = threading.Condition()
@@ -66,20 +70,11 @@ class ScriptedLeader(pb_grpc.SchedulerServiceServicer):
         self._enter("WaitTasks", request, context)
         out = list(request.ids)
         context.add_callback(self._wake)
-        while out:
-            with self._changed:
-                done = [self.tasks[id] for id in out if self.tasks[id].status == COMPLETED]
-                if not done:
-                    self._changed.wait_for(
-                        lambda: not context.is_active() or any(self.tasks[id].status == COMPLETED for id in out)  # noqa: B023
-                    )
-                    if not context.is_active():
-                        return
-                    continue
-            finished = {task.id for task in done}
-            out = [id for id in out if id not in finished]
-            for start in range(0, len(done), 1000):
-                yield pb.WaitTasksResponse(tasks=done[start : start + 1000])
+        while done := self._wait_for_finished(out, context):
+            out = [id for id in out if id not in done]
+            tasks = list(done.values())
+            for start in range(0, len(tasks), 1000):
+                yield pb.WaitTasksResponse(tasks=tasks[start : start + 1000])
                 self._enter("WaitTasks.between", request, context)
 
     def WatchTasks(
@@ -90,21 +85,41 @@ class ScriptedLeader(pb_grpc.SchedulerServiceServicer):
         context.add_callback(self._wake)
         if not request.token:
             yield pb.WatchTasksResponse(token=str(token))
-        while context.is_active():
-            with self._changed:
-                self._changed.wait_for(lambda: not context.is_active() or len(self.tasks) > token)  # noqa: B023
-                new = list(self.tasks.values())[token:]
-            if new:
-                token += len(new)
-                yield pb.WatchTasksResponse(tasks=new, token=str(token))
-                self._enter("WatchTasks.between", request, context)
+        while new := self._wait_for_new(token, context):
+            token += len(new)
+            yield pb.WatchTasksResponse(tasks=new, token=str(token))
+            self._enter("WatchTasks.between", request, context)
+
+    def _wait_for_finished(self, ids: list[str], context: grpc.ServicerContext) -> dict[str, pb.Task]:
+        """Those of the tasks that have finished, at least one; none when there are none to wait for or the caller is
+        gone.
+        """
+        with self._changed:
+            while ids and context.is_active():
+                if done := {id: self.tasks[id] for id in ids if self.tasks[id].status == COMPLETED}:
+                    return done
+                self._changed.wait()
+        return {}
+
+    def _wait_for_new(self, known: int, context: grpc.ServicerContext) -> list[pb.Task]:
+        """The tasks that came after that many; none when the caller is gone."""
+        with self._changed:
+            while context.is_active():
+                if new := list(self.tasks.values())[known:]:
+                    return new
+                self._changed.wait()
+        return []
 
     def _enter(self, method: str, request: object, context: grpc.ServicerContext) -> None:
-        self.requests.setdefault(method, []).append(request)
+        # A copy: what is added to the tasks below would show in it.
+        self.requests.setdefault(method, []).append(type(request).FromString(request.SerializeToString()))
         self.timeouts.setdefault(method, []).append(context.time_remaining() or 0.0)
         try:
             if fault := self.faults.get(method):
                 fault.popleft()()
+            for task in getattr(request, "tasks", ()):
+                if task.id in self.refused:
+                    raise self.refused[task.id]
         except Refusal as refusal:
             status = status_of(refusal)
             context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
@@ -135,3 +150,19 @@ def scripted() -> Iterator[ScriptedLeader]:
         server.start()
         yield leader
         server.stop(None).wait()
+
+
+@pytest.fixture
+def held() -> Iterator[threading.Event]:
+    """An event for faults that hold a call back; set at the latest when the test ends."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+@pytest.fixture
+def free_address() -> Iterator[str]:
+    """An address where nothing listens: it is bound meanwhile, so that nobody else comes to listen there."""
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{reserved.getsockname()[1]}"

@@ -129,7 +129,9 @@ class AsyncClient:
         end = end_of(timeout)
         handles = [self._handle(task) async for task in stepped(tasks)]
         # Handles of one task may be several; each answers from the first of its id.
-        first = {handle.id: handle for handle in reversed(handles)}
+        first: dict[str, AsyncTaskHandle] = {}
+        for handle in handles:
+            first.setdefault(handle.id, handle)
         async for _ in self._as_completed([handle for handle in first.values() if not handle.done], end):
             pass
         return [task for handle in handles if (task := first[handle.id].task)]

@@ -57,8 +57,6 @@ async def merged(
     answers: asyncio.Queue[list[AwaitedT] | Exception | None] = asyncio.Queue(_ANSWERS_MAX)
 
     async def read(chunk: list[AwaitedT]) -> None:
-        # Errors go through the queue, never through the group: a group whose child fails cancels the task that it was
-        # entered in, and that is whoever iterates, outside of this generator.
         last: Exception | None = None
         try:
             async for done in stream(chunk):
@@ -67,29 +65,31 @@ async def merged(
             last = error
         await answers.put(last)
 
+    # This generator owns its readers and ends them. A TaskGroup can't do it: one that is left over a yield cancels
+    # whichever task iterates when a child fails, and turns a generator that is closed early into an error (PEP 789).
+    readers: list[asyncio.Task[None]] = []
     running = 0
-    async with asyncio.TaskGroup() as group:
-        readers: list[asyncio.Task[None]] = []
-        try:
-            while chunk or running:
-                if chunk:
-                    readers.append(group.create_task(read(chunk)))
-                    running += 1
-                # Answers are handed on between chunks too: the source may be long.
-                while (running >= CALLS_MAX or not chunk or not answers.empty()) and running:
-                    answer = await answers.get()
-                    if isinstance(answer, Exception):
-                        raise answer
-                    if answer is None:
-                        running -= 1
-                        continue
-                    for handle in answer:
-                        yield handle
-                if chunk:
-                    chunk = await _take(source, chunk_max)
-        finally:
-            for reader in readers:
-                reader.cancel()
+    try:
+        while chunk or running:
+            if chunk:
+                readers.append(asyncio.create_task(read(chunk), name="gowork-wait"))
+                running += 1
+            # Answers are handed on between chunks too: the source may be long.
+            while running and (running >= CALLS_MAX or not chunk or not answers.empty()):
+                answer = await answers.get()
+                if isinstance(answer, Exception):
+                    raise answer
+                if answer is None:
+                    running -= 1
+                    continue
+                for handle in answer:
+                    yield handle
+            if chunk:
+                chunk = await _take(source, chunk_max)
+    finally:
+        for reader in readers:
+            reader.cancel()
+        await asyncio.gather(*readers, return_exceptions=True)
 
 
 async def stepped(items: Iterable[ItemT] | AsyncIterable[ItemT]) -> AsyncIterator[ItemT]:

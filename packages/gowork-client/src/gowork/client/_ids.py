@@ -42,7 +42,7 @@ class TaskIds:
         # The tail is drawn again for each id, so that processes that were forked apart do not make the same ones.
         tail = random.getrandbits(_TAIL_BITS)
         # The fields of RFC 9562 §5.7: time, version and counter, variant and counter, counter and tail.
-        return "%08x-%04x-7%03x-%04x-%012x" % (
+        return "%08x-%04x-7%03x-%04x-%012x" % (  # noqa: UP031 - a third faster, and each task pays for it
             ms >> 16,
             ms & 0xFFFF,
             counter >> 30,

@@ -69,7 +69,7 @@ def _foreign(value: object) -> object:
     """What msgspec does not know, inside a larger value."""
     if hasattr(value, "model_dump"):
         return value.model_dump(mode="json")
-    raise NotImplementedError(f"objects of type {type(value).__name__} have no JSON form")
+    raise TypeError(f"objects of type {type(value).__name__} have no JSON form")
 
 
 _encode = msgspec.json.Encoder(enc_hook=_foreign).encode

@@ -191,7 +191,9 @@ class Client:
         """
         handles = [self._handle(task) for task in tasks]
         # Handles of one task may be several; each answers from the first of its id.
-        first = {handle.id: handle for handle in reversed(handles)}
+        first: dict[str, TaskHandle] = {}
+        for handle in handles:
+            first.setdefault(handle.id, handle)
         for _ in self.as_completed((handle for handle in first.values() if not handle.done), timeout):
             pass
         return [task for handle in handles if (task := first[handle.id].task)]
