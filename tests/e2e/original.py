@@ -1,0 +1,118 @@
+"""The original contract, and a worker and a caller that know nothing else.
+
+Built at run time from the image that `buf breaking` compares with: gowork's own generated code has no part in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+IMAGE = Path(__file__).parents[2] / "packages/gowork-proto/contract/go-work.binpb"
+#: The deadline of every call, in seconds.
+CALL_SECONDS = 20
+
+
+def _load() -> descriptor_pool.DescriptorPool:
+    pool = descriptor_pool.DescriptorPool()
+    for file in descriptor_pb2.FileDescriptorSet.FromString(IMAGE.read_bytes()).file:
+        pool.Add(file)
+    return pool
+
+
+POOL = _load()
+
+
+def message(name: str, **fields: Any) -> Any:
+    """A message by its full name."""
+    return message_factory.GetMessageClass(POOL.FindMessageTypeByName(name))(**fields)
+
+
+def value(enum: str, name: str) -> int:
+    """The number of an enum's value."""
+    return POOL.FindEnumTypeByName(enum).values_by_name[name].number
+
+
+def _method(path: str) -> tuple[type[Any], type[Any]]:
+    service, name = path.split("/")
+    method = POOL.FindServiceByName(service).methods_by_name[name]
+    return message_factory.GetMessageClass(method.input_type), message_factory.GetMessageClass(method.output_type)
+
+
+class Caller:
+    """Calls methods by "package.Service/Method", with the original's messages."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._channel = channel
+
+    async def __call__(self, path: str, **fields: Any) -> Any:
+        """A unary call."""
+        asked, answered = _method(path)
+        call = self._channel.unary_unary(
+            f"/{path}", request_serializer=asked.SerializeToString, response_deserializer=answered.FromString
+        )
+        return await call(asked(**fields), timeout=CALL_SECONDS)
+
+    def stream_unary(self, path: str, requests: Any = None, timeout: float = CALL_SECONDS) -> Any:
+        """A client-streaming call, as the original declares Heartbeat."""
+        asked, answered = _method(path)
+        return self._channel.stream_unary(
+            f"/{path}", request_serializer=asked.SerializeToString, response_deserializer=answered.FromString
+        )(requests, timeout=timeout)
+
+    def stream_stream(self, path: str) -> Any:
+        """A bidirectional call."""
+        asked, answered = _method(path)
+        return self._channel.stream_stream(
+            f"/{path}", request_serializer=asked.SerializeToString, response_deserializer=answered.FromString
+        )(timeout=CALL_SECONDS)
+
+
+@asynccontextmanager
+async def calling(address: str) -> AsyncIterator[Caller]:
+    """A caller of one address."""
+    async with grpc.aio.insecure_channel(address) as channel:
+        yield Caller(channel)
+
+
+class Worker:
+    """Serves worker.v1.WorkerService, and lets the test decide what becomes of each task."""
+
+    def __init__(self, *, takes: bool = True) -> None:
+        self.takes = takes
+        self.started: asyncio.Queue[Any] = asyncio.Queue(1000)
+        self.stopped: asyncio.Queue[Any] = asyncio.Queue(1000)
+        self.address = ""
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[Worker]:
+        """Serves on a free port."""
+        server = grpc.aio.server()
+        handlers = dict(self._handlers([("StartWork", self._start), ("StopWork", self._stop)]))
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("worker.v1.WorkerService", handlers),))
+        self.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+        await server.start()
+        try:
+            yield self
+        finally:
+            await server.stop(0)
+
+    @staticmethod
+    def _handlers(methods: Iterable[tuple[str, Any]]) -> Iterable[tuple[str, Any]]:
+        for name, behaviour in methods:
+            asked, answered = _method(f"worker.v1.WorkerService/{name}")
+            yield name, grpc.unary_unary_rpc_method_handler(behaviour, asked.FromString, answered.SerializeToString)
+
+    async def _start(self, request: Any, context: object) -> Any:
+        await self.started.put(request)
+        return message("worker.v1.StartWorkResponse", success=self.takes)
+
+    async def _stop(self, request: Any, context: object) -> Any:
+        await self.stopped.put(request)
+        return message("worker.v1.StopWorkResponse", success=True)
