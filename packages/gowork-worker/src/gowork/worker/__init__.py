@@ -1,0 +1,36 @@
+"""Write handlers with it, or run a worker within a program of your own. Loads neither gRPC nor protobuf until a worker is run."""
+
+from gowork.worker._app.worker import Worker
+from gowork.worker._core.cancellation import CancelToken
+from gowork.worker._core.context import Context
+from gowork.worker._core.handlers import handler
+from gowork.worker._core.lifespans import lifespan
+from gowork.worker._core.registry import PluginRegistry
+from gowork.worker._core.steering import Cancel, Fail, Retry, Snooze
+from gowork.worker.errors import (
+    ConfigurationError,
+    HandlerDefinitionError,
+    PluginError,
+    UnimportableError,
+    WorkerError,
+)
+from gowork.worker.hookspecs import hookimpl
+
+__all__ = [
+    "Cancel",
+    "CancelToken",
+    "ConfigurationError",
+    "Context",
+    "Fail",
+    "HandlerDefinitionError",
+    "PluginError",
+    "PluginRegistry",
+    "Retry",
+    "Snooze",
+    "UnimportableError",
+    "Worker",
+    "WorkerError",
+    "handler",
+    "hookimpl",
+    "lifespan",
+]

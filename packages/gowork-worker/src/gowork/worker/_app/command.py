@@ -1,0 +1,197 @@
+"""The command `gowork-worker`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import tomllib
+from importlib.metadata import version
+from typing import Any
+
+import click
+
+from gowork.worker._core import logs
+from gowork.worker._core.plugins import Selection, add_search_path
+from gowork.worker.errors import ConfigurationError
+
+_EXAMPLES = """\b
+Examples:
+  gowork-worker                                     # works for 127.0.0.1:50051 with all installed plugins
+  gowork-worker --import hello                      # with the handlers of ./hello.py too
+  gowork-worker --leader a:50051,b:50051 --slots 64 # for whichever of two leaders leads
+  gowork-worker --plugin shell --label disk=ssd     # runs shell commands only, where tasks select disk=ssd
+  GOWORK_SLOTS=64 gowork-worker                     # each option is a variable too
+"""
+
+
+def _labels(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    labels = {}
+    for value in values:
+        key, separator, rest = value.partition("=")
+        if not separator or not key:
+            raise click.BadParameter(f"{value!r} is not KEY=VALUE")
+        labels[key] = rest
+    return labels
+
+
+def _read_config(context: click.Context, parameter: click.Parameter, path: str | None) -> None:
+    """Options in a TOML file, by their long names, stand in for the defaults."""
+    if path is None:
+        return
+    try:
+        with open(path, "rb") as file:
+            table = tomllib.load(file)
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise click.BadParameter(f"{path}: {error}") from error
+    names = {option: known.name for known in context.command.params for option in known.opts}
+    settings: dict[str, Any] = {}
+    for key, value in table.items():
+        name = names.get(f"--{key.replace('_', '-')}")
+        if name is None:
+            raise click.BadParameter(f"{path}: {key!r} is no option of {context.info_name}")
+        if name == "labels" and isinstance(value, dict):
+            value = [f"{label}={text}" for label, text in value.items()]
+        settings[name] = value
+    context.default_map = {**(context.default_map or {}), **settings}
+
+
+@click.command(
+    epilog=_EXAMPLES,
+    context_settings={"auto_envvar_prefix": "GOWORK", "help_option_names": ["-h", "--help"], "max_content_width": 120},
+)
+@click.option(
+    "--config",
+    type=click.Path(dir_okay=False),
+    is_eager=True,
+    expose_value=False,
+    callback=_read_config,
+    help="A TOML file with any of these options, as in: slots = 64.",
+)
+@click.option(
+    "--leader",
+    default="127.0.0.1:50051",
+    show_default=True,
+    metavar="ADDR[,ADDR]",
+    help="HOST:PORT of the leader, or of several: the worker finds the one that leads.",
+)
+@click.option("--name", help="Unique in the cluster.  [default: the host's name and a random suffix]")
+@click.option("--slots", type=click.IntRange(1, 10_000), help="How many tasks run at once.  [default: 4 per processor]")
+@click.option(
+    "--runners",
+    type=click.IntRange(0, 1000),
+    help="How many processes run them; 0 runs them in this one.  [default: 1 per processor]",
+)
+@click.option(
+    "--label",
+    "labels",
+    multiple=True,
+    callback=_labels,
+    metavar="KEY=VALUE",
+    help="What tasks select workers by. May be repeated.",
+)
+@click.option(
+    "--handler", "handlers", multiple=True, metavar="NAME", help="Offer only these handlers. May be repeated."
+)
+@click.option("--plugin", "plugins", multiple=True, metavar="NAME", help="Load only these plugins. May be repeated.")
+@click.option(
+    "--import",
+    "imports",
+    multiple=True,
+    metavar="MODULE",
+    help="Load a module with handlers, also from the working directory. May be repeated.",
+)
+@click.option(
+    "--default-handler",
+    default="echo",
+    show_default=True,
+    metavar="NAME",
+    help="The handler of tasks that name none.",
+)
+@click.option("--http-listen", metavar="HOST:PORT", help="Serve /metrics, /healthz and /readyz there.")
+@click.option(
+    "--listen",
+    metavar="HOST:PORT",
+    help="Serve worker.v1.WorkerService there and join as a member that is dialled, for leaders of the original contract.",
+)
+@click.option("--advertise", metavar="HOST:PORT", help="With --listen: where the leader dials.  [default: as --listen]")
+@click.option(
+    "--scheduler",
+    default="127.0.0.1:50052",
+    show_default=True,
+    metavar="ADDR",
+    help="With --listen: where the leader takes TaskComplete.",
+)
+@click.option(
+    "--drain-timeout",
+    type=click.FloatRange(min=0),
+    default=110.0,
+    show_default=True,
+    help="Seconds that running tasks have to finish after SIGTERM; a second signal hands them back at once.",
+)
+@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
+    default="info",
+    show_default=True,
+)
+@click.option("--print-ready", is_flag=True, help="Print one line of JSON once a leader has taken the worker in.")
+@click.version_option(version("gowork-worker"), prog_name="gowork-worker")
+def main(
+    *,
+    leader: str,
+    name: str | None,
+    slots: int | None,
+    runners: int | None,
+    labels: dict[str, str],
+    handlers: tuple[str, ...],
+    plugins: tuple[str, ...],
+    imports: tuple[str, ...],
+    default_handler: str,
+    http_listen: str | None,
+    listen: str | None,
+    advertise: str | None,
+    scheduler: str,
+    drain_timeout: float,
+    log_format: str,
+    log_level: str,
+    print_ready: bool,
+) -> None:
+    """Runs handlers as a worker of a gowork cluster.
+
+    Handlers come from installed plugins (entry points in the group gowork.plugins) and from modules named with --import. The worker
+    keeps trying to reach its leader for ever. SIGTERM and Ctrl-C drain it.
+    """
+    logs.configure(log_format, log_level)
+    if imports:
+        add_search_path(os.getcwd())
+    # Only now: `--help` and `--version` should not wait for gRPC.
+    from gowork.rpc.channels import AddressError
+    from gowork.worker._app.daemon import Listeners, run_worker
+    from gowork.worker._supervisor.options import Options
+
+    given = {"name": name, "slots": slots, "runners": runners}
+    try:
+        options = Options(
+            **{key: value for key, value in given.items() if value is not None},
+            labels=labels,
+            selection=Selection(
+                plugins=plugins or None, handlers=handlers or None, imports=imports, default_handler=default_handler
+            ),
+            log_format=log_format,
+            log_level=log_level,
+            drain_timeout=drain_timeout,
+        )
+        listeners = Listeners(http=http_listen, work=listen, advertise=advertise, scheduler=scheduler)
+        asyncio.run(run_worker(options, leader, listeners, ready=_print_ready if print_ready else None))
+    except (AddressError, ConfigurationError) as error:
+        raise click.UsageError(str(error)) from error
+    except OSError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _print_ready(facts: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(facts) + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,101 @@
+"""The worker as a process of its own: listeners around the service."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from gowork.rpc.channels import split_addresses
+from gowork.rpc.http import HttpListener, probe
+from gowork.worker._app.metrics import metrics_page
+from gowork.worker._app.service import Service
+from gowork.worker._session.callback import CallbackMember
+from gowork.worker._supervisor.options import Options
+
+
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """Where the process listens, each HOST:PORT or None."""
+
+    #: /metrics, /healthz and /readyz.
+    http: str | None = None
+    #: worker.v1.WorkerService; the worker then is a callback member.
+    work: str | None = None
+    #: Where a leader dials the latter; the address that it listens on when None.
+    advertise: str | None = None
+    #: Where TaskComplete is called.
+    scheduler: str = ""
+
+
+async def run_worker(
+    options: Options, leader: str, listeners: Listeners, *, ready: Callable[[dict[str, Any]], None] | None = None
+) -> None:
+    """Runs a worker until SIGTERM or SIGINT.
+
+    Args:
+        options: the worker's.
+        leader: addresses of leaders, separated by commas.
+        listeners: where to listen.
+        ready: called with facts about the worker once a leader has taken it in.
+
+    Raises:
+        AddressError: for an address of another form.
+        OSError: when a port is taken.
+    """
+    addresses = split_addresses(leader)
+    service = Service(options, addresses)
+    if listeners.work is not None:
+        service.link = CallbackMember(
+            service.supervisor,
+            addresses,
+            listen=listeners.work,
+            advertise=listeners.advertise,
+            scheduler=split_addresses(listeners.scheduler),
+        )
+    with contextlib.ExitStack() as stack:
+        http = None
+        if listeners.http is not None:
+            http = stack.enter_context(
+                HttpListener(
+                    listeners.http,
+                    {
+                        "/metrics": metrics_page(service.supervisor),
+                        "/healthz": probe(lambda: (True, "ok")),
+                        "/readyz": probe(lambda: _readiness(service)),
+                    },
+                )
+            )
+        async with asyncio.TaskGroup() as group:
+            announcer = group.create_task(_announce(service, ready, http), name="announcer")
+            await service.run(own_process=True)
+            announcer.cancel()
+
+
+async def _announce(
+    service: Service, ready: Callable[[dict[str, Any]], None] | None, http: HttpListener | None
+) -> None:
+    await service.welcomed()
+    if ready is not None:
+        facts: dict[str, Any] = {
+            "name": service.options.name,
+            "pid": os.getpid(),
+            "runners": service.supervisor.pids,
+            "slots": service.options.slots,
+            "handlers": [note.name for note in service.supervisor.handlers.handlers],
+            "http": http.address if http is not None else None,
+        }
+        if isinstance(service.link, CallbackMember):
+            facts["listen"] = service.link.address
+        ready(facts)
+
+
+def _readiness(service: Service) -> tuple[bool, str]:
+    if service.supervisor.draining:
+        return False, "draining"
+    if not service.link.connected:
+        return False, "no session with a leader"
+    return True, "ok"

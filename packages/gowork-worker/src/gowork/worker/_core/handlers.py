@@ -1,0 +1,205 @@
+"""Handlers as they are written: the decorators, and what they note on the function.
+
+The decorated function stays what it was, so that it can be called and tested; its options hang on `__gowork_handler__`, where a
+client reads the name. What the signature means is found out later (calls.py), when every type that it names exists.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any, Literal, TypeVar, overload
+
+from gowork.rpc import limits
+from gowork.worker._core.steering import Delay, delay_ms
+from gowork.worker.errors import HandlerDefinitionError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Isolation(StrEnum):
+    """Where a handler runs."""
+
+    #: On the runner's event loop: every `async def`.
+    ASYNC = "async"
+    #: In one of the runner's threads: every plain function.
+    THREAD = "thread"
+    #: Alone in a process of its own, which is ended when the task has to stop.
+    PROCESS = "process"
+
+
+@dataclass(frozen=True, slots=True)
+class RetryOptions:
+    """When and how often to try again, as in scheduler.v1.RetryPolicy."""
+
+    max_attempts: int = 1
+    initial_delay_ms: int = 0
+    factor: float = 0.0
+    max_delay_ms: int = 0
+    jitter: float = 0.0
+    #: Names of exception types; a subclass counts too.
+    no_retry: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerOptions:
+    """What @handler was told."""
+
+    name: str
+    isolation: Isolation
+    #: None when no retry option was given: the leader's default holds then.
+    retry: RetryOptions | None = None
+    #: 0 means none.
+    time_limit_ms: int = 0
+    #: How long a handler may go on after it was asked to stop.
+    grace_ms: int = 5000
+    #: Whether the handler is asked to stop when the worker has lost its leader for longer than the lease.
+    stop_on_lease_lost: bool = False
+
+
+@overload
+def handler(function: F, /) -> F: ...
+
+
+@overload
+def handler(
+    name: str | None = None,
+    /,
+    *,
+    time_limit: float | timedelta | None = None,
+    max_attempts: int | None = None,
+    retry_delay: Delay | None = None,
+    retry_factor: float | None = None,
+    retry_delay_max: Delay | None = None,
+    retry_jitter: float | None = None,
+    no_retry: Iterable[type[BaseException] | str] = (),
+    isolation: Literal["thread", "process", "async"] | None = None,
+    grace: float | timedelta | None = None,
+    on_lease_lost: Literal["continue", "stop"] = "continue",
+) -> Callable[[F], F]: ...
+
+
+def handler(name: Any = None, /, **options: Any) -> Any:
+    """Makes a function a handler of tasks.
+
+    Args:
+        name: what tasks call it; the function's own name when left out.
+        time_limit: seconds that one attempt may run, where the task has no limit of its own.
+        max_attempts: how often a task is tried in all when it fails or times out, 1 to 1,000, where the task has no policy.
+        retry_delay: seconds before the first retry.
+        retry_factor: by how much each further delay grows, 1 to 100.
+        retry_delay_max: seconds that a delay is at most.
+        retry_jitter: the share of the delay that is spread at random, 0 to 1.
+        no_retry: exception types, or their names, that are not tried again.
+        isolation: "process" runs it alone in a process of its own. Else an `async def` runs on the runner's loop ("async") and a plain
+            function in one of its threads ("thread").
+        grace: seconds that the handler may go on after it was asked to stop, before its process is ended: 5, and 0.5 with
+            isolation="process".
+        on_lease_lost: "stop" asks the handler to stop when the worker has lost its leader for longer than the lease; its task may then
+            already run elsewhere.
+
+    Returns:
+        The function itself.
+
+    Raises:
+        HandlerDefinitionError: for options that cannot be.
+    """
+    if callable(name):
+        return _decorate(name, None, {})
+    return lambda function: _decorate(function, name, options)
+
+
+def options_of(function: object) -> HandlerOptions | None:
+    """What @handler noted on the function; None when it is no handler."""
+    options = getattr(function, "__gowork_handler__", None)
+    return options if isinstance(options, HandlerOptions) else None
+
+
+def make_options(function: Callable[..., Any], name: str | None = None, **options: Any) -> HandlerOptions:
+    """Checks what @handler was told.
+
+    Raises:
+        HandlerDefinitionError: for options that cannot be.
+    """
+    if not inspect.isroutine(function):
+        raise HandlerDefinitionError(f"{function!r} is not a function; write @handler above a `def` or `async def`")
+    name = function.__name__ if name is None else name
+    try:
+        return _options(function, name, **options)
+    except ValueError as error:
+        raise HandlerDefinitionError(f"handler {name!r}: {error}") from error
+
+
+def _decorate(function: F, name: str | None, options: dict[str, Any]) -> F:
+    function.__gowork_handler__ = make_options(function, name, **options)  # type: ignore[attr-defined]
+    return function
+
+
+def _options(
+    function: Callable[..., Any],
+    name: str,
+    *,
+    time_limit: Delay | None = None,
+    isolation: str | None = None,
+    grace: Delay | None = None,
+    on_lease_lost: str = "continue",
+    **retry: Any,
+) -> HandlerOptions:
+    if not name or not name.isprintable() or len(name.encode()) > limits.NAME_BYTES_MAX:
+        raise ValueError(f"a name has 1 to {limits.NAME_BYTES_MAX} printable bytes")
+    if on_lease_lost not in ("continue", "stop"):
+        raise ValueError(f'on_lease_lost is "continue" or "stop", not {on_lease_lost!r}')
+    place = _isolation(function, isolation)
+    default_grace = 500 if place is Isolation.PROCESS else 5000
+    return HandlerOptions(
+        name=name,
+        isolation=place,
+        retry=_retry(**retry),
+        time_limit_ms=0 if time_limit is None else max(1, delay_ms(time_limit)),
+        grace_ms=default_grace if grace is None else delay_ms(grace),
+        stop_on_lease_lost=on_lease_lost == "stop",
+    )
+
+
+def _isolation(function: Callable[..., Any], isolation: str | None) -> Isolation:
+    natural = Isolation.ASYNC if inspect.iscoroutinefunction(function) else Isolation.THREAD
+    if isolation is None:
+        return natural
+    wanted = Isolation(isolation)
+    if wanted is not Isolation.PROCESS and wanted is not natural:
+        kind = "an async def" if natural is Isolation.ASYNC else "a plain function"
+        raise ValueError(f'isolation="{wanted}" does not go with {kind}, which runs as "{natural}"')
+    return wanted
+
+
+def _retry(
+    *,
+    max_attempts: int | None = None,
+    retry_delay: Delay | None = None,
+    retry_factor: float | None = None,
+    retry_delay_max: Delay | None = None,
+    retry_jitter: float | None = None,
+    no_retry: Iterable[type[BaseException] | str] = (),
+) -> RetryOptions | None:
+    names = tuple(name if isinstance(name, str) else name.__name__ for name in no_retry)
+    given = (max_attempts, retry_delay, retry_factor, retry_delay_max, retry_jitter)
+    if all(option is None for option in given) and not names:
+        return None
+    attempts = 1 if max_attempts is None else max_attempts
+    _within("max_attempts", attempts, 1, limits.ATTEMPTS_MAX)
+    _within("retry_factor", retry_factor, 1, limits.RETRY_FACTOR_MAX)
+    _within("retry_jitter", retry_jitter, 0, 1)
+    _within("the number of no_retry names", len(names), 0, limits.NO_RETRY_NAMES_MAX)
+    delay = 0 if retry_delay is None else delay_ms(retry_delay)
+    delay_max = 0 if retry_delay_max is None else delay_ms(retry_delay_max)
+    _within("retry_delay in milliseconds", delay, 0, limits.RETRY_DELAY_MS_MAX)
+    _within("retry_delay_max in milliseconds", delay_max, 0, limits.RETRY_DELAY_MS_MAX)
+    return RetryOptions(attempts, delay, retry_factor or 0.0, delay_max, retry_jitter or 0.0, names)
+
+
+def _within(what: str, value: float | None, low: float, high: float) -> None:
+    if value is not None and not low <= value <= high:
+        raise ValueError(f"{what} is {low} to {high}, not {value}")

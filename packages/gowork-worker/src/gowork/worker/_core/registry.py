@@ -1,0 +1,100 @@
+"""Who offers which handler: collects what plugins register and settles who gets a name.
+
+Two plugins that claim one name: neither gets it. Which of them was meant cannot be known, and taking the first would make what runs
+depend on the order of installation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from gowork.worker._core.calls import Handler, bind
+from gowork.worker._core.handlers import make_options, options_of
+from gowork.worker._core.lifespans import Lifespan, is_lifespan, lifespan
+from gowork.worker.errors import HandlerDefinitionError, PluginError
+
+
+@dataclass(slots=True)
+class Registry:
+    """All handlers and lifespans of one runner."""
+
+    #: name -> the handlers that claim it, of different plugins
+    _claims: dict[str, list[Handler]] = field(default_factory=dict)
+    lifespans: list[Lifespan] = field(default_factory=list)
+
+    def for_plugin(self, name: str) -> PluginRegistry:
+        """What one plugin registers with."""
+        return PluginRegistry(name, self)
+
+    def claim(self, handler: Handler) -> None:
+        """Notes a claim. The same function under the same name counts once."""
+        claims = self._claims.setdefault(handler.name, [])
+        for other in claims:
+            if other.function is handler.function:
+                return
+            if other.plugin == handler.plugin:
+                raise HandlerDefinitionError(f"handler {handler.name!r} is defined twice")
+        claims.append(handler)
+
+    def withdraw(self, plugin: str) -> None:
+        """Forgets what a plugin registered before it failed."""
+        for name, claims in list(self._claims.items()):
+            claims[:] = [handler for handler in claims if handler.plugin != plugin]
+            if not claims:
+                del self._claims[name]
+
+    def handlers(self) -> dict[str, Handler]:
+        """The handlers that one plugin alone claims, by name."""
+        return {name: claims[0] for name, claims in sorted(self._claims.items()) if len(claims) == 1}
+
+    def conflicts(self) -> list[PluginError]:
+        """One error for each plugin of each contested name."""
+        errors = []
+        for name, claims in sorted(self._claims.items()):
+            if len(claims) > 1:
+                names = " and ".join(sorted(handler.plugin for handler in claims))
+                reason = f"handler {name!r} is claimed by {names}; none of them gets it"
+                errors += [PluginError(handler.plugin, reason) for handler in claims]
+        return errors
+
+
+@dataclass(frozen=True, slots=True)
+class PluginRegistry:
+    """What `gowork_register_handlers` is given."""
+
+    #: The name of the plugin that registers.
+    plugin: str
+    _registry: Registry
+
+    def add(self, function: Callable[..., Any], name: str | None = None) -> None:
+        """Adds a handler.
+
+        Args:
+            function: one marked with @handler, or any other function when `name` is given.
+            name: another name than the decorator's.
+
+        Raises:
+            HandlerDefinitionError: when it cannot be a handler.
+        """
+        options = options_of(function)
+        if options is None:
+            options = make_options(function, name)
+        elif name is not None:
+            options = replace(options, name=name)
+        self._registry.claim(bind(function, options, self.plugin))
+
+    def add_lifespan(self, function: Lifespan) -> None:
+        """Adds a lifespan, marked with @lifespan or not."""
+        marked = function if is_lifespan(function) else lifespan(function)
+        if marked not in self._registry.lifespans:
+            self._registry.lifespans.append(marked)
+
+    def add_all(self, found: Iterable[object]) -> None:
+        """Adds whatever among these objects is a handler or a lifespan."""
+        for thing in found:
+            if options_of(thing) is not None:
+                self.add(thing)  # type: ignore[arg-type]
+            elif is_lifespan(thing):
+                self.add_lifespan(thing)  # type: ignore[arg-type]

@@ -1,0 +1,5 @@
+"""`python -m gowork.worker._runner PIPE TABLE`: started by a supervisor, and by nobody else."""
+
+from gowork.worker._runner.main import main
+
+main()

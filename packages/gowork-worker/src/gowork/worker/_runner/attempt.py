@@ -1,0 +1,107 @@
+"""Runs one attempt: payload in, handler called, report out. The same for threads and for the loop, but for one `await`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
+from typing import Any
+
+import pluggy
+
+from gowork.proto.worker.v1 import session_pb2 as session
+from gowork.worker._core.context import Context, Place
+from gowork.worker._runner import outcomes
+from gowork.worker._runner.job import Job
+
+_NO_LABELS: Mapping[str, str] = {}
+
+
+class Attempts:
+    """What running an attempt needs besides the job."""
+
+    def __init__(
+        self, place: Place, hooks: pluggy.PluginManager, progress: Callable[[int, str, float, str], None]
+    ) -> None:
+        self._place = place
+        self._progress = progress
+        around = hooks.hook.gowork_around_task
+        #: None when no plugin asks for it, which spares every task the call.
+        self._around: Callable[..., list[AbstractContextManager[Any]]] | None = (
+            around if around.get_hookimpls() else None
+        )
+
+    def context_of(self, job: Job) -> Context:
+        """The context of a job that is about to start."""
+        task = job.task
+        return Context(
+            self._place,
+            self._progress,
+            id=job.id,
+            attempt=job.grant.attempt,
+            fence=job.fence,
+            handler=job.handler.options.name,
+            payload=task.payload,
+            data=task.data,
+            queue=task.queue or "default",
+            labels=dict(task.labels) if task.labels else _NO_LABELS,
+        )
+
+    def run(self, job: Job) -> session.Report:
+        """Runs a plain handler in this thread. Never raises: whatever the handler raises becomes the report."""
+        context = job.context
+        assert context is not None
+        try:
+            arguments = job.handler.arguments(context)
+            # A context of its own, so that what a handler sets in context variables does not leak into the thread's next task.
+            call = contextvars.copy_context().run
+            if self._around is None:
+                value = call(job.handler.function, *arguments)
+            else:
+                value = call(self._run_within, context, job.handler.function, arguments)
+            report = outcomes.completed(job.fence, job.id, value)
+        except BaseException as error:  # noqa: BLE001 - SystemExit too must not end the thread
+            report = outcomes.failed(job.fence, job.id, error, self._no_retry(job))
+        return job.settle(report)
+
+    async def run_async(self, job: Job) -> session.Report:
+        """Runs an async handler. Raises only CancelledError, when the runner itself is being stopped."""
+        context = job.context
+        assert context is not None
+        try:
+            if job.stop_kind is not None:
+                raise asyncio.CancelledError(job.reason)
+            arguments = job.handler.arguments(context)
+            if self._around is None:
+                value = await job.handler.function(*arguments)
+            else:
+                with ExitStack() as stack:
+                    self._enter(stack, context)
+                    value = await job.handler.function(*arguments)
+            report = outcomes.completed(job.fence, job.id, value)
+        except asyncio.CancelledError as error:
+            if job.stop_kind is None and asyncio.current_task().cancelling():  # type: ignore[union-attr]
+                raise
+            report = outcomes.failed(job.fence, job.id, error, self._no_retry(job))
+        except BaseException as error:  # noqa: BLE001 - SystemExit too must not end the loop
+            report = outcomes.failed(job.fence, job.id, error, self._no_retry(job))
+        return job.settle(report)
+
+    def _run_within(self, context: Context, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        with ExitStack() as stack:
+            self._enter(stack, context)
+            return function(*arguments)
+
+    def _enter(self, stack: ExitStack, context: Context) -> None:
+        assert self._around is not None
+        # pluggy calls the last registered first; reversed, so that the first registered is the outermost.
+        for manager in reversed(self._around(ctx=context)):
+            stack.enter_context(manager)
+
+    @staticmethod
+    def _no_retry(job: Job) -> tuple[str, ...]:
+        if job.task.HasField("retry"):
+            return tuple(job.task.retry.no_retry)
+        retry = job.handler.options.retry
+        return retry.no_retry if retry is not None else ()

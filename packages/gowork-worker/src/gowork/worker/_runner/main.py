@@ -1,0 +1,167 @@
+"""A runner process: loads the plugins, runs what its supervisor sends, and never outlives it.
+
+It ends with its supervisor by two means: the kernel's parent-death signal where there is one, and the end of file on the pipe, at
+which it ends its whole process group.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from contextlib import AsyncExitStack
+
+from gowork.proto.worker.v1 import session_pb2 as session
+from gowork.worker._core import lifespans, logs, plugins, references
+from gowork.worker._core.context import Place
+from gowork.worker._runner import messages, pipe
+from gowork.worker._runner.executor import Executor
+from gowork.worker._runner.outbox import Outbox
+from gowork.worker._runner.table import SlotTable
+from gowork.worker.processes import die_with_parent
+
+logger = logging.getLogger("gowork.worker.runner")
+
+#: Python's own 5 ms would hold up the loop that feeds the threads, and reports, by that long each time it waits for a busy thread.
+_SWITCH_INTERVAL = 0.001
+
+
+def main() -> None:
+    """Runs until the supervisor says Stop or goes away."""
+    descriptor, table = int(sys.argv[1]), int(sys.argv[2])
+    die_with_parent(int(sys.argv[3]))
+    # The supervisor decides when its runners end. Not SIG_IGN, which the handlers' child processes would inherit.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    references.enter_runner()
+    sys.setswitchinterval(_SWITCH_INTERVAL)
+    with socket.socket(fileno=descriptor) as connection:
+        asyncio.run(_run(connection, table))
+
+
+async def _run(connection: socket.socket, table: int) -> None:
+    loop = asyncio.get_running_loop()
+    _, runner = await loop.create_connection(_Runner, sock=connection)
+    setup = await runner.setup
+    sys.path[:] = setup.sys_path
+    if setup.log_format:
+        logs.configure(setup.log_format, setup.log_level)
+    loaded = plugins.load(setup.selection)
+    place = Place(setup.worker)
+    async with AsyncExitStack() as stack:
+        await lifespans.enter(stack, loaded.lifespans, place.state)
+        loaded.hooks.hook.gowork_runner_started(state=place.state)
+        stack.callback(lambda: loaded.hooks.hook.gowork_runner_stopping(state=place.state))
+        async with asyncio.TaskGroup() as group:
+            slots = SlotTable.attach(table, setup.slots)
+            runner.begin(
+                Executor(loaded, place, slots, runner.outbox, group, runner.send_stopping, runner.send_withheld)
+            )
+            runner.send(ready_of(loaded))
+            await runner.stopped.wait()
+            runner.end()
+
+
+def ready_of(loaded: plugins.Loaded) -> messages.Ready:
+    """What the supervisor must know of the handlers."""
+    return messages.Ready(
+        handlers=tuple(
+            messages.HandlerNote(
+                name=handler.name,
+                isolation=handler.options.isolation.value,
+                retry=handler.options.retry,
+                grace_ms=handler.options.grace_ms,
+            )
+            for handler in loaded.handlers.values()
+        ),
+        default_handler=loaded.default.name if loaded.default is not None else "",
+        plugin_errors=tuple(str(error) for error in loaded.errors),
+    )
+
+
+class _Runner(asyncio.Protocol):
+    """The runner's end of the pipe."""
+
+    def __init__(self) -> None:
+        self.setup: asyncio.Future[messages.Setup] = asyncio.get_running_loop().create_future()
+        self.stopped = asyncio.Event()
+        self.outbox = Outbox(self._send_work, self.send)
+        self._executor: Executor | None = None
+        self._transport: asyncio.Transport | None = None
+        self._reader = pipe.FrameReader(self._take)
+
+    def begin(self, executor: Executor) -> None:
+        """From here on tasks are taken."""
+        self._executor = executor
+
+    def end(self) -> None:
+        """Sends what is left."""
+        assert self._executor is not None
+        self._executor.close()
+        self.outbox.flush()
+        self.outbox.flush_executed()
+
+    def send(self, message: messages.FromRunner) -> None:
+        """Sends a control message."""
+        self._write(pipe.CONTROL, messages.encode(message))
+
+    def send_stopping(self, fence: int, grace_ms: int, kind: messages.StopKind) -> None:
+        """Tells that a task was asked to stop."""
+        self.send(messages.Stopping(fence, grace_ms, kind))
+
+    def send_withheld(self, slots: int) -> None:
+        """Tells that so many slots are out of use."""
+        self.send(messages.Withheld(slots))
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._reader.feed(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.stopped.is_set():
+            # The supervisor is gone, and with it the right to run anything. The group is this process and its children.
+            os.killpg(os.getpgrp(), signal.SIGKILL)
+
+    def _take(self, kind: int, body: memoryview) -> None:
+        if kind == pipe.CONTROL:
+            self._control(messages.decode_to_runner(body))
+            return
+        response = session.ConnectResponse.FromString(bytes(body))
+        assert self._executor is not None
+        if response.grants:
+            self._executor.feed(response.grants)
+        if response.cancelled:
+            self._executor.cancel(response.cancelled, "the task was cancelled")
+        if response.pings:
+            self._write(pipe.WORK, session.ConnectRequest(pongs=response.pings).SerializeToString())
+
+    def _control(self, message: messages.ToRunner) -> None:
+        executor = self._executor
+        if isinstance(message, messages.Setup):
+            self.setup.set_result(message)
+            return
+        assert executor is not None
+        match message:
+            case messages.Slots(slots):
+                executor.set_slots(slots)
+            case messages.Recall():
+                self.send(messages.Returned(executor.recall()))
+            case messages.Lease(valid):
+                executor.set_lease(valid)
+            case messages.Interrupt(reason):
+                executor.interrupt(reason)
+            case messages.Stop():
+                self.stopped.set()
+
+    def _send_work(self, reports: list[session.Report], size: int, progress: list[session.ProgressReport]) -> None:
+        self._write(pipe.WORK, session.ConnectRequest(reports=reports, progress=progress).SerializeToString())
+
+    def _write(self, kind: int, body: bytes) -> None:
+        assert self._transport is not None
+        self._transport.write(pipe.frame(kind, body))

@@ -1,0 +1,123 @@
+"""What supervisor and runner say to each other besides tasks and reports."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from gowork.worker._core.handlers import RetryOptions
+from gowork.worker._core.plugins import Selection
+
+
+class StopKind(StrEnum):
+    """Why a running task is asked to stop."""
+
+    CANCEL = "cancel"
+    TIMEOUT = "timeout"
+    #: It goes back without blame: drain, or a lost lease.
+    INTERRUPT = "interrupt"
+
+
+class Setup(msgspec.Struct, frozen=True, tag="setup"):
+    """The first frame to a runner: all that it needs to begin."""
+
+    worker: str
+    slots: int
+    selection: Selection
+    #: The supervisor's module search path.
+    sys_path: tuple[str, ...]
+    #: "text" or "json" when the worker owns its processes' logging; empty leaves it alone.
+    log_format: str = ""
+    log_level: str = "INFO"
+
+
+class HandlerNote(msgspec.Struct, frozen=True):
+    """One handler, as the supervisor needs to know it."""
+
+    name: str
+    isolation: str
+    retry: RetryOptions | None
+    grace_ms: int
+
+
+class Ready(msgspec.Struct, frozen=True, tag="ready"):
+    """The first frame from a runner: it has loaded its plugins and takes tasks."""
+
+    handlers: tuple[HandlerNote, ...]
+    default_handler: str
+    plugin_errors: tuple[str, ...]
+
+
+class Slots(msgspec.Struct, frozen=True, tag="slots"):
+    """To a runner: run at most so many tasks from now on."""
+
+    slots: int
+
+
+class Recall(msgspec.Struct, frozen=True, tag="recall"):
+    """To a runner: hand back what has not started; answered by Returned."""
+
+
+class Returned(msgspec.Struct, frozen=True, tag="returned"):
+    """From a runner: these tasks were not started, and will not be."""
+
+    fences: tuple[int, ...]
+
+
+class Lease(msgspec.Struct, frozen=True, tag="lease"):
+    """To a runner: whether the worker is in touch with its leader."""
+
+    valid: bool
+
+
+class Interrupt(msgspec.Struct, frozen=True, tag="interrupt"):
+    """To a runner: stop everything, started or not, and report it as interrupted."""
+
+    reason: str
+
+
+class Stop(msgspec.Struct, frozen=True, tag="stop"):
+    """To a runner: leave the lifespans and end."""
+
+
+class Stopping(msgspec.Struct, frozen=True, tag="stopping"):
+    """From a runner: this task was asked to stop and has so long to do it; then its process is to be ended."""
+
+    fence: int
+    grace_ms: int
+    kind: StopKind
+
+
+class Withheld(msgspec.Struct, frozen=True, tag="withheld"):
+    """From a runner, in answer to Slots: so many of its slots are out of use now, and nothing runs in them."""
+
+    slots: int
+
+
+class Executed(msgspec.Struct, frozen=True, tag="executed"):
+    """From a runner: how long attempts took, since the last such message."""
+
+    rows: tuple[ExecutedRow, ...]
+
+
+class ExecutedRow(msgspec.Struct, frozen=True, array_like=True):
+    """Attempts of one queue, handler and outcome."""
+
+    queue: str
+    handler: str
+    status: str
+    #: How many fell into each bucket of EXECUTION_BUCKETS, and above the last.
+    counts: tuple[int, ...]
+    seconds: float
+
+
+#: Upper bounds in seconds.
+EXECUTION_BUCKETS = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0, 300.0, 1800.0)
+
+ToRunner = Setup | Slots | Recall | Lease | Interrupt | Stop
+FromRunner = Ready | Returned | Stopping | Withheld | Executed
+
+encode = msgspec.json.Encoder().encode
+decode_to_runner = msgspec.json.Decoder(ToRunner).decode
+decode_from_runner = msgspec.json.Decoder(FromRunner).decode

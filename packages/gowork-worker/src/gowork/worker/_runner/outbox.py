@@ -1,0 +1,116 @@
+"""Gathers reports and progress from all threads of a runner, and sends them in batches from the loop."""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable
+
+from gowork.proto.worker.v1 import session_pb2 as session
+from gowork.rpc import limits
+from gowork.worker._runner import outcomes
+from gowork.worker._runner.job import Job
+from gowork.worker._runner.messages import EXECUTION_BUCKETS, Executed, ExecutedRow
+
+#: Reports in one frame at most; and no more are added to a frame that has so many bytes.
+_REPORTS_MAX = 2000
+_BYTES_MAX = 1 << 20
+#: Seconds between two progress frames, and between two frames of execution times.
+_PROGRESS_INTERVAL = 0.25
+_EXECUTED_INTERVAL = 1.0
+
+#: Sends reports, with their size in bytes, and progress.
+Send = Callable[[list[session.Report], int, list[session.ProgressReport]], None]
+
+
+class Outbox:
+    """`add` and `progress` are called from any thread, all else on the loop."""
+
+    def __init__(self, send: Send, send_executed: Callable[[Executed], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._send = send
+        self._send_executed = send_executed
+        self._reports: deque[tuple[session.Report, Job | None]] = deque()
+        self._scheduled = False
+        #: fence -> (id, fraction, message): the latest of each task
+        self._progress: dict[int, tuple[str, float, str]] = {}
+        self._progress_timer: asyncio.TimerHandle | None = None
+        self._progress_at = 0.0
+        #: (queue, handler, status) -> (counts by bucket, [seconds])
+        self._executed: dict[tuple[str, str, str], tuple[list[int], list[float]]] = {}
+        self._executed_timer: asyncio.TimerHandle | None = None
+
+    def add(self, report: session.Report, job: Job | None) -> None:
+        """Takes a report; `job` when it has run."""
+        self._reports.append((report, job))
+        if not self._scheduled:
+            # Two threads may both come here; a second flush finds nothing.
+            self._scheduled = True
+            self._loop.call_soon_threadsafe(self.flush)
+
+    def progress(self, fence: int, id: str, fraction: float, message: str) -> None:
+        """Takes the latest word of a task."""
+        first = not self._progress
+        self._progress[fence] = (id, fraction, message)
+        if first:
+            self._loop.call_soon_threadsafe(self._schedule_progress)
+
+    def flush(self) -> None:
+        """Sends what has gathered."""
+        # First the flag: a report added from here on schedules a flush of its own.
+        self._scheduled = False
+        reports = self._reports
+        while reports:
+            batch: list[session.Report] = []
+            size = 0
+            while reports and size < _BYTES_MAX and len(batch) < _REPORTS_MAX:
+                report, job = reports.popleft()
+                batch.append(report)
+                size += report.ByteSize() + 4
+                if job is not None:
+                    self._note(report, job)
+                    if self._progress:
+                        self._progress.pop(report.fence, None)
+            self._send(batch, size, [])
+
+    def flush_executed(self) -> None:
+        """Sends the execution times that have gathered."""
+        if self._executed_timer is not None:
+            self._executed_timer.cancel()
+            self._executed_timer = None
+        if self._executed:
+            rows = tuple(
+                ExecutedRow(*key, counts=tuple(counts), seconds=seconds[0])
+                for key, (counts, seconds) in self._executed.items()
+            )
+            self._executed.clear()
+            self._send_executed(Executed(rows))
+
+    def _note(self, report: session.Report, job: Job) -> None:
+        key = (job.task.queue or "default", job.handler.options.name, outcomes.STATUS[report.outcome])
+        row = self._executed.get(key)
+        if row is None:
+            row = self._executed[key] = ([0] * (len(EXECUTION_BUCKETS) + 1), [0.0])
+            if self._executed_timer is None:
+                self._executed_timer = self._loop.call_later(_EXECUTED_INTERVAL, self.flush_executed)
+        seconds = report.execution_us / 1e6
+        row[0][bisect_left(EXECUTION_BUCKETS, seconds)] += 1
+        row[1][0] += seconds
+
+    def _schedule_progress(self) -> None:
+        if self._progress_timer is None:
+            wait = max(0.0, self._progress_at + _PROGRESS_INTERVAL - self._loop.time())
+            self._progress_timer = self._loop.call_later(wait, self._flush_progress)
+
+    def _flush_progress(self) -> None:
+        self._progress_timer = None
+        self._progress_at = self._loop.time()
+        words = []
+        while self._progress:
+            # Taken out one by one: threads put words in meanwhile.
+            fence, (id, fraction, message) = self._progress.popitem()
+            message = outcomes.cut(message, limits.PROGRESS_MESSAGE_BYTES_MAX)
+            words.append(session.ProgressReport(fence=fence, id=id, fraction=fraction, message=message))
+        if words:
+            self._send([], 0, words)

@@ -1,0 +1,76 @@
+"""The slot table: which tasks a runner executes right now, in memory that it shares with its supervisor.
+
+A runner notes each start and end here instead of sending a message, so that the supervisor knows what ran even after a crash, and a
+no-op task costs no extra frame. Each slot is written by the one thread (or loop) that runs in it.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import tempfile
+from dataclasses import dataclass
+
+#: fence (0: free), monotonic start in ns, monotonic time in ns when the runner is to be ended if it still runs (0: never).
+#: Native order: such words are copied whole, so that a reader never sees half of one.
+_ENTRY = struct.Struct("@QQQ")
+_WORD = struct.Struct("@Q")
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """One occupied slot."""
+
+    fence: int
+    started_ns: int
+    #: 0 means never.
+    kill_at_ns: int
+
+
+class SlotTable:
+    """A row for each slot. The runner writes, the supervisor reads."""
+
+    def __init__(self, memory: mmap.mmap | bytearray, slots: int) -> None:
+        self._memory = memory
+        self.slots = slots
+
+    @classmethod
+    def private(cls, slots: int) -> SlotTable:
+        """One within this process, for runners=0."""
+        return cls(bytearray(_ENTRY.size * slots), slots)
+
+    @classmethod
+    def attach(cls, descriptor: int, slots: int) -> SlotTable:
+        """The table behind an inherited file descriptor, which is closed: the mapping stays."""
+        memory = mmap.mmap(descriptor, _ENTRY.size * slots)
+        os.close(descriptor)
+        return cls(memory, slots)
+
+    def start(self, slot: int, fence: int, started_ns: int, kill_at_ns: int) -> None:
+        """Notes that a task starts in this slot."""
+        _ENTRY.pack_into(self._memory, slot * _ENTRY.size, fence, started_ns, kill_at_ns)
+
+    def end(self, slot: int) -> None:
+        """Notes that the slot is free."""
+        _WORD.pack_into(self._memory, slot * _ENTRY.size, 0)
+
+    def running(self) -> list[Running]:
+        """The occupied slots. While the runner writes, a row may mix an old and a new task: act only on what two looks agree on."""
+        return [Running(*entry) for entry in _ENTRY.iter_unpack(self._memory) if entry[0]]
+
+    def close(self) -> None:
+        """Unmaps the memory."""
+        if isinstance(self._memory, mmap.mmap):
+            self._memory.close()
+
+
+def make_shared(slots: int) -> tuple[SlotTable, int]:
+    """A table in shared memory, and the descriptor to hand to the runner; the caller closes it."""
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("gowork-slots")
+    else:
+        with tempfile.TemporaryFile() as file:
+            descriptor = os.dup(file.fileno())
+    os.ftruncate(descriptor, _ENTRY.size * slots)
+    return SlotTable(mmap.mmap(descriptor, _ENTRY.size * slots), slots), descriptor

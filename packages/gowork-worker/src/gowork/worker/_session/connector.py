@@ -1,0 +1,114 @@
+"""Keeps the worker in a session with a leader, for ever: any address, at once at first, then more and more patiently."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import random
+from collections.abc import Sequence
+
+import grpc
+
+from gowork.rpc.channels import open_channel
+from gowork.rpc.status import refusal_of
+from gowork.worker._session.stream import SessionEnded, SessionStream
+from gowork.worker._supervisor.supervisor import Supervisor
+
+logger = logging.getLogger("gowork.worker")
+
+#: Seconds before the second attempt in a row, and at most.
+_DELAY_FIRST = 0.1
+_DELAY_MAX = 2.0
+#: The same complaint is logged again after so many seconds.
+_REPEAT_AFTER = 60.0
+
+
+class Connector:
+    """Await `run`; it ends when the worker has said goodbye, or is cancelled."""
+
+    def __init__(self, supervisor: Supervisor, addresses: Sequence[str], instance: str) -> None:
+        """Args:
+        supervisor: what the sessions are for.
+        addresses: the leaders' addresses, each HOST:PORT, at least one.
+        instance: a random id of this process.
+        """
+        self._supervisor = supervisor
+        self._addresses = addresses
+        self._instance = instance
+        #: The highest term that a leader has shown.
+        self._term = 0
+        #: Set by the first Welcome.
+        self.welcomed = asyncio.Event()
+        #: Whether a session is open.
+        self.connected = False
+        self._complaint = ""
+        self._complained_at = 0.0
+        self._lease: asyncio.TimerHandle | None = None
+        self._lease_seconds = 0.0
+
+    async def run(self) -> None:
+        """Connects, and connects again."""
+        failures = 0
+        for address in itertools.cycle(self._addresses):
+            # The first round over all addresses goes without waiting.
+            if failures >= len(self._addresses):
+                rounds = failures // len(self._addresses) - 1
+                await asyncio.sleep(min(_DELAY_MAX, _DELAY_FIRST * 2 ** min(rounds, 10)) * random.uniform(0.8, 1.0))
+            if await self._connect(address):
+                failures = 0
+            else:
+                failures += 1
+            if self._supervisor.has_left:
+                return
+
+    async def _connect(self, address: str) -> bool:
+        """Holds one session to its end; whether there was one."""
+        loop = asyncio.get_running_loop()
+        welcomed = False
+        channel = open_channel([address])
+        try:
+            stream = SessionStream(channel, self._supervisor)
+            welcome = await stream.open(self._instance)
+            if welcome.term < self._term:
+                self._complain(f"the leader at {address} has term {welcome.term}, an older one than {self._term}")
+                return False
+            self._term = welcome.term
+            welcomed = self.connected = True
+            self._complaint = ""
+            if self._lease is not None:
+                self._lease.cancel()
+            self._lease_seconds = welcome.lease_ms / 1000
+            logger.info("session open", extra={"leader": address, "term": welcome.term})
+            self.welcomed.set()
+            await stream.run(welcome)
+            logger.info("session over", extra={"leader": address, "reason": "the leader ended it"})
+        except SessionEnded as error:
+            self._complain(f"the leader at {address} {error}")
+        except grpc.aio.AioRpcError as error:
+            self._complain(_words(address, error))
+        finally:
+            if welcomed:
+                self.connected = False
+                # The leader hears nothing from here on: so long the worker's tasks are safe from being given to others.
+                self._lease = loop.call_later(self._lease_seconds, self._lose_lease)
+            await channel.close()
+        return welcomed
+
+    def _lose_lease(self) -> None:
+        logger.warning("lease lost", extra={"seconds": self._lease_seconds})
+        self._supervisor.set_lease(valid=False)
+
+    def _complain(self, complaint: str) -> None:
+        """Logs why there is no session, once for each reason."""
+        now = asyncio.get_running_loop().time()
+        if complaint != self._complaint or now - self._complained_at > _REPEAT_AFTER:
+            self._complaint, self._complained_at = complaint, now
+            logger.warning("no session, trying again", extra={"reason": complaint})
+
+
+def _words(address: str, error: grpc.aio.AioRpcError) -> str:
+    if error.code() is grpc.StatusCode.UNAVAILABLE:
+        return f"no leader answers at {address}"
+    refusal = refusal_of(error)
+    return f"the leader at {address} refused: {refusal.message or refusal.reason}"

@@ -1,0 +1,153 @@
+"""One session: the stream to a leader, from Hello to its end.
+
+While a frame is on its way the next one gathers, so that frames carry as much as there is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from importlib.metadata import version
+from typing import Any
+
+import grpc
+
+from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
+from gowork.proto.worker.v1 import session_pb2 as session
+from gowork.proto.worker.v1 import session_pb2_grpc
+from gowork.worker._runner.messages import HandlerNote
+from gowork.worker._supervisor.supervisor import Supervisor
+
+#: Seconds that a leader has to answer Hello.
+_WELCOME_TIMEOUT = 5.0
+#: A frame takes no further batch of reports once it has so many bytes. Any single batch fits gRPC's limit of 8 MiB.
+_FRAME_BYTES_MAX = 2 << 20
+#: Seconds that a leader has to end the stream after the goodbye.
+_GOODBYE_TIMEOUT = 2.0
+
+
+class SessionEnded(Exception):
+    """The leader ended the session, or did not begin it; the text says how."""
+
+
+class SessionStream:
+    """`open`, then `run`."""
+
+    def __init__(self, channel: grpc.aio.Channel, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        self._call: Any = session_pb2_grpc.SessionServiceStub(channel).Connect()
+
+    async def open(self, instance: str) -> session.Welcome:
+        """Introduces the worker.
+
+        Raises:
+            SessionEnded: when no Welcome comes in time.
+            AioRpcError: when the leader refuses, or is not there.
+        """
+        try:
+            async with asyncio.timeout(_WELCOME_TIMEOUT):
+                try:
+                    await self._call.write(session.ConnectRequest(hello=self._hello(instance)))
+                    first = await self._call.read()
+                except asyncio.InvalidStateError as error:
+                    # Written to a stream that is over; its status says why.
+                    raise await self._status() from error
+        except TimeoutError:
+            self._call.cancel()
+            raise SessionEnded(f"did not answer within {_WELCOME_TIMEOUT:g} s") from None
+        if first is grpc.aio.EOF:
+            raise await self._status()
+        if not first.HasField("welcome"):
+            self._call.cancel()
+            raise SessionEnded("began with another frame than Welcome")
+        welcome: session.Welcome = first.welcome
+        self._supervisor.start_session()
+        self._supervisor.receive(first)
+        return welcome
+
+    async def run(self, welcome: session.Welcome) -> None:
+        """Sends and receives until the stream ends.
+
+        Raises:
+            AioRpcError: when it breaks.
+        """
+        writer = asyncio.create_task(self._write(max(0.05, welcome.heartbeat_ms / 1000)), name="session writer")
+        try:
+            while (response := await self._call.read()) is not grpc.aio.EOF:
+                self._supervisor.receive(response)
+        finally:
+            writer.cancel()
+            await asyncio.wait([writer])
+            self._call.cancel()
+        error = await self._status()
+        if isinstance(error, grpc.aio.AioRpcError):
+            raise error
+
+    async def _write(self, heartbeat: float) -> None:
+        supervisor = self._supervisor
+        loop = asyncio.get_running_loop()
+        wake = supervisor.wake
+        due = loop.time() + heartbeat
+        timer = loop.call_at(due, wake.set)
+        try:
+            while not supervisor.has_left:
+                await wake.wait()
+                wake.clear()
+                request = supervisor.take(_FRAME_BYTES_MAX)
+                if request is None:
+                    if loop.time() < due:
+                        continue
+                    request = session.ConnectRequest()
+                await self._call.write(request)
+                timer.cancel()
+                due = loop.time() + heartbeat
+                timer = loop.call_at(due, wake.set)
+            await asyncio.sleep(_GOODBYE_TIMEOUT)
+            self._call.cancel()
+        except (asyncio.InvalidStateError, grpc.aio.AioRpcError):
+            # The stream is over: the reader finds out and says why.
+            pass
+        finally:
+            timer.cancel()
+
+    async def _status(self) -> Exception:
+        """How the stream ended."""
+        code = await self._call.code()
+        if code is grpc.StatusCode.OK:
+            return SessionEnded("ended the session")
+        return grpc.aio.AioRpcError(
+            code,
+            await self._call.initial_metadata(),
+            await self._call.trailing_metadata(),
+            details=await self._call.details(),
+        )
+
+    def _hello(self, instance: str) -> session.Hello:
+        options, known = self._supervisor.options, self._supervisor.handlers
+        return session.Hello(
+            name=options.name,
+            instance=instance,
+            slots=options.slots,
+            handlers=[handler_info(note, is_default=note.name == known.default_handler) for note in known.handlers],
+            labels=options.labels,
+            version=version("gowork-worker"),
+            held=self._supervisor.hello_held(),
+            plugin_errors=known.plugin_errors,
+        )
+
+
+def handler_info(note: HandlerNote, *, is_default: bool) -> session.HandlerInfo:
+    """A handler as the leader is told of it."""
+    info = session.HandlerInfo(name=note.name, is_default=is_default)
+    if note.retry is not None:
+        retry = note.retry
+        info.retry.CopyFrom(
+            tasks.RetryPolicy(
+                max_attempts=retry.max_attempts,
+                initial_delay_ms=retry.initial_delay_ms,
+                factor=retry.factor,
+                max_delay_ms=retry.max_delay_ms,
+                jitter=retry.jitter,
+                no_retry=retry.no_retry,
+            )
+        )
+    return info

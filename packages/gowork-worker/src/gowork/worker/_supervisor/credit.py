@@ -1,0 +1,79 @@
+"""How many tasks the leader may have sent in all: free slots, and a buffer worth at most 50 ms of measured work.
+
+With short tasks the buffer hides the way to the leader and back, and its commit; with long ones it would only hoard what another
+worker could start at once. So it follows the rate at which tasks really finish, and is dropped when something in it had to wait.
+"""
+
+from __future__ import annotations
+
+#: Seconds of work that may lie waiting.
+_BUFFER_SECONDS = 0.05
+#: Tasks that may lie waiting at most.
+_BUFFER_MAX = 4000
+#: Seconds that a measurement takes at least.
+_WINDOW = 0.01
+#: The weight of the latest measurement.
+_WEIGHT = 0.3
+
+
+class Credit:
+    """Counts for one worker. Times are in seconds, on any one clock."""
+
+    def __init__(self, slots: int) -> None:
+        self._slots = slots
+        #: Granted in this session.
+        self._granted = 0
+        #: The last count that was told.
+        self._told = 0
+        self._rate = 0.0
+        #: None while nothing is held: idle time says nothing about how fast work is done.
+        self._window_from: float | None = None
+        self._finished = 0
+
+    @property
+    def buffer(self) -> int:
+        """How many tasks may lie waiting beyond those that run."""
+        return min(_BUFFER_MAX, int(self._rate * _BUFFER_SECONDS))
+
+    def start_session(self) -> None:
+        """The count begins anew."""
+        self._granted = self._told = 0
+
+    def granted(self, tasks: int, now: float) -> None:
+        """So many tasks came in this session."""
+        self._granted += tasks
+        if self._window_from is None:
+            self._window_from = now
+            self._finished = 0
+
+    def finished(self, tasks: int, held: int, now: float) -> None:
+        """So many tasks have finished by themselves, and so many are still held."""
+        self._finished += tasks
+        if self._window_from is None:
+            return
+        passed = now - self._window_from
+        if passed >= _WINDOW:
+            self._rate += _WEIGHT * (self._finished / passed - self._rate)
+            self._finished = 0
+            self._window_from = now
+        if not held:
+            self._window_from = None
+
+    def waited(self) -> None:
+        """A task in the buffer had to wait behind long ones."""
+        self._rate = 0.0
+
+    def next(self, held: int, open: bool) -> int | None:
+        """The count to tell the leader now; None when it has not grown.
+
+        Args:
+            held: how many tasks are held, whether they run or wait.
+            open: whether more are wanted at all.
+        """
+        if not open:
+            return None
+        credit = self._granted + self._slots + self.buffer - held
+        if credit <= self._told:
+            return None
+        self._told = credit
+        return credit

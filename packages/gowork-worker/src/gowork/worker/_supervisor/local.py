@@ -1,0 +1,103 @@
+"""A runner within this process, for runners=0: notebooks, tests, programs that want their handlers beside them.
+
+Nothing can be killed here: a threaded handler that ignores its token runs on until it returns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from contextlib import AsyncExitStack
+from typing import Any
+
+from gowork.proto.worker.v1 import session_pb2 as session
+from gowork.worker._core import lifespans, plugins
+from gowork.worker._core.context import Place
+from gowork.worker._runner import messages
+from gowork.worker._runner.executor import Executor
+from gowork.worker._runner.main import ready_of
+from gowork.worker._runner.outbox import Outbox
+from gowork.worker._runner.table import Running, SlotTable
+from gowork.worker._supervisor.runner import Owner, Runner
+
+
+class LocalRunner(Runner):
+    """Await `run`, which lasts until a Stop message."""
+
+    def __init__(
+        self,
+        name: str,
+        slots: int,
+        owner: Owner,
+        *,
+        worker: str,
+        selection: plugins.Selection,
+        functions: Iterable[Callable[..., Any]],
+    ) -> None:
+        super().__init__(name, slots, owner)
+        self._worker = worker
+        self._selection = selection
+        self._functions = tuple(functions)
+        self._table = SlotTable.private(slots)
+        self._executor: Executor | None = None
+        self._stopped = asyncio.Event()
+
+    async def run(self) -> str:
+        """Runs until it is stopped."""
+        loaded = plugins.load(self._selection, self._functions)
+        place = Place(self._worker)
+        outbox = Outbox(self._send_work, lambda executed: self.owner.runner_said(self, executed))
+        async with AsyncExitStack() as stack:
+            await lifespans.enter(stack, loaded.lifespans, place.state)
+            loaded.hooks.hook.gowork_runner_started(state=place.state)
+            stack.callback(lambda: loaded.hooks.hook.gowork_runner_stopping(state=place.state))
+            async with asyncio.TaskGroup() as group:
+                self._executor = Executor(
+                    loaded, place, self._table, outbox, group, self._say_stopping, self._say_withheld
+                )
+                self.is_ready = True
+                self.owner.runner_ready(self, ready_of(loaded))
+                await self._stopped.wait()
+                self.is_ready = False
+                self._executor.close()
+                outbox.flush()
+                outbox.flush_executed()
+        return "the runner was stopped"
+
+    def send_grants(self, grants: list[session.Grant]) -> None:
+        assert self._executor is not None
+        self._executor.feed(grants)
+
+    def send_cancel(self, fences: list[int]) -> None:
+        assert self._executor is not None
+        self._executor.cancel(fences, "the task was cancelled")
+
+    def send(self, message: messages.ToRunner) -> None:
+        executor = self._executor
+        assert executor is not None
+        match message:
+            case messages.Slots(slots):
+                executor.set_slots(slots)
+            case messages.Recall():
+                self.owner.runner_said(self, messages.Returned(executor.recall()))
+            case messages.Lease(valid):
+                executor.set_lease(valid)
+            case messages.Interrupt(reason):
+                executor.interrupt(reason)
+            case messages.Stop():
+                self._stopped.set()
+
+    def running(self) -> list[Running]:
+        return self._table.running()
+
+    def _send_work(self, reports: list[session.Report], size: int, progress: list[session.ProgressReport]) -> None:
+        if reports:
+            self.owner.runner_reported(self, reports, size)
+        if progress:
+            self.owner.runner_progressed(progress)
+
+    def _say_stopping(self, fence: int, grace_ms: int, kind: messages.StopKind) -> None:
+        self.owner.runner_said(self, messages.Stopping(fence, grace_ms, kind))
+
+    def _say_withheld(self, slots: int) -> None:
+        self.owner.runner_said(self, messages.Withheld(slots))

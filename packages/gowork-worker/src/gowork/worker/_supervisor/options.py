@@ -1,0 +1,71 @@
+"""What a worker is told at its start."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gowork.rpc import limits
+from gowork.worker._core.plugins import Selection
+from gowork.worker.errors import ConfigurationError
+
+
+def default_name() -> str:
+    """The host's name with a random suffix: two workers on one host must not take each other's place."""
+    return f"{socket.gethostname()[:200]}-{secrets.token_hex(3)}"
+
+
+def default_runners() -> int:
+    """One for each processor that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def default_slots() -> int:
+    """Four for each processor: most handlers wait more than they compute."""
+    return 4 * default_runners()
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """All of it, checked."""
+
+    name: str = field(default_factory=default_name)
+    #: How many tasks run at once.
+    slots: int = field(default_factory=default_slots)
+    #: How many runner processes there are; 0 runs handlers in this process.
+    runners: int = field(default_factory=default_runners)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    selection: Selection = field(default_factory=Selection)
+    #: Handlers and lifespans at hand, for runners=0.
+    functions: tuple[Callable[..., Any], ...] = ()
+    #: "text" or "json" when runners are to log; empty leaves their logging alone.
+    log_format: str = ""
+    log_level: str = "INFO"
+    #: Seconds that running tasks have to finish when the worker drains.
+    drain_timeout: float = 110.0
+    #: What unacknowledged reports may take, in bytes, before nothing new is started.
+    unacknowledged_bytes_max: int = 64 << 20
+
+    def __post_init__(self) -> None:
+        """Raises:
+        ConfigurationError: for values that cannot be.
+        """
+        if not 1 <= len(self.name.encode()) <= limits.ID_BYTES_MAX or not self.name.isprintable():
+            raise ConfigurationError(f"name: 1 to {limits.ID_BYTES_MAX} printable bytes")
+        if not 1 <= self.slots <= limits.SLOTS_MAX:
+            raise ConfigurationError(f"slots: 1 to {limits.SLOTS_MAX}, not {self.slots}")
+        if not 0 <= self.runners <= 1000:
+            raise ConfigurationError(f"runners: 0 to 1000, not {self.runners}")
+        if len(self.labels) > limits.LABELS_MAX:
+            raise ConfigurationError(f"labels: at most {limits.LABELS_MAX}, not {len(self.labels)}")
+        for key, value in self.labels.items():
+            if not 1 <= len(key.encode()) <= limits.LABEL_KEY_BYTES_MAX:
+                raise ConfigurationError(f"label {key!r}: a key has 1 to {limits.LABEL_KEY_BYTES_MAX} bytes")
+            if len(value.encode()) > limits.LABEL_VALUE_BYTES_MAX:
+                raise ConfigurationError(f"label {key!r}: a value has at most {limits.LABEL_VALUE_BYTES_MAX} bytes")

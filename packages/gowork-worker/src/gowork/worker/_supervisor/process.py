@@ -1,0 +1,203 @@
+"""A runner in a process of its own: spawned, fed through a socket pair, watched and reaped."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+
+from gowork.proto.worker.v1 import session_pb2 as session
+from gowork.worker._runner import messages, pipe
+from gowork.worker._runner.table import Running, make_shared
+from gowork.worker._supervisor.runner import Owner, Runner
+from gowork.worker.processes import Warden, end_group
+
+#: Seconds between pings, and without an answer until a runner counts as blocked.
+PING_INTERVAL = 1.0
+BLOCKED_AFTER = 3.0
+#: Seconds to wait for the end of a dead runner's pipe, which a child that it forked may hold open.
+_PIPE_END_TIMEOUT = 1.0
+
+
+class ProcessRunner(Runner):
+    """Make it, then await `run`, which lasts as long as the process."""
+
+    def __init__(
+        self,
+        name: str,
+        slots: int,
+        owner: Owner,
+        *,
+        setup: Callable[[int], messages.Setup],
+        warden: Warden | None,
+        alone: bool = False,
+    ) -> None:
+        """Args:
+        name: for logs.
+        slots: how many tasks it runs at once.
+        owner: told what it says.
+        setup: gives the first message, for so many slots.
+        warden: guards its process group; None where there is none.
+        alone: it runs isolated tasks, one at a time.
+        """
+        super().__init__(name, slots, owner, alone=alone)
+        self._setup = setup
+        self._warden = warden
+        self._process: asyncio.subprocess.Process | None = None
+        self._pipe: _Pipe | None = None
+        self._table, self._table_descriptor = make_shared(slots)
+        self._ping_number = 0
+        self._ping_sent_at: float | None = None
+        self._pinged_at = 0.0
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process is not None else None
+
+    async def run(self) -> str:
+        """Runs the process to its end.
+
+        Returns:
+            How it ended, in words.
+        """
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                # Without the working directory on the module path, where a file could stand in for a library's module.
+                "-P",
+                "-m",
+                "gowork.worker._runner",
+                str(theirs.fileno()),
+                str(self._table_descriptor),
+                str(os.getpid()),
+                pass_fds=(theirs.fileno(), self._table_descriptor),
+                stdin=asyncio.subprocess.DEVNULL,
+                # What handlers print must not get into what the worker itself says on standard output.
+                stdout=sys.__stderr__.fileno() if sys.__stderr__ is not None else asyncio.subprocess.DEVNULL,
+                # A group of its own, to be ended with all children; and the terminal's Ctrl-C is for the supervisor.
+                start_new_session=True,
+            )
+        os.close(self._table_descriptor)
+        pid = self._process.pid
+        try:
+            if self._warden is not None:
+                self._warden.guard(pid)
+            _, self._pipe = await loop.create_connection(lambda: _Pipe(self), sock=ours)
+            self.send(self._setup(self.slots))
+            code = await self._process.wait()
+        finally:
+            # Also when this task is cancelled: neither the process nor a child of it may be left.
+            end_group(pid)
+            if self._process.returncode is None:
+                await asyncio.shield(self._process.wait())
+            if self._warden is not None:
+                self._warden.release(pid)
+            self.is_ready = False
+            if self._pipe is not None:
+                await self._pipe.drained(_PIPE_END_TIMEOUT)
+        return describe_exit(code)
+
+    def send_grants(self, grants: list[session.Grant]) -> None:
+        self._write(pipe.WORK, session.ConnectResponse(grants=grants).SerializeToString())
+
+    def send_cancel(self, fences: list[int]) -> None:
+        self._write(pipe.WORK, session.ConnectResponse(cancelled=fences).SerializeToString())
+
+    def send(self, message: messages.ToRunner) -> None:
+        self._write(pipe.CONTROL, messages.encode(message))
+
+    def check_pulse(self, now: float) -> None:
+        if not self.is_ready:
+            return
+        if self._ping_sent_at is not None:
+            self.is_blocked = now - self._ping_sent_at > BLOCKED_AFTER
+        elif now - self._pinged_at >= PING_INTERVAL:
+            self._ping_number += 1
+            self._ping_sent_at = self._pinged_at = now
+            self._write(pipe.WORK, session.ConnectResponse(pings=[self._ping_number]).SerializeToString())
+
+    def running(self) -> list[Running]:
+        return self._table.running()
+
+    def kill(self) -> bool:
+        if self._process is not None and self._process.returncode is None:
+            end_group(self._process.pid)
+        return True
+
+    def close(self) -> None:
+        """Gives the shared memory back, once what ran is known."""
+        self._table.close()
+
+    def _write(self, kind: int, body: bytes) -> None:
+        if self._pipe is not None:
+            self._pipe.write(pipe.frame(kind, body))
+
+    def take(self, kind: int, body: memoryview) -> None:
+        """Takes a frame from the runner."""
+        if kind == pipe.WORK:
+            request = session.ConnectRequest.FromString(bytes(body))
+            if request.reports:
+                self.owner.runner_reported(self, list(request.reports), len(body))
+            if request.progress:
+                self.owner.runner_progressed(request.progress)
+            if request.pongs and self._ping_sent_at is not None:
+                self.owner.runner_answered(self, asyncio.get_running_loop().time() - self._ping_sent_at)
+                self._ping_sent_at = None
+                self.is_blocked = False
+            return
+        message = messages.decode_from_runner(body)
+        if isinstance(message, messages.Ready):
+            self.is_ready = True
+            self.owner.runner_ready(self, message)
+        else:
+            self.owner.runner_said(self, message)
+
+
+class _Pipe(asyncio.Protocol):
+    def __init__(self, runner: ProcessRunner) -> None:
+        self._runner = runner
+        self._reader = pipe.FrameReader(runner.take)
+        self._transport: asyncio.Transport | None = None
+        self._ended = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._reader.feed(data)
+        except pipe.FrameError:
+            # Handlers that write to descriptors at random are the only way to this.
+            self._runner.kill()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self._ended.done():
+            self._ended.set_result(None)
+
+    def write(self, data: bytes) -> None:
+        assert self._transport is not None
+        if not self._transport.is_closing():
+            self._transport.write(data)
+
+    async def drained(self, timeout: float) -> None:
+        """Waits until everything that the runner sent has been read."""
+        assert self._transport is not None
+        await asyncio.wait([self._ended], timeout=timeout)
+        self._transport.close()
+
+
+def describe_exit(code: int) -> str:
+    """How a process ended, in words."""
+    if code >= 0:
+        return f"the runner exited with code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = "unknown"
+    return f"the runner was killed by signal {-code} ({name})"

@@ -1,0 +1,45 @@
+"""Shares tasks out among runners: first into free slots, then so that the same waits before each slot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gowork.worker._supervisor.held import Held
+from gowork.worker._supervisor.runner import Runner
+
+
+def share_out(tasks: list[Held], runners: Sequence[Runner]) -> list[tuple[Runner, list[Held]]]:
+    """Which runner gets which tasks, in their order.
+
+    Args:
+        tasks: what is to be run.
+        runners: at least one.
+
+    Returns:
+        Runners with a part of the tasks that is not empty.
+    """
+    if len(runners) == 1:
+        return [(runners[0], tasks)] if tasks else []
+    loads = [len(runner.tasks) for runner in runners]
+    counts = [0] * len(runners)
+    rest = len(tasks)
+    for index in sorted(range(len(runners)), key=lambda index: loads[index] - runners[index].usable_slots):
+        count = min(rest, max(0, runners[index].usable_slots - loads[index]))
+        counts[index] += count
+        loads[index] += count
+        rest -= count
+    if rest:
+        slots = [max(1, runner.usable_slots) for runner in runners]
+        # The level to which all would be filled, in tasks for each slot; rounded up, so that nothing is left over.
+        level = (sum(loads) + rest) / sum(slots)
+        for index in sorted(range(len(runners)), key=lambda index: loads[index] / slots[index]):
+            count = min(rest, max(0, -int(-(level * slots[index] - loads[index]) // 1)))
+            counts[index] += count
+            rest -= count
+        counts[0] += rest
+    parts, start = [], 0
+    for runner, count in zip(runners, counts, strict=True):
+        if count:
+            parts.append((runner, tasks[start : start + count]))
+            start += count
+    return parts

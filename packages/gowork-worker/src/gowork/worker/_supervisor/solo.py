@@ -1,0 +1,117 @@
+"""Runs isolated tasks: each alone in a process of its own, one after another in the same process while it behaves.
+
+Such a task uses one of the worker's slots like any other, so an ordinary runner must leave one of its own first: it is asked to
+(Slots) and says when it has (Withheld).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from gowork.worker._runner import messages
+from gowork.worker._supervisor.held import Held
+from gowork.worker._supervisor.runner import Runner
+
+#: Seconds that an idle process is kept.
+_IDLE_SECONDS = 30.0
+
+
+class Solo:
+    """The queue of isolated tasks, and the processes that run them."""
+
+    def __init__(self, slots: int, ordinary: Sequence[Runner], spawn: Callable[[], None]) -> None:
+        """Args:
+        slots: the worker's slots.
+        ordinary: the runners of all other tasks, which lend their slots; a live view.
+        spawn: starts another process; it comes by `add` once it is there.
+        """
+        self._slots = slots
+        self._ordinary = ordinary
+        self._spawn = spawn
+        self._queue: deque[Held] = deque()
+        self._runners: list[Runner] = []
+        self.paused = False
+
+    @property
+    def runners(self) -> Sequence[Runner]:
+        """The processes, starting ones included."""
+        return self._runners
+
+    def add(self, runner: Runner) -> None:
+        """Another process is being started."""
+        self._runners.append(runner)
+
+    def remove(self, runner: Runner) -> None:
+        """A process has ended."""
+        self._runners.remove(runner)
+
+    def put(self, held: Held) -> None:
+        """Queues a task."""
+        self._queue.append(held)
+
+    def take_back(self, held: Held) -> bool:
+        """Gives up a task that waits; False when it does not."""
+        try:
+            self._queue.remove(held)
+        except ValueError:
+            return False
+        self._settle()
+        return True
+
+    def take_back_all(self) -> list[Held]:
+        """Gives up all that waits."""
+        waiting, self._queue = list(self._queue), deque()
+        self._settle()
+        return waiting
+
+    def finished(self, held: Held) -> None:
+        """An isolated task has ended: its slot goes back."""
+        lender = held.reserved_of
+        if lender is not None:
+            held.reserved_of = None
+            lender.lent -= 1
+            self._settle()
+
+    def pump(self, now: float) -> None:
+        """Starts what can be started, and gets ready for what cannot yet."""
+        if self.paused:
+            return
+        while self._queue:
+            runner = next((runner for runner in self._runners if runner.is_ready and not runner.tasks), None)
+            lender = next((lender for lender in self._ordinary if lender.withheld > lender.lent), None)
+            if runner is None or lender is None:
+                break
+            held = self._queue.popleft()
+            held.reserved_of = lender
+            lender.lent += 1
+            runner.start_tasks([held], now)
+        self._settle()
+        busy = sum(1 for runner in self._runners if runner.tasks)
+        for _ in range(min(self._slots, busy + len(self._queue)) - len(self._runners)):
+            self._spawn()
+
+    def retire(self, now: float) -> None:
+        """Ends processes that have been idle for long."""
+        for runner in self._runners:
+            if runner.tasks or not runner.is_ready:
+                runner.idle_since = now
+            elif now - runner.idle_since > _IDLE_SECONDS:
+                runner.is_ready = False
+                runner.send(messages.Stop())
+
+    def _settle(self) -> None:
+        """Asks for as many slots as isolated tasks need, and no more."""
+        lent = sum(runner.lent for runner in self._ordinary)
+        wanted = min(self._slots, lent + len(self._queue))
+        reserved = sum(runner.reserved for runner in self._ordinary)
+        for runner in sorted(self._ordinary, key=lambda runner: len(runner.tasks) - runner.usable_slots):
+            if not runner.is_ready:
+                continue
+            change = max(runner.lent, min(runner.slots, runner.reserved + wanted - reserved)) - runner.reserved
+            if change:
+                runner.reserved += change
+                reserved += change
+                # What it had withheld counts no more until it has said so again.
+                runner.withheld = min(runner.withheld, runner.reserved)
+                runner.send(messages.Slots(runner.slots - runner.reserved))

@@ -1,0 +1,105 @@
+"""Keeps processes from outliving whoever started them.
+
+Two means, used together: the kernel's parent-death signal, where there is one, for a single process; and a warden, a small shell
+process that holds the read end of a pipe and ends whole process groups when the write end closes, however its owner died.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from types import TracebackType
+from typing import Self
+
+_PR_SET_PDEATHSIG = 1
+
+#: Reads "+PGID" and "-PGID", one to a line; at the end of file it kills the groups that are left.
+WARDEN_SCRIPT = """\
+groups=
+while read -r line; do
+  case $line in
+    +*) groups="$groups ${line#+}" ;;
+    -*) kept=
+        for group in $groups; do [ "$group" = "${line#-}" ] || kept="$kept $group"; done
+        groups=$kept ;;
+  esac
+done
+for group in $groups; do kill -KILL -- "-$group" 2>/dev/null; done
+exit 0
+"""
+
+
+def die_with_parent(parent: int) -> None:
+    """Makes the kernel kill this process when the thread that started it ends. Does nothing where the kernel cannot.
+
+    Args:
+        parent: the process id of the parent, which may have died already.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        # It died before the line above took effect.
+        os.killpg(os.getpgrp(), signal.SIGKILL)
+
+
+def end_group(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
+    """Sends a signal to the process group that this process leads; one that is gone already is no error."""
+    try:
+        os.killpg(pid, number)
+    except (ProcessLookupError, PermissionError):
+        # macOS answers EPERM for a group of zombies.
+        pass
+
+
+class Warden:
+    """Ends the process groups that it guards when the process that made it is gone. A context manager, and not to be forked.
+
+    `descriptor` may be passed to a child, which then guards itself by writing "+PID\\n" to it before it executes anything.
+    """
+
+    def __init__(self) -> None:
+        """Starts the warden.
+
+        Raises:
+            OSError: when there is no /bin/sh.
+        """
+        reader, self.descriptor = os.pipe()
+        try:
+            # A session of its own: a signal to its owner's group, or a Ctrl-C, must not reach it.
+            self._process = subprocess.Popen(
+                ["/bin/sh", "-c", WARDEN_SCRIPT],
+                stdin=reader,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        except OSError:
+            os.close(self.descriptor)
+            raise
+        finally:
+            os.close(reader)
+
+    def guard(self, group: int) -> None:
+        """Ends this group with its owner from now on."""
+        os.write(self.descriptor, b"+%d\n" % group)
+
+    def release(self, group: int) -> None:
+        """Lets this group be, whose number may soon be another's."""
+        os.write(self.descriptor, b"-%d\n" % group)
+
+    def close(self) -> None:
+        """Ends the warden, and the groups that it still guards."""
+        os.close(self.descriptor)
+        self._process.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
