@@ -118,7 +118,10 @@ def test_a_callback_member_gets_no_named_handlers_no_selectors_and_no_binary_pay
     core = Core()
     core.do(cmd.Join("c1", "127.0.0.1:40041"))
     core.submit(
-        spec("a"), spec("b", handler="", selector=(("x", "y"),)), spec("c", handler="", binary=True), spec("d", handler="")
+        spec("a"),
+        spec("b", handler="", selector=(("x", "y"),)),
+        spec("c", handler="", binary=True),
+        spec("d", handler=""),
     )
     core.dispatch()
     assert [id for id in "abcd" if core.status(id) is Status.RUNNING] == ["d"]

@@ -21,6 +21,9 @@ class Status(enum.IntEnum):
     CANCELLED = 4
     ERROR = 5
 
+    # An enum's own hash is a call into Python for each look-up.
+    __hash__ = int.__hash__
+
 
 #: Statuses that a task never leaves by itself.
 FINISHED = frozenset({Status.COMPLETED, Status.CANCELLED, Status.ERROR})
@@ -32,6 +35,8 @@ class Priority(enum.IntEnum):
     LOW = 1
     MEDIUM = 2
     HIGH = 3
+
+    __hash__ = int.__hash__
 
 
 class Outcome(enum.IntEnum):

@@ -170,7 +170,9 @@ class State:
         "departed",
         "expiring",
         "fence",
+        "gone",
         "graces",
+        "joined",
         "lanes",
         "leases",
         "moved",
@@ -219,5 +221,8 @@ class State:
         #: What the store does not have yet: {id: task} new, and {id: task} changed but not new.
         self.submitted: dict[str, Task] = {}
         self.moved: dict[str, Task] = {}
+        #: Callback members to be stored, by id, and ids of those to be removed.
+        self.joined: dict[str, Callback] = {}
+        self.gone: dict[str, None] = {}
         #: {id: task} whose progress is new; it is told, not stored.
         self.progressed: dict[str, Task] = {}

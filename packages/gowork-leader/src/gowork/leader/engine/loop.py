@@ -176,6 +176,7 @@ class Engine:
         callback_lease = now.mono + self._settings.callback_lease
         for member in await self._store.members():
             apply(state, ch.CallbackJoined(member.id, member.address, callback_lease, member.joined_ms))
+        state.joined.clear()
         count = 0
         async for records in self._store.unfinished():
             for record in records:
@@ -245,14 +246,12 @@ class Engine:
         replies: list[tuple[asyncio.Future[Any], Any]] = []
         reads: list[tuple[_Read, asyncio.Future[Any]]] = []
         dealt_with: list[asyncio.Future[Any]] = []
-        joined: dict[str, MemberRecord] = {}
-        gone: dict[str, None] = {}
         for what, future in items:
             if callable(what):
                 if future is not None:
                     reads.append((what, future))
                 continue
-            decision = self._decide(what, now, joined, gone)
+            decision = self._decide(what, now)
             effects += decision.effects
             if future is None:
                 pass
@@ -262,10 +261,10 @@ class Engine:
                 replies.append((future, decision.answer))
         mono, wall_ms = next_deadlines(state)
         if (mono is not None and mono <= now.mono) or (wall_ms is not None and wall_ms <= now.wall_ms):
-            effects += self._decide(cmd.Tick(), now, joined, gone).effects
+            effects += self._decide(cmd.Tick(), now).effects
             trim(state, now.wall_ms)
-        effects += self._decide(cmd.Dispatch(), now, joined, gone).effects
-        changed = await self._commit(replies, joined, gone)
+        effects += self._decide(cmd.Dispatch(), now).effects
+        changed = await self._commit(replies)
         if effects:
             self._outbox.deliver(effects)
         for future, answer in replies:
@@ -287,32 +286,19 @@ class Engine:
             # Frames may have waited in the network for as long as this batch took.
             self._queue.insert(0, (cmd.ExtendLeases(self._looked_mono - now.mono), None))
 
-    def _decide(
-        self, command: cmd.Command, now: Now, joined: dict[str, MemberRecord], gone: dict[str, None]
-    ) -> Decision:
+    def _decide(self, command: cmd.Command, now: Now) -> Decision:
         state = self._state
         decision = decide(state, command, now)
         for change in decision.changes:
             apply(state, change)
-            if isinstance(change, ch.CallbackJoined):
-                gone.pop(change.id, None)
-                joined[change.id] = MemberRecord(change.id, change.address, change.at_ms)
-            elif isinstance(change, ch.CallbackGone):
-                joined.pop(change.id, None)
-                gone[change.id] = None
         return decision
 
-    async def _commit(
-        self,
-        replies: list[tuple[asyncio.Future[Any], Any]],
-        joined: dict[str, MemberRecord],
-        gone: dict[str, None],
-    ) -> list[Task]:
+    async def _commit(self, replies: list[tuple[asyncio.Future[Any], Any]]) -> list[Task]:
         """Makes the batch durable and answers the tasks that it changed."""
         state = self._state
         submitted, moved = state.submitted, state.moved
         changed = [*submitted.values(), *moved.values()]
-        if not changed and not joined and not gone:
+        if not changed and not state.joined and not state.gone:
             return changed
         self._batch_number += 1
         number = changed_number(self.opened.term, self._batch_number)
@@ -321,10 +307,10 @@ class Engine:
         batch = Batch(
             [new_task(task) for task in submitted.values()],
             [moved_task(task) for task in moved.values()],
-            tuple(joined.values()),
-            tuple(gone),
+            [MemberRecord(member.id, member.address, member.joined_ms) for member in state.joined.values()],
+            tuple(state.gone),
         )
-        state.submitted, state.moved = {}, {}
+        state.submitted, state.moved, state.joined, state.gone = {}, {}, {}, {}
         started = self._clock.now().mono
         await self._commit_until_it_fits(batch, replies)
         self._observer.committed(len(changed), self._clock.now().mono - started)

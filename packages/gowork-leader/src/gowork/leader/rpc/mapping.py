@@ -38,17 +38,21 @@ _KINDS = {int(kind): kind for kind in FailureKind}
 
 
 def spec_from(task: scheduler_pb2.Task) -> Spec:
-    """What a checked task asks for. Output-only and unknown fields are dropped from the message."""
+    """What a checked task asks for.
+
+    Output-only fields are dropped from the message; unknown ones go through to the worker, which may know them.
+    """
     fields = task.ListFields()
     if fields and (fields[-1][0].number > _HIGHEST_INPUT_FIELD or task.HasField("status")):
         for name in _OUTPUT_ONLY:
             task.ClearField(name)  # type: ignore[arg-type]
-    task.DiscardUnknownFields()
     return spec_of(task, task.SerializeToString(deterministic=True))
 
 
 def task_message(spec: Spec, standing: Standing, view: int, progress: Progress | None = None) -> scheduler_pb2.Task:
     """A task as a client sees it; view is a TaskView, UNSPECIFIED being BASIC."""
+    if view == _VIEW_RESULT:
+        return _result_message(spec, standing)
     task = scheduler_pb2.Task.FromString(spec.body)
     if view != _VIEW_FULL:
         task.ClearField("payload")
@@ -69,11 +73,30 @@ def task_message(spec: Spec, standing: Standing, view: int, progress: Progress |
         task.progress.fraction = progress.fraction
         task.progress.message = progress.message
         task.progress.updated_at_ms = progress.updated_ms
-    if view in (_VIEW_FULL, _VIEW_RESULT):
+    if view == _VIEW_FULL:
         task.result = standing.result
         task.result_data = standing.result_data
-    if view == _VIEW_FULL:
         _fill_attempts(task, standing)
+    return task
+
+
+def _result_message(spec: Spec, standing: Standing) -> scheduler_pb2.Task:
+    # The hot path of everyone who waits: only fields that have something to say are touched.
+    task = scheduler_pb2.Task()
+    task.id = spec.id
+    task.status = standing.status  # type: ignore[assignment]
+    task.worker = standing.worker
+    task.fence = standing.fence
+    task.attempts_used = standing.attempts_used
+    task.created_at_ms = standing.created_ms
+    task.started_at_ms = standing.started_ms
+    task.finished_at_ms = standing.finished_ms
+    if standing.result:
+        task.result = standing.result
+    if standing.result_data:
+        task.result_data = standing.result_data
+    if standing.failure is not None:
+        _fill_failure(task.failure, standing.failure, _VIEW_RESULT)
     return task
 
 

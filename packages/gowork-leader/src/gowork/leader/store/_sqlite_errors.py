@@ -34,7 +34,9 @@ def translated(error: sqlite3.Error, path: str) -> StoreError:
     extended: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
     code = extended & 0xFF
     if code == sqlite3.SQLITE_FULL:
-        return StoreFullError(f"There is no space left for {path}. Nothing was written; free some space and it goes on.")
+        return StoreFullError(
+            f"There is no space left for {path}. Nothing was written; free some space and it goes on."
+        )
     if extended in _UNWRITTEN:
         return StoreFullError(
             f"{path} could not be written ({error}): over a quota or a file size limit, or the disk fails. Nothing was written."

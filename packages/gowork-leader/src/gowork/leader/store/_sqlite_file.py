@@ -73,7 +73,9 @@ def is_there(path: Path) -> bool:
     except FileNotFoundError:
         header, size = b"", 0
     except OSError as error:
-        raise StoreError(f"{path} can't be read: {error.strerror}. It must be a file that the leader's user may read and write.") from error
+        raise StoreError(
+            f"{path} can't be read: {error.strerror}. It must be a file that the leader's user may read and write."
+        ) from error
     if not size:
         if log_bytes:
             raise StoreFormatError(
@@ -137,7 +139,9 @@ def unwritable(path: Path, error: OSError) -> StoreError:
 def _check_header(path: Path, header: bytes, size: int, log_bytes: int) -> None:
     # Read by hand, since SQLite makes side files beside whatever it opens. The fields: https://www.sqlite.org/fileformat2.html §1.3
     if len(header) < _HEADER_BYTES or not header.startswith(_MAGIC):
-        raise StoreFormatError(f"{path} is no SQLite database. It was left as it is; name another file, or move it away.")
+        raise StoreFormatError(
+            f"{path} is no SQLite database. It was left as it is; name another file, or move it away."
+        )
     application_id = int.from_bytes(header[68:72], "big")
     if application_id != APPLICATION_ID:
         raise StoreFormatError(

@@ -26,7 +26,8 @@ class RowsStatement:
         self._width = len(columns)
         row = f"({', '.join('?' * self._width)})"
         self._by_size = {
-            size: f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join([row] * size)} {conflict}" for size in _SIZES
+            size: f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join([row] * size)} {conflict}"
+            for size in _SIZES
         }
 
     def run(self, connection: sqlite3.Connection, values: list[object]) -> None:

@@ -17,8 +17,9 @@ from gowork.proto.scheduler.v1 import scheduler_pb2
 DEFAULT_QUEUE = "default"
 
 _decoder = msgspec.msgpack.Decoder(Standing)
+_RawKey = tuple[str, int, str, tuple[tuple[str, str], ...]]
 #: Lanes are few and tasks are many: equal keys are one object.
-_lanes: dict[LaneKey, LaneKey] = {}
+_lanes: dict[_RawKey, LaneKey] = {}
 _LANES_KEPT_MAX = 100_000
 
 encode_standing = msgspec.msgpack.Encoder().encode
@@ -40,20 +41,11 @@ def spec_of(task: scheduler_pb2.Task, body: bytes) -> Spec:
         task: the message; output-only fields are ignored.
         body: its serialized form without them.
     """
-    key = LaneKey(
-        task.queue or DEFAULT_QUEUE,
-        Priority(task.priority or Priority.LOW),
-        task.handler,
-        tuple(sorted(task.selector.items())) if task.selector else (),
-    )
-    lane = _lanes.get(key)
-    if lane is None:
-        if len(_lanes) >= _LANES_KEPT_MAX:
-            _lanes.clear()
-        lane = _lanes[key] = key
+    selector = tuple(sorted(task.selector.items())) if task.selector else ()
+    key = (task.queue, task.priority, task.handler, selector)
     return Spec(
         task.id,
-        lane,
+        _lanes.get(key) or _lane_of(key),
         body,
         task.run_at_ms,
         task.expires_at_ms,
@@ -61,6 +53,14 @@ def spec_of(task: scheduler_pb2.Task, body: bytes) -> Spec:
         tuple(sorted(task.labels.items())) if task.labels else (),
         bool(task.data),
     )
+
+
+def _lane_of(key: _RawKey) -> LaneKey:
+    queue, priority, handler, selector = key
+    if len(_lanes) >= _LANES_KEPT_MAX:
+        _lanes.clear()
+    lane = _lanes[key] = LaneKey(queue or DEFAULT_QUEUE, Priority(priority or Priority.LOW), handler, selector)
+    return lane
 
 
 def retry_of(policy: scheduler_pb2.RetryPolicy) -> RetryPolicy:

@@ -113,7 +113,9 @@ class SqliteStore:
             raise StoreError(f"{self._path} is open already.")
         if sqlite3.sqlite_version_info < SQLITE_VERSION_MIN:
             needed = ".".join(map(str, SQLITE_VERSION_MIN))
-            raise StoreError(f"SQLite {needed} or newer is needed, and this Python has {sqlite3.sqlite_version}: use a newer Python.")
+            raise StoreError(
+                f"SQLite {needed} or newer is needed, and this Python has {sqlite3.sqlite_version}: use a newer Python."
+            )
         path = self._path
         self._lock = FileLock(path)
         if not _sqlite_file.is_there(path):

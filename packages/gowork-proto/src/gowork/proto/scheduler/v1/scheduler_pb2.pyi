@@ -146,7 +146,7 @@ class _TaskViewEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TaskView.Val
     TASK_VIEW_BASIC: _TaskView.ValueType  # 1
     """Without payload, data, attempts, result, result_data and the failure's traceback."""
     TASK_VIEW_RESULT: _TaskView.ValueType  # 2
-    """BASIC with result, result_data and the whole failure."""
+    """What came of it, without what was asked for: id, status, result, result_data, failure, worker, fence, attempts_used and the times."""
     TASK_VIEW_FULL: _TaskView.ValueType  # 3
     """All of it."""
 
@@ -158,7 +158,7 @@ TASK_VIEW_UNSPECIFIED: TaskView.ValueType  # 0
 TASK_VIEW_BASIC: TaskView.ValueType  # 1
 """Without payload, data, attempts, result, result_data and the failure's traceback."""
 TASK_VIEW_RESULT: TaskView.ValueType  # 2
-"""BASIC with result, result_data and the whole failure."""
+"""What came of it, without what was asked for: id, status, result, result_data, failure, worker, fence, attempts_used and the times."""
 TASK_VIEW_FULL: TaskView.ValueType  # 3
 """All of it."""
 Global___TaskView: _TypeAlias = TaskView  # noqa: Y015
