@@ -10,10 +10,12 @@ from __future__ import annotations
 _BUFFER_SECONDS = 0.05
 #: Tasks that may lie waiting at most.
 _BUFFER_MAX = 4000
-#: Seconds that a measurement takes at least.
+#: Seconds of work that a measurement covers at least.
 _WINDOW = 0.01
-#: The weight of the latest measurement.
-_WEIGHT = 0.3
+#: The weight of the latest measurement when it shows more than was thought, and less: a buffer that is too small costs speed at
+#: once, while one that is too large is found out by the recall.
+_WEIGHT_UP = 0.7
+_WEIGHT_DOWN = 0.3
 
 
 class Credit:
@@ -26,8 +28,10 @@ class Credit:
         #: The last count that was told.
         self._told = 0
         self._rate = 0.0
-        #: None while nothing is held: idle time says nothing about how fast work is done.
-        self._window_from: float | None = None
+        #: Since when something is held without a break; None while nothing is. Idle time says nothing about how fast work is done.
+        self._busy_since: float | None = None
+        #: Since the last measurement: seconds in which something was held, up to the last break, and tasks that finished.
+        self._busy = 0.0
         self._finished = 0
 
     @property
@@ -42,22 +46,22 @@ class Credit:
     def granted(self, tasks: int, now: float) -> None:
         """So many tasks came in this session."""
         self._granted += tasks
-        if self._window_from is None:
-            self._window_from = now
-            self._finished = 0
+        if self._busy_since is None:
+            self._busy_since = now
 
     def finished(self, tasks: int, held: int, now: float) -> None:
         """So many tasks have finished by themselves, and so many are still held."""
-        self._finished += tasks
-        if self._window_from is None:
+        if self._busy_since is None:
             return
-        passed = now - self._window_from
-        if passed >= _WINDOW:
-            self._rate += _WEIGHT * (self._finished / passed - self._rate)
-            self._finished = 0
-            self._window_from = now
+        self._finished += tasks
+        busy = self._busy + now - self._busy_since
+        if busy >= _WINDOW:
+            measured = self._finished / busy
+            self._rate += (_WEIGHT_UP if measured > self._rate else _WEIGHT_DOWN) * (measured - self._rate)
+            self._finished, self._busy, self._busy_since = 0, 0.0, now
+            busy = 0.0
         if not held:
-            self._window_from = None
+            self._busy, self._busy_since = busy, None
 
     def waited(self) -> None:
         """A task in the buffer had to wait behind long ones."""
