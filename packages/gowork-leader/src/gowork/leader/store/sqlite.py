@@ -15,11 +15,12 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 from gowork.leader.core.model import Status
 from gowork.leader.store import _sqlite_file, _sqlite_query
-from gowork.leader.store._sqlite_errors import reported
+from gowork.leader.store._sqlite_errors import reported, translated
 from gowork.leader.store._sqlite_file import FileLock
+from gowork.leader.store._sqlite_log import LogKeeper, merge
 from gowork.leader.store._sqlite_schema import SQLITE_VERSION_MIN
 from gowork.leader.store._sqlite_write import write_batch
-from gowork.leader.store.protocol import Batch, MemberRecord, Opened, Query, Record, StoreError
+from gowork.leader.store.protocol import Batch, MemberRecord, Opened, Query, Record, StoreError, StoreFullError
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -27,6 +28,15 @@ _T = TypeVar("_T")
 _UNFINISHED = Query(statuses=frozenset({Status.PENDING, Status.RUNNING}))
 _CHUNK_RECORDS = 5_000
 _CHUNK_BYTES = 8 << 20
+_PRAGMAS = (
+    "synchronous = FULL",
+    # Elsewhere than on macOS this means nothing; there fsync alone leaves data in the disk's cache.
+    "fullfsync = ON",
+    "foreign_keys = ON",
+    "cache_size = -65536",
+    # See LogKeeper.
+    "wal_autocheckpoint = 0",
+)
 
 
 class SqliteStore:
@@ -43,6 +53,8 @@ class SqliteStore:
         self._writer = _Connection("gowork-store-write")
         self._lookups = _Connection("gowork-store-load")
         self._scans = _Connection("gowork-store-scan")
+        self._merges = _Connection("gowork-store-merge")
+        self._log = LogKeeper(self._merges.start)
 
     async def open(self) -> Opened:
         """See Store.open."""
@@ -56,6 +68,7 @@ class SqliteStore:
         """See Store.close. The log is merged into the database, so that one file is left to copy."""
         await self._scans.close()
         await self._lookups.close()
+        await self._merges.close()
         # Last: only the last connection merges the log.
         await self._writer.close()
         if self._lock is not None:
@@ -64,7 +77,7 @@ class SqliteStore:
 
     async def commit(self, batch: Batch) -> None:
         """See Store.commit."""
-        await self._call(self._writer, write_batch, batch)
+        await self._call(self._writer, self._commit, batch)
 
     async def load(self, ids: Sequence[str]) -> list[Record]:
         """See Store.load."""
@@ -108,6 +121,18 @@ class SqliteStore:
 
         return await thread.submit(run)
 
+    def _commit(self, connection: sqlite3.Connection, batch: Batch) -> None:
+        self._log.before_commit(connection)
+        try:
+            write_batch(connection, batch)
+        except sqlite3.OperationalError as error:
+            if not isinstance(translated(error, str(self._path)), StoreFullError):
+                raise
+            # The log itself may be what fills a small disk.
+            merge(connection, "TRUNCATE")
+            write_batch(connection, batch)
+        self._log.after_commit(batch)
+
     def _open(self) -> Opened:
         if self._lock is not None:
             raise StoreError(f"{self._path} is open already.")
@@ -122,7 +147,7 @@ class SqliteStore:
             _sqlite_file.create(path)
         with reported(str(path)):
             writer = self._writer.connection = _sqlite_file.connect(path)
-            for pragma in ("synchronous = FULL", "fullfsync = ON", "foreign_keys = ON", "cache_size = -65536"):
+            for pragma in _PRAGMAS:
                 writer.execute(f"PRAGMA {pragma}")
             # A new term at every opening, durable before anyone hears of it.
             writer.execute("UPDATE meta SET value = value + 1 WHERE key = 'term'")
@@ -130,6 +155,9 @@ class SqliteStore:
             (highest,) = writer.execute("SELECT coalesce(max(seq), 0) FROM specs").fetchone()
             for thread in (self._lookups, self._scans):
                 thread.connection = _sqlite_file.connect(path, read_only=True)
+            self._merges.connection = _sqlite_file.connect(path)
+            for pragma in _PRAGMAS:
+                self._merges.connection.execute(f"PRAGMA {pragma}")
         return Opened(values["term"], values["identity"], highest + 1)
 
 
@@ -145,6 +173,17 @@ class _Connection:
         if self._executor is None:
             self._executor = ThreadPoolExecutor(1, thread_name_prefix=self._name)
         return await asyncio.get_running_loop().run_in_executor(self._executor, function)
+
+    def start(self, function: Callable[[sqlite3.Connection], None]) -> None:
+        """Runs this in the thread and lets it be."""
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(1, thread_name_prefix=self._name)
+
+        def run() -> None:
+            if self.connection is not None:
+                function(self.connection)
+
+        self._executor.submit(run)
 
     async def close(self) -> None:
         if self._executor is not None:
