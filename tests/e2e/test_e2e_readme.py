@@ -1,0 +1,148 @@
+"""README's commands, taken from README and run, so that they stay true.
+
+The blocks of a section run in one shell, in a network namespace of their own, where the default ports are always free.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from clusters import COMMANDS
+
+ROOT = Path(__file__).parents[2]
+#: Commands that run until they are stopped, and what succeeds as soon as they serve.
+SERVERS = {
+    "gowork up": "gowork members --output jsonl | grep -q LIVE",
+    "gowork-leader": "grpcurl -plaintext :50051 list && grpcurl -plaintext :50052 list",
+}
+#: How long a section's shell may take, in seconds.
+SECTION_SECONDS = 100
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block."""
+
+    section: str
+    language: str
+    text: str
+
+
+def blocks(path: Path) -> list[Block]:
+    found, section = [], ""
+    parts = re.compile(r"^## ([^\n]+)$|^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+    for title, language, text in parts.findall(path.read_text()):
+        section = title or section
+        if not title:
+            found.append(Block(section, language, text))
+    return found
+
+
+def commands(text: str) -> list[str]:
+    """One command a line; a backslash at the end of a line joins it to the next."""
+    return text.replace("\\\n", "").strip().splitlines()
+
+
+def namespace() -> list[str]:
+    """The command that runs another in a network namespace of its own, where this machine allows that."""
+    if shutil.which("unshare") and shutil.which("ip"):
+        for command in (["unshare", "-n"], ["unshare", "-rn"]):
+            if subprocess.run([*command, "ip", "link", "set", "lo", "up"], capture_output=True).returncode == 0:
+                return command
+    pytest.skip("no network namespaces here: README's commands use fixed ports, which may be taken")
+
+
+def script(section: str, folder: Path) -> str:
+    """The section as a shell script; its Python files are written to the folder."""
+    lines = ["set -ex", "ip link set lo up"]
+    for block in blocks(ROOT / "README.md"):
+        if block.section != section:
+            continue
+        if block.language == "python":
+            (folder / block.text.splitlines()[0].removeprefix("# ")).write_text(block.text)
+            continue
+        for command in commands(block.text):
+            server = next((name for name in SERVERS if command.split(" -")[0] == name), None)
+            if server:
+                ready = f"until {SERVERS[server]}; do kill -0 $server; done >&2"
+                lines += [f"{command} & server=$!", "trap 'kill $server' EXIT", ready]
+            elif "pip install" not in command:
+                lines.append(command)
+    return "\n".join([*lines, "trap - EXIT", "kill $server", "wait $server", ""])
+
+
+def run_section(section: str, folder: Path) -> str:
+    """Runs a section, and returns what it printed."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("GOWORK_", "XDG_"))}
+    environment |= {"HOME": str(folder), "PATH": f"{COMMANDS}:{os.environ['PATH']}", "COLUMNS": "200"}
+    process = subprocess.Popen(
+        [*namespace(), "bash", "-c", script(section, folder)],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        out, err = process.communicate(timeout=SECTION_SECONDS)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        out, err = process.communicate()
+    assert process.returncode == 0, f"{out}\n{err}"
+    return out
+
+
+def test_the_first_ten_minutes_go_as_written(tmp_path: Path) -> None:
+    out = run_section("The first ten minutes", tmp_path)
+    for name in ("Ada", "Grace", "Edsger"):
+        assert f"Hello, {name}, from" in out
+    assert "greeting-1" in out
+
+
+@pytest.mark.tool("grpcurl")
+def test_nothing_but_grpc_goes_as_written(tmp_path: Path) -> None:
+    out = run_section("With nothing but gRPC", tmp_path)
+    assert "// Join adds a callback member" in out
+    assert "// ScheduleTask adds one task." in out
+    assert out.count("{}") == 4, "Members, GetTasks, ScheduleTask and CancelTask answer nothing"
+
+
+def test_hello_is_as_short_as_it_says() -> None:
+    (hello,) = [block for block in blocks(ROOT / "README.md") if block.text.startswith("# hello.py")]
+    assert len(hello.text.splitlines()) <= 12
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_every_session_that_is_named_exists(page: str) -> None:
+    listed = subprocess.run([sys.executable, "-m", "nox", "-l"], cwd=ROOT, capture_output=True, text=True, check=True)
+    sessions = set(re.findall(r"^[*-] (\w+)", listed.stdout, re.MULTILINE))
+    named = set(re.findall(r"nox -s (\w+)", (ROOT / page).read_text()))
+    assert named
+    assert named <= sessions
+
+
+def test_the_install_command_names_every_package() -> None:
+    (install,) = [
+        command
+        for block in blocks(ROOT / "README.md")
+        for command in commands(block.text)
+        if "pip install" in command and "nox" not in command
+    ]
+    named = set(re.findall(r"\./((?:packages|plugins)/[a-z-]+)", install))
+    assert named == {str(path.parent.relative_to(ROOT)) for path in ROOT.glob("p*/*/pyproject.toml")}
+
+
+@pytest.mark.parametrize("page", sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("p*/*/README.md")), ids=str)
+def test_links_within_the_repository_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)[^)]*\)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
