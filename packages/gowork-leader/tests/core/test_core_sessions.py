@@ -114,6 +114,15 @@ def test_a_name_whose_holder_does_not_answer_goes_to_the_newcomer():
     assert core.state.names["w1"].instance == "two"
 
 
+def test_a_newcomer_gets_the_name_of_a_worker_whose_lease_runs_out_at_the_same_moment():
+    core = Core()
+    core.connect("w1", instance="one")
+    second = core.connect("w1", instance="two")
+    core.pass_time(11)
+    assert Welcome(second) in core.effects
+    assert list(core.state.workers) == ["two"]
+
+
 def test_a_newcomer_gets_the_name_when_its_holder_hangs_up():
     core = Core()
     first = core.connect("w1", instance="one")

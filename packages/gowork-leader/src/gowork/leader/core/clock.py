@@ -22,7 +22,8 @@ def tick(state: State, now: Now) -> Decision:
     The engine drops stale heap entries with `trim` afterwards: nothing is taken out here.
     """
     decision = Decision()
-    for instance in _run_out(state.leases, now.mono):
+    silent = _run_out(state.leases, now.mono)
+    for instance in silent:
         worker = state.workers[instance]
         if worker.connection is not None:
             message = f"nothing was heard from this worker for {state.settings.lease:g} s"
@@ -35,7 +36,7 @@ def tick(state: State, now: Now) -> Decision:
         decision.changes.append(ch.CallbackGone(id, Liveness.LOST, now.wall_ms))
     for hello, until in list(state.challenges.values()):
         if until <= now.mono:
-            take_over(state, hello, now, decision)
+            take_over(state, hello, now, decision, silent)
     _due(state, now, decision)
     return decision
 

@@ -6,6 +6,8 @@ fence and from the instance that hold it).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from gowork.leader.core import changes as ch
 from gowork.leader.core import commands as cmd
 from gowork.leader.core import effects as ef
@@ -89,11 +91,14 @@ def close_session(state: State, command: cmd.CloseSession, now: Now) -> Decision
     return decision
 
 
-def take_over(state: State, hello: cmd.OpenSession, now: Now, decision: Decision) -> None:
-    """The holder of this name did not answer: the newcomer has it. The holder's tasks wait for its lease."""
+def take_over(state: State, hello: cmd.OpenSession, now: Now, decision: Decision, gone: Sequence[str]) -> None:
+    """The holder of this name did not answer: the newcomer has it. The holder's tasks wait for its lease.
+
+    `gone` are the instances that this decision has ended already.
+    """
     decision.changes.append(ch.ChallengeEnded(hello.name))
     holder = state.names.get(hello.name)
-    if holder is not None and holder.connection is not None:
+    if holder is not None and holder.connection is not None and holder.instance not in gone:
         refusal = cmd.Refused(cmd.REPLACED, f"another worker has taken the name {hello.name!r}")
         decision.effects.append(ef.EndSession(holder.connection, refusal))
         decision.changes.append(ch.SessionClosed(holder.instance, now.mono + state.settings.lease))
