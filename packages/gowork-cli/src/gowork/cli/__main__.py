@@ -1,0 +1,5 @@
+"""`python -m gowork.cli` is `gowork`."""
+
+from gowork.cli.main import main
+
+main()

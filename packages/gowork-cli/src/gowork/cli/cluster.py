@@ -1,0 +1,150 @@
+"""A whole cluster on this machine: a leader and workers as child processes, for as long as this process lives.
+
+Restarts nothing: what ends by itself is reported. When the leader ends, all ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from gowork.cli.processes import Child, Nursery
+
+#: How long a leader or a worker may take until it is ready, in seconds. Handlers may import much.
+_READY_S_MAX = 120.0
+#: How long a child may take to end after its own time for that is up, in seconds.
+_STOP_MARGIN_S = 5.0
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterPlan:
+    """What to start."""
+
+    workers: int
+    #: Options for every worker.
+    worker_options: Sequence[str]
+    #: Options for the leader.
+    leader_options: Sequence[str]
+    log_level: str
+    #: How long running tasks have to finish when it stops, in seconds.
+    grace: float
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where the cluster listens, each HOST:PORT."""
+
+    cluster: str
+    scheduler: str
+    http: str
+    #: The workers' names.
+    workers: tuple[str, ...]
+
+
+async def run_cluster(plan: ClusterPlan, started: Callable[[Addresses], None], say: Callable[[str], None]) -> bool:
+    """Starts everything, and runs until SIGINT, SIGTERM, or the end of the leader; a second signal ends it at once.
+
+    Args:
+        plan: what to start.
+        started: called once all are ready.
+        say: for words about what happens later.
+
+    Returns:
+        Whether it was stopped by a signal.
+
+    Raises:
+        ChildFailed: when something could not start; nothing is left running.
+    """
+    async with Nursery() as nursery:
+        with _Signals(nursery) as signals:
+            try:
+                await _run(plan, nursery, started, say)
+            except asyncio.CancelledError:
+                if not signals.take_cancellation():
+                    raise
+            finally:
+                await _stop(nursery, plan.grace)
+    return signals.received > 0
+
+
+async def _run(
+    plan: ClusterPlan, nursery: Nursery, started: Callable[[Addresses], None], say: Callable[[str], None]
+) -> None:
+    log = ["--log-level", plan.log_level]
+    leader = await nursery.start("the leader", ["-m", "gowork.leader", *plan.leader_options, *log, "--print-addresses"])
+    facts = await leader.ready("cluster", _READY_S_MAX)
+    nursery.pass_on(leader)
+    options = [*plan.worker_options, *log, "--drain-timeout", str(plan.grace), "--print-ready"]
+    workers = [
+        await nursery.start(
+            name,
+            ["-m", "gowork.worker", "--leader", facts["cluster"], "--name", name, *options],
+        )
+        for name in (f"worker-{number}" for number in range(1, plan.workers + 1))
+    ]
+    for worker in workers:
+        await worker.ready("name", _READY_S_MAX)
+        nursery.pass_on(worker)
+    started(Addresses(facts["cluster"], facts["scheduler"], facts["http"], tuple(worker.name for worker in workers)))
+
+    async def report(worker: Child) -> None:
+        await worker.ended()
+        say(f"{worker.name} ended with exit code {worker.code}; its tasks go to the others")
+
+    async with asyncio.TaskGroup() as reports:
+        watches = [reports.create_task(report(worker)) for worker in workers]
+        await leader.ended()
+        say(f"the leader ended with exit code {leader.code}; all is stopped")
+        for watch in watches:
+            watch.cancel()
+
+
+async def _stop(nursery: Nursery, grace: float) -> None:
+    """Stops the workers, so that the leader hears what came of their tasks, and then the leader."""
+    leader, workers = nursery.children[:1], nursery.children[1:]
+    for children in (workers, leader):
+        async with asyncio.TaskGroup() as group:
+            for child in children:
+                group.create_task(child.stop(grace + _STOP_MARGIN_S))
+
+
+class _Signals:
+    """Takes SIGINT and SIGTERM meanwhile: the first cancels the task that made it, the second kills all children."""
+
+    def __init__(self, nursery: Nursery) -> None:
+        self._nursery = nursery
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task(self._loop)
+        #: How many have come.
+        self.received = 0
+
+    def __enter__(self) -> Self:
+        for number in _STOP_SIGNALS:
+            self._loop.add_signal_handler(number, self._receive)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number in _STOP_SIGNALS:
+            self._loop.remove_signal_handler(number)
+
+    def take_cancellation(self) -> bool:
+        """Whether a signal is why the task was cancelled; then it is not cancelled any more."""
+        if self.received and self._task is not None:
+            self._task.uncancel()
+            return True
+        return False
+
+    def _receive(self) -> None:
+        self.received += 1
+        if self.received == 1 and self._task is not None:
+            self._task.cancel()
+        else:
+            for child in self._nursery.children:
+                child.kill()

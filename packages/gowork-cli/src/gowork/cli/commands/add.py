@@ -1,0 +1,150 @@
+"""`gowork add`."""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime
+from typing import Any, cast
+
+import click
+
+from gowork.cli.bulk import add_file
+from gowork.cli.completions import complete_handler
+from gowork.cli.group import EXIT_FAILED
+from gowork.cli.output import console, write_record
+from gowork.cli.parameters import duration, pairs, time
+from gowork.cli.records import task_record
+from gowork.cli.settings import OutputFormat, Settings, common_options, pass_settings
+from gowork.client import Client, Priority, TaskHandle, TaskInfo, TaskOptions, TaskStatus, TaskView
+
+_PRIORITIES = [priority for priority in Priority if priority is not Priority.UNSPECIFIED]
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  gowork add 'some work' --wait
+  gowork add --handler hello '{"name": "Ada"}' --wait
+  gowork add nightly-report --handler report --at 2026-12-24T03:00 --max-attempts 3
+  gowork add --handler cleanup --in 10m
+  cat photo.jpg | gowork add --handler thumbnail - --wait > thumbnail.jpg
+  gowork add --file tasks.jsonl --handler resize --wait
+
+\b
+A FILE has a task on each line, with the options that differ from those given here:
+  {"payload": {"image": "a.png"}}
+  {"payload": "text", "id": "b", "handler": "crop", "priority": "HIGH", "queue": "images",
+   "labels": {"team": "web"}, "selector": {"gpu": "yes"}, "in": "10m", "at": "2026-12-24T03:00",
+   "time_limit": "30s", "max_attempts": 3}"""
+)
+@click.argument("words", metavar="[ID] PAYLOAD", nargs=-1)
+@click.option(
+    "--handler",
+    metavar="NAME",
+    shell_complete=complete_handler,
+    help="What runs it.  [default: the worker's default handler]",
+)
+@click.option(
+    "--priority",
+    type=click.Choice(_PRIORITIES, case_sensitive=False),
+    help="HIGH before MEDIUM before LOW, the default.",
+)
+@click.option("--queue", metavar="NAME", help="Where it waits.  [default: default]")
+@click.option("--label", "labels", metavar="KEY=VALUE", multiple=True, help="To find it by. Repeatable.")
+@click.option(
+    "--selector", metavar="KEY=VALUE", multiple=True, help="Only workers with this label may run it. Repeatable."
+)
+@click.option(
+    "--in", "delay", type=duration, metavar="DURATION", help="Not before this time has passed, as in 90s, 10m, 1h30m."
+)
+@click.option("--at", "run_at", type=time, metavar="TIME", help="Not before, as in 2026-12-24T18:00.")
+@click.option("--time-limit", type=duration, metavar="DURATION", help="How long one attempt may run.")
+@click.option("--max-attempts", type=click.IntRange(1, 1000), help="How often it is tried, the first included.")
+@click.option(
+    "--wait",
+    is_flag=True,
+    help="Wait until it has finished and print the result; exit with 1 when it did not complete.",
+)
+@click.option(
+    "--timeout", type=duration, metavar="DURATION", help="With --wait: give up after this time; the task goes on."
+)
+@click.option("--file", type=click.File("rb"), help="Add all tasks of this file of JSON lines; - is standard input.")
+@common_options
+@pass_settings
+def add(
+    settings: Settings,
+    /,
+    words: tuple[str, ...],
+    labels: tuple[str, ...],
+    selector: tuple[str, ...],
+    max_attempts: int | None,
+    wait: bool,
+    timeout: float | None,
+    file: Any,
+    **others: str | float | datetime | None,
+) -> None:
+    """Schedule a task, and print its id.
+
+    PAYLOAD is text, or JSON where the handler wants that; - reads it from standard input, as it is. Without ID the task
+    gets one. The same task under the same ID again changes nothing.
+    """
+    if others["delay"] is not None and others["run_at"] is not None:
+        raise click.UsageError("give --in or --at, not both")
+    # The other options are named as the client's are.
+    own = {"labels": pairs(labels, "--label"), "selector": pairs(selector, "--selector"), "retry": max_attempts}
+    options = cast("TaskOptions", {**others, **own})
+    if file is not None:
+        if words:
+            raise click.UsageError("give a PAYLOAD or a --file, not both")
+        add_file(settings, file, options, wait=wait, timeout=timeout)
+        return
+    task_id, payload = _words(words, options)
+    with settings.client() as client:
+        handle = client.schedule(payload, id=task_id, **options)
+    if wait:
+        with Client(settings.leader) as client:
+            _print_result(settings, _finished(client.handle(handle.id), timeout))
+    elif settings.output is OutputFormat.TABLE:
+        click.echo(handle.id)
+    else:
+        write_record({"id": handle.id}, settings.output)
+
+
+def _words(words: tuple[str, ...], options: TaskOptions) -> tuple[str | None, str | bytes]:
+    if len(words) > 2:
+        raise click.UsageError("too many words: give [ID] PAYLOAD, with the payload in quotes")
+    if not words and not options.get("handler"):
+        raise click.UsageError("give a PAYLOAD, or a --handler that needs none")
+    payload = words[-1] if words else ""
+    return words[0] if len(words) == 2 else None, _stdin() if payload == "-" else payload
+
+
+def _stdin() -> str | bytes:
+    """All of standard input: text when it is UTF-8, else the bytes."""
+    data = sys.stdin.buffer.read()
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data
+
+
+def _finished(handle: TaskHandle, timeout: float | None) -> TaskInfo:
+    with console(stderr=True).status(f"waiting for {handle.id}"):
+        return handle.wait(timeout)
+
+
+def _print_result(settings: Settings, task: TaskInfo) -> None:
+    if settings.output is not OutputFormat.TABLE:
+        write_record(task_record(task, TaskView.RESULT), settings.output)
+    elif task.result_data:
+        sys.stdout.buffer.write(task.result_data)
+    elif task.status is TaskStatus.COMPLETED:
+        click.echo(task.result)
+    if task.status is TaskStatus.COMPLETED:
+        return
+    failure = task.failure
+    what = f" {failure.kind}: {failure.type + ': ' if failure.type else ''}{failure.message}" if failure else ""
+    click.echo(f"gowork: task {task.id} ended as {task.status}{what}", err=True)
+    if failure and failure.traceback and settings.output is OutputFormat.TABLE:
+        click.echo(failure.traceback, err=True)
+    click.get_current_context().exit(EXIT_FAILED)

@@ -1,0 +1,68 @@
+"""`gowork members`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import click
+from rich.table import Table
+
+from gowork.cli.output import ago, console, plain, styled, table, write_records
+from gowork.cli.records import member_record
+from gowork.cli.settings import OutputFormat, Settings, common_options, pass_settings
+from gowork.client import Member
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  gowork members
+  gowork members -o json | jq '.[] | select(.liveness != "LIVE")'"""
+)
+@common_options
+@pass_settings
+def members(settings: Settings) -> None:
+    """List the workers of the cluster."""
+    with settings.client() as client:
+        found = client.members()
+    if settings.output is not OutputFormat.TABLE:
+        write_records(map(member_record, found), settings.output)
+        return
+    out = console()
+    if not found:
+        out.print("no members; start a worker with 'gowork worker', or a whole cluster with 'gowork up'")
+        return
+    out.print(_members_table(found))
+    for member in found:
+        for error in member.plugin_errors:
+            out.print(f"{member.id}: plugin {error}", style="red", markup=False)
+
+
+def _members_table(members: Iterable[Member]) -> Table:
+    rows = table(
+        "ID",
+        "LIVENESS",
+        "STATUS",
+        "RUNNING",
+        "SLOTS",
+        "HANDLERS",
+        "LABELS",
+        "VERSION",
+        "SEEN",
+        "ADDRESS",
+        numbers=("RUNNING", "SLOTS"),
+    )
+    for member in members:
+        rows.add_row(
+            plain(member.id),
+            styled(member.liveness),
+            plain(member.status),
+            str(member.running),
+            str(member.slots),
+            plain(", ".join(member.handlers)),
+            plain(", ".join(f"{key}={value}" for key, value in member.labels.items())),
+            plain(member.version or "callback"),
+            ago(member.seen_at),
+            plain(member.address),
+        )
+    return rows

@@ -1,0 +1,128 @@
+"""`gowork show`."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from gowork.cli.completions import complete_task_id
+from gowork.cli.output import STYLES, ago, console, local, plain, span, styled, table, write_record
+from gowork.cli.records import result_value, task_record
+from gowork.cli.settings import OutputFormat, Settings, common_options, pass_settings
+from gowork.client import Attempt, AttemptOutcome, TaskInfo
+
+#: The width of the timeline, in characters.
+_TIMELINE_COLUMNS = 40
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  gowork show nightly-report
+  gowork show nightly-report -o json | jq .failure.traceback -r"""
+)
+@click.argument("task_id", metavar="ID", shell_complete=complete_task_id)
+@common_options
+@pass_settings
+def show(settings: Settings, task_id: str) -> None:
+    """Show all that is known of one task, with a timeline of its attempts."""
+    with settings.client() as client:
+        task = client.get(task_id)
+    if settings.output is OutputFormat.TABLE:
+        print_task(console(), task)
+    else:
+        write_record(task_record(task), settings.output)
+
+
+def print_task(out: Console, task: TaskInfo) -> None:
+    """Everything about a task, for people."""
+    out.print(_facts(task))
+    if task.attempts:
+        out.print()
+        out.print(_timeline(task.attempts, datetime.now(UTC)))
+    if task.failure and task.failure.traceback:
+        out.print()
+        out.print(Text(task.failure.traceback.rstrip("\n"), style="red"))
+
+
+def _facts(task: TaskInfo) -> Table:
+    rows = Table.grid(padding=(0, 2))
+    rows.add_column(style="bold")
+    # Long payloads and results are folded, not cut: this is where people look for all of it.
+    rows.add_column(overflow="fold")
+
+    def add(name: str, value: object) -> None:
+        if value or value == 0:
+            rows.add_row(name, value if isinstance(value, Text) else Text(str(value)))
+
+    add("id", task.id)
+    status = styled(task.status)
+    if task.cancel_requested and not task.status.finished:
+        status.append(" (asked to stop)")
+    add("status", status)
+    add("waits because", task.waiting_reason)
+    add("handler", task.handler or "(the worker's default)")
+    add("queue", task.queue)
+    add("priority", task.priority)
+    add("labels", _pairs(dict(task.labels)))
+    add("selector", _pairs(dict(task.selector)))
+    add("payload", task.payload or (f"{len(task.data):,} bytes of data" if task.data else ""))
+    for name, moment in (
+        ("scheduled", task.created_at),
+        ("not before", task.run_at),
+        ("expires", task.expires_at),
+        ("started", task.started_at),
+        ("finished", task.finished_at),
+    ):
+        if moment is not None:
+            add(name, f"{local(moment)} ({ago(moment)})")
+    if task.started_at and task.finished_at:
+        add("took", span(task.finished_at - task.started_at))
+    add("time limit", span(task.time_limit))
+    attempts_max = f" of {task.retry.max_attempts}" if task.retry else ""
+    add("attempts used", f"{task.attempts_used}{attempts_max}")
+    add("worker", task.worker)
+    add("fence", task.fence or "")
+    if task.progress:
+        add("progress", f"{task.progress.fraction:.0%} {task.progress.message} ({ago(task.progress.updated_at)})")
+    if task.result:
+        add("result", json.dumps(result_value(task), ensure_ascii=False, indent=2))
+    add("result", f"{len(task.result_data):,} bytes of data" if task.result_data else "")
+    if task.failure:
+        name = f"{task.failure.type}: " if task.failure.type else ""
+        add("failure", Text(f"{task.failure.kind}: {name}{task.failure.message}", style="red"))
+    return rows
+
+
+def _timeline(attempts: tuple[Attempt, ...], now: datetime) -> Table:
+    """The attempts, each with a bar that shows when it ran, all on one scale."""
+    rows = table("ATTEMPT", "OUTCOME", "WORKER", "STARTED", "TOOK", "TIMELINE", "REASON", numbers=("ATTEMPT", "TOOK"))
+    starts = [attempt.started_at or now for attempt in attempts]
+    ends = [attempt.ended_at or now for attempt in attempts]
+    first, last = min(starts), max(*ends, *starts)
+    scale = _TIMELINE_COLUMNS / max((last - first).total_seconds(), 0.001)
+    for attempt, start, end in zip(attempts, starts, ends, strict=True):
+        running = attempt.outcome is AttemptOutcome.UNSPECIFIED
+        word = "RUNNING" if running else attempt.outcome
+        offset = min(int((start - first).total_seconds() * scale), _TIMELINE_COLUMNS - 1)
+        length = max(min(round((end - start).total_seconds() * scale), _TIMELINE_COLUMNS - offset), 1)
+        bar = Text(" " * offset + "━" * length + ("▶" if running else ""), style=STYLES.get(word, ""))
+        rows.add_row(
+            str(attempt.number),
+            styled(word),
+            plain(attempt.worker),
+            local(attempt.started_at),
+            span(end - start) if attempt.started_at else "",
+            bar,
+            plain(attempt.reason),
+        )
+    return rows
+
+
+def _pairs(values: dict[str, str]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in sorted(values.items()))

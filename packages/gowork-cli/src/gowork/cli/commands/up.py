@@ -1,0 +1,154 @@
+"""`gowork up`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import asdict
+from importlib.util import find_spec
+
+import click
+
+from gowork.cli.cluster import Addresses, ClusterPlan, run_cluster
+from gowork.cli.group import need
+from gowork.cli.output import console
+from gowork.cli.parameters import duration
+from gowork.cli.processes import ChildFailed
+from gowork.cli.settings import common_options
+from gowork.client import Client
+
+_SCHEDULER_DEFAULT = "127.0.0.1:50052"
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  gowork up
+  gowork up --workers 3 --slots 8 --import hello
+  gowork up --data-dir ./cluster --scheduler-listen 127.0.0.1:0 --print-addresses"""
+)
+@click.option(
+    "--workers", type=click.IntRange(min=0, max=1000), default=1, show_default=True, help="How many workers to start."
+)
+@click.option(
+    "--slots",
+    type=click.IntRange(1, 10_000),
+    help="How many tasks each worker runs at once.  [default: 4 per processor]",
+)
+@click.option(
+    "--import",
+    "modules",
+    metavar="MODULE",
+    multiple=True,
+    help="Load the handlers of this module, also from the working directory. Repeatable.",
+)
+@click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False),
+    help="Where the tasks are kept.  [default: the user's data directory]",
+)
+@click.option(
+    "--cluster-listen",
+    metavar="HOST:PORT",
+    default="127.0.0.1:50051",
+    show_default=True,
+    help="Where workers call. Port 0 takes a free one.",
+)
+@click.option(
+    "--scheduler-listen",
+    metavar="HOST:PORT",
+    default=_SCHEDULER_DEFAULT,
+    show_default=True,
+    help="Where clients call. Port 0 takes a free one.",
+)
+@click.option(
+    "--http-listen",
+    metavar="HOST:PORT",
+    default="127.0.0.1:9464",
+    show_default=True,
+    help="Where /metrics, /healthz and /readyz are. Port 0 takes a free one.",
+)
+@click.option(
+    "--grace",
+    type=duration,
+    metavar="DURATION",
+    default="10s",
+    show_default=True,
+    help="How long running tasks have to finish on Ctrl-C; then they go back to the queue.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="warning",
+    show_default=True,
+    help="What leader and workers write to standard error.",
+)
+@click.option("--print-addresses", is_flag=True, help="Print one line of JSON with the addresses instead of words.")
+@common_options
+def up(
+    workers: int,
+    slots: int | None,
+    modules: tuple[str, ...],
+    data_dir: str | None,
+    cluster_listen: str,
+    scheduler_listen: str,
+    http_listen: str,
+    grace: float,
+    log_level: str,
+    print_addresses: bool,
+) -> None:
+    """Run a leader and workers on this machine until Ctrl-C.
+
+    Tasks are kept in a SQLite file and are there again at the next start. What ends by itself is reported, not
+    restarted. A second Ctrl-C ends all at once.
+    """
+    for module, package in (("gowork.leader", "gowork-leader"), ("gowork.worker", "gowork-worker")):
+        if find_spec(module) is None:
+            raise click.ClickException(need(package))
+    listen = ["--cluster-listen", cluster_listen, "--scheduler-listen", scheduler_listen, "--http-listen", http_listen]
+    plan = ClusterPlan(
+        workers=workers,
+        leader_options=[*listen, *(["--data-dir", data_dir] if data_dir else [])],
+        worker_options=[
+            *(["--slots", str(slots)] if slots else []),
+            *(part for module in modules for part in ("--import", module)),
+        ],
+        log_level=log_level,
+        grace=grace,
+    )
+
+    def started(addresses: Addresses) -> None:
+        if print_addresses:
+            click.echo(json.dumps(asdict(addresses)))
+        else:
+            _introduce(addresses)
+
+    try:
+        stopped = asyncio.run(run_cluster(plan, started, lambda words: click.echo(f"gowork: {words}", err=True)))
+    except ChildFailed as error:
+        raise click.ClickException(str(error)) from error
+    if not stopped:
+        click.get_current_context().exit(1)
+
+
+def _introduce(addresses: Addresses) -> None:
+    """Says what runs, and what to do with it."""
+    with Client(addresses.scheduler) as client:
+        members = client.members()
+    out = console()
+    handlers = sorted({name for member in members for name in member.handlers})
+    out.print(
+        f"leader    {addresses.scheduler} for clients, {addresses.cluster} for workers", style="bold", markup=False
+    )
+    out.print(f"metrics   http://{addresses.http}/metrics", markup=False)
+    slots = sum(member.slots for member in members)
+    out.print(f"workers   {', '.join(addresses.workers) or 'none'} ({slots} slots)", markup=False)
+    out.print(f"handlers  {', '.join(handlers) or 'none'}", markup=False)
+    out.print()
+    if addresses.scheduler != _SCHEDULER_DEFAULT:
+        out.print(f"  export GOWORK_LEADER={addresses.scheduler}", markup=False)
+    out.print("  gowork add 'some work' --wait", markup=False)
+    out.print("  gowork tasks", markup=False)
+    out.print("  gowork members", markup=False)
+    out.print()
+    out.print("Ctrl-C stops all", style="dim")

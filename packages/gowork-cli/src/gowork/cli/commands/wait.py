@@ -1,0 +1,39 @@
+"""`gowork wait`."""
+
+from __future__ import annotations
+
+import click
+
+from gowork.cli.completions import complete_task_id
+from gowork.cli.group import EXIT_FAILED
+from gowork.cli.output import console, write_records
+from gowork.cli.parameters import duration
+from gowork.cli.records import task_record
+from gowork.cli.settings import OutputFormat, Settings, common_options, pass_settings
+from gowork.cli.tables import finished_table
+from gowork.client import TaskStatus, TaskView
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  gowork wait nightly-report && echo done
+  gowork wait a b c --timeout 5m -o jsonl"""
+)
+@click.argument("ids", metavar="ID...", nargs=-1, required=True, shell_complete=complete_task_id)
+@click.option("--timeout", type=duration, metavar="DURATION", help="Give up after this time; the tasks go on.")
+@common_options
+@pass_settings
+def wait(settings: Settings, ids: tuple[str, ...], timeout: float | None) -> None:
+    """Wait until tasks have finished, and print what came of them.
+
+    Exits with 1 when one of them did not complete, is unknown, or has not finished in time.
+    """
+    with settings.patient_client() as client, console(stderr=True).status(f"waiting for {len(ids):,}"):
+        tasks = client.wait(ids, timeout)
+    if settings.output is OutputFormat.TABLE:
+        console().print(finished_table(tasks))
+    else:
+        write_records((task_record(task, TaskView.RESULT) for task in tasks), settings.output)
+    if any(task.status is not TaskStatus.COMPLETED for task in tasks):
+        click.get_current_context().exit(EXIT_FAILED)

@@ -1,0 +1,142 @@
+"""The group that `gowork` is: commands are imported when they are called, others come from entry points, errors become
+exit codes.
+
+Owns the exit codes: 0 done; 1 a task failed, was cancelled, is unknown or has not finished in time; 2 wrong usage; 3
+the leader can't be reached; 130 interrupted; 141 nobody reads the output any more.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import click
+
+from gowork.client import GoworkError, InvalidArgument, LeaderUnreachable
+from gowork.rpc.channels import AddressError
+
+#: Packages contribute commands here: name = "module:click_command".
+ENTRY_POINT_GROUP = "gowork.commands"
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_UNREACHABLE = 3
+EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
+
+#: Commands that gowork's other packages contribute: (package, what the command does). Known here so that `--help` need
+#: not import them, and so that a missing one can say how to get it.
+CONTRIBUTED: Mapping[str, tuple[str, str]] = {
+    "leader": ("gowork-leader", "Run a leader."),
+    "plugins": ("gowork-worker", "List the plugins and handlers installed here."),
+    "worker": ("gowork-worker", "Run a worker."),
+}
+
+
+class CommandGroup(click.Group):
+    """A group whose commands are looked up by name and imported only then."""
+
+    def __init__(self, *args: Any, own: Mapping[str, str], **attributes: Any) -> None:
+        """As click.Group.
+
+        Args:
+            args: for click.Group.
+            own: name to "module:attribute".
+            attributes: for click.Group.
+        """
+        super().__init__(*args, **attributes)
+        self._own = own
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*self._own, *CONTRIBUTED, *_entry_points()})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in self._own:
+            module, _, attribute = self._own[cmd_name].partition(":")
+            command: click.Command = getattr(importlib.import_module(module), attribute)
+            return command
+        entry = _entry_points().get(cmd_name)
+        if entry is None:
+            return _missing(cmd_name) if cmd_name in CONTRIBUTED else None
+        return _load(entry)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, self._summary(ctx, name)) for name in self.list_commands(ctx)])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            value = super().invoke(ctx)
+            # Here, so that a reader who has gone is noticed before the interpreter complains of it.
+            sys.stdout.flush()
+        except LeaderUnreachable as error:
+            click.echo(_unreachable(error), err=True)
+            ctx.exit(EXIT_UNREACHABLE)
+        except (InvalidArgument, AddressError) as error:
+            _say(error)
+            ctx.exit(EXIT_USAGE)
+        except GoworkError as error:
+            _say(error)
+            ctx.exit(EXIT_FAILED)
+        except KeyboardInterrupt:
+            ctx.exit(EXIT_INTERRUPTED)
+        except BrokenPipeError:
+            # What is still buffered is flushed at exit, and would complain again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(EXIT_BROKEN_PIPE)
+        return value
+
+    def _summary(self, ctx: click.Context, name: str) -> str:
+        if name in CONTRIBUTED:
+            package, summary = CONTRIBUTED[name]
+            return summary if name in _entry_points() else f"{summary} Needs {package}."
+        command = self.get_command(ctx, name)
+        return command.get_short_help_str(limit=80) if command else ""
+
+
+def _entry_points() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
+
+
+def _load(entry: EntryPoint) -> click.Command:
+    try:
+        command = entry.load()
+    except Exception as error:
+        raise click.ClickException(f"the command {entry.name!r} of {entry.value} can't be loaded: {error}") from error
+    if not isinstance(command, click.Command):
+        raise click.ClickException(f"{entry.value}, contributed as the command {entry.name!r}, is not a click command")
+    return command
+
+
+def _missing(name: str) -> click.Command:
+    """Stands in for a command whose package is not installed."""
+    package, summary = CONTRIBUTED[name]
+
+    @click.command(
+        name,
+        help=f"{summary} Needs {package}, which is not installed.",
+        context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    )
+    def command() -> None:
+        raise click.ClickException(need(package))
+
+    return command
+
+
+def need(package: str) -> str:
+    """How to get a package that is missing."""
+    return f"{package} is not installed. To install it: python3 -m pip install 'gowork-cli[up]'"
+
+
+def _say(error: Exception) -> None:
+    click.echo(f"gowork: {error}", err=True)
+
+
+def _unreachable(error: LeaderUnreachable) -> str:
+    return (
+        f"gowork: no leader answers at {error.address}. "
+        "Start one with 'gowork up', or name another with --leader HOST:PORT or GOWORK_LEADER."
+    )

@@ -1,0 +1,77 @@
+"""What people write on the command line, as values: durations, moments, labels."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import datetime
+
+import click
+
+_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+
+
+def duration(text: str) -> float:
+    """`90`, `90s`, `1h30m` or `250ms` as an option: seconds.
+
+    Raises:
+        click.BadParameter: when it has another form.
+    """
+    try:
+        return duration_s(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def time(text: str) -> datetime:
+    """`2026-12-24T18:00` as an option, with a zone or in local time.
+
+    Raises:
+        click.BadParameter: when it has another form.
+    """
+    try:
+        return moment(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def duration_s(text: str) -> float:
+    """Seconds from text.
+
+    Raises:
+        ValueError: when it has another form.
+    """
+    compact = text.replace(" ", "")
+    if re.fullmatch(r"\d+(\.\d+)?", compact):
+        return float(compact)
+    if not compact or _PART.sub("", compact):
+        raise ValueError(f"{text!r} is not a duration; write 90, 90s, 5m, 1h30m, 2d or 250ms")
+    return sum(float(number) * _UNITS_S[unit] for number, unit in _PART.findall(compact))
+
+
+def moment(text: str) -> datetime:
+    """A moment from ISO 8601; local time when it names no zone.
+
+    Raises:
+        ValueError: when it has another form.
+    """
+    try:
+        return datetime.fromisoformat(text).astimezone()
+    except ValueError:
+        raise ValueError(f"{text!r} is not a time; write 2026-12-24T18:00 or 2026-12-24T18:00:00+01:00") from None
+
+
+def pairs(values: Iterable[str], option: str) -> dict[str, str]:
+    """`KEY=VALUE` options as a dict.
+
+    Raises:
+        click.BadParameter: when one has another form.
+    """
+    found: dict[str, str] = {}
+    for value in values:
+        key, separator, rest = value.partition("=")
+        if not separator or not key:
+            raise click.BadParameter(f"{value!r} is not KEY=VALUE", param_hint=option)
+        found[key] = rest
+    return found

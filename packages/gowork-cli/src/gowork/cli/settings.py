@@ -1,0 +1,97 @@
+"""What every command takes: which leader to ask, and in which form to answer.
+
+The options may stand before or after the command's name; the one that stands last counts.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, TypeVar
+
+import click
+
+from gowork.client import Client
+
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
+
+#: How long a command goes on trying while no leader answers, in seconds. People wait for it.
+_QUICK_PATIENCE_S = 1.0
+
+
+class OutputFormat(StrEnum):
+    """In which form a command answers."""
+
+    TABLE = "table"
+    JSON = "json"
+    JSONL = "jsonl"
+
+
+@dataclass(slots=True)
+class Settings:
+    """The options that all commands share."""
+
+    leader: str | None = None
+    output: OutputFormat = OutputFormat.TABLE
+
+    def client(self) -> Client:
+        """A client that gives up soon when no leader answers.
+
+        Raises:
+            AddressError: when the address is not HOST:PORT.
+        """
+        return Client(self.leader, patience=_QUICK_PATIENCE_S)
+
+    def patient_client(self) -> Client:
+        """A client for long work, which outlives a restart of the leader; but which finds at once that there is none to
+        begin with.
+
+        Raises:
+            AddressError: when the address is not HOST:PORT.
+            LeaderUnreachable: when no leader answers.
+        """
+        with self.client() as quick:
+            next(quick.tasks(page_size=1), None)
+        return Client(self.leader)
+
+
+def common_options(command: FunctionT) -> FunctionT:
+    """Gives a command --leader and --output; their values are in the Settings of its context."""
+    leader = click.option(
+        "--leader",
+        metavar="HOST:PORT",
+        expose_value=False,
+        callback=_keep_leader,
+        help="Ask this leader; several may be given, joined by commas.  [default: GOWORK_LEADER, else 127.0.0.1:50052]",
+    )
+    output = click.option(
+        "-o",
+        "--output",
+        type=click.Choice([str(form) for form in OutputFormat]),
+        expose_value=False,
+        callback=_keep_output,
+        help="A table for people; json and jsonl for programs, with all fields.  [default: GOWORK_OUTPUT, else table]",
+    )
+    return leader(output(command))
+
+
+#: For commands that take the Settings as their first argument.
+pass_settings = click.make_pass_decorator(Settings, ensure=True)
+
+
+def _keep_leader(context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        context.ensure_object(Settings).leader = value
+
+
+def _keep_output(context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
+    settings = context.ensure_object(Settings)
+    if value is not None:
+        settings.output = OutputFormat(value)
+    elif context.parent is None and (environment := os.environ.get("GOWORK_OUTPUT")):
+        try:
+            settings.output = OutputFormat(environment)
+        except ValueError:
+            raise click.UsageError(f"GOWORK_OUTPUT={environment!r} is none of table, json and jsonl") from None

@@ -1,0 +1,60 @@
+"""Tables of tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.table import Table
+from rich.text import Text
+
+from gowork.cli.output import ago, plain, span, styled, table
+from gowork.client import TaskInfo, TaskStatus
+
+
+def tasks_table(tasks: Iterable[TaskInfo]) -> Table:
+    """Where tasks stand, a row each."""
+    rows = table("ID", "STATUS", "HANDLER", "QUEUE", "PRIORITY", "SCHEDULED", "TOOK", "WORKER", "", numbers=("TOOK",))
+    for task in tasks:
+        took = span(task.finished_at - task.started_at) if task.started_at and task.finished_at else ""
+        rows.add_row(
+            plain(task.id),
+            styled(task.status),
+            plain(task.handler or "(default)"),
+            plain(task.queue),
+            plain(task.priority),
+            ago(task.created_at),
+            took,
+            plain(task.worker),
+            _remark(task),
+        )
+    return rows
+
+
+def finished_table(tasks: Iterable[TaskInfo]) -> Table:
+    """What came of tasks, a row each."""
+    rows = table("ID", "STATUS", "RESULT")
+    for task in tasks:
+        rows.add_row(plain(task.id), styled(task.status), outcome(task))
+    return rows
+
+
+def outcome(task: TaskInfo) -> Text:
+    """The result of a task, or what went wrong, on one line."""
+    if task.status is TaskStatus.COMPLETED:
+        return plain(task.result or (f"{len(task.result_data):,} bytes of data" if task.result_data else ""))
+    if task.failure is None:
+        return Text()
+    name = f"{task.failure.type}: " if task.failure.type else ""
+    return Text(f"{task.failure.kind} {name}{task.failure.message}".replace("\n", " "), style="red")
+
+
+def _remark(task: TaskInfo) -> Text:
+    if task.cancel_requested and not task.status.finished:
+        return Text("asked to stop", style="yellow")
+    if task.status is TaskStatus.RUNNING and task.progress:
+        return plain(f"{task.progress.fraction:.0%} {task.progress.message}")
+    if task.failure:
+        return Text(f"{task.failure.kind} {task.failure.message}".replace("\n", " "), style="red")
+    if task.run_at and task.status is TaskStatus.PENDING:
+        return plain(f"starts {ago(task.run_at)}")
+    return Text()
