@@ -1,0 +1,100 @@
+"""The plugin: the handler `shell`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from gowork.worker import Context, Fail, handler, lifespan
+from gowork.worker.processes import Warden
+from gowork_plugin_shell.command import Command
+from gowork_plugin_shell.job import CommandFailed, ShellJob, ShellResult
+
+#: What a result may take as JSON; the limit is 1 MiB. Control characters take six bytes each there.
+_RESULT_BYTES_MAX = 1_000_000
+
+
+class _Wardens:
+    """The runner's warden, started with its first command: most runners never run one."""
+
+    def __init__(self) -> None:
+        self._warden: Warden | None = None
+
+    def get(self) -> Warden:
+        if self._warden is None:
+            self._warden = Warden()
+        return self._warden
+
+    def close(self) -> None:
+        if self._warden is not None:
+            self._warden.close()
+
+
+@lifespan
+def wardens(state: Any) -> Iterator[None]:
+    """Keeps one warden for each runner."""
+    state.gowork_shell_wardens = _Wardens()
+    yield
+    state.gowork_shell_wardens.close()
+
+
+@handler("shell")
+async def shell(ctx: Context, job: ShellJob) -> ShellResult:
+    """Runs a command; see ShellJob for the payload and ShellResult for the answer.
+
+    Raises:
+        CommandFailed: when its exit code is not 0 and `check` is set.
+        Fail: when there is no such command or directory, for good.
+    """
+    _check(job)
+    command = Command(job.output_bytes_max)
+    started = time.monotonic()
+    try:
+        exit_code = await command.run(
+            job.arguments,
+            stdin=job.stdin.encode(),
+            env=job.env,
+            cwd=job.cwd,
+            warden=ctx.state.gowork_shell_wardens.get(),
+        )
+    except OSError as error:
+        raise Fail(f"the command could not be started: {error}", retry=True) from error
+    result = ShellResult(
+        exit_code=exit_code,
+        stdout=command.stdout.text(),
+        stderr=command.stderr.text(),
+        stdout_truncated=command.stdout.truncated,
+        stderr_truncated=command.stderr.truncated,
+        seconds=round(time.monotonic() - started, 6),
+    )
+    if exit_code != 0 and job.check:
+        raise CommandFailed(result)
+    return _fitting(result)
+
+
+def _check(job: ShellJob) -> None:
+    if job.cwd is not None and not os.path.isdir(job.cwd):
+        raise Fail(f"cwd: there is no directory {job.cwd!r} on this worker")
+    program = job.arguments[0]
+    if os.sep in program and job.cwd is not None:
+        program = os.path.join(job.cwd, program)
+    if shutil.which(program, path=job.env.get("PATH", os.environ.get("PATH"))) is None:
+        raise Fail(f"command: there is no program {job.arguments[0]!r} on this worker")
+
+
+def _fitting(result: ShellResult) -> ShellResult:
+    """Cuts outputs that would be too long as JSON."""
+    while len(msgspec.json.encode(result)) > _RESULT_BYTES_MAX:
+        result = msgspec.structs.replace(
+            result,
+            stdout=result.stdout[: len(result.stdout) // 2],
+            stderr=result.stderr[: len(result.stderr) // 2],
+            stdout_truncated=True,
+            stderr_truncated=True,
+        )
+    return result
