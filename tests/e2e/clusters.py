@@ -26,29 +26,58 @@ class RunningLeader:
     process: subprocess.Popen[str]
 
 
-@contextmanager
-def running_leader(folder: Path) -> Iterator[RunningLeader]:
-    """A leader that keeps its store and its log in this folder, and must stop with exit code 0."""
-    listen = [part for name in ("cluster", "scheduler", "http") for part in (f"--{name}-listen", "127.0.0.1:0")]
-    store = ["--store", f"sqlite:///{folder}/leader.db"]
-    with running("gowork-leader", *listen, *store, "--print-addresses", folder=folder) as process:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert line, f"the leader did not start:\n{(folder / 'gowork-leader.log').read_text()}"
-        yield RunningLeader(**json.loads(line), process=process)
+def start_leader(folder: Path, *addresses: str) -> RunningLeader:
+    """Starts a leader that keeps its store and its log in this folder.
+
+    Args:
+        folder: where it runs.
+        addresses: where it listens, as an earlier leader did: cluster, scheduler, HTTP. Free ports when left out.
+    """
+    names = ("cluster", "scheduler", "http")
+    listen = [
+        f"--{name}-listen={address}" for name, address in zip(names, addresses or ["127.0.0.1:0"] * 3, strict=True)
+    ]
+    process = start(
+        "gowork-leader", *listen, f"--store=sqlite:///{folder}/leader.db", "--print-addresses", folder=folder
+    )
+    return RunningLeader(**json.loads(first_line(process, folder / "gowork-leader.log")), process=process)
 
 
-@contextmanager
-def running(command: str, *arguments: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """A command of gowork's that runs until it gets SIGTERM, then ends with exit code 0; its log goes to the folder."""
+def start_worker(folder: Path, leader: RunningLeader, *arguments: str) -> subprocess.Popen[str]:
+    """Starts a worker, and returns when the leader has taken it in."""
+    process = start("gowork-worker", "--leader", leader.cluster, "--print-ready", *arguments, folder=folder)
+    first_line(process, folder / "gowork-worker.log")
+    return process
+
+
+def start(command: str, *arguments: str, folder: Path) -> subprocess.Popen[str]:
+    """Starts a command of gowork's in this folder, where its log goes."""
     with (folder / f"{command}.log").open("a") as log:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             [str(COMMANDS / command), *arguments], cwd=folder, stdout=subprocess.PIPE, stderr=log, text=True
         )
+
+
+def first_line(process: subprocess.Popen[str], log: Path) -> str:
+    """The line by which a process says that it is ready."""
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line, f"it did not start:\n{log.read_text()}"
+    return line
+
+
+@contextmanager
+def stopped_cleanly(process: subprocess.Popen[str]) -> Iterator[None]:
+    """At the end the process gets SIGTERM, and must end with exit code 0."""
     try:
-        yield process
+        yield
         process.send_signal(signal.SIGTERM)
-        assert process.wait(STOP_SECONDS) == 0, (folder / f"{command}.log").read_text()
+        assert process.wait(STOP_SECONDS) == 0
     finally:
-        process.kill()
-        process.communicate()
+        kill(process)
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """Ends the process at once."""
+    process.kill()
+    process.communicate()

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from clusters import RunningLeader, running_leader
+from clusters import RunningLeader, start_leader, stopped_cleanly
 
 
 @pytest.fixture
 def leader(tmp_path: Path) -> Iterator[RunningLeader]:
-    with running_leader(tmp_path) as leader:
+    leader = start_leader(tmp_path)
+    with stopped_cleanly(leader.process):
         yield leader

@@ -1,4 +1,4 @@
-"""The original contract, and a worker and a caller that know nothing else.
+"""The original contract, and a worker, a leader and a caller that know nothing else.
 
 Built at run time from the image that `buf breaking` compares with: gowork's own generated code has no part in it.
 """
@@ -6,7 +6,7 @@ Built at run time from the image that `buf breaking` compares with: gowork's own
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,36 @@ async def calling(address: str) -> AsyncIterator[Caller]:
         yield Caller(channel)
 
 
+Behaviour = Callable[[Any, Any], Awaitable[Any]]
+
+
+@asynccontextmanager
+async def serving(services: Mapping[str, Mapping[str, Behaviour]]) -> AsyncIterator[str]:
+    """Serves methods on a free port, with the shapes that the original declares; yields HOST:PORT.
+
+    Args:
+        services: {"package.Service": {"Method": what it does with the request, or the iterator of requests}}
+    """
+    server = grpc.aio.server()
+    for service, methods in services.items():
+        handlers = {name: _handler(f"{service}/{name}", behaviour) for name, behaviour in methods.items()}
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        await server.stop(0)
+
+
+def _handler(path: str, behaviour: Behaviour) -> Any:
+    asked, answered = _method(path)
+    service, name = path.split("/")
+    streams = POOL.FindServiceByName(service).methods_by_name[name].client_streaming
+    make = grpc.stream_unary_rpc_method_handler if streams else grpc.unary_unary_rpc_method_handler
+    return make(behaviour, asked.FromString, answered.SerializeToString)
+
+
 class Worker:
     """Serves worker.v1.WorkerService, and lets the test decide what becomes of each task."""
 
@@ -93,21 +123,9 @@ class Worker:
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[Worker]:
         """Serves on a free port."""
-        server = grpc.aio.server()
-        handlers = dict(self._handlers([("StartWork", self._start), ("StopWork", self._stop)]))
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("worker.v1.WorkerService", handlers),))
-        self.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-        await server.start()
-        try:
+        methods = {"StartWork": self._start, "StopWork": self._stop}
+        async with serving({"worker.v1.WorkerService": methods}) as self.address:
             yield self
-        finally:
-            await server.stop(0)
-
-    @staticmethod
-    def _handlers(methods: Iterable[tuple[str, Any]]) -> Iterable[tuple[str, Any]]:
-        for name, behaviour in methods:
-            asked, answered = _method(f"worker.v1.WorkerService/{name}")
-            yield name, grpc.unary_unary_rpc_method_handler(behaviour, asked.FromString, answered.SerializeToString)
 
     async def _start(self, request: Any, context: object) -> Any:
         await self.started.put(request)
@@ -116,3 +134,39 @@ class Worker:
     async def _stop(self, request: Any, context: object) -> Any:
         await self.stopped.put(request)
         return message("worker.v1.StopWorkResponse", success=True)
+
+
+class Leader:
+    """What a worker meets at a leader: it joins, sends heartbeats as a client stream, completes tasks and leaves."""
+
+    def __init__(self) -> None:
+        #: Every request, by method.
+        self.heard: dict[str, asyncio.Queue[Any]] = {
+            name: asyncio.Queue(1000) for name in ("Join", "Heartbeat", "TaskComplete", "Leave")
+        }
+        self.address = ""
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[Leader]:
+        """Serves on a free port."""
+        cluster = {"Join": self._hears("Join"), "Leave": self._hears("Leave"), "Heartbeat": self._heartbeat}
+        scheduler = {"TaskComplete": self._hears("TaskComplete", "scheduler.v1")}
+        services = {"cluster.v1.LeaderService": cluster, "scheduler.v1.SchedulerService": scheduler}
+        async with serving(services) as self.address:
+            yield self
+
+    async def hears(self, name: str) -> Any:
+        """The next request of a method."""
+        return await asyncio.wait_for(self.heard[name].get(), CALL_SECONDS)
+
+    def _hears(self, name: str, package: str = "cluster.v1") -> Behaviour:
+        async def behaviour(request: Any, context: object) -> Any:
+            await self.heard[name].put(request)
+            return message(f"{package}.{name}Response")
+
+        return behaviour
+
+    async def _heartbeat(self, requests: Any, context: object) -> Any:
+        async for request in requests:
+            await self.heard["Heartbeat"].put(request)
+        return message("cluster.v1.HeartbeatResponse")
