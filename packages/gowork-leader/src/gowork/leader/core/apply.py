@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gowork.leader.core import changes as ch
-from gowork.leader.core.model import FINISHED, Liveness, Standing, Status, Task
+from gowork.leader.core.model import Liveness, Standing, Status, Task
 from gowork.leader.core.state import DEPARTED_MAX, Callback, Departed, State, Worker, start_ms
 
 
@@ -46,7 +46,7 @@ def expect(state: State, lease_mono: float) -> None:
 def forget(state: State, id: str) -> None:
     """Drops a finished task from memory; the store has it."""
     task = state.tasks.get(id)
-    if task is not None and task.standing.status in FINISHED:
+    if task is not None and task.standing.status >= Status.COMPLETED:
         del state.tasks[id]
 
 

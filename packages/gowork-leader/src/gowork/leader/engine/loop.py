@@ -367,9 +367,9 @@ class Engine:
         for what, _ in items:
             match what:
                 case cmd.ReceiveFrame():
-                    missing.update((report.id, None) for report in what.reports if report.id not in known)
+                    missing.update(dict.fromkeys([report.id for report in what.reports if report.id not in known]))
                 case cmd.Submit():
-                    missing.update((spec.id, None) for spec in what.specs if spec.id not in known)
+                    missing.update(dict.fromkeys([spec.id for spec in what.specs if spec.id not in known]))
                 case cmd.Cancel() | cmd.CompleteTask():
                     if what.id not in known:
                         missing[what.id] = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 
-from gowork.leader.core.model import FINISHED, Progress, Spec, Standing, Task
+from gowork.leader.core.model import Progress, Spec, Standing, Status, Task
 
 #: Tasks that may wait for a watcher to read them.
 WATCHER_TASKS_MAX = 10_000
@@ -31,24 +31,19 @@ class SubscriptionsClosed(Exception):
 
 
 class Waiter:
-    """Gathers tasks as they finish."""
+    """Gathers tasks as they finish, each once."""
 
-    __slots__ = ("_event", "_finished", "closed", "outstanding")
+    __slots__ = ("_closed", "_event", "_finished")
 
-    def __init__(self, ids: Iterable[str]) -> None:
-        #: Ids that have not finished yet: an ordered set.
-        self.outstanding = dict.fromkeys(ids)
+    def __init__(self) -> None:
         self._finished: list[Snapshot] = []
         self._event = asyncio.Event()
-        self.closed = False
+        self._closed = False
 
     def finish(self, snapshot: Snapshot) -> None:
-        """One of the tasks has finished; heard twice is heard once."""
-        id = snapshot.spec.id
-        if id in self.outstanding:
-            del self.outstanding[id]
-            self._finished.append(snapshot)
-            self._event.set()
+        """One of the tasks has finished."""
+        self._finished.append(snapshot)
+        self._event.set()
 
     async def take(self) -> list[Snapshot]:
         """The tasks that have finished since the last call, at least one.
@@ -59,13 +54,13 @@ class Waiter:
         await self._event.wait()
         self._event.clear()
         taken, self._finished = self._finished, []
-        if self.closed and not taken:
+        if self._closed and not taken:
             raise SubscriptionsClosed
         return taken
 
     def close(self) -> None:
         """Ends the wait."""
-        self.closed = True
+        self._closed = True
         self._event.set()
 
 
@@ -124,21 +119,26 @@ class Subscriptions:
     """All waiters and watchers."""
 
     def __init__(self) -> None:
-        #: {task id: waiters}
-        self._waiters: dict[str, list[Waiter]] = {}
+        #: {task id: its waiters}; nearly always there is one.
+        self._waiters: dict[str, tuple[Waiter, ...]] = {}
         self._watchers: dict[Watcher, None] = {}
 
-    def add_waiter(self, waiter: Waiter) -> None:
-        for id in waiter.outstanding:
-            self._waiters.setdefault(id, []).append(waiter)
+    def add_waiter(self, waiter: Waiter, ids: Iterable[str]) -> None:
+        """The waiter hears of each of these when it finishes; `ids` has each once."""
+        waiters, alone = self._waiters, (waiter,)
+        for id in ids:
+            others = waiters.get(id)
+            waiters[id] = alone if others is None else (*others, waiter)
 
     def drop_waiter(self, waiter: Waiter, ids: Iterable[str]) -> None:
-        """Forgets a waiter; `ids` are all that it was added with."""
+        """The waiter hears of these no more."""
         for id in ids:
             waiters = self._waiters.get(id)
-            if waiters is not None and waiter in waiters:
-                waiters.remove(waiter)
-                if not waiters:
+            if waiters is not None:
+                others = tuple(other for other in waiters if other is not waiter)
+                if others:
+                    self._waiters[id] = others
+                else:
                     del self._waiters[id]
 
     def add_watcher(self, watcher: Watcher) -> None:
@@ -154,9 +154,9 @@ class Subscriptions:
             return
         for task in tasks:
             snapshot = None
-            if task.standing.status in FINISHED:
-                for waiter in waiters.get(task.spec.id, ()):
-                    snapshot = snapshot or Snapshot(task)
+            if task.standing.status >= Status.COMPLETED and task.spec.id in waiters:
+                snapshot = Snapshot(task)
+                for waiter in waiters.pop(task.spec.id):
                     waiter.finish(snapshot)
             for watcher in watchers:
                 if watcher.selects(task.spec, task.standing):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 
 import grpc
 
@@ -139,32 +139,34 @@ class SchedulerService(scheduler_pb2_grpc.SchedulerServiceServicer):
     async def WaitTasks(self, request: pb.WaitTasksRequest, context: _Context) -> AsyncIterator[pb.WaitTasksResponse]:
         async with refusing(context):
             view = request.view or pb.TASK_VIEW_RESULT
-            ids = list(dict.fromkeys(request.ids))
             _check_ids(request.ids)
-            waiter = Waiter(ids)
+            outstanding = dict.fromkeys(request.ids)
+            waiter = Waiter()
 
             def subscribe(state: State) -> list[str]:
-                self._engine.subscriptions.add_waiter(waiter)
+                self._engine.subscriptions.add_waiter(waiter, outstanding)
                 # Finished ones are in memory by chance: nothing more will be published of them.
-                return [id for id in ids if (task := state.tasks.get(id)) is None or task.standing.status in FINISHED]
+                tasks, finished = state.tasks, Status.COMPLETED
+                return [id for id in outstanding if id not in tasks or tasks[id].standing.status >= finished]
 
             try:
                 absent = await self._engine.read(subscribe)
-                found = {record.id: restore(record) for record in await self._store.load(absent)} if absent else {}
-                unknown = [id for id in absent if id not in found]
-                if unknown:
-                    raise _unknown(unknown)
-                for task in found.values():
-                    if task.standing.status in FINISHED:
+                if absent:
+                    found = {record.id: restore(record) for record in await self._store.load(absent)}
+                    unknown = [id for id in absent if id not in found]
+                    if unknown:
+                        raise _unknown(unknown)
+                    finished = [task for task in found.values() if task.standing.status in FINISHED]
+                    self._engine.subscriptions.drop_waiter(waiter, [task.spec.id for task in finished])
+                    for task in finished:
                         waiter.finish(Snapshot(task))
-                left = len(ids)
-                while left:
-                    snapshots = await waiter.take()
-                    left -= len(snapshots)
+                while outstanding:
+                    # One that finishes as this call begins may be found in the store and be published too.
+                    snapshots = [new for new in await waiter.take() if outstanding.pop(new.spec.id, 0) is None]
                     for chunk in _chunks(snapshots, view):
                         yield pb.WaitTasksResponse(tasks=chunk)
             finally:
-                self._engine.subscriptions.drop_waiter(waiter, ids)
+                self._engine.subscriptions.drop_waiter(waiter, outstanding)
 
     async def WatchTasks(
         self, request: pb.WatchTasksRequest, context: _Context
@@ -263,15 +265,14 @@ def _check_batch(request: pb.ScheduleTasksRequest) -> None:
         raise invalid(violations)
 
 
-def _check_ids(ids: Iterable[str]) -> None:
-    violations: Violations = []
-    for place, id in enumerate(ids):
-        if place >= limits.BATCH_TASKS_MAX:
-            violations.append(FieldViolation("ids", f"has more than {limits.BATCH_TASKS_MAX} ids, which is the limit"))
-        else:
-            check_id(id, f"ids[{place}]", violations)
-        if violations:
-            raise invalid(violations)
+def _check_ids(ids: Sequence[str]) -> None:
+    # Ids that break a limit are those of no task: only what would cost is checked here.
+    if not ids:
+        raise invalid([FieldViolation("ids", f"is empty; 1 to {limits.BATCH_TASKS_MAX} are needed")])
+    if len(ids) > limits.BATCH_TASKS_MAX:
+        raise invalid([FieldViolation("ids", f"has {len(ids)} ids; the limit is {limits.BATCH_TASKS_MAX} in one call")])
+    if "" in ids:
+        raise invalid([FieldViolation(f"ids[{list(ids).index('')}]", "is empty")])
 
 
 def _require_id(id: str) -> None:

@@ -1,4 +1,4 @@
-"""The tables of the SQLite store and the numbers that mark its files. Why they are so: docs/decisions/0002-sqlite-layout.md.
+"""The tables of the SQLite store and the numbers that mark its files; docs/decisions has the reasons.
 
 Invariant SPEC-AND-STANDING: every row of `standings` has its row of `specs` with the same seq, and the other way round.
 """
@@ -9,10 +9,10 @@ from __future__ import annotations
 APPLICATION_ID = 0x676F776B
 #: The highest format that this version reads, and the one that it writes. Kept in the header's user_version.
 FORMAT = 1
-#: UPDATE … RETURNING, upserts that follow a SELECT, and built-in JSON in every build that matters.
+#: Before it, upserts and window functions had faults that were mended since. JSON functions are asked for apart from it.
 SQLITE_VERSION_MIN = (3, 35, 0)
 
-#: In the order in which they are created. `specs` is written once; a move rewrites a row of `standings`, which is short.
+#: In the order of creation. `specs` is written once; a move rewrites a row of `standings`, which is short.
 TABLES = (
     "CREATE TABLE meta (key TEXT NOT NULL PRIMARY KEY, value NOT NULL) WITHOUT ROWID",
     """CREATE TABLE specs (
@@ -34,5 +34,9 @@ TABLES = (
     "CREATE INDEX standings_by_changed ON standings (changed)",
     # 2 is RUNNING: only PENDING and RUNNING are below. Without it every start would read every finished task.
     "CREATE INDEX standings_unfinished ON standings (seq) WHERE status <= 2",
-    "CREATE TABLE members (id TEXT NOT NULL PRIMARY KEY, address TEXT NOT NULL, joined_ms INTEGER NOT NULL) WITHOUT ROWID",
+    """CREATE TABLE members (
+        id TEXT NOT NULL PRIMARY KEY,
+        address TEXT NOT NULL,
+        joined_ms INTEGER NOT NULL
+    ) WITHOUT ROWID""",
 )
