@@ -1,8 +1,9 @@
-"""Runs one command in a process group of its own, which is ended as a whole: on cancel, at the end, and when the runner dies.
+"""Runs one command in a process group of its own, which is ended as a whole: on cancel, at the end, and when the
+runner dies.
 
-The command starts behind a gate: a shell that reads one line and then becomes the command. The line is sent once the warden knows the
-group; if the runner dies before that, the gate reads the end of file and gives up. So there is no moment in which a command runs that
-nobody would end.
+The command starts behind a gate: a shell that reads one line and then becomes the command. The line is sent once the
+warden knows the group; if the runner dies before that, the gate reads the end of file and gives up. So there is no
+moment in which a command runs that nobody would end.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@ import signal
 
 import msgspec
 
-#: Bytes that are kept of each output, when the task names no number and at most: both of them, as JSON, must fit into a result.
+#: Bytes that are kept of each output, when the task names no number and at most: both of them, as JSON, must fit into
+#: a result.
 OUTPUT_BYTES_DEFAULT = 64 << 10
 OUTPUT_BYTES_MAX = 400 << 10
 

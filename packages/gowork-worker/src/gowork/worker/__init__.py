@@ -1,4 +1,6 @@
-"""Write handlers with it, or run a worker within a program of your own. Loads neither gRPC nor protobuf until a worker is run."""
+"""Write handlers with it, or run a worker within a program of your own. Loads neither gRPC nor protobuf until a
+worker is run.
+"""
 
 from gowork.worker._app.worker import Worker
 from gowork.worker._core.cancellation import CancelToken

@@ -1,7 +1,7 @@
 """The hooks that a plugin may implement, with pluggy's markers.
 
-A module of @handler functions needs none of them. A plugin that wants more marks functions with `hookimpl`; they run in the runner
-processes only.
+A module of @handler functions needs none of them. A plugin that wants more marks functions with `hookimpl`; they run
+in the runner processes only.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def gowork_runner_stopping(state: Any) -> None:
 
 
 @hookspec
-def gowork_around_task(ctx: Context) -> AbstractContextManager[Any] | None:  # type: ignore[empty-body]
+def gowork_around_task(ctx: Context) -> AbstractContextManager[Any] | None:
     """Returns a context manager to hold around one attempt, or None. The last registered plugin's is the innermost.
 
     It is entered in the thread, or on the loop, that runs the handler; an exception of the handler passes through it.

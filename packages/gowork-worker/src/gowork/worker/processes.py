@@ -1,7 +1,8 @@
 """Keeps processes from outliving whoever started them.
 
-Two means, used together: the kernel's parent-death signal, where there is one, for a single process; and a warden, a small shell
-process that holds the read end of a pipe and ends whole process groups when the write end closes, however its owner died.
+Two means, used together: the kernel's parent-death signal, where there is one, for a single process; and a warden, a
+small shell process that holds the read end of a pipe and ends whole process groups when the write end closes, however
+its owner died.
 """
 
 from __future__ import annotations
@@ -56,9 +57,11 @@ def end_group(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
 
 
 class Warden:
-    """Ends the process groups that it guards when the process that made it is gone. A context manager, and not to be forked.
+    r"""Ends the process groups that it guards when the process that made it is gone. A context manager, and not to be
+    forked.
 
-    `descriptor` may be passed to a child, which then guards itself by writing "+PID\\n" to it before it executes anything.
+    `descriptor` may be passed to a child, which then guards itself by writing "+PID\n" to it before it executes
+    anything.
     """
 
     def __init__(self) -> None:

@@ -113,7 +113,7 @@ def _read_config(context: click.Context, parameter: click.Parameter, path: str |
 @click.option(
     "--listen",
     metavar="HOST:PORT",
-    help="Serve worker.v1.WorkerService there and join as a member that is dialled, for leaders of the original contract.",
+    help="Serve worker.v1.WorkerService there and join as a member that is dialled, as in the original contract.",
 )
 @click.option("--advertise", metavar="HOST:PORT", help="With --listen: where the leader dials.  [default: as --listen]")
 @click.option(
@@ -161,8 +161,8 @@ def main(
 ) -> None:
     """Runs handlers as a worker of a gowork cluster.
 
-    Handlers come from installed plugins (entry points in the group gowork.plugins) and from modules named with --import. The worker
-    keeps trying to reach its leader for ever. SIGTERM and Ctrl-C drain it.
+    Handlers come from installed plugins (entry points in the group gowork.plugins) and from modules named with
+    --import. The worker keeps trying to reach its leader for ever. SIGTERM and Ctrl-C drain it.
     """
     logs.configure(log_format, log_level)
     if imports:
@@ -172,7 +172,7 @@ def main(
     from gowork.worker._app.daemon import Listeners, run_worker
     from gowork.worker._supervisor.options import Options
 
-    given = {"name": name, "slots": slots, "runners": runners}
+    given: dict[str, Any] = {"name": name, "slots": slots, "runners": runners}
     try:
         options = Options(
             **{key: value for key, value in given.items() if value is not None},

@@ -83,7 +83,7 @@ async def _announce(
         facts: dict[str, Any] = {
             "name": service.options.name,
             "pid": os.getpid(),
-            "runners": service.supervisor.pids,
+            "runners": service.supervisor.fleet.pids,
             "slots": service.options.slots,
             "handlers": [note.name for note in service.supervisor.handlers.handlers],
             "http": http.address if http is not None else None,

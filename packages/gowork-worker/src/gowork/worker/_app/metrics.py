@@ -34,7 +34,7 @@ class _WorkerCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         """Asked for by prometheus_client at every scrape, on the listener's thread."""
         supervisor, measures = self._supervisor, self._supervisor.measures
-        busy = supervisor.running
+        busy = supervisor.fleet.running
         slots = GaugeMetricFamily("gowork_worker_slots", "Slots by what they do.", labels=["state"])
         slots.add_metric(["busy"], busy)
         slots.add_metric(["free"], max(0, supervisor.options.slots - busy))
@@ -64,7 +64,7 @@ def _capped(rows: dict[tuple[str, str, str], Buckets]) -> Iterator[tuple[list[st
         assert other is not None
         other.counts = [a + b for a, b in zip(other.counts, buckets.counts, strict=True)]
         other.seconds += buckets.seconds
-    if other is not None and sum(other.counts):
+    if other is not None and any(other.counts):
         yield ["other", "other", "other"], other
 
 

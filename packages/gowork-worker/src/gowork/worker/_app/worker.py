@@ -43,8 +43,8 @@ class Worker:
     ) -> None:
         """Args:
             leader: HOST:PORT of a leader, or of several, separated by commas.
-            handlers: functions with @handler (or @lifespan). Runner processes import them, so they stand at the top level of a module
-                or script; with runners=0 any function will do.
+            handlers: functions with @handler (or @lifespan). Runner processes import them, so they stand at the
+                top level of a module or script; with runners=0 any function will do.
             name: unique in the cluster; the host's name with a random suffix when left out.
             slots: how many tasks run at once; four for each processor when left out.
             runners: how many processes run them; one for each processor when left out. 0 runs handlers in this process.

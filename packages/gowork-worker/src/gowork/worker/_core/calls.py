@@ -95,7 +95,7 @@ def _hints(function: Callable[..., Any], name: str) -> dict[str, Any]:
         return get_type_hints(function, localns=names, include_extras=True)
     except (NameError, TypeError, AttributeError) as error:
         raise HandlerDefinitionError(
-            f"handler {name!r}: its annotations cannot be resolved ({error}); types must be importable where it is defined"
+            f"handler {name!r}: its annotations cannot be resolved ({error}): its module must define them"
         ) from error
 
 

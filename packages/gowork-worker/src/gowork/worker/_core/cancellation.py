@@ -1,7 +1,7 @@
 """The token by which a handler learns that its task is to stop.
 
-Set from any thread; read from any thread. It remembers whether the handler has looked, because a threaded handler that returns
-after a cancel that it never noticed has finished its work, while one that noticed has stopped early.
+Set from any thread; read from any thread. It remembers whether the handler has looked, because a threaded handler
+that returns after a cancel that it never noticed has finished its work, while one that noticed has stopped early.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import threading
 
 
 class CancelToken:
-    """True once the task is to stop. Cheap to test in a loop; `wait` sleeps at most so long, and less when it is cancelled."""
+    """True once the task is to stop. Cheap to test in a loop; `wait` sleeps at most so long, and less when it is
+    cancelled.
+    """
 
     __slots__ = ("_event", "_reason", "_seen", "_set")
 

@@ -1,7 +1,7 @@
 """Payloads into the type that a handler asks for, and what it returns into a result.
 
-msgspec does the work for dataclasses, Structs, TypedDicts and built-in types; pydantic's models are known by their methods, so that
-pydantic is needed only by those who use it.
+msgspec does the work for dataclasses, Structs, TypedDicts and built-in types; pydantic's models are known by their
+methods, so that pydantic is needed only by those who use it.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class ResultError(Exception):
 def decoder_of(annotation: Any, default: Any = inspect.Parameter.empty) -> Decoder:
     """The decoder for a parameter with this annotation.
 
-    Text is passed on as it is to `str` and to a parameter without annotation, data to `bytes`. Everything else is read as JSON. An
-    empty payload becomes the parameter's default value where it has one.
+    Text is passed on as it is to `str` and to a parameter without annotation, data to `bytes`. Everything else is
+    read as JSON. An empty payload becomes the parameter's default value where it has one.
     """
     if annotation is inspect.Parameter.empty:
         return _with_default(_as_it_is, default)
@@ -67,7 +67,7 @@ def encode_result(value: Any) -> tuple[str, bytes]:
     size = len(data) or len(text.encode())
     if size > limits.PAYLOAD_BYTES_MAX:
         raise ResultError(
-            f"the result has {size:,} bytes, the limit is {limits.PAYLOAD_BYTES_MAX:,} (1 MiB): store it elsewhere and return where"
+            f"the result has {size:,} bytes, the limit is {limits.PAYLOAD_BYTES_MAX:,} (1 MiB): store it elsewhere, return where"
         )
     return text, data
 

@@ -61,7 +61,8 @@ class Context:
         self.id = id
         #: The number of this attempt, from 1.
         self.attempt = attempt
-        #: A number that only grows from attempt to attempt, over all workers: let whatever the handler writes to refuse smaller ones.
+        #: A number that only grows from attempt to attempt, over all workers: let whatever the handler writes to
+        #: refuse smaller ones.
         self.fence = fence
         #: The name of the handler that runs.
         self.handler = handler
@@ -73,7 +74,8 @@ class Context:
         self.queue = queue
         #: The task's labels.
         self.labels = labels
-        #: True once the task is to stop: cancelled, past its time limit, or handed back. Threaded handlers should look at it.
+        #: True once the task is to stop: cancelled, past its time limit, or handed back. Threaded handlers should
+        #: look at it.
         self.cancelled = CancelToken()
 
     def __repr__(self) -> str:
@@ -91,7 +93,9 @@ class Context:
 
     @property
     def lease_valid(self) -> bool:
-        """Whether the worker still holds this task rightfully as far as it knows: False once it has lost its leader for longer than the lease."""
+        """Whether the worker still holds this task rightfully as far as it knows: False once it has lost its leader
+        for longer than the lease.
+        """
         return self._place.lease_valid
 
     def progress(self, fraction: float, message: str = "") -> None:

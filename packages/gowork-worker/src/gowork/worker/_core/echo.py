@@ -1,4 +1,6 @@
-"""The plugin that every worker has: its one handler answers what it was given, so that a fresh cluster can run something."""
+"""The plugin that every worker has: its one handler answers what it was given, so that a fresh cluster can run
+something.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from gowork.worker._core.handlers import handler
 
 @handler("echo")
 def echo(ctx: Context) -> dict[str, Any]:
-    """Answers the payload, the worker's name and the number of the attempt. A binary payload comes back in base64, as `data`."""
+    """Answers the payload, the worker's name and the number of the attempt. A binary payload comes back in base64, as
+    `data`.
+    """
     answer: dict[str, Any] = {"payload": ctx.payload, "worker": ctx.worker, "attempt": ctx.attempt}
     if ctx.data:
         answer["data"] = base64.b64encode(ctx.data).decode()

@@ -1,7 +1,8 @@
 """Handlers as they are written: the decorators, and what they note on the function.
 
-The decorated function stays what it was, so that it can be called and tested; its options hang on `__gowork_handler__`, where a
-client reads the name. What the signature means is found out later (calls.py), when every type that it names exists.
+The decorated function stays what it was, so that it can be called and tested; its options hang on
+`__gowork_handler__`, where a client reads the name. What the signature means is found out later (calls.py), when
+every type that it names exists.
 """
 
 from __future__ import annotations
@@ -87,19 +88,21 @@ def handler(name: Any = None, /, **options: Any) -> Any:
 
     Args:
         name: what tasks call it; the function's own name when left out.
+        **options: those that follow, by name.
         time_limit: seconds that one attempt may run, where the task has no limit of its own.
-        max_attempts: how often a task is tried in all when it fails or times out, 1 to 1,000, where the task has no policy.
+        max_attempts: how often a task is tried in all when it fails or times out, 1 to 1,000, where the task has
+            no policy.
         retry_delay: seconds before the first retry.
         retry_factor: by how much each further delay grows, 1 to 100.
         retry_delay_max: seconds that a delay is at most.
         retry_jitter: the share of the delay that is spread at random, 0 to 1.
         no_retry: exception types, or their names, that are not tried again.
-        isolation: "process" runs it alone in a process of its own. Else an `async def` runs on the runner's loop ("async") and a plain
-            function in one of its threads ("thread").
-        grace: seconds that the handler may go on after it was asked to stop, before its process is ended: 5, and 0.5 with
-            isolation="process".
-        on_lease_lost: "stop" asks the handler to stop when the worker has lost its leader for longer than the lease; its task may then
-            already run elsewhere.
+        isolation: "process" runs it alone in a process of its own. Else an `async def` runs on the runner's loop
+            ("async") and a plain function in one of its threads ("thread").
+        grace: seconds that the handler may go on after it was asked to stop, before its process is ended: 5, and
+            0.5 with isolation="process".
+        on_lease_lost: "stop" asks the handler to stop when the worker has lost its leader for longer than the
+            lease; its task may then already run elsewhere.
 
     Returns:
         The function itself.

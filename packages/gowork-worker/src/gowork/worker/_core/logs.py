@@ -1,4 +1,6 @@
-"""Logging for processes that the worker owns: its own command and its runners. A library's host process is left alone."""
+"""Logging for processes that the worker owns: its own command and its runners. A library's host process is left
+alone.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +14,15 @@ import msgspec
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
-def configure(format: str, level: str) -> None:
+def configure(form: str, level: str) -> None:
     """Sends all logs to standard error.
 
     Args:
-        format: "text" or "json", one line for each record.
+        form: "text" or "json", one line for each record.
         level: as logging knows it: DEBUG, INFO, WARNING, ERROR.
     """
     stream = logging.StreamHandler(sys.stderr)
-    stream.setFormatter(_Json() if format == "json" else _Text())
+    stream.setFormatter(_Json() if form == "json" else _Text())
     logging.basicConfig(handlers=[stream], level=level.upper(), force=True)
 
 

@@ -1,6 +1,7 @@
 """Loads plugins: the built-in one, installed ones by entry point, modules by name, functions by reference.
 
-One that fails is named and hides no other. Runs in runner processes (and in process, with runners=0), never in a supervisor.
+One that fails is named and hides no other. Runs in runner processes (and in process, with runners=0), never in a
+supervisor.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import importlib
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from typing import Any
 
@@ -88,11 +90,11 @@ def load(selection: Selection, functions: Iterable[Callable[..., Any]] = ()) -> 
         if name not in loader.versions:
             loader.errors.append(PluginError(name, "no plugin of this name is installed"))
     for module in selection.imports:
-        loader.add(module, "", lambda module=module: importlib.import_module(module))
+        loader.add(module, "", partial(importlib.import_module, module))
     for reference in selection.references:
-        loader.add(IN_CODE, "", lambda reference=reference: _Holder(resolve(reference)))
+        loader.add(IN_CODE, "", partial(_resolve, reference))
     for function in functions:
-        loader.add(IN_CODE, "", lambda function=function: _Holder(function))
+        loader.add(IN_CODE, "", partial(_Holder, function))
     return loader.finish(selection)
 
 
@@ -101,6 +103,10 @@ class _Holder:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
+
+
+def _resolve(reference: Reference) -> _Holder:
+    return _Holder(resolve(reference))
 
 
 class _Loader:

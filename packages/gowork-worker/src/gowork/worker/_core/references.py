@@ -1,8 +1,8 @@
 """How a runner process finds a function that was handed to Worker(handlers=[…]) in another process.
 
-As in multiprocessing's spawn: by module and qualified name; and a function of the script itself by running the script's file again,
-under another name than `__main__`. A script may start its worker without the guard `if __name__ == "__main__":`: when it comes to
-that, the runner has what it needs and stops running the script.
+As in multiprocessing's spawn: by module and qualified name; and a function of the script itself by running the
+script's file again, under another name than `__main__`. A script may start its worker without the guard `if __name__
+== "__main__":`: when it comes to that, the runner has what it needs and stops running the script.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def refer(function: Callable[..., Any]) -> Reference:
     module = getattr(function, "__module__", "")
     if not qualname or "<" in qualname:
         raise UnimportableError(
-            f"{function!r} cannot be imported by a runner process: define it at the top level of a module, or use runners=0"
+            f"{function!r} cannot be imported by a runner: define it at the top level of a module, or use runners=0"
         )
     if module != "__main__":
         return Reference(module, qualname)

@@ -1,7 +1,7 @@
 """Who offers which handler: collects what plugins register and settles who gets a name.
 
-Two plugins that claim one name: neither gets it. Which of them was meant cannot be known, and taking the first would make what runs
-depend on the order of installation.
+Two plugins that claim one name: neither gets it. Which of them was meant cannot be known, and taking the first would
+make what runs depend on the order of installation.
 """
 
 from __future__ import annotations

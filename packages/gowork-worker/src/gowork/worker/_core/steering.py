@@ -1,7 +1,7 @@
 """What a handler raises to say what becomes of its task, instead of returning or failing.
 
-They derive from Exception, so that `finally` and context managers in handlers do what they always do; a handler that catches
-Exception broadly should let them pass.
+They derive from Exception, so that `finally` and context managers in handlers do what they always do; a handler that
+catches Exception broadly should let them pass.
 """
 
 from __future__ import annotations

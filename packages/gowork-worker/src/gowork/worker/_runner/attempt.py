@@ -1,4 +1,6 @@
-"""Runs one attempt: payload in, handler called, report out. The same for threads and for the loop, but for one `await`."""
+"""Runs one attempt: payload in, handler called, report out. The same for threads and for the loop, but for one
+`await`.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,8 @@ class Attempts:
         assert context is not None
         try:
             arguments = job.handler.arguments(context)
-            # A context of its own, so that what a handler sets in context variables does not leak into the thread's next task.
+            # A context of its own, so that what a handler sets in context variables does not leak into the thread's
+            # next task.
             call = contextvars.copy_context().run
             if self._around is None:
                 value = call(job.handler.function, *arguments)

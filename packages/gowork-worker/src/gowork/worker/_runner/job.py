@@ -48,7 +48,9 @@ class Job:
         self.reason = ""
 
     def ask_to_stop(self, kind: StopKind, reason: str) -> None:
-        """Sets the token and cancels an async handler. Called on the loop, once the job has started; only the first kind is kept."""
+        """Sets the token and cancels an async handler. Called on the loop, once the job has started; only the first
+        kind is kept.
+        """
         if self.stop_kind is not None:
             return
         self.stop_kind, self.reason = kind, reason

@@ -1,7 +1,7 @@
 """A runner process: loads the plugins, runs what its supervisor sends, and never outlives it.
 
-It ends with its supervisor by two means: the kernel's parent-death signal where there is one, and the end of file on the pipe, at
-which it ends its whole process group.
+It ends with its supervisor by two means: the kernel's parent-death signal where there is one, and the end of file on
+the pipe, at which it ends its whole process group.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from gowork.worker.processes import die_with_parent
 
 logger = logging.getLogger("gowork.worker.runner")
 
-#: Python's own 5 ms would hold up the loop that feeds the threads, and reports, by that long each time it waits for a busy thread.
+#: Python's own 5 ms would hold up the loop that feeds the threads, and reports, by that long each time it waits for a
+#: busy thread.
 _SWITCH_INTERVAL = 0.001
 
 

@@ -120,7 +120,9 @@ def rejected(fence: int, id: str, reason: str) -> session.Report:
 
 
 def cut(text: str, bytes_max: int) -> str:
-    """The beginning of a text, in at most so many bytes. Lone surrogates, which protobuf refuses, are written as escapes."""
+    """The beginning of a text, in at most so many bytes. Lone surrogates, which protobuf refuses, are written as
+    escapes.
+    """
     data = text.encode(errors="backslashreplace")
     return (data if len(data) <= bytes_max else data[: bytes_max - 3] + "…".encode()).decode(errors="ignore")
 

@@ -1,7 +1,8 @@
 """Frames on the socket pair between supervisor and runner: four bytes of length, one of kind, then the body.
 
-Tasks and reports travel as the messages of the session itself (ConnectResponse towards the runner, ConnectRequest back), so that a
-task is passed on unparsed and one frame carries many; what the two have to say to each other alone is JSON (messages.py).
+Tasks and reports travel as the messages of the session itself (ConnectResponse towards the runner, ConnectRequest
+back), so that a task is passed on unparsed and one frame carries many; what the two have to say to each other alone
+is JSON (messages.py).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The slot table: which tasks a runner executes right now, in memory that it shares with its supervisor.
 
-A runner notes each start and end here instead of sending a message, so that the supervisor knows what ran even after a crash, and a
-no-op task costs no extra frame. Each slot is written by the one thread (or loop) that runs in it.
+A runner notes each start and end here instead of sending a message, so that the supervisor knows what ran even after
+a crash, and a no-op task costs no extra frame. Each slot is written by the one thread (or loop) that runs in it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import struct
 import tempfile
 from dataclasses import dataclass
 
-#: fence (0: free), monotonic start in ns, monotonic time in ns when the runner is to be ended if it still runs (0: never).
+#: fence (0: free), monotonic start in ns, monotonic time in ns when the runner is to be ended if it still runs (0:
+#: never).
 #: Native order: such words are copied whole, so that a reader never sees half of one.
 _ENTRY = struct.Struct("@QQQ")
 _WORD = struct.Struct("@Q")
@@ -56,7 +57,9 @@ class SlotTable:
         _WORD.pack_into(self._memory, slot * _ENTRY.size, 0)
 
     def running(self) -> list[Running]:
-        """The occupied slots. While the runner writes, a row may mix an old and a new task: act only on what two looks agree on."""
+        """The occupied slots. While the runner writes, a row may mix an old and a new task: act only on what two
+        looks agree on.
+        """
         return [Running(*entry) for entry in _ENTRY.iter_unpack(self._memory) if entry[0]]
 
     def close(self) -> None:

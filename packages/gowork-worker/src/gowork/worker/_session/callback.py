@@ -116,7 +116,8 @@ class CallbackMember:
 
     async def _stay_member(self, channel: grpc.aio.Channel) -> None:
         stub: Any = leader_pb2_grpc.LeaderServiceStub(channel)
-        # One request, one response: the same bytes for leaders that declare the method unary, client-streaming or bidirectional.
+        # One request, one response: the same bytes for leaders that declare the method unary, client-streaming or
+        # bidirectional.
         heartbeat: Any = channel.unary_unary(
             "/cluster.v1.LeaderService/Heartbeat",
             request_serializer=leader_pb2.HeartbeatRequest.SerializeToString,

@@ -1,4 +1,4 @@
-"""Keeps the worker in a session with a leader, for ever: any address, at once at first, then more and more patiently."""
+"""Keeps the worker in a session with a leader, for ever: any address, at once at first, then with patience."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """How many tasks the leader may have sent in all: free slots, and a buffer worth at most 50 ms of measured work.
 
-With short tasks the buffer hides the way to the leader and back, and its commit; with long ones it would only hoard what another
-worker could start at once. So it follows the rate at which tasks really finish, and is dropped when something in it had to wait.
+With short tasks the buffer hides the way to the leader and back, and its commit; with long ones it would only hoard
+what another worker could start at once. So it follows the rate at which tasks really finish, and is dropped when
+something in it had to wait.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ _BUFFER_SECONDS = 0.05
 _BUFFER_MAX = 4000
 #: Seconds of work that a measurement covers at least.
 _WINDOW = 0.01
-#: The weight of the latest measurement when it shows more than was thought, and less: a buffer that is too small costs speed at
+#: The weight of the latest measurement when it shows more than was thought, and less: a buffer that is too small
+#: costs speed at
 #: once, while one that is too large is found out by the recall.
 _WEIGHT_UP = 0.7
 _WEIGHT_DOWN = 0.3
@@ -28,9 +30,11 @@ class Credit:
         #: The last count that was told.
         self._told = 0
         self._rate = 0.0
-        #: Since when something is held without a break; None while nothing is. Idle time says nothing about how fast work is done.
+        #: Since when something is held without a break; None while nothing is. Idle time says nothing about how fast
+        #: work is done.
         self._busy_since: float | None = None
-        #: Since the last measurement: seconds in which something was held, up to the last break, and tasks that finished.
+        #: Since the last measurement: seconds in which something was held, up to the last break, and tasks that
+        #: finished.
         self._busy = 0.0
         self._finished = 0
 
@@ -67,14 +71,14 @@ class Credit:
         """A task in the buffer had to wait behind long ones."""
         self._rate = 0.0
 
-    def next(self, held: int, open: bool) -> int | None:
+    def next(self, held: int, *, wanted: bool) -> int | None:
         """The count to tell the leader now; None when it has not grown.
 
         Args:
             held: how many tasks are held, whether they run or wait.
-            open: whether more are wanted at all.
+            wanted: whether more are wanted at all.
         """
-        if not open:
+        if not wanted:
             return None
         credit = self._granted + self._slots + self.buffer - held
         if credit <= self._told:

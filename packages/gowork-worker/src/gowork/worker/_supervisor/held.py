@@ -35,7 +35,9 @@ class Held:
 
 
 class Unacknowledged:
-    """Reports that are kept until the leader has acknowledged them, and which of them the current session has yet to send."""
+    """Reports that are kept until the leader has acknowledged them, and which of them the current session has yet to
+    send.
+    """
 
     def __init__(self) -> None:
         #: fence -> (report, size in bytes)

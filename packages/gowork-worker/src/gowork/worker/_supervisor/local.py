@@ -86,6 +86,8 @@ class LocalRunner(Runner):
                 executor.interrupt(reason)
             case messages.Stop():
                 self._stopped.set()
+            case messages.Setup():
+                raise AssertionError("a runner in process is set up by its constructor")
 
     def running(self) -> list[Running]:
         return self._table.running()

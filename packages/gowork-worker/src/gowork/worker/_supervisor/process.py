@@ -126,6 +126,7 @@ class ProcessRunner(Runner):
 
     def kill(self) -> bool:
         if self._process is not None and self._process.returncode is None:
+            self.is_ready = False
             end_group(self._process.pid)
         return True
 

@@ -44,6 +44,10 @@ class Runner:
         self.is_ready = False
         #: Its loop does not answer.
         self.is_blocked = False
+        #: The supervisor has ended it: whatever else ran in it is not to blame.
+        self.ended_on_purpose = False
+        #: It was told to stop.
+        self.was_stopped = False
         #: A Recall is under way.
         self.is_recalling = False
         #: Slots that it was asked to leave to isolated tasks; that it has left; that such tasks use.

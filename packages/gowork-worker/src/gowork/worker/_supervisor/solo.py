@@ -1,7 +1,7 @@
 """Runs isolated tasks: each alone in a process of its own, one after another in the same process while it behaves.
 
-Such a task uses one of the worker's slots like any other, so an ordinary runner must leave one of its own first: it is asked to
-(Slots) and says when it has (Withheld).
+Such a task uses one of the worker's slots like any other, so an ordinary runner must leave one of its own first: it
+is asked to (Slots) and says when it has (Withheld).
 """
 
 from __future__ import annotations
@@ -98,6 +98,7 @@ class Solo:
                 runner.idle_since = now
             elif now - runner.idle_since > _IDLE_SECONDS:
                 runner.is_ready = False
+                runner.was_stopped = True
                 runner.send(messages.Stop())
 
     def _settle(self) -> None:

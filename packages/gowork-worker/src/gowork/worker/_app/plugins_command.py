@@ -1,0 +1,96 @@
+"""The command `gowork plugins`: what is installed here, without a leader. Also the entry point `plugins` of gowork.commands."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import click
+import msgspec
+
+from gowork.worker._core.plugins import Loaded, Selection, add_search_path, load
+
+
+@click.command("plugins")
+@click.option(
+    "--import",
+    "imports",
+    multiple=True,
+    metavar="MODULE",
+    help="Look at a module with handlers too, also in the working directory. May be repeated.",
+)
+@click.option("--plugin", "plugins", multiple=True, metavar="NAME", help="Look at these plugins only. May be repeated.")
+@click.option(
+    "--output",
+    "-o",
+    type=click.Choice(["table", "json", "jsonl"]),
+    default="table",
+    show_default=True,
+    help="The form.",
+)
+def main(*, imports: Sequence[str], plugins: Sequence[str], output: str) -> None:
+    """Lists the plugins that are installed here, their handlers and what is wrong with them.
+
+    Exits with 1 when something is wrong.
+    """
+    if imports:
+        add_search_path(os.getcwd())
+    loaded = load(Selection(plugins=tuple(plugins) or None, imports=tuple(imports)))
+    rows = [_row(loaded, plugin.name) for plugin in loaded.plugins]
+    known = {row["plugin"] for row in rows}
+    rows += [
+        {"plugin": error.plugin, "version": "", "handlers": [], "errors": [error.reason]}
+        for error in loaded.errors
+        if error.plugin not in known
+    ]
+    if output == "json":
+        click.echo(msgspec.json.format(msgspec.json.encode(rows)).decode())
+    elif output == "jsonl":
+        for row in rows:
+            click.echo(msgspec.json.encode(row).decode())
+    else:
+        _print_table(rows)
+    if any(row["errors"] for row in rows):
+        raise click.exceptions.Exit(1)
+
+
+def _row(loaded: Loaded, name: str) -> dict[str, Any]:
+    plugin = next(plugin for plugin in loaded.plugins if plugin.name == name)
+    handlers = [loaded.handlers[handler] for handler in plugin.handlers if handler in loaded.handlers]
+    return {
+        "plugin": plugin.name,
+        "version": plugin.version,
+        "handlers": [
+            {
+                "name": handler.name,
+                "isolation": handler.options.isolation.value,
+                "default": handler is loaded.default,
+                "time_limit_ms": handler.options.time_limit_ms,
+                "max_attempts": handler.options.retry.max_attempts if handler.options.retry is not None else None,
+                "summary": (handler.function.__doc__ or "").strip().partition("\n")[0],
+            }
+            for handler in handlers
+        ],
+        "errors": list(plugin.errors),
+    }
+
+
+def _print_table(rows: Sequence[dict[str, Any]]) -> None:
+    lines = [("PLUGIN", "VERSION", "HANDLER", "RUNS AS", "WHAT IT DOES")]
+    for row in rows:
+        first = (row["plugin"], row["version"] or "-")
+        for handler in row["handlers"]:
+            name = handler["name"] + (" (default)" if handler["default"] else "")
+            lines.append((*first, name, handler["isolation"], handler["summary"]))
+            first = ("", "")
+        for error in row["errors"]:
+            lines.append((*first, "-", "ERROR", error))
+            first = ("", "")
+        if not row["handlers"] and not row["errors"]:
+            lines.append((*first, "-", "-", "no handlers"))
+    widths = [max(len(line[column]) for line in lines) for column in range(4)]
+    for number, line in enumerate(lines):
+        text = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=False)) + "  " + line[4]
+        color = "red" if line[3] == "ERROR" else None
+        click.echo(click.style(text.rstrip(), bold=number == 0, fg=color))

@@ -1,0 +1,39 @@
+"""What becomes of the tasks of a runner that has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from gowork.proto.worker.v1 import session_pb2 as session
+from gowork.worker._runner import outcomes
+from gowork.worker._runner.messages import StopKind
+from gowork.worker._supervisor.held import Held
+
+
+def settle_dead(
+    tasks: Iterable[Held], running: Collection[int], reason: str, *, on_purpose: bool
+) -> list[session.Report]:
+    """The reports of all tasks that a dead runner held.
+
+    What was asked to stop has stopped. What ran is lost, unless the runner was ended on purpose; what had not started
+    goes back.
+
+    Args:
+        tasks: what it held.
+        running: the fences of what it executed.
+        reason: how it ended, in words.
+        on_purpose: the supervisor ended it, for another task or because the worker stops.
+    """
+    return [_settle(held, held.fence in running, reason, on_purpose) for held in tasks]
+
+
+def _settle(held: Held, ran: bool, reason: str, on_purpose: bool) -> session.Report:
+    if held.stop_kind is StopKind.CANCEL:
+        return outcomes.cancelled(held.fence, held.id, "its runner was ended")
+    if held.stop_kind is StopKind.TIMEOUT:
+        return outcomes.timed_out(held.fence, held.id, 0)
+    if on_purpose or held.stop_kind is StopKind.INTERRUPT:
+        return outcomes.interrupted(held.fence, held.id, "its runner was ended for another task, or to stop the worker")
+    if ran:
+        return outcomes.lost(held.fence, held.id, reason)
+    return outcomes.interrupted(held.fence, held.id, f"it had not started: {reason}")
