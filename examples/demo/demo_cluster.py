@@ -16,7 +16,7 @@ SLOTS = 4
 
 
 class StartError(Exception):
-    """A process ended before it was ready."""
+    """A process ended before it was ready, or can't do its part."""
 
 
 class DemoCluster:
@@ -35,15 +35,22 @@ class DemoCluster:
         self._start("leader", "gowork-leader", *listen, *store, "--print-addresses")
         self.addresses = json.loads(self._first_line("leader"))
 
-    def start_workers(self, names: list[str]) -> None:
-        """Starts workers side by side, and returns when the leader has taken all of them in."""
+    def start_workers(self, names: list[str], needed: set[str]) -> None:
+        """Starts workers side by side, and returns when the leader has taken all of them in.
+
+        Args:
+            names: what to call them.
+            needed: the handlers that each must offer: without one, tasks would wait for it for ever.
+        """
         handlers = ["--import", "demo_handlers", "--slots", str(SLOTS), "--runners", "1"]
         for name in names:
             self._start(
                 name, "gowork-worker", "--leader", self.addresses["cluster"], "--name", name, *handlers, "--print-ready"
             )
         for name in names:
-            self._first_line(name)
+            missing = needed - set(json.loads(self._first_line(name))["handlers"])
+            if missing:
+                raise StartError(f"{name} does not offer {sorted(missing)}; is gowork-plugin-shell installed?")
 
     def kill(self, name: str) -> int:
         """Ends a process as the kernel would when memory runs out: at once, with no chance to say goodbye.

@@ -18,6 +18,8 @@ from typing import Any
 from gowork.client import NewTask
 
 FILES, SORTS, CALLS = 600, 300, 100
+#: The handlers that these need.
+HANDLERS = {"demo.sha256", "shell", "demo.fetch"}
 FILE_BYTES = 64 << 10
 SORT_LINES = 500
 #: How long the loopback server takes for an answer, in seconds.

@@ -16,7 +16,7 @@ from collections import Counter
 from pathlib import Path
 
 from demo_cluster import DemoCluster, StartError
-from demo_work import Job, make_jobs, squares_server
+from demo_work import HANDLERS, Job, make_jobs, squares_server
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -65,7 +65,7 @@ def show(console: Console, cluster: DemoCluster) -> bool:
     """Starts the cluster, runs the tasks, and tells whether all is well."""
     begin = time.monotonic()
     cluster.start_leader()
-    cluster.start_workers(WORKERS)
+    cluster.start_workers(WORKERS, HANDLERS)
     files = cluster.folder / "files"
     files.mkdir()
     with squares_server() as port, Client(cluster.addresses["scheduler"]) as client:
