@@ -8,9 +8,9 @@ from contextlib import contextmanager
 
 from gowork.leader.store.protocol import StoreError, StoreFormatError, StoreFullError
 
-#: A page could not be written: over a quota or the process's file size limit, or the disk fails. The batch is not in the log,
-#: since a transaction counts only once its last frame is there whole, so that it may be tried again. A failed fsync is
-#: another matter: what it should have made durable is then in doubt.
+#: A page could not be written: over a quota or the process's file size limit, or the disk fails. The batch is not in
+#: the log, since a transaction counts only once its last frame is there whole; so it may be tried again. A failed fsync
+#: is another matter: what it should have made durable is in doubt then.
 _UNWRITTEN = frozenset(
     {
         sqlite3.SQLITE_IOERR_WRITE,
@@ -34,12 +34,11 @@ def translated(error: sqlite3.Error, path: str) -> StoreError:
     extended: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
     code = extended & 0xFF
     if code == sqlite3.SQLITE_FULL:
-        return StoreFullError(
-            f"There is no space left for {path}. Nothing was written; free some space and it goes on."
-        )
+        return StoreFullError(f"There is no space left for {path}. Nothing was written; free some and it goes on.")
     if extended in _UNWRITTEN:
         return StoreFullError(
-            f"{path} could not be written ({error}): over a quota or a file size limit, or the disk fails. Nothing was written."
+            f"{path} could not be written ({error}): a quota, a file size limit, or a disk that fails. "
+            f"Nothing was written."
         )
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return damaged(path, str(error))
@@ -55,6 +54,6 @@ def translated(error: sqlite3.Error, path: str) -> StoreError:
 def damaged(path: str, what: str) -> StoreFormatError:
     """The error for a file that is broken."""
     return StoreFormatError(
-        f"{path} is damaged: {what}. It was left as it is. Restore a backup, or move it away together with {path}-wal to start "
-        f"with an empty store; `sqlite3 {path} .recover` may save what can still be read."
+        f"{path} is damaged: {what}. It was left as it is. Restore a backup, or move it away together with {path}-wal "
+        f"to start with an empty store; `sqlite3 {path} .recover` may save what can still be read."
     )

@@ -1,7 +1,7 @@
 """The store's files: who may use them, whether they are a store, and how a new one comes to be.
 
-Nothing here changes a file that is there already. Invariant ONE-LEADER: whoever opens the database holds a lock on `PATH.lock`; the kernel
-lets it go when the process ends, however it ends.
+Nothing here changes a database that is there already. Invariant ONE-LEADER: whoever opens the database holds a lock on
+`PATH.lock`; the kernel lets it go when the process ends, however it ends.
 """
 
 from __future__ import annotations
@@ -14,13 +14,29 @@ from pathlib import Path
 from urllib.parse import quote
 
 from gowork.leader.store._sqlite_errors import damaged, reported
-from gowork.leader.store._sqlite_schema import APPLICATION_ID, FORMAT, TABLES
+from gowork.leader.store._sqlite_schema import APPLICATION_ID, FORMAT, SQLITE_VERSION_MIN, TABLES
 from gowork.leader.store.protocol import StoreError, StoreFormatError, StoreLockedError
 
 _MAGIC = b"SQLite format 3\0"
 _HEADER_BYTES = 100
-#: Up to this size every page is read through before the store is used: a quarter of a second, at worst.
+#: Up to this size every page is read through before the store is used, which takes a tenth of a second.
 _CHECKED_BYTES_MAX = 64 << 20
+
+
+def check_library() -> None:
+    """Raises StoreError when Python's SQLite can't do what the store needs."""
+    if sqlite3.sqlite_version_info < SQLITE_VERSION_MIN:
+        needed = ".".join(map(str, SQLITE_VERSION_MIN))
+        raise StoreError(
+            f"SQLite {needed} or newer is needed, and this Python has {sqlite3.sqlite_version}: use a newer Python."
+        )
+    probe = sqlite3.connect(":memory:")
+    try:
+        probe.execute("SELECT json_group_array(value) FROM json_each('[]')")
+    except sqlite3.OperationalError as error:
+        raise StoreError("This Python's SQLite was built without JSON: use another Python.") from error
+    finally:
+        probe.close()
 
 
 class FileLock:
@@ -47,7 +63,8 @@ class FileLock:
             holder = os.pread(self._fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
             os.close(self._fd)
             raise StoreLockedError(
-                f"{path} is in use by another leader (process {holder}). Stop that one first, or give this leader a database of its own."
+                f"{path} is in use by another leader (process {holder}). Stop that one first, or give this leader "
+                f"a database of its own."
             ) from error
         except OSError:
             # Who holds the lock is only told for people: on a full disk the leader must start nevertheless.
@@ -79,7 +96,8 @@ def is_there(path: Path) -> bool:
     if not size:
         if log_bytes:
             raise StoreFormatError(
-                f"{path} is missing or empty, but its log {path}-wal is there. Put the database back beside it, or move the log away."
+                f"{path} is missing or empty, but its log {path}-wal is there. Put the database back beside it, "
+                f"or move the log away."
             )
         return False
     _check_header(path, header, size, log_bytes)
@@ -132,12 +150,13 @@ def connect(path: Path, *, read_only: bool = False, immutable: bool = False) -> 
 def unwritable(path: Path, error: OSError) -> StoreError:
     """The error for a place that can't be written."""
     return StoreError(
-        f"{path} can't be written: {error.strerror or error}. The leader's user must be able to write the file and its directory."
+        f"{path} can't be written: {error.strerror or error}. The leader's user must be able to write the file "
+        f"and its directory."
     )
 
 
 def _check_header(path: Path, header: bytes, size: int, log_bytes: int) -> None:
-    # Read by hand, since SQLite makes side files beside whatever it opens. The fields: https://www.sqlite.org/fileformat2.html §1.3
+    # Read by hand, since SQLite makes side files beside what it opens. https://www.sqlite.org/fileformat2.html §1.3
     if len(header) < _HEADER_BYTES or not header.startswith(_MAGIC):
         raise StoreFormatError(
             f"{path} is no SQLite database. It was left as it is; name another file, or move it away."
@@ -160,15 +179,15 @@ def _check_header(path: Path, header: bytes, size: int, log_bytes: int) -> None:
 def _check_format(path: Path, version: int) -> None:
     if version > FORMAT:
         raise StoreFormatError(
-            f"{path} has format {version}; this version of gowork-leader reads formats up to {FORMAT}. It was left as it is. "
-            f"Install the version that wrote it, or a newer one."
+            f"{path} has format {version}; this version of gowork-leader reads formats up to {FORMAT}. It was left as "
+            f"it is. Install the version that wrote it, or a newer one."
         )
     if version < 1:
         raise damaged(str(path), "it has no format number")
 
 
 def _check_content(path: Path, size: int, log_bytes: int) -> None:
-    # Without a log an immutable view makes no side files; with one there are some already, and only through it is the content whole.
+    # Without a log an immutable view makes no side files; with one the content is whole only through it.
     with reported(str(path)):
         connection = connect(path, read_only=True, immutable=not log_bytes)
         try:

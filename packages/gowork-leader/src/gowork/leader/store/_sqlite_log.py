@@ -1,8 +1,8 @@
 """Keeps the write-ahead log short beside the commits, so that none of them has to wait for it.
 
-SQLite by itself merges the log into the database within the commit that makes it too long, which then takes tens of milliseconds. Here a
-thread does it while commits go on. It can't finish under load, since the log grows meanwhile: the writer then merges what is left, little
-by then, between two commits, and the next commit starts the log from its beginning.
+SQLite by itself merges the log into the database within the commit that makes it too long, which then takes tens of
+milliseconds. Here a thread does it while commits go on. It can't finish under load, since the log grows meanwhile: the
+writer then merges what is left, little by then, between two commits, and the next commit starts the log anew.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class LogKeeper:
         """Merges what is left of a log that has grown too long. Called by the writer."""
         if self._full and not self._merging:
             self._full = False
-            merge(connection, "PASSIVE")
+            merge(connection)
 
     def after_commit(self, batch: Batch) -> None:
         """Takes account of a batch. Called by the writer."""
@@ -58,15 +58,15 @@ class LogKeeper:
 
     def _merge(self, connection: sqlite3.Connection) -> None:
         try:
-            self._full = merge(connection, "PASSIVE") >= _LOG_PAGES_MAX
+            self._full = merge(connection) >= _LOG_PAGES_MAX
         except sqlite3.Error as error:
-            # Nothing is lost: the log keeps it all, and the next attempt starts over. What commits meet they report themselves.
+            # Nothing is lost: the log keeps it all, and the next attempt starts over.
             logger.warning("store log not merged", extra={"error": str(error)})
         finally:
             self._merging = False
 
 
-def merge(connection: sqlite3.Connection, how: str) -> int:
-    """Merges the log into the database, as far as SQLite's checkpoint of this mode does; answers how many pages the log has."""
-    _, log_pages, _ = connection.execute(f"PRAGMA wal_checkpoint({how})").fetchone()
+def merge(connection: sqlite3.Connection) -> int:
+    """Merges as much of the log as can be without waiting for anyone; answers how many pages the log has."""
+    _, log_pages, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
     return int(log_pages)

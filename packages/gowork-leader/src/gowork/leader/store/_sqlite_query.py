@@ -1,8 +1,8 @@
 """Reads records, many in one step of one statement.
 
-Python gives up its lock for every row that it fetches, and must wait for it afterwards while the main thread computes. So
-SQLite first gathers the seqs of what is asked for, with their sizes, then the records themselves, each time as one JSON
-text, in which blobs travel as hexadecimal.
+Python gives up its lock for every row that it fetches, and must wait for it afterwards while the main thread computes.
+So SQLite first gathers the seqs of what is asked for, with their sizes, then the records themselves, each time as one
+JSON text, in which blobs travel as hexadecimal.
 """
 
 # ruff: noqa: S608 - what users say is bound, and nothing of it gets into the text of a statement.

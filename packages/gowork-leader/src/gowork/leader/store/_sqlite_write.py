@@ -1,8 +1,8 @@
 """Writes one batch in as few statements as can be.
 
-Python gives up its lock for every step of a statement and must wait for it afterwards, each time for some
-milliseconds while the main thread computes. With a statement for every row a batch of 1,000 would take seconds then. So a
-statement carries many rows, padded with empty ones to one of few sizes, so that each size is prepared once.
+Python gives up its lock for every step of a statement and must wait for it afterwards, each time for some milliseconds
+while the main thread computes. With a statement for every row a batch of 1,000 would take seconds then. So a statement
+carries many rows, padded with empty ones to one of few sizes, so that each size is prepared once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from gowork.leader.store.codec import encode_standing
 from gowork.leader.store.protocol import Batch, StoreError
 
 _encode_json = msgspec.json.Encoder().encode
-#: Rows of one statement. An empty row costs about a fifth of a full one; the last size stays below SQLite's 32,766 parameters.
+#: Rows of one statement. An empty row costs about a fifth of a full one. With seven columns the last size stays below
+#: SQLite's 32,766 parameters.
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 
 

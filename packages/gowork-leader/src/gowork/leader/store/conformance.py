@@ -453,7 +453,9 @@ class StoreConformance(_Fixtures):
             (Query(id_prefixes=(("", True),)), {1, 2, 3, 4, 5}),
             (Query(id_prefixes=(("a.", True), ("a.1", False))), {2}),
             (
-                Query(frozenset({Status.PENDING}), (("queue", "fast", True),), (("team", "web", True),), (("a", True),)),
+                Query(
+                    frozenset({Status.PENDING}), (("queue", "fast", True),), (("team", "web", True),), (("a", True),)
+                ),
                 {1},
             ),
             (Query(terms=(("id", "x' OR '1'='1", True),)), set()),
@@ -479,9 +481,17 @@ class StoreConformance(_Fixtures):
                         labels={"team": "web", "app.kubernetes.io/name": "x"},
                     ),
                     new_task(
-                        3, "b%_3", queue="slow", handler="mail", priority=3, at=standing(Status.COMPLETED), labels={"team": ""}
+                        3,
+                        "b%_3",
+                        queue="slow",
+                        handler="mail",
+                        priority=3,
+                        at=standing(Status.COMPLETED),
+                        labels={"team": ""},
                     ),
-                    new_task(4, "b[*?]4", queue="slow", at=standing(Status.ERROR), labels={'it\'s "quoted" $[0]': "\\"}),
+                    new_task(
+                        4, "b[*?]4", queue="slow", at=standing(Status.ERROR), labels={'it\'s "quoted" $[0]': "\\"}
+                    ),
                     new_task(5, "ünïcödé 5", queue="slow"),
                 ]
             )
@@ -508,7 +518,9 @@ class StoreConformance(_Fixtures):
         _, term = store, (await store.open()).term
         numbers = [changed_number(term, batch) for batch in range(1, 5)]
         await store.commit(Batch([new_task(seq, changed=numbers[0]) for seq in (3, 1, 2)]))
-        await store.commit(Batch([new_task(4, changed=numbers[1])], [MovedTask(2, numbers[1], standing(Status.RUNNING))]))
+        await store.commit(
+            Batch([new_task(4, changed=numbers[1])], [MovedTask(2, numbers[1], standing(Status.RUNNING))])
+        )
         await store.commit(Batch([new_task(5, changed=numbers[2])]))
         await store.commit(Batch(moves=[MovedTask(1, numbers[3], FULL_STANDING)]))
 
@@ -549,7 +561,9 @@ class StoreConformance(_Fixtures):
 
         async def commits() -> None:
             for changed in range(2, 30):
-                moves = [MovedTask(seq, changed, standing(Status.RUNNING, result=str(changed))) for seq in range(1, 101)]
+                moves = [
+                    MovedTask(seq, changed, standing(Status.RUNNING, result=str(changed))) for seq in range(1, 101)
+                ]
                 await store.commit(Batch(moves=moves))
 
         async def readings(committing: asyncio.Task[None]) -> None:
@@ -621,7 +635,9 @@ class DurabilityConformance(_Fixtures):
             batches_found = len(tasks) // _KILLED_BATCH_TASKS
             # The one that was in flight may be there or not.
             assert last <= batches_found <= last + 1
-            expected = {f"{term}-{n}-{place}" for n in range(1, batches_found + 1) for place in range(_KILLED_BATCH_TASKS)}
+            expected = {
+                f"{term}-{n}-{place}" for n in range(1, batches_found + 1) for place in range(_KILLED_BATCH_TASKS)
+            }
             assert set(tasks) == expected
             for task_id, record in tasks.items():
                 newest = int(task_id.split("-")[1]) == batches_found

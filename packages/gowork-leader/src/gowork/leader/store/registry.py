@@ -15,7 +15,7 @@ import logging
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
-from urllib.parse import urlsplit
+
 
 import pluggy
 
@@ -49,7 +49,7 @@ class StoreRegistry:
         """The store for this URL, not opened yet.
 
         Raises:
-            StoreError: no store, or more than one, claims the scheme, or the one that does can't make sense of the rest.
+            StoreError: no store claims the scheme, or more than one, or the one that does can't make sense of the rest.
         """
         scheme, separator, _ = url.partition("://")
         if not separator:
@@ -82,9 +82,8 @@ class BuiltinStores:
 
 def sqlite_store(url: str) -> Store:
     """`sqlite:///relative/path` or `sqlite:////absolute/path`, as SQLAlchemy reads them."""
-    parts = urlsplit(url)
-    path = url.partition("://")[2].removeprefix("/")
-    if parts.netloc or not path or path == ":memory:":
+    host, slash, path = url.partition("://")[2].partition("/")
+    if host or not slash or path in ("", ":memory:"):
         raise StoreError(f"{url!r} names no file: it must read sqlite:///relative/path or sqlite:////absolute/path.")
     if "?" in path:
         raise StoreError(f"{url!r}: the SQLite store has no options, and a path can't hold a question mark.")
@@ -92,7 +91,10 @@ def sqlite_store(url: str) -> Store:
 
 
 def load_registry() -> StoreRegistry:
-    """The registry with all that is installed. A plugin that fails is named in `errors` and in the log, and hides no other."""
+    """The registry with all that is installed.
+
+    A plugin that fails is named in `errors` and in the log, and hides no other.
+    """
     registry = StoreRegistry()
     manager = pluggy.PluginManager("gowork")
     manager.add_hookspecs(StoreHooks)
@@ -100,7 +102,8 @@ def load_registry() -> StoreRegistry:
     for entry in entry_points(group=ENTRY_POINT_GROUP):
         try:
             manager.register(entry.load(), entry.value)
-        except Exception as error:  # noqa: BLE001 - whatever a plugin's import raises must not stop a leader that doesn't need it.
+        except Exception as error:
+            # Whatever a plugin's import raises must not stop a leader that doesn't need it.
             registry.errors[entry.value] = f"{type(error).__name__}: {error}"
             logger.warning("store plugin failed", extra={"plugin": entry.value}, exc_info=error)
     manager.hook.gowork_register_stores(registry=registry)

@@ -1,7 +1,8 @@
 """The store in one SQLite file: durable before it answers, for one leader at a time.
 
-Owns the connections and the threads that use them: one that writes, one that looks up ids (the leader waits for it before it takes tasks), and
-one for scans, which may take long. Never decides anything. Invariant DURABLE: a commit returns after its log was forced to disk.
+Owns the connections and the threads that use them: one that writes, one that looks up ids (the leader waits for it before
+it takes tasks), one for scans, which may take long, and one that merges the log. Never decides anything.
+Invariant DURABLE: a commit returns after its log was forced to disk.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from typing import Concatenate, ParamSpec, TypeVar
 from gowork.leader.core.model import Status
 from gowork.leader.store import _sqlite_file, _sqlite_query
 from gowork.leader.store._sqlite_errors import reported, translated
-from gowork.leader.store._sqlite_file import FileLock
+from gowork.leader.store._sqlite_file import FileLock, check_library
 from gowork.leader.store._sqlite_log import LogKeeper, merge
-from gowork.leader.store._sqlite_schema import SQLITE_VERSION_MIN
+
 from gowork.leader.store._sqlite_write import write_batch
 from gowork.leader.store.protocol import Batch, MemberRecord, Opened, Query, Record, StoreError, StoreFullError
 
@@ -33,7 +34,7 @@ _PRAGMAS = (
     # Elsewhere than on macOS this means nothing; there fsync alone leaves data in the disk's cache.
     "fullfsync = ON",
     "foreign_keys = ON",
-    "cache_size = -65536",
+    "cache_size = -16384",
     # See LogKeeper.
     "wal_autocheckpoint = 0",
 )
@@ -58,6 +59,8 @@ class SqliteStore:
 
     async def open(self) -> Opened:
         """See Store.open."""
+        if self._lock is not None:
+            raise StoreError(f"{self._path} is open already.")
         try:
             return await self._writer.submit(self._open)
         except BaseException:
@@ -113,9 +116,13 @@ class SqliteStore:
         *args: _P.args,
         **kwargs: _P.kwargs,
     ) -> _T:
+        not_open = StoreError(f"{self._path} is not open.")
+        if self._lock is None:
+            raise not_open
+
         def run() -> _T:
             if thread.connection is None:
-                raise StoreError(f"{self._path} is not open.")
+                raise not_open
             with reported(str(self._path)):
                 return function(thread.connection, *args, **kwargs)
 
@@ -128,19 +135,16 @@ class SqliteStore:
         except sqlite3.OperationalError as error:
             if not isinstance(translated(error, str(self._path)), StoreFullError):
                 raise
-            # The log itself may be what fills a small disk.
-            merge(connection, "TRUNCATE")
+            # The log itself may be what fills a small disk: once it is merged the batch is written from its beginning.
+            try:
+                merge(connection)
+            except sqlite3.Error:
+                raise error from None
             write_batch(connection, batch)
         self._log.after_commit(batch)
 
     def _open(self) -> Opened:
-        if self._lock is not None:
-            raise StoreError(f"{self._path} is open already.")
-        if sqlite3.sqlite_version_info < SQLITE_VERSION_MIN:
-            needed = ".".join(map(str, SQLITE_VERSION_MIN))
-            raise StoreError(
-                f"SQLite {needed} or newer is needed, and this Python has {sqlite3.sqlite_version}: use a newer Python."
-            )
+        check_library()
         path = self._path
         self._lock = FileLock(path)
         if not _sqlite_file.is_there(path):
@@ -186,9 +190,10 @@ class _Connection:
         self._executor.submit(run)
 
     async def close(self) -> None:
-        if self._executor is not None:
+        if self._executor is not None or self.connection is not None:
             # The thread works in order: what was begun is ended first, even when whoever awaited it was cancelled.
             await self.submit(self._close)
+        if self._executor is not None:
             self._executor.shutdown()
             self._executor = None
 

@@ -1,0 +1,15 @@
+"""The SQLite store passes the suite of all stores."""
+
+from pathlib import Path
+
+import pytest
+
+pytest.register_assert_rewrite("gowork.leader.store.conformance")
+
+from gowork.leader.store.conformance import DurabilityConformance, StoreConformance  # noqa: E402
+
+
+class TestSqliteStore(StoreConformance, DurabilityConformance):
+    @pytest.fixture
+    def store_url(self, tmp_path: Path) -> str:
+        return f"sqlite:///{tmp_path}/data/gowork.db"
