@@ -2,8 +2,8 @@
 
     python benchmarks/store_commit.py [--rows 1000] [--batches 100] [--body-bytes 100] [--directory DIR]
 
-A busy main thread is what a leader under load has: Python that computes, in turns of about a millisecond. The store's threads must get the
-interpreter's lock from it, so that wall-clock time then tells how often they ask for it.
+A busy main thread is what a leader under load has: Python that computes, in turns of about a millisecond. The store's
+threads must get the interpreter's lock from it, so that wall-clock time then tells how often they ask for it.
 """
 
 from __future__ import annotations
@@ -73,8 +73,16 @@ class Load:
             Status.RUNNING, 1_761_900_000_000, term << 40 | 1, 1, 0, "worker-7f3a", "0" * 32, 1_761_900_000_100
         )
         self.completed = Standing(
-            Status.COMPLETED, 1_761_900_000_000, term << 40 | 1, 1, 1, "worker-7f3a", "0" * 32, 1_761_900_000_100,
-            1_761_900_000_200, result='{"ok":true}',
+            Status.COMPLETED,
+            1_761_900_000_000,
+            term << 40 | 1,
+            1,
+            1,
+            "worker-7f3a",
+            "0" * 32,
+            1_761_900_000_100,
+            1_761_900_000_200,
+            result='{"ok":true}',
         )
 
     def changed(self) -> int:
@@ -153,8 +161,10 @@ async def main() -> None:
     parser.add_argument("--rows", type=int, default=1000, help="rows of a batch")
     parser.add_argument("--batches", type=int, default=100)
     parser.add_argument("--body-bytes", type=int, default=100)
-    parser.add_argument("--directory", type=Path, help="where to write; the disk of the temporary directory if not given")
-    parser.add_argument("--switch-interval-ms", type=float, default=5.0, help="Python's own, for how long a thread may compute")
+    parser.add_argument("--directory", type=Path, help="where to write, by default where temporary files go")
+    parser.add_argument(
+        "--switch-interval-ms", type=float, default=0.5, help="sys.setswitchinterval; Python's own is 5"
+    )
     options = parser.parse_args()
     sys.setswitchinterval(options.switch_interval_ms / 1000)
     with tempfile.TemporaryDirectory(dir=options.directory) as name:
@@ -164,7 +174,8 @@ async def main() -> None:
         load = Load(store, opened.term, opened.next_seq, options.rows, options.body_bytes)
         for busy in (False, True):
             for payload_bytes in (4 << 10, 256 << 10):
-                print(f"raw append and fdatasync of {payload_bytes >> 10:3d} KiB: {quantiles(raw_sync(directory, payload_bytes))}")
+                raw = quantiles(raw_sync(directory, payload_bytes))
+                print(f"raw append and fdatasync of {payload_bytes >> 10:3d} KiB: {raw}")
 
             async def work(busy: bool = busy) -> None:
                 await measure(store, load, busy, options.batches)
@@ -172,7 +183,8 @@ async def main() -> None:
             await with_main_thread(busy, work)
         began = time.perf_counter()
         await store.close()
-        print(f"close: {(time.perf_counter() - began) * 1e3:.0f} ms, {(directory / 'gowork.db').stat().st_size >> 20} MiB")
+        closed = time.perf_counter() - began
+        print(f"close: {closed * 1e3:.0f} ms, {(directory / 'gowork.db').stat().st_size >> 20} MiB")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ A store's own tests subclass them and tell how it is opened:
 instead: a function that answers a store on the same data at each call, not opened yet. DurabilityConformance starts real processes on the URL and
 kills them. Both need pytest-asyncio.
 """
-# ruff: noqa: S101 - tests assert.
+
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def standing(status: Status = Status.PENDING, *, result: str = "", failure: Fail
     return Standing(status, 1_761_900_000_000, result=result, failure=failure)
 
 
-def new_task(  # noqa: PLR0913 - each is a column.
+def new_task(
     seq: int,
     task_id: str | None = None,
     *,

@@ -16,7 +16,6 @@ from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
 
-
 import pluggy
 
 from gowork.leader.store.protocol import Store, StoreError

@@ -19,7 +19,6 @@ from gowork.leader.store import _sqlite_file, _sqlite_query
 from gowork.leader.store._sqlite_errors import reported, translated
 from gowork.leader.store._sqlite_file import FileLock, check_library
 from gowork.leader.store._sqlite_log import LogKeeper, merge
-
 from gowork.leader.store._sqlite_write import write_batch
 from gowork.leader.store.protocol import Batch, MemberRecord, Opened, Query, Record, StoreError, StoreFullError
 
