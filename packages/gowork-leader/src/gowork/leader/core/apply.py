@@ -31,8 +31,6 @@ def adopt(state: State, task: Task) -> None:
     standing = task.standing
     if standing.status is Status.PENDING:
         _enqueue(state, task)
-        if task.spec.expires_at_ms:
-            heapq.heappush(state.expiring, (task.spec.expires_at_ms, task.seq, task.spec.id))
     elif standing.status is Status.RUNNING:
         _hold(state, task, standing)
 
@@ -92,6 +90,9 @@ def _task_moved(state: State, change: ch.TaskMoved) -> None:
 
 
 def _enqueue(state: State, task: Task) -> None:
+    # Each time anew: its entry is gone when it ran at its expiry.
+    if task.spec.expires_at_ms:
+        heapq.heappush(state.expiring, (task.spec.expires_at_ms, task.seq, task.spec.id))
     at_ms = start_ms(task)
     if at_ms:
         task.delayed = True

@@ -85,6 +85,8 @@ class Sessions(session_pb2_grpc.SessionServiceServicer):
                             raise refusal_from(stream.ending.refusal)
                         return
                     if stream.closed:
+                        # A frame that was refused ends the stream with its refusal.
+                        await reader
                         return
             finally:
                 del self._streams[connection]
