@@ -109,36 +109,46 @@ def build(session: nox.Session) -> None:
     shutil.rmtree(dist, ignore_errors=True)
     for package in PACKAGES:
         session.run("python", "-m", "build", "--wheel", "--no-isolation", "--outdir", str(dist), package, silent=True)
-    for wheel in sorted(dist.glob("*.whl")):
-        check_wheel(session, wheel)
+    wheels = {wheel.name.split("-")[0]: wheel for wheel in sorted(dist.glob("*.whl"))}
+    # Siblings come from here and from nowhere else, whatever an index may hold under their names.
+    siblings = Path(session.create_tmp()).resolve() / "siblings.txt"
+    siblings.write_text("".join(f"{name.replace('_', '-')} @ {wheel.as_uri()}\n" for name, wheel in wheels.items()))
+    for name, wheel in wheels.items():
+        check_wheel(session, name, wheel, siblings)
+    # The committed generated code must run on the previous major version of protobuf too.
+    python = install_alone(session, "previous_protobuf", siblings, str(wheels["gowork_proto"]), "protobuf<7")
+    modules = ["cluster.v1.leader", "scheduler.v1.scheduler", "worker.v1.session", "worker.v1.worker"]
+    imports = "; ".join(f"import gowork.proto.{module}_pb2_grpc" for module in modules)
+    session.run(python, "-I", "-c", imports, external=True)
 
 
-def check_wheel(session: nox.Session, wheel: Path) -> None:
-    """Installs one wheel into an empty environment, its siblings coming from dist/ only, and tries it."""
-    distribution = wheel.name.split("-")[0]
-    home = Path(session.create_tmp()).resolve() / distribution
-    scripts = home / ("Scripts" if sys.platform == "win32" else "bin")
-    python = str(scripts / "python")
+def install_alone(session: nox.Session, name: str, siblings: Path, *requirements: str) -> str:
+    """Makes an empty environment with these requirements, and returns its Python."""
+    home = siblings.parent / name
+    python = str(home / ("Scripts" if sys.platform == "win32" else "bin") / "python")
     session.run("python", "-m", "virtualenv", "--clear", "--quiet", str(home))
-    install = (
-        ["uv", "pip", "install", "--python", python]
-        if session.venv_backend == "uv"
-        else [python, "-m", "pip", "install"]
-    )
-    session.run(*install, "--quiet", "--find-links", str(wheel.parent), str(wheel), external=True)
-    module = distribution if "plugin" in distribution else distribution.replace("_", ".", 1)
+    uv = session.venv_backend == "uv"
+    install = ["uv", "pip", "install", "--python", python] if uv else [python, "-m", "pip", "install"]
+    session.run(*install, "--quiet", "--constraint", str(siblings), *requirements, external=True)
+    return python
+
+
+def check_wheel(session: nox.Session, name: str, wheel: Path, siblings: Path) -> None:
+    """Installs one wheel, imports its package and asks its commands for their version and help."""
+    python = install_alone(session, name, siblings, str(wheel))
+    module = name if "plugin" in name else name.replace("_", ".", 1)
     # Elsewhere, so that nothing of the work tree can be imported by accident.
-    with session.chdir(home):
+    with session.chdir(siblings.parent):
         session.run(python, "-I", "-c", f"import {module}; print({module}.__name__, 'imports')", external=True)
-        for script in console_scripts(wheel):
-            session.run(str(scripts / script), "--version", external=True)
-            session.run(str(scripts / script), "--help", external=True, silent=True)
+        for script in console_scripts(name):
+            command = str(Path(python).parent / script)
+            session.run(command, "--version", external=True)
+            session.run(command, "--help", external=True, silent=True)
 
 
-def console_scripts(wheel: Path) -> list[str]:
+def console_scripts(name: str) -> list[str]:
     """The names of the commands that a wheel installs, as its package's pyproject.toml declares them."""
-    name = wheel.name.split("-")[0].replace("_", "-")
-    (package,) = [package for package in PACKAGES if package.endswith("/" + name)]
+    (package,) = [package for package in PACKAGES if package.endswith("/" + name.replace("_", "-"))]
     return sorted(nox.project.load_toml(ROOT / package / "pyproject.toml")["project"].get("scripts", {}))
 
 
