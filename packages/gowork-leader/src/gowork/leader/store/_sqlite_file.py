@@ -84,15 +84,14 @@ def is_there(path: Path) -> bool:
     """
     log_bytes = _size(Path(f"{path}-wal"))
     try:
-        with path.open("rb") as file:
+        # Opened for writing so that a read-only file is refused before SQLite lays its side files beside it.
+        with path.open("r+b") as file:
             header = file.read(_HEADER_BYTES)
             size = os.fstat(file.fileno()).st_size
     except FileNotFoundError:
         header, size = b"", 0
     except OSError as error:
-        raise StoreError(
-            f"{path} can't be read: {error.strerror}. It must be a file that the leader's user may read and write."
-        ) from error
+        raise unwritable(path, error) from error
     if not size:
         if log_bytes:
             raise StoreFormatError(

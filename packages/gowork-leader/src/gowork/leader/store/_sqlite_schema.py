@@ -9,7 +9,7 @@ from __future__ import annotations
 APPLICATION_ID = 0x676F776B
 #: The highest format that this version reads, and the one that it writes. Kept in the header's user_version.
 FORMAT = 1
-#: Every Python that gowork runs on comes with a newer one, unless it was built by hand. JSON is asked for apart from it.
+#: Every Python that gowork runs on brings a newer one, unless it was built by hand. JSON is asked for apart from it.
 SQLITE_VERSION_MIN = (3, 35, 0)
 
 #: In the order of creation. `specs` is written once; a move rewrites a row of `standings`, which is short.

@@ -7,11 +7,10 @@ A store's own tests subclass them and tell how it is opened:
         def store_url(self, etcd):
             return f"etcd://{etcd.address}/{uuid4()}"
 
-`store_url` names a place that no other test uses. A store that can't be named by a URL, a fake for instance, gives a fixture `open_store`
-instead: a function that answers a store on the same data at each call, not opened yet. DurabilityConformance starts real processes on the URL and
-kills them. Both need pytest-asyncio.
+`store_url` names a place that no other test uses. A store that can't be named by a URL, a fake for instance, gives a
+fixture `open_store` instead: a function that answers a store on the same data at each call, not opened yet.
+DurabilityConformance starts real processes on the URL and kills them. Both need pytest-asyncio.
 """
-
 
 from __future__ import annotations
 
@@ -666,7 +665,7 @@ def _committing(url: str) -> subprocess.Popen[str]:
 
 
 def _kill_after(url: str, batches: int) -> tuple[int, int]:
-    """Kills a committing process after so many batches have returned; answers its term and the last that it has told of."""
+    """Kills a committing process after so many batches; answers its term and the last batch that it has told of."""
     with _committing(url) as process:
         assert process.stdout is not None
         term = int(process.stdout.readline().removeprefix("term "))

@@ -1,7 +1,7 @@
 """The store in one SQLite file: durable before it answers, for one leader at a time.
 
-Owns the connections and the threads that use them: one that writes, one that looks up ids (the leader waits for it before
-it takes tasks), one for scans, which may take long, and one that merges the log. Never decides anything.
+Owns the connections and the threads that use them: one that writes, one that looks up ids (the leader waits for it
+before it takes tasks), one for scans, which may take long, and one that merges the log. Never decides anything.
 Invariant DURABLE: a commit returns after its log was forced to disk.
 """
 
@@ -55,6 +55,11 @@ class SqliteStore:
         self._scans = _Connection("gowork-store-scan")
         self._merges = _Connection("gowork-store-merge")
         self._log = LogKeeper(self._merges.start)
+
+    @property
+    def path(self) -> Path:
+        """Where the database is."""
+        return self._path
 
     async def open(self) -> Opened:
         """See Store.open."""

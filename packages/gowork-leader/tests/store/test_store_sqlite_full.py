@@ -1,0 +1,156 @@
+"""A full disk refuses batches whole, and the same batch is taken once there is room."""
+
+# ruff: noqa: ASYNC240 - a test may block its own loop.
+
+import errno
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gowork.leader.core.model import Status
+from gowork.leader.store.conformance import ALL_BYTES, new_task, standing
+from gowork.leader.store.protocol import Batch, MovedTask, Query, StoreFullError
+from gowork.leader.store.sqlite import SqliteStore
+
+FILESYSTEM_BYTES = 4 << 20
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of a few MiB."""
+    if os.geteuid() != 0 or shutil.which("mount") is None:
+        pytest.skip("only root mounts file systems")
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={FILESYSTEM_BYTES}", "gowork-test", place]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("this system mounts no tmpfs here")
+    yield place
+    # Lazily: after a failure the store may still have it open.
+    subprocess.run(["umount", "--lazy", place], check=True)
+
+
+def take_the_rest(ballast: Path) -> None:
+    descriptor = os.open(ballast, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    try:
+        while os.write(descriptor, bytes(4096)):
+            pass
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+async def ids_of(store: SqliteStore) -> set[str]:
+    return {record.id for record in await store.page(Query(), None, 1_000_000, ALL_BYTES)}
+
+
+async def fill_up(store: SqliteStore, body_bytes: int) -> tuple[Batch, set[str]]:
+    """Commits until there is no room; answers the batch that was refused, and the ids of those that were not."""
+    stored = await ids_of(store)
+    seq = len(stored) + 1
+    for _ in range(1000):
+        inserts = [new_task(seq + place, body=os.urandom(body_bytes)) for place in range(20)]
+        moves = [MovedTask(seq - 1, seq, standing(Status.COMPLETED))] if seq > 1 else []
+        batch = Batch(inserts, moves)
+        try:
+            await store.commit(batch)
+        except StoreFullError:
+            return batch, stored
+        stored |= {new.record.id for new in inserts}
+        seq += len(inserts)
+    raise AssertionError("the disk does not fill up")
+
+
+async def test_a_full_disk_refuses_a_batch_whole_and_takes_it_once_there_is_room(small_disk: Path) -> None:
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(FILESYSTEM_BYTES // 2))
+    store = SqliteStore(small_disk / "gowork.db")
+    await store.open()
+    batch, stored = await fill_up(store, 5000)
+    assert stored
+    for _ in range(3):
+        with pytest.raises(StoreFullError, match="Nothing was written"):
+            await store.commit(batch)
+    assert await ids_of(store) == stored
+    ballast.unlink()
+    await store.commit(batch)
+    stored |= {new.record.id for new in batch.inserts}
+    assert await ids_of(store) == stored
+    await store.close()
+    again = SqliteStore(small_disk / "gowork.db")
+    assert (await again.open()).term == 2
+    assert await ids_of(again) == stored
+    await again.close()
+
+
+async def test_a_store_on_a_full_disk_closes_and_opens_with_all_that_it_had(small_disk: Path) -> None:
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(FILESYSTEM_BYTES // 2))
+    path = small_disk / "gowork.db"
+    store = SqliteStore(path)
+    await store.open()
+    _, stored = await fill_up(store, 5000)
+    take_the_rest(ballast)
+    await store.close()
+    # The log can't be merged, and the place of the refused batch at its end is room enough for the new term.
+    for _ in range(2):
+        again = SqliteStore(path)
+        await again.open()
+        assert await ids_of(again) == stored
+        await again.close()
+        ballast.unlink(missing_ok=True)
+    assert not Path(f"{path}-wal").exists()
+
+
+async def test_a_disk_too_small_for_a_new_store_is_told(small_disk: Path) -> None:
+    take_the_rest(small_disk / "ballast")
+    with pytest.raises(StoreFullError):
+        await SqliteStore(small_disk / "gowork.db").open()
+    (small_disk / "ballast").unlink()
+    store = SqliteStore(small_disk / "gowork.db")
+    await store.open()
+    await store.close()
+
+
+#: Runs everywhere: the process itself may write no file beyond a megabyte, until it may again.
+WITH_A_FILE_SIZE_LIMIT = """
+import asyncio, importlib.util, resource, sys
+from gowork.leader.store.sqlite import SqliteStore
+spec = importlib.util.spec_from_file_location("full", sys.argv[2])
+full = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(full)
+async def run():
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
+    store = SqliteStore(sys.argv[1])
+    await store.open()
+    batch, stored = await full.fill_up(store, 500)
+    assert stored
+    assert await full.ids_of(store) == stored
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    await store.commit(batch)
+    await store.close()
+    again = SqliteStore(sys.argv[1])
+    await again.open()
+    assert await full.ids_of(again) == stored | {new.record.id for new in batch.inserts}
+    await again.close()
+    print("done", len(stored))
+asyncio.run(run())
+"""
+
+
+def test_a_file_size_limit_is_told_as_a_full_disk(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITH_A_FILE_SIZE_LIMIT, tmp_path / "gowork.db", __file__],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.startswith("done"), done.stderr
