@@ -6,6 +6,8 @@ caller's.
 
 from __future__ import annotations
 
+import selectors
+import socket
 import socketserver
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -49,7 +51,8 @@ class HttpListener:
         host, port = parse_address(address, name="HTTP address")
         self._pages = pages
         self._server = make_server(host, port, self._route, server_class=_Server, handler_class=_Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, name="http", daemon=True)
+        self._thread = threading.Thread(target=self._serve, name="http", daemon=True)
+        self._stop, self._stopped = socket.socketpair()
         #: HOST:PORT that it listens on.
         self.address = format_address(host, self._server.server_port)
 
@@ -60,9 +63,19 @@ class HttpListener:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        self._stop.close()
         self._thread.join()
+        self._stopped.close()
+        self._server.server_close()
+
+    def _serve(self) -> None:
+        # Not serve_forever: that looks twice a second whether it is to stop, which costs idle processes wake-ups and
+        # stopping ones half a second.
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._server, selectors.EVENT_READ)
+            selector.register(self._stopped, selectors.EVENT_READ)
+            while all(key.fileobj is not self._stopped for key, _ in selector.select()):
+                self._server.handle_request()
 
     def _route(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         page = self._pages.get(environ.get("PATH_INFO", ""))
@@ -78,6 +91,8 @@ def _text(start_response: StartResponse, status: str, words: str) -> Iterable[by
 
 class _Server(socketserver.ThreadingMixIn, WSGIServer):
     daemon_threads = True
+    #: A caller that was gone before it could be accepted must not hold up the next one.
+    timeout = 0
 
 
 class _Handler(WSGIRequestHandler):
