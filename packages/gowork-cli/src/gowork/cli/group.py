@@ -11,7 +11,7 @@ import importlib
 import os
 import sys
 from collections.abc import Mapping
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from typing import Any
 
 import click
@@ -93,7 +93,10 @@ class CommandGroup(click.Group):
         if name in CONTRIBUTED:
             package, summary = CONTRIBUTED[name]
             return summary if name in _entry_points() else f"{summary} Needs {package}."
-        command = self.get_command(ctx, name)
+        try:
+            command = self.get_command(ctx, name)
+        except click.ClickException as error:
+            return error.message
         return command.get_short_help_str(limit=80) if command else ""
 
 
@@ -117,7 +120,7 @@ def _missing(name: str) -> click.Command:
 
     @click.command(
         name,
-        help=f"{summary} Needs {package}, which is not installed.",
+        help=f"{summary} {need(package)}",
         context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
     )
     def command() -> None:
@@ -127,8 +130,12 @@ def _missing(name: str) -> click.Command:
 
 
 def need(package: str) -> str:
-    """How to get a package that is missing."""
-    return f"{package} is not installed. To install it: python3 -m pip install 'gowork-cli[up]'"
+    """How to get a package that is missing, or that is too old to have what is wanted."""
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return f"{package} is not installed. To install it: python3 -m pip install 'gowork-cli[up]'"
+    return f"{package} is too old. To upgrade it: python3 -m pip install --upgrade {package}"
 
 
 def _say(error: Exception) -> None:

@@ -1,0 +1,157 @@
+"""The group of commands, and the forms of what goes in and out."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import EntryPoint, PackageNotFoundError
+
+import click
+import pytest
+
+from gowork.cli import cli, group
+from gowork.cli.output import ago, span
+from gowork.cli.parameters import duration_s, moment
+from gowork.cli.records import task_record
+from gowork.client import TaskInfo, TaskStatus, TaskView
+
+COMMANDS = ["add", "cancel", "completion", "members", "remove", "show", "stats", "tasks", "up", "wait"]
+
+
+class TestGroup:
+    @pytest.mark.parametrize("command", COMMANDS)
+    def test_every_help_has_examples(self, invoke, command: str) -> None:
+        result = invoke([command, "--help"])
+        assert result.exit_code == 0
+        assert "Examples:" in result.stdout
+        assert f"gowork {command}" in result.stdout or command == "remove"
+
+    def test_the_help_lists_every_command_with_a_summary(self, invoke) -> None:
+        output = invoke(["--help"]).stdout
+        for command in [*COMMANDS, "leader", "plugins", "worker"]:
+            assert any(line.split()[:1] == [command] and len(line.split()) > 2 for line in output.splitlines())
+
+    def test_the_version_is_told(self, invoke) -> None:
+        assert invoke(["--version"]).stdout.startswith("gowork, version ")
+
+    def test_an_unknown_command_exits_with_2(self, invoke) -> None:
+        assert invoke(["wokrer"]).exit_code == 2
+
+    def test_no_command_is_imported_before_it_is_called(self) -> None:
+        packages = ("gowork.cli.commands", "gowork.leader", "gowork.worker")
+        code = f"import sys, gowork.cli; print([name for name in sys.modules if name.startswith({packages})])"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert done.stdout == "[]\n"
+
+    @pytest.mark.parametrize("command", ["leader", "worker", "plugins"])
+    def test_a_command_whose_package_is_missing_prints_its_pip_line(
+        self, invoke, monkeypatch: pytest.MonkeyPatch, command: str
+    ) -> None:
+        def version(package: str) -> str:
+            raise PackageNotFoundError(package)
+
+        monkeypatch.setattr(group, "entry_points", lambda group: [])
+        monkeypatch.setattr(group, "version", version)
+        result = invoke([command, "--any", "thing"])
+        assert result.exit_code == 1
+        assert "python3 -m pip install 'gowork-cli[up]'" in result.stderr
+        assert "Needs gowork-" in invoke(["--help"]).stdout
+
+    def test_a_command_whose_package_is_too_old_says_so(self, invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(group, "entry_points", lambda group: [])
+        monkeypatch.setattr(group, "version", lambda package: "0.0.1")
+        assert "pip install --upgrade gowork-worker" in invoke(["plugins"]).stderr
+
+    def test_other_packages_contribute_commands(self, invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+        entry = EntryPoint("extra", f"{__name__}:extra", group.ENTRY_POINT_GROUP)
+        monkeypatch.setattr(EntryPoint, "load", lambda self: extra)
+        monkeypatch.setattr(group, "entry_points", lambda group: [entry])
+        assert invoke(["extra"]).stdout == "extra speaks\n"
+        assert "An extra command." in invoke(["--help"]).stdout
+
+    @pytest.mark.parametrize("value", ["no.such.module:command", "json:dumps"])
+    def test_a_contributed_command_that_is_broken_is_named_and_hides_no_other(
+        self, invoke, monkeypatch: pytest.MonkeyPatch, value: str
+    ) -> None:
+        entry = EntryPoint("broken", value, group.ENTRY_POINT_GROUP)
+        monkeypatch.setattr(group, "entry_points", lambda group: [entry])
+        result = invoke(["broken"])
+        assert result.exit_code == 1
+        assert value in result.stderr
+        assert "completion" in invoke(["--help"]).stdout
+
+    @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+    def test_completion_prints_a_script_for_the_shell(self, invoke, shell: str) -> None:
+        assert "_GOWORK_COMPLETE" in invoke(["completion", shell]).stdout
+
+    def test_the_environment_chooses_the_form(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from click.testing import CliRunner
+
+        result = CliRunner(env={"GOWORK_OUTPUT": "yaml"}).invoke(cli, ["members"])
+        assert result.exit_code == 2
+        assert "none of table, json and jsonl" in result.stderr
+
+
+class TestParameters:
+    @pytest.mark.parametrize(
+        ("text", "seconds"), [("90", 90), ("1.5", 1.5), ("90s", 90), ("1h30m", 5400), ("2d", 172800), ("250ms", 0.25)]
+    )
+    def test_durations(self, text: str, seconds: float) -> None:
+        assert duration_s(text) == seconds
+
+    @pytest.mark.parametrize("text", ["", "s", "-1", "1 week", "1h30", "1y", "nan", "1e3"])
+    def test_what_is_no_duration_is_refused(self, text: str) -> None:
+        with pytest.raises(ValueError, match="is not a duration"):
+            duration_s(text)
+
+    def test_moments(self) -> None:
+        assert moment("2026-12-24T18:00:00+01:00") == datetime(2026, 12, 24, 17, tzinfo=UTC)
+        assert moment("2026-12-24T18:00").tzinfo is not None
+        with pytest.raises(ValueError, match="is not a time"):
+            moment("tomorrow")
+
+
+class TestWords:
+    @pytest.mark.parametrize(
+        ("seconds", "words"),
+        [
+            (0, "0 ms"),
+            (0.5, "500 ms"),
+            (1.25, "1.2 s"),
+            (42.4, "42 s"),
+            (61, "1 m 01 s"),
+            (7380, "2 h 03 m"),
+            (200000, "2 d 07 h"),
+        ],
+    )
+    def test_spans(self, seconds: float, words: str) -> None:
+        assert span(seconds) == span(timedelta(seconds=seconds)) == words
+
+    def test_the_future_is_not_ago(self) -> None:
+        now = datetime.now(UTC)
+        assert ago(now - timedelta(hours=1)).endswith(" ago")
+        assert ago(now + timedelta(hours=1)).startswith("in ")
+        assert ago(None) == ""
+
+
+class TestRecords:
+    TASK = TaskInfo(id="i", status=TaskStatus.COMPLETED, result='{"a":1}', payload="p", data=b"\x00")
+
+    def test_a_record_has_the_fields_of_its_view(self) -> None:
+        basic, result, full = (task_record(self.TASK, view).keys() for view in TaskView)
+        assert basic < result < full
+        assert result - basic == {"result", "result_data"}
+        assert full - result == {"payload", "data", "attempts", "waiting_reason"}
+
+    def test_results_are_values_and_bytes_base64(self) -> None:
+        record = task_record(self.TASK)
+        assert (record["result"], record["data"], record["result_data"]) == ({"a": 1}, "AA==", None)
+
+    def test_a_result_that_is_no_json_is_a_string(self) -> None:
+        assert task_record(TaskInfo(id="i", status=TaskStatus.COMPLETED, result="done"))["result"] == "done"
+
+
+@click.command(help="An extra command.")
+def extra() -> None:
+    click.echo("extra speaks")

@@ -1,0 +1,125 @@
+"""`gowork up`, with real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+#: How long processes may take to be gone, in seconds; waited for, not slept.
+GONE_S = 20
+
+
+def family(pid: int) -> list[psutil.Process]:
+    """A process and all that it has started, directly or not."""
+    process = psutil.Process(pid)
+    return [process, *process.children(recursive=True)]
+
+
+def children_by_module(pid: int) -> dict[str, list[psutil.Process]]:
+    """The direct children that run a module of gowork, by its name."""
+    found: dict[str, list[psutil.Process]] = {}
+    for child in psutil.Process(pid).children():
+        command = child.cmdline()
+        if "-m" in command:
+            found.setdefault(command[command.index("-m") + 1], []).append(child)
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_all_and_leaves_nothing(up_in, tmp_path: Path, number: signal.Signals) -> None:
+    with up_in(tmp_path, "--workers", "2") as up:
+        processes = family(up.process.pid)
+        assert len(children_by_module(up.process.pid)["gowork.worker"]) == 2
+        assert up.stop(number) == 0
+    gone, alive = psutil.wait_procs(processes, timeout=GONE_S)
+    assert not alive
+    assert len(gone) >= 4
+
+
+def test_everything_ends_with_it_however_it_dies(up_in, tmp_path: Path) -> None:
+    with up_in(tmp_path) as up:
+        processes = family(up.process.pid)
+        up.stop(signal.SIGKILL)
+    _, alive = psutil.wait_procs(processes, timeout=GONE_S)
+    assert not alive
+
+
+def test_tasks_are_there_again_at_the_next_start(up_in, invoke, tmp_path: Path) -> None:
+    with up_in(tmp_path) as up:
+        assert invoke(["--leader", up.scheduler, "add", "kept", "21", "--handler", "double", "--wait"]).exit_code == 0
+        up.stop()
+    with up_in(tmp_path, "--workers", "0") as up:
+        assert up.addresses["workers"] == []
+        result = invoke(["--leader", up.scheduler, "show", "kept", "-o", "json"])
+        assert json.loads(result.stdout)["result"] == 42
+
+
+def test_the_end_of_the_leader_ends_all(up_in, tmp_path: Path) -> None:
+    with up_in(tmp_path) as up:
+        processes = family(up.process.pid)
+        (leader,) = children_by_module(up.process.pid)["gowork.leader"]
+        leader.kill()
+        assert up.process.wait() == 1
+        assert "the leader ended with exit code -9" in up.process.stderr.read()
+    _, alive = psutil.wait_procs(processes, timeout=GONE_S)
+    assert not alive
+
+
+def test_a_worker_that_ends_is_reported_and_not_restarted(up_in, invoke, tmp_path: Path) -> None:
+    with up_in(tmp_path, "--workers", "2") as up:
+        worker = children_by_module(up.process.pid)["gowork.worker"][0]
+        worker.kill()
+        assert "worker-1 ended with exit code -9" in up.process.stderr.readline()
+        assert invoke(["--leader", up.scheduler, "add", "21", "--handler", "double", "--wait"]).stdout == "42\n"
+        assert len(children_by_module(up.process.pid)["gowork.worker"]) == 1
+        assert up.stop() == 0
+
+
+def test_what_handlers_print_is_passed_on(up_in, invoke, tmp_path: Path) -> None:
+    with up_in(tmp_path) as up:
+        invoke(["--leader", up.scheduler, "add", "--handler", "shout", "heard", "--wait"])
+        assert up.process.stdout.readline() == "heard\n"
+        up.stop()
+
+
+def test_a_port_that_is_taken_is_one_clear_error(tmp_path: Path, taken_address: str) -> None:
+    listen = ("--cluster-listen", "127.0.0.1:0", "--scheduler-listen", taken_address, "--http-listen", "127.0.0.1:0")
+    done = subprocess.run(
+        [sys.executable, "-m", "gowork.cli", "up", "--data-dir", str(tmp_path), *listen],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert taken_address in done.stderr
+    assert "the leader could not start" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_for_people_it_says_where_all_is_and_what_to_do_next(tmp_path: Path) -> None:
+    free = [part for name in ("cluster", "scheduler", "http") for part in (f"--{name}-listen", "127.0.0.1:0")]
+    with subprocess.Popen(
+        [sys.executable, "-m", "gowork.cli", "up", "--data-dir", str(tmp_path), *free],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    ) as process:
+        try:
+            assert process.stdout is not None
+            lines: list[str] = []
+            while "Ctrl-C stops all" not in (line := process.stdout.readline()):
+                assert line, lines
+                lines.append(line)
+        finally:
+            process.send_signal(signal.SIGINT)
+        assert process.wait() == 0
+    text = "".join(lines)
+    address = text.split("export GOWORK_LEADER=")[1].split()[0]
+    assert f"leader    {address} for clients" in text
+    assert "gowork add 'some work' --wait" in text

@@ -1,0 +1,333 @@
+"""The clients against a real leader and a real worker."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from gowork.client import (
+    AlreadyExists,
+    AsyncClient,
+    AttemptOutcome,
+    Client,
+    FailedPrecondition,
+    FailureKind,
+    InvalidArgument,
+    Liveness,
+    MemberKind,
+    NewTask,
+    NotFound,
+    Priority,
+    RetryPolicy,
+    TaskCancelled,
+    TaskFailed,
+    TaskStatus,
+    TaskView,
+)
+
+_HANDLERS = """
+from gowork.worker import Context, handler
+
+
+@handler("double")
+def double(ctx: Context, number: int) -> int:
+    return 2 * number
+
+
+@handler("reverse")
+def reverse(ctx: Context, data: bytes) -> bytes:
+    return data[::-1]
+
+
+@handler("fail")
+def fail(ctx: Context, message: dict) -> None:
+    raise RuntimeError(message["text"])
+
+
+@handler("fail_once")
+def fail_once(ctx: Context, nothing: None) -> int:
+    if ctx.attempt == 1:
+        raise RuntimeError("the first time")
+    return ctx.attempt
+"""
+
+
+@contextlib.contextmanager
+def running(*arguments: str, cwd: Path) -> Iterator[dict[str, str]]:
+    """A leader or a worker; yields what it prints when it is ready. Stopped by SIGTERM."""
+    with subprocess.Popen(
+        [sys.executable, "-m", *arguments, "--log-level", "warning"], cwd=cwd, stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            yield json.loads(process.stdout.readline())
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def leader(directory: Path, *, scheduler: str = "127.0.0.1:0") -> contextlib.AbstractContextManager[dict[str, str]]:
+    return running(
+        "gowork.leader",
+        *("--cluster-listen", "127.0.0.1:0", "--scheduler-listen", scheduler, "--http-listen", "127.0.0.1:0"),
+        *("--data-dir", str(directory), "--print-addresses"),
+        cwd=directory,
+    )
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A leader with one worker."""
+    directory = tmp_path_factory.mktemp("cluster")
+    (directory / "client_test_handlers.py").write_text(_HANDLERS)
+    with leader(directory) as addresses:
+        options = ("--import", "client_test_handlers", "--runners", "1", "--name", "w", "--label", "site=here")
+        with running("gowork.worker", "--leader", addresses["cluster"], *options, "--print-ready", cwd=directory):
+            yield addresses["scheduler"]
+
+
+@pytest.fixture
+def client(address: str) -> Iterator[Client]:
+    with Client(address) as client:
+        yield client
+
+
+@pytest.fixture
+def mark() -> str:
+    """A label of this test's own, so that tests share a leader."""
+    return uuid.uuid4().hex
+
+
+LATER = timedelta(hours=1)
+
+
+@dataclass
+class Echo:
+    payload: str
+    worker: str
+    attempt: int
+
+
+class TestResults:
+    def test_a_result_comes_back_as_the_value_that_the_handler_returned(self, client: Client) -> None:
+        assert client.schedule(21, handler="double").result(int) == 42
+
+    def test_a_task_without_a_handler_is_echoed_by_the_workers_default(self, client: Client) -> None:
+        assert client.schedule("some work").result(Echo) == Echo("some work", "w", 1)
+
+    def test_bytes_come_back_as_bytes(self, client: Client) -> None:
+        assert client.schedule(b"\x00\xffab", handler="reverse").result() == b"ba\xff\x00"
+
+    def test_a_function_that_is_decorated_stands_for_its_name(self, client: Client) -> None:
+        from gowork.worker import Context, handler
+
+        @handler("double")
+        def double(ctx: Context, number: int) -> int:
+            raise AssertionError("the worker's own is run")
+
+        assert client.schedule(2, handler=double).result() == 4
+
+    def test_what_a_handler_raises_is_raised_with_its_type(self, client: Client) -> None:
+        with pytest.raises(TaskFailed, match="RuntimeError: out of paper") as raised:
+            client.schedule({"text": "out of paper"}, handler="fail").result()
+        failure = raised.value.failure
+        assert failure is not None
+        assert (failure.kind, failure.type, failure.message) == (FailureKind.HANDLER, "RuntimeError", "out of paper")
+        assert "raise RuntimeError" in failure.traceback
+
+    def test_a_payload_that_does_not_fit_the_handler_is_rejected(self, client: Client) -> None:
+        task = client.schedule("not a number", handler="double").wait()
+        assert task.status is TaskStatus.ERROR
+        assert task.failure is not None
+        assert task.failure.kind is FailureKind.REJECTED
+
+    def test_a_task_is_tried_as_often_as_its_policy_says(self, client: Client) -> None:
+        handle = client.schedule(None, handler="fail_once", retry=RetryPolicy(3, initial_delay=0.001))
+        assert handle.result() == 2
+        task = handle.get()
+        assert [attempt.outcome for attempt in task.attempts] == [AttemptOutcome.FAILED, AttemptOutcome.COMPLETED]
+        assert [attempt.worker for attempt in task.attempts] == ["w", "w"]
+        assert task.attempts_used == 2
+
+    def test_thousands_go_out_and_come_back(self, client: Client) -> None:
+        done = list(client.as_completed(client.schedule_many(range(3_000), handler="double"), timeout=60))
+        assert sorted(handle.result() for handle in done) == list(range(0, 6_000, 2))
+
+
+class TestScheduling:
+    def test_a_task_keeps_its_options(self, client: Client, mark: str) -> None:
+        run_at = datetime(2100, 1, 1, tzinfo=UTC)
+        handle = client.schedule(
+            {"a": 1},
+            handler="double",
+            id=f"{mark}-id",
+            priority=Priority.HIGH,
+            queue="slow",
+            labels={"mark": mark},
+            selector={"site": "here"},
+            run_at=run_at,
+            time_limit=1.5,
+            expires_at=run_at + LATER,
+            retry=RetryPolicy(3, initial_delay=0.5, factor=3.0, max_delay=60.0, jitter=0.25, no_retry=("ValueError",)),
+        )
+        task = client.get(handle.id)
+        assert task.id == f"{mark}-id"
+        assert task.status is TaskStatus.PENDING
+        assert (task.payload, task.handler, task.queue, task.priority) == ('{"a":1}', "double", "slow", Priority.HIGH)
+        assert (task.labels, task.selector) == ({"mark": mark}, {"site": "here"})
+        assert (task.run_at, task.time_limit, task.expires_at) == (run_at, 1.5, run_at + LATER)
+        assert task.retry == RetryPolicy(3, 0.5, 3.0, 60.0, 0.25, ("ValueError",))
+        assert task.waiting_reason
+        client.cancel(task.id)
+
+    def test_the_same_task_again_changes_nothing(self, client: Client, mark: str) -> None:
+        first = client.schedule(1, handler="double", id=mark)
+        assert first.result() == 2
+        assert client.schedule(1, handler="double", id=mark).result() == 2
+
+    def test_another_task_of_the_same_id_is_refused(self, client: Client, mark: str) -> None:
+        client.schedule(1, handler="double", id=mark)
+        with pytest.raises(AlreadyExists, match=mark):
+            client.schedule(2, handler="double", id=mark)
+
+    def test_an_empty_id_is_named_as_the_field_at_fault(self, client: Client) -> None:
+        with pytest.raises(InvalidArgument) as raised:
+            client.schedule("p", id="")
+        assert [violation.field for violation in raised.value.violations] == ["task.id"]
+
+    def test_a_task_at_fault_among_many_is_named_by_its_place(self, client: Client) -> None:
+        with pytest.raises(InvalidArgument) as raised:
+            list(client.schedule_many(["p", "p", NewTask("p", id="")]))
+        assert [violation.field for violation in raised.value.violations] == ["tasks[2].id"]
+
+    def test_a_pending_task_is_cancelled_at_once(self, client: Client) -> None:
+        handle = client.schedule("p", delay=LATER)
+        handle.cancel()
+        handle.cancel()
+        with pytest.raises(TaskCancelled):
+            handle.result()
+
+    def test_a_finished_task_is_not_cancelled(self, client: Client) -> None:
+        handle = client.schedule(1, handler="double")
+        handle.wait()
+        with pytest.raises(FailedPrecondition):
+            handle.cancel()
+
+    @pytest.mark.parametrize("method", ["get", "cancel"])
+    def test_an_unknown_task_is_not_found(self, client: Client, method: str) -> None:
+        with pytest.raises(NotFound, match="no such task as this"):
+            getattr(client, method)("no such task as this")
+
+    def test_an_unknown_task_is_not_waited_for(self, client: Client) -> None:
+        with pytest.raises(NotFound):
+            client.wait(["no such task as this"], timeout=30)
+
+
+class TestLists:
+    def test_pages_follow_each_other_in_the_order_of_scheduling(self, client: Client, mark: str) -> None:
+        ids = [handle.id for handle in client.schedule_many(["p"] * 7, labels={"mark": mark}, delay=LATER)]
+        assert [task.id for task in client.tasks(labels={"mark": mark}, page_size=2)] == ids
+        newest = client.tasks(labels={"mark": mark}, page_size=3, newest_first=True)
+        assert [task.id for task in newest] == ids[::-1]
+
+    @pytest.mark.parametrize("value", ['say "hi"', "back\\slash", "a = b AND c", "ümlaut", "'"])
+    def test_any_label_can_be_filtered_by(self, client: Client, mark: str, value: str) -> None:
+        client.schedule("p", id=f"{mark}-a", labels={"mark": mark, "value": value}, delay=LATER)
+        client.schedule("p", id=f"{mark}-b", labels={"mark": mark, "value": "other"}, delay=LATER)
+        assert [task.id for task in client.tasks(labels={"mark": mark, "value": value})] == [f"{mark}-a"]
+
+    def test_terms_are_joined(self, client: Client, mark: str) -> None:
+        client.schedule(1, handler="double", id=f"{mark}-1", labels={"mark": mark}).wait()
+        client.schedule(1, handler="double", id=f"{mark}-2", labels={"mark": mark}, queue="q", priority="high").wait()
+        client.schedule(1, handler="double", id=f"{mark}-3", labels={"mark": mark}, delay=LATER)
+
+        def ids(filter: str = "", **terms: str) -> list[str]:
+            found = client.tasks(filter, labels={"mark": mark}, **terms)  # type: ignore[arg-type]
+            return [task.id.removeprefix(mark) for task in found]
+
+        assert ids(status="completed") == ["-1", "-2"]
+        assert ids(status="PENDING", handler="double") == ["-3"]
+        assert ids(queue="q") == ids(priority="HIGH") == ids('queue != "default"') == ["-2"]
+        assert ids(id_prefix=f"{mark}-1") == ["-1"]
+        assert ids(handler="other") == []
+
+    def test_the_view_says_how_much_of_a_task_comes(self, client: Client, mark: str) -> None:
+        client.schedule(1, handler="double", labels={"mark": mark}).wait()
+        views = {view: next(client.tasks(labels={"mark": mark}, view=view)) for view in TaskView}
+        assert [views[view].result for view in TaskView] == ["", "2", "2"]
+        assert [views[view].payload for view in TaskView] == ["", "", "1"]
+
+    def test_a_filter_that_does_not_parse_is_refused(self, client: Client) -> None:
+        with pytest.raises(InvalidArgument) as raised:
+            next(client.tasks("status ="))
+        assert [violation.field for violation in raised.value.violations] == ["filter"]
+
+    def test_a_watch_sees_a_task_until_it_has_finished(self, client: Client, mark: str) -> None:
+        with client.watch(labels={"mark": mark}, view=TaskView.RESULT) as changes:
+            client.schedule(1, handler="double", labels={"mark": mark})
+            last = next(task for task in changes if task.status.finished)
+        assert last.value() == 2
+
+    def test_a_watch_goes_on_where_an_earlier_one_ended(self, client: Client, mark: str) -> None:
+        with client.watch(labels={"mark": mark}) as changes:
+            token = changes.token
+        client.schedule("p", id=mark, labels={"mark": mark}, delay=LATER)
+        with client.watch(labels={"mark": mark}, token=token) as changes:
+            assert next(changes).id == mark
+
+    def test_members_are_listed_with_what_they_can_do(self, client: Client) -> None:
+        (member,) = client.members()
+        assert (member.id, member.liveness, member.kind) == ("w", Liveness.LIVE, MemberKind.SESSION)
+        assert {"double", "reverse", "fail", "echo"} <= set(member.handlers)
+        assert member.labels == {"site": "here"}
+        assert member.slots > 0
+
+    def test_stats_count_tasks_and_members(self, client: Client, mark: str) -> None:
+        list(client.schedule_many(["p"] * 3, queue=mark, delay=LATER))
+        stats = client.stats()
+        assert [(row.status, row.tasks) for row in stats.queues if row.queue == mark] == [(TaskStatus.PENDING, 3)]
+        assert [(row.liveness, row.members) for row in stats.members] == [(Liveness.LIVE, 1)]
+        assert stats.term >= 1
+
+
+class TestAsyncio:
+    async def test_the_asyncio_client_does_all_of_it_too(self, address: str, mark: str) -> None:
+        async with AsyncClient(address) as client, client.watch(labels={"mark": mark}) as changes:
+            handle = await client.schedule(21, handler="double", labels={"mark": mark})
+            assert await handle.result(int) == 42
+            assert (await anext(changes)).id == handle.id
+            done = client.as_completed(client.schedule_many(range(3_000), handler="double"), timeout=60)
+            assert sorted([await each.result() async for each in done]) == list(range(0, 6_000, 2))
+            assert [task.id async for task in client.tasks(labels={"mark": mark})] == [handle.id]
+            assert (await handle.get()).attempts[0].worker == "w"
+            assert [member.id for member in await client.members()] == ["w"]
+            assert (await client.stats()).version
+            later = await client.schedule("p", delay=LATER)
+            await later.cancel()
+            with pytest.raises(TaskCancelled):
+                await later.result()
+
+
+def test_a_wait_outlives_a_restart_of_the_leader(tmp_path: Path, mark: str) -> None:
+    with leader(tmp_path) as addresses:
+        client = Client(addresses["scheduler"])
+        handle = client.schedule("p", id=mark, delay=LATER)
+        others = [client.schedule("p", delay=LATER)]
+        done = client.as_completed([handle, *others], timeout=60)
+        # One of them comes back, so that the wait is known to be under way when the leader stops.
+        others[0].cancel()
+        assert next(done) is others[0]
+    with client, leader(tmp_path, scheduler=addresses["scheduler"]):
+        client.cancel(mark)
+        assert next(done) is handle
+        assert handle.task is not None
+        assert handle.task.status is TaskStatus.CANCELLED
