@@ -161,6 +161,6 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measures gowork beside raw gRPC and fsync in the same run; see benchmarks/README.md."""
-    install_packages(session)
-    session.run("python", str(ROOT / "benchmarks"), *session.posargs)
+    """Measures gowork beside what the machine can do without it, in the same run; see docs/benchmarks.md."""
+    install_packages(session, *group("bench"))
+    session.run("python", str(ROOT / "benchmarks/run.py"), *session.posargs)

@@ -1,0 +1,125 @@
+"""The processes that are measured: real ones on free ports, each stopped by its own process id."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import psutil
+
+HERE = Path(__file__).parent
+#: How long a process may take to stop before it is killed, in seconds.
+STOP_SECONDS = 20.0
+
+
+class StartError(Exception):
+    """A process ended before it was ready; the text has its log."""
+
+
+class Processes:
+    """Starts Python programs, and keeps their logs and files in a folder of its own. A context: its end stops all."""
+
+    def __init__(self, directory: Path) -> None:
+        """`directory` is on the disk that is to be measured."""
+        self.folder = Path(tempfile.mkdtemp(prefix="gowork-bench-", dir=directory))
+        self._running: dict[str, subprocess.Popen[str]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # The last one first: workers say goodbye to a leader that is still there.
+        for process in [*self._running.values()][::-1]:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            if process.stdout:
+                process.stdout.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def start(self, name: str, *arguments: str) -> Any:
+        """Starts `python ARGUMENTS…` and answers the line of JSON that it prints when it is ready."""
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("GOWORK_")}
+        log_path = self.folder / f"{name}.log"
+        with log_path.open("w") as log:
+            process = self._running[name] = subprocess.Popen(
+                [sys.executable, *arguments],
+                cwd=HERE,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                start_new_session=True,
+            )
+        line = process.stdout.readline() if process.stdout else ""
+        if not line:
+            raise StartError(f"{name} did not start:\n{log_path.read_text()}")
+        return json.loads(line)
+
+    def pid(self, name: str) -> int:
+        return self._running[name].pid
+
+
+class Cluster:
+    """A leader with SQLite and one worker with runner processes."""
+
+    def __init__(self, processes: Processes, runners: int = 2) -> None:
+        listen = [part for port in ("cluster", "scheduler", "http") for part in (f"--{port}-listen", "127.0.0.1:0")]
+        store = f"sqlite:///{processes.folder / 'gowork.db'}"
+        #: {"cluster": "HOST:PORT", "scheduler": "HOST:PORT", "http": "HOST:PORT"}
+        self.addresses: dict[str, str] = processes.start(
+            "leader", "-m", "gowork.leader", *listen, "--store", store, "--print-addresses"
+        )
+        processes.start(
+            "worker", "-m", "gowork.worker", "--leader", self.addresses["cluster"], "--runners", str(runners),
+            "--import", "handlers", "--print-ready",
+        )  # fmt: skip
+        supervisor = psutil.Process(processes.pid("worker"))
+        #: {what it is: process}
+        self.processes = {"leader": psutil.Process(processes.pid("leader")), "supervisor": supervisor}
+        # Another child is the one that ends what the runners have started.
+        found = [child for child in supervisor.children() if "gowork.worker._runner" in child.cmdline()]
+        self.processes |= {f"runner {number}": runner for number, runner in enumerate(found, 1)}
+
+    def cpu_seconds(self) -> dict[str, float]:
+        """What each process has computed so far."""
+        return {name: cpu_seconds(process) for name, process in self.processes.items()}
+
+    def resident_mb(self) -> dict[str, float]:
+        """Resident memory of each process in MB (10^6 bytes)."""
+        return {name: process.memory_info().rss / 1e6 for name, process in self.processes.items()}
+
+    def commits(self) -> float:
+        """How many batches the leader has made durable."""
+        with urllib.request.urlopen(f"http://{self.addresses['http']}/metrics", timeout=10) as response:
+            for line in response.read().decode().splitlines():
+                if line.startswith("gowork_store_commit_seconds_count "):
+                    return float(line.split()[1])
+        raise LookupError("the leader's metrics do not count its commits")
+
+
+@contextlib.contextmanager
+def cluster(directory: Path) -> Iterator[Cluster]:
+    """A fresh cluster, stopped and removed at the end."""
+    with Processes(directory) as processes:
+        yield Cluster(processes)
+
+
+def cpu_seconds(process: psutil.Process) -> float:
+    """User and system time of all its threads."""
+    times = process.cpu_times()
+    return float(times.user + times.system)

@@ -1,0 +1,141 @@
+"""What was measured, for people and for programs, and on which machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sqlite3
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+import psutil
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+#: File systems that keep nothing on a disk.
+_IN_MEMORY = frozenset({"tmpfs", "ramfs"})
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One thing that was measured, once for each round."""
+
+    scenario: str
+    name: str
+    unit: str
+    rounds: Sequence[float]
+    #: What the median should be at least, or at most; None where nothing is asked.
+    target: float | None = None
+    sense: Literal["at least", "at most"] = "at least"
+    #: Measured without gowork.
+    raw: bool = False
+
+    @property
+    def value(self) -> float:
+        return statistics.median(self.rounds)
+
+    @property
+    def met(self) -> bool | None:
+        if self.target is None:
+            return None
+        return self.value >= self.target if self.sense == "at least" else self.value <= self.target
+
+
+@dataclass
+class Bench:
+    """What every scenario is given: where to write, how much to do, and where to tell how far it is."""
+
+    directory: Path
+    rounds: int
+    tasks: int
+    progress: Progress
+
+
+def progress_on(console: Console) -> Progress:
+    # Drawn seldom: it takes its time from what is measured.
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+    )
+    return Progress(*columns, console=console, refresh_per_second=2, transient=True)
+
+
+def machine(directory: Path) -> dict[str, str]:
+    """What the figures depend on."""
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "processor": _processor(),
+        "cores": str(os.cpu_count()),
+        "load": " ".join(f"{load:.1f}" for load in os.getloadavg()),
+        "memory": f"{psutil.virtual_memory().total / (1 << 30):.1f} GiB",
+        "kernel": f"{platform.system()} {platform.release()}",
+        "file system": file_system(directory),
+        "Python": f"{platform.python_implementation()} {platform.python_version()}",
+        "SQLite": sqlite3.sqlite_version,
+        "grpcio": version("grpcio"),
+        "protobuf": version("protobuf"),
+        "gowork-leader": version("gowork-leader"),
+    }
+
+
+def file_system(directory: Path) -> str:
+    """The kind of file system that holds this directory."""
+    path = directory.resolve()
+    mounts = {Path(part.mountpoint): part.fstype for part in psutil.disk_partitions(all=True)}
+    return next((mounts[parent] for parent in (path, *path.parents) if parent in mounts), "unknown")
+
+
+def is_on_disk(directory: Path) -> bool:
+    return file_system(directory) not in _IN_MEMORY
+
+
+def show(console: Console, facts: dict[str, str], measures: Iterable[Measure]) -> None:
+    """Prints the machine and one table for each scenario."""
+    console.print("  ".join(f"[dim]{name}[/] {fact}" for name, fact in facts.items()))
+    by_scenario: dict[str, list[Measure]] = {}
+    for measure in measures:
+        by_scenario.setdefault(measure.scenario, []).append(measure)
+    for scenario, rows in by_scenario.items():
+        table = Table(title=scenario, title_justify="left", title_style="bold")
+        table.add_column("measured", overflow="fold")
+        table.add_column("median", justify="right")
+        table.add_column("unit")
+        table.add_column("all rounds", justify="right", style="dim")
+        table.add_column("target", justify="right")
+        table.add_column("")
+        for row in rows:
+            target = "" if row.target is None else f"{row.sense} {_number(row.target)}"
+            verdict = {None: "", True: "[green]met[/]", False: "[red]missed[/]"}[row.met]
+            name = f"[dim]raw: {row.name}[/]" if row.raw else row.name
+            spread = " ".join(map(_number, sorted(row.rounds))) if len(row.rounds) > 1 else ""
+            table.add_row(name, _number(row.value), row.unit, spread, target, verdict)
+        console.print(table)
+
+
+def write_json(path: Path, facts: dict[str, str], measures: Iterable[Measure]) -> None:
+    """Writes all of it as one JSON object: {"machine": …, "measures": [{"scenario": …, "value": …, …}, …]}."""
+    rows = [{**asdict(measure), "value": measure.value, "met": measure.met} for measure in measures]
+    path.write_text(json.dumps({"machine": facts, "measures": rows}, indent=2) + "\n")
+
+
+def _number(value: float) -> str:
+    if value >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.0f}" if value >= 100 else f"{value:.2f}" if value >= 0.1 else f"{value:.4f}"
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    for line in cpuinfo.read_text().splitlines() if cpuinfo.exists() else ():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

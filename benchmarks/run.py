@@ -1,0 +1,68 @@
+"""Measures gowork beside what the machine can do without it, in the same run.
+
+    python benchmarks/run.py [throughput|callers|sequential|idle|all]... [--json FILE]
+
+docs/benchmarks.md tells what each scenario does and how to read its figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import callers
+import idle
+import sequential
+import throughput
+from processes import StartError
+from report import Bench, is_on_disk, machine, progress_on, show, write_json
+from rich.console import Console
+
+SCENARIOS = {"throughput": throughput.run, "callers": callers.run, "sequential": sequential.run, "idle": idle.run}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Measures gowork beside what the machine can do without it.")
+    parser.add_argument(
+        "scenarios", nargs="*", default=["all"], metavar="SCENARIO", help=f"{', '.join(SCENARIOS)}, or all"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each figure is measured [3]")
+    parser.add_argument("--tasks", type=int, default=100_000, help="tasks of a round of throughput [100,000]")
+    parser.add_argument(
+        "--directory",
+        type=Path,
+        default=Path(tempfile.gettempdir()),
+        help="write on the disk of this directory [the one for temporary files]",
+    )
+    options = parser.parse_args()
+    unknown = [name for name in options.scenarios if name not in SCENARIOS and name != "all"]
+    if unknown:
+        parser.error(f"no scenario {unknown[0]!r}; there are {', '.join(SCENARIOS)} and all")
+    if not is_on_disk(options.directory):
+        parser.error(
+            f"{options.directory} is kept in memory, where nothing is forced to disk: name another --directory"
+        )
+    chosen = [name for name in SCENARIOS if name in options.scenarios or "all" in options.scenarios]
+    console, errors = Console(), Console(stderr=True)
+    facts = machine(options.directory)
+    measures = []
+    try:
+        with progress_on(errors) as progress:
+            for name in chosen:
+                measures += SCENARIOS[name](Bench(options.directory, options.rounds, options.tasks, progress))
+    except StartError as error:
+        errors.print(f"[red]{error}[/]")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    show(console, facts, measures)
+    if options.json:
+        write_json(options.json, facts, measures)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

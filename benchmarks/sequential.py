@@ -1,0 +1,120 @@
+"""From submit to result, one task at a time, beside what that needs at least: two calls and two forced writes."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+
+import grpc
+from processes import Cluster, Processes, cluster
+from raw import Disk, request
+from report import Bench, Measure
+
+from gowork.client import AsyncClient, Client
+from gowork.proto.scheduler.v1 import scheduler_pb2_grpc
+from gowork.rpc.channels import open_blocking_channel, open_channel
+
+SAMPLES = 300
+#: Samples in a row, before those of the other kind: what disturbs one disturbs the other too.
+BLOCK = 50
+_WARM_UP = 50
+TARGET_TIMES = 2.0
+_PAYLOAD = "x" * 50
+
+Samples = dict[str, list[float]]
+
+
+def run(bench: Bench) -> list[Measure]:
+    with Processes(bench.directory) as processes, cluster(bench.directory) as measured, Disk(bench.directory) as disk:
+        echo = processes.start("echo", "raw.py")
+        shown = bench.progress.add_task("sequential", total=2 * bench.rounds)
+        rounds: list[tuple[Samples, Samples]] = []
+        for _ in range(bench.rounds):
+            asynchronous = asyncio.run(_asynchronous(measured, echo, disk))
+            bench.progress.advance(shown)
+            rounds.append((asynchronous, _blocking(measured, echo, disk)))
+            bench.progress.advance(shown)
+    scenario = f"sequential: submit → result, one at a time, {SAMPLES} samples, fsync on"
+    measures = []
+    for place, style in enumerate(("asyncio client", "blocking client")):
+        samples = [both[place] for both in rounds]
+
+        def each(of: Callable[[Sequence[float]], float], what: str, samples: list[Samples] = samples) -> list[float]:
+            return [of(sample[what]) for sample in samples]
+
+        times = [ours / raw for ours, raw in zip(each(_p50, "result"), each(_p50, "raw"), strict=True)]
+        measures += [
+            Measure(scenario, f"{style}: p50", "ms", each(_p50, "result")),
+            Measure(scenario, f"{style}: p99", "ms", each(_p99, "result")),
+            Measure(scenario, f"{style}: submit → handler starts, p50", "ms", each(_p50, "start")),
+            Measure(scenario, f"{style}: submit → acknowledged, p50", "ms", each(_p50, "submit")),
+            Measure(scenario, f"{style}: 2 fdatasync + 2 calls, p50", "ms", each(_p50, "raw"), raw=True),
+            Measure(scenario, f"{style}: 2 fdatasync + 2 calls, p99", "ms", each(_p99, "raw"), raw=True),
+            Measure(scenario, f"{style}: p50 / raw p50", "times", times, TARGET_TIMES, "at most"),
+        ]
+    return measures
+
+
+async def _asynchronous(measured: Cluster, echo: str, disk: Disk) -> Samples:
+    samples: Samples = defaultdict(list)
+    async with open_channel([echo]) as channel, AsyncClient(measured.addresses["scheduler"]) as client:
+        stub = scheduler_pb2_grpc.SchedulerServiceStub(channel)
+        for count in _blocks(samples):
+            for _ in range(count):
+                began = time.monotonic_ns()
+                handle = await client.schedule(_PAYLOAD, handler="bench.clock")
+                acknowledged = time.monotonic_ns()
+                started = await handle.result(int)
+                _note(samples, began, acknowledged, started, time.monotonic_ns())
+            for _ in range(count):
+                began = time.monotonic_ns()
+                for _ in range(2):
+                    await stub.ScheduleTask(request(), timeout=30)
+                    disk.sync()
+                samples["raw"].append((time.monotonic_ns() - began) / 1e6)
+    return samples
+
+
+def _blocking(measured: Cluster, echo: str, disk: Disk) -> Samples:
+    samples: Samples = defaultdict(list)
+    channel: grpc.Channel
+    with open_blocking_channel([echo]) as channel, Client(measured.addresses["scheduler"]) as client:
+        stub = scheduler_pb2_grpc.SchedulerServiceStub(channel)
+        for count in _blocks(samples):
+            for _ in range(count):
+                began = time.monotonic_ns()
+                handle = client.schedule(_PAYLOAD, handler="bench.clock")
+                acknowledged = time.monotonic_ns()
+                started = handle.result(int)
+                _note(samples, began, acknowledged, started, time.monotonic_ns())
+            for _ in range(count):
+                began = time.monotonic_ns()
+                for _ in range(2):
+                    stub.ScheduleTask(request(), timeout=30)
+                    disk.sync()
+                samples["raw"].append((time.monotonic_ns() - began) / 1e6)
+    return samples
+
+
+def _blocks(samples: Samples) -> Iterator[int]:
+    """How many samples to take next; what the warm-up took is forgotten."""
+    yield _WARM_UP
+    samples.clear()
+    yield from [BLOCK] * (SAMPLES // BLOCK)
+
+
+def _note(samples: Samples, began: int, acknowledged: int, started: int, ended: int) -> None:
+    samples["submit"].append((acknowledged - began) / 1e6)
+    samples["start"].append((started - began) / 1e6)
+    samples["result"].append((ended - began) / 1e6)
+
+
+def _p50(values: Sequence[float]) -> float:
+    return statistics.median(values)
+
+
+def _p99(values: Sequence[float]) -> float:
+    return sorted(values)[int(len(values) * 0.99)]

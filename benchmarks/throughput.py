@@ -1,0 +1,81 @@
+"""Durable tasks a second: submitted in batches, run by two runner processes, seen complete by their producer."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+
+import psutil
+from processes import cluster, cpu_seconds
+from raw import sqlite_tasks_per_second, syncs_per_second
+from report import Bench, Measure
+
+from gowork.client import Client
+
+PAYLOAD = "x" * 50
+#: Tasks that go ahead, so that connections are open and credit has grown.
+_WARM_UP = 2_000
+_SHOW_EVERY = 1_000
+TARGET_PER_SECOND = 20_000
+
+
+def run(bench: Bench) -> list[Measure]:
+    handlers = {"plain handler in threads": "bench.thread", "async handler": "bench.async"}
+    rates: dict[str, list[float]] = defaultdict(list)
+    cpu: dict[tuple[str, str], list[float]] = defaultdict(list)
+    commits: dict[str, list[float]] = defaultdict(list)
+    syncs, rows = [], []
+    total = bench.rounds * len(handlers) * bench.tasks
+    shown = bench.progress.add_task("throughput", total=total)
+    for _ in range(bench.rounds):
+        syncs.append(syncs_per_second(bench.directory))
+        for variant, handler in handlers.items():
+            with cluster(bench.directory) as measured, Client(measured.addresses["scheduler"]) as client:
+                _produce(client, handler, _WARM_UP)
+                me = psutil.Process()
+                cpu_before = {**measured.cpu_seconds(), "client": cpu_seconds(me)}
+                commits_before = measured.commits()
+                began = time.perf_counter()
+                _produce(client, handler, bench.tasks, lambda: bench.progress.advance(shown, _SHOW_EVERY))
+                took = time.perf_counter() - began
+                commits[variant].append(measured.commits() - commits_before)
+                cpu_after = {**measured.cpu_seconds(), "client": cpu_seconds(me)}
+            rates[variant].append(bench.tasks / took)
+            for name, seconds in cpu_after.items():
+                cpu[variant, name].append((seconds - cpu_before[name]) / bench.tasks * 1e6)
+            if handler == "bench.thread":
+                # A task rides in two commits: that of its start and that of its end.
+                commit_tasks = max(1, round(bench.tasks / commits[variant][-1]))
+                rows.append(sqlite_tasks_per_second(bench.directory, bench.tasks, commit_tasks, len(PAYLOAD) + 60))
+    scenario = f"throughput: {bench.tasks:,} no-op tasks of 50 bytes, fsync on, 1 worker with 2 runner processes"
+    measures = []
+    for variant, handler in handlers.items():
+        target = TARGET_PER_SECOND if handler == "bench.thread" else None
+        measures.append(Measure(scenario, variant, "tasks/s", rates[variant], target))
+    measures += [
+        Measure(scenario, "fdatasync of 4 KiB", "1/s", syncs, raw=True),
+        Measure(scenario, "SQLite, 3 rows a task, as many commits", "tasks/s", rows, raw=True),
+    ]
+    for variant in handlers:
+        measures.append(Measure(scenario, f"{variant}: commits", "commits", commits[variant]))
+        for (of, name), micros in cpu.items():
+            if of == variant:
+                measures.append(Measure(scenario, f"{variant}: CPU of {name}", "µs/task", micros))
+        total_micros = [sum(each) for each in zip(*(cpu[key] for key in cpu if key[0] == variant), strict=True)]
+        measures.append(Measure(scenario, f"{variant}: CPU of all", "µs/task", total_micros))
+    return measures
+
+
+def _produce(client: Client, handler: str, tasks: int, tell: object = None) -> None:
+    """Schedules so many tasks and sees all of them complete."""
+    handles = client.schedule_many((PAYLOAD for _ in range(tasks)), handler=handler)
+    done = 0
+    for handle in client.as_completed(handles):
+        done += 1
+        if callable(tell) and not done % _SHOW_EVERY:
+            tell()
+        if done == tasks:
+            # One that failed would have been answered faster than one that ran.
+            handle.result()
+    if done != tasks:
+        raise AssertionError(f"{done:,} of {tasks:,} tasks completed")
