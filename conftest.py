@@ -1,11 +1,21 @@
-"""What every test folder of the repository shares: tests that need a program say so by `@pytest.mark.tool("name")`."""
+"""What every test folder of the repository shares.
+
+Tests that need a program say so by `@pytest.mark.tool("name")`, and no test leaves a process behind.
+"""
 
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
+import time
+from collections.abc import Iterator
 
+import psutil
 import pytest
+
+#: The variable by which processes that tests started are known.
+MARK = "PYTEST_STARTED_BY"
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -18,3 +28,29 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if os.environ.get("CI"):
         pytest.fail(f"CI must not skip this test. {reason}", pytrace=False)
     pytest.skip(reason)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_process_is_left_behind() -> Iterator[None]:
+    """Fails when a process that a test started is still there after the last test.
+
+    Processes are known by a variable that they inherit, so that orphans are found too.
+    """
+    mark = f"{os.getpid()}-{time.time_ns()}"
+    os.environ[MARK] = mark
+    yield
+    left = [process for process in psutil.process_iter() if process.pid != os.getpid() and marked(process, mark)]
+    _, alive = psutil.wait_procs(left, timeout=10)
+    told = [f"{process.pid} {shlex.join(process.cmdline())}" for process in alive]
+    for process in alive:
+        process.kill()
+    assert told == []
+
+
+def marked(process: psutil.Process, mark: str) -> bool:
+    """Whether a test of this run started it, in itself or through others."""
+    try:
+        # multiprocessing keeps its tracker until the interpreter ends.
+        return process.environ().get(MARK) == mark and "resource_tracker" not in " ".join(process.cmdline())
+    except psutil.Error:
+        return False
