@@ -12,7 +12,7 @@ from gowork.leader.engine.loop import Engine
 from gowork.leader.rpc.boundary import refusal_from, refusing
 from gowork.leader.rpc.mapping import heartbeat_from, member_message
 from gowork.leader.rpc.tokens import make_token, read_token
-from gowork.leader.rpc.validation import Violations, check_address, check_id, check_page_size
+from gowork.leader.rpc.validation import Violations, check_address, check_heartbeat, check_id, check_page_size
 from gowork.proto.cluster.v1 import leader_pb2 as pb
 from gowork.proto.cluster.v1 import leader_pb2_grpc
 from gowork.rpc import limits
@@ -53,6 +53,7 @@ class LeaderService(leader_pb2_grpc.LeaderServiceServicer):
             async for request in request_iterator:
                 violations: Violations = []
                 check_id(request.id, "id", violations)
+                check_heartbeat(request.status, violations)
                 if violations:
                     raise invalid(violations)
                 await self._ask(heartbeat_from(request))

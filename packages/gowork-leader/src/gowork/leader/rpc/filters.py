@@ -48,6 +48,8 @@ def parse_filter(text: str, *, newest_first: bool = False) -> Query:
             if joined is None:
                 raise _fault(f"needs AND before {text[place : place + 20]!r} (at character {place + 1})")
             place = joined.end()
+            if not text[place:].strip():
+                raise _fault("ends after AND; write another FIELD = VALUE, or leave AND out")
         term = _TERM.match(text, place)
         if term is None:
             raise _fault(

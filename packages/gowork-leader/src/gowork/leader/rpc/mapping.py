@@ -120,7 +120,7 @@ def member_message(member: MemberView) -> leader_pb2.Member:
 
 
 def heartbeat_from(request: leader_pb2.HeartbeatRequest) -> cmd.Heartbeat:
-    """A callback member's word; a status that is not set or not known says only that it is alive."""
+    """A callback member's checked word; a status that is not set says only that it is alive."""
     known = {int(status): status for status in HeartbeatStatus}
     return cmd.Heartbeat(request.id, known.get(request.status))
 

@@ -16,7 +16,7 @@ from gowork.leader.rpc.boundary import refusal_from, refusing
 from gowork.leader.rpc.filters import parse_filter, predicate_of
 from gowork.leader.rpc.mapping import failure_text, fit, spec_from, task_message
 from gowork.leader.rpc.tokens import make_token, read_token
-from gowork.leader.rpc.validation import Violations, check_id, check_page_size, check_task
+from gowork.leader.rpc.validation import Violations, check_id, check_page_size, check_task, check_view
 from gowork.leader.store.codec import restore
 from gowork.leader.store.protocol import Query, Store
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
@@ -120,6 +120,7 @@ class SchedulerService(scheduler_pb2_grpc.SchedulerServiceServicer):
         async with refusing(context):
             violations: Violations = []
             check_page_size(request.page_size, violations)
+            check_view(request.view, violations)
             if violations:
                 raise invalid(violations)
             query = parse_filter(request.filter, newest_first=request.newest_first)
@@ -138,6 +139,7 @@ class SchedulerService(scheduler_pb2_grpc.SchedulerServiceServicer):
 
     async def WaitTasks(self, request: pb.WaitTasksRequest, context: _Context) -> AsyncIterator[pb.WaitTasksResponse]:
         async with refusing(context):
+            _require_view(request.view)
             view = request.view or pb.TASK_VIEW_RESULT
             _check_ids(request.ids)
             outstanding = dict.fromkeys(request.ids)
@@ -172,6 +174,7 @@ class SchedulerService(scheduler_pb2_grpc.SchedulerServiceServicer):
         self, request: pb.WatchTasksRequest, context: _Context
     ) -> AsyncIterator[pb.WatchTasksResponse]:
         async with refusing(context):
+            _require_view(request.view)
             selects = predicate_of(parse_filter(request.filter))
             scope = (self._engine.opened.identity, "watch", request.filter)
             since = read_token(request.token, "token", *scope) if request.token else None
@@ -278,6 +281,13 @@ def _check_ids(ids: Sequence[str]) -> None:
 def _require_id(id: str) -> None:
     violations: Violations = []
     check_id(id, "id", violations)
+    if violations:
+        raise invalid(violations)
+
+
+def _require_view(view: int) -> None:
+    violations: Violations = []
+    check_view(view, violations)
     if violations:
         raise invalid(violations)
 

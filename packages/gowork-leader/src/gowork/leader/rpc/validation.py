@@ -8,6 +8,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Mapping
 
+from gowork.proto.cluster.v1 import leader_pb2
 from gowork.proto.scheduler.v1 import scheduler_pb2
 from gowork.proto.worker.v1 import session_pb2
 from gowork.rpc import limits
@@ -16,6 +17,10 @@ from gowork.rpc.status import FieldViolation
 
 Violations = list[FieldViolation]
 _PRIORITIES = frozenset(scheduler_pb2.TaskPriority.values())
+_VIEWS = frozenset(scheduler_pb2.TaskView.values())
+_HEARTBEATS = frozenset(leader_pb2.HeartbeatStatus.values())
+#: Longest HOST:PORT: a name of 253 bytes (RFC 1035), brackets, a colon and a port.
+_ADDRESS_BYTES_MAX = 262
 
 
 def check_id(id: str, field: str, violations: Violations) -> None:
@@ -114,6 +119,14 @@ def check_address(address: str, field: str, violations: Violations) -> None:
     if not address:
         violations.append(FieldViolation(field, "is empty; HOST:PORT is needed"))
         return
+    if not address.isprintable():
+        violations.append(FieldViolation(field, f"has the unprintable character {_unprintable(address)}"))
+        return
+    if len(address.encode()) > _ADDRESS_BYTES_MAX:
+        violations.append(
+            FieldViolation(field, f"has {len(address.encode())} bytes; the limit is {_ADDRESS_BYTES_MAX}")
+        )
+        return
     try:
         _, port = parse_address(address)
     except AddressError as error:
@@ -143,6 +156,22 @@ def check_page_size(size: int, violations: Violations) -> None:
     """How many items a caller wants on a page; 0 leaves it to the leader."""
     if not 0 <= size <= limits.PAGE_ITEMS_MAX:
         violations.append(FieldViolation("page_size", f"is {size}; 0 to {limits.PAGE_ITEMS_MAX} is needed"))
+
+
+def check_view(view: int, violations: Violations) -> None:
+    """How much of each task a caller wants to see."""
+    if view not in _VIEWS:
+        violations.append(
+            FieldViolation("view", f"has the unknown value {view}; use 1 (BASIC), 2 (RESULT) or 3 (FULL)")
+        )
+
+
+def check_heartbeat(status: int, violations: Violations) -> None:
+    """What a callback member says of itself; UNSPECIFIED says only that it is alive."""
+    if status not in _HEARTBEATS:
+        violations.append(
+            FieldViolation("status", f"has the unknown value {status}; use 1 (IDLE), 2 (BUSY) or 3 (FAILED)")
+        )
 
 
 def _check_name(name: str, field: str, violations: Violations) -> None:

@@ -1,0 +1,211 @@
+"""A leader in this process on free ports, the calls that tests make to it, and a worker's session spoken by hand."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from gowork.leader.app.leader import Addresses, Leader
+from gowork.leader.core.state import Settings
+from gowork.leader.store.sqlite import SqliteStore
+from gowork.proto.cluster.v1 import leader_pb2_grpc as cluster_grpc
+from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
+from gowork.proto.scheduler.v1 import scheduler_pb2_grpc as scheduler_grpc
+from gowork.proto.worker.v1 import session_pb2 as spb
+from gowork.proto.worker.v1 import session_pb2_grpc as session_grpc
+from gowork.rpc.channels import open_channel
+from gowork.rpc.status import Refusal, refusal_of
+
+#: For whoever waits for the leader, in seconds: longer than anything takes, shorter than a test may.
+PATIENCE = 30.0
+
+COMPLETED = pb.ATTEMPT_OUTCOME_COMPLETED
+
+
+class ServedLeader:
+    """A leader that serves, seen through one of its ports."""
+
+    def __init__(self, addresses: Addresses, channel: grpc.aio.Channel, stopped: asyncio.Event) -> None:
+        self.addresses = addresses
+        self.channel = channel
+        self.stopped = stopped
+        self.scheduler: Any = scheduler_grpc.SchedulerServiceStub(channel)
+        self.cluster: Any = cluster_grpc.LeaderServiceStub(channel)
+        self._sessions = session_grpc.SessionServiceStub(channel)
+
+    async def submit(self, *ids: str, **fields: Any) -> pb.ScheduleTasksResponse:
+        """Schedules these tasks in one batch, with the same fields."""
+        fields.setdefault("handler", "h")
+        tasks = [pb.Task(id=id, **fields) for id in ids]
+        return await self.scheduler.ScheduleTasks(pb.ScheduleTasksRequest(tasks=tasks), timeout=PATIENCE)
+
+    async def get(self, id: str) -> pb.Task:
+        return (await self.scheduler.GetTask(pb.GetTaskRequest(id=id), timeout=PATIENCE)).task
+
+    async def finished(self, *ids: str, **fields: Any) -> dict[str, pb.Task]:
+        """Waits for these tasks to finish."""
+        request = pb.WaitTasksRequest(ids=ids, **fields)
+        return {
+            task.id: task
+            async for response in self.scheduler.WaitTasks(request, timeout=PATIENCE)
+            for task in response.tasks
+        }
+
+    async def list(self, **fields: Any) -> list[pb.Task]:
+        """All pages."""
+        request, tasks = pb.ListTasksRequest(**fields), []
+        while True:
+            response = await self.scheduler.ListTasks(request, timeout=PATIENCE)
+            tasks += response.tasks
+            request.page_token = response.next_page_token
+            if not request.page_token:
+                return tasks
+
+    def session(self) -> Session:
+        """A stream on which nothing has been said yet."""
+        return Session(self._sessions.Connect())
+
+    @asynccontextmanager
+    async def worker(self, name: str = "w", *, credit: int = 1_000_000, **hello: Any) -> AsyncIterator[Session]:
+        """A worker that has been welcomed and has given credit; it leaves at the end."""
+        session = self.session()
+        await session.hello(name, **hello)
+        await session.welcome()
+        if credit:
+            await session.send(credit=[credit])
+        try:
+            yield session
+        finally:
+            session.call.cancel()
+
+
+class Session:
+    """A worker's side of a session."""
+
+    def __init__(self, call: Any) -> None:
+        self.call = call
+        self._grants: deque[spb.Grant] = deque()
+        self.acknowledged: set[int] = set()
+        self.refused: set[int] = set()
+        self.released: set[int] = set()
+        self.cancelled: set[int] = set()
+        self.pings = 0
+
+    async def hello(
+        self,
+        name: str = "w",
+        *,
+        instance: str = "",
+        slots: int = 100,
+        handlers: Iterable[str] = ("h",),
+        **fields: Any,
+    ) -> None:
+        infos = [spb.HandlerInfo(name=handler, is_default=handler == "default") for handler in handlers]
+        hello = spb.Hello(name=name, instance=instance or f"{name}-1", slots=slots, handlers=infos, **fields)
+        await self.send(hello=hello)
+
+    async def send(self, **fields: Any) -> None:
+        await self.call.write(spb.ConnectRequest(**fields))
+
+    async def welcome(self) -> spb.Welcome:
+        """The first frame."""
+        frame = await self.frame()
+        assert frame.HasField("welcome")
+        return frame.welcome
+
+    async def frame(self) -> spb.ConnectResponse:
+        """The next frame, taken account of.
+
+        Raises:
+            AioRpcError: when the leader has ended the stream with an error.
+            EOFError: when it has ended the stream with OK.
+        """
+        async with asyncio.timeout(PATIENCE):
+            frame = await self.call.read()
+            if frame is grpc.aio.EOF:
+                code = await self.call.code()
+                if code is not grpc.StatusCode.OK:
+                    raise grpc.aio.AioRpcError(
+                        code,
+                        await self.call.initial_metadata(),
+                        await self.call.trailing_metadata(),
+                        details=await self.call.details(),
+                    )
+                raise EOFError
+        self._grants += frame.grants
+        self.acknowledged |= set(frame.acknowledged)
+        self.refused |= set(frame.refused)
+        self.released |= set(frame.released)
+        self.cancelled |= set(frame.cancelled)
+        self.pings += len(frame.pings)
+        return frame
+
+    async def grant(self) -> spb.Grant:
+        """The next grant."""
+        while not self._grants:
+            await self.frame()
+        return self._grants.popleft()
+
+    async def grants(self, number: int) -> list[spb.Grant]:
+        return [await self.grant() for _ in range(number)]
+
+    async def report(self, *grants: spb.Grant, outcome: int = COMPLETED, **fields: Any) -> None:
+        """Reports on these, and returns when the leader has acknowledged that."""
+        reports = [spb.Report(fence=grant.fence, id=grant.id, outcome=outcome, **fields) for grant in grants]
+        await self.send(reports=reports)
+        while not self.acknowledged >= {grant.fence for grant in grants}:
+            await self.frame()
+
+    async def refusal(self) -> Refusal:
+        """Why the leader ends the stream."""
+        return await refused(self._to_the_end())
+
+    async def _to_the_end(self) -> None:
+        while True:
+            await self.frame()
+
+
+@asynccontextmanager
+async def serving(
+    folder: Path, *, settings: Settings | None = None, port: str = "scheduler", **options: Any
+) -> AsyncIterator[ServedLeader]:
+    """Runs a leader with its store in this folder, on free ports; it is stopped at the end."""
+    listen = {f"{name}_listen": "127.0.0.1:0" for name in ("cluster", "scheduler", "http")} | options
+    leader = Leader(SqliteStore(folder / "leader.db"), settings=settings, **listen)
+    started: asyncio.Future[Addresses] = asyncio.get_running_loop().create_future()
+    stopped = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(leader.run(started, stopped))
+        await asyncio.wait({running, started}, return_when=asyncio.FIRST_COMPLETED)
+        if running.done():
+            running.result()
+        addresses = started.result()
+        try:
+            async with open_channel([getattr(addresses, port)]) as channel:
+                yield ServedLeader(addresses, channel, stopped)
+        finally:
+            stopped.set()
+
+
+async def refused(call: Awaitable[Any]) -> Refusal:
+    """How the leader refuses this call."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await asyncio.wait_for(call, PATIENCE)
+    return refusal_of(caught.value)
+
+
+async def stream_refused(call: Any) -> Refusal:
+    """How the leader ends this stream of responses."""
+
+    async def to_the_end() -> None:
+        async for _ in call:
+            pass
+
+    return await refused(to_the_end())
