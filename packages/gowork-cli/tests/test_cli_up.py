@@ -82,10 +82,10 @@ def test_a_worker_that_ends_is_reported_and_not_restarted(up_in, invoke, tmp_pat
         assert up.stop() == 0
 
 
-def test_what_handlers_print_is_passed_on(up_in, invoke, tmp_path: Path) -> None:
+def test_what_handlers_print_is_seen(up_in, invoke, tmp_path: Path) -> None:
     with up_in(tmp_path) as up:
         invoke(["--leader", up.scheduler, "add", "--handler", "shout", "heard", "--wait"])
-        assert up.process.stdout.readline() == "heard\n"
+        assert up.process.stderr.readline() == "heard\n"
         up.stop()
 
 

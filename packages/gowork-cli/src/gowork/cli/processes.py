@@ -70,7 +70,7 @@ class Child:
         raise ChildFailed(f"{self.name} could not start; what it wrote above says why")
 
     async def pass_on(self) -> None:
-        """Copies the rest of its standard output to this process's, until it ends. Handlers print there."""
+        """Copies the rest of its standard output to this process's, until it ends. Unread, the pipe would block it."""
         while chunk := await self._output.read(_CHUNK_BYTES):
             _write(chunk)
 

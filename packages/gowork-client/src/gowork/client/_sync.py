@@ -11,27 +11,24 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar, Unpack
+from typing import Self, TypeVar, Unpack
 
 import grpc
 
 from gowork.client import _mapping as mapping
-from gowork.client._batches import BATCHES_IN_FLIGHT_MAX, Batch, batches
+from gowork.client._batches import BATCHES_IN_FLIGHT_MAX, batches
 from gowork.client._calls import ADDRESS_VARIABLE, SCHEDULE_TASKS, CallSettings, Tries
 from gowork.client._filters import filter_expression
 from gowork.client._handles import TaskHandle
 from gowork.client._models import Member, Stats, TaskFilter, TaskInfo, TaskOptions, TaskView
+from gowork.client._sync_flights import Flight
 from gowork.client._sync_streams import WaitStream, Watch, merged
 from gowork.client._waits import IDS_MAX, Wait, end_of
-from gowork.client.errors import CallError
 from gowork.proto.cluster.v1 import leader_pb2 as cluster
 from gowork.proto.cluster.v1 import leader_pb2_grpc as cluster_grpc
 from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
 from gowork.proto.scheduler.v1 import scheduler_pb2_grpc as scheduler_grpc
 from gowork.rpc.channels import open_blocking_channel
-
-if TYPE_CHECKING:
-    from grpc import _CallFuture
 
 RequestT = TypeVar("RequestT")
 ResponseT = TypeVar("ResponseT")
@@ -276,10 +273,10 @@ class Client:
             time.sleep(pause)
 
     def _schedule_many(self, entries: Iterable[tuple[str, bytes]]) -> Iterator[TaskHandle]:
-        flying: deque[_Flight] = deque()
+        flying: deque[Flight] = deque()
         try:
             for batch in batches(entries):
-                flying.append(_Flight(self._schedule_tasks, self._settings, batch))
+                flying.append(Flight(self._schedule_tasks, self._settings, batch))
                 while flying and (len(flying) >= BATCHES_IN_FLIGHT_MAX or flying[0].landed()):
                     yield from self._land(flying)
             while flying:
@@ -288,7 +285,7 @@ class Client:
             for flight in flying:
                 flight.cancel()
 
-    def _land(self, flying: deque[_Flight]) -> Iterator[TaskHandle]:
+    def _land(self, flying: deque[Flight]) -> Iterator[TaskHandle]:
         flight = flying[0]
         flight.wait()
         flying.popleft()
@@ -311,44 +308,3 @@ class Client:
             return WaitStream(self._scheduler.WaitTasks, Wait(self._settings, chunk, end))
 
         return merged(handles, IDS_MAX, stream)
-
-
-class _Flight:
-    """A batch on its way."""
-
-    def __init__(
-        self,
-        method: grpc.UnaryUnaryMultiCallable[bytes, scheduler.ScheduleTasksResponse],
-        settings: CallSettings,
-        batch: Batch,
-    ) -> None:
-        self._method = method
-        self._tries = Tries(settings)
-        self._request = batch.request()
-        self._call = self._start()
-        self.batch = batch
-
-    def landed(self) -> bool:
-        """Whether wait returns, or raises, at once."""
-        return bool(self._call.done())
-
-    def wait(self) -> None:
-        """Waits for the acknowledgement, and sends the batch again where that may help."""
-        while True:
-            try:
-                self._call.result()
-                return
-            except grpc.RpcError as error:
-                try:
-                    pause = self._tries.pause_after(error)
-                except CallError as typed:
-                    raise self.batch.placed(typed) from None
-            time.sleep(pause)
-            self._call = self._start()
-
-    def cancel(self) -> None:
-        """Gives up waiting."""
-        self._call.cancel()
-
-    def _start(self) -> _CallFuture[scheduler.ScheduleTasksResponse]:
-        return self._method.future(self._request, timeout=self._tries.left())

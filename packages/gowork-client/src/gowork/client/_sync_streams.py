@@ -150,7 +150,7 @@ class Watch:
                 print(task.id, task.status)
 
     When it is made, the leader has begun to watch: what is scheduled afterwards is seen. A stream that breaks is taken
-    up again where it was. It is left by `close`, the end of its `with`, or the end of the client; from any thread.
+    up again where it was. `close` ends it, also from another thread.
     """
 
     def __init__(

@@ -1,0 +1,127 @@
+"""Batches on their way to the leader, for the asyncio client, and the one that fills meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from types import TracebackType
+from typing import Self
+
+import grpc
+
+from gowork.client._batches import BATCH_AGE_S, BATCHES_IN_FLIGHT_MAX, Batch
+from gowork.client._calls import CallSettings, Tries
+from gowork.client.errors import CallError
+from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
+
+
+class _Flight:
+    """A batch on its way."""
+
+    def __init__(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[bytes, scheduler.ScheduleTasksResponse],
+        settings: CallSettings,
+        batch: Batch,
+    ) -> None:
+        self._method = method
+        self._tries = Tries(settings)
+        self._request = batch.request()
+        self._call = self._start()
+        self.batch = batch
+
+    def landed(self) -> bool:
+        """Whether wait returns, or raises, at once."""
+        return self._call.done()
+
+    async def wait(self) -> None:
+        """Waits for the acknowledgement, and sends the batch again where that may help."""
+        while True:
+            try:
+                await self._call
+                return
+            except grpc.RpcError as error:
+                try:
+                    pause = self._tries.pause_after(error)
+                except CallError as typed:
+                    raise self.batch.placed(typed) from None
+            await asyncio.sleep(pause)
+            self._call = self._start()
+
+    def cancel(self) -> None:
+        """Gives up waiting."""
+        self._call.cancel()
+
+    def _start(self) -> grpc.aio.UnaryUnaryCall[bytes, scheduler.ScheduleTasksResponse]:
+        # gRPC begins the call here; awaiting it only takes the answer.
+        return self._method(self._request, timeout=self._tries.left())
+
+
+class Outbox:
+    """The batches of one schedule_many: the one that fills, and those on their way, oldest first.
+
+    A timer sends what waits in the batch when the source is slow, unless as many are on their way as may be.
+    """
+
+    def __init__(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[bytes, scheduler.ScheduleTasksResponse],
+        settings: CallSettings,
+    ) -> None:
+        self._method = method
+        self._settings = settings
+        self._batch = Batch(0)
+        self._flying: deque[_Flight] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop_timer()
+        for flight in self._flying:
+            flight.cancel()
+
+    def add(self, id: str, entry: bytes) -> bool:
+        """Adds one task; true when there is something to take from landed, or to wait for there."""
+        if not self._batch.fits(entry):
+            self.send()
+        self._batch.add(id, entry)
+        if self._batch.is_old():
+            self.send()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(BATCH_AGE_S, self._timer_rings)
+        return bool(self._flying) and (len(self._flying) >= BATCHES_IN_FLIGHT_MAX or self._flying[0].landed())
+
+    def send(self) -> None:
+        """Sends what there is."""
+        self._stop_timer()
+        if self._batch.ids:
+            self._flying.append(_Flight(self._method, self._settings, self._batch))
+            self._batch = self._batch.next()
+
+    async def landed(self) -> list[str]:
+        """The ids of all that has been acknowledged; waits only where too many batches are on their way."""
+        ids: list[str] = []
+        while self._flying and (len(self._flying) >= BATCHES_IN_FLIGHT_MAX or self._flying[0].landed()):
+            ids += await self.next_landed()
+        return ids
+
+    async def next_landed(self) -> list[str]:
+        """The ids of the oldest batch, once it is acknowledged; none when nothing is on its way."""
+        if not self._flying:
+            return []
+        await self._flying[0].wait()
+        return self._flying.popleft().batch.ids
+
+    def _timer_rings(self) -> None:
+        self._timer = None
+        if len(self._flying) < BATCHES_IN_FLIGHT_MAX:
+            self.send()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -1,0 +1,57 @@
+"""Batches on their way to the leader, for the blocking client."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import grpc
+
+from gowork.client._batches import Batch
+from gowork.client._calls import CallSettings, Tries
+from gowork.client.errors import CallError
+from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
+
+if TYPE_CHECKING:
+    from grpc import _CallFuture
+
+
+class Flight:
+    """A batch on its way."""
+
+    def __init__(
+        self,
+        method: grpc.UnaryUnaryMultiCallable[bytes, scheduler.ScheduleTasksResponse],
+        settings: CallSettings,
+        batch: Batch,
+    ) -> None:
+        self._method = method
+        self._tries = Tries(settings)
+        self._request = batch.request()
+        self._call = self._start()
+        self.batch = batch
+
+    def landed(self) -> bool:
+        """Whether wait returns, or raises, at once."""
+        return bool(self._call.done())
+
+    def wait(self) -> None:
+        """Waits for the acknowledgement, and sends the batch again where that may help."""
+        while True:
+            try:
+                self._call.result()
+                return
+            except grpc.RpcError as error:
+                try:
+                    pause = self._tries.pause_after(error)
+                except CallError as typed:
+                    raise self.batch.placed(typed) from None
+            time.sleep(pause)
+            self._call = self._start()
+
+    def cancel(self) -> None:
+        """Gives up waiting."""
+        self._call.cancel()
+
+    def _start(self) -> _CallFuture[scheduler.ScheduleTasksResponse]:
+        return self._method.future(self._request, timeout=self._tries.left())
