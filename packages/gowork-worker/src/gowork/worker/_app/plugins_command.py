@@ -1,4 +1,4 @@
-"""The command `gowork plugins`: what is installed here, without a leader. Also the entry point `plugins` of gowork.commands."""
+"""The command `gowork plugins`, by entry point in the group gowork.commands: what is installed here, without a leader."""
 
 from __future__ import annotations
 
@@ -68,12 +68,17 @@ def _row(loaded: Loaded, name: str) -> dict[str, Any]:
                 "default": handler is loaded.default,
                 "time_limit_ms": handler.options.time_limit_ms,
                 "max_attempts": handler.options.retry.max_attempts if handler.options.retry is not None else None,
-                "summary": (handler.function.__doc__ or "").strip().partition("\n")[0],
+                    "summary": _summary(handler.function.__doc__),
             }
             for handler in handlers
         ],
         "errors": list(plugin.errors),
     }
+
+
+def _summary(text: str | None) -> str:
+    """The first sentence of a docstring."""
+    return " ".join((text or "").split()).partition(". ")[0].rstrip(".")
 
 
 def _print_table(rows: Sequence[dict[str, Any]]) -> None:

@@ -74,9 +74,11 @@ class Service:
                 try:
                     await self._stop.wait()
                     await self._drain()
+                finally:
+                    # Also when this is cancelled: then nothing was waited for, and what runs is handed back now.
+                    await self.supervisor.hand_back("the worker stopped before it had finished")
                     await self.supervisor.leave(_ACKNOWLEDGE_TIMEOUT if self.link.connected else 0.0)
                     await asyncio.wait([link], timeout=_GOODBYE_TIMEOUT if self.link.connected else 0.0)
-                finally:
                     link.cancel()
                     await self.supervisor.close()
                     await asyncio.wait([runners])
@@ -94,7 +96,6 @@ class Service:
         finally:
             finish.cancel()
             now.cancel()
-        await self.supervisor.hand_back("the worker stopped before it had finished")
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:

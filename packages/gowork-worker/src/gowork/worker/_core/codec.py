@@ -67,7 +67,7 @@ def encode_result(value: Any) -> tuple[str, bytes]:
     size = len(data) or len(text.encode())
     if size > limits.PAYLOAD_BYTES_MAX:
         raise ResultError(
-            f"the result has {size:,} bytes, the limit is {limits.PAYLOAD_BYTES_MAX:,} (1 MiB): store it elsewhere, return where"
+            f"the result has {size:,} bytes, the limit is {limits.PAYLOAD_BYTES_MAX:,} (1 MiB): store it elsewhere"
         )
     return text, data
 

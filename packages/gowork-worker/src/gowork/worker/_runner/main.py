@@ -64,6 +64,7 @@ async def _run(connection: socket.socket, table: int) -> None:
             runner.send(ready_of(loaded))
             await runner.stopped.wait()
             runner.end()
+        runner.flush()
 
 
 def ready_of(loaded: plugins.Loaded) -> messages.Ready:
@@ -99,9 +100,12 @@ class _Runner(asyncio.Protocol):
         self._executor = executor
 
     def end(self) -> None:
-        """Sends what is left."""
+        """Runs nothing more."""
         assert self._executor is not None
         self._executor.close()
+
+    def flush(self) -> None:
+        """Sends what is left."""
         self.outbox.flush()
         self.outbox.flush_executed()
 

@@ -60,8 +60,8 @@ class LocalRunner(Runner):
                 await self._stopped.wait()
                 self.is_ready = False
                 self._executor.close()
-                outbox.flush()
-                outbox.flush_executed()
+            outbox.flush()
+            outbox.flush_executed()
         return "the runner was stopped"
 
     def send_grants(self, grants: list[session.Grant]) -> None:

@@ -1,0 +1,96 @@
+"""Handlers that the tests' runner processes import."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+import time
+
+from gowork.worker import Context, Fail, handler
+
+
+@handler
+def noop() -> None:
+    pass
+
+
+@handler
+def add(numbers: list[int]) -> int:
+    return sum(numbers)
+
+
+@handler
+async def add_async(numbers: list[int]) -> int:
+    return sum(numbers)
+
+
+@handler
+def pid() -> int:
+    return os.getpid()
+
+
+@handler(isolation="process")
+def isolated_pid() -> int:
+    return os.getpid()
+
+
+@handler
+def stubborn(ctx: Context) -> None:
+    """Says that it runs and heeds nothing."""
+    ctx.progress(0.5, str(os.getpid()))
+    threading.Event().wait()
+
+
+@handler(grace=0.2)
+def stubborn_for_long(ctx: Context) -> None:
+    ctx.progress(0.5, str(os.getpid()))
+    threading.Event().wait()
+
+
+@handler
+def until_cancelled(ctx: Context) -> str:
+    ctx.progress(0.5, str(os.getpid()))
+    ctx.cancelled.wait()
+    return ctx.cancelled.reason
+
+
+@handler
+async def forever(ctx: Context) -> None:
+    ctx.progress(0.5, str(os.getpid()))
+    await asyncio.Event().wait()
+
+
+@handler(isolation="process")
+def isolated_stubborn(ctx: Context) -> None:
+    ctx.progress(0.5, str(os.getpid()))
+    threading.Event().wait()
+
+
+@handler(time_limit=0.2, grace=0.2)
+def stubborn_past_its_limit(ctx: Context) -> None:
+    threading.Event().wait()
+
+
+@handler
+def exit_with(code: int) -> None:
+    os._exit(code)
+
+
+@handler
+def with_child(ctx: Context) -> None:
+    """Starts a child that would outlive everything, and tells its process id."""
+    child = subprocess.Popen([sys.executable, "-c", "import threading; threading.Event().wait()"])
+    ctx.progress(0.5, f"{os.getpid()} {child.pid}")
+    threading.Event().wait()
+
+
+@handler
+def fail_for_good() -> None:
+    raise Fail("it cannot be done")
+
+
+@handler
+async def hog(ctx: Context, seconds: float) -> None:
+    """Keeps the runner's loop from ticking."""
+    time.sleep(seconds)  # noqa: ASYNC251 - that is the point
