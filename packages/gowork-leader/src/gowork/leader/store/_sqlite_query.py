@@ -46,8 +46,9 @@ _SINCE = f"""
     SELECT json_group_array(json_array(seq, size)) FROM (
         SELECT standings.seq AS seq, {_SIZE} AS size
         FROM standings JOIN specs ON specs.seq = standings.seq
-        WHERE standings.changed > ?1 AND standings.changed <= (
-            SELECT max(changed) FROM (SELECT changed FROM standings WHERE changed > ?1 ORDER BY changed LIMIT ?2)
+        WHERE standings.changed > :changed AND standings.changed <= (
+            SELECT max(changed)
+            FROM (SELECT changed FROM standings WHERE changed > :changed ORDER BY changed LIMIT :limit)
         )
     )
 """
@@ -97,7 +98,7 @@ def page(connection: sqlite3.Connection, query: Query, after: int | None, limit:
 def changed_since(connection: sqlite3.Connection, changed: int, limit: int) -> list[Record]:
     """The records changed since; see Store.changed_since."""
     with snapshot(connection):
-        sizes = _decode_sizes(connection.execute(_SINCE, (changed, limit)).fetchone()[0])
+        sizes = _decode_sizes(connection.execute(_SINCE, {"changed": changed, "limit": limit}).fetchone()[0])
         found = [record for records in _fetched(connection, sizes) for record in records]
     found.sort(key=lambda record: (record.changed, record.seq))
     return found
