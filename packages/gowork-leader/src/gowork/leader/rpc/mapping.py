@@ -139,7 +139,8 @@ def hello_from(hello: session_pb2.Hello, connection: int, peer: str) -> cmd.Open
         dict(hello.labels),
         hello.version,
         tuple(cmd.Held(held.id, held.fence, held.state == session_pb2.HELD_STATE_FINISHED) for held in hello.held),
-        tuple(hello.plugin_errors),
+        # Told for people: what is cut off changes nothing that the leader does.
+        tuple(_cut(error, limits.PLUGIN_ERROR_BYTES_MAX) for error in hello.plugin_errors[: limits.PLUGIN_ERRORS_MAX]),
         peer,
     )
 
@@ -158,7 +159,8 @@ def frame_from(frame: session_pb2.ConnectRequest, connection: int) -> cmd.Receiv
             cmd.ProgressReport(
                 progress.fence,
                 progress.id,
-                progress.fraction,
+                # A NaN compares false with everything: it becomes 0.
+                min(progress.fraction, 1.0) if progress.fraction > 0 else 0.0,
                 _cut(progress.message, limits.PROGRESS_MESSAGE_BYTES_MAX),
             )
             for progress in frame.progress

@@ -115,6 +115,8 @@ class Sessions(session_pb2_grpc.SessionServiceServicer):
         waiting: deque[asyncio.Future[None]] = deque()
         try:
             async for request in requests:
+                if request.HasField("hello"):
+                    raise invalid([FieldViolation("hello", "is for the first frame alone; open a new stream")])
                 waiting.append(engine.post_frame(frame_from(request, connection)))
                 while waiting and waiting[0].done():
                     waiting.popleft()

@@ -19,6 +19,7 @@ Violations = list[FieldViolation]
 _PRIORITIES = frozenset(scheduler_pb2.TaskPriority.values())
 _VIEWS = frozenset(scheduler_pb2.TaskView.values())
 _HEARTBEATS = frozenset(leader_pb2.HeartbeatStatus.values())
+_HELD_STATES = frozenset(session_pb2.HeldState.values())
 #: Longest HOST:PORT: a name of 253 bytes (RFC 1035), brackets, a colon and a port.
 _ADDRESS_BYTES_MAX = 262
 
@@ -142,7 +143,11 @@ def check_hello(hello: session_pb2.Hello, violations: Violations) -> None:
     check_id(hello.instance, "hello.instance", violations)
     if not 1 <= hello.slots <= limits.SLOTS_MAX:
         violations.append(FieldViolation("hello.slots", f"is {hello.slots}; 1 to {limits.SLOTS_MAX} is needed"))
-    for place, handler in enumerate(hello.handlers):
+    if len(hello.handlers) > limits.HANDLERS_MAX:
+        violations.append(
+            FieldViolation("hello.handlers", f"has {len(hello.handlers)} handlers; the limit is {limits.HANDLERS_MAX}")
+        )
+    for place, handler in enumerate(hello.handlers[: limits.HANDLERS_MAX]):
         prefix = f"hello.handlers[{place}]."
         if not handler.name:
             violations.append(FieldViolation(f"{prefix}name", "is empty"))
@@ -150,6 +155,16 @@ def check_hello(hello: session_pb2.Hello, violations: Violations) -> None:
         if handler.HasField("retry"):
             check_retry(handler.retry, f"{prefix}retry.", violations)
     check_labels(hello.labels, "hello.labels", violations)
+    _check_name(hello.version, "hello.version", violations)
+    for place, held in enumerate(hello.held):
+        check_id(held.id, f"hello.held[{place}].id", violations)
+        if held.state not in _HELD_STATES:
+            violations.append(
+                FieldViolation(
+                    f"hello.held[{place}].state",
+                    f"has the unknown value {held.state}; use 1 (BUFFERED), 2 (RUNNING) or 3 (FINISHED)",
+                )
+            )
 
 
 def check_page_size(size: int, violations: Violations) -> None:
