@@ -11,7 +11,7 @@ from gowork.leader.core.queries import members
 from gowork.leader.engine.loop import Engine
 from gowork.leader.rpc.boundary import refusal_from, refusing
 from gowork.leader.rpc.mapping import heartbeat_from, member_message
-from gowork.leader.rpc.tokens import make_token, read_token
+from gowork.leader.rpc.tokens import make_id_token, read_id_token
 from gowork.leader.rpc.validation import Violations, check_address, check_heartbeat, check_id, check_page_size
 from gowork.proto.cluster.v1 import leader_pb2 as pb
 from gowork.proto.cluster.v1 import leader_pb2_grpc
@@ -66,8 +66,9 @@ class LeaderService(leader_pb2_grpc.LeaderServiceServicer):
             if violations:
                 raise invalid(violations)
             scope = (self._engine.opened.identity, "members")
-            start = read_token(request.page_token, "page_token", *scope) if request.page_token else 0
-            views = (await self._engine.read(members))[start:]
+            after = read_id_token(request.page_token, "page_token", *scope) if request.page_token else ""
+            # No id is empty. By id and not by place, since members come and go between two pages.
+            views = [view for view in await self._engine.read(members) if view.id > after]
             response, size = pb.MembersResponse(), 0
             for view in views[: request.page_size or limits.PAGE_ITEMS_MAX]:
                 message = member_message(view)
@@ -77,7 +78,7 @@ class LeaderService(leader_pb2_grpc.LeaderServiceServicer):
                 response.members.append(message)
             if len(response.members) < len(views):
                 if request.page_size:
-                    response.next_page_token = make_token(start + len(response.members), *scope)
+                    response.next_page_token = make_id_token(response.members[-1].id, *scope)
                 else:
                     context.set_trailing_metadata((("gowork-truncated", "true"),))
         return response

@@ -6,7 +6,7 @@ import base64
 import binascii
 import hashlib
 
-from gowork.rpc.status import FieldViolation, invalid
+from gowork.rpc.status import FieldViolation, Refusal, invalid
 
 _POSITION_BYTES = 8
 _SEAL_BYTES = 8
@@ -14,8 +14,7 @@ _SEAL_BYTES = 8
 
 def make_token(position: int, *scope: str) -> str:
     """A token for going on after `position` (0 to 2^64−1), valid with the same scope only."""
-    data = position.to_bytes(_POSITION_BYTES)
-    return base64.urlsafe_b64encode(data + _seal(data, scope)).decode().rstrip("=")
+    return _sealed(position.to_bytes(_POSITION_BYTES), scope)
 
 
 def read_token(token: str, field: str, *scope: str) -> int:
@@ -24,21 +23,40 @@ def read_token(token: str, field: str, *scope: str) -> int:
     Raises:
         Refusal: INVALID_ARGUMENT on this field when it was not made with this scope.
     """
+    data = _opened(token, field, scope)
+    if len(data) != _POSITION_BYTES:
+        raise _fault(field)
+    return int.from_bytes(data)
+
+
+def make_id_token(id: str, *scope: str) -> str:
+    """As make_token, for going on after this id."""
+    return _sealed(id.encode(), scope)
+
+
+def read_id_token(token: str, field: str, *scope: str) -> str:
+    """As read_token, for a token of make_id_token."""
+    return _opened(token, field, scope).decode()
+
+
+def _sealed(data: bytes, scope: tuple[str, ...]) -> str:
+    return base64.urlsafe_b64encode(data + _seal(data, scope)).decode().rstrip("=")
+
+
+def _opened(token: str, field: str, scope: tuple[str, ...]) -> bytes:
     try:
-        data = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
+        sealed = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
-        data = b""
-    position, seal = data[:_POSITION_BYTES], data[_POSITION_BYTES:]
-    if len(data) != _POSITION_BYTES + _SEAL_BYTES or seal != _seal(position, scope):
-        raise invalid(
-            [
-                FieldViolation(
-                    field,
-                    "is not a token of this request; repeat the one that it came from, or leave it out to start anew",
-                )
-            ]
-        )
-    return int.from_bytes(position)
+        sealed = b""
+    data, seal = sealed[:-_SEAL_BYTES], sealed[-_SEAL_BYTES:]
+    if seal != _seal(data, scope):
+        raise _fault(field)
+    return data
+
+
+def _fault(field: str) -> Refusal:
+    description = "is not a token of this request; repeat the one that it came from, or leave it out to start anew"
+    return invalid([FieldViolation(field, description)])
 
 
 def _seal(data: bytes, scope: tuple[str, ...]) -> bytes:
