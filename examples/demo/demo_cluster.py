@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 #: How long a process may take to stop before it is killed, in seconds.
@@ -24,7 +25,7 @@ class DemoCluster:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.processes: dict[str, subprocess.Popen[str]] = {}
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
         #: {"cluster": "HOST:PORT", "scheduler": "HOST:PORT", "http": "HOST:PORT"}
         self.addresses: dict[str, str] = {}
 
@@ -61,7 +62,6 @@ class DemoCluster:
         process = self.processes.pop(name)
         process.kill()
         process.wait()
-        self._close(process)
         return process.pid
 
     def stop(self) -> None:
@@ -73,33 +73,33 @@ class DemoCluster:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-            self._close(process)
         self.processes.clear()
 
     def _start(self, name: str, command: str, *arguments: str) -> None:
         # Variables would override what the demo asks for.
         environment = {key: value for key, value in os.environ.items() if not key.startswith("GOWORK_")}
-        with (self.folder / f"{name}.log").open("w") as log:
+        out, log = self._files(name)
+        with out.open("w") as stdout, log.open("w") as stderr:
             self.processes[name] = subprocess.Popen(
                 [str(Path(sys.executable).parent / command), *arguments],
                 cwd=Path(__file__).parent,
                 env=environment,
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
+                # Files, since pipes would break when a kept cluster outlives the demo.
+                stdout=stdout,
+                stderr=stderr,
                 # Ctrl-C is for the demo, which then stops its processes one by one.
                 start_new_session=True,
             )
 
     def _first_line(self, name: str) -> str:
-        stdout = self.processes[name].stdout
-        line = stdout.readline() if stdout else ""
-        if not line:
-            raise StartError(f"{name} did not start:\n{(self.folder / f'{name}.log').read_text()}")
-        return line
+        """The line by which a process says that it is ready."""
+        out, log = self._files(name)
+        while "\n" not in (text := out.read_text()):
+            if self.processes[name].poll() is not None:
+                raise StartError(f"{name} did not start:\n{log.read_text()}")
+            time.sleep(0.02)
+        return text.partition("\n")[0]
 
-    @staticmethod
-    def _close(process: subprocess.Popen[str]) -> None:
-        if process.stdout:
-            process.stdout.close()
+    def _files(self, name: str) -> tuple[Path, Path]:
+        return self.folder / f"{name}.out", self.folder / f"{name}.log"

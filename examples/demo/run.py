@@ -174,14 +174,12 @@ def tell_kept(console: Console, cluster: DemoCluster) -> None:
         (f"curl {cluster.addresses['http']}/metrics", "what Prometheus sees"),
         (f"kill {pids}", f"stop it all; its files are in {KEPT}/"),
     ]:
-        console.print(f"  {command:<50}  [dim]# {purpose}[/]", highlight=False, soft_wrap=True)
+        console.print(f"  {command:<54}  [dim]# {purpose}[/]", highlight=False, soft_wrap=True)
 
 
 def gowork() -> str:
     """The command line as it can be typed here."""
     command = Path(sys.executable).parent / "gowork"
-    if shutil.which("gowork") == str(command):
-        return "gowork"
     near = command.is_relative_to(Path.cwd())
     return shlex.quote(str(command.relative_to(Path.cwd()) if near else command))
 
