@@ -16,18 +16,22 @@ from gowork.leader.store.protocol import Batch
 logger = logging.getLogger(__name__)
 
 #: Merge after about so many pages of 4 KiB.
-_MERGE_PAGES = 4_000
-#: A log of so many pages must not grow further: about 64 MiB.
-_LOG_PAGES_MAX = 16_000
-#: What a commit writes at least: a page of each table and index.
-_COMMIT_PAGES = 6
-#: Rows on a page over all tables and indexes, bodies left out.
-_PAGE_ROWS = 8
-_PAGE_BYTES = 4096
+_MERGE_PAGES = 1_000
+#: A log of so many pages must not grow further: about 16 MiB.
+_LOG_PAGES_MAX = 4_000
+#: What a batch weighs, in pages of short rows in the order of their keys: what it writes is that or a multiple.
+_COMMIT_WEIGHT = 6
+_ROWS_WEIGHT = 1 / 8
+_BYTES_WEIGHT = 1 / 4096
+#: Until a merge has told how long the log really was. Ids in no order touch a page each.
+_PAGES_PER_WEIGHT_AT_FIRST = 4.0
 
 
 class LogKeeper:
     """Decides when the log is merged.
+
+    SQLite tells how long the log is only when it merges, so that the keeper weighs batches and learns from each merge
+    how many pages their weight has come to.
 
     Args:
         start: runs a function with a connection of its own, in a thread of its own, one at a time.
@@ -36,7 +40,10 @@ class LogKeeper:
     def __init__(self, start: Callable[[Callable[[sqlite3.Connection], None]], None]) -> None:
         self._start = start
         self._merging = False
-        self._pages = 0
+        self._weight = 0.0
+        self._weight_merged = 0.0
+        self._pages_per_weight = _PAGES_PER_WEIGHT_AT_FIRST
+        self._log_pages = 0
         self._full = False
 
     def before_commit(self, connection: sqlite3.Connection) -> None:
@@ -50,18 +57,24 @@ class LogKeeper:
         rows = len(batch.inserts) + len(batch.moves)
         body_bytes = sum(len(new.record.body) for new in batch.inserts)
         result_bytes = sum(len(moved.standing.result) + len(moved.standing.result_data) for moved in batch.moves)
-        self._pages += _COMMIT_PAGES + rows // _PAGE_ROWS + (body_bytes + result_bytes) // _PAGE_BYTES
-        if self._pages >= _MERGE_PAGES and not self._merging:
-            self._pages = 0
+        self._weight += _COMMIT_WEIGHT + rows * _ROWS_WEIGHT + (body_bytes + result_bytes) * _BYTES_WEIGHT
+        if self._weight * self._pages_per_weight >= _MERGE_PAGES and not self._merging:
+            self._weight, self._weight_merged = 0.0, self._weight
             self._merging = True
             self._start(self._merge)
 
     def _merge(self, connection: sqlite3.Connection) -> None:
         try:
-            self._full = merge(connection) >= _LOG_PAGES_MAX
+            log_pages = merge(connection)
         except sqlite3.Error as error:
             # Nothing is lost: the log keeps it all, and the next attempt starts over.
             logger.warning("store log not merged", extra={"error": str(error)})
+        else:
+            # A log that has become shorter was started anew in between.
+            pages = log_pages - self._log_pages if log_pages >= self._log_pages else log_pages
+            self._pages_per_weight = max(1.0, pages / self._weight_merged)
+            self._log_pages = log_pages
+            self._full = log_pages >= _LOG_PAGES_MAX
         finally:
             self._merging = False
 
