@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from gowork.cli import cli
+from gowork.cli.root import cli
 
 _HANDLERS = """
 import pathlib

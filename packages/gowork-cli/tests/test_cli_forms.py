@@ -6,15 +6,33 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import EntryPoint, PackageNotFoundError
+from pathlib import Path
 
 import click
 import pytest
 
-from gowork.cli import cli, group
+from gowork.cli import group
 from gowork.cli.output import ago, span
 from gowork.cli.parameters import duration_s, moment
-from gowork.cli.records import task_record
-from gowork.client import TaskInfo, TaskStatus, TaskView
+from gowork.cli.records import member_record, stats_record, task_record
+from gowork.cli.root import cli
+from gowork.client import (
+    Attempt,
+    AttemptOutcome,
+    Failure,
+    FailureKind,
+    Liveness,
+    Member,
+    MemberKind,
+    MemberStats,
+    Progress,
+    QueueStats,
+    RetryPolicy,
+    Stats,
+    TaskInfo,
+    TaskStatus,
+    TaskView,
+)
 
 COMMANDS = ["add", "cancel", "completion", "members", "remove", "show", "stats", "tasks", "up", "wait"]
 
@@ -40,7 +58,7 @@ class TestGroup:
 
     def test_no_command_is_imported_before_it_is_called(self) -> None:
         packages = ("gowork.cli.commands", "gowork.leader", "gowork.worker")
-        code = f"import sys, gowork.cli; print([name for name in sys.modules if name.startswith({packages})])"
+        code = f"import sys, gowork.cli.root; print([name for name in sys.modules if name.startswith({packages})])"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert done.stdout == "[]\n"
 
@@ -143,6 +161,21 @@ class TestRecords:
         assert basic < result < full
         assert result - basic == {"result", "result_data"}
         assert full - result == {"payload", "data", "attempts", "waiting_reason"}
+
+    def test_the_readme_names_every_field(self) -> None:
+        readme = (Path(__file__).parents[1] / "README.md").read_text()
+        attempt = Attempt(1, "w", AttemptOutcome.LOST, None, None, "", 0)
+        failure, progress = Failure(FailureKind.HANDLER, "", "", ""), Progress(0.5, "", None)
+        retry, queue = RetryPolicy(), QueueStats("", "", TaskStatus.PENDING, 1)
+        task = TaskInfo("i", TaskStatus.ERROR, attempts=(attempt,), failure=failure, progress=progress, retry=retry)
+        member = Member("i", "", "", Liveness.LIVE, MemberKind.SESSION, 1, 0, (), {}, "", None, None, ())
+        stats = Stats((queue,), (MemberStats(Liveness.LIVE, 1, 1, 1),), "", 1, None)
+        records = [task_record(task), member_record(member), stats_record(stats)]
+        while records:
+            for name, value in records.pop().items():
+                assert f"`{name}`" in readme or f"`failure.{name}`" in readme, name
+                records += [value] if isinstance(value, dict) else []
+                records += value if isinstance(value, list) and value and isinstance(value[0], dict) else []
 
     def test_results_are_values_and_bytes_base64(self) -> None:
         record = task_record(self.TASK)

@@ -1,5 +1,1 @@
-"""The command line of gowork."""
-
-from gowork.cli.main import cli, main
-
-__all__ = ["cli", "main"]
+"""The command line of gowork. It begins in gowork.cli.main; gowork.cli.root has the group of commands."""

@@ -1,50 +1,15 @@
-"""The command `gowork`: its own commands, and those that other packages contribute."""
+"""Where `gowork` begins."""
 
 from __future__ import annotations
 
-from importlib.metadata import version
-
-import click
-
-from gowork.cli.group import CommandGroup
-from gowork.cli.settings import common_options
-
-#: Commands of this package, imported when they are called.
-_OWN = {
-    "add": "gowork.cli.commands.add:add",
-    "cancel": "gowork.cli.commands.cancel:cancel",
-    "completion": "gowork.cli.commands.completion:completion",
-    "members": "gowork.cli.commands.members:members",
-    "remove": "gowork.cli.commands.cancel:remove",
-    "show": "gowork.cli.commands.show:show",
-    "stats": "gowork.cli.commands.stats:stats",
-    "tasks": "gowork.cli.commands.tasks:tasks",
-    "up": "gowork.cli.commands.up:up",
-    "wait": "gowork.cli.commands.wait:wait",
-}
-
-
-@click.group(
-    cls=CommandGroup,
-    own=_OWN,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="""\b
-Examples:
-  gowork up --workers 3
-  gowork add --handler hello '{"name": "Ada"}' --wait
-  gowork tasks --status RUNNING
-  gowork --leader 10.0.0.5:50052 members
-
-\b
-Exit codes: 0 done; 1 a task failed, was cancelled, is unknown or has not finished in time;
-2 wrong usage; 3 the leader can't be reached.""",
-)
-@click.version_option(version("gowork-cli"), prog_name="gowork")
-@common_options
-def cli() -> None:
-    """Start a cluster, schedule tasks, see what runs."""
+import os
 
 
 def main() -> None:
     """Runs the command line and exits."""
+    # gRPC logs to standard error by itself, below Python's logging. It looks at this when it is imported: hence the
+    # import here.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    from gowork.cli.root import cli
+
     cli(prog_name="gowork")
