@@ -1,16 +1,22 @@
 """README's commands, taken from README and run, so that they stay true.
 
-The blocks of a section run in one shell, in a network namespace of their own, where the default ports are always free.
+The blocks of a section run in one shell, in a network namespace of their own, where the default ports are always free;
+where there are no namespaces, one section at a time and only while they are.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +29,7 @@ SERVERS = {
     "gowork up": "gowork members --output jsonl | grep -q LIVE",
     "gowork-leader": "grpcurl -plaintext :50051 list && grpcurl -plaintext :50052 list",
 }
+DEFAULT_PORTS = (50051, 50052, 9464)
 #: How long a section's shell may take, in seconds.
 SECTION_SECONDS = 100
 
@@ -52,17 +59,32 @@ def commands(text: str) -> list[str]:
 
 
 def namespace() -> list[str]:
-    """The command that runs another in a network namespace of its own, where this machine allows that."""
+    """The command that runs another in a network namespace of its own; empty where this machine allows none."""
     if shutil.which("unshare") and shutil.which("ip"):
         for command in (["unshare", "-n"], ["unshare", "-rn"]):
             if subprocess.run([*command, "ip", "link", "set", "lo", "up"], capture_output=True).returncode == 0:
                 return command
-    pytest.skip("no network namespaces here: README's commands use fixed ports, which may be taken")
+    return []
+
+
+@contextmanager
+def default_ports() -> Iterator[list[str]]:
+    """Makes the default ports free for one section, and yields what its command begins with."""
+    if command := namespace():
+        yield [*command, "sh", "-c", 'ip link set lo up && exec "$0" "$@"']
+        return
+    with (Path(tempfile.gettempdir()) / "gowork-readme.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for port in DEFAULT_PORTS:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    pytest.skip(f"port {port} is in use, and there are no network namespaces here")
+        yield []
 
 
 def script(section: str, folder: Path) -> str:
     """The section as a shell script; its Python files are written to the folder."""
-    lines = ["set -ex", "ip link set lo up"]
+    lines = ["set -ex"]
     for block in blocks(ROOT / "README.md"):
         if block.section != section:
             continue
@@ -83,21 +105,22 @@ def run_section(section: str, folder: Path) -> str:
     """Runs a section, and returns what it printed."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("GOWORK_", "XDG_"))}
     environment |= {"HOME": str(folder), "PATH": f"{COMMANDS}:{os.environ['PATH']}", "COLUMNS": "200"}
-    process = subprocess.Popen(
-        [*namespace(), "bash", "-c", script(section, folder)],
-        cwd=folder,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        out, err = process.communicate(timeout=SECTION_SECONDS)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        out, err = process.communicate()
+    with default_ports() as prefix:
+        process = subprocess.Popen(
+            [*prefix, "bash", "-c", script(section, folder)],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            out, err = process.communicate(timeout=SECTION_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            out, err = process.communicate()
     assert process.returncode == 0, f"{out}\n{err}"
     return out
 
