@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable
 
 from gowork.leader.core.model import Progress, Spec, Standing, Status, Task
 
-#: Tasks that may wait for a watcher to read them.
-WATCHER_TASKS_MAX = 10_000
+#: When so many tasks wait for a watcher to read them, the next batch that brings more ends it. Counted over batches
+#: and not within one, which may bring tens of thousands before any watcher could have read.
+WATCHER_TASKS_MAX = 50_000
 
 
 class Snapshot:
@@ -71,20 +72,25 @@ class WatcherBehind(Exception):
 class Watcher:
     """Gathers the latest state of changed tasks."""
 
-    __slots__ = ("_behind", "_dirty", "_event", "changed", "closed", "selects")
+    __slots__ = ("_behind", "_dirty", "_event", "_full", "changed", "closed", "selects")
 
     def __init__(self, selects: Callable[[Spec, Standing], bool]) -> None:
         self.selects = selects
         self._dirty: dict[str, Snapshot] = {}
         self._event = asyncio.Event()
         self._behind = False
+        self._full = False
         #: Everything up to this batch has been gathered.
         self.changed = 0
         self.closed = False
 
+    def begin_batch(self) -> None:
+        """What is noted from here on came with one batch."""
+        self._full = len(self._dirty) >= WATCHER_TASKS_MAX
+
     def note(self, snapshot: Snapshot) -> None:
         """A task has changed."""
-        if len(self._dirty) >= WATCHER_TASKS_MAX and snapshot.spec.id not in self._dirty:
+        if self._full and snapshot.spec.id not in self._dirty:
             self._behind = True
             self._dirty.clear()
         if not self._behind:
@@ -152,6 +158,8 @@ class Subscriptions:
         waiters, watchers = self._waiters, self._watchers
         if not waiters and not watchers:
             return
+        for watcher in watchers:
+            watcher.begin_batch()
         for task in tasks:
             snapshot = None
             if task.standing.status >= Status.COMPLETED and task.spec.id in waiters:

@@ -1,0 +1,199 @@
+"""Callback members: joined by address, dialled, and found again after a restart."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc
+from leader_serving import PATIENCE, ServedLeader, refused, serving
+
+from gowork.leader.core.state import Settings
+from gowork.proto.cluster.v1 import leader_pb2 as cpb
+from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
+from gowork.proto.worker.v1 import worker_pb2 as wpb
+from gowork.proto.worker.v1 import worker_pb2_grpc
+
+PENDING, RUNNING = pb.TASK_STATUS_PENDING, pb.TASK_STATUS_RUNNING
+IDLE, BUSY, FAILED = cpb.HEARTBEAT_STATUS_IDLE, cpb.HEARTBEAT_STATUS_BUSY, cpb.HEARTBEAT_STATUS_FAILED
+
+
+class CallbackWorker(worker_pb2_grpc.WorkerServiceServicer):
+    """A member that is dialled; tests decide what becomes of what it was started with."""
+
+    def __init__(self) -> None:
+        self.takes = True
+        self.started: asyncio.Queue[wpb.StartWorkRequest] = asyncio.Queue()
+        self.stopped: asyncio.Queue[str] = asyncio.Queue()
+        self.address = ""
+
+    async def StartWork(self, request: wpb.StartWorkRequest, context: object) -> wpb.StartWorkResponse:
+        self.started.put_nowait(request)
+        return wpb.StartWorkResponse(success=self.takes)
+
+    async def StopWork(self, request: wpb.StopWorkRequest, context: object) -> wpb.StopWorkResponse:
+        self.stopped.put_nowait(request.id)
+        return wpb.StopWorkResponse(success=True)
+
+
+@asynccontextmanager
+async def callback_worker() -> AsyncIterator[CallbackWorker]:
+    worker, server = CallbackWorker(), grpc.aio.server()
+    worker_pb2_grpc.add_WorkerServiceServicer_to_server(worker, server)
+    worker.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    await server.start()
+    try:
+        yield worker
+    finally:
+        await server.stop(0)
+
+
+async def join(leader: ServedLeader, id: str, address: str) -> None:
+    await leader.cluster.Join(cpb.JoinRequest(id=id, address=address), timeout=PATIENCE)
+
+
+async def beat(leader: ServedLeader, id: str, status: int = IDLE) -> None:
+    requests: Iterable[cpb.HeartbeatRequest] = [cpb.HeartbeatRequest(id=id, status=status)]  # type: ignore[arg-type]
+    responses = [response async for response in leader.cluster.Heartbeat(iter(requests), timeout=PATIENCE)]
+    assert len(responses) == 1
+
+
+async def complete(leader: ServedLeader, id: str, error: str | None = None) -> None:
+    await leader.scheduler.TaskComplete(pb.TaskCompleteRequest(id=id, error=error), timeout=PATIENCE)
+
+
+async def statuses(leader: ServedLeader) -> dict[str, str]:
+    members = (await leader.cluster.Members(cpb.MembersRequest(), timeout=PATIENCE)).members
+    return {member.id: member.status for member in members}
+
+
+async def test_a_member_is_dialled_with_one_task_at_a_time(leader: ServedLeader) -> None:
+    async with callback_worker() as worker:
+        await join(leader, "m", worker.address)
+        await leader.submit("a", "b", handler="", payload="work")
+        await leader.submit("typed", handler="h", payload="{}")
+        await leader.submit("binary", handler="", data=b"work")
+        first = await worker.started.get()
+        assert (first.id, first.payload) == ("a", "work")
+        assert await statuses(leader) == {"m": "alive, busy"}
+        assert (await leader.get("b")).status == PENDING
+        await complete(leader, "a")
+        assert (await worker.started.get()).id == "b"
+        await complete(leader, "b", "it broke")
+        assert (await leader.get("a")).status == pb.TASK_STATUS_COMPLETED
+        failed = await leader.get("b")
+        assert (failed.status, failed.failure.message) == (pb.TASK_STATUS_ERROR, "it broke")
+        # It knows no handlers and no bytes.
+        assert (await leader.get("typed")).status == PENDING
+        assert (await leader.get("binary")).status == PENDING
+        assert worker.started.empty()
+
+
+async def test_task_complete_is_refused_for_a_task_that_no_callback_member_holds(leader: ServedLeader) -> None:
+    await leader.submit("pending", "held")
+    await leader.submit("done", priority=pb.TASK_PRIORITY_HIGH)
+    async with leader.worker(credit=1) as session:
+        await session.report(await session.grant())
+        await session.send(credit=[2])
+        assert (await session.grant()).id == "pending"
+        for id in ("pending", "held", "done"):
+            refusal = await refused(complete(leader, id))
+            assert (refusal.code, refusal.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "NOT_HELD")
+            assert f"'{id}'" in refusal.message
+        assert (await leader.get("pending")).status == RUNNING
+
+
+async def test_a_member_that_does_not_take_a_task_gets_none_until_it_is_heard_of(leader: ServedLeader) -> None:
+    async with callback_worker() as worker:
+        worker.takes = False
+        await join(leader, "m", worker.address)
+        await leader.submit("a", handler="", payload="x")
+        await worker.started.get()
+        while await statuses(leader) != {"m": "alive, failed"}:
+            pass
+        task = await leader.get("a")
+        assert (task.status, task.attempts[0].reason) == (PENDING, "the worker did not take it")
+        worker.takes = True
+        await beat(leader, "m")
+        assert (await worker.started.get()).id == "a"
+        assert (await leader.get("a")).attempts_used == 0
+
+
+async def test_a_member_that_cannot_be_dialled_gives_its_task_back(leader: ServedLeader) -> None:
+    async with callback_worker() as worker:
+        address = worker.address
+    await join(leader, "gone", address)
+    await leader.submit("a", handler="", payload="x")
+    while await statuses(leader) != {"gone": "alive, failed"}:
+        pass
+    assert f"could not be dialled at {address}: UNAVAILABLE" in (await leader.get("a")).attempts[0].reason
+    async with callback_worker() as worker:
+        await join(leader, "here", worker.address)
+        assert (await worker.started.get()).id == "a"
+
+
+async def test_a_member_that_is_busy_or_failed_gets_nothing(leader: ServedLeader) -> None:
+    async with callback_worker() as worker:
+        await join(leader, "m", worker.address)
+        for status, shown in ((BUSY, "alive, busy"), (FAILED, "alive, failed")):
+            await beat(leader, "m", status)
+            assert await statuses(leader) == {"m": shown}
+        await leader.submit("a", handler="", payload="x")
+        assert (await leader.get("a")).status == PENDING
+        await beat(leader, "m", IDLE)
+        assert (await worker.started.get()).id == "a"
+
+
+async def test_a_cancel_is_dialled_and_confirmed(leader: ServedLeader) -> None:
+    async with callback_worker() as worker:
+        await join(leader, "m", worker.address)
+        await leader.submit("a", handler="", payload="x")
+        await worker.started.get()
+        await leader.scheduler.CancelTask(pb.CancelTaskRequest(id="a"), timeout=PATIENCE)
+        assert await worker.stopped.get() == "a"
+        assert (await leader.finished("a"))["a"].status == pb.TASK_STATUS_CANCELLED
+
+
+async def test_what_a_member_held_goes_on_when_it_leaves_or_joins_again(leader: ServedLeader) -> None:
+    async with callback_worker() as worker:
+        await join(leader, "m", worker.address)
+        await leader.submit("a", handler="", payload="x")
+        await worker.started.get()
+        await join(leader, "m", worker.address)
+        assert (await worker.started.get()).id == "a"
+        await leader.cluster.Leave(cpb.LeaveRequest(id="m"), timeout=PATIENCE)
+        assert await statuses(leader) == {"m": "left, unknown"}
+        task = await leader.get("a")
+        assert (task.status, task.attempts_used, len(task.attempts)) == (PENDING, 0, 2)
+
+
+async def test_a_silent_member_is_lost_and_its_task_goes_on(tmp_path: Path) -> None:
+    async with serving(tmp_path, settings=Settings(callback_lease=0.3)) as leader, callback_worker() as worker:
+        await join(leader, "m", worker.address)
+        await leader.submit("a", handler="", payload="x")
+        await worker.started.get()
+        async with leader.worker(handlers=["default"]) as session:
+            assert (await session.grant()).id == "a"
+        assert (await statuses(leader))["m"] == "unknown, unknown"
+        assert (await leader.get("a")).attempts[0].outcome == pb.ATTEMPT_OUTCOME_LOST
+        refusal = await refused(beat(leader, "m"))
+        assert (refusal.code, refusal.message) == (grpc.StatusCode.NOT_FOUND, "no member has the id 'm'; join first")
+
+
+async def test_members_and_what_they_run_are_there_again_after_a_restart(tmp_path: Path) -> None:
+    async with callback_worker() as worker:
+        async with serving(tmp_path) as leader:
+            await join(leader, "m", worker.address)
+            await join(leader, "left", worker.address)
+            await leader.cluster.Leave(cpb.LeaveRequest(id="left"), timeout=PATIENCE)
+            await leader.submit("a", handler="", payload="x")
+            await worker.started.get()
+        async with serving(tmp_path) as leader:
+            assert await statuses(leader) == {"m": "alive, busy"}
+            await beat(leader, "m", BUSY)
+            await complete(leader, "a")
+            task = await leader.get("a")
+            assert (task.status, len(task.attempts)) == (pb.TASK_STATUS_COMPLETED, 1)
+        assert worker.started.empty()

@@ -1,0 +1,193 @@
+"""Streams that tell of tasks: WaitTasks, each once as it finishes; WatchTasks, the latest state as it changes."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import grpc
+from leader_serving import PATIENCE, ServedLeader, Session, refused, serving, stream_refused
+
+from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
+from gowork.rpc import limits
+
+PENDING, RUNNING = pb.TASK_STATUS_PENDING, pb.TASK_STATUS_RUNNING
+COMPLETED, CANCELLED = pb.TASK_STATUS_COMPLETED, pb.TASK_STATUS_CANCELLED
+
+
+class Watch:
+    """A WatchTasks stream, read by hand."""
+
+    def __init__(self, leader: ServedLeader, **fields: object) -> None:
+        self.call = leader.scheduler.WatchTasks(pb.WatchTasksRequest(**fields), timeout=PATIENCE)
+        self.token = ""
+
+    async def begin(self) -> Watch:
+        """Reads the first response, which carries only a token."""
+        response = await self.call.read()
+        assert not response.tasks
+        assert response.token
+        self.token = response.token
+        return self
+
+    async def until(self, *wanted: tuple[str, int]) -> list[tuple[str, int]]:
+        """(id, status) of all tasks that come, up to the token after all of these have come."""
+        seen: list[tuple[str, int]] = []
+        while True:
+            response = await self.call.read()
+            assert response is not grpc.aio.EOF
+            seen += [(task.id, task.status) for task in response.tasks]
+            self.token = response.token or self.token
+            if response.token and set(wanted) <= set(seen):
+                return seen
+
+
+async def run(session: Session, number: int = 1) -> None:
+    """Completes the next tasks that are granted."""
+    await session.report(*await session.grants(number))
+
+
+async def test_tasks_that_have_finished_come_at_once(leader: ServedLeader) -> None:
+    await leader.submit("a", "b")
+    async with leader.worker() as session:
+        await run(session, 2)
+    assert set(await leader.finished("a", "b", "a")) == {"a", "b"}
+
+
+async def test_tasks_come_once_each_as_they_finish_and_the_stream_ends_after_the_last(leader: ServedLeader) -> None:
+    await leader.submit("early", "a", "b")
+    async with leader.worker(credit=1) as session:
+        await run(session)
+        call = leader.scheduler.WaitTasks(pb.WaitTasksRequest(ids=["b", "early", "a", "b"]), timeout=PATIENCE)
+        assert [task.id for task in (await call.read()).tasks] == ["early"]
+        await session.send(credit=[3])
+        b_after_a = await session.grants(2)
+        for grant in b_after_a[::-1]:
+            await session.report(grant, result=f'"{grant.id}"')
+            (task,) = (await call.read()).tasks
+            assert (task.id, task.status, task.result) == (grant.id, COMPLETED, f'"{grant.id}"')
+        assert await call.read() is grpc.aio.EOF
+        assert await call.code() is grpc.StatusCode.OK
+
+
+async def test_a_wait_is_over_for_a_task_that_is_cancelled(leader: ServedLeader) -> None:
+    await leader.submit("a")
+    waiting = asyncio.ensure_future(leader.finished("a"))
+    await leader.scheduler.CancelTask(pb.CancelTaskRequest(id="a"), timeout=PATIENCE)
+    assert (await waiting)["a"].status == CANCELLED
+
+
+async def test_unknown_ids_are_refused_before_anything_is_streamed(leader: ServedLeader) -> None:
+    await leader.submit("a")
+    async with leader.worker() as session:
+        await run(session)
+    call = leader.scheduler.WaitTasks(pb.WaitTasksRequest(ids=["a", "no", "nor"]), timeout=PATIENCE)
+    refusal = await refused(call.read())
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.NOT_FOUND, "TASK_UNKNOWN")
+    assert refusal.message == "no task has the id 'no' (and 1 more)"
+
+
+async def test_ten_thousand_tasks_can_be_waited_for(leader: ServedLeader) -> None:
+    ids = [str(n) for n in range(limits.BATCH_TASKS_MAX)]
+    await leader.submit(*ids)
+    async with leader.worker(slots=10_000) as session:
+        waiting = asyncio.ensure_future(leader.finished(*ids))
+        await run(session, len(ids))
+        assert list(await waiting) == ids
+    assert set(await leader.finished(*ids)) == set(ids)
+
+
+async def test_waits_and_watches_end_with_unavailable_when_the_leader_stops(leader: ServedLeader) -> None:
+    await leader.submit("a")
+    watch = await Watch(leader).begin()
+    wait = asyncio.ensure_future(
+        stream_refused(leader.scheduler.WaitTasks(pb.WaitTasksRequest(ids=["a"]), timeout=PATIENCE))
+    )
+    # The wait has been taken when a later request is answered.
+    await leader.get("a")
+    leader.stopped.set()
+    for refusal in (await wait, await refused(watch.call.read())):
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "NOT_SERVING")
+        assert refusal.message == "the leader is stopping"
+
+
+async def test_a_watch_shows_changes_from_now_on(leader: ServedLeader) -> None:
+    await leader.submit("before")
+    watch = await Watch(leader).begin()
+    async with leader.worker() as session:
+        await run(session)
+        seen = await watch.until(("before", COMPLETED))
+    assert seen[-1] == ("before", COMPLETED)
+    watch.call.cancel()
+
+
+async def test_a_watch_shows_only_what_its_filter_selects(leader: ServedLeader) -> None:
+    watch = await Watch(leader, filter='id = "x*" AND status = COMPLETED').begin()
+    await leader.submit("a1", "x1", "x2")
+    async with leader.worker() as session:
+        await run(session, 3)
+        seen = await watch.until(("x1", COMPLETED), ("x2", COMPLETED))
+    assert sorted(seen) == [("x1", COMPLETED), ("x2", COMPLETED)]
+    watch.call.cancel()
+
+
+async def test_a_watch_goes_on_from_its_token_across_a_restart(tmp_path: Path) -> None:
+    async with serving(tmp_path) as leader:
+        await leader.submit("old")
+        watch = await Watch(leader).begin()
+        await leader.submit("a", "b", "c")
+        await watch.until(("a", PENDING), ("b", PENDING), ("c", PENDING))
+        watch.call.cancel()
+        async with leader.worker(credit=2) as session:
+            await run(session, 2)
+        await leader.submit("d")
+    async with serving(tmp_path) as leader:
+        await leader.submit("e")
+        again = await Watch(leader, token=watch.token).begin()
+        assert again.token == watch.token
+        seen = await again.until(("e", PENDING))
+        assert sorted(set(seen)) == [("a", COMPLETED), ("d", PENDING), ("e", PENDING), ("old", COMPLETED)]
+        # It has caught up and goes on live.
+        await leader.submit("f")
+        assert await again.until(("f", PENDING)) == [("f", PENDING)]
+        token = again.token
+        again.call.cancel()
+        nothing_new = await Watch(leader, token=token).begin()
+        await leader.submit("g")
+        assert await nothing_new.until(("g", PENDING)) == [("g", PENDING)]
+        nothing_new.call.cancel()
+
+
+async def test_a_watch_that_follows_misses_nothing_of_what_comes_in_large_batches(leader: ServedLeader) -> None:
+    # More at once than a slow watcher may leave unread: one that reads must not be ended for it.
+    watch = await Watch(leader).begin()
+    batches = [[f"{batch}-{n}" for n in range(limits.BATCH_TASKS_MAX)] for batch in range(3)]
+    await asyncio.gather(*(leader.submit(*batch) for batch in batches))
+    await watch.until(*((id, PENDING) for batch in batches for id in batch))
+    watch.call.cancel()
+
+
+async def test_a_watcher_that_does_not_read_is_ended_and_goes_on_from_its_last_token(leader: ServedLeader) -> None:
+    watch = await Watch(leader, view=pb.TASK_VIEW_FULL).begin()
+    ids: list[str] = []
+    # The first fill gRPC's windows, so that the leader is held up; the rest pile up behind them.
+    for batch in range(12):
+        new = [f"{batch}-{n}" for n in range(limits.BATCH_TASKS_MAX)]
+        await leader.submit(*new, payload="x" * 300)
+        ids += new
+    seen: dict[str, None] = {}
+    token = watch.token
+
+    async def read(stream: Watch) -> None:
+        nonlocal token
+        while not seen.keys() >= set(ids):
+            response = await stream.call.read()
+            seen.update(dict.fromkeys(task.id for task in response.tasks))
+            token = response.token or token
+
+    refusal = await refused(read(watch))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "WATCHER_BEHIND")
+    assert refusal.message == "the watcher did not read fast enough; go on from the last token"
+    again = Watch(leader, token=token)
+    await read(again)
+    again.call.cancel()
