@@ -115,6 +115,10 @@ def build(session: nox.Session) -> None:
     siblings.write_text("".join(f"{name.replace('_', '-')} @ {wheel.as_uri()}\n" for name, wheel in wheels.items()))
     for name, wheel in wheels.items():
         check_wheel(session, name, wheel, siblings)
+    # All together, as README installs them: the command line finds what the others contribute.
+    python = install_alone(session, "together", siblings, "gowork-cli[up]", "gowork-plugin-shell")
+    for command in (["up", "--help"], ["leader", "--version"], ["worker", "--version"], ["plugins"]):
+        session.run(str(Path(python).parent / "gowork"), *command, external=True, silent=command != ["plugins"])
     # The committed generated code must run on the previous major version of protobuf too.
     python = install_alone(session, "previous_protobuf", siblings, str(wheels["gowork_proto"]), "protobuf<7")
     modules = ["cluster.v1.leader", "scheduler.v1.scheduler", "worker.v1.session", "worker.v1.worker"]
