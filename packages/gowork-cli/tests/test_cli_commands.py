@@ -134,6 +134,13 @@ class TestAddFile:
         result = gowork("add", "--file", "-", "--handler", "double", "--wait", "-o", "jsonl", input=lines)
         assert sorted(record["result"] for record in records(result.stdout)) == list(range(0, 100, 2))
 
+    def test_json_is_one_document(self, gowork) -> None:
+        lines = '{"payload": "p"}\n' * 3
+        ids = json.loads(gowork("add", "--file", "-", "-o", "json", input=lines).stdout)
+        assert [record.keys() for record in ids] == [{"id"}] * 3
+        tasks = json.loads(gowork("add", "--file", "-", "--wait", "-o", "json", input=lines).stdout)
+        assert [record["status"] for record in tasks] == ["COMPLETED"] * 3
+
     def test_a_failed_task_makes_the_exit_code_1(self, gowork) -> None:
         lines = '{"payload": "1", "handler": "double"}\n{"payload": "out", "handler": "fail"}\n'
         result = gowork("add", "--file", "-", "--wait", input=lines)

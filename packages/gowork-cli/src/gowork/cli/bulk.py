@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
@@ -17,9 +17,9 @@ import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from gowork.cli.group import EXIT_FAILED
-from gowork.cli.output import console
+from gowork.cli.output import console, write_records
 from gowork.cli.parameters import duration_s, moment
-from gowork.cli.records import line, task_record
+from gowork.cli.records import task_record
 from gowork.cli.settings import OutputFormat, Settings
 from gowork.client import Client, NewTask, TaskHandle, TaskInfo, TaskOptions, TaskStatus, TaskView
 
@@ -70,43 +70,41 @@ def add_file(settings: Settings, file: BinaryIO, options: TaskOptions, *, wait: 
             _print_ids(settings, handles)
 
 
-def _print_ids(settings: Settings, handles: Iterator[TaskHandle]) -> None:
-    count = 0
-    for handle in handles:
-        count += 1
-        if settings.output is not OutputFormat.TABLE:
-            click.echo(line({"id": handle.id}))
+def _print_ids(settings: Settings, handles: Iterable[TaskHandle]) -> None:
     if settings.output is OutputFormat.TABLE:
-        click.echo(f"scheduled {count:,} tasks")
+        click.echo(f"scheduled {sum(1 for _ in handles):,} tasks")
+    else:
+        write_records(({"id": handle.id} for handle in handles), settings.output)
 
 
 def _wait_for_all(
-    settings: Settings, bars: Progress, client: Client, handles: Iterator[TaskHandle], timeout: float | None
+    settings: Settings, bars: Progress, client: Client, handles: Iterable[TaskHandle], timeout: float | None
 ) -> None:
     bar = bars.add_task("finished", total=None)
     counts: Counter[TaskStatus] = Counter()
     failed: list[TaskInfo] = []
-    scheduled = 0
 
-    def counted() -> Iterator[TaskHandle]:
-        nonlocal scheduled
+    def scheduled() -> Iterator[TaskHandle]:
+        count = 0
         for handle in handles:
-            scheduled += 1
+            count += 1
             yield handle
-        bars.update(bar, total=scheduled)
+        bars.update(bar, total=count)
 
-    for handle in client.as_completed(counted(), timeout):
-        task = handle.task
-        if task is None:  # pragma: no cover - as_completed yields what has finished
-            continue
-        counts[task.status] += 1
-        bars.advance(bar)
-        if settings.output is not OutputFormat.TABLE:
-            click.echo(line(task_record(task, TaskView.RESULT)))
-        if task.status is not TaskStatus.COMPLETED and len(failed) < _FAILURES_SHOWN:
-            failed.append(task)
+    def finished() -> Iterator[TaskInfo]:
+        for handle in client.as_completed(scheduled(), timeout):
+            if (task := handle.task) is not None:
+                counts[task.status] += 1
+                if task.status is not TaskStatus.COMPLETED and len(failed) < _FAILURES_SHOWN:
+                    failed.append(task)
+                bars.advance(bar)
+                yield task
+
     if settings.output is OutputFormat.TABLE:
+        deque(finished(), maxlen=0)
         click.echo(", ".join(f"{count:,} {status}" for status, count in sorted(counts.items())) or "no tasks")
+    else:
+        write_records((task_record(task, TaskView.RESULT) for task in finished()), settings.output)
     for task in failed:
         what = f": {task.failure.message}" if task.failure else ""
         click.echo(f"gowork: task {task.id} ended as {task.status}{what}", err=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from gowork.client._mapping import task_info
 from gowork.client._models import FailureKind, TaskInfo, TaskStatus
 from gowork.client._payloads import decode_result
-from gowork.client.errors import TaskCancelled, TaskFailed
+from gowork.client.errors import CallError, TaskCancelled, TaskFailed
 from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
 
 if TYPE_CHECKING:
@@ -54,7 +54,9 @@ class _Handle:
         task = self._task
         if isinstance(task, scheduler.Task) and task.status == scheduler.TASK_STATUS_COMPLETED:
             return decode_result(task.result, task.result_data, type)
-        return completed(self.task).value(type) if self.task else None
+        if self.task is None:  # pragma: no cover - a wait that ends without its tasks raises
+            raise CallError("the leader ended a wait without the task")
+        return completed(self.task).value(type)
 
 
 class TaskHandle(_Handle):
