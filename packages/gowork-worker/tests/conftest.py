@@ -170,7 +170,9 @@ WorkerFactory = Callable[..., Awaitable[Service]]
 
 @pytest.fixture
 async def start_worker(leader: ScriptedLeader, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[WorkerFactory]:
-    """Starts workers for the scripted leader: in process with `handlers`, else with the sample module in runner processes."""
+    """Starts workers for the scripted leader: in process with `handlers`, else with the sample module in runner
+    processes.
+    """
     monkeypatch.syspath_prepend(str(MODULES))
     async with contextlib.AsyncExitStack() as stack:
 

@@ -17,7 +17,8 @@ from typing import Self
 
 _PR_SET_PDEATHSIG = 1
 
-#: Reads "+PGID" and "-PGID", one to a line; at the end of file it kills the groups that are left.
+#: Reads "+PGID" and "-PGID", one to a line; at the end of file it kills the groups that are left. Without `--`,
+#: which dash does not know.
 WARDEN_SCRIPT = """\
 groups=
 while read -r line; do
@@ -28,7 +29,7 @@ while read -r line; do
         groups=$kept ;;
   esac
 done
-for group in $groups; do kill -KILL -- "-$group" 2>/dev/null; done
+for group in $groups; do kill -KILL "-$group" 2>/dev/null; done
 exit 0
 """
 

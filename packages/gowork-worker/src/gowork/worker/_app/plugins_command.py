@@ -1,4 +1,6 @@
-"""The command `gowork plugins`, by entry point in the group gowork.commands: what is installed here, without a leader."""
+"""The command `gowork plugins`, an entry point of gowork.commands: what is installed here, without a
+leader.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +70,7 @@ def _row(loaded: Loaded, name: str) -> dict[str, Any]:
                 "default": handler is loaded.default,
                 "time_limit_ms": handler.options.time_limit_ms,
                 "max_attempts": handler.options.retry.max_attempts if handler.options.retry is not None else None,
-                    "summary": _summary(handler.function.__doc__),
+                "summary": _summary(handler.function.__doc__),
             }
             for handler in handlers
         ],

@@ -48,7 +48,7 @@ class Handler:
 def bind(function: Callable[..., Any], options: HandlerOptions, plugin: str) -> Handler:
     """Reads the function's signature: `()`, `(ctx)`, `(payload)` or `(ctx, payload)`.
 
-    The context's parameter is annotated with Context, is called `ctx` or `context`, or is the first of two.
+    The context's parameter is annotated with Context, or is called `ctx` or `context`, or is the first of two.
 
     Raises:
         HandlerDefinitionError: for a signature of another form, or annotations that cannot be resolved or read.
@@ -100,5 +100,4 @@ def _hints(function: Callable[..., Any], name: str) -> dict[str, Any]:
 
 
 def _is_context(parameter: inspect.Parameter, hints: dict[str, Any]) -> bool:
-    hint = hints.get(parameter.name)
-    return hint is Context or (hint is None and parameter.name in _CONTEXT_NAMES)
+    return hints.get(parameter.name) is Context or parameter.name in _CONTEXT_NAMES

@@ -42,8 +42,11 @@ def decoder_of(annotation: Any, default: Any = inspect.Parameter.empty) -> Decod
         return _with_default(_model(annotation), default)
     try:
         decode = msgspec.json.Decoder(annotation).decode
+        known = not isinstance(msgspec.inspect.type_info(annotation), msgspec.inspect.CustomType)
     except TypeError as error:
         raise PayloadError(f"payloads cannot be read as {_name(annotation)}: {error}") from error
+    if not known:
+        raise PayloadError(f"payloads cannot be read as {_name(annotation)}: use a dataclass or msgspec.Struct")
     return _with_default(_json(decode, _name(annotation)), default)
 
 
@@ -60,7 +63,7 @@ def encode_result(value: Any) -> tuple[str, bytes]:
     else:
         try:
             text, data = _encode(value).decode(), b""
-        except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
+        except Exception as error:
             raise ResultError(
                 f"the handler returned a {_name(type(value))} that cannot be written as JSON: {error}"
             ) from error

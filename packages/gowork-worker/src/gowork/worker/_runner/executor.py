@@ -156,7 +156,7 @@ class Executor:
         return not self._queued and not self._running
 
     def close(self) -> None:
-        """Stops what still runs, and lets idle threads end. Threads that are stuck in a handler end with the process."""
+        """Stops what still runs, and lets idle threads end. Threads stuck in a handler end with the process."""
         self.interrupt("the runner was stopped")
         for _ in self._threads:
             self._for_threads.put(None)

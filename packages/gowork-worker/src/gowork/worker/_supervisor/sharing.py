@@ -18,6 +18,8 @@ def share_out(tasks: list[Held], runners: Sequence[Runner]) -> list[tuple[Runner
     Returns:
         Runners with a part of the tasks that is not empty.
     """
+    # One whose slots are all lent to isolated tasks would let them wait.
+    runners = [runner for runner in runners if runner.usable_slots > 0] or runners
     if len(runners) == 1:
         return [(runners[0], tasks)] if tasks else []
     loads = [len(runner.tasks) for runner in runners]

@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from prometheus_client.parser import text_string_to_metric_families
+
+from gowork.worker import Worker, WorkerError, handler
+from gowork.worker._app import plugins_command
+from gowork.worker._app.command import main
+from gowork.worker._core import references
+from gowork.worker._core.plugins import load
+
+MODULES = Path(__file__).parent.parent / "modules"
+
+
+def invoke(*arguments: str) -> Any:
+    return CliRunner().invoke(main, list(arguments))
+
+
+def test_version_and_help_answer() -> None:
+    assert invoke("--version").output.startswith("gowork-worker, version ")
+    output = invoke("--help").output
+    assert "Examples:" in output
+    for parameter in main.params:
+        assert parameter.opts[0] in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--leader", "nowhere"], "HOST:PORT"),
+        (["--slots", "0"], "--slots"),
+        (["--label", "novalue"], "KEY=VALUE"),
+        (["--name", ""], "name"),
+        (["--http-listen", "x"], "HOST:PORT"),
+    ],
+)
+def test_bad_option_is_a_usage_error_that_names_it(arguments: list[str], word: str) -> None:
+    result = invoke(*arguments)
+    assert result.exit_code == 2
+    assert word in result.output
+
+
+@pytest.mark.parametrize(
+    ("text", "word"), [("slots = 'many'", "--slots"), ("sltos = 3", "sltos"), ("slots =", "Invalid value")]
+)
+def test_bad_configuration_is_a_usage_error(tmp_path: Path, text: str, word: str) -> None:
+    path = tmp_path / "worker.toml"
+    path.write_text(text)
+    result = invoke("--config", str(path))
+    assert result.exit_code == 2
+    assert word in result.output
+
+
+async def test_config_variables_and_options_go_together(leader: Any, tmp_path: Path) -> None:
+    path = tmp_path / "worker.toml"
+    path.write_text('slots = 7\nname = "from-file"\nrunners = 0\nplugin = ["echo"]\nlabel = ["disk=ssd"]\n')
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gowork.worker", "--config", str(path), "--name", "from-option"),
+        env={"GOWORK_LEADER": leader.address, "GOWORK_PRINT_READY": "1", "GOWORK_LOG_FORMAT": "json"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    scripted = await leader.session()
+    hello = scripted.hello
+    assert (hello.name, hello.slots, dict(hello.labels)) == ("from-option", 7, {"disk": "ssd"})
+    assert process.stdout is not None
+    ready = json.loads(await process.stdout.readline())
+    assert (ready["name"], ready["pid"], ready["runners"]) == ("from-option", process.pid, [])
+    process.send_signal(signal.SIGINT)
+    _, errors = await process.communicate()
+    assert process.returncode == 0
+    events = [json.loads(line)["event"] for line in errors.decode().splitlines()]
+    assert {"session open", "draining"} <= set(events)
+
+
+async def test_unreachable_leader_is_one_clear_line(tmp_path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gowork.worker", "--leader", "127.0.0.1:1", "--runners", "0", "--plugin", "echo"),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    line = (await process.stderr.readline()).decode()
+    assert "no leader answers at 127.0.0.1:1" in line
+    process.terminate()
+    _, rest = await process.communicate()
+    assert process.returncode == 0
+    assert b"Traceback" not in rest
+    assert b"no leader answers" not in rest
+
+
+def get(address: str, path: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"http://{address}{path}", timeout=10) as response:
+            return response.status, response.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+async def test_metrics_and_probes_are_served(leader: Any) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gowork.worker", "--leader", leader.address, "--http-listen", "127.0.0.1:0"),
+        *("--runners", "1", "--slots", "3", "--plugin", "echo", "--print-ready"),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    address = json.loads(await process.stdout.readline())["http"]
+    scripted = await leader.session()
+    scripted.grant(1, "echo", "x")
+    await scripted.report(1)
+    assert await asyncio.to_thread(get, address, "/healthz") == (200, "ok\n")
+    assert await asyncio.to_thread(get, address, "/readyz") == (200, "ok\n")
+    process.terminate()
+    # Execution times come about once a second, and at the latest when the runner stops.
+    await scripted.until(lambda: scripted.condition.draining)
+    await process.wait()
+
+
+async def test_metrics_have_the_names_and_values_of_what_ran(leader: Any, start_worker: Any) -> None:
+    from gowork.worker._app.metrics import metrics_page
+
+    service = await start_worker(slots=3)
+    scripted = await leader.session()
+    scripted.grant(1, "echo", "x")
+    await scripted.report(1)
+    while not service.supervisor.measures.executions:
+        await asyncio.sleep(0)
+    body = b"".join(metrics_page(service.supervisor)({"REQUEST_METHOD": "GET", "PATH_INFO": "/"}, lambda *_: None))
+    samples = {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(body.decode())
+        for sample in family.samples
+    }
+    assert samples["gowork_worker_slots", (("state", "free"),)] == 3
+    assert samples["gowork_worker_slots", (("state", "busy"),)] == 0
+    labels = (("handler", "echo"), ("queue", "default"), ("status", "completed"))
+    assert samples["gowork_worker_execution_seconds_count", labels] == 1
+    assert ("gowork_worker_loop_lag_seconds_count", ()) in samples
+
+
+def test_plugins_are_listed_as_table_and_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = CliRunner()
+    listed = runner.invoke(plugins_command.main, ["--plugin", "echo", "--output", "json"])
+    assert listed.exit_code == 0
+    (row,) = json.loads(listed.output)
+    assert (row["plugin"], row["handlers"][0]["name"], row["handlers"][0]["default"]) == ("echo", "echo", True)
+    table = runner.invoke(plugins_command.main, ["--plugin", "echo"]).output
+    assert "echo (default)" in table
+
+
+def test_plugins_with_errors_are_listed_and_exit_with_one() -> None:
+    listed = CliRunner().invoke(plugins_command.main, ["--plugin", "nobody", "--output", "jsonl"])
+    assert listed.exit_code == 1
+    assert json.loads(listed.output)["errors"] == ["no plugin of this name is installed"]
+
+
+def test_console_script_and_command_are_entry_points() -> None:
+    from importlib import metadata
+
+    commands = {point.name: point.load() for point in metadata.entry_points(group="gowork.commands")}
+    assert commands["worker"] is main
+    assert commands["plugins"] is plugins_command.main
+
+
+async def test_worker_serves_within_an_async_with(leader: Any) -> None:
+    @handler
+    def local() -> int:
+        return 5
+
+    async with Worker(leader.address, handlers=[local], runners=0, slots=1, plugins=["echo"]) as worker:
+        await worker.welcomed()
+        scripted = await leader.session()
+        scripted.grant(1, "local")
+        assert (await scripted.report(1)).result == "5"
+    assert scripted.condition.leaving
+
+
+async def test_cancelled_worker_hands_back_what_runs(leader: Any) -> None:
+    @handler
+    async def endless(ctx: Any) -> None:
+        ctx.progress(0.1)
+        await asyncio.Event().wait()
+
+    serving = asyncio.ensure_future(Worker(leader.address, handlers=[endless], runners=0, slots=1).serve())
+    scripted = await leader.session()
+    scripted.grant(1, "endless")
+    await scripted.started(1)
+    serving.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await serving
+    assert scripted.reports[1].reason == "the worker stopped before it had finished"
+
+
+async def test_library_leaves_signals_and_logging_alone(leader: Any) -> None:
+    import logging
+
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT), list(logging.getLogger().handlers)
+    async with Worker(leader.address, runners=0, plugins=["echo"]) as worker:
+        await worker.welcomed()
+        during = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT), list(logging.getLogger().handlers)
+    assert before == during
+
+
+async def test_worker_that_does_not_run_has_not_been_welcomed() -> None:
+    with pytest.raises(WorkerError, match="does not run"):
+        await Worker(runners=0).welcomed()
+
+
+def test_module_that_starts_a_worker_while_it_is_imported_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(references, "_in_runner", True)
+    with pytest.raises(WorkerError, match="__main__"):
+        Worker(runners=0).run()
+
+
+def test_sample_module_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    from gowork.worker._core.plugins import Selection
+
+    monkeypatch.syspath_prepend(str(MODULES))
+    assert not load(Selection(plugins=("echo",), imports=("worker_sample",))).errors

@@ -1,0 +1,303 @@
+"""Real runner processes: crashes, kills, limits, and who outlives whom."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
+from gowork.worker._core.plugins import Selection
+
+MODULES = Path(__file__).parent.parent / "modules"
+
+ProcessExists = Callable[[int], bool]
+
+
+async def gone(exists: ProcessExists, *pids: int, seconds: float) -> float:
+    """Waits until these processes have ended, and answers how long that took. There is no event for others' children."""
+    started = time.monotonic()
+    async with asyncio.timeout(seconds):
+        while any(exists(pid) for pid in pids):
+            await asyncio.sleep(0.005)
+    return time.monotonic() - started
+
+
+async def test_handlers_run_in_the_runner_processes(leader: Any, start_worker: Any) -> None:
+    service = await start_worker(slots=4, runners=2)
+    scripted = await leader.session()
+    assert {"add", "add_async", "noop"} <= {info.name for info in scripted.hello.handlers}
+    for fence in range(1, 5):
+        scripted.grant(fence, "pid")
+    pids = {json.loads((await scripted.report(fence)).result) for fence in range(1, 5)}
+    assert pids <= set(service.supervisor.fleet.pids)
+    assert os.getpid() not in pids
+
+
+@pytest.mark.parametrize("handler", ["add", "add_async"])
+async def test_thousands_of_tasks_are_all_reported_once(leader: Any, start_worker: Any, handler: str) -> None:
+    await start_worker(slots=8, runners=2)
+    scripted = await leader.session()
+    fence = 0
+    while fence < 2000:
+        await scripted.until(lambda: scripted.credit > fence)
+        while fence < min(scripted.credit, 2000):
+            fence += 1
+            scripted.grant(fence, handler, f"[{fence}, 1]")
+    await scripted.until(lambda: len(scripted.reports) == 2000)
+    assert all(scripted.reports[number].result == str(number + 1) for number in range(1, 2001))
+    assert sum(len(frame.reports) for frame in scripted.frames) == 2000
+
+
+async def test_crash_loses_what_ran_and_returns_what_had_not_started(leader: Any, start_worker: Any) -> None:
+    service = await start_worker(slots=2, runners=1)
+    scripted = await leader.session()
+    scripted.grant(1, "stubborn")
+    scripted.grant(2, "until_cancelled")
+    pid = int(await scripted.started(1))
+    await scripted.started(2)
+    scripted.grant(3, "noop")
+    # It is answered after the grant was passed on.
+    scripted.send(pings=[1])
+    await scripted.until(lambda: scripted.pongs)
+    os.kill(pid, signal.SIGKILL)
+    first, second, third = [await scripted.report(fence) for fence in (1, 2, 3)]
+    assert first.outcome == second.outcome == tasks.ATTEMPT_OUTCOME_LOST
+    assert "signal 9 (SIGKILL)" in first.reason
+    assert third.outcome == tasks.ATTEMPT_OUTCOME_INTERRUPTED
+    scripted.grant(4, "pid")
+    report = await scripted.report(4)
+    assert json.loads(report.result) != pid
+    assert service.supervisor.measures.runners_lost == 1
+
+
+async def test_crash_takes_only_its_own_tasks(leader: Any, start_worker: Any) -> None:
+    await start_worker(slots=2, runners=2)
+    scripted = await leader.session()
+    scripted.grant(1, "stubborn")
+    await scripted.started(1)
+    scripted.grant(2, "until_cancelled")
+    pids = [int(await scripted.started(fence)) for fence in (1, 2)]
+    assert pids[0] != pids[1]
+    os.kill(pids[0], signal.SIGKILL)
+    assert (await scripted.report(1)).outcome == tasks.ATTEMPT_OUTCOME_LOST
+    scripted.send(cancelled=[2])
+    assert (await scripted.report(2)).outcome == tasks.ATTEMPT_OUTCOME_CANCELLED
+
+
+async def test_exit_code_of_a_lost_runner_is_reported(leader: Any, start_worker: Any) -> None:
+    await start_worker(slots=1, runners=1)
+    scripted = await leader.session()
+    scripted.grant(1, "exit_with", "7")
+    report = await scripted.report(1)
+    assert (report.outcome, report.reason) == (tasks.ATTEMPT_OUTCOME_LOST, "the runner exited with code 7")
+
+
+async def test_cancel_past_the_grace_ends_the_runner_and_interrupts_its_neighbours(
+    leader: Any, start_worker: Any, process_exists: ProcessExists
+) -> None:
+    await start_worker(slots=2, runners=1)
+    scripted = await leader.session()
+    scripted.grant(1, "stubborn_for_long")
+    scripted.grant(2, "forever")
+    pid = int(await scripted.started(1))
+    await scripted.started(2)
+    scripted.send(cancelled=[1])
+    report = await scripted.report(1)
+    assert report.outcome == tasks.ATTEMPT_OUTCOME_CANCELLED
+    assert not process_exists(pid)
+    assert (await scripted.report(2)).outcome == tasks.ATTEMPT_OUTCOME_INTERRUPTED
+
+
+async def test_cancelled_token_stops_a_thread_within_its_grace(leader: Any, start_worker: Any) -> None:
+    await start_worker(slots=1, runners=1)
+    scripted = await leader.session()
+    scripted.grant(1, "until_cancelled")
+    pid = await scripted.started(1)
+    scripted.send(cancelled=[1])
+    assert (await scripted.report(1)).outcome == tasks.ATTEMPT_OUTCOME_CANCELLED
+    scripted.grant(2, "pid")
+    assert (await scripted.report(2)).result == pid
+
+
+async def test_time_limit_ends_the_runner_of_a_thread_that_does_not_heed_it(leader: Any, start_worker: Any) -> None:
+    await start_worker(slots=1, runners=1)
+    scripted = await leader.session()
+    scripted.grant(1, "stubborn_past_its_limit")
+    report = await scripted.report(1)
+    assert (report.outcome, report.failure.kind) == (tasks.ATTEMPT_OUTCOME_TIMED_OUT, tasks.FAILURE_KIND_TIMEOUT)
+
+
+async def test_isolated_task_runs_alone_in_a_process_of_its_own(leader: Any, start_worker: Any) -> None:
+    await start_worker(slots=2, runners=1)
+    scripted = await leader.session()
+    scripted.grant(1, "pid")
+    scripted.grant(2, "isolated_pid")
+    ordinary, isolated = [(await scripted.report(fence)).result for fence in (1, 2)]
+    assert ordinary != isolated
+
+
+async def test_task_that_the_leader_wants_alone_runs_in_another_process(leader: Any, start_worker: Any) -> None:
+    await start_worker(slots=1, runners=1)
+    scripted = await leader.session()
+    scripted.grant(1, "pid")
+    ordinary = (await scripted.report(1)).result
+    scripted.grant(2, "pid", alone=True)
+    assert (await scripted.report(2)).result != ordinary
+
+
+async def test_isolated_task_waits_for_a_slot(leader: Any, start_worker: Any) -> None:
+    await start_worker(slots=1, runners=1)
+    scripted = await leader.session()
+    scripted.grant(1, "until_cancelled")
+    await scripted.started(1)
+    scripted.grant(2, "isolated_pid")
+    scripted.grant(3, "isolated_pid")
+    scripted.send(cancelled=[3], pings=[1])
+    assert (await scripted.report(3)).outcome == tasks.ATTEMPT_OUTCOME_CANCELLED
+    assert 2 not in scripted.reports
+    scripted.send(cancelled=[1])
+    assert (await scripted.report(2)).outcome == tasks.ATTEMPT_OUTCOME_COMPLETED
+
+
+async def test_cancelled_isolated_task_is_ended_with_its_process_soon(
+    leader: Any, start_worker: Any, process_exists: ProcessExists
+) -> None:
+    await start_worker(slots=2, runners=1)
+    scripted = await leader.session()
+    scripted.grant(1, "isolated_stubborn")
+    scripted.grant(2, "forever")
+    pid = int(await scripted.started(1))
+    await scripted.started(2)
+    scripted.send(cancelled=[1])
+    assert (await scripted.report(1)).outcome == tasks.ATTEMPT_OUTCOME_CANCELLED
+    assert not process_exists(pid)
+    assert 2 not in scripted.reports
+
+
+async def test_blocked_runner_is_told_and_recovers(leader: Any, start_worker: Any) -> None:
+    await start_worker(slots=1, runners=1)
+    scripted = await leader.session()
+    scripted.grant(1, "hog", "5")
+    await scripted.until(lambda: scripted.condition.blocked)
+    assert 1 not in scripted.reports
+    await scripted.report(1)
+    await scripted.until(lambda: not scripted.condition.blocked)
+
+
+async def test_plugin_that_does_not_import_is_named_and_hides_no_other(
+    leader: Any, start_worker: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "worker_broken_sample.py").write_text("import no_such_module\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    await start_worker(
+        slots=1, runners=1, selection=Selection(imports=("worker_broken_sample", "worker_sample"), plugins=("echo",))
+    )
+    hello = (await leader.session()).hello
+    assert [error for error in hello.plugin_errors if error.startswith("worker_broken_sample: ModuleNotFoundError")]
+    assert "noop" in {info.name for info in hello.handlers}
+
+
+class Command:
+    """`gowork-worker` as a process of its own."""
+
+    def __init__(self, process: asyncio.subprocess.Process, facts: dict[str, Any]) -> None:
+        self.process = process
+        self.facts = facts
+
+
+@pytest.fixture
+async def start_command(leader: Any) -> AsyncIterator[Callable[..., Awaitable[Command]]]:
+    """Starts the command for the scripted leader, and leaves none behind."""
+    started: list[asyncio.subprocess.Process] = []
+
+    async def start(*options: str) -> Command:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-m", "gowork.worker", "--leader", leader.address, "--print-ready", "--plugin", "echo"),
+            *("--import", "worker_sample", "--slots", "2", *options),
+            stdout=asyncio.subprocess.PIPE,
+            cwd=MODULES,
+        )
+        started.append(process)
+        assert process.stdout is not None
+        async with asyncio.timeout(20):
+            line = await process.stdout.readline()
+        return Command(process, json.loads(line))
+
+    yield start
+    for process in started:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+@pytest.mark.parametrize("runners", ["1", "2"])
+async def test_nothing_outlives_a_killed_supervisor(
+    leader: Any, start_command: Any, process_exists: ProcessExists, runners: str
+) -> None:
+    command = await start_command("--runners", runners)
+    scripted = await leader.session()
+    scripted.grant(1, "with_child")
+    runner, child = map(int, (await scripted.started(1)).split())
+    assert runner in command.facts["runners"]
+    assert process_exists(child)
+    command.process.kill()
+    await command.process.wait()
+    assert await gone(process_exists, *command.facts["runners"], child, seconds=5) < 1.0
+
+
+async def test_children_of_a_killed_runner_end_with_it(
+    leader: Any, start_command: Any, process_exists: ProcessExists
+) -> None:
+    command = await start_command("--runners", "1")
+    scripted = await leader.session()
+    scripted.grant(1, "with_child")
+    runner, child = map(int, (await scripted.started(1)).split())
+    os.kill(runner, signal.SIGKILL)
+    assert (await scripted.report(1)).outcome == tasks.ATTEMPT_OUTCOME_LOST
+    assert not process_exists(child)
+    command.process.terminate()
+    assert await command.process.wait() == 0
+
+
+async def test_sigterm_drains_and_exits_with_zero(
+    leader: Any, start_command: Any, process_exists: ProcessExists
+) -> None:
+    command = await start_command("--runners", "2", "--drain-timeout", "0.1")
+    scripted = await leader.session()
+    assert scripted.hello.name == command.facts["name"]
+    scripted.grant(1, "forever")
+    scripted.grant(2, "stubborn")
+    await scripted.started(1)
+    await scripted.started(2)
+    command.process.terminate()
+    for fence in (1, 2):
+        assert (await scripted.report(fence)).outcome == tasks.ATTEMPT_OUTCOME_INTERRUPTED
+    assert await command.process.wait() == 0
+    assert scripted.condition.leaving
+    await gone(process_exists, *command.facts["runners"], seconds=5)
+
+
+async def test_script_of_three_lines_is_a_worker(leader: Any, tmp_path: Path) -> None:
+    script = tmp_path / "three_lines.py"
+    script.write_text(
+        "from gowork.worker import Worker, handler\n"
+        "@handler\n"
+        "def double(number: int) -> int: return 2 * number\n"
+        f"Worker({leader.address!r}, handlers=[double], slots=1, runners=1, plugins=['echo']).run()\n"
+    )
+    process = await asyncio.create_subprocess_exec(sys.executable, str(script))
+    scripted = await leader.session()
+    scripted.grant(1, "double", "21")
+    assert (await scripted.report(1)).result == "42"
+    process.terminate()
+    assert await process.wait() == 0
