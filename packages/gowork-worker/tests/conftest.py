@@ -62,7 +62,7 @@ class ScriptedSession:
     async def until(self, condition: Callable[[], Any]) -> Any:
         """Waits until what has come makes this true, and answers it."""
         async with asyncio.timeout(PATIENCE):
-            while not (found := condition()):
+            while not (found := condition()):  # noqa: ASYNC110
                 await self._changed.wait()
                 self._changed.clear()
         return found
@@ -224,6 +224,22 @@ def exists(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+Eventually = Callable[[Callable[[], Any]], Awaitable[Any]]
+
+
+@pytest.fixture
+def eventually() -> Eventually:
+    """Waits until something is true that no event tells: what a thread, or another process, has done."""
+
+    async def eventually(condition: Callable[[], Any]) -> Any:
+        async with asyncio.timeout(PATIENCE):
+            while not (found := condition()):  # noqa: ASYNC110
+                await asyncio.sleep(0.002)
+        return found
+
+    return eventually
 
 
 @pytest.fixture

@@ -127,15 +127,14 @@ async def test_metrics_and_probes_are_served(leader: Any) -> None:
     await process.wait()
 
 
-async def test_metrics_have_the_names_and_values_of_what_ran(leader: Any, start_worker: Any) -> None:
+async def test_metrics_have_the_names_and_values_of_what_ran(leader: Any, start_worker: Any, eventually: Any) -> None:
     from gowork.worker._app.metrics import metrics_page
 
     service = await start_worker(slots=3)
     scripted = await leader.session()
     scripted.grant(1, "echo", "x")
     await scripted.report(1)
-    while not service.supervisor.measures.executions:
-        await asyncio.sleep(0)
+    await eventually(lambda: service.supervisor.measures.executions)
     body = b"".join(metrics_page(service.supervisor)({"REQUEST_METHOD": "GET", "PATH_INFO": "/"}, lambda *_: None))
     samples = {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value

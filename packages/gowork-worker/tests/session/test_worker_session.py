@@ -141,11 +141,12 @@ async def test_worker_comes_back_when_its_leader_does(leader: Any, start_worker:
     assert (await leader.session()).hello.name
 
 
-async def test_worker_keeps_trying_after_a_refusal(leader: Any, start_worker: Any, caplog: Any) -> None:
+async def test_worker_keeps_trying_after_a_refusal(
+    leader: Any, start_worker: Any, caplog: Any, eventually: Any
+) -> None:
     leader.refusal = grpc.StatusCode.ALREADY_EXISTS
     await start_worker()
-    while "no session, trying again" not in caplog.text:
-        await asyncio.sleep(0)
+    await eventually(lambda: "no session, trying again" in caplog.text)
     leader.refusal = None
     assert (await leader.session()).hello.name
     assert "Traceback" not in caplog.text
@@ -380,15 +381,9 @@ async def test_task_stuck_behind_long_ones_is_handed_back(leader: Any, start_wor
 async def test_credit_grows_into_the_hundreds_with_short_tasks(leader: Any, start_worker: Any) -> None:
     await start_worker([ready_now], slots=4)
     scripted = await leader.session()
-    fence = 0
-
-    async def serve() -> None:
-        nonlocal fence
-        while scripted.credit - len(scripted.reports) < 300:
-            while fence < scripted.credit:
-                fence += 1
-                scripted.grant(fence, "ready_now")
-            await scripted.until(lambda: scripted.credit > fence)
-
-    async with asyncio.timeout(15):
-        await serve()
+    granted = 0
+    while scripted.credit - len(scripted.reports) < 300:
+        for fence in range(granted + 1, scripted.credit + 1):
+            scripted.grant(fence, "ready_now")
+        granted = scripted.credit
+        await scripted.until(lambda seen=granted: scripted.credit > seen)

@@ -265,12 +265,11 @@ async def test_cancel_before_the_first_step_frees_the_slot(make_rig: MakeRig) ->
     assert (await rig.report(2)).outcome == tasks.ATTEMPT_OUTCOME_COMPLETED
 
 
-async def test_thread_that_never_looks_at_its_token_completes(make_rig: MakeRig) -> None:
+async def test_thread_that_never_looks_at_its_token_completes(make_rig: MakeRig, eventually: Any) -> None:
     held, thread, _ = make_load()
     rig = make_rig(thread)
     rig.feed((1, "thread"))
-    while not held.running:
-        await asyncio.sleep(0)
+    await eventually(lambda: held.running)
     rig.executor.cancel([1], "not wanted")
     assert rig.stopping == [(1, 5000, messages.StopKind.CANCEL)]
     held.go_threads.set()
@@ -353,12 +352,11 @@ async def test_limit_of_the_task_wins_over_the_handlers(make_rig: MakeRig) -> No
     assert rig.stopping == [(1, 5000, messages.StopKind.TIMEOUT)]
 
 
-async def test_running_task_shows_in_the_table_with_its_deadline(make_rig: MakeRig) -> None:
+async def test_running_task_shows_in_the_table_with_its_deadline(make_rig: MakeRig, eventually: Any) -> None:
     held, thread, _ = make_load()
     rig = make_rig(thread)
     rig.feed((1, "thread"), time_limit_ms=50_000)
-    while not held.running:
-        await asyncio.sleep(0)
+    await eventually(lambda: held.running)
     (row,) = rig.table.running()
     assert row.fence == 1
     assert row.kill_at_ns - row.started_ns == (50_000 + 5_000) * 1_000_000

@@ -49,7 +49,7 @@ async def shell(ctx: Context, job: ShellJob) -> ShellResult:
 
     Raises:
         CommandFailed: when its exit code is not 0 and `check` is set.
-        Fail: when there is no such command or directory, for good.
+        Fail: when there is no such command or directory. Another worker may have it, so that it may be tried again.
     """
     _check(job)
     command = Command(job.output_bytes_max)
@@ -79,12 +79,12 @@ async def shell(ctx: Context, job: ShellJob) -> ShellResult:
 
 def _check(job: ShellJob) -> None:
     if job.cwd is not None and not os.path.isdir(job.cwd):
-        raise Fail(f"cwd: there is no directory {job.cwd!r} on this worker")
+        raise Fail(f"cwd: there is no directory {job.cwd!r} on this worker", retry=True)
     program = job.arguments[0]
     if os.sep in program and job.cwd is not None:
         program = os.path.join(job.cwd, program)
     if shutil.which(program, path=job.env.get("PATH", os.environ.get("PATH"))) is None:
-        raise Fail(f"command: there is no program {job.arguments[0]!r} on this worker")
+        raise Fail(f"command: there is no program {job.arguments[0]!r} on this worker", retry=True)
 
 
 def _fitting(result: ShellResult) -> ShellResult:

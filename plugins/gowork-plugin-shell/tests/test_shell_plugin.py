@@ -1,0 +1,292 @@
+"""The handler `shell`, with real commands, as a runner would call it; and who outlives whom, with real workers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import grpc
+import msgspec
+import pytest
+
+from gowork.proto.cluster.v1 import leader_pb2, leader_pb2_grpc
+from gowork.proto.worker.v1 import worker_pb2, worker_pb2_grpc
+from gowork.worker import Fail
+from gowork.worker.processes import Warden
+from gowork_plugin_shell import CommandFailed, ShellJob, ShellResult
+from gowork_plugin_shell.output import Output
+from gowork_plugin_shell.plugin import shell, wardens
+
+
+@pytest.fixture
+def ctx() -> Iterator[Any]:
+    context = SimpleNamespace(state=SimpleNamespace())
+    lifespan = wardens(context.state)
+    next(lifespan)
+    yield context
+    assert next(lifespan, None) is None
+
+
+def exists(pid: int) -> bool:
+    if sys.platform.startswith("linux"):
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+async def gone(pid: int, seconds: float = 10.0) -> float:
+    """Waits until a process has ended, and answers how long that took. There is no event for others' children."""
+    started = time.monotonic()
+    async with asyncio.timeout(seconds):
+        while exists(pid):  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+    return time.monotonic() - started
+
+
+async def run(ctx: Any, **job: Any) -> ShellResult:
+    return await shell(ctx, msgspec.json.decode(msgspec.json.encode(job), type=ShellJob))
+
+
+async def test_command_is_run_without_a_shell(ctx: Any) -> None:
+    result = await run(ctx, command=["printf", "%s|", "$HOME", "a b", "*"])
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "$HOME|a b|*|", "")
+    assert not result.stdout_truncated
+    assert result.seconds > 0
+
+
+async def test_shell_interprets_only_when_asked(ctx: Any) -> None:
+    assert (await run(ctx, command="echo $((1 + 2)) | tr 3 4", shell=True)).stdout == "4\n"
+
+
+async def test_stdin_environment_and_directory_are_the_payloads(ctx: Any, tmp_path: Path) -> None:
+    result = await run(
+        ctx, command='sort -n; echo "$WORD"; pwd', shell=True, stdin="3\n1\n2\n", env={"WORD": "ü"}, cwd=str(tmp_path)
+    )
+    assert result.stdout == f"1\n2\n3\nü\n{tmp_path}\n"
+
+
+async def test_large_input_and_output_pass_through(ctx: Any) -> None:
+    text = "0123456789" * 30_000
+    result = await run(ctx, command=["cat"], stdin=text, output_bytes_max=400 << 10)
+    assert result.stdout == text
+
+
+async def test_input_that_nobody_reads_is_no_error(ctx: Any) -> None:
+    assert (await run(ctx, command=["true"], stdin="x" * 500_000)).exit_code == 0
+
+
+async def test_exit_code_fails_the_task_with_the_output(ctx: Any) -> None:
+    with pytest.raises(CommandFailed, match="exit code 3\nstderr: wrong\nstdout: right") as caught:
+        await run(ctx, command="echo right; echo wrong >&2; exit 3", shell=True)
+    assert caught.value.result.exit_code == 3
+
+
+async def test_exit_code_is_a_result_without_check(ctx: Any) -> None:
+    assert (await run(ctx, command=["false"], check=False)).exit_code == 1
+
+
+async def test_signal_that_ended_the_command_is_named(ctx: Any) -> None:
+    with pytest.raises(CommandFailed, match=r"killed by signal 9 \(SIGKILL\)"):
+        await run(ctx, command="kill -9 $$", shell=True)
+
+
+@pytest.mark.parametrize(
+    ("job", "word"),
+    [({"command": ["no-such-program"]}, "no-such-program"), ({"command": ["ls"], "cwd": "/no/x"}, "/no/x")],
+)
+async def test_what_is_not_there_is_named(ctx: Any, job: dict[str, Any], word: str) -> None:
+    with pytest.raises(Fail, match=word):
+        await run(ctx, **job)
+
+
+async def test_program_is_looked_for_in_the_jobs_path_and_directory(ctx: Any, tmp_path: Path) -> None:
+    program = tmp_path / "mine"
+    program.write_text("#!/bin/sh\necho found\n")
+    program.chmod(0o755)
+    assert (await run(ctx, command=["mine"], env={"PATH": f"{tmp_path}:{os.environ['PATH']}"})).stdout == "found\n"
+    assert (await run(ctx, command=["./mine"], cwd=str(tmp_path))).stdout == "found\n"
+
+
+@pytest.mark.parametrize(
+    ("job", "word"),
+    [
+        ({"command": "ls"}, "a list"),
+        ({"command": ["ls"], "shell": True}, "one line"),
+        ({"command": []}, "empty"),
+        ({"command": [""]}, "empty"),
+        ({"command": ["ls"], "output_bytes_max": 1 << 20}, "output_bytes_max"),
+        ({"command": ["ls\0"]}, "NUL"),
+        ({"command": ["ls"], "env": {"A=B": "x"}}, "equals sign"),
+        ({"command": ["ls"], "comand": 1}, "comand"),
+        ({"command": 5}, r"\$\.command"),
+        ({}, "command"),
+    ],
+)
+def test_payload_that_cannot_be_is_refused_by_field(job: dict[str, Any], word: str) -> None:
+    with pytest.raises(msgspec.ValidationError, match=word):
+        msgspec.json.decode(msgspec.json.encode(job), type=ShellJob)
+
+
+async def test_long_output_keeps_its_beginning_and_its_end(ctx: Any) -> None:
+    result = await run(ctx, command=["seq", "1", "100000"], output_bytes_max=100)
+    assert result.stdout_truncated
+    assert result.stdout.startswith("1\n2\n3\n")
+    assert result.stdout.endswith("99999\n100000\n")
+    assert "bytes left out" in result.stdout
+    assert not result.stderr_truncated
+
+
+@pytest.mark.parametrize("step", [1, 7, 64, 1000])
+@pytest.mark.parametrize("length", [0, 9, 10, 11, 50])
+def test_output_is_bounded_however_it_comes(step: int, length: int) -> None:
+    data = bytes(range(65, 65 + length))
+    output = Output(10)
+    for start in range(0, length, step):
+        output.feed(data[start : start + step])
+    assert output.truncated is (length > 10)
+    if length <= 10:
+        assert output.text() == data.decode()
+    else:
+        assert output.text() == f"{data[:5].decode()}\n[{length - 10} bytes left out]\n{data[-5:].decode()}"
+
+
+async def test_output_of_control_characters_still_fits_into_a_result(ctx: Any) -> None:
+    result = await run(ctx, command="head -c 400000 /dev/zero", shell=True, output_bytes_max=400_000)
+    assert result.stdout_truncated
+    assert len(msgspec.json.encode(result)) <= 1 << 20
+
+
+async def test_what_a_command_leaves_behind_is_ended(ctx: Any) -> None:
+    result = await run(ctx, command="tail -f /dev/null & echo $!", shell=True)
+    await gone(int(result.stdout))
+
+
+async def test_cancel_ends_the_whole_group(ctx: Any, tmp_path: Path) -> None:
+    note = tmp_path / "pids"
+    os.mkfifo(note)
+    running = asyncio.ensure_future(run(ctx, command=f"tail -f /dev/null & echo $! $$ > {note}; wait", shell=True))
+    child, parent = map(int, (await asyncio.to_thread(note.read_text)).split())
+    assert exists(child)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    await gone(child)
+    await gone(parent)
+
+
+async def test_command_that_ignores_sigterm_is_killed(ctx: Any, tmp_path: Path) -> None:
+    note = tmp_path / "pid"
+    os.mkfifo(note)
+    running = asyncio.ensure_future(
+        run(ctx, command=f"trap '' TERM; echo $$ > {note}; while :; do tail -f /dev/null; done", shell=True)
+    )
+    pid = int(await asyncio.to_thread(note.read_text))
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    await gone(pid)
+
+
+async def test_command_may_clean_up_on_sigterm(ctx: Any, tmp_path: Path) -> None:
+    note, done = tmp_path / "pid", tmp_path / "done"
+    os.mkfifo(note)
+    script = f"trap 'echo clean > {done}; exit 0' TERM; echo $$ > {note}; tail -f /dev/null & wait"
+    running = asyncio.ensure_future(run(ctx, command=script, shell=True))
+    await asyncio.to_thread(note.read_text)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert done.read_text() == "clean\n"
+
+
+def test_warden_ends_what_it_guards_when_its_owner_is_killed(tmp_path: Path) -> None:
+    code = (
+        "import subprocess, sys\n"
+        "from gowork.worker.processes import Warden\n"
+        "warden = Warden()\n"
+        "children = [subprocess.Popen(['tail', '-f', '/dev/null'], start_new_session=True) for _ in range(3)]\n"
+        "for child in children: warden.guard(child.pid)\n"
+        "warden.release(children[1].pid)\n"
+        "print(*[child.pid for child in children], flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as owner:
+        assert owner.stdout is not None
+        first, released, third = map(int, owner.stdout.readline().split())
+        owner.kill()
+        owner.wait()
+    try:
+        asyncio.run(gone(first))
+        asyncio.run(gone(third))
+        assert exists(released)
+    finally:
+        os.kill(released, signal.SIGKILL)
+
+
+class OneMember(leader_pb2_grpc.LeaderServiceServicer):
+    """As much of a leader as a worker that is dialled needs to join."""
+
+    async def Join(self, request: Any, context: Any) -> Any:
+        return leader_pb2.JoinResponse()
+
+    async def Heartbeat(self, request_iterator: Any, context: Any) -> Any:
+        async for _ in request_iterator:
+            yield leader_pb2.HeartbeatResponse()
+
+
+@pytest.mark.parametrize("victim", ["supervisor", "runner"])
+async def test_commands_end_with_a_killed_worker(tmp_path: Path, victim: str) -> None:
+    note = tmp_path / "pid"
+    os.mkfifo(note)
+    server = grpc.aio.server()
+    leader_pb2_grpc.add_LeaderServiceServicer_to_server(OneMember(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    worker = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gowork.worker", "--leader", f"127.0.0.1:{port}", "--listen", "127.0.0.1:0"),
+        *("--plugin", "shell", "--default-handler", "shell", "--runners", "1", "--print-ready"),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        assert worker.stdout is not None
+        facts = json.loads(await worker.stdout.readline())
+        async with grpc.aio.insecure_channel(facts["listen"]) as channel:
+            payload = json.dumps({"command": f"echo $$ > {note}; tail -f /dev/null", "shell": True})
+            answer = await worker_pb2_grpc.WorkerServiceStub(channel).StartWork(
+                worker_pb2.StartWorkRequest(id="1", payload=payload)
+            )
+            assert answer.success
+            pid = int(await asyncio.to_thread(note.read_text))
+            os.kill(worker.pid if victim == "supervisor" else facts["runners"][0], signal.SIGKILL)
+            assert await gone(pid) < 1.0
+    finally:
+        if worker.returncode is None:
+            worker.kill()
+        await worker.wait()
+        await server.stop(None)
+
+
+def test_warden_is_started_with_the_first_command_only() -> None:
+    state = SimpleNamespace()
+    lifespan = wardens(state)
+    next(lifespan)
+    held = state.gowork_shell_wardens
+    assert held._warden is None
+    assert isinstance(held.get(), Warden)
+    assert held.get() is held.get()
+    assert next(lifespan, None) is None
