@@ -62,6 +62,8 @@ def first_line(process: subprocess.Popen[str], log: Path) -> str:
     """The line by which a process says that it is ready."""
     assert process.stdout is not None
     line = process.stdout.readline()
+    if not line:
+        kill(process)
     assert line, f"it did not start:\n{log.read_text()}"
     return line
 
@@ -78,6 +80,8 @@ def stopped_cleanly(process: subprocess.Popen[str]) -> Iterator[None]:
 
 
 def kill(process: subprocess.Popen[str]) -> None:
-    """Ends the process at once."""
+    """Ends the process at once, if it still runs."""
     process.kill()
-    process.communicate()
+    process.wait()
+    if process.stdout:
+        process.stdout.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -48,12 +49,23 @@ def test_a_worker_leaves_no_process_behind_when_it_is_killed(leader: RunningLead
 def test_every_acknowledged_task_completes_though_leader_and_workers_are_killed(tmp_path: Path) -> None:
     (tmp_path / "nothing_handlers.py").write_text(HANDLERS)
     options = ["--import", "nothing_handlers", "--runners", "1", "--slots", "8"]
-    leader = start_leader(tmp_path)
-    addresses = (leader.cluster, leader.scheduler, leader.http)
-    workers = [start_worker(tmp_path, leader, "--name", name, *options) for name in ("w1", "w2")]
     acknowledged: set[str] = set()
-    with ExitStack() as stack, Client(leader.scheduler) as client:
-        stack.callback(lambda: [kill(process) for process in [*workers, leader.process]])
+    with ExitStack() as stack:
+
+        def leading(*addresses: str) -> RunningLeader:
+            leader = start_leader(tmp_path, *addresses)
+            stack.callback(kill, leader.process)
+            return leader
+
+        def working(name: str) -> subprocess.Popen[str]:
+            worker = start_worker(tmp_path, leader, "--name", name, *options)
+            stack.callback(kill, worker)
+            return worker
+
+        leader = leading()
+        addresses = (leader.cluster, leader.scheduler, leader.http)
+        workers = [working("w1"), working("w2")]
+        client = stack.enter_context(Client(leader.scheduler))
 
         def scheduled() -> Iterator[object]:
             for handle in client.schedule_many((str(n) for n in range(TASKS)), handler="nothing"):
@@ -63,14 +75,14 @@ def test_every_acknowledged_task_completes_though_leader_and_workers_are_killed(
         for done, _ in enumerate(client.as_completed(scheduled(), timeout=150), 1):
             if done == TASKS * 2 // 10:
                 kill(leader.process)
-                leader = start_leader(tmp_path, *addresses)
+                leader = leading(*addresses)
             elif done == TASKS * 4 // 10:
                 kill(workers.pop(0))
-                workers.append(start_worker(tmp_path, leader, "--name", "w3", *options))
+                workers.append(working("w3"))
             elif done == TASKS * 6 // 10:
                 kill(workers.pop(0))
                 kill(leader.process)
-                leader = start_leader(tmp_path, *addresses)
+                leader = leading(*addresses)
         assert len(acknowledged) == TASKS
         completed = {task.id for task in client.tasks(status=TaskStatus.COMPLETED, page_size=10_000)}
         assert acknowledged == completed
