@@ -16,6 +16,9 @@ from gowork.worker._runner.messages import EXECUTION_BUCKETS, Executed, Executed
 #: Reports in one frame at most; and no more are added to a frame that has so many bytes.
 _REPORTS_MAX = 2000
 _BYTES_MAX = 1 << 20
+#: Seconds between two frames of reports at least. A report that comes by itself leaves at once; those of a burst
+#: gather, since each frame costs the supervisor, and often the leader, more than the reports in it.
+_REPORTS_INTERVAL = 0.001
 #: Seconds between two progress frames, and between two frames of execution times.
 _PROGRESS_INTERVAL = 0.25
 _EXECUTED_INTERVAL = 1.0
@@ -33,6 +36,7 @@ class Outbox:
         self._send_executed = send_executed
         self._reports: deque[tuple[session.Report, Job | None]] = deque()
         self._scheduled = False
+        self._reported_at = 0.0
         #: fence -> (id, fraction, message): the latest of each task
         self._progress: dict[int, tuple[str, float, str]] = {}
         self._progress_timer: asyncio.TimerHandle | None = None
@@ -47,7 +51,7 @@ class Outbox:
         if not self._scheduled:
             # Two threads may both come here; a second flush finds nothing.
             self._scheduled = True
-            self._loop.call_soon_threadsafe(self.flush)
+            self._loop.call_soon_threadsafe(self._schedule_flush)
 
     def progress(self, fence: int, id: str, fraction: float, message: str) -> None:
         """Takes the latest word of a task."""
@@ -61,6 +65,8 @@ class Outbox:
         # First the flag: a report added from here on schedules a flush of its own.
         self._scheduled = False
         reports = self._reports
+        if reports:
+            self._reported_at = self._loop.time()
         while reports:
             batch: list[session.Report] = []
             size = 0
@@ -86,6 +92,13 @@ class Outbox:
             )
             self._executed.clear()
             self._send_executed(Executed(rows))
+
+    def _schedule_flush(self) -> None:
+        wait = self._reported_at + _REPORTS_INTERVAL - self._loop.time()
+        if wait > 0:
+            self._loop.call_later(wait, self.flush)
+        else:
+            self.flush()
 
     def _note(self, report: session.Report, job: Job) -> None:
         key = (job.task.queue or "default", job.handler.options.name, outcomes.STATUS[report.outcome])
