@@ -1,0 +1,198 @@
+"""Real processes to be killed: a leader that comes back at its addresses, workers, and the news of their handlers."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+
+from gowork.client import Client
+
+COMMANDS = Path(sys.executable).parent
+#: How long a test waits for anything, in seconds.
+PATIENCE = 30.0
+
+
+class News(NamedTuple):
+    """What a gated handler tells."""
+
+    event: str
+    id: str
+    attempt: int
+    runner: int
+    child: int
+
+
+class Cluster:
+    """One leader, any number of workers and a client, in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._addresses = {"cluster": "127.0.0.1:0", "scheduler": "127.0.0.1:0", "http": "127.0.0.1:0"}
+        self.leader: subprocess.Popen[str] | None = None
+        self.workers: dict[str, subprocess.Popen[str]] = {}
+        #: Every process that was ever seen, to see that none is left.
+        self._seen: set[psutil.Process] = set()
+        os.mkfifo(folder / "news")
+        # Open for both, so that neither side waits for the other to open it.
+        self._news = os.open(folder / "news", os.O_RDWR)
+        self._unread = b""
+        self._gates: dict[str, int] = {}
+
+    def start_leader(self) -> None:
+        """At the addresses that it had before."""
+        listen = [f"--{name}-listen={address}" for name, address in self._addresses.items()]
+        self.leader = self._start(
+            "gowork-leader", *listen, f"--store=sqlite:///{self._folder}/leader.db", "--print-addresses"
+        )
+        self._addresses = json.loads(self._first_line(self.leader))
+
+    def kill_leader(self) -> None:
+        assert self.leader is not None
+        self.leader.kill()
+        self.leader.communicate()
+
+    def start_worker(self, name: str, *arguments: str) -> None:
+        """Returns when the leader has taken it in."""
+        self.workers[name] = self._start(
+            "gowork-worker",
+            *("--leader", self._addresses["cluster"], "--name", name, "--import", "fault_handlers", "--print-ready"),
+            *arguments,
+        )
+        self._first_line(self.workers[name])
+        self._seen.update(self.processes(name))
+
+    def kill_worker(self, name: str) -> None:
+        """Kills the supervisor; what becomes of its runners is its own affair."""
+        worker = self.workers.pop(name)
+        self._seen.update(psutil.Process(worker.pid).children(recursive=True))
+        worker.kill()
+        worker.wait()
+        assert worker.stdout is not None
+        worker.stdout.close()
+
+    def processes(self, name: str) -> list[psutil.Process]:
+        """The processes below a worker's supervisor."""
+        found = psutil.Process(self.workers[name].pid).children(recursive=True)
+        self._seen.update(found)
+        return found
+
+    def client(self) -> Client:
+        return Client(self._addresses["scheduler"])
+
+    def gate(self, id: str) -> None:
+        """Makes the gate of a task that is to be scheduled for `gated`."""
+        path = self._folder / f"{id}.gate"
+        os.mkfifo(path)
+        self._gates[id] = os.open(path, os.O_RDWR)
+
+    def release(self, id: str) -> None:
+        """Lets one attempt of this task go."""
+        os.write(self._gates[id], b"go\n")
+
+    def news(self, event: str, timeout: float = PATIENCE) -> News:
+        """What a handler tells next, which must be this event."""
+        deadline = time.monotonic() + timeout
+        while b"\n" not in self._unread:
+            ready, _, _ = select.select([self._news], [], [], max(0.0, deadline - time.monotonic()))
+            assert ready, f"no handler has told anything within {timeout} s:\n{self.log()}"
+            self._unread += os.read(self._news, 4096)
+        line, _, self._unread = self._unread.partition(b"\n")
+        name, id, attempt, runner, child = line.decode().split(" ")
+        assert name == event
+        return News(name, id, int(attempt), int(runner), int(child))
+
+    def executions(self) -> Counter[tuple[str, int]]:
+        """How often handlers say that they ran, by (task id, fence)."""
+        runs: Counter[tuple[str, int]] = Counter()
+        for path in self._folder.glob("*.record"):
+            for line in path.read_text().splitlines():
+                id, fence = line.split()
+                runs[id, int(fence)] += 1
+        return runs
+
+    def log(self) -> str:
+        return (self._folder / "log").read_text()
+
+    def stop(self) -> None:
+        """Kills everything, and sees that nothing is left."""
+        for name in list(self.workers):
+            self.kill_worker(name)
+        if self.leader is not None and self.leader.poll() is None:
+            self.kill_leader()
+        os.close(self._news)
+        for gate in self._gates.values():
+            os.close(gate)
+        assert still_running(self._seen, PATIENCE) == []
+
+    def _start(self, command: str, *arguments: str) -> subprocess.Popen[str]:
+        path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+        with (self._folder / "log").open("a") as log:
+            return subprocess.Popen(
+                [str(COMMANDS / command), *arguments],
+                cwd=self._folder,
+                env={**os.environ, "PYTHONPATH": path},
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+
+    def _first_line(self, process: subprocess.Popen[str]) -> str:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line, f"it did not start:\n{self.log()}"
+        return line
+
+
+@contextmanager
+def running_cluster(folder: Path) -> Iterator[Cluster]:
+    """A cluster with a leader; nothing of it is left at the end."""
+    cluster = Cluster(folder)
+    try:
+        cluster.start_leader()
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+def until(condition: Callable[[], bool], timeout: float = PATIENCE) -> None:
+    """Asks a leader again and again: each asking takes as long as its answer."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {timeout} s"
+
+
+def still_running(processes: Iterable[psutil.Process], timeout: float) -> list[psutil.Process]:
+    """Those of these processes that have not ended when this time has passed, in seconds.
+
+    One that has ended, and whose new parent has not asked for its exit code yet, has ended.
+    """
+    deadline = time.monotonic() + timeout
+    alive = list(processes)
+    while alive and time.monotonic() < deadline:
+        _, alive = psutil.wait_procs(alive, timeout=0.02)
+        alive = [process for process in alive if _runs(process)]
+    return alive
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def kill(pid: int) -> None:
+    """SIGKILL."""
+    os.kill(pid, signal.SIGKILL)

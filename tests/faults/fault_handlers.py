@@ -1,0 +1,69 @@
+"""Handlers that keep a record of their own of what was run, and one that stays until the test lets it go.
+
+Records and gates lie in the worker's working directory, which is the test's folder.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from functools import cache
+from pathlib import Path
+
+from gowork.worker import Context, handler
+
+FOLDER = Path.cwd()
+
+
+@cache
+def _record() -> int:
+    # A file for each process: what was written to it is there, whenever the process is killed.
+    return os.open(FOLDER / f"{os.getpid()}.record", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+
+@handler
+def counted(ctx: Context) -> None:
+    """Records that it ran."""
+    os.write(_record(), f"{ctx.id} {ctx.fence}\n".encode())
+
+
+@handler
+def gated(ctx: Context) -> int:
+    """Tells the test that it was entered, and by which processes; ends when it is let go."""
+    os.write(_record(), f"{ctx.id} {ctx.fence}\n".encode())
+    with subprocess.Popen(["sleep", "1000"]) if ctx.payload == "child" else _no_child() as child:
+        _tell(f"entered {ctx.id} {ctx.attempt} {os.getpid()} {child.pid}")
+        with (FOLDER / f"{ctx.id}.gate").open() as gate:
+            gate.readline()
+        child.kill()
+    _tell(f"left {ctx.id} {ctx.attempt} {os.getpid()} {child.pid}")
+    return ctx.attempt
+
+
+@handler
+def deadly(ctx: Context) -> None:
+    """Ends its runner, each time."""
+    os.write(_record(), f"{ctx.id} {ctx.fence}\n".encode())
+    if ctx.payload == "exit":
+        os._exit(3)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class _no_child:  # noqa: N801 - it is called as a function is
+    pid = 0
+
+    def __enter__(self) -> _no_child:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    def kill(self) -> None:
+        pass
+
+
+def _tell(line: str) -> None:
+    with (FOLDER / "news").open("a") as news:
+        # One write of less than PIPE_BUF: lines of several processes do not mix.
+        news.write(line + "\n")

@@ -1,0 +1,63 @@
+"""100,000 tasks through kills of all that runs them: what was acknowledged completes, and each run is explained."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+from fault_cluster import Cluster, kill
+
+from gowork.client import AttemptOutcome, TaskHandle, TaskStatus, TaskView
+
+TASKS = 100_000
+OPTIONS = ("--runners", "1", "--slots", "8")
+
+
+@pytest.mark.timeout(240)
+def test_every_acknowledged_task_completes_once_and_every_run_is_explained(cluster: Cluster) -> None:
+    for name in ("w1", "w2"):
+        cluster.start_worker(name, *OPTIONS)
+    acknowledged: Counter[str] = Counter()
+    with cluster.client() as client:
+
+        def scheduled() -> Iterator[TaskHandle]:
+            for handle in client.schedule_many((f"{n}" for n in range(TASKS)), handler="counted"):
+                acknowledged[handle.id] += 1
+                if len(acknowledged) == TASKS // 4:
+                    # Batches are in flight: those whose acknowledgement is lost are sent again under the same ids.
+                    cluster.kill_leader()
+                    cluster.start_leader()
+                yield handle
+
+        for done, _ in enumerate(client.as_completed(scheduled(), timeout=200), 1):
+            if done == TASKS * 3 // 10:
+                cluster.kill_worker("w1")
+                cluster.start_worker("w3", *OPTIONS)
+            elif done == TASKS * 5 // 10:
+                kill(cluster.processes("w2")[0].pid)
+            elif done == TASKS * 6 // 10:
+                cluster.kill_leader()
+                cluster.start_leader()
+            elif done == TASKS * 8 // 10:
+                cluster.kill_worker("w2")
+                cluster.kill_leader()
+                cluster.start_leader()
+        stored = list(client.tasks(view=TaskView.FULL, page_size=10_000))
+        assert {queue.status: queue.tasks for queue in client.stats().queues} == {TaskStatus.COMPLETED: TASKS}
+    assert len(acknowledged) == TASKS
+    assert set(acknowledged.values()) == {1}
+    assert {task.id for task in stored} == acknowledged.keys()
+    executions = cluster.executions()
+    again: Counter[AttemptOutcome] = Counter()
+    granted: set[tuple[str, int]] = set()
+    for task in stored:
+        *lost, last = task.attempts
+        assert (last.outcome, last.fence, task.attempts_used) == (AttemptOutcome.COMPLETED, task.fence, 1)
+        assert executions[task.id, task.fence] == 1, "the attempt that was accepted is one that ran"
+        again.update(attempt.outcome for attempt in lost)
+        granted.update((task.id, attempt.fence) for attempt in task.attempts)
+    # An attempt runs at most once, and nothing runs that is not an attempt on record.
+    assert set(executions.values()) == {1}
+    assert executions.keys() <= granted
+    assert set(again) <= {AttemptOutcome.LOST, AttemptOutcome.INTERRUPTED}
