@@ -62,7 +62,7 @@ class ScriptedSession:
     async def until(self, condition: Callable[[], Any]) -> Any:
         """Waits until what has come makes this true, and answers it."""
         async with asyncio.timeout(PATIENCE):
-            while not (found := condition()):  # noqa: ASYNC110
+            while not (found := condition()):
                 await self._changed.wait()
                 self._changed.clear()
         return found

@@ -249,7 +249,7 @@ async def test_nothing_outlives_a_killed_supervisor(
 
 
 async def test_children_of_a_killed_runner_end_with_it(
-    leader: Any, start_command: Any, process_exists: ProcessExists
+    leader: Any, start_command: Any, process_exists: ProcessExists, eventually: Any
 ) -> None:
     command = await start_command("--runners", "1")
     scripted = await leader.session()
@@ -257,7 +257,7 @@ async def test_children_of_a_killed_runner_end_with_it(
     runner, child = map(int, (await scripted.started(1)).split())
     os.kill(runner, signal.SIGKILL)
     assert (await scripted.report(1)).outcome == tasks.ATTEMPT_OUTCOME_LOST
-    assert not process_exists(child)
+    await eventually(lambda: not process_exists(child))
     command.process.terminate()
     assert await command.process.wait() == 0
 

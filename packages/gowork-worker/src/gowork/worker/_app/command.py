@@ -167,6 +167,8 @@ def main(
     logs.configure(log_format, log_level)
     if imports:
         add_search_path(os.getcwd())
+    # gRPC's own words about broken connections stand beside the worker's, which say the same in one line.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     # Only now: `--help` and `--version` should not wait for gRPC.
     from gowork.rpc.channels import AddressError
     from gowork.worker._app.daemon import Listeners, run_worker

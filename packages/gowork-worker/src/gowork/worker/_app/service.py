@@ -89,11 +89,10 @@ class Service:
 
     async def _drain(self) -> None:
         logger.info("draining", extra={"seconds": self.options.drain_timeout})
-        finish = asyncio.ensure_future(self.supervisor.finish(self.options.drain_timeout))
-        now = asyncio.ensure_future(self._stop_now.wait())
-        try:
+        async with asyncio.TaskGroup() as group:
+            finish = group.create_task(self.supervisor.finish(self.options.drain_timeout), name="drain")
+            now = group.create_task(self._stop_now.wait(), name="second stop")
             await asyncio.wait([finish, now], return_when=asyncio.FIRST_COMPLETED)
-        finally:
             finish.cancel()
             now.cancel()
 

@@ -6,12 +6,13 @@ Importing this loads nothing that talks to the network; that happens when a work
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from gowork.worker._core import references
+from gowork.worker._core import logs, references
 from gowork.worker._core.plugins import Selection
 from gowork.worker.errors import WorkerError
 
@@ -75,10 +76,14 @@ class Worker:
         self._group: asyncio.TaskGroup | None = None
 
     def run(self) -> None:
-        """Runs the worker until SIGTERM or Ctrl-C, which drain it; a second one hands its tasks back at once."""
+        """Runs the worker until SIGTERM or Ctrl-C, which drain it; a second one hands its tasks back at once.
+
+        Logs to standard error when the program has set up no logging of its own.
+        """
         _not_in_runner()
-        service = self._make()
-        asyncio.run(service.run(own_process=True))
+        if not logging.getLogger().handlers:
+            logs.configure("text", "INFO")
+        asyncio.run(self._make().run(own_process=True))
 
     async def serve(self) -> None:
         """Runs the worker until `stop` is called or this is cancelled; cancelling hands running tasks back at once."""

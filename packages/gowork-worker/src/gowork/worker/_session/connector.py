@@ -69,7 +69,8 @@ class Connector:
         channel = open_channel([address])
         try:
             stream = SessionStream(channel, self._supervisor)
-            welcome = await stream.open(self._instance)
+            first = await stream.open(self._instance)
+            welcome = first.welcome
             if welcome.term < self._term:
                 self._complain(f"the leader at {address} has term {welcome.term}, an older one than {self._term}")
                 return False
@@ -81,7 +82,7 @@ class Connector:
             self._lease_seconds = welcome.lease_ms / 1000
             logger.info("session open", extra={"leader": address, "term": welcome.term})
             self.welcomed.set()
-            await stream.run(welcome)
+            await stream.run(first)
             logger.info("session over", extra={"leader": address, "reason": "the leader ended it"})
         except SessionEnded as error:
             self._complain(f"the leader at {address} {error}")

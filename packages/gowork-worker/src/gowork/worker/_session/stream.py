@@ -21,6 +21,8 @@ from gowork.worker._supervisor.supervisor import Supervisor
 _WELCOME_TIMEOUT = 5.0
 #: A frame takes no further batch of reports once it has so many bytes. Any single batch fits gRPC's limit of 8 MiB.
 _FRAME_BYTES_MAX = 2 << 20
+#: Seconds between heartbeats at least, whatever the leader asks for.
+_HEARTBEAT_MIN = 0.05
 #: Seconds that a leader has to end the stream after the goodbye.
 _GOODBYE_TIMEOUT = 2.0
 
@@ -36,8 +38,8 @@ class SessionStream:
         self._supervisor = supervisor
         self._call: Any = session_pb2_grpc.SessionServiceStub(channel).Connect()
 
-    async def open(self, instance: str) -> session.Welcome:
-        """Introduces the worker.
+    async def open(self, instance: str) -> session.ConnectResponse:
+        """Introduces the worker, and answers the first frame, the one with Welcome.
 
         Raises:
             SessionEnded: when no Welcome comes in time.
@@ -59,25 +61,31 @@ class SessionStream:
         if not first.HasField("welcome"):
             self._call.cancel()
             raise SessionEnded("began with another frame than Welcome")
-        welcome: session.Welcome = first.welcome
-        self._supervisor.start_session()
-        self._supervisor.receive(first)
-        return welcome
+        answer: session.ConnectResponse = first
+        return answer
 
-    async def run(self, welcome: session.Welcome) -> None:
-        """Sends and receives until the stream ends.
+    async def run(self, first: session.ConnectResponse) -> None:
+        """Sends and receives until the leader ends the stream.
+
+        Args:
+            first: what `open` answered.
 
         Raises:
-            AioRpcError: when it breaks.
+            AioRpcError: when the stream breaks.
         """
-        writer = asyncio.create_task(self._write(max(0.05, welcome.heartbeat_ms / 1000)), name="session writer")
-        try:
-            while (response := await self._call.read()) is not grpc.aio.EOF:
-                self._supervisor.receive(response)
-        finally:
-            writer.cancel()
-            await asyncio.wait([writer])
-            self._call.cancel()
+        self._supervisor.start_session()
+        self._supervisor.receive(first)
+        async with asyncio.TaskGroup() as group:
+            heartbeat = max(_HEARTBEAT_MIN, first.welcome.heartbeat_ms / 1000)
+            writer = group.create_task(self._write(heartbeat), name="session writer")
+            try:
+                while (response := await self._call.read()) is not grpc.aio.EOF:
+                    self._supervisor.receive(response)
+            except grpc.aio.AioRpcError:
+                pass  # The status below says the same.
+            finally:
+                writer.cancel()
+                self._call.cancel()
         error = await self._status()
         if isinstance(error, grpc.aio.AioRpcError):
             raise error

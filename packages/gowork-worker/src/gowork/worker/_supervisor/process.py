@@ -89,6 +89,7 @@ class ProcessRunner(Runner):
                 self._warden.guard(pid)
             _, self._pipe = await loop.create_connection(lambda: _Pipe(self), sock=ours)
             self.send(self._setup(self.slots))
+            oom_kills = _oom_kills()
             code = await self._process.wait()
         finally:
             # Also when this task is cancelled: neither the process nor a child of it may be left.
@@ -100,7 +101,10 @@ class ProcessRunner(Runner):
             self.is_ready = False
             if self._pipe is not None:
                 await self._pipe.drained(_PIPE_END_TIMEOUT)
-        return describe_exit(code)
+        reason = describe_exit(code)
+        if code == -signal.SIGKILL and not self.ended_on_purpose and _oom_kills() > oom_kills:
+            reason += "; the kernel ran out of memory and ended processes meanwhile"
+        return reason
 
     def send_grants(self, grants: list[session.Grant]) -> None:
         self._write(pipe.WORK, session.ConnectResponse(grants=grants).SerializeToString())
@@ -191,6 +195,15 @@ class _Pipe(asyncio.Protocol):
         assert self._transport is not None
         await asyncio.wait([self._ended], timeout=timeout)
         self._transport.close()
+
+
+def _oom_kills() -> int:
+    """How many processes the kernel has killed for want of memory; 0 where it does not say."""
+    try:
+        with open("/proc/vmstat", encoding="ascii") as counters:
+            return next((int(line.split()[1]) for line in counters if line.startswith("oom_kill ")), 0)
+    except OSError:
+        return 0
 
 
 def describe_exit(code: int) -> str:

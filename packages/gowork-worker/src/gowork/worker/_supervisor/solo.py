@@ -103,6 +103,7 @@ class Solo:
 
     def _settle(self) -> None:
         """Asks for as many slots as isolated tasks need, and no more."""
+        self._ask_free_ones()
         lent = sum(runner.lent for runner in self._ordinary)
         wanted = min(self._slots, lent + len(self._queue))
         reserved = sum(runner.reserved for runner in self._ordinary)
@@ -111,8 +112,29 @@ class Solo:
                 continue
             change = max(runner.lent, min(runner.slots, runner.reserved + wanted - reserved)) - runner.reserved
             if change:
-                runner.reserved += change
                 reserved += change
-                # What it had withheld counts no more until it has said so again.
-                runner.withheld = min(runner.withheld, runner.reserved)
-                runner.send(messages.Slots(runner.slots - runner.reserved))
+                _reserve(runner, change)
+
+    def _ask_free_ones(self) -> None:
+        """Asks a runner with a free slot in place of one that must end a task first.
+
+        Without it an isolated task that was promised a slot of a busy runner would wait for the end of a long task
+        there, while a runner that was restarted meanwhile has nothing to do.
+        """
+        ready = [runner for runner in self._ordinary if runner.is_ready]
+        for free in ready:
+            room = free.usable_slots - len(free.tasks)
+            for busy in ready:
+                unmet = busy.reserved - max(busy.withheld, busy.lent)
+                moved = min(room, unmet, len(busy.tasks) - busy.usable_slots)
+                if moved > 0:
+                    room -= moved
+                    _reserve(busy, -moved)
+                    _reserve(free, moved)
+
+
+def _reserve(runner: Runner, change: int) -> None:
+    runner.reserved += change
+    # What it had withheld counts no more until it has said so again.
+    runner.withheld = min(runner.withheld, runner.reserved)
+    runner.send(messages.Slots(runner.slots - runner.reserved))

@@ -157,6 +157,10 @@ class Supervisor:
                 self._acknowledged.set()
             if self._paused:
                 self._set_paused()
+            if response.refused:
+                logger.warning(
+                    "reports refused: their tasks are another's by now", extra={"reports": len(response.refused)}
+                )
         if response.grants:
             self._grant(response.grants)
         if response.cancelled:
@@ -299,6 +303,8 @@ class Supervisor:
                 wanted.append(report)
             if task is not None and task.reserved_of is not None:
                 self.fleet.solo.finished(task)
+            if self._progress:
+                self._progress.pop(fence, None)
         if self._watch.stopping:
             for report in reports:
                 self._watch.stopping.pop(report.fence, None)
