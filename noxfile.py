@@ -164,6 +164,13 @@ def demo(session: nox.Session) -> None:
 
 
 @nox.session
+def sim(session: nox.Session) -> None:
+    """Simulates clusters with faults: `-- --seeds 200`; one seed with its history: `-- --seed 17`."""
+    install_packages(session)
+    session.run("python", str(ROOT / "packages/gowork-leader/tests/sim/run_sim.py"), *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Measures gowork beside what the machine can do without it, in the same run; see docs/benchmarks.md."""
     install_packages(session, *group("bench"))

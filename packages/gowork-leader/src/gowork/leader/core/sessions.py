@@ -150,7 +150,6 @@ def _admit(state: State, hello: cmd.OpenSession, now: Now, decision: Decision) -
 def _take_reports(state: State, worker: Worker, frame: cmd.ReceiveFrame, now: Now, decision: Decision) -> None:
     # The hot path: one round for each finished task of the cluster.
     instance, tasks, changes, wall_ms = worker.instance, state.tasks, decision.changes, now.wall_ms
-    running = Status.RUNNING
     refused: list[int] = []
     taken: dict[int, None] = {}
     for report in frame.reports:
@@ -159,14 +158,7 @@ def _take_reports(state: State, worker: Worker, frame: cmd.ReceiveFrame, now: No
             continue
         taken[fence] = None
         task = tasks.get(report.id)
-        standing = None if task is None else task.standing
-        if (
-            task is None
-            or standing is None
-            or standing.fence != fence
-            or standing.status is not running
-            or standing.instance != instance
-        ):
+        if task is None or not _holds(task, instance, fence):
             if not _was_accepted(task, fence, instance):
                 refused.append(fence)
             continue
@@ -174,7 +166,7 @@ def _take_reports(state: State, worker: Worker, frame: cmd.ReceiveFrame, now: No
         if policy is None:
             advertised = worker.policy_for(task.spec.lane.handler)
             policy = None if advertised is None else advertised.retry
-        changes.append(ch.TaskMoved(report.id, settle(standing, report, policy, wall_ms)))
+        changes.append(ch.TaskMoved(report.id, settle(task.standing, report, policy, wall_ms)))
     decision.effects.append(ef.Acknowledge(frame.connection, tuple(taken), refused))
 
 

@@ -52,7 +52,7 @@ def spec_from(task: scheduler_pb2.Task) -> Spec:
 def task_message(spec: Spec, standing: Standing, view: int, progress: Progress | None = None) -> scheduler_pb2.Task:
     """A task as a client sees it; view is a TaskView, UNSPECIFIED being BASIC."""
     if view == _VIEW_RESULT:
-        return _result_message(spec, standing)
+        return result_message(spec.id, standing)
     task = scheduler_pb2.Task.FromString(spec.body)
     if view != _VIEW_FULL:
         task.ClearField("payload")
@@ -80,10 +80,11 @@ def task_message(spec: Spec, standing: Standing, view: int, progress: Progress |
     return task
 
 
-def _result_message(spec: Spec, standing: Standing) -> scheduler_pb2.Task:
+def result_message(id: str, standing: Standing) -> scheduler_pb2.Task:
+    """What came of a task, as TASK_VIEW_RESULT has it; what was asked for is not needed."""
     # The hot path of everyone who waits: only fields that have something to say are touched.
     task = scheduler_pb2.Task()
-    task.id = spec.id
+    task.id = id
     task.status = standing.status  # type: ignore[assignment]
     task.worker = standing.worker
     task.fence = standing.fence

@@ -14,11 +14,11 @@ from gowork.leader.engine.loop import Engine
 from gowork.leader.engine.subscriptions import Snapshot, Waiter, Watcher
 from gowork.leader.rpc.boundary import refusal_from, refusing
 from gowork.leader.rpc.filters import parse_filter, predicate_of
-from gowork.leader.rpc.mapping import failure_text, fit, spec_from, task_message
+from gowork.leader.rpc.mapping import failure_text, fit, result_message, spec_from, task_message
 from gowork.leader.rpc.tokens import make_token, read_token
 from gowork.leader.rpc.validation import Violations, check_id, check_page_size, check_task, check_view
 from gowork.leader.store.codec import restore
-from gowork.leader.store.protocol import Query, Store
+from gowork.leader.store.protocol import Query, Record, Store
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.proto.scheduler.v1 import scheduler_pb2_grpc
 from gowork.rpc import limits
@@ -154,18 +154,21 @@ class SchedulerService(scheduler_pb2_grpc.SchedulerServiceServicer):
             try:
                 absent = await self._engine.read(subscribe)
                 if absent:
-                    found = {record.id: restore(record) for record in await self._store.load(absent)}
-                    unknown = [id for id in absent if id not in found]
-                    if unknown:
-                        raise _unknown(unknown)
-                    finished = [task for task in found.values() if task.standing.status in FINISHED]
-                    self._engine.subscriptions.drop_waiter(waiter, [task.spec.id for task in finished])
-                    for task in finished:
-                        waiter.finish(Snapshot(task))
+                    records = await self._store.load(absent)
+                    if len(records) < len(absent):
+                        found = {record.id for record in records}
+                        raise _unknown([id for id in absent if id not in found])
+                    finished = [record for record in records if record.standing.status in FINISHED]
+                    ids = [record.id for record in finished]
+                    self._engine.subscriptions.drop_waiter(waiter, ids)
+                    for id in ids:
+                        del outstanding[id]
+                    for chunk in _chunks(_record_message(record, view) for record in finished):
+                        yield pb.WaitTasksResponse(tasks=chunk)
                 while outstanding:
                     # One that finishes as this call begins may be found in the store and be published too.
                     snapshots = [new for new in await waiter.take() if outstanding.pop(new.spec.id, 0) is None]
-                    for chunk in _chunks(snapshots, view):
+                    for chunk in _chunks(_snapshot_message(snapshot, view) for snapshot in snapshots):
                         yield pb.WaitTasksResponse(tasks=chunk)
             finally:
                 self._engine.subscriptions.drop_waiter(waiter, outstanding)
@@ -193,12 +196,12 @@ class SchedulerService(scheduler_pb2_grpc.SchedulerServiceServicer):
                         break
                     since = records[-1].changed
                     tasks = [task for task in map(restore, records) if selects(task.spec, task.standing)]
-                    for chunk in _chunks([Snapshot(task) for task in tasks], request.view):
+                    for chunk in _chunks(_message(task, request.view) for task in tasks):
                         yield pb.WatchTasksResponse(tasks=chunk)
                     yield pb.WatchTasksResponse(token=make_token(since, *scope))
                 while True:
                     snapshots, changed = await watcher.take()
-                    for chunk in _chunks(snapshots, request.view):
+                    for chunk in _chunks(_snapshot_message(snapshot, request.view) for snapshot in snapshots):
                         yield pb.WatchTasksResponse(tasks=chunk)
                     yield pb.WatchTasksResponse(token=make_token(changed, *scope))
             finally:
@@ -301,11 +304,21 @@ def _message(task: Task, view: int) -> pb.Task:
     return task_message(task.spec, task.standing, view, task.progress)
 
 
-def _chunks(snapshots: list[Snapshot], view: int) -> Iterable[list[pb.Task]]:
+def _snapshot_message(snapshot: Snapshot, view: int) -> pb.Task:
+    return task_message(snapshot.spec, snapshot.standing, view, snapshot.progress)
+
+
+def _record_message(record: Record, view: int) -> pb.Task:
+    # Waiters by the thousand may come when all is done: for them nothing is parsed that is not answered.
+    if view == pb.TASK_VIEW_RESULT:
+        return result_message(record.id, record.standing)
+    return _message(restore(record), view)
+
+
+def _chunks(messages: Iterable[pb.Task]) -> Iterable[list[pb.Task]]:
     chunk: list[pb.Task] = []
     size = 0
-    for snapshot in snapshots:
-        message = task_message(snapshot.spec, snapshot.standing, view, snapshot.progress)
+    for message in messages:
         bytes_ = message.ByteSize()
         if chunk and (len(chunk) >= _CHUNK_TASKS or size + bytes_ > limits.PAGE_BYTES_MAX):
             yield chunk

@@ -1,0 +1,244 @@
+"""Starts that are refused: one clear message, exit code 1 (2 for usage), and no file is changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from leader_process import FREE_PORTS, refused_start, running
+
+from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
+from gowork.proto.scheduler.v1 import scheduler_pb2_grpc
+from gowork.rpc.channels import open_blocking_channel
+
+
+def message_of(error: str) -> str:
+    """The one line that tells what is wrong."""
+    lines = [line for line in error.splitlines() if line.startswith("Error: ")]
+    assert len(lines) == 1, error
+    return lines[0].removeprefix("Error: ")
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    """A store that a leader has left behind, with one task."""
+    with running(tmp_path) as leader:
+        with open_blocking_channel([leader.scheduler]) as channel:
+            task = pb.Task(id="kept", payload="x" * 10_000)
+            scheduler_pb2_grpc.SchedulerServiceStub(channel).ScheduleTask(pb.ScheduleTaskRequest(task=task))
+        assert leader.stop()[0] == 0
+    return tmp_path / "gowork.db"
+
+
+def test_a_database_of_a_newer_version_is_refused_and_left_as_it_is(database: Path) -> None:
+    with sqlite3.connect(database) as connection:
+        connection.execute("PRAGMA user_version = 999")
+    connection.close()
+    before = database.read_bytes()
+    code, error = refused_start(database.parent)
+    assert code == 1
+    assert f"{database} has format 999" in message_of(error)
+    assert "left as it is" in error
+    assert "newer" in error
+    assert database.read_bytes() == before
+
+
+@pytest.mark.parametrize("damage", ["overwritten", "cut", "text", "of another program"])
+def test_a_database_that_is_no_whole_store_is_refused_and_left_as_it_is(database: Path, damage: str) -> None:
+    content = database.read_bytes()
+    if damage == "overwritten":
+        database.write_bytes(content[:4096] + b"\xa5" * 8192 + content[12288:])
+    elif damage == "cut":
+        database.write_bytes(content[: len(content) // 2])
+    elif damage == "text":
+        database.write_text("these are my notes\n" * 100)
+    else:
+        database.unlink()
+        with sqlite3.connect(database) as connection:
+            connection.execute("CREATE TABLE theirs (x)")
+        connection.close()
+    before = database.read_bytes()
+    code, error = refused_start(database.parent)
+    assert code == 1
+    assert str(database) in message_of(error)
+    assert "left as it is" in error
+    assert database.read_bytes() == before
+
+
+def test_a_second_leader_on_a_database_is_refused_and_names_the_first(tmp_path: Path) -> None:
+    with running(tmp_path) as leader:
+        code, error = refused_start(tmp_path)
+        assert code == 1
+        assert f"in use by another leader (process {leader.process.pid})" in message_of(error)
+        # A second name of the file is the same file.
+        os.symlink(tmp_path / "gowork.db", tmp_path / "alias.db")
+        assert "in use by another leader" in refused_start(tmp_path, f"--store=sqlite:///{tmp_path}/alias.db")[1]
+        assert leader.page("/readyz")[0] == 200
+    # One that was killed leaves nothing that would hinder the next.
+    with running(tmp_path) as leader:
+        assert leader.stop()[0] == 0
+
+
+@pytest.fixture
+def unwritable(tmp_path: Path) -> Iterator[Path]:
+    """A directory that can't be written, for root neither."""
+    folder = tmp_path / "unwritable"
+    folder.mkdir()
+    if os.geteuid() != 0:
+        folder.chmod(0o555)
+        yield folder
+        return
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "ro,size=1m", "tmpfs", str(folder)], capture_output=True, text=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"root can write everywhere, and may not mount here: {mounted.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_directory_that_cannot_be_written_is_refused(unwritable: Path) -> None:
+    for folder in (unwritable, unwritable / "below"):
+        code, error = refused_start(unwritable, f"--data-dir={folder}")
+        assert code == 1
+        assert f"{folder}/gowork.db can't be written" in message_of(error)
+        assert "must be able to write" in error
+
+
+@pytest.mark.parametrize("option", ["--cluster-listen", "--scheduler-listen", "--http-listen"])
+def test_a_port_that_is_taken_is_refused(tmp_path: Path, option: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        code, error = refused_start(tmp_path, f"{option}={address}")
+    assert code == 1
+    assert f"can't listen on {address}" in message_of(error)
+
+
+def test_two_ports_that_are_the_same_are_refused(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    code, error = refused_start(tmp_path, f"--cluster-listen={address}", f"--scheduler-listen={address}")
+    assert code == 1
+    assert f"can't listen on {address}" in message_of(error)
+
+
+def test_a_host_that_is_not_known_is_refused(tmp_path: Path) -> None:
+    for option in ("--cluster-listen", "--http-listen"):
+        code, error = refused_start(tmp_path, f"{option}=no-such-host.invalid:0")
+        assert code == 1
+        assert "can't listen on no-such-host.invalid:0" in message_of(error)
+
+
+@pytest.mark.parametrize(
+    ("store", "words"),
+    [
+        ("gowork.db", "is no store URL"),
+        ("etcdd://x", "No store is known for etcdd://"),
+        ("sqlite://host/x", "names no file"),
+        ("sqlite:///", "names no file"),
+        ("sqlite:///:memory:", "names no file"),
+    ],
+)
+def test_a_store_that_makes_no_sense_is_refused(tmp_path: Path, store: str, words: str) -> None:
+    code, error = refused_start(tmp_path, f"--store={store}")
+    assert code == 1
+    assert words in message_of(error)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("colour = 'red'", "unknown name 'colour'; known are cluster_listen"),
+        ("[leader]\nstore = 'x'", "unknown name 'leader'"),
+        ("config = 'other.toml'", "unknown name 'config'"),
+        ("version = true", "unknown name 'version'"),
+        ("cluster_listen", "leader.toml: "),
+        ("cluster_listen = '127.0.0.1'", "'127.0.0.1' is not HOST:PORT"),
+        ("cluster_listen = 50051", "cluster_listen must be a string"),
+        ("store = ['x']", "store must be a string"),
+        ("reflection = 'maybe'", "'maybe' is not a valid boolean"),
+        ("log_level = 'loud'", "'loud' is not one of"),
+        ("log_level = 7", "log_level must be a string"),
+    ],
+)
+def test_a_configuration_file_with_a_mistake_is_refused_by_name(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "leader.toml").write_text(text)
+    # Ports are left out: the command line would win over the file.
+    code, error = refused_start(tmp_path, f"--config={tmp_path}/leader.toml", ports=())
+    assert code == 2
+    assert words in message_of(error)
+    assert not (tmp_path / "gowork.db").exists()
+
+
+def test_a_configuration_file_that_is_not_there_or_not_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
+    for name in ("absent.toml", "binary.toml"):
+        code, error = refused_start(tmp_path, f"--config={tmp_path}/{name}")
+        assert code == 2
+        assert f"{tmp_path}/{name}: " in message_of(error)
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"GOWORK_SCHEDULER_LISTEN": "nowhere"}, "'--scheduler-listen'"),
+        ({"GOWORK_HTTP_LISTEN": "127.0.0.1:99999"}, "not HOST:PORT"),
+        ({"GOWORK_REFLECTION": "perhaps"}, "'perhaps' is not a valid boolean"),
+        ({"GOWORK_LOG_FORMAT": "xml"}, "'xml' is not one of"),
+        ({"GOWORK_CONFIG": "absent.toml"}, "absent.toml: "),
+    ],
+)
+def test_a_variable_with_a_mistake_is_refused_by_name(tmp_path: Path, variables: dict[str, str], words: str) -> None:
+    code, error = refused_start(tmp_path, ports=(), **variables)
+    assert code == 2
+    assert words in message_of(error)
+
+
+def test_an_unknown_option_is_refused(tmp_path: Path) -> None:
+    code, error = refused_start(tmp_path, "--colour=red")
+    assert code == 2
+    assert "--colour" in message_of(error)
+
+
+def test_options_come_from_the_command_line_before_variables_before_the_file(tmp_path: Path) -> None:
+    for name in ("file", "variable", "line"):
+        (tmp_path / name).mkdir()
+    file = tmp_path / "leader.toml"
+    file.write_text(
+        f"data_dir = {json.dumps(str(tmp_path / 'file'))}\nreflection = false\nlog_format = 'json'\nlog_level = 'error'\n"
+    )
+    variables = {"GOWORK_CONFIG": str(file), "GOWORK_DATA_DIR": str(tmp_path / "variable"), "GOWORK_LOG_LEVEL": "info"}
+    with running(tmp_path, f"--data-dir={tmp_path}/line", **variables) as leader:
+        with open_blocking_channel([leader.cluster]) as channel:
+            reflect = channel.stream_stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")
+            with pytest.raises(grpc.RpcError) as caught:
+                next(reflect(iter([b""]), timeout=30))
+            assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+        code, log = leader.stop()
+    assert code == 0
+    assert (tmp_path / "line/gowork.db").exists()
+    assert not (tmp_path / "file/gowork.db").exists()
+    assert json.loads(log.splitlines()[0])["event"] == "store opened"
+    del variables["GOWORK_CONFIG"]
+    with running(tmp_path, **variables) as leader:
+        assert leader.stop()[0] == 0
+    assert (tmp_path / "variable/gowork.db").exists()
+
+
+def test_the_ports_of_a_leader_may_be_the_next_ones(tmp_path: Path) -> None:
+    with running(tmp_path) as leader:
+        addresses = (leader.cluster, leader.scheduler, leader.http)
+        assert leader.stop()[0] == 0
+    options = [option.partition("=")[0] for option in FREE_PORTS]
+    again = [f"{option}={address}" for option, address in zip(options, addresses, strict=True)]
+    with running(tmp_path, *again) as leader:
+        assert (leader.cluster, leader.scheduler, leader.http) == addresses

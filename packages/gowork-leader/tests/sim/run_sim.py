@@ -1,0 +1,78 @@
+"""Runs the simulator: `python run_sim.py --seeds 200`, or one seed with its history: `python run_sim.py --seed 17`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+import multiprocessing
+import sys
+import time
+from pathlib import Path
+
+from sim_plants import Plants
+from sim_world import World, run_seed
+
+#: Seeds that have found a bug once; they are run for ever.
+SEEDS_KEPT = Path(__file__).with_name("seeds_kept.txt")
+PLANTS = [field.name for field in dataclasses.fields(Plants)]
+
+
+def kept_seeds() -> list[int]:
+    """The seeds of the file; lines that begin with # are words."""
+    lines = SEEDS_KEPT.read_text().splitlines()
+    return [int(line.split("#")[0]) for line in lines if line.split("#")[0].strip()]
+
+
+def try_seed(seed: int, plant: str = "") -> str:
+    """What went wrong with this seed; empty when nothing did."""
+    logging.disable()
+    plants = Plants(**{plant: True}) if plant else Plants()
+    try:
+        with plants.planted():
+            run_seed(seed, plants)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is what the seed has found
+        return f"seed {seed}: {type(error).__name__}: {error}"
+    return ""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=200, help="how many seeds to run, besides those that are kept")
+    parser.add_argument("--first", type=int, default=0, help="the first of them")
+    parser.add_argument("--seed", type=int, help="run this one and print its history")
+    parser.add_argument("--plant", choices=PLANTS, default="", help="plant this bug, to see it found")
+    parser.add_argument("--jobs", type=int, default=multiprocessing.cpu_count(), help="processes to use")
+    options = parser.parse_args()
+    if options.seed is not None:
+        return replay(options.seed, options.plant)
+    seeds = [*kept_seeds(), *range(options.first, options.first + options.seeds)]
+    started = time.monotonic()
+    with multiprocessing.get_context("spawn").Pool(options.jobs) as pool:
+        work = [(seed, options.plant) for seed in seeds]
+        found = [words for words in pool.starmap(try_seed, work, chunksize=5) if words]
+    print("\n".join(found))
+    print(f"{len(seeds)} seeds, {len(found)} failed, {time.monotonic() - started:.0f} s")
+    if found:
+        print("see one's history with --seed N; keep it in seeds_kept.txt")
+    return 1 if found else 0
+
+
+def replay(seed: int, plant: str) -> int:
+    """Prints the history of one seed and what ended it."""
+    logging.disable()
+    plants = Plants(**{plant: True}) if plant else Plants()
+    world = World(seed, plants)
+    words = ""
+    try:
+        with plants.planted():
+            world.run()
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is what the seed has found
+        words = f"{type(error).__name__}: {error}"
+    print("\n".join(world.history))
+    print(words or "nothing was violated")
+    return 1 if words else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

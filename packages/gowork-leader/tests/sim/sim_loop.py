@@ -1,0 +1,80 @@
+"""An event loop whose time is simulated: it jumps to the next timer when nothing is left to do.
+
+Nothing runs at the same time as anything else, and what a store would do in a thread is done at a simulated moment, so
+that one seed gives one history.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+
+class _NoInput(selectors.BaseSelector):
+    """Has no input, and lets simulated time pass instead of waiting for it."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        if timeout is None:
+            raise AssertionError("everybody waits for something that will never happen")
+        self.now += max(timeout, 0.0)
+        return []
+
+    def register(self, fileobj: Any, events: int, data: Any = None) -> Any:
+        return None
+
+    def unregister(self, fileobj: Any) -> Any:
+        return None
+
+    def get_map(self) -> Any:
+        return {}
+
+    def get_key(self, fileobj: Any) -> Any:
+        raise KeyError(fileobj)
+
+
+class SimLoop(asyncio.SelectorEventLoop):
+    """Time is `time()`, in simulated seconds from 0."""
+
+    def __init__(self, rng: Random, io_seconds: tuple[float, float] = (0.0002, 0.02)) -> None:
+        self._sim_selector = _NoInput()
+        super().__init__(self._sim_selector)
+        self._rng = rng
+        self._io_seconds = io_seconds
+
+    def time(self) -> float:
+        return self._sim_selector.now
+
+    async def pass_time(self, seconds: float) -> None:
+        """Returns after so many simulated seconds."""
+        passed = self.create_future()
+        self.call_later(seconds, _resolve, passed, None)
+        await passed
+
+    def run_in_executor(self, executor: Any, function: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]
+        """Runs the function at a moment to come; not at all when whoever waits for it is gone by then."""
+        future: asyncio.Future[Any] = self.create_future()
+
+        def run() -> None:
+            if future.cancelled():
+                return
+            try:
+                result = function(*args)
+            except BaseException as error:  # noqa: BLE001 - it is whoever waits that gets it
+                future.set_exception(error)
+            else:
+                # What was done is told a moment later: a crash may come in between.
+                self.call_later(self._rng.uniform(*self._io_seconds) / 2, _resolve, future, result)
+
+        self.call_later(self._rng.uniform(*self._io_seconds), run)
+        return future
+
+
+def _resolve(future: asyncio.Future[Any], result: Any) -> None:
+    if not future.done():
+        future.set_result(result)
