@@ -26,7 +26,7 @@ from gowork.worker._supervisor.options import Options
 from gowork.worker._supervisor.runner import Runner
 from gowork.worker._supervisor.settlement import settle_dead
 from gowork.worker._supervisor.sharing import share_out
-from gowork.worker._supervisor.watch import INTERVAL, Watch
+from gowork.worker._supervisor.watch import IDLE_INTERVAL, INTERVAL, Watch
 
 logger = logging.getLogger("gowork.worker")
 
@@ -80,7 +80,7 @@ class Supervisor:
             fleet = group.create_task(self.fleet.run(), name="fleet")
             while not fleet.done():
                 self._watch.look(loop.time(), recall=not self._paused)
-                await asyncio.wait([fleet], timeout=INTERVAL)
+                await asyncio.wait([fleet], timeout=INTERVAL if self._held else IDLE_INTERVAL)
 
     async def finish(self, budget: float) -> None:
         """Takes nothing new, hands back what has not started, and waits at most `budget` seconds for what runs."""

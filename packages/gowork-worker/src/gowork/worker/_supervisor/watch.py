@@ -15,8 +15,9 @@ from gowork.worker._supervisor.runner import Runner
 
 logger = logging.getLogger("gowork.worker")
 
-#: Seconds between two looks.
+#: Seconds between two looks, while tasks are held and while none are.
 INTERVAL = 0.05
+IDLE_INTERVAL = 0.25
 #: Seconds that a task may lie in a runner before what has not started there is recalled.
 RECALL_AFTER = 0.2
 
