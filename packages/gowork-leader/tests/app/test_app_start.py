@@ -214,7 +214,8 @@ def test_options_come_from_the_command_line_before_variables_before_the_file(tmp
         (tmp_path / name).mkdir()
     file = tmp_path / "leader.toml"
     file.write_text(
-        f"data_dir = {json.dumps(str(tmp_path / 'file'))}\nreflection = false\nlog_format = 'json'\nlog_level = 'error'\n"
+        f"data_dir = {json.dumps(str(tmp_path / 'file'))}\nreflection = false\n"
+        "log_format = 'json'\nlog_level = 'error'\n"
     )
     variables = {"GOWORK_CONFIG": str(file), "GOWORK_DATA_DIR": str(tmp_path / "variable"), "GOWORK_LOG_LEVEL": "info"}
     with running(tmp_path, f"--data-dir={tmp_path}/line", **variables) as leader:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import sys
 import tomllib
@@ -37,12 +38,17 @@ def _read_config(context: click.Context, parameter: click.Parameter, path: Path 
         values = tomllib.loads(path.read_text())
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise click.BadParameter(f"{path}: {error}") from None
-    known = {option.name for option in context.command.params}
+    # Not --config itself, --version and --help: what they do is done by now, or makes no sense in a file.
+    known = {option.name for option in context.command.params if option.expose_value}
     unknown = sorted(set(values) - known)
     if unknown:
         raise click.BadParameter(
             f"{path} has the unknown name {unknown[0]!r}; known are {', '.join(sorted(n for n in known if n))}"
         )
+    for name, value in values.items():
+        # Click would make text of anything.
+        if not isinstance(value, str | bool):
+            raise click.BadParameter(f"{path}: {name} must be a string, or true or false; it is {value!r}")
     context.default_map = {**(context.default_map or {}), **values}
     return path
 
@@ -151,9 +157,17 @@ async def _serve(leader: Leader, print_addresses: bool) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     started: asyncio.Future[Addresses] = loop.create_future()
+    started.add_done_callback(_spare_collector)
     if print_addresses:
         started.add_done_callback(_print_addresses)
     await leader.run(started, stopped)
+
+
+def _spare_collector(_: object) -> None:
+    # What there is by now stays for good, and tasks make no cycles: to look at either is time lost, a twentieth of all
+    # that each task costs.
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 def _print_addresses(started: asyncio.Future[Addresses]) -> None:
