@@ -7,7 +7,9 @@ streams, servers, store.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import socket
 from importlib import metadata
 
 import grpc
@@ -154,13 +156,11 @@ class Leader:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if self._reflection:
             add_reflection(server, (*SERVICES, "grpc.health.v1.Health"))
+        _check_free(listen, host, port)
         try:
             bound = server.add_insecure_port(format_address(host, port))
         except RuntimeError as error:
-            message = (
-                f"can't listen on {listen}: is another leader running there? Choose another port, or 0 for a free one"
-            )
-            raise ListenError(message) from error
+            raise ListenError(f"can't listen on {listen}: {error}") from error
         return server, format_address(host, bound)
 
     async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus.ValueType) -> None:
@@ -180,3 +180,18 @@ class Leader:
         except NotServingError as error:
             raise TimeoutError(str(error)) from error
         return views, self._engine.opened.term
+
+
+def _check_free(listen: str, host: str, port: int) -> None:
+    """Tries the port first: gRPC tells a taken one by lines of its own on standard error, and not what is wrong."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind(address)
+            trial.listen()
+    except OSError as error:
+        hint = ": is another leader running there? Choose another port, or 0 for a free one"
+        words = error.strerror or str(error)
+        message = f"can't listen on {listen}: {words}{hint if error.errno == errno.EADDRINUSE else ''}"
+        raise ListenError(message) from error
