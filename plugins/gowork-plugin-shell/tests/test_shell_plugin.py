@@ -219,7 +219,9 @@ def test_warden_ends_what_it_guards_when_its_owner_is_killed(tmp_path: Path) -> 
         "import subprocess, sys\n"
         "from gowork.worker.processes import Warden\n"
         "warden = Warden()\n"
-        "children = [subprocess.Popen(['tail', '-f', '/dev/null'], start_new_session=True) for _ in range(3)]\n"
+        # With an output of its own: tail ends by itself when the pipe that it writes to breaks.
+        "quiet = {'stdout': subprocess.DEVNULL, 'start_new_session': True}\n"
+        "children = [subprocess.Popen(['tail', '-f', '/dev/null'], **quiet) for _ in range(3)]\n"
         "for child in children: warden.guard(child.pid)\n"
         "warden.release(children[1].pid)\n"
         "print(*[child.pid for child in children], flush=True)\n"
