@@ -11,7 +11,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from leader_process import COMMAND, RunningLeader, running
-from leader_serving import PATIENCE, ServedLeader, refused, serving, stream_refused
+from leader_serving import PATIENCE, refused, serving, stream_refused
 
 from gowork.proto.cluster.v1 import leader_pb2 as cpb
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
@@ -67,7 +67,7 @@ def test_a_leader_that_was_killed_has_kept_what_it_acknowledged(tmp_path: Path) 
         with running(tmp_path) as leader:
             schedule(leader, f"a{n}", f"b{n}")
             leader.process.kill()
-            leader.process.wait()
+            leader.process.communicate()
     with running(tmp_path) as leader, open_blocking_channel([leader.scheduler]) as channel:
         tasks = scheduler_pb2_grpc.SchedulerServiceStub(channel).GetTasks(pb.GetTasksRequest(), timeout=PATIENCE).tasks
         assert [task.id for task in tasks] == ["a0", "b0", "a1", "b1", "a2", "b2"]

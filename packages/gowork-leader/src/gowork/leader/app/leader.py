@@ -1,7 +1,7 @@
 """The leader as a whole: what it is made of, and the order in which that starts and stops.
 
 Start: store, engine, servers, health, HTTP. Stop: health, engine (what was taken becomes durable and is answered),
-streams, servers, store.
+streams, servers once no more calls come in, store.
 """
 
 from __future__ import annotations
@@ -41,6 +41,9 @@ VERSION = metadata.version("gowork-leader")
 SERVICES = ("cluster.v1.LeaderService", "scheduler.v1.SchedulerService", "worker.v1.SessionService")
 #: What calls that are under way get when the leader stops, in seconds.
 STOP_GRACE_SECONDS = 1.0
+#: The ports are closed when no request has come for two such spans, and at the latest after so many of them.
+STOP_QUIET_SECONDS = 0.02
+STOP_QUIET_SPANS_MAX = 25
 #: How long a scrape waits for the engine, in seconds.
 LOOK_SECONDS = 5.0
 
@@ -141,9 +144,21 @@ class Leader:
         self._engine.stop()
         self._engine.subscriptions.close()
         self._sessions.end_all()
+        await self._turn_away()
         async with asyncio.TaskGroup() as group:
             for server in servers:
                 group.create_task(server.stop(grace=STOP_GRACE_SECONDS))
+
+    async def _turn_away(self) -> None:
+        # A call that waits to be taken when its server is shut down ends with CANCELLED, as if its caller had given up
+        # (grpc/grpc#41785). Each is taken first and told UNAVAILABLE, on which callers try again.
+        quiet = 0
+        for _ in range(STOP_QUIET_SPANS_MAX):
+            before = self._engine.turned_away
+            await asyncio.sleep(STOP_QUIET_SECONDS)
+            quiet = quiet + 1 if self._engine.turned_away == before else 0
+            if quiet == 2:
+                return
 
     def _server(self, listen: str) -> tuple[grpc.aio.Server, str]:
         host, port = parse_address(listen)

@@ -106,6 +106,8 @@ class Engine:
         self.started_ms = 0
         #: The store takes nothing at the moment.
         self.store_full = False
+        #: How many requests came after `stop`.
+        self.turned_away = 0
 
     # For the RPC layer.
 
@@ -390,6 +392,7 @@ class Engine:
 
     def _check_serving(self) -> None:
         if self._stopping:
+            self.turned_away += 1
             raise NotServingError("the leader is stopping")
         if self.store_full:
             raise NoRoomError
