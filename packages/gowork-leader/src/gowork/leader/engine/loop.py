@@ -75,6 +75,10 @@ class NoRoomError(NotServingError):
         super().__init__("the store is full: nothing is accepted until there is room on its disk")
 
 
+class _Abandoned(Exception):
+    """The last batch does not fit, and the engine stops."""
+
+
 _Read = Callable[[State], Any]
 _Item = tuple["cmd.Command | _Read", "asyncio.Future[Any] | None"]
 
@@ -97,6 +101,7 @@ class Engine:
         self._clock = clock or SystemClock()
         self._queue: list[_Item] = []
         self._wake = asyncio.Event()
+        self._stop_asked = asyncio.Event()
         self._state = State(self._settings, fence=0, next_seq=1)
         self._batch_number = 0
         self._stopping = False
@@ -204,11 +209,17 @@ class Engine:
             await self._wait()
             if self._stopping and not self._queue:
                 return
-            await self._step()
+            try:
+                await self._step()
+            except _Abandoned:
+                # Nobody was told of what is in this batch: workers report again, callers know that it may not be there.
+                _log.warning("stopped with a full store; its last batch is dropped")
+                return
 
     def stop(self) -> None:
-        """Takes no more commands and ends `run` when those that were taken are durable."""
+        """Takes no more commands and ends `run` when those that were taken are durable, or can't be made so."""
         self._stopping = True
+        self._stop_asked.set()
         self._wake.set()
 
     # The loop.
@@ -266,7 +277,7 @@ class Engine:
             effects += self._decide(cmd.Tick(), now).effects
             trim(state, now.wall_ms)
         effects += self._decide(cmd.Dispatch(), now).effects
-        changed = await self._commit(replies)
+        changed = await self._commit([*(future for future, _ in replies), *(future for _, future in reads)])
         if effects:
             self._outbox.deliver(effects)
         for future, answer in replies:
@@ -295,8 +306,8 @@ class Engine:
             apply(state, change)
         return decision
 
-    async def _commit(self, replies: list[tuple[asyncio.Future[Any], Any]]) -> list[Task]:
-        """Makes the batch durable and answers the tasks that it changed."""
+    async def _commit(self, waiting: list[asyncio.Future[Any]]) -> list[Task]:
+        """Makes the batch durable and answers the tasks that it changed; `waiting` are told when it does not fit."""
         state = self._state
         submitted, moved = state.submitted, state.moved
         changed = [*submitted.values(), *moved.values()]
@@ -314,11 +325,11 @@ class Engine:
         )
         state.submitted, state.moved, state.joined, state.gone = {}, {}, {}, {}
         started = self._clock.now().mono
-        await self._commit_until_it_fits(batch, replies)
+        await self._commit_until_it_fits(batch, waiting)
         self._observer.committed(len(changed), self._clock.now().mono - started)
         return changed
 
-    async def _commit_until_it_fits(self, batch: Batch, replies: list[tuple[asyncio.Future[Any], Any]]) -> None:
+    async def _commit_until_it_fits(self, batch: Batch, waiting: list[asyncio.Future[Any]]) -> None:
         while True:
             try:
                 await self._store.commit(batch)
@@ -327,11 +338,16 @@ class Engine:
                     _log.error("store is full; nothing is accepted until there is room", extra={"reason": str(error)})
                 self.store_full = True
                 # Whoever waits is told now; the batch stays and is made durable when there is room.
-                for future, _ in replies:
+                for future in waiting:
                     if not future.done():
                         future.set_exception(NoRoomError())
                 self._refuse_queued()
-                await asyncio.sleep(FULL_RETRY_SECONDS)
+                try:
+                    async with asyncio.timeout(FULL_RETRY_SECONDS):
+                        await self._stop_asked.wait()
+                except TimeoutError:
+                    continue
+                raise _Abandoned from None
             else:
                 if self.store_full:
                     self.store_full = False
