@@ -69,22 +69,22 @@ def test_tasks_go_to_free_slots_first_and_then_level(
 
 
 def test_credit_begins_with_the_slots_and_is_told_once() -> None:
-    credit = Credit(4)
-    assert credit.next(0, wanted=True) == 4
-    assert credit.next(0, wanted=True) is None
+    credit = Credit()
+    assert credit.next(0, 4) == 4
+    assert credit.next(0, 4) is None
 
 
 def test_credit_counts_only_what_this_session_granted() -> None:
-    credit = Credit(4)
-    credit.next(0, wanted=True)
+    credit = Credit()
+    credit.next(0, 4)
     credit.granted(4, 0.0)
     credit.start_session()
     # One of them is still held: three may come.
-    assert credit.next(1, wanted=True) == 3
+    assert credit.next(1, 4) == 3
 
 
 def test_no_credit_is_given_when_nothing_is_wanted() -> None:
-    assert Credit(4).next(0, wanted=False) is None
+    assert Credit().next(0, 0) is None
 
 
 def run_at(credit: Credit, rate: float, seconds: float, held: int = 100) -> None:
@@ -96,19 +96,19 @@ def run_at(credit: Credit, rate: float, seconds: float, held: int = 100) -> None
 
 
 def test_buffer_is_worth_50_ms_of_measured_work() -> None:
-    credit = Credit(8)
+    credit = Credit()
     run_at(credit, 20_000, 1.0)
     assert 900 <= credit.buffer <= 1100
 
 
 def test_buffer_is_bounded() -> None:
-    credit = Credit(8)
+    credit = Credit()
     run_at(credit, 1_000_000, 1.0)
     assert credit.buffer == 4000
 
 
 def test_long_tasks_are_not_hoarded() -> None:
-    credit = Credit(8)
+    credit = Credit()
     credit.granted(8, 0.0)
     for second in range(1, 5):
         credit.finished(8, 8, float(second))
@@ -116,7 +116,7 @@ def test_long_tasks_are_not_hoarded() -> None:
 
 
 def test_short_bursts_are_measured_by_their_busy_time() -> None:
-    credit = Credit(8)
+    credit = Credit()
     for burst in range(100):
         # 8 tasks in 1 ms, once a second.
         credit.granted(8, float(burst))
@@ -125,7 +125,7 @@ def test_short_bursts_are_measured_by_their_busy_time() -> None:
 
 
 def test_buffer_is_dropped_when_something_in_it_waited() -> None:
-    credit = Credit(8)
+    credit = Credit()
     run_at(credit, 20_000, 1.0)
     credit.waited()
     assert credit.buffer == 0

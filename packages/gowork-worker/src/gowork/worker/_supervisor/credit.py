@@ -23,8 +23,7 @@ _WEIGHT_DOWN = 0.3
 class Credit:
     """Counts for one worker. Times are in seconds, on any one clock."""
 
-    def __init__(self, slots: int) -> None:
-        self._slots = slots
+    def __init__(self) -> None:
         #: Granted in this session.
         self._granted = 0
         #: The last count that was told.
@@ -71,16 +70,16 @@ class Credit:
         """A task in the buffer had to wait behind long ones."""
         self._rate = 0.0
 
-    def next(self, held: int, *, wanted: bool) -> int | None:
+    def next(self, held: int, slots: int) -> int | None:
         """The count to tell the leader now; None when it has not grown.
 
         Args:
             held: how many tasks are held, whether they run or wait.
-            wanted: whether more are wanted at all.
+            slots: how many may run at once; 0 when no more are wanted.
         """
-        if not wanted:
+        if not slots:
             return None
-        credit = self._granted + self._slots + self.buffer - held
+        credit = self._granted + slots + self.buffer - held
         if credit <= self._told:
             return None
         self._told = credit

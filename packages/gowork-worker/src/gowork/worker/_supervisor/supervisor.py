@@ -51,7 +51,7 @@ class Supervisor:
         #: fence -> task without a report
         self._held: dict[int, Held] = {}
         self._unacknowledged = Unacknowledged()
-        self._credit = Credit(options.slots)
+        self._credit = Credit()
         #: Set while nothing is held.
         self._idle = asyncio.Event()
         self._idle.set()
@@ -174,8 +174,10 @@ class Supervisor:
     def take(self, bytes_max: int) -> session.ConnectRequest | None:
         """The next frame for the leader; None when there is nothing to say."""
         reports = self._unacknowledged.take(bytes_max)
-        wanted = not (self.draining or self._paused) and bool(self.fleet.ready())
-        credit = self._credit.next(len(self._held), wanted=wanted)
+        wanted = not (self.draining or self._paused)
+        # Not the worker's slots: a runner that is still being started can start nothing.
+        slots = sum(runner.slots for runner in self.fleet.ready()) if wanted else 0
+        credit = self._credit.next(len(self._held), slots)
         blocked = any(runner.is_blocked for runner in self.fleet.ordinary)
         condition = (blocked, self.draining, self._leaving and not self._unacknowledged.has_unsent)
         changed = condition != self._condition

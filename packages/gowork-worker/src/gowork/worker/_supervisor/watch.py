@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 
 from gowork.worker._runner.messages import Recall, StopKind
+from gowork.worker._runner.table import Running
 from gowork.worker._supervisor.fleet import Fleet
 from gowork.worker._supervisor.held import Held
 from gowork.worker._supervisor.runner import Runner
@@ -18,8 +19,9 @@ logger = logging.getLogger("gowork.worker")
 #: Seconds between two looks, while tasks are held and while none are.
 INTERVAL = 0.05
 IDLE_INTERVAL = 0.25
-#: Seconds that a task may lie in a runner before what has not started there is recalled.
+#: Seconds that a task may lie behind long ones before what has not started in that runner is recalled; and behind any.
 RECALL_AFTER = 0.2
+RECALL_AT_LATEST = 1.0
 
 
 class Watch:
@@ -53,7 +55,7 @@ class Watch:
                 overdue |= {(row.fence, row.started_ns) for row in rows if row.kill_at_ns and clock >= row.kill_at_ns}
                 self._end_overdue(runner, overdue & self._overdue)
                 if recall and len(runner.tasks) > len(rows):
-                    self._recall(runner, {row.fence for row in rows}, now)
+                    self._recall(runner, rows, now, clock)
         self._overdue = overdue
         for held in [held for held in self.stopping.values() if now >= held.kill_at]:
             self._end_runner_of(held)
@@ -91,10 +93,16 @@ class Watch:
                 extra={"runner": runner.name, "runner_pid": runner.pid, "task": held.id, "why": held.stop_kind},
             )
 
-    def _recall(self, runner: Runner, running: set[int], now: float) -> None:
+    def _recall(self, runner: Runner, rows: list[Running], now: float, clock: int) -> None:
         if runner.is_recalling or runner.alone:
             return
+        running = {row.fence for row in rows}
         oldest = next((held for fence, held in runner.tasks.items() if fence not in running), None)
-        if oldest is not None and now - oldest.sent_at > RECALL_AFTER:
+        if oldest is None or now - oldest.sent_at <= RECALL_AFTER:
+            return
+        # While slots turn over, or have still to be taken, the machine is merely busy: another worker would not be
+        # faster.
+        long = [row for row in rows if clock - row.started_ns > RECALL_AFTER * 1e9 / 2]
+        if len(long) >= runner.usable_slots or now - oldest.sent_at > RECALL_AT_LATEST:
             runner.is_recalling = True
             runner.send(Recall())
