@@ -13,6 +13,10 @@ from gowork.leader.core.model import Progress, Spec, Standing, Status, Task
 #: When so many tasks wait for a watcher to read them, the next batch that brings more ends it. Counted over batches
 #: and not within one, which may bring tens of thousands before any watcher could have read.
 WATCHER_TASKS_MAX = 50_000
+#: Completed tasks that are kept for those who come to wait for them: at least so many, at most twice as many.
+RECENT_TASKS_MAX = 1_000
+#: A task with more than this in its body and result is not kept.
+RECENT_BYTES_MAX = 4 << 10
 
 
 class Snapshot:
@@ -128,6 +132,13 @@ class Subscriptions:
         #: {task id: its waiters}; nearly always there is one.
         self._waiters: dict[str, tuple[Waiter, ...]] = {}
         self._watchers: dict[Watcher, None] = {}
+        #: {task id: as it completed}, in two generations: when the new one is full, the old one is forgotten.
+        self._recent: dict[str, Snapshot] = {}
+        self._less_recent: dict[str, Snapshot] = {}
+
+    def recent(self, id: str) -> Snapshot | None:
+        """The task, if it completed a moment ago. None says nothing about it."""
+        return self._recent.get(id) or self._less_recent.get(id)
 
     def add_waiter(self, waiter: Waiter, ids: Iterable[str]) -> None:
         """The waiter hears of each of these when it finishes; `ids` has each once."""
@@ -156,21 +167,36 @@ class Subscriptions:
     def publish(self, tasks: Iterable[Task], changed: int) -> None:
         """Tells of the tasks that a durable batch has changed."""
         waiters, watchers = self._waiters, self._watchers
-        if not waiters and not watchers:
-            return
         for watcher in watchers:
             watcher.begin_batch()
         for task in tasks:
-            snapshot = None
-            if task.standing.status >= Status.COMPLETED and task.spec.id in waiters:
+            id, snapshot = task.spec.id, None
+            if task.standing.status >= Status.COMPLETED:
                 snapshot = Snapshot(task)
-                for waiter in waiters.pop(task.spec.id):
+                self._keep(snapshot)
+                for waiter in waiters.pop(id, ()):
                     waiter.finish(snapshot)
+            else:
+                self._recent.pop(id, None)
+                self._less_recent.pop(id, None)
             for watcher in watchers:
                 if watcher.selects(task.spec, task.standing):
                     snapshot = snapshot or Snapshot(task)
                     watcher.changed = changed
                     watcher.note(snapshot)
+
+    def _keep(self, snapshot: Snapshot) -> None:
+        spec, standing = snapshot.spec, snapshot.standing
+        if standing.failure is not None or (
+            len(spec.body) + len(standing.result) + len(standing.result_data) > RECENT_BYTES_MAX
+        ):
+            # What was kept of an earlier task by this id is wrong from here on.
+            self._recent.pop(spec.id, None)
+            self._less_recent.pop(spec.id, None)
+            return
+        if len(self._recent) >= RECENT_TASKS_MAX:
+            self._recent, self._less_recent = {}, self._recent
+        self._recent[spec.id] = snapshot
 
     def close(self) -> None:
         """Ends all waits; nothing more will be told."""
