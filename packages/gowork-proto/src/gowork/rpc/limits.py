@@ -15,6 +15,8 @@ LABEL_KEY_BYTES_MAX = 63
 LABEL_VALUE_BYTES_MAX = 253
 #: Most tasks in one ScheduleTasks call, and ids in one WaitTasks call.
 BATCH_TASKS_MAX = 10_000
+#: Most tasks that a handler may schedule with its completion.
+FOLLOW_UPS_MAX = 1_000
 #: Most bytes of one ScheduleTasks call.
 BATCH_BYTES_MAX = 4 << 20
 #: Most tasks or members on one page, and how many there are when the caller names no number.

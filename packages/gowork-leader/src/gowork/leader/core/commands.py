@@ -58,6 +58,8 @@ class Report(Struct, frozen=True, gc=False):
     retry_delay_ms: int | None = None
     execution_us: int = 0
     reason: str = ""
+    #: Tasks that are scheduled when the report is accepted.
+    follow_ups: tuple[Spec, ...] = ()
 
 
 class ProgressReport(Struct, frozen=True, gc=False):

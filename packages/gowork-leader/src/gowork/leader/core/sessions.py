@@ -13,8 +13,19 @@ from gowork.leader.core import commands as cmd
 from gowork.leader.core import effects as ef
 from gowork.leader.core.attempts import requeue, settle
 from gowork.leader.core.decision import Decision
-from gowork.leader.core.model import Liveness, Now, Outcome, Progress, Status, Task
+from gowork.leader.core.model import (
+    Failure,
+    FailureKind,
+    Liveness,
+    Now,
+    Outcome,
+    Progress,
+    Spec,
+    Status,
+    Task,
+)
 from gowork.leader.core.state import State, Worker
+from gowork.leader.core.tasks import new_tasks
 
 
 def open_session(state: State, hello: cmd.OpenSession, now: Now) -> Decision:
@@ -152,6 +163,7 @@ def _take_reports(state: State, worker: Worker, frame: cmd.ReceiveFrame, now: No
     instance, tasks, changes, wall_ms = worker.instance, state.tasks, decision.changes, now.wall_ms
     refused: list[int] = []
     taken: dict[int, None] = {}
+    scheduled: dict[str, Spec] = {}
     for report in frame.reports:
         fence = report.fence
         if fence in taken:
@@ -162,12 +174,28 @@ def _take_reports(state: State, worker: Worker, frame: cmd.ReceiveFrame, now: No
             if not _was_accepted(task, fence, instance):
                 refused.append(fence)
             continue
+        follow_ups: list[ch.TaskSubmitted] = []
+        if report.follow_ups and report.outcome is Outcome.COMPLETED:
+            follow_ups, taken_ids = new_tasks(state, report.follow_ups, scheduled, now)
+            if taken_ids:
+                report = _rejected(report, taken_ids[0][1])
+                # Those of this report that are new were noted: none of them is scheduled.
+                for follow_up in follow_ups:
+                    del scheduled[follow_up.spec.id]
+                follow_ups = []
         policy = task.spec.retry
         if policy is None:
             advertised = worker.policy_for(task.spec.lane.handler)
             policy = None if advertised is None else advertised.retry
         changes.append(ch.TaskMoved(report.id, settle(task.standing, report, policy, wall_ms)))
+        changes.extend(follow_ups)
     decision.effects.append(ef.Acknowledge(frame.connection, tuple(taken), refused))
+
+
+def _rejected(report: cmd.Report, why: str) -> cmd.Report:
+    """The report of an attempt whose follow-ups can't be scheduled: it has not completed."""
+    failure = Failure(FailureKind.REJECTED, f"a follow-up can't be scheduled: {why}")
+    return cmd.Report(report.fence, report.id, Outcome.FAILED, failure=failure, execution_us=report.execution_us)
 
 
 def _was_accepted(task: Task | None, fence: int, instance: str) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from gowork.leader.core import changes as ch
 from gowork.leader.core import commands as cmd
 from gowork.leader.core import effects as ef
@@ -15,34 +17,49 @@ _VIOLATIONS_MAX = 20
 
 def submit(state: State, command: cmd.Submit, now: Now) -> Decision:
     """All new tasks are added, known ones are left alone; one that differs from what its id stands for refuses all."""
-    seen: dict[str, Spec] = {}
-    taken: list[tuple[str, str]] = []
     decision = Decision()
-    seq, known = state.next_seq, state.tasks
+    submitted, taken = new_tasks(state, command.specs, {}, now)
+    if taken:
+        message = f"{taken[0][0]}: {taken[0][1]}; use another id, or the same content to repeat a submit"
+        return Decision(cmd.Refused(cmd.TASK_EXISTS, message, tuple(taken[:_VIOLATIONS_MAX])))
+    pending = len(state.lanes) + len(state.delayed)
+    if submitted and pending + len(submitted) > state.settings.pending_max:
+        message = (
+            f"{pending} tasks are pending and the limit is {state.settings.pending_max}; try again when some have run"
+        )
+        return Decision(cmd.Refused(cmd.TOO_MANY_TASKS, message))
+    decision.changes.extend(submitted)
+    decision.answer = cmd.Submitted(len(submitted), len(command.specs) - len(submitted))
+    return decision
+
+
+def new_tasks(
+    state: State, specs: Sequence[Spec], seen: dict[str, Spec], now: Now
+) -> tuple[list[ch.TaskSubmitted], list[tuple[str, str]]]:
+    """What is new among these tasks, and (field, what is wrong) for ids that stand for something else.
+
+    Args:
+        state: what is known.
+        specs: the tasks.
+        seen: new tasks of the same decision, {id: spec}; those that are found now are added.
+        now: the time.
+    """
+    submitted: list[ch.TaskSubmitted] = []
+    taken: list[tuple[str, str]] = []
+    seq, known = state.next_seq + len(seen), state.tasks
     standing = Standing(Status.PENDING, now.wall_ms)
-    for place, spec in enumerate(command.specs):
+    for place, spec in enumerate(specs):
         id = spec.id
         task = known.get(id)
         earlier = seen.get(id) if task is None else task.spec
         if earlier is None:
             seen[id] = spec
-            decision.changes.append(ch.TaskSubmitted(seq, spec, standing))
+            submitted.append(ch.TaskSubmitted(seq, spec, standing))
             seq += 1
         elif earlier.body != spec.body:
             where = "earlier in this batch" if task is None else "already scheduled"
             taken.append((f"tasks[{place}].id", f"{id!r} is {where} with other content"))
-    created = len(decision.changes)
-    if taken:
-        message = f"{taken[0][0]}: {taken[0][1]}; use another id, or the same content to repeat a submit"
-        return Decision(cmd.Refused(cmd.TASK_EXISTS, message, tuple(taken[:_VIOLATIONS_MAX])))
-    pending = len(state.lanes) + len(state.delayed)
-    if created and pending + created > state.settings.pending_max:
-        message = (
-            f"{pending} tasks are pending and the limit is {state.settings.pending_max}; try again when some have run"
-        )
-        return Decision(cmd.Refused(cmd.TOO_MANY_TASKS, message))
-    decision.answer = cmd.Submitted(created, len(command.specs) - created)
-    return decision
+    return submitted, taken
 
 
 def cancel(state: State, command: cmd.Cancel, now: Now) -> Decision:

@@ -71,8 +71,10 @@ class NotServingError(Exception):
 class NoRoomError(NotServingError):
     """The engine does not take this now: its store is full."""
 
-    def __init__(self) -> None:
-        super().__init__("the store is full: nothing is accepted until there is room on its disk")
+    def __init__(self, *, taken: bool = False) -> None:
+        """`taken`: the command is in the batch that did not fit, and may come about yet."""
+        more = "; what this call asked for may yet come about, repeat it then to be sure" if taken else ""
+        super().__init__(f"the store is full: nothing is accepted until there is room on its disk{more}")
 
 
 class _Abandoned(Exception):
@@ -340,7 +342,7 @@ class Engine:
                 # Whoever waits is told now; the batch stays and is made durable when there is room.
                 for future in waiting:
                     if not future.done():
-                        future.set_exception(NoRoomError())
+                        future.set_exception(NoRoomError(taken=True))
                 self._refuse_queued()
                 try:
                     async with asyncio.timeout(FULL_RETRY_SECONDS):
@@ -386,6 +388,9 @@ class Engine:
             match what:
                 case cmd.ReceiveFrame():
                     missing.update(dict.fromkeys([report.id for report in what.reports if report.id not in known]))
+                    for report in what.reports:
+                        if report.follow_ups:
+                            missing.update(dict.fromkeys(spec.id for spec in report.follow_ups if spec.id not in known))
                 case cmd.Submit():
                     missing.update(dict.fromkeys([spec.id for spec in what.specs if spec.id not in known]))
                 case cmd.Cancel() | cmd.CompleteTask():

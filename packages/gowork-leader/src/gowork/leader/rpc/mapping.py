@@ -20,6 +20,7 @@ from gowork.leader.core.model import (
     Status,
 )
 from gowork.leader.core.queries import MemberView
+from gowork.leader.rpc.validation import check_follow_ups
 from gowork.leader.store.codec import retry_of, spec_of
 from gowork.proto.cluster.v1 import leader_pb2
 from gowork.proto.scheduler.v1 import scheduler_pb2
@@ -188,6 +189,14 @@ def _report_from(report: session_pb2.Report) -> cmd.Report:
         size = len(result.encode()) + len(data)
         outcome, result, data = Outcome.FAILED, "", b""
         failure = Failure(FailureKind.REJECTED, f"the result has {size} bytes; the limit is {limits.PAYLOAD_BYTES_MAX}")
+    follow_ups: tuple[Spec, ...] = ()
+    if outcome is Outcome.COMPLETED and report.follow_ups:
+        fault = check_follow_ups(report.follow_ups)
+        if fault:
+            outcome, result, data = Outcome.FAILED, "", b""
+            failure = Failure(FailureKind.REJECTED, f"a follow-up can't be scheduled: {fault}")
+        else:
+            follow_ups = tuple([spec_from(task) for task in report.follow_ups])
     return cmd.Report(
         report.fence,
         report.id,
@@ -198,6 +207,7 @@ def _report_from(report: session_pb2.Report) -> cmd.Report:
         max(0, report.retry_delay_ms) if report.HasField("retry_delay_ms") else None,
         report.execution_us,
         report.reason[:1000],
+        follow_ups,
     )
 
 

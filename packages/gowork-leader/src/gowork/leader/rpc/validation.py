@@ -6,7 +6,7 @@ Knows nothing of the cluster's state: what depends on that is decided in the cor
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from gowork.proto.cluster.v1 import leader_pb2
 from gowork.proto.scheduler.v1 import scheduler_pb2
@@ -67,6 +67,18 @@ def check_task(task: scheduler_pb2.Task, prefix: str, violations: Violations) ->
             violations.append(FieldViolation(f"{prefix}{name}", "is negative; 0 or more milliseconds are needed"))
     if task.HasField("retry"):
         check_retry(task.retry, f"{prefix}retry.", violations)
+
+
+def check_follow_ups(tasks: Sequence[scheduler_pb2.Task]) -> str:
+    """What is wrong with the first follow-up at fault, with its place; empty when nothing is."""
+    if len(tasks) > limits.FOLLOW_UPS_MAX:
+        return f"there are {len(tasks)}; the limit is {limits.FOLLOW_UPS_MAX}"
+    violations: Violations = []
+    for place, task in enumerate(tasks):
+        check_task(task, f"follow_ups[{place}].", violations)
+        if violations:
+            return f"{violations[0].field}: {violations[0].description}"
+    return ""
 
 
 def check_retry(policy: scheduler_pb2.RetryPolicy, prefix: str, violations: Violations) -> None:

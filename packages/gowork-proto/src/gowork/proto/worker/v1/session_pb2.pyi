@@ -246,6 +246,7 @@ class Report(_message.Message):
     RETRY_DELAY_MS_FIELD_NUMBER: _builtins.int
     EXECUTION_US_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    FOLLOW_UPS_FIELD_NUMBER: _builtins.int
     fence: _builtins.int
     """The fence of the grant; it names the attempt."""
     id: _builtins.str
@@ -264,6 +265,12 @@ class Report(_message.Message):
     def failure(self) -> _scheduler_pb2.Failure:
         """With FAILED, TIMED_OUT and LOST. Kinds REJECTED and NO_RETRY end the task, whatever attempts are left."""
 
+    @_builtins.property
+    def follow_ups(self) -> _containers.RepeatedCompositeFieldContainer[_scheduler_pb2.Task]:
+        """With COMPLETED: tasks that are scheduled in the same commit, or not at all when the report is refused. At most 1,000. One
+        that breaks a limit, or whose id another task has, turns the report into FAILED, REJECTED.
+        """
+
     def __init__(
         self,
         *,
@@ -276,10 +283,11 @@ class Report(_message.Message):
         retry_delay_ms: _builtins.int | None = ...,
         execution_us: _builtins.int = ...,
         reason: _builtins.str = ...,
+        follow_ups: _abc.Iterable[_scheduler_pb2.Task] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_retry_delay_ms", b"_retry_delay_ms", "failure", b"failure", "retry_delay_ms", b"retry_delay_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retry_delay_ms", b"_retry_delay_ms", "execution_us", b"execution_us", "failure", b"failure", "fence", b"fence", "id", b"id", "outcome", b"outcome", "reason", b"reason", "result", b"result", "result_data", b"result_data", "retry_delay_ms", b"retry_delay_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retry_delay_ms", b"_retry_delay_ms", "execution_us", b"execution_us", "failure", b"failure", "fence", b"fence", "follow_ups", b"follow_ups", "id", b"id", "outcome", b"outcome", "reason", b"reason", "result", b"result", "result_data", b"result_data", "retry_delay_ms", b"retry_delay_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__retry_delay_ms: _TypeAlias = _typing.Literal["retry_delay_ms"]  # noqa: Y015
     _WhichOneofArgType__retry_delay_ms: _TypeAlias = _typing.Literal["_retry_delay_ms", b"_retry_delay_ms"]  # noqa: Y015
