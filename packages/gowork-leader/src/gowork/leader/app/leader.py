@@ -41,6 +41,8 @@ VERSION = metadata.version("gowork-leader")
 SERVICES = ("cluster.v1.LeaderService", "scheduler.v1.SchedulerService", "worker.v1.SessionService")
 #: What calls that are under way get when the leader stops, in seconds.
 STOP_GRACE_SECONDS = 1.0
+#: What they get when the store fails: they have been answered, and that has to leave.
+FAILED_GRACE_SECONDS = 0.2
 #: The ports are closed when no request has come for two such spans, and at the latest after so many of them.
 STOP_QUIET_SECONDS = 0.02
 STOP_QUIET_SPANS_MAX = 25
@@ -130,10 +132,12 @@ class Leader:
                     stop = group.create_task(self._stop_when(stopped, servers), name="stop")
                     await asyncio.wait({engine, stop}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self._serving = False
+            if self._serving:
+                self._serving = False
+                await self._turn_away()
             # Also when it never served, or its store failed: callers get UNAVAILABLE, not silence.
             for server in servers:
-                await server.stop(grace=0)
+                await server.stop(grace=FAILED_GRACE_SECONDS)
             await self._store.close()
 
     async def _stop_when(self, stopped: asyncio.Event, servers: list[grpc.aio.Server]) -> None:

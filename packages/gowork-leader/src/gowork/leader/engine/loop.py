@@ -32,6 +32,7 @@ from gowork.leader.store.protocol import (
     MemberRecord,
     Opened,
     Store,
+    StoreError,
     StoreFullError,
     changed_number,
 )
@@ -102,6 +103,8 @@ class Engine:
         self._settings = settings or Settings()
         self._clock = clock or SystemClock()
         self._queue: list[_Item] = []
+        #: The batch that is being decided and made durable.
+        self._in_hand: list[_Item] = []
         self._wake = asyncio.Event()
         self._stop_asked = asyncio.Event()
         self._state = State(self._settings, fence=0, next_seq=1)
@@ -217,6 +220,12 @@ class Engine:
                 # Nobody was told of what is in this batch: workers report again, callers know that it may not be there.
                 _log.warning("stopped with a full store; its last batch is dropped")
                 return
+            except StoreError as error:
+                self._stopping = True
+                for _, future in (*self._in_hand, *self._queue):
+                    if future is not None and not future.done():
+                        future.set_exception(error)
+                raise
 
     def stop(self) -> None:
         """Takes no more commands and ends `run` when those that were taken are durable, or can't be made so."""
@@ -254,7 +263,7 @@ class Engine:
             self._queue.insert(0, (cmd.ExtendLeases(late), None))
 
     async def _step(self) -> None:
-        items = self._take()
+        items = self._in_hand = self._take()
         visiting = await self._load_missing(items)
         state, now = self._state, self._clock.now()
         effects: list[Effect] = []

@@ -1,0 +1,258 @@
+"""The engine over a real store whose commits can be held up or made to fail: nothing leaves before it is durable."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+
+from gowork.leader.app.leader import Addresses, Leader
+from gowork.leader.core import commands as cmd
+from gowork.leader.core import effects as ef
+from gowork.leader.core.model import Outcome, Status
+from gowork.leader.core.state import State
+from gowork.leader.engine import loop
+from gowork.leader.engine.loop import Engine, NoRoomError, NotServingError
+from gowork.leader.rpc.mapping import spec_from
+from gowork.leader.store.protocol import Batch, StoreError, StoreFullError
+from gowork.leader.store.sqlite import SqliteStore
+from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
+from gowork.proto.scheduler.v1 import scheduler_pb2_grpc
+from gowork.rpc.channels import open_channel
+
+PATIENCE = 30.0
+
+
+class TroubledStore(SqliteStore):
+    """The SQLite store, with a gate before its commits."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.gate = asyncio.Event()
+        self.gate.set()
+        #: Set while a commit waits at the gate.
+        self.arrived = asyncio.Event()
+        #: What the next commits raise.
+        self.trouble: StoreError | None = None
+        self.batches: list[Batch] = []
+
+    async def commit(self, batch: Batch) -> None:
+        self.arrived.set()
+        await self.gate.wait()
+        if self.trouble is not None:
+            raise self.trouble
+        await super().commit(batch)
+        self.batches.append(batch)
+
+
+class Outbox:
+    """Keeps what is let out."""
+
+    def __init__(self) -> None:
+        self.effects: list[ef.Effect] = []
+
+    def deliver(self, effects: Sequence[ef.Effect]) -> None:
+        self.effects += effects
+
+
+class Observer:
+    """Takes no interest."""
+
+    def committed(self, tasks: int, seconds: float) -> None: ...
+
+
+@asynccontextmanager
+async def running(folder: Path) -> AsyncIterator[tuple[Engine, TroubledStore, Outbox]]:
+    store, outbox = TroubledStore(folder / "store.db"), Outbox()
+    engine = Engine(store, outbox, Observer())
+    await engine.recover()
+    try:
+        async with asyncio.TaskGroup() as group, asyncio.timeout(PATIENCE):
+            group.create_task(engine.run())
+            yield engine, store, outbox
+            store.gate.set()
+            engine.stop()
+    finally:
+        await store.close()
+
+
+def submit(*ids: str) -> cmd.Submit:
+    return cmd.Submit([spec_from(pb.Task(id=id, handler="h")) for id in ids])
+
+
+def ids(state: State) -> list[str]:
+    return list(state.tasks)
+
+
+def asked(engine: Engine, *whats: cmd.Command | Callable[[State], object]) -> list[asyncio.Future[object]]:
+    """All in one batch."""
+    calls = [engine.read(what) if callable(what) else engine.ask(what) for what in whats]
+    return [asyncio.ensure_future(call) for call in calls]
+
+
+async def test_replies_reads_and_effects_wait_until_their_batch_is_durable(tmp_path: Path) -> None:
+    async with running(tmp_path) as (engine, store, outbox):
+        engine.post(cmd.OpenSession(1, "w", "i", 1, (), {}, "", (), (), ""))
+        await engine.read(ids)
+        assert [type(effect) for effect in outbox.effects] == [ef.Welcome]
+        store.gate.clear()
+        store.arrived.clear()
+        calls = asked(engine, submit("a"), ids, submit("a"), cmd.Cancel("unknown"))
+        engine.post(cmd.OpenSession(2, "w2", "i2", 1, (), {}, "", (), (), ""))
+        await store.arrived.wait()
+        # Whoever comes now is in the next batch.
+        later = asked(engine, ids)
+        await asyncio.sleep(0)
+        assert not any(call.done() for call in (*calls, *later))
+        assert len(outbox.effects) == 1
+        store.gate.set()
+        submitted, read, again, refused = await asyncio.gather(*calls)
+        assert submitted == cmd.Submitted(1, 0)
+        assert again == cmd.Submitted(0, 1)
+        assert read == ["a"]
+        assert isinstance(refused, cmd.Refused)
+        assert await later[0] == ["a"]
+        assert len(outbox.effects) == 2
+
+
+async def test_what_gathers_while_a_batch_is_in_flight_is_one_batch(tmp_path: Path) -> None:
+    async with running(tmp_path) as (engine, store, _):
+        store.gate.clear()
+        first = asked(engine, submit("a"))
+        await store.arrived.wait()
+        rest = asked(engine, *(submit(str(n)) for n in range(50)))
+        await asyncio.sleep(0)
+        store.gate.set()
+        await asyncio.gather(*first, *rest)
+        assert [len(batch.inserts) for batch in store.batches] == [1, 50]
+
+
+async def test_a_caller_that_gives_up_does_not_take_back_what_it_asked_for(tmp_path: Path) -> None:
+    async with running(tmp_path) as (engine, store, _):
+        store.gate.clear()
+        (call,) = asked(engine, submit("a"))
+        await store.arrived.wait()
+        call.cancel()
+        store.gate.set()
+        assert await engine.read(ids) == ["a"]
+        assert [record.id for record in await store.load(["a"])] == ["a"]
+
+
+async def test_all_that_waits_for_a_batch_that_does_not_fit_is_refused_and_the_batch_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "FULL_RETRY_SECONDS", 0.01)
+    async with running(tmp_path) as (engine, store, _):
+        store.trouble = StoreFullError("no room")
+        store.gate.clear()
+        in_batch = asked(engine, submit("a"), ids)
+        await store.arrived.wait()
+        behind = asked(engine, submit("b"), ids)
+        frame = engine.post_frame(cmd.ReceiveFrame(1))
+        await asyncio.sleep(0)
+        store.gate.set()
+        answers = await asyncio.gather(*in_batch, *behind, return_exceptions=True)
+        assert [type(answer) for answer in answers] == [NoRoomError] * 4
+        assert ["may yet come about" in str(answer) for answer in answers] == [True, True, False, False]
+        with pytest.raises(NoRoomError):
+            await engine.ask(submit("c"))
+        # A worker is held back, not refused.
+        assert not frame.done()
+        store.trouble = None
+        await frame
+        assert not engine.store_full
+        assert await engine.read(ids) == ["a"]
+
+
+async def test_a_stop_does_not_wait_for_room(tmp_path: Path) -> None:
+    async with running(tmp_path) as (engine, store, _):
+        store.trouble = StoreFullError("no room")
+        (call,) = asked(engine, submit("a"))
+        with pytest.raises(NoRoomError):
+            await call
+    async with running(tmp_path) as (engine, store, _):
+        assert await engine.read(ids) == []
+
+
+async def test_a_stop_answers_what_was_taken_and_takes_no_more(tmp_path: Path) -> None:
+    async with running(tmp_path) as (engine, store, _):
+        store.gate.clear()
+        first = asked(engine, submit("a"))
+        await store.arrived.wait()
+        second = asked(engine, submit("b"))
+        await asyncio.sleep(0)
+        engine.stop()
+        with pytest.raises(NotServingError):
+            await engine.ask(submit("c"))
+        with pytest.raises(NotServingError):
+            await engine.read(ids)
+        store.gate.set()
+        assert await asyncio.gather(*first, *second) == [cmd.Submitted(1, 0)] * 2
+    async with running(tmp_path) as (engine, _, _):
+        assert await engine.read(ids) == ["a", "b"]
+
+
+async def test_a_store_in_doubt_ends_the_engine_and_answers_nobody_as_if_all_were_well(tmp_path: Path) -> None:
+    store, outbox = TroubledStore(tmp_path / "store.db"), Outbox()
+    engine = Engine(store, outbox, Observer())
+    await engine.recover()
+    engine.post(cmd.OpenSession(1, "w", "i", 1, (), {}, "", (), (), ""))
+    store.trouble = StoreError("in doubt")
+    calls = asked(engine, submit("a"), ids)
+    await asyncio.sleep(0)
+    with pytest.raises(StoreError, match="in doubt"):
+        await asyncio.wait_for(engine.run(), PATIENCE)
+    assert [str(answer) for answer in await asyncio.gather(*calls, return_exceptions=True)] == ["in doubt"] * 2
+    assert outbox.effects == []
+    with pytest.raises(NotServingError):
+        await engine.ask(submit("b"))
+    await store.close()
+
+
+async def test_callers_of_a_leader_whose_store_fails_are_told_to_look_elsewhere(tmp_path: Path) -> None:
+    store = TroubledStore(tmp_path / "store.db")
+    leader = Leader(store, **{f"{name}_listen": "127.0.0.1:0" for name in ("cluster", "scheduler", "http")})
+    started: asyncio.Future[Addresses] = asyncio.get_running_loop().create_future()
+    running = asyncio.ensure_future(leader.run(started, asyncio.Event()))
+    addresses = await asyncio.wait_for(started, PATIENCE)
+    async with open_channel([addresses.scheduler]) as channel:
+        scheduler = scheduler_pb2_grpc.SchedulerServiceStub(channel)
+        store.trouble = StoreError("in doubt")
+        request = pb.ScheduleTaskRequest(task=pb.Task(id="a", handler="h"))
+        calls = [scheduler.ScheduleTask(request, timeout=PATIENCE) for _ in range(20)]
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+    assert {answer.code() for answer in answers if isinstance(answer, grpc.aio.AioRpcError)} == {
+        grpc.StatusCode.UNAVAILABLE
+    }
+    assert not [answer for answer in answers if not isinstance(answer, grpc.aio.AioRpcError)]
+    with pytest.raises(ExceptionGroup) as caught:
+        await asyncio.wait_for(running, PATIENCE)
+    assert caught.group_contains(StoreError, match="in doubt")
+
+
+async def test_a_question_that_fails_is_its_callers_affair(tmp_path: Path) -> None:
+    def broken(state: State) -> object:
+        raise LookupError("no")
+
+    async with running(tmp_path) as (engine, _, _):
+        with pytest.raises(LookupError):
+            await engine.read(broken)
+        assert await engine.read(ids) == []
+
+
+async def test_a_finished_task_leaves_memory_and_is_known_all_the_same(tmp_path: Path) -> None:
+    async with running(tmp_path) as (engine, store, _):
+        await engine.ask(submit("a"))
+        await engine.ask(cmd.Cancel("a"))
+        assert await engine.read(ids) == []
+        assert await engine.ask(submit("a")) == cmd.Submitted(0, 1)
+        assert await engine.ask(cmd.Cancel("a")) is None
+        report = cmd.Report(1, "a", Outcome.COMPLETED)
+        await engine.post_frame(cmd.ReceiveFrame(1, [report]))
+        assert await engine.read(ids) == []
+        (record,) = await store.load(["a"])
+        assert record.standing.status is Status.CANCELLED
