@@ -109,14 +109,14 @@ def show(console: Console, facts: dict[str, str], measures: Iterable[Measure]) -
         table.add_column("measured", overflow="fold")
         table.add_column("median", justify="right")
         table.add_column("unit")
-        table.add_column("all rounds", justify="right", style="dim")
+        table.add_column("lowest – highest", justify="right", style="dim")
         table.add_column("target", justify="right")
         table.add_column("")
         for row in rows:
             target = "" if row.target is None else f"{row.sense} {_number(row.target)}"
             verdict = {None: "", True: "[green]met[/]", False: "[red]missed[/]"}[row.met]
             name = f"[dim]raw: {row.name}[/]" if row.raw else row.name
-            spread = " ".join(map(_number, sorted(row.rounds))) if len(row.rounds) > 1 else ""
+            spread = f"{_number(min(row.rounds))} – {_number(max(row.rounds))}" if len(row.rounds) > 1 else ""
             table.add_row(name, _number(row.value), row.unit, spread, target, verdict)
         console.print(table)
 

@@ -46,7 +46,8 @@ def main() -> int:
             f"{options.directory} is kept in memory, where nothing is forced to disk: name another --directory"
         )
     chosen = [name for name in SCENARIOS if name in options.scenarios or "all" in options.scenarios]
-    console, errors = Console(), Console(stderr=True)
+    # A file or a pipe has no width of its own.
+    console, errors = Console(width=None if sys.stdout.isatty() else 140), Console(stderr=True)
     facts = machine(options.directory)
     measures = []
     try:
