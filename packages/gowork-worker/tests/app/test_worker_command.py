@@ -144,7 +144,7 @@ async def test_metrics_have_the_names_and_values_of_what_ran(leader: Any, start_
     assert samples["gowork_worker_slots", (("state", "free"),)] == 3
     assert samples["gowork_worker_slots", (("state", "busy"),)] == 0
     labels = (("handler", "echo"), ("queue", "default"), ("status", "completed"))
-    assert samples["gowork_worker_execution_seconds_count", labels] == 1
+    assert samples["gowork_task_execution_seconds_count", labels] == 1
     assert ("gowork_worker_loop_lag_seconds_count", ()) in samples
 
 

@@ -8,6 +8,7 @@ its owner died.
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import signal
 import subprocess
@@ -15,11 +16,15 @@ import sys
 from types import TracebackType
 from typing import Self
 
+logger = logging.getLogger("gowork.worker")
+
 _PR_SET_PDEATHSIG = 1
 
 #: Reads "+PGID" and "-PGID", one to a line; at the end of file it kills the groups that are left. Without `--`,
 #: which dash does not know.
+#: Signals that a service manager sends to all of a worker's processes at once must not end it before them.
 WARDEN_SCRIPT = """\
+trap '' TERM INT HUP
 groups=
 while read -r line; do
   case $line in
@@ -89,11 +94,18 @@ class Warden:
 
     def guard(self, group: int) -> None:
         """Ends this group with its owner from now on."""
-        os.write(self.descriptor, b"+%d\n" % group)
+        self._tell(b"+%d\n" % group)
 
     def release(self, group: int) -> None:
         """Lets this group be, whose number may soon be another's."""
-        os.write(self.descriptor, b"-%d\n" % group)
+        self._tell(b"-%d\n" % group)
+
+    def _tell(self, line: bytes) -> None:
+        try:
+            os.write(self.descriptor, line)
+        except BrokenPipeError:
+            # Somebody has killed it. What it would have guarded is still ended in every way but a kill of this process.
+            logger.warning("the warden is gone: process groups may outlive a killed worker")
 
     def close(self) -> None:
         """Ends the warden, and the groups that it still guards."""

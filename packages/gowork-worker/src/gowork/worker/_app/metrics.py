@@ -45,7 +45,7 @@ class _WorkerCollector(Collector):
         lag.add_metric([], _cumulative(measures.lag), measures.lag.seconds)
         yield lag
         executions = HistogramMetricFamily(
-            "gowork_worker_execution_seconds", "How long attempts ran.", labels=["queue", "handler", "status"]
+            "gowork_task_execution_seconds", "How long attempts ran.", labels=["queue", "handler", "status"]
         )
         for labels, buckets in _capped(measures.executions):
             executions.add_metric(labels, _cumulative(buckets), buckets.seconds)
