@@ -1,8 +1,8 @@
 """Start and stop of a worker, in order.
 
 start: supervisor with its runners -> handlers known -> session (or callback member)
-stop:  draining told -> nothing new -> running tasks finish, or are handed back -> reports acknowledged -> goodbye
-    -> runners end
+stop:  draining told, nothing new -> running tasks finish, or are handed back -> reports acknowledged -> goodbye
+       -> runners end
 """
 
 from __future__ import annotations

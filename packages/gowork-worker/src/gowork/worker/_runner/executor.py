@@ -4,9 +4,8 @@ Threads take their tasks from one queue themselves and hand their reports to one
 it gets to it. So a flood of short tasks costs no wake-up for each, and while little is going on each report leaves at
 once.
 
-Invariants: a task is in `_queued` or in `_running`, and whoever takes it out of `_queued` (a thread that starts
-    it, the loop that
-cancels or returns it) decides what becomes of it; a task runs only while it holds a slot.
+Invariants: a task is in `_queued` or in `_running`, and whoever takes it out of `_queued` (a thread that starts it,
+the loop that cancels or returns it) decides what becomes of it; a task runs only while it holds a slot.
 """
 
 from __future__ import annotations

@@ -4,8 +4,7 @@ It imports no plugin and runs no handler, so that nothing a handler does keeps i
 object on one loop; the session above feeds it with what the leader sent and takes from it what there is to send.
 
 Invariants: every granted task is held until there is a report of it, and every report is kept until it is
-    acknowledged; nothing
-of a fence is reported twice; a released fence is never reported.
+acknowledged; nothing of a fence is reported twice; a released fence is never reported.
 """
 
 from __future__ import annotations
