@@ -63,6 +63,14 @@ class Cluster:
         self.leader.kill()
         self.leader.communicate()
 
+    def restart_leader(self) -> None:
+        """As an operator does: it is asked to stop."""
+        assert self.leader is not None
+        self.leader.terminate()
+        self.leader.communicate(timeout=PATIENCE)
+        assert self.leader.returncode == 0
+        self.start_leader()
+
     def start_worker(self, name: str, *arguments: str) -> None:
         """Returns when the leader has taken it in."""
         self.workers[name] = self._start(

@@ -61,3 +61,25 @@ def test_every_acknowledged_task_completes_once_and_every_run_is_explained(clust
     assert set(executions.values()) == {1}
     assert executions.keys() <= granted
     assert set(again) <= {AttemptOutcome.LOST, AttemptOutcome.INTERRUPTED}
+
+
+def test_a_leader_that_is_stopped_and_started_under_load_is_no_error_for_its_clients(cluster: Cluster) -> None:
+    tasks = 20_000
+    cluster.start_worker("w1", *OPTIONS)
+    with cluster.client() as client:
+
+        def scheduled() -> Iterator[TaskHandle]:
+            for place, handle in enumerate(client.schedule_many((f"{n}" for n in range(tasks)), handler="counted"), 1):
+                if place % (tasks // 4) == 0:
+                    cluster.restart_leader()
+                yield handle
+
+        assert len({handle.id for handle in client.as_completed(scheduled(), timeout=100)}) == tasks
+        stored = list(client.tasks(view=TaskView.FULL, page_size=10_000))
+    assert len(stored) == tasks
+    assert {task.status for task in stored} == {TaskStatus.COMPLETED}
+    # The worker came back each time with all that it held: nothing ran twice, and only grants that were under way to it
+    # when the leader stopped were given again.
+    assert {attempt.outcome for task in stored for attempt in task.attempts[:-1]} <= {AttemptOutcome.INTERRUPTED}
+    assert {task.attempts_used for task in stored} == {1}
+    assert sorted(id for id, _ in cluster.executions()) == sorted(task.id for task in stored)
