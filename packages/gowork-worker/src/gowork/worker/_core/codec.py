@@ -75,6 +75,27 @@ def encode_result(value: Any) -> tuple[str, bytes]:
     return text, data
 
 
+def encode_payload(value: Any) -> tuple[str, bytes]:
+    """A payload to schedule, as text or as bytes: text and bytes as they are, everything else as JSON.
+
+    Raises:
+        ValueError: when it cannot be written as JSON, or is over 1 MiB.
+    """
+    if isinstance(value, str):
+        text, data = value, b""
+    elif isinstance(value, (bytes, bytearray, memoryview)):
+        text, data = "", bytes(value)
+    else:
+        try:
+            text, data = _encode(value).decode(), b""
+        except Exception as error:
+            raise ValueError(f"payload: a {_name(type(value))} cannot be written as JSON: {error}") from error
+    size = len(data) or len(text.encode())
+    if size > limits.PAYLOAD_BYTES_MAX:
+        raise ValueError(f"payload: it has {size:,} bytes, the limit is {limits.PAYLOAD_BYTES_MAX:,} (1 MiB)")
+    return text, data
+
+
 def _encode(value: Any) -> bytes:
     if hasattr(value, "model_dump_json"):
         return str(value.model_dump_json()).encode()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 from gowork.worker._core.cancellation import CancelToken
+from gowork.worker._core.follow_ups import FollowUp, FollowUps, PriorityName
 
 
 class Place:
@@ -27,6 +28,7 @@ class Context:
     """One attempt of a task. Every attribute may be read from any thread."""
 
     __slots__ = (
+        "_follow_ups",
         "_place",
         "_progress",
         "attempt",
@@ -57,6 +59,8 @@ class Context:
         """Made by the runner for each attempt."""
         self._place = place
         self._progress = progress
+        #: Made when it is first asked for: few handlers schedule anything.
+        self._follow_ups: FollowUps | None = None
         #: The task's id.
         self.id = id
         #: The number of this attempt, from 1.
@@ -106,3 +110,60 @@ class Context:
             message: at most 1 KiB, longer ones are cut.
         """
         self._progress(self.fence, self.id, min(1.0, max(0.0, float(fraction))), message)
+
+    def schedule(
+        self,
+        payload: object = "",
+        *,
+        handler: str | Callable[..., Any] = "",
+        id: str | None = None,
+        queue: str = "",
+        priority: PriorityName | None = None,
+        labels: Mapping[str, str] | None = None,
+        selector: Mapping[str, str] | None = None,
+        delay: float = 0.0,
+        time_limit: float = 0.0,
+        max_attempts: int = 0,
+    ) -> str:
+        """Schedules a task together with this one's completion: both are recorded in one commit.
+
+        Nothing is scheduled when the attempt fails, is cancelled, or is reported too late; nothing twice when it is
+        tried again.
+
+        Args:
+            payload: text and bytes are sent as they are, everything else as JSON; at most 1 MiB.
+            handler: its name, or a function with @handler; empty for the worker's default handler.
+            id: the new task's key; None for this task's id with a slash and the number of the call.
+            queue: empty for the default one.
+            priority: None for low.
+            labels: at most 64.
+            selector: labels that its worker must carry.
+            delay: seconds before it may start.
+            time_limit: seconds that one attempt may run; 0 for the handler's own limit.
+            max_attempts: 0 for the handler's own policy.
+
+        Returns:
+            The new task's id.
+
+        Raises:
+            ValueError: when a value breaks a limit, or 1,000 tasks or 4 MiB of payload are scheduled already.
+        """
+        if self._follow_ups is None:
+            self._follow_ups = FollowUps(self.id)
+        return self._follow_ups.add(
+            payload,
+            handler=handler,
+            id=id,
+            queue=queue,
+            priority=priority,
+            labels=labels,
+            selector=selector,
+            delay=delay,
+            time_limit=time_limit,
+            max_attempts=max_attempts,
+        )
+
+    @property
+    def follow_ups(self) -> Sequence[FollowUp]:
+        """What this attempt has scheduled so far."""
+        return () if self._follow_ups is None else tuple(self._follow_ups.tasks)

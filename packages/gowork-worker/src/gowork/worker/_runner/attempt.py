@@ -63,7 +63,7 @@ class Attempts:
                 value = call(job.handler.function, *arguments)
             else:
                 value = call(self._run_within, context, job.handler.function, arguments)
-            report = outcomes.completed(job.fence, job.id, value)
+            report = outcomes.completed(job.fence, job.id, value, context.follow_ups)
         except BaseException as error:  # noqa: BLE001 - SystemExit too must not end the thread
             report = outcomes.failed(job.fence, job.id, error, self._no_retry(job))
         return job.settle(report)
@@ -82,7 +82,7 @@ class Attempts:
                 with ExitStack() as stack:
                     self._enter(stack, context)
                     value = await job.handler.function(*arguments)
-            report = outcomes.completed(job.fence, job.id, value)
+            report = outcomes.completed(job.fence, job.id, value, context.follow_ups)
         except asyncio.CancelledError as error:
             if job.stop_kind is None and asyncio.current_task().cancelling():  # type: ignore[union-attr]
                 raise

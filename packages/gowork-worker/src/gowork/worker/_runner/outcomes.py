@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.rpc import limits
 from gowork.worker._core.codec import PayloadError, encode_result
+from gowork.worker._core.follow_ups import FollowUp
 from gowork.worker._core.steering import Cancel, Fail, Retry, Snooze
 
 #: Words for metrics and logs.
@@ -23,8 +24,15 @@ STATUS = {
 }
 
 
-def completed(fence: int, id: str, value: object) -> session.Report:
-    """The handler returned this value.
+_PRIORITIES = {
+    "low": tasks.TASK_PRIORITY_LOW,
+    "medium": tasks.TASK_PRIORITY_MEDIUM,
+    "high": tasks.TASK_PRIORITY_HIGH,
+}
+
+
+def completed(fence: int, id: str, value: object, follow_ups: Sequence[FollowUp] = ()) -> session.Report:
+    """The handler returned this value, and has scheduled these tasks.
 
     Raises:
         ResultError: when it cannot be a result.
@@ -39,6 +47,8 @@ def completed(fence: int, id: str, value: object) -> session.Report:
         report.result_data = data
     else:
         report.result = text
+    for follow_up in follow_ups:
+        _fill_follow_up(report.follow_ups.add(), follow_up)
     return report
 
 
@@ -117,6 +127,22 @@ def rejected(fence: int, id: str, reason: str) -> session.Report:
     report.failure.type = "Rejected"
     report.failure.message = cut(reason, limits.FAILURE_MESSAGE_BYTES_MAX)
     return report
+
+
+def _fill_follow_up(task: tasks.Task, follow_up: FollowUp) -> None:
+    task.id = follow_up.id
+    task.handler = follow_up.handler
+    task.payload = follow_up.payload
+    task.data = follow_up.data
+    task.queue = follow_up.queue
+    if follow_up.priority is not None:
+        task.priority = _PRIORITIES[follow_up.priority]
+    task.labels.update(follow_up.labels)
+    task.selector.update(follow_up.selector)
+    task.run_at_ms = follow_up.run_at_ms
+    task.time_limit_ms = follow_up.time_limit_ms
+    if follow_up.max_attempts:
+        task.retry.max_attempts = follow_up.max_attempts
 
 
 def cut(text: str, bytes_max: int) -> str:

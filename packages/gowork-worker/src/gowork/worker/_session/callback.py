@@ -165,7 +165,10 @@ class CallbackMember:
         if report.outcome == tasks.ATTEMPT_OUTCOME_CANCELLED:
             return  # StopWork has been answered, which says it all.
         request = tasks.TaskCompleteRequest(id=id)
-        if report.outcome != tasks.ATTEMPT_OUTCOME_COMPLETED:
+        if report.follow_ups:
+            # TaskComplete has no room for them, and scheduling them by another call could do so twice.
+            request.error = "the handler has scheduled follow-ups, which a worker that is dialled can't report"
+        elif report.outcome != tasks.ATTEMPT_OUTCOME_COMPLETED:
             request.error = report.failure.message or report.reason or "failed"
         delay = _RETRY_FIRST
         while True:

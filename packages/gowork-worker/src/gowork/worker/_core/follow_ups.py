@@ -1,0 +1,99 @@
+"""Tasks that a handler schedules with its completion: gathered while it runs, sent with its report.
+
+They are scheduled in the commit that records the completion, or not at all. Knows no protobuf.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from gowork.rpc import limits
+from gowork.worker._core.codec import encode_payload
+
+PriorityName = Literal["low", "medium", "high"]
+#: Bytes of payload that the follow-ups of one attempt may have together: they travel in one message.
+_PAYLOADS_BYTES_MAX = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class FollowUp:
+    """One task to be scheduled; see scheduler.v1.Task."""
+
+    id: str
+    handler: str
+    payload: str
+    data: bytes
+    queue: str
+    priority: PriorityName | None
+    labels: Mapping[str, str]
+    selector: Mapping[str, str]
+    run_at_ms: int
+    time_limit_ms: int
+    max_attempts: int
+
+
+class FollowUps:
+    """The follow-ups of one attempt. May be added to from any thread."""
+
+    __slots__ = ("_lock", "_payload_bytes", "_task_id", "tasks")
+
+    def __init__(self, task_id: str) -> None:
+        self._task_id = task_id
+        self._lock = threading.Lock()
+        self._payload_bytes = 0
+        self.tasks: list[FollowUp] = []
+
+    def add(
+        self,
+        payload: object,
+        *,
+        handler: str | Callable[..., Any],
+        id: str | None,
+        queue: str,
+        priority: PriorityName | None,
+        labels: Mapping[str, str] | None,
+        selector: Mapping[str, str] | None,
+        delay: float,
+        time_limit: float,
+        max_attempts: int,
+    ) -> str:
+        """See Context.schedule."""
+        name = handler if isinstance(handler, str) else handler.__gowork_handler__.name  # type: ignore[attr-defined]
+        text, data = encode_payload(payload)
+        if not (text or data or name):
+            raise ValueError("payload: it is empty, and no handler is named")
+        if priority not in (None, "low", "medium", "high"):
+            raise ValueError(f"priority: {priority!r} is none of 'low', 'medium' and 'high'")
+        with self._lock:
+            if len(self.tasks) >= limits.FOLLOW_UPS_MAX:
+                raise ValueError(f"one attempt may schedule {limits.FOLLOW_UPS_MAX:,} tasks, and has")
+            payload_bytes = self._payload_bytes + (len(data) or len(text.encode()))
+            if payload_bytes > _PAYLOADS_BYTES_MAX:
+                raise ValueError(
+                    f"the payloads of one attempt's follow-ups have over {_PAYLOADS_BYTES_MAX:,} bytes together"
+                )
+            # The same in every attempt, so that what two attempts schedule is scheduled once.
+            key = f"{self._task_id}/{len(self.tasks) + 1}" if id is None else id
+            if not 0 < len(key.encode()) <= limits.ID_BYTES_MAX or not key.isprintable():
+                raise ValueError(f"id: {key!r} is not 1 to {limits.ID_BYTES_MAX} printable bytes; name another one")
+            self.tasks.append(
+                FollowUp(
+                    key,
+                    name,
+                    text,
+                    data,
+                    queue,
+                    priority,
+                    dict(labels or {}),
+                    dict(selector or {}),
+                    int((time.time() + delay) * 1000) if delay > 0 else 0,
+                    int(time_limit * 1000),
+                    max_attempts,
+                )
+            )
+            self._payload_bytes = payload_bytes
+        return key

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
+from gowork.rpc import limits
+from gowork.worker import Context, handler
+from gowork.worker._core.context import Place
+from gowork.worker._runner import outcomes
+
+
+def context(id: str = "parent") -> Context:
+    return Context(
+        Place("w"),
+        lambda *word: None,
+        id=id,
+        attempt=1,
+        fence=9,
+        handler="h",
+        payload="",
+        data=b"",
+        queue="default",
+        labels={},
+    )
+
+
+@handler("next-step")
+def next_step(ctx: Context, number: int) -> None:
+    """Never run here."""
+
+
+def test_follow_ups_travel_with_the_completion() -> None:
+    ctx = context()
+    ids = [
+        ctx.schedule({"n": 1}, handler=next_step, priority="high", labels={"a": "b"}, max_attempts=3, time_limit=1.5),
+        ctx.schedule(b"raw", handler="other", queue="slow", selector={"disk": "ssd"}, delay=60),
+        ctx.schedule("text", id="mine"),
+    ]
+    assert ids == ["parent/1", "parent/2", "mine"]
+    first, second, third = outcomes.completed(9, "parent", None, ctx.follow_ups).follow_ups
+    assert (first.handler, first.payload, first.priority) == ("next-step", '{"n":1}', tasks.TASK_PRIORITY_HIGH)
+    assert (first.time_limit_ms, first.retry.max_attempts, dict(first.labels)) == (1500, 3, {"a": "b"})
+    assert (second.handler, second.data, second.queue, dict(second.selector)) == (
+        "other",
+        b"raw",
+        "slow",
+        {"disk": "ssd"},
+    )
+    assert second.run_at_ms > 0
+    assert (third.id, third.payload, third.HasField("priority"), third.run_at_ms) == ("mine", "text", False, 0)
+
+
+def test_a_retried_attempt_names_its_follow_ups_as_the_first_did() -> None:
+    assert context().schedule("x") == context().schedule("x")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"payload": ""}, "payload"),
+        ({"payload": "x" * (limits.PAYLOAD_BYTES_MAX + 1)}, "1,048,576"),
+        ({"payload": object()}, "payload"),
+        ({"payload": "x", "id": ""}, "id"),
+        ({"payload": "x", "id": "a\nb"}, "id"),
+        ({"payload": "x", "priority": "urgent"}, "priority"),
+    ],
+)
+def test_what_breaks_a_limit_raises_in_the_handler(wrong: dict[str, Any], named: str) -> None:
+    ctx = context()
+    with pytest.raises(ValueError, match=named):
+        ctx.schedule(**wrong)
+    assert ctx.follow_ups == ()
+
+
+def test_a_derived_id_that_would_be_too_long_asks_for_another() -> None:
+    with pytest.raises(ValueError, match="name another one"):
+        context("x" * limits.ID_BYTES_MAX).schedule("x")
+
+
+def test_an_attempt_schedules_a_thousand_tasks_and_no_more() -> None:
+    ctx = context()
+    for _ in range(limits.FOLLOW_UPS_MAX):
+        ctx.schedule("x")
+    with pytest.raises(ValueError, match="1,000"):
+        ctx.schedule("x")
+    assert len(ctx.follow_ups) == limits.FOLLOW_UPS_MAX
