@@ -26,7 +26,6 @@ def kept_seeds() -> list[int]:
 
 def try_seed(seed: int, plant: str = "") -> str:
     """What went wrong with this seed; empty when nothing did."""
-    logging.disable()
     plants = Plants(**{plant: True}) if plant else Plants()
     try:
         with plants.planted():
@@ -48,7 +47,7 @@ def main() -> int:
         return replay(options.seed, options.plant)
     seeds = [*kept_seeds(), *range(options.first, options.first + options.seeds)]
     started = time.monotonic()
-    with multiprocessing.get_context("spawn").Pool(options.jobs) as pool:
+    with multiprocessing.get_context("spawn").Pool(options.jobs, initializer=logging.disable) as pool:
         work = [(seed, options.plant) for seed in seeds]
         found = [words for words in pool.starmap(try_seed, work, chunksize=5) if words]
     print("\n".join(found))

@@ -94,11 +94,14 @@ class Child:
         self._signal(signal.SIGKILL)
 
     def _signal(self, number: signal.Signals) -> None:
-        try:
-            self._process.send_signal(number)
-        except ProcessLookupError:
-            # It has ended already.
-            pass
+        if self._process.returncode is None:
+            try:
+                # Not by the process object: it would look first whether the child has ended, and take its exit code
+                # away from the loop, which then warns and reports another one.
+                os.kill(self._process.pid, number)
+            except ProcessLookupError:
+                # It has ended already.
+                pass
 
 
 class Nursery:
