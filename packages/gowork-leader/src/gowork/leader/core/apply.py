@@ -9,11 +9,11 @@ lanes).
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from gowork.leader.core import changes as ch
-from gowork.leader.core.model import Liveness, Standing, Status, Task
+from gowork.leader.core.model import COMPLETED, PENDING, RUNNING, Liveness, Standing, Task
 from gowork.leader.core.state import DEPARTED_MAX, Callback, Departed, State, Worker, start_ms
 
 
@@ -29,9 +29,9 @@ def adopt(state: State, task: Task) -> None:
     """
     state.tasks[task.spec.id] = task
     standing = task.standing
-    if standing.status is Status.PENDING:
+    if standing.status is PENDING:
         _enqueue(state, task)
-    elif standing.status is Status.RUNNING:
+    elif standing.status is RUNNING:
         _hold(state, task, standing)
 
 
@@ -41,11 +41,13 @@ def expect(state: State, lease_mono: float) -> None:
         _renew(state.leases, instance, lease_mono)
 
 
-def forget(state: State, id: str) -> None:
-    """Drops a finished task from memory; the store has it."""
-    task = state.tasks.get(id)
-    if task is not None and task.standing.status >= Status.COMPLETED:
-        del state.tasks[id]
+def forget(state: State, ids: Iterable[str]) -> None:
+    """Drops finished tasks from memory; the store has them. Unfinished and unknown ones are left alone."""
+    tasks = state.tasks
+    for id in ids:
+        task = tasks.get(id)
+        if task is not None and task.standing.status >= COMPLETED:
+            del tasks[id]
 
 
 def _task_submitted(state: State, change: ch.TaskSubmitted) -> None:
@@ -56,37 +58,44 @@ def _task_submitted(state: State, change: ch.TaskSubmitted) -> None:
 
 
 def _task_moved(state: State, change: ch.TaskMoved) -> None:
-    task, new = state.tasks[change.id], change.standing
+    id, new = change.id, change.standing
+    task = state.tasks[id]
     old = task.standing
     task.standing = new
-    if task.spec.id not in state.submitted:
-        state.moved[task.spec.id] = task
-    if old.status is Status.RUNNING and old.fence != (new.fence if new.status is Status.RUNNING else -1):
-        if old.instance:
-            worker = state.workers.get(old.instance)
-            if worker is not None:
-                worker.held.pop(old.fence, None)
-        else:
-            callback = state.callbacks.get(old.worker)
-            if callback is not None and callback.held is not None and callback.held[0] == old.fence:
-                callback.held = None
-    elif old.status is Status.PENDING:
+    if id not in state.submitted:
+        state.moved[id] = task
+    before, after = old.status, new.status
+    if before is RUNNING:
+        if after is RUNNING and old.fence == new.fence:
+            return
+        _let_go(state, old)
+    elif before is PENDING:
         if task.delayed:
             task.delayed = False
-        elif new.status is not Status.PENDING:
-            state.lanes.remove(task)
-        else:
+        elif after is PENDING:
             return
-    if new.status is Status.RUNNING:
-        if old.fence != new.fence:
-            state.fence = new.fence
-            _hold(state, task, new)
-            worker = state.workers.get(new.instance)
-            if worker is not None:
-                worker.granted += 1
-    elif new.status is Status.PENDING:
+        else:
+            state.lanes.remove(task)
+    if after is RUNNING:
+        state.fence = new.fence
+        worker = _hold(state, task, new)
+        if worker is not None:
+            worker.granted += 1
+    elif after is PENDING:
         task.progress = None
         _enqueue(state, task)
+
+
+def _let_go(state: State, standing: Standing) -> None:
+    """Whoever held the task holds it no longer."""
+    if standing.instance:
+        worker = state.workers.get(standing.instance)
+        if worker is not None:
+            worker.held.pop(standing.fence, None)
+    else:
+        callback = state.callbacks.get(standing.worker)
+        if callback is not None and callback.held is not None and callback.held[0] == standing.fence:
+            callback.held = None
 
 
 def _enqueue(state: State, task: Task) -> None:
@@ -112,17 +121,19 @@ def _task_progressed(state: State, change: ch.TaskProgressed) -> None:
     task.progress = change.progress
 
 
-def _hold(state: State, task: Task, standing: Standing) -> None:
+def _hold(state: State, task: Task, standing: Standing) -> Worker | None:
+    """The task is held as its standing says; answers the worker, if it is one."""
     if standing.instance:
         worker = state.workers.get(standing.instance)
         if worker is None:
             worker = state.workers[standing.instance] = Worker(standing.instance, standing.worker)
             state.names.setdefault(worker.name, worker)
         worker.held[standing.fence] = task.spec.id
-    else:
-        callback = state.callbacks.get(standing.worker)
-        if callback is not None:
-            callback.held = (standing.fence, task.spec.id)
+        return worker
+    callback = state.callbacks.get(standing.worker)
+    if callback is not None:
+        callback.held = (standing.fence, task.spec.id)
+    return None
 
 
 def _worker_heard(state: State, change: ch.WorkerHeard) -> None:

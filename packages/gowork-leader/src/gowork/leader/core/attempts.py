@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from gowork.leader.core.commands import Report
 from gowork.leader.core.model import (
+    COMPLETED,
     Attempt,
     Failure,
     FailureKind,
@@ -21,6 +22,7 @@ from gowork.rpc.limits import ATTEMPTS_KEPT
 #: Losses of a task alone in its runner that put it into quarantine.
 LOSSES_MAX = 3
 _DEFAULT_POLICY = RetryPolicy()
+_COMPLETED = Outcome.COMPLETED
 #: A multiplier that scatters fences evenly (Knuth, The Art of Computer Programming, 6.4).
 _SCATTER = 2654435761
 
@@ -42,9 +44,9 @@ def settle(standing: Standing, report: Report, policy: RetryPolicy | None, wall_
         started_ms = max(started_ms, wall_ms - report.execution_us // 1000)
     ended = Attempt(standing.grants, standing.worker, started_ms, wall_ms, outcome, reason, standing.fence)
     history = (*standing.attempts[1 - ATTEMPTS_KEPT :], ended) if standing.attempts else (ended,)
-    if outcome is Outcome.COMPLETED:
+    if outcome is _COMPLETED:
         return Standing(
-            Status.COMPLETED,
+            COMPLETED,
             standing.created_ms,
             standing.fence,
             standing.grants,

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from gowork.leader.core import changes as ch
 from gowork.leader.core import effects as ef
 from gowork.leader.core.decision import Decision
-from gowork.leader.core.model import LaneKey, Now, Spec, Standing, Status, Task
+from gowork.leader.core.model import RUNNING, LaneKey, Now, Spec, Standing, Task
 from gowork.leader.core.state import Callback, State, Worker
 
 _Holder = Worker | Callback
@@ -73,7 +73,7 @@ def _grant(
     old, spec = task.standing, task.spec
     number = old.grants + 1
     standing = Standing(
-        Status.RUNNING,
+        RUNNING,
         old.created_ms,
         fence,
         number,

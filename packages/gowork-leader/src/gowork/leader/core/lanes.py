@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from operator import attrgetter
 
-from gowork.leader.core.model import LaneKey, Status, Task
+from gowork.leader.core.model import PENDING, LaneKey, Task
 
 _by_seq = attrgetter("seq")
 _COMPACT_ENTRIES_MIN = 64
@@ -43,7 +43,7 @@ class Lane:
         """One of the lane's tasks is no longer pending."""
         self.live -= 1
         entries, head = self._entries, self._head
-        while head < len(entries) and entries[head].standing.status is not Status.PENDING:
+        while head < len(entries) and entries[head].standing.status is not PENDING:
             entries[head].queued = False
             head += 1
         self._head = head
@@ -57,10 +57,9 @@ class Lane:
             self._entries.sort(key=_by_seq)
             self._sorted = True
         entries = self._entries
-        pending = Status.PENDING
         for index in range(self._head, len(entries)):
             task = entries[index]
-            if task.standing.status is pending:
+            if task.standing.status is PENDING:
                 yield task
 
     def clear(self) -> None:
@@ -70,7 +69,7 @@ class Lane:
     def _compact(self) -> None:
         kept = []
         for task in self._entries[self._head :]:
-            if task.standing.status is Status.PENDING:
+            if task.standing.status is PENDING:
                 kept.append(task)
             else:
                 task.queued = False

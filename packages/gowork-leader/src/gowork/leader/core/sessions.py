@@ -14,6 +14,7 @@ from gowork.leader.core import effects as ef
 from gowork.leader.core.attempts import requeue, settle
 from gowork.leader.core.decision import Decision
 from gowork.leader.core.model import (
+    RUNNING,
     Failure,
     FailureKind,
     Liveness,
@@ -21,7 +22,6 @@ from gowork.leader.core.model import (
     Outcome,
     Progress,
     Spec,
-    Status,
     Task,
 )
 from gowork.leader.core.state import State, Worker
@@ -214,7 +214,7 @@ def _held_by(state: State, worker: Worker, id: str, fence: int) -> Task | None:
 
 def _holds(task: Task, instance: str, fence: int) -> bool:
     standing = task.standing
-    return standing.status is Status.RUNNING and standing.fence == fence and standing.instance == instance
+    return standing.status is RUNNING and standing.fence == fence and standing.instance == instance
 
 
 def _turn_away(hello: cmd.OpenSession, code: cmd.RefusalCode, message: str) -> Decision:

@@ -21,7 +21,7 @@ from gowork.leader.core.clock import next_deadlines, trim
 from gowork.leader.core.decide import decide
 from gowork.leader.core.decision import Decision
 from gowork.leader.core.effects import Effect
-from gowork.leader.core.model import Now, Outcome, Status, Task
+from gowork.leader.core.model import COMPLETED, Now, Outcome, Status, Task
 from gowork.leader.core.state import Settings, State
 from gowork.leader.engine.clock import Clock, SystemClock
 from gowork.leader.engine.subscriptions import Subscriptions
@@ -301,10 +301,8 @@ class Engine:
             _answer(question, state, future)
         progressed, state.progressed = state.progressed, {}
         self.subscriptions.publish([*changed, *progressed.values()], self.changed)
-        for task in changed:
-            forget(state, task.spec.id)
-        for id in visiting:
-            forget(state, id)
+        forget(state, [task.spec.id for task in changed if task.standing.status >= COMPLETED])
+        forget(state, visiting)
         self._looked_mono = self._clock.now().mono
         if self._looked_mono - now.mono > STALL_SECONDS:
             # Frames may have waited in the network for as long as this batch took.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 
-from gowork.leader.core.model import Progress, Spec, Standing, Status, Task
+from gowork.leader.core.model import COMPLETED, Progress, Spec, Standing, Task
 
 #: When so many tasks wait for a watcher to read them, the next batch that brings more ends it. Counted over batches
 #: and not within one, which may bring tens of thousands before any watcher could have read.
@@ -171,7 +171,7 @@ class Subscriptions:
             watcher.begin_batch()
         for task in tasks:
             id, snapshot = task.spec.id, None
-            if task.standing.status >= Status.COMPLETED:
+            if task.standing.status >= COMPLETED:
                 snapshot = Snapshot(task)
                 self._keep(snapshot)
                 for waiter in waiters.pop(id, ()):

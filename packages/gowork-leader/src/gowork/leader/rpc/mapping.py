@@ -34,6 +34,9 @@ _OUTPUT_ONLY = tuple(
 _HIGHEST_INPUT_FIELD = 19
 _VIEW_FULL = scheduler_pb2.TASK_VIEW_FULL
 _VIEW_RESULT = scheduler_pb2.TASK_VIEW_RESULT
+_COMPLETED = scheduler_pb2.ATTEMPT_OUTCOME_COMPLETED
+#: Below this no result breaks a limit, whatever its characters.
+_SHORT_RESULT_CHARS = limits.PAYLOAD_BYTES_MAX // 8
 _OUTCOMES = {int(outcome): outcome for outcome in Outcome}
 _KINDS = {int(kind): kind for kind in FailureKind}
 
@@ -53,7 +56,9 @@ def spec_from(task: scheduler_pb2.Task) -> Spec:
 def task_message(spec: Spec, standing: Standing, view: int, progress: Progress | None = None) -> scheduler_pb2.Task:
     """A task as a client sees it; view is a TaskView, UNSPECIFIED being BASIC."""
     if view == _VIEW_RESULT:
-        return result_message(spec.id, standing)
+        result = scheduler_pb2.Task()
+        fill_result(result, spec.id, standing)
+        return result
     task = scheduler_pb2.Task.FromString(spec.body)
     if view != _VIEW_FULL:
         task.ClearField("payload")
@@ -81,10 +86,9 @@ def task_message(spec: Spec, standing: Standing, view: int, progress: Progress |
     return task
 
 
-def result_message(id: str, standing: Standing) -> scheduler_pb2.Task:
+def fill_result(task: scheduler_pb2.Task, id: str, standing: Standing) -> None:
     """What came of a task, as TASK_VIEW_RESULT has it; what was asked for is not needed."""
     # The hot path of everyone who waits: only fields that have something to say are touched.
-    task = scheduler_pb2.Task()
     task.id = id
     task.status = standing.status  # type: ignore[assignment]
     task.worker = standing.worker
@@ -99,7 +103,6 @@ def result_message(id: str, standing: Standing) -> scheduler_pb2.Task:
         task.result_data = standing.result_data
     if standing.failure is not None:
         _fill_failure(task.failure, standing.failure, _VIEW_RESULT)
-    return task
 
 
 def member_message(member: MemberView) -> leader_pb2.Member:
@@ -176,6 +179,18 @@ def frame_from(frame: session_pb2.ConnectRequest, connection: int) -> cmd.Receiv
 
 
 def _report_from(report: session_pb2.Report) -> cmd.Report:
+    # Most reports say nothing but a short result: the hot path asks them for nothing else.
+    result = report.result
+    if report.outcome == _COMPLETED and len(result) < _SHORT_RESULT_CHARS:
+        data = report.result_data
+        if len(data) < _SHORT_RESULT_CHARS and not report.follow_ups:
+            return cmd.Report(
+                report.fence, report.id, Outcome.COMPLETED, result, data, execution_us=report.execution_us
+            )
+    return _whole_report_from(report)
+
+
+def _whole_report_from(report: session_pb2.Report) -> cmd.Report:
     outcome = _OUTCOMES.get(report.outcome)
     failure = _failure_from(report.failure) if report.HasField("failure") else None
     result, data = report.result, report.result_data

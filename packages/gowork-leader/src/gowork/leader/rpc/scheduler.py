@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 
 import grpc
 
@@ -14,11 +14,11 @@ from gowork.leader.engine.loop import Engine
 from gowork.leader.engine.subscriptions import Snapshot, Waiter, Watcher
 from gowork.leader.rpc.boundary import refusal_from, refusing
 from gowork.leader.rpc.filters import parse_filter, predicate_of
-from gowork.leader.rpc.mapping import failure_text, fit, result_message, spec_from, task_message
+from gowork.leader.rpc.mapping import failure_text, fill_result, fit, spec_from, task_message
 from gowork.leader.rpc.tokens import make_token, read_token
 from gowork.leader.rpc.validation import Violations, check_id, check_page_size, check_task, check_view
-from gowork.leader.store.codec import restore
-from gowork.leader.store.protocol import Query, Record, Store
+from gowork.leader.store.codec import restore, spec_of
+from gowork.leader.store.protocol import Query, Store
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.proto.scheduler.v1 import scheduler_pb2_grpc
 from gowork.rpc import limits
@@ -29,6 +29,13 @@ _VIOLATIONS_MAX = 20
 #: Tasks of one WaitTasks or WatchTasks response.
 _CHUNK_TASKS = 1_000
 
+#: What a result takes in a response besides its texts, at most; and where a response of WaitTasks is ended. One result
+#: beyond that, of up to 4 bytes a character, stays within a message.
+_RESULT_BYTES = 512
+_WAIT_BYTES = 1 << 20
+
+#: (id, body, standing)
+_Finished = tuple[str, bytes, Standing]
 _Context = grpc.aio.ServicerContext[object, object]
 
 
@@ -155,7 +162,7 @@ class SchedulerService(scheduler_pb2_grpc.SchedulerServiceServicer):
                 absent = await self._engine.read(subscribe)
                 # Whoever waits for a short task often finds it done: that should not take a look into the store.
                 recent = [new for id in absent if (new := self._engine.subscriptions.recent(id)) is not None]
-                done = [_snapshot_message(snapshot, view) for snapshot in recent]
+                done = [_finished(snapshot) for snapshot in recent]
                 if len(recent) < len(absent):
                     known = {snapshot.spec.id for snapshot in recent}
                     absent = [id for id in absent if id not in known]
@@ -163,17 +170,17 @@ class SchedulerService(scheduler_pb2_grpc.SchedulerServiceServicer):
                     if len(records) < len(absent):
                         found = {record.id for record in records}
                         raise _unknown([id for id in absent if id not in found])
-                    done += [_record_message(record, view) for record in records if record.standing.status in FINISHED]
-                self._engine.subscriptions.drop_waiter(waiter, [message.id for message in done])
-                for message in done:
-                    del outstanding[message.id]
-                for chunk in _chunks(done):
-                    yield pb.WaitTasksResponse(tasks=chunk)
+                    done += [(r.id, r.body, r.standing) for r in records if r.standing.status in FINISHED]
+                self._engine.subscriptions.drop_waiter(waiter, [id for id, _, _ in done])
+                for id, _, _ in done:
+                    del outstanding[id]
+                for response in _wait_responses(done, view):
+                    yield response
                 while outstanding:
                     # One that finishes as this call begins may be found in the store and be published too.
-                    snapshots = [new for new in await waiter.take() if outstanding.pop(new.spec.id, 0) is None]
-                    for chunk in _chunks(_snapshot_message(snapshot, view) for snapshot in snapshots):
-                        yield pb.WaitTasksResponse(tasks=chunk)
+                    done = [_finished(new) for new in await waiter.take() if outstanding.pop(new.spec.id, 0) is None]
+                    for response in _wait_responses(done, view):
+                        yield response
             finally:
                 self._engine.subscriptions.drop_waiter(waiter, outstanding)
 
@@ -312,11 +319,30 @@ def _snapshot_message(snapshot: Snapshot, view: int) -> pb.Task:
     return task_message(snapshot.spec, snapshot.standing, view, snapshot.progress)
 
 
-def _record_message(record: Record, view: int) -> pb.Task:
-    # Waiters by the thousand may come when all is done: for them nothing is parsed that is not answered.
-    if view == pb.TASK_VIEW_RESULT:
-        return result_message(record.id, record.standing)
-    return _message(restore(record), view)
+def _finished(snapshot: Snapshot) -> _Finished:
+    return snapshot.spec.id, snapshot.spec.body, snapshot.standing
+
+
+def _wait_responses(finished: Iterable[_Finished], view: int) -> Iterator[pb.WaitTasksResponse]:
+    # The hot path of everyone who waits: results are filled in where they are sent from, since a message that is put
+    # into another one is copied.
+    response, size = pb.WaitTasksResponse(), 0
+    for id, body, standing in finished:
+        if view == pb.TASK_VIEW_RESULT:
+            fill_result(response.tasks.add(), id, standing)
+            size += _RESULT_BYTES + len(standing.result) + len(standing.result_data)
+            if standing.failure is not None:
+                size += len(standing.failure.message) + len(standing.failure.traceback)
+        else:
+            spec = spec_of(pb.Task.FromString(body), body)
+            message = task_message(spec, standing, view)
+            response.tasks.append(message)
+            size += message.ByteSize()
+        if size >= _WAIT_BYTES:
+            yield response
+            response, size = pb.WaitTasksResponse(), 0
+    if response.tasks:
+        yield response
 
 
 def _chunks(messages: Iterable[pb.Task]) -> Iterable[list[pb.Task]]:
