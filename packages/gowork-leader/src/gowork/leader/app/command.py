@@ -19,6 +19,10 @@ from gowork.leader.store.protocol import StoreError
 from gowork.leader.store.registry import open_store
 from gowork.rpc.channels import AddressError, parse_address
 
+#: How long the event loop may keep Python's lock from the store's threads, which need it after every statement. At
+#: Python's own 5 ms a busy loop has held up single commits for seconds.
+SWITCH_SECONDS = 0.0005
+
 _EPILOG = """\b
 Examples:
   gowork-leader
@@ -128,6 +132,7 @@ def main(
     log_level: str,
 ) -> None:
     """Run the leader of a gowork cluster: it keeps the members and the tasks."""
+    sys.setswitchinterval(SWITCH_SECONDS)
     configure(log_format, log_level)
     directory = data_dir or Path(platformdirs.user_data_dir("gowork", appauthor=False))
     url = store or f"sqlite:///{directory.absolute() / 'gowork.db'}"
