@@ -139,7 +139,8 @@ async def test_the_task_of_a_member_that_leaves_goes_to_another(
         await cluster(JOIN, id="w2", address=other.address)
         await cluster(LEAVE, id="w1")
         assert (await started(other)).id == "t1"
-    assert (await task(scheduler, "t1")).status == status("RUNNING")
+        # While it serves: a member that is gone before it has answered is taken for one that refused.
+        assert (await task(scheduler, "t1")).status == status("RUNNING")
 
 
 async def test_a_member_that_refuses_or_is_not_there_loses_no_task(

@@ -1,7 +1,8 @@
 """The store in one SQLite file: durable before it answers, for one leader at a time.
 
 Owns the connections and the threads that use them: one that writes, one that looks up many ids (the leader waits for it
-before it takes tasks; a few are looked up at once), one for scans, which may take long, and one that merges the log. Never decides anything.
+before it takes tasks; a few are looked up at once), one for scans, which may take long, and one that merges the log.
+Never decides anything.
 Invariant DURABLE: a commit returns after its log was forced to disk.
 """
 
