@@ -45,6 +45,10 @@ T = TypeVar("T")
 BATCH_COMMANDS_MAX = 4096
 #: Tasks that a batch's submits and reports carry, after which it is full.
 BATCH_TASKS_MAX = 20_000
+#: While so many commands wait for a batch, and more come within each such span in seconds, the batch is held open.
+GATHER_COMMANDS_MIN = 4
+GATHER_COMMANDS_MAX = 256
+GATHER_SECONDS = 0.001
 #: How long to wait before a batch that did not fit is tried again, in seconds.
 FULL_RETRY_SECONDS = 1.0
 #: A loop that was held up for longer than this extends all leases by as much, in seconds.
@@ -237,8 +241,7 @@ class Engine:
 
     async def _wait(self) -> None:
         if self._queue:
-            # Lets what the network has brought in meanwhile join this batch.
-            await asyncio.sleep(0)
+            await self._gather()
             return
         self._wake.clear()
         if self._stopping:
@@ -255,6 +258,18 @@ class Engine:
             # Waiting input is processed before anything expires.
             await asyncio.sleep(0)
         self._extend_after_stall(now.mono + (min(waits) if waits else float("inf")))
+
+    async def _gather(self) -> None:
+        """Lets what the network is bringing in join this batch: a commit costs the same for one command as for many.
+
+        One caller at a time is not held up: only where several wait already is it likely that more are under way.
+        """
+        gathered = 0
+        while GATHER_COMMANDS_MIN <= len(self._queue) < GATHER_COMMANDS_MAX and len(self._queue) > gathered:
+            gathered = len(self._queue)
+            await asyncio.sleep(GATHER_SECONDS)
+        if not gathered:
+            await asyncio.sleep(0)
 
     def _extend_after_stall(self, expected_mono: float) -> None:
         late = self._clock.now().mono - max(expected_mono, self._looked_mono)
