@@ -27,6 +27,8 @@ from gowork.rpc.status import FieldViolation, Refusal, invalid
 FRAMES_WAITING_MAX = 64
 #: A frame is closed after the task that takes its bodies to this.
 FRAME_BYTES_MAX = 1 << 20
+#: How long acknowledgements wait for something to travel with, in seconds.
+ACKNOWLEDGE_SECONDS = 0.01
 #: A connected worker has this long to say hello, in seconds.
 HELLO_SECONDS = 10.0
 
@@ -162,11 +164,13 @@ class Sessions(session_pb2_grpc.SessionServiceServicer):
 class _Stream:
     """What is on its way to one worker."""
 
-    __slots__ = ("_effects", "_event", "closed", "ending")
+    __slots__ = ("_effects", "_event", "_late", "closed", "ending")
 
     def __init__(self) -> None:
         self._effects: list[_SessionEffect] = []
         self._event = asyncio.Event()
+        #: Sends acknowledgements that nothing else has taken along.
+        self._late: asyncio.TimerHandle | None = None
         #: The last effect of this stream, when it is to end.
         self.ending: ef.EndSession | None = None
         #: The worker sends no more.
@@ -177,6 +181,11 @@ class _Stream:
             self.ending = effect
         else:
             self._effects.append(effect)
+            if isinstance(effect, ef.Acknowledge):
+                # Nobody waits for it, while somebody may wait for what was reported: it travels with the next grants.
+                if self._late is None:
+                    self._late = asyncio.get_running_loop().call_later(ACKNOWLEDGE_SECONDS, self._event.set)
+                return
         self._event.set()
 
     def close(self) -> None:
@@ -186,5 +195,8 @@ class _Stream:
     async def take(self) -> list[_SessionEffect]:
         await self._event.wait()
         self._event.clear()
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
         taken, self._effects = self._effects, []
         return taken
