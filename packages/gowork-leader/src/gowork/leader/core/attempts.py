@@ -6,6 +6,8 @@ its runner; interrupted and snoozed ones count for nothing; a task that was to b
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from gowork.leader.core.commands import Report
 from gowork.leader.core.model import (
     COMPLETED,
@@ -112,20 +114,12 @@ def requeue(standing: Standing, outcome: Outcome, reason: str, wall_ms: int) -> 
     """Where a running task stands when the leader itself takes it back, without blame for the task."""
     ended = Attempt(standing.grants, standing.worker, standing.started_ms, wall_ms, outcome, reason, standing.fence)
     status = Status.CANCELLED if standing.cancel_requested else Status.PENDING
-    return Standing(
-        status,
-        standing.created_ms,
-        standing.fence,
-        standing.grants,
-        standing.attempts_used,
-        standing.worker,
-        standing.instance,
-        standing.started_ms,
-        wall_ms if status is Status.CANCELLED else 0,
-        failure=standing.failure,
+    return replace(
+        standing,
+        status=status,
+        finished_ms=wall_ms if status is Status.CANCELLED else 0,
+        cancel_requested=False,
         attempts=(*standing.attempts[1 - ATTEMPTS_KEPT :], ended),
-        lost_alone=standing.lost_alone,
-        suspect=standing.suspect,
     )
 
 

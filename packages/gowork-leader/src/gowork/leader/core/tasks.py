@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from gowork.leader.core import changes as ch
 from gowork.leader.core import commands as cmd
 from gowork.leader.core import effects as ef
@@ -94,40 +96,14 @@ def expired(standing: Standing, now: Now) -> Standing:
 
 def ended(standing: Standing, status: Status, failure: Failure | None, now: Now) -> Standing:
     """Where a pending task stands that ends without (another) attempt."""
-    return Standing(
-        status,
-        standing.created_ms,
-        standing.fence,
-        standing.grants,
-        standing.attempts_used,
-        standing.worker,
-        standing.instance,
-        standing.started_ms,
-        now.wall_ms,
-        failure=failure or standing.failure,
-        attempts=standing.attempts,
-        lost_alone=standing.lost_alone,
-        suspect=standing.suspect,
+    return replace(
+        standing, status=status, finished_ms=now.wall_ms, failure=failure or standing.failure, not_before_ms=0
     )
 
 
 def cancelling(standing: Standing) -> Standing:
     """The same running task, to be cancelled."""
-    return Standing(
-        standing.status,
-        standing.created_ms,
-        standing.fence,
-        standing.grants,
-        standing.attempts_used,
-        standing.worker,
-        standing.instance,
-        standing.started_ms,
-        failure=standing.failure,
-        cancel_requested=True,
-        attempts=standing.attempts,
-        lost_alone=standing.lost_alone,
-        suspect=standing.suspect,
-    )
+    return replace(standing, cancel_requested=True)
 
 
 def request_stop(state: State, task: Task, decision: Decision) -> None:
