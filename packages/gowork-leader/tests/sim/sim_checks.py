@@ -135,7 +135,8 @@ class Checks:
         for other, running in self._running.items():
             if running == id:
                 attempts = self.durable[id][1].attempts
-                if not any(attempt.fence == other and attempt.outcome is Outcome.LOST for attempt in attempts):
+                # A worker that is cut off may also be the one that starts later, from its buffer.
+                if not any(attempt.fence in (other, fence) and attempt.outcome is Outcome.LOST for attempt in attempts):
                     raise Violation("no task runs twice at once", f"{id} runs under {other} and {fence}")
         self._running[fence] = id
 
