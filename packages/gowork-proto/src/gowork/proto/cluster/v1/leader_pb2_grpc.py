@@ -59,6 +59,11 @@ class LeaderServiceStub(object):
                 request_serializer=gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.HeartbeatRequest.SerializeToString,
                 response_deserializer=gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.HeartbeatResponse.FromString,
                 _registered_method=True)
+        self.Drain = channel.unary_unary(
+                '/cluster.v1.LeaderService/Drain',
+                request_serializer=gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.DrainRequest.SerializeToString,
+                response_deserializer=gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.DrainResponse.FromString,
+                _registered_method=True)
 
 
 class LeaderServiceServicer(object):
@@ -107,6 +112,17 @@ class LeaderServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Drain(self, request, context):
+        """Drain takes a member out of service: it is given no more tasks. A worker with a session finishes what it runs within
+        the budget, hands the rest back without blame, and leaves; a callback member ends what it holds and stays idle until it joins
+        again. Answers when the member has been told; draining it again changes nothing.
+
+        INVALID_ARGUMENT for an empty id or a negative budget; NOT_FOUND when no live member has the id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LeaderServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -129,6 +145,11 @@ def add_LeaderServiceServicer_to_server(servicer, server):
                     servicer.Heartbeat,
                     request_deserializer=gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.HeartbeatRequest.FromString,
                     response_serializer=gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.HeartbeatResponse.SerializeToString,
+            ),
+            'Drain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Drain,
+                    request_deserializer=gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.DrainRequest.FromString,
+                    response_serializer=gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.DrainResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -244,6 +265,33 @@ class LeaderService(object):
             '/cluster.v1.LeaderService/Heartbeat',
             gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.HeartbeatRequest.SerializeToString,
             gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.HeartbeatResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Drain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cluster.v1.LeaderService/Drain',
+            gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.DrainRequest.SerializeToString,
+            gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.DrainResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -60,6 +60,13 @@ class LeaderServiceStub:
 
     A unary caller may use the same path. NOT_FOUND when the member is unknown: it should join again.
     """
+    Drain: _grpc.UnaryUnaryMultiCallable[_leader_pb2.DrainRequest, _leader_pb2.DrainResponse]
+    """Drain takes a member out of service: it is given no more tasks. A worker with a session finishes what it runs within
+    the budget, hands the rest back without blame, and leaves; a callback member ends what it holds and stays idle until it joins
+    again. Answers when the member has been told; draining it again changes nothing.
+
+    INVALID_ARGUMENT for an empty id or a negative budget; NOT_FOUND when no live member has the id.
+    """
 
 @_typing.type_check_only
 class LeaderServiceAsyncStub(LeaderServiceStub):
@@ -92,6 +99,13 @@ class LeaderServiceAsyncStub(LeaderServiceStub):
     """Heartbeat tells that a callback member is alive and whether it is free. Each request gets one response.
 
     A unary caller may use the same path. NOT_FOUND when the member is unknown: it should join again.
+    """
+    Drain: _aio.UnaryUnaryMultiCallable[_leader_pb2.DrainRequest, _leader_pb2.DrainResponse]  # type: ignore[assignment]
+    """Drain takes a member out of service: it is given no more tasks. A worker with a session finishes what it runs within
+    the budget, hands the rest back without blame, and leaves; a callback member ends what it holds and stays idle until it joins
+    again. Answers when the member has been told; draining it again changes nothing.
+
+    INVALID_ARGUMENT for an empty id or a negative budget; NOT_FOUND when no live member has the id.
     """
 
 class LeaderServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -146,6 +160,19 @@ class LeaderServiceServicer(metaclass=_abc_1.ABCMeta):
         """Heartbeat tells that a callback member is alive and whether it is free. Each request gets one response.
 
         A unary caller may use the same path. NOT_FOUND when the member is unknown: it should join again.
+        """
+
+    @_abc_1.abstractmethod
+    def Drain(
+        self,
+        request: _leader_pb2.DrainRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_leader_pb2.DrainResponse, _abc.Awaitable[_leader_pb2.DrainResponse]]:
+        """Drain takes a member out of service: it is given no more tasks. A worker with a session finishes what it runs within
+        the budget, hands the rest back without blame, and leaves; a callback member ends what it holds and stays idle until it joins
+        again. Answers when the member has been told; draining it again changes nothing.
+
+        INVALID_ARGUMENT for an empty id or a negative budget; NOT_FOUND when no live member has the id.
         """
 
 def add_LeaderServiceServicer_to_server(servicer: LeaderServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

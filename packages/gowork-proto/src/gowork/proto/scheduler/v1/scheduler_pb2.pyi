@@ -163,6 +163,79 @@ TASK_VIEW_FULL: TaskView.ValueType  # 3
 """All of it."""
 Global___TaskView: _TypeAlias = TaskView  # noqa: Y015
 
+class _WaitCode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _WaitCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WaitCode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    WAIT_CODE_UNSPECIFIED: _WaitCode.ValueType  # 0
+    WAIT_CODE_NO_HANDLER: _WaitCode.ValueType  # 1
+    """No worker that is connected has the handler."""
+    WAIT_CODE_SELECTOR: _WaitCode.ValueType  # 2
+    """Workers have the handler, none carries the labels that its selector asks for."""
+    WAIT_CODE_DRAINING: _WaitCode.ValueType  # 3
+    """Every worker that could run it is draining."""
+    WAIT_CODE_NO_SLOT: _WaitCode.ValueType  # 4
+    """Every worker that could run it is busy."""
+    WAIT_CODE_QUEUE_PAUSED: _WaitCode.ValueType  # 5
+    """Its queue is paused."""
+    WAIT_CODE_QUEUE_LIMIT: _WaitCode.ValueType  # 6
+    """Its queue runs as many tasks as its concurrency_limit allows."""
+    WAIT_CODE_KEY_LIMIT: _WaitCode.ValueType  # 7
+    """As many tasks of its concurrency_key run as the queue's key_concurrency_limit allows."""
+    WAIT_CODE_RATE_LIMIT: _WaitCode.ValueType  # 8
+    """Its queue has started as many tasks as its rate allows."""
+    WAIT_CODE_DELAYED: _WaitCode.ValueType  # 9
+    """Its run_at has not come."""
+    WAIT_CODE_RETRY_DELAY: _WaitCode.ValueType  # 10
+    """It waits for its next attempt, as its retry policy or its handler asked for."""
+    WAIT_CODE_EXPIRED: _WaitCode.ValueType  # 11
+    """It was not started by its expiry, and has ended."""
+    WAIT_CODE_QUARANTINED: _WaitCode.ValueType  # 12
+    """It was lost with its runner too often, and has ended."""
+    WAIT_CODE_STORE_FULL: _WaitCode.ValueType  # 13
+    """The store takes nothing at the moment, so that nothing is started."""
+    WAIT_CODE_FAILED: _WaitCode.ValueType  # 14
+    """It has ended with an error; the failure tells which."""
+    WAIT_CODE_CANCELLED: _WaitCode.ValueType  # 15
+    """It was cancelled."""
+
+class WaitCode(_WaitCode, metaclass=_WaitCodeEnumTypeWrapper): ...
+
+WAIT_CODE_UNSPECIFIED: WaitCode.ValueType  # 0
+WAIT_CODE_NO_HANDLER: WaitCode.ValueType  # 1
+"""No worker that is connected has the handler."""
+WAIT_CODE_SELECTOR: WaitCode.ValueType  # 2
+"""Workers have the handler, none carries the labels that its selector asks for."""
+WAIT_CODE_DRAINING: WaitCode.ValueType  # 3
+"""Every worker that could run it is draining."""
+WAIT_CODE_NO_SLOT: WaitCode.ValueType  # 4
+"""Every worker that could run it is busy."""
+WAIT_CODE_QUEUE_PAUSED: WaitCode.ValueType  # 5
+"""Its queue is paused."""
+WAIT_CODE_QUEUE_LIMIT: WaitCode.ValueType  # 6
+"""Its queue runs as many tasks as its concurrency_limit allows."""
+WAIT_CODE_KEY_LIMIT: WaitCode.ValueType  # 7
+"""As many tasks of its concurrency_key run as the queue's key_concurrency_limit allows."""
+WAIT_CODE_RATE_LIMIT: WaitCode.ValueType  # 8
+"""Its queue has started as many tasks as its rate allows."""
+WAIT_CODE_DELAYED: WaitCode.ValueType  # 9
+"""Its run_at has not come."""
+WAIT_CODE_RETRY_DELAY: WaitCode.ValueType  # 10
+"""It waits for its next attempt, as its retry policy or its handler asked for."""
+WAIT_CODE_EXPIRED: WaitCode.ValueType  # 11
+"""It was not started by its expiry, and has ended."""
+WAIT_CODE_QUARANTINED: WaitCode.ValueType  # 12
+"""It was lost with its runner too often, and has ended."""
+WAIT_CODE_STORE_FULL: WaitCode.ValueType  # 13
+"""The store takes nothing at the moment, so that nothing is started."""
+WAIT_CODE_FAILED: WaitCode.ValueType  # 14
+"""It has ended with an error; the failure tells which."""
+WAIT_CODE_CANCELLED: WaitCode.ValueType  # 15
+"""It was cancelled."""
+Global___WaitCode: _TypeAlias = WaitCode  # noqa: Y015
+
 @_typing.final
 class Task(_message.Message):
     """Task is one piece of work. Fields 1 to 19 are set by whoever schedules it; those from 20 on, and status, are told by the
@@ -224,6 +297,7 @@ class Task(_message.Message):
     TIME_LIMIT_MS_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_MS_FIELD_NUMBER: _builtins.int
     RETRY_FIELD_NUMBER: _builtins.int
+    CONCURRENCY_KEY_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     FENCE_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
@@ -257,6 +331,10 @@ class Task(_message.Message):
     """How long one attempt may run, in milliseconds. 0 means the handler's own limit, else none."""
     expires_at_ms: _builtins.int
     """Not to be started after this time, in milliseconds since the Unix epoch: it then ends with ERROR, EXPIRED. 0 means never."""
+    concurrency_key: _builtins.str
+    """Tasks of one queue with the same key share the queue's key_concurrency_limit. At most 128 bytes, printable; empty
+    means no key.
+    """
     fence: _builtins.int
     """Output only: the fence of the latest grant; 0 before the first."""
     result: _builtins.str
@@ -315,6 +393,7 @@ class Task(_message.Message):
         time_limit_ms: _builtins.int = ...,
         expires_at_ms: _builtins.int = ...,
         retry: Global___RetryPolicy | None = ...,
+        concurrency_key: _builtins.str = ...,
         attempts: _abc.Iterable[Global___Attempt] | None = ...,
         fence: _builtins.int = ...,
         result: _builtins.str = ...,
@@ -331,7 +410,7 @@ class Task(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_status", b"_status", "failure", b"failure", "priority", b"priority", "progress", b"progress", "retry", b"retry", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_status", b"_status", "attempts", b"attempts", "attempts_used", b"attempts_used", "cancel_requested", b"cancel_requested", "created_at_ms", b"created_at_ms", "data", b"data", "expires_at_ms", b"expires_at_ms", "failure", b"failure", "fence", b"fence", "finished_at_ms", b"finished_at_ms", "handler", b"handler", "id", b"id", "labels", b"labels", "payload", b"payload", "priority", b"priority", "progress", b"progress", "queue", b"queue", "result", b"result", "result_data", b"result_data", "retry", b"retry", "run_at_ms", b"run_at_ms", "selector", b"selector", "started_at_ms", b"started_at_ms", "status", b"status", "time_limit_ms", b"time_limit_ms", "waiting_reason", b"waiting_reason", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_status", b"_status", "attempts", b"attempts", "attempts_used", b"attempts_used", "cancel_requested", b"cancel_requested", "concurrency_key", b"concurrency_key", "created_at_ms", b"created_at_ms", "data", b"data", "expires_at_ms", b"expires_at_ms", "failure", b"failure", "fence", b"fence", "finished_at_ms", b"finished_at_ms", "handler", b"handler", "id", b"id", "labels", b"labels", "payload", b"payload", "priority", b"priority", "progress", b"progress", "queue", b"queue", "result", b"result", "result_data", b"result_data", "retry", b"retry", "run_at_ms", b"run_at_ms", "selector", b"selector", "started_at_ms", b"started_at_ms", "status", b"status", "time_limit_ms", b"time_limit_ms", "waiting_reason", b"waiting_reason", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
     _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
@@ -859,19 +938,25 @@ class WatchTasksResponse(_message.Message):
 
     TASKS_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
+    DELETED_FIELD_NUMBER: _builtins.int
     token: _builtins.str
     """Where to go on after a broken stream. The first response carries only this."""
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Task]: ...
+    @_builtins.property
+    def deleted(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of tasks that were removed, whatever the filter selects."""
+
     def __init__(
         self,
         *,
         tasks: _abc.Iterable[Global___Task] | None = ...,
         token: _builtins.str = ...,
+        deleted: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["tasks", b"tasks", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "tasks", b"tasks", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -988,3 +1073,536 @@ class MemberStats(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MemberStats: _TypeAlias = MemberStats  # noqa: Y015
+
+@_typing.final
+class ExplainTaskRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    VERBOSE_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    verbose: _builtins.bool
+    """Also what each worker says to it."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        verbose: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "verbose", b"verbose"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainTaskRequest: _TypeAlias = ExplainTaskRequest  # noqa: Y015
+
+@_typing.final
+class ExplainTaskResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    REASONS_FIELD_NUMBER: _builtins.int
+    WORKERS_FIELD_NUMBER: _builtins.int
+    AHEAD_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    status: Global___TaskStatus.ValueType
+    ahead: _builtins.int
+    """How many tasks are before it in its queue and may run where it may; only with status PENDING, and capped at 100,000."""
+    @_builtins.property
+    def reasons(self) -> _containers.RepeatedCompositeFieldContainer[Global___WaitReason]:
+        """Empty when nothing keeps it: it runs, has completed, or is about to be granted. The one to look at comes first."""
+
+    @_builtins.property
+    def workers(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkerVerdict]:
+        """With verbose: each member, by name, and what keeps it from running this task. At most 1,000."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        status: Global___TaskStatus.ValueType = ...,
+        reasons: _abc.Iterable[Global___WaitReason] | None = ...,
+        workers: _abc.Iterable[Global___WorkerVerdict] | None = ...,
+        ahead: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ahead", b"ahead", "id", b"id", "reasons", b"reasons", "status", b"status", "workers", b"workers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainTaskResponse: _TypeAlias = ExplainTaskResponse  # noqa: Y015
+
+@_typing.final
+class WaitReason(_message.Message):
+    """WaitReason is one thing that keeps a task from being started, or that has ended it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    ADVICE_FIELD_NUMBER: _builtins.int
+    UNTIL_MS_FIELD_NUMBER: _builtins.int
+    code: Global___WaitCode.ValueType
+    message: _builtins.str
+    """In words, with the numbers."""
+    advice: _builtins.str
+    """What to do about it, in words; empty when only time helps."""
+    until_ms: _builtins.int
+    """When this reason goes away by itself, in milliseconds since the Unix epoch; 0 when that is not known."""
+    def __init__(
+        self,
+        *,
+        code: Global___WaitCode.ValueType = ...,
+        message: _builtins.str = ...,
+        advice: _builtins.str = ...,
+        until_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advice", b"advice", "code", b"code", "message", b"message", "until_ms", b"until_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WaitReason: _TypeAlias = WaitReason  # noqa: Y015
+
+@_typing.final
+class WorkerVerdict(_message.Message):
+    """WorkerVerdict tells what one member says to a task."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKER_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    worker: _builtins.str
+    code: Global___WaitCode.ValueType
+    """Not set when it could run it now."""
+    message: _builtins.str
+    def __init__(
+        self,
+        *,
+        worker: _builtins.str = ...,
+        code: Global___WaitCode.ValueType = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message", "worker", b"worker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WorkerVerdict: _TypeAlias = WorkerVerdict  # noqa: Y015
+
+@_typing.final
+class RetryTaskRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryTaskRequest: _TypeAlias = RetryTaskRequest  # noqa: Y015
+
+@_typing.final
+class RetryTaskResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryTaskResponse: _TypeAlias = RetryTaskResponse  # noqa: Y015
+
+@_typing.final
+class TaskProgressRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    FRACTION_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    FENCE_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    fraction: _builtins.float
+    """0 to 1."""
+    message: _builtins.str
+    """At most 1 KiB; longer ones are cut."""
+    fence: _builtins.int
+    """The fence of the grant, where the member knows it; 0 stands for any."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        fraction: _builtins.float = ...,
+        message: _builtins.str = ...,
+        fence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fence", b"fence", "fraction", b"fraction", "id", b"id", "message", b"message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskProgressRequest: _TypeAlias = TaskProgressRequest  # noqa: Y015
+
+@_typing.final
+class TaskProgressResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskProgressResponse: _TypeAlias = TaskProgressResponse  # noqa: Y015
+
+@_typing.final
+class PurgeTasksRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDS_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    FINISHED_BEFORE_MS_FIELD_NUMBER: _builtins.int
+    filter: _builtins.str
+    """Without ids: as in ListTasksRequest, over finished tasks only. Not empty; `status != PENDING` selects all that have finished."""
+    finished_before_ms: _builtins.int
+    """With a filter: only tasks that finished before this time, in milliseconds since the Unix epoch; 0 means now."""
+    @_builtins.property
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """At most 10,000."""
+
+    def __init__(
+        self,
+        *,
+        ids: _abc.Iterable[_builtins.str] | None = ...,
+        filter: _builtins.str = ...,
+        finished_before_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "finished_before_ms", b"finished_before_ms", "ids", b"ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PurgeTasksRequest: _TypeAlias = PurgeTasksRequest  # noqa: Y015
+
+@_typing.final
+class PurgeTasksResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PURGED_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    purged: _builtins.int
+    """How many were removed by this call."""
+    more: _builtins.bool
+    """More are left than one call removes: call again."""
+    def __init__(
+        self,
+        *,
+        purged: _builtins.int = ...,
+        more: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["more", b"more", "purged", b"purged"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PurgeTasksResponse: _TypeAlias = PurgeTasksResponse  # noqa: Y015
+
+@_typing.final
+class Queue(_message.Message):
+    """Queue is a named queue: its settings, and what it holds at the moment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    CONCURRENCY_LIMIT_FIELD_NUMBER: _builtins.int
+    KEY_CONCURRENCY_LIMIT_FIELD_NUMBER: _builtins.int
+    RATE_LIMIT_FIELD_NUMBER: _builtins.int
+    RATE_BURST_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    DELAYED_FIELD_NUMBER: _builtins.int
+    RUNNING_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    paused: _builtins.bool
+    weight: _builtins.int
+    """Its share of the slots beside other queues that have work, 1 to 1,000."""
+    concurrency_limit: _builtins.int
+    """Most tasks that run at once; 0 means no limit."""
+    key_concurrency_limit: _builtins.int
+    """Most tasks of one concurrency_key that run at once; 0 means no limit."""
+    rate_limit: _builtins.float
+    """Most tasks that are started in a second, over time; 0 means no limit."""
+    rate_burst: _builtins.int
+    """Most tasks that are started at once under rate_limit, after a time of rest."""
+    waiting: _builtins.int
+    """Tasks that may run now and wait."""
+    delayed: _builtins.int
+    """Tasks whose time has not come."""
+    running: _builtins.int
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        paused: _builtins.bool = ...,
+        weight: _builtins.int = ...,
+        concurrency_limit: _builtins.int = ...,
+        key_concurrency_limit: _builtins.int = ...,
+        rate_limit: _builtins.float = ...,
+        rate_burst: _builtins.int = ...,
+        waiting: _builtins.int = ...,
+        delayed: _builtins.int = ...,
+        running: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["concurrency_limit", b"concurrency_limit", "delayed", b"delayed", "key_concurrency_limit", b"key_concurrency_limit", "name", b"name", "paused", b"paused", "rate_burst", b"rate_burst", "rate_limit", b"rate_limit", "running", b"running", "waiting", b"waiting", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Queue: _TypeAlias = Queue  # noqa: Y015
+
+@_typing.final
+class ListQueuesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListQueuesRequest: _TypeAlias = ListQueuesRequest  # noqa: Y015
+
+@_typing.final
+class ListQueuesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def queues(self) -> _containers.RepeatedCompositeFieldContainer[Global___Queue]: ...
+    def __init__(
+        self,
+        *,
+        queues: _abc.Iterable[Global___Queue] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["queues", b"queues"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListQueuesResponse: _TypeAlias = ListQueuesResponse  # noqa: Y015
+
+@_typing.final
+class PauseQueueRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """1 to 128 bytes, printable. It need not have any task yet."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseQueueRequest: _TypeAlias = PauseQueueRequest  # noqa: Y015
+
+@_typing.final
+class PauseQueueResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseQueueResponse: _TypeAlias = PauseQueueResponse  # noqa: Y015
+
+@_typing.final
+class ResumeQueueRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeQueueRequest: _TypeAlias = ResumeQueueRequest  # noqa: Y015
+
+@_typing.final
+class ResumeQueueResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeQueueResponse: _TypeAlias = ResumeQueueResponse  # noqa: Y015
+
+@_typing.final
+class ConfigureQueueRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    CONCURRENCY_LIMIT_FIELD_NUMBER: _builtins.int
+    KEY_CONCURRENCY_LIMIT_FIELD_NUMBER: _builtins.int
+    RATE_LIMIT_FIELD_NUMBER: _builtins.int
+    RATE_BURST_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """1 to 128 bytes, printable. It need not have any task yet."""
+    weight: _builtins.int
+    """1 to 1,000; 1 by default."""
+    concurrency_limit: _builtins.int
+    """0 to 1,000,000; 0 means no limit."""
+    key_concurrency_limit: _builtins.int
+    """0 to 1,000,000; 0 means no limit."""
+    rate_limit: _builtins.float
+    """Tasks a second, 0.001 to 1,000,000; 0 means no limit."""
+    rate_burst: _builtins.int
+    """1 to 1,000,000; by default what a second brings, at least 1."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        weight: _builtins.int | None = ...,
+        concurrency_limit: _builtins.int | None = ...,
+        key_concurrency_limit: _builtins.int | None = ...,
+        rate_limit: _builtins.float | None = ...,
+        rate_burst: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_concurrency_limit", b"_concurrency_limit", "_key_concurrency_limit", b"_key_concurrency_limit", "_rate_burst", b"_rate_burst", "_rate_limit", b"_rate_limit", "_weight", b"_weight", "concurrency_limit", b"concurrency_limit", "key_concurrency_limit", b"key_concurrency_limit", "rate_burst", b"rate_burst", "rate_limit", b"rate_limit", "weight", b"weight"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_concurrency_limit", b"_concurrency_limit", "_key_concurrency_limit", b"_key_concurrency_limit", "_rate_burst", b"_rate_burst", "_rate_limit", b"_rate_limit", "_weight", b"_weight", "concurrency_limit", b"concurrency_limit", "key_concurrency_limit", b"key_concurrency_limit", "name", b"name", "rate_burst", b"rate_burst", "rate_limit", b"rate_limit", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__concurrency_limit: _TypeAlias = _typing.Literal["concurrency_limit"]  # noqa: Y015
+    _WhichOneofArgType__concurrency_limit: _TypeAlias = _typing.Literal["_concurrency_limit", b"_concurrency_limit"]  # noqa: Y015
+    _WhichOneofReturnType__key_concurrency_limit: _TypeAlias = _typing.Literal["key_concurrency_limit"]  # noqa: Y015
+    _WhichOneofArgType__key_concurrency_limit: _TypeAlias = _typing.Literal["_key_concurrency_limit", b"_key_concurrency_limit"]  # noqa: Y015
+    _WhichOneofReturnType__rate_burst: _TypeAlias = _typing.Literal["rate_burst"]  # noqa: Y015
+    _WhichOneofArgType__rate_burst: _TypeAlias = _typing.Literal["_rate_burst", b"_rate_burst"]  # noqa: Y015
+    _WhichOneofReturnType__rate_limit: _TypeAlias = _typing.Literal["rate_limit"]  # noqa: Y015
+    _WhichOneofArgType__rate_limit: _TypeAlias = _typing.Literal["_rate_limit", b"_rate_limit"]  # noqa: Y015
+    _WhichOneofReturnType__weight: _TypeAlias = _typing.Literal["weight"]  # noqa: Y015
+    _WhichOneofArgType__weight: _TypeAlias = _typing.Literal["_weight", b"_weight"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__concurrency_limit) -> _WhichOneofReturnType__concurrency_limit | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__key_concurrency_limit) -> _WhichOneofReturnType__key_concurrency_limit | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rate_burst) -> _WhichOneofReturnType__rate_burst | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rate_limit) -> _WhichOneofReturnType__rate_limit | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__weight) -> _WhichOneofReturnType__weight | None: ...
+
+Global___ConfigureQueueRequest: _TypeAlias = ConfigureQueueRequest  # noqa: Y015
+
+@_typing.final
+class ConfigureQueueResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def queue(self) -> Global___Queue: ...
+    def __init__(
+        self,
+        *,
+        queue: Global___Queue | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["queue", b"queue"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["queue", b"queue"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfigureQueueResponse: _TypeAlias = ConfigureQueueResponse  # noqa: Y015
+
+@_typing.final
+class BackupStoreRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackupStoreRequest: _TypeAlias = BackupStoreRequest  # noqa: Y015
+
+@_typing.final
+class BackupStoreResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """The next part of the file."""
+    total_bytes: _builtins.int
+    """How many bytes there will be in all; in every response."""
+    def __init__(
+        self,
+        *,
+        data: _builtins.bytes = ...,
+        total_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "total_bytes", b"total_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackupStoreResponse: _TypeAlias = BackupStoreResponse  # noqa: Y015

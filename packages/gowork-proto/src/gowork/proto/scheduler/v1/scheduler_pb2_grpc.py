@@ -88,6 +88,51 @@ class SchedulerServiceStub(object):
                 request_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.StatsRequest.SerializeToString,
                 response_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.StatsResponse.FromString,
                 _registered_method=True)
+        self.ExplainTask = channel.unary_unary(
+                '/scheduler.v1.SchedulerService/ExplainTask',
+                request_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.ExplainTaskRequest.SerializeToString,
+                response_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.ExplainTaskResponse.FromString,
+                _registered_method=True)
+        self.RetryTask = channel.unary_unary(
+                '/scheduler.v1.SchedulerService/RetryTask',
+                request_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.RetryTaskRequest.SerializeToString,
+                response_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.RetryTaskResponse.FromString,
+                _registered_method=True)
+        self.TaskProgress = channel.unary_unary(
+                '/scheduler.v1.SchedulerService/TaskProgress',
+                request_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.TaskProgressRequest.SerializeToString,
+                response_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.TaskProgressResponse.FromString,
+                _registered_method=True)
+        self.PurgeTasks = channel.unary_unary(
+                '/scheduler.v1.SchedulerService/PurgeTasks',
+                request_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.PurgeTasksRequest.SerializeToString,
+                response_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.PurgeTasksResponse.FromString,
+                _registered_method=True)
+        self.ListQueues = channel.unary_unary(
+                '/scheduler.v1.SchedulerService/ListQueues',
+                request_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.ListQueuesRequest.SerializeToString,
+                response_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.ListQueuesResponse.FromString,
+                _registered_method=True)
+        self.PauseQueue = channel.unary_unary(
+                '/scheduler.v1.SchedulerService/PauseQueue',
+                request_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.PauseQueueRequest.SerializeToString,
+                response_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.PauseQueueResponse.FromString,
+                _registered_method=True)
+        self.ResumeQueue = channel.unary_unary(
+                '/scheduler.v1.SchedulerService/ResumeQueue',
+                request_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.ResumeQueueRequest.SerializeToString,
+                response_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.ResumeQueueResponse.FromString,
+                _registered_method=True)
+        self.ConfigureQueue = channel.unary_unary(
+                '/scheduler.v1.SchedulerService/ConfigureQueue',
+                request_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.ConfigureQueueRequest.SerializeToString,
+                response_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.ConfigureQueueResponse.FromString,
+                _registered_method=True)
+        self.BackupStore = channel.unary_stream(
+                '/scheduler.v1.SchedulerService/BackupStore',
+                request_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.BackupStoreRequest.SerializeToString,
+                response_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.BackupStoreResponse.FromString,
+                _registered_method=True)
 
 
 class SchedulerServiceServicer(object):
@@ -167,7 +212,8 @@ class SchedulerServiceServicer(object):
     def WatchTasks(self, request, context):
         """WatchTasks streams the latest state of tasks as they change; steps in between may be left out.
 
-        A watcher that does not read fast enough is ended with RESOURCE_EXHAUSTED and may go on from its last token.
+        A watcher that does not read fast enough is ended with RESOURCE_EXHAUSTED and may go on from its last token. OUT_OF_RANGE for a
+        token from before removals that are no longer known, after an hour: list anew.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -175,6 +221,84 @@ class SchedulerServiceServicer(object):
 
     def Stats(self, request, context):
         """Stats counts tasks and members, derived at the time of the call.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainTask(self, request, context):
+        """ExplainTask names everything that keeps a task from being started now, or what ended it.
+
+        NOT_FOUND for an unknown id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetryTask(self, request, context):
+        """RetryTask puts a task that has ended with ERROR or CANCELLED back into its queue, as new: its attempts stay on
+        record and count no more. A pending or running task is left as it is.
+
+        NOT_FOUND for an unknown id; FAILED_PRECONDITION when it has completed, or has expired by the clock; RESOURCE_EXHAUSTED when
+        no more tasks may be pending.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TaskProgress(self, request, context):
+        """TaskProgress tells how far a callback member has come with the task that it was dialled with. Workers with a session
+        tell it there.
+
+        NOT_FOUND for an unknown id; FAILED_PRECONDITION when no callback member holds that task, or not under that fence.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PurgeTasks(self, request, context):
+        """PurgeTasks removes finished tasks, results included, at once, instead of when their retention ends. Watchers are told.
+
+        INVALID_ARGUMENT when neither ids nor a filter is given; FAILED_PRECONDITION, and nothing is removed, when one of the ids
+        has not finished. Unknown ids are left out.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListQueues(self, request, context):
+        """ListQueues answers the queues that have tasks waiting or running, or settings of their own, by name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseQueue(self, request, context):
+        """PauseQueue starts no more tasks of a queue; what runs goes on. It holds until ResumeQueue, also over restarts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeQueue(self, request, context):
+        """ResumeQueue ends a pause.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ConfigureQueue(self, request, context):
+        """ConfigureQueue sets a queue's weight and limits; a field that is not set stays as it is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BackupStore(self, request, context):
+        """BackupStore streams a copy of the store as it is at one moment, while work goes on. Start a leader from it with
+        `gowork-leader --restore`.
+
+        UNIMPLEMENTED when the store is not one file; RESOURCE_EXHAUSTED while another backup runs, or when there is no room for it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -232,6 +356,51 @@ def add_SchedulerServiceServicer_to_server(servicer, server):
                     servicer.Stats,
                     request_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.StatsRequest.FromString,
                     response_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.StatsResponse.SerializeToString,
+            ),
+            'ExplainTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainTask,
+                    request_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.ExplainTaskRequest.FromString,
+                    response_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.ExplainTaskResponse.SerializeToString,
+            ),
+            'RetryTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryTask,
+                    request_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.RetryTaskRequest.FromString,
+                    response_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.RetryTaskResponse.SerializeToString,
+            ),
+            'TaskProgress': grpc.unary_unary_rpc_method_handler(
+                    servicer.TaskProgress,
+                    request_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.TaskProgressRequest.FromString,
+                    response_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.TaskProgressResponse.SerializeToString,
+            ),
+            'PurgeTasks': grpc.unary_unary_rpc_method_handler(
+                    servicer.PurgeTasks,
+                    request_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.PurgeTasksRequest.FromString,
+                    response_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.PurgeTasksResponse.SerializeToString,
+            ),
+            'ListQueues': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListQueues,
+                    request_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.ListQueuesRequest.FromString,
+                    response_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.ListQueuesResponse.SerializeToString,
+            ),
+            'PauseQueue': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseQueue,
+                    request_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.PauseQueueRequest.FromString,
+                    response_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.PauseQueueResponse.SerializeToString,
+            ),
+            'ResumeQueue': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeQueue,
+                    request_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.ResumeQueueRequest.FromString,
+                    response_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.ResumeQueueResponse.SerializeToString,
+            ),
+            'ConfigureQueue': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConfigureQueue,
+                    request_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.ConfigureQueueRequest.FromString,
+                    response_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.ConfigureQueueResponse.SerializeToString,
+            ),
+            'BackupStore': grpc.unary_stream_rpc_method_handler(
+                    servicer.BackupStore,
+                    request_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.BackupStoreRequest.FromString,
+                    response_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.BackupStoreResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -508,6 +677,249 @@ class SchedulerService(object):
             '/scheduler.v1.SchedulerService/Stats',
             gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.StatsRequest.SerializeToString,
             gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.StatsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/scheduler.v1.SchedulerService/ExplainTask',
+            gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.ExplainTaskRequest.SerializeToString,
+            gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.ExplainTaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/scheduler.v1.SchedulerService/RetryTask',
+            gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.RetryTaskRequest.SerializeToString,
+            gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.RetryTaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TaskProgress(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/scheduler.v1.SchedulerService/TaskProgress',
+            gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.TaskProgressRequest.SerializeToString,
+            gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.TaskProgressResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PurgeTasks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/scheduler.v1.SchedulerService/PurgeTasks',
+            gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.PurgeTasksRequest.SerializeToString,
+            gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.PurgeTasksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListQueues(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/scheduler.v1.SchedulerService/ListQueues',
+            gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.ListQueuesRequest.SerializeToString,
+            gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.ListQueuesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseQueue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/scheduler.v1.SchedulerService/PauseQueue',
+            gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.PauseQueueRequest.SerializeToString,
+            gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.PauseQueueResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeQueue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/scheduler.v1.SchedulerService/ResumeQueue',
+            gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.ResumeQueueRequest.SerializeToString,
+            gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.ResumeQueueResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConfigureQueue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/scheduler.v1.SchedulerService/ConfigureQueue',
+            gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.ConfigureQueueRequest.SerializeToString,
+            gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.ConfigureQueueResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BackupStore(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/scheduler.v1.SchedulerService/BackupStore',
+            gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.BackupStoreRequest.SerializeToString,
+            gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.BackupStoreResponse.FromString,
             options,
             channel_credentials,
             insecure,

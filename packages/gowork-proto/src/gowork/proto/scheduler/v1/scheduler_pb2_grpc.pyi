@@ -73,10 +73,49 @@ class SchedulerServiceStub:
     WatchTasks: _grpc.UnaryStreamMultiCallable[_scheduler_pb2.WatchTasksRequest, _scheduler_pb2.WatchTasksResponse]
     """WatchTasks streams the latest state of tasks as they change; steps in between may be left out.
 
-    A watcher that does not read fast enough is ended with RESOURCE_EXHAUSTED and may go on from its last token.
+    A watcher that does not read fast enough is ended with RESOURCE_EXHAUSTED and may go on from its last token. OUT_OF_RANGE for a
+    token from before removals that are no longer known, after an hour: list anew.
     """
     Stats: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.StatsRequest, _scheduler_pb2.StatsResponse]
     """Stats counts tasks and members, derived at the time of the call."""
+    ExplainTask: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.ExplainTaskRequest, _scheduler_pb2.ExplainTaskResponse]
+    """ExplainTask names everything that keeps a task from being started now, or what ended it.
+
+    NOT_FOUND for an unknown id.
+    """
+    RetryTask: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.RetryTaskRequest, _scheduler_pb2.RetryTaskResponse]
+    """RetryTask puts a task that has ended with ERROR or CANCELLED back into its queue, as new: its attempts stay on
+    record and count no more. A pending or running task is left as it is.
+
+    NOT_FOUND for an unknown id; FAILED_PRECONDITION when it has completed, or has expired by the clock; RESOURCE_EXHAUSTED when
+    no more tasks may be pending.
+    """
+    TaskProgress: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.TaskProgressRequest, _scheduler_pb2.TaskProgressResponse]
+    """TaskProgress tells how far a callback member has come with the task that it was dialled with. Workers with a session
+    tell it there.
+
+    NOT_FOUND for an unknown id; FAILED_PRECONDITION when no callback member holds that task, or not under that fence.
+    """
+    PurgeTasks: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.PurgeTasksRequest, _scheduler_pb2.PurgeTasksResponse]
+    """PurgeTasks removes finished tasks, results included, at once, instead of when their retention ends. Watchers are told.
+
+    INVALID_ARGUMENT when neither ids nor a filter is given; FAILED_PRECONDITION, and nothing is removed, when one of the ids
+    has not finished. Unknown ids are left out.
+    """
+    ListQueues: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.ListQueuesRequest, _scheduler_pb2.ListQueuesResponse]
+    """ListQueues answers the queues that have tasks waiting or running, or settings of their own, by name."""
+    PauseQueue: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.PauseQueueRequest, _scheduler_pb2.PauseQueueResponse]
+    """PauseQueue starts no more tasks of a queue; what runs goes on. It holds until ResumeQueue, also over restarts."""
+    ResumeQueue: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.ResumeQueueRequest, _scheduler_pb2.ResumeQueueResponse]
+    """ResumeQueue ends a pause."""
+    ConfigureQueue: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.ConfigureQueueRequest, _scheduler_pb2.ConfigureQueueResponse]
+    """ConfigureQueue sets a queue's weight and limits; a field that is not set stays as it is."""
+    BackupStore: _grpc.UnaryStreamMultiCallable[_scheduler_pb2.BackupStoreRequest, _scheduler_pb2.BackupStoreResponse]
+    """BackupStore streams a copy of the store as it is at one moment, while work goes on. Start a leader from it with
+    `gowork-leader --restore`.
+
+    UNIMPLEMENTED when the store is not one file; RESOURCE_EXHAUSTED while another backup runs, or when there is no room for it.
+    """
 
 @_typing.type_check_only
 class SchedulerServiceAsyncStub(SchedulerServiceStub):
@@ -123,10 +162,49 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     WatchTasks: _aio.UnaryStreamMultiCallable[_scheduler_pb2.WatchTasksRequest, _scheduler_pb2.WatchTasksResponse]  # type: ignore[assignment]
     """WatchTasks streams the latest state of tasks as they change; steps in between may be left out.
 
-    A watcher that does not read fast enough is ended with RESOURCE_EXHAUSTED and may go on from its last token.
+    A watcher that does not read fast enough is ended with RESOURCE_EXHAUSTED and may go on from its last token. OUT_OF_RANGE for a
+    token from before removals that are no longer known, after an hour: list anew.
     """
     Stats: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.StatsRequest, _scheduler_pb2.StatsResponse]  # type: ignore[assignment]
     """Stats counts tasks and members, derived at the time of the call."""
+    ExplainTask: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ExplainTaskRequest, _scheduler_pb2.ExplainTaskResponse]  # type: ignore[assignment]
+    """ExplainTask names everything that keeps a task from being started now, or what ended it.
+
+    NOT_FOUND for an unknown id.
+    """
+    RetryTask: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.RetryTaskRequest, _scheduler_pb2.RetryTaskResponse]  # type: ignore[assignment]
+    """RetryTask puts a task that has ended with ERROR or CANCELLED back into its queue, as new: its attempts stay on
+    record and count no more. A pending or running task is left as it is.
+
+    NOT_FOUND for an unknown id; FAILED_PRECONDITION when it has completed, or has expired by the clock; RESOURCE_EXHAUSTED when
+    no more tasks may be pending.
+    """
+    TaskProgress: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.TaskProgressRequest, _scheduler_pb2.TaskProgressResponse]  # type: ignore[assignment]
+    """TaskProgress tells how far a callback member has come with the task that it was dialled with. Workers with a session
+    tell it there.
+
+    NOT_FOUND for an unknown id; FAILED_PRECONDITION when no callback member holds that task, or not under that fence.
+    """
+    PurgeTasks: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.PurgeTasksRequest, _scheduler_pb2.PurgeTasksResponse]  # type: ignore[assignment]
+    """PurgeTasks removes finished tasks, results included, at once, instead of when their retention ends. Watchers are told.
+
+    INVALID_ARGUMENT when neither ids nor a filter is given; FAILED_PRECONDITION, and nothing is removed, when one of the ids
+    has not finished. Unknown ids are left out.
+    """
+    ListQueues: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ListQueuesRequest, _scheduler_pb2.ListQueuesResponse]  # type: ignore[assignment]
+    """ListQueues answers the queues that have tasks waiting or running, or settings of their own, by name."""
+    PauseQueue: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.PauseQueueRequest, _scheduler_pb2.PauseQueueResponse]  # type: ignore[assignment]
+    """PauseQueue starts no more tasks of a queue; what runs goes on. It holds until ResumeQueue, also over restarts."""
+    ResumeQueue: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ResumeQueueRequest, _scheduler_pb2.ResumeQueueResponse]  # type: ignore[assignment]
+    """ResumeQueue ends a pause."""
+    ConfigureQueue: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ConfigureQueueRequest, _scheduler_pb2.ConfigureQueueResponse]  # type: ignore[assignment]
+    """ConfigureQueue sets a queue's weight and limits; a field that is not set stays as it is."""
+    BackupStore: _aio.UnaryStreamMultiCallable[_scheduler_pb2.BackupStoreRequest, _scheduler_pb2.BackupStoreResponse]  # type: ignore[assignment]
+    """BackupStore streams a copy of the store as it is at one moment, while work goes on. Start a leader from it with
+    `gowork-leader --restore`.
+
+    UNIMPLEMENTED when the store is not one file; RESOURCE_EXHAUSTED while another backup runs, or when there is no room for it.
+    """
 
 class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
     """SchedulerService takes tasks, tells where they stand and cancels them.
@@ -224,7 +302,8 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_scheduler_pb2.WatchTasksResponse], _abc.AsyncIterator[_scheduler_pb2.WatchTasksResponse]]:
         """WatchTasks streams the latest state of tasks as they change; steps in between may be left out.
 
-        A watcher that does not read fast enough is ended with RESOURCE_EXHAUSTED and may go on from its last token.
+        A watcher that does not read fast enough is ended with RESOURCE_EXHAUSTED and may go on from its last token. OUT_OF_RANGE for a
+        token from before removals that are no longer known, after an hour: list anew.
         """
 
     @_abc_1.abstractmethod
@@ -234,5 +313,97 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_scheduler_pb2.StatsResponse, _abc.Awaitable[_scheduler_pb2.StatsResponse]]:
         """Stats counts tasks and members, derived at the time of the call."""
+
+    @_abc_1.abstractmethod
+    def ExplainTask(
+        self,
+        request: _scheduler_pb2.ExplainTaskRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_pb2.ExplainTaskResponse, _abc.Awaitable[_scheduler_pb2.ExplainTaskResponse]]:
+        """ExplainTask names everything that keeps a task from being started now, or what ended it.
+
+        NOT_FOUND for an unknown id.
+        """
+
+    @_abc_1.abstractmethod
+    def RetryTask(
+        self,
+        request: _scheduler_pb2.RetryTaskRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_pb2.RetryTaskResponse, _abc.Awaitable[_scheduler_pb2.RetryTaskResponse]]:
+        """RetryTask puts a task that has ended with ERROR or CANCELLED back into its queue, as new: its attempts stay on
+        record and count no more. A pending or running task is left as it is.
+
+        NOT_FOUND for an unknown id; FAILED_PRECONDITION when it has completed, or has expired by the clock; RESOURCE_EXHAUSTED when
+        no more tasks may be pending.
+        """
+
+    @_abc_1.abstractmethod
+    def TaskProgress(
+        self,
+        request: _scheduler_pb2.TaskProgressRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_pb2.TaskProgressResponse, _abc.Awaitable[_scheduler_pb2.TaskProgressResponse]]:
+        """TaskProgress tells how far a callback member has come with the task that it was dialled with. Workers with a session
+        tell it there.
+
+        NOT_FOUND for an unknown id; FAILED_PRECONDITION when no callback member holds that task, or not under that fence.
+        """
+
+    @_abc_1.abstractmethod
+    def PurgeTasks(
+        self,
+        request: _scheduler_pb2.PurgeTasksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_pb2.PurgeTasksResponse, _abc.Awaitable[_scheduler_pb2.PurgeTasksResponse]]:
+        """PurgeTasks removes finished tasks, results included, at once, instead of when their retention ends. Watchers are told.
+
+        INVALID_ARGUMENT when neither ids nor a filter is given; FAILED_PRECONDITION, and nothing is removed, when one of the ids
+        has not finished. Unknown ids are left out.
+        """
+
+    @_abc_1.abstractmethod
+    def ListQueues(
+        self,
+        request: _scheduler_pb2.ListQueuesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_pb2.ListQueuesResponse, _abc.Awaitable[_scheduler_pb2.ListQueuesResponse]]:
+        """ListQueues answers the queues that have tasks waiting or running, or settings of their own, by name."""
+
+    @_abc_1.abstractmethod
+    def PauseQueue(
+        self,
+        request: _scheduler_pb2.PauseQueueRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_pb2.PauseQueueResponse, _abc.Awaitable[_scheduler_pb2.PauseQueueResponse]]:
+        """PauseQueue starts no more tasks of a queue; what runs goes on. It holds until ResumeQueue, also over restarts."""
+
+    @_abc_1.abstractmethod
+    def ResumeQueue(
+        self,
+        request: _scheduler_pb2.ResumeQueueRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_pb2.ResumeQueueResponse, _abc.Awaitable[_scheduler_pb2.ResumeQueueResponse]]:
+        """ResumeQueue ends a pause."""
+
+    @_abc_1.abstractmethod
+    def ConfigureQueue(
+        self,
+        request: _scheduler_pb2.ConfigureQueueRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_pb2.ConfigureQueueResponse, _abc.Awaitable[_scheduler_pb2.ConfigureQueueResponse]]:
+        """ConfigureQueue sets a queue's weight and limits; a field that is not set stays as it is."""
+
+    @_abc_1.abstractmethod
+    def BackupStore(
+        self,
+        request: _scheduler_pb2.BackupStoreRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_scheduler_pb2.BackupStoreResponse], _abc.AsyncIterator[_scheduler_pb2.BackupStoreResponse]]:
+        """BackupStore streams a copy of the store as it is at one moment, while work goes on. Start a leader from it with
+        `gowork-leader --restore`.
+
+        UNIMPLEMENTED when the store is not one file; RESOURCE_EXHAUSTED while another backup runs, or when there is no room for it.
+        """
 
 def add_SchedulerServiceServicer_to_server(servicer: SchedulerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -133,6 +133,7 @@ class Hello(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     HELD_FIELD_NUMBER: _builtins.int
     PLUGIN_ERRORS_FIELD_NUMBER: _builtins.int
+    ENDED_INSTANCES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The worker's name, unique in the cluster: 1 to 256 bytes, printable."""
     instance: _builtins.str
@@ -153,6 +154,12 @@ class Hello(_message.Message):
     def plugin_errors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Plugins that could not be loaded, as "NAME: REASON"."""
 
+    @_builtins.property
+    def ended_instances(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Instances of the same name whose runners are proven to have ended: what they held is run again at once, without waiting for
+        their lease. At most 16.
+        """
+
     def __init__(
         self,
         *,
@@ -164,10 +171,11 @@ class Hello(_message.Message):
         version: _builtins.str = ...,
         held: _abc.Iterable[Global___Held] | None = ...,
         plugin_errors: _abc.Iterable[_builtins.str] | None = ...,
+        ended_instances: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["handlers", b"handlers", "held", b"held", "instance", b"instance", "labels", b"labels", "name", b"name", "plugin_errors", b"plugin_errors", "slots", b"slots", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended_instances", b"ended_instances", "handlers", b"handlers", "held", b"held", "instance", b"instance", "labels", b"labels", "name", b"name", "plugin_errors", b"plugin_errors", "slots", b"slots", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -364,6 +372,7 @@ class ConnectResponse(_message.Message):
     CANCELLED_FIELD_NUMBER: _builtins.int
     PINGS_FIELD_NUMBER: _builtins.int
     REFUSED_FIELD_NUMBER: _builtins.int
+    DRAINS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome:
         """In the first frame, and in no other."""
@@ -390,6 +399,10 @@ class ConnectResponse(_message.Message):
     def refused(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Fences of refused reports; each is in acknowledged too."""
 
+    @_builtins.property
+    def drains(self) -> _containers.RepeatedCompositeFieldContainer[Global___Drain]:
+        """The worker is to drain: finish what it runs, hand back the rest, and leave."""
+
     def __init__(
         self,
         *,
@@ -400,14 +413,37 @@ class ConnectResponse(_message.Message):
         cancelled: _abc.Iterable[_builtins.int] | None = ...,
         pings: _abc.Iterable[_builtins.int] | None = ...,
         refused: _abc.Iterable[_builtins.int] | None = ...,
+        drains: _abc.Iterable[Global___Drain] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "cancelled", b"cancelled", "grants", b"grants", "pings", b"pings", "refused", b"refused", "released", b"released", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "cancelled", b"cancelled", "drains", b"drains", "grants", b"grants", "pings", b"pings", "refused", b"refused", "released", b"released", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ConnectResponse: _TypeAlias = ConnectResponse  # noqa: Y015
+
+@_typing.final
+class Drain(_message.Message):
+    """Drain asks a worker to leave."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUDGET_MS_FIELD_NUMBER: _builtins.int
+    budget_ms: _builtins.int
+    """How long it may go on with what it runs, in milliseconds. 0 means its own setting."""
+    def __init__(
+        self,
+        *,
+        budget_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget_ms", b"budget_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Drain: _TypeAlias = Drain  # noqa: Y015
 
 @_typing.final
 class Welcome(_message.Message):
