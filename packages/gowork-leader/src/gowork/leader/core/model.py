@@ -136,6 +136,24 @@ class LaneKey(NamedTuple):
     handler: str
     #: Labels that the worker must carry, sorted by key.
     selector: tuple[tuple[str, str], ...]
+    #: Tasks of one queue with the same key share a limit; empty for none.
+    concurrency_key: str = ""
+
+
+class QueueSettings(Struct, frozen=True, array_like=True, gc=False):
+    """What an operator has set for a queue; stored as it is, so that fields are only ever added at the end."""
+
+    paused: bool = False
+    #: Its share of the slots beside other queues.
+    weight: int = 1
+    #: Most tasks that run at once; 0: no limit.
+    concurrency_limit: int = 0
+    #: Most tasks of one concurrency key that run at once; 0: no limit.
+    key_concurrency_limit: int = 0
+    #: Most tasks that are started in a second; 0: no limit.
+    rate_limit: float = 0.0
+    #: Most tasks that are started at once under the rate; 0: what a second brings, at least 1.
+    rate_burst: int = 0
 
 
 class Spec(Struct, frozen=True, gc=False):

@@ -58,6 +58,8 @@ def check_task(task: scheduler_pb2.Task, prefix: str, violations: Violations) ->
         )
     _check_name(task.handler, f"{prefix}handler", violations)
     _check_name(task.queue, f"{prefix}queue", violations)
+    if task.concurrency_key:
+        _check_name(task.concurrency_key, f"{prefix}concurrency_key", violations)
     if task.labels:
         check_labels(task.labels, f"{prefix}labels", violations)
     if task.selector:

@@ -17,7 +17,7 @@ from gowork.proto.scheduler.v1 import scheduler_pb2
 DEFAULT_QUEUE = "default"
 
 _decoder = msgspec.msgpack.Decoder(Standing)
-_RawKey = tuple[str, int, str, tuple[tuple[str, str], ...]]
+_RawKey = tuple[str, int, str, tuple[tuple[str, str], ...], str]
 #: Lanes are few and tasks are many: equal keys are one object.
 _lanes: dict[_RawKey, LaneKey] = {}
 _LANES_KEPT_MAX = 100_000
@@ -42,7 +42,7 @@ def spec_of(task: scheduler_pb2.Task, body: bytes) -> Spec:
         body: its serialized form without them.
     """
     selector = tuple(sorted(task.selector.items())) if task.selector else ()
-    key = (task.queue, task.priority, task.handler, selector)
+    key = (task.queue, task.priority, task.handler, selector, task.concurrency_key)
     return Spec(
         task.id,
         _lanes.get(key) or _lane_of(key),
@@ -56,10 +56,12 @@ def spec_of(task: scheduler_pb2.Task, body: bytes) -> Spec:
 
 
 def _lane_of(key: _RawKey) -> LaneKey:
-    queue, priority, handler, selector = key
+    queue, priority, handler, selector, concurrency_key = key
     if len(_lanes) >= _LANES_KEPT_MAX:
         _lanes.clear()
-    lane = _lanes[key] = LaneKey(queue or DEFAULT_QUEUE, Priority(priority or Priority.LOW), handler, selector)
+    lane = _lanes[key] = LaneKey(
+        queue or DEFAULT_QUEUE, Priority(priority or Priority.LOW), handler, selector, concurrency_key
+    )
     return lane
 
 
