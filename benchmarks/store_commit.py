@@ -20,9 +20,11 @@ import uuid
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 
-from gowork.leader.core.model import Standing, Status
+from gowork.leader.core.model import LaneKey, Priority, Standing, Status
 from gowork.leader.store.protocol import Batch, MovedTask, NewTask, Record, changed_number
 from gowork.leader.store.sqlite import SqliteStore
+
+LANE = LaneKey("default", Priority.LOW, "resize", ())
 
 
 def quantiles(seconds: list[float]) -> str:
@@ -94,7 +96,7 @@ class Load:
         self.seq += rows
         return Batch(
             [
-                NewTask(Record(seq, task_id(seq), changed, self.body, self.pending), "default", "resize", 1, ())
+                NewTask(Record(seq, task_id(seq), changed, self.body, self.pending), LANE, (), 0)
                 for seq in range(first, first + rows)
             ]
         )

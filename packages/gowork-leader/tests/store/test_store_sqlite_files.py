@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from gowork.leader.store._sqlite_schema import FORMAT
 from gowork.leader.store.conformance import all_unfinished, new_task
 from gowork.leader.store.protocol import Batch, StoreError, StoreFormatError
 from gowork.leader.store.sqlite import SqliteStore
@@ -114,25 +115,25 @@ def set_format(path: Path, version: int) -> None:
 
 async def test_a_newer_format_is_refused_and_stays(path: Path) -> None:
     await fill(path)
-    set_format(path, 2)
+    set_format(path, FORMAT + 1)
     message = await refused(path)
-    assert "format 2" in message
+    assert f"format {FORMAT + 1}" in message
     assert "Install the version that wrote it" in message
 
 
 async def test_a_newer_format_that_only_the_log_tells_of_is_refused_and_stays(path: Path, tmp_path: Path) -> None:
     await fill(path)
     connection = sqlite3.connect(path)
-    connection.execute("PRAGMA user_version = 2")
+    connection.execute(f"PRAGMA user_version = {FORMAT + 1}")
     connection.commit()
-    # Copied while it is open, as a crash would leave it: the header of the database itself still says 1.
+    # Copied while it is open, as a crash would leave it: the header of the database itself still has the old format.
     crashed = tmp_path / "crashed"
     crashed.mkdir()
     for suffix in ("", "-wal"):
         shutil.copy(f"{path}{suffix}", crashed)
     connection.close()
-    assert (crashed / path.name).read_bytes()[60:64] == b"\0\0\0\1"
-    assert "format 2" in await refused(crashed / path.name)
+    assert (crashed / path.name).read_bytes()[60:64] == FORMAT.to_bytes(4, "big")
+    assert f"format {FORMAT + 1}" in await refused(crashed / path.name)
 
 
 def cut(content: bytearray) -> bytearray:
@@ -163,7 +164,7 @@ async def test_a_damaged_store_is_refused_and_stays(path: Path, damage: Callable
     assert "Restore a backup" in message
 
 
-@pytest.mark.parametrize("statement", ["DROP TABLE members", "DROP INDEX standings_by_changed", "DELETE FROM meta"])
+@pytest.mark.parametrize("statement", ["DROP TABLE members", "DROP INDEX standings_waiting", "DELETE FROM meta"])
 async def test_a_store_without_its_tables_is_refused_and_stays(path: Path, statement: str) -> None:
     await fill(path)
     connection = sqlite3.connect(path)

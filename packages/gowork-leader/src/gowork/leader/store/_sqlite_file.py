@@ -1,6 +1,6 @@
 """The store's files: who may use them, whether they are a store, and how a new one comes to be.
 
-Nothing here changes a database that is there already. Invariant ONE-LEADER: whoever opens the database holds a lock on
+Nothing here changes a database that is there already. Invariant ALONE: whoever opens the database holds a lock on
 `PATH.lock`; the kernel lets it go when the process ends, however it ends.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from gowork.leader.store._sqlite_errors import damaged, reported
-from gowork.leader.store._sqlite_schema import APPLICATION_ID, FORMAT, SQLITE_VERSION_MIN, TABLES
+from gowork.leader.store._sqlite_schema import APPLICATION_ID, FORMAT, META, SQLITE_VERSION_MIN, TABLES
 from gowork.leader.store.protocol import StoreError, StoreFormatError, StoreLockedError
 
 _MAGIC = b"SQLite format 3\0"
@@ -75,8 +75,8 @@ class FileLock:
         os.close(self._fd)
 
 
-def is_there(path: Path) -> bool:
-    """Whether there is a store at this path; False when there is nothing, so that one may be created.
+def format_at(path: Path) -> int:
+    """The format of the store at this path; 0 when there is nothing, so that one may be created.
 
     Raises:
         StoreFormatError: there is something that this version can't use.
@@ -98,10 +98,9 @@ def is_there(path: Path) -> bool:
                 f"{path} is missing or empty, but its log {path}-wal is there. Put the database back beside it, "
                 f"or move the log away."
             )
-        return False
+        return 0
     _check_header(path, header, size, log_bytes)
-    _check_content(path, size, log_bytes)
-    return True
+    return _check_content(path, size, log_bytes)
 
 
 def create(path: Path) -> None:
@@ -117,10 +116,10 @@ def create(path: Path) -> None:
                 connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 connection.execute(f"PRAGMA user_version = {FORMAT}")
                 connection.execute("BEGIN")
-                for statement in TABLES:
+                for statement in TABLES[FORMAT]:
                     connection.execute(statement)
                 connection.executemany(
-                    "INSERT INTO meta VALUES (?, ?)", [("identity", secrets.token_hex(16)), ("term", 0)]
+                    "INSERT INTO meta VALUES (?, ?)", [("identity", secrets.token_hex(16)), *META.items()]
                 )
                 connection.execute("COMMIT")
                 mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
@@ -129,7 +128,7 @@ def create(path: Path) -> None:
         if mode != "wal":
             raise StoreError(f"{path.parent} can't hold a store: SQLite's write-ahead log needs a local file system.")
         building.replace(path)
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
     except OSError as error:
         raise unwritable(path, error) from error
 
@@ -185,22 +184,25 @@ def _check_format(path: Path, version: int) -> None:
         raise damaged(str(path), "it has no format number")
 
 
-def _check_content(path: Path, size: int, log_bytes: int) -> None:
+def _check_content(path: Path, size: int, log_bytes: int) -> int:
     # Without a log an immutable view makes no side files; with one the content is whole only through it.
     with reported(str(path)):
         connection = connect(path, read_only=True, immutable=not log_bytes)
         try:
-            _check_format(path, connection.execute("PRAGMA user_version").fetchone()[0])
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            _check_format(path, version)
             found = {row[0] for row in connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")}
-            if not found.issuperset(TABLES):
+            if not found.issuperset(TABLES[version]):
                 raise damaged(str(path), "tables or indexes are missing")
-            if size + log_bytes <= _CHECKED_BYTES_MAX:
+            # What is rewritten as a whole must be sound as a whole.
+            if size + log_bytes <= _CHECKED_BYTES_MAX or version < FORMAT:
                 complaint = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
                 if complaint != "ok":
                     raise damaged(str(path), complaint)
             keys = {row[0] for row in connection.execute("SELECT key FROM meta")}
             if not keys.issuperset({"identity", "term"}):
                 raise damaged(str(path), "its identity is missing")
+            return int(version)
         finally:
             connection.close()
 
@@ -212,7 +214,7 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _sync_directory(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -54,7 +54,7 @@ class LogKeeper:
 
     def after_commit(self, batch: Batch) -> None:
         """Takes account of a batch. Called by the writer."""
-        rows = len(batch.inserts) + len(batch.moves)
+        rows = len(batch.inserts) + len(batch.moves) + len(batch.deletes)
         body_bytes = sum(len(new.record.body) for new in batch.inserts)
         result_bytes = sum(len(moved.standing.result) + len(moved.standing.result_data) for moved in batch.moves)
         self._weight += _COMMIT_WEIGHT + rows * _ROWS_WEIGHT + (body_bytes + result_bytes) * _BYTES_WEIGHT

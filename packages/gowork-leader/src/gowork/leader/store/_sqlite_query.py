@@ -24,7 +24,7 @@ _FETCH_BYTES_MAX = 4 << 20
 _UNFINISHED = frozenset({Status.PENDING, Status.RUNNING})
 
 _encode_json = msgspec.json.Encoder().encode
-_decode_sizes = msgspec.json.Decoder(list[tuple[int, int]]).decode
+decode_sizes = msgspec.json.Decoder(list[tuple[int, int]]).decode
 _decode_records = msgspec.json.Decoder(list[tuple[int, str, int, str, str]]).decode
 _decode_counts = msgspec.json.Decoder(list[tuple[str, str, int, int]]).decode
 
@@ -35,20 +35,23 @@ _RECORDS = """
     CROSS JOIN specs ON specs.seq = wanted.value
     CROSS JOIN standings ON standings.seq = wanted.value
 """
-_SIZE = "length(specs.body) + length(standings.state)"
+SIZE = "length(specs.body) + length(standings.state)"
 _BY_IDS = f"""
-    SELECT json_group_array(json_array(specs.seq, {_SIZE}))
+    SELECT json_group_array(json_array(specs.seq, {SIZE}))
     FROM json_each(?) AS wanted
     CROSS JOIN specs ON specs.id = wanted.value
     CROSS JOIN standings ON standings.seq = specs.seq
 """
-_SINCE = f"""
+#: The index starts with the status: the five are merged.
+_CHANGED = " UNION ALL ".join(
+    f"SELECT changed FROM standings WHERE status = {int(status)} AND changed > :changed" for status in Status
+)
+CHANGED_SINCE = f"""
     SELECT json_group_array(json_array(seq, size)) FROM (
-        SELECT standings.seq AS seq, {_SIZE} AS size
-        FROM standings JOIN specs ON specs.seq = standings.seq
-        WHERE standings.changed > :changed AND standings.changed <= (
-            SELECT max(changed)
-            FROM (SELECT changed FROM standings WHERE changed > :changed ORDER BY changed LIMIT :limit)
+        SELECT standings.seq AS seq, {SIZE} AS size
+        FROM standings INDEXED BY standings_by_status JOIN specs ON specs.seq = standings.seq
+        WHERE standings.status IN (1, 2, 3, 4, 5) AND standings.changed > :changed AND standings.changed <= (
+            SELECT max(changed) FROM ({_CHANGED} ORDER BY changed LIMIT :limit)
         )
     )
 """
@@ -75,30 +78,35 @@ def load(connection: sqlite3.Connection, ids: Sequence[str]) -> list[Record]:
     # Unknown ids are the common case: whoever submits tasks asks whether their ids are taken.
     wanted = _encode_json(list(dict.fromkeys(ids))).decode()
     text = connection.execute(_BY_IDS, (wanted,)).fetchone()[0]
-    return [record for records in _fetched(connection, _decode_sizes(text)) for record in records]
+    return [record for records in _fetched(connection, decode_sizes(text)) for record in records]
 
 
 def page(connection: sqlite3.Connection, query: Query, after: int | None, limit: int, bytes_max: int) -> list[Record]:
     """The next records of the query; see Store.page."""
-    statement, values = _page_statement(query, after, limit)
+    statement, values = page_statement(query, after, limit)
     with snapshot(connection):
-        sizes = _decode_sizes(connection.execute(statement, values).fetchone()[0])
+        sizes = decode_sizes(connection.execute(statement, values).fetchone()[0])
         sizes.sort(reverse=query.newest_first)
-        found: list[Record] = []
-        bytes_left = bytes_max
-        for records in _fetched(connection, sizes, bytes_max):
-            for record in records:
-                found.append(record)
-                bytes_left -= _counted_bytes(record)
-                if bytes_left <= 0:
-                    return found
+        return up_to(connection, sizes, bytes_max)
+
+
+def up_to(connection: sqlite3.Connection, sizes: Sequence[tuple[int, int]], bytes_max: int) -> list[Record]:
+    """The first of these records, up to the one that takes the sum of what counts to this."""
+    found: list[Record] = []
+    bytes_left = bytes_max
+    for records in _fetched(connection, sizes, bytes_max):
+        for record in records:
+            found.append(record)
+            bytes_left -= _counted_bytes(record)
+            if bytes_left <= 0:
+                return found
     return found
 
 
 def changed_since(connection: sqlite3.Connection, changed: int, limit: int) -> list[Record]:
     """The records changed since; see Store.changed_since."""
     with snapshot(connection):
-        sizes = _decode_sizes(connection.execute(_SINCE, {"changed": changed, "limit": limit}).fetchone()[0])
+        sizes = decode_sizes(connection.execute(CHANGED_SINCE, {"changed": changed, "limit": limit}).fetchone()[0])
         found = [record for records in _fetched(connection, sizes) for record in records]
     found.sort(key=lambda record: (record.changed, record.seq))
     return found
@@ -145,7 +153,8 @@ def _counted_bytes(record: Record) -> int:
     return len(record.body) + len(standing.result) + len(standing.result_data) + failure_bytes
 
 
-def _page_statement(query: Query, after: int | None, limit: int) -> tuple[str, list[object]]:
+def page_statement(query: Query, after: int | None, limit: int) -> tuple[str, list[object]]:
+    """The statement that selects a page's seqs with their sizes, and what is bound to it."""
     conditions: list[str] = []
     values: list[object] = []
 
@@ -155,11 +164,6 @@ def _page_statement(query: Query, after: int | None, limit: int) -> tuple[str, l
 
     if after is not None:
         require(f"standings.seq {'<' if query.newest_first else '>'} ?", after)
-    if query.statuses:
-        if query.statuses <= _UNFINISHED:
-            # In these words, or SQLite doesn't see that the partial index serves.
-            require("standings.status <= 2")
-        require(f"standings.status IN ({', '.join('?' * len(query.statuses))})", *sorted(map(int, query.statuses)))
     for column, value, equal in query.terms:
         require(f"specs.{_COLUMNS[column]} {'=' if equal else '<>'} ?", value)
     for prefix, wanted in query.id_prefixes:
@@ -168,16 +172,26 @@ def _page_statement(query: Query, after: int | None, limit: int) -> tuple[str, l
     for key, value, equal in query.labels:
         carried = "EXISTS (SELECT 1 FROM json_each(specs.labels) AS label WHERE label.key = ? AND label.value = ?)"
         require(carried if equal else f"NOT {carried}", key, value)
-    where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
     direction = "DESC" if query.newest_first else "ASC"
+    select = f"SELECT standings.seq AS seq, {SIZE} AS size FROM standings JOIN specs ON specs.seq = standings.seq"
+    parts = [" AND ".join([*statuses, *conditions]) for statuses in _status_conditions(query)]
+    selects = " UNION ALL ".join(f"{select} WHERE {part}" if part else select for part in parts)
     statement = f"""
-        SELECT json_group_array(json_array(seq, size)) FROM (
-            SELECT standings.seq AS seq, {_SIZE} AS size
-            FROM standings JOIN specs ON specs.seq = standings.seq {where}
-            ORDER BY standings.seq {direction} LIMIT ?
-        )
+        SELECT json_group_array(json_array(seq, size)) FROM ({selects} ORDER BY seq {direction} LIMIT ?)
     """
-    return statement, [*values, limit]
+    return statement, [*values * len(parts), limit]
+
+
+def _status_conditions(query: Query) -> list[list[str]]:
+    """The conditions on the status, for each of the selects that are merged."""
+    if not query.statuses:
+        return [[]]
+    if query.statuses <= _UNFINISHED:
+        # In these words, or SQLite doesn't see that the partial index serves, which has the pending ones in order. The
+        # running ones are few, and sorted.
+        return [[f"standings.status = {int(status)}"] for status in sorted(query.statuses)]
+    # The plus keeps SQLite from an index that has them in another order: it would sort them all for each page.
+    return [[f"+standings.status IN ({', '.join(str(int(status)) for status in sorted(query.statuses))})"]]
 
 
 #: What a term may name: anything else is a mistake of the caller, and nothing of a term gets into the text otherwise.

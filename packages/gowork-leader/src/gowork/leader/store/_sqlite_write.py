@@ -1,93 +1,67 @@
-"""Writes one batch in as few statements as can be.
-
-Python gives up its lock for every step of a statement and must wait for it afterwards, each time for some milliseconds
-while the main thread computes. With a statement for every row a batch of 1,000 would take seconds then. So a statement
-carries many rows, padded with empty ones to one of few sizes, so that each size is prepared once.
-"""
+"""Writes one batch in as few statements as can be; `_sqlite_rows` tells why."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
 
 import msgspec
 
-from gowork.leader.store.codec import encode_standing
+from gowork.leader.core.model import LaneKey
+from gowork.leader.store._sqlite_lanes import LaneIds
+from gowork.leader.store._sqlite_rows import RowsStatement
+from gowork.leader.store._sqlite_schema import STANDING_COLUMNS
+from gowork.leader.store.codec import at_ms, encode_settings, encode_standing
 from gowork.leader.store.protocol import Batch, StoreError
 
 _encode_json = msgspec.json.Encoder().encode
-#: Rows of one statement. An empty row costs about a fifth of a full one. With seven columns the last size stays below
-#: SQLite's 32,766 parameters.
-_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
-
-
-class RowsStatement:
-    """An INSERT of many rows, prepared for each of a few sizes.
-
-    Args:
-        table: where to.
-        columns: its columns; the first is never NULL.
-        conflict: what to do about rows that are there already; by default an error.
-    """
-
-    def __init__(self, table: str, columns: Sequence[str], conflict: str = "") -> None:
-        self._width = len(columns)
-        row = f"({', '.join('?' * self._width)})"
-        # Only names from this module get into the text: values are bound.
-        self._by_size = {
-            size: f"INSERT INTO {table} ({', '.join(columns)}) "  # noqa: S608
-            f"SELECT * FROM (VALUES {', '.join([row] * size)}) WHERE column1 IS NOT NULL {conflict}"
-            for size in _SIZES
-        }
-
-    def run(self, connection: sqlite3.Connection, values: list[object]) -> None:
-        """Inserts the rows whose values stand one after another."""
-        width = self._width
-        for start in range(0, len(values), _SIZES[-1] * width):
-            chunk = values[start : start + _SIZES[-1] * width]
-            rows = len(chunk) // width
-            size = next(size for size in _SIZES if size >= rows)
-            chunk += [None] * ((size - rows) * width)
-            connection.execute(self._by_size[size], chunk)
-
 
 _SPECS = RowsStatement("specs", ("seq", "id", "queue", "handler", "priority", "labels", "body"))
-_STANDINGS = RowsStatement(
+_MOVED = "changed = excluded.changed, status = excluded.status, at_ms = excluded.at_ms, state = excluded.state"
+#: What a move does not name is not written anew: neither in the row nor in an index.
+_STANDINGS = RowsStatement("standings", STANDING_COLUMNS, f"ON CONFLICT (seq) DO UPDATE SET {_MOVED}")
+_STANDINGS_IN_LANES = RowsStatement(
     "standings",
-    ("seq", "changed", "status", "state"),
-    "ON CONFLICT (seq) DO UPDATE SET changed = excluded.changed, status = excluded.status, state = excluded.state",
+    STANDING_COLUMNS,
+    f"ON CONFLICT (seq) DO UPDATE SET {_MOVED}, lane = excluded.lane, expires_ms = excluded.expires_ms",
 )
 _MEMBERS = RowsStatement(
     "members",
     ("id", "address", "joined_ms"),
     "ON CONFLICT (id) DO UPDATE SET address = excluded.address, joined_ms = excluded.joined_ms",
 )
+_QUEUES = RowsStatement("queues", ("name", "settings"), "ON CONFLICT (name) DO UPDATE SET settings = excluded.settings")
+_TOMBSTONES = RowsStatement("tombstones", ("changed", "id"))
+_DELETE_STANDINGS = """
+    DELETE FROM standings WHERE seq IN (
+        SELECT specs.seq FROM json_each(?) AS gone
+        CROSS JOIN specs ON specs.seq = json_extract(gone.value, '$[0]') AND specs.id = json_extract(gone.value, '$[1]')
+    )
+"""
+_DELETE_SPECS = "DELETE FROM specs WHERE seq IN (SELECT json_extract(value, '$[0]') FROM json_each(?))"
+_DELETE_MEMBERS = "DELETE FROM members WHERE id IN (SELECT value FROM json_each(?))"
+_DELETE_QUEUES = "DELETE FROM queues WHERE name IN (SELECT value FROM json_each(?))"
 
 
-def write_batch(connection: sqlite3.Connection, batch: Batch) -> None:
+def write_batch(connection: sqlite3.Connection, batch: Batch, lanes: LaneIds) -> None:
     """Writes the batch in a transaction of its own; when it raises, nothing of it is left.
 
     Raises:
         sqlite3.Error: as SQLite tells it.
         StoreError: the batch contradicts itself or what is stored.
     """
-    specs, standings = _rows_of(batch)
     # Takes no lock yet, so that it is over before another thread can ask for Python's. Nobody else writes.
     connection.execute("BEGIN")
     try:
-        if specs:
-            _SPECS.run(connection, specs)
-        if standings:
-            _STANDINGS.run(connection, standings)
-        if batch.members_gone:
-            connection.execute(
-                "DELETE FROM members WHERE id IN (SELECT value FROM json_each(?))",
-                (_encode_json(list(batch.members_gone)).decode(),),
-            )
-        if batch.members:
-            _MEMBERS.run(connection, [value for m in batch.members for value in (m.id, m.address, m.joined_ms)])
+        if batch.deletes:
+            _delete(connection, batch)
+        if batch.inserts or batch.moves:
+            _write_tasks(connection, batch, lanes)
+        _write_others(connection, batch)
         connection.execute("COMMIT")
-    except sqlite3.IntegrityError as error:
+    except BaseException as error:
+        lanes.forget()
+        if not isinstance(error, sqlite3.IntegrityError):
+            raise
         raise StoreError(f"The batch contradicts the store, and nothing of it was written: {error}.") from error
     finally:
         # SQLite has rolled back by itself after some errors, and not after others.
@@ -95,15 +69,73 @@ def write_batch(connection: sqlite3.Connection, batch: Batch) -> None:
             connection.execute("ROLLBACK")
 
 
-def _rows_of(batch: Batch) -> tuple[list[object], list[object]]:
+def _write_tasks(connection: sqlite3.Connection, batch: Batch, lanes: LaneIds) -> None:
+    #: By identity, which is quicker: of the lanes of a batch most are one object.
+    wanted: dict[int, LaneKey] = {id(new.lane): new.lane for new in batch.inserts}
+    for moved in batch.moves:
+        if moved.lane is not None:
+            wanted[id(moved.lane)] = moved.lane
+    numbers = dict(zip(wanted, lanes.numbers(connection, wanted.values()), strict=True)) if wanted else {}
     specs: list[object] = []
     standings: list[object] = []
-    encode = encode_standing
+    in_lanes: list[object] = []
+    encode, at = encode_standing, at_ms
     for new in batch.inserts:
-        record = new.record
+        record, lane = new.record, new.lane
         labels = _encode_json(dict(new.labels)).decode() if new.labels else None
-        specs += (record.seq, record.id, new.queue, new.handler, int(new.priority), labels, record.body)
-        standings += (record.seq, record.changed, int(record.standing.status), encode(record.standing))
+        specs += (record.seq, record.id, lane.queue, lane.handler, int(lane.priority), labels, record.body)
+        standing = record.standing
+        standings += (
+            record.seq,
+            record.changed,
+            int(standing.status),
+            at(standing),
+            numbers[id(lane)],
+            new.expires_ms,
+            encode(standing),
+        )
     for moved in batch.moves:
-        standings += (moved.seq, moved.changed, int(moved.standing.status), encode(moved.standing))
-    return specs, standings
+        standing = moved.standing
+        row = (moved.seq, moved.changed, int(standing.status), at(standing))
+        if moved.lane is None:
+            standings += (*row, 0, 0, encode(standing))
+        else:
+            in_lanes += (*row, numbers[id(moved.lane)], moved.expires_ms, encode(standing))
+    if specs:
+        _SPECS.run(connection, specs)
+    if standings:
+        _STANDINGS.run(connection, standings)
+    if in_lanes:
+        _STANDINGS_IN_LANES.run(connection, in_lanes)
+
+
+def _delete(connection: sqlite3.Connection, batch: Batch) -> None:
+    gone = _encode_json([(deleted.seq, deleted.id) for deleted in batch.deletes]).decode()
+    found = connection.execute(_DELETE_STANDINGS, (gone,)).rowcount
+    if found != len(batch.deletes):
+        raise StoreError(
+            f"The batch contradicts the store, and nothing of it was written: of {len(batch.deletes)} tasks to be "
+            f"removed {found} are there."
+        )
+    connection.execute(_DELETE_SPECS, (gone,))
+    _TOMBSTONES.run(connection, [value for deleted in batch.deletes for value in (deleted.changed, deleted.id)])
+
+
+def _write_others(connection: sqlite3.Connection, batch: Batch) -> None:
+    if batch.members_gone:
+        connection.execute(_DELETE_MEMBERS, (_encode_json(list(batch.members_gone)).decode(),))
+    if batch.members:
+        _MEMBERS.run(connection, [value for m in batch.members for value in (m.id, m.address, m.joined_ms)])
+    if batch.queues_gone:
+        connection.execute(_DELETE_QUEUES, (_encode_json(list(batch.queues_gone)).decode(),))
+    if batch.queues:
+        _QUEUES.run(connection, [value for q in batch.queues for value in (q.name, encode_settings(q.settings))])
+    if batch.tombstones_before:
+        _forget_removals(connection, batch.tombstones_before)
+
+
+def _forget_removals(connection: sqlite3.Connection, before: int) -> None:
+    (highest,) = connection.execute("SELECT max(changed) FROM tombstones WHERE changed < ?", (before,)).fetchone()
+    if highest is not None:
+        connection.execute("DELETE FROM tombstones WHERE changed < ?", (before,))
+        connection.execute("UPDATE meta SET value = max(value, ?) WHERE key = 'watch_floor'", (highest,))

@@ -1,6 +1,6 @@
 """Turns stored bytes into the core's values and back.
 
-Standings are msgpack arrays that only grow at their end; bodies are scheduler.v1.Task.
+Standings and settings of queues are msgpack arrays that only grow at their end; bodies are scheduler.v1.Task.
 
 Beside `rpc.mapping` the only place of the leader that touches protobuf: a record is parsed when a task comes back
 into memory.
@@ -9,20 +9,22 @@ into memory.
 from __future__ import annotations
 
 import msgspec
+from google.protobuf.message import DecodeError
 
-from gowork.leader.core.model import LaneKey, Priority, RetryPolicy, Spec, Standing, Task
+from gowork.leader.core.model import PENDING, LaneKey, Priority, QueueSettings, RetryPolicy, Spec, Standing, Task
 from gowork.leader.store.protocol import MovedTask, NewTask, Record
 from gowork.proto.scheduler.v1 import scheduler_pb2
 
 DEFAULT_QUEUE = "default"
 
 _decoder = msgspec.msgpack.Decoder(Standing)
+_settings_decoder = msgspec.msgpack.Decoder(QueueSettings)
 _RawKey = tuple[str, int, str, tuple[tuple[str, str], ...], str]
 #: Lanes are few and tasks are many: equal keys are one object.
 _lanes: dict[_RawKey, LaneKey] = {}
 _LANES_KEPT_MAX = 100_000
 
-encode_standing = msgspec.msgpack.Encoder().encode
+encode_standing = encode_settings = msgspec.msgpack.Encoder().encode
 
 
 def decode_standing(data: bytes) -> Standing:
@@ -32,6 +34,20 @@ def decode_standing(data: bytes) -> Standing:
         msgspec.DecodeError: when the bytes are no standing.
     """
     return _decoder.decode(data)
+
+
+def decode_settings(data: bytes) -> QueueSettings:
+    """Reads what encode_settings wrote.
+
+    Raises:
+        msgspec.DecodeError: when the bytes are no settings.
+    """
+    return _settings_decoder.decode(data)
+
+
+def at_ms(standing: Standing) -> int:
+    """The one time of a standing that scans go by: when a pending task is due, when a finished one finished, else 0."""
+    return standing.not_before_ms if standing.status is PENDING else standing.finished_ms
 
 
 def spec_of(task: scheduler_pb2.Task, body: bytes) -> Spec:
@@ -78,23 +94,29 @@ def retry_of(policy: scheduler_pb2.RetryPolicy) -> RetryPolicy:
 
 
 def restore(record: Record) -> Task:
-    """The task of a record."""
-    task = scheduler_pb2.Task.FromString(record.body)
+    """The task of a record.
+
+    Raises:
+        ValueError: when its body can't be read.
+    """
+    try:
+        task = scheduler_pb2.Task.FromString(record.body)
+    except DecodeError as error:
+        raise ValueError(f"the body of task {record.id!r}: {error}") from error
     return Task(record.seq, spec_of(task, record.body), record.standing, record.changed)
 
 
 def new_task(task: Task) -> NewTask:
     """What the store writes of a task that it does not have yet."""
-    lane = task.spec.lane
-    return NewTask(
-        Record(task.seq, task.spec.id, task.changed, task.spec.body, task.standing),
-        lane.queue,
-        lane.handler,
-        lane.priority,
-        task.spec.labels,
-    )
+    spec = task.spec
+    record = Record(task.seq, spec.id, task.changed, spec.body, task.standing)
+    return NewTask(record, spec.lane, spec.labels, spec.expires_at_ms)
 
 
 def moved_task(task: Task) -> MovedTask:
     """What the store writes of a task that it has."""
-    return MovedTask(task.seq, task.changed, task.standing)
+    standing = task.standing
+    if standing.status is PENDING:
+        # Whether it had finished before can't be seen any more.
+        return MovedTask(task.seq, task.changed, standing, task.spec.lane, task.spec.expires_at_ms)
+    return MovedTask(task.seq, task.changed, standing)

@@ -6,11 +6,12 @@ A store keeps records: what was asked (immutable) and where it stands. It decide
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Protocol
+from pathlib import Path
+from typing import NamedTuple, Protocol
 
 from msgspec import Struct
 
-from gowork.leader.core.model import Standing, Status
+from gowork.leader.core.model import LaneKey, QueueSettings, Standing, Status
 
 
 class StoreError(Exception):
@@ -44,14 +45,15 @@ class Record(Struct, frozen=True, gc=False):
 
 
 class NewTask(Struct, frozen=True, gc=False):
-    """A task that is written for the first time, with the columns that queries select by."""
+    """A task that is written for the first time, with what scans and queries select by."""
 
     record: Record
-    queue: str
-    handler: str
-    priority: int
+    #: Where it waits; its queue, handler and priority too.
+    lane: LaneKey
     #: Sorted by key.
     labels: tuple[tuple[str, str], ...]
+    #: When it expires unless it was started, in wall-clock milliseconds; 0: never.
+    expires_ms: int
 
 
 class MovedTask(Struct, frozen=True, gc=False):
@@ -59,7 +61,21 @@ class MovedTask(Struct, frozen=True, gc=False):
 
     seq: int
     changed: int
+    #: When it is PENDING with `not_before_ms` above 0, the task is *delayed*: due at that time. With 0 it may run now.
     standing: Standing
+    #: Must be given, with `expires_ms`, when a finished task is PENDING again: a store may have forgotten both. None
+    #: leaves both as they are.
+    lane: LaneKey | None = None
+    expires_ms: int = 0
+
+
+class DeletedTask(Struct, frozen=True, gc=False):
+    """A stored task that is removed: what is left of it is that watchers can hear of the removal."""
+
+    seq: int
+    id: str
+    #: The number of the batch that removes it.
+    changed: int
 
 
 class MemberRecord(Struct, frozen=True):
@@ -68,6 +84,13 @@ class MemberRecord(Struct, frozen=True):
     id: str
     address: str
     joined_ms: int
+
+
+class QueueRecord(Struct, frozen=True, gc=False):
+    """A queue for which something was set."""
+
+    name: str
+    settings: QueueSettings
 
 
 class Batch(Struct, frozen=True, gc=False):
@@ -79,6 +102,32 @@ class Batch(Struct, frozen=True, gc=False):
     members: Sequence[MemberRecord] = ()
     #: Ids of callback members that have left.
     members_gone: Sequence[str] = ()
+    #: None that is in `moves`. They come before the inserts, so that one of these may take an id that becomes free.
+    deletes: Sequence[DeletedTask] = ()
+    #: New or with other settings.
+    queues: Sequence[QueueRecord] = ()
+    #: Names of queues for which nothing is set any more; they come before `queues`.
+    queues_gone: Sequence[str] = ()
+    #: Removals whose `changed` is below this are forgotten; see Store.watch_floor.
+    tombstones_before: int = 0
+
+
+class Timer(NamedTuple):
+    """A pending task for which something is due."""
+
+    #: When, in wall-clock milliseconds.
+    at_ms: int
+    seq: int
+    id: str
+
+
+class Finished(Struct, frozen=True, gc=False):
+    """A finished task, as the retention sees it."""
+
+    seq: int
+    id: str
+    changed: int
+    finished_ms: int
 
 
 class Query(Struct, frozen=True):
@@ -146,6 +195,59 @@ class Store(Protocol):
         """Every pending and running task in the order of seq, in chunks."""
         ...
 
+    def running(self) -> AsyncIterator[list[Record]]:
+        """Every running task, in chunks of any order. For a start: nothing may be committed meanwhile."""
+        ...
+
+    async def waiting(self) -> list[tuple[LaneKey, int]]:
+        """How many tasks are pending and not delayed, for each lane that has any."""
+        ...
+
+    async def lane_page(self, lane: LaneKey, after: int, limit: int, bytes_max: int) -> list[Record]:
+        """The next tasks of a lane that are pending and not delayed, in the order of seq.
+
+        Args:
+            lane: which lane; one that the store does not know has no tasks.
+            after: only those with a seq above this.
+            limit: at most so many records, at least 1.
+            bytes_max: as for `page`.
+        """
+        ...
+
+    async def delayed(self, after: tuple[int, int] | None, limit: int) -> list[Timer]:
+        """The next pending tasks that are delayed, in the order of (time, seq).
+
+        Args:
+            after: only those that come after this (time, seq); None starts with the first.
+            limit: at most so many.
+        """
+        ...
+
+    async def expiring(self, after: tuple[int, int] | None, limit: int) -> list[Timer]:
+        """The next pending tasks that have an expiry, delayed or not; as `delayed`."""
+        ...
+
+    async def timers(self) -> tuple[int, int]:
+        """How many tasks `delayed` and `expiring` have in all."""
+        ...
+
+    async def queues(self) -> list[QueueRecord]:
+        """Every queue for which something was set, by name."""
+        ...
+
+    async def finished_counts(self) -> tuple[int, int]:
+        """How many finished tasks there are: those with status ERROR, and the others."""
+        ...
+
+    async def finished(self, failed: bool, limit: int) -> list[Finished]:
+        """The finished tasks that finished first, in the order of `changed`, which is that of finishing.
+
+        Args:
+            failed: those with status ERROR; otherwise the others.
+            limit: at most so many.
+        """
+        ...
+
     async def members(self) -> list[MemberRecord]:
         """Every callback member, by id."""
         ...
@@ -166,6 +268,33 @@ class Store(Protocol):
         """Tasks whose `changed` is above this, in its order.
 
         Whole batches, so that a call may answer more than `limit`.
+        """
+        ...
+
+    async def deleted_since(self, changed: int, limit: int) -> list[tuple[int, str]]:
+        """(changed, id) of the removals whose `changed` is above this, in its order.
+
+        Whole batches, so that a call may answer more than `limit`. An id may have been taken again since, by a task
+        whose `changed` is at least that of the removal.
+        """
+        ...
+
+    async def watch_floor(self) -> int:
+        """The highest `changed` of the removals that are forgotten; 0 when none is.
+
+        Whoever knows all up to a lower number may have missed removals that `deleted_since` no longer tells.
+        """
+        ...
+
+    async def backup(self, path: Path) -> None:
+        """Copies the store, as it is at one moment, while commits go on. The copy is durable, and whole or not there.
+
+        Args:
+            path: where there is nothing yet, in a directory that is there.
+
+        Raises:
+            StoreFullError: there is no room for it.
+            StoreError: there is something at that path, or it can't be written.
         """
         ...
 

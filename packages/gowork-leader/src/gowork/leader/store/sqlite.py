@@ -1,7 +1,8 @@
 """The store in one SQLite file: durable before it answers, for one leader at a time.
 
-Owns the connections and the threads that use them: one that writes, one that looks up many ids (the leader waits for it
-before it takes tasks; a few are looked up at once), one for scans, which may take long, and one that merges the log.
+Owns the connections and the threads that use them: one that writes, one for what the leader waits for (many ids, pages
+of lanes; a few ids are looked up at once), one for scans, which may take long, one that merges the log, and one for
+backups.
 Never decides anything.
 Invariant DURABLE: a commit returns after its log was forced to disk.
 """
@@ -15,13 +16,28 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
-from gowork.leader.core.model import Status
-from gowork.leader.store import _sqlite_file, _sqlite_query
+from gowork.leader.core.model import LaneKey, Status
+from gowork.leader.store import _sqlite_file, _sqlite_query, _sqlite_scans
+from gowork.leader.store._sqlite_backup import back_up
 from gowork.leader.store._sqlite_errors import reported, translated
 from gowork.leader.store._sqlite_file import FileLock, check_library
+from gowork.leader.store._sqlite_lanes import LaneIds, drop_unused
 from gowork.leader.store._sqlite_log import LogKeeper, merge
+from gowork.leader.store._sqlite_migrate import migrate
+from gowork.leader.store._sqlite_schema import FORMAT
 from gowork.leader.store._sqlite_write import write_batch
-from gowork.leader.store.protocol import Batch, MemberRecord, Opened, Query, Record, StoreError, StoreFullError
+from gowork.leader.store.protocol import (
+    Batch,
+    Finished,
+    MemberRecord,
+    Opened,
+    Query,
+    QueueRecord,
+    Record,
+    StoreError,
+    StoreFullError,
+    Timer,
+)
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -57,9 +73,12 @@ class SqliteStore:
         self._lookups = _Connection("gowork-store-load")
         self._scans = _Connection("gowork-store-scan")
         self._merges = _Connection("gowork-store-merge")
+        self._backups = _Connection("gowork-store-backup")
+        self._closing = False
         #: For a few ids, on the caller's own thread.
         self._at_once: sqlite3.Connection | None = None
         self._log = LogKeeper(self._merges.start)
+        self._lanes = LaneIds()
 
     @property
     def path(self) -> Path:
@@ -70,6 +89,7 @@ class SqliteStore:
         """See Store.open."""
         if self._lock is not None:
             raise StoreError(f"{self._path} is open already.")
+        self._closing = False
         try:
             return await self._writer.submit(self._open)
         except BaseException:
@@ -81,6 +101,8 @@ class SqliteStore:
         if self._at_once is not None:
             self._at_once.close()
             self._at_once = None
+        self._closing = True
+        await self._backups.close()
         await self._scans.close()
         await self._lookups.close()
         await self._merges.close()
@@ -112,21 +134,82 @@ class SqliteStore:
             yield records
             after = records[-1].seq
 
+    async def running(self) -> AsyncIterator[list[Record]]:
+        """See Store.running."""
+        after = (0, 0)
+        while records := await self._scan(_sqlite_scans.running_page, after, _CHUNK_RECORDS, _CHUNK_BYTES):
+            yield records
+            after = (records[-1].changed, records[-1].seq)
+
+    async def waiting(self) -> list[tuple[LaneKey, int]]:
+        """See Store.waiting."""
+        return await self._scan(_sqlite_scans.waiting)
+
+    async def lane_page(self, lane: LaneKey, after: int, limit: int, bytes_max: int) -> list[Record]:
+        """See Store.lane_page."""
+        return await self._call(self._lookups, _sqlite_scans.lane_page, lane, after, limit, bytes_max)
+
+    async def delayed(self, after: tuple[int, int] | None, limit: int) -> list[Timer]:
+        """See Store.delayed."""
+        return await self._call(self._lookups, _sqlite_scans.delayed, after, limit)
+
+    async def expiring(self, after: tuple[int, int] | None, limit: int) -> list[Timer]:
+        """See Store.expiring."""
+        return await self._call(self._lookups, _sqlite_scans.expiring, after, limit)
+
+    async def timers(self) -> tuple[int, int]:
+        """See Store.timers."""
+        return await self._scan(_sqlite_scans.timers)
+
+    async def queues(self) -> list[QueueRecord]:
+        """See Store.queues."""
+        return await self._scan(_sqlite_scans.queues)
+
+    async def finished_counts(self) -> tuple[int, int]:
+        """See Store.finished_counts."""
+        return await self._scan(_sqlite_scans.finished_counts)
+
+    async def finished(self, failed: bool, limit: int) -> list[Finished]:
+        """See Store.finished."""
+        return await self._scan(_sqlite_scans.finished, failed, limit)
+
+    async def deleted_since(self, changed: int, limit: int) -> list[tuple[int, str]]:
+        """See Store.deleted_since."""
+        return await self._scan(_sqlite_scans.deleted_since, changed, limit)
+
+    async def watch_floor(self) -> int:
+        """See Store.watch_floor."""
+        return await self._scan(_sqlite_scans.watch_floor)
+
+    async def backup(self, path: Path) -> None:
+        """See Store.backup."""
+        if self._lock is None:
+            raise StoreError(f"{self._path} is not open.")
+        await self._backups.submit(lambda: back_up(self._path, path, lambda: self._closing))
+
     async def members(self) -> list[MemberRecord]:
         """See Store.members."""
-        return await self._call(self._scans, _sqlite_query.members)
+        return await self._scan(_sqlite_query.members)
 
     async def page(self, query: Query, after: int | None, limit: int, bytes_max: int) -> list[Record]:
         """See Store.page."""
-        return await self._call(self._scans, _sqlite_query.page, query, after, limit, bytes_max)
+        return await self._scan(_sqlite_query.page, query, after, limit, bytes_max)
 
     async def changed_since(self, changed: int, limit: int) -> list[Record]:
         """See Store.changed_since."""
-        return await self._call(self._scans, _sqlite_query.changed_since, changed, limit)
+        return await self._scan(_sqlite_query.changed_since, changed, limit)
 
     async def counts(self) -> Mapping[tuple[str, str, Status], int]:
         """See Store.counts."""
-        return await self._call(self._scans, _sqlite_query.counts)
+        return await self._scan(_sqlite_query.counts)
+
+    async def _scan(
+        self,
+        function: Callable[Concatenate[sqlite3.Connection, _P], _T],
+        *args: _P.args,
+        **kwargs: _P.kwargs,
+    ) -> _T:
+        return await self._call(self._scans, function, *args, **kwargs)
 
     async def _call(
         self,
@@ -150,7 +233,7 @@ class SqliteStore:
     def _commit(self, connection: sqlite3.Connection, batch: Batch) -> None:
         self._log.before_commit(connection)
         try:
-            write_batch(connection, batch)
+            write_batch(connection, batch, self._lanes)
         except sqlite3.OperationalError as error:
             if not isinstance(translated(error, str(self._path)), StoreFullError):
                 raise
@@ -159,19 +242,24 @@ class SqliteStore:
                 merge(connection)
             except sqlite3.Error:
                 raise error from None
-            write_batch(connection, batch)
+            write_batch(connection, batch, self._lanes)
         self._log.after_commit(batch)
 
     def _open(self) -> Opened:
         check_library()
         path = self._path
         self._lock = FileLock(path)
-        if not _sqlite_file.is_there(path):
+        version = _sqlite_file.format_at(path)
+        if not version:
             _sqlite_file.create(path)
+        elif version < FORMAT:
+            migrate(path, version)
         with reported(str(path)):
             writer = self._writer.connection = _sqlite_file.connect(path)
             for pragma in _PRAGMAS:
                 writer.execute(f"PRAGMA {pragma}")
+            self._lanes.forget()
+            drop_unused(writer)
             # A new term at every opening, durable before anyone hears of it.
             writer.execute("UPDATE meta SET value = value + 1 WHERE key = 'term'")
             values = dict(writer.execute("SELECT key, value FROM meta").fetchall())

@@ -1,0 +1,77 @@
+"""The numbers that stand for lanes in the rows of tasks."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+
+import msgspec
+
+from gowork.leader.core.model import LaneKey
+from gowork.leader.store._sqlite_rows import RowsStatement
+
+#: Numbers that are kept in memory; more are looked up again.
+_CACHED_MAX = 100_000
+#: A table with more lanes than this is rid of the unused ones when the store is opened: concurrency keys come and go.
+_UNUSED_MAX = 10_000
+
+_encode_json = msgspec.json.Encoder().encode
+_decode_ids = msgspec.json.Decoder(list[tuple[int, str]]).decode
+_decode_key = msgspec.json.Decoder(LaneKey).decode
+
+_LANES = RowsStatement("lanes", ("key",), "ON CONFLICT (key) DO NOTHING")
+_IDS = """
+    SELECT json_group_array(json_array(lanes.id, lanes.key))
+    FROM json_each(?) AS wanted CROSS JOIN lanes ON lanes.key = wanted.value
+"""
+#: A task that is PENDING again is in its lane by the number that it has, unless it had finished.
+DROP_UNUSED = """
+    DELETE FROM lanes WHERE id NOT IN (
+        SELECT lane FROM standings INDEXED BY standings_by_status WHERE status IN (1, 2)
+    )
+"""
+
+
+def key_text(lane: LaneKey) -> str:
+    """The lane as the table has it."""
+    return _encode_json(lane).decode()
+
+
+def lane_of(text: str) -> LaneKey:
+    """Reads what key_text wrote."""
+    return _decode_key(text)
+
+
+class LaneIds:
+    """The numbers of lanes, for the one connection that writes."""
+
+    def __init__(self) -> None:
+        self._ids: dict[LaneKey, int] = {}
+
+    def numbers(self, connection: sqlite3.Connection, lanes: Iterable[LaneKey]) -> list[int]:
+        """The number of each of these lanes; new ones are given theirs in the transaction that is open.
+
+        When that is rolled back, `forget` must be called.
+        """
+        wanted = list(lanes)
+        missing = dict.fromkeys(lane for lane in wanted if lane not in self._ids)
+        if missing:
+            if len(self._ids) + len(missing) > _CACHED_MAX:
+                self._ids, missing = {}, dict.fromkeys(wanted)
+            texts = {key_text(lane): lane for lane in missing}
+            _LANES.run(connection, list(texts))
+            found = connection.execute(_IDS, (_encode_json(list(texts)).decode(),)).fetchone()[0]
+            for number, text in _decode_ids(found):
+                self._ids[texts[text]] = number
+        return [self._ids[lane] for lane in wanted]
+
+    def forget(self) -> None:
+        """A transaction was rolled back: its numbers are not given yet."""
+        self._ids = {}
+
+
+def drop_unused(connection: sqlite3.Connection) -> None:
+    """Removes lanes that no unfinished task is in, when there are many."""
+    (count,) = connection.execute("SELECT count(*) FROM lanes").fetchone()
+    if count > _UNUSED_MAX:
+        connection.execute(DROP_UNUSED)

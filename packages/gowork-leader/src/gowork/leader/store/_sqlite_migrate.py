@@ -1,0 +1,94 @@
+"""Brings a store of an older format to the present one, in one transaction."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from gowork.leader.core.model import PENDING
+from gowork.leader.core.state import start_ms
+from gowork.leader.store._sqlite_errors import damaged, reported
+from gowork.leader.store._sqlite_file import connect
+from gowork.leader.store._sqlite_lanes import LaneIds
+from gowork.leader.store._sqlite_rows import RowsStatement
+from gowork.leader.store._sqlite_schema import FORMAT, META, STANDING_COLUMNS, TABLES_OF_2
+from gowork.leader.store.codec import at_ms, decode_standing, encode_standing, restore
+from gowork.leader.store.protocol import Record
+
+logger = logging.getLogger(__name__)
+
+#: So many rows, or so many bytes of standings, are written by one statement.
+_ROWS_MAX = 500
+_BYTES_MAX = 4 << 20
+
+_STANDINGS = RowsStatement("standings", STANDING_COLUMNS)
+#: The bodies of finished tasks are not looked at.
+_OLD_STANDINGS = """
+    SELECT old.seq, specs.id, old.changed, old.state, CASE WHEN old.status <= 2 THEN specs.body END
+    FROM standings_1 AS old CROSS JOIN specs ON specs.seq = old.seq ORDER BY old.seq
+"""
+
+
+def migrate(path: Path, version: int) -> None:
+    """Brings the store at this path from this format to FORMAT; when it raises, the store is as it was.
+
+    Raises:
+        StoreFormatError: what it holds can't be read.
+        StoreFullError: there is no room: for a while the store takes up to twice its size.
+    """
+    logger.info("store is brought to a new format", extra={"store": str(path), "from": version, "to": FORMAT})
+    with reported(str(path)):
+        connection = connect(path)
+        try:
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("BEGIN IMMEDIATE")
+            tasks = _from_1_to_2(connection)
+            connection.execute(f"PRAGMA user_version = {FORMAT}")
+            connection.execute("COMMIT")
+            # The log may be as long as the database now: the leader starts with a short one.
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except ValueError as error:
+            raise damaged(str(path), f"a task can't be read ({error})") from error
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            connection.close()
+    logger.info("store has the new format", extra={"store": str(path), "tasks": tasks})
+
+
+def _from_1_to_2(connection: sqlite3.Connection) -> int:
+    """Lanes and times of unfinished tasks become columns, which format 1 had in their bodies alone."""
+    for index in ("standings_by_changed", "standings_unfinished"):
+        connection.execute(f"DROP INDEX {index}")
+    connection.execute("ALTER TABLE standings RENAME TO standings_1")
+    # An index is made quickest when its rows are there.
+    for statement in (sql for sql in TABLES_OF_2 if sql.startswith("CREATE TABLE")):
+        connection.execute(statement)
+    tasks, lanes = 0, LaneIds()
+    rows: list[object] = []
+    row_bytes = 0
+    for seq, id, changed, state, body in connection.execute(_OLD_STANDINGS):
+        standing = decode_standing(state)
+        lane_number = expires_ms = 0
+        if body is not None:
+            task = restore(Record(seq, id, changed, body, standing))
+            (lane_number,) = lanes.numbers(connection, [task.spec.lane])
+            expires_ms = task.spec.expires_at_ms
+            if standing.status is PENDING and start_ms(task) != standing.not_before_ms:
+                standing = replace(standing, not_before_ms=start_ms(task))
+                state = encode_standing(standing)
+        rows += (seq, changed, int(standing.status), at_ms(standing), lane_number, expires_ms, state)
+        row_bytes += len(state)
+        tasks += 1
+        if tasks % _ROWS_MAX == 0 or row_bytes >= _BYTES_MAX:
+            _STANDINGS.run(connection, rows)
+            rows, row_bytes = [], 0
+    _STANDINGS.run(connection, rows)
+    connection.execute("DROP TABLE standings_1")
+    for statement in (sql for sql in TABLES_OF_2 if not sql.startswith("CREATE TABLE")):
+        connection.execute(statement)
+    connection.executemany("INSERT OR IGNORE INTO meta VALUES (?, ?)", META.items())
+    return tasks

@@ -1,0 +1,175 @@
+"""Reads what the leader goes by: lanes page by page, timers, what has finished and what was removed.
+
+Each statement names the index that it goes by, so that it can't be prepared without, and gathers its rows in one JSON
+text as those of `_sqlite_query` do.
+"""
+
+# ruff: noqa: S608 - the texts are constant; values are bound.
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from gowork.leader.core.model import LaneKey
+from gowork.leader.store._sqlite_lanes import key_text, lane_of
+from gowork.leader.store._sqlite_query import SIZE, decode_sizes, snapshot, up_to
+from gowork.leader.store.codec import decode_settings
+from gowork.leader.store.protocol import Finished, QueueRecord, Record, Timer
+
+_decode_waiting = msgspec.json.Decoder(list[tuple[str, int]]).decode
+_decode_running = msgspec.json.Decoder(list[tuple[int, int, int]]).decode
+_decode_timers = msgspec.json.Decoder(list[Timer]).decode
+_decode_finished = msgspec.json.Decoder(list[tuple[int, str, int, int]]).decode
+_decode_removals = msgspec.json.Decoder(list[tuple[int, str]]).decode
+
+WAITING = """
+    SELECT json_group_array(json_array(lanes.key, tasks)) FROM (
+        SELECT lane, count(*) AS tasks FROM standings INDEXED BY standings_waiting
+        WHERE status = 1 AND at_ms = 0 GROUP BY lane
+    ) JOIN lanes ON lanes.id = lane
+"""
+LANE_PAGE = f"""
+    SELECT json_group_array(json_array(seq, size)) FROM (
+        SELECT standings.seq AS seq, {SIZE} AS size
+        FROM standings INDEXED BY standings_waiting CROSS JOIN specs ON specs.seq = standings.seq
+        WHERE status = 1 AND at_ms = 0 AND lane = (SELECT id FROM lanes WHERE key = ?) AND standings.seq > ?
+        ORDER BY standings.seq LIMIT ?
+    )
+"""
+RUNNING = f"""
+    SELECT json_group_array(json_array(changed, seq, size)) FROM (
+        SELECT standings.changed AS changed, standings.seq AS seq, {SIZE} AS size
+        FROM standings INDEXED BY standings_by_status CROSS JOIN specs ON specs.seq = standings.seq
+        WHERE status = 2 AND changed = :changed AND standings.seq > :seq
+        UNION ALL
+        SELECT standings.changed AS changed, standings.seq AS seq, {SIZE} AS size
+        FROM standings INDEXED BY standings_by_status CROSS JOIN specs ON specs.seq = standings.seq
+        WHERE status = 2 AND changed > :changed
+        ORDER BY changed, seq LIMIT :limit
+    )
+"""
+
+
+def _timers_statement(column: str, index: str) -> str:
+    # Two parts, since a comparison of pairs would go through all that share the first time: they may be a million.
+    part = f"SELECT {column} AS at, seq FROM standings INDEXED BY {index} WHERE status = 1 AND {column} > 0"
+    return f"""
+        SELECT json_group_array(json_array(at, specs.seq, specs.id)) FROM (
+            {part} AND {column} = :at AND seq > :seq UNION ALL {part} AND {column} > :at
+            ORDER BY at, seq LIMIT :limit
+        ) AS due CROSS JOIN specs ON specs.seq = due.seq
+    """
+
+
+DELAYED = _timers_statement("at_ms", "standings_delayed")
+EXPIRING = _timers_statement("expires_ms", "standings_expiring")
+TIMERS = """
+    SELECT (SELECT count(*) FROM standings INDEXED BY standings_delayed WHERE status = 1 AND at_ms > 0),
+    (SELECT count(*) FROM standings INDEXED BY standings_expiring WHERE status = 1 AND expires_ms > 0)
+"""
+FINISHED_COUNTS = """
+    SELECT (SELECT count(*) FROM standings INDEXED BY standings_by_status WHERE status = 5),
+    (SELECT count(*) FROM standings INDEXED BY standings_by_status WHERE status IN (3, 4))
+"""
+
+
+def _finished_statement(*statuses: int) -> str:
+    parts = (
+        f"SELECT changed, seq FROM standings INDEXED BY standings_by_status WHERE status = {status}"
+        for status in statuses
+    )
+    return f"""
+        SELECT json_group_array(json_array(specs.seq, specs.id, first.changed, standings.at_ms)) FROM (
+            {" UNION ALL ".join(parts)} ORDER BY changed, seq LIMIT ?
+        ) AS first CROSS JOIN standings ON standings.seq = first.seq CROSS JOIN specs ON specs.seq = first.seq
+    """
+
+
+#: {whether failed: statement}
+FINISHED = {True: _finished_statement(5), False: _finished_statement(3, 4)}
+DELETED_SINCE = """
+    SELECT json_group_array(json_array(changed, id)) FROM (
+        SELECT changed, id FROM tombstones WHERE changed > :changed AND changed <= (
+            SELECT max(changed) FROM (
+                SELECT changed FROM tombstones WHERE changed > :changed ORDER BY changed LIMIT :limit
+            )
+        ) ORDER BY changed, id
+    )
+"""
+
+
+def waiting(connection: sqlite3.Connection) -> list[tuple[LaneKey, int]]:
+    """See Store.waiting."""
+    return [(lane_of(key), tasks) for key, tasks in _decode_waiting(_text(connection, WAITING))]
+
+
+def lane_page(connection: sqlite3.Connection, lane: LaneKey, after: int, limit: int, bytes_max: int) -> list[Record]:
+    """See Store.lane_page."""
+    with snapshot(connection):
+        sizes = sorted(decode_sizes(_text(connection, LANE_PAGE, (key_text(lane), after, limit))))
+        return up_to(connection, sizes, bytes_max)
+
+
+def running_page(connection: sqlite3.Connection, after: tuple[int, int], limit: int, bytes_max: int) -> list[Record]:
+    """The running tasks that come next after this (changed, seq)."""
+    values = {"changed": after[0], "seq": after[1], "limit": limit}
+    with snapshot(connection):
+        rows = sorted(_decode_running(_text(connection, RUNNING, values)))
+        return up_to(connection, [(seq, size) for _, seq, size in rows], bytes_max)
+
+
+def delayed(connection: sqlite3.Connection, after: tuple[int, int] | None, limit: int) -> list[Timer]:
+    """See Store.delayed."""
+    return _timers(connection, DELAYED, after, limit)
+
+
+def expiring(connection: sqlite3.Connection, after: tuple[int, int] | None, limit: int) -> list[Timer]:
+    """See Store.expiring."""
+    return _timers(connection, EXPIRING, after, limit)
+
+
+def timers(connection: sqlite3.Connection) -> tuple[int, int]:
+    """See Store.timers."""
+    delayed_tasks, expiring_tasks = connection.execute(TIMERS).fetchone()
+    return delayed_tasks, expiring_tasks
+
+
+def queues(connection: sqlite3.Connection) -> list[QueueRecord]:
+    """See Store.queues."""
+    rows = connection.execute("SELECT name, settings FROM queues ORDER BY name").fetchall()
+    return [QueueRecord(name, decode_settings(settings)) for name, settings in rows]
+
+
+def finished_counts(connection: sqlite3.Connection) -> tuple[int, int]:
+    """See Store.finished_counts."""
+    failed, others = connection.execute(FINISHED_COUNTS).fetchone()
+    return failed, others
+
+
+def finished(connection: sqlite3.Connection, failed: bool, limit: int) -> list[Finished]:
+    """See Store.finished."""
+    return [Finished(*row) for row in _decode_finished(_text(connection, FINISHED[failed], (limit,)))]
+
+
+def deleted_since(connection: sqlite3.Connection, changed: int, limit: int) -> list[tuple[int, str]]:
+    """See Store.deleted_since."""
+    return _decode_removals(_text(connection, DELETED_SINCE, {"changed": changed, "limit": limit}))
+
+
+def watch_floor(connection: sqlite3.Connection) -> int:
+    """See Store.watch_floor."""
+    (floor,) = connection.execute("SELECT value FROM meta WHERE key = 'watch_floor'").fetchone()
+    return int(floor)
+
+
+def _timers(connection: sqlite3.Connection, statement: str, after: tuple[int, int] | None, limit: int) -> list[Timer]:
+    at, seq = after or (0, 0)
+    return sorted(_decode_timers(_text(connection, statement, {"at": at, "seq": seq, "limit": limit})))
+
+
+def _text(connection: sqlite3.Connection, statement: str, values: Sequence[object] | Mapping[str, object] = ()) -> str:
+    text: str = connection.execute(statement, values).fetchone()[0]
+    return text

@@ -1,0 +1,122 @@
+"""A backup is the store of one moment, taken while it goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gowork.leader.core.model import QueueSettings, Status
+from gowork.leader.store.conformance.kit import (
+    ALL_BYTES,
+    FULL_LANE,
+    FULL_STANDING,
+    Fixtures,
+    StoreFactory,
+    new_task,
+    seqs_of_page,
+    standing,
+)
+from gowork.leader.store.protocol import (
+    Batch,
+    DeletedTask,
+    MemberRecord,
+    MovedTask,
+    Query,
+    QueueRecord,
+    Store,
+    StoreError,
+    Timer,
+)
+
+
+@pytest.mark.asyncio
+class BackupConformance(Fixtures):
+    """Online backups."""
+
+    async def test_a_backup_opens_with_all_that_the_store_had(
+        self, open_store: StoreFactory, open_backup: Callable[[Path], Store], tmp_path: Path
+    ) -> None:
+        store = open_store()
+        opened = await store.open()
+        tasks = [
+            new_task(1, at=FULL_STANDING, labels={"a": "b"}),
+            new_task(2, lane=FULL_LANE, expires_ms=9),
+            new_task(3),
+        ]
+        await store.commit(
+            Batch(tasks, members=[MemberRecord("m", "a:1", 1)], queues=[QueueRecord("q", QueueSettings())])
+        )
+        await store.commit(Batch(deletes=[DeletedTask(3, "task-3", 2)]))
+        await store.backup(tmp_path / "copy")
+        # What comes afterwards is not in it.
+        await store.commit(Batch([new_task(4, changed=3)], [MovedTask(2, 3, standing(Status.RUNNING))]))
+        await store.close()
+        copy = open_backup(tmp_path / "copy")
+        reopened = await copy.open()
+        assert reopened.identity == opened.identity
+        assert reopened.term > opened.term
+        assert await copy.page(Query(), None, 10, ALL_BYTES) == [tasks[0].record, tasks[1].record]
+        assert await copy.waiting() == [(FULL_LANE, 1)]
+        assert await copy.expiring(None, 10) == [Timer(9, 2, "task-2")]
+        assert await copy.members() == [MemberRecord("m", "a:1", 1)]
+        assert await copy.queues() == [QueueRecord("q", QueueSettings())]
+        assert await copy.deleted_since(0, 10) == [(2, "task-3")]
+        await copy.commit(Batch([new_task(reopened.next_seq, "new", changed=9)]))
+        await copy.close()
+
+    async def test_a_backup_taken_under_load_holds_whole_batches_up_to_one(
+        self, open_store: StoreFactory, open_backup: Callable[[Path], Store], tmp_path: Path
+    ) -> None:
+        store = open_store()
+        await store.open()
+        # Long enough that commits come while it is copied.
+        body = bytes(range(256)) * 64
+        for changed in range(1, 11):
+            await store.commit(Batch([new_task(changed * 100 + n, changed=changed, body=body) for n in range(100)]))
+        number = 10
+
+        async def commits(copying: asyncio.Task[None]) -> None:
+            nonlocal number
+            while not copying.done():
+                number += 1
+                inserts = [new_task(number * 100 + place, changed=number) for place in range(100)]
+                moves = [MovedTask(100 + place, number, standing(Status.RUNNING)) for place in range(100)]
+                await store.commit(Batch(inserts, moves))
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(commits(group.create_task(store.backup(tmp_path / "copy"))))
+        assert len(await seqs_of_page(store, Query(), limit=1_000_000)) == number * 100
+        await store.close()
+        copy = open_backup(tmp_path / "copy")
+        await copy.open()
+        records = await copy.page(Query(), None, 1_000_000, ALL_BYTES)
+        last = max(record.changed for record in records)
+        assert [record.seq for record in records] == list(range(100, (last + 1) * 100))
+        assert {record.changed for record in records[:100]} == {1 if last == 10 else last}
+        await copy.close()
+
+    async def test_a_backup_does_not_replace_what_is_there(self, open_store: StoreFactory, tmp_path: Path) -> None:
+        store = open_store()
+        await store.open()
+        there = tmp_path / "there"
+        there.write_text("precious")
+        with pytest.raises(StoreError, match="there already"):
+            await store.backup(there)
+        assert there.read_text() == "precious"
+        await store.close()
+
+    async def test_a_backup_that_cannot_be_written_leaves_nothing_and_the_store_goes_on(
+        self, open_store: StoreFactory, tmp_path: Path
+    ) -> None:
+        store = open_store()
+        await store.open()
+        with pytest.raises(StoreError, match="can't be written"):
+            await store.backup(tmp_path / "no such directory" / "copy")
+        await store.commit(Batch([new_task(1)]))
+        await store.backup(tmp_path / "copy")
+        await store.close()
+        assert [name for name in os.listdir(tmp_path) if name.startswith("copy")] == ["copy"]

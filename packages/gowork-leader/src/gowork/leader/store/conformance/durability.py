@@ -1,0 +1,109 @@
+"""What a process has been told is there after it was killed."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+
+import pytest
+
+from gowork.leader.core.model import Status
+from gowork.leader.store import registry
+from gowork.leader.store.conformance.kit import ALL_BYTES, Fixtures, StoreFactory, new_task, standing
+from gowork.leader.store.protocol import Batch, MovedTask, Query, StoreLockedError, changed_number
+
+#: Tasks of each batch that the killed process commits.
+_KILLED_BATCH_TASKS = 40
+
+
+def commit_until_killed(url: str) -> None:
+    """Commits batches for ever and prints each one's number after it has returned. Runs in a process that is killed."""
+
+    async def run() -> None:
+        store = registry.open_store(url)
+        opened = await store.open()
+        print(f"term {opened.term}", flush=True)  # noqa: T201 - this is how the test hears of it.
+        number, first, before = 0, opened.next_seq, 0
+        while True:
+            number += 1
+            changed = changed_number(opened.term, number)
+            inserts = [
+                new_task(first + place, f"{opened.term}-{number}-{place}", changed=changed)
+                for place in range(_KILLED_BATCH_TASKS)
+            ]
+            moves = [
+                MovedTask(before + place, changed, standing(Status.COMPLETED))
+                for place in range(_KILLED_BATCH_TASKS if before else 0)
+            ]
+            await store.commit(Batch(inserts, moves))
+            print(number, flush=True)  # noqa: T201
+            before, first = first, first + _KILLED_BATCH_TASKS
+
+    asyncio.run(run())
+
+
+@pytest.mark.asyncio
+class DurabilityConformance(Fixtures):
+    """What a process has been told is there after it was killed."""
+
+    async def test_every_commit_that_returned_survives_sigkill_and_none_is_half_there(
+        self, store_url: str, open_store: StoreFactory
+    ) -> None:
+        terms: list[int] = []
+        #: The last batch of each term that has returned.
+        returned: dict[int, int] = {}
+        for batches in (1, 25, 60):
+            term, last = _kill_after(store_url, batches)
+            terms.append(term)
+            returned[term] = last
+        store = open_store()
+        opened = await store.open()
+        assert sorted({*terms, opened.term}) == [*terms, opened.term]
+        for term, last in returned.items():
+            found = await store.page(Query(id_prefixes=((f"{term}-", True),)), None, 1_000_000, ALL_BYTES)
+            tasks = {record.id: record for record in found}
+            batches_found = len(tasks) // _KILLED_BATCH_TASKS
+            # The one that was in flight may be there or not.
+            assert last <= batches_found <= last + 1
+            expected = {
+                f"{term}-{n}-{place}" for n in range(1, batches_found + 1) for place in range(_KILLED_BATCH_TASKS)
+            }
+            assert set(tasks) == expected
+            for task_id, record in tasks.items():
+                newest = int(task_id.split("-")[1]) == batches_found
+                assert record.standing.status is (Status.PENDING if newest else Status.COMPLETED), task_id
+        assert opened.next_seq > max(record.seq for record in await store.page(Query(newest_first=True), None, 1, 1))
+        await store.close()
+
+    async def test_another_process_is_refused_and_let_in_once_the_first_was_killed(
+        self, store_url: str, open_store: StoreFactory
+    ) -> None:
+        with _committing(store_url) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline().startswith("term ")
+            with pytest.raises(StoreLockedError, match=str(process.pid)):
+                await open_store().open()
+            process.kill()
+            process.wait()
+        store = open_store()
+        await store.open()
+        await store.close()
+
+
+def _committing(url: str) -> subprocess.Popen[str]:
+    code = f"from {__name__} import commit_until_killed; commit_until_killed({url!r})"
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+
+
+def _kill_after(url: str, batches: int) -> tuple[int, int]:
+    """Kills a committing process after so many batches; answers its term and the last batch that it has told of."""
+    with _committing(url) as process:
+        assert process.stdout is not None
+        term = int(process.stdout.readline().removeprefix("term "))
+        for _ in range(batches):
+            assert process.stdout.readline()
+        process.kill()
+        # What it printed before it died counts too; a line without its end does not.
+        told = [line for line in process.stdout.readlines() if line.endswith("\n")]
+        return term, int(told[-1]) if told else batches

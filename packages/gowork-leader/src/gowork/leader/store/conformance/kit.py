@@ -1,0 +1,130 @@
+"""What the classes of the suite share: fixtures, and tasks with defaults for all that a test doesn't care about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gowork.leader.core.model import Attempt, Failure, FailureKind, LaneKey, Outcome, Priority, Standing, Status
+from gowork.leader.store import registry
+from gowork.leader.store.protocol import NewTask, Opened, Query, Record, Store
+
+StoreFactory = Callable[[], Store]
+
+
+ALL_BYTES = 1 << 40
+#: A task that has been through a lot: no field has its default.
+FULL_STANDING = Standing(
+    status=Status.ERROR,
+    created_ms=1_761_900_000_000,
+    fence=(7 << 40) + 3,
+    grants=4,
+    attempts_used=3,
+    worker="wörker",
+    instance="0123456789abcdef",
+    started_ms=1_761_900_000_001,
+    finished_ms=1_761_900_000_002,
+    result='{"text": "ünïcödé \\u0000"}',
+    result_data=bytes(range(256)),
+    failure=Failure(FailureKind.TIMEOUT, "it took too long", "TimeoutError", "Traceback …\n"),
+    cancel_requested=True,
+    not_before_ms=1_761_900_000_003,
+    attempts=(
+        Attempt(1, "a", 1, 2, Outcome.FAILED, "raised", 7 << 40),
+        Attempt(2, "b", 3, 4, Outcome.LOST, "the process vanished: signal 9", (7 << 40) + 1),
+    ),
+    lost_alone=2,
+    suspect=True,
+)
+
+
+def standing(
+    status: Status = Status.PENDING,
+    *,
+    result: str = "",
+    failure: Failure | None = None,
+    not_before_ms: int = 0,
+    finished_ms: int = 0,
+) -> Standing:
+    """A standing with this status."""
+    return Standing(
+        status,
+        1_761_900_000_000,
+        result=result,
+        failure=failure,
+        not_before_ms=not_before_ms,
+        finished_ms=finished_ms,
+    )
+
+
+#: A lane that uses all that a lane can have.
+FULL_LANE = LaneKey("q «1»", Priority.HIGH, 'h"2', (("arch", "arm64"), ("zone", "ünï")), "customer 7")
+
+
+def new_task(
+    seq: int,
+    task_id: str | None = None,
+    *,
+    changed: int = 1,
+    body: bytes = b"body",
+    at: Standing | None = None,
+    queue: str = "default",
+    handler: str = "",
+    priority: int = 1,
+    lane: LaneKey | None = None,
+    labels: dict[str, str] | None = None,
+    expires_ms: int = 0,
+) -> NewTask:
+    """A task with defaults for all that a test doesn't care about; a lane brings its queue, handler and priority."""
+    record = Record(seq, task_id if task_id is not None else f"task-{seq}", changed, body, at or standing())
+    lane = lane or LaneKey(queue, Priority(priority), handler, ())
+    return NewTask(record, lane, tuple(sorted((labels or {}).items())), expires_ms)
+
+
+async def seqs_of_page(store: Store, query: Query, after: int | None = None, limit: int = 1000) -> list[int]:
+    """The seqs of a page without a limit in bytes."""
+    return [record.seq for record in await store.page(query, after, limit, ALL_BYTES)]
+
+
+async def all_unfinished(store: Store) -> list[Record]:
+    """Every unfinished record, in the order in which the store gave them."""
+    return [record async for records in store.unfinished() for record in records]
+
+
+class Reopened:
+    """Opens the same store again and again, and closes what is open in the end."""
+
+    def __init__(self, factory: StoreFactory) -> None:
+        self._factory = factory
+        self._store: Store | None = None
+
+    async def __call__(self) -> tuple[Store, Opened]:
+        await self.close()
+        self._store = self._factory()
+        return self._store, await self._store.open()
+
+    async def close(self) -> None:
+        if self._store is not None:
+            await self._store.close()
+            self._store = None
+
+
+class Fixtures:
+    """Where the stores come from."""
+
+    @pytest.fixture
+    def store_url(self) -> str:
+        """The URL of an empty store; overridden."""
+        raise NotImplementedError("override store_url or open_store")
+
+    @pytest.fixture
+    def open_store(self, store_url: str) -> StoreFactory:
+        """Makes stores on the same data."""
+        return lambda: registry.open_store(store_url)
+
+    @pytest.fixture
+    def open_backup(self) -> Callable[[Path], Store]:
+        """Makes stores on a copy of this one, not opened yet; overridden when backups are not files of SQLite."""
+        return lambda path: registry.open_store(f"sqlite:///{path}")

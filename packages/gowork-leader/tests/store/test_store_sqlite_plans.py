@@ -1,0 +1,105 @@
+"""No statement that the leader goes by reads more than it needs: each scan has its index, and nothing is sorted."""
+
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from gowork.leader.core.model import Status
+from gowork.leader.store import _sqlite_lanes, _sqlite_query, _sqlite_scans
+from gowork.leader.store.conformance import new_task
+from gowork.leader.store.protocol import Batch, Query
+from gowork.leader.store.sqlite import SqliteStore
+
+NAMED = {"changed": 0, "seq": 0, "limit": 1, "at": 0}
+
+
+@pytest.fixture
+async def connection(tmp_path: Path) -> AsyncIterator[sqlite3.Connection]:
+    store = SqliteStore(tmp_path / "gowork.db")
+    await store.open()
+    await store.commit(Batch([new_task(1)]))
+    await store.close()
+    connection = sqlite3.connect(tmp_path / "gowork.db")
+    yield connection
+    connection.close()
+
+
+def plan(connection: sqlite3.Connection, statement: str, values: object) -> list[str]:
+    return [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", values)]
+
+
+SCANS = [
+    ("waiting", _sqlite_scans.WAITING, (), "USING INDEX standings_waiting"),
+    (
+        "lane_page",
+        _sqlite_scans.LANE_PAGE,
+        ("", 0, 1),
+        "standings_waiting (lane=? AND rowid>?)",
+    ),
+    ("delayed", _sqlite_scans.DELAYED, NAMED, "standings_delayed (at_ms=? AND rowid>?)"),
+    (
+        "expiring",
+        _sqlite_scans.EXPIRING,
+        NAMED,
+        "standings_expiring (expires_ms=? AND rowid>?)",
+    ),
+    ("running", _sqlite_scans.RUNNING, NAMED, "standings_by_status (status=? AND changed=? AND rowid>?)"),
+    ("timers", _sqlite_scans.TIMERS, (), "INDEX standings_delayed"),
+    ("finished_counts", _sqlite_scans.FINISHED_COUNTS, (), "COVERING INDEX standings_by_status (status=?)"),
+    ("failed", _sqlite_scans.FINISHED[True], (1,), "COVERING INDEX standings_by_status (status=?)"),
+    ("finished", _sqlite_scans.FINISHED[False], (1,), "COVERING INDEX standings_by_status (status=?)"),
+    ("changed_since", _sqlite_query.CHANGED_SINCE, NAMED, "standings_by_status (status=? AND changed>?)"),
+    ("deleted_since", _sqlite_scans.DELETED_SINCE, NAMED, "PRIMARY KEY (changed>? AND changed<?)"),
+    ("unused lanes", _sqlite_lanes.DROP_UNUSED, (), "standings_by_status (status=?)"),
+]
+
+
+@pytest.mark.parametrize(
+    ("statement", "values", "index"), [scan[1:] for scan in SCANS], ids=[scan[0] for scan in SCANS]
+)
+async def test_a_scan_goes_by_its_index_and_sorts_nothing(
+    connection: sqlite3.Connection, statement: str, values: object, index: str
+) -> None:
+    steps = plan(connection, statement, values)
+    assert any(index in step for step in steps), steps
+    assert not [step for step in steps if "TEMP B-TREE" in step], steps
+    # What is scanned rather than searched is what another step has selected, or an index that has no more than that.
+    scanned = [step for step in steps if step.startswith(("SCAN standings", "SCAN specs", "SCAN tombstones"))]
+    assert all("USING" in step and "INDEX" in step for step in scanned), steps
+
+
+async def test_a_page_that_asks_for_an_id_looks_it_up(connection: sqlite3.Connection) -> None:
+    query = Query(frozenset({Status.PENDING}), (("id", "a", True),))
+    steps = plan(connection, *_sqlite_query.page_statement(query, None, 10))
+    assert any("sqlite_autoindex_specs_1 (id=?)" in step for step in steps), steps
+
+
+@pytest.mark.parametrize(
+    ("query", "after", "indexes"),
+    [
+        (Query(), 5, ["INTEGER PRIMARY KEY (rowid>?)"]),
+        (Query(newest_first=True), 5, ["INTEGER PRIMARY KEY (rowid<?)"]),
+        (Query(frozenset({Status.PENDING})), 5, ["standings_pending (status=? AND rowid>?)"]),
+        (Query(frozenset({Status.PENDING}), newest_first=True), None, ["standings_pending (status=?)"]),
+        (
+            Query(frozenset({Status.PENDING, Status.RUNNING}), (("queue", "q", True),)),
+            None,
+            ["standings_pending (status=?)", "standings_by_status (status=?)"],
+        ),
+        (Query(frozenset({Status.RUNNING})), 5, ["standings_by_status (status=?)"]),
+        (Query(frozenset({Status.ERROR})), 5, ["standings USING INTEGER PRIMARY KEY (rowid>?)"]),
+    ],
+    ids=["all", "newest", "pending", "newest pending", "unfinished", "running", "failed"],
+)
+async def test_a_page_goes_by_the_index_that_serves_it_and_sorts_at_most_the_running(
+    connection: sqlite3.Connection, query: Query, after: int | None, indexes: list[str]
+) -> None:
+    statement, values = _sqlite_query.page_statement(query, after, 10)
+    steps = plan(connection, statement, values)
+    for index in indexes:
+        assert any(index in step for step in steps), steps
+    # Of those the slots of all workers are a bound.
+    sorting = [step for step in steps if "TEMP B-TREE" in step]
+    assert len(sorting) <= (1 if Status.RUNNING in query.statuses else 0), steps
