@@ -1109,7 +1109,7 @@ class ExplainTaskResponse(_message.Message):
     id: _builtins.str
     status: Global___TaskStatus.ValueType
     ahead: _builtins.int
-    """How many tasks are before it in its queue and may run where it may; only with status PENDING, and capped at 100,000."""
+    """At least so many tasks are before it in its queue and may run where it may; only with status PENDING, and capped at 100,000."""
     @_builtins.property
     def reasons(self) -> _containers.RepeatedCompositeFieldContainer[Global___WaitReason]:
         """Empty when nothing keeps it: it runs, has completed, or is about to be granted. The one to look at comes first."""
@@ -1510,7 +1510,7 @@ class ConfigureQueueRequest(_message.Message):
     rate_limit: _builtins.float
     """Tasks a second, 0.001 to 1,000,000; 0 means no limit."""
     rate_burst: _builtins.int
-    """1 to 1,000,000; by default what a second brings, at least 1."""
+    """0 to 1,000,000; 0 means what a second brings, at least 1."""
     def __init__(
         self,
         *,
