@@ -1,10 +1,13 @@
-"""A core without a world: commands go in by method, decisions are applied at once."""
+"""A core without a world: commands go in by method, decisions are applied at once.
+
+Beside it a store in its simplest form, a dict, so that what rests there is paged in as the engine does.
+"""
 
 from __future__ import annotations
 
 from gowork.leader.core import commands as cmd
-from gowork.leader.core.apply import apply
-from gowork.leader.core.clock import trim
+from gowork.leader.core.apply import adopt, apply, expect, forget, take_in
+from gowork.leader.core.clock import ripe_ids, trim
 from gowork.leader.core.decide import decide
 from gowork.leader.core.decision import Decision
 from gowork.leader.core.effects import Effect, GrantTasks
@@ -18,8 +21,11 @@ from gowork.leader.core.model import (
     Spec,
     Standing,
     Status,
+    Task,
 )
 from gowork.leader.core.state import Settings, State
+from gowork.leader.core.timers import Timer, Timers
+from gowork.leader.engine.loading import named
 
 WALL_MS = 1_800_000_000_000
 
@@ -36,10 +42,11 @@ def spec(
     expires_in_ms: int = 0,
     retry: RetryPolicy | None = None,
     binary: bool = False,
+    key: str = "",
 ) -> Spec:
     return Spec(
         id,
-        LaneKey(queue, priority, handler, selector),
+        LaneKey(queue, priority, handler, selector, key),
         body or id.encode(),
         WALL_MS + run_in_ms if run_in_ms else 0,
         WALL_MS + expires_in_ms if expires_in_ms else 0,
@@ -57,6 +64,8 @@ class Core:
         self.wall_ms = WALL_MS
         self.mono = 1000.0
         self.effects: list[Effect] = []
+        #: What the store has: {id: (seq, spec, standing)}
+        self.stored: dict[str, tuple[int, Spec, Standing]] = {}
         self._connections = 0
 
     @property
@@ -64,17 +73,82 @@ class Core:
         return Now(self.wall_ms, self.mono)
 
     def do(self, command: cmd.Command) -> Decision:
-        decision = decide(self.state, command, self.now)
+        """One batch of one command."""
+        state = self.state
+        self._page_in()
+        visiting = [id for id in (*named(command), *ripe_ids(state, self.wall_ms)) if id not in state.tasks]
+        for id in visiting:
+            if id in self.stored:
+                state.tasks[id] = Task(*self.stored[id])
+        decision = decide(state, command, self.now)
         for change in decision.changes:
-            apply(self.state, change)
+            apply(state, change)
+        changed = {**state.submitted, **state.moved}
+        for id, task in changed.items():
+            self.stored[id] = (task.seq, task.spec, task.standing)
+        state.submitted, state.moved, state.configured = {}, {}, {}
+        forget(state, [*changed, *visiting])
+        self._page_in()
         self.effects += decision.effects
         return decision
+
+    def _page_in(self) -> None:
+        queues, settings = self.state.queues, self.state.settings
+        for key in list(queues.hungry):
+            del queues.hungry[key]
+            lane = queues.lane(key)
+            while (
+                lane is not None
+                and lane.horizon is not None
+                and (wanted := queues.wanted(lane, settings.lane_page)) > 0
+            ):
+                page = [
+                    Task(seq, spec, standing)
+                    for seq, spec, standing in sorted(self.stored.values(), key=lambda row: row[0])
+                    if spec.lane == key
+                    and standing.status is Status.PENDING
+                    and not standing.not_before_ms
+                    and seq > lane.horizon
+                ][:wanted]
+                take_in(self.state, key, page, complete=not page)
+        for timers, of in ((self.state.delayed, _due), (self.state.expiring, _expiring)):
+            while timers.hungry:
+                entries = sorted(timer for row in self.stored.values() for timer in of(*row) if _after(timer, timers))
+                timers.take_in(entries[: timers.page], complete=len(entries) <= timers.page)
+
+    def restart(self) -> None:
+        """A new leader knows what the store has."""
+        old = self.state
+        self.state = State(old.settings, fence=((old.fence >> 40) + 1) << 40, next_seq=old.next_seq)
+        for row in sorted(self.stored.values(), key=lambda row: row[0]):
+            if row[2].status is Status.RUNNING:
+                adopt(self.state, Task(*row))
+        lanes: dict[LaneKey, int] = {}
+        for _, spec, standing in self.stored.values():
+            if standing.status is Status.PENDING:
+                if standing.not_before_ms:
+                    self.state.queues.delay(spec.lane.queue)
+                else:
+                    lanes[spec.lane] = lanes.get(spec.lane, 0) + 1
+        for key, tasks in lanes.items():
+            self.state.queues.expect(key, tasks)
+        self.state.delayed.expect()
+        self.state.expiring.expect()
+        expect(self.state, self.mono + self.state.settings.lease)
+        self._page_in()
 
     def pass_time(self, seconds: float) -> None:
         self.mono += seconds
         self.wall_ms += int(seconds * 1000)
-        self.do(cmd.Tick())
-        trim(self.state, self.wall_ms)
+        self.tick()
+
+    def tick(self) -> None:
+        while True:
+            self.do(cmd.Tick(self.wall_ms))
+            trim(self.state, self.wall_ms)
+            self._page_in()
+            if not ripe_ids(self.state, self.wall_ms):
+                return
 
     def submit(self, *specs: Spec) -> cmd.Submitted | cmd.Refused:
         answer = self.do(cmd.Submit(specs)).answer
@@ -120,7 +194,10 @@ class Core:
         return self.do(cmd.ReceiveFrame(connection, [report]))
 
     def standing(self, id: str) -> Standing:
-        return self.state.tasks[id].standing
+        return self.stored[id][2]
+
+    def task(self, id: str) -> Task:
+        return self.state.tasks.get(id) or Task(*self.stored[id])
 
     def status(self, id: str) -> Status:
         return self.standing(id).status
@@ -128,3 +205,17 @@ class Core:
     def take_effects(self) -> list[Effect]:
         taken, self.effects = self.effects, []
         return taken
+
+
+def _due(seq: int, spec: Spec, standing: Standing) -> list[Timer]:
+    delayed = standing.status is Status.PENDING and standing.not_before_ms
+    return [(standing.not_before_ms, seq, spec.id)] if delayed else []
+
+
+def _expiring(seq: int, spec: Spec, standing: Standing) -> list[Timer]:
+    expires = standing.status is Status.PENDING and spec.expires_at_ms
+    return [(spec.expires_at_ms, seq, spec.id)] if expires else []
+
+
+def _after(timer: Timer, timers: Timers) -> bool:
+    return timers.horizon is None or timer[:2] > timers.horizon

@@ -2,8 +2,8 @@ from leader_core import Core, spec
 
 from gowork.leader.core import commands as cmd
 from gowork.leader.core.effects import StartWork
+from gowork.leader.core.explain import explain
 from gowork.leader.core.model import HeartbeatStatus, Outcome, Priority, Status
-from gowork.leader.core.queries import waiting_reason
 
 
 def test_high_runs_before_medium_before_low_and_first_come_first_served_within():
@@ -41,7 +41,7 @@ def test_a_lane_that_nobody_can_run_holds_up_no_other():
     connection = core.connect()
     core.submit(spec("a", handler="nobody", priority=Priority.HIGH), spec("b"))
     assert core.dispatch() == {connection: ["b"]}
-    assert "no worker has the handler 'nobody'" in waiting_reason(core.state, core.state.tasks["a"], core.wall_ms)
+    assert "no worker has the handler 'nobody'" in explain(core.state, core.task("a"), core.now).reasons[0].message
 
 
 def test_grants_never_exceed_the_credit():
@@ -77,7 +77,7 @@ def test_selectors_are_honoured():
     fitting = core.connect("w2", labels={"zone": "b", "gpu": "1"})
     core.submit(spec("x", selector=(("zone", "b"),)), spec("y", selector=(("zone", "c"),)))
     assert core.dispatch() == {fitting: ["x"]}
-    assert "zone=c" in waiting_reason(core.state, core.state.tasks["y"], core.wall_ms)
+    assert "zone=c" in explain(core.state, core.task("y"), core.now).reasons[0].message
 
 
 def test_a_task_without_a_handler_goes_to_a_worker_with_a_default_one():

@@ -16,7 +16,7 @@ def test_follow_ups_are_scheduled_with_the_completion():
     core.report(connection, "a", follow_ups=(spec("b"), spec("c")))
     assert core.status("a") is Status.COMPLETED
     assert [core.status(id) for id in "bc"] == [Status.PENDING] * 2
-    assert [core.state.tasks[id].seq for id in "abc"] == [1, 2, 3]
+    assert [core.task(id).seq for id in "abc"] == [1, 2, 3]
 
 
 def test_follow_ups_of_a_refused_report_are_not_scheduled():

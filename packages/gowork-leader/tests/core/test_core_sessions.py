@@ -199,7 +199,7 @@ def test_a_stall_of_the_leader_extends_every_lease():
     _running(core)
     core.mono += 30
     core.do(cmd.ExtendLeases(30))
-    core.do(cmd.Tick())
+    core.tick()
     assert core.status("a") is Status.RUNNING
 
 

@@ -9,14 +9,18 @@ from leader_core import Core, spec
 
 from gowork.leader.core import changes as ch
 from gowork.leader.core import commands as cmd
-from gowork.leader.core.apply import _APPLIERS, adopt, expect
+from gowork.leader.core.apply import _APPLIERS
 from gowork.leader.core.effects import GrantTasks
-from gowork.leader.core.model import Outcome, Priority, RetryPolicy, Status, Task
-from gowork.leader.core.state import State
+from gowork.leader.core.model import Outcome, Priority, RetryPolicy, Status
+from gowork.leader.core.state import Settings
 
 IDS = st.sampled_from([f"t{number}" for number in range(12)])
 NAMES = st.sampled_from(["w1", "w2", "w3"])
 HANDLERS = st.sampled_from(["work", "other"])
+QUEUES = st.sampled_from(["default", "mail"])
+KEYS = st.sampled_from(["", "", "k1", "k2"])
+#: So small that most of what waits rests in the store.
+SMALL = {"window_tasks": 3, "lane_page": 4, "lane_tasks_min": 1, "timers_max": 8}
 
 
 def test_every_change_can_be_applied():
@@ -28,7 +32,7 @@ class Cluster(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.core = Core()
+        self.core = Core(Settings(**SMALL))
         self.fence = self.core.state.fence
         self.accepted: dict[tuple[str, int], int] = {}
         #: Every grant that a worker was ever sent: (instance, id, fence).
@@ -40,10 +44,39 @@ class Cluster(RuleBasedStateMachine):
         priority=st.sampled_from(Priority),
         attempts=st.integers(1, 3),
         delay=st.integers(0, 2),
+        expiry=st.sampled_from([0, 0, 0, 3]),
+        queue=QUEUES,
+        key=KEYS,
     )
-    def submit(self, id: str, handler: str, priority: Priority, attempts: int, delay: int) -> None:
-        retry = RetryPolicy(max_attempts=attempts, initial_delay_ms=500)
-        self.core.submit(spec(id, handler=handler, priority=priority, retry=retry, run_in_ms=delay * 1000))
+    def submit(
+        self, id: str, handler: str, priority: Priority, attempts: int, delay: int, expiry: int, queue: str, key: str
+    ) -> None:
+        self.core.submit(
+            spec(
+                id,
+                handler=handler,
+                priority=priority,
+                retry=RetryPolicy(max_attempts=attempts, initial_delay_ms=500),
+                run_in_ms=delay * 1000,
+                expires_in_ms=expiry * 1000,
+                queue=queue,
+                key=key,
+            )
+        )
+
+    @rule(
+        queue=QUEUES,
+        weight=st.integers(1, 3),
+        limit=st.integers(0, 2),
+        key_limit=st.integers(0, 2),
+        rate=st.sampled_from([0.0, 0.5, 5.0]),
+    )
+    def configure(self, queue: str, weight: int, limit: int, key_limit: int, rate: float) -> None:
+        self.core.do(cmd.ConfigureQueue(queue, weight, limit, key_limit, rate, 2))
+
+    @rule(queue=QUEUES, paused=st.booleans())
+    def pause(self, queue: str, paused: bool) -> None:
+        self.core.do(cmd.PauseQueue(queue, paused))
 
     @rule(id=IDS)
     def cancel(self, id: str) -> None:
@@ -69,16 +102,15 @@ class Cluster(RuleBasedStateMachine):
     def report(self, data: st.DataObject, outcome: Outcome) -> None:
         connection = data.draw(st.sampled_from(sorted(self.core.state.connections)))
         _, id, fence = data.draw(st.sampled_from(self.sent))
-        before = self.core.state.tasks[id].standing
+        before = self.core.standing(id)
         worker = self.core.state.connections[connection]
         self.core.do(cmd.ReceiveFrame(connection, [cmd.Report(fence, id, outcome, retry_delay_ms=100)]))
-        after = self.core.state.tasks[id].standing
+        after = self.core.standing(id)
         rightful = before.status is Status.RUNNING and before.fence == fence and before.instance == worker.instance
         assert (after != before) is rightful
         if rightful and after.status is Status.COMPLETED:
-            self.accepted[id, self.core.state.tasks[id].seq] = (
-                self.accepted.get((id, self.core.state.tasks[id].seq), 0) + 1
-            )
+            seq = self.core.task(id).seq
+            self.accepted[id, seq] = self.accepted.get((id, seq), 0) + 1
 
     @rule(data=st.data())
     def give_credit(self, data: st.DataObject) -> None:
@@ -89,7 +121,9 @@ class Cluster(RuleBasedStateMachine):
     def dispatch(self) -> None:
         before = {worker.instance: worker.room for worker in self.core.state.connections.values()}
         before_fence = self.fence
+        rooms = {queue.name: queue.room_at(self.core.mono) for queue in self.core.state.queues}
         decision = self.core.do(cmd.Dispatch())
+        starts: dict[str, int] = {}
         for effect in decision.effects:
             assert isinstance(effect, GrantTasks)
             worker = self.core.state.connections[effect.connection]
@@ -98,6 +132,17 @@ class Cluster(RuleBasedStateMachine):
                 assert fence > before_fence
                 self.fence = max(fence, self.fence)
                 self.sent.append((worker.instance, granted.id, fence))
+                starts[granted.lane.queue] = starts.get(granted.lane.queue, 0) + 1
+        assert all(number <= rooms[name] for name, number in starts.items())
+        for queue in self.core.state.queues:
+            limit = queue.settings.key_concurrency_limit
+            newly = {key for key, running in queue.keys.items() if limit and running > limit}
+            assert not newly & {
+                granted.lane.concurrency_key
+                for effect in decision.effects
+                for _, _, _, granted in effect.grants
+                if granted.lane.queue == queue.name
+            }
 
     @rule(seconds=st.sampled_from([0.1, 0.6, 1.5, 4.0, 11.0]))
     def pass_time(self, seconds: float) -> None:
@@ -105,41 +150,63 @@ class Cluster(RuleBasedStateMachine):
 
     @rule()
     def restart(self) -> None:
-        """A new leader knows what the store knew: specs and standings."""
-        old = self.core.state
-        records = sorted(old.tasks.values(), key=lambda task: task.seq)
-        state = State(old.settings, fence=((old.fence >> 40) + 1) << 40, next_seq=old.next_seq)
-        for task in records:
-            adopt(state, Task(task.seq, task.spec, task.standing))
-        expect(state, self.core.mono + state.settings.lease)
-        self.core.state = state
+        self.core.restart()
 
     @invariant()
     def held_by_exactly_one(self) -> None:
         state = self.core.state
         held = {(fence, id) for worker in state.workers.values() for fence, id in worker.held.items()}
         running = {
-            (task.standing.fence, task.spec.id)
-            for task in state.tasks.values()
-            if task.standing.status is Status.RUNNING
+            (standing.fence, id)
+            for id, (_, _, standing) in self.core.stored.items()
+            if standing.status is Status.RUNNING
         }
         assert held == running
         assert sum(len(worker.held) for worker in state.workers.values()) == len(running)
 
     @invariant()
     def pending_tasks_are_in_one_place(self) -> None:
-        state = self.core.state
-        in_lanes = [task.spec.id for _, lane in state.lanes.items() for task in lane]
-        delayed = [task.spec.id for task in state.tasks.values() if task.delayed]
-        pending = [task.spec.id for task in state.tasks.values() if task.standing.status is Status.PENDING]
-        assert sorted(in_lanes + delayed) == sorted(pending)
-        assert len(state.lanes) == len(in_lanes)
+        state, lanes = self.core.state, {}
+        delayed = 0
+        for id, (seq, stored, standing) in self.core.stored.items():
+            if standing.status is Status.PENDING and standing.not_before_ms:
+                delayed += 1
+                assert id not in state.tasks
+            elif standing.status is Status.PENDING:
+                lanes.setdefault(stored.lane, []).append((seq, id))
+        assert state.queues.delayed == delayed == sum(queue.delayed for queue in state.queues)
+        assert {lane.key for lane in state.queues.every_lane() if len(lane)} == lanes.keys()
+        for lane in state.queues.every_lane():
+            expected = sorted(lanes.get(lane.key, ()))
+            window = [(task.seq, task.spec.id) for task in lane]
+            assert window == expected[: len(window)]
+            assert len(window) == lane.live
+            assert lane.stored == len(expected) - len(window)
+            assert all(state.tasks[id].seq == seq for seq, id in window)
+            if lane.horizon is None:
+                assert len(window) == len(expected)
 
     @invariant()
-    def lanes_are_in_order(self) -> None:
-        for _, lane in self.core.state.lanes.items():
-            seqs = [task.seq for task in lane]
-            assert seqs == sorted(seqs)
+    def counts_follow_from_standings(self) -> None:
+        queues = self.core.state.queues
+        assert queues.loaded == sum(lane.live for lane in queues.every_lane())
+        assert queues.waiting == sum(len(lane) for lane in queues.every_lane())
+        assert queues.lanes == len(list(queues.every_lane()))
+        for queue in queues:
+            running = [
+                spec.lane.concurrency_key
+                for _, spec, standing in self.core.stored.values()
+                if standing.status is Status.RUNNING and spec.lane.queue == queue.name
+            ]
+            assert queue.running == len(running)
+            assert queue.keys == {key: running.count(key) for key in dict.fromkeys(running) if key}
+            assert queue.loaded == sum(lane.live for lane in queue.lanes.values())
+
+    @invariant()
+    def memory_holds_a_window(self) -> None:
+        state = self.core.state
+        running = sum(len(worker.held) for worker in state.workers.values())
+        assert len(state.tasks) == state.queues.loaded + running
 
     @invariant()
     def at_most_one_completion_is_accepted(self) -> None:
@@ -157,6 +224,9 @@ class Cluster(RuleBasedStateMachine):
         for connection in list(core.state.connections):
             core.do(cmd.CloseSession(connection))
         core.pass_time(30)
+        for name in ("default", "mail"):
+            core.do(cmd.ConfigureQueue(name, 1, 0, 0, 0.0, 0))
+            core.do(cmd.PauseQueue(name, False))
         connection = core.connect("last", slots=100, credit=1000, handlers=("work", "other"))
         for _ in range(3):
             for ids in core.dispatch().values():
@@ -164,7 +234,8 @@ class Cluster(RuleBasedStateMachine):
                     core.report(connection, id)
             core.do(cmd.ReceiveFrame(connection))
             core.pass_time(5)
-        assert all(task.standing.status >= Status.COMPLETED for task in core.state.tasks.values())
+        assert all(standing.status >= Status.COMPLETED for _, _, standing in core.stored.values())
+        assert not core.state.tasks
 
 
 TestCluster = Cluster.TestCase

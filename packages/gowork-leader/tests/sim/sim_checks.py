@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gowork.leader.core.effects import GrantTasks
-from gowork.leader.core.model import Outcome, Spec, Standing, Status
+from gowork.leader.core.model import LaneKey, Outcome, Spec, Standing, Status
 from gowork.leader.core.state import State
 from gowork.leader.store.codec import spec_of
 from gowork.leader.store.protocol import Batch
@@ -32,6 +32,7 @@ class Checks:
         #: What the store has: {id: (spec, standing)}, and {seq: id}.
         self.durable: dict[str, tuple[Spec, Standing]] = {}
         self._ids: dict[int, str] = {}
+        self._seqs: dict[str, int] = {}
         #: Submits that were answered.
         self.acknowledged: dict[str, None] = {}
         #: {id: fence of its latest grant that was let out}
@@ -57,6 +58,7 @@ class Checks:
                 raise Violation("idempotent submit", f"{record.id} was written twice")
             spec = spec_of(scheduler_pb2.Task.FromString(record.body), record.body)
             self._ids[record.seq] = record.id
+            self._seqs[record.id] = record.seq
             self.durable[record.id] = (spec, record.standing)
             self._moved(record.id, spec, None, record.standing)
         for move in batch.moves:
@@ -112,18 +114,35 @@ class Checks:
             self._granted[spec.id] = fence
         self._fence_max = max([self._fence_max, *(grant[0] for grant in effect.grants)])
         for lane in dict.fromkeys(spec.lane for _, _, _, spec in effect.grants):
-            waiting = [task.seq for key, tasks in state.lanes.items() if key == lane for task in tasks]
-            given = [state.tasks[spec.id].seq for _, _, _, spec in effect.grants if spec.lane == lane]
+            # Whatever memory holds of the lane: what rests in the store counts too.
+            waiting = [
+                self._seqs[id]
+                for id, (spec, standing) in self.durable.items()
+                if spec.lane == lane and standing.status is Status.PENDING and not standing.not_before_ms
+            ]
+            given = [self._seqs[spec.id] for _, _, _, spec in effect.grants if spec.lane == lane]
             if waiting and given and min(waiting) < max(given):
                 raise Violation("first come, first served", f"{min(waiting)} waits and {max(given)} was granted")
 
     def recovered(self, state: State) -> None:
         """A leader has started: it must know what the store knows, and nothing else."""
-        expected = {id: standing for id, (_, standing) in self.durable.items() if standing.status < Status.COMPLETED}
+        expected: dict[str, Standing] = {}
+        lanes: dict[LaneKey, int] = {}
+        delayed = 0
+        for id, (spec, standing) in self.durable.items():
+            if standing.status is Status.RUNNING:
+                expected[id] = standing
+            elif standing.status is Status.PENDING and standing.not_before_ms:
+                delayed += 1
+            elif standing.status is Status.PENDING:
+                lanes[spec.lane] = lanes.get(spec.lane, 0) + 1
         found = {id: task.standing for id, task in state.tasks.items()}
         if found != expected:
             differing = [id for id in {**expected, **found} if expected.get(id) != found.get(id)]
             raise Violation("recovery gives back the state", ", ".join(differing[:5]))
+        counted = {lane.key: len(lane) for lane in state.queues.every_lane()}
+        if (counted, state.queues.delayed) != (lanes, delayed):
+            raise Violation("recovery gives back the state", f"{counted} wait, and {state.queues.delayed} are delayed")
 
     # What workers do.
 

@@ -29,6 +29,8 @@ WALL_MS = 1_800_000_000_000
 #: Simulated seconds with faults, and then without.
 FAULTY_SECONDS = 30.0
 CALM_SECONDS = 120.0
+#: So small that much of what waits rests in the store.
+WINDOWS = {"window_tasks": 6, "lane_page": 8, "lane_tasks_min": 1, "timers_max": 8}
 
 
 class World:
@@ -100,7 +102,7 @@ class World:
         while True:
             store = SimStore(path, self)
             outbox = SimOutbox(self)
-            engine = Engine(store, outbox, SimObserver(), Settings(), SimClock(self))
+            engine = Engine(store, outbox, SimObserver(), Settings(**WINDOWS), SimClock(self))
             outbox.engine = engine
             self.plants.into_engine(engine)
             running: asyncio.Task[None] | None = None

@@ -46,7 +46,6 @@ SCANS = [
         "standings_expiring (expires_ms=? AND rowid>?)",
     ),
     ("running", _sqlite_scans.RUNNING, NAMED, "standings_by_status (status=? AND changed=? AND rowid>?)"),
-    ("timers", _sqlite_scans.TIMERS, (), "INDEX standings_delayed"),
     ("finished_counts", _sqlite_scans.FINISHED_COUNTS, (), "COVERING INDEX standings_by_status (status=?)"),
     ("failed", _sqlite_scans.FINISHED[True], (1,), "COVERING INDEX standings_by_status (status=?)"),
     ("finished", _sqlite_scans.FINISHED[False], (1,), "COVERING INDEX standings_by_status (status=?)"),

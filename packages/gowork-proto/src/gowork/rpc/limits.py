@@ -41,6 +41,8 @@ PLUGIN_ERROR_BYTES_MAX = 1024
 ATTEMPTS_MAX = 1_000
 RETRY_DELAY_MS_MAX = 7 * 24 * 3600 * 1000
 RETRY_FACTOR_MAX = 100.0
+#: The longest delay that a handler may ask for, in milliseconds; a longer one is cut to it.
+REPORTED_DELAY_MS_MAX = 10 * 366 * 24 * 3600 * 1000
 NO_RETRY_NAMES_MAX = 64
 #: Attempts kept of each task.
 ATTEMPTS_KEPT = 20
@@ -49,3 +51,9 @@ FAILURE_TRACEBACK_BYTES_MAX = 16384
 PROGRESS_MESSAGE_BYTES_MAX = 1024
 #: Most pending tasks in a SQLite store.
 PENDING_TASKS_MAX = 10_000_000
+#: Most queues with settings of their own, and the bounds of these.
+QUEUES_CONFIGURED_MAX = 10_000
+QUEUE_WEIGHT_MAX = 1_000
+QUEUE_LIMIT_MAX = 1_000_000
+QUEUE_RATE_MIN = 0.001
+QUEUE_RATE_MAX = 1_000_000.0

@@ -17,9 +17,10 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from msgspec import Struct
 from prometheus_client import make_wsgi_app
 
-from gowork.leader.app.metrics import ClusterCollector, Metrics
-from gowork.leader.core.queries import MemberView, members
-from gowork.leader.core.state import Settings
+from gowork.leader.app.metrics import ClusterCollector, Look, Metrics
+from gowork.leader.core.explain import waiting_by_reason
+from gowork.leader.core.queries import members
+from gowork.leader.core.state import Settings, State
 from gowork.leader.engine.loop import Engine, NotServingError
 from gowork.leader.rpc.cluster import LeaderService
 from gowork.leader.rpc.dialer import Dialer
@@ -193,12 +194,16 @@ class Leader:
             return False, "the store is full"
         return True, "ready"
 
-    def _look(self, loop: asyncio.AbstractEventLoop) -> tuple[list[MemberView], int]:
+    def _look(self, loop: asyncio.AbstractEventLoop) -> Look:
+        now = self._engine.now()
+
+        def look(state: State) -> Look:
+            return Look(members(state), waiting_by_reason(state, now), self._engine.opened.term)
+
         try:
-            views = asyncio.run_coroutine_threadsafe(self._engine.read(members), loop).result(LOOK_SECONDS)
+            return asyncio.run_coroutine_threadsafe(self._engine.read(look), loop).result(LOOK_SECONDS)
         except NotServingError as error:
             raise TimeoutError(str(error)) from error
-        return views, self._engine.opened.term
 
 
 def _check_free(listen: str, host: str, port: int) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 
+from msgspec import Struct
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -15,6 +16,8 @@ from prometheus_client.registry import Collector
 from gowork.leader.core.model import Liveness
 from gowork.leader.core.queries import MemberView
 
+#: Queues that have series of their own.
+QUEUES_MAX = 100
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 _TASKS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000)
 
@@ -40,11 +43,20 @@ class Metrics:
         self._commit_tasks.observe(tasks)
 
 
+class Look(Struct, frozen=True):
+    """What a scrape sees of the leader's state."""
+
+    members: list[MemberView]
+    #: {(queue, reason): waiting tasks}
+    waiting: dict[tuple[str, str], int]
+    term: int
+
+
 class ClusterCollector(Collector):
     """Asks the leader, at each scrape, for what is derived from its state."""
 
-    def __init__(self, look: Callable[[], tuple[list[MemberView], int]]) -> None:
-        """`look` answers members and term, from any thread; it raises TimeoutError when the leader does not answer."""
+    def __init__(self, look: Callable[[], Look]) -> None:
+        """`look` answers from any thread; it raises TimeoutError when the leader does not answer."""
         self._look = look
 
     def describe(self) -> Iterable[Metric]:
@@ -53,14 +65,29 @@ class ClusterCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         try:
-            views, term = self._look()
+            seen = self._look()
         except TimeoutError:
             yield GaugeMetricFamily("gowork_leader_is_leader", "1 while this leader leads", value=0)
             return
         members = GaugeMetricFamily("gowork_members", "Members by liveness", labels=["state"])
-        counts = Counter(view.liveness for view in views)
+        counts = Counter(view.liveness for view in seen.members)
         for liveness in Liveness:
             members.add_metric([liveness.name.lower()], counts[liveness])
         yield members
+        yield _waiting(seen.waiting)
         yield GaugeMetricFamily("gowork_leader_is_leader", "1 while this leader leads", value=1)
-        yield GaugeMetricFamily("gowork_leader_term", "The number of the leader's term", value=term)
+        yield GaugeMetricFamily("gowork_leader_term", "The number of the leader's term", value=seen.term)
+
+
+def _waiting(counts: dict[tuple[str, str], int]) -> GaugeMetricFamily:
+    """Queues beyond the first QUEUES_MAX by name are one, `other`."""
+    gauge = GaugeMetricFamily(
+        "gowork_queue_waiting_tasks", "Pending tasks by what keeps them from being started", labels=["queue", "reason"]
+    )
+    named = set(sorted({queue for queue, _ in counts})[:QUEUES_MAX])
+    rows: Counter[tuple[str, str]] = Counter()
+    for (queue, reason), tasks in counts.items():
+        rows[queue if queue in named else "other", reason] += tasks
+    for (queue, reason), tasks in sorted(rows.items()):
+        gauge.add_metric([queue, reason], tasks)
+    return gauge

@@ -8,13 +8,12 @@ lanes).
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from gowork.leader.core import changes as ch
-from gowork.leader.core.model import COMPLETED, PENDING, RUNNING, Liveness, Standing, Task
-from gowork.leader.core.state import DEPARTED_MAX, Callback, Departed, State, Worker, start_ms
+from gowork.leader.core.model import COMPLETED, PENDING, RUNNING, LaneKey, Liveness, Standing, Task
+from gowork.leader.core.state import DEPARTED_MAX, Callback, Departed, State, Worker
 
 
 def apply(state: State, change: ch.Change) -> None:
@@ -23,16 +22,19 @@ def apply(state: State, change: ch.Change) -> None:
 
 
 def adopt(state: State, task: Task) -> None:
-    """Puts a task that was submitted or loaded where its standing says.
+    """Puts a running task that was loaded where its standing says.
 
     A holder that is not known is expected to come back.
     """
     state.tasks[task.spec.id] = task
-    standing = task.standing
-    if standing.status is PENDING:
-        _enqueue(state, task)
-    elif standing.status is RUNNING:
-        _hold(state, task, standing)
+    _hold(state, task, task.standing)
+
+
+def take_in(state: State, key: LaneKey, tasks: Sequence[Task], *, complete: bool) -> None:
+    """The next tasks of a lane have been loaded, in order; `complete` when the store has no more of them."""
+    for task in tasks:
+        state.tasks[task.spec.id] = task
+    state.queues.take_in(key, tasks, complete=complete)
 
 
 def expect(state: State, lease_mono: float) -> None:
@@ -42,19 +44,23 @@ def expect(state: State, lease_mono: float) -> None:
 
 
 def forget(state: State, ids: Iterable[str]) -> None:
-    """Drops finished tasks from memory; the store has them. Unfinished and unknown ones are left alone."""
+    """Drops from memory what only the store needs: finished tasks, and pending ones whose turn has not come.
+
+    Others, and unknown ones, are left alone.
+    """
     tasks = state.tasks
     for id in ids:
         task = tasks.get(id)
-        if task is not None and task.standing.status >= COMPLETED:
+        if task is not None and (task.standing.status >= COMPLETED or task.resting):
             del tasks[id]
 
 
 def _task_submitted(state: State, change: ch.TaskSubmitted) -> None:
     task = Task(change.seq, change.spec, change.standing)
     state.next_seq = change.seq + 1
-    state.submitted[change.spec.id] = task
-    adopt(state, task)
+    state.submitted[change.spec.id] = state.tasks[change.spec.id] = task
+    _enqueue(state, task)
+    _await_expiry(state, task)
 
 
 def _task_moved(state: State, change: ch.TaskMoved) -> None:
@@ -68,14 +74,12 @@ def _task_moved(state: State, change: ch.TaskMoved) -> None:
     if before is RUNNING:
         if after is RUNNING and old.fence == new.fence:
             return
-        _let_go(state, old)
+        _let_go(state, task, old)
     elif before is PENDING:
-        if task.delayed:
-            task.delayed = False
-        elif after is PENDING:
-            return
+        if old.not_before_ms:
+            state.queues.delay(task.spec.lane.queue, -1)
         else:
-            state.lanes.remove(task)
+            state.queues.remove(task)
     if after is RUNNING:
         state.fence = new.fence
         worker = _hold(state, task, new)
@@ -84,10 +88,14 @@ def _task_moved(state: State, change: ch.TaskMoved) -> None:
     elif after is PENDING:
         task.progress = None
         _enqueue(state, task)
+        if before is not PENDING:
+            # Each time anew: its entry is gone when it ran at its expiry.
+            _await_expiry(state, task)
 
 
-def _let_go(state: State, standing: Standing) -> None:
+def _let_go(state: State, task: Task, standing: Standing) -> None:
     """Whoever held the task holds it no longer."""
+    state.queues.ended(task.spec.lane)
     if standing.instance:
         worker = state.workers.get(standing.instance)
         if worker is not None:
@@ -99,21 +107,17 @@ def _let_go(state: State, standing: Standing) -> None:
 
 
 def _enqueue(state: State, task: Task) -> None:
-    # Each time anew: its entry is gone when it ran at its expiry.
-    if task.spec.expires_at_ms:
-        heapq.heappush(state.expiring, (task.spec.expires_at_ms, task.seq, task.spec.id))
-    at_ms = start_ms(task)
+    at_ms = task.standing.not_before_ms
     if at_ms:
-        task.delayed = True
-        heapq.heappush(state.delayed, (at_ms, task.seq, task.spec.id))
+        state.queues.delay(task.spec.lane.queue)
+        state.delayed.add((at_ms, task.seq, task.spec.id))
     else:
-        state.lanes.add(task)
+        state.queues.add(task)
 
 
-def _task_due(state: State, change: ch.TaskDue) -> None:
-    task = state.tasks[change.id]
-    task.delayed = False
-    state.lanes.add(task)
+def _await_expiry(state: State, task: Task) -> None:
+    if task.spec.expires_at_ms:
+        state.expiring.add((task.spec.expires_at_ms, task.seq, task.spec.id))
 
 
 def _task_progressed(state: State, change: ch.TaskProgressed) -> None:
@@ -123,6 +127,7 @@ def _task_progressed(state: State, change: ch.TaskProgressed) -> None:
 
 def _hold(state: State, task: Task, standing: Standing) -> Worker | None:
     """The task is held as its standing says; answers the worker, if it is one."""
+    state.queues.started(task.spec.lane)
     if standing.instance:
         worker = state.workers.get(standing.instance)
         if worker is None:
@@ -236,6 +241,16 @@ def _leases_extended(state: State, change: ch.LeasesExtended) -> None:
             deadlines[key] += change.seconds
 
 
+def _queue_served(state: State, change: ch.QueueServed) -> None:
+    state.queues.served(change.name, change.virtual, change.tokens, change.mono, change.passed_over)
+    state.queues.virtual = max(state.queues.virtual, change.order_virtual)
+
+
+def _queue_configured(state: State, change: ch.QueueConfigured) -> None:
+    state.queues.configure(change.name, change.settings, change.mono, change.tokens)
+    state.configured[change.name] = change.settings
+
+
 def _depart(state: State, member: Worker | Callback, liveness: Liveness, at_ms: int) -> None:
     gone = Departed(member, liveness, at_ms)
     state.departed.pop(gone.id, None)
@@ -254,7 +269,6 @@ def _renew(deadlines: dict[str, float], key: str, deadline: float) -> None:
 _APPLIERS: dict[type, Callable[[State, Any], None]] = {
     ch.TaskSubmitted: _task_submitted,
     ch.TaskMoved: _task_moved,
-    ch.TaskDue: _task_due,
     ch.TaskProgressed: _task_progressed,
     ch.SessionOpened: _session_opened,
     ch.SessionClosed: _session_closed,
@@ -267,4 +281,6 @@ _APPLIERS: dict[type, Callable[[State, Any], None]] = {
     ch.CallbackUnreachable: _callback_unreachable,
     ch.CallbackGone: _callback_gone,
     ch.LeasesExtended: _leases_extended,
+    ch.QueueServed: _queue_served,
+    ch.QueueConfigured: _queue_configured,
 }

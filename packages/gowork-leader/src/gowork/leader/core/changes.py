@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from gowork.leader.core.commands import OpenSession
-from gowork.leader.core.model import HeartbeatStatus, Liveness, Progress, Spec, Standing
+from gowork.leader.core.model import HeartbeatStatus, Liveness, Progress, QueueSettings, Spec, Standing
 
 
 class TaskSubmitted(Struct, frozen=True, gc=False):
@@ -21,12 +21,6 @@ class TaskMoved(Struct, frozen=True, gc=False):
 
     id: str
     standing: Standing
-
-
-class TaskDue(Struct, frozen=True, gc=False):
-    """A delayed task may run from now on."""
-
-    id: str
 
 
 class TaskProgressed(Struct, frozen=True, gc=False):
@@ -115,6 +109,29 @@ class CallbackGone(Struct, frozen=True, gc=False):
     at_ms: int
 
 
+class QueueServed(Struct, frozen=True, gc=False):
+    """A queue has had its turn in handing out tasks."""
+
+    name: str
+    #: Its place in the order of queues now, and where that order has come to.
+    virtual: float
+    order_virtual: float
+    #: Starts that its rate allows, as of then.
+    tokens: float
+    mono: float
+    #: Grants in a row that went past a lower priority.
+    passed_over: int
+
+
+class QueueConfigured(Struct, frozen=True, gc=False):
+    """An operator has set how a queue is served. Stored."""
+
+    name: str
+    settings: QueueSettings
+    tokens: float
+    mono: float
+
+
 class LeasesExtended(Struct, frozen=True, gc=False):
     """All leases and graces run longer."""
 
@@ -124,7 +141,6 @@ class LeasesExtended(Struct, frozen=True, gc=False):
 Change = (
     TaskSubmitted
     | TaskMoved
-    | TaskDue
     | TaskProgressed
     | SessionOpened
     | SessionClosed
@@ -137,4 +153,6 @@ Change = (
     | CallbackUnreachable
     | CallbackGone
     | LeasesExtended
+    | QueueServed
+    | QueueConfigured
 )

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Iterator
-
 from gowork.leader.core import changes as ch
 from gowork.leader.core import commands as cmd
 from gowork.leader.core import effects as ef
@@ -12,14 +9,17 @@ from gowork.leader.core.callbacks import release
 from gowork.leader.core.decision import Decision
 from gowork.leader.core.model import Liveness, Now, Outcome, Status
 from gowork.leader.core.sessions import lose_tasks, take_over
-from gowork.leader.core.state import State, Worker, start_ms
-from gowork.leader.core.tasks import expired
+from gowork.leader.core.state import State, Worker
+from gowork.leader.core.tasks import due, expired
+
+#: Tasks of one batch that come due, and that expire.
+DUE_TASKS_MAX = 10_000
 
 
-def tick(state: State, now: Now) -> Decision:
+def tick(state: State, command: cmd.Tick, now: Now) -> Decision:
     """Ends leases, graces and challenges that have run out; lets delayed tasks start; ends expired ones.
 
-    The engine drops stale heap entries with `trim` afterwards: nothing is taken out here.
+    The engine drops what was dealt with by `trim` afterwards: nothing is taken out here.
     """
     decision = Decision()
     silent = _run_out(state.leases, now.mono)
@@ -37,15 +37,20 @@ def tick(state: State, now: Now) -> Decision:
     for hello, until in list(state.challenges.values()):
         if until <= now.mono:
             take_over(state, hello, now, decision, silent)
-    _due(state, now, decision)
+    _due(state, command.due_ms, now, decision)
     return decision
 
 
-def trim(state: State, wall_ms: int) -> None:
-    """Drops the heap entries that a tick at this time has dealt with."""
-    for heap in (state.delayed, state.expiring):
-        while heap and heap[0][0] <= wall_ms:
-            heapq.heappop(heap)
+def ripe_ids(state: State, due_ms: int) -> list[str]:
+    """The tasks that a tick up to this time looks at."""
+    timers = (state.delayed, state.expiring)
+    return [id for kind in timers for _, _, id in kind.ripe(due_ms, DUE_TASKS_MAX)]
+
+
+def trim(state: State, due_ms: int) -> None:
+    """Drops the times that a tick up to this time has dealt with."""
+    state.delayed.trim(due_ms, DUE_TASKS_MAX)
+    state.expiring.trim(due_ms, DUE_TASKS_MAX)
 
 
 def next_deadlines(state: State) -> tuple[float | None, int | None]:
@@ -55,8 +60,20 @@ def next_deadlines(state: State) -> tuple[float | None, int | None]:
     firsts = [next(iter(deadlines.values())) for deadlines in (state.leases, state.callback_leases) if deadlines]
     firsts += state.graces.values()
     firsts += [until for _, until in state.challenges.values()]
-    dues = [heap[0][0] for heap in (state.delayed, state.expiring) if heap]
+    dues = [at for at in (state.delayed.next_ms(), state.expiring.next_ms()) if at is not None]
     return min(firsts, default=None), min(dues, default=None)
+
+
+def next_token(state: State, mono: float) -> float | None:
+    """When the rate of a queue that has used it up allows another start, in monotonic seconds."""
+    nexts = []
+    for queue in state.queues:
+        rate = queue.settings.rate_limit
+        if rate and queue.waiting and not queue.settings.paused:
+            at = queue.tokens_mono + (1 - queue.tokens) / rate
+            if at > mono:
+                nexts.append(at)
+    return min(nexts, default=None)
 
 
 def _run_out(deadlines: dict[str, float], mono: float) -> list[str]:
@@ -68,28 +85,19 @@ def _lose(state: State, worker: Worker, reason: str, now: Now, decision: Decisio
     decision.changes.append(ch.WorkerGone(worker.instance, Liveness.LOST, now.wall_ms))
 
 
-def _due(state: State, now: Now, decision: Decision) -> None:
+def _due(state: State, due_ms: int, now: Now, decision: Decision) -> None:
     dealt_with: set[str] = set()
-    for _, seq, id in _ripe(state.expiring, now.wall_ms):
+    for _, seq, id in state.expiring.ripe(due_ms, DUE_TASKS_MAX):
         task = state.tasks.get(id)
-        if task is not None and task.seq == seq and task.standing.status is Status.PENDING:
+        # It may have been dealt with under an earlier entry, or be another task by the same id.
+        if task is not None and task.seq == seq and task.standing.status is Status.PENDING and id not in dealt_with:
             dealt_with.add(id)
             decision.changes.append(ch.TaskMoved(id, expired(task.standing, now)))
-    for at, seq, id in sorted(_ripe(state.delayed, now.wall_ms)):
+    for at, seq, id in state.delayed.ripe(due_ms, DUE_TASKS_MAX):
         task = state.tasks.get(id)
         if task is None or id in dealt_with or task.seq != seq or not task.delayed:
             continue
         # An entry for another time is stale: the task has been delayed anew since.
-        if at == start_ms(task):
+        if at == task.standing.not_before_ms:
             dealt_with.add(id)
-            decision.changes.append(ch.TaskDue(id))
-
-
-def _ripe(heap: list[tuple[int, int, str]], wall_ms: int) -> Iterator[tuple[int, int, str]]:
-    # Walks down the heap only where its entries are due.
-    places = [0]
-    while places:
-        place = places.pop()
-        if place < len(heap) and heap[place][0] <= wall_ms:
-            yield heap[place]
-            places += (2 * place + 1, 2 * place + 2)
+            decision.changes.append(ch.TaskMoved(id, due(task.standing)))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from gowork.leader.core.model import Failure, HandlerPolicy, HeartbeatStatus, Outcome, Spec
+from gowork.leader.core.model import Failure, HandlerPolicy, HeartbeatStatus, Outcome, QueueSettings, Spec
 
 
 class Submit(Struct, frozen=True, gc=False):
@@ -138,11 +138,32 @@ class ConfirmStop(Struct, frozen=True, gc=False):
 class Tick(Struct, frozen=True, gc=False):
     """Time has passed: end what has run out, start what has come due."""
 
+    #: Tasks that are due, or expire, by this wall-clock time are in memory, the first DUE_TASKS_MAX of each kind.
+    due_ms: int
+
 
 class ExtendLeases(Struct, frozen=True, gc=False):
     """The leader itself was held up for so long, in seconds: nobody's silence counts."""
 
     seconds: float
+
+
+class PauseQueue(Struct, frozen=True, gc=False):
+    """Start no more tasks of a queue, or go on with it. Answers None."""
+
+    name: str
+    paused: bool
+
+
+class ConfigureQueue(Struct, frozen=True, gc=False):
+    """Set a queue's weight and limits; None leaves one as it is. Answers the queue's settings."""
+
+    name: str
+    weight: int | None = None
+    concurrency_limit: int | None = None
+    key_concurrency_limit: int | None = None
+    rate_limit: float | None = None
+    rate_burst: int | None = None
 
 
 class Dispatch(Struct, frozen=True, gc=False):
@@ -163,6 +184,8 @@ Command = (
     | ConfirmStop
     | Tick
     | ExtendLeases
+    | PauseQueue
+    | ConfigureQueue
     | Dispatch
 )
 
@@ -191,6 +214,8 @@ NOT_HELD = RefusalCode("FAILED_PRECONDITION", "NOT_HELD")
 STALE_FENCE = RefusalCode("FAILED_PRECONDITION", "STALE_FENCE")
 TOO_MANY_SESSIONS = RefusalCode("RESOURCE_EXHAUSTED", "TOO_MANY_SESSIONS")
 TOO_MANY_TASKS = RefusalCode("RESOURCE_EXHAUSTED", "TOO_MANY_TASKS")
+TOO_MANY_LANES = RefusalCode("RESOURCE_EXHAUSTED", "TOO_MANY_LANES")
+TOO_MANY_QUEUES = RefusalCode("RESOURCE_EXHAUSTED", "TOO_MANY_QUEUES")
 LEASE_EXPIRED = RefusalCode("UNAVAILABLE", "LEASE_EXPIRED")
 REPLACED = RefusalCode("ABORTED", "SESSION_REPLACED")
 
@@ -205,4 +230,4 @@ class Refused(Struct, frozen=True):
     violations: tuple[tuple[str, str], ...] = ()
 
 
-Answer = Submitted | Refused | None
+Answer = Submitted | Refused | QueueSettings | None

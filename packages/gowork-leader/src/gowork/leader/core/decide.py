@@ -15,6 +15,7 @@ from gowork.leader.core.decision import Decision
 from gowork.leader.core.dispatch import dispatch
 from gowork.leader.core.model import Now
 from gowork.leader.core.sessions import close_session, open_session, receive_frame
+from gowork.leader.core.settings import configure_queue, pause_queue
 from gowork.leader.core.state import State
 from gowork.leader.core.tasks import cancel, submit
 
@@ -29,7 +30,7 @@ def decide(state: State, command: cmd.Command, now: Now) -> Decision:
         case cmd.Dispatch():
             return dispatch(state, now)
         case cmd.Tick():
-            return tick(state, now)
+            return tick(state, command, now)
         case cmd.Cancel():
             return cancel(state, command, now)
         case cmd.OpenSession():
@@ -48,6 +49,10 @@ def decide(state: State, command: cmd.Command, now: Now) -> Decision:
             return refuse_start(state, command, now)
         case cmd.ConfirmStop():
             return confirm_stop(state, command, now)
+        case cmd.PauseQueue():
+            return pause_queue(state, command, now)
+        case cmd.ConfigureQueue():
+            return configure_queue(state, command, now)
         case cmd.ExtendLeases():
             decision = Decision()
             decision.changes.append(ch.LeasesExtended(command.seconds))

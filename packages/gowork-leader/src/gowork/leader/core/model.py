@@ -64,6 +64,26 @@ class FailureKind(enum.IntEnum):
     NO_RETRY = 6
 
 
+class WaitCode(enum.IntEnum):
+    """What keeps a task from being started, or has ended it; the numbers are those of scheduler.v1.WaitCode."""
+
+    NO_HANDLER = 1
+    SELECTOR = 2
+    DRAINING = 3
+    NO_SLOT = 4
+    QUEUE_PAUSED = 5
+    QUEUE_LIMIT = 6
+    KEY_LIMIT = 7
+    RATE_LIMIT = 8
+    DELAYED = 9
+    RETRY_DELAY = 10
+    EXPIRED = 11
+    QUARANTINED = 12
+    STORE_FULL = 13
+    FAILED = 14
+    CANCELLED = 15
+
+
 class Liveness(enum.IntEnum):
     """How a member is; the numbers are those of cluster.v1.MemberLiveness."""
 
@@ -163,7 +183,7 @@ class Spec(Struct, frozen=True, gc=False):
     lane: LaneKey
     #: The serialized scheduler.v1.Task with only the fields that the client may set; equal bytes are the same task.
     body: bytes
-    #: 0: at once.
+    #: When its first attempt may start; 0: at once.
     run_at_ms: int = 0
     #: 0: never.
     expires_at_ms: int = 0
@@ -199,7 +219,7 @@ class Standing(Struct, frozen=True, array_like=True, gc=False):
     result_data: bytes = b""
     failure: Failure | None = None
     cancel_requested: bool = False
-    #: Not to be granted before; 0: at once.
+    #: While it is pending: not to be granted before; 0: it may run now. Set to 0 when that time has come.
     not_before_ms: int = 0
     #: The last attempts that have ended, oldest first.
     attempts: tuple[Attempt, ...] = ()
@@ -218,11 +238,21 @@ class Task(Struct, gc=False):
     standing: Standing
     #: The batch that changed it last; see DESIGN §3.4.
     changed: int = 0
-    #: It has an entry in its lane's list, live or stale.
+    #: It has an entry in its lane's window, live or stale.
     queued: bool = False
-    #: It is pending and waits for its time outside its lane.
-    delayed: bool = False
+    #: It may run now and is in its lane's window.
+    waiting: bool = False
     progress: Progress | None = None
+
+    @property
+    def delayed(self) -> bool:
+        """It is pending, and its time to start has not come."""
+        return self.standing.status is PENDING and self.standing.not_before_ms > 0
+
+    @property
+    def resting(self) -> bool:
+        """It is pending and nothing in memory refers to it: the store has it until its turn comes."""
+        return self.standing.status is PENDING and not self.waiting
 
 
 class HandlerPolicy(Struct, frozen=True, gc=False):

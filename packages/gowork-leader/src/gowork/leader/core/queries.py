@@ -1,11 +1,11 @@
-"""Answers questions about the state: who is a member, why a task waits. Changes nothing."""
+"""Answers questions about the state: who is a member. Changes nothing."""
 
 from __future__ import annotations
 
 from msgspec import Struct
 
-from gowork.leader.core.model import HeartbeatStatus, LaneKey, Liveness, Status, Task
-from gowork.leader.core.state import Callback, Departed, State, Worker, start_ms
+from gowork.leader.core.model import HeartbeatStatus, Liveness
+from gowork.leader.core.state import Callback, Departed, State, Worker
 
 
 class MemberView(Struct, frozen=True):
@@ -35,32 +35,6 @@ def members(state: State) -> list[MemberView]:
     for worker in state.names.values():
         views[worker.name] = _worker_view(worker)
     return [views[id] for id in sorted(views)]
-
-
-def waiting_reason(state: State, task: Task, wall_ms: int) -> str:
-    """Why a pending task has not been started, in words; empty for any other task."""
-    if task.standing.status is not Status.PENDING:
-        return ""
-    if task.delayed:
-        seconds = max(0, start_ms(task) - wall_ms) / 1000
-        return f"delayed: it may start in {seconds:.1f} s"
-    lane = task.spec.lane
-    workers = [worker for worker in state.connections.values() if worker.policy_for(lane.handler) is not None]
-    takers = list(state.callbacks.values()) if _callbacks_fit(lane) else []
-    if not workers and not takers:
-        what = f"the handler {lane.handler!r}" if lane.handler else "a default handler"
-        return f"no worker has {what}"
-    fitting = [worker for worker in workers if worker.can_run(lane)]
-    if not fitting and not takers:
-        wanted = ", ".join(f"{key}={value}" for key, value in lane.selector)
-        return f"no worker that has the handler carries the labels {wanted}"
-    if all(worker.draining for worker in fitting) and not takers:
-        return "every worker that could run it is draining"
-    return f"no free slot on the {len(fitting) + len(takers)} member(s) that could run it"
-
-
-def _callbacks_fit(lane: LaneKey) -> bool:
-    return not lane.handler and not lane.selector
 
 
 def _worker_view(worker: Worker) -> MemberView:

@@ -6,17 +6,30 @@ Only `apply` changes a State. Everything in it but the connections and leases ca
 from __future__ import annotations
 
 from gowork.leader.core.commands import OpenSession
-from gowork.leader.core.lanes import Lanes
-from gowork.leader.core.model import HandlerPolicy, HeartbeatStatus, LaneKey, Liveness, Task
+from gowork.leader.core.model import HandlerPolicy, HeartbeatStatus, Liveness, QueueSettings, Task
+from gowork.leader.core.queues import Queues
+from gowork.leader.core.timers import Timers
 
 #: Members that have gone and are still listed.
 DEPARTED_MAX = 1000
 
 
 class Settings:
-    """Spans of time that the leader goes by, in seconds."""
+    """Spans of time that the leader goes by, in seconds, and bounds of what it keeps."""
 
-    __slots__ = ("callback_lease", "challenge_wait", "lease", "pending_max", "reconnect_grace", "sessions_max")
+    __slots__ = (
+        "callback_lease",
+        "challenge_wait",
+        "lane_page",
+        "lane_tasks_min",
+        "lanes_max",
+        "lease",
+        "pending_max",
+        "reconnect_grace",
+        "sessions_max",
+        "timers_max",
+        "window_tasks",
+    )
 
     def __init__(
         self,
@@ -27,6 +40,11 @@ class Settings:
         challenge_wait: float = 2.0,
         sessions_max: int = 10_000,
         pending_max: int = 10_000_000,
+        lanes_max: int = 100_000,
+        window_tasks: int = 100_000,
+        lane_page: int = 8_000,
+        lane_tasks_min: int = 64,
+        timers_max: int = 50_000,
     ) -> None:
         #: How long a silent worker keeps its tasks.
         self.lease = lease
@@ -38,6 +56,15 @@ class Settings:
         self.challenge_wait = challenge_wait
         self.sessions_max = sessions_max
         self.pending_max = pending_max
+        #: Combinations of queue, priority, handler, selector and concurrency key that may have waiting tasks.
+        self.lanes_max = lanes_max
+        #: Waiting tasks in memory; beyond it only `lane_tasks_min` of each lane.
+        self.window_tasks = window_tasks
+        self.lane_tasks_min = lane_tasks_min
+        #: Tasks of one lane that are paged in at a time.
+        self.lane_page = lane_page
+        #: Times of delayed tasks, and of expiring ones, in memory.
+        self.timers_max = timers_max
 
 
 class Worker:
@@ -104,12 +131,12 @@ class Worker:
         """The handler as this worker has it, or None; an empty name is its default handler."""
         return self.policies.get(handler) if handler else self.default_policy
 
-    def can_run(self, lane: LaneKey) -> bool:
-        """Whether it has the handler and the labels for this lane's tasks."""
-        if self.policy_for(lane.handler) is None:
+    def can_run(self, handler: str, selector: tuple[tuple[str, str], ...]) -> bool:
+        """Whether it has the handler and the labels."""
+        if self.policy_for(handler) is None:
             return False
         labels = self.labels
-        return all(labels.get(key) == value for key, value in lane.selector)
+        return all(labels.get(key) == value for key, value in selector)
 
 
 class Callback:
@@ -153,11 +180,6 @@ class Departed:
         self.liveness = liveness
 
 
-def start_ms(task: Task) -> int:
-    """When a pending task may start at the earliest; 0: at once. run_at holds for the first attempt only."""
-    return max(task.standing.not_before_ms, 0 if task.standing.grants else task.spec.run_at_ms)
-
-
 class State:
     """Everything that `decide` may look at."""
 
@@ -165,6 +187,7 @@ class State:
         "callback_leases",
         "callbacks",
         "challenges",
+        "configured",
         "connections",
         "delayed",
         "departed",
@@ -173,12 +196,12 @@ class State:
         "gone",
         "graces",
         "joined",
-        "lanes",
         "leases",
         "moved",
         "names",
         "next_seq",
         "progressed",
+        "queues",
         "settings",
         "submitted",
         "tasks",
@@ -196,12 +219,14 @@ class State:
         self.settings = settings
         self.fence = fence
         self.next_seq = next_seq
-        #: {id: task}: every unfinished task, and finished ones while a batch needs them.
+        #: {id: task}: what runs, what is in a lane's window, and others while a batch needs them.
         self.tasks: dict[str, Task] = {}
-        self.lanes = Lanes()
-        #: Heaps of (wall_ms, seq, id); entries may be stale.
-        self.delayed: list[tuple[int, int, str]] = []
-        self.expiring: list[tuple[int, int, str]] = []
+        self.queues = Queues(
+            window=settings.window_tasks, lane_min=settings.lane_tasks_min, lane_low=settings.lane_page // 4
+        )
+        #: When delayed tasks may start, and when pending ones expire.
+        self.delayed = Timers(settings.timers_max)
+        self.expiring = Timers(settings.timers_max)
         #: {instance: worker}
         self.workers: dict[str, Worker] = {}
         #: {connection: worker}
@@ -221,6 +246,8 @@ class State:
         #: What the store does not have yet: {id: task} new, and {id: task} changed but not new.
         self.submitted: dict[str, Task] = {}
         self.moved: dict[str, Task] = {}
+        #: {queue: settings} to be stored.
+        self.configured: dict[str, QueueSettings] = {}
         #: Callback members to be stored, by id, and ids of those to be removed.
         self.joined: dict[str, Callback] = {}
         self.gone: dict[str, None] = {}

@@ -24,15 +24,29 @@ def submit(state: State, command: cmd.Submit, now: Now) -> Decision:
     if taken:
         message = f"{taken[0][0]}: {taken[0][1]}; use another id, or the same content to repeat a submit"
         return Decision(cmd.Refused(cmd.TASK_EXISTS, message, tuple(taken[:_VIOLATIONS_MAX])))
-    pending = len(state.lanes) + len(state.delayed)
-    if submitted and pending + len(submitted) > state.settings.pending_max:
-        message = (
-            f"{pending} tasks are pending and the limit is {state.settings.pending_max}; try again when some have run"
-        )
-        return Decision(cmd.Refused(cmd.TOO_MANY_TASKS, message))
+    refusal = _no_room(state, submitted)
+    if refusal is not None:
+        return Decision(refusal)
     decision.changes.extend(submitted)
     decision.answer = cmd.Submitted(len(submitted), len(command.specs) - len(submitted))
     return decision
+
+
+def _no_room(state: State, submitted: Sequence[ch.TaskSubmitted]) -> cmd.Refused | None:
+    """Why so many more tasks can't be taken; None when they can."""
+    settings, pending = state.settings, state.queues.waiting + state.queues.delayed
+    if submitted and pending + len(submitted) > settings.pending_max:
+        message = f"{pending} tasks are pending and the limit is {settings.pending_max}; try again when some have run"
+        return cmd.Refused(cmd.TOO_MANY_TASKS, message)
+    if state.queues.lanes + len(submitted) > settings.lanes_max:
+        new = {change.spec.lane: None for change in submitted if state.queues.lane(change.spec.lane) is None}
+        if state.queues.lanes + len(new) > settings.lanes_max:
+            message = (
+                f"tasks wait under {state.queues.lanes} combinations of queue, priority, handler, selector and "
+                f"concurrency_key, and the limit is {settings.lanes_max}; try again when some have run"
+            )
+            return cmd.Refused(cmd.TOO_MANY_LANES, message)
+    return None
 
 
 def new_tasks(
@@ -56,12 +70,22 @@ def new_tasks(
         earlier = seen.get(id) if task is None else task.spec
         if earlier is None:
             seen[id] = spec
-            submitted.append(ch.TaskSubmitted(seq, spec, standing))
+            delayed = spec.run_at_ms > now.wall_ms
+            submitted.append(ch.TaskSubmitted(seq, spec, _delayed(standing, spec) if delayed else standing))
             seq += 1
         elif earlier.body != spec.body:
             where = "earlier in this batch" if task is None else "already scheduled"
             taken.append((f"tasks[{place}].id", f"{id!r} is {where} with other content"))
     return submitted, taken
+
+
+def _delayed(standing: Standing, spec: Spec) -> Standing:
+    return replace(standing, not_before_ms=spec.run_at_ms)
+
+
+def due(standing: Standing) -> Standing:
+    """Where a delayed task stands when its time has come."""
+    return replace(standing, not_before_ms=0)
 
 
 def cancel(state: State, command: cmd.Cancel, now: Now) -> Decision:

@@ -10,27 +10,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 from gowork.leader.core import changes as ch
 from gowork.leader.core import commands as cmd
-from gowork.leader.core.apply import adopt, apply, expect, forget
+from gowork.leader.core.apply import apply, expect, forget
 from gowork.leader.core.attempts import requeue
-from gowork.leader.core.clock import next_deadlines, trim
+from gowork.leader.core.clock import next_deadlines, next_token, trim
 from gowork.leader.core.decide import decide
 from gowork.leader.core.decision import Decision
 from gowork.leader.core.effects import Effect
-from gowork.leader.core.model import COMPLETED, Now, Outcome, Status, Task
+from gowork.leader.core.model import Now, Outcome, QueueSettings, Task
 from gowork.leader.core.state import Settings, State
 from gowork.leader.engine.clock import Clock, SystemClock
+from gowork.leader.engine.loading import Loader
 from gowork.leader.engine.subscriptions import Subscriptions
-from gowork.leader.store.codec import moved_task, new_task, restore
+from gowork.leader.store.codec import moved_task, new_task
 from gowork.leader.store.protocol import (
     TERM_SHIFT,
     Batch,
     MemberRecord,
     Opened,
+    QueueRecord,
     Store,
     StoreError,
     StoreFullError,
@@ -112,6 +114,7 @@ class Engine:
         self._wake = asyncio.Event()
         self._stop_asked = asyncio.Event()
         self._state = State(self._settings, fence=0, next_seq=1)
+        self._loader = Loader(store, self._state)
         self._batch_number = 0
         self._stopping = False
         self._looked_mono = 0.0
@@ -192,15 +195,16 @@ class Engine:
         callback_lease = now.mono + self._settings.callback_lease
         for member in await self._store.members():
             apply(state, ch.CallbackJoined(member.id, member.address, callback_lease, member.joined_ms))
+        for queue in await self._store.queues():
+            # Without tokens: a rate holds over a restart too.
+            apply(state, ch.QueueConfigured(queue.name, queue.settings, 0.0, now.mono))
         state.joined.clear()
-        count = 0
-        async for records in self._store.unfinished():
-            for record in records:
-                adopt(state, restore(record))
-            count += len(records)
+        state.configured.clear()
+        self._loader = Loader(self._store, state)
+        count = await self._loader.recover()
         for task in list(state.tasks.values()):
             standing = task.standing
-            if standing.status is Status.RUNNING and not standing.instance and standing.worker not in state.callbacks:
+            if not standing.instance and standing.worker not in state.callbacks:
                 taken_back = requeue(standing, Outcome.LOST, "its member is gone", now.wall_ms)
                 apply(state, ch.TaskMoved(task.spec.id, taken_back))
         expect(state, now.mono + self._settings.lease)
@@ -246,9 +250,13 @@ class Engine:
         self._wake.clear()
         if self._stopping:
             return
+        if self._loader.hungry:
+            await asyncio.sleep(0)
+            return
         mono, wall_ms = next_deadlines(self._state)
         now = self._clock.now()
-        waits = [] if mono is None else [mono - now.mono]
+        token = next_token(self._state, now.mono)
+        waits = [at - now.mono for at in (mono, token) if at is not None]
         if wall_ms is not None:
             waits.append(min((wall_ms - now.wall_ms) / 1000, WALL_WAIT_SECONDS))
         try:
@@ -279,8 +287,13 @@ class Engine:
 
     async def _step(self) -> None:
         items = self._in_hand = self._take()
-        visiting = await self._load_missing(items)
-        state, now = self._state, self._clock.now()
+        state = self._state
+        # What comes due while the store is read is left for the next batch.
+        due_ms = self._clock.now().wall_ms
+        if self._loader.hungry:
+            await self._loader.page_in()
+        visiting = await self._loader.visit([what for what, _ in items], due_ms)
+        now = self._clock.now()
         effects: list[Effect] = []
         replies: list[tuple[asyncio.Future[Any], Any]] = []
         reads: list[tuple[_Read, asyncio.Future[Any]]] = []
@@ -299,9 +312,9 @@ class Engine:
             else:
                 replies.append((future, decision.answer))
         mono, wall_ms = next_deadlines(state)
-        if (mono is not None and mono <= now.mono) or (wall_ms is not None and wall_ms <= now.wall_ms):
-            effects += self._decide(cmd.Tick(), now).effects
-            trim(state, now.wall_ms)
+        if (mono is not None and mono <= now.mono) or (wall_ms is not None and wall_ms <= due_ms):
+            effects += self._decide(cmd.Tick(due_ms), now).effects
+            trim(state, due_ms)
         effects += self._decide(cmd.Dispatch(), now).effects
         changed = await self._commit([*(future for future, _ in replies), *(future for _, future in reads)])
         if effects:
@@ -316,7 +329,7 @@ class Engine:
             _answer(question, state, future)
         progressed, state.progressed = state.progressed, {}
         self.subscriptions.publish([*changed, *progressed.values()], self.changed)
-        forget(state, [task.spec.id for task in changed if task.standing.status >= COMPLETED])
+        forget(state, [task.spec.id for task in changed])
         forget(state, visiting)
         self._looked_mono = self._clock.now().mono
         if self._looked_mono - now.mono > STALL_SECONDS:
@@ -335,19 +348,22 @@ class Engine:
         state = self._state
         submitted, moved = state.submitted, state.moved
         changed = [*submitted.values(), *moved.values()]
-        if not changed and not state.joined and not state.gone:
+        if not changed and not state.joined and not state.gone and not state.configured:
             return changed
         self._batch_number += 1
         number = changed_number(self.opened.term, self._batch_number)
         for task in changed:
             task.changed = number
+        configured, defaults = state.configured, QueueSettings()
         batch = Batch(
             [new_task(task) for task in submitted.values()],
             [moved_task(task) for task in moved.values()],
             [MemberRecord(member.id, member.address, member.joined_ms) for member in state.joined.values()],
             tuple(state.gone),
+            queues=[QueueRecord(name, settings) for name, settings in configured.items() if settings != defaults],
+            queues_gone=[name for name, settings in configured.items() if settings == defaults],
         )
-        state.submitted, state.moved, state.joined, state.gone = {}, {}, {}, {}
+        state.submitted, state.moved, state.joined, state.gone, state.configured = {}, {}, {}, {}, {}
         started = self._clock.now().mono
         await self._commit_until_it_fits(batch, waiting)
         self._observer.committed(len(changed), self._clock.now().mono - started)
@@ -400,32 +416,6 @@ class Engine:
                 return queue[: place + 1]
         self._queue = []
         return queue
-
-    async def _load_missing(self, items: Iterable[_Item]) -> list[str]:
-        """Brings finished tasks back into memory that this batch's commands name, and answers their ids."""
-        known = self._state.tasks
-        missing: dict[str, None] = {}
-        visiting: list[str] = []
-        for what, _ in items:
-            match what:
-                case cmd.ReceiveFrame():
-                    missing.update(dict.fromkeys([report.id for report in what.reports if report.id not in known]))
-                    for report in what.reports:
-                        if report.follow_ups:
-                            missing.update(dict.fromkeys(spec.id for spec in report.follow_ups if spec.id not in known))
-                case cmd.Submit():
-                    missing.update(dict.fromkeys([spec.id for spec in what.specs if spec.id not in known]))
-                case cmd.Cancel() | cmd.CompleteTask():
-                    if what.id not in known:
-                        missing[what.id] = None
-                case _:
-                    pass
-        if missing:
-            for record in await self._store.load(list(missing)):
-                task = restore(record)
-                self._state.tasks[record.id] = task
-                visiting.append(record.id)
-        return visiting
 
     async def _enqueue(self, what: cmd.Command | _Read) -> Any:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()

@@ -24,6 +24,12 @@ def refusal_from(refused: Refused) -> Refusal:
     return Refusal(grpc.StatusCode[refused.code.status], refused.code.reason, refused.message, violations)
 
 
+def unknown_tasks(ids: list[str]) -> Refusal:
+    """The refusal for ids that no task has."""
+    more = f" (and {len(ids) - 1} more)" if len(ids) > 1 else ""
+    return Refusal(grpc.StatusCode.NOT_FOUND, "TASK_UNKNOWN", f"no task has the id {ids[0]!r}{more}")
+
+
 @contextlib.asynccontextmanager
 async def refusing(context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
     """Ends the call with a status for whatever is raised inside.

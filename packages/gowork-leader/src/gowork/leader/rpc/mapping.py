@@ -219,7 +219,7 @@ def _whole_report_from(report: session_pb2.Report) -> cmd.Report:
         result,
         data,
         failure,
-        max(0, report.retry_delay_ms) if report.HasField("retry_delay_ms") else None,
+        min(max(0, report.retry_delay_ms), limits.REPORTED_DELAY_MS_MAX) if report.HasField("retry_delay_ms") else None,
         report.execution_us,
         report.reason[:1000],
         follow_ups,

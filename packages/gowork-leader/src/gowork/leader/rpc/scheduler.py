@@ -8,13 +8,14 @@ import grpc
 
 from gowork.leader.core import commands as cmd
 from gowork.leader.core.model import FINISHED, Liveness, Progress, Spec, Standing, Status, Task
-from gowork.leader.core.queries import members, waiting_reason
+from gowork.leader.core.queries import members
 from gowork.leader.core.state import State
 from gowork.leader.engine.loop import Engine
 from gowork.leader.engine.subscriptions import Snapshot, Waiter, Watcher
-from gowork.leader.rpc.boundary import refusal_from, refusing
+from gowork.leader.rpc.boundary import refusal_from, refusing, unknown_tasks
 from gowork.leader.rpc.filters import parse_filter, predicate_of
 from gowork.leader.rpc.mapping import failure_text, fill_result, fit, spec_from, task_message
+from gowork.leader.rpc.queues import QueueMethods
 from gowork.leader.rpc.tokens import make_token, read_token
 from gowork.leader.rpc.validation import Violations, check_id, check_page_size, check_task, check_view
 from gowork.leader.store.codec import restore, spec_of
@@ -39,7 +40,7 @@ _Finished = tuple[str, bytes, Standing]
 _Context = grpc.aio.ServicerContext[object, object]
 
 
-class SchedulerService(scheduler_pb2_grpc.SchedulerServiceServicer):
+class SchedulerService(QueueMethods, scheduler_pb2_grpc.SchedulerServiceServicer):
     """The client's side of the leader."""
 
     def __init__(self, engine: Engine, store: Store, version: str) -> None:
@@ -80,24 +81,23 @@ class SchedulerService(scheduler_pb2_grpc.SchedulerServiceServicer):
     async def GetTask(self, request: pb.GetTaskRequest, context: _Context) -> pb.GetTaskResponse:
         async with refusing(context):
             _require_id(request.id)
-            wall_ms = self._engine.now().wall_ms
 
-            def look(state: State) -> tuple[Spec, Standing, Progress | None, str] | None:
+            def look(state: State) -> tuple[Spec, Standing, Progress | None] | None:
                 task = state.tasks.get(request.id)
-                if task is None:
-                    return None
-                return task.spec, task.standing, task.progress, waiting_reason(state, task, wall_ms)
+                return None if task is None else (task.spec, task.standing, task.progress)
 
             found = await self._engine.read(look)
             if found is None:
                 records = await self._store.load([request.id])
                 if not records:
-                    raise _unknown([request.id])
+                    raise unknown_tasks([request.id])
                 task = restore(records[0])
-                found = task.spec, task.standing, None, ""
-            spec, standing, progress, reason = found
+                found = task.spec, task.standing, None
+            spec, standing, progress = found
             message = task_message(spec, standing, pb.TASK_VIEW_FULL, progress)
-            message.waiting_reason = reason
+            if standing.status is Status.PENDING:
+                _, explanation = await self._explained(request.id)
+                message.waiting_reason = explanation.reasons[0].message if explanation.reasons else ""
         return pb.GetTaskResponse(task=message)
 
     async def GetTasks(self, request: pb.GetTasksRequest, context: _Context) -> pb.GetTasksResponse:
@@ -169,7 +169,7 @@ class SchedulerService(scheduler_pb2_grpc.SchedulerServiceServicer):
                     records = await self._store.load(absent)
                     if len(records) < len(absent):
                         found = {record.id for record in records}
-                        raise _unknown([id for id in absent if id not in found])
+                        raise unknown_tasks([id for id in absent if id not in found])
                     done += [(r.id, r.body, r.standing) for r in records if r.standing.status in FINISHED]
                 self._engine.subscriptions.drop_waiter(waiter, [id for id, _, _ in done])
                 for id, _, _ in done:
@@ -304,11 +304,6 @@ def _require_view(view: int) -> None:
     check_view(view, violations)
     if violations:
         raise invalid(violations)
-
-
-def _unknown(ids: list[str]) -> Refusal:
-    more = f" (and {len(ids) - 1} more)" if len(ids) > 1 else ""
-    return Refusal(grpc.StatusCode.NOT_FOUND, "TASK_UNKNOWN", f"no task has the id {ids[0]!r}{more}")
 
 
 def _message(task: Task, view: int) -> pb.Task:

@@ -181,6 +181,33 @@ def check_hello(hello: session_pb2.Hello, violations: Violations) -> None:
             )
 
 
+def check_queue(name: str, violations: Violations) -> None:
+    """The name of a queue that is to be set."""
+    if not name:
+        violations.append(FieldViolation("name", f"is empty; 1 to {limits.NAME_BYTES_MAX} bytes are needed"))
+    _check_name(name, "name", violations)
+
+
+def check_queue_settings(request: scheduler_pb2.ConfigureQueueRequest, violations: Violations) -> None:
+    """What is to be set for a queue."""
+    check_queue(request.name, violations)
+    bounds = [
+        ("weight", 1, limits.QUEUE_WEIGHT_MAX),
+        ("concurrency_limit", 0, limits.QUEUE_LIMIT_MAX),
+        ("key_concurrency_limit", 0, limits.QUEUE_LIMIT_MAX),
+        ("rate_burst", 0, limits.QUEUE_LIMIT_MAX),
+    ]
+    for name, least, most in bounds:
+        value = getattr(request, name)
+        if request.HasField(name) and not least <= value <= most:  # type: ignore[arg-type]
+            violations.append(FieldViolation(name, f"is {value}; {least} to {most} is needed"))
+    rate = request.rate_limit
+    # Written so that a NaN is out of bounds too.
+    if rate != 0 and not limits.QUEUE_RATE_MIN <= rate <= limits.QUEUE_RATE_MAX:
+        wanted = f"{limits.QUEUE_RATE_MIN:g} to {limits.QUEUE_RATE_MAX:g} a second, or 0 for no limit, is needed"
+        violations.append(FieldViolation("rate_limit", f"is {rate:g}; {wanted}"))
+
+
 def check_page_size(size: int, violations: Violations) -> None:
     """How many items a caller wants on a page; 0 leaves it to the leader."""
     if not 0 <= size <= limits.PAGE_ITEMS_MAX:

@@ -9,7 +9,6 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from gowork.leader.core.model import PENDING
-from gowork.leader.core.state import start_ms
 from gowork.leader.store._sqlite_errors import damaged, reported
 from gowork.leader.store._sqlite_file import connect
 from gowork.leader.store._sqlite_lanes import LaneIds
@@ -77,8 +76,9 @@ def _from_1_to_2(connection: sqlite3.Connection) -> int:
             task = restore(Record(seq, id, changed, body, standing))
             (lane_number,) = lanes.numbers(connection, [task.spec.lane])
             expires_ms = task.spec.expires_at_ms
-            if standing.status is PENDING and start_ms(task) != standing.not_before_ms:
-                standing = replace(standing, not_before_ms=start_ms(task))
+            run_at_ms = 0 if standing.grants else task.spec.run_at_ms
+            if standing.status is PENDING and run_at_ms > standing.not_before_ms:
+                standing = replace(standing, not_before_ms=run_at_ms)
                 state = encode_standing(standing)
         rows += (seq, changed, int(standing.status), at_ms(standing), lane_number, expires_ms, state)
         row_bytes += len(state)

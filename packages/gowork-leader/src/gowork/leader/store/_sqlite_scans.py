@@ -66,9 +66,11 @@ def _timers_statement(column: str, index: str) -> str:
 
 DELAYED = _timers_statement("at_ms", "standings_delayed")
 EXPIRING = _timers_statement("expires_ms", "standings_expiring")
-TIMERS = """
-    SELECT (SELECT count(*) FROM standings INDEXED BY standings_delayed WHERE status = 1 AND at_ms > 0),
-    (SELECT count(*) FROM standings INDEXED BY standings_expiring WHERE status = 1 AND expires_ms > 0)
+DELAYED_COUNTS = """
+    SELECT json_group_array(json_array(lanes.key, tasks)) FROM (
+        SELECT lane, count(*) AS tasks FROM standings INDEXED BY standings_delayed
+        WHERE status = 1 AND at_ms > 0 GROUP BY lane
+    ) JOIN lanes ON lanes.id = lane
 """
 FINISHED_COUNTS = """
     SELECT (SELECT count(*) FROM standings INDEXED BY standings_by_status WHERE status = 5),
@@ -131,10 +133,9 @@ def expiring(connection: sqlite3.Connection, after: tuple[int, int] | None, limi
     return _timers(connection, EXPIRING, after, limit)
 
 
-def timers(connection: sqlite3.Connection) -> tuple[int, int]:
-    """See Store.timers."""
-    delayed_tasks, expiring_tasks = connection.execute(TIMERS).fetchone()
-    return delayed_tasks, expiring_tasks
+def delayed_counts(connection: sqlite3.Connection) -> list[tuple[LaneKey, int]]:
+    """See Store.delayed_counts."""
+    return [(lane_of(key), tasks) for key, tasks in _decode_waiting(_text(connection, DELAYED_COUNTS))]
 
 
 def queues(connection: sqlite3.Connection) -> list[QueueRecord]:

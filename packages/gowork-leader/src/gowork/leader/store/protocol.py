@@ -191,10 +191,6 @@ class Store(Protocol):
         """The records with these ids, in any order; unknown ids are left out. At most 100,000 ids."""
         ...
 
-    def unfinished(self) -> AsyncIterator[list[Record]]:
-        """Every pending and running task in the order of seq, in chunks."""
-        ...
-
     def running(self) -> AsyncIterator[list[Record]]:
         """Every running task, in chunks of any order. For a start: nothing may be committed meanwhile."""
         ...
@@ -227,8 +223,8 @@ class Store(Protocol):
         """The next pending tasks that have an expiry, delayed or not; as `delayed`."""
         ...
 
-    async def timers(self) -> tuple[int, int]:
-        """How many tasks `delayed` and `expiring` have in all."""
+    async def delayed_counts(self) -> list[tuple[LaneKey, int]]:
+        """How many tasks are pending and delayed, by the lane that they will wait in."""
         ...
 
     async def queues(self) -> list[QueueRecord]:

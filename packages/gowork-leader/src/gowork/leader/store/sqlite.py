@@ -42,7 +42,6 @@ from gowork.leader.store.protocol import (
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
-_UNFINISHED = Query(statuses=frozenset({Status.PENDING, Status.RUNNING}))
 #: So many ids are looked up on the caller's thread.
 _IDS_AT_ONCE_MAX = 16
 _CHUNK_RECORDS = 5_000
@@ -127,13 +126,6 @@ class SqliteStore:
         with reported(str(self._path)):
             return _sqlite_query.load(self._at_once, ids)
 
-    async def unfinished(self) -> AsyncIterator[list[Record]]:
-        """See Store.unfinished."""
-        after: int | None = None
-        while records := await self.page(_UNFINISHED, after, _CHUNK_RECORDS, _CHUNK_BYTES):
-            yield records
-            after = records[-1].seq
-
     async def running(self) -> AsyncIterator[list[Record]]:
         """See Store.running."""
         after = (0, 0)
@@ -157,9 +149,9 @@ class SqliteStore:
         """See Store.expiring."""
         return await self._call(self._lookups, _sqlite_scans.expiring, after, limit)
 
-    async def timers(self) -> tuple[int, int]:
-        """See Store.timers."""
-        return await self._scan(_sqlite_scans.timers)
+    async def delayed_counts(self) -> list[tuple[LaneKey, int]]:
+        """See Store.delayed_counts."""
+        return await self._call(self._scans, _sqlite_scans.delayed_counts)
 
     async def queues(self) -> list[QueueRecord]:
         """See Store.queues."""

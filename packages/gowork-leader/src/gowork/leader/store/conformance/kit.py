@@ -90,7 +90,8 @@ async def seqs_of_page(store: Store, query: Query, after: int | None = None, lim
 
 async def all_unfinished(store: Store) -> list[Record]:
     """Every unfinished record, in the order in which the store gave them."""
-    return [record async for records in store.unfinished() for record in records]
+    unfinished = Query(statuses=frozenset({Status.PENDING, Status.RUNNING}))
+    return await store.page(unfinished, None, 100_000, ALL_BYTES)
 
 
 class Reopened:

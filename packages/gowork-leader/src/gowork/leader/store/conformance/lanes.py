@@ -36,7 +36,7 @@ async def seqs_of_lane(store: Store, lane: LaneKey, after: int = 0, limit: int =
 class LaneConformance(Fixtures):
     """Pending tasks by lane and by time, and those that run."""
 
-    async def test_unfinished_gives_pending_and_running_tasks_in_order(self, open_store: StoreFactory) -> None:
+    async def test_a_page_of_unfinished_tasks_is_in_order(self, open_store: StoreFactory) -> None:
         reopen = Reopened(open_store)
         store, _ = await reopen()
         statuses = list(Status)
@@ -48,15 +48,6 @@ class LaneConformance(Fixtures):
         found = await all_unfinished(store)
         assert [record.seq for record in found] == [seq for seq in range(1, 201) if seq % 5 in (0, 1) and seq != 5]
         await reopen.close()
-
-    async def test_unfinished_comes_in_chunks(self, open_store: StoreFactory) -> None:
-        store = open_store()
-        await store.open()
-        await store.commit(Batch([new_task(seq) for seq in range(1, 12_001)]))
-        chunks = [len(records) async for records in store.unfinished()]
-        assert sum(chunks) == 12_000
-        assert len(chunks) > 1
-        await store.close()
 
     async def test_running_gives_the_running_tasks_and_no_others(self, open_store: StoreFactory) -> None:
         reopen = Reopened(open_store)
@@ -241,27 +232,27 @@ class LaneConformance(Fixtures):
         assert await store.expiring(None, 100) == [expected[0], Timer(200, 3, "task-3"), expected[2]]
         await reopen.close()
 
-    async def test_timers_counts_the_delayed_and_the_expiring(self, open_store: StoreFactory) -> None:
+    async def test_delayed_counts_counts_by_the_lane_that_tasks_will_wait_in(self, open_store: StoreFactory) -> None:
         store = open_store()
         await store.open()
-        assert await store.timers() == (0, 0)
+        assert await store.delayed_counts() == []
         delayed = standing(not_before_ms=7)
         await store.commit(
             Batch(
                 [
                     new_task(1, at=delayed),
                     new_task(2, at=delayed, expires_ms=9),
-                    new_task(3, expires_ms=9),
+                    new_task(3, at=delayed, lane=FULL_LANE),
                     new_task(4),
-                    new_task(5, at=RUNNING, expires_ms=9),
+                    new_task(5, at=RUNNING),
                 ]
             )
         )
-        assert await store.timers() == (2, 2)
-        await store.commit(Batch(moves=[MovedTask(2, 2, standing())]))
-        assert await store.timers() == (1, 2)
-        await store.commit(Batch(moves=[MovedTask(2, 3, RUNNING), MovedTask(1, 3, RUNNING)]))
-        assert await store.timers() == (0, 1)
+        assert dict(await store.delayed_counts()) == {new_task(1).lane: 2, FULL_LANE: 1}
+        await store.commit(Batch(moves=[MovedTask(2, 2, standing()), MovedTask(3, 2, RUNNING)]))
+        assert await store.delayed_counts() == [(new_task(1).lane, 1)]
+        await store.commit(Batch(moves=[MovedTask(1, 3, RUNNING)]))
+        assert await store.delayed_counts() == []
         await store.close()
 
     async def test_many_lanes_in_one_batch_are_kept_apart(self, open_store: StoreFactory) -> None:

@@ -80,7 +80,7 @@ class RemovalConformance(Fixtures):
             assert dict(await store.counts()) == {("q", "", Status.COMPLETED): 1}
             assert [record.seq for record in await store.changed_since(0, 100)] == [2]
             assert await store.waiting() == []
-            assert await store.timers() == (0, 0)
+            assert await store.delayed_counts() == []
             assert await all_unfinished(store) == []
             store, _ = await reopen()
         await reopen.close()

@@ -1,0 +1,152 @@
+"""Every reason that holds a task is named; and where none is named, the task is granted next."""
+
+from __future__ import annotations
+
+from leader_core import Core, spec
+
+from gowork.leader.core import commands as cmd
+from gowork.leader.core.explain import Explanation, explain, waiting_by_reason
+from gowork.leader.core.model import HeartbeatStatus, Outcome, Priority, Status, WaitCode
+
+
+def codes(core: Core, id: str) -> list[WaitCode]:
+    return [reason.code for reason in explained(core, id).reasons]
+
+
+def explained(core: Core, id: str) -> Explanation:
+    return explain(core.state, core.task(id), core.now, verbose=True)
+
+
+def test_no_worker_has_the_handler():
+    core = Core()
+    core.submit(spec("a"))
+    assert codes(core, "a") == [WaitCode.NO_HANDLER]
+    core.connect(handlers=("other",))
+    assert codes(core, "a") == [WaitCode.NO_HANDLER]
+    assert "'work'" in explained(core, "a").reasons[0].message
+
+
+def test_no_worker_carries_the_labels():
+    core = Core()
+    core.submit(spec("a", selector=(("zone", "b"),)))
+    core.connect(labels={"zone": "a"})
+    assert codes(core, "a") == [WaitCode.SELECTOR]
+    assert "zone=b" in explained(core, "a").reasons[0].message
+
+
+def test_no_free_slot_and_how_many_are_before_it():
+    core = Core()
+    core.connect(slots=1)
+    core.submit(spec("a"), spec("b"), spec("c"), spec("h", priority=Priority.HIGH), spec("x", handler="other"))
+    core.dispatch()
+    assert codes(core, "c") == [WaitCode.NO_SLOT]
+    assert explained(core, "c").ahead == 2
+    assert codes(core, "h") == []
+
+
+def test_every_worker_drains():
+    core = Core()
+    connection = core.connect()
+    core.do(cmd.ReceiveFrame(connection, draining=True))
+    core.submit(spec("a"))
+    assert codes(core, "a") == [WaitCode.DRAINING]
+
+
+def test_all_that_holds_it_is_named_at_once():
+    core = Core()
+    core.do(cmd.ConfigureQueue("default", concurrency_limit=1, key_concurrency_limit=1, rate_limit=0.5, rate_burst=1))
+    core.connect(slots=1)
+    core.submit(spec("a", key="k"), spec("b", key="k", run_in_ms=9000))
+    core.dispatch()
+    core.do(cmd.PauseQueue("default", True))
+    assert codes(core, "b") == [
+        WaitCode.DELAYED,
+        WaitCode.QUEUE_PAUSED,
+        WaitCode.QUEUE_LIMIT,
+        WaitCode.KEY_LIMIT,
+        WaitCode.RATE_LIMIT,
+        WaitCode.NO_SLOT,
+    ]
+    reasons = {reason.code: reason for reason in explained(core, "b").reasons}
+    assert reasons[WaitCode.DELAYED].until_ms == core.wall_ms + 9000
+    assert reasons[WaitCode.RATE_LIMIT].until_ms == core.wall_ms + 2000
+    assert "gowork queues resume default" in reasons[WaitCode.QUEUE_PAUSED].advice
+
+
+def test_a_retry_waits_for_its_delay():
+    core = Core()
+    connection = core.connect()
+    core.submit(spec("a"))
+    core.dispatch()
+    core.report(connection, "a", Outcome.SNOOZED, retry_delay_ms=4000)
+    assert codes(core, "a") == [WaitCode.RETRY_DELAY]
+    assert "snoozed" in explained(core, "a").reasons[0].message
+
+
+def test_what_has_ended_says_why():
+    core = Core()
+    core.submit(spec("late", expires_in_ms=1000), spec("gone"), spec("failed"), spec("done"), spec("guilty"))
+    core.do(cmd.Cancel("gone"))
+    core.pass_time(2)
+    connection = core.connect(slots=9)
+    core.dispatch()
+    core.report(connection, "failed", Outcome.FAILED)
+    core.report(connection, "done")
+    for _ in range(4):
+        core.report(connection, "guilty", Outcome.LOST, reason="killed by signal 11")
+        core.do(cmd.ReceiveFrame(connection, credit=100))
+        core.dispatch()
+    assert codes(core, "late") == [WaitCode.EXPIRED]
+    assert codes(core, "gone") == [WaitCode.CANCELLED]
+    assert codes(core, "failed") == [WaitCode.FAILED]
+    assert codes(core, "guilty") == [WaitCode.QUARANTINED]
+    assert "signal 11" in explained(core, "guilty").reasons[0].message
+    assert codes(core, "done") == []
+
+
+def test_each_member_says_what_keeps_it():
+    core = Core()
+    core.connect("busy", slots=1)
+    core.connect("other", handlers=("other",))
+    core.connect("plain", handlers=("work",), labels={"gpu": "0"})
+    core.do(cmd.Join("old", "10.0.0.1:1"))
+    core.do(cmd.Heartbeat("old", HeartbeatStatus.IDLE))
+    core.submit(spec("a", selector=(("gpu", "1"),)))
+    verdicts = {verdict.worker: verdict.code for verdict in explained(core, "a").verdicts}
+    assert verdicts == {
+        "busy": WaitCode.SELECTOR,
+        "other": WaitCode.NO_HANDLER,
+        "plain": WaitCode.SELECTOR,
+        "old": WaitCode.NO_HANDLER,
+    }
+
+
+def test_waiting_tasks_are_counted_by_what_holds_them():
+    core = Core()
+    core.do(cmd.PauseQueue("mail", True))
+    core.submit(*(spec(f"m{n}", queue="mail") for n in range(3)), spec("d", run_in_ms=1000), spec("a"), spec("b"))
+    core.connect(slots=1)
+    core.dispatch()
+    counts = waiting_by_reason(core.state, core.now)
+    assert counts == {("mail", "queue_paused"): 3, ("default", "delayed"): 1, ("default", "no_slot"): 1}
+
+
+def test_where_no_reason_is_named_the_task_is_granted_next():
+    core = Core()
+    core.do(cmd.ConfigureQueue("mail", concurrency_limit=1, key_concurrency_limit=1))
+    core.connect(slots=2, handlers=("work", "other"), labels={"zone": "a"})
+    core.submit(
+        spec("a", queue="mail"),
+        spec("b", queue="mail", key="k"),
+        spec("c", selector=(("zone", "a"),)),
+        spec("d", handler="other"),
+        spec("e", handler="nobody"),
+    )
+    while True:
+        pending = [id for id, (_, _, standing) in core.stored.items() if standing.status is Status.PENDING]
+        free = {id for id in pending if not codes(core, id)}
+        granted = {id for ids in core.dispatch().values() for id in ids}
+        assert granted <= free
+        assert bool(free) == bool(granted)
+        if not granted:
+            break
