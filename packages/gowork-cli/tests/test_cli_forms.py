@@ -14,11 +14,12 @@ import pytest
 from gowork.cli import group
 from gowork.cli.output import ago, span
 from gowork.cli.parameters import duration_s, moment
-from gowork.cli.records import member_record, stats_record, task_record
+from gowork.cli.records import explanation_record, member_record, queue_record, stats_record, task_record
 from gowork.cli.root import cli
 from gowork.client import (
     Attempt,
     AttemptOutcome,
+    Explanation,
     Failure,
     FailureKind,
     Liveness,
@@ -26,12 +27,15 @@ from gowork.client import (
     MemberKind,
     MemberStats,
     Progress,
+    Queue,
     QueueStats,
     RetryPolicy,
     Stats,
     TaskInfo,
     TaskStatus,
     TaskView,
+    WaitCode,
+    WaitReason,
 )
 
 COMMANDS = ["add", "cancel", "completion", "members", "remove", "show", "stats", "tasks", "up", "wait"]
@@ -170,7 +174,9 @@ class TestRecords:
         task = TaskInfo("i", TaskStatus.ERROR, attempts=(attempt,), failure=failure, progress=progress, retry=retry)
         member = Member("i", "", "", Liveness.LIVE, MemberKind.SESSION, 1, 0, (), {}, "", None, None, ())
         stats = Stats((queue,), (MemberStats(Liveness.LIVE, 1, 1, 1),), "", 1, None)
-        records = [task_record(task), member_record(member), stats_record(stats)]
+        explanation = Explanation("i", TaskStatus.PENDING, (WaitReason(WaitCode.DELAYED, "", "", None),), (), 0)
+        whole = [task_record(task), member_record(member), stats_record(stats), explanation_record(explanation)]
+        records = [*whole, queue_record(Queue("q", False, 1, 0, 0, 0.0, 0, 0, 0, 0))]
         while records:
             for name, value in records.pop().items():
                 assert f"`{name}`" in readme or f"`failure.{name}`" in readme, name

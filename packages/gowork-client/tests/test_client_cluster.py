@@ -32,6 +32,7 @@ from gowork.client import (
     TaskFailed,
     TaskStatus,
     TaskView,
+    WaitCode,
 )
 
 _HANDLERS = """
@@ -331,3 +332,50 @@ def test_a_wait_outlives_a_restart_of_the_leader(tmp_path: Path, mark: str) -> N
         assert next(done) is handle
         assert handle.task is not None
         assert handle.task.status is TaskStatus.CANCELLED
+
+
+class TestQueues:
+    def test_a_queue_is_paused_explained_and_resumed(self, client: Client, mark: str) -> None:
+        client.pause_queue(mark)
+        handle = client.schedule(21, handler="double", queue=mark)
+        explanation = client.explain(handle.id, verbose=True)
+        assert explanation.status is TaskStatus.PENDING
+        assert [reason.code for reason in explanation.reasons] == [WaitCode.QUEUE_PAUSED]
+        assert {verdict.code for verdict in explanation.workers} <= {WaitCode.UNSPECIFIED, WaitCode.NO_SLOT}
+        assert client.get(handle.id).waiting_reason == explanation.reasons[0].message
+        assert [(row.paused, row.waiting) for row in client.queues() if row.name == mark] == [(True, 1)]
+        client.resume_queue(mark)
+        assert handle.result(int) == 42
+
+    def test_limits_are_set_one_by_one_and_lifted_by_zero(self, client: Client, mark: str) -> None:
+        client.configure_queue(mark, weight=2, concurrency_limit=3, rate_limit=2.5)
+        changed = client.configure_queue(mark, concurrency_limit=0, key_concurrency_limit=1)
+        assert (changed.weight, changed.concurrency_limit, changed.key_concurrency_limit, changed.rate_limit) == (
+            2,
+            0,
+            1,
+            2.5,
+        )
+        client.configure_queue(mark, weight=1, key_concurrency_limit=0, rate_limit=0)
+        assert mark not in [row.name for row in client.queues()]
+
+    def test_a_concurrency_key_reaches_the_task(self, client: Client) -> None:
+        handle = client.schedule(21, handler="double", concurrency_key="user-7")
+        assert client.get(handle.id).concurrency_key == "user-7"
+
+    def test_bad_settings_name_the_field(self, client: Client) -> None:
+        with pytest.raises(InvalidArgument) as caught:
+            client.configure_queue("", weight=0, rate_limit=float("nan"))
+        assert [violation.field for violation in caught.value.violations] == ["name", "weight", "rate_limit"]
+
+    async def test_the_asyncio_client_does_the_same(self, address: str, mark: str) -> None:
+        async with AsyncClient(address) as client:
+            assert (await client.configure_queue(mark, weight=7)).weight == 7
+            await client.pause_queue(mark)
+            handle = await client.schedule(21, handler="double", queue=mark)
+            assert [reason.code for reason in (await client.explain(handle.id)).reasons] == [WaitCode.QUEUE_PAUSED]
+            assert mark in [row.name for row in await client.queues()]
+            await client.resume_queue(mark)
+            assert await handle.result(int) == 42
+            with pytest.raises(NotFound):
+                await client.explain("nobody")

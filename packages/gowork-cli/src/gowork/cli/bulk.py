@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
@@ -37,6 +38,8 @@ _FIELDS = {
     "at",
     "time_limit",
     "max_attempts",
+    "expires_in",
+    "concurrency_key",
 }
 
 
@@ -134,6 +137,7 @@ def _task(text: bytes) -> NewTask:
     if unknown := fields.keys() - _FIELDS:
         raise ValueError(f"unknown {', '.join(sorted(unknown))}; known are {', '.join(sorted(_FIELDS))}")
     delay, run_at, limit = fields.get("in"), fields.get("at"), fields.get("time_limit")
+    expires_in = fields.get("expires_in")
     return NewTask(
         payload=fields["payload"],
         id=fields.get("id"),
@@ -146,6 +150,8 @@ def _task(text: bytes) -> NewTask:
         run_at=None if run_at is None else moment(str(run_at)),
         time_limit=None if limit is None else duration_s(str(limit)),
         retry=fields.get("max_attempts"),
+        expires_at=None if expires_in is None else time.time() + duration_s(str(expires_in)),
+        concurrency_key=fields.get("concurrency_key"),
     )
 
 

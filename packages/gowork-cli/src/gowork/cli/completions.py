@@ -36,5 +36,14 @@ def complete_handler(context: click.Context, _parameter: click.Parameter, incomp
     return sorted(name for name in names if name.startswith(incomplete))
 
 
+def complete_queue(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    """The queues that the leader knows."""
+    try:
+        with _client(context) as client:
+            return [queue.name for queue in client.queues() if queue.name.startswith(incomplete)]
+    except (GoworkError, ValueError):
+        return []
+
+
 def _client(context: click.Context) -> Client:
     return Client(context.ensure_object(Settings).leader, timeout=_TIMEOUT_S, patience=0)

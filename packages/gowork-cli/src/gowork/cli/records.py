@@ -7,12 +7,13 @@ null. `result` is the value itself, not JSON in a string.
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from gowork.client import Attempt, Member, ResultError, Stats, TaskInfo, TaskView
+from gowork.client import Attempt, Explanation, Member, Queue, ResultError, Stats, TaskInfo, TaskView, WaitCode
 
 Record = dict[str, Any]
 
@@ -38,6 +39,7 @@ def task_record(task: TaskInfo, view: TaskView = TaskView.FULL) -> Record:
         "expires_at": _time(task.expires_at),
         "time_limit": task.time_limit,
         "retry": _retry(task),
+        "concurrency_key": task.concurrency_key,
         "progress": _progress(task),
         "failure": _failure(task, whole=view is not TaskView.BASIC),
     }
@@ -70,6 +72,37 @@ def member_record(member: Member) -> Record:
         "seen_at": _time(member.seen_at),
         "plugin_errors": list(member.plugin_errors),
     }
+
+
+def explanation_record(explanation: Explanation) -> Record:
+    """Why a task waits."""
+    return {
+        "id": explanation.id,
+        "status": explanation.status,
+        "reasons": [
+            {
+                "code": reason.code,
+                "message": reason.message,
+                "advice": reason.advice,
+                "until": _time(reason.until),
+            }
+            for reason in explanation.reasons
+        ],
+        "ahead": explanation.ahead,
+        "workers": [
+            {
+                "worker": verdict.worker,
+                "code": None if verdict.code is WaitCode.UNSPECIFIED else verdict.code,
+                "message": verdict.message,
+            }
+            for verdict in explanation.workers
+        ],
+    }
+
+
+def queue_record(queue: Queue) -> Record:
+    """A queue."""
+    return dataclasses.asdict(queue)
 
 
 def stats_record(stats: Stats) -> Record:

@@ -15,12 +15,14 @@ _OWN = {
     "cancel": "gowork.cli.commands.cancel:cancel",
     "completion": "gowork.cli.commands.completion:completion",
     "members": "gowork.cli.commands.members:members",
+    "queues": "gowork.cli.commands.queues:queues",
     "remove": "gowork.cli.commands.cancel:remove",
     "show": "gowork.cli.commands.show:show",
     "stats": "gowork.cli.commands.stats:stats",
     "tasks": "gowork.cli.commands.tasks:tasks",
     "up": "gowork.cli.commands.up:up",
     "wait": "gowork.cli.commands.wait:wait",
+    "why": "gowork.cli.commands.why:why",
 }
 
 

@@ -24,6 +24,7 @@ from gowork.client._models import (
     TaskStatus,
     TaskView,
 )
+from gowork.client._queue_models import Explanation, Queue, WaitCode, WaitReason, WorkerVerdict
 from gowork.client._sync import Client
 from gowork.client._sync_streams import Watch
 from gowork.client.errors import (
@@ -56,6 +57,7 @@ __all__ = [
     "CallError",
     "Client",
     "DeadlineExceeded",
+    "Explanation",
     "FailedPrecondition",
     "Failure",
     "FailureKind",
@@ -73,6 +75,7 @@ __all__ = [
     "PermissionDenied",
     "Priority",
     "Progress",
+    "Queue",
     "QueueStats",
     "ResourceExhausted",
     "ResultError",
@@ -88,6 +91,9 @@ __all__ = [
     "TaskOptions",
     "TaskStatus",
     "TaskView",
+    "WaitCode",
+    "WaitReason",
     "Watch",
+    "WorkerVerdict",
     "completed",
 ]

@@ -22,6 +22,7 @@ from gowork.client._calls import ADDRESS_VARIABLE, SCHEDULE_TASKS, WAIT_TASKS, C
 from gowork.client._filters import filter_expression
 from gowork.client._handles import AsyncTaskHandle
 from gowork.client._models import Member, Stats, TaskFilter, TaskInfo, TaskOptions, TaskView
+from gowork.client._queue_models import Explanation, Queue
 from gowork.client._waits import IDS_MAX, Wait, end_of
 from gowork.proto.cluster.v1 import leader_pb2 as cluster
 from gowork.proto.cluster.v1 import leader_pb2_grpc as cluster_grpc
@@ -177,6 +178,45 @@ class AsyncClient:
     async def stats(self) -> Stats:
         """As Client.stats."""
         return mapping.stats(await self._call(self._scheduler.Stats, scheduler.StatsRequest()))
+
+    async def explain(self, id: str, *, verbose: bool = False) -> Explanation:
+        """As Client.explain."""
+        request = scheduler.ExplainTaskRequest(id=id, verbose=verbose)
+        return mapping.explanation(await self._call(self._scheduler.ExplainTask, request))
+
+    async def queues(self) -> list[Queue]:
+        """As Client.queues."""
+        response = await self._call(self._scheduler.ListQueues, scheduler.ListQueuesRequest())
+        return [mapping.queue(queue) for queue in response.queues]
+
+    async def pause_queue(self, name: str) -> None:
+        """As Client.pause_queue."""
+        await self._call(self._scheduler.PauseQueue, scheduler.PauseQueueRequest(name=name))
+
+    async def resume_queue(self, name: str) -> None:
+        """As Client.resume_queue."""
+        await self._call(self._scheduler.ResumeQueue, scheduler.ResumeQueueRequest(name=name))
+
+    async def configure_queue(
+        self,
+        name: str,
+        *,
+        weight: int | None = None,
+        concurrency_limit: int | None = None,
+        key_concurrency_limit: int | None = None,
+        rate_limit: float | None = None,
+        rate_burst: int | None = None,
+    ) -> Queue:
+        """As Client.configure_queue."""
+        request = scheduler.ConfigureQueueRequest(
+            name=name,
+            weight=weight,
+            concurrency_limit=concurrency_limit,
+            key_concurrency_limit=key_concurrency_limit,
+            rate_limit=rate_limit,
+            rate_burst=rate_burst,
+        )
+        return mapping.queue((await self._call(self._scheduler.ConfigureQueue, request)).queue)
 
     @cached_property
     def _channel(self) -> grpc.aio.Channel:

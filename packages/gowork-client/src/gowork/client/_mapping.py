@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 from gowork.client import _models as models
+from gowork.client import _queue_models as queue_models
 from gowork.client._ids import new_task_id
 from gowork.client._payloads import encode_payload
 from gowork.client.errors import InvalidArgument
@@ -85,6 +86,8 @@ class TaskEncoder:
             fields["expires_at_ms"] = _moment_ms(task.expires_at, "expires_at")
         if task.retry is not None:
             fields["retry"] = _retry_to_wire(task.retry)
+        if task.concurrency_key is not None:
+            fields["concurrency_key"] = task.concurrency_key
         return fields
 
 
@@ -131,6 +134,7 @@ def task_info(task: scheduler.Task) -> models.TaskInfo:
         time_limit=task.time_limit_ms / 1000 if task.time_limit_ms else None,
         expires_at=_moment(task.expires_at_ms),
         retry=_retry(task.retry) if task.HasField("retry") else None,
+        concurrency_key=task.concurrency_key,
         created_at=_moment(task.created_at_ms),
         started_at=_moment(task.started_at_ms),
         finished_at=_moment(task.finished_at_ms),
@@ -177,6 +181,36 @@ def stats(message: scheduler.StatsResponse) -> models.Stats:
         version=message.version,
         term=message.term,
         started_at=_moment(message.started_at_ms),
+    )
+
+
+def explanation(message: scheduler.ExplainTaskResponse) -> queue_models.Explanation:
+    """Why a task waits."""
+    return queue_models.Explanation(
+        id=message.id,
+        status=_STATUS(message.status),
+        reasons=tuple(
+            queue_models.WaitReason(_WAIT_CODE(r.code), r.message, r.advice, _moment(r.until_ms))
+            for r in message.reasons
+        ),
+        workers=tuple(queue_models.WorkerVerdict(w.worker, _WAIT_CODE(w.code), w.message) for w in message.workers),
+        ahead=message.ahead,
+    )
+
+
+def queue(message: scheduler.Queue) -> queue_models.Queue:
+    """A queue."""
+    return queue_models.Queue(
+        name=message.name,
+        paused=message.paused,
+        weight=message.weight,
+        concurrency_limit=message.concurrency_limit,
+        key_concurrency_limit=message.key_concurrency_limit,
+        rate_limit=message.rate_limit,
+        rate_burst=message.rate_burst,
+        waiting=message.waiting,
+        delayed=message.delayed,
+        running=message.running,
     )
 
 
@@ -269,5 +303,6 @@ _STATUS = _reader(models.TaskStatus, scheduler.TaskStatus, "TASK_STATUS_")
 _PRIORITY = _reader(models.Priority, scheduler.TaskPriority, "TASK_PRIORITY_")
 _OUTCOME = _reader(models.AttemptOutcome, scheduler.AttemptOutcome, "ATTEMPT_OUTCOME_")
 _FAILURE_KIND = _reader(models.FailureKind, scheduler.FailureKind, "FAILURE_KIND_")
+_WAIT_CODE = _reader(queue_models.WaitCode, scheduler.WaitCode, "WAIT_CODE_")
 _LIVENESS = _reader(models.Liveness, cluster.MemberLiveness, "MEMBER_LIVENESS_")
 _MEMBER_KIND = _reader(models.MemberKind, cluster.MemberKind, "MEMBER_KIND_")

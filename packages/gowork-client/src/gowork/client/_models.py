@@ -146,6 +146,8 @@ class TaskOptions(TypedDict, total=False):
     expires_at: Moment | None
     #: A policy, or a number of attempts; without it the handler's policy, else one attempt.
     retry: RetryPolicy | int | None
+    #: Tasks of one queue with the same key share the queue's limit for a key.
+    concurrency_key: str | None
 
 
 class TaskFilter(TypedDict, total=False):
@@ -179,6 +181,7 @@ class NewTask:
     time_limit: Duration | None = None
     expires_at: Moment | None = None
     retry: RetryPolicy | int | None = None
+    concurrency_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +238,7 @@ class TaskInfo:
     time_limit: float | None = None
     expires_at: datetime | None = None
     retry: RetryPolicy | None = None
+    concurrency_key: str = ""
     created_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None

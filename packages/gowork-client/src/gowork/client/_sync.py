@@ -21,6 +21,7 @@ from gowork.client._calls import ADDRESS_VARIABLE, SCHEDULE_TASKS, WAIT_TASKS, C
 from gowork.client._filters import filter_expression
 from gowork.client._handles import TaskHandle
 from gowork.client._models import Member, Stats, TaskFilter, TaskInfo, TaskOptions, TaskView
+from gowork.client._queue_models import Explanation, Queue
 from gowork.client._sync_flights import Flight
 from gowork.client._sync_streams import WaitStream, Watch, merged
 from gowork.client._waits import IDS_MAX, Wait, end_of
@@ -274,6 +275,80 @@ class Client:
             CallError: when the leader refused, or could not be reached.
         """
         return mapping.stats(self._call(self._scheduler.Stats, scheduler.StatsRequest()))
+
+    def explain(self, id: str, *, verbose: bool = False) -> Explanation:
+        """Why a task has not been started, or what has ended it.
+
+        Args:
+            id: the task's.
+            verbose: also what each member says to it.
+
+        Raises:
+            NotFound: when there is none of that id.
+            CallError: when the leader refused otherwise, or could not be reached.
+        """
+        request = scheduler.ExplainTaskRequest(id=id, verbose=verbose)
+        return mapping.explanation(self._call(self._scheduler.ExplainTask, request))
+
+    def queues(self) -> list[Queue]:
+        """The queues that have tasks waiting or running, or settings of their own, by name.
+
+        Raises:
+            CallError: when the leader refused, or could not be reached.
+        """
+        response = self._call(self._scheduler.ListQueues, scheduler.ListQueuesRequest())
+        return [mapping.queue(queue) for queue in response.queues]
+
+    def pause_queue(self, name: str) -> None:
+        """Starts no more tasks of a queue until resume_queue; what runs goes on.
+
+        Raises:
+            InvalidArgument: when it can be no queue's name.
+            CallError: when the leader refused otherwise, or could not be reached.
+        """
+        self._call(self._scheduler.PauseQueue, scheduler.PauseQueueRequest(name=name))
+
+    def resume_queue(self, name: str) -> None:
+        """Ends a pause.
+
+        Raises:
+            As pause_queue.
+        """
+        self._call(self._scheduler.ResumeQueue, scheduler.ResumeQueueRequest(name=name))
+
+    def configure_queue(
+        self,
+        name: str,
+        *,
+        weight: int | None = None,
+        concurrency_limit: int | None = None,
+        key_concurrency_limit: int | None = None,
+        rate_limit: float | None = None,
+        rate_burst: int | None = None,
+    ) -> Queue:
+        """Sets how a queue is served. What is None stays as it is; a limit of 0 is none.
+
+        Args:
+            name: the queue's; it need not have any task yet.
+            weight: its share of the slots beside other queues that have work, 1 to 1,000.
+            concurrency_limit: most tasks that run at once.
+            key_concurrency_limit: most tasks of one concurrency key that run at once.
+            rate_limit: most tasks that are started in a second, over time.
+            rate_burst: most tasks that are started at once under the rate; 0 for what a second brings, at least 1.
+
+        Raises:
+            InvalidArgument: when a field is at fault.
+            CallError: when the leader refused otherwise, or could not be reached.
+        """
+        request = scheduler.ConfigureQueueRequest(
+            name=name,
+            weight=weight,
+            concurrency_limit=concurrency_limit,
+            key_concurrency_limit=key_concurrency_limit,
+            rate_limit=rate_limit,
+            rate_burst=rate_burst,
+        )
+        return mapping.queue(self._call(self._scheduler.ConfigureQueue, request).queue)
 
     def _finish(self, handle: TaskHandle, end: float | None) -> None:
         """Waits for one task."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time as clock
 from datetime import datetime
 from typing import Any, cast
 
@@ -35,7 +36,7 @@ A FILE has a task on each line, with the options that differ from those given he
   {"payload": {"image": "a.png"}}
   {"payload": "text", "id": "b", "handler": "crop", "priority": "HIGH", "queue": "images",
    "labels": {"team": "web"}, "selector": {"gpu": "yes"}, "in": "10m", "at": "2026-12-24T03:00",
-   "time_limit": "30s", "max_attempts": 3}"""
+   "time_limit": "30s", "expires_in": "1h", "max_attempts": 3, "concurrency_key": "user-7"}"""
 )
 @click.argument("words", metavar="[ID] PAYLOAD", nargs=-1)
 @click.option(
@@ -59,6 +60,10 @@ A FILE has a task on each line, with the options that differ from those given he
 )
 @click.option("--at", "run_at", type=time, metavar="TIME", help="Not before, as in 2026-12-24T18:00.")
 @click.option("--time-limit", type=duration, metavar="DURATION", help="How long one attempt may run.")
+@click.option(
+    "--expires-in", type=duration, metavar="DURATION", help="Not started after this time, it ends as expired."
+)
+@click.option("--key", "concurrency_key", metavar="KEY", help="Shares its queue's limit for a key; see gowork queues.")
 @click.option("--max-attempts", type=click.IntRange(1, 1000), help="How often it is tried, the first included.")
 @click.option(
     "--wait",
@@ -78,6 +83,7 @@ def add(
     labels: tuple[str, ...],
     selector: tuple[str, ...],
     max_attempts: int | None,
+    expires_in: float | None,
     wait: bool,
     timeout: float | None,
     file: Any,
@@ -91,7 +97,12 @@ def add(
     if others["delay"] is not None and others["run_at"] is not None:
         raise click.UsageError("give --in or --at, not both")
     # The other options are named as the client's are.
-    own = {"labels": pairs(labels, "--label"), "selector": pairs(selector, "--selector"), "retry": max_attempts}
+    own = {
+        "labels": pairs(labels, "--label"),
+        "selector": pairs(selector, "--selector"),
+        "retry": max_attempts,
+        "expires_at": None if expires_in is None else clock.time() + expires_in,
+    }
     options = cast("TaskOptions", {**others, **own})
     if file is not None:
         if words:

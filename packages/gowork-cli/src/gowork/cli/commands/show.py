@@ -69,6 +69,7 @@ def _facts(task: TaskInfo) -> Table:
     add("handler", task.handler or "(the worker's default)")
     add("queue", task.queue)
     add("priority", task.priority)
+    add("concurrency key", task.concurrency_key)
     add("labels", _pairs(dict(task.labels)))
     add("selector", _pairs(dict(task.selector)))
     add("payload", task.payload or (f"{len(task.data):,} bytes of data" if task.data else ""))

@@ -1,0 +1,54 @@
+"""`gowork why`."""
+
+from __future__ import annotations
+
+import click
+from rich.console import Console
+
+from gowork.cli.completions import complete_task_id
+from gowork.cli.output import ago, console, plain, styled, table, write_record
+from gowork.cli.records import explanation_record
+from gowork.cli.settings import OutputFormat, Settings, common_options, pass_settings
+from gowork.client import Explanation, TaskStatus, WaitCode
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  gowork why nightly-report
+  gowork why nightly-report --verbose
+  gowork why nightly-report -o json | jq -r '.reasons[].code'"""
+)
+@click.argument("task_id", metavar="ID", shell_complete=complete_task_id)
+@click.option("--verbose", "-v", is_flag=True, help="Also what each worker says.")
+@common_options
+@pass_settings
+def why(settings: Settings, task_id: str, *, verbose: bool) -> None:
+    """Tell why a task waits, or what has ended it, and what to do."""
+    with settings.client() as client:
+        explanation = client.explain(task_id, verbose=verbose)
+    if settings.output is not OutputFormat.TABLE:
+        write_record(explanation_record(explanation), settings.output)
+        return
+    _print(console(), explanation)
+
+
+def _print(out: Console, explanation: Explanation) -> None:
+    out.print(styled(explanation.status))
+    if not explanation.reasons:
+        waiting = explanation.status is TaskStatus.PENDING
+        out.print("nothing keeps it: it is about to be started" if waiting else "nothing keeps it")
+    for reason in explanation.reasons:
+        until = f" ({ago(reason.until)})" if reason.until else ""
+        out.print(f"- {reason.message}{until}", markup=False)
+        if reason.advice:
+            out.print(f"  {reason.advice}", style="dim", markup=False)
+    if explanation.ahead:
+        out.print(f"{explanation.ahead:,} task(s) are before it", markup=False)
+    if explanation.workers:
+        rows = table("WORKER", "", "WHY NOT")
+        for verdict in explanation.workers:
+            free = verdict.code is WaitCode.UNSPECIFIED
+            rows.add_row(plain(verdict.worker), plain("" if free else verdict.code), plain(verdict.message))
+        out.print()
+        out.print(rows)
