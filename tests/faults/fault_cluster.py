@@ -63,12 +63,16 @@ class Cluster:
         self.leader.kill()
         self.leader.communicate()
 
-    def restart_leader(self) -> None:
-        """As an operator does: it is asked to stop."""
+    def stop_leader(self) -> None:
+        """As an operator does: it is asked to stop, and must do so with 0."""
         assert self.leader is not None
         self.leader.terminate()
         self.leader.communicate(timeout=PATIENCE)
         assert self.leader.returncode == 0
+
+    def restart_leader(self) -> None:
+        """Stops it and starts it again."""
+        self.stop_leader()
         self.start_leader()
 
     def start_worker(self, name: str, *arguments: str) -> None:
@@ -90,14 +94,25 @@ class Cluster:
         assert worker.stdout is not None
         worker.stdout.close()
 
+    def exit_code(self, name: str) -> int:
+        """The exit code of a worker that ends by itself."""
+        worker = self.workers.pop(name)
+        worker.communicate(timeout=PATIENCE)
+        return worker.returncode
+
     def processes(self, name: str) -> list[psutil.Process]:
         """The processes below a worker's supervisor."""
         found = psutil.Process(self.workers[name].pid).children(recursive=True)
         self._seen.update(found)
         return found
 
+    @property
+    def address(self) -> str:
+        """Where clients find the leader."""
+        return self._addresses["scheduler"]
+
     def client(self) -> Client:
-        return Client(self._addresses["scheduler"])
+        return Client(self.address)
 
     def gate(self, id: str) -> None:
         """Makes the gate of a task that is to be scheduled for `gated`."""

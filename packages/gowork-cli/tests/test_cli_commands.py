@@ -290,6 +290,41 @@ class TestWaitAndCancel:
         assert "nobody knows this" in result.stderr
 
 
+class TestDrain:
+    def test_a_drained_worker_leaves_and_its_process_ends_with_0(self, invoke, up_in, tmp_path: Path) -> None:
+        with up_in(tmp_path, "--slots", "1", "--workers", "2") as up:
+            leader = ["--leader", up.scheduler]
+            result = invoke([*leader, "drain", "worker-2", "--budget", "30s", "--wait"])
+            assert (result.exit_code, result.stdout) == (0, "worker-2 has left\n")
+            assert up.process.stderr is not None
+            assert "worker-2 ended with exit code 0" in up.process.stderr.readline()
+            members = json.loads(invoke([*leader, "members", "-o", "json"]).stdout)
+            assert {member["id"]: member["liveness"] for member in members} == {"worker-1": "LIVE", "worker-2": "LEFT"}
+            (record,) = json.loads(invoke([*leader, "drain", "worker-1", "-o", "json"]).stdout)
+            assert (record["id"], record["liveness"] in ("DRAINING", "LEFT")) == ("worker-1", True)
+
+    def test_a_worker_that_is_not_there_exits_with_1_and_a_bad_budget_with_2(self, gowork) -> None:
+        unknown = gowork("drain", "nobody")
+        assert (unknown.exit_code, unknown.stdout) == (1, "")
+        assert "no live member has the id 'nobody'" in unknown.stderr
+        assert gowork("drain", "worker-1", "--budget", "soon").exit_code == 2
+        assert gowork("drain", "worker-1", "--budget", "2d").exit_code == 2
+
+    def test_workers_are_completed(self, cluster) -> None:
+        done = subprocess.run(
+            [sys.executable, "-m", "gowork.cli"],
+            env={
+                "_GOWORK_COMPLETE": "bash_complete",
+                "COMP_WORDS": "gowork drain wor",
+                "COMP_CWORD": "2",
+                "GOWORK_LEADER": cluster.scheduler,
+            },
+            capture_output=True,
+            text=True,
+        )
+        assert done.stdout.strip().endswith("worker-1"), done
+
+
 class TestEnds:
     @pytest.mark.parametrize(
         "arguments",

@@ -38,7 +38,7 @@ from gowork.client import (
     WaitReason,
 )
 
-COMMANDS = ["add", "cancel", "completion", "members", "remove", "show", "stats", "tasks", "up", "wait"]
+COMMANDS = ["add", "cancel", "completion", "drain", "members", "remove", "show", "stats", "tasks", "up", "wait"]
 
 
 class TestGroup:

@@ -111,6 +111,25 @@ def mark() -> str:
 LATER = timedelta(hours=1)
 
 
+@contextlib.contextmanager
+def drained_worker(address: str, directory: Path) -> Iterator[None]:
+    """A worker that is drained meanwhile: it must end by itself, with 0."""
+    options = ("--leader", address, "--runners", "1", "--name", "w", "--handler", "echo", "--print-ready")
+    with subprocess.Popen(
+        [sys.executable, "-m", "gowork.worker", *options, "--log-level", "warning"],
+        cwd=directory,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        try:
+            yield
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
+
+
 @dataclass
 class Echo:
     payload: str
@@ -298,6 +317,26 @@ class TestLists:
         assert [(row.status, row.tasks) for row in stats.queues if row.queue == mark] == [(TaskStatus.PENDING, 3)]
         assert [(row.liveness, row.members) for row in stats.members] == [(Liveness.LIVE, 1)]
         assert stats.term >= 1
+
+
+class TestDrain:
+    def test_a_worker_is_drained_and_leaves(self, tmp_path: Path) -> None:
+        with leader(tmp_path) as addresses, Client(addresses["scheduler"]) as client:
+            with pytest.raises(NotFound):
+                client.drain("nobody")
+            with drained_worker(addresses["cluster"], tmp_path):
+                with pytest.raises(InvalidArgument):
+                    client.drain("w", timedelta(days=2))
+                client.drain("w", 30)
+                client.drain("w", 30)
+            assert [member.liveness for member in client.members()] == [Liveness.LEFT]
+
+    async def test_the_asyncio_client_drains_too(self, tmp_path: Path) -> None:
+        with leader(tmp_path) as addresses:
+            async with AsyncClient(addresses["scheduler"]) as client:
+                with drained_worker(addresses["cluster"], tmp_path):
+                    await client.drain("w", timedelta(seconds=0))
+                assert [member.liveness for member in await client.members()] == [Liveness.LEFT]
 
 
 class TestAsyncio:

@@ -100,6 +100,8 @@ class ScriptedLeader(session_pb2_grpc.SessionServiceServicer):
         self.lease_ms = 10_000
         self.heartbeat_ms = 3_000
         self.refusal: grpc.StatusCode | None = None
+        #: Comes with each Welcome.
+        self.drain: session.Drain | None = None
         self.port = 0
         self._sessions: asyncio.Queue[ScriptedSession] = asyncio.Queue()
         self._server: grpc.aio.Server | None = None
@@ -134,7 +136,8 @@ class ScriptedLeader(session_pb2_grpc.SessionServiceServicer):
         yield session.ConnectResponse(
             welcome=session.Welcome(
                 term=self.term, lease_ms=self.lease_ms, heartbeat_ms=self.heartbeat_ms, reconnect_grace_ms=1000
-            )
+            ),
+            drains=[self.drain] if self.drain is not None else [],
         )
         self._sessions.put_nowait(scripted)
 

@@ -92,6 +92,10 @@ class Cluster(RuleBasedStateMachine):
             name, instance=instance, slots=slots, credit=slots + buffer, handlers=("work", "other"), held=held
         )
 
+    @rule(name=NAMES)
+    def drain(self, name: str) -> None:
+        self.core.do(cmd.Drain(name, 0))
+
     @precondition(lambda self: self.core.state.connections)
     @rule(data=st.data())
     def disconnect(self, data: st.DataObject) -> None:
@@ -127,6 +131,7 @@ class Cluster(RuleBasedStateMachine):
         for effect in decision.effects:
             assert isinstance(effect, GrantTasks)
             worker = self.core.state.connections[effect.connection]
+            assert worker.drain_ms is None
             assert len(effect.grants) <= before[worker.instance]
             for fence, _, _, granted in effect.grants:
                 assert fence > before_fence

@@ -92,6 +92,7 @@ class Session:
     def __init__(self, call: Any) -> None:
         self.call = call
         self._grants: deque[spb.Grant] = deque()
+        self._drains: deque[spb.Drain] = deque()
         self.acknowledged: set[int] = set()
         self.refused: set[int] = set()
         self.released: set[int] = set()
@@ -145,7 +146,14 @@ class Session:
         self.released |= set(frame.released)
         self.cancelled |= set(frame.cancelled)
         self.pings += len(frame.pings)
+        self._drains += frame.drains
         return frame
+
+    async def drain(self) -> int:
+        """The budget of the next request to drain."""
+        while not self._drains:
+            await self.frame()
+        return self._drains.popleft().budget_ms
 
     async def grant(self) -> spb.Grant:
         """The next grant."""

@@ -42,6 +42,7 @@ async def test_a_bad_id_is_refused_wherever_one_is_taken(leader: ServedLeader, i
         scheduler.TaskComplete(pb.TaskCompleteRequest(id=id), timeout=PATIENCE),
         cluster.Join(cpb.JoinRequest(id=id, address="127.0.0.1:1"), timeout=PATIENCE),
         cluster.Leave(cpb.LeaveRequest(id=id), timeout=PATIENCE),
+        cluster.Drain(cpb.DrainRequest(id=id), timeout=PATIENCE),
     ]
     refusals = [await refused(call) for call in calls]
     refusals.append(await stream_refused(cluster.Heartbeat(iter([cpb.HeartbeatRequest(id=id)]), timeout=PATIENCE)))

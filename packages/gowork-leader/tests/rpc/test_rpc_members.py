@@ -60,6 +60,10 @@ async def beat(leader: ServedLeader, id: str, status: int = IDLE) -> None:
     assert len(responses) == 1
 
 
+async def drain(leader: ServedLeader, id: str, budget_ms: int = 0) -> None:
+    await leader.cluster.Drain(cpb.DrainRequest(id=id, budget_ms=budget_ms), timeout=PATIENCE)
+
+
 async def complete(leader: ServedLeader, id: str, error: str | None = None) -> None:
     await leader.scheduler.TaskComplete(pb.TaskCompleteRequest(id=id, error=error), timeout=PATIENCE)
 
@@ -197,3 +201,26 @@ async def test_members_and_what_they_run_are_there_again_after_a_restart(tmp_pat
             task = await leader.get("a")
             assert (task.status, len(task.attempts)) == (pb.TASK_STATUS_COMPLETED, 1)
         assert worker.started.empty()
+
+
+async def test_a_drained_member_is_not_dialled_until_it_joins_again(leader: ServedLeader) -> None:
+    async with callback_worker() as worker:
+        await join(leader, "m", worker.address)
+        await drain(leader, "m")
+        await drain(leader, "m")
+        await leader.submit("a", handler="", payload="p")
+        await beat(leader, "m")
+        assert (await leader.get("a")).waiting_reason == "every worker that could run it is draining"
+        assert worker.started.empty()
+        await join(leader, "m", worker.address)
+        async with asyncio.timeout(PATIENCE):
+            assert (await worker.started.get()).id == "a"
+
+
+async def test_a_member_that_is_not_there_or_a_bad_budget_is_refused(leader: ServedLeader) -> None:
+    unknown = await refused(drain(leader, "nobody"))
+    assert (unknown.code, unknown.reason) == (grpc.StatusCode.NOT_FOUND, "MEMBER_UNKNOWN")
+    for budget in (-1, 24 * 3600 * 1000 + 1):
+        refusal = await refused(drain(leader, "nobody", budget))
+        assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
+        assert [violation.field for violation in refusal.violations] == ["budget_ms"]

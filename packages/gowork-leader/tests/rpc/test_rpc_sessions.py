@@ -374,6 +374,20 @@ async def test_a_draining_worker_gets_no_more(leader: ServedLeader) -> None:
         assert (await leader.get("a")).waiting_reason == "every worker that could run it is draining"
 
 
+async def test_a_worker_is_told_to_drain_and_told_again_when_it_is_back(leader: ServedLeader) -> None:
+    async with leader.worker("w") as session:
+        await leader.cluster.Drain(cpb.DrainRequest(id="w", budget_ms=5000), timeout=PATIENCE)
+        assert (await member(leader, "w")).liveness == cpb.MEMBER_LIVENESS_DRAINING
+        await leader.submit("a")
+        assert (await leader.get("a")).waiting_reason == "every worker that could run it is draining"
+        assert await session.drain() == 5000
+    again = leader.session()
+    await again.hello("w")
+    await again.welcome()
+    assert await again.drain() == 5000
+    again.call.cancel()
+
+
 async def test_a_member_is_shown_with_all_that_it_said(leader: ServedLeader) -> None:
     hello = {
         "handlers": ["z", "a"],

@@ -11,6 +11,9 @@ import grpc
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker import Cancel, Context, Fail, Retry, Snooze, handler
+from gowork.worker._app import service as service_module
+from gowork.worker._supervisor import fleet, supervisor
+from gowork.worker._supervisor.options import Options
 
 
 @handler(max_attempts=3, retry_delay=2)
@@ -322,6 +325,68 @@ async def test_drain_hands_back_what_outlasts_its_budget(leader: Any, start_work
     await scripted.until(lambda: scripted.condition.leaving)
     async with asyncio.timeout(10):
         await service.task
+
+
+async def test_leader_drains_the_worker_within_its_budget(leader: Any, start_worker: Any) -> None:
+    service = await start_worker([endless], slots=1)
+    scripted = await leader.session()
+    scripted.grant(1, "endless")
+    await scripted.started(1)
+    scripted.grant(2, "endless")
+    scripted.send(drains=[session.Drain(budget_ms=50)])
+    await scripted.until(lambda: scripted.condition.draining)
+    assert (await scripted.report(2)).outcome == tasks.ATTEMPT_OUTCOME_INTERRUPTED
+    assert (await scripted.report(1)).outcome == tasks.ATTEMPT_OUTCOME_INTERRUPTED
+    await scripted.until(lambda: scripted.condition.leaving)
+    async with asyncio.timeout(10):
+        await service.task
+
+
+async def test_drain_without_a_budget_takes_the_workers_own(leader: Any, start_worker: Any) -> None:
+    service = await start_worker([endless], slots=1, drain_timeout=0.05)
+    scripted = await leader.session()
+    scripted.grant(1, "endless")
+    await scripted.started(1)
+    scripted.send(drains=[session.Drain()])
+    assert (await scripted.report(1)).outcome == tasks.ATTEMPT_OUTCOME_INTERRUPTED
+    async with asyncio.timeout(10):
+        await service.task
+
+
+async def test_second_drain_changes_nothing_and_a_stop_gives_what_is_left_of_both_budgets(
+    leader: Any, start_worker: Any
+) -> None:
+    service = await start_worker([endless], slots=1, drain_timeout=100.0)
+    scripted = await leader.session()
+    scripted.grant(1, "endless")
+    await scripted.started(1)
+    scripted.send(drains=[session.Drain(budget_ms=3_600_000)])
+    await scripted.until(lambda: scripted.condition.draining)
+    scripted.send(drains=[session.Drain(budget_ms=1)], pings=[1])
+    await scripted.until(lambda: scripted.pongs)
+    service.stop()
+    assert 99.0 < service.seconds_left <= 100.0
+    assert not scripted.reports
+    service.stop()
+    assert (await scripted.report(1)).outcome == tasks.ATTEMPT_OUTCOME_INTERRUPTED
+    async with asyncio.timeout(10):
+        await service.task
+
+
+async def test_worker_that_comes_back_is_drained_with_its_welcome(leader: Any, start_worker: Any) -> None:
+    service = await start_worker([endless], slots=1)
+    (await leader.session()).end(grpc.StatusCode.UNAVAILABLE)
+    leader.drain = session.Drain()
+    scripted = await leader.session()
+    await scripted.until(lambda: scripted.condition.leaving)
+    async with asyncio.timeout(10):
+        await service.task
+
+
+def test_stop_fits_into_the_time_that_containers_get() -> None:
+    budget = Options(name="w").drain_timeout + 2 * supervisor._INTERRUPT_GRACE
+    last = max(service_module._ACKNOWLEDGE_TIMEOUT + service_module._GOODBYE_TIMEOUT, fleet._STOP_GRACE)
+    assert budget + last < 119
 
 
 async def test_nothing_new_starts_while_too_much_is_unacknowledged(leader: Any, start_worker: Any) -> None:

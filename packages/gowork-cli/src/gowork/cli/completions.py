@@ -1,4 +1,4 @@
-"""What a shell completes besides commands and options: ids of tasks, names of handlers.
+"""What a shell completes besides commands and options: ids of tasks and members, names of handlers.
 
 Asks the leader, for a short time; when it does not answer there is nothing to complete, and nothing to say about it.
 """
@@ -41,6 +41,15 @@ def complete_queue(context: click.Context, _parameter: click.Parameter, incomple
     try:
         with _client(context) as client:
             return [queue.name for queue in client.queues() if queue.name.startswith(incomplete)]
+    except (GoworkError, ValueError):
+        return []
+
+
+def complete_member(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    """The members that are there."""
+    try:
+        with _client(context) as client:
+            return [member.id for member in client.members() if member.id.startswith(incomplete)]
     except (GoworkError, ValueError):
         return []
 

@@ -14,6 +14,7 @@ _OWN = {
     "add": "gowork.cli.commands.add:add",
     "cancel": "gowork.cli.commands.cancel:cancel",
     "completion": "gowork.cli.commands.completion:completion",
+    "drain": "gowork.cli.commands.drain:drain",
     "members": "gowork.cli.commands.members:members",
     "queues": "gowork.cli.commands.queues:queues",
     "remove": "gowork.cli.commands.cancel:remove",

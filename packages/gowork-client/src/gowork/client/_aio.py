@@ -21,7 +21,7 @@ from gowork.client._aio_streams import AsyncWatch, finished, merged, stepped
 from gowork.client._calls import ADDRESS_VARIABLE, SCHEDULE_TASKS, WAIT_TASKS, CallSettings, Tries
 from gowork.client._filters import filter_expression
 from gowork.client._handles import AsyncTaskHandle
-from gowork.client._models import Member, Stats, TaskFilter, TaskInfo, TaskOptions, TaskView
+from gowork.client._models import Duration, Member, Stats, TaskFilter, TaskInfo, TaskOptions, TaskView
 from gowork.client._queue_models import Explanation, Queue
 from gowork.client._waits import IDS_MAX, Wait, end_of
 from gowork.proto.cluster.v1 import leader_pb2 as cluster
@@ -174,6 +174,10 @@ class AsyncClient:
             request.page_token = response.next_page_token
             if not request.page_token:
                 return members
+
+    async def drain(self, id: str, budget: Duration | None = None) -> None:
+        """As Client.drain."""
+        await self._call(self._cluster.Drain, mapping.drain_request(id, budget))
 
     async def stats(self) -> Stats:
         """As Client.stats."""

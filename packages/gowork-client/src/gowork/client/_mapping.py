@@ -118,6 +118,16 @@ def duration_ms(duration: models.Duration, field: str) -> int:
     return max(round(seconds * 1000), 1) if seconds else 0
 
 
+def drain_request(id: str, budget: models.Duration | None) -> cluster.DrainRequest:
+    """A request to drain; no time at all is sent as a millisecond, since zero leaves the budget to the worker.
+
+    Raises:
+        InvalidArgument: when the budget is negative or not a number.
+    """
+    budget_ms = 0 if budget is None else max(1, duration_ms(budget, "budget"))
+    return cluster.DrainRequest(id=id, budget_ms=budget_ms)
+
+
 def task_info(task: scheduler.Task) -> models.TaskInfo:
     """A task, in whatever view it came."""
     return models.TaskInfo(

@@ -20,7 +20,7 @@ from gowork.client._batches import BATCHES_IN_FLIGHT_MAX, batches
 from gowork.client._calls import ADDRESS_VARIABLE, SCHEDULE_TASKS, WAIT_TASKS, CallSettings, Tries
 from gowork.client._filters import filter_expression
 from gowork.client._handles import TaskHandle
-from gowork.client._models import Member, Stats, TaskFilter, TaskInfo, TaskOptions, TaskView
+from gowork.client._models import Duration, Member, Stats, TaskFilter, TaskInfo, TaskOptions, TaskView
 from gowork.client._queue_models import Explanation, Queue
 from gowork.client._sync_flights import Flight
 from gowork.client._sync_streams import WaitStream, Watch, merged
@@ -267,6 +267,23 @@ class Client:
             request.page_token = response.next_page_token
             if not request.page_token:
                 return members
+
+    def drain(self, id: str, budget: Duration | None = None) -> None:
+        """Takes a worker out of service: it is given no more tasks from now on, finishes what it runs, and leaves.
+
+        Returns when the leader has noted it, not when the worker has left. A member that is dialled ends what it holds
+        and stays idle until it joins again.
+
+        Args:
+            id: the member's id.
+            budget: how long the worker may go on with what it runs, in seconds or as timedelta, at most a day; what has
+                not finished by then goes back to the queue. None for the worker's own setting.
+
+        Raises:
+            NotFound: when no live member has the id.
+            CallError: when the leader refused otherwise, or could not be reached.
+        """
+        self._call(self._cluster.Drain, mapping.drain_request(id, budget))
 
     def stats(self) -> Stats:
         """How many tasks and members there are, by queue, handler and condition.

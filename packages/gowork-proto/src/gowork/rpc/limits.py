@@ -30,6 +30,8 @@ FILTER_BYTES_MAX = 4096
 SESSIONS_MAX = 10_000
 #: Largest gRPC message, in bytes.
 MESSAGE_BYTES_MAX = 8 << 20
+#: The longest budget of a drain, in milliseconds.
+DRAIN_BUDGET_MS_MAX = 24 * 3600 * 1000
 #: Most slots of one worker.
 SLOTS_MAX = 10_000
 #: Most handlers that a worker may offer.

@@ -186,6 +186,10 @@ def _session_closed(state: State, change: ch.SessionClosed) -> None:
     state.leases.pop(change.instance, None)
 
 
+def _worker_draining(state: State, change: ch.WorkerDraining) -> None:
+    state.workers[change.instance].drain_ms = change.budget_ms
+
+
 def _worker_gone(state: State, change: ch.WorkerGone) -> None:
     worker = state.workers.pop(change.instance)
     _disconnect(state, worker)
@@ -226,6 +230,10 @@ def _callback_heard(state: State, change: ch.CallbackHeard) -> None:
 
 def _callback_unreachable(state: State, change: ch.CallbackUnreachable) -> None:
     state.callbacks[change.id].unreachable = True
+
+
+def _callback_draining(state: State, change: ch.CallbackDraining) -> None:
+    state.callbacks[change.id].draining = True
 
 
 def _callback_gone(state: State, change: ch.CallbackGone) -> None:
@@ -273,12 +281,14 @@ _APPLIERS: dict[type, Callable[[State, Any], None]] = {
     ch.SessionOpened: _session_opened,
     ch.SessionClosed: _session_closed,
     ch.WorkerHeard: _worker_heard,
+    ch.WorkerDraining: _worker_draining,
     ch.WorkerGone: _worker_gone,
     ch.ChallengeOpened: _challenge_opened,
     ch.ChallengeEnded: _challenge_ended,
     ch.CallbackJoined: _callback_joined,
     ch.CallbackHeard: _callback_heard,
     ch.CallbackUnreachable: _callback_unreachable,
+    ch.CallbackDraining: _callback_draining,
     ch.CallbackGone: _callback_gone,
     ch.LeasesExtended: _leases_extended,
     ch.QueueServed: _queue_served,

@@ -56,6 +56,13 @@ class WorkerHeard(Struct, frozen=True, gc=False):
     draining: bool | None = None
 
 
+class WorkerDraining(Struct, frozen=True, gc=False):
+    """A worker is to drain, within so many milliseconds or, with 0, its own budget."""
+
+    instance: str
+    budget_ms: int
+
+
 class WorkerGone(Struct, frozen=True, gc=False):
     """A worker is forgotten, but for a line in the list of members."""
 
@@ -97,6 +104,12 @@ class CallbackHeard(Struct, frozen=True, gc=False):
 
 class CallbackUnreachable(Struct, frozen=True, gc=False):
     """A callback member could not be dialled: nothing for it until its next heartbeat."""
+
+    id: str
+
+
+class CallbackDraining(Struct, frozen=True, gc=False):
+    """A callback member gets nothing more until it joins again."""
 
     id: str
 
@@ -145,12 +158,14 @@ Change = (
     | SessionOpened
     | SessionClosed
     | WorkerHeard
+    | WorkerDraining
     | WorkerGone
     | ChallengeOpened
     | ChallengeEnded
     | CallbackJoined
     | CallbackHeard
     | CallbackUnreachable
+    | CallbackDraining
     | CallbackGone
     | LeasesExtended
     | QueueServed

@@ -105,6 +105,14 @@ class Leave(Struct, frozen=True):
     id: str
 
 
+class Drain(Struct, frozen=True, gc=False):
+    """Take a member out of service. Answers None."""
+
+    id: str
+    #: How long a worker may go on with what it runs, in milliseconds; 0: its own setting.
+    budget_ms: int
+
+
 class Heartbeat(Struct, frozen=True, gc=False):
     """A callback member is alive. Answers None."""
 
@@ -178,6 +186,7 @@ Command = (
     | CloseSession
     | Join
     | Leave
+    | Drain
     | Heartbeat
     | CompleteTask
     | RefuseStart

@@ -13,6 +13,7 @@ from gowork.leader.core.callbacks import complete_task, confirm_stop, heartbeat,
 from gowork.leader.core.clock import tick
 from gowork.leader.core.decision import Decision
 from gowork.leader.core.dispatch import dispatch
+from gowork.leader.core.drains import drain
 from gowork.leader.core.model import Now
 from gowork.leader.core.sessions import close_session, open_session, receive_frame
 from gowork.leader.core.settings import configure_queue, pause_queue
@@ -43,6 +44,8 @@ def decide(state: State, command: cmd.Command, now: Now) -> Decision:
             return join(state, command, now)
         case cmd.Leave():
             return leave(state, command, now)
+        case cmd.Drain():
+            return drain(state, command)
         case cmd.CompleteTask():
             return complete_task(state, command, now)
         case cmd.RefuseStart():

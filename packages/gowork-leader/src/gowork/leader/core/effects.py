@@ -45,6 +45,13 @@ class CancelTasks(Struct, frozen=True, gc=False):
     fences: Sequence[int]
 
 
+class Drain(Struct, frozen=True, gc=False):
+    """Ask a worker to finish what it runs within so many milliseconds, 0 being its own setting, and to leave."""
+
+    connection: int
+    budget_ms: int
+
+
 class Ping(Struct, frozen=True, gc=False):
     """Ask a worker for a sign of life."""
 
@@ -76,4 +83,6 @@ class StopWork(Struct, frozen=True, gc=False):
     id: str
 
 
-Effect = Welcome | GrantTasks | Acknowledge | ReleaseTasks | CancelTasks | Ping | EndSession | StartWork | StopWork
+Effect = (
+    Welcome | GrantTasks | Acknowledge | ReleaseTasks | CancelTasks | Drain | Ping | EndSession | StartWork | StopWork
+)

@@ -181,6 +181,8 @@ def _callback_verdict(callback: Callback, handler: str, selector: _Selector) -> 
         return Verdict(callback.id, WaitCode.NO_HANDLER, "a callback member runs only tasks that name no handler")
     if selector:
         return Verdict(callback.id, WaitCode.SELECTOR, "a callback member carries no labels")
+    if callback.draining:
+        return Verdict(callback.id, WaitCode.DRAINING, "it is draining")
     if callback.free:
         return Verdict(callback.id, None, "it is idle")
     return Verdict(callback.id, WaitCode.NO_SLOT, "it is busy, or could not be reached")

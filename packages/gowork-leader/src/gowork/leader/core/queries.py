@@ -39,7 +39,7 @@ def members(state: State) -> list[MemberView]:
 
 def _worker_view(worker: Worker) -> MemberView:
     liveness = worker.liveness
-    status = "unknown, unknown" if liveness is Liveness.LOST else _alive(bool(worker.held))
+    status = "unknown, unknown" if worker.connection is None else _alive(bool(worker.held))
     return MemberView(
         worker.name,
         worker.peer,
@@ -64,7 +64,7 @@ def _callback_view(callback: Callback) -> MemberView:
         callback.id,
         callback.address,
         "alive, failed" if failed else _alive(busy),
-        Liveness.LIVE,
+        Liveness.DRAINING if callback.draining else Liveness.LIVE,
         True,
         1,
         int(callback.held is not None),

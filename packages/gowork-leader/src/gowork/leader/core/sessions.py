@@ -156,6 +156,8 @@ def _admit(state: State, hello: cmd.OpenSession, now: Now, decision: Decision) -
         decision.effects.append(ef.ReleaseTasks(hello.connection, released))
     if cancelled:
         decision.effects.append(ef.CancelTasks(hello.connection, cancelled))
+    if worker is not None and worker.drain_ms is not None:
+        decision.effects.append(ef.Drain(hello.connection, worker.drain_ms))
 
 
 def _take_reports(state: State, worker: Worker, frame: cmd.ReceiveFrame, now: Now, decision: Decision) -> None:

@@ -75,6 +75,7 @@ class Worker:
         "connection",
         "credit",
         "default_policy",
+        "drain_ms",
         "draining",
         "granted",
         "held",
@@ -107,13 +108,19 @@ class Worker:
         self.granted = 0
         #: {fence: task id}
         self.held: dict[int, str] = {}
+        #: It has said that it wants no more.
         self.draining = False
+        #: It was asked to drain, with this budget in milliseconds, 0 being its own; None: it was not.
+        self.drain_ms: int | None = None
         self.blocked = False
         self.joined_ms = 0
         self.seen_ms = 0
 
     @property
     def liveness(self) -> Liveness:
+        if self.drain_ms is not None:
+            # Also while it is away for a moment: it is told again when it is back.
+            return Liveness.DRAINING
         if self.connection is None:
             return Liveness.LOST
         if self.draining:
@@ -123,7 +130,7 @@ class Worker:
     @property
     def room(self) -> int:
         """How many more grants it takes now."""
-        if self.connection is None or self.draining:
+        if self.connection is None or self.draining or self.drain_ms is not None:
             return 0
         return self.credit - self.granted
 
@@ -142,7 +149,7 @@ class Worker:
 class Callback:
     """A callback member."""
 
-    __slots__ = ("address", "held", "id", "joined_ms", "seen_ms", "status", "unreachable")
+    __slots__ = ("address", "draining", "held", "id", "joined_ms", "seen_ms", "status", "unreachable")
 
     def __init__(self, id: str, address: str, joined_ms: int) -> None:
         self.id = id
@@ -152,6 +159,8 @@ class Callback:
         self.held: tuple[int, str] | None = None
         #: It could not be dialled since its last heartbeat.
         self.unreachable = False
+        #: It gets nothing more until it joins again.
+        self.draining = False
         self.joined_ms = joined_ms
         self.seen_ms = joined_ms
 
@@ -160,6 +169,7 @@ class Callback:
         return (
             self.held is None
             and not self.unreachable
+            and not self.draining
             and self.status not in (HeartbeatStatus.FAILED, HeartbeatStatus.BUSY)
         )
 

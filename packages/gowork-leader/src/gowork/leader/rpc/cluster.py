@@ -12,7 +12,14 @@ from gowork.leader.engine.loop import Engine
 from gowork.leader.rpc.boundary import refusal_from, refusing
 from gowork.leader.rpc.mapping import heartbeat_from, member_message
 from gowork.leader.rpc.tokens import make_id_token, read_id_token
-from gowork.leader.rpc.validation import Violations, check_address, check_heartbeat, check_id, check_page_size
+from gowork.leader.rpc.validation import (
+    Violations,
+    check_address,
+    check_budget,
+    check_heartbeat,
+    check_id,
+    check_page_size,
+)
 from gowork.proto.cluster.v1 import leader_pb2 as pb
 from gowork.proto.cluster.v1 import leader_pb2_grpc
 from gowork.rpc import limits
@@ -58,6 +65,16 @@ class LeaderService(leader_pb2_grpc.LeaderServiceServicer):
                     raise invalid(violations)
                 await self._ask(heartbeat_from(request))
                 yield pb.HeartbeatResponse()
+
+    async def Drain(self, request: pb.DrainRequest, context: _Context) -> pb.DrainResponse:
+        async with refusing(context):
+            violations: Violations = []
+            check_id(request.id, "id", violations)
+            check_budget(request.budget_ms, violations)
+            if violations:
+                raise invalid(violations)
+            await self._ask(cmd.Drain(request.id, request.budget_ms))
+        return pb.DrainResponse()
 
     async def Members(self, request: pb.MembersRequest, context: _Context) -> pb.MembersResponse:
         async with refusing(context):

@@ -33,7 +33,7 @@ ACKNOWLEDGE_SECONDS = 0.01
 HELLO_SECONDS = 10.0
 
 _SessionEffect = (
-    ef.Welcome | ef.GrantTasks | ef.Acknowledge | ef.ReleaseTasks | ef.CancelTasks | ef.Ping | ef.EndSession
+    ef.Welcome | ef.GrantTasks | ef.Acknowledge | ef.ReleaseTasks | ef.CancelTasks | ef.Drain | ef.Ping | ef.EndSession
 )
 _Context = grpc.aio.ServicerContext[pb.ConnectRequest, pb.ConnectResponse]
 
@@ -146,6 +146,8 @@ class Sessions(session_pb2_grpc.SessionServiceServicer):
                     frame.cancelled.extend(effect.fences)
                 case ef.ReleaseTasks():
                     frame.released.extend(effect.fences)
+                case ef.Drain():
+                    frame.drains.add(budget_ms=effect.budget_ms)
                 case ef.Ping():
                     frame.pings.append(1)
                 case ef.Welcome():

@@ -222,6 +222,14 @@ def check_view(view: int, violations: Violations) -> None:
         )
 
 
+def check_budget(budget_ms: int, violations: Violations) -> None:
+    """How long a drain may take; 0 leaves it to the worker."""
+    if not 0 <= budget_ms <= limits.DRAIN_BUDGET_MS_MAX:
+        violations.append(
+            FieldViolation("budget_ms", f"is {budget_ms}; 0 to {limits.DRAIN_BUDGET_MS_MAX} milliseconds are needed")
+        )
+
+
 def check_heartbeat(status: int, violations: Violations) -> None:
     """What a callback member says of itself; UNSPECIFIED says only that it is alive."""
     if status not in _HEARTBEATS:

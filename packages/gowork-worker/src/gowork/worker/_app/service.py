@@ -1,8 +1,8 @@
 """Start and stop of a worker, in order.
 
 start: supervisor with its runners -> handlers known -> session (or callback member)
-stop:  draining told, nothing new -> running tasks finish, or are handed back -> reports acknowledged -> goodbye
-       -> runners end
+stop:  draining told, nothing new -> running tasks finish, or are handed back -> reports acknowledged -> goodbye; beside
+       the last two the runners end
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import secrets
 import signal
+import time
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
@@ -21,9 +23,9 @@ from gowork.worker._supervisor.supervisor import Supervisor
 
 logger = logging.getLogger("gowork.worker")
 
-#: Seconds that the leader has to acknowledge the last reports.
-_ACKNOWLEDGE_TIMEOUT = 5.0
-#: Seconds to say goodbye.
+#: Seconds that the leader has to acknowledge the last reports, and to take the goodbye. With the default drain timeout,
+#: and what runners are given to stop, a stop fits into the 120 s that containers are often given.
+_ACKNOWLEDGE_TIMEOUT = 3.0
 _GOODBYE_TIMEOUT = 3.0
 
 
@@ -45,17 +47,40 @@ class Service:
     def __init__(self, options: Options, addresses: Sequence[str]) -> None:
         self.options = options
         self.supervisor = Supervisor(options)
+        self.supervisor.asked_to_drain = self.drain
         self._stops = 0
         self._stop = asyncio.Event()
-        self._stop_now = asyncio.Event()
+        #: When what runs is handed back, on the monotonic clock.
+        self._deadline = math.inf
+        #: Ends the drain; there once it has begun.
+        self._timeout: asyncio.Timeout | None = None
         self.link: Link = Connector(self.supervisor, addresses, secrets.token_hex(8))
 
     def stop(self) -> None:
-        """Asks the worker to drain; the second call to hand back at once."""
+        """Asks the worker to drain within its own budget; the second call to hand back at once."""
         self._stops += 1
+        self._drain_within(self.options.drain_timeout if self._stops == 1 else 0.0)
+
+    def drain(self, budget: float | None) -> None:
+        """Asks the worker to drain on behalf of its leader; one that drains already goes on as it does.
+
+        Args:
+            budget: seconds for what runs; None for the worker's own budget.
+        """
+        if not self._stop.is_set():
+            self._drain_within(self.options.drain_timeout if budget is None else budget)
+
+    def _drain_within(self, budget: float) -> None:
+        """Begins to drain, or drains faster: whoever asked for less time gets it."""
+        self._deadline = min(self._deadline, time.monotonic() + budget)
+        if self._timeout is not None and not self._timeout.expired():
+            self._timeout.reschedule(asyncio.get_running_loop().time() + self.seconds_left)
         self._stop.set()
-        if self._stops > 1:
-            self._stop_now.set()
+
+    @property
+    def seconds_left(self) -> float:
+        """Until what runs is handed back; infinite while nobody has asked to drain."""
+        return max(0.0, self._deadline - time.monotonic())
 
     async def welcomed(self) -> None:
         """Waits until a leader has taken the worker in."""
@@ -77,10 +102,9 @@ class Service:
                 finally:
                     # Also when this is cancelled: then nothing was waited for, and what runs is handed back now.
                     await self.supervisor.hand_back("the worker stopped before it had finished")
-                    await self.supervisor.leave(_ACKNOWLEDGE_TIMEOUT if self.link.connected else 0.0)
-                    await asyncio.wait([link], timeout=_GOODBYE_TIMEOUT if self.link.connected else 0.0)
-                    link.cancel()
-                    await self.supervisor.close()
+                    async with asyncio.TaskGroup() as last:
+                        last.create_task(self._say_goodbye(link), name="goodbye")
+                        last.create_task(self.supervisor.close(), name="close")
                     await asyncio.wait([runners])
 
     async def _run_link(self) -> None:
@@ -88,13 +112,20 @@ class Service:
         await self.link.run()
 
     async def _drain(self) -> None:
-        logger.info("draining", extra={"seconds": self.options.drain_timeout})
-        async with asyncio.TaskGroup() as group:
-            finish = group.create_task(self.supervisor.finish(self.options.drain_timeout), name="drain")
-            now = group.create_task(self._stop_now.wait(), name="second stop")
-            await asyncio.wait([finish, now], return_when=asyncio.FIRST_COMPLETED)
-            finish.cancel()
-            now.cancel()
+        seconds = self.seconds_left
+        logger.info("draining", extra={"seconds": round(seconds, 3)})
+        try:
+            async with asyncio.timeout(seconds) as self._timeout:
+                await self.supervisor.finish()
+        except TimeoutError:
+            logger.info("drain budget used up")
+        finally:
+            self._timeout = None
+
+    async def _say_goodbye(self, link: asyncio.Task[None]) -> None:
+        await self.supervisor.leave(_ACKNOWLEDGE_TIMEOUT if self.link.connected else 0.0)
+        await asyncio.wait([link], timeout=_GOODBYE_TIMEOUT if self.link.connected else 0.0)
+        link.cancel()
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:

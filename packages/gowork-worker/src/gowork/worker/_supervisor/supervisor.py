@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
@@ -46,6 +46,8 @@ class Supervisor:
         #: What the first runner that was ready has told.
         self.handlers: messages.Ready = messages.Ready((), "", ())
         self.draining = False
+        #: Called when the leader asks the worker to drain, with the budget in seconds; None leaves that to the worker.
+        self.asked_to_drain: Callable[[float | None], None] = lambda budget: None
         self._leaving = False
         #: fence -> task without a report
         self._held: dict[int, Held] = {}
@@ -81,11 +83,11 @@ class Supervisor:
                 self._watch.look(loop.time(), recall=not self._paused)
                 await asyncio.wait([fleet], timeout=INTERVAL if self._held else IDLE_INTERVAL)
 
-    async def finish(self, budget: float) -> None:
-        """Takes nothing new, hands back what has not started, and waits at most `budget` seconds for what runs."""
+    async def finish(self) -> None:
+        """Takes nothing new, hands back what has not started, and waits for what runs."""
         self._hand_back_waiting("the worker drains")
         self.fleet.tell(messages.Recall())
-        await _within(self._idle, budget)
+        await self._idle.wait()
 
     async def hand_back(self, reason: str) -> None:
         """Stops whatever still runs, and reports it as interrupted."""
@@ -168,6 +170,10 @@ class Supervisor:
             self._release(response.released)
         if response.pings:
             self._pongs += response.pings
+        if response.drains:
+            # Last, so that grants of the same frame are not started just to be taken for running ones.
+            budget_ms = response.drains[-1].budget_ms
+            self.asked_to_drain(budget_ms / 1000 if budget_ms else None)
         self.wake.set()
 
     def take(self, bytes_max: int) -> session.ConnectRequest | None:

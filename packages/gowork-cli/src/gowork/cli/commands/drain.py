@@ -1,0 +1,83 @@
+"""`gowork drain`."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from gowork.cli.completions import complete_member
+from gowork.cli.group import EXIT_FAILED
+from gowork.cli.output import console, write_records
+from gowork.cli.parameters import duration
+from gowork.cli.records import member_record
+from gowork.cli.settings import OutputFormat, Settings, common_options, pass_settings
+from gowork.client import Client, Liveness, Member, MemberKind
+
+#: Seconds between two looks at the members, while it is waited.
+_LOOK_S = 0.2
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  gowork drain host-7                      # it finishes what it runs, in its own time
+  gowork drain host-7 --budget 30s --wait  # and returns when it has left, half a minute later at most"""
+)
+@click.argument("worker", shell_complete=complete_member)
+@click.option(
+    "--budget",
+    type=duration,
+    metavar="DURATION",
+    help="How long it may go on with what it runs.  [default: the worker's --drain-timeout]",
+)
+@click.option("--wait", is_flag=True, help="Return when it has left; one that is dialled: when it holds nothing more.")
+@common_options
+@pass_settings
+def drain(settings: Settings, worker: str, budget: float | None, wait: bool) -> None:
+    """Take a worker out of service.
+
+    It is given no more tasks, finishes what it runs within the budget, hands back the rest, which uses up no attempt,
+    and leaves: its process ends with 0. One that is dialled stays idle until it joins again.
+
+    Exits with 1 when there is no such worker, or, with --wait, when it was lost before it had left.
+    """
+    with settings.patient_client() if wait else settings.client() as client:
+        client.drain(worker, budget)
+        member = _member(client, worker)
+        if wait and member is not None:
+            with console(stderr=True).status(f"waiting for {worker} to leave"):
+                member = _end(client, member)
+    if settings.output is not OutputFormat.TABLE:
+        write_records([member_record(member)] if member is not None else [], settings.output)
+    else:
+        console().print(f"{worker} {_words(member)}", markup=False)
+    if member is not None and member.liveness is Liveness.LOST:
+        click.get_current_context().exit(EXIT_FAILED)
+
+
+def _member(client: Client, id: str) -> Member | None:
+    return next((member for member in client.members() if member.id == id), None)
+
+
+def _end(client: Client, first: Member) -> Member | None:
+    """The member as it is last seen; None when it is listed no more, or another one of its name is there."""
+    member: Member | None = first
+    while member is not None and member.joined_at == first.joined_at and not _has_ended(member):
+        time.sleep(_LOOK_S)
+        member = _member(client, first.id)
+    return member if member is not None and member.joined_at == first.joined_at else None
+
+
+def _has_ended(member: Member) -> bool:
+    if member.liveness is Liveness.DRAINING:
+        return member.kind is MemberKind.CALLBACK and not member.running
+    return True
+
+
+def _words(member: Member | None) -> str:
+    if member is None or member.liveness is Liveness.LEFT:
+        return "has left"
+    if member.liveness is Liveness.LOST:
+        return "was lost before it had left; its tasks go to others"
+    return f"is draining, and holds {member.running} task{'' if member.running == 1 else 's'}"
