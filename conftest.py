@@ -47,6 +47,12 @@ def no_process_is_left_behind() -> Iterator[None]:
     assert told == []
 
 
+@pytest.fixture(scope="session", autouse=True)
+def workers_keep_their_state_here(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Workers that tests start by name keep the files by which they know their predecessors out of the user's own."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+
+
 def marked(process: psutil.Process, mark: str) -> bool:
     """Whether a test of this run started it, in itself or through others."""
     try:

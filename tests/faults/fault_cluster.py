@@ -80,6 +80,7 @@ class Cluster:
         self.workers[name] = self._start(
             "gowork-worker",
             *("--leader", self._addresses["cluster"], "--name", name, "--import", "fault_handlers", "--print-ready"),
+            *("--state-dir", str(self._folder / "state")),
             *arguments,
         )
         self._first_line(self.workers[name])

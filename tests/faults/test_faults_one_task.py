@@ -13,6 +13,7 @@ from gowork.client import AttemptOutcome, Client, FailureKind, Liveness, TaskInf
 #: What DESIGN promises, and what a busy machine may add.
 END_SECONDS = 1.0
 ELSEWHERE_SECONDS = 2.0
+LEASE_SECONDS = 10.0
 LEEWAY_SECONDS = 1.0
 
 
@@ -77,6 +78,29 @@ def test_a_worker_that_dies_with_its_leader_gives_its_tasks_back(cluster: Cluste
         task = finished(client, "a")
     assert (task.status, task.worker) == (TaskStatus.COMPLETED, "w2")
     assert outcomes(task) == [AttemptOutcome.LOST, AttemptOutcome.COMPLETED]
+
+
+def test_a_worker_that_is_started_again_proves_that_its_tasks_run_no_more(cluster: Cluster) -> None:
+    cluster.start_worker("w", "--runners", "2")
+    with cluster.client() as client:
+        schedule_gated(cluster, client, "a", "b")
+        cluster.news("entered")
+        cluster.news("entered")
+        cluster.kill_leader()
+        cluster.kill_worker("w")
+        started = time.monotonic()
+        cluster.start_leader()
+        cluster.start_worker("w", "--runners", "2")
+        again = [cluster.news("entered"), cluster.news("entered")]
+        # The lease that the new leader gave to the first one runs for 10 s.
+        assert time.monotonic() - started < LEASE_SECONDS - LEEWAY_SECONDS
+        assert {(news.id, news.attempt) for news in again} == {("a", 2), ("b", 2)}
+        for id in ("a", "b"):
+            cluster.release(id)
+            task = finished(client, id)
+            assert (task.status, task.attempts_used) == (TaskStatus.COMPLETED, 1)
+            assert outcomes(task) == [AttemptOutcome.LOST, AttemptOutcome.COMPLETED]
+            assert "restarted" in task.attempts[0].reason
 
 
 def test_nothing_of_a_killed_supervisor_is_left_and_its_tasks_run_elsewhere(cluster: Cluster) -> None:

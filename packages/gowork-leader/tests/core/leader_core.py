@@ -167,13 +167,24 @@ class Core:
         labels: dict[str, str] | None = None,
         held: tuple[cmd.Held, ...] = (),
         retry: RetryPolicy | None = None,
+        ended: tuple[str, ...] = (),
     ) -> int:
         self._connections += 1
         connection = self._connections
         policies = tuple(HandlerPolicy(handler, handler == default, retry) for handler in handlers)
         self.do(
             cmd.OpenSession(
-                connection, name, instance or f"{name}-1", slots, policies, labels or {}, "0.1.0", held, (), "peer"
+                connection,
+                name,
+                instance or f"{name}-1",
+                slots,
+                policies,
+                labels or {},
+                "0.1.0",
+                held,
+                (),
+                "peer",
+                ended,
             )
         )
         self.do(cmd.ReceiveFrame(connection, credit=slots if credit is None else credit))

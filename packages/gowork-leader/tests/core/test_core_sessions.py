@@ -1,9 +1,11 @@
 from leader_core import Core, spec
 
 from gowork.leader.core import commands as cmd
+from gowork.leader.core.apply import adopt, expect
 from gowork.leader.core.effects import CancelTasks, EndSession, Ping, ReleaseTasks, Welcome
 from gowork.leader.core.model import Liveness, Outcome, Status
 from gowork.leader.core.queries import members
+from gowork.leader.core.state import Settings, State
 
 
 def held(core: Core, id: str, *, finished: bool = False) -> cmd.Held:
@@ -208,3 +210,64 @@ def _running(core: Core) -> int:
     core.submit(spec("a"))
     assert core.dispatch() == {connection: ["a"]}
     return connection
+
+
+def test_a_restarted_worker_that_proves_the_end_of_its_predecessor_has_its_tasks_run_again_at_once():
+    core = Core()
+    core.do(cmd.CloseSession(_running(core)))
+    second = core.connect(instance="w1-2", ended=("w1-1",))
+    assert core.dispatch() == {second: ["a"]}
+    standing = core.standing("a")
+    assert standing.attempts[0].outcome is Outcome.LOST
+    assert "restarted" in standing.attempts[0].reason
+    assert (standing.suspect, standing.lost_alone, standing.attempts_used) == (False, 0, 0)
+    assert liveness(core) == {"w1": Liveness.LIVE}
+    core.pass_time(20)
+    assert "w1-1" not in core.state.workers
+
+
+def test_the_proof_holds_while_the_lease_of_a_new_leader_runs():
+    core = Core()
+    _running(core)
+    restarted = Core()
+    restarted.state = State(core.state.settings, fence=2 << 40, next_seq=2)
+    adopt(restarted.state, core.state.tasks["a"])
+    expect(restarted.state, restarted.mono + 10)
+    second = restarted.connect(instance="w1-2", ended=("w1-1",))
+    assert restarted.dispatch() == {second: ["a"]}
+
+
+def test_the_proof_of_one_that_was_asked_for_a_sign_of_life_holds_too():
+    for end in ("broken", "silent"):
+        core = Core()
+        first = _running(core)
+        second = core.connect(instance="w1-2", ended=("w1-1",))
+        assert core.dispatch() == {}
+        if end == "broken":
+            core.do(cmd.CloseSession(first))
+        else:
+            core.pass_time(2)
+        core.do(cmd.ReceiveFrame(second, credit=4))
+        assert core.dispatch() == {second: ["a"]}
+        assert core.standing("a").attempts[0].outcome is Outcome.LOST
+
+
+def test_one_whose_lease_ran_out_in_the_same_moment_is_lost_once():
+    core = Core(Settings(challenge_wait=10.0))
+    _running(core)
+    second = core.connect(instance="w1-2", ended=("w1-1",))
+    core.pass_time(10)
+    core.do(cmd.ReceiveFrame(second, credit=4))
+    assert core.dispatch() == {second: ["a"]}
+    assert len(core.standing("a").attempts) == 1
+
+
+def test_an_instance_of_another_name_or_one_that_lives_has_not_ended():
+    core = Core()
+    _running(core)
+    core.connect("w2", ended=("w1-1", "nobody", "w2-1"))
+    assert core.dispatch() == {}
+    assert core.status("a") is Status.RUNNING
+    core.do(cmd.CloseSession(1))
+    core.connect("w2", ended=("w1-1",))
+    assert core.status("a") is Status.RUNNING

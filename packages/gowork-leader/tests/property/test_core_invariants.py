@@ -83,13 +83,25 @@ class Cluster(RuleBasedStateMachine):
         self.core.do(cmd.Cancel(id))
 
     @rule(
-        name=NAMES, generation=st.integers(1, 2), slots=st.integers(1, 3), buffer=st.integers(0, 3), keep=st.booleans()
+        name=NAMES,
+        generation=st.integers(1, 2),
+        slots=st.integers(1, 3),
+        buffer=st.integers(0, 3),
+        keep=st.booleans(),
+        proof=st.booleans(),
     )
-    def connect(self, name: str, generation: int, slots: int, buffer: int, keep: bool) -> None:
+    def connect(self, name: str, generation: int, slots: int, buffer: int, keep: bool, proof: bool) -> None:
         instance = f"{name}-{generation}"
+        ended = tuple(f"{other}-{number}" for other in ("w1", "w2") for number in (1, 2)) if proof else ()
         held = tuple(cmd.Held(id, fence, False) for who, id, fence in self.sent if who == instance and keep)
         self.core.connect(
-            name, instance=instance, slots=slots, credit=slots + buffer, handlers=("work", "other"), held=held
+            name,
+            instance=instance,
+            slots=slots,
+            credit=slots + buffer,
+            handlers=("work", "other"),
+            held=held,
+            ended=ended,
         )
 
     @rule(name=NAMES)

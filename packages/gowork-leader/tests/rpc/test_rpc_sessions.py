@@ -50,6 +50,8 @@ async def member(leader: ServedLeader, id: str) -> cpb.Member:
         ({"labels": MANY}, "hello.labels", "65 entries; the limit is 64"),
         ({"labels": {"k": "v" * 254}}, "hello.labels['k']", "253 bytes"),
         ({"version": "1" * 129}, "hello.version", "up to 128 bytes"),
+        ({"ended_instances": ["i"] * 17}, "hello.ended_instances", "17 instances; the limit is 16"),
+        ({"ended_instances": ["i", ""]}, "hello.ended_instances[1]", "is empty"),
         ({"held": [spb.Held(id="")]}, "hello.held[0].id", "is empty"),
         ({"held": [spb.Held(id="a", state=9)]}, "hello.held[0].state", "unknown value 9"),  # type: ignore[arg-type]
     ],
@@ -310,6 +312,18 @@ async def test_the_same_instance_replaces_its_older_stream(leader: ServedLeader)
         assert (refusal.code, refusal.reason) == (grpc.StatusCode.ABORTED, "SESSION_REPLACED")
         await leader.submit("a")
         assert (await newer.grant()).id == "a"
+
+
+async def test_tasks_of_a_predecessor_that_has_ended_for_certain_run_again_at_once(tmp_path: Path) -> None:
+    async with serving(tmp_path) as first, first.worker("w") as session:
+        await first.submit("a")
+        await session.grant()
+    # The lease that the next leader gives to whoever is to come back is longer than this test's patience.
+    async with serving(tmp_path, settings=Settings(lease=3600.0)) as leader:
+        async with leader.worker("w", instance="w-2", ended_instances=["w-1"]) as session:
+            assert (await session.grant()).id == "a"
+            (attempt,) = (await leader.get("a")).attempts[:-1]
+            assert (attempt.outcome, "restarted" in attempt.reason) == (pb.ATTEMPT_OUTCOME_LOST, True)
 
 
 async def test_a_second_worker_of_a_live_name_is_turned_away(leader: ServedLeader) -> None:

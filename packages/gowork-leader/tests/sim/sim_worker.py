@@ -33,6 +33,8 @@ class SimWorker:
         self.link: Link | None = None
         self.slots = rng.randint(1, 4)
         self._buffer = rng.randint(0, 4)
+        # Not drawn: every other number of the seed would be another one.
+        self._keeps_proof = name.endswith(("1", "3", "5"))
         #: {fence: id} granted and not started, running (with its timer), and reported but not acknowledged.
         self._waiting: dict[int, str] = {}
         self._running: dict[int, tuple[str, asyncio.TimerHandle]] = {}
@@ -76,9 +78,10 @@ class SimWorker:
         held = [cmd.Held(id, fence, False) for fence, id in self._waiting.items()]
         held += [cmd.Held(id, fence, False) for fence, (id, _) in self._running.items()]
         held += [cmd.Held(report.id, fence, True) for fence, report in self._reports.items()]
-        self.link.send_hello(
-            self.name, self.instance, self.slots, (HandlerPolicy("work", True), HandlerPolicy("other")), tuple(held)
-        )
+        # Nothing of an earlier life is left: crash saw to it. A machine without a state directory can't prove it.
+        ended = tuple(f"{self.name}-{life}" for life in range(1, self._life)[-16:]) if self._keeps_proof else ()
+        handlers = (HandlerPolicy("work", True), HandlerPolicy("other"))
+        self.link.send_hello(self.name, self.instance, self.slots, handlers, tuple(held), ended)
 
     def broken(self, link: Link) -> None:
         """The worker sees that its stream is gone."""

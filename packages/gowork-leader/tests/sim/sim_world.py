@@ -212,9 +212,15 @@ class Link:
         self._last = {"up": 0.0, "down": 0.0}
 
     def send_hello(
-        self, name: str, instance: str, slots: int, handlers: tuple[HandlerPolicy, ...], held: tuple[cmd.Held, ...]
+        self,
+        name: str,
+        instance: str,
+        slots: int,
+        handlers: tuple[HandlerPolicy, ...],
+        held: tuple[cmd.Held, ...],
+        ended: tuple[str, ...],
     ) -> None:
-        hello = cmd.OpenSession(self.connection, name, instance, slots, handlers, {}, "sim", held, (), "sim")
+        hello = cmd.OpenSession(self.connection, name, instance, slots, handlers, {}, "sim", held, (), "sim", ended)
         self._later("up", self._engine.post, hello)
 
     def send(self, frame: cmd.ReceiveFrame) -> None:

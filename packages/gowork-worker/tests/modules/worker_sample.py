@@ -86,6 +86,14 @@ def with_child(ctx: Context) -> None:
 
 
 @handler
+def with_escaped_child(ctx: Context) -> None:
+    """Starts a child that gets all that it can inherit, and that is in no group which ends with the worker."""
+    child = subprocess.Popen(["sleep", "1000"], close_fds=False, start_new_session=True)
+    ctx.progress(0.5, str(child.pid))
+    threading.Event().wait()
+
+
+@handler
 def fail_for_good() -> None:
     raise Fail("it cannot be done")
 

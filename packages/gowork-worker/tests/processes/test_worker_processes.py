@@ -12,10 +12,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
+from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._core.plugins import Selection
+from gowork.worker._supervisor.instances import InstanceLocks
 
 MODULES = Path(__file__).parent.parent / "modules"
 
@@ -237,6 +240,10 @@ async def start_command(leader: Any) -> AsyncIterator[Callable[..., Awaitable[Co
         await process.wait()
 
 
+def files_in(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
 @pytest.mark.parametrize("runners", ["1", "2"])
 async def test_nothing_outlives_a_killed_supervisor(
     leader: Any, start_command: Any, process_exists: ProcessExists, eventually: Any, runners: str
@@ -253,6 +260,47 @@ async def test_nothing_outlives_a_killed_supervisor(
     killed = time.monotonic()
     await eventually(lambda: not any(process_exists(pid) for pid in (*command.facts["runners"], child)))
     assert time.monotonic() - killed < 1.0
+
+
+async def test_what_a_handler_left_behind_does_not_hold_the_lock_that_its_runner_held(
+    leader: Any, start_command: Any, eventually: Any, tmp_path: Path
+) -> None:
+    command = await start_command("--runners", "1", "--name", "n", "--state-dir", str(tmp_path))
+    scripted = await leader.session()
+    scripted.grant(1, "with_escaped_child")
+    child = int(await scripted.started(1))
+    try:
+        successor = InstanceLocks(tmp_path, "n", "successor")
+        assert successor.ended() == []
+        command.process.kill()
+        assert await eventually(successor.ended) == [scripted.hello.instance]
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+async def test_restarted_worker_names_its_predecessor_until_it_is_welcomed(
+    leader: Any, start_command: Any, tmp_path: Path
+) -> None:
+    options = ("--runners", "1", "--name", "n", "--state-dir", str(tmp_path))
+    command = await start_command(*options)
+    first = await leader.session()
+    assert not first.hello.ended_instances
+    command.process.kill()
+    await command.process.wait()
+    command = await start_command(*options)
+    second = await leader.session()
+    assert list(second.hello.ended_instances) == [first.hello.instance]
+    second.end(grpc.StatusCode.UNAVAILABLE)
+    third = await leader.session()
+    assert not third.hello.ended_instances
+    third.send(drains=[session.Drain()])
+    assert await command.process.wait() == 0
+    assert files_in(tmp_path) == []
+
+
+async def test_default_name_has_no_predecessor(leader: Any, start_command: Any, tmp_path: Path) -> None:
+    await start_command("--runners", "1", "--state-dir", str(tmp_path))
+    assert files_in(tmp_path) == []
 
 
 async def test_children_of_a_killed_runner_end_with_it(

@@ -34,6 +34,8 @@ MESSAGE_BYTES_MAX = 8 << 20
 DRAIN_BUDGET_MS_MAX = 24 * 3600 * 1000
 #: Most slots of one worker.
 SLOTS_MAX = 10_000
+#: Most predecessors that a worker may prove to have ended.
+ENDED_INSTANCES_MAX = 16
 #: Most handlers that a worker may offer.
 HANDLERS_MAX = 10_000
 #: Plugin errors of a worker that are kept, and the length of each.

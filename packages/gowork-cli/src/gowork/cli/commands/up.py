@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from dataclasses import asdict
 from importlib.util import find_spec
 
@@ -112,6 +113,8 @@ def up(
         worker_options=[
             *(["--slots", str(slots)] if slots else []),
             *(part for module in modules for part in ("--import", module)),
+            # Its workers have the same names at each start, here and wherever else somebody runs it.
+            *(["--state-dir", os.path.join(data_dir, "workers")] if data_dir else []),
         ],
         log_level=log_level,
         grace=grace,

@@ -44,6 +44,8 @@ class OpenSession(Struct, frozen=True):
     held: tuple[Held, ...]
     plugin_errors: tuple[str, ...]
     peer: str
+    #: Instances of this name whose runners have ended for certain.
+    ended_instances: tuple[str, ...] = ()
 
 
 class Report(Struct, frozen=True, gc=False):

@@ -1,5 +1,7 @@
 """Decides on worker sessions: hellos, frames, broken streams.
 
+A newcomer may prove that predecessors of its name have ended (PROOF, kept by the worker): then nothing waits for them.
+
 Invariants: ONE-NAME (of the live sessions at most one has a name), FENCED (a report moves a task only under the
 fence and from the instance that hold it).
 """
@@ -98,7 +100,7 @@ def close_session(state: State, command: cmd.CloseSession, now: Now) -> Decision
     challenge = state.challenges.get(worker.name)
     if challenge is not None:
         decision.changes.append(ch.ChallengeEnded(worker.name))
-        _admit(state, challenge[0], now, decision)
+        _admit(state, challenge[0], now, decision, closed=worker.instance)
     return decision
 
 
@@ -109,11 +111,13 @@ def take_over(state: State, hello: cmd.OpenSession, now: Now, decision: Decision
     """
     decision.changes.append(ch.ChallengeEnded(hello.name))
     holder = state.names.get(hello.name)
+    closed = ""
     if holder is not None and holder.connection is not None and holder.instance not in gone:
+        closed = holder.instance
         refusal = cmd.Refused(cmd.REPLACED, f"another worker has taken the name {hello.name!r}")
         decision.effects.append(ef.EndSession(holder.connection, refusal))
         decision.changes.append(ch.SessionClosed(holder.instance, now.mono + state.settings.lease))
-    _admit(state, hello, now, decision)
+    _admit(state, hello, now, decision, closed=closed, gone=gone)
 
 
 def lose_tasks(
@@ -132,7 +136,20 @@ def lose_tasks(
             decision.changes.append(ch.TaskMoved(id, standing))
 
 
-def _admit(state: State, hello: cmd.OpenSession, now: Now, decision: Decision) -> None:
+def _admit(
+    state: State, hello: cmd.OpenSession, now: Now, decision: Decision, *, closed: str = "", gone: Sequence[str] = ()
+) -> None:
+    """Welcomes a worker.
+
+    Args:
+        state: what is known.
+        hello: its introduction.
+        now: the time.
+        decision: gets what follows; the connection of `closed` and the instances in `gone` are ended by it already.
+        closed: an instance, or empty.
+        gone: instances.
+    """
+    _release_ended(state, hello, now, decision, closed, gone)
     worker = state.workers.get(hello.instance)
     if worker is not None and worker.connection is not None:
         refusal = cmd.Refused(cmd.REPLACED, "this worker has connected again")
@@ -158,6 +175,24 @@ def _admit(state: State, hello: cmd.OpenSession, now: Now, decision: Decision) -
         decision.effects.append(ef.CancelTasks(hello.connection, cancelled))
     if worker is not None and worker.drain_ms is not None:
         decision.effects.append(ef.Drain(hello.connection, worker.drain_ms))
+
+
+def _release_ended(
+    state: State, hello: cmd.OpenSession, now: Now, decision: Decision, closed: str, gone: Sequence[str]
+) -> None:
+    """Takes back what the newcomer's predecessors hold, which it knows to have ended with all that they ran.
+
+    That is the loss of a host's process, not of a task's making: the tasks are no suspects for it.
+    """
+    for instance in dict.fromkeys(hello.ended_instances):
+        worker = state.workers.get(instance)
+        if worker is None or worker.name != hello.name or instance == hello.instance or instance in gone:
+            continue
+        # One whose connection lives has not ended, whatever the newcomer says.
+        if worker.connection is None or instance == closed:
+            reason = "its worker was restarted, and nothing that ran there is left"
+            lose_tasks(state, worker, Outcome.LOST, reason, now, decision)
+            decision.changes.append(ch.WorkerGone(instance, Liveness.LOST, now.wall_ms))
 
 
 def _take_reports(state: State, worker: Worker, frame: cmd.ReceiveFrame, now: Now, decision: Decision) -> None:

@@ -147,6 +147,7 @@ def hello_from(hello: session_pb2.Hello, connection: int, peer: str) -> cmd.Open
         # Told for people: what is cut off changes nothing that the leader does.
         tuple(_cut(error, limits.PLUGIN_ERROR_BYTES_MAX) for error in hello.plugin_errors[: limits.PLUGIN_ERRORS_MAX]),
         peer,
+        tuple(hello.ended_instances),
     )
 
 

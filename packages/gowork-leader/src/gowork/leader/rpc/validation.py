@@ -170,6 +170,15 @@ def check_hello(hello: session_pb2.Hello, violations: Violations) -> None:
             check_retry(handler.retry, f"{prefix}retry.", violations)
     check_labels(hello.labels, "hello.labels", violations)
     _check_name(hello.version, "hello.version", violations)
+    if len(hello.ended_instances) > limits.ENDED_INSTANCES_MAX:
+        violations.append(
+            FieldViolation(
+                "hello.ended_instances",
+                f"has {len(hello.ended_instances)} instances; the limit is {limits.ENDED_INSTANCES_MAX}",
+            )
+        )
+    for place, instance in enumerate(hello.ended_instances[: limits.ENDED_INSTANCES_MAX]):
+        check_id(instance, f"hello.ended_instances[{place}]", violations)
     for place, held in enumerate(hello.held):
         check_id(held.id, f"hello.held[{place}].id", violations)
         if held.state not in _HELD_STATES:

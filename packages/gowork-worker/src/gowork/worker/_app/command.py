@@ -8,6 +8,7 @@ import os
 import sys
 import tomllib
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import click
@@ -77,6 +78,12 @@ def _read_config(context: click.Context, parameter: click.Parameter, path: str |
     help="HOST:PORT of the leader, or of several: the worker finds the one that leads.",
 )
 @click.option("--name", help="Unique in the cluster.  [default: the host's name and a random suffix]")
+@click.option(
+    "--state-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="With --name: where a worker that is started again finds the proof that nothing of its predecessor is left, "
+    "so that its tasks run again at once after a crash.  [default: in XDG_STATE_HOME, else where temporary files are]",
+)
 @click.option("--slots", type=click.IntRange(1, 10_000), help="How many tasks run at once.  [default: 4 per processor]")
 @click.option(
     "--runners",
@@ -143,6 +150,7 @@ def main(
     *,
     leader: str,
     name: str | None,
+    state_dir: Path | None,
     slots: int | None,
     runners: int | None,
     labels: dict[str, str],
@@ -172,9 +180,15 @@ def main(
     # Only now: `--help` and `--version` should not wait for gRPC.
     from gowork.rpc.channels import AddressError
     from gowork.worker._app.daemon import Listeners, run_worker
+    from gowork.worker._supervisor.instances import default_state_dir
     from gowork.worker._supervisor.options import Options
 
-    given: dict[str, Any] = {"name": name, "slots": slots, "runners": runners}
+    if name is None:
+        # A name of its own for each start has no predecessor.
+        state_dir = None
+    elif state_dir is None:
+        state_dir = default_state_dir()
+    given: dict[str, Any] = {"name": name, "state_dir": state_dir, "slots": slots, "runners": runners}
     try:
         options = Options(
             **{key: value for key, value in given.items() if value is not None},

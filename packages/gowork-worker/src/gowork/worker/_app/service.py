@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import logging
 import math
-import secrets
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -54,7 +53,7 @@ class Service:
         self._deadline = math.inf
         #: Ends the drain; there once it has begun.
         self._timeout: asyncio.Timeout | None = None
-        self.link: Link = Connector(self.supervisor, addresses, secrets.token_hex(8))
+        self.link: Link = Connector(self.supervisor, addresses)
 
     def stop(self) -> None:
         """Asks the worker to drain within its own budget; the second call to hand back at once."""

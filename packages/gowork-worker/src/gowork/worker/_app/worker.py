@@ -9,6 +9,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -34,6 +35,7 @@ class Worker:
         *,
         handlers: Iterable[Callable[..., Any]] = (),
         name: str | None = None,
+        state_dir: str | os.PathLike[str] | None = None,
         slots: int | None = None,
         runners: int | None = None,
         labels: Mapping[str, str] | None = None,
@@ -47,6 +49,8 @@ class Worker:
             handlers: functions with @handler (or @lifespan). Runner processes import them, so they stand at the
                 top level of a module or script; with runners=0 any function will do.
             name: unique in the cluster; the host's name with a random suffix when left out.
+            state_dir: with a name, where a worker that is started again finds the proof that nothing of its predecessor
+                is left, so that its tasks run again at once after a crash; nothing is kept when left out.
             slots: how many tasks run at once; four for each processor when left out.
             runners: how many processes run them; one for each processor when left out. 0 runs handlers in this process.
             labels: what selectors of tasks are matched with.
@@ -68,7 +72,8 @@ class Worker:
             references=tuple(references.refer(function) for function in functions) if from_processes else (),
             default_handler=default_handler,
         )
-        given = {"name": name, "slots": slots, "runners": runners, "labels": labels}
+        kept = Path(state_dir) if name is not None and state_dir is not None else None
+        given = {"name": name, "state_dir": kept, "slots": slots, "runners": runners, "labels": labels}
         self._options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
         self._options |= {"selection": self._selection, "drain_timeout": drain_timeout}
         self._options["functions"] = functions if runners == 0 else ()

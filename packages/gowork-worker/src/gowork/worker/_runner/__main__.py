@@ -1,4 +1,4 @@
-"""`python -m gowork.worker._runner PIPE TABLE`: started by a supervisor, and by nobody else."""
+"""`python -m gowork.worker._runner PIPE TABLE PARENT [LOCK]`: started by a supervisor, and by nobody else."""
 
 from gowork.worker._runner.main import main
 

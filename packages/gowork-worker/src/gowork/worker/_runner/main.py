@@ -34,6 +34,9 @@ def main() -> None:
     """Runs until the supervisor says Stop or goes away."""
     descriptor, table = int(sys.argv[1]), int(sys.argv[2])
     die_with_parent(int(sys.argv[3]))
+    for lock in map(int, sys.argv[4:]):
+        # Held by this process, to its end, and by nothing that its handlers start.
+        os.set_inheritable(lock, False)
     # The supervisor decides when its runners end. Not SIG_IGN, which the handlers' child processes would inherit.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)

@@ -27,15 +27,13 @@ _REPEAT_AFTER = 60.0
 class Connector:
     """Await `run`; it ends when the worker has said goodbye, or is cancelled."""
 
-    def __init__(self, supervisor: Supervisor, addresses: Sequence[str], instance: str) -> None:
+    def __init__(self, supervisor: Supervisor, addresses: Sequence[str]) -> None:
         """Args:
         supervisor: what the sessions are for.
         addresses: the leaders' addresses, each HOST:PORT, at least one.
-        instance: a random id of this process.
         """
         self._supervisor = supervisor
         self._addresses = addresses
-        self._instance = instance
         #: The highest term that a leader has shown.
         self._term = 0
         #: Set by the first Welcome.
@@ -69,7 +67,7 @@ class Connector:
         channel = open_channel([address])
         try:
             stream = SessionStream(channel, self._supervisor)
-            first = await stream.open(self._instance)
+            first = await stream.open()
             welcome = first.welcome
             if welcome.term < self._term:
                 self._complain(f"the leader at {address} has term {welcome.term}, an older one than {self._term}")

@@ -38,7 +38,7 @@ class SessionStream:
         self._supervisor = supervisor
         self._call: Any = session_pb2_grpc.SessionServiceStub(channel).Connect()
 
-    async def open(self, instance: str) -> session.ConnectResponse:
+    async def open(self) -> session.ConnectResponse:
         """Introduces the worker, and answers the first frame, the one with Welcome.
 
         Raises:
@@ -48,7 +48,7 @@ class SessionStream:
         try:
             async with asyncio.timeout(_WELCOME_TIMEOUT):
                 try:
-                    await self._call.write(session.ConnectRequest(hello=self._hello(instance)))
+                    await self._call.write(session.ConnectRequest(hello=self._hello()))
                     first = await self._call.read()
                 except asyncio.InvalidStateError as error:
                     # Written to a stream that is over; its status says why.
@@ -129,17 +129,18 @@ class SessionStream:
             details=await self._call.details(),
         )
 
-    def _hello(self, instance: str) -> session.Hello:
+    def _hello(self) -> session.Hello:
         options, known = self._supervisor.options, self._supervisor.handlers
         return session.Hello(
             name=options.name,
-            instance=instance,
+            instance=self._supervisor.instance,
             slots=options.slots,
             handlers=[handler_info(note, is_default=note.name == known.default_handler) for note in known.handlers],
             labels=options.labels,
             version=version("gowork-worker"),
             held=self._supervisor.hello_held(),
             plugin_errors=known.plugin_errors,
+            ended_instances=self._supervisor.hello_ended(),
         )
 
 

@@ -44,6 +44,8 @@ class Fleet:
         self.ordinary: list[Runner] = []
         #: Isolated tasks and their runners.
         self.solo = Solo(options.slots, self.ordinary, self._spawn_solo)
+        #: Inherited by every runner, so that a lock is held as long as one of them lives; None where there is none.
+        self.lock_descriptor: int | None = None
         #: Runners end because the worker does.
         self.closing = False
         self._closed = asyncio.Event()
@@ -123,7 +125,7 @@ class Fleet:
         loop = asyncio.get_running_loop()
         quick_deaths = 0
         while not self.closing:
-            runner = ProcessRunner(name, slots, self._owner, setup=self._setup, warden=self._warden)
+            runner = self._process_runner(name, slots)
             self.ordinary.append(runner)
             started = loop.time()
             try:
@@ -138,9 +140,20 @@ class Fleet:
         assert self._group is not None
         if self.closing or asyncio.get_running_loop().time() < self._solo_from:
             return
-        runner = ProcessRunner("alone", 1, self._owner, setup=self._setup, warden=self._warden, alone=True)
+        runner = self._process_runner("alone", 1, alone=True)
         self.solo.add(runner)
         self._group.create_task(self._keep_solo(runner), name="alone")
+
+    def _process_runner(self, name: str, slots: int, *, alone: bool = False) -> ProcessRunner:
+        return ProcessRunner(
+            name,
+            slots,
+            self._owner,
+            setup=self._setup,
+            warden=self._warden,
+            lock_descriptor=self.lock_descriptor,
+            alone=alone,
+        )
 
     async def _keep_solo(self, runner: ProcessRunner) -> None:
         # Counted before it is known: note_ready sets it back.

@@ -7,6 +7,7 @@ import secrets
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from gowork.rpc import limits
@@ -36,6 +37,9 @@ class Options:
     """All of it, checked."""
 
     name: str = field(default_factory=default_name)
+    #: Where a worker that is started again by the same name finds the proof that nothing of its predecessor is left;
+    #: None keeps none.
+    state_dir: Path | None = None
     #: How many tasks run at once.
     slots: int = field(default_factory=default_slots)
     #: How many runner processes there are; 0 runs handlers in this process.

@@ -33,6 +33,7 @@ class ProcessRunner(Runner):
         *,
         setup: Callable[[int], messages.Setup],
         warden: Warden | None,
+        lock_descriptor: int | None = None,
         alone: bool = False,
     ) -> None:
         """Args:
@@ -41,11 +42,13 @@ class ProcessRunner(Runner):
         owner: told what it says.
         setup: gives the first message, for so many slots.
         warden: guards its process group; None where there is none.
+        lock_descriptor: inherited by it; None where there is none.
         alone: it runs isolated tasks, one at a time.
         """
         super().__init__(name, slots, owner, alone=alone)
         self._setup = setup
         self._warden = warden
+        self._lock_descriptor = lock_descriptor
         self._process: asyncio.subprocess.Process | None = None
         self._pipe: _Pipe | None = None
         self._table, self._table_descriptor = make_shared(slots)
@@ -65,6 +68,7 @@ class ProcessRunner(Runner):
         """
         loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair()
+        lock = [] if self._lock_descriptor is None else [self._lock_descriptor]
         with theirs:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -75,7 +79,8 @@ class ProcessRunner(Runner):
                 str(theirs.fileno()),
                 str(self._table_descriptor),
                 str(os.getpid()),
-                pass_fds=(theirs.fileno(), self._table_descriptor),
+                *map(str, lock),
+                pass_fds=(theirs.fileno(), self._table_descriptor, *lock),
                 stdin=asyncio.subprocess.DEVNULL,
                 # What handlers print must not get into what the worker itself says on standard output.
                 stdout=sys.__stderr__.fileno() if sys.__stderr__ is not None else asyncio.subprocess.DEVNULL,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Callable, Iterable
 
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
@@ -20,6 +21,7 @@ from gowork.worker._runner.messages import StopKind
 from gowork.worker._supervisor.credit import Credit
 from gowork.worker._supervisor.fleet import Fleet
 from gowork.worker._supervisor.held import Held, Unacknowledged
+from gowork.worker._supervisor.instances import InstanceLocks
 from gowork.worker._supervisor.measures import Measures
 from gowork.worker._supervisor.options import Options
 from gowork.worker._supervisor.runner import Runner
@@ -38,6 +40,11 @@ class Supervisor:
 
     def __init__(self, options: Options) -> None:
         self.options = options
+        #: A random id of this process.
+        self.instance = secrets.token_hex(8)
+        self._locks: InstanceLocks | None = None
+        #: Predecessors that the leader is being told of.
+        self._ended: list[str] = []
         self.measures = Measures()
         #: Set whenever there may be something to send.
         self.wake = asyncio.Event()
@@ -77,11 +84,28 @@ class Supervisor:
     async def run(self) -> None:
         """Runs the runners until `close`."""
         loop = asyncio.get_running_loop()
-        async with asyncio.TaskGroup() as group:
-            fleet = group.create_task(self.fleet.run(), name="fleet")
-            while not fleet.done():
-                self._watch.look(loop.time(), recall=not self._paused)
-                await asyncio.wait([fleet], timeout=INTERVAL if self._held else IDLE_INTERVAL)
+        self._lock()
+        try:
+            async with asyncio.TaskGroup() as group:
+                fleet = group.create_task(self.fleet.run(), name="fleet")
+                while not fleet.done():
+                    self._watch.look(loop.time(), recall=not self._paused)
+                    await asyncio.wait([fleet], timeout=INTERVAL if self._held else IDLE_INTERVAL)
+        finally:
+            # Threads of this process (runners=0) may run on: then only its end proves anything.
+            if self._locks is not None and (self.options.runners or self.has_left):
+                self._locks.close(left=self.has_left)
+
+    def _lock(self) -> None:
+        if self.options.state_dir is None:
+            return
+        try:
+            self._locks = InstanceLocks(self.options.state_dir, self.options.name, self.instance)
+        except OSError as error:
+            reason = "no state is kept: a restart after a crash has to wait for the lease"
+            logger.warning(reason, extra={"state_dir": str(self.options.state_dir), "reason": str(error)})
+        else:
+            self.fleet.lock_descriptor = self._locks.descriptor
 
     async def finish(self) -> None:
         """Takes nothing new, hands back what has not started, and waits for what runs."""
@@ -134,8 +158,15 @@ class Supervisor:
         ]
         return listed
 
+    def hello_ended(self) -> list[str]:
+        """Predecessors that are proven to have ended, for Hello."""
+        self._ended = self._locks.ended() if self._locks is not None else []
+        return self._ended
+
     def start_session(self) -> None:
         """A leader has welcomed the worker: everything is to be said again."""
+        if self._locks is not None:
+            self._locks.forget(self._ended)
         self._credit.start_session()
         self._unacknowledged.resend()
         self._condition = (False, False, False)

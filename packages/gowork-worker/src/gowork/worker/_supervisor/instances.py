@@ -1,0 +1,149 @@
+"""Lock files by which a restarted worker can prove that nothing of its predecessor is left.
+
+Each supervisor process of a worker that has a name of its own keeps a file, locked by a descriptor that all its
+runners inherit. Such a lock belongs to what was opened, not to a process (flock(2)): it is free when the last of them
+has ended, however that came about, and not before. Whoever can lock a predecessor's file knows that its tasks run no
+more.
+
+Invariants: PROOF (an instance is named as ended only while its lock is held here); a file is removed only by one who
+holds its lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+import socket
+import tempfile
+from pathlib import Path
+
+from gowork.rpc.limits import ENDED_INSTANCES_MAX
+
+_SUFFIX = ".lock"
+_MACHINE_BYTES_MAX = 1024
+
+
+def default_state_dir() -> Path:
+    """Where workers of this user keep such files: in XDG_STATE_HOME, else in the directory for temporary files."""
+    home = os.environ.get("XDG_STATE_HOME")
+    if home and os.path.isabs(home):
+        return Path(home, "gowork", "workers")
+    return Path(tempfile.gettempdir(), f"gowork-{os.getuid()}", "workers")
+
+
+class InstanceLocks:
+    """This instance's lock, and those of its predecessors that are proven to have ended."""
+
+    def __init__(self, state_dir: Path, name: str, instance: str) -> None:
+        """Locks this instance's file.
+
+        Args:
+            state_dir: made when it is not there.
+            name: the worker's name.
+            instance: a random id of this process, without a slash.
+
+        Raises:
+            OSError: when it cannot be kept there, or somebody else could write there.
+        """
+        # Names may hold what no file name can; the digest tells apart what the readable part does not.
+        readable = re.sub(r"[^A-Za-z0-9._-]", "_", name)[:64]
+        self._directory = state_dir / f"{readable}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+        _make_private(state_dir)
+        _make_private(self._directory)
+        self._own = f"{instance}{_SUFFIX}"
+        #: {file name: descriptor that holds its lock}
+        self._ended: dict[str, int] = {}
+        #: To be inherited by runners.
+        self.descriptor = self._lock_own(instance)
+
+    def ended(self) -> list[str]:
+        """Predecessors that have ended with all their runners, the latest first; no more than a Hello may name."""
+        for path in self._directory.glob(f"*{_SUFFIX}"):
+            if path.name != self._own and path.name not in self._ended:
+                self._try(path)
+        latest = sorted(self._ended, key=self._started_ns, reverse=True)
+        return [name.removesuffix(_SUFFIX) for name in latest[:ENDED_INSTANCES_MAX]]
+
+    def forget(self, instances: list[str]) -> None:
+        """Removes the files of predecessors that a leader has been told of."""
+        for instance in instances:
+            descriptor = self._ended.pop(f"{instance}{_SUFFIX}", None)
+            if descriptor is not None:
+                self._remove(f"{instance}{_SUFFIX}")
+                os.close(descriptor)
+
+    def close(self, *, left: bool) -> None:
+        """Gives up the locks.
+
+        Args:
+            left: the worker has said goodbye and holds nothing: nobody will need a proof of its end.
+        """
+        for descriptor in self._ended.values():
+            os.close(descriptor)
+        self._ended.clear()
+        if left:
+            self._remove(self._own)
+        os.close(self.descriptor)
+
+    def _lock_own(self, instance: str) -> int:
+        # Under another name until it is locked and written, so that nobody takes it for a dead one's.
+        path = self._directory / f".{instance}"
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.write(descriptor, _machine())
+            path.rename(self._directory / self._own)
+        except OSError:
+            os.close(descriptor)
+            path.unlink(missing_ok=True)
+            raise
+        return descriptor
+
+    def _try(self, path: Path) -> None:
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            # Another successor was faster.
+            return
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            return
+        if os.read(descriptor, _MACHINE_BYTES_MAX) == _machine():
+            self._ended[path.name] = descriptor
+        else:
+            # A lock proves nothing about another machine that shares this directory. One that was started anew since
+            # has been away for longer than any lease.
+            self._remove(path.name)
+            os.close(descriptor)
+
+    def _started_ns(self, name: str) -> int:
+        return os.fstat(self._ended[name]).st_mtime_ns
+
+    def _remove(self, name: str) -> None:
+        with contextlib.suppress(OSError):
+            (self._directory / name).unlink()
+
+
+def _make_private(path: Path) -> None:
+    """Makes a directory of this user's own, for nobody else to write in.
+
+    Raises:
+        OSError: when it cannot be made, or is another's: whoever can put files there could free tasks that still run.
+    """
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if path.stat().st_uid != os.getuid():
+        raise PermissionError(f"{path} belongs to another user")
+
+
+def _machine() -> bytes:
+    """What tells this start of this machine from every other."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        boot = ""
+    return (boot or socket.gethostname()).encode()[:_MACHINE_BYTES_MAX]
