@@ -99,9 +99,11 @@ class ScriptedLeader(session_pb2_grpc.SessionServiceServicer):
         self.term = 1
         self.lease_ms = 10_000
         self.heartbeat_ms = 3_000
+        self.reconnect_grace_ms = 1_000
         self.refusal: grpc.StatusCode | None = None
         #: Comes with each Welcome.
         self.drain: session.Drain | None = None
+        self.released: list[int] = []
         self.port = 0
         self._sessions: asyncio.Queue[ScriptedSession] = asyncio.Queue()
         self._server: grpc.aio.Server | None = None
@@ -135,9 +137,13 @@ class ScriptedLeader(session_pb2_grpc.SessionServiceServicer):
         scripted = ScriptedSession(first.hello)
         yield session.ConnectResponse(
             welcome=session.Welcome(
-                term=self.term, lease_ms=self.lease_ms, heartbeat_ms=self.heartbeat_ms, reconnect_grace_ms=1000
+                term=self.term,
+                lease_ms=self.lease_ms,
+                heartbeat_ms=self.heartbeat_ms,
+                reconnect_grace_ms=self.reconnect_grace_ms,
             ),
             drains=[self.drain] if self.drain is not None else [],
+            released=self.released,
         )
         self._sessions.put_nowait(scripted)
 

@@ -23,6 +23,10 @@ _OUTCOMES = [Outcome.COMPLETED] * 12 + [
 ]
 
 
+#: How long a leader waits for a worker whose stream broke.
+GRACE_SECONDS = 1.0
+
+
 class SimWorker:
     """One machine that runs a worker, crashes and starts it again."""
 
@@ -40,6 +44,8 @@ class SimWorker:
         self._running: dict[int, tuple[str, asyncio.TimerHandle]] = {}
         self._reports: dict[int, cmd.Report] = {}
         self._granted = 0
+        #: When the stream broke; None while there is one.
+        self._broken_at: float | None = None
         self._heartbeat: asyncio.TimerHandle | None = None
         self.start()
 
@@ -86,7 +92,7 @@ class SimWorker:
     def broken(self, link: Link) -> None:
         """The worker sees that its stream is gone."""
         if self.link is link:
-            self.link = None
+            self.link, self._broken_at = None, self._world.loop.time()
             self._connect_soon()
 
     def receive(self, link: Link, effect: object) -> None:
@@ -95,6 +101,9 @@ class SimWorker:
             return
         match effect:
             case ef.Welcome():
+                self._broken_at = None
+                # After what comes with it: the leader may release some of what waits.
+                self._world.loop.call_soon(self._fill)
                 if self._reports:
                     self._send(list(self._reports.values()))
                 self._give_credit()
@@ -123,7 +132,7 @@ class SimWorker:
                 self._send([])
             case ef.EndSession():
                 link.cut()
-                self.link = None
+                self.link, self._broken_at = None, self._world.loop.time()
                 self._connect_soon()
 
     def _beat(self, link: Link) -> None:
@@ -147,6 +156,9 @@ class SimWorker:
     # Tasks.
 
     def _fill(self) -> None:
+        if self._broken_at is not None and self._world.loop.time() - self._broken_at > GRACE_SECONDS:
+            # Cut off for longer than the leader waits: what waits here may be another's by now.
+            return
         while self._waiting and len(self._running) < self.slots:
             fence, id = next(iter(self._waiting.items()))
             del self._waiting[fence]

@@ -432,6 +432,44 @@ async def test_lost_lease_is_told_to_handlers_and_starts_nothing(leader: Any, st
     assert (await second.report(1)).outcome == tasks.ATTEMPT_OUTCOME_INTERRUPTED
 
 
+async def test_cut_off_worker_starts_nothing_from_its_buffer_until_it_is_welcomed(
+    leader: Any, start_worker: Any, eventually: Any
+) -> None:
+    leader.reconnect_grace_ms = 10
+    started: list[str] = []
+    go = asyncio.Event()
+
+    @handler
+    async def waits(ctx: Context) -> None:
+        started.append(ctx.id)
+        ctx.progress(0.1)
+        await go.wait()
+
+    service = await start_worker([waits], slots=1)
+    first = await leader.session()
+    for fence in (1, 2, 3):
+        first.grant(fence, "waits")
+    await first.started(1)
+    first.send(pings=[1])
+    await first.until(lambda: first.pongs)
+    await leader.stop()
+    await eventually(lambda: service.supervisor.is_cut_off)
+    go.set()
+    # What runs goes on, and the slot that it leaves stays empty.
+    await eventually(lambda: service.supervisor.fleet.running == 0)
+    assert started == ["task-1"]
+    leader.released = [2]
+    await leader.start()
+    second = await leader.session()
+    assert [(held.fence, held.state) for held in second.hello.held] == [
+        (2, session.HELD_STATE_BUFFERED),
+        (3, session.HELD_STATE_BUFFERED),
+        (1, session.HELD_STATE_FINISHED),
+    ]
+    assert (await second.report(3)).outcome == tasks.ATTEMPT_OUTCOME_COMPLETED
+    assert started == ["task-1", "task-3"]
+
+
 async def test_task_stuck_behind_long_ones_is_handed_back(leader: Any, start_worker: Any) -> None:
     await start_worker([endless], slots=1)
     scripted = await leader.session()

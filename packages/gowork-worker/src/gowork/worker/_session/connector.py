@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import grpc
 
+from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.rpc.channels import open_channel
 from gowork.rpc.status import refusal_of
 from gowork.worker._session.stream import SessionEnded, SessionStream
@@ -42,8 +43,8 @@ class Connector:
         self.connected = False
         self._complaint = ""
         self._complained_at = 0.0
-        self._lease: asyncio.TimerHandle | None = None
-        self._lease_seconds = 0.0
+        #: Run since the last session ended, until the next one.
+        self._timers: list[asyncio.TimerHandle] = []
 
     async def run(self) -> None:
         """Connects, and connects again."""
@@ -63,21 +64,20 @@ class Connector:
     async def _connect(self, address: str) -> bool:
         """Holds one session to its end; whether there was one."""
         loop = asyncio.get_running_loop()
-        welcomed = False
+        welcome: session.Welcome | None = None
         channel = open_channel([address])
         try:
             stream = SessionStream(channel, self._supervisor)
             first = await stream.open()
-            welcome = first.welcome
-            if welcome.term < self._term:
-                self._complain(f"the leader at {address} has term {welcome.term}, an older one than {self._term}")
+            if first.welcome.term < self._term:
+                self._complain(f"the leader at {address} has term {first.welcome.term}, an older one than {self._term}")
                 return False
+            welcome = first.welcome
             self._term = welcome.term
-            welcomed = self.connected = True
+            self.connected = True
             self._complaint = ""
-            if self._lease is not None:
-                self._lease.cancel()
-            self._lease_seconds = welcome.lease_ms / 1000
+            while self._timers:
+                self._timers.pop().cancel()
             logger.info("session open", extra={"leader": address, "term": welcome.term})
             self.welcomed.set()
             await stream.run(first)
@@ -87,16 +87,19 @@ class Connector:
         except grpc.aio.AioRpcError as error:
             self._complain(_words(address, error))
         finally:
-            if welcomed:
+            if welcome is not None:
                 self.connected = False
                 # The leader hears nothing from here on: so long the worker's tasks are safe from being given to others.
-                self._lease = loop.call_later(self._lease_seconds, self._lose_lease)
+                self._timers = [
+                    loop.call_later(welcome.reconnect_grace_ms / 1000, self._supervisor.cut_off),
+                    loop.call_later(welcome.lease_ms / 1000, self._lose_lease),
+                ]
             await channel.close()
-        return welcomed
+        return welcome is not None
 
     def _lose_lease(self) -> None:
-        logger.warning("lease lost", extra={"seconds": self._lease_seconds})
-        self._supervisor.set_lease(valid=False)
+        logger.warning("lease lost")
+        self._supervisor.lose_lease()
 
     def _complain(self, complaint: str) -> None:
         """Logs why there is no session, once for each reason."""

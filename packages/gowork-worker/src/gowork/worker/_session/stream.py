@@ -73,8 +73,7 @@ class SessionStream:
         Raises:
             AioRpcError: when the stream breaks.
         """
-        self._supervisor.start_session()
-        self._supervisor.receive(first)
+        self._supervisor.start_session(first)
         async with asyncio.TaskGroup() as group:
             heartbeat = max(_HEARTBEAT_MIN, first.welcome.heartbeat_ms / 1000)
             writer = group.create_task(self._write(heartbeat), name="session writer")

@@ -77,6 +77,8 @@ class Supervisor:
         self._isolated_default = False
         self._grace_max = 5.0
         self._paused = False
+        #: See cut_off.
+        self.is_cut_off = False
         self._lease_valid = True
 
     # Life
@@ -163,22 +165,40 @@ class Supervisor:
         self._ended = self._locks.ended() if self._locks is not None else []
         return self._ended
 
-    def start_session(self) -> None:
-        """A leader has welcomed the worker: everything is to be said again."""
+    def start_session(self, first: session.ConnectResponse | None = None) -> None:
+        """A leader has welcomed the worker: everything is to be said again.
+
+        Args:
+            first: its first frame. What it releases is taken back before anything is started again.
+        """
         if self._locks is not None:
             self._locks.forget(self._ended)
         self._credit.start_session()
         self._unacknowledged.resend()
         self._condition = (False, False, False)
         self._pongs.clear()
-        self.set_lease(valid=True)
+        if first is not None:
+            self.receive(first)
+        if not self._lease_valid:
+            self._lease_valid = True
+            self.fleet.tell(messages.Lease(True))
+        self.is_cut_off = False
+        self._set_paused()
         self.wake.set()
 
-    def set_lease(self, *, valid: bool) -> None:
-        """The session layer has gained or lost the lease. Without it nothing new is started."""
-        if valid != self._lease_valid:
-            self._lease_valid = valid
-            self.fleet.tell(messages.Lease(valid))
+    def cut_off(self) -> None:
+        """The stream has been broken for longer than the leader waits: what has not started may be another's by now.
+
+        What runs goes on. Nothing new is started until the next session.
+        """
+        self.is_cut_off = True
+        self._set_paused()
+
+    def lose_lease(self) -> None:
+        """The leader has not been heard for longer than the lease: what runs may be another's by now too."""
+        if self._lease_valid:
+            self._lease_valid = False
+            self.fleet.tell(messages.Lease(False))
             self._set_paused()
 
     def receive(self, response: session.ConnectResponse) -> None:
@@ -446,10 +466,10 @@ class Supervisor:
         self.wake.set()
 
     def _set_paused(self) -> None:
-        """Starts nothing new while too much is unacknowledged, until half of it is, or while there is no lease."""
+        """Starts nothing new while too much is unacknowledged, until half of it is, or while the leader is away."""
         bound = self.options.unacknowledged_bytes_max
         full = self._unacknowledged.bytes > (bound // 2 if self._paused else bound)
-        paused = full or not self._lease_valid
+        paused = full or self.is_cut_off or not self._lease_valid
         if paused != self._paused:
             self._paused = self.fleet.solo.paused = paused
             for runner in self.fleet.ordinary:
