@@ -75,11 +75,16 @@ class Cluster:
         self.stop_leader()
         self.start_leader()
 
-    def start_worker(self, name: str, *arguments: str) -> None:
-        """Returns when the leader has taken it in."""
+    @property
+    def leader_address(self) -> str:
+        """Where workers find the leader."""
+        return self._addresses["cluster"]
+
+    def start_worker(self, name: str, *arguments: str, leader: str = "") -> None:
+        """Returns when the leader has taken it in; it may be reached at another address."""
         self.workers[name] = self._start(
             "gowork-worker",
-            *("--leader", self._addresses["cluster"], "--name", name, "--import", "fault_handlers", "--print-ready"),
+            *("--leader", leader or self.leader_address, "--name", name, "--import", "fault_handlers", "--print-ready"),
             *("--state-dir", str(self._folder / "state")),
             *arguments,
         )
@@ -127,15 +132,20 @@ class Cluster:
 
     def news(self, event: str, timeout: float = PATIENCE) -> News:
         """What a handler tells next, which must be this event."""
+        news = self.any_news(timeout)
+        assert news.event == event
+        return news
+
+    def any_news(self, timeout: float = PATIENCE) -> News:
+        """What a handler tells next, whatever it is."""
         deadline = time.monotonic() + timeout
         while b"\n" not in self._unread:
             ready, _, _ = select.select([self._news], [], [], max(0.0, deadline - time.monotonic()))
             assert ready, f"no handler has told anything within {timeout} s:\n{self.log()}"
             self._unread += os.read(self._news, 4096)
         line, _, self._unread = self._unread.partition(b"\n")
-        name, id, attempt, runner, child = line.decode().split(" ")
-        assert name == event
-        return News(name, id, int(attempt), int(runner), int(child))
+        event, id, attempt, runner, child = line.decode().split(" ")
+        return News(event, id, int(attempt), int(runner), int(child))
 
     def executions(self) -> Counter[tuple[str, int]]:
         """How often handlers say that they ran, by (task id, fence)."""

@@ -5,9 +5,11 @@ Records and gates lie in the worker's working directory, which is the test's fol
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
+import time
 from functools import cache
 from pathlib import Path
 
@@ -39,6 +41,26 @@ def gated(ctx: Context) -> int:
         child.kill()
     _tell(f"left {ctx.id} {ctx.attempt} {os.getpid()} {child.pid}")
     return ctx.attempt
+
+
+@handler
+def watchful(ctx: Context) -> None:
+    """The first attempt goes on until its worker has lost its lease."""
+    _tell(f"entered {ctx.id} {ctx.attempt} {os.getpid()} 0")
+    while ctx.attempt == 1 and ctx.lease_valid:
+        time.sleep(0.01)
+    _tell(f"left {ctx.id} {ctx.attempt} {os.getpid()} 0")
+
+
+@handler(on_lease_lost="stop")
+async def leashed(ctx: Context) -> None:
+    """The first attempt goes on until it is stopped."""
+    _tell(f"entered {ctx.id} {ctx.attempt} {os.getpid()} 0")
+    try:
+        if ctx.attempt == 1:
+            await asyncio.Event().wait()
+    finally:
+        _tell(f"{'left' if ctx.lease_valid == (ctx.attempt > 1) else 'wrong'} {ctx.id} {ctx.attempt} {os.getpid()} 0")
 
 
 @handler

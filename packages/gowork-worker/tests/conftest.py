@@ -104,6 +104,8 @@ class ScriptedLeader(session_pb2_grpc.SessionServiceServicer):
         #: Comes with each Welcome.
         self.drain: session.Drain | None = None
         self.released: list[int] = []
+        #: Whether heartbeats are answered.
+        self.answers = True
         self.port = 0
         self._sessions: asyncio.Queue[ScriptedSession] = asyncio.Queue()
         self._server: grpc.aio.Server | None = None
@@ -149,6 +151,8 @@ class ScriptedLeader(session_pb2_grpc.SessionServiceServicer):
 
         async def read() -> None:
             async for frame in request_iterator:
+                if self.answers and not frame.ByteSize():
+                    scripted.send()
                 scripted.take(frame)
 
         reader = asyncio.ensure_future(read())

@@ -176,6 +176,24 @@ async def test_calls_that_wait_for_the_commit_that_fails_are_answered_too(
         assert again.existing == len(kept) - 1
 
 
+async def test_workers_are_answered_however_long_the_disk_is_full(full: tuple[RunningLeader, Switch, Switch]) -> None:
+    process, fill, free = full
+    async with open_channel([process.scheduler]) as channel:
+        leader = served(process, channel)
+        async with leader.worker() as session:
+            fill()
+            await submit_until_full(leader)
+            # More than may wait for a batch.
+            for _ in range(100):
+                await session.send()
+                assert not (await session.frame()).ByteSize()
+            assert process.page("/readyz")[0] == 503
+            free()
+            await session.grant()
+            session.call.cancel()
+        assert process.stop()[0] == 0
+
+
 async def test_a_leader_with_a_full_disk_can_be_stopped(full: tuple[RunningLeader, Switch, Switch]) -> None:
     process, fill, _ = full
     async with open_channel([process.scheduler]) as channel:

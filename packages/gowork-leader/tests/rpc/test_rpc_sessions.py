@@ -260,6 +260,26 @@ async def test_a_worker_that_goes_silent_loses_its_session_and_its_tasks(tmp_pat
         assert task.attempts_used == 0
 
 
+async def test_each_heartbeat_is_answered_by_a_frame_of_its_own_once_the_worker_is_welcomed(
+    leader: ServedLeader,
+) -> None:
+    session = leader.session()
+    await session.hello("w")
+    for _ in range(3):
+        await session.send()
+    await session.welcome()
+    for _ in range(3):
+        assert not (await session.frame()).ByteSize()
+    # Other frames are no heartbeats.
+    await session.send(credit=[1])
+    await session.send()
+    await leader.submit("a")
+    await session.grant()
+    await session.send()
+    assert not (await session.frame()).ByteSize()
+    session.call.cancel()
+
+
 async def test_a_heartbeat_renews_the_lease(tmp_path: Path) -> None:
     async with serving(tmp_path, settings=Settings(lease=0.6)) as leader:
         async with leader.worker("beating") as beating, leader.worker("silent") as silent:

@@ -407,7 +407,7 @@ async def test_nothing_new_starts_while_too_much_is_unacknowledged(leader: Any, 
 
 
 async def test_lost_lease_is_told_to_handlers_and_starts_nothing(leader: Any, start_worker: Any) -> None:
-    leader.lease_ms = 50
+    leader.lease_ms = 600
     lost = asyncio.Event()
 
     @handler(on_lease_lost="stop")
@@ -430,6 +430,60 @@ async def test_lost_lease_is_told_to_handlers_and_starts_nothing(leader: Any, st
     await leader.start()
     second = await leader.session()
     assert (await second.report(1)).outcome == tasks.ATTEMPT_OUTCOME_INTERRUPTED
+
+
+async def test_worker_whose_heartbeats_are_not_answered_gives_the_link_up_and_then_its_lease(
+    leader: Any, start_worker: Any
+) -> None:
+    leader.lease_ms = 600
+    stopped = asyncio.get_running_loop().create_future()
+
+    @handler(on_lease_lost="stop")
+    async def careful(ctx: Context) -> None:
+        ctx.progress(0.1)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.set_result(ctx.lease_valid)
+
+    await start_worker([careful])
+    first = await leader.session()
+    first.grant(1, "careful")
+    await first.started(1)
+    leader.answers = False
+    # What the leader says by itself is no answer: it may hear nothing.
+    first.send(pings=[1])
+    async with asyncio.timeout(10):
+        await first.closed.wait()
+    second = await leader.session()
+    assert [(held.fence, held.state) for held in second.hello.held] == [(1, session.HELD_STATE_RUNNING)]
+    leader.refusal = grpc.StatusCode.UNAVAILABLE
+    second.end(grpc.StatusCode.UNAVAILABLE)
+    async with asyncio.timeout(10):
+        assert await stopped is False
+    leader.refusal, leader.answers = None, True
+    third = await leader.session()
+    assert (await third.report(1)).outcome == tasks.ATTEMPT_OUTCOME_INTERRUPTED
+    third.acknowledge(1)
+    third.grant(2, "careful")
+    await third.started(2)
+
+
+async def test_busy_worker_sends_heartbeats_too(leader: Any, start_worker: Any) -> None:
+    leader.heartbeat_ms = 60
+
+    @handler
+    async def talkative(ctx: Context) -> None:
+        while True:
+            ctx.progress(0.5)
+            await asyncio.sleep(0.001)
+
+    await start_worker([talkative])
+    scripted = await leader.session()
+    scripted.grant(1, "talkative")
+    await scripted.until(lambda: sum(bool(frame.progress) for frame in scripted.frames) >= 2)
+    seen = len(scripted.frames)
+    await scripted.until(lambda: sum(not frame.ByteSize() for frame in scripted.frames[seen:]) >= 2)
 
 
 async def test_cut_off_worker_starts_nothing_from_its_buffer_until_it_is_welcomed(

@@ -80,8 +80,11 @@ class Sessions(session_pb2_grpc.SessionServiceServicer):
             reader = asyncio.create_task(self._read(request_iterator, connection, engine, stream))
             try:
                 while True:
-                    for frame in self._frames(await stream.take(), engine):
+                    effects, answers = await stream.take()
+                    for frame in self._frames(effects, engine):
                         yield frame
+                    for _ in range(answers):
+                        yield pb.ConnectResponse()
                     if stream.ending is not None:
                         if stream.ending.refusal is not None:
                             raise refusal_from(stream.ending.refusal)
@@ -119,9 +122,16 @@ class Sessions(session_pb2_grpc.SessionServiceServicer):
             async for request in requests:
                 if request.HasField("hello"):
                     raise invalid([FieldViolation("hello", "is for the first frame alone; open a new stream")])
-                waiting.append(engine.post_frame(frame_from(request, connection)))
                 while waiting and waiting[0].done():
                     waiting.popleft()
+                if not request.reports and not request.ByteSize():
+                    # From here, and not when its batch is durable: it says only that this leader has heard the worker,
+                    # and waiting frames are dealt with before any lease ends. With a full disk that takes long.
+                    stream.answer()
+                    if waiting:
+                        # One that waits already renews the lease as well.
+                        continue
+                waiting.append(engine.post_frame(frame_from(request, connection)))
                 if len(waiting) >= FRAMES_WAITING_MAX:
                     await waiting.popleft()
         finally:
@@ -166,10 +176,13 @@ class Sessions(session_pb2_grpc.SessionServiceServicer):
 class _Stream:
     """What is on its way to one worker."""
 
-    __slots__ = ("_effects", "_event", "_late", "closed", "ending")
+    __slots__ = ("_answers", "_effects", "_event", "_late", "_welcomed", "closed", "ending")
 
     def __init__(self) -> None:
         self._effects: list[_SessionEffect] = []
+        #: Heartbeats to be answered, each by an empty frame of its own, so that the worker can count.
+        self._answers = 0
+        self._welcomed = False
         self._event = asyncio.Event()
         #: Sends acknowledgements that nothing else has taken along.
         self._late: asyncio.TimerHandle | None = None
@@ -183,6 +196,7 @@ class _Stream:
             self.ending = effect
         else:
             self._effects.append(effect)
+            self._welcomed = self._welcomed or isinstance(effect, ef.Welcome)
             if isinstance(effect, ef.Acknowledge):
                 # Nobody waits for it, while somebody may wait for what was reported: it travels with the next grants.
                 if self._late is None:
@@ -190,15 +204,24 @@ class _Stream:
                 return
         self._event.set()
 
+    def answer(self) -> None:
+        """Answers a heartbeat."""
+        self._answers += 1
+        self._event.set()
+
     def close(self) -> None:
         self.closed = True
         self._event.set()
 
-    async def take(self) -> list[_SessionEffect]:
+    async def take(self) -> tuple[list[_SessionEffect], int]:
+        """What is to be sent: effects, and how many heartbeats are to be answered."""
         await self._event.wait()
         self._event.clear()
         if self._late is not None:
             self._late.cancel()
             self._late = None
         taken, self._effects = self._effects, []
-        return taken
+        # The first frame is the Welcome.
+        answers = self._answers if self._welcomed else 0
+        self._answers -= answers
+        return taken, answers

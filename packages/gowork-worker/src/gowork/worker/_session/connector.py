@@ -13,6 +13,7 @@ import grpc
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.rpc.channels import open_channel
 from gowork.rpc.status import refusal_of
+from gowork.worker._session.lease import Lease
 from gowork.worker._session.stream import SessionEnded, SessionStream
 from gowork.worker._supervisor.supervisor import Supervisor
 
@@ -43,8 +44,9 @@ class Connector:
         self.connected = False
         self._complaint = ""
         self._complained_at = 0.0
-        #: Run since the last session ended, until the next one.
-        self._timers: list[asyncio.TimerHandle] = []
+        self._lease = Lease(self._lose_lease)
+        #: Runs since the last session ended, until the next one.
+        self._grace: asyncio.TimerHandle | None = None
 
     async def run(self) -> None:
         """Connects, and connects again."""
@@ -67,7 +69,7 @@ class Connector:
         welcome: session.Welcome | None = None
         channel = open_channel([address])
         try:
-            stream = SessionStream(channel, self._supervisor)
+            stream = SessionStream(channel, self._supervisor, self._lease)
             first = await stream.open()
             if first.welcome.term < self._term:
                 self._complain(f"the leader at {address} has term {first.welcome.term}, an older one than {self._term}")
@@ -76,8 +78,9 @@ class Connector:
             self._term = welcome.term
             self.connected = True
             self._complaint = ""
-            while self._timers:
-                self._timers.pop().cancel()
+            if self._grace is not None:
+                self._grace.cancel()
+            self._lease.begin(welcome.lease_ms / 1000)
             logger.info("session open", extra={"leader": address, "term": welcome.term})
             self.welcomed.set()
             await stream.run(first)
@@ -89,11 +92,7 @@ class Connector:
         finally:
             if welcome is not None:
                 self.connected = False
-                # The leader hears nothing from here on: so long the worker's tasks are safe from being given to others.
-                self._timers = [
-                    loop.call_later(welcome.reconnect_grace_ms / 1000, self._supervisor.cut_off),
-                    loop.call_later(welcome.lease_ms / 1000, self._lose_lease),
-                ]
+                self._grace = loop.call_later(welcome.reconnect_grace_ms / 1000, self._supervisor.cut_off)
             await channel.close()
         return welcome is not None
 

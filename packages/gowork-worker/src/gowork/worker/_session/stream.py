@@ -1,11 +1,15 @@
 """One session: the stream to a leader, from Hello to its end.
 
 While a frame is on its way the next one gathers, so that frames carry as much as there is.
+
+An empty frame is a heartbeat, and the leader answers each by an empty frame, in order: this is how the worker finds out
+that a link is silent, in either direction, long before TCP does.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from importlib.metadata import version
 from typing import Any
 
@@ -15,6 +19,7 @@ from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.proto.worker.v1 import session_pb2_grpc
 from gowork.worker._runner.messages import HandlerNote
+from gowork.worker._session.lease import Lease
 from gowork.worker._supervisor.supervisor import Supervisor
 
 #: Seconds that a leader has to answer Hello.
@@ -34,8 +39,11 @@ class SessionEnded(Exception):
 class SessionStream:
     """`open`, then `run`."""
 
-    def __init__(self, channel: grpc.aio.Channel, supervisor: Supervisor) -> None:
+    def __init__(self, channel: grpc.aio.Channel, supervisor: Supervisor, lease: Lease) -> None:
         self._supervisor = supervisor
+        self._lease = lease
+        #: When the heartbeats were sent that have not been answered, on the loop's clock.
+        self._beats: deque[float] = deque()
         self._call: Any = session_pb2_grpc.SessionServiceStub(channel).Connect()
 
     async def open(self) -> session.ConnectResponse:
@@ -72,42 +80,64 @@ class SessionStream:
 
         Raises:
             AioRpcError: when the stream breaks.
+            SessionEnded: when the leader ends it, or does not answer any more.
         """
         self._supervisor.start_session(first)
+        silent = False
         async with asyncio.TaskGroup() as group:
-            heartbeat = max(_HEARTBEAT_MIN, first.welcome.heartbeat_ms / 1000)
+            heartbeat = max(_HEARTBEAT_MIN, min(first.welcome.heartbeat_ms / 1000, self._lease.heartbeat_max))
             writer = group.create_task(self._write(heartbeat), name="session writer")
             try:
-                while (response := await self._call.read()) is not grpc.aio.EOF:
-                    self._supervisor.receive(response)
+                await self._read()
             except grpc.aio.AioRpcError:
                 pass  # The status below says the same.
+            except TimeoutError:
+                silent = True
             finally:
                 writer.cancel()
                 self._call.cancel()
+        if silent:
+            raise SessionEnded(f"has not answered for {self._lease.silence_max:g} s")
         error = await self._status()
         if isinstance(error, grpc.aio.AioRpcError):
             raise error
+
+    async def _read(self) -> None:
+        """Receives until the stream ends.
+
+        Raises:
+            TimeoutError: when no heartbeat is answered any more.
+        """
+        async with asyncio.timeout(self._lease.silence_max) as silence:
+            while (response := await self._call.read()) is not grpc.aio.EOF:
+                if self._beats and not response.ByteSize():
+                    sent_at = self._beats.popleft()
+                    self._lease.renew(sent_at)
+                    silence.reschedule(sent_at + self._lease.silence_max)
+                else:
+                    self._supervisor.receive(response)
 
     async def _write(self, heartbeat: float) -> None:
         supervisor = self._supervisor
         loop = asyncio.get_running_loop()
         wake = supervisor.wake
-        due = loop.time() + heartbeat
+        # The first at once: what a session is good for shows by its answer.
+        due = loop.time()
         timer = loop.call_at(due, wake.set)
         try:
             while not supervisor.has_left:
                 await wake.wait()
                 wake.clear()
                 request = supervisor.take(_FRAME_BYTES_MAX)
-                if request is None:
-                    if loop.time() < due:
-                        continue
-                    request = session.ConnectRequest()
-                await self._call.write(request)
-                timer.cancel()
-                due = loop.time() + heartbeat
-                timer = loop.call_at(due, wake.set)
+                if request is not None:
+                    await self._call.write(request)
+                now = loop.time()
+                if now >= due:
+                    # Beside whatever else is sent: only these are answered.
+                    self._beats.append(now)
+                    due = now + heartbeat
+                    timer = loop.call_at(due, wake.set)
+                    await self._call.write(session.ConnectRequest())
             await asyncio.sleep(_GOODBYE_TIMEOUT)
             self._call.cancel()
         except (asyncio.InvalidStateError, grpc.aio.AioRpcError):

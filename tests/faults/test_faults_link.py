@@ -1,0 +1,61 @@
+"""A link that is cut without anybody being told: no end of a connection, just silence, both ways or one way."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from fault_cluster import Cluster, until
+from fault_link import link_to
+
+from gowork.client import AttemptOutcome, Liveness, TaskStatus
+
+#: DESIGN's lease, and what finding another worker may take beyond it; then what a busy machine may add.
+LEASE_SECONDS = 10.0
+ELSEWHERE_SECONDS = 12.0
+LEEWAY_SECONDS = 3.0
+
+
+@pytest.mark.timeout(90)
+@pytest.mark.parametrize("ways", [("up", "down"), ("up",), ("down",)], ids=["both ways", "from it", "to it"])
+def test_tasks_of_a_worker_that_is_cut_off_run_elsewhere_and_it_knows(cluster: Cluster, ways: tuple[str, ...]) -> None:
+    with link_to(cluster.leader_address) as link, cluster.client() as client:
+        cluster.start_worker("w1", "--runners", "1", leader=link.address)
+        client.schedule(id="watchful", handler="watchful")
+        client.schedule(id="leashed", handler="leashed")
+        assert {cluster.news("entered").id for _ in range(2)} == {"watchful", "leashed"}
+        cluster.start_worker("w2", "--runners", "1")
+        link.cut(*ways)
+        cut = time.monotonic()
+        at: dict[tuple[str, str, int], float] = {}
+        while len(at) < 6:
+            news = cluster.any_news()
+            at[news.event, news.id, news.attempt] = time.monotonic() - cut
+        print({" ".join(map(str, key)): round(seconds, 1) for key, seconds in at.items()})
+        for id in ("watchful", "leashed"):
+            assert at["entered", id, 2] < ELSEWHERE_SECONDS + LEEWAY_SECONDS
+            # It finds out by itself: nothing tells it.
+            assert at["left", id, 1] < LEASE_SECONDS + LEEWAY_SECONDS
+            task = client.wait([id], timeout=30)[0]
+            assert (task.status, task.worker) == (TaskStatus.COMPLETED, "w2")
+            attempts = client.get(id).attempts
+            assert [attempt.outcome for attempt in attempts] == [AttemptOutcome.LOST, AttemptOutcome.COMPLETED]
+        link.heal()
+        until(lambda: {member.id: member.liveness for member in client.members()}["w1"] is Liveness.LIVE)
+
+
+@pytest.mark.timeout(60)
+def test_a_connection_that_is_stuck_is_replaced_before_the_lease_ends(cluster: Cluster) -> None:
+    with link_to(cluster.leader_address) as link, cluster.client() as client:
+        cluster.start_worker("w", "--runners", "1", leader=link.address)
+        cluster.gate("a")
+        client.schedule(id="a", handler="gated")
+        cluster.news("entered")
+        link.cut_what_is_there()
+        # Heard on another connection than before.
+        before = client.members()[0].address
+        until(lambda: client.members()[0].address != before)
+        cluster.release("a")
+        cluster.news("left")
+        task = client.wait(["a"], timeout=30)[0]
+        assert (task.status, len(client.get("a").attempts)) == (TaskStatus.COMPLETED, 1)
