@@ -171,6 +171,13 @@ def sim(session: nox.Session) -> None:
 
 
 @nox.session
+def chaos(session: nox.Session) -> None:
+    """Kills and stops real processes under load, and checks the history: `-- --minutes 5`, `-- --seed 17`."""
+    install_packages(session, *group("test"))
+    session.run("python", str(ROOT / "tests/faults/run_chaos.py"), *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Measures gowork beside what the machine can do without it, in the same run; see docs/benchmarks.md."""
     install_packages(session, *group("bench"))

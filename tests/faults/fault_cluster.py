@@ -37,8 +37,10 @@ class News(NamedTuple):
 class Cluster:
     """One leader, any number of workers and a client, in one folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, handlers: str = "fault_handlers") -> None:
+        """`handlers` is the module of this folder that workers import."""
         self._folder = folder
+        self._handlers = handlers
         self._addresses = {"cluster": "127.0.0.1:0", "scheduler": "127.0.0.1:0", "http": "127.0.0.1:0"}
         self.leader: subprocess.Popen[str] | None = None
         self.workers: dict[str, subprocess.Popen[str]] = {}
@@ -80,16 +82,17 @@ class Cluster:
         """Where workers find the leader."""
         return self._addresses["cluster"]
 
-    def start_worker(self, name: str, *arguments: str, leader: str = "") -> None:
-        """Returns when the leader has taken it in; it may be reached at another address."""
+    def start_worker(self, name: str, *arguments: str, leader: str = "", ready: bool = True) -> None:
+        """Returns when the leader has taken it in, unless `ready` is False; it may be reached at another address."""
         self.workers[name] = self._start(
             "gowork-worker",
-            *("--leader", leader or self.leader_address, "--name", name, "--import", "fault_handlers", "--print-ready"),
+            *("--leader", leader or self.leader_address, "--name", name, "--import", self._handlers, "--print-ready"),
             *("--state-dir", str(self._folder / "state")),
             *arguments,
         )
-        self._first_line(self.workers[name])
-        self._seen.update(self.processes(name))
+        if ready:
+            self._first_line(self.workers[name])
+            self._seen.update(self.processes(name))
 
     def kill_worker(self, name: str) -> None:
         """Kills the supervisor; what becomes of its runners is its own affair."""
@@ -117,8 +120,8 @@ class Cluster:
         """Where clients find the leader."""
         return self._addresses["scheduler"]
 
-    def client(self) -> Client:
-        return Client(self.address)
+    def client(self, timeout: float = PATIENCE) -> Client:
+        return Client(self.address, timeout=timeout)
 
     def gate(self, id: str) -> None:
         """Makes the gate of a task that is to be scheduled for `gated`."""
@@ -190,9 +193,9 @@ class Cluster:
 
 
 @contextmanager
-def running_cluster(folder: Path) -> Iterator[Cluster]:
+def running_cluster(folder: Path, handlers: str = "fault_handlers") -> Iterator[Cluster]:
     """A cluster with a leader; nothing of it is left at the end."""
-    cluster = Cluster(folder)
+    cluster = Cluster(folder, handlers)
     try:
         cluster.start_leader()
         yield cluster

@@ -2,8 +2,9 @@ from leader_core import Core, spec
 
 from gowork.leader.core import commands as cmd
 from gowork.leader.core.effects import Drain, StartWork, Welcome
+from gowork.leader.core.explain import explain
 from gowork.leader.core.model import HeartbeatStatus, Liveness
-from gowork.leader.core.queries import members, waiting_reason
+from gowork.leader.core.queries import members
 
 
 def liveness(core: Core) -> dict[str, Liveness]:
@@ -27,7 +28,7 @@ def test_a_worker_that_is_to_drain_gets_nothing_from_the_moment_of_the_decision(
     assert core.dispatch() == {}
     assert drains(core) == [(connection, 30_000)]
     assert liveness(core) == {"w1": Liveness.DRAINING}
-    assert "draining" in waiting_reason(core.state, core.state.tasks["a"], core.wall_ms)
+    assert "draining" in explain(core.state, core.task("a"), core.now).reasons[0].message
 
 
 def test_a_frame_that_crosses_the_drain_does_not_undo_it():
@@ -82,7 +83,7 @@ def test_a_callback_member_that_is_drained_is_not_dialled_until_it_joins_again()
     core.do(cmd.Heartbeat("m", HeartbeatStatus.IDLE))
     assert dialled(core) == []
     assert liveness(core) == {"m": Liveness.DRAINING}
-    assert "draining" in waiting_reason(core.state, core.state.tasks["b"], core.wall_ms)
+    assert "draining" in explain(core.state, core.task("b"), core.now).reasons[0].message
     core.do(cmd.Join("m", "host:1"))
     assert dialled(core) == ["m"]
 
