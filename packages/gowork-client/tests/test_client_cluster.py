@@ -328,7 +328,6 @@ class TestDrain:
                 with pytest.raises(InvalidArgument):
                     client.drain("w", timedelta(days=2))
                 client.drain("w", 30)
-                client.drain("w", 30)
             assert [member.liveness for member in client.members()] == [Liveness.LEFT]
 
     async def test_the_asyncio_client_drains_too(self, tmp_path: Path) -> None:
