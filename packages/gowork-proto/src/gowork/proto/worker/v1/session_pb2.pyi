@@ -45,7 +45,9 @@ Global___HeldState: _TypeAlias = HeldState  # noqa: Y015
 
 @_typing.final
 class ConnectRequest(_message.Message):
-    """ConnectRequest is a frame from the worker. An empty one is a heartbeat."""
+    """ConnectRequest is a frame from the worker. An empty one is a heartbeat; after Welcome each is answered by an empty
+    ConnectResponse, in order, so that the worker knows which of its frames were heard. It is sent beside all other frames.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -361,7 +363,7 @@ Global___Condition: _TypeAlias = Condition  # noqa: Y015
 
 @_typing.final
 class ConnectResponse(_message.Message):
-    """ConnectResponse is a frame from the leader."""
+    """ConnectResponse is a frame from the leader. An empty one answers one heartbeat."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -458,7 +460,7 @@ class Welcome(_message.Message):
     lease_ms: _builtins.int
     """How long the worker keeps its tasks without being heard, in milliseconds."""
     heartbeat_ms: _builtins.int
-    """How often to send at least an empty frame, in milliseconds."""
+    """How often to send an empty frame at least, in milliseconds."""
     reconnect_grace_ms: _builtins.int
     """How long a worker whose stream broke has to come back, in milliseconds."""
     def __init__(
