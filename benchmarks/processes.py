@@ -70,6 +70,14 @@ class Processes:
             raise StartError(f"{name} did not start:\n{log_path.read_text()}")
         return json.loads(line)
 
+    def stop(self, name: str) -> None:
+        """Stops one of them."""
+        process = self._running.pop(name)
+        process.send_signal(signal.SIGTERM)
+        process.wait(STOP_SECONDS)
+        if process.stdout:
+            process.stdout.close()
+
     def pid(self, name: str) -> int:
         return self._running[name].pid
 
@@ -78,22 +86,28 @@ class Cluster:
     """A leader with SQLite and one worker with runner processes."""
 
     def __init__(self, processes: Processes, runners: int = 2) -> None:
-        listen = [part for port in ("cluster", "scheduler", "http") for part in (f"--{port}-listen", "127.0.0.1:0")]
-        store = f"sqlite:///{processes.folder / 'gowork.db'}"
+        self._of = processes
         #: {"cluster": "HOST:PORT", "scheduler": "HOST:PORT", "http": "HOST:PORT"}
-        self.addresses: dict[str, str] = processes.start(
-            "leader", "-m", "gowork.leader", *listen, "--store", store, "--print-addresses"
-        )
+        self.addresses = dict.fromkeys(("cluster", "scheduler", "http"), "127.0.0.1:0")
+        #: {what it is: process}
+        self.processes: dict[str, psutil.Process] = {}
+        self.start_leader()
         processes.start(
             "worker", "-m", "gowork.worker", "--leader", self.addresses["cluster"], "--runners", str(runners),
             "--import", "handlers", "--print-ready",
         )  # fmt: skip
         supervisor = psutil.Process(processes.pid("worker"))
-        #: {what it is: process}
-        self.processes = {"leader": psutil.Process(processes.pid("leader")), "supervisor": supervisor}
+        self.processes["supervisor"] = supervisor
         # Another child is the one that ends what the runners have started.
         found = [child for child in supervisor.children() if "gowork.worker._runner" in child.cmdline()]
         self.processes |= {f"runner {number}": runner for number, runner in enumerate(found, 1)}
+
+    def start_leader(self) -> None:
+        """Starts the leader, at the addresses that it had before."""
+        listen = [part for port, address in self.addresses.items() for part in (f"--{port}-listen", address)]
+        store = f"sqlite:///{self._of.folder / 'gowork.db'}"
+        self.addresses = self._of.start("leader", "-m", "gowork.leader", *listen, "--store", store, "--print-addresses")
+        self.processes["leader"] = psutil.Process(self._of.pid("leader"))
 
     def cpu_seconds(self) -> dict[str, float]:
         """What each process has computed so far."""

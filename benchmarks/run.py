@@ -1,6 +1,6 @@
 """Measures gowork beside what the machine can do without it, in the same run.
 
-    python benchmarks/run.py [throughput|callers|sequential|idle|all]... [--json FILE]
+    python benchmarks/run.py [throughput|callers|sequential|idle|backlog|all]... [--json FILE]
 
 docs/benchmarks.md tells what each scenario does and how to read its figures.
 """
@@ -12,6 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import backlog
 import callers
 import idle
 import sequential
@@ -20,7 +21,13 @@ from processes import StartError
 from report import Bench, is_on_disk, machine, progress_on, show, write_json
 from rich.console import Console
 
-SCENARIOS = {"throughput": throughput.run, "callers": callers.run, "sequential": sequential.run, "idle": idle.run}
+SCENARIOS = {
+    "throughput": throughput.run,
+    "callers": callers.run,
+    "sequential": sequential.run,
+    "idle": idle.run,
+    "backlog": backlog.run,
+}
 
 
 def main() -> int:

@@ -151,7 +151,7 @@ class Queues:
     def add(self, task: Task) -> None:
         """A task may run from now on. When memory has no room for it, it rests in the store."""
         lane = self._lane(task.spec.lane)
-        lane.add(task, room=self.loaded < self._window or lane.live < self._lane_min)
+        lane.add(task, room=lane.live < self._share())
         self.waiting += 1
         queue = self._by_name[lane.key.queue]
         queue.waiting += 1
@@ -194,8 +194,12 @@ class Queues:
 
     def wanted(self, lane: Lane, page: int) -> int:
         """How many tasks to page in for a hungry lane: up to a page where memory has room."""
-        wanted = page if self.loaded < self._window else self._lane_min
+        wanted = min(page, self._share())
         return wanted - lane.live if lane.live <= wanted // 4 else 0
+
+    def _share(self) -> int:
+        """How many tasks a lane may have in memory: half of the room that is left, so that there is some for others."""
+        return max(self._lane_min, (self._window - self.loaded) // 2)
 
     def take_in(self, key: LaneKey, tasks: Sequence[Task], *, complete: bool) -> None:
         """The next tasks of a lane have come from the store, in order; `complete` when it has no more of them."""

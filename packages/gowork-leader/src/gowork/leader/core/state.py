@@ -58,7 +58,7 @@ class Settings:
         self.pending_max = pending_max
         #: Combinations of queue, priority, handler, selector and concurrency key that may have waiting tasks.
         self.lanes_max = lanes_max
-        #: Waiting tasks in memory; beyond it only `lane_tasks_min` of each lane.
+        #: Waiting tasks in memory: a lane may have half of what is left of it, but at least `lane_tasks_min`.
         self.window_tasks = window_tasks
         self.lane_tasks_min = lane_tasks_min
         #: Tasks of one lane that are paged in at a time.
