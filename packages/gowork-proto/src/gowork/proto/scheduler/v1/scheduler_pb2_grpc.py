@@ -78,6 +78,11 @@ class SchedulerServiceStub(object):
                 request_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.WaitTasksRequest.SerializeToString,
                 response_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.WaitTasksResponse.FromString,
                 _registered_method=True)
+        self.WaitTask = channel.unary_unary(
+                '/scheduler.v1.SchedulerService/WaitTask',
+                request_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.WaitTaskRequest.SerializeToString,
+                response_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.WaitTaskResponse.FromString,
+                _registered_method=True)
         self.WatchTasks = channel.unary_stream(
                 '/scheduler.v1.SchedulerService/WatchTasks',
                 request_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.WatchTasksRequest.SerializeToString,
@@ -204,6 +209,14 @@ class SchedulerServiceServicer(object):
     def WaitTasks(self, request, context):
         """WaitTasks streams each of the named tasks once, as it finishes, and ends after the last. Tasks that have finished
         already come at once. NOT_FOUND, before anything is streamed, when an id is unknown.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WaitTask(self, request, context):
+        """WaitTask answers one task once it has finished, at once when it has already: WaitTasks for a single task, without a
+        stream. NOT_FOUND when the id is unknown.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -346,6 +359,11 @@ def add_SchedulerServiceServicer_to_server(servicer, server):
                     servicer.WaitTasks,
                     request_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.WaitTasksRequest.FromString,
                     response_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.WaitTasksResponse.SerializeToString,
+            ),
+            'WaitTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.WaitTask,
+                    request_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.WaitTaskRequest.FromString,
+                    response_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.WaitTaskResponse.SerializeToString,
             ),
             'WatchTasks': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchTasks,
@@ -623,6 +641,33 @@ class SchedulerService(object):
             '/scheduler.v1.SchedulerService/WaitTasks',
             gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.WaitTasksRequest.SerializeToString,
             gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.WaitTasksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WaitTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/scheduler.v1.SchedulerService/WaitTask',
+            gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.WaitTaskRequest.SerializeToString,
+            gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.WaitTaskResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -70,6 +70,10 @@ class SchedulerServiceStub:
     """WaitTasks streams each of the named tasks once, as it finishes, and ends after the last. Tasks that have finished
     already come at once. NOT_FOUND, before anything is streamed, when an id is unknown.
     """
+    WaitTask: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.WaitTaskRequest, _scheduler_pb2.WaitTaskResponse]
+    """WaitTask answers one task once it has finished, at once when it has already: WaitTasks for a single task, without a
+    stream. NOT_FOUND when the id is unknown.
+    """
     WatchTasks: _grpc.UnaryStreamMultiCallable[_scheduler_pb2.WatchTasksRequest, _scheduler_pb2.WatchTasksResponse]
     """WatchTasks streams the latest state of tasks as they change; steps in between may be left out.
 
@@ -158,6 +162,10 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     WaitTasks: _aio.UnaryStreamMultiCallable[_scheduler_pb2.WaitTasksRequest, _scheduler_pb2.WaitTasksResponse]  # type: ignore[assignment]
     """WaitTasks streams each of the named tasks once, as it finishes, and ends after the last. Tasks that have finished
     already come at once. NOT_FOUND, before anything is streamed, when an id is unknown.
+    """
+    WaitTask: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.WaitTaskRequest, _scheduler_pb2.WaitTaskResponse]  # type: ignore[assignment]
+    """WaitTask answers one task once it has finished, at once when it has already: WaitTasks for a single task, without a
+    stream. NOT_FOUND when the id is unknown.
     """
     WatchTasks: _aio.UnaryStreamMultiCallable[_scheduler_pb2.WatchTasksRequest, _scheduler_pb2.WatchTasksResponse]  # type: ignore[assignment]
     """WatchTasks streams the latest state of tasks as they change; steps in between may be left out.
@@ -292,6 +300,16 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_scheduler_pb2.WaitTasksResponse], _abc.AsyncIterator[_scheduler_pb2.WaitTasksResponse]]:
         """WaitTasks streams each of the named tasks once, as it finishes, and ends after the last. Tasks that have finished
         already come at once. NOT_FOUND, before anything is streamed, when an id is unknown.
+        """
+
+    @_abc_1.abstractmethod
+    def WaitTask(
+        self,
+        request: _scheduler_pb2.WaitTaskRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_pb2.WaitTaskResponse, _abc.Awaitable[_scheduler_pb2.WaitTaskResponse]]:
+        """WaitTask answers one task once it has finished, at once when it has already: WaitTasks for a single task, without a
+        stream. NOT_FOUND when the id is unknown.
         """
 
     @_abc_1.abstractmethod
