@@ -77,6 +77,11 @@ class ScriptedLeader(pb_grpc.SchedulerServiceServicer):
                 yield pb.WaitTasksResponse(tasks=tasks[start : start + 1000])
                 self._enter("WaitTasks.between", request, context)
 
+    def WaitTask(self, request: pb.WaitTaskRequest, context: grpc.ServicerContext) -> pb.WaitTaskResponse:
+        self._enter("WaitTask", request, context)
+        context.add_callback(self._wake)
+        return pb.WaitTaskResponse(task=self._wait_for_finished([request.id], context).get(request.id))
+
     def WatchTasks(
         self, request: pb.WatchTasksRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.WatchTasksResponse]:

@@ -124,18 +124,18 @@ class TestWaits:
     async def test_a_wait_goes_on_over_calls_that_break(self, client: AsyncClient, scripted) -> None:
         scripted.finishes_at_once = False
         handle = await client.schedule("p")
-        scripted.fail_next("WaitTasks", UNAVAILABLE)
-        scripted.run_next("WaitTasks", lambda: scripted.finish(handle.id, result="7"))
+        scripted.fail_next("WaitTask", UNAVAILABLE)
+        scripted.run_next("WaitTask", lambda: scripted.finish(handle.id, result="7"))
         assert await handle.result() == 7
 
     async def test_a_wait_is_longer_than_the_deadline_of_its_calls(self, scripted) -> None:
         scripted.finishes_at_once = False
         async with AsyncClient(scripted.address, timeout=0.3) as client:
             handle = await client.schedule("p")
-            scripted.run_next("WaitTasks", lambda: None)
-            scripted.run_next("WaitTasks", lambda: scripted.finish(handle.id))
+            scripted.run_next("WaitTask", lambda: None)
+            scripted.run_next("WaitTask", lambda: scripted.finish(handle.id))
             assert (await handle.wait()).status is TaskStatus.COMPLETED
-        assert len(scripted.requests["WaitTasks"]) == 2
+        assert len(scripted.requests["WaitTask"]) == 2
 
     async def test_a_wait_gives_up_at_the_callers_timeout(self, client: AsyncClient, scripted) -> None:
         scripted.finishes_at_once = False
@@ -178,7 +178,7 @@ class TestWaits:
         handle = await client.schedule("p")
         waiting = asyncio.Event()
         loop = asyncio.get_running_loop()
-        scripted.run_next("WaitTasks", lambda: loop.call_soon_threadsafe(waiting.set))
+        scripted.run_next("WaitTask", lambda: loop.call_soon_threadsafe(waiting.set))
         async with asyncio.TaskGroup() as group:
             task = group.create_task(handle.wait())
             await waiting.wait()

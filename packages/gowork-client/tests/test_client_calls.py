@@ -40,7 +40,7 @@ class TestCalls:
         client.schedule("p", id="a")
         list(client.schedule_many(["p"]))
         client.wait(["a"])
-        for method in ("ScheduleTask", "ScheduleTasks", "WaitTasks"):
+        for method in ("ScheduleTask", "ScheduleTasks", "WaitTask"):
             # On the wire a deadline is rounded up.
             assert 25 < scripted.timeouts[method][0] < 31
 
@@ -180,19 +180,19 @@ class TestWaits:
     def test_a_wait_goes_on_over_calls_that_break(self, client: Client, scripted) -> None:
         scripted.finishes_at_once = False
         handle = client.schedule("p")
-        scripted.fail_next("WaitTasks", UNAVAILABLE)
-        scripted.run_next("WaitTasks", lambda: scripted.finish(handle.id, result="7"))
+        scripted.fail_next("WaitTask", UNAVAILABLE)
+        scripted.run_next("WaitTask", lambda: scripted.finish(handle.id, result="7"))
         assert handle.result() == 7
-        assert len(scripted.requests["WaitTasks"]) == 2
+        assert len(scripted.requests["WaitTask"]) == 2
 
     def test_a_wait_is_longer_than_the_deadline_of_its_calls(self, scripted) -> None:
         scripted.finishes_at_once = False
         with Client(scripted.address, timeout=0.3) as client:
             handle = client.schedule("p")
-            scripted.run_next("WaitTasks", lambda: None)
-            scripted.run_next("WaitTasks", lambda: scripted.finish(handle.id))
+            scripted.run_next("WaitTask", lambda: None)
+            scripted.run_next("WaitTask", lambda: scripted.finish(handle.id))
             assert handle.wait().status is TaskStatus.COMPLETED
-        assert len(scripted.requests["WaitTasks"]) == 2
+        assert len(scripted.requests["WaitTask"]) == 2
 
     def test_a_wait_gives_up_at_the_callers_timeout_and_names_what_is_out(self, client: Client, scripted) -> None:
         scripted.finishes_at_once = False
@@ -218,7 +218,7 @@ class TestWaits:
 
     def test_waiting_for_nothing_calls_nothing(self, client: Client, scripted) -> None:
         assert client.wait([]) == []
-        assert "WaitTasks" not in scripted.requests
+        assert not scripted.requests
 
     def test_as_completed_yields_in_the_order_of_finishing(self, client: Client, scripted) -> None:
         scripted.finishes_at_once = False

@@ -122,6 +122,7 @@ async def test_a_full_disk_refuses_loses_nothing_and_goes_on_when_there_is_room(
                 await refused(leader.get("before")),
                 await refused(leader.list()),
                 await stream_refused(leader.scheduler.WaitTasks(pb.WaitTasksRequest(ids=["before"]), timeout=PATIENCE)),
+                await refused(leader.scheduler.WaitTask(pb.WaitTaskRequest(id="before"), timeout=PATIENCE)),
             ]
             assert {(refusal.code, refusal.reason) for refusal in refusals} == {FULL}
             assert "the store is full" in refusals[0].message

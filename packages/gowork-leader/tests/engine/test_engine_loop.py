@@ -17,6 +17,7 @@ from gowork.leader.core.model import Outcome, Status
 from gowork.leader.core.state import State
 from gowork.leader.engine import loop
 from gowork.leader.engine.loop import Engine, NoRoomError, NotServingError
+from gowork.leader.engine.subscriptions import Waiter
 from gowork.leader.rpc.mapping import spec_from
 from gowork.leader.store.protocol import Batch, StoreError, StoreFullError
 from gowork.leader.store.sqlite import SqliteStore
@@ -129,6 +130,43 @@ async def test_what_gathers_while_a_batch_is_in_flight_is_one_batch(tmp_path: Pa
         store.gate.set()
         await asyncio.gather(*first, *rest)
         assert [len(batch.inserts) for batch in store.batches] == [1, 50]
+
+
+async def test_a_waiter_that_comes_while_the_batch_is_in_flight_that_ends_its_task_is_told_when_it_is_durable(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path) as (engine, store, _):
+        await engine.ask(submit("a"))
+        store.gate.clear()
+        store.arrived.clear()
+        (cancelled,) = asked(engine, cmd.Cancel("a"))
+        await store.arrived.wait()
+        assert engine.will_tell("a")
+        waiter = Waiter()
+        engine.subscriptions.add_waiter(waiter, ["a"])
+        told = asyncio.ensure_future(waiter.take())
+        await asyncio.sleep(0)
+        assert not told.done()
+        store.gate.set()
+        (snapshot,) = await told
+        assert (snapshot.spec.id, snapshot.standing.status) == ("a", Status.CANCELLED)
+        await cancelled
+        # Nothing more will be told of it, and nothing of one that there is not.
+        assert not engine.will_tell("a")
+        assert not engine.will_tell("unknown")
+
+
+async def test_nothing_will_be_told_of_a_finished_task_that_a_batch_has_looked_up(tmp_path: Path) -> None:
+    async with running(tmp_path) as (engine, store, _):
+        await asyncio.gather(*asked(engine, submit("a"), cmd.Cancel("a")))
+        store.gate.clear()
+        store.arrived.clear()
+        again = asked(engine, submit("a"), submit("b"))
+        await store.arrived.wait()
+        assert not engine.will_tell("a")
+        assert engine.will_tell("b")
+        store.gate.set()
+        await asyncio.gather(*again)
 
 
 async def test_a_caller_that_gives_up_does_not_take_back_what_it_asked_for(tmp_path: Path) -> None:

@@ -183,6 +183,7 @@ async def test_an_unknown_view_is_refused(leader: ServedLeader, view: Any) -> No
     refusals = [
         await refused(scheduler.ListTasks(pb.ListTasksRequest(view=view), timeout=PATIENCE)),
         await stream_refused(scheduler.WaitTasks(pb.WaitTasksRequest(ids=["a"], view=view), timeout=PATIENCE)),
+        await refused(scheduler.WaitTask(pb.WaitTaskRequest(id="a", view=view), timeout=PATIENCE)),
         await stream_refused(scheduler.WatchTasks(pb.WatchTasksRequest(view=view), timeout=PATIENCE)),
     ]
     for refusal in refusals:
@@ -209,6 +210,11 @@ async def test_too_many_ids_to_wait_for_are_refused(leader: ServedLeader) -> Non
 async def test_empty_ids_to_wait_for_are_refused(leader: ServedLeader, ids: list[str], field: str) -> None:
     refusal = await stream_refused(leader.scheduler.WaitTasks(pb.WaitTasksRequest(ids=ids), timeout=PATIENCE))
     assert (refusal.code, fields_of(refusal)) == (INVALID, [field])
+
+
+async def test_an_empty_id_to_wait_for_is_refused(leader: ServedLeader) -> None:
+    refusal = await refused(leader.scheduler.WaitTask(pb.WaitTaskRequest(), timeout=PATIENCE))
+    assert (refusal.code, fields_of(refusal)) == (INVALID, ["id"])
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -1,4 +1,6 @@
-"""Streams that tell of tasks: WaitTasks, each once as it finishes; WatchTasks, the latest state as it changes."""
+"""What tells of tasks: WaitTasks, each once as it finishes, WaitTask, one of them; WatchTasks, the latest state as it
+changes.
+"""
 
 from __future__ import annotations
 
@@ -97,16 +99,56 @@ async def test_ten_thousand_tasks_can_be_waited_for(leader: ServedLeader) -> Non
     assert set(await leader.finished(*ids)) == set(ids)
 
 
+async def wait_task(leader: ServedLeader, id: str, view: int = 0) -> pb.Task:
+    request = pb.WaitTaskRequest(id=id, view=view)  # type: ignore[arg-type]
+    return (await leader.scheduler.WaitTask(request, timeout=PATIENCE)).task
+
+
+async def test_one_task_is_answered_when_it_finishes_and_at_once_when_it_has(leader: ServedLeader) -> None:
+    await leader.submit("a")
+    waiting = asyncio.ensure_future(wait_task(leader, "a"))
+    # The wait has been taken when a later request is answered.
+    await leader.get("a")
+    async with leader.worker() as session:
+        await session.report(await session.grant(), result='"done"')
+        task = await waiting
+    assert (task.id, task.status, task.result) == ("a", COMPLETED, '"done"')
+    assert await wait_task(leader, "a") == task
+
+
+async def test_one_task_that_finished_long_ago_is_answered_from_the_store(tmp_path: Path) -> None:
+    async with serving(tmp_path) as leader:
+        await leader.submit("a")
+        await leader.scheduler.CancelTask(pb.CancelTaskRequest(id="a"), timeout=PATIENCE)
+    async with serving(tmp_path) as leader:
+        assert (await wait_task(leader, "a")).status == CANCELLED
+
+
+async def test_one_task_comes_as_far_as_the_view_goes(leader: ServedLeader) -> None:
+    await leader.submit("a", payload="p")
+    async with leader.worker() as session:
+        await session.report(await session.grant(), result="1")
+    basic, result, full = [await wait_task(leader, "a", view) for view in (1, 2, 3)]
+    assert [(task.payload, task.result) for task in (basic, result, full)] == [("", ""), ("", "1"), ("p", "1")]
+
+
+async def test_a_wait_for_one_unknown_task_is_refused(leader: ServedLeader) -> None:
+    refusal = await refused(wait_task(leader, "no"))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.NOT_FOUND, "TASK_UNKNOWN")
+    assert refusal.message == "no task has the id 'no'"
+
+
 async def test_waits_and_watches_end_with_unavailable_when_the_leader_stops(leader: ServedLeader) -> None:
     await leader.submit("a")
     watch = await Watch(leader).begin()
     wait = asyncio.ensure_future(
         stream_refused(leader.scheduler.WaitTasks(pb.WaitTasksRequest(ids=["a"]), timeout=PATIENCE))
     )
-    # The wait has been taken when a later request is answered.
+    single = asyncio.ensure_future(refused(wait_task(leader, "a")))
+    # The waits have been taken when a later request is answered.
     await leader.get("a")
     leader.stopped.set()
-    for refusal in (await wait, await refused(watch.call.read())):
+    for refusal in (await wait, await single, await refused(watch.call.read())):
         assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "NOT_SERVING")
         assert refusal.message == "the leader is stopping"
 

@@ -18,7 +18,7 @@ import grpc
 from gowork.client import _mapping as mapping
 from gowork.client._aio_outbox import Outbox
 from gowork.client._aio_streams import AsyncWatch, finished, merged, stepped
-from gowork.client._calls import ADDRESS_VARIABLE, SCHEDULE_TASKS, WAIT_TASKS, CallSettings, Tries
+from gowork.client._calls import ADDRESS_VARIABLE, SCHEDULE_TASKS, CallSettings, Tries
 from gowork.client._filters import filter_expression
 from gowork.client._handles import AsyncTaskHandle
 from gowork.client._models import Duration, Member, Stats, TaskFilter, TaskInfo, TaskOptions, TaskView
@@ -240,22 +240,13 @@ class AsyncClient:
             SCHEDULE_TASKS, response_deserializer=scheduler.ScheduleTasksResponse.FromString
         )
 
-    @cached_property
-    def _wait_task(self) -> grpc.aio.UnaryUnaryMultiCallable[scheduler.WaitTasksRequest, scheduler.WaitTasksResponse]:
-        # A wait for one task has one response, and may be called as if it were no stream: 0.15 ms less of 0.8, and half
-        # the processor time.
-        return self._channel.unary_unary(
-            WAIT_TASKS,
-            request_serializer=scheduler.WaitTasksRequest.SerializeToString,
-            response_deserializer=scheduler.WaitTasksResponse.FromString,
-        )
-
     async def _finish(self, handle: AsyncTaskHandle, end: float | None) -> None:
         """Waits for one task."""
         wait = Wait(self._settings, (handle,), end)
+        request = scheduler.WaitTaskRequest(id=handle.id)
         while wait:
             try:
-                wait.take(await self._wait_task(wait.request(), timeout=wait.timeout()))
+                wait.take(((await self._scheduler.WaitTask(request, timeout=wait.timeout())).task,))
                 wait.check_ended()
             except grpc.RpcError as error:
                 await asyncio.sleep(wait.pause_after(error))

@@ -31,7 +31,7 @@ async def finished(method: WaitMethod, wait: Wait[AwaitedT]) -> AsyncIterator[li
         call = method(wait.request(), timeout=wait.timeout())
         try:
             async for response in call:
-                yield wait.take(response)
+                yield wait.take(response.tasks)
         except grpc.RpcError as error:
             pause = wait.pause_after(error)
         else:

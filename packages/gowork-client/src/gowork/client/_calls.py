@@ -27,7 +27,6 @@ _PAUSE_S_MAX = 2.0
 _TIMEOUT_S_MIN = 0.001
 
 SCHEDULE_TASKS = "/scheduler.v1.SchedulerService/ScheduleTasks"
-WAIT_TASKS = "/scheduler.v1.SchedulerService/WaitTasks"
 
 
 @dataclass(frozen=True, slots=True)

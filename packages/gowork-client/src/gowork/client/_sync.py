@@ -17,7 +17,7 @@ import grpc
 
 from gowork.client import _mapping as mapping
 from gowork.client._batches import BATCHES_IN_FLIGHT_MAX, batches
-from gowork.client._calls import ADDRESS_VARIABLE, SCHEDULE_TASKS, WAIT_TASKS, CallSettings, Tries
+from gowork.client._calls import ADDRESS_VARIABLE, SCHEDULE_TASKS, CallSettings, Tries
 from gowork.client._filters import filter_expression
 from gowork.client._handles import TaskHandle
 from gowork.client._models import Duration, Member, Stats, TaskFilter, TaskInfo, TaskOptions, TaskView
@@ -64,14 +64,6 @@ class Client:
         self._cluster = cluster_grpc.LeaderServiceStub(self._channel)
         self._schedule_tasks: grpc.UnaryUnaryMultiCallable[bytes, scheduler.ScheduleTasksResponse] = (
             self._channel.unary_unary(SCHEDULE_TASKS, response_deserializer=scheduler.ScheduleTasksResponse.FromString)
-        )
-        # A wait for one task has one response, and may be called as if it were no stream, which is faster.
-        self._wait_task: grpc.UnaryUnaryMultiCallable[scheduler.WaitTasksRequest, scheduler.WaitTasksResponse] = (
-            self._channel.unary_unary(
-                WAIT_TASKS,
-                request_serializer=scheduler.WaitTasksRequest.SerializeToString,
-                response_deserializer=scheduler.WaitTasksResponse.FromString,
-            )
         )
 
     def __enter__(self) -> Self:
@@ -370,9 +362,10 @@ class Client:
     def _finish(self, handle: TaskHandle, end: float | None) -> None:
         """Waits for one task."""
         wait = Wait(self._settings, (handle,), end)
+        request = scheduler.WaitTaskRequest(id=handle.id)
         while wait:
             try:
-                wait.take(self._wait_task(wait.request(), timeout=wait.timeout()))
+                wait.take((self._scheduler.WaitTask(request, timeout=wait.timeout()).task,))
                 wait.check_ended()
             except grpc.RpcError as error:
                 time.sleep(wait.pause_after(error))

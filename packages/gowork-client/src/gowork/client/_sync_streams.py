@@ -49,7 +49,7 @@ class WaitStream(Generic[AwaitedT]):
                     return
                 try:
                     for response in call:
-                        yield self._wait.take(response)
+                        yield self._wait.take(response.tasks)
                 except grpc.RpcError as error:
                     if self._closed.is_set():
                         return

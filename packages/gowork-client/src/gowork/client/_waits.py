@@ -1,5 +1,5 @@
-"""The bookkeeping of a WaitTasks call, the same for the blocking and the asyncio client: which tasks are still out, and
-whether a call that ended is made again.
+"""The bookkeeping of a WaitTasks or WaitTask call, the same for the blocking and the asyncio client: which tasks are
+still out, and whether a call that ended is made again.
 
 Calls have deadlines, waits may be longer: a call whose deadline ran out, or whose leader went away, is made again for
 what is left.
@@ -76,12 +76,12 @@ class Wait(Generic[AwaitedT]):
             raise self._not_finished()
         return min(left, self._settings.timeout)
 
-    def take(self, response: scheduler.WaitTasksResponse) -> list[AwaitedT]:
-        """The handles of the tasks that this response tells to have finished."""
+    def take(self, tasks: Iterable[scheduler.Task]) -> list[AwaitedT]:
+        """The handles of these tasks, which a response tells to have finished."""
         self._tries = None
         done: list[AwaitedT] = []
         pop = self._out.pop
-        for task in response.tasks:
+        for task in tasks:
             handle = pop(task.id, None)
             if handle is not None:
                 handle.note_finished(task)

@@ -21,7 +21,7 @@ from gowork.leader.core.clock import next_deadlines, next_token, trim
 from gowork.leader.core.decide import decide
 from gowork.leader.core.decision import Decision
 from gowork.leader.core.effects import Effect
-from gowork.leader.core.model import Now, Outcome, QueueSettings, Task
+from gowork.leader.core.model import COMPLETED, Now, Outcome, QueueSettings, Task
 from gowork.leader.core.state import Settings, State
 from gowork.leader.engine.clock import Clock, SystemClock
 from gowork.leader.engine.loading import Loader
@@ -111,6 +111,8 @@ class Engine:
         self._queue: list[_Item] = []
         #: The batch that is being decided and made durable.
         self._in_hand: list[_Item] = []
+        #: {id: task}: what the batch in hand has changed of older tasks, until it is durable.
+        self._being_moved: dict[str, Task] = {}
         self._wake = asyncio.Event()
         self._stop_asked = asyncio.Event()
         self._state = State(self._settings, fence=0, next_seq=1)
@@ -147,6 +149,19 @@ class Engine:
         self._check_serving()
         answer: T = await self._enqueue(question)
         return answer
+
+    def will_tell(self, id: str) -> bool:
+        """Whether the subscriptions will tell when this task finishes: a waiter that is added now misses nothing.
+
+        False says nothing: the task may have finished, or there is none. Tells nothing that is not durable.
+
+        Raises:
+            NotServingError: when nothing is taken now.
+        """
+        self._check_serving()
+        task = self._state.tasks.get(id)
+        # A finished one is to be told of if the batch in hand has finished it; else it is in memory by chance.
+        return task is not None and (task.standing.status < COMPLETED or id in self._being_moved)
 
     def post(self, command: cmd.Command) -> None:
         """Has a command decided that nobody waits for."""
@@ -363,9 +378,11 @@ class Engine:
             queues=[QueueRecord(name, settings) for name, settings in configured.items() if settings != defaults],
             queues_gone=[name for name, settings in configured.items() if settings == defaults],
         )
+        self._being_moved = moved
         state.submitted, state.moved, state.joined, state.gone, state.configured = {}, {}, {}, {}, {}
         started = self._clock.now().mono
         await self._commit_until_it_fits(batch, waiting)
+        self._being_moved = {}
         self._observer.committed(len(changed), self._clock.now().mono - started)
         return changed
 

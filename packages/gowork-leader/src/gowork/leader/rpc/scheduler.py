@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import aclosing
 
 import grpc
 
@@ -149,40 +150,23 @@ class SchedulerService(QueueMethods, scheduler_pb2_grpc.SchedulerServiceServicer
             _require_view(request.view)
             view = request.view or pb.TASK_VIEW_RESULT
             _check_ids(request.ids)
-            outstanding = dict.fromkeys(request.ids)
-            waiter = Waiter()
-
-            def subscribe(state: State) -> list[str]:
-                self._engine.subscriptions.add_waiter(waiter, outstanding)
-                # Finished ones are in memory by chance: nothing more will be published of them.
-                tasks, finished = state.tasks, Status.COMPLETED
-                return [id for id in outstanding if id not in tasks or tasks[id].standing.status >= finished]
-
-            try:
-                absent = await self._engine.read(subscribe)
-                # Whoever waits for a short task often finds it done: that should not take a look into the store.
-                recent = [new for id in absent if (new := self._engine.subscriptions.recent(id)) is not None]
-                done = [_finished(snapshot) for snapshot in recent]
-                if len(recent) < len(absent):
-                    known = {snapshot.spec.id for snapshot in recent}
-                    absent = [id for id in absent if id not in known]
-                    records = await self._store.load(absent)
-                    if len(records) < len(absent):
-                        found = {record.id for record in records}
-                        raise unknown_tasks([id for id in absent if id not in found])
-                    done += [(r.id, r.body, r.standing) for r in records if r.standing.status in FINISHED]
-                self._engine.subscriptions.drop_waiter(waiter, [id for id, _, _ in done])
-                for id, _, _ in done:
-                    del outstanding[id]
-                for response in _wait_responses(done, view):
-                    yield response
-                while outstanding:
-                    # One that finishes as this call begins may be found in the store and be published too.
-                    done = [_finished(new) for new in await waiter.take() if outstanding.pop(new.spec.id, 0) is None]
+            async with aclosing(self._as_they_finish(request.ids)) as finishing:
+                async for done in finishing:
                     for response in _wait_responses(done, view):
                         yield response
-            finally:
-                self._engine.subscriptions.drop_waiter(waiter, outstanding)
+
+    async def WaitTask(self, request: pb.WaitTaskRequest, context: _Context) -> pb.WaitTaskResponse:
+        async with refusing(context):
+            _require_view(request.view)
+            if not request.id:
+                raise invalid([FieldViolation("id", "is empty")])
+            id, body, standing = await self._once_finished(request.id)
+            response = pb.WaitTaskResponse()
+            if not request.view or request.view == pb.TASK_VIEW_RESULT:
+                fill_result(response.task, id, standing)
+            else:
+                response.task.MergeFrom(_finished_message(body, standing, request.view))
+        return response
 
     async def WatchTasks(
         self, request: pb.WatchTasksRequest, context: _Context
@@ -237,6 +221,59 @@ class SchedulerService(QueueMethods, scheduler_pb2_grpc.SchedulerServiceServicer
                         running=sum(view.running for view in alike),
                     )
         return response
+
+    async def _once_finished(self, id: str) -> _Finished:
+        """The task, once it has finished."""
+        subscriptions, waiter = self._engine.subscriptions, Waiter()
+        # The hot path of whoever waits for one task: it needs no batch of its own, and does not wait for the one in
+        # hand.
+        if self._engine.will_tell(id):
+            subscriptions.add_waiter(waiter, (id,))
+            try:
+                return _finished((await waiter.take())[0])
+            finally:
+                subscriptions.drop_waiter(waiter, (id,))
+        if (recent := subscriptions.recent(id)) is not None:
+            return _finished(recent)
+        async with aclosing(self._as_they_finish([id])) as finishing:
+            async for done in finishing:
+                if done:
+                    return done[0]
+        raise AssertionError("a wait ends with its last task")
+
+    async def _as_they_finish(self, ids: Iterable[str]) -> AsyncGenerator[list[_Finished], None]:
+        """Each of these tasks once."""
+        outstanding = dict.fromkeys(ids)
+        waiter = Waiter()
+
+        def subscribe(state: State) -> list[str]:
+            self._engine.subscriptions.add_waiter(waiter, outstanding)
+            # Finished ones are in memory by chance: nothing more will be published of them.
+            tasks, finished = state.tasks, Status.COMPLETED
+            return [id for id in outstanding if id not in tasks or tasks[id].standing.status >= finished]
+
+        try:
+            absent = await self._engine.read(subscribe)
+            # Whoever waits for a short task often finds it done: that should not take a look into the store.
+            recent = [new for id in absent if (new := self._engine.subscriptions.recent(id)) is not None]
+            done = [_finished(snapshot) for snapshot in recent]
+            if len(recent) < len(absent):
+                known = {snapshot.spec.id for snapshot in recent}
+                absent = [id for id in absent if id not in known]
+                records = await self._store.load(absent)
+                if len(records) < len(absent):
+                    found = {record.id for record in records}
+                    raise unknown_tasks([id for id in absent if id not in found])
+                done += [(r.id, r.body, r.standing) for r in records if r.standing.status in FINISHED]
+            self._engine.subscriptions.drop_waiter(waiter, [id for id, _, _ in done])
+            for id, _, _ in done:
+                del outstanding[id]
+            yield done
+            while outstanding:
+                # One that finishes as this call begins may be found in the store and be published too.
+                yield [_finished(new) for new in await waiter.take() if outstanding.pop(new.spec.id, 0) is None]
+        finally:
+            self._engine.subscriptions.drop_waiter(waiter, outstanding)
 
     async def _ask(self, command: cmd.Command, rename: dict[str, str] | None = None) -> cmd.Submitted:
         answer = await self._engine.ask(command)
@@ -318,6 +355,10 @@ def _finished(snapshot: Snapshot) -> _Finished:
     return snapshot.spec.id, snapshot.spec.body, snapshot.standing
 
 
+def _finished_message(body: bytes, standing: Standing, view: int) -> pb.Task:
+    return task_message(spec_of(pb.Task.FromString(body), body), standing, view)
+
+
 def _wait_responses(finished: Iterable[_Finished], view: int) -> Iterator[pb.WaitTasksResponse]:
     # The hot path of everyone who waits: results are filled in where they are sent from, since a message that is put
     # into another one is copied.
@@ -329,8 +370,7 @@ def _wait_responses(finished: Iterable[_Finished], view: int) -> Iterator[pb.Wai
             if standing.failure is not None:
                 size += len(standing.failure.message) + len(standing.failure.traceback)
         else:
-            spec = spec_of(pb.Task.FromString(body), body)
-            message = task_message(spec, standing, view)
+            message = _finished_message(body, standing, view)
             response.tasks.append(message)
             size += message.ByteSize()
         if size >= _WAIT_BYTES:
