@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 import msgspec
 import platformdirs
+import uvloop
 
 from gowork.leader.app.leader import VERSION, Addresses, Leader, ListenError
 from gowork.leader.app.logs import configure
@@ -144,7 +145,8 @@ def main(
             http_listen=http_listen,
             reflection=reflection,
         )
-        asyncio.run(_serve(leader, print_addresses))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(leader, print_addresses))
     except* (StoreError, ListenError) as group:
         raise click.ClickException("; ".join(str(error) for error in _leaves(group))) from None
 
