@@ -13,6 +13,8 @@ from collections.abc import Sequence
 #: Rows of one statement. An empty row costs about a fifth of a full one. With seven columns the last size stays below
 #: SQLite's 32,766 parameters.
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
+#: Rows that one statement carries at most.
+ROWS_MAX = _SIZES[-1]
 
 
 class RowsStatement:

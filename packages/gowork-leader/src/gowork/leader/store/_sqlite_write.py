@@ -8,7 +8,7 @@ import msgspec
 
 from gowork.leader.core.model import LaneKey
 from gowork.leader.store._sqlite_lanes import LaneIds
-from gowork.leader.store._sqlite_rows import RowsStatement
+from gowork.leader.store._sqlite_rows import ROWS_MAX, RowsStatement
 from gowork.leader.store._sqlite_schema import STANDING_COLUMNS
 from gowork.leader.store.codec import at_ms, encode_settings, encode_standing
 from gowork.leader.store.protocol import Batch, StoreError
@@ -49,15 +49,18 @@ def write_batch(connection: sqlite3.Connection, batch: Batch, lanes: LaneIds) ->
         sqlite3.Error: as SQLite tells it.
         StoreError: the batch contradicts itself or what is stored.
     """
-    # Takes no lock yet, so that it is over before another thread can ask for Python's. Nobody else writes.
-    connection.execute("BEGIN")
+    single = _is_one_statement(batch)
     try:
+        if not single:
+            # Takes no lock yet, so that it is over before another thread can ask for Python's. Nobody else writes.
+            connection.execute("BEGIN")
         if batch.deletes:
             _delete(connection, batch)
         if batch.inserts or batch.moves:
             _write_tasks(connection, batch, lanes)
         _write_others(connection, batch)
-        connection.execute("COMMIT")
+        if not single:
+            connection.execute("COMMIT")
     except BaseException as error:
         lanes.forget()
         if not isinstance(error, sqlite3.IntegrityError):
@@ -67,6 +70,17 @@ def write_batch(connection: sqlite3.Connection, batch: Batch, lanes: LaneIds) ->
         # SQLite has rolled back by itself after some errors, and not after others.
         if connection.in_transaction:
             connection.execute("ROLLBACK")
+
+
+def _is_one_statement(batch: Batch) -> bool:
+    """Whether all of it is one statement: a transaction by itself, which spares Python's lock being given up and waited
+    for twice.
+    """
+    if batch.inserts or batch.deletes or batch.members or batch.members_gone or batch.queues or batch.queues_gone:
+        return False
+    if batch.tombstones_before or len(batch.moves) > ROWS_MAX:
+        return False
+    return all(moved.lane is None for moved in batch.moves)
 
 
 def _write_tasks(connection: sqlite3.Connection, batch: Batch, lanes: LaneIds) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -25,6 +24,7 @@ from gowork.leader.store._sqlite_lanes import LaneIds, drop_unused
 from gowork.leader.store._sqlite_log import LogKeeper, merge
 from gowork.leader.store._sqlite_migrate import migrate
 from gowork.leader.store._sqlite_schema import FORMAT
+from gowork.leader.store._sqlite_threads import LoopExecutor
 from gowork.leader.store._sqlite_write import write_batch
 from gowork.leader.store.protocol import (
     Batch,
@@ -270,24 +270,24 @@ class _Connection:
 
     def __init__(self, name: str) -> None:
         self.connection: sqlite3.Connection | None = None
-        self._executor: ThreadPoolExecutor | None = None
+        self._executor: LoopExecutor | None = None
         self._name = name
 
     async def submit(self, function: Callable[[], _T]) -> _T:
         if self._executor is None:
-            self._executor = ThreadPoolExecutor(1, thread_name_prefix=self._name)
+            self._executor = LoopExecutor(self._name)
         return await asyncio.get_running_loop().run_in_executor(self._executor, function)
 
     def start(self, function: Callable[[sqlite3.Connection], None]) -> None:
         """Runs this in the thread and lets it be."""
         if self._executor is None:
-            self._executor = ThreadPoolExecutor(1, thread_name_prefix=self._name)
+            self._executor = LoopExecutor(self._name)
 
         def run() -> None:
             if self.connection is not None:
                 function(self.connection)
 
-        self._executor.submit(run)
+        self._executor.start(run)
 
     async def close(self) -> None:
         if self._executor is not None or self.connection is not None:
