@@ -20,6 +20,7 @@ import psutil
 from gowork.client import Client
 
 COMMANDS = Path(sys.executable).parent
+HERE = Path(__file__).parent
 #: How long a test waits for anything, in seconds.
 PATIENCE = 30.0
 
@@ -52,11 +53,12 @@ class Cluster:
         self._unread = b""
         self._gates: dict[str, int] = {}
 
-    def start_leader(self) -> None:
-        """At the addresses that it had before."""
+    def start_leader(self, lease: float | None = None) -> None:
+        """At the addresses that it had before, and with the usual lease or another one, in seconds."""
         listen = [f"--{name}-listen={address}" for name, address in self._addresses.items()]
+        command = [COMMANDS / "gowork-leader"] if lease is None else [sys.executable, HERE / "fault_leader.py", lease]
         self.leader = self._start(
-            "gowork-leader", *listen, f"--store=sqlite:///{self._folder}/leader.db", "--print-addresses"
+            *map(str, command), *listen, f"--store=sqlite:///{self._folder}/leader.db", "--print-addresses"
         )
         self._addresses = json.loads(self._first_line(self.leader))
 
@@ -85,7 +87,7 @@ class Cluster:
     def start_worker(self, name: str, *arguments: str, leader: str = "", ready: bool = True) -> None:
         """Returns when the leader has taken it in, unless `ready` is False; it may be reached at another address."""
         self.workers[name] = self._start(
-            "gowork-worker",
+            str(COMMANDS / "gowork-worker"),
             *("--leader", leader or self.leader_address, "--name", name, "--import", self._handlers, "--print-ready"),
             *("--state-dir", str(self._folder / "state")),
             *arguments,
@@ -119,6 +121,11 @@ class Cluster:
     def address(self) -> str:
         """Where clients find the leader."""
         return self._addresses["scheduler"]
+
+    @property
+    def http_address(self) -> str:
+        """Where the leader shows its metrics."""
+        return self._addresses["http"]
 
     def client(self, timeout: float = PATIENCE) -> Client:
         return Client(self.address, timeout=timeout)
@@ -173,11 +180,11 @@ class Cluster:
             os.close(gate)
         assert still_running(self._seen, PATIENCE) == []
 
-    def _start(self, command: str, *arguments: str) -> subprocess.Popen[str]:
-        path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    def _start(self, *command: str) -> subprocess.Popen[str]:
+        path = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
         with (self._folder / "log").open("a") as log:
             return subprocess.Popen(
-                [str(COMMANDS / command), *arguments],
+                command,
                 cwd=self._folder,
                 env={**os.environ, "PYTHONPATH": path},
                 stdout=subprocess.PIPE,

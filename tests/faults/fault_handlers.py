@@ -6,6 +6,7 @@ Records and gates lie in the worker's working directory, which is the test's fol
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import signal
 import subprocess
@@ -41,6 +42,15 @@ def gated(ctx: Context) -> int:
         child.kill()
     _tell(f"left {ctx.id} {ctx.attempt} {os.getpid()} {child.pid}")
     return ctx.attempt
+
+
+@handler
+def blocking(ctx: Context) -> None:
+    """Waits for its gate within C, and lets no other Python run in its process meanwhile."""
+    with (FOLDER / f"{ctx.id}.gate").open("rb", buffering=0) as gate:
+        _tell(f"entered {ctx.id} {ctx.attempt} {os.getpid()} 0")
+        # PyDLL keeps the interpreter's lock during the call.
+        ctypes.PyDLL(None).read(gate.fileno(), ctypes.create_string_buffer(16), ctypes.c_size_t(3))
 
 
 @handler

@@ -193,6 +193,23 @@ async def test_blocked_runner_is_told_and_recovers(leader: Any, start_worker: An
     await scripted.until(lambda: not scripted.condition.blocked)
 
 
+async def test_blocked_runner_is_given_nothing_while_others_answer(leader: Any, start_worker: Any) -> None:
+    service = await start_worker(slots=4, runners=2)
+    scripted = await leader.session()
+    await scripted.until(lambda: scripted.credit == 4)
+    scripted.grant(1, "hog", "6")
+    await scripted.until(lambda: scripted.condition.blocked)
+    (blocked,) = (runner for runner in service.supervisor.fleet.every() if runner.is_blocked)
+    # At once: they would fill the free slots of both.
+    task = tasks.Task(id="a", handler="pid").SerializeToString()
+    scripted.send(grants=[session.Grant(fence=fence, id="a", attempt=1, task=task) for fence in (2, 3, 4)])
+    pids = {json.loads((await scripted.report(fence)).result) for fence in (2, 3, 4)}
+    assert len(pids) == 1
+    assert blocked.pid not in pids
+    assert scripted.condition.blocked
+    assert 1 not in scripted.reports
+
+
 async def test_plugin_that_does_not_import_is_named_and_hides_no_other(
     leader: Any, start_worker: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

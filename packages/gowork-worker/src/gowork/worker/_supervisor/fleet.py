@@ -63,6 +63,10 @@ class Fleet:
         """The runners that take ordinary tasks."""
         return [runner for runner in self.ordinary if runner.is_ready]
 
+    def answering(self) -> list[Runner]:
+        """Those of them whose loops tick."""
+        return [runner for runner in self.ready() if not runner.is_blocked]
+
     @property
     def pids(self) -> list[int]:
         """Their process ids."""

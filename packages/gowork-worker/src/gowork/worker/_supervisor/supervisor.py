@@ -231,11 +231,12 @@ class Supervisor:
         """The next frame for the leader; None when there is nothing to say."""
         reports = self._unacknowledged.take(bytes_max)
         wanted = not (self.draining or self._paused)
-        # Not the worker's slots: a runner that is still being started can start nothing.
-        slots = sum(runner.slots for runner in self.fleet.ready()) if wanted else 0
-        credit = self._credit.next(len(self._held), slots)
-        blocked = any(runner.is_blocked for runner in self.fleet.ordinary)
-        condition = (blocked, self.draining, self._leaving and not self._unacknowledged.has_unsent)
+        # Not the worker's slots: a runner that is still being started can start nothing, nor can one that is blocked.
+        slots = sum(runner.slots for runner in self.fleet.answering()) if wanted else 0
+        # Isolated ones block nobody but themselves.
+        blocked = [runner for runner in self.fleet.ordinary if runner.is_blocked]
+        credit = self._credit.next(len(self._held) - sum(len(runner.tasks) for runner in blocked), slots)
+        condition = (bool(blocked), self.draining, self._leaving and not self._unacknowledged.has_unsent)
         changed = condition != self._condition
         if not (reports or credit or changed or self._progress or self._pongs):
             return None
@@ -275,7 +276,8 @@ class Supervisor:
 
     def _start(self, new: list[Held], now: float) -> None:
         """Shares tasks out among the runners."""
-        ready = self.fleet.ready()
+        # To those that are blocked only where there are no others: there tasks wait, and are not lost.
+        ready = self.fleet.answering() or self.fleet.ready()
         if not ready:
             self._backlog += new
             return
