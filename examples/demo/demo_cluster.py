@@ -44,10 +44,10 @@ class DemoCluster:
             needed: the handlers that each must offer: without one, tasks would wait for it for ever.
         """
         handlers = ["--import", "demo_handlers", "--slots", str(SLOTS), "--runners", "1"]
+        state = ["--state-dir", str(self.folder / "workers")]
         for name in names:
-            self._start(
-                name, "gowork-worker", "--leader", self.addresses["cluster"], "--name", name, *handlers, "--print-ready"
-            )
+            leader = ["--leader", self.addresses["cluster"]]
+            self._start(name, "gowork-worker", *leader, "--name", name, *state, *handlers, "--print-ready")
         for name in names:
             missing = needed - set(json.loads(self._first_line(name))["handlers"])
             if missing:
