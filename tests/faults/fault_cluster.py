@@ -226,11 +226,12 @@ def still_running(processes: Iterable[psutil.Process], timeout: float) -> list[p
     alive = list(processes)
     while alive and time.monotonic() < deadline:
         _, alive = psutil.wait_procs(alive, timeout=0.02)
-        alive = [process for process in alive if _runs(process)]
+        alive = [process for process in alive if runs(process)]
     return alive
 
 
-def _runs(process: psutil.Process) -> bool:
+def runs(process: psutil.Process) -> bool:
+    """Whether it has not ended. One that is dead but not waited for has."""
     try:
         return process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -8,6 +8,7 @@ import threading
 import time
 
 from gowork.worker import Context, Fail, handler
+from gowork.worker.processes import Warden
 
 
 @handler
@@ -82,6 +83,16 @@ def with_child(ctx: Context) -> None:
     """Starts a child that would outlive everything, and tells its process id."""
     child = subprocess.Popen([sys.executable, "-c", "import threading; threading.Event().wait()"])
     ctx.progress(0.5, f"{os.getpid()} {child.pid}")
+    threading.Event().wait()
+
+
+@handler
+def with_guarded_child(ctx: Context) -> None:
+    """Starts a child in a session of its own, and a warden that guards it."""
+    child = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+    warden = Warden()
+    warden.guard(child.pid)
+    ctx.progress(0.5, f"{os.getpid()} {warden.pid} {child.pid}")
     threading.Event().wait()
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import psutil
 import pytest
 
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
@@ -293,6 +294,51 @@ async def test_what_a_handler_left_behind_does_not_hold_the_lock_that_its_runner
         assert await eventually(successor.ended) == [scripted.hello.instance]
     finally:
         os.kill(child, signal.SIGKILL)
+
+
+async def test_loss_of_a_runner_is_reported_when_what_its_wardens_guard_has_ended(
+    leader: Any, start_worker: Any, process_exists: ProcessExists, eventually: Any
+) -> None:
+    fleet = (await start_worker(slots=1, runners=1)).supervisor.fleet
+    scripted = await leader.session()
+    scripted.grant(1, "with_guarded_child")
+    runner, warden, child = map(int, (await scripted.started(1)).split())
+    os.kill(warden, signal.SIGSTOP)
+    try:
+        os.kill(runner, signal.SIGKILL)
+        # The supervisor knows it, and has time to tell.
+        await eventually(lambda: not fleet.ready())
+        scripted.send(pings=[1])
+        await scripted.until(lambda: scripted.pongs)
+        assert not scripted.reports
+        assert process_exists(child)
+    finally:
+        os.kill(warden, signal.SIGCONT)
+    assert (await scripted.report(1)).outcome == tasks.ATTEMPT_OUTCOME_LOST
+    assert not process_exists(child)
+
+
+async def test_lock_is_held_until_the_groups_of_a_killed_worker_have_ended(
+    leader: Any, start_command: Any, process_exists: ProcessExists, eventually: Any, tmp_path: Path
+) -> None:
+    command = await start_command("--runners", "1", "--name", "n", "--state-dir", str(tmp_path))
+    scripted = await leader.session()
+    scripted.grant(1, "with_child")
+    runner, child = map(int, (await scripted.started(1)).split())
+    (warden,) = (each.pid for each in psutil.Process(command.process.pid).children() if each.name() == "sh")
+    successor = InstanceLocks(tmp_path, "n", "successor")
+    os.kill(warden, signal.SIGSTOP)
+    try:
+        command.process.kill()
+        await command.process.wait()
+        await eventually(lambda: not process_exists(runner))
+        assert process_exists(child)
+        assert successor.ended() == []
+    finally:
+        os.kill(warden, signal.SIGCONT)
+    assert await eventually(successor.ended) == [scripted.hello.instance]
+    assert not process_exists(child)
+    successor.close(left=True)
 
 
 async def test_restarted_worker_names_its_predecessor_until_it_is_welcomed(

@@ -13,12 +13,15 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
 logger = logging.getLogger("gowork.worker")
 
 _PR_SET_PDEATHSIG = 1
+#: Descriptors that this process's wardens inherit; see hold_until_ended.
+_held: list[int] = []
 
 #: Reads "+PGID" and "-PGID", one to a line; at the end of file it kills the groups that are left. Without `--`,
 #: which dash does not know.
@@ -62,6 +65,16 @@ def end_group(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
         pass
 
 
+def hold_until_ended(descriptor: int) -> None:
+    """Lets the wardens that this process makes from now on hold this descriptor too.
+
+    So whoever waits for the end of a pipe, or for a lock, waits not only for this process but until its wardens have
+    ended what they guard. Nothing else that is started gets it.
+    """
+    os.set_inheritable(descriptor, False)
+    _held.append(descriptor)
+
+
 class Warden:
     r"""Ends the process groups that it guards when the process that made it is gone. A context manager, and not to be
     forked.
@@ -70,8 +83,11 @@ class Warden:
     anything.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, held: Iterable[int] = ()) -> None:
         """Starts the warden.
+
+        Args:
+            held: descriptors that it holds open to its end, besides those of hold_until_ended.
 
         Raises:
             OSError: when there is no /bin/sh.
@@ -84,6 +100,7 @@ class Warden:
                 stdin=reader,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
+                pass_fds=(*_held, *held),
                 start_new_session=True,
             )
         except OSError:
@@ -91,6 +108,11 @@ class Warden:
             raise
         finally:
             os.close(reader)
+
+    @property
+    def pid(self) -> int:
+        """The process id of the warden itself."""
+        return self._process.pid
 
     def guard(self, group: int) -> None:
         """Ends this group with its owner from now on."""

@@ -21,7 +21,7 @@ from gowork.worker._runner import messages, pipe
 from gowork.worker._runner.executor import Executor
 from gowork.worker._runner.outbox import Outbox
 from gowork.worker._runner.table import SlotTable
-from gowork.worker.processes import die_with_parent
+from gowork.worker.processes import die_with_parent, hold_until_ended
 
 logger = logging.getLogger("gowork.worker.runner")
 
@@ -34,9 +34,10 @@ def main() -> None:
     """Runs until the supervisor says Stop or goes away."""
     descriptor, table = int(sys.argv[1]), int(sys.argv[2])
     die_with_parent(int(sys.argv[3]))
-    for lock in map(int, sys.argv[4:]):
-        # Held by this process, to its end, and by nothing that its handlers start.
-        os.set_inheritable(lock, False)
+    # The supervisor takes the end of the pipe, and a successor the lock, for the end of all that ran here. What
+    # handlers start holds neither; their wardens do, until they have ended what they guard.
+    for held in (descriptor, *map(int, sys.argv[4:])):
+        hold_until_ended(held)
     # The supervisor decides when its runners end. Not SIG_IGN, which the handlers' child processes would inherit.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)

@@ -87,7 +87,8 @@ class Fleet:
         """Keeps the runners running."""
         if self._options.runners:
             try:
-                self._warden = Warden()
+                # It holds the lock as well: that is free only when no group is left.
+                self._warden = Warden([] if self.lock_descriptor is None else [self.lock_descriptor])
             except OSError as error:
                 reason = "children of runners may outlive a killed worker: there is no warden"
                 logger.warning(reason, extra={"reason": str(error)})

@@ -18,7 +18,8 @@ from gowork.worker.processes import Warden, end_group
 #: Seconds between pings, and without an answer until a runner counts as blocked.
 PING_INTERVAL = 1.0
 BLOCKED_AFTER = 3.0
-#: Seconds to wait for the end of a dead runner's pipe, which a child that it forked may hold open.
+#: Seconds to wait for the end of a dead runner's pipe. Its wardens hold it open until they have ended what they guard;
+#: a child that it forked may hold it for longer.
 _PIPE_END_TIMEOUT = 1.0
 
 

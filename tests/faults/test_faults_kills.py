@@ -1,0 +1,79 @@
+"""What is killed takes all that it had started with it, before any of it is run again."""
+
+from __future__ import annotations
+
+import time
+
+import psutil
+import pytest
+from fault_cluster import Cluster, News, kill, runs, still_running
+
+from gowork.client import AttemptOutcome, Client, TaskStatus
+
+#: DESIGN's bounds, and what a busy machine may add to them.
+END_SECONDS = 1.0
+ELSEWHERE_SECONDS = {"supervisor": 2.0, "runner": 0.5}
+LEEWAY_SECONDS = 2.0
+
+#: Says that it runs, and heeds no signal that it can ignore; nor does its child.
+STUBBORN = "trap '' TERM INT HUP; echo entered {id} 0 $PPID $$ > news; sleep 1000 & while :; do wait; done"
+
+
+def schedule_stubborn(client: Client, id: str) -> None:
+    client.schedule({"command": STUBBORN.format(id=id), "shell": True}, id=id, handler="shell")
+
+
+def group_of(news: News) -> list[psutil.Process]:
+    """The command that a handler runs, and its children."""
+    command = psutil.Process(news.child)
+    return [command, *command.children(recursive=True)]
+
+
+@pytest.mark.parametrize("victim", ["supervisor", "runner"])
+def test_commands_that_heed_no_signal_have_ended_before_their_tasks_are_run_again(
+    cluster: Cluster, victim: str
+) -> None:
+    cluster.start_worker("w1", "--runners", "1")
+    ids = ["a", "b"]
+    with cluster.client() as client:
+        for id in ids:
+            schedule_stubborn(client, id)
+        entered = {news.id: news for news in (cluster.news("entered") for _ in ids)}
+        if victim == "supervisor":
+            cluster.start_worker("w2", "--runners", "1")
+        below = cluster.processes("w1")
+        groups = [process for news in entered.values() for process in group_of(news)]
+        killed = time.monotonic()
+        if victim == "supervisor":
+            cluster.kill_worker("w1")
+        else:
+            kill(entered["a"].runner)
+            below = []
+        again = cluster.news("entered")
+        assert [process for process in (*below, *groups) if runs(process)] == []
+        elsewhere = time.monotonic() - killed
+        assert elsewhere < ELSEWHERE_SECONDS[victim] + LEEWAY_SECONDS
+        assert cluster.news("entered").id != again.id
+        for id in ids:
+            client.cancel(id)
+        for task in client.wait(ids, timeout=30):
+            assert task.status is TaskStatus.CANCELLED
+            attempts = client.get(task.id).attempts
+            assert [attempt.outcome for attempt in attempts] == [AttemptOutcome.LOST, AttemptOutcome.CANCELLED]
+
+
+@pytest.mark.parametrize("victim", ["supervisor", "runner"])
+def test_commands_end_soon_when_nobody_can_run_their_tasks_again(cluster: Cluster, victim: str) -> None:
+    cluster.start_worker("w1", "--runners", "1")
+    with cluster.client() as client:
+        schedule_stubborn(client, "a")
+        news = cluster.news("entered")
+        group = group_of(news)
+        # So that it is not started again there.
+        client.cancel("a")
+        if victim == "supervisor":
+            cluster.kill_worker("w1")
+        else:
+            kill(news.runner)
+        assert still_running(group, END_SECONDS) == []
+        assert client.wait(["a"], timeout=30)[0].status is TaskStatus.CANCELLED
