@@ -87,6 +87,13 @@ def with_child(ctx: Context) -> None:
 
 
 @handler
+def tell(ctx: Context) -> None:
+    """Writes to the pipe that the payload names, and returns at once."""
+    with open(ctx.payload, "w") as pipe:
+        pipe.write("told")
+
+
+@handler
 def with_guarded_child(ctx: Context) -> None:
     """Starts a child in a session of its own, and a warden that guards it."""
     child = subprocess.Popen(["sleep", "1000"], start_new_session=True)

@@ -94,6 +94,27 @@ async def test_crash_takes_only_its_own_tasks(leader: Any, start_worker: Any) ->
     assert (await scripted.report(2)).outcome == tasks.ATTEMPT_OUTCOME_CANCELLED
 
 
+async def test_crash_loses_what_had_just_ended_and_was_not_reported(
+    leader: Any, start_worker: Any, eventually: Any, tmp_path: Path
+) -> None:
+    service = await start_worker(slots=2, runners=1)
+    scripted = await leader.session()
+    await scripted.until(lambda: scripted.credit == 2)
+    (runner,) = service.supervisor.fleet.ordinary
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    # The first keeps the loop from sending the second one's report.
+    work = [tasks.Task(id="1", handler="hog", payload="20"), tasks.Task(id="2", handler="tell", payload=str(pipe))]
+    grants = [session.Grant(fence=int(task.id), id=task.id, task=task.SerializeToString()) for task in work]
+    scripted.send(grants=grants)
+    assert await asyncio.to_thread(pipe.read_text) == "told"
+    await eventually(lambda: [row.fence for row in runner.running()] == [1])
+    assert not scripted.reports
+    os.kill(runner.pid, signal.SIGKILL)
+    for fence in (1, 2):
+        assert (await scripted.report(fence)).outcome == tasks.ATTEMPT_OUTCOME_LOST
+
+
 async def test_exit_code_of_a_lost_runner_is_reported(leader: Any, start_worker: Any) -> None:
     await start_worker(slots=1, runners=1)
     scripted = await leader.session()

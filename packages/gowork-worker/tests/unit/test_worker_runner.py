@@ -41,7 +41,11 @@ def test_slot_table_is_seen_by_both_sides() -> None:
     theirs.start(1, 77, 5, 9)
     assert ours.running() == [Running(77, 5, 9)]
     theirs.end(1)
-    assert ours.running() == []
+    assert (ours.running(), ours.begun()) == ([], {77})
+    theirs.start(1, 78, 6, 0)
+    assert (ours.running(), ours.begun()) == ([Running(78, 6, 0)], {77, 78})
+    theirs.end(1)
+    assert ours.begun() == {78}
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(descriptor)
     theirs.close()

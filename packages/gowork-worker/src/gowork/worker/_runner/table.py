@@ -13,9 +13,10 @@ import tempfile
 from dataclasses import dataclass
 
 #: fence (0: free), monotonic start in ns, monotonic time in ns when the runner is to be ended if it still runs (0:
-#: never).
+#: never); the fence of the task that ended there last.
 #: Native order: such words are copied whole, so that a reader never sees half of one.
-_ENTRY = struct.Struct("@QQQ")
+_ENTRY = struct.Struct("@QQQQ")
+_START = struct.Struct("@QQQ")
 _WORD = struct.Struct("@Q")
 
 
@@ -50,17 +51,24 @@ class SlotTable:
 
     def start(self, slot: int, fence: int, started_ns: int, kill_at_ns: int) -> None:
         """Notes that a task starts in this slot."""
-        _ENTRY.pack_into(self._memory, slot * _ENTRY.size, fence, started_ns, kill_at_ns)
+        _START.pack_into(self._memory, slot * _ENTRY.size, fence, started_ns, kill_at_ns)
 
     def end(self, slot: int) -> None:
-        """Notes that the slot is free."""
-        _WORD.pack_into(self._memory, slot * _ENTRY.size, 0)
+        """Notes that the slot is free. What ran there stays known until the next one ends: its report may be unsent."""
+        place = slot * _ENTRY.size
+        (fence,) = _WORD.unpack_from(self._memory, place)
+        _WORD.pack_into(self._memory, place + _START.size, fence)
+        _WORD.pack_into(self._memory, place, 0)
 
     def running(self) -> list[Running]:
         """The occupied slots. While the runner writes, a row may mix an old and a new task: act only on what two
         looks agree on.
         """
-        return [Running(*entry) for entry in _ENTRY.iter_unpack(self._memory) if entry[0]]
+        return [Running(*entry[:3]) for entry in _ENTRY.iter_unpack(self._memory) if entry[0]]
+
+    def begun(self) -> set[int]:
+        """The fences of what runs, and of what ended last in each slot."""
+        return {fence for entry in _ENTRY.iter_unpack(self._memory) for fence in (entry[0], entry[3]) if fence}
 
     def close(self) -> None:
         """Unmaps the memory."""

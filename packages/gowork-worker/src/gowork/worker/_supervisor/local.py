@@ -92,6 +92,9 @@ class LocalRunner(Runner):
     def running(self) -> list[Running]:
         return self._table.running()
 
+    def begun(self) -> set[int]:
+        return self._table.begun()
+
     def _send_work(self, reports: list[session.Report], size: int, progress: list[session.ProgressReport]) -> None:
         if reports:
             self.owner.runner_reported(self, reports, size)

@@ -134,6 +134,9 @@ class ProcessRunner(Runner):
     def running(self) -> list[Running]:
         return self._table.running()
 
+    def begun(self) -> set[int]:
+        return self._table.begun()
+
     def kill(self) -> bool:
         if self._process is not None and self._process.returncode is None:
             self.is_ready = False

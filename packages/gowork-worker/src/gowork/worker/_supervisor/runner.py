@@ -92,6 +92,10 @@ class Runner:
         """What it executes right now."""
         raise NotImplementedError
 
+    def begun(self) -> set[int]:
+        """The fences of what it has started: all that it executes, and what it executed last."""
+        raise NotImplementedError
+
     def kill(self) -> bool:
         """Ends its process and all children in its group at once; False when it has no process of its own."""
         return False

@@ -11,20 +11,20 @@ from gowork.worker._supervisor.held import Held
 
 
 def settle_dead(
-    tasks: Iterable[Held], running: Collection[int], reason: str, *, on_purpose: bool
+    tasks: Iterable[Held], begun: Collection[int], reason: str, *, on_purpose: bool
 ) -> list[session.Report]:
     """The reports of all tasks that a dead runner held.
 
-    What was asked to stop has stopped. What ran is lost, unless the runner was ended on purpose; what had not started
-    goes back.
+    What was asked to stop has stopped. What had started is lost, unless the runner was ended on purpose; what had not
+    started goes back.
 
     Args:
         tasks: what it held.
-        running: the fences of what it executed.
+        begun: the fences of what it had started.
         reason: how it ended, in words.
         on_purpose: the supervisor ended it, for another task or because the worker stops.
     """
-    return [_settle(held, held.fence in running, reason, on_purpose) for held in tasks]
+    return [_settle(held, held.fence in begun, reason, on_purpose) for held in tasks]
 
 
 def _settle(held: Held, ran: bool, reason: str, on_purpose: bool) -> session.Report:

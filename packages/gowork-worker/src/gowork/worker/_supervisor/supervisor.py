@@ -407,9 +407,10 @@ class Supervisor:
         left, runner.tasks = list(runner.tasks.values()), {}
         for held in left:
             self._watch.stopping.pop(held.fence, None)
-        running = {row.fence for row in runner.running()}
+        # What had just ended and was not reported may have killed it: without blame it would be run again for ever.
+        begun = runner.begun()
         on_purpose = self.fleet.closing or runner.ended_on_purpose
-        self._report_all(settle_dead(left, running, reason, on_purpose=on_purpose))
+        self._report_all(settle_dead(left, begun, reason, on_purpose=on_purpose))
 
     def runner_answered(self, runner: Runner, lag: float) -> None:
         """See Owner."""
