@@ -8,13 +8,15 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
+import resource
 import signal
 import subprocess
+import threading
 import time
 from functools import cache
 from pathlib import Path
 
-from gowork.worker import Context, handler
+from gowork.worker import Cancel, Context, Fail, Retry, Snooze, handler
 
 FOLDER = Path.cwd()
 
@@ -79,7 +81,79 @@ def deadly(ctx: Context) -> None:
     os.write(_record(), f"{ctx.id} {ctx.fence}\n".encode())
     if ctx.payload == "exit":
         os._exit(3)
-    os.kill(os.getpid(), signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGSEGV if ctx.payload == "crash" else signal.SIGKILL)
+
+
+@handler("stay-thread", grace=0.5)
+def stay_thread(ctx: Context) -> None:
+    """Stays until it is asked to stop, or for ever."""
+    _stay(ctx)
+
+
+@handler("stay-process", isolation="process", grace=0.5)
+def stay_process(ctx: Context) -> None:
+    """As stay-thread, alone in a process."""
+    _stay(ctx)
+
+
+@handler("stay-async", grace=0.5)
+async def stay_async(ctx: Context) -> None:
+    """As stay-thread, on the loop."""
+    _tell(f"entered {ctx.id} {ctx.attempt} {os.getpid()} 0")
+    while True:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if ctx.payload == "heeds":
+                assert ctx.cancelled
+                _tell(f"left {ctx.id} {ctx.attempt} {os.getpid()} 0")
+                raise
+
+
+def _stay(ctx: Context) -> None:
+    _tell(f"entered {ctx.id} {ctx.attempt} {os.getpid()} 0")
+    if ctx.payload != "heeds":
+        threading.Event().wait()
+    ctx.cancelled.wait()
+    _tell(f"left {ctx.id} {ctx.attempt} {os.getpid()} 0")
+
+
+@handler(grace=60)
+def reluctant(ctx: Context) -> None:
+    """Takes its time to stop: until it is let go."""
+    _tell(f"entered {ctx.id} {ctx.attempt} {os.getpid()} 0")
+    ctx.cancelled.wait()
+    _tell(f"asked {ctx.id} {ctx.attempt} {os.getpid()} 0")
+    with (FOLDER / f"{ctx.id}.gate").open() as gate:
+        gate.readline()
+
+
+@handler(max_attempts=3, retry_delay=0.05, no_retry=[KeyError])
+def steered(ctx: Context) -> int:
+    """Fails, or steers, as its payload says."""
+    match ctx.payload:
+        case "value":
+            raise ValueError("no luck")
+        case "key":
+            raise KeyError("gone")
+        case "snooze" if ctx.attempt < 3:
+            raise Snooze(delay=0.05)
+        case "retry" if ctx.attempt < 3:
+            raise Retry("later", delay=0.2)
+        case "cancel":
+            raise Cancel("withdrawn")
+        case "fail":
+            raise Fail("hopeless")
+        case "again":
+            raise Fail("hopeless, or perhaps not", retry=True)
+    return ctx.attempt
+
+
+@handler(isolation="process")
+def hungry(ctx: Context) -> int:
+    """Wants more memory than there is for its process."""
+    resource.setrlimit(resource.RLIMIT_AS, (2 << 30, resource.RLIM_INFINITY))
+    return len(bytearray(8 << 30))
 
 
 class _no_child:  # noqa: N801 - it is called as a function is

@@ -1,6 +1,7 @@
 from leader_core import WALL_MS, Core, spec
 
 from gowork.leader.core import commands as cmd
+from gowork.leader.core.attempts import retry_delay_ms
 from gowork.leader.core.effects import Acknowledge, CancelTasks
 from gowork.leader.core.model import Failure, FailureKind, Outcome, RetryPolicy, Status
 
@@ -128,6 +129,17 @@ def test_a_failed_task_is_tried_again_after_its_delay():
     assert core.status("a") is Status.ERROR
     assert core.standing("a").attempts_used == 3
     assert core.standing("a").failure.kind is FailureKind.TIMEOUT
+
+
+def test_delays_grow_by_their_factor_up_to_the_most_and_are_spread_by_their_jitter():
+    steady = RetryPolicy(10, initial_delay_ms=100, factor=3.0, max_delay_ms=1000)
+    assert [retry_delay_ms(steady, used, 1) for used in (1, 2, 3, 4, 1000)] == [100, 300, 900, 1000, 1000]
+    spread = RetryPolicy(10, initial_delay_ms=1000, factor=1.0, jitter=0.4)
+    delays = [retry_delay_ms(spread, 1, fence) for fence in range(1 << 40, (1 << 40) + 1000)]
+    assert 600 <= min(delays) < 620
+    assert 980 < max(delays) <= 1000
+    # Neighbours, which often fail together, are apart.
+    assert len(set(delays[:100])) > 80
 
 
 def test_the_policy_of_the_handler_holds_where_the_task_has_none():

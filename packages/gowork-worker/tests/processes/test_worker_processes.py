@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ import pytest
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._core.plugins import Selection
+from gowork.worker._supervisor import process as runner_process
 from gowork.worker._supervisor.instances import InstanceLocks
 
 MODULES = Path(__file__).parent.parent / "modules"
@@ -92,6 +94,22 @@ async def test_crash_takes_only_its_own_tasks(leader: Any, start_worker: Any) ->
     assert (await scripted.report(1)).outcome == tasks.ATTEMPT_OUTCOME_LOST
     scripted.send(cancelled=[2])
     assert (await scripted.report(2)).outcome == tasks.ATTEMPT_OUTCOME_CANCELLED
+
+
+async def test_loss_while_the_kernel_ran_out_of_memory_says_so(
+    leader: Any, start_worker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The kernel's counter before and after: a test can't have it run out of memory.
+    counts = itertools.chain([7], itertools.repeat(8))
+    monkeypatch.setattr(runner_process, "_oom_kills", lambda: next(counts))
+    await start_worker(slots=1, runners=1)
+    scripted = await leader.session()
+    scripted.grant(1, "stubborn")
+    os.kill(int(await scripted.started(1)), signal.SIGKILL)
+    report = await scripted.report(1)
+    assert report.outcome == tasks.ATTEMPT_OUTCOME_LOST
+    assert "SIGKILL" in report.reason
+    assert "ran out of memory" in report.reason
 
 
 async def test_crash_loses_what_had_just_ended_and_was_not_reported(
