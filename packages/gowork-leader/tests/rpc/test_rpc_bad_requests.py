@@ -40,6 +40,7 @@ async def test_a_bad_id_is_refused_wherever_one_is_taken(leader: ServedLeader, i
         scheduler.GetTask(pb.GetTaskRequest(id=id), timeout=PATIENCE),
         scheduler.CancelTask(pb.CancelTaskRequest(id=id), timeout=PATIENCE),
         scheduler.TaskComplete(pb.TaskCompleteRequest(id=id), timeout=PATIENCE),
+        scheduler.TaskProgress(pb.TaskProgressRequest(id=id), timeout=PATIENCE),
         cluster.Join(cpb.JoinRequest(id=id, address="127.0.0.1:1"), timeout=PATIENCE),
         cluster.Leave(cpb.LeaveRequest(id=id), timeout=PATIENCE),
         cluster.Drain(cpb.DrainRequest(id=id), timeout=PATIENCE),

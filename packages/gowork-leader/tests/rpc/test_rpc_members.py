@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import urllib.request
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
+import pytest
 from leader_serving import PATIENCE, ServedLeader, refused, serving
 
 from gowork.leader.core.state import Settings
@@ -224,3 +227,78 @@ async def test_a_member_that_is_not_there_or_a_bad_budget_is_refused(leader: Ser
         refusal = await refused(drain(leader, "nobody", budget))
         assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
         assert [violation.field for violation in refusal.violations] == ["budget_ms"]
+
+
+async def tell_progress(leader: ServedLeader, id: str, **fields: Any) -> None:
+    await leader.scheduler.TaskProgress(pb.TaskProgressRequest(id=id, **fields), timeout=PATIENCE)
+
+
+async def test_a_member_tells_how_far_it_has_come(leader: ServedLeader) -> None:
+    async with callback_worker() as worker:
+        await join(leader, "m", worker.address)
+        watch = leader.scheduler.WatchTasks(pb.WatchTasksRequest(filter='id = "a"', view=pb.TASK_VIEW_FULL))
+        await watch.read()
+        await leader.submit("a", handler="", payload="p")
+        async with asyncio.timeout(PATIENCE):
+            await worker.started.get()
+        await tell_progress(leader, "a", fraction=0.25, message="x" * 2000)
+        task = await leader.get("a")
+        assert (task.progress.fraction, task.progress.message) == (0.25, "x" * 1024)
+        assert task.progress.updated_at_ms >= task.started_at_ms
+        await tell_progress(leader, "a", fraction=0.5, fence=task.fence)
+        async with asyncio.timeout(PATIENCE):
+            while 0.5 not in {task.progress.fraction for task in (await watch.read()).tasks}:
+                pass
+        watch.cancel()
+
+
+async def test_progress_on_what_no_member_holds_is_refused(leader: ServedLeader) -> None:
+    unknown = await refused(tell_progress(leader, "no"))
+    assert (unknown.code, unknown.reason) == (grpc.StatusCode.NOT_FOUND, "TASK_UNKNOWN")
+    async with callback_worker() as worker, leader.worker("w") as session:
+        await join(leader, "m", worker.address)
+        await leader.submit("mine", handler="", payload="p")
+        async with asyncio.timeout(PATIENCE):
+            await worker.started.get()
+        await leader.submit("session's")
+        await session.grant()
+        await leader.submit("waiting", handler="nobody has this")
+        for id, fields, reason in (
+            ("session's", {}, "NOT_HELD"),
+            ("waiting", {}, "NOT_HELD"),
+            ("mine", {"fence": 1}, "STALE_FENCE"),
+        ):
+            refusal = await refused(tell_progress(leader, id, **fields))
+            assert (refusal.code, refusal.reason) == (grpc.StatusCode.FAILED_PRECONDITION, reason)
+        await complete(leader, "mine")
+        # It is read from the store again for this.
+        refusal = await refused(tell_progress(leader, "mine", fraction=1.0))
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "NOT_HELD")
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1.1, float("nan"), float("inf")])
+async def test_a_fraction_out_of_bounds_is_refused(leader: ServedLeader, fraction: float) -> None:
+    refusal = await refused(tell_progress(leader, "a", fraction=fraction))
+    assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert [violation.field for violation in refusal.violations] == ["fraction"]
+
+
+def stale_reports(leader: ServedLeader) -> float:
+    with urllib.request.urlopen(f"http://{leader.addresses.http}/metrics", timeout=PATIENCE) as page:
+        lines = page.read().decode().splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith("gowork_stale_reports_total "))
+
+
+async def test_stale_reports_are_counted(leader: ServedLeader) -> None:
+    assert await asyncio.to_thread(stale_reports, leader) == 0
+    async with leader.worker("w") as session:
+        await leader.submit("a", "b", "c")
+        grants = await session.grants(3)
+        for grant in grants[:2]:
+            grant.fence -= 1000
+        await session.report(*grants)
+        # One that was accepted before and comes again is no stale one.
+        await session.report(grants[2])
+    assert await asyncio.to_thread(stale_reports, leader) == 2
+    assert (await refused(complete(leader, "c"))).reason == "NOT_HELD"
+    assert await asyncio.to_thread(stale_reports, leader) == 3

@@ -85,7 +85,9 @@ class Leader:
         self._metrics = Metrics()
         self._sessions = Sessions(settings)
         self._dialer = Dialer()
-        self._engine = Engine(store, Outbox(self._sessions, self._dialer), self._metrics, settings)
+        self._engine = Engine(
+            store, Outbox(self._sessions, self._dialer, self._metrics.refused), self._metrics, settings
+        )
         self._sessions.attach(self._engine)
         self._dialer.attach(self._engine)
         self._health = health.aio.HealthServicer()

@@ -5,11 +5,11 @@ What can be derived is derived when it is asked for; only durations are gathered
 
 from __future__ import annotations
 
-from collections import Counter
+import collections
 from collections.abc import Callable, Iterable
 
 from msgspec import Struct
-from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -36,6 +36,16 @@ class Metrics:
         self._commit_tasks = Histogram(
             "gowork_store_commit_tasks", "How many tasks a batch wrote", buckets=_TASKS, registry=self.registry
         )
+
+        self._stale_reports = Counter(
+            "gowork_stale_reports",
+            "Reports that were refused because the task was no longer their sender's",
+            registry=self.registry,
+        )
+
+    def refused(self, reports: int) -> None:
+        """So many reports were stale."""
+        self._stale_reports.inc(reports)
 
     def committed(self, tasks: int, seconds: float) -> None:
         """A batch is durable."""
@@ -70,7 +80,7 @@ class ClusterCollector(Collector):
             yield GaugeMetricFamily("gowork_leader_is_leader", "1 while this leader leads", value=0)
             return
         members = GaugeMetricFamily("gowork_members", "Members by liveness", labels=["state"])
-        counts = Counter(view.liveness for view in seen.members)
+        counts = collections.Counter(view.liveness for view in seen.members)
         for liveness in Liveness:
             members.add_metric([liveness.name.lower()], counts[liveness])
         yield members
@@ -85,7 +95,7 @@ def _waiting(counts: dict[tuple[str, str], int]) -> GaugeMetricFamily:
         "gowork_queue_waiting_tasks", "Pending tasks by what keeps them from being started", labels=["queue", "reason"]
     )
     named = set(sorted({queue for queue, _ in counts})[:QUEUES_MAX])
-    rows: Counter[tuple[str, str]] = Counter()
+    rows: collections.Counter[tuple[str, str]] = collections.Counter()
     for (queue, reason), tasks in counts.items():
         rows[queue if queue in named else "other", reason] += tasks
     for (queue, reason), tasks in sorted(rows.items()):

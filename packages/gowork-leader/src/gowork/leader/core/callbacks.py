@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from gowork.leader.core import changes as ch
 from gowork.leader.core import commands as cmd
+from gowork.leader.core import effects as ef
 from gowork.leader.core.attempts import requeue, settle
 from gowork.leader.core.decision import Decision
-from gowork.leader.core.model import Failure, FailureKind, Liveness, Now, Outcome, Status, Task
+from gowork.leader.core.model import Failure, FailureKind, Liveness, Now, Outcome, Progress, Status, Task
 from gowork.leader.core.state import Callback, State
 from gowork.leader.core.tasks import task_unknown
 
@@ -52,10 +53,11 @@ def complete_task(state: State, command: cmd.CompleteTask, now: Now) -> Decision
     if task is None:
         return Decision(task_unknown(command.id))
     standing = task.standing
-    if standing.status is not Status.RUNNING or standing.instance:
-        what = f"is {standing.status.name}" if standing.status is not Status.RUNNING else "is held by a worker session"
-        message = f"task {command.id!r} {what}: TaskComplete is for tasks that a callback member holds"
-        return Decision(cmd.Refused(cmd.NOT_HELD, message))
+    refused = _not_held(task, "TaskComplete")
+    if refused is not None:
+        decision = Decision(refused)
+        decision.effects.append(ef.CountStale(command.id))
+        return decision
     if command.error is None:
         report = cmd.Report(standing.fence, command.id, Outcome.COMPLETED)
     else:
@@ -64,6 +66,23 @@ def complete_task(state: State, command: cmd.CompleteTask, now: Now) -> Decision
         report = cmd.Report(standing.fence, command.id, outcome, failure=failure)
     decision = Decision()
     decision.changes.append(ch.TaskMoved(command.id, settle(standing, report, task.spec.retry, now.wall_ms)))
+    return decision
+
+
+def tell_progress(state: State, command: cmd.TellProgress, now: Now) -> Decision:
+    """Takes a word of progress on a task that a callback member holds, and under that fence if one is named."""
+    task = state.tasks.get(command.id)
+    if task is None:
+        return Decision(task_unknown(command.id))
+    refused = _not_held(task, "TaskProgress")
+    if refused is None and command.fence not in (0, task.standing.fence):
+        message = f"task {command.id!r} was granted anew, under fence {task.standing.fence}"
+        refused = cmd.Refused(cmd.STALE_FENCE, message)
+    if refused is not None:
+        return Decision(refused)
+    decision = Decision()
+    progress = Progress(command.fraction, command.message, now.wall_ms)
+    decision.changes.append(ch.TaskProgressed(command.id, progress))
     return decision
 
 
@@ -95,6 +114,16 @@ def release(state: State, callback: Callback, reason: str, outcome: Outcome, now
         id = callback.held[1]
         standing = requeue(state.tasks[id].standing, outcome, reason, now.wall_ms)
         decision.changes.append(ch.TaskMoved(id, standing))
+
+
+def _not_held(task: Task, method: str) -> cmd.Refused | None:
+    """The refusal when no callback member holds the task."""
+    standing = task.standing
+    if standing.status is Status.RUNNING and not standing.instance:
+        return None
+    what = f"is {standing.status.name}" if standing.status is not Status.RUNNING else "is held by a worker session"
+    message = f"task {task.spec.id!r} {what}: {method} is for tasks that a callback member holds"
+    return cmd.Refused(cmd.NOT_HELD, message)
 
 
 def _held_under(task: Task, fence: int) -> bool:

@@ -129,6 +129,16 @@ class CompleteTask(Struct, frozen=True, gc=False):
     error: str | None
 
 
+class TellProgress(Struct, frozen=True, gc=False):
+    """A callback member has come further with a task. Answers None."""
+
+    id: str
+    fraction: float
+    message: str
+    #: 0: whichever it holds it under.
+    fence: int
+
+
 class RefuseStart(Struct, frozen=True, gc=False):
     """A callback member could not be dialled or would not take the task."""
 
@@ -191,6 +201,7 @@ Command = (
     | Drain
     | Heartbeat
     | CompleteTask
+    | TellProgress
     | RefuseStart
     | ConfirmStop
     | Tick

@@ -9,7 +9,15 @@ from typing import assert_never
 
 from gowork.leader.core import changes as ch
 from gowork.leader.core import commands as cmd
-from gowork.leader.core.callbacks import complete_task, confirm_stop, heartbeat, join, leave, refuse_start
+from gowork.leader.core.callbacks import (
+    complete_task,
+    confirm_stop,
+    heartbeat,
+    join,
+    leave,
+    refuse_start,
+    tell_progress,
+)
 from gowork.leader.core.clock import tick
 from gowork.leader.core.decision import Decision
 from gowork.leader.core.dispatch import dispatch
@@ -48,6 +56,8 @@ def decide(state: State, command: cmd.Command, now: Now) -> Decision:
             return drain(state, command)
         case cmd.CompleteTask():
             return complete_task(state, command, now)
+        case cmd.TellProgress():
+            return tell_progress(state, command, now)
         case cmd.RefuseStart():
             return refuse_start(state, command, now)
         case cmd.ConfirmStop():

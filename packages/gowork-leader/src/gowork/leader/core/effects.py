@@ -65,6 +65,12 @@ class EndSession(Struct, frozen=True, gc=False):
     refusal: Refused | None
 
 
+class CountStale(Struct, frozen=True, gc=False):
+    """Count a report that was refused because the task is no longer its sender's; for sessions Acknowledge tells it."""
+
+    id: str
+
+
 class StartWork(Struct, frozen=True, gc=False):
     """Dial a callback member with a task."""
 
@@ -84,5 +90,15 @@ class StopWork(Struct, frozen=True, gc=False):
 
 
 Effect = (
-    Welcome | GrantTasks | Acknowledge | ReleaseTasks | CancelTasks | Drain | Ping | EndSession | StartWork | StopWork
+    Welcome
+    | GrantTasks
+    | Acknowledge
+    | ReleaseTasks
+    | CancelTasks
+    | Drain
+    | Ping
+    | EndSession
+    | CountStale
+    | StartWork
+    | StopWork
 )

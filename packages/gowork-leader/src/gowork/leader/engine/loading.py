@@ -107,7 +107,7 @@ def named(command: object) -> Sequence[str]:
             return ids
         case cmd.Submit():
             return [spec.id for spec in command.specs]
-        case cmd.Cancel() | cmd.CompleteTask():
+        case cmd.Cancel() | cmd.CompleteTask() | cmd.TellProgress():
             return (command.id,)
         case _:
             return ()

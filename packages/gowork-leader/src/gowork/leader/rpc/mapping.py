@@ -236,6 +236,12 @@ def _failure_from(failure: scheduler_pb2.Failure) -> Failure:
     )
 
 
+def progress_from(request: scheduler_pb2.TaskProgressRequest) -> cmd.TellProgress:
+    """A callback member's checked word of how far it has come; its message is cut to the limit."""
+    message = _cut(request.message, limits.PROGRESS_MESSAGE_BYTES_MAX)
+    return cmd.TellProgress(request.id, request.fraction, message, request.fence)
+
+
 def failure_text(error: str) -> str:
     """A callback member's error, cut to the limit."""
     return _cut(error, limits.FAILURE_MESSAGE_BYTES_MAX)

@@ -15,10 +15,10 @@ from gowork.leader.engine.loop import Engine
 from gowork.leader.engine.subscriptions import Snapshot, Waiter, Watcher
 from gowork.leader.rpc.boundary import refusal_from, refusing, unknown_tasks
 from gowork.leader.rpc.filters import parse_filter, predicate_of
-from gowork.leader.rpc.mapping import failure_text, fill_result, fit, spec_from, task_message
+from gowork.leader.rpc.mapping import failure_text, fill_result, fit, progress_from, spec_from, task_message
 from gowork.leader.rpc.queues import QueueMethods
 from gowork.leader.rpc.tokens import make_token, read_token
-from gowork.leader.rpc.validation import Violations, check_id, check_page_size, check_task, check_view
+from gowork.leader.rpc.validation import Violations, check_fraction, check_id, check_page_size, check_task, check_view
 from gowork.leader.store.codec import restore, spec_of
 from gowork.leader.store.protocol import Query, Store
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
@@ -78,6 +78,16 @@ class SchedulerService(QueueMethods, scheduler_pb2_grpc.SchedulerServiceServicer
             error = failure_text(request.error) if request.HasField("error") else None
             await self._ask(cmd.CompleteTask(request.id, error))
         return pb.TaskCompleteResponse()
+
+    async def TaskProgress(self, request: pb.TaskProgressRequest, context: _Context) -> pb.TaskProgressResponse:
+        async with refusing(context):
+            violations: Violations = []
+            check_id(request.id, "id", violations)
+            check_fraction(request.fraction, violations)
+            if violations:
+                raise invalid(violations)
+            await self._ask(progress_from(request))
+        return pb.TaskProgressResponse()
 
     async def GetTask(self, request: pb.GetTaskRequest, context: _Context) -> pb.GetTaskResponse:
         async with refusing(context):

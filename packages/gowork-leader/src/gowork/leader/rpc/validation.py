@@ -231,6 +231,13 @@ def check_view(view: int, violations: Violations) -> None:
         )
 
 
+def check_fraction(fraction: float, violations: Violations) -> None:
+    """How far a task has come."""
+    # Written so that a NaN is out of bounds too.
+    if not 0 <= fraction <= 1:
+        violations.append(FieldViolation("fraction", f"is {fraction:g}; 0 to 1 is needed"))
+
+
 def check_budget(budget_ms: int, violations: Violations) -> None:
     """How long a drain may take; 0 leaves it to the worker."""
     if not 0 <= budget_ms <= limits.DRAIN_BUDGET_MS_MAX:
