@@ -65,7 +65,7 @@ class LogKeeper:
 
     def _merge(self, connection: sqlite3.Connection) -> None:
         try:
-            log_pages = merge(connection)
+            log_pages, pages_left = merge(connection)
         except sqlite3.Error as error:
             # Nothing is lost: the log keeps it all, and the next attempt starts over.
             logger.warning("store log not merged", extra={"error": str(error)})
@@ -74,12 +74,16 @@ class LogKeeper:
             pages = log_pages - self._log_pages if log_pages >= self._log_pages else log_pages
             self._pages_per_weight = max(1.0, pages / self._weight_merged)
             self._log_pages = log_pages
-            self._full = log_pages >= _LOG_PAGES_MAX
+            # What a reader holds back, a backup for instance, may be much: it is merged here later, not by the writer.
+            self._full = log_pages >= _LOG_PAGES_MAX and pages_left <= _LOG_PAGES_MAX
         finally:
             self._merging = False
 
 
-def merge(connection: sqlite3.Connection) -> int:
-    """Merges as much of the log as can be without waiting for anyone; answers how many pages the log has."""
-    _, log_pages, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-    return int(log_pages)
+def merge(connection: sqlite3.Connection) -> tuple[int, int]:
+    """Merges as much of the log as can be without waiting for anyone.
+
+    Answers how many pages the log has, and how many of them are not merged.
+    """
+    _, log_pages, merged_pages = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    return int(log_pages), int(log_pages - merged_pages)

@@ -54,6 +54,8 @@ _PRAGMAS = (
     "cache_size = -16384",
     # See LogKeeper.
     "wal_autocheckpoint = 0",
+    # A log that a long reading has made grow gives its room back when it starts anew.
+    "journal_size_limit = 67108864",
 )
 
 
