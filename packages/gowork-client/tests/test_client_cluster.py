@@ -417,3 +417,58 @@ class TestQueues:
             assert await handle.result(int) == 42
             with pytest.raises(NotFound):
                 await client.explain("nobody")
+
+
+class TestKeeping:
+    def failed(self, client: Client, mark: str) -> str:
+        handle = client.schedule({"text": "no"}, handler="fail", labels={"mark": mark})
+        handle.wait()
+        return handle.id
+
+    def test_a_failed_task_is_run_again_and_fails_again(self, client: Client, mark: str) -> None:
+        id = self.failed(client, mark)
+        client.retry(id)
+        task = client.handle(id).wait()
+        assert (task.status, task.attempts_used) == (TaskStatus.ERROR, 1)
+        assert len(client.get(id).attempts) == 2
+        done = client.schedule(1, handler="double")
+        done.wait()
+        with pytest.raises(FailedPrecondition):
+            client.retry(done.id)
+
+    def test_finished_tasks_are_removed_by_id_and_by_filter(self, client: Client, mark: str) -> None:
+        ids = [self.failed(client, mark) for _ in range(3)]
+        assert client.purge([ids[0], "nobody"]) == 1
+        assert client.purge(labels={"mark": mark}, older_than=timedelta(hours=1)) == 0
+        assert client.purge(labels={"mark": mark}) == 2
+        assert list(client.tasks(labels={"mark": mark})) == []
+        with pytest.raises(InvalidArgument):
+            client.purge()
+
+    def test_a_watch_tells_of_removals(self, client: Client, mark: str) -> None:
+        removed: list[str] = []
+        id = self.failed(client, mark)
+        with client.watch(labels={"mark": mark}, on_removed=removed.append) as changes:
+            client.purge([id])
+            # Another change comes after it.
+            other = self.failed(client, mark)
+            assert next(changes).id == other
+        assert removed == [id]
+
+    def test_a_backup_is_whole_or_not_there(self, client: Client, tmp_path: Path) -> None:
+        told: list[tuple[int, int]] = []
+        client.backup(tmp_path / "backup", lambda done, total: told.append((done, total)))
+        assert told[-1][0] == told[-1][1] == (tmp_path / "backup").stat().st_size
+        with pytest.raises(FileExistsError):
+            client.backup(tmp_path / "backup")
+        assert [path.name for path in tmp_path.iterdir()] == ["backup"]
+
+    async def test_the_asyncio_client_does_the_same(self, address: str, mark: str, tmp_path: Path) -> None:
+        async with AsyncClient(address) as client:
+            handle = await client.schedule({"text": "no"}, handler="fail", labels={"mark": mark})
+            await handle.wait()
+            await client.retry(handle.id)
+            await client.handle(handle.id).wait()
+            assert await client.purge(labels={"mark": mark}) == 1
+            await client.backup(tmp_path / "backup")
+        assert (tmp_path / "backup").stat().st_size > 0

@@ -12,6 +12,7 @@ from gowork.leader.core.decide import decide
 from gowork.leader.core.decision import Decision
 from gowork.leader.core.effects import Effect, GrantTasks
 from gowork.leader.core.model import (
+    Brief,
     HandlerPolicy,
     LaneKey,
     Now,
@@ -66,6 +67,8 @@ class Core:
         self.effects: list[Effect] = []
         #: What the store has: {id: (seq, spec, standing)}
         self.stored: dict[str, tuple[int, Spec, Standing]] = {}
+        #: Ids of removed tasks.
+        self.removed: list[str] = []
         self._connections = 0
 
     @property
@@ -80,13 +83,22 @@ class Core:
         for id in visiting:
             if id in self.stored:
                 state.tasks[id] = Task(*self.stored[id])
+        purged = command.ids if isinstance(command, cmd.Purge) else ()
+        state.briefs = {
+            id: Brief(self.stored[id][0], id, self.stored[id][2].status, self.stored[id][2].finished_ms)
+            for id in purged
+            if id in self.stored and id not in state.tasks
+        }
         decision = decide(state, command, self.now)
         for change in decision.changes:
             apply(state, change)
+        for id in state.purged.values():
+            del self.stored[id]
+            self.removed.append(id)
         changed = {**state.submitted, **state.moved}
         for id, task in changed.items():
             self.stored[id] = (task.seq, task.spec, task.standing)
-        state.submitted, state.moved, state.configured = {}, {}, {}
+        state.submitted, state.moved, state.configured, state.purged = {}, {}, {}, {}
         forget(state, [*changed, *visiting])
         self._page_in()
         self.effects += decision.effects
@@ -125,6 +137,8 @@ class Core:
                 adopt(self.state, Task(*row))
         lanes: dict[LaneKey, int] = {}
         for _, spec, standing in self.stored.values():
+            self.state.finished_tasks += standing.status >= Status.COMPLETED
+            self.state.failed_tasks += standing.status is Status.ERROR
             if standing.status is Status.PENDING:
                 if standing.not_before_ms:
                     self.state.queues.delay(spec.lane.queue)

@@ -82,6 +82,21 @@ class Cluster(RuleBasedStateMachine):
     def cancel(self, id: str) -> None:
         self.core.do(cmd.Cancel(id))
 
+    @rule(id=IDS)
+    def retry(self, id: str) -> None:
+        before = self.core.stored.get(id)
+        answer = self.core.do(cmd.RetryTask(id)).answer
+        if before is not None and before[2].status in (Status.ERROR, Status.CANCELLED) and answer is None:
+            assert self.core.status(id) is Status.PENDING
+        elif before is not None:
+            assert self.core.stored[id] == before
+
+    @rule(id=IDS)
+    def purge(self, id: str) -> None:
+        before = self.core.stored.get(id)
+        self.core.do(cmd.Purge([id]))
+        assert (id in self.core.stored) is (before is not None and before[2].status < Status.COMPLETED)
+
     @rule(
         name=NAMES,
         generation=st.integers(1, 2),
@@ -118,6 +133,9 @@ class Cluster(RuleBasedStateMachine):
     def report(self, data: st.DataObject, outcome: Outcome) -> None:
         connection = data.draw(st.sampled_from(sorted(self.core.state.connections)))
         _, id, fence = data.draw(st.sampled_from(self.sent))
+        if id not in self.core.stored:
+            # It was removed since.
+            return
         before = self.core.standing(id)
         worker = self.core.state.connections[connection]
         self.core.do(cmd.ReceiveFrame(connection, [cmd.Report(fence, id, outcome, retry_delay_ms=100)]))
@@ -208,6 +226,9 @@ class Cluster(RuleBasedStateMachine):
         queues = self.core.state.queues
         assert queues.loaded == sum(lane.live for lane in queues.every_lane())
         assert queues.waiting == sum(len(lane) for lane in queues.every_lane())
+        statuses = [standing.status for _, _, standing in self.core.stored.values()]
+        assert self.core.state.finished_tasks == sum(status >= Status.COMPLETED for status in statuses)
+        assert self.core.state.failed_tasks == statuses.count(Status.ERROR)
         assert queues.lanes == len(list(queues.every_lane()))
         for queue in queues:
             running = [

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from functools import cached_property
+from os import PathLike
 from types import TracebackType
 from typing import Self, TypeVar, Unpack
 
@@ -18,12 +19,14 @@ import grpc
 from gowork.client import _mapping as mapping
 from gowork.client._aio_outbox import Outbox
 from gowork.client._aio_streams import AsyncWatch, finished, merged, stepped
+from gowork.client._backups import backup_file
 from gowork.client._calls import ADDRESS_VARIABLE, SCHEDULE_TASKS, CallSettings, Tries
 from gowork.client._filters import filter_expression
 from gowork.client._handles import AsyncTaskHandle
 from gowork.client._models import Duration, Member, Stats, TaskFilter, TaskInfo, TaskOptions, TaskView
 from gowork.client._queue_models import Explanation, Queue
 from gowork.client._waits import IDS_MAX, Wait, end_of
+from gowork.client.errors import error_of
 from gowork.proto.cluster.v1 import leader_pb2 as cluster
 from gowork.proto.cluster.v1 import leader_pb2_grpc as cluster_grpc
 from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
@@ -157,12 +160,13 @@ class AsyncClient:
         *,
         view: TaskView = TaskView.BASIC,
         token: str = "",
+        on_removed: Callable[[str], object] | None = None,
         **terms: Unpack[TaskFilter],
     ) -> AsyncWatch:
         """As Client.watch; it begins when it is entered, or at the first step of its iteration."""
         expression = filter_expression(filter, terms)
         request = scheduler.WatchTasksRequest(filter=expression, view=mapping.view_to_wire(view), token=token)
-        return AsyncWatch(self._scheduler.WatchTasks, self._settings, request)
+        return AsyncWatch(self._scheduler.WatchTasks, self._settings, request, on_removed)
 
     async def members(self) -> list[Member]:
         """As Client.members."""
@@ -221,6 +225,37 @@ class AsyncClient:
             rate_burst=rate_burst,
         )
         return mapping.queue((await self._call(self._scheduler.ConfigureQueue, request)).queue)
+
+    async def retry(self, id: str) -> None:
+        """As Client.retry."""
+        await self._call(self._scheduler.RetryTask, scheduler.RetryTaskRequest(id=id))
+
+    async def purge(
+        self,
+        ids: Iterable[str] = (),
+        *,
+        filter: str = "",
+        older_than: Duration = 0,
+        **terms: Unpack[TaskFilter],
+    ) -> int:
+        """As Client.purge."""
+        purged = 0
+        for request in mapping.purge_requests(ids, filter_expression(filter, terms), older_than):
+            while True:
+                response = await self._call(self._scheduler.PurgeTasks, request)
+                purged += response.purged
+                if not response.more:
+                    break
+        return purged
+
+    async def backup(self, path: str | PathLike[str], progress: Callable[[int, int], object] | None = None) -> None:
+        """As Client.backup."""
+        with backup_file(path) as file:
+            try:
+                async for response in self._scheduler.BackupStore(scheduler.BackupStoreRequest()):
+                    file.take(response, progress)
+            except grpc.RpcError as error:
+                raise error_of(error, self._settings.address) from error
 
     @cached_property
     def _channel(self) -> grpc.aio.Channel:

@@ -113,9 +113,15 @@ class AsyncWatch:
     taken up again where it was.
     """
 
-    def __init__(self, method: WatchMethod, settings: CallSettings, request: scheduler.WatchTasksRequest) -> None:
+    def __init__(
+        self,
+        method: WatchMethod,
+        settings: CallSettings,
+        request: scheduler.WatchTasksRequest,
+        on_removed: Callable[[str], object] | None = None,
+    ) -> None:
         self._method = method
-        self._state = WatchState(settings, request)
+        self._state = WatchState(settings, request, on_removed)
         self._call: Any = None
         self._closed = False
         self._tasks: Iterator[TaskInfo] = iter(())

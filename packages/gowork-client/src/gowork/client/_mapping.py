@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -14,6 +14,9 @@ from gowork.client._payloads import encode_payload
 from gowork.client.errors import InvalidArgument
 from gowork.proto.cluster.v1 import leader_pb2 as cluster
 from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
+
+#: Ids of one call that removes tasks.
+_PURGE_IDS_MAX = 10_000
 
 EnumT = TypeVar("EnumT", bound=StrEnum)
 
@@ -192,6 +195,27 @@ def stats(message: scheduler.StatsResponse) -> models.Stats:
         term=message.term,
         started_at=_moment(message.started_at_ms),
     )
+
+
+def purge_requests(
+    ids: Iterable[str], expression: str, older_than: models.Duration
+) -> Iterator[scheduler.PurgeTasksRequest]:
+    """Which calls remove these tasks, or those that the expression selects.
+
+    Raises:
+        InvalidArgument: when there are neither ids nor an expression.
+    """
+    wanted = list(dict.fromkeys(ids))
+    if not wanted and not expression:
+        raise InvalidArgument.of("ids", "give ids, or a filter for what to remove")
+    if wanted and expression:
+        raise InvalidArgument.of("filter", "give ids or a filter, not both")
+    if not wanted:
+        age_ms = duration_ms(older_than, "older_than")
+        before_ms = round(datetime.now(UTC).timestamp() * 1000) - age_ms if age_ms else 0
+        yield scheduler.PurgeTasksRequest(filter=expression, finished_before_ms=before_ms)
+    for start in range(0, len(wanted), _PURGE_IDS_MAX):
+        yield scheduler.PurgeTasksRequest(ids=wanted[start : start + _PURGE_IDS_MAX])
 
 
 def explanation(message: scheduler.ExplainTaskResponse) -> queue_models.Explanation:

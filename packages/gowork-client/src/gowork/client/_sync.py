@@ -9,13 +9,15 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from os import PathLike
 from types import TracebackType
 from typing import Self, TypeVar, Unpack
 
 import grpc
 
 from gowork.client import _mapping as mapping
+from gowork.client._backups import backup_file
 from gowork.client._batches import BATCHES_IN_FLIGHT_MAX, batches
 from gowork.client._calls import ADDRESS_VARIABLE, SCHEDULE_TASKS, CallSettings, Tries
 from gowork.client._filters import filter_expression
@@ -25,6 +27,7 @@ from gowork.client._queue_models import Explanation, Queue
 from gowork.client._sync_flights import Flight
 from gowork.client._sync_streams import WaitStream, Watch, merged
 from gowork.client._waits import IDS_MAX, Wait, end_of
+from gowork.client.errors import error_of
 from gowork.proto.cluster.v1 import leader_pb2 as cluster
 from gowork.proto.cluster.v1 import leader_pb2_grpc as cluster_grpc
 from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
@@ -229,6 +232,7 @@ class Client:
         *,
         view: TaskView = TaskView.BASIC,
         token: str = "",
+        on_removed: Callable[[str], object] | None = None,
         **terms: Unpack[TaskFilter],
     ) -> Watch:
         """Follows tasks: an iterator over their latest states as they change, without an end. See Watch.
@@ -237,13 +241,14 @@ class Client:
             filter: as for tasks, and so the terms.
             view: how much of each task to fetch.
             token: where an earlier Watch ended; empty to begin now.
+            on_removed: called with the id of each task that is removed, whatever the filter selects, as it is iterated.
 
         Raises:
             As tasks; OutOfRange when the token is too old.
         """
         expression = filter_expression(filter, terms)
         request = scheduler.WatchTasksRequest(filter=expression, view=mapping.view_to_wire(view), token=token)
-        return Watch(self._scheduler.WatchTasks, self._settings, request)
+        return Watch(self._scheduler.WatchTasks, self._settings, request, on_removed)
 
     def members(self) -> list[Member]:
         """The members of the cluster, in the order of their ids.
@@ -358,6 +363,68 @@ class Client:
             rate_burst=rate_burst,
         )
         return mapping.queue(self._call(self._scheduler.ConfigureQueue, request).queue)
+
+    def retry(self, id: str) -> None:
+        """Runs a task again that has ended with ERROR or CANCELLED, as if it were new; its attempts stay on record.
+
+        A pending or running task is left as it is.
+
+        Raises:
+            NotFound: when there is none of that id.
+            FailedPrecondition: when it has completed, or its expiry is past.
+            CallError: when the leader refused otherwise, or could not be reached.
+        """
+        self._call(self._scheduler.RetryTask, scheduler.RetryTaskRequest(id=id))
+
+    def purge(
+        self,
+        ids: Iterable[str] = (),
+        *,
+        filter: str = "",
+        older_than: Duration = 0,
+        **terms: Unpack[TaskFilter],
+    ) -> int:
+        """Removes finished tasks with their results, now rather than when their time is over. Answers how many.
+
+        Args:
+            ids: the tasks; unknown ones are left out. Without them the filter selects.
+            filter: as for tasks, and so the terms; only finished tasks are removed.
+            older_than: only tasks that finished at least so long ago, in seconds; with a filter.
+            terms: as for tasks.
+
+        Raises:
+            InvalidArgument: when neither ids nor a filter are given, or the filter does not parse.
+            FailedPrecondition: when one of the ids has not finished; then none of its 10,000 is removed.
+            CallError: when the leader refused otherwise, or could not be reached.
+        """
+        purged = 0
+        for request in mapping.purge_requests(ids, filter_expression(filter, terms), older_than):
+            while True:
+                response = self._call(self._scheduler.PurgeTasks, request)
+                purged += response.purged
+                if not response.more:
+                    break
+        return purged
+
+    def backup(self, path: str | PathLike[str], progress: Callable[[int, int], object] | None = None) -> None:
+        """Writes a copy of the leader's store, as it is at one moment, to a file that is not there yet.
+
+        A leader is started from it with `gowork-leader --restore`.
+
+        Args:
+            path: the file; it appears when it is whole.
+            progress: called with the bytes that have come and those that will.
+
+        Raises:
+            FileExistsError: when there is something at the path.
+            CallError: when the leader refused, or could not be reached, or the copy broke off.
+        """
+        with backup_file(path) as file:
+            try:
+                for response in self._scheduler.BackupStore(scheduler.BackupStoreRequest()):
+                    file.take(response, progress)
+            except grpc.RpcError as error:
+                raise error_of(error, self._settings.address) from error
 
     def _finish(self, handle: TaskHandle, end: float | None) -> None:
         """Waits for one task."""

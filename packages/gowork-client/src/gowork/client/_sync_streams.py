@@ -158,9 +158,10 @@ class Watch:
         method: grpc.UnaryStreamMultiCallable[scheduler.WatchTasksRequest, scheduler.WatchTasksResponse],
         settings: CallSettings,
         request: scheduler.WatchTasksRequest,
+        on_removed: Callable[[str], object] | None = None,
     ) -> None:
         self._method = method
-        self._state = WatchState(settings, request)
+        self._state = WatchState(settings, request, on_removed)
         self._closed = threading.Event()
         self._call: Any = None
         self._tasks: Iterator[TaskInfo] = iter(())

@@ -4,6 +4,8 @@ that ended is opened again.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import grpc
 
 from gowork.client._calls import CallSettings, Tries
@@ -19,18 +21,24 @@ _GOES_ON = frozenset({grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURC
 class WatchState:
     """Where a watch stands."""
 
-    def __init__(self, settings: CallSettings, request: scheduler.WatchTasksRequest) -> None:
+    def __init__(
+        self, settings: CallSettings, request: scheduler.WatchTasksRequest, on_removed: Callable[[str], object] | None
+    ) -> None:
         #: For the next call; its token is that of the last response.
         self.request = request
         #: The deadline of a call, in seconds.
         self.timeout = settings.timeout
         self._settings = settings
+        self._on_removed = on_removed
         self._tries: Tries | None = None
         self._heard = False
 
     def take(self, response: scheduler.WatchTasksResponse) -> None:
-        """Notes how far the watch has come."""
+        """Notes how far the watch has come, and tells of removed tasks."""
         self._heard, self._tries = True, None
+        if self._on_removed is not None:
+            for id in response.deleted:
+                self._on_removed(id)
         if response.token:
             self.request.token = response.token
 

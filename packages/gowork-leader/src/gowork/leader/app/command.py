@@ -16,19 +16,23 @@ import uvloop
 
 from gowork.leader.app.leader import VERSION, Addresses, Leader, ListenError
 from gowork.leader.app.logs import configure
-from gowork.leader.store.protocol import StoreError
+from gowork.leader.engine.retention import Kept
+from gowork.leader.store.protocol import Store, StoreError
 from gowork.leader.store.registry import open_store
 from gowork.rpc.channels import AddressError, parse_address
 
 #: How long the event loop may keep Python's lock from the store's threads, which need it after every statement. At
 #: Python's own 5 ms a busy loop has held up single commits for seconds.
 SWITCH_SECONDS = 0.0005
+_DAY = 24 * 3600.0
 
 _EPILOG = """\b
 Examples:
   gowork-leader
   gowork-leader --store sqlite:////var/lib/gowork/gowork.db
   gowork-leader --cluster-listen 0.0.0.0:50051 --scheduler-listen 0.0.0.0:50052
+  gowork-leader --store sqlite:////var/lib/gowork/gowork.db --restore gowork-2026-11-24.backup
+  gowork-leader --retain-days 2 --retain-tasks 200000
   GOWORK_LOG_FORMAT=json gowork-leader --config /etc/gowork/leader.toml
 
 Every option can be set as a variable GOWORK_NAME and in the TOML file of
@@ -52,8 +56,8 @@ def _read_config(context: click.Context, parameter: click.Parameter, path: Path 
         )
     for name, value in values.items():
         # Click would make text of anything.
-        if not isinstance(value, str | bool):
-            raise click.BadParameter(f"{path}: {name} must be a string, or true or false; it is {value!r}")
+        if not isinstance(value, str | bool | int | float):
+            raise click.BadParameter(f"{path}: {name} must be a string, a number, or true or false; it is {value!r}")
     context.default_map = {**(context.default_map or {}), **values}
     return path
 
@@ -102,6 +106,33 @@ def _check_address(context: click.Context, parameter: click.Parameter, address: 
     show_default="the user's data directory",
     help="Where the default store lives.",
 )
+@click.option(
+    "--restore",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="BACKUP",
+    show_default=False,
+    help="Make the store from this backup first; refused when there is a store already.",
+)
+@click.option(
+    "--retain-days", type=click.FloatRange(min=0), default=7.0, metavar="DAYS", help="How long finished tasks are kept."
+)
+@click.option(
+    "--retain-tasks", type=click.IntRange(min=0), default=1_000_000, metavar="N", help="How many of them are kept."
+)
+@click.option(
+    "--retain-failed-days",
+    type=click.FloatRange(min=0),
+    default=14.0,
+    metavar="DAYS",
+    help="How long those that ended with ERROR are kept.",
+)
+@click.option(
+    "--retain-failed-tasks",
+    type=click.IntRange(min=0),
+    default=100_000,
+    metavar="N",
+    help="How many of these are kept.",
+)
 @click.option("--reflection/--no-reflection", default=True, help="Describe the services to grpcurl and its like.")
 @click.option(
     "--print-addresses", is_flag=True, help="Print one JSON line with the addresses on standard output once it serves."
@@ -127,6 +158,11 @@ def main(
     http_listen: str,
     store: str | None,
     data_dir: Path | None,
+    restore: Path | None,
+    retain_days: float,
+    retain_tasks: int,
+    retain_failed_days: float,
+    retain_failed_tasks: int,
     reflection: bool,
     print_addresses: bool,
     log_format: str,
@@ -137,18 +173,30 @@ def main(
     configure(log_format, log_level)
     directory = data_dir or Path(platformdirs.user_data_dir("gowork", appauthor=False))
     url = store or f"sqlite:///{directory.absolute() / 'gowork.db'}"
+    kept = Kept(retain_tasks, retain_days * _DAY, retain_failed_tasks, retain_failed_days * _DAY)
     try:
+        opened = open_store(url)
+        if restore is not None:
+            _restore(opened, restore)
         leader = Leader(
-            open_store(url),
+            opened,
             cluster_listen=cluster_listen,
             scheduler_listen=scheduler_listen,
             http_listen=http_listen,
+            kept=kept,
             reflection=reflection,
         )
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(leader, print_addresses))
     except* (StoreError, ListenError) as group:
         raise click.ClickException("; ".join(str(error) for error in _leaves(group))) from None
+
+
+def _restore(store: Store, backup: Path) -> None:
+    try:
+        asyncio.run(store.restore(backup))
+    except StoreError as error:
+        raise click.ClickException(str(error)) from None
 
 
 def _leaves(group: BaseExceptionGroup[Exception]) -> list[Exception]:

@@ -22,6 +22,7 @@ from gowork.leader.core.explain import waiting_by_reason
 from gowork.leader.core.queries import members
 from gowork.leader.core.state import Settings, State
 from gowork.leader.engine.loop import Engine, NotServingError
+from gowork.leader.engine.retention import Kept, Retention
 from gowork.leader.rpc.cluster import LeaderService
 from gowork.leader.rpc.dialer import Dialer
 from gowork.leader.rpc.outbox import Outbox
@@ -74,10 +75,22 @@ class Leader:
         scheduler_listen: str = "127.0.0.1:50052",
         http_listen: str = "127.0.0.1:9464",
         settings: Settings | None = None,
+        kept: Kept | None = None,
         reflection: bool = True,
     ) -> None:
-        """All three addresses are HOST:PORT; port 0 takes a free one."""
-        settings = settings or Settings()
+        """All three addresses are HOST:PORT; port 0 takes a free one.
+
+        Args:
+            store: not opened yet.
+            cluster_listen: for members and workers.
+            scheduler_listen: for clients.
+            http_listen: for probes and metrics.
+            settings: spans and bounds.
+            kept: how many finished tasks are kept, and for how long. At twice as many nothing new is taken.
+            reflection: whether the services describe themselves.
+        """
+        kept = kept or Kept()
+        settings = settings or Settings(finished_full=2 * (kept.tasks + kept.failed_tasks))
         self._store = store
         self._listen = (cluster_listen, scheduler_listen)
         self._http_listen = http_listen
@@ -88,6 +101,7 @@ class Leader:
         self._engine = Engine(
             store, Outbox(self._sessions, self._dialer, self._metrics.refused), self._metrics, settings
         )
+        self._retention = Retention(self._engine, store, kept)
         self._sessions.attach(self._engine)
         self._dialer.attach(self._engine)
         self._health = health.aio.HealthServicer()
@@ -127,6 +141,7 @@ class Leader:
                     engine = group.create_task(self._engine.run(), name="engine")
                     engine.add_done_callback(lambda _: engine_done.set())
                     group.create_task(self._dialer.run(engine_done), name="dialer")
+                    group.create_task(self._retention.run(engine_done), name="retention")
                     for server in servers:
                         await server.start()
                     await self._set_health(health_pb2.HealthCheckResponse.SERVING)

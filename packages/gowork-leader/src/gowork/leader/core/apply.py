@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from gowork.leader.core import changes as ch
-from gowork.leader.core.model import COMPLETED, PENDING, RUNNING, LaneKey, Liveness, Standing, Task
+from gowork.leader.core.model import COMPLETED, ERROR, PENDING, RUNNING, LaneKey, Liveness, Standing, Status, Task
 from gowork.leader.core.state import DEPARTED_MAX, Callback, Departed, State, Worker
 
 
@@ -71,6 +71,11 @@ def _task_moved(state: State, change: ch.TaskMoved) -> None:
     if id not in state.submitted:
         state.moved[id] = task
     before, after = old.status, new.status
+    if after >= COMPLETED:
+        state.finished_tasks += 1
+        state.failed_tasks += after is ERROR
+    if before >= COMPLETED:
+        _finished_no_more(state, before)
     if before is RUNNING:
         if after is RUNNING and old.fence == new.fence:
             return
@@ -91,6 +96,24 @@ def _task_moved(state: State, change: ch.TaskMoved) -> None:
         if before is not PENDING:
             # Each time anew: its entry is gone when it ran at its expiry.
             _await_expiry(state, task)
+
+
+def _task_purged(state: State, change: ch.TaskPurged) -> None:
+    state.tasks.pop(change.id, None)
+    state.briefs.pop(change.id, None)
+    state.moved.pop(change.id, None)
+    if state.submitted.pop(change.id, None) is None:
+        state.purged[change.seq] = change.id
+    _finished_no_more(state, change.status)
+
+
+def _removals_forgotten(state: State, change: ch.RemovalsForgotten) -> None:
+    state.forgotten_before = change.before
+
+
+def _finished_no_more(state: State, status: Status) -> None:
+    state.finished_tasks -= 1
+    state.failed_tasks -= status is ERROR
 
 
 def _let_go(state: State, task: Task, standing: Standing) -> None:
@@ -278,6 +301,8 @@ _APPLIERS: dict[type, Callable[[State, Any], None]] = {
     ch.TaskSubmitted: _task_submitted,
     ch.TaskMoved: _task_moved,
     ch.TaskProgressed: _task_progressed,
+    ch.TaskPurged: _task_purged,
+    ch.RemovalsForgotten: _removals_forgotten,
     ch.SessionOpened: _session_opened,
     ch.SessionClosed: _session_closed,
     ch.WorkerHeard: _worker_heard,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from gowork.leader.core.commands import OpenSession
-from gowork.leader.core.model import HeartbeatStatus, Liveness, Progress, QueueSettings, Spec, Standing
+from gowork.leader.core.model import HeartbeatStatus, Liveness, Progress, QueueSettings, Spec, Standing, Status
 
 
 class TaskSubmitted(Struct, frozen=True, gc=False):
@@ -28,6 +28,20 @@ class TaskProgressed(Struct, frozen=True, gc=False):
 
     id: str
     progress: Progress
+
+
+class TaskPurged(Struct, frozen=True, gc=False):
+    """A finished task is removed. Stored."""
+
+    id: str
+    seq: int
+    status: Status
+
+
+class RemovalsForgotten(Struct, frozen=True, gc=False):
+    """Watchers need not be told of removals of batches before this one. Stored."""
+
+    before: int
 
 
 class SessionOpened(Struct, frozen=True):
@@ -155,6 +169,8 @@ Change = (
     TaskSubmitted
     | TaskMoved
     | TaskProgressed
+    | TaskPurged
+    | RemovalsForgotten
     | SessionOpened
     | SessionClosed
     | WorkerHeard

@@ -168,6 +168,24 @@ class ExtendLeases(Struct, frozen=True, gc=False):
     seconds: float
 
 
+class RetryTask(Struct, frozen=True, gc=False):
+    """Run a task again that has ended with ERROR or CANCELLED. Answers None."""
+
+    id: str
+
+
+class Purge(Struct, frozen=True, gc=False):
+    """Remove those of these tasks that have finished. Answers Purged."""
+
+    ids: Sequence[str]
+    #: Only what finished until then, in wall-clock milliseconds; 0: whenever.
+    finished_by_ms: int = 0
+    #: One that has not finished refuses all.
+    strict: bool = False
+    #: Removals of batches before this one need be told no more; 0: all are.
+    forget_before: int = 0
+
+
 class PauseQueue(Struct, frozen=True, gc=False):
     """Start no more tasks of a queue, or go on with it. Answers None."""
 
@@ -206,6 +224,8 @@ Command = (
     | ConfirmStop
     | Tick
     | ExtendLeases
+    | RetryTask
+    | Purge
     | PauseQueue
     | ConfigureQueue
     | Dispatch
@@ -217,6 +237,12 @@ class Submitted(Struct, frozen=True, gc=False):
 
     created: int
     existing: int
+
+
+class Purged(Struct, frozen=True, gc=False):
+    """The answer to Purge."""
+
+    tasks: int
 
 
 class RefusalCode(Struct, frozen=True):
@@ -232,10 +258,13 @@ MEMBER_UNKNOWN = RefusalCode("NOT_FOUND", "MEMBER_UNKNOWN")
 TASK_EXISTS = RefusalCode("ALREADY_EXISTS", "TASK_EXISTS")
 NAME_TAKEN = RefusalCode("ALREADY_EXISTS", "NAME_TAKEN")
 TASK_FINISHED = RefusalCode("FAILED_PRECONDITION", "TASK_FINISHED")
+TASK_EXPIRED = RefusalCode("FAILED_PRECONDITION", "TASK_EXPIRED")
+NOT_FINISHED = RefusalCode("FAILED_PRECONDITION", "NOT_FINISHED")
 NOT_HELD = RefusalCode("FAILED_PRECONDITION", "NOT_HELD")
 STALE_FENCE = RefusalCode("FAILED_PRECONDITION", "STALE_FENCE")
 TOO_MANY_SESSIONS = RefusalCode("RESOURCE_EXHAUSTED", "TOO_MANY_SESSIONS")
 TOO_MANY_TASKS = RefusalCode("RESOURCE_EXHAUSTED", "TOO_MANY_TASKS")
+TOO_MANY_FINISHED = RefusalCode("RESOURCE_EXHAUSTED", "TOO_MANY_FINISHED")
 TOO_MANY_LANES = RefusalCode("RESOURCE_EXHAUSTED", "TOO_MANY_LANES")
 TOO_MANY_QUEUES = RefusalCode("RESOURCE_EXHAUSTED", "TOO_MANY_QUEUES")
 LEASE_EXPIRED = RefusalCode("UNAVAILABLE", "LEASE_EXPIRED")
@@ -252,4 +281,4 @@ class Refused(Struct, frozen=True):
     violations: tuple[tuple[str, str], ...] = ()
 
 
-Answer = Submitted | Refused | QueueSettings | None
+Answer = Submitted | Purged | Refused | QueueSettings | None

@@ -23,6 +23,7 @@ from gowork.leader.core.decision import Decision
 from gowork.leader.core.dispatch import dispatch
 from gowork.leader.core.drains import drain
 from gowork.leader.core.model import Now
+from gowork.leader.core.retention import purge, retry_task
 from gowork.leader.core.sessions import close_session, open_session, receive_frame
 from gowork.leader.core.settings import configure_queue, pause_queue
 from gowork.leader.core.state import State
@@ -62,6 +63,10 @@ def decide(state: State, command: cmd.Command, now: Now) -> Decision:
             return refuse_start(state, command, now)
         case cmd.ConfirmStop():
             return confirm_stop(state, command, now)
+        case cmd.RetryTask():
+            return retry_task(state, command, now)
+        case cmd.Purge():
+            return purge(state, command)
         case cmd.PauseQueue():
             return pause_queue(state, command, now)
         case cmd.ConfigureQueue():

@@ -26,7 +26,7 @@ class Status(enum.IntEnum):
 
 
 #: The members by themselves, for hot paths: looking one up in its class takes 0.1 µs on Python 3.11.
-PENDING, RUNNING, COMPLETED = Status.PENDING, Status.RUNNING, Status.COMPLETED
+PENDING, RUNNING, COMPLETED, ERROR = Status.PENDING, Status.RUNNING, Status.COMPLETED, Status.ERROR
 #: Statuses that a task never leaves by itself; all from COMPLETED on.
 FINISHED = frozenset({Status.COMPLETED, Status.CANCELLED, Status.ERROR})
 
@@ -253,6 +253,15 @@ class Task(Struct, gc=False):
     def resting(self) -> bool:
         """It is pending and nothing in memory refers to it: the store has it until its turn comes."""
         return self.standing.status is PENDING and not self.waiting
+
+
+class Brief(Struct, frozen=True, gc=False):
+    """What a removal must know of a task."""
+
+    seq: int
+    id: str
+    status: Status
+    finished_ms: int
 
 
 class HandlerPolicy(Struct, frozen=True, gc=False):

@@ -6,7 +6,7 @@ Only `apply` changes a State. Everything in it but the connections and leases ca
 from __future__ import annotations
 
 from gowork.leader.core.commands import OpenSession
-from gowork.leader.core.model import HandlerPolicy, HeartbeatStatus, Liveness, QueueSettings, Task
+from gowork.leader.core.model import Brief, HandlerPolicy, HeartbeatStatus, Liveness, QueueSettings, Task
 from gowork.leader.core.queues import Queues
 from gowork.leader.core.timers import Timers
 
@@ -20,6 +20,7 @@ class Settings:
     __slots__ = (
         "callback_lease",
         "challenge_wait",
+        "finished_full",
         "lane_page",
         "lane_tasks_min",
         "lanes_max",
@@ -40,6 +41,7 @@ class Settings:
         challenge_wait: float = 2.0,
         sessions_max: int = 10_000,
         pending_max: int = 10_000_000,
+        finished_full: int = 2_200_000,
         lanes_max: int = 100_000,
         window_tasks: int = 100_000,
         lane_page: int = 8_000,
@@ -56,6 +58,8 @@ class Settings:
         self.challenge_wait = challenge_wait
         self.sessions_max = sessions_max
         self.pending_max = pending_max
+        #: Finished tasks beyond which nothing new is taken.
+        self.finished_full = finished_full
         #: Combinations of queue, priority, handler, selector and concurrency key that may have waiting tasks.
         self.lanes_max = lanes_max
         #: Waiting tasks in memory: a lane may have half of what is left of it, but at least `lane_tasks_min`.
@@ -194,6 +198,7 @@ class State:
     """Everything that `decide` may look at."""
 
     __slots__ = (
+        "briefs",
         "callback_leases",
         "callbacks",
         "challenges",
@@ -202,7 +207,10 @@ class State:
         "delayed",
         "departed",
         "expiring",
+        "failed_tasks",
         "fence",
+        "finished_tasks",
+        "forgotten_before",
         "gone",
         "graces",
         "joined",
@@ -211,6 +219,7 @@ class State:
         "names",
         "next_seq",
         "progressed",
+        "purged",
         "queues",
         "settings",
         "submitted",
@@ -234,6 +243,11 @@ class State:
         self.queues = Queues(
             window=settings.window_tasks, lane_min=settings.lane_tasks_min, lane_low=settings.lane_page // 4
         )
+        #: What this batch's removals must know of tasks that are not in memory.
+        self.briefs: dict[str, Brief] = {}
+        #: How many finished tasks the store has in all, and how many of them with ERROR.
+        self.finished_tasks = 0
+        self.failed_tasks = 0
         #: When delayed tasks may start, and when pending ones expire.
         self.delayed = Timers(settings.timers_max)
         self.expiring = Timers(settings.timers_max)
@@ -256,6 +270,9 @@ class State:
         #: What the store does not have yet: {id: task} new, and {id: task} changed but not new.
         self.submitted: dict[str, Task] = {}
         self.moved: dict[str, Task] = {}
+        #: {seq: id} of tasks to be removed, and before which batch removals need not be told any more.
+        self.purged: dict[int, str] = {}
+        self.forgotten_before = 0
         #: {queue: settings} to be stored.
         self.configured: dict[str, QueueSettings] = {}
         #: Callback members to be stored, by id, and ids of those to be removed.

@@ -24,7 +24,7 @@ def submit(state: State, command: cmd.Submit, now: Now) -> Decision:
     if taken:
         message = f"{taken[0][0]}: {taken[0][1]}; use another id, or the same content to repeat a submit"
         return Decision(cmd.Refused(cmd.TASK_EXISTS, message, tuple(taken[:_VIOLATIONS_MAX])))
-    refusal = _no_room(state, submitted)
+    refusal = no_room(state, [change.spec for change in submitted])
     if refusal is not None:
         return Decision(refusal)
     decision.changes.extend(submitted)
@@ -32,17 +32,25 @@ def submit(state: State, command: cmd.Submit, now: Now) -> Decision:
     return decision
 
 
-def _no_room(state: State, submitted: Sequence[ch.TaskSubmitted]) -> cmd.Refused | None:
-    """Why so many more tasks can't be taken; None when they can."""
-    settings, pending = state.settings, state.queues.waiting + state.queues.delayed
-    if submitted and pending + len(submitted) > settings.pending_max:
+def no_room(state: State, specs: Sequence[Spec]) -> cmd.Refused | None:
+    """Why so many more tasks can't be pending; None when they can."""
+    settings, queues = state.settings, state.queues
+    pending = queues.waiting + queues.delayed
+    if specs and pending + len(specs) > settings.pending_max:
         message = f"{pending} tasks are pending and the limit is {settings.pending_max}; try again when some have run"
         return cmd.Refused(cmd.TOO_MANY_TASKS, message)
-    if state.queues.lanes + len(submitted) > settings.lanes_max:
-        new = {change.spec.lane: None for change in submitted if state.queues.lane(change.spec.lane) is None}
-        if state.queues.lanes + len(new) > settings.lanes_max:
+    if specs and state.finished_tasks > settings.finished_full:
+        # What finished a moment ago is kept for those who wait for it: without a bound it could fill the disk.
+        message = (
+            f"{state.finished_tasks} finished tasks are kept and the limit is {settings.finished_full}; try again "
+            f"later, or remove some with `gowork purge`"
+        )
+        return cmd.Refused(cmd.TOO_MANY_FINISHED, message)
+    if queues.lanes + len(specs) > settings.lanes_max:
+        new = {spec.lane: None for spec in specs if queues.lane(spec.lane) is None}
+        if queues.lanes + len(new) > settings.lanes_max:
             message = (
-                f"tasks wait under {state.queues.lanes} combinations of queue, priority, handler, selector and "
+                f"tasks wait under {queues.lanes} combinations of queue, priority, handler, selector and "
                 f"concurrency_key, and the limit is {settings.lanes_max}; try again when some have run"
             )
             return cmd.Refused(cmd.TOO_MANY_LANES, message)

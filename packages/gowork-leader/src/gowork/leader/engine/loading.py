@@ -40,6 +40,8 @@ class Loader:
             state.queues.expect(key, tasks)
         for key, tasks in await self._store.delayed_counts():
             state.queues.delay(key.queue, tasks)
+        state.failed_tasks, others = await self._store.finished_counts()
+        state.finished_tasks = state.failed_tasks + others
         state.delayed.expect()
         state.expiring.expect()
         return running + state.queues.waiting + state.queues.delayed
@@ -85,7 +87,10 @@ class Loader:
         state = self._state
         known = state.tasks
         missing: dict[str, None] = {}
+        purged: dict[str, None] = {}
         for command in commands:
+            if isinstance(command, cmd.Purge):
+                purged.update(dict.fromkeys([id for id in command.ids if id not in known]))
             missing.update(dict.fromkeys([id for id in named(command) if id not in known]))
         missing.update(dict.fromkeys([id for id in ripe_ids(state, due_ms) if id not in known]))
         visiting: list[str] = []
@@ -93,6 +98,8 @@ class Loader:
             for record in await self._store.load(list(missing)):
                 known[record.id] = restore(record)
                 visiting.append(record.id)
+        # Of what is only removed no more need be known: bodies and results may be many megabytes.
+        state.briefs = {brief.id: brief for brief in await self._store.briefs(list(purged))} if purged else {}
         return visiting
 
 
@@ -107,7 +114,7 @@ def named(command: object) -> Sequence[str]:
             return ids
         case cmd.Submit():
             return [spec.id for spec in command.specs]
-        case cmd.Cancel() | cmd.CompleteTask() | cmd.TellProgress():
+        case cmd.Cancel() | cmd.CompleteTask() | cmd.TellProgress() | cmd.RetryTask():
             return (command.id,)
         case _:
             return ()

@@ -30,6 +30,7 @@ from gowork.leader.store.codec import moved_task, new_task
 from gowork.leader.store.protocol import (
     TERM_SHIFT,
     Batch,
+    DeletedTask,
     MemberRecord,
     Opened,
     QueueRecord,
@@ -191,6 +192,12 @@ class Engine:
         return changed_number(self.opened.term, self._batch_number)
 
     @property
+    def finished_tasks(self) -> tuple[int, int]:
+        """How many finished tasks the store has: those with status ERROR, and the others."""
+        failed = self._state.failed_tasks
+        return failed, self._state.finished_tasks - failed
+
+    @property
     def queued(self) -> int:
         """How many commands wait for the next batch."""
         return len(self._queue)
@@ -331,7 +338,7 @@ class Engine:
             effects += self._decide(cmd.Tick(due_ms), now).effects
             trim(state, due_ms)
         effects += self._decide(cmd.Dispatch(), now).effects
-        changed = await self._commit([*(future for future, _ in replies), *(future for _, future in reads)])
+        changed, removed = await self._commit([*(future for future, _ in replies), *(future for _, future in reads)])
         if effects:
             self._outbox.deliver(effects)
         for future, answer in replies:
@@ -343,7 +350,7 @@ class Engine:
         for question, future in reads:
             _answer(question, state, future)
         progressed, state.progressed = state.progressed, {}
-        self.subscriptions.publish([*changed, *progressed.values()], self.changed)
+        self.subscriptions.publish([*changed, *progressed.values()], self.changed, removed)
         forget(state, [task.spec.id for task in changed])
         forget(state, visiting)
         self._looked_mono = self._clock.now().mono
@@ -358,18 +365,23 @@ class Engine:
             apply(state, change)
         return decision
 
-    async def _commit(self, waiting: list[asyncio.Future[Any]]) -> list[Task]:
-        """Makes the batch durable and answers the tasks that it changed; `waiting` are told when it does not fit."""
+    async def _commit(self, waiting: list[asyncio.Future[Any]]) -> tuple[list[Task], Sequence[str]]:
+        """Makes the batch durable and answers the tasks that it changed, and the ids of those that it removed.
+
+        `waiting` are told when it does not fit.
+        """
         state = self._state
         submitted, moved = state.submitted, state.moved
         changed = [*submitted.values(), *moved.values()]
-        if not changed and not state.joined and not state.gone and not state.configured:
-            return changed
+        others = (state.joined, state.gone, state.configured, state.purged, state.forgotten_before)
+        if not changed and not any(others):
+            return changed, ()
         self._batch_number += 1
         number = changed_number(self.opened.term, self._batch_number)
         for task in changed:
             task.changed = number
         configured, defaults = state.configured, QueueSettings()
+        purged, forgotten_before = state.purged, state.forgotten_before
         batch = Batch(
             [new_task(task) for task in submitted.values()],
             [moved_task(task) for task in moved.values()],
@@ -377,14 +389,17 @@ class Engine:
             tuple(state.gone),
             queues=[QueueRecord(name, settings) for name, settings in configured.items() if settings != defaults],
             queues_gone=[name for name, settings in configured.items() if settings == defaults],
+            deletes=[DeletedTask(seq, id, number) for seq, id in purged.items()],
+            tombstones_before=forgotten_before,
         )
         self._being_moved = moved
         state.submitted, state.moved, state.joined, state.gone, state.configured = {}, {}, {}, {}, {}
+        state.purged, state.forgotten_before = {}, 0
         started = self._clock.now().mono
         await self._commit_until_it_fits(batch, waiting)
         self._being_moved = {}
         self._observer.committed(len(changed), self._clock.now().mono - started)
-        return changed
+        return changed, tuple(purged.values())
 
     async def _commit_until_it_fits(self, batch: Batch, waiting: list[asyncio.Future[Any]]) -> None:
         while True:

@@ -76,11 +76,13 @@ class WatcherBehind(Exception):
 class Watcher:
     """Gathers the latest state of changed tasks."""
 
-    __slots__ = ("_behind", "_dirty", "_event", "_full", "changed", "closed", "selects")
+    __slots__ = ("_behind", "_dirty", "_event", "_full", "_removed", "changed", "closed", "selects")
 
     def __init__(self, selects: Callable[[Spec, Standing], bool]) -> None:
         self.selects = selects
         self._dirty: dict[str, Snapshot] = {}
+        #: Ids of removed tasks.
+        self._removed: dict[str, None] = {}
         self._event = asyncio.Event()
         self._behind = False
         self._full = False
@@ -90,7 +92,7 @@ class Watcher:
 
     def begin_batch(self) -> None:
         """What is noted from here on came with one batch."""
-        self._full = len(self._dirty) >= WATCHER_TASKS_MAX
+        self._full = len(self._dirty) + len(self._removed) >= WATCHER_TASKS_MAX
 
     def note(self, snapshot: Snapshot) -> None:
         """A task has changed."""
@@ -101,10 +103,24 @@ class Watcher:
             # Put in anew, so that the order is that of the last change.
             self._dirty.pop(snapshot.spec.id, None)
             self._dirty[snapshot.spec.id] = snapshot
+            # Another task by that id is there by now.
+            self._removed.pop(snapshot.spec.id, None)
         self._event.set()
 
-    async def take(self) -> tuple[list[Snapshot], int]:
-        """The tasks that have changed since the last call, and the number of the batch up to which that holds.
+    def note_removed(self, id: str) -> None:
+        """A task is there no longer."""
+        if self._full:
+            self._behind = True
+            self._dirty.clear()
+            self._removed.clear()
+        if not self._behind:
+            self._dirty.pop(id, None)
+            self._removed[id] = None
+        self._event.set()
+
+    async def take(self) -> tuple[list[Snapshot], list[str], int]:
+        """The tasks that have changed since the last call, the ids of those that were removed, and the number of the
+        batch up to which that holds.
 
         Raises:
             WatcherBehind: when more changed than may wait.
@@ -115,9 +131,10 @@ class Watcher:
         if self._behind:
             raise WatcherBehind
         taken, self._dirty = self._dirty, {}
-        if self.closed and not taken:
+        removed, self._removed = self._removed, {}
+        if self.closed and not taken and not removed:
             raise SubscriptionsClosed
-        return list(taken.values()), self.changed
+        return list(taken.values()), list(removed), self.changed
 
     def close(self) -> None:
         """Ends the wait."""
@@ -164,11 +181,17 @@ class Subscriptions:
     def drop_watcher(self, watcher: Watcher) -> None:
         self._watchers.pop(watcher, None)
 
-    def publish(self, tasks: Iterable[Task], changed: int) -> None:
-        """Tells of the tasks that a durable batch has changed."""
+    def publish(self, tasks: Iterable[Task], changed: int, removed: Iterable[str] = ()) -> None:
+        """Tells of the tasks that a durable batch has changed, and of those that it has removed before."""
         waiters, watchers = self._waiters, self._watchers
         for watcher in watchers:
             watcher.begin_batch()
+        for id in removed:
+            self._recent.pop(id, None)
+            self._less_recent.pop(id, None)
+            for watcher in watchers:
+                watcher.changed = changed
+                watcher.note_removed(id)
         for task in tasks:
             id, snapshot = task.spec.id, None
             if task.standing.status >= COMPLETED:

@@ -15,6 +15,7 @@ from gowork.leader.engine.loop import Engine
 from gowork.leader.engine.subscriptions import Snapshot, Waiter, Watcher
 from gowork.leader.rpc.boundary import refusal_from, refusing, unknown_tasks
 from gowork.leader.rpc.filters import parse_filter, predicate_of
+from gowork.leader.rpc.keeping import KeepingMethods
 from gowork.leader.rpc.mapping import failure_text, fill_result, fit, progress_from, spec_from, task_message
 from gowork.leader.rpc.queues import QueueMethods
 from gowork.leader.rpc.tokens import make_token, read_token
@@ -41,7 +42,7 @@ _Finished = tuple[str, bytes, Standing]
 _Context = grpc.aio.ServicerContext[object, object]
 
 
-class SchedulerService(QueueMethods, scheduler_pb2_grpc.SchedulerServiceServicer):
+class SchedulerService(QueueMethods, KeepingMethods, scheduler_pb2_grpc.SchedulerServiceServicer):
     """The client's side of the leader."""
 
     def __init__(self, engine: Engine, store: Store, version: str) -> None:
@@ -194,7 +195,13 @@ class SchedulerService(QueueMethods, scheduler_pb2_grpc.SchedulerServiceServicer
 
             try:
                 current = await self._engine.read(subscribe)
+                if since is not None and since < await self._store.watch_floor():
+                    message = "removals since this token are no longer known; list the tasks anew and watch from there"
+                    raise Refusal(grpc.StatusCode.OUT_OF_RANGE, "TOKEN_TOO_OLD", message)
                 yield pb.WatchTasksResponse(token=make_token(current if since is None else since, *scope))
+                # Before the changes: another task may have taken a removed one's id.
+                async for removed in self._removed_between(since, current):
+                    yield pb.WatchTasksResponse(deleted=removed)
                 while since is not None and since < current:
                     records = await self._store.changed_since(since, _CHUNK_TASKS)
                     if not records:
@@ -205,12 +212,25 @@ class SchedulerService(QueueMethods, scheduler_pb2_grpc.SchedulerServiceServicer
                         yield pb.WatchTasksResponse(tasks=chunk)
                     yield pb.WatchTasksResponse(token=make_token(since, *scope))
                 while True:
-                    snapshots, changed = await watcher.take()
+                    snapshots, removed, changed = await watcher.take()
+                    for place in range(0, len(removed), _CHUNK_TASKS):
+                        yield pb.WatchTasksResponse(deleted=removed[place : place + _CHUNK_TASKS])
                     for chunk in _chunks(_snapshot_message(snapshot, request.view) for snapshot in snapshots):
                         yield pb.WatchTasksResponse(tasks=chunk)
                     yield pb.WatchTasksResponse(token=make_token(changed, *scope))
             finally:
                 self._engine.subscriptions.drop_watcher(watcher)
+
+    async def _removed_between(self, since: int | None, current: int) -> AsyncIterator[list[str]]:
+        """The ids of the tasks that were removed since a batch."""
+        while since is not None and since < current:
+            removals = await self._store.deleted_since(since, _CHUNK_TASKS)
+            if not removals:
+                return
+            since = removals[-1][0]
+            ids = [id for _, id in removals]
+            for place in range(0, len(ids), _CHUNK_TASKS):
+                yield ids[place : place + _CHUNK_TASKS]
 
     async def Stats(self, request: pb.StatsRequest, context: _Context) -> pb.StatsResponse:
         async with refusing(context):

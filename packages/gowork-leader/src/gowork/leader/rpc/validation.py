@@ -217,6 +217,20 @@ def check_queue_settings(request: scheduler_pb2.ConfigureQueueRequest, violation
         violations.append(FieldViolation("rate_limit", f"is {rate:g}; {wanted}"))
 
 
+def check_purge(request: scheduler_pb2.PurgeTasksRequest, violations: Violations) -> None:
+    """What is to be removed: named tasks, or what a filter selects."""
+    if not request.ids and not request.filter:
+        violations.append(FieldViolation("ids", "and filter are both empty; give ids, or a filter"))
+    if request.ids and request.filter:
+        violations.append(FieldViolation("filter", "and ids are both set; set one of them"))
+    if len(request.ids) > limits.BATCH_TASKS_MAX:
+        violations.append(
+            FieldViolation("ids", f"has {len(request.ids)} ids; the limit is {limits.BATCH_TASKS_MAX} in one call")
+        )
+    if request.finished_before_ms < 0:
+        violations.append(FieldViolation("finished_before_ms", "is negative; 0 or more milliseconds are needed"))
+
+
 def check_page_size(size: int, violations: Violations) -> None:
     """How many items a caller wants on a page; 0 leaves it to the leader."""
     if not 0 <= size <= limits.PAGE_ITEMS_MAX:

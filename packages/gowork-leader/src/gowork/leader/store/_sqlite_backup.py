@@ -7,14 +7,18 @@ it nor get into it. While it lasts the log can't start anew, and grows by what i
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
 from gowork.leader.store._sqlite_errors import reported
-from gowork.leader.store._sqlite_file import connect, sync_directory, unwritable
-from gowork.leader.store.protocol import StoreError
+from gowork.leader.store._sqlite_file import connect, format_at, sync_directory, unwritable
+from gowork.leader.store.protocol import StoreError, StoreFormatError
 
+#: By how much a restored store's term is raised: more often than a leader is started between a backup and its restore,
+#: so that its fences grow over all that were granted since. A term has 24 bits.
+_TERMS_SKIPPED = 1 << 16
 #: So much is copied and forced to disk at a time: a commit that comes meanwhile waits for no more than that.
 _STEP_PAGES = 512
 
@@ -74,3 +78,44 @@ def _copy(source: Path, building: Path, descriptor: int, stopped: Callable[[], b
             writer.close()
     finally:
         reader.close()
+
+
+def restore(backup: Path, target: Path) -> None:
+    """Makes the store at `target` from a backup, durably, whole or not at all. The backup is only read.
+
+    Raises:
+        StoreFormatError: the backup is damaged, of a newer format, or no store.
+        StoreError: there is something at `target`, or it can't be written.
+    """
+    for there in (target, Path(f"{target}-wal")):
+        if there.exists():
+            raise StoreError(f"{there} is there already: it was left as it is. Move it away before you restore.")
+    if not backup.exists():
+        raise StoreError(f"{backup} is not there: name a backup that `gowork store backup` has written.")
+    building = Path(f"{target}.part")
+    try:
+        # Looked at where it is copied to: the backup itself may be read-only, and nothing is to be laid beside it.
+        shutil.copyfile(backup, building)
+        try:
+            version = format_at(building)
+        except StoreFormatError as error:
+            raise StoreFormatError(str(error).replace(str(building), str(backup))) from None
+        if not version:
+            raise StoreFormatError(f"{backup} is empty: it is no backup.")
+        with reported(str(building)):
+            connection = sqlite3.connect(building, isolation_level=None)
+            try:
+                connection.execute("PRAGMA synchronous = FULL")
+                connection.execute("UPDATE meta SET value = value + ? WHERE key = 'term'", (_TERMS_SKIPPED,))
+                connection.execute("PRAGMA journal_mode = WAL")
+            finally:
+                connection.close()
+        with building.open("rb") as file:
+            os.fsync(file.fileno())
+        building.rename(target)
+        sync_directory(target.parent)
+    except OSError as error:
+        raise unwritable(target, error) from error
+    finally:
+        for left in (building, Path(f"{building}-wal"), Path(f"{building}-shm")):
+            left.unlink(missing_ok=True)

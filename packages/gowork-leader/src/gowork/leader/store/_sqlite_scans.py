@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from gowork.leader.core.model import LaneKey
+from gowork.leader.core.model import Brief, LaneKey, Status
 from gowork.leader.store._sqlite_lanes import key_text, lane_of
 from gowork.leader.store._sqlite_query import SIZE, decode_sizes, snapshot, up_to
 from gowork.leader.store.codec import decode_settings
@@ -92,6 +92,12 @@ def _finished_statement(*statuses: int) -> str:
 
 #: {whether failed: statement}
 FINISHED = {True: _finished_statement(5), False: _finished_statement(3, 4)}
+BRIEFS = """
+    SELECT json_group_array(json_array(specs.seq, specs.id, standings.status, standings.at_ms))
+    FROM json_each(?) AS wanted
+    CROSS JOIN specs ON specs.id = wanted.value
+    CROSS JOIN standings ON standings.seq = specs.seq
+"""
 DELETED_SINCE = """
     SELECT json_group_array(json_array(changed, id)) FROM (
         SELECT changed, id FROM tombstones WHERE changed > :changed AND changed <= (
@@ -148,6 +154,13 @@ def finished_counts(connection: sqlite3.Connection) -> tuple[int, int]:
     """See Store.finished_counts."""
     failed, others = connection.execute(FINISHED_COUNTS).fetchone()
     return failed, others
+
+
+def briefs(connection: sqlite3.Connection, ids: Sequence[str]) -> list[Brief]:
+    """See Store.briefs."""
+    wanted = msgspec.json.encode(list(dict.fromkeys(ids))).decode()
+    rows = _decode_finished(_text(connection, BRIEFS, (wanted,)))
+    return [Brief(seq, id, Status(status), at_ms) for seq, id, status, at_ms in rows]
 
 
 def finished(connection: sqlite3.Connection, failed: bool, limit: int) -> list[Finished]:

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 from msgspec import Struct
 
-from gowork.leader.core.model import LaneKey, QueueSettings, Standing, Status
+from gowork.leader.core.model import Brief, LaneKey, QueueSettings, Standing, Status
 
 
 class StoreError(Exception):
@@ -191,6 +191,10 @@ class Store(Protocol):
         """The records with these ids, in any order; unknown ids are left out. At most 100,000 ids."""
         ...
 
+    async def briefs(self, ids: Sequence[str]) -> list[Brief]:
+        """As load, but only what a removal must know."""
+        ...
+
     def running(self) -> AsyncIterator[list[Record]]:
         """Every running task, in chunks of any order. For a start: nothing may be committed meanwhile."""
         ...
@@ -291,6 +295,17 @@ class Store(Protocol):
         Raises:
             StoreFullError: there is no room for it.
             StoreError: there is something at that path, or it can't be written.
+        """
+        ...
+
+    async def restore(self, backup: Path) -> None:
+        """Makes the store from a backup, before it is opened: durable, and whole or not there.
+
+        Its term is far above what it was when the backup was taken, so that fences grow over what was granted since.
+
+        Raises:
+            StoreFormatError: the backup can't be used. It was left as it is.
+            StoreError: there is a store already, or it can't be written.
         """
         ...
 

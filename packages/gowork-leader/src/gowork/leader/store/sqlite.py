@@ -15,9 +15,9 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
-from gowork.leader.core.model import LaneKey, Status
+from gowork.leader.core.model import Brief, LaneKey, Status
 from gowork.leader.store import _sqlite_file, _sqlite_query, _sqlite_scans
-from gowork.leader.store._sqlite_backup import back_up
+from gowork.leader.store._sqlite_backup import back_up, restore
 from gowork.leader.store._sqlite_errors import reported, translated
 from gowork.leader.store._sqlite_file import FileLock, check_library
 from gowork.leader.store._sqlite_lanes import LaneIds, drop_unused
@@ -128,6 +128,10 @@ class SqliteStore:
         with reported(str(self._path)):
             return _sqlite_query.load(self._at_once, ids)
 
+    async def briefs(self, ids: Sequence[str]) -> list[Brief]:
+        """See Store.briefs."""
+        return await self._call(self._lookups, _sqlite_scans.briefs, ids)
+
     async def running(self) -> AsyncIterator[list[Record]]:
         """See Store.running."""
         after = (0, 0)
@@ -180,6 +184,16 @@ class SqliteStore:
         if self._lock is None:
             raise StoreError(f"{self._path} is not open.")
         await self._backups.submit(lambda: back_up(self._path, path, lambda: self._closing))
+
+    async def restore(self, backup: Path) -> None:
+        """See Store.restore."""
+        if self._lock is not None:
+            raise StoreError(f"{self._path} is open already.")
+        lock = FileLock(self._path)
+        try:
+            await asyncio.to_thread(restore, backup, self._path)
+        finally:
+            lock.release()
 
     async def members(self) -> list[MemberRecord]:
         """See Store.members."""

@@ -1,0 +1,56 @@
+"""`gowork store`: what concerns the leader's store as a whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+from gowork.cli.output import console, write_record
+from gowork.cli.settings import OutputFormat, Settings, common_options, pass_settings
+
+
+@click.group(
+    epilog="""\b
+Example:
+  gowork store backup gowork-$(date +%F).backup"""
+)
+def store() -> None:
+    """Back up the leader's store."""
+
+
+@store.command(
+    epilog="""\b
+Examples:
+  gowork store backup gowork-$(date +%F).backup
+  gowork-leader --store sqlite:////var/lib/gowork/gowork.db --restore gowork-2026-11-24.backup"""
+)
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@common_options
+@pass_settings
+def backup(settings: Settings, file: Path) -> None:
+    """Write a copy of the store to FILE while work goes on.
+
+    The copy is of one moment. FILE appears when it is whole. A leader is started from it with
+    `gowork-leader --restore FILE`.
+    """
+    bars = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        console=console(stderr=True),
+        disable=not console(stderr=True).is_terminal,
+    )
+    with settings.client() as client, bars:
+        bar = bars.add_task("copying", total=None)
+        try:
+            client.backup(file, lambda done, total: bars.update(bar, completed=done, total=total))
+        except OSError as error:
+            raise click.ClickException(str(error)) from None
+    size = file.stat().st_size
+    if settings.output is not OutputFormat.TABLE:
+        write_record({"file": str(file), "bytes": size}, settings.output)
+    else:
+        click.echo(f"wrote {file}, {size:,} bytes")

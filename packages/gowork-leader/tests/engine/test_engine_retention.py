@@ -1,0 +1,156 @@
+"""Finished tasks go by age and by number, on time that no step of the wall clock hurries on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from gowork.leader.core import commands as cmd
+from gowork.leader.core.model import Now
+from gowork.leader.engine.loop import Engine
+from gowork.leader.engine.retention import (
+    SETTLE_SECONDS,
+    TOMBSTONE_SECONDS,
+    YOUNG_MS,
+    CautiousClock,
+    Kept,
+    Retention,
+)
+from gowork.leader.rpc.mapping import spec_from
+from gowork.leader.store.sqlite import SqliteStore
+from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
+
+WALL_MS = 1_800_000_000_000
+DAY = 24 * 3600.0
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.wall_ms, self.mono = WALL_MS, 1000.0
+
+    def now(self) -> Now:
+        return Now(self.wall_ms, self.mono)
+
+    def pass_time(self, seconds: float) -> None:
+        self.mono += seconds
+        self.wall_ms += int(seconds * 1000)
+
+
+class Nobody:
+    def deliver(self, effects: object) -> None: ...
+
+    def committed(self, *_: object) -> None: ...
+
+    def reports_refused(self, *_: object) -> None: ...
+
+
+class Keeping:
+    """An engine with a clock of its own, and its retention."""
+
+    def __init__(self, engine: Engine, store: SqliteStore, clock: Clock, kept: Kept) -> None:
+        self.engine, self.store, self.clock = engine, store, clock
+        self.retention = Retention(engine, store, kept)
+
+    async def finish(self, *ids: str) -> None:
+        """Cancelled tasks are finished ones."""
+        await self.engine.ask(cmd.Submit([spec_from(pb.Task(id=id, payload="p")) for id in ids]))
+        for id in ids:
+            await self.engine.ask(cmd.Cancel(id))
+
+    async def sweep(self) -> list[str]:
+        """What is left after as many sweeps as it takes."""
+        while await self.retention.sweep():
+            pass
+        return [task.id for task in await self.store.finished(False, 100_000)]
+
+
+@asynccontextmanager
+async def keeping(folder: Path, **kept: float) -> AsyncIterator[Keeping]:
+    store, clock, nobody = SqliteStore(folder / "store.db"), Clock(), Nobody()
+    engine = Engine(store, nobody, nobody, clock=clock)
+    await engine.recover()
+    try:
+        async with asyncio.TaskGroup() as group, asyncio.timeout(30):
+            group.create_task(engine.run())
+            yield Keeping(engine, store, clock, Kept(**kept))
+            engine.stop()
+    finally:
+        await store.close()
+
+
+async def test_tasks_go_when_they_are_old_enough(tmp_path: Path) -> None:
+    async with keeping(tmp_path, seconds=DAY) as kept:
+        await kept.finish("old")
+        kept.clock.pass_time(DAY / 2)
+        await kept.finish("young")
+        assert await kept.sweep() == ["old", "young"]
+        kept.clock.pass_time(DAY / 2 + 1)
+        assert await kept.sweep() == ["young"]
+        assert kept.engine.finished_tasks == (0, 1)
+
+
+async def test_the_oldest_go_when_there_are_too_many_but_no_young_ones(tmp_path: Path) -> None:
+    async with keeping(tmp_path, tasks=2) as kept:
+        await kept.finish("a", "b", "c")
+        kept.clock.pass_time(YOUNG_MS / 1000 - 1)
+        await kept.finish("d")
+        assert await kept.sweep() == ["a", "b", "c", "d"]
+        kept.clock.pass_time(1)
+        assert await kept.sweep() == ["c", "d"]
+
+
+async def test_many_go_in_batches(tmp_path: Path) -> None:
+    async with keeping(tmp_path, seconds=DAY) as kept:
+        ids = [f"t{n}" for n in range(2_500)]
+        await kept.engine.ask(cmd.Submit([spec_from(pb.Task(id=id, payload="p")) for id in ids]))
+        await asyncio.gather(*(kept.engine.ask(cmd.Cancel(id)) for id in ids))
+        kept.clock.pass_time(DAY + 1)
+        assert await kept.retention.sweep() is True
+        assert kept.engine.finished_tasks == (0, 1_500)
+        assert await kept.sweep() == []
+
+
+async def test_a_wall_clock_that_is_stepped_forward_removes_nothing_until_that_has_lasted(tmp_path: Path) -> None:
+    async with keeping(tmp_path, seconds=DAY) as kept:
+        await kept.finish("a")
+        assert await kept.sweep() == ["a"]
+        kept.clock.wall_ms += int(365 * DAY * 1000)
+        assert await kept.sweep() == ["a"]
+        kept.clock.wall_ms -= int(365 * DAY * 1000)
+        assert await kept.sweep() == ["a"]
+        kept.clock.wall_ms += int(2 * DAY * 1000)
+        assert await kept.sweep() == ["a"]
+        kept.clock.pass_time(SETTLE_SECONDS)
+        assert await kept.sweep() == []
+
+
+async def test_removals_are_told_for_an_hour_and_then_forgotten(tmp_path: Path) -> None:
+    async with keeping(tmp_path, seconds=DAY) as kept:
+        await kept.finish("a")
+        kept.clock.pass_time(DAY + 1)
+        assert await kept.sweep() == []
+        await kept.sweep()
+        kept.clock.pass_time(TOMBSTONE_SECONDS - 1)
+        await kept.sweep()
+        assert [id for _, id in await kept.store.deleted_since(0, 10)] == ["a"]
+        kept.clock.pass_time(1)
+        await kept.sweep()
+        await kept.finish("b")
+        kept.clock.pass_time(TOMBSTONE_SECONDS)
+        await kept.sweep()
+        kept.clock.pass_time(TOMBSTONE_SECONDS)
+        await kept.sweep()
+        assert await kept.store.deleted_since(0, 10) == []
+        assert await kept.store.watch_floor() > 0
+
+
+@pytest.mark.parametrize("step_ms", [-3_600_000, 30_000])
+def test_steps_back_and_small_ones_are_believed_at_once(step_ms: int) -> None:
+    clock, cautious = Clock(), CautiousClock()
+    cautious.wall_ms(clock.now())
+    clock.wall_ms += step_ms
+    assert cautious.wall_ms(clock.now()) == clock.wall_ms

@@ -1,0 +1,146 @@
+"""Retries, removals and backups over real connections."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import grpc
+import pytest
+from leader_serving import PATIENCE, ServedLeader, refused, serving, stream_refused
+
+from gowork.leader.store.protocol import Batch, StoreError, StoreFormatError
+from gowork.leader.store.sqlite import SqliteStore
+from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
+from gowork.rpc.status import Refusal
+
+
+async def fail(leader: ServedLeader, *ids: str) -> None:
+    await leader.submit(*ids)
+    async with leader.worker() as session:
+        for _ in ids:
+            await session.report(await session.grant(), outcome=pb.ATTEMPT_OUTCOME_FAILED)
+    await leader.finished(*ids)
+
+
+async def purge(leader: ServedLeader, **fields: object) -> pb.PurgeTasksResponse:
+    return await leader.scheduler.PurgeTasks(pb.PurgeTasksRequest(**fields), timeout=PATIENCE)
+
+
+async def purge_refused(leader: ServedLeader, **fields: object) -> Refusal:
+    return await refused(leader.scheduler.PurgeTasks(pb.PurgeTasksRequest(**fields), timeout=PATIENCE))
+
+
+async def test_a_failed_task_runs_again(leader: ServedLeader) -> None:
+    await fail(leader, "a")
+    await leader.scheduler.RetryTask(pb.RetryTaskRequest(id="a"), timeout=PATIENCE)
+    task = await leader.get("a")
+    assert (task.status, task.attempts_used, len(task.attempts)) == (pb.TASK_STATUS_PENDING, 0, 1)
+    async with leader.worker() as session:
+        await session.report(await session.grant())
+        assert (await leader.finished("a"))["a"].status == pb.TASK_STATUS_COMPLETED
+    refusal = await refused(leader.scheduler.RetryTask(pb.RetryTaskRequest(id="a"), timeout=PATIENCE))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "TASK_FINISHED")
+
+
+async def test_removed_tasks_are_gone_and_their_ids_free(leader: ServedLeader) -> None:
+    await fail(leader, "a", "b")
+    assert (await purge(leader, ids=["a", "nobody"])).purged == 1
+    assert [task.id for task in await leader.list()] == ["b"]
+    refusal = await refused(leader.scheduler.GetTask(pb.GetTaskRequest(id="a"), timeout=PATIENCE))
+    assert refusal.code is grpc.StatusCode.NOT_FOUND
+    refusal = await refused(leader.scheduler.WaitTask(pb.WaitTaskRequest(id="a"), timeout=PATIENCE))
+    assert refusal.code is grpc.StatusCode.NOT_FOUND
+    assert (await leader.submit("a", payload="another")).created == 1
+
+
+async def test_a_filter_removes_only_finished_ones_that_it_selects(leader: ServedLeader) -> None:
+    await fail(leader, "a", "b")
+    await leader.submit("c")
+    assert (await purge(leader, filter='id = "b"', finished_before_ms=1)).purged == 0
+    assert (await purge(leader, filter='id = "b"')).purged == 1
+    assert (await purge(leader, filter="status = PENDING")).purged == 0
+    assert (await purge(leader, filter="status != PENDING")).purged == 1
+    assert [task.id for task in await leader.list()] == ["c"]
+
+
+async def test_bad_removals_name_what_is_wrong(leader: ServedLeader) -> None:
+    await leader.submit("a")
+    refusal = await purge_refused(leader, ids=["a"])
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "NOT_FINISHED")
+    assert [v.field for v in (await purge_refused(leader)).violations] == ["ids"]
+    both = await purge_refused(leader, ids=["a"], filter="status = ERROR", finished_before_ms=-1)
+    assert [v.field for v in both.violations] == ["filter", "finished_before_ms"]
+    assert [v.field for v in (await purge_refused(leader, filter="nonsense")).violations] == ["filter"]
+    too_many = await purge_refused(leader, ids=[str(n) for n in range(10_001)])
+    assert "10001 ids; the limit is 10000" in too_many.violations[0].description
+
+
+async def test_a_watcher_is_told_of_removals_now_and_after_a_break(leader: ServedLeader) -> None:
+    await fail(leader, "a", "b")
+    watch = leader.scheduler.WatchTasks(pb.WatchTasksRequest(filter='handler = "x"'), timeout=PATIENCE)
+    token = (await watch.read()).token
+    await purge(leader, ids=["a"])
+    assert list((await watch.read()).deleted) == ["a"]
+    watch.cancel()
+    await purge(leader, ids=["b"])
+    again = leader.scheduler.WatchTasks(pb.WatchTasksRequest(filter='handler = "x"', token=token), timeout=PATIENCE)
+    await again.read()
+    assert list((await again.read()).deleted) == ["a", "b"]
+    again.cancel()
+
+
+async def test_a_token_from_before_what_is_forgotten_is_out_of_range(tmp_path: Path) -> None:
+    async with serving(tmp_path) as leader:
+        watch = leader.scheduler.WatchTasks(pb.WatchTasksRequest(), timeout=PATIENCE)
+        token = (await watch.read()).token
+        watch.cancel()
+        await fail(leader, "a")
+        await purge(leader, ids=["a"])
+    store = SqliteStore(tmp_path / "leader.db")
+    opened = await store.open()
+    await store.commit(Batch(tombstones_before=opened.term << 40))
+    await store.close()
+    async with serving(tmp_path) as leader:
+        refusal = await stream_refused(leader.scheduler.WatchTasks(pb.WatchTasksRequest(token=token), timeout=PATIENCE))
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.OUT_OF_RANGE, "TOKEN_TOO_OLD")
+
+
+async def test_a_backup_is_a_store_with_all_that_was_acknowledged(leader: ServedLeader, tmp_path: Path) -> None:
+    await fail(leader, "a")
+    await leader.submit("b", "c")
+    fence = (await leader.get("a")).fence
+    parts = [part async for part in leader.scheduler.BackupStore(pb.BackupStoreRequest(), timeout=PATIENCE)]
+    data = b"".join(part.data for part in parts)
+    assert {part.total_bytes for part in parts} == {len(data)}
+    backup = tmp_path / "backup"
+    backup.write_bytes(data)
+    backup.chmod(0o400)
+    folder = tmp_path / "restored"
+    folder.mkdir()
+    await SqliteStore(folder / "leader.db").restore(backup)
+    assert backup.read_bytes() == data
+    async with serving(folder) as restored:
+        assert [task.id for task in await restored.list()] == ["a", "b", "c"]
+        async with restored.worker() as session:
+            grant = await session.grant()
+            assert grant.id == "b"
+            assert grant.fence >> 40 > (fence >> 40) + 65_000
+
+
+@pytest.mark.parametrize("content", [b"", b"no database", b"SQLite format 3\0" + bytes(200)])
+async def test_what_is_no_backup_is_not_restored(tmp_path: Path, content: bytes) -> None:
+    backup = tmp_path / "backup"
+    backup.write_bytes(content)
+    store = SqliteStore(tmp_path / "new" / "leader.db")
+    with pytest.raises(StoreFormatError, match=str(backup)):
+        await store.restore(backup)
+    assert not [path for path in (tmp_path / "new").iterdir() if path.suffix != ".lock"]
+
+
+async def test_a_store_that_is_there_is_not_overwritten(leader: ServedLeader, tmp_path: Path) -> None:
+    other = SqliteStore(tmp_path / "other.db")
+    await other.open()
+    await other.backup(tmp_path / "backup")
+    await other.close()
+    with pytest.raises(StoreError, match=r"is there already: it was left as it is"):
+        await SqliteStore(tmp_path / "other.db").restore(tmp_path / "backup")
