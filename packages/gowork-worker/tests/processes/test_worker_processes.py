@@ -125,8 +125,8 @@ async def test_crash_loses_what_had_just_ended_and_was_not_reported(
     work = [tasks.Task(id="1", handler="hog", payload="20"), tasks.Task(id="2", handler="tell", payload=str(pipe))]
     grants = [session.Grant(fence=int(task.id), id=task.id, task=task.SerializeToString()) for task in work]
     scripted.send(grants=grants)
-    # The second waits for a reader: it ends only when the first has begun.
-    await eventually(lambda: 1 in [row.fence for row in runner.running()])
+    # The second one waits until somebody reads: by then the first one has the loop.
+    await eventually(lambda: {row.fence for row in runner.running()} == {1, 2})
     assert await asyncio.to_thread(pipe.read_text) == "told"
     await eventually(lambda: [row.fence for row in runner.running()] == [1])
     assert not scripted.reports
@@ -356,6 +356,7 @@ async def test_loss_of_a_runner_is_reported_when_what_its_wardens_guard_has_ende
     finally:
         os.kill(warden, signal.SIGCONT)
     assert (await scripted.report(1)).outcome == tasks.ATTEMPT_OUTCOME_LOST
+    # It has been killed; to be gone it needs a processor once more.
     await eventually(lambda: not process_exists(child))
 
 
