@@ -76,9 +76,21 @@ async def test_violations_beyond_what_trailers_hold_are_left_out_and_counted_in_
     servicer.refusal = invalid([FieldViolation(f"tasks[{n}].payload", "x" * 5000) for n in range(10_000)])
     refusal = await join(address)
     assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
-    assert [violation.field for violation in refusal.violations] == [f"tasks[{n}].payload" for n in range(20)]
+    # They are long: fewer than the 20 that there may be.
+    assert [violation.field for violation in refusal.violations] == [f"tasks[{n}].payload" for n in range(10)]
     assert servicer.refusal.message.endswith("(and 9999 more)")
     assert len(refusal.message) == 1000
+
+
+async def test_a_refusal_in_wide_characters_arrives_too(served: tuple[Refusing, str]) -> None:
+    # A character takes up to 4 bytes, and each of these travels as three.
+    servicer, address = served
+    wide = "\U0001f600" * 1000
+    servicer.refusal = invalid([FieldViolation(wide, wide)] * 20)
+    refusal = await join(address)
+    assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert refusal.message.startswith("\U0001f600" * 200)
+    assert refusal.violations[0].description.startswith("\U0001f600" * 40)
 
 
 @pytest.mark.parametrize("raw", [b"\xff\xff\xff", b""])

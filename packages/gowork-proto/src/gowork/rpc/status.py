@@ -18,10 +18,13 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 #: ErrorInfo.domain of everything that gowork refuses.
 DOMAIN = "gowork"
 _DETAILS_KEY = "grpc-status-details-bin"
-#: Trailers count against gRPC's limit of 8 KiB for metadata, so that only the first violations are sent.
+#: Trailers count against gRPC's limit of 8 KiB for metadata, beyond which callers see an error of gRPC's own instead.
+#: So only the first violations are sent. The message travels twice: up to 3 bytes for each of its bytes, and, like the
+#: violations, 4 for each 3: 3,000 + 4/3 * (1,000 + 2,300 + ErrorInfo) at most.
 _VIOLATIONS_MAX = 20
-_DESCRIPTION_CHARS_MAX = 200
-_MESSAGE_CHARS_MAX = 1000
+_VIOLATIONS_BYTES_MAX = 2_300
+_DESCRIPTION_BYTES_MAX = 200
+_MESSAGE_BYTES_MAX = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,22 +71,26 @@ def status_of(refusal: Refusal) -> status_pb2.Status:
     details = [error_details_pb2.ErrorInfo(reason=refusal.reason, domain=DOMAIN, metadata=dict(refusal.metadata))]
     packed = [_pack(detail) for detail in details]
     if refusal.violations:
-        packed.append(
-            _pack(
-                error_details_pb2.BadRequest(
-                    field_violations=[
-                        error_details_pb2.BadRequest.FieldViolation(
-                            field=violation.field[:_DESCRIPTION_CHARS_MAX],
-                            description=violation.description[:_DESCRIPTION_CHARS_MAX],
-                        )
-                        for violation in refusal.violations[:_VIOLATIONS_MAX]
-                    ]
-                )
-            )
+        packed.append(_pack(_bad_request(refusal.violations)))
+    message = _cut(refusal.message, _MESSAGE_BYTES_MAX)
+    return status_pb2.Status(code=code_pb2.Code.Value(refusal.code.name), message=message, details=packed)
+
+
+def _bad_request(violations: Sequence[FieldViolation]) -> error_details_pb2.BadRequest:
+    bad_request = error_details_pb2.BadRequest()
+    for violation in violations[:_VIOLATIONS_MAX]:
+        bad_request.field_violations.add(
+            field=_cut(violation.field, _DESCRIPTION_BYTES_MAX),
+            description=_cut(violation.description, _DESCRIPTION_BYTES_MAX),
         )
-    return status_pb2.Status(
-        code=code_pb2.Code.Value(refusal.code.name), message=refusal.message[:_MESSAGE_CHARS_MAX], details=packed
-    )
+        if bad_request.ByteSize() > _VIOLATIONS_BYTES_MAX:
+            del bad_request.field_violations[-1]
+            break
+    return bad_request
+
+
+def _cut(text: str, bytes_max: int) -> str:
+    return text.encode()[:bytes_max].decode(errors="ignore")
 
 
 async def abort(context: grpc.aio.ServicerContext[Any, Any], refusal: Refusal) -> NoReturn:
