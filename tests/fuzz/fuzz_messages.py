@@ -1,6 +1,6 @@
 """Messages with any values, made from the descriptors: a method or a field that is added is covered by itself.
 
-Half of them start from a template that the leader would take, so that what lies behind the checks is reached too.
+Many start from a template that the leader would take, or are one, so that what lies behind the checks is reached too.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ _TEXTS = [
     "x" * 256,
     "x" * 257,
     "\U0001f600" * 64,
-    "\U0010ffff" * 1001,
+    "\U0001f600" * 1001,
+    "\U0010ffff",
     "\u202e\u0000\u007f",
     "e\u0301\ufeff",
     "\ud7ff\ue000",
@@ -74,6 +75,7 @@ SERVICES = [
 
 _TASK = scheduler_pb2.Task(id="t0", handler="h", payload="{}")
 _HELLO = session_pb2.Hello(name="w1", instance="w1-1", slots=4, handlers=[session_pb2.HandlerInfo(name="h")])
+_REPORT = session_pb2.Report(fence=7, id="t0", outcome=scheduler_pb2.ATTEMPT_OUTCOME_COMPLETED)
 #: {full name of a message: one that is taken}
 TEMPLATES: Mapping[str, Message] = {
     template.DESCRIPTOR.full_name: template
@@ -84,8 +86,9 @@ TEMPLATES: Mapping[str, Message] = {
         scheduler_pb2.ScheduleTasksRequest(tasks=[_TASK]),
         scheduler_pb2.WaitTasksRequest(ids=["t0"]),
         scheduler_pb2.RetryPolicy(max_attempts=3, initial_delay_ms=1),
-        session_pb2.ConnectRequest(hello=_HELLO),
-        session_pb2.Report(fence=7, id="t0", outcome=scheduler_pb2.ATTEMPT_OUTCOME_COMPLETED),
+        session_pb2.ConnectRequest(reports=[_REPORT], credit=[3]),
+        session_pb2.Held(id="t0", fence=7, state=session_pb2.HELD_STATE_RUNNING),
+        _REPORT,
         session_pb2.HandlerInfo(name="h"),
         leader_pb2.JoinRequest(id="c1", address="127.0.0.1:1"),
         worker_pb2.StartWorkRequest(id="t0", payload="x"),
@@ -113,12 +116,35 @@ def requests(draw: st.DrawFn, descriptor: Descriptor) -> bytes:
 
 
 @st.composite
+def frames(draw: st.DrawFn) -> list[bytes]:
+    """The requests of a session: mostly with a hello that is taken, in the first frame and in no other."""
+    whole = requests(session_pb2.ConnectRequest.DESCRIPTOR)
+    if draw(st.integers(0, 3)) == 0:
+        return draw(st.lists(whole, max_size=5))
+    hello = session_pb2.Hello(name=draw(st.sampled_from(_NAMES)), instance=draw(st.sampled_from(IDS)), slots=4)
+    hello.handlers.add(name="h", is_default=draw(st.booleans()))
+    held = messages(session_pb2.Held.DESCRIPTOR)
+    hello.held.extend(draw(st.lists(held.filter(lambda one: one.id in IDS and 0 <= one.state <= 3), max_size=2)))
+    sent = [session_pb2.ConnectRequest(hello=hello).SerializeToString()]
+    if draw(st.booleans()):
+        sent.append(session_pb2.ConnectRequest(credit=[draw(st.sampled_from([1, 3, 2**64 - 1]))]).SerializeToString())
+    for frame in draw(st.lists(messages(session_pb2.ConnectRequest.DESCRIPTOR), max_size=5)):
+        frame.ClearField("hello")
+        sent.append(frame.SerializeToString())
+    return sent
+
+
+@st.composite
 def messages(draw: st.DrawFn, descriptor: Descriptor, depth: int = 0) -> Message:
     """A message of this type: its template, or nothing, with a few fields of any value."""
     message = GetMessageClass(descriptor)()
     template = TEMPLATES.get(descriptor.full_name)
-    if template is not None and draw(st.booleans()):
-        message.CopyFrom(template)
+    if template is not None:
+        start = draw(st.integers(0, 3))
+        if start < 3:
+            message.CopyFrom(template)
+        if start == 0:
+            return message
     fields = list(descriptor.fields)
     if not fields:
         return message

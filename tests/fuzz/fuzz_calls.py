@@ -1,0 +1,140 @@
+"""Calls with raw bytes, one after another, and what may never come of them."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from fuzz_messages import SERVICES, frames, path_of, requests
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+
+from gowork.proto.worker.v1 import session_pb2
+from gowork.rpc.channels import CHANNEL_OPTIONS
+
+#: Set it to try more sequences of calls than CI does.
+EXAMPLES = int(os.environ.get("GOWORK_FUZZ_EXAMPLES", "0"))
+#: The same sequences each time in CI, others each time where more are asked for.
+FUZZ = settings(
+    max_examples=EXAMPLES or 120,
+    derandomize=not EXAMPLES,
+    database=None,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+#: No call takes longer, in seconds.
+CALL_SECONDS = 10.0
+#: Streams that go on until their caller ends them are read for so long, in seconds.
+_OPEN_SECONDS = 0.05
+_OPEN = frozenset({"WaitTasks", "WatchTasks"})
+_CONNECT = "/worker.v1.SessionService/Connect"
+#: How long a frame waits for a grant that it is to report on, in seconds.
+_GRANT_SECONDS = 0.02
+#: Codes that say that the server is at fault, or that it did not answer.
+_FAULTS = frozenset({grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DEADLINE_EXCEEDED})
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call: the bytes of its requests, in order."""
+
+    path: str
+    requests: Sequence[bytes]
+    client_streaming: bool
+    server_streaming: bool
+    #: In a session: make each report one on a task that was granted, where there is one.
+    rightful: bool = False
+
+
+@st.composite
+def calls(draw: st.DrawFn, methods: Sequence[MethodDescriptor]) -> Call:
+    """A call of one of these methods."""
+    method = draw(st.sampled_from(methods))
+    one, rightful = requests(method.input_type), False
+    if path_of(method) == _CONNECT:
+        sent, rightful = draw(frames()), draw(st.booleans())
+    elif method.client_streaming:
+        sent = draw(st.lists(one, max_size=5))
+    else:
+        sent = [draw(one)]
+    return Call(path_of(method), sent, method.client_streaming, method.server_streaming, rightful)
+
+
+def methods_of(*names: str) -> list[MethodDescriptor]:
+    """The methods of the services of these names; a service's own method is as likely as any other's."""
+    services: list[ServiceDescriptor] = [service for service in SERVICES if service.full_name in names]
+    assert len(services) == len(names)
+    return [method for service in services for method in service.methods]
+
+
+def open_channel(address: str) -> grpc.Channel:
+    return grpc.insecure_channel(address, options=list(CHANNEL_OPTIONS))
+
+
+def make(channel: grpc.Channel, call: Call) -> grpc.StatusCode:
+    """Makes the call and answers its code.
+
+    Raises:
+        AssertionError: when the server shows a fault of its own.
+    """
+    is_open = call.path.rpartition("/")[2] in _OPEN
+    timeout = _OPEN_SECONDS if is_open else CALL_SECONDS
+    code, details = _outcome(channel, call, timeout)
+    told = f"{call.path} ended with {code.name}: {details}"
+    assert code not in _FAULTS or (is_open and code is grpc.StatusCode.DEADLINE_EXCEEDED), told
+    assert "Traceback" not in details, told
+    # An error that is too large for gRPC reaches nobody.
+    assert "metadata size" not in details, told
+    return code
+
+
+def _outcome(channel: grpc.Channel, call: Call, timeout: float) -> tuple[grpc.StatusCode, str]:
+    try:
+        if call.client_streaming:
+            _Conversation(call).run(channel.stream_stream(call.path), timeout)
+        elif call.server_streaming:
+            for _ in channel.unary_stream(call.path)(call.requests[0], timeout=timeout):
+                pass
+        else:
+            channel.unary_unary(call.path)(call.requests[0], timeout=timeout)
+    except grpc.RpcError as error:
+        return error.code(), error.details() or ""
+    return grpc.StatusCode.OK, ""
+
+
+class _Conversation:
+    """A stream of requests, some of which say what fits the responses so far."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._grants: deque[session_pb2.Grant] = deque()
+        self._granted = threading.Event()
+
+    def run(self, method: Any, timeout: float) -> None:
+        for response in method(self._requests(), timeout=timeout):
+            if self._call.path == _CONNECT:
+                frame = session_pb2.ConnectResponse.FromString(response)
+                self._grants.extend(frame.grants)
+                if frame.grants:
+                    self._granted.set()
+
+    def _requests(self) -> Iterator[bytes]:
+        for data in self._call.requests:
+            yield self._rightful(data) if self._call.rightful else data
+
+    def _rightful(self, data: bytes) -> bytes:
+        try:
+            frame = session_pb2.ConnectRequest.FromString(data)
+        except Exception:  # noqa: BLE001 - not protobuf: sent as it is
+            return data
+        for said in (*frame.reports, *frame.progress):
+            if self._granted.wait(_GRANT_SECONDS) and self._grants:
+                grant = self._grants.popleft()
+                said.fence, said.id = grant.fence, grant.id
+        return frame.SerializeToString()
