@@ -30,9 +30,9 @@ FUZZ = settings(
 )
 #: No call takes longer, in seconds.
 CALL_SECONDS = 10.0
-#: Streams that go on until their caller ends them are read for so long, in seconds.
+#: Calls that go on until their caller ends them, or a task does, get so long, in seconds.
 _OPEN_SECONDS = 0.05
-_OPEN = frozenset({"WaitTasks", "WatchTasks"})
+_OPEN = frozenset({"WaitTask", "WaitTasks", "WatchTasks"})
 _CONNECT = "/worker.v1.SessionService/Connect"
 #: How long a frame waits for a grant that it is to report on, in seconds.
 _GRANT_SECONDS = 0.02

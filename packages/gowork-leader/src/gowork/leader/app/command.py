@@ -48,7 +48,8 @@ def _read_config(context: click.Context, parameter: click.Parameter, path: Path 
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise click.BadParameter(f"{path}: {error}") from None
     # Not --config itself, --version and --help: what they do is done by now, or makes no sense in a file.
-    known = {option.name for option in context.command.params if option.expose_value}
+    options = {option.name: option for option in context.command.params if option.expose_value}
+    known = set(options)
     unknown = sorted(set(values) - known)
     if unknown:
         raise click.BadParameter(
@@ -56,8 +57,10 @@ def _read_config(context: click.Context, parameter: click.Parameter, path: Path 
         )
     for name, value in values.items():
         # Click would make text of anything.
-        if not isinstance(value, str | bool | int | float):
-            raise click.BadParameter(f"{path}: {name} must be a string, a number, or true or false; it is {value!r}")
+        numeric = isinstance(options[name].type, click.types.IntParamType | click.types.FloatParamType)
+        if not isinstance(value, str | bool) and not (numeric and isinstance(value, int | float)):
+            wanted = "a number" if numeric else "a string, or true or false"
+            raise click.BadParameter(f"{path}: {name} must be {wanted}; it is {value!r}")
     context.default_map = {**(context.default_map or {}), **values}
     return path
 
