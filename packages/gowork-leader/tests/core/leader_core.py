@@ -5,6 +5,7 @@ Beside it a store in its simplest form, a dict, so that what rests there is page
 
 from __future__ import annotations
 
+from gowork.leader.core import changes as ch
 from gowork.leader.core import commands as cmd
 from gowork.leader.core.apply import adopt, apply, expect, forget, take_in
 from gowork.leader.core.clock import ripe_ids, trim
@@ -132,6 +133,9 @@ class Core:
         """A new leader knows what the store has."""
         old = self.state
         self.state = State(old.settings, fence=((old.fence >> 40) + 1) << 40, next_seq=old.next_seq)
+        for member in old.callbacks.values():
+            lease = self.mono + old.settings.callback_lease
+            apply(self.state, ch.CallbackJoined(member.id, member.address, lease, member.joined_ms))
         for row in sorted(self.stored.values(), key=lambda row: row[0]):
             if row[2].status is Status.RUNNING:
                 adopt(self.state, Task(*row))

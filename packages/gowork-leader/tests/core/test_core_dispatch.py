@@ -139,6 +139,24 @@ def test_a_callback_member_that_has_failed_gets_nothing_until_it_is_idle():
     assert core.status("a") is Status.RUNNING
 
 
+def test_a_callback_member_that_is_idle_after_a_restart_does_not_hold_what_it_was_given_before():
+    core = Core()
+    core.do(cmd.Join("c1", "127.0.0.1:40041"))
+    core.submit(spec("a", handler=""))
+    core.dispatch()
+    # It may have crossed the call.
+    core.do(cmd.Heartbeat("c1", HeartbeatStatus.IDLE))
+    assert core.status("a") is Status.RUNNING
+    core.restart()
+    core.do(cmd.Heartbeat("c1", HeartbeatStatus.BUSY))
+    assert core.status("a") is Status.RUNNING
+    core.do(cmd.Heartbeat("c1", HeartbeatStatus.IDLE))
+    assert core.status("a") is Status.PENDING
+    core.dispatch()
+    core.do(cmd.Heartbeat("c1", HeartbeatStatus.IDLE))
+    assert core.status("a") is Status.RUNNING
+
+
 def test_a_report_without_a_fence_is_accepted_only_for_what_a_callback_member_holds():
     core = Core()
     core.connect()

@@ -248,6 +248,18 @@ def test_a_task_that_comes_back_after_its_expiry_is_not_started_again():
     assert core.standing("a").failure.kind is FailureKind.EXPIRED
 
 
+def test_a_task_that_comes_back_after_its_expiry_is_not_started_again_in_the_same_batch():
+    core = Core()
+    connection = core.connect(credit=10)
+    core.submit(spec("a", expires_in_ms=1000))
+    core.dispatch()
+    core.pass_time(2)
+    core.report(connection, "a", Outcome.INTERRUPTED)
+    # Its time was dealt with while it ran: no tick comes between.
+    assert core.dispatch() == {}
+    assert core.standing("a").failure.kind is FailureKind.EXPIRED
+
+
 def test_a_report_with_a_stale_fence_is_refused_and_moves_nothing():
     core = Core()
     connection = core.connect(credit=10)

@@ -28,6 +28,9 @@ def adopt(state: State, task: Task) -> None:
     """
     state.tasks[task.spec.id] = task
     _hold(state, task, task.standing)
+    callback = state.callbacks.get(task.standing.worker)
+    if callback is not None and not task.standing.instance:
+        callback.adopted = task.standing.fence
 
 
 def take_in(state: State, key: LaneKey, tasks: Sequence[Task], *, complete: bool) -> None:

@@ -7,7 +7,17 @@ from gowork.leader.core import commands as cmd
 from gowork.leader.core import effects as ef
 from gowork.leader.core.attempts import requeue, settle
 from gowork.leader.core.decision import Decision
-from gowork.leader.core.model import Failure, FailureKind, Liveness, Now, Outcome, Progress, Status, Task
+from gowork.leader.core.model import (
+    Failure,
+    FailureKind,
+    HeartbeatStatus,
+    Liveness,
+    Now,
+    Outcome,
+    Progress,
+    Status,
+    Task,
+)
 from gowork.leader.core.state import Callback, State
 from gowork.leader.core.tasks import task_unknown
 
@@ -39,9 +49,14 @@ def leave(state: State, command: cmd.Leave, now: Now) -> Decision:
 
 def heartbeat(state: State, command: cmd.Heartbeat, now: Now) -> Decision:
     """Renews a member's lease."""
-    if command.id not in state.callbacks:
+    callback = state.callbacks.get(command.id)
+    if callback is None:
         return Decision(_member_unknown(state, command.id))
     decision = Decision()
+    if callback.held is not None and callback.held[0] == callback.adopted and command.status is HeartbeatStatus.IDLE:
+        # An earlier leader ended between the grant and the call, or before it heard the refusal. While one leader lives
+        # an idle member says nothing: its heartbeat may have crossed the call.
+        release(state, callback, "its worker is idle: the start did not reach it", Outcome.INTERRUPTED, now, decision)
     lease = now.mono + state.settings.callback_lease
     decision.changes.append(ch.CallbackHeard(command.id, command.status, lease, now.wall_ms))
     return decision

@@ -20,6 +20,7 @@ from gowork.leader.core.lanes import Group
 from gowork.leader.core.model import RUNNING, Now, Spec, Standing, Task
 from gowork.leader.core.queues import Queue
 from gowork.leader.core.state import Callback, State, Worker
+from gowork.leader.core.tasks import expired, has_expired
 
 STARVING_MS = 60_000
 STARVING_TURNS = 8
@@ -54,7 +55,7 @@ def dispatch(state: State, now: Now) -> Decision:
     reached = state.queues.virtual
     while turns:
         virtual, order, turn = turns[0]
-        granted = turn.take()
+        granted = turn.take(decision)
         if granted is None:
             heapq.heappop(turns)
             turn.served(virtual, reached, now, decision)
@@ -133,13 +134,21 @@ class _Turn:
             heapq.heapify(level)
             self._levels.append(level)
 
-    def take(self) -> tuple[Task, _Holder] | None:
-        """The queue's next task and who gets it; None when there is nothing more for it in this round."""
+    def take(self, decision: Decision) -> tuple[Task, _Holder] | None:
+        """The queue's next task and who gets it; None when there is nothing more for it in this round.
+
+        Ends what has expired on the way.
+        """
         while self.room:
             level = self._next_level()
             if level is None:
                 return None
             _, _, task, _, holders = level[0]
+            if has_expired(task.spec, self._now):
+                # The clock comes to it later: it was taken back in this batch, or more expire than one tick ends.
+                decision.changes.append(ch.TaskMoved(task.spec.id, expired(task.standing, self._now)))
+                _advance(level)
+                continue
             key = task.spec.lane.concurrency_key
             if key and self._holds_back(key):
                 # Another priority has taken the last place of its key.

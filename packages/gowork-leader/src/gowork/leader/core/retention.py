@@ -13,7 +13,7 @@ from gowork.leader.core import commands as cmd
 from gowork.leader.core.decision import Decision
 from gowork.leader.core.model import COMPLETED, Brief, Now, Standing, Status
 from gowork.leader.core.state import State
-from gowork.leader.core.tasks import no_room, task_unknown
+from gowork.leader.core.tasks import has_expired, no_room, task_unknown
 
 
 def retry_task(state: State, command: cmd.RetryTask, now: Now) -> Decision:
@@ -27,7 +27,7 @@ def retry_task(state: State, command: cmd.RetryTask, now: Now) -> Decision:
     if standing.status is COMPLETED:
         message = f"task {command.id!r} has completed; schedule a task with another id to do the same again"
         return Decision(cmd.Refused(cmd.TASK_FINISHED, message))
-    if task.spec.expires_at_ms and task.spec.expires_at_ms <= now.wall_ms:
+    if has_expired(task.spec, now):
         message = f"task {command.id!r} was not to be started after its expiry, which is past; schedule a new one"
         return Decision(cmd.Refused(cmd.TASK_EXPIRED, message))
     refusal = no_room(state, [task.spec])

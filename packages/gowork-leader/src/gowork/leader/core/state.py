@@ -153,7 +153,7 @@ class Worker:
 class Callback:
     """A callback member."""
 
-    __slots__ = ("address", "draining", "held", "id", "joined_ms", "seen_ms", "status", "unreachable")
+    __slots__ = ("address", "adopted", "draining", "held", "id", "joined_ms", "seen_ms", "status", "unreachable")
 
     def __init__(self, id: str, address: str, joined_ms: int) -> None:
         self.id = id
@@ -161,6 +161,8 @@ class Callback:
         self.status: HeartbeatStatus | None = None
         #: (fence, task id)
         self.held: tuple[int, str] | None = None
+        #: The fence of what it held when this leader started: nobody knows whether it was dialled; 0: nothing.
+        self.adopted = 0
         #: It could not be dialled since its last heartbeat.
         self.unreachable = False
         #: It gets nothing more until it joins again.

@@ -120,6 +120,11 @@ def task_unknown(id: str) -> cmd.Refused:
     return cmd.Refused(cmd.TASK_UNKNOWN, f"no task has the id {id!r}")
 
 
+def has_expired(spec: Spec, now: Now) -> bool:
+    """Whether a task must not be started any more."""
+    return 0 < spec.expires_at_ms <= now.wall_ms
+
+
 def expired(standing: Standing, now: Now) -> Standing:
     """Where a task stands that was not started by its expiry."""
     failure = Failure(FailureKind.EXPIRED, "not started by its expiry")
