@@ -8,9 +8,11 @@ import logging
 import multiprocessing
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 from sim_plants import Plants
+from sim_violation import Violation
 from sim_world import World, run_seed
 
 #: Seeds that have found a bug once; they are run for ever.
@@ -24,15 +26,18 @@ def kept_seeds() -> list[int]:
     return [int(line.split("#")[0]) for line in lines if line.split("#")[0].strip()]
 
 
-def try_seed(seed: int, plant: str = "") -> str:
-    """What went wrong with this seed; empty when nothing did."""
+def try_seed(seed: int, plant: str = "") -> tuple[str, Counter[str]]:
+    """What went wrong with this seed, empty when nothing did; and what was exercised."""
     plants = Plants(**{plant: True}) if plant else Plants()
+    world = World(seed, plants)
     try:
         with plants.planted():
-            run_seed(seed, plants)
+            run_seed(world)
+    except Violation as violation:
+        return f"seed {seed}: {violation}", world.trace.seen
     except Exception as error:  # noqa: BLE001 - whatever it is, it is what the seed has found
-        return f"seed {seed}: {type(error).__name__}: {error}"
-    return ""
+        return f"seed {seed}: {type(error).__name__}: {error}", world.trace.seen
+    return "", world.trace.seen
 
 
 def main() -> int:
@@ -47,28 +52,45 @@ def main() -> int:
         return replay(options.seed, options.plant)
     seeds = [*kept_seeds(), *range(options.first, options.first + options.seeds)]
     started = time.monotonic()
+    seen: Counter[str] = Counter()
+    failed = 0
     with multiprocessing.get_context("spawn").Pool(options.jobs, initializer=logging.disable) as pool:
-        work = [(seed, options.plant) for seed in seeds]
-        found = [words for words in pool.starmap(try_seed, work, chunksize=5) if words]
-    print("\n".join(found))
-    print(f"{len(seeds)} seeds, {len(found)} failed, {time.monotonic() - started:.0f} s")
-    if found:
+        # In order, so that a run that takes long tells what it finds as it goes.
+        for words, of_seed in pool.imap(_try_one, [(seed, options.plant) for seed in seeds], chunksize=5):
+            seen += of_seed
+            if words:
+                failed += 1
+                print(words, flush=True)
+    print_exercised(seen)
+    print(f"{len(seeds)} seeds, {failed} failed, {time.monotonic() - started:.0f} s")
+    if failed:
         print("see one's history with --seed N; keep it in seeds_kept.txt")
-    return 1 if found else 0
+    return 1 if failed else 0
+
+
+def _try_one(work: tuple[int, str]) -> tuple[str, Counter[str]]:
+    return try_seed(*work)
+
+
+def print_exercised(seen: Counter[str]) -> None:
+    """How often what has happened."""
+    for kind in sorted(seen):
+        print(f"{seen[kind]:>9}  {kind}")
 
 
 def replay(seed: int, plant: str) -> int:
-    """Prints the history of one seed and what ended it."""
+    """Prints the history of one seed, what it has exercised, and what ended it."""
     logging.disable()
     plants = Plants(**{plant: True}) if plant else Plants()
     world = World(seed, plants)
     words = ""
     try:
         with plants.planted():
-            world.run()
+            run_seed(world)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is what the seed has found
-        words = f"{type(error).__name__}: {error}"
-    print("\n".join(world.history))
+        words = str(error) if isinstance(error, Violation) else f"{type(error).__name__}: {error}"
+    print("\n".join(world.trace.lines()))
+    print_exercised(world.trace.seen)
     print(words or "nothing was violated")
     return 1 if words else 0
 

@@ -2,184 +2,250 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
-from gowork.leader.core.effects import GrantTasks
-from gowork.leader.core.model import LaneKey, Outcome, Spec, Standing, Status
+from sim_check_queues import QueueChecks
+from sim_check_work import WorkChecks
+from sim_tasks import HANDLERS
+from sim_trace import Trace
+from sim_violation import Violation
+
+from gowork.leader.core import effects as ef
+from gowork.leader.core.model import FailureKind, Now, Outcome, RetryPolicy, Spec, Standing, Status
 from gowork.leader.core.state import State
 from gowork.leader.store.codec import spec_of
 from gowork.leader.store.protocol import Batch
 from gowork.proto.scheduler.v1 import scheduler_pb2
+from gowork.rpc.limits import ATTEMPTS_KEPT
 
 #: Outcomes that use up an attempt.
 COUNTED = (Outcome.COMPLETED, Outcome.FAILED, Outcome.TIMED_OUT)
-ATTEMPTS_KEPT = 20
-
-
-class Violation(AssertionError):
-    """A checker's finding: its name and what it saw."""
-
-    def __init__(self, checker: str, what: str) -> None:
-        super().__init__(f"{checker}: {what}")
-        self.checker = checker
+_POLICIES = {handler.name: handler.retry or RetryPolicy() for handler in (*HANDLERS, *HANDLERS[:1])}
+_POLICIES[""] = _POLICIES[HANDLERS[0].name]
 
 
 class Checks:
     """Looks at every commit, effect, answer and execution."""
 
-    def __init__(self, note: Callable[[str], None]) -> None:
-        self._note = note
-        #: What the store has: {id: (spec, standing)}, and {seq: id}.
+    def __init__(self, trace: Trace) -> None:
+        self._trace = trace
+        #: What the store has: {id: (spec, standing)}, {seq: id}, {id: seq}, and {member: address}.
         self.durable: dict[str, tuple[Spec, Standing]] = {}
         self._ids: dict[int, str] = {}
         self._seqs: dict[str, int] = {}
+        self._members: dict[str, str] = {}
+        self.queues = QueueChecks(trace)
+        self.work = WorkChecks(trace, self.durable)
+        self._unfinished = 0
+        #: {fence: id} of all grants that are or were durable.
+        self._fence_ids: dict[int, str] = {}
+        #: {callback member: how many tasks it holds}
+        self._dialled: Counter[str] = Counter()
         #: Submits that were answered.
-        self.acknowledged: dict[str, None] = {}
-        #: {id: fence of its latest grant that was let out}
+        self._acknowledged: dict[str, None] = {}
+        #: {id: fence of its latest grant that was let out}, and the highest of them.
         self._granted: dict[str, int] = {}
         self._fence_max = 0
-        self._completed: dict[str, int] = {}
-        #: {fence: a worker got this grant}
-        self._received: dict[int, str] = {}
-        #: {fence: id} of what runs now.
-        self._running: dict[int, str] = {}
-        #: Fences whose reports workers have sent, with the outcome.
-        self._reported: dict[int, Outcome] = {}
-        #: Fences that a worker has run to an end and not told yet.
-        self._ended: dict[int, str] = {}
+        #: {id of a follow-up: its task's id}, of the completions in the batch in hand.
+        self._scheduled: dict[str, str] = {}
 
     # The disk.
 
-    def committed(self, batch: Batch) -> None:
-        """The store has made this batch durable."""
+    def committed(self, batch: Batch, decided: Sequence[Now]) -> None:
+        """The store has made this batch durable. It was begun and decided at these times of the leader's clocks."""
+        begun, now = (decided[-3], decided[-2]) if len(decided) == 3 else (decided[0], decided[0])
+        self._trace.note("disk", "batch with", len(batch.inserts), "new,", len(batch.moves), "moved")
+        self._scheduled.clear()
+        self.queues.configured(batch, now.mono)
+        due_ms = max(begun.wall_ms, now.wall_ms)
+        inserted: list[str] = []
         for new in batch.inserts:
             record = new.record
             if record.id in self.durable:
-                raise Violation("idempotent submit", f"{record.id} was written twice")
+                raise Violation("idempotent submit", record.id, "was written twice")
             spec = spec_of(scheduler_pb2.Task.FromString(record.body), record.body)
             self._ids[record.seq] = record.id
             self._seqs[record.id] = record.seq
-            self.durable[record.id] = (spec, record.standing)
-            self._moved(record.id, spec, None, record.standing)
+            self._unfinished += 1
+            inserted.append(record.id)
+            self._moved(record.id, record.seq, spec, None, record.standing, due_ms)
         for move in batch.moves:
             id = self._ids[move.seq]
             spec, before = self.durable[id]
-            self.durable[id] = (spec, move.standing)
-            self._moved(id, spec, before, move.standing)
+            self._moved(id, move.seq, spec, before, move.standing, due_ms)
+        for member, tasks in self._dialled.items():
+            if tasks > 1:
+                raise Violation("a callback member has one task at a time", member, tasks)
+        for id in inserted:
+            if "+" in id and id not in self._scheduled:
+                raise Violation("follow-ups come with their completion", id, "came without it")
+        for id, parent in self._scheduled.items():
+            if id not in self.durable:
+                raise Violation("follow-ups come with their completion", id, "is missing, and", parent, "completed")
+        for id in batch.members_gone:
+            self._members.pop(id, None)
+        for joined in batch.members:
+            self._members[joined.id] = joined.address
+        self.queues.decided(begun, now)
 
-    def _moved(self, id: str, spec: Spec, before: Standing | None, after: Standing) -> None:
-        self._note(f"disk    {id} {after.status.name} fence={after.fence & 0xFFFF} used={after.attempts_used}")
+    def _moved(self, id: str, seq: int, spec: Spec, before: Standing | None, after: Standing, due_ms: int) -> None:
+        self.durable[id] = (spec, after)
+        status = after.status
+        self._trace.note("disk", id, status.name, after.fence, "used", after.attempts_used, "by", after.instance)
+        origin = "new" if before is None else before.status.name
+        self._trace.seen[f"task: {origin} to {status.name}"] += 1
         if before is not None and before.status >= Status.COMPLETED:
-            raise Violation("finished stays finished", f"{id} went from {before.status.name} to {after.status.name}")
-        if after.status is Status.COMPLETED:
-            self._completed[id] = self._completed.get(id, 0) + 1
-            if self._completed[id] > 1:
-                raise Violation("one accepted completion", id)
-            if self._granted.get(id) != after.fence or self._reported.get(after.fence) is not Outcome.COMPLETED:
-                raise Violation("no stale report is accepted", f"{id} completed under fence {after.fence}")
-        if after.status is Status.RUNNING and before is not None and after.fence < before.fence:
+            raise Violation("finished stays finished", id, "went from", origin, "to", status.name)
+        self.queues.moved(seq, spec, before, after)
+        if before is not None and before.status is Status.RUNNING and not before.instance:
+            self._dialled[before.worker] -= 1
+        if status >= Status.COMPLETED:
+            self._unfinished -= 1
+            self._finished(id, after)
+        elif status is Status.RUNNING:
+            self._runs(id, spec, before, after, due_ms)
+        elif before is not None and before.not_before_ms and not after.not_before_ms and before.not_before_ms > due_ms:
+            raise Violation("nothing is granted before its time", id, "came due at", due_ms)
+        self._check_attempts(id, spec, before, after)
+
+    def _runs(self, id: str, spec: Spec, before: Standing | None, after: Standing, due_ms: int) -> None:
+        self._fence_ids[after.fence] = id
+        if before is not None and after.fence < before.fence:
             raise Violation("fences only grow", id)
-        if len(after.attempts) < ATTEMPTS_KEPT:
-            counted = sum(attempt.outcome in COUNTED for attempt in after.attempts)
+        not_before_ms = spec.run_at_ms if before is None else before.not_before_ms
+        if not_before_ms > due_ms:
+            raise Violation("nothing is granted before its time", id, not_before_ms - due_ms, "ms too early")
+        if not after.instance:
+            self._dialled[after.worker] += 1
+
+    def _finished(self, id: str, after: Standing) -> None:
+        if after.failure is not None:
+            self._trace.seen[f"failure: {after.failure.kind.name}"] += 1
+        if after.status is Status.COMPLETED:
+            report = self.work.completed(id, after)
+            if report is not None and report.follow_ups:
+                self._trace.seen["task: completes with follow-ups"] += 1
+                self._scheduled.update({spec.id: id for spec in report.follow_ups})
+        elif after.status is Status.ERROR and after.failure is None:
+            raise Violation("a failed task says why", id)
+
+    def _check_attempts(self, id: str, spec: Spec, before: Standing | None, after: Standing) -> None:
+        attempts = after.attempts
+        if len(attempts) < ATTEMPTS_KEPT:
+            counted = sum(attempt.outcome in COUNTED for attempt in attempts)
             if counted != after.attempts_used:
                 raise Violation(
                     "only blameworthy attempts count", f"{id}: {counted} did, {after.attempts_used} are used"
                 )
-        if after.attempts and (before is None or len(after.attempts) > len(before.attempts)):
-            last = after.attempts[-1]
-            if "did not reach" in last.reason and last.fence in self._ended:
-                raise Violation("no report is dropped", f"{id} had ended under fence {last.fence}, and was run again")
+        if not attempts or (before is not None and len(attempts) == len(before.attempts)):
+            return
+        last = attempts[-1]
+        self._trace.seen[f"attempt: {last.outcome.name}"] += 1
+        if "did not reach" in last.reason:
+            self.work.unreached(id, last.fence)
+        if last.outcome in (Outcome.FAILED, Outcome.TIMED_OUT) and last.fence == after.fence:
+            policy = spec.retry or _POLICIES[spec.lane.handler]
+            dialled = not after.instance and spec.retry is None
+            left = after.attempts_used < (1 if dialled else policy.max_attempts)
+            final = after.failure is not None and after.failure.kind in (FailureKind.REJECTED, FailureKind.EXPIRED)
+            if after.status is Status.PENDING and not left:
+                raise Violation("no more attempts than allowed", id, after.attempts_used)
+            if after.status is Status.ERROR and left and not final:
+                raise Violation("no fewer attempts than allowed", id, after.attempts_used)
 
     # What leaves the leader.
 
-    def answered(self, ids: list[str]) -> None:
+    def answered(self, ids: Sequence[str]) -> None:
         """A submit was answered."""
         for id in ids:
             if id not in self.durable:
-                raise Violation("no reply ahead of its commit", f"{id} was acknowledged")
-            self.acknowledged[id] = None
+                raise Violation("no reply ahead of its commit", id, "was acknowledged")
+            self._acknowledged[id] = None
 
-    def granted(self, effect: GrantTasks, state: State, room: int) -> None:
+    def cancel_answered(self, id: str) -> None:
+        """A cancel was answered."""
+        entry = self.durable.get(id)
+        if entry is None or entry[1].status is Status.PENDING:
+            raise Violation("no reply ahead of its commit", id, "was said to be cancelled")
+        if entry[1].status is Status.RUNNING and not entry[1].cancel_requested:
+            raise Violation("no reply ahead of its commit", id, "was said to be asked to stop")
+
+    def granted(self, effect: ef.GrantTasks, room: int) -> None:
         """Grants were let out; `room` is what the worker had asked for beyond what it had."""
         if len(effect.grants) > room:
-            raise Violation("credit is never exceeded", f"{len(effect.grants)} grants for a credit of {room}")
+            raise Violation("credit is never exceeded", len(effect.grants), "grants for a credit of", room)
         for fence, _, _, spec in effect.grants:
-            entry = self.durable.get(spec.id)
-            if entry is None or entry[1].status is not Status.RUNNING or entry[1].fence != fence:
-                raise Violation("no reply ahead of its commit", f"{spec.id} was granted under {fence}")
-            if fence <= self._fence_max and fence in self._granted.values():
-                raise Violation("one live grant for each fence", str(fence))
-            if fence <= self._granted.get(spec.id, 0):
-                raise Violation("fences only grow", spec.id)
-            self._granted[spec.id] = fence
-        self._fence_max = max([self._fence_max, *(grant[0] for grant in effect.grants)])
-        for lane in dict.fromkeys(spec.lane for _, _, _, spec in effect.grants):
-            # Whatever memory holds of the lane: what rests in the store counts too.
-            waiting = [
-                self._seqs[id]
-                for id, (spec, standing) in self.durable.items()
-                if spec.lane == lane and standing.status is Status.PENDING and not standing.not_before_ms
-            ]
-            given = [self._seqs[spec.id] for _, _, _, spec in effect.grants if spec.lane == lane]
-            if waiting and given and min(waiting) < max(given):
-                raise Violation("first come, first served", f"{min(waiting)} waits and {max(given)} was granted")
+            self._let_out(spec.id, fence)
+            if not self.durable[spec.id][1].instance:
+                raise Violation("one live grant for each fence", spec.id, "is held by a callback member")
 
-    def recovered(self, state: State) -> None:
+    def dialled(self, effect: ef.StartWork | ef.StopWork) -> None:
+        """A callback member is called."""
+        if isinstance(effect, ef.StartWork):
+            self._let_out(effect.spec.id, effect.fence)
+        else:
+            self.told(ef.CancelTasks(0, [effect.fence]))
+
+    def _let_out(self, id: str, fence: int) -> None:
+        entry = self.durable.get(id)
+        if entry is None or entry[1].status is not Status.RUNNING or entry[1].fence != fence:
+            raise Violation("no reply ahead of its commit", id, "was granted under", fence)
+        if fence <= self._fence_max and fence in self._granted.values():
+            raise Violation("one live grant for each fence", fence)
+        if fence <= self._granted.get(id, 0):
+            raise Violation("fences only grow", id)
+        self._granted[id] = fence
+        self._fence_max = max(self._fence_max, fence)
+
+    def told(self, effect: ef.Effect) -> None:
+        """Something else was let out to a worker."""
+        match effect:
+            case ef.Acknowledge():
+                refused = set(effect.refused)
+                for fence in effect.fences:
+                    if fence in refused:
+                        self._trace.seen["report: refused"] += 1
+                    elif self._runs_under(fence) is not None:
+                        raise Violation("no reply ahead of its commit", "the report under", fence, "was acknowledged")
+            case ef.CancelTasks():
+                for fence in effect.fences:
+                    standing = self._runs_under(fence)
+                    if standing is not None and not standing.cancel_requested:
+                        raise Violation("no reply ahead of its commit", "what runs under", fence, "was to stop")
+            case _:
+                self._trace.seen[f"effect: {type(effect).__name__}"] += 1
+
+    def _runs_under(self, fence: int) -> Standing | None:
+        id = self._fence_ids.get(fence)
+        standing = None if id is None else self.durable[id][1]
+        return standing if standing and standing.status is Status.RUNNING and standing.fence == fence else None
+
+    def recovered(self, state: State, members: Mapping[str, str], mono: float) -> None:
         """A leader has started: it must know what the store knows, and nothing else."""
-        expected: dict[str, Standing] = {}
-        lanes: dict[LaneKey, int] = {}
-        delayed = 0
-        for id, (spec, standing) in self.durable.items():
-            if standing.status is Status.RUNNING:
-                expected[id] = standing
-            elif standing.status is Status.PENDING and standing.not_before_ms:
-                delayed += 1
-            elif standing.status is Status.PENDING:
-                lanes[spec.lane] = lanes.get(spec.lane, 0) + 1
+        expected = {id: standing for id, (_, standing) in self.durable.items() if standing.status is Status.RUNNING}
         found = {id: task.standing for id, task in state.tasks.items()}
         if found != expected:
             differing = [id for id in {**expected, **found} if expected.get(id) != found.get(id)]
-            raise Violation("recovery gives back the state", ", ".join(differing[:5]))
-        counted = {lane.key: len(lane) for lane in state.queues.every_lane()}
-        if (counted, state.queues.delayed) != (lanes, delayed):
-            raise Violation("recovery gives back the state", f"{counted} wait, and {state.queues.delayed} are delayed")
-
-    # What workers do.
-
-    def received(self, fence: int, id: str, worker: str) -> None:
-        self._received[fence] = worker
-        self._note(f"grant   {id} fence={fence & 0xFFFF} at {worker}")
-
-    def started(self, fence: int, id: str) -> None:
-        for other, running in self._running.items():
-            if running == id:
-                attempts = self.durable[id][1].attempts
-                # A worker that is cut off may also be the one that starts later, from its buffer.
-                if not any(attempt.fence in (other, fence) and attempt.outcome is Outcome.LOST for attempt in attempts):
-                    raise Violation("no task runs twice at once", f"{id} runs under {other} and {fence}")
-        self._running[fence] = id
-
-    def stopped(self, fence: int, *, kept: bool) -> None:
-        """An execution is over; `kept` when its worker has a report of it to tell."""
-        id = self._running.pop(fence, None)
-        if id is not None and kept:
-            self._ended[fence] = id
-
-    def reported(self, fence: int, outcome: Outcome) -> None:
-        self._reported[fence] = outcome
-
-    def died(self, fences: list[int]) -> None:
-        """A worker is gone with all that it held."""
-        for fence in fences:
-            self._running.pop(fence, None)
-            self._ended.pop(fence, None)
+            raise Violation("recovery gives back the state", *differing[:5])
+        if members != self._members or list(state.callbacks) != list(members):
+            raise Violation("recovery gives back the state", members, "are members, not", self._members)
+        self.queues.recovered(state, mono)
 
     # The end.
 
+    def all_ended(self) -> bool:
+        """Nothing is left to do."""
+        return not self._unfinished
+
     def ended(self) -> None:
         """Faults have stopped and time has passed: every acknowledged task is there, and has ended."""
-        for id in self.acknowledged:
+        for id in self._acknowledged:
             if id not in self.durable:
                 raise Violation("acknowledged tasks are never lost", id)
-            if self.durable[id][1].status < Status.COMPLETED:
-                raise Violation("every task ends", f"{id} is {self.durable[id][1].status.name}")
+        for id, (_, standing) in self.durable.items():
+            if standing.status < Status.COMPLETED:
+                raise Violation("every task ends", id, "is", standing.status.name)
+
+
+__all__ = ["Checks", "Violation"]

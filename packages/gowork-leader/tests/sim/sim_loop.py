@@ -22,7 +22,8 @@ class _NoInput(selectors.BaseSelector):
     def select(self, timeout: float | None = None) -> list[Any]:
         if timeout is None:
             raise AssertionError("everybody waits for something that will never happen")
-        self.now += max(timeout, 0.0)
+        if timeout > 0:
+            self.now += timeout
         return []
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> Any:
@@ -41,11 +42,12 @@ class _NoInput(selectors.BaseSelector):
 class SimLoop(asyncio.SelectorEventLoop):
     """Time is `time()`, in simulated seconds from 0."""
 
-    def __init__(self, rng: Random, io_seconds: tuple[float, float] = (0.0002, 0.02)) -> None:
+    def __init__(self, rng: Random) -> None:
         self._sim_selector = _NoInput()
         super().__init__(self._sim_selector)
         self._rng = rng
-        self._io_seconds = io_seconds
+        #: What the disk takes for one request: at least and at most, in seconds.
+        self.io_seconds = (0.0002, 0.02)
 
     def time(self) -> float:
         return self._sim_selector.now
@@ -69,9 +71,9 @@ class SimLoop(asyncio.SelectorEventLoop):
                 future.set_exception(error)
             else:
                 # What was done is told a moment later: a crash may come in between.
-                self.call_later(self._rng.uniform(*self._io_seconds) / 2, _resolve, future, result)
+                self.call_later(self._rng.uniform(*self.io_seconds) / 2, _resolve, future, result)
 
-        self.call_later(self._rng.uniform(*self._io_seconds), run)
+        self.call_later(self._rng.uniform(*self.io_seconds), run)
         return future
 
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
-from gowork.leader.core import attempts, sessions
+from msgspec.structs import replace
+
+from gowork.leader.core import attempts, dispatch, sessions, state
 from gowork.leader.core import commands as cmd
+from gowork.leader.core.clock import ripe_ids
 from gowork.leader.core.decision import Decision
+from gowork.leader.core.lanes import Lane
 from gowork.leader.core.model import Outcome, Standing, Status, Task
-from gowork.leader.engine import loop
+from gowork.leader.engine import loading, loop
 from gowork.leader.engine.loop import Engine
 
 
@@ -26,6 +31,16 @@ class Plants:
     forget_leases_on_recovery: bool = False
     worker_drops_reports: bool = False
     count_interrupted_attempts: bool = False
+    accept_reports_of_others: bool = False
+    forget_keys_on_recovery: bool = False
+    forget_pauses_on_recovery: bool = False
+    fill_rates_on_recovery: bool = False
+    lose_count_of_resting: bool = False
+    grant_before_due: bool = False
+    grant_expired: bool = False
+    grant_low_before_high: bool = False
+    lose_follow_ups: bool = False
+    give_callback_members_more: bool = False
 
     def into_engine(self, engine: Engine) -> None:
         """Puts those in that live in one engine."""
@@ -50,36 +65,78 @@ class Plants:
 
             engine.ask = hasty  # type: ignore[method-assign]
 
+    def after_recovery(self, engine: Engine) -> None:
+        """Puts those in that come with a start, behind the look at what was recovered."""
+        for queue in engine._state.queues:
+            if self.forget_keys_on_recovery:
+                queue.keys, queue.held_back = defaultdict(int), {}
+            if self.forget_pauses_on_recovery:
+                queue.settings = replace(queue.settings, paused=False)
+            if self.fill_rates_on_recovery:
+                queue.tokens = queue.burst
+
     @contextmanager
     def planted(self) -> Iterator[None]:
-        """Puts those in that live in modules."""
-        with mock.patch.multiple(sessions, **self._sessions()), mock.patch.multiple(loop, **self._loop()):
+        """Puts those in that live in modules and classes."""
+        with ExitStack() as stack:
+            for target, name, bug in self._patches():
+                stack.enter_context(mock.patch.object(target, name, bug, create=True))
             yield
 
-    def _sessions(self) -> dict[str, Any]:
-        patches: dict[str, Any] = {"settle": sessions.settle}
+    def _patches(self) -> Iterator[tuple[Any, str, Any]]:
         if self.accept_stale_fence:
-            patches["_holds"] = _holds_whatever_runs
+            yield sessions, "_holds", _holds_whatever_runs
+        if self.accept_reports_of_others:
+            yield sessions, "_holds", _holds_under_this_fence
         if self.count_interrupted_attempts:
-            patches["settle"] = _settle_counting_all
-        return patches
+            yield sessions, "settle", _settle_counting_all
+        if self.lose_follow_ups:
+            yield sessions, "new_tasks", lambda *args: ([], [])
+        if self.forget_leases_on_recovery:
+            yield loop, "expect", _expect_nobody
+        if self.lose_count_of_resting:
+            yield Lane, "add", _add_uncounted
+        if self.grant_before_due:
+            yield loop, "decide", _decide_early
+            yield loading, "ripe_ids", lambda state, due_ms: ripe_ids(state, due_ms + _EARLY_MS)
+        if self.grant_expired:
+            yield dispatch, "has_expired", lambda spec, now: False
+        if self.grant_low_before_high:
+            yield dispatch, "sorted", lambda items, reverse: sorted(items)
+        if self.give_callback_members_more:
+            yield state.Callback, "free", True
 
-    def _loop(self) -> dict[str, Any]:
-        return {"expect": _expect_nobody if self.forget_leases_on_recovery else loop.expect}
+
+_EARLY_MS = 20_000
+_decide, _add = loop.decide, Lane.add
 
 
 def _holds_whatever_runs(task: Task, instance: str, fence: int) -> bool:
     return task.standing.status is Status.RUNNING
 
 
+def _holds_under_this_fence(task: Task, instance: str, fence: int) -> bool:
+    return task.standing.status is Status.RUNNING and task.standing.fence == fence
+
+
 def _settle_counting_all(standing: Standing, report: cmd.Report, *args: Any) -> Standing:
+    settled = attempts.settle(standing, report, *args)
     if report.outcome is Outcome.INTERRUPTED:
-        report = cmd.Report(report.fence, report.id, Outcome.INTERRUPTED, reason=report.reason)
-        settled = attempts.settle(standing, report, *args)
-        fields = {name: getattr(settled, name) for name in settled.__struct_fields__}
-        return Standing(**{**fields, "attempts_used": settled.attempts_used + 1})
-    return attempts.settle(standing, report, *args)
+        return replace(settled, attempts_used=settled.attempts_used + 1)
+    return settled
 
 
 def _expect_nobody(state: Any, lease_mono: float) -> None:
     """Leaves the holders that were loaded without a lease."""
+
+
+def _add_uncounted(lane: Lane, task: Task, *, room: bool) -> None:
+    _add(lane, task, room=room)
+    if not task.waiting:
+        lane.stored = 0
+
+
+def _decide_early(state: Any, command: cmd.Command, now: Any) -> Decision:
+    if isinstance(command, cmd.Tick):
+        command = cmd.Tick(command.due_ms + _EARLY_MS)
+    return _decide(state, command, now)

@@ -1,0 +1,115 @@
+"""Workers of the original contract: they join, are dialled, and report without a fence; the leader's calls to them."""
+
+from __future__ import annotations
+
+import asyncio
+from random import Random
+from typing import TYPE_CHECKING
+
+from gowork.leader.core import commands as cmd
+from gowork.leader.core import effects as ef
+from gowork.leader.core.model import HeartbeatStatus
+
+if TYPE_CHECKING:
+    from sim_world import World
+
+    from gowork.leader.engine.loop import Engine
+
+#: How long the leader waits for an answer, in seconds.
+DIAL_SECONDS = 5.0
+HEARTBEAT_SECONDS = 2.0
+_STATUSES = [None, HeartbeatStatus.IDLE, HeartbeatStatus.IDLE, HeartbeatStatus.BUSY, HeartbeatStatus.FAILED]
+
+
+class SimCallback:
+    """One such worker."""
+
+    def __init__(self, world: World, id: str, rng: Random) -> None:
+        self._world, self._rng, self.id = world, rng, id
+        self._clock_rate = rng.uniform(0.9, 1.1)
+        self._away_until = 0.0
+        self._joined = False
+        #: {task id: the end of its run}
+        self._running: dict[str, asyncio.Future[None]] = {}
+
+    async def run(self) -> None:
+        """Joins and stays alive until it is cancelled."""
+        world, rng = self._world, self._rng
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            while True:
+                await world.loop.pass_time(HEARTBEAT_SECONDS * self._clock_rate * rng.uniform(0.5, 1.0))
+                if world.loop.time() < self._away_until:
+                    continue
+                if not self._joined or (not world.calm and rng.random() < 0.03):
+                    self._joined = await world.call(cmd.Join(self.id, f"{self.id}:40041")) is not world.LOST
+                else:
+                    status = HeartbeatStatus.IDLE if world.calm else rng.choice(_STATUSES)
+                    status = HeartbeatStatus.BUSY if self._running else status
+                    answer = await world.call(cmd.Heartbeat(self.id, status))
+                    self._joined = not isinstance(answer, cmd.Refused)
+
+    def crash(self) -> None:
+        """It is gone with what it runs, without a word, and joins again by and by."""
+        self._joined = False
+        self._away_until = self._world.loop.time() + self._rng.uniform(0.5, 12.0)
+        for ended in self._running.values():
+            ended.cancel()
+        self._running = {}
+
+    def dial(self, effect: ef.StartWork | ef.StopWork, engine: Engine) -> None:
+        """The leader calls."""
+        self._group.create_task(self._dialled(effect, engine))
+
+    async def _dialled(self, effect: ef.StartWork | ef.StopWork, engine: Engine) -> None:
+        world, rng = self._world, self._rng
+        delays = [0.001, 0.02] if world.calm else [0.001, 0.02, 0.02, 0.5, 6.0]
+        there, back = rng.choice(delays), rng.choice(delays)
+        heard = asyncio.ensure_future(self._answer(effect, there))
+        try:
+            async with asyncio.timeout(DIAL_SECONDS):
+                success = await asyncio.shield(heard)
+                await world.loop.pass_time(back)
+        except TimeoutError:
+            world.trace.fault("a callback member answers after the leader has given up", self.id)
+            success = None
+        if world.engine is not engine:
+            await heard
+            return
+        if isinstance(effect, ef.StopWork):
+            if success:
+                engine.post(cmd.ConfirmStop(effect.id, effect.fence))
+        elif not success:
+            engine.post(cmd.RefuseStart(effect.member, effect.spec.id, effect.fence, "no"))
+        await heard
+
+    async def _answer(self, effect: ef.StartWork | ef.StopWork, there: float) -> bool:
+        world, rng = self._world, self._rng
+        await world.loop.pass_time(there)
+        if world.loop.time() < self._away_until:
+            return False
+        if isinstance(effect, ef.StopWork):
+            ended = self._running.pop(effect.id, None)
+            if ended is not None:
+                ended.cancel()
+            return ended is not None
+        if not world.calm and rng.random() < 0.1:
+            world.trace.fault("a callback member refuses a task", self.id, effect.spec.id)
+            return False
+        world.trace.note("callback", self.id, "starts", effect.spec.id, effect.fence)
+        ended = self._running[effect.spec.id] = world.loop.create_future()
+        self._group.create_task(self._work(effect.spec.id, ended))
+        return True
+
+    async def _work(self, id: str, ended: asyncio.Future[None]) -> None:
+        world, rng = self._world, self._rng
+        seconds = 0.01 if world.calm else rng.choice([0.01, 0.1, 2.0])
+        await asyncio.wait({ended}, timeout=seconds * self._clock_rate)
+        if ended.cancelled():
+            return
+        if self._running.get(id) is ended:
+            del self._running[id]
+        error = "no luck" if rng.random() < 0.1 and not world.calm else None
+        world.checks.work.told_by_callback(id)
+        while await world.call(cmd.CompleteTask(id, error)) is world.LOST:
+            await world.loop.pass_time(rng.uniform(0.05, 1.0))

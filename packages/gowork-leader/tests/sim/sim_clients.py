@@ -1,0 +1,127 @@
+"""Those who call the leader: clients that submit and cancel, an operator who steers queues and drains members."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import TYPE_CHECKING
+
+from sim_tasks import QUEUES, other_spec_for, spec_for
+
+from gowork.leader.core import commands as cmd
+
+if TYPE_CHECKING:
+    from sim_world import World
+
+#: What lifts all that an operator has set.
+DEFAULTS = {"weight": 1, "concurrency_limit": 0, "key_concurrency_limit": 0, "rate_limit": 0.0, "rate_burst": 0}
+
+
+class SimClient:
+    """Submits tasks, again when it has heard nothing, and cancels some."""
+
+    def __init__(self, world: World, number: int) -> None:
+        self._world, self._number = world, number
+        self._rng = Random(world.rng.random())
+        self._submitted = 0
+
+    async def run(self, until: float) -> None:
+        """Calls until then."""
+        world, rng = self._world, self._rng
+        while world.loop.time() < until:
+            await world.loop.pass_time(rng.expovariate(3))
+            known = world.submitted
+            chance = rng.random()
+            if known and chance < 0.12:
+                await self._cancel(rng.choice(known) if chance < 0.06 else known[-1])
+            elif known and chance < 0.14:
+                await world.call(cmd.Submit([other_spec_for(rng.choice(known))]))
+            else:
+                await self._submit()
+
+    async def _cancel(self, id: str) -> None:
+        if await self._world.call(cmd.Cancel(id)) is None:
+            self._world.checks.cancel_answered(id)
+
+    async def _submit(self) -> None:
+        world, rng = self._world, self._rng
+        ids = [f"c{self._number}-{self._submitted + place}" for place in range(rng.choice([1, 1, 2, 8]))]
+        self._submitted += len(ids)
+        world.submitted += ids
+        if rng.random() < 0.2:
+            ids.append(rng.choice(world.submitted))
+        command = cmd.Submit([spec_for(id) for id in dict.fromkeys(ids)])
+        while True:
+            answer = await world.call(command)
+            if isinstance(answer, cmd.Submitted):
+                world.checks.answered(ids)
+            if answer is not world.LOST:
+                return
+            if rng.random() < 0.1:
+                await self._cancel(ids[0])
+            await world.loop.pass_time(rng.uniform(0.01, 0.3))
+
+
+class SimOperator:
+    """Pauses and limits queues and drains members, and lifts it all in the end."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._rng = Random(world.rng.random())
+
+    async def run(self, until: float) -> None:
+        """Steers until then."""
+        world, rng = self._world, self._rng
+        while world.loop.time() < until:
+            await world.loop.pass_time(rng.expovariate(0.8))
+            name = rng.choice(QUEUES)
+            match rng.randrange(8):
+                case 0:
+                    await self._pause(name, paused=True)
+                case 1 | 2:
+                    await self._pause(name, paused=False)
+                case 3:
+                    members = [worker.name for worker in world.workers] + list(world.callbacks)
+                    member = rng.choice(members)
+                    world.trace.fault("a member is drained", member)
+                    await world.call(cmd.Drain(member, rng.choice([0, 5000])))
+                case 4:
+                    id = rng.choice([*world.callbacks, world.workers[-1].name])
+                    await world.call(cmd.Leave(id) if rng.random() < 0.5 else cmd.Join(id, f"{id}:40041"))
+                case _:
+                    await self._configure(name, self._settings())
+
+    async def lift(self) -> None:
+        """Nothing is limited any more."""
+        for name in QUEUES:
+            while not await self._pause(name, paused=False):
+                await self._world.loop.pass_time(0.3)
+            while not await self._configure(name, DEFAULTS):
+                await self._world.loop.pass_time(0.3)
+
+    async def _pause(self, name: str, *, paused: bool) -> bool:
+        answer = await self._world.call(cmd.PauseQueue(name, paused))
+        return self._answered(name, answer)
+
+    async def _configure(self, name: str, wanted: dict[str, float]) -> bool:
+        answer = await self._world.call(cmd.ConfigureQueue(name, **wanted))  # type: ignore[arg-type]
+        return self._answered(name, answer)
+
+    def _answered(self, name: str, answer: object) -> bool:
+        if answer is self._world.LOST:
+            return False
+        self._world.checks.queues.answered(name, answer)
+        return True
+
+    def _settings(self) -> dict[str, float]:
+        rng = self._rng
+        settings: dict[str, float] = {}
+        if rng.random() < 0.4:
+            settings["concurrency_limit"] = rng.choice([0, 1, 2, 4])
+        if rng.random() < 0.5:
+            settings["key_concurrency_limit"] = rng.choice([0, 1, 1, 2])
+        if rng.random() < 0.4:
+            settings["rate_limit"] = rng.choice([0.0, 0.5, 2.0, 10.0])
+            settings["rate_burst"] = rng.choice([0, 1, 3])
+        if rng.random() < 0.3 or not settings:
+            settings["weight"] = rng.choice([1, 2, 10])
+        return settings

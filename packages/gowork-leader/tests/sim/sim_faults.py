@@ -1,0 +1,85 @@
+"""What goes wrong, and when, until everything is calm."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sim_network import SLOW, Link
+
+if TYPE_CHECKING:
+    from sim_world import World
+
+
+async def break_things(world: World, until: float) -> None:
+    """One fault after the other, until then."""
+    while world.loop.time() < until:
+        await world.loop.pass_time(world.rng.expovariate(2.0))
+        _break_something(world)
+    for link in list(world.links.values()):
+        link.heal()
+    for worker in world.workers:
+        worker.calm_down()
+
+
+def _break_something(world: World) -> None:
+    rng, trace = world.rng, world.trace
+    worker = rng.choice(world.workers)
+    match rng.randrange(15):
+        case 0:
+            trace.fault("a worker crashes", worker.instance)
+            worker.crash()
+        case 1:
+            trace.fault("a worker is asked to stop", worker.instance)
+            worker.drain()
+        case 2:
+            trace.fault("a worker's runners are blocked, or again not", worker.instance)
+            worker.block()
+        case 3:
+            callback = rng.choice(list(world.callbacks.values()))
+            trace.fault("a callback member crashes", callback.id)
+            callback.crash()
+        case 4:
+            _step_clock(world)
+        case 5:
+            _slow_disk(world)
+        case 6:
+            if rng.random() < 0.4:
+                seconds = rng.uniform(0.5, 6.0)
+                trace.fault("disk full for a while", f"{seconds:.1f} s")
+                world.disk_full_until = world.loop.time() + seconds
+        case 7 | 8:
+            worker.lie(world.checks.work.fences_of_late())
+        case _:
+            links = list(world.links.values())
+            if links:
+                _break_link(world, rng.choice(links))
+
+
+def _break_link(world: World, link: Link) -> None:
+    rng, trace = world.rng, world.trace
+    match rng.randrange(6):
+        case 0:
+            trace.fault("a stream breaks at both ends", link.connection)
+            link.cut()
+        case 1 | 2:
+            trace.fault("a stream breaks at the worker's end first", link.connection)
+            link.linger()
+        case 3 | 4:
+            way, seconds = rng.choice(["up", "down", "both"]), rng.uniform(0.5, 12.0)
+            trace.fault(f"a stream is silent ({way})", link.connection, f"for {seconds:.1f} s")
+            link.silence(way, seconds)
+        case _:
+            trace.fault("a stream is slow", link.connection)
+            link.delays = SLOW
+
+
+def _step_clock(world: World) -> None:
+    world.wall_step_ms = world.rng.choice([-60_000, -500, 0, 500, 60_000])
+    world.trace.fault("the wall clock steps", world.wall_step_ms, "ms")
+
+
+def _slow_disk(world: World) -> None:
+    loop = world.loop
+    quick, loop.io_seconds = (0.0002, 0.02), (0.2, world.rng.choice([0.5, 2.0]))
+    world.trace.fault("the disk is slow")
+    loop.call_later(world.rng.uniform(0.5, 3.0), setattr, loop, "io_seconds", quick)

@@ -1,0 +1,141 @@
+"""The leader's machine: the real engine over the real store, crashed, killed, stopped and started again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sim_store import SimClock, SimStore
+
+from gowork.leader.core import commands as cmd
+from gowork.leader.core import effects as ef
+from gowork.leader.core.state import Settings
+from gowork.leader.engine.loop import Engine, NotServingError
+from gowork.leader.store.protocol import StoreError
+
+if TYPE_CHECKING:
+    from sim_world import World
+
+#: Windows so small that much of what waits rests in the store; leases that run out before a silent stream breaks.
+SETTINGS = {
+    "window_tasks": 6,
+    "lane_page": 8,
+    "lane_tasks_min": 1,
+    "timers_max": 8,
+    "lease": 4.0,
+    "callback_lease": 7.0,
+}
+
+
+class SimLeader:
+    """Runs one leader after the other."""
+
+    def __init__(self, world: World, path: Path) -> None:
+        self._world, self._path = world, path
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        while True:
+            await self._live()
+            await self._world.loop.pass_time(self._world.rng.uniform(0.01, 2.0))
+
+    async def _live(self) -> None:
+        world = self._world
+        clock = SimClock(world)
+        store = SimStore(self._path, world, clock)
+        outbox = SimOutbox(world)
+        engine = Engine(store, outbox, SimObserver(), Settings(**SETTINGS), clock)  # type: ignore[arg-type]
+        outbox.engine = engine
+        world.plants.into_engine(engine)
+        running: asyncio.Task[None] | None = None
+        try:
+            await engine.recover()
+            world.trace.note("leader", "starts, term", engine.opened.term)
+            await self._check_recovery(engine, store)
+            world.plants.after_recovery(engine)
+            running = asyncio.get_running_loop().create_task(engine.run())
+            world.lead(engine)
+            crash_in = world.rng.uniform(0.5, 12.0) if not world.calm else 1e6
+            await asyncio.wait({running}, timeout=crash_in)
+            if not running.done() and world.rng.random() < 0.2:
+                world.trace.fault("the leader is stopped")
+                engine.stop()
+                await asyncio.wait({running}, timeout=20)
+            if running.done():
+                running.result()
+        except StoreError as error:
+            world.trace.note("leader", "steps down:", error)
+        finally:
+            world.lead(None)
+            if running is not None:
+                running.cancel()
+                await asyncio.gather(running, return_exceptions=True)
+            for link in list(world.links.values()):
+                link.cut()
+            killed = world.rng.random() < 0.4
+            world.trace.fault("the leader is killed" if killed else "the leader crashes")
+            await store.die(killed=killed)
+
+    async def _check_recovery(self, engine: Engine, store: SimStore) -> None:
+        members = {member.id: member.address for member in await store.members()}
+        self._world.checks.recovered(engine._state, members, engine._looked_mono)
+
+
+class SimOutbox:
+    """Sends effects over the links and dials callback members, after a look at each."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.engine: Engine | None = None
+        self._sent: dict[int, int] = {}
+
+    def deliver(self, effects: Sequence[ef.Effect]) -> None:
+        """See gowork.leader.engine.loop.Outbox."""
+        world = self._world
+        for effect in effects:
+            if isinstance(effect, ef.StartWork | ef.StopWork):
+                world.checks.dialled(effect)
+                callback = world.callbacks.get(effect.member)
+                if callback is not None and self.engine is not None:
+                    callback.dial(effect, self.engine)
+                continue
+            link = world.links.get(effect.connection)
+            match effect:
+                case ef.GrantTasks():
+                    sent = self._sent.get(effect.connection, 0)
+                    room = (link.credit if link is not None else 1 << 30) - sent
+                    self._sent[effect.connection] = sent + len(effect.grants)
+                    world.checks.granted(effect, room)
+                case ef.EndSession():
+                    reason = effect.refusal.code.reason if effect.refusal is not None else "OK"
+                    world.trace.seen[f"session ended: {reason}"] += 1
+                case _:
+                    world.checks.told(effect)
+            if link is not None:
+                link.deliver(effect)
+
+
+class SimObserver:
+    """Nobody scrapes a simulation."""
+
+    def committed(self, tasks: int, seconds: float) -> None:
+        """Takes no note."""
+
+
+async def ask(engine: Engine, command: cmd.Command, gone: asyncio.Future[None], timeout: float | None) -> object:
+    """The leader's answer.
+
+    Raises:
+        LookupError: the leader is gone, does not take it, or takes longer than `timeout` in seconds.
+    """
+    asked = asyncio.ensure_future(engine.ask(command))
+    await asyncio.wait({asked, gone}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    if not asked.done():
+        asked.cancel()
+        raise LookupError
+    try:
+        return asked.result()
+    except (NotServingError, StoreError):
+        raise LookupError from None

@@ -1,0 +1,126 @@
+"""The real store on a disk that fills, fails in doubt, is slow, and loses what a dying process had half written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from gowork.leader.core.model import Now
+from gowork.leader.store._sqlite_log import LogKeeper
+from gowork.leader.store.protocol import Batch, StoreError, StoreFullError
+from gowork.leader.store.sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    from sim_world import World
+
+_LOG_HEADER_BYTES = 32
+_FRAME_BYTES = 24 + 4096
+
+
+class SimClock:
+    """A leader's clocks. The wall clock is stepped now and then; the monotonic one begins anew with each machine."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._offset = world.rng.uniform(0, 1000)
+        #: The times that were read last, oldest first.
+        self.read: list[Now] = []
+
+    def now(self) -> Now:
+        seconds = self._world.loop.time()
+        now = Now(self._world.wall_ms(), self._offset + seconds)
+        self.read = [*self.read[-2:], now]
+        return now
+
+
+class _NoThread:
+    """Stands where a store has a thread: the loop does what the thread would do."""
+
+    def shutdown(self) -> None:
+        """Has nothing to end."""
+
+    def start(self, function: object) -> None:
+        """Nothing is ever merged while the store is open."""
+
+
+class SimStore(SqliteStore):
+    """One opening of the store."""
+
+    def __init__(self, path: Path, world: World, clock: SimClock) -> None:
+        super().__init__(path)
+        self._world, self._clock = world, clock
+        self._log = LogKeeper(lambda merge: None)
+        for connection in (self._writer, self._lookups, self._scans, self._merges, self._backups):
+            connection._executor = _NoThread()  # type: ignore[assignment]
+        self._batch: Batch | None = None
+        #: The times that the batch in hand was decided by: when it was begun, and when it was decided.
+        self._decided: list[Now] = []
+        #: Where the log ended, in bytes, before the commit that was torn.
+        self._torn_from = 0
+
+    async def commit(self, batch: Batch) -> None:
+        """See Store.commit."""
+        if batch is not self._batch:
+            self._batch, self._decided = batch, self._clock.read
+        await super().commit(batch)
+
+    def _commit(self, connection: Any, batch: Batch) -> None:
+        world = self._world
+        if world.disk_full():
+            world.trace.fault("disk full")
+            raise StoreFullError("the simulated disk is full")
+        rng = world.rng
+        chance = 1.0 if world.calm else rng.random()
+        if chance < 0.003:
+            self._torn_from = self._log_end()
+        elif chance < 0.005:
+            world.trace.fault("commit in doubt, not written")
+            raise StoreError("the simulated disk has failed")
+        try:
+            super()._commit(connection, batch)
+        except StoreFullError:
+            raise
+        if self._torn_from:
+            # What of it has come to the disk is decided when the process is dead.
+            world.trace.fault("torn commit")
+            raise StoreError("the simulated machine has died within a commit")
+        world.checks.committed(batch, self._decided)
+        if 0.005 <= chance < 0.007:
+            world.trace.fault("commit in doubt, written")
+            raise StoreError("the simulated disk has failed")
+
+    async def die(self, *, killed: bool) -> None:
+        """The process ends; when it is killed the log stays as it is, and of a torn commit a part is lost."""
+        if not (killed or self._torn_from) or self._lock is None:
+            await self.close()
+            return
+        log_path = Path(f"{self._path}-wal")
+        log_end = self._log_end()
+        files = {path: path.read_bytes() for path in (self._path, log_path) if path.exists()}
+        await self.close()
+        log = files.get(log_path)
+        if self._torn_from and log is not None:
+            files[log_path] = _torn(log, self._torn_from, log_end, self._world.rng)
+        for path, data in files.items():
+            path.write_bytes(data)
+
+    def _log_end(self) -> int:
+        """Where the valid part of the log ends, in bytes, as the wal-index says (https://sqlite.org/walformat.html)."""
+        with Path(f"{self._path}-shm").open("rb") as index:
+            frames = int.from_bytes(index.read(20)[16:], "little")
+        return _LOG_HEADER_BYTES + frames * _FRAME_BYTES if frames else 0
+
+
+def _torn(log: bytes, begin: int, end: int, rng: Random) -> bytes:
+    """The log without some of the bytes that its last commit has written: each of them may be missing, and not only
+    the last."""
+    if end <= begin:
+        return log
+    at = rng.randrange(max(begin, _LOG_HEADER_BYTES), end)
+    if rng.random() < 0.5:
+        return log[:at]
+    # A sector that has not come to the disk; what came after it has.
+    sector = at // 512 * 512
+    first, last = max(sector, begin, _LOG_HEADER_BYTES), min(sector + 512, end)
+    return log[:first] + bytes(byte ^ 0xA5 for byte in log[first:last]) + log[last:]

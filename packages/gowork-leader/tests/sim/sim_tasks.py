@@ -1,0 +1,74 @@
+"""The tasks of the simulated clients.
+
+What a task is follows from its id, so that a repeated submit is the same task.
+"""
+
+from __future__ import annotations
+
+import zlib
+from functools import lru_cache
+from random import Random
+
+from gowork.leader.core.model import HandlerPolicy, RetryPolicy, Spec
+from gowork.leader.rpc.mapping import spec_from
+from gowork.proto.scheduler.v1 import scheduler_pb2
+
+#: Where every wall clock of the simulation begins.
+WALL_MS = 1_800_000_000_000
+QUEUES = ("default", "mail", "video")
+KEYS = ("", "", "anna", "bert", "carl")
+#: What every simulated worker advertises; the first is its default handler.
+HANDLERS = (HandlerPolicy("work", True), HandlerPolicy("other", retry=RetryPolicy(max_attempts=2, initial_delay_ms=20)))
+#: What some workers carry and some tasks ask for.
+LABELS = {"gpu": "yes"}
+
+
+@lru_cache(maxsize=50_000)
+def spec_for(id: str) -> Spec:
+    """The task that this id stands for."""
+    rng = Random(id)
+    task = scheduler_pb2.Task(id=id, handler=rng.choice(["work", "other", ""]), priority=rng.choice([0, 1, 2, 3]))
+    if not task.handler and rng.random() < 0.2:
+        # No callback member can take it.
+        task.data = id.encode()
+    else:
+        task.payload = id
+    task.queue = rng.choice(QUEUES)
+    task.concurrency_key = rng.choice(KEYS)
+    if rng.random() < 0.1:
+        task.selector.update(LABELS)
+    if rng.random() < 0.5:
+        task.retry.max_attempts = rng.randint(1, 4)
+        task.retry.initial_delay_ms = rng.choice([10, 500])
+    chance = rng.random()
+    if chance < 0.1:
+        task.run_at_ms = WALL_MS + rng.randint(0, 35_000)
+    elif chance < 0.2:
+        # In groups, so that more expire at once than are looked at together.
+        task.expires_at_ms = WALL_MS + rng.randint(1, 8) * 4_000
+    return spec_from(task)
+
+
+def is_deadly(id: str) -> bool:
+    """Whether this task ends the process that runs it, each time."""
+    return zlib.crc32(id.encode()) % 40 == 0
+
+
+@lru_cache(maxsize=1_000)
+def other_spec_for(id: str) -> Spec:
+    """Another task by the same id."""
+    return spec_from(scheduler_pb2.Task(id=id, payload="something else"))
+
+
+def follow_ups_of(id: str, known: list[str], rng: Random) -> tuple[Spec, ...]:
+    """What the handler of this task schedules when it completes; some ids clash with tasks that there are."""
+    if "+" in id:
+        return ()
+    chance = rng.random()
+    if chance < 0.1:
+        return tuple(spec_for(f"{id}+{place}") for place in range(rng.randint(1, 3)))
+    if chance < 0.12 and known:
+        return (spec_for(f"{id}+new"), other_spec_for(rng.choice(known)))
+    if chance < 0.14 and known:
+        return (spec_for(rng.choice(known)),)
+    return ()

@@ -1,0 +1,46 @@
+"""What has happened in one history: lines to read, and counts of what was exercised."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+from gowork.leader.store.protocol import TERM_SHIFT
+
+
+class Trace:
+    """Takes notes.
+
+    Args:
+        now: simulated seconds.
+    """
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._notes: list[tuple[float, tuple[object, ...]]] = []
+        #: {kind: how often}: faults, outcomes, ways of tasks, refusals.
+        self.seen: Counter[str] = Counter()
+
+    def note(self, *words: object) -> None:
+        """Notes a line: who, and what of which task under which fence. It is written out when somebody reads it."""
+        self._notes.append((self._now(), words))
+
+    def fault(self, kind: str, *words: object) -> None:
+        """Something goes wrong on purpose."""
+        self.seen[f"fault: {kind}"] += 1
+        self._notes.append((self._now(), ("fault", kind, *words)))
+
+    def lines(self) -> Iterator[str]:
+        """The history, a line for each note, up to what was found; a fence reads term:number."""
+        for at, (who, *words) in self._notes:
+            yield f"{at:9.4f} {who!s:<8}{' '.join(map(_readable, words))}"
+            if who == "error":
+                return
+
+
+def _readable(word: object) -> str:
+    if type(word) is int and word >> TERM_SHIFT:
+        return f"{word >> TERM_SHIFT}:{word & (1 << TERM_SHIFT) - 1}"
+    if isinstance(word, list | tuple):
+        return ",".join(map(_readable, word))
+    return str(word)

@@ -1,0 +1,11 @@
+"""What a checker finds."""
+
+from __future__ import annotations
+
+
+class Violation(AssertionError):
+    """A checker's finding: its name and what it saw."""
+
+    def __init__(self, checker: str, *what: object) -> None:
+        super().__init__(f"{checker}: {' '.join(map(str, what))}")
+        self.checker = checker
