@@ -101,6 +101,9 @@ class SimOutbox:
                 if callback is not None and self.engine is not None:
                     callback.dial(effect, self.engine)
                 continue
+            if isinstance(effect, ef.CountStale):
+                world.trace.seen["report: refused, without a fence"] += 1
+                continue
             link = world.links.get(effect.connection)
             match effect:
                 case ef.GrantTasks():
