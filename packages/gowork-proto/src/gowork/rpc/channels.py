@@ -45,6 +45,15 @@ SERVER_OPTIONS: Sequence[Option] = (
     ("grpc.so_reuseport", 0),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
+    # Connections whose other end is gone, or has never said anything, are closed: by gRPC itself after 2 hours, and
+    # 2 minutes.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    # What a stream may send before it is read: gRPC would let each grow to megabytes, so that a call that is held back,
+    # or a session, would have its bytes here all the same. At 50 ms from end to end and back it allows 5 MB/s.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", 256 << 10),
 )
 
 

@@ -23,6 +23,7 @@ from gowork.leader.core.queries import members
 from gowork.leader.core.state import Settings, State
 from gowork.leader.engine.loop import Engine, NotServingError
 from gowork.leader.engine.retention import Kept, Retention
+from gowork.leader.rpc.admission import HoldBack
 from gowork.leader.rpc.cluster import LeaderService
 from gowork.leader.rpc.dialer import Dialer
 from gowork.leader.rpc.outbox import Outbox
@@ -96,6 +97,7 @@ class Leader:
         self._http_listen = http_listen
         self._reflection = reflection
         self._metrics = Metrics()
+        self._hold_back = HoldBack()
         self._sessions = Sessions(settings)
         self._dialer = Dialer()
         self._engine = Engine(
@@ -184,7 +186,7 @@ class Leader:
 
     def _server(self, listen: str) -> tuple[grpc.aio.Server, str]:
         host, port = parse_address(listen)
-        server = grpc.aio.server(options=list(SERVER_OPTIONS))
+        server = grpc.aio.server(options=list(SERVER_OPTIONS), interceptors=[self._hold_back])
         decoding = refusing_garbage(server)
         leader_pb2_grpc.add_LeaderServiceServicer_to_server(LeaderService(self._engine), decoding)
         scheduler = SchedulerService(self._engine, self._store, VERSION)

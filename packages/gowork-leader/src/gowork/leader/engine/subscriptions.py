@@ -1,6 +1,7 @@
 """Who wants to hear of tasks: waiters of named tasks until they finish, and watchers of all that a filter selects.
 
-Told only of what is durable. Bounded: a watcher that falls behind is ended, a waiter holds each of its tasks once.
+Told only of what is durable. Bounded: a watcher that falls behind is ended, a waiter holds each of its tasks once, and
+of those that come while it does not read, beyond some bytes, only the ids.
 """
 
 from __future__ import annotations
@@ -13,6 +14,11 @@ from gowork.leader.core.model import COMPLETED, Progress, Spec, Standing, Task
 #: When so many tasks wait for a watcher to read them, the next batch that brings more ends it. Counted over batches
 #: and not within one, which may bring tens of thousands before any watcher could have read.
 WATCHER_TASKS_MAX = 50_000
+#: As above: when they have so many bytes in bodies and results. Watchers that wait for the same tasks share them.
+WATCHER_BYTES_MAX = 64 << 20
+#: Finished tasks with so many bytes, in bodies and results, wait for a waiter to read them; of those that come then it
+#: keeps the ids, and they are looked up in the store.
+WAITER_BYTES_MAX = 16 << 20
 #: Completed tasks that are kept for those who come to wait for them: at least so many, at most twice as many.
 RECENT_TASKS_MAX = 1_000
 #: A task with more than this in its body and result is not kept.
@@ -31,6 +37,11 @@ class Snapshot:
         self.changed = task.changed
 
 
+def bytes_of(body: bytes, standing: Standing) -> int:
+    """What a task takes, nearly: its body and its result."""
+    return len(body) + len(standing.result) + len(standing.result_data)
+
+
 class SubscriptionsClosed(Exception):
     """The engine stops; nothing more will be told."""
 
@@ -38,30 +49,38 @@ class SubscriptionsClosed(Exception):
 class Waiter:
     """Gathers tasks as they finish, each once."""
 
-    __slots__ = ("_closed", "_event", "_finished")
+    __slots__ = ("_beyond", "_bytes", "_closed", "_event", "_finished")
 
     def __init__(self) -> None:
         self._finished: list[Snapshot] = []
+        self._bytes = 0
+        #: Ids of those that came when enough waited.
+        self._beyond: list[str] = []
         self._event = asyncio.Event()
         self._closed = False
 
     def finish(self, snapshot: Snapshot) -> None:
         """One of the tasks has finished."""
-        self._finished.append(snapshot)
+        if self._bytes >= WAITER_BYTES_MAX:
+            self._beyond.append(snapshot.spec.id)
+        else:
+            self._bytes += bytes_of(snapshot.spec.body, snapshot.standing)
+            self._finished.append(snapshot)
         self._event.set()
 
-    async def take(self) -> list[Snapshot]:
-        """The tasks that have finished since the last call, at least one.
+    async def take(self) -> tuple[list[Snapshot], list[str]]:
+        """The tasks that have finished since the last call, at least one; of the last of them, perhaps, only the ids.
 
         Raises:
             SubscriptionsClosed: when no more will come.
         """
         await self._event.wait()
         self._event.clear()
-        taken, self._finished = self._finished, []
+        taken, self._finished, self._bytes = self._finished, [], 0
+        beyond, self._beyond = self._beyond, []
         if self._closed and not taken:
             raise SubscriptionsClosed
-        return taken
+        return taken, beyond
 
     def close(self) -> None:
         """Ends the wait."""
@@ -76,11 +95,12 @@ class WatcherBehind(Exception):
 class Watcher:
     """Gathers the latest state of changed tasks."""
 
-    __slots__ = ("_behind", "_dirty", "_event", "_full", "_removed", "changed", "closed", "selects")
+    __slots__ = ("_behind", "_bytes", "_dirty", "_event", "_full", "_removed", "changed", "closed", "selects")
 
     def __init__(self, selects: Callable[[Spec, Standing], bool]) -> None:
         self.selects = selects
         self._dirty: dict[str, Snapshot] = {}
+        self._bytes = 0
         #: Ids of removed tasks.
         self._removed: dict[str, None] = {}
         self._event = asyncio.Event()
@@ -92,16 +112,20 @@ class Watcher:
 
     def begin_batch(self) -> None:
         """What is noted from here on came with one batch."""
-        self._full = len(self._dirty) + len(self._removed) >= WATCHER_TASKS_MAX
+        waiting = len(self._dirty) + len(self._removed)
+        self._full = waiting >= WATCHER_TASKS_MAX or self._bytes >= WATCHER_BYTES_MAX
 
     def note(self, snapshot: Snapshot) -> None:
         """A task has changed."""
-        if self._full and snapshot.spec.id not in self._dirty:
+        if self._full and (snapshot.spec.id not in self._dirty or self._bytes >= 2 * WATCHER_BYTES_MAX):
             self._behind = True
             self._dirty.clear()
         if not self._behind:
             # Put in anew, so that the order is that of the last change.
-            self._dirty.pop(snapshot.spec.id, None)
+            before = self._dirty.pop(snapshot.spec.id, None)
+            if before is not None:
+                self._bytes -= bytes_of(before.spec.body, before.standing)
+            self._bytes += bytes_of(snapshot.spec.body, snapshot.standing)
             self._dirty[snapshot.spec.id] = snapshot
             # Another task by that id is there by now.
             self._removed.pop(snapshot.spec.id, None)
@@ -114,7 +138,9 @@ class Watcher:
             self._dirty.clear()
             self._removed.clear()
         if not self._behind:
-            self._dirty.pop(id, None)
+            before = self._dirty.pop(id, None)
+            if before is not None:
+                self._bytes -= bytes_of(before.spec.body, before.standing)
             self._removed[id] = None
         self._event.set()
 
@@ -130,7 +156,7 @@ class Watcher:
         self._event.clear()
         if self._behind:
             raise WatcherBehind
-        taken, self._dirty = self._dirty, {}
+        taken, self._dirty, self._bytes = self._dirty, {}, 0
         removed, self._removed = self._removed, {}
         if self.closed and not taken and not removed:
             raise SubscriptionsClosed
@@ -210,9 +236,7 @@ class Subscriptions:
 
     def _keep(self, snapshot: Snapshot) -> None:
         spec, standing = snapshot.spec, snapshot.standing
-        if standing.failure is not None or (
-            len(spec.body) + len(standing.result) + len(standing.result_data) > RECENT_BYTES_MAX
-        ):
+        if standing.failure is not None or (bytes_of(spec.body, standing) > RECENT_BYTES_MAX):
             # What was kept of an earlier task by this id is wrong from here on.
             self._recent.pop(spec.id, None)
             self._less_recent.pop(spec.id, None)

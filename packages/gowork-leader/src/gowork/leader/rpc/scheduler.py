@@ -12,7 +12,8 @@ from gowork.leader.core.model import FINISHED, Liveness, Progress, Spec, Standin
 from gowork.leader.core.queries import members
 from gowork.leader.core.state import State
 from gowork.leader.engine.loop import Engine
-from gowork.leader.engine.subscriptions import Snapshot, Waiter, Watcher
+from gowork.leader.engine.subscriptions import WAITER_BYTES_MAX, Snapshot, Waiter, Watcher, bytes_of
+from gowork.leader.rpc.admission import Admission
 from gowork.leader.rpc.boundary import refusal_from, refusing, unknown_tasks
 from gowork.leader.rpc.filters import parse_filter, predicate_of
 from gowork.leader.rpc.keeping import KeepingMethods
@@ -21,7 +22,7 @@ from gowork.leader.rpc.queues import QueueMethods
 from gowork.leader.rpc.tokens import make_token, read_token
 from gowork.leader.rpc.validation import Violations, check_fraction, check_id, check_page_size, check_task, check_view
 from gowork.leader.store.codec import restore, spec_of
-from gowork.leader.store.protocol import Query, Store
+from gowork.leader.store.protocol import Query, Record, Store
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.proto.scheduler.v1 import scheduler_pb2_grpc
 from gowork.rpc import limits
@@ -36,6 +37,10 @@ _CHUNK_TASKS = 1_000
 #: beyond that, of up to 4 bytes a character, stays within a message.
 _RESULT_BYTES = 512
 _WAIT_BYTES = 1 << 20
+#: Tasks that are looked up at once for a wait: many while they are small, few when they have long results. In tasks,
+#: and in the bytes of one look-up that make the next one small.
+_LOOK_TASKS_MAX, _LOOK_TASKS_MIN = 1_000, 16
+_LOOK_BYTES = 4 << 20
 
 #: (id, body, standing)
 _Finished = tuple[str, bytes, Standing]
@@ -49,6 +54,7 @@ class SchedulerService(QueueMethods, KeepingMethods, scheduler_pb2_grpc.Schedule
         self._engine = engine
         self._store = store
         self._version = version
+        self._admission = Admission()
 
     async def ScheduleTask(self, request: pb.ScheduleTaskRequest, context: _Context) -> pb.ScheduleTaskResponse:
         async with refusing(context):
@@ -58,13 +64,14 @@ class SchedulerService(QueueMethods, KeepingMethods, scheduler_pb2_grpc.Schedule
             check_task(request.task, "task.", violations)
             if violations:
                 raise invalid(violations)
-            await self._ask(cmd.Submit((spec_from(request.task),)), {"tasks[0].": "task."})
+            with self._admission.taking(request.ByteSize()):
+                await self._ask(cmd.Submit((spec_from(request.task),)), {"tasks[0].": "task."})
         return pb.ScheduleTaskResponse()
 
     async def ScheduleTasks(self, request: pb.ScheduleTasksRequest, context: _Context) -> pb.ScheduleTasksResponse:
         async with refusing(context):
-            _check_batch(request)
-            answer = await self._ask(cmd.Submit([spec_from(task) for task in request.tasks]))
+            with self._admission.taking(_check_batch(request)):
+                answer = await self._ask(cmd.Submit([spec_from(task) for task in request.tasks]))
         return pb.ScheduleTasksResponse(created=answer.created, existing=answer.existing)
 
     async def CancelTask(self, request: pb.CancelTaskRequest, context: _Context) -> pb.CancelTaskResponse:
@@ -260,7 +267,7 @@ class SchedulerService(QueueMethods, KeepingMethods, scheduler_pb2_grpc.Schedule
         if self._engine.will_tell(id):
             subscriptions.add_waiter(waiter, (id,))
             try:
-                return _finished((await waiter.take())[0])
+                return _finished((await waiter.take())[0][0])
             finally:
                 subscriptions.drop_waiter(waiter, (id,))
         if (recent := subscriptions.recent(id)) is not None:
@@ -290,20 +297,55 @@ class SchedulerService(QueueMethods, KeepingMethods, scheduler_pb2_grpc.Schedule
             if len(recent) < len(absent):
                 known = {snapshot.spec.id for snapshot in recent}
                 absent = [id for id in absent if id not in known]
-                records = await self._store.load(absent)
-                if len(records) < len(absent):
-                    found = {record.id for record in records}
-                    raise unknown_tasks([id for id in absent if id not in found])
-                done += [(r.id, r.body, r.standing) for r in records if r.standing.status in FINISHED]
-            self._engine.subscriptions.drop_waiter(waiter, [id for id, _, _ in done])
-            for id, _, _ in done:
+            else:
+                absent = []
+            # Before anything is told all must be known; what does not fit in memory meanwhile is looked up again.
+            unknown: list[str] = []
+            again: list[str] = []
+            size = 0
+            async for asked, records in self._looked_up(absent):
+                known = {record.id for record in records}
+                unknown += [id for id in asked if id not in known]
+                for record in records:
+                    if record.standing.status in FINISHED:
+                        size += bytes_of(record.body, record.standing)
+                        if size > WAITER_BYTES_MAX:
+                            again.append(record.id)
+                        else:
+                            done.append((record.id, record.body, record.standing))
+            if unknown:
+                raise unknown_tasks(unknown)
+            told = [*(id for id, _, _ in done), *again]
+            self._engine.subscriptions.drop_waiter(waiter, told)
+            for id in told:
                 del outstanding[id]
             yield done
+            async for some in self._stored(again):
+                yield some
             while outstanding:
                 # One that finishes as this call begins may be found in the store and be published too.
-                yield [_finished(new) for new in await waiter.take() if outstanding.pop(new.spec.id, 0) is None]
+                gathered, again = await waiter.take()
+                yield [_finished(new) for new in gathered if outstanding.pop(new.spec.id, 0) is None]
+                async for some in self._stored([id for id in again if outstanding.pop(id, 0) is None]):
+                    yield some
         finally:
             self._engine.subscriptions.drop_waiter(waiter, outstanding)
+
+    async def _stored(self, ids: Sequence[str]) -> AsyncGenerator[list[_Finished], None]:
+        """These finished tasks, a few at a time; one that was removed meanwhile is left out."""
+        async for _, records in self._looked_up(ids):
+            yield [(record.id, record.body, record.standing) for record in records]
+
+    async def _looked_up(self, ids: Sequence[str]) -> AsyncGenerator[tuple[Sequence[str], list[Record]], None]:
+        """Parts of these ids and what the store has of them."""
+        place, number = 0, _LOOK_TASKS_MIN
+        while place < len(ids):
+            asked = ids[place : place + number]
+            records = await self._store.load(asked)
+            size = sum(bytes_of(record.body, record.standing) for record in records)
+            place += len(asked)
+            number = _LOOK_TASKS_MIN if size > _LOOK_BYTES else _LOOK_TASKS_MAX
+            yield asked, records
 
     async def _ask(self, command: cmd.Command, rename: dict[str, str] | None = None) -> cmd.Submitted:
         answer = await self._engine.ask(command)
@@ -323,7 +365,8 @@ def _barrier(state: State) -> None:
     """Asks nothing: the answer comes when everything before is durable."""
 
 
-def _check_batch(request: pb.ScheduleTasksRequest) -> None:
+def _check_batch(request: pb.ScheduleTasksRequest) -> int:
+    """Answers how many bytes it has."""
     tasks, size = request.tasks, request.ByteSize()
     if not tasks:
         raise invalid([FieldViolation("tasks", f"is empty; 1 to {limits.BATCH_TASKS_MAX} are needed")])
@@ -347,6 +390,7 @@ def _check_batch(request: pb.ScheduleTasksRequest) -> None:
                 break
     if violations:
         raise invalid(violations)
+    return size
 
 
 def _check_ids(ids: Sequence[str]) -> None:

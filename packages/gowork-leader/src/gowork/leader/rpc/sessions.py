@@ -6,9 +6,10 @@ Owns what is on its way to each worker. Effects are gathered for as long as a st
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 
 import grpc
 
@@ -25,6 +26,14 @@ from gowork.rpc.status import FieldViolation, Refusal, invalid
 
 #: Frames of one worker that may wait for a batch; past it the stream is not read.
 FRAMES_WAITING_MAX = 64
+#: Bytes of reports that may wait for a batch, over all workers. Past it a stream is read again when the frame before
+#: has been dealt with: one frame of each worker may come on top. What is not read waits with its worker.
+REPORT_BYTES_WAITING_MAX = 32 << 20
+#: Fences (grants, acknowledgements and the like) that wait for one worker to read them: the next ones end its stream.
+#: Several batches' worth, so that only who does not read has so many.
+FENCES_UNREAD_MAX = 100_000
+#: Streams that have not said hello, beside the sessions; the next ones are refused.
+STREAMS_WAITING_MAX = 1_000
 #: A frame is closed after the task that takes its bodies to this.
 FRAME_BYTES_MAX = 1 << 20
 #: How long acknowledgements wait for something to travel with, in seconds.
@@ -47,6 +56,9 @@ class Sessions(session_pb2_grpc.SessionServiceServicer):
         self._numbers = itertools.count(1)
         #: {connection: stream}
         self._streams: dict[int, _Stream] = {}
+        #: Streams that are being served, those before their hello included.
+        self._open = 0
+        self._report_bytes = 0
 
     def attach(self, engine: Engine) -> None:
         """Names the engine that frames go to; before the server starts."""
@@ -73,7 +85,7 @@ class Sessions(session_pb2_grpc.SessionServiceServicer):
         engine = self._engine
         assert engine is not None
         connection = next(self._numbers)
-        async with refusing(context):
+        async with refusing(context), self._counted():
             hello = await self._hello(request_iterator)
             stream = self._streams[connection] = _Stream()
             engine.post(hello_from(hello, connection, context.peer()))
@@ -99,6 +111,17 @@ class Sessions(session_pb2_grpc.SessionServiceServicer):
                 reader.cancel()
                 await asyncio.gather(reader, return_exceptions=True)
 
+    @contextlib.asynccontextmanager
+    async def _counted(self) -> AsyncIterator[None]:
+        if self._open >= self._settings.sessions_max + STREAMS_WAITING_MAX:
+            message = f"{self._open} streams of workers are open, which is this leader's limit"
+            raise Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_SESSIONS", message)
+        self._open += 1
+        try:
+            yield
+        finally:
+            self._open -= 1
+
     async def _hello(self, requests: AsyncIterator[pb.ConnectRequest]) -> pb.Hello:
         try:
             async with asyncio.timeout(HELLO_SECONDS):
@@ -122,6 +145,10 @@ class Sessions(session_pb2_grpc.SessionServiceServicer):
             async for request in requests:
                 if request.HasField("hello"):
                     raise invalid([FieldViolation("hello", "is for the first frame alone; open a new stream")])
+                if stream.ending is not None:
+                    # The reason waits behind what the worker has not read; it has no session from now on.
+                    engine.post(cmd.CloseSession(connection))
+                    return
                 while waiting and waiting[0].done():
                     waiting.popleft()
                 if not request.reports and not request.ByteSize():
@@ -131,14 +158,27 @@ class Sessions(session_pb2_grpc.SessionServiceServicer):
                     if waiting:
                         # One that waits already renews the lease as well.
                         continue
-                waiting.append(engine.post_frame(frame_from(request, connection)))
-                if len(waiting) >= FRAMES_WAITING_MAX:
+                dealt_with = engine.post_frame(frame_from(request, connection))
+                waiting.append(dealt_with)
+                if request.reports:
+                    self._count(request.ByteSize(), dealt_with)
+                # Not kept while it waits for the next one.
+                del request
+                while len(waiting) >= FRAMES_WAITING_MAX or (waiting and self._report_bytes > REPORT_BYTES_WAITING_MAX):
                     await waiting.popleft()
         finally:
             stream.close()
 
-    def _frames(self, effects: Sequence[_SessionEffect], engine: Engine) -> list[pb.ConnectResponse]:
-        frames: list[pb.ConnectResponse] = []
+    def _count(self, size: int, dealt_with: asyncio.Future[None]) -> None:
+        self._report_bytes += size
+
+        def uncount(_: asyncio.Future[None]) -> None:
+            self._report_bytes -= size
+
+        dealt_with.add_done_callback(uncount)
+
+    def _frames(self, effects: Sequence[_SessionEffect], engine: Engine) -> Iterator[pb.ConnectResponse]:
+        # One at a time: tasks of many bytes are copied as they are sent.
         frame, size = pb.ConnectResponse(), 0
         for effect in effects:
             match effect:
@@ -147,7 +187,7 @@ class Sessions(session_pb2_grpc.SessionServiceServicer):
                         frame.grants.add(fence=fence, id=spec.id, attempt=attempt, task=spec.body, alone=alone)
                         size += len(spec.body)
                         if size > FRAME_BYTES_MAX:
-                            frames.append(frame)
+                            yield frame
                             frame, size = pb.ConnectResponse(), 0
                 case ef.Acknowledge():
                     frame.acknowledged.extend(effect.fences)
@@ -169,17 +209,18 @@ class Sessions(session_pb2_grpc.SessionServiceServicer):
                 case ef.EndSession():
                     pass
         if frame.ByteSize():
-            frames.append(frame)
-        return frames
+            yield frame
 
 
 class _Stream:
     """What is on its way to one worker."""
 
-    __slots__ = ("_answers", "_effects", "_event", "_late", "_welcomed", "closed", "ending")
+    __slots__ = ("_answers", "_effects", "_event", "_late", "_unread", "_welcomed", "closed", "ending")
 
     def __init__(self) -> None:
         self._effects: list[_SessionEffect] = []
+        #: Fences in the effects.
+        self._unread = 0
         #: Heartbeats to be answered, each by an empty frame of its own, so that the worker can count.
         self._answers = 0
         self._welcomed = False
@@ -192,10 +233,19 @@ class _Stream:
         self.closed = False
 
     def add(self, effect: _SessionEffect) -> None:
+        if self.ending is not None:
+            return
+        if self._unread > FENCES_UNREAD_MAX and not isinstance(effect, ef.EndSession):
+            message = f"the worker has not read {self._unread} grants and answers; the limit is {FENCES_UNREAD_MAX}"
+            behind = cmd.RefusalCode("RESOURCE_EXHAUSTED", "SESSION_BEHIND")
+            # It is told again what it holds when it is back.
+            self._effects.clear()
+            effect = ef.EndSession(effect.connection, cmd.Refused(behind, message))
         if isinstance(effect, ef.EndSession):
             self.ending = effect
         else:
             self._effects.append(effect)
+            self._unread += _fences_of(effect)
             self._welcomed = self._welcomed or isinstance(effect, ef.Welcome)
             if isinstance(effect, ef.Acknowledge):
                 # Nobody waits for it, while somebody may wait for what was reported: it travels with the next grants.
@@ -220,8 +270,18 @@ class _Stream:
         if self._late is not None:
             self._late.cancel()
             self._late = None
-        taken, self._effects = self._effects, []
+        taken, self._effects, self._unread = self._effects, [], 0
         # The first frame is the Welcome.
         answers = self._answers if self._welcomed else 0
         self._answers -= answers
         return taken, answers
+
+
+def _fences_of(effect: _SessionEffect) -> int:
+    match effect:
+        case ef.GrantTasks():
+            return len(effect.grants)
+        case ef.Acknowledge() | ef.CancelTasks() | ef.ReleaseTasks():
+            return len(effect.fences)
+        case _:
+            return 1

@@ -1,0 +1,98 @@
+"""Bounds how much callers may have waiting to be recorded, over all of them.
+
+A request that has been received takes its memory, whether it waits or not. So calls are held back before gRPC receives
+what they carry: that stays with its sender. Few of those that may carry 4 MiB are let in at once, many of those with
+one task, which usually is small; of these, what is received beyond a bound in bytes is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
+
+import grpc
+
+from gowork.rpc.status import Refusal, abort
+
+#: {method: calls that are let in at once}. So many batches fill a commit.
+CALLS_MAX = {"ScheduleTasks": 32, "ScheduleTask": 4_096}
+#: Calls of one of these methods that may be held back; the next ones are refused.
+CALLS_HELD_BACK_MAX = 1_024
+#: Bytes of tasks that have been received and wait to be recorded, over all calls of one port. More than the largest
+#: batches that are let in have together; in memory they take some three times as much.
+BYTES_WAITING_MAX = 256 << 20
+#: What a call takes besides its tasks, in bytes.
+_CALL_BYTES = 4 << 10
+
+_SERVICE = "/scheduler.v1.SchedulerService/"
+
+
+class HoldBack(grpc.aio.ServerInterceptor):
+    """Lets a number of calls of some methods in at once, first come, first served."""
+
+    def __init__(self) -> None:
+        self._gates = {f"{_SERVICE}{method}": _Gate(number) for method, number in CALLS_MAX.items()}
+
+    async def intercept_service(
+        self, continuation: Callable[..., Any], handler_call_details: grpc.HandlerCallDetails
+    ) -> Any:
+        """See grpc.aio.ServerInterceptor: it comes before the request is received."""
+        gate = self._gates.get(handler_call_details.method)
+        if gate is not None:
+            if gate.held_back >= CALLS_HELD_BACK_MAX:
+                return grpc.unary_unary_rpc_method_handler(_refuse)
+            await gate.enter()
+        return await continuation(handler_call_details)
+
+
+class _Gate:
+    def __init__(self, number: int) -> None:
+        self._places = asyncio.Semaphore(number)
+        self.held_back = 0
+
+    async def enter(self) -> None:
+        """Takes a place, which is given back when the call is over, however it ends."""
+        self.held_back += 1
+        try:
+            await self._places.acquire()
+        finally:
+            self.held_back -= 1
+        # gRPC serves each call in a task of its own, the request's way in included.
+        serving = asyncio.current_task()
+        assert serving is not None
+        serving.add_done_callback(lambda _: self._places.release())
+
+
+async def _refuse(request: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> NoReturn:
+    message = f"{CALLS_HELD_BACK_MAX} calls are held back already, which is the limit; repeat this one in a moment"
+    await abort(context, Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MUCH_WAITING", message))
+
+
+class Admission:
+    """Counts the bytes that wait."""
+
+    def __init__(self, bytes_max: int = BYTES_WAITING_MAX) -> None:
+        self._bytes_max = bytes_max
+        self._waiting = 0
+
+    @contextlib.contextmanager
+    def taking(self, size: int) -> Iterator[None]:
+        """For as long as a call with tasks of so many bytes waits.
+
+        Raises:
+            Refusal: RESOURCE_EXHAUSTED when too much waits already. One call is always taken.
+        """
+        size += _CALL_BYTES
+        if self._waiting and self._waiting + size > self._bytes_max:
+            message = (
+                f"{self._waiting} bytes of tasks wait to be recorded and the limit is {self._bytes_max}; "
+                "nothing of this call was taken: repeat it in a moment"
+            )
+            raise Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MUCH_WAITING", message)
+        self._waiting += size
+        try:
+            yield
+        finally:
+            self._waiting -= size

@@ -1,0 +1,224 @@
+"""Whoever sends more than is taken, or does not read, costs the leader a bounded amount of memory, and is told why."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import psutil
+import pytest
+from clusters import RunningLeader, kill, start_leader
+
+from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
+from gowork.proto.scheduler.v1 import scheduler_pb2_grpc
+from gowork.proto.worker.v1 import session_pb2 as spb
+from gowork.proto.worker.v1 import session_pb2_grpc
+from gowork.rpc.channels import open_channel
+from gowork.rpc.status import Refusal, refusal_of
+
+PATIENCE = 60.0
+MIB = 1 << 20
+EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+@pytest.fixture
+def leader(tmp_path: Path) -> Iterator[RunningLeader]:
+    leader = start_leader(tmp_path)
+    yield leader
+    kill(leader.process)
+
+
+@pytest.fixture
+async def channel(leader: RunningLeader) -> AsyncIterator[grpc.aio.Channel]:
+    async with open_channel([leader.scheduler]) as channel:
+        yield channel
+
+
+@contextlib.contextmanager
+def growing_at_most(leader: RunningLeader, mib: int) -> Iterator[None]:
+    """The leader's resident memory never grows by more than this within the block."""
+    process, done = psutil.Process(leader.process.pid), threading.Event()
+    before = process.memory_info().rss
+    most = before
+
+    def look() -> None:
+        nonlocal most
+        while not done.wait(0.02):
+            most = max(most, process.memory_info().rss)
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        yield
+    finally:
+        done.set()
+        looking.join()
+    grown = (max(most, process.memory_info().rss) - before) / MIB
+    print(f"grew by {grown:.0f} MiB; {mib} are allowed")
+    assert grown < mib
+
+
+async def still_works(channel: grpc.aio.Channel) -> None:
+    scheduler: Any = scheduler_pb2_grpc.SchedulerServiceStub(channel)
+    await scheduler.ScheduleTasks(pb.ScheduleTasksRequest(tasks=[pb.Task(id="after", payload="x")]), timeout=PATIENCE)
+    await scheduler.GetTask(pb.GetTaskRequest(id="after"), timeout=PATIENCE)
+
+
+async def welcomed(channel: grpc.aio.Channel, name: str, credit: int = 0) -> Any:
+    """A worker's session."""
+    call: Any = session_pb2_grpc.SessionServiceStub(channel).Connect()
+    handlers = [spb.HandlerInfo(name="h")]
+    await call.write(spb.ConnectRequest(hello=spb.Hello(name=name, instance=name, slots=1000, handlers=handlers)))
+    assert (await call.read()).HasField("welcome")
+    if credit:
+        await call.write(spb.ConnectRequest(credit=[credit]))
+    return call
+
+
+async def test_a_flood_of_batches_is_held_back(leader: RunningLeader) -> None:
+    tasks = [pb.Task(id=f"t{number}", handler="h", data=bytes(MIB - 100)) for number in range(4)]
+    batch = pb.ScheduleTasksRequest(tasks=tasks).SerializeToString()
+    channels = [open_channel([leader.scheduler]) for _ in range(40)]
+    for channel in channels:
+        await channel.channel_ready()
+    with growing_at_most(leader, 900):
+        calls = [
+            channel.unary_unary("/scheduler.v1.SchedulerService/ScheduleTasks")(batch, timeout=PATIENCE)
+            for _ in range(15)
+            for channel in channels
+        ]
+        answers = [pb.ScheduleTasksResponse.FromString(answer) for answer in await asyncio.gather(*calls)]
+    assert sum(answer.created for answer in answers) == len(tasks)
+    await still_works(channels[0])
+    for channel in channels:
+        await channel.close()
+
+
+async def test_huge_results_of_many_workers_wait_with_the_workers(
+    leader: RunningLeader, channel: grpc.aio.Channel
+) -> None:
+    reports = [spb.Report(fence=n, id="none", outcome=1, result_data=bytes(MIB)) for n in range(1, 8)]
+    frame = spb.ConnectRequest(reports=reports)
+
+    async def flood(number: int) -> None:
+        async with open_channel([leader.cluster]) as own:
+            call = await welcomed(own, f"w{number}")
+            for _ in range(12):
+                await call.write(frame)
+            acknowledged = 0
+            while acknowledged < 12 * len(reports):
+                acknowledged += len((await call.read()).acknowledged)
+
+    with growing_at_most(leader, 500):
+        await asyncio.wait_for(asyncio.gather(*(flood(number) for number in range(8))), PATIENCE)
+    await still_works(channel)
+
+
+async def test_watchers_that_never_read_are_ended_beyond_a_number_of_bytes(
+    leader: RunningLeader, channel: grpc.aio.Channel
+) -> None:
+    scheduler: Any = scheduler_pb2_grpc.SchedulerServiceStub(channel)
+    async with open_channel([leader.scheduler]) as other:
+        watching: Any = scheduler_pb2_grpc.SchedulerServiceStub(other)
+        watches = [watching.WatchTasks(pb.WatchTasksRequest(view=pb.TASK_VIEW_FULL)) for _ in range(3)]
+        for watch in watches:
+            assert (await watch.read()).token
+        with growing_at_most(leader, 330):
+            for batch in range(80):
+                tasks = [pb.Task(id=f"t{batch}-{n}", handler="h", data=bytes(MIB - 100)) for n in range(4)]
+                await scheduler.ScheduleTasks(pb.ScheduleTasksRequest(tasks=tasks), timeout=PATIENCE)
+                for task in tasks:
+                    await scheduler.CancelTask(pb.CancelTaskRequest(id=task.id), timeout=PATIENCE)
+        for watch in watches:
+            assert (await ended(watch)).reason == "WATCHER_BEHIND"
+    await still_works(channel)
+
+
+async def test_a_wait_that_is_read_late_costs_little_and_misses_nothing(
+    leader: RunningLeader, channel: grpc.aio.Channel
+) -> None:
+    number = 400
+    scheduler: Any = scheduler_pb2_grpc.SchedulerServiceStub(channel)
+    ids = [f"t{n}" for n in range(number)]
+    tasks = [pb.Task(id=id, handler="h") for id in ids]
+    await scheduler.ScheduleTasks(pb.ScheduleTasksRequest(tasks=tasks), timeout=PATIENCE)
+    async with open_channel([leader.cluster]) as own, open_channel([leader.scheduler]) as other:
+        waiting: Any = scheduler_pb2_grpc.SchedulerServiceStub(other)
+        early = waiting.WaitTasks(pb.WaitTasksRequest(ids=ids))
+        with growing_at_most(leader, 450):
+            worker = await welcomed(own, "w", credit=number)
+            finished = 0
+            while finished < number:
+                frame = await worker.read()
+                for grant in frame.grants:
+                    report = spb.Report(fence=grant.fence, id=grant.id, outcome=1, result_data=bytes(MIB))
+                    await worker.write(spb.ConnectRequest(reports=[report]))
+                finished += len(frame.acknowledged)
+            # One begun before any was done, and one that begins when all are: neither has been read so far.
+            late = waiting.WaitTasks(pb.WaitTasksRequest(ids=ids))
+            for wait in (early, late):
+                seen: list[str] = []
+                async with asyncio.timeout(PATIENCE):
+                    while (response := await wait.read()) is not grpc.aio.EOF:
+                        assert all(len(task.result_data) == MIB for task in response.tasks)
+                        seen += [task.id for task in response.tasks]
+                assert sorted(seen) == sorted(ids)
+    await still_works(channel)
+
+
+async def test_a_session_that_never_reads_is_ended_with_the_reason(
+    leader: RunningLeader, channel: grpc.aio.Channel
+) -> None:
+    reports = [spb.Report(fence=n, id="none", outcome=1) for n in range(1, 5001)]
+    async with open_channel([leader.cluster]) as own:
+        call = await welcomed(own, "w")
+        with growing_at_most(leader, 200):
+            # Until the leader reads no more.
+            with contextlib.suppress(TimeoutError):
+                while True:
+                    writing = asyncio.ensure_future(call.write(spb.ConnectRequest(reports=reports)))
+                    await asyncio.wait_for(asyncio.shield(writing), 2.0)
+            refusal = await ended(call)
+        assert (refusal.code, refusal.reason) == (EXHAUSTED, "SESSION_BEHIND")
+        await asyncio.gather(writing, return_exceptions=True)
+    await still_works(channel)
+
+
+@pytest.mark.timeout(90)
+async def test_connections_that_say_nothing_and_sessions_without_a_hello_are_closed(
+    leader: RunningLeader, channel: grpc.aio.Channel
+) -> None:
+    host, _, port = leader.cluster.rpartition(":")
+    with growing_at_most(leader, 120):
+        sockets = [socket.create_connection((host, int(port))) for _ in range(300)]
+        async with open_channel([leader.cluster]) as own:
+            stub = session_pb2_grpc.SessionServiceStub(own)
+            calls: list[Any] = [stub.Connect() for _ in range(300)]
+            for call in calls:
+                assert (await ended(call)).reason == "NO_HELLO"
+        loop = asyncio.get_running_loop()
+        for dead in sockets:
+            dead.setblocking(False)
+            async with asyncio.timeout(PATIENCE):
+                # What gRPC says first, and then the end.
+                while await loop.sock_recv(dead, 4096):
+                    pass
+            dead.close()
+    await still_works(channel)
+
+
+async def ended(call: Any) -> Refusal:
+    """How the leader has ended this stream, read to its end."""
+    async with asyncio.timeout(PATIENCE):
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            while (await call.read()) is not grpc.aio.EOF:
+                pass
+        code, details = await call.code(), await call.details()
+        initial, trailing = await call.initial_metadata(), await call.trailing_metadata()
+    return refusal_of(grpc.aio.AioRpcError(code, initial, trailing, details=details))
