@@ -60,7 +60,7 @@ class QueueChecks:
         self._tokens: dict[str, tuple[float, float]] = {}
         #: {queue: grants since one went past a higher priority}
         self._since_starving: dict[str, int] = {}
-        self._state: State | None = None
+        self.state: State | None = None
 
     # What becomes durable.
 
@@ -96,9 +96,9 @@ class QueueChecks:
                 self.running[queue] -= 1
                 if lane.concurrency_key:
                     self.keys[queue, lane.concurrency_key] -= 1
-            elif before.not_before_ms:
+            elif before.status is Status.PENDING and before.not_before_ms:
                 self.delayed[queue] -= 1
-            else:
+            elif before.status is Status.PENDING:
                 del self._lanes[lane].waiting[seq]
                 self._waiting -= 1
         if after.status is Status.RUNNING:
@@ -126,8 +126,8 @@ class QueueChecks:
             if spec.expires_at_ms and spec.expires_at_ms <= now.wall_ms:
                 late = now.wall_ms - spec.expires_at_ms
                 raise Violation("no expired task is granted", spec.id, "had expired for", late, "ms")
-        if self._state is not None:
-            self._check_counts(self._state)
+        if self.state is not None:
+            self._check_counts(self.state)
 
     def _check_limits(self, name: str, grants: list[_Grant], now: Now) -> None:
         settings = self.settings.get(name, _DEFAULTS)
@@ -151,7 +151,7 @@ class QueueChecks:
                 raise Violation("a rate is never exceeded", name, len(grants), "granted, that is", -tokens, "too many")
 
     def _check_order(self, name: str, grants: list[_Grant], now: Now) -> None:
-        state = self._state
+        state = self.state
         if state is None:
             return
         #: The first of each lane that could have been granted instead.
@@ -205,7 +205,7 @@ class QueueChecks:
 
     def recovered(self, state: State, mono: float) -> None:
         """A leader has started at this time."""
-        self._state = state
+        self.state = state
         self._since_starving.clear()
         for name in self._tokens:
             self._tokens[name] = (0.0, mono)

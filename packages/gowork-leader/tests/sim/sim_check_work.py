@@ -36,7 +36,8 @@ class WorkChecks:
         """A session worker runs a task."""
         for other, running in self._running.items():
             if running == id:
-                attempts = self._durable[id][1].attempts
+                entry = self._durable.get(id)
+                attempts = () if entry is None else entry[1].attempts
                 # A worker that is cut off may also be the one that starts later, from its buffer.
                 if not any(attempt.fence in (other, fence) and attempt.outcome is Outcome.LOST for attempt in attempts):
                     raise Violation("no task runs twice at once", id, "runs under", other, "and", fence)
@@ -67,6 +68,12 @@ class WorkChecks:
             self._ended.pop(fence, None)
 
     # What the store is told of it.
+
+    def removed(self, id: str) -> None:
+        """The task is no more: whoever still runs it, being cut off, runs nothing that a new task of this id is."""
+        for fence, running in self._running.items():
+            if running == id:
+                self._running[fence] = f"{id}, removed"
 
     def completed(self, id: str, standing: Standing) -> cmd.Report | None:
         """The report that has completed a task; None for that of a callback member, which has no fence."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from msgspec.structs import replace
 from sim_check_queues import QueueChecks
+from sim_check_removals import RemovalChecks
 from sim_check_work import WorkChecks
 from sim_tasks import HANDLERS
 from sim_trace import Trace
@@ -37,12 +39,15 @@ class Checks:
         self._members: dict[str, str] = {}
         self.queues = QueueChecks(trace)
         self.work = WorkChecks(trace, self.durable)
+        self.removals = RemovalChecks(trace, self.durable)
         self._unfinished = 0
         #: {fence: id} of all grants that are or were durable.
         self._fence_ids: dict[int, str] = {}
         #: {callback member: how many tasks it holds}
         self._dialled: Counter[str] = Counter()
-        #: Submits that were answered.
+        #: {id: counted attempts that were forgiven when it was to run again}
+        self._forgiven: dict[str, int] = {}
+        #: Submits that were answered; without what was removed since.
         self._acknowledged: dict[str, None] = {}
         #: {id: fence of its latest grant that was let out}, and the highest of them.
         self._granted: dict[str, int] = {}
@@ -52,13 +57,15 @@ class Checks:
 
     # The disk.
 
-    def committed(self, batch: Batch, decided: Sequence[Now]) -> None:
+    def committed(self, batch: Batch, decided: Sequence[Now], wall_ms_lately: int) -> None:
         """The store has made this batch durable. It was begun and decided at these times of the leader's clocks."""
         begun, now = (decided[-3], decided[-2]) if len(decided) == 3 else (decided[0], decided[0])
         self._trace.note("disk", "batch with", len(batch.inserts), "new,", len(batch.moves), "moved")
         self._scheduled.clear()
         self.queues.configured(batch, now.mono)
         due_ms = max(begun.wall_ms, now.wall_ms)
+        for deleted in batch.deletes:
+            self._removed(deleted.id, deleted.seq, wall_ms_lately)
         inserted: list[str] = []
         for new in batch.inserts:
             record = new.record
@@ -81,13 +88,29 @@ class Checks:
             if "+" in id and id not in self._scheduled:
                 raise Violation("follow-ups come with their completion", id, "came without it")
         for id, parent in self._scheduled.items():
-            if id not in self.durable:
+            if id not in self.durable and not any(deleted.id == id for deleted in batch.deletes):
                 raise Violation("follow-ups come with their completion", id, "is missing, and", parent, "completed")
         for id in batch.members_gone:
             self._members.pop(id, None)
         for joined in batch.members:
             self._members[joined.id] = joined.address
         self.queues.decided(begun, now)
+        self.removals.counted(self.queues.state)
+
+    def _removed(self, id: str, seq: int, wall_ms: int) -> None:
+        spec, standing = self.durable.pop(id)
+        self.removals.removed(id, standing, wall_ms)
+        self.work.removed(id)
+        self._trace.note("disk", id, "removed, was", standing.status.name)
+        if standing.status < Status.COMPLETED:
+            # It has finished in the same batch.
+            self._unfinished -= 1
+            if standing.status is Status.RUNNING and not standing.instance:
+                self._dialled[standing.worker] -= 1
+            self.queues.moved(seq, spec, standing, replace(standing, status=Status.CANCELLED))
+        self._acknowledged.pop(id, None)
+        self._forgiven.pop(id, None)
+        del self._ids[seq]
 
     def _moved(self, id: str, seq: int, spec: Spec, before: Standing | None, after: Standing, due_ms: int) -> None:
         self.durable[id] = (spec, after)
@@ -95,8 +118,10 @@ class Checks:
         self._trace.note("disk", id, status.name, after.fence, "used", after.attempts_used, "by", after.instance)
         origin = "new" if before is None else before.status.name
         self._trace.seen[f"task: {origin} to {status.name}"] += 1
+        self.removals.moved(id, before, after)
         if before is not None and before.status >= Status.COMPLETED:
-            raise Violation("finished stays finished", id, "went from", origin, "to", status.name)
+            self._unfinished += 1
+            self._forgiven[id] = _counted(before)
         self.queues.moved(seq, spec, before, after)
         if before is not None and before.status is Status.RUNNING and not before.instance:
             self._dialled[before.worker] -= 1
@@ -133,7 +158,9 @@ class Checks:
     def _check_attempts(self, id: str, spec: Spec, before: Standing | None, after: Standing) -> None:
         attempts = after.attempts
         if len(attempts) < ATTEMPTS_KEPT:
-            counted = sum(attempt.outcome in COUNTED for attempt in attempts)
+            if not after.attempts_used and id in self.removals.run_again:
+                self._forgiven[id] = _counted(after)
+            counted = _counted(after) - self._forgiven.get(id, 0)
             if counted != after.attempts_used:
                 raise Violation(
                     "only blameworthy attempts count", f"{id}: {counted} did, {after.attempts_used} are used"
@@ -159,13 +186,16 @@ class Checks:
     def answered(self, ids: Sequence[str]) -> None:
         """A submit was answered."""
         for id in ids:
-            if id not in self.durable:
+            if id in self.durable:
+                self._acknowledged[id] = None
+            elif not self.removals.may_be_gone(id):
                 raise Violation("no reply ahead of its commit", id, "was acknowledged")
-            self._acknowledged[id] = None
 
     def cancel_answered(self, id: str) -> None:
         """A cancel was answered."""
         entry = self.durable.get(id)
+        if id in self.removals.run_again or (entry is None and self.removals.may_be_gone(id)):
+            return
         if entry is None or entry[1].status is Status.PENDING:
             raise Violation("no reply ahead of its commit", id, "was said to be cancelled")
         if entry[1].status is Status.RUNNING and not entry[1].cancel_requested:
@@ -218,7 +248,8 @@ class Checks:
 
     def _runs_under(self, fence: int) -> Standing | None:
         id = self._fence_ids.get(fence)
-        standing = None if id is None else self.durable[id][1]
+        entry = self.durable.get(id) if id is not None else None
+        standing = None if entry is None else entry[1]
         return standing if standing and standing.status is Status.RUNNING and standing.fence == fence else None
 
     def recovered(self, state: State, members: Mapping[str, str], mono: float) -> None:
@@ -231,6 +262,7 @@ class Checks:
         if members != self._members or list(state.callbacks) != list(members):
             raise Violation("recovery gives back the state", members, "are members, not", self._members)
         self.queues.recovered(state, mono)
+        self.removals.counted(state)
 
     # The end.
 
@@ -246,6 +278,10 @@ class Checks:
         for id, (_, standing) in self.durable.items():
             if standing.status < Status.COMPLETED:
                 raise Violation("every task ends", id, "is", standing.status.name)
+
+
+def _counted(standing: Standing) -> int:
+    return sum(attempt.outcome in COUNTED for attempt in standing.attempts)
 
 
 __all__ = ["Checks", "Violation"]

@@ -33,7 +33,9 @@ class SimClient:
             chance = rng.random()
             if known and chance < 0.12:
                 await self._cancel(rng.choice(known) if chance < 0.06 else known[-1])
-            elif known and chance < 0.14:
+            elif known and chance < 0.20:
+                await self._deal_with_finished(known)
+            elif known and chance < 0.22:
                 await world.call(cmd.Submit([other_spec_for(rng.choice(known))]))
             else:
                 await self._submit()
@@ -41,6 +43,19 @@ class SimClient:
     async def _cancel(self, id: str) -> None:
         if await self._world.call(cmd.Cancel(id)) is None:
             self._world.checks.cancel_answered(id)
+
+    async def _deal_with_finished(self, known: list[str]) -> None:
+        world, rng = self._world, self._rng
+        removals = world.checks.removals
+        ids = removals.finished_ids() or known
+        if rng.random() < 0.6:
+            id = rng.choice(ids)
+            removals.ask_to_run_again(id)
+            await world.call(cmd.RetryTask(id))
+        else:
+            some = [rng.choice(ids if rng.random() < 0.8 else known) for _ in range(rng.randint(1, 4))]
+            removals.ask_to_remove(some)
+            await world.call(cmd.Purge(some, strict=rng.random() < 0.5))
 
     async def _submit(self) -> None:
         world, rng = self._world, self._rng

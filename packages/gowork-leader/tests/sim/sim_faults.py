@@ -74,7 +74,7 @@ def _break_link(world: World, link: Link) -> None:
 
 
 def _step_clock(world: World) -> None:
-    world.wall_step_ms = world.rng.choice([-60_000, -500, 0, 500, 60_000])
+    world.step_wall(world.rng.choice([-60_000, -500, 0, 500, 60_000]))
     world.trace.fault("the wall clock steps", world.wall_step_ms, "ms")
 
 

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sim_check_removals import KEPT_SECONDS
 from sim_store import SimClock, SimStore
 
 from gowork.leader.core import commands as cmd
 from gowork.leader.core import effects as ef
 from gowork.leader.core.state import Settings
 from gowork.leader.engine.loop import Engine, NotServingError
+from gowork.leader.engine.retention import Kept, Retention
 from gowork.leader.store.protocol import StoreError
 
 if TYPE_CHECKING:
@@ -50,12 +52,14 @@ class SimLeader:
         outbox.engine = engine
         world.plants.into_engine(engine)
         running: asyncio.Task[None] | None = None
+        sweeping: asyncio.Task[None] | None = None
         try:
             await engine.recover()
             world.trace.note("leader", "starts, term", engine.opened.term)
             await self._check_recovery(engine, store)
             world.plants.after_recovery(engine)
             running = asyncio.get_running_loop().create_task(engine.run())
+            sweeping = asyncio.get_running_loop().create_task(self._sweep(engine, store))
             world.lead(engine)
             crash_in = world.rng.uniform(0.5, 12.0) if not world.calm else 1e6
             await asyncio.wait({running}, timeout=crash_in)
@@ -69,14 +73,26 @@ class SimLeader:
             world.trace.note("leader", "steps down:", error)
         finally:
             world.lead(None)
-            if running is not None:
-                running.cancel()
-                await asyncio.gather(running, return_exceptions=True)
+            for task in (running, sweeping):
+                if task is not None:
+                    task.cancel()
+                    await asyncio.gather(task, return_exceptions=True)
             for link in list(world.links.values()):
                 link.cut()
             killed = world.rng.random() < 0.4
             world.trace.fault("the leader is killed" if killed else "the leader crashes")
             await store.die(killed=killed)
+
+    async def _sweep(self, engine: Engine, store: SimStore) -> None:
+        """The retention, which looks more often here."""
+        kept = Kept(seconds=KEPT_SECONDS, failed_seconds=KEPT_SECONDS)
+        retention = Retention(engine, store, kept)
+        while True:
+            await self._world.loop.pass_time(self._world.rng.uniform(1.0, 4.0))
+            try:
+                await retention.sweep()
+            except NotServingError:
+                continue
 
     async def _check_recovery(self, engine: Engine, store: SimStore) -> None:
         members = {member.id: member.address for member in await store.members()}

@@ -85,7 +85,7 @@ class SimStore(SqliteStore):
             # What of it has come to the disk is decided when the process is dead.
             world.trace.fault("torn commit")
             raise StoreError("the simulated machine has died within a commit")
-        world.checks.committed(batch, self._decided)
+        world.checks.committed(batch, self._decided, world.wall_ms_lately())
         if 0.005 <= chance < 0.007:
             world.trace.fault("commit in doubt, written")
             raise StoreError("the simulated disk has failed")

@@ -45,6 +45,8 @@ class World:
         #: No more faults.
         self.calm = False
         self.wall_step_ms = 0
+        #: (since when, step) of the wall clock, all of them.
+        self._wall_steps = [(0.0, 0)]
         self.disk_full_until = 0.0
         #: The engine of the leader that serves; None between two.
         self.engine: Engine | None = None
@@ -96,7 +98,7 @@ class World:
             callers.append(group.create_task(operator.run(FAULTY_SECONDS)))
             await asyncio.gather(break_things(self, FAULTY_SECONDS), *callers)
             self.calm = True
-            self.wall_step_ms = 0
+            self.step_wall(0)
             self.trace.note("world", "is calm")
             await operator.lift()
             for _ in range(CALM_SECONDS):
@@ -113,6 +115,18 @@ class World:
     def wall_ms(self) -> int:
         """The wall clock of the leader's machine."""
         return WALL_MS + int(self.loop.time() * 1000) + self.wall_step_ms
+
+    def step_wall(self, step_ms: int) -> None:
+        """The wall clock is so far from the time from now on."""
+        self.wall_step_ms = step_ms
+        self._wall_steps.append((self.loop.time(), step_ms))
+
+    def wall_ms_lately(self) -> int:
+        """The latest that the wall clock has told of late, as it would be now."""
+        steps = self._wall_steps
+        ended = [*(since for since, _ in steps[1:]), self.loop.time()]
+        lately = [step for (_, step), end in zip(steps, ended, strict=True) if end >= self.loop.time() - 20]
+        return WALL_MS + int(self.loop.time() * 1000) + max(lately)
 
     def disk_full(self) -> bool:
         """Whether the disk takes nothing at this moment."""

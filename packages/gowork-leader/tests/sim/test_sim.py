@@ -81,11 +81,15 @@ MUST_OCCUR = [
     "queue: grants under a limit",
     "queue: grants under a rate",
     "report: refused",
+    "report: refused, without a fence",
     "session ended: LEASE_EXPIRED",
     "session ended: NAME_TAKEN",
     "session ended: OK",
     "session ended: SESSION_REPLACED",
     "task: completes with follow-ups",
+    "task: removed on request",
+    "task: removed when its time was over",
+    "task: runs again on request",
     "worker: leaves",
 ]
 
