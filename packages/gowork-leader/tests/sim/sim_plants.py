@@ -41,6 +41,7 @@ class Plants:
     grant_low_before_high: bool = False
     lose_follow_ups: bool = False
     give_callback_members_more: bool = False
+    leave_what_was_not_dialled: bool = False
 
     def into_engine(self, engine: Engine) -> None:
         """Puts those in that live in one engine."""
@@ -67,6 +68,9 @@ class Plants:
 
     def after_recovery(self, engine: Engine) -> None:
         """Puts those in that come with a start, behind the look at what was recovered."""
+        if self.leave_what_was_not_dialled:
+            for callback in engine._state.callbacks.values():
+                callback.adopted = 0
         for queue in engine._state.queues:
             if self.forget_keys_on_recovery:
                 queue.keys, queue.held_back = defaultdict(int), {}

@@ -32,6 +32,7 @@ FINDERS = {
     "grant_low_before_high": "order within a queue",
     "lose_follow_ups": "follow-ups come with their completion",
     "give_callback_members_more": "a callback member has one task at a time",
+    "leave_what_was_not_dialled": "every task ends",
 }
 #: What must have occurred in each chunk, so that nothing of the simulator lies idle.
 MUST_OCCUR = [
