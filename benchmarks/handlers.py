@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 import time
+from typing import Any
 
-from gowork.worker import handler
+from gowork.worker import Context, handler
 
 
 @handler("bench.thread")
@@ -21,3 +24,13 @@ async def on_loop(payload: str) -> None:
 async def clock(payload: str) -> int:
     """Tells when it began, in nanoseconds of the clock that all processes of a machine share."""
     return time.monotonic_ns()
+
+
+@handler("bench.sleep")
+def sleeping(ctx: Context, payload: dict[str, Any]) -> None:
+    """Takes its time, and records when it began and when it had ended."""
+    record = os.open(payload["record"], os.O_WRONLY | os.O_APPEND)
+    for event, seconds in (("start", payload["seconds"]), ("end", 0)):
+        os.write(record, json.dumps([event, ctx.id, time.monotonic()]).encode() + b"\n")
+        time.sleep(seconds)
+    os.close(record)

@@ -78,8 +78,23 @@ class Processes:
         if process.stdout:
             process.stdout.close()
 
+    def kill(self, name: str) -> None:
+        """Sends SIGKILL to this process, and to none that it has started."""
+        process = self._running.pop(name)
+        process.kill()
+        process.wait()
+        if process.stdout:
+            process.stdout.close()
+
     def pid(self, name: str) -> int:
         return self._running[name].pid
+
+
+def leader(processes: Processes) -> Any:
+    """Starts a leader with SQLite on free ports, and answers where it serves."""
+    listen = [part for port in ("cluster", "scheduler", "http") for part in (f"--{port}-listen", "127.0.0.1:0")]
+    store = f"sqlite:///{processes.folder / 'gowork.db'}"
+    return processes.start("leader", "-m", "gowork.leader", *listen, "--store", store, "--print-addresses")
 
 
 class Cluster:

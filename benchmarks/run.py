@@ -1,6 +1,6 @@
 """Measures gowork beside what the machine can do without it, in the same run.
 
-    python benchmarks/run.py [throughput|callers|sequential|idle|backlog|all]... [--json FILE]
+    python benchmarks/run.py [throughput|callers|sequential|idle|backlog|killed|all]... [--json FILE]
 
 docs/benchmarks.md tells what each scenario does and how to read its figures.
 """
@@ -15,6 +15,7 @@ from pathlib import Path
 import backlog
 import callers
 import idle
+import killed_worker
 import sequential
 import throughput
 from processes import StartError
@@ -27,6 +28,7 @@ SCENARIOS = {
     "sequential": sequential.run,
     "idle": idle.run,
     "backlog": backlog.run,
+    "killed": killed_worker.run,
 }
 
 

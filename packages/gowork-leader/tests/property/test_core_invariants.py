@@ -146,6 +146,23 @@ class Cluster(RuleBasedStateMachine):
             seq = self.core.task(id).seq
             self.accepted[id, seq] = self.accepted.get((id, seq), 0) + 1
 
+    @precondition(lambda self: any(worker.held for worker in self.core.state.connections.values()))
+    @rule(data=st.data(), outcome=st.sampled_from(Outcome))
+    def report_what_is_held(self, data: st.DataObject, outcome: Outcome) -> None:
+        """As report: of grants and connections by chance few fit each other."""
+        held = [
+            (connection, fence, id)
+            for connection, worker in sorted(self.core.state.connections.items())
+            for fence, id in worker.held.items()
+        ]
+        connection, fence, id = data.draw(st.sampled_from(held))
+        self.core.do(cmd.ReceiveFrame(connection, [cmd.Report(fence, id, outcome, retry_delay_ms=100)]))
+        task = self.core.task(id)
+        assert task.standing.fence == fence
+        assert task.standing.status is not Status.RUNNING
+        if task.standing.status is Status.COMPLETED:
+            self.accepted[id, task.seq] = self.accepted.get((id, task.seq), 0) + 1
+
     @rule(data=st.data())
     def give_credit(self, data: st.DataObject) -> None:
         for connection, worker in list(self.core.state.connections.items()):

@@ -7,6 +7,7 @@ the Unix epoch; times named `_mono` are seconds of the monotonic clock and are n
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from msgspec import Struct
@@ -29,6 +30,17 @@ class Status(enum.IntEnum):
 PENDING, RUNNING, COMPLETED, ERROR = Status.PENDING, Status.RUNNING, Status.COMPLETED, Status.ERROR
 #: Statuses that a task never leaves by itself; all from COMPLETED on.
 FINISHED = frozenset({Status.COMPLETED, Status.CANCELLED, Status.ERROR})
+#: {where a task stands: where it may go from there}; None is where no task is, before its submit and after its removal.
+#: The property tests hold `decide` to it, both ways, and ARCHITECTURE's diagram to this.
+MOVES: Mapping[Status | None, frozenset[Status | None]] = {
+    None: frozenset({Status.PENDING}),
+    Status.PENDING: frozenset({Status.RUNNING, Status.CANCELLED, Status.ERROR}),
+    Status.RUNNING: frozenset({Status.PENDING, Status.COMPLETED, Status.CANCELLED, Status.ERROR}),
+    Status.COMPLETED: frozenset({None}),
+    # By RetryTask alone.
+    Status.CANCELLED: frozenset({Status.PENDING, None}),
+    Status.ERROR: frozenset({Status.PENDING, None}),
+}
 
 
 class Priority(enum.IntEnum):
