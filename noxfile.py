@@ -51,6 +51,7 @@ def tests(session: nox.Session) -> None:
     session.run("pytest", *arguments)
     if whole:
         session.notify("protos", posargs=["--check"])
+        session.notify("dashboards", posargs=["--check"])
         session.notify("build")
 
 
@@ -82,11 +83,7 @@ def protos(session: nox.Session) -> None:
     shutil.rmtree(fresh, ignore_errors=True)
     shutil.copytree(PROTO / "src", fresh, ignore=shutil.ignore_patterns("*_pb2*.py*", "__pycache__"))
     session.run("python", str(PROTO / "generate.py"), str(fresh))
-    stale = sorted(
-        str(path)
-        for path in files_of(fresh) | files_of(PROTO / "src")
-        if read(fresh / path) != read(PROTO / "src" / path)
-    )
+    stale = [str(path) for path in differing(fresh, PROTO / "src")]
     if stale:
         session.error(f"not what the protos give; run `nox -s protos` and commit: {', '.join(stale)}")
 
@@ -99,6 +96,27 @@ def files_of(folder: Path) -> set[Path]:
 def read(path: Path) -> bytes | None:
     """The file's bytes; None when there is none."""
     return path.read_bytes() if path.is_file() else None
+
+
+@nox.session
+def dashboards(session: nox.Session) -> None:
+    """Generates Grafana's dashboards from deploy/grafana/boards; `-- --check` fails when that would change anything."""
+    session.install(*group("dashboards"))
+    committed = ROOT / "deploy/grafana/dashboards"
+    fresh = Path(session.create_tmp()).resolve() / "dashboards"
+    shutil.rmtree(fresh, ignore_errors=True)
+    session.run("python", str(ROOT / "deploy/grafana/boards/generate_boards.py"), str(fresh))
+    stale = [str(path) for path in differing(fresh, committed)]
+    if "--check" not in session.posargs:
+        shutil.rmtree(committed, ignore_errors=True)
+        shutil.copytree(fresh, committed)
+    elif stale:
+        session.error(f"not what the boards give; run `nox -s dashboards` and commit: {', '.join(stale)}")
+
+
+def differing(one: Path, other: Path) -> list[Path]:
+    """The files that are in one of two folders alone or not the same in both, relative to them."""
+    return sorted(path for path in files_of(one) | files_of(other) if read(one / path) != read(other / path))
 
 
 @nox.session
