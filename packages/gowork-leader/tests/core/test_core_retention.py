@@ -123,3 +123,15 @@ def test_a_store_full_of_finished_tasks_takes_nothing_new():
     assert (refused.code, "gowork purge" in refused.message) == (cmd.TOO_MANY_FINISHED, True)
     core.do(cmd.Purge(["a"]))
     assert core.submit(spec("b")) == cmd.Submitted(1, 0)
+
+
+def test_a_task_that_is_retried_before_its_time_waits_for_it():
+    core = Core()
+    core.connect()
+    core.submit(spec("a", run_in_ms=5_000))
+    core.do(cmd.Cancel("a"))
+    core.do(cmd.RetryTask("a"))
+    assert core.dispatch() == {}
+    core.pass_time(5)
+    core.dispatch()
+    assert core.status("a") is Status.RUNNING

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from gowork.leader.core import changes as ch
 from gowork.leader.core import commands as cmd
 from gowork.leader.core.decision import Decision
-from gowork.leader.core.model import COMPLETED, Brief, Now, Standing, Status
+from gowork.leader.core.model import COMPLETED, Brief, Now, Spec, Standing, Status
 from gowork.leader.core.state import State
 from gowork.leader.core.tasks import has_expired, no_room, task_unknown
 
@@ -34,7 +34,7 @@ def retry_task(state: State, command: cmd.RetryTask, now: Now) -> Decision:
     if refusal is not None:
         return Decision(refusal)
     decision = Decision()
-    decision.changes.append(ch.TaskMoved(command.id, _anew(standing)))
+    decision.changes.append(ch.TaskMoved(command.id, _anew(task.spec, standing, now)))
     return decision
 
 
@@ -61,7 +61,7 @@ def purge(state: State, command: cmd.Purge) -> Decision:
     return decision
 
 
-def _anew(standing: Standing) -> Standing:
+def _anew(spec: Spec, standing: Standing, now: Now) -> Standing:
     # Its attempts stay on record, and its fence, so that the next grant's is higher.
     return replace(
         standing,
@@ -72,7 +72,7 @@ def _anew(standing: Standing) -> Standing:
         result_data=b"",
         failure=None,
         cancel_requested=False,
-        not_before_ms=0,
+        not_before_ms=spec.run_at_ms if spec.run_at_ms > now.wall_ms else 0,
         lost_alone=0,
         suspect=False,
     )
