@@ -113,8 +113,8 @@ class QueueChecks:
             self._lane(lane).add(seq, spec.id)
             self._waiting += 1
 
-    def decided(self, begun: Now, now: Now) -> None:
-        """All of a batch was told; it was begun and decided at these times."""
+    def decided(self, now: Now) -> None:
+        """All of a batch was told; it was decided at this time."""
         grants, self._grants = sorted(self._grants), []
         by_queue: dict[str, list[_Grant]] = {}
         for grant in grants:

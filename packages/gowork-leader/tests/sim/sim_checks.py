@@ -58,12 +58,18 @@ class Checks:
     # The disk.
 
     def committed(self, batch: Batch, decided: Sequence[Now], wall_ms_lately: int) -> None:
-        """The store has made this batch durable. It was begun and decided at these times of the leader's clocks."""
-        begun, now = (decided[-3], decided[-2]) if len(decided) == 3 else (decided[0], decided[0])
+        """The store has made this batch durable.
+
+        Args:
+            batch: what was written.
+            decided: what the leader's clocks have told while it was made; the last is when it was decided.
+            wall_ms_lately: the latest that its wall clock has told of late.
+        """
+        now = decided[-1]
         self._trace.note("disk", "batch with", len(batch.inserts), "new,", len(batch.moves), "moved")
         self._scheduled.clear()
         self.queues.configured(batch, now.mono)
-        due_ms = max(begun.wall_ms, now.wall_ms)
+        due_ms = max(read.wall_ms for read in decided)
         for deleted in batch.deletes:
             self._removed(deleted.id, deleted.seq, wall_ms_lately)
         inserted: list[str] = []
@@ -94,7 +100,7 @@ class Checks:
             self._members.pop(id, None)
         for joined in batch.members:
             self._members[joined.id] = joined.address
-        self.queues.decided(begun, now)
+        self.queues.decided(now)
         self.removals.counted(self.queues.state)
 
     def _removed(self, id: str, seq: int, wall_ms: int) -> None:
@@ -132,13 +138,16 @@ class Checks:
             self._runs(id, spec, before, after, due_ms)
         elif before is not None and before.not_before_ms and not after.not_before_ms and before.not_before_ms > due_ms:
             raise Violation("nothing is granted before its time", id, "came due at", due_ms)
+        elif origin in ("ERROR", "CANCELLED") and not after.not_before_ms and spec.run_at_ms > due_ms:
+            raise Violation("nothing is granted before its time", id, "may run, being retried at", due_ms)
         self._check_attempts(id, spec, before, after)
 
     def _runs(self, id: str, spec: Spec, before: Standing | None, after: Standing, due_ms: int) -> None:
         self._fence_ids[after.fence] = id
         if before is not None and after.fence < before.fence:
             raise Violation("fences only grow", id)
-        not_before_ms = spec.run_at_ms if before is None else before.not_before_ms
+        is_new = before is None or before.status >= Status.COMPLETED
+        not_before_ms = spec.run_at_ms if before is None or is_new else before.not_before_ms
         if not_before_ms > due_ms:
             raise Violation("nothing is granted before its time", id, not_before_ms - due_ms, "ms too early")
         if not after.instance:

@@ -24,13 +24,13 @@ class SimClock:
     def __init__(self, world: World) -> None:
         self._world = world
         self._offset = world.rng.uniform(0, 1000)
-        #: The times that were read last, oldest first.
+        #: The times that were read since the last commit, oldest first.
         self.read: list[Now] = []
 
     def now(self) -> Now:
         seconds = self._world.loop.time()
         now = Now(self._world.wall_ms(), self._offset + seconds)
-        self.read = [*self.read[-2:], now]
+        self.read.append(now)
         return now
 
 
@@ -54,7 +54,7 @@ class SimStore(SqliteStore):
         for connection in (self._writer, self._lookups, self._scans, self._merges, self._backups):
             connection._executor = _NoThread()  # type: ignore[assignment]
         self._batch: Batch | None = None
-        #: The times that the batch in hand was decided by: when it was begun, and when it was decided.
+        #: The times that were read while the batch in hand was made, the last two when it was decided.
         self._decided: list[Now] = []
         #: Where the log ended, in bytes, before the commit that was torn.
         self._torn_from = 0
@@ -62,8 +62,9 @@ class SimStore(SqliteStore):
     async def commit(self, batch: Batch) -> None:
         """See Store.commit."""
         if batch is not self._batch:
-            self._batch, self._decided = batch, self._clock.read
+            self._batch, self._decided = batch, list(self._clock.read)
         await super().commit(batch)
+        self._clock.read = []
 
     def _commit(self, connection: Any, batch: Batch) -> None:
         world = self._world
