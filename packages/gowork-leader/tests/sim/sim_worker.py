@@ -198,6 +198,8 @@ class SimWorker:
                 for fence in effect.fences:
                     self._stop(fence, kept=False)
                 self._fill()
+                # What is released makes room: without a word of it the leader would grant nothing any more.
+                self._send()
                 self._leave_when_done()
             case ef.CancelTasks():
                 for fence in effect.fences:
