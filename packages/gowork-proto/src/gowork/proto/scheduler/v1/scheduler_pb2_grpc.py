@@ -151,7 +151,8 @@ class SchedulerServiceServicer(object):
         """ScheduleTask adds one task. The id is the idempotency key: the same task again succeeds and changes nothing.
 
         INVALID_ARGUMENT for a missing task, an empty id, an empty payload on a task that names no handler, or a broken
-        limit; ALREADY_EXISTS when the id is taken by another task; RESOURCE_EXHAUSTED when the store takes no more.
+        limit; ALREADY_EXISTS when the id is taken by another task; RESOURCE_EXHAUSTED when the store takes no more, or
+        (TOO_MUCH_WAITING) when more submits wait than the leader holds back: send fewer at once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -41,7 +41,8 @@ class SchedulerServiceStub:
     """ScheduleTask adds one task. The id is the idempotency key: the same task again succeeds and changes nothing.
 
     INVALID_ARGUMENT for a missing task, an empty id, an empty payload on a task that names no handler, or a broken
-    limit; ALREADY_EXISTS when the id is taken by another task; RESOURCE_EXHAUSTED when the store takes no more.
+    limit; ALREADY_EXISTS when the id is taken by another task; RESOURCE_EXHAUSTED when the store takes no more, or
+    (TOO_MUCH_WAITING) when more submits wait than the leader holds back: send fewer at once.
     """
     CancelTask: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.CancelTaskRequest, _scheduler_pb2.CancelTaskResponse]
     """CancelTask cancels a task. A pending one is CANCELLED at once; a running one is asked to stop and becomes
@@ -134,7 +135,8 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     """ScheduleTask adds one task. The id is the idempotency key: the same task again succeeds and changes nothing.
 
     INVALID_ARGUMENT for a missing task, an empty id, an empty payload on a task that names no handler, or a broken
-    limit; ALREADY_EXISTS when the id is taken by another task; RESOURCE_EXHAUSTED when the store takes no more.
+    limit; ALREADY_EXISTS when the id is taken by another task; RESOURCE_EXHAUSTED when the store takes no more, or
+    (TOO_MUCH_WAITING) when more submits wait than the leader holds back: send fewer at once.
     """
     CancelTask: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.CancelTaskRequest, _scheduler_pb2.CancelTaskResponse]  # type: ignore[assignment]
     """CancelTask cancels a task. A pending one is CANCELLED at once; a running one is asked to stop and becomes
@@ -230,7 +232,8 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         """ScheduleTask adds one task. The id is the idempotency key: the same task again succeeds and changes nothing.
 
         INVALID_ARGUMENT for a missing task, an empty id, an empty payload on a task that names no handler, or a broken
-        limit; ALREADY_EXISTS when the id is taken by another task; RESOURCE_EXHAUSTED when the store takes no more.
+        limit; ALREADY_EXISTS when the id is taken by another task; RESOURCE_EXHAUSTED when the store takes no more, or
+        (TOO_MUCH_WAITING) when more submits wait than the leader holds back: send fewer at once.
         """
 
     @_abc_1.abstractmethod

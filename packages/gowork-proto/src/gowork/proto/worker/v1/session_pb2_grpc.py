@@ -50,7 +50,8 @@ class SessionServiceServicer(object):
         """Connect opens the worker's session.
 
         The worker sends Hello first; the leader answers Welcome, or ends the stream: INVALID_ARGUMENT for a bad Hello,
-        ALREADY_EXISTS while another live worker holds the name, RESOURCE_EXHAUSTED past 10,000 sessions. After Welcome the worker
+        ALREADY_EXISTS while another live worker holds the name, RESOURCE_EXHAUSTED past 10,000 sessions, or (SESSION_BEHIND) when the
+        worker does not read what it is sent. After Welcome the worker
         sends again every report that was not acknowledged, then gives credit; the leader grants up to that credit.
         Every frame renews the worker's lease. Messages have only repeated fields besides the first, so that frames merge by concatenation.
         """

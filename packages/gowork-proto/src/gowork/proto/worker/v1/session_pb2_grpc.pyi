@@ -37,7 +37,8 @@ class SessionServiceStub:
     """Connect opens the worker's session.
 
     The worker sends Hello first; the leader answers Welcome, or ends the stream: INVALID_ARGUMENT for a bad Hello,
-    ALREADY_EXISTS while another live worker holds the name, RESOURCE_EXHAUSTED past 10,000 sessions. After Welcome the worker
+    ALREADY_EXISTS while another live worker holds the name, RESOURCE_EXHAUSTED past 10,000 sessions, or (SESSION_BEHIND) when the
+    worker does not read what it is sent. After Welcome the worker
     sends again every report that was not acknowledged, then gives credit; the leader grants up to that credit.
     Every frame renews the worker's lease. Messages have only repeated fields besides the first, so that frames merge by concatenation.
     """
@@ -51,7 +52,8 @@ class SessionServiceAsyncStub(SessionServiceStub):
     """Connect opens the worker's session.
 
     The worker sends Hello first; the leader answers Welcome, or ends the stream: INVALID_ARGUMENT for a bad Hello,
-    ALREADY_EXISTS while another live worker holds the name, RESOURCE_EXHAUSTED past 10,000 sessions. After Welcome the worker
+    ALREADY_EXISTS while another live worker holds the name, RESOURCE_EXHAUSTED past 10,000 sessions, or (SESSION_BEHIND) when the
+    worker does not read what it is sent. After Welcome the worker
     sends again every report that was not acknowledged, then gives credit; the leader grants up to that credit.
     Every frame renews the worker's lease. Messages have only repeated fields besides the first, so that frames merge by concatenation.
     """
@@ -68,7 +70,8 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         """Connect opens the worker's session.
 
         The worker sends Hello first; the leader answers Welcome, or ends the stream: INVALID_ARGUMENT for a bad Hello,
-        ALREADY_EXISTS while another live worker holds the name, RESOURCE_EXHAUSTED past 10,000 sessions. After Welcome the worker
+        ALREADY_EXISTS while another live worker holds the name, RESOURCE_EXHAUSTED past 10,000 sessions, or (SESSION_BEHIND) when the
+        worker does not read what it is sent. After Welcome the worker
         sends again every report that was not acknowledged, then gives credit; the leader grants up to that credit.
         Every frame renews the worker's lease. Messages have only repeated fields besides the first, so that frames merge by concatenation.
         """
