@@ -1,6 +1,7 @@
 from leader_core import Core, spec
 
 from gowork.leader.core import commands as cmd
+from gowork.leader.core import state
 from gowork.leader.core.effects import StartWork
 from gowork.leader.core.explain import explain
 from gowork.leader.core.model import HeartbeatStatus, Outcome, Priority, Status
@@ -216,3 +217,13 @@ def test_a_second_join_replaces_the_first_and_gives_back_its_task():
     core.do(cmd.Join("c1", "127.0.0.1:40042"))
     assert core.status("a") is Status.PENDING
     assert core.state.callbacks["c1"].address == "127.0.0.1:40042"
+
+
+def test_no_credit_makes_a_worker_hold_more_than_the_bound(monkeypatch):
+    monkeypatch.setattr(state, "HELD_MAX", 3)
+    core = Core()
+    connection = core.connect(slots=1, credit=(1 << 64) - 1)
+    core.submit(*(spec(str(number)) for number in range(5)))
+    assert core.dispatch() == {connection: ["0", "1", "2"]}
+    core.report(connection, "0")
+    assert core.dispatch() == {connection: ["3"]}

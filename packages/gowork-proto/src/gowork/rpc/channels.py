@@ -24,7 +24,8 @@ _MESSAGES: list[Option] = [
 CHANNEL_OPTIONS: Sequence[Option] = (
     *_MESSAGES,
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    # This is also how long one attempt to connect may take: a leader that is busy for a moment is still a leader.
+    ("grpc.min_reconnect_backoff_ms", 2000),
     ("grpc.max_reconnect_backoff_ms", 2000),
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),

@@ -12,6 +12,8 @@ from gowork.leader.core.timers import Timers
 
 #: Members that have gone and are still listed.
 DEPARTED_MAX = 1000
+#: Tasks that one worker holds at most.
+HELD_MAX = 100_000
 
 
 class Settings:
@@ -136,7 +138,8 @@ class Worker:
         """How many more grants it takes now."""
         if self.connection is None or self.draining or self.drain_ms is not None:
             return 0
-        return self.credit - self.granted
+        # A credit is the worker's word: what it holds is bounded whatever that says.
+        return min(self.credit - self.granted, HELD_MAX - len(self.held))
 
     def policy_for(self, handler: str) -> HandlerPolicy | None:
         """The handler as this worker has it, or None; an empty name is its default handler."""
