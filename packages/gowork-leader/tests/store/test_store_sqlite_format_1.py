@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
+from store_format_1 import IDENTITY, TABLES, TERM, write_store
 
 from gowork.leader.core.model import LaneKey, Priority, Standing, Status
 from gowork.leader.store import _sqlite_migrate
 from gowork.leader.store._sqlite_schema import FORMAT
-from gowork.leader.store.codec import encode_standing
 from gowork.leader.store.conformance import ALL_BYTES, FULL_STANDING, new_task, seqs_of_page, standing
 from gowork.leader.store.protocol import (
     Batch,
@@ -27,58 +27,9 @@ from gowork.leader.store.protocol import (
 from gowork.leader.store.sqlite import SqliteStore
 from gowork.proto.scheduler.v1.scheduler_pb2 import Task
 
-#: As version 0.1.0 wrote them, to the letter.
-TABLES = (
-    "CREATE TABLE meta (key TEXT NOT NULL PRIMARY KEY, value NOT NULL) WITHOUT ROWID",
-    """CREATE TABLE specs (
-        seq INTEGER NOT NULL PRIMARY KEY,
-        id TEXT NOT NULL UNIQUE,
-        queue TEXT NOT NULL,
-        handler TEXT NOT NULL,
-        priority INTEGER NOT NULL,
-        labels TEXT,
-        body BLOB NOT NULL
-    )""",
-    """CREATE TABLE standings (
-        seq INTEGER NOT NULL PRIMARY KEY REFERENCES specs (seq),
-        changed INTEGER NOT NULL,
-        status INTEGER NOT NULL,
-        state BLOB NOT NULL
-    )""",
-    "CREATE INDEX standings_by_changed ON standings (changed)",
-    "CREATE INDEX standings_unfinished ON standings (seq) WHERE status <= 2",
-    """CREATE TABLE members (
-        id TEXT NOT NULL PRIMARY KEY,
-        address TEXT NOT NULL,
-        joined_ms INTEGER NOT NULL
-    ) WITHOUT ROWID""",
-)
-TERM = 7
-IDENTITY = "0123456789abcdef0123456789abcdef"
 PLAIN = LaneKey("default", Priority.LOW, "", ())
 FULL = LaneKey("q", Priority.HIGH, "h", (("arch", "arm64"), ("zone", "a")))
 RUNNING = Standing(Status.RUNNING, 1, 7 << 40, 1, worker="w", instance="i", started_ms=2)
-
-
-def write_store(path: Path, records: list[Record]) -> None:
-    """A store of format 1 with these tasks."""
-    connection = sqlite3.connect(path, isolation_level=None)
-    connection.execute("PRAGMA application_id = 0x676F776B")
-    connection.execute("PRAGMA user_version = 1")
-    connection.execute("BEGIN")
-    for statement in TABLES:
-        connection.execute(statement)
-    connection.executemany("INSERT INTO meta VALUES (?, ?)", [("identity", IDENTITY), ("term", TERM)])
-    connection.execute("INSERT INTO members VALUES ('m', 'a:1', 5)")
-    for record in records:
-        asked = (record.seq, record.id, "default", "", 1, '{"a":"b"}', record.body)
-        connection.execute("INSERT INTO specs VALUES (?, ?, ?, ?, ?, ?, ?)", asked)
-        state = encode_standing(record.standing)
-        row = (record.seq, record.changed, int(record.standing.status), state)
-        connection.execute("INSERT INTO standings VALUES (?, ?, ?, ?)", row)
-    connection.execute("COMMIT")
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.close()
 
 
 def record(seq: int, at: Standing, body: bytes | None = None, **fields: object) -> Record:
@@ -129,7 +80,9 @@ async def test_every_task_stays_and_unfinished_ones_are_found_in_lanes_and_by_th
         ]
         assert await store.expiring(None, 10) == [Timer(700, 4, "task-4")]
         assert await store.finished(True, 10) == [Finished(8, "task-8", 108, FULL_STANDING.finished_ms)]
-        assert await store.finished(False, 10) == [Finished(9, "task-9", 109, 44), Finished(10, "task-10", 110, 45)]
+        completed = Finished(9, "task-9", 109, 44)
+        cancelled = Finished(10, "task-10", 110, 45)
+        assert await store.finished(False, 10) == [completed, cancelled]
         assert [found.seq for found in await store.changed_since(105, 2)] == [6, 7]
         assert await store.members() == [MemberRecord("m", "a:1", 5)]
         assert await store.watch_floor() == 0

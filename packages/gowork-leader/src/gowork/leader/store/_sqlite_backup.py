@@ -1,4 +1,4 @@
-"""Copies the database while it is in use.
+"""Copies the database while it is in use, and makes one from a copy.
 
 The copy is of the moment at which it begins: a reading transaction keeps that moment, so that commits neither wait for
 it nor get into it. While it lasts the log can't start anew, and grows by what is committed.
@@ -13,12 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gowork.leader.store._sqlite_errors import reported
-from gowork.leader.store._sqlite_file import connect, format_at, sync_directory, unwritable
-from gowork.leader.store.protocol import StoreError, StoreFormatError
+from gowork.leader.store._sqlite_file import FileLock, clear, connect, format_at, sync_directory, sync_file, unwritable
+from gowork.leader.store.protocol import RESTORE_TERMS, StoreError, StoreFormatError, changed_number
 
-#: By how much a restored store's term is raised: more often than a leader is started between a backup and its restore,
-#: so that its fences grow over all that were granted since. A term has 24 bits.
-_TERMS_SKIPPED = 1 << 16
 #: So much is copied and forced to disk at a time: a commit that comes meanwhile waits for no more than that.
 _STEP_PAGES = 512
 
@@ -80,42 +77,57 @@ def _copy(source: Path, building: Path, descriptor: int, stopped: Callable[[], b
         reader.close()
 
 
-def restore(backup: Path, target: Path) -> None:
-    """Makes the store at `target` from a backup, durably, whole or not at all. The backup is only read.
-
-    Raises:
-        StoreFormatError: the backup is damaged, of a newer format, or no store.
-        StoreError: there is something at `target`, or it can't be written.
-    """
-    for there in (target, Path(f"{target}-wal")):
-        if there.exists():
-            raise StoreError(f"{there} is there already: it was left as it is. Move it away before you restore.")
-    if not backup.exists():
-        raise StoreError(f"{backup} is not there: name a backup that `gowork store backup` has written.")
-    building = Path(f"{target}.part")
+def restore(path: Path, backup: Path) -> None:
+    """Makes a store at `path` from a copy, whole or not at all; see Store.restore."""
+    lock = FileLock(path)
     try:
-        # Looked at where it is copied to: the backup itself may be read-only, and nothing is to be laid beside it.
-        shutil.copyfile(backup, building)
+        if format_at(path):
+            raise StoreError(
+                f"{path} is there already: it was left as it is. To go on with it, start without --restore; to have "
+                f"the backup in its place, move it away first."
+            )
+        _check_backup(backup)
+        building = Path(f"{path}.new")
         try:
-            version = format_at(building)
-        except StoreFormatError as error:
-            raise StoreFormatError(str(error).replace(str(building), str(backup))) from None
-        if not version:
-            raise StoreFormatError(f"{backup} is empty: it is no backup.")
-        with reported(str(building)):
-            connection = sqlite3.connect(building, isolation_level=None)
-            try:
-                connection.execute("PRAGMA synchronous = FULL")
-                connection.execute("UPDATE meta SET value = value + ? WHERE key = 'term'", (_TERMS_SKIPPED,))
-                connection.execute("PRAGMA journal_mode = WAL")
-            finally:
-                connection.close()
-        with building.open("rb") as file:
-            os.fsync(file.fileno())
-        building.rename(target)
-        sync_directory(target.parent)
-    except OSError as error:
-        raise unwritable(target, error) from error
+            clear(building)
+            shutil.copyfile(backup, building)
+            with reported(str(path)):
+                _raise_term(building)
+            sync_file(building)
+            building.replace(path)
+            sync_directory(path.parent)
+        except OSError as error:
+            raise unwritable(path, error) from error
     finally:
-        for left in (building, Path(f"{building}-wal"), Path(f"{building}-shm")):
-            left.unlink(missing_ok=True)
+        lock.release()
+
+
+def _check_backup(backup: Path) -> None:
+    try:
+        with backup.open("rb"):
+            pass
+    except OSError as error:
+        raise StoreError(f"{backup} can't be read: {error.strerror or error}.") from error
+    log = Path(f"{backup}-wal")
+    if log.exists() and log.stat().st_size:
+        raise StoreFormatError(
+            f"{backup} is no backup but a store, for it has a log beside it. Make a backup of it with "
+            f"`gowork store backup`, or start a leader on it once and stop it."
+        )
+    if not format_at(backup, writable=False, check_all=True):
+        raise StoreFormatError(f"{backup} is empty: it is no backup.")
+
+
+def _raise_term(path: Path) -> None:
+    connection = connect(path)
+    try:
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("UPDATE meta SET value = value + ? WHERE key = 'term'", (RESTORE_TERMS,))
+        (term,) = connection.execute("SELECT value FROM meta WHERE key = 'term'").fetchone()
+        # Watchers know of what came after the backup, and is gone.
+        connection.execute("INSERT OR REPLACE INTO meta VALUES ('watch_floor', ?)", (changed_number(term, 0),))
+        connection.execute("COMMIT")
+    finally:
+        # As the last one, it merges the log.
+        connection.close()

@@ -75,8 +75,13 @@ class FileLock:
         os.close(self._fd)
 
 
-def format_at(path: Path) -> int:
+def format_at(path: Path, *, writable: bool = True, check_all: bool = False) -> int:
     """The format of the store at this path; 0 when there is nothing, so that one may be created.
+
+    Args:
+        path: where it is.
+        writable: refuse what can't be written, too.
+        check_all: read it through, however large it is.
 
     Raises:
         StoreFormatError: there is something that this version can't use.
@@ -85,7 +90,7 @@ def format_at(path: Path) -> int:
     log_bytes = _size(Path(f"{path}-wal"))
     try:
         # Opened for writing so that a read-only file is refused before SQLite lays its side files beside it.
-        with path.open("r+b") as file:
+        with path.open("r+b" if writable else "rb") as file:
             header = file.read(_HEADER_BYTES)
             size = os.fstat(file.fileno()).st_size
     except FileNotFoundError:
@@ -100,15 +105,14 @@ def format_at(path: Path) -> int:
             )
         return 0
     _check_header(path, header, size, log_bytes)
-    return _check_content(path, size, log_bytes)
+    return _check_content(path, size, log_bytes, check_all=check_all)
 
 
 def create(path: Path) -> None:
     """Makes an empty store, whole or not at all: it is built under another name."""
     building = Path(f"{path}.new")
     try:
-        for leftover in (building, Path(f"{building}-wal"), Path(f"{building}-shm"), Path(f"{building}-journal")):
-            leftover.unlink(missing_ok=True)
+        clear(building)
         with reported(str(path)):
             connection = sqlite3.connect(building, isolation_level=None)
             try:
@@ -184,7 +188,7 @@ def _check_format(path: Path, version: int) -> None:
         raise damaged(str(path), "it has no format number")
 
 
-def _check_content(path: Path, size: int, log_bytes: int) -> int:
+def _check_content(path: Path, size: int, log_bytes: int, *, check_all: bool) -> int:
     # Without a log an immutable view makes no side files; with one the content is whole only through it.
     with reported(str(path)):
         connection = connect(path, read_only=True, immutable=not log_bytes)
@@ -195,7 +199,7 @@ def _check_content(path: Path, size: int, log_bytes: int) -> int:
             if not found.issuperset(TABLES[version]):
                 raise damaged(str(path), "tables or indexes are missing")
             # What is rewritten as a whole must be sound as a whole.
-            if size + log_bytes <= _CHECKED_BYTES_MAX or version < FORMAT:
+            if size + log_bytes <= _CHECKED_BYTES_MAX or version < FORMAT or check_all:
                 complaint = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
                 if complaint != "ok":
                     raise damaged(str(path), complaint)
@@ -214,8 +218,20 @@ def _size(path: Path) -> int:
         return 0
 
 
+def clear(path: Path) -> None:
+    """Removes a database that was begun, with its side files."""
+    for leftover in (path, Path(f"{path}-wal"), Path(f"{path}-shm"), Path(f"{path}-journal")):
+        leftover.unlink(missing_ok=True)
+
+
 def sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
+    """Makes the names in a directory durable."""
+    sync_file(directory)
+
+
+def sync_file(path: Path) -> None:
+    """Makes a file durable."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

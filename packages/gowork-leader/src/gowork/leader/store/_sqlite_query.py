@@ -155,23 +155,10 @@ def _counted_bytes(record: Record) -> int:
 
 def page_statement(query: Query, after: int | None, limit: int) -> tuple[str, list[object]]:
     """The statement that selects a page's seqs with their sizes, and what is bound to it."""
-    conditions: list[str] = []
-    values: list[object] = []
-
-    def require(condition: str, *given: object) -> None:
-        conditions.append(condition)
-        values.extend(given)
-
+    conditions, values = conditions_of(query)
     if after is not None:
-        require(f"standings.seq {'<' if query.newest_first else '>'} ?", after)
-    for column, value, equal in query.terms:
-        require(f"specs.{_COLUMNS[column]} {'=' if equal else '<>'} ?", value)
-    for prefix, wanted in query.id_prefixes:
-        # Not LIKE or GLOB, in which some characters mean more than themselves.
-        require(f"substr(specs.id, 1, ?) {'=' if wanted else '<>'} ?", len(prefix), prefix)
-    for key, value, equal in query.labels:
-        carried = "EXISTS (SELECT 1 FROM json_each(specs.labels) AS label WHERE label.key = ? AND label.value = ?)"
-        require(carried if equal else f"NOT {carried}", key, value)
+        conditions.append(f"standings.seq {'<' if query.newest_first else '>'} ?")
+        values.append(after)
     direction = "DESC" if query.newest_first else "ASC"
     select = f"SELECT standings.seq AS seq, {SIZE} AS size FROM standings JOIN specs ON specs.seq = standings.seq"
     parts = [" AND ".join([*statuses, *conditions]) for statuses in _status_conditions(query)]
@@ -180,6 +167,26 @@ def page_statement(query: Query, after: int | None, limit: int) -> tuple[str, li
         SELECT json_group_array(json_array(seq, size)) FROM ({selects} ORDER BY seq {direction} LIMIT ?)
     """
     return statement, [*values * len(parts), limit]
+
+
+def conditions_of(query: Query) -> tuple[list[str], list[object]]:
+    """The conditions of a query save that on the status, and what is bound to them."""
+    conditions: list[str] = []
+    values: list[object] = []
+
+    def require(condition: str, *given: object) -> None:
+        conditions.append(condition)
+        values.extend(given)
+
+    for column, value, equal in query.terms:
+        require(f"specs.{_COLUMNS[column]} {'=' if equal else '<>'} ?", value)
+    for prefix, wanted in query.id_prefixes:
+        # Not LIKE or GLOB, in which some characters mean more than themselves.
+        require(f"substr(specs.id, 1, ?) {'=' if wanted else '<>'} ?", len(prefix), prefix)
+    for key, value, equal in query.labels:
+        carried = "EXISTS (SELECT 1 FROM json_each(specs.labels) AS label WHERE label.key = ? AND label.value = ?)"
+        require(carried if equal else f"NOT {carried}", key, value)
+    return conditions, values
 
 
 def _status_conditions(query: Query) -> list[list[str]]:

@@ -13,11 +13,12 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from gowork.leader.core.model import FINISHED as FINISHED_STATUSES
 from gowork.leader.core.model import Brief, LaneKey, Status
 from gowork.leader.store._sqlite_lanes import key_text, lane_of
-from gowork.leader.store._sqlite_query import SIZE, decode_sizes, snapshot, up_to
+from gowork.leader.store._sqlite_query import SIZE, conditions_of, decode_sizes, snapshot, up_to
 from gowork.leader.store.codec import decode_settings
-from gowork.leader.store.protocol import Finished, QueueRecord, Record, Timer
+from gowork.leader.store.protocol import Finished, Query, QueueRecord, Record, Timer
 
 _decode_waiting = msgspec.json.Decoder(list[tuple[str, int]]).decode
 _decode_running = msgspec.json.Decoder(list[tuple[int, int, int]]).decode
@@ -154,6 +155,27 @@ def finished_counts(connection: sqlite3.Connection) -> tuple[int, int]:
     """See Store.finished_counts."""
     failed, others = connection.execute(FINISHED_COUNTS).fetchone()
     return failed, others
+
+
+def select_finished(connection: sqlite3.Connection, query: Query, before_ms: int | None, limit: int) -> list[Brief]:
+    """See Store.select_finished."""
+    statuses = FINISHED_STATUSES & query.statuses if query.statuses else FINISHED_STATUSES
+    if not statuses:
+        return []
+    conditions, values = conditions_of(query)
+    conditions.append(f"+standings.status IN ({', '.join(str(int(status)) for status in sorted(statuses))})")
+    if before_ms is not None:
+        conditions.append("standings.at_ms < ?")
+        values.append(before_ms)
+    statement = f"""
+        SELECT json_group_array(json_array(seq, id, status, at_ms)) FROM (
+            SELECT standings.seq, specs.id, standings.status, standings.at_ms
+            FROM standings JOIN specs ON specs.seq = standings.seq
+            WHERE {" AND ".join(conditions)} ORDER BY standings.seq LIMIT ?
+        )
+    """
+    rows = sorted(_decode_finished(_text(connection, statement, [*values, limit])))
+    return [Brief(seq, id, Status(status), at_ms) for seq, id, status, at_ms in rows]
 
 
 def briefs(connection: sqlite3.Connection, ids: Sequence[str]) -> list[Brief]:

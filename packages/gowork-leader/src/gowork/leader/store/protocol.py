@@ -154,6 +154,9 @@ class Opened(Struct, frozen=True):
     next_seq: int
 
 
+#: By so much a restored store's term is above that of its backup: more often than a leader is started between the two.
+#: A term has 23 bits.
+RESTORE_TERMS = 65_536
 #: Low bits of `changed` and of fences; the term is above them.
 TERM_SHIFT = 40
 
@@ -165,6 +168,14 @@ def changed_number(term: int, batch: int) -> int:
 
 class Store(Protocol):
     """A store in use by one leader. Calls may overlap, save that one commit is in flight at a time."""
+
+    @property
+    def scratch(self) -> Path | None:
+        """Where a backup may be made for a moment; what is left there goes when the store is opened.
+
+        None when backups can't be made.
+        """
+        ...
 
     async def open(self) -> Opened:
         """Opens the store for this process alone, creating it when there is none, and raises its term durably.
@@ -264,6 +275,16 @@ class Store(Protocol):
         """
         ...
 
+    async def select_finished(self, query: Query, before_ms: int | None, limit: int) -> list[Brief]:
+        """The first finished tasks that a query selects, in the order of seq.
+
+        Args:
+            query: which tasks; unfinished ones are never selected.
+            before_ms: only those that finished before this wall-clock time; None for all.
+            limit: at most so many.
+        """
+        ...
+
     async def changed_since(self, changed: int, limit: int) -> list[Record]:
         """Tasks whose `changed` is above this, in its order.
 
@@ -289,6 +310,8 @@ class Store(Protocol):
     async def backup(self, path: Path) -> None:
         """Copies the store, as it is at one moment, while commits go on. The copy is durable, and whole or not there.
 
+        Whoever is cancelled while it waits for this gives the copy up, and nothing is left of it.
+
         Args:
             path: where there is nothing yet, in a directory that is there.
 
@@ -301,11 +324,13 @@ class Store(Protocol):
     async def restore(self, backup: Path) -> None:
         """Makes the store from a backup, before it is opened: durable, and whole or not there.
 
-        Its term is far above what it was when the backup was taken, so that fences grow over what was granted since.
+        Its term is RESTORE_TERMS above what it was when the backup was taken, so that fences grow over what was granted
+        since; nobody can go on watching from a token from before.
 
         Raises:
             StoreFormatError: the backup can't be used. It was left as it is.
-            StoreError: there is a store already, or it can't be written.
+            StoreFullError: there is no room.
+            StoreError: there is a store already, or it can't be written, or the backup can't be read.
         """
         ...
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
@@ -85,6 +86,11 @@ class SqliteStore:
     def path(self) -> Path:
         """Where the database is."""
         return self._path
+
+    @property
+    def scratch(self) -> Path:
+        """See Store.scratch."""
+        return Path(f"{self._path}.backup")
 
     async def open(self) -> Opened:
         """See Store.open."""
@@ -183,17 +189,32 @@ class SqliteStore:
         """See Store.backup."""
         if self._lock is None:
             raise StoreError(f"{self._path} is not open.")
-        await self._backups.submit(lambda: back_up(self._path, path, lambda: self._closing))
+        given_up = threading.Event()
+        copying = asyncio.ensure_future(
+            self._backups.submit(lambda: back_up(self._path, path, lambda: self._closing or given_up.is_set()))
+        )
+        try:
+            await asyncio.shield(copying)
+        except asyncio.CancelledError:
+            given_up.set()
+            await asyncio.wait({copying})
+            if copying.exception() is None:
+                # It was complete by then.
+                await self._backups.submit(lambda: path.unlink(missing_ok=True))
+            raise
 
     async def restore(self, backup: Path) -> None:
         """See Store.restore."""
         if self._lock is not None:
             raise StoreError(f"{self._path} is open already.")
-        lock = FileLock(self._path)
         try:
-            await asyncio.to_thread(restore, backup, self._path)
+            await self._writer.submit(lambda: restore(self._path, backup))
         finally:
-            lock.release()
+            await self._writer.close()
+
+    async def select_finished(self, query: Query, before_ms: int | None, limit: int) -> list[Brief]:
+        """See Store.select_finished."""
+        return await self._call(self._scans, _sqlite_scans.select_finished, query, before_ms, limit)
 
     async def members(self) -> list[MemberRecord]:
         """See Store.members."""
@@ -257,6 +278,8 @@ class SqliteStore:
         check_library()
         path = self._path
         self._lock = FileLock(path)
+        for leftover in (self.scratch, Path(f"{self.scratch}.part")):
+            leftover.unlink(missing_ok=True)
         version = _sqlite_file.format_at(path)
         if not version:
             _sqlite_file.create(path)

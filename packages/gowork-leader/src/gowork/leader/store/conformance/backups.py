@@ -21,6 +21,7 @@ from gowork.leader.store.conformance.kit import (
     standing,
 )
 from gowork.leader.store.protocol import (
+    RESTORE_TERMS,
     Batch,
     DeletedTask,
     MemberRecord,
@@ -30,6 +31,7 @@ from gowork.leader.store.protocol import (
     Store,
     StoreError,
     Timer,
+    changed_number,
 )
 
 
@@ -120,3 +122,74 @@ class BackupConformance(Fixtures):
         await store.backup(tmp_path / "copy")
         await store.close()
         assert [name for name in os.listdir(tmp_path) if name.startswith("copy")] == ["copy"]
+
+    async def test_a_backup_that_is_given_up_leaves_nothing(self, open_store: StoreFactory, tmp_path: Path) -> None:
+        store = open_store()
+        await store.open()
+        body = bytes(range(256)) * 64
+        for changed in range(1, 21):
+            await store.commit(Batch([new_task(changed * 100 + n, changed=changed, body=body) for n in range(100)]))
+        copying = asyncio.ensure_future(store.backup(tmp_path / "copy"))
+        await asyncio.sleep(0)
+        copying.cancel()
+        await asyncio.gather(copying, return_exceptions=True)
+        assert copying.cancelled()
+        assert not [name for name in os.listdir(tmp_path) if name.startswith("copy")]
+        await store.backup(tmp_path / "copy")
+        await store.close()
+
+    async def test_a_store_is_made_from_a_backup_in_a_term_that_is_far_higher(
+        self, open_store: StoreFactory, open_restored: StoreFactory, tmp_path: Path
+    ) -> None:
+        store = open_store()
+        opened = await store.open()
+        tasks = [new_task(1, at=FULL_STANDING), new_task(2, lane=FULL_LANE), new_task(3)]
+        await store.commit(Batch(tasks))
+        await store.commit(Batch(deletes=[DeletedTask(3, "task-3", 2)]))
+        await store.backup(tmp_path / "copy")
+        # What was granted after the backup has a fence below all that come.
+        await store.close()
+        later = await store.open()
+        await store.close()
+        restored = open_restored()
+        await restored.restore(tmp_path / "copy")
+        again = await restored.open()
+        assert again.identity == opened.identity
+        assert again.term > opened.term + RESTORE_TERMS > later.term
+        assert await restored.page(Query(), None, 10, ALL_BYTES) == [tasks[0].record, tasks[1].record]
+        assert await restored.waiting() == [(FULL_LANE, 1)]
+        # Whoever watched the store that is gone knows of what never was in this one.
+        floor = await restored.watch_floor()
+        assert changed_number(later.term, 1 << 30) < floor < changed_number(again.term, 1)
+        await restored.commit(Batch([new_task(again.next_seq, "new", changed=changed_number(again.term, 1))]))
+        await restored.close()
+
+    async def test_a_store_that_is_there_is_not_replaced_by_a_backup(
+        self, open_store: StoreFactory, tmp_path: Path
+    ) -> None:
+        store = open_store()
+        await store.open()
+        await store.backup(tmp_path / "copy")
+        await store.commit(Batch([new_task(1)]))
+        for close in (False, True):
+            if close:
+                await store.close()
+            with pytest.raises(StoreError):
+                await open_store().restore(tmp_path / "copy")
+        store = open_store()
+        await store.open()
+        assert await seqs_of_page(store, Query()) == [1]
+        await store.close()
+
+    @pytest.mark.parametrize("content", [None, b"", b"no backup"])
+    async def test_what_is_no_backup_is_refused_and_no_store_is_made(
+        self, open_restored: StoreFactory, tmp_path: Path, content: bytes | None
+    ) -> None:
+        copy = tmp_path / "copy"
+        if content is not None:
+            copy.write_bytes(content)
+        with pytest.raises(StoreError, match="copy"):
+            await open_restored().restore(copy)
+        store = open_restored()
+        assert (await store.open()).term == 1
+        await store.close()

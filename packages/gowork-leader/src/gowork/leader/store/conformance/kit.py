@@ -126,6 +126,16 @@ class Fixtures:
         return lambda: registry.open_store(store_url)
 
     @pytest.fixture
+    def restored_url(self, store_url: str) -> str:
+        """The URL of another empty store; overridden where it is not the first one's with a word at its end."""
+        return f"{store_url}.restored"
+
+    @pytest.fixture
+    def open_restored(self, restored_url: str) -> StoreFactory:
+        """Makes stores at that place."""
+        return lambda: registry.open_store(restored_url)
+
+    @pytest.fixture
     def open_backup(self) -> Callable[[Path], Store]:
         """Makes stores on a copy of this one, not opened yet; overridden when backups are not files of SQLite."""
         return lambda path: registry.open_store(f"sqlite:///{path}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gowork.leader.core.model import Status
+from gowork.leader.core.model import FINISHED, Brief, Status
 from gowork.leader.store.conformance.kit import (
     FULL_LANE,
     Fixtures,
@@ -171,4 +171,48 @@ class RemovalConformance(Fixtures):
         assert await store.finished_counts() == (0, 2000)
         assert len(await store.deleted_since(0, 1)) == 1000
         assert (await store.finished(False, 1))[0].seq == 1001
+        await store.close()
+
+    async def test_briefs_tell_what_a_removal_must_know(self, open_store: StoreFactory) -> None:
+        store = open_store()
+        await store.open()
+        ended = [standing(status, finished_ms=7) for status in Status if status in FINISHED]
+        tasks = [new_task(seq, at=at) for seq, at in enumerate(ended, 1)]
+        await store.commit(Batch([*tasks, new_task(4), new_task(5, at=standing(Status.RUNNING)), new_task(6)]))
+        found = await store.briefs([f"task-{seq}" for seq in (5, 1, 2, 99, 3, 4, 1)])
+        assert sorted(found, key=lambda brief: brief.seq) == [
+            *(Brief(seq, f"task-{seq}", at.status, 7) for seq, at in enumerate(ended, 1)),
+            Brief(4, "task-4", Status.PENDING, 0),
+            Brief(5, "task-5", Status.RUNNING, 0),
+        ]
+        assert await store.briefs([]) == []
+        await store.close()
+
+    async def test_finished_tasks_are_selected_by_a_query_and_by_their_time(self, open_store: StoreFactory) -> None:
+        store = open_store()
+        await store.open()
+        ended = [standing(Status.COMPLETED, finished_ms=ms) for ms in (30, 10, 20)]
+        await store.commit(
+            Batch(
+                [
+                    *(new_task(seq, at=at, queue="a", labels={"n": str(seq)}) for seq, at in enumerate(ended, 1)),
+                    new_task(4, queue="a"),
+                    new_task(5, at=standing(Status.RUNNING), queue="a"),
+                    new_task(6, at=standing(Status.ERROR, finished_ms=10), queue="b"),
+                ]
+            )
+        )
+
+        async def seqs(query: Query, before_ms: int | None = None, limit: int = 100) -> list[int]:
+            return [task.seq for task in await store.select_finished(query, before_ms, limit)]
+
+        assert await store.select_finished(Query(), 20, 1) == [Brief(2, "task-2", Status.COMPLETED, 10)]
+        assert await seqs(Query()) == [1, 2, 3, 6]
+        assert await seqs(Query(), limit=2) == [1, 2]
+        assert await seqs(Query(), before_ms=20) == [2, 6]
+        assert await seqs(Query(terms=(("queue", "a", True),)), before_ms=21) == [2, 3]
+        assert await seqs(Query(labels=(("n", "3", True),))) == [3]
+        assert await seqs(Query(id_prefixes=(("task-", True),), statuses=frozenset({Status.ERROR}))) == [6]
+        assert await seqs(Query(statuses=frozenset({Status.PENDING, Status.RUNNING}))) == []
+        assert await seqs(Query(statuses=frozenset({Status.PENDING, Status.ERROR}))) == [6]
         await store.close()
