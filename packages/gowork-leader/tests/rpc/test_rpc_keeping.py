@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import time
 from pathlib import Path
 
 import grpc
 import pytest
 from leader_serving import PATIENCE, ServedLeader, refused, serving, stream_refused
 
-from gowork.leader.store.protocol import Batch, StoreError, StoreFormatError
+from gowork.leader.core.model import Status
+from gowork.leader.rpc.keeping import PURGE_BATCHES_MAX, PURGE_TASKS_MAX
+from gowork.leader.store.conformance import new_task, standing
+from gowork.leader.store.protocol import Batch, NewTask, StoreError, StoreFormatError, StoreFullError
 from gowork.leader.store.sqlite import SqliteStore
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
-from gowork.rpc.status import Refusal
+from gowork.rpc import limits
+from gowork.rpc.status import Refusal, refusal_of
 
 
 async def fail(leader: ServedLeader, *ids: str) -> None:
@@ -144,3 +151,99 @@ async def test_a_store_that_is_there_is_not_overwritten(leader: ServedLeader, tm
     await other.close()
     with pytest.raises(StoreError, match=r"is there already: it was left as it is"):
         await SqliteStore(tmp_path / "other.db").restore(tmp_path / "backup")
+
+
+def stored(seq: int, finished_ms: int) -> NewTask:
+    """A completed task as a leader has written it."""
+    at = standing(Status.COMPLETED, finished_ms=finished_ms)
+    return new_task(seq, at=at, body=pb.Task(id=f"task-{seq}", handler="h").SerializeToString())
+
+
+async def test_what_is_too_young_to_be_removed_is_passed_over_however_much_it_is(tmp_path: Path) -> None:
+    # More than all batches of one call together look at.
+    tasks, now_ms = PURGE_BATCHES_MAX * PURGE_TASKS_MAX + 1, int(time.time() * 1000)
+    store = SqliteStore(tmp_path / "leader.db")
+    await store.open()
+    await store.commit(Batch([stored(seq, finished_ms=now_ms) for seq in range(1, tasks + 1)]))
+    await store.commit(Batch([stored(tasks + 1, finished_ms=now_ms - 1)]))
+    await store.close()
+    every = "status != PENDING"
+    async with serving(tmp_path) as leader:
+        for purged in (1, 0):
+            response = await purge(leader, filter=every, finished_before_ms=now_ms)
+            assert (response.purged, response.more) == (purged, False)
+        first = await purge(leader, filter=every, finished_before_ms=now_ms + 1)
+        assert (first.purged, first.more) == (tasks - 1, True)
+        rest = await purge(leader, filter=every)
+        assert (rest.purged, rest.more) == (1, False)
+
+
+async def take_backup(leader: ServedLeader) -> bytes:
+    parts = [part.data async for part in leader.scheduler.BackupStore(pb.BackupStoreRequest(), timeout=PATIENCE)]
+    return b"".join(parts)
+
+
+async def backup_refusal(leader: ServedLeader) -> str:
+    """Takes a backup, or tells why it is refused."""
+    try:
+        assert await take_backup(leader)
+    except grpc.aio.AioRpcError as error:
+        return refusal_of(error).reason
+    return ""
+
+
+async def test_one_backup_is_made_at_a_time_and_one_that_is_given_up_leaves_nothing(
+    leader: ServedLeader, tmp_path: Path
+) -> None:
+    # More than what a call lets wait for its reader.
+    for n in range(40):
+        await leader.submit(f"t{n}", payload="x" * limits.PAYLOAD_BYTES_MAX)
+    before = sorted(os.listdir(tmp_path))
+    first = leader.scheduler.BackupStore(pb.BackupStoreRequest(), timeout=PATIENCE)
+    assert (await first.read()).data
+    # Whatever becomes of the leader now, its copy has no name any more.
+    assert sorted(os.listdir(tmp_path)) == before
+    refusal = await stream_refused(leader.scheduler.BackupStore(pb.BackupStoreRequest(), timeout=PATIENCE))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "BACKUP_RUNNING")
+    first.cancel()
+    async with asyncio.timeout(PATIENCE):
+        # The leader may not have heard of it yet.
+        while await backup_refusal(leader) == "BACKUP_RUNNING":
+            pass
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+async def test_what_a_killed_leader_left_of_a_backup_goes_at_the_next_start(tmp_path: Path) -> None:
+    for name in ("leader.db.backup", "leader.db.backup.part"):
+        (tmp_path / name).write_bytes(b"left over")
+    async with serving(tmp_path) as leader:
+        assert not [name for name in os.listdir(tmp_path) if ".backup" in name]
+        assert await take_backup(leader)
+
+
+async def test_a_backup_that_finds_no_room_is_told_as_that(
+    leader: ServedLeader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def backup(self: SqliteStore, path: Path) -> None:
+        raise StoreFullError("There is no space left.")
+
+    monkeypatch.setattr(SqliteStore, "backup", backup)
+    refusal = await stream_refused(leader.scheduler.BackupStore(pb.BackupStoreRequest(), timeout=PATIENCE))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "STORE_FULL")
+
+
+async def test_who_watched_the_store_that_a_backup_replaces_lists_anew(leader: ServedLeader, tmp_path: Path) -> None:
+    data = await take_backup(leader)
+    (tmp_path / "backup").write_bytes(data)
+    await leader.submit("taken back by the restore")
+    watch = leader.scheduler.WatchTasks(pb.WatchTasksRequest(), timeout=PATIENCE)
+    token = (await watch.read()).token
+    watch.cancel()
+    folder = tmp_path / "restored"
+    folder.mkdir()
+    await SqliteStore(folder / "leader.db").restore(tmp_path / "backup")
+    async with serving(folder) as restored:
+        refusal = await stream_refused(
+            restored.scheduler.WatchTasks(pb.WatchTasksRequest(token=token), timeout=PATIENCE)
+        )
+        assert refusal.reason == "TOKEN_TOO_OLD"

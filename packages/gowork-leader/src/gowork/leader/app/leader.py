@@ -24,6 +24,7 @@ from gowork.leader.core.state import Settings, State
 from gowork.leader.engine.loop import Engine, NotServingError
 from gowork.leader.engine.retention import Kept, Retention
 from gowork.leader.rpc.admission import HoldBack
+from gowork.leader.rpc.backups import Backups
 from gowork.leader.rpc.cluster import LeaderService
 from gowork.leader.rpc.dialer import Dialer
 from gowork.leader.rpc.outbox import Outbox
@@ -98,6 +99,7 @@ class Leader:
         self._reflection = reflection
         self._metrics = Metrics()
         self._hold_back = HoldBack()
+        self._backups = Backups(store)
         self._sessions = Sessions(settings)
         self._dialer = Dialer()
         self._engine = Engine(
@@ -189,7 +191,7 @@ class Leader:
         server = grpc.aio.server(options=list(SERVER_OPTIONS), interceptors=[self._hold_back])
         decoding = refusing_garbage(server)
         leader_pb2_grpc.add_LeaderServiceServicer_to_server(LeaderService(self._engine), decoding)
-        scheduler = SchedulerService(self._engine, self._store, VERSION)
+        scheduler = SchedulerService(self._engine, self._store, self._backups, VERSION)
         scheduler_pb2_grpc.add_SchedulerServiceServicer_to_server(scheduler, decoding)
         session_pb2_grpc.add_SessionServiceServicer_to_server(self._sessions, decoding)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)

@@ -12,7 +12,7 @@ import grpc
 from gowork.leader.core.commands import Refused
 from gowork.leader.engine.loop import NoRoomError, NotServingError
 from gowork.leader.engine.subscriptions import SubscriptionsClosed, WatcherBehind
-from gowork.leader.store.protocol import StoreError
+from gowork.leader.store.protocol import StoreError, StoreFullError
 from gowork.rpc.status import FieldViolation, Refusal, abort
 
 _log = logging.getLogger(__name__)
@@ -48,6 +48,8 @@ async def refusing(context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator
     except WatcherBehind:
         message = "the watcher did not read fast enough; go on from the last token"
         await abort(context, Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "WATCHER_BEHIND", message))
+    except StoreFullError as error:
+        await abort(context, Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "STORE_FULL", str(error)))
     except StoreError as error:
         await abort(context, Refusal(grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE", str(error)))
     except (grpc.aio.AbortError, grpc.RpcError):

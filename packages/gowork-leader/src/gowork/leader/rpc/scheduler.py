@@ -10,6 +10,7 @@ from gowork.leader.core.queries import members
 from gowork.leader.core.state import State
 from gowork.leader.engine.loop import Engine
 from gowork.leader.rpc.admission import Admission
+from gowork.leader.rpc.backups import Backups
 from gowork.leader.rpc.boundary import refusal_from, refusing, unknown_tasks
 from gowork.leader.rpc.filters import parse_filter
 from gowork.leader.rpc.following import FollowingMethods
@@ -33,9 +34,10 @@ _Context = grpc.aio.ServicerContext[object, object]
 class SchedulerService(FollowingMethods, QueueMethods, KeepingMethods, scheduler_pb2_grpc.SchedulerServiceServicer):
     """The client's side of the leader."""
 
-    def __init__(self, engine: Engine, store: Store, version: str) -> None:
+    def __init__(self, engine: Engine, store: Store, backups: Backups, version: str) -> None:
         self._engine = engine
         self._store = store
+        self._backups = backups
         self._version = version
         self._admission = Admission()
 
