@@ -11,11 +11,12 @@ import pytest
 
 from gowork.leader.core import commands as cmd
 from gowork.leader.core.model import Now
+from gowork.leader.engine import retention
 from gowork.leader.engine.loop import Engine
 from gowork.leader.engine.retention import (
     SETTLE_SECONDS,
     TOMBSTONE_SECONDS,
-    YOUNG_MS,
+    YOUNG_SECONDS,
     CautiousClock,
     Kept,
     Retention,
@@ -61,6 +62,14 @@ class Keeping:
         for id in ids:
             await self.engine.ask(cmd.Cancel(id))
 
+    async def look_on(self, seconds: float, every: float = 30.0) -> list[str]:
+        """So much time passes, and it looks as often as it does; what is left."""
+        while seconds > 0:
+            self.clock.pass_time(min(every, seconds))
+            seconds -= every
+            left = await self.sweep()
+        return left
+
     async def sweep(self) -> list[str]:
         """What is left after as many sweeps as it takes."""
         while await self.retention.sweep():
@@ -69,8 +78,8 @@ class Keeping:
 
 
 @asynccontextmanager
-async def keeping(folder: Path, **kept: float) -> AsyncIterator[Keeping]:
-    store, clock, nobody = SqliteStore(folder / "store.db"), Clock(), Nobody()
+async def keeping(folder: Path, clock: Clock | None = None, **kept: float) -> AsyncIterator[Keeping]:
+    store, clock, nobody = SqliteStore(folder / "store.db"), clock or Clock(), Nobody()
     engine = Engine(store, nobody, nobody, clock=clock)
     await engine.recover()
     try:
@@ -84,6 +93,7 @@ async def keeping(folder: Path, **kept: float) -> AsyncIterator[Keeping]:
 
 async def test_tasks_go_when_they_are_old_enough(tmp_path: Path) -> None:
     async with keeping(tmp_path, seconds=DAY) as kept:
+        await kept.sweep()
         await kept.finish("old")
         kept.clock.pass_time(DAY / 2)
         await kept.finish("young")
@@ -95,16 +105,48 @@ async def test_tasks_go_when_they_are_old_enough(tmp_path: Path) -> None:
 
 async def test_the_oldest_go_when_there_are_too_many_but_no_young_ones(tmp_path: Path) -> None:
     async with keeping(tmp_path, tasks=2) as kept:
+        await kept.sweep()
         await kept.finish("a", "b", "c")
-        kept.clock.pass_time(YOUNG_MS / 1000 - 1)
+        assert await kept.look_on(YOUNG_SECONDS - 30) == ["a", "b", "c"]
         await kept.finish("d")
-        assert await kept.sweep() == ["a", "b", "c", "d"]
-        kept.clock.pass_time(1)
-        assert await kept.sweep() == ["c", "d"]
+        assert await kept.look_on(60) == ["c", "d"]
+
+
+async def test_no_step_of_the_wall_clock_makes_a_task_old_that_is_young(tmp_path: Path) -> None:
+    async with keeping(tmp_path, tasks=1) as kept:
+        await kept.sweep()
+        await kept.finish("a", "b", "c")
+        kept.clock.wall_ms += int(DAY * 1000)
+        assert await kept.look_on(YOUNG_SECONDS - 30) == ["a", "b", "c"]
+        assert await kept.look_on(60) == ["c"]
+
+
+async def test_after_a_start_nothing_goes_for_its_number_until_the_leader_itself_is_not_young(tmp_path: Path) -> None:
+    clock = Clock()
+    async with keeping(tmp_path, clock, tasks=1) as kept:
+        await kept.finish("a", "b", "c")
+        await kept.look_on(YOUNG_SECONDS / 2)
+    async with keeping(tmp_path, clock, tasks=1) as kept:
+        await kept.sweep()
+        assert await kept.look_on(YOUNG_SECONDS - 30) == ["a", "b", "c"]
+        assert await kept.look_on(60) == ["c"]
+
+
+async def test_a_clock_that_is_wrong_at_a_start_has_an_hour_to_be_set_right(tmp_path: Path) -> None:
+    clock = Clock()
+    async with keeping(tmp_path, clock, seconds=7 * DAY) as kept:
+        await kept.finish("a", "b")
+    clock.wall_ms += int(365 * DAY * 1000)
+    async with keeping(tmp_path, clock, seconds=7 * DAY) as kept:
+        await kept.sweep()
+        assert await kept.look_on(SETTLE_SECONDS - 60) == ["a", "b"]
+        # It was right, then: the leader was away for so long.
+        assert await kept.look_on(120) == []
 
 
 async def test_many_go_in_batches(tmp_path: Path) -> None:
     async with keeping(tmp_path, seconds=DAY) as kept:
+        await kept.sweep()
         ids = [f"t{n}" for n in range(2_500)]
         await kept.engine.ask(cmd.Submit([spec_from(pb.Task(id=id, payload="p")) for id in ids]))
         await asyncio.gather(*(kept.engine.ask(cmd.Cancel(id)) for id in ids))
@@ -128,24 +170,37 @@ async def test_a_wall_clock_that_is_stepped_forward_removes_nothing_until_that_h
         assert await kept.sweep() == []
 
 
-async def test_removals_are_told_for_an_hour_and_then_forgotten(tmp_path: Path) -> None:
+async def test_removals_are_told_for_an_hour_and_then_forgotten_in_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "BATCH_TASKS_MAX", 2)
     async with keeping(tmp_path, seconds=DAY) as kept:
-        await kept.finish("a")
-        kept.clock.pass_time(DAY + 1)
-        assert await kept.sweep() == []
         await kept.sweep()
-        kept.clock.pass_time(TOMBSTONE_SECONDS - 1)
-        await kept.sweep()
-        assert [id for _, id in await kept.store.deleted_since(0, 10)] == ["a"]
-        kept.clock.pass_time(1)
-        await kept.sweep()
-        await kept.finish("b")
-        kept.clock.pass_time(TOMBSTONE_SECONDS)
-        await kept.sweep()
-        kept.clock.pass_time(TOMBSTONE_SECONDS)
-        await kept.sweep()
+        await kept.finish("a", "b", "c", "d", "e")
+        assert await kept.look_on(DAY, every=3600) == []
+        removed = await kept.store.deleted_since(0, 10)
+        assert [id for _, id in removed] == ["a", "b", "c", "d", "e"]
+        await kept.look_on(TOMBSTONE_SECONDS - 60)
+        assert await kept.store.deleted_since(0, 10) == removed
+        number = kept.engine.changed
+        await kept.look_on(90)
         assert await kept.store.deleted_since(0, 10) == []
-        assert await kept.store.watch_floor() > 0
+        assert await kept.store.watch_floor() == removed[-1][0]
+        assert kept.engine.changed == number + 3
+
+
+async def test_removals_from_before_a_start_are_told_for_an_hour_more(tmp_path: Path) -> None:
+    clock = Clock()
+    async with keeping(tmp_path, clock, seconds=DAY) as kept:
+        await kept.sweep()
+        await kept.finish("a")
+        assert await kept.look_on(DAY, every=3600) == []
+    async with keeping(tmp_path, clock, seconds=DAY) as kept:
+        await kept.sweep()
+        await kept.look_on(TOMBSTONE_SECONDS - 60)
+        assert [id for _, id in await kept.store.deleted_since(0, 10)] == ["a"]
+        await kept.look_on(90)
+        assert await kept.store.deleted_since(0, 10) == []
 
 
 @pytest.mark.parametrize("step_ms", [-3_600_000, 30_000])

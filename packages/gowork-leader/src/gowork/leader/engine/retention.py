@@ -3,8 +3,10 @@
 Asks the store for those that finished first, which is one look at an index, and has the core remove them a batch at a
 time. It looks again when the last batch was full, when more have finished than are to be kept, and now and then.
 
-A wall clock that is wrong must not make it remove what is young: time counts here only as fast as the monotonic clock
-runs, and a clock that was stepped forward is believed after SETTLE_SECONDS.
+Invariant OLD-ENOUGH: a wall clock that is wrong must not make it remove what is young. Ages count only as fast as the
+monotonic clock runs, a clock that was stepped forward is believed after SETTLE_SECONDS, and so is the one that a
+leader starts with. The number goes by no wall clock: what finished up to a batch that was there YOUNG_SECONDS ago is
+not young, so that it, too, removes nothing in the first minutes of a leader.
 """
 
 from __future__ import annotations
@@ -23,11 +25,12 @@ from gowork.leader.store.protocol import Store
 BATCH_TASKS_MAX = 1_000
 #: How often it looks when nothing calls for it, in seconds.
 LOOK_SECONDS = 30.0
-#: A task that finished less than this ago is removed by nothing but its owner, in milliseconds.
-YOUNG_MS = 15 * 60 * 1000
+#: A task that finished less than this ago is not removed for its number, in seconds.
+YOUNG_SECONDS = 15 * 60.0
 #: How long removals are told to watchers that come back, in seconds.
 TOMBSTONE_SECONDS = 3600.0
-#: For so long a clock that was stepped forward by more than STEP_MS is not believed, in seconds.
+#: For so long a clock that was stepped forward by more than STEP_MS is not believed, in seconds; and one at a start, or
+#: for the age that it is about, when that is less.
 SETTLE_SECONDS = 3600.0
 STEP_MS = 60_000
 
@@ -50,8 +53,12 @@ class Retention:
         self._store = store
         self._kept = kept
         self._clock = CautiousClock()
-        #: (monotonic time, batch): removals of batches before it have been told for so long.
+        #: When it looked first, by the monotonic clock.
+        self._since: float | None = None
+        #: (monotonic time, the last batch then), oldest first.
         self._marks: deque[tuple[float, int]] = deque()
+        #: Removals before this batch are told no more.
+        self._forgotten_before = 0
 
     async def run(self, stopped: asyncio.Event) -> None:
         """Runs until `stopped` is set."""
@@ -73,6 +80,7 @@ class Retention:
         """Removes one batch of each kind; whether there may be more to remove."""
         now = self._engine.now()
         wall_ms = self._clock.wall_ms(now)
+        self._mark(now.mono)
         failed_tasks, tasks = self._engine.finished_tasks
         kept = self._kept
         more = False
@@ -80,32 +88,51 @@ class Retention:
             (True, kept.failed_seconds, failed_tasks - kept.failed_tasks),
             (False, kept.seconds, tasks - kept.tasks),
         ):
-            more |= await self._remove(failed, wall_ms, wall_ms - int(seconds * 1000), over)
-        await self._forget_removals(now)
+            settled = self._since is not None and now.mono - self._since >= min(SETTLE_SECONDS, seconds)
+            more |= await self._remove(failed, wall_ms - int(seconds * 1000) if settled else 0, over, now.mono)
+        await self._forget_removals(now.mono)
         return more
 
-    async def _remove(self, failed: bool, wall_ms: int, old_ms: int, over: int) -> bool:
-        oldest = await self._store.finished(failed, BATCH_TASKS_MAX)
-        young_ms = wall_ms - YOUNG_MS
-        ids = [
-            task.id
-            for place, task in enumerate(oldest)
-            if task.finished_ms <= old_ms or (place < over and task.finished_ms <= young_ms)
+    async def _remove(self, failed: bool, old_ms: int, over: int, mono: float) -> bool:
+        grown = self._batch_at(mono - YOUNG_SECONDS)
+        first = await self._store.finished(failed, BATCH_TASKS_MAX)
+        leaving = [
+            task
+            for place, task in enumerate(first)
+            if task.finished_ms <= old_ms or (place < over and task.changed <= grown)
         ]
-        if not ids:
+        if not leaving:
             return False
-        await self._engine.ask(cmd.Purge(ids, finished_by_ms=max(old_ms, young_ms)))
-        return len(ids) == BATCH_TASKS_MAX
+        # One that ran again meanwhile has finished later, or not yet.
+        last_ms = max(task.finished_ms for task in leaving)
+        await self._engine.ask(cmd.Purge([task.id for task in leaving], finished_by_ms=last_ms))
+        return len(leaving) == BATCH_TASKS_MAX
 
-    async def _forget_removals(self, now: Now) -> None:
+    async def _forget_removals(self, mono: float) -> None:
+        before = self._batch_at(mono - TOMBSTONE_SECONDS) + 1
+        if before <= max(self._forgotten_before, 1):
+            return
+        while True:
+            # In steps: what a day's removals have left would hold a commit up.
+            numbers = [number for number, _ in await self._store.deleted_since(0, BATCH_TASKS_MAX) if number < before]
+            if not numbers:
+                break
+            await self._engine.ask(cmd.Purge((), forget_before=numbers[-1] + 1))
+        self._forgotten_before = before
+
+    def _mark(self, mono: float) -> None:
+        if self._since is None:
+            self._since = mono
         marks = self._marks
         if not marks or marks[-1][1] < self._engine.changed:
-            marks.append((now.mono, self._engine.changed))
-        before = 0
-        while marks and marks[0][0] <= now.mono - TOMBSTONE_SECONDS:
-            before = marks.popleft()[1]
-        if before > await self._store.watch_floor():
-            await self._engine.ask(cmd.Purge((), forget_before=before))
+            marks.append((mono, self._engine.changed))
+        # The last one that is older than anyone asks for is still needed.
+        while len(marks) > 1 and marks[1][0] <= mono - max(YOUNG_SECONDS, TOMBSTONE_SECONDS):
+            marks.popleft()
+
+    def _batch_at(self, mono: float) -> int:
+        """The last batch at this time, or one somewhat before; 0 when nothing is known of it."""
+        return max((number for at, number in self._marks if at <= mono), default=0)
 
 
 class CautiousClock:
