@@ -12,6 +12,7 @@ import pytest
 from leader_serving import PATIENCE, ServedLeader, refused, serving, stream_refused
 
 from gowork.leader.core.model import Status
+from gowork.leader.engine.retention import Kept
 from gowork.leader.rpc.keeping import PURGE_BATCHES_MAX, PURGE_TASKS_MAX
 from gowork.leader.store.conformance import new_task, standing
 from gowork.leader.store.protocol import Batch, NewTask, StoreError, StoreFormatError, StoreFullError
@@ -247,3 +248,10 @@ async def test_who_watched_the_store_that_a_backup_replaces_lists_anew(leader: S
             restored.scheduler.WatchTasks(pb.WatchTasksRequest(token=token), timeout=PATIENCE)
         )
         assert refusal.reason == "TOKEN_TOO_OLD"
+
+
+async def test_a_leader_that_keeps_no_finished_task_takes_new_ones(tmp_path: Path) -> None:
+    async with serving(tmp_path, kept=Kept(tasks=0, failed_tasks=0)) as leader:
+        # It is kept all the same, being young.
+        await fail(leader, "a")
+        assert (await leader.submit("b")).created == 1

@@ -4,9 +4,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite("gowork.leader.store.conformance")
-
-from gowork.leader.store.conformance import DurabilityConformance, StoreConformance  # noqa: E402
+from gowork.leader.store.conformance import DurabilityConformance, StoreConformance
 
 
 class TestSqliteStore(StoreConformance, DurabilityConformance):

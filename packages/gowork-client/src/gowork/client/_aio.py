@@ -19,7 +19,7 @@ import grpc
 from gowork.client import _mapping as mapping
 from gowork.client._aio_outbox import Outbox
 from gowork.client._aio_streams import AsyncWatch, finished, merged, stepped
-from gowork.client._backups import backup_file
+from gowork.client._backups import BackupFile
 from gowork.client._calls import ADDRESS_VARIABLE, SCHEDULE_TASKS, CallSettings, Tries
 from gowork.client._filters import filter_expression
 from gowork.client._handles import AsyncTaskHandle
@@ -249,11 +249,12 @@ class AsyncClient:
         return purged
 
     async def backup(self, path: str | PathLike[str], progress: Callable[[int, int], object] | None = None) -> None:
-        """As Client.backup."""
-        with backup_file(path) as file:
+        """As Client.backup; a thread writes, for to make much durable takes seconds. It calls `progress`, too."""
+        with await asyncio.to_thread(BackupFile, path) as file:
             try:
                 async for response in self._scheduler.BackupStore(scheduler.BackupStoreRequest()):
-                    file.take(response, progress)
+                    await asyncio.to_thread(file.take, response, progress)
+                await asyncio.to_thread(file.finish)
             except grpc.RpcError as error:
                 raise error_of(error, self._settings.address) from error
 

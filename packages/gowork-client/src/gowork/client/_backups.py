@@ -3,52 +3,62 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from types import TracebackType
+from typing import Self
 
 from gowork.client.errors import CallError
 from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
 
 
 class BackupFile:
-    """What has come of a backup so far."""
+    """What has come of a backup so far. At its path once it was finished, and nowhere otherwise."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.bytes = 0
-        self.bytes_total = -1
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Begins it.
+
+        Raises:
+            FileExistsError: when there is something at the path.
+            OSError: when it can't be written.
+        """
+        self._path = Path(path)
+        if self._path.exists():
+            raise FileExistsError(f"{self._path} is there already; name another file")
+        self._building = Path(f"{self._path}.part")
+        self._file = self._building.open("wb")
+        self._bytes, self._bytes_total = 0, -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        self._building.unlink(missing_ok=True)
 
     def take(self, response: scheduler.BackupStoreResponse, progress: Callable[[int, int], object] | None) -> None:
         """Writes the next part."""
         self._file.write(response.data)
-        self.bytes += len(response.data)
-        self.bytes_total = response.total_bytes
+        self._bytes += len(response.data)
+        self._bytes_total = response.total_bytes
         if progress is not None:
-            progress(self.bytes, self.bytes_total)
+            progress(self._bytes, self._bytes_total)
 
+    def finish(self) -> None:
+        """Makes it durable, and gives it its name.
 
-@contextmanager
-def backup_file(path: str | os.PathLike[str]) -> Iterator[BackupFile]:
-    """A file for a backup; it is at its path when the body has ended well, and nowhere otherwise.
-
-    Raises:
-        FileExistsError: when there is something at the path.
-        CallError: when not all of it has come.
-    """
-    target = Path(path)
-    if target.exists():
-        raise FileExistsError(f"{target} is there already; name another file")
-    building = Path(f"{target}.part")
-    try:
-        with building.open("wb") as file:
-            backup = BackupFile(file)
-            yield backup
-            if backup.bytes != backup.bytes_total:
-                raise CallError(f"the backup broke off after {backup.bytes} of {backup.bytes_total} bytes")
-            file.flush()
-            os.fsync(file.fileno())
-        building.rename(target)
-    finally:
-        building.unlink(missing_ok=True)
+        Raises:
+            CallError: when not all of it has come.
+        """
+        if self._bytes != self._bytes_total:
+            raise CallError(f"the backup broke off after {self._bytes} of {self._bytes_total} bytes")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._building.rename(self._path)
+        directory = os.open(self._path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)

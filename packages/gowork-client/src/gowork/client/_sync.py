@@ -17,7 +17,7 @@ from typing import Self, TypeVar, Unpack
 import grpc
 
 from gowork.client import _mapping as mapping
-from gowork.client._backups import backup_file
+from gowork.client._backups import BackupFile
 from gowork.client._batches import BATCHES_IN_FLIGHT_MAX, batches
 from gowork.client._calls import ADDRESS_VARIABLE, SCHEDULE_TASKS, CallSettings, Tries
 from gowork.client._filters import filter_expression
@@ -419,10 +419,11 @@ class Client:
             FileExistsError: when there is something at the path.
             CallError: when the leader refused, or could not be reached, or the copy broke off.
         """
-        with backup_file(path) as file:
+        with BackupFile(path) as file:
             try:
                 for response in self._scheduler.BackupStore(scheduler.BackupStoreRequest()):
                     file.take(response, progress)
+                file.finish()
             except grpc.RpcError as error:
                 raise error_of(error, self._settings.address) from error
 

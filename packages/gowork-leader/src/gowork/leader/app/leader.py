@@ -50,6 +50,8 @@ FAILED_GRACE_SECONDS = 0.2
 #: The ports are closed when no request has come for two such spans, and at the latest after so many of them.
 STOP_QUIET_SECONDS = 0.02
 STOP_QUIET_SPANS_MAX = 25
+#: However few are to be kept: those of the last minutes stay, and must not stop what comes.
+FINISHED_FULL_MIN = 100_000
 #: How long a scrape waits for the engine, in seconds.
 LOOK_SECONDS = 5.0
 
@@ -88,11 +90,12 @@ class Leader:
             scheduler_listen: for clients.
             http_listen: for probes and metrics.
             settings: spans and bounds.
-            kept: how many finished tasks are kept, and for how long. At twice as many nothing new is taken.
+            kept: how many finished tasks are kept, and for how long. At twice as many,
+                and at least FINISHED_FULL_MIN, nothing new is taken.
             reflection: whether the services describe themselves.
         """
         kept = kept or Kept()
-        settings = settings or Settings(finished_full=2 * (kept.tasks + kept.failed_tasks))
+        settings = settings or Settings(finished_full=max(2 * (kept.tasks + kept.failed_tasks), FINISHED_FULL_MIN))
         self._store = store
         self._listen = (cluster_listen, scheduler_listen)
         self._http_listen = http_listen
