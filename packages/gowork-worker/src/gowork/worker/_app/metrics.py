@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 
-from gowork.worker._supervisor.measures import Buckets
+from gowork.rpc.buckets import Buckets
 from gowork.worker._supervisor.supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -42,13 +43,13 @@ class _WorkerCollector(Collector):
         lag = HistogramMetricFamily(
             "gowork_worker_loop_lag_seconds", "How long the loops of runners took to answer a ping."
         )
-        lag.add_metric([], _cumulative(measures.lag), measures.lag.seconds)
+        lag.add_metric([], _cumulative(measures.lag), measures.lag.total)
         yield lag
         executions = HistogramMetricFamily(
             "gowork_task_execution_seconds", "How long attempts ran.", labels=["queue", "handler", "status"]
         )
         for labels, buckets in _capped(measures.executions):
-            executions.add_metric(labels, _cumulative(buckets), buckets.seconds)
+            executions.add_metric(labels, _cumulative(buckets), buckets.total)
         yield executions
         lost = CounterMetricFamily("gowork_worker_runners_lost_total", "Runner processes that ended unasked.")
         lost.add_metric([], measures.runners_lost)
@@ -62,16 +63,13 @@ def _capped(rows: dict[tuple[str, str, str], Buckets]) -> Iterator[tuple[list[st
     other = Buckets(items[0][1].bounds) if items else None
     for _, buckets in items[_ROWS_MAX:]:
         assert other is not None
-        other.counts = [a + b for a, b in zip(other.counts, buckets.counts, strict=True)]
-        other.seconds += buckets.seconds
+        other.add(buckets)
     if other is not None and any(other.counts):
         yield ["other", "other", "other"], other
 
 
-def _cumulative(buckets: Buckets) -> list[tuple[str, float]]:
-    total = 0.0
-    counts: list[tuple[str, float]] = []
-    for bound, count in zip([*buckets.bounds, float("inf")], list(buckets.counts), strict=True):
-        total += count
-        counts.append(("+Inf" if bound == float("inf") else str(bound), total))
-    return counts
+def _cumulative(buckets: Buckets) -> list[tuple[str, float] | tuple[str, float, Exemplar]]:
+    return [
+        (bound, count, Exemplar({"trace_id": traced.trace_id}, traced.value, traced.at)) if traced else (bound, count)
+        for bound, count, traced in buckets.cumulative()
+    ]

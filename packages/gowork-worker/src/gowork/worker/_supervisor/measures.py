@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterable
 
+from gowork.rpc.buckets import Buckets
 from gowork.worker._runner.messages import EXECUTION_BUCKETS, ExecutedRow
 
 #: Upper bounds in seconds.
 LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
-
-
-class Buckets:
-    """Counts by bucket, and above the last."""
-
-    def __init__(self, bounds: tuple[float, ...]) -> None:
-        self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
-        self.seconds = 0.0
-
-    def observe(self, seconds: float) -> None:
-        """Counts one value."""
-        self.counts[bisect_left(self.bounds, seconds)] += 1
-        self.seconds += seconds
 
 
 class Measures:
@@ -45,4 +31,4 @@ class Measures:
                 buckets = self.executions[key] = Buckets(EXECUTION_BUCKETS)
             for index, count in enumerate(row.counts):
                 buckets.counts[index] += count
-            buckets.seconds += row.seconds
+            buckets.total += row.seconds
