@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import signal
 import time
 from collections.abc import Iterator
 
@@ -16,6 +17,15 @@ import pytest
 
 #: The variable by which processes that tests started are known.
 MARK = "PYTEST_STARTED_BY"
+
+
+def pytest_configure() -> None:
+    """Gives the processes that tests start a Ctrl-C that ends them, also where the tests run in the background.
+
+    A shell without job control has its background commands ignore SIGINT, and whoever they start would do so as well.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
