@@ -1,6 +1,6 @@
 """Which metrics there are, and which of them a PromQL expression asks for, by which labels.
 
-docs/metrics.md, where it exists, says what there is; until then METRICS does, and when it exists it must have them all.
+docs/metrics.md says what there is.
 """
 
 from __future__ import annotations
@@ -22,34 +22,17 @@ def metric(kind: str, *labels: str) -> Metric:
     return Metric(kind, frozenset(labels))
 
 
-#: {name: kind and labels}, as leaders and workers are to export them.
-METRICS = {
-    "gowork_members": metric("gauge", "state"),
-    "gowork_member_up": metric("gauge", "worker"),
-    "gowork_worker_heartbeats_total": metric("counter", "result"),
-    "gowork_worker_heartbeat_gap_seconds": metric("histogram"),
-    "gowork_worker_slots": metric("gauge", "state"),
-    "gowork_worker_loop_lag_seconds": metric("histogram"),
-    "gowork_tasks_submitted_total": metric("counter", "queue", "handler", "outcome"),
-    "gowork_task_schedule_to_start_seconds": metric("histogram", "queue"),
-    "gowork_task_execution_seconds": metric("histogram", "queue", "handler", "status"),
-    "gowork_tasks_finished_total": metric("counter", "queue", "handler", "status"),
-    "gowork_task_attempts_total": metric("counter", "queue", "outcome"),
-    "gowork_tasks_reassigned_total": metric("counter", "reason"),
-    "gowork_stale_reports_total": metric("counter"),
-    "gowork_tasks_quarantined_total": metric("counter"),
-    "gowork_queue_tasks": metric("gauge", "queue", "state"),
-    "gowork_queue_waiting_tasks": metric("gauge", "queue", "reason"),
-    "gowork_queue_oldest_seconds": metric("gauge", "queue"),
-    "gowork_retention_oldest_seconds": metric("gauge"),
-    "gowork_store_commit_seconds": metric("histogram"),
-    "gowork_store_commit_tasks": metric("histogram"),
-    "gowork_leader_is_leader": metric("gauge"),
-    "gowork_leader_term": metric("gauge"),
-    "gowork_leader_transitions_total": metric("counter"),
-    "gowork_leader_failover_seconds": metric("histogram"),
-    "rpc_server_call_duration_seconds": metric("histogram", "method", "code"),
-}
+_ROW = re.compile(r"^\| `((?:gowork|rpc)_[a-z_]+)` \| (\w+) \| [^|]+ \|\s*([^|]*?)\s*\|", re.MULTILINE)
+
+
+def _on_the_page() -> dict[str, Metric]:
+    rows = _ROW.findall(METRICS_PAGE.read_text())
+    assert len(rows) == len({name for name, _, _ in rows}), "a metric has two rows"
+    return {name: metric(kind, *re.findall(r"\w+", labels)) for name, kind, labels in rows}
+
+
+#: {name: kind and labels}, as docs/metrics.md has them; a test holds that page to what leaders and workers show.
+METRICS = _on_the_page()
 #: What Prometheus itself says of a target, and the labels that it gives each series.
 OF_PROMETHEUS = {
     "up": metric("gauge"),
@@ -62,16 +45,6 @@ _GROUPING = re.compile(r"\b(?:by|without|on|ignoring|group_left|group_right)\s*\
 _MATCHERS = re.compile(r"([a-zA-Z_:][\w:]*)?\s*\{([^}]*)\}")
 _NAME = re.compile(r"(?<![\w.$:])([a-zA-Z_:][\w:]*)(?!\s*\(|[\w:])")
 _WORDS = {"and", "or", "unless", "offset", "bool"}
-
-
-def known() -> set[str]:
-    """The names of all metrics that leaders and workers export."""
-    return names_on_the_page() if METRICS_PAGE.is_file() else set(METRICS)
-
-
-def names_on_the_page() -> set[str]:
-    """Each name that docs/metrics.md has in backquotes."""
-    return set(re.findall(r"`((?:gowork|rpc)_[a-z_]+)`", METRICS_PAGE.read_text()))
 
 
 def names_in(expression: str) -> set[str]:

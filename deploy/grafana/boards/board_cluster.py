@@ -133,6 +133,7 @@ def _tasks() -> list[Panel]:
                 f"sum by (reason) (rate(gowork_tasks_reassigned_total{{{HERE}}}[$__rate_interval]))", "back: {{reason}}"
             ),
             query(f"sum(rate(gowork_stale_reports_total{{{HERE}}}[$__rate_interval]))", "stale reports"),
+            query(f"sum(rate(gowork_worker_runners_lost_total{{{HERE}}}[$__rate_interval]))", "runners lost"),
         ),
         lines(
             "Put into quarantine",

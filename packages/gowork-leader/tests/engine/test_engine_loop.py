@@ -16,6 +16,7 @@ from gowork.leader.core import effects as ef
 from gowork.leader.core.model import Outcome, Status
 from gowork.leader.core.state import State
 from gowork.leader.engine import loop
+from gowork.leader.engine.counts import Counts
 from gowork.leader.engine.loop import Engine, NoRoomError, NotServingError
 from gowork.leader.engine.subscriptions import Waiter
 from gowork.leader.rpc.mapping import spec_from
@@ -60,16 +61,10 @@ class Outbox:
         self.effects += effects
 
 
-class Observer:
-    """Takes no interest."""
-
-    def committed(self, tasks: int, seconds: float) -> None: ...
-
-
 @asynccontextmanager
 async def running(folder: Path) -> AsyncIterator[tuple[Engine, TroubledStore, Outbox]]:
     store, outbox = TroubledStore(folder / "store.db"), Outbox()
-    engine = Engine(store, outbox, Observer())
+    engine = Engine(store, outbox, Counts())
     await engine.recover()
     try:
         async with asyncio.TaskGroup() as group, asyncio.timeout(PATIENCE):
@@ -117,7 +112,7 @@ async def test_replies_reads_and_effects_wait_until_their_batch_is_durable(tmp_p
         assert read == ["a"]
         assert isinstance(refused, cmd.Refused)
         assert await later[0] == ["a"]
-        assert len(outbox.effects) == 2
+        assert [type(effect) for effect in outbox.effects].count(ef.Welcome) == 2
 
 
 async def test_what_gathers_while_a_batch_is_in_flight_is_one_batch(tmp_path: Path) -> None:
@@ -236,7 +231,7 @@ async def test_a_stop_answers_what_was_taken_and_takes_no_more(tmp_path: Path) -
 
 async def test_a_store_in_doubt_ends_the_engine_and_answers_nobody_as_if_all_were_well(tmp_path: Path) -> None:
     store, outbox = TroubledStore(tmp_path / "store.db"), Outbox()
-    engine = Engine(store, outbox, Observer())
+    engine = Engine(store, outbox, Counts())
     await engine.recover()
     engine.post(cmd.OpenSession(1, "w", "i", 1, (), {}, "", (), (), ""))
     store.trouble = StoreError("in doubt")

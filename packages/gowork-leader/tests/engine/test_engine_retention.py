@@ -12,6 +12,7 @@ import pytest
 from gowork.leader.core import commands as cmd
 from gowork.leader.core.model import Now
 from gowork.leader.engine import retention
+from gowork.leader.engine.counts import Counts
 from gowork.leader.engine.loop import Engine
 from gowork.leader.engine.retention import (
     SETTLE_SECONDS,
@@ -44,10 +45,6 @@ class Clock:
 class Nobody:
     def deliver(self, effects: object) -> None: ...
 
-    def committed(self, *_: object) -> None: ...
-
-    def reports_refused(self, *_: object) -> None: ...
-
 
 class Keeping:
     """An engine with a clock of its own, and its retention."""
@@ -79,8 +76,8 @@ class Keeping:
 
 @asynccontextmanager
 async def keeping(folder: Path, clock: Clock | None = None, **kept: float) -> AsyncIterator[Keeping]:
-    store, clock, nobody = SqliteStore(folder / "store.db"), clock or Clock(), Nobody()
-    engine = Engine(store, nobody, nobody, clock=clock)
+    store, clock = SqliteStore(folder / "store.db"), clock or Clock()
+    engine = Engine(store, Nobody(), Counts(), clock=clock)
     await engine.recover()
     try:
         async with asyncio.TaskGroup() as group, asyncio.timeout(30):

@@ -13,6 +13,7 @@ from sim_store import SimClock, SimStore
 from gowork.leader.core import commands as cmd
 from gowork.leader.core import effects as ef
 from gowork.leader.core.state import Settings
+from gowork.leader.engine.counts import Counts
 from gowork.leader.engine.loop import Engine, NotServingError
 from gowork.leader.engine.retention import Kept, Retention
 from gowork.leader.store.protocol import StoreError
@@ -48,7 +49,7 @@ class SimLeader:
         clock = SimClock(world)
         store = SimStore(self._path, world, clock)
         outbox = SimOutbox(world)
-        engine = Engine(store, outbox, SimObserver(), Settings(**SETTINGS), clock)  # type: ignore[arg-type]
+        engine = Engine(store, outbox, Counts(), Settings(**SETTINGS), clock)  # type: ignore[arg-type]
         outbox.engine = engine
         world.plants.into_engine(engine)
         running: asyncio.Task[None] | None = None
@@ -120,6 +121,8 @@ class SimOutbox:
             if isinstance(effect, ef.CountStale):
                 world.trace.seen["report: refused, without a fence"] += 1
                 continue
+            if isinstance(effect, ef.CountNotSubmitted | ef.CountHeartbeatRefused):
+                continue
             link = world.links.get(effect.connection)
             match effect:
                 case ef.GrantTasks():
@@ -134,13 +137,6 @@ class SimOutbox:
                     world.checks.told(effect)
             if link is not None:
                 link.deliver(effect)
-
-
-class SimObserver:
-    """Nobody scrapes a simulation."""
-
-    def committed(self, tasks: int, seconds: float) -> None:
-        """Takes no note."""
 
 
 async def ask(engine: Engine, command: cmd.Command, gone: asyncio.Future[None], timeout: float | None) -> object:

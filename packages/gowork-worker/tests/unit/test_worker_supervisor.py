@@ -274,4 +274,4 @@ def test_executions_add_up() -> None:
     measures.executed([row])
     measures.executed([row])
     buckets = measures.executions["q", "h", "completed"]
-    assert (buckets.counts[0], buckets.counts[-1], buckets.seconds) == (2, 4, 3.0)
+    assert (buckets.counts[0], buckets.counts[-1], buckets.total) == (2, 4, 3.0)

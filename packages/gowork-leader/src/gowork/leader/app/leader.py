@@ -17,10 +17,11 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from msgspec import Struct
 from prometheus_client import make_wsgi_app
 
-from gowork.leader.app.metrics import ClusterCollector, Look, Metrics
+from gowork.leader.app.metrics import Look, registry_of
 from gowork.leader.core.explain import waiting_by_reason
-from gowork.leader.core.queries import members
+from gowork.leader.core.queries import members, queue_depths
 from gowork.leader.core.state import Settings, State
+from gowork.leader.engine.counts import Counts
 from gowork.leader.engine.loop import Engine, NotServingError
 from gowork.leader.engine.retention import Kept, Retention
 from gowork.leader.rpc.admission import HoldBack
@@ -100,14 +101,12 @@ class Leader:
         self._listen = (cluster_listen, scheduler_listen)
         self._http_listen = http_listen
         self._reflection = reflection
-        self._metrics = Metrics()
+        self._counts = Counts()
         self._hold_back = HoldBack()
         self._backups = Backups(store)
         self._sessions = Sessions(settings)
         self._dialer = Dialer()
-        self._engine = Engine(
-            store, Outbox(self._sessions, self._dialer, self._metrics.refused), self._metrics, settings
-        )
+        self._engine = Engine(store, Outbox(self._sessions, self._dialer, self._counts), self._counts, settings)
         self._retention = Retention(self._engine, store, kept)
         self._sessions.attach(self._engine)
         self._dialer.attach(self._engine)
@@ -122,6 +121,7 @@ class Leader:
             ListenError, AddressError: when it can't listen.
         """
         servers: list[grpc.aio.Server] = []
+        began_mono = self._engine.now().mono
         try:
             await self._engine.recover()
             bound = []
@@ -130,12 +130,12 @@ class Leader:
                 servers.append(server)
                 bound.append(address)
             loop = asyncio.get_running_loop()
-            self._metrics.registry.register(ClusterCollector(lambda: self._look(loop)))
+            registry = registry_of(self._counts, lambda: self._look(loop))
             try:
                 listener = HttpListener(
                     self._http_listen,
                     {
-                        "/metrics": make_wsgi_app(self._metrics.registry),
+                        "/metrics": make_wsgi_app(registry),
                         "/healthz": probe(lambda: (True, "alive")),
                         "/readyz": probe(self._ready),
                     },
@@ -153,6 +153,7 @@ class Leader:
                         await server.start()
                     await self._set_health(health_pb2.HealthCheckResponse.SERVING)
                     self._serving = True
+                    self._counts.leads(self._engine.now().mono - began_mono)
                     started.set_result(Addresses(bound[0], bound[1], listener.address))
                     stop = group.create_task(self._stop_when(stopped, servers), name="stop")
                     await asyncio.wait({engine, stop}, return_when=asyncio.FIRST_COMPLETED)
@@ -169,6 +170,7 @@ class Leader:
         await stopped.wait()
         _log.info("stopping")
         self._serving = False
+        self._counts.leads_no_more()
         await self._health.enter_graceful_shutdown()
         self._engine.stop()
         self._engine.subscriptions.close()
@@ -192,7 +194,7 @@ class Leader:
     def _server(self, listen: str) -> tuple[grpc.aio.Server, str]:
         host, port = parse_address(listen)
         server = grpc.aio.server(options=list(SERVER_OPTIONS), interceptors=[self._hold_back])
-        decoding = refusing_garbage(server)
+        decoding = refusing_garbage(server, self._counts.called)
         leader_pb2_grpc.add_LeaderServiceServicer_to_server(LeaderService(self._engine), decoding)
         scheduler = SchedulerService(self._engine, self._store, self._backups, VERSION)
         scheduler_pb2_grpc.add_SchedulerServiceServicer_to_server(scheduler, decoding)
@@ -222,7 +224,16 @@ class Leader:
         now = self._engine.now()
 
         def look(state: State) -> Look:
-            return Look(members(state), waiting_by_reason(state, now), self._engine.opened.term)
+            depths = queue_depths(state)
+            self._counts.drop_idle({depth.name for depth in depths})
+            return Look(
+                members(state),
+                waiting_by_reason(state, now),
+                depths,
+                self._engine.opened.term,
+                self._retention.oldest_ms,
+                now.wall_ms,
+            )
 
         try:
             return asyncio.run_coroutine_threadsafe(self._engine.read(look), loop).result(LOOK_SECONDS)

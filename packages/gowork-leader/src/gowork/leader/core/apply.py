@@ -12,7 +12,19 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from gowork.leader.core import changes as ch
-from gowork.leader.core.model import COMPLETED, ERROR, PENDING, RUNNING, LaneKey, Liveness, Standing, Status, Task
+from gowork.leader.core.model import (
+    COMPLETED,
+    ERROR,
+    PENDING,
+    RUNNING,
+    FailureKind,
+    LaneKey,
+    Liveness,
+    Spec,
+    Standing,
+    Status,
+    Task,
+)
 from gowork.leader.core.state import DEPARTED_MAX, Callback, Departed, State, Worker
 
 
@@ -62,6 +74,7 @@ def _task_submitted(state: State, change: ch.TaskSubmitted) -> None:
     task = Task(change.seq, change.spec, change.standing)
     state.next_seq = change.seq + 1
     state.submitted[change.spec.id] = state.tasks[change.spec.id] = task
+    state.tally.submitted.append(change.spec)
     _enqueue(state, task)
     _await_expiry(state, task)
 
@@ -76,20 +89,27 @@ def _task_moved(state: State, change: ch.TaskMoved) -> None:
     before, after = old.status, new.status
     if after >= COMPLETED:
         state.finished_tasks += 1
-        state.failed_tasks += after is ERROR
+        if after is ERROR:
+            state.failed_tasks += 1
+            state.tally.quarantined += new.failure is not None and new.failure.kind is FailureKind.QUARANTINED
     if before >= COMPLETED:
         _finished_no_more(state, before)
     if before is RUNNING:
         if after is RUNNING and old.fence == new.fence:
             return
+        state.tally.ended.append((task.spec.lane, new.attempts[-1].outcome, after))
         _let_go(state, task, old)
     elif before is PENDING:
+        if after >= COMPLETED:
+            state.tally.ended.append((task.spec.lane, None, after))
         if old.not_before_ms:
             state.queues.delay(task.spec.lane.queue, -1)
         else:
             state.queues.remove(task)
     if after is RUNNING:
         state.fence = new.fence
+        if new.grants == 1:
+            state.tally.started.append((task.spec, _waited_ms(task.spec, new)))
         worker = _hold(state, task, new)
         if worker is not None:
             worker.granted += 1
@@ -99,6 +119,12 @@ def _task_moved(state: State, change: ch.TaskMoved) -> None:
         if before is not PENDING:
             # Each time anew: its entry is gone when it ran at its expiry.
             _await_expiry(state, task)
+
+
+def _waited_ms(spec: Spec, granted: Standing) -> int:
+    """How long a task could have run before its first grant."""
+    # By a wall clock that may have been stepped back since.
+    return max(0, granted.started_ms - max(granted.created_ms, spec.run_at_ms))
 
 
 def _task_purged(state: State, change: ch.TaskPurged) -> None:
@@ -169,6 +195,7 @@ def _hold(state: State, task: Task, standing: Standing) -> Worker | None:
 
 def _worker_heard(state: State, change: ch.WorkerHeard) -> None:
     worker = state.workers[change.instance]
+    state.tally.gaps_ms.append(max(0, change.at_ms - worker.seen_ms))
     worker.seen_ms = change.at_ms
     if change.credit is not None:
         worker.credit = max(worker.credit, change.credit)
@@ -251,6 +278,7 @@ def _callback_joined(state: State, change: ch.CallbackJoined) -> None:
 def _callback_heard(state: State, change: ch.CallbackHeard) -> None:
     callback = state.callbacks[change.id]
     callback.status, callback.seen_ms, callback.unreachable = change.status, change.at_ms, False
+    state.tally.callback_heartbeats += 1
     _renew(state.callback_leases, change.id, change.lease_mono)
 
 

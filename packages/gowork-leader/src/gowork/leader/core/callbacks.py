@@ -51,7 +51,9 @@ def heartbeat(state: State, command: cmd.Heartbeat, now: Now) -> Decision:
     """Renews a member's lease."""
     callback = state.callbacks.get(command.id)
     if callback is None:
-        return Decision(_member_unknown(state, command.id))
+        decision = Decision(_member_unknown(state, command.id))
+        decision.effects.append(ef.CountHeartbeatRefused(command.id))
+        return decision
     decision = Decision()
     if callback.held is not None and callback.held[0] == callback.adopted and command.status is HeartbeatStatus.IDLE:
         # An earlier leader ended between the grant and the call, or before it heard the refusal. While one leader lives

@@ -71,6 +71,19 @@ class CountStale(Struct, frozen=True, gc=False):
     id: str
 
 
+class CountNotSubmitted(Struct, frozen=True, gc=False):
+    """Count tasks that a submit did not add: they were there already, or it was refused."""
+
+    specs: Sequence[Spec]
+    refused: bool
+
+
+class CountHeartbeatRefused(Struct, frozen=True, gc=False):
+    """Count a heartbeat of a member that is not known."""
+
+    id: str
+
+
 class StartWork(Struct, frozen=True, gc=False):
     """Dial a callback member with a task."""
 
@@ -99,6 +112,8 @@ Effect = (
     | Ping
     | EndSession
     | CountStale
+    | CountNotSubmitted
+    | CountHeartbeatRefused
     | StartWork
     | StopWork
 )

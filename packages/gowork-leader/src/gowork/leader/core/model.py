@@ -56,6 +56,8 @@ class Priority(enum.IntEnum):
 class Outcome(enum.IntEnum):
     """How an attempt ended; the numbers are those of scheduler.v1.AttemptOutcome."""
 
+    __hash__ = int.__hash__
+
     COMPLETED = 1
     FAILED = 2
     TIMED_OUT = 3

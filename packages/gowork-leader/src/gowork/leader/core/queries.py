@@ -1,10 +1,11 @@
-"""Answers questions about the state: who is a member. Changes nothing."""
+"""Answers questions about the state: who is a member, what stands in the queues. Changes nothing."""
 
 from __future__ import annotations
 
 from msgspec import Struct
 
-from gowork.leader.core.model import HeartbeatStatus, Liveness
+from gowork.leader.core.model import HeartbeatStatus, Liveness, Task
+from gowork.leader.core.queues import Queue
 from gowork.leader.core.state import Callback, Departed, State, Worker
 
 
@@ -25,6 +26,41 @@ class MemberView(Struct, frozen=True):
     joined_ms: int
     seen_ms: int
     plugin_errors: tuple[str, ...]
+
+
+class QueueDepth(Struct, frozen=True):
+    """What stands in a queue now."""
+
+    name: str
+    #: Tasks that may run now.
+    waiting: int
+    #: Tasks whose time has not come.
+    delayed: int
+    running: int
+    #: Since when the oldest of those has waited that may run now; 0: none does, or it is not in memory yet.
+    oldest_ms: int
+
+
+def queue_depths(state: State) -> list[QueueDepth]:
+    """All queues that have tasks or settings, by name."""
+    return sorted(
+        (
+            QueueDepth(queue.name, queue.waiting, queue.delayed, queue.running, _oldest_ms(queue))
+            for queue in state.queues
+        ),
+        key=lambda depth: depth.name,
+    )
+
+
+def _oldest_ms(queue: Queue) -> int:
+    heads = (lane.first() for lane in queue.lanes.values())
+    return min((_ready_ms(task) for task in heads if task is not None), default=0)
+
+
+def _ready_ms(task: Task) -> int:
+    """Since when a waiting task could run."""
+    attempts = task.standing.attempts
+    return max(task.standing.created_ms, task.spec.run_at_ms, attempts[-1].ended_ms if attempts else 0)
 
 
 def members(state: State) -> list[MemberView]:

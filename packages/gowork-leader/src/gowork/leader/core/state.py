@@ -8,6 +8,7 @@ from __future__ import annotations
 from gowork.leader.core.commands import OpenSession
 from gowork.leader.core.model import Brief, HandlerPolicy, HeartbeatStatus, Liveness, QueueSettings, Task
 from gowork.leader.core.queues import Queues
+from gowork.leader.core.tally import Tally
 from gowork.leader.core.timers import Timers
 
 #: Members that have gone and are still listed.
@@ -228,6 +229,7 @@ class State:
         "queues",
         "settings",
         "submitted",
+        "tally",
         "tasks",
         "workers",
     )
@@ -285,3 +287,5 @@ class State:
         self.gone: dict[str, None] = {}
         #: {id: task} whose progress is new; it is told, not stored.
         self.progressed: dict[str, Task] = {}
+        #: What the batch in hand has done.
+        self.tally = Tally()

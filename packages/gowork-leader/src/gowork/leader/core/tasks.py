@@ -23,12 +23,23 @@ def submit(state: State, command: cmd.Submit, now: Now) -> Decision:
     submitted, taken = new_tasks(state, command.specs, {}, now)
     if taken:
         message = f"{taken[0][0]}: {taken[0][1]}; use another id, or the same content to repeat a submit"
-        return Decision(cmd.Refused(cmd.TASK_EXISTS, message, tuple(taken[:_VIOLATIONS_MAX])))
+        return _refused(command, cmd.Refused(cmd.TASK_EXISTS, message, tuple(taken[:_VIOLATIONS_MAX])))
     refusal = no_room(state, [change.spec for change in submitted])
     if refusal is not None:
-        return Decision(refusal)
+        return _refused(command, refusal)
     decision.changes.extend(submitted)
+    if len(submitted) < len(command.specs):
+        # By identity: of two equal tasks in one batch one is new.
+        new = {id(change.spec) for change in submitted}
+        known = [spec for spec in command.specs if id(spec) not in new]
+        decision.effects.append(ef.CountNotSubmitted(known, refused=False))
     decision.answer = cmd.Submitted(len(submitted), len(command.specs) - len(submitted))
+    return decision
+
+
+def _refused(command: cmd.Submit, refusal: cmd.Refused) -> Decision:
+    decision = Decision(refusal)
+    decision.effects.append(ef.CountNotSubmitted(command.specs, refused=True))
     return decision
 
 

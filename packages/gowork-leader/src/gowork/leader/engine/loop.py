@@ -23,7 +23,9 @@ from gowork.leader.core.decision import Decision
 from gowork.leader.core.effects import Effect
 from gowork.leader.core.model import COMPLETED, Now, Outcome, QueueSettings, Task
 from gowork.leader.core.state import Settings, State
+from gowork.leader.core.tally import Tally
 from gowork.leader.engine.clock import Clock, SystemClock
+from gowork.leader.engine.counts import Counts
 from gowork.leader.engine.loading import Loader
 from gowork.leader.engine.subscriptions import Subscriptions
 from gowork.leader.store.codec import moved_task, new_task
@@ -66,12 +68,6 @@ class Outbox(Protocol):
     def deliver(self, effects: Sequence[Effect]) -> None: ...
 
 
-class Observer(Protocol):
-    """Is told of every durable batch, for the metrics."""
-
-    def committed(self, tasks: int, seconds: float) -> None: ...
-
-
 class NotServingError(Exception):
     """The engine does not take this now: it stops."""
 
@@ -100,13 +96,13 @@ class Engine:
         self,
         store: Store,
         outbox: Outbox,
-        observer: Observer,
+        counts: Counts,
         settings: Settings | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._store = store
         self._outbox = outbox
-        self._observer = observer
+        self._counts = counts
         self._settings = settings or Settings()
         self._clock = clock or SystemClock()
         self._queue: list[_Item] = []
@@ -230,6 +226,7 @@ class Engine:
                 taken_back = requeue(standing, Outcome.LOST, "its member is gone", now.wall_ms)
                 apply(state, ch.TaskMoved(task.spec.id, taken_back))
         expect(state, now.mono + self._settings.lease)
+        state.tally = Tally()
         self._state = state
         self._looked_mono = now.mono
         _log.info("store opened", extra={"term": self.opened.term, "unfinished": count})
@@ -339,6 +336,9 @@ class Engine:
             trim(state, due_ms)
         effects += self._decide(cmd.Dispatch(), now).effects
         changed, removed = await self._commit([*(future for future, _ in replies), *(future for _, future in reads)])
+        if state.tally:
+            tally, state.tally = state.tally, Tally()
+            self._counts.applied(tally)
         if effects:
             self._outbox.deliver(effects)
         for future, answer in replies:
@@ -398,7 +398,7 @@ class Engine:
         started = self._clock.now().mono
         await self._commit_until_it_fits(batch, waiting)
         self._being_moved = {}
-        self._observer.committed(len(changed), self._clock.now().mono - started)
+        self._counts.committed(len(changed), self._clock.now().mono - started)
         return changed, tuple(purged.values())
 
     async def _commit_until_it_fits(self, batch: Batch, waiting: list[asyncio.Future[Any]]) -> None:

@@ -57,8 +57,15 @@ class Retention:
         self._since: float | None = None
         #: (monotonic time, the last batch then), oldest first.
         self._marks: deque[tuple[float, int]] = deque()
+        #: {failed or not: when the first of those that are kept finished}, as of the last look; 0: there is none.
+        self._first_ms = {True: 0, False: 0}
         #: Removals before this batch are told no more.
         self._forgotten_before = 0
+
+    @property
+    def oldest_ms(self) -> int:
+        """When the oldest finished task that is kept finished, as of the last look; 0: there is none."""
+        return min((ms for ms in self._first_ms.values() if ms), default=0)
 
     async def run(self, stopped: asyncio.Event) -> None:
         """Runs until `stopped` is set."""
@@ -96,6 +103,7 @@ class Retention:
     async def _remove(self, failed: bool, old_ms: int, over: int, mono: float) -> bool:
         grown = self._batch_at(mono - YOUNG_SECONDS)
         first = await self._store.finished(failed, BATCH_TASKS_MAX)
+        self._first_ms[failed] = first[0].finished_ms if first else 0
         leaving = [
             task
             for place, task in enumerate(first)

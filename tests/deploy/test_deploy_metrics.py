@@ -1,0 +1,67 @@
+"""docs/metrics.md names every metric that a real cluster shows, and none that it doesn't."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+from clusters import first_line, start, start_leader, stopped_cleanly
+from deploy_metrics import METRICS, Metric, metric
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+
+from gowork.client import Client
+
+
+def shown(address: str) -> dict[str, Metric]:
+    """{name: kind and labels} of all that has a value on this page."""
+    accept = {"Accept": "application/openmetrics-text; version=1.0.0"}
+    with urllib.request.urlopen(
+        urllib.request.Request(f"http://{address}/metrics", headers=accept), timeout=30
+    ) as page:
+        text = page.read().decode()
+    found = {}
+    for family in text_string_to_metric_families(text):
+        labels = {label for sample in family.samples for label in sample.labels} - {"le"}
+        if family.samples:
+            name = f"{family.name}_total" if family.type == "counter" else family.name
+            found[name] = metric(family.type, *labels)
+    return found
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Metric]]:
+    """What a leader and a worker show after they have done something of everything that adds series."""
+    folder = tmp_path_factory.mktemp("cluster")
+    leader = start_leader(folder)
+    with stopped_cleanly(leader.process):
+        worker = start(
+            "gowork-worker", f"--leader={leader.cluster}", "--print-ready", "--http-listen=127.0.0.1:0", folder=folder
+        )
+        with stopped_cleanly(worker):
+            http = json.loads(first_line(worker, folder / "gowork-worker.log"))["http"]
+            with Client(leader.scheduler) as client:
+                client.schedule("p").result(timeout=30)
+                client.schedule("p", handler="nobody-has-it")
+                # The runner tells what it has run once a second.
+                worker_page: dict[str, Metric] = {}
+                while (
+                    "gowork_task_execution_seconds" not in worker_page
+                    or "gowork_worker_loop_lag_seconds" not in worker_page
+                ):
+                    worker_page = shown(http)
+            yield shown(leader.http) | worker_page
+
+
+def test_every_metric_that_is_shown_is_on_the_page(pages: dict[str, Metric]) -> None:
+    assert set(pages) - set(METRICS) == set()
+
+
+def test_every_metric_on_the_page_is_shown(pages: dict[str, Metric]) -> None:
+    assert set(METRICS) - set(pages) == set()
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_kind_and_labels_are_as_the_page_says(pages: dict[str, Metric], name: str) -> None:
+    assert pages[name] == METRICS[name]
