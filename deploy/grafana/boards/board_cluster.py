@@ -219,20 +219,21 @@ def _leader() -> list[Panel]:
         ),
         lines(
             "Term, and changes of leader in an hour",
-            "The term grows with every start and every change of leader. More than one change in an hour that nobody"
-            " made: look at the leaders' logs, and at the network between them.",
+            "The term grows with every start and every change of leader, both of which are changes here. More than one in"
+            " an hour that nobody made: look at the leaders' logs, and at the network between them.",
             "short",
             query(f"max(gowork_leader_term{{{HERE}}})", "term"),
-            query(f"sum(increase(gowork_leader_transitions_total{{{HERE}}}[1h]))", "changes in an hour"),
+            query(f"max(changes(gowork_leader_term{{{HERE}}}[1h]))", "changes in an hour"),
+            query(f"sum(increase(gowork_leader_transitions_total{{{HERE}}}[1h]))", "came or ceased to lead"),
         ),
         lines(
             "Without a leader at a change",
-            "How long a change of leader took on average, in the hour before. Workers go on meanwhile; nothing new "
-            "starts. Longer than a few seconds: were they stopped hard, or cut off?",
+            "How long leaders that run now took on average, from when they could lead until they served. Workers go on "
+            "meanwhile; nothing new starts. Longer than a few seconds: is the store's disk slow?",
             "s",
             query(
-                f"sum(increase(gowork_leader_failover_seconds_sum{{{HERE}}}[1h])) / "
-                f"(sum(increase(gowork_leader_failover_seconds_count{{{HERE}}}[1h])) > 0)",
+                f"sum(gowork_leader_failover_seconds_sum{{{HERE}}}) / "
+                f"(sum(gowork_leader_failover_seconds_count{{{HERE}}}) > 0)",
                 "average",
             ),
         ),

@@ -48,7 +48,7 @@ def test_an_end_without_an_attempt_is_no_attempt() -> None:
     tally.ended = [(lane(), None, Status.CANCELLED), (lane(), Outcome.COMPLETED, Status.COMPLETED)]
     counts.applied(tally)
     row = counts.queues["q"]
-    assert dict(row.attempts) == {"completed": 1}
+    assert +row.attempts == {"completed": 1}
     assert dict(row.finished) == {("h", "cancelled"): 1, ("h", "completed"): 1}
 
 
@@ -56,3 +56,10 @@ def test_tasks_that_name_no_handler_are_those_of_the_default_one() -> None:
     counts = Counts()
     counts.applied(submitted(lane(handler="")))
     assert dict(counts.queues["q"].submitted) == {(DEFAULT_HANDLER, "accepted"): 1}
+
+
+def test_ends_are_shown_before_there_are_any() -> None:
+    counts = Counts()
+    counts.applied(submitted(lane()))
+    assert dict(counts.queues["q"].finished) == {("h", end): 0 for end in ("completed", "cancelled", "error")}
+    assert set(counts.queues["q"].attempts.values()) == {0}

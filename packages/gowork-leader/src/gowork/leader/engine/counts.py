@@ -52,6 +52,7 @@ _START_SECONDS = (
 _GAP_SECONDS = (0.01, 0.1, 0.5, 1, 2, 3, 3.5, 4, 5, 6, 7, 8, 10, 15, 30, 60)
 _CALL_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _OFFICE_SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+_ENDS = ("completed", "cancelled", "error")
 #: Attempts whose tasks go back to their queue because of where they ran, not because of what they did.
 _TAKEN_BACK = frozenset({Outcome.LOST, Outcome.INTERRUPTED})
 
@@ -67,7 +68,7 @@ class QueueCounts:
         #: {(handler, completed, cancelled or error): tasks}
         self.finished: Counter[tuple[str, str]] = Counter()
         #: {outcome: attempts}
-        self.attempts: Counter[str] = Counter()
+        self.attempts: Counter[str] = Counter({outcome.name.lower(): 0 for outcome in Outcome})
         #: From when a task could run to its first grant.
         self.start_seconds = Buckets(_START_SECONDS)
         self.heard_mono = 0.0
@@ -155,7 +156,11 @@ class Counts:
 
     def _submitted(self, specs: Iterable[Spec], outcome: str) -> None:
         for lane, tasks in Counter([spec.lane for spec in specs]).items():
-            self._queue(lane.queue).submitted[self._handler(lane.handler), outcome] += tasks
+            queue, handler = self._queue(lane.queue), self._handler(lane.handler)
+            queue.submitted[handler, outcome] += tasks
+            if (handler, _ENDS[0]) not in queue.finished:
+                # From nothing to 1 is no increase for Prometheus; from 0 to 1 is.
+                queue.finished.update({(handler, end): 0 for end in _ENDS})
 
     def _ended(self, ended: Sequence[tuple[LaneKey, Outcome | None, Status]]) -> None:
         # Tens of thousands of tasks have few different ends, and Counter goes through them in C.
