@@ -219,8 +219,8 @@ def _leader() -> list[Panel]:
         ),
         lines(
             "Term, and changes of leader in an hour",
-            "The term grows with every start and every change of leader, both of which are changes here. More than one in"
-            " an hour that nobody made: look at the leaders' logs, and at the network between them.",
+            "The term grows with every start and every change of leader. More than one of either in an hour that "
+            "nobody made: look at the leaders' logs, and at the network between them.",
             "short",
             query(f"max(gowork_leader_term{{{HERE}}})", "term"),
             query(f"max(changes(gowork_leader_term{{{HERE}}}[1h]))", "changes in an hour"),

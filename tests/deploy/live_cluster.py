@@ -1,0 +1,190 @@
+"""A real cluster with a bit of everything going on, and a real Prometheus that watches it by the committed rules.
+
+Scrapes and rules run every second instead of every 15, so that rates are there soon; nothing else differs from
+deploy/prometheus.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import shutil
+import signal
+import subprocess
+import threading
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from clusters import RunningLeader, first_line, kill, start, start_leader
+
+from gowork.client import Client
+from gowork.client.errors import GoworkError
+
+HERE = Path(__file__).parent
+DEPLOY = HERE.parents[1] / "deploy"
+#: How long anything may take to come about, in seconds.
+PATIENCE = 90.0
+#: What `$__rate_interval` stands for: four scrapes and more.
+RATE_INTERVAL = "10s"
+#: Between two looks at Prometheus, which tells nobody when it knows more, in seconds.
+_LOOK_SECONDS = 0.25
+_LISTENS = re.compile(r'msg="Listening on".*address=(\S+)')
+
+
+class Prometheus:
+    """One that runs."""
+
+    def __init__(self, address: str) -> None:
+        """`address` is HOST:PORT."""
+        self._address = address
+
+    def ask(self, path: str, **parameters: str) -> Any:
+        """The data that its HTTP API answers; see Prometheus' documentation."""
+        url = f"http://{self._address}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
+        with urllib.request.urlopen(url, timeout=30) as response:
+            answer = json.load(response)
+        assert answer["status"] == "success", answer
+        return answer["data"]
+
+    def query(self, expression: str) -> list[dict[str, Any]]:
+        """The series of an instant vector, or a scalar as one without labels."""
+        data = self.ask("query", query=expression)
+        if data["resultType"] == "scalar":
+            return [{"metric": {}, "value": data["result"]}]
+        assert data["resultType"] == "vector", expression
+        series: list[dict[str, Any]] = data["result"]
+        return series
+
+    def until(self, expression: str) -> list[dict[str, Any]]:
+        """The series, once there are any; none after PATIENCE."""
+        deadline = time.monotonic() + PATIENCE
+        while not (found := self.query(expression)) and time.monotonic() < deadline:
+            threading.Event().wait(_LOOK_SECONDS)
+        return found
+
+
+class Live:
+    """The cluster and its Prometheus."""
+
+    def __init__(
+        self, leader: RunningLeader, workers: dict[str, subprocess.Popen[str]], prometheus: Prometheus
+    ) -> None:
+        self.leader = leader
+        self.workers = workers
+        self.prometheus = prometheus
+        self.began = time.time()
+
+    def kill_worker(self, name: str) -> None:
+        """With SIGKILL, as a host's loss would end it."""
+        self.workers[name].send_signal(signal.SIGKILL)
+        self.workers[name].wait()
+
+
+def filled_in(expression: str) -> str:
+    """A panel's expression as Grafana sends it when all is chosen."""
+    return re.sub(r"\$[a-z]+", ".*", expression.replace("$__rate_interval", RATE_INTERVAL))
+
+
+@contextmanager
+def live(folder: Path) -> Iterator[Live]:
+    """Runs leader, workers, Prometheus and load; all of it is gone at the end."""
+    with ExitStack() as stack:
+        shutil.copy(HERE / "live_handlers.py", folder)
+        leader = start_leader(folder)
+        stack.callback(kill, leader.process)
+        workers, pages = {}, []
+        for name, slots in (("worker-1", 8), ("worker-2", 8), ("hangs", 1)):
+            process = start(
+                "gowork-worker",
+                f"--leader={leader.cluster}",
+                f"--name={name}",
+                f"--slots={slots}",
+                "--runners=1",
+                f"--label=role={'hangs' if name == 'hangs' else 'works'}",
+                "--import=live_handlers",
+                "--http-listen=127.0.0.1:0",
+                "--print-ready",
+                folder=folder,
+            )
+            stack.callback(kill, process)
+            workers[name] = process
+            pages.append(json.loads(first_line(process, folder / "gowork-worker.log"))["http"])
+        prometheus = stack.enter_context(_prometheus(folder, leader.http, pages))
+        client = stack.enter_context(Client(leader.scheduler))
+        with _load(client):
+            yield Live(leader, workers, prometheus)
+
+
+@contextmanager
+def _prometheus(folder: Path, leader: str, workers: list[str]) -> Iterator[Prometheus]:
+    config = yaml.safe_load((DEPLOY / "prometheus/prometheus.yml").read_text())
+    config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+    config["rule_files"] = [str(DEPLOY / "prometheus/rules/*.yaml")]
+    (folder / "targets").mkdir()
+    for job, targets in zip(config["scrape_configs"], ([leader], workers), strict=True):
+        (name,) = job["file_sd_configs"][0]["files"]
+        (folder / name).write_text(yaml.safe_dump([{"targets": targets}]))
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+    process = subprocess.Popen(
+        [
+            "prometheus",
+            f"--config.file={folder}/prometheus.yml",
+            f"--storage.tsdb.path={folder}/prometheus",
+            "--web.listen-address=127.0.0.1:0",
+            "--enable-feature=exemplar-storage",
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    try:
+        found = next(filter(None, map(_LISTENS.search, process.stderr)))
+        # Read to the end, so that it never waits for room in the pipe.
+        reader = threading.Thread(target=process.stderr.read, daemon=True)
+        reader.start()
+        yield Prometheus(found[1])
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
+@contextmanager
+def _load(client: Client) -> Iterator[None]:
+    """Something of everything that panels and alerts show, for as long as the context lasts."""
+    works, hangs = {"role": "works"}, {"role": "hangs"}
+    client.configure_queue("narrow", concurrency_limit=1)
+    client.pause_queue("paused")
+    for queue, handler, selector in (
+        ("paused", "resize", works),
+        ("narrow", "hang", works),
+        ("narrow", "hang", works),
+        ("busy", "hang", hangs),
+        ("busy", "hang", hangs),
+        ("orphans", "nobody-has-it", works),
+    ):
+        client.schedule("x", handler=handler, queue=queue, selector=selector)
+    client.schedule("x", handler="resize", queue="images", delay=3600)
+    client.schedule("x", handler="crash", queue="images", selector=works)
+    done = threading.Event()
+
+    def submit() -> None:
+        with contextlib.suppress(GoworkError):
+            while not done.wait(0.02):
+                client.schedule("x", handler="resize", queue="images", selector=works)
+                client.schedule("x", handler="send_mail", queue="mail", selector=works)
+
+    thread = threading.Thread(target=submit)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
