@@ -298,6 +298,8 @@ class Task(_message.Message):
     EXPIRES_AT_MS_FIELD_NUMBER: _builtins.int
     RETRY_FIELD_NUMBER: _builtins.int
     CONCURRENCY_KEY_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
+    TRACESTATE_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     FENCE_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
@@ -335,6 +337,12 @@ class Task(_message.Message):
     """Tasks of one queue with the same key share the queue's key_concurrency_limit. At most 128 bytes, printable; empty
     means no key.
     """
+    traceparent: _builtins.str
+    """The W3C trace context of whoever scheduled it, so that traces lead from there to its attempts. It is no part of what makes two
+    tasks the same: a repeated submit may carry another one, and the first stays. At most 100 bytes.
+    """
+    tracestate: _builtins.str
+    """Goes with traceparent. At most 512 bytes."""
     fence: _builtins.int
     """Output only: the fence of the latest grant; 0 before the first."""
     result: _builtins.str
@@ -394,6 +402,8 @@ class Task(_message.Message):
         expires_at_ms: _builtins.int = ...,
         retry: Global___RetryPolicy | None = ...,
         concurrency_key: _builtins.str = ...,
+        traceparent: _builtins.str = ...,
+        tracestate: _builtins.str = ...,
         attempts: _abc.Iterable[Global___Attempt] | None = ...,
         fence: _builtins.int = ...,
         result: _builtins.str = ...,
@@ -410,7 +420,7 @@ class Task(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_status", b"_status", "failure", b"failure", "priority", b"priority", "progress", b"progress", "retry", b"retry", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_status", b"_status", "attempts", b"attempts", "attempts_used", b"attempts_used", "cancel_requested", b"cancel_requested", "concurrency_key", b"concurrency_key", "created_at_ms", b"created_at_ms", "data", b"data", "expires_at_ms", b"expires_at_ms", "failure", b"failure", "fence", b"fence", "finished_at_ms", b"finished_at_ms", "handler", b"handler", "id", b"id", "labels", b"labels", "payload", b"payload", "priority", b"priority", "progress", b"progress", "queue", b"queue", "result", b"result", "result_data", b"result_data", "retry", b"retry", "run_at_ms", b"run_at_ms", "selector", b"selector", "started_at_ms", b"started_at_ms", "status", b"status", "time_limit_ms", b"time_limit_ms", "waiting_reason", b"waiting_reason", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_status", b"_status", "attempts", b"attempts", "attempts_used", b"attempts_used", "cancel_requested", b"cancel_requested", "concurrency_key", b"concurrency_key", "created_at_ms", b"created_at_ms", "data", b"data", "expires_at_ms", b"expires_at_ms", "failure", b"failure", "fence", b"fence", "finished_at_ms", b"finished_at_ms", "handler", b"handler", "id", b"id", "labels", b"labels", "payload", b"payload", "priority", b"priority", "progress", b"progress", "queue", b"queue", "result", b"result", "result_data", b"result_data", "retry", b"retry", "run_at_ms", b"run_at_ms", "selector", b"selector", "started_at_ms", b"started_at_ms", "status", b"status", "time_limit_ms", b"time_limit_ms", "traceparent", b"traceparent", "tracestate", b"tracestate", "waiting_reason", b"waiting_reason", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
     _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
@@ -482,6 +492,7 @@ class Attempt(_message.Message):
     OUTCOME_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     FENCE_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Counted from 1 over all grants, interrupted ones included."""
     worker: _builtins.str
@@ -491,6 +502,8 @@ class Attempt(_message.Message):
     reason: _builtins.str
     """Why it ended so, in words."""
     fence: _builtins.int
+    traceparent: _builtins.str
+    """The W3C trace context of the span that tells of this attempt; empty when it was not traced."""
     def __init__(
         self,
         *,
@@ -501,10 +514,11 @@ class Attempt(_message.Message):
         outcome: Global___AttemptOutcome.ValueType = ...,
         reason: _builtins.str = ...,
         fence: _builtins.int = ...,
+        traceparent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended_at_ms", b"ended_at_ms", "fence", b"fence", "number", b"number", "outcome", b"outcome", "reason", b"reason", "started_at_ms", b"started_at_ms", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended_at_ms", b"ended_at_ms", "fence", b"fence", "number", b"number", "outcome", b"outcome", "reason", b"reason", "started_at_ms", b"started_at_ms", "traceparent", b"traceparent", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -719,16 +733,23 @@ class ScheduleTasksRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TASKS_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
+    TRACESTATE_FIELD_NUMBER: _builtins.int
+    traceparent: _builtins.str
+    """The trace context of all these tasks but those that have one of their own; see Task."""
+    tracestate: _builtins.str
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Task]: ...
     def __init__(
         self,
         *,
         tasks: _abc.Iterable[Global___Task] | None = ...,
+        traceparent: _builtins.str = ...,
+        tracestate: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tasks", b"tasks", "traceparent", b"traceparent", "tracestate", b"tracestate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -257,6 +257,7 @@ class Report(_message.Message):
     EXECUTION_US_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     FOLLOW_UPS_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
     fence: _builtins.int
     """The fence of the grant; it names the attempt."""
     id: _builtins.str
@@ -271,6 +272,8 @@ class Report(_message.Message):
     """How long the handler ran, in microseconds; 0 when it never started."""
     reason: _builtins.str
     """Why, in words, with INTERRUPTED, CANCELLED and SNOOZED."""
+    traceparent: _builtins.str
+    """The W3C trace context of the attempt's span; empty when it was not traced, or not sampled."""
     @_builtins.property
     def failure(self) -> _scheduler_pb2.Failure:
         """With FAILED, TIMED_OUT and LOST. Kinds REJECTED and NO_RETRY end the task, whatever attempts are left."""
@@ -294,10 +297,11 @@ class Report(_message.Message):
         execution_us: _builtins.int = ...,
         reason: _builtins.str = ...,
         follow_ups: _abc.Iterable[_scheduler_pb2.Task] | None = ...,
+        traceparent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_retry_delay_ms", b"_retry_delay_ms", "failure", b"failure", "retry_delay_ms", b"retry_delay_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retry_delay_ms", b"_retry_delay_ms", "execution_us", b"execution_us", "failure", b"failure", "fence", b"fence", "follow_ups", b"follow_ups", "id", b"id", "outcome", b"outcome", "reason", b"reason", "result", b"result", "result_data", b"result_data", "retry_delay_ms", b"retry_delay_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retry_delay_ms", b"_retry_delay_ms", "execution_us", b"execution_us", "failure", b"failure", "fence", b"fence", "follow_ups", b"follow_ups", "id", b"id", "outcome", b"outcome", "reason", b"reason", "result", b"result", "result_data", b"result_data", "retry_delay_ms", b"retry_delay_ms", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__retry_delay_ms: _TypeAlias = _typing.Literal["retry_delay_ms"]  # noqa: Y015
     _WhichOneofArgType__retry_delay_ms: _TypeAlias = _typing.Literal["_retry_delay_ms", b"_retry_delay_ms"]  # noqa: Y015
@@ -490,6 +494,7 @@ class Grant(_message.Message):
     ATTEMPT_FIELD_NUMBER: _builtins.int
     TASK_FIELD_NUMBER: _builtins.int
     ALONE_FIELD_NUMBER: _builtins.int
+    PREVIOUS_TRACEPARENT_FIELD_NUMBER: _builtins.int
     fence: _builtins.int
     """Grows with every grant over the life of the store."""
     id: _builtins.str
@@ -499,6 +504,8 @@ class Grant(_message.Message):
     """A serialized scheduler.v1.Task as it was scheduled, passed on unparsed."""
     alone: _builtins.bool
     """It was in a runner that crashed: run it in a process that runs nothing else."""
+    previous_traceparent: _builtins.str
+    """The trace context of the last attempt that has one, which the next one links to; empty when there is none."""
     def __init__(
         self,
         *,
@@ -507,10 +514,11 @@ class Grant(_message.Message):
         attempt: _builtins.int = ...,
         task: _builtins.bytes = ...,
         alone: _builtins.bool = ...,
+        previous_traceparent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alone", b"alone", "attempt", b"attempt", "fence", b"fence", "id", b"id", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alone", b"alone", "attempt", b"attempt", "fence", b"fence", "id", b"id", "previous_traceparent", b"previous_traceparent", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
