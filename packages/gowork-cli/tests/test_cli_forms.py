@@ -164,7 +164,7 @@ class TestRecords:
         basic, result, full = (task_record(self.TASK, view).keys() for view in TaskView)
         assert basic < result < full
         assert result - basic == {"result", "result_data"}
-        assert full - result == {"payload", "data", "attempts", "waiting_reason"}
+        assert full - result == {"payload", "data", "attempts", "waiting_reason", "traceparent"}
 
     def test_the_readme_names_every_field(self) -> None:
         readme = (Path(__file__).parents[1] / "README.md").read_text()

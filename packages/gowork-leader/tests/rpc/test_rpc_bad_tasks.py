@@ -14,6 +14,7 @@ from gowork.rpc import limits
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 MANY = {f"key{n}": "" for n in range(65)}
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 #: (what is wrong with the task, the field that the error names, words that it has)
 BAD_TASKS: list[tuple[dict[str, Any], str, str]] = [
@@ -53,6 +54,11 @@ BAD_TASKS: list[tuple[dict[str, Any], str, str]] = [
     ({"retry": pb.RetryPolicy(jitter=1.5)}, "retry.jitter", "1.5; 0 to 1"),
     ({"retry": pb.RetryPolicy(no_retry=["E"] * 65)}, "retry.no_retry", "65 names; the limit is 64"),
     ({"retry": pb.RetryPolicy(no_retry=["\n"])}, "retry.no_retry[0]", "printable"),
+    ({"traceparent": "00-0af7651916cd43dd"}, "traceparent", "the form of the W3C is needed"),
+    ({"traceparent": "00-" + "0" * 32 + "-b7ad6b7169203331-01"}, "traceparent", "the form of the W3C is needed"),
+    ({"tracestate": "a=1"}, "traceparent", "empty beside a tracestate"),
+    ({"traceparent": TRACEPARENT, "tracestate": "a=" + "1" * 511}, "tracestate", "513 bytes"),
+    ({"traceparent": TRACEPARENT, "tracestate": "a=ü"}, "tracestate", "the limit is 512"),
 ]
 NAMES = [f"{field}-{number}" for number, (_, field, _) in enumerate(BAD_TASKS)]
 

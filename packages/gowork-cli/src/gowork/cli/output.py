@@ -21,6 +21,8 @@ from gowork.cli.settings import OutputFormat
 
 #: Wide enough for any row, for output that is not a terminal.
 _PIPE_COLUMNS = 100_000
+#: Columns whose cells are folded where there is no room: half of them is of no use to anybody.
+_WHOLE = ("ID", "TRACE")
 
 STYLES = {
     "PENDING": "yellow",
@@ -83,7 +85,7 @@ def table(*columns: str, numbers: Iterable[str] = ()) -> Table:
     right = set(numbers)
     for column in columns:
         made.add_column(
-            column, justify="right" if column in right else "left", overflow="fold" if column == "ID" else "ellipsis"
+            column, justify="right" if column in right else "left", overflow="fold" if column in _WHOLE else "ellipsis"
         )
     return made
 

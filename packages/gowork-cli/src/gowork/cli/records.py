@@ -52,6 +52,7 @@ def task_record(task: TaskInfo, view: TaskView = TaskView.FULL) -> Record:
         record["data"] = _base64(task.data)
         record["attempts"] = [_attempt(attempt) for attempt in task.attempts]
         record["waiting_reason"] = task.waiting_reason or None
+        record["traceparent"] = task.traceparent or None
     return record
 
 
@@ -146,6 +147,7 @@ def _attempt(attempt: Attempt) -> Record:
         "ended_at": _time(attempt.ended_at),
         "reason": attempt.reason,
         "fence": attempt.fence,
+        "traceparent": attempt.traceparent or None,
     }
 
 

@@ -161,6 +161,7 @@ def task_info(task: scheduler.Task) -> models.TaskInfo:
         progress=_progress(task.progress) if task.HasField("progress") else None,
         cancel_requested=task.cancel_requested,
         waiting_reason=task.waiting_reason,
+        traceparent=task.traceparent,
     )
 
 
@@ -287,6 +288,7 @@ def _attempt(message: scheduler.Attempt) -> models.Attempt:
         ended_at=_moment(message.ended_at_ms),
         reason=message.reason,
         fence=message.fence,
+        traceparent=message.traceparent,
     )
 
 

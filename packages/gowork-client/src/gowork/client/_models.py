@@ -197,6 +197,8 @@ class Attempt:
     #: Why it ended so, in words.
     reason: str
     fence: int
+    #: The W3C trace context of its span; empty when it was not traced.
+    traceparent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +261,8 @@ class TaskInfo:
     cancel_requested: bool = False
     #: Why a pending task has not been started; told by `get`.
     waiting_reason: str = ""
+    #: The W3C trace context of whoever scheduled it; empty when that was not traced.
+    traceparent: str = ""
 
     @overload
     def value(self) -> Any: ...

@@ -9,6 +9,9 @@ ID_BYTES_MAX = 256
 NAME_BYTES_MAX = 128
 #: Largest payload (text or binary) and largest result, in bytes.
 PAYLOAD_BYTES_MAX = 1 << 20
+#: Longest W3C trace context of a task, in bytes: version 00 has 55, and later ones may have more.
+TRACEPARENT_BYTES_MAX = 100
+TRACESTATE_BYTES_MAX = 512
 #: Most labels on a task, a selector or a member.
 LABELS_MAX = 64
 LABEL_KEY_BYTES_MAX = 63

@@ -15,6 +15,7 @@ from gowork.cli.output import STYLES, ago, console, local, plain, span, styled, 
 from gowork.cli.records import result_value, task_record
 from gowork.cli.settings import OutputFormat, Settings, common_options, pass_settings
 from gowork.client import Attempt, AttemptOutcome, TaskInfo
+from gowork.rpc.trace_context import sampled_trace_id
 
 #: The width of the timeline, in characters.
 _TIMELINE_COLUMNS = 40
@@ -89,6 +90,7 @@ def _facts(task: TaskInfo) -> Table:
     add("attempts used", f"{task.attempts_used}{attempts_max}")
     add("worker", task.worker)
     add("fence", task.fence or "")
+    add("trace", sampled_trace_id(task.traceparent))
     if task.progress:
         add("progress", f"{task.progress.fraction:.0%} {task.progress.message} ({ago(task.progress.updated_at)})")
     if task.result:
@@ -102,12 +104,23 @@ def _facts(task: TaskInfo) -> Table:
 
 def _timeline(attempts: tuple[Attempt, ...], now: datetime) -> Table:
     """The attempts, each with a bar that shows when it ran, all on one scale."""
-    rows = table("ATTEMPT", "OUTCOME", "WORKER", "STARTED", "TOOK", "TIMELINE", "REASON", numbers=("ATTEMPT", "TOOK"))
+    traces = [sampled_trace_id(attempt.traceparent) for attempt in attempts]
+    names = (
+        "ATTEMPT",
+        "OUTCOME",
+        "WORKER",
+        "STARTED",
+        "TOOK",
+        "TIMELINE",
+        "REASON",
+        *(["TRACE"] if any(traces) else []),
+    )
+    rows = table(*names, numbers=("ATTEMPT", "TOOK"))
     starts = [attempt.started_at or now for attempt in attempts]
     ends = [attempt.ended_at or now for attempt in attempts]
     first, last = min(starts), max(*ends, *starts)
     scale = _TIMELINE_COLUMNS / max((last - first).total_seconds(), 0.001)
-    for attempt, start, end in zip(attempts, starts, ends, strict=True):
+    for attempt, start, end, trace in zip(attempts, starts, ends, traces, strict=True):
         running = attempt.outcome is AttemptOutcome.UNSPECIFIED
         word = "RUNNING" if running else attempt.outcome
         offset = min(int((start - first).total_seconds() * scale), _TIMELINE_COLUMNS - 1)
@@ -121,6 +134,7 @@ def _timeline(attempts: tuple[Attempt, ...], now: datetime) -> Table:
             span(end - start) if attempt.started_at else "",
             bar,
             plain(attempt.reason),
+            *([trace] if any(traces) else []),
         )
     return rows
 

@@ -44,7 +44,9 @@ def settle(standing: Standing, report: Report, policy: RetryPolicy | None, wall_
     started_ms = standing.started_ms
     if report.execution_us:
         started_ms = max(started_ms, wall_ms - report.execution_us // 1000)
-    ended = Attempt(standing.grants, standing.worker, started_ms, wall_ms, outcome, reason, standing.fence)
+    ended = Attempt(
+        standing.grants, standing.worker, started_ms, wall_ms, outcome, reason, standing.fence, report.trace
+    )
     history = (*standing.attempts[1 - ATTEMPTS_KEPT :], ended) if standing.attempts else (ended,)
     if outcome is _COMPLETED:
         return Standing(
@@ -110,9 +112,14 @@ def settle(standing: Standing, report: Report, policy: RetryPolicy | None, wall_
     )
 
 
-def requeue(standing: Standing, outcome: Outcome, reason: str, wall_ms: int) -> Standing:
-    """Where a running task stands when the leader itself takes it back, without blame for the task."""
-    ended = Attempt(standing.grants, standing.worker, standing.started_ms, wall_ms, outcome, reason, standing.fence)
+def requeue(standing: Standing, outcome: Outcome, reason: str, wall_ms: int, trace: str = "") -> Standing:
+    """Where a running task stands when the leader itself takes it back, without blame for the task.
+
+    `trace` is the context that the attempt is known by.
+    """
+    ended = Attempt(
+        standing.grants, standing.worker, standing.started_ms, wall_ms, outcome, reason, standing.fence, trace
+    )
     status = Status.CANCELLED if standing.cancel_requested else Status.PENDING
     return replace(
         standing,

@@ -20,6 +20,7 @@ from gowork.leader.core.model import (
 )
 from gowork.leader.core.state import Callback, State
 from gowork.leader.core.tasks import task_unknown
+from gowork.leader.core.traces import taken_back
 
 
 def join(state: State, command: cmd.Join, now: Now) -> Decision:
@@ -129,7 +130,9 @@ def release(state: State, callback: Callback, reason: str, outcome: Outcome, now
     """Takes back what a member holds."""
     if callback.held is not None:
         id = callback.held[1]
-        standing = requeue(state.tasks[id].standing, outcome, reason, now.wall_ms)
+        task = state.tasks[id]
+        trace = taken_back(task, outcome, reason, now, decision) if state.settings.traced else ""
+        standing = requeue(task.standing, outcome, reason, now.wall_ms, trace)
         decision.changes.append(ch.TaskMoved(id, standing))
 
 

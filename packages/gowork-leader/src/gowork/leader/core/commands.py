@@ -62,6 +62,8 @@ class Report(Struct, frozen=True, gc=False):
     reason: str = ""
     #: Tasks that are scheduled when the report is accepted.
     follow_ups: tuple[Spec, ...] = ()
+    #: The traceparent of the attempt's span; empty when it was not traced.
+    trace: str = ""
 
 
 class ProgressReport(Struct, frozen=True, gc=False):
@@ -86,6 +88,8 @@ class ReceiveFrame(Struct, frozen=True, gc=False):
     blocked: bool | None = None
     draining: bool | None = None
     leaving: bool = False
+    #: When it came, in wall-clock nanoseconds, for traces; 0 when it has no reports.
+    received_ns: int = 0
 
 
 class CloseSession(Struct, frozen=True, gc=False):

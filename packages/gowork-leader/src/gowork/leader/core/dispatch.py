@@ -21,13 +21,14 @@ from gowork.leader.core.model import RUNNING, Now, Spec, Standing, Task
 from gowork.leader.core.queues import Queue
 from gowork.leader.core.state import Callback, State, Worker
 from gowork.leader.core.tasks import expired, has_expired
+from gowork.leader.core.traces import previous_of
 
 STARVING_MS = 60_000
 STARVING_TURNS = 8
 
 _Holder = Worker | Callback
-#: (fence, attempt number, alone, spec)
-_Grant = tuple[int, int, bool, Spec]
+#: (fence, attempt number, alone, spec, previous attempt's trace)
+_Grant = tuple[int, int, bool, Spec, str]
 #: (seq of its next task, order, task, its group's walk, holders)
 _Entry = tuple[int, int, Task, Iterator[Task], "_Holders"]
 
@@ -92,7 +93,7 @@ def _grant(
     )
     decision.changes.append(ch.TaskMoved(spec.id, standing))
     if isinstance(holder, Worker):
-        entry = (fence, number, old.suspect, spec)
+        entry = (fence, number, old.suspect, spec, previous_of(old.attempts) if old.attempts else "")
         granted = grants.get(holder)
         if granted is None:
             grants[holder] = [entry]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from gowork.leader.core.commands import Refused
-from gowork.leader.core.model import Spec
+from gowork.leader.core.model import Outcome, Spec
 
 
 class Welcome(Struct, frozen=True, gc=False):
@@ -17,10 +17,10 @@ class Welcome(Struct, frozen=True, gc=False):
 
 
 class GrantTasks(Struct, frozen=True, gc=False):
-    """Give a worker the right to run these attempts: (fence, attempt number, alone, spec)."""
+    """Give a worker the right to run these attempts: (fence, attempt number, alone, spec, previous attempt's trace)."""
 
     connection: int
-    grants: Sequence[tuple[int, int, bool, Spec]]
+    grants: Sequence[tuple[int, int, bool, Spec, str]]
 
 
 class Acknowledge(Struct, frozen=True, gc=False):
@@ -84,6 +84,31 @@ class CountHeartbeatRefused(Struct, frozen=True, gc=False):
     id: str
 
 
+class TraceSettling(Struct, frozen=True, gc=False):
+    """Make a span of how an attempt was settled, from `since_ns` on."""
+
+    #: The attempt's context: the span is a child of that.
+    trace: str
+    #: No other span tells of the attempt: this one has the attempt's context as its own.
+    alone: bool
+    id: str
+    fence: int
+    outcome: Outcome
+    worker: str
+    #: Wall-clock nanoseconds.
+    since_ns: int
+    #: None when it is not known any more.
+    spec: Spec | None = None
+    #: 0 when it is not known.
+    attempt: int = 0
+    #: The report was refused: the task is not its sender's.
+    refused: bool = False
+    #: Contexts that a span that is alone is linked to.
+    links: tuple[str, ...] = ()
+    #: What went wrong with an attempt of which this span alone tells.
+    reason: str = ""
+
+
 class StartWork(Struct, frozen=True, gc=False):
     """Dial a callback member with a task."""
 
@@ -114,6 +139,7 @@ Effect = (
     | CountStale
     | CountNotSubmitted
     | CountHeartbeatRefused
+    | TraceSettling
     | StartWork
     | StopWork
 )

@@ -148,6 +148,8 @@ class Attempt(Struct, frozen=True, array_like=True, gc=False):
     outcome: Outcome
     reason: str
     fence: int
+    #: The traceparent of the span that tells of it; empty when it was not traced.
+    trace: str = ""
 
 
 class Progress(Struct, frozen=True, gc=False):
@@ -206,6 +208,16 @@ class Spec(Struct, frozen=True, gc=False):
     labels: tuple[tuple[str, str], ...] = ()
     #: A callback member can take only text.
     binary: bool = False
+    #: A serialized scheduler.v1.Task with only traceparent and tracestate, or nothing: apart from the body, since
+    #: a repeated submit has another one. `body + trace` is the whole task: messages merge by concatenation.
+    trace: bytes = b""
+
+    @property
+    def traceparent(self) -> str:
+        """Whence it was scheduled; empty when that was not traced."""
+        trace = self.trace
+        # The first field: a tag, a length that fits one byte (limits.TRACEPARENT_BYTES_MAX), and the text.
+        return trace[2 : 2 + trace[1]].decode() if trace else ""
 
 
 class Standing(Struct, frozen=True, array_like=True, gc=False):

@@ -28,6 +28,9 @@ from gowork.leader.core.model import (
 )
 from gowork.leader.core.state import State, Worker
 from gowork.leader.core.tasks import new_tasks
+from gowork.leader.core.traces import refused as trace_refused
+from gowork.leader.core.traces import settled as trace_settled
+from gowork.leader.core.traces import taken_back
 
 
 def open_session(state: State, hello: cmd.OpenSession, now: Now) -> Decision:
@@ -132,7 +135,9 @@ def lose_tasks(
     """Takes back all that a worker holds, save the fences that are settled already."""
     for fence, id in worker.held.items():
         if fence not in settled:
-            standing = requeue(state.tasks[id].standing, outcome, reason, now.wall_ms)
+            task = state.tasks[id]
+            trace = taken_back(task, outcome, reason, now, decision) if state.settings.traced else ""
+            standing = requeue(task.standing, outcome, reason, now.wall_ms, trace)
             decision.changes.append(ch.TaskMoved(id, standing))
 
 
@@ -198,6 +203,7 @@ def _release_ended(
 def _take_reports(state: State, worker: Worker, frame: cmd.ReceiveFrame, now: Now, decision: Decision) -> None:
     # The hot path: one round for each finished task of the cluster.
     instance, tasks, changes, wall_ms = worker.instance, state.tasks, decision.changes, now.wall_ms
+    traced = state.settings.traced
     refused: list[int] = []
     taken: dict[int, None] = {}
     scheduled: dict[str, Spec] = {}
@@ -210,6 +216,8 @@ def _take_reports(state: State, worker: Worker, frame: cmd.ReceiveFrame, now: No
         if task is None or not _holds(task, instance, fence):
             if not _was_accepted(task, fence, instance):
                 refused.append(fence)
+                if traced:
+                    trace_refused(task, report, worker.name, frame.received_ns, decision)
             continue
         follow_ups: list[ch.TaskSubmitted] = []
         if report.follow_ups and report.outcome is Outcome.COMPLETED:
@@ -220,6 +228,8 @@ def _take_reports(state: State, worker: Worker, frame: cmd.ReceiveFrame, now: No
                 for follow_up in follow_ups:
                     del scheduled[follow_up.spec.id]
                 follow_ups = []
+        if traced:
+            report = trace_settled(task, report, frame.received_ns, decision)
         policy = task.spec.retry
         if policy is None:
             advertised = worker.policy_for(task.spec.lane.handler)
@@ -232,7 +242,14 @@ def _take_reports(state: State, worker: Worker, frame: cmd.ReceiveFrame, now: No
 def _rejected(report: cmd.Report, why: str) -> cmd.Report:
     """The report of an attempt whose follow-ups can't be scheduled: it has not completed."""
     failure = Failure(FailureKind.REJECTED, f"a follow-up can't be scheduled: {why}")
-    return cmd.Report(report.fence, report.id, Outcome.FAILED, failure=failure, execution_us=report.execution_us)
+    return cmd.Report(
+        report.fence,
+        report.id,
+        Outcome.FAILED,
+        failure=failure,
+        execution_us=report.execution_us,
+        trace=report.trace,
+    )
 
 
 def _was_accepted(task: Task | None, fence: int, instance: str) -> bool:

@@ -32,6 +32,7 @@ class Settings:
         "reconnect_grace",
         "sessions_max",
         "timers_max",
+        "traced",
         "window_tasks",
     )
 
@@ -50,6 +51,7 @@ class Settings:
         lane_page: int = 8_000,
         lane_tasks_min: int = 64,
         timers_max: int = 50_000,
+        traced: bool = False,
     ) -> None:
         #: How long a silent worker keeps its tasks.
         self.lease = lease
@@ -72,6 +74,8 @@ class Settings:
         self.lane_page = lane_page
         #: Times of delayed tasks, and of expiring ones, in memory.
         self.timers_max = timers_max
+        #: Spans are made of how attempts are settled.
+        self.traced = traced
 
 
 class Worker:

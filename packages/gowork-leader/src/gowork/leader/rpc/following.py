@@ -236,7 +236,7 @@ def _snapshot_message(snapshot: Snapshot, view: int) -> pb.Task:
 
 
 def _finished(snapshot: Snapshot) -> _Finished:
-    return snapshot.spec.id, snapshot.spec.body, snapshot.standing
+    return snapshot.spec.id, snapshot.spec.body + snapshot.spec.trace, snapshot.standing
 
 
 def _finished_message(body: bytes, standing: Standing, view: int) -> pb.Task:

@@ -5,6 +5,7 @@ The only module of this layer that fills in messages.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 
 from gowork.leader.core import commands as cmd
@@ -21,17 +22,19 @@ from gowork.leader.core.model import (
 )
 from gowork.leader.core.queries import MemberView
 from gowork.leader.rpc.validation import check_follow_ups
-from gowork.leader.store.codec import retry_of, spec_of
+from gowork.leader.store.codec import retry_of, spec_of, trace_bytes
 from gowork.proto.cluster.v1 import leader_pb2
 from gowork.proto.scheduler.v1 import scheduler_pb2
 from gowork.proto.worker.v1 import session_pb2
 from gowork.rpc import limits
+from gowork.rpc.trace_context import is_traceparent
 
 #: Fields of Task that only the leader sets.
 _OUTPUT_ONLY = tuple(
     field.name for field in scheduler_pb2.Task.DESCRIPTOR.fields if field.number >= 20 or field.name == "status"
 )
-_HIGHEST_INPUT_FIELD = 19
+#: Tasks with nothing behind it are taken as they are.
+_HIGHEST_PLAIN_FIELD = 14
 _VIEW_FULL = scheduler_pb2.TASK_VIEW_FULL
 _VIEW_RESULT = scheduler_pb2.TASK_VIEW_RESULT
 _COMPLETED = scheduler_pb2.ATTEMPT_OUTCOME_COMPLETED
@@ -41,16 +44,28 @@ _OUTCOMES = {int(outcome): outcome for outcome in Outcome}
 _KINDS = {int(kind): kind for kind in FailureKind}
 
 
-def spec_from(task: scheduler_pb2.Task) -> Spec:
+def spec_from(task: scheduler_pb2.Task, trace: bytes = b"") -> Spec:
     """What a checked task asks for.
 
     Output-only fields are dropped from the message; unknown ones go through to the worker, which may know them.
+
+    Args:
+        task: the message.
+        trace: as Spec.trace, for a task without a context of its own.
     """
     fields = task.ListFields()
-    if fields and (fields[-1][0].number > _HIGHEST_INPUT_FIELD or task.HasField("status")):
+    if fields and (fields[-1][0].number > _HIGHEST_PLAIN_FIELD or task.HasField("status")):
         for name in _OUTPUT_ONLY:
             task.ClearField(name)  # type: ignore[arg-type]
-    return spec_of(task, task.SerializeToString(deterministic=True))
+        trace = trace_from(task) or trace
+        task.ClearField("traceparent")
+        task.ClearField("tracestate")
+    return spec_of(task, task.SerializeToString(deterministic=True), trace)
+
+
+def trace_from(message: scheduler_pb2.Task | scheduler_pb2.ScheduleTasksRequest) -> bytes:
+    """The checked trace context of a task, or of a batch, as Spec.trace has it."""
+    return trace_bytes(message.traceparent, message.tracestate)
 
 
 def task_message(spec: Spec, standing: Standing, view: int, progress: Progress | None = None) -> scheduler_pb2.Task:
@@ -59,7 +74,7 @@ def task_message(spec: Spec, standing: Standing, view: int, progress: Progress |
         result = scheduler_pb2.Task()
         fill_result(result, spec.id, standing)
         return result
-    task = scheduler_pb2.Task.FromString(spec.body)
+    task = scheduler_pb2.Task.FromString(spec.body + spec.trace)
     if view != _VIEW_FULL:
         task.ClearField("payload")
         task.ClearField("data")
@@ -176,22 +191,25 @@ def frame_from(frame: session_pb2.ConnectRequest, connection: int) -> cmd.Receiv
         conditions[-1].blocked if conditions else None,
         conditions[-1].draining if conditions else None,
         conditions[-1].leaving if conditions else False,
+        time.time_ns() if frame.reports else 0,
     )
 
 
 def _report_from(report: session_pb2.Report) -> cmd.Report:
-    # Most reports say nothing but a short result: the hot path asks them for nothing else.
-    result = report.result
+    # Most reports say nothing but a short result: the hot path asks them for little else.
+    result, trace = report.result, report.traceparent
+    if trace and not is_traceparent(trace):
+        trace = ""
     if report.outcome == _COMPLETED and len(result) < _SHORT_RESULT_CHARS:
         data = report.result_data
         if len(data) < _SHORT_RESULT_CHARS and not report.follow_ups:
             return cmd.Report(
-                report.fence, report.id, Outcome.COMPLETED, result, data, execution_us=report.execution_us
+                report.fence, report.id, Outcome.COMPLETED, result, data, execution_us=report.execution_us, trace=trace
             )
-    return _whole_report_from(report)
+    return _whole_report_from(report, trace)
 
 
-def _whole_report_from(report: session_pb2.Report) -> cmd.Report:
+def _whole_report_from(report: session_pb2.Report, trace: str) -> cmd.Report:
     outcome = _OUTCOMES.get(report.outcome)
     failure = _failure_from(report.failure) if report.HasField("failure") else None
     result, data = report.result, report.result_data
@@ -224,6 +242,7 @@ def _whole_report_from(report: session_pb2.Report) -> cmd.Report:
         report.execution_us,
         report.reason[:1000],
         follow_ups,
+        trace,
     )
 
 
@@ -265,6 +284,7 @@ def _fill_attempts(task: scheduler_pb2.Task, standing: Standing) -> None:
             outcome=int(attempt.outcome),
             reason=attempt.reason,
             fence=attempt.fence,
+            traceparent=attempt.trace,
         )
     if standing.status is Status.RUNNING:
         task.attempts.add(

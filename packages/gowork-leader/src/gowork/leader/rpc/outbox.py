@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from gowork.leader.core import effects as ef
 from gowork.leader.engine.counts import Counts
@@ -11,18 +11,32 @@ from gowork.leader.rpc.sessions import Sessions
 
 
 class Outbox:
-    """Session streams for workers, calls for callback members."""
+    """Session streams for workers, calls for callback members, spans for traces."""
 
-    def __init__(self, sessions: Sessions, dialer: Dialer, counts: Counts) -> None:
-        """`counts` is told what was refused, whether or not anybody is left to be told of it."""
+    def __init__(
+        self,
+        sessions: Sessions,
+        dialer: Dialer,
+        counts: Counts,
+        settle: Callable[[ef.TraceSettling], None] = lambda effect: None,
+    ) -> None:
+        """Args:
+        sessions: takes what is for workers with a session.
+        dialer: takes what is for callback members.
+        counts: is told what was refused, whether or not anybody is left to be told of it.
+        settle: makes spans; needed where Settings.traced is set.
+        """
         self._sessions = sessions
         self._dialer = dialer
         self._counts = counts
+        self._settle = settle
 
     def deliver(self, effects: Sequence[ef.Effect]) -> None:
         for effect in effects:
             if isinstance(effect, ef.StartWork | ef.StopWork):
                 self._dialer.deliver(effect)
+            elif isinstance(effect, ef.TraceSettling):
+                self._settle(effect)
             elif isinstance(effect, ef.CountStale):
                 self._counts.reports_refused(1)
             elif isinstance(effect, ef.CountNotSubmitted):

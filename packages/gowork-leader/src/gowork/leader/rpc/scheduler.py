@@ -15,10 +15,18 @@ from gowork.leader.rpc.boundary import refusal_from, refusing, unknown_tasks
 from gowork.leader.rpc.filters import parse_filter
 from gowork.leader.rpc.following import FollowingMethods
 from gowork.leader.rpc.keeping import KeepingMethods
-from gowork.leader.rpc.mapping import failure_text, fit, progress_from, spec_from, task_message
+from gowork.leader.rpc.mapping import failure_text, fit, progress_from, spec_from, task_message, trace_from
 from gowork.leader.rpc.queues import QueueMethods
 from gowork.leader.rpc.tokens import make_token, read_token
-from gowork.leader.rpc.validation import Violations, check_fraction, check_id, check_page_size, check_task, check_view
+from gowork.leader.rpc.validation import (
+    Violations,
+    check_fraction,
+    check_id,
+    check_page_size,
+    check_task,
+    check_trace,
+    check_view,
+)
 from gowork.leader.store.codec import restore
 from gowork.leader.store.protocol import Query, Store
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
@@ -56,7 +64,8 @@ class SchedulerService(FollowingMethods, QueueMethods, KeepingMethods, scheduler
     async def ScheduleTasks(self, request: pb.ScheduleTasksRequest, context: _Context) -> pb.ScheduleTasksResponse:
         async with refusing(context):
             with self._admission.taking(_check_batch(request)):
-                answer = await self._ask(cmd.Submit([spec_from(task) for task in request.tasks]))
+                trace = trace_from(request)
+                answer = await self._ask(cmd.Submit([spec_from(task, trace) for task in request.tasks]))
         return pb.ScheduleTasksResponse(created=answer.created, existing=answer.existing)
 
     async def CancelTask(self, request: pb.CancelTaskRequest, context: _Context) -> pb.CancelTaskResponse:
@@ -198,6 +207,8 @@ def _check_batch(request: pb.ScheduleTasksRequest) -> int:
     if size > limits.BATCH_BYTES_MAX:
         raise invalid([FieldViolation("tasks", f"has {size} bytes; the limit is {limits.BATCH_BYTES_MAX} in one call")])
     violations: Violations = []
+    if request.traceparent or request.tracestate:
+        check_trace(request.traceparent, request.tracestate, "", violations)
     for place, task in enumerate(tasks):
         before = len(violations)
         # The path is made only where there is something to say: most batches have no fault.

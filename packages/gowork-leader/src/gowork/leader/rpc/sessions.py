@@ -183,9 +183,12 @@ class Sessions(session_pb2_grpc.SessionServiceServicer):
         for effect in effects:
             match effect:
                 case ef.GrantTasks():
-                    for fence, attempt, alone, spec in effect.grants:
-                        frame.grants.add(fence=fence, id=spec.id, attempt=attempt, task=spec.body, alone=alone)
-                        size += len(spec.body)
+                    for fence, attempt, alone, spec, previous in effect.grants:
+                        task = spec.body + spec.trace
+                        grant = frame.grants.add(fence=fence, id=spec.id, attempt=attempt, task=task, alone=alone)
+                        if previous:
+                            grant.previous_traceparent = previous
+                        size += len(task)
                         if size > FRAME_BYTES_MAX:
                             yield frame
                             frame, size = pb.ConnectResponse(), 0

@@ -14,6 +14,7 @@ from gowork.proto.worker.v1 import session_pb2
 from gowork.rpc import limits
 from gowork.rpc.channels import AddressError, parse_address
 from gowork.rpc.status import FieldViolation
+from gowork.rpc.trace_context import is_traceparent, is_tracestate
 
 Violations = list[FieldViolation]
 _PRIORITIES = frozenset(scheduler_pb2.TaskPriority.values())
@@ -69,6 +70,30 @@ def check_task(task: scheduler_pb2.Task, prefix: str, violations: Violations) ->
             violations.append(FieldViolation(f"{prefix}{name}", "is negative; 0 or more milliseconds are needed"))
     if task.HasField("retry"):
         check_retry(task.retry, f"{prefix}retry.", violations)
+    if task.traceparent or task.tracestate:
+        check_trace(task.traceparent, task.tracestate, prefix, violations)
+
+
+def check_trace(traceparent: str, tracestate: str, prefix: str, violations: Violations) -> None:
+    """A trace context, of a task or of a batch."""
+    if not traceparent:
+        violations.append(FieldViolation(f"{prefix}traceparent", "is empty beside a tracestate; set both, or none"))
+    elif not is_traceparent(traceparent):
+        violations.append(
+            FieldViolation(
+                f"{prefix}traceparent",
+                f"is {traceparent[:80]!r}; the form of the W3C is needed, of at most {limits.TRACEPARENT_BYTES_MAX} "
+                f"bytes, as in 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            )
+        )
+    if not is_tracestate(tracestate):
+        violations.append(
+            FieldViolation(
+                f"{prefix}tracestate",
+                f"has {len(tracestate.encode())} bytes, or others than printable ASCII; the limit is "
+                f"{limits.TRACESTATE_BYTES_MAX}",
+            )
+        )
 
 
 def check_follow_ups(tasks: Sequence[scheduler_pb2.Task]) -> str:

@@ -50,12 +50,13 @@ def at_ms(standing: Standing) -> int:
     return standing.not_before_ms if standing.status is PENDING else standing.finished_ms
 
 
-def spec_of(task: scheduler_pb2.Task, body: bytes) -> Spec:
+def spec_of(task: scheduler_pb2.Task, body: bytes, trace: bytes = b"") -> Spec:
     """The core's view of a checked task.
 
     Args:
-        task: the message; output-only fields are ignored.
+        task: the message; output-only fields and the trace context are ignored.
         body: its serialized form without them.
+        trace: as Spec.trace.
     """
     selector = tuple(sorted(task.selector.items())) if task.selector else ()
     key = (task.queue, task.priority, task.handler, selector, task.concurrency_key)
@@ -68,7 +69,15 @@ def spec_of(task: scheduler_pb2.Task, body: bytes) -> Spec:
         retry_of(task.retry) if task.HasField("retry") else None,
         tuple(sorted(task.labels.items())) if task.labels else (),
         bool(task.data),
+        trace,
     )
+
+
+def trace_bytes(traceparent: str, tracestate: str) -> bytes:
+    """A trace context as Spec.trace has it; both are empty where there is none."""
+    if not traceparent:
+        return b""
+    return scheduler_pb2.Task(traceparent=traceparent, tracestate=tracestate).SerializeToString(deterministic=True)
 
 
 def _lane_of(key: _RawKey) -> LaneKey:
@@ -103,13 +112,20 @@ def restore(record: Record) -> Task:
         task = scheduler_pb2.Task.FromString(record.body)
     except DecodeError as error:
         raise ValueError(f"the body of task {record.id!r}: {error}") from error
-    return Task(record.seq, spec_of(task, record.body), record.standing, record.changed)
+    body, trace = record.body, b""
+    if task.traceparent:
+        whole, trace = body, trace_bytes(task.traceparent, task.tracestate)
+        body = whole.removesuffix(trace)
+        if len(body) == len(whole):
+            # It is among the fields of the body, as a leader kept it that did not know it: there it stays.
+            trace = b""
+    return Task(record.seq, spec_of(task, body, trace), record.standing, record.changed)
 
 
 def new_task(task: Task) -> NewTask:
     """What the store writes of a task that it does not have yet."""
     spec = task.spec
-    record = Record(task.seq, spec.id, task.changed, spec.body, task.standing)
+    record = Record(task.seq, spec.id, task.changed, spec.body + spec.trace, task.standing)
     return NewTask(record, spec.lane, spec.labels, spec.expires_at_ms)
 
 
