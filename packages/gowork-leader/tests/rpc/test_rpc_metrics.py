@@ -175,3 +175,19 @@ async def test_promtool_finds_nothing_wrong_with_the_page(leader: ServedLeader) 
     command = ["promtool", "check", "metrics"]
     checked = await asyncio.to_thread(subprocess.run, command, input=text, capture_output=True, text=True)
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
+
+
+async def test_histograms_name_the_trace_of_a_task_that_they_have_counted(leader: ServedLeader) -> None:
+    trace_id = "4bf92f3577b34da6a3ce929d0e0e4736"
+    async with leader.worker() as session:
+        await leader.submit("a", traceparent=f"00-{trace_id}-00f067aa0ba902b7-01")
+        await session.report(await session.grant())
+        text = await asyncio.to_thread(read_page, leader, "application/openmetrics-text; version=1.0.0")
+    exemplars = {
+        family.name: sample.exemplar.labels
+        for family in openmetrics(text)
+        for sample in family.samples
+        if sample.exemplar is not None
+    }
+    for name in ("task_schedule_to_start_seconds", "store_commit_seconds", "store_commit_tasks"):
+        assert exemplars[f"gowork_{name}"] == {"trace_id": trace_id}

@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from gowork.leader.core.model import COMPLETED, LaneKey, Outcome, Spec, Status
 from gowork.leader.core.tally import Tally
 from gowork.rpc.buckets import Buckets
+from gowork.rpc.trace_context import sampled_trace_id
 
 QUEUES_MAX = 100
 HANDLERS_MAX = 200
@@ -99,10 +100,11 @@ class Counts:
         #: From when it could lead until it served.
         self.failover_seconds = Buckets(_OFFICE_SECONDS)
 
-    def committed(self, tasks: int, seconds: float) -> None:
-        """A batch is durable."""
-        self.commit_seconds.observe(seconds)
-        self.commit_tasks.observe(tasks)
+    def committed(self, tasks: int, seconds: float, last: Spec | None) -> None:
+        """A batch is durable; `last` is one of its tasks."""
+        trace_id = "" if last is None else _trace_id(last)
+        self.commit_seconds.observe(seconds, trace_id)
+        self.commit_tasks.observe(tasks, trace_id)
 
     def applied(self, tally: Tally) -> None:
         """What a batch has done is durable."""
@@ -110,7 +112,7 @@ class Counts:
         if tally.ended:
             self._ended(tally.ended)
         for spec, waited_ms in tally.started:
-            self._queue(spec.lane.queue).start_seconds.observe(waited_ms / 1000)
+            self._queue(spec.lane.queue).start_seconds.observe(waited_ms / 1000, _trace_id(spec))
         self.quarantined += tally.quarantined
         if tally.gaps_ms:
             self.heartbeats["accepted"] += len(tally.gaps_ms)
@@ -131,12 +133,12 @@ class Counts:
         """So many reports were stale."""
         self.stale_reports += reports
 
-    def called(self, method: str, code: str, seconds: float) -> None:
-        """A call has ended."""
+    def called(self, method: str, code: str, seconds: float, trace_id: str = "") -> None:
+        """A call has ended; `trace_id`, in hexadecimal, where it is traced."""
         buckets = self.calls.get((method, code))
         if buckets is None:
             buckets = self.calls[method, code] = Buckets(_CALL_SECONDS)
-        buckets.observe(seconds)
+        buckets.observe(seconds, trace_id)
 
     def leads(self, seconds: float) -> None:
         """This leader serves; it could lead since so many seconds."""
@@ -190,3 +192,8 @@ class Counts:
                 return OTHER
             self._handlers.add(name)
         return name
+
+
+def _trace_id(spec: Spec) -> str:
+    """The trace of a task's submit, where that was recorded."""
+    return sampled_trace_id(spec.traceparent) if spec.trace else ""

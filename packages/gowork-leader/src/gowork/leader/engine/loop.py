@@ -398,7 +398,7 @@ class Engine:
         started = self._clock.now().mono
         await self._commit_until_it_fits(batch, waiting)
         self._being_moved = {}
-        self._counts.committed(len(changed), self._clock.now().mono - started)
+        self._counts.committed(len(changed), self._clock.now().mono - started, changed[-1].spec if changed else None)
         return changed, tuple(purged.values())
 
     async def _commit_until_it_fits(self, batch: Batch, waiting: list[asyncio.Future[Any]]) -> None:

@@ -1,0 +1,41 @@
+"""Takes spans by OTLP over gRPC and throws them away; prints how many bytes of them came when it is stopped."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+
+
+class Sink:
+    """Answers every export with success."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+    def export(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+        """An empty response says that all was taken."""
+        self.bytes += len(request)
+        return b""
+
+
+def main() -> None:
+    sink = Sink()
+    handler: grpc.RpcMethodHandler[Any, Any] = grpc.unary_unary_rpc_method_handler(sink.export)
+    service = "opentelemetry.proto.collector.trace.v1.TraceService"
+    server = grpc.server(ThreadPoolExecutor(1))
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"Export": handler}),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    sys.stdout.write(json.dumps({"endpoint": f"http://127.0.0.1:{port}"}) + "\n")
+    sys.stdout.flush()
+    signal.signal(signal.SIGTERM, lambda *_: server.stop(None))
+    server.wait_for_termination()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,26 @@
+"""A leader that counts nothing for its metrics: what watching costs is measured against it.
+
+It still notes what a batch does, by an append for each transition, and throws the notes away.
+"""
+
+from __future__ import annotations
+
+from gowork.leader.app import leader
+from gowork.leader.app.command import main
+from gowork.leader.core.tally import Tally
+from gowork.leader.engine.counts import Counts
+
+
+class Uncounted(Counts):
+    """Is told, and does not listen."""
+
+    def applied(self, tally: Tally) -> None:
+        """Nothing."""
+
+    def called(self, method: str, code: str, seconds: float) -> None:
+        """Nothing."""
+
+
+if __name__ == "__main__":
+    leader.Counts = Uncounted  # type: ignore[misc]
+    main()
