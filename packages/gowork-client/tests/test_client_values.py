@@ -339,10 +339,15 @@ class TestBatches:
         sizes = [(batch.first, len(batch.ids)) for batch in batches((str(n), b"x") for n in range(20_001))]
         assert sizes == [(0, 10_000), (10_000, 10_000), (20_000, 1)]
 
-    def test_a_batch_ends_at_four_mebibytes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_batch_ends_at_four_mebibytes_less_room_for_a_trace_context(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(Batch, "is_old", lambda self: False)
-        made = list(batches((str(n), b"x" * (1 << 20)) for n in range(9)))
-        assert [len(batch.request()) for batch in made] == [4 << 20, 4 << 20, 1 << 20]
+        context = pb.ScheduleTasksRequest(traceparent="x" * 100, tracestate="x" * 512).ByteSize()
+        fitting = (limits.BATCH_BYTES_MAX - context) // 4
+        for size, numbers in ((fitting, [4, 4, 1]), (fitting + 1, [3, 3, 3])):
+            made = list(batches((str(n), b"x" * size) for n in range(9)))
+            assert [len(batch.ids) for batch in made] == numbers
 
     def test_an_old_batch_is_not_kept_until_it_is_full(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(Batch, "is_old", lambda self: len(self.ids) == 3)

@@ -8,6 +8,7 @@ import click
 
 from gowork.cli.group import CommandGroup
 from gowork.cli.settings import common_options
+from gowork.rpc.telemetry import TelemetryError, start
 
 #: Commands of this package, imported when they are called.
 _OWN = {
@@ -47,5 +48,18 @@ Exit codes: 0 done; 1 a task failed, was cancelled, is unknown or has not finish
 )
 @click.version_option(version("gowork-cli"), prog_name="gowork")
 @common_options
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Start a cluster, schedule tasks, see what runs."""
+    if context.invoked_subcommand in _OWN:
+        # The leader and the workers are services of their own, and set themselves up.
+        _trace(context)
+
+
+def _trace(context: click.Context) -> None:
+    try:
+        telemetry = start("gowork")
+    except TelemetryError as error:
+        raise click.UsageError(str(error)) from None
+    if telemetry is not None:
+        context.call_on_close(telemetry.stop)

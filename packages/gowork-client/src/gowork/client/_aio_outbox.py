@@ -9,7 +9,7 @@ from typing import Self
 
 import grpc
 
-from gowork.client._batches import BATCH_AGE_S, BATCHES_IN_FLIGHT_MAX, Batch
+from gowork.client._batches import BATCH_AGE_S, BATCHES_IN_FLIGHT_MAX, Batch, span_of
 from gowork.client._calls import CallSettings, Tries
 from gowork.client.errors import CallError
 from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
@@ -27,6 +27,10 @@ class _Flight:
         self._method = method
         self._tries = Tries(settings)
         self._request = batch.request()
+        #: None where nothing is traced.
+        self._span = span_of(self._request, settings)
+        if self._span is not None:
+            self._request += self._span.context
         self._call = self._start()
         self.batch = batch
 
@@ -39,11 +43,15 @@ class _Flight:
         while True:
             try:
                 await self._call
+                if self._span is not None:
+                    self._span.end()
                 return
             except grpc.RpcError as error:
                 try:
                     pause = self._tries.pause_after(error)
                 except CallError as typed:
+                    if self._span is not None:
+                        self._span.end(typed)
                     raise self.batch.placed(typed) from None
             await asyncio.sleep(pause)
             self._call = self._start()
@@ -51,10 +59,17 @@ class _Flight:
     def cancel(self) -> None:
         """Gives up waiting."""
         self._call.cancel()
+        if self._span is not None:
+            self._span.give_up()
 
     def _start(self) -> grpc.aio.UnaryUnaryCall[bytes, scheduler.ScheduleTasksResponse]:
         # gRPC begins the call here; awaiting it only takes the answer.
-        return self._method(self._request, timeout=self._tries.left())
+        if self._span is None:
+            return self._method(self._request, timeout=self._tries.left())
+        with self._span.current():
+            call = self._method(self._request, timeout=self._tries.left())
+        call.add_done_callback(self._span.answered)
+        return call
 
 
 class Outbox:

@@ -9,14 +9,23 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
+from gowork.client._calls import CallSettings
 from gowork.client.errors import CallError, FieldViolation
 from gowork.rpc import limits
+from gowork.rpc.telemetry import is_traced
+
+if TYPE_CHECKING:
+    from gowork.client._spans import BatchSpan
 
 #: Batches that are sent and not acknowledged yet, for each schedule_many.
 BATCHES_IN_FLIGHT_MAX = 4
 #: A batch is sent when it is this old, in seconds, so that tasks of a slow source do not wait for it to fill.
 BATCH_AGE_S = 0.02
+#: Room in a batch for a trace context and what frames it, in bytes.
+_CONTEXT_BYTES = limits.TRACEPARENT_BYTES_MAX + limits.TRACESTATE_BYTES_MAX + 8
+_BYTES_MAX = limits.BATCH_BYTES_MAX - _CONTEXT_BYTES
 
 _PLACE = re.compile(r"\btasks\[(\d+)\]")
 
@@ -36,7 +45,7 @@ class Batch:
 
     def fits(self, entry: bytes) -> bool:
         """Whether this one can still be added."""
-        return len(self.ids) < limits.BATCH_TASKS_MAX and self._size + len(entry) <= limits.BATCH_BYTES_MAX
+        return len(self.ids) < limits.BATCH_TASKS_MAX and self._size + len(entry) <= _BYTES_MAX
 
     def add(self, id: str, entry: bytes) -> None:
         """Adds one task, as TaskEncoder.entry gives it."""
@@ -67,6 +76,16 @@ class Batch:
 
     def _placed(self, text: str) -> str:
         return _PLACE.sub(lambda match: f"tasks[{int(match[1]) + self.first}]", text)
+
+
+def span_of(request: bytes, settings: CallSettings) -> BatchSpan | None:
+    """The span of a batch that is about to be sent, serialized as it is; None where nothing is traced."""
+    if not is_traced():
+        return None
+    # OpenTelemetry is imported only where it is used.
+    from gowork.client._spans import BatchSpan
+
+    return BatchSpan(request, settings)
 
 
 def batches(entries: Iterable[tuple[str, bytes]]) -> Iterator[Batch]:

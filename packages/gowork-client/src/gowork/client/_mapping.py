@@ -162,6 +162,7 @@ def task_info(task: scheduler.Task) -> models.TaskInfo:
         cancel_requested=task.cancel_requested,
         waiting_reason=task.waiting_reason,
         traceparent=task.traceparent,
+        tracestate=task.tracestate,
     )
 
 

@@ -263,6 +263,7 @@ class TaskInfo:
     waiting_reason: str = ""
     #: The W3C trace context of whoever scheduled it; empty when that was not traced.
     traceparent: str = ""
+    tracestate: str = ""
 
     @overload
     def value(self) -> Any: ...

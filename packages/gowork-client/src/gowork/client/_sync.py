@@ -33,6 +33,7 @@ from gowork.proto.cluster.v1 import leader_pb2_grpc as cluster_grpc
 from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
 from gowork.proto.scheduler.v1 import scheduler_pb2_grpc as scheduler_grpc
 from gowork.rpc.channels import open_blocking_channel
+from gowork.rpc.telemetry import is_traced
 
 RequestT = TypeVar("RequestT")
 ResponseT = TypeVar("ResponseT")
@@ -109,7 +110,13 @@ class Client:
         """
         encoder = mapping.TaskEncoder(options)
         task = encoder.task(payload, id)
-        self._call(self._scheduler.ScheduleTask, scheduler.ScheduleTaskRequest(task=task))
+        if is_traced():
+            from gowork.client._spans import sending
+
+            with sending(task, self._settings):
+                self._call(self._scheduler.ScheduleTask, scheduler.ScheduleTaskRequest(task=task))
+        else:
+            self._call(self._scheduler.ScheduleTask, scheduler.ScheduleTaskRequest(task=task))
         return TaskHandle(self, task.id)
 
     def schedule_many(

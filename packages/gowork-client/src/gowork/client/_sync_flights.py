@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from gowork.client._batches import Batch
+from gowork.client._batches import Batch, span_of
 from gowork.client._calls import CallSettings, Tries
 from gowork.client.errors import CallError
 from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
@@ -28,6 +28,10 @@ class Flight:
         self._method = method
         self._tries = Tries(settings)
         self._request = batch.request()
+        #: None where nothing is traced.
+        self._span = span_of(self._request, settings)
+        if self._span is not None:
+            self._request += self._span.context
         self._call = self._start()
         self.batch = batch
 
@@ -40,11 +44,15 @@ class Flight:
         while True:
             try:
                 self._call.result()
+                if self._span is not None:
+                    self._span.end()
                 return
             except grpc.RpcError as error:
                 try:
                     pause = self._tries.pause_after(error)
                 except CallError as typed:
+                    if self._span is not None:
+                        self._span.end(typed)
                     raise self.batch.placed(typed) from None
             time.sleep(pause)
             self._call = self._start()
@@ -52,6 +60,13 @@ class Flight:
     def cancel(self) -> None:
         """Gives up waiting."""
         self._call.cancel()
+        if self._span is not None:
+            self._span.give_up()
 
     def _start(self) -> _CallFuture[scheduler.ScheduleTasksResponse]:
-        return self._method.future(self._request, timeout=self._tries.left())
+        if self._span is None:
+            return self._method.future(self._request, timeout=self._tries.left())
+        with self._span.current():
+            call = self._method.future(self._request, timeout=self._tries.left())
+        call.add_done_callback(self._span.answered)
+        return call

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import grpc
 
 from gowork.rpc import limits
+from gowork.rpc.interception import client_interceptors, intercepted
 
 #: An option as gRPC takes it: (name, value).
 Option = tuple[str, str | int]
@@ -133,10 +134,15 @@ def _look_up(host: str, port: int) -> list[tuple[int, str, int]]:
 
 
 def open_channel(addresses: Sequence[str]) -> grpc.aio.Channel:
-    """An asyncio channel to the first of these addresses that answers. It connects at its first use."""
-    return grpc.aio.insecure_channel(target_of(addresses), options=list(CHANNEL_OPTIONS))
+    """An asyncio channel to the first of these addresses that answers. It connects at its first use.
+
+    Its calls are traced where the process has set up tracing by then.
+    """
+    return grpc.aio.insecure_channel(
+        target_of(addresses), options=list(CHANNEL_OPTIONS), interceptors=client_interceptors()
+    )
 
 
 def open_blocking_channel(addresses: Sequence[str]) -> grpc.Channel:
     """As open_channel, for callers without an event loop."""
-    return grpc.insecure_channel(target_of(addresses), options=[*CHANNEL_OPTIONS, *_BLOCKING_OPTIONS])
+    return intercepted(grpc.insecure_channel(target_of(addresses), options=[*CHANNEL_OPTIONS, *_BLOCKING_OPTIONS]))

@@ -20,6 +20,7 @@ from gowork.leader.engine.retention import Kept
 from gowork.leader.store.protocol import Store, StoreError
 from gowork.leader.store.registry import open_store
 from gowork.rpc.channels import AddressError, parse_address
+from gowork.rpc.telemetry import Telemetry, TelemetryError, start
 
 #: How long the event loop may keep Python's lock from the store's threads, which need it after every statement. At
 #: Python's own 5 ms a busy loop has held up single commits for seconds.
@@ -177,6 +178,7 @@ def main(
     directory = data_dir or Path(platformdirs.user_data_dir("gowork", appauthor=False))
     url = store or f"sqlite:///{directory.absolute() / 'gowork.db'}"
     kept = Kept(retain_tasks, retain_days * _DAY, retain_failed_tasks, retain_failed_days * _DAY)
+    telemetry = _telemetry()
     try:
         opened = open_store(url)
         if restore is not None:
@@ -193,6 +195,22 @@ def main(
             runner.run(_serve(leader, print_addresses))
     except* (StoreError, ListenError) as group:
         raise click.ClickException("; ".join(str(error) for error in _leaves(group))) from None
+    finally:
+        if telemetry is not None:
+            telemetry.stop()
+
+
+class _BadVariable(click.ClickException):
+    """As click's UsageError, but without the usage: that says nothing about variables."""
+
+    exit_code = 2
+
+
+def _telemetry() -> Telemetry | None:
+    try:
+        return start("gowork-leader")
+    except TelemetryError as error:
+        raise _BadVariable(str(error)) from None
 
 
 def _restore(store: Store, backup: Path) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import errno
 import logging
 import socket
+from collections.abc import Callable
 from importlib import metadata
 
 import grpc
@@ -18,6 +19,7 @@ from msgspec import Struct
 from prometheus_client import make_wsgi_app
 
 from gowork.leader.app.metrics import Look, registry_of
+from gowork.leader.core.effects import TraceSettling
 from gowork.leader.core.explain import waiting_by_reason
 from gowork.leader.core.queries import members, queue_depths
 from gowork.leader.core.state import Settings, State
@@ -38,7 +40,9 @@ from gowork.proto.worker.v1 import session_pb2_grpc
 from gowork.rpc.channels import SERVER_OPTIONS, format_address, parse_address
 from gowork.rpc.decoding import refusing_garbage
 from gowork.rpc.http import HttpListener, probe
+from gowork.rpc.interception import server_interceptors
 from gowork.rpc.reflection import add_reflection
+from gowork.rpc.telemetry import is_traced
 
 _log = logging.getLogger(__name__)
 
@@ -97,6 +101,7 @@ class Leader:
         """
         kept = kept or Kept()
         settings = settings or Settings(finished_full=max(2 * (kept.tasks + kept.failed_tasks), FINISHED_FULL_MIN))
+        settings.traced = is_traced()
         self._store = store
         self._listen = (cluster_listen, scheduler_listen)
         self._http_listen = http_listen
@@ -106,7 +111,8 @@ class Leader:
         self._backups = Backups(store)
         self._sessions = Sessions(settings)
         self._dialer = Dialer()
-        self._engine = Engine(store, Outbox(self._sessions, self._dialer, self._counts), self._counts, settings)
+        outbox = Outbox(self._sessions, self._dialer, self._counts, *_settling(settings))
+        self._engine = Engine(store, outbox, self._counts, settings)
         self._retention = Retention(self._engine, store, kept)
         self._sessions.attach(self._engine)
         self._dialer.attach(self._engine)
@@ -193,7 +199,9 @@ class Leader:
 
     def _server(self, listen: str) -> tuple[grpc.aio.Server, str]:
         host, port = parse_address(listen)
-        server = grpc.aio.server(options=list(SERVER_OPTIONS), interceptors=[self._hold_back])
+        # Spans outermost: what is held back is no part of the call yet, and what is refused is.
+        interceptors = [*server_interceptors(), self._hold_back]
+        server = grpc.aio.server(options=list(SERVER_OPTIONS), interceptors=interceptors)
         decoding = refusing_garbage(server, self._counts.called)
         leader_pb2_grpc.add_LeaderServiceServicer_to_server(LeaderService(self._engine), decoding)
         scheduler = SchedulerService(self._engine, self._store, self._backups, VERSION)
@@ -239,6 +247,16 @@ class Leader:
             return asyncio.run_coroutine_threadsafe(self._engine.read(look), loop).result(LOOK_SECONDS)
         except NotServingError as error:
             raise TimeoutError(str(error)) from error
+
+
+def _settling(settings: Settings) -> list[Callable[[TraceSettling], None]]:
+    """What makes the spans of settled attempts, where they are traced."""
+    if not settings.traced:
+        return []
+    # OpenTelemetry is imported only where it is used.
+    from gowork.leader.rpc.tracing import SettleSpans
+
+    return [SettleSpans(VERSION).settle]
 
 
 def _check_free(listen: str, host: str, port: int) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from gowork.rpc.telemetry import Telemetry, TelemetryError, start
 from gowork.worker._core import logs
 from gowork.worker._core.plugins import Selection, add_search_path
 from gowork.worker.errors import ConfigurationError
@@ -137,6 +138,11 @@ def _read_config(context: click.Context, parameter: click.Parameter, path: str |
     show_default=True,
     help="Seconds that running tasks have to finish after SIGTERM; a second signal hands them back at once.",
 )
+@click.option(
+    "--trace-parent",
+    is_flag=True,
+    help="Trace attempts as children of what scheduled them, instead of in traces of their own that are linked to it.",
+)
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option(
     "--log-level",
@@ -163,6 +169,7 @@ def main(
     advertise: str | None,
     scheduler: str,
     drain_timeout: float,
+    trace_parent: bool,
     log_format: str,
     log_level: str,
     print_ready: bool,
@@ -173,6 +180,7 @@ def main(
     --import. The worker keeps trying to reach its leader for ever. SIGTERM and Ctrl-C drain it.
     """
     logs.configure(log_format, log_level)
+    telemetry = _telemetry()
     if imports:
         add_search_path(os.getcwd())
     # gRPC's own words about broken connections stand beside the worker's, which say the same in one line.
@@ -199,6 +207,7 @@ def main(
             log_format=log_format,
             log_level=log_level,
             drain_timeout=drain_timeout,
+            trace_parent=trace_parent,
         )
         listeners = Listeners(http=http_listen, work=listen, advertise=advertise, scheduler=scheduler)
         asyncio.run(run_worker(options, leader, listeners, ready=_print_ready if print_ready else None))
@@ -206,6 +215,22 @@ def main(
         raise click.UsageError(str(error)) from error
     except OSError as error:
         raise click.ClickException(str(error)) from error
+    finally:
+        if telemetry is not None:
+            telemetry.stop()
+
+
+class _BadVariable(click.ClickException):
+    """As click's UsageError, but without the usage: that says nothing about variables."""
+
+    exit_code = 2
+
+
+def _telemetry() -> Telemetry | None:
+    try:
+        return start("gowork-worker")
+    except TelemetryError as error:
+        raise _BadVariable(str(error)) from None
 
 
 def _print_ready(facts: dict[str, Any]) -> None:

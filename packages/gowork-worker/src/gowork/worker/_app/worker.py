@@ -43,6 +43,7 @@ class Worker:
         imports: Iterable[str] = (),
         default_handler: str = "echo",
         drain_timeout: float = 110.0,
+        trace_parent: bool = False,
     ) -> None:
         """Args:
             leader: HOST:PORT of a leader, or of several, separated by commas.
@@ -58,6 +59,8 @@ class Worker:
             imports: modules with handlers to import.
             default_handler: the name of the handler for tasks that name none.
             drain_timeout: seconds that running tasks have to finish when the worker stops.
+            trace_parent: trace attempts as children of what scheduled them, instead of in traces of their own that are
+                linked to it.
 
         Raises:
             ConfigurationError: for values that cannot be.
@@ -75,7 +78,7 @@ class Worker:
         kept = Path(state_dir) if name is not None and state_dir is not None else None
         given = {"name": name, "state_dir": kept, "slots": slots, "runners": runners, "labels": labels}
         self._options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-        self._options |= {"selection": self._selection, "drain_timeout": drain_timeout}
+        self._options |= {"selection": self._selection, "drain_timeout": drain_timeout, "trace_parent": trace_parent}
         self._options["functions"] = functions if runners == 0 else ()
         self._service: Service | None = None
         self._group: asyncio.TaskGroup | None = None

@@ -8,14 +8,20 @@ import asyncio
 import contextvars
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 from gowork.proto.worker.v1 import session_pb2 as session
+from gowork.rpc.telemetry import is_traced
 from gowork.worker._core.context import Context, Place
 from gowork.worker._runner import outcomes
 from gowork.worker._runner.job import Job
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
+
+    from gowork.worker._runner.spans import AttemptSpans
 
 _NO_LABELS: Mapping[str, str] = {}
 
@@ -28,6 +34,8 @@ class Attempts:
     ) -> None:
         self._place = place
         self._progress = progress
+        #: None where nothing is traced.
+        self._spans = _spans_of(place)
         around = hooks.hook.gowork_around_task
         #: None when no plugin asks for it, which spares every task the call.
         self._around: Callable[..., list[AbstractContextManager[Any]]] | None = (
@@ -54,24 +62,38 @@ class Attempts:
         """Runs a plain handler in this thread. Never raises: whatever the handler raises becomes the report."""
         context = job.context
         assert context is not None
+        span = None if self._spans is None else self._spans.begin(job)
+        raised: BaseException | None = None
         try:
             arguments = job.handler.arguments(context)
             # A context of its own, so that what a handler sets in context variables does not leak into the thread's
             # next task.
             call = contextvars.copy_context().run
-            if self._around is None:
+            if self._around is None and span is None:
                 value = call(job.handler.function, *arguments)
             else:
-                value = call(self._run_within, context, job.handler.function, arguments)
+                value = call(self._run_within, span, context, job.handler.function, arguments)
             report = outcomes.completed(job.fence, job.id, value, context.follow_ups)
         except BaseException as error:  # noqa: BLE001 - SystemExit too must not end the thread
             report = outcomes.failed(job.fence, job.id, error, self._no_retry(job))
-        return job.settle(report)
+            if span is not None:
+                raised = error
+        report = job.settle(report)
+        if self._spans is not None and span is not None:
+            self._spans.end(span, report, raised)
+            # An exception refers to this frame: without this, garbage waits for the collector.
+            raised = None
+        return report
 
     async def run_async(self, job: Job) -> session.Report:
         """Runs an async handler. Raises only CancelledError, when the runner itself is being stopped."""
         context = job.context
         assert context is not None
+        span = entered = None
+        if self._spans is not None:
+            span = self._spans.begin(job)
+            entered = self._spans.enter(span)
+        raised: BaseException | None = None
         try:
             if job.stop_kind is not None:
                 raise asyncio.CancelledError(job.reason)
@@ -85,19 +107,34 @@ class Attempts:
             report = outcomes.completed(job.fence, job.id, value, context.follow_ups)
         except asyncio.CancelledError as error:
             if job.stop_kind is None and asyncio.current_task().cancelling():  # type: ignore[union-attr]
+                if self._spans is not None and span is not None:
+                    self._spans.end(span, outcomes.interrupted(job.fence, job.id, "the runner was stopped"), None)
                 raise
             report = outcomes.failed(job.fence, job.id, error, self._no_retry(job))
         except BaseException as error:  # noqa: BLE001 - SystemExit too must not end the loop
             report = outcomes.failed(job.fence, job.id, error, self._no_retry(job))
-        return job.settle(report)
+            if span is not None:
+                raised = error
+        report = job.settle(report)
+        if self._spans is not None and span is not None:
+            self._spans.leave(entered)
+            self._spans.end(span, report, raised)
+            raised = None
+        return report
 
-    def _run_within(self, context: Context, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    def _run_within(
+        self, span: Span | None, context: Context, function: Callable[..., Any], arguments: tuple[Any, ...]
+    ) -> Any:
+        """Runs in a context that is dropped afterwards: what is entered need not be left."""
+        if self._spans is not None and span is not None:
+            self._spans.enter(span)
         with ExitStack() as stack:
             self._enter(stack, context)
             return function(*arguments)
 
     def _enter(self, stack: ExitStack, context: Context) -> None:
-        assert self._around is not None
+        if self._around is None:
+            return
         # pluggy calls the last registered first; reversed, so that the first registered is the outermost.
         for manager in reversed(self._around(ctx=context)):
             stack.enter_context(manager)
@@ -108,3 +145,12 @@ class Attempts:
             return tuple(job.task.retry.no_retry)
         retry = job.handler.options.retry
         return retry.no_retry if retry is not None else ()
+
+
+def _spans_of(place: Place) -> AttemptSpans | None:
+    if not is_traced():
+        return None
+    # OpenTelemetry is imported only where it is used.
+    from gowork.worker._runner.spans import AttemptSpans
+
+    return AttemptSpans(place)

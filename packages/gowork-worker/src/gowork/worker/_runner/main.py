@@ -15,6 +15,7 @@ import sys
 from contextlib import AsyncExitStack
 
 from gowork.proto.worker.v1 import session_pb2 as session
+from gowork.rpc.telemetry import Telemetry, TelemetryError, start
 from gowork.worker._core import lifespans, logs, plugins, references
 from gowork.worker._core.context import Place
 from gowork.worker._runner import messages, pipe
@@ -44,18 +45,22 @@ def main() -> None:
     references.enter_runner()
     sys.setswitchinterval(_SWITCH_INTERVAL)
     with socket.socket(fileno=descriptor) as connection:
-        asyncio.run(_run(connection, table))
+        telemetry = asyncio.run(_run(connection, table))
+        if telemetry is not None:
+            telemetry.stop()
 
 
-async def _run(connection: socket.socket, table: int) -> None:
+async def _run(connection: socket.socket, table: int) -> Telemetry | None:
+    """Runs what is sent, and answers what is to be stopped at the very end."""
     loop = asyncio.get_running_loop()
     _, runner = await loop.create_connection(_Runner, sock=connection)
     setup = await runner.setup
     sys.path[:] = setup.sys_path
     if setup.log_format:
         logs.configure(setup.log_format, setup.log_level)
+    telemetry = _telemetry()
     loaded = plugins.load(setup.selection)
-    place = Place(setup.worker)
+    place = Place(setup.worker, trace_parent=setup.trace_parent)
     async with AsyncExitStack() as stack:
         await lifespans.enter(stack, loaded.lifespans, place.state)
         loaded.hooks.hook.gowork_runner_started(state=place.state)
@@ -69,6 +74,17 @@ async def _run(connection: socket.socket, table: int) -> None:
             await runner.stopped.wait()
             runner.end()
         runner.flush()
+    return telemetry
+
+
+def _telemetry() -> Telemetry | None:
+    """Sets up tracing by the environment, which is the supervisor's."""
+    try:
+        return start("gowork-worker")
+    except TelemetryError as error:
+        # The command gowork-worker would not have started with it; within another program attempts go on untraced.
+        logger.warning("attempts are not traced", extra={"reason": str(error)})
+        return None
 
 
 def ready_of(loaded: plugins.Loaded) -> messages.Ready:

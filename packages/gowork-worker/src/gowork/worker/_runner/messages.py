@@ -30,6 +30,8 @@ class Setup(msgspec.Struct, frozen=True, tag="setup"):
     #: "text" or "json" when the worker owns its processes' logging; empty leaves it alone.
     log_format: str = ""
     log_level: str = "INFO"
+    #: Attempts are traced as children of what scheduled them.
+    trace_parent: bool = False
 
 
 class HandlerNote(msgspec.Struct, frozen=True):

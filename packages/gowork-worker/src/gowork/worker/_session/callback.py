@@ -20,6 +20,7 @@ from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.proto.worker.v1 import worker_pb2, worker_pb2_grpc
 from gowork.rpc.channels import SERVER_OPTIONS, format_address, open_channel, parse_address
 from gowork.rpc.decoding import refusing_garbage
+from gowork.rpc.interception import server_interceptors
 from gowork.rpc.reflection import add_reflection
 from gowork.rpc.status import FieldViolation, abort, invalid, refusal_of
 from gowork.worker._supervisor.supervisor import Supervisor
@@ -72,7 +73,7 @@ class CallbackMember:
 
     async def run(self) -> None:
         """Serves, joins, sends heartbeats and reports."""
-        server = grpc.aio.server(options=list(SERVER_OPTIONS))
+        server = grpc.aio.server(options=list(SERVER_OPTIONS), interceptors=server_interceptors())
         worker_pb2_grpc.add_WorkerServiceServicer_to_server(_WorkerService(self), refusing_garbage(server))
         add_reflection(server, ["worker.v1.WorkerService"])
         host, _ = parse_address(self._listen, name="--listen")

@@ -191,6 +191,7 @@ class Fleet:
             worker=self._options.name,
             selection=self._options.selection,
             functions=self._options.functions,
+            trace_parent=self._options.trace_parent,
         )
         self.ordinary.append(runner)
         try:
@@ -206,6 +207,7 @@ class Fleet:
             sys_path=tuple(sys.path),
             log_format=self._options.log_format,
             log_level=self._options.log_level,
+            trace_parent=self._options.trace_parent,
         )
 
 

@@ -33,11 +33,13 @@ class LocalRunner(Runner):
         worker: str,
         selection: plugins.Selection,
         functions: Iterable[Callable[..., Any]],
+        trace_parent: bool = False,
     ) -> None:
         super().__init__(name, slots, owner)
         self._worker = worker
         self._selection = selection
         self._functions = tuple(functions)
+        self._trace_parent = trace_parent
         self._table = SlotTable.private(slots)
         self._executor: Executor | None = None
         self._stopped = asyncio.Event()
@@ -45,7 +47,7 @@ class LocalRunner(Runner):
     async def run(self) -> str:
         """Runs until it is stopped."""
         loaded = plugins.load(self._selection, self._functions)
-        place = Place(self._worker)
+        place = Place(self._worker, trace_parent=self._trace_parent)
         outbox = Outbox(self._send_work, lambda executed: self.owner.runner_said(self, executed))
         async with AsyncExitStack() as stack:
             await lifespans.enter(stack, loaded.lifespans, place.state)

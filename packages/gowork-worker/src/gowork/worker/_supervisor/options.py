@@ -53,6 +53,8 @@ class Options:
     log_level: str = "INFO"
     #: Seconds that running tasks have to finish when the worker drains.
     drain_timeout: float = 110.0
+    #: Attempts are traced as children of what scheduled them, instead of in traces of their own.
+    trace_parent: bool = False
     #: What unacknowledged reports may take, in bytes, before nothing new is started.
     unacknowledged_bytes_max: int = 64 << 20
 

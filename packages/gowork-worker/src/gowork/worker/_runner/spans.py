@@ -1,0 +1,96 @@
+"""`process` spans: one for each attempt, around its handler.
+
+Each is the root of a trace of its own, linked to the submit and to the attempt before it; or, where the worker is told
+so, a child of the submit. Imported only where the process has a tracer provider.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+from opentelemetry import trace
+from opentelemetry.context import Context, attach, detach
+from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
+
+from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
+from gowork.proto.worker.v1 import session_pb2 as session
+from gowork.rpc import spans
+from gowork.worker._core.context import Place
+from gowork.worker._runner import outcomes
+from gowork.worker._runner.job import Job
+
+_FAILED = tasks.ATTEMPT_OUTCOME_FAILED
+_ERRORS = frozenset({_FAILED, tasks.ATTEMPT_OUTCOME_TIMED_OUT, tasks.ATTEMPT_OUTCOME_LOST})
+
+
+class AttemptSpans:
+    """Begins and ends them. May be used from any thread."""
+
+    def __init__(self, place: Place) -> None:
+        self._tracer = trace.get_tracer("gowork.worker", version("gowork-worker"))
+        self._place = place
+
+    def begin(self, job: Job) -> Span:
+        """The span of an attempt that starts now. It is not current yet."""
+        task = job.task
+        queue = task.queue or "default"
+        submit = spans.context_of(task.traceparent, task.tracestate)
+        parent = Context()
+        linked = [submit, spans.context_of(job.grant.previous_traceparent)]
+        if self._place.trace_parent and submit is not None:
+            parent = trace.set_span_in_context(trace.NonRecordingSpan(submit), parent)
+            del linked[0]
+        return self._tracer.start_span(
+            spans.name_of(spans.PROCESS, queue),
+            parent,
+            SpanKind.CONSUMER,
+            {
+                spans.SYSTEM: spans.GOWORK,
+                spans.OPERATION_NAME: spans.PROCESS,
+                spans.OPERATION_TYPE: spans.PROCESS,
+                spans.DESTINATION: queue,
+                spans.MESSAGE_ID: job.id,
+                spans.CLIENT_ID: self._place.worker,
+                spans.ATTEMPT: job.grant.attempt,
+                spans.FENCE: job.fence,
+                spans.HANDLER: job.handler.options.name,
+            },
+            [Link(context) for context in linked if context is not None],
+        )
+
+    @staticmethod
+    def enter(span: Span) -> object:
+        """Makes the span the current one of this context; what is answered is for `leave`."""
+        return attach(trace.set_span_in_context(span))
+
+    @staticmethod
+    def leave(entered: object) -> None:
+        """Undoes `enter`, in the same context."""
+        detach(entered)  # type: ignore[arg-type]
+
+    @staticmethod
+    def end(span: Span, report: session.Report, error: BaseException | None) -> None:
+        """Ends the span by the attempt's report, and notes its context in that and in the follow-ups.
+
+        Args:
+            span: what `begin` answered.
+            report: how the attempt ended.
+            error: what the handler raised, if it did.
+        """
+        context = span.get_span_context()
+        traceparent = spans.traceparent_of(context)
+        if traceparent:
+            tracestate = spans.tracestate_of(context)
+            for follow_up in report.follow_ups:
+                follow_up.traceparent = traceparent
+                follow_up.tracestate = tracestate
+        if not span.is_recording():
+            return
+        report.traceparent = traceparent
+        span.set_attribute(spans.OUTCOME, outcomes.STATUS[report.outcome])
+        if report.outcome in _ERRORS:
+            span.set_attribute(spans.ERROR_TYPE, report.failure.type or "_OTHER")
+            span.set_status(Status(StatusCode.ERROR, report.failure.message))
+            if error is not None and report.outcome == _FAILED:
+                span.record_exception(error)
+        span.end()
