@@ -120,6 +120,14 @@ def differing(one: Path, other: Path) -> list[Path]:
 
 
 @nox.session
+def pictures(session: nox.Session) -> None:
+    """Draws the pictures of the documentation anew, from a real cluster under a real Prometheus."""
+    install_packages(session, *group("pictures"))
+    folder = ROOT / "docs/pictures"
+    session.run("python", str(folder / "plot_panels.py"), str(folder))
+
+
+@nox.session
 def build(session: nox.Session) -> None:
     """Builds every wheel into dist/, installs each alone into an empty environment, imports it and runs its command."""
     session.install(*group("build"))

@@ -10,8 +10,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+import types
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -50,9 +51,10 @@ class Processes:
                 process.stdout.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def start(self, name: str, *arguments: str) -> Any:
-        """Starts `python ARGUMENTS…` and answers the line of JSON that it prints when it is ready."""
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("GOWORK_")}
+    def start(self, name: str, *arguments: str, **variables: str) -> Any:
+        """Starts `python ARGUMENTS…` with these variables, and answers the line of JSON that it prints once ready."""
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(("GOWORK_", "OTEL_"))}
+        environment |= variables
         log_path = self.folder / f"{name}.log"
         with log_path.open("w") as log:
             process = self._running[name] = subprocess.Popen(
@@ -100,8 +102,17 @@ def leader(processes: Processes) -> Any:
 class Cluster:
     """A leader with SQLite and one worker with runner processes."""
 
-    def __init__(self, processes: Processes, runners: int = 2) -> None:
+    def __init__(
+        self,
+        processes: Processes,
+        runners: int = 2,
+        leader: Sequence[str] = ("-m", "gowork.leader"),
+        variables: Mapping[str, str] = types.MappingProxyType({}),
+    ) -> None:
+        """Starts both; `leader` is its program, and both have these variables."""
         self._of = processes
+        self._leader = leader
+        self._variables = variables
         #: {"cluster": "HOST:PORT", "scheduler": "HOST:PORT", "http": "HOST:PORT"}
         self.addresses = dict.fromkeys(("cluster", "scheduler", "http"), "127.0.0.1:0")
         #: {what it is: process}
@@ -109,7 +120,7 @@ class Cluster:
         self.start_leader()
         processes.start(
             "worker", "-m", "gowork.worker", "--leader", self.addresses["cluster"], "--runners", str(runners),
-            "--import", "handlers", "--print-ready",
+            "--import", "handlers", "--print-ready", **variables,
         )  # fmt: skip
         supervisor = psutil.Process(processes.pid("worker"))
         self.processes["supervisor"] = supervisor
@@ -121,7 +132,8 @@ class Cluster:
         """Starts the leader, at the addresses that it had before."""
         listen = [part for port, address in self.addresses.items() for part in (f"--{port}-listen", address)]
         store = f"sqlite:///{self._of.folder / 'gowork.db'}"
-        self.addresses = self._of.start("leader", "-m", "gowork.leader", *listen, "--store", store, "--print-addresses")
+        arguments = (*self._leader, *listen, "--store", store, "--print-addresses")
+        self.addresses = self._of.start("leader", *arguments, **self._variables)
         self.processes["leader"] = psutil.Process(self._of.pid("leader"))
 
     def cpu_seconds(self) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """Measures gowork beside what the machine can do without it, in the same run.
 
-    python benchmarks/run.py [throughput|callers|sequential|idle|backlog|killed|all]... [--json FILE]
+    python benchmarks/run.py [throughput|callers|sequential|idle|backlog|killed|watched|all]... [--json FILE]
 
 docs/benchmarks.md tells what each scenario does and how to read its figures.
 """
@@ -18,6 +18,7 @@ import idle
 import killed_worker
 import sequential
 import throughput
+import watched
 from processes import StartError
 from report import Bench, is_on_disk, machine, progress_on, show, write_json
 from rich.console import Console
@@ -29,6 +30,7 @@ SCENARIOS = {
     "idle": idle.run,
     "backlog": backlog.run,
     "killed": killed_worker.run,
+    "watched": watched.run,
 }
 
 

@@ -2,8 +2,8 @@
 
     python docs/pictures/plot_panels.py FOLDER [--seconds N]
 
-Runs the cluster of tests/deploy/live_cluster.py under a real Prometheus, kills a worker at half time, and asks every query of every panel that has a
-course in time. `nox -s pictures` runs it.
+Runs the cluster of tests/deploy/live_cluster.py under a real Prometheus, kills a worker at half time, and asks every
+query of every panel that has a course in time. `nox -s pictures` runs it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from live_cluster import Live, filled_in, live  # noqa: E402 - it is found by wh
 
 COLUMNS = 3
 #: Labels that tell lines of a panel apart, in the order of their names.
-_SHOWN = ("queue", "handler", "reason", "state", "status", "outcome", "result", "code", "worker", "method")
+_SHOWN = ("queue", "handler", "reason", "state", "status", "outcome", "result", "code", "worker", "method", "instance")
 
 
 def main() -> None:
@@ -65,7 +65,8 @@ def plot(board: dict[str, Any], cluster: Live, killed: float, target: Path) -> N
         axis.set_title(panel["title"], fontsize=9, loc="left")
         axis.tick_params(labelsize=7)
         axis.set_ylabel(panel["fieldConfig"]["defaults"]["unit"], fontsize=7)
-        axis.legend(fontsize=5, loc="upper left", ncols=2, framealpha=0.6)
+        if axis.lines[:-1]:
+            axis.legend(fontsize=5, loc="upper left", ncols=2, framealpha=0.6)
     figure.suptitle(f"{board['title']}: seconds since the start; dotted: a worker is killed", fontsize=10)
     figure.savefig(target, dpi=70, metadata={"Software": None})
     plt.close(figure)

@@ -172,13 +172,15 @@ def _load(client: Client) -> Iterator[None]:
     ):
         client.schedule("x", handler=handler, queue=queue, selector=selector)
     client.schedule("x", handler="resize", queue="images", delay=3600)
-    client.schedule("x", handler="crash", queue="images", selector=works)
+    # Late enough to be seen as an increase.
+    client.schedule("x", handler="crash", queue="images", selector=works, delay=5)
     done = threading.Event()
 
     def submit() -> None:
         with contextlib.suppress(GoworkError):
-            while not done.wait(0.02):
-                client.schedule("x", handler="resize", queue="images", selector=works)
+            while not done.wait(0.5):
+                for _ in client.schedule_many(["x"] * 50, handler="resize", queue="images", selector=works):
+                    pass
                 client.schedule("x", handler="send_mail", queue="mail", selector=works)
 
     thread = threading.Thread(target=submit)

@@ -6,7 +6,7 @@ it has asked `is_traced` first.
 
 from __future__ import annotations
 
-from opentelemetry.trace import SpanContext, TraceFlags, TraceState
+from opentelemetry.trace import SpanContext, TraceFlags, TraceState, get_current_span
 
 from gowork.rpc import limits
 
@@ -49,6 +49,12 @@ def context_of(traceparent: str, tracestate: str = "") -> SpanContext | None:
         trace_flags=TraceFlags(int(traceparent[53:55], 16)),
         trace_state=TraceState.from_header([tracestate]) if tracestate else TraceState(),
     )
+
+
+def current_trace_id() -> str:
+    """The trace of the span that this code runs in, in hexadecimal; empty where that is not recorded."""
+    context = get_current_span().get_span_context()
+    return f"{context.trace_id:032x}" if context.trace_flags.sampled else ""
 
 
 def traceparent_of(context: SpanContext) -> str:

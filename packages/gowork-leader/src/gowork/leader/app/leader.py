@@ -38,7 +38,7 @@ from gowork.proto.cluster.v1 import leader_pb2_grpc
 from gowork.proto.scheduler.v1 import scheduler_pb2_grpc
 from gowork.proto.worker.v1 import session_pb2_grpc
 from gowork.rpc.channels import SERVER_OPTIONS, format_address, parse_address
-from gowork.rpc.decoding import refusing_garbage
+from gowork.rpc.decoding import Called, refusing_garbage
 from gowork.rpc.http import HttpListener, probe
 from gowork.rpc.interception import server_interceptors
 from gowork.rpc.reflection import add_reflection
@@ -202,7 +202,7 @@ class Leader:
         # Spans outermost: what is held back is no part of the call yet, and what is refused is.
         interceptors = [*server_interceptors(), self._hold_back]
         server = grpc.aio.server(options=list(SERVER_OPTIONS), interceptors=interceptors)
-        decoding = refusing_garbage(server, self._counts.called)
+        decoding = refusing_garbage(server, _called(self._counts))
         leader_pb2_grpc.add_LeaderServiceServicer_to_server(LeaderService(self._engine), decoding)
         scheduler = SchedulerService(self._engine, self._store, self._backups, VERSION)
         scheduler_pb2_grpc.add_SchedulerServiceServicer_to_server(scheduler, decoding)
@@ -247,6 +247,19 @@ class Leader:
             return asyncio.run_coroutine_threadsafe(self._engine.read(look), loop).result(LOOK_SECONDS)
         except NotServingError as error:
             raise TimeoutError(str(error)) from error
+
+
+def _called(counts: Counts) -> Called:
+    """What counts calls: with their traces, where there are any."""
+    if not is_traced():
+        return counts.called
+    # OpenTelemetry is imported only where it is used.
+    from gowork.rpc.spans import current_trace_id
+
+    def called(method: str, code: str, seconds: float) -> None:
+        counts.called(method, code, seconds, current_trace_id())
+
+    return called
 
 
 def _settling(settings: Settings) -> list[Callable[[TraceSettling], None]]:

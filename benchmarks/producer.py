@@ -1,0 +1,45 @@
+"""Schedules tasks, sees all of them complete, and prints how long that took: a client in a process of its own.
+
+    python benchmarks/producer.py ADDRESS HANDLER WARM_UP TASKS
+
+It traces what it does where the OTEL_* variables ask for it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+
+from gowork.client import Client
+from gowork.rpc import telemetry
+
+PAYLOAD = "x" * 50
+
+
+def main(address: str, handler: str, warm_up: int, tasks: int) -> None:
+    telemetry.start("gowork-bench")
+    with Client(address) as client:
+        produce(client, handler, warm_up)
+        began = time.perf_counter()
+        produce(client, handler, tasks)
+        took = time.perf_counter() - began
+    sys.stdout.write(json.dumps({"seconds": took}) + "\n")
+    sys.stdout.flush()
+
+
+def produce(client: Client, handler: str, tasks: int) -> None:
+    """Schedules so many tasks and sees all of them complete."""
+    handles = client.schedule_many((PAYLOAD for _ in range(tasks)), handler=handler)
+    done = 0
+    for handle in client.as_completed(handles):
+        done += 1
+        if done == tasks:
+            # One that failed would have been answered faster than one that ran.
+            handle.result()
+    if done != tasks:
+        raise RuntimeError(f"{done} of {tasks} tasks completed")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
