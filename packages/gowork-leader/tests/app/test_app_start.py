@@ -8,6 +8,7 @@ import socket
 import sqlite3
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import grpc
@@ -243,3 +244,17 @@ def test_the_ports_of_a_leader_may_be_the_next_ones(tmp_path: Path) -> None:
     again = [f"{option}={address}" for option, address in zip(options, addresses, strict=True)]
     with running(tmp_path, *again) as leader:
         assert (leader.cluster, leader.scheduler, leader.http) == addresses
+
+
+def test_a_task_that_can_not_be_read_ends_the_leader_with_its_name(tmp_path: Path) -> None:
+    with running(tmp_path) as leader, open_blocking_channel([leader.scheduler]) as channel:
+        request = pb.ScheduleTaskRequest(task=pb.Task(id="torn", handler="h"))
+        scheduler_pb2_grpc.SchedulerServiceStub(channel).ScheduleTask(request, timeout=10)
+        leader.stop()
+    (store,) = tmp_path.glob("**/*.db")
+    with closing(sqlite3.connect(store)) as connection, connection:
+        connection.execute("UPDATE specs SET body = x'0a7f'")
+    code, log = refused_start(tmp_path)
+    assert code == 1
+    assert "'torn'" in message_of(log)
+    assert "start from a backup" in message_of(log)

@@ -113,6 +113,25 @@ async def test_a_token_from_before_what_is_forgotten_is_out_of_range(tmp_path: P
         assert (refusal.code, refusal.reason) == (grpc.StatusCode.OUT_OF_RANGE, "TOKEN_TOO_OLD")
 
 
+async def test_a_watch_ends_when_removals_are_forgotten_while_it_reads_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(tmp_path) as leader:
+        watch = leader.scheduler.WatchTasks(pb.WatchTasksRequest(), timeout=PATIENCE)
+        token = (await watch.read()).token
+        watch.cancel()
+        await fail(leader, "a")
+        await purge(leader, ids=["a"])
+        floors = iter([0, 1 << 62])
+
+        async def watch_floor(store: SqliteStore) -> int:
+            return next(floors)
+
+        monkeypatch.setattr(SqliteStore, "watch_floor", watch_floor)
+        refusal = await stream_refused(leader.scheduler.WatchTasks(pb.WatchTasksRequest(token=token), timeout=PATIENCE))
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.OUT_OF_RANGE, "TOKEN_TOO_OLD")
+
+
 async def test_a_backup_is_a_store_with_all_that_was_acknowledged(leader: ServedLeader, tmp_path: Path) -> None:
     await fail(leader, "a")
     await leader.submit("b", "c")

@@ -68,6 +68,12 @@ class FollowingMethods:
                 response.task.MergeFrom(_finished_message(body, standing, request.view))
         return response
 
+    async def _require_known(self, since: int | None) -> None:
+        """Refuses to watch on from a batch since which removals have been forgotten."""
+        if since is not None and since < await self._store.watch_floor():
+            message = "removals since this token are no longer known; list the tasks anew and watch from there"
+            raise Refusal(grpc.StatusCode.OUT_OF_RANGE, "TOKEN_TOO_OLD", message)
+
     async def WatchTasks(
         self, request: pb.WatchTasksRequest, context: _Context
     ) -> AsyncIterator[pb.WatchTasksResponse]:
@@ -84,13 +90,13 @@ class FollowingMethods:
 
             try:
                 current = await self._engine.read(subscribe)
-                if since is not None and since < await self._store.watch_floor():
-                    message = "removals since this token are no longer known; list the tasks anew and watch from there"
-                    raise Refusal(grpc.StatusCode.OUT_OF_RANGE, "TOKEN_TOO_OLD", message)
+                await self._require_known(since)
                 yield pb.WatchTasksResponse(token=make_token(current if since is None else since, *scope))
                 # Before the changes: another task may have taken a removed one's id.
                 async for removed in self._removed_between(since, current):
                     yield pb.WatchTasksResponse(deleted=removed)
+                # Some may have been forgotten between two pages of them.
+                await self._require_known(since)
                 while since is not None and since < current:
                     records = await self._store.changed_since(since, _CHUNK_TASKS)
                     if not records:

@@ -15,7 +15,7 @@ from gowork.leader.store._sqlite_lanes import LaneIds
 from gowork.leader.store._sqlite_rows import RowsStatement
 from gowork.leader.store._sqlite_schema import FORMAT, META, STANDING_COLUMNS, TABLES_OF_2
 from gowork.leader.store.codec import at_ms, decode_standing, encode_standing, restore
-from gowork.leader.store.protocol import Record
+from gowork.leader.store.protocol import Record, StoreFormatError
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def migrate(path: Path, version: int) -> None:
             connection.execute("COMMIT")
             # The log may be as long as the database now: the leader starts with a short one.
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        except ValueError as error:
+        except (ValueError, StoreFormatError) as error:
             raise damaged(str(path), f"a task can't be read ({error})") from error
         finally:
             if connection.in_transaction:

@@ -12,7 +12,7 @@ import msgspec
 from google.protobuf.message import DecodeError
 
 from gowork.leader.core.model import PENDING, LaneKey, Priority, QueueSettings, RetryPolicy, Spec, Standing, Task
-from gowork.leader.store.protocol import MovedTask, NewTask, Record
+from gowork.leader.store.protocol import MovedTask, NewTask, Record, StoreFormatError
 from gowork.proto.scheduler.v1 import scheduler_pb2
 
 DEFAULT_QUEUE = "default"
@@ -106,12 +106,13 @@ def restore(record: Record) -> Task:
     """The task of a record.
 
     Raises:
-        ValueError: when its body can't be read.
+        StoreFormatError: when its body can't be read.
     """
     try:
         task = scheduler_pb2.Task.FromString(record.body)
     except DecodeError as error:
-        raise ValueError(f"the body of task {record.id!r}: {error}") from error
+        message = f"the store is damaged: what it has of task {record.id!r} can't be read; start from a backup"
+        raise StoreFormatError(message) from error
     body, trace = record.body, b""
     if task.traceparent:
         whole, trace = body, trace_bytes(task.traceparent, task.tracestate)
