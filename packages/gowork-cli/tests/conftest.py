@@ -49,6 +49,7 @@ FREE_PORTS = (
     *("--cluster-listen", "127.0.0.1:0"),
     *("--scheduler-listen", "127.0.0.1:0"),
     *("--http-listen", "127.0.0.1:0"),
+    *("--workers-http-port", "0"),
 )
 
 Run = Callable[..., Result]

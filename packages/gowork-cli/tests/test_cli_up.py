@@ -7,10 +7,13 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import psutil
 import pytest
+
+from gowork.cli.commands.up import _worker_pages
 
 #: How long processes may take to be gone, in seconds; waited for, not slept.
 GONE_S = 20
@@ -89,6 +92,21 @@ def test_what_handlers_print_is_seen(up_in, invoke, tmp_path: Path) -> None:
         up.stop()
 
 
+def test_leader_and_workers_can_be_scraped(up_in, tmp_path: Path) -> None:
+    with up_in(tmp_path, "--workers", "2") as up:
+        pages = [up.addresses["http"], *up.addresses["workers_http"]]
+        assert len(set(pages)) == 3
+        for address, name in zip(pages, ("gowork_members", "gowork_worker_slots", "gowork_worker_slots"), strict=True):
+            with urllib.request.urlopen(f"http://{address}/metrics", timeout=30) as page:
+                assert name in page.read().decode()
+        up.stop()
+
+
+def test_workers_pages_follow_the_first_ones_port() -> None:
+    assert _worker_pages("127.0.0.1:9464", 9465, 2) == ["127.0.0.1:9465", "127.0.0.1:9466"]
+    assert _worker_pages("[::1]:9464", 0, 2) == ["[::1]:0", "[::1]:0"]
+
+
 def test_a_port_that_is_taken_is_one_clear_error(tmp_path: Path, taken_address: str) -> None:
     listen = ("--cluster-listen", "127.0.0.1:0", "--scheduler-listen", taken_address, "--http-listen", "127.0.0.1:0")
     done = subprocess.run(
@@ -105,6 +123,7 @@ def test_a_port_that_is_taken_is_one_clear_error(tmp_path: Path, taken_address: 
 
 def test_for_people_it_says_where_all_is_and_what_to_do_next(tmp_path: Path) -> None:
     free = [part for name in ("cluster", "scheduler", "http") for part in (f"--{name}-listen", "127.0.0.1:0")]
+    free += ["--workers-http-port", "0"]
     with subprocess.Popen(
         [sys.executable, "-m", "gowork.cli", "up", "--data-dir", str(tmp_path), *free],
         stdout=subprocess.PIPE,

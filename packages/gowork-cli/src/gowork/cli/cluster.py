@@ -25,9 +25,10 @@ _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class ClusterPlan:
     """What to start."""
 
-    workers: int
     #: Options for every worker.
     worker_options: Sequence[str]
+    #: Where each worker's pages are, HOST:PORT.
+    worker_pages: Sequence[str]
     #: Options for the leader.
     leader_options: Sequence[str]
     log_level: str
@@ -42,8 +43,9 @@ class Addresses:
     cluster: str
     scheduler: str
     http: str
-    #: The workers' names.
+    #: The workers' names, and where each has its pages.
     workers: tuple[str, ...]
+    workers_http: tuple[str, ...]
 
 
 async def run_cluster(plan: ClusterPlan, started: Callable[[Addresses], None], say: Callable[[str], None]) -> bool:
@@ -83,14 +85,16 @@ async def _run(
     workers = [
         await nursery.start(
             name,
-            ["-m", "gowork.worker", "--leader", facts["cluster"], "--name", name, *options],
+            ["-m", "gowork.worker", "--leader", facts["cluster"], "--name", name, "--http-listen", page, *options],
         )
-        for name in (f"worker-{number}" for number in range(1, plan.workers + 1))
+        for name, page in ((f"worker-{number}", page) for number, page in enumerate(plan.worker_pages, 1))
     ]
+    pages = []
     for worker in workers:
-        await worker.ready("name", _READY_S_MAX)
+        pages.append((await worker.ready("name", _READY_S_MAX))["http"])
         nursery.pass_on(worker)
-    started(Addresses(facts["cluster"], facts["scheduler"], facts["http"], tuple(worker.name for worker in workers)))
+    names = tuple(worker.name for worker in workers)
+    started(Addresses(facts["cluster"], facts["scheduler"], facts["http"], names, tuple(pages)))
 
     async def report(worker: Child) -> None:
         await worker.ended()

@@ -17,6 +17,7 @@ from gowork.cli.parameters import duration
 from gowork.cli.processes import ChildFailed
 from gowork.cli.settings import common_options
 from gowork.client import Client
+from gowork.rpc.channels import AddressError, format_address, parse_address
 
 _SCHEDULER_DEFAULT = "127.0.0.1:50052"
 
@@ -67,7 +68,14 @@ Examples:
     metavar="HOST:PORT",
     default="127.0.0.1:9464",
     show_default=True,
-    help="Where /metrics, /healthz and /readyz are. Port 0 takes a free one.",
+    help="Where the leader's /metrics, /healthz and /readyz are. Port 0 takes a free one.",
+)
+@click.option(
+    "--workers-http-port",
+    type=click.IntRange(0, 65_535),
+    default=9465,
+    show_default=True,
+    help="Where the first worker has its own, on the same host; the next ones follow. 0 takes free ones.",
 )
 @click.option(
     "--grace",
@@ -94,6 +102,7 @@ def up(
     cluster_listen: str,
     scheduler_listen: str,
     http_listen: str,
+    workers_http_port: int,
     grace: float,
     log_level: str,
     print_addresses: bool,
@@ -108,7 +117,7 @@ def up(
             raise click.ClickException(need(package))
     listen = ["--cluster-listen", cluster_listen, "--scheduler-listen", scheduler_listen, "--http-listen", http_listen]
     plan = ClusterPlan(
-        workers=workers,
+        worker_pages=_worker_pages(http_listen, workers_http_port, workers),
         leader_options=[*listen, *(["--data-dir", data_dir] if data_dir else [])],
         worker_options=[
             *(["--slots", str(slots)] if slots else []),
@@ -134,6 +143,15 @@ def up(
         click.get_current_context().exit(1)
 
 
+def _worker_pages(leader_page: str, first_port: int, workers: int) -> list[str]:
+    """Where each worker has its pages: beside the leader's."""
+    try:
+        host, _ = parse_address(leader_page)
+    except AddressError as error:
+        raise click.BadParameter(str(error), param_hint="'--http-listen'") from error
+    return [format_address(host, first_port and first_port + number) for number in range(workers)]
+
+
 def _introduce(addresses: Addresses) -> None:
     """Says what runs, and what to do with it."""
     with Client(addresses.scheduler) as client:
@@ -143,7 +161,8 @@ def _introduce(addresses: Addresses) -> None:
     out.print(
         f"leader    {addresses.scheduler} for clients, {addresses.cluster} for workers", style="bold", markup=False
     )
-    out.print(f"metrics   http://{addresses.http}/metrics", markup=False)
+    pages = ", ".join(f"http://{address}/metrics" for address in (addresses.http, *addresses.workers_http))
+    out.print(f"metrics   {pages}", markup=False)
     slots = sum(member.slots for member in members)
     out.print(f"workers   {', '.join(addresses.workers) or 'none'} ({slots} slots)", markup=False)
     out.print(f"handlers  {', '.join(handlers) or 'none'}", markup=False)
