@@ -143,3 +143,11 @@ def test_for_people_it_says_where_all_is_and_what_to_do_next(tmp_path: Path) -> 
     address = text.split("export GOWORK_LEADER=")[1].split()[0]
     assert f"leader    {address} for clients" in text
     assert "gowork add 'some work' --wait" in text
+
+
+def test_leader_and_workers_log_in_the_form_that_is_asked_for(up_in, tmp_path: Path) -> None:
+    with up_in(tmp_path, "--log-format", "json", "--log-level", "info") as up:
+        up.stop()
+        entries = [json.loads(line) for line in up.process.stderr]
+    assert {"store opened", "session open"} <= {entry["event"] for entry in entries}
+    assert "worker-1" in {entry.get("worker") for entry in entries}

@@ -1,6 +1,7 @@
 """Handlers that the tests' runner processes import."""
 
 import asyncio
+import logging
 import os
 import subprocess
 import sys
@@ -114,6 +115,27 @@ def with_escaped_child(ctx: Context) -> None:
 @handler
 def fail_for_good() -> None:
     raise Fail("it cannot be done")
+
+
+def _ask() -> None:
+    """Logs as a library does that knows nothing of tasks."""
+    logging.getLogger("some.library").info("asked", extra={"raw": b"\xff", "task_id": "theirs"})
+
+
+@handler
+def log_in_thread() -> None:
+    _ask()
+
+
+@handler
+async def log_on_loop() -> None:
+    _ask()
+    await asyncio.to_thread(_ask)
+
+
+@handler(isolation="process")
+def log_alone() -> None:
+    _ask()
 
 
 @handler

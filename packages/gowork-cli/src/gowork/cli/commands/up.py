@@ -92,6 +92,13 @@ Examples:
     show_default=True,
     help="What leader and workers write to standard error.",
 )
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="How they write it: for people, or one JSON object a line.",
+)
 @click.option("--print-addresses", is_flag=True, help="Print one line of JSON with the addresses instead of words.")
 @common_options
 def up(
@@ -105,6 +112,7 @@ def up(
     workers_http_port: int,
     grace: float,
     log_level: str,
+    log_format: str,
     print_addresses: bool,
 ) -> None:
     """Run a leader and workers on this machine until Ctrl-C.
@@ -126,6 +134,7 @@ def up(
             *(["--state-dir", os.path.join(data_dir, "workers")] if data_dir else []),
         ],
         log_level=log_level,
+        log_format=log_format,
         grace=grace,
     )
 

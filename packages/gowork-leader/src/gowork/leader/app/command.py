@@ -15,11 +15,11 @@ import platformdirs
 import uvloop
 
 from gowork.leader.app.leader import VERSION, Addresses, Leader, ListenError
-from gowork.leader.app.logs import configure
 from gowork.leader.engine.retention import Kept
 from gowork.leader.store.protocol import Store, StoreError
 from gowork.leader.store.registry import open_store
 from gowork.rpc.channels import AddressError, parse_address
+from gowork.rpc.logs import configure
 from gowork.rpc.telemetry import Telemetry, TelemetryError, start
 
 #: How long the event loop may keep Python's lock from the store's threads, which need it after every statement. At

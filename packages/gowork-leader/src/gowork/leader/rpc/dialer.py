@@ -64,7 +64,8 @@ class Dialer:
         except grpc.aio.AioRpcError as error:
             reason = f"the worker could not be dialled at {effect.address}: {error.code().name}"
         if reason:
-            _log.warning("start refused", extra={"member": effect.member, "task": effect.spec.id, "reason": reason})
+            extra = {"worker": effect.member, "task_id": effect.spec.id, "fence": effect.fence, "reason": reason}
+            _log.warning("start refused", extra=extra)
             self._post(cmd.RefuseStart(effect.member, effect.spec.id, effect.fence, reason))
 
     async def _stop(self, effect: ef.StopWork) -> None:
@@ -72,7 +73,8 @@ class Dialer:
         try:
             response = await self._stub(effect.address).StopWork(request, timeout=DIAL_SECONDS)
         except grpc.aio.AioRpcError as error:
-            _log.warning("stop failed", extra={"member": effect.member, "task": effect.id, "code": error.code().name})
+            extra = {"worker": effect.member, "task_id": effect.id, "fence": effect.fence, "code": error.code().name}
+            _log.warning("stop failed", extra=extra)
             return
         if response.success:
             self._post(cmd.ConfirmStop(effect.id, effect.fence))

@@ -179,7 +179,6 @@ def main(
     Handlers come from installed plugins (entry points in the group gowork.plugins) and from modules named with
     --import. The worker keeps trying to reach its leader for ever. SIGTERM and Ctrl-C drain it.
     """
-    logs.configure(log_format, log_level)
     telemetry = _telemetry()
     if imports:
         add_search_path(os.getcwd())
@@ -209,6 +208,7 @@ def main(
             drain_timeout=drain_timeout,
             trace_parent=trace_parent,
         )
+        logs.configure(log_format, log_level, options.name)
         listeners = Listeners(http=http_listen, work=listen, advertise=advertise, scheduler=scheduler)
         asyncio.run(run_worker(options, leader, listeners, ready=_print_ready if print_ready else None))
     except (AddressError, ConfigurationError) as error:

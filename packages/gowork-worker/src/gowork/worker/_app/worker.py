@@ -89,9 +89,10 @@ class Worker:
         Logs to standard error when the program has set up no logging of its own.
         """
         _not_in_runner()
+        service = self._make()
         if not logging.getLogger().handlers:
-            logs.configure("text", "INFO")
-        asyncio.run(self._make().run(own_process=True))
+            logs.configure("text", "info", service.options.name)
+        asyncio.run(service.run(own_process=True))
 
     async def serve(self) -> None:
         """Runs the worker until `stop` is called or this is cancelled; cancelling hands running tasks back at once."""

@@ -1,54 +1,39 @@
-"""Logging for processes that the worker owns: its own command and its runners. A library's host process is left
-alone.
+"""Logging of processes that the worker owns: its own command and its runners. A library's host process is left alone.
+
+Whatever logs while an attempt runs, a library that the handler calls included, has the attempt's fields on its line.
 """
 
 from __future__ import annotations
 
-import logging
-import sys
-from typing import Any
+from contextvars import ContextVar
 
-import msgspec
+from gowork.rpc import logs
+from gowork.worker._core.context import Context
 
-#: What every LogRecord has; anything else came in by `extra`.
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+#: The attempt that runs here: in this thread, or this asyncio task and what it starts.
+running: ContextVar[Context | None] = ContextVar("gowork_running", default=None)
 
 
-def configure(form: str, level: str) -> None:
-    """Sends all logs to standard error.
+def configure(form: str, level: str, worker: str) -> None:
+    """Sends all logs of this process to standard error.
 
     Args:
-        form: "text" or "json", one line for each record.
-        level: as logging knows it: DEBUG, INFO, WARNING, ERROR.
+        form: "text" or "json".
+        level: debug, info, warning or error.
+        worker: the worker's name, a field of every line.
     """
-    stream = logging.StreamHandler(sys.stderr)
-    stream.setFormatter(_Json() if form == "json" else _Text())
-    logging.basicConfig(handlers=[stream], level=level.upper(), force=True)
+    logs.configure(form, level, lambda: _scope(worker))
 
 
-def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    return {key: value for key, value in vars(record).items() if key not in _STANDARD}
-
-
-class _Text(logging.Formatter):
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)s %(message)s")
-
-    def format(self, record: logging.LogRecord) -> str:
-        line = super().format(record)
-        fields = " ".join(f"{key}={value}" for key, value in _fields(record).items())
-        return f"{line} {fields}" if fields else line
-
-
-class _Json(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        entry = {
-            "time": record.created,
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "event": record.getMessage(),
-            **_fields(record),
-        }
-        if record.exc_info:
-            entry["exception"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(entry, enc_hook=str).decode()
+def _scope(worker: str) -> dict[str, object]:
+    context = running.get()
+    if context is None:
+        return {"worker": worker}
+    return {
+        "worker": worker,
+        "task_id": context.id,
+        "attempt": context.attempt,
+        "fence": context.fence,
+        "handler": context.handler,
+        "queue": context.queue,
+    }

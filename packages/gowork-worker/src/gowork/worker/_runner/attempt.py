@@ -15,6 +15,7 @@ import pluggy
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.rpc.telemetry import is_traced
 from gowork.worker._core.context import Context, Place
+from gowork.worker._core.logs import running
 from gowork.worker._runner import outcomes
 from gowork.worker._runner.job import Job
 
@@ -62,6 +63,7 @@ class Attempts:
         """Runs a plain handler in this thread. Never raises: whatever the handler raises becomes the report."""
         context = job.context
         assert context is not None
+        running.set(context)
         span = None if self._spans is None else self._spans.begin(job)
         raised: BaseException | None = None
         try:
@@ -83,12 +85,16 @@ class Attempts:
             self._spans.end(span, report, raised)
             # An exception refers to this frame: without this, garbage waits for the collector.
             raised = None
+        # The thread may wait long for its next task, and should not hold on to a payload meanwhile.
+        running.set(None)
         return report
 
     async def run_async(self, job: Job) -> session.Report:
         """Runs an async handler. Raises only CancelledError, when the runner itself is being stopped."""
         context = job.context
         assert context is not None
+        # It ends with the asyncio task that this is called in.
+        running.set(context)
         span = entered = None
         if self._spans is not None:
             span = self._spans.begin(job)

@@ -179,7 +179,7 @@ class CallbackMember:
                 return
             except grpc.aio.AioRpcError as error:
                 if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-                    logger.warning("report refused", extra={"task": id, "reason": refusal_of(error).message})
+                    logger.warning("report refused", extra={"task_id": id, "reason": refusal_of(error).message})
                     return
                 await asyncio.sleep(delay)
                 delay = min(_RETRY_MAX, delay * 2)

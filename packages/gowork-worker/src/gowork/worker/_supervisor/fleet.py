@@ -179,7 +179,8 @@ class Fleet:
         expected = self.closing or runner.was_stopped
         if not expected:
             self._measures.runners_lost += 1
-            logger.error("runner ended", extra={"runner": runner.name, "reason": reason})
+            extra = {"runner": runner.name, "runner_pid": runner.pid, "reason": reason}
+            logger.error("runner ended", extra=extra)
         self._owner.runner_ended(runner, reason)
         runner.close()
 

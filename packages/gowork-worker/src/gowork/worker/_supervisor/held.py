@@ -33,6 +33,11 @@ class Held:
         self.stop_kind: StopKind | None = None
         self.kill_at = 0.0
 
+    @property
+    def log_fields(self) -> dict[str, object]:
+        """What a line of the log says to name it."""
+        return {"task_id": self.id, "attempt": self.grant.attempt, "fence": self.fence}
+
 
 class Unacknowledged:
     """Reports that are kept until the leader has acknowledged them, and which of them the current session has yet to

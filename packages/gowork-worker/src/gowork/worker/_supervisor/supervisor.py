@@ -33,6 +33,8 @@ logger = logging.getLogger("gowork.worker")
 
 #: Seconds that runners have to stop what they are told to interrupt, before they are ended; and then to be gone.
 _INTERRUPT_GRACE = 1.0
+#: How many fences one line of the log names.
+_FENCES_LOGGED_MAX = 20
 
 
 class Supervisor:
@@ -211,7 +213,8 @@ class Supervisor:
                 self._set_paused()
             if response.refused:
                 logger.warning(
-                    "reports refused: their tasks are another's by now", extra={"reports": len(response.refused)}
+                    "reports refused: their tasks are another's by now",
+                    extra={"reports": len(response.refused), "fences": list(response.refused[:_FENCES_LOGGED_MAX])},
                 )
         if response.grants:
             self._grant(response.grants)
@@ -394,6 +397,8 @@ class Supervisor:
                     held.stop_kind = held.stop_kind or kind
                     held.kill_at = now + grace_ms / 1000
                     self._watch.stopping[fence] = held
+                    if kind is StopKind.TIMEOUT:
+                        logger.warning("time limit ran out", extra={**held.log_fields, "grace_ms": grace_ms})
             case messages.Withheld(slots):
                 runner.withheld = min(slots, runner.reserved)
                 self.fleet.solo.pump(now)
@@ -410,7 +415,12 @@ class Supervisor:
         # What had just ended and was not reported may have killed it: without blame it would be run again for ever.
         begun = runner.begun()
         on_purpose = self.fleet.closing or runner.ended_on_purpose
-        self._report_all(settle_dead(left, begun, reason, on_purpose=on_purpose))
+        reports = settle_dead(left, begun, reason, on_purpose=on_purpose)
+        for held, report in zip(left, reports, strict=True):
+            if report.outcome == tasks.ATTEMPT_OUTCOME_LOST:
+                extra = {**held.log_fields, "runner": runner.name, "runner_pid": runner.pid, "reason": reason}
+                logger.error("task lost with its runner", extra=extra)
+        self._report_all(reports)
 
     def runner_answered(self, runner: Runner, lag: float) -> None:
         """See Owner."""

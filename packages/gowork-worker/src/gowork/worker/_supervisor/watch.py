@@ -90,7 +90,7 @@ class Watch:
             runner.ended_on_purpose = True
             logger.warning(
                 "runner ended for a task that did not stop",
-                extra={"runner": runner.name, "runner_pid": runner.pid, "task": held.id, "why": held.stop_kind},
+                extra={**held.log_fields, "runner": runner.name, "runner_pid": runner.pid, "why": held.stop_kind},
             )
 
     def _recall(self, runner: Runner, rows: list[Running], now: float, clock: int) -> None:

@@ -1,0 +1,144 @@
+"""The log of a process of gowork's own: one line for each record, as text for people or as JSON for programs.
+
+docs/logs.md has the keys. No record is lost, and no caller hears of an error, for what a record holds: what JSON cannot
+take is written as text, and a field whose name is taken gets another.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+#: What every record has; everything else on it was given by `extra`.
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+#: Keys of each line that no field may take.
+_TAKEN = frozenset({"time", "level", "logger", "event", "exception", "stack"})
+#: In text, values with one of these are written in quotes.
+_ODD = re.compile(r"""[\s"'=\\\x00-\x1f\x7f]""")
+
+#: Gives the fields of what is under way where it is called; see `configure`.
+Scope = Callable[[], Mapping[str, object]]
+
+
+def configure(form: str, level: str, scope: Scope = dict) -> None:
+    """Sends all logs of this process to standard error.
+
+    Args:
+        form: "text" or "json".
+        level: debug, info, warning or error.
+        scope: called for each record, in the thread that logs: gives fields that stand before the record's own.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter(scope) if form == "json" else TextFormatter(scope))
+    logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+
+
+class TextFormatter(logging.Formatter):
+    """Lines of the form `time level event key=value …`; an exception takes further lines."""
+
+    def __init__(self, scope: Scope = dict) -> None:
+        super().__init__()
+        self._scope = scope
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = "".join(f" {key}={_word(value)}" for key, value in _fields(record, self._scope).items())
+        lines = [f"{_time(record)} {record.levelname.lower():7} {_event(record)}{fields}"]
+        return "\n".join([*lines, *_traces(self, record).values()])
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line, in ASCII."""
+
+    def __init__(self, scope: Scope = dict) -> None:
+        super().__init__()
+        self._scope = scope
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry: dict[str, object] = {
+            "time": _time(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": _event(record),
+            **_fields(record, self._scope),
+            **_traces(self, record),
+        }
+        try:
+            return _encode(entry)
+        except Exception:  # noqa: BLE001 - whatever a value's own methods raise
+            return _encode({key: value if _fits(value) else _text(value) for key, value in entry.items()})
+
+
+def _fields(record: logging.LogRecord, scope: Scope) -> dict[str, object]:
+    """What is under way, the current span, and what the caller gave; the latter as `extra_NAME` where NAME is taken."""
+    fields: dict[str, object] = {**scope(), **_span()}
+    for key, value in vars(record).items():
+        if key not in _STANDARD:
+            fields[f"extra_{key}" if key in fields or key in _TAKEN else str(key)] = value
+    return fields
+
+
+def _span() -> dict[str, str]:
+    """The ids of the span that is current here. Nothing is imported for it: without the library there is no span."""
+    trace: Any = sys.modules.get("opentelemetry.trace")
+    try:
+        context = trace.get_current_span().get_span_context()
+        if context.is_valid:
+            return {"trace_id": f"{context.trace_id:032x}", "span_id": f"{context.span_id:016x}"}
+    except AttributeError:
+        pass  # It is not there, or another thread is importing it right now.
+    return {}
+
+
+def _time(record: logging.LogRecord) -> str:
+    """RFC 3339, in UTC, to the millisecond."""
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _event(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except Exception:  # noqa: BLE001 - arguments that do not fit the message, or whose own methods raise
+        return f"{_text(record.msg)} {_text(record.args)}"
+
+
+def _traces(formatter: logging.Formatter, record: logging.LogRecord) -> dict[str, str]:
+    traces = {}
+    if record.exc_info and record.exc_info[0] is not None:
+        traces["exception"] = formatter.formatException(record.exc_info)
+    elif record.exc_text:
+        traces["exception"] = record.exc_text
+    if record.stack_info:
+        traces["stack"] = record.stack_info
+    return traces
+
+
+def _word(value: object) -> str:
+    text = _text(value)
+    return text if text and not _ODD.search(text) else json.dumps(text, ensure_ascii=False)
+
+
+def _text(value: object) -> str:
+    """Any value as text."""
+    try:
+        if isinstance(value, bytes):
+            return value.decode(errors="backslashreplace")
+        return f"{type(value).__name__}: {value}" if isinstance(value, BaseException) else str(value)
+    except Exception:  # noqa: BLE001 - whatever a value's own methods raise
+        return f"<{type(value).__name__} without a text>"
+
+
+#: ASCII, so that no stream's encoding can refuse it; NaN is no JSON.
+_encode = json.JSONEncoder(default=_text, allow_nan=False).encode
+
+
+def _fits(value: object) -> bool:
+    try:
+        _encode(value)
+    except Exception:  # noqa: BLE001 - whatever a value's own methods raise
+        return False
+    return True

@@ -1,0 +1,122 @@
+"""What real worker processes write to standard error."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+MODULES = Path(__file__).parent.parent / "modules"
+
+
+class Logged:
+    """A worker's process, and what it has written once it has been stopped."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    async def stop(self) -> list[str]:
+        self._process.terminate()
+        _, errors = await self._process.communicate()
+        assert self._process.returncode == 0
+        return errors.decode().splitlines()
+
+    async def entries(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in await self.stop()]
+
+
+Start = Callable[..., Awaitable[Logged]]
+
+
+@pytest.fixture
+async def start(leader: Any) -> AsyncIterator[Start]:
+    processes: list[asyncio.subprocess.Process] = []
+
+    async def start(*options: str) -> Logged:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "gowork.worker", "--leader", leader.address, "--name", "w"),
+            *("--plugin", "echo", "--import", "worker_sample", "--runners", "1", "--slots", "2", *options),
+            cwd=MODULES,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        processes.append(process)
+        return Logged(process)
+
+    yield start
+    for process in processes:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+
+
+@pytest.mark.parametrize("handler", ["log_in_thread", "log_on_loop", "log_alone"])
+@pytest.mark.parametrize("runners", ["1", "0"])
+async def test_what_a_handler_logs_names_its_attempt(leader: Any, start: Start, handler: str, runners: str) -> None:
+    worker = await start("--log-format", "json", "--runners", runners)
+    scripted = await leader.session()
+    for fence in (7, 8):
+        scripted.grant(fence, handler, queue="mail")
+        await scripted.report(fence)
+    scripted.grant(9, "noop")
+    await scripted.report(9)
+    entries = [entry for entry in await worker.entries() if entry["event"] == "asked"]
+    assert {entry["fence"] for entry in entries} == {7, 8}
+    for entry in entries:
+        del entry["time"]
+        assert entry == {
+            "level": "info",
+            "logger": "some.library",
+            "event": "asked",
+            "worker": "w",
+            "task_id": f"task-{entry['fence']}",
+            "attempt": 1,
+            "fence": entry["fence"],
+            "handler": handler,
+            "queue": "mail",
+            "raw": "\\xff",
+            "extra_task_id": "theirs",
+        }
+
+
+async def test_text_has_the_same_fields(leader: Any, start: Start) -> None:
+    worker = await start()
+    scripted = await leader.session()
+    scripted.grant(7, "log_in_thread")
+    await scripted.report(7)
+    (line,) = [line for line in await worker.stop() if "asked" in line]
+    fields = "worker=w task_id=task-7 attempt=1 fence=7 handler=log_in_thread queue=default"
+    assert line.split("Z ", 1)[1].startswith(f"info    asked {fields} raw=")
+
+
+async def test_every_line_of_a_worker_names_it(leader: Any, start: Start) -> None:
+    worker = await start("--log-format", "json")
+    scripted = await leader.session()
+    scripted.grant(1, "noop")
+    await scripted.report(1)
+    entries = await worker.entries()
+    assert {"session open", "draining"} <= {entry["event"] for entry in entries}
+    assert {entry["worker"] for entry in entries} == {"w"}
+
+
+async def test_a_task_that_is_lost_or_past_its_limit_is_named(leader: Any, start: Start) -> None:
+    worker = await start("--log-format", "json")
+    scripted = await leader.session()
+    scripted.grant(1, "stubborn")
+    os.kill(int(await scripted.started(1)), signal.SIGKILL)
+    await scripted.report(1)
+    scripted.grant(2, "stubborn_past_its_limit")
+    await scripted.report(2)
+    entries = await worker.entries()
+    told = {
+        event: [(entry["task_id"], entry["attempt"], entry["fence"]) for entry in entries if entry["event"] == event]
+        for event in ("task lost with its runner", "time limit ran out", "runner ended for a task that did not stop")
+    }
+    first, second = [("task-1", 1, 1)], [("task-2", 1, 2)]
+    assert list(told.values()) == [first, second, second]
