@@ -384,6 +384,22 @@ async def test_context_variables_do_not_leak_from_task_to_task(make_rig: MakeRig
     assert [(await rig.report(fence)).result for fence in (1, 2)] == ['"clean"', '"clean"']
 
 
+async def test_context_variables_do_not_leak_to_an_async_handler_whose_turn_comes(make_rig: MakeRig) -> None:
+    from contextvars import ContextVar
+
+    variable: ContextVar[str] = ContextVar("variable", default="clean")
+
+    @handler
+    async def leaky() -> str:
+        before = variable.get()
+        variable.set("dirty")
+        return before
+
+    rig = make_rig(leaky, slots=1)
+    rig.feed((1, "leaky"), (2, "leaky"))
+    assert [(await rig.report(fence)).result for fence in (1, 2)] == ['"clean"', '"clean"']
+
+
 async def test_only_the_latest_progress_is_sent(make_rig: MakeRig) -> None:
     ended = asyncio.Event()
 

@@ -11,6 +11,7 @@ the loop that cancels or returns it) decides what becomes of it; a task runs onl
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 import time
 from collections import deque
@@ -54,6 +55,8 @@ class Executor:
         withheld: told how many slots are out of use, when set_slots has taken effect.
         """
         self._loop = asyncio.get_running_loop()
+        #: What async handlers begin with. Often the end of one starts the next, which must not find what it has set.
+        self._context = contextvars.copy_context()
         self._handlers = loaded.handlers
         self._default = loaded.default
         self._attempts = Attempts(place, loaded.hooks, outbox.progress)
@@ -252,7 +255,7 @@ class Executor:
             self._handed.append(slot)
             return
         self._begin(job, slot)
-        self._group.create_task(self._run_on_loop(job, slot), name=f"task {job.id}")
+        self._group.create_task(self._run_on_loop(job, slot), name=f"task {job.id}", context=self._context.copy())
 
     async def _run_on_loop(self, job: Job, slot: int) -> None:
         report = outcomes.interrupted(job.fence, job.id, "the runner was stopped")
