@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from prometheus_client.parser import text_string_to_metric_families
 
 from gowork.worker import Worker, WorkerError, handler
 from gowork.worker._app import plugins_command
@@ -125,27 +124,6 @@ async def test_metrics_and_probes_are_served(leader: Any) -> None:
     # Execution times come about once a second, and at the latest when the runner stops.
     await scripted.until(lambda: scripted.condition.draining)
     await process.wait()
-
-
-async def test_metrics_have_the_names_and_values_of_what_ran(leader: Any, start_worker: Any, eventually: Any) -> None:
-    from gowork.worker._app.metrics import metrics_page
-
-    service = await start_worker(slots=3)
-    scripted = await leader.session()
-    scripted.grant(1, "echo", "x")
-    await scripted.report(1)
-    await eventually(lambda: service.supervisor.measures.executions)
-    body = b"".join(metrics_page(service.supervisor)({"REQUEST_METHOD": "GET", "PATH_INFO": "/"}, lambda *_: None))
-    samples = {
-        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
-        for family in text_string_to_metric_families(body.decode())
-        for sample in family.samples
-    }
-    assert samples["gowork_worker_slots", (("state", "free"),)] == 3
-    assert samples["gowork_worker_slots", (("state", "busy"),)] == 0
-    labels = (("handler", "echo"), ("queue", "default"), ("status", "completed"))
-    assert samples["gowork_task_execution_seconds_count", labels] == 1
-    assert ("gowork_worker_loop_lag_seconds_count", ()) in samples
 
 
 def test_plugins_are_listed_as_table_and_as_json(monkeypatch: pytest.MonkeyPatch) -> None:

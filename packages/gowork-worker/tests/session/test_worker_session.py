@@ -510,7 +510,7 @@ async def test_cut_off_worker_starts_nothing_from_its_buffer_until_it_is_welcome
     await eventually(lambda: service.supervisor.is_cut_off)
     go.set()
     # What runs goes on, and the slot that it leaves stays empty.
-    await eventually(lambda: service.supervisor.fleet.running == 0)
+    await eventually(lambda: service.supervisor.slots()["busy"] == 0)
     assert started == ["task-1"]
     leader.released = [2]
     await leader.start()

@@ -3,10 +3,12 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from msgspec.structs import astuple
 
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
@@ -15,6 +17,7 @@ from gowork.worker._core.context import Place
 from gowork.worker._core.plugins import Selection, load
 from gowork.worker._runner import messages, outcomes, pipe
 from gowork.worker._runner.executor import Executor
+from gowork.worker._runner.job import Job
 from gowork.worker._runner.outbox import Outbox
 from gowork.worker._runner.table import Running, SlotTable, make_shared
 
@@ -50,6 +53,8 @@ def test_slot_table_is_seen_by_both_sides() -> None:
         os.fstat(descriptor)
     theirs.close()
     ours.close()
+    # Another thread may look once more.
+    assert (ours.running(), ours.begun()) == ([], set())
 
 
 def test_messages_survive_the_pipe() -> None:
@@ -59,6 +64,9 @@ def test_messages_survive_the_pipe() -> None:
         messages.Returned((1, 2**63)),
         messages.Stopping(3, 500, messages.StopKind.TIMEOUT),
         messages.Executed((messages.ExecutedRow("q", "h", "completed", (1, 0), 0.5),)),
+        messages.Executed(
+            (messages.ExecutedRow("q", "h", "failed", (0, 1), 0.5, (messages.TracedRow(1, "ab", 0.5, 9.5),)),)
+        ),
     ):
         assert messages.decode_from_runner(messages.encode(message)) == message
 
@@ -434,6 +442,26 @@ async def test_execution_times_are_counted_by_handler_and_outcome(make_rig: Make
     rig.outbox.flush_executed()
     rows = {(row.queue, row.handler, row.status): sum(row.counts) for row in rig.executed[0].rows}
     assert rows == {("default", "fails", "failed"): 1, ("default", "echo", "completed"): 2}
+    assert [row.exemplars for row in rig.executed[0].rows] == [(), ()]
+
+
+async def test_execution_times_of_traced_attempts_carry_their_trace(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    grant = session.Grant(fence=1, id="t")
+    job = Job(grant, tasks.Task(), load(Selection(plugins=("echo",)), []).handlers["echo"])
+    first, second = "a" * 32, "b" * 32
+    for traceparent in (f"00-{first}-{'c' * 16}-01", f"00-{second}-{'c' * 16}-01", f"00-{first}-{'c' * 16}-00", ""):
+        report = session.Report(
+            fence=1, outcome=tasks.ATTEMPT_OUTCOME_COMPLETED, execution_us=2_000, traceparent=traceparent
+        )
+        rig.reports.clear()
+        rig.outbox.add(report, job)
+        rig.outbox.flush()
+    rig.outbox.flush_executed()
+    ((row,),) = [executed.rows for executed in rig.executed]
+    ((bucket, trace_id, seconds, at),) = map(astuple, row.exemplars)
+    assert (sum(row.counts), row.counts[bucket], trace_id, seconds) == (4, 4, second, 0.002)
+    assert abs(time.time() - at) < 60
 
 
 @pytest.mark.parametrize("name", ["plain", "on_loop"])

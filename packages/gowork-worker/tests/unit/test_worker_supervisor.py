@@ -13,7 +13,7 @@ from gowork.worker._runner.messages import StopKind
 from gowork.worker._supervisor.credit import Credit
 from gowork.worker._supervisor.fleet import _split
 from gowork.worker._supervisor.held import Held, Unacknowledged
-from gowork.worker._supervisor.measures import Measures
+from gowork.worker._supervisor.measures import EXECUTIONS_MAX, HANDLERS_MAX, OTHER, QUEUES_MAX, Measures
 from gowork.worker._supervisor.options import Options, default_name
 from gowork.worker._supervisor.process import describe_exit
 from gowork.worker._supervisor.runner import Runner
@@ -275,3 +275,32 @@ def test_executions_add_up() -> None:
     measures.executed([row])
     buckets = measures.executions["q", "h", "completed"]
     assert (buckets.counts[0], buckets.counts[-1], buckets.total) == (2, 4, 3.0)
+
+
+def executed(queue: str, handler: str, status: str = "completed", trace_id: str = "") -> messages.ExecutedRow:
+    traced = (messages.TracedRow(0, trace_id, 0.5, 7.0),) if trace_id else ()
+    return messages.ExecutedRow(queue, handler, status, (1,) + (0,) * 10, 0.5, traced)
+
+
+def test_queues_and_handlers_beyond_the_first_are_counted_as_others() -> None:
+    measures = Measures()
+    measures.executed(executed(f"q{number}", "h") for number in range(QUEUES_MAX + 5))
+    measures.executed(executed("q1", f"h{number}") for number in range(HANDLERS_MAX + 5))
+    assert measures.executions[OTHER, "h", "completed"].counts[0] == 5
+    assert measures.executions["q1", OTHER, "completed"].counts[0] == 6
+    measures.executed([executed("q1", "h")])
+    assert measures.executions["q1", "h", "completed"].counts[0] == 2
+
+
+def test_combinations_of_queue_handler_and_status_are_bounded_and_none_is_lost() -> None:
+    measures = Measures()
+    rows = [executed(f"q{queue}", f"h{handler}") for queue in range(QUEUES_MAX) for handler in range(HANDLERS_MAX)]
+    measures.executed(rows)
+    assert len(measures.executions) == EXECUTIONS_MAX + 1
+    assert sum(buckets.counts[0] for buckets in measures.executions.values()) == len(rows)
+
+
+def test_the_last_traced_attempt_of_a_bucket_is_its_exemplar() -> None:
+    measures = Measures()
+    measures.executed([executed("q", "h", trace_id="aa"), executed("q", "h", trace_id="bb"), executed("q", "h")])
+    assert measures.executions["q", "h", "completed"].exemplars == {0: ("bb", 0.5, 7.0)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
@@ -16,14 +16,17 @@ from gowork.worker._supervisor.supervisor import Supervisor
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
-#: Label values that are told apart; what comes after goes to "other".
-_ROWS_MAX = 500
 
+def metrics_page(supervisor: Supervisor, *others: Collector) -> WSGIApplication:
+    """The page /metrics, in OpenMetrics for those who ask for it: only that has room for exemplars.
 
-def metrics_page(supervisor: Supervisor) -> WSGIApplication:
-    """The page /metrics."""
+    Args:
+        supervisor: whose metrics.
+        others: what else is on the page.
+    """
     registry = CollectorRegistry()
-    registry.register(_WorkerCollector(supervisor))
+    for collector in (_WorkerCollector(supervisor), *others):
+        registry.register(collector)
     app: WSGIApplication = make_wsgi_app(registry)
     return app
 
@@ -34,38 +37,29 @@ class _WorkerCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Asked for by prometheus_client at every scrape, on the listener's thread."""
-        supervisor, measures = self._supervisor, self._supervisor.measures
-        busy = supervisor.fleet.running
+        measures = self._supervisor.measures
         slots = GaugeMetricFamily("gowork_worker_slots", "Slots by what they do.", labels=["state"])
-        slots.add_metric(["busy"], busy)
-        slots.add_metric(["free"], max(0, supervisor.options.slots - busy))
+        for state, count in self._supervisor.slots().items():
+            slots.add_metric([state], count)
         yield slots
         lag = HistogramMetricFamily(
-            "gowork_worker_loop_lag_seconds", "How long the loops of runners took to answer a ping."
+            "gowork_worker_loop_lag_seconds", "How long the loops of runners took to answer a ping.", unit="seconds"
         )
         lag.add_metric([], _cumulative(measures.lag), measures.lag.total)
         yield lag
         executions = HistogramMetricFamily(
-            "gowork_task_execution_seconds", "How long attempts ran.", labels=["queue", "handler", "status"]
+            "gowork_task_execution_seconds",
+            "How long attempts ran.",
+            labels=["queue", "handler", "status"],
+            unit="seconds",
         )
-        for labels, buckets in _capped(measures.executions):
+        # A copy: the loop adds to it meanwhile.
+        for labels, buckets in list(measures.executions.items()):
             executions.add_metric(labels, _cumulative(buckets), buckets.total)
         yield executions
         lost = CounterMetricFamily("gowork_worker_runners_lost_total", "Runner processes that ended unasked.")
         lost.add_metric([], measures.runners_lost)
         yield lost
-
-
-def _capped(rows: dict[tuple[str, str, str], Buckets]) -> Iterator[tuple[list[str], Buckets]]:
-    items = list(rows.items())
-    for labels, buckets in items[:_ROWS_MAX]:
-        yield list(labels), buckets
-    other = Buckets(items[0][1].bounds) if items else None
-    for _, buckets in items[_ROWS_MAX:]:
-        assert other is not None
-        other.add(buckets)
-    if other is not None and any(other.counts):
-        yield ["other", "other", "other"], other
 
 
 def _cumulative(buckets: Buckets) -> list[tuple[str, float] | tuple[str, float, Exemplar]]:

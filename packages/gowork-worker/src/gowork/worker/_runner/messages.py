@@ -112,6 +112,18 @@ class ExecutedRow(msgspec.Struct, frozen=True, array_like=True):
     #: How many fell into each bucket of EXECUTION_BUCKETS, and above the last.
     counts: tuple[int, ...]
     seconds: float
+    #: The last traced attempt in each bucket that has one.
+    exemplars: tuple[TracedRow, ...] = ()
+
+
+class TracedRow(msgspec.Struct, frozen=True, array_like=True):
+    """One attempt that was traced."""
+
+    bucket: int
+    trace_id: str
+    seconds: float
+    #: When it ended, in seconds since the Unix epoch.
+    at: float
 
 
 #: Upper bounds in seconds.

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
 
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.rpc import limits
+from gowork.rpc.buckets import Buckets
+from gowork.rpc.trace_context import sampled_trace_id
 from gowork.worker._runner import outcomes
 from gowork.worker._runner.job import Job
-from gowork.worker._runner.messages import EXECUTION_BUCKETS, Executed, ExecutedRow
+from gowork.worker._runner.messages import EXECUTION_BUCKETS, Executed, ExecutedRow, TracedRow
 
 #: Reports in one frame at most; and no more are added to a frame that has so many bytes.
 _REPORTS_MAX = 2000
@@ -41,8 +42,8 @@ class Outbox:
         self._progress: dict[int, tuple[str, float, str]] = {}
         self._progress_timer: asyncio.TimerHandle | None = None
         self._progress_at = 0.0
-        #: (queue, handler, status) -> (counts by bucket, [seconds])
-        self._executed: dict[tuple[str, str, str], tuple[list[int], list[float]]] = {}
+        #: (queue, handler, status) -> how long attempts took
+        self._executed: dict[tuple[str, str, str], Buckets] = {}
         self._executed_timer: asyncio.TimerHandle | None = None
 
     def add(self, report: session.Report, job: Job | None) -> None:
@@ -87,8 +88,13 @@ class Outbox:
             self._executed_timer = None
         if self._executed:
             rows = tuple(
-                ExecutedRow(*key, counts=tuple(counts), seconds=seconds[0])
-                for key, (counts, seconds) in self._executed.items()
+                ExecutedRow(
+                    *key,
+                    counts=tuple(buckets.counts),
+                    seconds=buckets.total,
+                    exemplars=tuple(TracedRow(bucket, *traced) for bucket, traced in buckets.exemplars.items()),
+                )
+                for key, buckets in self._executed.items()
             )
             self._executed.clear()
             self._send_executed(Executed(rows))
@@ -102,14 +108,13 @@ class Outbox:
 
     def _note(self, report: session.Report, job: Job) -> None:
         key = (job.task.queue or "default", job.handler.options.name, outcomes.STATUS[report.outcome])
-        row = self._executed.get(key)
-        if row is None:
-            row = self._executed[key] = ([0] * (len(EXECUTION_BUCKETS) + 1), [0.0])
+        buckets = self._executed.get(key)
+        if buckets is None:
+            buckets = self._executed[key] = Buckets(EXECUTION_BUCKETS)
             if self._executed_timer is None:
                 self._executed_timer = self._loop.call_later(_EXECUTED_INTERVAL, self.flush_executed)
-        seconds = report.execution_us / 1e6
-        row[0][bisect_left(EXECUTION_BUCKETS, seconds)] += 1
-        row[1][0] += seconds
+        traceparent = report.traceparent
+        buckets.observe(report.execution_us / 1e6, sampled_trace_id(traceparent) if traceparent else "")
 
     def _schedule_progress(self) -> None:
         if self._progress_timer is None:

@@ -64,16 +64,23 @@ class SlotTable:
         """The occupied slots. While the runner writes, a row may mix an old and a new task: act only on what two
         looks agree on.
         """
-        return [Running(*entry[:3]) for entry in _ENTRY.iter_unpack(self._memory) if entry[0]]
+        return [Running(*entry[:3]) for entry in _ENTRY.iter_unpack(self._copy()) if entry[0]]
 
     def begun(self) -> set[int]:
         """The fences of what runs, and of what ended last in each slot."""
-        return {fence for entry in _ENTRY.iter_unpack(self._memory) for fence in (entry[0], entry[3]) if fence}
+        return {fence for entry in _ENTRY.iter_unpack(self._copy()) for fence in (entry[0], entry[3]) if fence}
 
     def close(self) -> None:
-        """Unmaps the memory."""
+        """Unmaps the memory: nothing runs there any more."""
         if isinstance(self._memory, mmap.mmap):
             self._memory.close()
+
+    def _copy(self) -> bytes | bytearray:
+        # In one step, so that memory which another thread is reading can be closed.
+        try:
+            return self._memory[:]
+        except ValueError:
+            return b""  # It is closed.
 
 
 def make_shared(slots: int) -> tuple[SlotTable, int]:

@@ -72,10 +72,21 @@ class Fleet:
         """Their process ids."""
         return [runner.pid for runner in self.every() if runner.pid is not None]
 
-    @property
-    def running(self) -> int:
-        """How many slots are in use. May be asked from any thread."""
-        return sum(len(runner.running()) for runner in self.every())
+    def slots(self, *, withheld: bool) -> dict[str, int]:
+        """All slots by what they do: `busy`, `free`, `withheld`, `blocked` in a runner whose loop does not answer, or
+        `starting` in one that is not ready. May be asked from any thread.
+
+        Args:
+            withheld: nothing new is started, whatever is free.
+        """
+        states = {"busy": 0, "free": 0, "withheld": 0, "blocked": 0}
+        for runner in list(self.ordinary):
+            busy = min(runner.slots, len(runner.running()) + runner.lent)
+            states["busy"] += busy
+            if runner.is_ready:
+                state = "blocked" if runner.is_blocked else "withheld" if withheld else "free"
+                states[state] += runner.slots - busy
+        return {**states, "starting": max(0, self._options.slots - sum(states.values()))}
 
     def tell(self, message: messages.ToRunner) -> None:
         """Sends a message to every runner that is there to hear it."""

@@ -1,14 +1,25 @@
-"""What the supervisor counts, for whoever shows it. Written on the loop, read from any thread."""
+"""What the supervisor counts, for whoever shows it. Written on the loop, read from any thread.
+
+Queues and handlers are told apart up to a bound, first come first served; whatever comes later is counted as `other`,
+so that neither memory nor a scrape grows with what clients call their queues.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from gowork.rpc.buckets import Buckets
+from gowork.rpc.buckets import Buckets, Exemplar
 from gowork.worker._runner.messages import EXECUTION_BUCKETS, ExecutedRow
 
 #: Upper bounds in seconds.
 LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+#: Queues and handlers with series of their own.
+QUEUES_MAX = 100
+HANDLERS_MAX = 100
+#: Combinations of queue, handler and status with series of their own, each a dozen lines of the page. What comes later
+#: is counted as `other` for both queue and handler.
+EXECUTIONS_MAX = 2000
+OTHER = "other"
 
 
 class Measures:
@@ -17,18 +28,42 @@ class Measures:
     def __init__(self) -> None:
         #: How long runners took to answer a ping.
         self.lag = Buckets(LAG_BUCKETS)
-        #: (queue, handler, status) -> how long attempts took
+        #: {(queue, handler, status): how long attempts took}
         self.executions: dict[tuple[str, str, str], Buckets] = {}
+        self._queues: set[str] = set()
+        self._handlers: set[str] = set()
         #: Runners that ended without being told to.
         self.runners_lost = 0
 
     def executed(self, rows: Iterable[ExecutedRow]) -> None:
         """Adds what a runner has counted."""
         for row in rows:
-            key = (row.queue, row.handler, row.status)
-            buckets = self.executions.get(key)
-            if buckets is None:
-                buckets = self.executions[key] = Buckets(EXECUTION_BUCKETS)
+            buckets = self._buckets_of(
+                _capped(row.queue, self._queues, QUEUES_MAX),
+                _capped(row.handler, self._handlers, HANDLERS_MAX),
+                row.status,
+            )
             for index, count in enumerate(row.counts):
                 buckets.counts[index] += count
             buckets.total += row.seconds
+            for traced in row.exemplars:
+                buckets.exemplars[traced.bucket] = Exemplar(traced.trace_id, traced.seconds, traced.at)
+
+    def _buckets_of(self, queue: str, handler: str, status: str) -> Buckets:
+        key = (queue, handler, status)
+        buckets = self.executions.get(key)
+        if buckets is None and len(self.executions) >= EXECUTIONS_MAX:
+            key = (OTHER, OTHER, status)
+            buckets = self.executions.get(key)
+        if buckets is None:
+            buckets = self.executions[key] = Buckets(EXECUTION_BUCKETS)
+        return buckets
+
+
+def _capped(value: str, known: set[str], most: int) -> str:
+    """The value, when it is one of the first so many."""
+    if value not in known:
+        if len(known) >= most:
+            return OTHER
+        known.add(value)
+    return value

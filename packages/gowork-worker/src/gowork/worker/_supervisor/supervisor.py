@@ -258,6 +258,10 @@ class Supervisor:
             self.wake.set()
         return request
 
+    def slots(self) -> dict[str, int]:
+        """All slots by what they do; see Fleet. May be asked from any thread."""
+        return self.fleet.slots(withheld=self.draining or self._paused)
+
     @property
     def has_left(self) -> bool:
         """Whether the goodbye was taken."""
