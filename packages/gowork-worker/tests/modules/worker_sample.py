@@ -142,3 +142,12 @@ def log_alone() -> None:
 async def hog(ctx: Context, seconds: float) -> None:
     """Keeps the runner's loop from ticking."""
     time.sleep(seconds)  # noqa: ASYNC251 - that is the point
+
+
+@handler
+def surroundings() -> dict[str, str | bool | None]:
+    """What a runner has of prometheus_client."""
+    return {
+        "imported": "prometheus_client" in sys.modules,
+        "directory": os.environ.get("PROMETHEUS_MULTIPROC_DIR"),
+    }

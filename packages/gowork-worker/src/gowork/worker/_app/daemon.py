@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from prometheus_client.registry import Collector
+
 from gowork.rpc.channels import split_addresses
 from gowork.rpc.http import HttpListener, probe
+from gowork.worker._app.handler_metrics import VARIABLE, HandlerMetrics, InProcessMetrics, default_metrics_dir
 from gowork.worker._app.metrics import metrics_page
 from gowork.worker._app.service import Service
 from gowork.worker._session.callback import CallbackMember
 from gowork.worker._supervisor.options import Options
+
+logger = logging.getLogger("gowork.worker")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +65,12 @@ async def run_worker(
     with contextlib.ExitStack() as stack:
         http = None
         if listeners.http is not None:
+            others = _handlers_metrics(service, stack)
             http = stack.enter_context(
                 HttpListener(
                     listeners.http,
                     {
-                        "/metrics": metrics_page(service.supervisor),
+                        "/metrics": metrics_page(service.supervisor, *others),
                         "/healthz": probe(lambda: (True, "ok")),
                         "/readyz": probe(lambda: _readiness(service)),
                     },
@@ -73,6 +80,23 @@ async def run_worker(
             announcer = group.create_task(_announce(service, ready, http), name="announcer")
             await service.run(own_process=True)
             announcer.cancel()
+
+
+def _handlers_metrics(service: Service, stack: contextlib.ExitStack) -> list[Collector]:
+    """What shows the metrics that handlers keep; it lasts as long as the stack."""
+    if not service.options.runners:
+        return [InProcessMetrics()]
+    # The second is what prometheus_client once called it, and still heeds.
+    if os.environ.get(VARIABLE) or os.environ.get(VARIABLE.lower()):
+        logger.info("metrics of handlers go where the environment says, and are not on this worker's page")
+        return []
+    try:
+        keeper = stack.enter_context(HandlerMetrics(default_metrics_dir()))
+    except OSError as error:
+        logger.warning("metrics of handlers are not on this worker's page", extra={"reason": str(error)})
+        return []
+    service.supervisor.fleet.metrics = keeper
+    return [keeper]
 
 
 async def _announce(

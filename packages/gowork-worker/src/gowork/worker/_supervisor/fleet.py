@@ -33,6 +33,16 @@ class FleetOwner(Owner, Protocol):
         """It has ended; whatever it held is its owner's again."""
 
 
+class MetricsKeeper(Protocol):
+    """Whoever keeps the metrics of handlers."""
+
+    def begin(self) -> dict[str, str]:
+        """Variables for the environment of one more process."""
+
+    def ended(self, variables: dict[str, str]) -> None:
+        """The process that was given them has ended."""
+
+
 class Fleet:
     """Await `run`; it lasts until `close`."""
 
@@ -46,6 +56,8 @@ class Fleet:
         self.solo = Solo(options.slots, self.ordinary, self._spawn_solo)
         #: Inherited by every runner, so that a lock is held as long as one of them lives; None where there is none.
         self.lock_descriptor: int | None = None
+        #: None where nobody asks for metrics of handlers.
+        self.metrics: MetricsKeeper | None = None
         #: Runners end because the worker does.
         self.closing = False
         self._closed = asyncio.Event()
@@ -169,6 +181,7 @@ class Fleet:
             warden=self._warden,
             lock_descriptor=self.lock_descriptor,
             alone=alone,
+            variables=self.metrics.begin() if self.metrics is not None else {},
         )
 
     async def _keep_solo(self, runner: ProcessRunner) -> None:
@@ -194,6 +207,8 @@ class Fleet:
             logger.error("runner ended", extra=extra)
         self._owner.runner_ended(runner, reason)
         runner.close()
+        if self.metrics is not None:
+            self.metrics.ended(runner.variables)
 
     async def _run_local(self) -> None:
         runner = LocalRunner(

@@ -51,8 +51,8 @@ class InstanceLocks:
         # Names may hold what no file name can; the digest tells apart what the readable part does not.
         readable = re.sub(r"[^A-Za-z0-9._-]", "_", name)[:64]
         self._directory = state_dir / f"{readable}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
-        _make_private(state_dir)
-        _make_private(self._directory)
+        make_private(state_dir)
+        make_private(self._directory)
         self._own = f"{instance}{_SUFFIX}"
         #: {file name: descriptor that holds its lock}
         self._ended: dict[str, int] = {}
@@ -129,7 +129,7 @@ class InstanceLocks:
             (self._directory / name).unlink()
 
 
-def _make_private(path: Path) -> None:
+def make_private(path: Path) -> None:
     """Makes a directory of this user's own, for nobody else to write in.
 
     Raises:

@@ -36,6 +36,7 @@ class ProcessRunner(Runner):
         warden: Warden | None,
         lock_descriptor: int | None = None,
         alone: bool = False,
+        variables: dict[str, str] | None = None,
     ) -> None:
         """Args:
         name: for logs.
@@ -45,11 +46,13 @@ class ProcessRunner(Runner):
         warden: guards its process group; None where there is none.
         lock_descriptor: inherited by it; None where there is none.
         alone: it runs isolated tasks, one at a time.
+        variables: what its environment has besides this process' own.
         """
         super().__init__(name, slots, owner, alone=alone)
         self._setup = setup
         self._warden = warden
         self._lock_descriptor = lock_descriptor
+        self.variables = variables or {}
         self._process: asyncio.subprocess.Process | None = None
         self._pipe: _Pipe | None = None
         self._table, self._table_descriptor = make_shared(slots)
@@ -82,6 +85,7 @@ class ProcessRunner(Runner):
                 str(os.getpid()),
                 *map(str, lock),
                 pass_fds=(theirs.fileno(), self._table_descriptor, *lock),
+                env={**os.environ, **self.variables} if self.variables else None,
                 stdin=asyncio.subprocess.DEVNULL,
                 # What handlers print must not get into what the worker itself says on standard output.
                 stdout=sys.__stderr__.fileno() if sys.__stderr__ is not None else asyncio.subprocess.DEVNULL,

@@ -1,0 +1,253 @@
+"""Metrics that handlers keep with prometheus_client in runner processes: gathered, summed, and kept when a runner ends.
+
+Each runner has a directory of its own, told to prometheus_client by a variable, in which it and its children keep
+their values in mapped files: they are there however a process ends. When it has ended its values are added to what this
+process remembers of all that ended before, and its files go; so disk and scrapes cost as much as what runs, however
+many processes there have been.
+
+Invariant: a file's values are seen in the file or among what is remembered, at any moment in one of them. That is one
+assignment under a lock, after all that can fail and before the file goes. With this process ends what it remembers,
+and with it every series, which Prometheus takes for a reset; its directory is removed by itself or by the next worker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import secrets
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from types import TracebackType
+from typing import Self
+
+from prometheus_client.core import REGISTRY, Metric
+from prometheus_client.registry import Collector
+
+from gowork.worker._app.metric_files import Values, complain_once, read
+from gowork.worker._supervisor.instances import make_private
+
+logger = logging.getLogger("gowork.worker")
+
+#: By which prometheus_client knows, when it is imported, that it keeps values in files, and later where.
+VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+#: Metrics of this prefix are gowork's own.
+RESERVED_PREFIX = "gowork_"
+#: With less room a runner gets no directory: its mapped files would end it by SIGBUS once there is none.
+ROOM_BYTES_MIN = 16 << 20
+#: Seconds between two looks for children of runners that have ended. Each scrape looks too.
+_LOOK_INTERVAL = 60.0
+#: What a file is called whose process has ended, until it is remembered.
+_SUFFIX_ENDED = ".ended"
+
+
+def default_metrics_dir() -> Path:
+    """Where workers of this user keep such directories: in XDG_RUNTIME_DIR, else where temporary files are."""
+    home = os.environ.get("XDG_RUNTIME_DIR")
+    if home and os.path.isabs(home) and os.path.isdir(home):
+        return Path(home, "gowork-metrics")
+    return Path(tempfile.gettempdir(), f"gowork-metrics-{os.getuid()}")
+
+
+class HandlerMetrics(Collector):
+    """Enter it; then it keeps the metrics of a fleet's runners (MetricsKeeper), and collects them for a registry."""
+
+    def __init__(self, home: Path) -> None:
+        """`home` is shared with other workers of this user, and made when it is not there."""
+        self._home = home
+        self._directory = home / secrets.token_hex(8)
+        #: Locked for as long as this process lives. Programs that tidy up temporary files heed that too.
+        self._descriptor = -1
+        self._started = 0
+        #: Guards what follows.
+        self._lock = threading.Lock()
+        #: {a runner's directory: whether the runner has ended}
+        self._directories: dict[Path, bool] = {}
+        #: What all processes have left that ended.
+        self._remembered = Values()
+        #: Files that are remembered and could not be removed.
+        self._done: set[Path] = set()
+        #: Directories of runners that have ended; None at the end.
+        self._left: SimpleQueue[Path | None] = SimpleQueue()
+        #: Reads what they have left, apart from the loop.
+        self._thread = threading.Thread(target=self._remember_all, name="metrics", daemon=True)
+
+    def __enter__(self) -> Self:
+        """Makes the directory, and removes those of workers that were killed.
+
+        Raises:
+            OSError: when it cannot be made.
+        """
+        make_private(self._home)
+        self._remove_orphans()
+        # Under another name until it is locked, so that nobody takes it for an orphan.
+        hidden = self._home / f".{self._directory.name}"
+        hidden.mkdir(mode=0o700)
+        try:
+            self._descriptor = os.open(hidden, os.O_RDONLY | os.O_CLOEXEC)
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            hidden.rename(self._directory)
+        except OSError:
+            shutil.rmtree(hidden, ignore_errors=True)
+            raise
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._left.put(None)
+        self._thread.join()
+        shutil.rmtree(self._directory, ignore_errors=True)
+        os.close(self._descriptor)
+
+    def begin(self) -> dict[str, str]:
+        """The variables for one more runner; none when there is no directory for it."""
+        self._started += 1
+        # By a number and not by its process id, which a later one may get while this one's values are being read.
+        directory = self._directory / str(self._started)
+        try:
+            room = os.statvfs(self._directory)
+            if room.f_bavail * room.f_frsize < ROOM_BYTES_MIN:
+                raise OSError(errno.ENOSPC, "no room for mapped files", str(self._directory))
+            directory.mkdir(mode=0o700)
+        except OSError as error:
+            logger.warning("a runner's handlers have no metrics", extra={"reason": str(error)})
+            return {}
+        with self._lock:
+            self._directories[directory] = False
+        return {VARIABLE: str(directory)}
+
+    def ended(self, variables: dict[str, str]) -> None:
+        """The runner that was given these variables has ended."""
+        if VARIABLE in variables:
+            self._left.put(Path(variables[VARIABLE]))
+
+    def collect(self) -> Iterable[Metric]:
+        """Asked for at every scrape, on the listener's threads."""
+        with self._lock:
+            self._remember()
+            values = self._remembered.copy()
+            for directory, ended in self._directories.items():
+                with _complaining():
+                    values.add(read(self._files(directory), ended=ended))
+        yield from _not_ours(values.metrics())
+
+    def _remember_all(self) -> None:
+        """What the thread does."""
+        while True:
+            try:
+                directory = self._left.get(timeout=_LOOK_INTERVAL)
+                if directory is None:
+                    return
+            except Empty:
+                directory = None
+            with self._lock:
+                if directory is not None:
+                    self._directories[directory] = True
+                self._remember()
+
+    def _remember(self) -> None:
+        """Adds what runners have left that have ended, and what children of others have. What cannot be read now stays
+        where it is.
+        """
+        for directory, ended in list(self._directories.items()):
+            with _complaining():
+                files = self._files(directory)
+                left = files if ended else [path for path in map(_taken_from_dead, files) if path is not None]
+                if left:
+                    remembered = self._remembered.copy()
+                    remembered.add(read(left, ended=True))
+                    self._remembered = remembered
+                if ended:
+                    del self._directories[directory]
+                    shutil.rmtree(directory, ignore_errors=True)
+                else:
+                    self._remove(left)
+
+    def _files(self, directory: Path) -> list[Path]:
+        return [path for path in directory.glob("*_*.*") if path not in self._done]
+
+    def _remove(self, paths: Iterable[Path]) -> None:
+        for path in paths:
+            try:
+                path.unlink()
+            except OSError:
+                self._done.add(path)
+
+    def _remove_orphans(self) -> None:
+        for directory in self._home.iterdir():
+            if directory.name.startswith("."):
+                continue
+            with contextlib.suppress(OSError):
+                descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    # Its worker holds this for as long as it lives.
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(directory, ignore_errors=True)
+                finally:
+                    os.close(descriptor)
+
+
+class InProcessMetrics(Collector):
+    """Metrics of this process, for handlers that run in it (runners=0)."""
+
+    def collect(self) -> Iterable[Metric]:
+        """Asked for at every scrape, on the listener's threads."""
+        try:
+            metrics = list(REGISTRY.collect())
+        except Exception as error:  # noqa: BLE001 - handlers may have registered collectors of their own
+            complain_once("metrics of a handler cannot be read", repr(error))
+            return
+        yield from _not_ours(metrics)
+
+
+def _not_ours(metrics: Iterable[Metric]) -> Iterable[Metric]:
+    for metric in metrics:
+        if metric.name.startswith(RESERVED_PREFIX):
+            complain_once("a handler's metric has a name of gowork's own and is left out", metric.name)
+        else:
+            yield metric
+
+
+@contextlib.contextmanager
+def _complaining() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        complain_once("metrics of a handler cannot be read", str(error))
+
+
+def _taken_from_dead(path: Path) -> Path | None:
+    """The file by another name, when its process has ended; None when it may still be written to."""
+    if path.suffix == _SUFFIX_ENDED:
+        return path
+    if not _is_dead(path):
+        return None
+    taken = path.with_suffix(_SUFFIX_ENDED)
+    path.rename(taken)
+    # A new process of the same id may have opened it between the two: then it lives, and has no reason to make another.
+    if not _is_dead(path) and not path.exists():
+        taken.rename(path)
+        return None
+    return taken
+
+
+def _is_dead(path: Path) -> bool:
+    """Whether the process that a file is named after has ended."""
+    pid = path.stem.rpartition("_")[2]
+    if not pid.isdecimal():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        pass  # It lives and is another user's, or is no process id.
+    return False
