@@ -152,6 +152,15 @@ def test_the_current_span_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "trace_id" not in entry(lambda logger: logger.info("x"))
 
 
+def test_a_span_of_the_real_library_is_named() -> None:
+    trace = pytest.importorskip("opentelemetry.trace")
+    context = trace.SpanContext(trace_id=0xABC, span_id=0xDEF, is_remote=False)
+    assert "trace_id" not in entry(lambda logger: logger.info("x"))
+    with trace.use_span(trace.NonRecordingSpan(context)):
+        found = entry(lambda logger: logger.info("x"))
+    assert (int(found["trace_id"], 16), int(found["span_id"], 16)) == (0xABC, 0xDEF)
+
+
 def test_nothing_is_imported_to_find_a_span(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "opentelemetry.trace", raising=False)
     assert "trace_id" not in entry(lambda logger: logger.info("x"))

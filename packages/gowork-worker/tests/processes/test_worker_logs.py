@@ -120,3 +120,41 @@ async def test_a_task_that_is_lost_or_past_its_limit_is_named(leader: Any, start
     }
     first, second = [("task-1", 1, 1)], [("task-2", 1, 2)]
     assert list(told.values()) == [first, second, second]
+
+
+_SCRIPT = """
+import logging
+{setup}
+from gowork.worker import Worker, handler
+
+@handler
+def ask() -> None:
+    logging.getLogger("some.library").info("asked")
+
+Worker({leader!r}, handlers=[ask], name="w", slots=1, runners=1, plugins=["echo"]).run()
+"""
+
+
+async def log_of_script(leader: Any, tmp_path: Path, setup: str = "") -> list[str]:
+    script = tmp_path / "script.py"
+    script.write_text(_SCRIPT.format(leader=leader.address, setup=setup))
+    process = await asyncio.create_subprocess_exec(sys.executable, str(script), stderr=asyncio.subprocess.PIPE)
+    scripted = await leader.session()
+    scripted.grant(7, "ask")
+    await scripted.report(7)
+    process.terminate()
+    _, errors = await process.communicate()
+    assert process.returncode == 0
+    return errors.decode().splitlines()
+
+
+async def test_a_script_that_sets_up_no_logging_has_the_workers(leader: Any, tmp_path: Path) -> None:
+    (line,) = [line for line in await log_of_script(leader, tmp_path) if "asked" in line]
+    assert line.endswith("info    asked worker=w task_id=task-7 attempt=1 fence=7 handler=ask queue=default")
+
+
+async def test_a_script_that_sets_up_logging_keeps_it(leader: Any, tmp_path: Path) -> None:
+    setup = 'logging.basicConfig(format="theirs: %(message)s", level="INFO")'
+    lines = await log_of_script(leader, tmp_path, setup)
+    assert {"theirs: asked", "theirs: draining"} <= set(lines)
+    assert all(line.startswith("theirs: ") for line in lines)

@@ -86,12 +86,15 @@ class Worker:
     def run(self) -> None:
         """Runs the worker until SIGTERM or Ctrl-C, which drain it; a second one hands its tasks back at once.
 
-        Logs to standard error when the program has set up no logging of its own.
+        Logs to standard error, and so do its runners, when the program has set up no logging of its own.
         """
         _not_in_runner()
+        owns_logging = not logging.getLogger().handlers
+        if owns_logging:
+            self._options["log_format"] = "text"
         service = self._make()
-        if not logging.getLogger().handlers:
-            logs.configure("text", "info", service.options.name)
+        if owns_logging:
+            logs.configure("text", service.options.log_level, service.options.name)
         asyncio.run(service.run(own_process=True))
 
     async def serve(self) -> None:
