@@ -63,6 +63,7 @@ class Attempts:
         """Runs a plain handler in this thread. Never raises: whatever the handler raises becomes the report."""
         context = job.context
         assert context is not None
+        # Until the thread's next task: between the two it logs nothing.
         running.set(context)
         span = None if self._spans is None else self._spans.begin(job)
         raised: BaseException | None = None
@@ -85,8 +86,6 @@ class Attempts:
             self._spans.end(span, report, raised)
             # An exception refers to this frame: without this, garbage waits for the collector.
             raised = None
-        # The thread may wait long for its next task, and should not hold on to a payload meanwhile.
-        running.set(None)
         return report
 
     async def run_async(self, job: Job) -> session.Report:
