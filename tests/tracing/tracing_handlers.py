@@ -1,5 +1,6 @@
 """What the workers of these tests run. Copied to where they start."""
 
+import logging
 import os
 import signal
 import sys
@@ -65,6 +66,21 @@ def stubborn(ctx: Context) -> None:
 @handler
 def follows(ctx: Context) -> None:
     ctx.schedule(handler="work")
+
+
+@handler
+def says() -> None:
+    logging.getLogger("some.library").info("said")
+
+
+@handler
+async def says_async() -> None:
+    logging.getLogger("some.library").info("said")
+
+
+@handler(isolation="process")
+def says_alone() -> None:
+    logging.getLogger("some.library").info("said")
 
 
 @handler
