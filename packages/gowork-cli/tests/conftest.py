@@ -73,8 +73,8 @@ class Up:
 
 
 @contextmanager
-def start_up(directory: Path, *options: str) -> Iterator[Up]:
-    """Runs `gowork up` in this directory, with its tasks kept there."""
+def start_up(directory: Path, *options: str, **variables: str) -> Iterator[Up]:
+    """Runs `gowork up` in this directory, with its tasks kept there, and of gowork's variables with these alone."""
     (directory / "cli_test_handlers.py").write_text(_HANDLERS)
     command = [sys.executable, "-m", "gowork.cli", "up", *FREE_PORTS, "--data-dir", str(directory)]
     with subprocess.Popen(
@@ -83,7 +83,7 @@ def start_up(directory: Path, *options: str) -> Iterator[Up]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={name: value for name, value in os.environ.items() if not name.startswith("GOWORK_")},
+        env={name: value for name, value in os.environ.items() if not name.startswith("GOWORK_")} | variables,
     ) as process:
         try:
             assert process.stdout is not None

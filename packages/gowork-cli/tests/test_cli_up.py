@@ -145,8 +145,13 @@ def test_for_people_it_says_where_all_is_and_what_to_do_next(tmp_path: Path) -> 
     assert "gowork add 'some work' --wait" in text
 
 
-def test_leader_and_workers_log_in_the_form_that_is_asked_for(up_in, tmp_path: Path) -> None:
-    with up_in(tmp_path, "--log-format", "json", "--log-level", "info") as up:
+@pytest.mark.parametrize(
+    ("options", "variables"), [(["--log-format", "json"], {}), ([], {"GOWORK_LOG_FORMAT": "json"})]
+)
+def test_leader_and_workers_log_in_the_form_that_is_asked_for(
+    up_in, tmp_path: Path, options: list[str], variables: dict[str, str]
+) -> None:
+    with up_in(tmp_path, "--log-level", "info", *options, **variables) as up:
         up.stop()
         entries = [json.loads(line) for line in up.process.stderr]
     assert {"store opened", "session open"} <= {entry["event"] for entry in entries}

@@ -32,8 +32,8 @@ class ClusterPlan:
     #: Options for the leader.
     leader_options: Sequence[str]
     log_level: str
-    #: "text" or "json".
-    log_format: str
+    #: "text" or "json"; None leaves it to the environment, which they inherit.
+    log_format: str | None
     #: How long running tasks have to finish when it stops, in seconds.
     grace: float
 
@@ -79,7 +79,7 @@ async def run_cluster(plan: ClusterPlan, started: Callable[[Addresses], None], s
 async def _run(
     plan: ClusterPlan, nursery: Nursery, started: Callable[[Addresses], None], say: Callable[[str], None]
 ) -> None:
-    log = ["--log-level", plan.log_level, "--log-format", plan.log_format]
+    log = ["--log-level", plan.log_level, *(["--log-format", plan.log_format] if plan.log_format else [])]
     leader = await nursery.start("the leader", ["-m", "gowork.leader", *plan.leader_options, *log, "--print-addresses"])
     facts = await leader.ready("cluster", _READY_S_MAX)
     nursery.pass_on(leader)

@@ -95,9 +95,7 @@ Examples:
 @click.option(
     "--log-format",
     type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="How they write it: for people, or one JSON object a line.",
+    help="How they write it: for people, or one JSON object a line.  [default: GOWORK_LOG_FORMAT, else text]",
 )
 @click.option("--print-addresses", is_flag=True, help="Print one line of JSON with the addresses instead of words.")
 @common_options
@@ -112,7 +110,7 @@ def up(
     workers_http_port: int,
     grace: float,
     log_level: str,
-    log_format: str,
+    log_format: str | None,
     print_addresses: bool,
 ) -> None:
     """Run a leader and workers on this machine until Ctrl-C.
