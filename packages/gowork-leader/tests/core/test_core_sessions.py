@@ -262,6 +262,17 @@ def test_one_whose_lease_ran_out_in_the_same_moment_is_lost_once():
     assert len(core.standing("a").attempts) == 1
 
 
+def test_one_whose_grace_ran_out_in_the_same_moment_is_lost_once():
+    core = Core(Settings(reconnect_grace=5.0, challenge_wait=5.0))
+    core.do(cmd.CloseSession(_running(core)))
+    core.connect(instance="w1-2")
+    third = core.connect(instance="w1-3", ended=("w1-1",))
+    core.pass_time(5)
+    core.do(cmd.ReceiveFrame(third, credit=4))
+    assert core.dispatch() == {third: ["a"]}
+    assert len(core.standing("a").attempts) == 1
+
+
 def test_an_instance_of_another_name_or_one_that_lives_has_not_ended():
     core = Core()
     _running(core)

@@ -29,14 +29,15 @@ def tick(state: State, command: cmd.Tick, now: Now) -> Decision:
             message = f"nothing was heard from this worker for {state.settings.lease:g} s"
             decision.effects.append(ef.EndSession(worker.connection, cmd.Refused(cmd.LEASE_EXPIRED, message)))
         _lose(state, worker, "its lease ran out", now, decision)
-    for instance in _run_out(state.graces, now.mono):
+    away = _run_out(state.graces, now.mono)
+    for instance in away:
         _lose(state, state.workers[instance], "its stream broke and it did not come back", now, decision)
     for id in _run_out(state.callback_leases, now.mono):
         release(state, state.callbacks[id], "its worker was not heard of", Outcome.LOST, now, decision)
         decision.changes.append(ch.CallbackGone(id, Liveness.LOST, now.wall_ms))
     for hello, until in list(state.challenges.values()):
         if until <= now.mono:
-            take_over(state, hello, now, decision, silent)
+            take_over(state, hello, now, decision, [*silent, *away])
     _due(state, command.due_ms, now, decision)
     return decision
 
