@@ -1,0 +1,190 @@
+"""Tracing is set up by the standard variables, and by nothing else."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from clusters import COMMANDS
+from otlp_receiver import Receiver, receiving_http
+from tracing_cluster import Cluster
+
+from gowork.client import Client
+from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
+
+#: The context of a submit that its program's sampler has not taken.
+NOT_SAMPLED = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
+StartCluster = Callable[[], Cluster]
+
+
+@pytest.fixture
+def telling_imports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes write the names of the modules that they import into their logs."""
+    monkeypatch.setenv("PYTHONPROFILEIMPORTTIME", "1")
+
+
+def logs(folder: Path) -> str:
+    return "".join(path.read_text() for path in folder.glob("*.log"))
+
+
+def run_one(cluster: Cluster, handler: str = "work") -> object:
+    """Runs a task on a cluster, and stops that."""
+    with Client(cluster.leader.scheduler) as client:
+        result = client.schedule(handler=handler).result()
+    cluster.stop()
+    return result
+
+
+def services(receiver: Receiver) -> set[str]:
+    return {span.service for span in receiver.spans}
+
+
+def test_without_the_variables_no_sdk_is_loaded_and_no_thread_exports(
+    start_cluster: StartCluster, telling_imports: None, tmp_path: Path
+) -> None:
+    cluster = start_cluster()
+    cluster.work()
+    assert run_one(cluster, "loaded") == []
+    told = logs(tmp_path)
+    assert "gowork.leader.engine.loop" in told
+    assert "gowork.worker._runner.executor" in told
+    for module in ("opentelemetry.sdk", "opentelemetry.exporter", "opentelemetry.instrumentation"):
+        assert module not in told
+
+
+def test_with_them_both_are_there(
+    exporting: None, start_cluster: StartCluster, telling_imports: None, tmp_path: Path, receiver: Receiver
+) -> None:
+    cluster = start_cluster()
+    cluster.work()
+    found = run_one(cluster, "loaded")
+    assert isinstance(found, list)
+    assert "opentelemetry.sdk.trace" in found
+    assert "OtelBatchSpanRecordProcessor" in found
+    assert "opentelemetry.sdk.trace" in (tmp_path / "gowork-leader.log").read_text()
+    assert services(receiver) == {"gowork-leader", "gowork-worker"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("OTEL_SDK_DISABLED", "true"), ("OTEL_TRACES_EXPORTER", "none")], ids=lambda value: value
+)
+def test_what_switches_it_off_does(
+    exporting: None,
+    start_cluster: StartCluster,
+    receiver: Receiver,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    value: str,
+) -> None:
+    monkeypatch.setenv(name, value)
+    cluster = start_cluster()
+    cluster.work()
+    assert run_one(cluster, "loaded") == []
+    assert receiver.spans == []
+
+
+def test_spans_go_out_over_http_too(start_cluster: StartCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    with receiving_http() as receiver:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{receiver.address}")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+        cluster = start_cluster()
+        cluster.work()
+        run_one(cluster)
+        process = receiver.one("process default")
+        assert receiver.one("settle default").parent == receiver.one("process default").id
+        assert process.links == ()
+
+
+def test_the_environment_names_the_service(
+    exporting: None, start_cluster: StartCluster, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "mail")
+    cluster = start_cluster()
+    cluster.work()
+    run_one(cluster)
+    assert services(receiver) == {"mail"}
+
+
+def test_nothing_is_exported_where_the_sampler_takes_nothing(
+    exporting: None, program: None, start_cluster: StartCluster, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "traceidratio")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0")
+    cluster = start_cluster()
+    cluster.work()
+    run_one(cluster)
+    assert services(receiver) == {"program"}
+
+
+def test_a_parent_based_sampler_takes_the_attempts_of_what_was_sampled(
+    exporting: None, program: None, start_cluster: StartCluster, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0")
+    cluster = start_cluster()
+    cluster.work()
+    run_one(cluster)
+    process = receiver.one("process default")
+    assert process.links == (receiver.one("send default").id,)
+    assert receiver.one("settle default").parent == process.id
+
+
+def test_and_none_of_what_was_not(exporting: None, start_cluster: StartCluster, receiver: Receiver) -> None:
+    cluster = start_cluster()
+    cluster.work()
+    task = pb.Task(id="a", handler="dies_once", traceparent=NOT_SAMPLED)
+    with Client(cluster.leader.scheduler) as client:
+        client._scheduler.ScheduleTask(pb.ScheduleTaskRequest(task=task))
+        assert len(client.wait(["a"])) == 1
+    cluster.stop()
+    assert [span.name for span in receiver.spans if span.name.startswith(("process", "settle"))] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("OTEL_TRACES_EXPORTER", "jaeger"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
+        ("OTEL_TRACES_SAMPLER", "sometimes"),
+        ("OTEL_TRACES_SAMPLER_ARG", "2"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "soon"),
+    ],
+)
+@pytest.mark.parametrize("command", [["gowork-leader"], ["gowork-worker"], ["gowork", "members"]], ids=" ".join)
+def test_a_value_that_is_not_known_is_named(
+    exporting: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str], name: str, value: str
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "traceidratio")
+    monkeypatch.setenv(name, value)
+    arguments = [f"--store=sqlite:///{tmp_path}/leader.db"] if command == ["gowork-leader"] else []
+    process = subprocess.run(
+        [COMMANDS / command[0], *command[1:], *arguments], capture_output=True, text=True, timeout=60, cwd=tmp_path
+    )
+    assert process.returncode == 2
+    (line,) = [line for line in process.stderr.splitlines() if line.startswith("Error: ")]
+    assert value in line
+    assert "OTEL_" in line
+    assert "Traceback" not in process.stderr
+
+
+def test_a_collector_that_is_away_holds_up_no_stop_and_fills_no_log(
+    start_cluster: StartCluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "1")
+    cluster = start_cluster()
+    worker = cluster.work()
+    with Client(cluster.leader.scheduler) as client:
+        client.wait(client.schedule_many(range(100), handler="work"))
+    for process in (worker, cluster.leader.process):
+        began = time.monotonic()
+        process.terminate()
+        assert process.wait(20) == 0
+        # The exporter itself would try for 10 s, and a worker and its runner each wait for 2 at most.
+        assert time.monotonic() - began < 8
+    complaints = [line for line in logs(tmp_path).splitlines() if "encountered while exporting" in line]
+    # The leader, the supervisor, its runner; the last word of each is another one.
+    assert len(complaints) <= 3
