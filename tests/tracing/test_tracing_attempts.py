@@ -9,7 +9,8 @@ from opentelemetry import trace
 from otlp_receiver import Receiver, Seen
 from tracing_cluster import Cluster
 
-from gowork.client import Client, TaskStatus
+from gowork.client import AsyncClient, Client, TaskStatus
+from gowork.worker import Context, Worker, handler
 
 
 def common(span: Seen, operation: str, task: str, queue: str = "default") -> None:
@@ -129,11 +130,21 @@ def test_a_follow_up_is_linked_to_the_attempt_that_scheduled_it(client: Client, 
     assert second.links == (first.id,)
 
 
+@pytest.mark.parametrize("told", ["--trace-parent", "GOWORK_TRACE_PARENT"])
 def test_attempts_are_children_of_the_submit_where_the_worker_is_told_so(
-    exporting: None, program: None, receiver: Receiver, start_cluster: Callable[[], Cluster]
+    exporting: None,
+    program: None,
+    receiver: Receiver,
+    start_cluster: Callable[[], Cluster],
+    monkeypatch: pytest.MonkeyPatch,
+    told: str,
 ) -> None:
     cluster = start_cluster()
-    cluster.work("--trace-parent")
+    if told.startswith("--"):
+        cluster.work(told)
+    else:
+        monkeypatch.setenv(told, "1")
+        cluster.work()
     with Client(cluster.leader.scheduler) as client:
         client.schedule(handler="flaky", retry=2).wait()
     send = receiver.one("send default")
@@ -141,6 +152,24 @@ def test_attempts_are_children_of_the_submit_where_the_worker_is_told_so(
     assert [span.trace for span in (first, second)] == [send.trace] * 2
     assert [span.parent for span in (first, second)] == [send.id] * 2
     assert (first.links, second.links) == ((), (first.id,))
+
+
+@pytest.mark.parametrize("trace_parent", [False, True])
+async def test_a_worker_within_a_program_goes_by_the_programs_provider(
+    program: None, receiver: Receiver, start_cluster: Callable[[], Cluster], trace_parent: bool
+) -> None:
+    @handler
+    def mine(ctx: Context) -> None:
+        with ctx.tracer.start_as_current_span("inner"):
+            pass
+
+    cluster = start_cluster()
+    worker = Worker(cluster.leader.cluster, handlers=[mine], runners=0, trace_parent=trace_parent)
+    async with worker, AsyncClient(cluster.leader.scheduler) as client:
+        await (await client.schedule(handler="mine")).wait()
+    send, process, inner = (receiver.one(name) for name in ("send default", "process default", "inner"))
+    assert (process.service, inner.parent) == ("program", process.id)
+    assert (process.parent, process.links) == ((send.id, ()) if trace_parent else ("", (send.id,)))
 
 
 def test_the_context_outlives_the_leader(

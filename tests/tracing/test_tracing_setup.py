@@ -12,7 +12,7 @@ from clusters import COMMANDS
 from otlp_receiver import Receiver, receiving_http
 from tracing_cluster import Cluster
 
-from gowork.client import Client
+from gowork.client import Client, TaskStatus
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 
 #: The context of a submit that its program's sampler has not taken.
@@ -135,12 +135,15 @@ def test_a_parent_based_sampler_takes_the_attempts_of_what_was_sampled(
 def test_and_none_of_what_was_not(exporting: None, start_cluster: StartCluster, receiver: Receiver) -> None:
     cluster = start_cluster()
     cluster.work()
-    task = pb.Task(id="a", handler="dies_once", traceparent=NOT_SAMPLED)
+    handlers = ("dies_once", "work", "work_async", "follows")
+    tasks = [pb.Task(id=handler, handler=handler, traceparent=NOT_SAMPLED) for handler in handlers]
     with Client(cluster.leader.scheduler) as client:
-        client._scheduler.ScheduleTask(pb.ScheduleTaskRequest(task=task))
-        assert len(client.wait(["a"])) == 1
+        client._scheduler.ScheduleTasks(pb.ScheduleTasksRequest(tasks=tasks))
+        client.wait(handlers)
+        assert client.wait(["follows/1"])[0].status is TaskStatus.COMPLETED
+        assert client.get("follows/1").traceparent == NOT_SAMPLED
     cluster.stop()
-    assert [span.name for span in receiver.spans if span.name.startswith(("process", "settle"))] == []
+    assert [span.name for span in receiver.spans if not span.name.startswith("/")] == []
 
 
 @pytest.mark.parametrize(

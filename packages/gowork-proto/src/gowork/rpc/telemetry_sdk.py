@@ -81,6 +81,9 @@ class _ByLinks(Sampler):
     hundredth of the submits.
     """
 
+    #: Tells whoever makes many spans with links that one whose submit was not sampled need not be made.
+    follows_links = True
+
     def __init__(self, sampler: Sampler) -> None:
         self._sampler = sampler
 

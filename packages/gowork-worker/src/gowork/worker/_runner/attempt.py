@@ -79,8 +79,7 @@ class Attempts:
             report = outcomes.completed(job.fence, job.id, value, context.follow_ups)
         except BaseException as error:  # noqa: BLE001 - SystemExit too must not end the thread
             report = outcomes.failed(job.fence, job.id, error, self._no_retry(job))
-            if span is not None:
-                raised = error
+            raised = None if span is None else error
         report = job.settle(report)
         if self._spans is not None and span is not None:
             self._spans.end(span, report, raised)
@@ -116,10 +115,10 @@ class Attempts:
                     self._spans.end(span, outcomes.interrupted(job.fence, job.id, "the runner was stopped"), None)
                 raise
             report = outcomes.failed(job.fence, job.id, error, self._no_retry(job))
+            raised = None if span is None else error
         except BaseException as error:  # noqa: BLE001 - SystemExit too must not end the loop
             report = outcomes.failed(job.fence, job.id, error, self._no_retry(job))
-            if span is not None:
-                raised = error
+            raised = None if span is None else error
         report = job.settle(report)
         if self._spans is not None and span is not None:
             self._spans.leave(entered)
@@ -133,13 +132,14 @@ class Attempts:
         """Runs in a context that is dropped afterwards: what is entered need not be left."""
         if self._spans is not None and span is not None:
             self._spans.enter(span)
+        if self._around is None:
+            return function(*arguments)
         with ExitStack() as stack:
             self._enter(stack, context)
             return function(*arguments)
 
     def _enter(self, stack: ExitStack, context: Context) -> None:
-        if self._around is None:
-            return
+        assert self._around is not None
         # pluggy calls the last registered first; reversed, so that the first registered is the outermost.
         for manager in reversed(self._around(ctx=context)):
             stack.enter_context(manager)
