@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 import pytest
 import yaml
 
 from gowork.leader.app.command import main as leader
+from gowork.rpc.telemetry import exporters_of
 from gowork.worker._app.command import main as worker
 
 ROOT = Path(__file__).parents[2]
@@ -44,6 +46,13 @@ def test_what_is_mounted_exists(name: str) -> None:
             assert (FOLDER / source).is_dir(), source
         else:
             assert source in COMPOSE["volumes"]
+
+
+@pytest.mark.parametrize("name", ["leader", "worker"])
+def test_traces_go_to_the_service_that_keeps_them(name: str) -> None:
+    environment = SERVICES[name]["environment"]
+    assert exporters_of(environment) == ("otlp",)
+    assert urlsplit(environment["OTEL_EXPORTER_OTLP_ENDPOINT"]).hostname in SERVICES
 
 
 def test_every_volume_is_used() -> None:

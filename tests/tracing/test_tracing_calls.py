@@ -145,7 +145,8 @@ def test_a_worker_that_is_dialled_is_traced_over_its_calls(
     cluster.work("--listen", "127.0.0.1:0", "--scheduler", cluster.leader.scheduler, "--default-handler", "work")
     client.schedule("x").wait()
     call, served = receiver.some(2, "/worker.v1.WorkerService/StartWork")
-    assert (call.service, call.kind) == ("gowork-leader", "CLIENT")
+    assert (call.service, call.kind, call.parent) == ("gowork-leader", "CLIENT", receiver.one("send default").id)
     assert (served.service, served.kind, served.parent) == ("gowork-worker", "SERVER", call.id)
-    assert receiver.one("process default").attributes["gowork.task.outcome"] == "completed"
+    process = receiver.one("process default")
+    assert (process.attributes["gowork.task.outcome"], process.links) == ("completed", (served.id,))
     assert [span for span in receiver.spans if "Heartbeat" in span.name] == []

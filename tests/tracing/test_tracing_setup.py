@@ -68,6 +68,20 @@ def test_with_them_both_are_there(
     assert services(receiver) == {"gowork-leader", "gowork-worker"}
 
 
+def test_what_ends_sends_what_it_has_left(
+    exporting: None, start_cluster: StartCluster, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "3600000")
+    cluster = start_cluster()
+    cluster.work()
+    command = [COMMANDS / "gowork", "--leader", cluster.leader.scheduler, "add", "--handler", "work", "--wait"]
+    subprocess.run(command, check=True, timeout=60)
+    assert services(receiver) == {"gowork"}
+    cluster.stop()
+    names = {span.name for span in receiver.spans}
+    assert names >= {"send default", "process default", "inner", "settle default"}
+
+
 @pytest.mark.parametrize(
     ("name", "value"), [("OTEL_SDK_DISABLED", "true"), ("OTEL_TRACES_EXPORTER", "none")], ids=lambda value: value
 )

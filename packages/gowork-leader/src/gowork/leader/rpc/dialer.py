@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+from contextlib import AbstractContextManager
+from typing import Any
 
 import grpc
 
 from gowork.leader.core import commands as cmd
 from gowork.leader.core import effects as ef
+from gowork.leader.core.model import Spec
 from gowork.leader.engine.loop import Engine
 from gowork.proto.scheduler.v1 import scheduler_pb2
 from gowork.proto.worker.v1 import worker_pb2, worker_pb2_grpc
 from gowork.rpc.channels import open_channel
+from gowork.rpc.telemetry import is_traced
 
 _log = logging.getLogger(__name__)
 
@@ -59,7 +64,9 @@ class Dialer:
         payload = scheduler_pb2.Task.FromString(effect.spec.body).payload
         request = worker_pb2.StartWorkRequest(id=effect.spec.id, payload=payload)
         try:
-            response = await self._stub(effect.address).StartWork(request, timeout=DIAL_SECONDS)
+            with _of_submit(effect.spec):
+                call = self._stub(effect.address).StartWork(request, timeout=DIAL_SECONDS)
+            response = await call
             reason = "" if response.success else "the worker did not take it"
         except grpc.aio.AioRpcError as error:
             reason = f"the worker could not be dialled at {effect.address}: {error.code().name}"
@@ -92,3 +99,16 @@ class Dialer:
                 self._group.create_task(oldest.close(grace=DIAL_SECONDS))
         self._channels[address] = channel
         return worker_pb2_grpc.WorkerServiceStub(channel)
+
+
+def _of_submit(spec: Spec) -> AbstractContextManager[Any]:
+    """While a call begins: its span is a child of the task's submit, where that is traced.
+
+    The contract of callback members has no other way to tell them.
+    """
+    if not spec.trace or not is_traced():
+        return contextlib.nullcontext()
+    # OpenTelemetry is imported only where it is used.
+    from gowork.leader.rpc.tracing import of_submit
+
+    return of_submit(spec.traceparent)

@@ -6,6 +6,9 @@ runner, it makes the only span there is, under the ids that the core has decided
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+from typing import Any
+
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import Tracer
@@ -69,6 +72,13 @@ class SettleSpans:
             span.set_attribute(spans.ERROR_TYPE, effect.outcome.name.lower())
             span.set_status(Status(StatusCode.ERROR, effect.reason))
         span.end()
+
+
+def of_submit(traceparent: str) -> AbstractContextManager[Any]:
+    """Makes the span of a submit, which is elsewhere, the current one."""
+    submit = spans.context_of(traceparent)
+    assert submit is not None
+    return trace.use_span(trace.NonRecordingSpan(submit))
 
 
 def _name(effect: ef.TraceSettling) -> str:

@@ -23,6 +23,7 @@ from gowork.rpc.decoding import refusing_garbage
 from gowork.rpc.interception import server_interceptors
 from gowork.rpc.reflection import add_reflection
 from gowork.rpc.status import FieldViolation, abort, invalid, refusal_of
+from gowork.rpc.telemetry import is_traced
 from gowork.worker._supervisor.supervisor import Supervisor
 
 logger = logging.getLogger("gowork.worker")
@@ -97,7 +98,7 @@ class CallbackMember:
             return False
         fence = next(self._fences)
         self._started[fence] = id
-        task = tasks.Task(id=id, payload=payload).SerializeToString()
+        task = tasks.Task(id=id, payload=payload, traceparent=_call_traceparent()).SerializeToString()
         grant = session.Grant(fence=fence, id=id, attempt=1, task=task)
         supervisor.receive(session.ConnectResponse(grants=[grant]))
         return True
@@ -190,6 +191,18 @@ class CallbackMember:
             await stub.Leave(leader_pb2.LeaveRequest(id=self._supervisor.options.name), timeout=_CALL_TIMEOUT)
         except grpc.aio.AioRpcError as error:
             logger.warning("could not say goodbye", extra={"reason": refusal_of(error).message})
+
+
+def _call_traceparent() -> str:
+    """The context of the call that is being served, to link the attempt to; empty where it is not traced."""
+    if not is_traced():
+        return ""
+    # OpenTelemetry is imported only where it is used.
+    from opentelemetry.trace import get_current_span
+
+    from gowork.rpc.spans import traceparent_of
+
+    return traceparent_of(get_current_span().get_span_context())
 
 
 class _WorkerService(worker_pb2_grpc.WorkerServiceServicer):
