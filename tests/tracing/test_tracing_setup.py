@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -187,11 +188,23 @@ def test_a_value_that_is_not_known_is_named(
     assert "Traceback" not in process.stderr
 
 
-def test_a_collector_that_is_away_holds_up_no_stop_and_fills_no_log(
-    start_cluster: StartCluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.fixture(params=["away", "silent", "silent, by HTTP"])
+def no_collector(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Spans go where nobody takes them: connections are refused, or made and not answered."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        if request.param != "away":
+            listener.listen()
+        if "HTTP" in request.param:
+            monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{listener.getsockname()[1]}")
+        monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "1")
+        yield
+
+
+def test_a_collector_that_takes_nothing_holds_up_no_stop_and_fills_no_log(
+    no_collector: None, start_cluster: StartCluster, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
-    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "1")
     cluster = start_cluster()
     worker = cluster.work()
     with Client(cluster.leader.scheduler) as client:
