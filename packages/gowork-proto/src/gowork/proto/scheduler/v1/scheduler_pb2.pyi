@@ -1139,6 +1139,206 @@ class MemberStats(_message.Message):
 Global___MemberStats: _TypeAlias = MemberStats  # noqa: Y015
 
 @_typing.final
+class ActivityRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FAILURES_MAX_FIELD_NUMBER: _builtins.int
+    failures_max: _builtins.int
+    """How many of the tasks that ended with ERROR to answer, 0 to 100."""
+    def __init__(
+        self,
+        *,
+        failures_max: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failures_max", b"failures_max"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ActivityRequest: _TypeAlias = ActivityRequest  # noqa: Y015
+
+@_typing.final
+class ActivityResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUES_FIELD_NUMBER: _builtins.int
+    QUEUES_TOTAL_FIELD_NUMBER: _builtins.int
+    OTHER_COUNTS_FIELD_NUMBER: _builtins.int
+    START_BOUNDS_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    FINISHED_TASKS_FIELD_NUMBER: _builtins.int
+    FAILED_TASKS_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    TERM_FIELD_NUMBER: _builtins.int
+    NOW_MS_FIELD_NUMBER: _builtins.int
+    UPTIME_MS_FIELD_NUMBER: _builtins.int
+    queues_total: _builtins.int
+    """How many queues there are, those included that are not answered."""
+    finished_tasks: _builtins.int
+    """How many finished tasks are kept, and how many of those ended with ERROR."""
+    failed_tasks: _builtins.int
+    version: _builtins.str
+    """The version of gowork-leader."""
+    term: _builtins.int
+    """The number of the leader's term. Counts of another term begin at zero."""
+    now_ms: _builtins.int
+    """The leader's time, in milliseconds since the Unix epoch: ages are by this clock."""
+    uptime_ms: _builtins.int
+    """For how long this leader has run, in milliseconds, by a clock that is never set: rates are by this one."""
+    @_builtins.property
+    def queues(self) -> _containers.RepeatedCompositeFieldContainer[Global___QueueActivity]:
+        """By name: those that have tasks or settings, and those in which something has happened lately. At most 1,000, of which most
+        tasks are unfinished.
+        """
+
+    @_builtins.property
+    def other_counts(self) -> Global___QueueCounts:
+        """What has happened in queues that have no counts of their own."""
+
+    @_builtins.property
+    def start_bounds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """The upper bounds of the intervals of start_counts, in seconds, ascending."""
+
+    @_builtins.property
+    def failures(self) -> _containers.RepeatedCompositeFieldContainer[Global___Task]:
+        """The tasks that ended last with ERROR and are still kept so, the latest first, in TASK_VIEW_BASIC."""
+
+    @_builtins.property
+    def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___MemberStats]:
+        """Members by liveness."""
+
+    def __init__(
+        self,
+        *,
+        queues: _abc.Iterable[Global___QueueActivity] | None = ...,
+        queues_total: _builtins.int = ...,
+        other_counts: Global___QueueCounts | None = ...,
+        start_bounds: _abc.Iterable[_builtins.float] | None = ...,
+        failures: _abc.Iterable[Global___Task] | None = ...,
+        members: _abc.Iterable[Global___MemberStats] | None = ...,
+        finished_tasks: _builtins.int = ...,
+        failed_tasks: _builtins.int = ...,
+        version: _builtins.str = ...,
+        term: _builtins.int = ...,
+        now_ms: _builtins.int = ...,
+        uptime_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["other_counts", b"other_counts"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failed_tasks", b"failed_tasks", "failures", b"failures", "finished_tasks", b"finished_tasks", "members", b"members", "now_ms", b"now_ms", "other_counts", b"other_counts", "queues", b"queues", "queues_total", b"queues_total", "start_bounds", b"start_bounds", "term", b"term", "uptime_ms", b"uptime_ms", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ActivityResponse: _TypeAlias = ActivityResponse  # noqa: Y015
+
+@_typing.final
+class QueueActivity(_message.Message):
+    """QueueActivity is what stands in a queue, and what has happened in it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUE_FIELD_NUMBER: _builtins.int
+    OLDEST_WAITING_MS_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
+    oldest_waiting_ms: _builtins.int
+    """For how long the oldest of the tasks that may run now has waited, in milliseconds; 0 when none does."""
+    @_builtins.property
+    def queue(self) -> Global___Queue: ...
+    @_builtins.property
+    def waiting(self) -> _containers.RepeatedCompositeFieldContainer[Global___WaitingTasks]:
+        """Pending tasks by the first reason that keeps them from being started."""
+
+    @_builtins.property
+    def counts(self) -> Global___QueueCounts:
+        """Not set for a queue that is counted in other_counts."""
+
+    def __init__(
+        self,
+        *,
+        queue: Global___Queue | None = ...,
+        oldest_waiting_ms: _builtins.int = ...,
+        waiting: _abc.Iterable[Global___WaitingTasks] | None = ...,
+        counts: Global___QueueCounts | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "queue", b"queue"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "oldest_waiting_ms", b"oldest_waiting_ms", "queue", b"queue", "waiting", b"waiting"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueueActivity: _TypeAlias = QueueActivity  # noqa: Y015
+
+@_typing.final
+class WaitingTasks(_message.Message):
+    """WaitingTasks are pending tasks of one queue that are kept for the same reason."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    TASKS_FIELD_NUMBER: _builtins.int
+    code: Global___WaitCode.ValueType
+    """Not set when nothing keeps them: they are about to be granted."""
+    tasks: _builtins.int
+    def __init__(
+        self,
+        *,
+        code: Global___WaitCode.ValueType = ...,
+        tasks: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "tasks", b"tasks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WaitingTasks: _TypeAlias = WaitingTasks  # noqa: Y015
+
+@_typing.final
+class QueueCounts(_message.Message):
+    """QueueCounts tells what has happened in a queue since this leader started. All of them begin at zero again when the queue was
+    without tasks and silent for an hour.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBMITTED_FIELD_NUMBER: _builtins.int
+    COMPLETED_FIELD_NUMBER: _builtins.int
+    CANCELLED_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    START_COUNTS_FIELD_NUMBER: _builtins.int
+    submitted: _builtins.int
+    """Tasks that were taken."""
+    completed: _builtins.int
+    """Tasks that have ended, by their status."""
+    cancelled: _builtins.int
+    failed: _builtins.int
+    @_builtins.property
+    def start_counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Tasks that were granted for the first time, by how long they had waited since they could run: up to each of the start_bounds
+        and above the one before; the last number is of those above the last bound.
+        """
+
+    def __init__(
+        self,
+        *,
+        submitted: _builtins.int = ...,
+        completed: _builtins.int = ...,
+        cancelled: _builtins.int = ...,
+        failed: _builtins.int = ...,
+        start_counts: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "completed", b"completed", "failed", b"failed", "start_counts", b"start_counts", "submitted", b"submitted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueueCounts: _TypeAlias = QueueCounts  # noqa: Y015
+
+@_typing.final
 class ExplainTaskRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

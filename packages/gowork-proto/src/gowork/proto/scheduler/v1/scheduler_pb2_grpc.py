@@ -93,6 +93,11 @@ class SchedulerServiceStub(object):
                 request_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.StatsRequest.SerializeToString,
                 response_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.StatsResponse.FromString,
                 _registered_method=True)
+        self.Activity = channel.unary_unary(
+                '/scheduler.v1.SchedulerService/Activity',
+                request_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.ActivityRequest.SerializeToString,
+                response_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.ActivityResponse.FromString,
+                _registered_method=True)
         self.ExplainTask = channel.unary_unary(
                 '/scheduler.v1.SchedulerService/ExplainTask',
                 request_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.ExplainTaskRequest.SerializeToString,
@@ -234,7 +239,18 @@ class SchedulerServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Stats(self, request, context):
-        """Stats counts tasks and members, derived at the time of the call.
+        """Stats counts tasks and members, derived at the time of the call. It reads every task that is kept; to look once a second,
+        use Activity.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Activity(self, request, context):
+        """Activity tells what the queues hold and wait for, and what has happened in them since this leader started, from memory:
+        it costs the same however many finished tasks are kept. Rates and latencies are the differences of two answers.
+
+        INVALID_ARGUMENT when more failures are asked for than the limit.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -375,6 +391,11 @@ def add_SchedulerServiceServicer_to_server(servicer, server):
                     servicer.Stats,
                     request_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.StatsRequest.FromString,
                     response_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.StatsResponse.SerializeToString,
+            ),
+            'Activity': grpc.unary_unary_rpc_method_handler(
+                    servicer.Activity,
+                    request_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.ActivityRequest.FromString,
+                    response_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.ActivityResponse.SerializeToString,
             ),
             'ExplainTask': grpc.unary_unary_rpc_method_handler(
                     servicer.ExplainTask,
@@ -723,6 +744,33 @@ class SchedulerService(object):
             '/scheduler.v1.SchedulerService/Stats',
             gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.StatsRequest.SerializeToString,
             gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.StatsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Activity(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/scheduler.v1.SchedulerService/Activity',
+            gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.ActivityRequest.SerializeToString,
+            gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.ActivityResponse.FromString,
             options,
             channel_credentials,
             insecure,

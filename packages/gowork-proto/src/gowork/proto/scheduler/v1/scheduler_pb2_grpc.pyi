@@ -82,7 +82,15 @@ class SchedulerServiceStub:
     token from before removals that are no longer known, after an hour: list anew.
     """
     Stats: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.StatsRequest, _scheduler_pb2.StatsResponse]
-    """Stats counts tasks and members, derived at the time of the call."""
+    """Stats counts tasks and members, derived at the time of the call. It reads every task that is kept; to look once a second,
+    use Activity.
+    """
+    Activity: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.ActivityRequest, _scheduler_pb2.ActivityResponse]
+    """Activity tells what the queues hold and wait for, and what has happened in them since this leader started, from memory:
+    it costs the same however many finished tasks are kept. Rates and latencies are the differences of two answers.
+
+    INVALID_ARGUMENT when more failures are asked for than the limit.
+    """
     ExplainTask: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.ExplainTaskRequest, _scheduler_pb2.ExplainTaskResponse]
     """ExplainTask names everything that keeps a task from being started now, or what ended it.
 
@@ -176,7 +184,15 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     token from before removals that are no longer known, after an hour: list anew.
     """
     Stats: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.StatsRequest, _scheduler_pb2.StatsResponse]  # type: ignore[assignment]
-    """Stats counts tasks and members, derived at the time of the call."""
+    """Stats counts tasks and members, derived at the time of the call. It reads every task that is kept; to look once a second,
+    use Activity.
+    """
+    Activity: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ActivityRequest, _scheduler_pb2.ActivityResponse]  # type: ignore[assignment]
+    """Activity tells what the queues hold and wait for, and what has happened in them since this leader started, from memory:
+    it costs the same however many finished tasks are kept. Rates and latencies are the differences of two answers.
+
+    INVALID_ARGUMENT when more failures are asked for than the limit.
+    """
     ExplainTask: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ExplainTaskRequest, _scheduler_pb2.ExplainTaskResponse]  # type: ignore[assignment]
     """ExplainTask names everything that keeps a task from being started now, or what ended it.
 
@@ -333,7 +349,21 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _scheduler_pb2.StatsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_scheduler_pb2.StatsResponse, _abc.Awaitable[_scheduler_pb2.StatsResponse]]:
-        """Stats counts tasks and members, derived at the time of the call."""
+        """Stats counts tasks and members, derived at the time of the call. It reads every task that is kept; to look once a second,
+        use Activity.
+        """
+
+    @_abc_1.abstractmethod
+    def Activity(
+        self,
+        request: _scheduler_pb2.ActivityRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_pb2.ActivityResponse, _abc.Awaitable[_scheduler_pb2.ActivityResponse]]:
+        """Activity tells what the queues hold and wait for, and what has happened in them since this leader started, from memory:
+        it costs the same however many finished tasks are kept. Rates and latencies are the differences of two answers.
+
+        INVALID_ARGUMENT when more failures are asked for than the limit.
+        """
 
     @_abc_1.abstractmethod
     def ExplainTask(
