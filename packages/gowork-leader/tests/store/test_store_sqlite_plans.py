@@ -49,6 +49,7 @@ SCANS = [
     ("finished_counts", _sqlite_scans.FINISHED_COUNTS, (), "COVERING INDEX standings_by_status (status=?)"),
     ("failed", _sqlite_scans.FINISHED[True], (1,), "COVERING INDEX standings_by_status (status=?)"),
     ("finished", _sqlite_scans.FINISHED[False], (1,), "COVERING INDEX standings_by_status (status=?)"),
+    ("last_failed", _sqlite_scans.LAST_FAILED, (1,), "standings_by_status (status=?)"),
     ("changed_since", _sqlite_query.CHANGED_SINCE, NAMED, "standings_by_status (status=? AND changed>?)"),
     ("deleted_since", _sqlite_scans.DELETED_SINCE, NAMED, "PRIMARY KEY (changed>? AND changed<?)"),
     ("unused lanes", _sqlite_lanes.DROP_UNUSED, (), "standings_by_status (status=?)"),

@@ -27,6 +27,9 @@ PAGE_ITEMS_MAX = 10_000
 PAGE_ITEMS_DEFAULT = 1_000
 #: Most bytes of one page, and of an answer without pages.
 PAGE_BYTES_MAX = 3 << 20
+#: Most queues, and most failed tasks, of one answer of Activity.
+ACTIVITY_QUEUES_MAX = 1_000
+FAILURES_MAX = 100
 #: Longest filter expression, in bytes.
 FILTER_BYTES_MAX = 4096
 #: Most worker sessions on one leader.

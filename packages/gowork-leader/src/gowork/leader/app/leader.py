@@ -204,7 +204,7 @@ class Leader:
         server = grpc.aio.server(options=list(SERVER_OPTIONS), interceptors=interceptors)
         decoding = refusing_garbage(server, _called(self._counts))
         leader_pb2_grpc.add_LeaderServiceServicer_to_server(LeaderService(self._engine), decoding)
-        scheduler = SchedulerService(self._engine, self._store, self._backups, VERSION)
+        scheduler = SchedulerService(self._engine, self._store, self._backups, self._counts, VERSION)
         scheduler_pb2_grpc.add_SchedulerServiceServicer_to_server(scheduler, decoding)
         session_pb2_grpc.add_SessionServiceServicer_to_server(self._sessions, decoding)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)

@@ -28,7 +28,7 @@ IDLE_SECONDS = 3600.0
 _COMMIT_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 _COMMIT_TASKS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000)
 #: From a worker that idles to a backlog of a day.
-_START_SECONDS = (
+START_SECONDS = (
     0.001,
     0.005,
     0.01,
@@ -71,7 +71,7 @@ class QueueCounts:
         #: {outcome: attempts}
         self.attempts: Counter[str] = Counter({outcome.name.lower(): 0 for outcome in Outcome})
         #: From when a task could run to its first grant.
-        self.start_seconds = Buckets(_START_SECONDS)
+        self.start_seconds = Buckets(START_SECONDS)
         self.heard_mono = 0.0
 
 

@@ -120,6 +120,7 @@ class Engine:
         self.subscriptions = Subscriptions()
         self.opened = Opened(0, "", 1)
         self.started_ms = 0
+        self.started_mono = 0.0
         #: The store takes nothing at the moment.
         self.store_full = False
         #: How many requests came after `stop`.
@@ -208,7 +209,7 @@ class Engine:
         """
         self.opened = await self._store.open()
         now = self._clock.now()
-        self.started_ms = now.wall_ms
+        self.started_ms, self.started_mono = now.wall_ms, now.mono
         state = State(self._settings, fence=self.opened.term << TERM_SHIFT, next_seq=self.opened.next_seq)
         callback_lease = now.mono + self._settings.callback_lease
         for member in await self._store.members():

@@ -14,13 +14,16 @@ from gowork.leader.core.model import (
     FailureKind,
     HandlerPolicy,
     HeartbeatStatus,
+    Liveness,
     Outcome,
     Progress,
+    QueueSettings,
     Spec,
     Standing,
     Status,
 )
 from gowork.leader.core.queries import MemberView
+from gowork.leader.core.queues import Queue
 from gowork.leader.rpc.validation import check_follow_ups
 from gowork.leader.store.codec import retry_of, spec_of, trace_bytes
 from gowork.proto.cluster.v1 import leader_pb2
@@ -137,6 +140,37 @@ def member_message(member: MemberView) -> leader_pb2.Member:
         seen_at_ms=member.seen_ms,
         plugin_errors=member.plugin_errors,
     )
+
+
+def member_stats(views: list[MemberView]) -> list[scheduler_pb2.MemberStats]:
+    """Members by liveness, with what they can run and hold."""
+    by_liveness = {liveness: [view for view in views if view.liveness is liveness] for liveness in Liveness}
+    return [
+        scheduler_pb2.MemberStats(
+            liveness=liveness.name,
+            members=len(alike),
+            slots=sum(view.slots for view in alike),
+            running=sum(view.running for view in alike),
+        )
+        for liveness, alike in by_liveness.items()
+        if alike
+    ]
+
+
+def queue_message(name: str, settings: QueueSettings, queue: Queue | None) -> scheduler_pb2.Queue:
+    """A queue as a client sees it; it holds nothing where there is only its name."""
+    message = scheduler_pb2.Queue(
+        name=name,
+        paused=settings.paused,
+        weight=settings.weight,
+        concurrency_limit=settings.concurrency_limit,
+        key_concurrency_limit=settings.key_concurrency_limit,
+        rate_limit=settings.rate_limit,
+        rate_burst=settings.rate_burst,
+    )
+    if queue is not None:
+        message.waiting, message.delayed, message.running = queue.waiting, queue.delayed, queue.running
+    return message
 
 
 def heartbeat_from(request: leader_pb2.HeartbeatRequest) -> cmd.Heartbeat:

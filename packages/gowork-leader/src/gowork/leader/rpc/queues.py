@@ -9,10 +9,10 @@ import grpc
 from gowork.leader.core import commands as cmd
 from gowork.leader.core.explain import STORE_FULL, Explanation, explain
 from gowork.leader.core.model import QueueSettings, Standing, Status
-from gowork.leader.core.queues import Queue
 from gowork.leader.core.state import State
 from gowork.leader.engine.loop import Engine
 from gowork.leader.rpc.boundary import refusal_from, refusing, unknown_tasks
+from gowork.leader.rpc.mapping import queue_message
 from gowork.leader.rpc.validation import Violations, check_id, check_queue, check_queue_settings
 from gowork.leader.store.codec import restore
 from gowork.leader.store.protocol import Store
@@ -80,7 +80,7 @@ class QueueMethods:
 
             def look(state: State) -> pb.Queue:
                 queue = state.queues.get(request.name)
-                return _message(request.name, settings, queue)
+                return queue_message(request.name, settings, queue)
 
             return pb.ConfigureQueueResponse(queue=await self._engine.read(look))
 
@@ -117,22 +117,8 @@ class QueueMethods:
 
 
 def _every_queue(state: State) -> list[pb.Queue]:
-    return [_message(queue.name, queue.settings, queue) for queue in sorted(state.queues, key=lambda queue: queue.name)]
-
-
-def _message(name: str, settings: QueueSettings, queue: Queue | None) -> pb.Queue:
-    message = pb.Queue(
-        name=name,
-        paused=settings.paused,
-        weight=settings.weight,
-        concurrency_limit=settings.concurrency_limit,
-        key_concurrency_limit=settings.key_concurrency_limit,
-        rate_limit=settings.rate_limit,
-        rate_burst=settings.rate_burst,
-    )
-    if queue is not None:
-        message.waiting, message.delayed, message.running = queue.waiting, queue.delayed, queue.running
-    return message
+    queues = sorted(state.queues, key=lambda queue: queue.name)
+    return [queue_message(queue.name, queue.settings, queue) for queue in queues]
 
 
 def _require_queue(name: str) -> None:

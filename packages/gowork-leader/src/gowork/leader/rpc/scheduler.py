@@ -5,17 +5,27 @@ from __future__ import annotations
 import grpc
 
 from gowork.leader.core import commands as cmd
-from gowork.leader.core.model import FINISHED, Liveness, Progress, Spec, Standing, Status, Task
+from gowork.leader.core.model import FINISHED, Progress, Spec, Standing, Status, Task
 from gowork.leader.core.queries import members
 from gowork.leader.core.state import State
+from gowork.leader.engine.counts import Counts
 from gowork.leader.engine.loop import Engine
+from gowork.leader.rpc.activity import ActivityMethods
 from gowork.leader.rpc.admission import Admission
 from gowork.leader.rpc.backups import Backups
 from gowork.leader.rpc.boundary import refusal_from, refusing, unknown_tasks
 from gowork.leader.rpc.filters import parse_filter
 from gowork.leader.rpc.following import FollowingMethods
 from gowork.leader.rpc.keeping import KeepingMethods
-from gowork.leader.rpc.mapping import failure_text, fit, progress_from, spec_from, task_message, trace_from
+from gowork.leader.rpc.mapping import (
+    failure_text,
+    fit,
+    member_stats,
+    progress_from,
+    spec_from,
+    task_message,
+    trace_from,
+)
 from gowork.leader.rpc.queues import QueueMethods
 from gowork.leader.rpc.tokens import make_token, read_token
 from gowork.leader.rpc.validation import (
@@ -39,13 +49,16 @@ _VIOLATIONS_MAX = 20
 _Context = grpc.aio.ServicerContext[object, object]
 
 
-class SchedulerService(FollowingMethods, QueueMethods, KeepingMethods, scheduler_pb2_grpc.SchedulerServiceServicer):
+class SchedulerService(
+    FollowingMethods, QueueMethods, KeepingMethods, ActivityMethods, scheduler_pb2_grpc.SchedulerServiceServicer
+):
     """The client's side of the leader."""
 
-    def __init__(self, engine: Engine, store: Store, backups: Backups, version: str) -> None:
+    def __init__(self, engine: Engine, store: Store, backups: Backups, counts: Counts, version: str) -> None:
         self._engine = engine
         self._store = store
         self._backups = backups
+        self._counts = counts
         self._version = version
         self._admission = Admission()
 
@@ -166,15 +179,7 @@ class SchedulerService(FollowingMethods, QueueMethods, KeepingMethods, scheduler
             )
             for (queue, handler, status), tasks in sorted(counts.items()):
                 response.queues.add(queue=queue, handler=handler, status=int(status), tasks=tasks)
-            for liveness in Liveness:
-                alike = [view for view in views if view.liveness is liveness]
-                if alike:
-                    response.members.add(
-                        liveness=liveness.name,
-                        members=len(alike),
-                        slots=sum(view.slots for view in alike),
-                        running=sum(view.running for view in alike),
-                    )
+            response.members.extend(member_stats(views))
         return response
 
     async def _ask(self, command: cmd.Command, rename: dict[str, str] | None = None) -> cmd.Submitted:

@@ -262,6 +262,12 @@ def check_page_size(size: int, violations: Violations) -> None:
         violations.append(FieldViolation("page_size", f"is {size}; 0 to {limits.PAGE_ITEMS_MAX} is needed"))
 
 
+def check_failures_max(number: int, violations: Violations) -> None:
+    """How many failed tasks a caller wants to see."""
+    if not 0 <= number <= limits.FAILURES_MAX:
+        violations.append(FieldViolation("failures_max", f"is {number}; 0 to {limits.FAILURES_MAX} is needed"))
+
+
 def check_view(view: int, violations: Violations) -> None:
     """How much of each task a caller wants to see."""
     if view not in _VIEWS:

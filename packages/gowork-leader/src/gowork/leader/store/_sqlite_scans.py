@@ -21,7 +21,7 @@ from gowork.leader.store.codec import decode_settings
 from gowork.leader.store.protocol import Finished, Query, QueueRecord, Record, Timer
 
 _decode_waiting = msgspec.json.Decoder(list[tuple[str, int]]).decode
-_decode_running = msgspec.json.Decoder(list[tuple[int, int, int]]).decode
+_decode_rows = msgspec.json.Decoder(list[tuple[int, int, int]]).decode
 _decode_timers = msgspec.json.Decoder(list[Timer]).decode
 _decode_finished = msgspec.json.Decoder(list[tuple[int, str, int, int]]).decode
 _decode_removals = msgspec.json.Decoder(list[tuple[int, str]]).decode
@@ -93,6 +93,13 @@ def _finished_statement(*statuses: int) -> str:
 
 #: {whether failed: statement}
 FINISHED = {True: _finished_statement(5), False: _finished_statement(3, 4)}
+LAST_FAILED = f"""
+    SELECT json_group_array(json_array(changed, seq, size)) FROM (
+        SELECT standings.changed AS changed, standings.seq AS seq, {SIZE} AS size
+        FROM standings INDEXED BY standings_by_status CROSS JOIN specs ON specs.seq = standings.seq
+        WHERE status = 5 ORDER BY standings.changed DESC, standings.seq DESC LIMIT ?
+    )
+"""
 BRIEFS = """
     SELECT json_group_array(json_array(specs.seq, specs.id, standings.status, standings.at_ms))
     FROM json_each(?) AS wanted
@@ -126,7 +133,7 @@ def running_page(connection: sqlite3.Connection, after: tuple[int, int], limit: 
     """The running tasks that come next after this (changed, seq)."""
     values = {"changed": after[0], "seq": after[1], "limit": limit}
     with snapshot(connection):
-        rows = sorted(_decode_running(_text(connection, RUNNING, values)))
+        rows = sorted(_decode_rows(_text(connection, RUNNING, values)))
         return up_to(connection, [(seq, size) for _, seq, size in rows], bytes_max)
 
 
@@ -188,6 +195,13 @@ def briefs(connection: sqlite3.Connection, ids: Sequence[str]) -> list[Brief]:
 def finished(connection: sqlite3.Connection, failed: bool, limit: int) -> list[Finished]:
     """See Store.finished."""
     return [Finished(*row) for row in _decode_finished(_text(connection, FINISHED[failed], (limit,)))]
+
+
+def last_failed(connection: sqlite3.Connection, limit: int, bytes_max: int) -> list[Record]:
+    """See Store.last_failed."""
+    with snapshot(connection):
+        rows = sorted(_decode_rows(_text(connection, LAST_FAILED, (limit,))), reverse=True)
+        return up_to(connection, [(seq, size) for _, seq, size in rows], bytes_max)
 
 
 def deleted_since(connection: sqlite3.Connection, changed: int, limit: int) -> list[tuple[int, str]]:

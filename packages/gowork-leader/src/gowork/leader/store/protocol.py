@@ -259,6 +259,17 @@ class Store(Protocol):
         """
         ...
 
+    async def last_failed(self, limit: int, bytes_max: int) -> list[Record]:
+        """The tasks with status ERROR that finished last, the latest first: descending by (`changed`, seq).
+
+        However many finished tasks there are, it reads only these.
+
+        Args:
+            limit: at most so many records, at least 1.
+            bytes_max: as for `page`.
+        """
+        ...
+
     async def members(self) -> list[MemberRecord]:
         """Every callback member, by id."""
         ...

@@ -177,6 +177,10 @@ class SqliteStore:
         """See Store.finished."""
         return await self._scan(_sqlite_scans.finished, failed, limit)
 
+    async def last_failed(self, limit: int, bytes_max: int) -> list[Record]:
+        """See Store.last_failed."""
+        return await self._scan(_sqlite_scans.last_failed, limit, bytes_max)
+
     async def deleted_since(self, changed: int, limit: int) -> list[tuple[int, str]]:
         """See Store.deleted_since."""
         return await self._scan(_sqlite_scans.deleted_since, changed, limit)

@@ -6,6 +6,7 @@ import pytest
 
 from gowork.leader.core.model import FINISHED, Brief, Status
 from gowork.leader.store.conformance.kit import (
+    ALL_BYTES,
     FULL_LANE,
     Fixtures,
     Reopened,
@@ -172,6 +173,30 @@ class RemovalConformance(Fixtures):
         assert len(await store.deleted_since(0, 1)) == 1000
         assert (await store.finished(False, 1))[0].seq == 1001
         await store.close()
+
+    async def test_the_tasks_that_failed_last_come_first(self, open_store: StoreFactory) -> None:
+        reopen = Reopened(open_store)
+        store, _ = await reopen()
+        await store.commit(Batch([new_task(seq, body=b"x" * 10) for seq in range(1, 8)]))
+        ends = ((5, 2), (1, 3), (7, 3), (4, 4), (2, 5))
+        for changed in (2, 3, 4, 5):
+            moves = [MovedTask(seq, at, standing(Status.ERROR)) for seq, at in ends if at == changed]
+            await store.commit(Batch(moves=moves))
+        await store.commit(Batch(moves=[MovedTask(6, 6, standing(Status.COMPLETED))]))
+        # One of them runs again.
+        await store.commit(Batch(moves=[MovedTask(4, 7, standing(), FULL_LANE)]))
+        for _ in range(2):
+            for limit, bytes_max, seqs in (
+                (10, ALL_BYTES, [2, 7, 1, 5]),
+                (2, ALL_BYTES, [2, 7]),
+                (10, 1, [2]),
+                (10, 11, [2, 7]),
+            ):
+                assert [record.seq for record in await store.last_failed(limit, bytes_max)] == seqs
+            (latest,) = await store.last_failed(1, ALL_BYTES)
+            assert (latest.id, latest.body, latest.standing.status) == ("task-2", b"x" * 10, Status.ERROR)
+            store, _ = await reopen()
+        await reopen.close()
 
     async def test_briefs_tell_what_a_removal_must_know(self, open_store: StoreFactory) -> None:
         store = open_store()
