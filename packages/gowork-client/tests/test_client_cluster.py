@@ -318,6 +318,30 @@ class TestLists:
         assert [(row.liveness, row.members) for row in stats.members] == [(Liveness.LIVE, 1)]
         assert stats.term >= 1
 
+    def test_activity_tells_what_queues_hold_and_have_done(self, client: Client, mark: str) -> None:
+        client.wait(client.schedule_many([1, 2], handler="double", queue=mark), timeout=60)
+        failed = client.schedule({"text": "no"}, handler="fail", queue=mark)
+        failed.wait(timeout=60)
+        client.schedule("p", queue=mark, delay=LATER)
+        client.schedule("p", queue=mark, handler="unheard-of")
+        told = client.activity(failures=1)
+        (row,) = (row for row in told.queues if row.queue.name == mark)
+        assert (row.queue.waiting, row.queue.delayed, row.queue.running) == (1, 1, 0)
+        assert row.waiting == {WaitCode.NO_HANDLER: 1, WaitCode.DELAYED: 1}
+        assert row.oldest_waiting is not None
+        assert row.counts is not None
+        counts = row.counts
+        assert (counts.submitted, counts.completed, counts.cancelled, counts.failed) == (5, 2, 0, 1)
+        assert (sum(counts.start_counts), len(counts.start_counts)) == (3, len(told.start_bounds) + 1)
+        assert [(task.id, task.queue, task.worker) for task in told.failures] == [(failed.id, mark, "w")]
+        assert [(row.liveness, row.members) for row in told.members] == [(Liveness.LIVE, 1)]
+        assert told.uptime > 0
+        assert told.now is not None
+        assert abs(told.now - datetime.now(UTC)) < timedelta(minutes=1)
+        assert told.failed_tasks >= 1
+        with pytest.raises(InvalidArgument, match="failures_max"):
+            client.activity(failures=101)
+
 
 class TestDrain:
     def test_a_worker_is_drained_and_leaves(self, tmp_path: Path) -> None:
@@ -350,6 +374,7 @@ class TestAsyncio:
             assert (await handle.get()).attempts[0].worker == "w"
             assert [member.id for member in await client.members()] == ["w"]
             assert (await client.stats()).version
+            assert (await client.activity()).queues_total >= 1
             later = await client.schedule("p", delay=LATER)
             await later.cancel()
             with pytest.raises(TaskCancelled):

@@ -1,5 +1,6 @@
 """Schedules tasks on a gowork cluster and waits for what comes of them, blocking or with asyncio."""
 
+from gowork.client._activity_models import Activity, QueueActivity, QueueCounts
 from gowork.client._aio import AsyncClient
 from gowork.client._aio_streams import AsyncWatch
 from gowork.client._handles import AsyncTaskHandle, TaskHandle, completed
@@ -48,6 +49,7 @@ from gowork.client.errors import (
 )
 
 __all__ = [
+    "Activity",
     "AlreadyExists",
     "AsyncClient",
     "AsyncTaskHandle",
@@ -76,6 +78,8 @@ __all__ = [
     "Priority",
     "Progress",
     "Queue",
+    "QueueActivity",
+    "QueueCounts",
     "QueueStats",
     "ResourceExhausted",
     "ResultError",

@@ -17,6 +17,7 @@ from typing import Self, TypeVar, Unpack
 import grpc
 
 from gowork.client import _mapping as mapping
+from gowork.client._activity_models import Activity
 from gowork.client._aio_outbox import Outbox
 from gowork.client._aio_streams import AsyncWatch, finished, merged, stepped
 from gowork.client._backups import BackupFile
@@ -193,6 +194,11 @@ class AsyncClient:
     async def stats(self) -> Stats:
         """As Client.stats."""
         return mapping.stats(await self._call(self._scheduler.Stats, scheduler.StatsRequest()))
+
+    async def activity(self, *, failures: int = 0) -> Activity:
+        """As Client.activity."""
+        request = scheduler.ActivityRequest(failures_max=failures)
+        return mapping.activity(await self._call(self._scheduler.Activity, request))
 
     async def explain(self, id: str, *, verbose: bool = False) -> Explanation:
         """As Client.explain."""

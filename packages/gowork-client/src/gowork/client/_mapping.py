@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, TypeVar
 
+from gowork.client import _activity_models as activity_models
 from gowork.client import _models as models
 from gowork.client import _queue_models as queue_models
 from gowork.client._ids import new_task_id
@@ -189,13 +190,36 @@ def stats(message: scheduler.StatsResponse) -> models.Stats:
     """What the leader counted."""
     return models.Stats(
         queues=tuple(models.QueueStats(q.queue, q.handler, _STATUS(q.status), q.tasks) for q in message.queues),
-        members=tuple(
-            models.MemberStats(_named(models.Liveness, m.liveness), m.members, m.slots, m.running)
-            for m in message.members
-        ),
+        members=tuple(map(_member_stats, message.members)),
         version=message.version,
         term=message.term,
         started_at=_moment(message.started_at_ms),
+    )
+
+
+def activity(message: scheduler.ActivityResponse) -> activity_models.Activity:
+    """What goes on."""
+    return activity_models.Activity(
+        queues=tuple(
+            activity_models.QueueActivity(
+                queue=queue(row.queue),
+                oldest_waiting=row.oldest_waiting_ms / 1000 if row.oldest_waiting_ms else None,
+                waiting={_WAIT_CODE(waiting.code): waiting.tasks for waiting in row.waiting},
+                counts=_queue_counts(row.counts) if row.HasField("counts") else None,
+            )
+            for row in message.queues
+        ),
+        queues_total=message.queues_total,
+        other_counts=_queue_counts(message.other_counts),
+        start_bounds=tuple(message.start_bounds),
+        failures=tuple(map(task_info, message.failures)),
+        members=tuple(map(_member_stats, message.members)),
+        finished_tasks=message.finished_tasks,
+        failed_tasks=message.failed_tasks,
+        version=message.version,
+        term=message.term,
+        now=_moment(message.now_ms),
+        uptime=message.uptime_ms / 1000,
     )
 
 
@@ -253,6 +277,21 @@ def queue(message: scheduler.Queue) -> queue_models.Queue:
 def view_to_wire(view: models.TaskView) -> scheduler.TaskView.ValueType:
     """How much of each task to ask for."""
     return scheduler.TaskView.Value(f"TASK_VIEW_{models.TaskView(view)}")
+
+
+def _member_stats(message: scheduler.MemberStats) -> models.MemberStats:
+    liveness = _named(models.Liveness, message.liveness)
+    return models.MemberStats(liveness, message.members, message.slots, message.running)
+
+
+def _queue_counts(message: scheduler.QueueCounts) -> activity_models.QueueCounts:
+    return activity_models.QueueCounts(
+        submitted=message.submitted,
+        completed=message.completed,
+        cancelled=message.cancelled,
+        failed=message.failed,
+        start_counts=tuple(message.start_counts),
+    )
 
 
 def _retry_to_wire(retry: models.RetryPolicy | int) -> scheduler.RetryPolicy:

@@ -17,6 +17,7 @@ from typing import Self, TypeVar, Unpack
 import grpc
 
 from gowork.client import _mapping as mapping
+from gowork.client._activity_models import Activity
 from gowork.client._backups import BackupFile
 from gowork.client._batches import BATCHES_IN_FLIGHT_MAX, batches
 from gowork.client._calls import ADDRESS_VARIABLE, SCHEDULE_TASKS, CallSettings, Tries
@@ -296,6 +297,21 @@ class Client:
             CallError: when the leader refused, or could not be reached.
         """
         return mapping.stats(self._call(self._scheduler.Stats, scheduler.StatsRequest()))
+
+    def activity(self, *, failures: int = 0) -> Activity:
+        """What the queues hold and wait for, and what has happened in them since the leader started.
+
+        Made to be asked every second: unlike stats it costs the same however many finished tasks are kept.
+
+        Args:
+            failures: how many of the tasks that ended last with ERROR to tell of, up to 100.
+
+        Raises:
+            InvalidArgument: when that is out of bounds.
+            CallError: when the leader refused otherwise, or could not be reached.
+        """
+        request = scheduler.ActivityRequest(failures_max=failures)
+        return mapping.activity(self._call(self._scheduler.Activity, request))
 
     def explain(self, id: str, *, verbose: bool = False) -> Explanation:
         """Why a task has not been started, or what has ended it.
