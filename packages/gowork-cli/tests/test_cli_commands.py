@@ -328,7 +328,16 @@ class TestDrain:
 class TestEnds:
     @pytest.mark.parametrize(
         "arguments",
-        [["tasks"], ["tasks", "--watch"], ["add", "p"], ["add", "--file", "-"], ["wait", "x"], ["members"], ["stats"]],
+        [
+            ["tasks"],
+            ["tasks", "--watch"],
+            ["add", "p"],
+            ["add", "--file", "-"],
+            ["wait", "x"],
+            ["members"],
+            ["stats"],
+            ["top"],
+        ],
     )
     def test_an_unreachable_leader_is_one_line_that_names_it(self, invoke, free_address: str, arguments) -> None:
         result = invoke([*arguments, "--leader", free_address])

@@ -12,11 +12,21 @@ import click
 import pytest
 
 from gowork.cli import group
+from gowork.cli.frames import Frame, QueueRow
 from gowork.cli.output import ago, span
 from gowork.cli.parameters import duration_s, moment
-from gowork.cli.records import explanation_record, member_record, queue_record, stats_record, task_record
+from gowork.cli.rates import Flow
+from gowork.cli.records import (
+    activity_record,
+    explanation_record,
+    member_record,
+    queue_record,
+    stats_record,
+    task_record,
+)
 from gowork.cli.root import cli
 from gowork.client import (
+    Activity,
     Attempt,
     AttemptOutcome,
     Explanation,
@@ -28,6 +38,8 @@ from gowork.client import (
     MemberStats,
     Progress,
     Queue,
+    QueueActivity,
+    QueueCounts,
     QueueStats,
     RetryPolicy,
     Stats,
@@ -38,7 +50,7 @@ from gowork.client import (
     WaitReason,
 )
 
-COMMANDS = ["add", "cancel", "completion", "drain", "members", "remove", "show", "stats", "tasks", "up", "wait"]
+COMMANDS = ["add", "cancel", "completion", "drain", "members", "remove", "show", "stats", "tasks", "top", "up", "wait"]
 
 
 class TestGroup:
@@ -176,7 +188,17 @@ class TestRecords:
         stats = Stats((queue,), (MemberStats(Liveness.LIVE, 1, 1, 1),), "", 1, None)
         explanation = Explanation("i", TaskStatus.PENDING, (WaitReason(WaitCode.DELAYED, "", "", None),), (), 0)
         whole = [task_record(task), member_record(member), stats_record(stats), explanation_record(explanation)]
-        records = [*whole, queue_record(Queue("q", False, 1, 0, 0, 0.0, 0, 0, 0, 0))]
+        empty, counts, flow = (
+            Queue("q", False, 1, 0, 0, 0.0, 0, 0, 0, 0),
+            QueueCounts(1, 1, 0, 0, (1,)),
+            Flow(1, 1, 0, 1, 1),
+        )
+        active = QueueActivity(empty, 1.0, {WaitCode.NO_SLOT: 1}, counts)
+        activity = Activity((active,), 1, counts, (), (task,), stats.members, 1, 0, "", 1, None, 1.0)
+        update = activity_record(Frame("a", activity, (member,), (QueueRow(active, flow),), flow, 0.0))
+        assert update["queues"][0].pop("reasons") == {"NO_SLOT": 1}
+        assert "`reasons`" in readme
+        records = [*whole, queue_record(empty), update]
         while records:
             for name, value in records.pop().items():
                 assert f"`{name}`" in readme or f"`failure.{name}`" in readme, name

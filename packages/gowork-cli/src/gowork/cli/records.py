@@ -13,7 +13,20 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from gowork.client import Attempt, Explanation, Member, Queue, ResultError, Stats, TaskInfo, TaskView, WaitCode
+from gowork.cli.frames import Frame, QueueRow
+from gowork.cli.rates import Flow
+from gowork.client import (
+    Attempt,
+    Explanation,
+    Member,
+    Queue,
+    QueueCounts,
+    ResultError,
+    Stats,
+    TaskInfo,
+    TaskView,
+    WaitCode,
+)
 
 Record = dict[str, Any]
 
@@ -121,6 +134,48 @@ def stats_record(stats: Stats) -> Record:
             for row in stats.members
         ],
     }
+
+
+def activity_record(frame: Frame) -> Record:
+    """One update of what goes on."""
+    activity = frame.activity
+    return {
+        "leader": frame.address,
+        "error": frame.error or None,
+        "version": activity.version,
+        "term": activity.term,
+        "at": _time(activity.now),
+        "uptime": activity.uptime,
+        "finished_tasks": activity.finished_tasks,
+        "failed_tasks": activity.failed_tasks,
+        "total": _flow(frame.total),
+        "members": [member_record(member) for member in frame.members],
+        "start_bounds": list(activity.start_bounds),
+        "queues_total": activity.queues_total,
+        "queues": [_queue_activity(row) for row in frame.queues],
+        "other_counts": _counts(activity.other_counts),
+        "failures": [task_record(task, TaskView.BASIC) for task in activity.failures],
+    }
+
+
+def _queue_activity(row: QueueRow) -> Record:
+    return {
+        **queue_record(row.activity.queue),
+        "oldest_waiting": row.activity.oldest_waiting,
+        "reasons": {
+            "NEXT" if code is WaitCode.UNSPECIFIED else code: tasks for code, tasks in row.activity.waiting.items()
+        },
+        "counts": _counts(row.activity.counts),
+        "flow": _flow(row.flow),
+    }
+
+
+def _counts(counts: QueueCounts | None) -> Record | None:
+    return None if counts is None else {**dataclasses.asdict(counts), "start_counts": list(counts.start_counts)}
+
+
+def _flow(flow: Flow | None) -> Record | None:
+    return None if flow is None else dataclasses.asdict(flow)
 
 
 def result_value(task: TaskInfo) -> Any:

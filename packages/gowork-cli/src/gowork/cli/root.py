@@ -25,6 +25,7 @@ _OWN = {
     "stats": "gowork.cli.commands.stats:stats",
     "store": "gowork.cli.commands.store:store",
     "tasks": "gowork.cli.commands.tasks:tasks",
+    "top": "gowork.cli.commands.top:top",
     "up": "gowork.cli.commands.up:up",
     "wait": "gowork.cli.commands.wait:wait",
     "why": "gowork.cli.commands.why:why",

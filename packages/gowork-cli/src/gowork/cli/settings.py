@@ -19,6 +19,8 @@ FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 #: How long a command goes on trying while no leader answers, in seconds. People wait for it.
 _QUICK_PATIENCE_S = 1.0
+#: How long a call may take that is soon made again, in seconds.
+_WATCHING_TIMEOUT_S = 5.0
 
 
 class OutputFormat(StrEnum):
@@ -43,6 +45,14 @@ class Settings:
             AddressError: when the address is not HOST:PORT.
         """
         return Client(self.leader, patience=_QUICK_PATIENCE_S)
+
+    def watching_client(self) -> Client:
+        """As client, for calls that are soon made again: a leader that hangs is not waited for for long.
+
+        Raises:
+            AddressError: when the address is not HOST:PORT.
+        """
+        return Client(self.leader, timeout=_WATCHING_TIMEOUT_S, patience=_QUICK_PATIENCE_S)
 
     def patient_client(self) -> Client:
         """A client for long work, which outlives a restart of the leader; but which finds at once that there is none to

@@ -1,0 +1,121 @@
+"""Rates and latencies, from the differences between what a leader has counted at two times."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from gowork.client import Activity, QueueCounts
+
+_NOTHING = QueueCounts(0, 0, 0, 0, ())
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """What came, went and was started over a span of time."""
+
+    #: Tasks a second.
+    submitted: float
+    #: Tasks a second that ended, however that was, and those of them that ended with ERROR.
+    finished: float
+    failed: float
+    #: How long tasks waited from when they could run until they were started, in seconds; None when none was started.
+    start_p50: float | None
+    start_p99: float | None
+
+
+class History:
+    """The answers of the last seconds, all of one term. Rates are taken over all of them, so that they do not jump."""
+
+    def __init__(self, window: float) -> None:
+        """`window` is the span that it remembers, in seconds; at least the last two answers are kept."""
+        self._window = window
+        self._answers: deque[Activity] = deque()
+
+    def add(self, answer: Activity) -> None:
+        """Takes the latest answer in; one of another term, or from before the last, makes it begin anew."""
+        answers = self._answers
+        if answers and (answers[-1].term != answer.term or answers[-1].uptime > answer.uptime):
+            answers.clear()
+        answers.append(answer)
+        while len(answers) > 2 and answers[1].uptime <= answer.uptime - self._window:
+            answers.popleft()
+
+    def flows(self) -> tuple[dict[str, Flow], Flow | None]:
+        """The flow of each queue of the latest answer, by its name, and that of all together.
+
+        A queue of which nothing can be said has none; neither has the whole while there is nothing to compare with.
+        """
+        if len(self._answers) < 2 or self._answers[-1].uptime <= self._answers[0].uptime:
+            return {}, None
+        before, latest = self._answers[0], self._answers[-1]
+        known = {row.queue.name: row.counts or _NOTHING for row in before.queues}
+        # Then a queue that is new here may have been there before.
+        cut = before.queues_total > len(before.queues)
+        passed = {
+            row.queue.name: since(row.counts, known.get(row.queue.name, _NOTHING))
+            for row in latest.queues
+            if row.counts is not None and (row.queue.name in known or not cut)
+        }
+        others = since(latest.other_counts, before.other_counts)
+        flows = {name: self._flow([counts], before) for name, counts in passed.items()}
+        return flows, self._flow([*passed.values(), others], before)
+
+    def _flow(self, passed: Sequence[QueueCounts], before: Activity) -> Flow:
+        latest = self._answers[-1]
+        seconds = latest.uptime - before.uptime
+        starts = summed(counts.start_counts for counts in passed)
+        return Flow(
+            submitted=sum(counts.submitted for counts in passed) / seconds,
+            finished=sum(counts.completed + counts.cancelled + counts.failed for counts in passed) / seconds,
+            failed=sum(counts.failed for counts in passed) / seconds,
+            start_p50=quantile(0.5, starts, latest.start_bounds),
+            start_p99=quantile(0.99, starts, latest.start_bounds),
+        )
+
+
+def since(latest: QueueCounts, before: QueueCounts) -> QueueCounts:
+    """What has happened between two answers; counts that are lower than they were have begun at zero meanwhile."""
+    starts = summed([latest.start_counts, [-count for count in before.start_counts]])
+    passed = QueueCounts(
+        latest.submitted - before.submitted,
+        latest.completed - before.completed,
+        latest.cancelled - before.cancelled,
+        latest.failed - before.failed,
+        tuple(starts),
+    )
+    lowest = min(passed.submitted, passed.completed, passed.cancelled, passed.failed, *starts)
+    return latest if lowest < 0 else passed
+
+
+def summed(rows: Iterable[Sequence[int]]) -> list[int]:
+    """The sums by place; a row that is shorter has zeros at its end."""
+    sums: list[int] = []
+    for row in rows:
+        sums += [0] * (len(row) - len(sums))
+        for place, number in enumerate(row):
+            sums[place] += number
+    return sums
+
+
+def quantile(share: float, counts: Sequence[int], bounds: Sequence[float]) -> float | None:
+    """The value below which a share of all values lies, as Prometheus' histogram_quantile estimates it.
+
+    Args:
+        share: 0 to 1.
+        counts: how many values are in each interval, one more than there are bounds.
+        bounds: the intervals' upper bounds, ascending; the first begins at 0, the last has no end.
+
+    Returns:
+        None without values; the last bound where the value is above it.
+    """
+    total = sum(counts)
+    if not total:
+        return None
+    rank, below, lower = share * total, 0, 0.0
+    for count, upper in zip(counts, bounds, strict=False):
+        if count and below + count >= rank:
+            return lower + (upper - lower) * (rank - below) / count
+        below, lower = below + count, upper
+    return lower

@@ -1,0 +1,62 @@
+"""The terminal while a live view has it: keys are heard at once; however the view ends, the terminal is as it was."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+#: What a shell tells of a process that SIGTERM has ended.
+EXIT_TERMINATED = 128 + signal.SIGTERM
+
+
+class Keys:
+    """The keys that are pressed."""
+
+    def __init__(self, descriptor: int | None) -> None:
+        """`descriptor` is a terminal's; None when there is none to read from."""
+        self._descriptor = descriptor
+
+    def wait(self, seconds: float) -> str:
+        """Waits for a key at most so long. Empty when none came; "q" also when the terminal is gone."""
+        if self._descriptor is None:
+            time.sleep(max(seconds, 0))
+            return ""
+        ready, _, _ = select.select([self._descriptor], [], [], max(seconds, 0))
+        if not ready:
+            return ""
+        return os.read(self._descriptor, 1).decode(errors="replace") or "q"
+
+
+@contextmanager
+def keys() -> Iterator[Keys]:
+    """Reads keys from standard input, where that is a terminal, as they are pressed and without showing them.
+
+    Ctrl-C goes on to interrupt; SIGTERM ends the view in order.
+    """
+    before = signal.signal(signal.SIGTERM, _exit)
+    try:
+        if sys.platform == "win32" or not sys.stdin.isatty():
+            yield Keys(None)
+            return
+        import termios
+        import tty
+
+        descriptor = sys.stdin.fileno()
+        modes = termios.tcgetattr(descriptor)
+        try:
+            tty.setcbreak(descriptor)
+            yield Keys(descriptor)
+        finally:
+            termios.tcsetattr(descriptor, termios.TCSADRAIN, modes)
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+def _exit(_number: int, _frame: FrameType | None) -> None:
+    sys.exit(EXIT_TERMINATED)
