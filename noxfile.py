@@ -124,6 +124,7 @@ def pictures(session: nox.Session) -> None:
     """Draws the pictures of the documentation anew, from a real cluster under a real Prometheus."""
     install_packages(session, *group("pictures"))
     folder = ROOT / "docs/pictures"
+    session.run("python", str(folder / "draw_top.py"))
     session.run("python", str(folder / "plot_panels.py"), str(folder))
 
 

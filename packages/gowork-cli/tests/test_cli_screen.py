@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import io
+import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from rich.console import Console, RenderableType
@@ -154,16 +157,34 @@ class TestRoom:
         ]
         rows = [[Text("name-of-20-characters"), Text("12"), Text("here"), Text(), Text("many words that give way")]]
         headings = {
-            width: drawn(fitted(columns, rows, 1, width, 9), width)[0].split() for width in (100, 65, 60, 30, 20)
+            width: drawn(fitted(columns, rows, 1, width, 9), width)[0].split() for width in (100, 65, 60, 32, 22)
         }
         assert headings == {
             100: ["NAME", "NUMBER", "LAST", "EMPTY", "WORDS"],
             65: ["NAME", "NUMBER", "LAST", "WORDS"],
             60: ["NAME", "NUMBER", "LAST", "WORDS"],
-            30: ["NAME", "NUMBER", "LAST"],
-            20: ["NAME", "LAST"],
+            32: ["NAME", "NUMBER", "LAST"],
+            22: ["NAME", "LAST"],
         }
-        assert drawn(fitted(columns, rows, 1, 20, 9), 20)[1] == "name-of-20-ch…  here"
+        assert drawn(fitted(columns, rows, 1, 22, 9), 22)[1] == "name-of-20-char…  here"
+
+
+class TestPicture:
+    PICTURE = Path(__file__).parents[3] / "docs/pictures/top.svg"
+
+    def test_the_picture_in_the_docs_is_of_the_screen_as_it_is_now(self) -> None:
+        texts = re.findall(r"<text[^>]*>(.*?)</text>", self.PICTURE.read_text())
+        shown = {word for text in texts for word in html.unescape(text).split()}
+        headings = [line for line in drawn(pages(frame(), 132, 0.0), 132) if line.isupper()]
+        assert len(headings) == 3
+        for heading in headings:
+            assert set(heading.split()) <= shown, f"{heading}: run `nox -s pictures`"
+
+    def test_the_picture_tells_nothing_of_where_it_was_drawn_and_loads_nothing(self) -> None:
+        picture = self.PICTURE.read_text()
+        addresses = {"http://www.w3.org/2000/svg", "https://www.textualize.io"}
+        assert set(re.findall(r"https?://[^\"' )<]+", picture)) == addresses
+        assert not re.search(r"/(tmp|home|root|usr)/|ipv4:", picture)
 
 
 class TestWords:

@@ -13,7 +13,7 @@ from rich.text import Text
 #: Between two columns.
 _GAP = 2
 #: The first column, and those that give way, are not made narrower than this while another can go.
-_NARROW = 12
+_NARROW = 16
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ def keys() -> Iterator[Keys]:
     """
     before = signal.signal(signal.SIGTERM, _exit)
     try:
-        if sys.platform == "win32" or not sys.stdin.isatty():
+        if sys.platform == "win32" or sys.stdin is None or not sys.stdin.isatty():
             yield Keys(None)
             return
         import termios
