@@ -10,7 +10,7 @@ from gowork.leader.core.queries import members
 from gowork.leader.core.state import State
 from gowork.leader.engine.counts import Counts
 from gowork.leader.engine.loop import Engine
-from gowork.leader.rpc.activity import ActivityMethods
+from gowork.leader.rpc.activity import ActivityMethods, ActivityView
 from gowork.leader.rpc.admission import Admission
 from gowork.leader.rpc.backups import Backups
 from gowork.leader.rpc.boundary import refusal_from, refusing, unknown_tasks
@@ -58,7 +58,7 @@ class SchedulerService(
         self._engine = engine
         self._store = store
         self._backups = backups
-        self._counts = counts
+        self._activity = ActivityView(engine, counts, version)
         self._version = version
         self._admission = Admission()
 
