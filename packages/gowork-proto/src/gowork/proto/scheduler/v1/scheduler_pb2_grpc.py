@@ -248,7 +248,8 @@ class SchedulerServiceServicer(object):
 
     def Activity(self, request, context):
         """Activity tells what the queues hold and wait for, and what has happened in them since this leader started, from memory:
-        it costs the same however many finished tasks are kept. Rates and latencies are the differences of two answers.
+        it costs the same however many finished tasks are kept. Rates and latencies are the differences of two answers. Where an
+        answer takes longer than 5 ms to work out, because of very many queues, it is given again for ten times as long.
 
         INVALID_ARGUMENT when more failures are asked for than the limit.
         """

@@ -87,7 +87,8 @@ class SchedulerServiceStub:
     """
     Activity: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.ActivityRequest, _scheduler_pb2.ActivityResponse]
     """Activity tells what the queues hold and wait for, and what has happened in them since this leader started, from memory:
-    it costs the same however many finished tasks are kept. Rates and latencies are the differences of two answers.
+    it costs the same however many finished tasks are kept. Rates and latencies are the differences of two answers. Where an
+    answer takes longer than 5 ms to work out, because of very many queues, it is given again for ten times as long.
 
     INVALID_ARGUMENT when more failures are asked for than the limit.
     """
@@ -189,7 +190,8 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     """
     Activity: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ActivityRequest, _scheduler_pb2.ActivityResponse]  # type: ignore[assignment]
     """Activity tells what the queues hold and wait for, and what has happened in them since this leader started, from memory:
-    it costs the same however many finished tasks are kept. Rates and latencies are the differences of two answers.
+    it costs the same however many finished tasks are kept. Rates and latencies are the differences of two answers. Where an
+    answer takes longer than 5 ms to work out, because of very many queues, it is given again for ten times as long.
 
     INVALID_ARGUMENT when more failures are asked for than the limit.
     """
@@ -360,7 +362,8 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_scheduler_pb2.ActivityResponse, _abc.Awaitable[_scheduler_pb2.ActivityResponse]]:
         """Activity tells what the queues hold and wait for, and what has happened in them since this leader started, from memory:
-        it costs the same however many finished tasks are kept. Rates and latencies are the differences of two answers.
+        it costs the same however many finished tasks are kept. Rates and latencies are the differences of two answers. Where an
+        answer takes longer than 5 ms to work out, because of very many queues, it is given again for ten times as long.
 
         INVALID_ARGUMENT when more failures are asked for than the limit.
         """
