@@ -16,6 +16,7 @@ from gowork.cli.columns import Column, fitted, shared
 from gowork.cli.frames import Frame, QueueRow, member_place, queue_place
 from gowork.cli.rates import Flow
 from gowork.cli.screen import pages, screen
+from gowork.cli.tables import outcome
 from gowork.client import (
     Activity,
     Failure,
@@ -216,6 +217,12 @@ class TestWords:
             *("task-0", "2", "m", "00", "s", "h", "q"),
             "w       HANDLER ValueError: two lines [red]",
         ]
+
+    def test_a_tasks_words_do_nothing_to_the_terminal(self) -> None:
+        told = Failure(FailureKind.HANDLER, "\x1b]0;title\x07 \x9b31m\tred\r\n", "", "")
+        cell = outcome(TaskInfo("t", TaskStatus.ERROR, failure=told))
+        assert cell.plain.isprintable()
+        assert cell.plain.split() == ["HANDLER", "]0;title", "31m", "red"]
 
     @pytest.mark.parametrize(("age", "error", "old"), [(0.5, "", False), (3.5, "", True), (0.5, "no leader", True)])
     def test_old_data_is_called_so(self, age: float, error: str, old: bool) -> None:

@@ -21,6 +21,8 @@ from typing import Any
 
 import pytest
 
+from gowork.cli.terminal import keys
+
 #: Makes the terminal on its standard input its own, as a shell does, so that Ctrl-C is heard; then becomes the command.
 _IN_A_TERMINAL = """
 import os, sys
@@ -198,6 +200,17 @@ class TestPages:
         result = gowork("top", *options)
         assert result.exit_code == 2
         assert "is not in the range" in result.stderr
+
+
+class TestKeys:
+    def test_without_a_terminal_to_read_from_there_are_no_keys(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        before = signal.getsignal(signal.SIGTERM)
+        with open(os.devnull) as nothing:
+            for stdin in (nothing, None):
+                monkeypatch.setattr(sys, "stdin", stdin)
+                with keys() as pressed:
+                    assert pressed.wait(0) == ""
+        assert signal.getsignal(signal.SIGTERM) is before
 
 
 class TestTerminal:

@@ -23,6 +23,8 @@ from gowork.cli.settings import OutputFormat
 _PIPE_COLUMNS = 100_000
 #: Columns whose cells are folded where there is no room: half of them is of no use to anybody.
 _WHOLE = ("ID", "TRACE")
+#: {control character: what stands for it}
+_CONTROLS = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], " ")
 
 STYLES = {
     "PENDING": "yellow",
@@ -95,9 +97,9 @@ def styled(word: str) -> Text:
     return Text(word, STYLES.get(word, ""))
 
 
-def plain(text: object) -> Text:
-    """A cell whose text is no markup, on one line."""
-    return Text(" ".join(str(text).split("\n")))
+def plain(text: object, style: str = "") -> Text:
+    """A cell whose text is no markup, on one line, and does nothing to the terminal: a task's words are anybody's."""
+    return Text(str(text).translate(_CONTROLS), style)
 
 
 def ago(moment: datetime | None) -> str:

@@ -45,7 +45,7 @@ def outcome(task: TaskInfo) -> Text:
     if task.failure is None:
         return Text()
     name = f"{task.failure.type}: " if task.failure.type else ""
-    return Text(f"{task.failure.kind} {name}{task.failure.message}".replace("\n", " "), style="red")
+    return plain(f"{task.failure.kind} {name}{task.failure.message}", "red")
 
 
 def _remark(task: TaskInfo) -> Text:
@@ -54,7 +54,7 @@ def _remark(task: TaskInfo) -> Text:
     if task.status is TaskStatus.RUNNING and task.progress:
         return plain(f"{task.progress.fraction:.0%} {task.progress.message}")
     if task.failure:
-        return Text(f"{task.failure.kind} {task.failure.message}".replace("\n", " "), style="red")
+        return plain(f"{task.failure.kind} {task.failure.message}", "red")
     if task.run_at and task.status is TaskStatus.PENDING:
         return plain(f"starts {ago(task.run_at)}")
     return Text()
