@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from gowork.cli.terminal import keys
@@ -260,6 +261,25 @@ class TestTerminal:
                     view.press(b"q")
                     assert view.ended() == 0
             assert b"Traceback" not in view.written
+
+    def test_a_leader_that_hangs_is_told_of_and_goes_on(self, up_in, tmp_path: Path) -> None:
+        with up_in(tmp_path, "--workers", "0") as up:
+            (leader,) = [
+                child for child in psutil.Process(up.process.pid).children() if "gowork.leader" in child.cmdline()
+            ]
+            with terminal(up.scheduler, "top", "--interval", "0.2") as view, updates(up.scheduler) as (_, told):
+                view.until(b"term 1")
+                before = next(told)
+                leader.suspend()
+                # The screen tells it before the call has run into its deadline.
+                view.until(f"the leader at {up.scheduler} does not answer".encode())
+                hung = next(update for update in told if update["error"])
+                assert hung["error"] == f"the leader at {up.scheduler} does not answer"
+                leader.resume()
+                back = next(update for update in told if not update["error"])
+                assert (back["term"], back["uptime"] > before["uptime"]) == (1, True)
+                view.press(b"q")
+                assert view.ended() == 0
 
     def test_no_leader_to_begin_with_leaves_the_screen_alone(self, free_address: str) -> None:
         with terminal(free_address, "top") as view:

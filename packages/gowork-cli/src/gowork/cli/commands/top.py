@@ -37,7 +37,7 @@ Examples:
     default=1.0,
     show_default=True,
     metavar="SECONDS",
-    help=f"How often to look, {_INTERVAL_S_MIN:g} to {_INTERVAL_S_MAX:g}.",
+    help="How often to look.",
 )
 @click.option(
     "-n",
