@@ -223,6 +223,7 @@ class TestTerminal:
             view.until(b"QUEUE")
             assert _SCREEN_BEGINS in view.written
             assert view.modes_now() != view.modes
+            assert view.modes_now()[6][termios.VSUSP] == b"\0"
             if isinstance(key, signal.Signals):
                 view.process.send_signal(key)
             else:

@@ -37,7 +37,7 @@ class Keys:
 def keys() -> Iterator[Keys]:
     """Reads keys from standard input, where that is a terminal, as they are pressed and without showing them.
 
-    Ctrl-C goes on to interrupt; SIGTERM ends the view in order.
+    Ctrl-C goes on to interrupt, Ctrl-Z is a key like others; SIGTERM ends the view in order.
     """
     before = signal.signal(signal.SIGTERM, _exit)
     try:
@@ -51,6 +51,10 @@ def keys() -> Iterator[Keys]:
         modes = termios.tcgetattr(descriptor)
         try:
             tty.setcbreak(descriptor)
+            own = termios.tcgetattr(descriptor)
+            # Suspended, it would leave its screen to the shell, without a cursor.
+            own[6][termios.VSUSP] = bytes([os.fpathconf(descriptor, "PC_VDISABLE")])
+            termios.tcsetattr(descriptor, termios.TCSADRAIN, own)
             yield Keys(descriptor)
         finally:
             termios.tcsetattr(descriptor, termios.TCSADRAIN, modes)
