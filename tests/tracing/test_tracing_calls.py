@@ -10,6 +10,7 @@ import grpc
 import pytest
 from clusters import COMMANDS
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from opentelemetry.instrumentation.grpc import GrpcAioInstrumentorClient, GrpcInstrumentorClient
 from otlp_receiver import Receiver
 from tracing_cluster import Cluster
 
@@ -97,6 +98,32 @@ async def test_refusals_of_the_asyncio_client_too(async_client: AsyncClient, rec
     refusal_is_told(receiver)
     with pytest.raises(AlreadyExists):
         [handle async for handle in async_client.schedule_many([NewTask("z", id="a", handler="work")])]
+
+
+def test_a_program_that_traces_all_its_calls_has_each_once_and_can_cancel_streams(
+    program: None, cluster: Cluster, receiver: Receiver
+) -> None:
+    instrumentor = GrpcInstrumentorClient()
+    instrumentor.instrument()
+    try:
+        with Client(cluster.leader.scheduler) as client, client.watch() as changes:
+            handle = client.schedule(handler="work")
+            next(task for task in changes if task.status.finished)
+            client.wait([handle.id, client.schedule(handler="work").id])
+    finally:
+        instrumentor.uninstrument()
+    assert len([span for span in receiver.named(SCHEDULE_TASK) if span.kind == "CLIENT"]) == 2
+
+
+async def test_so_has_one_with_asyncio(program: None, cluster: Cluster, receiver: Receiver) -> None:
+    instrumentor = GrpcAioInstrumentorClient()
+    instrumentor.instrument()
+    try:
+        async with AsyncClient(cluster.leader.scheduler) as client:
+            await (await client.schedule(handler="work")).wait()
+    finally:
+        instrumentor.uninstrument()
+    assert len([span for span in receiver.named(SCHEDULE_TASK) if span.kind == "CLIENT"]) == 1
 
 
 async def test_streams_go_on_as_without_traces_and_have_no_spans(async_client: AsyncClient, receiver: Receiver) -> None:

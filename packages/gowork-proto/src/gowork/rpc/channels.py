@@ -5,6 +5,7 @@ Owns gRPC's options and the form of addresses; opens nothing by itself.
 
 from __future__ import annotations
 
+import inspect
 import socket
 from collections.abc import Sequence
 
@@ -145,4 +146,7 @@ def open_channel(addresses: Sequence[str]) -> grpc.aio.Channel:
 
 def open_blocking_channel(addresses: Sequence[str]) -> grpc.Channel:
     """As open_channel, for callers without an event loop."""
-    return intercepted(grpc.insecure_channel(target_of(addresses), options=[*CHANNEL_OPTIONS, *_BLOCKING_OPTIONS]))
+    # Beneath what the program's instrumentation may have put over it: calls would be traced twice, and streams could
+    # not be cancelled (open-telemetry/opentelemetry-python-contrib#2014).
+    insecure_channel = inspect.unwrap(grpc.insecure_channel)
+    return intercepted(insecure_channel(target_of(addresses), options=[*CHANNEL_OPTIONS, *_BLOCKING_OPTIONS]))

@@ -24,7 +24,7 @@ _HEARTBEAT = "/cluster.v1.LeaderService/Heartbeat"
 def client_interceptors() -> list[grpc.aio.ClientInterceptor]:
     """For an asyncio channel; none where nothing is traced, or the instrumentation is not installed."""
     instrumentation = _instrumentation()
-    if instrumentation is None:
+    if instrumentation is None or _is_instrumented(grpc.aio.insecure_channel):
         return []
     made = instrumentation.aio_client_interceptors(filter_=_is_work)
     return [interceptor for interceptor in made if isinstance(interceptor, grpc.aio.UnaryUnaryClientInterceptor)]
@@ -45,7 +45,9 @@ def intercepted(channel: grpc.Channel) -> grpc.Channel:
 def server_interceptors() -> list[grpc.aio.ServerInterceptor]:
     """For an asyncio server; none where nothing is traced."""
     instrumentation = _instrumentation()
-    return [] if instrumentation is None else [_UnaryCalls(instrumentation.aio_server_interceptor())]
+    if instrumentation is None or _is_instrumented(grpc.aio.server):
+        return []
+    return [_UnaryCalls(instrumentation.aio_server_interceptor())]
 
 
 class _UnaryCalls(grpc.aio.ServerInterceptor):
@@ -78,6 +80,11 @@ def _is_work(call: Any) -> bool:
         method = method.decode()
     streams = getattr(call, "is_client_stream", False) or getattr(call, "is_server_stream", False)
     return not (streams or method == _HEARTBEAT or method.startswith(_GRPCS_OWN))
+
+
+def _is_instrumented(function: Callable[..., Any]) -> bool:
+    """Whether the program has had all of its channels, or servers, traced; then these are, too."""
+    return function.__module__.startswith("opentelemetry.instrumentation")
 
 
 def _instrumentation() -> Any:
