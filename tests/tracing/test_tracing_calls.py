@@ -160,7 +160,18 @@ def test_commands_are_traced(cluster: Cluster, receiver: Receiver, tmp_path: Pat
     subprocess.run(command, check=True, timeout=60, cwd=tmp_path)
     send = receiver.one("send default")
     assert send.service == "gowork"
-    assert receiver.one("process default").links == (send.id,)
+    process = receiver.one("process default")
+    assert process.links == (send.id,)
+    show = [
+        COMMANDS / "gowork",
+        "--leader",
+        cluster.leader.scheduler,
+        "show",
+        str(send.attributes["messaging.message.id"]),
+    ]
+    shown = subprocess.run(show, check=True, timeout=60, cwd=tmp_path, capture_output=True, text=True).stdout
+    assert send.trace in shown
+    assert process.trace in shown
     assert receiver.some(2, SCHEDULE_TASK)[0].parent == send.id
 
 

@@ -37,9 +37,9 @@ class Snapshot:
         self.changed = task.changed
 
 
-def bytes_of(body: bytes, standing: Standing) -> int:
-    """What a task takes, nearly: its body and its result."""
-    return len(body) + len(standing.result) + len(standing.result_data)
+def bytes_of(body: bytes, standing: Standing, trace: bytes = b"") -> int:
+    """What a task takes, nearly: its body, its trace context where that is apart, and its result."""
+    return len(body) + len(trace) + len(standing.result) + len(standing.result_data)
 
 
 class SubscriptionsClosed(Exception):
@@ -64,7 +64,7 @@ class Waiter:
         if self._bytes >= WAITER_BYTES_MAX:
             self._beyond.append(snapshot.spec.id)
         else:
-            self._bytes += bytes_of(snapshot.spec.body, snapshot.standing)
+            self._bytes += bytes_of(snapshot.spec.body, snapshot.standing, snapshot.spec.trace)
             self._finished.append(snapshot)
         self._event.set()
 
@@ -124,8 +124,8 @@ class Watcher:
             # Put in anew, so that the order is that of the last change.
             before = self._dirty.pop(snapshot.spec.id, None)
             if before is not None:
-                self._bytes -= bytes_of(before.spec.body, before.standing)
-            self._bytes += bytes_of(snapshot.spec.body, snapshot.standing)
+                self._bytes -= bytes_of(before.spec.body, before.standing, before.spec.trace)
+            self._bytes += bytes_of(snapshot.spec.body, snapshot.standing, snapshot.spec.trace)
             self._dirty[snapshot.spec.id] = snapshot
             # Another task by that id is there by now.
             self._removed.pop(snapshot.spec.id, None)
@@ -140,7 +140,7 @@ class Watcher:
         if not self._behind:
             before = self._dirty.pop(id, None)
             if before is not None:
-                self._bytes -= bytes_of(before.spec.body, before.standing)
+                self._bytes -= bytes_of(before.spec.body, before.standing, before.spec.trace)
             self._removed[id] = None
         self._event.set()
 
@@ -236,7 +236,7 @@ class Subscriptions:
 
     def _keep(self, snapshot: Snapshot) -> None:
         spec, standing = snapshot.spec, snapshot.standing
-        if standing.failure is not None or (bytes_of(spec.body, standing) > RECENT_BYTES_MAX):
+        if standing.failure is not None or (bytes_of(spec.body, standing, spec.trace) > RECENT_BYTES_MAX):
             # What was kept of an earlier task by this id is wrong from here on.
             self._recent.pop(spec.id, None)
             self._less_recent.pop(spec.id, None)
