@@ -97,7 +97,8 @@ def _attributes(effect: ef.TraceSettling) -> dict[str, str | int]:
     }
     if effect.spec is not None:
         attributes[spans.DESTINATION] = effect.spec.lane.queue
-        attributes[spans.HANDLER] = effect.spec.lane.handler
+        if effect.spec.lane.handler:
+            attributes[spans.HANDLER] = effect.spec.lane.handler
     if effect.attempt:
         attributes[spans.ATTEMPT] = effect.attempt
     return attributes
