@@ -175,17 +175,17 @@ def test_and_none_of_what_was_not(exporting: None, start_cluster: StartCluster, 
 def test_a_value_that_is_not_known_is_named(
     exporting: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str], name: str, value: str
 ) -> None:
-    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "traceidratio")
+    if name == "OTEL_TRACES_SAMPLER_ARG":
+        monkeypatch.setenv("OTEL_TRACES_SAMPLER", "traceidratio")
     monkeypatch.setenv(name, value)
     arguments = [f"--store=sqlite:///{tmp_path}/leader.db"] if command == ["gowork-leader"] else []
     process = subprocess.run(
         [COMMANDS / command[0], *command[1:], *arguments], capture_output=True, text=True, timeout=60, cwd=tmp_path
     )
     assert process.returncode == 2
-    (line,) = [line for line in process.stderr.splitlines() if line.startswith("Error: ")]
+    (line,) = process.stderr.splitlines()
     assert value in line
     assert "OTEL_" in line
-    assert "Traceback" not in process.stderr
 
 
 @pytest.fixture(params=["away", "silent", "silent, by HTTP"])

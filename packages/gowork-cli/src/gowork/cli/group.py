@@ -18,6 +18,7 @@ import click
 
 from gowork.client import GoworkError, InvalidArgument, LeaderUnreachable
 from gowork.rpc.channels import AddressError
+from gowork.rpc.telemetry import TelemetryError
 
 #: Packages contribute commands here: name = "module:click_command".
 ENTRY_POINT_GROUP = "gowork.commands"
@@ -75,7 +76,7 @@ class CommandGroup(click.Group):
         except LeaderUnreachable as error:
             click.echo(_unreachable(error), err=True)
             ctx.exit(EXIT_UNREACHABLE)
-        except (InvalidArgument, AddressError) as error:
+        except (InvalidArgument, AddressError, TelemetryError) as error:
             _say(error)
             ctx.exit(EXIT_USAGE)
         except GoworkError as error:

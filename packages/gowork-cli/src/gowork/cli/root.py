@@ -8,7 +8,7 @@ import click
 
 from gowork.cli.group import CommandGroup
 from gowork.cli.settings import common_options
-from gowork.rpc.telemetry import TelemetryError, start
+from gowork.rpc.telemetry import start
 
 #: Commands of this package, imported when they are called.
 _OWN = {
@@ -54,13 +54,6 @@ def cli(context: click.Context) -> None:
     """Start a cluster, schedule tasks, see what runs."""
     if context.invoked_subcommand in _OWN:
         # The leader and the workers are services of their own, and set themselves up.
-        _trace(context)
-
-
-def _trace(context: click.Context) -> None:
-    try:
         telemetry = start("gowork")
-    except TelemetryError as error:
-        raise click.UsageError(str(error)) from None
-    if telemetry is not None:
-        context.call_on_close(telemetry.stop)
+        if telemetry is not None:
+            context.call_on_close(telemetry.stop)
