@@ -5,14 +5,13 @@ Owns gRPC's options and the form of addresses; opens nothing by itself.
 
 from __future__ import annotations
 
-import inspect
 import socket
 from collections.abc import Sequence
 
 import grpc
 
 from gowork.rpc import limits
-from gowork.rpc.interception import client_interceptors, intercepted
+from gowork.rpc.interception import client_interceptors, intercepted, uninstrumented
 
 #: An option as gRPC takes it: (name, value).
 Option = tuple[str, str | int]
@@ -146,7 +145,5 @@ def open_channel(addresses: Sequence[str]) -> grpc.aio.Channel:
 
 def open_blocking_channel(addresses: Sequence[str]) -> grpc.Channel:
     """As open_channel, for callers without an event loop."""
-    # Beneath what the program's instrumentation may have put over it: calls would be traced twice, and streams could
-    # not be cancelled (open-telemetry/opentelemetry-python-contrib#2014).
-    insecure_channel = inspect.unwrap(grpc.insecure_channel)
+    insecure_channel = uninstrumented(grpc.insecure_channel)
     return intercepted(insecure_channel(target_of(addresses), options=[*CHANNEL_OPTIONS, *_BLOCKING_OPTIONS]))

@@ -9,12 +9,15 @@ it began in, so that each stream that is left early logs an error
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 
 from gowork.rpc.telemetry import is_traced
 
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
+
+_INSTRUMENTATION = "opentelemetry.instrumentation."
 #: Health checks and reflection.
 _GRPCS_OWN = "/grpc."
 #: A sign of life every few seconds, which is no part of any work.
@@ -40,6 +43,18 @@ def intercepted(channel: grpc.Channel) -> grpc.Channel:
     interceptor = instrumentation.client_interceptor(filter_=_is_work)
     traced: grpc.Channel = grpcext.intercept_channel(channel, interceptor)  # type: ignore[no-untyped-call]
     return traced
+
+
+def uninstrumented(function: FunctionT) -> FunctionT:
+    """The function beneath what opentelemetry-instrumentation-grpc has put over it, in a program that has all of its
+    channels traced.
+
+    Its calls would be traced twice, and streams, being generators then, could not be cancelled
+    (open-telemetry/opentelemetry-python-contrib#2014). What others have put there stays.
+    """
+    while getattr(getattr(function, "_self_wrapper", None), "__module__", "").startswith(_INSTRUMENTATION):
+        function = function.__wrapped__  # type: ignore[attr-defined]
+    return function
 
 
 def server_interceptors() -> list[grpc.aio.ServerInterceptor]:
@@ -84,7 +99,7 @@ def _is_work(call: Any) -> bool:
 
 def _is_instrumented(function: Callable[..., Any]) -> bool:
     """Whether the program has had all of its channels, or servers, traced; then these are, too."""
-    return function.__module__.startswith("opentelemetry.instrumentation")
+    return function.__module__.startswith(_INSTRUMENTATION)
 
 
 def _instrumentation() -> Any:
