@@ -22,7 +22,7 @@ import matplotlib as mpl
 from matplotlib import pyplot as plt
 
 ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT / "tests/deploy"), str(ROOT / "tests/e2e")]
+sys.path[:0] = [str(ROOT / "tests" / name) for name in ("deploy", "e2e", "tracing")]
 
 from live_cluster import Live, filled_in, live  # noqa: E402 - it is found by what stands before
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import shutil
 import signal
@@ -22,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from clusters import RunningLeader, first_line, kill, start, start_leader
+from clusters import first_line, kill, start, start_leader
+from otlp_receiver import Receiver, receiving
 
 from gowork.client import Client
 from gowork.client.errors import GoworkError
@@ -71,14 +73,12 @@ class Prometheus:
 
 
 class Live:
-    """The cluster and its Prometheus."""
+    """The cluster, its Prometheus, and the collector of its traces."""
 
-    def __init__(
-        self, leader: RunningLeader, workers: dict[str, subprocess.Popen[str]], prometheus: Prometheus
-    ) -> None:
-        self.leader = leader
+    def __init__(self, workers: dict[str, subprocess.Popen[str]], prometheus: Prometheus, collector: Receiver) -> None:
         self.workers = workers
         self.prometheus = prometheus
+        self.collector = collector
         self.began = time.time()
 
     def kill_worker(self, name: str) -> None:
@@ -97,6 +97,8 @@ def live(folder: Path) -> Iterator[Live]:
     """Runs leader, workers, Prometheus and load; all of it is gone at the end."""
     with ExitStack() as stack:
         shutil.copy(HERE / "live_handlers.py", folder)
+        collector = stack.enter_context(receiving())
+        stack.enter_context(_exporting_to(collector))
         leader = start_leader(folder)
         stack.callback(kill, leader.process)
         workers, pages = {}, []
@@ -119,7 +121,19 @@ def live(folder: Path) -> Iterator[Live]:
         prometheus = stack.enter_context(_prometheus(folder, leader.http, pages))
         client = stack.enter_context(Client(leader.scheduler))
         with _load(client):
-            yield Live(leader, workers, prometheus)
+            yield Live(workers, prometheus, collector)
+
+
+@contextmanager
+def _exporting_to(collector: Receiver) -> Iterator[None]:
+    """For processes that are started within; this one traces nothing."""
+    variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{collector.address}", "OTEL_BSP_SCHEDULE_DELAY": "50"}
+    os.environ |= variables
+    try:
+        yield
+    finally:
+        for name in variables:
+            del os.environ[name]
 
 
 @contextmanager

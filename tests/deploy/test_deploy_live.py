@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -71,3 +72,12 @@ def test_prometheus_has_loaded_every_rule_and_could_evaluate_each(cluster: Live)
 def test_series_of_the_dead_worker_say_so(cluster: Live) -> None:
     (up,) = cluster.prometheus.query('gowork_member_up{worker="worker-2"}')
     assert up["value"][1] == "0"
+
+
+@pytest.mark.parametrize("name", ["gowork_task_execution_seconds", "rpc_server_call_duration_seconds"])
+def test_points_of_histograms_lead_to_traces_that_the_collector_has(cluster: Live, name: str) -> None:
+    span = {"start": f"{cluster.began:.0f}", "end": f"{time.time() + 1:.0f}"}
+    found = cluster.prometheus.ask("query_exemplars", query=f"{name}_bucket", **span)
+    traces = {exemplar["labels"]["trace_id"] for series in found for exemplar in series["exemplars"]}
+    assert traces
+    cluster.collector.wait(lambda: any(seen.trace in traces for seen in cluster.collector.spans), name)

@@ -57,13 +57,18 @@ def test_the_diagram_shows_every_way_of_a_task_and_no_other(page: str) -> None:
     assert set(arrows) == ALLOWED
 
 
-def _end_and_remove() -> None:
-    """Removals of what a worker has ended, which runs of any commands seldom come to."""
+def _end_and_take_up() -> None:
+    """What becomes of ended tasks, to which runs of any commands seldom come."""
     core = leader_core.Core()
     connection = core.connect(slots=2)
     core.submit(leader_core.spec("done"), leader_core.spec("failed"))
     core.dispatch()
     core.report(connection, "done", Outcome.COMPLETED)
+    core.report(connection, "failed", Outcome.FAILED)
+    core.do(cmd.RetryTask("failed"))
+    core.do(cmd.Cancel("failed"))
+    core.do(cmd.RetryTask("failed"))
+    core.dispatch()
     core.report(connection, "failed", Outcome.FAILED)
     core.do(cmd.Purge(["done", "failed"]))
 
@@ -88,6 +93,6 @@ def test_tasks_go_every_way_of_the_table_and_no_other(monkeypatch: pytest.Monkey
     # The same runs each time, and enough of them for each way.
     runs = settings(max_examples=250, stateful_step_count=40, deadline=None, derandomize=True, database=None)
     run_state_machine_as_test(Busy, settings=runs)
-    _end_and_remove()
+    _end_and_take_up()
     # A task that stays where it is (its time has come, a cancel was asked for) goes no way.
     assert {move for move in taken if move[0] != move[1]} == ALLOWED
