@@ -14,6 +14,7 @@ from leader_process import COMMAND, RunningLeader, running
 from leader_serving import PATIENCE, refused, serving, stream_refused
 
 from gowork.proto.cluster.v1 import leader_pb2 as cpb
+from gowork.proto.cluster.v1 import leader_pb2_grpc
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.proto.scheduler.v1 import scheduler_pb2_grpc
 from gowork.rpc.channels import open_blocking_channel, open_channel, parse_address
@@ -78,6 +79,16 @@ def test_its_log_is_json_when_asked_for(tmp_path: Path) -> None:
         log = leader.stop()[1]
     events = [json.loads(line)["event"] for line in log.splitlines()]
     assert {"store opened", "stopping"} <= set(events)
+
+
+async def test_its_log_tells_who_comes_and_who_is_lost(tmp_path: Path) -> None:
+    with running(tmp_path, "--log-format=json") as process:
+        async with open_channel([process.cluster]) as channel:
+            cluster = leader_pb2_grpc.LeaderServiceStub(channel)
+            await cluster.Join(cpb.JoinRequest(id="m", address="127.0.0.1:1"), timeout=PATIENCE)
+            await cluster.Leave(cpb.LeaveRequest(id="m"), timeout=PATIENCE)
+        log = [json.loads(line) for line in process.stop()[1].splitlines()]
+    assert [entry["event"] for entry in log if entry.get("worker") == "m"] == ["worker connected", "worker left"]
 
 
 async def test_calls_that_are_under_way_are_answered_when_it_stops(tmp_path: Path) -> None:

@@ -91,7 +91,8 @@ def _task_moved(state: State, change: ch.TaskMoved) -> None:
         state.finished_tasks += 1
         if after is ERROR:
             state.failed_tasks += 1
-            state.tally.quarantined += new.failure is not None and new.failure.kind is FailureKind.QUARANTINED
+            if new.failure is not None and new.failure.kind is FailureKind.QUARANTINED:
+                state.tally.quarantined.append((id, new.grants))
     if before >= COMPLETED:
         _finished_no_more(state, before)
     if before is RUNNING:
@@ -228,6 +229,7 @@ def _session_opened(state: State, change: ch.SessionOpened) -> None:
     worker.seen_ms = change.at_ms
     state.connections[hello.connection] = worker
     state.names[hello.name] = worker
+    state.tally.connected.append(hello.name)
     state.graces.pop(hello.instance, None)
     state.departed.pop(hello.name, None)
     _renew(state.leases, hello.instance, change.lease_mono)
@@ -245,6 +247,7 @@ def _worker_draining(state: State, change: ch.WorkerDraining) -> None:
 
 def _worker_gone(state: State, change: ch.WorkerGone) -> None:
     worker = state.workers.pop(change.instance)
+    state.tally.gone.append((worker.name, change.liveness))
     _disconnect(state, worker)
     state.leases.pop(change.instance, None)
     state.graces.pop(change.instance, None)
@@ -270,6 +273,7 @@ def _challenge_ended(state: State, change: ch.ChallengeEnded) -> None:
 def _callback_joined(state: State, change: ch.CallbackJoined) -> None:
     callback = Callback(change.id, change.address, change.at_ms)
     state.callbacks[change.id] = state.joined[change.id] = callback
+    state.tally.connected.append(change.id)
     state.gone.pop(change.id, None)
     state.departed.pop(change.id, None)
     _renew(state.callback_leases, change.id, change.lease_mono)
@@ -292,6 +296,7 @@ def _callback_draining(state: State, change: ch.CallbackDraining) -> None:
 
 def _callback_gone(state: State, change: ch.CallbackGone) -> None:
     _depart(state, state.callbacks.pop(change.id), change.liveness, change.at_ms)
+    state.tally.gone.append((change.id, change.liveness))
     state.callback_leases.pop(change.id, None)
     state.joined.pop(change.id, None)
     state.gone[change.id] = None

@@ -113,7 +113,7 @@ class Counts:
             self._ended(tally.ended)
         for spec, waited_ms in tally.started:
             self._queue(spec.lane.queue).start_seconds.observe(waited_ms / 1000, _trace_id(spec))
-        self.quarantined += tally.quarantined
+        self.quarantined += len(tally.quarantined)
         if tally.gaps_ms:
             self.heartbeats["accepted"] += len(tally.gaps_ms)
             for gap_ms in tally.gaps_ms:

@@ -27,6 +27,7 @@ from gowork.leader.core.tally import Tally
 from gowork.leader.engine.clock import Clock, SystemClock
 from gowork.leader.engine.counts import Counts
 from gowork.leader.engine.loading import Loader
+from gowork.leader.engine.news import log_news
 from gowork.leader.engine.subscriptions import Subscriptions
 from gowork.leader.store.codec import moved_task, new_task
 from gowork.leader.store.protocol import (
@@ -340,6 +341,7 @@ class Engine:
         if state.tally:
             tally, state.tally = state.tally, Tally()
             self._counts.applied(tally)
+            log_news(tally)
         if effects:
             self._outbox.deliver(effects)
         for future, answer in replies:

@@ -1,0 +1,42 @@
+"""The leader's log names members that come and go, and tasks that are put into quarantine."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from gowork.leader.core.model import Liveness
+from gowork.leader.core.tally import Tally
+from gowork.leader.engine.news import LINES_MAX, log_news
+
+
+def told(caplog: pytest.LogCaptureFixture, tally: Tally) -> list[tuple[str, str, object]]:
+    with caplog.at_level(logging.INFO, "gowork.leader"):
+        log_news(tally)
+    return [
+        (record.levelname, record.message, getattr(record, "worker", None) or getattr(record, "task_id", None))
+        for record in caplog.records
+    ]
+
+
+def test_who_comes_and_goes_and_what_is_quarantined_has_a_line(caplog: pytest.LogCaptureFixture) -> None:
+    tally = Tally()
+    tally.connected = ["new"]
+    tally.gone = [("dead", Liveness.LOST), ("done", Liveness.LEFT)]
+    tally.quarantined = [("poison", 4)]
+    assert told(caplog, tally) == [
+        ("INFO", "worker connected", "new"),
+        ("WARNING", "worker lost", "dead"),
+        ("INFO", "worker left", "done"),
+        ("WARNING", "task quarantined", "poison"),
+    ]
+    assert caplog.records[-1].__dict__["attempt"] == 4
+
+
+def test_the_loss_of_many_has_few_lines(caplog: pytest.LogCaptureFixture) -> None:
+    tally = Tally()
+    tally.gone = [(f"w{n}", Liveness.LOST) for n in range(LINES_MAX + 5)]
+    lines = told(caplog, tally)
+    assert len(lines) == LINES_MAX + 1
+    assert lines[0][:2] == ("WARNING", "workers gone; only the first have lines of their own")
