@@ -29,7 +29,7 @@ SERVERS = {
     "gowork up": "gowork members --output jsonl | grep -q LIVE",
     "gowork-leader": "grpcurl -plaintext :50051 list && grpcurl -plaintext :50052 list",
 }
-DEFAULT_PORTS = (50051, 50052, 9464)
+DEFAULT_PORTS = (50051, 50052, 9464, 9465, 9090)
 #: How long a section's shell may take, in seconds.
 SECTION_SECONDS = 100
 
@@ -103,11 +103,16 @@ def script(section: str, folder: Path) -> str:
 
 def run_section(section: str, folder: Path) -> str:
     """Runs a section, and returns what it printed."""
+    return run(script(section, folder), folder)
+
+
+def run(text: str, folder: Path) -> str:
+    """Runs a shell script where the default ports are free, and returns what it printed."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("GOWORK_", "XDG_"))}
     environment |= {"HOME": str(folder), "PATH": f"{COMMANDS}:{os.environ['PATH']}", "COLUMNS": "200"}
     with default_ports() as prefix:
         process = subprocess.Popen(
-            [*prefix, "bash", "-c", script(section, folder)],
+            [*prefix, "bash", "-c", text],
             cwd=folder,
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -138,6 +143,31 @@ def test_nothing_but_grpc_goes_as_written(tmp_path: Path) -> None:
     assert "// Join adds a callback member" in out
     assert "// ScheduleTask adds one task." in out
     assert out.count("{}") == 4, "Members, GetTasks, ScheduleTask and CancelTask answer nothing"
+
+
+@pytest.mark.tool("prometheus")
+def test_prometheus_sees_leader_and_worker_as_written(tmp_path: Path) -> None:
+    (command,) = [
+        command
+        for block in blocks(ROOT / "README.md")
+        if block.section == "Watch it" and block.language == "sh"
+        for command in commands(block.text)
+    ]
+    assert "deploy/prometheus" in command
+    command = command.replace("/tmp/gowork-prometheus", str(tmp_path / "prometheus"))
+    url = "http://127.0.0.1:9090/api/v1/query?query=gowork_members%7Bstate=%22live%22%7D%20and%20on()%20gowork_worker_slots"
+    look = f"import urllib.request as r; print(r.urlopen('{url}').read().decode())"
+    run(
+        f"""set -e
+        gowork up & up=$!
+        until {SERVERS["gowork up"]}; do kill -0 $up; done
+        cd {ROOT}
+        {command} 2>{tmp_path}/log & prometheus=$!
+        trap 'kill $up $prometheus' EXIT
+        until {sys.executable} -c "{look}" 2>/dev/null | grep -q '"1"'; do kill -0 $prometheus; done
+        """,
+        tmp_path,
+    )
 
 
 def test_hello_is_as_short_as_it_says() -> None:
