@@ -10,11 +10,13 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
 
 from gowork.client import Client
 from gowork.rpc import telemetry
 
 PAYLOAD = "x" * 50
+SHOW_EVERY = 1_000
 
 
 def main(address: str, handler: str, warm_up: int, tasks: int) -> None:
@@ -28,12 +30,14 @@ def main(address: str, handler: str, warm_up: int, tasks: int) -> None:
     sys.stdout.flush()
 
 
-def produce(client: Client, handler: str, tasks: int) -> None:
-    """Schedules so many tasks and sees all of them complete."""
+def produce(client: Client, handler: str, tasks: int, tell: Callable[[], object] = lambda: None) -> None:
+    """Schedules so many tasks and sees all of them complete; `tell` is called after each SHOW_EVERY."""
     handles = client.schedule_many((PAYLOAD for _ in range(tasks)), handler=handler)
     done = 0
     for handle in client.as_completed(handles):
         done += 1
+        if not done % SHOW_EVERY:
+            tell()
         if done == tasks:
             # One that failed would have been answered faster than one that ran.
             handle.result()

@@ -7,15 +7,14 @@ from collections import defaultdict
 
 import psutil
 from processes import cluster, cpu_seconds
+from producer import PAYLOAD, SHOW_EVERY, produce
 from raw import sqlite_tasks_per_second, syncs_per_second
 from report import Bench, Measure
 
 from gowork.client import Client
 
-PAYLOAD = "x" * 50
 #: Tasks that go ahead, so that connections are open and credit has grown.
 _WARM_UP = 2_000
-_SHOW_EVERY = 1_000
 TARGET_PER_SECOND = 20_000
 
 
@@ -31,12 +30,12 @@ def run(bench: Bench) -> list[Measure]:
         syncs.append(syncs_per_second(bench.directory))
         for variant, handler in handlers.items():
             with cluster(bench.directory) as measured, Client(measured.addresses["scheduler"]) as client:
-                _produce(client, handler, _WARM_UP)
+                produce(client, handler, _WARM_UP)
                 me = psutil.Process()
                 cpu_before = {**measured.cpu_seconds(), "client": cpu_seconds(me)}
                 commits_before = measured.commits()
                 began = time.perf_counter()
-                _produce(client, handler, bench.tasks, lambda: bench.progress.advance(shown, _SHOW_EVERY))
+                produce(client, handler, bench.tasks, lambda: bench.progress.advance(shown, SHOW_EVERY))
                 took = time.perf_counter() - began
                 commits[variant].append(measured.commits() - commits_before)
                 cpu_after = {**measured.cpu_seconds(), "client": cpu_seconds(me)}
@@ -64,18 +63,3 @@ def run(bench: Bench) -> list[Measure]:
         total_micros = [sum(each) for each in zip(*(cpu[key] for key in cpu if key[0] == variant), strict=True)]
         measures.append(Measure(scenario, f"{variant}: CPU of all", "µs/task", total_micros))
     return measures
-
-
-def _produce(client: Client, handler: str, tasks: int, tell: object = None) -> None:
-    """Schedules so many tasks and sees all of them complete."""
-    handles = client.schedule_many((PAYLOAD for _ in range(tasks)), handler=handler)
-    done = 0
-    for handle in client.as_completed(handles):
-        done += 1
-        if callable(tell) and not done % _SHOW_EVERY:
-            tell()
-        if done == tasks:
-            # One that failed would have been answered faster than one that ran.
-            handle.result()
-    if done != tasks:
-        raise AssertionError(f"{done:,} of {tasks:,} tasks completed")
