@@ -47,7 +47,7 @@ class SimLeader:
     async def _live(self) -> None:
         world = self._world
         clock = SimClock(world)
-        store = SimStore(self._path, world, clock)
+        store = world.store = SimStore(self._path, world, clock)
         outbox = SimOutbox(world)
         engine = Engine(store, outbox, Counts(), Settings(**SETTINGS), clock)  # type: ignore[arg-type]
         outbox.engine = engine

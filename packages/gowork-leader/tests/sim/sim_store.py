@@ -106,6 +106,15 @@ class SimStore(SqliteStore):
         for path, data in files.items():
             path.write_bytes(data)
 
+    def let_go(self) -> None:
+        """Closes what is still open when the world ends in the middle of a start or a death. Nothing else runs then."""
+        for held in (self._writer, self._lookups, self._scans, self._merges):
+            held._close()
+        if self._at_once is not None:
+            self._at_once.close()
+        if self._lock is not None:
+            self._lock.release()
+
     def _log_end(self) -> int:
         """Where the valid part of the log ends, in bytes, as the wal-index says (https://sqlite.org/walformat.html)."""
         with Path(f"{self._path}-shm").open("rb") as index:

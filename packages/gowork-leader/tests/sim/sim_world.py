@@ -17,6 +17,7 @@ from sim_leader import SimLeader, ask
 from sim_loop import SimLoop
 from sim_network import Link
 from sim_plants import Plants
+from sim_store import SimStore
 from sim_tasks import WALL_MS
 from sim_trace import Trace
 from sim_worker import SimWorker
@@ -58,6 +59,8 @@ class World:
         self.callbacks: dict[str, SimCallback] = {}
         #: Ids that clients have tried to submit.
         self.submitted: list[str] = []
+        #: The last leader's.
+        self.store: SimStore | None = None
         self._violation: BaseException | None = None
 
     def run(self) -> None:
@@ -74,6 +77,8 @@ class World:
                 raise _first(group) from None
             finally:
                 self.loop.close()
+                if self.store is not None:
+                    self.store.let_go()
         if self._violation is not None:
             raise self._violation
 
