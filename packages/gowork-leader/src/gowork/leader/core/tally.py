@@ -33,6 +33,5 @@ class Tally:
         self.gone: list[tuple[str, Liveness]] = []
 
     def __bool__(self) -> bool:
-        return any((self.submitted, self.started, self.ended, self.gaps_ms, self.connected, self.gone)) or bool(
-            self.callback_heartbeats
-        )
+        lists = (self.submitted, self.started, self.ended, self.gaps_ms, self.connected, self.gone)
+        return self.callback_heartbeats > 0 or any(lists)
