@@ -108,11 +108,12 @@ class Counts:
 
     def applied(self, tally: Tally) -> None:
         """What a batch has done is durable."""
-        self._submitted(tally.submitted, "accepted")
+        if tally.submitted:
+            self._submitted(tally.submitted, "accepted")
         if tally.ended:
             self._ended(tally.ended)
-        for spec, waited_ms in tally.started:
-            self._queue(spec.lane.queue).start_seconds.observe(waited_ms / 1000, _trace_id(spec))
+        if tally.started:
+            self._started(tally.started)
         self.quarantined += len(tally.quarantined)
         if tally.gaps_ms:
             self.heartbeats["accepted"] += len(tally.gaps_ms)
@@ -164,6 +165,15 @@ class Counts:
                 # From nothing to 1 is no increase for Prometheus; from 0 to 1 is.
                 queue.finished.update({(handler, end): 0 for end in _ENDS})
 
+    def _started(self, started: Sequence[tuple[Spec, int]]) -> None:
+        # Those of a batch come queue by queue: a row is looked up where it changes.
+        name, buckets = "", Buckets(())
+        for spec, waited_ms in started:
+            if spec.lane.queue != name:
+                name = spec.lane.queue
+                buckets = self._queue(name).start_seconds
+            buckets.observe(waited_ms / 1000, _trace_id(spec) if spec.trace else "")
+
     def _ended(self, ended: Sequence[tuple[LaneKey, Outcome | None, Status]]) -> None:
         # Tens of thousands of tasks have few different ends, and Counter goes through them in C.
         for (lane, outcome, status), tasks in Counter(ended).items():
@@ -196,4 +206,4 @@ class Counts:
 
 def _trace_id(spec: Spec) -> str:
     """The trace of a task's submit, where that was recorded."""
-    return sampled_trace_id(spec.traceparent) if spec.trace else ""
+    return sampled_trace_id(spec.traceparent)
