@@ -60,14 +60,14 @@ class Caller:
         return await call(asked(**fields), timeout=CALL_SECONDS)
 
     def stream_unary(self, path: str, requests: Any = None, timeout: float = CALL_SECONDS) -> Any:
-        """A client-streaming call, as the original declares Heartbeat."""
+        """A client-streaming call, as the .proto of the original's branch declares Heartbeat."""
         asked, answered = _method(path)
         return self._channel.stream_unary(
             f"/{path}", request_serializer=asked.SerializeToString, response_deserializer=answered.FromString
         )(requests, timeout=timeout)
 
     def stream_stream(self, path: str) -> Any:
-        """A bidirectional call."""
+        """A bidirectional call, as the code of the original's branch makes for Heartbeat."""
         asked, answered = _method(path)
         return self._channel.stream_stream(
             f"/{path}", request_serializer=asked.SerializeToString, response_deserializer=answered.FromString
@@ -86,10 +86,10 @@ Behaviour = Callable[[Any, Any], Awaitable[Any]]
 
 @asynccontextmanager
 async def serving(services: Mapping[str, Mapping[str, Behaviour]]) -> AsyncIterator[str]:
-    """Serves methods on a free port, with the shapes that the original declares; yields HOST:PORT.
+    """Serves methods on a free port, all of them unary, as the original's main has them; yields HOST:PORT.
 
     Args:
-        services: {"package.Service": {"Method": what it does with the request, or the iterator of requests}}
+        services: {"package.Service": {"Method": what it does with the request}}
     """
     server = grpc.aio.server()
     for service, methods in services.items():
@@ -105,10 +105,7 @@ async def serving(services: Mapping[str, Mapping[str, Behaviour]]) -> AsyncItera
 
 def _handler(path: str, behaviour: Behaviour) -> Any:
     asked, answered = _method(path)
-    service, name = path.split("/")
-    streams = POOL.FindServiceByName(service).methods_by_name[name].client_streaming
-    make = grpc.stream_unary_rpc_method_handler if streams else grpc.unary_unary_rpc_method_handler
-    return make(behaviour, asked.FromString, answered.SerializeToString)
+    return grpc.unary_unary_rpc_method_handler(behaviour, asked.FromString, answered.SerializeToString)
 
 
 class Worker:
@@ -137,7 +134,7 @@ class Worker:
 
 
 class Leader:
-    """What a worker meets at a leader: it joins, sends heartbeats as a client stream, completes tasks and leaves."""
+    """What a worker meets at a leader: it joins, sends heartbeats, completes tasks and leaves."""
 
     def __init__(self) -> None:
         #: Every request, by method.
@@ -149,7 +146,7 @@ class Leader:
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[Leader]:
         """Serves on a free port."""
-        cluster = {"Join": self._hears("Join"), "Leave": self._hears("Leave"), "Heartbeat": self._heartbeat}
+        cluster = {name: self._hears(name) for name in ("Join", "Leave", "Heartbeat")}
         scheduler = {"TaskComplete": self._hears("TaskComplete", "scheduler.v1")}
         services = {"cluster.v1.LeaderService": cluster, "scheduler.v1.SchedulerService": scheduler}
         async with serving(services) as self.address:
@@ -165,8 +162,3 @@ class Leader:
             return message(f"{package}.{name}Response")
 
         return behaviour
-
-    async def _heartbeat(self, requests: Any, context: object) -> Any:
-        async for request in requests:
-            await self.heard["Heartbeat"].put(request)
-        return message("cluster.v1.HeartbeatResponse")

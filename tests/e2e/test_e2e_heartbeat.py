@@ -1,4 +1,4 @@
-"""Heartbeat, in each of the three shapes in which it has been declared (docs/decisions/0002-heartbeat.md)."""
+"""Heartbeat, in each of the three shapes in which members may have it (docs/decisions/0002-heartbeat.md)."""
 
 from __future__ import annotations
 

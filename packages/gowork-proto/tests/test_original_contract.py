@@ -61,13 +61,20 @@ def test_enum_values_keep_name_and_number(enum: str, value: pb.EnumValueDescript
 
 
 @pytest.mark.parametrize(("service", "method"), members(pb.ServiceDescriptorProto, "method"))
-def test_methods_keep_their_messages_and_all_but_heartbeat_their_shape(
+def test_methods_are_unary_and_keep_their_messages_and_all_but_heartbeat_their_shape(
     service: str, method: pb.MethodDescriptorProto
 ) -> None:
     (served,) = [candidate for candidate in SERVED[service].method if candidate.name == method.name]
     assert (served.input_type, served.output_type) == (method.input_type, method.output_type)
+    assert (method.client_streaming, method.server_streaming) == (False, False)
     shape = (served.client_streaming, served.server_streaming)
-    if method.name == "Heartbeat":
-        assert shape == (True, True)
-    else:
-        assert shape == (method.client_streaming, method.server_streaming) == (False, False)
+    assert shape == ((True, True) if method.name == "Heartbeat" else (False, False))
+
+
+def test_the_originals_go_packages_are_kept() -> None:
+    packages = {
+        file.package: file.options.go_package for file in pb.FileDescriptorSet.FromString(IMAGE.read_bytes()).file
+    }
+    assert packages == {
+        f"{name}.v1": f"github.com/paulja/go-work/proto/{name}" for name in ("cluster", "scheduler", "worker")
+    }

@@ -22,7 +22,7 @@ from gowork.worker._supervisor.options import Options
 
 
 class OriginalLeader(leader_pb2_grpc.LeaderServiceServicer, scheduler_pb2_grpc.SchedulerServiceServicer):
-    """Its Heartbeat is unary, or client-streaming, as the original declares it now and then."""
+    """Its Heartbeat is unary, as on the original's main, or bidirectional, as in the code of its branch."""
 
     def __init__(self, *, streaming: bool) -> None:
         self.joined: asyncio.Queue[leader_pb2.JoinRequest] = asyncio.Queue()
@@ -43,12 +43,12 @@ class OriginalLeader(leader_pb2_grpc.LeaderServiceServicer, scheduler_pb2_grpc.S
             self.heartbeats.put_nowait(request)
             return leader_pb2.HeartbeatResponse()
 
-        async def streaming(requests: AsyncIterator[Any], context: Any) -> Any:
+        async def streaming(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
             async for request in requests:
                 self.heartbeats.put_nowait(request)
-            return leader_pb2.HeartbeatResponse()
+                yield leader_pb2.HeartbeatResponse()
 
-        make = grpc.stream_unary_rpc_method_handler if self._streaming else grpc.unary_unary_rpc_method_handler
+        make = grpc.stream_stream_rpc_method_handler if self._streaming else grpc.unary_unary_rpc_method_handler
         coders = {
             "request_deserializer": leader_pb2.HeartbeatRequest.FromString,
             "response_serializer": leader_pb2.HeartbeatResponse.SerializeToString,
