@@ -1,1 +1,5 @@
 """The command line of gowork. It begins in gowork.cli.main; gowork.cli.root has the group of commands."""
+
+from gowork.cli._version import __version__
+
+__all__ = ["__version__"]

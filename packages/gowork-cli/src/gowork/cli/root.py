@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
-
 import click
 
+from gowork.cli._version import __version__
 from gowork.cli.group import CommandGroup
 from gowork.cli.settings import common_options
 from gowork.rpc.telemetry import start
@@ -47,7 +46,7 @@ Examples:
 Exit codes: 0 done; 1 a task failed, was cancelled, is unknown or has not finished in time;
 2 wrong usage; 3 the leader can't be reached.""",
 )
-@click.version_option(version("gowork-cli"), prog_name="gowork")
+@click.version_option(__version__, prog_name="gowork")
 @common_options
 @click.pass_context
 def cli(context: click.Context) -> None:

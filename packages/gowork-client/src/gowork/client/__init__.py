@@ -28,6 +28,7 @@ from gowork.client._models import (
 from gowork.client._queue_models import Explanation, Queue, WaitCode, WaitReason, WorkerVerdict
 from gowork.client._sync import Client
 from gowork.client._sync_streams import Watch
+from gowork.client._version import __version__
 from gowork.client.errors import (
     AlreadyExists,
     CallError,
@@ -99,5 +100,6 @@ __all__ = [
     "WaitReason",
     "Watch",
     "WorkerVerdict",
+    "__version__",
     "completed",
 ]

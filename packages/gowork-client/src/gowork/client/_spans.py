@@ -9,12 +9,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from importlib.metadata import version
 
 from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, TracerProvider
 
 from gowork.client._calls import CallSettings
+from gowork.client._version import __version__
 from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
 from gowork.rpc import spans
 from gowork.rpc.channels import parse_address
@@ -99,7 +99,7 @@ def _start(queue: str, attributes: dict[str, str | int]) -> Span:
 
 @lru_cache(maxsize=1)
 def _tracer_of(provider: TracerProvider) -> Tracer:
-    return provider.get_tracer("gowork.client", version("gowork-client"))
+    return provider.get_tracer("gowork.client", __version__)
 
 
 def _attributes(settings: CallSettings) -> dict[str, str | int]:

@@ -9,6 +9,7 @@ from gowork.worker._core.handlers import handler
 from gowork.worker._core.lifespans import lifespan
 from gowork.worker._core.registry import PluginRegistry
 from gowork.worker._core.steering import Cancel, Fail, Retry, Snooze
+from gowork.worker._version import __version__
 from gowork.worker.errors import (
     ConfigurationError,
     HandlerDefinitionError,
@@ -32,6 +33,7 @@ __all__ = [
     "UnimportableError",
     "Worker",
     "WorkerError",
+    "__version__",
     "handler",
     "hookimpl",
     "lifespan",

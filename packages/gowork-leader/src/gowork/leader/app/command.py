@@ -14,7 +14,8 @@ import msgspec
 import platformdirs
 import uvloop
 
-from gowork.leader.app.leader import VERSION, Addresses, Leader, ListenError
+from gowork.leader._version import __version__
+from gowork.leader.app.leader import Addresses, Leader, ListenError
 from gowork.leader.engine.retention import Kept
 from gowork.leader.store.protocol import Store, StoreError
 from gowork.leader.store.registry import open_store
@@ -155,7 +156,7 @@ def _check_address(context: click.Context, parameter: click.Parameter, address: 
     callback=_read_config,
     help="Read options from this TOML file.",
 )
-@click.version_option(VERSION, prog_name="gowork-leader")
+@click.version_option(__version__, prog_name="gowork-leader")
 def main(
     cluster_listen: str,
     scheduler_listen: str,

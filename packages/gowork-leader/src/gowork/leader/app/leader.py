@@ -11,13 +11,13 @@ import errno
 import logging
 import socket
 from collections.abc import Callable
-from importlib import metadata
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from msgspec import Struct
 from prometheus_client import make_wsgi_app
 
+from gowork.leader._version import __version__
 from gowork.leader.app.metrics import Look, registry_of
 from gowork.leader.core.effects import TraceSettling
 from gowork.leader.core.explain import waiting_by_reason
@@ -46,7 +46,6 @@ from gowork.rpc.telemetry import is_traced
 
 _log = logging.getLogger(__name__)
 
-VERSION = metadata.version("gowork-leader")
 SERVICES = ("cluster.v1.LeaderService", "scheduler.v1.SchedulerService", "worker.v1.SessionService")
 #: What calls that are under way get when the leader stops, in seconds.
 STOP_GRACE_SECONDS = 1.0
@@ -204,7 +203,7 @@ class Leader:
         server = grpc.aio.server(options=list(SERVER_OPTIONS), interceptors=interceptors)
         decoding = refusing_garbage(server, _called(self._counts))
         leader_pb2_grpc.add_LeaderServiceServicer_to_server(LeaderService(self._engine), decoding)
-        scheduler = SchedulerService(self._engine, self._store, self._backups, self._counts, VERSION)
+        scheduler = SchedulerService(self._engine, self._store, self._backups, self._counts, __version__)
         scheduler_pb2_grpc.add_SchedulerServiceServicer_to_server(scheduler, decoding)
         session_pb2_grpc.add_SessionServiceServicer_to_server(self._sessions, decoding)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
@@ -269,7 +268,7 @@ def _settling(settings: Settings) -> list[Callable[[TraceSettling], None]]:
     # OpenTelemetry is imported only where it is used.
     from gowork.leader.rpc.tracing import SettleSpans
 
-    return [SettleSpans(VERSION).settle]
+    return [SettleSpans(__version__).settle]
 
 
 def _check_free(listen: str, host: str, port: int) -> None:

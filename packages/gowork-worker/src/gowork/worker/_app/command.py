@@ -7,7 +7,6 @@ import json
 import os
 import sys
 import tomllib
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import click
 from gowork.rpc.telemetry import Telemetry, TelemetryError, start
 from gowork.worker._core import logs
 from gowork.worker._core.plugins import Selection, add_search_path
+from gowork.worker._version import __version__
 from gowork.worker.errors import ConfigurationError
 
 _EXAMPLES = """\b
@@ -151,7 +151,7 @@ def _read_config(context: click.Context, parameter: click.Parameter, path: str |
     show_default=True,
 )
 @click.option("--print-ready", is_flag=True, help="Print one line of JSON once a leader has taken the worker in.")
-@click.version_option(version("gowork-worker"), prog_name="gowork-worker")
+@click.version_option(__version__, prog_name="gowork-worker")
 def main(
     *,
     leader: str,

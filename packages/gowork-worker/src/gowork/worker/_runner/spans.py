@@ -7,7 +7,6 @@ so, a child of the submit. Imported only where the process has a tracer provider
 from __future__ import annotations
 
 from functools import lru_cache
-from importlib.metadata import version
 
 from opentelemetry import trace
 from opentelemetry.context import Context, attach, detach
@@ -20,6 +19,7 @@ from gowork.rpc.trace_context import is_sampled
 from gowork.worker._core.context import Place
 from gowork.worker._runner import outcomes
 from gowork.worker._runner.job import Job
+from gowork.worker._version import __version__
 
 #: Submits whose contexts are kept ready: those of a batch share one.
 _SUBMITS_KEPT = 256
@@ -31,7 +31,7 @@ class AttemptSpans:
     """Begins and ends them. May be used from any thread."""
 
     def __init__(self, place: Place) -> None:
-        self._tracer = trace.get_tracer("gowork.worker", version("gowork-worker"))
+        self._tracer = trace.get_tracer("gowork.worker", __version__)
         self._place = place
         #: The sampler takes no attempt whose submit it has not taken (telemetry_sdk).
         self._follows_links = getattr(getattr(self._tracer, "sampler", None), "follows_links", False)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from importlib.metadata import version
 from typing import Any
 
 import grpc
@@ -21,6 +20,7 @@ from gowork.proto.worker.v1 import session_pb2_grpc
 from gowork.worker._runner.messages import HandlerNote
 from gowork.worker._session.lease import Lease
 from gowork.worker._supervisor.supervisor import Supervisor
+from gowork.worker._version import __version__
 
 #: Seconds that a leader has to answer Hello.
 _WELCOME_TIMEOUT = 5.0
@@ -166,7 +166,7 @@ class SessionStream:
             slots=options.slots,
             handlers=[handler_info(note, is_default=note.name == known.default_handler) for note in known.handlers],
             labels=options.labels,
-            version=version("gowork-worker"),
+            version=__version__,
             held=self._supervisor.hello_held(),
             plugin_errors=known.plugin_errors,
             ended_instances=self._supervisor.hello_ended(),

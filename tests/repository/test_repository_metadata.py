@@ -1,0 +1,100 @@
+"""What an index shows of each package: versions that agree, and links that work from outside of the repository."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import tomllib
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = sorted(
+    path.parent for pattern in ("packages", "plugins") for path in ROOT.glob(f"{pattern}/*/pyproject.toml")
+)
+REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["gowork"]["repository"]
+#: A file of the repository as it is read, listed, and shown within a page.
+FILES = (f"{REPOSITORY}/blob/main/", f"{REPOSITORY}/tree/main/", f"{REPOSITORY}/raw/main/")
+#: Words that a package of this kind is looked for by.
+CLASSIFIERS = ("Development Status", "Framework", "Intended Audience", "Operating System", "Topic", "Typing")
+each_package = pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.name)
+
+
+def project_of(package: Path) -> dict[str, Any]:
+    return tomllib.loads((package / "pyproject.toml").read_text())["project"]
+
+
+def modules_of(package: Path) -> list[str]:
+    """The packages that people import from a distribution."""
+    tops = [*package.glob("src/gowork/*"), *package.glob("src/gowork_plugin_*")]
+    return [str(top.relative_to(package / "src")).replace("/", ".") for top in tops if (top / "__init__.py").is_file()]
+
+
+def links_of(page: Path) -> list[str]:
+    return re.findall(r"\]\(([^)\s]+)\)", page.read_text())
+
+
+@each_package
+def test_imported_packages_state_the_version_of_their_distribution(package: Path) -> None:
+    modules = modules_of(package)
+    assert modules
+    for module in modules:
+        assert importlib.import_module(module).__version__ == project_of(package)["version"], module
+
+
+@each_package
+def test_the_newest_section_of_the_changelog_is_the_version(package: Path) -> None:
+    sections = re.findall(r"^## \[([^]]+)\] - (.+)$", (package / "CHANGELOG.md").read_text(), re.MULTILINE)
+    versions = [Version(name) for name, _ in sections]
+    assert versions[0] == Version(project_of(package)["version"])
+    assert versions == sorted(set(versions), reverse=True)
+    for name, when in sections[1:]:
+        assert date.fromisoformat(when), f"{name} has been released, but its section has no date"
+
+
+@each_package
+def test_siblings_are_required_in_the_version_that_stands_here(package: Path) -> None:
+    project = project_of(package)
+    extras = [line for lines in project.get("optional-dependencies", {}).values() for line in lines]
+    versions = {sibling.name: Version(project_of(sibling)["version"]) for sibling in PACKAGES}
+    for requirement in map(Requirement, [*project["dependencies"], *extras]):
+        if requirement.name in versions:
+            version = versions[requirement.name]
+            series = f">={version.major}.{version.minor},<{version.major}.{version.minor + 1}"
+            assert requirement.specifier == Requirement(f"x{series}").specifier, str(requirement)
+
+
+@each_package
+def test_an_index_page_leads_to_the_repository_and_says_who_it_is_for(package: Path) -> None:
+    project, folder = project_of(package), package.relative_to(ROOT)
+    assert project["urls"] == {
+        "Homepage": REPOSITORY,
+        "Documentation": f"{REPOSITORY}/blob/main/{folder}/README.md",
+        "Changelog": f"{REPOSITORY}/blob/main/{folder}/CHANGELOG.md",
+        "Issues": f"{REPOSITORY}/issues",
+        "Source": f"{REPOSITORY}/tree/main/{folder}",
+    }
+    kinds = {line.partition(" :: ")[0] for line in project["classifiers"]}
+    assert kinds >= {*CLASSIFIERS, "Programming Language"}
+
+
+@each_package
+def test_links_of_a_packages_readme_work_from_an_index_page(package: Path) -> None:
+    links = links_of(package / "README.md")
+    assert links
+    assert [link for link in links if not link.startswith(("https://", "#"))] == []
+
+
+@pytest.mark.parametrize(
+    "page", sorted({*ROOT.glob("*.md"), *ROOT.glob("p*/*/*.md"), *ROOT.glob("docs/**/*.md")}), ids=str
+)
+def test_links_to_the_repository_name_files_that_are_there(page: Path) -> None:
+    targets = [link.removeprefix(prefix) for link in links_of(page) for prefix in FILES if link.startswith(prefix)]
+    assert [target for target in targets if not (ROOT / target.partition("#")[0]).exists()] == []
+    others = [link for link in links_of(page) if link.startswith(f"{REPOSITORY}/") and not link.startswith(FILES)]
+    assert others == [], "a link into the repository that names no file"
