@@ -19,6 +19,30 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _PayloadForm:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PayloadFormEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PayloadForm.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PAYLOAD_FORM_UNSPECIFIED: _PayloadForm.ValueType  # 0
+    """data is bytes. payload is JSON where it can be read so as what the handler takes, else a text."""
+    PAYLOAD_FORM_TEXT: _PayloadForm.ValueType  # 1
+    """payload is a text, even where it could be read as JSON. Handlers that take no text read it as JSON all the same."""
+    PAYLOAD_FORM_DATA: _PayloadForm.ValueType  # 2
+    """The payload is bytes, even where data is empty."""
+
+class PayloadForm(_PayloadForm, metaclass=_PayloadFormEnumTypeWrapper):
+    """PayloadForm is for handlers that take more than one kind of payload, such as a text or a number."""
+
+PAYLOAD_FORM_UNSPECIFIED: PayloadForm.ValueType  # 0
+"""data is bytes. payload is JSON where it can be read so as what the handler takes, else a text."""
+PAYLOAD_FORM_TEXT: PayloadForm.ValueType  # 1
+"""payload is a text, even where it could be read as JSON. Handlers that take no text read it as JSON all the same."""
+PAYLOAD_FORM_DATA: PayloadForm.ValueType  # 2
+"""The payload is bytes, even where data is empty."""
+Global___PayloadForm: _TypeAlias = PayloadForm  # noqa: Y015
+
 class _TaskPriority:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -300,6 +324,7 @@ class Task(_message.Message):
     CONCURRENCY_KEY_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
     TRACESTATE_FIELD_NUMBER: _builtins.int
+    PAYLOAD_FORM_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     FENCE_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
@@ -313,6 +338,7 @@ class Task(_message.Message):
     ATTEMPTS_USED_FIELD_NUMBER: _builtins.int
     CANCEL_REQUESTED_FIELD_NUMBER: _builtins.int
     WAITING_REASON_FIELD_NUMBER: _builtins.int
+    RESULT_IS_EMPTY_DATA_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The key of the task: 1 to 256 bytes, printable."""
     payload: _builtins.str
@@ -343,6 +369,10 @@ class Task(_message.Message):
     """
     tracestate: _builtins.str
     """Goes with traceparent. At most 512 bytes."""
+    payload_form: Global___PayloadForm.ValueType
+    """What payload or data was before it was sent, where that cannot be seen from them. It is no part of what makes two tasks the
+    same.
+    """
     fence: _builtins.int
     """Output only: the fence of the latest grant; 0 before the first."""
     result: _builtins.str
@@ -361,6 +391,8 @@ class Task(_message.Message):
     """Output only: a cancel was asked for and the worker has not confirmed it yet."""
     waiting_reason: _builtins.str
     """Output only, from GetTask: why a pending task has not been started, in words."""
+    result_is_empty_data: _builtins.bool
+    """Output only: the handler returned bytes, and there were none. Tells that from a task without a result."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """At most 64, keys of 1 to 63 bytes, values of at most 253."""
@@ -404,6 +436,7 @@ class Task(_message.Message):
         concurrency_key: _builtins.str = ...,
         traceparent: _builtins.str = ...,
         tracestate: _builtins.str = ...,
+        payload_form: Global___PayloadForm.ValueType = ...,
         attempts: _abc.Iterable[Global___Attempt] | None = ...,
         fence: _builtins.int = ...,
         result: _builtins.str = ...,
@@ -417,10 +450,11 @@ class Task(_message.Message):
         attempts_used: _builtins.int = ...,
         cancel_requested: _builtins.bool = ...,
         waiting_reason: _builtins.str = ...,
+        result_is_empty_data: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_status", b"_status", "failure", b"failure", "priority", b"priority", "progress", b"progress", "retry", b"retry", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_status", b"_status", "attempts", b"attempts", "attempts_used", b"attempts_used", "cancel_requested", b"cancel_requested", "concurrency_key", b"concurrency_key", "created_at_ms", b"created_at_ms", "data", b"data", "expires_at_ms", b"expires_at_ms", "failure", b"failure", "fence", b"fence", "finished_at_ms", b"finished_at_ms", "handler", b"handler", "id", b"id", "labels", b"labels", "payload", b"payload", "priority", b"priority", "progress", b"progress", "queue", b"queue", "result", b"result", "result_data", b"result_data", "retry", b"retry", "run_at_ms", b"run_at_ms", "selector", b"selector", "started_at_ms", b"started_at_ms", "status", b"status", "time_limit_ms", b"time_limit_ms", "traceparent", b"traceparent", "tracestate", b"tracestate", "waiting_reason", b"waiting_reason", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_status", b"_status", "attempts", b"attempts", "attempts_used", b"attempts_used", "cancel_requested", b"cancel_requested", "concurrency_key", b"concurrency_key", "created_at_ms", b"created_at_ms", "data", b"data", "expires_at_ms", b"expires_at_ms", "failure", b"failure", "fence", b"fence", "finished_at_ms", b"finished_at_ms", "handler", b"handler", "id", b"id", "labels", b"labels", "payload", b"payload", "payload_form", b"payload_form", "priority", b"priority", "progress", b"progress", "queue", b"queue", "result", b"result", "result_data", b"result_data", "result_is_empty_data", b"result_is_empty_data", "retry", b"retry", "run_at_ms", b"run_at_ms", "selector", b"selector", "started_at_ms", b"started_at_ms", "status", b"status", "time_limit_ms", b"time_limit_ms", "traceparent", b"traceparent", "tracestate", b"tracestate", "waiting_reason", b"waiting_reason", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
     _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015

@@ -258,6 +258,7 @@ class Report(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     FOLLOW_UPS_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
+    RESULT_IS_EMPTY_DATA_FIELD_NUMBER: _builtins.int
     fence: _builtins.int
     """The fence of the grant; it names the attempt."""
     id: _builtins.str
@@ -274,6 +275,8 @@ class Report(_message.Message):
     """Why, in words, with INTERRUPTED, CANCELLED and SNOOZED."""
     traceparent: _builtins.str
     """The W3C trace context of the attempt's span; empty when it was not traced, or not sampled."""
+    result_is_empty_data: _builtins.bool
+    """With COMPLETED: the handler returned bytes, and there were none."""
     @_builtins.property
     def failure(self) -> _scheduler_pb2.Failure:
         """With FAILED, TIMED_OUT and LOST. Kinds REJECTED and NO_RETRY end the task, whatever attempts are left."""
@@ -298,10 +301,11 @@ class Report(_message.Message):
         reason: _builtins.str = ...,
         follow_ups: _abc.Iterable[_scheduler_pb2.Task] | None = ...,
         traceparent: _builtins.str = ...,
+        result_is_empty_data: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_retry_delay_ms", b"_retry_delay_ms", "failure", b"failure", "retry_delay_ms", b"retry_delay_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retry_delay_ms", b"_retry_delay_ms", "execution_us", b"execution_us", "failure", b"failure", "fence", b"fence", "follow_ups", b"follow_ups", "id", b"id", "outcome", b"outcome", "reason", b"reason", "result", b"result", "result_data", b"result_data", "retry_delay_ms", b"retry_delay_ms", "traceparent", b"traceparent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retry_delay_ms", b"_retry_delay_ms", "execution_us", b"execution_us", "failure", b"failure", "fence", b"fence", "follow_ups", b"follow_ups", "id", b"id", "outcome", b"outcome", "reason", b"reason", "result", b"result", "result_data", b"result_data", "result_is_empty_data", b"result_is_empty_data", "retry_delay_ms", b"retry_delay_ms", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__retry_delay_ms: _TypeAlias = _typing.Literal["retry_delay_ms"]  # noqa: Y015
     _WhichOneofArgType__retry_delay_ms: _TypeAlias = _typing.Literal["_retry_delay_ms", b"_retry_delay_ms"]  # noqa: Y015
