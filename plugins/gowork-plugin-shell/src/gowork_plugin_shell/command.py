@@ -12,6 +12,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Mapping
+from typing import cast
 
 from gowork.worker.processes import Warden, end_group
 from gowork_plugin_shell.output import Output
@@ -60,8 +61,8 @@ class Command(asyncio.SubprocessProtocol):
         group = transport.get_pid()
         try:
             warden.guard(group)
-            pipe = transport.get_pipe_transport(0)
-            assert isinstance(pipe, asyncio.WriteTransport)
+            # Not checked: with runners=0 the loop is the program's own, and so are the classes of its transports.
+            pipe = cast("asyncio.WriteTransport", transport.get_pipe_transport(0))
             pipe.write(b"\n" + stdin)
             pipe.write_eof()
             await asyncio.shield(self._exited)

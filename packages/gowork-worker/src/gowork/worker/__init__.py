@@ -16,6 +16,7 @@ from gowork.worker.errors import (
     PluginError,
     UnimportableError,
     WorkerError,
+    WorkerFailed,
 )
 from gowork.worker.hookspecs import hookimpl
 
@@ -33,6 +34,7 @@ __all__ = [
     "UnimportableError",
     "Worker",
     "WorkerError",
+    "WorkerFailed",
     "__version__",
     "handler",
     "hookimpl",

@@ -4,7 +4,8 @@ WorkerError
 ├── HandlerDefinitionError   a handler or lifespan that cannot be one
 ├── PluginError              a plugin that could not be loaded
 ├── UnimportableError        a function that a runner process could not import
-└── ConfigurationError       options of a worker that do not go together
+├── ConfigurationError       options of a worker that do not go together
+└── WorkerFailed             a worker that ended by itself
 """
 
 from __future__ import annotations
@@ -38,3 +39,7 @@ class UnimportableError(WorkerError):
 
 class ConfigurationError(WorkerError):
     """The options of this worker do not go together."""
+
+
+class WorkerFailed(WorkerError):
+    """The worker ended though nobody asked it to; its cause is what ended it."""

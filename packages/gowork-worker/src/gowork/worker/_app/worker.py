@@ -6,16 +6,17 @@ Importing this loads nothing that talks to the network; that happens when a work
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from gowork.worker._core import logs, references
 from gowork.worker._core.plugins import Selection
-from gowork.worker.errors import WorkerError
+from gowork.worker.errors import WorkerError, WorkerFailed
 
 if TYPE_CHECKING:
     from gowork.worker._app.service import Service
@@ -87,6 +88,9 @@ class Worker:
         """Runs the worker until SIGTERM or Ctrl-C, which drain it; a second one hands its tasks back at once.
 
         Logs to standard error, and so do its runners, when the program has set up no logging of its own.
+
+        Raises:
+            WorkerFailed: when something else ended it.
         """
         _not_in_runner()
         owns_logging = not logging.getLogger().handlers
@@ -95,12 +99,18 @@ class Worker:
         service = self._make()
         if owns_logging:
             logs.configure("text", service.options.log_level, service.options.name)
-        asyncio.run(service.run(own_process=True))
+        with _failures():
+            asyncio.run(service.run(own_process=True))
 
     async def serve(self) -> None:
-        """Runs the worker until `stop` is called or this is cancelled; cancelling hands running tasks back at once."""
+        """Runs the worker until `stop` is called or this is cancelled; cancelling hands running tasks back at once.
+
+        Raises:
+            WorkerFailed: when something else ended it.
+        """
         _not_in_runner()
-        await self._make().run()
+        with _failures():
+            await self._make().run()
 
     def stop(self) -> None:
         """Asks a serving worker to drain and end. Returns at once."""
@@ -114,7 +124,10 @@ class Worker:
         await self._service.welcomed()
 
     async def __aenter__(self) -> Self:
-        """Starts to serve beside the body of the `async with`; leaving it drains the worker."""
+        """Starts to serve beside the body of the `async with`; leaving it drains the worker.
+
+        When the worker ends by itself, the body is cancelled, and WorkerFailed comes out of the `async with`.
+        """
         _not_in_runner()
         self._make()
         assert self._service is not None
@@ -128,7 +141,8 @@ class Worker:
     ) -> None:
         self.stop()
         assert self._group is not None
-        await self._group.__aexit__(kind, error, trace)
+        with _failures(error):
+            await self._group.__aexit__(kind, error, trace)
 
     def _make(self) -> Service:
         from gowork.rpc.channels import split_addresses
@@ -137,6 +151,27 @@ class Worker:
 
         self._service = Service(Options(**self._options), split_addresses(self._leader))
         return self._service
+
+
+@contextlib.contextmanager
+def _failures(own: BaseException | None = None) -> Iterator[None]:
+    """Turns the nested groups in which the worker's tasks fail into one error that a program can expect.
+
+    Args:
+        own: what the program itself has raised: that comes out by itself, and not in a group.
+    """
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        failed = group.subgroup(lambda error: not isinstance(error, BaseExceptionGroup) and error is not own)
+        if failed is not None:
+            raise WorkerFailed(f"the worker ended: {_first(failed)!r}") from failed
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _not_in_runner() -> None:

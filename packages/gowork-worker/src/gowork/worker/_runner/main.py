@@ -141,8 +141,8 @@ class _Runner(asyncio.Protocol):
         """Tells that so many slots are out of use."""
         self.send(messages.Withheld(slots))
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+    # asyncio.Protocol's own annotation is wider: a socket's transport reads and writes.
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:

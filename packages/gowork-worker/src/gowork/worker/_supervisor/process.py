@@ -183,8 +183,9 @@ class _Pipe(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._ended = asyncio.get_running_loop().create_future()
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+    # asyncio.Protocol's own annotation is wider: a socket's transport reads and writes. Its class is the loop's affair:
+    # uvloop's does not derive from asyncio.Transport.
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
