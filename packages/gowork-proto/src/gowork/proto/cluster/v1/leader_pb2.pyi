@@ -76,7 +76,9 @@ class _HeartbeatStatus:
 class _HeartbeatStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HeartbeatStatus.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     HEARTBEAT_STATUS_UNSPECIFIED: _HeartbeatStatus.ValueType  # 0
+    """Refused."""
     HEARTBEAT_STATUS_IDLE: _HeartbeatStatus.ValueType  # 1
+    """It has no task. Said twice in a row, and 10 s or more after the member was dialled, the task that it was given goes back as lost."""
     HEARTBEAT_STATUS_BUSY: _HeartbeatStatus.ValueType  # 2
     HEARTBEAT_STATUS_FAILED: _HeartbeatStatus.ValueType  # 3
     """The member is alive but can't work: it is given no tasks until it reports IDLE."""
@@ -84,7 +86,9 @@ class _HeartbeatStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Heart
 class HeartbeatStatus(_HeartbeatStatus, metaclass=_HeartbeatStatusEnumTypeWrapper): ...
 
 HEARTBEAT_STATUS_UNSPECIFIED: HeartbeatStatus.ValueType  # 0
+"""Refused."""
 HEARTBEAT_STATUS_IDLE: HeartbeatStatus.ValueType  # 1
+"""It has no task. Said twice in a row, and 10 s or more after the member was dialled, the task that it was given goes back as lost."""
 HEARTBEAT_STATUS_BUSY: HeartbeatStatus.ValueType  # 2
 HEARTBEAT_STATUS_FAILED: HeartbeatStatus.ValueType  # 3
 """The member is alive but can't work: it is given no tasks until it reports IDLE."""

@@ -104,9 +104,12 @@ class LeaderServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Heartbeat(self, request_iterator, context):
-        """Heartbeat tells that a callback member is alive and whether it is free. Each request gets one response.
+        """Heartbeat tells that a callback member is alive and whether it is free. Each request gets one response; a caller that reads none is
+        heard all the same.
 
-        A unary caller may use the same path. NOT_FOUND when the member is unknown: it should join again.
+        A unary caller may use the same path. A member that was silent until its lease ran out is a member again with its next
+        heartbeat, at the address that it had joined with. INVALID_ARGUMENT when the status is UNSPECIFIED; NOT_FOUND when the member is
+        unknown: it should join again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -56,9 +56,12 @@ class LeaderServiceStub:
     that was not all.
     """
     Heartbeat: _grpc.StreamStreamMultiCallable[_leader_pb2.HeartbeatRequest, _leader_pb2.HeartbeatResponse]
-    """Heartbeat tells that a callback member is alive and whether it is free. Each request gets one response.
+    """Heartbeat tells that a callback member is alive and whether it is free. Each request gets one response; a caller that reads none is
+    heard all the same.
 
-    A unary caller may use the same path. NOT_FOUND when the member is unknown: it should join again.
+    A unary caller may use the same path. A member that was silent until its lease ran out is a member again with its next
+    heartbeat, at the address that it had joined with. INVALID_ARGUMENT when the status is UNSPECIFIED; NOT_FOUND when the member is
+    unknown: it should join again.
     """
     Drain: _grpc.UnaryUnaryMultiCallable[_leader_pb2.DrainRequest, _leader_pb2.DrainResponse]
     """Drain takes a member out of service: it is given no more tasks. A worker with a session finishes what it runs within
@@ -96,9 +99,12 @@ class LeaderServiceAsyncStub(LeaderServiceStub):
     that was not all.
     """
     Heartbeat: _aio.StreamStreamMultiCallable[_leader_pb2.HeartbeatRequest, _leader_pb2.HeartbeatResponse]  # type: ignore[assignment]
-    """Heartbeat tells that a callback member is alive and whether it is free. Each request gets one response.
+    """Heartbeat tells that a callback member is alive and whether it is free. Each request gets one response; a caller that reads none is
+    heard all the same.
 
-    A unary caller may use the same path. NOT_FOUND when the member is unknown: it should join again.
+    A unary caller may use the same path. A member that was silent until its lease ran out is a member again with its next
+    heartbeat, at the address that it had joined with. INVALID_ARGUMENT when the status is UNSPECIFIED; NOT_FOUND when the member is
+    unknown: it should join again.
     """
     Drain: _aio.UnaryUnaryMultiCallable[_leader_pb2.DrainRequest, _leader_pb2.DrainResponse]  # type: ignore[assignment]
     """Drain takes a member out of service: it is given no more tasks. A worker with a session finishes what it runs within
@@ -157,9 +163,12 @@ class LeaderServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_leader_pb2.HeartbeatRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_leader_pb2.HeartbeatResponse], _abc.AsyncIterator[_leader_pb2.HeartbeatResponse]]:
-        """Heartbeat tells that a callback member is alive and whether it is free. Each request gets one response.
+        """Heartbeat tells that a callback member is alive and whether it is free. Each request gets one response; a caller that reads none is
+        heard all the same.
 
-        A unary caller may use the same path. NOT_FOUND when the member is unknown: it should join again.
+        A unary caller may use the same path. A member that was silent until its lease ran out is a member again with its next
+        heartbeat, at the address that it had joined with. INVALID_ARGUMENT when the status is UNSPECIFIED; NOT_FOUND when the member is
+        unknown: it should join again.
         """
 
     @_abc_1.abstractmethod

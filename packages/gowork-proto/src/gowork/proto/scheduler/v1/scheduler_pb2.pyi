@@ -224,6 +224,12 @@ class _WaitCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WaitCode.Val
     """It has ended with an error; the failure tells which."""
     WAIT_CODE_CANCELLED: _WaitCode.ValueType  # 15
     """It was cancelled."""
+    WAIT_CODE_UNREACHABLE: _WaitCode.ValueType  # 16
+    """The callback members that could run it were dialled and could not be reached, or did not take a task. Each is dialled again after
+    its next heartbeat.
+    """
+    WAIT_CODE_MEMBER_FAILED: _WaitCode.ValueType  # 17
+    """The callback members that could run it say that they can't work."""
 
 class WaitCode(_WaitCode, metaclass=_WaitCodeEnumTypeWrapper): ...
 
@@ -258,6 +264,12 @@ WAIT_CODE_FAILED: WaitCode.ValueType  # 14
 """It has ended with an error; the failure tells which."""
 WAIT_CODE_CANCELLED: WaitCode.ValueType  # 15
 """It was cancelled."""
+WAIT_CODE_UNREACHABLE: WaitCode.ValueType  # 16
+"""The callback members that could run it were dialled and could not be reached, or did not take a task. Each is dialled again after
+its next heartbeat.
+"""
+WAIT_CODE_MEMBER_FAILED: WaitCode.ValueType  # 17
+"""The callback members that could run it say that they can't work."""
 Global___WaitCode: _TypeAlias = WaitCode  # noqa: Y015
 
 @_typing.final
@@ -728,22 +740,57 @@ class TaskCompleteRequest(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    FENCE_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    RETRY_DELAY_MS_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    RETRY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     error: _builtins.str
-    """What went wrong; not set when the task was done."""
+    """What went wrong; not set when the task was done. Set with every outcome except COMPLETED: a leader that does not know the
+    fields below goes by it alone, and ends the task with ERROR.
+    """
+    fence: _builtins.int
+    """The fence of the StartWork that it answers; 0 stands for any. A member that was given one must say it: then no other attempt is
+    ended by this call.
+    """
+    outcome: Global___AttemptOutcome.ValueType
+    """How the attempt ended. UNSPECIFIED means COMPLETED without an error and FAILED with one. INTERRUPTED and SNOOZED hand the task
+    back without blame, LOST as a loss; CANCELLED ends it, whoever asked for that.
+    """
+    retry_delay_ms: _builtins.int
+    """With FAILED and SNOOZED: when to run again, in milliseconds from now, in place of the retry policy's own delay."""
+    @_builtins.property
+    def failure(self) -> Global___Failure:
+        """With FAILED, TIMED_OUT and LOST: what went wrong in full, in place of error."""
+
+    @_builtins.property
+    def retry(self) -> Global___RetryPolicy:
+        """The handler's policy, for a task without one of its own."""
+
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         error: _builtins.str | None = ...,
+        fence: _builtins.int = ...,
+        outcome: Global___AttemptOutcome.ValueType = ...,
+        retry_delay_ms: _builtins.int | None = ...,
+        failure: Global___Failure | None = ...,
+        retry: Global___RetryPolicy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "error", b"error"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "_retry_delay_ms", b"_retry_delay_ms", "error", b"error", "failure", b"failure", "retry", b"retry", "retry_delay_ms", b"retry_delay_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "error", b"error", "id", b"id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "_retry_delay_ms", b"_retry_delay_ms", "error", b"error", "failure", b"failure", "fence", b"fence", "id", b"id", "outcome", b"outcome", "retry", b"retry", "retry_delay_ms", b"retry_delay_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__error: _TypeAlias = _typing.Literal["error"]  # noqa: Y015
     _WhichOneofArgType__error: _TypeAlias = _typing.Literal["_error", b"_error"]  # noqa: Y015
+    _WhichOneofReturnType__retry_delay_ms: _TypeAlias = _typing.Literal["retry_delay_ms"]  # noqa: Y015
+    _WhichOneofArgType__retry_delay_ms: _TypeAlias = _typing.Literal["_retry_delay_ms", b"_retry_delay_ms"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__error) -> _WhichOneofReturnType__error | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__retry_delay_ms) -> _WhichOneofReturnType__retry_delay_ms | None: ...
 
 Global___TaskCompleteRequest: _TypeAlias = TaskCompleteRequest  # noqa: Y015
 

@@ -182,9 +182,10 @@ class SchedulerServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def TaskComplete(self, request, context):
-        """TaskComplete reports that a callback member has finished the task that it was dialled with.
+        """TaskComplete reports that a callback member has finished the task that it was dialled with, or hands it back.
 
-        FAILED_PRECONDITION when no callback member holds that task: workers with a session report there.
+        FAILED_PRECONDITION when no callback member holds that task, or (STALE_FENCE) not under that fence: workers with a session
+        report there. INVALID_ARGUMENT when outcome and error contradict each other.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

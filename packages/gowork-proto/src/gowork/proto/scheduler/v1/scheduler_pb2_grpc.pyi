@@ -55,9 +55,10 @@ class SchedulerServiceStub:
     the trailing metadata `gowork-truncated: true` when that was not all. Use ListTasks for pages.
     """
     TaskComplete: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.TaskCompleteRequest, _scheduler_pb2.TaskCompleteResponse]
-    """TaskComplete reports that a callback member has finished the task that it was dialled with.
+    """TaskComplete reports that a callback member has finished the task that it was dialled with, or hands it back.
 
-    FAILED_PRECONDITION when no callback member holds that task: workers with a session report there.
+    FAILED_PRECONDITION when no callback member holds that task, or (STALE_FENCE) not under that fence: workers with a session
+    report there. INVALID_ARGUMENT when outcome and error contradict each other.
     """
     ScheduleTasks: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.ScheduleTasksRequest, _scheduler_pb2.ScheduleTasksResponse]
     """ScheduleTasks adds up to 10,000 tasks or 4 MiB: all of them, or none when one is refused. The error names each task
@@ -158,9 +159,10 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     the trailing metadata `gowork-truncated: true` when that was not all. Use ListTasks for pages.
     """
     TaskComplete: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.TaskCompleteRequest, _scheduler_pb2.TaskCompleteResponse]  # type: ignore[assignment]
-    """TaskComplete reports that a callback member has finished the task that it was dialled with.
+    """TaskComplete reports that a callback member has finished the task that it was dialled with, or hands it back.
 
-    FAILED_PRECONDITION when no callback member holds that task: workers with a session report there.
+    FAILED_PRECONDITION when no callback member holds that task, or (STALE_FENCE) not under that fence: workers with a session
+    report there. INVALID_ARGUMENT when outcome and error contradict each other.
     """
     ScheduleTasks: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ScheduleTasksRequest, _scheduler_pb2.ScheduleTasksResponse]  # type: ignore[assignment]
     """ScheduleTasks adds up to 10,000 tasks or 4 MiB: all of them, or none when one is refused. The error names each task
@@ -282,9 +284,10 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _scheduler_pb2.TaskCompleteRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_scheduler_pb2.TaskCompleteResponse, _abc.Awaitable[_scheduler_pb2.TaskCompleteResponse]]:
-        """TaskComplete reports that a callback member has finished the task that it was dialled with.
+        """TaskComplete reports that a callback member has finished the task that it was dialled with, or hands it back.
 
-        FAILED_PRECONDITION when no callback member holds that task: workers with a session report there.
+        FAILED_PRECONDITION when no callback member holds that task, or (STALE_FENCE) not under that fence: workers with a session
+        report there. INVALID_ARGUMENT when outcome and error contradict each other.
         """
 
     @_abc_1.abstractmethod

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#gowork/proto/worker/v1/worker.proto\x12\tworker.v1\"/\n\x10StartWorkRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07payload\x18\x02 \x01(\t\"$\n\x11StartWorkResponse\x12\x0f\n\x07success\x18\x01 \x01(\x08\"\x1d\n\x0fStopWorkRequest\x12\n\n\x02id\x18\x01 \x01(\t\"#\n\x10StopWorkResponse\x12\x0f\n\x07success\x18\x01 \x01(\x08\x32\x9c\x01\n\rWorkerService\x12\x46\n\tStartWork\x12\x1b.worker.v1.StartWorkRequest\x1a\x1c.worker.v1.StartWorkResponse\x12\x43\n\x08StopWork\x12\x1a.worker.v1.StopWorkRequest\x1a\x1b.worker.v1.StopWorkResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#gowork/proto/worker/v1/worker.proto\x12\tworker.v1\"O\n\x10StartWorkRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07payload\x18\x02 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x03 \x01(\x04\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\x05\"$\n\x11StartWorkResponse\x12\x0f\n\x07success\x18\x01 \x01(\x08\"\x1d\n\x0fStopWorkRequest\x12\n\n\x02id\x18\x01 \x01(\t\"#\n\x10StopWorkResponse\x12\x0f\n\x07success\x18\x01 \x01(\x08\x32\x9c\x01\n\rWorkerService\x12\x46\n\tStartWork\x12\x1b.worker.v1.StartWorkRequest\x1a\x1c.worker.v1.StartWorkResponse\x12\x43\n\x08StopWork\x12\x1a.worker.v1.StopWorkRequest\x1a\x1b.worker.v1.StopWorkResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,13 +32,13 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gowork.proto.worker.v1.work
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_STARTWORKREQUEST']._serialized_start=50
-  _globals['_STARTWORKREQUEST']._serialized_end=97
-  _globals['_STARTWORKRESPONSE']._serialized_start=99
-  _globals['_STARTWORKRESPONSE']._serialized_end=135
-  _globals['_STOPWORKREQUEST']._serialized_start=137
-  _globals['_STOPWORKREQUEST']._serialized_end=166
-  _globals['_STOPWORKRESPONSE']._serialized_start=168
-  _globals['_STOPWORKRESPONSE']._serialized_end=203
-  _globals['_WORKERSERVICE']._serialized_start=206
-  _globals['_WORKERSERVICE']._serialized_end=362
+  _globals['_STARTWORKREQUEST']._serialized_end=129
+  _globals['_STARTWORKRESPONSE']._serialized_start=131
+  _globals['_STARTWORKRESPONSE']._serialized_end=167
+  _globals['_STOPWORKREQUEST']._serialized_start=169
+  _globals['_STOPWORKREQUEST']._serialized_end=198
+  _globals['_STOPWORKRESPONSE']._serialized_start=200
+  _globals['_STOPWORKRESPONSE']._serialized_end=235
+  _globals['_WORKERSERVICE']._serialized_start=238
+  _globals['_WORKERSERVICE']._serialized_end=394
 # @@protoc_insertion_point(module_scope)

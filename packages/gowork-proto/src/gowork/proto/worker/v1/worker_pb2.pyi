@@ -22,18 +22,28 @@ class StartWorkRequest(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     PAYLOAD_FIELD_NUMBER: _builtins.int
+    FENCE_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The task's id."""
     payload: _builtins.str
+    fence: _builtins.int
+    """The fence of the grant, to be repeated in TaskComplete and TaskProgress. 0 comes from a leader that knows only the original
+    contract: such a one ignores all but id and error of TaskComplete.
+    """
+    attempt: _builtins.int
+    """The number of the attempt, from 1; 0 when it is not told."""
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         payload: _builtins.str = ...,
+        fence: _builtins.int = ...,
+        attempt: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "payload", b"payload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "fence", b"fence", "id", b"id", "payload", b"payload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -53,14 +53,16 @@ class WorkerServiceServicer(object):
 
     def StartWork(self, request, context):
         """StartWork hands over one task. The worker answers at once whether it takes it, and calls
-        scheduler.v1.SchedulerService.TaskComplete when it has finished.
+        scheduler.v1.SchedulerService.TaskComplete when it has finished. A worker that did not take it is asked up to 3 times more, after
+        50, 100 and 200 ms, and then after its next heartbeat.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StopWork(self, request, context):
-        """StopWork asks to stop a task, and answers whether the worker had it and it no longer runs.
+        """StopWork asks to stop a task, and answers whether the worker had it and it no longer runs. False says that the worker does not
+        have it; one that can't stop it in time answers with an error (DEADLINE_EXCEEDED). It is asked again after its next heartbeat.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

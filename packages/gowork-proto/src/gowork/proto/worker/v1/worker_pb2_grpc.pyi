@@ -35,10 +35,13 @@ class WorkerServiceStub:
     def __new__(cls, channel: _aio.Channel) -> WorkerServiceAsyncStub: ...
     StartWork: _grpc.UnaryUnaryMultiCallable[_worker_pb2.StartWorkRequest, _worker_pb2.StartWorkResponse]
     """StartWork hands over one task. The worker answers at once whether it takes it, and calls
-    scheduler.v1.SchedulerService.TaskComplete when it has finished.
+    scheduler.v1.SchedulerService.TaskComplete when it has finished. A worker that did not take it is asked up to 3 times more, after
+    50, 100 and 200 ms, and then after its next heartbeat.
     """
     StopWork: _grpc.UnaryUnaryMultiCallable[_worker_pb2.StopWorkRequest, _worker_pb2.StopWorkResponse]
-    """StopWork asks to stop a task, and answers whether the worker had it and it no longer runs."""
+    """StopWork asks to stop a task, and answers whether the worker had it and it no longer runs. False says that the worker does not
+    have it; one that can't stop it in time answers with an error (DEADLINE_EXCEEDED). It is asked again after its next heartbeat.
+    """
 
 @_typing.type_check_only
 class WorkerServiceAsyncStub(WorkerServiceStub):
@@ -47,10 +50,13 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     StartWork: _aio.UnaryUnaryMultiCallable[_worker_pb2.StartWorkRequest, _worker_pb2.StartWorkResponse]  # type: ignore[assignment]
     """StartWork hands over one task. The worker answers at once whether it takes it, and calls
-    scheduler.v1.SchedulerService.TaskComplete when it has finished.
+    scheduler.v1.SchedulerService.TaskComplete when it has finished. A worker that did not take it is asked up to 3 times more, after
+    50, 100 and 200 ms, and then after its next heartbeat.
     """
     StopWork: _aio.UnaryUnaryMultiCallable[_worker_pb2.StopWorkRequest, _worker_pb2.StopWorkResponse]  # type: ignore[assignment]
-    """StopWork asks to stop a task, and answers whether the worker had it and it no longer runs."""
+    """StopWork asks to stop a task, and answers whether the worker had it and it no longer runs. False says that the worker does not
+    have it; one that can't stop it in time answers with an error (DEADLINE_EXCEEDED). It is asked again after its next heartbeat.
+    """
 
 class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
     """WorkerService is served by a worker that is dialled: a callback member, or a gowork worker started with --listen."""
@@ -62,7 +68,8 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_worker_pb2.StartWorkResponse, _abc.Awaitable[_worker_pb2.StartWorkResponse]]:
         """StartWork hands over one task. The worker answers at once whether it takes it, and calls
-        scheduler.v1.SchedulerService.TaskComplete when it has finished.
+        scheduler.v1.SchedulerService.TaskComplete when it has finished. A worker that did not take it is asked up to 3 times more, after
+        50, 100 and 200 ms, and then after its next heartbeat.
         """
 
     @_abc_1.abstractmethod
@@ -71,6 +78,8 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _worker_pb2.StopWorkRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_worker_pb2.StopWorkResponse, _abc.Awaitable[_worker_pb2.StopWorkResponse]]:
-        """StopWork asks to stop a task, and answers whether the worker had it and it no longer runs."""
+        """StopWork asks to stop a task, and answers whether the worker had it and it no longer runs. False says that the worker does not
+        have it; one that can't stop it in time answers with an error (DEADLINE_EXCEEDED). It is asked again after its next heartbeat.
+        """
 
 def add_WorkerServiceServicer_to_server(servicer: WorkerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
