@@ -17,15 +17,20 @@ class CancelToken:
     __slots__ = ("_event", "_reason", "_seen", "_set")
 
     def __init__(self) -> None:
+        #: Both are written under the lock, the reason first: whoever finds it set finds why.
         self._set = False
-        self._seen = False
         self._reason = ""
+        #: Only ever becomes True, so any thread may write it.
+        self._seen = False
+        #: Written under the lock.
         self._event: threading.Event | None = None
 
     def __bool__(self) -> bool:
-        if self._set:
+        # One look: what is answered and what is remembered must agree, though another thread sets it meanwhile.
+        is_set = self._set
+        if is_set:
             self._seen = True
-        return self._set
+        return is_set
 
     def __repr__(self) -> str:
         return f"<CancelToken {'set: ' + self._reason if self._set else 'not set'}>"

@@ -99,8 +99,8 @@ class Attempts:
             entered = self._spans.enter(span)
         raised: BaseException | None = None
         try:
-            if job.stop_kind is not None:
-                raise asyncio.CancelledError(job.reason)
+            if job.stop is not None:
+                raise asyncio.CancelledError(job.stop.reason)
             arguments = job.handler.arguments(context)
             if self._around is None:
                 value = await job.handler.function(*arguments)
@@ -110,7 +110,7 @@ class Attempts:
                     value = await job.handler.function(*arguments)
             report = outcomes.completed(job.fence, job.id, value, context.follow_ups)
         except asyncio.CancelledError as error:
-            if job.stop_kind is None and asyncio.current_task().cancelling():  # type: ignore[union-attr]
+            if job.stop is None and asyncio.current_task().cancelling():  # type: ignore[union-attr]
                 if self._spans is not None and span is not None:
                     self._spans.end(span, outcomes.interrupted(job.fence, job.id, "the runner was stopped"), None)
                 raise

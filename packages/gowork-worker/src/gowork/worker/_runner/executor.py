@@ -164,7 +164,7 @@ class Executor:
             self._for_threads.put(None)
 
     def _stop(self, job: Job | None, kind: StopKind, reason: str) -> None:
-        if job is not None and job.stop_kind is None:
+        if job is not None and job.stop is None:
             job.ask_to_stop(kind, reason)
             self._stopping(job.fence, job.handler.options.grace_ms, kind)
 
@@ -199,8 +199,9 @@ class Executor:
             self._tell_withheld(self._withheld_told)
         self._contended = bool(excess > 0 or self._starving or self._for_loop)
         if not self._contended:
-            self._free.extend(self._handed)
-            self._handed.clear()
+            # One by one: a thread that saw the contention may add a slot meanwhile, which a clear() would lose.
+            while self._handed:
+                self._free.append(self._handed.popleft())
 
     def _take_slot(self) -> int | None:
         try:
@@ -279,31 +280,40 @@ class Executor:
         return False
 
     def _begin(self, job: Job, slot: int) -> Job:
-        started = time.monotonic_ns()
+        # First all that belongs to the job, then those who look at it: the loop, and the supervisor at the table.
+        job.started_ns = started = time.monotonic_ns()
+        job.context = self._attempts.context_of(job)
+        if job.stop is not None:
+            # It was asked to stop between being claimed and being given its context.
+            job.context.cancelled.set(job.stop.reason)
         kill_at = 0
         if job.limit_ms:
             kill_at = started + (job.limit_ms + job.handler.options.grace_ms) * 1_000_000
             self._loop.call_soon_threadsafe(self._limit, job)
         self._table.start(slot, job.fence, started, kill_at)
-        job.started_ns = started
-        job.context = self._attempts.context_of(job)
-        if job.stop_kind is not None:
-            # It was asked to stop between being claimed and being given its context.
-            job.context.cancelled.set(job.reason)
         return job
 
     def _finish(self, job: Job, slot: int, report: session.Report) -> None:
         report.execution_us = (time.monotonic_ns() - job.started_ns) // 1000
         self._running.pop(job.fence, None)
         self._table.end(slot)
-        if job.timer is not None:
-            self._loop.call_soon_threadsafe(job.timer.cancel)
+        if job.limit_ms:
+            # Whether there is a timer is the loop's to know: it hears of the start and of the end in their order.
+            self._loop.call_soon_threadsafe(self._end_limit, job)
         self._outbox.add(report, job)
 
     def _limit(self, job: Job) -> None:
-        if job.fence in self._running:
+        if self._running.get(job.fence) is job:
             passed = (time.monotonic_ns() - job.started_ns) / 1e9
-            reason = f"the time limit of {job.limit_ms / 1000:g} s ran out"
-            job.timer = self._loop.call_later(
-                max(0.0, job.limit_ms / 1000 - passed), self._stop, job, StopKind.TIMEOUT, reason
-            )
+            job.timer = self._loop.call_later(max(0.0, job.limit_ms / 1000 - passed), self._time_out, job)
+
+    def _time_out(self, job: Job) -> None:
+        job.timer = None
+        if self._running.get(job.fence) is job:
+            self._stop(job, StopKind.TIMEOUT, f"the time limit of {job.limit_ms / 1000:g} s ran out")
+
+    @staticmethod
+    def _end_limit(job: Job) -> None:
+        if job.timer is not None:
+            job.timer.cancel()
+            job.timer = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
@@ -12,8 +13,22 @@ from gowork.worker._runner import outcomes
 from gowork.worker._runner.messages import StopKind
 
 
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """That a job was asked to stop, and why."""
+
+    kind: StopKind
+    #: In words.
+    reason: str
+
+
 class Job:
-    """A grant with what belongs to it. Made on the loop; run by one thread, or one asyncio task."""
+    """A grant with what belongs to it. Made on the loop; run by one thread, or one asyncio task.
+
+    Below, "its thread" is the one that runs the job: a thread of the executor, or the loop for an async handler. A
+    field that has an owner is written by that thread alone, in one assignment of something that is whole, and may be
+    read by the other.
+    """
 
     __slots__ = (
         "context",
@@ -23,9 +38,8 @@ class Job:
         "handler",
         "id",
         "limit_ms",
-        "reason",
         "started_ns",
-        "stop_kind",
+        "stop",
         "task",
         "timer",
     )
@@ -37,23 +51,25 @@ class Job:
         self.task = task
         self.handler = handler
         self.limit_ms: int = task.time_limit_ms or handler.options.time_limit_ms
-        #: Set when it starts.
-        self.context: Context | None = None
+        #: Owner: its thread. Both are set before anybody else is told that the job has started.
         self.started_ns = 0
-        #: The asyncio task of an async handler, while it runs.
+        self.context: Context | None = None
+        #: The asyncio task of an async handler, once it runs. Only the loop sees it.
         self.future: asyncio.Task[None] | None = None
-        #: The timer of the time limit.
+        #: The timer of the time limit, while the job runs. Only the loop sees it.
         self.timer: asyncio.TimerHandle | None = None
-        self.stop_kind: StopKind | None = None
-        self.reason = ""
+        #: Owner: the loop. One object, so that no thread sees a kind without its reason.
+        self.stop: Stop | None = None
 
     def ask_to_stop(self, kind: StopKind, reason: str) -> None:
         """Sets the token and cancels an async handler. Called on the loop, once the job has started; only the first
         kind is kept.
         """
-        if self.stop_kind is not None:
+        if self.stop is not None:
             return
-        self.stop_kind, self.reason = kind, reason
+        # Before the look at the context: its thread sets that first and looks here afterwards, so that one of the two
+        # sets the token.
+        self.stop = Stop(kind, reason)
         if self.context is not None:
             self.context.cancelled.set(reason)
         if self.future is not None:
@@ -61,15 +77,16 @@ class Job:
 
     def settle(self, natural: session.Report) -> session.Report:
         """The report of a job that has ended: what it came to by itself, unless it stopped because it was asked to."""
-        if self.stop_kind is None:
+        stop = self.stop
+        if stop is None:
             return natural
-        if self.stop_kind is StopKind.TIMEOUT:
+        if stop.kind is StopKind.TIMEOUT:
             return outcomes.timed_out(self.fence, self.id, self.limit_ms)
         if not self._stopped_early(natural):
             return natural
-        if self.stop_kind is StopKind.CANCEL:
-            return outcomes.cancelled(self.fence, self.id, self.reason)
-        return outcomes.interrupted(self.fence, self.id, self.reason)
+        if stop.kind is StopKind.CANCEL:
+            return outcomes.cancelled(self.fence, self.id, stop.reason)
+        return outcomes.interrupted(self.fence, self.id, stop.reason)
 
     def _stopped_early(self, natural: session.Report) -> bool:
         if self.handler.is_async:

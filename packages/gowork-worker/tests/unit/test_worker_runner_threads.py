@@ -1,0 +1,241 @@
+"""What the loop and the threads of a runner see of each other, with the order of events chosen by the test."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
+from gowork.proto.worker.v1 import session_pb2 as session
+from gowork.worker import Context, handler
+from gowork.worker._core.cancellation import CancelToken
+from gowork.worker._runner.job import Job
+from gowork.worker._runner.messages import StopKind
+from gowork.worker._runner.table import SlotTable
+
+MakeRig = Callable[..., Any]
+
+
+class PromptLoop:
+    """A loop that acts on what a thread tells it before that thread takes its next step."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._thread = threading.get_ident()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)
+
+    def call_soon_threadsafe(self, callback: Callable[..., Any], *arguments: Any) -> None:
+        done = threading.Event()
+
+        def act() -> None:
+            try:
+                callback(*arguments)
+            finally:
+                done.set()
+
+        self._loop.call_soon_threadsafe(act)
+        if threading.get_ident() != self._thread:
+            assert done.wait(10)
+
+
+@pytest.mark.parametrize("name", ["plain", "on_loop"])
+async def test_limit_is_counted_from_the_start_however_soon_the_loop_hears_of_it(make_rig: MakeRig, name: str) -> None:
+    loop: Any = PromptLoop(asyncio.get_running_loop())
+
+    # Whatever is due by then has happened once the loop has turned twice.
+    @handler
+    def plain() -> None:
+        for _ in range(2):
+            loop.call_soon_threadsafe(lambda: None)
+
+    @handler
+    async def on_loop() -> None:
+        for _ in range(2):
+            await asyncio.sleep(0)
+
+    rig = make_rig(plain, on_loop)
+    rig.executor._loop = loop
+    rig.feed((1, name), time_limit_ms=30_000)
+    assert (await rig.report(1)).outcome == tasks.ATTEMPT_OUTCOME_COMPLETED
+    assert rig.stopping == []
+
+
+async def test_no_timer_is_left_of_a_job_that_ended_before_the_loop_heard_of_its_start(make_rig: MakeRig) -> None:
+    @handler
+    def plain() -> None:
+        pass
+
+    rig = make_rig(plain)
+    jobs: list[Job] = []
+    ended = threading.Event()
+    begin, end = rig.executor._begin, rig.table.end
+    rig.executor._begin = lambda job, slot: (jobs.append(job), begin(job, slot))[1]
+    rig.table.end = lambda slot: (end(slot), ended.set())
+    rig.feed((1, "plain"), time_limit_ms=30_000)
+    # The loop stands still until the thread is through.
+    assert ended.wait(10)
+    await rig.report(1)
+    assert [job.timer for job in jobs] == [None]
+
+
+async def test_timer_ends_with_its_job(make_rig: MakeRig) -> None:
+    jobs: list[Job] = []
+    go = threading.Event()
+
+    @handler
+    def plain() -> None:
+        go.wait(10)
+
+    rig = make_rig(plain)
+    started = rig.executor._limit
+    heard = asyncio.Event()
+    rig.executor._limit = lambda job: (started(job), jobs.append(job), heard.set())
+    rig.feed((1, "plain"), time_limit_ms=30_000)
+    await heard.wait()
+    timer = jobs[0].timer
+    assert timer is not None
+    go.set()
+    await rig.report(1)
+    assert timer.cancelled()
+    assert jobs[0].timer is None
+
+
+async def test_limit_that_runs_out_as_its_job_ends_stops_nothing(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    rig.feed((1, "echo"))
+    job = rig.executor._queued.get(1) or rig.executor._running.get(1)
+    await rig.report(1)
+    if job is None:
+        job = Job(session.Grant(fence=1), tasks.Task(), rig.executor._handlers["echo"])
+    rig.executor._time_out(job)
+    assert (job.stop, rig.stopping) == (None, [])
+
+
+class HandedWhileEmptied(deque[int]):
+    """A queue to which a thread adds a slot while the loop moves all that is in it."""
+
+    late: int | None = None
+
+    def _add(self) -> None:
+        if self.late is not None:
+            late, self.late = self.late, None
+            self.append(late)
+
+    def __iter__(self) -> Iterator[int]:
+        yield from list(super().__iter__())
+        self._add()
+
+    def popleft(self) -> int:
+        slot = super().popleft()
+        if not self:
+            self._add()
+        return slot
+
+
+async def test_slot_that_is_handed_back_while_the_loop_collects_them_is_not_lost(make_rig: MakeRig) -> None:
+    rig = make_rig(slots=3)
+    executor = rig.executor
+    executor._free.clear()
+    executor._handed = HandedWhileEmptied([0, 1])
+    executor._handed.late = 2
+    executor._pump()
+    assert sorted([*executor._free, *executor._handed]) == [0, 1, 2]
+
+
+def test_stop_is_seen_with_its_reason_or_not_at_all() -> None:
+    seen: list[Any] = []
+
+    class Watched(Job):
+        __slots__ = ()
+
+        def __setattr__(self, name: str, value: object) -> None:
+            super().__setattr__(name, value)
+            if self.stop is not None:
+                seen.append((self.stop.kind, self.stop.reason))
+
+    job = Watched.__new__(Watched)
+    for name in ("stop", "context", "future"):
+        object.__setattr__(job, name, None)
+    job.ask_to_stop(StopKind.CANCEL, "not wanted")
+    job.ask_to_stop(StopKind.TIMEOUT, "too late")
+    assert seen == [(StopKind.CANCEL, "not wanted")]
+
+
+def test_token_that_answers_yes_knows_that_it_was_asked() -> None:
+    class SetMeanwhile(CancelToken):
+        """Is set by another thread between any two looks at it."""
+
+        __slots__ = ("looks",)
+
+        def __getattribute__(self, name: str) -> Any:
+            value = super().__getattribute__(name)
+            if name == "_set" and not value:
+                super().__setattr__("_set", True)
+            return value
+
+    token = SetMeanwhile()
+    assert bool(token) == token.noticed
+    assert bool(token)
+    assert token.noticed
+
+
+def test_row_of_the_table_counts_only_once_its_times_are_there() -> None:
+    rows: list[Any] = []
+
+    class Memory(bytearray):
+        pass
+
+    table = SlotTable(Memory(64), 2)
+    table.start(1, 7, 100, 200)
+    table.end(1)
+
+    class Watched:
+        """Looks at the table after each write."""
+
+        def __init__(self, struct: Any) -> None:
+            self._struct = struct
+            self.size = struct.size
+
+        def pack_into(self, *arguments: Any) -> None:
+            self._struct.pack_into(*arguments)
+            rows.extend(table.running())
+
+        def unpack_from(self, *arguments: Any) -> Any:
+            return self._struct.unpack_from(*arguments)
+
+    from gowork.worker._runner import table as module
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("_TIMES", "_WORD"):
+            patch.setattr(module, name, Watched(getattr(module, name)))
+        table.start(1, 8, 300, 400)
+        table.end(1)
+    assert [(row.fence, row.started_ns, row.kill_at_ns) for row in rows] == [(8, 300, 400)] * 2
+
+
+async def test_job_that_is_asked_to_stop_before_it_has_a_context_finds_its_token_set(make_rig: MakeRig) -> None:
+    seen: list[bool] = []
+
+    @handler
+    def plain(ctx: Context) -> None:
+        seen.append(bool(ctx.cancelled))
+
+    rig = make_rig(plain)
+    context_of = rig.executor._attempts.context_of
+
+    def stopped_meanwhile(job: Job) -> Context:
+        context = context_of(job)
+        job.ask_to_stop(StopKind.CANCEL, "not wanted")
+        return context
+
+    rig.executor._attempts.context_of = stopped_meanwhile
+    rig.feed((1, "plain"))
+    assert (await rig.report(1)).outcome == tasks.ATTEMPT_OUTCOME_CANCELLED
+    assert seen == [True]
