@@ -174,9 +174,10 @@ class TestRecords:
 
     def test_a_record_has_the_fields_of_its_view(self) -> None:
         basic, result, full = (task_record(self.TASK, view).keys() for view in TaskView)
-        assert basic < result < full
+        assert full > basic
+        assert full > result
         assert result - basic == {"result", "result_data"}
-        assert full - result == {"payload", "data", "attempts", "waiting_reason", "traceparent"}
+        assert full - result - basic == {"payload", "data", "attempts", "traceparent"}
 
     def test_the_readme_names_every_field(self) -> None:
         readme = (Path(__file__).parents[1] / "README.md").read_text()

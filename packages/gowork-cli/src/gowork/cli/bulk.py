@@ -18,7 +18,7 @@ import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from gowork.cli.group import EXIT_FAILED
-from gowork.cli.output import console, write_records
+from gowork.cli.output import console, harmless, write_records
 from gowork.cli.parameters import duration_s, moment
 from gowork.cli.records import task_record
 from gowork.cli.settings import OutputFormat, Settings
@@ -110,7 +110,7 @@ def _wait_for_all(
         write_records((task_record(task, TaskView.RESULT) for task in finished()), settings.output)
     for task in failed:
         what = f": {task.failure.message}" if task.failure else ""
-        click.echo(f"gowork: task {task.id} ended as {task.status}{what}", err=True)
+        click.echo(harmless(f"gowork: task {task.id} ended as {task.status}{what}"), err=True)
     if failed:
         click.get_current_context().exit(EXIT_FAILED)
 

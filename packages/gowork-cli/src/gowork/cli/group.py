@@ -8,7 +8,6 @@ the leader can't be reached; 130 interrupted; 141 nobody reads the output any mo
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
@@ -17,6 +16,7 @@ from typing import Any
 import click
 
 from gowork.client import GoworkError, InvalidArgument, LeaderUnreachable
+from gowork.rpc.beginnings import give_up_standard_output
 from gowork.rpc.channels import AddressError
 from gowork.rpc.telemetry import TelemetryError
 
@@ -68,10 +68,17 @@ class CommandGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, self._summary(ctx, name)) for name in self.list_commands(ctx)])
 
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """As click.Group.main, with what the words of `--help` and the like meet when they are written, too."""
+        try:
+            return super().main(*args, **extra)
+        except OSError as error:
+            sys.exit(_write_failed(error))
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             value = super().invoke(ctx)
-            # Here, so that a reader who has gone is noticed before the interpreter complains of it.
+            # Here, so that a reader who has gone, or a full disk, is noticed before the interpreter complains of it.
             sys.stdout.flush()
         except LeaderUnreachable as error:
             click.echo(_unreachable(error), err=True)
@@ -84,10 +91,8 @@ class CommandGroup(click.Group):
             ctx.exit(EXIT_FAILED)
         except KeyboardInterrupt:
             ctx.exit(EXIT_INTERRUPTED)
-        except BrokenPipeError:
-            # What is still buffered is flushed at exit, and would complain again.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            ctx.exit(EXIT_BROKEN_PIPE)
+        except OSError as error:
+            ctx.exit(_write_failed(error))
         return value
 
     def _summary(self, ctx: click.Context, name: str) -> str:
@@ -139,7 +144,19 @@ def need(package: str) -> str:
     return f"{package} is too old. To upgrade it: python3 -m pip install --upgrade {package}"
 
 
-def _say(error: Exception) -> None:
+def _write_failed(error: OSError) -> int:
+    """Says in one line what the system refused, and answers the exit code. Commands name the files that they open
+    themselves: what comes here is most often standard output.
+    """
+    give_up_standard_output()
+    if isinstance(error, BrokenPipeError):
+        return EXIT_BROKEN_PIPE
+    name = "standard output" if error.filename is None else str(error.filename)
+    _say(f"{name}: {error.strerror or error}")
+    return EXIT_FAILED
+
+
+def _say(error: Exception | str) -> None:
     click.echo(f"gowork: {error}", err=True)
 
 

@@ -1,30 +1,50 @@
 """How answers are written: JSON in one document or in lines, or tables.
 
-Tables have colour on a terminal (not with NO_COLOR) and the terminal's width; into a pipe they are plain, and as wide
-as they need to be, so that nothing is cut off for grep and awk.
+Tables have colour on a terminal (not with NO_COLOR) and the terminal's width. Into a pipe they are plain, and as wide
+as they need to be, so that nothing is cut off for grep and awk. FORCE_COLOR adds colour and changes nothing else: a
+pipe stays a pipe.
 """
 
 from __future__ import annotations
 
+import codecs
 import json
 import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from typing import Literal, TextIO, cast
 
 import click
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gowork.cli.records import Record, line
+from gowork.cli.records import Record, document, line
 from gowork.cli.settings import OutputFormat
 
 #: Wide enough for any row, for output that is not a terminal.
 _PIPE_COLUMNS = 100_000
 #: Columns whose cells are folded where there is no room: half of them is of no use to anybody.
 _WHOLE = ("ID", "TRACE")
-#: {control character: what stands for it}
-_CONTROLS = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], " ")
+#: Characters that move the cursor, or change the direction or the line in which others are shown.
+_CONTROLS = [
+    *range(0x20),
+    *range(0x7F, 0xA0),
+    0x061C,
+    *range(0x200E, 0x2010),
+    *range(0x2028, 0x202F),
+    *range(0x2066, 0x206A),
+]
+#: {control character: what stands for it in a cell}
+_BLANKED = dict.fromkeys(_CONTROLS, " ")
+#: {control character: what stands for it in a text of several lines}
+_ESCAPED = {code: ascii(chr(code))[1:-1] for code in _CONTROLS if chr(code) not in "\n\t"}
+#: {drawn character: what stands for it where the encoding has none}
+_DRAWN = {"━": "=", "▶": ">", "…": "~"}
+#: Names of handlers of encoding errors, for words and for JSON.
+_DEGRADING = "gowork-degrade"
+_JSON_ESCAPING = "gowork-json"
+_ColourSystem = Literal["auto", "standard", "256", "truecolor", "windows"]
 
 STYLES = {
     "PENDING": "yellow",
@@ -54,26 +74,59 @@ class _Console(Console):
 def console(*, stderr: bool = False) -> Console:
     """A console for this moment's standard output or error."""
     stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() else _PIPE_COLUMNS
-    return _Console(file=stream, width=width, highlight=False, soft_wrap=False)
+    if stream.isatty():
+        return _Console(file=stream, highlight=False, soft_wrap=False)
+    # Rich takes FORCE_COLOR for a terminal. Colour is all that it asks for: nothing is drawn anew or waits for keys.
+    forced = Console(file=stream).color_system
+    return _Console(
+        file=stream,
+        width=_PIPE_COLUMNS,
+        highlight=False,
+        soft_wrap=False,
+        force_terminal=False,
+        force_interactive=False,
+        color_system=cast("_ColourSystem | None", forced),
+    )
+
+
+def never_refuse(stream: TextIO) -> None:
+    """Has a stream write something for each character, also where its encoding lacks it: one word that can't be shown
+    must not end a listing.
+    """
+    reconfigure = getattr(stream, "reconfigure", None)
+    if reconfigure is not None and getattr(stream, "errors", None) in ("strict", "surrogateescape"):
+        reconfigure(errors=_DEGRADING)
+
+
+def write_line(record: Record) -> None:
+    """Writes one record as a line of JSON."""
+    _write_json(line(record) + "\n")
 
 
 def write_records(records: Iterable[Record], output: OutputFormat) -> None:
     """Writes records as they come: a JSON array, or a line of JSON each."""
     if output is OutputFormat.JSONL:
         for record in records:
-            click.echo(line(record))
+            write_line(record)
         return
     separator = "[\n"
     for record in records:
-        click.echo(separator + line(record), nl=False)
+        _write_json(separator + line(record))
         separator = ",\n"
-    click.echo("[]" if separator == "[\n" else "\n]")
+    _write_json("[]\n" if separator == "[\n" else "\n]\n")
 
 
 def write_record(record: Record, output: OutputFormat) -> None:
     """Writes one record: over several lines as json, on one as jsonl."""
-    click.echo(line(record) if output is OutputFormat.JSONL else json.dumps(record, ensure_ascii=False, indent=2))
+    _write_json((line(record) if output is OutputFormat.JSONL else document(record)) + "\n")
+
+
+def _write_json(text: str) -> None:
+    """Writes JSON as UTF-8, or as ASCII where standard output has another encoding. Never in that other one: a program
+    that reads JSON does not know it.
+    """
+    encoding = codecs.lookup(getattr(sys.stdout, "encoding", None) or "utf-8").name
+    click.echo(text.encode("utf-8" if encoding == "utf-8" else "ascii", _JSON_ESCAPING), nl=False)
 
 
 def table(*columns: str, numbers: Iterable[str] = ()) -> Table:
@@ -99,7 +152,12 @@ def styled(word: str) -> Text:
 
 def plain(text: object, style: str = "") -> Text:
     """A cell whose text is no markup, on one line, and does nothing to the terminal: a task's words are anybody's."""
-    return Text(str(text).translate(_CONTROLS), style)
+    return Text(str(text).translate(_BLANKED), style)
+
+
+def harmless(text: str) -> str:
+    """A text of several lines, with its control characters written as escapes."""
+    return text.translate(_ESCAPED)
 
 
 def ago(moment: datetime | None) -> str:
@@ -133,5 +191,32 @@ def span(seconds: float | timedelta | None) -> str:
 
 
 def local(moment: datetime | None) -> str:
-    """Date and time in local time; empty when never."""
-    return moment.astimezone().isoformat(sep=" ", timespec="milliseconds") if moment else ""
+    """Date and time in local time, or in UTC where local time has no such year; empty when never."""
+    if moment is None:
+        return ""
+    try:
+        moment = moment.astimezone()
+    except (ValueError, OverflowError):
+        # Beyond the years 1 to 9999 in this zone.
+        moment = moment.astimezone(UTC)
+    return moment.isoformat(sep=" ", timespec="milliseconds")
+
+
+def _degrade(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Encodes what an encoding lacks: drawn characters become plain ones, others escapes."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    return "".join(_DRAWN.get(character) or ascii(character)[1:-1] for character in lacking), error.end
+
+
+def _escape_json(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Encodes what an encoding lacks as JSON does: characters beyond ASCII stand only within its strings."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    return json.dumps(lacking)[1:-1], error.end
+
+
+codecs.register_error(_DEGRADING, _degrade)
+codecs.register_error(_JSON_ESCAPING, _escape_json)

@@ -58,7 +58,7 @@ def moment(text: str) -> datetime:
     """
     try:
         return datetime.fromisoformat(text).astimezone()
-    except ValueError:
+    except (ValueError, OverflowError):
         raise ValueError(f"{text!r} is not a time; write 2026-12-24T18:00 or 2026-12-24T18:00:00+01:00") from None
 
 

@@ -1,7 +1,7 @@
 """The JSON form of what the client answers. These names are an interface: they are only added to.
 
-Times are ISO 8601 in UTC with milliseconds, durations seconds, bytes base64; what has not happened or was not set is
-null. `result` is the value itself, not JSON in a string.
+Times are ISO 8601 in UTC with milliseconds, durations seconds, bytes base64. What has not happened or was not set is
+null; what was not asked for is left out. `result` is the value itself, not JSON in a string.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -30,30 +31,29 @@ from gowork.client import (
 
 Record = dict[str, Any]
 
+#: How deeply a result may be nested. What writes JSON recurses, and a few hundred levels more would end the listing.
+_LEVELS_MAX = 200
 
-def task_record(task: TaskInfo, view: TaskView = TaskView.FULL) -> Record:
-    """A task, with the fields that its view holds."""
-    record: Record = {
-        "id": task.id,
-        "status": task.status,
-        "handler": task.handler,
-        "queue": task.queue,
-        "priority": task.priority,
-        "labels": dict(task.labels),
-        "selector": dict(task.selector),
+
+def task_record(task: TaskInfo, view: TaskView = TaskView.FULL, *, explained: bool = False) -> Record:
+    """A task, with the fields that its view holds and no others: null says that there is nothing, not that nobody
+    asked.
+
+    Args:
+        task: as the leader told it.
+        view: how much of it was asked for.
+        explained: whether it was asked for alone, so that the leader told why it waits.
+    """
+    record: Record = {"id": task.id, "status": task.status}
+    if view is not TaskView.RESULT:
+        record |= _asked(task)
+    record |= {
         "worker": task.worker,
         "attempts_used": task.attempts_used,
         "fence": task.fence,
-        "cancel_requested": task.cancel_requested,
         "created_at": _time(task.created_at),
         "started_at": _time(task.started_at),
         "finished_at": _time(task.finished_at),
-        "run_at": _time(task.run_at),
-        "expires_at": _time(task.expires_at),
-        "time_limit": task.time_limit,
-        "retry": _retry(task),
-        "concurrency_key": task.concurrency_key,
-        "progress": _progress(task),
         "failure": _failure(task, whole=view is not TaskView.BASIC),
     }
     if view is TaskView.BASIC:
@@ -64,8 +64,9 @@ def task_record(task: TaskInfo, view: TaskView = TaskView.FULL) -> Record:
         record["payload"] = task.payload
         record["data"] = _base64(task.data)
         record["attempts"] = [_attempt(attempt) for attempt in task.attempts]
-        record["waiting_reason"] = task.waiting_reason or None
         record["traceparent"] = task.traceparent or None
+    if explained:
+        record["waiting_reason"] = task.waiting_reason or None
     return record
 
 
@@ -179,18 +180,74 @@ def _flow(flow: Flow | None) -> Record | None:
 
 
 def result_value(task: TaskInfo) -> Any:
-    """What the handler returned, when that was JSON; a text that is no JSON as a string."""
-    if not task.result:
+    """What the handler returned, when that was JSON; a text that is no JSON, or is nested too deeply, as a string."""
+    if not task.result or task.result_data:
         return None
     try:
-        return None if task.result_data else task.value()
-    except ResultError:
+        value = task.value()
+    except (ResultError, RecursionError):
         return task.result
+    return task.result if _is_deeper(value, _LEVELS_MAX) else value
 
 
 def line(record: Mapping[str, Any]) -> str:
     """One line of JSON."""
-    return json.dumps(record, ensure_ascii=False, separators=(",", ":"))
+    return _dumps(record, None, (",", ":"))
+
+
+def document(record: Mapping[str, Any]) -> str:
+    """JSON over several lines."""
+    return _dumps(record, 2, None)
+
+
+def _dumps(record: Mapping[str, Any], indent: int | None, separators: tuple[str, str] | None) -> str:
+    try:
+        return json.dumps(record, ensure_ascii=False, indent=indent, separators=separators, allow_nan=False)
+    except ValueError:
+        # JSON has no NaN and no infinity, and Python would write them all the same.
+        return json.dumps(_finite(record), ensure_ascii=False, indent=indent, separators=separators)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    """Whether lists and objects are nested in more levels than that."""
+    level = [value]
+    for _ in range(levels):
+        level = [part for whole in level for part in _parts(whole) if isinstance(part, dict | list)]
+        if not level:
+            return False
+    return True
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
+def _asked(task: TaskInfo) -> Record:
+    """What was asked for, and what there is to say while it has not finished."""
+    return {
+        "handler": task.handler,
+        "queue": task.queue,
+        "priority": task.priority,
+        "labels": dict(task.labels),
+        "selector": dict(task.selector),
+        "run_at": _time(task.run_at),
+        "expires_at": _time(task.expires_at),
+        "time_limit": task.time_limit,
+        "retry": _retry(task),
+        "concurrency_key": task.concurrency_key,
+        "cancel_requested": task.cancel_requested,
+        "progress": _progress(task),
+    }
 
 
 def _attempt(attempt: Attempt) -> Record:

@@ -16,6 +16,10 @@ from gowork.client.errors import InvalidArgument
 from gowork.proto.cluster.v1 import leader_pb2 as cluster
 from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+#: The first and the last moment that a datetime can hold, in milliseconds since the epoch.
+_MOMENT_MS_MIN = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
+_MOMENT_MS_MAX = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
 #: Ids of one call that removes tasks.
 _PURGE_IDS_MAX = 10_000
 
@@ -360,7 +364,8 @@ def _moment_ms(moment: models.Moment, field: str) -> int:
 
 
 def _moment(ms: int) -> datetime | None:
-    return datetime.fromtimestamp(ms / 1000, UTC) if ms else None
+    # Clamped, since one time that Python has no year for must not make a whole listing unreadable.
+    return _EPOCH + timedelta(milliseconds=min(max(ms, _MOMENT_MS_MIN), _MOMENT_MS_MAX)) if ms else None
 
 
 def _named(kind: type[EnumT], name: str) -> EnumT:

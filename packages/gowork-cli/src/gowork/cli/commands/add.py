@@ -12,7 +12,7 @@ import click
 from gowork.cli.bulk import add_file
 from gowork.cli.completions import complete_handler
 from gowork.cli.group import EXIT_FAILED
-from gowork.cli.output import console, write_record
+from gowork.cli.output import console, harmless, write_record
 from gowork.cli.parameters import duration, pairs, time
 from gowork.cli.records import task_record
 from gowork.cli.settings import OutputFormat, Settings, common_options, pass_settings
@@ -155,7 +155,7 @@ def _print_result(settings: Settings, task: TaskInfo) -> None:
         return
     failure = task.failure
     what = f" {failure.kind}: {failure.type + ': ' if failure.type else ''}{failure.message}" if failure else ""
-    click.echo(f"gowork: task {task.id} ended as {task.status}{what}", err=True)
+    click.echo(harmless(f"gowork: task {task.id} ended as {task.status}{what}"), err=True)
     if failure and failure.traceback and settings.output is OutputFormat.TABLE:
-        click.echo(failure.traceback, err=True)
+        click.echo(harmless(failure.traceback), err=True)
     click.get_current_context().exit(EXIT_FAILED)

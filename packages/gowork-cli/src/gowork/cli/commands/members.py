@@ -10,7 +10,7 @@ from rich.table import Table
 from gowork.cli.output import ago, console, plain, styled, table, write_records
 from gowork.cli.records import member_record
 from gowork.cli.settings import OutputFormat, Settings, common_options, pass_settings
-from gowork.client import Member
+from gowork.client import Member, MemberKind
 
 
 @click.command(
@@ -35,7 +35,7 @@ def members(settings: Settings) -> None:
     out.print(_members_table(found))
     for member in found:
         for error in member.plugin_errors:
-            out.print(f"{member.id}: plugin {error}", style="red", markup=False)
+            out.print(plain(f"{member.id}: plugin {error}", "red"))
 
 
 def _members_table(members: Iterable[Member]) -> Table:
@@ -61,7 +61,8 @@ def _members_table(members: Iterable[Member]) -> Table:
             str(member.slots),
             plain(", ".join(member.handlers)),
             plain(", ".join(f"{key}={value}" for key, value in member.labels.items())),
-            plain(member.version or "callback"),
+            # A member that is lost or has left has no version any more.
+            plain(member.version or ("callback" if member.kind is MemberKind.CALLBACK else "")),
             ago(member.seen_at),
             plain(member.address),
         )

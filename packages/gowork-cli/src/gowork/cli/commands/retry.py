@@ -36,7 +36,7 @@ def retry(settings: Settings, ids: tuple[str, ...]) -> None:
             except (NotFound, FailedPrecondition) as error:
                 refused.append(error)
     if settings.output is not OutputFormat.TABLE:
-        write_records(map(task_record, tasks), settings.output)
+        write_records((task_record(task, explained=True) for task in tasks), settings.output)
     elif tasks:
         rows = table("ID", "STATUS")
         for task in tasks:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gowork.cli.completions import complete_task_id
-from gowork.cli.output import STYLES, ago, console, local, plain, span, styled, table, write_record
+from gowork.cli.output import STYLES, ago, console, harmless, local, plain, span, styled, table, write_record
 from gowork.cli.records import result_value, task_record
 from gowork.cli.settings import OutputFormat, Settings, common_options, pass_settings
 from gowork.client import Attempt, AttemptOutcome, TaskInfo
@@ -37,7 +37,7 @@ def show(settings: Settings, task_id: str) -> None:
     if settings.output is OutputFormat.TABLE:
         print_task(console(), task)
     else:
-        write_record(task_record(task), settings.output)
+        write_record(task_record(task, explained=True), settings.output)
 
 
 def print_task(out: Console, task: TaskInfo) -> None:
@@ -48,7 +48,7 @@ def print_task(out: Console, task: TaskInfo) -> None:
         out.print(_timeline(task.attempts, datetime.now(UTC)))
     if task.failure and task.failure.traceback:
         out.print()
-        out.print(Text(task.failure.traceback.rstrip("\n"), style="red"))
+        out.print(Text(harmless(task.failure.traceback.rstrip("\n")), style="red"))
 
 
 def _facts(task: TaskInfo) -> Table:
@@ -59,7 +59,7 @@ def _facts(task: TaskInfo) -> Table:
 
     def add(name: str, value: object) -> None:
         if value or value == 0:
-            rows.add_row(name, value if isinstance(value, Text) else Text(str(value)))
+            rows.add_row(name, value if isinstance(value, Text) else Text(harmless(str(value))))
 
     add("id", task.id)
     status = styled(task.status)
@@ -98,7 +98,7 @@ def _facts(task: TaskInfo) -> Table:
     add("result", f"{len(task.result_data):,} bytes of data" if task.result_data else "")
     if task.failure:
         name = f"{task.failure.type}: " if task.failure.type else ""
-        add("failure", Text(f"{task.failure.kind}: {name}{task.failure.message}", style="red"))
+        add("failure", Text(harmless(f"{task.failure.kind}: {name}{task.failure.message}"), style="red"))
     return rows
 
 

@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.live import Live
 
 from gowork.cli.completions import complete_handler
-from gowork.cli.output import console, write_records
+from gowork.cli.output import console, write_line, write_records
 from gowork.cli.parameters import pairs
-from gowork.cli.records import line, task_record
+from gowork.cli.records import task_record
 from gowork.cli.settings import OutputFormat, Settings, common_options, pass_settings
 from gowork.cli.tables import tasks_table
 from gowork.client import Client, Priority, TaskFilter, TaskInfo, TaskStatus, TaskView
@@ -116,7 +116,7 @@ def _show_changes(
     out = console()
     if settings.output is not OutputFormat.TABLE:
         for task in chain(known, changes):
-            click.echo(line(task_record(task, view)))
+            write_line(task_record(task, view))
     elif not out.is_terminal:
         for task in chain(known, changes):
             click.echo("  ".join((task.id, task.status, task.handler or "(default)", task.worker)))
