@@ -94,6 +94,15 @@ def test_the_workspace_tools_know_every_package() -> None:
     assert set(root["tool"]["importlinter"]["root_packages"]) == modules
 
 
+@each_package
+def test_console_scripts_start_outside_of_the_namespace(package: Path) -> None:
+    for name, target in project_of(package).get("scripts", {}).items():
+        # Inside of it nothing can be said where another project has taken the name.
+        start = package / "src" / target.partition(":")[0].replace(".", "/")
+        assert start.with_suffix(".py").is_file()
+        assert not target.startswith("gowork."), name
+
+
 @pytest.mark.parametrize("init", [path for path in SOURCES if path.name == "__init__.py"], ids=str)
 def test_init_files_only_re_export(init: Path) -> None:
     for node in ast.parse(init.read_text()).body:

@@ -129,6 +129,8 @@ class Nursery:
         """Starts `python ARGUMENTS…`, in a process group of its own, so that a Ctrl-C reaches only this process."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
+            # Without the working directory on the module path, where a file gowork.py could stand in for the package.
+            "-P",
             *arguments,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,

@@ -1,0 +1,13 @@
+"""The console script `gowork-leader`."""
+
+from __future__ import annotations
+
+from gowork_namespace import exit_if_foreign
+
+
+def main() -> None:
+    """Runs the command, where `gowork` is this project's."""
+    exit_if_foreign("gowork-leader")
+    from gowork.leader.app.command import main as command
+
+    command()

@@ -1,0 +1,1 @@
+"""Where `gowork-worker` begins: outside of the namespace `gowork`, which another project may have taken."""
