@@ -336,6 +336,8 @@ class Task(_message.Message):
     CONCURRENCY_KEY_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
     TRACESTATE_FIELD_NUMBER: _builtins.int
+    DELAY_MS_FIELD_NUMBER: _builtins.int
+    EXPIRES_IN_MS_FIELD_NUMBER: _builtins.int
     PAYLOAD_FORM_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     FENCE_FIELD_NUMBER: _builtins.int
@@ -366,11 +368,15 @@ class Task(_message.Message):
     data: _builtins.bytes
     """A binary payload, instead of payload. At most 1 MiB."""
     run_at_ms: _builtins.int
-    """Not to be started before this time, in milliseconds since the Unix epoch. 0 means at once."""
+    """Not to be started before this time, in milliseconds since the Unix epoch, up to the year 9999. 0 means at once. On output
+    also what the leader has reckoned from delay_ms.
+    """
     time_limit_ms: _builtins.int
-    """How long one attempt may run, in milliseconds. 0 means the handler's own limit, else none."""
+    """How long one attempt may run, in milliseconds, at most 10 years. 0 means the handler's own limit, else none."""
     expires_at_ms: _builtins.int
-    """Not to be started after this time, in milliseconds since the Unix epoch: it then ends with ERROR, EXPIRED. 0 means never."""
+    """Not to be started after this time, in milliseconds since the Unix epoch, up to the year 9999: it then ends with ERROR, EXPIRED.
+    0 means never. On output also what the leader has reckoned from expires_in_ms.
+    """
     concurrency_key: _builtins.str
     """Tasks of one queue with the same key share the queue's key_concurrency_limit. At most 128 bytes, printable; empty
     means no key.
@@ -381,6 +387,14 @@ class Task(_message.Message):
     """
     tracestate: _builtins.str
     """Goes with traceparent. At most 512 bytes."""
+    delay_ms: _builtins.int
+    """Not to be started before this many milliseconds have passed since the leader took the task, by the leader's clock. In place of
+    run_at_ms: set one of the two. A repeated submit with the same delay is the same task. At most 10 years.
+    """
+    expires_in_ms: _builtins.int
+    """Not to be started after this many milliseconds have passed since the leader took the task, by the leader's clock. In place of
+    expires_at_ms: set one of the two. At most 10 years.
+    """
     payload_form: Global___PayloadForm.ValueType
     """What payload or data was before it was sent, where that cannot be seen from them. It is no part of what makes two tasks the
     same.
@@ -448,6 +462,8 @@ class Task(_message.Message):
         concurrency_key: _builtins.str = ...,
         traceparent: _builtins.str = ...,
         tracestate: _builtins.str = ...,
+        delay_ms: _builtins.int = ...,
+        expires_in_ms: _builtins.int = ...,
         payload_form: Global___PayloadForm.ValueType = ...,
         attempts: _abc.Iterable[Global___Attempt] | None = ...,
         fence: _builtins.int = ...,
@@ -466,7 +482,7 @@ class Task(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_status", b"_status", "failure", b"failure", "priority", b"priority", "progress", b"progress", "retry", b"retry", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_status", b"_status", "attempts", b"attempts", "attempts_used", b"attempts_used", "cancel_requested", b"cancel_requested", "concurrency_key", b"concurrency_key", "created_at_ms", b"created_at_ms", "data", b"data", "expires_at_ms", b"expires_at_ms", "failure", b"failure", "fence", b"fence", "finished_at_ms", b"finished_at_ms", "handler", b"handler", "id", b"id", "labels", b"labels", "payload", b"payload", "payload_form", b"payload_form", "priority", b"priority", "progress", b"progress", "queue", b"queue", "result", b"result", "result_data", b"result_data", "result_is_empty_data", b"result_is_empty_data", "retry", b"retry", "run_at_ms", b"run_at_ms", "selector", b"selector", "started_at_ms", b"started_at_ms", "status", b"status", "time_limit_ms", b"time_limit_ms", "traceparent", b"traceparent", "tracestate", b"tracestate", "waiting_reason", b"waiting_reason", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_status", b"_status", "attempts", b"attempts", "attempts_used", b"attempts_used", "cancel_requested", b"cancel_requested", "concurrency_key", b"concurrency_key", "created_at_ms", b"created_at_ms", "data", b"data", "delay_ms", b"delay_ms", "expires_at_ms", b"expires_at_ms", "expires_in_ms", b"expires_in_ms", "failure", b"failure", "fence", b"fence", "finished_at_ms", b"finished_at_ms", "handler", b"handler", "id", b"id", "labels", b"labels", "payload", b"payload", "payload_form", b"payload_form", "priority", b"priority", "progress", b"progress", "queue", b"queue", "result", b"result", "result_data", b"result_data", "result_is_empty_data", b"result_is_empty_data", "retry", b"retry", "run_at_ms", b"run_at_ms", "selector", b"selector", "started_at_ms", b"started_at_ms", "status", b"status", "time_limit_ms", b"time_limit_ms", "traceparent", b"traceparent", "tracestate", b"tracestate", "waiting_reason", b"waiting_reason", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
     _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
@@ -1912,6 +1928,49 @@ class ConfigureQueueResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ConfigureQueueResponse: _TypeAlias = ConfigureQueueResponse  # noqa: Y015
+
+@_typing.final
+class GetLeaderRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetLeaderRequest: _TypeAlias = GetLeaderRequest  # noqa: Y015
+
+@_typing.final
+class GetLeaderResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    REQUEST_FIELDS_FIELD_NUMBER: _builtins.int
+    version: _builtins.str
+    """The version of gowork-leader."""
+    @_builtins.property
+    def request_fields(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The full names of all fields that it reads in requests to scheduler.v1.SchedulerService and cluster.v1.LeaderService, and in the
+        messages inside them, sorted; as in scheduler.v1.Task.delay_ms.
+        """
+
+    def __init__(
+        self,
+        *,
+        version: _builtins.str = ...,
+        request_fields: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_fields", b"request_fields", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetLeaderResponse: _TypeAlias = GetLeaderResponse  # noqa: Y015
 
 @_typing.final
 class BackupStoreRequest(_message.Message):

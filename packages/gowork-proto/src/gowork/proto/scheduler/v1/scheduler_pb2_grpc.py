@@ -138,6 +138,11 @@ class SchedulerServiceStub(object):
                 request_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.ConfigureQueueRequest.SerializeToString,
                 response_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.ConfigureQueueResponse.FromString,
                 _registered_method=True)
+        self.GetLeader = channel.unary_unary(
+                '/scheduler.v1.SchedulerService/GetLeader',
+                request_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.GetLeaderRequest.SerializeToString,
+                response_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.GetLeaderResponse.FromString,
+                _registered_method=True)
         self.BackupStore = channel.unary_stream(
                 '/scheduler.v1.SchedulerService/BackupStore',
                 request_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.BackupStoreRequest.SerializeToString,
@@ -326,6 +331,16 @@ class SchedulerServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetLeader(self, request, context):
+        """GetLeader tells which leader this is and which fields of requests it reads. Fields that a leader does not know are dropped
+        without a word, as protobuf has it: a client that depends on one asks here first.
+
+        Leaders before 0.2.0 answer UNIMPLEMENTED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def BackupStore(self, request, context):
         """BackupStore streams a copy of the store as it is at one moment, while work goes on. Start a leader from it with
         `gowork-leader --restore`.
@@ -438,6 +453,11 @@ def add_SchedulerServiceServicer_to_server(servicer, server):
                     servicer.ConfigureQueue,
                     request_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.ConfigureQueueRequest.FromString,
                     response_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.ConfigureQueueResponse.SerializeToString,
+            ),
+            'GetLeader': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLeader,
+                    request_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.GetLeaderRequest.FromString,
+                    response_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.GetLeaderResponse.SerializeToString,
             ),
             'BackupStore': grpc.unary_stream_rpc_method_handler(
                     servicer.BackupStore,
@@ -989,6 +1009,33 @@ class SchedulerService(object):
             '/scheduler.v1.SchedulerService/ConfigureQueue',
             gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.ConfigureQueueRequest.SerializeToString,
             gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.ConfigureQueueResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLeader(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/scheduler.v1.SchedulerService/GetLeader',
+            gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.GetLeaderRequest.SerializeToString,
+            gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.GetLeaderResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -125,6 +125,12 @@ class SchedulerServiceStub:
     """ResumeQueue ends a pause."""
     ConfigureQueue: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.ConfigureQueueRequest, _scheduler_pb2.ConfigureQueueResponse]
     """ConfigureQueue sets a queue's weight and limits; a field that is not set stays as it is."""
+    GetLeader: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.GetLeaderRequest, _scheduler_pb2.GetLeaderResponse]
+    """GetLeader tells which leader this is and which fields of requests it reads. Fields that a leader does not know are dropped
+    without a word, as protobuf has it: a client that depends on one asks here first.
+
+    Leaders before 0.2.0 answer UNIMPLEMENTED.
+    """
     BackupStore: _grpc.UnaryStreamMultiCallable[_scheduler_pb2.BackupStoreRequest, _scheduler_pb2.BackupStoreResponse]
     """BackupStore streams a copy of the store as it is at one moment, while work goes on. Start a leader from it with
     `gowork-leader --restore`.
@@ -229,6 +235,12 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     """ResumeQueue ends a pause."""
     ConfigureQueue: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ConfigureQueueRequest, _scheduler_pb2.ConfigureQueueResponse]  # type: ignore[assignment]
     """ConfigureQueue sets a queue's weight and limits; a field that is not set stays as it is."""
+    GetLeader: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.GetLeaderRequest, _scheduler_pb2.GetLeaderResponse]  # type: ignore[assignment]
+    """GetLeader tells which leader this is and which fields of requests it reads. Fields that a leader does not know are dropped
+    without a word, as protobuf has it: a client that depends on one asks here first.
+
+    Leaders before 0.2.0 answer UNIMPLEMENTED.
+    """
     BackupStore: _aio.UnaryStreamMultiCallable[_scheduler_pb2.BackupStoreRequest, _scheduler_pb2.BackupStoreResponse]  # type: ignore[assignment]
     """BackupStore streams a copy of the store as it is at one moment, while work goes on. Start a leader from it with
     `gowork-leader --restore`.
@@ -450,6 +462,18 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_scheduler_pb2.ConfigureQueueResponse, _abc.Awaitable[_scheduler_pb2.ConfigureQueueResponse]]:
         """ConfigureQueue sets a queue's weight and limits; a field that is not set stays as it is."""
+
+    @_abc_1.abstractmethod
+    def GetLeader(
+        self,
+        request: _scheduler_pb2.GetLeaderRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_pb2.GetLeaderResponse, _abc.Awaitable[_scheduler_pb2.GetLeaderResponse]]:
+        """GetLeader tells which leader this is and which fields of requests it reads. Fields that a leader does not know are dropped
+        without a word, as protobuf has it: a client that depends on one asks here first.
+
+        Leaders before 0.2.0 answer UNIMPLEMENTED.
+        """
 
     @_abc_1.abstractmethod
     def BackupStore(
