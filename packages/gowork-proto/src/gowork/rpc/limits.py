@@ -51,8 +51,16 @@ PLUGIN_ERROR_BYTES_MAX = 1024
 ATTEMPTS_MAX = 1_000
 RETRY_DELAY_MS_MAX = 7 * 24 * 3600 * 1000
 RETRY_FACTOR_MAX = 100.0
+#: The latest moment that a task may name, in milliseconds since the Unix epoch: the start of the year 9999 in UTC.
+#: Later ones have no date in some time zone.
+TIME_MS_MAX = 253_370_764_800_000
+#: The longest time limit, delay, and time until an expiry, in milliseconds: 10 years.
+DURATION_MS_MAX = 10 * 366 * 24 * 3600 * 1000
 #: The longest delay that a handler may ask for, in milliseconds; a longer one is cut to it.
-REPORTED_DELAY_MS_MAX = 10 * 366 * 24 * 3600 * 1000
+REPORTED_DELAY_MS_MAX = DURATION_MS_MAX
+#: The longest time that finished tasks are kept, in days, and how many of them at most.
+RETAIN_DAYS_MAX = 36_500.0
+RETAIN_TASKS_MAX = 1_000_000_000
 NO_RETRY_NAMES_MAX = 64
 #: Attempts kept of each task.
 ATTEMPTS_KEPT = 20

@@ -11,6 +11,9 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from msgspec import Struct
+from msgspec.structs import replace
+
+from gowork.rpc.limits import TIME_MS_MAX
 
 
 class Status(enum.IntEnum):
@@ -201,7 +204,7 @@ class Spec(Struct, frozen=True, gc=False):
     body: bytes
     #: When its first attempt may start; 0: at once.
     run_at_ms: int = 0
-    #: 0: never.
+    #: When it expires unless it was started; 0: never.
     expires_at_ms: int = 0
     retry: RetryPolicy | None = None
     #: Sorted by key.
@@ -211,6 +214,22 @@ class Spec(Struct, frozen=True, gc=False):
     #: A serialized scheduler.v1.Task with only traceparent and tracestate, or nothing: apart from the body, since
     #: a repeated submit has another one. `body + trace` is the whole task: messages merge by concatenation.
     trace: bytes = b""
+    #: How long after its submit its first attempt may start, and when it expires, where the client gave a length of
+    #: time; `reckoned` sets the moments.
+    delay_ms: int = 0
+    expires_in_ms: int = 0
+
+    def reckoned(self, created_ms: int) -> Spec:
+        """The same with the moments that follow from its lengths of time, when it was submitted then."""
+        if not self.delay_ms and not self.expires_in_ms:
+            return self
+        return replace(
+            self,
+            run_at_ms=min(created_ms + self.delay_ms, TIME_MS_MAX) if self.delay_ms else self.run_at_ms,
+            expires_at_ms=(
+                min(created_ms + self.expires_in_ms, TIME_MS_MAX) if self.expires_in_ms else self.expires_at_ms
+            ),
+        )
 
     @property
     def traceparent(self) -> str:

@@ -29,9 +29,14 @@ def submit(state: State, command: cmd.Submit, now: Now) -> Decision:
         return _refused(command, refusal)
     decision.changes.extend(submitted)
     if len(submitted) < len(command.specs):
-        # By identity: of two equal tasks in one batch one is new.
-        new = {id(change.spec) for change in submitted}
-        known = [spec for spec in command.specs if id(spec) not in new]
+        # Of two equal tasks in one batch the first is new.
+        new = {change.spec.id for change in submitted}
+        known = []
+        for spec in command.specs:
+            if spec.id in new:
+                new.remove(spec.id)
+            else:
+                known.append(spec)
         decision.effects.append(ef.CountNotSubmitted(known, refused=False))
     decision.answer = cmd.Submitted(len(submitted), len(command.specs) - len(submitted))
     return decision
@@ -88,6 +93,7 @@ def new_tasks(
         task = known.get(id)
         earlier = seen.get(id) if task is None else task.spec
         if earlier is None:
+            spec = spec.reckoned(now.wall_ms)
             seen[id] = spec
             delayed = spec.run_at_ms > now.wall_ms
             submitted.append(ch.TaskSubmitted(seq, spec, _delayed(standing, spec) if delayed else standing))

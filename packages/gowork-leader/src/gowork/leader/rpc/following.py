@@ -246,7 +246,8 @@ def _finished(snapshot: Snapshot) -> _Finished:
 
 
 def _finished_message(body: bytes, standing: Standing, view: int) -> pb.Task:
-    return task_message(spec_of(pb.Task.FromString(body), body), standing, view)
+    spec = spec_of(pb.Task.FromString(body), body).reckoned(standing.created_ms)
+    return task_message(spec, standing, view)
 
 
 def _wait_responses(finished: Iterable[_Finished], view: int) -> Iterator[pb.WaitTasksResponse]:

@@ -84,6 +84,10 @@ def task_message(spec: Spec, standing: Standing, view: int, progress: Progress |
     task.status = int(standing.status)  # type: ignore[assignment]
     task.priority = int(spec.lane.priority)  # type: ignore[assignment]
     task.queue = spec.lane.queue
+    if spec.delay_ms:
+        task.run_at_ms = spec.run_at_ms
+    if spec.expires_in_ms:
+        task.expires_at_ms = spec.expires_at_ms
     task.fence = standing.fence
     task.created_at_ms = standing.created_ms
     task.started_at_ms = standing.started_ms

@@ -17,6 +17,7 @@ from gowork.leader.rpc.boundary import refusal_from, refusing, unknown_tasks
 from gowork.leader.rpc.filters import parse_filter
 from gowork.leader.rpc.following import FollowingMethods
 from gowork.leader.rpc.keeping import KeepingMethods
+from gowork.leader.rpc.known_fields import known_fields
 from gowork.leader.rpc.mapping import (
     failure_text,
     fit,
@@ -46,6 +47,7 @@ from gowork.rpc.status import FieldViolation, Refusal, invalid
 
 #: Most violations that are gathered before a batch is given up.
 _VIOLATIONS_MAX = 20
+_KNOWN_FIELDS = known_fields()
 _Context = grpc.aio.ServicerContext[object, object]
 
 
@@ -181,6 +183,9 @@ class SchedulerService(
                 response.queues.add(queue=queue, handler=handler, status=int(status), tasks=tasks)
             response.members.extend(member_stats(views))
         return response
+
+    async def GetLeader(self, request: pb.GetLeaderRequest, context: _Context) -> pb.GetLeaderResponse:
+        return pb.GetLeaderResponse(version=self._version, request_fields=_KNOWN_FIELDS)
 
     async def _ask(self, command: cmd.Command, rename: dict[str, str] | None = None) -> cmd.Submitted:
         answer = await self._engine.ask(command)

@@ -21,6 +21,14 @@ _PRIORITIES = frozenset(scheduler_pb2.TaskPriority.values())
 _VIEWS = frozenset(scheduler_pb2.TaskView.values())
 _HEARTBEATS = frozenset(leader_pb2.HeartbeatStatus.values())
 _HELD_STATES = frozenset(session_pb2.HeldState.values())
+#: (field of a task, its maximum in milliseconds)
+_TIMES = (
+    ("run_at_ms", limits.TIME_MS_MAX),
+    ("time_limit_ms", limits.DURATION_MS_MAX),
+    ("expires_at_ms", limits.TIME_MS_MAX),
+    ("delay_ms", limits.DURATION_MS_MAX),
+    ("expires_in_ms", limits.DURATION_MS_MAX),
+)
 #: Longest HOST:PORT: a name of 253 bytes (RFC 1035), brackets, a colon and a port.
 _ADDRESS_BYTES_MAX = 262
 
@@ -65,9 +73,14 @@ def check_task(task: scheduler_pb2.Task, prefix: str, violations: Violations) ->
         check_labels(task.labels, f"{prefix}labels", violations)
     if task.selector:
         check_labels(task.selector, f"{prefix}selector", violations)
-    for name in ("run_at_ms", "time_limit_ms", "expires_at_ms"):
-        if getattr(task, name) < 0:
-            violations.append(FieldViolation(f"{prefix}{name}", "is negative; 0 or more milliseconds are needed"))
+    for name, most in _TIMES:
+        value = getattr(task, name)
+        if not 0 <= value <= most:
+            violations.append(FieldViolation(f"{prefix}{name}", _out_of_time(value, most)))
+    if task.delay_ms and task.run_at_ms:
+        violations.append(FieldViolation(f"{prefix}delay_ms", "and run_at_ms are both set; set one of them"))
+    if task.expires_in_ms and task.expires_at_ms:
+        violations.append(FieldViolation(f"{prefix}expires_in_ms", "and expires_at_ms are both set; set one of them"))
     if task.HasField("retry"):
         check_retry(task.retry, f"{prefix}retry.", violations)
     if task.traceparent or task.tracestate:
@@ -252,8 +265,9 @@ def check_purge(request: scheduler_pb2.PurgeTasksRequest, violations: Violations
         violations.append(
             FieldViolation("ids", f"has {len(request.ids)} ids; the limit is {limits.BATCH_TASKS_MAX} in one call")
         )
-    if request.finished_before_ms < 0:
-        violations.append(FieldViolation("finished_before_ms", "is negative; 0 or more milliseconds are needed"))
+    if not 0 <= request.finished_before_ms <= limits.TIME_MS_MAX:
+        description = _out_of_time(request.finished_before_ms, limits.TIME_MS_MAX)
+        violations.append(FieldViolation("finished_before_ms", description))
 
 
 def check_page_size(size: int, violations: Violations) -> None:
@@ -304,6 +318,11 @@ def _check_name(name: str, field: str, violations: Violations) -> None:
         violations.append(
             FieldViolation(field, f"is {name[:80]!r}; up to {limits.NAME_BYTES_MAX} bytes, printable, are needed")
         )
+
+
+def _out_of_time(value: int, most: int) -> str:
+    until = "the year 9999" if most == limits.TIME_MS_MAX else "10 years"
+    return f"is {value}; 0 to {most} milliseconds ({until}) are needed"
 
 
 def _check_size(size: int, field: str, violations: Violations) -> None:

@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 from gowork.leader.core.model import PENDING, LaneKey, Priority, QueueSettings, RetryPolicy, Spec, Standing, Task
 from gowork.leader.store.protocol import MovedTask, NewTask, Record, StoreFormatError
 from gowork.proto.scheduler.v1 import scheduler_pb2
+from gowork.rpc.limits import TIME_MS_MAX
 
 DEFAULT_QUEUE = "default"
 
@@ -64,12 +65,15 @@ def spec_of(task: scheduler_pb2.Task, body: bytes, trace: bytes = b"") -> Spec:
         task.id,
         _lanes.get(key) or _lane_of(key),
         body,
-        task.run_at_ms,
-        task.expires_at_ms,
+        # Stores of gowork 0.1.0 may hold later moments than are taken today.
+        min(task.run_at_ms, TIME_MS_MAX),
+        min(task.expires_at_ms, TIME_MS_MAX),
         retry_of(task.retry) if task.HasField("retry") else None,
         tuple(sorted(task.labels.items())) if task.labels else (),
         bool(task.data),
         trace,
+        task.delay_ms,
+        task.expires_in_ms,
     )
 
 
@@ -120,7 +124,8 @@ def restore(record: Record) -> Task:
         if len(body) == len(whole):
             # It is among the fields of the body, as a leader kept it that did not know it: there it stays.
             trace = b""
-    return Task(record.seq, spec_of(task, body, trace), record.standing, record.changed)
+    spec = spec_of(task, body, trace).reckoned(record.standing.created_ms)
+    return Task(record.seq, spec, record.standing, record.changed)
 
 
 def new_task(task: Task) -> NewTask:
