@@ -6,7 +6,7 @@ from pathlib import Path
 
 from leader_serving import PATIENCE, ServedLeader, serving
 
-from gowork.leader.app.leader import VERSION
+from gowork.leader import __version__
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 
 HOUR_MS = 3_600_000
@@ -31,7 +31,7 @@ async def test_moments_that_were_reckoned_are_told_and_survive_a_restart(tmp_pat
 
 async def test_a_leader_tells_its_version_and_the_fields_that_it_reads(leader: ServedLeader) -> None:
     told = await leader.scheduler.GetLeader(pb.GetLeaderRequest(), timeout=PATIENCE)
-    assert told.version == VERSION
+    assert told.version == __version__
     assert list(told.request_fields) == sorted(set(told.request_fields))
     assert {
         "scheduler.v1.Task.delay_ms",
