@@ -5,11 +5,16 @@ Works with nothing but Python and `pip install nox`; uses uv for its environment
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import shutil
 import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import nox
+from nox.command import CommandFailed
 
 nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "uv|virtualenv"
@@ -29,6 +34,10 @@ PACKAGES = [
     "plugins/gowork-plugin-shell",
 ]
 PROTO = ROOT / "packages/gowork-proto"
+#: What `nox -s tests` runs beside pytest, and with what.
+PARTS = {"protos": ["--check"], "dashboards": ["--check"], "build": []}
+#: What `nox -s all` runs beside the tests, and with what.
+LONGER = {"demo": [], "sim": ["--seeds", "500"], "chaos": ["--minutes", "10"]}
 
 
 def group(name: str) -> list[str]:
@@ -42,17 +51,46 @@ def install_packages(session: nox.Session, *requirements: str) -> None:
     session.install(*editable, *requirements)
 
 
+def timed(part: Callable[[nox.Session], None]) -> Callable[[nox.Session], None]:
+    """Has a session say how many seconds it took, however it ends."""
+
+    @functools.wraps(part)
+    def timing(session: nox.Session) -> None:
+        began = time.monotonic()
+        try:
+            part(session)
+        finally:
+            session.log(f"{part.__name__.rstrip('_')}: {time.monotonic() - began:.0f} s")
+
+    return timing
+
+
+@contextlib.contextmanager
+def going_on(failures: list[str], what: str) -> Iterator[None]:
+    """Notes that a command failed, so that what follows runs all the same; the session must end with `failures`."""
+    try:
+        yield
+    except CommandFailed:
+        failures.append(what)
+
+
 @nox.session
+@timed
 def tests(session: nox.Session) -> None:
     """Runs all tests and checks: lint, format, types, layers, protos, contract, README's commands. CI runs this."""
+    if not session.posargs:
+        # Before the tests: what fails here must not hide what fails there. nox ends with a list of what failed.
+        for part, arguments in PARTS.items():
+            session.notify(part, posargs=arguments)
     install_packages(session, *group("test"))
-    whole = not session.posargs
-    arguments = session.posargs or ["-n", "auto", "--dist", "worksteal"]
-    session.run("pytest", *arguments)
-    if whole:
-        session.notify("protos", posargs=["--check"])
-        session.notify("dashboards", posargs=["--check"])
-        session.notify("build")
+    session.run("pytest", *(session.posargs or ["-n", "auto", "--dist", "worksteal"]))
+
+
+@nox.session(name="all")
+def all_(session: nox.Session) -> None:
+    """Runs the tests and everything that takes longer, each to its end; takes about an hour."""
+    for part, arguments in {"tests": [], **LONGER}.items():
+        session.notify(part, posargs=arguments)
 
 
 @nox.session
@@ -73,6 +111,7 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session
+@timed
 def protos(session: nox.Session) -> None:
     """Generates Python, stubs and descriptors from the protos; `-- --check` fails when that would change anything."""
     session.install(*group("protos"))
@@ -99,6 +138,7 @@ def read(path: Path) -> bytes | None:
 
 
 @nox.session
+@timed
 def dashboards(session: nox.Session) -> None:
     """Generates Grafana's dashboards from deploy/grafana/boards; `-- --check` fails when that would change anything."""
     session.install(*group("dashboards"))
@@ -129,8 +169,10 @@ def pictures(session: nox.Session) -> None:
 
 
 @nox.session
+@timed
 def build(session: nox.Session) -> None:
     """Builds every wheel into dist/, installs each alone into an empty environment, imports it and runs its command."""
+    failures: list[str] = []
     session.install(*group("build"))
     dist = ROOT / "dist"
     shutil.rmtree(dist, ignore_errors=True)
@@ -141,16 +183,21 @@ def build(session: nox.Session) -> None:
     siblings = Path(session.create_tmp()).resolve() / "siblings.txt"
     siblings.write_text("".join(f"{name.replace('_', '-')} @ {wheel.as_uri()}\n" for name, wheel in wheels.items()))
     for name, wheel in wheels.items():
-        check_wheel(session, name, wheel, siblings)
+        with going_on(failures, f"{name} alone"):
+            check_wheel(session, name, wheel, siblings)
     # All together, as README installs them: the command line finds what the others contribute.
-    python = install_alone(session, "together", siblings, "gowork-cli[up]", "gowork-plugin-shell")
-    for command in (["up", "--help"], ["leader", "--version"], ["worker", "--version"], ["plugins"]):
-        session.run(str(Path(python).parent / "gowork"), *command, external=True, silent=command != ["plugins"])
+    with going_on(failures, "all packages together"):
+        python = install_alone(session, "together", siblings, "gowork-cli[up]", "gowork-plugin-shell")
+        for command in (["up", "--help"], ["leader", "--version"], ["worker", "--version"], ["plugins"]):
+            session.run(str(Path(python).parent / "gowork"), *command, external=True, silent=command != ["plugins"])
     # The committed generated code must run on the previous major version of protobuf too.
-    python = install_alone(session, "previous_protobuf", siblings, str(wheels["gowork_proto"]), "protobuf<7")
-    modules = ["cluster.v1.leader", "scheduler.v1.scheduler", "worker.v1.session", "worker.v1.worker"]
-    imports = "; ".join(f"import gowork.proto.{module}_pb2_grpc" for module in modules)
-    session.run(python, "-I", "-c", imports, external=True)
+    with going_on(failures, "the previous major version of protobuf"):
+        python = install_alone(session, "previous_protobuf", siblings, str(wheels["gowork_proto"]), "protobuf<7")
+        modules = ["cluster.v1.leader", "scheduler.v1.scheduler", "worker.v1.session", "worker.v1.worker"]
+        imports = "; ".join(f"import gowork.proto.{module}_pb2_grpc" for module in modules)
+        session.run(python, "-I", "-c", imports, external=True)
+    if failures:
+        session.error(f"failed: {'; '.join(failures)}")
 
 
 def install_alone(session: nox.Session, name: str, siblings: Path, *requirements: str) -> str:
@@ -184,6 +231,7 @@ def console_scripts(name: str) -> list[str]:
 
 
 @nox.session
+@timed
 def demo(session: nox.Session) -> None:
     """Runs a leader, three workers and 1,000 tasks on this machine; `-- --keep` leaves the cluster running."""
     install_packages(session)
@@ -191,6 +239,7 @@ def demo(session: nox.Session) -> None:
 
 
 @nox.session
+@timed
 def sim(session: nox.Session) -> None:
     """Simulates clusters with faults: `-- --seeds 200`; one seed with its history: `-- --seed 17`."""
     install_packages(session)
@@ -198,6 +247,7 @@ def sim(session: nox.Session) -> None:
 
 
 @nox.session
+@timed
 def chaos(session: nox.Session) -> None:
     """Kills and stops real processes under load, and checks the history: `-- --minutes 5`, `-- --seed 17`."""
     install_packages(session, *group("test"))

@@ -30,8 +30,16 @@ def requirements_of(package: Path) -> list[Requirement]:
     return [Requirement(line) for line in [*project["dependencies"], *extras]]
 
 
+def tops_of(package: Path) -> list[Path]:
+    """The folders of a distribution that are imported by name."""
+    found = [*package.glob("src/gowork/*"), *package.glob("src/gowork_*")]
+    return [path for path in found if path.is_dir() and path.name != "__pycache__"]
+
+
 def test_gowork_stays_a_namespace() -> None:
-    assert [path for path in ROOT.glob("*/*/src/gowork/*") if path.is_file()] == []
+    # `python -m gowork` needs its file, and a file of that name alone leaves it a namespace.
+    allowed = {ROOT / "packages/gowork-cli/src/gowork/__main__.py"}
+    assert {path for path in ROOT.glob("*/*/src/gowork/*") if path.is_file()} <= allowed
 
 
 @each_package
@@ -39,9 +47,7 @@ def test_every_package_brings_its_papers(package: Path) -> None:
     for name in ("README.md", "CHANGELOG.md", "LICENSE"):
         assert (package / name).stat().st_size > 0, name
     assert (package / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
-    tops = [
-        path for path in [*package.glob("src/gowork/*"), *package.glob("src/gowork_*")] if path.name != "__pycache__"
-    ]
+    tops = tops_of(package)
     assert tops
     for top in tops:
         assert (top / "py.typed").is_file(), f"{top} has no py.typed"
@@ -86,10 +92,7 @@ def test_the_workspace_tools_know_every_package() -> None:
     assert {str(package.relative_to(ROOT) / "src") for package in PACKAGES} <= set(root["tool"]["mypy"]["mypy_path"])
     assert set(root["tool"]["uv"]["sources"]) == {package.name for package in PACKAGES}
     modules = {
-        str(path.relative_to(package / "src")).replace("/", ".")
-        for package in PACKAGES
-        for path in [*package.glob("src/gowork/*"), *package.glob("src/gowork_*")]
-        if path.name != "__pycache__"
+        str(path.relative_to(package / "src")).replace("/", ".") for package in PACKAGES for path in tops_of(package)
     }
     assert set(root["tool"]["importlinter"]["root_packages"]) == modules
 
