@@ -24,13 +24,13 @@ from gowork.worker import Fail
 from gowork.worker.processes import Warden
 from gowork_plugin_shell import CommandFailed, ShellJob, ShellResult
 from gowork_plugin_shell.output import Output
-from gowork_plugin_shell.plugin import shell, wardens
+from gowork_plugin_shell.plugin import shell, surroundings
 
 
 @pytest.fixture
 def ctx() -> Iterator[Any]:
     context = SimpleNamespace(state=SimpleNamespace())
-    lifespan = wardens(context.state)
+    lifespan = surroundings(context.state)
     next(lifespan)
     yield context
     assert next(lifespan, None) is None
@@ -78,6 +78,27 @@ async def test_stdin_environment_and_directory_are_the_payloads(ctx: Any, tmp_pa
         ctx, command='sort -n; echo "$WORD"; pwd', shell=True, stdin="3\n1\n2\n", env={"WORD": "ü"}, cwd=str(tmp_path)
     )
     assert result.stdout == f"1\n2\n3\nü\n{tmp_path}\n"
+
+
+async def test_exit_code_is_known_though_another_handler_has_ignored_sigchld(ctx: Any) -> None:
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        codes = [(await run(ctx, command=[name], check=False)).exit_code for name in ("true", "false")]
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    assert codes == [0, 1]
+
+
+async def test_command_starts_where_and_with_the_umask_that_the_runner_did(ctx: Any, tmp_path: Path) -> None:
+    directory = os.getcwd()
+    before = os.umask(0o777)
+    os.chdir(tmp_path)
+    try:
+        result = await run(ctx, command="pwd; umask", shell=True)
+    finally:
+        os.chdir(directory)
+        os.umask(before)
+    assert result.stdout.split() == [directory, f"{before | 0o002:04o}"]
 
 
 async def test_large_input_and_output_pass_through(ctx: Any) -> None:
@@ -285,10 +306,10 @@ async def test_commands_end_with_a_killed_worker(tmp_path: Path, victim: str) ->
 
 def test_warden_is_started_with_the_first_command_only() -> None:
     state = SimpleNamespace()
-    lifespan = wardens(state)
+    lifespan = surroundings(state)
     next(lifespan)
-    held = state.gowork_shell_wardens
+    held = state.gowork_shell
     assert held._warden is None
-    assert isinstance(held.get(), Warden)
-    assert held.get() is held.get()
+    assert isinstance(held.warden(), Warden)
+    assert held.warden() is held.warden()
     assert next(lifespan, None) is None

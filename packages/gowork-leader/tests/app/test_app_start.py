@@ -13,8 +13,10 @@ from pathlib import Path
 
 import grpc
 import pytest
+from click.testing import CliRunner
 from leader_process import FREE_PORTS, refused_start, running
 
+from gowork.leader.app.command import main
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.proto.scheduler.v1 import scheduler_pb2_grpc
 from gowork.rpc.channels import open_blocking_channel
@@ -258,3 +260,15 @@ def test_a_task_that_can_not_be_read_ends_the_leader_with_its_name(tmp_path: Pat
     assert code == 1
     assert "'torn'" in message_of(log)
     assert "start from a backup" in message_of(log)
+
+
+def test_a_relative_directory_in_a_working_directory_that_is_gone_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    result = CliRunner().invoke(main, ["--data-dir", "x"])
+    assert result.exit_code == 2
+    assert "--data-dir: the working directory is gone" in result.output

@@ -11,14 +11,15 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 from collections.abc import Mapping
 from typing import cast
 
-from gowork.worker.processes import Warden, end_group
+from gowork.worker.processes import Warden, end_group, settle_signals
 from gowork_plugin_shell.output import Output
 
 #: `read` takes a pipe's bytes one by one, so that all after the first line are the command's.
-_GATE = 'read -r line || exit 125; exec "$@"'
+_GATE = 'umask {umask:o}; read -r line || exit 125; exec "$@"'
 #: Seconds between SIGTERM and SIGKILL. Less than a handler's grace, after which the whole runner would be ended.
 TERM_GRACE = 2.0
 #: Seconds to wait for the last output of a group that has been killed.
@@ -36,7 +37,7 @@ class Command(asyncio.SubprocessProtocol):
         self._closed: asyncio.Future[None] = loop.create_future()
 
     async def run(
-        self, arguments: list[str], *, stdin: bytes, env: Mapping[str, str], cwd: str | None, warden: Warden
+        self, arguments: list[str], *, stdin: bytes, env: Mapping[str, str], cwd: str | None, umask: int, warden: Warden
     ) -> int:
         """Runs the command to its end. When cancelled, ends its group first.
 
@@ -47,11 +48,14 @@ class Command(asyncio.SubprocessProtocol):
             OSError: when it cannot be started.
         """
         loop = asyncio.get_running_loop()
+        if threading.current_thread() is threading.main_thread():
+            # Another handler of this process may have ignored SIGCHLD since: then the exit code would be lost.
+            settle_signals()
         transport, _ = await loop.subprocess_exec(
             lambda: self,
             "/bin/sh",
             "-c",
-            _GATE,
+            _GATE.format(umask=umask),
             "sh",
             *arguments,
             env={**os.environ, **env},

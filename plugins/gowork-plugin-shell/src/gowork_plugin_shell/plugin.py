@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import time
@@ -11,7 +12,7 @@ from typing import Any
 import msgspec
 
 from gowork.worker import Context, Fail, handler, lifespan
-from gowork.worker.processes import Warden
+from gowork.worker.processes import Warden, settled_umask
 from gowork_plugin_shell.command import Command
 from gowork_plugin_shell.job import CommandFailed, ShellJob, ShellResult
 
@@ -19,13 +20,23 @@ from gowork_plugin_shell.job import CommandFailed, ShellJob, ShellResult
 _RESULT_BYTES_MAX = 1_000_000
 
 
-class _Wardens:
-    """The runner's warden, started with its first command: most runners never run one."""
+class _Surroundings:
+    """What each command starts with, whatever other handlers of this process do to it meanwhile."""
 
     def __init__(self) -> None:
+        self.umask = settled_umask()
+        #: The worker's working directory; None when it has been removed.
+        self.cwd: str | None = None
+        with contextlib.suppress(FileNotFoundError):
+            self.cwd = os.getcwd()
+        #: Started with the first command: most runners never run one.
         self._warden: Warden | None = None
 
-    def get(self) -> Warden:
+    def directory(self, wanted: str | None) -> str | None:
+        """Where a command runs that asks for this directory."""
+        return self.cwd if wanted is None or self.cwd is None else os.path.join(self.cwd, wanted)
+
+    def warden(self) -> Warden:
         if self._warden is None:
             self._warden = Warden()
         return self._warden
@@ -36,11 +47,11 @@ class _Wardens:
 
 
 @lifespan
-def wardens(state: Any) -> Iterator[None]:
-    """Keeps one warden for each runner."""
-    state.gowork_shell_wardens = _Wardens()
+def surroundings(state: Any) -> Iterator[None]:
+    """Keeps one warden for each runner, and notes what its commands start with."""
+    state.gowork_shell = _Surroundings()
     yield
-    state.gowork_shell_wardens.close()
+    state.gowork_shell.close()
 
 
 @handler("shell")
@@ -51,7 +62,9 @@ async def shell(ctx: Context, job: ShellJob) -> ShellResult:
         CommandFailed: when its exit code is not 0 and `check` is set.
         Fail: when there is no such command or directory. Another worker may have it, so that it may be tried again.
     """
-    _check(job)
+    around: _Surroundings = ctx.state.gowork_shell
+    cwd = around.directory(job.cwd)
+    _check(job, cwd)
     command = Command(job.output_bytes_max)
     started = time.monotonic()
     try:
@@ -59,8 +72,9 @@ async def shell(ctx: Context, job: ShellJob) -> ShellResult:
             job.arguments,
             stdin=job.stdin.encode(),
             env=job.env,
-            cwd=job.cwd,
-            warden=ctx.state.gowork_shell_wardens.get(),
+            cwd=cwd,
+            umask=around.umask,
+            warden=around.warden(),
         )
     except OSError as error:
         raise Fail(f"the command could not be started: {error}", retry=True) from error
@@ -77,12 +91,12 @@ async def shell(ctx: Context, job: ShellJob) -> ShellResult:
     return _fitting(result)
 
 
-def _check(job: ShellJob) -> None:
-    if job.cwd is not None and not os.path.isdir(job.cwd):
+def _check(job: ShellJob, cwd: str | None) -> None:
+    if cwd is not None and job.cwd is not None and not os.path.isdir(cwd):
         raise Fail(f"cwd: there is no directory {job.cwd!r} on this worker", retry=True)
     program = job.arguments[0]
-    if os.sep in program and job.cwd is not None:
-        program = os.path.join(job.cwd, program)
+    if os.sep in program and cwd is not None:
+        program = os.path.join(cwd, program)
     if shutil.which(program, path=job.env.get("PATH", os.environ.get("PATH"))) is None:
         raise Fail(f"command: there is no program {job.arguments[0]!r} on this worker", retry=True)
 

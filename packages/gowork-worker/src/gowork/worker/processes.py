@@ -17,6 +17,11 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
+from gowork.rpc.process_state import settle_signals, settled_umask
+
+#: The last two are for plugins, which do not import gowork.rpc.
+__all__ = ["Warden", "die_with_parent", "end_group", "hold_until_ended", "settle_signals", "settled_umask"]
+
 logger = logging.getLogger("gowork.worker")
 
 _PR_SET_PDEATHSIG = 1

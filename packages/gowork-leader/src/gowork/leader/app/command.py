@@ -19,6 +19,7 @@ from gowork.leader.app.leader import Addresses, Leader, ListenError
 from gowork.leader.engine.retention import Kept
 from gowork.leader.store.protocol import Store, StoreError
 from gowork.leader.store.registry import open_store
+from gowork.rpc import process_state
 from gowork.rpc.channels import AddressError, parse_address
 from gowork.rpc.logs import configure
 from gowork.rpc.telemetry import Telemetry, TelemetryError, start
@@ -174,10 +175,14 @@ def main(
     log_level: str,
 ) -> None:
     """Run the leader of a gowork cluster: it keeps the members and the tasks."""
+    process_state.settle()
     sys.setswitchinterval(SWITCH_SECONDS)
     configure(log_format, log_level)
     directory = data_dir or Path(platformdirs.user_data_dir("gowork", appauthor=False))
-    url = store or f"sqlite:///{directory.absolute() / 'gowork.db'}"
+    try:
+        url = store or f"sqlite:///{directory.absolute() / 'gowork.db'}"
+    except FileNotFoundError:
+        raise click.UsageError("--data-dir: the working directory is gone; name an absolute path") from None
     kept = Kept(retain_tasks, retain_days * _DAY, retain_failed_tasks, retain_failed_days * _DAY)
     telemetry = _telemetry()
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 
 import click
 
+from gowork.rpc import process_state
 from gowork.rpc.telemetry import Telemetry, TelemetryError, start
 from gowork.worker._core import logs
 from gowork.worker._core.plugins import Selection, add_search_path
@@ -179,9 +181,12 @@ def main(
     Handlers come from installed plugins (entry points in the group gowork.plugins) and from modules named with
     --import. The worker keeps trying to reach its leader for ever. SIGTERM and Ctrl-C drain it.
     """
+    process_state.settle()
     telemetry = _telemetry()
     if imports:
-        add_search_path(os.getcwd())
+        # A working directory that has been removed has no path; the modules may be installed.
+        with contextlib.suppress(FileNotFoundError):
+            add_search_path(os.getcwd())
     # gRPC's own words about broken connections stand beside the worker's, which say the same in one line.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     # Only now: `--help` and `--version` should not wait for gRPC.

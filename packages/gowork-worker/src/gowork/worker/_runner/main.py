@@ -15,6 +15,7 @@ import sys
 from contextlib import AsyncExitStack
 
 from gowork.proto.worker.v1 import session_pb2 as session
+from gowork.rpc import process_state
 from gowork.rpc.telemetry import Telemetry, TelemetryError, start
 from gowork.worker._core import lifespans, logs, plugins, references
 from gowork.worker._core.context import Place
@@ -33,6 +34,7 @@ _SWITCH_INTERVAL = 0.001
 
 def main() -> None:
     """Runs until the supervisor says Stop or goes away."""
+    process_state.settle()
     descriptor, table = int(sys.argv[1]), int(sys.argv[2])
     die_with_parent(int(sys.argv[3]))
     # The supervisor takes the end of the pipe, and a successor the lock, for the end of all that ran here. What

@@ -1,0 +1,98 @@
+"""What a process has from whoever started it, brought to values that gowork can work with.
+
+Ignored and blocked signals, timers, limits, the file mode mask and closed standard streams all outlive exec. Leader,
+worker, runners and the commands of the shell plugin settle them first. A program that has gowork as a library is left
+alone.
+
+What says something that an operator means stays: ignored SIGHUP (nohup), the signals of the terminal, niceness, the
+limit of core files, and all other limits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import sys
+
+#: Open files that a process may have when its hard limit allows: a leader or a worker needs some for each connection
+#: and each runner. Not more, because some programs close every number up to the limit before they start others.
+OPEN_FILES = 65536
+#: Ignored on purpose: by nohup, by shells without job control, and by Python itself.
+_MEANT = frozenset(
+    {
+        signal.SIGHUP,
+        signal.SIGINT,
+        signal.SIGQUIT,
+        signal.SIGTSTP,
+        signal.SIGTTIN,
+        signal.SIGTTOU,
+        signal.SIGPIPE,
+        signal.SIGXFSZ,
+    }
+)
+_GROUP_AND_OTHERS = 0o077
+_OTHERS_WRITE = 0o002
+
+
+def settle() -> None:
+    """Settles all of it. Call it in the main thread, before anything else is started."""
+    _open_standard_streams()
+    settle_signals()
+    _stop_timers()
+    os.umask(settled_umask())
+    _raise_open_files()
+
+
+def settle_signals() -> None:
+    """Unblocks all signals, and gives back their default action to those that are ignored for no reason.
+
+    While SIGCHLD is ignored, the kernel throws exit codes away. Call it in the main thread.
+    """
+    for number in signal.valid_signals():
+        if number not in _MEANT and signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def settled_umask() -> int:
+    """The mask for the modes of new files: what the owner may do is never masked, and others may never write.
+
+    What the group may do, and whether others may read, is the operator's.
+    """
+    mask = os.umask(_GROUP_AND_OTHERS)
+    os.umask(mask)
+    return (mask | _OTHERS_WRITE) & _GROUP_AND_OTHERS
+
+
+def _stop_timers() -> None:
+    """Stops timers that were set before exec. One that this process has set has a handler."""
+    timers = (signal.ITIMER_REAL, signal.SIGALRM), (signal.ITIMER_VIRTUAL, signal.SIGVTALRM)
+    for timer, number in (*timers, (signal.ITIMER_PROF, signal.SIGPROF)):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.setitimer(timer, 0)
+
+
+def _raise_open_files() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        # macOS has a lower limit than it tells.
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _open_standard_streams() -> None:
+    """Opens /dev/null for what was closed: else the next socket gets the number, and what is printed goes there."""
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)
+            os.dup2(opened, descriptor)
+            if opened != descriptor:
+                os.close(opened)
+            stream = open(descriptor, "r" if name == "stdin" else "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)
