@@ -16,6 +16,7 @@ _OWN = {
     "completion": "gowork.cli.commands.completion:completion",
     "drain": "gowork.cli.commands.drain:drain",
     "members": "gowork.cli.commands.members:members",
+    "protos": "gowork.cli.commands.protos:protos",
     "purge": "gowork.cli.commands.purge:purge",
     "queues": "gowork.cli.commands.queues:queues",
     "remove": "gowork.cli.commands.cancel:remove",
