@@ -499,6 +499,7 @@ class Grant(_message.Message):
     TASK_FIELD_NUMBER: _builtins.int
     ALONE_FIELD_NUMBER: _builtins.int
     PREVIOUS_TRACEPARENT_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_USED_FIELD_NUMBER: _builtins.int
     fence: _builtins.int
     """Grows with every grant over the life of the store."""
     id: _builtins.str
@@ -510,6 +511,10 @@ class Grant(_message.Message):
     """It was in a runner that crashed: run it in a process that runs nothing else."""
     previous_traceparent: _builtins.str
     """The trace context of the last attempt that has one, which the next one links to; empty when there is none."""
+    attempts_used: _builtins.int
+    """How many attempts have counted towards max_attempts before this one. Unset where that is attempt - 1: no attempt was
+    interrupted, snoozed or lost.
+    """
     def __init__(
         self,
         *,
@@ -519,11 +524,14 @@ class Grant(_message.Message):
         task: _builtins.bytes = ...,
         alone: _builtins.bool = ...,
         previous_traceparent: _builtins.str = ...,
+        attempts_used: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_attempts_used", b"_attempts_used", "attempts_used", b"attempts_used"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alone", b"alone", "attempt", b"attempt", "fence", b"fence", "id", b"id", "previous_traceparent", b"previous_traceparent", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempts_used", b"_attempts_used", "alone", b"alone", "attempt", b"attempt", "attempts_used", b"attempts_used", "fence", b"fence", "id", b"id", "previous_traceparent", b"previous_traceparent", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__attempts_used: _TypeAlias = _typing.Literal["attempts_used"]  # noqa: Y015
+    _WhichOneofArgType__attempts_used: _TypeAlias = _typing.Literal["_attempts_used", b"_attempts_used"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__attempts_used) -> _WhichOneofReturnType__attempts_used | None: ...
 
 Global___Grant: _TypeAlias = Grant  # noqa: Y015
