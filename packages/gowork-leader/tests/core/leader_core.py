@@ -212,7 +212,7 @@ class Core:
         """{connection: ids granted}, in the order of the grants."""
         decision = self.do(cmd.Dispatch())
         return {
-            effect.connection: [granted.id for _, _, _, granted, _ in effect.grants]
+            effect.connection: [granted.id for _, _, _, granted, *_ in effect.grants]
             for effect in decision.effects
             if isinstance(effect, GrantTasks)
         }

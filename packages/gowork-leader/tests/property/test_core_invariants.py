@@ -180,7 +180,7 @@ class Cluster(RuleBasedStateMachine):
             worker = self.core.state.connections[effect.connection]
             assert worker.drain_ms is None
             assert len(effect.grants) <= before[worker.instance]
-            for fence, _, _, granted, _ in effect.grants:
+            for fence, _, _, granted, *_ in effect.grants:
                 assert fence > before_fence
                 self.fence = max(fence, self.fence)
                 self.sent.append((worker.instance, granted.id, fence))
@@ -192,7 +192,7 @@ class Cluster(RuleBasedStateMachine):
             assert not newly & {
                 granted.lane.concurrency_key
                 for effect in decision.effects
-                for _, _, _, granted, _ in effect.grants
+                for _, _, _, granted, *_ in effect.grants
                 if granted.lane.queue == queue.name
             }
 

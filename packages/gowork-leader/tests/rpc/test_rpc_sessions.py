@@ -135,6 +135,18 @@ async def test_a_worker_is_granted_no_more_than_its_credit(leader: ServedLeader)
         assert [grant.id for grant in await session.grants(2)] == ["3", "4"]
 
 
+async def test_a_grant_says_how_many_attempts_have_counted_where_its_number_does_not_tell(leader: ServedLeader) -> None:
+    await leader.submit("a", retry=pb.RetryPolicy(max_attempts=9, initial_delay_ms=1))
+    said = []
+    async with leader.worker() as session:
+        for outcome in (pb.ATTEMPT_OUTCOME_FAILED, pb.ATTEMPT_OUTCOME_INTERRUPTED, pb.ATTEMPT_OUTCOME_FAILED, 0):
+            grant = await session.grant()
+            said.append((grant.attempt, grant.attempts_used if grant.HasField("attempts_used") else None))
+            if outcome:
+                await session.report(grant, outcome=outcome)
+    assert said == [(1, None), (2, None), (3, 1), (4, 2)]
+
+
 async def test_fences_grow_with_every_grant_and_across_leaders(tmp_path: Path) -> None:
     fences: list[int] = []
     for n in range(3):

@@ -183,7 +183,7 @@ class SimWorker:
                 self._leave_when_done()
             case ef.GrantTasks():
                 self._granted += len(effect.grants)
-                for fence, _, _, spec, _ in effect.grants:
+                for fence, _, _, spec, *_ in effect.grants:
                     self._world.checks.work.received(fence, spec.id, self.instance)
                     self._waiting[fence] = spec.id
                 if self._draining:

@@ -27,8 +27,8 @@ STARVING_MS = 60_000
 STARVING_TURNS = 8
 
 _Holder = Worker | Callback
-#: (fence, attempt number, alone, spec, previous attempt's trace)
-_Grant = tuple[int, int, bool, Spec, str]
+#: (fence, attempt number, alone, spec, previous attempt's trace, attempts that have counted)
+_Grant = tuple[int, int, bool, Spec, str, int]
 #: (seq of its next task, order, task, its group's walk, holders)
 _Entry = tuple[int, int, Task, Iterator[Task], "_Holders"]
 
@@ -93,7 +93,7 @@ def _grant(
     )
     decision.changes.append(ch.TaskMoved(spec.id, standing))
     if isinstance(holder, Worker):
-        entry = (fence, number, old.suspect, spec, previous_of(old.attempts) if old.attempts else "")
+        entry = (fence, number, old.suspect, spec, previous_of(old.attempts) if old.attempts else "", old.attempts_used)
         granted = grants.get(holder)
         if granted is None:
             grants[holder] = [entry]

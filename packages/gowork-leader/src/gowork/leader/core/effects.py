@@ -17,10 +17,12 @@ class Welcome(Struct, frozen=True, gc=False):
 
 
 class GrantTasks(Struct, frozen=True, gc=False):
-    """Give a worker the right to run these attempts: (fence, attempt number, alone, spec, previous attempt's trace)."""
+    """Give a worker the right to run these attempts: (fence, attempt number, alone, spec, previous attempt's trace,
+    attempts that have counted).
+    """
 
     connection: int
-    grants: Sequence[tuple[int, int, bool, Spec, str]]
+    grants: Sequence[tuple[int, int, bool, Spec, str, int]]
 
 
 class Acknowledge(Struct, frozen=True, gc=False):
