@@ -51,14 +51,14 @@ def environment(variables: Mapping[str, str]) -> dict[str, str]:
 
 
 @contextmanager
-def running(folder: Path, *arguments: str, **variables: str) -> Iterator[RunningLeader]:
+def running(folder: Path, *arguments: str, stderr: int = subprocess.PIPE, **variables: str) -> Iterator[RunningLeader]:
     """A leader with its data in this folder; it is killed at the end when the test has not stopped it."""
     process = subprocess.Popen(
         [str(COMMAND), *FREE_PORTS, "--print-addresses", *arguments],
         cwd=folder,
         env=environment({"GOWORK_DATA_DIR": str(folder), **variables}),
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=stderr,
         text=True,
     )
     try:

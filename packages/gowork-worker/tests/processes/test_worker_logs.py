@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -158,3 +159,29 @@ async def test_a_script_that_sets_up_logging_keeps_it(leader: Any, tmp_path: Pat
     lines = await log_of_script(leader, tmp_path, setup)
     assert {"theirs: asked", "theirs: draining"} <= set(lines)
     assert all(line.startswith("theirs: ") for line in lines)
+
+
+async def test_a_worker_whose_standard_error_is_full_works_and_stops(leader: Any) -> None:
+    reader, end = os.pipe()
+    os.set_blocking(end, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(end, b"x" * 4096)
+    os.set_blocking(end, True)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gowork.worker", "--leader", leader.address, "--name", "w"),
+        *("--plugin", "echo", "--runners", "1", "--slots", "2", "--log-level", "debug"),
+        stderr=end,
+    )
+    try:
+        scripted = await leader.session()
+        scripted.grant(7, "echo")
+        await scripted.report(7)
+        process.terminate()
+        assert await process.wait() == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        os.close(reader)
+        os.close(end)

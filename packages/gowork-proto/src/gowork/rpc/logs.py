@@ -1,7 +1,8 @@
 """The log of a process of gowork's own: one line for each record, as text for people or as JSON for programs.
 
-docs/logs.md has the keys. No record is lost, and no caller hears of an error, for what a record holds: what JSON cannot
-take is written as text, and a field whose name is taken gets another.
+docs/logs.md has the keys. No record is lost, and no caller hears of an error, because of what a record holds: what JSON
+cannot take is written as text, and a field whose name is taken gets another. No caller waits for whoever reads the log:
+a record is made into its line where it is logged, and a thread writes it (`log_writer`).
 """
 
 from __future__ import annotations
@@ -10,9 +11,13 @@ import json
 import logging
 import re
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import Any
+
+from gowork.rpc.log_writer import FLUSH_SECONDS, LogWriter, QueuedStream
 
 #: What every record has; everything else on it was given by `extra`.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -21,21 +26,95 @@ _TAKEN = frozenset({"time", "level", "logger", "event", "exception", "stack"})
 #: In text, values with one of these are written in quotes.
 _ODD = re.compile(r"""[\s"'=\\\x00-\x1f\x7f]""")
 
+_log = logging.getLogger(__name__)
+
 #: Gives the fields of what is under way where it is called; see `configure`.
 Scope = Callable[[], Mapping[str, object]]
 
 
-def configure(form: str, level: str, scope: Scope = dict) -> None:
+def configure(form: str, level: str, scope: Scope = dict, *, waits: bool = False) -> None:
     """Sends all logs of this process to standard error.
 
     Args:
         form: "text" or "json".
         level: debug, info, warning or error.
         scope: called for each record, in the thread that logs: gives fields that stand before the record's own.
+        waits: write each record where it is logged, and wait for the reader; for a process whose reader never stops,
+            so that its last words are out when it is killed.
     """
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _handler(waits)
     handler.setFormatter(JsonFormatter(scope) if form == "json" else TextFormatter(scope))
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+
+
+def take_standard_error() -> None:
+    """Has the log take what else the process says on standard error; for a process of gowork's own, after `configure`.
+
+    What is printed there goes the way of the log, and so blocks nobody either. Warnings, and exceptions that nobody
+    took, become records. Nothing changes where the log has no thread that writes.
+    """
+    handlers = [handler for handler in logging.getLogger().handlers if isinstance(handler, QueuedHandler)]
+    if not handlers:
+        return
+    sys.stderr = QueuedStream(handlers[0].writer).text()
+    logging.captureWarnings(True)
+    sys.excepthook = _uncaught
+    threading.excepthook = _uncaught_in_thread
+    sys.unraisablehook = _unraisable
+
+
+class QueuedHandler(logging.Handler):
+    """Hands lines to a LogWriter."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self.writer = LogWriter(descriptor, self._dropped)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Makes the line here and now, since what the record refers to may change."""
+        self.writer.put(self._line(record))
+
+    def close(self) -> None:
+        """Waits for what is unwritten, within a bound; `logging` calls it at the end of the process."""
+        self.writer.close(FLUSH_SECONDS)
+        super().close()
+
+    def _line(self, record: logging.LogRecord) -> bytes:
+        return self.format(record).encode("utf-8", "backslashreplace") + b"\n"
+
+    def _dropped(self, lines: int) -> bytes:
+        fields = {"name": __name__, "levelname": "WARNING", "msg": "log lines were dropped", "lines": lines}
+        fields["reason"] = "standard error was not read"
+        return self._line(logging.makeLogRecord(fields))
+
+
+def _handler(waits: bool) -> logging.Handler:
+    if not waits and sys.stderr is not None:
+        try:
+            return QueuedHandler(sys.stderr.fileno())
+        except (OSError, ValueError, AttributeError):
+            pass  # A stream of the program's own, in memory perhaps.
+    return logging.StreamHandler(sys.stderr)
+
+
+def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if kind is not KeyboardInterrupt:
+        _log.critical("ended by an exception", exc_info=(kind, error, trace))
+
+
+def _uncaught_in_thread(arguments: threading.ExceptHookArgs) -> None:
+    if arguments.exc_type is not SystemExit:
+        error = arguments.exc_value or arguments.exc_type()
+        name = arguments.thread.name if arguments.thread is not None else ""
+        _log.error("thread ended by an exception", extra={"thread_name": name}, exc_info=error)
+
+
+def _unraisable(arguments: sys.UnraisableHookArgs) -> None:
+    _log.error(
+        "exception that nobody could take",
+        extra={"where": arguments.object, "reason": arguments.err_msg or ""},
+        exc_info=arguments.exc_value or arguments.exc_type(),
+    )
 
 
 class TextFormatter(logging.Formatter):
@@ -109,7 +188,10 @@ def _event(record: logging.LogRecord) -> str:
 def _traces(formatter: logging.Formatter, record: logging.LogRecord) -> dict[str, str]:
     traces = {}
     if record.exc_info and record.exc_info[0] is not None:
-        traces["exception"] = formatter.formatException(record.exc_info)
+        try:
+            traces["exception"] = formatter.formatException(record.exc_info)
+        except Exception:  # noqa: BLE001 - whatever the exception's own methods and attributes raise
+            traces["exception"] = f"<{record.exc_info[0].__name__} without a traceback>"
     elif record.exc_text:
         traces["exception"] = record.exc_text
     if record.stack_info:

@@ -19,9 +19,8 @@ from gowork.leader.app.leader import Addresses, Leader, ListenError
 from gowork.leader.engine.retention import Kept
 from gowork.leader.store.protocol import Store, StoreError
 from gowork.leader.store.registry import open_store
-from gowork.rpc import process_state
+from gowork.rpc import logs, process_state
 from gowork.rpc.channels import AddressError, parse_address
-from gowork.rpc.logs import configure
 from gowork.rpc.telemetry import Telemetry, TelemetryError, start
 
 #: How long the event loop may keep Python's lock from the store's threads, which need it after every statement. At
@@ -177,7 +176,8 @@ def main(
     """Run the leader of a gowork cluster: it keeps the members and the tasks."""
     process_state.settle()
     sys.setswitchinterval(SWITCH_SECONDS)
-    configure(log_format, log_level)
+    logs.configure(log_format, log_level)
+    logs.take_standard_error()
     directory = data_dir or Path(platformdirs.user_data_dir("gowork", appauthor=False))
     try:
         url = store or f"sqlite:///{directory.absolute() / 'gowork.db'}"

@@ -214,6 +214,7 @@ def main(
             trace_parent=trace_parent,
         )
         logs.configure(log_format, log_level, options.name)
+        logs.take_standard_error()
         listeners = Listeners(http=http_listen, work=listen, advertise=advertise, scheduler=scheduler)
         asyncio.run(run_worker(options, leader, listeners, ready=_print_ready if print_ready else None))
     except (AddressError, ConfigurationError) as error:

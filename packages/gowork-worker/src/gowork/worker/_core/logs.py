@@ -8,21 +8,25 @@ from __future__ import annotations
 from contextvars import ContextVar
 
 from gowork.rpc import logs
+from gowork.rpc.logs import take_standard_error
 from gowork.worker._core.context import Context
+
+__all__ = ["configure", "running", "take_standard_error"]
 
 #: The attempt that runs here: in this thread, or this asyncio task and what it starts.
 running: ContextVar[Context | None] = ContextVar("gowork_running", default=None)
 
 
-def configure(form: str, level: str, worker: str) -> None:
+def configure(form: str, level: str, worker: str, *, waits: bool = False) -> None:
     """Sends all logs of this process to standard error.
 
     Args:
         form: "text" or "json".
         level: debug, info, warning or error.
         worker: the worker's name, a field of every line.
+        waits: see gowork.rpc.logs; for runners, whose last words matter when a handler brings its process down.
     """
-    logs.configure(form, level, lambda: _scope(worker))
+    logs.configure(form, level, lambda: _scope(worker), waits=waits)
 
 
 def _scope(worker: str) -> dict[str, object]:

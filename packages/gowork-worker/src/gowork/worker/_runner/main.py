@@ -59,7 +59,7 @@ async def _run(connection: socket.socket, table: int) -> Telemetry | None:
     setup = await runner.setup
     sys.path[:] = setup.sys_path
     if setup.log_format:
-        logs.configure(setup.log_format, setup.log_level, setup.worker)
+        logs.configure(setup.log_format, setup.log_level, setup.worker, waits=True)
     telemetry = _telemetry()
     loaded = plugins.load(setup.selection)
     place = Place(setup.worker, trace_parent=setup.trace_parent)

@@ -1,0 +1,40 @@
+"""Nobody who reads the leader's standard error can stop the leader by not reading it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from leader_process import running
+
+from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
+from gowork.proto.scheduler.v1 import scheduler_pb2_grpc
+from gowork.rpc.channels import open_blocking_channel
+
+
+@pytest.fixture
+def full_pipe() -> Iterator[int]:
+    """The end of a pipe that takes nothing more."""
+    reader, end = os.pipe()
+    os.set_blocking(end, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(end, b"x" * 4096)
+    os.set_blocking(end, True)
+    yield end
+    os.close(reader)
+    os.close(end)
+
+
+@pytest.mark.parametrize("level", ["debug", "info"])
+def test_a_leader_whose_standard_error_is_full_serves_and_stops(tmp_path: Path, full_pipe: int, level: str) -> None:
+    with running(tmp_path, "--log-level", level, stderr=full_pipe) as leader:
+        with open_blocking_channel([leader.scheduler]) as channel:
+            task = pb.Task(id="kept", payload="x")
+            stub = scheduler_pb2_grpc.SchedulerServiceStub(channel)
+            stub.ScheduleTask(pb.ScheduleTaskRequest(task=task), timeout=30)
+        assert leader.page("/readyz")[0] == 200
+        assert leader.stop()[0] == 0

@@ -1,0 +1,163 @@
+"""Writes lines to a descriptor on a thread of its own, so that nobody who has something to say waits for its reader.
+
+Whoever reads standard error may stop to: a pager, a full pipe, a log collector that hangs. Owns the lines that wait,
+within a bound, and the count of those that found no room. Never blocks its callers.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import select
+import threading
+from collections import deque
+from collections.abc import Callable
+
+#: What may wait to be written, in bytes; a single line may be longer. Lines beyond it are dropped and counted.
+WAITING_BYTES_MAX = 8 << 20
+#: What is written at once, in bytes.
+_CHUNK_BYTES = 64 << 10
+#: How long the end of the process waits for what is unwritten, in seconds.
+FLUSH_SECONDS = 2.0
+
+
+class LogWriter:
+    """A queue of lines and the thread that writes them. Threads, signal handlers and finalizers may all use it."""
+
+    def __init__(
+        self, descriptor: int, notice: Callable[[int], bytes], *, waiting_bytes_max: int = WAITING_BYTES_MAX
+    ) -> None:
+        """Args:
+        descriptor: where to write; it stays open for as long as this is used.
+        notice: makes the line that tells that so many were dropped.
+        waiting_bytes_max: what may wait, in bytes.
+        """
+        self.descriptor = descriptor
+        self._notice = notice
+        self._waiting_bytes_max = waiting_bytes_max
+        self._process = os.getpid()
+        #: Guards what follows. A lock that its holder may take again, because a signal handler or a finalizer may log
+        #: while its thread is in here.
+        self._changed = threading.Condition(threading.RLock())
+        self._lines: deque[bytes] = deque()
+        #: Of the lines that wait and of what is being written.
+        self._bytes = 0
+        #: Lines that nothing has been said of yet.
+        self._dropped = 0
+        #: Whether the last write failed. What was lost by it is told with the next line, not before.
+        self._failed = False
+        self._closed = False
+        threading.Thread(target=self._run, name="log", daemon=True).start()
+
+    def put(self, line: bytes) -> None:
+        """Has a line written, which ends with its newline; or drops and counts it when too much waits already."""
+        if os.getpid() != self._process:
+            # The child of a fork has no thread that writes, and perhaps a lock that nobody will give back.
+            _write(self.descriptor, line)
+            return
+        with self._changed:
+            if self._closed and not self._bytes:
+                # The process ends, and everything has been read until now.
+                _write(self.descriptor, line)
+                return
+            if self._closed or (self._bytes and self._bytes + len(line) > self._waiting_bytes_max):
+                self._dropped += 1
+                return
+            self._append_notice()
+            self._append(line)
+            self._changed.notify_all()
+
+    def flush(self, seconds: float) -> bool:
+        """Waits until everything is written, but no longer than that; whether it is."""
+        if os.getpid() != self._process:
+            return True
+        with self._changed:
+            return self._changed.wait_for(
+                lambda: not self._bytes and (not self._dropped or self._failed), timeout=seconds
+            )
+
+    def close(self, seconds: float) -> None:
+        """Flushes, and ends the thread. Later lines are written by their callers, unless the reader does not read."""
+        self.flush(seconds)
+        if os.getpid() == self._process:
+            with self._changed:
+                self._closed = True
+                self._changed.notify_all()
+
+    def _append(self, line: bytes) -> None:
+        self._lines.append(line)
+        self._bytes += len(line)
+
+    def _append_notice(self) -> None:
+        if self._dropped:
+            dropped, self._dropped = self._dropped, 0
+            self._append(self._notice(dropped))
+
+    def _run(self) -> None:
+        while lines := self._take():
+            chunk = b"".join(lines)
+            written = _write(self.descriptor, chunk)
+            with self._changed:
+                self._bytes -= len(chunk)
+                self._failed = not written
+                if not written:
+                    self._dropped += len(lines)
+                self._changed.notify_all()
+
+    def _take(self) -> list[bytes]:
+        """The next lines to write; none when this is closed and all is written."""
+        with self._changed:
+            while not self._lines:
+                if not self._failed:
+                    self._append_notice()
+                if not self._lines:
+                    if self._closed:
+                        return []
+                    self._changed.wait()
+            lines, size = [], 0
+            while self._lines and size < _CHUNK_BYTES:
+                lines.append(self._lines.popleft())
+                size += len(lines[-1])
+            return lines
+
+
+class QueuedStream(io.RawIOBase):
+    """What `sys.stderr` writes to where a LogWriter has the descriptor."""
+
+    def __init__(self, writer: LogWriter) -> None:
+        self._writer = writer
+
+    def text(self) -> io.TextIOWrapper:
+        """A text stream on top, which passes on whole lines."""
+        buffered = io.BufferedWriter(self)
+        return io.TextIOWrapper(buffered, encoding="utf-8", errors="backslashreplace", line_buffering=True)
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: object, /) -> int:
+        chunk = bytes(data)  # type: ignore[call-overload]  # a buffer, by the protocol of RawIOBase
+        self._writer.put(chunk)
+        return len(chunk)
+
+    def fileno(self) -> int:
+        return self._writer.descriptor
+
+    def isatty(self) -> bool:
+        return os.isatty(self._writer.descriptor)
+
+
+def _write(descriptor: int, data: bytes) -> bool:
+    """Writes all of it, however long that takes; False when it can't be written."""
+    rest = memoryview(data)
+    while rest:
+        try:
+            rest = rest[os.write(descriptor, rest) :]
+        except BlockingIOError:
+            # Another process that has the same terminal or pipe made it so for all.
+            poll = select.poll()
+            poll.register(descriptor, select.POLLOUT)
+            poll.poll()
+        except OSError:
+            return False
+    return True
