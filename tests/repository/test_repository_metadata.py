@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import shlex
 import tomllib
 from datetime import date
 from pathlib import Path
@@ -98,3 +99,43 @@ def test_links_to_the_repository_name_files_that_are_there(page: Path) -> None:
     assert [target for target in targets if not (ROOT / target.partition("#")[0]).exists()] == []
     others = [link for link in links_of(page) if link.startswith(f"{REPOSITORY}/") and not link.startswith(FILES)]
     assert others == [], "a link into the repository that names no file"
+
+
+#: Pages that tell how to install something. `pip install` stands in text too: only commands count.
+PAGES = sorted({*ROOT.glob("*.md"), *ROOT.glob("p*/*/*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/**/*.md")})
+#: Commands of pip, over lines that a backslash joins.
+INSTALL = re.compile(r"pip install ((?:[^\n`\\]|\\\n)+)")
+
+
+def installs_of(page: Path) -> list[list[str]]:
+    """What each `pip install` on a page installs, without options."""
+    commands = [command.replace("\\\n", " ") for command in INSTALL.findall(page.read_text())]
+    return [[word for word in shlex.split(line, comments=True) if not word.startswith("-")] for line in commands]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_install_lines_name_what_is_there(page: Path) -> None:
+    siblings = {package.name: package for package in PACKAGES}
+    for words in installs_of(page):
+        # The packages are on no index: each is named by its path, and so is every sibling that it needs.
+        assert [word for word in words if word.partition("[")[0] in {"gowork", *siblings}] == [], words
+        named: dict[str, set[str]] = {}
+        for word in words:
+            if word.startswith(("./", "packages/", "plugins/")):
+                path, _, extras = word.removesuffix("]").partition("[")
+                assert (ROOT / path / "pyproject.toml").is_file(), path
+                named[Path(path).name] = set(extras.split(",")) - {""}
+        for name, extras in named.items():
+            project = project_of(siblings[name])
+            lines = [
+                *project["dependencies"],
+                *(line for extra in extras for line in project["optional-dependencies"][extra]),
+            ]
+            needed = {Requirement(line).name for line in lines} & set(siblings)
+            assert needed <= set(named), f"{page.name}: {name} needs {sorted(needed - set(named))}"
+
+
+def test_the_install_lines_are_seen() -> None:
+    assert installs_of(ROOT / "README.md")[0] == ["nox"]
+    assert "./packages/gowork-leader" in [word for words in installs_of(ROOT / "README.md") for word in words]
+    assert all(installs_of(package / "README.md") for package in PACKAGES)

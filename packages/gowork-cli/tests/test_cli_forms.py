@@ -89,13 +89,13 @@ class TestGroup:
         monkeypatch.setattr(group, "version", version)
         result = invoke([command, "--any", "thing"])
         assert result.exit_code == 1
-        assert "python3 -m pip install 'gowork-cli[up]'" in result.stderr
+        assert "python3 -m pip install --upgrade ./packages/gowork-" in result.stderr
         assert "Needs gowork-" in invoke(["--help"]).stdout
 
     def test_a_command_whose_package_is_too_old_says_so(self, invoke, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(group, "entry_points", lambda group: [])
         monkeypatch.setattr(group, "version", lambda package: "0.0.1")
-        assert "pip install --upgrade gowork-worker" in invoke(["plugins"]).stderr
+        assert "pip install --upgrade ./packages/gowork-worker" in invoke(["plugins"]).stderr
 
     def test_other_packages_contribute_commands(self, invoke, monkeypatch: pytest.MonkeyPatch) -> None:
         entry = EntryPoint("extra", f"{__name__}:extra", group.ENTRY_POINT_GROUP)

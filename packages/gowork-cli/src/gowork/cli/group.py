@@ -138,10 +138,11 @@ def _missing(name: str) -> click.Command:
 def need(package: str) -> str:
     """How to get a package that is missing, or that is too old to have what is wanted."""
     try:
-        version(package)
+        fault = f"{package} {version(package)} is too old"
     except PackageNotFoundError:
-        return f"{package} is not installed. To install it: python3 -m pip install 'gowork-cli[up]'"
-    return f"{package} is too old. To upgrade it: python3 -m pip install --upgrade {package}"
+        fault = f"{package} is not installed"
+    # By its path: the packages are on no index, where their names could be anybody's.
+    return f"{fault}. In a checkout of gowork: python3 -m pip install --upgrade ./packages/{package}"
 
 
 def _write_failed(error: OSError) -> int:
