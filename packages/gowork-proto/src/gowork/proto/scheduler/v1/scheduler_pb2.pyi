@@ -931,7 +931,7 @@ class ListTasksRequest(_message.Message):
     filter: _builtins.str
     """Terms joined by AND, as in `status = RUNNING AND handler = "resize" AND labels.team = "web"`.
     Fields: id, status, priority, handler, queue, labels.KEY. Operators: = and !=; `id = "abc*"` matches a prefix.
-    At most 4 KiB.
+    In quotes a backslash takes the next character as it is: `id = "abc\\*"` matches the one task `abc*`. At most 4 KiB.
     """
     newest_first: _builtins.bool
     """Newest first instead of oldest first."""
