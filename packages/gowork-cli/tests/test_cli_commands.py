@@ -9,7 +9,10 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
+
+from gowork.client import CallError, Client, TaskInfo
 
 
 @pytest.fixture
@@ -43,7 +46,24 @@ class TestAdd:
     def test_wait_gives_up_in_time(self, gowork) -> None:
         result = gowork("add", "p", "--in", "1h", "--wait", "--timeout", "100ms")
         assert result.exit_code == 1
-        assert result.stderr.startswith("gowork: 1 task has not finished in time")
+        assert "gowork: 1 task has not finished in time" in result.stderr
+
+    def test_wait_tells_the_id_at_once_and_keeps_standard_output_for_the_result(self, gowork, mark: str) -> None:
+        result = gowork("add", mark, "21", "--handler", "double", "--wait")
+        assert (result.stdout, result.stderr) == ("42\n", f"task {mark}\n")
+
+    @pytest.mark.parametrize("words", [["add", "p", "--handler", "doubel", "--wait"], ["wait"]])
+    def test_wait_tells_why_a_task_is_not_started(
+        self, gowork, mark: str, words: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("gowork.cli.waiting.QUIET_S", 0.05)
+        if words == ["wait"]:
+            gowork("add", mark, "p", "--handler", "doubel")
+            words = ["wait", mark]
+        result = gowork(*words, "--timeout", "300ms")
+        assert result.exit_code == 1
+        assert "waits: no worker has the handler 'doubel'; did you mean 'double'?" in result.stderr
+        assert result.stderr.count("waits: ") == 1
 
     def test_json_is_the_whole_task(self, gowork, mark: str) -> None:
         result = gowork("add", mark, "21", "--handler", "double", "--wait", "-o", "json")
@@ -281,6 +301,21 @@ class TestWaitAndCancel:
         result = gowork(command, mark, "-o", "jsonl")
         assert result.exit_code == 0
         assert [record["status"] for record in records(result.stdout)] == ["CANCELLED"]
+
+    @pytest.mark.parametrize("form", ["table", "jsonl"])
+    def test_a_cancel_that_worked_exits_with_0_though_the_leader_tells_nothing_more(
+        self, gowork, mark: str, monkeypatch: pytest.MonkeyPatch, form: str
+    ) -> None:
+        def get(self: Client, id: str) -> TaskInfo:
+            raise CallError("unknown method", code=grpc.StatusCode.UNIMPLEMENTED)
+
+        gowork("add", mark, "p", "--in", "1h")
+        with monkeypatch.context() as patch:
+            patch.setattr(Client, "get", get)
+            result = gowork("cancel", mark, "-o", form)
+        assert (result.exit_code, result.stderr) == (0, "")
+        assert json.loads(result.stdout) == {"id": mark} if form == "jsonl" else mark in result.stdout
+        assert json.loads(gowork("show", mark, "-o", "json").stdout)["status"] == "CANCELLED"
 
     def test_the_others_are_cancelled_though_one_is_unknown(self, gowork, mark: str) -> None:
         gowork("add", mark, "p", "--in", "1h")

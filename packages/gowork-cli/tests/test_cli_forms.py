@@ -72,6 +72,25 @@ class TestGroup:
     def test_an_unknown_command_exits_with_2(self, invoke) -> None:
         assert invoke(["wokrer"]).exit_code == 2
 
+    @pytest.mark.parametrize(
+        ("words", "meant"),
+        [
+            (["wokrer"], "'worker'"),
+            (["task"], "'tasks'"),
+            (["queues", "puase"], "'pause'"),
+            (["store", "bakcup"], "'backup'"),
+        ],
+    )
+    def test_a_command_of_nearly_that_name_is_offered(self, invoke, words: list[str], meant: str) -> None:
+        result = invoke(words)
+        assert result.exit_code == 2
+        assert f"did you mean {meant}" in result.stderr
+
+    def test_an_option_of_nearly_that_name_is_offered(self, invoke) -> None:
+        result = invoke(["add", "--handlr", "x"])
+        assert result.exit_code == 2
+        assert "--handler" in result.stderr
+
     def test_no_command_is_imported_before_it_is_called(self) -> None:
         packages = ("gowork.cli.commands", "gowork.leader", "gowork.worker")
         code = f"import sys, gowork.cli.root; print([name for name in sys.modules if name.startswith({packages})])"

@@ -19,7 +19,7 @@ def queue(gowork) -> Iterator[str]:
 
 
 def test_a_paused_queue_says_why_its_tasks_wait_and_goes_on_when_resumed(gowork, queue: str) -> None:
-    assert gowork("queues", "pause", queue).exit_code == 0
+    assert gowork("queues", "pause", queue, "--new").exit_code == 0
     gowork("add", queue, "21", "--handler", "double", "--queue", queue)
     told = gowork("why", queue)
     assert told.exit_code == 0
@@ -33,6 +33,29 @@ def test_a_paused_queue_says_why_its_tasks_wait_and_goes_on_when_resumed(gowork,
     assert gowork("queues", "resume", queue).exit_code == 0
     assert gowork("wait", queue).exit_code == 0
     assert gowork("why", queue).stdout == "COMPLETED\nnothing keeps it\n"
+
+
+def test_a_queue_that_nobody_knows_is_not_paused(gowork, queue: str) -> None:
+    gowork("queues", "set", queue, "--weight", "2")
+    slip = f"{queue}x"
+    refused = gowork("queues", "pause", slip)
+    assert refused.exit_code == 1, refused.stderr
+    assert f"did you mean '{queue}'?" in refused.stderr
+    assert "--new" in refused.stderr
+    assert slip not in [row["name"] for row in json.loads(gowork("queues", "-o", "json").stdout)]
+    assert gowork("queues", "pause", queue).exit_code == 0
+
+
+def test_a_queue_whose_tasks_have_all_finished_is_known(gowork, queue: str) -> None:
+    gowork("add", "21", "--handler", "double", "--queue", queue, "--wait")
+    assert gowork("queues", "pause", queue).exit_code == 0
+
+
+def test_settings_of_a_queue_that_nobody_knows_are_noted(gowork, queue: str) -> None:
+    first = gowork("queues", "set", queue, "--weight", "2")
+    assert (first.exit_code, f"no setting of a queue '{queue}' before" in first.stderr) == (0, True)
+    assert gowork("queues", "set", queue, "--weight", "3").stderr == ""
+    assert "before" in gowork("queues", "resume", f"{queue}-other").stderr
 
 
 def test_settings_are_shown_with_what_the_queue_holds(gowork, queue: str) -> None:

@@ -329,6 +329,11 @@ class TestFilters:
             r'queue != "x" AND status = RUNNING AND handler = "a\"b" AND labels.team = "we\\b" AND id = "job-*"'
         )
 
+    def test_keys_of_labels_are_quoted_where_they_need_it(self) -> None:
+        assert filter_expression("", {"labels": {"a b = c": "d"}}) == 'labels."a b = c" = "d"'
+        with pytest.raises(InvalidArgument, match="no filter can name the key"):
+            filter_expression("", {"labels": {'a" = "b': "c"}})
+
     def test_no_terms_make_an_empty_filter(self) -> None:
         assert filter_expression("", {}) == ""
 

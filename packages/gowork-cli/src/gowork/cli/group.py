@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 
+from gowork.cli.suggestions import SuggestingGroup
 from gowork.client import GoworkError, InvalidArgument, LeaderUnreachable
 from gowork.rpc.beginnings import give_up_standard_output
 from gowork.rpc.channels import AddressError
@@ -37,7 +38,7 @@ CONTRIBUTED: Mapping[str, tuple[str, str]] = {
 }
 
 
-class CommandGroup(click.Group):
+class CommandGroup(SuggestingGroup):
     """A group whose commands are looked up by name and imported only then."""
 
     def __init__(self, *args: Any, own: Mapping[str, str], **attributes: Any) -> None:

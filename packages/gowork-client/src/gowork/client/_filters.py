@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import re
+
 from gowork.client._mapping import handler_name
 from gowork.client._models import TaskFilter
+from gowork.client.errors import InvalidArgument
+
+#: Keys of labels that need no quotes.
+_PLAIN_KEY = re.compile(r'[^\s=!"]+')
 
 
 def filter_expression(filter: str, terms: TaskFilter) -> str:
-    """The given expression and all these terms, joined by AND."""
+    """The given expression and all these terms, joined by AND.
+
+    Raises:
+        InvalidArgument: when a term can't be written as one.
+    """
     parts = [filter] if filter.strip() else []
     if (status := terms.get("status")) is not None:
         parts.append(f"status = {status.upper()}")
@@ -17,7 +27,7 @@ def filter_expression(filter: str, terms: TaskFilter) -> str:
         parts.append(f"queue = {quoted(queue)}")
     if (priority := terms.get("priority")) is not None:
         parts.append(f"priority = {priority.upper()}")
-    parts += [f"labels.{key} = {quoted(value)}" for key, value in (terms.get("labels") or {}).items()]
+    parts += [f"labels.{_key(key)} = {quoted(value)}" for key, value in (terms.get("labels") or {}).items()]
     if (id_prefix := terms.get("id_prefix")) is not None:
         parts.append(f"id = {quoted(id_prefix + '*')}")
     return " AND ".join(parts)
@@ -27,3 +37,12 @@ def quoted(text: str) -> str:
     """The text as a string of the filter language."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
+
+
+def _key(key: str) -> str:
+    if _PLAIN_KEY.fullmatch(key):
+        return key
+    # The language has no escapes here.
+    if not key or '"' in key:
+        raise InvalidArgument.of("labels", f"no filter can name the key {key!r}")
+    return f'"{key}"'

@@ -12,11 +12,12 @@ import click
 from gowork.cli.bulk import add_file
 from gowork.cli.completions import complete_handler
 from gowork.cli.group import EXIT_FAILED
-from gowork.cli.output import console, harmless, write_record
+from gowork.cli.output import harmless, write_record
 from gowork.cli.parameters import duration, pairs, time
 from gowork.cli.records import task_record
 from gowork.cli.settings import OutputFormat, Settings, common_options, pass_settings
-from gowork.client import Client, Priority, TaskHandle, TaskInfo, TaskOptions, TaskStatus, TaskView
+from gowork.cli.waiting import spinning
+from gowork.client import Client, Priority, TaskInfo, TaskOptions, TaskStatus, TaskView
 
 _PRIORITIES = [priority for priority in Priority if priority is not Priority.UNSPECIFIED]
 
@@ -68,7 +69,8 @@ A FILE has a task on each line, with the options that differ from those given he
 @click.option(
     "--wait",
     is_flag=True,
-    help="Wait until it has finished and print the result; exit with 1 when it did not complete.",
+    help="Print the id on standard error, wait until it has finished, print the result; exit with 1 when it did not "
+    "complete.",
 )
 @click.option(
     "--timeout", type=duration, metavar="DURATION", help="With --wait: give up after this time; the task goes on."
@@ -113,8 +115,11 @@ def add(
     with settings.client() as client:
         handle = client.schedule(payload, id=task_id, **options)
     if wait:
+        # At once, so that the task can be found again however the wait ends. Standard output is for its result.
+        click.echo(f"task {handle.id}", err=True)
         with Client(settings.leader) as client:
-            _print_result(settings, _finished(client.handle(handle.id), timeout))
+            (task,) = spinning(client, [handle.id], timeout)
+        _print_result(settings, task)
     elif settings.output is OutputFormat.TABLE:
         click.echo(handle.id)
     else:
@@ -137,11 +142,6 @@ def _stdin() -> str | bytes:
         return data.decode()
     except UnicodeDecodeError:
         return data
-
-
-def _finished(handle: TaskHandle, timeout: float | None) -> TaskInfo:
-    with console(stderr=True).status(f"waiting for {handle.id}"):
-        return handle.wait(timeout)
 
 
 def _print_result(settings: Settings, task: TaskInfo) -> None:

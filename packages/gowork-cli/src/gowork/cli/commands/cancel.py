@@ -7,9 +7,9 @@ import click
 from gowork.cli.completions import complete_task_id
 from gowork.cli.group import EXIT_FAILED
 from gowork.cli.output import console, plain, styled, table, write_records
-from gowork.cli.records import task_record
+from gowork.cli.seen import seen, seen_record
 from gowork.cli.settings import OutputFormat, Settings, common_options, pass_settings
-from gowork.client import FailedPrecondition, NotFound, TaskInfo
+from gowork.client import FailedPrecondition, NotFound
 
 
 @click.command(
@@ -27,21 +27,21 @@ def cancel(settings: Settings, ids: tuple[str, ...]) -> None:
     A pending task is cancelled at once. A running one is asked to stop, and is cancelled when its worker has stopped
     it.
     """
-    tasks: list[TaskInfo] = []
-    refused: list[Exception] = []
+    done, refused = [], []
     with settings.client() as client:
         for task_id in dict.fromkeys(ids):
             try:
                 client.cancel(task_id)
-                tasks.append(client.get(task_id))
+                done.append((task_id, seen(client, task_id)))
             except (NotFound, FailedPrecondition) as error:
                 refused.append(error)
     if settings.output is not OutputFormat.TABLE:
-        write_records((task_record(task, explained=True) for task in tasks), settings.output)
-    elif tasks:
+        write_records((seen_record(task_id, task) for task_id, task in done), settings.output)
+    elif done:
         rows = table("ID", "STATUS", "")
-        for task in tasks:
-            rows.add_row(plain(task.id), styled(task.status), "asked to stop" if task.cancel_requested else "")
+        for task_id, task in done:
+            asked = task is None or task.cancel_requested
+            rows.add_row(plain(task_id), styled(task.status if task else ""), "asked to stop" if asked else "")
         console().print(rows)
     for refusal in refused:
         click.echo(f"gowork: {refusal}", err=True)

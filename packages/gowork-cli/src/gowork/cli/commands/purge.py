@@ -2,20 +2,53 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+
 import click
 
+from gowork.cli import questions
 from gowork.cli.completions import complete_task_id
-from gowork.cli.output import write_record
+from gowork.cli.output import console, plain, write_record
 from gowork.cli.parameters import duration
 from gowork.cli.settings import OutputFormat, Settings, common_options, pass_settings
+from gowork.client import Client, NotFound, TaskInfo
+
+#: How many tasks are counted before the question is asked. More are told as "at least".
+_COUNTED_MAX = 100_000
+#: How many of them are named.
+_EXAMPLES = 5
+#: All that has finished. A running task is never removed.
+_FINISHED = "status != PENDING AND status != RUNNING"
+
+
+@dataclass(frozen=True, slots=True)
+class _Selection:
+    """The finished tasks that would be removed."""
+
+    tasks: int
+    #: Whether there may be more than were counted.
+    more: bool
+    examples: tuple[str, ...]
+
+    def __str__(self) -> str:
+        tasks = "1 finished task" if self.tasks == 1 else f"{self.tasks:,} finished tasks"
+        others = ", …" if self.more or self.tasks > len(self.examples) else ""
+        named = f": {plain(', '.join(self.examples))}{others}" if self.examples else ""
+        return f"{'at least ' if self.more else ''}{tasks}{named}"
 
 
 @click.command(
     epilog="""\b
 Examples:
   gowork purge nightly-report
-  gowork purge --older-than 2d
-  gowork purge --filter 'status = ERROR AND queue = "mail"' --yes"""
+  gowork purge --older-than 2d --dry-run
+  gowork purge --filter 'status = ERROR AND queue = "mail"' --yes
+  gowork purge --filter 'id = "report-*"'     # all whose id begins so
+  gowork purge --filter 'id = "report-\\*"'    # the one task report-*"""
 )
 @click.argument("ids", metavar="[ID...]", nargs=-1, shell_complete=complete_task_id)
 @click.option("--filter", "expression", metavar="EXPRESSION", help="Of the finished tasks, those that this selects.")
@@ -23,23 +56,87 @@ Examples:
     "--older-than", type=duration, metavar="DURATION", help="Only what finished so long ago; alone, of all queues."
 )
 @click.option("--yes", "-y", is_flag=True, help="Don't ask.")
+@click.option("--dry-run", is_flag=True, help="Only tell how many tasks would be removed, and name some.")
 @common_options
 @pass_settings
 def purge(
-    settings: Settings, ids: tuple[str, ...], expression: str | None, older_than: float | None, *, yes: bool
+    settings: Settings,
+    ids: tuple[str, ...],
+    expression: str | None,
+    older_than: float | None,
+    *,
+    yes: bool,
+    dry_run: bool,
 ) -> None:
-    """Remove finished tasks and their results, now rather than when their time is over."""
-    selected = expression is not None or older_than is not None
-    if bool(ids) == selected:
+    """Remove finished tasks and their results, now rather than when their time is over.
+
+    Tells how many tasks that are, names some of them, and asks. Where nobody can be asked it removes nothing without
+    --yes.
+    """
+    if bool(ids) == (expression is not None or older_than is not None):
         raise click.UsageError("give IDs, or --filter or --older-than, not both")
-    # All that is finished is what is not pending: a running one is never removed.
-    wanted = expression or ("" if ids else "status != PENDING")
-    if not yes:
-        what = f"{len(ids):,} task(s)" if ids else f"all finished tasks that match {wanted!r}"
-        click.confirm(f"Remove {what}, with their results?", abort=True, err=True)
+    if expression is not None and not expression.strip():
+        raise click.UsageError(f"--filter is empty; {_FINISHED!r} selects all that have finished")
+    if not (yes or dry_run or questions.can_ask()):
+        # Before anything is counted.
+        questions.confirm("", "give --yes to remove the tasks, or --dry-run to see how many they are")
+    began = time.monotonic()
     with settings.client() as client:
-        purged = client.purge(ids, filter=wanted, older_than=older_than or 0)
+        if dry_run or not yes:
+            selection = _by_id(client, ids) if ids else _by_filter(client, expression, older_than)
+            if dry_run or not selection.tasks:
+                _tell(settings, selection, dry_run=dry_run)
+                return
+            questions.confirm(f"Remove {selection}, with their results?", "give --yes")
+        # What has become old enough while the question stood was not asked about.
+        age = older_than and older_than + (time.monotonic() - began)
+        purged = client.purge(ids, filter=expression or ("" if ids else _FINISHED), older_than=age or 0)
     if settings.output is not OutputFormat.TABLE:
         write_record({"purged": purged}, settings.output)
     else:
-        click.echo(f"removed {purged:,} tasks")
+        click.echo(f"removed {purged:,} {'task' if purged == 1 else 'tasks'}")
+
+
+def _tell(settings: Settings, selection: _Selection, *, dry_run: bool) -> None:
+    """Says what would be removed, or that there is nothing to remove."""
+    if settings.output is not OutputFormat.TABLE:
+        record = {"matched": selection.tasks, "more": selection.more, "examples": list(selection.examples)}
+        write_record(record if dry_run else {"purged": 0}, settings.output)
+    else:
+        console().print(plain(f"would remove {selection}" if dry_run else "removed 0 tasks"))
+
+
+def _by_id(client: Client, ids: Iterable[str]) -> _Selection:
+    return _selection(_existing(client, ids))
+
+
+def _existing(client: Client, ids: Iterable[str]) -> Iterator[TaskInfo]:
+    for task_id in dict.fromkeys(ids):
+        try:
+            yield client.get(task_id)
+        except NotFound:
+            # As in the purge itself, which leaves out what is not there.
+            continue
+
+
+def _by_filter(client: Client, expression: str | None, older_than: float | None) -> _Selection:
+    found = client.tasks(" AND ".join([expression, _FINISHED] if expression else [_FINISHED]), page_size=1_000)
+    if older_than is None:
+        return _selection(found)
+    try:
+        before = datetime.now(UTC) - timedelta(seconds=older_than)
+    except OverflowError:
+        return _selection(())
+    return _selection(task for task in found if task.finished_at is not None and task.finished_at < before)
+
+
+def _selection(tasks: Iterable[TaskInfo]) -> _Selection:
+    count = 0
+    examples: list[str] = []
+    for task in islice(tasks, _COUNTED_MAX):
+        if not task.status.finished:
+            continue
+        count += 1
+        if len(examples) < _EXAMPLES:
+            examples.append(task.id)
+    return _Selection(count, count == _COUNTED_MAX, tuple(examples))

@@ -7,16 +7,19 @@ from collections.abc import Iterable
 import click
 from rich.table import Table
 
+from gowork.cli import questions
 from gowork.cli.completions import complete_queue
 from gowork.cli.output import console, plain, table, write_record, write_records
 from gowork.cli.records import queue_record
 from gowork.cli.settings import OutputFormat, Settings, common_options, pass_settings
-from gowork.client import Queue
+from gowork.cli.suggestions import SuggestingGroup, meant
+from gowork.client import Client, Queue
 
 _name = click.argument("name", metavar="QUEUE", shell_complete=complete_queue)
 
 
 @click.group(
+    cls=SuggestingGroup,
     invoke_without_command=True,
     epilog="""\b
 Examples:
@@ -50,15 +53,27 @@ def list_queues(settings: Settings) -> None:
 
 @queues.command(
     epilog="""\b
-Example:
-  gowork queues pause mail"""
+Examples:
+  gowork queues pause mail
+  gowork queues pause reports --new      # before its first task comes"""
 )
 @_name
+@click.option("--new", is_flag=True, help="Also when there is no such queue yet.")
 @common_options
 @pass_settings
-def pause(settings: Settings, name: str) -> None:
-    """Start no more tasks of a queue; what runs goes on."""
+def pause(settings: Settings, name: str, *, new: bool) -> None:
+    """Start no more tasks of a queue; what runs goes on.
+
+    A queue without tasks and settings may be a slip of the pen: it is asked about, and left alone where nobody can be
+    asked.
+    """
     with settings.client() as client:
+        if not new and (known := _unknown(client, name)) is not None:
+            words = f"there is no task and no setting of a queue {name!r}{meant(name, known)}"
+            if not questions.can_ask():
+                raise click.ClickException(f"{words}; --new pauses it all the same")
+            click.echo(f"gowork: {words}", err=True)
+            questions.confirm(f"Pause {name!r} before its first task comes?", "give --new")
         client.pause_queue(name)
 
 
@@ -73,7 +88,9 @@ Example:
 def resume(settings: Settings, name: str) -> None:
     """End a pause."""
     with settings.client() as client:
+        known = _unknown(client, name)
         client.resume_queue(name)
+    _note(name, known)
 
 
 @queues.command(
@@ -104,11 +121,27 @@ def set_queue(settings: Settings, /, name: str, rate_limit: float | None, **limi
     if rate_limit is None and all(value is None for value in limits.values()):
         raise click.UsageError("name at least one of --weight, --concurrency, --key-concurrency, --rate, --burst")
     with settings.client() as client:
+        known = _unknown(client, name)
         queue = client.configure_queue(name, rate_limit=rate_limit, **limits)
     if settings.output is not OutputFormat.TABLE:
         write_record(queue_record(queue), settings.output)
     else:
         console().print(_table([queue]))
+    _note(name, known)
+
+
+def _unknown(client: Client, name: str) -> list[str] | None:
+    """The queues that are known, when this one is not among them and none of the tasks that are kept was in it."""
+    known = [queue.name for queue in client.queues()]
+    if name in known or next(client.tasks(queue=name, page_size=1), None) is not None:
+        return None
+    return known
+
+
+def _note(name: str, known: list[str] | None) -> None:
+    """Says that a queue was not known. To set limits before the first task comes is usual, so that nobody is asked."""
+    if known is not None:
+        click.echo(f"gowork: there was no task and no setting of a queue {name!r} before{meant(name, known)}", err=True)
 
 
 def _table(found: Iterable[Queue]) -> Table:

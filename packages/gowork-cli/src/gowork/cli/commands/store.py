@@ -9,12 +9,14 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 
 from gowork.cli.output import console, write_record
 from gowork.cli.settings import OutputFormat, Settings, common_options, pass_settings
+from gowork.cli.suggestions import SuggestingGroup
 
 
 @click.group(
+    cls=SuggestingGroup,
     epilog="""\b
 Example:
-  gowork store backup gowork-$(date +%F).backup"""
+  gowork store backup gowork-$(date +%F).backup""",
 )
 def store() -> None:
     """Back up the leader's store."""

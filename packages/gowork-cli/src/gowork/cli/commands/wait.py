@@ -11,6 +11,7 @@ from gowork.cli.parameters import duration
 from gowork.cli.records import task_record
 from gowork.cli.settings import OutputFormat, Settings, common_options, pass_settings
 from gowork.cli.tables import finished_table
+from gowork.cli.waiting import spinning
 from gowork.client import TaskStatus, TaskView
 
 
@@ -27,10 +28,11 @@ Examples:
 def wait(settings: Settings, ids: tuple[str, ...], timeout: float | None) -> None:
     """Wait until tasks have finished, and print what came of them.
 
-    Exits with 1 when one of them did not complete, is unknown, or has not finished in time.
+    Tells after a second what keeps a task from being started. Exits with 1 when one of them did not complete, is
+    unknown, or has not finished in time.
     """
-    with settings.patient_client() as client, console(stderr=True).status(f"waiting for {len(ids):,}"):
-        tasks = client.wait(ids, timeout)
+    with settings.patient_client() as client:
+        tasks = spinning(client, ids, timeout)
     if settings.output is OutputFormat.TABLE:
         console().print(finished_table(tasks))
     else:

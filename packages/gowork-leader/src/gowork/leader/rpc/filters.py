@@ -1,6 +1,9 @@
-"""Filter expressions of ListTasks and WatchTasks: terms joined by AND (a part of AIP-160).
+r"""Filter expressions of ListTasks and WatchTasks: terms joined by AND (a part of AIP-160).
 
 `status = RUNNING AND handler = "resize" AND labels.team != "web" AND id = "abc*"`
+
+In quotes a backslash takes the next character as it is: `id = "abc\*"` is the one task `abc*`. Without quotes it is a
+character like others.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ _TERM = re.compile(
     re.VERBOSE,
 )
 _AND = re.compile(r"AND\b")
+_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _FIELDS = "id, status, priority, handler, queue, labels.KEY"
 
 E = TypeVar("E", Status, Priority)
@@ -57,7 +61,7 @@ def parse_filter(text: str, *, newest_first: bool = False) -> Query:
             )
         place = term.end()
         field, equal = term["field"], term["operator"] == "="
-        value = term["bare"] if term["quoted"] is None else re.sub(r"\\(.)", r"\1", term["quoted"])
+        value, is_prefix = _value_of(term)
         if field.startswith("labels."):
             labels.append((term["quoted_key"] if term["quoted_key"] is not None else term["key"], value, equal))
         elif field == "status":
@@ -66,7 +70,7 @@ def parse_filter(text: str, *, newest_first: bool = False) -> Query:
             statuses = chosen if statuses is None else statuses & chosen
         elif field == "priority":
             terms.append((field, int(_enum(Priority, "priority", value)), equal))
-        elif field == "id" and value.endswith("*"):
+        elif field == "id" and is_prefix:
             prefixes.append((value[:-1], equal))
         elif field in ("id", "handler", "queue"):
             terms.append((field, value, equal))
@@ -96,6 +100,23 @@ def predicate_of(query: Query) -> Predicate:
     if query == Query():
         return lambda spec, standing: True
     return selects
+
+
+def _value_of(term: re.Match[str]) -> tuple[str, bool]:
+    """The value of a term, and whether it ends in a star that stands for any characters.
+
+    Escapes are read once, and the star is looked for before: afterwards one that was escaped looks like another.
+    """
+    quoted = term["quoted"]
+    if quoted is None:
+        return term["bare"], term["bare"].endswith("*")
+    return _ESCAPED.sub(r"\1", quoted), quoted.endswith("*") and not _takes_last(quoted)
+
+
+def _takes_last(quoted: str) -> bool:
+    """Whether the last character is taken as it is by a backslash: by an odd number of them in a row."""
+    before = quoted[:-1]
+    return (len(before) - len(before.rstrip("\\"))) % 2 == 1
 
 
 def _enum(kind: type[E], field: str, value: str) -> E:

@@ -1,0 +1,36 @@
+"""Questions that are asked before something is done that can't be undone."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from gowork.cli.group import EXIT_FAILED, EXIT_INTERRUPTED
+
+
+def confirm(question: str, otherwise: str) -> None:
+    """Goes on when the answer is yes, and exits when it is not.
+
+    Args:
+        question: what is about to be done, as a question.
+        otherwise: what to do where nobody can be asked, as in "give --yes".
+
+    Raises:
+        click.UsageError: when standard input is no terminal.
+    """
+    if not can_ask():
+        raise click.UsageError(f"nobody can be asked here, since standard input is no terminal; {otherwise}")
+    try:
+        agreed = click.confirm(question, err=True)
+    except click.Abort:
+        # Ctrl-C, or the end of the input.
+        click.get_current_context().exit(EXIT_INTERRUPTED)
+    if not agreed:
+        click.echo("gowork: nothing was done", err=True)
+        click.get_current_context().exit(EXIT_FAILED)
+
+
+def can_ask() -> bool:
+    """Whether there is a terminal on which somebody may answer."""
+    return sys.stdin is not None and sys.stdin.isatty()

@@ -1,0 +1,31 @@
+"""What somebody may have meant who wrote a name that is not known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from itertools import islice
+
+import click
+
+#: Names that are compared with the one that was written, and those that are offered.
+_COMPARED_MAX = 2_000
+_OFFERED_MAX = 3
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?`, or nothing when no known name is near."""
+    near = get_close_matches(name, list(islice(known, _COMPARED_MAX)), n=_OFFERED_MAX)
+    return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
+class SuggestingGroup(click.Group):
+    """A group that offers the commands whose names are near to one that it does not have."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = click.utils.make_str(args[0])
+        if not name.startswith("-") and self.get_command(ctx, name) is None and not ctx.resilient_parsing:
+            ctx.fail(f"no such command {name!r}{meant(name, self.list_commands(ctx))}")
+        return super().resolve_command(ctx, args)
