@@ -100,10 +100,12 @@ class _AttemptOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Attemp
     ATTEMPT_OUTCOME_LOST: _AttemptOutcome.ValueType  # 4
     """Its process vanished while it ran."""
     ATTEMPT_OUTCOME_INTERRUPTED: _AttemptOutcome.ValueType  # 5
-    """It was handed back without blame (drain, recall, never started); it does not count."""
+    """It was handed back without blame (drain, recall, never started); it does not count. Past five in a row that do not count the
+    next ones wait, up to 30 s, and past a hundred they count.
+    """
     ATTEMPT_OUTCOME_CANCELLED: _AttemptOutcome.ValueType  # 6
     ATTEMPT_OUTCOME_SNOOZED: _AttemptOutcome.ValueType  # 7
-    """The handler asked to be run again later; it does not count."""
+    """The handler asked to be run again later; it does not count. Past five in a row it waits for a second at least."""
 
 class AttemptOutcome(_AttemptOutcome, metaclass=_AttemptOutcomeEnumTypeWrapper): ...
 
@@ -116,10 +118,12 @@ ATTEMPT_OUTCOME_TIMED_OUT: AttemptOutcome.ValueType  # 3
 ATTEMPT_OUTCOME_LOST: AttemptOutcome.ValueType  # 4
 """Its process vanished while it ran."""
 ATTEMPT_OUTCOME_INTERRUPTED: AttemptOutcome.ValueType  # 5
-"""It was handed back without blame (drain, recall, never started); it does not count."""
+"""It was handed back without blame (drain, recall, never started); it does not count. Past five in a row that do not count the
+next ones wait, up to 30 s, and past a hundred they count.
+"""
 ATTEMPT_OUTCOME_CANCELLED: AttemptOutcome.ValueType  # 6
 ATTEMPT_OUTCOME_SNOOZED: AttemptOutcome.ValueType  # 7
-"""The handler asked to be run again later; it does not count."""
+"""The handler asked to be run again later; it does not count. Past five in a row it waits for a second at least."""
 Global___AttemptOutcome: _TypeAlias = AttemptOutcome  # noqa: Y015
 
 class _FailureKind:
@@ -134,7 +138,7 @@ class _FailureKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FailureKi
     FAILURE_KIND_TIMEOUT: _FailureKind.ValueType  # 2
     """The time limit ran out."""
     FAILURE_KIND_QUARANTINED: _FailureKind.ValueType  # 3
-    """It was lost with its runner too often."""
+    """It was lost with its runner too often, or taken back too often in a row."""
     FAILURE_KIND_EXPIRED: _FailureKind.ValueType  # 4
     """It was not started by its expiry."""
     FAILURE_KIND_REJECTED: _FailureKind.ValueType  # 5
@@ -150,7 +154,7 @@ FAILURE_KIND_HANDLER: FailureKind.ValueType  # 1
 FAILURE_KIND_TIMEOUT: FailureKind.ValueType  # 2
 """The time limit ran out."""
 FAILURE_KIND_QUARANTINED: FailureKind.ValueType  # 3
-"""It was lost with its runner too often."""
+"""It was lost with its runner too often, or taken back too often in a row."""
 FAILURE_KIND_EXPIRED: FailureKind.ValueType  # 4
 """It was not started by its expiry."""
 FAILURE_KIND_REJECTED: FailureKind.ValueType  # 5
@@ -217,7 +221,7 @@ class _WaitCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WaitCode.Val
     WAIT_CODE_EXPIRED: _WaitCode.ValueType  # 11
     """It was not started by its expiry, and has ended."""
     WAIT_CODE_QUARANTINED: _WaitCode.ValueType  # 12
-    """It was lost with its runner too often, and has ended."""
+    """It was lost with its runner, or taken back, too often, and has ended."""
     WAIT_CODE_STORE_FULL: _WaitCode.ValueType  # 13
     """The store takes nothing at the moment, so that nothing is started."""
     WAIT_CODE_FAILED: _WaitCode.ValueType  # 14
@@ -257,7 +261,7 @@ WAIT_CODE_RETRY_DELAY: WaitCode.ValueType  # 10
 WAIT_CODE_EXPIRED: WaitCode.ValueType  # 11
 """It was not started by its expiry, and has ended."""
 WAIT_CODE_QUARANTINED: WaitCode.ValueType  # 12
-"""It was lost with its runner too often, and has ended."""
+"""It was lost with its runner, or taken back, too often, and has ended."""
 WAIT_CODE_STORE_FULL: WaitCode.ValueType  # 13
 """The store takes nothing at the moment, so that nothing is started."""
 WAIT_CODE_FAILED: WaitCode.ValueType  # 14
