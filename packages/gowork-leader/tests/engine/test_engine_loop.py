@@ -13,13 +13,14 @@ import pytest
 from gowork.leader.app.leader import Addresses, Leader
 from gowork.leader.core import commands as cmd
 from gowork.leader.core import effects as ef
-from gowork.leader.core.model import Outcome, Status
+from gowork.leader.core.model import HandlerPolicy, Outcome, Standing, Status, Task
 from gowork.leader.core.state import State
 from gowork.leader.engine import loop
 from gowork.leader.engine.counts import Counts
 from gowork.leader.engine.loop import Engine, NoRoomError, NotServingError
 from gowork.leader.engine.subscriptions import Waiter
 from gowork.leader.rpc.mapping import spec_from
+from gowork.leader.store.codec import new_task
 from gowork.leader.store.protocol import Batch, StoreError, StoreFullError
 from gowork.leader.store.sqlite import SqliteStore
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
@@ -289,3 +290,28 @@ async def test_a_finished_task_leaves_memory_and_is_known_all_the_same(tmp_path:
         assert await engine.read(ids) == []
         (record,) = await store.load(["a"])
         assert record.standing.status is Status.CANCELLED
+
+
+async def test_what_a_member_held_that_is_gone_is_taken_back_at_the_start_and_runs_in_its_place(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "store.db")
+    opened = await store.open()
+    tasks = [
+        Task(seq, spec_from(pb.Task(id=id, payload="p")), Standing(Status.PENDING, 1))
+        for seq, id in enumerate("abc", opened.next_seq)
+    ]
+    tasks[0].standing = Standing(Status.RUNNING, 1, fence=1, grants=1, worker="gone", started_ms=1)
+    await store.commit(Batch([new_task(task) for task in tasks], [], [], []))
+    await store.close()
+    async with running(tmp_path) as (engine, _, outbox):
+        policies = (HandlerPolicy("work", is_default=True),)
+        await engine.ask(cmd.Submit(()))
+        engine.post(cmd.OpenSession(1, "w", "w-1", 9, policies, {}, "", (), (), ""))
+        engine.post(cmd.ReceiveFrame(1, credit=9))
+        await engine.read(ids)
+        granted = [
+            spec.id
+            for effect in outbox.effects
+            if isinstance(effect, ef.GrantTasks)
+            for _, _, _, spec, _ in effect.grants
+        ]
+        assert granted == ["a", "b", "c"]

@@ -1,10 +1,15 @@
 """How an attempt that has ended moves its task.
 
-Rules (DESIGN §4): failed and timed-out attempts use up max_attempts; a loss counts only when the task was alone in
-its runner; interrupted and snoozed ones count for nothing; a task that was to be cancelled is not run again.
+Rules: failed and timed-out attempts use up max_attempts; a loss counts only when the task was alone in its runner;
+interrupted and snoozed ones count for nothing; a task that was to be cancelled is not run again.
+
+Nothing loops for free: of attempts in a row that count for nothing the first few go back at once, since a rolling
+restart hands a task on several times, and each further one waits longer. Past UNCOUNTED_MAX each one counts.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
@@ -23,6 +28,17 @@ from gowork.rpc.limits import ATTEMPTS_KEPT
 
 #: Losses of a task alone in its runner that put it into quarantine.
 LOSSES_MAX = 3
+#: Attempts in a row that counted for nothing and whose task may run again at once.
+UNCOUNTED_AT_ONCE = 5
+#: How long the next one waits, in milliseconds; each one after it waits twice as long, at most for the maximum.
+UNCOUNTED_DELAY_MS = 100
+UNCOUNTED_DELAY_MS_MAX = 30_000
+#: So many attempts in a row may count for nothing. They take at least 45 minutes.
+UNCOUNTED_MAX = 100
+#: An attempt that was held for so long, in milliseconds, is no part of a loop: what comes after it is a new row.
+LASTING_MS = 60_000
+#: A snooze that asks for less waits for this, in milliseconds, when UNCOUNTED_AT_ONCE came before it in a row.
+SNOOZE_MS_MIN = 1_000
 _DEFAULT_POLICY = RetryPolicy()
 _COMPLETED = Outcome.COMPLETED
 #: A multiplier that scatters fences evenly (Knuth, The Art of Computer Programming, 6.4).
@@ -66,7 +82,7 @@ def settle(standing: Standing, report: Report, policy: RetryPolicy | None, wall_
             suspect=standing.suspect,
         )
     used, lost_alone, suspect, failure = standing.attempts_used, standing.lost_alone, standing.suspect, report.failure
-    status, delay_ms = Status.PENDING, 0
+    status, delay_ms, uncounted = Status.PENDING, 0, 0
     if outcome is Outcome.CANCELLED:
         status = Status.CANCELLED
     elif outcome in (Outcome.FAILED, Outcome.TIMED_OUT):
@@ -89,8 +105,21 @@ def settle(standing: Standing, report: Report, policy: RetryPolicy | None, wall_
             failure = Failure(
                 FailureKind.QUARANTINED, f"lost {lost_alone} times while it ran alone; the last time: {reason}"
             )
+        else:
+            back = _taken_back(standing, policy, reason, wall_ms)
+            status, used, delay_ms, uncounted = back.status, back.used, back.delay_ms, back.uncounted
+            failure = back.failure or failure
+    elif outcome is Outcome.INTERRUPTED:
+        back = _taken_back(standing, policy, reason, wall_ms)
+        status, used, delay_ms, uncounted = back.status, back.used, back.delay_ms, back.uncounted
+        failure = back.failure or failure
     elif outcome is Outcome.SNOOZED:
         delay_ms = report.retry_delay_ms or 0
+        if delay_ms < SNOOZE_MS_MIN:
+            # A handler may poll for as long as it likes: its snoozes alone never come near UNCOUNTED_MAX.
+            before = _uncounted_before(standing, wall_ms)
+            uncounted = max(before, min(before + 1, UNCOUNTED_AT_ONCE + 1))
+            delay_ms = delay_ms if uncounted <= UNCOUNTED_AT_ONCE else SNOOZE_MS_MIN
     if status is Status.PENDING and standing.cancel_requested:
         status = Status.CANCELLED
     finished = status is not Status.PENDING
@@ -109,25 +138,85 @@ def settle(standing: Standing, report: Report, policy: RetryPolicy | None, wall_
         attempts=history,
         lost_alone=lost_alone,
         suspect=suspect,
+        uncounted=0 if finished else uncounted,
     )
 
 
-def requeue(standing: Standing, outcome: Outcome, reason: str, wall_ms: int, trace: str = "") -> Standing:
+def requeue(
+    standing: Standing,
+    outcome: Outcome,
+    reason: str,
+    wall_ms: int,
+    trace: str = "",
+    policy: RetryPolicy | None = None,
+) -> Standing:
     """Where a running task stands when the leader itself takes it back, without blame for the task.
 
-    `trace` is the context that the attempt is known by.
+    Args:
+        standing: a RUNNING one.
+        outcome: LOST or INTERRUPTED.
+        reason: why, in words.
+        wall_ms: the time.
+        trace: the context that the attempt is known by.
+        policy: the task's own or the handler's, if there is one.
     """
     ended = Attempt(
         standing.grants, standing.worker, standing.started_ms, wall_ms, outcome, reason, standing.fence, trace
     )
-    status = Status.CANCELLED if standing.cancel_requested else Status.PENDING
+    attempts = (*standing.attempts[1 - ATTEMPTS_KEPT :], ended)
+    if standing.cancel_requested:
+        return replace(
+            standing,
+            status=Status.CANCELLED,
+            finished_ms=wall_ms,
+            cancel_requested=False,
+            attempts=attempts,
+            uncounted=0,
+        )
+    back = _taken_back(standing, policy, reason, wall_ms)
+    finished = back.status is not Status.PENDING
     return replace(
         standing,
-        status=status,
-        finished_ms=wall_ms if status is Status.CANCELLED else 0,
-        cancel_requested=False,
-        attempts=(*standing.attempts[1 - ATTEMPTS_KEPT :], ended),
+        status=back.status,
+        attempts_used=back.used,
+        finished_ms=wall_ms if finished else 0,
+        failure=back.failure or standing.failure,
+        not_before_ms=wall_ms + back.delay_ms if back.delay_ms and not finished else 0,
+        attempts=attempts,
+        uncounted=0 if finished else back.uncounted,
     )
+
+
+class _TakenBack(NamedTuple):
+    """What follows for a task whose attempt ended without blame."""
+
+    status: Status
+    used: int
+    delay_ms: int
+    uncounted: int
+    failure: Failure | None
+
+
+def _taken_back(standing: Standing, policy: RetryPolicy | None, reason: str, wall_ms: int) -> _TakenBack:
+    uncounted, used = _uncounted_before(standing, wall_ms) + 1, standing.attempts_used
+    if uncounted <= UNCOUNTED_MAX:
+        return _TakenBack(Status.PENDING, used, _uncounted_delay_ms(uncounted), uncounted, None)
+    used += 1
+    message = f"taken back {uncounted} times in a row, none of them after a minute of work; the last time: {reason}"
+    failure = Failure(FailureKind.QUARANTINED, message)
+    final = used >= (policy or _DEFAULT_POLICY).max_attempts
+    return _TakenBack(Status.ERROR if final else Status.PENDING, used, UNCOUNTED_DELAY_MS_MAX, uncounted, failure)
+
+
+def _uncounted_before(standing: Standing, wall_ms: int) -> int:
+    """How many attempts in a row have counted for nothing, before the one that ends now."""
+    # By the time of the grant, which is the leader's own: a worker's word could be anything.
+    return 0 if wall_ms - standing.started_ms >= LASTING_MS else standing.uncounted
+
+
+def _uncounted_delay_ms(uncounted: int) -> int:
+    beyond = uncounted - UNCOUNTED_AT_ONCE
+    return min(UNCOUNTED_DELAY_MS << min(beyond - 1, 16), UNCOUNTED_DELAY_MS_MAX) if beyond > 0 else 0
 
 
 def retry_delay_ms(policy: RetryPolicy, used: int, fence: int) -> int:

@@ -109,7 +109,7 @@ def refuse_start(state: State, command: cmd.RefuseStart, now: Now) -> Decision:
     decision = Decision()
     task = state.tasks.get(command.id)
     if task is not None and _held_under(task, command.fence):
-        standing = requeue(task.standing, Outcome.INTERRUPTED, command.reason, now.wall_ms)
+        standing = requeue(task.standing, Outcome.INTERRUPTED, command.reason, now.wall_ms, policy=task.spec.retry)
         decision.changes.append(ch.TaskMoved(command.id, standing))
     if command.member in state.callbacks:
         decision.changes.append(ch.CallbackUnreachable(command.member))
@@ -126,13 +126,24 @@ def confirm_stop(state: State, command: cmd.ConfirmStop, now: Now) -> Decision:
     return decision
 
 
+def take_back_orphans(state: State, now: Now) -> Decision:
+    """Takes back the running tasks of members that are not known, as a leader finds them at its start."""
+    decision = Decision()
+    for id, task in state.tasks.items():
+        standing = task.standing
+        if standing.status is Status.RUNNING and not standing.instance and standing.worker not in state.callbacks:
+            back = requeue(standing, Outcome.LOST, "its member is gone", now.wall_ms, policy=task.spec.retry)
+            decision.changes.append(ch.TaskMoved(id, back))
+    return decision
+
+
 def release(state: State, callback: Callback, reason: str, outcome: Outcome, now: Now, decision: Decision) -> None:
     """Takes back what a member holds."""
     if callback.held is not None:
         id = callback.held[1]
         task = state.tasks[id]
         trace = taken_back(task, outcome, reason, now, decision) if state.settings.traced else ""
-        standing = requeue(task.standing, outcome, reason, now.wall_ms, trace)
+        standing = requeue(task.standing, outcome, reason, now.wall_ms, trace, task.spec.retry)
         decision.changes.append(ch.TaskMoved(id, standing))
 
 

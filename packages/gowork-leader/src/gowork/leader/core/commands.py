@@ -172,6 +172,10 @@ class ExtendLeases(Struct, frozen=True, gc=False):
     seconds: float
 
 
+class TakeBackOrphans(Struct, frozen=True, gc=False):
+    """Take back the running tasks whose callback member is gone: the first command after a start."""
+
+
 class RetryTask(Struct, frozen=True, gc=False):
     """Run a task again that has ended with ERROR or CANCELLED. Answers None."""
 
@@ -228,6 +232,7 @@ Command = (
     | ConfirmStop
     | Tick
     | ExtendLeases
+    | TakeBackOrphans
     | RetryTask
     | Purge
     | PauseQueue

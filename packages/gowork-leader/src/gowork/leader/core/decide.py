@@ -16,6 +16,7 @@ from gowork.leader.core.callbacks import (
     join,
     leave,
     refuse_start,
+    take_back_orphans,
     tell_progress,
 )
 from gowork.leader.core.clock import tick
@@ -71,6 +72,8 @@ def decide(state: State, command: cmd.Command, now: Now) -> Decision:
             return pause_queue(state, command, now)
         case cmd.ConfigureQueue():
             return configure_queue(state, command, now)
+        case cmd.TakeBackOrphans():
+            return take_back_orphans(state, now)
         case cmd.ExtendLeases():
             decision = Decision()
             decision.changes.append(ch.LeasesExtended(command.seconds))

@@ -90,6 +90,7 @@ def _grant(
         attempts=old.attempts,
         lost_alone=old.lost_alone,
         suspect=old.suspect,
+        uncounted=old.uncounted,
     )
     decision.changes.append(ch.TaskMoved(spec.id, standing))
     if isinstance(holder, Worker):

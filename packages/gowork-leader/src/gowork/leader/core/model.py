@@ -272,6 +272,8 @@ class Standing(Struct, frozen=True, array_like=True, gc=False):
     lost_alone: int = 0
     #: It was in a runner that crashed and runs alone from now on.
     suspect: bool = False
+    #: The last so many attempts in a row counted for nothing.
+    uncounted: int = 0
 
 
 class Task(Struct, gc=False):

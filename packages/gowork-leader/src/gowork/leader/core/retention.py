@@ -75,6 +75,7 @@ def _anew(spec: Spec, standing: Standing, now: Now) -> Standing:
         not_before_ms=spec.run_at_ms if spec.run_at_ms > now.wall_ms else 0,
         lost_alone=0,
         suspect=False,
+        uncounted=0,
     )
 
 

@@ -23,6 +23,7 @@ from gowork.leader.core.model import (
     Now,
     Outcome,
     Progress,
+    RetryPolicy,
     Spec,
     Task,
 )
@@ -137,7 +138,7 @@ def lose_tasks(
         if fence not in settled:
             task = state.tasks[id]
             trace = taken_back(task, outcome, reason, now, decision) if state.settings.traced else ""
-            standing = requeue(task.standing, outcome, reason, now.wall_ms, trace)
+            standing = requeue(task.standing, outcome, reason, now.wall_ms, trace, _policy_of(worker, task))
             decision.changes.append(ch.TaskMoved(id, standing))
 
 
@@ -230,13 +231,17 @@ def _take_reports(state: State, worker: Worker, frame: cmd.ReceiveFrame, now: No
                 follow_ups = []
         if traced:
             report = trace_settled(task, report, frame.received_ns, decision)
-        policy = task.spec.retry
-        if policy is None:
-            advertised = worker.policy_for(task.spec.lane.handler)
-            policy = None if advertised is None else advertised.retry
-        changes.append(ch.TaskMoved(report.id, settle(task.standing, report, policy, wall_ms)))
+        changes.append(ch.TaskMoved(report.id, settle(task.standing, report, _policy_of(worker, task), wall_ms)))
         changes.extend(follow_ups)
     decision.effects.append(ef.Acknowledge(frame.connection, tuple(taken), refused))
+
+
+def _policy_of(worker: Worker, task: Task) -> RetryPolicy | None:
+    """The task's own policy, else that of its handler."""
+    if task.spec.retry is not None:
+        return task.spec.retry
+    advertised = worker.policy_for(task.spec.lane.handler)
+    return None if advertised is None else advertised.retry
 
 
 def _rejected(report: cmd.Report, why: str) -> cmd.Report:

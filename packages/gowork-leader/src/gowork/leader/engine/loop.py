@@ -16,12 +16,11 @@ from typing import Any, Protocol, TypeVar
 from gowork.leader.core import changes as ch
 from gowork.leader.core import commands as cmd
 from gowork.leader.core.apply import apply, expect, forget
-from gowork.leader.core.attempts import requeue
 from gowork.leader.core.clock import next_deadlines, next_token, trim
 from gowork.leader.core.decide import decide
 from gowork.leader.core.decision import Decision
 from gowork.leader.core.effects import Effect
-from gowork.leader.core.model import COMPLETED, Now, Outcome, QueueSettings, Task
+from gowork.leader.core.model import COMPLETED, Now, QueueSettings, Task
 from gowork.leader.core.state import Settings, State
 from gowork.leader.core.tally import Tally
 from gowork.leader.engine.clock import Clock, SystemClock
@@ -222,11 +221,8 @@ class Engine:
         state.configured.clear()
         self._loader = Loader(self._store, state)
         count = await self._loader.recover()
-        for task in list(state.tasks.values()):
-            standing = task.standing
-            if not standing.instance and standing.worker not in state.callbacks:
-                taken_back = requeue(standing, Outcome.LOST, "its member is gone", now.wall_ms)
-                apply(state, ch.TaskMoved(task.spec.id, taken_back))
+        # In a batch of its own: what is moved before the first pages come would be passed over by them.
+        self._queue.append((cmd.TakeBackOrphans(), None))
         expect(state, now.mono + self._settings.lease)
         state.tally = Tally()
         self._state = state
