@@ -308,10 +308,6 @@ async def test_what_a_member_held_that_is_gone_is_taken_back_at_the_start_and_ru
         engine.post(cmd.OpenSession(1, "w", "w-1", 9, policies, {}, "", (), (), ""))
         engine.post(cmd.ReceiveFrame(1, credit=9))
         await engine.read(ids)
-        granted = [
-            spec.id
-            for effect in outbox.effects
-            if isinstance(effect, ef.GrantTasks)
-            for _, _, _, spec, _ in effect.grants
-        ]
+        grants = [grant for effect in outbox.effects if isinstance(effect, ef.GrantTasks) for grant in effect.grants]
+        granted = [grant[3].id for grant in grants]
         assert granted == ["a", "b", "c"]
