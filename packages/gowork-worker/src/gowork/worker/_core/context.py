@@ -120,14 +120,16 @@ class Context:
 
         return get_tracer("gowork.worker.handler")
 
-    def progress(self, fraction: float, message: str = "") -> None:
+    def progress(self, fraction: float, message: object = "") -> None:
         """Tells how far the handler has come. Cheap: only the latest word is sent, a few times a second.
 
         Args:
             fraction: 0 to 1; other values are clipped.
-            message: at most 1 KiB, longer ones are cut.
+            message: at most 1 KiB, longer ones are cut. What is no text is written as `str` writes it, None as nothing.
         """
-        self._progress(self.fence, self.id, min(1.0, max(0.0, float(fraction))), message)
+        # Here and not where it is sent, so that what cannot be written is this handler's error and nobody else's.
+        words = "" if message is None else message if type(message) is str else str.__str__(str(message))
+        self._progress(self.fence, self.id, min(1.0, max(0.0, float(fraction))), words)
 
     def schedule(
         self,

@@ -6,14 +6,25 @@ catches Exception broadly should let them pass.
 
 from __future__ import annotations
 
+import math
 from datetime import timedelta
+from typing import Any
+
+from gowork.rpc import limits
 
 #: A delay, in seconds or as timedelta.
 Delay = float | timedelta
+#: From here on seconds have no fraction, and their milliseconds may not fit a float.
+_SECONDS_WHOLE = 2.0**53
 
 
 class Steering(Exception):
     """The base of Retry, Snooze, Cancel and Fail."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # As it stands, not by calling __init__ again, whose parameters are not those that Exception has kept: it must
+        # come whole out of a process pool, and so must a subclass with an __init__ of its own.
+        return _restore, (type(self), self.args, vars(self))
 
 
 class Retry(Steering):
@@ -22,10 +33,14 @@ class Retry(Steering):
     def __init__(self, reason: str = "the handler asked for a retry", *, delay: Delay | None = None) -> None:
         """Args:
         reason: why, for people.
-        delay: seconds to wait, in place of the retry policy's own delay; None leaves that to the policy.
+        delay: seconds to wait, in place of the retry policy's own delay; None leaves that to the policy. More
+            than 10 years are cut to that.
+
+        Raises:
+            ValueError: for a delay that is negative or not finite.
         """
         super().__init__(reason)
-        self.delay_ms = None if delay is None else delay_ms(delay)
+        self.delay_ms = None if delay is None else _asked_ms(delay)
 
 
 class Snooze(Steering):
@@ -34,10 +49,13 @@ class Snooze(Steering):
     def __init__(self, reason: str = "the handler asked to be run later", *, delay: Delay) -> None:
         """Args:
         reason: why, for people.
-        delay: seconds to wait.
+        delay: seconds to wait. More than 10 years are cut to that.
+
+        Raises:
+            ValueError: for a delay that is negative or not finite.
         """
         super().__init__(reason)
-        self.delay_ms = delay_ms(delay)
+        self.delay_ms = _asked_ms(delay)
 
 
 class Cancel(Steering):
@@ -59,9 +77,22 @@ def delay_ms(delay: Delay) -> int:
     """A delay in whole milliseconds.
 
     Raises:
-        ValueError: when it is negative.
+        ValueError: when it is negative or not finite.
     """
     seconds = delay.total_seconds() if isinstance(delay, timedelta) else float(delay)
+    if not math.isfinite(seconds):
+        raise ValueError(f"a delay of {seconds} s is not finite")
     if seconds < 0:
         raise ValueError(f"a delay of {seconds} s is negative")
-    return round(seconds * 1000)
+    return round(seconds * 1000) if seconds < _SECONDS_WHOLE else int(seconds) * 1000
+
+
+def _asked_ms(delay: Delay) -> int:
+    return min(delay_ms(delay), limits.REPORTED_DELAY_MS_MAX)
+
+
+def _restore(kind: type[Steering], arguments: tuple[Any, ...], state: dict[str, Any]) -> Steering:
+    error = kind.__new__(kind)
+    error.args = arguments
+    vars(error).update(state)
+    return error

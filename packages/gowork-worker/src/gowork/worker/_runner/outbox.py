@@ -11,6 +11,7 @@ from gowork.rpc import limits
 from gowork.rpc.buckets import Buckets
 from gowork.rpc.trace_context import sampled_trace_id
 from gowork.worker._runner import outcomes
+from gowork.worker._runner.exceptions import cut
 from gowork.worker._runner.job import Job
 from gowork.worker._runner.messages import EXECUTION_BUCKETS, Executed, ExecutedRow, TracedRow
 
@@ -128,7 +129,7 @@ class Outbox:
         while self._progress:
             # Taken out one by one: threads put words in meanwhile.
             fence, (id, fraction, message) = self._progress.popitem()
-            message = outcomes.cut(message, limits.PROGRESS_MESSAGE_BYTES_MAX)
+            message = cut(message, limits.PROGRESS_MESSAGE_BYTES_MAX)
             words.append(session.ProgressReport(fence=fence, id=id, fraction=fraction, message=message))
         if words:
             self._send([], 0, words)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Iterable, Sequence
 
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
@@ -10,7 +9,9 @@ from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.rpc import limits
 from gowork.worker._core.codec import PayloadError, encode_result
 from gowork.worker._core.follow_ups import FollowUp
-from gowork.worker._core.steering import Cancel, Fail, Retry, Snooze
+from gowork.worker._core.steering import Cancel, Fail, Snooze, Steering
+from gowork.worker._runner import exceptions
+from gowork.worker._runner.exceptions import cut
 
 #: Words for metrics and logs.
 STATUS = {
@@ -53,7 +54,8 @@ def completed(fence: int, id: str, value: object, follow_ups: Sequence[FollowUp]
 
 
 def failed(fence: int, id: str, error: BaseException, no_retry: Iterable[str] = ()) -> session.Report:
-    """The handler raised this exception, or its payload or result was at fault.
+    """The handler raised this exception, or its payload or result was at fault. Raises nothing because of what the
+    exception does.
 
     Args:
         fence: the attempt's fence.
@@ -62,32 +64,53 @@ def failed(fence: int, id: str, error: BaseException, no_retry: Iterable[str] = 
         no_retry: names of exception types that are not tried again; a subclass counts.
     """
     report = session.Report(fence=fence, id=id, outcome=tasks.ATTEMPT_OUTCOME_FAILED)
-    kind = tasks.FAILURE_KIND_HANDLER
-    match error:
-        case Snooze():
-            report.outcome = tasks.ATTEMPT_OUTCOME_SNOOZED
-            report.retry_delay_ms = error.delay_ms
-            report.reason = cut(_text(error), limits.FAILURE_MESSAGE_BYTES_MAX)
+    report.failure.kind = tasks.FAILURE_KIND_HANDLER
+    report.failure.type = cut(exceptions.type_name(error), limits.NAME_BYTES_MAX)
+    report.failure.message = exceptions.text(error)
+    if not exceptions.is_a(error, Steering):
+        if exceptions.is_a(error, PayloadError):
+            report.failure.kind = tasks.FAILURE_KIND_REJECTED
             return report
-        case Cancel():
-            report.outcome = tasks.ATTEMPT_OUTCOME_CANCELLED
-            report.reason = cut(_text(error), limits.FAILURE_MESSAGE_BYTES_MAX)
-            return report
-        case Retry():
-            if error.delay_ms is not None:
-                report.retry_delay_ms = error.delay_ms
-        case Fail():
-            kind = tasks.FAILURE_KIND_HANDLER if error.retry else tasks.FAILURE_KIND_NO_RETRY
-        case PayloadError():
-            kind = tasks.FAILURE_KIND_REJECTED
-        case _ if no_retry and not {base.__name__ for base in type(error).__mro__}.isdisjoint(no_retry):
-            kind = tasks.FAILURE_KIND_NO_RETRY
-    report.failure.kind = kind
-    report.failure.type = type(error).__name__
-    report.failure.message = cut(_text(error), limits.FAILURE_MESSAGE_BYTES_MAX)
-    if not isinstance(error, (Retry, Fail, PayloadError)):
-        report.failure.traceback = _traceback(error)
+        if no_retry and not exceptions.type_names(error).isdisjoint(no_retry):
+            report.failure.kind = tasks.FAILURE_KIND_NO_RETRY
+        report.failure.traceback = exceptions.trace(error)
+    elif exceptions.is_a(error, Cancel):
+        report.outcome = tasks.ATTEMPT_OUTCOME_CANCELLED
+        _say_reason(report)
+    elif exceptions.is_a(error, Fail):
+        if _attribute(error, "retry") is not True:
+            report.failure.kind = tasks.FAILURE_KIND_NO_RETRY
+    else:
+        _delay(report, error, snoozed=exceptions.is_a(error, Snooze))
     return report
+
+
+def _delay(report: session.Report, error: BaseException, *, snoozed: bool) -> None:
+    """What Retry and Snooze ask for. Subclasses may leave out the attributes, or set them to anything."""
+    delay_ms = _attribute(error, "delay_ms")
+    if type(delay_ms) is int and delay_ms >= 0:
+        report.retry_delay_ms = min(delay_ms, limits.REPORTED_DELAY_MS_MAX)
+        if snoozed:
+            report.outcome = tasks.ATTEMPT_OUTCOME_SNOOZED
+            _say_reason(report)
+    elif snoozed:
+        # Without a delay it would run again at once, for ever and for free.
+        report.failure.message = (
+            f"{report.failure.type} snoozes without a delay: its __init__ must call super().__init__(reason, delay=…)"
+        )
+
+
+def _say_reason(report: session.Report) -> None:
+    """It is no failure: the text is why."""
+    report.reason = report.failure.message
+    report.ClearField("failure")
+
+
+def _attribute(error: BaseException, name: str) -> object:
+    try:
+        return getattr(error, name, None)
+    except BaseException:  # noqa: BLE001 - it may be a property of the handler's, or __getattr__
+        return None
 
 
 def timed_out(fence: int, id: str, limit_ms: int) -> session.Report:
@@ -143,28 +166,3 @@ def _fill_follow_up(task: tasks.Task, follow_up: FollowUp) -> None:
     task.time_limit_ms = follow_up.time_limit_ms
     if follow_up.max_attempts:
         task.retry.max_attempts = follow_up.max_attempts
-
-
-def cut(text: str, bytes_max: int) -> str:
-    """The beginning of a text, in at most so many bytes. Lone surrogates, which protobuf refuses, are written as
-    escapes.
-    """
-    data = text.encode(errors="backslashreplace")
-    return (data if len(data) <= bytes_max else data[: bytes_max - 3] + "…".encode()).decode(errors="ignore")
-
-
-def _text(error: BaseException) -> str:
-    try:
-        return str(error) or type(error).__name__
-    except Exception as second:  # noqa: BLE001 - the handler's exception may have a broken __str__
-        return f"{type(error).__name__}, whose text cannot be read: {type(second).__name__}"
-
-
-def _traceback(error: BaseException) -> str:
-    # The first frames are the executor's own.
-    trace = error.__traceback__
-    while trace is not None and f"{'_runner'}/" in trace.tb_frame.f_code.co_filename:
-        trace = trace.tb_next
-    lines = traceback.format_exception(type(error), error, trace or error.__traceback__, limit=-50)
-    data = "".join(lines).encode(errors="backslashreplace")
-    return data[-limits.FAILURE_TRACEBACK_BYTES_MAX :].decode(errors="ignore")
