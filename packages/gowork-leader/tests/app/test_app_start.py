@@ -272,3 +272,19 @@ def test_a_relative_directory_in_a_working_directory_that_is_gone_is_refused(
     result = CliRunner().invoke(main, ["--data-dir", "x"])
     assert result.exit_code == 2
     assert "--data-dir: the working directory is gone" in result.output
+
+
+@pytest.mark.parametrize("days", ["nan", "inf", "-1", "36501", "1e300"])
+@pytest.mark.parametrize("option", ["--retain-days", "--retain-failed-days"])
+def test_a_retention_that_no_clock_reaches_is_refused(option: str, days: str) -> None:
+    result = CliRunner().invoke(main, [option, days])
+    assert result.exit_code == 2
+    assert f"'{option}'" in result.output
+    assert "0<=x<=36500" in result.output or "not a number of days" in result.output
+
+
+@pytest.mark.parametrize("option", ["--retain-tasks", "--retain-failed-tasks"])
+def test_more_tasks_than_a_store_may_hold_are_not_kept(option: str) -> None:
+    result = CliRunner().invoke(main, [option, "1000000001"])
+    assert result.exit_code == 2
+    assert "0<=x<=1000000000" in result.output

@@ -15,6 +15,7 @@ from gowork.leader.engine import retention
 from gowork.leader.engine.counts import Counts
 from gowork.leader.engine.loop import Engine
 from gowork.leader.engine.retention import (
+    RETAIN_SECONDS_MAX,
     SETTLE_SECONDS,
     TOMBSTONE_SECONDS,
     YOUNG_SECONDS,
@@ -23,6 +24,7 @@ from gowork.leader.engine.retention import (
     Retention,
 )
 from gowork.leader.rpc.mapping import spec_from
+from gowork.leader.store.protocol import Finished, StoreError
 from gowork.leader.store.sqlite import SqliteStore
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 
@@ -206,3 +208,50 @@ def test_steps_back_and_small_ones_are_believed_at_once(step_ms: int) -> None:
     cautious.wall_ms(clock.now())
     clock.wall_ms += step_ms
     assert cautious.wall_ms(clock.now()) == clock.wall_ms
+
+
+@pytest.mark.parametrize("seconds", [float("inf"), float("nan"), 1e300])
+async def test_a_retention_without_an_end_is_the_longest_there_is(tmp_path: Path, seconds: float) -> None:
+    async with keeping(tmp_path, seconds=seconds) as kept:
+        await kept.sweep()
+        await kept.finish("a")
+        kept.clock.pass_time(SETTLE_SECONDS)
+        assert await kept.sweep() == ["a"]
+        kept.clock.pass_time(RETAIN_SECONDS_MAX)
+        assert await kept.sweep() == []
+
+
+class BrokenStore(SqliteStore):
+    """Answers no question about finished tasks until it has been asked twice."""
+
+    def __init__(self, path: Path, error: Exception) -> None:
+        super().__init__(path)
+        self.error = error
+        self.asked = 0
+        self.asked_twice = asyncio.Event()
+
+    async def finished(self, failed: bool, limit: int) -> list[Finished]:
+        self.asked += 1
+        if self.asked == 2:
+            self.asked_twice.set()
+        if self.asked <= 2:
+            raise self.error
+        return await super().finished(failed, limit)
+
+
+@pytest.mark.parametrize("error", [OverflowError("a defect"), StoreError("disk I/O error")])
+async def test_what_goes_wrong_in_tidying_up_ends_no_leader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    monkeypatch.setattr(retention, "LOOK_SECONDS", 0.0)
+    store, stopped = BrokenStore(tmp_path / "store.db", error), asyncio.Event()
+    engine = Engine(store, Nobody(), Counts(), clock=Clock())
+    await engine.recover()
+    try:
+        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+            group.create_task(Retention(engine, store, Kept()).run(stopped))
+            await store.asked_twice.wait()
+            stopped.set()
+    finally:
+        await store.close()
+    assert "finished tasks could not be" in caplog.text

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import signal
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
@@ -21,6 +23,7 @@ from gowork.leader.store.protocol import Store, StoreError
 from gowork.leader.store.registry import open_store
 from gowork.rpc import logs, process_state
 from gowork.rpc.channels import AddressError, parse_address
+from gowork.rpc.limits import RETAIN_DAYS_MAX, RETAIN_TASKS_MAX
 from gowork.rpc.telemetry import Telemetry, TelemetryError, start
 
 #: How long the event loop may keep Python's lock from the store's threads, which need it after every statement. At
@@ -65,6 +68,20 @@ def _read_config(context: click.Context, parameter: click.Parameter, path: Path 
             raise click.BadParameter(f"{path}: {name} must be {wanted}; it is {value!r}")
     context.default_map = {**(context.default_map or {}), **values}
     return path
+
+
+class _Days(click.FloatRange):
+    """A number of days. Click's own range lets a NaN pass."""
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> float:
+        days = float(super().convert(value, parameter, context))
+        if math.isnan(days):
+            self.fail(f"{value} is not a number of days.", parameter, context)
+        return days
+
+
+_DAYS = _Days(min=0, max=RETAIN_DAYS_MAX)
+_TASKS = click.IntRange(min=0, max=RETAIN_TASKS_MAX)
 
 
 def _check_address(context: click.Context, parameter: click.Parameter, address: str) -> str:
@@ -118,22 +135,18 @@ def _check_address(context: click.Context, parameter: click.Parameter, address: 
     show_default=False,
     help="Make the store from this backup first; refused when there is a store already.",
 )
-@click.option(
-    "--retain-days", type=click.FloatRange(min=0), default=7.0, metavar="DAYS", help="How long finished tasks are kept."
-)
-@click.option(
-    "--retain-tasks", type=click.IntRange(min=0), default=1_000_000, metavar="N", help="How many of them are kept."
-)
+@click.option("--retain-days", type=_DAYS, default=7.0, metavar="DAYS", help="How long finished tasks are kept.")
+@click.option("--retain-tasks", type=_TASKS, default=1_000_000, metavar="N", help="How many of them are kept.")
 @click.option(
     "--retain-failed-days",
-    type=click.FloatRange(min=0),
+    type=_DAYS,
     default=14.0,
     metavar="DAYS",
     help="How long those that ended with ERROR are kept.",
 )
 @click.option(
     "--retain-failed-tasks",
-    type=click.IntRange(min=0),
+    type=_TASKS,
     default=100_000,
     metavar="N",
     help="How many of these are kept.",

@@ -12,6 +12,7 @@ not young, so that it, too, removes nothing in the first minutes of a leader.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 
 from msgspec import Struct
@@ -19,7 +20,10 @@ from msgspec import Struct
 from gowork.leader.core import commands as cmd
 from gowork.leader.core.model import Now
 from gowork.leader.engine.loop import Engine, NotServingError
-from gowork.leader.store.protocol import Store
+from gowork.leader.store.protocol import Store, StoreError
+from gowork.rpc.limits import RETAIN_DAYS_MAX
+
+_log = logging.getLogger(__name__)
 
 #: Tasks that are removed in one batch: a commit that carries them is short.
 BATCH_TASKS_MAX = 1_000
@@ -33,10 +37,12 @@ TOMBSTONE_SECONDS = 3600.0
 #: for the age that it is about, when that is less.
 SETTLE_SECONDS = 3600.0
 STEP_MS = 60_000
+#: The longest time that finished tasks are kept, in seconds.
+RETAIN_SECONDS_MAX = RETAIN_DAYS_MAX * 24 * 3600
 
 
 class Kept(Struct, frozen=True):
-    """How many finished tasks are kept, and for how long in seconds."""
+    """How many finished tasks are kept, and for how long in seconds; longer than RETAIN_DAYS_MAX counts as that."""
 
     tasks: int = 1_000_000
     seconds: float = 7 * 24 * 3600.0
@@ -75,6 +81,13 @@ class Retention:
             except NotServingError:
                 # The store is full, or the leader stops.
                 more = False
+            except StoreError:
+                # Whether the leader may go on with this store is for its commits to find out.
+                _log.warning("finished tasks could not be looked at", exc_info=True)
+                more = False
+            except Exception:  # noqa: BLE001 - a defect in tidying up must not end the leader
+                _log.exception("finished tasks could not be removed")
+                more = False
             if more:
                 continue
             try:
@@ -91,10 +104,12 @@ class Retention:
         failed_tasks, tasks = self._engine.finished_tasks
         kept = self._kept
         more = False
-        for failed, seconds, over in (
+        for failed, wanted_seconds, over in (
             (True, kept.failed_seconds, failed_tasks - kept.failed_tasks),
             (False, kept.seconds, tasks - kept.tasks),
         ):
+            # Written so that a NaN keeps everything for as long as may be.
+            seconds = wanted_seconds if wanted_seconds < RETAIN_SECONDS_MAX else RETAIN_SECONDS_MAX
             settled = self._since is not None and now.mono - self._since >= min(SETTLE_SECONDS, seconds)
             more |= await self._remove(failed, wall_ms - int(seconds * 1000) if settled else 0, over, now.mono)
         await self._forget_removals(now.mono)
