@@ -144,6 +144,33 @@ class TestAddFile:
             "PENDING",
         )
 
+    @pytest.mark.parametrize("form", ["table", "jsonl", "json"])
+    def test_the_ids_of_what_was_scheduled_before_a_line_at_fault_are_printed(
+        self, gowork, mark: str, form: str
+    ) -> None:
+        lines = "".join(json.dumps({"payload": "p", "in": "1h"}) + "\n" for _ in range(3)) + "{\n"
+        result = gowork("add", "--file", "-", "--queue", mark, "-o", form, input=lines)
+        assert result.exit_code == 1
+        assert "3 tasks are scheduled" in result.stderr
+        listed = {record["id"] for record in records(gowork("tasks", "--queue", mark, "-o", "jsonl").stdout)}
+        if form == "table":
+            printed = result.stdout.split()
+        else:
+            found = json.loads(result.stdout) if form == "json" else records(result.stdout)
+            printed = [record["id"] for record in found]
+        assert sorted(printed) == sorted(listed)
+        assert len(listed) == 3
+
+    def test_wait_for_a_file_tells_why_its_tasks_are_not_started(
+        self, gowork, mark: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("gowork.cli.waiting.QUIET_S", 0.05)
+        lines = '{"payload": "p"}\n' * 3
+        words = ["add", "--file", "-", "--queue", mark, "--handler", "doubel", "--wait", "--timeout", "500ms"]
+        result = gowork(*words, input=lines)
+        assert result.exit_code == 1
+        assert result.stderr.count("waits: no worker has the handler 'doubel'; did you mean 'double'?") == 1
+
     def test_wait_counts_what_came_of_them(self, gowork) -> None:
         lines = "".join(json.dumps({"payload": n}) + "\n" for n in range(50))
         result = gowork("add", "--file", "-", "--handler", "double", "--wait", input=lines)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import click
 
@@ -75,3 +77,25 @@ def _handler_meant(client: Client, task_id: str, explanation: Explanation) -> st
         return ""
     known = sorted({name for member in client.members() for name in member.handlers})
     return meant(client.get(task_id).handler, known) or (f"; there are {', '.join(known[:10])}" if known else "")
+
+
+@contextmanager
+def telling(client: Client, waits: Callable[[], str]) -> Iterator[None]:
+    """Meanwhile, after QUIET_S, says once why a task has not been started.
+
+    Args:
+        client: to ask.
+        waits: the id of the task that is to be asked about then; empty for none.
+    """
+
+    def tell() -> None:
+        if (task_id := waits()) and (words := _why(client, task_id)):
+            click.echo(f"gowork: {harmless(words)}", err=True)
+
+    timer = threading.Timer(QUIET_S, tell)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

@@ -4,6 +4,7 @@ from gowork.client._activity_models import Activity, QueueActivity, QueueCounts
 from gowork.client._aio import AsyncClient
 from gowork.client._aio_streams import AsyncWatch
 from gowork.client._handles import AsyncTaskHandle, TaskHandle, completed
+from gowork.client._ids import new_task_id
 from gowork.client._models import (
     Attempt,
     AttemptOutcome,
@@ -102,4 +103,5 @@ __all__ = [
     "WorkerVerdict",
     "__version__",
     "completed",
+    "new_task_id",
 ]

@@ -51,5 +51,11 @@ class TaskIds:
         )
 
 
-#: Makes the id of a task whose caller gives none.
-new_task_id = TaskIds().new
+_ids = TaskIds()
+
+
+def new_task_id() -> str:
+    """An id as tasks get whose caller gives none: for callers that want to know it before they schedule, so that they
+    can repeat what may have failed.
+    """
+    return _ids.new()

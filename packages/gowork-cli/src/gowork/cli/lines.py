@@ -1,0 +1,182 @@
+"""The lines of a file of tasks, as they become tasks, and which of them are scheduled when one is at fault.
+
+Each task has its id before it is sent, so that what was sent without an answer can be sent again and is there once.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, BinaryIO
+
+import click
+
+from gowork.cli.parameters import duration_s, moment
+from gowork.client import CallError, Client, InvalidArgument, NewTask, TaskHandle, TaskOptions, new_task_id
+
+_FIELDS = {
+    "payload",
+    "id",
+    "handler",
+    "priority",
+    "queue",
+    "labels",
+    "selector",
+    "in",
+    "at",
+    "time_limit",
+    "max_attempts",
+    "expires_in",
+    "concurrency_key",
+}
+_PLACE = re.compile(r"tasks\[(\d+)\]")
+
+
+class Lines:
+    """Reads a file, and schedules what it reads until a line is at fault."""
+
+    def __init__(self, file: BinaryIO, advance: Callable[[], object]) -> None:
+        """Args:
+        file: a JSON object on each line.
+        advance: called for each line that is read.
+        """
+        self._file = file
+        self._advance = advance
+        #: (the number of its line, a task), for what was read and is not acknowledged yet, in order.
+        self._waiting: deque[tuple[int, NewTask]] = deque()
+        self._scheduled = 0
+        #: What ended the file before its end.
+        self.fault: Exception | None = None
+
+    def scheduled(self, client: Client, options: TaskOptions) -> Iterator[TaskHandle]:
+        """Yields a handle for each task as it is acknowledged. Ends at the first line at fault, which is then in
+        `fault`, when all tasks of the lines before it are acknowledged; or when the leader takes no more.
+        """
+        tasks = self._read()
+        while True:
+            acknowledged = 0
+            try:
+                for handle in client.schedule_many(tasks, **options):
+                    self._waiting.popleft()
+                    self._scheduled += 1
+                    acknowledged += 1
+                    yield handle
+                return
+            except (CallError, ValueError, TypeError, OverflowError) as error:
+                # The last three are of protobuf's, as for a number that no field holds.
+                place = self._place_of(error, acknowledged)
+                if place is None:
+                    self.fault = error
+                    return
+                # All before it is sent again: of what was under way nobody knows whether it arrived.
+                number, _ = self._waiting[place]
+                self.fault = _LineFault(number, str(_PLACE.sub("the task", str(error))))
+                before = list(self._waiting)[:place]
+                self._waiting = deque(before)
+                tasks = iter([task for _, task in before])
+
+    def raise_fault(self) -> None:
+        """Raises what ended the file, if something did, after telling what is scheduled and how to go on."""
+        if self.fault is None:
+            return
+        click.echo(f"gowork: {self._told()}", err=True)
+        raise self.fault
+
+    def _told(self) -> str:
+        count = f"{self._scheduled:,} {'task is' if self._scheduled == 1 else 'tasks are'} scheduled"
+        ids = "" if not self._scheduled else "; standard output has their ids"
+        if isinstance(self.fault, _LineFault):
+            return (
+                f"{count}, all of the lines before line {self.fault.number}, and none of the others{ids}. "
+                f"Mend the line and go on from it, with the same options: "
+                f"tail -n +{self.fault.number} {self._name()} | gowork add --file -"
+            )
+        if not self._waiting:
+            return f"{count}{ids}"
+        first, last = self._waiting[0], self._waiting[-1]
+        return (
+            f"{count}, all of the lines before line {first[0]}{ids}. Those of the lines {first[0]} to {last[0]}, from "
+            f"{first[1].id} to {last[1].id}, may be"
+        )
+
+    def _name(self) -> str:
+        name = getattr(self._file, "name", "")
+        return name if isinstance(name, str) and name and not name.startswith("<") else "FILE"
+
+    def _place_of(self, error: Exception, acknowledged: int) -> int | None:
+        """Which of the waiting tasks is at fault; None when that is not what is wrong, or nobody can tell."""
+        violations = error.violations if isinstance(error, CallError) else ()
+        places = [int(match[1]) for violation in violations if (match := _PLACE.match(violation.field))]
+        if places:
+            place = min(places) - acknowledged
+            return place if 0 <= place < len(self._waiting) else None
+        # What can't be sent at all is found when it is read, which is the last that was.
+        unsendable = isinstance(error, InvalidArgument) or not isinstance(error, CallError)
+        return len(self._waiting) - 1 if unsendable and self._waiting else None
+
+    def _read(self) -> Iterator[NewTask]:
+        for number, text in enumerate(self._file, 1):
+            self._advance()
+            if text.isspace():
+                continue
+            try:
+                task = _task(text)
+            except (ValueError, RecursionError) as error:
+                self.fault = _LineFault(number, str(error))
+                return
+            self._waiting.append((number, task))
+            yield task
+
+
+class _LineFault(click.ClickException):
+    """A line that is no task."""
+
+    def __init__(self, number: int, message: str) -> None:
+        super().__init__(f"line {number}: {message}")
+        self.number = number
+
+
+def _task(text: bytes) -> NewTask:
+    """The task of one line.
+
+    Raises:
+        ValueError: when the line is at fault.
+    """
+    fields: Any = json.loads(text)
+    if not isinstance(fields, dict) or "payload" not in fields:
+        raise ValueError('not an object with a "payload", such as {"payload": "text"}')
+    if unknown := fields.keys() - _FIELDS:
+        raise ValueError(f"unknown {', '.join(sorted(unknown))}; known are {', '.join(sorted(_FIELDS))}")
+    for name in ("id", "handler", "priority", "queue", "concurrency_key"):
+        _check(fields, name, str, "a string")
+    for name in ("labels", "selector"):
+        _check(fields, name, dict, "an object")
+        if not all(isinstance(value, str) for value in (fields.get(name) or {}).values()):
+            raise ValueError(f"{name} has a value that is no string")
+    _check(fields, "max_attempts", int, "a number")
+    delay, run_at, limit = fields.get("in"), fields.get("at"), fields.get("time_limit")
+    expires_in = fields.get("expires_in")
+    return NewTask(
+        payload=fields["payload"],
+        id=new_task_id() if fields.get("id") is None else fields["id"],
+        handler=fields.get("handler"),
+        priority=fields.get("priority"),
+        queue=fields.get("queue"),
+        labels=fields.get("labels"),
+        selector=fields.get("selector"),
+        delay=None if delay is None else duration_s(str(delay)),
+        run_at=None if run_at is None else moment(str(run_at)),
+        time_limit=None if limit is None else duration_s(str(limit)),
+        retry=fields.get("max_attempts"),
+        expires_at=None if expires_in is None else time.time() + duration_s(str(expires_in)),
+        concurrency_key=fields.get("concurrency_key"),
+    )
+
+
+def _check(fields: Mapping[str, Any], name: str, kind: type, words: str) -> None:
+    value = fields.get(name)
+    if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+        raise ValueError(f"{name} is {json.dumps(value)[:40]}, not {words}")
