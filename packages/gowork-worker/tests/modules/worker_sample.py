@@ -1,8 +1,12 @@
 """Handlers that the tests' runner processes import."""
 
 import asyncio
+import contextlib
 import logging
+import multiprocessing
 import os
+import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -151,3 +155,110 @@ def surroundings() -> dict[str, str | bool | None]:
         "imported": "prometheus_client" in sys.modules,
         "directory": os.environ.get("PROMETHEUS_MULTIPROC_DIR"),
     }
+
+
+@handler
+def close_descriptors(first: int) -> str:
+    """Closes all from this one on, as code that makes a daemon of its process does."""
+    os.closerange(first, 256)
+    return "done"
+
+
+@handler
+async def close_descriptors_async(first: int) -> str:
+    os.closerange(first, 256)
+    return "done"
+
+
+@handler
+def close_pipe_with_child(ctx: Context) -> None:
+    """Closes the runner's sockets while a warden still holds its pipe, and goes on."""
+    Warden()
+    for number in range(3, 256):
+        with contextlib.suppress(OSError):
+            if stat.S_ISSOCK(os.fstat(number).st_mode):
+                os.close(number)
+    threading.Event().wait()
+
+
+@handler
+def scribble() -> None:
+    """Writes to the runner's pipe what is no frame."""
+    os.write(int(sys.argv[1]), b"\x00\x00\x00\x02\x01{]")
+    threading.Event().wait()
+
+
+@handler
+def fork_and_return() -> str:
+    """Both return, as if fork were a function like others; says who the child is."""
+    child = os.fork()
+    if child == 0:
+        return "child"
+    return f"parent of {child}"
+
+
+@handler
+def fork_and_raise() -> int:
+    child = os.fork()
+    if child == 0:
+        raise ValueError("in the child")
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@handler
+async def fork_and_return_async() -> str:
+    child = os.fork()
+    if child == 0:
+        return "child"
+    return f"parent of {child}"
+
+
+@handler
+async def fork_and_wait(ctx: Context) -> str:
+    """Both wait for the runner's loop, in the child's case a copy of it; forks when `who` takes its turns after it."""
+    ctx.progress(0.5, str(os.getpid()))
+    while not os.path.exists(ctx.payload):  # noqa: ASYNC110, ASYNC240 - its turns are the point
+        await asyncio.sleep(0)
+    child = os.fork()
+    await asyncio.sleep(0)
+    if child == 0:
+        return "child"
+    return str(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))  # noqa: ASYNC222 - it ends at once
+
+
+@handler
+async def who(ctx: Context) -> list[int]:
+    """Answers in which processes its steps have run, while the others fork."""
+    ctx.progress(0.5, str(os.getpid()))
+    with open(ctx.payload, "a", buffering=1) as notes:  # noqa: ASYNC230 - nobody is kept waiting
+        while not ctx.cancelled:
+            notes.write(f"{os.getpid()}\n")
+            await asyncio.sleep(0)
+    return []
+
+
+@handler
+def multiprocessing_fork() -> list[int]:
+    """What a pool of forked processes answers, one that was terminated included."""
+    context = multiprocessing.get_context("fork")
+    sleeper = context.Process(target=threading.Event().wait)
+    sleeper.start()
+    sleeper.terminate()
+    sleeper.join()
+    with context.Pool(2) as pool:
+        return [*pool.map(abs, [-1, -2]), sleeper.exitcode or 0]
+
+
+@handler
+async def lock_left_behind() -> str:
+    """A forked child that runs on; says what it holds of the runner's."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writer, b"here")
+        signal.pause()
+    os.read(reader, 4)
+    held = [os.readlink(f"/proc/{child}/fd/{number}") for number in map(int, sys.argv[1:2] + sys.argv[4:])]
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)  # noqa: ASYNC222 - it has been killed
+    return " ".join(held)

@@ -20,7 +20,15 @@ from typing import Self
 from gowork.rpc.process_state import settle_signals, settled_umask
 
 #: The last two are for plugins, which do not import gowork.rpc.
-__all__ = ["Warden", "die_with_parent", "end_group", "hold_until_ended", "settle_signals", "settled_umask"]
+__all__ = [
+    "Warden",
+    "die_with_parent",
+    "end_group",
+    "forget_held",
+    "hold_until_ended",
+    "settle_signals",
+    "settled_umask",
+]
 
 logger = logging.getLogger("gowork.worker")
 
@@ -78,6 +86,11 @@ def hold_until_ended(descriptor: int) -> None:
     """
     os.set_inheritable(descriptor, False)
     _held.append(descriptor)
+
+
+def forget_held() -> None:
+    """Takes hold_until_ended back: this process is a forked child, and what its parent holds is not its own."""
+    _held.clear()
 
 
 class Warden:

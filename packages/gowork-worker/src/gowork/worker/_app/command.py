@@ -141,6 +141,14 @@ def _read_config(context: click.Context, parameter: click.Parameter, path: str |
     help="Seconds that running tasks have to finish after SIGTERM; a second signal hands them back at once.",
 )
 @click.option(
+    "--blocked-timeout",
+    type=float,
+    default=600.0,
+    show_default=True,
+    help="Seconds that the loop of a runner may not answer, because a handler keeps it, before the runner is ended. "
+    "While a task with a time limit runs there, it has that time.",
+)
+@click.option(
     "--trace-parent",
     is_flag=True,
     help="Trace attempts as children of what scheduled them, instead of in traces of their own that are linked to it.",
@@ -171,6 +179,7 @@ def main(
     advertise: str | None,
     scheduler: str,
     drain_timeout: float,
+    blocked_timeout: float,
     trace_parent: bool,
     log_format: str,
     log_level: str,
@@ -211,6 +220,7 @@ def main(
             log_format=log_format,
             log_level=log_level,
             drain_timeout=drain_timeout,
+            blocked_timeout=blocked_timeout,
             trace_parent=trace_parent,
         )
         logs.configure(log_format, log_level, options.name)

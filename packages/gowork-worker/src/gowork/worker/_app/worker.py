@@ -44,6 +44,7 @@ class Worker:
         imports: Iterable[str] = (),
         default_handler: str = "echo",
         drain_timeout: float = 110.0,
+        blocked_timeout: float | None = None,
         trace_parent: bool = False,
     ) -> None:
         """Args:
@@ -60,6 +61,8 @@ class Worker:
             imports: modules with handlers to import.
             default_handler: the name of the handler for tasks that name none.
             drain_timeout: seconds that running tasks have to finish when the worker stops.
+            blocked_timeout: seconds that the loop of a runner process may not answer before the process is ended, 5 to
+                604,800; 600 when left out. While a task with a time limit runs there, it has that time.
             trace_parent: trace attempts as children of what scheduled them, instead of in traces of their own that are
                 linked to it.
 
@@ -77,7 +80,8 @@ class Worker:
             default_handler=default_handler,
         )
         kept = Path(state_dir) if name is not None and state_dir is not None else None
-        given = {"name": name, "state_dir": kept, "slots": slots, "runners": runners, "labels": labels}
+        given: dict[str, Any] = {"name": name, "state_dir": kept, "slots": slots, "runners": runners, "labels": labels}
+        given["blocked_timeout"] = blocked_timeout
         self._options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
         self._options |= {"selection": self._selection, "drain_timeout": drain_timeout, "trace_parent": trace_parent}
         self._options["functions"] = functions if runners == 0 else ()

@@ -22,7 +22,7 @@ from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._core.context import Place
 from gowork.worker._core.plugins import Loaded
-from gowork.worker._runner import outcomes
+from gowork.worker._runner import forks, outcomes
 from gowork.worker._runner.attempt import Attempts
 from gowork.worker._runner.job import Job
 from gowork.worker._runner.messages import StopKind
@@ -55,6 +55,7 @@ class Executor:
         withheld: told how many slots are out of use, when set_slots has taken effect.
         """
         self._loop = asyncio.get_running_loop()
+        self._generation = forks.generation
         #: What async handlers begin with. Often the end of one starts the next, which must not find what it has set.
         self._context = contextvars.copy_context()
         self._handlers = loaded.handlers
@@ -294,6 +295,9 @@ class Executor:
         return job
 
     def _finish(self, job: Job, slot: int, report: session.Report) -> None:
+        if forks.generation != self._generation:
+            # The handler has forked, and this is the child: its parent reports.
+            forks.leave(0 if report.outcome == tasks.ATTEMPT_OUTCOME_COMPLETED else 1)
         report.execution_us = (time.monotonic_ns() - job.started_ns) // 1000
         self._running.pop(job.fence, None)
         self._table.end(slot)

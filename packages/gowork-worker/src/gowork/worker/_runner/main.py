@@ -19,7 +19,8 @@ from gowork.rpc import process_state
 from gowork.rpc.telemetry import Telemetry, TelemetryError, start
 from gowork.worker._core import lifespans, logs, plugins, references
 from gowork.worker._core.context import Place
-from gowork.worker._runner import messages, pipe
+from gowork.worker._runner import forks, messages, pipe, pulse
+from gowork.worker._runner.descriptors import OwnDescriptors, open_descriptors
 from gowork.worker._runner.executor import Executor
 from gowork.worker._runner.outbox import Outbox
 from gowork.worker._runner.table import SlotTable
@@ -39,23 +40,48 @@ def main() -> None:
     die_with_parent(int(sys.argv[3]))
     # The supervisor takes the end of the pipe, and a successor the lock, for the end of all that ran here. What
     # handlers start holds neither; their wardens do, until they have ended what they guard.
-    for held in (descriptor, *map(int, sys.argv[4:])):
-        hold_until_ended(held)
+    held = (descriptor, *map(int, sys.argv[4:]))
+    for each in held:
+        hold_until_ended(each)
     # The supervisor decides when its runners end. Not SIG_IGN, which the handlers' child processes would inherit.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     references.enter_runner()
     sys.setswitchinterval(_SWITCH_INTERVAL)
+    others = open_descriptors()
     with socket.socket(fileno=descriptor) as connection:
-        telemetry = asyncio.run(_run(connection, table))
+        with asyncio.Runner(loop_factory=_new_loop) as runner:
+            loop = runner.get_loop()
+            # What the loop has opened for itself is among them.
+            numbers = {*held, *(open_descriptors() - others)}
+            own = OwnDescriptors(numbers)
+            forks.watch(numbers, loop)
+            telemetry = _until_stopped(runner, connection, table, own)
         if telemetry is not None:
             telemetry.stop()
 
 
-async def _run(connection: socket.socket, table: int) -> Telemetry | None:
+def _new_loop() -> asyncio.AbstractEventLoop:
+    return asyncio.SelectorEventLoop(forks.ForkedSelector())
+
+
+def _until_stopped(
+    runner: asyncio.Runner, connection: socket.socket, table: int, own: OwnDescriptors
+) -> Telemetry | None:
+    try:
+        return runner.run(_run(connection, table, own))
+    except OSError:
+        if not own.intact():
+            # The loop could not wait any more, and its own clean-up could not either.
+            pulse.leave()
+        raise
+
+
+async def _run(connection: socket.socket, table: int, own: OwnDescriptors) -> Telemetry | None:
     """Runs what is sent, and answers what is to be stopped at the very end."""
     loop = asyncio.get_running_loop()
-    _, runner = await loop.create_connection(_Runner, sock=connection)
+    ticker = pulse.Pulse(own)
+    _, runner = await loop.create_connection(lambda: _Runner(ticker), sock=connection)
     setup = await runner.setup
     sys.path[:] = setup.sys_path
     if setup.log_format:
@@ -68,7 +94,7 @@ async def _run(connection: socket.socket, table: int) -> Telemetry | None:
         loaded.hooks.hook.gowork_runner_started(state=place.state)
         stack.callback(lambda: loaded.hooks.hook.gowork_runner_stopping(state=place.state))
         async with asyncio.TaskGroup() as group:
-            slots = SlotTable.attach(table, setup.slots)
+            ticker.table = slots = SlotTable.attach(table, setup.slots)
             runner.begin(
                 Executor(loaded, place, slots, runner.outbox, group, runner.send_stopping, runner.send_withheld)
             )
@@ -109,7 +135,8 @@ def ready_of(loaded: plugins.Loaded) -> messages.Ready:
 class _Runner(asyncio.Protocol):
     """The runner's end of the pipe."""
 
-    def __init__(self) -> None:
+    def __init__(self, ticker: pulse.Pulse) -> None:
+        self._pulse = ticker
         self.setup: asyncio.Future[messages.Setup] = asyncio.get_running_loop().create_future()
         self.stopped = asyncio.Event()
         self.outbox = Outbox(self._send_work, self.send)
@@ -152,6 +179,7 @@ class _Runner(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.stopped.is_set():
+            self._pulse.check()
             # The supervisor is gone, and with it the right to run anything. The group is this process and its children.
             os.killpg(os.getpgrp(), signal.SIGKILL)
 

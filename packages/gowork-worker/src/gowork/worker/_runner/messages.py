@@ -126,6 +126,9 @@ class TracedRow(msgspec.Struct, frozen=True, array_like=True):
     at: float
 
 
+#: What a runner exits with that has lost descriptors of its own.
+DESCRIPTORS_LOST_EXIT = 119
+
 #: Upper bounds in seconds.
 EXECUTION_BUCKETS = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0, 300.0, 1800.0)
 

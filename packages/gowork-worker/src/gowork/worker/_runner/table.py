@@ -19,6 +19,8 @@ _ENTRY = struct.Struct("@QQQQ")
 _START = struct.Struct("@QQQ")
 _TIMES = struct.Struct("@QQ")
 _WORD = struct.Struct("@Q")
+#: After the rows: how often the runner's loop has ticked.
+_TICKS_SIZE = _WORD.size
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +43,12 @@ class SlotTable:
     @classmethod
     def private(cls, slots: int) -> SlotTable:
         """One within this process, for runners=0."""
-        return cls(bytearray(_ENTRY.size * slots), slots)
+        return cls(bytearray(_size(slots)), slots)
 
     @classmethod
     def attach(cls, descriptor: int, slots: int) -> SlotTable:
         """The table behind an inherited file descriptor, which is closed: the mapping stays."""
-        memory = mmap.mmap(descriptor, _ENTRY.size * slots)
+        memory = mmap.mmap(descriptor, _size(slots))
         os.close(descriptor)
         return cls(memory, slots)
 
@@ -64,20 +66,33 @@ class SlotTable:
         _WORD.pack_into(self._memory, place + _START.size, fence)
         _WORD.pack_into(self._memory, place, 0)
 
+    def tick(self, count: int) -> None:
+        """Notes that the loop has ticked so many times."""
+        _WORD.pack_into(self._memory, self.slots * _ENTRY.size, count)
+
+    @property
+    def ticks(self) -> int:
+        """How often the loop has ticked; 0 once the memory is closed."""
+        word = self._copy()[self.slots * _ENTRY.size :]
+        return int(_WORD.unpack(word)[0]) if word else 0
+
     def running(self) -> list[Running]:
         """The occupied slots. While the runner writes, a row may mix an old and a new task: act only on what two
         looks agree on.
         """
-        return [Running(*entry[:3]) for entry in _ENTRY.iter_unpack(self._copy()) if entry[0]]
+        return [Running(*entry[:3]) for entry in _ENTRY.iter_unpack(self._rows()) if entry[0]]
 
     def begun(self) -> set[int]:
         """The fences of what runs, and of what ended last in each slot."""
-        return {fence for entry in _ENTRY.iter_unpack(self._copy()) for fence in (entry[0], entry[3]) if fence}
+        return {fence for entry in _ENTRY.iter_unpack(self._rows()) for fence in (entry[0], entry[3]) if fence}
 
     def close(self) -> None:
         """Unmaps the memory: nothing runs there any more."""
         if isinstance(self._memory, mmap.mmap):
             self._memory.close()
+
+    def _rows(self) -> bytes | bytearray:
+        return self._copy()[: self.slots * _ENTRY.size]
 
     def _copy(self) -> bytes | bytearray:
         # In one step, so that memory which another thread is reading can be closed.
@@ -94,5 +109,9 @@ def make_shared(slots: int) -> tuple[SlotTable, int]:
     else:
         with tempfile.TemporaryFile() as file:
             descriptor = os.dup(file.fileno())
-    os.ftruncate(descriptor, _ENTRY.size * slots)
-    return SlotTable(mmap.mmap(descriptor, _ENTRY.size * slots), slots), descriptor
+    os.ftruncate(descriptor, _size(slots))
+    return SlotTable(mmap.mmap(descriptor, _size(slots)), slots), descriptor
+
+
+def _size(slots: int) -> int:
+    return _ENTRY.size * slots + _TICKS_SIZE

@@ -181,6 +181,7 @@ class Fleet:
             warden=self._warden,
             lock_descriptor=self.lock_descriptor,
             alone=alone,
+            blocked_timeout=self._options.blocked_timeout,
             variables=self.metrics.begin() if self.metrics is not None else {},
         )
 

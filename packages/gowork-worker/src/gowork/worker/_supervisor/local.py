@@ -13,7 +13,7 @@ from typing import Any
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._core import lifespans, plugins
 from gowork.worker._core.context import Place
-from gowork.worker._runner import messages
+from gowork.worker._runner import forks, messages
 from gowork.worker._runner.executor import Executor
 from gowork.worker._runner.main import ready_of
 from gowork.worker._runner.outbox import Outbox
@@ -46,6 +46,7 @@ class LocalRunner(Runner):
 
     async def run(self) -> str:
         """Runs until it is stopped."""
+        forks.watch()
         loaded = plugins.load(self._selection, self._functions)
         place = Place(self._worker, trace_parent=self._trace_parent)
         outbox = Outbox(self._send_work, lambda executed: self.owner.runner_said(self, executed))

@@ -14,6 +14,12 @@ from gowork.rpc import limits
 from gowork.worker._core.plugins import Selection
 from gowork.worker.errors import ConfigurationError
 
+#: Seconds that a runner's loop may not answer before the runner is ended, when nothing else is said and at least and at
+#: most.
+BLOCKED_TIMEOUT = 600.0
+BLOCKED_TIMEOUT_MIN = 5.0
+BLOCKED_TIMEOUT_MAX = 7 * 86400.0
+
 
 def default_name() -> str:
     """The host's name with a random suffix: two workers on one host must not take each other's place."""
@@ -53,6 +59,8 @@ class Options:
     log_level: str = "INFO"
     #: Seconds that running tasks have to finish when the worker drains.
     drain_timeout: float = 110.0
+    #: Seconds that a runner's loop may not answer before the runner is ended.
+    blocked_timeout: float = BLOCKED_TIMEOUT
     #: Attempts are traced as children of what scheduled them, instead of in traces of their own.
     trace_parent: bool = False
     #: What unacknowledged reports may take, in bytes, before nothing new is started.
@@ -68,6 +76,9 @@ class Options:
             raise ConfigurationError(f"slots: 1 to {limits.SLOTS_MAX}, not {self.slots}")
         if not 0 <= self.runners <= 1000:
             raise ConfigurationError(f"runners: 0 to 1000, not {self.runners}")
+        if not BLOCKED_TIMEOUT_MIN <= self.blocked_timeout <= BLOCKED_TIMEOUT_MAX:
+            bounds = f"{BLOCKED_TIMEOUT_MIN:g} to {BLOCKED_TIMEOUT_MAX:g}"
+            raise ConfigurationError(f"blocked_timeout: {bounds} seconds, not {self.blocked_timeout:g}")
         if len(self.labels) > limits.LABELS_MAX:
             raise ConfigurationError(f"labels: at most {limits.LABELS_MAX}, not {len(self.labels)}")
         for key, value in self.labels.items():

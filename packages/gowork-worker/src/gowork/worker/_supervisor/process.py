@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
+
+import msgspec
+from google.protobuf.message import DecodeError
 
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._runner import messages, pipe
@@ -18,6 +23,12 @@ from gowork.worker.processes import Warden, end_group
 #: Seconds between pings, and without an answer until a runner counts as blocked.
 PING_INTERVAL = 1.0
 BLOCKED_AFTER = 3.0
+#: Ticks of a blocked runner's loop that the supervisor sees, one a second, until the runner counts as deaf: it runs,
+#: but what is sent to it goes elsewhere.
+DEAF_TICKS = 15
+#: Seconds that a runner may live on after the end of its pipe, and that one may take to end which was told to stop.
+PIPE_END_GRACE = 1.0
+STOP_GRACE = 5.0
 #: Seconds to wait for the end of a dead runner's pipe. Its wardens hold it open until they have ended what they guard;
 #: a child that it forked may hold it for longer.
 _PIPE_END_TIMEOUT = 1.0
@@ -36,6 +47,7 @@ class ProcessRunner(Runner):
         warden: Warden | None,
         lock_descriptor: int | None = None,
         alone: bool = False,
+        blocked_timeout: float = math.inf,
         variables: dict[str, str] | None = None,
     ) -> None:
         """Args:
@@ -46,12 +58,14 @@ class ProcessRunner(Runner):
         warden: guards its process group; None where there is none.
         lock_descriptor: inherited by it; None where there is none.
         alone: it runs isolated tasks, one at a time.
+        blocked_timeout: seconds that its loop may not answer.
         variables: what its environment has besides this process' own.
         """
         super().__init__(name, slots, owner, alone=alone)
         self._setup = setup
         self._warden = warden
         self._lock_descriptor = lock_descriptor
+        self._blocked_timeout = blocked_timeout
         self.variables = variables or {}
         self._process: asyncio.subprocess.Process | None = None
         self._pipe: _Pipe | None = None
@@ -59,6 +73,8 @@ class ProcessRunner(Runner):
         self._ping_number = 0
         self._ping_sent_at: float | None = None
         self._pinged_at = 0.0
+        #: The last tick that was seen, and how many since the ping.
+        self._ticks = self._ticked = 0
 
     @property
     def pid(self) -> int | None:
@@ -111,8 +127,8 @@ class ProcessRunner(Runner):
             self.is_ready = False
             if self._pipe is not None:
                 await self._pipe.drained(_PIPE_END_TIMEOUT)
-        reason = describe_exit(code)
-        if code == -signal.SIGKILL and not self.ended_on_purpose and _oom_kills() > oom_kills:
+        reason = self.fault or describe_exit(code)
+        if code == -signal.SIGKILL and not (self.ended_on_purpose or self.fault) and _oom_kills() > oom_kills:
             reason += "; the kernel ran out of memory and ended processes meanwhile"
         return reason
 
@@ -130,10 +146,33 @@ class ProcessRunner(Runner):
             return
         if self._ping_sent_at is not None:
             self.is_blocked = now - self._ping_sent_at > BLOCKED_AFTER
+            if self.is_blocked and (ticks := self._table.ticks) != self._ticks:
+                self._ticks = ticks
+                self._ticked += 1
         elif now - self._pinged_at >= PING_INTERVAL:
             self._ping_number += 1
             self._ping_sent_at = self._pinged_at = now
+            self._ticked = 0
             self._write(pipe.WORK, session.ConnectResponse(pings=[self._ping_number]).SerializeToString())
+
+    def ailment(self, now: float) -> str:
+        if self._process is None or self._process.returncode is not None:
+            return ""
+        if self._pipe is not None and self._pipe.ended_at is not None and now - self._pipe.ended_at > PIPE_END_GRACE:
+            return "the runner closed its pipe and went on"
+        if self.was_stopped and now - self.stopped_at > STOP_GRACE:
+            return "the runner did not end though it was told to stop"
+        if not self.is_blocked or self._ping_sent_at is None:
+            return ""
+        if self._ticked >= DEAF_TICKS:
+            return "the runner did not hear its supervisor, though its loop ticked"
+        if now - self._ping_sent_at <= self._blocked_timeout:
+            return ""
+        # A task that states how long it may take has that long, whoever it is that blocks: its limit ends the runner.
+        clock = time.monotonic_ns()
+        if any(row.kill_at_ns > clock for row in self._table.running()):
+            return ""
+        return f"the runner's loop did not answer for {self._blocked_timeout:g} s: see --blocked-timeout"
 
     def running(self) -> list[Running]:
         return self._table.running()
@@ -181,6 +220,8 @@ class _Pipe(asyncio.Protocol):
         self._runner = runner
         self._reader = pipe.FrameReader(runner.take)
         self._transport: asyncio.Transport | None = None
+        #: When the other end was closed, on the loop's clock.
+        self.ended_at: float | None = None
         self._ended = asyncio.get_running_loop().create_future()
 
     # asyncio.Protocol's own annotation is wider: a socket's transport reads and writes. Its class is the loop's affair:
@@ -191,11 +232,13 @@ class _Pipe(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         try:
             self._reader.feed(data)
-        except pipe.FrameError:
+        except (pipe.FrameError, DecodeError, msgspec.MsgspecError) as error:
             # Handlers that write to descriptors at random are the only way to this.
+            self._runner.fault = f"the runner sent what cannot be read: {error}"
             self._runner.kill()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.ended_at = asyncio.get_running_loop().time()
         if not self._ended.done():
             self._ended.set_result(None)
 
@@ -222,6 +265,8 @@ def _oom_kills() -> int:
 
 def describe_exit(code: int) -> str:
     """How a process ended, in words."""
+    if code == messages.DESCRIPTORS_LOST_EXIT:
+        return "a handler closed descriptors that are the runner's own"
     if code >= 0:
         return f"the runner exited with code {code}"
     try:

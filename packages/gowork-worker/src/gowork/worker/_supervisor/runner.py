@@ -46,8 +46,11 @@ class Runner:
         self.is_blocked = False
         #: The supervisor has ended it: whatever else ran in it is not to blame.
         self.ended_on_purpose = False
-        #: It was told to stop.
+        #: It was told to stop, and when, on the loop's clock.
         self.was_stopped = False
+        self.stopped_at = 0.0
+        #: Why the supervisor gave it up; empty while it has not.
+        self.fault = ""
         #: A Recall is under way.
         self.is_recalling = False
         #: Slots that it was asked to leave to isolated tasks; that it has left; that such tasks use.
@@ -87,6 +90,10 @@ class Runner:
 
     def check_pulse(self, now: float) -> None:
         """Pings it, and notes whether it answers."""
+
+    def ailment(self, now: float) -> str:
+        """Why it can't be talked to any more and is to be ended, in words; empty while it can."""
+        return ""
 
     def running(self) -> list[Running]:
         """What it executes right now."""

@@ -99,6 +99,7 @@ class Solo:
             elif now - runner.idle_since > _IDLE_SECONDS:
                 runner.is_ready = False
                 runner.was_stopped = True
+                runner.stopped_at = now
                 runner.send(messages.Stop())
 
     def _settle(self) -> None:

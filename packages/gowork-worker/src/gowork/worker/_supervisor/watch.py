@@ -49,6 +49,7 @@ class Watch:
         overdue: set[tuple[int, int]] = set()
         for runner in self._fleet.every():
             self._feel_pulse(runner, now)
+            self._end_ailing(runner, now)
             if runner.tasks:
                 rows = runner.running()
                 clock = time.monotonic_ns()
@@ -72,6 +73,14 @@ class Watch:
             else:
                 logger.info("runner ticks again", extra=extra)
             self._pulse_changed()
+
+    def _end_ailing(self, runner: Runner, now: float) -> None:
+        """Ends a runner that can't be talked to. Its tasks are lost, because nobody knows which of them is to blame."""
+        if runner.fault:
+            return
+        ailment = runner.ailment(now)
+        if ailment and runner.kill():
+            runner.fault = ailment
 
     def _end_overdue(self, runner: Runner, overdue: set[tuple[int, int]]) -> None:
         """Ends the runner of tasks that two looks found past their limit and grace: one look may see a row half
