@@ -71,7 +71,7 @@ class ModelError(ValueError):
     ],
 )
 def test_payload_becomes_what_is_asked_for(annotation: Any, text: str, data: bytes, value: Any) -> None:
-    assert decoder_of(annotation)(text, data) == value
+    assert decoder_of(annotation)(text, data, 0) == value
 
 
 @pytest.mark.parametrize(
@@ -87,21 +87,21 @@ def test_payload_becomes_what_is_asked_for(annotation: Any, text: str, data: byt
 )
 def test_payload_that_does_not_fit_names_the_field(annotation: Any, text: str, word: str) -> None:
     with pytest.raises(PayloadError, match=word):
-        decoder_of(annotation)(text, b"")
+        decoder_of(annotation)(text, b"", 0)
 
 
 def test_text_that_is_no_utf8_is_refused() -> None:
     with pytest.raises(PayloadError, match="UTF-8"):
-        decoder_of(str)("", b"\xff")
+        decoder_of(str)("", b"\xff", 0)
 
 
 def test_empty_payload_becomes_the_default() -> None:
-    assert decoder_of(int, 7)("", b"") == 7
-    assert decoder_of(int, 7)("8", b"") == 8
+    assert decoder_of(int, 7)("", b"", 0) == 7
+    assert decoder_of(int, 7)("8", b"", 0) == 8
 
 
 def test_model_is_read_and_written_by_its_own_methods() -> None:
-    model = decoder_of(Model)("4", b"")
+    model = decoder_of(Model)("4", b"", 0)
     assert encode_result(model) == ('{"value":4}', b"")
     assert encode_result([model]) == ('[{"value":4}]', b"")
 

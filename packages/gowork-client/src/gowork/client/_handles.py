@@ -53,7 +53,7 @@ class _Handle:
     def _value(self, type: Any) -> Any:
         task = self._task
         if isinstance(task, scheduler.Task) and task.status == scheduler.TASK_STATUS_COMPLETED:
-            return decode_result(task.result, task.result_data, type)
+            return decode_result(task.result, task.result_data, type, is_empty_data=task.result_is_empty_data)
         if self.task is None:  # pragma: no cover - a wait that ends without its tasks raises
             raise CallError("the leader ended a wait without the task")
         return completed(self.task).value(type)

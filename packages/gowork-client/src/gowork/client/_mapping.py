@@ -47,11 +47,19 @@ class TaskEncoder:
             InvalidArgument: when a field can't be sent as it is.
         """
         if isinstance(item, models.NewTask):
-            text, data = encode_payload(item.payload)
+            text, data, form = encode_payload(item.payload)
             options = {**self._options, **self._fields(item)}
-            return scheduler.Task(id=new_task_id() if item.id is None else item.id, payload=text, data=data, **options)
-        text, data = encode_payload(item)
-        return scheduler.Task(id=new_task_id() if id is None else id, payload=text, data=data, **self._options)
+            id = item.id
+        else:
+            text, data, form = encode_payload(item)
+            options = self._options
+        return scheduler.Task(
+            id=new_task_id() if id is None else id,
+            payload=text,
+            data=data,
+            payload_form=form,  # type: ignore[arg-type] # Its number.
+            **options,
+        )
 
     def entry(self, item: object) -> tuple[str, bytes]:
         """(id, a serialized ScheduleTasksRequest of this one task). Such requests merge by concatenation."""
@@ -60,7 +68,7 @@ class TaskEncoder:
             request.tasks.append(self.task(item))
             return request.tasks[0].id, request.SerializeToString()
         # Producers spend most of their time here; this way costs half of building and adding a Task.
-        text, data = encode_payload(item)
+        text, data, form = encode_payload(item)
         request.CopyFrom(self._template)
         task = request.tasks[0]
         task.id = id = new_task_id()
@@ -68,6 +76,8 @@ class TaskEncoder:
             task.data = data
         else:
             task.payload = text
+        if form:
+            task.payload_form = form  # type: ignore[assignment] # Its number.
         return id, request.SerializeToString()
 
     def _fields(self, task: models.NewTask) -> dict[str, Any]:
@@ -162,6 +172,7 @@ def task_info(task: scheduler.Task) -> models.TaskInfo:
         fence=task.fence,
         result=task.result,
         result_data=task.result_data,
+        result_is_empty_data=task.result_is_empty_data,
         failure=_failure(task.failure) if task.HasField("failure") else None,
         progress=_progress(task.progress) if task.HasField("progress") else None,
         cancel_requested=task.cancel_requested,

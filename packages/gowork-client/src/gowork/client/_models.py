@@ -264,6 +264,8 @@ class TaskInfo:
     #: The W3C trace context of whoever scheduled it; empty when that was not traced.
     traceparent: str = ""
     tracestate: str = ""
+    #: The handler returned bytes, and there were none.
+    result_is_empty_data: bool = False
 
     @overload
     def value(self) -> Any: ...
@@ -273,12 +275,12 @@ class TaskInfo:
         """What the handler returned: bytes when it returned bytes, else its JSON decoded; None when there is nothing.
 
         Args:
-            type: what to decode the JSON to: a dataclass, msgspec Struct, pydantic model, or any type msgspec knows.
+            type: what to decode the JSON to: whatever a handler's payload may be annotated with.
 
         Raises:
             ResultError: when the result does not fit.
         """
-        return decode_result(self.result, self.result_data, type)
+        return decode_result(self.result, self.result_data, type, is_empty_data=self.result_is_empty_data)
 
 
 @dataclass(frozen=True, slots=True)

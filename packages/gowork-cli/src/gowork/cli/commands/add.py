@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, cast
 
 import click
+import msgspec
 
 from gowork.cli.bulk import add_file
 from gowork.cli.completions import complete_handler
@@ -126,22 +127,23 @@ def add(
         write_record({"id": handle.id}, settings.output)
 
 
-def _words(words: tuple[str, ...], options: TaskOptions) -> tuple[str | None, str | bytes]:
+def _words(words: tuple[str, ...], options: TaskOptions) -> tuple[str | None, msgspec.Raw | bytes]:
     if len(words) > 2:
         raise click.UsageError("too many words: give [ID] PAYLOAD, with the payload in quotes")
     if not words and not options.get("handler"):
         raise click.UsageError("give a PAYLOAD, or a --handler that needs none")
     payload = words[-1] if words else ""
-    return words[0] if len(words) == 2 else None, _stdin() if payload == "-" else payload
+    data = sys.stdin.buffer.read() if payload == "-" else payload.encode(errors="surrogateescape")
+    return words[0] if len(words) == 2 else None, _payload(data)
 
 
-def _stdin() -> str | bytes:
-    """All of standard input: text when it is UTF-8, else the bytes."""
-    data = sys.stdin.buffer.read()
+def _payload(data: bytes) -> msgspec.Raw | bytes:
+    """Text when it is UTF-8, of which the handler's type says whether it is JSON; else the bytes."""
     try:
-        return data.decode()
+        data.decode()
     except UnicodeDecodeError:
         return data
+    return msgspec.Raw(data)
 
 
 def _print_result(settings: Settings, task: TaskInfo) -> None:

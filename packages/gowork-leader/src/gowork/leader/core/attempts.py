@@ -80,6 +80,7 @@ def settle(standing: Standing, report: Report, policy: RetryPolicy | None, wall_
             attempts=history,
             lost_alone=standing.lost_alone,
             suspect=standing.suspect,
+            result_is_empty_data=report.result_is_empty_data,
         )
     used, lost_alone, suspect, failure = standing.attempts_used, standing.lost_alone, standing.suspect, report.failure
     status, delay_ms, uncounted = Status.PENDING, 0, 0

@@ -64,6 +64,8 @@ class Report(Struct, frozen=True, gc=False):
     follow_ups: tuple[Spec, ...] = ()
     #: The traceparent of the attempt's span; empty when it was not traced.
     trace: str = ""
+    #: The handler returned bytes, and there were none.
+    result_is_empty_data: bool = False
 
 
 class ProgressReport(Struct, frozen=True, gc=False):

@@ -195,6 +195,10 @@ class QueueSettings(Struct, frozen=True, array_like=True, gc=False):
     rate_burst: int = 0
 
 
+#: The tag of scheduler.v1.Task.traceparent: field 15, of a length.
+_TRACEPARENT_TAG = 15 << 3 | 2
+
+
 class Spec(Struct, frozen=True, gc=False):
     """What was asked: immutable."""
 
@@ -211,8 +215,9 @@ class Spec(Struct, frozen=True, gc=False):
     labels: tuple[tuple[str, str], ...] = ()
     #: A callback member can take only text.
     binary: bool = False
-    #: A serialized scheduler.v1.Task with only traceparent and tracestate, or nothing: apart from the body, since
-    #: a repeated submit has another one. `body + trace` is the whole task: messages merge by concatenation.
+    #: A serialized scheduler.v1.Task with only traceparent, tracestate and payload_form, or nothing: apart from the
+    #: body, since a repeated submit has another context, and older clients name no form. `body + trace` is the whole
+    #: task: messages merge by concatenation.
     trace: bytes = b""
     #: How long after its submit its first attempt may start, and when it expires, where the client gave a length of
     #: time; `reckoned` sets the moments.
@@ -236,7 +241,7 @@ class Spec(Struct, frozen=True, gc=False):
         """Whence it was scheduled; empty when that was not traced."""
         trace = self.trace
         # The first field: a tag, a length that fits one byte (limits.TRACEPARENT_BYTES_MAX), and the text.
-        return trace[2 : 2 + trace[1]].decode() if trace else ""
+        return trace[2 : 2 + trace[1]].decode() if trace and trace[0] == _TRACEPARENT_TAG else ""
 
 
 class Standing(Struct, frozen=True, array_like=True, gc=False):
@@ -274,6 +279,8 @@ class Standing(Struct, frozen=True, array_like=True, gc=False):
     suspect: bool = False
     #: The last so many attempts in a row counted for nothing.
     uncounted: int = 0
+    #: The handler returned bytes, and there were none.
+    result_is_empty_data: bool = False
 
 
 class Task(Struct, gc=False):

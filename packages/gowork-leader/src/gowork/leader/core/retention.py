@@ -70,6 +70,7 @@ def _anew(spec: Spec, standing: Standing, now: Now) -> Standing:
         finished_ms=0,
         result="",
         result_data=b"",
+        result_is_empty_data=False,
         failure=None,
         cancel_requested=False,
         not_before_ms=spec.run_at_ms if spec.run_at_ms > now.wall_ms else 0,

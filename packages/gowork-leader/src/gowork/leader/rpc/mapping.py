@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from typing import Literal
 
 from gowork.leader.core import commands as cmd
 from gowork.leader.core.model import (
@@ -25,7 +26,7 @@ from gowork.leader.core.model import (
 from gowork.leader.core.queries import MemberView
 from gowork.leader.core.queues import Queue
 from gowork.leader.rpc.validation import check_follow_ups
-from gowork.leader.store.codec import retry_of, spec_of, trace_bytes
+from gowork.leader.store.codec import form_bytes, retry_of, spec_of, trace_bytes
 from gowork.proto.cluster.v1 import leader_pb2
 from gowork.proto.scheduler.v1 import scheduler_pb2
 from gowork.proto.worker.v1 import session_pb2
@@ -36,6 +37,8 @@ from gowork.rpc.trace_context import is_traceparent
 _OUTPUT_ONLY = tuple(
     field.name for field in scheduler_pb2.Task.DESCRIPTOR.fields if field.number >= 20 or field.name == "status"
 )
+#: Fields that travel with a task and are no part of what makes it the same: Spec.trace.
+_ASIDE: tuple[Literal["traceparent", "tracestate", "payload_form"], ...] = ("traceparent", "tracestate", "payload_form")
 #: Tasks with nothing behind it are taken as they are.
 _HIGHEST_PLAIN_FIELD = 14
 _VIEW_FULL = scheduler_pb2.TASK_VIEW_FULL
@@ -60,9 +63,9 @@ def spec_from(task: scheduler_pb2.Task, trace: bytes = b"") -> Spec:
     if fields and (fields[-1][0].number > _HIGHEST_PLAIN_FIELD or task.HasField("status")):
         for name in _OUTPUT_ONLY:
             task.ClearField(name)  # type: ignore[arg-type]
-        trace = trace_from(task) or trace
-        task.ClearField("traceparent")
-        task.ClearField("tracestate")
+        trace = (trace_from(task) or trace) + form_bytes(task)
+        for name in _ASIDE:
+            task.ClearField(name)
     return spec_of(task, task.SerializeToString(deterministic=True), trace)
 
 
@@ -104,6 +107,7 @@ def task_message(spec: Spec, standing: Standing, view: int, progress: Progress |
     if view == _VIEW_FULL:
         task.result = standing.result
         task.result_data = standing.result_data
+        task.result_is_empty_data = standing.result_is_empty_data
         _fill_attempts(task, standing)
     return task
 
@@ -121,8 +125,10 @@ def fill_result(task: scheduler_pb2.Task, id: str, standing: Standing) -> None:
     task.finished_at_ms = standing.finished_ms
     if standing.result:
         task.result = standing.result
-    if standing.result_data:
+    elif standing.result_data:
         task.result_data = standing.result_data
+    elif standing.result_is_empty_data:
+        task.result_is_empty_data = True
     if standing.failure is not None:
         _fill_failure(task.failure, standing.failure, _VIEW_RESULT)
 
@@ -242,7 +248,14 @@ def _report_from(report: session_pb2.Report) -> cmd.Report:
         data = report.result_data
         if len(data) < _SHORT_RESULT_CHARS and not report.follow_ups:
             return cmd.Report(
-                report.fence, report.id, Outcome.COMPLETED, result, data, execution_us=report.execution_us, trace=trace
+                report.fence,
+                report.id,
+                Outcome.COMPLETED,
+                result,
+                data,
+                execution_us=report.execution_us,
+                trace=trace,
+                result_is_empty_data=not result and report.result_is_empty_data and not data,
             )
     return _whole_report_from(report, trace)
 
@@ -281,6 +294,7 @@ def _whole_report_from(report: session_pb2.Report, trace: str) -> cmd.Report:
         report.reason[:1000],
         follow_ups,
         trace,
+        outcome is Outcome.COMPLETED and report.result_is_empty_data and not result and not data,
     )
 
 

@@ -84,6 +84,12 @@ def trace_bytes(traceparent: str, tracestate: str) -> bytes:
     return scheduler_pb2.Task(traceparent=traceparent, tracestate=tracestate).SerializeToString(deterministic=True)
 
 
+def form_bytes(task: scheduler_pb2.Task) -> bytes:
+    """What Spec.trace has behind the trace context: the form of the payload."""
+    form = task.payload_form
+    return scheduler_pb2.Task(payload_form=form).SerializeToString(deterministic=True) if form else b""
+
+
 def _lane_of(key: _RawKey) -> LaneKey:
     queue, priority, handler, selector, concurrency_key = key
     if len(_lanes) >= _LANES_KEPT_MAX:
@@ -118,8 +124,8 @@ def restore(record: Record) -> Task:
         message = f"the store is damaged: what it has of task {record.id!r} can't be read; start from a backup"
         raise StoreFormatError(message) from error
     body, trace = record.body, b""
-    if task.traceparent:
-        whole, trace = body, trace_bytes(task.traceparent, task.tracestate)
+    if task.traceparent or task.payload_form:
+        whole, trace = body, trace_bytes(task.traceparent, task.tracestate) + form_bytes(task)
         body = whole.removesuffix(trace)
         if len(body) == len(whole):
             # It is among the fields of the body, as a leader kept it that did not know it: there it stays.

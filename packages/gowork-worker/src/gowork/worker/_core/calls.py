@@ -41,7 +41,7 @@ class Handler:
         """
         if self.decode is None:
             return (context,) if self.takes_context else ()
-        payload = self.decode(context.payload, context.data)
+        payload = self.decode(context.payload, context.data, context.payload_form)
         return (context, payload) if self.takes_context else (payload,)
 
 

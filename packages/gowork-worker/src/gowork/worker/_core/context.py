@@ -44,6 +44,7 @@ class Context:
         "id",
         "labels",
         "payload",
+        "payload_form",
         "queue",
     )
 
@@ -60,6 +61,7 @@ class Context:
         data: bytes,
         queue: str,
         labels: Mapping[str, str],
+        payload_form: int = 0,
     ) -> None:
         """Made by the runner for each attempt."""
         self._place = place
@@ -79,6 +81,8 @@ class Context:
         self.payload = payload
         #: The payload as it was scheduled, when it is binary.
         self.data = data
+        #: What the payload was before it was sent, where that cannot be seen from it: scheduler.v1.PayloadForm.
+        self.payload_form = payload_form
         #: The queue that the task waited in.
         self.queue = queue
         #: The task's labels.

@@ -27,6 +27,8 @@ class FollowUp:
     handler: str
     payload: str
     data: bytes
+    #: scheduler.v1.PayloadForm.
+    payload_form: int
     queue: str
     priority: PriorityName | None
     labels: Mapping[str, str]
@@ -63,7 +65,7 @@ class FollowUps:
     ) -> str:
         """See Context.schedule."""
         name = handler if isinstance(handler, str) else handler.__gowork_handler__.name  # type: ignore[attr-defined]
-        text, data = encode_payload(payload)
+        text, data, form = encode_payload(payload)
         if not (text or data or name):
             raise ValueError("payload: it is empty, and no handler is named")
         if priority not in (None, "low", "medium", "high"):
@@ -86,6 +88,7 @@ class FollowUps:
                     name,
                     text,
                     data,
+                    form,
                     queue,
                     priority,
                     dict(labels or {}),

@@ -57,6 +57,7 @@ class Attempts:
             data=task.data,
             queue=task.queue or "default",
             labels=dict(task.labels) if task.labels else _NO_LABELS,
+            payload_form=task.payload_form,
         )
 
     def run(self, job: Job) -> session.Report:

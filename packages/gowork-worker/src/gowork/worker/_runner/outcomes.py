@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.rpc import limits
-from gowork.worker._core.codec import PayloadError, encode_result
+from gowork.worker._core.codec import PayloadError, ResultError, encode_result
 from gowork.worker._core.follow_ups import FollowUp
 from gowork.worker._core.steering import Cancel, Fail, Snooze, Steering
 from gowork.worker._runner import exceptions
@@ -44,10 +44,12 @@ def completed(fence: int, id: str, value: object, follow_ups: Sequence[FollowUp]
     report.fence = fence
     report.id = id
     report.outcome = tasks.ATTEMPT_OUTCOME_COMPLETED
-    if data:
+    if text:
+        report.result = text
+    elif data:
         report.result_data = data
     else:
-        report.result = text
+        report.result_is_empty_data = True
     for follow_up in follow_ups:
         _fill_follow_up(report.follow_ups.add(), follow_up)
     return report
@@ -70,6 +72,10 @@ def failed(fence: int, id: str, error: BaseException, no_retry: Iterable[str] = 
     if not exceptions.is_a(error, Steering):
         if exceptions.is_a(error, PayloadError):
             report.failure.kind = tasks.FAILURE_KIND_REJECTED
+            return report
+        if exceptions.is_a(error, ResultError):
+            # Another attempt would return the like.
+            report.failure.kind = tasks.FAILURE_KIND_NO_RETRY
             return report
         if no_retry and not exceptions.type_names(error).isdisjoint(no_retry):
             report.failure.kind = tasks.FAILURE_KIND_NO_RETRY
@@ -157,6 +163,7 @@ def _fill_follow_up(task: tasks.Task, follow_up: FollowUp) -> None:
     task.handler = follow_up.handler
     task.payload = follow_up.payload
     task.data = follow_up.data
+    task.payload_form = follow_up.payload_form  # type: ignore[assignment] # Its number.
     task.queue = follow_up.queue
     if follow_up.priority is not None:
         task.priority = _PRIORITIES[follow_up.priority]
