@@ -141,6 +141,30 @@ def test_text_has_values_in_quotes_where_they_would_be_read_as_several(value: ob
     assert line.endswith(f"info    x value={written} last=1")
 
 
+@pytest.mark.parametrize(
+    "odd", ["\x1b", "\x07", "\x7f", "\x9b", "\x85", "\u202e", "\u2066", "\u2028", "\u061c", "\ufeff"]
+)
+def test_nothing_in_text_is_obeyed_by_a_terminal(odd: str) -> None:
+    def log(logger: logging.Logger) -> None:
+        try:
+            raise ValueError(f"no{odd}room")
+        except ValueError:
+            logger.exception(f"event{odd}", extra={"value": f"a{odd}31mred", f"key{odd}": 1}, stack_info=True)  # noqa: G004
+
+    (lines,) = record(log, TextFormatter())
+    assert odd not in lines
+    assert f"\\u{ord(odd):04x}" in lines
+    assert "\nValueError: no" in lines
+
+
+def test_a_record_begins_one_line_alone() -> None:
+    """Otherwise whoever has a text logged could write lines of the log of their own."""
+    forged = "x\n2026-01-01T00:00:00.000Z error   forged"
+    (line,) = record(lambda logger: logger.info(forged, extra={"value": forged, forged: 1}), TextFormatter())
+    assert "\n" not in line
+    assert "\\n2026" in line
+
+
 def test_the_current_span_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     span = SimpleNamespace(is_valid=True, trace_id=0xABC, span_id=0xDEF)
     current = SimpleNamespace(get_span_context=lambda: span)

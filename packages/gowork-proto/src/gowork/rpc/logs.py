@@ -23,8 +23,13 @@ from gowork.rpc.log_writer import FLUSH_SECONDS, LogWriter, QueuedStream
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 #: Keys of each line that no field may take.
 _TAKEN = frozenset({"time", "level", "logger", "event", "exception", "stack"})
+#: What a terminal obeys, or shows in another order: control characters, line separators, marks of direction.
+_OBEYED = "\\x00-\\x1f\\x7f-\\x9f\\u061c\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ufeff"
 #: In text, values with one of these are written in quotes.
-_ODD = re.compile(r"""[\s"'=\\\x00-\x1f\x7f]""")
+_ODD = re.compile(rf"""[\s"'=\\{_OBEYED}]""")
+_CONTROL = re.compile(f"[{_OBEYED}]")
+#: As the above, except what an exception's text needs to be read.
+_CONTROL_IN_LINES = re.compile(rf"(?![\n\t])[{_OBEYED}]")
 
 _log = logging.getLogger(__name__)
 
@@ -118,16 +123,21 @@ def _unraisable(arguments: sys.UnraisableHookArgs) -> None:
 
 
 class TextFormatter(logging.Formatter):
-    """Lines of the form `time level event key=value …`; an exception takes further lines."""
+    """Lines of the form `time level event key=value …`; an exception takes further lines.
+
+    Whatever others have put into a record, its line is one line, and a terminal shows it as it was written.
+    """
 
     def __init__(self, scope: Scope = dict) -> None:
         super().__init__()
         self._scope = scope
 
     def format(self, record: logging.LogRecord) -> str:
-        fields = "".join(f" {key}={_word(value)}" for key, value in _fields(record, self._scope).items())
-        lines = [f"{_time(record)} {record.levelname.lower():7} {_event(record)}{fields}"]
-        return "\n".join([*lines, *_traces(self, record).values()])
+        fields = "".join(
+            f" {_shown(key, _CONTROL)}={_word(value)}" for key, value in _fields(record, self._scope).items()
+        )
+        lines = [f"{_time(record)} {record.levelname.lower():7} {_shown(_event(record), _CONTROL)}{fields}"]
+        return "\n".join([*lines, *(_shown(text, _CONTROL_IN_LINES) for text in _traces(self, record).values())])
 
 
 class JsonFormatter(logging.Formatter):
@@ -201,7 +211,13 @@ def _traces(formatter: logging.Formatter, record: logging.LogRecord) -> dict[str
 
 def _word(value: object) -> str:
     text = _text(value)
-    return text if text and not _ODD.search(text) else json.dumps(text, ensure_ascii=False)
+    # JSON itself escapes the control characters of ASCII alone.
+    return text if text and not _ODD.search(text) else _shown(json.dumps(text, ensure_ascii=False), _CONTROL)
+
+
+def _shown(text: str, hidden: re.Pattern[str]) -> str:
+    """The text with these characters as their numbers."""
+    return hidden.sub(lambda found: json.dumps(found.group())[1:-1], text)
 
 
 def _text(value: object) -> str:
