@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import signal
 import sys
@@ -14,10 +15,11 @@ import pytest
 from click.testing import CliRunner
 
 from gowork.worker import Worker, WorkerError, handler
-from gowork.worker._app import plugins_command
+from gowork.worker._app import daemon, plugins_command
 from gowork.worker._app.command import main
 from gowork.worker._core import references
 from gowork.worker._core.plugins import load
+from gowork.worker._supervisor.options import Options
 
 MODULES = Path(__file__).parent.parent / "modules"
 
@@ -124,6 +126,24 @@ async def test_metrics_and_probes_are_served(leader: Any) -> None:
     # Execution times come about once a second, and at the latest when the runner stops.
     await scripted.until(lambda: scripted.condition.draining)
     await process.wait()
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+async def test_a_worker_whose_loop_does_not_turn_is_not_healthy(
+    leader: Any, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setattr(daemon, "probe", functools.partial(daemon.probe, seconds=0.05))
+    facts: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+    listeners = daemon.Listeners(http="127.0.0.1:0")
+    options = Options(name="w", runners=0, slots=1)
+    working = asyncio.create_task(daemon.run_worker(options, leader.address, listeners, ready=facts.set_result))
+    try:
+        address = (await facts)["http"]
+        # This call is what holds the loop up.
+        assert get(address, path) == (503, "the event loop has not turned for 0.05 s\n")
+    finally:
+        working.cancel()
+        await asyncio.wait([working])
 
 
 def test_plugins_are_listed_as_table_and_as_json(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,7 +39,7 @@ from gowork.proto.scheduler.v1 import scheduler_pb2_grpc
 from gowork.proto.worker.v1 import session_pb2_grpc
 from gowork.rpc.channels import SERVER_OPTIONS, format_address, parse_address
 from gowork.rpc.decoding import Called, refusing_garbage
-from gowork.rpc.http import HttpListener, probe
+from gowork.rpc.http import HttpListener, probe, threaded
 from gowork.rpc.interception import server_interceptors
 from gowork.rpc.reflection import add_reflection
 from gowork.rpc.telemetry import is_traced
@@ -140,9 +140,9 @@ class Leader:
                 listener = HttpListener(
                     self._http_listen,
                     {
-                        "/metrics": make_wsgi_app(registry),
-                        "/healthz": probe(lambda: (True, "alive")),
-                        "/readyz": probe(self._ready),
+                        "/metrics": threaded(make_wsgi_app(registry)),
+                        "/healthz": probe(lambda: (True, "alive"), loop),
+                        "/readyz": probe(self._ready, loop),
                     },
                 )
             except OSError as error:

@@ -13,7 +13,7 @@ from typing import Any
 from prometheus_client.registry import Collector
 
 from gowork.rpc.channels import split_addresses
-from gowork.rpc.http import HttpListener, probe
+from gowork.rpc.http import HttpListener, probe, threaded
 from gowork.worker._app.handler_metrics import VARIABLE, HandlerMetrics, InProcessMetrics, default_metrics_dir
 from gowork.worker._app.metrics import metrics_page
 from gowork.worker._app.service import Service
@@ -66,13 +66,14 @@ async def run_worker(
         http = None
         if listeners.http is not None:
             others = _handlers_metrics(service, stack)
+            loop = asyncio.get_running_loop()
             http = stack.enter_context(
                 HttpListener(
                     listeners.http,
                     {
-                        "/metrics": metrics_page(service.supervisor, *others),
-                        "/healthz": probe(lambda: (True, "ok")),
-                        "/readyz": probe(lambda: _readiness(service)),
+                        "/metrics": threaded(metrics_page(service.supervisor, *others)),
+                        "/healthz": probe(lambda: (True, "ok"), loop),
+                        "/readyz": probe(lambda: _readiness(service), loop),
                     },
                 )
             )
