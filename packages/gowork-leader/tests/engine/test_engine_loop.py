@@ -17,7 +17,7 @@ from gowork.leader.core.model import HandlerPolicy, Outcome, Standing, Status, T
 from gowork.leader.core.state import State
 from gowork.leader.engine import loop
 from gowork.leader.engine.counts import Counts
-from gowork.leader.engine.loop import Engine, NoRoomError, NotServingError
+from gowork.leader.engine.loop import Engine, NotServingError, NotTakenError
 from gowork.leader.engine.subscriptions import Waiter
 from gowork.leader.rpc.mapping import spec_from
 from gowork.leader.store.codec import new_task
@@ -179,7 +179,7 @@ async def test_a_caller_that_gives_up_does_not_take_back_what_it_asked_for(tmp_p
 async def test_all_that_waits_for_a_batch_that_does_not_fit_is_refused_and_the_batch_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "FULL_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(loop, "BLOCKED_RETRY_SECONDS", 0.01)
     async with running(tmp_path) as (engine, store, _):
         store.trouble = StoreFullError("no room")
         store.gate.clear()
@@ -190,15 +190,15 @@ async def test_all_that_waits_for_a_batch_that_does_not_fit_is_refused_and_the_b
         await asyncio.sleep(0)
         store.gate.set()
         answers = await asyncio.gather(*in_batch, *behind, return_exceptions=True)
-        assert [type(answer) for answer in answers] == [NoRoomError] * 4
+        assert [type(answer) for answer in answers] == [NotTakenError] * 4
         assert ["may yet come about" in str(answer) for answer in answers] == [True, True, False, False]
-        with pytest.raises(NoRoomError):
+        with pytest.raises(NotTakenError):
             await engine.ask(submit("c"))
         # A worker is held back, not refused.
         assert not frame.done()
         store.trouble = None
         await frame
-        assert not engine.store_full
+        assert engine.blocked is None
         assert await engine.read(ids) == ["a"]
 
 
@@ -206,7 +206,7 @@ async def test_a_stop_does_not_wait_for_room(tmp_path: Path) -> None:
     async with running(tmp_path) as (engine, store, _):
         store.trouble = StoreFullError("no room")
         (call,) = asked(engine, submit("a"))
-        with pytest.raises(NoRoomError):
+        with pytest.raises(NotTakenError):
             await call
     async with running(tmp_path) as (engine, store, _):
         assert await engine.read(ids) == []

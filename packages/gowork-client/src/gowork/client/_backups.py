@@ -23,10 +23,15 @@ class BackupFile:
             OSError: when it can't be written.
         """
         self._path = Path(path)
-        if self._path.exists():
+        if os.path.lexists(self._path):
             raise FileExistsError(f"{self._path} is there already; name another file")
         self._building = Path(f"{self._path}.part")
-        self._file = self._building.open("wb")
+        # What a client that was killed has left. A link is removed, never followed.
+        self._building.unlink(missing_ok=True)
+        # A backup holds payloads and results: it is for its owner alone.
+        self._file = os.fdopen(
+            os.open(self._building, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb"
+        )
         self._bytes, self._bytes_total = 0, -1
 
     def __enter__(self) -> Self:

@@ -23,6 +23,7 @@ from gowork.leader.store.protocol import Store, StoreError
 from gowork.leader.store.registry import open_store
 from gowork.rpc import logs, process_state
 from gowork.rpc.channels import AddressError, parse_address
+from gowork.rpc.directories import check_not_public, make_directory
 from gowork.rpc.limits import RETAIN_DAYS_MAX, RETAIN_TASKS_MAX
 from gowork.rpc.telemetry import Telemetry, TelemetryError, start
 
@@ -196,6 +197,12 @@ def main(
         url = store or f"sqlite:///{directory.absolute() / 'gowork.db'}"
     except FileNotFoundError:
         raise click.UsageError("--data-dir: the working directory is gone; name an absolute path") from None
+    if store is None:
+        try:
+            make_directory(directory)
+            check_not_public(directory)
+        except OSError as error:
+            raise click.ClickException(f"--data-dir: {error}") from None
     kept = Kept(retain_tasks, retain_days * _DAY, retain_failed_tasks, retain_failed_days * _DAY)
     telemetry = _telemetry()
     try:

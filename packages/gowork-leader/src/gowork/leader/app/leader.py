@@ -33,7 +33,7 @@ from gowork.leader.rpc.dialer import Dialer
 from gowork.leader.rpc.outbox import Outbox
 from gowork.leader.rpc.scheduler import SchedulerService
 from gowork.leader.rpc.sessions import Sessions
-from gowork.leader.store.protocol import Store
+from gowork.leader.store.protocol import Store, StoreFullError
 from gowork.proto.cluster.v1 import leader_pb2_grpc
 from gowork.proto.scheduler.v1 import scheduler_pb2_grpc
 from gowork.proto.worker.v1 import session_pb2_grpc
@@ -223,8 +223,9 @@ class Leader:
     def _ready(self) -> tuple[bool, str]:
         if not self._serving:
             return False, "not serving"
-        if self._engine.store_full:
-            return False, "the store is full"
+        if self._engine.blocked is not None:
+            full = isinstance(self._engine.blocked, StoreFullError)
+            return False, "the store is full" if full else "another program holds the store's write lock"
         return True, "ready"
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> Look:

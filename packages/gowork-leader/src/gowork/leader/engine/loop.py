@@ -37,6 +37,7 @@ from gowork.leader.store.protocol import (
     Opened,
     QueueRecord,
     Store,
+    StoreBlockedError,
     StoreError,
     StoreFullError,
     changed_number,
@@ -54,12 +55,15 @@ BATCH_TASKS_MAX = 20_000
 GATHER_COMMANDS_MIN = 4
 GATHER_COMMANDS_MAX = 256
 GATHER_SECONDS = 0.001
-#: How long to wait before a batch that did not fit is tried again, in seconds.
-FULL_RETRY_SECONDS = 1.0
+#: How long to wait before a batch that could not be written is tried again, in seconds.
+BLOCKED_RETRY_SECONDS = 1.0
 #: A loop that was held up for longer than this extends all leases by as much, in seconds.
 STALL_SECONDS = 1.0
 #: The longest wait for something that is due by the wall clock, which may be stepped, in seconds.
 WALL_WAIT_SECONDS = 5.0
+#: Why nothing is taken.
+FULL = "the store is full: nothing is accepted until there is room on its disk"
+LOCKED = "another program holds the store's write lock: nothing is accepted until it lets go"
 
 
 class Outbox(Protocol):
@@ -72,17 +76,21 @@ class NotServingError(Exception):
     """The engine does not take this now: it stops."""
 
 
-class NoRoomError(NotServingError):
-    """The engine does not take this now: its store is full."""
+class NotTakenError(NotServingError):
+    """The engine does not take this now: its store can't be written."""
 
-    def __init__(self, *, taken: bool = False) -> None:
-        """`taken`: the command is in the batch that did not fit, and may come about yet."""
+    def __init__(self, *, full: bool, taken: bool = False) -> None:
+        """Args:
+        full: for want of room; else another program holds the store's write lock.
+        taken: the command is in the batch that could not be written, and may come about yet.
+        """
+        self.full = full
         more = "; what this call asked for may yet come about, repeat it then to be sure" if taken else ""
-        super().__init__(f"the store is full: nothing is accepted until there is room on its disk{more}")
+        super().__init__(f"{FULL if full else LOCKED}{more}")
 
 
 class _Abandoned(Exception):
-    """The last batch does not fit, and the engine stops."""
+    """The last batch can't be written, and the engine stops."""
 
 
 _Read = Callable[[State], Any]
@@ -121,8 +129,8 @@ class Engine:
         self.opened = Opened(0, "", 1)
         self.started_ms = 0
         self.started_mono = 0.0
-        #: The store takes nothing at the moment.
-        self.store_full = False
+        #: Why the store takes nothing at the moment.
+        self.blocked: StoreBlockedError | None = None
         #: How many requests came after `stop`.
         self.turned_away = 0
 
@@ -243,7 +251,7 @@ class Engine:
                 await self._step()
             except _Abandoned:
                 # Nobody was told of what is in this batch: workers report again, callers know that it may not be there.
-                _log.warning("stopped with a full store; its last batch is dropped")
+                _log.warning("stopped while the store takes nothing; the last batch is dropped")
                 return
             except StoreError as error:
                 self._stopping = True
@@ -367,7 +375,7 @@ class Engine:
     async def _commit(self, waiting: list[asyncio.Future[Any]]) -> tuple[list[Task], Sequence[str]]:
         """Makes the batch durable and answers the tasks that it changed, and the ids of those that it removed.
 
-        `waiting` are told when it does not fit.
+        `waiting` are told when the store does not take it.
         """
         state = self._state
         submitted, moved = state.submitted, state.moved
@@ -395,44 +403,45 @@ class Engine:
         state.submitted, state.moved, state.joined, state.gone, state.configured = {}, {}, {}, {}, {}
         state.purged, state.forgotten_before = {}, 0
         started = self._clock.now().mono
-        await self._commit_until_it_fits(batch, waiting)
+        await self._commit_until_taken(batch, waiting)
         self._being_moved = {}
         self._counts.committed(len(changed), self._clock.now().mono - started, changed[-1].spec if changed else None)
         return changed, tuple(purged.values())
 
-    async def _commit_until_it_fits(self, batch: Batch, waiting: list[asyncio.Future[Any]]) -> None:
+    async def _commit_until_taken(self, batch: Batch, waiting: list[asyncio.Future[Any]]) -> None:
         while True:
             try:
                 await self._store.commit(batch)
-            except StoreFullError as error:
-                if not self.store_full:
-                    _log.error("store is full; nothing is accepted until there is room", extra={"reason": str(error)})
-                self.store_full = True
-                # Whoever waits is told now; the batch stays and is made durable when there is room.
+            except StoreBlockedError as error:
+                full = isinstance(error, StoreFullError)
+                if self.blocked is None:
+                    _log.error(FULL if full else LOCKED, extra={"reason": str(error)})
+                self.blocked = error
+                # Whoever waits is told now; the batch stays and is made durable when the store takes it.
                 for future in waiting:
                     if not future.done():
-                        future.set_exception(NoRoomError(taken=True))
-                self._refuse_queued()
+                        future.set_exception(NotTakenError(full=full, taken=True))
+                self._refuse_queued(full)
                 try:
-                    async with asyncio.timeout(FULL_RETRY_SECONDS):
+                    async with asyncio.timeout(BLOCKED_RETRY_SECONDS):
                         await self._stop_asked.wait()
                 except TimeoutError:
                     continue
                 raise _Abandoned from None
             else:
-                if self.store_full:
-                    self.store_full = False
-                    _log.info("store has room again")
+                if self.blocked is not None:
+                    self.blocked = None
+                    _log.info("store takes batches again")
                 return
 
-    def _refuse_queued(self) -> None:
+    def _refuse_queued(self, full: bool) -> None:
         """Refuses all but the frames of sessions, which are kept alive: their workers are held back one frame each."""
         kept: list[_Item] = []
         for what, future in self._queue:
             if future is None or isinstance(what, cmd.ReceiveFrame):
                 kept.append((what, future))
             elif not future.done():
-                future.set_exception(NoRoomError())
+                future.set_exception(NotTakenError(full=full))
         self._queue = kept
 
     def _take(self) -> list[_Item]:
@@ -458,8 +467,8 @@ class Engine:
         if self._stopping:
             self.turned_away += 1
             raise NotServingError("the leader is stopping")
-        if self.store_full:
-            raise NoRoomError
+        if self.blocked is not None:
+            raise NotTakenError(full=isinstance(self.blocked, StoreFullError))
 
 
 def _answer(question: _Read, state: State, future: asyncio.Future[Any]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 
 from gowork.leader.core.commands import Refused
-from gowork.leader.engine.loop import NoRoomError, NotServingError
+from gowork.leader.engine.loop import NotServingError, NotTakenError
 from gowork.leader.engine.subscriptions import SubscriptionsClosed, WatcherBehind
 from gowork.leader.store.protocol import StoreError, StoreFullError
 from gowork.rpc.status import FieldViolation, Refusal, abort
@@ -40,8 +40,14 @@ async def refusing(context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator
         yield
     except Refusal as refusal:
         await abort(context, refusal)
-    except NoRoomError as error:
-        await abort(context, Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "STORE_FULL", str(error)))
+    except NotTakenError as error:
+        # A foreign lock passes soon: clients repeat what is UNAVAILABLE.
+        code = (
+            (grpc.StatusCode.RESOURCE_EXHAUSTED, "STORE_FULL")
+            if error.full
+            else (grpc.StatusCode.UNAVAILABLE, "STORE_LOCKED")
+        )
+        await abort(context, Refusal(*code, str(error)))
     except (NotServingError, SubscriptionsClosed) as error:
         message = str(error) or "the leader is stopping"
         await abort(context, Refusal(grpc.StatusCode.UNAVAILABLE, "NOT_SERVING", message))

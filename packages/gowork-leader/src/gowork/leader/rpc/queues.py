@@ -96,14 +96,14 @@ class QueueMethods:
             task = state.tasks.get(id)
             return None if task is None else (task.standing, explain(state, task, now, verbose=verbose))
 
-        found = None if self._engine.store_full else await self._engine.read(look)
+        found = None if self._engine.blocked is not None else await self._engine.read(look)
         if found is not None:
             return found
         records = await self._store.load([id])
         if not records:
             raise unknown_tasks([id])
         task = restore(records[0])
-        if task.standing.status is Status.PENDING and self._engine.store_full:
+        if task.standing.status is Status.PENDING and self._engine.blocked is not None:
             # Memory is ahead of the store: what is durable is what holds.
             return task.standing, Explanation((STORE_FULL,))
         return task.standing, await self._engine.read(lambda state: explain(state, task, now, verbose=verbose))

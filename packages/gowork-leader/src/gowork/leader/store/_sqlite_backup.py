@@ -13,8 +13,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gowork.leader.store._sqlite_errors import reported
-from gowork.leader.store._sqlite_file import FileLock, clear, connect, format_at, sync_directory, sync_file, unwritable
+from gowork.leader.store._sqlite_file import (
+    FileLock,
+    clear,
+    connect,
+    format_at,
+    make_file,
+    sync_file,
+    unwritable,
+)
 from gowork.leader.store.protocol import RESTORE_TERMS, StoreError, StoreFormatError, changed_number
+from gowork.rpc.directories import sync_directory
 
 #: So much is copied and forced to disk at a time: a commit that comes meanwhile waits for no more than that.
 _STEP_PAGES = 512
@@ -31,11 +40,11 @@ def back_up(source: Path, target: Path, stopped: Callable[[], bool]) -> None:
     Raises:
         StoreError: there is something at `target`, it can't be written, or the copy was given up.
     """
-    if target.exists():
+    if os.path.lexists(target):
         raise StoreError(f"{target} is there already: it was left as it is. Name a place where there is nothing.")
     building = Path(f"{target}.part")
     try:
-        descriptor = os.open(building, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        descriptor = make_file(building)
     except OSError as error:
         raise unwritable(target, error) from error
     try:
@@ -90,7 +99,8 @@ def restore(path: Path, backup: Path) -> None:
         building = Path(f"{path}.new")
         try:
             clear(building)
-            shutil.copyfile(backup, building)
+            with backup.open("rb") as source, os.fdopen(make_file(building), "wb") as target:
+                shutil.copyfileobj(source, target)
             with reported(str(path)):
                 _raise_term(building)
             sync_file(building)

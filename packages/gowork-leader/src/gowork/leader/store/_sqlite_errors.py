@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from gowork.leader.store.protocol import StoreError, StoreFormatError, StoreFullError
+from gowork.leader.store.protocol import StoreBusyError, StoreError, StoreFormatError, StoreFullError
 
 #: A page could not be written: over a quota or the process's file size limit, or the disk fails. The batch is not in
 #: the log, since a transaction counts only once its last frame is there whole; so it may be tried again. A failed fsync
@@ -47,7 +47,10 @@ def translated(error: sqlite3.Error, path: str) -> StoreError:
             f"{path} can't be written ({error}). The leader's user must be able to write the file and its directory."
         )
     if code == sqlite3.SQLITE_BUSY:
-        return StoreError(f"{path} is locked by another program ({error}). Close whatever has it open.")
+        return StoreBusyError(
+            f"{path} is locked by another program ({error}). Nothing was written; it goes on when that program lets go "
+            f"of it."
+        )
     return StoreError(f"{path} can't be used: {error}.")
 
 

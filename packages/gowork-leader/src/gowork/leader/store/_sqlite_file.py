@@ -1,21 +1,29 @@
 """The store's files: who may use them, whether they are a store, and how a new one comes to be.
 
-Nothing here changes a database that is there already. Invariant ALONE: whoever opens the database holds a lock on
-`PATH.lock`; the kernel lets it go when the process ends, however it ends.
+Nothing here changes a database that is there already. Invariant ALONE: whoever opens the database holds a lock on the
+database file itself, so that no other name of it leads around the lock, and one on `PATH.lock`, by which versions up to
+0.1.0 know of others. The kernel lets both go when the process ends, however it ends.
+
+The descriptor that holds the database's lock is opened before SQLite opens the file, and closed after SQLite has closed
+it. Nothing else in the process may open and close that file meanwhile: closing any descriptor of a file drops the locks
+that SQLite has on it. https://www.sqlite.org/howtocorrupt.html §2.2
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import secrets
 import sqlite3
+import stat
 from pathlib import Path
 from urllib.parse import quote
 
 from gowork.leader.store._sqlite_errors import damaged, reported
 from gowork.leader.store._sqlite_schema import APPLICATION_ID, FORMAT, META, SQLITE_VERSION_MIN, TABLES
-from gowork.leader.store.protocol import StoreError, StoreFormatError, StoreLockedError
+from gowork.leader.store.protocol import StoreError, StoreFormatError, StoreLockedError, StoreLostError
+from gowork.rpc.directories import make_directory, sync_directory
 
 _MAGIC = b"SQLite format 3\0"
 _HEADER_BYTES = 100
@@ -39,20 +47,28 @@ def check_library() -> None:
         probe.close()
 
 
+#: (device, inode) of each database that this process holds.
+_held: set[tuple[int, int]] = set()
+
+
 class FileLock:
-    """Keeps other processes away from the database."""
+    """Keeps other processes away from the database: by its own lock, once `hold` has taken it, and by `PATH.lock`."""
 
     def __init__(self, path: Path) -> None:
-        """Takes the lock.
+        """Takes the lock on `PATH.lock`, and on the database if there is one.
 
         Raises:
             StoreLockedError: another process has it, or this one already.
-            StoreError: the lock file can't be written.
+            StoreError: the lock file can't be written, or the database has a second name (a hard link).
         """
-        lock_path = f"{path}.lock"
+        self._path = path
+        self._database: int | None = None
+        #: (device, inode) of the database, and of its log.
+        self._identity: tuple[int, int] | None = None
+        self._log_identity: tuple[int, int] | None = None
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._fd = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            make_directory(path.parent)
+            self._fd = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
             raise unwritable(path, error) from error
         try:
@@ -62,17 +78,97 @@ class FileLock:
         except BlockingIOError as error:
             holder = os.pread(self._fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
             os.close(self._fd)
-            raise StoreLockedError(
-                f"{path} is in use by another leader (process {holder}). Stop that one first, or give this leader "
-                f"a database of its own."
-            ) from error
+            raise _in_use(path, f"process {holder}") from error
         except OSError:
             # Who holds the lock is only told for people: on a full disk the leader must start nevertheless.
             pass
+        try:
+            self.hold()
+        except BaseException:
+            self.release()
+            raise
+
+    def hold(self) -> None:
+        """Takes the lock on the database that is at the path now, if there is one and it is not held already.
+
+        Raises:
+            StoreLockedError: another process has it, or this one already.
+            StoreError: it can't be opened, or has a second name.
+        """
+        try:
+            # By its name and before it is opened: what this process opens it must not close while SQLite uses it.
+            look = os.stat(self._path, follow_symlinks=False)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise unwritable(self._path, error) from error
+        if not stat.S_ISREG(look.st_mode):
+            kind = "Is a directory" if stat.S_ISDIR(look.st_mode) else "Is no regular file"
+            raise StoreError(f"{self._path} can't hold a store: {kind}. Name another place.")
+        if look.st_nlink > 1:
+            raise StoreError(
+                f"{self._path} has {look.st_nlink} names (hard links), so that its log could be missed under one of "
+                f"them. Keep one name and copy the store with `gowork store backup`."
+            )
+        if self._identity == _identity(look):
+            return
+        if _identity(look) in _held:
+            # Not even opened: closing it would drop the locks that SQLite has for the store that is open.
+            raise _in_use(self._path, "by another name, or its lock file was removed")
+        try:
+            database = os.open(self._path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError as error:
+            raise unwritable(self._path, error) from error
+        try:
+            fcntl.flock(database, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(database)
+            raise _in_use(self._path, "by another name, or its lock file was removed") from error
+        # An empty file that was there before; SQLite has not opened it.
+        self._let_go()
+        self._database, self._identity = database, _identity(look)
+        _held.add(self._identity)
+
+    def make_private(self) -> None:
+        """Takes from others the right to read a database that a version up to 0.1.0 has made."""
+        if self._database is not None and stat.S_IMODE(os.fstat(self._database).st_mode) & 0o077:
+            with contextlib.suppress(OSError):
+                os.fchmod(self._database, 0o600)
+
+    def watch_log(self) -> None:
+        """Remembers which file the log is; from now on `check` misses it when it is gone."""
+        self._log_identity = _identity(os.stat(f"{self._path}-wal", follow_symlinks=False))
+
+    def check(self) -> None:
+        """Checks that database and log are still at their path.
+
+        Raises:
+            StoreLostError: one of them was moved, deleted or replaced.
+        """
+        for path, identity in ((str(self._path), self._identity), (f"{self._path}-wal", self._log_identity)):
+            try:
+                held = _identity(os.stat(path, follow_symlinks=False)) == identity
+            except OSError:
+                held = False
+            if not held:
+                raise StoreLostError(
+                    f"{path} was moved, deleted or replaced while the leader used it. Nothing more is accepted, "
+                    f"since nobody would find it again. Put the store back, or restore a backup, and start the leader."
+                )
 
     def release(self) -> None:
-        """Lets others have it. The file stays: to remove it would let two processes lock two files of one name."""
+        """Lets others have it, once SQLite has closed the database.
+
+        `PATH.lock` stays: to remove it would let two processes lock two files of one name.
+        """
+        self._let_go()
         os.close(self._fd)
+
+    def _let_go(self) -> None:
+        if self._database is not None and self._identity is not None:
+            os.close(self._database)
+            _held.discard(self._identity)
+            self._database = self._identity = None
 
 
 def format_at(path: Path, *, writable: bool = True, check_all: bool = False) -> int:
@@ -113,6 +209,7 @@ def create(path: Path) -> None:
     building = Path(f"{path}.new")
     try:
         clear(building)
+        os.close(make_file(building))
         with reported(str(path)):
             connection = sqlite3.connect(building, isolation_level=None)
             try:
@@ -135,6 +232,18 @@ def create(path: Path) -> None:
         sync_directory(path.parent)
     except OSError as error:
         raise unwritable(path, error) from error
+
+
+def make_file(path: Path) -> int:
+    """Makes a file for this user alone where there is none or a left-over, and returns a descriptor to write it by.
+
+    A link that is there is removed, never followed.
+
+    Raises:
+        OSError: it can't be made.
+    """
+    path.unlink(missing_ok=True)
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
 
 def connect(path: Path, *, read_only: bool = False, immutable: bool = False) -> sqlite3.Connection:
@@ -211,6 +320,17 @@ def _check_content(path: Path, size: int, log_bytes: int, *, check_all: bool) ->
             connection.close()
 
 
+def _in_use(path: Path, holder: str) -> StoreLockedError:
+    return StoreLockedError(
+        f"{path} is in use by another leader ({holder}). Stop that one first, or give this leader "
+        f"a database of its own."
+    )
+
+
+def _identity(look: os.stat_result) -> tuple[int, int]:
+    return look.st_dev, look.st_ino
+
+
 def _size(path: Path) -> int:
     try:
         return path.stat().st_size
@@ -222,11 +342,6 @@ def clear(path: Path) -> None:
     """Removes a database that was begun, with its side files."""
     for leftover in (path, Path(f"{path}-wal"), Path(f"{path}-shm"), Path(f"{path}-journal")):
         leftover.unlink(missing_ok=True)
-
-
-def sync_directory(directory: Path) -> None:
-    """Makes the names in a directory durable."""
-    sync_file(directory)
 
 
 def sync_file(path: Path) -> None:

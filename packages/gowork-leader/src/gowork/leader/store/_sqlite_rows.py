@@ -24,24 +24,26 @@ class RowsStatement:
         table: where to.
         columns: its columns; the first is never NULL.
         conflict: what to do about rows that are there already; by default an error.
+        condition: what must hold for any row to be inserted; its parameters come to `run` last.
     """
 
-    def __init__(self, table: str, columns: Sequence[str], conflict: str = "") -> None:
+    def __init__(self, table: str, columns: Sequence[str], conflict: str = "", condition: str = "TRUE") -> None:
         self._width = len(columns)
         row = f"({', '.join('?' * self._width)})"
         # Only names from this module get into the text: values are bound.
         self._by_size = {
             size: f"INSERT INTO {table} ({', '.join(columns)}) "  # noqa: S608
-            f"SELECT * FROM (VALUES {', '.join([row] * size)}) WHERE column1 IS NOT NULL {conflict}"
+            f"SELECT * FROM (VALUES {', '.join([row] * size)}) WHERE column1 IS NOT NULL AND {condition} {conflict}"
             for size in _SIZES
         }
 
-    def run(self, connection: sqlite3.Connection, values: list[object]) -> None:
-        """Inserts the rows whose values stand one after another."""
-        width = self._width
+    def run(self, connection: sqlite3.Connection, values: list[object], *condition: object) -> int:
+        """Inserts the rows whose values stand one after another, and answers how many were written."""
+        width, written = self._width, 0
         for start in range(0, len(values), _SIZES[-1] * width):
             chunk = values[start : start + _SIZES[-1] * width]
             rows = len(chunk) // width
             size = next(size for size in _SIZES if size >= rows)
             chunk += [None] * ((size - rows) * width)
-            connection.execute(self._by_size[size], chunk)
+            written += connection.execute(self._by_size[size], [*chunk, *condition]).rowcount
+        return written

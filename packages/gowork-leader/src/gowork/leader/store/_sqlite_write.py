@@ -11,18 +11,21 @@ from gowork.leader.store._sqlite_lanes import LaneIds
 from gowork.leader.store._sqlite_rows import ROWS_MAX, RowsStatement
 from gowork.leader.store._sqlite_schema import STANDING_COLUMNS
 from gowork.leader.store.codec import at_ms, encode_settings, encode_standing
-from gowork.leader.store.protocol import Batch, StoreError
+from gowork.leader.store.protocol import Batch, StoreError, StoreLostError
 
 _encode_json = msgspec.json.Encoder().encode
 
 _SPECS = RowsStatement("specs", ("seq", "id", "queue", "handler", "priority", "labels", "body"))
 _MOVED = "changed = excluded.changed, status = excluded.status, at_ms = excluded.at_ms, state = excluded.state"
+#: The term is compared in the very statement, which may be a transaction by itself.
+_IN_TERM = "? = (SELECT value FROM meta WHERE key = 'term')"
 #: What a move does not name is not written anew: neither in the row nor in an index.
-_STANDINGS = RowsStatement("standings", STANDING_COLUMNS, f"ON CONFLICT (seq) DO UPDATE SET {_MOVED}")
+_STANDINGS = RowsStatement("standings", STANDING_COLUMNS, f"ON CONFLICT (seq) DO UPDATE SET {_MOVED}", _IN_TERM)
 _STANDINGS_IN_LANES = RowsStatement(
     "standings",
     STANDING_COLUMNS,
     f"ON CONFLICT (seq) DO UPDATE SET {_MOVED}, lane = excluded.lane, expires_ms = excluded.expires_ms",
+    _IN_TERM,
 )
 _MEMBERS = RowsStatement(
     "members",
@@ -42,11 +45,12 @@ _DELETE_MEMBERS = "DELETE FROM members WHERE id IN (SELECT value FROM json_each(
 _DELETE_QUEUES = "DELETE FROM queues WHERE name IN (SELECT value FROM json_each(?))"
 
 
-def write_batch(connection: sqlite3.Connection, batch: Batch, lanes: LaneIds) -> None:
-    """Writes the batch in a transaction of its own; when it raises, nothing of it is left.
+def write_batch(connection: sqlite3.Connection, batch: Batch, lanes: LaneIds, term: int) -> None:
+    """Writes the batch in a transaction of its own, if the store still has this term; when it raises, nothing is left.
 
     Raises:
         sqlite3.Error: as SQLite tells it.
+        StoreLostError: the store has another term: another leader has opened it.
         StoreError: the batch contradicts itself or what is stored.
     """
     single = _is_one_statement(batch)
@@ -57,7 +61,9 @@ def write_batch(connection: sqlite3.Connection, batch: Batch, lanes: LaneIds) ->
         if batch.deletes:
             _delete(connection, batch)
         if batch.inserts or batch.moves:
-            _write_tasks(connection, batch, lanes)
+            _write_tasks(connection, batch, lanes, term)
+        else:
+            _compare_term(connection, term)
         _write_others(connection, batch)
         if not single:
             connection.execute("COMMIT")
@@ -83,7 +89,7 @@ def _is_one_statement(batch: Batch) -> bool:
     return all(moved.lane is None for moved in batch.moves)
 
 
-def _write_tasks(connection: sqlite3.Connection, batch: Batch, lanes: LaneIds) -> None:
+def _write_tasks(connection: sqlite3.Connection, batch: Batch, lanes: LaneIds, term: int) -> None:
     #: By identity, which is quicker: of the lanes of a batch most are one object.
     wanted: dict[int, LaneKey] = {id(new.lane): new.lane for new in batch.inserts}
     for moved in batch.moves:
@@ -117,10 +123,25 @@ def _write_tasks(connection: sqlite3.Connection, batch: Batch, lanes: LaneIds) -
             in_lanes += (*row, numbers[id(moved.lane)], moved.expires_ms, encode(standing))
     if specs:
         _SPECS.run(connection, specs)
+    written = 0
     if standings:
-        _STANDINGS.run(connection, standings)
+        written += _STANDINGS.run(connection, standings, term)
     if in_lanes:
-        _STANDINGS_IN_LANES.run(connection, in_lanes)
+        written += _STANDINGS_IN_LANES.run(connection, in_lanes, term)
+    if written != len(batch.inserts) + len(batch.moves):
+        raise _lost()
+
+
+def _compare_term(connection: sqlite3.Connection, term: int) -> None:
+    if connection.execute("SELECT value FROM meta WHERE key = 'term'").fetchone() != (term,):
+        raise _lost()
+
+
+def _lost() -> StoreLostError:
+    return StoreLostError(
+        "Another leader has opened the store since, so that this one accepts nothing more. Its file must be on a "
+        "local disk, where locks work, and belongs to one leader at a time."
+    )
 
 
 def _delete(connection: sqlite3.Connection, batch: Batch) -> None:

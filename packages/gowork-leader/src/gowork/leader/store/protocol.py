@@ -26,8 +26,20 @@ class StoreFormatError(StoreError):
     """The store is damaged, of a newer format, or no store at all. It was left untouched."""
 
 
-class StoreFullError(StoreError):
-    """There is no room for this batch now; nothing of it was written and the same batch may be tried again."""
+class StoreBlockedError(StoreError):
+    """Nothing can be written at the moment. Nothing of this batch was written; the same batch may be tried again."""
+
+
+class StoreFullError(StoreBlockedError):
+    """There is no room for this batch now."""
+
+
+class StoreBusyError(StoreBlockedError):
+    """Another program holds the store's write lock now."""
+
+
+class StoreLostError(StoreError):
+    """The store is no longer this leader's: it was moved, deleted or replaced, or another leader has opened it."""
 
 
 class Record(Struct, frozen=True, gc=False):
@@ -193,7 +205,8 @@ class Store(Protocol):
         """Makes the batch durable, whole.
 
         Raises:
-            StoreFullError: nothing was written; try the same batch again later.
+            StoreBlockedError: nothing was written; try the same batch again later.
+            StoreLostError: the store is another's, or is no longer where it was; the batch counts for nothing.
             StoreError: whether it was written is unknown; the leader must stop.
         """
         ...

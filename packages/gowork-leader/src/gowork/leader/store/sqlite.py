@@ -47,6 +47,8 @@ _T = TypeVar("_T")
 _IDS_AT_ONCE_MAX = 16
 _CHUNK_RECORDS = 5_000
 _CHUNK_BYTES = 8 << 20
+#: How long a commit waits for a foreign write lock before it is told to try again, in milliseconds.
+_BUSY_MS = 1_000
 _PRAGMAS = (
     "synchronous = FULL",
     # Elsewhere than on macOS this means nothing; there fsync alone leaves data in the disk's cache.
@@ -81,6 +83,8 @@ class SqliteStore:
         self._at_once: sqlite3.Connection | None = None
         self._log = LogKeeper(self._merges.start)
         self._lanes = LaneIds()
+        #: The term that this opening has been given.
+        self._term = 0
 
     @property
     def path(self) -> Path:
@@ -264,9 +268,10 @@ class SqliteStore:
         return await thread.submit(run)
 
     def _commit(self, connection: sqlite3.Connection, batch: Batch) -> None:
+        assert self._lock is not None
         self._log.before_commit(connection)
         try:
-            write_batch(connection, batch, self._lanes)
+            write_batch(connection, batch, self._lanes, self._term)
         except sqlite3.OperationalError as error:
             if not isinstance(translated(error, str(self._path)), StoreFullError):
                 raise
@@ -275,7 +280,9 @@ class SqliteStore:
                 merge(connection)
             except sqlite3.Error:
                 raise error from None
-            write_batch(connection, batch, self._lanes)
+            write_batch(connection, batch, self._lanes, self._term)
+        # Afterwards: what went into a file that nobody will find again is not acknowledged.
+        self._lock.check()
         self._log.after_commit(batch)
 
     def _open(self) -> Opened:
@@ -287,7 +294,9 @@ class SqliteStore:
         version = _sqlite_file.format_at(path)
         if not version:
             _sqlite_file.create(path)
-        elif version < FORMAT:
+            self._lock.hold()
+        self._lock.make_private()
+        if 0 < version < FORMAT:
             migrate(path, version)
         with reported(str(path)):
             writer = self._writer.connection = _sqlite_file.connect(path)
@@ -305,6 +314,9 @@ class SqliteStore:
             self._merges.connection = _sqlite_file.connect(path)
             for pragma in _PRAGMAS:
                 self._merges.connection.execute(f"PRAGMA {pragma}")
+            writer.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
+            self._lock.watch_log()
+        self._term = values["term"]
         return Opened(values["term"], values["identity"], highest + 1)
 
 

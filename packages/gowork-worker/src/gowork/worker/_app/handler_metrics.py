@@ -30,8 +30,8 @@ from typing import Self
 from prometheus_client.core import REGISTRY, Metric
 from prometheus_client.registry import Collector
 
+from gowork.rpc.directories import make_private
 from gowork.worker._app.metric_files import Values, complain_once, read
-from gowork.worker._supervisor.instances import make_private
 
 logger = logging.getLogger("gowork.worker")
 

@@ -20,6 +20,7 @@ import socket
 import tempfile
 from pathlib import Path
 
+from gowork.rpc.directories import make_private
 from gowork.rpc.limits import ENDED_INSTANCES_MAX
 
 _SUFFIX = ".lock"
@@ -46,7 +47,7 @@ class InstanceLocks:
             instance: a random id of this process, without a slash.
 
         Raises:
-            OSError: when it cannot be kept there, or somebody else could write there.
+            OSError: it cannot be kept there, or somebody else may write there and could so free tasks that still run.
         """
         # Names may hold what no file name can; the digest tells apart what the readable part does not.
         readable = re.sub(r"[^A-Za-z0-9._-]", "_", name)[:64]
@@ -127,17 +128,6 @@ class InstanceLocks:
     def _remove(self, name: str) -> None:
         with contextlib.suppress(OSError):
             (self._directory / name).unlink()
-
-
-def make_private(path: Path) -> None:
-    """Makes a directory of this user's own, for nobody else to write in.
-
-    Raises:
-        OSError: when it cannot be made, or is another's: whoever can put files there could free tasks that still run.
-    """
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if path.stat().st_uid != os.getuid():
-        raise PermissionError(f"{path} belongs to another user")
 
 
 def _machine() -> bytes:

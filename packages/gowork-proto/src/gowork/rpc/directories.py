@@ -1,0 +1,98 @@
+"""Directories for what nobody else may touch: stores, and the locks by which workers prove an end.
+
+Whoever may write to a directory can replace each file in it, whatever that file's own permissions are. And whoever may
+write to a parent can replace the directory. So all of them are looked at, as sshd does with a user's keys.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+
+class SharedDirectoryError(PermissionError):
+    """Somebody else may write to a directory, or to one of its parents."""
+
+
+def make_directory(path: Path) -> None:
+    """Makes a directory and the parents that are missing, durably, for this user alone.
+
+    Raises:
+        OSError: it can't be made.
+    """
+    missing = []
+    while not path.exists():
+        missing.append(path)
+        path = path.parent
+    for directory in reversed(missing):
+        directory.mkdir(mode=0o700, exist_ok=True)
+        # Its name is in its parent: without this a power cut could take all that is kept in it.
+        sync_directory(directory.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Makes the names in a directory durable.
+
+    Raises:
+        OSError: it can't be.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_private(path: Path) -> None:
+    """As make_directory, and nobody else may write to it or to its parents.
+
+    Raises:
+        SharedDirectoryError: somebody else may.
+        OSError: it can't be made.
+    """
+    make_directory(path)
+    for directory in _with_parents(path):
+        look = directory.stat()
+        if look.st_uid not in (0, os.geteuid()):
+            raise SharedDirectoryError(
+                f"{directory} belongs to another user (uid {look.st_uid}), who could replace what is kept in {path}. "
+                f"Name another directory."
+            )
+        writers = look.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        if writers & stat.S_IWGRP and _is_own_group(look.st_gid):
+            writers &= ~stat.S_IWGRP
+        # In a directory with the sticky bit, such as /tmp, nobody can rename or remove what is this user's.
+        if writers and not (directory != path.resolve() and look.st_mode & stat.S_ISVTX):
+            raise SharedDirectoryError(_told(directory, path))
+
+
+def check_not_public(path: Path) -> None:
+    """Checks that not everybody may replace what is in a directory.
+
+    It asks less than make_private: a group that may write is what volumes of containers have.
+
+    Raises:
+        SharedDirectoryError: everybody may write to it or to a parent.
+    """
+    for directory in _with_parents(path):
+        mode = directory.stat().st_mode
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            raise SharedDirectoryError(_told(directory, path))
+
+
+def _told(directory: Path, path: Path) -> str:
+    return (
+        f"{directory} may be written by others, who could replace what is kept in {path}. "
+        f"Take the right from them (chmod go-w {directory}), or name another directory."
+    )
+
+
+def _with_parents(path: Path) -> list[Path]:
+    path = path.resolve()
+    return [path, *path.parents]
+
+
+def _is_own_group(gid: int) -> bool:
+    """Whether the group is the one that many systems give to each user, with the user's own number."""
+    return gid == os.getegid() == os.geteuid()
