@@ -35,9 +35,9 @@ PACKAGES = [
 ]
 PROTO = ROOT / "packages/gowork-proto"
 #: What `nox -s tests` runs beside pytest, and with what.
-PARTS = {"protos": ["--check"], "dashboards": ["--check"], "build": []}
+PARTS = {"protos": ["--check"], "dashboards": ["--check"], "build": [], "mutants": ["--rotate", "10"]}
 #: What `nox -s all` runs beside the tests, and with what.
-LONGER = {"demo": [], "sim": ["--seeds", "500"], "chaos": ["--minutes", "10"]}
+LONGER = {"mutants": [], "demo": [], "sim": ["--seeds", "500"], "chaos": ["--minutes", "10"]}
 
 
 def group(name: str) -> list[str]:
@@ -244,6 +244,14 @@ def sim(session: nox.Session) -> None:
     """Simulates clusters with faults: `-- --seeds 200`; one seed with its history: `-- --seed 17`."""
     install_packages(session)
     session.run("python", str(ROOT / "packages/gowork-leader/tests/sim/run_sim.py"), *session.posargs)
+
+
+@nox.session
+@timed
+def mutants(session: nox.Session) -> None:
+    """Plants edits that break a rule, and names the test that notices each: `-- --rotate 10`, `-- term lock`."""
+    install_packages(session, *group("test"))
+    session.run("python", str(ROOT / "tests/mutants/run_mutants.py"), *session.posargs)
 
 
 @nox.session

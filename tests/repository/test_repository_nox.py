@@ -62,7 +62,7 @@ def test_every_part_of_the_tests_runs_although_pytest_fails(noxfile: ModuleType)
     session = Session("pytest")
     with pytest.raises(CommandFailed):
         noxfile.tests(session)
-    assert session.parts == ["protos", "dashboards", "build"]
+    assert session.parts == ["protos", "dashboards", "build", "mutants"]
     assert dict(session.done)["protos"] == ("--check",)
 
 

@@ -1,0 +1,229 @@
+"""Plants the edits of `*.toml` beside this file, one at a time, and tells which test notices each.
+
+An edit that no test notices is a rule that nobody keeps. Each names the test that shall kill it. That test runs first;
+if it passes in spite of the edit, the suite of the edited package runs until something fails, and the edit counts as
+misnamed or as survived. Edits are planted in copies of the tree, never in the tree itself.
+
+    python3 tests/mutants/run_mutants.py                   all of them
+    python3 tests/mutants/run_mutants.py --rotate 10       ten, other ones each day
+    python3 tests/mutants/run_mutants.py 'term' 'lock'     those whose name has one of these words
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime
+import os
+import queue
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+#: What the tests need of the tree.
+COPIED = ("packages", "plugins", "tests", "docs", "deploy", "examples", "conftest.py", "pyproject.toml", "README.md")
+#: A test that an edit makes hang has noticed it.
+TEST_SECONDS = 120.0
+SUITE_SECONDS = 600.0
+#: pytest's exit codes: https://docs.pytest.org/en/stable/reference/exit-codes.html
+PASSED, FAILED = 0, 1
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One edit."""
+
+    name: str
+    #: What it breaks, as a sentence.
+    rule: str
+    #: Where, relative to the repository.
+    file: str
+    #: The text that is replaced; it occurs once in the file.
+    old: str
+    new: str
+    #: The node id of the test that kills it.
+    test: str
+
+    @property
+    def suite(self) -> str:
+        """The tests of the package that it edits."""
+        return str(Path(*Path(self.file).parts[:2], "tests"))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came of one edit."""
+
+    mutant: Mutant
+    killed: bool
+    #: Who killed it, or what went wrong.
+    told: str
+    seconds: float
+
+
+def read_mutants() -> list[Mutant]:
+    """All edits, in the order of their files."""
+    found: list[Mutant] = []
+    for path in sorted(Path(__file__).parent.glob("*.toml")):
+        found += [Mutant(**entry) for entry in tomllib.loads(path.read_text(encoding="utf-8"))["mutant"]]
+    return found
+
+
+def rotated(mutants: Sequence[Mutant], count: int, day: datetime.date) -> list[Mutant]:
+    """So many of them; the next ones on the next day, so that each has its turn."""
+    count = min(count, len(mutants))
+    start = day.toordinal() * count
+    return [mutants[(start + place) % len(mutants)] for place in range(count)]
+
+
+class Tree:
+    """A copy of the tree, for one edit at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        #: Python tells a changed source by its time, in seconds: each edit gets another.
+        self._time = int(time.time())
+        folder.mkdir()
+        ignored = shutil.ignore_patterns("__pycache__", ".hypothesis", ".pytest_cache")
+        for name in COPIED:
+            source = ROOT / name
+            if source.is_dir():
+                shutil.copytree(source, folder / name, ignore=ignored)
+            else:
+                shutil.copy(source, folder / name)
+
+    @contextlib.contextmanager
+    def edited(self, mutant: Mutant) -> Iterator[None]:
+        """Plants the edit, and takes it back at the end."""
+        path = self._folder / mutant.file
+        text = path.read_text(encoding="utf-8")
+        assert text.count(mutant.old) == 1, f"{mutant.name}: what it replaces occurs {text.count(mutant.old)} times"
+        self._write(path, text.replace(mutant.old, mutant.new))
+        try:
+            yield
+        finally:
+            self._write(path, text)
+
+    def run(self, tests: Sequence[str], seconds: float, *options: str) -> tuple[int | None, str]:
+        """Runs these tests on the copy, and returns pytest's exit code, None when it took too long, and its output."""
+        sources = [*self._folder.glob("packages/*/src"), *self._folder.glob("plugins/*/src")]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, sources))}
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            *options,
+            *tests,
+        ]
+        process = subprocess.Popen(
+            command,
+            cwd=self._folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            # What it has started ends with it.
+            start_new_session=True,
+        )
+        try:
+            output, _ = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            return None, process.communicate()[0]
+        return process.returncode, output
+
+    def _write(self, path: Path, text: str) -> None:
+        path.write_text(text, encoding="utf-8")
+        self._time += 2
+        os.utime(path, (self._time, self._time))
+
+
+def judge(tree: Tree, mutant: Mutant) -> Verdict:
+    """Plants one edit and lets the tests look at it."""
+    began = time.monotonic()
+    with tree.edited(mutant):
+        code, output = tree.run([mutant.test], TEST_SECONDS)
+        if code in (FAILED, None):
+            told = "its test" if code == FAILED else f"its test, which took more than {TEST_SECONDS:.0f} s"
+            return Verdict(mutant, True, told, time.monotonic() - began)
+        if code != PASSED:
+            last = (output.strip().splitlines() or [""])[-1]
+            return Verdict(mutant, False, f"pytest ended with {code}: {last}", time.monotonic() - began)
+        code, output = tree.run([mutant.suite], SUITE_SECONDS, "-x")
+        killers = [line.split(" ")[1] for line in output.splitlines() if line.startswith("FAILED ")]
+        told = f"not by its test, only by {killers[0]}" if killers else f"survived its test and {mutant.suite}"
+        return Verdict(mutant, False, told, time.monotonic() - began)
+
+
+def run(mutants: Sequence[Mutant], folder: Path, workers: int) -> list[Verdict]:
+    """Judges them all, and prints each verdict as it comes."""
+    copies = [Tree(folder / str(number)) for number in range(workers)]
+    print("without an edit: ", end="", flush=True)
+    code, output = copies[0].run(sorted({mutant.test for mutant in mutants}), SUITE_SECONDS, "-n", str(workers))
+    if code != PASSED:
+        print(f"their tests must pass, and pytest ended with {code}\n{output}")
+        raise SystemExit(2)
+    print(output.strip().splitlines()[-1])
+    trees: queue.SimpleQueue[Tree] = queue.SimpleQueue()
+    for copy in copies:
+        trees.put(copy)
+
+    def one(mutant: Mutant) -> Verdict:
+        tree = trees.get()
+        try:
+            return judge(tree, mutant)
+        finally:
+            trees.put(tree)
+
+    verdicts: list[Verdict] = []
+    with ThreadPoolExecutor(workers) as pool:
+        for number, verdict in enumerate(pool.map(one, mutants), 1):
+            word = "killed" if verdict.killed else "ALIVE "
+            print(
+                f"{number:>3}/{len(mutants)} {word} {verdict.seconds:5.1f} s  {verdict.mutant.name}: {verdict.told}",
+                flush=True,
+            )
+            verdicts.append(verdict)
+    return verdicts
+
+
+def main() -> None:
+    """Runs what the command line asks for; the exit code is 1 when an edit is alive."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("words", nargs="*", help="run only those whose name has one of these words")
+    parser.add_argument("--rotate", type=int, metavar="N", help="run so many, other ones each day")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="run so many at once")
+    arguments = parser.parse_args()
+    mutants = [
+        mutant
+        for mutant in read_mutants()
+        if not arguments.words or any(word in mutant.name for word in arguments.words)
+    ]
+    if arguments.rotate:
+        mutants = rotated(mutants, arguments.rotate, datetime.date.today())  # noqa: DTZ011 - any day will do
+    if not mutants:
+        parser.error("no edit has such a name")
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="gowork-mutants-") as name:
+        verdicts = run(mutants, Path(name), arguments.workers)
+    alive = [verdict for verdict in verdicts if not verdict.killed]
+    for verdict in alive:
+        print(f"ALIVE {verdict.mutant.name}: {verdict.mutant.rule}\n      {verdict.told}")
+    print(f"{len(verdicts) - len(alive)} killed, {len(alive)} alive, {time.monotonic() - began:.0f} s")
+    raise SystemExit(1 if alive else 0)
+
+
+if __name__ == "__main__":
+    main()
