@@ -262,3 +262,22 @@ async def lock_left_behind() -> str:
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)  # noqa: ASYNC222 - it has been killed
     return " ".join(held)
+
+
+@handler
+def shout(lines: int) -> int:
+    """Prints so many lines of 1 KiB."""
+    for number in range(lines):
+        print(f"{number:06} {'x' * 1016}")
+    return lines
+
+
+@handler
+def last_words() -> None:
+    """Speaks in every way that there is, and brings its process down."""
+    print("printed")
+    print("said", file=sys.stderr)
+    os.write(1, b"written\n")
+    subprocess.run(["echo", "echoed"], check=True)
+    os.write(2, b"without an end")
+    os._exit(3)

@@ -185,3 +185,45 @@ async def test_a_worker_whose_standard_error_is_full_works_and_stops(leader: Any
             await process.wait()
         os.close(reader)
         os.close(end)
+
+
+async def test_what_handlers_print_comes_whole_also_when_it_is_their_last(leader: Any, start: Start) -> None:
+    worker = await start()
+    scripted = await leader.session()
+    scripted.grant(1, "last_words")
+    await scripted.report(1)
+    lines = await worker.stop()
+    spoken = [line for line in lines if line in {"printed", "said", "written", "echoed", "without an end"}]
+    assert spoken == ["printed", "said", "written", "echoed", "without an end"]
+    (ended,) = [number for number, line in enumerate(lines) if "runner ended" in line]
+    assert ended > lines.index("without an end")
+
+
+async def test_handlers_print_though_nobody_reads_and_what_is_dropped_is_counted(leader: Any) -> None:
+    reader, end = os.pipe()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gowork.worker", "--leader", leader.address, "--name", "w", "--runners", "1"),
+        *("--plugin", "echo", "--import", "worker_sample", "--slots", "1", "--log-format", "json"),
+        cwd=MODULES,
+        stderr=end,
+    )
+    os.close(end)
+    try:
+        scripted = await leader.session()
+        scripted.grant(1, "shout", "20000")
+        assert (await scripted.report(1)).result == "20000"
+        process.terminate()
+        with os.fdopen(reader, "rb") as file:
+            lines = await asyncio.to_thread(file.readlines)
+        assert await process.wait() == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    entries = [json.loads(line) for line in lines if line.startswith(b"{")]
+    dropped = sum(entry["lines"] for entry in entries if entry["event"] == "log lines were dropped")
+    printed = [line for line in lines if line[:6].isdigit()]
+    assert all(len(line) == 1024 for line in printed)
+    assert 0 < len(printed) < 20000
+    # The worker's own lines found no room either.
+    assert dropped >= 20000 - len(printed)

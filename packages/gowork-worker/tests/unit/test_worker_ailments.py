@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import os
 import time
 from collections.abc import Iterator
@@ -31,7 +33,7 @@ class Rig:
             warden=None,
             blocked_timeout=600.0,
         )
-        self.table = SlotTable.attach(self.runner._table_descriptor, 2)
+        self.table = self.runner._table = SlotTable.private(2)
         self.pipe = SimpleNamespace(ended_at=None, write=self.sent.append)
         self.runner._process = SimpleNamespace(returncode=None, pid=0)  # type: ignore[assignment]
         self.runner._pipe = self.pipe  # type: ignore[assignment]
@@ -163,3 +165,19 @@ def test_descriptors_that_are_closed_or_replaced_are_found() -> None:
     os.close(writer)
     assert not own.intact()
     os.close(reader)
+
+
+async def test_runner_that_could_not_be_started_leaves_no_descriptor_open(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gowork.worker._runner.descriptors import open_descriptors
+
+    async def refuse(*arguments: Any, **options: Any) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", refuse)
+    before = open_descriptors()
+    with pytest.raises(OSError, match="open files"):
+        await rig.runner.run()
+    rig.runner.close()
+    assert open_descriptors() == before

@@ -68,6 +68,11 @@ def take_standard_error() -> None:
     sys.unraisablehook = _unraisable
 
 
+def writer() -> LogWriter | None:
+    """The log's own, for whoever passes on lines that others have written; None where the log has no thread."""
+    return next((each.writer for each in logging.getLogger().handlers if isinstance(each, QueuedHandler)), None)
+
+
 class QueuedHandler(logging.Handler):
     """Hands lines to a LogWriter."""
 

@@ -13,6 +13,8 @@ import signal
 import socket
 import sys
 from contextlib import AsyncExitStack
+from io import TextIOWrapper
+from typing import cast
 
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.rpc import process_state
@@ -47,6 +49,8 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     references.enter_runner()
+    # It is a pipe: whole lines leave at once all the same, so that they are there when a handler ends the process.
+    cast("TextIOWrapper", sys.stdout).reconfigure(line_buffering=True)
     sys.setswitchinterval(_SWITCH_INTERVAL)
     others = open_descriptors()
     with socket.socket(fileno=descriptor) as connection:

@@ -11,6 +11,7 @@ from gowork.worker._runner import messages
 from gowork.worker._supervisor.local import LocalRunner
 from gowork.worker._supervisor.measures import Measures
 from gowork.worker._supervisor.options import Options
+from gowork.worker._supervisor.output import Outputs
 from gowork.worker._supervisor.process import ProcessRunner
 from gowork.worker._supervisor.runner import Owner, Runner
 from gowork.worker._supervisor.solo import Solo
@@ -63,6 +64,7 @@ class Fleet:
         self._closed = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
         self._warden: Warden | None = None
+        self._outputs = Outputs()
         self._solo_failures = 0
         #: When the next process for isolated tasks may be started, on the loop's clock.
         self._solo_from = 0.0
@@ -125,6 +127,7 @@ class Fleet:
                     group.create_task(self._run_local(), name="runner")
                 await self._closed.wait()
         finally:
+            await self._outputs.close()
             if self._warden is not None:
                 self._warden.close()
 
@@ -182,6 +185,7 @@ class Fleet:
             lock_descriptor=self.lock_descriptor,
             alone=alone,
             blocked_timeout=self._options.blocked_timeout,
+            outputs=self._outputs,
             variables=self.metrics.begin() if self.metrics is not None else {},
         )
 

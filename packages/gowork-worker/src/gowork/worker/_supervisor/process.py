@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import os
 import signal
@@ -16,7 +17,8 @@ from google.protobuf.message import DecodeError
 
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._runner import messages, pipe
-from gowork.worker._runner.table import Running, make_shared
+from gowork.worker._runner.table import Running, SlotTable, make_shared
+from gowork.worker._supervisor.output import Output, Outputs
 from gowork.worker._supervisor.runner import Owner, Runner
 from gowork.worker.processes import Warden, end_group
 
@@ -48,6 +50,7 @@ class ProcessRunner(Runner):
         lock_descriptor: int | None = None,
         alone: bool = False,
         blocked_timeout: float = math.inf,
+        outputs: Outputs | None = None,
         variables: dict[str, str] | None = None,
     ) -> None:
         """Args:
@@ -59,6 +62,7 @@ class ProcessRunner(Runner):
         lock_descriptor: inherited by it; None where there is none.
         alone: it runs isolated tasks, one at a time.
         blocked_timeout: seconds that its loop may not answer.
+        outputs: take what it prints; None lets that go.
         variables: what its environment has besides this process' own.
         """
         super().__init__(name, slots, owner, alone=alone)
@@ -69,7 +73,9 @@ class ProcessRunner(Runner):
         self.variables = variables or {}
         self._process: asyncio.subprocess.Process | None = None
         self._pipe: _Pipe | None = None
-        self._table, self._table_descriptor = make_shared(slots)
+        #: Shared with the process once that is started.
+        self._table = SlotTable.private(slots)
+        self._outputs = outputs
         self._ping_number = 0
         self._ping_sent_at: float | None = None
         self._pinged_at = 0.0
@@ -86,10 +92,31 @@ class ProcessRunner(Runner):
         Returns:
             How it ended, in words.
         """
-        loop = asyncio.get_running_loop()
+        with contextlib.ExitStack() as stack:
+            ours, output = await self._spawn(stack)
+            stack.pop_all()
+        return await self._watch_over(ours, output)
+
+    async def _spawn(self, stack: contextlib.ExitStack) -> tuple[socket.socket, Output | None]:
+        """Starts the process.
+
+        Args:
+            stack: closes what belongs to it, unless it was started.
+
+        Raises:
+            OSError: when there are no descriptors, processes or memory to be had.
+        """
         ours, theirs = socket.socketpair()
+        stack.enter_context(ours)
         lock = [] if self._lock_descriptor is None else [self._lock_descriptor]
-        with theirs:
+        # These are the process' own afterwards.
+        with contextlib.ExitStack() as handed, theirs:
+            self._table, table = make_shared(self.slots)
+            handed.callback(os.close, table)
+            output, printed = None, asyncio.subprocess.DEVNULL
+            if self._outputs is not None:
+                output, printed = await self._outputs.open()
+                handed.callback(os.close, printed)
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 # Without the working directory on the module path, where a file could stand in for a library's module.
@@ -97,23 +124,28 @@ class ProcessRunner(Runner):
                 "-m",
                 "gowork.worker._runner",
                 str(theirs.fileno()),
-                str(self._table_descriptor),
+                str(table),
                 str(os.getpid()),
                 *map(str, lock),
-                pass_fds=(theirs.fileno(), self._table_descriptor, *lock),
+                pass_fds=(theirs.fileno(), table, *lock),
                 env={**os.environ, **self.variables} if self.variables else None,
                 stdin=asyncio.subprocess.DEVNULL,
-                # What handlers print must not get into what the worker itself says on standard output.
-                stdout=sys.__stderr__.fileno() if sys.__stderr__ is not None else asyncio.subprocess.DEVNULL,
+                # Neither of the worker's own: what handlers print must not get into what the worker itself says on
+                # standard output, and must not wait for whoever reads its standard error.
+                stdout=printed,
+                stderr=printed,
                 # A group of its own, to be ended with all children; and the terminal's Ctrl-C is for the supervisor.
                 start_new_session=True,
             )
-        os.close(self._table_descriptor)
+        return ours, output
+
+    async def _watch_over(self, ours: socket.socket, output: Output | None) -> str:
+        assert self._process is not None
         pid = self._process.pid
         try:
             if self._warden is not None:
                 self._warden.guard(pid)
-            _, self._pipe = await loop.create_connection(lambda: _Pipe(self), sock=ours)
+            _, self._pipe = await asyncio.get_running_loop().create_connection(lambda: _Pipe(self), sock=ours)
             self.send(self._setup(self.slots))
             oom_kills = _oom_kills()
             code = await self._process.wait()
@@ -127,6 +159,8 @@ class ProcessRunner(Runner):
             self.is_ready = False
             if self._pipe is not None:
                 await self._pipe.drained(_PIPE_END_TIMEOUT)
+            if output is not None:
+                await output.drained()
         reason = self.fault or describe_exit(code)
         if code == -signal.SIGKILL and not (self.ended_on_purpose or self.fault) and _oom_kills() > oom_kills:
             reason += "; the kernel ran out of memory and ended processes meanwhile"
