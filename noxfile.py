@@ -188,7 +188,14 @@ def build(session: nox.Session) -> None:
     # All together, as README installs them: the command line finds what the others contribute.
     with going_on(failures, "all packages together"):
         python = install_alone(session, "together", siblings, "gowork-cli[up]", "gowork-plugin-shell")
-        for command in (["up", "--help"], ["leader", "--version"], ["worker", "--version"], ["plugins"]):
+        for command in (
+            ["up", "--help"],
+            ["leader", "--version"],
+            ["worker", "--version"],
+            ["protos", "--help"],
+            ["worker-check", "--list"],
+            ["plugins"],
+        ):
             session.run(str(Path(python).parent / "gowork"), *command, external=True, silent=command != ["plugins"])
     # The committed generated code must run on the previous major version of protobuf too.
     with going_on(failures, "the previous major version of protobuf"):

@@ -35,6 +35,7 @@ CONTRIBUTED: Mapping[str, tuple[str, str]] = {
     "leader": ("gowork-leader", "Run a leader."),
     "plugins": ("gowork-worker", "List the plugins and handlers installed here."),
     "worker": ("gowork-worker", "Run a worker."),
+    "worker-check": ("gowork-leader", "Try a worker of any language against the rules of the protocol."),
 }
 
 
