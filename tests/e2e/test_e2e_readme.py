@@ -195,7 +195,10 @@ def test_the_install_command_names_every_package() -> None:
     assert named == {str(path.parent.relative_to(ROOT)) for path in ROOT.glob("p*/*/pyproject.toml")}
 
 
-@pytest.mark.parametrize("page", sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("p*/*/README.md")), ids=str)
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("p*/*/README.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/*/README.md")]
+
+
+@pytest.mark.parametrize("page", sorted({*PAGES}), ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_within_the_repository_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)[^)]*\)", page.read_text())
     assert [link for link in links if not (page.parent / link).exists()] == []
