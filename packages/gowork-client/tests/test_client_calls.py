@@ -26,6 +26,7 @@ from gowork.client._batches import Batch
 from gowork.rpc.channels import AddressError
 from gowork.rpc.status import Refusal, invalid
 
+CANCELLED = Refusal(grpc.StatusCode.CANCELLED, "", "")
 UNAVAILABLE = Refusal(grpc.StatusCode.UNAVAILABLE, "NOT_LEADING", "not leading now")
 
 
@@ -50,6 +51,18 @@ class TestCalls:
         requests = scripted.requests["ScheduleTask"]
         assert len(requests) == 3
         assert all(request == requests[0] for request in requests)
+
+    def test_a_call_that_was_cancelled_though_nobody_asked_for_it_is_made_again(self, client: Client, scripted) -> None:
+        scripted.fail_next("ScheduleTask", CANCELLED, times=2)
+        client.schedule("p", id="a")
+        assert len(scripted.requests["ScheduleTask"]) == 3
+
+    def test_a_call_that_is_cancelled_each_time_says_why(self, scripted) -> None:
+        scripted.fail_next("ScheduleTask", CANCELLED, times=1_000)
+        with Client(scripted.address, timeout=0.3) as client, pytest.raises(LeaderUnreachable) as caught:
+            client.schedule("p")
+        assert "too many calls" in str(caught.value)
+        assert caught.value.code is grpc.StatusCode.CANCELLED
 
     def test_the_deadline_holds_over_all_tries(self, scripted) -> None:
         scripted.fail_next("ScheduleTask", UNAVAILABLE, times=1_000)

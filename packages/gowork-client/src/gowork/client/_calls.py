@@ -1,4 +1,4 @@
-"""How calls are made: with a deadline always, again on UNAVAILABLE only, and errors in their typed form.
+"""How calls are made: with a deadline always, again when no leader took them, and errors in their typed form.
 
 gRPC's own retry policy stops after five tries and can't be told how long is left, so that the loop is here. Every call
 that is repeated is safe to repeat: task ids make scheduling idempotent, cancelling twice changes nothing, the rest

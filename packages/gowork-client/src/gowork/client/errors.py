@@ -125,7 +125,7 @@ class DeadlineExceeded(CallError, TimeoutError):
 
 
 class LeaderUnreachable(CallError, ConnectionError):
-    """No leader answered."""
+    """No leader answered, or the one that did ended the call before it took it."""
 
     #: The address or addresses that were tried, as HOST:PORT[,HOST:PORT].
     address: str = ""
@@ -180,6 +180,9 @@ _BY_CODE: Mapping[grpc.StatusCode, type[CallError]] = {
     grpc.StatusCode.UNAUTHENTICATED: PermissionDenied,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
     grpc.StatusCode.UNAVAILABLE: LeaderUnreachable,
+    # Nobody asked for it: a caller's own cancel is no gRPC error here. gRPC ends calls so that a leader has not taken
+    # yet when it stops, or when too many have arrived at once.
+    grpc.StatusCode.CANCELLED: LeaderUnreachable,
 }
 
 
@@ -193,7 +196,9 @@ def error_of(error: grpc.RpcError, address: str) -> CallError:
     refusal = refusal_of(error)
     kind = _BY_CODE.get(refusal.code, CallError)
     message = refusal.message
-    if kind is LeaderUnreachable:
+    if refusal.code is grpc.StatusCode.CANCELLED:
+        message = f"the leader at {address} did not take the call: it stops, or too many calls arrived at once"
+    elif kind is LeaderUnreachable:
         message = f"no leader answers at {address}: {message}" if message else f"no leader answers at {address}"
     elif kind is DeadlineExceeded:
         message = ""

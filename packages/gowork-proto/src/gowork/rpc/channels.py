@@ -41,8 +41,19 @@ CHANNEL_OPTIONS: Sequence[Option] = (
 #: half the processor time, and 0.8 ms instead of 0.9 for a stream of one message.
 _BLOCKING_OPTIONS: Sequence[Option] = (("SingleThreadedUnaryStream", 1),)
 
+#: Calls of one connection that a server takes at once. The next ones wait in their sender, whose gRPC holds them back.
+CONNECTION_CALLS_MAX = 10_000
+#: Calls that have arrived at a port and that the server's loop has not taken yet, some 12 KB each. By itself gRPC ends
+#: some beyond 1,000, and all beyond 3,000, with CANCELLED and no reason: one program that makes a few thousand calls at
+#: once would lose some. One connection alone never reaches this bound. What several have beyond it ends so still, and
+#: clients repeat it.
+PENDING_CALLS_MAX = CONNECTION_CALLS_MAX
+
 SERVER_OPTIONS: Sequence[Option] = (
     *_MESSAGES,
+    ("grpc.server.max_pending_requests", PENDING_CALLS_MAX),
+    ("grpc.server.max_pending_requests_hard_limit", PENDING_CALLS_MAX),
+    ("grpc.max_concurrent_streams", CONNECTION_CALLS_MAX),
     # Two leaders on one port would share the callers between them.
     ("grpc.so_reuseport", 0),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
