@@ -10,7 +10,7 @@ from fault_cluster import Cluster, News, kill, still_running
 
 from gowork.client import AttemptOutcome, Client, TaskStatus
 
-#: DESIGN's bounds, and what a busy machine may add to them.
+#: What is promised, and what a busy machine may add to them.
 END_SECONDS = 1.0
 ELSEWHERE_SECONDS = {"supervisor": 2.0, "runner": 0.5}
 LEEWAY_SECONDS = 2.0

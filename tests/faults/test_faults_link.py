@@ -10,7 +10,7 @@ from fault_link import link_to
 
 from gowork.client import AttemptOutcome, Liveness, TaskStatus
 
-#: DESIGN's lease, and what finding another worker may take beyond it; then what a busy machine may add.
+#: The lease, and what finding another worker may take beyond it; then what a busy machine may add.
 LEASE_SECONDS = 10.0
 ELSEWHERE_SECONDS = 12.0
 LEEWAY_SECONDS = 3.0

@@ -10,7 +10,7 @@ from fault_cluster import Cluster, kill, still_running, until
 
 from gowork.client import AttemptOutcome, Client, FailureKind, Liveness, TaskInfo, TaskStatus
 
-#: What DESIGN promises, and what a busy machine may add.
+#: What is promised, and what a busy machine may add.
 END_SECONDS = 1.0
 ELSEWHERE_SECONDS = 2.0
 LEASE_SECONDS = 10.0

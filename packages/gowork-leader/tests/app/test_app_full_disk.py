@@ -22,7 +22,7 @@ from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.proto.worker.v1 import session_pb2 as spb
 from gowork.rpc.channels import open_channel
 
-#: DESIGN §3.4: so long after there is room the leader goes on, in seconds.
+#: So long after there is room the leader goes on, in seconds.
 BACK_SECONDS = 5.0
 FULL = (grpc.StatusCode.RESOURCE_EXHAUSTED, "STORE_FULL")
 

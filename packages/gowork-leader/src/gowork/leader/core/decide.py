@@ -1,6 +1,6 @@
 """The leader's decisions.
 
-Values in, values out (DESIGN §3.1). `decide` looks at the state and changes nothing; `apply` does.
+Values in, values out. `decide` looks at the state and changes nothing; `apply` does.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The values that the leader reasons about: tasks, their standing, and who may hold them.
 
-Owns the words of DESIGN's "what the words mean"; never does I/O. Times named `_ms` are wall-clock milliseconds since
+Owns the words of the domain (docs/glossary.md); never does I/O. Times named `_ms` are wall-clock milliseconds since
 the Unix epoch; times named `_mono` are seconds of the monotonic clock and are never stored.
 """
 
@@ -290,7 +290,7 @@ class Task(Struct, gc=False):
     seq: int
     spec: Spec
     standing: Standing
-    #: The batch that changed it last; see DESIGN §3.4.
+    #: The batch that changed it last; see `changed_number` in `store.protocol`.
     changed: int = 0
     #: It has an entry in its lane's window, live or stale.
     queued: bool = False

@@ -1,9 +1,8 @@
-"""The engine: the one loop that owns the state (DESIGN §3.2).
+"""The engine: the one loop that owns the state.
 
 It takes all that has queued up, decides, commits the whole batch, and only then lets replies and effects out.
-Invariants: ONE-BATCH (the
-next batch is decided after this one is durable), BARRIER (nothing leaves before the commit of the batch that it came
-from, reads included).
+Invariants: ONE-BATCH (the next batch is decided after this one is durable), BARRIER (nothing leaves before the commit
+of the batch that it came from, reads included).
 """
 
 from __future__ import annotations
