@@ -10,24 +10,33 @@ from rich.text import Text
 from gowork.cli.output import ago, plain, span, styled, table
 from gowork.client import TaskInfo, TaskStatus
 
+#: The headings of tasks, and those of them that hold numbers.
+TASK_COLUMNS = ("ID", "STATUS", "HANDLER", "QUEUE", "PRIORITY", "SCHEDULED", "TOOK", "WORKER", "")
+TASK_NUMBERS = ("TOOK",)
+
 
 def tasks_table(tasks: Iterable[TaskInfo]) -> Table:
     """Where tasks stand, a row each."""
-    rows = table("ID", "STATUS", "HANDLER", "QUEUE", "PRIORITY", "SCHEDULED", "TOOK", "WORKER", "", numbers=("TOOK",))
+    rows = table(*TASK_COLUMNS, numbers=TASK_NUMBERS)
     for task in tasks:
-        took = span(task.finished_at - task.started_at) if task.started_at and task.finished_at else ""
-        rows.add_row(
-            plain(task.id),
-            styled(task.status),
-            plain(task.handler or "(default)"),
-            plain(task.queue),
-            plain(task.priority),
-            ago(task.created_at),
-            took,
-            plain(task.worker),
-            _remark(task),
-        )
+        rows.add_row(*task_row(task))
     return rows
+
+
+def task_row(task: TaskInfo) -> list[Text]:
+    """Where a task stands."""
+    took = span(task.finished_at - task.started_at) if task.started_at and task.finished_at else ""
+    return [
+        plain(task.id),
+        styled(task.status),
+        plain(task.handler or "(default)"),
+        plain(task.queue),
+        plain(task.priority),
+        plain(ago(task.created_at)),
+        plain(took),
+        plain(task.worker),
+        _remark(task),
+    ]
 
 
 def finished_table(tasks: Iterable[TaskInfo]) -> Table:

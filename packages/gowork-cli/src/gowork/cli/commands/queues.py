@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import click
-from rich.table import Table
+from rich.text import Text
 
 from gowork.cli import questions
 from gowork.cli.completions import complete_queue
-from gowork.cli.output import console, plain, table, write_record, write_records
+from gowork.cli.listing import print_rows
+from gowork.cli.output import console, plain, write_record, write_records
 from gowork.cli.records import queue_record
 from gowork.cli.settings import OutputFormat, Settings, common_options, pass_settings
 from gowork.cli.suggestions import SuggestingGroup, meant
@@ -46,7 +47,7 @@ def list_queues(settings: Settings) -> None:
     if settings.output is not OutputFormat.TABLE:
         write_records(map(queue_record, found), settings.output)
     elif found:
-        console().print(_table(found))
+        _print_table(found)
     else:
         console().print("no queue has tasks waiting or running, or settings of its own")
 
@@ -126,7 +127,7 @@ def set_queue(settings: Settings, /, name: str, rate_limit: float | None, **limi
     if settings.output is not OutputFormat.TABLE:
         write_record(queue_record(queue), settings.output)
     else:
-        console().print(_table([queue]))
+        _print_table([queue])
     _note(name, known)
 
 
@@ -144,20 +145,22 @@ def _note(name: str, known: list[str] | None) -> None:
         click.echo(f"gowork: there was no task and no setting of a queue {name!r} before{meant(name, known)}", err=True)
 
 
-def _table(found: Iterable[Queue]) -> Table:
+def _print_table(found: Iterable[Queue]) -> None:
     numbers = ("WAITING", "DELAYED", "RUNNING", "WEIGHT", "CONCURRENCY", "PER KEY", "RATE", "BURST")
-    rows = table("QUEUE", "", *numbers, numbers=numbers)
-    for queue in found:
-        rows.add_row(
-            plain(queue.name),
-            "paused" if queue.paused else "",
-            f"{queue.waiting:,}",
-            f"{queue.delayed:,}",
-            f"{queue.running:,}",
-            str(queue.weight),
-            str(queue.concurrency_limit or ""),
-            str(queue.key_concurrency_limit or ""),
-            f"{queue.rate_limit:g}/s" if queue.rate_limit else "",
-            str(queue.rate_burst or ""),
-        )
-    return rows
+    print_rows(console(), ("QUEUE", "", *numbers), map(_row, found), numbers)
+
+
+def _row(queue: Queue) -> list[Text]:
+    cells = (
+        queue.name,
+        "paused" if queue.paused else "",
+        f"{queue.waiting:,}",
+        f"{queue.delayed:,}",
+        f"{queue.running:,}",
+        queue.weight,
+        queue.concurrency_limit or "",
+        queue.key_concurrency_limit or "",
+        f"{queue.rate_limit:g}/s" if queue.rate_limit else "",
+        queue.rate_burst or "",
+    )
+    return [plain(cell) for cell in cells]

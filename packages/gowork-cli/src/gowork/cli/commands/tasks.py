@@ -11,15 +11,18 @@ from rich.console import Console
 from rich.live import Live
 
 from gowork.cli.completions import complete_handler
+from gowork.cli.listing import print_rows
 from gowork.cli.output import console, write_line, write_records
 from gowork.cli.parameters import pairs
 from gowork.cli.records import task_record
 from gowork.cli.settings import OutputFormat, Settings, common_options, pass_settings
-from gowork.cli.tables import tasks_table
+from gowork.cli.tables import TASK_COLUMNS, TASK_NUMBERS, task_row, tasks_table
 from gowork.client import Client, Priority, TaskFilter, TaskInfo, TaskStatus, TaskView
 
 #: How many rows a table has when nobody says; JSON has all.
 _ROWS_DEFAULT = 100
+#: How many tasks are fetched at once: so that the first are shown while the next come.
+_PAGE_TASKS = 1_000
 #: How often a live table is drawn, in times a second.
 _DRAWS_PER_S = 4
 
@@ -91,7 +94,7 @@ def tasks(
 
     def listed(client: Client) -> Iterator[TaskInfo]:
         found = client.tasks(
-            expression, newest_first=not oldest_first, view=TaskView(view), page_size=min(limit, 10_000), **wanted
+            expression, newest_first=not oldest_first, view=TaskView(view), page_size=min(limit, _PAGE_TASKS), **wanted
         )
         return islice(found, limit or None)
 
@@ -104,9 +107,11 @@ def tasks(
         if settings.output is not OutputFormat.TABLE:
             write_records((task_record(task, TaskView(view)) for task in listed(client)), settings.output)
             return
-        rows = list(listed(client))
-    console().print(tasks_table(rows) if rows else "no tasks")
-    if limit and len(rows) == limit:
+        out = console()
+        count = print_rows(out, TASK_COLUMNS, map(task_row, listed(client)), TASK_NUMBERS)
+    if not count:
+        out.print("no tasks")
+    if limit and count == limit:
         click.echo(f"only the first {limit:,} are shown; --limit 0 shows all", err=True)
 
 
