@@ -15,6 +15,12 @@ import pytest
 
 from gowork.cli.commands.up import _worker_pages
 
+FREE_PORTS = (
+    *("--cluster-listen", "127.0.0.1:0"),
+    *("--scheduler-listen", "127.0.0.1:0"),
+    *("--http-listen", "127.0.0.1:0"),
+    *("--workers-http-port", "0"),
+)
 #: How long processes may take to be gone, in seconds; waited for, not slept.
 GONE_S = 20
 
@@ -156,3 +162,50 @@ def test_leader_and_workers_log_in_the_form_that_is_asked_for(
         entries = [json.loads(line) for line in up.process.stderr]
     assert {"store opened", "session open"} <= {entry["event"] for entry in entries}
     assert "worker-1" in {entry.get("worker") for entry in entries}
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        (None, "No module named 'cli_test_broken'"),
+        ("import no_such_thing\n", "cli_test_broken.py:1"),
+        ("x = 1\ndef f(:\n", "cli_test_broken.py, line 2"),
+    ],
+)
+def test_an_import_that_does_not_load_ends_it_with_1_and_names_the_line(
+    tmp_path: Path, source: str | None, words: str
+) -> None:
+    if source is not None:
+        (tmp_path / "cli_test_broken.py").write_text(source)
+    done = subprocess.run(
+        [sys.executable, "-m", "gowork", "up", *FREE_PORTS, "--data-dir", "data", "--import", "cli_test_broken"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    error = done.stderr.splitlines()[-1]
+    assert error.startswith("Error: --import cli_test_broken does not load: ")
+    assert words in error
+
+
+def test_an_interrupt_while_it_starts_exits_with_130(tmp_path: Path) -> None:
+    (tmp_path / "cli_test_slow.py").write_text("print('begun', flush=True)\nimport signal\nsignal.pause()\n")
+    with subprocess.Popen(
+        [sys.executable, "-m", "gowork", "up", *FREE_PORTS, "--data-dir", "data", "--import", "cli_test_slow"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        while "begun" not in (line := process.stderr.readline()):
+            assert line
+        processes = family(process.pid)
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+    assert process.returncode == 130
+    assert "Traceback" not in rest
+    _, alive = psutil.wait_procs(processes, timeout=GONE_S)
+    assert not alive

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import subprocess
 from pathlib import Path
 
@@ -161,3 +162,25 @@ async def test_a_leader_that_stops_takes_nothing_more(tmp_path: Path) -> None:
         leader.stopped.set()
         refusal = await refused(leader.submit("b"))
     assert refusal.code is grpc.StatusCode.UNAVAILABLE
+
+
+def test_it_says_where_it_serves_and_keeps_tasks_in_a_line_each(tmp_path: Path) -> None:
+    with running(tmp_path, "--log-format=json") as leader:
+        code, log = leader.stop()
+    assert code == 0
+    entries = {entry["event"]: entry for entry in map(json.loads, log.splitlines())}
+    assert entries["serves workers"]["address"] == leader.cluster
+    assert entries["serves clients"]["address"] == leader.scheduler
+    assert entries["serves probes and metrics"]["address"] == leader.http
+    assert entries["keeps tasks"]["store"] == f"sqlite:///{tmp_path / 'gowork.db'}"
+    assert entries["stopping"]["waits_for"] == "calls that are under way"
+    assert list(entries)[-1] == "stopped"
+
+
+def test_an_interrupt_stops_it_in_order(tmp_path: Path) -> None:
+    with running(tmp_path) as leader:
+        leader.process.send_signal(signal.SIGINT)
+        _, log = leader.process.communicate(timeout=PATIENCE)
+    assert leader.process.returncode == 0
+    assert "stopped" in log
+    assert "Traceback" not in log

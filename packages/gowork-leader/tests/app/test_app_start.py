@@ -11,12 +11,13 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import click
 import grpc
 import pytest
 from click.testing import CliRunner
 from leader_process import FREE_PORTS, refused_start, running
 
-from gowork.leader.app.command import main
+from gowork.leader.app.command import _PASSWORD, _own_directory, main
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.proto.scheduler.v1 import scheduler_pb2_grpc
 from gowork.rpc.channels import open_blocking_channel
@@ -231,7 +232,7 @@ def test_options_come_from_the_command_line_before_variables_before_the_file(tmp
     assert code == 0
     assert (tmp_path / "line/gowork.db").exists()
     assert not (tmp_path / "file/gowork.db").exists()
-    assert json.loads(log.splitlines()[0])["event"] == "store opened"
+    assert json.loads(log.splitlines()[0])["event"] == "keeps tasks"
     del variables["GOWORK_CONFIG"]
     with running(tmp_path, **variables) as leader:
         assert leader.stop()[0] == 0
@@ -288,3 +289,32 @@ def test_more_tasks_than_a_store_may_hold_are_not_kept(option: str) -> None:
     result = CliRunner().invoke(main, [option, "1000000001"])
     assert result.exit_code == 2
     assert "0<=x<=1000000000" in result.output
+
+
+def test_an_interrupt_before_it_serves_exits_with_130_and_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(url: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gowork.leader.app.command.open_store", interrupted)
+    for name in ("settle",):
+        monkeypatch.setattr(f"gowork.leader.app.command.process_state.{name}", lambda: None)
+    for name in ("configure", "take_standard_error"):
+        monkeypatch.setattr(f"gowork.leader.app.command.logs.{name}", lambda *arguments: None)
+    result = CliRunner().invoke(main, ["--data-dir", "/nowhere"])
+    assert (result.exit_code, result.output) == (130, "")
+
+
+def test_a_user_without_a_home_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(uid: int) -> None:
+        raise KeyError(uid)
+
+    for name in ("HOME", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    with pytest.raises(click.UsageError, match="no home directory"):
+        _own_directory()
+
+
+def test_a_password_in_the_address_of_a_store_is_not_logged() -> None:
+    assert _PASSWORD.sub("//", "etcd://user:secret@host:2379/x") == "etcd://host:2379/x"
+    assert _PASSWORD.sub("//", "sqlite:////var/lib/a@b/gowork.db") == "sqlite:////var/lib/a@b/gowork.db"

@@ -55,7 +55,7 @@ async def run_cluster(plan: ClusterPlan, started: Callable[[Addresses], None], s
 
     Args:
         plan: what to start.
-        started: called once all are ready.
+        started: called once all are ready; what it raises ends all.
         say: for words about what happens later.
 
     Returns:
@@ -72,6 +72,7 @@ async def run_cluster(plan: ClusterPlan, started: Callable[[Addresses], None], s
                 if not signals.take_cancellation():
                     raise
             finally:
+                _announce(nursery, plan.grace, say)
                 await _stop(nursery, plan.grace)
     return signals.received > 0
 
@@ -108,6 +109,14 @@ async def _run(
         say(f"the leader ended with exit code {leader.code}; all is stopped")
         for watch in watches:
             watch.cancel()
+
+
+def _announce(nursery: Nursery, grace: float, say: Callable[[str], None]) -> None:
+    """Says what a stop waits for."""
+    workers = [child.name for child in nursery.children[1:] if child.code is None]
+    if workers:
+        what = workers[0] if len(workers) == 1 else f"{len(workers):,} workers"
+        say(f"stopping: {what} may finish running tasks, for {grace:g} s at most; Ctrl-C again ends all at once")
 
 
 async def _stop(nursery: Nursery, grace: float) -> None:

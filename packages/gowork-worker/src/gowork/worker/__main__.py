@@ -1,5 +1,11 @@
 """`python -m gowork.worker` is `gowork-worker`."""
 
-from gowork.worker._app.command import main
+from gowork.rpc.beginnings import end_on_interrupt, ending_on_interrupt
 
-main(prog_name="gowork-worker")
+if __name__ == "__main__":
+    with ending_on_interrupt():
+        from gowork.worker._app.command import main
+    try:
+        main(prog_name="gowork-worker")
+    finally:
+        end_on_interrupt()

@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from importlib.util import find_spec
 
 import click
 
 from gowork.cli.cluster import Addresses, ClusterPlan, run_cluster
-from gowork.cli.group import need
+from gowork.cli.group import EXIT_FAILED, EXIT_INTERRUPTED, need
 from gowork.cli.output import console
 from gowork.cli.parameters import duration
 from gowork.cli.processes import ChildFailed
 from gowork.cli.settings import common_options
-from gowork.client import Client
+from gowork.client import Client, Member
 from gowork.rpc.channels import AddressError, format_address, parse_address
 
 _SCHEDULER_DEFAULT = "127.0.0.1:50052"
@@ -136,18 +139,57 @@ def up(
         grace=grace,
     )
 
+    ready = False
+
     def started(addresses: Addresses) -> None:
+        nonlocal ready
+        with Client(addresses.scheduler) as client:
+            members = client.members()
+        _check_imports(modules, members)
         if print_addresses:
             click.echo(json.dumps(asdict(addresses)))
         else:
-            _introduce(addresses)
+            _introduce(addresses, members)
+        ready = True
 
     try:
-        stopped = asyncio.run(run_cluster(plan, started, lambda words: click.echo(f"gowork: {words}", err=True)))
+        stopped = asyncio.run(run_cluster(plan, started, _teller(log_format)))
     except ChildFailed as error:
         raise click.ClickException(str(error)) from error
     if not stopped:
-        click.get_current_context().exit(1)
+        click.get_current_context().exit(EXIT_FAILED)
+    if not ready:
+        click.get_current_context().exit(EXIT_INTERRUPTED)
+
+
+def _teller(log_format: str | None) -> Callable[[str], None]:
+    """What says words on standard error: in the form in which leader and workers write their log beside it."""
+    form = log_format or os.environ.get("GOWORK_LOG_FORMAT")
+
+    def tell(words: str) -> None:
+        if form == "json":
+            now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            words = json.dumps({"time": now, "level": "info", "logger": __name__, "event": words})
+        else:
+            words = f"gowork: {words}"
+        click.echo(words, err=True)
+
+    return tell
+
+
+def _check_imports(modules: Iterable[str], members: Iterable[Member]) -> None:
+    """Refuses to go on without what was asked for by name. Plugins that are merely installed are only told of.
+
+    Raises:
+        ChildFailed: when a module did not load; with the file and the line, as the worker tells them.
+    """
+    errors = dict.fromkeys(error for member in members for error in member.plugin_errors)
+    for module in modules:
+        about = re.compile(rf"(?<![\w.]){re.escape(module)}(?![\w.])")
+        for error in errors:
+            # The name stands before the reason, where words of the worker's may stand, too.
+            if about.search(error.partition(": ")[0]):
+                raise ChildFailed(f"--import {module} does not load: {error.removeprefix(f'{module}: ')}")
 
 
 def _worker_pages(leader_page: str, first_port: int, workers: int) -> list[str]:
@@ -159,10 +201,8 @@ def _worker_pages(leader_page: str, first_port: int, workers: int) -> list[str]:
     return [format_address(host, first_port and first_port + number) for number in range(workers)]
 
 
-def _introduce(addresses: Addresses) -> None:
+def _introduce(addresses: Addresses, members: Sequence[Member]) -> None:
     """Says what runs, and what to do with it."""
-    with Client(addresses.scheduler) as client:
-        members = client.members()
     out = console()
     handlers = sorted({name for member in members for name in member.handlers})
     out.print(

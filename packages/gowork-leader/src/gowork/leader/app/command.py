@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import math
+import os
+import re
 import signal
 import sys
 import tomllib
@@ -22,6 +25,7 @@ from gowork.leader.engine.retention import Kept
 from gowork.leader.store.protocol import Store, StoreError
 from gowork.leader.store.registry import open_store
 from gowork.rpc import logs, process_state
+from gowork.rpc.beginnings import EXIT_INTERRUPTED
 from gowork.rpc.channels import AddressError, parse_address
 from gowork.rpc.directories import check_not_public, make_directory
 from gowork.rpc.limits import RETAIN_DAYS_MAX, RETAIN_TASKS_MAX
@@ -31,6 +35,10 @@ from gowork.rpc.telemetry import Telemetry, TelemetryError, start
 #: Python's own 5 ms a busy loop has held up single commits for seconds.
 SWITCH_SECONDS = 0.0005
 _DAY = 24 * 3600.0
+#: What a URL may have before its host, which is nobody's business in a log.
+_PASSWORD = re.compile(r"//[^/@]*@")
+
+_log = logging.getLogger(__name__)
 
 _EPILOG = """\b
 Examples:
@@ -93,8 +101,19 @@ def _check_address(context: click.Context, parameter: click.Parameter, address: 
     return address
 
 
+class _Interruptible(click.Command):
+    """Ends with 130 and without a word when it is interrupted before it serves."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            ctx.exit(EXIT_INTERRUPTED)
+
+
 @click.command(
     "leader",
+    cls=_Interruptible,
     epilog=_EPILOG,
     context_settings={"auto_envvar_prefix": "GOWORK", "help_option_names": ["-h", "--help"], "show_default": True},
 )
@@ -192,17 +211,7 @@ def main(
     sys.setswitchinterval(SWITCH_SECONDS)
     logs.configure(log_format, log_level)
     logs.take_standard_error()
-    directory = data_dir or Path(platformdirs.user_data_dir("gowork", appauthor=False))
-    try:
-        url = store or f"sqlite:///{directory.absolute() / 'gowork.db'}"
-    except FileNotFoundError:
-        raise click.UsageError("--data-dir: the working directory is gone; name an absolute path") from None
-    if store is None:
-        try:
-            make_directory(directory)
-            check_not_public(directory)
-        except OSError as error:
-            raise click.ClickException(f"--data-dir: {error}") from None
+    url = store or f"sqlite:///{_prepared(data_dir or _own_directory()) / 'gowork.db'}"
     kept = Kept(retain_tasks, retain_days * _DAY, retain_failed_tasks, retain_failed_days * _DAY)
     telemetry = _telemetry()
     try:
@@ -217,6 +226,7 @@ def main(
             kept=kept,
             reflection=reflection,
         )
+        _log.info("keeps tasks", extra={"store": _PASSWORD.sub("//", url)})
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(leader, print_addresses))
     except* (StoreError, ListenError) as group:
@@ -224,6 +234,41 @@ def main(
     finally:
         if telemetry is not None:
             telemetry.stop()
+
+
+def _prepared(directory: Path) -> Path:
+    """The directory, absolute, once it is there and nobody else may write to it.
+
+    Raises:
+        click.UsageError, click.ClickException: when that can't be had.
+    """
+    try:
+        directory = directory.absolute()
+    except FileNotFoundError:
+        raise click.UsageError("--data-dir: the working directory is gone; name an absolute path") from None
+    try:
+        make_directory(directory)
+        check_not_public(directory)
+    except OSError as error:
+        raise click.ClickException(f"--data-dir: {error}") from None
+    return directory
+
+
+def _own_directory() -> Path:
+    """Where this user's data lies.
+
+    Raises:
+        click.UsageError: when the user has no home, as in many containers: "~" itself would be a directory beside the
+            program.
+    """
+    try:
+        directory = Path(platformdirs.user_data_dir("gowork", appauthor=False))
+    except RuntimeError:
+        # Of newer versions of platformdirs; older ones answer "~" as it is.
+        directory = Path("~")
+    if not directory.is_absolute():
+        raise click.UsageError("--data-dir: this user has no home directory; name a directory, or set HOME")
+    return directory
 
 
 class _BadVariable(click.ClickException):
@@ -256,8 +301,17 @@ def _leaves(group: BaseExceptionGroup[Exception]) -> list[Exception]:
 async def _serve(leader: Leader, print_addresses: bool) -> None:
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
+
+    def stop() -> None:
+        if stopped.is_set():
+            # Whoever asks twice does not want to wait. All that was acknowledged is in the store.
+            _log.warning("ended at once, because it was asked to stop again")
+            logging.shutdown()
+            os._exit(EXIT_INTERRUPTED)
+        stopped.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
+        loop.add_signal_handler(number, stop)
     started: asyncio.Future[Addresses] = loop.create_future()
     started.add_done_callback(_spare_collector)
     if print_addresses:

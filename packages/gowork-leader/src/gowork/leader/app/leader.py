@@ -159,6 +159,9 @@ class Leader:
                     await self._set_health(health_pb2.HealthCheckResponse.SERVING)
                     self._serving = True
                     self._counts.leads(self._engine.now().mono - began_mono)
+                    _log.info("serves workers", extra={"address": bound[0]})
+                    _log.info("serves clients", extra={"address": bound[1]})
+                    _log.info("serves probes and metrics", extra={"address": listener.address})
                     started.set_result(Addresses(bound[0], bound[1], listener.address))
                     stop = group.create_task(self._stop_when(stopped, servers), name="stop")
                     await asyncio.wait({engine, stop}, return_when=asyncio.FIRST_COMPLETED)
@@ -170,10 +173,12 @@ class Leader:
             for server in servers:
                 await server.stop(grace=FAILED_GRACE_SECONDS)
             await self._store.close()
+            if stopped.is_set():
+                _log.info("stopped")
 
     async def _stop_when(self, stopped: asyncio.Event, servers: list[grpc.aio.Server]) -> None:
         await stopped.wait()
-        _log.info("stopping")
+        _log.info("stopping", extra={"waits_for": "calls that are under way", "seconds_max": STOP_GRACE_SECONDS})
         self._serving = False
         self._counts.leads_no_more()
         await self._health.enter_graceful_shutdown()
