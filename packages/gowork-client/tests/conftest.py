@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import pytest
 
+from gowork.client._leader_fields import KNOWN_HERE
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.proto.scheduler.v1 import scheduler_pb2_grpc as pb_grpc
 from gowork.rpc.status import Refusal, status_of
@@ -34,6 +35,10 @@ class ScriptedLeader(pb_grpc.SchedulerServiceServicer):
         self.faults: dict[str, deque[Callable[[], None]]] = {}
         #: Refusals of ScheduleTasks by the id of a task in it.
         self.refused: dict[str, Refusal] = {}
+        #: The fields that it says it reads.
+        self.request_fields = sorted(KNOWN_HERE)
+        #: Methods that it does not have.
+        self.lacks: set[str] = set()
         #: Whether tasks finish as they come; else the test calls finish.
         self.finishes_at_once = True
         self._changed = threading.Condition()
@@ -65,6 +70,14 @@ class ScriptedLeader(pb_grpc.SchedulerServiceServicer):
         self._enter("ScheduleTasks", request, context)
         self._add(list(request.tasks))
         return pb.ScheduleTasksResponse(created=len(request.tasks))
+
+    def GetLeader(self, request: pb.GetLeaderRequest, context: grpc.ServicerContext) -> pb.GetLeaderResponse:
+        self._enter("GetLeader", request, context)
+        return pb.GetLeaderResponse(version="9.9.9", request_fields=self.request_fields)
+
+    def Activity(self, request: pb.ActivityRequest, context: grpc.ServicerContext) -> pb.ActivityResponse:
+        self._enter("Activity", request, context)
+        return pb.ActivityResponse(version="0.1.0")
 
     def WaitTasks(self, request: pb.WaitTasksRequest, context: grpc.ServicerContext) -> Iterator[pb.WaitTasksResponse]:
         self._enter("WaitTasks", request, context)
@@ -116,6 +129,9 @@ class ScriptedLeader(pb_grpc.SchedulerServiceServicer):
         return []
 
     def _enter(self, method: str, request: object, context: grpc.ServicerContext) -> None:
+        if method in self.lacks:
+            # As gRPC itself says it.
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
         # A copy: what is added to the tasks below would show in it.
         self.requests.setdefault(method, []).append(type(request).FromString(request.SerializeToString()))
         self.timeouts.setdefault(method, []).append(context.time_remaining() or 0.0)

@@ -197,7 +197,7 @@ class TestTaskEncoder:
             queue="q",
             labels={"a": "b"},
             selector={"c": "d"},
-            run_at_ms=now_ms + 60_000,
+            delay_ms=60_000,
             time_limit_ms=250,
             expires_at_ms=now_ms,
             retry=pb.RetryPolicy(
@@ -221,6 +221,11 @@ class TestTaskEncoder:
     def test_the_options_of_a_new_task_come_before_those_of_the_call(self) -> None:
         encoder = TaskEncoder({"handler": "a", "queue": "q"})
         assert encoder.task(NewTask(b"d", id="i", handler="b")) == pb.Task(id="i", data=b"d", handler="b", queue="q")
+
+    def test_a_moment_of_a_new_task_takes_the_place_of_the_calls_delay(self) -> None:
+        encoder = TaskEncoder({"delay": 5, "expires_in": 6})
+        task = encoder.task(NewTask("p", id="i", run_at=7.0, expires_at=8.0))
+        assert task == pb.Task(id="i", payload="p", run_at_ms=7000, expires_at_ms=8000)
 
     @pytest.mark.parametrize("item", ["text", b"data", {"a": 1}, NewTask("text", priority="low")])
     def test_an_entry_is_the_same_task_in_a_request(self, item: object) -> None:
@@ -293,6 +298,8 @@ class TestViews:
 
     def test_every_field_of_the_wire_is_mapped(self) -> None:
         on_the_wire = {field.name.removesuffix("_ms") for field in pb.Task.DESCRIPTOR.fields} - {"payload_form"}
+        # The leader tells the moments that follow from them.
+        on_the_wire -= {"delay", "expires_in"}
         info = task_info(pb.Task())
         assert on_the_wire <= {field.name for field in dataclasses.fields(info)}
         assert {field.name.removesuffix("_ms") for field in cluster.Member.DESCRIPTOR.fields} == {

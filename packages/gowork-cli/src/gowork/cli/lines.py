@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO
@@ -171,7 +170,7 @@ def _task(text: bytes) -> NewTask:
         run_at=None if run_at is None else moment(str(run_at)),
         time_limit=None if limit is None else duration_s(str(limit)),
         retry=fields.get("max_attempts"),
-        expires_at=None if expires_in is None else time.time() + duration_s(str(expires_in)),
+        expires_in=None if expires_in is None else duration_s(str(expires_in)),
         concurrency_key=fields.get("concurrency_key"),
     )
 

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Self, TypeVar, Unpack
 
 import grpc
+from google.protobuf.message import Message
 
 from gowork.client import _mapping as mapping
 from gowork.client._activity_models import Activity
@@ -24,10 +25,11 @@ from gowork.client._backups import BackupFile
 from gowork.client._calls import ADDRESS_VARIABLE, SCHEDULE_TASKS, CallSettings, Tries
 from gowork.client._filters import filter_expression
 from gowork.client._handles import AsyncTaskHandle
+from gowork.client._leader_fields import THE_ORIGINAL, LeaderFields, Told, goes_beyond, needs_asking
 from gowork.client._models import Duration, Member, Stats, TaskFilter, TaskInfo, TaskOptions, TaskView
 from gowork.client._queue_models import Explanation, Queue
 from gowork.client._waits import IDS_MAX, Wait, end_of
-from gowork.client.errors import error_of
+from gowork.client.errors import CallError, LeaderTooOld, error_of
 from gowork.proto.cluster.v1 import leader_pb2 as cluster
 from gowork.proto.cluster.v1 import leader_pb2_grpc as cluster_grpc
 from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
@@ -35,7 +37,7 @@ from gowork.proto.scheduler.v1 import scheduler_pb2_grpc as scheduler_grpc
 from gowork.rpc.channels import open_channel
 from gowork.rpc.telemetry import is_traced
 
-RequestT = TypeVar("RequestT")
+RequestT = TypeVar("RequestT", bound=Message)
 ResponseT = TypeVar("ResponseT")
 
 
@@ -52,6 +54,7 @@ class AsyncClient:
     def __init__(self, address: str | None = None, *, timeout: float = 30.0, patience: float | None = None) -> None:
         """As Client. Connects at the first call, in the event loop that makes it, and stays with that loop."""
         self._settings = CallSettings.of(address, os.environ.get(ADDRESS_VARIABLE), timeout, patience)
+        self._told = Told()
 
     async def __aenter__(self) -> Self:
         return self
@@ -81,13 +84,15 @@ class AsyncClient:
         """As Client.schedule."""
         encoder = mapping.TaskEncoder(options)
         task = encoder.task(payload, id)
+        if goes_beyond(task):
+            await self._fit(lambda leader: leader.fit(task, encoder.now_ms(), self.address))
         if is_traced():
             from gowork.client._spans import sending
 
             with sending(task, self._settings):
-                await self._call(self._scheduler.ScheduleTask, scheduler.ScheduleTaskRequest(task=task))
+                await self._send(self._scheduler.ScheduleTask, scheduler.ScheduleTaskRequest(task=task))
         else:
-            await self._call(self._scheduler.ScheduleTask, scheduler.ScheduleTaskRequest(task=task))
+            await self._send(self._scheduler.ScheduleTask, scheduler.ScheduleTaskRequest(task=task))
         return AsyncTaskHandle(self, task.id)
 
     def schedule_many(
@@ -298,22 +303,76 @@ class AsyncClient:
                 wait.take(((await self._scheduler.WaitTask(request, timeout=wait.timeout())).task,))
                 wait.check_ended()
             except grpc.RpcError as error:
-                await asyncio.sleep(wait.pause_after(error))
+                try:
+                    pause = wait.pause_after(error)
+                except LeaderTooOld:
+                    raise await self._too_old("WaitTask") from None
+                await asyncio.sleep(pause)
 
     async def _call(
         self, method: grpc.aio.UnaryUnaryMultiCallable[RequestT, ResponseT], request: RequestT
     ) -> ResponseT:
+        """Asks the leader first where it may be too old for the request."""
+        if needs_asking(request):
+            (await self._leader()).check(request, self.address)
+        return await self._send(method, request)
+
+    async def _send(
+        self, method: grpc.aio.UnaryUnaryMultiCallable[RequestT, ResponseT], request: RequestT
+    ) -> ResponseT:
+        try:
+            return await self._try(method, request)
+        except LeaderTooOld:
+            raise await self._too_old(type(request).__name__.removesuffix("Request")) from None
+
+    async def _try(self, method: grpc.aio.UnaryUnaryMultiCallable[RequestT, ResponseT], request: RequestT) -> ResponseT:
         tries = Tries(self._settings)
         while True:
             try:
                 return await method(request, timeout=tries.left())
             except grpc.RpcError as error:
                 pause = tries.pause_after(error)
+                # Another leader may come.
+                self._told.forget()
             await asyncio.sleep(pause)
+
+    async def _leader(self) -> LeaderFields:
+        """Which fields the leader reads."""
+        return self._told.get() or await self._ask_leader()
+
+    async def _ask_leader(self) -> LeaderFields:
+        try:
+            told = LeaderFields.told(await self._try(self._scheduler.GetLeader, scheduler.GetLeaderRequest()))
+        except LeaderTooOld:
+            try:
+                activity = await self._try(self._scheduler.Activity, scheduler.ActivityRequest())
+                told = LeaderFields.before_0_2_0(activity.version)
+            except LeaderTooOld:
+                told = THE_ORIGINAL
+        return self._told.put(told)
+
+    async def _fit(self, fit: Callable[[LeaderFields], None]) -> LeaderFields:
+        """Has something made such as the leader reads it, and answers what that is."""
+        try:
+            fit(leader := await self._leader())
+        except LeaderTooOld:
+            # It may have been upgraded since it was asked.
+            fit(leader := await self._ask_leader())
+        return leader
+
+    async def _too_old(self, method: str) -> LeaderTooOld:
+        """The error for a method that the leader lacks."""
+        try:
+            version = (await self._leader()).version
+        except CallError:
+            return LeaderTooOld.without_method(method, None, self.address)
+        return LeaderTooOld.without_method(method, version, self.address)
 
     async def _schedule_many(
         self, payloads: Iterable[object] | AsyncIterable[object], encoder: mapping.TaskEncoder
     ) -> AsyncIterator[AsyncTaskHandle]:
+        if await self._fit(lambda leader: encoder.fit(leader, self.address)) is THE_ORIGINAL:
+            raise await self._too_old("ScheduleTasks")
         with Outbox(self._schedule_tasks, self._settings) as outbox:
             async for payload in stepped(payloads):
                 if outbox.add(*encoder.entry(payload)):

@@ -11,6 +11,7 @@ from gowork.client import _activity_models as activity_models
 from gowork.client import _models as models
 from gowork.client import _queue_models as queue_models
 from gowork.client._ids import new_task_id
+from gowork.client._leader_fields import LeaderFields
 from gowork.client._payloads import encode_payload
 from gowork.client.errors import InvalidArgument
 from gowork.proto.cluster.v1 import leader_pb2 as cluster
@@ -20,6 +21,13 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 #: The first and the last moment that a datetime can hold, in milliseconds since the epoch.
 _MOMENT_MS_MIN = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
 _MOMENT_MS_MAX = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
+#: {field of a task: the field that may be set instead}
+_INSTEAD = {
+    "run_at_ms": "delay_ms",
+    "delay_ms": "run_at_ms",
+    "expires_at_ms": "expires_in_ms",
+    "expires_in_ms": "expires_at_ms",
+}
 #: Ids of one call that removes tasks.
 _PURGE_IDS_MAX = 10_000
 
@@ -35,6 +43,17 @@ class TaskEncoder:
         self._now = now
         self._options = self._fields(models.NewTask(**options))
         self._template = scheduler.ScheduleTasksRequest(tasks=(scheduler.Task(**self._options),))
+        self._leader: LeaderFields | None = None
+        self._address = ""
+
+    def fit(self, leader: LeaderFields, address: str) -> None:
+        """From here on tasks are such as this leader reads as they are meant.
+
+        Raises:
+            LeaderTooOld: when it would drop an option of the call. Options of a NewTask are looked at as it comes.
+        """
+        leader.fit(self._template.tasks[0], self.now_ms(), address)
+        self._leader, self._address = leader, address
 
     def task(self, item: object, id: str | None = None) -> scheduler.Task:
         """One task.
@@ -45,21 +64,26 @@ class TaskEncoder:
 
         Raises:
             InvalidArgument: when a field can't be sent as it is.
+            LeaderTooOld: when the leader that it was fitted to would drop a field.
         """
         if isinstance(item, models.NewTask):
             text, data, form = encode_payload(item.payload)
-            options = {**self._options, **self._fields(item)}
+            own = self._fields(item)
+            options = {name: value for name, value in self._options.items() if _INSTEAD.get(name) not in own} | own
             id = item.id
         else:
             text, data, form = encode_payload(item)
             options = self._options
-        return scheduler.Task(
+        task = scheduler.Task(
             id=new_task_id() if id is None else id,
             payload=text,
             data=data,
             payload_form=form,  # type: ignore[arg-type] # Its number.
             **options,
         )
+        if self._leader is not None:
+            self._leader.fit(task, self.now_ms(), self._address)
+        return task
 
     def entry(self, item: object) -> tuple[str, bytes]:
         """(id, a serialized ScheduleTasksRequest of this one task). Such requests merge by concatenation."""
@@ -80,9 +104,15 @@ class TaskEncoder:
             task.payload_form = form  # type: ignore[assignment] # Its number.
         return id, request.SerializeToString()
 
+    def now_ms(self) -> int:
+        """The time of this machine, in milliseconds since the epoch."""
+        return _moment_ms(self._now(), "delay")
+
     def _fields(self, task: models.NewTask) -> dict[str, Any]:
         if task.run_at is not None and task.delay is not None:
             raise InvalidArgument.of("run_at", "give run_at or delay, not both")
+        if task.expires_at is not None and task.expires_in is not None:
+            raise InvalidArgument.of("expires_at", "give expires_at or expires_in, not both")
         fields: dict[str, Any] = {}
         if task.handler is not None:
             fields["handler"] = handler_name(task.handler)
@@ -97,11 +127,13 @@ class TaskEncoder:
         if task.run_at is not None:
             fields["run_at_ms"] = _moment_ms(task.run_at, "run_at")
         if task.delay is not None:
-            fields["run_at_ms"] = _moment_ms(self._now(), "delay") + duration_ms(task.delay, "delay")
+            fields["delay_ms"] = duration_ms(task.delay, "delay")
         if task.time_limit is not None:
             fields["time_limit_ms"] = duration_ms(task.time_limit, "time_limit")
         if task.expires_at is not None:
             fields["expires_at_ms"] = _moment_ms(task.expires_at, "expires_at")
+        if task.expires_in is not None:
+            fields["expires_in_ms"] = duration_ms(task.expires_in, "expires_in")
         if task.retry is not None:
             fields["retry"] = _retry_to_wire(task.retry)
         if task.concurrency_key is not None:

@@ -138,12 +138,14 @@ class TaskOptions(TypedDict, total=False):
     selector: Mapping[str, str] | None
     #: Not to be started before.
     run_at: Moment | None
-    #: Not to be started before this many seconds have passed, in place of run_at.
+    #: Not to be started before this many seconds have passed since the leader took it, in place of run_at.
     delay: Duration | None
     #: How long one attempt may run, in seconds; without it the handler's own limit, else none.
     time_limit: Duration | None
     #: Not to be started after.
     expires_at: Moment | None
+    #: Not to be started after this many seconds have passed since the leader took it, in place of expires_at.
+    expires_in: Duration | None
     #: A policy, or a number of attempts; without it the handler's policy, else one attempt.
     retry: RetryPolicy | int | None
     #: Tasks of one queue with the same key share the queue's limit for a key.
@@ -182,6 +184,7 @@ class NewTask:
     expires_at: Moment | None = None
     retry: RetryPolicy | int | None = None
     concurrency_key: str | None = None
+    expires_in: Duration | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Self, TypeVar, Unpack
 
 import grpc
+from google.protobuf.message import Message
 
 from gowork.client import _mapping as mapping
 from gowork.client._activity_models import Activity
@@ -23,12 +24,13 @@ from gowork.client._batches import BATCHES_IN_FLIGHT_MAX, batches
 from gowork.client._calls import ADDRESS_VARIABLE, SCHEDULE_TASKS, CallSettings, Tries
 from gowork.client._filters import filter_expression
 from gowork.client._handles import TaskHandle
+from gowork.client._leader_fields import THE_ORIGINAL, LeaderFields, Told, goes_beyond, needs_asking
 from gowork.client._models import Duration, Member, Stats, TaskFilter, TaskInfo, TaskOptions, TaskView
 from gowork.client._queue_models import Explanation, Queue
 from gowork.client._sync_flights import Flight
 from gowork.client._sync_streams import WaitStream, Watch, merged
 from gowork.client._waits import IDS_MAX, Wait, end_of
-from gowork.client.errors import error_of
+from gowork.client.errors import CallError, LeaderTooOld, error_of
 from gowork.proto.cluster.v1 import leader_pb2 as cluster
 from gowork.proto.cluster.v1 import leader_pb2_grpc as cluster_grpc
 from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
@@ -36,7 +38,7 @@ from gowork.proto.scheduler.v1 import scheduler_pb2_grpc as scheduler_grpc
 from gowork.rpc.channels import open_blocking_channel
 from gowork.rpc.telemetry import is_traced
 
-RequestT = TypeVar("RequestT")
+RequestT = TypeVar("RequestT", bound=Message)
 ResponseT = TypeVar("ResponseT")
 
 
@@ -64,6 +66,7 @@ class Client:
             ValueError: when the timeout is not positive.
         """
         self._settings = CallSettings.of(address, os.environ.get(ADDRESS_VARIABLE), timeout, patience)
+        self._told = Told()
         self._channel = open_blocking_channel(self._settings.addresses)
         self._scheduler = scheduler_grpc.SchedulerServiceStub(self._channel)
         self._cluster = cluster_grpc.LeaderServiceStub(self._channel)
@@ -111,13 +114,15 @@ class Client:
         """
         encoder = mapping.TaskEncoder(options)
         task = encoder.task(payload, id)
+        if goes_beyond(task):
+            self._fit(lambda leader: leader.fit(task, encoder.now_ms(), self.address))
         if is_traced():
             from gowork.client._spans import sending
 
             with sending(task, self._settings):
-                self._call(self._scheduler.ScheduleTask, scheduler.ScheduleTaskRequest(task=task))
+                self._send(self._scheduler.ScheduleTask, scheduler.ScheduleTaskRequest(task=task))
         else:
-            self._call(self._scheduler.ScheduleTask, scheduler.ScheduleTaskRequest(task=task))
+            self._send(self._scheduler.ScheduleTask, scheduler.ScheduleTaskRequest(task=task))
         return TaskHandle(self, task.id)
 
     def schedule_many(
@@ -141,7 +146,7 @@ class Client:
             AlreadyExists, CallError: as for schedule.
         """
         encoder = mapping.TaskEncoder(options)
-        return self._schedule_many(map(encoder.entry, payloads))
+        return self._schedule_many(payloads, encoder)
 
     def handle(self, id: str) -> TaskHandle:
         """A handle for a task that was scheduled elsewhere. Calls nothing."""
@@ -459,21 +464,73 @@ class Client:
                 wait.take((self._scheduler.WaitTask(request, timeout=wait.timeout()).task,))
                 wait.check_ended()
             except grpc.RpcError as error:
-                time.sleep(wait.pause_after(error))
+                try:
+                    pause = wait.pause_after(error)
+                except LeaderTooOld:
+                    raise self._too_old("WaitTask") from None
+                time.sleep(pause)
 
     def _call(self, method: grpc.UnaryUnaryMultiCallable[RequestT, ResponseT], request: RequestT) -> ResponseT:
+        """Asks the leader first where it may be too old for the request."""
+        if needs_asking(request):
+            self._leader().check(request, self.address)
+        return self._send(method, request)
+
+    def _send(self, method: grpc.UnaryUnaryMultiCallable[RequestT, ResponseT], request: RequestT) -> ResponseT:
+        try:
+            return self._try(method, request)
+        except LeaderTooOld:
+            raise self._too_old(type(request).__name__.removesuffix("Request")) from None
+
+    def _try(self, method: grpc.UnaryUnaryMultiCallable[RequestT, ResponseT], request: RequestT) -> ResponseT:
         tries = Tries(self._settings)
         while True:
             try:
                 return method(request, timeout=tries.left())
             except grpc.RpcError as error:
                 pause = tries.pause_after(error)
+                # Another leader may come.
+                self._told.forget()
             time.sleep(pause)
 
-    def _schedule_many(self, entries: Iterable[tuple[str, bytes]]) -> Iterator[TaskHandle]:
+    def _leader(self) -> LeaderFields:
+        """Which fields the leader reads."""
+        return self._told.get() or self._ask_leader()
+
+    def _ask_leader(self) -> LeaderFields:
+        try:
+            told = LeaderFields.told(self._try(self._scheduler.GetLeader, scheduler.GetLeaderRequest()))
+        except LeaderTooOld:
+            try:
+                activity = self._try(self._scheduler.Activity, scheduler.ActivityRequest())
+                told = LeaderFields.before_0_2_0(activity.version)
+            except LeaderTooOld:
+                told = THE_ORIGINAL
+        return self._told.put(told)
+
+    def _fit(self, fit: Callable[[LeaderFields], None]) -> LeaderFields:
+        """Has something made such as the leader reads it, and answers what that is."""
+        try:
+            fit(leader := self._leader())
+        except LeaderTooOld:
+            # It may have been upgraded since it was asked.
+            fit(leader := self._ask_leader())
+        return leader
+
+    def _too_old(self, method: str) -> LeaderTooOld:
+        """The error for a method that the leader lacks."""
+        try:
+            version = self._leader().version
+        except CallError:
+            return LeaderTooOld.without_method(method, None, self.address)
+        return LeaderTooOld.without_method(method, version, self.address)
+
+    def _schedule_many(self, payloads: Iterable[object], encoder: mapping.TaskEncoder) -> Iterator[TaskHandle]:
+        if self._fit(lambda leader: encoder.fit(leader, self.address)) is THE_ORIGINAL:
+            raise self._too_old("ScheduleTasks")
         flying: deque[Flight] = deque()
         try:
-            for batch in batches(entries):
+            for batch in batches(map(encoder.entry, payloads)):
                 flying.append(Flight(self._schedule_tasks, self._settings, batch))
                 while flying and (len(flying) >= BATCHES_IN_FLIGHT_MAX or flying[0].landed()):
                     yield from self._land(flying)

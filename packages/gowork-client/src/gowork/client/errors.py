@@ -9,6 +9,7 @@
     │   ├── ResourceExhausted        a limit of the leader, or a watcher that reads too slowly
     │   ├── OutOfRange               a watch's token is too old: list anew
     │   ├── PermissionDenied
+    │   ├── LeaderTooOld             the leader lacks a method or a field: .lacks, .version
     │   ├── DeadlineExceeded         (also TimeoutError)
     │   └── LeaderUnreachable        (also ConnectionError) no leader answered: .address
     ├── TaskError                    a task ended otherwise than completed: .task
@@ -40,6 +41,7 @@ __all__ = [
     "FieldViolation",
     "GoworkError",
     "InvalidArgument",
+    "LeaderTooOld",
     "LeaderUnreachable",
     "NotFound",
     "OutOfRange",
@@ -131,6 +133,45 @@ class LeaderUnreachable(CallError, ConnectionError):
     address: str = ""
 
 
+class LeaderTooOld(CallError):
+    """The leader is too old for this call: it lacks the method, or would drop a field without a word."""
+
+    #: The methods or fields that it lacks, as in `ScheduleTasks` and `Task.delay_ms`.
+    lacks: tuple[str, ...] = ()
+    #: The version of gowork-leader; empty for the original go-work, and where it is not known.
+    version: str = ""
+    #: The address or addresses that were called, as HOST:PORT[,HOST:PORT].
+    address: str = ""
+
+    @classmethod
+    def without_fields(cls, lacks: Sequence[str], version: str, address: str) -> LeaderTooOld:
+        """For fields, by their full names, that it would drop."""
+        names = tuple(dict.fromkeys(name.split(".v1.")[-1] for name in lacks))
+        what = f"does not know {_listed(names)} and would drop {'it' if len(names) == 1 else 'them'}"
+        return cls._of(what, names, _called(version), version, address)
+
+    @classmethod
+    def without_method(cls, method: str, version: str | None, address: str) -> LeaderTooOld:
+        """For a method that it lacks; the version is None where it is not known."""
+        who = "older than this client" if version is None else _called(version)
+        what = f"has no {method}" if method else "lacks a method that this call needs"
+        return cls._of(what, (method,) if method else (), who, version or "", address)
+
+    @classmethod
+    def _of(cls, what: str, lacks: tuple[str, ...], who: str, version: str, address: str) -> LeaderTooOld:
+        error = cls(f"the leader at {address} is {who}: it {what}. Upgrade it", code=grpc.StatusCode.UNIMPLEMENTED)
+        error.lacks, error.version, error.address = lacks, version, address
+        return error
+
+
+def _called(version: str) -> str:
+    return f"gowork-leader {version}" if version else "the original go-work"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
 class TaskError(GoworkError):
     """The task did not complete."""
 
@@ -194,6 +235,9 @@ def error_of(error: grpc.RpcError, address: str) -> CallError:
         address: where the call went, HOST:PORT[,HOST:PORT].
     """
     refusal = refusal_of(error)
+    if refusal.code is grpc.StatusCode.UNIMPLEMENTED and refusal.reason in ("", "UNIMPLEMENTED"):
+        # gRPC's own word for a method that is not there; a leader that has it gives a reason.
+        return LeaderTooOld.without_method("", None, address)
     kind = _BY_CODE.get(refusal.code, CallError)
     message = refusal.message
     if refusal.code is grpc.StatusCode.CANCELLED:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time as clock
 from datetime import datetime
 from typing import Any, cast
 
@@ -86,7 +85,6 @@ def add(
     labels: tuple[str, ...],
     selector: tuple[str, ...],
     max_attempts: int | None,
-    expires_in: float | None,
     wait: bool,
     timeout: float | None,
     file: Any,
@@ -104,7 +102,6 @@ def add(
         "labels": pairs(labels, "--label"),
         "selector": pairs(selector, "--selector"),
         "retry": max_attempts,
-        "expires_at": None if expires_in is None else clock.time() + expires_in,
     }
     options = cast("TaskOptions", {**others, **own})
     if file is not None:

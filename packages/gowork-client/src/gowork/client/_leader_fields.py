@@ -1,0 +1,164 @@
+"""Which fields of requests the leader reads, so that none that matters is dropped there without a word.
+
+A leader since 0.2.0 tells them (GetLeader). What 0.1.0 and the original go-work read is written down here; a test
+compares it with their contracts. Only times to start and to expire have a way round: they are reckoned here, by this
+machine's clock.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
+
+from gowork.client.errors import LeaderTooOld
+from gowork.proto.cluster.v1 import leader_pb2 as cluster
+from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
+
+#: How long what a leader has told is believed, in seconds: an older one may take its place.
+BELIEVED_S = 60.0
+#: Fields of requests that came after 0.1.0.
+SINCE_0_1_0 = frozenset(
+    {
+        "scheduler.v1.Task.delay_ms",
+        "scheduler.v1.Task.expires_in_ms",
+        "scheduler.v1.Task.payload_form",
+    }
+)
+#: Fields of tasks that the original reads.
+ORIGINAL = frozenset(f"scheduler.v1.Task.{name}" for name in ("id", "payload", "priority", "status"))
+#: Fields that only tell something more: without them a task is the same.
+HARMLESS = frozenset(f"scheduler.v1.Task.{name}" for name in ("traceparent", "tracestate", "payload_form"))
+
+
+def _fields_of(descriptors: Iterable[Descriptor]) -> frozenset[str]:
+    waiting, seen = list(descriptors), {}
+    while waiting:
+        message = waiting.pop()
+        if message.full_name not in seen:
+            seen[message.full_name] = message
+            waiting += [field.message_type for field in message.fields if field.message_type is not None]
+    return frozenset(field.full_name for message in seen.values() for field in message.fields)
+
+
+def _requests() -> Iterator[Descriptor]:
+    for file in (scheduler.DESCRIPTOR, cluster.DESCRIPTOR):
+        for service in file.services_by_name.values():
+            for method in service.methods:
+                yield method.input_type
+
+
+#: All that this client may send.
+KNOWN_HERE = _fields_of(_requests())
+
+
+@dataclass(frozen=True, slots=True)
+class LeaderFields:
+    """What one leader reads."""
+
+    #: The version of gowork-leader; empty for the original.
+    version: str
+    #: Fields that it would drop and that matter.
+    lacks: frozenset[str]
+
+    @classmethod
+    def told(cls, message: scheduler.GetLeaderResponse) -> LeaderFields:
+        """A leader that tells them."""
+        return cls(message.version, KNOWN_HERE - HARMLESS - frozenset(message.request_fields))
+
+    @classmethod
+    def before_0_2_0(cls, version: str) -> LeaderFields:
+        """A leader of gowork that does not know GetLeader."""
+        return cls(version, SINCE_0_1_0 - HARMLESS)
+
+    def fit(self, task: scheduler.Task, now_ms: int, address: str) -> None:
+        """Makes a task one that this leader reads as it is meant, where that can be done.
+
+        Args:
+            task: it is changed.
+            now_ms: the time of this machine, in milliseconds since the epoch.
+            address: the leader's, for the error.
+
+        Raises:
+            LeaderTooOld: when it would drop something.
+        """
+        if not self.lacks:
+            return
+        if task.delay_ms and "scheduler.v1.Task.delay_ms" in self.lacks:
+            task.run_at_ms, task.delay_ms = now_ms + task.delay_ms, 0
+        if task.expires_in_ms and "scheduler.v1.Task.expires_in_ms" in self.lacks:
+            task.expires_at_ms, task.expires_in_ms = now_ms + task.expires_in_ms, 0
+        self.check(task, address)
+
+    def check(self, request: Message, address: str) -> None:
+        """Looks for what it would drop of a request.
+
+        Raises:
+            LeaderTooOld: when there is something.
+        """
+        lacking = [field for field in _set_fields(request) if field in self.lacks]
+        if lacking:
+            raise LeaderTooOld.without_fields(lacking, self.version, address)
+
+
+#: All else that a client may send goes to methods that the original does not have.
+THE_ORIGINAL = LeaderFields(
+    "", frozenset(field.full_name for field in scheduler.Task.DESCRIPTOR.fields) - ORIGINAL - HARMLESS
+)
+
+
+#: Requests that may have a field which came after 0.1.0. Tasks are looked at one by one, with `fit`.
+_ASKED_ABOUT = frozenset(
+    request.full_name
+    for request in _requests()
+    if any(field.full_name in SINCE_0_1_0 - HARMLESS for field in request.fields)
+)
+
+
+def needs_asking(request: Message) -> bool:
+    """Whether the leader is to be asked before this request, which is not about new tasks."""
+    return request.DESCRIPTOR.full_name in _ASKED_ABOUT
+
+
+def goes_beyond(task: scheduler.Task) -> bool:
+    """Whether a task has a field that the original drops."""
+    return any(field.full_name in THE_ORIGINAL.lacks for field, _ in task.ListFields())
+
+
+class Told:
+    """What the leader has told, for as long as it is believed."""
+
+    __slots__ = ("_fields", "_until")
+
+    def __init__(self) -> None:
+        self._fields: LeaderFields | None = None
+        self._until = 0.0
+
+    def get(self) -> LeaderFields | None:
+        """None when it has to be asked."""
+        return self._fields if time.monotonic() < self._until else None
+
+    def put(self, fields: LeaderFields) -> LeaderFields:
+        """It has been asked just now."""
+        self._fields, self._until = fields, time.monotonic() + BELIEVED_S
+        return fields
+
+    def forget(self) -> None:
+        """The connection broke: another leader may be there by now."""
+        self._fields = None
+        self._until = 0.0
+
+
+def _set_fields(message: Message) -> Iterator[str]:
+    for field, value in message.ListFields():
+        yield field.full_name
+        for inner in (value,) if isinstance(value, Message) else value if _holds_messages(field) else ():
+            yield from _set_fields(inner)
+
+
+def _holds_messages(field: FieldDescriptor) -> bool:
+    message = field.message_type
+    return message is not None and not message.GetOptions().map_entry
