@@ -430,10 +430,7 @@ async def test_around_hooks_are_held_around_the_handler(make_rig: MakeRig, name:
     for plugin in ("outer", "inner"):
         loaded.hooks.register(Plugin(plugin))
     rig = make_rig()
-    async with asyncio.TaskGroup() as group:
-        executor = Executor(loaded, Place("w"), SlotTable.private(1), rig.outbox, group, lambda *_: None, print)
-        rig.executor = executor
-        rig.feed((1, name))
-        await rig.report(1)
-        executor.close()
+    rig.executor = Executor(loaded, Place("w"), SlotTable.private(1), rig.outbox, lambda *_: None, print, print)
+    rig.feed((1, name))
+    await rig.report(1)
     assert seen == ["+outer task-1", "+inner task-1", "handler", "-inner", "-outer"]

@@ -21,17 +21,13 @@ from gowork.worker._runner.table import SlotTable
 MakeRig = Callable[..., Any]
 
 
-class PromptLoop:
-    """A loop that acts on what a thread tells it before that thread takes its next step."""
+@pytest.fixture
+async def prompt_loop(monkeypatch: pytest.MonkeyPatch) -> asyncio.AbstractEventLoop:
+    """The loop acts on what a thread tells it before that thread takes its next step."""
+    loop, this_thread = asyncio.get_running_loop(), threading.get_ident()
+    tell = loop.call_soon_threadsafe
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._thread = threading.get_ident()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._loop, name)
-
-    def call_soon_threadsafe(self, callback: Callable[..., Any], *arguments: Any) -> None:
+    def tell_and_wait(callback: Callable[..., Any], *arguments: Any) -> None:
         done = threading.Event()
 
         def act() -> None:
@@ -40,20 +36,23 @@ class PromptLoop:
             finally:
                 done.set()
 
-        self._loop.call_soon_threadsafe(act)
-        if threading.get_ident() != self._thread:
+        tell(act)
+        if threading.get_ident() != this_thread:
             assert done.wait(10)
+
+    monkeypatch.setattr(loop, "call_soon_threadsafe", tell_and_wait)
+    return loop
 
 
 @pytest.mark.parametrize("name", ["plain", "on_loop"])
-async def test_limit_is_counted_from_the_start_however_soon_the_loop_hears_of_it(make_rig: MakeRig, name: str) -> None:
-    loop: Any = PromptLoop(asyncio.get_running_loop())
-
+async def test_limit_is_counted_from_the_start_however_soon_the_loop_hears_of_it(
+    make_rig: MakeRig, prompt_loop: asyncio.AbstractEventLoop, name: str
+) -> None:
     # Whatever is due by then has happened once the loop has turned twice.
     @handler
     def plain() -> None:
         for _ in range(2):
-            loop.call_soon_threadsafe(lambda: None)
+            prompt_loop.call_soon_threadsafe(lambda: None)
 
     @handler
     async def on_loop() -> None:
@@ -61,7 +60,6 @@ async def test_limit_is_counted_from_the_start_however_soon_the_loop_hears_of_it
             await asyncio.sleep(0)
 
     rig = make_rig(plain, on_loop)
-    rig.executor._loop = loop
     rig.feed((1, name), time_limit_ms=30_000)
     assert (await rig.report(1)).outcome == tasks.ATTEMPT_OUTCOME_COMPLETED
     assert rig.stopping == []

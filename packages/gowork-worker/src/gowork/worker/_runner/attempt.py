@@ -67,7 +67,6 @@ class Attempts:
         # Until the thread's next task: between the two it logs nothing.
         running.set(context)
         span = None if self._spans is None else self._spans.begin(job)
-        raised: BaseException | None = None
         try:
             arguments = job.handler.arguments(context)
             # A context of its own, so that what a handler sets in context variables does not leak into the thread's
@@ -80,16 +79,17 @@ class Attempts:
             report = outcomes.completed(job.fence, job.id, value, context.follow_ups)
         except BaseException as error:  # noqa: BLE001 - SystemExit too must not end the thread
             report = outcomes.failed(job.fence, job.id, error, self._no_retry(job))
-            raised = None if span is None else error
         report = job.settle(report)
         if self._spans is not None and span is not None:
-            self._spans.end(span, report, raised)
-            # An exception refers to this frame: without this, garbage waits for the collector.
-            raised = None
+            self._spans.end(span, report)
         return report
 
     async def run_async(self, job: Job) -> session.Report:
-        """Runs an async handler. Raises only CancelledError, when the runner itself is being stopped."""
+        """Runs an async handler. Never raises: whatever the handler raises becomes the report.
+
+        Of its cancellation nothing is concluded: a handler can cancel itself. Only a job that was asked to stop is
+        settled as one.
+        """
         context = job.context
         assert context is not None
         # It ends with the asyncio task that this is called in.
@@ -97,8 +97,7 @@ class Attempts:
         span = entered = None
         if self._spans is not None:
             span = self._spans.begin(job)
-            entered = self._spans.enter(span)
-        raised: BaseException | None = None
+            entered = None if span is None else self._spans.enter(span)
         try:
             if job.stop is not None:
                 raise asyncio.CancelledError(job.stop.reason)
@@ -110,21 +109,12 @@ class Attempts:
                     self._enter(stack, context)
                     value = await job.handler.function(*arguments)
             report = outcomes.completed(job.fence, job.id, value, context.follow_ups)
-        except asyncio.CancelledError as error:
-            if job.stop is None and asyncio.current_task().cancelling():  # type: ignore[union-attr]
-                if self._spans is not None and span is not None:
-                    self._spans.end(span, outcomes.interrupted(job.fence, job.id, "the runner was stopped"), None)
-                raise
-            report = outcomes.failed(job.fence, job.id, error, self._no_retry(job))
-            raised = None if span is None else error
         except BaseException as error:  # noqa: BLE001 - SystemExit too must not end the loop
             report = outcomes.failed(job.fence, job.id, error, self._no_retry(job))
-            raised = None if span is None else error
         report = job.settle(report)
         if self._spans is not None and span is not None:
             self._spans.leave(entered)
-            self._spans.end(span, report, raised)
-            raised = None
+            self._spans.end(span, report)
         return report
 
     def _run_within(

@@ -5,17 +5,19 @@ it gets to it. So a flood of short tasks costs no wake-up for each, and while li
 once.
 
 Invariants: a task is in `_queued` or in `_running`, and whoever takes it out of `_queued` (a thread that starts it,
-the loop that cancels or returns it) decides what becomes of it; a task runs only while it holds a slot.
+the loop that cancels or returns it) decides what becomes of it; a task runs only while it holds a slot. Whatever
+reaches a thread or an asyncio task outside of a handler ends that alone: its task is reported, its slot goes back.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
-import threading
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from operator import itemgetter
 from queue import SimpleQueue
 
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
@@ -24,16 +26,29 @@ from gowork.worker._core.context import Place
 from gowork.worker._core.plugins import Loaded
 from gowork.worker._runner import forks, outcomes
 from gowork.worker._runner.attempt import Attempts
+from gowork.worker._runner.attempt_task import AttemptTask
+from gowork.worker._runner.exceptions import type_name
+from gowork.worker._runner.hands import Hand
 from gowork.worker._runner.job import Job
 from gowork.worker._runner.messages import StopKind
 from gowork.worker._runner.outbox import Outbox
 from gowork.worker._runner.table import SlotTable
 
+logger = logging.getLogger("gowork.worker.runner")
+
 _parse_task = tasks.Task.FromString
+#: The slot of what runs on the loop.
+_SLOT = itemgetter(1)
+#: Why a task is lost though its runner goes on.
+_STRUCK = "an exception reached the code of the runner that ran it, from outside of its handler"
 
 
 class Executor:
-    """Everything that a runner holds. All methods are called on the loop, save those that say otherwise."""
+    """Everything that a runner holds. All methods are called on the loop, except those that say otherwise.
+
+    "Owner" tells below which threads write a field. What several write is a list, dict or queue, of which each is
+    changed by single operations that the interpreter does not divide.
+    """
 
     def __init__(
         self,
@@ -41,18 +56,19 @@ class Executor:
         place: Place,
         table: SlotTable,
         outbox: Outbox,
-        group: asyncio.TaskGroup,
         stopping: Callable[[int, int, StopKind], None],
         withheld: Callable[[int], None],
+        broken: Callable[[BaseException], None],
     ) -> None:
         """Args:
         loaded: the handlers.
         place: what all contexts share.
         table: where starts and ends are noted; its size is the number of slots.
         outbox: takes reports and progress.
-        group: owns the asyncio tasks of async handlers.
         stopping: told the fence and the grace in milliseconds of each task that was asked to stop, and why.
         withheld: told how many slots are out of use, when set_slots has taken effect.
+        broken: called when something was raised in the middle of the bookkeeping of slots, which can't be trusted
+            from then on.
         """
         self._loop = asyncio.get_running_loop()
         self._generation = forks.generation
@@ -64,31 +80,39 @@ class Executor:
         self._place = place
         self._table = table
         self._outbox = outbox
-        self._group = group
         self._stopping = stopping
         self._tell_withheld = withheld
-        #: fence -> job, in the order of arrival
+        self._broken = broken
+        #: fence -> job, in the order of arrival. Owner: the loop adds; it and the threads take out, one of them each.
         self._queued: dict[int, Job] = {}
+        #: fence -> job. Owner: whoever runs the job adds it and takes it out.
         self._running: dict[int, Job] = {}
-        #: What threads are to run. Jobs that were taken out of _queued meanwhile are skipped.
+        #: What threads are to run. Jobs that were taken out of _queued meanwhile are skipped. Owner: the loop puts,
+        #: threads get.
         self._for_threads: SimpleQueue[Job | None] = SimpleQueue()
-        #: What the loop is to run.
+        #: What the loop is to run. Owner: the loop.
         self._for_loop: deque[Job] = deque()
-        self._threads: list[threading.Thread] = []
+        #: What runs on the loop, and in which slot. Owner: the loop.
+        self._on_loop: dict[AttemptTask, tuple[Job, int]] = {}
+        #: The threads. Owner: the loop.
+        self._hands: list[Hand] = []
+        self._hands_made = 0
+        #: Owner: the loop.
+        self._closed = False
         self._slots = table.slots
-        #: Slots that may be taken, by thread or loop.
+        #: Slots that may be taken, by thread or loop. Owner: both.
         self._free = list(range(table.slots))
-        #: Slots that the loop alone may give away, because somebody waits for one.
+        #: Slots that the loop alone may give away, because somebody waits for one. Owner: both add, the loop takes.
         self._handed: deque[int] = deque()
-        #: Threads that hold a job and wait for a slot, and where they get it.
-        self._starving = 0
-        self._slots_for_threads: SimpleQueue[int] = SimpleQueue()
+        #: Threads that hold a job and wait for a slot. Owner: the loop.
+        self._starving: deque[Hand] = deque()
+        #: Owner: the loop.
         self._withheld: list[int] = []
-        #: What was told last; -1 while set_slots has not taken effect.
+        #: What was told last; -1 while set_slots has not taken effect. Owner: the loop.
         self._withheld_told = 0
-        #: Whose turn it is when threads and the loop both wait.
+        #: Whose turn it is when threads and the loop both wait. Owner: the loop.
         self._threads_next = False
-        #: Whether freed slots must go through the loop.
+        #: Whether freed slots must go through the loop. Owner: the loop; threads look after each slot that they free.
         self._contended = False
 
     def feed(self, grants: Iterable[session.Grant]) -> None:
@@ -158,11 +182,33 @@ class Executor:
         """Whether nothing is held."""
         return not self._queued and not self._running
 
+    def look_after(self) -> None:
+        """Settles what was left without an owner. To be called about once a second.
+
+        Usually there is nothing: a thread that dies says so itself, and an asyncio task settles its own job. But an
+        exception that is sent from outside may strike in the middle of that.
+        """
+        for hand in [hand for hand in self._hands if not hand.thread.is_alive()]:
+            self._replace(hand)
+        for task in [task for task in self._on_loop if task.done()]:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                self._log_struck(error)
+            self._settle(task, None)
+        self._outbox.look_after()
+        self._pump()
+
     def close(self) -> None:
         """Stops what still runs, and lets idle threads end. Threads stuck in a handler end with the process."""
+        self._closed = True
         self.interrupt("the runner was stopped")
-        for _ in self._threads:
+        for _ in self._hands:
             self._for_threads.put(None)
+
+    async def finished(self) -> None:
+        """Waits for the end of all that runs on the loop."""
+        while self._on_loop:
+            await asyncio.wait(list(self._on_loop))
+            self.look_after()
 
     def _stop(self, job: Job | None, kind: StopKind, reason: str) -> None:
         if job is not None and job.stop is None:
@@ -173,6 +219,12 @@ class Executor:
 
     def _pump(self) -> None:
         """Gives free slots to whoever waits, or withholds them."""
+        try:
+            self._hand_out_slots()
+        except BaseException as error:  # noqa: BLE001 - also what is sent to this thread by others
+            self._broken(error)
+
+    def _hand_out_slots(self) -> None:
         self._contended = True
         excess = self._table.slots - self._slots - len(self._withheld)
         while excess < 0:
@@ -190,8 +242,7 @@ class Executor:
                 self._start_on_loop(self._for_loop.popleft(), slot)
             elif self._starving:
                 self._threads_next = False
-                self._starving -= 1
-                self._slots_for_threads.put(slot)
+                self._starving.popleft().slots_given.put(slot)
             else:
                 self._free.append(slot)
                 break
@@ -210,13 +261,13 @@ class Executor:
         except IndexError:
             return None
 
-    def _release(self, slot: int) -> None:
-        """Frees a slot. Called by threads too."""
+    def _release(self, hand: Hand) -> None:
+        """Frees the slot of a thread. Called by that thread."""
         if self._contended:
-            self._handed.append(slot)
+            hand.give_slot(self._handed.extend)
             self._loop.call_soon_threadsafe(self._pump)
             return
-        self._free.append(slot)
+        hand.give_slot(self._free.extend)
         if self._contended:
             # Somebody began to wait between the two looks, and may have missed this slot.
             self._loop.call_soon_threadsafe(self._pump)
@@ -224,31 +275,85 @@ class Executor:
     # Threads
 
     def _start_threads(self, waiting: int) -> None:
-        for _ in range(min(self._table.slots - len(self._threads), waiting)):
-            # Daemons: a handler that never returns must not keep a stopped runner alive.
-            thread = threading.Thread(target=self._work, name=f"gowork-{len(self._threads)}", daemon=True)
-            self._threads.append(thread)
-            thread.start()
-
-    def _work(self) -> None:
-        get, free = self._for_threads.get, self._free
-        while (job := get()) is not None:
+        for _ in range(min(self._table.slots - len(self._hands), waiting)):
+            hand = Hand(self._hands_made, self._thread)
             try:
-                slot = free.pop()
+                hand.thread.start()
+            except RuntimeError as error:
+                # The system gives no more threads. Those that are there do the work, with as many tasks at once.
+                if not self._hands:
+                    raise
+                logger.warning("a thread could not be started", extra={"reason": str(error)})
+                return
+            self._hands_made += 1
+            self._hands.append(hand)
+
+    def _thread(self, hand: Hand) -> None:
+        """What a thread does, from its start to its end."""
+        try:
+            self._work(hand)
+        except BaseException as error:  # noqa: BLE001 - nobody is above it: the loop settles what it held
+            self._log_struck(error)
+        finally:
+            try:
+                self._loop.call_soon_threadsafe(self._replace, hand)
+            except RuntimeError:
+                pass  # The loop is closed: the runner has ended.
+
+    def _work(self, hand: Hand) -> None:
+        get, pop, jobs = self._for_threads.get, self._free.pop, hand.jobs
+        while (job := hand.take_job(get)) is not None:
+            try:
+                hand.take_slot(pop)
             except IndexError:
-                slot = self._loop_gives_slot()
+                self._loop.call_soon_threadsafe(self._starve, hand)
+                hand.await_slot()
             if self._claim(job):
-                report = self._attempts.run(self._begin(job, slot))
+                slot = hand.slots[0]
+                hand.report = report = self._attempts.run(self._begin(job, slot))
                 self._finish(job, slot, report)
-            self._release(slot)
+            # In this order: without a job its report means nothing.
+            jobs.clear()
+            hand.report = None
+            self._release(hand)
+        hand.is_over = True
 
-    def _loop_gives_slot(self) -> int:
-        self._loop.call_soon_threadsafe(self._starve)
-        return self._slots_for_threads.get()
+    def _starve(self, hand: Hand) -> None:
+        if hand in self._hands:
+            self._starving.append(hand)
+            self._pump()
 
-    def _starve(self) -> None:
-        self._starving += 1
+    def _replace(self, hand: Hand) -> None:
+        """Settles what a thread that has died held, and starts another one."""
+        if hand not in self._hands:
+            return
+        try:
+            self._settle_hand(hand)
+            if not self._closed:
+                self._start_threads(1)
+        except BaseException as error:  # noqa: BLE001 - also what is sent to this thread by others
+            self._broken(error)
+
+    def _settle_hand(self, hand: Hand) -> None:
+        self._hands.remove(hand)
+        if hand in self._starving:
+            self._starving.remove(hand)
+        slots = hand.slots_left()
+        for job in [] if hand.is_over else hand.jobs:
+            if job is None:
+                self._for_threads.put(None)
+            elif self._queued.get(job.fence) is job:
+                # It had not started.
+                self._running.pop(job.fence, None)
+                self._for_threads.put(job)
+            elif hand.report is not None or self._running.get(job.fence) is job:
+                self._finish(job, slots[0], hand.report or outcomes.lost(job.fence, job.id, _STRUCK))
+        self._handed.extend(slots)
         self._pump()
+
+    @staticmethod
+    def _log_struck(error: BaseException) -> None:
+        logger.error("an exception reached a runner's own code", extra={"reason": type_name(error)})
 
     # The loop
 
@@ -256,19 +361,38 @@ class Executor:
         if not self._claim(job):
             self._handed.append(slot)
             return
-        self._begin(job, slot)
-        self._group.create_task(self._run_on_loop(job, slot), name=f"task {job.id}", context=self._context.copy())
+        context = self._begin(job, slot).context
+        assert context is not None
+        task = AttemptTask(
+            self._run_on_loop(job), context, loop=self._loop, name=f"task {job.id}", context=self._context.copy()
+        )
+        self._on_loop[task] = job, slot
 
-    async def _run_on_loop(self, job: Job, slot: int) -> None:
-        report = outcomes.interrupted(job.fence, job.id, "the runner was stopped")
-        # Only now: a task that is cancelled before its first step would never come here to give its slot back.
-        job.future = asyncio.current_task()
+    async def _run_on_loop(self, job: Job) -> None:
+        report: session.Report | None = None
+        task = asyncio.current_task()
+        assert isinstance(task, AttemptTask)
+        # Only now: a task that is cancelled before its first step would never come here to settle its job.
+        job.future = task
         try:
             report = await self._attempts.run_async(job)
+        except BaseException as error:  # noqa: BLE001 - it reached this task from outside of the handler
+            self._log_struck(error)
         finally:
-            self._finish(job, slot, report)
-            self._handed.append(slot)
-            self._pump()
+            self._settle(task, report)
+
+    def _settle(self, task: AttemptTask, report: session.Report | None) -> None:
+        """Ends what ran in an asyncio task.
+
+        Args:
+            task: what it ran in.
+            report: how it ended; None when the task ended in another way than by its handler.
+        """
+        job, slot = self._on_loop[task]
+        self._finish(job, slot, report or outcomes.lost(job.fence, job.id, _STRUCK))
+        # In one step, as in Hand: what is sent to this thread comes before it or after it.
+        self._handed.extend(map(_SLOT, map(self._on_loop.pop, (task,))))
+        self._pump()
 
     # Both
 

@@ -10,6 +10,7 @@ from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._core.calls import Handler
 from gowork.worker._core.context import Context
 from gowork.worker._runner import outcomes
+from gowork.worker._runner.attempt_task import AttemptTask
 from gowork.worker._runner.messages import StopKind
 
 
@@ -55,7 +56,7 @@ class Job:
         self.started_ns = 0
         self.context: Context | None = None
         #: The asyncio task of an async handler, once it runs. Only the loop sees it.
-        self.future: asyncio.Task[None] | None = None
+        self.future: AttemptTask | None = None
         #: The timer of the time limit, while the job runs. Only the loop sees it.
         self.timer: asyncio.TimerHandle | None = None
         #: Owner: the loop. One object, so that no thread sees a kind without its reason.
@@ -73,7 +74,7 @@ class Job:
         if self.context is not None:
             self.context.cancelled.set(reason)
         if self.future is not None:
-            self.future.cancel(reason)
+            self.future.stop(reason)
 
     def settle(self, natural: session.Report) -> session.Report:
         """The report of a job that has ended: what it came to by itself, unless it stopped because it was asked to."""

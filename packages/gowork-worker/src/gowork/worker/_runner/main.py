@@ -12,9 +12,10 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from io import TextIOWrapper
-from typing import cast
+from typing import Any, TypeVar, cast
 
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.rpc import process_state
@@ -23,12 +24,14 @@ from gowork.worker._core import lifespans, logs, plugins, references
 from gowork.worker._core.context import Place
 from gowork.worker._runner import forks, messages, pipe, pulse
 from gowork.worker._runner.descriptors import OwnDescriptors, open_descriptors
+from gowork.worker._runner.exceptions import type_name
 from gowork.worker._runner.executor import Executor
 from gowork.worker._runner.outbox import Outbox
 from gowork.worker._runner.table import SlotTable
 from gowork.worker.processes import die_with_parent, hold_until_ended
 
 logger = logging.getLogger("gowork.worker.runner")
+T = TypeVar("T")
 
 #: Python's own 5 ms would hold up the loop that feeds the threads, and reports, by that long each time it waits for a
 #: busy thread.
@@ -60,7 +63,7 @@ def main() -> None:
             numbers = {*held, *(open_descriptors() - others)}
             own = OwnDescriptors(numbers)
             forks.watch(numbers, loop)
-            telemetry = _until_stopped(runner, connection, table, own)
+            telemetry = run_to_the_end(loop, _run(connection, table, own), own.intact)
         if telemetry is not None:
             telemetry.stop()
 
@@ -69,16 +72,27 @@ def _new_loop() -> asyncio.AbstractEventLoop:
     return asyncio.SelectorEventLoop(forks.ForkedSelector())
 
 
-def _until_stopped(
-    runner: asyncio.Runner, connection: socket.socket, table: int, own: OwnDescriptors
-) -> Telemetry | None:
-    try:
-        return runner.run(_run(connection, table, own))
-    except OSError:
-        if not own.intact():
-            # The loop could not wait any more, and its own clean-up could not either.
-            pulse.leave()
-        raise
+def run_to_the_end(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T], intact: Callable[[], bool]) -> T:
+    """As loop.run_until_complete, except that only the end of the work is one: the loop goes on whatever stops it or is
+    raised through it, since that is a handler's doing (loop.stop, SystemExit in a callback, a signal handler that
+    raises).
+
+    Args:
+        loop: the runner's.
+        work: what ends it.
+        intact: whether the loop has all that it waits with.
+    """
+    task = loop.create_task(work)
+    while True:
+        try:
+            return loop.run_until_complete(task)
+        except BaseException as error:
+            if not intact():
+                # It could not wait any more, and its own clean-up could not either.
+                pulse.leave()
+            if task.done() or loop.is_closed():
+                raise
+            logger.error("the runner's loop was broken off, and goes on", extra={"reason": type_name(error)})
 
 
 async def _run(connection: socket.socket, table: int, own: OwnDescriptors) -> Telemetry | None:
@@ -97,16 +111,26 @@ async def _run(connection: socket.socket, table: int, own: OwnDescriptors) -> Te
         await lifespans.enter(stack, loaded.lifespans, place.state)
         loaded.hooks.hook.gowork_runner_started(state=place.state)
         stack.callback(lambda: loaded.hooks.hook.gowork_runner_stopping(state=place.state))
-        async with asyncio.TaskGroup() as group:
-            ticker.table = slots = SlotTable.attach(table, setup.slots)
-            runner.begin(
-                Executor(loaded, place, slots, runner.outbox, group, runner.send_stopping, runner.send_withheld)
-            )
-            runner.send(ready_of(loaded))
-            await runner.stopped.wait()
-            runner.end()
+        ticker.table = slots = SlotTable.attach(table, setup.slots)
+        executor = Executor(
+            loaded, place, slots, runner.outbox, runner.send_stopping, runner.send_withheld, runner.give_up
+        )
+        runner.begin(executor)
+        runner.send(ready_of(loaded))
+        await _until(runner.stopped)
+        executor.close()
+        await executor.finished()
         runner.flush()
     return telemetry
+
+
+async def _until(stopped: asyncio.Event) -> None:
+    """Waits for the supervisor's word, also when a handler cancels all tasks of the loop and this one with them."""
+    while not stopped.is_set():
+        try:
+            await stopped.wait()
+        except asyncio.CancelledError:
+            logger.warning("a handler cancelled the runner's own task, which goes on")
 
 
 def _telemetry() -> Telemetry | None:
@@ -136,6 +160,11 @@ def ready_of(loaded: plugins.Loaded) -> messages.Ready:
     )
 
 
+def _end_group() -> None:
+    """Ends this process and its children."""
+    os.killpg(os.getpgrp(), signal.SIGKILL)
+
+
 class _Runner(asyncio.Protocol):
     """The runner's end of the pipe."""
 
@@ -151,11 +180,6 @@ class _Runner(asyncio.Protocol):
     def begin(self, executor: Executor) -> None:
         """From here on tasks are taken."""
         self._executor = executor
-
-    def end(self) -> None:
-        """Runs nothing more."""
-        assert self._executor is not None
-        self._executor.close()
 
     def flush(self) -> None:
         """Sends what is left."""
@@ -179,13 +203,22 @@ class _Runner(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        self._reader.feed(data)
+        try:
+            self._reader.feed(data)
+        except BaseException as error:  # noqa: BLE001 - also what is sent to this thread by others
+            # Which frames were dealt with is not known, and no task must start twice.
+            self.give_up(error)
+
+    def give_up(self, error: BaseException) -> None:
+        """Ends this process: its own state can't be trusted any more. The supervisor settles what it held."""
+        logger.error("an exception broke off the runner's own work, and ends it", extra={"reason": type_name(error)})
+        _end_group()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.stopped.is_set():
             self._pulse.check()
-            # The supervisor is gone, and with it the right to run anything. The group is this process and its children.
-            os.killpg(os.getpgrp(), signal.SIGKILL)
+            # The supervisor is gone, and with it the right to run anything.
+            _end_group()
 
     def _take(self, kind: int, body: memoryview) -> None:
         if kind == pipe.CONTROL:
@@ -198,6 +231,7 @@ class _Runner(asyncio.Protocol):
         if response.cancelled:
             self._executor.cancel(response.cancelled, "the task was cancelled")
         if response.pings:
+            self._executor.look_after()
             self._write(pipe.WORK, session.ConnectRequest(pongs=response.pings).SerializeToString())
 
     def _control(self, message: messages.ToRunner) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.rpc import limits
@@ -30,18 +31,26 @@ Send = Callable[[list[session.Report], int, list[session.ProgressReport]], None]
 
 
 class Outbox:
-    """`add` and `progress` are called from any thread, all else on the loop."""
+    """`add` and `progress` are called from any thread, all else on the loop.
+
+    A flush may be broken off at any point, by whatever reaches the loop. So its flag goes down first and what it sends
+    is removed last: a report that is sent twice does no harm, since the supervisor takes the first.
+    """
 
     def __init__(self, send: Send, send_executed: Callable[[Executed], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._send = send
         self._send_executed = send_executed
+        #: Owner: any thread adds, the loop takes.
         self._reports: deque[tuple[session.Report, Job | None]] = deque()
+        #: A flush is on its way. Owner: any thread sets it after it has added a report; the loop takes it down before
+        #: it looks for reports.
         self._scheduled = False
         self._reported_at = 0.0
-        #: fence -> (id, fraction, message): the latest of each task
+        #: fence -> (id, fraction, message): the latest of each task. Owner: the task's thread sets, the loop takes.
         self._progress: dict[int, tuple[str, float, str]] = {}
-        self._progress_timer: asyncio.TimerHandle | None = None
+        #: As _scheduled, for progress.
+        self._progress_scheduled = False
         self._progress_at = 0.0
         #: (queue, handler, status) -> how long attempts took
         self._executed: dict[tuple[str, str, str], Buckets] = {}
@@ -57,9 +66,9 @@ class Outbox:
 
     def progress(self, fence: int, id: str, fraction: float, message: str) -> None:
         """Takes the latest word of a task."""
-        first = not self._progress
         self._progress[fence] = (id, fraction, message)
-        if first:
+        if not self._progress_scheduled:
+            self._progress_scheduled = True
             self._loop.call_soon_threadsafe(self._schedule_progress)
 
     def flush(self) -> None:
@@ -72,15 +81,26 @@ class Outbox:
         while reports:
             batch: list[session.Report] = []
             size = 0
-            while reports and size < _BYTES_MAX and len(batch) < _REPORTS_MAX:
-                report, job = reports.popleft()
+            # A copy, since threads add meanwhile.
+            for report, job in list(islice(reports, _REPORTS_MAX)):
                 batch.append(report)
                 size += report.ByteSize() + 4
                 if job is not None:
                     self._note(report, job)
                     if self._progress:
                         self._progress.pop(report.fence, None)
+                if size >= _BYTES_MAX:
+                    break
             self._send(batch, size, [])
+            for _ in batch:
+                reports.popleft()
+
+    def look_after(self) -> None:
+        """Sends what lies here because a flush was broken off. To be called about once a second."""
+        if self._reports:
+            self.flush()
+        if self._progress:
+            self._flush_progress()
 
     def flush_executed(self) -> None:
         """Sends the execution times that have gathered."""
@@ -118,12 +138,12 @@ class Outbox:
         buckets.observe(report.execution_us / 1e6, sampled_trace_id(traceparent) if traceparent else "")
 
     def _schedule_progress(self) -> None:
-        if self._progress_timer is None:
-            wait = max(0.0, self._progress_at + _PROGRESS_INTERVAL - self._loop.time())
-            self._progress_timer = self._loop.call_later(wait, self._flush_progress)
+        wait = self._progress_at + _PROGRESS_INTERVAL - self._loop.time()
+        self._loop.call_later(max(0.0, wait), self._flush_progress)
 
     def _flush_progress(self) -> None:
-        self._progress_timer = None
+        # First the flag, as in flush.
+        self._progress_scheduled = False
         self._progress_at = self._loop.time()
         words = []
         while self._progress:

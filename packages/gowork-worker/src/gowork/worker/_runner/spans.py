@@ -6,6 +6,7 @@ so, a child of the submit. Imported only where the process has a tracer provider
 
 from __future__ import annotations
 
+import logging
 from functools import lru_cache
 
 from opentelemetry import trace
@@ -17,9 +18,11 @@ from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.rpc import spans
 from gowork.rpc.trace_context import is_sampled
 from gowork.worker._core.context import Place
-from gowork.worker._runner import outcomes
+from gowork.worker._runner import exceptions, outcomes
 from gowork.worker._runner.job import Job
 from gowork.worker._version import __version__
+
+logger = logging.getLogger("gowork.worker.runner")
 
 #: Submits whose contexts are kept ready: those of a batch share one.
 _SUBMITS_KEPT = 256
@@ -28,16 +31,29 @@ _ERRORS = frozenset({_FAILED, tasks.ATTEMPT_OUTCOME_TIMED_OUT, tasks.ATTEMPT_OUT
 
 
 class AttemptSpans:
-    """Begins and ends them. May be used from any thread."""
+    """Begins and ends them. May be used from any thread.
+
+    Samplers, processors and exporters are of the user's choosing and run in here. What they raise costs the attempt its
+    span, and nothing else.
+    """
 
     def __init__(self, place: Place) -> None:
         self._tracer = trace.get_tracer("gowork.worker", __version__)
         self._place = place
+        #: Something of the user's has raised. Only ever becomes True, so any thread may write it.
+        self._has_failed = False
         #: The sampler takes no attempt whose submit it has not taken (telemetry_sdk).
         self._follows_links = getattr(getattr(self._tracer, "sampler", None), "follows_links", False)
 
-    def begin(self, job: Job) -> Span:
-        """The span of an attempt that starts now. It is not current yet."""
+    def begin(self, job: Job) -> Span | None:
+        """The span of an attempt that starts now; None where there is none. It is not current yet."""
+        try:
+            return self._begin(job)
+        except BaseException as error:  # noqa: BLE001 - see the class
+            self._log(error)
+            return None
+
+    def _begin(self, job: Job) -> Span:
         task = job.task
         if self._follows_links and task.traceparent and not is_sampled(task.traceparent):
             # To hear that from the sampler takes 10 µs, which at 1 % nearly every attempt would spend on it. What the
@@ -78,15 +94,26 @@ class AttemptSpans:
         """Undoes `enter`, in the same context."""
         detach(entered)  # type: ignore[arg-type]
 
-    @staticmethod
-    def end(span: Span, report: session.Report, error: BaseException | None) -> None:
+    def end(self, span: Span, report: session.Report) -> None:
         """Ends the span by the attempt's report, and notes its context in that and in the follow-ups.
 
         Args:
             span: what `begin` answered.
             report: how the attempt ended.
-            error: what the handler raised, if it did.
         """
+        try:
+            self._end(span, report)
+        except BaseException as error:  # noqa: BLE001 - see the class
+            self._log(error)
+
+    def _log(self, error: BaseException) -> None:
+        # Once: it would be so for each attempt.
+        if not self._has_failed:
+            self._has_failed = True
+            logger.warning("an attempt could not be traced, and others may not be either", extra=_told(error))
+
+    @staticmethod
+    def _end(span: Span, report: session.Report) -> None:
         recorded = span.is_recording()
         if not recorded and not report.follow_ups:
             return
@@ -102,9 +129,17 @@ class AttemptSpans:
         if report.outcome in _ERRORS:
             span.set_attribute(spans.ERROR_TYPE, report.failure.type or "_OTHER")
             span.set_status(Status(StatusCode.ERROR, report.failure.message))
-            if error is not None and report.outcome == _FAILED:
-                span.record_exception(error)
+            if report.outcome == _FAILED:
+                # As Span.record_exception, which would ask the exception anew, whatever it answers.
+                event = {"exception.type": report.failure.type, "exception.message": report.failure.message}
+                if report.failure.traceback:
+                    event["exception.stacktrace"] = report.failure.traceback
+                span.add_event("exception", event)
         span.end()
+
+
+def _told(error: BaseException) -> dict[str, str]:
+    return {"reason": f"{exceptions.type_name(error)}: {exceptions.text(error)}"}
 
 
 @lru_cache(_SUBMITS_KEPT)

@@ -60,11 +60,14 @@ class SlotTable:
         _WORD.pack_into(self._memory, place, fence)
 
     def end(self, slot: int) -> None:
-        """Notes that the slot is free. What ran there stays known until the next one ends: its report may be unsent."""
+        """Notes that the slot is free, if it is not so already. What ran there stays known until the next one ends: its
+        report may be unsent.
+        """
         place = slot * _ENTRY.size
         (fence,) = _WORD.unpack_from(self._memory, place)
-        _WORD.pack_into(self._memory, place + _START.size, fence)
-        _WORD.pack_into(self._memory, place, 0)
+        if fence:
+            _WORD.pack_into(self._memory, place + _START.size, fence)
+            _WORD.pack_into(self._memory, place, 0)
 
     def tick(self, count: int) -> None:
         """Notes that the loop has ticked so many times."""

@@ -6,6 +6,7 @@ Nothing can be killed here: a threaded handler that ignores its token runs on un
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -14,11 +15,17 @@ from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._core import lifespans, plugins
 from gowork.worker._core.context import Place
 from gowork.worker._runner import forks, messages
+from gowork.worker._runner.exceptions import type_name
 from gowork.worker._runner.executor import Executor
 from gowork.worker._runner.main import ready_of
 from gowork.worker._runner.outbox import Outbox
 from gowork.worker._runner.table import Running, SlotTable
 from gowork.worker._supervisor.runner import Owner, Runner
+
+logger = logging.getLogger("gowork.worker.runner")
+
+#: Seconds between two looks at what was left without an owner.
+_LOOK_INTERVAL = 1.0
 
 
 class LocalRunner(Runner):
@@ -43,6 +50,7 @@ class LocalRunner(Runner):
         self._table = SlotTable.private(slots)
         self._executor: Executor | None = None
         self._stopped = asyncio.Event()
+        self._looked_at = 0.0
 
     async def run(self) -> str:
         """Runs until it is stopped."""
@@ -54,15 +62,18 @@ class LocalRunner(Runner):
             await lifespans.enter(stack, loaded.lifespans, place.state)
             loaded.hooks.hook.gowork_runner_started(state=place.state)
             stack.callback(lambda: loaded.hooks.hook.gowork_runner_stopping(state=place.state))
-            async with asyncio.TaskGroup() as group:
-                self._executor = Executor(
-                    loaded, place, self._table, outbox, group, self._say_stopping, self._say_withheld
-                )
-                self.is_ready = True
-                self.owner.runner_ready(self, ready_of(loaded))
+            self._executor = Executor(
+                loaded, place, self._table, outbox, self._say_stopping, self._say_withheld, self._say_broken
+            )
+            self.is_ready = True
+            self.owner.runner_ready(self, ready_of(loaded))
+            try:
                 await self._stopped.wait()
+            finally:
+                # Also when the program ends this worker in the middle: what runs is told so, and is awaited.
                 self.is_ready = False
                 self._executor.close()
+                await self._executor.finished()
             outbox.flush()
             outbox.flush_executed()
         return "the runner was stopped"
@@ -92,6 +103,12 @@ class LocalRunner(Runner):
             case messages.Setup():
                 raise AssertionError("a runner in process is set up by its constructor")
 
+    def check_pulse(self, now: float) -> None:
+        # As often as in a process, where the pings of the supervisor call for it.
+        if self._executor is not None and now - self._looked_at >= _LOOK_INTERVAL:
+            self._looked_at = now
+            self._executor.look_after()
+
     def running(self) -> list[Running]:
         return self._table.running()
 
@@ -106,6 +123,10 @@ class LocalRunner(Runner):
 
     def _say_stopping(self, fence: int, grace_ms: int, kind: messages.StopKind) -> None:
         self.owner.runner_said(self, messages.Stopping(fence, grace_ms, kind))
+
+    def _say_broken(self, error: BaseException) -> None:
+        # It can't be ended without the program around it, and so goes on as well as it can.
+        logger.error("an exception broke off the runner's own work", extra={"reason": type_name(error)})
 
     def _say_withheld(self, slots: int) -> None:
         self.owner.runner_said(self, messages.Withheld(slots))

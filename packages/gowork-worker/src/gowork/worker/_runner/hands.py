@@ -1,0 +1,70 @@
+"""The threads that run plain handlers, and what each of them holds.
+
+An exception may reach such a thread at any moment, not only within a handler: PyThreadState_SetAsyncExc sends one from
+another thread, which is how libraries end what takes too long, and memory may run out anywhere. So each thread notes
+what it takes in the same step in which it takes it, and whatever it held when it died is settled by the loop.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+
+from gowork.proto.worker.v1 import session_pb2 as session
+from gowork.worker._runner.job import Job
+
+#: For `move`: the arguments of one call of list.pop, and of SimpleQueue.get.
+_LAST = (-1,)
+_BLOCK = (True,)
+
+
+class Hand:
+    """One thread. Owner of every field: the thread, and once it is dead the loop."""
+
+    __slots__ = ("is_over", "jobs", "report", "slots", "slots_given", "thread")
+
+    def __init__(self, number: int, work: Callable[[Hand], None]) -> None:
+        #: What it has taken to run: at most one. None tells it to end.
+        self.jobs: list[Job | None] = []
+        #: The slot that it holds: at most one.
+        self.slots: list[int] = []
+        #: Of the job that it holds, once that has run.
+        self.report: session.Report | None = None
+        #: Where the loop gives it a slot while it waits for one.
+        self.slots_given: SimpleQueue[int] = SimpleQueue()
+        #: It has ended because it was told to.
+        self.is_over = False
+        # A daemon: a handler that never returns must not keep a stopped runner alive.
+        self.thread = threading.Thread(target=work, args=(self,), name=f"gowork-{number}", daemon=True)
+
+    def take_job(self, get: Callable[[bool], Job | None]) -> Job | None:
+        """Waits for the next job, and holds it.
+
+        The interpreter looks for exceptions that were sent to a thread between two of its own steps. list.extend and
+        map are one step, so that nothing comes between the taking and the noting.
+        """
+        self.jobs.extend(map(get, _BLOCK))
+        return self.jobs[0]
+
+    def take_slot(self, pop: Callable[[int], int]) -> None:
+        """Holds one of the free slots.
+
+        Raises:
+            IndexError: when there is none.
+        """
+        self.slots.extend(map(pop, _LAST))
+
+    def await_slot(self) -> None:
+        """Waits until the loop gives it a slot, and holds that."""
+        self.slots.extend(map(self.slots_given.get, _BLOCK))
+
+    def give_slot(self, extend: Callable[[map[int]], None]) -> None:
+        """Gives its slot up, to a list or a deque."""
+        extend(map(self.slots.pop, _LAST))
+
+    def slots_left(self) -> list[int]:
+        """The slots that a dead thread has, whether it has seen them or not."""
+        while not self.slots_given.empty():
+            self.slots.append(self.slots_given.get())
+        return self.slots

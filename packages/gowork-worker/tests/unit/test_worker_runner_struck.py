@@ -1,0 +1,269 @@
+"""What reaches a runner's own thread or task from outside of a handler, at any moment: one task is reported, nothing
+leaks, and the rest goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import sys
+import threading
+from collections.abc import Callable, Coroutine
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
+from gowork.worker import handler
+from gowork.worker._runner import executor as executor_module
+from gowork.worker._runner import main
+
+MakeRig = Callable[..., Any]
+RUNNER = executor_module.__file__.rpartition("/")[0]
+
+
+class Halt(BaseException):
+    """What no `except Exception` stops."""
+
+
+class Strike:
+    """A profile function that raises at one of the moments in which the interpreter looks for exceptions that were
+    sent to the thread: when a call in the runner's own code has come back, and its result is not yet stored.
+    """
+
+    def __init__(self, at: int, within: str) -> None:
+        """Args:
+        at: which moment.
+        within: the function in which moments begin to count, with all that it calls.
+        """
+        self._left = at
+        self._within = within
+        self.has_struck = self.is_over = False
+        self.where = ""
+
+    def __call__(self, frame: FrameType, event: str, argument: Any) -> None:
+        if (
+            self.has_struck
+            or self.is_over
+            or event != "c_return"
+            or not frame.f_code.co_filename.startswith(RUNNER)
+            or not self._is_within(frame)
+        ):
+            return
+        self._left -= 1
+        if self._left < 0:
+            self.has_struck = True
+            self.where = f"{frame.f_code.co_name}:{frame.f_lineno} {event} {argument}"
+            raise Halt
+
+    def _is_within(self, frame: FrameType | None) -> bool:
+        while frame is not None:
+            if frame.f_code.co_name == self._within:
+                return True
+            frame = frame.f_back
+        return False
+
+
+async def settled(rig: Any, fence: int) -> Any:
+    async with asyncio.timeout(10):
+        while fence not in rig.reports:
+            rig.executor.look_after()
+            await asyncio.sleep(0)
+    return rig.reports[fence]
+
+
+#: More than a task has.
+MOMENTS_MAX = 1_000
+
+
+async def strike_everywhere(make_rig: MakeRig, name: str, within: str, trace: Callable[[Any], None]) -> set[str]:
+    """Strikes each moment of a task in turn; answers in which functions."""
+
+    @handler
+    def plain() -> str:
+        return "done"
+
+    @handler
+    async def on_loop() -> str:
+        await asyncio.sleep(0)
+        return "done"
+
+    struck: set[str] = set()
+    for at in range(MOMENTS_MAX):
+        rig = make_rig(plain, on_loop, slots=1)
+        rig.may_repeat = True
+        strike = Strike(at, within)
+        trace(strike)
+        try:
+            rig.feed((1, name), time_limit_ms=60_000)
+            first = await settled(rig, 1)
+            async with asyncio.timeout(10):
+                while not (strike.has_struck or rig.executor._free or rig.executor._handed):  # noqa: ASYNC110
+                    await asyncio.sleep(0)
+        finally:
+            trace(None)
+            strike.is_over = True
+        assert first.outcome in (
+            tasks.ATTEMPT_OUTCOME_COMPLETED,
+            tasks.ATTEMPT_OUTCOME_FAILED,
+            tasks.ATTEMPT_OUTCOME_LOST,
+        ), strike.where
+        if rig.broken:
+            # Its process would have ended with all that it held.
+            assert strike.where.startswith(("_hand_out_slots", "_pump", "_take_slot")), strike.where
+            continue
+        rig.feed((2, name))
+        assert (await settled(rig, 2)).outcome == tasks.ATTEMPT_OUTCOME_COMPLETED, strike.where
+        rig.executor.close()
+        for hand in list(rig.executor._hands):
+            hand.thread.join(10)
+        await rig.executor.finished()
+        rig.executor.look_after()
+        executor = rig.executor
+        assert [*executor._free, *executor._handed] == [0], strike.where
+        assert (executor.idle, rig.table.running(), executor._hands) == (True, [], []), strike.where
+        if not strike.has_struck:
+            return struck
+        struck.add(strike.where.partition(":")[0])
+    raise AssertionError("a task has more moments than are struck")
+
+
+async def test_thread_that_is_struck_anywhere_is_replaced_and_its_task_reported(make_rig: MakeRig) -> None:
+    struck = await strike_everywhere(make_rig, "plain", "_work", threading.setprofile)
+    assert struck >= {"_work", "_claim", "_begin", "run", "_finish", "add", "take_job", "give_slot"}
+
+
+async def test_task_on_the_loop_that_is_struck_anywhere_is_reported(make_rig: MakeRig) -> None:
+    struck = await strike_everywhere(make_rig, "on_loop", "_run_on_loop", sys.setprofile)
+    assert struck >= {"_run_on_loop", "run_async", "_settle", "_finish", "add"}
+
+
+async def test_exception_that_is_sent_to_an_idle_thread_costs_no_task(make_rig: MakeRig) -> None:
+    rig = make_rig(slots=1)
+    # It may not have put the first task aside when it is struck.
+    rig.may_repeat = True
+    rig.feed((1, "echo"))
+    await rig.report(1)
+    (hand,) = rig.executor._hands
+    assert ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(hand.thread.ident), ctypes.py_object(Halt)) == 1
+    for fence in (2, 3):
+        rig.feed((fence, "echo"))
+        assert (await rig.report(fence)).outcome == tasks.ATTEMPT_OUTCOME_COMPLETED
+    assert not hand.thread.is_alive()
+
+
+async def test_job_that_was_cancelled_while_its_thread_died_is_not_run(make_rig: MakeRig) -> None:
+    rig = make_rig(slots=1)
+    # It may not have put the first task aside when it is struck.
+    rig.may_repeat = True
+    rig.feed((1, "echo"))
+    await rig.report(1)
+    (hand,) = rig.executor._hands
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(hand.thread.ident), ctypes.py_object(Halt))
+    rig.feed((2, "echo"))
+    rig.executor.cancel([2], "not wanted")
+    assert (await rig.report(2)).outcome in (tasks.ATTEMPT_OUTCOME_CANCELLED, tasks.ATTEMPT_OUTCOME_COMPLETED)
+    rig.feed((3, "echo"))
+    assert (await rig.report(3)).outcome == tasks.ATTEMPT_OUTCOME_COMPLETED
+
+
+async def test_threads_that_the_system_refuses_leave_the_work_to_those_that_are_there(
+    make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = make_rig(slots=3)
+    rig.feed((1, "echo"))
+    await rig.report(1)
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    rig.feed((2, "echo"), (3, "echo"), (4, "echo"))
+    for fence in (2, 3, 4):
+        assert (await rig.report(fence)).outcome == tasks.ATTEMPT_OUTCOME_COMPLETED
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+async def test_reports_whose_sending_is_broken_off_are_sent_again(make_rig: MakeRig, batch: int) -> None:
+    rig = make_rig()
+    send = rig.outbox._send
+    broken: list[int] = []
+
+    def break_once(reports: Any, size: int, progress: Any) -> None:
+        if not broken:
+            broken.append(len(reports))
+            raise MemoryError
+        send(reports, size, progress)
+
+    rig.outbox._send = break_once
+    for fence in range(batch):
+        rig.executor.cancel([], "")
+        rig.outbox.add(executor_module.outcomes.cancelled(fence, "t", "why"), None)
+    with pytest.raises(MemoryError):
+        rig.outbox.flush()
+    rig.executor.look_after()
+    assert (broken, sorted(rig.reports)) == ([batch], list(range(batch)))
+
+
+async def test_progress_goes_on_after_it_was_broken_off(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    rig.outbox.progress(1, "t", 0.5, "half")
+    # As if the loop had lost the callback that was to send it.
+    rig.outbox._schedule_progress = lambda: None
+    rig.executor.look_after()
+    assert [word.fence for word in rig.progress] == [1]
+    del rig.outbox._schedule_progress
+    rig.outbox.progress(1, "t", 0.6, "more")
+    assert rig.outbox._progress_scheduled
+
+
+def run_to_the_end(work: Coroutine[Any, Any, Any]) -> Any:
+    with asyncio.Runner() as runner:
+        return main.run_to_the_end(runner.get_loop(), work, lambda: True)
+
+
+def test_loop_of_a_runner_goes_on_whatever_stops_it() -> None:
+    async def work() -> str:
+        loop = asyncio.get_running_loop()
+        loop.stop()
+        await asyncio.sleep(0)
+        loop.call_soon(sys.exit, 3)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+        def interrupt() -> None:
+            raise KeyboardInterrupt
+
+        loop.call_soon(interrupt)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+        async def exits() -> None:
+            raise SystemExit(4)
+
+        with pytest.raises(SystemExit):
+            await asyncio.create_task(exits())
+        return "whole"
+
+    assert run_to_the_end(work()) == "whole"
+
+
+def test_work_of_a_runner_that_fails_ends_it() -> None:
+    async def work() -> None:
+        raise ValueError("here")
+
+    with pytest.raises(ValueError, match="here"):
+        run_to_the_end(work())
+
+
+async def test_runner_waits_for_its_supervisors_word_whoever_cancels_it() -> None:
+    stopped = asyncio.Event()
+    waiting = asyncio.ensure_future(main._until(stopped))
+    for _ in range(3):
+        await asyncio.sleep(0)
+        waiting.cancel()
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    stopped.set()
+    await waiting
