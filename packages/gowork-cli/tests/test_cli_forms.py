@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from importlib import metadata
 from importlib.metadata import EntryPoint, PackageNotFoundError
 from pathlib import Path
 
@@ -104,7 +105,7 @@ class TestGroup:
         def version(package: str) -> str:
             raise PackageNotFoundError(package)
 
-        monkeypatch.setattr(group, "entry_points", lambda group: [])
+        monkeypatch.setattr(metadata, "entry_points", lambda group: [])
         monkeypatch.setattr(group, "version", version)
         result = invoke([command, "--any", "thing"])
         assert result.exit_code == 1
@@ -112,14 +113,14 @@ class TestGroup:
         assert "Needs gowork-" in invoke(["--help"]).stdout
 
     def test_a_command_whose_package_is_too_old_says_so(self, invoke, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(group, "entry_points", lambda group: [])
+        monkeypatch.setattr(metadata, "entry_points", lambda group: [])
         monkeypatch.setattr(group, "version", lambda package: "0.0.1")
         assert "pip install --upgrade ./packages/gowork-worker" in invoke(["plugins"]).stderr
 
     def test_other_packages_contribute_commands(self, invoke, monkeypatch: pytest.MonkeyPatch) -> None:
         entry = EntryPoint("extra", f"{__name__}:extra", group.ENTRY_POINT_GROUP)
         monkeypatch.setattr(EntryPoint, "load", lambda self: extra)
-        monkeypatch.setattr(group, "entry_points", lambda group: [entry])
+        monkeypatch.setattr(metadata, "entry_points", lambda group: [entry])
         assert invoke(["extra"]).stdout == "extra speaks\n"
         assert "An extra command." in invoke(["--help"]).stdout
 
@@ -128,7 +129,7 @@ class TestGroup:
         self, invoke, monkeypatch: pytest.MonkeyPatch, value: str
     ) -> None:
         entry = EntryPoint("broken", value, group.ENTRY_POINT_GROUP)
-        monkeypatch.setattr(group, "entry_points", lambda group: [entry])
+        monkeypatch.setattr(metadata, "entry_points", lambda group: [entry])
         result = invoke(["broken"])
         assert result.exit_code == 1
         assert value in result.stderr

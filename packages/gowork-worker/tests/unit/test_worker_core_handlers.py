@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from datetime import timedelta
 from typing import Any
 
@@ -74,7 +75,27 @@ def test_isolated_handlers_have_little_grace() -> None:
         ({"isolation": "async"}, "plain function"),
         ({"isolation": "moon"}, "moon"),
         ({"max_attempts": 0}, "max_attempts"),
-        ({"max_attempts": 1001}, "1000"),
+        ({"max_attempts": 1001}, "1,000"),
+        ({"max_attempts": 2.5}, "max_attempts: 2.5 is no whole number"),
+        ({"max_attempts": "3"}, "max_attempts"),
+        ({"time_limit": math.nan}, "time_limit: nan is not finite"),
+        ({"time_limit": math.inf}, "time_limit: inf is not finite"),
+        ({"time_limit": 1e300}, "time_limit: 1e.300 is too long"),
+        ({"time_limit": timedelta.max}, "time_limit.*316,224,000 seconds"),
+        ({"time_limit": "soon"}, "time_limit"),
+        ({"grace": math.inf}, "grace"),
+        ({"grace": -1}, "grace: -1 is negative"),
+        ({"grace": 86_401}, "86,400 seconds"),
+        ({"retry_delay": math.nan}, "retry_delay: "),
+        ({"retry_delay": 604_801}, "retry_delay: .* 604,800 seconds"),
+        ({"retry_delay_max": 10**400}, "retry_delay_max"),
+        ({"retry_factor": math.nan}, "retry_factor is 1 to 100"),
+        ({"retry_jitter": math.nan}, "retry_jitter"),
+        ({"retry_factor": "2"}, "retry_factor"),
+        ({"no_retry": [3]}, "no_retry: it lists exception types"),
+        ({"no_retry": "ValueError"}, r"no_retry=\[ValueError\]"),
+        ({"no_retry": ValueError}, r"no_retry=\[ValueError\]"),
+        ({"nonsense": 3}, "nonsense"),
         ({"retry_factor": 0.5}, "retry_factor"),
         ({"retry_jitter": 2}, "retry_jitter"),
         ({"time_limit": -1}, "negative"),
@@ -182,3 +203,14 @@ def test_delays_are_whole_milliseconds() -> None:
 def test_steering_has_words_of_its_own() -> None:
     assert all(str(steering) for steering in (Retry(), Snooze(delay=1), Cancel(), Fail()))
     assert (Retry(delay=1).delay_ms, Retry().delay_ms) == (1000, None)
+
+
+def test_only_the_payload_s_annotation_has_to_exist_when_it_runs() -> None:
+    def priced(ctx: Missing, item: str, more: Missing = None) -> Missing:  # type: ignore[name-defined]  # noqa: F821
+        return item
+
+    def alone(item: str) -> Missing:  # type: ignore[name-defined]  # noqa: F821
+        return item
+
+    assert call(handler(priced), payload="x") == "x"
+    assert call(handler(alone), payload="x") == "x"

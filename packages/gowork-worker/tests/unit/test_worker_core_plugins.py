@@ -48,6 +48,25 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return install
 
 
+@pytest.fixture
+def distribute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Installs a distribution with one module as a plugin."""
+    site = tmp_path / "site"
+    site.mkdir()
+    monkeypatch.syspath_prepend(str(site))
+
+    def distribute(name: str, plugin: str, text: str, version: str = "1.0") -> None:
+        monkeypatch.delitem(sys.modules, f"of_{name}", raising=False)
+        (site / f"of_{name}.py").write_text(text)
+        info = site / f"{name}-{version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        (info / "entry_points.txt").write_text(f"[gowork.plugins]\n{plugin} = of_{name}\n")
+        importlib.invalidate_caches()
+
+    return distribute
+
+
 ONE = "from gowork.worker import handler\n@handler\ndef one(): ...\n"
 
 
@@ -190,3 +209,106 @@ def test_script_is_run_up_to_its_worker(tmp_path: Path, monkeypatch: pytest.Monk
 def test_reference_to_nothing_is_named() -> None:
     with pytest.raises(UnimportableError, match="no_such_name"):
         references.resolve(references.Reference("os", "no_such_name"))
+
+
+def handler_named(name: str) -> str:
+    return f"from gowork.worker import handler\n@handler\ndef {name}(n: int) -> int: return n\n"
+
+
+def test_plugins_of_one_name_are_told_apart_by_their_distributions(distribute: Any) -> None:
+    distribute("aaa", "thumbnails", handler_named("small"))
+    distribute("bbb", "thumbnails", handler_named("large"), version="2.0")
+    loaded = load(Selection())
+    assert {"small", "large"} <= set(loaded.handlers)
+    assert not loaded.errors
+    assert {"thumbnails (aaa 1.0)", "thumbnails (bbb 2.0)"} <= {plugin.name for plugin in loaded.plugins}
+    assert set(load(Selection(plugins=("bbb",))).handlers) == {"large"}
+    assert set(load(Selection(plugins=("thumbnails",))).handlers) == {"small", "large"}
+
+
+def test_two_distributions_that_claim_one_handler_are_named_with_their_versions(distribute: Any) -> None:
+    distribute("aaa", "one", handler_named("same"))
+    distribute("bbb", "two", handler_named("same"), version="2.0")
+    told = [error.reason for error in load(Selection()).errors]
+    assert told == ["handler 'same' is claimed by one (aaa 1.0) and two (bbb 2.0); none of them gets it"] * 2
+
+
+def test_an_imported_module_clashes_with_no_plugin_of_its_name(install: Any, write: Write) -> None:
+    install(first=write("plugin_a", ONE))
+    loaded = load(Selection(imports=(write("echo", handler_named("other")), write("first", handler_named("third")))))
+    assert set(loaded.handlers) == {"echo", "one", "other", "third"}
+    assert not loaded.errors
+    assert [plugin.name for plugin in loaded.plugins] == [
+        "echo (built in)",
+        "first (plugin_a)",
+        "echo (imported)",
+        "first (imported)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("@handler\ndef bad(a: int, b: int, c: int): ...", "takes (a, b, c)"),
+        ("@handler\ndef bad(n: Nowhere): ...", "Nowhere"),
+        ("class Plain: ...\n@handler\ndef bad(n: list[Plain]): ...", "Plain"),
+        ("@handler\nclass bad:\n    def __call__(self, n: int): ...\nit = bad()", "is a class"),
+        ("@handler\ndef bad(n: int):\n    yield n", "is a generator"),
+        ("@handler\nasync def bad(n: int):\n    yield n", "is a generator"),
+        ("@handler('bad')\ndef one_way(): ...\n@handler('bad')\ndef another(): ...", "defined twice"),
+        (
+            "from gowork.worker import hookimpl\ndef bad(a, b, c): ...\n"
+            "@hookimpl\ndef gowork_register_handlers(registry): registry.add(bad, 'bad')",
+            "takes (a, b, c)",
+        ),
+    ],
+)
+def test_a_handler_that_cannot_be_one_withdraws_itself_alone(install: Any, write: Write, text: str, told: str) -> None:
+    annotations = "from __future__ import annotations\n"
+    install(mixed=write("plugin_mixed", f"{annotations}{ONE}{text}\n@handler\ndef last(): ...\n"))
+    loaded = load(Selection())
+    assert set(loaded.handlers) == {"echo", "one", "last"}
+    (error,) = loaded.errors
+    assert error.plugin == "mixed"
+    assert "'bad'" in error.reason
+    assert told in error.reason
+
+
+def test_what_a_module_holds_besides_handlers_may_raise_when_it_is_looked_at(install: Any, write: Write) -> None:
+    text = (
+        "class Lazy:\n    def __getattr__(self, name): raise RuntimeError('outside of a request')\nrequest = Lazy()\n"
+    )
+    install(lazy=write("plugin_lazy", text + ONE))
+    loaded = load(Selection())
+    assert "one" in loaded.handlers
+    assert not loaded.errors
+
+
+def test_a_hook_that_fails_takes_no_handler_away(install: Any, write: Write) -> None:
+    text = (
+        "from gowork.worker import hookimpl\n@hookimpl\ndef gowork_register_handlers(registry): raise SystemExit(3)\n"
+    )
+    install(hooked=write("plugin_hooked", ONE + text))
+    loaded = load(Selection())
+    assert "one" in loaded.handlers
+    assert [error.reason.partition(" (")[0] for error in loaded.errors] == ["SystemExit: 3"]
+
+
+def test_only_what_is_named_is_imported(install: Any, write: Write) -> None:
+    install(a=write("plugin_a", ONE), b=write("plugin_b", "raise AssertionError('it was imported')"))
+    loaded = load(Selection(only=("a",)))
+    assert set(loaded.handlers) == {"one"}
+    assert not loaded.errors
+
+
+def test_plugins_with_hooks_or_lifespans_are_shared(install: Any, write: Write) -> None:
+    install(
+        plain=write("plugin_a", ONE),
+        around=write("plugin_b", "from gowork.worker import hookimpl\n@hookimpl\ndef gowork_around_task(): ...\n"),
+        pool=write("plugin_c", "from gowork.worker import lifespan\n@lifespan\ndef pool(state): yield\n"),
+        registers=write(
+            "plugin_d", "from gowork.worker import hookimpl\n@hookimpl\ndef gowork_register_handlers(registry): ...\n"
+        ),
+    )
+    shared = {plugin.name for plugin in load(Selection()).plugins if plugin.is_shared}
+    assert shared == {"around", "pool"}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -65,6 +66,20 @@ def test_a_retried_attempt_names_its_follow_ups_as_the_first_did() -> None:
         ({"payload": "x", "id": ""}, "id"),
         ({"payload": "x", "id": "a\nb"}, "id"),
         ({"payload": "x", "priority": "urgent"}, "priority"),
+        ({"payload": {"a": [math.nan]}}, r"payload: nan .* at `\$\.a\[0\]`"),
+        ({"payload": "x", "delay": math.nan}, "delay: nan is not finite"),
+        ({"payload": "x", "delay": math.inf}, "delay: inf is not finite"),
+        ({"payload": "x", "delay": -1}, "delay: -1 is negative"),
+        ({"payload": "x", "delay": 1e12}, "delay: .* is too long; it is 0 to 316,224,000 seconds"),
+        ({"payload": "x", "time_limit": math.nan}, "time_limit: nan"),
+        ({"payload": "x", "time_limit": -0.5}, "time_limit: -0.5 is negative"),
+        ({"payload": "x", "max_attempts": 1001}, "max_attempts is 0 to 1,000"),
+        ({"payload": "x", "max_attempts": 1.5}, "max_attempts: 1.5 is no whole number"),
+        ({"payload": "x", "queue": "q" * 129}, "queue: .* 128 printable bytes"),
+        ({"payload": "x", "handler": "a\nb"}, "handler: "),
+        ({"payload": "x", "labels": {"": "x"}}, "labels: the key ''"),
+        ({"payload": "x", "selector": {"a": "x" * 254}}, "selector: the value of 'a'"),
+        ({"payload": "x", "labels": {str(n): "" for n in range(65)}}, "labels: at most 64"),
     ],
 )
 def test_what_breaks_a_limit_raises_in_the_handler(wrong: dict[str, Any], named: str) -> None:

@@ -249,8 +249,11 @@ def test_end_of_a_process_is_put_in_words() -> None:
 @pytest.mark.parametrize(
     ("options", "word"),
     [
-        ({"slots": 0}, "slots: 1 to 10000"),
+        ({"slots": 0}, "slots is 1 to 10,000"),
         ({"slots": 10_001}, "slots"),
+        ({"slots": 2.5}, "slots: 2.5 is no whole number"),
+        ({"drain_timeout": float("nan")}, "drain_timeout is 0 to 86,400, not nan"),
+        ({"drain_timeout": float("inf")}, "drain_timeout"),
         ({"runners": -1}, "runners"),
         ({"name": ""}, "name"),
         ({"name": "a\tb"}, "printable"),

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Mapping
-from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import click
@@ -19,6 +19,7 @@ from gowork.cli.suggestions import SuggestingGroup
 from gowork.client import GoworkError, InvalidArgument, LeaderUnreachable
 from gowork.rpc.beginnings import give_up_standard_output
 from gowork.rpc.channels import AddressError
+from gowork.rpc.extensions import Extension, ExtensionError, attempt, installed
 from gowork.rpc.telemetry import TelemetryError
 
 #: Packages contribute commands here: name = "module:click_command".
@@ -54,17 +55,17 @@ class CommandGroup(SuggestingGroup):
         self._own = own
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted({*self._own, *CONTRIBUTED, *_entry_points()})
+        return sorted({*self._own, *CONTRIBUTED, *_contributed()})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in self._own:
             module, _, attribute = self._own[cmd_name].partition(":")
             command: click.Command = getattr(importlib.import_module(module), attribute)
             return command
-        entry = _entry_points().get(cmd_name)
-        if entry is None:
+        entries = _contributed().get(cmd_name)
+        if entries is None:
             return _missing(cmd_name) if cmd_name in CONTRIBUTED else None
-        return _load(entry)
+        return _load(cmd_name, entries)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -100,25 +101,40 @@ class CommandGroup(SuggestingGroup):
     def _summary(self, ctx: click.Context, name: str) -> str:
         if name in CONTRIBUTED:
             package, summary = CONTRIBUTED[name]
-            return summary if name in _entry_points() else f"{summary} Needs {package}."
+            return summary if name in _contributed() else f"{summary} Needs {package}."
         try:
             command = self.get_command(ctx, name)
+            return attempt(lambda: command.get_short_help_str(limit=80), name) if command else ""
         except click.ClickException as error:
             return error.message
-        return command.get_short_help_str(limit=80) if command else ""
+        except ExtensionError as error:
+            return str(error)
 
 
-def _entry_points() -> dict[str, EntryPoint]:
-    return {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
+def _contributed() -> dict[str, list[Extension]]:
+    """{command: the entry points of that name}; those of gowork's own packages hide others."""
+    found: dict[str, list[Extension]] = {}
+    for extension in installed(ENTRY_POINT_GROUP):
+        found.setdefault(extension.name, []).append(extension)
+    for name, (package, _) in CONTRIBUTED.items():
+        own = [extension for extension in found.get(name, ()) if extension.distribution == package]
+        if own:
+            found[name] = own
+    return found
 
 
-def _load(entry: EntryPoint) -> click.Command:
+def _load(name: str, entries: Sequence[Extension]) -> click.Command:
+    if len(entries) > 1:
+        origins = " and ".join(entry.origin or entry.value for entry in entries)
+        raise click.ClickException(f"the command {name!r} is contributed by {origins}: uninstall all but one")
+    (entry,) = entries
     try:
         command = entry.load()
-    except Exception as error:
-        raise click.ClickException(f"the command {entry.name!r} of {entry.value} can't be loaded: {error}") from error
+    except ExtensionError as error:
+        origin = entry.origin or entry.value
+        raise click.ClickException(f"the command {name!r} of {origin} can't be loaded: {error}") from error
     if not isinstance(command, click.Command):
-        raise click.ClickException(f"{entry.value}, contributed as the command {entry.name!r}, is not a click command")
+        raise click.ClickException(f"{entry.value}, contributed as the command {name!r}, is not a click command")
     return command
 
 

@@ -46,4 +46,6 @@ def gowork_around_task(ctx: Context) -> AbstractContextManager[Any] | None:
     """Returns a context manager to hold around one attempt, or None. The last registered plugin's is the innermost.
 
     It is entered in the thread, or on the loop, that runs the handler; an exception of the handler passes through it.
+    What the hook or its context manager raises by itself is logged with the plugin's name and fails no task; after
+    three times in a row it is called no more. A Retry, Snooze, Cancel or Fail from it is heeded as the handler's.
     """

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from importlib.metadata import entry_points
+from functools import partial
 from pathlib import Path
 
 import pluggy
 
 from gowork.leader.store.protocol import Store, StoreError
 from gowork.leader.store.sqlite import SqliteStore
+from gowork.rpc import extensions
 
 ENTRY_POINT_GROUP = "gowork.stores"
 #: Told from a URL: a Store that is not opened yet. Raises StoreError when the URL makes no sense.
@@ -37,7 +38,7 @@ class StoreRegistry:
     def __init__(self) -> None:
         #: {scheme: makers}; more than one is a conflict, told to whoever asks for that scheme.
         self._makers: dict[str, list[StoreMaker]] = {}
-        #: {entry point: what went wrong}
+        #: {plugin, with its distribution and version: what went wrong}
         self.errors: dict[str, str] = {}
 
     def add(self, scheme: str, maker: StoreMaker) -> None:
@@ -97,16 +98,24 @@ def load_registry() -> StoreRegistry:
     registry = StoreRegistry()
     manager = pluggy.PluginManager("gowork")
     manager.add_hookspecs(StoreHooks)
-    manager.register(BuiltinStores())
-    for entry in entry_points(group=ENTRY_POINT_GROUP):
+    BuiltinStores().gowork_register_stores(registry)
+    for extension in extensions.installed(ENTRY_POINT_GROUP):
         try:
-            manager.register(entry.load(), entry.value)
-        except Exception as error:
-            # Whatever a plugin's import raises must not stop a leader that doesn't need it.
-            registry.errors[entry.value] = f"{type(error).__name__}: {error}"
-            logger.warning("store plugin failed", extra={"plugin": entry.value}, exc_info=error)
-    manager.hook.gowork_register_stores(registry=registry)
+            extensions.attempt(partial(_ask, manager, extension.load(), registry), extension.title)
+        except extensions.ExtensionError as error:
+            # Whatever a plugin does must not stop a leader that doesn't need it.
+            registry.errors[extension.title] = str(error)
+            logger.warning("store plugin failed", extra={"plugin": extension.title, "reason": str(error)})
     return registry
+
+
+def _ask(manager: pluggy.PluginManager, plugin: object, registry: StoreRegistry) -> None:
+    """Has one plugin register its stores."""
+    if manager.is_registered(plugin):
+        return
+    others = manager.get_plugins()
+    manager.register(plugin)
+    manager.subset_hook_caller("gowork_register_stores", others)(registry=registry)
 
 
 def open_store(url: str) -> Store:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, get_type_hints
 
 from gowork.worker._core.codec import Decoder, PayloadError, decoder_of
 from gowork.worker._core.context import Context
 from gowork.worker._core.handlers import HandlerOptions
+from gowork.worker._core.unknown_fields import UnknownFields
 from gowork.worker.errors import HandlerDefinitionError
 
 _CONTEXT_NAMES = ("ctx", "context")
@@ -48,22 +50,41 @@ class Handler:
 def bind(function: Callable[..., Any], options: HandlerOptions, plugin: str) -> Handler:
     """Reads the function's signature: `()`, `(ctx)`, `(payload)` or `(ctx, payload)`.
 
-    The context's parameter is annotated with Context, or is called `ctx` or `context`, or is the first of two.
+    The context's parameter is annotated with Context, or is called `ctx` or `context`, or is the first of two. Of the
+    annotations only the payload's must be there to be resolved, and a single parameter's.
 
     Raises:
-        HandlerDefinitionError: for a signature of another form, or annotations that cannot be resolved or read.
+        HandlerDefinitionError: for a class or a generator, a signature of another form, or an annotation that cannot be
+            resolved or read.
     """
+    _check_kind(function, options.name)
     parameters = _parameters(function, options.name)
-    hints = _hints(function, options.name)
-    takes_context = bool(parameters) and (len(parameters) == 2 or _is_context(parameters[0], hints))
+    takes_context = len(parameters) == 2 or (bool(parameters) and _is_context(function, parameters[0], options.name))
     decode = None
     rest = parameters[1:] if takes_context else parameters
     if rest:
+        annotation = _resolved(function, rest[0], options.name)
         try:
-            decode = decoder_of(hints.get(rest[0].name, inspect.Parameter.empty), rest[0].default)
+            decode = decoder_of(annotation, rest[0].default)
         except PayloadError as error:
             raise HandlerDefinitionError(f"handler {options.name!r}: {error}") from error
+        watch = UnknownFields.of(annotation, options.name)
+        if watch is not None:
+            decode = watch.decoder(decode)
     return Handler(options, plugin, function, inspect.iscoroutinefunction(function), takes_context, decode)
+
+
+def _check_kind(function: Callable[..., Any], name: str) -> None:
+    inner = inspect.unwrap(function)
+    if isinstance(function, type):
+        what = "a class"
+    elif inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner):
+        what = "a generator: nothing of it would run when it is called"
+    else:
+        return
+    raise HandlerDefinitionError(
+        f"handler {name!r} is {what}; write @handler above a `def` or `async def` that returns"
+    )
 
 
 def _parameters(function: Callable[..., Any], name: str) -> list[inspect.Parameter]:
@@ -86,18 +107,27 @@ def _parameters(function: Callable[..., Any], name: str) -> list[inspect.Paramet
     return taken
 
 
-def _hints(function: Callable[..., Any], name: str) -> dict[str, Any]:
+def _resolved(function: Callable[..., Any], parameter: inspect.Parameter, name: str) -> Any:
+    """What a parameter is annotated with."""
+    if parameter.annotation is inspect.Parameter.empty:
+        return parameter.annotation
+    inner = inspect.unwrap(function)
+    outside = getattr(inner, "__globals__", {})
     try:
-        names = dict(inspect.getclosurevars(function).nonlocals) if inspect.isfunction(function) else {}
-        if "Context" not in getattr(function, "__globals__", {}):
+        inside = dict(inspect.getclosurevars(inner).nonlocals) if inspect.isfunction(inner) else {}
+        if "Context" not in outside:
             # Modules often import it for type checkers only.
-            names.setdefault("Context", Context)
-        return get_type_hints(function, localns=names, include_extras=True)
-    except (NameError, TypeError, AttributeError) as error:
+            inside.setdefault("Context", Context)
+        # A namespace of this one annotation: the others need not exist when it runs.
+        alone = SimpleNamespace(__annotations__={parameter.name: parameter.annotation})
+        return get_type_hints(alone, outside, inside, include_extras=True)[parameter.name]
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
         raise HandlerDefinitionError(
-            f"handler {name!r}: its annotations cannot be resolved ({error}): its module must define them"
+            f"handler {name!r}: the annotation of {parameter.name!r} cannot be resolved ({reason}): "
+            "its module must define it when it runs"
         ) from error
 
 
-def _is_context(parameter: inspect.Parameter, hints: dict[str, Any]) -> bool:
-    return hints.get(parameter.name) is Context or parameter.name in _CONTEXT_NAMES
+def _is_context(function: Callable[..., Any], parameter: inspect.Parameter, name: str) -> bool:
+    return parameter.name in _CONTEXT_NAMES or _resolved(function, parameter, name) is Context

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -145,8 +146,8 @@ class Context:
         priority: PriorityName | None = None,
         labels: Mapping[str, str] | None = None,
         selector: Mapping[str, str] | None = None,
-        delay: float = 0.0,
-        time_limit: float = 0.0,
+        delay: float | timedelta = 0.0,
+        time_limit: float | timedelta = 0.0,
         max_attempts: int = 0,
     ) -> str:
         """Schedules a task together with this one's completion: both are recorded in one commit.

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from gowork.rpc import limits
+from gowork.worker._core.bounds import duration_ms, whole
 from gowork.worker._core.codec import encode_payload
+from gowork.worker._core.steering import Delay
 
 PriorityName = Literal["low", "medium", "high"]
 #: Bytes of payload that the follow-ups of one attempt may have together: they travel in one message.
@@ -59,8 +61,8 @@ class FollowUps:
         priority: PriorityName | None,
         labels: Mapping[str, str] | None,
         selector: Mapping[str, str] | None,
-        delay: float,
-        time_limit: float,
+        delay: Delay,
+        time_limit: Delay,
         max_attempts: int,
     ) -> str:
         """See Context.schedule."""
@@ -70,6 +72,13 @@ class FollowUps:
             raise ValueError("payload: it is empty, and no handler is named")
         if priority not in (None, "low", "medium", "high"):
             raise ValueError(f"priority: {priority!r} is none of 'low', 'medium' and 'high'")
+        _check_name("handler", name)
+        _check_name("queue", queue)
+        _check_labels("labels", labels)
+        _check_labels("selector", selector)
+        delay_ms = duration_ms("delay", delay, limits.DURATION_MS_MAX)
+        time_limit_ms = duration_ms("time_limit", time_limit, limits.DURATION_MS_MAX)
+        attempts = whole("max_attempts", max_attempts, 0, limits.ATTEMPTS_MAX)
         with self._lock:
             if len(self.tasks) >= limits.FOLLOW_UPS_MAX:
                 raise ValueError(f"one attempt may schedule {limits.FOLLOW_UPS_MAX:,} tasks, and has")
@@ -93,10 +102,32 @@ class FollowUps:
                     priority,
                     dict(labels or {}),
                     dict(selector or {}),
-                    int((time.time() + delay) * 1000) if delay > 0 else 0,
-                    int(time_limit * 1000),
-                    max_attempts,
+                    int(time.time() * 1000) + delay_ms if delay_ms else 0,
+                    time_limit_ms,
+                    attempts,
                 )
             )
             self._payload_bytes = payload_bytes
         return key
+
+
+def _check_name(field: str, name: str) -> None:
+    if name and (not name.isprintable() or len(name.encode(errors="replace")) > limits.NAME_BYTES_MAX):
+        raise ValueError(f"{field}: {name!r:.200} is not at most {limits.NAME_BYTES_MAX} printable bytes")
+
+
+def _check_labels(field: str, labels: Mapping[str, str] | None) -> None:
+    if not labels:
+        return
+    if len(labels) > limits.LABELS_MAX:
+        raise ValueError(f"{field}: at most {limits.LABELS_MAX} are taken, not {len(labels)}")
+    for key, value in labels.items():
+        if not _is_text(key, 1, limits.LABEL_KEY_BYTES_MAX):
+            raise ValueError(f"{field}: the key {key!r:.200} is not text of 1 to {limits.LABEL_KEY_BYTES_MAX} bytes")
+        if not _is_text(value, 0, limits.LABEL_VALUE_BYTES_MAX):
+            limit = limits.LABEL_VALUE_BYTES_MAX
+            raise ValueError(f"{field}: the value of {key!r} is not text of at most {limit} bytes")
+
+
+def _is_text(value: object, low: int, high: int) -> bool:
+    return isinstance(value, str) and low <= len(value.encode(errors="replace")) <= high

@@ -15,9 +15,13 @@ from enum import StrEnum
 from typing import Any, Literal, TypeVar, overload
 
 from gowork.rpc import limits
-from gowork.worker._core.steering import Delay, delay_ms
+from gowork.worker._core.bounds import duration_ms, whole, within
+from gowork.worker._core.steering import Delay
 from gowork.worker.errors import HandlerDefinitionError
 
+#: The longest grace, in milliseconds: a day. A drain that waits for it ends before.
+GRACE_MS_MAX = 24 * 3600 * 1000
+_NOTE = "__gowork_handler__"
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -117,7 +121,15 @@ def handler(name: Any = None, /, **options: Any) -> Any:
 
 def options_of(function: object) -> HandlerOptions | None:
     """What @handler noted on the function; None when it is no handler."""
-    options = getattr(function, "__gowork_handler__", None)
+    try:
+        if isinstance(function, type):
+            options = vars(function).get(_NOTE)
+        elif hasattr(type(function), _NOTE):
+            options = None  # Of a class with @handler, which is refused itself.
+        else:
+            options = getattr(function, _NOTE, None)
+    except Exception:  # noqa: BLE001 - modules hold foreign objects, and these may raise anything
+        return None
     return options if isinstance(options, HandlerOptions) else None
 
 
@@ -127,12 +139,15 @@ def make_options(function: Callable[..., Any], name: str | None = None, **option
     Raises:
         HandlerDefinitionError: for options that cannot be.
     """
-    if not inspect.isroutine(function):
+    # Classes are noted, and refused when they are loaded: what is beside them in the module is not at fault.
+    if not (inspect.isroutine(function) or isinstance(function, type)):
         raise HandlerDefinitionError(f"{function!r} is not a function; write @handler above a `def` or `async def`")
     name = function.__name__ if name is None else name
+    if not isinstance(name, str):
+        raise HandlerDefinitionError(f"handler {name!r}: a name is text")
     try:
         return _options(function, name, **options)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise HandlerDefinitionError(f"handler {name!r}: {error}") from error
 
 
@@ -161,10 +176,15 @@ def _options(
         name=name,
         isolation=place,
         retry=_retry(**retry),
-        time_limit_ms=0 if time_limit is None else max(1, delay_ms(time_limit)),
-        grace_ms=default_grace if grace is None else delay_ms(grace),
+        time_limit_ms=_limit_ms(time_limit),
+        grace_ms=default_grace if grace is None else duration_ms("grace", grace, GRACE_MS_MAX),
         stop_on_lease_lost=on_lease_lost == "stop",
     )
+
+
+def _limit_ms(time_limit: Delay | None) -> int:
+    # None means no limit, which is 0 on the wire; no time at all is a limit.
+    return 0 if time_limit is None else max(1, duration_ms("time_limit", time_limit, limits.DURATION_MS_MAX))
 
 
 def _isolation(function: Callable[..., Any], isolation: str | None) -> Isolation:
@@ -187,22 +207,25 @@ def _retry(
     retry_jitter: float | None = None,
     no_retry: Iterable[type[BaseException] | str] = (),
 ) -> RetryOptions | None:
-    names = tuple(name if isinstance(name, str) else name.__name__ for name in no_retry)
+    names = _names(no_retry)
     given = (max_attempts, retry_delay, retry_factor, retry_delay_max, retry_jitter)
     if all(option is None for option in given) and not names:
         return None
-    attempts = 1 if max_attempts is None else max_attempts
-    _within("max_attempts", attempts, 1, limits.ATTEMPTS_MAX)
-    _within("retry_factor", retry_factor, 1, limits.RETRY_FACTOR_MAX)
-    _within("retry_jitter", retry_jitter, 0, 1)
-    _within("the number of no_retry names", len(names), 0, limits.NO_RETRY_NAMES_MAX)
-    delay = 0 if retry_delay is None else delay_ms(retry_delay)
-    delay_max = 0 if retry_delay_max is None else delay_ms(retry_delay_max)
-    _within("retry_delay in milliseconds", delay, 0, limits.RETRY_DELAY_MS_MAX)
-    _within("retry_delay_max in milliseconds", delay_max, 0, limits.RETRY_DELAY_MS_MAX)
-    return RetryOptions(attempts, delay, retry_factor or 0.0, delay_max, retry_jitter or 0.0, names)
+    attempts = 1 if max_attempts is None else whole("max_attempts", max_attempts, 1, limits.ATTEMPTS_MAX)
+    factor = 0.0 if retry_factor is None else float(within("retry_factor", retry_factor, 1, limits.RETRY_FACTOR_MAX))
+    jitter = 0.0 if retry_jitter is None else float(within("retry_jitter", retry_jitter, 0, 1))
+    whole("the number of no_retry names", len(names), 0, limits.NO_RETRY_NAMES_MAX)
+    delay, delay_max = (
+        0 if given is None else duration_ms(name, given, limits.RETRY_DELAY_MS_MAX)
+        for name, given in (("retry_delay", retry_delay), ("retry_delay_max", retry_delay_max))
+    )
+    return RetryOptions(attempts, delay, factor, delay_max, jitter, names)
 
 
-def _within(what: str, value: float | None, low: float, high: float) -> None:
-    if value is not None and not low <= value <= high:
-        raise ValueError(f"{what} is {low} to {high}, not {value}")
+def _names(no_retry: Iterable[type[BaseException] | str]) -> tuple[str, ...]:
+    if isinstance(no_retry, (str, type)):
+        raise ValueError(f"no_retry: give a list, as in no_retry=[{getattr(no_retry, '__name__', no_retry)}]")
+    names = [kind if isinstance(kind, str) else getattr(kind, "__name__", None) for kind in no_retry]
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError("no_retry: it lists exception types, or their names")
+    return tuple(str(name) for name in names)

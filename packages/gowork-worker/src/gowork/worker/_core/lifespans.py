@@ -35,7 +35,10 @@ def lifespan(function: L) -> L:
 
 def is_lifespan(function: object) -> bool:
     """Whether @lifespan marked it."""
-    return getattr(function, "__gowork_lifespan__", False) is True
+    try:
+        return getattr(function, "__gowork_lifespan__", False) is True
+    except Exception:  # noqa: BLE001 - modules hold foreign objects, and these may raise anything
+        return False
 
 
 async def enter(stack: AsyncExitStack, lifespans: Iterable[Lifespan], state: Any) -> None:

@@ -1,39 +1,42 @@
 """Loads plugins: the built-in one, installed ones by entry point, modules by name, functions by reference.
 
-One that fails is named and hides no other. Runs in runner processes (and in process, with runners=0), never in a
-supervisor.
+One that fails is named and hides no other. Each of the four kinds is a name space of its own, and entry points are told
+apart by their distributions. Runs in runner processes (and in process, with runners=0), never in a supervisor.
 """
 
 from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from importlib import metadata
 from typing import Any
 
 import msgspec
 import pluggy
 
+from gowork.rpc import extensions
 from gowork.worker import hookspecs
 from gowork.worker._core import echo
 from gowork.worker._core.calls import Handler
-from gowork.worker._core.lifespans import Lifespan
+from gowork.worker._core.lifespans import Lifespan, is_lifespan
 from gowork.worker._core.references import Reference, resolve
-from gowork.worker._core.registry import Registry
+from gowork.worker._core.registry import PluginRegistry, Registry
 from gowork.worker.errors import PluginError
 
 ENTRY_POINT_GROUP = "gowork.plugins"
 #: The name that handlers given in code go by where a plugin is named.
 IN_CODE = "(code)"
+#: The one hook that only the loading of its own plugin calls.
+_REGISTERING = "gowork_register_handlers"
 
 
 class Selection(msgspec.Struct, frozen=True):
     """What to load. It travels to the runner processes."""
 
-    #: Names of installed plugins; None means all.
+    #: Names of installed plugins, or of their distributions; None means all.
     plugins: tuple[str, ...] | None = None
     #: Names of handlers to offer; None means all.
     handlers: tuple[str, ...] | None = None
@@ -42,12 +45,15 @@ class Selection(msgspec.Struct, frozen=True):
     #: Functions given in code.
     references: tuple[Reference, ...] = ()
     default_handler: str = "echo"
+    #: Names of plugins, as PluginInfo has them: no other is imported. None means no such bound.
+    only: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PluginInfo:
     """One plugin as it was found."""
 
+    #: Its own, with where it comes from when another has the same.
     name: str
     #: The version of the distribution that it comes in; empty when there is none.
     version: str
@@ -55,6 +61,8 @@ class PluginInfo:
     handlers: Sequence[str]
     #: Why it could not be loaded, or what it could not register.
     errors: Sequence[str]
+    #: Handlers of other plugins need it: it has lifespans, or hooks around them.
+    is_shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,22 +88,72 @@ def load(selection: Selection, functions: Iterable[Callable[..., Any]] = ()) -> 
     """
     loader = _Loader()
     wanted = selection.plugins
-    if wanted is None or "echo" in wanted:
-        loader.add("echo", "", lambda: echo)
-    points = sorted(metadata.entry_points(group=ENTRY_POINT_GROUP), key=lambda point: point.name)
-    for point in points:
-        if wanted is None or point.name in wanted:
-            loader.add(point.name, point.dist.version if point.dist else "", point.load)
+    sources = _told_apart([*_installed(wanted), *_named(selection, functions)])
     for name in wanted or ():
-        if name not in loader.versions:
+        if not any(source.is_wanted(name) for source in sources):
             loader.errors.append(PluginError(name, "no plugin of this name is installed"))
-    for module in selection.imports:
-        loader.add(module, "", partial(importlib.import_module, module))
-    for reference in selection.references:
-        loader.add(IN_CODE, "", partial(_resolve, reference))
-    for function in functions:
-        loader.add(IN_CODE, "", partial(_Holder, function))
+    for source in sources:
+        if selection.only is None or source.name in selection.only:
+            loader.add(source)
     return loader.finish(selection)
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Where handlers come from."""
+
+    name: str
+    #: What tells it from another of the same name, as in "thumbnails 1.2".
+    origin: str
+    #: Answers a module, or a _Holder.
+    load: Callable[[], Any]
+    distribution: str = ""
+    version: str = ""
+    #: --plugin chooses among these.
+    is_plugin: bool = True
+
+    @property
+    def title(self) -> str:
+        """Its name with where it comes from, where that has a version."""
+        return f"{self.name} ({self.origin})" if self.version and not self.name.endswith(")") else self.name
+
+    def is_wanted(self, name: str) -> bool:
+        """Whether a selection by this name means it."""
+        return self.is_plugin and name in (self.name.partition(" (")[0], self.distribution, self.name)
+
+
+def _installed(wanted: Sequence[str] | None) -> Iterator[_Source]:
+    found = [_Source("echo", "built in", lambda: echo)]
+    found += [
+        _Source(point.name, point.origin or point.value, point.load, point.distribution, point.version)
+        for point in extensions.installed(ENTRY_POINT_GROUP)
+    ]
+    for source in found:
+        if wanted is None or any(source.is_wanted(name) for name in wanted):
+            yield source
+
+
+def _named(selection: Selection, functions: Iterable[Callable[..., Any]]) -> Iterator[_Source]:
+    for module in dict.fromkeys(selection.imports):
+        load = partial(importlib.import_module, module)
+        yield _Source(module, "imported", partial(extensions.attempt, load, module), is_plugin=False)
+    for reference in selection.references:
+        load_reference = partial(_resolve, reference)
+        title = reference.path or reference.module
+        yield _Source(IN_CODE, "", partial(extensions.attempt, load_reference, title), is_plugin=False)
+    for function in functions:
+        yield _Source(IN_CODE, "", partial(_Holder, function), is_plugin=False)
+
+
+def _told_apart(sources: Sequence[_Source]) -> list[_Source]:
+    """The same, with its origin in each name that more than one has."""
+    counts = Counter(source.name for source in sources)
+    return [
+        replace(source, name=f"{source.name} ({source.origin})")
+        if source.origin and counts[source.name] > 1
+        else source
+        for source in sources
+    ]
 
 
 class _Holder:
@@ -114,45 +172,57 @@ class _Loader:
         self.manager = pluggy.PluginManager(hookspecs.PROJECT)
         self.manager.add_hookspecs(hookspecs)
         self.registry = Registry()
-        #: plugin -> version, in the order of loading
-        self.versions: dict[str, str] = {}
+        #: plugin -> where it comes from, in the order of loading
+        self.sources: dict[str, _Source] = {}
         self.errors: list[PluginError] = []
+        self._with_hooks: set[str] = set()
 
-    def add(self, name: str, version: str, load: Callable[[], Any]) -> None:
-        self.versions[name] = version
+    def add(self, source: _Source) -> None:
+        self.sources[source.name] = source
         try:
-            self._register(name, load())
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin may raise anything, and hides no other
-            self.registry.withdraw(name)
-            self.errors.append(PluginError(name, _reason(error)))
+            found = source.load()
+            extensions.attempt(lambda: self._register(source.name, found), source.name)
+        except extensions.ExtensionError as error:
+            # What it has registered until then stays: one fault takes nothing else away.
+            self.errors.append(PluginError(source.name, str(error)))
 
-    def _register(self, name: str, plugin: Any) -> None:
+    def _register(self, name: str, found: Any) -> None:
         registry = self.registry.for_plugin(name)
-        if isinstance(plugin, _Holder):
-            function = plugin.function
-            if not getattr(function, "__gowork_lifespan__", False):
-                registry.add(function)
+        if isinstance(found, _Holder):
+            if is_lifespan(found.function):
+                registry.add_lifespan(found.function)
             else:
-                registry.add_lifespan(function)
+                registry.add(found.function)
             return
-        registry.add_all(list(vars(plugin).values()) if hasattr(plugin, "__dict__") else [plugin])
-        if self.manager.is_registered(plugin):
-            return
-        self.manager.register(plugin, name)
-        others = [other for other in self.manager.get_plugins() if other is not plugin]
-        self.manager.subset_hook_caller("gowork_register_handlers", others)(registry=registry)
+        registry.add_all([found, *vars(found).values()] if hasattr(found, "__dict__") else [found])
+        if not self.manager.is_registered(found):
+            self._register_hooks(name, found, registry)
+
+    def _register_hooks(self, name: str, found: Any, registry: PluginRegistry) -> None:
+        others = self.manager.get_plugins()
+        self.manager.register(found, name)
+        callers = self.manager.get_hookcallers(found) or []
+        if any(caller.name != _REGISTERING for caller in callers):
+            self._with_hooks.add(name)
+        self.manager.subset_hook_caller(_REGISTERING, others)(registry=registry)
 
     def finish(self, selection: Selection) -> Loaded:
-        self.errors += self.registry.conflicts()
+        titles = {name: source.title for name, source in self.sources.items()}
+        self.errors += [*self.registry.errors, *self.registry.conflicts(titles)]
         handlers = self.registry.handlers()
         given: dict[str, list[str]] = {}
         for handler in handlers.values():
             given.setdefault(handler.plugin, []).append(handler.name)
+        shared = self._with_hooks | self.registry.with_lifespans
         plugins = [
             PluginInfo(
-                name, version, tuple(given.get(name, ())), tuple(e.reason for e in self.errors if e.plugin == name)
+                name,
+                source.version,
+                tuple(given.get(name, ())),
+                tuple(error.reason for error in self.errors if error.plugin == name),
+                name in shared,
             )
-            for name, version in self.versions.items()
+            for name, source in self.sources.items()
         ]
         if selection.handlers is not None:
             self.errors += [
@@ -163,25 +233,6 @@ class _Loader:
             handlers = {name: handler for name, handler in handlers.items() if name in selection.handlers}
         default = handlers.get(selection.default_handler)
         return Loaded(handlers, tuple(self.registry.lifespans), plugins, tuple(self.errors), self.manager, default)
-
-
-def _reason(error: BaseException) -> str:
-    """One line: a plugin's error is shown in lists."""
-    kind = type(error).__name__
-    text = " ".join(str(error).split())[:500]
-    where = _where(error)
-    return f"{kind}: {text}{where}" if text else f"{kind}{where}"
-
-
-def _where(error: BaseException) -> str:
-    trace = error.__traceback__
-    last = None
-    while trace is not None:
-        name = trace.tb_frame.f_code.co_filename
-        if "importlib" not in name and not name.startswith("<frozen") and "gowork/worker" not in name:
-            last = trace
-        trace = trace.tb_next
-    return f" ({last.tb_frame.f_code.co_filename}:{last.tb_lineno})" if last is not None else ""
 
 
 def add_search_path(path: str) -> None:

@@ -6,10 +6,12 @@ make what runs depend on the order of installation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import inspect
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from gowork.rpc import extensions
 from gowork.worker._core.calls import Handler, bind
 from gowork.worker._core.handlers import make_options, options_of
 from gowork.worker._core.lifespans import Lifespan, is_lifespan, lifespan
@@ -23,6 +25,10 @@ class Registry:
     #: name -> the handlers that claim it, of different plugins
     _claims: dict[str, list[Handler]] = field(default_factory=dict)
     lifespans: list[Lifespan] = field(default_factory=list)
+    #: Plugins that have registered lifespans.
+    with_lifespans: set[str] = field(default_factory=set)
+    #: What plugins wanted to register and could not.
+    errors: list[PluginError] = field(default_factory=list)
 
     def for_plugin(self, name: str) -> PluginRegistry:
         """What one plugin registers with."""
@@ -31,32 +37,24 @@ class Registry:
     def claim(self, handler: Handler) -> None:
         """Notes a claim. The same function under the same name counts once."""
         claims = self._claims.setdefault(handler.name, [])
-        for other in claims:
-            if other.function is handler.function:
-                return
-            if other.plugin == handler.plugin:
-                raise HandlerDefinitionError(f"handler {handler.name!r} is defined twice")
-        claims.append(handler)
-
-    def withdraw(self, plugin: str) -> None:
-        """Forgets what a plugin registered before it failed."""
-        for name, claims in list(self._claims.items()):
-            claims[:] = [handler for handler in claims if handler.plugin != plugin]
-            if not claims:
-                del self._claims[name]
+        if not any(other.function is handler.function for other in claims):
+            claims.append(handler)
 
     def handlers(self) -> dict[str, Handler]:
-        """The handlers that one plugin alone claims, by name."""
+        """The handlers whose name nothing else claims, by name."""
         return {name: claims[0] for name, claims in sorted(self._claims.items()) if len(claims) == 1}
 
-    def conflicts(self) -> list[PluginError]:
-        """One error for each plugin of each contested name."""
+    def conflicts(self, titles: Mapping[str, str]) -> list[PluginError]:
+        """One error for each plugin of each contested name; `titles` tells plugins with their versions."""
         errors = []
         for name, claims in sorted(self._claims.items()):
-            if len(claims) > 1:
-                names = " and ".join(sorted(handler.plugin for handler in claims))
+            plugins = sorted({handler.plugin for handler in claims})
+            if len(plugins) > 1:
+                names = " and ".join(titles.get(plugin, plugin) for plugin in plugins)
                 reason = f"handler {name!r} is claimed by {names}; none of them gets it"
-                errors += [PluginError(handler.plugin, reason) for handler in claims]
+                errors += [PluginError(plugin, reason) for plugin in plugins]
+            elif len(claims) > 1:
+                errors.append(PluginError(plugins[0], f"handler {name!r} is defined twice; neither is offered"))
         return errors
 
 
@@ -75,19 +73,22 @@ class PluginRegistry:
             function: one marked with @handler, or any other function when `name` is given.
             name: another name than the decorator's.
 
-        Raises:
-            HandlerDefinitionError: when it cannot be a handler.
+        One that cannot be a handler is named among the plugin's errors, and takes no other with it.
         """
-        options = options_of(function)
-        if options is None:
-            options = make_options(function, name)
-        elif name is not None:
-            options = replace(options, name=name)
-        self._registry.claim(bind(function, options, self.plugin))
+        try:
+            options = options_of(function)
+            if options is None:
+                options = make_options(function, name)
+            elif name is not None:
+                options = replace(options, name=name)
+            self._registry.claim(bind(function, options, self.plugin))
+        except HandlerDefinitionError as error:
+            self._registry.errors.append(PluginError(self.plugin, f"{extensions.describe(error)}{_place(function)}"))
 
     def add_lifespan(self, function: Lifespan) -> None:
         """Adds a lifespan, marked with @lifespan or not."""
         marked = function if is_lifespan(function) else lifespan(function)
+        self._registry.with_lifespans.add(self.plugin)
         if marked not in self._registry.lifespans:
             self._registry.lifespans.append(marked)
 
@@ -98,3 +99,8 @@ class PluginRegistry:
                 self.add(thing)  # type: ignore[arg-type]
             elif is_lifespan(thing):
                 self.add_lifespan(thing)  # type: ignore[arg-type]
+
+
+def _place(function: object) -> str:
+    code = getattr(inspect.unwrap(function), "__code__", None) if callable(function) else None
+    return f" ({code.co_filename}:{code.co_firstlineno})" if code is not None else ""

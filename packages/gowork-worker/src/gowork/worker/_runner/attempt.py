@@ -7,13 +7,14 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.rpc.telemetry import is_traced
+from gowork.worker._core.around import AroundTasks
 from gowork.worker._core.context import Context, Place
 from gowork.worker._core.logs import running
 from gowork.worker._runner import outcomes
@@ -37,11 +38,9 @@ class Attempts:
         self._progress = progress
         #: None where nothing is traced.
         self._spans = _spans_of(place)
-        around = hooks.hook.gowork_around_task
+        around = AroundTasks(hooks)
         #: None when no plugin asks for it, which spares every task the call.
-        self._around: Callable[..., list[AbstractContextManager[Any]]] | None = (
-            around if around.get_hookimpls() else None
-        )
+        self._around = around if around else None
 
     def context_of(self, job: Job) -> Context:
         """The context of a job that is about to start."""
@@ -106,7 +105,7 @@ class Attempts:
                 value = await job.handler.function(*arguments)
             else:
                 with ExitStack() as stack:
-                    self._enter(stack, context)
+                    self._around.enter(stack, context)
                     value = await job.handler.function(*arguments)
             report = outcomes.completed(job.fence, job.id, value, context.follow_ups)
         except BaseException as error:  # noqa: BLE001 - SystemExit too must not end the loop
@@ -126,14 +125,8 @@ class Attempts:
         if self._around is None:
             return function(*arguments)
         with ExitStack() as stack:
-            self._enter(stack, context)
+            self._around.enter(stack, context)
             return function(*arguments)
-
-    def _enter(self, stack: ExitStack, context: Context) -> None:
-        assert self._around is not None
-        # pluggy calls the last registered first; reversed, so that the first registered is the outermost.
-        for manager in reversed(self._around(ctx=context)):
-            stack.enter_context(manager)
 
     @staticmethod
     def _no_retry(job: Job) -> tuple[str, ...]:

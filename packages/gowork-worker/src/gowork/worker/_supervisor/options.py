@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gowork.rpc import limits
+from gowork.worker._core.bounds import whole, within
 from gowork.worker._core.plugins import Selection
 from gowork.worker.errors import ConfigurationError
 
@@ -36,6 +37,10 @@ def default_runners() -> int:
 def default_slots() -> int:
     """Four for each processor: most handlers wait more than they compute."""
     return 4 * default_runners()
+
+
+#: Most runner processes of one worker.
+RUNNERS_MAX = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +77,13 @@ class Options:
         """
         if not 1 <= len(self.name.encode()) <= limits.ID_BYTES_MAX or not self.name.isprintable():
             raise ConfigurationError(f"name: 1 to {limits.ID_BYTES_MAX} printable bytes")
-        if not 1 <= self.slots <= limits.SLOTS_MAX:
-            raise ConfigurationError(f"slots: 1 to {limits.SLOTS_MAX}, not {self.slots}")
-        if not 0 <= self.runners <= 1000:
-            raise ConfigurationError(f"runners: 0 to 1000, not {self.runners}")
+        try:
+            whole("slots", self.slots, 1, limits.SLOTS_MAX)
+            whole("runners", self.runners, 0, RUNNERS_MAX)
+            # Written so that NaN is refused too.
+            within("drain_timeout", self.drain_timeout, 0, limits.DRAIN_BUDGET_MS_MAX // 1000)
+        except ValueError as error:
+            raise ConfigurationError(str(error)) from None
         if not BLOCKED_TIMEOUT_MIN <= self.blocked_timeout <= BLOCKED_TIMEOUT_MAX:
             bounds = f"{BLOCKED_TIMEOUT_MIN:g} to {BLOCKED_TIMEOUT_MAX:g}"
             raise ConfigurationError(f"blocked_timeout: {bounds} seconds, not {self.blocked_timeout:g}")

@@ -1,0 +1,194 @@
+"""Fields of payloads that their handler's type does not have: said once each, since they are dropped.
+
+Producers are upgraded before workers, so such fields are no error; but somebody should learn that they were not heeded.
+A type that refuses them does so by itself (msgspec's forbid_unknown_fields, pydantic's extra="forbid"), and one
+that keeps them has no unknown ones (extra="allow").
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, get_args, get_origin
+
+import msgspec
+
+from gowork.rpc.values import is_model
+from gowork.worker._core.codec import Decoder
+
+logger = logging.getLogger("gowork.worker")
+
+#: Fields that are named for one handler: their names come from outside.
+FIELDS_NAMED_MAX = 64
+#: How deep types are looked into.
+_DEPTH_MAX = 20
+
+
+@dataclass(slots=True)
+class _Shape:
+    """What a type knows of the JSON that it is read from. Classes that contain themselves have shapes that do."""
+
+    #: name -> the shape of its value, where that has fields; None when any name is taken
+    fields: dict[str, _Shape | None] | None = None
+    #: The shape of every item of a list, and of every value of a dict.
+    items: _Shape | None = None
+
+    @property
+    def matters(self) -> bool:
+        return self.fields is not None or self.items is not None
+
+
+class UnknownFields:
+    """Looks at the payloads of one handler. May be used from any thread."""
+
+    def __init__(self, shape: _Shape, handler: str) -> None:
+        self._shape = shape
+        self._handler = handler
+        self._named: set[str] = set()
+        self._flat = shape.fields if shape.fields is not None and not any(shape.fields.values()) else None
+
+    @classmethod
+    def of(cls, annotation: Any, handler: str) -> UnknownFields | None:
+        """The watch over payloads of this type; None where no field can be unknown."""
+        shape = _shape_of(annotation, {}, 0)
+        return cls(shape, handler) if shape is not None and shape.matters else None
+
+    def decoder(self, decode: Decoder) -> Decoder:
+        """The same decoder, which tells of unknown fields too."""
+
+        def read(text: str, data: bytes, form: int) -> Any:
+            value = decode(text, data, form)
+            if len(self._named) < FIELDS_NAMED_MAX:
+                self._look(data or text)
+            return value
+
+        return read
+
+    def _look(self, source: str | bytes) -> None:
+        try:
+            if self._flat is not None:
+                # Most payloads have no fields within fields, and are not read twice.
+                unknown = _names(source).keys() - self._flat.keys()
+            else:
+                unknown = set(_unknown(self._shape, _anything(source), ""))
+        except msgspec.MsgspecError:
+            return  # A text that is no JSON, for a type that takes texts too.
+        for name in sorted(unknown - self._named):
+            if len(self._named) >= FIELDS_NAMED_MAX:
+                return
+            self._named.add(name)
+            logger.warning(
+                "a payload has a field that its handler does not know; it is dropped",
+                extra={"handler": self._handler, "field": name},
+            )
+
+
+_names = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_anything = msgspec.json.Decoder().decode
+
+
+def _unknown(shape: _Shape, value: Any, place: str) -> Iterable[str]:
+    if isinstance(value, dict):
+        for name, part in value.items():
+            inner = shape.items
+            if shape.fields is not None:
+                if name not in shape.fields:
+                    yield f"{place}{name}"
+                    continue
+                inner = shape.fields[name]
+            if inner is not None:
+                yield from _unknown(inner, part, f"{place}{name}.")
+    elif isinstance(value, list) and shape.items is not None:
+        for part in value:
+            yield from _unknown(shape.items, part, place)
+
+
+def _shape_of(annotation: Any, seen: dict[Any, _Shape], depth: int) -> _Shape | None:
+    if depth > _DEPTH_MAX:
+        return None
+    if is_model(annotation):
+        return _of_model(annotation, seen, depth)
+    try:
+        return _of_info(msgspec.inspect.type_info(annotation), seen, depth)
+    except (TypeError, RecursionError):
+        pass
+    if get_origin(annotation) is None:
+        return None
+    return _merged([_shape_of(part, seen, depth + 1) for part in get_args(annotation)])
+
+
+def _of_model(model: Any, seen: dict[Any, _Shape], depth: int) -> _Shape | None:
+    if (getattr(model, "model_config", None) or {}).get("extra") in ("allow", "forbid"):
+        return None
+    if model in seen:
+        return seen[model]
+    fields: dict[str, _Shape | None] = {}
+    shape = seen[model] = _Shape(fields)
+    known: Mapping[str, Any] = getattr(model, "model_fields", {})
+    if not known or getattr(model, "__pydantic_root_model__", False):
+        shape.fields = None
+        return shape
+    for name, about in known.items():
+        inner = _shape_of(about.annotation, seen, depth + 1)
+        alias = about.validation_alias
+        if alias is not None and not isinstance(alias, str) and not hasattr(alias, "choices"):
+            shape.fields = None  # A path into other fields: any name may be meant.
+            return shape
+        for key in (name, about.alias, *getattr(alias, "choices", (alias,))):
+            if isinstance(key, str):
+                fields[key] = inner
+            elif key is not None:
+                shape.fields = None
+                return shape
+    return shape
+
+
+def _of_info(info: Any, seen: dict[Any, _Shape], depth: int) -> _Shape | None:
+    if depth > _DEPTH_MAX:
+        return None
+    match info:
+        case msgspec.inspect.StructType() | msgspec.inspect.DataclassType() | msgspec.inspect.TypedDictType():
+            return _of_fields(info, seen, depth)
+        case msgspec.inspect.UnionType():
+            return _merged([_of_info(part, seen, depth + 1) for part in info.types])
+        case msgspec.inspect.CustomType():
+            return _of_model(info.cls, seen, depth) if is_model(info.cls) else None
+        case msgspec.inspect.DictType():
+            inner = _of_info(info.value_type, seen, depth + 1)
+        case msgspec.inspect.ListType() | msgspec.inspect.SetType() | msgspec.inspect.VarTupleType():
+            inner = _of_info(info.item_type, seen, depth + 1)
+        case _:
+            return None
+    return None if inner is None else _Shape(items=inner)
+
+
+def _of_fields(info: Any, seen: dict[Any, _Shape], depth: int) -> _Shape | None:
+    if getattr(info, "array_like", False):
+        return None
+    if info.cls in seen:
+        return seen[info.cls]
+    shape = seen[info.cls] = _Shape()
+    fields: dict[str, _Shape | None] = {}
+    for part in info.fields:
+        fields[part.encode_name] = _of_info(part.type, seen, depth + 1)
+    if getattr(info, "tag_field", None) is not None:
+        fields[info.tag_field] = None
+    if not getattr(info, "forbid_unknown_fields", False) or any(fields.values()):
+        shape.fields = fields
+    return shape
+
+
+def _merged(shapes: Iterable[_Shape | None]) -> _Shape | None:
+    """Of a union: a name that one of its types knows is known."""
+    found = [shape for shape in shapes if shape is not None and shape.matters]
+    if len(found) < 2:
+        return found[0] if found else None
+    merged = _Shape(fields={})
+    for shape in found:
+        if shape.fields is None:
+            merged.fields = None
+        elif merged.fields is not None:
+            merged.fields.update(shape.fields)
+        merged.items = merged.items or shape.items
+    return merged
