@@ -150,3 +150,43 @@ def test_where_no_reason_is_named_the_task_is_granted_next():
         assert bool(free) == bool(granted)
         if not granted:
             break
+
+
+def test_what_holds_the_slots_is_named():
+    core = Core()
+    core.connect(slots=2, handlers=("parent", "child", "work"))
+    core.connect("w2", slots=1, handlers=("parent", "child"))
+    core.connect("elsewhere", slots=1, handlers=("work",))
+    core.submit(spec("p1", handler="parent"), spec("p2", handler="parent"), spec("c1", handler="child"))
+    core.submit(spec("w", handler="work"))
+    core.dispatch()
+    core.submit(spec("c2", handler="child"), spec("x", handler="parent"))
+    core.wall_ms += 125_000
+    (child,) = explained(core, "c2").reasons
+    assert child.message == (
+        "no free slot on the 2 member(s) that could run it: 3 slots are held by parent x2, child x1, "
+        "the oldest for 2 min"
+    )
+    assert "wait for this one" not in child.advice
+
+
+def test_where_only_other_handlers_hold_the_slots_it_is_told_that_they_may_wait_for_each_other():
+    core = Core()
+    core.connect(slots=2, handlers=("parent", "child"))
+    core.submit(spec("p1", handler="parent"), spec("p2", handler="parent"))
+    core.dispatch()
+    core.submit(spec("c", handler="child"))
+    (reason,) = explained(core, "c").reasons
+    assert reason.code is WaitCode.NO_SLOT
+    assert reason.message.endswith(": 2 slots are held by parent x2, the oldest for 0 s")
+    assert "wait for this one, nothing goes on" in reason.advice
+
+
+def test_what_a_callback_member_holds_is_named():
+    core = Core()
+    core.do(cmd.Join("m", "127.0.0.1:1"))
+    core.do(cmd.Heartbeat("m", HeartbeatStatus.IDLE))
+    core.submit(spec("a", handler=""), spec("b", handler=""))
+    core.dispatch()
+    (reason,) = explained(core, "b").reasons
+    assert reason.message.endswith(": 1 slot is held by the default handler x1, the oldest for 0 s")

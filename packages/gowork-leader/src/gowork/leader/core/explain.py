@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from msgspec import Struct
+from msgspec.structs import replace
 
+from gowork.leader.core.holders import holders_of
 from gowork.leader.core.lanes import Lane
 from gowork.leader.core.model import FailureKind, LaneKey, Liveness, Now, Standing, Status, Task, WaitCode
 from gowork.leader.core.queues import Queue
@@ -77,7 +79,7 @@ def explain(state: State, task: Task, now: Now, *, verbose: bool = False) -> Exp
     verdicts = _verdicts(state, key)
     members = _members_reason(key.handler, key.selector, [verdict.code for verdict in verdicts])
     if members is not None:
-        reasons.append(members)
+        reasons.append(_held_up(state, key, members, now) if members.code is WaitCode.NO_SLOT else members)
     told = tuple(verdicts[:VERDICTS_MAX]) if verbose else ()
     return Explanation(tuple(reasons), told, 0 if queue is None else _ahead(queue, task))
 
@@ -206,6 +208,18 @@ def _members_reason(handler: str, selector: _Selector, codes: list[WaitCode | No
     what = f"no worker has {_handler(handler)}" if codes else "no worker is connected"
     advice = "start a worker that has it; `gowork members` lists what each has"
     return Reason(WaitCode.NO_HANDLER, what, advice)
+
+
+def _held_up(state: State, key: LaneKey, reason: Reason, now: Now) -> Reason:
+    """The same with what holds the slots."""
+    holders = holders_of(state, key.handler, key.selector, now)
+    if holders is None:
+        return reason
+    advice = reason.advice
+    if key.handler not in holders.tasks and not holders.more:
+        # Nobody tells the leader who waits for whom. Where no slot is held by the task's own handler, it may be so.
+        advice += "; if the tasks that hold the slots wait for this one, nothing goes on: give it a worker of its own"
+    return replace(reason, message=f"{reason.message}: {holders.told()}", advice=advice)
 
 
 def _handler(handler: str) -> str:
