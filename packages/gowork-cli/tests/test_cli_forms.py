@@ -30,9 +30,11 @@ from gowork.client import (
     Activity,
     Attempt,
     AttemptOutcome,
+    Client,
     Explanation,
     Failure,
     FailureKind,
+    LeaderUnreachable,
     Liveness,
     Member,
     MemberKind,
@@ -138,6 +140,16 @@ class TestGroup:
     @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
     def test_completion_prints_a_script_for_the_shell(self, invoke, shell: str) -> None:
         assert "_GOWORK_COMPLETE" in invoke(["completion", shell]).stdout
+
+    def test_a_leader_that_answered_is_not_said_to_be_away(self, invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+        def members(self: Client) -> None:
+            error = LeaderUnreachable("the leader at a:1 can't serve now: it stops")
+            error.address, error.answered = "a:1", True
+            raise error
+
+        monkeypatch.setattr(Client, "members", members)
+        result = invoke(["members"])
+        assert (result.exit_code, result.stderr) == (3, "gowork: the leader at a:1 can't serve now: it stops\n")
 
     def test_the_environment_chooses_the_form(self, monkeypatch: pytest.MonkeyPatch) -> None:
         from click.testing import CliRunner

@@ -18,7 +18,7 @@ import click
 from gowork.cli.suggestions import SuggestingGroup
 from gowork.client import GoworkError, InvalidArgument, LeaderUnreachable
 from gowork.rpc.beginnings import give_up_standard_output
-from gowork.rpc.channels import AddressError
+from gowork.rpc.channels import AddressError, unanswered
 from gowork.rpc.extensions import Extension, ExtensionError, attempt, installed
 from gowork.rpc.telemetry import TelemetryError
 
@@ -180,7 +180,9 @@ def _say(error: Exception | str) -> None:
 
 
 def _unreachable(error: LeaderUnreachable) -> str:
+    if error.answered:
+        return f"gowork: {error}"
     return (
-        f"gowork: no leader answers at {error.address}. "
+        f"gowork: {unanswered(error.address.split(','))}. "
         "Start one with 'gowork up', or name another with --leader HOST:PORT or GOWORK_LEADER."
     )

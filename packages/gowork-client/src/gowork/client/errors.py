@@ -11,7 +11,7 @@
     │   ├── PermissionDenied
     │   ├── LeaderTooOld             the leader lacks a method or a field: .lacks, .version
     │   ├── DeadlineExceeded         (also TimeoutError)
-    │   └── LeaderUnreachable        (also ConnectionError) no leader answered: .address
+    │   └── LeaderUnreachable        (also ConnectionError) no leader serves: .address, .answered
     ├── TaskError                    a task ended otherwise than completed: .task
     │   ├── TaskFailed               .failure
     │   └── TaskCancelled
@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 
+from gowork.rpc.channels import unanswered
 from gowork.rpc.status import FieldViolation, Refusal, refusal_of
 
 if TYPE_CHECKING:
@@ -131,6 +132,8 @@ class LeaderUnreachable(CallError, ConnectionError):
 
     #: The address or addresses that were tried, as HOST:PORT[,HOST:PORT].
     address: str = ""
+    #: Whether a leader answered that it can't serve now, as while it stops; else nothing answered at all.
+    answered: bool = False
 
 
 class LeaderTooOld(CallError):
@@ -242,14 +245,23 @@ def error_of(error: grpc.RpcError, address: str) -> CallError:
     message = refusal.message
     if refusal.code is grpc.StatusCode.CANCELLED:
         message = f"the leader at {address} did not take the call: it stops, or too many calls arrived at once"
+    elif kind is LeaderUnreachable and _is_gowork(refusal):
+        message = f"the leader at {address} can't serve now: {message}"
     elif kind is LeaderUnreachable:
-        message = f"no leader answers at {address}: {message}" if message else f"no leader answers at {address}"
+        words = unanswered(address.split(","))
+        message = f"{words}: {message}" if message else words
     elif kind is DeadlineExceeded:
         message = ""
     typed = typed_refusal(kind, refusal, message)
     if isinstance(typed, LeaderUnreachable):
         typed.address = address
+        typed.answered = _is_gowork(refusal)
     return typed
+
+
+def _is_gowork(refusal: Refusal) -> bool:
+    """Whether a leader of gowork's said it: its refusals have a reason of their own."""
+    return refusal.reason != refusal.code.name
 
 
 def typed_refusal(kind: type[CallError], refusal: Refusal, message: str) -> CallError:

@@ -12,6 +12,7 @@ import grpc
 
 from gowork.rpc import limits
 from gowork.rpc.interception import client_interceptors, intercepted, uninstrumented
+from gowork.rpc.proxies import goes_past_proxies, proxy_of
 
 #: An option as gRPC takes it: (name, value).
 Option = tuple[str, str | int]
@@ -35,6 +36,8 @@ CHANNEL_OPTIONS: Sequence[Option] = (
     ("grpc.enable_retries", 0),
     # Several clients in one process must not share one connection's flow control with each other.
     ("grpc.use_local_subchannel_pool", 1),
+    # gRPC would ask name servers for a record of its own beside each name; nobody has one.
+    ("grpc.service_config_disable_resolution", 1),
 )
 
 #: grpc.experimental.ChannelOptions: a stream is read on the thread that iterates it, instead of through one of gRPC's;
@@ -136,6 +139,31 @@ def target_of(addresses: Sequence[str]) -> str:
     raise AddressError(f"none of these hosts is known: {', '.join(addresses)}")
 
 
+def unanswered(addresses: Sequence[str]) -> str:
+    """The words for what happens when no leader answers at these addresses, with the proxy that stands between."""
+    proxy = proxy_of(_hosts(addresses))
+    through = f" through the proxy of {proxy}; list the host in no_proxy to go past it" if proxy else ""
+    return f"no leader answers at {','.join(addresses)}{through}"
+
+
+def _hosts(addresses: Sequence[str]) -> list[str]:
+    """The hosts of those that are HOST:PORT. A member may have joined with something else."""
+    hosts = []
+    for address in addresses:
+        try:
+            hosts.append(parse_address(address)[0])
+        except AddressError:
+            hosts.append(address)
+    return hosts
+
+
+def _options_for(addresses: Sequence[str], more: Sequence[Option] = ()) -> list[Option]:
+    options = [*CHANNEL_OPTIONS, *more]
+    if goes_past_proxies(_hosts(addresses)):
+        options.append(("grpc.enable_http_proxy", 0))
+    return options
+
+
 def _look_up(host: str, port: int) -> list[tuple[int, str, int]]:
     try:
         answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -150,11 +178,11 @@ def open_channel(addresses: Sequence[str]) -> grpc.aio.Channel:
     Its calls are traced where the process has set up tracing by then.
     """
     return grpc.aio.insecure_channel(
-        target_of(addresses), options=list(CHANNEL_OPTIONS), interceptors=client_interceptors()
+        target_of(addresses), options=_options_for(addresses), interceptors=client_interceptors()
     )
 
 
 def open_blocking_channel(addresses: Sequence[str]) -> grpc.Channel:
     """As open_channel, for callers without an event loop."""
     insecure_channel = uninstrumented(grpc.insecure_channel)
-    return intercepted(insecure_channel(target_of(addresses), options=[*CHANNEL_OPTIONS, *_BLOCKING_OPTIONS]))
+    return intercepted(insecure_channel(target_of(addresses), options=_options_for(addresses, _BLOCKING_OPTIONS)))

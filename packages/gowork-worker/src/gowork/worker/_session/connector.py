@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import grpc
 
 from gowork.proto.worker.v1 import session_pb2 as session
-from gowork.rpc.channels import open_channel
+from gowork.rpc.channels import open_channel, unanswered
 from gowork.rpc.status import refusal_of
 from gowork.worker._session.lease import Lease
 from gowork.worker._session.stream import SessionEnded, SessionStream
@@ -110,6 +110,6 @@ class Connector:
 
 def _words(address: str, error: grpc.aio.AioRpcError) -> str:
     if error.code() is grpc.StatusCode.UNAVAILABLE:
-        return f"no leader answers at {address}"
+        return unanswered([address])
     refusal = refusal_of(error)
     return f"the leader at {address} refused: {refusal.message or refusal.reason}"
