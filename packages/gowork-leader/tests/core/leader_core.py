@@ -8,6 +8,7 @@ from __future__ import annotations
 from gowork.leader.core import changes as ch
 from gowork.leader.core import commands as cmd
 from gowork.leader.core.apply import adopt, apply, expect, forget, take_in
+from gowork.leader.core.callbacks import take_up
 from gowork.leader.core.clock import ripe_ids, trim
 from gowork.leader.core.decide import decide
 from gowork.leader.core.decision import Decision
@@ -45,6 +46,7 @@ def spec(
     retry: RetryPolicy | None = None,
     binary: bool = False,
     key: str = "",
+    time_limit_ms: int = 0,
 ) -> Spec:
     return Spec(
         id,
@@ -55,6 +57,7 @@ def spec(
         retry,
         (),
         binary,
+        time_limit_ms=time_limit_ms,
     )
 
 
@@ -152,6 +155,8 @@ class Core:
             self.state.queues.expect(key, tasks)
         self.state.delayed.expect()
         self.state.expiring.expect()
+        for change in take_up(self.state, self.now).changes:
+            apply(self.state, change)
         expect(self.state, self.mono + self.state.settings.lease)
         self._page_in()
 

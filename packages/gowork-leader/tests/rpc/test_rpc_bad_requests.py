@@ -46,7 +46,11 @@ async def test_a_bad_id_is_refused_wherever_one_is_taken(leader: ServedLeader, i
         cluster.Drain(cpb.DrainRequest(id=id), timeout=PATIENCE),
     ]
     refusals = [await refused(call) for call in calls]
-    refusals.append(await stream_refused(cluster.Heartbeat(iter([cpb.HeartbeatRequest(id=id)]), timeout=PATIENCE)))
+    refusals.append(
+        await stream_refused(
+            cluster.Heartbeat(iter([cpb.HeartbeatRequest(id=id, status=cpb.HEARTBEAT_STATUS_IDLE)]), timeout=PATIENCE)
+        )
+    )
     for refusal in refusals:
         assert (refusal.code, refusal.reason, fields_of(refusal)) == (INVALID, "INVALID_ARGUMENT", ["id"])
         assert BAD_IDS[id] in refusal.violations[0].description
@@ -67,7 +71,9 @@ async def test_an_unknown_task_is_not_found(leader: ServedLeader) -> None:
 async def test_an_unknown_member_is_not_found(leader: ServedLeader) -> None:
     cluster = leader.cluster
     left = await refused(cluster.Leave(cpb.LeaveRequest(id="no"), timeout=PATIENCE))
-    beat = await stream_refused(cluster.Heartbeat(iter([cpb.HeartbeatRequest(id="no")]), timeout=PATIENCE))
+    beat = await stream_refused(
+        cluster.Heartbeat(iter([cpb.HeartbeatRequest(id="no", status=cpb.HEARTBEAT_STATUS_IDLE)]), timeout=PATIENCE)
+    )
     for refusal in (left, beat):
         assert (refusal.code, refusal.reason) == (grpc.StatusCode.NOT_FOUND, "MEMBER_UNKNOWN")
 

@@ -153,6 +153,66 @@ async def test_a_member_that_is_busy_or_failed_gets_nothing(leader: ServedLeader
         assert (await worker.started.get()).id == "a"
 
 
+async def test_a_heartbeat_without_a_status_is_refused_and_changes_nothing(leader: ServedLeader) -> None:
+    await join(leader, "m", "127.0.0.1:1")
+    for status, shown in ((BUSY, "alive, busy"), (FAILED, "alive, failed")):
+        await beat(leader, "m", status)
+        for wrong in (cpb.HEARTBEAT_STATUS_UNSPECIFIED, 7):
+            refusal = await refused(beat(leader, "m", wrong))
+            assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
+            assert [violation.field for violation in refusal.violations] == ["status"]
+        assert await statuses(leader) == {"m": shown}
+
+
+async def test_a_member_that_is_not_free_for_a_moment_is_dialled_again_without_a_heartbeat(
+    leader: ServedLeader,
+) -> None:
+    async with callback_worker() as worker:
+        worker.takes = False
+        await join(leader, "m", worker.address)
+        await leader.submit("a", handler="", payload="x")
+        first = await worker.started.get()
+        worker.takes = True
+        again = await worker.started.get()
+        assert (again.id, again.fence, again.attempt) == ("a", first.fence, 1)
+        await complete(leader, "a")
+        task = await leader.get("a")
+        assert (task.status, task.fence, len(task.attempts)) == (pb.TASK_STATUS_COMPLETED, first.fence, 1)
+
+
+async def test_past_its_time_limit_a_task_is_stopped_at_its_member(leader: ServedLeader) -> None:
+    async with callback_worker() as worker:
+        await join(leader, "m", worker.address)
+        await leader.submit("a", handler="", payload="x", time_limit_ms=50)
+        assert await worker.stopped.get() == "a"
+        task = (await leader.finished("a"))["a"]
+        assert (task.status, task.failure.kind) == (pb.TASK_STATUS_ERROR, pb.FAILURE_KIND_TIMEOUT)
+
+
+async def test_a_completion_says_under_which_fence_and_how_an_attempt_ended(leader: ServedLeader) -> None:
+    async with callback_worker() as worker:
+        await join(leader, "m", worker.address)
+        await leader.submit("a", handler="", payload="x")
+        fence = (await worker.started.get()).fence
+
+        async def end(**fields: Any) -> None:
+            await leader.scheduler.TaskComplete(pb.TaskCompleteRequest(id="a", **fields), timeout=PATIENCE)
+
+        stale = await refused(end(fence=fence - 1))
+        assert (stale.code, stale.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "STALE_FENCE")
+        for fields in (
+            {"outcome": pb.ATTEMPT_OUTCOME_COMPLETED, "error": "no"},
+            {"outcome": pb.ATTEMPT_OUTCOME_INTERRUPTED},
+        ):
+            refusal = await refused(end(fence=fence, **fields))
+            assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
+            assert [violation.field for violation in refusal.violations] == ["error"]
+        await end(fence=fence, outcome=pb.ATTEMPT_OUTCOME_SNOOZED, error="later", retry_delay_ms=3_600_000)
+        task = await leader.get("a")
+        assert (task.status, task.attempts_used, task.attempts[0].reason) == (PENDING, 0, "later")
+        assert (await leader.get("a")).waiting_reason.startswith("its last attempt was snoozed")
+
+
 async def test_a_cancel_is_dialled_and_confirmed(leader: ServedLeader) -> None:
     async with callback_worker() as worker:
         await join(leader, "m", worker.address)
@@ -185,6 +245,9 @@ async def test_a_silent_member_is_lost_and_its_task_goes_on(tmp_path: Path) -> N
             assert (await session.grant()).id == "a"
         assert (await statuses(leader))["m"] == "unknown, unknown"
         assert (await leader.get("a")).attempts[0].outcome == pb.ATTEMPT_OUTCOME_LOST
+        await beat(leader, "m", BUSY)
+        assert (await statuses(leader))["m"] == "alive, busy"
+        await leader.cluster.Leave(cpb.LeaveRequest(id="m"), timeout=PATIENCE)
         refusal = await refused(beat(leader, "m"))
         assert (refusal.code, refusal.message) == (grpc.StatusCode.NOT_FOUND, "no member has the id 'm'; join first")
 

@@ -126,9 +126,13 @@ async def test_heartbeats_are_counted_with_the_gaps_between_them(leader: ServedL
         name = "gowork_worker_heartbeat_gap_seconds_count"
         assert (value(samples, name) or 0) - (value(before, name) or 0) == 5
         await leader.cluster.Join(cpb.JoinRequest(id="m", address="127.0.0.1:1"), timeout=PATIENCE)
-        beats = leader.cluster.Heartbeat(iter([cpb.HeartbeatRequest(id="m")]), timeout=PATIENCE)
+        beats = leader.cluster.Heartbeat(
+            iter([cpb.HeartbeatRequest(id="m", status=cpb.HEARTBEAT_STATUS_IDLE)]), timeout=PATIENCE
+        )
         await beats.read()
-        stranger = leader.cluster.Heartbeat(iter([cpb.HeartbeatRequest(id="nobody")]), timeout=PATIENCE)
+        stranger = leader.cluster.Heartbeat(
+            iter([cpb.HeartbeatRequest(id="nobody", status=cpb.HEARTBEAT_STATUS_IDLE)]), timeout=PATIENCE
+        )
         assert (await refused(stranger.read())).code is grpc.StatusCode.NOT_FOUND
         after = await scrape(leader)
     name = "gowork_worker_heartbeats_total"

@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 #: How long the leader waits for an answer, in seconds.
 DIAL_SECONDS = 5.0
 HEARTBEAT_SECONDS = 2.0
-_STATUSES = [None, HeartbeatStatus.IDLE, HeartbeatStatus.IDLE, HeartbeatStatus.BUSY, HeartbeatStatus.FAILED]
+_STATUSES = [
+    HeartbeatStatus.IDLE,
+    HeartbeatStatus.IDLE,
+    HeartbeatStatus.IDLE,
+    HeartbeatStatus.BUSY,
+    HeartbeatStatus.FAILED,
+]
 
 
 class SimCallback:
@@ -28,9 +34,12 @@ class SimCallback:
         self._world, self._rng, self.id = world, rng, id
         self._clock_rate = rng.uniform(0.9, 1.1)
         self._away_until = 0.0
+        self._silent_until = 0.0
         self._joined = False
         #: {task id: the end of its run}
         self._running: dict[str, asyncio.Future[None]] = {}
+        #: {fence: set when the call that starts it has been answered}
+        self._starting: dict[int, asyncio.Event] = {}
 
     async def run(self) -> None:
         """Joins and stays alive until it is cancelled."""
@@ -39,7 +48,7 @@ class SimCallback:
             self._group = group
             while True:
                 await world.loop.pass_time(HEARTBEAT_SECONDS * self._clock_rate * rng.uniform(0.5, 1.0))
-                if world.loop.time() < self._away_until:
+                if world.loop.time() < max(self._away_until, self._silent_until):
                     continue
                 if not self._joined or (not world.calm and rng.random() < 0.03):
                     self._joined = await world.call(cmd.Join(self.id, f"{self.id}:40041")) is not world.LOST
@@ -48,6 +57,10 @@ class SimCallback:
                     status = HeartbeatStatus.BUSY if self._running else status
                     answer = await world.call(cmd.Heartbeat(self.id, status))
                     self._joined = not isinstance(answer, cmd.Refused)
+
+    def fall_silent(self) -> None:
+        """Its heartbeats do not come through for a while, perhaps for longer than its lease; it works on."""
+        self._silent_until = self._world.loop.time() + self._rng.uniform(2.0, 15.0)
 
     def crash(self) -> None:
         """It is gone with what it runs, without a word, and joins again by and by."""
@@ -59,10 +72,18 @@ class SimCallback:
 
     def dial(self, effect: ef.StartWork | ef.StopWork, engine: Engine) -> None:
         """The leader calls."""
+        if isinstance(effect, ef.StartWork):
+            self._starting[effect.fence] = asyncio.Event()
         self._group.create_task(self._dialled(effect, engine))
 
     async def _dialled(self, effect: ef.StartWork | ef.StopWork, engine: Engine) -> None:
         world, rng = self._world, self._rng
+        starting = self._starting.get(effect.fence)
+        if isinstance(effect, ef.StartWork):
+            await world.loop.pass_time(effect.delay)
+        elif starting is not None:
+            # The leader's dialer keeps this order.
+            await starting.wait()
         delays = [0.001, 0.02] if world.calm else [0.001, 0.02, 0.02, 0.5, 6.0]
         there, back = rng.choice(delays), rng.choice(delays)
         heard = asyncio.ensure_future(self._answer(effect, there))
@@ -73,14 +94,17 @@ class SimCallback:
         except TimeoutError:
             world.trace.fault("a callback member answers after the leader has given up", self.id)
             success = None
+        if isinstance(effect, ef.StartWork) and starting is not None:
+            starting.set()
         if world.engine is not engine:
             await heard
             return
         if isinstance(effect, ef.StopWork):
-            if success:
-                engine.post(cmd.ConfirmStop(effect.id, effect.fence))
+            if success is not None:
+                made = cmd.ConfirmStop if success else cmd.DenyStop
+                engine.post(made(effect.id, effect.fence))
         elif not success:
-            engine.post(cmd.RefuseStart(effect.member, effect.spec.id, effect.fence, "no"))
+            engine.post(cmd.RefuseStart(effect.member, effect.spec.id, effect.fence, "no", success is not None))
         await heard
 
     async def _answer(self, effect: ef.StartWork | ef.StopWork, there: float) -> bool:
@@ -96,6 +120,9 @@ class SimCallback:
         if not world.calm and rng.random() < 0.1:
             world.trace.fault("a callback member refuses a task", self.id, effect.spec.id)
             return False
+        if self._running and rng.random() < 0.5:
+            world.trace.fault("a callback member is busy with what was taken back", self.id, effect.spec.id)
+            return False
         world.trace.note("callback", self.id, "starts", effect.spec.id, effect.fence)
         ended = self._running[effect.spec.id] = world.loop.create_future()
         self._group.create_task(self._work(effect.spec.id, ended))
@@ -110,6 +137,10 @@ class SimCallback:
         if self._running.get(id) is ended:
             del self._running[id]
         error = "no luck" if rng.random() < 0.1 and not world.calm else None
+        # Also when all is calm: a leader that has just started takes any member at its word that it is idle.
+        if rng.random() < 0.1:
+            world.trace.fault("a callback member forgets to complete a task", self.id, id)
+            return
         world.checks.work.told_by_callback(id)
         while await world.call(cmd.CompleteTask(id, error)) is world.LOST:
             await world.loop.pass_time(rng.uniform(0.05, 1.0))

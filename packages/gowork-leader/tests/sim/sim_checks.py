@@ -221,10 +221,23 @@ class Checks:
 
     def dialled(self, effect: ef.StartWork | ef.StopWork) -> None:
         """A callback member is called."""
-        if isinstance(effect, ef.StartWork):
+        if isinstance(effect, ef.StartWork) and effect.delay:
+            # It did not take the task, and is dialled again under the same fence.
+            self._trace.seen["effect: StartWork, again"] += 1
+            if self._granted.get(effect.spec.id) != effect.fence:
+                raise Violation("one live grant for each fence", effect.spec.id, "is dialled again under", effect.fence)
+        elif isinstance(effect, ef.StartWork):
             self._let_out(effect.spec.id, effect.fence)
-        else:
+        elif not self._is_limited(effect.fence):
             self.told(ef.CancelTasks(0, [effect.fence]))
+
+    def _is_limited(self, fence: int) -> bool:
+        """Whether what runs under this fence has a time limit and was not cancelled: it may be stopped for that."""
+        standing, id = self._runs_under(fence), self._fence_ids.get(fence, "")
+        if standing is None or standing.cancel_requested or not self.durable[id][0].time_limit_ms:
+            return False
+        self._trace.seen["effect: StopWork, past the time limit"] += 1
+        return True
 
     def _let_out(self, id: str, fence: int) -> None:
         entry = self.durable.get(id)

@@ -36,8 +36,12 @@ def _break_something(world: World) -> None:
             worker.block()
         case 3:
             callback = rng.choice(list(world.callbacks.values()))
-            trace.fault("a callback member crashes", callback.id)
-            callback.crash()
+            if rng.random() < 0.5:
+                trace.fault("a callback member crashes", callback.id)
+                callback.crash()
+            else:
+                trace.fault("a callback member is silent", callback.id)
+                callback.fall_silent()
         case 4:
             _step_clock(world)
         case 5:

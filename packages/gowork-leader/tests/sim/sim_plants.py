@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,7 +12,7 @@ from unittest import mock
 
 from msgspec.structs import replace
 
-from gowork.leader.core import attempts, dispatch, sessions, state
+from gowork.leader.core import attempts, callbacks, dispatch, sessions, state
 from gowork.leader.core import commands as cmd
 from gowork.leader.core.clock import ripe_ids
 from gowork.leader.core.decision import Decision
@@ -42,6 +43,7 @@ class Plants:
     lose_follow_ups: bool = False
     give_callback_members_more: bool = False
     leave_what_was_not_dialled: bool = False
+    leave_what_idle_members_forgot: bool = False
 
     def into_engine(self, engine: Engine) -> None:
         """Puts those in that live in one engine."""
@@ -70,7 +72,9 @@ class Plants:
         """Puts those in that come with a start, behind the look at what was recovered."""
         if self.leave_what_was_not_dialled:
             for callback in engine._state.callbacks.values():
-                callback.adopted = 0
+                if callback.held is not None:
+                    callback.held.adopted = False
+                    callback.held.since_mono = math.inf
         for queue in engine._state.queues:
             if self.forget_keys_on_recovery:
                 queue.keys, queue.held_back = defaultdict(int), {}
@@ -107,6 +111,8 @@ class Plants:
             yield dispatch, "has_expired", lambda spec, now: False
         if self.grant_low_before_high:
             yield dispatch, "sorted", lambda items, reverse: sorted(items)
+        if self.leave_what_idle_members_forgot:
+            yield callbacks, "IDLE_BEATS_MIN", math.inf
         if self.give_callback_members_more:
             yield state.Callback, "free", True
 

@@ -40,6 +40,9 @@ def spec_for(id: str) -> Spec:
     if rng.random() < 0.5:
         task.retry.max_attempts = rng.randint(1, 4)
         task.retry.initial_delay_ms = rng.choice([10, 500])
+    if not task.handler and rng.random() < 0.3:
+        # Only callback members are held to it: those with a session keep it themselves.
+        task.time_limit_ms = 1_000
     chance = rng.random()
     if chance < 0.1:
         task.run_at_ms = WALL_MS + rng.randint(0, 35_000)

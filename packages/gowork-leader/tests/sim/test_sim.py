@@ -33,6 +33,7 @@ FINDERS = {
     "lose_follow_ups": "follow-ups come with their completion",
     "give_callback_members_more": "a callback member has one task at a time",
     "leave_what_was_not_dialled": "every task ends",
+    "leave_what_idle_members_forgot": "every task ends",
 }
 #: What must have occurred in each chunk, so that nothing of the simulator lies idle.
 MUST_OCCUR = [
@@ -51,9 +52,14 @@ MUST_OCCUR = [
     ),
     "effect: Drain",
     "effect: ReleaseTasks",
+    "effect: StartWork, again",
+    "effect: StopWork, past the time limit",
     *(f"failure: {name}" for name in ("EXPIRED", "HANDLER", "QUARANTINED", "REJECTED", "TIMEOUT")),
     "fault: a callback member answers after the leader has given up",
     "fault: a callback member crashes",
+    "fault: a callback member forgets to complete a task",
+    "fault: a callback member is busy with what was taken back",
+    "fault: a callback member is silent",
     "fault: a callback member refuses a task",
     "fault: a stream breaks at both ends",
     "fault: a stream breaks at the worker's end first",

@@ -38,6 +38,10 @@ class WaitCode(StrEnum):
     STORE_FULL = "STORE_FULL"
     FAILED = "FAILED"
     CANCELLED = "CANCELLED"
+    #: The callback members that could run it could not be dialled, or did not take a task.
+    UNREACHABLE = "UNREACHABLE"
+    #: The callback members that could run it say that they can't work.
+    MEMBER_FAILED = "MEMBER_FAILED"
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from gowork.leader.core.model import (
     PENDING,
     RUNNING,
     FailureKind,
+    HeartbeatStatus,
     LaneKey,
     Liveness,
     Spec,
@@ -25,7 +26,7 @@ from gowork.leader.core.model import (
     Status,
     Task,
 )
-from gowork.leader.core.state import DEPARTED_MAX, Callback, Departed, State, Worker
+from gowork.leader.core.state import DEPARTED_MAX, Callback, Departed, Dialled, State, Worker
 
 
 def apply(state: State, change: ch.Change) -> None:
@@ -39,10 +40,7 @@ def adopt(state: State, task: Task) -> None:
     A holder that is not known is expected to come back.
     """
     state.tasks[task.spec.id] = task
-    _hold(state, task, task.standing)
-    callback = state.callbacks.get(task.standing.worker)
-    if callback is not None and not task.standing.instance:
-        callback.adopted = task.standing.fence
+    _hold(state, task, task.standing, adopted=True)
 
 
 def take_in(state: State, key: LaneKey, tasks: Sequence[Task], *, complete: bool) -> None:
@@ -155,8 +153,9 @@ def _let_go(state: State, task: Task, standing: Standing) -> None:
             worker.held.pop(standing.fence, None)
     else:
         callback = state.callbacks.get(standing.worker)
-        if callback is not None and callback.held is not None and callback.held[0] == standing.fence:
+        if callback is not None and callback.held is not None and callback.held.fence == standing.fence:
             callback.held = None
+            state.callback_deadlines.pop(callback.id, None)
 
 
 def _enqueue(state: State, task: Task) -> None:
@@ -178,7 +177,7 @@ def _task_progressed(state: State, change: ch.TaskProgressed) -> None:
     task.progress = change.progress
 
 
-def _hold(state: State, task: Task, standing: Standing) -> Worker | None:
+def _hold(state: State, task: Task, standing: Standing, *, adopted: bool = False) -> Worker | None:
     """The task is held as its standing says; answers the worker, if it is one."""
     state.queues.started(task.spec.lane)
     if standing.instance:
@@ -190,7 +189,7 @@ def _hold(state: State, task: Task, standing: Standing) -> Worker | None:
         return worker
     callback = state.callbacks.get(standing.worker)
     if callback is not None:
-        callback.held = (standing.fence, task.spec.id)
+        callback.held = Dialled(standing.fence, task.spec.id, adopted=adopted)
     return None
 
 
@@ -281,13 +280,45 @@ def _callback_joined(state: State, change: ch.CallbackJoined) -> None:
 
 def _callback_heard(state: State, change: ch.CallbackHeard) -> None:
     callback = state.callbacks[change.id]
-    callback.status, callback.seen_ms, callback.unreachable = change.status, change.at_ms, False
+    callback.status, callback.seen_ms, callback.unreachable = change.status, change.at_ms, ""
+    held = callback.held
+    if held is not None:
+        held.idle_beats = held.idle_beats + 1 if change.status is HeartbeatStatus.IDLE else 0
     state.tally.callback_heartbeats += 1
     _renew(state.callback_leases, change.id, change.lease_mono)
 
 
+def _callback_dialled(state: State, change: ch.CallbackDialled) -> None:
+    _held(state, change.id).since_mono = change.mono
+    if change.limit_mono is not None:
+        state.callback_deadlines[change.id] = change.limit_mono
+
+
+def _callback_refused(state: State, change: ch.CallbackRefused) -> None:
+    _held(state, change.id).refusals += 1
+
+
+def _callback_stopping(state: State, change: ch.CallbackStopping) -> None:
+    held = _held(state, change.id)
+    held.stop_mono = change.mono
+    if change.overdue_mono is not None:
+        held.overdue = True
+        state.callback_deadlines[change.id] = change.overdue_mono
+
+
+def _callback_stop_denied(state: State, change: ch.CallbackStopDenied) -> None:
+    _held(state, change.id).absent = True
+    state.callback_deadlines[change.id] = change.until_mono
+
+
+def _held(state: State, id: str) -> Dialled:
+    held = state.callbacks[id].held
+    assert held is not None
+    return held
+
+
 def _callback_unreachable(state: State, change: ch.CallbackUnreachable) -> None:
-    state.callbacks[change.id].unreachable = True
+    state.callbacks[change.id].unreachable = change.reason
 
 
 def _callback_draining(state: State, change: ch.CallbackDraining) -> None:
@@ -303,9 +334,13 @@ def _callback_gone(state: State, change: ch.CallbackGone) -> None:
 
 
 def _leases_extended(state: State, change: ch.LeasesExtended) -> None:
-    for deadlines in (state.leases, state.graces, state.callback_leases):
+    for deadlines in (state.leases, state.graces, state.callback_leases, state.callback_deadlines):
         for key in deadlines:
             deadlines[key] += change.seconds
+    for callback in state.callbacks.values():
+        if callback.held is not None:
+            # Heartbeats from before the call may have waited for as long.
+            callback.held.since_mono += change.seconds
 
 
 def _queue_served(state: State, change: ch.QueueServed) -> None:
@@ -348,6 +383,10 @@ _APPLIERS: dict[type, Callable[[State, Any], None]] = {
     ch.ChallengeEnded: _challenge_ended,
     ch.CallbackJoined: _callback_joined,
     ch.CallbackHeard: _callback_heard,
+    ch.CallbackDialled: _callback_dialled,
+    ch.CallbackRefused: _callback_refused,
+    ch.CallbackStopping: _callback_stopping,
+    ch.CallbackStopDenied: _callback_stop_denied,
     ch.CallbackUnreachable: _callback_unreachable,
     ch.CallbackDraining: _callback_draining,
     ch.CallbackGone: _callback_gone,

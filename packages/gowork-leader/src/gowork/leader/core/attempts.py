@@ -150,6 +150,8 @@ def requeue(
     wall_ms: int,
     trace: str = "",
     policy: RetryPolicy | None = None,
+    *,
+    began: bool = True,
 ) -> Standing:
     """Where a running task stands when the leader itself takes it back, without blame for the task.
 
@@ -160,6 +162,7 @@ def requeue(
         wall_ms: the time.
         trace: the context that the attempt is known by.
         policy: the task's own or the handler's, if there is one.
+        began: False when the handler never saw it for certain: then it waits longer each time, and never counts.
     """
     ended = Attempt(
         standing.grants, standing.worker, standing.started_ms, wall_ms, outcome, reason, standing.fence, trace
@@ -174,7 +177,7 @@ def requeue(
             attempts=attempts,
             uncounted=0,
         )
-    back = _taken_back(standing, policy, reason, wall_ms)
+    back = _taken_back(standing, policy, reason, wall_ms, began=began)
     finished = back.status is not Status.PENDING
     return replace(
         standing,
@@ -198,8 +201,12 @@ class _TakenBack(NamedTuple):
     failure: Failure | None
 
 
-def _taken_back(standing: Standing, policy: RetryPolicy | None, reason: str, wall_ms: int) -> _TakenBack:
+def _taken_back(
+    standing: Standing, policy: RetryPolicy | None, reason: str, wall_ms: int, *, began: bool = True
+) -> _TakenBack:
     uncounted, used = _uncounted_before(standing, wall_ms) + 1, standing.attempts_used
+    if not began:
+        uncounted = min(uncounted, UNCOUNTED_MAX)
     if uncounted <= UNCOUNTED_MAX:
         return _TakenBack(Status.PENDING, used, _uncounted_delay_ms(uncounted), uncounted, None)
     used += 1

@@ -111,15 +111,47 @@ class CallbackHeard(Struct, frozen=True, gc=False):
     """A callback member's lease is renewed."""
 
     id: str
-    status: HeartbeatStatus | None
+    status: HeartbeatStatus
     lease_mono: float
     at_ms: int
 
 
-class CallbackUnreachable(Struct, frozen=True, gc=False):
-    """A callback member could not be dialled: nothing for it until its next heartbeat."""
+class CallbackDialled(Struct, frozen=True, gc=False):
+    """A callback member is dialled with the task that it holds, or may have been by an earlier leader."""
 
     id: str
+    mono: float
+    #: When the task's time limit ends; None: it has none.
+    limit_mono: float | None
+
+
+class CallbackRefused(Struct, frozen=True, gc=False):
+    """A callback member did not take the task that it holds, and is dialled again."""
+
+    id: str
+
+
+class CallbackStopping(Struct, frozen=True, gc=False):
+    """A callback member is asked to stop the task that it holds."""
+
+    id: str
+    mono: float
+    #: Its time limit has passed: it ends then, whatever its member says; None: it has not.
+    overdue_mono: float | None = None
+
+
+class CallbackStopDenied(Struct, frozen=True, gc=False):
+    """A callback member that was to stop a task does not have it: the task ends then, unless its end is told before."""
+
+    id: str
+    until_mono: float
+
+
+class CallbackUnreachable(Struct, frozen=True, gc=False):
+    """A callback member could not be given a task: nothing for it until its next heartbeat."""
+
+    id: str
+    reason: str
 
 
 class CallbackDraining(Struct, frozen=True, gc=False):
@@ -180,6 +212,10 @@ Change = (
     | ChallengeEnded
     | CallbackJoined
     | CallbackHeard
+    | CallbackDialled
+    | CallbackRefused
+    | CallbackStopping
+    | CallbackStopDenied
     | CallbackUnreachable
     | CallbackDraining
     | CallbackGone

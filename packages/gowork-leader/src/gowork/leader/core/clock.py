@@ -5,8 +5,8 @@ from __future__ import annotations
 from gowork.leader.core import changes as ch
 from gowork.leader.core import commands as cmd
 from gowork.leader.core import effects as ef
-from gowork.leader.core.callbacks import release
 from gowork.leader.core.decision import Decision
+from gowork.leader.core.dialled import release, run_out
 from gowork.leader.core.model import Liveness, Now, Outcome, Status
 from gowork.leader.core.sessions import lose_tasks, take_over
 from gowork.leader.core.state import State, Worker
@@ -32,9 +32,13 @@ def tick(state: State, command: cmd.Tick, now: Now) -> Decision:
     away = _run_out(state.graces, now.mono)
     for instance in away:
         _lose(state, state.workers[instance], "its stream broke and it did not come back", now, decision)
-    for id in _run_out(state.callback_leases, now.mono):
+    unheard = _run_out(state.callback_leases, now.mono)
+    for id in unheard:
         release(state, state.callbacks[id], "its worker was not heard of", Outcome.LOST, now, decision)
         decision.changes.append(ch.CallbackGone(id, Liveness.LOST, now.wall_ms))
+    for id in _run_out(state.callback_deadlines, now.mono):
+        if id not in unheard:
+            run_out(state, state.callbacks[id], now, decision)
     for hello, until in list(state.challenges.values()):
         if until <= now.mono:
             take_over(state, hello, now, decision, [*silent, *away])
@@ -60,6 +64,7 @@ def next_deadlines(state: State) -> tuple[float | None, int | None]:
     # few.
     firsts = [next(iter(deadlines.values())) for deadlines in (state.leases, state.callback_leases) if deadlines]
     firsts += state.graces.values()
+    firsts += state.callback_deadlines.values()
     firsts += [until for _, until in state.challenges.values()]
     dues = [at for at in (state.delayed.next_ms(), state.expiring.next_ms()) if at is not None]
     return min(firsts, default=None), min(dues, default=None)

@@ -6,7 +6,15 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from gowork.leader.core.model import Failure, HandlerPolicy, HeartbeatStatus, Outcome, QueueSettings, Spec
+from gowork.leader.core.model import (
+    Failure,
+    HandlerPolicy,
+    HeartbeatStatus,
+    Outcome,
+    QueueSettings,
+    RetryPolicy,
+    Spec,
+)
 
 
 class Submit(Struct, frozen=True, gc=False):
@@ -125,14 +133,22 @@ class Heartbeat(Struct, frozen=True, gc=False):
     """A callback member is alive. Answers None."""
 
     id: str
-    status: HeartbeatStatus | None
+    status: HeartbeatStatus
 
 
 class CompleteTask(Struct, frozen=True, gc=False):
-    """A callback member has finished a task. Answers None."""
+    """A callback member has finished a task, or hands it back. Answers None."""
 
     id: str
     error: str | None
+    #: 0: whichever it holds it under.
+    fence: int = 0
+    #: None: the error alone tells.
+    outcome: Outcome | None = None
+    failure: Failure | None = None
+    retry_delay_ms: int | None = None
+    #: The handler's policy, for a task without one.
+    retry: RetryPolicy | None = None
 
 
 class TellProgress(Struct, frozen=True, gc=False):
@@ -152,10 +168,19 @@ class RefuseStart(Struct, frozen=True, gc=False):
     id: str
     fence: int
     reason: str
+    #: It was reached and answered that it does not take the task.
+    answered: bool = False
 
 
 class ConfirmStop(Struct, frozen=True, gc=False):
-    """A callback member has stopped a task that was to be cancelled."""
+    """A callback member has stopped a task, as it was asked to."""
+
+    id: str
+    fence: int
+
+
+class DenyStop(Struct, frozen=True, gc=False):
+    """A callback member that was asked to stop a task does not have it."""
 
     id: str
     fence: int
@@ -232,6 +257,7 @@ Command = (
     | TellProgress
     | RefuseStart
     | ConfirmStop
+    | DenyStop
     | Tick
     | ExtendLeases
     | TakeBackOrphans
@@ -273,6 +299,7 @@ TASK_EXPIRED = RefusalCode("FAILED_PRECONDITION", "TASK_EXPIRED")
 NOT_FINISHED = RefusalCode("FAILED_PRECONDITION", "NOT_FINISHED")
 NOT_HELD = RefusalCode("FAILED_PRECONDITION", "NOT_HELD")
 STALE_FENCE = RefusalCode("FAILED_PRECONDITION", "STALE_FENCE")
+TOO_MANY_MEMBERS = RefusalCode("RESOURCE_EXHAUSTED", "TOO_MANY_MEMBERS")
 TOO_MANY_SESSIONS = RefusalCode("RESOURCE_EXHAUSTED", "TOO_MANY_SESSIONS")
 TOO_MANY_TASKS = RefusalCode("RESOURCE_EXHAUSTED", "TOO_MANY_TASKS")
 TOO_MANY_FINISHED = RefusalCode("RESOURCE_EXHAUSTED", "TOO_MANY_FINISHED")

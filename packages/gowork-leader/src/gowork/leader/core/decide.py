@@ -9,18 +9,17 @@ from typing import assert_never
 
 from gowork.leader.core import changes as ch
 from gowork.leader.core import commands as cmd
-from gowork.leader.core.callbacks import (
+from gowork.leader.core.callbacks import heartbeat, join, leave
+from gowork.leader.core.clock import tick
+from gowork.leader.core.decision import Decision
+from gowork.leader.core.dialled import (
     complete_task,
     confirm_stop,
-    heartbeat,
-    join,
-    leave,
+    deny_stop,
     refuse_start,
     take_back_orphans,
     tell_progress,
 )
-from gowork.leader.core.clock import tick
-from gowork.leader.core.decision import Decision
 from gowork.leader.core.dispatch import dispatch
 from gowork.leader.core.drains import drain
 from gowork.leader.core.model import Now
@@ -64,6 +63,8 @@ def decide(state: State, command: cmd.Command, now: Now) -> Decision:
             return refuse_start(state, command, now)
         case cmd.ConfirmStop():
             return confirm_stop(state, command, now)
+        case cmd.DenyStop():
+            return deny_stop(state, command, now)
         case cmd.RetryTask():
             return retry_task(state, command, now)
         case cmd.Purge():

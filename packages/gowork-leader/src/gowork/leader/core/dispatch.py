@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from gowork.leader.core import changes as ch
 from gowork.leader.core import effects as ef
 from gowork.leader.core.decision import Decision
+from gowork.leader.core.dialled import dialled
 from gowork.leader.core.lanes import Group
 from gowork.leader.core.model import RUNNING, Now, Spec, Standing, Task
 from gowork.leader.core.queues import Queue
@@ -101,7 +102,8 @@ def _grant(
         else:
             granted.append(entry)
     else:
-        decision.effects.append(ef.StartWork(holder.id, holder.address, fence, spec))
+        decision.changes.append(dialled(holder.id, spec, now))
+        decision.effects.append(ef.StartWork(holder.id, holder.address, fence, spec, number))
 
 
 class _Turn:

@@ -118,6 +118,9 @@ class StartWork(Struct, frozen=True, gc=False):
     address: str
     fence: int
     spec: Spec
+    attempt: int = 0
+    #: How long to wait before the call, in seconds.
+    delay: float = 0.0
 
 
 class StopWork(Struct, frozen=True, gc=False):

@@ -12,7 +12,17 @@ from msgspec.structs import replace
 
 from gowork.leader.core.holders import holders_of
 from gowork.leader.core.lanes import Lane
-from gowork.leader.core.model import FailureKind, LaneKey, Liveness, Now, Standing, Status, Task, WaitCode
+from gowork.leader.core.model import (
+    FailureKind,
+    HeartbeatStatus,
+    LaneKey,
+    Liveness,
+    Now,
+    Standing,
+    Status,
+    Task,
+    WaitCode,
+)
 from gowork.leader.core.queues import Queue
 from gowork.leader.core.state import Callback, State, Worker
 
@@ -185,9 +195,16 @@ def _callback_verdict(callback: Callback, handler: str, selector: _Selector) -> 
         return Verdict(callback.id, WaitCode.SELECTOR, "a callback member carries no labels")
     if callback.draining:
         return Verdict(callback.id, WaitCode.DRAINING, "it is draining")
-    if callback.free:
-        return Verdict(callback.id, None, "it is idle")
-    return Verdict(callback.id, WaitCode.NO_SLOT, "it is busy, or could not be reached")
+    if callback.unreachable:
+        message = f"it gets no task until its next heartbeat: {callback.unreachable}"
+        return Verdict(callback.id, WaitCode.UNREACHABLE, message)
+    if callback.held is not None:
+        return Verdict(callback.id, WaitCode.NO_SLOT, f"it is busy with {callback.held.id!r}")
+    if callback.status is HeartbeatStatus.FAILED:
+        return Verdict(callback.id, WaitCode.MEMBER_FAILED, "it says that it can't work")
+    if callback.status is HeartbeatStatus.BUSY:
+        return Verdict(callback.id, WaitCode.NO_SLOT, "it says that it is busy, with no task of this leader")
+    return Verdict(callback.id, None, "it is idle")
 
 
 def _members_reason(handler: str, selector: _Selector, codes: list[WaitCode | None]) -> Reason | None:
@@ -198,6 +215,14 @@ def _members_reason(handler: str, selector: _Selector, codes: list[WaitCode | No
     if busy:
         message = f"no free slot on the {busy} member(s) that could run it"
         return Reason(WaitCode.NO_SLOT, message, "wait, or start more workers")
+    unreachable, failed = codes.count(WaitCode.UNREACHABLE), codes.count(WaitCode.MEMBER_FAILED)
+    if unreachable:
+        message = f"the {unreachable} callback member(s) that could run it could not be given a task"
+        advice = "`gowork why --verbose` tells what each answered; check the address that it joined with"
+        return Reason(WaitCode.UNREACHABLE, message, advice)
+    if failed:
+        message = f"the {failed} callback member(s) that could run it say that they can't work"
+        return Reason(WaitCode.MEMBER_FAILED, message, "mend them, or start another worker")
     if draining:
         return Reason(WaitCode.DRAINING, "every worker that could run it is draining", "start another worker")
     unfit = codes.count(WaitCode.SELECTOR)

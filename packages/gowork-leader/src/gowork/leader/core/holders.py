@@ -44,7 +44,7 @@ def holders_of(state: State, handler: str, selector: tuple[tuple[str, str], ...]
     callbacks = [] if handler or selector else [member for member in state.callbacks.values() if member.held]
     slots = sum(worker.slots for worker in workers) + len(callbacks)
     ids = [id for worker in workers for id in worker.held.values()]
-    ids += [member.held[1] for member in callbacks if member.held is not None]
+    ids += [member.held.id for member in callbacks if member.held is not None]
     looked_at = list(_known(state, ids[:HELD_LOOKED_AT_MAX]))
     if not looked_at:
         return None

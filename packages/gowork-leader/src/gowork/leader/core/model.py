@@ -99,6 +99,8 @@ class WaitCode(enum.IntEnum):
     STORE_FULL = 13
     FAILED = 14
     CANCELLED = 15
+    UNREACHABLE = 16
+    MEMBER_FAILED = 17
 
 
 class Liveness(enum.IntEnum):
@@ -223,6 +225,9 @@ class Spec(Struct, frozen=True, gc=False):
     #: time; `reckoned` sets the moments.
     delay_ms: int = 0
     expires_in_ms: int = 0
+    #: How long one attempt may run; 0: no limit of the task's own. Workers with a session keep it themselves; for
+    #: callback members the leader does.
+    time_limit_ms: int = 0
 
     def reckoned(self, created_ms: int) -> Spec:
         """The same with the moments that follow from its lengths of time, when it was submitted then."""

@@ -21,7 +21,11 @@ class Settings:
     """Spans of time that the leader goes by, in seconds, and bounds of what it keeps."""
 
     __slots__ = (
+        "callback_absent_grace",
+        "callback_idle_grace",
         "callback_lease",
+        "callback_stop_grace",
+        "callbacks_max",
         "challenge_wait",
         "finished_full",
         "lane_page",
@@ -42,6 +46,10 @@ class Settings:
         lease: float = 10.0,
         reconnect_grace: float = 1.0,
         callback_lease: float = 45.0,
+        callback_idle_grace: float = 10.0,
+        callback_stop_grace: float = 20.0,
+        callback_absent_grace: float = 2.0,
+        callbacks_max: int = 10_000,
         challenge_wait: float = 2.0,
         sessions_max: int = 10_000,
         pending_max: int = 10_000_000,
@@ -59,6 +67,14 @@ class Settings:
         self.reconnect_grace = reconnect_grace
         #: How long a callback member may be silent.
         self.callback_lease = callback_lease
+        #: How long after it was dialled a callback member that says that it is idle may not have heard of the call:
+        #: longer than a call may take.
+        self.callback_idle_grace = callback_idle_grace
+        #: How long a callback member has to stop a task whose time limit has passed.
+        self.callback_stop_grace = callback_stop_grace
+        #: How long the report of a task may be under way that its callback member no longer has.
+        self.callback_absent_grace = callback_absent_grace
+        self.callbacks_max = callbacks_max
         #: How long the holder of a name has to answer a ping.
         self.challenge_wait = challenge_wait
         self.sessions_max = sessions_max
@@ -158,21 +174,41 @@ class Worker:
         return all(labels.get(key) == value for key, value in selector)
 
 
+class Dialled:
+    """The task that a callback member holds, and what is known of it since the member was dialled."""
+
+    __slots__ = ("absent", "adopted", "fence", "id", "idle_beats", "overdue", "refusals", "since_mono", "stop_mono")
+
+    def __init__(self, fence: int, id: str, *, adopted: bool = False) -> None:
+        self.fence = fence
+        self.id = id
+        #: It was held when this leader started: nobody knows whether the member was dialled.
+        self.adopted = adopted
+        self.since_mono = 0.0
+        #: Heartbeats in a row that said that the member is idle.
+        self.idle_beats = 0
+        #: How often it was dialled in vain.
+        self.refusals = 0
+        #: Its time limit has passed.
+        self.overdue = False
+        #: When the member was last asked to stop it; None: never by this leader.
+        self.stop_mono: float | None = None
+        #: The member was asked to stop it and does not have it.
+        self.absent = False
+
+
 class Callback:
     """A callback member."""
 
-    __slots__ = ("address", "adopted", "draining", "held", "id", "joined_ms", "seen_ms", "status", "unreachable")
+    __slots__ = ("address", "draining", "held", "id", "joined_ms", "seen_ms", "status", "unreachable")
 
     def __init__(self, id: str, address: str, joined_ms: int) -> None:
         self.id = id
         self.address = address
         self.status: HeartbeatStatus | None = None
-        #: (fence, task id)
-        self.held: tuple[int, str] | None = None
-        #: The fence of what it held when this leader started: nobody knows whether it was dialled; 0: nothing.
-        self.adopted = 0
-        #: It could not be dialled since its last heartbeat.
-        self.unreachable = False
+        self.held: Dialled | None = None
+        #: Why it could not be given a task since its last heartbeat; empty when it could.
+        self.unreachable = ""
         #: It gets nothing more until it joins again.
         self.draining = False
         self.joined_ms = joined_ms
@@ -203,12 +239,18 @@ class Departed:
         self.seen_ms = at_ms
         self.liveness = liveness
 
+    @property
+    def may_come_back(self) -> bool:
+        """It is a callback member whose lease ran out: its next heartbeat makes it a member again."""
+        return self.is_callback and self.liveness is Liveness.LOST
+
 
 class State:
     """Everything that `decide` may look at."""
 
     __slots__ = (
         "briefs",
+        "callback_deadlines",
         "callback_leases",
         "callbacks",
         "challenges",
@@ -274,6 +316,8 @@ class State:
         self.leases: dict[str, float] = {}
         self.graces: dict[str, float] = {}
         self.callback_leases: dict[str, float] = {}
+        #: {id of a callback member: when something becomes of the task that it holds, in monotonic time}
+        self.callback_deadlines: dict[str, float] = {}
         #: {name: (the newcomer's hello, how long it waits)}
         self.challenges: dict[str, tuple[OpenSession, float]] = {}
         #: {name: a member that has gone}, oldest first.

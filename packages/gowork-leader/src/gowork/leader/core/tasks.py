@@ -125,7 +125,7 @@ def cancel(state: State, command: cmd.Cancel, now: Now) -> Decision:
     elif standing.status is Status.RUNNING:
         if not standing.cancel_requested:
             decision.changes.append(ch.TaskMoved(command.id, cancelling(standing)))
-        request_stop(state, task, decision)
+        request_stop(state, task, now, decision)
     elif standing.status is not Status.CANCELLED:
         message = f"task {command.id!r} has finished with {standing.status.name}; it can't be cancelled any more"
         decision.answer = cmd.Refused(cmd.TASK_FINISHED, message)
@@ -160,7 +160,7 @@ def cancelling(standing: Standing) -> Standing:
     return replace(standing, cancel_requested=True)
 
 
-def request_stop(state: State, task: Task, decision: Decision) -> None:
+def request_stop(state: State, task: Task, now: Now, decision: Decision) -> None:
     """Asks whoever holds a running task to stop it; one who is away is asked when it comes back."""
     standing = task.standing
     if standing.instance:
@@ -170,4 +170,5 @@ def request_stop(state: State, task: Task, decision: Decision) -> None:
     else:
         callback = state.callbacks.get(standing.worker)
         if callback is not None:
+            decision.changes.append(ch.CallbackStopping(callback.id, now.mono))
             decision.effects.append(ef.StopWork(callback.id, callback.address, standing.fence, task.spec.id))

@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar
 from gowork.leader.core import changes as ch
 from gowork.leader.core import commands as cmd
 from gowork.leader.core.apply import apply, expect, forget
+from gowork.leader.core.callbacks import take_up
 from gowork.leader.core.clock import next_deadlines, next_token, trim
 from gowork.leader.core.decide import decide
 from gowork.leader.core.decision import Decision
@@ -230,6 +231,8 @@ class Engine:
         count = await self._loader.recover()
         # In a batch of its own: what is moved before the first pages come would be passed over by them.
         self._queue.append((cmd.TakeBackOrphans(), None))
+        for change in take_up(state, now).changes:
+            apply(state, change)
         expect(state, now.mono + self._settings.lease)
         state.tally = Tally()
         self._state = state

@@ -10,6 +10,7 @@ from gowork.leader.core import commands as cmd
 from gowork.leader.core.queries import members
 from gowork.leader.engine.loop import Engine
 from gowork.leader.rpc.boundary import refusal_from, refusing
+from gowork.leader.rpc.heartbeats import HeartbeatStream
 from gowork.leader.rpc.mapping import heartbeat_from, member_message
 from gowork.leader.rpc.tokens import make_id_token, read_id_token
 from gowork.leader.rpc.validation import (
@@ -57,14 +58,8 @@ class LeaderService(leader_pb2_grpc.LeaderServiceServicer):
         self, request_iterator: AsyncIterator[pb.HeartbeatRequest], context: _Context
     ) -> AsyncIterator[pb.HeartbeatResponse]:
         async with refusing(context):
-            async for request in request_iterator:
-                violations: Violations = []
-                check_id(request.id, "id", violations)
-                check_heartbeat(request.status, violations)
-                if violations:
-                    raise invalid(violations)
-                await self._ask(heartbeat_from(request))
-                yield pb.HeartbeatResponse()
+            async for response in HeartbeatStream(request_iterator).responses(self._hear):
+                yield response
 
     async def Drain(self, request: pb.DrainRequest, context: _Context) -> pb.DrainResponse:
         async with refusing(context):
@@ -99,6 +94,14 @@ class LeaderService(leader_pb2_grpc.LeaderServiceServicer):
                 else:
                     context.set_trailing_metadata((("gowork-truncated", "true"),))
         return response
+
+    async def _hear(self, request: pb.HeartbeatRequest) -> None:
+        violations: Violations = []
+        check_id(request.id, "id", violations)
+        check_heartbeat(request.status, violations)
+        if violations:
+            raise invalid(violations)
+        await self._ask(heartbeat_from(request))
 
     async def _ask(self, command: cmd.Command) -> None:
         answer = await self._engine.ask(command)

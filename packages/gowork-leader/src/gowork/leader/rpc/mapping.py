@@ -184,9 +184,8 @@ def queue_message(name: str, settings: QueueSettings, queue: Queue | None) -> sc
 
 
 def heartbeat_from(request: leader_pb2.HeartbeatRequest) -> cmd.Heartbeat:
-    """A callback member's checked word; a status that is not set says only that it is alive."""
-    known = {int(status): status for status in HeartbeatStatus}
-    return cmd.Heartbeat(request.id, known.get(request.status))
+    """A callback member's checked word."""
+    return cmd.Heartbeat(request.id, HeartbeatStatus(request.status))
 
 
 def hello_from(hello: session_pb2.Hello, connection: int, peer: str) -> cmd.OpenSession:
@@ -289,7 +288,7 @@ def _whole_report_from(report: session_pb2.Report, trace: str) -> cmd.Report:
         result,
         data,
         failure,
-        min(max(0, report.retry_delay_ms), limits.REPORTED_DELAY_MS_MAX) if report.HasField("retry_delay_ms") else None,
+        _delay_from(report.retry_delay_ms) if report.HasField("retry_delay_ms") else None,
         report.execution_us,
         report.reason[:1000],
         follow_ups,
@@ -313,9 +312,22 @@ def progress_from(request: scheduler_pb2.TaskProgressRequest) -> cmd.TellProgres
     return cmd.TellProgress(request.id, request.fraction, message, request.fence)
 
 
-def failure_text(error: str) -> str:
-    """A callback member's error, cut to the limit."""
-    return _cut(error, limits.FAILURE_MESSAGE_BYTES_MAX)
+def completion_from(request: scheduler_pb2.TaskCompleteRequest) -> cmd.CompleteTask:
+    """A callback member's checked word of how a task ended; what is too long in it is cut to the limit."""
+    return cmd.CompleteTask(
+        request.id,
+        _cut(request.error, limits.FAILURE_MESSAGE_BYTES_MAX) if request.HasField("error") else None,
+        request.fence,
+        # A newer member may know more outcomes: whether there is an error tells enough then.
+        _OUTCOMES.get(request.outcome),
+        _failure_from(request.failure) if request.HasField("failure") else None,
+        _delay_from(request.retry_delay_ms) if request.HasField("retry_delay_ms") else None,
+        retry_of(request.retry) if request.HasField("retry") else None,
+    )
+
+
+def _delay_from(delay_ms: int) -> int:
+    return min(max(0, delay_ms), limits.REPORTED_DELAY_MS_MAX)
 
 
 def _fill_failure(message: scheduler_pb2.Failure, failure: Failure, view: int) -> None:

@@ -19,7 +19,7 @@ from gowork.leader.rpc.following import FollowingMethods
 from gowork.leader.rpc.keeping import KeepingMethods
 from gowork.leader.rpc.known_fields import known_fields
 from gowork.leader.rpc.mapping import (
-    failure_text,
+    completion_from,
     fit,
     member_stats,
     progress_from,
@@ -31,6 +31,7 @@ from gowork.leader.rpc.queues import QueueMethods
 from gowork.leader.rpc.tokens import make_token, read_token
 from gowork.leader.rpc.validation import (
     Violations,
+    check_completion,
     check_fraction,
     check_id,
     check_page_size,
@@ -91,9 +92,11 @@ class SchedulerService(
 
     async def TaskComplete(self, request: pb.TaskCompleteRequest, context: _Context) -> pb.TaskCompleteResponse:
         async with refusing(context):
-            _require_id(request.id)
-            error = failure_text(request.error) if request.HasField("error") else None
-            await self._ask(cmd.CompleteTask(request.id, error))
+            violations: Violations = []
+            check_completion(request, violations)
+            if violations:
+                raise invalid(violations)
+            await self._ask(completion_from(request))
         return pb.TaskCompleteResponse()
 
     async def TaskProgress(self, request: pb.TaskProgressRequest, context: _Context) -> pb.TaskProgressResponse:

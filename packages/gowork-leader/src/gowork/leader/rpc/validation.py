@@ -19,7 +19,7 @@ from gowork.rpc.trace_context import is_traceparent, is_tracestate
 Violations = list[FieldViolation]
 _PRIORITIES = frozenset(scheduler_pb2.TaskPriority.values())
 _VIEWS = frozenset(scheduler_pb2.TaskView.values())
-_HEARTBEATS = frozenset(leader_pb2.HeartbeatStatus.values())
+_HEARTBEATS = frozenset(leader_pb2.HeartbeatStatus.values()) - {leader_pb2.HEARTBEAT_STATUS_UNSPECIFIED}
 _HELD_STATES = frozenset(session_pb2.HeldState.values())
 #: (field of a task, its maximum in milliseconds)
 _TIMES = (
@@ -305,12 +305,24 @@ def check_budget(budget_ms: int, violations: Violations) -> None:
         )
 
 
+def check_completion(request: scheduler_pb2.TaskCompleteRequest, violations: Violations) -> None:
+    """How a callback member says that a task ended."""
+    check_id(request.id, "id", violations)
+    completed = request.outcome == scheduler_pb2.ATTEMPT_OUTCOME_COMPLETED
+    if completed and request.HasField("error"):
+        violations.append(FieldViolation("error", "must not be set with the outcome COMPLETED"))
+    if request.outcome and not completed and not request.HasField("error"):
+        # A leader that does not know the outcome would take the task for done.
+        violations.append(FieldViolation("error", "must say why the task is not done, with any outcome but COMPLETED"))
+    if request.HasField("retry"):
+        check_retry(request.retry, "retry.", violations)
+
+
 def check_heartbeat(status: int, violations: Violations) -> None:
-    """What a callback member says of itself; UNSPECIFIED says only that it is alive."""
+    """What a callback member says of itself."""
     if status not in _HEARTBEATS:
-        violations.append(
-            FieldViolation("status", f"has the unknown value {status}; use 1 (IDLE), 2 (BUSY) or 3 (FAILED)")
-        )
+        what = f"has the unknown value {status}" if status else "is missing"
+        violations.append(FieldViolation("status", f"{what}; use 1 (IDLE), 2 (BUSY) or 3 (FAILED)"))
 
 
 def _check_name(name: str, field: str, violations: Violations) -> None:

@@ -74,6 +74,7 @@ def spec_of(task: scheduler_pb2.Task, body: bytes, trace: bytes = b"") -> Spec:
         trace,
         task.delay_ms,
         task.expires_in_ms,
+        task.time_limit_ms,
     )
 
 

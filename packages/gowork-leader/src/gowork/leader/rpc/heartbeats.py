@@ -1,0 +1,74 @@
+"""One stream of heartbeats: read whether or not its responses are.
+
+The three shapes in which Heartbeat was declared look the same on the wire (docs/decisions/0002-heartbeat.md). A caller
+whose stub is client-streaming reads no response before the end, so that after some 13,000 of them its window is full
+and the next one waits for ever. Its heartbeats must count all the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from gowork.proto.cluster.v1 import leader_pb2 as pb
+
+#: How long a caller may leave unread what stands before the end of its stream, in seconds; then the stream is reset.
+UNREAD_SECONDS = 5.0
+
+
+class HeartbeatStream:
+    """Reads the heartbeats of one caller and answers each, at the caller's pace."""
+
+    def __init__(self, requests: AsyncIterator[pb.HeartbeatRequest]) -> None:
+        self._requests = requests
+        #: Responses that the caller has not been sent. All are alike: what waits for it is a number, and takes no room.
+        self._owed = 0
+        self._changed = asyncio.Event()
+        #: The heartbeats have ended, and why if they were refused.
+        self._over = False
+        self._refusal: Exception | None = None
+        self._told = asyncio.Event()
+
+    async def responses(
+        self, hear: Callable[[pb.HeartbeatRequest], Awaitable[None]]
+    ) -> AsyncIterator[pb.HeartbeatResponse]:
+        """One response for each heartbeat that was heard.
+
+        Raises:
+            Exception: what `hear` has raised, once all responses before it are sent.
+        """
+        call = asyncio.current_task()
+        assert call is not None
+        reading = asyncio.create_task(self._read(hear, call))
+        try:
+            while True:
+                while self._owed:
+                    self._owed -= 1
+                    yield pb.HeartbeatResponse()
+                if self._over:
+                    self._told.set()
+                    if self._refusal is not None:
+                        raise self._refusal
+                    return
+                self._changed.clear()
+                await self._changed.wait()
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+
+    async def _read(self, hear: Callable[[pb.HeartbeatRequest], Awaitable[None]], call: asyncio.Task[object]) -> None:
+        try:
+            async for request in self._requests:
+                await hear(request)
+                self._owed += 1
+                self._changed.set()
+        except Exception as error:  # noqa: BLE001 - it is raised where the call can be ended with it
+            self._refusal = error
+        self._over = True
+        self._changed.set()
+        try:
+            async with asyncio.timeout(UNREAD_SECONDS):
+                await self._told.wait()
+        except TimeoutError:
+            # A status waits behind the responses. Without an end the caller would never learn that it is no member.
+            call.cancel()
