@@ -41,6 +41,11 @@ def isolated_pid() -> int:
     return os.getpid()
 
 
+@handler(isolation="process")
+def isolated_knows(module: str) -> bool:
+    return module in sys.modules
+
+
 @handler
 def stubborn(ctx: Context) -> None:
     """Says that it runs and heeds nothing."""

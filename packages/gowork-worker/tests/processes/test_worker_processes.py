@@ -187,6 +187,23 @@ async def test_isolated_task_runs_alone_in_a_process_of_its_own(leader: Any, sta
     assert ordinary != isolated
 
 
+async def test_isolated_task_imports_its_own_plugin_alone(leader: Any, start_worker: Any, tmp_path: Path) -> None:
+    shared = "from gowork.worker import lifespan\n@lifespan\ndef pool(state): yield\n"
+    for name, text in (("worker_beside_sample", ""), ("worker_shared_sample", shared)):
+        (tmp_path / f"{name}.py").write_text(text)
+    imports = ("worker_sample", "worker_beside_sample", "worker_shared_sample")
+    sys.path.insert(0, str(tmp_path))
+    try:
+        await start_worker(slots=1, runners=1, selection=Selection(imports=imports, plugins=("echo",)))
+        scripted = await leader.session()
+        for fence, module in enumerate(imports, 1):
+            scripted.grant(fence, "isolated_knows", payload=module)
+        known = [(await scripted.report(fence)).result for fence in (1, 2, 3)]
+    finally:
+        sys.path.remove(str(tmp_path))
+    assert known == ["true", "false", "true"]
+
+
 async def test_task_that_the_leader_wants_alone_runs_in_another_process(leader: Any, start_worker: Any) -> None:
     await start_worker(slots=1, runners=1)
     scripted = await leader.session()

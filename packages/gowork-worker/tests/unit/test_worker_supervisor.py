@@ -184,7 +184,7 @@ def test_runner_ended_on_purpose_blames_nobody_else() -> None:
 def test_isolated_task_starts_once_a_slot_is_left_to_it() -> None:
     ordinary = [QuietRunner(2, load=2)]
     spawned: list[bool] = []
-    solo = Solo(2, ordinary, lambda: spawned.append(True))
+    solo = Solo(2, ordinary, lambda only: spawned.append(True))
     task = held(1)
     solo.put(task)
     solo.pump(0.0)
@@ -206,7 +206,7 @@ def test_isolated_task_starts_once_a_slot_is_left_to_it() -> None:
 
 def test_isolated_task_that_is_taken_back_reserves_nothing() -> None:
     ordinary = [QuietRunner(2)]
-    solo = Solo(2, ordinary, lambda: None)
+    solo = Solo(2, ordinary, lambda only: None)
     task = held(1)
     solo.put(task)
     solo.pump(0.0)
@@ -217,15 +217,59 @@ def test_isolated_task_that_is_taken_back_reserves_nothing() -> None:
 
 def test_isolated_tasks_never_need_more_processes_than_slots() -> None:
     spawned: list[bool] = []
-    solo = Solo(2, [QuietRunner(2)], lambda: spawned.append(True))
+    solo = Solo(2, [QuietRunner(2)], lambda only: spawned.append(True))
     for fence in range(5):
         solo.put(held(fence))
     solo.pump(0.0)
     assert len(spawned) == 2
 
 
+def apart_for(*plugins: str) -> QuietRunner:
+    runner = QuietRunner(1, alone=True)
+    runner.only = plugins
+    return runner
+
+
+def held_for(fence: int, *plugins: str) -> Held:
+    task = held(fence)
+    task.only = plugins
+    return task
+
+
+def test_an_isolated_task_waits_for_a_process_that_has_imported_its_plugin() -> None:
+    ordinary = QuietRunner(4)
+    ordinary.withheld = 4
+    spawned: list[object] = []
+    solo = Solo(4, [ordinary], spawned.append)
+    other = apart_for("b")
+    solo.add(other)
+    solo.put(held_for(1, "a"))
+    solo.put(held_for(2, "b"))
+    solo.pump(0.0)
+    assert other.said == [2]
+    assert spawned == [("a",)]
+
+
+def test_an_idle_process_of_another_plugin_makes_room_for_the_first_task_that_has_none() -> None:
+    ordinary = QuietRunner(1)
+    ordinary.withheld = 1
+    spawned: list[object] = []
+    solo = Solo(1, [ordinary], spawned.append)
+    other = apart_for("b")
+    solo.add(other)
+    solo.put(held_for(1, "a"))
+    solo.put(held_for(2, "b"))
+    solo.pump(0.0)
+    assert other.said == [messages.Stop()]
+    assert spawned == [("a",)]
+    own = apart_for("a")
+    solo.add(own)
+    solo.pump(0.0)
+    assert own.said == [1]
+
+
 def test_idle_process_of_isolated_tasks_is_ended_after_a_while() -> None:
-    solo = Solo(2, [], lambda: None)
+    solo = Solo(2, [], lambda only: None)
     apart = QuietRunner(1, alone=True)
     solo.add(apart)
     solo.retire(29.0)

@@ -152,11 +152,13 @@ def ready_of(loaded: plugins.Loaded) -> messages.Ready:
                 isolation=handler.options.isolation.value,
                 retry=handler.options.retry,
                 grace_ms=handler.options.grace_ms,
+                plugin=handler.plugin,
             )
             for handler in loaded.handlers.values()
         ),
         default_handler=loaded.default.name if loaded.default is not None else "",
         plugin_errors=tuple(str(error) for error in loaded.errors),
+        shared=tuple(plugin.name for plugin in loaded.plugins if plugin.is_shared),
     )
 
 

@@ -41,6 +41,8 @@ class HandlerNote(msgspec.Struct, frozen=True):
     isolation: str
     retry: RetryOptions | None
     grace_ms: int
+    #: The plugin that it comes from.
+    plugin: str = ""
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
@@ -49,6 +51,8 @@ class Ready(msgspec.Struct, frozen=True, tag="ready"):
     handlers: tuple[HandlerNote, ...]
     default_handler: str
     plugin_errors: tuple[str, ...]
+    #: Plugins that handlers of others need too.
+    shared: tuple[str, ...] = ()
 
 
 class Slots(msgspec.Struct, frozen=True, tag="slots"):

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from functools import partial
 from typing import Protocol
+
+import msgspec
 
 from gowork.worker._runner import messages
 from gowork.worker._supervisor.local import LocalRunner
@@ -167,20 +170,22 @@ class Fleet:
             if not self.closing:
                 await asyncio.sleep(_RESTART_DELAYS[min(max(0, quick_deaths - 1), len(_RESTART_DELAYS) - 1)])
 
-    def _spawn_solo(self) -> None:
+    def _spawn_solo(self, only: tuple[str, ...] | None) -> None:
         assert self._group is not None
         if self.closing or asyncio.get_running_loop().time() < self._solo_from:
             return
-        runner = self._process_runner("alone", 1, alone=True)
+        runner = self._process_runner("alone", 1, alone=True, only=only)
         self.solo.add(runner)
         self._group.create_task(self._keep_solo(runner), name="alone")
 
-    def _process_runner(self, name: str, slots: int, *, alone: bool = False) -> ProcessRunner:
-        return ProcessRunner(
+    def _process_runner(
+        self, name: str, slots: int, *, alone: bool = False, only: tuple[str, ...] | None = None
+    ) -> ProcessRunner:
+        runner = ProcessRunner(
             name,
             slots,
             self._owner,
-            setup=self._setup,
+            setup=partial(self._setup, only=only),
             warden=self._warden,
             lock_descriptor=self.lock_descriptor,
             alone=alone,
@@ -188,6 +193,8 @@ class Fleet:
             outputs=self._outputs,
             variables=self.metrics.begin() if self.metrics is not None else {},
         )
+        runner.only = only
+        return runner
 
     async def _keep_solo(self, runner: ProcessRunner) -> None:
         # Counted before it is known: note_ready sets it back.
@@ -231,11 +238,11 @@ class Fleet:
         finally:
             self.ordinary.remove(runner)
 
-    def _setup(self, slots: int) -> messages.Setup:
+    def _setup(self, slots: int, *, only: tuple[str, ...] | None = None) -> messages.Setup:
         return messages.Setup(
             worker=self._options.name,
             slots=slots,
-            selection=self._options.selection,
+            selection=msgspec.structs.replace(self._options.selection, only=only),
             sys_path=tuple(sys.path),
             log_format=self._options.log_format,
             log_level=self._options.log_level,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Held:
     """One granted task until its report."""
 
-    __slots__ = ("fence", "grant", "id", "kill_at", "released", "reserved_of", "runner", "sent_at", "stop_kind")
+    __slots__ = ("fence", "grant", "id", "kill_at", "only", "released", "reserved_of", "runner", "sent_at", "stop_kind")
 
     def __init__(self, grant: session.Grant) -> None:
         self.grant = grant
@@ -23,6 +23,8 @@ class Held:
         self.id: str = grant.id
         #: The runner that has it; None while it waits for one.
         self.runner: Runner | None = None
+        #: The plugins that its handler needs, when it is to be alone; None for all.
+        self.only: tuple[str, ...] | None = None
         #: When it went to its runner, on the loop's clock.
         self.sent_at = 0.0
         #: The runner that gave up a slot for it, when it is alone in a process of its own.

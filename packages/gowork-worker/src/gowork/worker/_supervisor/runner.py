@@ -39,6 +39,8 @@ class Runner:
         self.owner = owner
         #: It runs isolated tasks, one at a time.
         self.alone = alone
+        #: The plugins that it imports, when it runs isolated tasks; None for all.
+        self.only: tuple[str, ...] | None = None
         #: fence -> what it holds, in the order in which it was sent
         self.tasks: dict[int, Held] = {}
         self.is_ready = False

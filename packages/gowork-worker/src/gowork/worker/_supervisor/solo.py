@@ -1,4 +1,5 @@
-"""Runs isolated tasks: each alone in a process of its own, one after another in the same process while it behaves.
+"""Runs isolated tasks: each alone in a process of its own, one after another in the same process while it behaves. Such
+a process imports the plugin of its tasks and those that every handler needs, and no other.
 
 Such a task uses one of the worker's slots like any other, so an ordinary runner must leave one of its own first: it
 is asked to (Slots) and says when it has (Withheld).
@@ -20,11 +21,11 @@ _IDLE_SECONDS = 30.0
 class Solo:
     """The queue of isolated tasks, and the processes that run them."""
 
-    def __init__(self, slots: int, ordinary: Sequence[Runner], spawn: Callable[[], None]) -> None:
+    def __init__(self, slots: int, ordinary: Sequence[Runner], spawn: Callable[[tuple[str, ...] | None], None]) -> None:
         """Args:
         slots: the worker's slots.
         ordinary: the runners of all other tasks, which lend their slots; a live view.
-        spawn: starts another process; it comes by `add` once it is there.
+        spawn: starts another process, for these plugins; it comes by `add` once it is there.
         """
         self._slots = slots
         self._ordinary = ordinary
@@ -74,22 +75,38 @@ class Solo:
             self._settle()
 
     def pump(self, now: float) -> None:
-        """Starts what can be started, and gets ready for what cannot yet."""
+        """Starts what can be started, and gets ready for what cannot yet.
+
+        A process has imported one plugin and what that needs, so a task waits for one of its own. Tasks have their turn
+        in their order: for the first that has no process, an idle one of another plugin makes room.
+        """
         if self.paused:
             return
-        while self._queue:
-            runner = next((runner for runner in self._runners if runner.is_ready and not runner.tasks), None)
+        idle = [runner for runner in self._runners if runner.is_ready and not runner.tasks]
+        starting = [runner.only for runner in self._runners if not runner.is_ready and not runner.was_stopped]
+        there = sum(not runner.was_stopped for runner in self._runners)
+        waiting: deque[Held] = deque()
+        for held in self._queue:
+            runner = next((runner for runner in idle if runner.only == held.only), None)
             lender = next((lender for lender in self._ordinary if lender.withheld > lender.lent), None)
-            if runner is None or lender is None:
-                break
-            held = self._queue.popleft()
-            held.reserved_of = lender
-            lender.lent += 1
-            runner.start_tasks([held], now)
+            if runner is not None:
+                idle.remove(runner)
+                if lender is not None:
+                    held.reserved_of = lender
+                    lender.lent += 1
+                    runner.start_tasks([held], now)
+                    continue
+            elif held.only in starting:
+                starting.remove(held.only)
+            elif there < self._slots or idle:
+                if there < self._slots:
+                    there += 1
+                else:
+                    _stop(idle.pop(), now)
+                self._spawn(held.only)
+            waiting.append(held)
+        self._queue = waiting
         self._settle()
-        busy = sum(1 for runner in self._runners if runner.tasks)
-        for _ in range(min(self._slots, busy + len(self._queue)) - len(self._runners)):
-            self._spawn()
 
     def retire(self, now: float) -> None:
         """Ends processes that have been idle for long."""
@@ -97,10 +114,7 @@ class Solo:
             if runner.tasks or not runner.is_ready:
                 runner.idle_since = now
             elif now - runner.idle_since > _IDLE_SECONDS:
-                runner.is_ready = False
-                runner.was_stopped = True
-                runner.stopped_at = now
-                runner.send(messages.Stop())
+                _stop(runner, now)
 
     def _settle(self) -> None:
         """Asks for as many slots as isolated tasks need, and no more."""
@@ -132,6 +146,13 @@ class Solo:
                     room -= moved
                     _reserve(busy, -moved)
                     _reserve(free, moved)
+
+
+def _stop(runner: Runner, now: float) -> None:
+    runner.is_ready = False
+    runner.was_stopped = True
+    runner.stopped_at = now
+    runner.send(messages.Stop())
 
 
 def _reserve(runner: Runner, change: int) -> None:

@@ -76,7 +76,8 @@ class Supervisor:
         self.fleet = Fleet(options, self, self.measures)
         self._watch = Watch(self.fleet, self.wake.set)
         self._isolated: frozenset[str] = frozenset()
-        self._isolated_default = False
+        #: handler -> the plugins that it needs
+        self._needed: dict[str, tuple[str, ...]] = {}
         self._grace_max = 5.0
         self._paused = False
         #: See cut_off.
@@ -297,12 +298,13 @@ class Supervisor:
     def _is_isolated(self, held: Held) -> bool:
         """Whether it must be alone; then it is queued for that."""
         alone = held.grant.alone and self.options.runners > 0
-        if not alone and (self._isolated or self._isolated_default):
+        if alone or self._isolated:
             # Only now: reading every task would cost the supervisor more than all else that it does with one.
-            name = tasks.Task.FromString(held.grant.task).handler
-            alone = name in self._isolated if name else self._isolated_default
-        if alone:
-            self.fleet.solo.put(held)
+            name = tasks.Task.FromString(held.grant.task).handler or self.handlers.default_handler
+            alone = alone or name in self._isolated
+            if alone:
+                held.only = self._needed.get(name)
+                self.fleet.solo.put(held)
         return alone
 
     def _cancel(self, wanted: list[Held]) -> None:
@@ -340,7 +342,7 @@ class Supervisor:
         if not self.ready.is_set():
             self.handlers = ready
             self._isolated = frozenset(note.name for note in ready.handlers if note.isolation == "process")
-            self._isolated_default = ready.default_handler in self._isolated
+            self._needed = {note.name: (note.plugin, *ready.shared) for note in ready.handlers}
             self._grace_max = max([5.0, *(note.grace_ms / 1000 for note in ready.handlers)])
             for error in ready.plugin_errors:
                 logger.error("plugin error", extra={"plugin_error": error})
