@@ -227,3 +227,42 @@ async def test_handlers_print_though_nobody_reads_and_what_is_dropped_is_counted
     assert 0 < len(printed) < 20000
     # The worker's own lines found no room either.
     assert dropped >= 20000 - len(printed)
+
+
+async def test_import_that_blocks_is_named_with_its_line(leader: Any, start: Start, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    # It waits until somebody writes, as for a database that does not answer.
+    (tmp_path / "worker_waits_deep.py").write_text(f"\nopen({str(pipe)!r}).read()\n")
+    (tmp_path / "worker_waits.py").write_text("import worker_waits_deep\n")
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gowork.worker", "--leader", leader.address, "--import", "worker_waits"),
+        *("--plugin", "echo", "--runners", "1", "--slots", "1", "--log-format", "json"),
+        cwd=tmp_path,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    try:
+        async with asyncio.timeout(20):
+            while (entry := json.loads(await process.stderr.readline()))["event"] != "not ready yet":
+                assert entry["event"] in {"starting"}
+        assert entry["doing"] == "importing handlers"
+        assert entry["importing"] == "worker_waits_deep"
+        assert entry["at"] == f"{tmp_path / 'worker_waits_deep.py'}:2"
+        process.send_signal(signal.SIGINT)
+        _, rest = await process.communicate()
+        assert process.returncode == 0
+        assert b"Traceback" not in rest
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+
+
+async def test_worker_names_the_handlers_that_it_has_loaded(leader: Any, start: Start) -> None:
+    worker = await start("--log-format", "json")
+    await leader.session()
+    (entry,) = [entry for entry in await worker.entries() if entry["event"] == "handlers loaded"]
+    names = entry["names"].split(", ")
+    assert {"echo", "add", "noop"} <= set(names)
+    assert entry["handlers"] == len(names)

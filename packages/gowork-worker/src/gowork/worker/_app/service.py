@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import math
+import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,9 @@ logger = logging.getLogger("gowork.worker")
 #: and what runners are given to stop, a stop fits into the 120 s that containers are often given.
 _ACKNOWLEDGE_TIMEOUT = 3.0
 _GOODBYE_TIMEOUT = 3.0
+#: Seconds between two words on what a drain waits for, and how many tasks each names.
+_TELL_INTERVAL = 5.0
+_TASKS_TOLD_MAX = 5
 
 
 class Link(Protocol):
@@ -91,6 +95,9 @@ class Service:
         Args:
             own_process: take SIGTERM and SIGINT as calls of `stop`.
         """
+        logger.info(
+            "starting", extra={"slots": self.options.slots, "runners": self.options.runners, "pid": os.getpid()}
+        )
         with self._signals() if own_process else contextlib.nullcontext():
             async with asyncio.TaskGroup() as group:
                 runners = group.create_task(self.supervisor.run(), name="supervisor")
@@ -114,17 +121,29 @@ class Service:
         seconds = self.seconds_left
         logger.info("draining", extra={"seconds": round(seconds, 3)})
         try:
-            async with asyncio.timeout(seconds) as self._timeout:
+            async with asyncio.timeout(seconds) as self._timeout, asyncio.TaskGroup() as group:
+                teller = group.create_task(self._tell_what_runs(), name="teller")
                 await self.supervisor.finish()
+                teller.cancel()
         except TimeoutError:
             logger.info("drain budget used up")
         finally:
             self._timeout = None
 
+    async def _tell_what_runs(self) -> None:
+        while True:
+            await asyncio.sleep(_TELL_INTERVAL)
+            count, named = self.supervisor.waited_for(_TASKS_TOLD_MAX)
+            extra = {"tasks": count, "first": ", ".join(named), "seconds": round(self.seconds_left, 3)}
+            logger.info("waiting for tasks", extra=extra)
+
     async def _say_goodbye(self, link: asyncio.Task[None]) -> None:
         await self.supervisor.leave(_ACKNOWLEDGE_TIMEOUT if self.link.connected else 0.0)
         await asyncio.wait([link], timeout=_GOODBYE_TIMEOUT if self.link.connected else 0.0)
         link.cancel()
+        if count := self.supervisor.unacknowledged:
+            reason = "the leader did not answer: these tasks run again"
+            logger.warning("stopped before all reports were acknowledged", extra={"reports": count, "reason": reason})
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:

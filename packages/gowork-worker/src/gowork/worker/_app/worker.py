@@ -103,7 +103,8 @@ class Worker:
         service = self._make()
         if owns_logging:
             logs.configure("text", service.options.log_level, service.options.name)
-        with _failures():
+        # In the moments before the worker takes Ctrl-C itself.
+        with _failures(), contextlib.suppress(KeyboardInterrupt):
             asyncio.run(service.run(own_process=True))
 
     async def serve(self) -> None:

@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import AsyncExitStack
 from io import TextIOWrapper
 from typing import Any, TypeVar, cast
@@ -26,6 +26,7 @@ from gowork.worker._runner import forks, messages, pipe, pulse
 from gowork.worker._runner.descriptors import OwnDescriptors, open_descriptors
 from gowork.worker._runner.exceptions import type_name
 from gowork.worker._runner.executor import Executor
+from gowork.worker._runner.loading import Loading
 from gowork.worker._runner.outbox import Outbox
 from gowork.worker._runner.table import SlotTable
 from gowork.worker.processes import die_with_parent, hold_until_ended
@@ -105,11 +106,9 @@ async def _run(connection: socket.socket, table: int, own: OwnDescriptors) -> Te
     if setup.log_format:
         logs.configure(setup.log_format, setup.log_level, setup.worker, waits=True)
     telemetry = _telemetry()
-    loaded = plugins.load(setup.selection)
     place = Place(setup.worker, trace_parent=setup.trace_parent)
     async with AsyncExitStack() as stack:
-        await lifespans.enter(stack, loaded.lifespans, place.state)
-        loaded.hooks.hook.gowork_runner_started(state=place.state)
+        loaded = await load(stack, setup.selection, place.state)
         stack.callback(lambda: loaded.hooks.hook.gowork_runner_stopping(state=place.state))
         ticker.table = slots = SlotTable.attach(table, setup.slots)
         executor = Executor(
@@ -131,6 +130,28 @@ async def _until(stopped: asyncio.Event) -> None:
             await stopped.wait()
         except asyncio.CancelledError:
             logger.warning("a handler cancelled the runner's own task, which goes on")
+
+
+async def load(
+    stack: AsyncExitStack, selection: plugins.Selection, state: Any, functions: Iterable[Callable[..., Any]] = ()
+) -> plugins.Loaded:
+    """Does all that a runner needs before its first task, and says what it waits for when that takes long.
+
+    Args:
+        stack: leaves the lifespans.
+        selection: what to load.
+        state: what the lifespans fill.
+        functions: handlers and lifespans that are at hand in this process.
+    """
+    with Loading() as loading:
+        loading.doing("importing handlers")
+        loaded = plugins.load(selection, functions)
+        for lifespan in loaded.lifespans:
+            loading.doing(f"entering lifespan {lifespan.__module__}.{lifespan.__qualname__}")
+            await lifespans.enter(stack, [lifespan], state)
+        loading.doing("calling gowork_runner_started")
+        loaded.hooks.hook.gowork_runner_started(state=state)
+    return loaded
 
 
 def _telemetry() -> Telemetry | None:

@@ -12,12 +12,12 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from gowork.proto.worker.v1 import session_pb2 as session
-from gowork.worker._core import lifespans, plugins
+from gowork.worker._core import plugins
 from gowork.worker._core.context import Place
 from gowork.worker._runner import forks, messages
 from gowork.worker._runner.exceptions import type_name
 from gowork.worker._runner.executor import Executor
-from gowork.worker._runner.main import ready_of
+from gowork.worker._runner.main import load, ready_of
 from gowork.worker._runner.outbox import Outbox
 from gowork.worker._runner.table import Running, SlotTable
 from gowork.worker._supervisor.runner import Owner, Runner
@@ -51,20 +51,22 @@ class LocalRunner(Runner):
         self._executor: Executor | None = None
         self._stopped = asyncio.Event()
         self._looked_at = 0.0
+        #: The asyncio task in which it runs, until it is ready.
+        self._starting: asyncio.Task[Any] | None = None
 
     async def run(self) -> str:
         """Runs until it is stopped."""
         forks.watch()
-        loaded = plugins.load(self._selection, self._functions)
+        self._starting = asyncio.current_task()
         place = Place(self._worker, trace_parent=self._trace_parent)
         outbox = Outbox(self._send_work, lambda executed: self.owner.runner_said(self, executed))
         async with AsyncExitStack() as stack:
-            await lifespans.enter(stack, loaded.lifespans, place.state)
-            loaded.hooks.hook.gowork_runner_started(state=place.state)
+            loaded = await load(stack, self._selection, place.state, self._functions)
             stack.callback(lambda: loaded.hooks.hook.gowork_runner_stopping(state=place.state))
             self._executor = Executor(
                 loaded, place, self._table, outbox, self._say_stopping, self._say_withheld, self._say_broken
             )
+            self._starting = None
             self.is_ready = True
             self.owner.runner_ready(self, ready_of(loaded))
             try:
@@ -108,6 +110,12 @@ class LocalRunner(Runner):
         if self._executor is not None and now - self._looked_at >= _LOOK_INTERVAL:
             self._looked_at = now
             self._executor.look_after()
+
+    def kill(self) -> bool:
+        # What runs here can't be ended. A lifespan that waits can, while the worker is stopped before it was ready.
+        if self._starting is not None:
+            self._starting.cancel("the worker was stopped before it was ready")
+        return False
 
     def running(self) -> list[Running]:
         return self._table.running()

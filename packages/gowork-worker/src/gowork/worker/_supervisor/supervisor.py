@@ -10,6 +10,7 @@ acknowledged; nothing of a fence is reported twice; a released fence is never re
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import secrets
 from collections.abc import Callable, Iterable
@@ -33,8 +34,9 @@ logger = logging.getLogger("gowork.worker")
 
 #: Seconds that runners have to stop what they are told to interrupt, before they are ended; and then to be gone.
 _INTERRUPT_GRACE = 1.0
-#: How many fences one line of the log names.
+#: How many fences, and how many handlers, one line of the log names.
 _FENCES_LOGGED_MAX = 20
+_HANDLERS_LOGGED_MAX = 50
 
 
 class Supervisor:
@@ -117,6 +119,14 @@ class Supervisor:
         self._hand_back_waiting("the worker drains")
         self.fleet.tell(messages.Recall())
         await self._idle.wait()
+
+    def waited_for(self, most: int) -> tuple[int, list[str]]:
+        """How many tasks are held, and the first of them in words."""
+        named = []
+        for held in itertools.islice(self._held.values(), most):
+            name = tasks.Task.FromString(held.grant.task).handler or self.handlers.default_handler
+            named.append(f"{held.id} ({name})")
+        return len(self._held), named
 
     async def hand_back(self, reason: str) -> None:
         """Stops whatever still runs, and reports it as interrupted."""
@@ -264,6 +274,11 @@ class Supervisor:
         return self.fleet.slots(withheld=self.draining or self._paused)
 
     @property
+    def unacknowledged(self) -> int:
+        """How many reports the leader has not acknowledged."""
+        return len(self._unacknowledged)
+
+    @property
     def has_left(self) -> bool:
         """Whether the goodbye was taken."""
         return self._condition[2]
@@ -344,6 +359,9 @@ class Supervisor:
             self._isolated = frozenset(note.name for note in ready.handlers if note.isolation == "process")
             self._needed = {note.name: (note.plugin, *ready.shared) for note in ready.handlers}
             self._grace_max = max([5.0, *(note.grace_ms / 1000 for note in ready.handlers)])
+            names = [note.name for note in ready.handlers]
+            named = ", ".join(names[:_HANDLERS_LOGGED_MAX]) + (", ..." if len(names) > _HANDLERS_LOGGED_MAX else "")
+            logger.info("handlers loaded", extra={"handlers": len(names), "names": named})
             for error in ready.plugin_errors:
                 logger.error("plugin error", extra={"plugin_error": error})
             self.ready.set()
