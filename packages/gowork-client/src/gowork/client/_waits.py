@@ -7,6 +7,7 @@ what is left.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable
 from typing import Generic, Protocol, TypeVar
@@ -16,7 +17,9 @@ import grpc
 from gowork.client._calls import CallSettings, Tries
 from gowork.client.errors import CallError, TaskNotFinished
 from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
-from gowork.rpc import limits
+from gowork.rpc import limits, running
+
+logger = logging.getLogger("gowork.client")
 
 #: WaitTasks calls that one as_completed has open at once; together they wait for CALLS_MAX * BATCH_TASKS_MAX tasks.
 CALLS_MAX = 16
@@ -37,6 +40,11 @@ class Awaited(Protocol):
         ...
 
 
+#: Seconds that a handler waits for other tasks before the log says so, once for each handler.
+LONG_WAIT_SECONDS = 5.0
+#: Handlers that have been named, and how many at most.
+_warned: set[str] = set()
+_WARNED_MAX = 1000
 AwaitedT = TypeVar("AwaitedT", bound=Awaited)
 
 
@@ -55,6 +63,9 @@ class Wait(Generic[AwaitedT]):
         self._out = {handle.id: handle for handle in handles}
         self._end = end
         self._tries: Tries | None = None
+        #: The attempt that waits, until it has been warned of it.
+        self._attempt = running.attempt.get()
+        self._begun = time.monotonic()
 
     def __bool__(self) -> bool:
         return bool(self._out)
@@ -69,12 +80,13 @@ class Wait(Generic[AwaitedT]):
         Raises:
             TaskNotFinished: when the caller's time is up.
         """
+        timeout = self._settings.timeout if self._attempt is None else min(self._settings.timeout, LONG_WAIT_SECONDS)
         if self._end is None:
-            return self._settings.timeout
+            return timeout
         left = self._end - time.monotonic()
         if left <= 0:
             raise self._not_finished()
-        return min(left, self._settings.timeout)
+        return min(left, timeout)
 
     def take(self, tasks: Iterable[scheduler.Task]) -> list[AwaitedT]:
         """The handles of these tasks, which a response tells to have finished."""
@@ -97,6 +109,7 @@ class Wait(Generic[AwaitedT]):
         """
         if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
             self._tries = None
+            self._warn_if_long()
             self.timeout()
             return 0.0
         if self._tries is None:
@@ -115,6 +128,19 @@ class Wait(Generic[AwaitedT]):
         """
         if self._out:
             raise CallError(f"the leader ended a wait with {len(self._out):,} tasks still to come")
+
+    def _warn_if_long(self) -> None:
+        attempt = self._attempt
+        if attempt is None or time.monotonic() - self._begun < 0.9 * LONG_WAIT_SECONDS:
+            return
+        self._attempt = None
+        if attempt.handler in _warned or len(_warned) >= _WARNED_MAX:
+            return
+        _warned.add(attempt.handler)
+        logger.warning(
+            "a handler waits for other tasks and keeps its slot: when every slot is kept so, none of them runs",
+            extra={"handler": attempt.handler, "task_id": attempt.id, "waits_for": next(iter(self._out), "")},
+        )
 
     def _not_finished(self) -> TaskNotFinished:
         ids = list(self._out)

@@ -9,12 +9,13 @@ from contextvars import ContextVar
 
 from gowork.rpc import logs
 from gowork.rpc.logs import take_standard_error
+from gowork.rpc.running import attempt
 from gowork.worker._core.context import Context
 
 __all__ = ["configure", "running", "take_standard_error"]
 
 #: The attempt that runs here: in this thread, or this asyncio task and what it starts.
-running: ContextVar[Context | None] = ContextVar("gowork_running", default=None)
+running: ContextVar[Context | None] = attempt
 
 
 def configure(form: str, level: str, worker: str, *, waits: bool = False) -> None:

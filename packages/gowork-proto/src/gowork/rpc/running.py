@@ -1,0 +1,13 @@
+"""Which attempt runs here: set by the worker around each, looked at by whatever a handler calls, a client for one.
+
+Here, since worker and client do not import each other.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import Any
+
+#: In this thread, or this asyncio task and what it starts: the worker's Context of the attempt, with its `id` and
+#: `handler`.
+attempt: ContextVar[Any] = ContextVar("gowork_running", default=None)
