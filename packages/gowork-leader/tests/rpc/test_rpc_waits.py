@@ -213,9 +213,9 @@ async def test_a_watcher_that_does_not_read_is_ended_and_goes_on_from_its_last_t
     watch = await Watch(leader, view=pb.TASK_VIEW_FULL).begin()
     ids: list[str] = []
     # The first fill gRPC's windows, so that the leader is held up; the rest pile up behind them.
-    for batch in range(12):
-        new = [f"{batch}-{n}" for n in range(limits.BATCH_TASKS_MAX)]
-        await leader.submit(*new, payload="x" * 300)
+    for batch in range(50):
+        new = [f"{batch}-{n}" for n in range(350)]
+        await leader.submit(*new, payload="x" * 10_000)
         ids += new
     seen: dict[str, None] = {}
     token = watch.token

@@ -11,7 +11,7 @@ import grpc
 
 from gowork.leader.core.commands import Refused
 from gowork.leader.engine.loop import NotServingError, NotTakenError
-from gowork.leader.engine.subscriptions import SubscriptionsClosed, WatcherBehind
+from gowork.leader.engine.watching import SubscriptionsClosed, WatcherBehind
 from gowork.leader.store.protocol import StoreError, StoreFullError
 from gowork.rpc.status import FieldViolation, Refusal, abort
 

@@ -12,7 +12,8 @@ import re
 from collections.abc import Callable
 from typing import TypeVar
 
-from gowork.leader.core.model import Priority, Spec, Standing, Status
+from gowork.leader.core.model import LaneKey, Priority, Spec, Standing, Status
+from gowork.leader.engine.watching import Selection
 from gowork.leader.store.protocol import Query
 from gowork.rpc import limits
 from gowork.rpc.status import FieldViolation, invalid
@@ -100,6 +101,23 @@ def predicate_of(query: Query) -> Predicate:
     if query == Query():
         return lambda spec, standing: True
     return selects
+
+
+def selection_of(text: str) -> Selection:
+    """What a watcher with this filter is told of.
+
+    Raises:
+        Refusal: see parse_filter.
+    """
+    query = parse_filter(text)
+    id = next((str(value) for column, value, equal in query.terms if column == "id" and equal), None)
+    of_lane = [(column, value, equal) for column, value, equal in query.terms if column != "id"]
+
+    def lane(key: LaneKey) -> bool:
+        columns = {"queue": key.queue, "handler": key.handler, "priority": int(key.priority)}
+        return all((columns[column] == value) is equal for column, value, equal in of_lane)
+
+    return Selection(text, id, lane if of_lane else None, predicate_of(query))
 
 
 def _value_of(term: re.Match[str]) -> tuple[str, bool]:

@@ -11,9 +11,10 @@ import grpc
 from gowork.leader.core.model import FINISHED, Standing, Status, Task
 from gowork.leader.core.state import State
 from gowork.leader.engine.loop import Engine
-from gowork.leader.engine.subscriptions import WAITER_BYTES_MAX, Snapshot, Waiter, Watcher, bytes_of
+from gowork.leader.engine.subscriptions import WAITER_BYTES_MAX, Waiter
+from gowork.leader.engine.watching import Snapshot, Watcher, bytes_of
 from gowork.leader.rpc.boundary import refusing, unknown_tasks
-from gowork.leader.rpc.filters import parse_filter, predicate_of
+from gowork.leader.rpc.filters import selection_of
 from gowork.leader.rpc.mapping import fill_result, task_message
 from gowork.leader.rpc.tokens import make_token, read_token
 from gowork.leader.rpc.validation import Violations, check_view
@@ -25,12 +26,14 @@ from gowork.rpc.status import FieldViolation, Refusal, invalid
 
 #: Tasks of one WaitTasks or WatchTasks response.
 _CHUNK_TASKS = 1_000
+#: Bytes of tasks that a watcher is sent at once; one task may have more.
+_WATCH_BYTES = 256 << 10
 #: What a result takes in a response besides its texts, at most; and where a response of WaitTasks is ended. One result
 #: beyond that, of up to 4 bytes a character, stays within a message.
 _RESULT_BYTES = 512
 _WAIT_BYTES = 1 << 20
-#: Tasks that are looked up at once for a wait: many while they are small, few when they have long results. In tasks,
-#: and in the bytes of one look-up that make the next one small.
+#: Tasks that are looked up at once for a wait or a watch: many while they are small, few when they have long results.
+#: In tasks, and in the bytes of one look-up that make the next one small.
 _LOOK_TASKS_MAX, _LOOK_TASKS_MIN = 1_000, 16
 _LOOK_BYTES = 4 << 20
 
@@ -79,13 +82,14 @@ class FollowingMethods:
     ) -> AsyncIterator[pb.WatchTasksResponse]:
         async with refusing(context):
             _require_view(request.view)
-            selects = predicate_of(parse_filter(request.filter))
+            selection = selection_of(request.filter)
+            selects = selection.task
             scope = (self._engine.opened.identity, "watch", request.filter)
             since = read_token(request.token, "token", *scope) if request.token else None
-            watcher = Watcher(selects)
+            watcher = Watcher(selection)
 
             def subscribe(state: State) -> int:
-                self._engine.subscriptions.add_watcher(watcher)
+                self._engine.subscriptions.watchers.add(watcher)
                 return self._engine.changed
 
             try:
@@ -93,28 +97,34 @@ class FollowingMethods:
                 await self._require_known(since)
                 yield pb.WatchTasksResponse(token=make_token(current if since is None else since, *scope))
                 # Before the changes: another task may have taken a removed one's id.
-                async for removed in self._removed_between(since, current):
-                    yield pb.WatchTasksResponse(deleted=removed)
+                async for ids in self._removed_between(since, current):
+                    yield pb.WatchTasksResponse(deleted=ids)
                 # Some may have been forgotten between two pages of them.
                 await self._require_known(since)
+                number = _LOOK_TASKS_MIN
                 while since is not None and since < current:
-                    records = await self._store.changed_since(since, _CHUNK_TASKS)
+                    records = await self._store.changed_since(since, number)
                     if not records:
                         break
                     since = records[-1].changed
+                    size = sum(bytes_of(record.body, record.standing) for record in records)
+                    number = _LOOK_TASKS_MIN if size > _LOOK_BYTES else _LOOK_TASKS_MAX
                     tasks = [task for task in map(restore, records) if selects(task.spec, task.standing)]
                     for chunk in _chunks(_message(task, request.view) for task in tasks):
                         yield pb.WatchTasksResponse(tasks=chunk)
                     yield pb.WatchTasksResponse(token=make_token(since, *scope))
                 while True:
-                    snapshots, removed, changed = await watcher.take()
-                    for place in range(0, len(removed), _CHUNK_TASKS):
-                        yield pb.WatchTasksResponse(deleted=removed[place : place + _CHUNK_TASKS])
+                    snapshots, removed, changed = await watcher.take(_CHUNK_TASKS, _WATCH_BYTES)
+                    if removed:
+                        yield pb.WatchTasksResponse(deleted=removed)
                     for chunk in _chunks(_snapshot_message(snapshot, request.view) for snapshot in snapshots):
                         yield pb.WatchTasksResponse(tasks=chunk)
-                    yield pb.WatchTasksResponse(token=make_token(changed, *scope))
+                    # Not kept while the next one is waited for.
+                    del snapshots, removed
+                    if changed is not None:
+                        yield pb.WatchTasksResponse(token=make_token(changed, *scope))
             finally:
-                self._engine.subscriptions.drop_watcher(watcher)
+                self._engine.subscriptions.watchers.drop(watcher)
 
     async def _removed_between(self, since: int | None, current: int) -> AsyncIterator[list[str]]:
         """The ids of the tasks that were removed since a batch."""

@@ -1110,7 +1110,9 @@ class WatchTasksResponse(_message.Message):
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Task]: ...
     @_builtins.property
     def deleted(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Ids of tasks that were removed, whatever the filter selects."""
+        """Ids of tasks that were removed, whatever the filter selects; only its own where that names one task, as in
+        `id = "a"`.
+        """
 
     def __init__(
         self,
