@@ -92,6 +92,51 @@ telemetry.stop()
     assert '"service.name": "mail"' in process.stderr
 
 
+STARTED = """
+import sys
+from gowork.rpc.telemetry import TelemetryError, start
+try:
+    telemetry = start("mail")
+except TelemetryError as error:
+    sys.exit(f"refused: {error}")
+import opentelemetry.propagate, os
+print(os.environ.get("OTEL_PROPAGATORS"), opentelemetry.propagate.get_global_textmap().fields)
+"""
+
+
+def started(**variables: str) -> subprocess.CompletedProcess[str]:
+    """A process that sets up tracing in this environment."""
+    environment = {"OTEL_TRACES_EXPORTER": "console", **variables}
+    return subprocess.run([sys.executable, "-c", STARTED], env=environment, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("named", ["tracecontext,baggage,no-such-thing", "no-such-thing"])
+def test_propagators_that_are_not_installed_are_ignored(named: str) -> None:
+    done = started(OTEL_PROPAGATORS=named)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"{named} ")
+    assert "traceparent" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "is_refused"),
+    [
+        ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "many", True),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "0", True),
+        ("OTEL_BSP_SCHEDULE_DELAY", "soon", False),
+        ("OTEL_RESOURCE_ATTRIBUTES", "nonsense", False),
+        ("OTEL_PYTHON_CONTEXT", "no-such-thing", False),
+    ],
+)
+def test_a_variable_of_the_sdk_that_can_not_be_used_is_one_line(name: str, value: str, is_refused: bool) -> None:
+    done = started(**{name: value})
+    assert done.returncode == int(is_refused)
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(
+        "refused: a variable OTEL_" if is_refused else "OpenTelemetry does not take a variable OTEL_"
+    )
+
+
 def sampled(sampler: ParentBased, *links: str, parent: str = "") -> bool:
     context = spans.context_of(parent)
     made = [Link(linked) for link in links if (linked := spans.context_of(link)) is not None]

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import grpc
 
-from gowork.rpc.telemetry import is_traced
+from gowork.rpc.telemetry import is_traced, settle_propagators
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
@@ -107,6 +107,7 @@ def _instrumentation() -> Any:
     if not is_traced():
         return None
     try:
+        settle_propagators()
         from opentelemetry.instrumentation import grpc as instrumentation
     except ImportError:
         return None

@@ -6,12 +6,19 @@ uses gowork as a library is left alone: what asks `is_traced` goes by the provid
 
 from __future__ import annotations
 
+import importlib
+import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import entry_points
 from typing import Protocol
 
+_log = logging.getLogger("gowork.telemetry")
+
+#: Reads OTEL_PROPAGATORS when it is imported.
+_PROPAGATORS = "opentelemetry.propagate"
 _EXPORTERS = ("otlp", "console")
 _PROTOCOLS = ("grpc", "http/protobuf")
 _SAMPLERS = (
@@ -60,9 +67,64 @@ def start(service_name: str) -> Telemetry | None:
     _check_sampler(os.environ)
     if is_traced():
         return None
-    from gowork.rpc.telemetry_sdk import Exporting
+    with _in_one_line_each():
+        try:
+            settle_propagators()
+            from gowork.rpc.telemetry_sdk import Exporting
+        except Exception as error:
+            # The SDK reads some variables when it is imported, and raises whatever it likes.
+            raise TelemetryError(f"a variable OTEL_… has a value that can't be used: {error}") from error
+        return Exporting(service_name, exporters, protocol)
 
-    return Exporting(service_name, exporters, protocol)
+
+@contextmanager
+def _in_one_line_each() -> Iterator[None]:
+    """Meanwhile OpenTelemetry's complaints about variables are kept, and told afterwards in a line each.
+
+    The SDK logs some with a traceback, and some several times, and goes on with its defaults.
+    """
+    kept = _Kept()
+    logger = logging.getLogger("opentelemetry")
+    propagates, logger.propagate = logger.propagate, False
+    logger.addHandler(kept)
+    try:
+        yield
+    finally:
+        logger.removeHandler(kept)
+        logger.propagate = propagates
+        for complaint in kept.complaints:
+            _log.warning("OpenTelemetry does not take a variable OTEL_… as it is: %s", complaint)
+
+
+class _Kept(logging.Handler):
+    """Keeps the texts of warnings and errors, each once."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        #: {text: None}, in the order in which they came.
+        self.complaints: dict[str, None] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        reason = f" ({type(error).__name__}: {error})" if error is not None else ""
+        self.complaints[" ".join(f"{record.getMessage()}{reason}".split())] = None
+
+
+def settle_propagators() -> None:
+    """Imports OpenTelemetry's propagators, of which gowork needs that of W3C.
+
+    OTEL_PROPAGATORS may name others, which an operator of a cluster sets for all programs alike. One that is not
+    installed here makes the import fail, and concerns nobody here: the default is taken instead.
+    """
+    try:
+        importlib.import_module(_PROPAGATORS)
+    except ValueError:
+        named = os.environ.pop("OTEL_PROPAGATORS", "")
+        try:
+            importlib.import_module(_PROPAGATORS)
+        finally:
+            # Other programs that this one starts may know them.
+            os.environ["OTEL_PROPAGATORS"] = named
 
 
 def is_traced() -> bool:
