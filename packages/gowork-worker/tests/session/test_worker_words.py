@@ -28,12 +28,12 @@ class Lines(logging.Handler):
         self.records.append(record)
         self._loop.call_soon_threadsafe(self._changed.set)
 
-    async def line(self, event: str) -> dict[str, Any]:
-        """The first with this text."""
+    async def line(self, event: str, doing: str = "") -> dict[str, Any]:
+        """The first with this text, and with this in its field."""
         async with asyncio.timeout(20):
             while True:
                 for record in self.records:
-                    if record.getMessage() == event:
+                    if record.getMessage() == event and doing in vars(record).get("doing", ""):
                         return vars(record)
                 await self._changed.wait()
                 self._changed.clear()
@@ -91,6 +91,7 @@ async def test_lifespan_that_blocks_is_named(
     leader: Any, start_worker: Any, lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loading, "FIRST_WORD", 0.01)
+    monkeypatch.setattr(loading, "NEXT_WORD", 0.01)
     go_on = asyncio.Event()
 
     @lifespan
@@ -99,8 +100,7 @@ async def test_lifespan_that_blocks_is_named(
         yield
 
     await start_worker([database], slots=1)
-    line = await lines.line("not ready yet")
-    assert "lifespan" in line["doing"]
+    line = await lines.line("not ready yet", doing="lifespan")
     assert line["doing"].endswith("database")
     go_on.set()
     await leader.session()
