@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from gowork.cli import group
 from gowork.cli.frames import Frame, QueueRow
@@ -141,6 +142,20 @@ class TestGroup:
     def test_completion_prints_a_script_for_the_shell(self, invoke, shell: str) -> None:
         assert "_GOWORK_COMPLETE" in invoke(["completion", shell]).stdout
 
+    @pytest.mark.parametrize(
+        ("arguments", "variables", "words"),
+        [
+            (["members"], {"GOWORK_LEADER": "nonsense"}, "gowork: GOWORK_LEADER: address 'nonsense' is not HOST:PORT"),
+            (["members", "--leader", "odd"], {"GOWORK_LEADER": "x:1"}, "gowork: --leader: address 'odd' is not"),
+        ],
+    )
+    def test_what_gave_an_address_of_another_form_is_named(
+        self, arguments: list[str], variables: dict[str, str], words: str
+    ) -> None:
+        result = CliRunner(env=variables).invoke(cli, arguments)
+        assert result.exit_code == 2
+        assert result.stderr.startswith(words)
+
     def test_a_leader_that_answered_is_not_said_to_be_away(self, invoke, monkeypatch: pytest.MonkeyPatch) -> None:
         def members(self: Client) -> None:
             error = LeaderUnreachable("the leader at a:1 can't serve now: it stops")
@@ -152,8 +167,6 @@ class TestGroup:
         assert (result.exit_code, result.stderr) == (3, "gowork: the leader at a:1 can't serve now: it stops\n")
 
     def test_the_environment_chooses_the_form(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from click.testing import CliRunner
-
         result = CliRunner(env={"GOWORK_OUTPUT": "yaml"}).invoke(cli, ["members"])
         assert result.exit_code == 2
         assert "none of table, json and jsonl" in result.stderr
@@ -170,6 +183,15 @@ class TestParameters:
     def test_what_is_no_duration_is_refused(self, text: str) -> None:
         with pytest.raises(ValueError, match="is not a duration"):
             duration_s(text)
+
+    @pytest.mark.parametrize("text", ["9" * 400, "36501d", "9" * 400 + "d"])
+    def test_a_duration_without_a_bound_is_refused(self, text: str) -> None:
+        assert duration_s("36500d") == 36_500 * 86_400
+        with pytest.raises(ValueError, match="is longer than 36500 days"):
+            duration_s(text)
+
+    def test_an_interval_that_is_no_number_is_refused(self, invoke) -> None:
+        assert invoke(["top", "--interval", "nan"]).exit_code == 2
 
     def test_moments(self) -> None:
         assert moment("2026-12-24T18:00:00+01:00") == datetime(2026, 12, 24, 17, tzinfo=UTC)

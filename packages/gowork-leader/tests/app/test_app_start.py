@@ -318,3 +318,20 @@ def test_a_user_without_a_home_is_told_so(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_password_in_the_address_of_a_store_is_not_logged() -> None:
     assert _PASSWORD.sub("//", "etcd://user:secret@host:2379/x") == "etcd://host:2379/x"
     assert _PASSWORD.sub("//", "sqlite:////var/lib/a@b/gowork.db") == "sqlite:////var/lib/a@b/gowork.db"
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "value"),
+    [
+        ("--retain-tasks", "GOWORK_RETAIN_TASKS", "many"),
+        ("--http-listen", "GOWORK_HTTP_LISTEN", "nonsense"),
+        ("--log-format", "GOWORK_LOG_FORMAT", "xml"),
+    ],
+)
+def test_a_variable_with_a_bad_value_is_named(
+    monkeypatch: pytest.MonkeyPatch, option: str, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    result = CliRunner().invoke(main, [])
+    assert result.exit_code == 2
+    assert f"Invalid value for '{option}' (variable {name}): " in result.stderr

@@ -52,6 +52,13 @@ def test_bad_option_is_a_usage_error_that_names_it(arguments: list[str], word: s
     assert word in result.output
 
 
+def test_a_variable_with_a_bad_value_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOWORK_SLOTS", "many")
+    result = invoke()
+    assert result.exit_code == 2
+    assert "Invalid value for '--slots' (variable GOWORK_SLOTS): " in result.output
+
+
 @pytest.mark.parametrize(
     ("text", "word"), [("slots = 'many'", "--slots"), ("sltos = 3", "sltos"), ("slots =", "Invalid value")]
 )

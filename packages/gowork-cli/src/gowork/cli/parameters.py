@@ -8,6 +8,8 @@ from datetime import datetime
 
 import click
 
+#: The longest duration that an option takes, in seconds: a hundred years, which every part of gowork can reckon with.
+DURATION_S_MAX = 36_500 * 86_400.0
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 
@@ -44,10 +46,14 @@ def duration_s(text: str) -> float:
     """
     compact = text.replace(" ", "")
     if re.fullmatch(r"\d+(\.\d+)?", compact):
-        return float(compact)
-    if not compact or _PART.sub("", compact):
+        seconds = float(compact)
+    elif not compact or _PART.sub("", compact):
         raise ValueError(f"{text!r} is not a duration; write 90, 90s, 5m, 1h30m, 2d or 250ms")
-    return sum(float(number) * _UNITS_S[unit] for number, unit in _PART.findall(compact))
+    else:
+        seconds = sum(float(number) * _UNITS_S[unit] for number, unit in _PART.findall(compact))
+    if seconds > DURATION_S_MAX:
+        raise ValueError(f"{text[:40]!r} is longer than {DURATION_S_MAX / 86400:g} days")
+    return seconds
 
 
 def moment(text: str) -> datetime:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import click
 
 from gowork.client import Client
+from gowork.rpc.channels import AddressError
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
@@ -44,7 +45,7 @@ class Settings:
         Raises:
             AddressError: when the address is not HOST:PORT.
         """
-        return Client(self.leader, patience=_QUICK_PATIENCE_S)
+        return self._connected(patience=_QUICK_PATIENCE_S)
 
     def watching_client(self) -> Client:
         """As client, for calls that are soon made again: a leader that hangs is not waited for for long.
@@ -52,7 +53,7 @@ class Settings:
         Raises:
             AddressError: when the address is not HOST:PORT.
         """
-        return Client(self.leader, timeout=_WATCHING_TIMEOUT_S, patience=_QUICK_PATIENCE_S)
+        return self._connected(timeout=_WATCHING_TIMEOUT_S, patience=_QUICK_PATIENCE_S)
 
     def patient_client(self) -> Client:
         """A client for long work, which outlives a restart of the leader; but which finds at once that there is none to
@@ -64,7 +65,22 @@ class Settings:
         """
         with self.client() as quick:
             next(quick.tasks(page_size=1), None)
-        return Client(self.leader)
+        return self._connected()
+
+    def waiting_client(self) -> Client:
+        """A client for a wait of any length, for a leader that has just answered.
+
+        Raises:
+            AddressError: when the address is not HOST:PORT.
+        """
+        return self._connected()
+
+    def _connected(self, **spans: float) -> Client:
+        try:
+            return Client(self.leader, **spans)
+        except AddressError as error:
+            where = "--leader" if self.leader is not None else "GOWORK_LEADER"
+            raise AddressError(f"{where}: {error}") from None
 
 
 def common_options(command: FunctionT) -> FunctionT:

@@ -17,7 +17,7 @@ from gowork.cli.parameters import duration, pairs, time
 from gowork.cli.records import task_record
 from gowork.cli.settings import OutputFormat, Settings, common_options, pass_settings
 from gowork.cli.waiting import spinning
-from gowork.client import Client, Priority, TaskInfo, TaskOptions, TaskStatus, TaskView
+from gowork.client import Priority, TaskInfo, TaskOptions, TaskStatus, TaskView
 
 _PRIORITIES = [priority for priority in Priority if priority is not Priority.UNSPECIFIED]
 
@@ -115,7 +115,7 @@ def add(
     if wait:
         # At once, so that the task can be found again however the wait ends. Standard output is for its result.
         click.echo(f"task {handle.id}", err=True)
-        with Client(settings.leader) as client:
+        with settings.waiting_client() as client:
             (task,) = spinning(client, [handle.id], timeout)
         _print_result(settings, task)
     elif settings.output is OutputFormat.TABLE:

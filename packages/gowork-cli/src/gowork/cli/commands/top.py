@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterator
 
@@ -23,6 +24,13 @@ _INTERVAL_S_MIN, _INTERVAL_S_MAX = 0.2, 60.0
 _DRAWS_PER_S = 4
 
 
+def _check_number(_context: click.Context, _parameter: click.Parameter, value: float) -> float:
+    # NaN lies within every range that click looks at.
+    if math.isnan(value):
+        raise click.BadParameter("nan is no number of seconds")
+    return value
+
+
 @click.command(
     epilog="""\b
 Examples:
@@ -34,6 +42,7 @@ Examples:
 @click.option(
     "--interval",
     type=click.FloatRange(_INTERVAL_S_MIN, _INTERVAL_S_MAX),
+    callback=_check_number,
     default=1.0,
     show_default=True,
     metavar="SECONDS",

@@ -30,6 +30,7 @@ from gowork.rpc.channels import AddressError, parse_address
 from gowork.rpc.directories import check_not_public, make_directory
 from gowork.rpc.limits import RETAIN_DAYS_MAX, RETAIN_TASKS_MAX
 from gowork.rpc.telemetry import Telemetry, TelemetryError, start
+from gowork.rpc.variables import hint_of
 
 #: How long the event loop may keep Python's lock from the store's threads, which need it after every statement. At
 #: Python's own 5 ms a busy loop has held up single commits for seconds.
@@ -101,8 +102,17 @@ def _check_address(context: click.Context, parameter: click.Parameter, address: 
     return address
 
 
-class _Interruptible(click.Command):
-    """Ends with 130 and without a word when it is interrupted before it serves."""
+class _Command(click.Command):
+    """Names variables that gave bad values, and ends with 130 and without a word when it is interrupted before it
+    serves.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.BadParameter as error:
+            error.param_hint = hint_of(ctx, error.param) or error.param_hint
+            raise
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -113,7 +123,7 @@ class _Interruptible(click.Command):
 
 @click.command(
     "leader",
-    cls=_Interruptible,
+    cls=_Command,
     epilog=_EPILOG,
     context_settings={"auto_envvar_prefix": "GOWORK", "help_option_names": ["-h", "--help"], "show_default": True},
 )

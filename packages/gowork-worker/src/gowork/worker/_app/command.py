@@ -14,7 +14,9 @@ from typing import Any
 import click
 
 from gowork.rpc import process_state
+from gowork.rpc.beginnings import EXIT_INTERRUPTED
 from gowork.rpc.telemetry import Telemetry, TelemetryError, start
+from gowork.rpc.variables import hint_of
 from gowork.worker._core import logs
 from gowork.worker._core.plugins import Selection, add_search_path
 from gowork.worker._version import __version__
@@ -61,7 +63,27 @@ def _read_config(context: click.Context, parameter: click.Parameter, path: str |
     context.default_map = {**(context.default_map or {}), **settings}
 
 
+class _Command(click.Command):
+    """Names variables that gave bad values, and ends with 130 and without a word when it is interrupted before it
+    works.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.BadParameter as error:
+            error.param_hint = hint_of(ctx, error.param) or error.param_hint
+            raise
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            ctx.exit(EXIT_INTERRUPTED)
+
+
 @click.command(
+    cls=_Command,
     epilog=_EXAMPLES,
     context_settings={"auto_envvar_prefix": "GOWORK", "help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
