@@ -13,6 +13,7 @@ from msgspec.structs import astuple
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker import Context, handler, hookimpl
+from gowork.worker._core.codec import ResultError
 from gowork.worker._core.context import Place
 from gowork.worker._core.plugins import Selection, load
 from gowork.worker._runner import messages, outcomes, pipe
@@ -86,6 +87,22 @@ def test_exception_with_a_broken_text_is_reported_all_the_same() -> None:
             raise RuntimeError
 
     assert "RuntimeError" in outcomes.failed(1, "t", Broken()).failure.message
+
+
+@pytest.mark.parametrize("value", [{"mean": float("nan")}, {"rows": [object()]}, "x" * (1 << 20)])
+def test_a_result_that_cannot_be_sent_fails_at_once_and_for_good(value: object) -> None:
+    with pytest.raises(ResultError) as raised:
+        outcomes.completed(1, "t", value)
+    failure = outcomes.failed(1, "t", raised.value).failure
+    assert (failure.kind, failure.type) == (tasks.FAILURE_KIND_NO_RETRY, "ResultError")
+    assert "$." in failure.message or "1,048,576" in failure.message
+    assert not failure.traceback
+
+
+def test_empty_bytes_are_told_from_no_result() -> None:
+    assert outcomes.completed(1, "t", b"").result_is_empty_data
+    assert not outcomes.completed(1, "t", None).result_is_empty_data
+    assert not outcomes.completed(1, "t", b"x").result_is_empty_data
 
 
 def test_surrogates_in_a_message_are_written_as_escapes() -> None:
