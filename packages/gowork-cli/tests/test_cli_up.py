@@ -164,6 +164,18 @@ def test_leader_and_workers_log_in_the_form_that_is_asked_for(
     assert "worker-1" in {entry.get("worker") for entry in entries}
 
 
+def test_workers_log_of_a_failure_what_is_asked_for(up_in, invoke, tmp_path: Path) -> None:
+    (tmp_path / "cli_test_fails.py").write_text(
+        "from gowork.worker import handler\n\n@handler\ndef fails():\n    raise ValueError('private')\n"
+    )
+    with up_in(tmp_path, "--import", "cli_test_fails", "--log-format", "json", "--log-failures", "type") as up:
+        invoke(["--leader", up.scheduler, "add", "x", "--handler", "fails", "--wait"])
+        up.stop()
+        entries = [json.loads(line) for line in up.process.stderr]
+    assert [entry["error"] for entry in entries if entry["event"] == "attempt failed"] == ["ValueError"]
+    assert "private" not in json.dumps(entries)
+
+
 @pytest.mark.parametrize(
     ("source", "words"),
     [

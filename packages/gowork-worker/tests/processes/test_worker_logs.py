@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from gowork.proto.scheduler.v1.scheduler_pb2 import RetryPolicy
+
 MODULES = Path(__file__).parent.parent / "modules"
 
 
@@ -94,6 +96,29 @@ async def test_text_has_the_same_fields(leader: Any, start: Start) -> None:
     (line,) = [line for line in await worker.stop() if "asked" in line]
     fields = "worker=w task_id=task-7 attempt=1 fence=7 handler=log_in_thread queue=default"
     assert line.split("Z ", 1)[1].startswith(f"info    asked {fields} raw=")
+
+
+@pytest.mark.parametrize("runners", ["1", "0"])
+async def test_failed_attempts_are_logged_as_it_is_asked_for(leader: Any, start: Start, runners: str) -> None:
+    worker = await start("--log-format", "json", "--runners", runners, "--log-failures", "type")
+    scripted = await leader.session()
+    scripted.grant(7, "fail_for_good", retry=RetryPolicy(max_attempts=3, initial_delay_ms=2000))
+    await scripted.report(7)
+    (entry,) = [entry for entry in await worker.entries() if entry["event"] == "attempt failed"]
+    assert (entry["task_id"], entry["handler"], entry["fence"]) == ("task-7", "fail_for_good", 7)
+    assert entry["next"] == "failed for good"
+    assert " " not in entry["error"]
+    assert "exception" not in entry
+
+
+async def test_attempt_that_is_ended_with_its_runner_leaves_its_line_too(leader: Any, start: Start) -> None:
+    worker = await start("--log-format", "json")
+    scripted = await leader.session()
+    scripted.grant(7, "stubborn_past_its_limit", retry=RetryPolicy(max_attempts=3, initial_delay_ms=2000))
+    await scripted.report(7)
+    (entry,) = [entry for entry in await worker.entries() if entry["event"] == "attempt failed"]
+    assert (entry["handler"], entry["outcome"]) == ("stubborn_past_its_limit", "timed_out")
+    assert entry["next"] == "retry in 2 s, attempt 2 of 3"
 
 
 async def test_every_line_of_a_worker_names_it(leader: Any, start: Start) -> None:

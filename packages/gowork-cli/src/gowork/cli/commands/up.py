@@ -100,6 +100,12 @@ Examples:
     type=click.Choice(["text", "json"]),
     help="How they write it: for people, or one JSON object a line.  [default: GOWORK_LOG_FORMAT, else text]",
 )
+@click.option(
+    "--log-failures",
+    type=click.Choice(["type", "message", "traceback"]),
+    help="How much workers log of a failed attempt: what was raised, its text too, or all.  [default: "
+    "GOWORK_LOG_FAILURES, else traceback]",
+)
 @click.option("--print-addresses", is_flag=True, help="Print one line of JSON with the addresses instead of words.")
 @common_options
 def up(
@@ -114,6 +120,7 @@ def up(
     grace: float,
     log_level: str,
     log_format: str | None,
+    log_failures: str | None,
     print_addresses: bool,
 ) -> None:
     """Run a leader and workers on this machine until Ctrl-C.
@@ -130,6 +137,7 @@ def up(
         leader_options=[*listen, *(["--data-dir", data_dir] if data_dir else [])],
         worker_options=[
             *(["--slots", str(slots)] if slots else []),
+            *(["--log-failures", log_failures] if log_failures else []),
             *(part for module in modules for part in ("--import", module)),
             # Its workers have the same names at each start, here and wherever else somebody runs it.
             *(["--state-dir", os.path.join(data_dir, "workers")] if data_dir else []),

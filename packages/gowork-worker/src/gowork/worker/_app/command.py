@@ -182,6 +182,13 @@ class _Command(click.Command):
     default="info",
     show_default=True,
 )
+@click.option(
+    "--log-failures",
+    type=click.Choice(["type", "message", "traceback"]),
+    default="traceback",
+    show_default=True,
+    help="How much the log tells of a failed attempt: what was raised, its text too, or all.",
+)
 @click.option("--print-ready", is_flag=True, help="Print one line of JSON once a leader has taken the worker in.")
 @click.version_option(__version__, prog_name="gowork-worker")
 def main(
@@ -205,6 +212,7 @@ def main(
     trace_parent: bool,
     log_format: str,
     log_level: str,
+    log_failures: str,
     print_ready: bool,
 ) -> None:
     """Runs handlers as a worker of a gowork cluster.
@@ -241,6 +249,7 @@ def main(
             ),
             log_format=log_format,
             log_level=log_level,
+            log_failures=log_failures,
             drain_timeout=drain_timeout,
             blocked_timeout=blocked_timeout,
             trace_parent=trace_parent,

@@ -46,6 +46,7 @@ class Worker:
         drain_timeout: float = 110.0,
         blocked_timeout: float | None = None,
         trace_parent: bool = False,
+        log_failures: str = "traceback",
     ) -> None:
         """Args:
             leader: HOST:PORT of a leader, or of several, separated by commas.
@@ -65,6 +66,7 @@ class Worker:
                 604,800; 600 when left out. While a task with a time limit runs there, it has that time.
             trace_parent: trace attempts as children of what scheduled them, instead of in traces of their own that are
                 linked to it.
+            log_failures: how much the log tells of an attempt that has failed: "type", "message" or "traceback".
 
         Raises:
             ConfigurationError: for values that cannot be.
@@ -84,6 +86,7 @@ class Worker:
         given["blocked_timeout"] = blocked_timeout
         self._options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
         self._options |= {"selection": self._selection, "drain_timeout": drain_timeout, "trace_parent": trace_parent}
+        self._options["log_failures"] = log_failures
         self._options["functions"] = functions if runners == 0 else ()
         self._service: Service | None = None
         self._group: asyncio.TaskGroup | None = None

@@ -17,13 +17,15 @@ if TYPE_CHECKING:
 class Place:
     """What all attempts of one runner share."""
 
-    __slots__ = ("lease_valid", "state", "trace_parent", "worker")
+    __slots__ = ("lease_valid", "log_failures", "state", "trace_parent", "worker")
 
-    def __init__(self, worker: str, *, trace_parent: bool = False) -> None:
+    def __init__(self, worker: str, *, trace_parent: bool = False, log_failures: str = "traceback") -> None:
         #: The worker's name.
         self.worker = worker
         #: Attempts are traced as children of what scheduled them.
         self.trace_parent = trace_parent
+        #: How much the log tells of a failed attempt: "type", "message" or "traceback".
+        self.log_failures = log_failures
         #: Whether the worker is in touch with its leader, or was within the lease.
         self.lease_valid = True
         #: Filled by lifespans.

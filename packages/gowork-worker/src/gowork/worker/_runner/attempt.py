@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
+from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.rpc.telemetry import is_traced
 from gowork.worker._core.around import AroundTasks
 from gowork.worker._core.context import Context, Place
 from gowork.worker._core.logs import running
 from gowork.worker._runner import outcomes
+from gowork.worker._runner.failure_log import Detail, FailureLog
 from gowork.worker._runner.job import Job
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
     from gowork.worker._runner.spans import AttemptSpans
 
+_COMPLETED = tasks.ATTEMPT_OUTCOME_COMPLETED
 _NO_LABELS: Mapping[str, str] = {}
 
 
@@ -36,6 +39,8 @@ class Attempts:
     ) -> None:
         self._place = place
         self._progress = progress
+        #: The line of each attempt that fails.
+        self.failures = FailureLog(Detail(place.log_failures))
         #: None where nothing is traced.
         self._spans = _spans_of(place)
         around = AroundTasks(hooks)
@@ -81,6 +86,8 @@ class Attempts:
         report = job.settle(report)
         if self._spans is not None and span is not None:
             self._spans.end(span, report)
+        if report.outcome != _COMPLETED:
+            self.note(job, report)
         return report
 
     async def run_async(self, job: Job) -> session.Report:
@@ -114,7 +121,14 @@ class Attempts:
         if self._spans is not None and span is not None:
             self._spans.leave(entered)
             self._spans.end(span, report)
+        if report.outcome != _COMPLETED:
+            self.note(job, report)
         return report
+
+    def note(self, job: Job, report: session.Report) -> None:
+        """Logs an attempt that has failed."""
+        options = job.handler.options
+        self.failures.note(job.grant, job.task, options.name, options.retry, report)
 
     def _run_within(
         self, span: Span | None, context: Context, function: Callable[..., Any], arguments: tuple[Any, ...]

@@ -122,12 +122,12 @@ class Executor:
             try:
                 task = _parse_task(grant.task)
             except Exception as error:  # noqa: BLE001 - protobuf's DecodeError, from a broken store or peer
-                self._outbox.add(outcomes.rejected(grant.fence, grant.id, f"the task cannot be read: {error}"), None)
+                self._reject(grant, tasks.Task(), f"the task cannot be read: {error}")
                 continue
             handler = self._handlers.get(task.handler) if task.handler else self._default
             if handler is None:
                 name = repr(task.handler) if task.handler else "for tasks that name none"
-                self._outbox.add(outcomes.rejected(grant.fence, grant.id, f"this worker has no handler {name}"), None)
+                self._reject(grant, task, f"this worker has no handler {name}")
                 continue
             job = Job(grant, task, handler)
             self._queued[job.fence] = job
@@ -140,6 +140,11 @@ class Executor:
             self._start_threads(for_threads)
         if self._for_loop:
             self._pump()
+
+    def _reject(self, grant: session.Grant, task: tasks.Task, reason: str) -> None:
+        report = outcomes.rejected(grant.fence, grant.id, reason)
+        self._attempts.failures.note(grant, task, "", None, report)
+        self._outbox.add(report, None)
 
     def cancel(self, fences: Iterable[int], reason: str) -> None:
         """Asks these tasks to stop, and reports those that had not started as cancelled."""
@@ -195,6 +200,7 @@ class Executor:
                 self._log_struck(error)
             self._settle(task, None)
         self._outbox.look_after()
+        self._attempts.failures.look_after()
         self._pump()
 
     def close(self) -> None:
@@ -347,9 +353,14 @@ class Executor:
                 self._running.pop(job.fence, None)
                 self._for_threads.put(job)
             elif hand.report is not None or self._running.get(job.fence) is job:
-                self._finish(job, slots[0], hand.report or outcomes.lost(job.fence, job.id, _STRUCK))
+                self._finish(job, slots[0], hand.report or self._lose(job))
         self._handed.extend(slots)
         self._pump()
+
+    def _lose(self, job: Job) -> session.Report:
+        report = outcomes.lost(job.fence, job.id, _STRUCK)
+        self._attempts.note(job, report)
+        return report
 
     @staticmethod
     def _log_struck(error: BaseException) -> None:
@@ -389,7 +400,7 @@ class Executor:
             report: how it ended; None when the task ended in another way than by its handler.
         """
         job, slot = self._on_loop[task]
-        self._finish(job, slot, report or outcomes.lost(job.fence, job.id, _STRUCK))
+        self._finish(job, slot, report or self._lose(job))
         # In one step, as in Hand: what is sent to this thread comes before it or after it.
         self._handed.extend(map(_SLOT, map(self._on_loop.pop, (task,))))
         self._pump()

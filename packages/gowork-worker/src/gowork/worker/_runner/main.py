@@ -106,7 +106,7 @@ async def _run(connection: socket.socket, table: int, own: OwnDescriptors) -> Te
     if setup.log_format:
         logs.configure(setup.log_format, setup.log_level, setup.worker, waits=True)
     telemetry = _telemetry()
-    place = Place(setup.worker, trace_parent=setup.trace_parent)
+    place = Place(setup.worker, trace_parent=setup.trace_parent, log_failures=setup.log_failures)
     async with AsyncExitStack() as stack:
         loaded = await load(stack, setup.selection, place.state)
         stack.callback(lambda: loaded.hooks.hook.gowork_runner_stopping(state=place.state))

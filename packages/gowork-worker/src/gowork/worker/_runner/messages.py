@@ -30,6 +30,8 @@ class Setup(msgspec.Struct, frozen=True, tag="setup"):
     #: "text" or "json" when the worker owns its processes' logging; empty leaves it alone.
     log_format: str = ""
     log_level: str = "INFO"
+    #: How much the log tells of a failed attempt: "type", "message" or "traceback".
+    log_failures: str = "traceback"
     #: Attempts are traced as children of what scheduled them.
     trace_parent: bool = False
 

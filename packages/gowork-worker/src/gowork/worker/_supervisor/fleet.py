@@ -231,6 +231,7 @@ class Fleet:
             selection=self._options.selection,
             functions=self._options.functions,
             trace_parent=self._options.trace_parent,
+            log_failures=self._options.log_failures,
         )
         self.ordinary.append(runner)
         try:
@@ -246,6 +247,7 @@ class Fleet:
             sys_path=tuple(sys.path),
             log_format=self._options.log_format,
             log_level=self._options.log_level,
+            log_failures=self._options.log_failures,
             trace_parent=self._options.trace_parent,
         )
 

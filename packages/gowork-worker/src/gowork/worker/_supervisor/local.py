@@ -41,12 +41,14 @@ class LocalRunner(Runner):
         selection: plugins.Selection,
         functions: Iterable[Callable[..., Any]],
         trace_parent: bool = False,
+        log_failures: str = "traceback",
     ) -> None:
         super().__init__(name, slots, owner)
         self._worker = worker
         self._selection = selection
         self._functions = tuple(functions)
         self._trace_parent = trace_parent
+        self._log_failures = log_failures
         self._table = SlotTable.private(slots)
         self._executor: Executor | None = None
         self._stopped = asyncio.Event()
@@ -58,7 +60,7 @@ class LocalRunner(Runner):
         """Runs until it is stopped."""
         forks.watch()
         self._starting = asyncio.current_task()
-        place = Place(self._worker, trace_parent=self._trace_parent)
+        place = Place(self._worker, trace_parent=self._trace_parent, log_failures=self._log_failures)
         outbox = Outbox(self._send_work, lambda executed: self.owner.runner_said(self, executed))
         async with AsyncExitStack() as stack:
             loaded = await load(stack, self._selection, place.state, self._functions)

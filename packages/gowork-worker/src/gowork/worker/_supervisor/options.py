@@ -62,6 +62,8 @@ class Options:
     #: "text" or "json" when runners are to log; empty leaves their logging alone.
     log_format: str = ""
     log_level: str = "INFO"
+    #: How much the log tells of a failed attempt: "type", "message" or "traceback".
+    log_failures: str = "traceback"
     #: Seconds that running tasks have to finish when the worker drains.
     drain_timeout: float = 110.0
     #: Seconds that a runner's loop may not answer before the runner is ended.
@@ -77,6 +79,8 @@ class Options:
         """
         if not 1 <= len(self.name.encode()) <= limits.ID_BYTES_MAX or not self.name.isprintable():
             raise ConfigurationError(f"name: 1 to {limits.ID_BYTES_MAX} printable bytes")
+        if self.log_failures not in ("type", "message", "traceback"):
+            raise ConfigurationError(f'log_failures: "type", "message" or "traceback", not {self.log_failures!r}')
         try:
             whole("slots", self.slots, 1, limits.SLOTS_MAX)
             whole("runners", self.runners, 0, RUNNERS_MAX)

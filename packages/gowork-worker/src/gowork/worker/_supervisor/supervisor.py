@@ -18,7 +18,9 @@ from collections.abc import Callable, Iterable
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._runner import messages, outcomes
+from gowork.worker._runner.failure_log import Detail, FailureLog
 from gowork.worker._runner.messages import StopKind
+from gowork.worker._runner.next_steps import next_step
 from gowork.worker._supervisor.credit import Credit
 from gowork.worker._supervisor.fleet import Fleet
 from gowork.worker._supervisor.held import Held, Unacknowledged
@@ -77,6 +79,7 @@ class Supervisor:
         self._backlog: list[Held] = []
         self.fleet = Fleet(options, self, self.measures)
         self._watch = Watch(self.fleet, self.wake.set)
+        self._failures = FailureLog(Detail(options.log_failures))
         self._isolated: frozenset[str] = frozenset()
         #: handler -> the plugins that it needs
         self._needed: dict[str, tuple[str, ...]] = {}
@@ -443,8 +446,18 @@ class Supervisor:
         for held, report in zip(left, reports, strict=True):
             if report.outcome == tasks.ATTEMPT_OUTCOME_LOST:
                 extra = {**held.log_fields, "runner": runner.name, "runner_pid": runner.pid, "reason": reason}
+                extra["next"] = next_step(held.grant, tasks.Task(), None, report)
                 logger.error("task lost with its runner", extra=extra)
+            elif report.outcome == tasks.ATTEMPT_OUTCOME_TIMED_OUT:
+                self._note_failure(held, report)
         self._report_all(reports)
+
+    def _note_failure(self, held: Held, report: session.Report) -> None:
+        """Logs an attempt whose runner can't do so any more."""
+        task = tasks.Task.FromString(held.grant.task)
+        name = task.handler or self.handlers.default_handler
+        retry = next((note.retry for note in self.handlers.handlers if note.name == name), None)
+        self._failures.note(held.grant, task, name, retry, report)
 
     def runner_answered(self, runner: Runner, lag: float) -> None:
         """See Owner."""

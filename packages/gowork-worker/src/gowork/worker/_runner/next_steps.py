@@ -1,0 +1,73 @@
+"""What the leader makes of an attempt that has ended otherwise than completed, foretold in words for the log.
+
+The leader decides, by the same rules; see RetryPolicy in scheduler.proto.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
+from gowork.proto.worker.v1 import session_pb2 as session
+from gowork.worker._core.handlers import RetryOptions
+
+_FINAL = frozenset({tasks.FAILURE_KIND_REJECTED, tasks.FAILURE_KIND_NO_RETRY})
+#: What 0 stands for.
+_INITIAL_DELAY_MS = 1_000
+_FACTOR = 2.0
+_DELAY_MS_MAX = 300_000
+#: As the leader does, so that a long series of attempts doesn't overflow a float.
+_EXPONENT_MAX = 64
+#: The leader's multiplier that scatters fences (Knuth, The Art of Computer Programming, 6.4): a delay's spread follows
+#: from the fence.
+_SCATTER = 2654435761
+
+
+@dataclass(frozen=True, slots=True)
+class _Policy:
+    max_attempts: int
+    initial_delay_ms: int
+    factor: float
+    max_delay_ms: int
+    jitter: float
+    no_retry: tuple[str, ...]
+
+
+def next_step(grant: session.Grant, task: tasks.Task, handlers: RetryOptions | None, report: session.Report) -> str:
+    """What comes next for the task of this report.
+
+    Args:
+        grant: the attempt.
+        task: the task.
+        handlers: the policy of its handler, where that has one.
+        report: how the attempt ended: failed, timed out or lost.
+    """
+    if report.outcome == tasks.ATTEMPT_OUTCOME_LOST:
+        return "runs again alone, up to three such losses" if grant.alone else "runs again, alone in its process"
+    used = 1 + (grant.attempts_used if grant.HasField("attempts_used") else max(0, grant.attempt - 1))
+    policy = _policy(task, handlers)
+    failure = report.failure
+    if failure.kind in _FINAL or used >= policy.max_attempts or failure.type in policy.no_retry:
+        return "failed for good"
+    if report.HasField("retry_delay_ms"):
+        delay_ms = report.retry_delay_ms
+    else:
+        exponent = min(used - 1, _EXPONENT_MAX)
+        spread = (grant.fence * _SCATTER & 0xFFFFFFFF) / 0x100000000
+        delay = min(policy.initial_delay_ms * policy.factor**exponent, policy.max_delay_ms)
+        delay_ms = int(delay * (1 - policy.jitter * spread))
+    return f"retry in {delay_ms / 1000:g} s, attempt {used + 1} of {policy.max_attempts}"
+
+
+def _policy(task: tasks.Task, handlers: RetryOptions | None) -> _Policy:
+    given = task.retry if task.HasField("retry") else handlers
+    if given is None:
+        return _Policy(1, _INITIAL_DELAY_MS, _FACTOR, _DELAY_MS_MAX, 0.0, ())
+    return _Policy(
+        given.max_attempts or 1,
+        given.initial_delay_ms or _INITIAL_DELAY_MS,
+        given.factor or _FACTOR,
+        given.max_delay_ms or _DELAY_MS_MAX,
+        given.jitter,
+        tuple(given.no_retry),
+    )
