@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -106,7 +107,8 @@ print(os.environ.get("OTEL_PROPAGATORS"), opentelemetry.propagate.get_global_tex
 
 def started(**variables: str) -> subprocess.CompletedProcess[str]:
     """A process that sets up tracing in this environment."""
-    environment = {"OTEL_TRACES_EXPORTER": "console", **variables}
+    others = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
+    environment = {**others, "OTEL_TRACES_EXPORTER": "console", **variables}
     return subprocess.run([sys.executable, "-c", STARTED], env=environment, capture_output=True, text=True, timeout=60)
 
 
