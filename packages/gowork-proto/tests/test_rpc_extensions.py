@@ -86,8 +86,8 @@ def test_an_import_that_takes_long_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     named = threading.Event()
     told: list[str] = []
 
-    def warning(text: str, title: str) -> None:
-        told.append(title)
+    def warning(text: str, extra: dict[str, str]) -> None:
+        told.append(extra["extension"])
         named.set()
 
     monkeypatch.setattr(extensions, "SLOW_SECONDS", 0.001)

@@ -185,6 +185,16 @@ def test_annotation_that_cannot_be_read_is_named() -> None:
             call(handler(function))
 
 
+def test_a_test_makes_a_context_of_what_its_handler_looks_at() -> None:
+    made = Context(id="t", attempt=2)
+    made.progress(0.5)
+    made.state.pool = 1
+    assert (made.id, made.attempt, made.schedule("x"), made.worker) == ("t", 2, "t/1", "test")
+    assert [task.payload for task in made.follow_ups] == ["x"]
+    assert not made.cancelled
+    assert not made.labels
+
+
 def test_progress_is_clipped() -> None:
     words: list[Any] = []
     told = context(progress=lambda *word: words.append(word))

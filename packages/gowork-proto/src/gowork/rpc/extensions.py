@@ -128,7 +128,7 @@ def _named_when_slow(title: str) -> Iterator[None]:
 
     def watch() -> None:
         while not done.wait(SLOW_SECONDS):
-            logger.warning("an extension takes long to be imported: %s", title)
+            logger.warning("an extension takes long to be imported", extra={"extension": title})
 
     threading.Thread(target=watch, name="gowork-imports", daemon=True).start()
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import operator
+import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, get_args, get_type_hints
@@ -24,7 +25,7 @@ FORM_DATA = 2
 #: What JSON begins with. A text that begins so might be taken for it.
 _JSON_BEGINS = frozenset('"{[-0123456789tfn \t\r\n')
 #: What the JSON of a value with a float that JSON cannot hold contains: most values have none of these.
-_NON_FINITE = (b"null", b"NaN", b"Infinity", b'"nan"', b'inf"')
+_maybe_non_finite = re.compile(b'null|NaN|Infinity|"nan"|inf"').search
 
 
 class ValueRefused(ValueError):
@@ -113,7 +114,7 @@ def _check_size(value: object, size: int) -> None:
 def _json(value: object, encode: Callable[[object], bytes], parts: Callable[[Any], Any]) -> bytes:
     try:
         encoded = encode(value)
-        if any(sign in encoded for sign in _NON_FINITE):
+        if _maybe_non_finite(encoded):
             _check_finite(msgspec.to_builtins(value, enc_hook=parts), "$")
     except ValueRefused:
         raise

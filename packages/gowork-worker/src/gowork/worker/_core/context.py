@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from gowork.worker._core.cancellation import CancelToken
@@ -12,6 +12,13 @@ from gowork.worker._core.follow_ups import FollowUp, FollowUps, PriorityName
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
+
+
+NO_LABELS: Mapping[str, str] = MappingProxyType({})
+
+
+def _told_to_nobody(fence: int, id: str, fraction: float, message: str) -> None:
+    """Where no runner hears of progress."""
 
 
 class Place:
@@ -53,22 +60,24 @@ class Context:
 
     def __init__(
         self,
-        place: Place,
-        progress: Callable[[int, str, float, str], None],
+        place: Place | None = None,
+        progress: Callable[[int, str, float, str], None] | None = None,
         *,
-        id: str,
-        attempt: int,
-        fence: int,
-        handler: str,
-        payload: str,
-        data: bytes,
-        queue: str,
-        labels: Mapping[str, str],
+        id: str = "test",
+        attempt: int = 1,
+        fence: int = 1,
+        handler: str = "",
+        payload: str = "",
+        data: bytes = b"",
+        queue: str = "default",
+        labels: Mapping[str, str] = NO_LABELS,
         payload_form: int = 0,
     ) -> None:
-        """Made by the runner for each attempt."""
-        self._place = place
-        self._progress = progress
+        """Made by the runner for each attempt. A handler's test makes one with what the handler looks at:
+        `Context(id="a", attempt=2)`; what is scheduled by it is in `follow_ups`, and `state` is free to be filled.
+        """
+        self._place = Place("test") if place is None else place
+        self._progress = _told_to_nobody if progress is None else progress
         #: Made when it is first asked for: few handlers schedule anything.
         self._follow_ups: FollowUps | None = None
         #: The task's id.

@@ -46,7 +46,8 @@ class UnknownFields:
         self._shape = shape
         self._handler = handler
         self._named: set[str] = set()
-        self._flat = shape.fields if shape.fields is not None and not any(shape.fields.values()) else None
+        #: The names that are known, where no field has fields of its own.
+        self._flat = frozenset(shape.fields) if shape.fields is not None and not any(shape.fields.values()) else None
 
     @classmethod
     def of(cls, annotation: Any, handler: str) -> UnknownFields | None:
@@ -69,7 +70,10 @@ class UnknownFields:
         try:
             if self._flat is not None:
                 # Most payloads have no fields within fields, and are not read twice.
-                unknown = _names(source).keys() - self._flat.keys()
+                names = _names(source)
+                if self._flat.issuperset(names):
+                    return
+                unknown = names.keys() - self._flat
             else:
                 unknown = set(_unknown(self._shape, _anything(source), ""))
         except msgspec.MsgspecError:
