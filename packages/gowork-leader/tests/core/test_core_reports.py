@@ -1,0 +1,156 @@
+"""What reports, hellos and losses do, in the order in which they come and more than one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from leader_core import Core, spec
+from msgspec.structs import replace
+
+from gowork.leader.core import commands as cmd
+from gowork.leader.core.effects import Acknowledge
+from gowork.leader.core.model import FailureKind, HeartbeatStatus, Outcome, Status
+from gowork.leader.core.state import Settings
+
+
+def cancelled_while_it_runs(core: Core, **connect: object) -> int:
+    connection = core.connect(**connect)
+    core.submit(spec("a"))
+    core.dispatch()
+    core.do(cmd.Cancel("a"))
+    assert core.status("a") is Status.RUNNING
+    return connection
+
+
+def lease_ends(core: Core, connection: int) -> None:
+    core.pass_time(10.1)
+
+
+def comes_back_without_it(core: Core, connection: int) -> None:
+    core.connect()
+
+
+def leaves(core: Core, connection: int) -> None:
+    core.do(cmd.ReceiveFrame(connection, leaving=True))
+
+
+def is_proven_to_have_ended(core: Core, connection: int) -> None:
+    core.do(cmd.CloseSession(connection))
+    core.connect(instance="w1-2", ended=("w1-1",))
+
+
+@pytest.mark.parametrize("loss", [lease_ends, comes_back_without_it, leaves, is_proven_to_have_ended])
+def test_a_task_whose_cancel_was_asked_for_does_not_run_again_when_its_worker_is_lost(
+    loss: Callable[[Core, int], None],
+) -> None:
+    core = Core()
+    loss(core, cancelled_while_it_runs(core))
+    assert core.status("a") is Status.CANCELLED
+    core.connect("w2", instance="w2-1")
+    assert core.dispatch() == {}
+
+
+def test_a_task_whose_cancel_was_asked_for_does_not_run_again_when_its_member_leaves() -> None:
+    core = Core()
+    core.do(cmd.Join("m", "127.0.0.1:1"))
+    core.do(cmd.Heartbeat("m", HeartbeatStatus.IDLE))
+    core.submit(spec("a", handler=""))
+    core.dispatch()
+    core.do(cmd.Cancel("a"))
+    core.do(cmd.Leave("m"))
+    assert core.status("a") is Status.CANCELLED
+
+
+def two_reports(core: Core, first: tuple[str, ...], second: tuple[str, ...]) -> int:
+    """One frame with the completions of a and b and these follow-ups; answers the connection."""
+    connection = core.connect()
+    core.submit(spec("a"), spec("b"), spec("taken", handler="nobody"))
+    core.dispatch()
+    reports = [
+        cmd.Report(core.standing(id).fence, id, Outcome.COMPLETED, follow_ups=tuple(map(follow_up, ids)))
+        for id, ids in (("a", first), ("b", second))
+    ]
+    core.do(cmd.ReceiveFrame(connection, reports))
+    return connection
+
+
+def follow_up(id: str) -> object:
+    """A task; what stands behind a slash is its content."""
+    name, _, content = id.partition("/")
+    return spec(name, body=(content or name).encode(), handler="nobody")
+
+
+def test_a_rejected_report_leaves_the_ids_of_its_follow_ups_free() -> None:
+    core = Core()
+    two_reports(core, ("n", "taken/other"), ("n/another",))
+    rejected = core.standing("a").failure
+    assert rejected is not None
+    assert rejected.kind is FailureKind.REJECTED
+    assert core.status("b") is Status.COMPLETED
+    assert core.task("n").spec.body == b"another"
+
+
+def test_follow_ups_of_one_frame_have_places_of_their_own() -> None:
+    core = Core()
+    two_reports(core, ("n1", "n2"), ("n3",))
+    places = [core.task(id).seq for id in ("a", "b", "taken", "n1", "n2", "n3")]
+    assert places == sorted(set(places))
+    core.submit(spec("last"))
+    assert core.task("last").seq == places[-1] + 1
+
+
+def test_a_predecessor_whose_connection_lives_has_not_ended_whatever_the_newcomer_says() -> None:
+    core = Core()
+    core.connect()
+    core.submit(spec("a"))
+    core.dispatch()
+    # ONE-NAME keeps a newcomer from coming so far. What it says is not believed even so.
+    del core.state.names["w1"]
+    core.connect(instance="w1-2", ended=("w1-1",))
+    assert core.status("a") is Status.RUNNING
+    assert core.standing("a").instance == "w1-1"
+
+
+def test_a_worker_that_is_back_is_granted_nothing_before_it_gives_credit() -> None:
+    core = Core()
+    core.connect(credit=4)
+    held = cmd.Held("a", 0, finished=False)
+    core.submit(spec("a"))
+    core.dispatch()
+    core.connect(credit=0, held=(replace(held, fence=core.standing("a").fence),))
+    core.submit(spec("b"))
+    assert core.dispatch() == {}
+
+
+def test_credit_only_grows() -> None:
+    core = Core()
+    connection = core.connect(credit=2)
+    core.do(cmd.ReceiveFrame(connection, credit=1))
+    core.submit(spec("a"), spec("b"), spec("c"))
+    assert core.dispatch() == {connection: ["a", "b"]}
+
+
+def test_the_same_report_twice_in_one_frame_is_taken_once() -> None:
+    core = Core()
+    connection = core.connect()
+    core.submit(spec("a"))
+    core.dispatch()
+    report = cmd.Report(core.standing("a").fence, "a", Outcome.FAILED)
+    core.take_effects()
+    core.do(cmd.ReceiveFrame(connection, [report, report]))
+    assert len(core.standing("a").attempts) == 1
+    assert core.effects == [Acknowledge(connection, (report.fence,), [])]
+
+
+def test_a_retry_by_hand_is_refused_when_no_more_may_be_pending() -> None:
+    core = Core(Settings(pending_max=1))
+    connection = core.connect()
+    core.submit(spec("a"))
+    core.dispatch()
+    core.report(connection, "a", Outcome.FAILED)
+    core.submit(spec("b", handler="nobody"))
+    answer = core.do(cmd.RetryTask("a")).answer
+    assert isinstance(answer, cmd.Refused)
+    assert answer.code is cmd.TOO_MANY_TASKS
+    assert core.status("a") is Status.ERROR
