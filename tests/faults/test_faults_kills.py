@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import time
-
 import psutil
 import pytest
 from fault_cluster import Cluster, News, kill, still_running
 
 from gowork.client import AttemptOutcome, Client, TaskStatus
 
-#: What is promised, and what a busy machine may add to them.
-END_SECONDS = 1.0
-ELSEWHERE_SECONDS = {"supervisor": 2.0, "runner": 0.5}
-LEEWAY_SECONDS = 2.0
+#: Nothing but gowork ends these processes: however long this is, a test that fails waits no longer.
+END_SECONDS = 30.0
 #: What has been killed needs a processor once more to be gone, and that may be busy.
-GONE_SECONDS = 0.1
+GONE_SECONDS = 0.5
+#: What tells the leader that the tasks can run again; the lease would do so too, later.
+NOTICED = {"supervisor": "its stream broke", "runner": "runner"}
 
 #: Says that it runs, and heeds no signal that it can ignore; nor does its child.
 STUBBORN = "trap '' TERM INT HUP; echo entered {id} 0 $PPID $$ > news; sleep 1000 & while :; do wait; done"
@@ -45,16 +43,13 @@ def test_commands_that_heed_no_signal_have_ended_before_their_tasks_are_run_agai
             cluster.start_worker("w2", "--runners", "1")
         below = cluster.processes("w1")
         groups = [process for news in entered.values() for process in group_of(news)]
-        killed = time.monotonic()
         if victim == "supervisor":
             cluster.kill_worker("w1")
         else:
             kill(entered["a"].runner)
             below = []
         again = cluster.news("entered")
-        elsewhere = time.monotonic() - killed
         assert still_running((*below, *groups), GONE_SECONDS) == []
-        assert elsewhere < ELSEWHERE_SECONDS[victim] + LEEWAY_SECONDS
         assert cluster.news("entered").id != again.id
         for id in ids:
             client.cancel(id)
@@ -62,6 +57,7 @@ def test_commands_that_heed_no_signal_have_ended_before_their_tasks_are_run_agai
             assert task.status is TaskStatus.CANCELLED
             attempts = client.get(task.id).attempts
             assert [attempt.outcome for attempt in attempts] == [AttemptOutcome.LOST, AttemptOutcome.CANCELLED]
+            assert NOTICED[victim] in attempts[0].reason
 
 
 @pytest.mark.parametrize("victim", ["supervisor", "runner"])

@@ -12,8 +12,8 @@ from gowork.client import AttemptOutcome, Liveness, TaskStatus
 
 #: The lease, and what finding another worker may take beyond it; then what a busy machine may add.
 LEASE_SECONDS = 10.0
-ELSEWHERE_SECONDS = 12.0
-LEEWAY_SECONDS = 3.0
+#: What a busy machine may add. Nothing but the lease notices a link that is cut: TCP takes minutes.
+LEEWAY_SECONDS = 20.0
 
 
 @pytest.mark.timeout(90)
@@ -33,7 +33,7 @@ def test_tasks_of_a_worker_that_is_cut_off_run_elsewhere_and_it_knows(cluster: C
             at[news.event, news.id, news.attempt] = time.monotonic() - cut
         print({" ".join(map(str, key)): round(seconds, 1) for key, seconds in at.items()})
         for id in ("watchful", "leashed"):
-            assert at["entered", id, 2] < ELSEWHERE_SECONDS + LEEWAY_SECONDS
+            assert at["entered", id, 2] < LEASE_SECONDS + LEEWAY_SECONDS
             # It finds out by itself: nothing tells it.
             assert at["left", id, 1] < LEASE_SECONDS + LEEWAY_SECONDS
             task = client.wait([id], timeout=30)[0]

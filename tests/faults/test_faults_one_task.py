@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import time
-
 import psutil
 import pytest
 from fault_cluster import Cluster, kill, still_running, until
 
 from gowork.client import AttemptOutcome, Client, FailureKind, Liveness, TaskInfo, TaskStatus
 
-#: What is promised, and what a busy machine may add.
-END_SECONDS = 1.0
-ELSEWHERE_SECONDS = 2.0
-LEASE_SECONDS = 10.0
-LEEWAY_SECONDS = 1.0
+#: Nothing but gowork ends these processes: however long this is, a test that fails waits no longer.
+END_SECONDS = 30.0
 
 
 def schedule_gated(cluster: Cluster, client: Client, *ids: str, payload: str = "") -> None:
@@ -88,18 +83,16 @@ def test_a_worker_that_is_started_again_proves_that_its_tasks_run_no_more(cluste
         cluster.news("entered")
         cluster.kill_leader()
         cluster.kill_worker("w")
-        started = time.monotonic()
         cluster.start_leader()
         cluster.start_worker("w", "--runners", "2")
         again = [cluster.news("entered"), cluster.news("entered")]
-        # The lease that the new leader gave to the first one runs for 10 s.
-        assert time.monotonic() - started < LEASE_SECONDS - LEEWAY_SECONDS
         assert {(news.id, news.attempt) for news in again} == {("a", 2), ("b", 2)}
         for id in ("a", "b"):
             cluster.release(id)
             task = finished(client, id)
             assert (task.status, task.attempts_used) == (TaskStatus.COMPLETED, 1)
             assert outcomes(task) == [AttemptOutcome.LOST, AttemptOutcome.COMPLETED]
+            # Not the lease that the new leader gave to the first one, and that runs for 10 s.
             assert "restarted" in task.attempts[0].reason
 
 
@@ -111,17 +104,17 @@ def test_nothing_of_a_killed_supervisor_is_left_and_its_tasks_run_elsewhere(clus
         cluster.start_worker("w2", "--runners", "1")
         below = cluster.processes("w1")
         assert {process.pid for process in below} >= {pid for news in entered for pid in (news.runner, news.child)}
-        killed = time.monotonic()
         cluster.kill_worker("w1")
         assert still_running(below, END_SECONDS) == []
         again = [cluster.news("entered"), cluster.news("entered")]
-        assert time.monotonic() - killed < ELSEWHERE_SECONDS + LEEWAY_SECONDS
         assert {(news.id, news.attempt) for news in again} == {("a", 2), ("b", 2)}
         for id in ("a", "b"):
             cluster.release(id)
             task = finished(client, id)
             assert (task.status, task.worker, task.attempts_used) == (TaskStatus.COMPLETED, "w2", 1)
             assert outcomes(task) == [AttemptOutcome.LOST, AttemptOutcome.COMPLETED]
+            # Not the lease, which runs for 10 s.
+            assert "its stream broke" in task.attempts[0].reason
         assert {member.id: member.liveness for member in client.members()} == {
             "w1": Liveness.LOST,
             "w2": Liveness.LIVE,

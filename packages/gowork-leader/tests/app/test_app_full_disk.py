@@ -22,8 +22,8 @@ from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.proto.worker.v1 import session_pb2 as spb
 from gowork.rpc.channels import open_channel
 
-#: So long after there is room the leader goes on, in seconds.
-BACK_SECONDS = 5.0
+#: The leader looks every second whether there is room. It takes no longer than this on a machine that is busy.
+BACK_SECONDS = 30.0
 FULL = (grpc.StatusCode.RESOURCE_EXHAUSTED, "STORE_FULL")
 
 #: Takes the leader's room away, and gives it back.

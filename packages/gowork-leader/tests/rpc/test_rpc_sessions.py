@@ -293,7 +293,7 @@ async def test_each_heartbeat_is_answered_by_a_frame_of_its_own_once_the_worker_
 
 
 async def test_a_heartbeat_renews_the_lease(tmp_path: Path) -> None:
-    async with serving(tmp_path, settings=Settings(lease=0.6)) as leader:
+    async with serving(tmp_path, settings=Settings(lease=3.0)) as leader:
         async with leader.worker("beating") as beating, leader.worker("silent") as silent:
             refusal = asyncio.ensure_future(silent.refusal())
             while not refusal.done():

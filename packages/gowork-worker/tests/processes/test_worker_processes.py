@@ -8,7 +8,6 @@ import json
 import os
 import signal
 import sys
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -333,9 +332,7 @@ async def test_nothing_outlives_a_killed_supervisor(
     assert process_exists(child)
     command.process.kill()
     await command.process.wait()
-    killed = time.monotonic()
     await eventually(lambda: not any(process_exists(pid) for pid in (*command.facts["runners"], child)))
-    assert time.monotonic() - killed < 1.0
 
 
 async def test_what_a_handler_left_behind_does_not_hold_the_lock_that_its_runner_held(
