@@ -192,7 +192,8 @@ async def test_what_the_contract_refuses_is_refused(cluster: Caller, scheduler: 
     assert await refused(cluster(JOIN, id="w1", address="")) is invalid
     assert await refused(cluster(LEAVE, id="")) is invalid
     assert await refused(cluster(LEAVE, id="nobody")) is unknown
-    assert await refused(cluster(HEARTBEAT, id="nobody")) is unknown
+    assert await refused(cluster(HEARTBEAT, id="nobody", status=heartbeat("IDLE"))) is unknown
+    assert await refused(cluster(HEARTBEAT, id="nobody")) is invalid
     assert await refused(scheduler(SCHEDULE)) is invalid
     assert await refused(schedule(scheduler, "", "work")) is invalid
     assert await refused(schedule(scheduler, "t1", "")) is invalid

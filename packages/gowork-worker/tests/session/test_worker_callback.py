@@ -14,9 +14,10 @@ from gowork.proto.cluster.v1 import leader_pb2, leader_pb2_grpc
 from gowork.proto.scheduler.v1 import scheduler_pb2, scheduler_pb2_grpc
 from gowork.proto.worker.v1 import worker_pb2, worker_pb2_grpc
 from gowork.rpc.channels import open_channel
-from gowork.worker import Context, handler
+from gowork.worker import Cancel, Context, Retry, Snooze, handler
 from gowork.worker._app.service import Service
 from gowork.worker._core.plugins import Selection
+from gowork.worker._session import callback
 from gowork.worker._session.callback import CallbackMember
 from gowork.worker._supervisor.options import Options
 
@@ -29,17 +30,19 @@ class OriginalLeader(leader_pb2_grpc.LeaderServiceServicer, scheduler_pb2_grpc.S
         self.heartbeats: asyncio.Queue[leader_pb2.HeartbeatRequest] = asyncio.Queue()
         self.completed: asyncio.Queue[scheduler_pb2.TaskCompleteRequest] = asyncio.Queue()
         self.left: asyncio.Queue[str] = asyncio.Queue()
-        self.unavailable = 0
-        self.unknown = 0
+        #: What the next calls of TaskComplete, and of Heartbeat, end with.
+        self.complete_errors: list[grpc.StatusCode] = []
+        self.heartbeat_errors: list[grpc.StatusCode] = []
+        #: None: it knows no TaskProgress.
+        self.progress: asyncio.Queue[scheduler_pb2.TaskProgressRequest] | None = None
         self._streaming = streaming
         self._server = grpc.aio.server()
         self.address = ""
 
     async def __aenter__(self) -> OriginalLeader:
         async def unary(request: Any, context: Any) -> Any:
-            if self.unknown:
-                self.unknown -= 1
-                await context.abort(grpc.StatusCode.NOT_FOUND, "unknown member")
+            if self.heartbeat_errors:
+                await context.abort(self.heartbeat_errors.pop(0), "no")
             self.heartbeats.put_nowait(request)
             return leader_pb2.HeartbeatResponse()
 
@@ -90,11 +93,18 @@ class OriginalLeader(leader_pb2_grpc.LeaderServiceServicer, scheduler_pb2_grpc.S
         }
 
     async def TaskComplete(self, request: Any, context: Any) -> Any:
-        if self.unavailable:
-            self.unavailable -= 1
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "away")
+        if self.complete_errors:
+            await context.abort(self.complete_errors.pop(0), "away")
         self.completed.put_nowait(request)
         return scheduler_pb2.TaskCompleteResponse()
+
+    async def TaskProgress(self, request: Any, context: Any) -> Any:
+        if self.progress is None:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "unknown method")
+        if not request.id:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "id")
+        self.progress.put_nowait(request)
+        return scheduler_pb2.TaskProgressResponse()
 
 
 async def soon(queue: asyncio.Queue[Any]) -> Any:
@@ -150,7 +160,8 @@ async def test_failure_is_told_as_the_error() -> None:
 
 async def test_completion_is_told_again_until_it_is_taken() -> None:
     async with OriginalLeader(streaming=False) as leader, worker_for(leader) as (stub, _, _):
-        leader.unavailable = 2
+        # A full store passes, as an absence does.
+        leader.complete_errors = [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED]
         await stub.StartWork(worker_pb2.StartWorkRequest(id="t1", payload="hi"))
         assert (await soon(leader.completed)).id == "t1"
 
@@ -188,6 +199,203 @@ async def test_empty_id_is_refused() -> None:
 
 async def test_member_that_is_not_known_any_more_joins_again() -> None:
     async with OriginalLeader(streaming=False) as leader:
-        leader.unknown = 1
+        leader.heartbeat_errors = [grpc.StatusCode.NOT_FOUND]
         async with worker_for(leader):
             assert (await soon(leader.joined)).id == "dialled"
+
+
+async def test_member_that_is_not_answered_stays_one_and_does_not_join_again() -> None:
+    # A leader takes back what a member holds that joins again.
+    async with OriginalLeader(streaming=False) as leader:
+        leader.heartbeat_errors = [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL]
+        async with worker_for(leader):
+            await soon(leader.heartbeats)
+            assert leader.joined.empty()
+
+
+async def test_member_is_busy_until_the_leader_has_heard_of_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(callback, "_HEARTBEAT_INTERVAL", 0.01)
+    async with OriginalLeader(streaming=False) as leader, worker_for(leader) as (stub, _, _):
+        leader.complete_errors = [grpc.StatusCode.UNAVAILABLE] * 3
+        await stub.StartWork(worker_pb2.StartWorkRequest(id="t1", payload="hi"))
+        while leader.complete_errors:
+            await soon(leader.heartbeats)
+        beats = [leader.heartbeats.get_nowait().status for _ in range(leader.heartbeats.qsize())]
+        assert leader_pb2.HEARTBEAT_STATUS_IDLE not in beats
+        again = await stub.StartWork(worker_pb2.StartWorkRequest(id="t1", payload="hi"))
+        assert not again.success, "its end is still to be told"
+        await soon(leader.completed)
+        while (await soon(leader.heartbeats)).status != leader_pb2.HEARTBEAT_STATUS_IDLE:
+            pass
+
+
+@handler(max_attempts=3)
+def steers(text: str) -> None:
+    raise {
+        "cancel": Cancel("no need"),
+        "snooze": Snooze(delay=7, reason="not yet"),
+        "retry": Retry("flaky", delay=0.5),
+        "fail": ValueError("broken"),
+    }[text]
+
+
+async def test_leader_that_gives_a_fence_is_told_how_an_attempt_ended() -> None:
+    told = {
+        "cancel": (scheduler_pb2.ATTEMPT_OUTCOME_CANCELLED, "no need", None),
+        "snooze": (scheduler_pb2.ATTEMPT_OUTCOME_SNOOZED, "not yet", 7000),
+        "retry": (scheduler_pb2.ATTEMPT_OUTCOME_FAILED, "flaky", 500),
+        "fail": (scheduler_pb2.ATTEMPT_OUTCOME_FAILED, "broken", None),
+    }
+    async with OriginalLeader(streaming=False) as leader, worker_for(leader, steers, default="steers") as (stub, _, _):
+        for number, (payload, expected) in enumerate(told.items()):
+            fence = (1 << 41) + number
+            await stub.StartWork(worker_pb2.StartWorkRequest(id=payload, payload=payload, fence=fence, attempt=2))
+            done = await soon(leader.completed)
+            delay = done.retry_delay_ms if done.HasField("retry_delay_ms") else None
+            assert (done.outcome, done.error, delay) == expected
+            assert (done.id, done.fence, done.retry.max_attempts) == (payload, fence, 3)
+        assert (done.failure.type, done.failure.kind) == ("ValueError", scheduler_pb2.FAILURE_KIND_HANDLER)
+
+
+async def test_attempt_has_the_leaders_fence_and_number() -> None:
+    seen: list[tuple[int, int]] = []
+
+    @handler
+    async def looks(ctx: Context) -> None:
+        seen.append((ctx.fence, ctx.attempt))
+
+    async with OriginalLeader(streaming=False) as leader, worker_for(leader, looks, default="looks") as (stub, _, _):
+        await stub.StartWork(worker_pb2.StartWorkRequest(id="t1", payload="x", fence=1 << 41, attempt=5))
+        assert (await soon(leader.completed)).outcome == scheduler_pb2.ATTEMPT_OUTCOME_COMPLETED
+    assert seen == [(1 << 41, 5)]
+
+
+async def test_old_leader_of_gowork_is_made_to_take_a_snoozed_task_back_and_the_original_ends_it() -> None:
+    @handler
+    def snoozes(text: str) -> None:
+        raise Snooze(delay=0.01, reason="not yet")
+
+    for is_gowork in (True, False):
+        async with OriginalLeader(streaming=False) as leader:
+            leader.progress = asyncio.Queue() if is_gowork else None
+            async with worker_for(leader, snoozes, default="snoozes") as (stub, _, _):
+                await stub.StartWork(worker_pb2.StartWorkRequest(id="t1", payload="x"))
+                if is_gowork:
+                    assert (await soon(leader.joined)).id == "dialled"
+                    assert leader.completed.empty()
+                else:
+                    done = await soon(leader.completed)
+                    assert done.error == "not yet"
+                    # It has no fields for more.
+                    assert {field.name for field, _ in done.ListFields()} == {"id", "error"}
+
+
+async def test_what_a_draining_worker_still_runs_goes_back() -> None:
+    @handler
+    async def endless(ctx: Context) -> None:
+        await asyncio.Event().wait()
+
+    for fence in (1 << 41, 0):
+        async with OriginalLeader(streaming=False) as leader:
+            leader.progress = asyncio.Queue()
+            options = {"default": "endless", "drain_timeout": 0.0}
+            async with worker_for(leader, endless, **options) as (stub, _, _):
+                await stub.StartWork(worker_pb2.StartWorkRequest(id="t1", payload="x", fence=fence))
+            assert await soon(leader.left) == "dialled"
+            if fence:
+                assert (await soon(leader.completed)).outcome == scheduler_pb2.ATTEMPT_OUTCOME_INTERRUPTED
+            else:
+                assert leader.completed.empty(), "to leave gives the task back: said as an error, it would be one"
+                assert leader.joined.empty()
+
+
+async def test_leader_hears_at_once_that_a_worker_drains() -> None:
+    may_end = asyncio.Event()
+
+    @handler
+    async def waits(ctx: Context) -> None:
+        await may_end.wait()
+
+    async with OriginalLeader(streaming=False) as leader, worker_for(leader, waits, default="waits") as given:
+        stub, _, service = given
+        await stub.StartWork(worker_pb2.StartWorkRequest(id="t1", payload="x"))
+        service.stop()
+        while (await soon(leader.heartbeats)).status != leader_pb2.HEARTBEAT_STATUS_FAILED:
+            pass
+        may_end.set()
+        assert not (await soon(leader.completed)).HasField("error")
+
+
+async def test_progress_is_told_under_the_leaders_fence() -> None:
+    may_end = asyncio.Event()
+
+    @handler
+    async def counts(ctx: Context) -> None:
+        ctx.progress(0.25, "a quarter")
+        await may_end.wait()
+
+    async with OriginalLeader(streaming=False) as leader:
+        leader.progress = asyncio.Queue()
+        async with worker_for(leader, counts, default="counts") as (stub, _, _):
+            await stub.StartWork(worker_pb2.StartWorkRequest(id="t1", payload="x", fence=1 << 41))
+            told = await soon(leader.progress)
+            assert (told.id, told.fence, told.fraction, told.message) == ("t1", 1 << 41, 0.25, "a quarter")
+            may_end.set()
+            await soon(leader.completed)
+
+
+async def test_progress_does_no_harm_where_the_leader_does_not_know_it() -> None:
+    @handler
+    async def counts(ctx: Context) -> None:
+        for step in range(3):
+            ctx.progress(step / 3, "")
+
+    async with OriginalLeader(streaming=False) as leader, worker_for(leader, counts, default="counts") as (stub, _, _):
+        await stub.StartWork(worker_pb2.StartWorkRequest(id="t1", payload="x"))
+        assert not (await soon(leader.completed)).HasField("error")
+
+
+async def test_end_of_a_task_whose_stop_nobody_waits_for_any_more_is_reported() -> None:
+    stopping, may_end = asyncio.Event(), asyncio.Event()
+
+    @handler
+    async def lingers(ctx: Context) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopping.set()
+            await may_end.wait()
+
+    async with OriginalLeader(streaming=False) as leader, worker_for(leader, lingers, default="lingers") as given:
+        stub, _, service = given
+        await stub.StartWork(worker_pb2.StartWorkRequest(id="t1", payload="x", fence=1 << 41))
+        # As gRPC does for a call whose caller has given up.
+        call = asyncio.create_task(service.link.stop("t1"))
+        await stopping.wait()
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+        may_end.set()
+        assert (await soon(leader.completed)).outcome == scheduler_pb2.ATTEMPT_OUTCOME_CANCELLED
+
+
+async def test_task_that_does_not_stop_in_time_is_not_denied(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(callback, "_STOP_TIMEOUT", 0.01)
+    may_end = asyncio.Event()
+
+    @handler
+    async def lingers(ctx: Context) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await may_end.wait()
+
+    async with (
+        OriginalLeader(streaming=False) as leader,
+        worker_for(leader, lingers, default="lingers") as (stub, _, _),
+    ):
+        await stub.StartWork(worker_pb2.StartWorkRequest(id="t1", payload="x"))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.StopWork(worker_pb2.StopWorkRequest(id="t1"))
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        may_end.set()
+        await soon(leader.completed)

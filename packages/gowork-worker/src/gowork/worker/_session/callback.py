@@ -1,6 +1,7 @@
 """The worker as a callback member: it joins with an address, is dialled with StartWork and reports by TaskComplete.
 
-This is the original contract, for leaders that know no sessions. There are no fences in it; the worker makes its own.
+This is the original contract, for leaders that know no sessions. A leader that gives fences is held to by them; for one
+that gives none the worker makes its own.
 """
 
 from __future__ import annotations
@@ -22,18 +23,15 @@ from gowork.rpc.channels import SERVER_OPTIONS, format_address, open_channel, pa
 from gowork.rpc.decoding import refusing_garbage
 from gowork.rpc.interception import server_interceptors
 from gowork.rpc.reflection import add_reflection
-from gowork.rpc.status import FieldViolation, abort, invalid, refusal_of
+from gowork.rpc.status import FieldViolation, Refusal, abort, invalid, refusal_of
 from gowork.rpc.telemetry import is_traced
+from gowork.worker._session.completions import CALL_TIMEOUT, RETRY_FIRST, RETRY_MAX, Completions, Started
 from gowork.worker._supervisor.supervisor import Supervisor
 
 logger = logging.getLogger("gowork.worker")
 
 #: Seconds between heartbeats; leaders give a member up after 45.
 _HEARTBEAT_INTERVAL = 5.0
-_CALL_TIMEOUT = 5.0
-#: Seconds between attempts to reach the leader, at first and at most.
-_RETRY_FIRST = 0.1
-_RETRY_MAX = 2.0
 #: Seconds that StopWork waits for a task to end: longer than any usual grace.
 _STOP_TIMEOUT = 15.0
 
@@ -67,10 +65,18 @@ class CallbackMember:
         #: HOST:PORT that it listens on, once it does.
         self.address = ""
         self._fences = itertools.count(1)
-        #: fence -> task id, until the report is settled
-        self._started: dict[int, str] = {}
-        #: Set, and replaced, whenever a task has ended.
-        self._ended = asyncio.Event()
+        #: fence -> a task that runs
+        self._running: dict[int, Started] = {}
+        #: fence -> a task whose end the leader has not heard
+        self._telling: dict[int, Started] = {}
+        #: fence -> its latest word that the leader has not been told
+        self._progress: dict[int, session.ProgressReport] = {}
+        self._progressed = asyncio.Event()
+        #: False: it is to join before the next heartbeat.
+        self._is_member = False
+        #: Set when the leader is to hear of the worker at once.
+        self._beat = asyncio.Event()
+        self._told_draining = False
 
     async def run(self) -> None:
         """Serves, joins, sends heartbeats and reports."""
@@ -83,41 +89,58 @@ class CallbackMember:
         self._supervisor.start_session()
         try:
             async with open_channel(self._addresses) as leader, open_channel(self._scheduler) as scheduler:
+                completions = Completions(scheduler_pb2_grpc.SchedulerServiceStub(scheduler), self._supervisor)
                 async with asyncio.TaskGroup() as group:
-                    member = group.create_task(self._stay_member(leader), name="heartbeats")
-                    await self._report_for_ever(scheduler_pb2_grpc.SchedulerServiceStub(scheduler))
-                    member.cancel()
+                    parts = [
+                        group.create_task(self._stay_member(leader, completions), name="heartbeats"),
+                        group.create_task(self._tell_progress(completions), name="progress"),
+                        group.create_task(self._report_for_ever(completions), name="reports"),
+                    ]
+                    await parts[-1]
+                    for task in parts:
+                        task.cancel()
                 await self._leave(leader)
         finally:
             await server.stop(None)
 
-    def start(self, id: str, payload: str) -> bool:
+    def start(self, id: str, payload: str, fence: int = 0, attempt: int = 0) -> bool:
         """Takes a task, if there is room."""
         supervisor = self._supervisor
-        if supervisor.draining or len(self._started) >= supervisor.options.slots or id in self._started.values():
+        held = [started.id for started in (*self._running.values(), *self._telling.values())]
+        if supervisor.draining or len(self._running) >= supervisor.options.slots or id in held:
             return False
-        fence = next(self._fences)
-        self._started[fence] = id
+        # Leaders count from far above what this worker counts to.
+        own = fence or next(self._fences)
+        self._running[own] = Started(id, fence)
         task = tasks.Task(id=id, payload=payload, traceparent=_call_traceparent()).SerializeToString()
-        grant = session.Grant(fence=fence, id=id, attempt=1, task=task)
+        grant = session.Grant(fence=own, id=id, attempt=max(attempt, 1), task=task)
         supervisor.receive(session.ConnectResponse(grants=[grant]))
         return True
 
     async def stop(self, id: str) -> bool:
-        """Stops a task; whether the worker had it and it no longer runs."""
-        fence = next((fence for fence, started in self._started.items() if started == id), None)
-        if fence is None:
+        """Stops a task; whether the worker had it.
+
+        Raises:
+            Refusal: when it still runs after a while.
+        """
+        found = next(((fence, started) for fence, started in self._running.items() if started.id == id), None)
+        if found is None:
             return False
+        fence, started = found
         self._supervisor.receive(session.ConnectResponse(cancelled=[fence]))
+        started.stops += 1
         try:
             async with asyncio.timeout(_STOP_TIMEOUT):
-                while fence in self._started:
-                    await self._ended.wait()
+                await started.ended.wait()
         except TimeoutError:
-            return False
+            message = f"task {id!r} still runs after {_STOP_TIMEOUT:g} s"
+            raise Refusal(grpc.StatusCode.DEADLINE_EXCEEDED, "STILL_RUNNING", message) from None
+        finally:
+            # Also when the caller has given up: then the end is reported.
+            started.stops -= 1
         return True
 
-    async def _stay_member(self, channel: grpc.aio.Channel) -> None:
+    async def _stay_member(self, channel: grpc.aio.Channel, completions: Completions) -> None:
         stub: Any = leader_pb2_grpc.LeaderServiceStub(channel)
         # One request, one response: the same bytes for leaders that declare the method unary, client-streaming or
         # bidirectional.
@@ -127,68 +150,103 @@ class CallbackMember:
             response_deserializer=leader_pb2.HeartbeatResponse.FromString,
         )
         name, address = self._supervisor.options.name, self._advertise or self.address
-        delay = _RETRY_FIRST
+        delay = RETRY_FIRST
         while True:
+            self._beat.clear()
+            is_joining = False
             try:
-                if not self.connected:
-                    await stub.Join(leader_pb2.JoinRequest(id=name, address=address), timeout=_CALL_TIMEOUT)
+                if not self._is_member:
+                    # Before the call: it may be said meanwhile that the worker is to join once more.
+                    self._is_member = is_joining = True
+                    await stub.Join(leader_pb2.JoinRequest(id=name, address=address), timeout=CALL_TIMEOUT)
+                    is_joining = False
                     logger.info("joined", extra={"address": address})
-                    self.connected = True
+                    completions.meet_leader()
                     self.welcomed.set()
-                status = leader_pb2.HEARTBEAT_STATUS_BUSY if self._started else leader_pb2.HEARTBEAT_STATUS_IDLE
-                if self._supervisor.draining:
-                    status = leader_pb2.HEARTBEAT_STATUS_FAILED
-                await heartbeat(leader_pb2.HeartbeatRequest(id=name, status=status), timeout=_CALL_TIMEOUT)
-                delay = _RETRY_FIRST
-                await asyncio.sleep(_HEARTBEAT_INTERVAL)
+                await heartbeat(leader_pb2.HeartbeatRequest(id=name, status=self._status()), timeout=CALL_TIMEOUT)
+                self.connected = True
+                delay = RETRY_FIRST
+                await self._pause(_HEARTBEAT_INTERVAL)
             except grpc.aio.AioRpcError as error:
-                # An unknown member joins again; so does one whose leader was away and may have forgotten it.
-                if self.connected or delay == _RETRY_FIRST:
+                # Only who is not known joins again: a leader takes back what a member holds that does so.
+                if is_joining or error.code() is grpc.StatusCode.NOT_FOUND:
+                    self._is_member = False
+                if self.connected or delay == RETRY_FIRST:
                     reason = refusal_of(error).message or error.code().name
                     logger.warning("not a member, trying again", extra={"reason": reason})
                 self.connected = False
                 await asyncio.sleep(delay)
-                delay = min(_RETRY_MAX, delay * 2)
+                delay = min(RETRY_MAX, delay * 2)
 
-    async def _report_for_ever(self, scheduler: Any) -> None:
+    def _status(self) -> leader_pb2.HeartbeatStatus.ValueType:
+        if self._supervisor.draining:
+            return leader_pb2.HEARTBEAT_STATUS_FAILED
+        # A task whose end is not heard yet is held: the leader would take it back from a member that is idle.
+        busy = self._running or self._telling
+        return leader_pb2.HEARTBEAT_STATUS_BUSY if busy else leader_pb2.HEARTBEAT_STATUS_IDLE
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._beat.wait()
+        except TimeoutError:
+            pass
+
+    async def _report_for_ever(self, completions: Completions) -> None:
         supervisor = self._supervisor
-        while not supervisor.has_left:
-            await supervisor.wake.wait()
-            supervisor.wake.clear()
-            request = supervisor.take(1 << 20)
-            for report in request.reports if request is not None else ():
-                await self._report(scheduler, report)
-                supervisor.receive(session.ConnectResponse(acknowledged=[report.fence]))
+        async with asyncio.TaskGroup() as group:
+            told: set[asyncio.Task[None]] = set()
+            while not supervisor.has_left:
+                await supervisor.wake.wait()
+                supervisor.wake.clear()
+                if supervisor.draining and not self._told_draining:
+                    self._told_draining = True
+                    self._beat.set()
+                request = supervisor.take(1 << 20)
+                if request is None:
+                    continue
+                for progress in request.progress:
+                    self._progress[progress.fence] = progress
+                    self._progressed.set()
+                for report in request.reports:
+                    # Each by itself: one that can't be told yet holds up no other.
+                    task = group.create_task(self._report(completions, report))
+                    told.add(task)
+                    task.add_done_callback(told.discard)
+            for task in told:
+                task.cancel()
 
-    async def _report(self, scheduler: Any, report: session.Report) -> None:
-        id = self._started.get(report.fence, report.id)
-        self._started.pop(report.fence, None)
-        self._ended.set()
-        self._ended = asyncio.Event()
-        if report.outcome == tasks.ATTEMPT_OUTCOME_CANCELLED:
-            return  # StopWork has been answered, which says it all.
-        request = tasks.TaskCompleteRequest(id=id)
-        if report.follow_ups:
-            # TaskComplete has no room for them, and scheduling them by another call could do so twice.
-            request.error = "the handler has scheduled follow-ups, which a worker that is dialled can't report"
-        elif report.outcome != tasks.ATTEMPT_OUTCOME_COMPLETED:
-            request.error = report.failure.message or report.reason or "failed"
-        delay = _RETRY_FIRST
+    async def _report(self, completions: Completions, report: session.Report) -> None:
+        fence = report.fence
+        started = self._running.pop(fence, None) or Started(report.id, 0)
+        self._telling[fence] = started
+        self._progress.pop(fence, None)
+        try:
+            is_all = await completions.tell(started, report)
+        finally:
+            # Not before: what came of the task says more than that it no longer runs.
+            started.ended.set()
+            del self._telling[fence]
+        if not is_all and not self._supervisor.draining:
+            # A worker that drains leaves, which gives the task back as well.
+            self._is_member = False
+            self._beat.set()
+        self._supervisor.receive(session.ConnectResponse(acknowledged=[fence]))
+
+    async def _tell_progress(self, completions: Completions) -> None:
         while True:
-            try:
-                await scheduler.TaskComplete(request, timeout=_CALL_TIMEOUT)
-                return
-            except grpc.aio.AioRpcError as error:
-                if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-                    logger.warning("report refused", extra={"task_id": id, "reason": refusal_of(error).message})
-                    return
-                await asyncio.sleep(delay)
-                delay = min(_RETRY_MAX, delay * 2)
+            await self._progressed.wait()
+            self._progressed.clear()
+            latest, self._progress = self._progress, {}
+            for fence, progress in latest.items():
+                started = self._running.get(fence)
+                if started is not None:
+                    await completions.tell_progress(started, progress)
 
     async def _leave(self, channel: grpc.aio.Channel) -> None:
         stub: Any = leader_pb2_grpc.LeaderServiceStub(channel)
         try:
-            await stub.Leave(leader_pb2.LeaveRequest(id=self._supervisor.options.name), timeout=_CALL_TIMEOUT)
+            await stub.Leave(leader_pb2.LeaveRequest(id=self._supervisor.options.name), timeout=CALL_TIMEOUT)
         except grpc.aio.AioRpcError as error:
             logger.warning("could not say goodbye", extra={"reason": refusal_of(error).message})
 
@@ -214,11 +272,16 @@ class _WorkerService(worker_pb2_grpc.WorkerServiceServicer):
     ) -> worker_pb2.StartWorkResponse:
         if not request.id:
             await abort(context, invalid([FieldViolation("id", "must not be empty")]))
-        return worker_pb2.StartWorkResponse(success=self._member.start(request.id, request.payload))
+        success = self._member.start(request.id, request.payload, request.fence, request.attempt)
+        return worker_pb2.StartWorkResponse(success=success)
 
     async def StopWork(  # noqa: N802 - the contract's name
         self, request: worker_pb2.StopWorkRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> worker_pb2.StopWorkResponse:
         if not request.id:
             await abort(context, invalid([FieldViolation("id", "must not be empty")]))
-        return worker_pb2.StopWorkResponse(success=await self._member.stop(request.id))
+        try:
+            success = await self._member.stop(request.id)
+        except Refusal as refusal:
+            await abort(context, refusal)
+        return worker_pb2.StopWorkResponse(success=success)

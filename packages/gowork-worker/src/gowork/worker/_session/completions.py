@@ -1,0 +1,156 @@
+"""What a worker that is dialled tells of its tasks: how they ended, and how far they have come.
+
+TaskComplete of the original contract knows only done and failed. A leader that gives a fence with StartWork knows the
+rest: a task that is handed back, or is to run again later, is no error there. To a leader that gives none it can't be
+told; gowork's own up to 0.1.0 takes a task back when its member joins again, or leaves. The original's can't take a
+task back at all: there such a task ends with an error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import grpc
+
+from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
+from gowork.proto.worker.v1 import session_pb2 as session
+from gowork.rpc.status import refusal_of
+from gowork.worker._session.stream import handler_info
+from gowork.worker._supervisor.supervisor import Supervisor
+
+logger = logging.getLogger("gowork.worker")
+
+CALL_TIMEOUT = 5.0
+#: Seconds between attempts to reach the leader, at first and at most.
+RETRY_FIRST = 0.1
+RETRY_MAX = 2.0
+#: Seconds that a snoozed task is kept here at most, for a leader that would run it again at once.
+SNOOZE_KEPT_MAX = 60.0
+
+#: The leader has decided: asking again changes nothing. Anything else may pass, a full store too.
+_FINAL = frozenset(
+    {
+        grpc.StatusCode.NOT_FOUND,
+        grpc.StatusCode.FAILED_PRECONDITION,
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.UNIMPLEMENTED,
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.UNAUTHENTICATED,
+    }
+)
+_HANDED_BACK = (tasks.ATTEMPT_OUTCOME_INTERRUPTED, tasks.ATTEMPT_OUTCOME_SNOOZED)
+
+
+class Started:
+    """A task that the worker was dialled with."""
+
+    __slots__ = ("ended", "fence", "id", "stops")
+
+    def __init__(self, id: str, fence: int) -> None:
+        self.id = id
+        #: As the leader gave it; 0: it gave none.
+        self.fence = fence
+        #: How many calls of StopWork wait for its end, and what they wait for.
+        self.stops = 0
+        self.ended = asyncio.Event()
+
+
+class Completions:
+    """Calls the leader's SchedulerService."""
+
+    def __init__(self, scheduler: Any, supervisor: Supervisor) -> None:
+        self._scheduler = scheduler
+        self._supervisor = supervisor
+        self._knows_progress = True
+
+    async def tell(self, started: Started, report: session.Report) -> bool:
+        """Tells how a task ended, until the leader has heard it.
+
+        Returns:
+            Whether that is all; False when the leader has to be made to take the task back.
+        """
+        if report.outcome == tasks.ATTEMPT_OUTCOME_CANCELLED and started.stops:
+            # StopWork is answered, which says it all.
+            return True
+        if not started.fence and report.outcome in _HANDED_BACK and await self._takes_back():
+            if report.outcome == tasks.ATTEMPT_OUTCOME_SNOOZED:
+                await asyncio.sleep(min(report.retry_delay_ms / 1000, SNOOZE_KEPT_MAX))
+            return False
+        try:
+            await self._until_heard(self._scheduler.TaskComplete, self._completion(started, report), started.id)
+        except grpc.aio.AioRpcError as error:
+            logger.warning("report refused", extra={"task_id": started.id, "reason": refusal_of(error).message})
+        return True
+
+    async def tell_progress(self, started: Started, progress: session.ProgressReport) -> None:
+        """Tells how far a task has come, if that can be done at once: the next word says more."""
+        if not self._knows_progress:
+            return
+        request = tasks.TaskProgressRequest(
+            id=started.id, fraction=progress.fraction, message=progress.message, fence=started.fence
+        )
+        try:
+            await self._scheduler.TaskProgress(request, timeout=CALL_TIMEOUT)
+        except grpc.aio.AioRpcError as error:
+            self._knows_progress = error.code() is not grpc.StatusCode.UNIMPLEMENTED
+            logger.debug("progress not told", extra={"task_id": started.id, "reason": refusal_of(error).message})
+
+    def meet_leader(self) -> None:
+        """The worker has joined: perhaps another leader, which knows more."""
+        self._knows_progress = True
+
+    def _completion(self, started: Started, report: session.Report) -> tasks.TaskCompleteRequest:
+        outcome = report.outcome
+        request = tasks.TaskCompleteRequest(id=started.id, fence=started.fence)
+        if report.follow_ups:
+            # TaskComplete has no room for them, and scheduling them by another call could do so twice.
+            outcome = tasks.ATTEMPT_OUTCOME_FAILED
+            request.error = "the handler has scheduled follow-ups, which a worker that is dialled can't report"
+            request.failure.kind = tasks.FAILURE_KIND_REJECTED
+            request.failure.message = request.error
+        elif outcome != tasks.ATTEMPT_OUTCOME_COMPLETED:
+            request.error = report.failure.message or report.reason or "failed"
+        if not started.fence:
+            # Such a leader ignores the rest.
+            request.ClearField("failure")
+            return request
+        request.outcome = outcome
+        if report.HasField("retry_delay_ms"):
+            request.retry_delay_ms = report.retry_delay_ms
+        if report.HasField("failure"):
+            request.failure.CopyFrom(report.failure)
+        known = self._supervisor.handlers
+        note = next((note for note in known.handlers if note.name == known.default_handler), None)
+        if note is not None and note.retry is not None and outcome != tasks.ATTEMPT_OUTCOME_COMPLETED:
+            request.retry.CopyFrom(handler_info(note, is_default=True).retry)
+        return request
+
+    async def _takes_back(self) -> bool:
+        """Whether the leader is gowork's, if an old one: it knows TaskProgress, and refuses one without an id."""
+        try:
+            await self._until_heard(self._scheduler.TaskProgress, tasks.TaskProgressRequest(), "")
+        except grpc.aio.AioRpcError as error:
+            return error.code() is not grpc.StatusCode.UNIMPLEMENTED
+        return True
+
+    async def _until_heard(self, call: Any, request: Any, id: str) -> None:
+        """Calls until the leader has answered.
+
+        Raises:
+            grpc.aio.AioRpcError: when it has refused.
+        """
+        delay = RETRY_FIRST
+        while True:
+            try:
+                await call(request, timeout=CALL_TIMEOUT)
+                return
+            except grpc.aio.AioRpcError as error:
+                if error.code() in _FINAL:
+                    raise
+                if delay == RETRY_FIRST:
+                    reason = refusal_of(error).message or error.code().name
+                    logger.warning("report not heard, trying again", extra={"task_id": id, "reason": reason})
+                await asyncio.sleep(delay)
+                delay = min(RETRY_MAX, delay * 2)
