@@ -94,6 +94,14 @@ def test_all_before_a_line_at_fault_is_scheduled_and_nothing_behind(
     assert "line 12: " in words
 
 
+@pytest.mark.parametrize(
+    ("field", "words"), [("handlr", "unknown handlr; did you mean 'handler'?"), ("zzz", "unknown zzz; known are at, ")]
+)
+def test_an_unknown_field_names_the_nearest(field: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    _, lines = schedule(FakeClient(), {"payload": 1, field: "x"})
+    assert words in told(lines, capsys)
+
+
 def test_all_before_a_task_that_can_not_be_sent_is_scheduled(capsys: pytest.CaptureFixture[str]) -> None:
     client = FakeClient(unsendable="8")
     ids, lines = schedule(client, *tasks(20))

@@ -8,10 +8,11 @@ here before they import anything of the namespace. A program that imports `gowor
 from __future__ import annotations
 
 import sys
-from importlib.machinery import ModuleSpec
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
 
 
 class ForeignGowork(Exception):
@@ -42,6 +43,10 @@ def exit_if_foreign(program: str) -> None:
 
 
 def _explanation(spec: ModuleSpec, origin: str) -> str:
+    # Only now: all programs begin here, and until theirs is set up Ctrl-C shows a traceback.
+    from importlib.metadata import PackageNotFoundError, version
+    from pathlib import Path
+
     message = (
         f"{origin} is not part of this project, but has its name, so that Python finds nothing else under 'gowork'"
     )

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 import click
 
 from gowork.cli.parameters import duration_s, moment
+from gowork.cli.suggestions import meant
 from gowork.client import CallError, Client, InvalidArgument, NewTask, TaskHandle, TaskOptions, new_task_id
 
 _FIELDS = {
@@ -148,7 +149,8 @@ def _task(text: bytes) -> NewTask:
     if not isinstance(fields, dict) or "payload" not in fields:
         raise ValueError('not an object with a "payload", such as {"payload": "text"}')
     if unknown := fields.keys() - _FIELDS:
-        raise ValueError(f"unknown {', '.join(sorted(unknown))}; known are {', '.join(sorted(_FIELDS))}")
+        near = meant(min(unknown), sorted(_FIELDS)) or f"; known are {', '.join(sorted(_FIELDS))}"
+        raise ValueError(f"unknown {', '.join(sorted(unknown))}{near}")
     for name in ("id", "handler", "priority", "queue", "concurrency_key"):
         _check(fields, name, str, "a string")
     for name in ("labels", "selector"):
