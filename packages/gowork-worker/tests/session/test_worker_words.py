@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -40,13 +41,15 @@ class Lines(logging.Handler):
 
 
 @pytest.fixture
-async def lines(monkeypatch: pytest.MonkeyPatch) -> Any:
+async def lines() -> AsyncIterator[Lines]:
     handler = Lines()
     logger = logging.getLogger("gowork.worker")
-    monkeypatch.setattr(logger, "level", logging.INFO)
+    before = logger.level
+    logger.setLevel(logging.INFO)
     logger.addHandler(handler)
     yield handler
     logger.removeHandler(handler)
+    logger.setLevel(before)
 
 
 async def test_draining_worker_says_which_tasks_it_waits_for(

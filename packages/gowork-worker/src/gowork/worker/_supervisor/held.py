@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from gowork.proto.worker.v1 import session_pb2 as session
@@ -105,3 +105,22 @@ class Unacknowledged:
     def has_unsent(self) -> bool:
         """Whether the session has something to send."""
         return bool(self._unsent)
+
+
+def listed(held: Iterable[Held], running: Container[int], reports: Iterable[session.Report]) -> list[session.Held]:
+    """What a Hello names.
+
+    Args:
+        held: tasks without a report. One that the leader has released is not named: it is another's by now.
+        running: the fences of those that have started.
+        reports: what the leader has not acknowledged.
+    """
+    states = {True: session.HELD_STATE_RUNNING, False: session.HELD_STATE_BUFFERED}
+    return [
+        *(
+            session.Held(id=each.id, fence=each.fence, state=states[each.fence in running])
+            for each in held
+            if not each.released
+        ),
+        *(session.Held(id=each.id, fence=each.fence, state=session.HELD_STATE_FINISHED) for each in reports),
+    ]

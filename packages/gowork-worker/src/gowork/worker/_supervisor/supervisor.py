@@ -21,12 +21,12 @@ from gowork.worker._runner import messages, outcomes
 from gowork.worker._runner.failure_log import Detail, FailureLog
 from gowork.worker._runner.messages import StopKind
 from gowork.worker._runner.next_steps import next_step
-from gowork.worker._supervisor.credit import Credit
 from gowork.worker._supervisor.fleet import Fleet
-from gowork.worker._supervisor.held import Held, Unacknowledged
+from gowork.worker._supervisor.held import Held, listed
 from gowork.worker._supervisor.instances import InstanceLocks
 from gowork.worker._supervisor.measures import Measures
 from gowork.worker._supervisor.options import Options
+from gowork.worker._supervisor.outgoing import Outgoing
 from gowork.worker._supervisor.runner import Runner
 from gowork.worker._supervisor.settlement import settle_dead
 from gowork.worker._supervisor.sharing import share_out
@@ -61,20 +61,12 @@ class Supervisor:
         self.draining = False
         #: Called when the leader asks the worker to drain, with the budget in seconds; None leaves that to the worker.
         self.asked_to_drain: Callable[[float | None], None] = lambda budget: None
-        self._leaving = False
         #: fence -> task without a report
         self._held: dict[int, Held] = {}
-        self._unacknowledged = Unacknowledged()
-        self._credit = Credit()
+        self._outgoing = Outgoing()
         #: Set while nothing is held.
         self._idle = asyncio.Event()
         self._idle.set()
-        self._acknowledged = asyncio.Event()
-        self._acknowledged.set()
-        #: fence -> the latest word
-        self._progress: dict[int, session.ProgressReport] = {}
-        self._pongs: list[int] = []
-        self._condition = (False, False, False)
         #: Granted while no runner was ready.
         self._backlog: list[Held] = []
         self.fleet = Fleet(options, self, self.measures)
@@ -148,8 +140,8 @@ class Supervisor:
 
     async def leave(self, budget: float) -> None:
         """Waits at most so many seconds for the leader to acknowledge all reports, and says goodbye."""
-        await _within(self._acknowledged, budget)
-        self._leaving = True
+        await _within(self._outgoing.all_acknowledged, budget)
+        self._outgoing.leaving = True
         self.wake.set()
 
     async def close(self) -> None:
@@ -161,20 +153,7 @@ class Supervisor:
     def hello_held(self) -> list[session.Held]:
         """All that is held, for Hello."""
         running = {row.fence for runner in self.fleet.every() for row in runner.running()}
-        listed = [
-            session.Held(
-                id=held.id,
-                fence=held.fence,
-                state=session.HELD_STATE_RUNNING if held.fence in running else session.HELD_STATE_BUFFERED,
-            )
-            for held in self._held.values()
-            if not held.released
-        ]
-        listed += [
-            session.Held(id=report.id, fence=report.fence, state=session.HELD_STATE_FINISHED)
-            for report in self._unacknowledged
-        ]
-        return listed
+        return listed(self._held.values(), running, self._outgoing.unacknowledged)
 
     def hello_ended(self) -> list[str]:
         """Predecessors that are proven to have ended, for Hello."""
@@ -189,10 +168,7 @@ class Supervisor:
         """
         if self._locks is not None:
             self._locks.forget(self._ended)
-        self._credit.start_session()
-        self._unacknowledged.resend()
-        self._condition = (False, False, False)
-        self._pongs.clear()
+        self._outgoing.start_session()
         if first is not None:
             self.receive(first)
         if not self._lease_valid:
@@ -220,9 +196,7 @@ class Supervisor:
     def receive(self, response: session.ConnectResponse) -> None:
         """Takes what the leader sent."""
         if response.acknowledged:
-            self._unacknowledged.acknowledge(response.acknowledged)
-            if not self._unacknowledged:
-                self._acknowledged.set()
+            self._outgoing.acknowledge(response.acknowledged)
             if self._paused:
                 self._set_paused()
             if response.refused:
@@ -237,7 +211,7 @@ class Supervisor:
         if response.released:
             self._release(response.released)
         if response.pings:
-            self._pongs += response.pings
+            self._outgoing.answer(response.pings)
         if response.drains:
             # Last, so that grants of the same frame are not started just to be taken for running ones.
             budget_ms = response.drains[-1].budget_ms
@@ -246,29 +220,14 @@ class Supervisor:
 
     def take(self, bytes_max: int) -> session.ConnectRequest | None:
         """The next frame for the leader; None when there is nothing to say."""
-        reports = self._unacknowledged.take(bytes_max)
         wanted = not (self.draining or self._paused)
         # Not the worker's slots: a runner that is still being started can start nothing, nor can one that is blocked.
         slots = sum(runner.slots for runner in self.fleet.answering()) if wanted else 0
         # Isolated ones block nobody but themselves.
         blocked = [runner for runner in self.fleet.ordinary if runner.is_blocked]
-        credit = self._credit.next(len(self._held) - sum(len(runner.tasks) for runner in blocked), slots)
-        condition = (bool(blocked), self.draining, self._leaving and not self._unacknowledged.has_unsent)
-        changed = condition != self._condition
-        if not (reports or credit or changed or self._progress or self._pongs):
-            return None
-        self._condition = condition
-        request = session.ConnectRequest(
-            reports=reports,
-            credit=[credit] if credit else None,
-            progress=self._progress.values(),
-            pongs=self._pongs,
-        )
-        if changed:
-            request.conditions.add(blocked=condition[0], draining=condition[1], leaving=condition[2])
-        self._progress.clear()
-        self._pongs.clear()
-        if self._unacknowledged.has_unsent:
+        held = len(self._held) - sum(len(runner.tasks) for runner in blocked)
+        request = self._outgoing.take(bytes_max, held=held, slots=slots, blocked=bool(blocked), draining=self.draining)
+        if self._outgoing.unacknowledged.has_unsent:
             self.wake.set()
         return request
 
@@ -279,19 +238,19 @@ class Supervisor:
     @property
     def unacknowledged(self) -> int:
         """How many reports the leader has not acknowledged."""
-        return len(self._unacknowledged)
+        return len(self._outgoing.unacknowledged)
 
     @property
     def has_left(self) -> bool:
         """Whether the goodbye was taken."""
-        return self._condition[2]
+        return self._outgoing.has_left
 
     # Tasks
 
     def _grant(self, grants: Iterable[session.Grant]) -> None:
         now = asyncio.get_running_loop().time()
         new = [Held(grant) for grant in grants]
-        self._credit.granted(len(new), now)
+        self._outgoing.credit.granted(len(new), now)
         if self.draining:
             self._report_all([outcomes.interrupted(held.fence, held.id, "the worker drains") for held in new])
             return
@@ -343,9 +302,7 @@ class Supervisor:
             runner.send_cancel(fences)
 
     def _release(self, fences: Iterable[int]) -> None:
-        self._unacknowledged.acknowledge(fences)
-        if not self._unacknowledged:
-            self._acknowledged.set()
+        self._outgoing.acknowledge(fences)
         released = [held for fence in fences if (held := self._held.get(fence)) is not None]
         for held in released:
             held.released = True
@@ -381,7 +338,7 @@ class Supervisor:
 
     def runner_reported(self, runner: Runner, reports: list[session.Report], size: int) -> None:
         """See Owner."""
-        held, pop = self._held, runner.tasks.pop
+        held, pop, progress = self._held, runner.tasks.pop, self._outgoing.progress
         wanted: list[session.Report] | None = None
         for index, report in enumerate(reports):
             fence = report.fence
@@ -393,13 +350,13 @@ class Supervisor:
                 wanted.append(report)
             if task is not None and task.reserved_of is not None:
                 self.fleet.solo.finished(task)
-            if self._progress:
-                self._progress.pop(fence, None)
+            if progress:
+                progress.pop(fence, None)
         if self._watch.stopping:
             for report in reports:
                 self._watch.stopping.pop(report.fence, None)
         self._keep(reports if wanted is None else wanted, size)
-        self._credit.finished(len(reports), len(held), asyncio.get_running_loop().time())
+        self._outgoing.credit.finished(len(reports), len(held), asyncio.get_running_loop().time())
         if self._isolated or runner.alone:
             self.fleet.solo.pump(asyncio.get_running_loop().time())
 
@@ -408,7 +365,7 @@ class Supervisor:
         for word in progress:
             held = self._held.get(word.fence)
             if held is not None and not held.released:
-                self._progress[word.fence] = word
+                self._outgoing.progress[word.fence] = word
         self.wake.set()
 
     def runner_said(self, runner: Runner, message: messages.FromRunner) -> None:
@@ -473,7 +430,7 @@ class Supervisor:
             task.runner = None
         if not back:
             return
-        self._credit.waited()
+        self._outgoing.credit.waited()
         again: list[Held] = []
         if not self.draining:
             others = [other for other in self.fleet.ready() if other is not runner]
@@ -507,9 +464,8 @@ class Supervisor:
     def _keep(self, reports: list[session.Report], size: int) -> None:
         """Keeps reports, of so many bytes together, until the leader has acknowledged them."""
         if reports:
-            self._unacknowledged.add(reports, size)
-            self._acknowledged.clear()
-            if self._unacknowledged.bytes > self.options.unacknowledged_bytes_max:
+            self._outgoing.keep(reports, size)
+            if self._outgoing.unacknowledged.bytes > self.options.unacknowledged_bytes_max:
                 self._set_paused()
         if not self._held:
             self._idle.set()
@@ -518,7 +474,7 @@ class Supervisor:
     def _set_paused(self) -> None:
         """Starts nothing new while too much is unacknowledged, until half of it is, or while the leader is away."""
         bound = self.options.unacknowledged_bytes_max
-        full = self._unacknowledged.bytes > (bound // 2 if self._paused else bound)
+        full = self._outgoing.unacknowledged.bytes > (bound // 2 if self._paused else bound)
         paused = full or self.is_cut_off or not self._lease_valid
         if paused != self._paused:
             self._paused = self.fleet.solo.paused = paused

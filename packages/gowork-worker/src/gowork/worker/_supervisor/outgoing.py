@@ -1,0 +1,90 @@
+"""What there is to say to the leader: reports until they are acknowledged, progress, answers to pings, credit, and how
+the worker is.
+
+Invariant: KEPT (a report stays here until the leader has acknowledged it after its commit).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from gowork.proto.worker.v1 import session_pb2 as session
+from gowork.worker._supervisor.credit import Credit
+from gowork.worker._supervisor.held import Unacknowledged
+
+
+class Outgoing:
+    """Of one worker, over all its sessions."""
+
+    def __init__(self) -> None:
+        self.unacknowledged = Unacknowledged()
+        self.credit = Credit()
+        #: Set while no report waits for an acknowledgement.
+        self.all_acknowledged = asyncio.Event()
+        self.all_acknowledged.set()
+        #: fence -> the latest word
+        self.progress: dict[int, session.ProgressReport] = {}
+        #: The worker says goodbye once all reports are sent.
+        self.leaving = False
+        self._pongs: list[int] = []
+        #: What was told last: blocked, draining, leaving.
+        self._condition = (False, False, False)
+
+    @property
+    def has_left(self) -> bool:
+        """Whether the goodbye was taken."""
+        return self._condition[2]
+
+    def start_session(self) -> None:
+        """Everything is to be said again."""
+        self.credit.start_session()
+        self.unacknowledged.resend()
+        self._condition = (False, False, False)
+        self._pongs.clear()
+
+    def keep(self, reports: list[session.Report], size: int) -> None:
+        """Takes reports, of so many bytes together."""
+        self.unacknowledged.add(reports, size)
+        self.all_acknowledged.clear()
+
+    def acknowledge(self, fences: Iterable[int]) -> None:
+        """The leader has recorded these reports, or wants none of them."""
+        self.unacknowledged.acknowledge(fences)
+        if not self.unacknowledged:
+            self.all_acknowledged.set()
+
+    def answer(self, pings: Iterable[int]) -> None:
+        """Takes pings of the leader."""
+        self._pongs += pings
+
+    def take(
+        self, bytes_max: int, *, held: int, slots: int, blocked: bool, draining: bool
+    ) -> session.ConnectRequest | None:
+        """The next frame; None when there is nothing to say.
+
+        Args:
+            bytes_max: what its reports may take.
+            held: how many tasks are held and may finish.
+            slots: how many may run at once; 0 when no more are wanted.
+            blocked: a runner's loop does not answer.
+            draining: nothing new is taken.
+        """
+        reports = self.unacknowledged.take(bytes_max)
+        credit = self.credit.next(held, slots)
+        condition = (blocked, draining, self.leaving and not self.unacknowledged.has_unsent)
+        changed = condition != self._condition
+        if not (reports or credit or changed or self.progress or self._pongs):
+            return None
+        self._condition = condition
+        request = session.ConnectRequest(
+            reports=reports,
+            credit=[credit] if credit else None,
+            progress=self.progress.values(),
+            pongs=self._pongs,
+        )
+        if changed:
+            request.conditions.add(blocked=condition[0], draining=condition[1], leaving=condition[2])
+        self.progress.clear()
+        self._pongs.clear()
+        return request

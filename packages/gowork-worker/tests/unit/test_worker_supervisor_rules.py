@@ -1,0 +1,265 @@
+"""What the supervisor owes its leader and its runners, without a process or a connection."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
+from gowork.proto.worker.v1 import session_pb2 as session
+from gowork.worker._runner import messages, outcomes
+from gowork.worker._runner.table import Running
+from gowork.worker._session.lease import Lease
+from gowork.worker._supervisor.options import Options
+from gowork.worker._supervisor.runner import Runner
+from gowork.worker._supervisor.supervisor import Supervisor
+
+READY = messages.Ready((), "echo", ())
+
+
+class FakeRunner(Runner):
+    """Notes what is said to it; the test says what it runs."""
+
+    def __init__(self, supervisor: Supervisor, slots: int = 2) -> None:
+        super().__init__("fake", slots, supervisor)
+        self.granted: list[int] = []
+        self.cancelled: list[int] = []
+        self.said: list[Any] = []
+        self.runs: set[int] = set()
+
+    def send_grants(self, grants: list[session.Grant]) -> None:
+        self.granted += [grant.fence for grant in grants]
+
+    def send_cancel(self, fences: list[int]) -> None:
+        self.cancelled += fences
+
+    def send(self, message: messages.ToRunner) -> None:
+        self.said.append(message)
+
+    def running(self) -> list[Running]:
+        return [Running(fence, 0, 0) for fence in sorted(self.runs)]
+
+    def begun(self) -> set[int]:
+        return self.runs
+
+
+class Stage:
+    """A supervisor with runners that come and go as the test says."""
+
+    def __init__(self, **options: Any) -> None:
+        self.supervisor = Supervisor(Options(name="w", slots=2, runners=1, **options))
+
+    def runner(self, slots: int = 2) -> FakeRunner:
+        runner = FakeRunner(self.supervisor, slots)
+        self.supervisor.fleet.ordinary.append(runner)
+        return runner
+
+    def ready(self, slots: int = 2) -> FakeRunner:
+        runner = self.runner(slots)
+        runner.is_ready = True
+        self.supervisor.runner_ready(runner, READY)
+        return runner
+
+    def grant(self, *fences: int) -> None:
+        grants = [
+            session.Grant(fence=fence, id=f"t{fence}", task=tasks.Task(id=f"t{fence}").SerializeToString())
+            for fence in fences
+        ]
+        self.supervisor.receive(session.ConnectResponse(grants=grants))
+
+    def receive(self, **fields: Any) -> None:
+        self.supervisor.receive(session.ConnectResponse(**fields))
+
+    def report(self, runner: FakeRunner, *fences: int, size: int = 10) -> None:
+        reports = [outcomes.interrupted(fence, f"t{fence}", "") for fence in fences]
+        self.supervisor.runner_reported(runner, reports, size)
+
+    def take(self) -> session.ConnectRequest:
+        return self.supervisor.take(1 << 20) or session.ConnectRequest()
+
+    def reported(self) -> dict[int, int]:
+        """Fence and outcome of what goes to the leader now."""
+        return {report.fence: report.outcome for report in self.take().reports}
+
+
+@pytest.fixture
+async def stage() -> Stage:
+    return Stage()
+
+
+async def test_task_that_is_cancelled_while_no_runner_is_ready_is_reported_and_never_started(stage: Stage) -> None:
+    stage.grant(1, 2)
+    stage.receive(cancelled=[1])
+    assert stage.reported() == {1: tasks.ATTEMPT_OUTCOME_CANCELLED}
+    assert stage.ready().granted == [2]
+
+
+async def test_runner_that_starts_while_the_lease_is_lost_is_told(stage: Stage) -> None:
+    stage.supervisor.lose_lease()
+    runner = stage.ready()
+    assert messages.Lease(False) in runner.said
+    stage.supervisor.start_session()
+    assert messages.Lease(True) in runner.said
+
+
+async def test_runner_that_starts_while_the_worker_is_cut_off_starts_nothing_until_the_next_session(
+    stage: Stage,
+) -> None:
+    stage.supervisor.cut_off()
+    runner = stage.ready()
+    assert runner.said == [messages.Slots(0)]
+    stage.supervisor.start_session()
+    assert runner.said[-1] == messages.Slots(2)
+
+
+async def test_released_task_is_stopped_and_its_report_is_dropped(stage: Stage) -> None:
+    runner = stage.ready()
+    stage.grant(1, 2)
+    stage.receive(released=[1])
+    assert runner.cancelled == [1]
+    stage.report(runner, 1, 2)
+    assert set(stage.reported()) == {2}
+
+
+async def test_released_task_is_not_named_by_the_next_hello(stage: Stage) -> None:
+    stage.ready()
+    stage.grant(1, 2)
+    stage.receive(released=[1])
+    assert [held.fence for held in stage.supervisor.hello_held()] == [2]
+
+
+async def test_what_a_welcome_releases_is_stopped_before_anything_is_started_again(stage: Stage) -> None:
+    runner = stage.ready()
+    stage.grant(1)
+    stage.supervisor.cut_off()
+    runner.said.clear()
+    order: list[Any] = []
+    runner.send_cancel = order.append  # type: ignore[method-assign]
+    runner.send = order.append  # type: ignore[method-assign]
+    stage.supervisor.start_session(session.ConnectResponse(released=[1]))
+    assert order == [[1], messages.Slots(2)]
+
+
+async def test_nothing_of_a_fence_is_reported_twice(stage: Stage) -> None:
+    runner = stage.ready()
+    stage.grant(1)
+    stage.report(runner, 1)
+    assert set(stage.reported()) == {1}
+    stage.receive(acknowledged=[1])
+    stage.report(runner, 1)
+    assert stage.reported() == {}
+    assert stage.supervisor.unacknowledged == 0
+
+
+async def test_report_is_named_by_hello_until_it_is_acknowledged(stage: Stage) -> None:
+    runner = stage.ready()
+    stage.grant(1, 2)
+    runner.runs = {2}
+    stage.report(runner, 1)
+    named = {held.fence: held.state for held in stage.supervisor.hello_held()}
+    assert named == {1: session.HELD_STATE_FINISHED, 2: session.HELD_STATE_RUNNING}
+    stage.receive(acknowledged=[1])
+    assert [held.fence for held in stage.supervisor.hello_held()] == [2]
+
+
+async def test_tasks_that_are_granted_while_the_worker_drains_go_back(stage: Stage) -> None:
+    runner = stage.ready()
+    stage.supervisor.draining = True
+    stage.grant(1)
+    assert runner.granted == []
+    assert stage.reported() == {1: tasks.ATTEMPT_OUTCOME_INTERRUPTED}
+
+
+async def test_runner_that_ends_by_itself_loses_what_it_had_begun_and_gives_back_the_rest(stage: Stage) -> None:
+    runner = stage.ready()
+    stage.grant(1, 2)
+    runner.runs = {1}
+    stage.supervisor.runner_ended(runner, "it crashed")
+    assert stage.reported() == {1: tasks.ATTEMPT_OUTCOME_LOST, 2: tasks.ATTEMPT_OUTCOME_INTERRUPTED}
+
+
+async def test_no_credit_is_given_for_the_slots_of_a_runner_that_is_blocked(stage: Stage) -> None:
+    blocked, _ = stage.ready(2), stage.ready(3)
+    blocked.is_blocked = True
+    assert list(stage.take().credit) == [3]
+
+
+async def test_credit_is_told_anew_in_each_session(stage: Stage) -> None:
+    stage.ready(2)
+    assert list(stage.take().credit) == [2]
+    assert list(stage.take().credit) == []
+    stage.supervisor.start_session()
+    assert list(stage.take().credit) == [2]
+
+
+async def test_condition_is_told_anew_in_each_session(stage: Stage) -> None:
+    stage.supervisor.draining = True
+    assert [condition.draining for condition in stage.take().conditions] == [True]
+    assert list(stage.take().conditions) == []
+    stage.supervisor.start_session()
+    assert [condition.draining for condition in stage.take().conditions] == [True]
+
+
+async def test_pause_over_unacknowledged_reports_lasts_until_half_of_them_are_acknowledged() -> None:
+    stage = Stage(unacknowledged_bytes_max=100)
+    runner = stage.ready(8)
+    stage.grant(1, 2, 3, 4)
+    for fence in (1, 2, 3):
+        stage.report(runner, fence, size=40)
+    assert runner.said == [messages.Slots(0)]
+    stage.receive(acknowledged=[1])
+    assert runner.said == [messages.Slots(0)]
+    stage.receive(acknowledged=[2])
+    assert runner.said == [messages.Slots(0), messages.Slots(8)]
+
+
+async def test_progress_of_a_task_is_not_told_after_its_report(stage: Stage) -> None:
+    runner = stage.ready()
+    stage.grant(1)
+    stage.supervisor.runner_progressed([session.ProgressReport(fence=1, fraction=0.5)])
+    stage.report(runner, 1)
+    request = stage.take()
+    assert len(request.reports) == 1
+    assert list(request.progress) == []
+
+
+async def test_task_that_a_runner_gives_back_goes_to_one_with_room_before_it_goes_to_the_leader(stage: Stage) -> None:
+    full = stage.ready(1)
+    stage.grant(1, 2)
+    free = stage.ready(1)
+    stage.supervisor.runner_said(full, messages.Returned((2,)))
+    assert free.granted == [2]
+    assert stage.reported() == {}
+
+
+async def test_task_that_is_cancelled_is_not_given_to_another_runner_when_its_own_gives_it_back(stage: Stage) -> None:
+    full = stage.ready(1)
+    stage.grant(1, 2)
+    free = stage.ready(1)
+    stage.receive(cancelled=[2])
+    stage.supervisor.runner_said(full, messages.Returned((2,)))
+    assert free.granted == []
+    assert stage.reported() == {2: tasks.ATTEMPT_OUTCOME_CANCELLED}
+
+
+async def test_lease_counts_from_when_the_answered_heartbeat_was_sent() -> None:
+    lost = asyncio.Event()
+    lease = Lease(lost.set)
+    lease.seconds = 3600.0
+    lease.renew(asyncio.get_running_loop().time() - 3600.0)
+    async with asyncio.timeout(20):
+        await lost.wait()
+
+
+async def test_lease_that_is_renewed_is_not_lost_by_the_earlier_reckoning() -> None:
+    lost: list[bool] = []
+    lease = Lease(lambda: lost.append(True))
+    lease.seconds = 3600.0
+    now = asyncio.get_running_loop().time()
+    lease.renew(now - 3600.0)
+    lease.renew(now)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert lost == []
