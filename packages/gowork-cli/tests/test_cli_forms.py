@@ -57,6 +57,20 @@ from gowork.client import (
 COMMANDS = ["add", "cancel", "completion", "drain", "members", "remove", "show", "stats", "tasks", "top", "up", "wait"]
 
 
+def contribute(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, distribution: str, source: str, command: str | None = None
+) -> None:
+    """Puts a distribution on the path that contributes a command."""
+    monkeypatch.syspath_prepend(str(folder))
+    module = f"commands_of_{distribution}"
+    monkeypatch.delitem(sys.modules, module, raising=False)
+    (folder / f"{module}.py").write_text(source)
+    info = folder / f"{distribution}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[gowork.commands]\n{command or distribution} = {module}:command\n")
+
+
 class TestGroup:
     @pytest.mark.parametrize("command", COMMANDS)
     def test_every_help_has_examples(self, invoke, command: str) -> None:
@@ -137,6 +151,36 @@ class TestGroup:
         assert result.exit_code == 1
         assert value in result.stderr
         assert "completion" in invoke(["--help"]).stdout
+
+    @pytest.mark.parametrize(
+        "source", ["import sys; sys.exit('no licence')", "class Odd(BaseException): pass\nraise Odd('no licence')"]
+    )
+    def test_a_contributed_command_that_exits_when_it_is_imported_ends_no_help(
+        self, invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+    ) -> None:
+        contribute(tmp_path, monkeypatch, "rude", source)
+        listed = invoke(["--help"])
+        assert listed.exit_code == 0
+        assert "no licence" in " ".join(listed.stdout.split())
+        assert "completion" in listed.stdout
+        called = invoke(["rude"])
+        assert called.exit_code == 1
+        assert "the command 'rude' of rude 1.0 can't be loaded" in called.stderr
+
+    def test_two_distributions_that_contribute_one_command_are_both_named(
+        self, invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        contribute(tmp_path, monkeypatch, "aaa", "", command="extra")
+        contribute(tmp_path, monkeypatch, "bbb", "", command="extra")
+        called = invoke(["extra"])
+        assert called.exit_code == 1
+        assert "contributed by aaa 1.0 and bbb 1.0" in called.stderr
+
+    def test_a_stranger_hides_no_command_of_gowork_itself(
+        self, invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        contribute(tmp_path, monkeypatch, "aaa", "import sys; sys.exit(9)", command="plugins")
+        assert "Lists the plugins" in invoke(["plugins", "--help"]).stdout
 
     @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
     def test_completion_prints_a_script_for_the_shell(self, invoke, shell: str) -> None:

@@ -72,7 +72,14 @@ def registry_maker(url: str) -> SqliteStore:
     return SqliteStore(url)
 
 
+class PluginThatExits:
+    @hookimpl
+    def gowork_register_stores(self, registry: StoreRegistry) -> None:
+        raise SystemExit("no licence")
+
+
 works = PluginThatWorks()
+exits = PluginThatExits()
 claims = PluginThatClaimsSqlite()
 
 
@@ -115,6 +122,15 @@ def test_a_plugin_that_fails_is_named_and_hides_no_other(
     found.make("memory:///tmp/x")
     with pytest.raises(StoreError, match="plugin-0 could not be loaded: ModuleNotFoundError"):
         found.make("etcd://host")
+
+
+def test_a_plugin_that_exits_ends_no_leader(monkeypatch: pytest.MonkeyPatch, importable: str, tmp_path: Path) -> None:
+    (tmp_path / "gowork_store_that_exits.py").write_text("import sys; sys.exit('no licence')")
+    install(monkeypatch, "gowork_store_that_exits", f"{importable}:exits", f"{importable}:works")
+    found = load_registry()
+    assert [error.partition(" (")[0] for error in found.errors.values()] == ["SystemExit: no licence"] * 2
+    assert isinstance(found.make("memory:///tmp/x"), SqliteStore)
+    assert isinstance(found.make("sqlite:///x.db"), SqliteStore)
 
 
 def test_two_stores_that_claim_one_scheme_are_both_named(monkeypatch: pytest.MonkeyPatch, importable: str) -> None:
