@@ -41,3 +41,17 @@ async def test_a_leader_tells_its_version_and_the_fields_that_it_reads(leader: S
     } <= set(told.request_fields)
     # What only answers carry is no field of a request.
     assert "scheduler.v1.StatsResponse.term" not in told.request_fields
+
+
+async def test_the_delay_of_a_follow_up_is_reckoned_by_the_leader_whatever_the_worker_reckoned(
+    leader: ServedLeader,
+) -> None:
+    await leader.submit("a", "b")
+    async with leader.worker() as session:
+        for number, grant in enumerate(await session.grants(2)):
+            # What two workers, or two attempts, schedule under one id is one task, though their clocks differ.
+            follow_up = pb.Task(id="next", handler="h", delay_ms=HOUR_MS, run_at_ms=1_000 + number)
+            await session.report(grant, follow_ups=[follow_up])
+    assert [(await leader.get(id)).status for id in "ab"] == [pb.TASK_STATUS_COMPLETED] * 2
+    told = await leader.get("next")
+    assert (told.run_at_ms, told.delay_ms) == (told.created_at_ms + HOUR_MS, HOUR_MS)

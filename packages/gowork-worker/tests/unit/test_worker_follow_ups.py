@@ -50,6 +50,7 @@ def test_follow_ups_travel_with_the_completion() -> None:
         {"disk": "ssd"},
     )
     assert second.run_at_ms > 0
+    assert second.delay_ms == 60_000
     assert (third.id, third.payload, third.HasField("priority"), third.run_at_ms) == ("mine", "text", False, 0)
 
 

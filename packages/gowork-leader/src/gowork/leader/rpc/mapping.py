@@ -275,6 +275,10 @@ def _whole_report_from(report: session_pb2.Report, trace: str) -> cmd.Report:
         failure = Failure(FailureKind.REJECTED, f"the result has {size} bytes; the limit is {limits.PAYLOAD_BYTES_MAX}")
     follow_ups: tuple[Spec, ...] = ()
     if outcome is Outcome.COMPLETED and report.follow_ups:
+        for task in report.follow_ups:
+            if task.delay_ms:
+                # Beside it stands what the worker has reckoned for leaders that do not know delays.
+                task.ClearField("run_at_ms")
         fault = check_follow_ups(report.follow_ups)
         if fault:
             outcome, result, data = Outcome.FAILED, "", b""

@@ -174,7 +174,7 @@ class Context:
             priority: None for low.
             labels: at most 64.
             selector: labels that its worker must carry.
-            delay: seconds before it may start.
+            delay: seconds before it may start, from the completion on and by the leader's clock.
             time_limit: seconds that one attempt may run; 0 for the handler's own limit.
             max_attempts: 0 for the handler's own policy.
 

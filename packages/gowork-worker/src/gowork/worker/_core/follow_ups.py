@@ -35,7 +35,9 @@ class FollowUp:
     priority: PriorityName | None
     labels: Mapping[str, str]
     selector: Mapping[str, str]
+    #: For leaders that do not know delay_ms: by this machine's clock.
     run_at_ms: int
+    delay_ms: int
     time_limit_ms: int
     max_attempts: int
 
@@ -103,6 +105,7 @@ class FollowUps:
                     dict(labels or {}),
                     dict(selector or {}),
                     int(time.time() * 1000) + delay_ms if delay_ms else 0,
+                    delay_ms,
                     time_limit_ms,
                     attempts,
                 )

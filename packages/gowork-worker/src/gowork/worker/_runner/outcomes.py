@@ -170,6 +170,7 @@ def _fill_follow_up(task: tasks.Task, follow_up: FollowUp) -> None:
     task.labels.update(follow_up.labels)
     task.selector.update(follow_up.selector)
     task.run_at_ms = follow_up.run_at_ms
+    task.delay_ms = follow_up.delay_ms
     task.time_limit_ms = follow_up.time_limit_ms
     if follow_up.max_attempts:
         task.retry.max_attempts = follow_up.max_attempts
