@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 import pytest
 
-from gowork.client import CallError, Client, TaskInfo
+from gowork.client import CallError, Client, LeaderUnreachable, TaskInfo
 
 
 @pytest.fixture
@@ -343,6 +343,22 @@ class TestWaitAndCancel:
         assert (result.exit_code, result.stderr) == (0, "")
         assert json.loads(result.stdout) == {"id": mark} if form == "jsonl" else mark in result.stdout
         assert json.loads(gowork("show", mark, "-o", "json").stdout)["status"] == "CANCELLED"
+
+    def test_what_was_cancelled_is_told_though_the_leader_goes(
+        self, gowork, mark: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        cancel = Client.cancel
+
+        def cancel_one(self: Client, id: str) -> None:
+            if id != mark:
+                raise LeaderUnreachable("no leader answers")
+            cancel(self, id)
+
+        gowork("add", mark, "p", "--in", "1h")
+        monkeypatch.setattr(Client, "cancel", cancel_one)
+        result = gowork("cancel", mark, "another", "-o", "jsonl")
+        assert result.exit_code == 3
+        assert [record["id"] for record in records(result.stdout)] == [mark]
 
     def test_the_others_are_cancelled_though_one_is_unknown(self, gowork, mark: str) -> None:
         gowork("add", mark, "p", "--in", "1h")

@@ -136,3 +136,15 @@ def test_a_task_without_an_id_gets_one_before_it_is_sent() -> None:
     ids, _ = schedule(client, {"payload": "a"}, {"payload": "b"})
     assert ids == client.scheduled
     assert len(set(ids)) == 2
+
+
+def test_an_interrupt_tells_what_is_scheduled_and_what_may_be(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = Lines(io.BytesIO("".join(json.dumps(task) + "\n" for task in tasks(20)).encode()), lambda: None)
+    handles = lines.scheduled(FakeClient(), {})  # type: ignore[arg-type]
+    next(handles)
+    lines.fault = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        lines.raise_fault()
+    words = capsys.readouterr().err
+    assert "1 task is scheduled, all of the lines before line 2; standard output has their ids" in words
+    assert "Those of the lines 2 to 7, from t2 to t7, may be" in words

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from gowork.cli.commands.up import _worker_pages
+from gowork.cli.processes import _write
 
 FREE_PORTS = (
     *("--cluster-listen", "127.0.0.1:0"),
@@ -221,3 +222,10 @@ def test_an_interrupt_while_it_starts_exits_with_130(tmp_path: Path) -> None:
     assert "Traceback" not in rest
     _, alive = psutil.wait_procs(processes, timeout=GONE_S)
     assert not alive
+
+
+def test_output_that_nobody_reads_ends_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr("sys.stdout", full)
+        for _ in range(2):
+            _write(b"heard\n")

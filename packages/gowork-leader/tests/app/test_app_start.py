@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import socket
@@ -10,6 +11,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import TextIO
 
 import click
 import grpc
@@ -17,7 +19,8 @@ import pytest
 from click.testing import CliRunner
 from leader_process import FREE_PORTS, refused_start, running
 
-from gowork.leader.app.command import _PASSWORD, _own_directory, main
+from gowork.leader.app.command import _PASSWORD, _own_directory, _print_addresses, main
+from gowork.leader.app.leader import Addresses
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.proto.scheduler.v1 import scheduler_pb2_grpc
 from gowork.rpc.channels import open_blocking_channel
@@ -335,3 +338,22 @@ def test_a_variable_with_a_bad_value_is_named(
     result = CliRunner().invoke(main, [])
     assert result.exit_code == 2
     assert f"Invalid value for '{option}' (variable {name}): " in result.stderr
+
+
+@pytest.fixture
+def full_output(monkeypatch: pytest.MonkeyPatch) -> Iterator[TextIO]:
+    """Standard output on a disk without room."""
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr("sys.stdout", full)
+        yield full
+
+
+async def test_addresses_that_can_not_be_printed_end_no_leader(
+    full_output: TextIO, caplog: pytest.LogCaptureFixture
+) -> None:
+    started: asyncio.Future[Addresses] = asyncio.get_running_loop().create_future()
+    started.set_result(Addresses("a:1", "b:2", "c:3"))
+    _print_addresses(started)
+    # What was buffered goes nowhere.
+    full_output.flush()
+    assert "addresses can't be printed on standard output" in caplog.text

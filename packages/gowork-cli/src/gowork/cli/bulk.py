@@ -57,11 +57,14 @@ def add_file(settings: Settings, file: BinaryIO, options: TaskOptions, *, wait: 
         bar = bars.add_task("lines read", total=_count_lines(file))
         lines = Lines(file, lambda: bars.advance(bar))
         handles = _noting(lines.scheduled(client, options), ids)
-        if wait:
-            all_well = _wait_for_all(settings, bars, client, handles, timeout)
-        else:
-            all_well = True
-            _print_ids(settings, handles, lines)
+        all_well = True
+        try:
+            if wait:
+                all_well = _wait_for_all(settings, bars, client, handles, timeout)
+            else:
+                _print_ids(settings, handles, lines)
+        except KeyboardInterrupt as error:
+            lines.fault = error
         if lines.fault is not None and settings.output is OutputFormat.TABLE:
             _copy_ids(ids)
         lines.raise_fault()

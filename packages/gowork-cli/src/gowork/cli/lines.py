@@ -49,7 +49,7 @@ class Lines:
         self._waiting: deque[tuple[int, NewTask]] = deque()
         self._scheduled = 0
         #: What ended the file before its end.
-        self.fault: Exception | None = None
+        self.fault: BaseException | None = None
 
     def scheduled(self, client: Client, options: TaskOptions) -> Iterator[TaskHandle]:
         """Yields a handle for each task as it is acknowledged. Ends at the first line at fault, which is then in

@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
+from gowork.rpc.beginnings import give_up_standard_output
+
 #: Reads process ids, one to a line; at the end of file it kills them.
 _WARDEN_SCRIPT = """\
 children=
@@ -178,5 +180,9 @@ def _object(text: bytes) -> dict[str, Any]:
 
 
 def _write(output: bytes) -> None:
-    sys.stdout.buffer.write(output)
-    sys.stdout.flush()
+    try:
+        sys.stdout.buffer.write(output)
+        sys.stdout.flush()
+    except OSError:
+        # Nobody reads it any more, or the disk is full. The cluster goes on.
+        give_up_standard_output()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -180,7 +181,9 @@ def _teller(log_format: str | None) -> Callable[[str], None]:
             words = json.dumps({"time": now, "level": "info", "logger": __name__, "event": words})
         else:
             words = f"gowork: {words}"
-        click.echo(words, err=True)
+        with contextlib.suppress(OSError):
+            # Whoever does not read this wants the cluster to go on.
+            click.echo(words, err=True)
 
     return tell
 

@@ -25,7 +25,7 @@ from gowork.leader.engine.retention import Kept
 from gowork.leader.store.protocol import Store, StoreError
 from gowork.leader.store.registry import open_store
 from gowork.rpc import logs, process_state
-from gowork.rpc.beginnings import EXIT_INTERRUPTED
+from gowork.rpc.beginnings import EXIT_INTERRUPTED, give_up_standard_output
 from gowork.rpc.channels import AddressError, parse_address
 from gowork.rpc.directories import check_not_public, make_directory
 from gowork.rpc.limits import RETAIN_DAYS_MAX, RETAIN_TASKS_MAX
@@ -337,6 +337,13 @@ def _spare_collector(_: object) -> None:
 
 
 def _print_addresses(started: asyncio.Future[Addresses]) -> None:
-    if not started.cancelled():
+    if started.cancelled():
+        return
+    try:
         sys.stdout.write(msgspec.json.encode(started.result()).decode() + "\n")
         sys.stdout.flush()
+    except (OSError, AttributeError) as error:
+        # Full, closed, or there never was one. They are in the log, too.
+        _log.error("addresses can't be printed on standard output", extra={"reason": str(error)})
+        if sys.stdout is not None:
+            give_up_standard_output()
