@@ -341,19 +341,19 @@ def test_a_variable_with_a_bad_value_is_named(
 
 
 @pytest.fixture
-def full_output(monkeypatch: pytest.MonkeyPatch) -> Iterator[TextIO]:
-    """Standard output on a disk without room."""
+def full_disk() -> Iterator[TextIO]:
+    """A file on a disk without room."""
     with open("/dev/full", "w") as full:
-        monkeypatch.setattr("sys.stdout", full)
         yield full
 
 
 async def test_addresses_that_can_not_be_printed_end_no_leader(
-    full_output: TextIO, caplog: pytest.LogCaptureFixture
+    full_disk: TextIO, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("sys.stdout", full_disk)
     started: asyncio.Future[Addresses] = asyncio.get_running_loop().create_future()
     started.set_result(Addresses("a:1", "b:2", "c:3"))
     _print_addresses(started)
     # What was buffered goes nowhere.
-    full_output.flush()
+    full_disk.flush()
     assert "addresses can't be printed on standard output" in caplog.text
