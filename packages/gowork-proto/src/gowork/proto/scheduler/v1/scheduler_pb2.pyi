@@ -234,6 +234,8 @@ class _WaitCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WaitCode.Val
     """
     WAIT_CODE_MEMBER_FAILED: _WaitCode.ValueType  # 17
     """The callback members that could run it say that they can't work."""
+    WAIT_CODE_UNFIT: _WaitCode.ValueType  # 18
+    """Its payload does not fit the handler as the workers that are free have it; others have it in another form."""
 
 class WaitCode(_WaitCode, metaclass=_WaitCodeEnumTypeWrapper): ...
 
@@ -274,6 +276,8 @@ its next heartbeat.
 """
 WAIT_CODE_MEMBER_FAILED: WaitCode.ValueType  # 17
 """The callback members that could run it say that they can't work."""
+WAIT_CODE_UNFIT: WaitCode.ValueType  # 18
+"""Its payload does not fit the handler as the workers that are free have it; others have it in another form."""
 Global___WaitCode: _TypeAlias = WaitCode  # noqa: Y015
 
 @_typing.final

@@ -192,9 +192,14 @@ class HandlerInfo(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     IS_DEFAULT_FIELD_NUMBER: _builtins.int
     RETRY_FIELD_NUMBER: _builtins.int
+    FORM_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     is_default: _builtins.bool
     """The handler of tasks that name none."""
+    form: _builtins.str
+    """What payloads it reads, as any text that is the same for handlers that read the same ones: a digest of its payload's schema.
+    At most 64 bytes; empty when it reads any payload, or does not tell.
+    """
     @_builtins.property
     def retry(self) -> _scheduler_pb2.RetryPolicy:
         """For tasks without a policy of their own."""
@@ -205,10 +210,11 @@ class HandlerInfo(_message.Message):
         name: _builtins.str = ...,
         is_default: _builtins.bool = ...,
         retry: _scheduler_pb2.RetryPolicy | None = ...,
+        form: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["retry", b"retry"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["is_default", b"is_default", "name", b"name", "retry", b"retry"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["form", b"form", "is_default", b"is_default", "name", b"name", "retry", b"retry"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -259,6 +265,7 @@ class Report(_message.Message):
     FOLLOW_UPS_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
     RESULT_IS_EMPTY_DATA_FIELD_NUMBER: _builtins.int
+    UNFIT_FIELD_NUMBER: _builtins.int
     fence: _builtins.int
     """The fence of the grant; it names the attempt."""
     id: _builtins.str
@@ -277,6 +284,10 @@ class Report(_message.Message):
     """The W3C trace context of the attempt's span; empty when it was not traced, or not sampled."""
     result_is_empty_data: _builtins.bool
     """With COMPLETED: the handler returned bytes, and there were none."""
+    unfit: _builtins.bool
+    """With INTERRUPTED, for a grant with in_other_forms: the payload does not fit this worker's form of the handler, or has fields that it
+    does not know. The task goes to a worker with another form; the handler never began.
+    """
     @_builtins.property
     def failure(self) -> _scheduler_pb2.Failure:
         """With FAILED, TIMED_OUT and LOST. Kinds REJECTED and NO_RETRY end the task, whatever attempts are left."""
@@ -303,10 +314,11 @@ class Report(_message.Message):
         follow_ups: _abc.Iterable[_scheduler_pb2.Task] | None = ...,
         traceparent: _builtins.str = ...,
         result_is_empty_data: _builtins.bool = ...,
+        unfit: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_retry_delay_ms", b"_retry_delay_ms", "failure", b"failure", "retry_delay_ms", b"retry_delay_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retry_delay_ms", b"_retry_delay_ms", "execution_us", b"execution_us", "failure", b"failure", "fence", b"fence", "follow_ups", b"follow_ups", "id", b"id", "outcome", b"outcome", "reason", b"reason", "result", b"result", "result_data", b"result_data", "result_is_empty_data", b"result_is_empty_data", "retry_delay_ms", b"retry_delay_ms", "traceparent", b"traceparent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retry_delay_ms", b"_retry_delay_ms", "execution_us", b"execution_us", "failure", b"failure", "fence", b"fence", "follow_ups", b"follow_ups", "id", b"id", "outcome", b"outcome", "reason", b"reason", "result", b"result", "result_data", b"result_data", "result_is_empty_data", b"result_is_empty_data", "retry_delay_ms", b"retry_delay_ms", "traceparent", b"traceparent", "unfit", b"unfit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__retry_delay_ms: _TypeAlias = _typing.Literal["retry_delay_ms"]  # noqa: Y015
     _WhichOneofArgType__retry_delay_ms: _TypeAlias = _typing.Literal["_retry_delay_ms", b"_retry_delay_ms"]  # noqa: Y015
@@ -501,6 +513,7 @@ class Grant(_message.Message):
     ALONE_FIELD_NUMBER: _builtins.int
     PREVIOUS_TRACEPARENT_FIELD_NUMBER: _builtins.int
     ATTEMPTS_USED_FIELD_NUMBER: _builtins.int
+    IN_OTHER_FORMS_FIELD_NUMBER: _builtins.int
     fence: _builtins.int
     """Grows with every grant over the life of the store."""
     id: _builtins.str
@@ -516,6 +529,10 @@ class Grant(_message.Message):
     """How many attempts have counted towards max_attempts before this one. Unset where that is attempt - 1: no attempt was
     interrupted, snoozed or lost.
     """
+    in_other_forms: _builtins.bool
+    """Other workers have the handler in another form, and none of these has found the payload unfit yet: if it does not fit here, report
+    it as unfit. Otherwise a payload that cannot be read is FAILED, REJECTED, and a field that is not known is dropped.
+    """
     def __init__(
         self,
         *,
@@ -526,10 +543,11 @@ class Grant(_message.Message):
         alone: _builtins.bool = ...,
         previous_traceparent: _builtins.str = ...,
         attempts_used: _builtins.int | None = ...,
+        in_other_forms: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_attempts_used", b"_attempts_used", "attempts_used", b"attempts_used"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempts_used", b"_attempts_used", "alone", b"alone", "attempt", b"attempt", "attempts_used", b"attempts_used", "fence", b"fence", "id", b"id", "previous_traceparent", b"previous_traceparent", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempts_used", b"_attempts_used", "alone", b"alone", "attempt", b"attempt", "attempts_used", b"attempts_used", "fence", b"fence", "id", b"id", "in_other_forms", b"in_other_forms", "previous_traceparent", b"previous_traceparent", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__attempts_used: _TypeAlias = _typing.Literal["attempts_used"]  # noqa: Y015
     _WhichOneofArgType__attempts_used: _TypeAlias = _typing.Literal["_attempts_used", b"_attempts_used"]  # noqa: Y015
