@@ -37,7 +37,13 @@ PROTO = ROOT / "packages/gowork-proto"
 #: What `nox -s tests` runs beside pytest, and with what.
 PARTS = {"protos": ["--check"], "dashboards": ["--check"], "build": [], "mutants": ["--rotate", "10"]}
 #: What `nox -s all` runs beside the tests, and with what.
-LONGER = {"mutants": [], "demo": [], "sim": ["--seeds", "500"], "chaos": ["--minutes", "10"]}
+LONGER = {
+    "mutants": [],
+    "demo": [],
+    "sim": ["--seeds", "500"],
+    "chaos": ["--minutes", "10"],
+    "soak": ["--minutes", "10"],
+}
 
 
 def group(name: str) -> list[str]:
@@ -259,6 +265,14 @@ def mutants(session: nox.Session) -> None:
     """Plants edits that break a rule, and names the test that notices each: `-- --rotate 10`, `-- term lock`."""
     install_packages(session, *group("test"))
     session.run("python", str(ROOT / "tests/mutants/run_mutants.py"), *session.posargs)
+
+
+@nox.session
+@timed
+def soak(session: nox.Session) -> None:
+    """Runs every kind of handler with every option, by the thousand: `-- --minutes 5`, `-- --tasks 200`."""
+    install_packages(session, *group("test"))
+    session.run("python", str(ROOT / "tests/soak/run_soak.py"), *session.posargs)
 
 
 @nox.session

@@ -184,6 +184,22 @@ async def test_threads_that_the_system_refuses_leave_the_work_to_those_that_are_
         assert (await rig.report(fence)).outcome == tasks.ATTEMPT_OUTCOME_COMPLETED
 
 
+async def test_reports_that_threads_add_while_a_batch_is_made_are_sent_too(make_rig: MakeRig) -> None:
+    rig = make_rig()
+
+    note = rig.outbox._note
+
+    def note_and_add(report: Any, job: Any) -> None:
+        note(report, job)
+        if report.fence < 3:
+            rig.outbox.add(executor_module.outcomes.cancelled(report.fence + 1, "t", "why"), job)
+
+    rig.outbox._note = note_and_add
+    rig.feed((1, "echo"))
+    for fence in (1, 2, 3):
+        await rig.report(fence)
+
+
 @pytest.mark.parametrize("batch", [1, 3])
 async def test_reports_whose_sending_is_broken_off_are_sent_again(make_rig: MakeRig, batch: int) -> None:
     rig = make_rig()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from itertools import islice
 
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.rpc import limits
@@ -81,8 +80,9 @@ class Outbox:
         while reports:
             batch: list[session.Report] = []
             size = 0
-            # A copy, since threads add meanwhile.
-            for report, job in list(islice(reports, _REPORTS_MAX)):
+            # By their places: threads add to the end meanwhile, which an iterator refuses.
+            for place in range(min(len(reports), _REPORTS_MAX)):
+                report, job = reports[place]
                 batch.append(report)
                 size += report.ByteSize() + 4
                 if job is not None:
