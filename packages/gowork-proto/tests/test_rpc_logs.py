@@ -88,6 +88,14 @@ def test_a_value_that_holds_itself_is_written_as_text() -> None:
     assert entry(lambda logger: logger.info("x", extra={"value": value, "other": 1}))["value"] == "[[...]]"
 
 
+def test_a_field_that_says_what_is_said_already_is_not_written_twice() -> None:
+    found = entry(
+        lambda logger: logger.info("x", extra={"task_id": "ours"}), JsonFormatter(lambda: {"task_id": "ours"})
+    )
+    assert found["task_id"] == "ours"
+    assert "extra_task_id" not in found
+
+
 def test_fields_of_names_that_are_taken_get_others() -> None:
     formatter = JsonFormatter(lambda: {"task_id": "ours"})
     given = {"time": 1, "level": 2, "logger": 3, "event": 4, "exception": 5, "stack": 6, "task_id": "theirs"}

@@ -168,10 +168,12 @@ class JsonFormatter(logging.Formatter):
 
 
 def _fields(record: logging.LogRecord, scope: Scope) -> dict[str, object]:
-    """What is under way, the current span, and what the caller gave; the latter as `extra_NAME` where NAME is taken."""
+    """What is under way, the current span, and what the caller gave; the latter as `extra_NAME` where NAME is taken by
+    another value.
+    """
     fields: dict[str, object] = {**scope(), **_span()}
     for key, value in vars(record).items():
-        if key not in _STANDARD:
+        if key not in _STANDARD and not (type(value) is str and fields.get(key) == value):
             fields[f"extra_{key}" if key in fields or key in _TAKEN else str(key)] = value
     return fields
 
