@@ -31,6 +31,11 @@ class Colour(enum.StrEnum):
     NOTHING = "null"
 
 
+class Shade(str, enum.Enum):  # noqa: UP042 - as it was written before there was StrEnum
+    DARK = "dark"
+    NONE = "null"
+
+
 class Level(enum.IntEnum):
     LOW = 1
     HIGH = 3
@@ -60,6 +65,7 @@ _LEAVES: list[Case] = [
     (Decimal, st.decimals(allow_nan=False, allow_infinity=False)),
     (uuid.UUID, st.uuids()),
     (Colour, st.sampled_from(Colour)),
+    (Shade, st.sampled_from(Shade)),
     (Level, st.sampled_from(Level)),
     (Kind, st.sampled_from(Kind)),
     (Literal["a", "5", 5], st.sampled_from(["a", "5", 5])),

@@ -181,6 +181,15 @@ def test_a_payload_over_the_limit_is_refused_with_size_limit_and_type(value: Any
         encode_payload(value)
 
 
+class Shade(str, enum.Enum):  # noqa: UP042 - as it was written before there was StrEnum
+    DARK = "dark"
+
+
+def test_a_text_of_a_subclass_is_sent_as_the_text_that_it_is() -> None:
+    assert encode_payload(Shade.DARK)[0] == "dark"
+    assert type(encode_payload(Word("x"))[0]) is str
+
+
 @pytest.mark.parametrize(
     ("value", "form"),
     [

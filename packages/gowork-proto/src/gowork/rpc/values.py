@@ -42,7 +42,8 @@ def encode_payload(value: object) -> tuple[str, bytes, int]:
     """
     text, data, form = "", b"", FORM_UNSPECIFIED
     if isinstance(value, str):
-        text, size = str(value) if type(value) is not str else value, len(value)
+        # Of a subclass the text itself: an enum's own __str__ names the member.
+        text, size = value if type(value) is str else str.__str__(value), len(value)
         if text[:1] in _JSON_BEGINS:
             form = FORM_TEXT
         # Most texts are short ASCII; only others have to be measured in bytes.

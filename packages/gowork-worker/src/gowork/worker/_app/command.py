@@ -126,7 +126,13 @@ class _Command(click.Command):
 @click.option(
     "--handler", "handlers", multiple=True, metavar="NAME", help="Offer only these handlers. May be repeated."
 )
-@click.option("--plugin", "plugins", multiple=True, metavar="NAME", help="Load only these plugins. May be repeated.")
+@click.option(
+    "--plugin",
+    "plugins",
+    multiple=True,
+    metavar="NAME",
+    help="Load only these plugins, by their names or their distributions'. May be repeated.",
+)
 @click.option(
     "--import",
     "imports",

@@ -58,7 +58,7 @@ class Worker:
             slots: how many tasks run at once; four for each processor when left out.
             runners: how many processes run them; one for each processor when left out. 0 runs handlers in this process.
             labels: what selectors of tasks are matched with.
-            plugins: names of installed plugins to load; all when left out.
+            plugins: names of installed plugins, or of their distributions, to load; all when left out.
             imports: modules with handlers to import.
             default_handler: the name of the handler for tasks that name none.
             drain_timeout: seconds that running tasks have to finish when the worker stops.
