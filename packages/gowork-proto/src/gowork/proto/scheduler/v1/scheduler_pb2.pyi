@@ -424,7 +424,7 @@ class Task(_message.Message):
     cancel_requested: _builtins.bool
     """Output only: a cancel was asked for and the worker has not confirmed it yet."""
     waiting_reason: _builtins.str
-    """Output only, from GetTask: why a pending task has not been started, in words."""
+    """Output only, from GetTask: why a pending task has not been started, in words. In lists: why nothing but id and status is told."""
     result_is_empty_data: _builtins.bool
     """Output only: the handler returned bytes, and there were none. Tells that from a task without a result."""
     @_builtins.property
