@@ -9,7 +9,7 @@ from leader_core import Core, spec
 from msgspec.structs import replace
 
 from gowork.leader.core import commands as cmd
-from gowork.leader.core.effects import Acknowledge
+from gowork.leader.core.effects import Acknowledge, EndSession
 from gowork.leader.core.model import FailureKind, HeartbeatStatus, Outcome, Status
 from gowork.leader.core.state import Settings
 
@@ -154,3 +154,44 @@ def test_a_retry_by_hand_is_refused_when_no_more_may_be_pending() -> None:
     assert isinstance(answer, cmd.Refused)
     assert answer.code is cmd.TOO_MANY_TASKS
     assert core.status("a") is Status.ERROR
+
+
+def ended(core: Core) -> list[tuple[int, str]]:
+    """(connection, reason) of the sessions that were ended."""
+    return [
+        (effect.connection, effect.refusal.code.reason)
+        for effect in core.take_effects()
+        if isinstance(effect, EndSession) and effect.refusal is not None
+    ]
+
+
+def test_a_worker_does_not_get_the_name_of_a_callback_member() -> None:
+    core = Core()
+    core.do(cmd.Join("w1", "127.0.0.1:1"))
+    connection = core.connect("w1")
+    assert ended(core) == [(connection, "NAME_TAKEN")]
+    assert not core.state.workers
+
+
+def test_of_two_newcomers_for_one_name_the_second_is_turned_away() -> None:
+    core = Core()
+    core.connect()
+    first = core.connect(instance="w1-2")
+    second = core.connect(instance="w1-3")
+    assert ended(core) == [(second, "NAME_TAKEN")]
+    core.pass_time(2.1)
+    assert core.state.connections[first].instance == "w1-2"
+
+
+def test_progress_under_a_stale_fence_is_not_taken() -> None:
+    core = Core()
+    connection = core.connect()
+    core.submit(spec("a"))
+    core.dispatch()
+    fence = core.standing("a").fence
+    core.do(cmd.ReceiveFrame(connection, progress=[cmd.ProgressReport(fence - 1, "a", 0.9, "stale")]))
+    assert core.task("a").progress is None
+    core.do(cmd.ReceiveFrame(connection, progress=[cmd.ProgressReport(fence, "a", 0.5, "")]))
+    progress = core.task("a").progress
+    assert progress is not None
+    assert progress.fraction == 0.5

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
-from leader_serving import PATIENCE, ServedLeader
+from leader_serving import PATIENCE, ServedLeader, serving
 
 from gowork.proto.cluster.v1 import leader_pb2 as cpb
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
@@ -225,3 +228,22 @@ async def test_members_that_do_not_fit_are_announced(leader: ServedLeader) -> No
         assert ("gowork-truncated", "true") in list(await call.trailing_metadata())
         for session in sessions:
             session.call.cancel()
+
+
+async def test_a_task_that_cannot_be_read_hides_no_other(tmp_path: Path) -> None:
+    async with serving(tmp_path) as leader:
+        await leader.submit("a", "b", "c")
+        async with leader.worker() as session:
+            await session.report(*await session.grants(3), outcome=pb.ATTEMPT_OUTCOME_FAILED)
+    with closing(sqlite3.connect(tmp_path / "leader.db")) as connection, connection:
+        connection.execute("UPDATE specs SET body = x'ff' WHERE id = 'b'")
+    async with serving(tmp_path) as leader:
+        listed = await leader.list()
+        answers = [
+            listed,
+            (await leader.scheduler.GetTasks(pb.GetTasksRequest(), timeout=PATIENCE)).tasks,
+            (await leader.scheduler.Activity(pb.ActivityRequest(failures_max=9), timeout=PATIENCE)).failures,
+        ]
+    for answer in answers:
+        assert sorted((task.id, task.status) for task in answer) == [(id, pb.TASK_STATUS_ERROR) for id in "abc"]
+    assert "what it has of task 'b' can't be read" in listed[1].waiting_reason

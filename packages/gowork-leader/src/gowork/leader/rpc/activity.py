@@ -17,9 +17,8 @@ from gowork.leader.core.state import State
 from gowork.leader.engine.counts import OTHER, START_SECONDS, Counts, QueueCounts
 from gowork.leader.engine.loop import Engine
 from gowork.leader.rpc.boundary import refusing
-from gowork.leader.rpc.mapping import fit, member_stats, queue_message, task_message
+from gowork.leader.rpc.mapping import fit, member_stats, queue_message, record_message
 from gowork.leader.rpc.validation import Violations, check_failures_max
-from gowork.leader.store.codec import restore
 from gowork.leader.store.protocol import Store
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.rpc import limits
@@ -50,8 +49,7 @@ class ActivityMethods:
                 shared, response = response, pb.ActivityResponse()
                 response.CopyFrom(shared)
                 records = await self._store.last_failed(request.failures_max, limits.PAGE_BYTES_MAX)
-                tasks = [restore(record) for record in records]
-                messages = [task_message(task.spec, task.standing, pb.TASK_VIEW_BASIC) for task in tasks]
+                messages = [record_message(record, pb.TASK_VIEW_BASIC) for record in records]
                 fitting, _ = fit(messages, limits.PAGE_BYTES_MAX)
                 response.failures.extend(fitting)
         return response

@@ -26,7 +26,8 @@ from gowork.leader.core.model import (
 from gowork.leader.core.queries import MemberView
 from gowork.leader.core.queues import Queue
 from gowork.leader.rpc.validation import check_follow_ups
-from gowork.leader.store.codec import form_bytes, retry_of, spec_of, trace_bytes
+from gowork.leader.store.codec import form_bytes, restore, retry_of, spec_of, trace_bytes
+from gowork.leader.store.protocol import Record, StoreFormatError
 from gowork.proto.cluster.v1 import leader_pb2
 from gowork.proto.scheduler.v1 import scheduler_pb2
 from gowork.proto.worker.v1 import session_pb2
@@ -110,6 +111,17 @@ def task_message(spec: Spec, standing: Standing, view: int, progress: Progress |
         task.result_is_empty_data = standing.result_is_empty_data
         _fill_attempts(task, standing)
     return task
+
+
+def record_message(record: Record, view: int) -> scheduler_pb2.Task:
+    """A task of a list. One that can't be read any more is told by its id and status, and hides no other."""
+    try:
+        task = restore(record)
+    except StoreFormatError as error:
+        message = scheduler_pb2.Task(id=record.id, waiting_reason=str(error))
+        message.status = int(record.standing.status)  # type: ignore[assignment]
+        return message
+    return task_message(task.spec, task.standing, view)
 
 
 def fill_result(task: scheduler_pb2.Task, id: str, standing: Standing) -> None:

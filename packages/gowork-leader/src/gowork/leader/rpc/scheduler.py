@@ -5,7 +5,7 @@ from __future__ import annotations
 import grpc
 
 from gowork.leader.core import commands as cmd
-from gowork.leader.core.model import FINISHED, Progress, Spec, Standing, Status, Task
+from gowork.leader.core.model import FINISHED, Progress, Spec, Standing, Status
 from gowork.leader.core.queries import members
 from gowork.leader.core.state import State
 from gowork.leader.engine.counts import Counts
@@ -23,6 +23,7 @@ from gowork.leader.rpc.mapping import (
     fit,
     member_stats,
     progress_from,
+    record_message,
     spec_from,
     task_message,
     trace_from,
@@ -143,7 +144,7 @@ class SchedulerService(
                 limit = limits.PAGE_ITEMS_MAX - len(fitting) + 1
                 query = Query(statuses, newest_first=statuses is FINISHED)
                 records = await self._store.page(query, None, limit, left)
-                messages = [_message(restore(record), pb.TASK_VIEW_FULL) for record in records]
+                messages = [record_message(record, pb.TASK_VIEW_FULL) for record in records]
                 more, complete = fit(messages[: limit - 1], left)
                 # A page that the store ended at its bytes may not be the last one.
                 if complete and records:
@@ -167,7 +168,7 @@ class SchedulerService(
             await self._engine.read(_barrier)
             limit = request.page_size or limits.PAGE_ITEMS_DEFAULT
             records = await self._store.page(query, after, limit, limits.PAGE_BYTES_MAX)
-            messages = [_message(restore(record), request.view) for record in records]
+            messages = [record_message(record, request.view) for record in records]
             fitting, _ = fit(messages, limits.PAGE_BYTES_MAX)
             # A task is never larger than a page may be, so that each page has at least one.
             fitting = fitting or messages[:1]
@@ -243,7 +244,3 @@ def _require_id(id: str) -> None:
     check_id(id, "id", violations)
     if violations:
         raise invalid(violations)
-
-
-def _message(task: Task, view: int) -> pb.Task:
-    return task_message(task.spec, task.standing, view, task.progress)
