@@ -20,6 +20,7 @@ from gowork.leader.core.model import (
     Status,
     WaitCode,
 )
+from gowork.leader.core.queries import members
 from gowork.leader.core.state import Settings
 
 IDLE, BUSY, FAILED = HeartbeatStatus.IDLE, HeartbeatStatus.BUSY, HeartbeatStatus.FAILED
@@ -379,3 +380,14 @@ def test_why_tells_members_that_cannot_be_dialled_are_busy_or_have_failed_apart(
     assert why("b") == ([WaitCode.NO_SLOT], "it says that it is busy, with no task of this leader")
     core.beat(IDLE)
     assert why("b") == ([], "it is idle")
+
+
+def test_members_that_have_gone_are_listed_as_what_they_were():
+    core = Dialled()
+    connection = core.connect("w1")
+    core.do(cmd.ReceiveFrame(connection, leaving=True))
+    core.do(cmd.Leave("c1"))
+    assert [(view.id, view.is_callback, view.version) for view in members(core.state)] == [
+        ("c1", True, ""),
+        ("w1", False, "0.1.0"),
+    ]

@@ -33,7 +33,7 @@ class Member(worker_pb2_grpc.WorkerServiceServicer):
         self.address = ""
 
     async def StartWork(self, request: pb.StartWorkRequest, context: grpc.aio.ServicerContext) -> pb.StartWorkResponse:  # type: ignore[type-arg]
-        self.called.append("start")
+        self.called.append(f"start {request.id}")
         self.start_called.set()
         await self.may_answer.wait()
         if self.error is not None:
@@ -41,7 +41,7 @@ class Member(worker_pb2_grpc.WorkerServiceServicer):
         return pb.StartWorkResponse(success=True)
 
     async def StopWork(self, request: pb.StopWorkRequest, context: grpc.aio.ServicerContext) -> pb.StopWorkResponse:  # type: ignore[type-arg]
-        self.called.append("stop")
+        self.called.append(f"stop {request.id}")
         if self.error is not None:
             await context.abort(*self.error)
         return pb.StopWorkResponse(success=False)
@@ -81,8 +81,8 @@ def start(address: str, fence: int = 1) -> ef.StartWork:
     return ef.StartWork("m", address, fence, SPEC, 1)
 
 
-def stop(address: str, fence: int = 1) -> ef.StopWork:
-    return ef.StopWork("m", address, fence, "a")
+def stop(address: str, fence: int = 1, id: str = "a") -> ef.StopWork:
+    return ef.StopWork("m", address, fence, id)
 
 
 async def test_a_stop_is_called_after_the_start_of_the_same_grant_has_been_answered() -> None:
@@ -90,9 +90,12 @@ async def test_a_stop_is_called_after_the_start_of_the_same_grant_has_been_answe
         calls.deliver(start(worker.address))
         calls.deliver(stop(worker.address))
         await worker.start_called.wait()
+        # Over the same connection: whatever was called before it is there when it is answered.
+        calls.deliver(stop(worker.address, 2, "b"))
+        assert await posted.get() == cmd.DenyStop("b", 2)
         worker.may_answer.set()
         assert await posted.get() == cmd.DenyStop("a", 1)
-        assert worker.called == ["start", "stop"]
+        assert worker.called == ["start a", "stop b", "stop a"]
 
 
 @pytest.mark.parametrize("code", [grpc.StatusCode.UNKNOWN, grpc.StatusCode.RESOURCE_EXHAUSTED])

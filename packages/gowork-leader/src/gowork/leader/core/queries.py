@@ -125,7 +125,7 @@ def _departed_view(gone: Departed) -> MemberView:
         0,
         (),
         {},
-        "",
+        gone.version,
         gone.joined_ms,
         gone.seen_ms,
         (),

@@ -227,14 +227,14 @@ class Callback:
 class Departed:
     """A member that has gone, as it is still listed."""
 
-    __slots__ = ("address", "id", "is_callback", "joined_ms", "liveness", "seen_ms")
+    __slots__ = ("address", "id", "is_callback", "joined_ms", "liveness", "seen_ms", "version")
 
     def __init__(self, member: Worker | Callback, liveness: Liveness, at_ms: int) -> None:
         self.is_callback = isinstance(member, Callback)
         if isinstance(member, Callback):
-            self.id, self.address = member.id, member.address
+            self.id, self.address, self.version = member.id, member.address, ""
         else:
-            self.id, self.address = member.name, member.peer
+            self.id, self.address, self.version = member.name, member.peer, member.version
         self.joined_ms = member.joined_ms
         self.seen_ms = at_ms
         self.liveness = liveness
