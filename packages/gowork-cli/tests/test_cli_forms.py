@@ -187,6 +187,29 @@ class TestGroup:
         assert "_GOWORK_COMPLETE" in invoke(["completion", shell]).stdout
 
     @pytest.mark.parametrize(
+        "arguments",
+        [
+            ["show", "a\udcff"],
+            ["add", "a\udcff", "x"],
+            ["add", "x", "--handler", "a\udcff"],
+            ["tasks", "--queue", "a\udcff"],
+            ["tasks", "--label", "a\udcff=1"],
+            ["drain", "a\udcff"],
+            ["purge", "a\udcff", "--yes"],
+        ],
+    )
+    def test_words_that_are_no_text_are_wrong_usage(self, invoke, free_address: str, arguments: list[str]) -> None:
+        result = invoke(["--leader", free_address, *arguments])
+        assert result.exit_code == 2
+        (line,) = result.stderr.splitlines()
+        assert "is no text in UTF-8, from character" in line
+
+    def test_a_number_that_no_field_holds_is_wrong_usage(self, invoke) -> None:
+        result = invoke(["queues", "set", "q", "--weight", "99999999999"])
+        assert result.exit_code == 2
+        assert "--weight" in result.stderr
+
+    @pytest.mark.parametrize(
         ("arguments", "variables", "words"),
         [
             (["members"], {"GOWORK_LEADER": "nonsense"}, "gowork: GOWORK_LEADER: address 'nonsense' is not HOST:PORT"),

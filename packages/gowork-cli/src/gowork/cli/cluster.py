@@ -72,7 +72,8 @@ async def run_cluster(plan: ClusterPlan, started: Callable[[Addresses], None], s
                 if not signals.take_cancellation():
                     raise
             finally:
-                _announce(nursery, plan.grace, say)
+                if signals.received:
+                    _announce(nursery, plan.grace, say)
                 await _stop(nursery, plan.grace)
     return signals.received > 0
 

@@ -92,6 +92,10 @@ class CommandGroup(SuggestingGroup):
         except GoworkError as error:
             _say(error)
             ctx.exit(EXIT_FAILED)
+        except UnicodeEncodeError as error:
+            # Of what was written on the command line or stands in the environment. Output takes every character.
+            _say(f"{error.object!a} is no text in UTF-8, from character {error.start + 1} on")
+            ctx.exit(EXIT_USAGE)
         except KeyboardInterrupt:
             ctx.exit(EXIT_INTERRUPTED)
         except OSError as error:

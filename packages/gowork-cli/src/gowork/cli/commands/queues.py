@@ -16,6 +16,9 @@ from gowork.cli.settings import OutputFormat, Settings, common_options, pass_set
 from gowork.cli.suggestions import SuggestingGroup, meant
 from gowork.client import Client, Queue
 
+#: What a field of the contract holds; the leader has bounds of its own.
+_NUMBER = click.IntRange(-(1 << 31), (1 << 31) - 1)
+
 _name = click.argument("name", metavar="QUEUE", shell_complete=complete_queue)
 
 
@@ -104,17 +107,19 @@ Examples:
   gowork queues set api --rate 0""",
 )
 @_name
-@click.option("--weight", type=int, metavar="N", help="Its share of the slots beside other queues that have work.")
-@click.option("--concurrency", "concurrency_limit", type=int, metavar="N", help="Most tasks at once; 0 for no limit.")
+@click.option("--weight", type=_NUMBER, metavar="N", help="Its share of the slots beside other queues that have work.")
+@click.option(
+    "--concurrency", "concurrency_limit", type=_NUMBER, metavar="N", help="Most tasks at once; 0 for no limit."
+)
 @click.option(
     "--key-concurrency",
     "key_concurrency_limit",
-    type=int,
+    type=_NUMBER,
     metavar="N",
     help="Most tasks of one concurrency key at once; 0 for no limit.",
 )
 @click.option("--rate", "rate_limit", type=float, metavar="N", help="Most starts a second, over time; 0 for no limit.")
-@click.option("--burst", "rate_burst", type=int, metavar="N", help="Most starts at once under --rate.")
+@click.option("--burst", "rate_burst", type=_NUMBER, metavar="N", help="Most starts at once under --rate.")
 @common_options
 @pass_settings
 def set_queue(settings: Settings, /, name: str, rate_limit: float | None, **limits: int | None) -> None:
