@@ -13,7 +13,7 @@ import pytest
 
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.rpc import limits
-from gowork.worker import Cancel, Context, Fail, Retry, Snooze, handler
+from gowork.worker import Cancel, Context, Fail, Retry, Snooze, errors, handler
 from gowork.worker._core.steering import Steering
 from gowork.worker._runner import exceptions, outcomes
 
@@ -283,6 +283,13 @@ class OwnSnooze(Snooze):
 def test_steering_comes_whole_out_of_a_process_pool(error: Steering, way: Callable[[Steering], Steering]) -> None:
     again = way(error)
     assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in vars(errors).values() if isinstance(kind, type)])
+def test_errors_of_the_worker_come_whole_out_of_a_process_pool(kind: type[errors.WorkerError]) -> None:
+    error = kind("a", "b") if kind is errors.PluginError else kind("a")
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again), vars(again)) == (kind, str(error), vars(error))
 
 
 async def test_progress_that_cannot_be_written_is_its_handlers_own_error(make_rig: MakeRig) -> None:

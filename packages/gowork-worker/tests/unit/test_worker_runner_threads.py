@@ -65,6 +65,23 @@ async def test_limit_is_counted_from_the_start_however_soon_the_loop_hears_of_it
     assert rig.stopping == []
 
 
+@pytest.mark.parametrize("limit_ms", [(1 << 63) - 1, 10**17, -1, -(1 << 63)])
+@pytest.mark.parametrize("name", ["plain", "on_loop"])
+async def test_limit_that_no_clock_can_count_harms_nobody(make_rig: MakeRig, name: str, limit_ms: int) -> None:
+    @handler
+    def plain() -> None:
+        pass
+
+    @handler
+    async def on_loop() -> None:
+        await asyncio.sleep(0)
+
+    rig = make_rig(plain, on_loop)
+    rig.feed((1, name), time_limit_ms=limit_ms)
+    assert (await rig.report(1)).outcome == tasks.ATTEMPT_OUTCOME_COMPLETED
+    assert (rig.stopping, rig.broken) == ([], [])
+
+
 async def test_no_timer_is_left_of_a_job_that_ended_before_the_loop_heard_of_its_start(make_rig: MakeRig) -> None:
     @handler
     def plain() -> None:

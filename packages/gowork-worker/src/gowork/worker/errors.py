@@ -32,6 +32,10 @@ class PluginError(WorkerError):
         self.plugin = plugin
         self.reason = reason
 
+    def __reduce__(self) -> tuple[type[PluginError], tuple[str, str]]:
+        # What Exception has kept is not what __init__ takes.
+        return type(self), (self.plugin, self.reason)
+
 
 class UnimportableError(WorkerError):
     """A runner process could not import this function; define it at the top level of a module, or use runners=0."""

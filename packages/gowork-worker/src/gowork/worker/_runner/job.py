@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
+from gowork.rpc import limits
 from gowork.worker._core.calls import Handler
 from gowork.worker._core.context import Context
 from gowork.worker._runner import outcomes
@@ -51,7 +52,8 @@ class Job:
         self.id = grant.id
         self.task = task
         self.handler = handler
-        self.limit_ms: int = task.time_limit_ms or handler.options.time_limit_ms
+        #: 0 means none. Older stores hold longer limits than are taken today, which no clock could count.
+        self.limit_ms = min(max(0, task.time_limit_ms) or handler.options.time_limit_ms, limits.DURATION_MS_MAX)
         #: Owner: its thread. Both are set before anybody else is told that the job has started.
         self.started_ns = 0
         self.context: Context | None = None
