@@ -78,7 +78,12 @@ class Cluster:
 
 @contextmanager
 def cluster(
-    folder: Path, leader: Version, worker: Version | None, store: Path | None = None, *options: str
+    folder: Path,
+    leader: Version,
+    worker: Version | None,
+    store: Path | None = None,
+    *options: str,
+    default_handler: str = "",
 ) -> Iterator[Cluster]:
     """Starts both, waits until the worker has been taken in, and stops them cleanly at the end.
 
@@ -88,6 +93,7 @@ def cluster(
         worker: its version; None for no worker.
         store: the leader's database; a new one when left out.
         options: more of the leader's.
+        default_handler: the handler of a worker that is dialled (`--listen`); empty for a worker with a session.
     """
     with ExitStack() as stack:
         listen = [f"--{name}-listen=127.0.0.1:0" for name in ("cluster", "scheduler", "http")]
@@ -98,6 +104,9 @@ def cluster(
         addresses = _first_line(process, folder / "leader.log")
         if worker is not None:
             arguments = ["gowork.worker", "--leader", addresses["cluster"], "--import", "compat_handlers"]
+            if default_handler:
+                arguments += ["--listen=127.0.0.1:0", "--scheduler", addresses["scheduler"]]
+                arguments += ["--default-handler", default_handler]
             process = worker.start(
                 *arguments, "--runners=1", "--slots=8", "--print-ready", folder=folder, log="worker.log"
             )
