@@ -161,16 +161,6 @@ class TestAddFile:
         assert sorted(printed) == sorted(listed)
         assert len(listed) == 3
 
-    def test_wait_for_a_file_tells_why_its_tasks_are_not_started(
-        self, gowork, mark: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("gowork.cli.waiting.QUIET_S", 0.05)
-        lines = '{"payload": "p"}\n' * 3
-        words = ["add", "--file", "-", "--queue", mark, "--handler", "doubel", "--wait", "--timeout", "500ms"]
-        result = gowork(*words, input=lines)
-        assert result.exit_code == 1
-        assert result.stderr.count("waits: no worker has the handler 'doubel'; did you mean 'double'?") == 1
-
     def test_wait_counts_what_came_of_them(self, gowork) -> None:
         lines = "".join(json.dumps({"payload": n}) + "\n" for n in range(50))
         result = gowork("add", "--file", "-", "--handler", "double", "--wait", input=lines)

@@ -26,6 +26,8 @@ from gowork.client import (
 QUIET_S = 1.0
 #: The longest time between two looks at why a task waits, in seconds. Each is twice as long as the one before.
 _QUIET_S_MAX = 60.0
+#: What is waited for at the end, in seconds, when the leader is just being asked.
+_LAST_WORDS_S = 1.0
 
 
 def wait_telling(client: Client, ids: Sequence[str], timeout: float | None) -> list[TaskInfo]:
@@ -85,17 +87,22 @@ def telling(client: Client, waits: Callable[[], str]) -> Iterator[None]:
 
     Args:
         client: to ask.
-        waits: the id of the task that is to be asked about then; empty for none.
+        waits: the id of the task that is to be asked about; empty while there is none.
     """
+    over = threading.Event()
 
     def tell() -> None:
-        if (task_id := waits()) and (words := _why(client, task_id)):
-            click.echo(f"gowork: {harmless(words)}", err=True)
+        quiet = QUIET_S
+        while not over.wait(quiet):
+            if (task_id := waits()) and (words := _why(client, task_id)):
+                click.echo(f"gowork: {harmless(words)}", err=True)
+                return
+            quiet = min(2 * quiet, _QUIET_S_MAX)
 
-    timer = threading.Timer(QUIET_S, tell)
-    timer.daemon = True
-    timer.start()
+    teller = threading.Thread(target=tell, name="gowork-why", daemon=True)
+    teller.start()
     try:
         yield
     finally:
-        timer.cancel()
+        over.set()
+        teller.join(_LAST_WORDS_S)
