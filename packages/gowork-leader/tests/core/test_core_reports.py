@@ -195,3 +195,15 @@ def test_progress_under_a_stale_fence_is_not_taken() -> None:
     progress = core.task("a").progress
     assert progress is not None
     assert progress.fraction == 0.5
+
+
+def test_a_free_callback_member_goes_before_the_buffer_of_a_busy_worker() -> None:
+    core = Core()
+    connection = core.connect(slots=1, credit=5, handlers=("h",), default="h")
+    core.submit(spec("a", handler=""))
+    assert core.dispatch() == {connection: ["a"]}
+    core.do(cmd.Join("m", "127.0.0.1:1"))
+    core.do(cmd.Heartbeat("m", HeartbeatStatus.IDLE))
+    core.submit(spec("b", handler=""), spec("c", handler=""))
+    assert core.dispatch() == {connection: ["c"]}
+    assert core.standing("b").worker == "m"

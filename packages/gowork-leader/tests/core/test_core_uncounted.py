@@ -14,6 +14,7 @@ from gowork.leader.core.attempts import (
     UNCOUNTED_MAX,
 )
 from gowork.leader.core.model import FailureKind, Outcome, RetryPolicy, Status
+from gowork.rpc.limits import ATTEMPTS_KEPT
 
 
 class Loop:
@@ -164,3 +165,12 @@ def test_a_cancelled_report_that_nobody_asked_for_ends_the_task() -> None:
     loop.grant()
     loop.report(Outcome.CANCELLED)
     assert loop.core.status("a") is Status.CANCELLED
+
+
+def test_only_the_last_attempts_are_kept_of_a_task_that_is_taken_back_over_and_over() -> None:
+    loop = Loop()
+    for _ in range(ATTEMPTS_KEPT + 5):
+        loop.grant()
+        loop.connection = loop.connect()
+    kept = [attempt.number for attempt in loop.core.standing("a").attempts]
+    assert kept == list(range(6, ATTEMPTS_KEPT + 6))
