@@ -258,6 +258,12 @@ def _prepared(directory: Path) -> Path:
         raise click.UsageError("--data-dir: the working directory is gone; name an absolute path") from None
     try:
         make_directory(directory)
+    except OSError as error:
+        raise click.ClickException(
+            f"--data-dir: {directory}/gowork.db can't be written: {error.strerror or error}. The leader's user must be "
+            f"able to write to {error.filename or directory}"
+        ) from None
+    try:
         check_not_public(directory)
     except OSError as error:
         raise click.ClickException(f"--data-dir: {error}") from None
