@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from gowork_namespace import exit_if_foreign
+from gowork_namespace.interrupts import ending_on_interrupt
 
 
 def main() -> None:
     """Runs the command, where `gowork` is this project's."""
-    exit_if_foreign("gowork")
-    from gowork.cli.main import main as command
+    with ending_on_interrupt():
+        exit_if_foreign("gowork")
+        from gowork.cli.main import main as command
 
     command()

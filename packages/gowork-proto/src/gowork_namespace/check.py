@@ -8,9 +8,9 @@ here before they import anything of the namespace. A program that imports `gowor
 from __future__ import annotations
 
 import sys
-from importlib.util import find_spec
-from typing import TYPE_CHECKING
 
+# Type checkers know the name. Importing `typing` for it would take longer than all the rest.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
 
@@ -25,6 +25,9 @@ def check_namespace() -> None:
     Raises:
         ForeignGowork: when it is a module or a regular package.
     """
+    # Here and below only when it is needed: all programs begin by importing this.
+    from importlib.util import find_spec
+
     spec = find_spec("gowork")
     if spec is not None and spec.origin is not None:
         raise ForeignGowork(_explanation(spec, spec.origin))
@@ -43,7 +46,6 @@ def exit_if_foreign(program: str) -> None:
 
 
 def _explanation(spec: ModuleSpec, origin: str) -> str:
-    # Only now: all programs begin here, and until theirs is set up Ctrl-C shows a traceback.
     from importlib.metadata import PackageNotFoundError, version
     from pathlib import Path
 

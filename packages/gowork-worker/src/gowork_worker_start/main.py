@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from gowork_namespace import exit_if_foreign
+from gowork_namespace.interrupts import end_on_interrupt, ending_on_interrupt
 
 
 def main() -> None:
     """Runs the command, where `gowork` is this project's."""
-    exit_if_foreign("gowork-worker")
-    from gowork.rpc.beginnings import end_on_interrupt, ending_on_interrupt
-
     with ending_on_interrupt():
+        exit_if_foreign("gowork-worker")
         from gowork.worker._app.command import main as command
     try:
         command()

@@ -6,14 +6,18 @@ To be called by the entry points of programs only, before they import what takes
 from __future__ import annotations
 
 import os
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
 
-#: What shells tell of a program that Ctrl-C has ended.
-EXIT_INTERRUPTED = 128 + signal.SIGINT
+from gowork_namespace.interrupts import EXIT_INTERRUPTED, end_interrupted, end_on_interrupt, ending_on_interrupt
+
+__all__ = [
+    "EXIT_INTERRUPTED",
+    "end_interrupted",
+    "end_on_interrupt",
+    "ending_on_interrupt",
+    "give_up_standard_output",
+    "open_standard_streams",
+]
 
 
 def open_standard_streams() -> None:
@@ -47,30 +51,3 @@ def give_up_standard_output() -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, output)
     os.close(nowhere)
-
-
-@contextmanager
-def ending_on_interrupt() -> Iterator[None]:
-    """Meanwhile Ctrl-C ends the process at once with 130, without a traceback. For imports and the last moments.
-
-    A process that was started with SIGINT ignored, as by `nohup`, goes on ignoring it.
-    """
-    before = signal.getsignal(signal.SIGINT)
-    if before is signal.default_int_handler:
-        signal.signal(signal.SIGINT, end_interrupted)
-    try:
-        yield
-    finally:
-        if before is signal.default_int_handler:
-            signal.signal(signal.SIGINT, before)
-
-
-def end_on_interrupt() -> None:
-    """As ending_on_interrupt, from now on."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, end_interrupted)
-
-
-def end_interrupted(_number: int, _frame: FrameType | None) -> None:
-    """A handler of SIGINT: ends the process without another word."""
-    os._exit(EXIT_INTERRUPTED)
