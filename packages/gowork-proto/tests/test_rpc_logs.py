@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from gowork.rpc.logs import JsonFormatter, TextFormatter
+from gowork.rpc.logs import JsonFormatter, TextFormatter, _is_no_gone_caller
 
 
 class Broken:
@@ -171,6 +171,16 @@ def test_a_record_begins_one_line_alone() -> None:
     (line,) = record(lambda logger: logger.info(forged, extra={"value": forged, forged: 1}), TextFormatter())
     assert "\n" not in line
     assert "\\n2026" in line
+
+
+def test_a_caller_that_is_gone_is_no_error() -> None:
+    """gRPC logs a traceback for each answer that could not be sent: a client that ends has thousands of them."""
+    kind = type("ExecuteBatchError", (Exception,), {})
+    gone = logging.makeLogRecord({"exc_info": (kind, kind(), None)})
+    defect = logging.makeLogRecord({"exc_info": (ValueError, ValueError(), None)})
+    assert not _is_no_gone_caller(gone)
+    assert _is_no_gone_caller(defect)
+    assert _is_no_gone_caller(logging.makeLogRecord({}))
 
 
 def test_the_current_span_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

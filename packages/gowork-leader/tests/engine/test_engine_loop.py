@@ -138,7 +138,7 @@ async def test_a_waiter_that_comes_while_the_batch_is_in_flight_that_ends_its_ta
         (cancelled,) = asked(engine, cmd.Cancel("a"))
         await store.arrived.wait()
         assert engine.will_tell("a")
-        waiter = Waiter()
+        waiter = Waiter(engine.subscriptions.waiting)
         engine.subscriptions.add_waiter(waiter, ["a"])
         told = asyncio.ensure_future(waiter.take())
         await asyncio.sleep(0)

@@ -47,6 +47,8 @@ def configure(form: str, level: str, scope: Scope = dict, *, waits: bool = False
         waits: write each record where it is logged, and wait for the reader; for a process whose reader never stops,
             so that its last words are out when it is killed.
     """
+    # gRPC calls it an error, with a traceback, that a caller is gone before it has read its answer.
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_gone_caller)
     handler = _handler(waits)
     handler.setFormatter(JsonFormatter(scope) if form == "json" else TextFormatter(scope))
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
@@ -105,6 +107,11 @@ def _handler(waits: bool) -> logging.Handler:
         except (OSError, ValueError, AttributeError):
             pass  # A stream of the program's own, in memory perhaps.
     return logging.StreamHandler(sys.stderr)
+
+
+def _is_no_gone_caller(record: logging.LogRecord) -> bool:
+    kind = record.exc_info[0] if isinstance(record.exc_info, tuple) else None
+    return kind is None or kind.__name__ != "ExecuteBatchError"
 
 
 def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -41,6 +41,7 @@ from gowork.rpc.channels import SERVER_OPTIONS, format_address, parse_address
 from gowork.rpc.decoding import Called, refusing_garbage
 from gowork.rpc.http import HttpListener, probe, threaded
 from gowork.rpc.interception import server_interceptors
+from gowork.rpc.outgoing import Outgoing
 from gowork.rpc.reflection import add_reflection
 from gowork.rpc.telemetry import is_traced
 
@@ -107,6 +108,8 @@ class Leader:
         self._reflection = reflection
         self._counts = Counts()
         self._hold_back = HoldBack()
+        # Apart, so that clients that do not read end no sessions.
+        self._outgoing, self._session_outgoing = Outgoing(), Outgoing()
         self._backups = Backups(store)
         self._sessions = Sessions(settings)
         self._dialer = Dialer()
@@ -206,11 +209,12 @@ class Leader:
         # Spans outermost: what is held back is no part of the call yet, and what is refused is.
         interceptors = [*server_interceptors(), self._hold_back]
         server = grpc.aio.server(options=list(SERVER_OPTIONS), interceptors=interceptors)
-        decoding = refusing_garbage(server, _called(self._counts))
+        decoding = refusing_garbage(server, _called(self._counts), self._outgoing)
         leader_pb2_grpc.add_LeaderServiceServicer_to_server(LeaderService(self._engine), decoding)
         scheduler = SchedulerService(self._engine, self._store, self._backups, self._counts, __version__)
         scheduler_pb2_grpc.add_SchedulerServiceServicer_to_server(scheduler, decoding)
-        session_pb2_grpc.add_SessionServiceServicer_to_server(self._sessions, decoding)
+        for_sessions = refusing_garbage(server, _called(self._counts), self._session_outgoing)
+        session_pb2_grpc.add_SessionServiceServicer_to_server(self._sessions, for_sessions)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if self._reflection:
             add_reflection(server, (*SERVICES, "grpc.health.v1.Health"))

@@ -15,20 +15,38 @@ from gowork.leader.engine.watching import Feed, Snapshot, SubscriptionsClosed, b
 #: Finished tasks with so many bytes, in bodies and results, wait for a waiter to read them; of those that come then it
 #: keeps the ids, and they are looked up in the store.
 WAITER_BYTES_MAX = 16 << 20
+#: As above, over all waiters. One task is kept for each.
+WAITERS_BYTES_MAX = 64 << 20
 #: Completed tasks that are kept for those who come to wait for them: at least so many, at most twice as many.
 RECENT_TASKS_MAX = 1_000
 #: A task with more than this in its body and result is not kept.
 RECENT_BYTES_MAX = 4 << 10
 
 
+class Waiting:
+    """What all waiters hold together."""
+
+    __slots__ = ("bytes", "ids")
+
+    def __init__(self) -> None:
+        #: Bytes of tasks that have finished.
+        self.bytes = 0
+        #: Ids that calls with lists of them wait for.
+        self.ids = 0
+
+
 class Waiter:
     """Gathers tasks as they finish, each once."""
 
-    __slots__ = ("_beyond", "_bytes", "_closed", "_event", "_finished")
+    __slots__ = ("_all", "_beyond", "_bytes", "_closed", "_event", "_finished", "_taken_bytes")
 
-    def __init__(self) -> None:
+    def __init__(self, waiting: Waiting) -> None:
+        """`waiting`: what all waiters hold."""
+        self._all = waiting
         self._finished: list[Snapshot] = []
         self._bytes = 0
+        #: Of the tasks that were taken last, which may not have been sent yet.
+        self._taken_bytes = 0
         #: Ids of those that came when enough waited.
         self._beyond: list[str] = []
         self._event = asyncio.Event()
@@ -36,10 +54,12 @@ class Waiter:
 
     def finish(self, snapshot: Snapshot) -> None:
         """One of the tasks has finished."""
-        if self._bytes >= WAITER_BYTES_MAX:
+        if self._bytes >= WAITER_BYTES_MAX or (self._finished and self._all.bytes >= WAITERS_BYTES_MAX):
             self._beyond.append(snapshot.spec.id)
         else:
-            self._bytes += bytes_of(snapshot.spec.body, snapshot.standing, snapshot.spec.trace)
+            size = bytes_of(snapshot.spec.body, snapshot.standing, snapshot.spec.trace)
+            self._bytes += size
+            self._all.bytes += size
             self._finished.append(snapshot)
         self._event.set()
 
@@ -51,11 +71,17 @@ class Waiter:
         """
         await self._event.wait()
         self._event.clear()
-        taken, self._finished, self._bytes = self._finished, [], 0
+        self._all.bytes -= self._taken_bytes
+        taken, self._finished, self._taken_bytes, self._bytes = self._finished, [], self._bytes, 0
         beyond, self._beyond = self._beyond, []
         if self._closed and not taken:
             raise SubscriptionsClosed
         return taken, beyond
+
+    def end(self) -> None:
+        """Nothing more is taken."""
+        self._all.bytes -= self._taken_bytes + self._bytes
+        self._taken_bytes = self._bytes = 0
 
     def close(self) -> None:
         """Ends the wait."""
@@ -69,6 +95,7 @@ class Subscriptions:
     def __init__(self) -> None:
         #: {task id: its waiters}; nearly always there is one.
         self._waiters: dict[str, tuple[Waiter, ...]] = {}
+        self.waiting = Waiting()
         self.watchers = Feed()
         #: {task id: as it completed}, in two generations: when the new one is full, the old one is forgotten.
         self._recent: dict[str, Snapshot] = {}

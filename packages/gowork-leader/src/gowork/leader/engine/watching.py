@@ -27,13 +27,15 @@ _ID_BYTES = 100
 class Snapshot:
     """A task as it stood after a batch."""
 
-    __slots__ = ("changed", "progress", "spec", "standing")
+    __slots__ = ("changed", "progress", "shown", "spec", "standing")
 
     def __init__(self, task: Task) -> None:
         self.spec: Spec = task.spec
         self.standing: Standing = task.standing
         self.progress: Progress | None = task.progress
         self.changed = task.changed
+        #: (view, the serialized task in it), once a watcher has been sent it: the next one is sent the same.
+        self.shown: tuple[int, bytes] = (-1, b"")
 
 
 def bytes_of(body: bytes, standing: Standing, trace: bytes = b"") -> int:

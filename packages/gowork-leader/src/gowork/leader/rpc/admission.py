@@ -1,4 +1,4 @@
-"""Bounds how much callers may have waiting to be recorded, over all of them.
+"""Bounds how many calls callers may have open, and how much waiting to be recorded, over all of them.
 
 A request that has been received takes its memory, whether it waits or not. So calls are held back before gRPC receives
 what they carry: that stays with its sender. Few of those that may carry 4 MiB are let in at once, many of those with
@@ -18,6 +18,11 @@ from gowork.rpc.status import Refusal, abort
 
 #: {method: calls that are let in at once}. So many batches fill a commit.
 CALLS_MAX = {"ScheduleTasks": 32, "ScheduleTask": 4_096}
+#: Calls that wait for tasks, and watches, over both ports. The next ones are refused.
+WAITS_MAX = 10_000
+WATCHES_MAX = 1_000
+#: Calls of all other methods together, besides those above and the sessions, which `sessions` counts.
+OTHERS_MAX = 20_000
 #: Calls of one of these methods that may be held back; the next ones are refused.
 CALLS_HELD_BACK_MAX = 1_024
 #: Bytes of tasks that have been received and wait to be recorded, over all calls of one port. More than the largest
@@ -27,13 +32,25 @@ BYTES_WAITING_MAX = 256 << 20
 _CALL_BYTES = 4 << 10
 
 _SERVICE = "/scheduler.v1.SchedulerService/"
+_SESSION = "/worker.v1.SessionService/Connect"
 
 
 class HoldBack(grpc.aio.ServerInterceptor):
-    """Lets a number of calls of some methods in at once, first come, first served."""
+    """Lets a number of calls of some methods in at once, first come, first served; of others, no more than a number."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, waits_max: int = WAITS_MAX, watches_max: int = WATCHES_MAX, others_max: int = OTHERS_MAX
+    ) -> None:
         self._gates = {f"{_SERVICE}{method}": _Gate(number) for method, number in CALLS_MAX.items()}
+        waits = _Total(waits_max, "calls that wait for tasks")
+        watches = _Total(watches_max, "watches")
+        self._totals = {
+            f"{_SERVICE}WaitTask": waits,
+            f"{_SERVICE}WaitTasks": waits,
+            f"{_SERVICE}WatchTasks": watches,
+            _SESSION: None,
+        }
+        self._others = _Total(others_max, "other calls")
 
     async def intercept_service(
         self, continuation: Callable[..., Any], handler_call_details: grpc.HandlerCallDetails
@@ -44,7 +61,38 @@ class HoldBack(grpc.aio.ServerInterceptor):
             if gate.held_back >= CALLS_HELD_BACK_MAX:
                 return grpc.unary_unary_rpc_method_handler(_refuse)
             await gate.enter()
+        else:
+            total = self._totals.get(handler_call_details.method, self._others)
+            if total is not None and not total.enter():
+                return grpc.stream_stream_rpc_method_handler(total.refuse)
         return await continuation(handler_call_details)
+
+
+class _Total:
+    """Calls of some methods that are open."""
+
+    def __init__(self, number: int, what: str) -> None:
+        self._number = number
+        self._what = what
+        self._open = 0
+
+    def enter(self) -> bool:
+        """Counts the call that is served here until it is over, however it ends; whether it may be served."""
+        if self._open >= self._number:
+            return False
+        serving = asyncio.current_task()
+        assert serving is not None
+        self._open += 1
+        serving.add_done_callback(self._leave)
+        return True
+
+    async def refuse(self, requests: object, context: grpc.aio.ServicerContext[Any, Any]) -> NoReturn:
+        """Serves a call of any method: its request is not looked at."""
+        message = f"{self._number} {self._what} are open, which is this leader's limit; end some, or try again later"
+        await abort(context, Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_CALLS", message))
+
+    def _leave(self, _: object) -> None:
+        self._open -= 1
 
 
 class _Gate:

@@ -22,12 +22,15 @@ from gowork.leader.store.codec import restore, spec_of
 from gowork.leader.store.protocol import Record, Store
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.rpc import limits
+from gowork.rpc.outgoing import Later
 from gowork.rpc.status import FieldViolation, Refusal, invalid
 
 #: Tasks of one WaitTasks or WatchTasks response.
 _CHUNK_TASKS = 1_000
 #: Bytes of tasks that a watcher is sent at once; one task may have more.
 _WATCH_BYTES = 256 << 10
+#: What a task takes in such a response besides its body and result, nearly.
+_TASK_BYTES = 256
 #: What a result takes in a response besides its texts, at most; and where a response of WaitTasks is ended. One result
 #: beyond that, of up to 4 bytes a character, stays within a message.
 _RESULT_BYTES = 512
@@ -36,6 +39,9 @@ _WAIT_BYTES = 1 << 20
 #: In tasks, and in the bytes of one look-up that make the next one small.
 _LOOK_TASKS_MAX, _LOOK_TASKS_MIN = 1_000, 16
 _LOOK_BYTES = 4 << 20
+
+#: Ids that WaitTasks calls wait for, over all of them. In memory each takes some 300 bytes.
+WAITED_IDS_MAX = 1_000_000
 
 #: (id, body, standing)
 _Finished = tuple[str, bytes, Standing]
@@ -77,9 +83,7 @@ class FollowingMethods:
             message = "removals since this token are no longer known; list the tasks anew and watch from there"
             raise Refusal(grpc.StatusCode.OUT_OF_RANGE, "TOKEN_TOO_OLD", message)
 
-    async def WatchTasks(
-        self, request: pb.WatchTasksRequest, context: _Context
-    ) -> AsyncIterator[pb.WatchTasksResponse]:
+    async def WatchTasks(self, request: pb.WatchTasksRequest, context: _Context) -> AsyncIterator[Any]:
         async with refusing(context):
             _require_view(request.view)
             selection = selection_of(request.filter)
@@ -117,8 +121,8 @@ class FollowingMethods:
                     snapshots, removed, changed = await watcher.take(_CHUNK_TASKS, _WATCH_BYTES)
                     if removed:
                         yield pb.WatchTasksResponse(deleted=removed)
-                    for chunk in _chunks(_snapshot_message(snapshot, request.view) for snapshot in snapshots):
-                        yield pb.WatchTasksResponse(tasks=chunk)
+                    if snapshots:
+                        yield _shown_later(snapshots, request.view)
                     # Not kept while the next one is waited for.
                     del snapshots, removed
                     if changed is not None:
@@ -139,7 +143,8 @@ class FollowingMethods:
 
     async def _once_finished(self, id: str) -> _Finished:
         """The task, once it has finished."""
-        subscriptions, waiter = self._engine.subscriptions, Waiter()
+        subscriptions = self._engine.subscriptions
+        waiter = Waiter(subscriptions.waiting)
         # The hot path of whoever waits for one task: it needs no batch of its own, and does not wait for the one in
         # hand.
         if self._engine.will_tell(id):
@@ -148,6 +153,7 @@ class FollowingMethods:
                 return _finished((await waiter.take())[0][0])
             finally:
                 subscriptions.drop_waiter(waiter, (id,))
+                waiter.end()
         if (recent := subscriptions.recent(id)) is not None:
             return _finished(recent)
         async with aclosing(self._as_they_finish([id])) as finishing:
@@ -159,7 +165,12 @@ class FollowingMethods:
     async def _as_they_finish(self, ids: Iterable[str]) -> AsyncGenerator[list[_Finished], None]:
         """Each of these tasks once."""
         outstanding = dict.fromkeys(ids)
-        waiter = Waiter()
+        waiting = self._engine.subscriptions.waiting
+        waiter, number = Waiter(waiting), len(outstanding)
+        if waiting.ids and waiting.ids + number > WAITED_IDS_MAX:
+            message = f"{waiting.ids} tasks are waited for and the limit is {WAITED_IDS_MAX}; wait for fewer at once"
+            raise Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_WAITS", message)
+        waiting.ids += number
 
         def subscribe(state: State) -> list[str]:
             self._engine.subscriptions.add_waiter(waiter, outstanding)
@@ -208,6 +219,8 @@ class FollowingMethods:
                     yield some
         finally:
             self._engine.subscriptions.drop_waiter(waiter, outstanding)
+            waiter.end()
+            waiting.ids -= number
 
     async def _stored(self, ids: Sequence[str]) -> AsyncGenerator[list[_Finished], None]:
         """These finished tasks, a few at a time; one that was removed meanwhile is left out."""
@@ -247,8 +260,32 @@ def _message(task: Task, view: int) -> pb.Task:
     return task_message(task.spec, task.standing, view, task.progress)
 
 
-def _snapshot_message(snapshot: Snapshot, view: int) -> pb.Task:
-    return task_message(snapshot.spec, snapshot.standing, view, snapshot.progress)
+def _shown_later(snapshots: Sequence[Snapshot], view: int) -> Later:
+    """Responses with these tasks. Messages merge by concatenation, so that each task is serialized once for all."""
+
+    def make() -> list[bytes]:
+        responses: list[bytes] = []
+        parts: list[bytes] = []
+        size = 0
+        for snapshot in snapshots:
+            shown = _shown(snapshot, view)
+            if parts and size + len(shown) > limits.PAGE_BYTES_MAX:
+                responses.append(b"".join(parts))
+                parts, size = [], 0
+            parts.append(shown)
+            size += len(shown)
+        return [*responses, b"".join(parts)]
+
+    bodies = sum(bytes_of(new.spec.body, new.standing, new.spec.trace) for new in snapshots)
+    return Later(bodies + _TASK_BYTES * len(snapshots), make)
+
+
+def _shown(snapshot: Snapshot, view: int) -> bytes:
+    """A response with this task alone."""
+    if snapshot.shown[0] != view:
+        message = task_message(snapshot.spec, snapshot.standing, view, snapshot.progress)
+        snapshot.shown = view, pb.WatchTasksResponse(tasks=[message]).SerializeToString()
+    return snapshot.shown[1]
 
 
 def _finished(snapshot: Snapshot) -> _Finished:

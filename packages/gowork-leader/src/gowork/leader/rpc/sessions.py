@@ -32,6 +32,9 @@ REPORT_BYTES_WAITING_MAX = 32 << 20
 #: Fences (grants, acknowledgements and the like) that wait for one worker to read them: the next ones end its stream.
 #: Several batches' worth, so that only who does not read has so many.
 FENCES_UNREAD_MAX = 100_000
+#: As above, over all workers: beyond it a stream that has FENCES_SHARE or more of them ends.
+FENCES_UNREAD_ALL_MAX = 1_000_000
+FENCES_SHARE = 1_000
 #: Streams that have not said hello, beside the sessions; the next ones are refused.
 STREAMS_WAITING_MAX = 1_000
 #: A frame is closed after the task that takes its bodies to this.
@@ -59,6 +62,7 @@ class Sessions(session_pb2_grpc.SessionServiceServicer):
         #: Streams that are being served, those before their hello included.
         self._open = 0
         self._report_bytes = 0
+        self._unread = _Unread()
 
     def attach(self, engine: Engine) -> None:
         """Names the engine that frames go to; before the server starts."""
@@ -87,7 +91,7 @@ class Sessions(session_pb2_grpc.SessionServiceServicer):
         connection = next(self._numbers)
         async with refusing(context), self._counted():
             hello = await self._hello(request_iterator)
-            stream = self._streams[connection] = _Stream()
+            stream = self._streams[connection] = _Stream(self._unread)
             engine.post(hello_from(hello, connection, context.peer()))
             reader = asyncio.create_task(self._read(request_iterator, connection, engine, stream))
             try:
@@ -107,6 +111,7 @@ class Sessions(session_pb2_grpc.SessionServiceServicer):
                         return
             finally:
                 del self._streams[connection]
+                stream.end()
                 engine.post(cmd.CloseSession(connection))
                 reader.cancel()
                 await asyncio.gather(reader, return_exceptions=True)
@@ -217,12 +222,23 @@ class Sessions(session_pb2_grpc.SessionServiceServicer):
             yield frame
 
 
+class _Unread:
+    """Fences that wait for workers to read them."""
+
+    __slots__ = ("fences",)
+
+    def __init__(self) -> None:
+        self.fences = 0
+
+
 class _Stream:
     """What is on its way to one worker."""
 
-    __slots__ = ("_answers", "_effects", "_event", "_late", "_unread", "_welcomed", "closed", "ending")
+    __slots__ = ("_all", "_answers", "_effects", "_event", "_late", "_unread", "_welcomed", "closed", "ending")
 
-    def __init__(self) -> None:
+    def __init__(self, unread: _Unread) -> None:
+        """`unread`: what waits for all workers."""
+        self._all = unread
         self._effects: list[_SessionEffect] = []
         #: Fences in the effects.
         self._unread = 0
@@ -240,8 +256,9 @@ class _Stream:
     def add(self, effect: _SessionEffect) -> None:
         if self.ending is not None:
             return
-        if self._unread > FENCES_UNREAD_MAX and not isinstance(effect, ef.EndSession):
-            message = f"the worker has not read {self._unread} grants and answers; the limit is {FENCES_UNREAD_MAX}"
+        limit = FENCES_UNREAD_MAX if self._all.fences <= FENCES_UNREAD_ALL_MAX else FENCES_SHARE
+        if self._unread > limit and not isinstance(effect, ef.EndSession):
+            message = f"the worker has not read {self._unread} grants and answers; the limit is {limit}"
             behind = cmd.RefusalCode("RESOURCE_EXHAUSTED", "SESSION_BEHIND")
             # It is told again what it holds when it is back.
             self._effects.clear()
@@ -250,7 +267,9 @@ class _Stream:
             self.ending = effect
         else:
             self._effects.append(effect)
-            self._unread += _fences_of(effect)
+            fences = _fences_of(effect)
+            self._unread += fences
+            self._all.fences += fences
             self._welcomed = self._welcomed or isinstance(effect, ef.Welcome)
             if isinstance(effect, ef.Acknowledge):
                 # Nobody waits for it, while somebody may wait for what was reported: it travels with the next grants.
@@ -268,6 +287,11 @@ class _Stream:
         self.closed = True
         self._event.set()
 
+    def end(self) -> None:
+        """Nothing of it waits any more."""
+        self._all.fences -= self._unread
+        self._unread = 0
+
     async def take(self) -> tuple[list[_SessionEffect], int]:
         """What is to be sent: effects, and how many heartbeats are to be answered."""
         await self._event.wait()
@@ -275,7 +299,8 @@ class _Stream:
         if self._late is not None:
             self._late.cancel()
             self._late = None
-        taken, self._effects, self._unread = self._effects, [], 0
+        taken, self._effects = self._effects, []
+        self.end()
         # The first frame is the Welcome.
         answers = self._answers if self._welcomed else 0
         self._answers -= answers
