@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 from leader_core import Core, spec
 
+from gowork.leader.core import apply
 from gowork.leader.core import commands as cmd
+from gowork.leader.core.clock import next_deadlines
 from gowork.leader.core.lanes import Group, Lane
-from gowork.leader.core.model import LaneKey, Outcome, Priority, RetryPolicy, Standing, Status, Task
+from gowork.leader.core.model import FailureKind, LaneKey, Outcome, Priority, RetryPolicy, Standing, Status, Task
 from gowork.leader.core.timers import Timers
 
 
@@ -103,3 +106,60 @@ def test_a_queue_that_had_nothing_to_do_has_no_claim_on_the_time_before() -> Non
     core.submit(*[spec(f"{queue}-{number}", queue=queue) for number in range(30, 40) for queue in ("busy", "idle")])
     granted = [id.split("-")[0] for id in core.dispatch()[connection]]
     assert granted.count("busy") in (4, 5)
+
+
+def test_a_task_that_comes_back_after_its_expiry_ends_though_nobody_could_run_it() -> None:
+    core = Core()
+    connection = core.connect()
+    core.submit(spec("a", expires_in_ms=1_000))
+    core.dispatch()
+    # Its time comes while it runs.
+    core.pass_time(2)
+    core.do(cmd.ReceiveFrame(connection, leaving=True))
+    core.tick()
+    failure = core.standing("a").failure
+    assert failure is not None
+    assert failure.kind is FailureKind.EXPIRED
+
+
+def test_of_members_that_have_gone_only_the_last_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apply, "DEPARTED_MAX", 2)
+    core = Core()
+    for name in ("a", "b", "c"):
+        core.do(cmd.ReceiveFrame(core.connect(name), leaving=True))
+    assert list(core.state.departed) == ["b", "c"]
+
+
+def test_the_next_look_is_when_the_first_lease_runs_out_whoever_was_heard_last() -> None:
+    core = Core()
+    first = core.connect("a")
+    core.pass_time(2)
+    core.connect("b")
+    core.pass_time(3)
+    core.do(cmd.ReceiveFrame(first))
+    assert next_deadlines(core.state)[0] == 1012.0
+
+
+def test_the_next_look_is_when_the_grace_of_a_broken_stream_runs_out() -> None:
+    core = Core()
+    core.connect("a")
+    core.do(cmd.CloseSession(core.connect("b")))
+    assert next_deadlines(core.state)[0] == 1001.0
+
+
+def test_the_next_look_is_when_a_newcomer_has_waited_for_long_enough() -> None:
+    core = Core()
+    core.connect()
+    core.connect(instance="w1-2")
+    assert next_deadlines(core.state)[0] == 1002.0
+
+
+def test_a_task_that_runs_again_has_no_progress_yet() -> None:
+    core = Core()
+    connection = core.connect(credit=9)
+    core.submit(spec("a"))
+    core.dispatch()
+    core.do(cmd.ReceiveFrame(connection, progress=[cmd.ProgressReport(core.standing("a").fence, "a", 0.5, "")]))
+    core.report(connection, "a", Outcome.INTERRUPTED)
+    core.dispatch()
+    assert core.task("a").progress is None
