@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +29,25 @@ def full_pipe() -> Iterator[int]:
     yield end
     os.close(reader)
     os.close(end)
+
+
+def test_grpc_writes_nothing_past_the_log_unless_it_is_asked_to() -> None:
+    """Its own lines would wait for the reader of standard error."""
+    code = """
+import os, sys
+sys.argv = ["gowork-leader", "--version"]
+from gowork_leader_start.main import main
+try:
+    main()
+finally:
+    print(os.environ["GRPC_VERBOSITY"])
+"""
+    for given, used in ((None, "NONE"), ("DEBUG", "DEBUG")):
+        environment = {key: value for key, value in os.environ.items() if key != "GRPC_VERBOSITY"}
+        if given is not None:
+            environment["GRPC_VERBOSITY"] = given
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        assert done.stdout.split()[-1] == used
 
 
 @pytest.mark.parametrize("level", ["debug", "info"])

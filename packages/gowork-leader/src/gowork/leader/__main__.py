@@ -1,9 +1,13 @@
 """`python -m gowork.leader` is `gowork-leader`."""
 
+import os
+
 from gowork.rpc.beginnings import end_on_interrupt, ending_on_interrupt
 
 if __name__ == "__main__":
     with ending_on_interrupt():
+        # See gowork_leader_start.
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         from gowork.leader.app.command import main
     try:
         main(prog_name="gowork-leader")

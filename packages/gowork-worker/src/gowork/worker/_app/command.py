@@ -232,8 +232,9 @@ def main(
         # A working directory that has been removed has no path; the modules may be installed.
         with contextlib.suppress(FileNotFoundError):
             add_search_path(os.getcwd())
-    # gRPC's own words about broken connections stand beside the worker's, which say the same in one line.
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    # gRPC's own words about broken connections stand beside the worker's, which say the same in one line; and it waits
+    # for whoever reads standard error.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # Only now: `--help` and `--version` should not wait for gRPC.
     from gowork.rpc.channels import AddressError
     from gowork.worker._app.daemon import Listeners, run_worker
