@@ -153,6 +153,45 @@ async def test_exception_that_is_sent_to_an_idle_thread_costs_no_task(make_rig: 
     assert not hand.thread.is_alive()
 
 
+async def test_exception_that_a_handler_sends_to_the_loop_breaks_off_no_taking_of_tasks(make_rig: MakeRig) -> None:
+    taking: list[bool] = []
+    in_feed = False
+
+    @handler
+    def plain() -> None:
+        taking.append(in_feed)
+
+    rig = make_rig(plain, slots=1)
+    in_feed = True
+    rig.feed((1, "plain"))
+    assert rig.executor._hands == []
+    in_feed = False
+    await rig.report(1)
+    assert taking == [False]
+
+
+async def test_thread_whose_start_was_broken_off_is_started_all_the_same(make_rig: MakeRig) -> None:
+    rig = make_rig(slots=1)
+    start = rig.executor._start_threads
+    rig.executor._start_threads = lambda waiting: None
+    rig.feed((1, "echo"))
+    await asyncio.sleep(0)
+    rig.executor._start_threads = start
+    rig.executor.look_after()
+    assert (await rig.report(1)).outcome == tasks.ATTEMPT_OUTCOME_COMPLETED
+
+
+async def test_system_without_any_thread_ends_the_runner(make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    rig = make_rig(slots=1)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    rig.feed((1, "echo"))
+    await asyncio.sleep(0)
+    assert [str(error) for error in rig.broken] == ["can't start new thread"]
+
+
 async def test_job_that_was_cancelled_while_its_thread_died_is_not_run(make_rig: MakeRig) -> None:
     rig = make_rig(slots=1)
     # It may not have put the first task aside when it is struck.

@@ -136,8 +136,10 @@ class Executor:
             else:
                 self._for_threads.put(job)
                 for_threads += 1
-        if for_threads:
-            self._start_threads(for_threads)
+        if for_threads and len(self._hands) < self._table.slots:
+            # Not in here: a thread begins while its start is waited for, and what its handler sends to this one would
+            # break off the taking of tasks in the middle.
+            self._loop.call_soon(self._start_threads, for_threads)
         if self._for_loop:
             self._pump()
 
@@ -199,6 +201,8 @@ class Executor:
             if not task.cancelled() and (error := task.exception()) is not None:
                 self._log_struck(error)
             self._settle(task, None)
+        if not self._closed:
+            self._start_threads(self._for_threads.qsize())
         self._outbox.look_after()
         self._attempts.failures.look_after()
         self._pump()
@@ -283,16 +287,18 @@ class Executor:
     def _start_threads(self, waiting: int) -> None:
         for _ in range(min(self._table.slots - len(self._hands), waiting)):
             hand = Hand(self._hands_made, self._thread)
+            self._hands_made += 1
+            # Before it starts, so that it is known whatever happens meanwhile.
+            self._hands.append(hand)
             try:
                 hand.thread.start()
             except RuntimeError as error:
+                self._hands.remove(hand)
                 # The system gives no more threads. Those that are there do the work, with as many tasks at once.
                 if not self._hands:
-                    raise
+                    self._broken(error)
                 logger.warning("a thread could not be started", extra={"reason": str(error)})
                 return
-            self._hands_made += 1
-            self._hands.append(hand)
 
     def _thread(self, hand: Hand) -> None:
         """What a thread does, from its start to its end."""
