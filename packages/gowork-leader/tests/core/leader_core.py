@@ -191,10 +191,11 @@ class Core:
         held: tuple[cmd.Held, ...] = (),
         retry: RetryPolicy | None = None,
         ended: tuple[str, ...] = (),
+        form: str = "",
     ) -> int:
         self._connections += 1
         connection = self._connections
-        policies = tuple(HandlerPolicy(handler, handler == default, retry) for handler in handlers)
+        policies = tuple(HandlerPolicy(handler, handler == default, retry, form) for handler in handlers)
         self.do(
             cmd.OpenSession(
                 connection,

@@ -8,7 +8,7 @@ import msgspec
 import pydantic
 import pytest
 
-from gowork.worker import handler
+from gowork.worker import Context, handler
 from gowork.worker._core.calls import bind
 from gowork.worker._core.handlers import options_of
 from gowork.worker._core.unknown_fields import FIELDS_NAMED_MAX
@@ -63,11 +63,10 @@ def named_after(annotation: Any, *payloads: str, caplog: pytest.LogCaptureFixtur
     takes.__annotations__["payload"] = annotation
     options = options_of(takes)
     assert options is not None
-    decode = bind(takes, options, "p").decode
-    assert decode is not None
+    bound = bind(takes, options, "p")
     with caplog.at_level(logging.WARNING):
         for payload in payloads:
-            decode(payload, b"", 0)
+            bound.arguments(Context(id="t", attempt=1, payload=payload))
     assert all(vars(record)["handler"] == "h" for record in caplog.records)
     return [vars(record)["field"] for record in caplog.records]
 

@@ -42,6 +42,8 @@ class WaitCode(StrEnum):
     UNREACHABLE = "UNREACHABLE"
     #: The callback members that could run it say that they can't work.
     MEMBER_FAILED = "MEMBER_FAILED"
+    #: Its payload does not fit the handler as the free workers have it; others have it in another form.
+    UNFIT = "UNFIT"
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,8 @@ HANDLERS_MAX = 10_000
 #: Plugin errors of a worker that are kept, and the length of each.
 PLUGIN_ERRORS_MAX = 64
 PLUGIN_ERROR_BYTES_MAX = 1024
+#: The form in which a worker has a handler.
+HANDLER_FORM_BYTES_MAX = 64
 #: Most attempts that a retry policy may ask for, and its longest delay in milliseconds.
 ATTEMPTS_MAX = 1_000
 RETRY_DELAY_MS_MAX = 7 * 24 * 3600 * 1000

@@ -212,6 +212,7 @@ def _session_opened(state: State, change: ch.SessionOpened) -> None:
     if worker is None:
         worker = state.workers[hello.instance] = Worker(hello.instance, hello.name)
     _disconnect(state, worker)
+    state.forms.remove(worker)
     if worker.joined_ms == 0:
         worker.joined_ms = change.at_ms
     worker.connection = hello.connection
@@ -219,6 +220,7 @@ def _session_opened(state: State, change: ch.SessionOpened) -> None:
     worker.slots = hello.slots
     worker.policies = {policy.name: policy for policy in hello.handlers}
     worker.default_policy = next((policy for policy in hello.handlers if policy.is_default), None)
+    state.forms.add(worker)
     worker.labels = hello.labels
     worker.version = hello.version
     worker.plugin_errors = hello.plugin_errors
@@ -246,6 +248,7 @@ def _worker_draining(state: State, change: ch.WorkerDraining) -> None:
 
 def _worker_gone(state: State, change: ch.WorkerGone) -> None:
     worker = state.workers.pop(change.instance)
+    state.forms.remove(worker)
     state.tally.gone.append((worker.name, change.liveness))
     _disconnect(state, worker)
     state.leases.pop(change.instance, None)

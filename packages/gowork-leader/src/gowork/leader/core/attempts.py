@@ -140,6 +140,7 @@ def settle(standing: Standing, report: Report, policy: RetryPolicy | None, wall_
         lost_alone=lost_alone,
         suspect=suspect,
         uncounted=0 if finished else uncounted,
+        unfit=() if finished else standing.unfit,
     )
 
 

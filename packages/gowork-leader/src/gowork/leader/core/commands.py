@@ -74,6 +74,8 @@ class Report(Struct, frozen=True, gc=False):
     trace: str = ""
     #: The handler returned bytes, and there were none.
     result_is_empty_data: bool = False
+    #: With INTERRUPTED: the payload does not fit the form in which this worker has the handler.
+    unfit: bool = False
 
 
 class ProgressReport(Struct, frozen=True, gc=False):

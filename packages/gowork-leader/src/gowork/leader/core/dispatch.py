@@ -17,6 +17,7 @@ from gowork.leader.core import changes as ch
 from gowork.leader.core import effects as ef
 from gowork.leader.core.decision import Decision
 from gowork.leader.core.dialled import dialled
+from gowork.leader.core.forms import Forms, fits
 from gowork.leader.core.lanes import Group
 from gowork.leader.core.model import RUNNING, Now, Spec, Standing, Task
 from gowork.leader.core.queues import Queue
@@ -28,8 +29,8 @@ STARVING_MS = 60_000
 STARVING_TURNS = 8
 
 _Holder = Worker | Callback
-#: (fence, attempt number, alone, spec, previous attempt's trace, attempts that have counted)
-_Grant = tuple[int, int, bool, Spec, str, int]
+#: (fence, attempt number, alone, spec, previous attempt's trace, attempts that have counted, in other forms)
+_Grant = tuple[int, int, bool, Spec, str, int, bool]
 #: (seq of its next task, order, task, its group's walk, holders)
 _Entry = tuple[int, int, Task, Iterator[Task], "_Holders"]
 
@@ -44,7 +45,7 @@ def dispatch(state: State, now: Now) -> Decision:
     if not room and not callbacks:
         return decision
     grants: dict[Worker, list[_Grant]] = {}
-    members = _Members(room, callbacks)
+    members = _Members(state.forms, room, callbacks)
     turns: list[tuple[float, int, _Turn]] = []
     for order, queue in enumerate(state.queues):
         if queue.loaded:
@@ -64,7 +65,7 @@ def dispatch(state: State, now: Now) -> Decision:
             continue
         task, holder = granted
         fence += 1
-        _grant(task, holder, fence, now, decision, grants)
+        _grant(state.forms, task, holder, fence, now, decision, grants)
         reached = virtual
         heapq.heapreplace(turns, (virtual + turn.share, order, turn))
     for worker, granted_tasks in grants.items():
@@ -74,7 +75,13 @@ def dispatch(state: State, now: Now) -> Decision:
 
 
 def _grant(
-    task: Task, holder: _Holder, fence: int, now: Now, decision: Decision, grants: dict[Worker, list[_Grant]]
+    forms: Forms,
+    task: Task,
+    holder: _Holder,
+    fence: int,
+    now: Now,
+    decision: Decision,
+    grants: dict[Worker, list[_Grant]],
 ) -> None:
     old, spec = task.standing, task.spec
     number = old.grants + 1
@@ -92,10 +99,14 @@ def _grant(
         lost_alone=old.lost_alone,
         suspect=old.suspect,
         uncounted=old.uncounted,
+        unfit=old.unfit,
     )
     decision.changes.append(ch.TaskMoved(spec.id, standing))
     if isinstance(holder, Worker):
-        entry = (fence, number, old.suspect, spec, previous_of(old.attempts) if old.attempts else "", old.attempts_used)
+        handler = spec.lane.handler
+        others = forms.are_mixed(handler) and _others_may_fit(forms, handler, holder, old.unfit)
+        previous = previous_of(old.attempts) if old.attempts else ""
+        entry = (fence, number, old.suspect, spec, previous, old.attempts_used, others)
         granted = grants.get(holder)
         if granted is None:
             grants[holder] = [entry]
@@ -104,6 +115,11 @@ def _grant(
     else:
         decision.changes.append(dialled(holder.id, spec, now))
         decision.effects.append(ef.StartWork(holder.id, holder.address, fence, spec, number))
+
+
+def _others_may_fit(forms: Forms, handler: str, holder: Worker, unfit: tuple[str, ...]) -> bool:
+    policy = holder.policy_for(handler)
+    return policy is not None and forms.others(handler, (*unfit, policy.form))
 
 
 class _Turn:
@@ -161,7 +177,8 @@ class _Turn:
             holder = holders.take(task)
             if holder is None:
                 if holders:
-                    # Only this task could not go (a binary payload, and only callback members are left).
+                    # Only this task could not go: a binary payload, and only callback members are left, or one that
+                    # waits for a worker with another form of its handler.
                     _advance(level)
                 else:
                     heapq.heappop(level)
@@ -260,9 +277,10 @@ def _walk(group: Group, holds_back: Callable[[str], bool]) -> Iterator[Task]:
 class _Members:
     """Who has room in this round."""
 
-    __slots__ = ("_by_need", "_callbacks", "_free", "_given", "_room")
+    __slots__ = ("_by_need", "_callbacks", "_forms", "_free", "_given", "_room")
 
-    def __init__(self, room: dict[Worker, int], callbacks: list[Callback]) -> None:
+    def __init__(self, forms: Forms, room: dict[Worker, int], callbacks: list[Callback]) -> None:
+        self._forms = forms
         self._room = room
         self._free = {worker: worker.slots - len(worker.held) for worker in room}
         self._callbacks = callbacks
@@ -275,7 +293,9 @@ class _Members:
         need = (group.handler, group.selector)
         holders = self._by_need.get(need)
         if holders is None:
-            holders = self._by_need[need] = _Holders(*need, self._room, self._free, self._callbacks, self._given)
+            holders = self._by_need[need] = _Holders(
+                *need, self._forms, self._room, self._free, self._callbacks, self._given
+            )
         return holders
 
 
@@ -286,17 +306,19 @@ class _Holders:
     up.
     """
 
-    __slots__ = ("_callbacks", "_free", "_given", "_heap", "_room")
+    __slots__ = ("_callbacks", "_forms", "_free", "_given", "_handler", "_heap", "_room")
 
     def __init__(
         self,
         handler: str,
         selector: tuple[tuple[str, str], ...],
+        forms: Forms,
         room: dict[Worker, int],
         free: dict[Worker, int],
         callbacks: list[Callback],
         given: set[str],
     ) -> None:
+        self._handler, self._forms = handler, forms
         self._room, self._free, self._given = room, free, given
         #: (−free slots, order, worker)
         self._heap = [
@@ -311,7 +333,7 @@ class _Holders:
 
     def take(self, task: Task) -> _Holder | None:
         """Who gets this task; None when nobody can any more."""
-        worker = self._best()
+        worker = self._best_for(task.standing.unfit) if task.standing.unfit else self._best()
         if worker is not None and (self._free[worker] > 0 or not self._callbacks or task.spec.binary):
             self._take_worker(worker)
             return worker
@@ -336,6 +358,17 @@ class _Holders:
             else:
                 return worker
         return None
+
+    def _best_for(self, unfit: tuple[str, ...]) -> Worker | None:
+        """The best of those whose form of the handler is none of these; when nobody has another, of all."""
+        if not self._forms.others(self._handler, unfit):
+            return self._best()
+        fitting = [
+            (-self._free[worker], order, worker)
+            for _, order, worker in self._heap
+            if self._room[worker] > 0 and fits(worker.policy_for(self._handler), unfit)
+        ]
+        return min(fitting)[2] if fitting else None
 
     def _take_worker(self, worker: Worker) -> None:
         self._room[worker] -= 1

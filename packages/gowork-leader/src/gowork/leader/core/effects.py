@@ -18,11 +18,11 @@ class Welcome(Struct, frozen=True, gc=False):
 
 class GrantTasks(Struct, frozen=True, gc=False):
     """Give a worker the right to run these attempts: (fence, attempt number, alone, spec, previous attempt's trace,
-    attempts that have counted).
+    attempts that have counted, whether others have its handler in another form that may fit).
     """
 
     connection: int
-    grants: Sequence[tuple[int, int, bool, Spec, str, int]]
+    grants: Sequence[tuple[int, int, bool, Spec, str, int, bool]]
 
 
 class Acknowledge(Struct, frozen=True, gc=False):

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from msgspec import Struct
 from msgspec.structs import replace
 
+from gowork.leader.core.forms import fits
 from gowork.leader.core.holders import holders_of
 from gowork.leader.core.lanes import Lane
 from gowork.leader.core.model import (
@@ -86,7 +87,7 @@ def explain(state: State, task: Task, now: Now, *, verbose: bool = False) -> Exp
     queue = state.queues.get(key.queue)
     if queue is not None:
         reasons += _limits(queue, key, now)
-    verdicts = _verdicts(state, key)
+    verdicts = _verdicts(state, key, standing.unfit)
     members = _members_reason(key.handler, key.selector, [verdict.code for verdict in verdicts])
     if members is not None:
         reasons.append(_held_up(state, key, members, now) if members.code is WaitCode.NO_SLOT else members)
@@ -168,19 +169,24 @@ def _limits(queue: Queue, key: LaneKey, now: Now) -> Iterable[Reason]:
             yield Reason(WaitCode.RATE_LIMIT, message, f"`gowork queues set {name} --rate N`", until_ms)
 
 
-def _verdicts(state: State, key: LaneKey) -> list[Verdict]:
+def _verdicts(state: State, key: LaneKey, unfit: tuple[str, ...] = ()) -> list[Verdict]:
     workers = sorted(state.connections.values(), key=lambda worker: worker.name)
-    verdicts = [_worker_verdict(worker, key.handler, key.selector) for worker in workers]
+    if unfit and not state.forms.others(key.handler, unfit):
+        # It has met every form that there is: whoever gets it next refuses it for good.
+        unfit = ()
+    verdicts = [_worker_verdict(worker, key.handler, key.selector, unfit) for worker in workers]
     callbacks = sorted(state.callbacks.values(), key=lambda callback: callback.id)
     return verdicts + [_callback_verdict(callback, key.handler, key.selector) for callback in callbacks]
 
 
-def _worker_verdict(worker: Worker, handler: str, selector: _Selector) -> Verdict:
+def _worker_verdict(worker: Worker, handler: str, selector: _Selector, unfit: tuple[str, ...]) -> Verdict:
     if worker.policy_for(handler) is None:
         return Verdict(worker.name, WaitCode.NO_HANDLER, f"it does not have {_handler(handler)}")
     missing = [f"{key}={value}" for key, value in selector if worker.labels.get(key) != value]
     if missing:
         return Verdict(worker.name, WaitCode.SELECTOR, f"it does not carry {', '.join(missing)}")
+    if not fits(worker.policy_for(handler), unfit):
+        return Verdict(worker.name, WaitCode.UNFIT, "the task's payload does not fit its form of the handler")
     if worker.liveness is Liveness.DRAINING:
         return Verdict(worker.name, WaitCode.DRAINING, "it is draining")
     if worker.room <= 0:
@@ -225,10 +231,13 @@ def _members_reason(handler: str, selector: _Selector, codes: list[WaitCode | No
         return Reason(WaitCode.MEMBER_FAILED, message, "mend them, or start another worker")
     if draining:
         return Reason(WaitCode.DRAINING, "every worker that could run it is draining", "start another worker")
-    unfit = codes.count(WaitCode.SELECTOR)
-    if unfit:
+    if WaitCode.UNFIT in codes:
+        message = "its payload does not fit the handler as the connected workers have it; a worker that is away may"
+        return Reason(WaitCode.UNFIT, message, "start a worker whose handler reads the payload")
+    unlabelled = codes.count(WaitCode.SELECTOR)
+    if unlabelled:
         wanted = ", ".join(f"{key}={value}" for key, value in selector)
-        message = f"none of the {unfit} worker(s) that have the handler carries the labels {wanted}"
+        message = f"none of the {unlabelled} worker(s) that have the handler carries the labels {wanted}"
         return Reason(WaitCode.SELECTOR, message, "start a worker with these labels: `--label KEY=VALUE`")
     what = f"no worker has {_handler(handler)}" if codes else "no worker is connected"
     advice = "start a worker that has it; `gowork members` lists what each has"

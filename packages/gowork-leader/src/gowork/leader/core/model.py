@@ -101,6 +101,7 @@ class WaitCode(enum.IntEnum):
     CANCELLED = 15
     UNREACHABLE = 16
     MEMBER_FAILED = 17
+    UNFIT = 18
 
 
 class Liveness(enum.IntEnum):
@@ -286,6 +287,8 @@ class Standing(Struct, frozen=True, array_like=True, gc=False):
     uncounted: int = 0
     #: The handler returned bytes, and there were none.
     result_is_empty_data: bool = False
+    #: Forms of its handler that its payload was found not to fit.
+    unfit: tuple[str, ...] = ()
 
 
 class Task(Struct, gc=False):
@@ -329,6 +332,8 @@ class HandlerPolicy(Struct, frozen=True, gc=False):
     name: str
     is_default: bool = False
     retry: RetryPolicy | None = None
+    #: What payloads it reads; empty when it reads any, or does not tell. See worker.v1.HandlerInfo.
+    form: str = ""
 
 
 class Now(NamedTuple):

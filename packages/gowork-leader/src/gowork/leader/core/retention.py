@@ -77,6 +77,7 @@ def _anew(spec: Spec, standing: Standing, now: Now) -> Standing:
         lost_alone=0,
         suspect=False,
         uncounted=0,
+        unfit=(),
     )
 
 

@@ -10,12 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from gowork.leader.core import changes as ch
 from gowork.leader.core import commands as cmd
 from gowork.leader.core import effects as ef
 from gowork.leader.core.attempts import requeue, settle
 from gowork.leader.core.decision import Decision
+from gowork.leader.core.forms import with_form
 from gowork.leader.core.model import (
+    PENDING,
     RUNNING,
     Failure,
     FailureKind,
@@ -25,6 +29,7 @@ from gowork.leader.core.model import (
     Progress,
     RetryPolicy,
     Spec,
+    Standing,
     Task,
 )
 from gowork.leader.core.state import State, Worker
@@ -231,9 +236,20 @@ def _take_reports(state: State, worker: Worker, frame: cmd.ReceiveFrame, now: No
                 follow_ups = []
         if traced:
             report = trace_settled(task, report, frame.received_ns, decision)
-        changes.append(ch.TaskMoved(report.id, settle(task.standing, report, _policy_of(worker, task), wall_ms)))
+        standing = settle(task.standing, report, _policy_of(worker, task), wall_ms)
+        if report.unfit:
+            standing = _unfit(standing, worker, task)
+        changes.append(ch.TaskMoved(report.id, standing))
         changes.extend(follow_ups)
     decision.effects.append(ef.Acknowledge(frame.connection, tuple(taken), refused))
+
+
+def _unfit(standing: Standing, worker: Worker, task: Task) -> Standing:
+    """The same, and that this worker's form of the handler is not for this task."""
+    policy = worker.policy_for(task.spec.lane.handler)
+    if policy is None or standing.status is not PENDING:
+        return standing
+    return replace(standing, unfit=with_form(standing.unfit, policy.form))
 
 
 def _policy_of(worker: Worker, task: Task) -> RetryPolicy | None:

@@ -6,6 +6,7 @@ Only `apply` changes a State. Everything in it but the connections and leases ca
 from __future__ import annotations
 
 from gowork.leader.core.commands import OpenSession
+from gowork.leader.core.forms import Forms
 from gowork.leader.core.model import Brief, HandlerPolicy, HeartbeatStatus, Liveness, QueueSettings, Task
 from gowork.leader.core.queues import Queues
 from gowork.leader.core.tally import Tally
@@ -263,6 +264,7 @@ class State:
         "fence",
         "finished_tasks",
         "forgotten_before",
+        "forms",
         "gone",
         "graces",
         "joined",
@@ -306,6 +308,8 @@ class State:
         self.expiring = Timers(settings.timers_max)
         #: {instance: worker}
         self.workers: dict[str, Worker] = {}
+        #: In which forms they have their handlers.
+        self.forms = Forms()
         #: {connection: worker}
         self.connections: dict[int, Worker] = {}
         #: {name: the worker that came last by this name}

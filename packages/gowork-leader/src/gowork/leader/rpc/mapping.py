@@ -208,7 +208,12 @@ def hello_from(hello: session_pb2.Hello, connection: int, peer: str) -> cmd.Open
         hello.instance,
         hello.slots,
         tuple(
-            HandlerPolicy(info.name, info.is_default, retry_of(info.retry) if info.HasField("retry") else None)
+            HandlerPolicy(
+                info.name,
+                info.is_default,
+                retry_of(info.retry) if info.HasField("retry") else None,
+                _cut(info.form, limits.HANDLER_FORM_BYTES_MAX),
+            )
             for info in hello.handlers
         ),
         dict(hello.labels),
@@ -310,6 +315,7 @@ def _whole_report_from(report: session_pb2.Report, trace: str) -> cmd.Report:
         follow_ups,
         trace,
         outcome is Outcome.COMPLETED and report.result_is_empty_data and not result and not data,
+        outcome is Outcome.INTERRUPTED and report.unfit,
     )
 
 

@@ -188,13 +188,15 @@ class Sessions(session_pb2_grpc.SessionServiceServicer):
         for effect in effects:
             match effect:
                 case ef.GrantTasks():
-                    for fence, attempt, alone, spec, previous, used in effect.grants:
+                    for fence, attempt, alone, spec, previous, used, others in effect.grants:
                         task = spec.body + spec.trace
                         grant = frame.grants.add(fence=fence, id=spec.id, attempt=attempt, task=task, alone=alone)
                         if previous:
                             grant.previous_traceparent = previous
                         if used != attempt - 1:
                             grant.attempts_used = used
+                        if others:
+                            grant.in_other_forms = True
                         size += len(task)
                         if size > FRAME_BYTES_MAX:
                             yield frame

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, get_type_hints
 
-from gowork.worker._core.codec import Decoder, PayloadError, decoder_of
+from gowork.worker._core.codec import Decoder, PayloadError, decoder_of, form_of
 from gowork.worker._core.context import Context
 from gowork.worker._core.handlers import HandlerOptions
 from gowork.worker._core.unknown_fields import UnknownFields
@@ -30,13 +30,21 @@ class Handler:
     takes_context: bool
     #: None when it takes no payload.
     decode: Decoder | None
+    #: Looks for fields that the payload's type does not have; None where there can be none.
+    unknown_fields: UnknownFields | None = None
+    #: What payloads it reads; empty when it reads any.
+    form: str = ""
 
     @property
     def name(self) -> str:
         return self.options.name
 
-    def arguments(self, context: Context) -> tuple[Any, ...]:
+    def arguments(self, context: Context, *, in_other_forms: bool = False) -> tuple[Any, ...]:
         """What to call the function with.
+
+        Args:
+            context: holds the payload.
+            in_other_forms: others have the handler in another form: here a field that it does not know is at fault.
 
         Raises:
             PayloadError: when the payload does not fit.
@@ -44,6 +52,8 @@ class Handler:
         if self.decode is None:
             return (context,) if self.takes_context else ()
         payload = self.decode(context.payload, context.data, context.payload_form)
+        if self.unknown_fields is not None:
+            self.unknown_fields.look(context.data or context.payload, refuse=in_other_forms)
         return (context, payload) if self.takes_context else (payload,)
 
 
@@ -60,7 +70,7 @@ def bind(function: Callable[..., Any], options: HandlerOptions, plugin: str) -> 
     _check_kind(function, options.name)
     parameters = _parameters(function, options.name)
     takes_context = len(parameters) == 2 or (bool(parameters) and _is_context(function, parameters[0], options.name))
-    decode = None
+    decode, unknown_fields, form = None, None, ""
     rest = parameters[1:] if takes_context else parameters
     if rest:
         annotation = _resolved(function, rest[0], options.name)
@@ -68,10 +78,9 @@ def bind(function: Callable[..., Any], options: HandlerOptions, plugin: str) -> 
             decode = decoder_of(annotation, rest[0].default)
         except PayloadError as error:
             raise HandlerDefinitionError(f"handler {options.name!r}: {error}") from error
-        watch = UnknownFields.of(annotation, options.name)
-        if watch is not None:
-            decode = watch.decoder(decode)
-    return Handler(options, plugin, function, inspect.iscoroutinefunction(function), takes_context, decode)
+        unknown_fields, form = UnknownFields.of(annotation, options.name), form_of(annotation)
+    is_async = inspect.iscoroutinefunction(function)
+    return Handler(options, plugin, function, is_async, takes_context, decode, unknown_fields, form)
 
 
 def _check_kind(function: Callable[..., Any], name: str) -> None:

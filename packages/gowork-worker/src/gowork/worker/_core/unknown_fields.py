@@ -8,14 +8,14 @@ that keeps them has no unknown ones (extra="allow").
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any, get_args, get_origin
 
 import msgspec
 
 from gowork.rpc.values import is_model
-from gowork.worker._core.codec import Decoder
+from gowork.worker._core.codec import PayloadError
 
 logger = logging.getLogger("gowork.worker")
 
@@ -55,29 +55,19 @@ class UnknownFields:
         shape = _shape_of(annotation, {}, 0)
         return cls(shape, handler) if shape is not None and shape.matters else None
 
-    def decoder(self, decode: Decoder) -> Decoder:
-        """The same decoder, which tells of unknown fields too."""
+    def look(self, source: str | bytes, *, refuse: bool = False) -> None:
+        """Says which fields of this payload are unknown, each once.
 
-        def read(text: str, data: bytes, form: int) -> Any:
-            value = decode(text, data, form)
-            if len(self._named) < FIELDS_NAMED_MAX:
-                self._look(data or text)
-            return value
-
-        return read
-
-    def _look(self, source: str | bytes) -> None:
-        try:
-            if self._flat is not None:
-                # Most payloads have no fields within fields, and are not read twice.
-                names = _names(source)
-                if self._flat.issuperset(names):
-                    return
-                unknown = names.keys() - self._flat
-            else:
-                unknown = set(_unknown(self._shape, _anything(source), ""))
-        except msgspec.MsgspecError:
-            return  # A text that is no JSON, for a type that takes texts too.
+        Raises:
+            PayloadError: there is one, and `refuse` is set.
+        """
+        if len(self._named) >= FIELDS_NAMED_MAX and not refuse:
+            return
+        unknown = self._unknown_in(source)
+        if not unknown:
+            return
+        if refuse:
+            raise PayloadError(f"payload: its field {min(unknown)!r} is not known")
         for name in sorted(unknown - self._named):
             if len(self._named) >= FIELDS_NAMED_MAX:
                 return
@@ -86,6 +76,16 @@ class UnknownFields:
                 "a payload has a field that its handler does not know; it is dropped",
                 extra={"handler": self._handler, "field": name},
             )
+
+    def _unknown_in(self, source: str | bytes) -> Set[str]:
+        try:
+            if self._flat is None:
+                return set(_unknown(self._shape, _anything(source), ""))
+            # Most payloads have no fields within fields, and are not read twice.
+            names = _names(source)
+            return frozenset() if self._flat.issuperset(names) else names.keys() - self._flat
+        except msgspec.MsgspecError:
+            return frozenset()  # A text that is no JSON, for a type that takes texts too.
 
 
 _names = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode

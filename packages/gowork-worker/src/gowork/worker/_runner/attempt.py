@@ -72,7 +72,7 @@ class Attempts:
         running.set(context)
         span = None if self._spans is None else self._spans.begin(job)
         try:
-            arguments = job.handler.arguments(context)
+            arguments = job.handler.arguments(context, in_other_forms=job.grant.in_other_forms)
             # A context of its own, so that what a handler sets in context variables does not leak into the thread's
             # next task.
             call = contextvars.copy_context().run
@@ -82,7 +82,7 @@ class Attempts:
                 value = call(self._run_within, span, context, job.handler.function, arguments)
             report = outcomes.completed(job.fence, job.id, value, context.follow_ups)
         except BaseException as error:  # noqa: BLE001 - SystemExit too must not end the thread
-            report = outcomes.failed(job.fence, job.id, error, self._no_retry(job))
+            report = self._failed(job, error)
         report = job.settle(report)
         if self._spans is not None and span is not None:
             self._spans.end(span, report)
@@ -107,7 +107,7 @@ class Attempts:
         try:
             if job.stop is not None:
                 raise asyncio.CancelledError(job.stop.reason)
-            arguments = job.handler.arguments(context)
+            arguments = job.handler.arguments(context, in_other_forms=job.grant.in_other_forms)
             if self._around is None:
                 value = await job.handler.function(*arguments)
             else:
@@ -116,7 +116,7 @@ class Attempts:
                     value = await job.handler.function(*arguments)
             report = outcomes.completed(job.fence, job.id, value, context.follow_ups)
         except BaseException as error:  # noqa: BLE001 - SystemExit too must not end the loop
-            report = outcomes.failed(job.fence, job.id, error, self._no_retry(job))
+            report = self._failed(job, error)
         report = job.settle(report)
         if self._spans is not None and span is not None:
             self._spans.leave(entered)
@@ -141,6 +141,12 @@ class Attempts:
         with ExitStack() as stack:
             self._around.enter(stack, context)
             return function(*arguments)
+
+    def _failed(self, job: Job, error: BaseException) -> session.Report:
+        report = outcomes.failed(job.fence, job.id, error, self._no_retry(job))
+        if job.grant.in_other_forms and report.failure.kind == tasks.FAILURE_KIND_REJECTED:
+            return outcomes.unfit(report)
+        return report
 
     @staticmethod
     def _no_retry(job: Job) -> tuple[str, ...]:

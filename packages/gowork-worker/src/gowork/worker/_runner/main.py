@@ -174,6 +174,7 @@ def ready_of(loaded: plugins.Loaded) -> messages.Ready:
                 retry=handler.options.retry,
                 grace_ms=handler.options.grace_ms,
                 plugin=handler.plugin,
+                form=handler.form,
             )
             for handler in loaded.handlers.values()
         ),

@@ -45,6 +45,8 @@ class HandlerNote(msgspec.Struct, frozen=True):
     grace_ms: int
     #: The plugin that it comes from.
     plugin: str = ""
+    #: What payloads it reads; empty when it reads any.
+    form: str = ""
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):

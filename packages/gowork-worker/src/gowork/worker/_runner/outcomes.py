@@ -119,6 +119,13 @@ def _attribute(error: BaseException, name: str) -> object:
         return None
 
 
+def unfit(rejected: session.Report) -> session.Report:
+    """The payload does not fit here, and may fit the handler as other workers have it."""
+    report = interrupted(rejected.fence, rejected.id, rejected.failure.message)
+    report.unfit = True
+    return report
+
+
 def timed_out(fence: int, id: str, limit_ms: int) -> session.Report:
     """The time limit ran out."""
     report = session.Report(fence=fence, id=id, outcome=tasks.ATTEMPT_OUTCOME_TIMED_OUT)

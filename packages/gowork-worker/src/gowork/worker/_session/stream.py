@@ -175,7 +175,7 @@ class SessionStream:
 
 def handler_info(note: HandlerNote, *, is_default: bool) -> session.HandlerInfo:
     """A handler as the leader is told of it."""
-    info = session.HandlerInfo(name=note.name, is_default=is_default)
+    info = session.HandlerInfo(name=note.name, is_default=is_default, form=note.form)
     if note.retry is not None:
         retry = note.retry
         info.retry.CopyFrom(
