@@ -30,7 +30,18 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 #: What the tests need of the tree.
-COPIED = ("packages", "plugins", "tests", "docs", "deploy", "examples", "conftest.py", "pyproject.toml", "README.md")
+COPIED = (
+    "packages",
+    "plugins",
+    "tests",
+    "docs",
+    "deploy",
+    "examples",
+    "conftest.py",
+    "noxfile.py",
+    "pyproject.toml",
+    "README.md",
+)
 #: A test that an edit makes hang has noticed it.
 TEST_SECONDS = 120.0
 SUITE_SECONDS = 600.0
