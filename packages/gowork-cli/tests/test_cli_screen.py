@@ -13,14 +13,16 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from gowork.cli.columns import Column, fitted, shared
-from gowork.cli.frames import Frame, QueueRow, member_place, queue_place
+from gowork.cli.frames import Frame, Lookout, QueueRow, member_place, queue_place
 from gowork.cli.rates import Flow
 from gowork.cli.screen import pages, screen
 from gowork.cli.tables import outcome
 from gowork.client import (
     Activity,
+    Client,
     Failure,
     FailureKind,
+    LeaderUnreachable,
     Liveness,
     Member,
     MemberKind,
@@ -100,6 +102,24 @@ class TestOrder:
         rows = [row("b"), row("a"), row("slow", flow=slow), row("fast", flow=fast), row("runs", running=1), row("w", 5)]
         names = [each.activity.queue.name for each in sorted(rows, key=queue_place)]
         assert names == ["w", "runs", "fast", "slow", "a", "b"]
+
+
+class TestNoAnswer:
+    @pytest.mark.parametrize(
+        ("answered", "told"),
+        [(False, "no leader answers at leader:50052"), (True, "the leader at leader:50052 can't serve now: it stops")],
+    )
+    def test_a_leader_that_says_why_it_cannot_serve_is_not_called_silent(
+        self, monkeypatch: pytest.MonkeyPatch, answered: bool, told: str
+    ) -> None:
+        def refuse(*_: object, **__: object) -> Activity:
+            error = LeaderUnreachable("the leader at leader:50052 can't serve now: it stops")
+            error.address, error.answered = "leader:50052", answered
+            raise error
+
+        monkeypatch.setattr(Client, "activity", refuse)
+        with Client("leader:50052") as client:
+            assert Lookout(client).look_again(frame()).error == told
 
 
 class TestRoom:

@@ -18,6 +18,7 @@ from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.proto.worker.v1 import session_pb2_grpc
 from gowork.rpc.channels import SERVER_OPTIONS
+from gowork.rpc.status import Refusal, abort
 from gowork.worker._app.service import Service
 from gowork.worker._core.plugins import Selection
 from gowork.worker._supervisor.options import Options
@@ -100,7 +101,7 @@ class ScriptedLeader(session_pb2_grpc.SessionServiceServicer):
         self.lease_ms = 10_000
         self.heartbeat_ms = 3_000
         self.reconnect_grace_ms = 1_000
-        self.refusal: grpc.StatusCode | None = None
+        self.refusal: grpc.StatusCode | Refusal | None = None
         #: Comes with each Welcome.
         self.drain: session.Drain | None = None
         self.released: list[int] = []
@@ -134,6 +135,8 @@ class ScriptedLeader(session_pb2_grpc.SessionServiceServicer):
         self, request_iterator: AsyncIterator[session.ConnectRequest], context: Any
     ) -> AsyncIterator[session.ConnectResponse]:
         first = await anext(request_iterator)
+        if isinstance(self.refusal, Refusal):
+            await abort(context, self.refusal)
         if self.refusal is not None:
             await context.abort(self.refusal, "scripted")
         scripted = ScriptedSession(first.hello)

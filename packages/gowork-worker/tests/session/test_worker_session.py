@@ -10,6 +10,7 @@ import grpc
 
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
+from gowork.rpc.status import Refusal
 from gowork.worker import Cancel, Context, Fail, Retry, Snooze, handler
 from gowork.worker._app import service as service_module
 from gowork.worker._supervisor import fleet, supervisor
@@ -153,6 +154,16 @@ async def test_worker_keeps_trying_after_a_refusal(
     leader.refusal = None
     assert (await leader.session()).hello.name
     assert "Traceback" not in caplog.text
+
+
+async def test_leader_that_says_why_it_cannot_serve_is_not_called_silent(
+    leader: Any, start_worker: Any, caplog: Any, eventually: Any
+) -> None:
+    leader.refusal = Refusal(grpc.StatusCode.UNAVAILABLE, "NOT_SERVING", "the leader is stopping")
+    await start_worker()
+    await eventually(lambda: "no session, trying again" in caplog.text)
+    reasons = [record.reason for record in caplog.records if record.getMessage() == "no session, trying again"]
+    assert set(reasons) == {f"the leader at {leader.address} said: the leader is stopping"}
 
 
 async def test_leader_of_a_lower_term_is_not_worked_for(leader: Any, start_worker: Any) -> None:

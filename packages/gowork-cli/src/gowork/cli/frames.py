@@ -86,7 +86,8 @@ class Lookout:
         try:
             return self.look()
         except LeaderUnreachable as error:
-            return dataclasses.replace(last, error=f"no leader answers at {error.address}")
+            words = str(error) if error.answered else f"no leader answers at {error.address}"
+            return dataclasses.replace(last, error=words)
         except DeadlineExceeded:
             return dataclasses.replace(last, error=f"the leader at {last.address} does not answer")
         except CallError as error:

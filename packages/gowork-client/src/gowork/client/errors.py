@@ -245,7 +245,7 @@ def error_of(error: grpc.RpcError, address: str) -> CallError:
     message = refusal.message
     if refusal.code is grpc.StatusCode.CANCELLED:
         message = f"the leader at {address} did not take the call: it stops, or too many calls arrived at once"
-    elif kind is LeaderUnreachable and _is_gowork(refusal):
+    elif kind is LeaderUnreachable and refusal.is_said:
         message = f"the leader at {address} can't serve now: {message}"
     elif kind is LeaderUnreachable:
         words = unanswered(address.split(","))
@@ -255,13 +255,8 @@ def error_of(error: grpc.RpcError, address: str) -> CallError:
     typed = typed_refusal(kind, refusal, message)
     if isinstance(typed, LeaderUnreachable):
         typed.address = address
-        typed.answered = _is_gowork(refusal)
+        typed.answered = refusal.is_said
     return typed
-
-
-def _is_gowork(refusal: Refusal) -> bool:
-    """Whether a leader of gowork's said it: its refusals have a reason of their own."""
-    return refusal.reason != refusal.code.name
 
 
 def typed_refusal(kind: type[CallError], refusal: Refusal, message: str) -> CallError:

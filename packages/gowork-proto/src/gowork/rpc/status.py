@@ -53,6 +53,11 @@ class Refusal(Exception):
     def __str__(self) -> str:
         return self.message
 
+    @property
+    def is_said(self) -> bool:
+        """Whether a server of gowork's said it: its refusals have reasons of their own, gRPC's have none."""
+        return self.reason != self.code.name
+
 
 def invalid(violations: Sequence[FieldViolation]) -> Refusal:
     """INVALID_ARGUMENT for at least one field at fault; the message names the first and counts the rest."""

@@ -109,7 +109,8 @@ class Connector:
 
 
 def _words(address: str, error: grpc.aio.AioRpcError) -> str:
-    if error.code() is grpc.StatusCode.UNAVAILABLE:
-        return unanswered([address])
     refusal = refusal_of(error)
+    if refusal.code is grpc.StatusCode.UNAVAILABLE:
+        # It stops, its store takes nothing, or it did not hear this worker: that is no word of the network's.
+        return f"the leader at {address} said: {refusal.message}" if refusal.is_said else unanswered([address])
     return f"the leader at {address} refused: {refusal.message or refusal.reason}"
