@@ -132,9 +132,11 @@ def test_a_stop_that_is_denied_ends_a_cancelled_task_unless_its_end_is_told_mean
         assert core.status("a") is (Status.COMPLETED if told else Status.CANCELLED)
 
 
-def test_a_denial_of_an_earlier_grant_or_of_a_task_that_is_not_to_stop_changes_nothing():
+def test_a_word_of_an_earlier_grant_or_of_a_task_that_is_not_to_stop_changes_nothing():
     core = Dialled()
     core.do(cmd.DenyStop("a", core.standing("a").fence))
+    core.do(cmd.ConfirmStop("a", core.standing("a").fence))
+    assert core.status("a") is Status.RUNNING
     core.do(cmd.Cancel("a"))
     core.do(cmd.DenyStop("a", core.standing("a").fence - 1))
     core.do(cmd.ConfirmStop("a", core.standing("a").fence - 1))

@@ -52,6 +52,17 @@ def test_what_does_not_fit_goes_to_a_worker_with_another_form_whoever_has_more_r
     assert core.status("a") is Status.COMPLETED
 
 
+def test_of_the_workers_with_another_form_the_one_with_the_most_room_gets_what_does_not_fit() -> None:
+    core = Core()
+    old = core.connect("old", form="1", slots=9)
+    core.connect("small", form="2", slots=1)
+    large = core.connect("large", form="3", slots=5)
+    core.submit(spec("a"))
+    assert grants(core) == {"a": (old, True)}
+    does_not_fit(core, old, "a")
+    assert grants(core) == {"a": (large, True)}
+
+
 def test_what_waits_for_another_form_holds_up_nothing_behind_it_and_why_says_so() -> None:
     core = Core()
     old, new = core.connect("old", form="1", slots=2, credit=9), core.connect("new", form="2", slots=1, credit=1)
@@ -126,6 +137,19 @@ def test_a_task_that_has_ended_remembers_no_form(outcome: Outcome) -> None:
     grants(core)
     core.report(new, "a", outcome)
     assert core.standing("a").unfit == ()
+
+
+def test_a_retry_by_hand_tries_all_forms_anew() -> None:
+    core = Core()
+    old = core.connect("old", form="1", slots=9)
+    core.connect("new", form="2", slots=1, credit=0)
+    core.submit(spec("a"))
+    grants(core)
+    does_not_fit(core, old, "a")
+    core.do(cmd.Cancel("a"))
+    core.do(cmd.RetryTask("a"))
+    assert core.standing("a").unfit == ()
+    assert grants(core) == {"a": (old, True)}
 
 
 def test_so_many_forms_are_remembered() -> None:

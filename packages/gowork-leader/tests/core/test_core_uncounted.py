@@ -129,6 +129,7 @@ def test_past_the_bound_losses_of_the_worker_count_by_the_policy_of_the_handler(
         loop.core.pass_time(10.1)
         assert loop.core.status("a") is status
         loop.connection = loop.connect()
+    assert loop.core.standing("a").not_before_ms == 0
 
 
 def test_a_retry_by_hand_begins_a_new_row() -> None:
@@ -157,6 +158,24 @@ def test_interruptions_and_short_snoozes_by_turns_wait_as_one_row() -> None:
     loop = Loop()
     waits = [loop.turns(1, outcome)[0] for outcome in [Outcome.INTERRUPTED, Outcome.SNOOZED] * 5]
     assert all(waits[UNCOUNTED_AT_ONCE + 1 :])
+
+
+def test_a_short_snooze_leaves_a_row_as_long_as_it_is() -> None:
+    loop = Loop()
+    loop.turns(UNCOUNTED_MAX)
+    loop.turns(1, Outcome.SNOOZED)
+    assert loop.core.standing("a").uncounted == UNCOUNTED_MAX
+    # The next one counts.
+    loop.turns(1)
+    assert loop.core.status("a") is Status.ERROR
+
+
+def test_a_loss_belongs_to_the_row() -> None:
+    loop = Loop()
+    loop.turns(UNCOUNTED_AT_ONCE)
+    loop.turns(1, Outcome.LOST)
+    assert loop.core.standing("a").uncounted == UNCOUNTED_AT_ONCE + 1
+    assert loop.grant() == 100
 
 
 def test_a_cancelled_report_that_nobody_asked_for_ends_the_task() -> None:

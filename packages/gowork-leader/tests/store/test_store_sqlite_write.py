@@ -1,0 +1,82 @@
+"""A batch is written as a whole, in however many statements."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gowork.leader.core.model import LaneKey, Priority, QueueSettings, Status
+from gowork.leader.store import _sqlite_file
+from gowork.leader.store._sqlite_lanes import LaneIds
+from gowork.leader.store._sqlite_rows import ROWS_MAX
+from gowork.leader.store._sqlite_write import write_batch
+from gowork.leader.store.conformance import new_task, standing
+from gowork.leader.store.protocol import Batch, DeletedTask, MemberRecord, MovedTask, QueueRecord, StoreError
+
+LANE = LaneKey("default", Priority.LOW, "h", (), "customer")
+TASKS = ROWS_MAX + 2
+
+
+@pytest.fixture
+def connection(tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    path = tmp_path / "gowork.db"
+    _sqlite_file.create(path)
+    connection = _sqlite_file.connect(path)
+    write_batch(connection, Batch([new_task(seq) for seq in range(1, TASKS + 1)]), LaneIds(), term_of(connection))
+    yield connection
+    connection.close()
+
+
+def term_of(connection: sqlite3.Connection) -> int:
+    (term,) = connection.execute("SELECT value FROM meta WHERE key = 'term'").fetchone()
+    return int(term)
+
+
+def moved(seq: int, lane: LaneKey | None = None) -> MovedTask:
+    return MovedTask(seq, 2, standing(Status.PENDING if lane else Status.RUNNING), lane)
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        Batch([new_task(TASKS + 1)], [moved(1)]),
+        Batch(moves=[moved(seq) for seq in range(1, ROWS_MAX + 2)]),
+        Batch(moves=[moved(1), moved(2, LANE)]),
+        Batch(moves=[moved(1)], members=[MemberRecord("m", "host:1", 1)]),
+        Batch(moves=[moved(1)], members_gone=["m"]),
+        Batch(moves=[moved(1)], deletes=[DeletedTask(2, new_task(2).record.id, 2)]),
+        Batch(moves=[moved(1)], queues=[QueueRecord("q", QueueSettings())]),
+        Batch(moves=[moved(1)], queues_gone=["q"]),
+        Batch(moves=[moved(1)], tombstones_before=2),
+    ],
+    ids=["insert", "many", "lane", "member", "member gone", "delete", "queue", "queue gone", "tombstones"],
+)
+def test_a_batch_of_several_statements_is_one_transaction(connection: sqlite3.Connection, batch: Batch) -> None:
+    statements: list[str] = []
+    connection.set_trace_callback(statements.append)
+    write_batch(connection, batch, LaneIds(), 0)
+    assert (statements[0], statements[-1]) == ("BEGIN", "COMMIT")
+    assert statements.count("COMMIT") == 1
+
+
+def test_moves_alone_are_one_statement(connection: sqlite3.Connection) -> None:
+    statements: list[str] = []
+    connection.set_trace_callback(statements.append)
+    write_batch(connection, Batch(moves=[moved(seq) for seq in range(1, 9)]), LaneIds(), 0)
+    assert len(statements) == 1
+
+
+def test_a_lane_of_a_batch_that_was_not_written_is_given_its_number_anew(connection: sqlite3.Connection) -> None:
+    lanes = LaneIds()
+    with pytest.raises(StoreError, match="contradicts the store"):
+        # The second has the place of a task that is there.
+        write_batch(connection, Batch([new_task(TASKS + 1, lane=LANE), new_task(1)]), lanes, 0)
+    assert not connection.in_transaction
+    write_batch(connection, Batch([new_task(TASKS + 1, lane=LANE)]), lanes, 0)
+    kept = connection.execute(
+        "SELECT count(*) FROM standings JOIN lanes ON lanes.id = standings.lane WHERE standings.seq = ?", (TASKS + 1,)
+    )
+    assert kept.fetchone() == (1,)
