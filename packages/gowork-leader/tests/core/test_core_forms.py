@@ -8,7 +8,7 @@ from leader_core import Core, spec
 from gowork.leader.core import commands as cmd
 from gowork.leader.core.effects import GrantTasks
 from gowork.leader.core.explain import explain
-from gowork.leader.core.forms import UNFIT_FORMS_MAX, with_form
+from gowork.leader.core.forms import UNFIT_FORMS_MAX, open_forms, with_form
 from gowork.leader.core.model import Failure, FailureKind, Outcome, RetryPolicy, Status, WaitCode
 
 
@@ -113,17 +113,38 @@ def test_forms_are_those_of_the_workers_that_are_there() -> None:
     core = Core()
     connection = core.connect("w", form="1", default="work")
     core.connect("other", form="2")
+    workers = core.state.workers
     for handler in ("work", ""):
-        assert core.state.forms.others(handler, ("2",)) is True
+        assert "1" in open_forms(workers.values(), handler, ())
     assert core.state.forms.are_mixed("work")
     # The same worker with another form, then gone.
     connection = core.connect("w", form="2")
     assert not core.state.forms.are_mixed("work")
-    assert not core.state.forms.others("", ())
+    assert open_forms(workers.values(), "", ()) == frozenset()
     core.do(cmd.ReceiveFrame(connection, leaving=True))
-    assert core.state.forms.others("work", ())
+    assert open_forms(workers.values(), "work", ()) == {"2"}
     core.do(cmd.ReceiveFrame(2, leaving=True))
-    assert not core.state.forms.others("work", ())
+    assert open_forms(workers.values(), "work", ()) == frozenset()
+
+
+@pytest.mark.parametrize("why", ["it lacks the label", "it drains"])
+def test_no_task_waits_for_the_form_of_a_worker_that_may_not_be_given_it(why: str) -> None:
+    core = Core()
+    here = core.connect("here", form="1", labels={"zone": "a"})
+    zone = "b" if why == "it lacks the label" else "a"
+    there = core.connect("there", form="2", labels={"zone": zone}, credit=0)
+    core.submit(spec("a", selector=(("zone", "a"),)))
+    granted = grants(core)
+    if why == "it drains":
+        assert granted == {"a": (here, True)}
+        core.do(cmd.ReceiveFrame(there, draining=True))
+        does_not_fit(core, here, "a")
+        granted = grants(core)
+    assert granted == {"a": (here, False)}
+    # Even if it is said to be unfit all the same.
+    does_not_fit(core, here, "a")
+    assert explain(core.state, core.task("a"), core.now).reasons == ()
+    assert grants(core) == {"a": (here, False)}
 
 
 @pytest.mark.parametrize("outcome", [Outcome.COMPLETED, Outcome.CANCELLED])

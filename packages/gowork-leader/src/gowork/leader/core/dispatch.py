@@ -17,7 +17,7 @@ from gowork.leader.core import changes as ch
 from gowork.leader.core import effects as ef
 from gowork.leader.core.decision import Decision
 from gowork.leader.core.dialled import dialled
-from gowork.leader.core.forms import Forms, fits
+from gowork.leader.core.forms import fits, open_forms
 from gowork.leader.core.lanes import Group
 from gowork.leader.core.model import RUNNING, Now, Spec, Standing, Task
 from gowork.leader.core.queues import Queue
@@ -29,6 +29,8 @@ STARVING_MS = 60_000
 STARVING_TURNS = 8
 
 _Holder = Worker | Callback
+#: (handler, selector)
+_Need = tuple[str, tuple[tuple[str, str], ...]]
 #: (fence, attempt number, alone, spec, previous attempt's trace, attempts that have counted, in other forms)
 _Grant = tuple[int, int, bool, Spec, str, int, bool]
 #: (seq of its next task, order, task, its group's walk, holders)
@@ -45,7 +47,7 @@ def dispatch(state: State, now: Now) -> Decision:
     if not room and not callbacks:
         return decision
     grants: dict[Worker, list[_Grant]] = {}
-    members = _Members(state.forms, room, callbacks)
+    members = _Members(state, room, callbacks)
     turns: list[tuple[float, int, _Turn]] = []
     for order, queue in enumerate(state.queues):
         if queue.loaded:
@@ -65,7 +67,7 @@ def dispatch(state: State, now: Now) -> Decision:
             continue
         task, holder = granted
         fence += 1
-        _grant(state.forms, task, holder, fence, now, decision, grants)
+        _grant(members, task, holder, fence, now, decision, grants)
         reached = virtual
         heapq.heapreplace(turns, (virtual + turn.share, order, turn))
     for worker, granted_tasks in grants.items():
@@ -75,7 +77,7 @@ def dispatch(state: State, now: Now) -> Decision:
 
 
 def _grant(
-    forms: Forms,
+    members: _Members,
     task: Task,
     holder: _Holder,
     fence: int,
@@ -103,8 +105,7 @@ def _grant(
     )
     decision.changes.append(ch.TaskMoved(spec.id, standing))
     if isinstance(holder, Worker):
-        handler = spec.lane.handler
-        others = forms.are_mixed(handler) and _others_may_fit(forms, handler, holder, old.unfit)
+        others = members.are_mixed(spec.lane.handler) and _others_may_fit(members, spec, holder, old.unfit)
         previous = previous_of(old.attempts) if old.attempts else ""
         entry = (fence, number, old.suspect, spec, previous, old.attempts_used, others)
         granted = grants.get(holder)
@@ -117,9 +118,10 @@ def _grant(
         decision.effects.append(ef.StartWork(holder.id, holder.address, fence, spec, number))
 
 
-def _others_may_fit(forms: Forms, handler: str, holder: Worker, unfit: tuple[str, ...]) -> bool:
-    policy = holder.policy_for(handler)
-    return policy is not None and forms.others(handler, (*unfit, policy.form))
+def _others_may_fit(members: _Members, spec: Spec, holder: Worker, unfit: tuple[str, ...]) -> bool:
+    policy = holder.policy_for(spec.lane.handler)
+    forms = members.forms(spec.lane.handler, spec.lane.selector)
+    return policy is not None and not forms.issubset((*unfit, policy.form))
 
 
 class _Turn:
@@ -277,26 +279,36 @@ def _walk(group: Group, holds_back: Callable[[str], bool]) -> Iterator[Task]:
 class _Members:
     """Who has room in this round."""
 
-    __slots__ = ("_by_need", "_callbacks", "_forms", "_free", "_given", "_room")
+    __slots__ = ("_by_need", "_callbacks", "_forms", "_free", "_given", "_room", "_state", "are_mixed")
 
-    def __init__(self, forms: Forms, room: dict[Worker, int], callbacks: list[Callback]) -> None:
-        self._forms = forms
+    def __init__(self, state: State, room: dict[Worker, int], callbacks: list[Callback]) -> None:
+        self._state = state
+        #: Whether workers have a handler in more than one form, whoever may be given the task.
+        self.are_mixed = state.forms.are_mixed
         self._room = room
         self._free = {worker: worker.slots - len(worker.held) for worker in room}
         self._callbacks = callbacks
         #: Callback members that were given a task in this round.
         self._given: set[str] = set()
-        self._by_need: dict[tuple[str, tuple[tuple[str, str], ...]], _Holders] = {}
+        self._by_need: dict[_Need, _Holders] = {}
+        #: Looked up where forms are mixed only.
+        self._forms: dict[_Need, frozenset[str]] = {}
 
     def holders(self, group: Group) -> _Holders:
         """Who can take the tasks of a group."""
         need = (group.handler, group.selector)
         holders = self._by_need.get(need)
         if holders is None:
-            holders = self._by_need[need] = _Holders(
-                *need, self._forms, self._room, self._free, self._callbacks, self._given
-            )
+            holders = self._by_need[need] = _Holders(*need, self, self._room, self._free, self._callbacks, self._given)
         return holders
+
+    def forms(self, handler: str, selector: tuple[tuple[str, str], ...]) -> frozenset[str]:
+        """The forms in which those have the handler who may be given tasks of it, whether they have room or not."""
+        forms = self._forms.get((handler, selector))
+        if forms is None:
+            forms = open_forms(self._state.workers.values(), handler, selector)
+            self._forms[handler, selector] = forms
+        return forms
 
 
 class _Holders:
@@ -306,19 +318,19 @@ class _Holders:
     up.
     """
 
-    __slots__ = ("_callbacks", "_forms", "_free", "_given", "_handler", "_heap", "_room")
+    __slots__ = ("_callbacks", "_free", "_given", "_heap", "_members", "_need", "_room")
 
     def __init__(
         self,
         handler: str,
         selector: tuple[tuple[str, str], ...],
-        forms: Forms,
+        members: _Members,
         room: dict[Worker, int],
         free: dict[Worker, int],
         callbacks: list[Callback],
         given: set[str],
     ) -> None:
-        self._handler, self._forms = handler, forms
+        self._need, self._members = (handler, selector), members
         self._room, self._free, self._given = room, free, given
         #: (−free slots, order, worker)
         self._heap = [
@@ -361,12 +373,12 @@ class _Holders:
 
     def _best_for(self, unfit: tuple[str, ...]) -> Worker | None:
         """The best of those whose form of the handler is none of these; when nobody has another, of all."""
-        if not self._forms.others(self._handler, unfit):
+        if self._members.forms(*self._need).issubset(unfit):
             return self._best()
         fitting = [
             (-self._free[worker], order, worker)
             for _, order, worker in self._heap
-            if self._room[worker] > 0 and fits(worker.policy_for(self._handler), unfit)
+            if self._room[worker] > 0 and fits(worker.policy_for(self._need[0]), unfit)
         ]
         return min(fitting)[2] if fitting else None
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from msgspec import Struct
 from msgspec.structs import replace
 
-from gowork.leader.core.forms import fits
+from gowork.leader.core.forms import fits, open_forms
 from gowork.leader.core.holders import holders_of
 from gowork.leader.core.lanes import Lane
 from gowork.leader.core.model import (
@@ -171,7 +171,7 @@ def _limits(queue: Queue, key: LaneKey, now: Now) -> Iterable[Reason]:
 
 def _verdicts(state: State, key: LaneKey, unfit: tuple[str, ...] = ()) -> list[Verdict]:
     workers = sorted(state.connections.values(), key=lambda worker: worker.name)
-    if unfit and not state.forms.others(key.handler, unfit):
+    if unfit and open_forms(state.workers.values(), key.handler, key.selector).issubset(unfit):
         # It has met every form that there is: whoever gets it next refuses it for good.
         unfit = ()
     verdicts = [_worker_verdict(worker, key.handler, key.selector, unfit) for worker in workers]

@@ -2,6 +2,8 @@
 
 While a handler is upgraded, some workers have it as it was and some as it will be. A payload that does not fit one form
 is handed back, and goes to a worker that has another form. When it fits none of them it ends as REJECTED.
+
+Only workers count that may be given the task: it must not wait for the form of one that lacks its labels, or drains.
 """
 
 from __future__ import annotations
@@ -15,9 +17,19 @@ from gowork.leader.core.model import HandlerPolicy
 UNFIT_FORMS_MAX = 8
 
 
+_Selector = tuple[tuple[str, str], ...]
+
+
 class _Worker(Protocol):
     policies: dict[str, HandlerPolicy]
     default_policy: HandlerPolicy | None
+
+    @property
+    def is_draining(self) -> bool: ...
+
+    def policy_for(self, handler: str) -> HandlerPolicy | None: ...
+
+    def can_run(self, handler: str, selector: _Selector) -> bool: ...
 
 
 class Forms:
@@ -50,9 +62,16 @@ class Forms:
         counts = self._counts.get(handler)
         return counts is not None and len(counts) > 1
 
-    def others(self, handler: str, than: Collection[str]) -> bool:
-        """Whether some worker has this handler in a form other than these."""
-        return any(form not in than for form in self._counts.get(handler, ()))
+
+def open_forms(workers: Iterable[_Worker], handler: str, selector: _Selector) -> frozenset[str]:
+    """The forms in which this handler is had by workers that may be given a task with this selector, now or later."""
+    return frozenset(
+        policy.form
+        for worker in workers
+        if (policy := worker.policy_for(handler)) is not None
+        and not worker.is_draining
+        and worker.can_run(handler, selector)
+    )
 
 
 def fits(policy: HandlerPolicy | None, unfit: Collection[str]) -> bool:

@@ -151,7 +151,7 @@ class Worker:
             return Liveness.DRAINING
         if self.connection is None:
             return Liveness.LOST
-        if self.draining:
+        if self.is_draining:
             return Liveness.DRAINING
         return Liveness.BLOCKED if self.blocked else Liveness.LIVE
 
@@ -166,6 +166,11 @@ class Worker:
     def policy_for(self, handler: str) -> HandlerPolicy | None:
         """The handler as this worker has it, or None; an empty name is its default handler."""
         return self.policies.get(handler) if handler else self.default_policy
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether it takes nothing new, by its own word or the leader's."""
+        return self.draining or self.drain_ms is not None
 
     def can_run(self, handler: str, selector: tuple[tuple[str, str], ...]) -> bool:
         """Whether it has the handler and the labels."""
