@@ -224,3 +224,18 @@ def test_only_the_payload_s_annotation_has_to_exist_when_it_runs() -> None:
 
     assert call(handler(priced), payload="x") == "x"
     assert call(handler(alone), payload="x") == "x"
+
+
+def test_a_handler_may_refer_to_what_is_bound_after_it() -> None:
+    @handler
+    def first(path: str) -> str:
+        return second(path)
+
+    options = options_of(first)
+    assert options is not None
+    bound = bind(first, options, "test")
+
+    def second(path: str) -> str:
+        return path
+
+    assert first(*bound.arguments(context("a"))) == "a"

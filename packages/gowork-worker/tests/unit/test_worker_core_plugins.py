@@ -261,6 +261,14 @@ def test_an_imported_module_clashes_with_no_plugin_of_its_name(install: Any, wri
             "@hookimpl\ndef gowork_register_handlers(registry): registry.add(bad, 'bad')",
             "takes (a, b, c)",
         ),
+        ("import typing\n@handler\ndef bad(n: typing.Final[int]): ...", "Final"),
+        ("@handler\ndef bad(n: '__import__(\"sys\").exit(4)'): ...", "SystemExit"),
+        ("@handler\ndef bad(): ...\nbad.__wrapped__ = bad", "wrapper loop"),
+        (
+            "class Model:\n    model_validate_json = model_dump_json = None\n"
+            "    def model_json_schema(): raise SystemExit(3)\n@handler\ndef bad(n: Model): ...",
+            "SystemExit",
+        ),
     ],
 )
 def test_a_handler_that_cannot_be_one_withdraws_itself_alone(install: Any, write: Write, text: str, told: str) -> None:

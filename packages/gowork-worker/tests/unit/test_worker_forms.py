@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
+import uuid
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import pydantic
@@ -13,7 +15,7 @@ import pytest
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker import handler
-from gowork.worker._core.codec import form_of
+from gowork.worker._core.forms import form_of
 
 
 @dataclasses.dataclass
@@ -86,3 +88,47 @@ def test_forms_tell_types_apart_and_not_classes() -> None:
 
 def test_a_type_without_a_schema_has_no_form() -> None:
     assert form_of(Odd) == ""
+
+
+def _made_anew(kind: str) -> Any:
+    """A type as each process makes it."""
+    made: datetime.datetime = datetime.datetime.now(datetime.UTC)
+    if kind == "dataclass":
+        return dataclasses.make_dataclass("Job", [("made", datetime.datetime, made), ("id", uuid.UUID, uuid.uuid4())])
+    if kind == "struct":
+        return msgspec.defstruct("Job", [("made", datetime.datetime, made), ("id", uuid.UUID, uuid.uuid4())])
+    if kind == "model":
+        return pydantic.create_model("Job", made=(datetime.datetime, made), odd=(Any, object()))
+    return Annotated[Struct, msgspec.Meta(description=str(made))]
+
+
+@pytest.mark.parametrize("kind", ["dataclass", "struct", "model", "note"])
+def test_a_form_is_the_same_in_each_process_that_makes_its_defaults_anew(kind: str) -> None:
+    assert len(form_of(_made_anew(kind))) == 32
+    assert form_of(_made_anew(kind)) == form_of(_made_anew(kind))
+
+
+def test_a_text_or_a_default_is_no_other_form_and_a_field_is() -> None:
+    def model(**fields: Any) -> Any:
+        return pydantic.create_model("Job", **fields)
+
+    plain = model(title=(str, "a"), description=(str, "b"))
+    assert form_of(model(title=(str, pydantic.Field("c", title="T", description="d")), description=(str, "e"))) == (
+        form_of(plain)
+    )
+    assert form_of(model(title=(str, ...), description=(str, "b"))) != form_of(plain)
+    assert form_of(model(description=(str, "b"))) != form_of(plain)
+
+
+def test_a_model_within_another_type_counts() -> None:
+    class More(pydantic.BaseModel):
+        path: str
+        grey: bool = False
+
+    More.__name__ = More.__qualname__ = "Model"
+    around, around_more = (msgspec.defstruct("Around", [("model", kind)]) for kind in (Model, More))
+    pairs = [(list[Model], list[More]), (Model | None, More | None), (dict[str, Model], dict[str, More])]
+    pairs += [(around, around_more), (Model | int, More | int)]
+    for one, other in pairs:
+        assert len(form_of(one)) == len(form_of(other)) == 32, one
+        assert form_of(one) != form_of(other), one

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, get_type_hints
 
-from gowork.worker._core.codec import Decoder, PayloadError, decoder_of, form_of
+from gowork.worker._core.codec import Decoder, PayloadError, decoder_of
 from gowork.worker._core.context import Context
+from gowork.worker._core.forms import form_of
 from gowork.worker._core.handlers import HandlerOptions
 from gowork.worker._core.unknown_fields import UnknownFields
 from gowork.worker.errors import HandlerDefinitionError
@@ -123,7 +124,7 @@ def _resolved(function: Callable[..., Any], parameter: inspect.Parameter, name: 
     inner = inspect.unwrap(function)
     outside = getattr(inner, "__globals__", {})
     try:
-        inside = dict(inspect.getclosurevars(inner).nonlocals) if inspect.isfunction(inner) else {}
+        inside = _enclosed(inner)
         if "Context" not in outside:
             # Modules often import it for type checkers only.
             inside.setdefault("Context", Context)
@@ -136,6 +137,21 @@ def _resolved(function: Callable[..., Any], parameter: inspect.Parameter, name: 
             f"handler {name!r}: the annotation of {parameter.name!r} cannot be resolved ({reason}): "
             "its module must define it when it runs"
         ) from error
+
+
+def _enclosed(function: object) -> dict[str, Any]:
+    """The variables around a function that it refers to. inspect.getclosurevars refuses a function with one that is not
+    bound yet, such as a function further down.
+    """
+    if not inspect.isfunction(function):
+        return {}
+    bound = {}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            bound[name] = cell.cell_contents
+        except ValueError:
+            pass  # Not bound yet.
+    return bound
 
 
 def _is_context(function: Callable[..., Any], parameter: inspect.Parameter, name: str) -> bool:

@@ -6,13 +6,9 @@ have it from too.
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import json
 from collections.abc import Callable
 from typing import Any
-
-import msgspec
 
 from gowork.rpc import values
 from gowork.rpc.typed_values import Unfit, UnreadableType, reader_of
@@ -53,21 +49,6 @@ def decoder_of(annotation: Any, default: Any = inspect.Parameter.empty) -> Decod
             raise PayloadError(f"payload: {error}") from error
 
     return _with_default(decode, default)
-
-
-def form_of(annotation: Any) -> str:
-    """What payloads a parameter with this annotation reads, as a digest of its JSON schema; empty where it has none.
-
-    Handlers that read the same payloads have the same form, in whatever process or version they are.
-    """
-    if annotation is inspect.Parameter.empty:
-        return ""
-    try:
-        schema = annotation.model_json_schema() if values.is_model(annotation) else msgspec.json.schema(annotation)
-        text = json.dumps(schema, sort_keys=True, default=repr)
-    except Exception:  # noqa: BLE001 - types bring code of their own, and many have no schema
-        return ""
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def encode_result(value: Any) -> tuple[str, bytes]:

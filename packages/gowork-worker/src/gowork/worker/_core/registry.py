@@ -73,7 +73,8 @@ class PluginRegistry:
             function: one marked with @handler, or any other function when `name` is given.
             name: another name than the decorator's.
 
-        One that cannot be a handler is named among the plugin's errors, and takes no other with it.
+        One that cannot be a handler is named among the plugin's errors, and takes no other with it, whatever its
+        annotations and signature raise when they are read.
         """
         try:
             options = options_of(function)
@@ -83,7 +84,15 @@ class PluginRegistry:
                 options = replace(options, name=name)
             self._registry.claim(bind(function, options, self.plugin))
         except HandlerDefinitionError as error:
-            self._registry.errors.append(PluginError(self.plugin, f"{extensions.describe(error)}{_place(function)}"))
+            self._refuse(function, extensions.describe(error))
+        except KeyboardInterrupt:
+            raise  # A person's.
+        except BaseException as error:  # noqa: BLE001 - annotations and types bring code of their own
+            called = name or getattr(options_of(function), "name", "")
+            self._refuse(function, f"handler {called!r} cannot be read: {extensions.describe(error)}")
+
+    def _refuse(self, function: Callable[..., Any], reason: str) -> None:
+        self._registry.errors.append(PluginError(self.plugin, f"{reason}{_place(function)}"))
 
     def add_lifespan(self, function: Lifespan) -> None:
         """Adds a lifespan, marked with @lifespan or not."""
@@ -102,5 +111,8 @@ class PluginRegistry:
 
 
 def _place(function: object) -> str:
-    code = getattr(inspect.unwrap(function), "__code__", None) if callable(function) else None
+    try:
+        code = getattr(inspect.unwrap(function), "__code__", None) if callable(function) else None
+    except Exception:  # noqa: BLE001 - its attributes may be anything
+        return ""
     return f" ({code.co_filename}:{code.co_firstlineno})" if code is not None else ""

@@ -1,0 +1,87 @@
+"""The form of a handler: what payloads it reads. By it a leader tells workers apart that have it in another version.
+
+Handlers that read the same payloads have the same form, in whatever process or version they are. So nothing of a type
+counts that is no rule for payloads: its texts, and its defaults, which each process may make anew (a time, a random id,
+a set in the order of its hashes).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from gowork.rpc import values
+
+#: Keywords of a JSON schema that say nothing of what is read.
+_NO_RULES = frozenset({"title", "description", "default", "examples", "deprecated", "$comment"})
+#: Keywords below which the keys are names of the type's own.
+_NAMES = frozenset({"properties", "patternProperties", "$defs", "definitions", "mapping"})
+#: Keywords below which there are values, not schemas.
+_VALUES = frozenset({"const", "enum"})
+
+
+def form_of(annotation: Any) -> str:
+    """What payloads a parameter with this annotation reads, as a digest of its JSON schema; empty where it has none."""
+    if annotation is inspect.Parameter.empty:
+        return ""
+    try:
+        with warnings.catch_warnings():
+            # Of pydantic, about defaults that JSON cannot hold.
+            warnings.simplefilter("ignore")
+            schema = _schema_of(annotation)
+        text = json.dumps(_rules(schema), sort_keys=True, default=_type_of)
+    except Exception:  # noqa: BLE001 - types bring code of their own, and many have no schema
+        return ""
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _schema_of(annotation: Any) -> Any:
+    if values.is_model(annotation):
+        return annotation.model_json_schema()
+    try:
+        return msgspec.json.schema(annotation, schema_hook=_foreign)
+    except TypeError:
+        if not any(values.models_in(annotation)):
+            raise
+    from pydantic import TypeAdapter  # Who comes here has named one of its types.
+
+    return TypeAdapter(annotation).json_schema()
+
+
+def _foreign(kind: type) -> dict[str, Any]:
+    """The schema of what msgspec does not read by itself."""
+    if values.is_model(kind):
+        schema: dict[str, Any] = kind.model_json_schema()  # type: ignore[attr-defined]
+        return schema
+    for plain in (int, float, str):
+        if issubclass(kind, plain):
+            return {"type": plain.__name__}
+    raise NotImplementedError
+
+
+def _rules(schema: Any) -> Any:
+    """A schema without what is no rule."""
+    if isinstance(schema, list):
+        return [_rules(part) for part in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    rules: dict[str, Any] = {}
+    for key, part in schema.items():
+        if key in _NAMES and isinstance(part, Mapping):
+            rules[key] = {name: _rules(inner) for name, inner in part.items()}
+        elif key in _VALUES:
+            rules[key] = part
+        elif key not in _NO_RULES:
+            rules[key] = _rules(part)
+    return rules
+
+
+def _type_of(value: object) -> str:
+    """What stands for a value that JSON cannot hold: its address would differ in each process."""
+    return type(value).__qualname__
