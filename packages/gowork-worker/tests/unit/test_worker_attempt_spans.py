@@ -7,6 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from opentelemetry import context
+from opentelemetry.context import Context
+from opentelemetry.trace import INVALID_SPAN_CONTEXT, NonRecordingSpan
 
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.worker import handler
@@ -68,3 +71,35 @@ async def test_what_a_tracing_library_raises_costs_no_task(
     assert [record.message for record in caplog.records if "traced" in record.message] == [
         "an attempt could not be traced, and others may not be either"
     ]
+
+
+@pytest.mark.parametrize("method", ["attach", "detach", "get_current"])
+async def test_what_keeps_the_contexts_of_traces_costs_no_task_by_what_it_raises(
+    make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    class BrokenRuntime:
+        def __getattr__(self, name: str) -> Callable[..., Any]:
+            def call(*_: Any) -> Any:
+                if name == method:
+                    raise Halt
+                return Context() if name == "get_current" else object()
+
+            return call
+
+    @handler
+    def plain() -> str:
+        return "done"
+
+    @handler
+    async def on_loop() -> str:
+        return "done"
+
+    monkeypatch.setattr(context, "_RUNTIME_CONTEXT", BrokenRuntime())
+    rig = make_rig(plain, on_loop, slots=1)
+    traced = spans.AttemptSpans(Place("w"))
+    monkeypatch.setattr(traced, "_begin", lambda job: NonRecordingSpan(INVALID_SPAN_CONTEXT))
+    rig.executor._attempts._spans = traced
+    for fence, name in enumerate(("plain", "on_loop"), 1):
+        rig.feed((fence, name))
+        assert (await rig.report(fence)).outcome == tasks.ATTEMPT_OUTCOME_COMPLETED
+    assert rig.executor.idle

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,6 +15,8 @@ from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker import Context, handler
 from gowork.worker._core.cancellation import CancelToken
+from gowork.worker._runner import main
+from gowork.worker._runner.clock import Clock
 from gowork.worker._runner.job import Job
 from gowork.worker._runner.messages import StopKind
 from gowork.worker._runner.table import SlotTable
@@ -259,3 +262,36 @@ async def test_job_that_is_asked_to_stop_before_it_has_a_context_finds_its_token
     rig.feed((1, "plain"))
     assert (await rig.report(1)).outcome == tasks.ATTEMPT_OUTCOME_CANCELLED
     assert seen == [True]
+
+
+@pytest.mark.parametrize("name", ["plain", "on_loop"])
+async def test_a_handler_that_stops_the_clock_stops_its_own_alone(
+    make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    @handler(time_limit=600)
+    def plain() -> int:
+        monkeypatch.setattr(time, "monotonic_ns", lambda: 0)
+        return time.monotonic_ns()
+
+    @handler(time_limit=600)
+    async def on_loop() -> int:
+        return plain()
+
+    rig = make_rig(plain, on_loop)
+    for fence in (1, 2):
+        before = Clock.monotonic_ns()
+        rig.feed((fence, name))
+        report = await rig.report(fence)
+        assert (report.outcome, report.result) == (tasks.ATTEMPT_OUTCOME_COMPLETED, "0")
+        assert 0 <= report.execution_us <= (Clock.monotonic_ns() - before) // 1000
+    assert rig.broken == []
+
+
+def test_the_timers_of_a_runner_go_by_its_own_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = main._new_loop()
+    try:
+        before = loop.time()
+        monkeypatch.setattr(time, "monotonic", lambda: before - 1)
+        assert loop.time() >= before
+    finally:
+        loop.close()

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from operator import itemgetter
@@ -27,6 +26,7 @@ from gowork.worker._core.plugins import Loaded
 from gowork.worker._runner import forks, outcomes
 from gowork.worker._runner.attempt import Attempts
 from gowork.worker._runner.attempt_task import AttemptTask
+from gowork.worker._runner.clock import Clock
 from gowork.worker._runner.exceptions import type_name
 from gowork.worker._runner.hands import Hand
 from gowork.worker._runner.job import Job
@@ -423,7 +423,7 @@ class Executor:
 
     def _begin(self, job: Job, slot: int) -> Job:
         # First all that belongs to the job, then those who look at it: the loop, and the supervisor at the table.
-        job.started_ns = started = time.monotonic_ns()
+        job.started_ns = started = Clock.monotonic_ns()
         job.context = self._attempts.context_of(job)
         if job.stop is not None:
             # It was asked to stop between being claimed and being given its context.
@@ -439,7 +439,7 @@ class Executor:
         if forks.generation != self._generation:
             # The handler has forked, and this is the child: its parent reports.
             forks.leave(0 if report.outcome == tasks.ATTEMPT_OUTCOME_COMPLETED else 1)
-        report.execution_us = (time.monotonic_ns() - job.started_ns) // 1000
+        report.execution_us = (Clock.monotonic_ns() - job.started_ns) // 1000
         self._running.pop(job.fence, None)
         self._table.end(slot)
         if job.limit_ms:
@@ -449,7 +449,7 @@ class Executor:
 
     def _limit(self, job: Job) -> None:
         if self._running.get(job.fence) is job:
-            passed = (time.monotonic_ns() - job.started_ns) / 1e9
+            passed = (Clock.monotonic_ns() - job.started_ns) / 1e9
             job.timer = self._loop.call_later(max(0.0, job.limit_ms / 1000 - passed), self._time_out, job)
 
     def _time_out(self, job: Job) -> None:

@@ -23,6 +23,7 @@ from gowork.rpc.telemetry import Telemetry, TelemetryError, start
 from gowork.worker._core import lifespans, logs, plugins, references
 from gowork.worker._core.context import Place
 from gowork.worker._runner import forks, messages, pipe, pulse
+from gowork.worker._runner.clock import ClockedLoop
 from gowork.worker._runner.descriptors import OwnDescriptors, open_descriptors
 from gowork.worker._runner.exceptions import type_name
 from gowork.worker._runner.executor import Executor
@@ -70,7 +71,7 @@ def main() -> None:
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
-    return asyncio.SelectorEventLoop(forks.ForkedSelector())
+    return ClockedLoop(forks.ForkedSelector())
 
 
 def run_to_the_end(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T], intact: Callable[[], bool]) -> T:

@@ -33,8 +33,8 @@ _ERRORS = frozenset({_FAILED, tasks.ATTEMPT_OUTCOME_TIMED_OUT, tasks.ATTEMPT_OUT
 class AttemptSpans:
     """Begins and ends them. May be used from any thread.
 
-    Samplers, processors and exporters are of the user's choosing and run in here. What they raise costs the attempt its
-    span, and nothing else.
+    Samplers, processors, exporters and the runtime that keeps contexts are of the user's choosing and run in here. What
+    they raise costs the attempt its span, and nothing else.
     """
 
     def __init__(self, place: Place) -> None:
@@ -84,15 +84,22 @@ class AttemptSpans:
             [Link(context) for context in linked if context is not None],
         )
 
-    @staticmethod
-    def enter(span: Span) -> object:
+    def enter(self, span: Span) -> object:
         """Makes the span the current one of this context; what is answered is for `leave`."""
-        return attach(trace.set_span_in_context(span))
+        try:
+            return attach(trace.set_span_in_context(span))
+        except BaseException as error:  # noqa: BLE001 - see the class
+            self._log(error)
+            return None
 
-    @staticmethod
-    def leave(entered: object) -> None:
+    def leave(self, entered: object) -> None:
         """Undoes `enter`, in the same context."""
-        detach(entered)  # type: ignore[arg-type]
+        if entered is None:
+            return
+        try:
+            detach(entered)  # type: ignore[arg-type]
+        except BaseException as error:  # noqa: BLE001 - see the class
+            self._log(error)
 
     def end(self, span: Span, report: session.Report) -> None:
         """Ends the span by the attempt's report, and notes its context in that and in the follow-ups.
