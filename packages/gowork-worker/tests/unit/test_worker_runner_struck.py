@@ -322,3 +322,40 @@ async def test_runner_waits_for_its_supervisors_word_whoever_cancels_it() -> Non
     assert not waiting.done()
     stopped.set()
     await waiting
+
+
+@pytest.mark.parametrize("breaks", [main.BREAKS_MAX, main.BREAKS_MAX + 2])
+def test_a_loop_that_comes_no_further_ends_its_runner(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, breaks: int
+) -> None:
+    ended: list[bool] = []
+
+    async def work() -> str:
+        return "whole"
+
+    with asyncio.Runner() as runner:
+        loop: Any = runner.get_loop()
+        turn = loop._run_once
+
+        def broken() -> None:
+            nonlocal breaks
+            if breaks > 0:
+                breaks -= 1
+                raise ZeroDivisionError
+            turn()
+
+        monkeypatch.setattr(loop, "_run_once", broken)
+        coroutine = work()
+        if breaks > main.BREAKS_MAX:
+            with pytest.raises(ZeroDivisionError):
+                main.run_to_the_end(loop, coroutine, lambda: True, lambda: ended.append(True))
+            breaks = 0
+        else:
+            assert main.run_to_the_end(loop, coroutine, lambda: True, lambda: ended.append(True)) == "whole"
+            assert not ended
+        monkeypatch.undo()
+    # Not one for each break.
+    assert [record.message for record in caplog.records] == [
+        "the runner's loop was broken off, and goes on",
+        *(["the runner's loop does not go on any more"] if ended else []),
+    ]

@@ -35,6 +35,8 @@ from gowork.worker.processes import die_with_parent, hold_until_ended
 logger = logging.getLogger("gowork.worker.runner")
 T = TypeVar("T")
 
+#: How often in a row the loop may be broken off without having run what waited at the first time.
+BREAKS_MAX = 1000
 #: Python's own 5 ms would hold up the loop that feeds the threads, and reports, by that long each time it waits for a
 #: busy thread.
 _SWITCH_INTERVAL = 0.001
@@ -74,17 +76,27 @@ def _new_loop() -> asyncio.AbstractEventLoop:
     return ClockedLoop(forks.ForkedSelector())
 
 
-def run_to_the_end(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T], intact: Callable[[], bool]) -> T:
+def run_to_the_end(
+    loop: asyncio.AbstractEventLoop,
+    work: Coroutine[Any, Any, T],
+    intact: Callable[[], bool],
+    end: Callable[[], None] | None = None,
+) -> T:
     """As loop.run_until_complete, except that only the end of the work is one: the loop goes on whatever stops it or is
     raised through it, since that is a handler's doing (loop.stop, SystemExit in a callback, a signal handler that
     raises).
+
+    A loop that comes no further between one break and the next, often in a row, will not go on: a handler has broken
+    what it is made of. It would turn on the spot for ever.
 
     Args:
         loop: the runner's.
         work: what ends it.
         intact: whether the loop has all that it waits with.
+        end: ends this process, which can't be saved; None: with its children.
     """
     task = loop.create_task(work)
+    breaks: list[None] = []
     while True:
         try:
             return loop.run_until_complete(task)
@@ -94,7 +106,15 @@ def run_to_the_end(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]
                 pulse.leave()
             if task.done() or loop.is_closed():
                 raise
-            logger.error("the runner's loop was broken off, and goes on", extra={"reason": type_name(error)})
+            if not breaks:
+                logger.error("the runner's loop was broken off, and goes on", extra={"reason": type_name(error)})
+                # Run once all has been run that waits now.
+                loop.call_soon(breaks.clear)
+            breaks.append(None)
+            if len(breaks) > BREAKS_MAX:
+                logger.error("the runner's loop does not go on any more", extra={"reason": type_name(error)})
+                (end or _end_group)()
+                raise
 
 
 async def _run(connection: socket.socket, table: int, own: OwnDescriptors) -> Telemetry | None:
