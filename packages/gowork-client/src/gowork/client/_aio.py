@@ -17,6 +17,7 @@ from typing import Self, TypeVar, Unpack
 import grpc
 from google.protobuf.message import Message
 
+from gowork.client import _arguments as arguments
 from gowork.client import _mapping as mapping
 from gowork.client._activity_models import Activity
 from gowork.client._aio_outbox import Outbox
@@ -106,15 +107,17 @@ class AsyncClient:
         payload comes.
         """
         encoder = mapping.TaskEncoder(options)
+        if not isinstance(payloads, AsyncIterable):
+            arguments.many(payloads, "payloads")
         return self._schedule_many(payloads, encoder)
 
     def handle(self, id: str) -> AsyncTaskHandle:
         """A handle for a task that was scheduled elsewhere. Calls nothing."""
-        return AsyncTaskHandle(self, id)
+        return AsyncTaskHandle(self, arguments.text(id, "id"))
 
     async def get(self, id: str) -> TaskInfo:
         """As Client.get."""
-        response = await self._call(self._scheduler.GetTask, scheduler.GetTaskRequest(id=id))
+        response = await self._call(self._scheduler.GetTask, arguments.message(scheduler.GetTaskRequest, id=id))
         return mapping.task_info(response.task)
 
     def tasks(
@@ -142,7 +145,7 @@ class AsyncClient:
     ) -> list[TaskInfo]:
         """As Client.wait."""
         end = end_of(timeout)
-        handles = [self._handle(task) async for task in stepped(tasks)]
+        handles = [self._handle(task) async for task in stepped(tasks, "tasks")]
         # Handles of one task may be several; each answers from the first of its id.
         first: dict[str, AsyncTaskHandle] = {}
         for handle in handles:
@@ -165,7 +168,7 @@ class AsyncClient:
 
     async def cancel(self, id: str) -> None:
         """As Client.cancel."""
-        await self._call(self._scheduler.CancelTask, scheduler.CancelTaskRequest(id=id))
+        await self._call(self._scheduler.CancelTask, arguments.message(scheduler.CancelTaskRequest, id=id))
 
     def watch(
         self,
@@ -202,12 +205,12 @@ class AsyncClient:
 
     async def activity(self, *, failures: int = 0) -> Activity:
         """As Client.activity."""
-        request = scheduler.ActivityRequest(failures_max=failures)
+        request = arguments.message(scheduler.ActivityRequest, failures_max=failures)
         return mapping.activity(await self._call(self._scheduler.Activity, request))
 
     async def explain(self, id: str, *, verbose: bool = False) -> Explanation:
         """As Client.explain."""
-        request = scheduler.ExplainTaskRequest(id=id, verbose=verbose)
+        request = arguments.message(scheduler.ExplainTaskRequest, id=id, verbose=verbose)
         return mapping.explanation(await self._call(self._scheduler.ExplainTask, request))
 
     async def queues(self) -> list[Queue]:
@@ -217,11 +220,11 @@ class AsyncClient:
 
     async def pause_queue(self, name: str) -> None:
         """As Client.pause_queue."""
-        await self._call(self._scheduler.PauseQueue, scheduler.PauseQueueRequest(name=name))
+        await self._call(self._scheduler.PauseQueue, arguments.message(scheduler.PauseQueueRequest, name=name))
 
     async def resume_queue(self, name: str) -> None:
         """As Client.resume_queue."""
-        await self._call(self._scheduler.ResumeQueue, scheduler.ResumeQueueRequest(name=name))
+        await self._call(self._scheduler.ResumeQueue, arguments.message(scheduler.ResumeQueueRequest, name=name))
 
     async def configure_queue(
         self,
@@ -234,7 +237,8 @@ class AsyncClient:
         rate_burst: int | None = None,
     ) -> Queue:
         """As Client.configure_queue."""
-        request = scheduler.ConfigureQueueRequest(
+        request = arguments.message(
+            scheduler.ConfigureQueueRequest,
             name=name,
             weight=weight,
             concurrency_limit=concurrency_limit,
@@ -246,7 +250,7 @@ class AsyncClient:
 
     async def retry(self, id: str) -> None:
         """As Client.retry."""
-        await self._call(self._scheduler.RetryTask, scheduler.RetryTaskRequest(id=id))
+        await self._call(self._scheduler.RetryTask, arguments.message(scheduler.RetryTaskRequest, id=id))
 
     async def purge(
         self,
@@ -374,7 +378,7 @@ class AsyncClient:
         if await self._fit(lambda leader: encoder.fit(leader, self.address)) is THE_ORIGINAL:
             raise await self._too_old("ScheduleTasks")
         with Outbox(self._schedule_tasks, self._settings) as outbox:
-            async for payload in stepped(payloads):
+            async for payload in stepped(payloads, "payloads"):
                 if outbox.add(*encoder.entry(payload)):
                     # The calls need the loop to get under way; a plain iterable never gives it up by itself.
                     await asyncio.sleep(0)
@@ -395,13 +399,17 @@ class AsyncClient:
                 return
 
     def _handle(self, task: AsyncTaskHandle | str) -> AsyncTaskHandle:
-        return AsyncTaskHandle(self, task) if isinstance(task, str) else task
+        return (
+            task
+            if isinstance(task, AsyncTaskHandle)
+            else AsyncTaskHandle(self, arguments.text(task, "a task to wait for"))
+        )
 
     def _as_completed(
         self, tasks: Iterable[AsyncTaskHandle | str] | AsyncIterable[AsyncTaskHandle | str], end: float | None
     ) -> AsyncIterator[AsyncTaskHandle]:
         async def handles() -> AsyncIterator[AsyncTaskHandle]:
-            async for task in stepped(tasks):
+            async for task in stepped(tasks, "tasks"):
                 yield self._handle(task)
 
         def stream(chunk: list[AsyncTaskHandle]) -> AsyncIterator[list[AsyncTaskHandle]]:

@@ -9,6 +9,7 @@ from typing import Any, Self, TypeVar
 
 import grpc
 
+from gowork.client import _arguments as arguments
 from gowork.client._calls import CallSettings
 from gowork.client._mapping import task_info
 from gowork.client._models import TaskInfo
@@ -92,13 +93,21 @@ async def merged(
         await asyncio.gather(*readers, return_exceptions=True)
 
 
-async def stepped(items: Iterable[ItemT] | AsyncIterable[ItemT]) -> AsyncIterator[ItemT]:
-    """The items of either kind of iterable."""
+async def stepped(items: Iterable[ItemT] | AsyncIterable[ItemT], name: str) -> AsyncIterator[ItemT]:
+    """The items of either kind of iterable.
+
+    Args:
+        items: to go through.
+        name: what the caller's argument is called.
+
+    Raises:
+        InvalidArgument: for what is no iterable of several.
+    """
     if isinstance(items, AsyncIterable):
         async for item in items:
             yield item
     else:
-        for item in items:
+        for item in arguments.many(items, name):
             yield item
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from gowork.client import _arguments as arguments
 from gowork.client._mapping import handler_name
 from gowork.client._models import TaskFilter
 from gowork.client.errors import InvalidArgument
@@ -20,16 +21,17 @@ def filter_expression(filter: str, terms: TaskFilter) -> str:
     """
     parts = [filter] if filter.strip() else []
     if (status := terms.get("status")) is not None:
-        parts.append(f"status = {status.upper()}")
+        parts.append(f"status = {arguments.text(status, 'status').upper()}")
     if (handler := terms.get("handler")) is not None:
         parts.append(f"handler = {quoted(handler_name(handler))}")
     if (queue := terms.get("queue")) is not None:
-        parts.append(f"queue = {quoted(queue)}")
+        parts.append(f"queue = {quoted(arguments.text(queue, 'queue'))}")
     if (priority := terms.get("priority")) is not None:
-        parts.append(f"priority = {priority.upper()}")
-    parts += [f"labels.{_key(key)} = {quoted(value)}" for key, value in (terms.get("labels") or {}).items()]
+        parts.append(f"priority = {arguments.text(priority, 'priority').upper()}")
+    labels = arguments.pairs(terms.get("labels") or {}, "labels")
+    parts += [f"labels.{_key(key)} = {quoted(value)}" for key, value in labels.items()]
     if (id_prefix := terms.get("id_prefix")) is not None:
-        parts.append(f"id = {quoted(id_prefix + '*')}")
+        parts.append(f"id = {quoted(arguments.text(id_prefix, 'id_prefix') + '*')}")
     return " AND ".join(parts)
 
 

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 from gowork.client import _activity_models as activity_models
+from gowork.client import _arguments as arguments
 from gowork.client import _models as models
 from gowork.client import _queue_models as queue_models
 from gowork.client._ids import new_task_id
@@ -42,7 +43,7 @@ class TaskEncoder:
     def __init__(self, options: models.TaskOptions, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._now = now
         self._options = self._fields(models.NewTask(**options))
-        self._template = scheduler.ScheduleTasksRequest(tasks=(scheduler.Task(**self._options),))
+        self._template = scheduler.ScheduleTasksRequest(tasks=(arguments.message(scheduler.Task, **self._options),))
         self._leader: LeaderFields | None = None
         self._address = ""
 
@@ -74,11 +75,12 @@ class TaskEncoder:
         else:
             text, data, form = encode_payload(item)
             options = self._options
-        task = scheduler.Task(
+        task = arguments.message(
+            scheduler.Task,
             id=new_task_id() if id is None else id,
             payload=text,
             data=data,
-            payload_form=form,  # type: ignore[arg-type] # Its number.
+            payload_form=form,
             **options,
         )
         if self._leader is not None:
@@ -121,9 +123,9 @@ class TaskEncoder:
         if task.queue is not None:
             fields["queue"] = task.queue
         if task.labels is not None:
-            fields["labels"] = dict(task.labels)
+            fields["labels"] = arguments.pairs(task.labels, "labels")
         if task.selector is not None:
-            fields["selector"] = dict(task.selector)
+            fields["selector"] = arguments.pairs(task.selector, "selector")
         if task.run_at is not None:
             fields["run_at_ms"] = _moment_ms(task.run_at, "run_at")
         if task.delay is not None:
@@ -162,10 +164,17 @@ def duration_ms(duration: models.Duration, field: str) -> int:
         InvalidArgument: when it is negative or not a number.
     """
     seconds = duration.total_seconds() if isinstance(duration, timedelta) else duration
-    # Written so that NaN is refused too.
-    if not 0 <= seconds < 1e12:
-        raise InvalidArgument.of(field, f"{duration} is not a length of time in seconds")
+    if not _between(0, seconds, 1e12):
+        raise InvalidArgument.of(field, f"{duration!r} is not a length of time in seconds")
     return max(round(seconds * 1000), 1) if seconds else 0
+
+
+def _between(least: float, value: Any, end: float) -> bool:
+    """Whether the value is a number, and in this range. NaN is not."""
+    try:
+        return bool(least <= value < end)
+    except TypeError:
+        return False
 
 
 def drain_request(id: str, budget: models.Duration | None) -> cluster.DrainRequest:
@@ -175,7 +184,7 @@ def drain_request(id: str, budget: models.Duration | None) -> cluster.DrainReque
         InvalidArgument: when the budget is negative or not a number.
     """
     budget_ms = 0 if budget is None else max(1, duration_ms(budget, "budget"))
-    return cluster.DrainRequest(id=id, budget_ms=budget_ms)
+    return arguments.message(cluster.DrainRequest, id=id, budget_ms=budget_ms)
 
 
 def task_info(task: scheduler.Task) -> models.TaskInfo:
@@ -188,8 +197,8 @@ def task_info(task: scheduler.Task) -> models.TaskInfo:
         priority=_PRIORITY(task.priority),
         payload=task.payload,
         data=task.data,
-        labels=dict(task.labels),
-        selector=dict(task.selector),
+        labels=arguments.pairs(task.labels, "labels"),
+        selector=arguments.pairs(task.selector, "selector"),
         run_at=_moment(task.run_at_ms),
         time_limit=task.time_limit_ms / 1000 if task.time_limit_ms else None,
         expires_at=_moment(task.expires_at_ms),
@@ -278,7 +287,7 @@ def purge_requests(
     Raises:
         InvalidArgument: when there are neither ids nor an expression.
     """
-    wanted = list(dict.fromkeys(ids))
+    wanted = [arguments.text(id, "ids") for id in dict.fromkeys(arguments.many(ids, "ids"))]
     if not wanted and not expression:
         raise InvalidArgument.of("ids", "give ids, or a filter for what to remove")
     if wanted and expression:
@@ -343,14 +352,19 @@ def _queue_counts(message: scheduler.QueueCounts) -> activity_models.QueueCounts
 
 def _retry_to_wire(retry: models.RetryPolicy | int) -> scheduler.RetryPolicy:
     if isinstance(retry, int):
-        return scheduler.RetryPolicy(max_attempts=retry)
-    return scheduler.RetryPolicy(
+        return arguments.message(scheduler.RetryPolicy, within="retry.", max_attempts=retry)
+    if not isinstance(retry, models.RetryPolicy):
+        raise InvalidArgument.of("retry", f"is {retry!r}; a RetryPolicy, or a number of attempts, is needed")
+    no_retry = [arguments.text(name, "retry.no_retry") for name in arguments.many(retry.no_retry, "retry.no_retry")]
+    return arguments.message(
+        scheduler.RetryPolicy,
+        within="retry.",
         max_attempts=retry.max_attempts,
         initial_delay_ms=duration_ms(retry.initial_delay, "retry.initial_delay"),
         factor=retry.factor,
         max_delay_ms=duration_ms(retry.max_delay, "retry.max_delay"),
         jitter=retry.jitter,
-        no_retry=retry.no_retry,
+        no_retry=no_retry,
     )
 
 
@@ -388,7 +402,7 @@ def _progress(message: scheduler.Progress) -> models.Progress:
 
 
 def _priority(priority: models.Priority | str) -> scheduler.TaskPriority.ValueType:
-    known = _named(models.Priority, priority.upper())
+    known = _named(models.Priority, arguments.text(priority, "priority").upper())
     if known is models.Priority.UNSPECIFIED:
         raise InvalidArgument.of("priority", f"{priority!r} is none of LOW, MEDIUM and HIGH")
     return scheduler.TaskPriority.Value(f"TASK_PRIORITY_{known}")
@@ -401,8 +415,8 @@ def _moment_ms(moment: models.Moment, field: str) -> int:
                 field, f"{moment} has no time zone; use datetime.now(timezone.utc) or .astimezone()"
             )
         moment = moment.timestamp()
-    if not 0 <= moment < 1e12:
-        raise InvalidArgument.of(field, f"{moment} is not a time in seconds since 1970")
+    if not _between(0, moment, 1e12):
+        raise InvalidArgument.of(field, f"{moment!r} is neither a datetime nor a time in seconds since 1970")
     return round(moment * 1000)
 
 

@@ -17,6 +17,7 @@ from typing import Self, TypeVar, Unpack
 import grpc
 from google.protobuf.message import Message
 
+from gowork.client import _arguments as arguments
 from gowork.client import _mapping as mapping
 from gowork.client._activity_models import Activity
 from gowork.client._backups import BackupFile
@@ -146,11 +147,11 @@ class Client:
             AlreadyExists, CallError: as for schedule.
         """
         encoder = mapping.TaskEncoder(options)
-        return self._schedule_many(payloads, encoder)
+        return self._schedule_many(arguments.many(payloads, "payloads"), encoder)
 
     def handle(self, id: str) -> TaskHandle:
         """A handle for a task that was scheduled elsewhere. Calls nothing."""
-        return TaskHandle(self, id)
+        return TaskHandle(self, arguments.text(id, "id"))
 
     def get(self, id: str) -> TaskInfo:
         """All that is known of one task.
@@ -159,7 +160,9 @@ class Client:
             NotFound: when there is none of that id.
             CallError: when the leader refused otherwise, or could not be reached.
         """
-        return mapping.task_info(self._call(self._scheduler.GetTask, scheduler.GetTaskRequest(id=id)).task)
+        return mapping.task_info(
+            self._call(self._scheduler.GetTask, arguments.message(scheduler.GetTaskRequest, id=id)).task
+        )
 
     def tasks(
         self,
@@ -203,7 +206,7 @@ class Client:
             NotFound: when an id is unknown.
             CallError: when the leader refused otherwise, or could not be reached.
         """
-        handles = [self._handle(task) for task in tasks]
+        handles = [self._handle(task) for task in arguments.many(tasks, "tasks")]
         # Handles of one task may be several; each answers from the first of its id.
         first: dict[str, TaskHandle] = {}
         for handle in handles:
@@ -227,7 +230,7 @@ class Client:
         Raises:
             As wait.
         """
-        return self._as_completed(map(self._handle, tasks), end_of(timeout))
+        return self._as_completed(map(self._handle, arguments.many(tasks, "tasks")), end_of(timeout))
 
     def cancel(self, id: str) -> None:
         """Cancels a task: a pending one at once, a running one as soon as its worker has stopped it.
@@ -237,7 +240,7 @@ class Client:
             FailedPrecondition: when it has completed or failed already.
             CallError: when the leader refused otherwise, or could not be reached.
         """
-        self._call(self._scheduler.CancelTask, scheduler.CancelTaskRequest(id=id))
+        self._call(self._scheduler.CancelTask, arguments.message(scheduler.CancelTaskRequest, id=id))
 
     def watch(
         self,
@@ -315,7 +318,7 @@ class Client:
             InvalidArgument: when that is out of bounds.
             CallError: when the leader refused otherwise, or could not be reached.
         """
-        request = scheduler.ActivityRequest(failures_max=failures)
+        request = arguments.message(scheduler.ActivityRequest, failures_max=failures)
         return mapping.activity(self._call(self._scheduler.Activity, request))
 
     def explain(self, id: str, *, verbose: bool = False) -> Explanation:
@@ -329,7 +332,7 @@ class Client:
             NotFound: when there is none of that id.
             CallError: when the leader refused otherwise, or could not be reached.
         """
-        request = scheduler.ExplainTaskRequest(id=id, verbose=verbose)
+        request = arguments.message(scheduler.ExplainTaskRequest, id=id, verbose=verbose)
         return mapping.explanation(self._call(self._scheduler.ExplainTask, request))
 
     def queues(self) -> list[Queue]:
@@ -348,7 +351,7 @@ class Client:
             InvalidArgument: when it can be no queue's name.
             CallError: when the leader refused otherwise, or could not be reached.
         """
-        self._call(self._scheduler.PauseQueue, scheduler.PauseQueueRequest(name=name))
+        self._call(self._scheduler.PauseQueue, arguments.message(scheduler.PauseQueueRequest, name=name))
 
     def resume_queue(self, name: str) -> None:
         """Ends a pause.
@@ -356,7 +359,7 @@ class Client:
         Raises:
             As pause_queue.
         """
-        self._call(self._scheduler.ResumeQueue, scheduler.ResumeQueueRequest(name=name))
+        self._call(self._scheduler.ResumeQueue, arguments.message(scheduler.ResumeQueueRequest, name=name))
 
     def configure_queue(
         self,
@@ -382,7 +385,8 @@ class Client:
             InvalidArgument: when a field is at fault.
             CallError: when the leader refused otherwise, or could not be reached.
         """
-        request = scheduler.ConfigureQueueRequest(
+        request = arguments.message(
+            scheduler.ConfigureQueueRequest,
             name=name,
             weight=weight,
             concurrency_limit=concurrency_limit,
@@ -402,7 +406,7 @@ class Client:
             FailedPrecondition: when it has completed, or its expiry is past.
             CallError: when the leader refused otherwise, or could not be reached.
         """
-        self._call(self._scheduler.RetryTask, scheduler.RetryTaskRequest(id=id))
+        self._call(self._scheduler.RetryTask, arguments.message(scheduler.RetryTaskRequest, id=id))
 
     def purge(
         self,
@@ -556,7 +560,7 @@ class Client:
                 return
 
     def _handle(self, task: TaskHandle | str) -> TaskHandle:
-        return TaskHandle(self, task) if isinstance(task, str) else task
+        return task if isinstance(task, TaskHandle) else TaskHandle(self, arguments.text(task, "a task to wait for"))
 
     def _as_completed(self, handles: Iterable[TaskHandle], end: float | None) -> Iterator[TaskHandle]:
         def stream(chunk: list[TaskHandle]) -> WaitStream[TaskHandle]:
