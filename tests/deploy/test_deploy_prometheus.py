@@ -14,6 +14,7 @@ import yaml
 from deploy_rules import ALERTS, FOLDER, RECORDED, must_be_known
 
 from gowork.cli.root import cli as root
+from gowork.leader.core.model import WaitCode
 
 ROOT = Path(__file__).parents[2]
 RULE_TESTS = sorted((FOLDER / "tests").glob("*.yaml"))
@@ -69,6 +70,24 @@ def test_every_alert_says_how_bad_it_is_what_it_is_and_where_to_read_on(alert: s
 
 def test_the_runbook_has_a_section_for_each_alert_and_for_nothing_else() -> None:
     assert re.findall(r"^## (.+)$", RUNBOOK.read_text(), re.MULTILINE) == list(ALERTS)
+
+
+def test_every_reason_that_time_alone_does_not_lift_has_an_alert_and_its_words_in_the_runbook() -> None:
+    waits = "gowork_queue_waiting_tasks:max"
+    alerts = {name: rule["expr"] for name, rule in ALERTS.items() if waits in rule["expr"]}
+    named = {
+        reason: name
+        for name, expression in alerts.items()
+        for reasons in re.findall(r'reason=~?"([^"]+)"', expression)
+        for reason in reasons.split("|")
+    }
+    # Those that end by themselves, those of tasks that have ended, and a full store, which has an alert of its own.
+    ends = {WaitCode.DELAYED, WaitCode.RETRY_DELAY, WaitCode.EXPIRED, WaitCode.QUARANTINED}
+    ends |= {WaitCode.FAILED, WaitCode.CANCELLED, WaitCode.STORE_FULL}
+    assert set(named) == {code.name.lower() for code in WaitCode if code not in ends}
+    for reason, name in named.items():
+        section = RUNBOOK.read_text().split(f"## {name}\n")[1].split("\n## ")[0]
+        assert f"`{reason}`" in section or list(named.values()).count(name) == 1, reason
 
 
 @each_alert

@@ -37,7 +37,11 @@ def _overview() -> Panel:
         "queue",
         [
             ("waiting", "short", f'{waiting}, reason!="delayed"}})'),
-            ("without worker", "short", f'{waiting}, reason=~"no_handler|selector|draining"}})'),
+            (
+                "without worker",
+                "short",
+                f'{waiting}, reason=~"no_handler|selector|draining|unreachable|member_failed|unfit"}})',
+            ),
             ("held", "short", f'{waiting}, reason=~"queue_paused|queue_limit|key_limit|rate_limit"}})'),
             ("oldest", "s", f"max by (queue) (gowork_queue_oldest_seconds{{{QUEUE}}})"),
             ("finished", "ops", f"sum by (queue) (job_queue_handler_status:gowork_tasks_finished:rate5m{{{QUEUE}}})"),

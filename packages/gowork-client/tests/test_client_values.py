@@ -25,13 +25,22 @@ from gowork.client import (
     TaskFailed,
     TaskStatus,
     TaskView,
+    WaitCode,
     completed,
 )
 from gowork.client import errors as errors_module
 from gowork.client._batches import Batch, batches
 from gowork.client._filters import filter_expression
 from gowork.client._ids import TaskIds
-from gowork.client._mapping import TaskEncoder, duration_ms, member, task_info, view_to_wire
+from gowork.client._mapping import (
+    TaskEncoder,
+    activity,
+    duration_ms,
+    explanation,
+    member,
+    task_info,
+    view_to_wire,
+)
 from gowork.client._payloads import decode_result, encode_payload
 from gowork.proto.cluster.v1 import leader_pb2 as cluster
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
@@ -313,6 +322,25 @@ class TestViews:
             (attempt,) = task_info(pb.Task(attempts=[pb.Attempt(outcome=number)])).attempts
             assert f"ATTEMPT_OUTCOME_{attempt.outcome}" == pb.AttemptOutcome.Name(number)
         assert [view_to_wire(view) for view in TaskView] == [1, 2, 3]
+
+        for number in pb.WaitCode.values():
+            told = pb.ExplainTaskResponse(reasons=[pb.WaitReason(code=number)])
+            (reason,) = explanation(told).reasons
+            assert f"WAIT_CODE_{reason.code}" == pb.WaitCode.Name(number)
+
+    def test_reasons_of_a_newer_leader_are_not_taken_for_none(self) -> None:
+        newer: Any = 98, 99
+        told = pb.ExplainTaskResponse(
+            reasons=[pb.WaitReason(code=code, message="its planet is away") for code in newer],
+            workers=[pb.WorkerVerdict(worker="w", code=newer[0])],
+        )
+        assert [(reason.code, reason.message) for reason in explanation(told).reasons] == [
+            (WaitCode.OTHER, "its planet is away")
+        ] * 2
+        assert [verdict.code for verdict in explanation(told).workers] == [WaitCode.OTHER]
+        row = pb.QueueActivity(waiting=[pb.WaitingTasks(code=code, tasks=3) for code in (0, *newer)])
+        (queue,) = activity(pb.ActivityResponse(queues=[row])).queues
+        assert queue.waiting == {WaitCode.UNSPECIFIED: 3, WaitCode.OTHER: 6}
 
     def test_a_word_from_a_newer_leader_reads_as_unspecified(self) -> None:
         assert task_info(pb.Task(status=99)).status is TaskStatus.UNSPECIFIED  # type: ignore[arg-type]

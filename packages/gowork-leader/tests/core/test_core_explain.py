@@ -131,6 +131,33 @@ def test_waiting_tasks_are_counted_by_what_holds_them():
     assert counts == {("mail", "queue_paused"): 3, ("default", "delayed"): 1, ("default", "no_slot"): 1}
 
 
+def test_tasks_whose_payload_no_free_member_takes_are_counted_apart_from_those_behind_them():
+    core = Core()
+    core.do(cmd.Join("c1", "127.0.0.1:40041"))
+    core.submit(spec("bytes", handler="", binary=True), spec("text", handler=""))
+    assert codes(core, "bytes") == [WaitCode.UNFIT]
+    assert "binary payload" in explained(core, "bytes").verdicts[0].message
+    assert codes(core, "text") == []
+    assert waiting_by_reason(core.state, core.now) == {("default", "unfit"): 1, ("default", "next"): 1}
+    core.connect(handlers=())
+    assert codes(core, "bytes") == [WaitCode.UNFIT]
+    core.connect("other", handlers=("echo",), default="echo")
+    assert codes(core, "bytes") == []
+    assert waiting_by_reason(core.state, core.now) == {("default", "next"): 2}
+
+
+def test_what_a_form_does_not_fit_is_counted_apart_until_a_worker_with_another_form_has_room():
+    core = Core()
+    old = core.connect("old", form="1", slots=2)
+    core.connect("new", form="2", slots=1, credit=0)
+    core.submit(spec("a"))
+    core.dispatch()
+    core.report(old, "a", Outcome.INTERRUPTED, unfit=True, reason="payload: no such field")
+    core.submit(spec("b"))
+    assert waiting_by_reason(core.state, core.now) == {("default", "no_slot"): 1, ("default", "next"): 1}
+    assert core.dispatch() == {old: ["b"]}
+
+
 def test_where_no_reason_is_named_the_task_is_granted_next():
     core = Core()
     core.do(cmd.ConfigureQueue("mail", concurrency_limit=1, key_concurrency_limit=1))

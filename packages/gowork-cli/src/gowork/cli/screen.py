@@ -59,6 +59,9 @@ _FAILURES = (
 _STYLES = {
     WaitCode.NO_HANDLER: "bold red",
     WaitCode.SELECTOR: "bold red",
+    WaitCode.UNREACHABLE: "bold red",
+    WaitCode.MEMBER_FAILED: "bold red",
+    WaitCode.UNFIT: "bold red",
     WaitCode.STORE_FULL: "bold red",
     WaitCode.QUEUE_PAUSED: "yellow",
 }

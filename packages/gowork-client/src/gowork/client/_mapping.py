@@ -260,7 +260,7 @@ def activity(message: scheduler.ActivityResponse) -> activity_models.Activity:
             activity_models.QueueActivity(
                 queue=queue(row.queue),
                 oldest_waiting=row.oldest_waiting_ms / 1000 if row.oldest_waiting_ms else None,
-                waiting={_WAIT_CODE(waiting.code): waiting.tasks for waiting in row.waiting},
+                waiting=_waiting(row.waiting),
                 counts=_queue_counts(row.counts) if row.HasField("counts") else None,
             )
             for row in message.queues
@@ -338,6 +338,15 @@ def view_to_wire(view: models.TaskView) -> scheduler.TaskView.ValueType:
 def _member_stats(message: scheduler.MemberStats) -> models.MemberStats:
     liveness = _named(models.Liveness, message.liveness)
     return models.MemberStats(liveness, message.members, message.slots, message.running)
+
+
+def _waiting(rows: Iterable[scheduler.WaitingTasks]) -> dict[queue_models.WaitCode, int]:
+    """Counts by reason. Several codes from a newer leader may read as one."""
+    counts: dict[queue_models.WaitCode, int] = {}
+    for row in rows:
+        code = _WAIT_CODE(row.code)
+        counts[code] = counts.get(code, 0) + row.tasks
+    return counts
 
 
 def _queue_counts(message: scheduler.QueueCounts) -> activity_models.QueueCounts:
@@ -430,17 +439,18 @@ def _named(kind: type[EnumT], name: str) -> EnumT:
     return kind.__members__.get(name, kind["UNSPECIFIED"])
 
 
-def _reader(kind: type[EnumT], wire: Any, prefix: str) -> Callable[[int], EnumT]:
-    """Reads the numbers of a wire enum; a number from a newer leader reads as UNSPECIFIED."""
+def _reader(kind: type[EnumT], wire: Any, prefix: str, unknown: str = "UNSPECIFIED") -> Callable[[int], EnumT]:
+    """Reads the numbers of a wire enum; a number from a newer leader reads as `unknown`."""
     by_number = {number: _named(kind, name.removeprefix(prefix)) for name, number in wire.items()}
-    unknown = kind["UNSPECIFIED"]
-    return lambda number: by_number.get(number, unknown)
+    other = kind[unknown]
+    return lambda number: by_number.get(number, other)
 
 
 _STATUS = _reader(models.TaskStatus, scheduler.TaskStatus, "TASK_STATUS_")
 _PRIORITY = _reader(models.Priority, scheduler.TaskPriority, "TASK_PRIORITY_")
 _OUTCOME = _reader(models.AttemptOutcome, scheduler.AttemptOutcome, "ATTEMPT_OUTCOME_")
 _FAILURE_KIND = _reader(models.FailureKind, scheduler.FailureKind, "FAILURE_KIND_")
-_WAIT_CODE = _reader(queue_models.WaitCode, scheduler.WaitCode, "WAIT_CODE_")
+# UNSPECIFIED says that nothing keeps a task, which a code from a newer leader does not.
+_WAIT_CODE = _reader(queue_models.WaitCode, scheduler.WaitCode, "WAIT_CODE_", "OTHER")
 _LIVENESS = _reader(models.Liveness, cluster.MemberLiveness, "MEMBER_LIVENESS_")
 _MEMBER_KIND = _reader(models.MemberKind, cluster.MemberKind, "MEMBER_KIND_")

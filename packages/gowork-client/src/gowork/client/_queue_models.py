@@ -44,6 +44,8 @@ class WaitCode(StrEnum):
     MEMBER_FAILED = "MEMBER_FAILED"
     #: Its payload does not fit the handler as the free workers have it; others have it in another form.
     UNFIT = "UNFIT"
+    #: A newer leader names something that this client does not know; the message beside it says what.
+    OTHER = "OTHER"
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,7 +87,7 @@ def explain(state: State, task: Task, now: Now, *, verbose: bool = False) -> Exp
     queue = state.queues.get(key.queue)
     if queue is not None:
         reasons += _limits(queue, key, now)
-    verdicts = _verdicts(state, key, standing.unfit)
+    verdicts = _verdicts(state, key, standing.unfit, binary=task.spec.binary)
     members = _members_reason(key.handler, key.selector, [verdict.code for verdict in verdicts])
     if members is not None:
         reasons.append(_held_up(state, key, members, now) if members.code is WaitCode.NO_SLOT else members)
@@ -101,24 +101,57 @@ def waiting_by_reason(state: State, now: Now) -> dict[tuple[str, str], int]:
     The reason is the name of a WaitCode in lower case, or `next` for those that are about to be granted.
     """
     counts: dict[tuple[str, str], int] = {}
-    by_need: dict[tuple[str, _Selector], str] = {}
+    members = _MembersReasons(state)
     for queue in state.queues:
         paused = queue.settings.paused
         for lane in queue.lanes.values():
             first = next(iter(_limits(queue, lane.key, now)), None) if paused or _is_limited(queue) else None
-            if first is not None:
-                reason = first.code.name.lower()
-            else:
-                need = (lane.key.handler, lane.key.selector)
-                if need not in by_need:
-                    members = _members_reason(*need, [verdict.code for verdict in _verdicts(state, lane.key)])
-                    by_need[need] = "next" if members is None else members.code.name.lower()
-                reason = by_need[need]
-            if len(lane):
-                counts[queue.name, reason] = counts.get((queue.name, reason), 0) + len(lane)
+            held = members.of_lane(lane) if first is None else {first.code.name.lower(): len(lane)}
+            for reason, tasks in held.items():
+                if tasks:
+                    counts[queue.name, reason] = counts.get((queue.name, reason), 0) + tasks
         if queue.delayed:
             counts[queue.name, "delayed"] = queue.delayed
     return counts
+
+
+class _MembersReasons:
+    """What the members say to tasks, asked once for all tasks with the same needs."""
+
+    __slots__ = ("_known", "_state")
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        #: {(handler, selector, forms that do not fit, whether the payload is binary): reason}
+        self._known: dict[tuple[str, _Selector, tuple[str, ...], bool], str] = {}
+
+    def of_lane(self, lane: Lane) -> dict[str, int]:
+        """How many tasks of a lane each reason holds.
+
+        What members refuse because of its payload stays at the head of its lane while others pass it, so that no task
+        behind the first ordinary one needs to be looked at.
+        """
+        usual = self._of(lane.key)
+        counts: dict[str, int] = {}
+        rest = len(lane)
+        for task in lane:
+            if not (task.standing.unfit or task.spec.binary):
+                break
+            reason = self._of(lane.key, task.standing.unfit, task.spec.binary)
+            if reason == usual:
+                break
+            counts[reason] = counts.get(reason, 0) + 1
+            rest -= 1
+        counts[usual] = counts.get(usual, 0) + rest
+        return counts
+
+    def _of(self, key: LaneKey, unfit: tuple[str, ...] = (), binary: bool = False) -> str:
+        need = (key.handler, key.selector, unfit, binary)
+        if need not in self._known:
+            codes = [verdict.code for verdict in _verdicts(self._state, key, unfit, binary=binary)]
+            reason = _members_reason(key.handler, key.selector, codes)
+            self._known[need] = "next" if reason is None else reason.code.name.lower()
+        return self._known[need]
 
 
 def _is_limited(queue: Queue) -> bool:
@@ -169,14 +202,14 @@ def _limits(queue: Queue, key: LaneKey, now: Now) -> Iterable[Reason]:
             yield Reason(WaitCode.RATE_LIMIT, message, f"`gowork queues set {name} --rate N`", until_ms)
 
 
-def _verdicts(state: State, key: LaneKey, unfit: tuple[str, ...] = ()) -> list[Verdict]:
+def _verdicts(state: State, key: LaneKey, unfit: tuple[str, ...] = (), *, binary: bool = False) -> list[Verdict]:
     workers = sorted(state.connections.values(), key=lambda worker: worker.name)
     if unfit and open_forms(state.workers.values(), key.handler, key.selector).issubset(unfit):
         # It has met every form that there is: whoever gets it next refuses it for good.
         unfit = ()
     verdicts = [_worker_verdict(worker, key.handler, key.selector, unfit) for worker in workers]
     callbacks = sorted(state.callbacks.values(), key=lambda callback: callback.id)
-    return verdicts + [_callback_verdict(callback, key.handler, key.selector) for callback in callbacks]
+    return verdicts + [_callback_verdict(callback, key.handler, key.selector, binary) for callback in callbacks]
 
 
 def _worker_verdict(worker: Worker, handler: str, selector: _Selector, unfit: tuple[str, ...]) -> Verdict:
@@ -194,11 +227,13 @@ def _worker_verdict(worker: Worker, handler: str, selector: _Selector, unfit: tu
     return Verdict(worker.name, None, "it has room")
 
 
-def _callback_verdict(callback: Callback, handler: str, selector: _Selector) -> Verdict:
+def _callback_verdict(callback: Callback, handler: str, selector: _Selector, binary: bool) -> Verdict:
     if handler:
         return Verdict(callback.id, WaitCode.NO_HANDLER, "a callback member runs only tasks that name no handler")
     if selector:
         return Verdict(callback.id, WaitCode.SELECTOR, "a callback member carries no labels")
+    if binary:
+        return Verdict(callback.id, WaitCode.UNFIT, "a callback member takes no binary payload")
     if callback.draining:
         return Verdict(callback.id, WaitCode.DRAINING, "it is draining")
     if callback.unreachable:
