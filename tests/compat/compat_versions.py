@@ -48,7 +48,7 @@ class Version:
             env=self._environment(),
             capture_output=True,
             text=True,
-            timeout=90,
+            timeout=120,
         )
         assert done.returncode == 0, f"{self.name}: {arguments} ended with {done.returncode}:\n{done.stderr}"
         return done.stdout

@@ -33,7 +33,7 @@ EXPECTED: dict[str, Any] = {
 
 def outcomes(address: str) -> dict[str, Any]:
     """Schedules every kind of task, waits for all, and returns what came of them."""
-    with Client(address, timeout=60) as client:
+    with Client(address, timeout=120) as client:
         many = client.schedule_many(({"value": n} for n in range(100)), handler="double", labels={"lot": "many"})
         found: dict[str, Any] = {"double": [handle.result() for handle in list(many)]}
         reverse = client.schedule(b"abc", handler="reverse").result()
@@ -73,7 +73,7 @@ def outcomes(address: str) -> dict[str, Any]:
 
 
 async def _asynchronously(address: str) -> Any:
-    async with AsyncClient(address, timeout=60) as client:
+    async with AsyncClient(address, timeout=120) as client:
         return await (await client.schedule({"value": 21}, handler="double")).result()
 
 

@@ -21,7 +21,7 @@ def work(folder: Path, leader: Version, worker: Version) -> list[TaskInfo]:
         cluster(folder, leader, worker, default_handler="napping") as running,
         Client(running.scheduler) as client,
     ):
-        return client.wait([client.schedule("work", id=id) for id in ("a", "b")], timeout=60)
+        return client.wait([client.schedule("work", id=id) for id in ("a", "b")], timeout=120)
 
 
 def test_a_new_worker_has_an_old_leader_take_a_snoozed_task_back(old: Version, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from gowork.client.errors import GoworkError
 HERE = Path(__file__).parent
 DEPLOY = HERE.parents[1] / "deploy"
 #: How long anything may take to come about, in seconds.
-PATIENCE = 90.0
+PATIENCE = 120.0
 #: What `$__rate_interval` stands for: four scrapes and more.
 RATE_INTERVAL = "10s"
 #: Between two looks at Prometheus, which tells nobody when it knows more, in seconds.
@@ -50,7 +50,7 @@ class Prometheus:
     def ask(self, path: str, **parameters: str) -> Any:
         """The data that its HTTP API answers; see Prometheus' documentation."""
         url = f"http://{self._address}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
-        with urllib.request.urlopen(url, timeout=30) as response:
+        with urllib.request.urlopen(url, timeout=120) as response:
             answer = json.load(response)
         assert answer["status"] == "success", answer
         return answer["data"]

@@ -23,7 +23,7 @@ QUERIES = {
     for place, target in enumerate(panel.get("targets", []))
 }
 # In few tests, since those of one module may run on several processes, each with a cluster of its own.
-pytestmark = [pytest.mark.tool("prometheus"), pytest.mark.timeout(300)]
+pytestmark = pytest.mark.tool("prometheus")
 
 
 @pytest.fixture(scope="module")

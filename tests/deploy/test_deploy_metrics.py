@@ -18,7 +18,7 @@ def shown(address: str) -> dict[str, Metric]:
     """{name: kind and labels} of all that has a value on this page."""
     accept = {"Accept": "application/openmetrics-text; version=1.0.0"}
     with urllib.request.urlopen(
-        urllib.request.Request(f"http://{address}/metrics", headers=accept), timeout=30
+        urllib.request.Request(f"http://{address}/metrics", headers=accept), timeout=120
     ) as page:
         text = page.read().decode()
     found = {}
@@ -42,7 +42,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Metric
         with stopped_cleanly(worker):
             http = json.loads(first_line(worker, folder / "gowork-worker.log"))["http"]
             with Client(leader.scheduler) as client:
-                client.schedule("p").result(timeout=30)
+                client.schedule("p").result(timeout=120)
                 client.schedule("p", handler="nobody-has-it")
                 # The runner tells what it has run once a second.
                 worker_page: dict[str, Metric] = {}

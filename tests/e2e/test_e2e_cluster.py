@@ -19,7 +19,7 @@ async def test_a_task_that_names_no_handler_is_echoed(leader: RunningLeader, tmp
             task = original.message("scheduler.v1.Task", id="1", payload="do some work")
             await scheduler("scheduler.v1.SchedulerService/ScheduleTask", task=task)
         with Client(leader.scheduler) as client:
-            (task,) = client.wait(["1"], timeout=30)
+            (task,) = client.wait(["1"], timeout=120)
     assert json.loads(task.result) == {"payload": "do some work", "worker": "w1", "attempt": 1}
 
 
@@ -28,5 +28,5 @@ def test_a_worker_leaves_no_process_behind_when_it_is_killed(leader: RunningLead
     runners = psutil.Process(worker.pid).children(recursive=True)
     assert runners
     kill(worker)
-    _, alive = psutil.wait_procs(runners, timeout=10)
+    _, alive = psutil.wait_procs(runners, timeout=120)
     assert alive == []

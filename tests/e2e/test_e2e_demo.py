@@ -63,12 +63,12 @@ def test_a_kept_cluster_stays_until_it_is_stopped_as_told(tmp_path: Path) -> Non
         assert len(told) == 3, "the leader and two workers"
         (address,) = re.findall(r"GOWORK_LEADER=(\S+)", out)
         gowork = [str(Path(sys.executable).parent / "gowork"), "--leader", address, "show", "sort-007"]
-        shown = subprocess.run(gowork, capture_output=True, text=True, timeout=30)
+        shown = subprocess.run(gowork, capture_output=True, text=True, timeout=120)
         assert shown.returncode == 0, shown.stderr
         assert "COMPLETED" in shown.stdout
         for process in told:
             process.terminate()
-        _, alive = psutil.wait_procs(running, timeout=30)
+        _, alive = psutil.wait_procs(running, timeout=120)
         assert alive == []
     finally:
         for process in running:

@@ -73,7 +73,7 @@ def test_what_a_dialled_worker_runs_when_it_stops_goes_to_another(
             if task.progress is not None and task.progress.message == "half way":
                 break
         worker.terminate()
-        assert worker.wait(20) == 0
+        assert worker.wait(120) == 0
         task = client.get("a")
         assert (task.status, task.attempts_used) == (TaskStatus.PENDING, 0)
         assert task.attempts[0].outcome is AttemptOutcome.INTERRUPTED

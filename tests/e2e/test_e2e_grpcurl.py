@@ -13,7 +13,7 @@ pytestmark = pytest.mark.tool("grpcurl")
 
 
 def grpcurl(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["grpcurl", "-plaintext", *arguments], capture_output=True, text=True, timeout=30)
+    return subprocess.run(["grpcurl", "-plaintext", *arguments], capture_output=True, text=True, timeout=120)
 
 
 def answer(*arguments: str) -> Any:

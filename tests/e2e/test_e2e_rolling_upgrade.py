@@ -45,8 +45,8 @@ def test_a_payload_finds_the_worker_whose_handler_reads_it(
             worker = start_worker(folder, leader, "--name", version, "--import", "upgraded", "--runners=1")
             stack.enter_context(stopped_cleanly(worker))
         many = list(client.schedule_many([payload] * 30, handler="resize"))
-        assert Counter(task.result for task in client.wait(many, timeout=60)) == {'"new"': 30}
+        assert Counter(task.result for task in client.wait(many, timeout=120)) == {'"new"': 30}
         # A payload that fits no form is refused for good, after each form has seen it.
-        misfit = client.schedule({"neither": 1}, handler="resize").wait(timeout=60)
+        misfit = client.schedule({"neither": 1}, handler="resize").wait(timeout=120)
         assert misfit.status is TaskStatus.ERROR
         assert len({attempt.worker for attempt in client.get(misfit.id).attempts}) == 2

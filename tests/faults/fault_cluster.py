@@ -22,7 +22,7 @@ from gowork.client import Client
 COMMANDS = Path(sys.executable).parent
 HERE = Path(__file__).parent
 #: How long a test waits for anything, in seconds.
-PATIENCE = 30.0
+PATIENCE = 120.0
 
 
 class News(NamedTuple):

@@ -17,7 +17,7 @@ KINDS = ["async", "thread", "process"]
 
 
 def finished(client: Client, id: str) -> TaskInfo:
-    client.wait([id], timeout=30)
+    client.wait([id], timeout=120)
     return client.get(id)
 
 

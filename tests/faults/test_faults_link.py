@@ -16,7 +16,6 @@ LEASE_SECONDS = 10.0
 LEEWAY_SECONDS = 20.0
 
 
-@pytest.mark.timeout(90)
 @pytest.mark.parametrize("ways", [("up", "down"), ("up",), ("down",)], ids=["both ways", "from it", "to it"])
 def test_tasks_of_a_worker_that_is_cut_off_run_elsewhere_and_it_knows(cluster: Cluster, ways: tuple[str, ...]) -> None:
     with link_to(cluster.leader_address) as link, cluster.client() as client:
@@ -36,7 +35,7 @@ def test_tasks_of_a_worker_that_is_cut_off_run_elsewhere_and_it_knows(cluster: C
             assert at["entered", id, 2] < LEASE_SECONDS + LEEWAY_SECONDS
             # It finds out by itself: nothing tells it.
             assert at["left", id, 1] < LEASE_SECONDS + LEEWAY_SECONDS
-            task = client.wait([id], timeout=30)[0]
+            task = client.wait([id], timeout=120)[0]
             assert (task.status, task.worker) == (TaskStatus.COMPLETED, "w2")
             attempts = client.get(id).attempts
             assert [attempt.outcome for attempt in attempts] == [AttemptOutcome.LOST, AttemptOutcome.COMPLETED]
@@ -44,7 +43,6 @@ def test_tasks_of_a_worker_that_is_cut_off_run_elsewhere_and_it_knows(cluster: C
         until(lambda: {member.id: member.liveness for member in client.members()}["w1"] is Liveness.LIVE)
 
 
-@pytest.mark.timeout(60)
 def test_a_connection_that_is_stuck_is_replaced_before_the_lease_ends(cluster: Cluster) -> None:
     with link_to(cluster.leader_address) as link, cluster.client() as client:
         cluster.start_worker("w", "--runners", "1", leader=link.address)
@@ -57,5 +55,5 @@ def test_a_connection_that_is_stuck_is_replaced_before_the_lease_ends(cluster: C
         until(lambda: client.members()[0].address != before)
         cluster.release("a")
         cluster.news("left")
-        task = client.wait(["a"], timeout=30)[0]
+        task = client.wait(["a"], timeout=120)[0]
         assert (task.status, len(client.get("a").attempts)) == (TaskStatus.COMPLETED, 1)

@@ -19,7 +19,7 @@ def schedule_gated(cluster: Cluster, client: Client, *ids: str, payload: str = "
 
 
 def finished(client: Client, id: str) -> TaskInfo:
-    client.wait([id], timeout=30)
+    client.wait([id], timeout=120)
     return client.get(id)
 
 
@@ -156,7 +156,7 @@ def test_a_task_that_kills_its_runner_is_quarantined_and_its_neighbours_complete
         neighbours = [handle.id for handle in client.schedule_many([""] * 50, handler="counted")]
         deadly = client.schedule(payload, id="deadly", handler="deadly").id
         neighbours += [handle.id for handle in client.schedule_many([""] * 50, handler="counted")]
-        assert {task.status for task in client.wait(neighbours, timeout=30)} == {TaskStatus.COMPLETED}
+        assert {task.status for task in client.wait(neighbours, timeout=120)} == {TaskStatus.COMPLETED}
         task = finished(client, deadly)
         assert task.status is TaskStatus.ERROR
         assert task.failure is not None
@@ -166,5 +166,5 @@ def test_a_task_that_kills_its_runner_is_quarantined_and_its_neighbours_complete
         # Once among neighbours, and three times alone.
         assert len(task.attempts) == 4
         # The worker goes on.
-        client.schedule(id="after", handler="counted").result(timeout=30)
+        client.schedule(id="after", handler="counted").result(timeout=120)
     assert sum(number for (id, _), number in cluster.executions().items() if id == "deadly") == 4

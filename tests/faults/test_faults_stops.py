@@ -42,7 +42,7 @@ def test_a_drained_worker_finishes_what_it_can_hands_back_the_rest_and_exits_wit
         assert (again.id, again.attempt) == ("long", 2)
         assert cluster.exit_code("w1") == 0
         cluster.release("long")
-        short, long = client.wait(["short", "long"], timeout=30)
+        short, long = client.wait(["short", "long"], timeout=120)
         assert (short.worker, short.status, long.worker, long.status) == (
             *("w1", TaskStatus.COMPLETED),
             *("w2", TaskStatus.COMPLETED),
@@ -72,7 +72,7 @@ def finishes_after(stop: Callable[[Cluster, Client], None], cluster: Cluster) ->
         stop(cluster, client)
         cluster.start_worker("w2", "--runners", "1")
         cluster.release("a")
-        client.wait(["a"], timeout=30)
+        client.wait(["a"], timeout=120)
         assert cluster.exit_code("w1") == 0
         return client.get("a")
 
@@ -97,7 +97,7 @@ def test_a_second_signal_hands_back_at_once(cluster: Cluster) -> None:
         assert cluster.news("entered").attempt == 2
         assert cluster.exit_code("w1") == 0
         cluster.release("a")
-        client.wait(["a"], timeout=30)
+        client.wait(["a"], timeout=120)
         task = client.get("a")
     assert (outcomes(task), task.attempts_used) == ([AttemptOutcome.INTERRUPTED, AttemptOutcome.COMPLETED], 1)
 
@@ -147,4 +147,4 @@ def test_a_leader_that_is_asked_to_stop_says_so_answers_what_it_took_and_stores_
         stored = {task.id for task in client.tasks(view=TaskView.BASIC, page_size=10_000)}
         # All that was acknowledged, and nothing whose caller was told that it was not taken.
         assert stored == {id for caller in callers for id in caller.acknowledged}
-        client.wait(stored, timeout=60)
+        client.wait(stored, timeout=120)

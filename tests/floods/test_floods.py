@@ -25,7 +25,6 @@ from gowork.rpc.status import Refusal, refusal_of
 
 #: How long anything may take, in seconds: floods take what the machine has, and on a busy one much longer.
 PATIENCE = 180.0
-pytestmark = pytest.mark.timeout(240)
 MIB = 1 << 20
 EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
 

@@ -24,7 +24,7 @@ def soaked(folder: Path) -> Iterator[Client]:
     leader = start_leader(folder)
     with stopped_cleanly(leader.process):
         options = ("--import", "soak_handlers", "--slots", "16", "--runners", "2", "--log-failures", "message")
-        with stopped_cleanly(start_worker(folder, leader, *options)), Client(leader.scheduler, timeout=60) as client:
+        with stopped_cleanly(start_worker(folder, leader, *options)), Client(leader.scheduler, timeout=120) as client:
             yield client
 
 

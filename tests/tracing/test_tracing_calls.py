@@ -157,7 +157,7 @@ async def test_health_checks_are_not_traced(cluster: Cluster, receiver: Receiver
 
 def test_commands_are_traced(cluster: Cluster, receiver: Receiver, tmp_path: Path) -> None:
     command = [COMMANDS / "gowork", "--leader", cluster.leader.scheduler, "add", "--handler", "work", "--wait"]
-    subprocess.run(command, check=True, timeout=60, cwd=tmp_path)
+    subprocess.run(command, check=True, timeout=120, cwd=tmp_path)
     send = receiver.one("send default")
     assert send.service == "gowork"
     process = receiver.one("process default")
@@ -169,7 +169,7 @@ def test_commands_are_traced(cluster: Cluster, receiver: Receiver, tmp_path: Pat
         "show",
         str(send.attributes["messaging.message.id"]),
     ]
-    shown = subprocess.run(show, check=True, timeout=60, cwd=tmp_path, capture_output=True, text=True).stdout
+    shown = subprocess.run(show, check=True, timeout=120, cwd=tmp_path, capture_output=True, text=True).stdout
     assert send.trace in shown
     assert process.trace in shown
     assert receiver.some(2, SCHEDULE_TASK)[0].parent == send.id

@@ -19,7 +19,7 @@ from gowork.client import Client
 def exemplars(address: str) -> set[str]:
     """The traces that execution times name on this worker's page."""
     request = urllib.request.Request(f"http://{address}/metrics", headers={"Accept": "application/openmetrics-text"})
-    with urllib.request.urlopen(request, timeout=30) as page:
+    with urllib.request.urlopen(request, timeout=120) as page:
         families = text_string_to_metric_families(page.read().decode())
     return {
         sample.exemplar.labels["trace_id"]

@@ -76,7 +76,7 @@ def test_what_ends_sends_what_it_has_left(
     cluster = start_cluster()
     cluster.work()
     command = [COMMANDS / "gowork", "--leader", cluster.leader.scheduler, "add", "--handler", "work", "--wait"]
-    subprocess.run(command, check=True, timeout=60)
+    subprocess.run(command, check=True, timeout=120)
     assert services(receiver) == {"gowork"}
     cluster.stop()
     names = {span.name for span in receiver.spans}
@@ -180,7 +180,7 @@ def test_a_value_that_is_not_known_is_named(
     monkeypatch.setenv(name, value)
     arguments = [f"--store=sqlite:///{tmp_path}/leader.db"] if command == ["gowork-leader"] else []
     process = subprocess.run(
-        [COMMANDS / command[0], *command[1:], *arguments], capture_output=True, text=True, timeout=60, cwd=tmp_path
+        [COMMANDS / command[0], *command[1:], *arguments], capture_output=True, text=True, timeout=120, cwd=tmp_path
     )
     assert process.returncode == 2
     (line,) = process.stderr.splitlines()
@@ -213,7 +213,7 @@ def test_a_collector_that_takes_nothing_holds_up_no_stop_and_fills_no_log(
     for process in (worker, cluster.leader.process):
         began = time.monotonic()
         process.terminate()
-        assert process.wait(60) == 0
+        assert process.wait(120) == 0
         # The exporter itself would try for a minute, and a worker and its runner each wait for 2 s at most.
         assert time.monotonic() - began < 30
     complaints = [line for line in logs(tmp_path).splitlines() if "encountered while exporting" in line]

@@ -104,7 +104,7 @@ def test_leader_and_workers_can_be_scraped(up_in, tmp_path: Path) -> None:
         pages = [up.addresses["http"], *up.addresses["workers_http"]]
         assert len(set(pages)) == 3
         for address, name in zip(pages, ("gowork_members", "gowork_worker_slots", "gowork_worker_slots"), strict=True):
-            with urllib.request.urlopen(f"http://{address}/metrics", timeout=30) as page:
+            with urllib.request.urlopen(f"http://{address}/metrics", timeout=120) as page:
                 assert name in page.read().decode()
         up.stop()
 

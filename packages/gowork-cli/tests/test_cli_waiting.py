@@ -41,7 +41,7 @@ def test_why_a_task_is_not_started_is_told_once_it_is_known(
     # Nothing is scheduled yet when it is looked for the first time.
     ids = iter(["", *["t"] * 10])
     with telling(client, lambda: next(ids)):  # type: ignore[arg-type]
-        assert client.asked.wait(30)
+        assert client.asked.wait(120)
     assert capsys.readouterr().err == "gowork: t waits: no worker has the handler 'doubel'\n"
 
 

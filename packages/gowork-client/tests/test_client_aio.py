@@ -203,6 +203,6 @@ class TestWatch:
         assert [request.token for request in scripted.requests["WatchTasks"]] == ["", "1"]
 
     async def test_closing_ends_the_iteration(self, client: AsyncClient) -> None:
-        async with client.watch() as changes, asyncio.timeout(20):
+        async with client.watch() as changes, asyncio.timeout(120):
             asyncio.get_running_loop().call_soon(changes.close)
             assert [task async for task in changes] == []

@@ -125,7 +125,7 @@ def drained_worker(address: str, directory: Path) -> Iterator[None]:
         assert process.stdout.readline()
         try:
             yield
-            assert process.wait(30) == 0
+            assert process.wait(120) == 0
         finally:
             process.kill()
 
@@ -179,7 +179,7 @@ class TestResults:
         assert task.attempts_used == 2
 
     def test_thousands_go_out_and_come_back(self, client: Client) -> None:
-        done = list(client.as_completed(client.schedule_many(range(3_000), handler="double"), timeout=60))
+        done = list(client.as_completed(client.schedule_many(range(3_000), handler="double"), timeout=120))
         assert sorted(handle.result() for handle in done) == list(range(0, 6_000, 2))
 
 
@@ -249,7 +249,7 @@ class TestScheduling:
 
     def test_an_unknown_task_is_not_waited_for(self, client: Client) -> None:
         with pytest.raises(NotFound):
-            client.wait(["no such task as this"], timeout=30)
+            client.wait(["no such task as this"], timeout=120)
 
 
 class TestLists:
@@ -319,9 +319,9 @@ class TestLists:
         assert stats.term >= 1
 
     def test_activity_tells_what_queues_hold_and_have_done(self, client: Client, mark: str) -> None:
-        client.wait(client.schedule_many([1, 2], handler="double", queue=mark), timeout=60)
+        client.wait(client.schedule_many([1, 2], handler="double", queue=mark), timeout=120)
         failed = client.schedule({"text": "no"}, handler="fail", queue=mark)
-        failed.wait(timeout=60)
+        failed.wait(timeout=120)
         client.schedule("p", queue=mark, delay=LATER)
         client.schedule("p", queue=mark, handler="unheard-of")
         told = client.activity(failures=1)
@@ -368,7 +368,7 @@ class TestAsyncio:
             handle = await client.schedule(21, handler="double", labels={"mark": mark})
             assert await handle.result(int) == 42
             assert (await anext(changes)).id == handle.id
-            done = client.as_completed(client.schedule_many(range(3_000), handler="double"), timeout=60)
+            done = client.as_completed(client.schedule_many(range(3_000), handler="double"), timeout=120)
             assert sorted([await each.result() async for each in done]) == list(range(0, 6_000, 2))
             assert [task.id async for task in client.tasks(labels={"mark": mark})] == [handle.id]
             assert (await handle.get()).attempts[0].worker == "w"
@@ -386,7 +386,7 @@ def test_a_wait_outlives_a_restart_of_the_leader(tmp_path: Path, mark: str) -> N
         client = Client(addresses["scheduler"])
         handle = client.schedule("p", id=mark, delay=LATER)
         others = [client.schedule("p", delay=LATER)]
-        done = client.as_completed([handle, *others], timeout=60)
+        done = client.as_completed([handle, *others], timeout=120)
         # One of them comes back, so that the wait is known to be under way when the leader stops.
         others[0].cancel()
         assert next(done) is others[0]

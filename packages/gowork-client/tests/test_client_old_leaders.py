@@ -23,7 +23,7 @@ Call = tuple[str, dict[str, Any]]
 
 
 def blocking(address: str, *calls: Call) -> None:
-    with Client(address, timeout=10) as client:
+    with Client(address, timeout=120) as client:
         for name, arguments in calls:
             answer = getattr(client, name)(**arguments)
             if name == "schedule_many":
@@ -32,7 +32,7 @@ def blocking(address: str, *calls: Call) -> None:
 
 def with_asyncio(address: str, *calls: Call) -> None:
     async def run() -> None:
-        async with AsyncClient(address, timeout=10) as client:
+        async with AsyncClient(address, timeout=120) as client:
             for name, arguments in calls:
                 answer = getattr(client, name)(**arguments)
                 if name == "schedule_many":

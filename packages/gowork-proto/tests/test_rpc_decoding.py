@@ -49,7 +49,7 @@ async def channel() -> AsyncIterator[grpc.aio.Channel]:
 
 
 async def send(channel: grpc.aio.Channel, method: str, *requests: bytes) -> list[bytes]:
-    call = channel.stream_stream(method)(requests, timeout=10)
+    call = channel.stream_stream(method)(requests, timeout=120)
     return [response async for response in call]
 
 

@@ -20,7 +20,7 @@ from gowork.rpc.http import CONNECTIONS_MAX, HEAD_BYTES_MAX, PAGES_MAX, HttpList
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-PATIENCE = 30.0
+PATIENCE = 120.0
 
 
 @pytest.fixture

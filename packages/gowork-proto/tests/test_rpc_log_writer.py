@@ -17,7 +17,7 @@ import pytest
 from gowork.rpc import logs
 from gowork.rpc.log_writer import LogWriter, QueuedStream
 
-PATIENCE = 30.0
+PATIENCE = 120.0
 LINE = b"x" * 99 + b"\n"
 
 

@@ -48,7 +48,7 @@ def settled(tmp_path: Path) -> Callable[[str], dict[str, Any]]:
             [sys.executable, "-c", spoiled, sys.executable, "-c", _TOLD, str(path)],
             stdout=subprocess.PIPE,
             check=True,
-            timeout=30,
+            timeout=120,
         )
         told: dict[str, Any] = json.loads(path.read_text())
         told["said"] = process.stdout

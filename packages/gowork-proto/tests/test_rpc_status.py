@@ -41,14 +41,14 @@ async def served() -> AsyncIterator[tuple[Refusing, str]]:
 async def join(address: str) -> Refusal:
     async with open_channel([address]) as channel:
         with pytest.raises(grpc.RpcError) as caught:
-            await cluster_grpc.LeaderServiceStub(channel).Join(cluster.JoinRequest(), timeout=10)
+            await cluster_grpc.LeaderServiceStub(channel).Join(cluster.JoinRequest(), timeout=120)
     return refusal_of(caught.value)
 
 
 def join_blocking(address: str) -> Refusal:
     with open_blocking_channel([address]) as channel:
         with pytest.raises(grpc.RpcError) as caught:
-            cluster_grpc.LeaderServiceStub(channel).Join(cluster.JoinRequest(), timeout=10)
+            cluster_grpc.LeaderServiceStub(channel).Join(cluster.JoinRequest(), timeout=120)
     return refusal_of(caught.value)
 
 

@@ -86,7 +86,7 @@ telemetry.stop()
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=120,
     )
     assert process.stdout == ""
     assert '"name": "page"' in process.stderr
@@ -109,7 +109,7 @@ def started(**variables: str) -> subprocess.CompletedProcess[str]:
     """A process that sets up tracing in this environment."""
     others = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
     environment = {**others, "OTEL_TRACES_EXPORTER": "console", **variables}
-    return subprocess.run([sys.executable, "-c", STARTED], env=environment, capture_output=True, text=True, timeout=60)
+    return subprocess.run([sys.executable, "-c", STARTED], env=environment, capture_output=True, text=True, timeout=120)
 
 
 @pytest.mark.parametrize("named", ["tracecontext,baggage,no-such-thing", "no-such-thing"])

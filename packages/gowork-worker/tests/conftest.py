@@ -25,7 +25,7 @@ from gowork.worker._supervisor.options import Options
 
 MODULES = Path(__file__).parent / "modules"
 #: No test waits longer for anything; each fails with a timeout instead.
-PATIENCE = 20.0
+PATIENCE = 120.0
 
 
 class ScriptedSession:

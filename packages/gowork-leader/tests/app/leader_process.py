@@ -16,7 +16,7 @@ from pathlib import Path
 
 COMMAND = Path(sys.executable).parent / "gowork-leader"
 #: How long a process may take for anything, in seconds.
-PATIENCE = 30
+PATIENCE = 120
 FREE_PORTS = ("--cluster-listen=127.0.0.1:0", "--scheduler-listen=127.0.0.1:0", "--http-listen=127.0.0.1:0")
 
 

@@ -56,6 +56,6 @@ def test_a_leader_whose_standard_error_is_full_serves_and_stops(tmp_path: Path, 
         with open_blocking_channel([leader.scheduler]) as channel:
             task = pb.Task(id="kept", payload="x")
             stub = scheduler_pb2_grpc.SchedulerServiceStub(channel)
-            stub.ScheduleTask(pb.ScheduleTaskRequest(task=task), timeout=30)
+            stub.ScheduleTask(pb.ScheduleTaskRequest(task=task), timeout=120)
         assert leader.page("/readyz")[0] == 200
         assert leader.stop()[0] == 0

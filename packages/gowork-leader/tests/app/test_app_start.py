@@ -229,7 +229,7 @@ def test_options_come_from_the_command_line_before_variables_before_the_file(tmp
         with open_blocking_channel([leader.cluster]) as channel:
             reflect = channel.stream_stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")
             with pytest.raises(grpc.RpcError) as caught:
-                next(reflect(iter([b""]), timeout=30))
+                next(reflect(iter([b""]), timeout=120))
             assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
         code, log = leader.stop()
     assert code == 0
@@ -255,7 +255,7 @@ def test_the_ports_of_a_leader_may_be_the_next_ones(tmp_path: Path) -> None:
 def test_a_task_that_can_not_be_read_ends_the_leader_with_its_name(tmp_path: Path) -> None:
     with running(tmp_path) as leader, open_blocking_channel([leader.scheduler]) as channel:
         request = pb.ScheduleTaskRequest(task=pb.Task(id="torn", handler="h"))
-        scheduler_pb2_grpc.SchedulerServiceStub(channel).ScheduleTask(request, timeout=10)
+        scheduler_pb2_grpc.SchedulerServiceStub(channel).ScheduleTask(request, timeout=120)
         leader.stop()
     (store,) = tmp_path.glob("**/*.db")
     with closing(sqlite3.connect(store)) as connection, connection:

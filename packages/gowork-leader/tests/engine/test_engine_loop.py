@@ -27,7 +27,7 @@ from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.proto.scheduler.v1 import scheduler_pb2_grpc
 from gowork.rpc.channels import open_channel
 
-PATIENCE = 30.0
+PATIENCE = 120.0
 
 
 class TroubledStore(SqliteStore):

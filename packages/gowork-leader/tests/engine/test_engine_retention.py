@@ -82,7 +82,7 @@ async def keeping(folder: Path, clock: Clock | None = None, **kept: float) -> As
     engine = Engine(store, Nobody(), Counts(), clock=clock)
     await engine.recover()
     try:
-        async with asyncio.TaskGroup() as group, asyncio.timeout(30):
+        async with asyncio.TaskGroup() as group, asyncio.timeout(120):
             group.create_task(engine.run())
             yield Keeping(engine, store, clock, Kept(**kept))
             engine.stop()
@@ -248,7 +248,7 @@ async def test_what_goes_wrong_in_tidying_up_ends_no_leader(
     engine = Engine(store, Nobody(), Counts(), clock=Clock())
     await engine.recover()
     try:
-        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(120), asyncio.TaskGroup() as group:
             group.create_task(Retention(engine, store, Kept()).run(stopped))
             await store.asked_twice.wait()
             stopped.set()

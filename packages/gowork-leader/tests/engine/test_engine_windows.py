@@ -21,7 +21,7 @@ from gowork.leader.store.protocol import Batch
 from gowork.leader.store.sqlite import SqliteStore
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 
-PATIENCE = 30.0
+PATIENCE = 120.0
 WALL_MS = 1_800_000_000_000
 
 

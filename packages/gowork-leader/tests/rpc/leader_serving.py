@@ -24,7 +24,7 @@ from gowork.rpc.channels import open_channel
 from gowork.rpc.status import Refusal, refusal_of
 
 #: For whoever waits for the leader, in seconds: longer than anything takes, shorter than a test may.
-PATIENCE = 30.0
+PATIENCE = 120.0
 
 COMPLETED = pb.ATTEMPT_OUTCOME_COMPLETED
 

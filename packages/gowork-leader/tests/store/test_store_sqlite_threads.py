@@ -10,7 +10,7 @@ import pytest
 
 from gowork.leader.store._sqlite_threads import LoopExecutor
 
-PATIENCE = 30.0
+PATIENCE = 120.0
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ def test_runner_process_works_on_a_loop_of_another_make() -> None:
             setup=lambda slots: messages.Setup("w", slots, Selection(plugins=("echo",)), ()),
             warden=None,
         )
-        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(120), asyncio.TaskGroup() as group:
             group.create_task(runner.run())
             await owner.ready.wait()
             task = tasks.Task(id="1", handler="echo", payload="heard").SerializeToString()

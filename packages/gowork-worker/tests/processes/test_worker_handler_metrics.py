@@ -31,7 +31,7 @@ class Watched:
 
     def page(self, accept: str = "") -> str:
         request = urllib.request.Request(f"http://{self._address}/metrics", headers={"Accept": accept})
-        with urllib.request.urlopen(request, timeout=10) as response:
+        with urllib.request.urlopen(request, timeout=120) as response:
             return str(response.read().decode())
 
     def values(self) -> dict[str, float]:

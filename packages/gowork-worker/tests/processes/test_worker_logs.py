@@ -268,7 +268,7 @@ async def test_import_that_blocks_is_named_with_its_line(leader: Any, start: Sta
     )
     assert process.stderr is not None
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             while (entry := json.loads(await process.stderr.readline()))["event"] != "not ready yet":
                 assert entry["event"] in {"starting"}
         assert entry["doing"] == "importing handlers"

@@ -304,7 +304,7 @@ async def start_command(leader: Any) -> AsyncIterator[Callable[..., Awaitable[Co
         )
         started.append(process)
         assert process.stdout is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             line = await process.stdout.readline()
         return Command(process, json.loads(line))
 

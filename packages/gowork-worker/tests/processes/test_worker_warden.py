@@ -25,7 +25,7 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
 def test_group_ends_with_its_warden(sleeper: subprocess.Popen[bytes]) -> None:
     with Warden() as warden:
         warden.guard(sleeper.pid)
-    assert sleeper.wait(10) == -signal.SIGKILL
+    assert sleeper.wait(120) == -signal.SIGKILL
 
 
 def test_released_group_is_let_be(sleeper: subprocess.Popen[bytes], process_exists: Callable[[int], bool]) -> None:
@@ -48,7 +48,7 @@ def test_signal_to_all_of_a_worker_does_not_end_the_warden(
             fcntl.ioctl(warden.descriptor, termios.FIONREAD, waiting)
         os.kill(warden._process.pid, number)
         warden.guard(sleeper.pid)
-    assert sleeper.wait(10) == -signal.SIGKILL
+    assert sleeper.wait(120) == -signal.SIGKILL
 
 
 def test_warden_that_was_killed_is_missed_but_not_needed(caplog: Any, sleeper: subprocess.Popen[bytes]) -> None:

@@ -109,7 +109,7 @@ class OriginalLeader(leader_pb2_grpc.LeaderServiceServicer, scheduler_pb2_grpc.S
 
 
 async def soon(queue: asyncio.Queue[Any]) -> Any:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(120):
         return await queue.get()
 
 
@@ -127,7 +127,7 @@ async def worker_for(leader: OriginalLeader, *handlers: Any, default: str = "ech
         async with open_channel([join.address]) as channel:
             yield worker_pb2_grpc.WorkerServiceStub(channel), join, service
         service.stop()
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(120):
             await running
 
 

@@ -68,7 +68,7 @@ async def test_lifespans_of_both_kinds_fill_the_state(leader: Any, start_worker:
     scripted.grant(1, "words")
     assert (await scripted.report(1)).result == '["outer","inner"]'
     service.stop()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(120):
         await service.task
     assert left == ["inner", "outer"]
 
@@ -84,7 +84,7 @@ async def test_runner_process_calls_the_hooks_in_order(
     scripted.grant(1, "word")
     assert (await scripted.report(1)).result == '"ready"'
     service.stop()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(120):
         await service.task
     assert notes.read_text().split("\n") == ["entered", "started ready", "stopping ready", "left", ""]
 

@@ -173,7 +173,7 @@ async def test_leader_of_a_lower_term_is_not_worked_for(leader: Any, start_worke
     leader.term = 4
     first.end(grpc.StatusCode.UNAVAILABLE)
     stale = await leader.session()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(120):
         await stale.closed.wait()
     assert not stale.frames
     leader.term = 5
@@ -198,7 +198,7 @@ async def test_released_task_is_stopped_and_never_reported(leader: Any, start_wo
     scripted.grant(1, "watched")
     await scripted.started(1)
     scripted.send(released=[1])
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(120):
         await stopped.wait()
     scripted.grant(2, "ready_now")
     await scripted.report(2)
@@ -307,7 +307,7 @@ async def test_drain_finishes_what_runs_and_takes_nothing_new(leader: Any, start
     go.set()
     assert (await scripted.report(1)).result == '"finished"'
     await scripted.until(lambda: scripted.condition.leaving)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(120):
         await service.task
 
 
@@ -322,7 +322,7 @@ async def test_second_stop_hands_back_at_once(leader: Any, start_worker: Any) ->
     report = await scripted.report(1)
     assert report.outcome == tasks.ATTEMPT_OUTCOME_INTERRUPTED
     await scripted.until(lambda: scripted.condition.leaving)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(120):
         await service.task
 
 
@@ -334,7 +334,7 @@ async def test_drain_hands_back_what_outlasts_its_budget(leader: Any, start_work
     service.stop()
     assert (await scripted.report(1)).outcome == tasks.ATTEMPT_OUTCOME_INTERRUPTED
     await scripted.until(lambda: scripted.condition.leaving)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(120):
         await service.task
 
 
@@ -349,7 +349,7 @@ async def test_leader_drains_the_worker_within_its_budget(leader: Any, start_wor
     assert (await scripted.report(2)).outcome == tasks.ATTEMPT_OUTCOME_INTERRUPTED
     assert (await scripted.report(1)).outcome == tasks.ATTEMPT_OUTCOME_INTERRUPTED
     await scripted.until(lambda: scripted.condition.leaving)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(120):
         await service.task
 
 
@@ -360,7 +360,7 @@ async def test_drain_without_a_budget_takes_the_workers_own(leader: Any, start_w
     await scripted.started(1)
     scripted.send(drains=[session.Drain()])
     assert (await scripted.report(1)).outcome == tasks.ATTEMPT_OUTCOME_INTERRUPTED
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(120):
         await service.task
 
 
@@ -380,7 +380,7 @@ async def test_second_drain_changes_nothing_and_a_stop_gives_what_is_left_of_bot
     assert not scripted.reports
     service.stop()
     assert (await scripted.report(1)).outcome == tasks.ATTEMPT_OUTCOME_INTERRUPTED
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(120):
         await service.task
 
 
@@ -390,7 +390,7 @@ async def test_worker_that_comes_back_is_drained_with_its_welcome(leader: Any, s
     leader.drain = session.Drain()
     scripted = await leader.session()
     await scripted.until(lambda: scripted.condition.leaving)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(120):
         await service.task
 
 
@@ -436,7 +436,7 @@ async def test_lost_lease_is_told_to_handlers_and_starts_nothing(leader: Any, st
     first.grant(1, "careful")
     await first.started(1)
     await leader.stop()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(120):
         await lost.wait()
     await leader.start()
     second = await leader.session()
@@ -464,13 +464,13 @@ async def test_worker_whose_heartbeats_are_not_answered_gives_the_link_up_and_th
     leader.answers = False
     # What the leader says by itself is no answer: it may hear nothing.
     first.send(pings=[1])
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(120):
         await first.closed.wait()
     second = await leader.session()
     assert [(held.fence, held.state) for held in second.hello.held] == [(1, session.HELD_STATE_RUNNING)]
     leader.refusal = grpc.StatusCode.UNAVAILABLE
     second.end(grpc.StatusCode.UNAVAILABLE)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(120):
         assert await stopped is False
     leader.refusal, leader.answers = None, True
     third = await leader.session()
@@ -487,7 +487,7 @@ async def test_busy_worker_sends_heartbeats_too(leader: Any, start_worker: Any) 
     async def talkative(ctx: Context) -> None:
         while True:
             ctx.progress(0.5)
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0)
 
     await start_worker([talkative])
     scripted = await leader.session()

@@ -31,7 +31,7 @@ class Lines(logging.Handler):
 
     async def line(self, event: str, doing: str = "") -> dict[str, Any]:
         """The first with this text, and with this in its field."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             while True:
                 for record in self.records:
                     if record.getMessage() == event and doing in vars(record).get("doing", ""):
@@ -124,7 +124,7 @@ async def test_worker_that_is_stopped_while_a_lifespan_blocks_ends(start_worker:
     service = await start_worker([database], slots=1)
     await entered.wait()
     service.stop()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         await service.task
     assert left.is_set()
 
@@ -133,5 +133,5 @@ def test_watch_over_loading_ends_with_it() -> None:
     with Loading():
         (watching,) = (thread for thread in threading.enumerate() if thread.name == "gowork-loading")
         assert watching.is_alive()
-    watching.join(20)
+    watching.join(120)
     assert not watching.is_alive()

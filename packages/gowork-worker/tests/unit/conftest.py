@@ -58,7 +58,7 @@ class Rig:
         )
 
     async def report(self, fence: int) -> session.Report:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(120):
             while fence not in self.reports:
                 await self.changed.wait()
                 self.changed.clear()

@@ -121,7 +121,7 @@ async def test_attempt_that_ran_out_of_time_leaves_a_line(make_rig: MakeRig, lin
 
     @handler
     async def slow() -> None:
-        await asyncio.sleep(10)
+        await asyncio.Event().wait()
 
     rig = make_rig(slow)
     rig.feed((1, "slow"), time_limit_ms=5)

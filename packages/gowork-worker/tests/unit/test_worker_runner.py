@@ -138,7 +138,7 @@ def make_load() -> tuple[Load, Callable[..., Any], Callable[..., Any]]:
     @handler("thread")
     def thread() -> None:
         held.enter(1)
-        held.go_threads.wait(10)
+        held.go_threads.wait(120)
         held.enter(-1)
 
     @handler("loop")
@@ -369,7 +369,7 @@ async def test_only_the_latest_progress_is_sent(make_rig: MakeRig) -> None:
 
     rig = make_rig(steps)
     rig.feed((1, "steps"))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(120):
         while not rig.progress:
             await rig.changed.wait()
             rig.changed.clear()

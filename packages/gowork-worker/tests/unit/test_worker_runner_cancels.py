@@ -34,7 +34,7 @@ async def is_cancelled_from_nowhere() -> None:
 
     task = asyncio.current_task()
     asyncio.get_running_loop().call_soon(task.cancel, context=contextvars.Context())  # type: ignore[union-attr]
-    await asyncio.sleep(10)
+    await asyncio.Event().wait()
 
 
 async def fails_in_a_group() -> None:
@@ -43,12 +43,12 @@ async def fails_in_a_group() -> None:
 
     async with asyncio.TaskGroup() as group:
         group.create_task(fails())
-        await asyncio.sleep(10)
+        await asyncio.Event().wait()
 
 
 async def runs_out_of_time() -> None:
     async with asyncio.timeout(0):
-        await asyncio.sleep(10)
+        await asyncio.Event().wait()
 
 
 async def awaits_what_exits() -> None:
@@ -181,7 +181,7 @@ async def test_attempt_is_interrupted_when_its_runner_is_stopped(make_rig: MakeR
     @handler
     async def work() -> None:
         running.set()
-        await asyncio.sleep(10)
+        await asyncio.Event().wait()
 
     rig = make_rig(work)
     rig.feed((1, "work"))
@@ -198,7 +198,7 @@ async def test_time_limit_stops_an_async_handler_from_whichever_context(make_rig
 
     @handler
     async def limited() -> None:
-        await asyncio.sleep(10)
+        await asyncio.Event().wait()
 
     # With one slot the limit of the second task is set within the context of the first.
     rig = make_rig(first, limited, slots=1)

@@ -66,7 +66,7 @@ class Strike:
 
 
 async def settled(rig: Any, fence: int) -> Any:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(120):
         while fence not in rig.reports:
             rig.executor.look_after()
             await asyncio.sleep(0)
@@ -98,7 +98,7 @@ async def strike_everywhere(make_rig: MakeRig, name: str, within: str, trace: Ca
         try:
             rig.feed((1, name), time_limit_ms=60_000)
             first = await settled(rig, 1)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(120):
                 while not (strike.has_struck or rig.executor._free or rig.executor._handed):  # noqa: ASYNC110
                     await asyncio.sleep(0)
         finally:
@@ -117,7 +117,7 @@ async def strike_everywhere(make_rig: MakeRig, name: str, within: str, trace: Ca
         assert (await settled(rig, 2)).outcome == tasks.ATTEMPT_OUTCOME_COMPLETED, strike.where
         rig.executor.close()
         for hand in list(rig.executor._hands):
-            hand.thread.join(10)
+            hand.thread.join(120)
         await rig.executor.finished()
         rig.executor.look_after()
         executor = rig.executor

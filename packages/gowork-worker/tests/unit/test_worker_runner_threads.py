@@ -41,7 +41,7 @@ async def prompt_loop(monkeypatch: pytest.MonkeyPatch) -> asyncio.AbstractEventL
 
         tell(act)
         if threading.get_ident() != this_thread:
-            assert done.wait(10)
+            assert done.wait(120)
 
     monkeypatch.setattr(loop, "call_soon_threadsafe", tell_and_wait)
     return loop
@@ -103,7 +103,7 @@ async def test_no_timer_is_left_of_a_job_that_ended_before_the_loop_heard_of_its
     jobs.clear()
     rig.feed((1, "plain"), time_limit_ms=30_000)
     # The loop stands still until the thread is through.
-    assert ended.wait(10)
+    assert ended.wait(120)
     await rig.report(1)
     assert [job.timer for job in jobs] == [None]
 
@@ -114,7 +114,7 @@ async def test_timer_ends_with_its_job(make_rig: MakeRig) -> None:
 
     @handler
     def plain() -> None:
-        go.wait(10)
+        go.wait(120)
 
     rig = make_rig(plain)
     started = rig.executor._limit

@@ -249,7 +249,7 @@ async def test_lease_counts_from_when_the_answered_heartbeat_was_sent() -> None:
     lease = Lease(lost.set)
     lease.seconds = 3600.0
     lease.renew(asyncio.get_running_loop().time() - 3600.0)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         await lost.wait()
 
 
