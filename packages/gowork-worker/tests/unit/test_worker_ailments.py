@@ -15,6 +15,7 @@ import pytest
 from gowork.worker._core.plugins import Selection
 from gowork.worker._runner import messages
 from gowork.worker._runner.table import SlotTable
+from gowork.worker._supervisor.event_log import EventLog
 from gowork.worker._supervisor.process import DEAF_TICKS, PIPE_END_GRACE, STOP_GRACE, ProcessRunner, describe_exit
 from gowork.worker._supervisor.runner import Runner
 from gowork.worker._supervisor.watch import Watch
@@ -143,7 +144,7 @@ class AilingRunner(Runner):
 def test_runner_that_is_given_up_is_ended_once_and_nobody_says_that_it_was_on_purpose() -> None:
     runner = AilingRunner()
     solo = SimpleNamespace(retire=lambda now: None, pump=lambda now: None)
-    watch = Watch(SimpleNamespace(every=lambda: [runner], solo=solo), lambda: None)  # type: ignore[arg-type]
+    watch = Watch(SimpleNamespace(every=lambda: [runner], solo=solo), lambda: None, EventLog())  # type: ignore[arg-type]
     watch.look(0.0, recall=False)
     watch.look(1.0, recall=False)
     assert (runner.killed, runner.fault, runner.ended_on_purpose) == (1, "it is deaf", False)

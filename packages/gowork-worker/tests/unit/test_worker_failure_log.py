@@ -191,7 +191,7 @@ async def test_logging_that_raises_costs_no_task(make_rig: MakeRig) -> None:
             assert (await rig.report(fence)).failure.type == "ValueError"
     finally:
         failure_log.logger.removeFilter(halt)
-    assert rig.executor._attempts.failures._suppressed == {"plain": 2}
+    assert rig.executor._attempts.failures._allowance.suppressed == {"plain": 2}
 
 
 def step(

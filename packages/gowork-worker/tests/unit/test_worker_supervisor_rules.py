@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 import pytest
@@ -10,8 +11,11 @@ import pytest
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._runner import messages, outcomes
+from gowork.worker._runner.failure_log import HANDLER_LINES_MAX, Detail, FailureLog
 from gowork.worker._runner.table import Running
 from gowork.worker._session.lease import Lease
+from gowork.worker._supervisor.event_log import EVENT_LINES_MAX, EventLog
+from gowork.worker._supervisor.held import Held
 from gowork.worker._supervisor.options import Options
 from gowork.worker._supervisor.runner import Runner
 from gowork.worker._supervisor.supervisor import Supervisor
@@ -263,3 +267,41 @@ async def test_lease_that_is_renewed_is_not_lost_by_the_earlier_reckoning() -> N
     for _ in range(3):
         await asyncio.sleep(0)
     assert lost == []
+
+
+LOST = "task lost with its runner"
+
+
+async def test_a_runner_that_takes_many_tasks_along_leaves_few_lines_and_their_number(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = 0.0
+    stage.supervisor._events = EventLog(lambda: now)
+    for fences in (range(1, 1001), range(1001, 1003)):
+        runner = stage.ready(len(fences))
+        stage.grant(*fences)
+        runner.runs = set(fences)
+        stage.supervisor.fleet.ordinary.remove(runner)
+        stage.supervisor.runner_ended(runner, "it crashed")
+        now += 1.5
+    lines = [record for record in caplog.records if record.message == LOST]
+    assert len(lines) == EVENT_LINES_MAX + 2
+    assert [getattr(line, "suppressed", 0) for line in lines[-2:]] == [1000 - EVENT_LINES_MAX, 0]
+    assert [line.__dict__["task_id"] for line in (lines[0], lines[-1])] == ["t1", "t1002"]
+
+
+async def test_what_the_supervisor_left_out_of_the_log_is_told(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    now = 0.0
+    stage.supervisor._events = EventLog(lambda: now)
+    stage.supervisor._failures = FailureLog(Detail.TYPE, lambda: now)
+    held = Held(session.Grant(fence=1, id="t1", task=tasks.Task(id="t1", handler="slow").SerializeToString()))
+    for _ in range(EVENT_LINES_MAX + 3):
+        stage.supervisor._events.tell(logging.WARNING, "time limit ran out", dict)
+        stage.supervisor._note_failure(held, outcomes.timed_out(1, "t1", 5))
+    del caplog.records[:]
+    for now in (0.5, 1.5, 2.5):
+        stage.supervisor._look(now)
+    assert [(record.message, record.__dict__["suppressed"]) for record in caplog.records] == [
+        ("lines were left out", 3),
+        ("failed attempts were not logged one by one", EVENT_LINES_MAX + 3 - HANDLER_LINES_MAX),
+    ]

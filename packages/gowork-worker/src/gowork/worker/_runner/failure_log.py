@@ -6,7 +6,6 @@ It says nothing of a payload by itself; the text of an exception and the lines o
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable
 from enum import StrEnum
@@ -16,12 +15,12 @@ from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._core.handlers import RetryOptions
 from gowork.worker._core.logs import running
 from gowork.worker._runner import outcomes
+from gowork.worker._runner.allowance import Allowance
 from gowork.worker._runner.next_steps import next_step
 
 logger = logging.getLogger("gowork.worker")
 
-#: Seconds of one window, and lines in it: of one handler, and of all of a process together.
-_WINDOW = 1.0
+#: Lines in a second: of one handler, and of all of a process together.
 HANDLER_LINES_MAX = 10
 PROCESS_LINES_MAX = 50
 #: What failed; whatever else an attempt can come to is nobody's concern.
@@ -44,14 +43,8 @@ class FailureLog:
 
     def __init__(self, detail: Detail, clock: Callable[[], float] = time.monotonic) -> None:
         self._detail = detail
-        self._clock = clock
-        #: Guards all that follows. It is held for a few instructions only.
-        self._lock = threading.Lock()
-        self._window_ends = 0.0
-        #: handler -> lines in this window
-        self._lines: dict[str, int] = {}
-        #: handler -> attempts that have left no line
-        self._suppressed: dict[str, int] = {}
+        #: Of handlers.
+        self._allowance = Allowance(HANDLER_LINES_MAX, PROCESS_LINES_MAX, clock)
 
     def note(
         self, grant: session.Grant, task: tasks.Task, handler: str, retry: RetryOptions | None, report: session.Report
@@ -69,7 +62,7 @@ class FailureLog:
             return
         suppressed: int | None = 0
         try:
-            suppressed = self._admit(handler)
+            suppressed = self._allowance.admit(handler)
             if suppressed is not None:
                 fields: dict[str, object] = {
                     "task_id": grant.id,
@@ -86,30 +79,13 @@ class FailureLog:
                 _emit("attempt failed", fields, report.failure.traceback if self._detail is Detail.TRACEBACK else "")
         except BaseException:  # noqa: BLE001 - filters and handlers of logging are the user's
             # That is what there is to tell, and there is nobody to tell it to but the next line.
-            self._suppressed[handler] = self._suppressed.get(handler, 0) + (suppressed or 0) + 1
+            left_out = self._allowance.suppressed
+            left_out[handler] = left_out.get(handler, 0) + (suppressed or 0) + 1
 
     def look_after(self) -> None:
         """Tells what was suppressed and has had no later line to be told in. To be called about once a second."""
-        if not self._suppressed or self._clock() < self._window_ends:
-            return
-        with self._lock:
-            suppressed, self._suppressed = self._suppressed, {}
-        for handler, attempts in suppressed.items():
+        for handler, attempts in self._allowance.left_out().items():
             _emit("failed attempts were not logged one by one", {"handler": handler, "suppressed": attempts}, "")
-
-    def _admit(self, handler: str) -> int | None:
-        """How many attempts of the handler were suppressed before this one; None when this one is too."""
-        now = self._clock()
-        with self._lock:
-            if now >= self._window_ends:
-                self._window_ends = now + _WINDOW
-                self._lines.clear()
-            lines = self._lines.get(handler, 0)
-            if lines >= HANDLER_LINES_MAX or sum(self._lines.values()) >= PROCESS_LINES_MAX:
-                self._suppressed[handler] = self._suppressed.get(handler, 0) + 1
-                return None
-            self._lines[handler] = lines + 1
-            return self._suppressed.pop(handler, 0)
 
     def _told(self, failure: tasks.Failure) -> str:
         return failure.type if self._detail is Detail.TYPE else f"{failure.type}: {failure.message}"

@@ -14,6 +14,7 @@ import itertools
 import logging
 import secrets
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
@@ -21,6 +22,7 @@ from gowork.worker._runner import messages, outcomes
 from gowork.worker._runner.failure_log import Detail, FailureLog
 from gowork.worker._runner.messages import StopKind
 from gowork.worker._runner.next_steps import next_step
+from gowork.worker._supervisor.event_log import EventLog
 from gowork.worker._supervisor.fleet import Fleet
 from gowork.worker._supervisor.held import Held, listed
 from gowork.worker._supervisor.instances import InstanceLocks
@@ -70,7 +72,8 @@ class Supervisor:
         #: Granted while no runner was ready.
         self._backlog: list[Held] = []
         self.fleet = Fleet(options, self, self.measures)
-        self._watch = Watch(self.fleet, self.wake.set)
+        self._events = EventLog()
+        self._watch = Watch(self.fleet, self.wake.set, self._events)
         self._failures = FailureLog(Detail(options.log_failures))
         self._isolated: frozenset[str] = frozenset()
         #: handler -> the plugins that it needs
@@ -91,12 +94,17 @@ class Supervisor:
             async with asyncio.TaskGroup() as group:
                 fleet = group.create_task(self.fleet.run(), name="fleet")
                 while not fleet.done():
-                    self._watch.look(loop.time(), recall=not self._paused)
+                    self._look(loop.time())
                     await asyncio.wait([fleet], timeout=INTERVAL if self._held else IDLE_INTERVAL)
         finally:
             # Threads of this process (runners=0) may run on: then only its end proves anything.
             if self._locks is not None and (self.options.runners or self.has_left):
                 self._locks.close(left=self.has_left)
+
+    def _look(self, now: float) -> None:
+        self._watch.look(now, recall=not self._paused)
+        self._events.look_after()
+        self._failures.look_after()
 
     def _lock(self) -> None:
         if self.options.state_dir is None:
@@ -382,7 +390,11 @@ class Supervisor:
                     held.kill_at = now + grace_ms / 1000
                     self._watch.stopping[fence] = held
                     if kind is StopKind.TIMEOUT:
-                        logger.warning("time limit ran out", extra={**held.log_fields, "grace_ms": grace_ms})
+                        self._events.tell(
+                            logging.WARNING,
+                            "time limit ran out",
+                            lambda: {**held.log_fields, "grace_ms": grace_ms},
+                        )
             case messages.Withheld(slots):
                 runner.withheld = min(slots, runner.reserved)
                 self.fleet.solo.pump(now)
@@ -402,9 +414,9 @@ class Supervisor:
         reports = settle_dead(left, begun, reason, on_purpose=on_purpose)
         for held, report in zip(left, reports, strict=True):
             if report.outcome == tasks.ATTEMPT_OUTCOME_LOST:
-                extra = {**held.log_fields, "runner": runner.name, "runner_pid": runner.pid, "reason": reason}
-                extra["next"] = next_step(held.grant, tasks.Task(), None, report)
-                logger.error("task lost with its runner", extra=extra)
+                self._events.tell(
+                    logging.ERROR, "task lost with its runner", partial(_fields_of_loss, held, runner, report)
+                )
             elif report.outcome == tasks.ATTEMPT_OUTCOME_TIMED_OUT:
                 self._note_failure(held, report)
         self._report_all(reports)
@@ -493,6 +505,16 @@ class Supervisor:
     def _hand_back_waiting(self, reason: str) -> None:
         self.draining = True
         self._report_all([outcomes.interrupted(held.fence, held.id, reason) for held in self._take_waiting()])
+
+
+def _fields_of_loss(held: Held, runner: Runner, report: session.Report) -> dict[str, object]:
+    return {
+        **held.log_fields,
+        "runner": runner.name,
+        "runner_pid": runner.pid,
+        "reason": report.reason,
+        "next": next_step(held.grant, tasks.Task(), None, report),
+    }
 
 
 async def _within(event: asyncio.Event, seconds: float) -> bool:

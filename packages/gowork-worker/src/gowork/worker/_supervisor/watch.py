@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from gowork.worker._runner.messages import Recall, StopKind
 from gowork.worker._runner.table import Running
+from gowork.worker._supervisor.event_log import EventLog
 from gowork.worker._supervisor.fleet import Fleet
 from gowork.worker._supervisor.held import Held
 from gowork.worker._supervisor.runner import Runner
@@ -27,13 +28,15 @@ RECALL_AT_LATEST = 1.0
 class Watch:
     """Keeps nothing but what the last look found."""
 
-    def __init__(self, fleet: Fleet, pulse_changed: Callable[[], None]) -> None:
+    def __init__(self, fleet: Fleet, pulse_changed: Callable[[], None], events: EventLog) -> None:
         """Args:
         fleet: whom to look at.
         pulse_changed: called when a runner has become blocked, or answers again.
+        events: takes lines about tasks.
         """
         self._fleet = fleet
         self._pulse_changed = pulse_changed
+        self._events = events
         #: fence -> a task that was asked to stop, and when its runner is ended if it has not
         self.stopping: dict[int, Held] = {}
         #: Found past its time by the last look: (fence, start).
@@ -97,9 +100,11 @@ class Watch:
         runner = held.runner
         if runner is not None and held.fence in runner.tasks and runner.kill():
             runner.ended_on_purpose = True
-            logger.warning(
+            why = held.stop_kind
+            self._events.tell(
+                logging.WARNING,
                 "runner ended for a task that did not stop",
-                extra={**held.log_fields, "runner": runner.name, "runner_pid": runner.pid, "why": held.stop_kind},
+                lambda: {**held.log_fields, "runner": runner.name, "runner_pid": runner.pid, "why": why},
             )
 
     def _recall(self, runner: Runner, rows: list[Running], now: float, clock: int) -> None:
