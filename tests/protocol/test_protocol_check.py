@@ -124,12 +124,17 @@ async def failed(command: list[str], script: Script, *scenes: str) -> dict[str, 
     return {finding.rule: finding for finding in findings if finding.verdict is not Verdict.PASS}
 
 
-async def test_goworks_own_worker_keeps_every_rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "scenes", [["broken"], [name for name in SCENES if name != "broken"]], ids=["when its stream breaks", "otherwise"]
+)
+async def test_goworks_own_worker_keeps_every_rule(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scenes: list[str]
+) -> None:
     (tmp_path / "check_handlers.py").write_text(HANDLERS)
     monkeypatch.chdir(tmp_path)
     worker = [sys.executable, "-m", "gowork.worker", "--leader", "{leader}", "--name", "own", "--runners", "1"]
     options = ["--slots", "4", "--import", "check_handlers", "--state-dir", str(tmp_path)]
-    assert await failed([*worker, *options], PATIENT) == {}
+    assert await failed([*worker, *options], PATIENT, *scenes) == {}
 
 
 @pytest.mark.tool("node")

@@ -42,6 +42,16 @@ def test_a_parent_that_others_may_write_is_refused_unless_it_is_sticky(tmp_path:
     check_not_public(shared / "a" / "b")
 
 
+def test_behind_a_link_the_parents_of_what_it_leads_to_are_looked_at(tmp_path: Path) -> None:
+    shared, link = tmp_path / "shared", tmp_path / "link"
+    (shared / "inner").mkdir(parents=True, mode=0o700)
+    shared.chmod(0o777)
+    link.symlink_to(shared / "inner")
+    for check in (make_private, check_not_public):
+        with pytest.raises(SharedDirectoryError, match=f"{shared} may be written by others"):
+            check(link)
+
+
 def test_a_directory_below_another_users_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     owner = os.geteuid()
     # As the user after this one: all that this one has is another's to them.

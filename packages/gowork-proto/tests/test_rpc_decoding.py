@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import aclosing, contextmanager
+from typing import Any
 
 import grpc
 import pytest
@@ -12,7 +15,8 @@ from gowork.proto.cluster.v1 import leader_pb2_grpc as cluster_grpc
 from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
 from gowork.proto.scheduler.v1 import scheduler_pb2_grpc as scheduler_grpc
 from gowork.rpc.channels import open_channel
-from gowork.rpc.decoding import refusing_garbage
+from gowork.rpc.decoding import _stream_stream, _unary, _unary_stream, refusing_garbage
+from gowork.rpc.outgoing import COUNTED_BYTES_MIN, Later, Outgoing
 from gowork.rpc.status import Refusal, abort, refusal_of
 
 #: A field of length 127 that isn't there.
@@ -74,3 +78,60 @@ async def test_messages_pass_as_they_are(channel: grpc.aio.Channel) -> None:
     assert [task.id for task in scheduler.WaitTasksResponse.FromString(response).tasks] == ["a", "b"]
     assert await send(channel, METHODS[0], b"") == [b""]
     assert await send(channel, METHODS[1], b"", b"") == [b"", b""]
+
+
+LARGE = bytes(COUNTED_BYTES_MIN)
+
+
+@contextmanager
+def untimed(_: object) -> Iterator[None]:
+    yield
+
+
+async def test_a_large_answer_of_a_unary_call_is_counted_until_the_call_is_over() -> None:
+    outgoing = Outgoing()
+
+    async def method(request: bytes, context: object) -> bytes:
+        return request
+
+    call = _unary(method, untimed, bytes, outgoing)
+
+    async def counted(request: bytes) -> int:
+        await call(request, None)
+        # Here gRPC sends it.
+        return outgoing.unread_bytes
+
+    assert await asyncio.create_task(counted(LARGE)) == len(LARGE)
+    assert await asyncio.create_task(counted(LARGE[1:])) == 0
+    await asyncio.sleep(0)
+    assert outgoing.unread_bytes == 0
+
+
+@pytest.mark.parametrize("shape", [_unary_stream, _stream_stream])
+async def test_a_large_answer_of_a_stream_is_counted_until_the_next_is_asked_for(shape: Callable[..., Any]) -> None:
+    outgoing = Outgoing()
+
+    async def method(request: object, context: object) -> AsyncIterator[bytes]:
+        for response in (LARGE, LARGE[1:], LARGE):
+            yield response
+
+    async def nothing() -> AsyncIterator[bytes]:
+        for request in ():
+            yield request
+
+    async with aclosing(shape(method, untimed, bytes, outgoing)(nothing(), None)) as responses:
+        counted = [outgoing.unread_bytes async for _ in responses]
+    assert counted == [len(LARGE), 0, len(LARGE)]
+    assert outgoing.unread_bytes == 0
+
+
+async def test_an_answer_that_is_made_later_is_counted_as_a_whole() -> None:
+    outgoing = Outgoing()
+
+    async def method(request: object, context: object) -> AsyncIterator[Later]:
+        yield Later(70_000, lambda: [b"a", b"b"])
+
+    async with aclosing(_unary_stream(method, untimed, bytes, outgoing)(None, None)) as responses:
+        counted = [(data, outgoing.unread_bytes) async for data in responses]
+    assert counted == [(b"a", 70_000), (b"b", 70_000)]
+    assert outgoing.unread_bytes == 0

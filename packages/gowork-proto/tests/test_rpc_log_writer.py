@@ -129,6 +129,17 @@ def test_closing_waits_no_longer_than_asked_and_later_lines_are_dropped_in_a_jam
     assert pipe.lines_until(b"dropped")[-1] == b"dropped 1\n"
 
 
+def test_what_is_being_written_is_not_flushed_yet(pipe: Pipe) -> None:
+    writer = LogWriter(pipe.end, notice)
+    writer.put(b"x" * 9_999 + b"\n")
+    # By now the thread has taken it, and the pipe has no room for all of it.
+    assert os.read(pipe.reader.fileno(), 1) == b"x"
+    assert not writer.flush(0)
+    pipe.lines_until(b"\n")
+    assert writer.flush(PATIENCE)
+    closed(writer)
+
+
 def test_lines_after_the_end_are_written_at_once(pipe: Pipe) -> None:
     writer = LogWriter(pipe.end, notice)
     writer.put(b"before\n")

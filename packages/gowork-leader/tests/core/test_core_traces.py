@@ -93,6 +93,17 @@ def test_an_attempt_that_is_lost_with_its_runner_gets_one_that_links_to_the_atte
     assert [attempt.trace for attempt in core.standing("a").attempts] == [ATTEMPT, settling.trace]
 
 
+def test_an_attempt_that_is_lost_with_its_member_gets_a_context_too():
+    core = tracing()
+    core.do(cmd.Join("c1", "127.0.0.1:40041"))
+    core.submit(replace(spec("a", handler=""), trace=trace_bytes(SUBMIT, "")))
+    core.dispatch()
+    core.pass_time(core.state.settings.callback_lease + 1)
+    (settling,) = settlings(core)
+    assert settling.alone
+    assert settling.trace == core.standing("a").attempts[0].trace != ""
+
+
 def test_what_goes_back_without_blame_and_without_a_span_is_not_told_of():
     core = tracing()
     core.report(granted(core, traced("a")), "a", Outcome.INTERRUPTED)

@@ -189,3 +189,16 @@ async def test_watchers_are_told_what_is_there_when_all_ends() -> None:
         assert [new.spec.id for new in (await watcher.take(MANY, MANY)).tasks] == ["a"]
         with pytest.raises(SubscriptionsClosed):
             await watcher.take(MANY, MANY)
+
+
+@pytest.mark.parametrize("text", ["", 'id = "a"', 'queue = "other"'])
+async def test_a_watcher_that_has_gone_leaves_nothing_of_its_filter(text: str) -> None:
+    feed = Feed()
+    # One may go before it has been added.
+    feed.drop(Watcher(selection_of(text)))
+    first, second = watch(feed, text), watch(feed, text)
+    feed.drop(first)
+    feed.publish([task("a", "other")], 1, ())
+    assert told(second) == (["a"], [], 1)
+    feed.drop(second)
+    assert (feed._of_ids, feed._of_lanes, feed._of_all) == ({}, {}, {})

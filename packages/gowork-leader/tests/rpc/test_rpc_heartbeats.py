@@ -70,3 +70,22 @@ async def test_a_refusal_that_a_caller_does_not_read_resets_its_stream(monkeypat
 
     (ended,) = await asyncio.gather(asyncio.create_task(serve()), return_exceptions=True)
     assert isinstance(ended, asyncio.CancelledError)
+
+
+async def test_the_reading_ends_with_the_call() -> None:
+    ended = asyncio.Event()
+
+    async def silent() -> AsyncIterator[pb.HeartbeatRequest]:
+        try:
+            yield pb.HeartbeatRequest(id="0")
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async def hear(request: pb.HeartbeatRequest) -> None:
+        pass
+
+    responses = HeartbeatStream(silent()).responses(hear)
+    await anext(responses)
+    await responses.aclose()
+    assert ended.is_set()

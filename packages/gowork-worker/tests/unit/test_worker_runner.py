@@ -233,6 +233,9 @@ async def test_thread_that_never_looks_at_its_token_completes(make_rig: MakeRig,
     rig.feed((1, "thread"))
     await eventually(lambda: held.running)
     rig.executor.cancel([1], "not wanted")
+    # It is asked once: asking again would give it the grace anew.
+    rig.executor.cancel([1], "not wanted")
+    rig.executor.interrupt("drain")
     assert rig.stopping == [(1, 5000, messages.StopKind.CANCEL)]
     held.go_threads.set()
     assert (await rig.report(1)).outcome == tasks.ATTEMPT_OUTCOME_COMPLETED

@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -17,6 +17,7 @@ from gowork.worker import Context, handler
 from gowork.worker._core.cancellation import CancelToken
 from gowork.worker._runner import main
 from gowork.worker._runner.clock import Clock
+from gowork.worker._runner.hands import Hand
 from gowork.worker._runner.job import Job
 from gowork.worker._runner.messages import StopKind
 from gowork.worker._runner.table import SlotTable
@@ -170,6 +171,30 @@ async def test_slot_that_is_handed_back_while_the_loop_collects_them_is_not_lost
     executor._handed.late = 2
     executor._pump()
     assert sorted([*executor._free, *executor._handed]) == [0, 1, 2]
+
+
+async def test_slot_that_is_freed_as_somebody_begins_to_wait_is_not_missed(
+    make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = make_rig(slots=1)
+    executor = rig.executor
+    pumped: list[list[int]] = []
+    monkeypatch.setattr(executor, "_pump", lambda: pumped.append([*executor._free, *executor._handed]))
+
+    class Freed(list[int]):
+        def extend(self, slots: Iterable[int]) -> None:
+            # The loop has looked here in vain, and waits.
+            executor._contended = True
+            super().extend(slots)
+
+    hand = Hand(0, lambda hand: None)
+    hand.slots.append(executor._free.pop())
+    executor._free = Freed()
+    executor._release(hand)
+    await asyncio.sleep(0)
+    assert pumped == [[0]]
+    monkeypatch.undo()
+    executor._pump()
 
 
 def test_stop_is_seen_with_its_reason_or_not_at_all() -> None:
