@@ -139,3 +139,11 @@ def test_the_install_lines_are_seen() -> None:
     assert installs_of(ROOT / "README.md")[0] == ["nox"]
     assert "./packages/gowork-leader" in [word for words in installs_of(ROOT / "README.md") for word in words]
     assert all(installs_of(package / "README.md") for package in PACKAGES)
+
+
+@each_package
+def test_the_versions_that_a_page_asks_for_are_those_that_it_describes(package: Path) -> None:
+    versions = {project_of(other)["name"]: Version(project_of(other)["version"]) for other in PACKAGES}
+    for text in re.findall(r'"(gowork-[a-z-]+[<>=~!][^"]*)"', (package / "README.md").read_text()):
+        asked = Requirement(text)
+        assert asked.specifier.contains(versions[asked.name], prereleases=True), text

@@ -55,6 +55,11 @@ def test_what_is_not_an_address_is_refused_by_name(text: str) -> None:
         parse_address(text, name="cluster address")
 
 
+def test_a_url_is_refused_with_the_address_in_it() -> None:
+    with pytest.raises(AddressError, match="write HOST:PORT without http://, as in leader:50052"):
+        parse_address("http://leader:50052/")
+
+
 def test_an_ipv6_host_without_brackets_is_refused_with_the_way_out() -> None:
     with pytest.raises(AddressError, match="write an IPv6 host in brackets"):
         parse_address("::1:50051")

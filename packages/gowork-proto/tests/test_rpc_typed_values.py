@@ -218,3 +218,10 @@ def test_a_model_that_does_not_fit_names_the_place_in_one_line() -> None:
     with pytest.raises(Unfit) as raised:
         reader_of(list[Leg]).payload('[{"fromCity": 5}]', b"", 0)
     assert str(raised.value) == "Input should be a valid string - at `$.fromCity` - at `$[0]`"
+
+
+def test_a_text_that_is_no_json_is_told_with_what_is_needed() -> None:
+    with pytest.raises(Unfit, match=r"JSON is malformed: .*; JSON of Job is needed"):
+        reader_of(Job).payload("Ada", b"", 0)
+    with pytest.raises(Unfit, match=r"^Expected `object`, got `int`$"):
+        reader_of(Job).payload("7", b"", 0)

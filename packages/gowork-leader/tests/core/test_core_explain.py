@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from leader_core import Core, spec
 
 from gowork.leader.core import commands as cmd
 from gowork.leader.core.explain import Explanation, explain, waiting_by_reason
-from gowork.leader.core.model import HeartbeatStatus, Outcome, Priority, Status, WaitCode
+from gowork.leader.core.model import HeartbeatStatus, Outcome, Priority, RetryPolicy, Status, WaitCode
 
 
 def codes(core: Core, id: str) -> list[WaitCode]:
@@ -71,6 +72,23 @@ def test_all_that_holds_it_is_named_at_once():
     assert reasons[WaitCode.DELAYED].until_ms == core.wall_ms + 9000
     assert reasons[WaitCode.RATE_LIMIT].until_ms == core.wall_ms + 2000
     assert "gowork queues resume default" in reasons[WaitCode.QUEUE_PAUSED].advice
+
+
+@pytest.mark.parametrize(
+    ("outcome", "words"),
+    [(Outcome.FAILED, "its last attempt failed;"), (Outcome.TIMED_OUT, "its last attempt ran out of time;")],
+)
+def test_the_words_for_a_retry_tell_how_the_last_attempt_ended_and_when_the_next_may_start(outcome, words):
+    core = Core()
+    connection = core.connect()
+    core.submit(spec("a", retry=RetryPolicy(max_attempts=2, initial_delay_ms=4000)))
+    core.dispatch()
+    core.report(connection, "a", outcome)
+    (reason,) = explained(core, "a").reasons
+    assert reason.message == f"{words} the next one may start in 4.0 s"
+    core.wall_ms += 3990
+    (reason,) = explained(core, "a").reasons
+    assert reason.message == f"{words} the next one may start now"
 
 
 def test_a_retry_waits_for_its_delay():

@@ -39,6 +39,7 @@ async def test_a_path_of_strange_characters_is_taken_as_it_is(tmp_path: Path) ->
         ("gowork.db", "is no store URL"),
         ("", "is no store URL"),
         ("sqlite:gowork.db", "is no store URL"),
+        ("/srv/gowork.db", "as in sqlite:////srv/gowork.db"),
         ("sqlite://", "names no file"),
         ("sqlite:///", "names no file"),
         ("sqlite:///:memory:", "names no file"),

@@ -147,6 +147,13 @@ def test_imported_modules_are_plugins_too(install: Any, write: Write) -> None:
     assert loaded.default is loaded.handlers["one"]
 
 
+@pytest.mark.parametrize("name", ["hello.py", "./shop/hello.py", "shop/hello"])
+def test_a_file_in_place_of_a_module_is_named_with_the_module(install: Any, name: str) -> None:
+    module = "hello" if name == "hello.py" else "shop.hello"
+    (error,) = load(Selection(imports=(name,))).errors
+    assert f"{name} is a file; name the module, as in --import {module}" in str(error)
+
+
 def test_functions_in_code_are_handlers(install: Any) -> None:
     @handler
     def local() -> None: ...

@@ -90,6 +90,9 @@ def parse_address(text: str, *, name: str = "address") -> tuple[str, int]:
     Raises:
         AddressError: when it has another form.
     """
+    if "://" in text:
+        scheme, _, rest = text.strip().partition("://")
+        raise AddressError(f"{name} {text!r}: write HOST:PORT without {scheme}://, as in {rest.rstrip('/')}")
     host, separator, port = text.strip().rpartition(":")
     if not separator or not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise AddressError(f"{name} {text!r} is not HOST:PORT, as in 127.0.0.1:50051")

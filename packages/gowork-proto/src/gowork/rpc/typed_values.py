@@ -60,9 +60,9 @@ class Reader:
         try:
             return self._of_text(text, form)
         except Unfit as error:
-            if not text:
-                raise Unfit(f"it is empty; JSON of {self.wanted} is needed") from error
-            raise
+            if _is_json(text):
+                raise
+            raise Unfit(f"{error if text else 'it is empty'}; JSON of {self.wanted} is needed") from error
 
     def result(self, text: str, data: bytes, *, is_empty_data: bool = False) -> Any:
         """A result, in the fields of scheduler.v1.Task: there a text is always JSON, and nothing at all is null.
@@ -372,3 +372,11 @@ def _violations(error: Exception) -> str:
     return "; ".join(
         f"{violation['msg']} - at `$.{'.'.join(str(part) for part in violation['loc'])}`" for violation in errors()[:5]
     )
+
+
+def _is_json(text: str) -> bool:
+    try:
+        msgspec.json.decode(text, type=msgspec.Raw)
+    except (msgspec.DecodeError, UnicodeError):
+        return False
+    return True

@@ -7,11 +7,12 @@ from click.shell_completion import get_completion_class
 
 
 @click.command(
+    short_help="Print a script that completes commands in your shell.",
     epilog="""\b
 Examples:
   eval "$(gowork completion bash)"        # in ~/.bashrc
   eval "$(gowork completion zsh)"         # in ~/.zshrc
-  gowork completion fish > ~/.config/fish/completions/gowork.fish"""
+  gowork completion fish > ~/.config/fish/completions/gowork.fish""",
 )
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context

@@ -27,6 +27,7 @@ breaking:
 
 
 @click.command(
+    short_help="Write the protos for clients and workers in any language.",
     epilog="""\b
 Examples:
   gowork protos --out protos
@@ -35,7 +36,7 @@ Examples:
 
 \b
 The protos' comments are the reference. What a worker must do, message by message, is in
-https://github.com/gowork/gowork/blob/main/docs/protocol.md; `gowork worker-check` tries it."""
+https://github.com/gowork/gowork/blob/main/docs/protocol.md; `gowork worker-check` tries it.""",
 )
 @click.option(
     "--out",

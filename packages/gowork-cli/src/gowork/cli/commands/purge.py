@@ -42,13 +42,14 @@ class _Selection:
 
 
 @click.command(
+    short_help="Remove finished tasks and their results.",
     epilog="""\b
 Examples:
   gowork purge nightly-report
   gowork purge --older-than 2d --dry-run
   gowork purge --filter 'status = ERROR AND queue = "mail"' --yes
   gowork purge --filter 'id = "report-*"'     # all whose id begins so
-  gowork purge --filter 'id = "report-\\*"'    # the one task report-*"""
+  gowork purge --filter 'id = "report-\\*"'    # the one task report-*""",
 )
 @click.argument("ids", metavar="[ID...]", nargs=-1, shell_complete=complete_task_id)
 @click.option("--filter", "expression", metavar="EXPRESSION", help="Of the finished tasks, those that this selects.")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import click
+from click.types import IntParamType
 from rich.text import Text
 
 from gowork.cli import questions
@@ -16,8 +18,20 @@ from gowork.cli.settings import OutputFormat, Settings, common_options, pass_set
 from gowork.cli.suggestions import SuggestingGroup, meant
 from gowork.client import Client, Queue
 
-#: What a field of the contract holds; the leader has bounds of its own.
-_NUMBER = click.IntRange(-(1 << 31), (1 << 31) - 1)
+
+class _Number(IntParamType):
+    """What a field of the contract holds. The leader has bounds of its own, which the help must not seem to know."""
+
+    name = "integer"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        number: int = super().convert(value, param, ctx)
+        if not -(1 << 31) <= number < 1 << 31:
+            self.fail(f"{number} is not in the range of 32-bit numbers.", param, ctx)
+        return number
+
+
+_NUMBER = _Number()
 
 _name = click.argument("name", metavar="QUEUE", shell_complete=complete_queue)
 
@@ -68,8 +82,8 @@ Examples:
 def pause(settings: Settings, name: str, *, new: bool) -> None:
     """Start no more tasks of a queue; what runs goes on.
 
-    A queue without tasks and settings may be a slip of the pen: it is asked about, and left alone where nobody can be
-    asked.
+    A queue without tasks and settings may be a typing mistake. The command asks before it pauses one. Where nobody can
+    be asked, it pauses none without --new.
     """
     with settings.client() as client:
         if not new and (known := _unknown(client, name)) is not None:
@@ -107,7 +121,9 @@ Examples:
   gowork queues set api --rate 0""",
 )
 @_name
-@click.option("--weight", type=_NUMBER, metavar="N", help="Its share of the slots beside other queues that have work.")
+@click.option(
+    "--weight", type=_NUMBER, metavar="N", help="Its share of the slots beside other queues that have work, 1 to 1,000."
+)
 @click.option(
     "--concurrency", "concurrency_limit", type=_NUMBER, metavar="N", help="Most tasks at once; 0 for no limit."
 )

@@ -32,12 +32,13 @@ def _check_number(_context: click.Context, _parameter: click.Parameter, value: f
 
 
 @click.command(
+    short_help="Watch members, queues, rates and failures, live.",
     epilog="""\b
 Examples:
   gowork top
   gowork top --interval 5
   gowork top --count 1 | head -3
-  gowork top -o jsonl | jq -c '[.at, (.queues[] | {name, waiting, reasons})]'"""
+  gowork top -o jsonl | jq -c '[.at, (.queues[] | {name, waiting, reasons})]'""",
 )
 @click.option(
     "--interval",

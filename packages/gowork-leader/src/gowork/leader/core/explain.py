@@ -19,6 +19,7 @@ from gowork.leader.core.model import (
     LaneKey,
     Liveness,
     Now,
+    Outcome,
     Standing,
     Status,
     Task,
@@ -32,6 +33,8 @@ VERDICTS_MAX = 1_000
 AHEAD_MAX = 100_000
 
 _FAILED = {FailureKind.EXPIRED: WaitCode.EXPIRED, FailureKind.QUARANTINED: WaitCode.QUARANTINED}
+#: {how an attempt ended: the words for it, where they are not "was" and its name}
+_ENDED = {Outcome.FAILED: "failed", Outcome.TIMED_OUT: "ran out of time"}
 _Selector = tuple[tuple[str, str], ...]
 
 
@@ -173,10 +176,16 @@ def _ended(standing: Standing) -> tuple[Reason, ...]:
 def _delay(standing: Standing, now: Now) -> Reason:
     seconds = max(0, standing.not_before_ms - now.wall_ms) / 1000
     if standing.attempts:
-        last = standing.attempts[-1].outcome.name.lower().replace("_", " ")
-        message = f"its last attempt was {last}; the next one may start in {seconds:.1f} s"
+        outcome = standing.attempts[-1].outcome
+        last = _ENDED.get(outcome, f"was {outcome.name.lower()}")
+        message = f"its last attempt {last}; the next one may start {_in(seconds)}"
         return Reason(WaitCode.RETRY_DELAY, message, "", standing.not_before_ms)
-    return Reason(WaitCode.DELAYED, f"it may start in {seconds:.1f} s", "", standing.not_before_ms)
+    return Reason(WaitCode.DELAYED, f"it may start {_in(seconds)}", "", standing.not_before_ms)
+
+
+def _in(seconds: float) -> str:
+    # Less would be written as 0.0 s.
+    return f"in {seconds:.1f} s" if seconds >= 0.05 else "now"
 
 
 def _limits(queue: Queue, key: LaneKey, now: Now) -> Iterable[Reason]:

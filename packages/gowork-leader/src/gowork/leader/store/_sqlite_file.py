@@ -323,7 +323,7 @@ def _check_content(path: Path, size: int, log_bytes: int, *, check_all: bool) ->
 def _in_use(path: Path, holder: str) -> StoreLockedError:
     return StoreLockedError(
         f"{path} is in use by another leader ({holder}). Stop that one first, or give this leader "
-        f"a database of its own."
+        f"a database of its own with --data-dir."
     )
 
 

@@ -53,7 +53,8 @@ class StoreRegistry:
         """
         scheme, separator, _ = url.partition("://")
         if not separator:
-            raise StoreError(f"{url!r} is no store URL: it must read SCHEME://…, as in sqlite:///gowork.db.")
+            example = f"sqlite:///{url}" if url and ":" not in url else "sqlite:///gowork.db"
+            raise StoreError(f"{url!r} is no store URL: it must read SCHEME://…, as in {example}.")
         makers = self._makers.get(scheme.lower(), [])
         if not makers:
             broken = "".join(f" Its plugin {name} could not be loaded: {why}." for name, why in self.errors.items())

@@ -181,12 +181,19 @@ class _Command(click.Command):
     is_flag=True,
     help="Trace attempts as children of what scheduled them, instead of in traces of their own that are linked to it.",
 )
-@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="How to write the log, on standard error: for people, or one JSON object a line.",
+)
 @click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
     default="info",
     show_default=True,
+    help="What to log.",
 )
 @click.option(
     "--log-failures",
@@ -221,7 +228,7 @@ def main(
     log_failures: str,
     print_ready: bool,
 ) -> None:
-    """Runs handlers as a worker of a gowork cluster.
+    """Run handlers as a worker of a gowork cluster.
 
     Handlers come from installed plugins (entry points in the group gowork.plugins) and from modules named with
     --import. The worker keeps trying to reach its leader for ever. SIGTERM and Ctrl-C drain it.

@@ -14,7 +14,15 @@ import msgspec
 from gowork.worker._core.plugins import Loaded, Selection, add_search_path, load
 
 
-@click.command("plugins")
+@click.command(
+    "plugins",
+    epilog="""\b
+Examples:
+  gowork plugins
+  gowork plugins --import hello             # with the handlers of ./hello.py too
+  gowork plugins -o json | jq -r '.[].handlers[].name'
+""",
+)
 @click.option(
     "--import",
     "imports",
@@ -29,10 +37,10 @@ from gowork.worker._core.plugins import Loaded, Selection, add_search_path, load
     type=click.Choice(["table", "json", "jsonl"]),
     default="table",
     show_default=True,
-    help="The form.",
+    help="The form of the answer.",
 )
 def main(*, imports: Sequence[str], plugins: Sequence[str], output: str) -> None:
-    """Lists the plugins that are installed here, their handlers and what is wrong with them.
+    """List the plugins that are installed here, their handlers and what is wrong with them.
 
     Exits with 1 when something is wrong.
     """

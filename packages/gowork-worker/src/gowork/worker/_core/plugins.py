@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 import msgspec
@@ -135,7 +136,7 @@ def _installed(wanted: Sequence[str] | None) -> Iterator[_Source]:
 
 def _named(selection: Selection, functions: Iterable[Callable[..., Any]]) -> Iterator[_Source]:
     for module in dict.fromkeys(selection.imports):
-        load = partial(importlib.import_module, module)
+        load = partial(_import, module)
         yield _Source(module, "imported", partial(extensions.attempt, load, module), is_plugin=False)
     for reference in selection.references:
         load_reference = partial(_resolve, reference)
@@ -143,6 +144,17 @@ def _named(selection: Selection, functions: Iterable[Callable[..., Any]]) -> Ite
         yield _Source(IN_CODE, "", partial(extensions.attempt, load_reference, title), is_plugin=False)
     for function in functions:
         yield _Source(IN_CODE, "", partial(_Holder, function), is_plugin=False)
+
+
+def _import(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except (ModuleNotFoundError, TypeError) as error:
+        # A name that begins with a dot is a TypeError.
+        if not name.endswith(".py") and "/" not in name:
+            raise
+        module = name.removesuffix(".py").strip("./").replace("/", ".")
+        raise ModuleNotFoundError(f"{name} is a file; name the module, as in --import {module}") from error
 
 
 def _told_apart(sources: Sequence[_Source]) -> list[_Source]:
