@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from gowork.rpc import http as http_module
 from gowork.rpc.channels import AddressError, parse_address
 from gowork.rpc.http import CONNECTIONS_MAX, HEAD_BYTES_MAX, PAGES_MAX, HttpListener, probe, threaded
 
@@ -287,3 +288,46 @@ def test_it_listens_on_ipv6(address: str, callers: list[str]) -> None:
             with socket.create_connection((caller, port), timeout=PATIENCE) as connection:
                 connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
                 assert connection.recv(12) == b"HTTP/1.1 404"
+
+
+def test_what_a_caller_sends_after_its_answer_does_not_reset_its_connection(
+    listener: HttpListener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_module, "_LINGER_SECONDS", PATIENCE)
+    with connect(listener) as caller:
+        caller.sendall(b"GET /readyz HTTP/1.1\r\n\r\n")
+        assert b"".join(iter(lambda: caller.recv(65536), b"")).endswith(b"leading\n")
+        for _ in range(20):
+            caller.sendall(b"x" * 1_000)
+        caller.shutdown(socket.SHUT_WR)
+        assert caller.recv(1) == b""
+
+
+def test_the_end_of_the_listener_waits_for_no_caller(loop: asyncio.AbstractEventLoop) -> None:
+    page = probe(lambda: (True, "leading"), loop)
+    with ExitStack() as stack:
+        listener = stack.enter_context(HttpListener("127.0.0.1:0", {"/": page}, request_seconds=10 * PATIENCE))
+        silent = stack.enter_context(connect(listener))
+        # It has been taken once a later one is answered.
+        assert get(listener, "/")[0] == 200
+        closing = threading.Thread(target=listener.__exit__, args=(None, None, None), daemon=True)
+        closing.start()
+        silent.settimeout(PATIENCE / 5)
+        assert silent.recv(1) == b""
+        closing.join(PATIENCE)
+        assert not closing.is_alive()
+        stack.pop_all()
+    silent.close()
+
+
+def test_troubles_of_the_listeners_loop_are_one_line_each(
+    listener: HttpListener, caplog: pytest.LogCaptureFixture
+) -> None:
+    loop, told = listener._loop, threading.Event()
+    trouble = {"message": "socket.accept() out of system resource", "exception": OSError(24, "Too many open files")}
+    loop.call_soon_threadsafe(loop.call_exception_handler, trouble)
+    loop.call_soon_threadsafe(told.set)
+    assert told.wait(PATIENCE)
+    (record,) = caplog.records
+    assert (record.name, record.getMessage()) == ("gowork.rpc.http", "HTTP listener is in trouble")
+    assert record.exc_info is None

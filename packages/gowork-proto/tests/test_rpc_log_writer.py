@@ -140,6 +140,17 @@ def test_what_is_being_written_is_not_flushed_yet(pipe: Pipe) -> None:
     closed(writer)
 
 
+def test_a_forked_child_waits_for_nothing_that_its_parent_writes(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = LogWriter(pipe.end, notice)
+    writer.put(b"x" * 9_999 + b"\n")
+    assert not writer.flush(0)
+    with monkeypatch.context() as child:
+        child.setattr(os, "getpid", lambda: -1)
+        assert writer.flush(0)
+    pipe.lines_until(b"\n")
+    closed(writer)
+
+
 def test_lines_after_the_end_are_written_at_once(pipe: Pipe) -> None:
     writer = LogWriter(pipe.end, notice)
     writer.put(b"before\n")

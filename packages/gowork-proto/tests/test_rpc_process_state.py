@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from gowork.rpc import process_state
 from gowork.rpc.process_state import OPEN_FILES
 
 _TOLD = """
@@ -24,6 +25,7 @@ told = {
     "blocked": sorted(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ()))),
     "timer": signal.getitimer(signal.ITIMER_REAL)[0],
     "umask": process_state.settled_umask(),
+    "mask": os.umask(0),
     "files": resource.getrlimit(resource.RLIMIT_NOFILE),
     "exit": subprocess.run([sys.executable, "-c", "raise SystemExit(7)"]).returncode,
     "streams": [stream is not None for stream in (sys.stdin, sys.stdout, sys.stderr)],
@@ -82,13 +84,24 @@ def test_timer_that_was_set_before_does_not_ring(settled: Any) -> None:
 
 @pytest.mark.parametrize(("mask", "wanted"), [(0o777, 0o077), (0, 0o002), (0o022, 0o022), (0o007, 0o007)])
 def test_umask_lets_the_owner_do_all_and_others_never_write(settled: Any, mask: int, wanted: int) -> None:
-    assert settled(f"os.umask({mask})")["umask"] == wanted
+    told = settled(f"os.umask({mask})")
+    # To ask for it changes nothing.
+    assert (told["umask"], told["mask"]) == (wanted, wanted)
 
 
 def test_open_files_are_raised_to_the_hard_limit_within_reason(settled: Any) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     told = settled(f"resource.setrlimit(resource.RLIMIT_NOFILE, (256, {hard}))")
     assert told["files"] == [OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES), hard]
+
+
+def test_a_higher_limit_of_open_files_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "setrlimit", lambda _, both: limits.append(both))
+    for both in ((OPEN_FILES + 1, OPEN_FILES + 2), (resource.RLIM_INFINITY, resource.RLIM_INFINITY)):
+        monkeypatch.setattr(resource, "getrlimit", lambda _, both=both: both)
+        process_state._raise_open_files()
+    assert limits == []
 
 
 def test_closed_standard_streams_are_open_afterwards_and_no_file_gets_their_numbers(settled: Any) -> None:

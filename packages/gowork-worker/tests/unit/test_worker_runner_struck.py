@@ -15,9 +15,12 @@ from typing import Any
 import pytest
 
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
+from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker import handler
 from gowork.worker._runner import executor as executor_module
 from gowork.worker._runner import main
+from gowork.worker._runner.hands import Hand
+from gowork.worker._runner.job import Job
 
 MakeRig = Callable[..., Any]
 RUNNER = executor_module.__file__.rpartition("/")[0]
@@ -359,3 +362,39 @@ def test_a_loop_that_comes_no_further_ends_its_runner(
         "the runner's loop was broken off, and goes on",
         *(["the runner's loop does not go on any more"] if ended else []),
     ]
+
+
+@pytest.fixture
+async def dead(make_rig: MakeRig) -> tuple[Any, Hand]:
+    """A rig without threads of its own, and a thread that was struck."""
+    rig = make_rig(slots=2)
+    hand = Hand(0, lambda hand: None)
+    rig.executor._hands.append(hand)
+    return rig, hand
+
+
+async def test_what_a_dead_thread_had_not_begun_can_be_cancelled_and_leaves_nothing(dead: tuple[Any, Hand]) -> None:
+    rig, hand = dead
+    job = Job(session.Grant(fence=1, id="t"), tasks.Task(id="t"), rig.executor._handlers["echo"])
+    # It was struck in the middle of its claim.
+    hand.jobs.append(job)
+    rig.executor._queued[1] = rig.executor._running[1] = job
+    rig.executor._settle_hand(hand)
+    rig.executor.cancel([1], "not wanted")
+    assert (await rig.report(1)).outcome == tasks.ATTEMPT_OUTCOME_CANCELLED
+    assert rig.executor.idle
+
+
+async def test_what_tells_a_thread_to_end_is_handed_on_by_one_that_dies(dead: tuple[Any, Hand]) -> None:
+    rig, hand = dead
+    hand.jobs.append(None)
+    rig.executor._settle_hand(hand)
+    assert rig.executor._for_threads.get_nowait() is None
+
+
+async def test_no_slot_is_given_to_a_dead_thread(dead: tuple[Any, Hand]) -> None:
+    rig, hand = dead
+    rig.executor._starving.append(hand)
+    rig.executor._settle_hand(hand)
+    assert sorted([*rig.executor._free, *rig.executor._handed]) == [0, 1]
+    assert hand.slots_given.empty()
