@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import sys
 import threading
 from collections.abc import AsyncIterator
 from typing import Any
@@ -135,3 +137,19 @@ def test_watch_over_loading_ends_with_it() -> None:
         assert watching.is_alive()
     watching.join(120)
     assert not watching.is_alive()
+
+
+def test_what_keeps_a_runner_from_getting_ready_is_named_also_where_the_interpreter_is_silent(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with contextlib.suppress(SystemExit), Loading() as loading:
+        loading.doing("entering lifespan database")
+        sys.exit(0)
+    (record,) = caplog.records
+    assert record.message == "a runner cannot get ready"
+    assert record.__dict__["doing"] == "entering lifespan database"
+    assert record.__dict__["reason"].startswith("SystemExit: 0 (")
+    # That it was stopped meanwhile is no failure.
+    with contextlib.suppress(asyncio.CancelledError), Loading():
+        raise asyncio.CancelledError
+    assert len(caplog.records) == 1

@@ -14,6 +14,7 @@ from gowork.worker._runner import messages, outcomes
 from gowork.worker._runner.failure_log import HANDLER_LINES_MAX, Detail, FailureLog
 from gowork.worker._runner.table import Running
 from gowork.worker._session.lease import Lease
+from gowork.worker._supervisor import fleet
 from gowork.worker._supervisor.event_log import EVENT_LINES_MAX, EventLog
 from gowork.worker._supervisor.held import Held
 from gowork.worker._supervisor.options import Options
@@ -304,4 +305,27 @@ async def test_what_the_supervisor_left_out_of_the_log_is_told(stage: Stage, cap
     assert [(record.message, record.__dict__["suppressed"]) for record in caplog.records] == [
         ("lines were left out", 3),
         ("failed attempts were not logged one by one", EVENT_LINES_MAX + 3 - HANDLER_LINES_MAX),
+    ]
+
+
+async def test_a_runner_that_does_not_leave_its_lifespans_is_ended_and_named_once(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(fleet, "_STOP_GRACE", -1.0)
+    runner = stage.ready()
+    asked = 0
+
+    def kill() -> bool:
+        nonlocal asked
+        asked += 1
+        runner.is_ready = False
+        if asked == 3:
+            stage.supervisor.fleet.ordinary.remove(runner)
+        return True
+
+    monkeypatch.setattr(runner, "kill", kill)
+    await stage.supervisor.close()
+    assert asked == 3
+    assert [(record.message, record.__dict__["runner"]) for record in caplog.records] == [
+        ("a runner did not leave its lifespans in time, and is ended", "fake")
     ]

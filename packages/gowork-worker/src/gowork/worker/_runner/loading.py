@@ -1,16 +1,19 @@
-"""Says what a runner that is not ready waits for: an import that blocks would leave the worker without a word.
+"""Says what a runner that is not ready waits for, or fails at: either would leave the worker without a word.
 
 It looks from a thread of its own, since the thread that imports can't speak meanwhile.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 import threading
 import time
 from types import FrameType, TracebackType
 from typing import Self
+
+from gowork.rpc import extensions
 
 logger = logging.getLogger("gowork.worker.runner")
 
@@ -40,6 +43,11 @@ class Loading:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._done.set()
+        if isinstance(error, asyncio.CancelledError) or error is None:
+            return
+        # An interpreter that ends because of SystemExit says nothing of it.
+        extra = {"doing": self._doing, "reason": extensions.describe(error)}
+        logger.error("a runner cannot get ready", extra=extra)
 
     def _watch(self) -> None:
         wait = FIRST_WORD

@@ -146,7 +146,11 @@ class Fleet:
         while self.ordinary or self.solo.runners:
             if loop.time() > deadline:
                 for runner in self.every():
-                    runner.kill()
+                    # No longer ready once it is ended, so it is told once.
+                    was_ready = runner.is_ready
+                    if runner.kill() and was_ready:
+                        extra = {"runner": runner.name, "runner_pid": runner.pid, "seconds": _STOP_GRACE}
+                        logger.warning("a runner did not leave its lifespans in time, and is ended", extra=extra)
             await asyncio.sleep(_STOP_LOOK)
         self._closed.set()
 
