@@ -54,6 +54,48 @@ def test_time_in_which_the_leader_was_held_up_counts_for_nobody() -> None:
     assert not core.state.callbacks
 
 
+def test_after_a_stall_nobody_is_given_up_before_a_sign_of_life_can_arrive() -> None:
+    core = Core()
+    core.connect("silent")
+    away = core.connect("away")
+    core.do(cmd.CloseSession(away))
+    asked = core.connect("asked")
+    core.do(cmd.Join("member", "127.0.0.1:1"))
+    # A newcomer by a name that is taken: its holder is asked for a sign of life.
+    core.connect("asked", instance="asked-2")
+    core.mono += 100
+    # The engine is late by less than it was held up: it has waited a while for the first of these to run out.
+    core.do(cmd.ExtendLeases(3.0))
+    core.tick()
+    core.pass_time(2.9)
+    assert set(core.state.workers) == {"silent-1", "away-1", "asked-1"}
+    assert core.state.connections[asked].instance == "asked-1"
+    assert set(core.state.callbacks) == {"member"}
+    core.pass_time(0.2)
+    assert set(core.state.workers) == {"asked-2"}
+    assert not core.state.callbacks
+
+
+def test_a_stream_that_breaks_after_a_stall_has_as_long_to_come_back_as_the_stall_was() -> None:
+    core = Core()
+    given_up = core.connect("given up")
+    core.do(cmd.ExtendLeases(6.0))
+    core.do(cmd.CloseSession(given_up))
+    core.pass_time(5.9)
+    assert set(core.state.workers) == {"given up-1"}
+    core.pass_time(0.2)
+    assert not core.state.workers
+
+
+def test_a_stall_however_long_gives_no_more_than_a_lease() -> None:
+    core = Core()
+    given_up = core.connect("given up")
+    core.do(cmd.ExtendLeases(1e9))
+    core.do(cmd.CloseSession(given_up))
+    core.pass_time(core.state.settings.lease + 0.1)
+    assert not core.state.workers
+
+
 def test_a_time_at_the_horizon_is_in_memory() -> None:
     timers = Timers(4)
     for number in range(1, 6):

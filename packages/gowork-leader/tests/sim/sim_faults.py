@@ -45,7 +45,12 @@ def _break_something(world: World) -> None:
         case 4:
             _step_clock(world)
         case 5:
-            _slow_disk(world)
+            if rng.random() < 0.7:
+                _slow_disk(world)
+            else:
+                seconds = rng.choice([1.2, 3.0, 5.0, 20.0])
+                trace.fault("everything stands still for a while", f"{seconds:g} s")
+                world.loop.stand_still(seconds)
         case 6:
             if rng.random() < 0.4:
                 seconds = rng.uniform(0.5, 6.0)

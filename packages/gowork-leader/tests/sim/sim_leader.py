@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from sim_check_removals import KEPT_SECONDS
 from sim_store import SimClock, SimStore
+from sim_violation import Violation
 
 from gowork.leader.core import commands as cmd
 from gowork.leader.core import effects as ef
@@ -133,6 +134,8 @@ class SimOutbox:
                 case ef.EndSession():
                     reason = effect.refusal.code.reason if effect.refusal is not None else "OK"
                     world.trace.seen[f"session ended: {reason}"] += 1
+                    if reason == "LEASE_EXPIRED" and link is not None and link.carries:
+                        raise Violation("no lease ends that a worker renews", effect.connection)
                 case _:
                     world.checks.told(effect)
             if link is not None:

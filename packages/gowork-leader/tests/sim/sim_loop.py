@@ -52,6 +52,10 @@ class SimLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._sim_selector.now
 
+    def stand_still(self, seconds: float) -> None:
+        """Nothing runs for so long, as in a process that is stopped; what was to happen meanwhile happens then."""
+        self._sim_selector.now += seconds
+
     async def pass_time(self, seconds: float) -> None:
         """Returns after so many simulated seconds."""
         passed = self.create_future()

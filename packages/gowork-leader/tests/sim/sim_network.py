@@ -68,6 +68,11 @@ class Link:
         self._muted |= {"up", "down"} if way == "both" else {way}
         self._world.loop.call_later(seconds, self.cut)
 
+    @property
+    def carries(self) -> bool:
+        """Whether the worker has it, and nothing keeps its heartbeats from the leader."""
+        return self._alive and not self._muted and self._late is None and self._worker.link is self
+
     def heal(self) -> None:
         """No more faults: a stream that has lost something is broken."""
         self.delays = QUICK

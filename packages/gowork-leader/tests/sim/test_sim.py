@@ -76,6 +76,7 @@ MUST_OCCUR = [
     "fault: commit in doubt, not written",
     "fault: commit in doubt, written",
     "fault: disk full for a while",
+    "fault: everything stands still for a while",
     "fault: the disk is slow",
     "fault: the leader crashes",
     "fault: the leader is killed",

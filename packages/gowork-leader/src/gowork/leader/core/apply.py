@@ -339,7 +339,11 @@ def _callback_gone(state: State, change: ch.CallbackGone) -> None:
 def _leases_extended(state: State, change: ch.LeasesExtended) -> None:
     for deadlines in (state.leases, state.graces, state.callback_leases, state.callback_deadlines):
         for key in deadlines:
-            deadlines[key] += change.seconds
+            # The order of the deadlines stays.
+            deadlines[key] = max(deadlines[key] + change.seconds, change.until_mono)
+    for name, (hello, until) in state.challenges.items():
+        state.challenges[name] = hello, max(until + change.seconds, change.until_mono)
+    state.held_up_until = change.until_mono
     for callback in state.callbacks.values():
         if callback.held is not None:
             # Heartbeats from before the call may have waited for as long.

@@ -195,6 +195,8 @@ class LeasesExtended(Struct, frozen=True, gc=False):
     """All leases and graces run longer."""
 
     seconds: float
+    #: None of them ends before, on the monotonic clock.
+    until_mono: float
 
 
 Change = (

@@ -196,7 +196,7 @@ class Tick(Struct, frozen=True, gc=False):
 
 
 class ExtendLeases(Struct, frozen=True, gc=False):
-    """The leader itself was held up for so long, in seconds: nobody's silence counts."""
+    """The leader itself was held up for so long, in seconds: nobody's silence counts, and nobody's way back."""
 
     seconds: float
 

@@ -77,7 +77,9 @@ def decide(state: State, command: cmd.Command, now: Now) -> Decision:
             return take_back_orphans(state, now)
         case cmd.ExtendLeases():
             decision = Decision()
-            decision.changes.append(ch.LeasesExtended(command.seconds))
+            # What was sent meanwhile is still on its way in, and who has given the leader up has to come back first.
+            until_mono = now.mono + min(command.seconds, state.settings.lease)
+            decision.changes.append(ch.LeasesExtended(command.seconds, until_mono))
             return decision
         case _:
             assert_never(command)

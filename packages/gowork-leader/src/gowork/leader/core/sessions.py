@@ -105,7 +105,8 @@ def close_session(state: State, command: cmd.CloseSession, now: Now) -> Decision
             if hello.connection == command.connection:
                 decision.changes.append(ch.ChallengeEnded(name))
         return decision
-    decision.changes.append(ch.SessionClosed(worker.instance, now.mono + state.settings.reconnect_grace))
+    grace_mono = max(now.mono + state.settings.reconnect_grace, state.held_up_until)
+    decision.changes.append(ch.SessionClosed(worker.instance, grace_mono))
     challenge = state.challenges.get(worker.name)
     if challenge is not None:
         decision.changes.append(ch.ChallengeEnded(worker.name))

@@ -272,6 +272,7 @@ class State:
         "forms",
         "gone",
         "graces",
+        "held_up_until",
         "joined",
         "leases",
         "moved",
@@ -325,6 +326,8 @@ class State:
         self.leases: dict[str, float] = {}
         self.graces: dict[str, float] = {}
         self.callback_leases: dict[str, float] = {}
+        #: No grace ends before: the leader was held up, and workers that gave it up are on their way back.
+        self.held_up_until = 0.0
         #: {id of a callback member: when something becomes of the task that it holds, in monotonic time}
         self.callback_deadlines: dict[str, float] = {}
         #: {name: (the newcomer's hello, how long it waits)}

@@ -59,6 +59,9 @@ GATHER_SECONDS = 0.001
 BLOCKED_RETRY_SECONDS = 1.0
 #: A loop that was held up for longer than this extends all leases by as much, in seconds.
 STALL_SECONDS = 1.0
+#: The longest wait while a lease runs, in seconds: how long the loop was held up is told from what it is late by, and a
+#: leader that is stopped while it waits would count that as waiting.
+LEASE_WAIT_SECONDS = 1.0
 #: The longest wait for something that is due by the wall clock, which may be stepped, in seconds.
 WALL_WAIT_SECONDS = 5.0
 #: Why nothing is taken.
@@ -124,7 +127,9 @@ class Engine:
         self._loader = Loader(store, self._state)
         self._batch_number = 0
         self._stopping = False
+        #: When the last batch was through, and when the loop is to look at the clock next if nothing comes.
         self._looked_mono = 0.0
+        self._expected_mono = 0.0
         self.subscriptions = Subscriptions()
         self.opened = Opened(0, "", 1)
         self.started_ms = 0
@@ -271,6 +276,7 @@ class Engine:
     # The loop.
 
     async def _wait(self) -> None:
+        self._expected_mono = self._looked_mono
         if self._queue:
             await self._gather()
             return
@@ -284,6 +290,8 @@ class Engine:
         now = self._clock.now()
         token = next_token(self._state, now.mono)
         waits = [at - now.mono for at in (mono, token) if at is not None]
+        if mono is not None:
+            waits.append(LEASE_WAIT_SECONDS)
         if wall_ms is not None:
             waits.append(min((wall_ms - now.wall_ms) / 1000, WALL_WAIT_SECONDS))
         try:
@@ -292,7 +300,7 @@ class Engine:
         except TimeoutError:
             # Waiting input is processed before anything expires.
             await asyncio.sleep(0)
-        self._extend_after_stall(now.mono + (min(waits) if waits else float("inf")))
+        self._expected_mono = now.mono + (min(waits) if waits else float("inf"))
 
     async def _gather(self) -> None:
         """Lets what the network is bringing in join this batch: a commit costs the same for one command as for many.
@@ -306,11 +314,13 @@ class Engine:
         if not gathered:
             await asyncio.sleep(0)
 
-    def _extend_after_stall(self, expected_mono: float) -> None:
-        late = self._clock.now().mono - max(expected_mono, self._looked_mono)
-        if late > STALL_SECONDS:
-            _log.warning("loop was held up", extra={"seconds": round(late, 1)})
-            self._queue.insert(0, (cmd.ExtendLeases(late), None))
+    def _extend_after_stall(self, now: Now) -> list[Effect]:
+        """Before anything else of a batch: what waits in the network counts for whoever sent it."""
+        late = now.mono - max(self._expected_mono, self._looked_mono)
+        if late <= STALL_SECONDS:
+            return []
+        _log.warning("loop was held up", extra={"seconds": round(late, 1)})
+        return self._decide(cmd.ExtendLeases(late), now).effects
 
     async def _step(self) -> None:
         items = self._in_hand = self._take()
@@ -321,7 +331,7 @@ class Engine:
             await self._loader.page_in()
         visiting = await self._loader.visit([what for what, _ in items], due_ms)
         now = self._clock.now()
-        effects: list[Effect] = []
+        effects = self._extend_after_stall(now)
         replies: list[tuple[asyncio.Future[Any], Any]] = []
         reads: list[tuple[_Read, asyncio.Future[Any]]] = []
         dealt_with: list[asyncio.Future[Any]] = []
