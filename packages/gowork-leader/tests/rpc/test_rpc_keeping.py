@@ -13,6 +13,7 @@ from leader_serving import PATIENCE, ServedLeader, refused, serving, stream_refu
 
 from gowork.leader.core.model import Status
 from gowork.leader.engine.retention import Kept
+from gowork.leader.rpc import backups
 from gowork.leader.rpc.keeping import PURGE_BATCHES_MAX, PURGE_TASKS_MAX
 from gowork.leader.store.conformance import new_task, standing
 from gowork.leader.store.protocol import Batch, NewTask, StoreError, StoreFormatError, StoreFullError
@@ -231,6 +232,22 @@ async def test_one_backup_is_made_at_a_time_and_one_that_is_given_up_leaves_noth
         while await backup_refusal(leader) == "BACKUP_RUNNING":
             pass
     assert sorted(os.listdir(tmp_path)) == before
+
+
+async def test_a_backup_that_is_not_read_makes_place_for_the_next_one(
+    leader: ServedLeader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in range(40):
+        await leader.submit(f"t{n}", payload="x" * limits.PAYLOAD_BYTES_MAX)
+    monkeypatch.setattr(backups, "UNREAD_SECONDS", 0.2)
+    stalled = leader.scheduler.BackupStore(pb.BackupStoreRequest(), timeout=PATIENCE)
+    parts = aiter(stalled)
+    assert (await anext(parts)).data
+    async with asyncio.timeout(PATIENCE):
+        while await backup_refusal(leader) == "BACKUP_RUNNING":
+            pass
+    # Whoever reads on is told what has become of it.
+    assert (await stream_refused(parts)).reason == "BACKUP_UNREAD"
 
 
 async def test_what_a_killed_leader_left_of_a_backup_goes_at_the_next_start(tmp_path: Path) -> None:

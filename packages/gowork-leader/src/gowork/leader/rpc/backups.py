@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import grpc
 
 from gowork.leader.store.protocol import Store
-from gowork.rpc.status import Refusal
+from gowork.rpc.status import Refusal, abort
+
+_log = logging.getLogger(__name__)
 
 #: What one response carries.
 CHUNK_BYTES = 1 << 20
+#: How long a caller may leave a part unread, in seconds. It keeps others from a backup, and a copy on the disk.
+UNREAD_SECONDS = 60.0
 
 
 class Backups:
@@ -27,6 +34,8 @@ class Backups:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._running = False
+        #: Calls that were given up, and whose status waits behind what is not read.
+        self._ending: set[asyncio.Task[None]] = set()
 
     async def read_copy(self) -> AsyncGenerator[tuple[bytes, int], None]:
         """Parts of a copy as it is now, each with how many bytes there are in all.
@@ -57,6 +66,34 @@ class Backups:
                     await loop.run_in_executor(reader, os.close, descriptor)
             finally:
                 self._running = False
+
+    @contextlib.contextmanager
+    def reading(self, context: grpc.aio.ServicerContext[Any, Any]) -> Iterator[None]:
+        """For as long as a part is on its way: the call is given up when its caller does not read it in time."""
+        serving = asyncio.current_task()
+        assert serving is not None
+        timer = asyncio.get_running_loop().call_later(UNREAD_SECONDS, self._give_up, serving, context)
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _give_up(self, serving: asyncio.Task[object], context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        _log.warning("backup given up, its caller does not read", extra={"seconds": UNREAD_SECONDS})
+        # What is being sent can't be taken back from gRPC. Whoever reads it yet finds the status behind it.
+        serving.add_done_callback(lambda _: self._end(context))
+        serving.cancel()
+
+    def _end(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        ending = asyncio.get_running_loop().create_task(_refuse_unread(context))
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
+
+
+async def _refuse_unread(context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    message = f"nothing of the backup was read for {UNREAD_SECONDS:g} s, and others may wait for theirs; begin anew"
+    with contextlib.suppress(Exception):
+        await abort(context, Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "BACKUP_UNREAD", message))
 
 
 def _take(place: Path) -> int:

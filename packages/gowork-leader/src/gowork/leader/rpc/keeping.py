@@ -77,4 +77,5 @@ class KeepingMethods:
     ) -> AsyncIterator[pb.BackupStoreResponse]:
         async with refusing(context), aclosing(self._backups.read_copy()) as parts:
             async for data, total_bytes in parts:
-                yield pb.BackupStoreResponse(data=data, total_bytes=total_bytes)
+                with self._backups.reading(context):
+                    yield pb.BackupStoreResponse(data=data, total_bytes=total_bytes)
