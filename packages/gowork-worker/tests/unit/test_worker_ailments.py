@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from gowork.worker._core.plugins import Selection
-from gowork.worker._runner import messages
+from gowork.worker._runner import messages, pulse
 from gowork.worker._runner.table import SlotTable
 from gowork.worker._supervisor.event_log import EventLog
 from gowork.worker._supervisor.process import DEAF_TICKS, PIPE_END_GRACE, STOP_GRACE, ProcessRunner, describe_exit
@@ -182,3 +182,14 @@ async def test_runner_that_could_not_be_started_leaves_no_descriptor_open(
         await rig.runner.run()
     rig.runner.close()
     assert open_descriptors() == before
+
+
+async def test_runner_looks_at_its_descriptors_as_often_as_it_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
+    left: list[int] = []
+    monkeypatch.setattr(pulse, "leave", lambda: left.append(1))
+    own = SimpleNamespace(intact=lambda: True)
+    beating = pulse.Pulse(own)  # type: ignore[arg-type]
+    assert left == []
+    own.intact = lambda: False
+    beating._tick()
+    assert left == [1]

@@ -299,6 +299,34 @@ async def test_interrupt_hands_everything_back(make_rig: MakeRig) -> None:
         assert (report.outcome, report.reason) == (tasks.ATTEMPT_OUTCOME_INTERRUPTED, "drain")
 
 
+async def test_lost_lease_stops_only_what_asked_for_it(make_rig: MakeRig, eventually: Any) -> None:
+    @handler(on_lease_lost="stop")
+    async def careful() -> None:
+        await asyncio.Event().wait()
+
+    held, _, loop = make_load()
+    rig = make_rig(careful, loop)
+    rig.feed((1, "careful"), (2, "loop"))
+    await eventually(lambda: held.running)
+    rig.executor.set_lease(False)
+    assert [fence for fence, _, _ in rig.stopping] == [1]
+    assert (await rig.report(1)).outcome == tasks.ATTEMPT_OUTCOME_INTERRUPTED
+    held.go_loop.set()
+    assert (await rig.report(2)).outcome == tasks.ATTEMPT_OUTCOME_COMPLETED
+
+
+async def test_threads_and_the_loop_take_turns(make_rig: MakeRig, eventually: Any) -> None:
+    held, thread, loop = make_load()
+    rig = make_rig(thread, loop, slots=1)
+    held.go_threads.set()
+    rig.feed((1, "loop"), (2, "loop"), (3, "loop"), (4, "thread"))
+    await eventually(lambda: rig.executor._starving)
+    held.go_loop.set()
+    for fence in (1, 2, 3, 4):
+        await rig.report(fence)
+    assert rig.order == [1, 4, 2, 3]
+
+
 async def test_task_that_cannot_be_read_is_rejected(make_rig: MakeRig) -> None:
     rig = make_rig()
     rig.executor.feed([session.Grant(fence=1, id="t", task=b"\xff\xff")])
