@@ -19,6 +19,7 @@ from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker import handler
 from gowork.worker._runner import executor as executor_module
 from gowork.worker._runner import main
+from gowork.worker._runner.executor import STRIKES_MAX
 from gowork.worker._runner.hands import Hand
 from gowork.worker._runner.job import Job
 
@@ -398,3 +399,33 @@ async def test_no_slot_is_given_to_a_dead_thread(dead: tuple[Any, Hand]) -> None
     rig.executor._settle_hand(hand)
     assert sorted([*rig.executor._free, *rig.executor._handed]) == [0, 1]
     assert hand.slots_given.empty()
+
+
+@pytest.mark.parametrize("name", ["plain", "on_loop"])
+async def test_a_runner_that_is_struck_by_one_task_after_another_goes_on_no_more(
+    make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    @handler
+    def plain() -> None: ...
+
+    @handler
+    async def on_loop() -> None: ...
+
+    def strike(job: Job) -> Any:
+        raise Halt
+
+    async def strike_on_loop(job: Job) -> Any:
+        raise Halt
+
+    rig = make_rig(plain, on_loop, slots=1)
+    for fence in range(1, 2 * STRIKES_MAX + 1):
+        with monkeypatch.context() as patch:
+            # One that is well in between counts from the start.
+            if fence != STRIKES_MAX:
+                patch.setattr(rig.executor._attempts, "run", strike)
+                patch.setattr(rig.executor._attempts, "run_async", strike_on_loop)
+            assert not rig.broken
+            rig.feed((fence, name))
+            report = await settled(rig, fence)
+        assert (report.outcome == tasks.ATTEMPT_OUTCOME_LOST) is (fence != STRIKES_MAX)
+    assert [type(error) for error in rig.broken] == [Halt]

@@ -329,3 +329,20 @@ async def test_a_runner_that_does_not_leave_its_lifespans_is_ended_and_named_onc
     assert [(record.message, record.__dict__["runner"]) for record in caplog.records] == [
         ("a runner did not leave its lifespans in time, and is ended", "fake")
     ]
+
+
+@pytest.mark.parametrize(
+    ("report", "goes_on"), [(outcomes.lost(1, "t1", "struck"), False), (outcomes.completed(1, "t1", None), True)]
+)
+async def test_a_process_that_lost_its_isolated_task_and_lives_gets_no_other(
+    stage: Stage, report: session.Report, goes_on: bool
+) -> None:
+    alone = FakeRunner(stage.supervisor, 1)
+    alone.alone = alone.is_ready = True
+    stage.supervisor.fleet.solo.add(alone)
+    stage.grant(1)
+    alone.start_tasks(stage.supervisor._take_waiting(), 0.0)
+    stage.supervisor.runner_reported(alone, [report], 10)
+    assert stage.reported() == {1: report.outcome}
+    assert alone.said == ([] if goes_on else [messages.Stop()])
+    assert alone.is_ready is goes_on

@@ -39,6 +39,9 @@ logger = logging.getLogger("gowork.worker.runner")
 _parse_task = tasks.Task.FromString
 #: The slot of what runs on the loop.
 _SLOT = itemgetter(1)
+#: Exceptions in a row, in the code of threads or in that of the loop, after which a runner goes on no more. What a
+#: handler has done to it would befall every task.
+STRIKES_MAX = 3
 #: Why a task is lost though its runner goes on.
 _STRUCK = "an exception reached the code of the runner that ran it, from outside of its handler"
 
@@ -97,6 +100,8 @@ class Executor:
         #: The threads. Owner: the loop.
         self._hands: list[Hand] = []
         self._hands_made = 0
+        #: Exceptions in a row in the runner's own code. Owner: threads, which may write over each other; the loop.
+        self._thread_strikes = self._loop_strikes = 0
         #: Owner: the loop.
         self._closed = False
         self._slots = table.slots
@@ -199,7 +204,8 @@ class Executor:
             self._replace(hand)
         for task in [task for task in self._on_loop if task.done()]:
             if not task.cancelled() and (error := task.exception()) is not None:
-                self._log_struck(error)
+                self._loop_strikes += 1
+                self._struck(error, self._loop_strikes)
             self._settle(task, None)
         if not self._closed:
             self._start_threads(self._for_threads.qsize())
@@ -305,7 +311,8 @@ class Executor:
         try:
             self._work(hand)
         except BaseException as error:  # noqa: BLE001 - nobody is above it: the loop settles what it held
-            self._log_struck(error)
+            self._thread_strikes += 1
+            self._struck(error, self._thread_strikes)
         finally:
             try:
                 self._loop.call_soon_threadsafe(self._replace, hand)
@@ -324,6 +331,7 @@ class Executor:
                 slot = hand.slots[0]
                 hand.report = report = self._attempts.run(self._begin(job, slot))
                 self._finish(job, slot, report)
+                self._thread_strikes = 0
             # In this order: without a job its report means nothing.
             jobs.clear()
             hand.report = None
@@ -368,9 +376,10 @@ class Executor:
         self._attempts.note(job, report)
         return report
 
-    @staticmethod
-    def _log_struck(error: BaseException) -> None:
+    def _struck(self, error: BaseException, strikes: int) -> None:
         logger.error("an exception reached a runner's own code", extra={"reason": type_name(error)})
+        if strikes >= STRIKES_MAX:
+            self._broken(error)
 
     # The loop
 
@@ -393,8 +402,10 @@ class Executor:
         job.future = task
         try:
             report = await self._attempts.run_async(job)
+            self._loop_strikes = 0
         except BaseException as error:  # noqa: BLE001 - it reached this task from outside of the handler
-            self._log_struck(error)
+            self._loop_strikes += 1
+            self._struck(error, self._loop_strikes)
         finally:
             self._settle(task, report)
 

@@ -102,7 +102,7 @@ class Solo:
                 if there < self._slots:
                     there += 1
                 else:
-                    _stop(idle.pop(), now)
+                    self.stop(idle.pop(), now)
                 self._spawn(held.only)
             waiting.append(held)
         self._queue = waiting
@@ -114,7 +114,15 @@ class Solo:
             if runner.tasks or not runner.is_ready:
                 runner.idle_since = now
             elif now - runner.idle_since > _IDLE_SECONDS:
-                _stop(runner, now)
+                self.stop(runner, now)
+
+    @staticmethod
+    def stop(runner: Runner, now: float) -> None:
+        """Ends a process: it gets no more tasks."""
+        runner.is_ready = False
+        runner.was_stopped = True
+        runner.stopped_at = now
+        runner.send(messages.Stop())
 
     def _settle(self) -> None:
         """Asks for as many slots as isolated tasks need, and no more."""
@@ -146,13 +154,6 @@ class Solo:
                     room -= moved
                     _reserve(busy, -moved)
                     _reserve(free, moved)
-
-
-def _stop(runner: Runner, now: float) -> None:
-    runner.is_ready = False
-    runner.was_stopped = True
-    runner.stopped_at = now
-    runner.send(messages.Stop())
 
 
 def _reserve(runner: Runner, change: int) -> None:

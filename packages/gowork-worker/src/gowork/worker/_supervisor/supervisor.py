@@ -365,6 +365,9 @@ class Supervisor:
                 self._watch.stopping.pop(report.fence, None)
         self._keep(reports if wanted is None else wanted, size)
         self._outgoing.credit.finished(len(reports), len(held), asyncio.get_running_loop().time())
+        if runner.alone and any(report.outcome == tasks.ATTEMPT_OUTCOME_LOST for report in reports):
+            # What its task has done to it would befall the next one.
+            self.fleet.solo.stop(runner, asyncio.get_running_loop().time())
         if self._isolated or runner.alone:
             self.fleet.solo.pump(asyncio.get_running_loop().time())
 
