@@ -277,6 +277,9 @@ def test_what_is_printed_on_standard_error_comes_in_its_order() -> None:
 def test_the_child_of_a_fork_writes_its_lines_itself() -> None:
     """It has no thread that writes."""
     code = """
+import warnings
+# Python 3.12 and later warn of forks beside threads, and the writer is one.
+warnings.simplefilter("ignore", DeprecationWarning)
 logging.info("parent")
 child = os.fork()
 if not child:
