@@ -40,6 +40,7 @@ COPIED = (
     "conftest.py",
     "noxfile.py",
     "pyproject.toml",
+    "ARCHITECTURE.md",
     "README.md",
 )
 #: A test that an edit makes hang has noticed it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,11 +19,13 @@ each_script = pytest.mark.parametrize(("module", "program"), SCRIPTS)
 
 
 def run(module: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    # What stands on the path already comes after it, such as a tree in which an edit is planted.
+    path = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
     code = f"import sys; sys.argv[1:] = {list(arguments)!r}; from {module}.main import main; main()"
     return subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code],
         cwd=folder.parent,
-        env={"PYTHONPATH": str(folder)},
+        env={"PYTHONPATH": os.pathsep.join(path)},
         capture_output=True,
         text=True,
     )

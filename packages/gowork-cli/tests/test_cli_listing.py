@@ -47,6 +47,16 @@ def test_a_terminal_is_never_too_narrow(width: int) -> None:
     assert max(Text(line).cell_len for line in kept.getvalue().splitlines()) <= width
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_the_heading_stands_once_above_all_pages(terminal: bool) -> None:
+    kept = io.StringIO()
+    out = Console(file=kept, width=80, force_terminal=terminal, color_system=None)
+    print_rows(out, ("ID",), [[Text("x")]] * (2 * PAGE_ROWS + 1))
+    lines = kept.getvalue().splitlines()
+    assert [number for number, line in enumerate(lines) if "ID" in line] == [0]
+    assert sum(line.strip() == "x" for line in lines) == 2 * PAGE_ROWS + 1
+
+
 def test_without_rows_nothing_is_printed() -> None:
     kept = io.StringIO()
     assert print_rows(Console(file=kept), ("ID",), []) == 0

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
+from types import SimpleNamespace
 
 import pytest
 
-from gowork.cli.waiting import telling
-from gowork.client import CallError, Explanation, TaskInfo, TaskStatus, WaitCode, WaitReason
+from gowork.cli.waiting import telling, wait_telling
+from gowork.client import CallError, Explanation, TaskInfo, TaskNotFinished, TaskStatus, WaitCode, WaitReason
 
 
 class FakeClient:
@@ -51,3 +52,48 @@ def test_nothing_is_told_of_what_ends_at_once(capsys: pytest.CaptureFixture[str]
         pass
     assert not client.asked.is_set()
     assert capsys.readouterr().err == ""
+
+
+class Waited:
+    """A leader with a task that does not end, whose reasons to wait are given; time passes only while it is waited."""
+
+    def __init__(self, reasons: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        self.reasons = reasons
+        self.waits: list[float] = []
+        self._now = 0.0
+        monkeypatch.setattr("gowork.cli.waiting.time", SimpleNamespace(monotonic=lambda: self._now))
+
+    def handle(self, id: str) -> str:
+        return id
+
+    def wait(self, ids: list[str], timeout: float) -> list[TaskInfo]:
+        self.waits.append(timeout)
+        self._now += timeout
+        if not self.reasons:
+            return [TaskInfo(id, TaskStatus.COMPLETED) for id in ids]
+        raise TaskNotFinished(ids=ids)
+
+    def explain(self, id: str) -> Explanation:
+        reason = WaitReason(WaitCode.NO_SLOT, self.reasons.pop(0), "", None)
+        return Explanation(id, TaskStatus.PENDING, (reason,), (), 0)
+
+
+def test_why_a_task_waits_is_told_when_it_is_another_thing_and_asked_more_and_more_seldom(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client = Waited(["busy", "busy", *["pau\x07sed"] * 7], monkeypatch)
+    (task,) = wait_telling(client, ["t"], None)  # type: ignore[arg-type]
+    assert task.status is TaskStatus.COMPLETED
+    assert client.waits == [1, 2, 4, 8, 16, 32, 60, 60, 60, 60]
+    busy, paused = capsys.readouterr().err.splitlines()
+    assert busy == "gowork: t waits: busy"
+    assert paused.startswith("gowork: t waits: pau")
+    assert "\x07" not in paused
+
+
+def test_a_wait_ends_with_its_timeout(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    client = Waited(["busy"] * 9, monkeypatch)
+    with pytest.raises(TaskNotFinished):
+        wait_telling(client, ["t"], 5.0)  # type: ignore[arg-type]
+    assert client.waits == [1, 2, 2]
+    assert capsys.readouterr().err == "gowork: t waits: busy\n"

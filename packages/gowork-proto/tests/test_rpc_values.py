@@ -67,6 +67,13 @@ class Lenient(pydantic.BaseModel):
     mean: float
 
 
+class Plain(pydantic.BaseModel):
+    """As pydantic writes constants, which JSON does not know."""
+
+    model_config = pydantic.ConfigDict(ser_json_inf_nan="constants")
+    mean: float
+
+
 class Leg(pydantic.BaseModel):
     from_city: str = pydantic.Field(alias="fromCity")
 
@@ -108,6 +115,7 @@ def test_subclasses_of_numbers_and_texts_are_written_by_value(value: object, tex
         ({"m": Model(mean=math.nan)}, "$.m.mean"),
         ([Model(mean=math.inf)], "$[0].mean"),
         (Model(mean=math.nan), "$.mean"),
+        (Plain(mean=math.inf), "$.mean"),
         ({math.nan: 1}, "$[…]"),
         ({math.inf: 1}, "$[…]"),
     ],
@@ -176,9 +184,10 @@ def test_a_text_with_a_lone_surrogate_is_refused() -> None:
 
 
 @pytest.mark.parametrize("value", ["é" * (limits.PAYLOAD_BYTES_MAX // 2 + 1), b"x" * (1 << 21), ["x" * (1 << 20)]])
-def test_a_payload_over_the_limit_is_refused_with_size_limit_and_type(value: Any) -> None:
+@pytest.mark.parametrize("encode", [encode_payload, encode_result])
+def test_a_value_over_the_limit_is_refused_with_size_limit_and_type(encode: Any, value: Any) -> None:
     with pytest.raises(ValueRefused, match=rf"^{type(value).__name__} of [\d,]+ bytes; at most 1,048,576"):
-        encode_payload(value)
+        encode(value)
 
 
 class Shade(str, enum.Enum):  # noqa: UP042 - as it was written before there was StrEnum
