@@ -302,3 +302,22 @@ def test_a_lock_is_held_on_the_database_until_it_is_released(path: Path) -> None
         _sqlite_file.FileLock(path)
     lock.release()
     _sqlite_file.FileLock(path).release()
+
+
+async def test_the_lock_is_let_go_once_sqlite_has_closed_the_database(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logs: list[bool] = []
+    release = _sqlite_file.FileLock.release
+
+    def released(lock: _sqlite_file.FileLock) -> None:
+        # The last connection to be closed merges the log and removes it.
+        logs.append(Path(f"{path}-wal").exists())
+        release(lock)
+
+    monkeypatch.setattr(_sqlite_file.FileLock, "release", released)
+    store = SqliteStore(path)
+    opened = await store.open()
+    await store.commit(Batch([new_task(opened.next_seq)]))
+    await store.close()
+    assert logs == [False]
