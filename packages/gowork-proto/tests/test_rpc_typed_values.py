@@ -225,3 +225,8 @@ def test_a_text_that_is_no_json_is_told_with_what_is_needed() -> None:
         reader_of(Job).payload("Ada", b"", 0)
     with pytest.raises(Unfit, match=r"^Expected `object`, got `int`$"):
         reader_of(Job).payload("7", b"", 0)
+
+
+def test_bytes_that_only_begin_like_json_are_a_text_where_texts_are_taken() -> None:
+    reader = reader_of(str | int)
+    assert [reader.payload("", data, 0) for data in (b"12", b"true story")] == [12, "true story"]
