@@ -47,7 +47,7 @@ def test_runner_process_works_on_a_loop_of_another_make() -> None:
             "runner",
             1,
             owner,
-            setup=lambda slots: messages.Setup("w", slots, Selection(plugins=("echo",)), ()),
+            setup=lambda slots, spare: messages.Setup("w", slots, spare, Selection(plugins=("echo",)), ()),
             warden=None,
         )
         async with asyncio.timeout(120), asyncio.TaskGroup() as group:

@@ -67,6 +67,27 @@ def until_cancelled(ctx: Context) -> str:
 
 
 @handler
+def waits(ctx: Context) -> None:
+    with ctx.waiting():
+        ctx.progress(0.5, str(os.getpid()))
+        ctx.cancelled.wait()
+
+
+@handler
+async def waits_async(ctx: Context) -> None:
+    with ctx.waiting():
+        ctx.progress(0.5, str(os.getpid()))
+        await asyncio.Event().wait()
+
+
+@handler(isolation="process")
+def waits_isolated(ctx: Context) -> None:
+    with ctx.waiting():
+        ctx.progress(0.5, str(os.getpid()))
+        ctx.cancelled.wait()
+
+
+@handler
 async def forever(ctx: Context) -> None:
     ctx.progress(0.5, str(os.getpid()))
     await asyncio.Event().wait()

@@ -470,3 +470,42 @@ async def test_script_of_three_lines_is_a_worker(leader: Any, tmp_path: Path) ->
     assert (await scripted.report(1)).result == "42"
     process.terminate()
     assert await process.wait() == 0
+
+
+@pytest.mark.parametrize(
+    ("handler", "runners"), [("waits", 1), ("waits_async", 1), ("waits_isolated", 1), ("waits", 0), ("waits_async", 0)]
+)
+async def test_task_that_waits_for_others_makes_room_for_one_more(
+    leader: Any, start_worker: Any, eventually: Any, handler: str, runners: int
+) -> None:
+    imports = Selection(imports=("worker_sample",))
+    service = await start_worker(slots=1, runners=runners, selection=imports)
+    scripted = await leader.session()
+    await scripted.until(lambda: scripted.credit == 1)
+    scripted.grant(1, handler)
+    await scripted.until(lambda: scripted.credit == 2)
+    assert service.supervisor.slots() == {"busy": 0, "free": 1, "withheld": 0, "blocked": 0, "starting": 0}
+    # One that waits in its turn makes room too.
+    scripted.grant(2, handler)
+    await scripted.until(lambda: scripted.credit == 3)
+    scripted.grant(3, "noop")
+    assert (await scripted.report(3)).outcome == tasks.ATTEMPT_OUTCOME_COMPLETED
+    scripted.send(cancelled=[1, 2])
+    await scripted.report(1)
+    await scripted.report(2)
+    await eventually(lambda: not any(runner.waiting for runner in service.supervisor.fleet.every()))
+    scripted.grant(4, "noop")
+    assert (await scripted.report(4)).outcome == tasks.ATTEMPT_OUTCOME_COMPLETED
+
+
+async def test_process_that_dies_while_its_tasks_wait_lends_no_more(leader: Any, start_worker: Any) -> None:
+    service = await start_worker(slots=1, runners=1)
+    scripted = await leader.session()
+    scripted.grant(1, "waits")
+    pid = int(await scripted.started(1))
+    await scripted.until(lambda: scripted.credit == 2)
+    os.kill(pid, signal.SIGKILL)
+    assert (await scripted.report(1)).outcome == tasks.ATTEMPT_OUTCOME_LOST
+    scripted.grant(2, "noop")
+    assert (await scripted.report(2)).outcome == tasks.ATTEMPT_OUTCOME_COMPLETED
+    assert [runner.waiting for runner in service.supervisor.fleet.every()] == [0]

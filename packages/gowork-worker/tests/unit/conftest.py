@@ -21,18 +21,19 @@ from gowork.worker._runner.table import SlotTable
 class Rig:
     """An executor with what surrounds it."""
 
-    def __init__(self, handlers: list[Callable[..., Any]], slots: int) -> None:
+    def __init__(self, handlers: list[Callable[..., Any]], slots: int, spare: int) -> None:
         self.reports: dict[int, session.Report] = {}
         self.order: list[int] = []
         self.stopping: list[tuple[int, int, messages.StopKind]] = []
         self.withheld: list[int] = []
+        self.waiting: list[int] = []
         self.broken: list[BaseException] = []
         self.executed: list[messages.Executed] = []
         self.progress: list[session.ProgressReport] = []
         self.changed = asyncio.Event()
         #: A report may come twice; the first counts, as for a supervisor.
         self.may_repeat = False
-        self.table = SlotTable.private(slots)
+        self.table = SlotTable.private(slots, spare)
         self.outbox = Outbox(self._take, self.executed.append)
         self.executor = Executor(
             load(Selection(plugins=("echo",)), handlers),
@@ -41,6 +42,7 @@ class Rig:
             self.outbox,
             lambda *stop: self.stopping.append(stop),
             self.withheld.append,
+            self.waiting.append,
             self.broken.append,
         )
 
@@ -79,8 +81,8 @@ class Rig:
 async def make_rig() -> AsyncIterator[Callable[..., Rig]]:
     rigs: list[Rig] = []
 
-    def make(*handlers: Callable[..., Any], slots: int = 2) -> Rig:
-        rigs.append(Rig(list(handlers), slots))
+    def make(*handlers: Callable[..., Any], slots: int = 2, spare: int = 0) -> Rig:
+        rigs.append(Rig(list(handlers), slots, spare))
         return rigs[-1]
 
     yield make

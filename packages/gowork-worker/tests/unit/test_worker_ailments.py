@@ -30,7 +30,7 @@ class Rig:
             "r",
             2,
             None,  # type: ignore[arg-type]
-            setup=lambda slots: messages.Setup("w", slots, Selection(), ()),
+            setup=lambda slots, spare: messages.Setup("w", slots, spare, Selection(), ()),
             warden=None,
             blocked_timeout=600.0,
         )

@@ -58,10 +58,11 @@ def test_slot_table_is_seen_by_both_sides() -> None:
 
 
 def test_messages_survive_the_pipe() -> None:
-    setup = messages.Setup(worker="w", slots=2, selection=Selection(), sys_path=("/x",))
+    setup = messages.Setup(worker="w", slots=2, spare=3, selection=Selection(), sys_path=("/x",))
     assert messages.decode_to_runner(messages.encode(setup)) == setup
     for message in (
         messages.Returned((1, 2**63)),
+        messages.Waiting(3),
         messages.Stopping(3, 500, messages.StopKind.TIMEOUT),
         messages.Executed((messages.ExecutedRow("q", "h", "completed", (1, 0), 0.5),)),
         messages.Executed(
@@ -478,7 +479,7 @@ async def test_around_hooks_are_held_around_the_handler(make_rig: MakeRig, name:
     for plugin in ("outer", "inner"):
         loaded.hooks.register(Plugin(plugin))
     rig = make_rig()
-    rig.executor = Executor(loaded, Place("w"), SlotTable.private(1), rig.outbox, lambda *_: None, print, print)
+    rig.executor = Executor(loaded, Place("w"), SlotTable.private(1), rig.outbox, lambda *_: None, print, print, print)
     rig.feed((1, name))
     await rig.report(1)
     assert seen == ["+outer task-1", "+inner task-1", "handler", "-inner", "-outer"]

@@ -9,6 +9,7 @@ import ctypes
 import sys
 import threading
 from collections.abc import Callable, Coroutine
+from contextlib import nullcontext
 from types import FrameType
 from typing import Any
 
@@ -16,9 +17,9 @@ import pytest
 
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
-from gowork.worker import handler
+from gowork.worker import Context, handler
 from gowork.worker._runner import executor as executor_module
-from gowork.worker._runner import main
+from gowork.worker._runner import lending, main
 from gowork.worker._runner.executor import STRIKES_MAX
 from gowork.worker._runner.hands import Hand
 from gowork.worker._runner.job import Job
@@ -81,21 +82,34 @@ async def settled(rig: Any, fence: int) -> Any:
 MOMENTS_MAX = 1_000
 
 
-async def strike_everywhere(make_rig: MakeRig, name: str, within: str, trace: Callable[[Any], None]) -> set[str]:
-    """Strikes each moment of a task in turn; answers in which functions."""
+async def strike_everywhere(
+    make_rig: MakeRig, name: str, within: str, trace: Callable[[Any], None], *, waits: bool = False
+) -> set[str]:
+    """Strikes each moment of a task in turn; answers in which functions.
+
+    Args:
+        make_rig: makes an executor.
+        name: of the handler.
+        within: the function in which moments count.
+        trace: sets the profile function.
+        waits: the handler waits for other tasks.
+    """
 
     @handler
-    def plain() -> str:
-        return "done"
+    def plain(ctx: Context) -> str:
+        with ctx.waiting() if waits else nullcontext():
+            return "done"
 
     @handler
-    async def on_loop() -> str:
-        await asyncio.sleep(0)
+    async def on_loop(ctx: Context) -> str:
+        with ctx.waiting() if waits else nullcontext():
+            for _ in range(3):
+                await asyncio.sleep(0)
         return "done"
 
     struck: set[str] = set()
     for at in range(MOMENTS_MAX):
-        rig = make_rig(plain, on_loop, slots=1)
+        rig = make_rig(plain, on_loop, slots=1, spare=1)
         rig.may_repeat = True
         strike = Strike(at, within)
         trace(strike)
@@ -125,7 +139,10 @@ async def strike_everywhere(make_rig: MakeRig, name: str, within: str, trace: Ca
         await rig.executor.finished()
         rig.executor.look_after()
         executor = rig.executor
-        assert [*executor._free, *executor._handed] == [0], strike.where
+        assert sorted([*executor._free, *executor._handed, *executor._withheld]) == [0, 1], strike.where
+        assert (len(executor._withheld), executor._lending.noted, executor._lending.lent) == (1, {}, set()), (
+            strike.where
+        )
         assert (executor.idle, rig.table.running(), executor._hands) == (True, [], []), strike.where
         if not strike.has_struck:
             return struck
@@ -141,6 +158,25 @@ async def test_thread_that_is_struck_anywhere_is_replaced_and_its_task_reported(
 async def test_task_on_the_loop_that_is_struck_anywhere_is_reported(make_rig: MakeRig) -> None:
     struck = await strike_everywhere(make_rig, "on_loop", "_run_on_loop", sys.setprofile)
     assert struck >= {"_run_on_loop", "run_async", "_settle", "_finish", "add"}
+
+
+@pytest.mark.parametrize(
+    ("name", "within", "trace", "where"),
+    [
+        ("plain", "_work", threading.setprofile, {"_finish"}),
+        ("on_loop", "_run_on_loop", sys.setprofile, {"_settle", "drop"}),
+    ],
+)
+async def test_attempt_that_waits_and_is_struck_anywhere_gives_its_slot_back_once(
+    make_rig: MakeRig,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    within: str,
+    trace: Callable[[Any], None],
+    where: set[str],
+) -> None:
+    monkeypatch.setattr(lending, "LEND_AFTER_SECONDS", 0.0)
+    assert await strike_everywhere(make_rig, name, within, trace, waits=True) >= where
 
 
 async def test_exception_that_is_sent_to_an_idle_thread_costs_no_task(make_rig: MakeRig) -> None:

@@ -190,7 +190,7 @@ async def test_slot_that_is_freed_as_somebody_begins_to_wait_is_not_missed(
     hand = Hand(0, lambda hand: None)
     hand.slots.append(executor._free.pop())
     executor._free = Freed()
-    executor._release(hand)
+    executor._release(hand, False)
     await asyncio.sleep(0)
     assert pumped == [[0]]
     monkeypatch.undo()

@@ -19,7 +19,7 @@ from gowork.worker._supervisor.process import describe_exit
 from gowork.worker._supervisor.runner import Runner
 from gowork.worker._supervisor.settlement import settle_dead
 from gowork.worker._supervisor.sharing import share_out
-from gowork.worker._supervisor.solo import Solo
+from gowork.worker._supervisor.solo import LENT_PROCESSES_MAX, Solo
 
 
 def held(fence: int) -> Held:
@@ -202,6 +202,49 @@ def test_isolated_task_starts_once_a_slot_is_left_to_it() -> None:
     solo.finished(task)
     assert ordinary[0].said == [messages.Slots(1), messages.Slots(2)]
     assert (ordinary[0].lent, ordinary[0].reserved) == (0, 0)
+
+
+def test_isolated_task_that_waits_gives_its_slot_back_until_it_goes_on() -> None:
+    ordinary, apart = QuietRunner(1), QuietRunner(1, alone=True)
+    ordinary.withheld = 1
+    solo = Solo(1, [ordinary], lambda only: None)
+    solo.add(apart)
+    solo.put(held(1))
+    solo.pump(0.0)
+    assert (apart.said, ordinary.lent) == ([1], 1)
+    apart.waiting = 1
+    solo.lend(apart)
+    solo.pump(0.0)
+    assert (ordinary.lent, ordinary.reserved, ordinary.said[-1]) == (0, 0, messages.Slots(1))
+    apart.waiting = 0
+    solo.pump(0.0)
+    # It runs: the slot is asked for, and counts as used once it is left.
+    assert (ordinary.lent, ordinary.reserved, ordinary.said[-1]) == (0, 1, messages.Slots(0))
+    ordinary.withheld = 1
+    solo.pump(0.0)
+    assert ordinary.lent == 1
+    (task,) = apart.tasks.values()
+    apart.tasks.clear()
+    solo.finished(task)
+    assert (ordinary.lent, ordinary.reserved) == (0, 0)
+
+
+def test_isolated_tasks_that_wait_make_room_for_so_many_processes_at_most() -> None:
+    ordinary = QuietRunner(2)
+    spawned: list[object] = []
+    solo = Solo(2, [ordinary], spawned.append)
+    for _ in range(LENT_PROCESSES_MAX + 2):
+        runner = QuietRunner(1, load=1, alone=True)
+        runner.waiting = 1
+        solo.add(runner)
+    assert solo.waiting == LENT_PROCESSES_MAX
+    solo.put(held(1))
+    solo.pump(0.0)
+    assert spawned == []
+    solo.runners[0].waiting = solo.runners[1].waiting = 0
+    solo.runners[0].was_stopped = True
+    solo.pump(0.0)
+    assert len(spawned) == 1
 
 
 def test_isolated_task_that_is_taken_back_reserves_nothing() -> None:

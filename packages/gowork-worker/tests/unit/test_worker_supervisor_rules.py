@@ -346,3 +346,29 @@ async def test_a_process_that_lost_its_isolated_task_and_lives_gets_no_other(
     assert stage.reported() == {1: report.outcome}
     assert alone.said == ([] if goes_on else [messages.Stop()])
     assert alone.is_ready is goes_on
+
+
+async def test_runner_whose_tasks_wait_gets_its_own_slots_back_after_a_pause_and_no_more() -> None:
+    stage = Stage()
+    runner = stage.ready()
+    stage.supervisor.start_session()
+    stage.grant(1, 2)
+    stage.supervisor.runner_said(runner, messages.Waiting(2))
+    assert runner.usable_slots == 4
+    stage.supervisor.cut_off()
+    stage.supervisor.start_session()
+    assert runner.said == [messages.Slots(0), messages.Slots(2)]
+
+
+async def test_credit_grows_by_what_waits_and_counts_no_task_that_has_ended() -> None:
+    stage = Stage()
+    runner = stage.ready()
+    stage.supervisor.start_session()
+    stage.grant(1, 2)
+    stage.supervisor.runner_said(runner, messages.Waiting(2))
+    request = stage.supervisor.take(1 << 20)
+    assert request is not None
+    assert list(request.credit) == [4]
+    # The reports come before the runner's next word on who waits.
+    stage.supervisor.runner_reported(runner, [outcomes.completed(fence, f"t{fence}", "", ()) for fence in (1, 2)], 9)
+    assert (runner.waiting, runner.usable_slots) == (2, 2)

@@ -35,6 +35,7 @@ from gowork.proto.cluster.v1 import leader_pb2 as cluster
 from gowork.proto.cluster.v1 import leader_pb2_grpc as cluster_grpc
 from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
 from gowork.proto.scheduler.v1 import scheduler_pb2_grpc as scheduler_grpc
+from gowork.rpc import running
 from gowork.rpc.channels import open_channel
 from gowork.rpc.telemetry import is_traced
 
@@ -302,16 +303,17 @@ class AsyncClient:
         """Waits for one task."""
         wait = Wait(self._settings, (handle,), end)
         request = scheduler.WaitTaskRequest(id=handle.id)
-        while wait:
-            try:
-                wait.take(((await self._scheduler.WaitTask(request, timeout=wait.timeout())).task,))
-                wait.check_ended()
-            except grpc.RpcError as error:
+        with running.waiting():
+            while wait:
                 try:
-                    pause = wait.pause_after(error)
-                except LeaderTooOld:
-                    raise await self._too_old("WaitTask") from None
-                await asyncio.sleep(pause)
+                    wait.take(((await self._scheduler.WaitTask(request, timeout=wait.timeout())).task,))
+                    wait.check_ended()
+                except grpc.RpcError as error:
+                    try:
+                        pause = wait.pause_after(error)
+                    except LeaderTooOld:
+                        raise await self._too_old("WaitTask") from None
+                    await asyncio.sleep(pause)
 
     async def _call(
         self, method: grpc.aio.UnaryUnaryMultiCallable[RequestT, ResponseT], request: RequestT

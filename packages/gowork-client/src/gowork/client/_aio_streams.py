@@ -16,6 +16,7 @@ from gowork.client._models import TaskInfo
 from gowork.client._waits import CALLS_MAX, AwaitedT, Wait
 from gowork.client._watches import WatchState
 from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
+from gowork.rpc import running
 
 ItemT = TypeVar("ItemT")
 
@@ -51,7 +52,8 @@ async def merged(
     """Waits for any number of tasks, in chunks side by side, and yields them as they finish."""
     chunk = await _take(source, chunk_max)
     if len(chunk) < chunk_max:
-        async for done in stream(chunk):
+        only = stream(chunk)
+        while (done := await _awaited(only)) is not None:
             for handle in done:
                 yield handle
         return
@@ -69,19 +71,20 @@ async def merged(
     # This generator owns its readers and ends them. A TaskGroup can't do it: one that is left over a yield cancels
     # whichever task iterates when a child fails, and turns a generator that is closed early into an error (PEP 789).
     readers: list[asyncio.Task[None]] = []
-    running = 0
+    left = 0
     try:
-        while chunk or running:
+        while chunk or left:
             if chunk:
                 readers.append(asyncio.create_task(read(chunk), name="gowork-wait"))
-                running += 1
+                left += 1
             # Answers are handed on between chunks too: the source may be long.
-            while running and (running >= CALLS_MAX or not chunk or not answers.empty()):
-                answer = await answers.get()
+            while left and (left >= CALLS_MAX or not chunk or not answers.empty()):
+                with running.waiting():
+                    answer = await answers.get()
                 if isinstance(answer, Exception):
                     raise answer
                 if answer is None:
-                    running -= 1
+                    left -= 1
                     continue
                 for handle in answer:
                     yield handle
@@ -91,6 +94,12 @@ async def merged(
         for reader in readers:
             reader.cancel()
         await asyncio.gather(*readers, return_exceptions=True)
+
+
+async def _awaited(answers: AsyncIterator[list[AwaitedT]]) -> list[AwaitedT] | None:
+    """The next answer; None when there are no more. What comes of it is not waited for: that is the caller's work."""
+    with running.waiting():
+        return await anext(answers, None)
 
 
 async def stepped(items: Iterable[ItemT] | AsyncIterable[ItemT], name: str) -> AsyncIterator[ItemT]:

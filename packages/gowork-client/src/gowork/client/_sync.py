@@ -36,6 +36,7 @@ from gowork.proto.cluster.v1 import leader_pb2 as cluster
 from gowork.proto.cluster.v1 import leader_pb2_grpc as cluster_grpc
 from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
 from gowork.proto.scheduler.v1 import scheduler_pb2_grpc as scheduler_grpc
+from gowork.rpc import running
 from gowork.rpc.channels import open_blocking_channel
 from gowork.rpc.telemetry import is_traced
 
@@ -463,16 +464,17 @@ class Client:
         """Waits for one task."""
         wait = Wait(self._settings, (handle,), end)
         request = scheduler.WaitTaskRequest(id=handle.id)
-        while wait:
-            try:
-                wait.take((self._scheduler.WaitTask(request, timeout=wait.timeout()).task,))
-                wait.check_ended()
-            except grpc.RpcError as error:
+        with running.waiting():
+            while wait:
                 try:
-                    pause = wait.pause_after(error)
-                except LeaderTooOld:
-                    raise self._too_old("WaitTask") from None
-                time.sleep(pause)
+                    wait.take((self._scheduler.WaitTask(request, timeout=wait.timeout()).task,))
+                    wait.check_ended()
+                except grpc.RpcError as error:
+                    try:
+                        pause = wait.pause_after(error)
+                    except LeaderTooOld:
+                        raise self._too_old("WaitTask") from None
+                    time.sleep(pause)
 
     def _call(self, method: grpc.UnaryUnaryMultiCallable[RequestT, ResponseT], request: RequestT) -> ResponseT:
         """Asks the leader first where it may be too old for the request."""

@@ -21,6 +21,7 @@ from gowork.client._models import TaskInfo
 from gowork.client._waits import CALLS_MAX, AwaitedT, Wait
 from gowork.client._watches import WatchState
 from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
+from gowork.rpc import running
 
 #: Answers that readers hold ready, in messages of at most 3 MiB.
 _ANSWERS_MAX = 16
@@ -73,7 +74,8 @@ def merged(
     source = iter(handles)
     chunk = list(islice(source, chunk_max))
     if len(chunk) < chunk_max:
-        for done in stream(chunk):
+        answers = iter(stream(chunk))
+        while (done := _awaited(answers)) is not None:
             yield from done
         return
     with _Readers(stream) as readers:
@@ -85,6 +87,12 @@ def merged(
             chunk = list(islice(source, chunk_max))
         while readers.running or readers.ready():
             yield from readers.next()
+
+
+def _awaited(answers: Iterator[list[AwaitedT]]) -> list[AwaitedT] | None:
+    """The next answer; None when there are no more. What comes of it is not waited for: that is the caller's work."""
+    with running.waiting():
+        return next(answers, None)
 
 
 class _Readers(Generic[AwaitedT]):
@@ -121,7 +129,8 @@ class _Readers(Generic[AwaitedT]):
 
     def next(self) -> list[AwaitedT]:
         """The next tasks that have finished; none when a stream has ended."""
-        answer = self._take()
+        with running.waiting():
+            answer = self._take()
         if isinstance(answer, BaseException):
             raise answer
         return answer or []

@@ -40,7 +40,7 @@ class Awaited(Protocol):
         ...
 
 
-#: Seconds that a handler waits for other tasks before the log says so, once for each handler.
+#: Seconds that a handler waits for other tasks and keeps its slot before the log says so, once for each handler.
 LONG_WAIT_SECONDS = 5.0
 #: Handlers that have been named, and how many at most.
 _warned: set[str] = set()
@@ -134,7 +134,8 @@ class Wait(Generic[AwaitedT]):
         if attempt is None or time.monotonic() - self._begun < 0.9 * LONG_WAIT_SECONDS:
             return
         self._attempt = None
-        if attempt.handler in _warned or len(_warned) >= _WARNED_MAX:
+        # Workers before 0.2 lend no slots.
+        if not getattr(attempt, "keeps_slot", True) or attempt.handler in _warned or len(_warned) >= _WARNED_MAX:
             return
         _warned.add(attempt.handler)
         logger.warning(

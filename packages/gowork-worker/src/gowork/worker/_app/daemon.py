@@ -55,6 +55,8 @@ async def run_worker(
     addresses = split_addresses(leader)
     service = Service(options, addresses)
     if listeners.work is not None:
+        # A leader that dials sends the next task when the last one has ended.
+        service.supervisor.fleet.lent_slots_max = 0
         service.link = CallbackMember(
             service.supervisor,
             addresses,

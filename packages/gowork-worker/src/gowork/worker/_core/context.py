@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from types import MappingProxyType, SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from gowork.worker._core.cancellation import CancelToken
 from gowork.worker._core.follow_ups import FollowUp, FollowUps, PriorityName
@@ -21,10 +22,23 @@ def _told_to_nobody(fence: int, id: str, fraction: float, message: str) -> None:
     """Where no runner hears of progress."""
 
 
+class SlotLender(Protocol):
+    """Whoever gives slots to attempts. May be told from any thread."""
+
+    def begin_wait(self, fence: int) -> None:
+        """An attempt waits for other tasks, once more if it does already."""
+
+    def end_wait(self, fence: int) -> None:
+        """One such wait is over."""
+
+    def keeps(self, fence: int) -> bool:
+        """Whether an attempt has waited for long and keeps its slot, because too many others lend theirs."""
+
+
 class Place:
     """What all attempts of one runner share."""
 
-    __slots__ = ("lease_valid", "log_failures", "state", "trace_parent", "worker")
+    __slots__ = ("lease_valid", "lender", "log_failures", "state", "trace_parent", "worker")
 
     def __init__(self, worker: str, *, trace_parent: bool = False, log_failures: str = "traceback") -> None:
         #: The worker's name.
@@ -35,6 +49,8 @@ class Place:
         self.log_failures = log_failures
         #: Whether the worker is in touch with its leader, or was within the lease.
         self.lease_valid = True
+        #: None where no runner gives slots.
+        self.lender: SlotLender | None = None
         #: Filled by lifespans.
         self.state = SimpleNamespace()
 
@@ -122,6 +138,33 @@ class Context:
         for longer than the lease.
         """
         return self._place.lease_valid
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """To be entered while the handler does nothing but wait for other tasks: its slot is lent to them, as soon as
+        the wait has lasted 0.1 s. The client's own waits do so by themselves.
+
+            with ctx.waiting():
+                done.wait()
+
+        When it is left, the handler goes on at once, and the next slot that becomes free is not given away. Time limit,
+        cancel and grace hold as ever.
+        """
+        lender, fence = self._place.lender, self.fence
+        if lender is None:
+            yield
+            return
+        lender.begin_wait(fence)
+        try:
+            yield
+        finally:
+            lender.end_wait(fence)
+
+    @property
+    def keeps_slot(self) -> bool:
+        """Whether it waits for other tasks and keeps its slot meanwhile, because too many others lend theirs."""
+        lender = self._place.lender
+        return lender is not None and lender.keeps(self.fence)
 
     @property
     def tracer(self) -> Tracer:

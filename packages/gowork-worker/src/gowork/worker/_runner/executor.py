@@ -30,6 +30,7 @@ from gowork.worker._runner.clock import Clock
 from gowork.worker._runner.exceptions import type_name
 from gowork.worker._runner.hands import Hand
 from gowork.worker._runner.job import Job
+from gowork.worker._runner.lending import Lending
 from gowork.worker._runner.messages import StopKind
 from gowork.worker._runner.outbox import Outbox
 from gowork.worker._runner.table import SlotTable
@@ -61,15 +62,17 @@ class Executor:
         outbox: Outbox,
         stopping: Callable[[int, int, StopKind], None],
         withheld: Callable[[int], None],
+        waiting: Callable[[int], None],
         broken: Callable[[BaseException], None],
     ) -> None:
         """Args:
         loaded: the handlers.
         place: what all contexts share.
-        table: where starts and ends are noted; its size is the number of slots.
+        table: where starts and ends are noted; it says how many slots there are, and how many to spare.
         outbox: takes reports and progress.
         stopping: told the fence and the grace in milliseconds of each task that was asked to stop, and why.
         withheld: told how many slots are out of use, when set_slots has taken effect.
+        waiting: told how many attempts wait for other tasks and lend their slots, after that has changed.
         broken: called when something was raised in the middle of the bookkeeping of slots, which can't be trusted
             from then on.
         """
@@ -85,6 +88,7 @@ class Executor:
         self._outbox = outbox
         self._stopping = stopping
         self._tell_withheld = withheld
+        self._tell_waiting = waiting
         self._broken = broken
         #: fence -> job, in the order of arrival. Owner: the loop adds; it and the threads take out, one of them each.
         self._queued: dict[int, Job] = {}
@@ -100,19 +104,26 @@ class Executor:
         #: The threads. Owner: the loop.
         self._hands: list[Hand] = []
         self._hands_made = 0
+        #: How many of them have been told to end, because there are more than slots, and have not yet. Owner: the loop.
+        self._hands_ending = 0
         #: Exceptions in a row in the runner's own code. Owner: threads, which may write over each other; the loop.
         self._thread_strikes = self._loop_strikes = 0
         #: Owner: the loop.
         self._closed = False
         self._slots = table.slots
+        #: Whose slots are lent to others.
+        self._lending = place.lender = Lending(table.spare, self._running, self._lending_changed)
+        #: What was told of them last, and whether it is about to be told. Owner: the loop.
+        self._waiting_told = 0
+        self._waiting_due = False
         #: Slots that may be taken, by thread or loop. Owner: both.
         self._free = list(range(table.slots))
         #: Slots that the loop alone may give away, because somebody waits for one. Owner: both add, the loop takes.
         self._handed: deque[int] = deque()
         #: Threads that hold a job and wait for a slot. Owner: the loop.
         self._starving: deque[Hand] = deque()
-        #: Owner: the loop.
-        self._withheld: list[int] = []
+        #: The spare ones, and those that set_slots has taken out of use. Owner: the loop.
+        self._withheld: list[int] = list(range(table.slots, table.rows))
         #: What was told last; -1 while set_slots has not taken effect. Owner: the loop.
         self._withheld_told = 0
         #: Whose turn it is when threads and the loop both wait. Owner: the loop.
@@ -141,7 +152,7 @@ class Executor:
             else:
                 self._for_threads.put(job)
                 for_threads += 1
-        if for_threads and len(self._hands) < self._table.slots:
+        if for_threads and self._hands_missing > 0:
             # Not in here: a thread begins while its start is waited for, and what its handler sends to this one would
             # break off the taking of tasks in the middle.
             self._loop.call_soon(self._start_threads, for_threads)
@@ -184,7 +195,7 @@ class Executor:
                     self._stop(job, StopKind.INTERRUPT, "the worker lost its leader for longer than the lease")
 
     def set_slots(self, slots: int) -> None:
-        """Runs at most so many from now on, 0 to the size of the table."""
+        """Runs at most so many from now on, 0 to the slots of the table, besides those that wait for other tasks."""
         self._slots = slots
         self._withheld_told = -1
         self._pump()
@@ -209,6 +220,9 @@ class Executor:
             self._settle(task, None)
         if not self._closed:
             self._start_threads(self._for_threads.qsize())
+        self._lending.look_after()
+        if self._waiting_told != len(self._lending.lent):
+            self._say_waiting()
         self._outbox.look_after()
         self._attempts.failures.look_after()
         self._pump()
@@ -242,7 +256,7 @@ class Executor:
 
     def _hand_out_slots(self) -> None:
         self._contended = True
-        excess = self._table.slots - self._slots - len(self._withheld)
+        excess = self._table.rows - self._slots - len(self._lending.lent) - len(self._withheld)
         while excess < 0:
             self._handed.append(self._withheld.pop())
             excess += 1
@@ -263,7 +277,7 @@ class Executor:
                 self._free.append(slot)
                 break
         if self._withheld_told < 0 and excess == 0:
-            self._withheld_told = len(self._withheld)
+            self._withheld_told = self._table.slots - self._slots
             self._tell_withheld(self._withheld_told)
         self._contended = bool(excess > 0 or self._starving or self._for_loop)
         if not self._contended:
@@ -271,15 +285,39 @@ class Executor:
             while self._handed:
                 self._free.append(self._handed.popleft())
 
+    def _lending_changed(self) -> None:
+        """Gives a slot away for each that is lent, or withholds the next one that becomes free."""
+        self._pump()
+        if not self._closed:
+            self._start_threads(self._for_threads.qsize())
+            for _ in range(-self._hands_missing):
+                # More threads than slots would all wait for them, and each slot would go through the loop.
+                self._hands_ending += 1
+                self._for_threads.put(None)
+        if not self._waiting_due:
+            self._waiting_due = True
+            self._loop.call_soon(self._say_waiting)
+
+    def _say_waiting(self) -> None:
+        self._waiting_due = False
+        self._waiting_told = len(self._lending.lent)
+        self._tell_waiting(self._waiting_told)
+
     def _take_slot(self) -> int | None:
         try:
             return self._handed.popleft() if self._handed else self._free.pop()
         except IndexError:
             return None
 
-    def _release(self, hand: Hand) -> None:
-        """Frees the slot of a thread. Called by that thread."""
-        if self._contended:
+    def _release(self, hand: Hand, has_waited: bool) -> None:
+        """Frees the slot of a thread. Called by that thread.
+
+        Args:
+            hand: the thread.
+            has_waited: its job has waited for others, and may have lent this slot to one that still runs. The loop
+                hears of the job's end first, and then withholds the slot.
+        """
+        if self._contended or has_waited:
             hand.give_slot(self._handed.extend)
             self._loop.call_soon_threadsafe(self._pump)
             return
@@ -290,8 +328,13 @@ class Executor:
 
     # Threads
 
+    @property
+    def _hands_missing(self) -> int:
+        """How many more threads there may be; negative when there are too many."""
+        return self._table.slots + len(self._lending.lent) - len(self._hands) + self._hands_ending
+
     def _start_threads(self, waiting: int) -> None:
-        for _ in range(min(self._table.slots - len(self._hands), waiting)):
+        for _ in range(min(self._hands_missing, waiting)):
             hand = Hand(self._hands_made, self._thread)
             self._hands_made += 1
             # Before it starts, so that it is known whatever happens meanwhile.
@@ -327,15 +370,16 @@ class Executor:
             except IndexError:
                 self._loop.call_soon_threadsafe(self._starve, hand)
                 hand.await_slot()
+            has_waited = False
             if self._claim(job):
                 slot = hand.slots[0]
                 hand.report = report = self._attempts.run(self._begin(job, slot))
-                self._finish(job, slot, report)
+                has_waited = self._finish(job, slot, report)
                 self._thread_strikes = 0
             # In this order: without a job its report means nothing.
             jobs.clear()
             hand.report = None
-            self._release(hand)
+            self._release(hand, has_waited)
         hand.is_over = True
 
     def _starve(self, hand: Hand) -> None:
@@ -356,6 +400,8 @@ class Executor:
 
     def _settle_hand(self, hand: Hand) -> None:
         self._hands.remove(hand)
+        if hand.is_over and self._hands_ending:
+            self._hands_ending -= 1
         if hand in self._starving:
             self._starving.remove(hand)
         slots = hand.slots_left()
@@ -417,6 +463,9 @@ class Executor:
             report: how it ended; None when the task ended in another way than by its handler.
         """
         job, slot = self._on_loop[task]
+        if self._lending.noted:
+            # Before its slot is free: one that it has lent is withheld then.
+            self._lending.drop(job.fence)
         self._finish(job, slot, report or self._lose(job))
         # In one step, as in Hand: what is sent to this thread comes before it or after it.
         self._handed.extend(map(_SLOT, map(self._on_loop.pop, (task,))))
@@ -446,17 +495,26 @@ class Executor:
         self._table.start(slot, job.fence, started, kill_at)
         return job
 
-    def _finish(self, job: Job, slot: int, report: session.Report) -> None:
+    def _finish(self, job: Job, slot: int, report: session.Report) -> bool:
+        """Reports a job that has run.
+
+        Returns:
+            Whether the loop has yet to hear that it does not wait for others any more.
+        """
         if forks.generation != self._generation:
             # The handler has forked, and this is the child: its parent reports.
             forks.leave(0 if report.outcome == tasks.ATTEMPT_OUTCOME_COMPLETED else 1)
         report.execution_us = (Clock.monotonic_ns() - job.started_ns) // 1000
         self._running.pop(job.fence, None)
         self._table.end(slot)
+        has_waited = bool(self._lending.noted) and job.fence in self._lending.noted
+        if has_waited:
+            self._lending.attempt_ended(job.fence)
         if job.limit_ms:
             # Whether there is a timer is the loop's to know: it hears of the start and of the end in their order.
             self._loop.call_soon_threadsafe(self._end_limit, job)
         self._outbox.add(report, job)
+        return has_waited
 
     def _limit(self, job: Job) -> None:
         if self._running.get(job.fence) is job:

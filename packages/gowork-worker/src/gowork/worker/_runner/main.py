@@ -131,9 +131,16 @@ async def _run(connection: socket.socket, table: int, own: OwnDescriptors) -> Te
     async with AsyncExitStack() as stack:
         loaded = await load(stack, setup.selection, place.state)
         stack.callback(lambda: loaded.hooks.hook.gowork_runner_stopping(state=place.state))
-        ticker.table = slots = SlotTable.attach(table, setup.slots)
+        ticker.table = slots = SlotTable.attach(table, setup.slots, setup.spare)
         executor = Executor(
-            loaded, place, slots, runner.outbox, runner.send_stopping, runner.send_withheld, runner.give_up
+            loaded,
+            place,
+            slots,
+            runner.outbox,
+            runner.send_stopping,
+            runner.send_withheld,
+            runner.send_waiting,
+            runner.give_up,
         )
         runner.begin(executor)
         runner.send(ready_of(loaded))
@@ -242,6 +249,10 @@ class _Runner(asyncio.Protocol):
     def send_withheld(self, slots: int) -> None:
         """Tells that so many slots are out of use."""
         self.send(messages.Withheld(slots))
+
+    def send_waiting(self, attempts: int) -> None:
+        """Tells that so many attempts wait for other tasks."""
+        self.send(messages.Waiting(attempts))
 
     # asyncio.Protocol's own annotation is wider: a socket's transport reads and writes.
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]

@@ -24,6 +24,8 @@ class Setup(msgspec.Struct, frozen=True, tag="setup"):
 
     worker: str
     slots: int
+    #: How many more tasks may run while as many wait for others.
+    spare: int
     selection: Selection
     #: The supervisor's module search path.
     sys_path: tuple[str, ...]
@@ -105,6 +107,12 @@ class Withheld(msgspec.Struct, frozen=True, tag="withheld"):
     slots: int
 
 
+class Waiting(msgspec.Struct, frozen=True, tag="waiting"):
+    """From a runner: so many of its attempts wait for other tasks, and as many more may run."""
+
+    attempts: int
+
+
 class Executed(msgspec.Struct, frozen=True, tag="executed"):
     """From a runner: how long attempts took, since the last such message."""
 
@@ -141,7 +149,7 @@ DESCRIPTORS_LOST_EXIT = 119
 EXECUTION_BUCKETS = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0, 300.0, 1800.0)
 
 ToRunner = Setup | Slots | Recall | Lease | Interrupt | Stop
-FromRunner = Ready | Returned | Stopping | Withheld | Executed
+FromRunner = Ready | Returned | Stopping | Withheld | Waiting | Executed
 
 encode = msgspec.json.Encoder().encode
 decode_to_runner = msgspec.json.Decoder(ToRunner).decode

@@ -34,23 +34,27 @@ class Running:
 
 
 class SlotTable:
-    """A row for each slot. The runner writes, the supervisor reads."""
+    """A row for each slot, and spare ones for tasks that run while others wait. The runner writes, the supervisor
+    reads.
+    """
 
-    def __init__(self, memory: mmap.mmap | bytearray, slots: int) -> None:
+    def __init__(self, memory: mmap.mmap | bytearray, slots: int, spare: int = 0) -> None:
         self._memory = memory
         self.slots = slots
+        self.spare = spare
+        self.rows = slots + spare
 
     @classmethod
-    def private(cls, slots: int) -> SlotTable:
+    def private(cls, slots: int, spare: int = 0) -> SlotTable:
         """One within this process, for runners=0."""
-        return cls(bytearray(_size(slots)), slots)
+        return cls(bytearray(_size(slots + spare)), slots, spare)
 
     @classmethod
-    def attach(cls, descriptor: int, slots: int) -> SlotTable:
+    def attach(cls, descriptor: int, slots: int, spare: int = 0) -> SlotTable:
         """The table behind an inherited file descriptor, which is closed: the mapping stays."""
-        memory = mmap.mmap(descriptor, _size(slots))
+        memory = mmap.mmap(descriptor, _size(slots + spare))
         os.close(descriptor)
-        return cls(memory, slots)
+        return cls(memory, slots, spare)
 
     def start(self, slot: int, fence: int, started_ns: int, kill_at_ns: int) -> None:
         """Notes that a task starts in this slot."""
@@ -71,12 +75,12 @@ class SlotTable:
 
     def tick(self, count: int) -> None:
         """Notes that the loop has ticked so many times."""
-        _WORD.pack_into(self._memory, self.slots * _ENTRY.size, count)
+        _WORD.pack_into(self._memory, self.rows * _ENTRY.size, count)
 
     @property
     def ticks(self) -> int:
         """How often the loop has ticked; 0 once the memory is closed."""
-        word = self._copy()[self.slots * _ENTRY.size :]
+        word = self._copy()[self.rows * _ENTRY.size :]
         return int(_WORD.unpack(word)[0]) if word else 0
 
     def running(self) -> list[Running]:
@@ -95,7 +99,7 @@ class SlotTable:
             self._memory.close()
 
     def _rows(self) -> bytes | bytearray:
-        return self._copy()[: self.slots * _ENTRY.size]
+        return self._copy()[: self.rows * _ENTRY.size]
 
     def _copy(self) -> bytes | bytearray:
         # In one step, so that memory which another thread is reading can be closed.
@@ -105,16 +109,16 @@ class SlotTable:
             return b""  # It is closed.
 
 
-def make_shared(slots: int) -> tuple[SlotTable, int]:
+def make_shared(slots: int, spare: int = 0) -> tuple[SlotTable, int]:
     """A table in shared memory, and the descriptor to hand to the runner; the caller closes it."""
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("gowork-slots")
     else:
         with tempfile.TemporaryFile() as file:
             descriptor = os.dup(file.fileno())
-    os.ftruncate(descriptor, _size(slots))
-    return SlotTable(mmap.mmap(descriptor, _size(slots)), slots), descriptor
+    os.ftruncate(descriptor, _size(slots + spare))
+    return SlotTable(mmap.mmap(descriptor, _size(slots + spare)), slots, spare), descriptor
 
 
-def _size(slots: int) -> int:
-    return _ENTRY.size * slots + _TICKS_SIZE
+def _size(rows: int) -> int:
+    return _ENTRY.size * rows + _TICKS_SIZE

@@ -28,6 +28,8 @@ _RESTART_DELAYS = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0)
 #: Seconds that runners have to leave their lifespans, and how often it is looked whether they have.
 _STOP_GRACE = 5.0
 _STOP_LOOK = 0.01
+#: Tasks of a worker that wait for others and lend their slots, at most; each runner has an equal share.
+LENT_SLOTS_MAX = 1000
 
 
 class FleetOwner(Owner, Protocol):
@@ -60,6 +62,8 @@ class Fleet:
         self.solo = Solo(options.slots, self.ordinary, self._spawn_solo)
         #: Inherited by every runner, so that a lock is held as long as one of them lives; None where there is none.
         self.lock_descriptor: int | None = None
+        #: How many tasks that wait for others may lend their slots. 0 where the leader would send no more tasks for it.
+        self.lent_slots_max = LENT_SLOTS_MAX
         #: None where nobody asks for metrics of handlers.
         self.metrics: MetricsKeeper | None = None
         #: Runners end because the worker does.
@@ -98,7 +102,8 @@ class Fleet:
         """
         states = {"busy": 0, "free": 0, "withheld": 0, "blocked": 0}
         for runner in list(self.ordinary):
-            busy = min(runner.slots, len(runner.running()) + runner.lent)
+            # What waits for other tasks has lent its slot. The one count may be newer than the other.
+            busy = max(0, min(runner.slots, len(runner.running()) - runner.waiting + runner.lent))
             states["busy"] += busy
             if runner.is_ready:
                 state = "blocked" if runner.is_blocked else "withheld" if withheld else "free"
@@ -125,7 +130,8 @@ class Fleet:
                 self._group = group
                 shares = _split(self._options.slots, self._options.runners)
                 for index, slots in enumerate(shares):
-                    group.create_task(self._keep(f"runner-{index}", slots), name=f"runner-{index}")
+                    keep = self._keep(f"runner-{index}", slots, self.lent_slots_max // len(shares))
+                    group.create_task(keep, name=f"runner-{index}")
                 if not shares:
                     group.create_task(self._run_local(), name="runner")
                 await self._closed.wait()
@@ -159,11 +165,11 @@ class Fleet:
         if runner.alone:
             self._solo_failures = 0
 
-    async def _keep(self, name: str, slots: int) -> None:
+    async def _keep(self, name: str, slots: int, spare: int) -> None:
         loop = asyncio.get_running_loop()
         quick_deaths = 0
         while not self.closing:
-            runner = self._process_runner(name, slots)
+            runner = self._process_runner(name, slots, spare)
             self.ordinary.append(runner)
             started = loop.time()
             try:
@@ -178,18 +184,20 @@ class Fleet:
         assert self._group is not None
         if self.closing or asyncio.get_running_loop().time() < self._solo_from:
             return
-        runner = self._process_runner("alone", 1, alone=True, only=only)
+        # It runs one task at a time. The spare slot stays empty: with it the task may lend the one that it counts for.
+        runner = self._process_runner("alone", 1, min(1, self.lent_slots_max), alone=True, only=only)
         self.solo.add(runner)
         self._group.create_task(self._keep_solo(runner), name="alone")
 
     def _process_runner(
-        self, name: str, slots: int, *, alone: bool = False, only: tuple[str, ...] | None = None
+        self, name: str, slots: int, spare: int, *, alone: bool = False, only: tuple[str, ...] | None = None
     ) -> ProcessRunner:
         runner = ProcessRunner(
             name,
             slots,
             self._owner,
             setup=partial(self._setup, only=only),
+            spare=spare,
             warden=self._warden,
             lock_descriptor=self.lock_descriptor,
             alone=alone,
@@ -231,6 +239,7 @@ class Fleet:
             "in-process",
             self._options.slots,
             self._owner,
+            spare=self.lent_slots_max,
             worker=self._options.name,
             selection=self._options.selection,
             functions=self._options.functions,
@@ -243,10 +252,11 @@ class Fleet:
         finally:
             self.ordinary.remove(runner)
 
-    def _setup(self, slots: int, *, only: tuple[str, ...] | None = None) -> messages.Setup:
+    def _setup(self, slots: int, spare: int, *, only: tuple[str, ...] | None = None) -> messages.Setup:
         return messages.Setup(
             worker=self._options.name,
             slots=slots,
+            spare=spare,
             selection=msgspec.structs.replace(self._options.selection, only=only),
             sys_path=tuple(sys.path),
             log_format=self._options.log_format,

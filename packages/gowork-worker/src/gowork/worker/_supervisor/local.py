@@ -37,19 +37,20 @@ class LocalRunner(Runner):
         slots: int,
         owner: Owner,
         *,
+        spare: int,
         worker: str,
         selection: plugins.Selection,
         functions: Iterable[Callable[..., Any]],
         trace_parent: bool = False,
         log_failures: str = "traceback",
     ) -> None:
-        super().__init__(name, slots, owner)
+        super().__init__(name, slots, owner, spare=spare)
         self._worker = worker
         self._selection = selection
         self._functions = tuple(functions)
         self._trace_parent = trace_parent
         self._log_failures = log_failures
-        self._table = SlotTable.private(slots)
+        self._table = SlotTable.private(slots, spare)
         self._executor: Executor | None = None
         self._stopped = asyncio.Event()
         self._looked_at = 0.0
@@ -66,7 +67,14 @@ class LocalRunner(Runner):
             loaded = await load(stack, self._selection, place.state, self._functions)
             stack.callback(lambda: loaded.hooks.hook.gowork_runner_stopping(state=place.state))
             self._executor = Executor(
-                loaded, place, self._table, outbox, self._say_stopping, self._say_withheld, self._say_broken
+                loaded,
+                place,
+                self._table,
+                outbox,
+                self._say_stopping,
+                self._say_withheld,
+                self._say_waiting,
+                self._say_broken,
             )
             self._starting = None
             self.is_ready = True
@@ -140,3 +148,6 @@ class LocalRunner(Runner):
 
     def _say_withheld(self, slots: int) -> None:
         self.owner.runner_said(self, messages.Withheld(slots))
+
+    def _say_waiting(self, attempts: int) -> None:
+        self.owner.runner_said(self, messages.Waiting(attempts))

@@ -45,7 +45,8 @@ class ProcessRunner(Runner):
         slots: int,
         owner: Owner,
         *,
-        setup: Callable[[int], messages.Setup],
+        setup: Callable[[int, int], messages.Setup],
+        spare: int = 0,
         warden: Warden | None,
         lock_descriptor: int | None = None,
         alone: bool = False,
@@ -57,7 +58,8 @@ class ProcessRunner(Runner):
         name: for logs.
         slots: how many tasks it runs at once.
         owner: told what it says.
-        setup: gives the first message, for so many slots.
+        setup: gives the first message, for so many slots, and so many to spare.
+        spare: how many more tasks it may run while as many wait for others.
         warden: guards its process group; None where there is none.
         lock_descriptor: inherited by it; None where there is none.
         alone: it runs isolated tasks, one at a time.
@@ -65,7 +67,7 @@ class ProcessRunner(Runner):
         outputs: take what it prints; None lets that go.
         variables: what its environment has besides this process' own.
         """
-        super().__init__(name, slots, owner, alone=alone)
+        super().__init__(name, slots, owner, spare=spare, alone=alone)
         self._setup = setup
         self._warden = warden
         self._lock_descriptor = lock_descriptor
@@ -74,7 +76,7 @@ class ProcessRunner(Runner):
         self._process: asyncio.subprocess.Process | None = None
         self._pipe: _Pipe | None = None
         #: Shared with the process once that is started.
-        self._table = SlotTable.private(slots)
+        self._table = SlotTable.private(slots, spare)
         self._outputs = outputs
         self._ping_number = 0
         self._ping_sent_at: float | None = None
@@ -111,7 +113,7 @@ class ProcessRunner(Runner):
         lock = [] if self._lock_descriptor is None else [self._lock_descriptor]
         # These are the process' own afterwards.
         with contextlib.ExitStack() as handed, theirs:
-            self._table, table = make_shared(self.slots)
+            self._table, table = make_shared(self.slots, self.spare)
             handed.callback(os.close, table)
             output, printed = None, asyncio.subprocess.DEVNULL
             if self._outputs is not None:
@@ -146,7 +148,7 @@ class ProcessRunner(Runner):
             if self._warden is not None:
                 self._warden.guard(pid)
             _, self._pipe = await asyncio.get_running_loop().create_connection(lambda: _Pipe(self), sock=ours)
-            self.send(self._setup(self.slots))
+            self.send(self._setup(self.slots, self.spare))
             oom_kills = _oom_kills()
             code = await self._process.wait()
         finally:

@@ -33,9 +33,13 @@ class Owner(Protocol):
 class Runner:
     """The common part of runners in processes and in process."""
 
-    def __init__(self, name: str, slots: int, owner: Owner, *, alone: bool = False) -> None:
+    def __init__(self, name: str, slots: int, owner: Owner, *, spare: int = 0, alone: bool = False) -> None:
         self.name = name
         self.slots = slots
+        #: How many more tasks it may run while as many wait for others.
+        self.spare = spare
+        #: How many of its tasks wait for others, and lend their slots to these.
+        self.waiting = 0
         self.owner = owner
         #: It runs isolated tasks, one at a time.
         self.alone = alone
@@ -67,8 +71,14 @@ class Runner:
 
     @property
     def usable_slots(self) -> int:
-        """The slots that ordinary tasks may use."""
-        return self.slots - self.reserved
+        """The slots that ordinary tasks may use, those of tasks that wait for others included."""
+        return self.capacity - self.reserved
+
+    @property
+    def capacity(self) -> int:
+        """How many tasks it may hold at once without one that waits for a slot."""
+        # It may have reported a task, and not yet said that this waits no more.
+        return self.slots + min(self.waiting, len(self.tasks))
 
     def start_tasks(self, held: list[Held], now: float) -> None:
         """Hands tasks over."""

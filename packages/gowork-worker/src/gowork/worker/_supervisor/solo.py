@@ -2,11 +2,13 @@
 a process imports the plugin of its tasks and those that every handler needs, and no other.
 
 Such a task uses one of the worker's slots like any other, so an ordinary runner must leave one of its own first: it
-is asked to (Slots) and says when it has (Withheld).
+is asked to (Slots) and says when it has (Withheld). While the task waits for other tasks, that slot is its runner's
+again.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -14,8 +16,12 @@ from gowork.worker._runner import messages
 from gowork.worker._supervisor.held import Held
 from gowork.worker._supervisor.runner import Runner
 
+logger = logging.getLogger("gowork.worker")
+
 #: Seconds that an idle process is kept.
 _IDLE_SECONDS = 30.0
+#: Processes, beyond as many as there are slots, in place of those whose tasks wait for others: each takes memory.
+LENT_PROCESSES_MAX = 16
 
 
 class Solo:
@@ -32,12 +38,18 @@ class Solo:
         self._spawn = spawn
         self._queue: deque[Held] = deque()
         self._runners: list[Runner] = []
+        self._has_warned = False
         self.paused = False
 
     @property
     def runners(self) -> Sequence[Runner]:
         """The processes, starting ones included."""
         return self._runners
+
+    @property
+    def waiting(self) -> int:
+        """How many isolated tasks wait for others, as far as others may run instead."""
+        return min(LENT_PROCESSES_MAX, sum(runner.waiting for runner in self._runners))
 
     def add(self, runner: Runner) -> None:
         """Another process is being started."""
@@ -74,21 +86,40 @@ class Solo:
             lender.lent -= 1
             self._settle()
 
+    def lend(self, runner: Runner) -> None:
+        """The task of this process waits for others: its slot goes back, until it goes on."""
+        if sum(each.waiting for each in self._runners) > LENT_PROCESSES_MAX and not self._has_warned:
+            self._has_warned = True
+            logger.warning(
+                "too many isolated handlers wait for other tasks: they lend no more slots",
+                extra={"lent_max": LENT_PROCESSES_MAX},
+            )
+        for held in runner.tasks.values():
+            self.finished(held)
+
     def pump(self, now: float) -> None:
         """Starts what can be started, and gets ready for what cannot yet.
 
         A process has imported one plugin and what that needs, so a task waits for one of its own. Tasks have their turn
         in their order: for the first that has no process, an idle one of another plugin makes room.
         """
+        for held in self._owing():
+            # It goes on already.
+            lender = self._lender()
+            if lender is None:
+                break
+            held.reserved_of = lender
+            lender.lent += 1
         if self.paused:
             return
+        most = self._slots + self.waiting
         idle = [runner for runner in self._runners if runner.is_ready and not runner.tasks]
         starting = [runner.only for runner in self._runners if not runner.is_ready and not runner.was_stopped]
         there = sum(not runner.was_stopped for runner in self._runners)
         waiting: deque[Held] = deque()
         for held in self._queue:
             runner = next((runner for runner in idle if runner.only == held.only), None)
-            lender = next((lender for lender in self._ordinary if lender.withheld > lender.lent), None)
+            lender = self._lender()
             if runner is not None:
                 idle.remove(runner)
                 if lender is not None:
@@ -98,8 +129,8 @@ class Solo:
                     continue
             elif held.only in starting:
                 starting.remove(held.only)
-            elif there < self._slots or idle:
-                if there < self._slots:
+            elif there < most or idle:
+                if there < most:
                     there += 1
                 else:
                     self.stop(idle.pop(), now)
@@ -124,11 +155,20 @@ class Solo:
         runner.stopped_at = now
         runner.send(messages.Stop())
 
+    def _lender(self) -> Runner | None:
+        """A runner that has left a slot which no isolated task uses."""
+        return next((lender for lender in self._ordinary if lender.withheld > lender.lent), None)
+
+    def _owing(self) -> list[Held]:
+        """Tasks that have waited for others and go on, and whose slots are still used by these."""
+        active = (runner for runner in self._runners if not runner.waiting)
+        return [held for runner in active for held in runner.tasks.values() if held.reserved_of is None]
+
     def _settle(self) -> None:
         """Asks for as many slots as isolated tasks need, and no more."""
         self._ask_free_ones()
         lent = sum(runner.lent for runner in self._ordinary)
-        wanted = min(self._slots, lent + len(self._queue))
+        wanted = min(self._slots, lent + len(self._owing()) + len(self._queue))
         reserved = sum(runner.reserved for runner in self._ordinary)
         for runner in sorted(self._ordinary, key=lambda runner: len(runner.tasks) - runner.usable_slots):
             if not runner.is_ready:

@@ -230,7 +230,9 @@ class Supervisor:
         """The next frame for the leader; None when there is nothing to say."""
         wanted = not (self.draining or self._paused)
         # Not the worker's slots: a runner that is still being started can start nothing, nor can one that is blocked.
-        slots = sum(runner.slots for runner in self.fleet.answering()) if wanted else 0
+        slots = sum(runner.capacity for runner in self.fleet.answering()) if wanted else 0
+        if slots:
+            slots += self.fleet.solo.waiting
         # Isolated ones block nobody but themselves.
         blocked = [runner for runner in self.fleet.ordinary if runner.is_blocked]
         held = len(self._held) - sum(len(runner.tasks) for runner in blocked)
@@ -401,6 +403,12 @@ class Supervisor:
             case messages.Withheld(slots):
                 runner.withheld = min(slots, runner.reserved)
                 self.fleet.solo.pump(now)
+            case messages.Waiting(attempts):
+                runner.waiting = attempts
+                if runner.alone and attempts:
+                    self.fleet.solo.lend(runner)
+                self.fleet.solo.pump(now)
+                self.wake.set()
             case messages.Executed(rows):
                 self.measures.executed(rows)
             case messages.Ready():
@@ -495,7 +503,7 @@ class Supervisor:
             self._paused = self.fleet.solo.paused = paused
             for runner in self.fleet.ordinary:
                 if runner.is_ready:
-                    runner.send(messages.Slots(0 if paused else runner.usable_slots))
+                    runner.send(messages.Slots(0 if paused else runner.slots - runner.reserved))
             if not paused:
                 self.fleet.solo.pump(asyncio.get_running_loop().time())
             self.wake.set()

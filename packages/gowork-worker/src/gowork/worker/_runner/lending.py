@@ -1,0 +1,119 @@
+"""Which attempts wait for other tasks, and which of them lend their slots meanwhile.
+
+Without it parents that wait for their children would keep the slots that the children need, and all would stand still.
+A short wait lends nothing: handing a slot over and back costs more than it is worth.
+
+Invariants: an attempt lends once, however many waits it is in; no attempt lends that does not run; not more lend than
+there are spare slots.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Container
+
+#: Seconds that a wait lasts before the slot is lent.
+LEND_AFTER_SECONDS = 0.1
+
+
+class Lending:
+    """See SlotLender: what it says may be called from any thread, all else on the loop."""
+
+    def __init__(self, spare: int, running: Container[int], changed: Callable[[], None]) -> None:
+        """Args:
+        spare: how many may lend at once.
+        running: the fences of what runs; a live view.
+        changed: called when more or fewer lend than before.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._spare = spare
+        self._running = running
+        self._changed = changed
+        #: The fences of those who have begun to wait. Empty while nobody waits, which spares everybody else a look.
+        #: Owner: whoever waits adds; the loop takes out.
+        self.noted: dict[int, None] = {}
+        #: fence -> how many waits it is in
+        self._waits: dict[int, int] = {}
+        #: fence -> when it will have waited for long
+        self._timers: dict[int, asyncio.TimerHandle] = {}
+        #: Those that have waited for long and found no spare slot, in their order.
+        self._beyond: dict[int, None] = {}
+        #: Those that lend.
+        self.lent: set[int] = set()
+
+    def begin_wait(self, fence: int) -> None:
+        """See SlotLender."""
+        self.noted[fence] = None
+        self._tell(self._begun, fence)
+
+    def end_wait(self, fence: int) -> None:
+        """See SlotLender."""
+        self._tell(self._ended, fence)
+
+    def keeps(self, fence: int) -> bool:
+        """See SlotLender."""
+        return fence in self._beyond
+
+    def attempt_ended(self, fence: int) -> None:
+        """As `drop`, for an attempt that was noted and does not run any more. May be called from any thread."""
+        self._tell(self.drop, fence)
+
+    def drop(self, fence: int) -> None:
+        """Ends all waits of an attempt."""
+        self._waits.pop(fence, None)
+        self._beyond.pop(fence, None)
+        timer = self._timers.pop(fence, None)
+        if timer is not None:
+            timer.cancel()
+        lent = fence in self.lent
+        self.lent.discard(fence)
+        # Last, so that whatever breaks this off leaves the attempt noted: then its end comes here again.
+        self.noted.pop(fence, None)
+        if lent:
+            self._fill()
+            self._changed()
+
+    def look_after(self) -> None:
+        """Takes back what was left behind because something was broken off."""
+        for fence in [fence for fence in (*self.noted, *self._waits, *self.lent) if fence not in self._running]:
+            self.drop(fence)
+
+    def _tell(self, what: Callable[[int], None], fence: int) -> None:
+        try:
+            self._loop.call_soon_threadsafe(what, fence)
+        except RuntimeError:
+            pass  # The loop is closed: the runner has ended, and this thread goes on without it.
+
+    def _begun(self, fence: int) -> None:
+        if fence not in self._running:
+            # The attempt has ended, and a thread that it started goes on in its name.
+            self.drop(fence)
+            return
+        # The end of the wait before may have taken it out.
+        self.noted[fence] = None
+        waits = self._waits[fence] = self._waits.get(fence, 0) + 1
+        if waits == 1:
+            self._timers[fence] = self._loop.call_later(LEND_AFTER_SECONDS, self._lend, fence)
+
+    def _ended(self, fence: int) -> None:
+        waits = self._waits.get(fence, 0)
+        if waits > 1:
+            self._waits[fence] = waits - 1
+        elif waits:
+            self.drop(fence)
+
+    def _lend(self, fence: int) -> None:
+        self._beyond[fence] = None
+        self._timers.pop(fence, None)
+        self._fill()
+
+    def _fill(self) -> None:
+        """Lets those that wait for it lend, as long as there are spare slots."""
+        filled = False
+        while self._beyond and len(self.lent) < self._spare:
+            fence = next(iter(self._beyond))
+            self.lent.add(fence)
+            del self._beyond[fence]
+            filled = True
+        if filled:
+            self._changed()
