@@ -29,7 +29,7 @@ def main() -> int:
                 number, faults = run_round(client, f"round-{rounds}", given.tasks)
                 ran += number
                 print(f"round {rounds}: {number:,} tasks, {len(faults)} at fault", flush=True)
-                client.purge(f'id = "round-{rounds}/*"')
+                client.purge(filter=f'id = "round-{rounds}/*"')
         faults += ends_of_runners(folder)
     for fault in faults[:50]:
         print(fault)
