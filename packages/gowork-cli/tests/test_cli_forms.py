@@ -180,7 +180,7 @@ class TestGroup:
         self, invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         contribute(tmp_path, monkeypatch, "aaa", "import sys; sys.exit(9)", command="plugins")
-        assert "Lists the plugins" in invoke(["plugins", "--help"]).stdout
+        assert "List the plugins" in invoke(["plugins", "--help"]).stdout
 
     @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
     def test_completion_prints_a_script_for_the_shell(self, invoke, shell: str) -> None:
