@@ -207,3 +207,16 @@ def test_nothing_is_imported_to_find_a_span(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.delitem(sys.modules, "opentelemetry.trace", raising=False)
     assert "trace_id" not in entry(lambda logger: logger.info("x"))
     assert "opentelemetry.trace" not in sys.modules
+
+
+class Halt(BaseException):
+    """What no `except Exception` stops."""
+
+
+def test_a_tracing_runtime_that_fails_costs_no_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    def get_current() -> None:
+        raise Halt
+
+    monkeypatch.setattr("opentelemetry.trace.get_current_span", get_current)
+    told = logging.makeLogRecord({"msg": "told", "levelname": "INFO"})
+    assert TextFormatter().format(told).endswith(" told")

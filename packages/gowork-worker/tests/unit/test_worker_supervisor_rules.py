@@ -326,7 +326,8 @@ async def test_a_runner_that_does_not_leave_its_lifespans_is_ended_and_named_onc
     monkeypatch.setattr(runner, "kill", kill)
     await stage.supervisor.close()
     assert asked == 3
-    assert [(record.message, record.__dict__["runner"]) for record in caplog.records] == [
+    warnings = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert [(record.message, record.__dict__["runner"]) for record in warnings] == [
         ("a runner did not leave its lifespans in time, and is ended", "fake")
     ]
 

@@ -192,8 +192,8 @@ def _span() -> dict[str, str]:
         context = trace.get_current_span().get_span_context()
         if context.is_valid:
             return {"trace_id": f"{context.trace_id:032x}", "span_id": f"{context.span_id:016x}"}
-    except AttributeError:
-        pass  # It is not there, or another thread is importing it right now.
+    except BaseException:  # noqa: BLE001 - it is not there, is just being imported, or its runtime is a user's own
+        return {}
     return {}
 
 
