@@ -125,6 +125,9 @@ def test_forms_are_those_of_the_workers_that_are_there() -> None:
     assert open_forms(workers.values(), "work", ()) == {"2"}
     core.do(cmd.ReceiveFrame(2, leaving=True))
     assert open_forms(workers.values(), "work", ()) == frozenset()
+    # What has gone is not counted beside what comes.
+    core.connect("third", form="3")
+    assert not core.state.forms.are_mixed("work")
 
 
 @pytest.mark.parametrize("why", ["it lacks the label", "it drains"])
