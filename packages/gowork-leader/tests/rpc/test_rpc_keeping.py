@@ -243,9 +243,14 @@ async def test_a_backup_that_is_not_read_makes_place_for_the_next_one(
     stalled = leader.scheduler.BackupStore(pb.BackupStoreRequest(), timeout=PATIENCE)
     parts = aiter(stalled)
     assert (await anext(parts)).data
-    async with asyncio.timeout(PATIENCE):
-        while await backup_refusal(leader) == "BACKUP_RUNNING":
-            pass
+    try:
+        async with asyncio.timeout(30):
+            while await backup_refusal(leader) == "BACKUP_RUNNING":
+                pass
+    except TimeoutError:
+        # The leader would wait for it at its end.
+        stalled.cancel()
+        raise
     # Whoever reads on is told what has become of it.
     assert (await stream_refused(parts)).reason == "BACKUP_UNREAD"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from typing import Any
 
@@ -72,8 +73,9 @@ async def test_outputs_that_ended_runners_left_open_are_bounded(
     for _ in range(4):
         opened.append(await outputs.open())
         await opened[-1][0].drained()
-    await opened[0][0].ended.wait()
-    await opened[1][0].ended.wait()
+    async with asyncio.timeout(5):
+        await opened[0][0].ended.wait()
+        await opened[1][0].ended.wait()
     assert [reader.ended.is_set() for reader, _ in opened] == [True, True, False, False]
     await outputs.close()
     for _, descriptor in opened:
