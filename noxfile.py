@@ -27,6 +27,7 @@ GROUPS = nox.project.load_toml(ROOT / "pyproject.toml")
 #: Every distribution of this repository, in the order of their dependencies.
 PACKAGES = [
     "packages/gowork-proto",
+    "packages/gowork-base",
     "packages/gowork-client",
     "packages/gowork-cli",
     "packages/gowork-leader",

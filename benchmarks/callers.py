@@ -12,9 +12,9 @@ from processes import Cluster, Processes, cluster, cpu_seconds
 from raw import request
 from report import Bench, Measure
 
+from gowork.base.channels import open_channel
 from gowork.client import AsyncClient
 from gowork.proto.scheduler.v1 import scheduler_pb2_grpc
-from gowork.rpc.channels import open_channel
 
 CALLERS = 64
 CALLS = 6_400

@@ -12,8 +12,8 @@ import sys
 import time
 from collections.abc import Callable
 
+from gowork.base import telemetry
 from gowork.client import Client
-from gowork.rpc import telemetry
 
 PAYLOAD = "x" * 50
 SHOW_EVERY = 1_000

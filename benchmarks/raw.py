@@ -16,8 +16,8 @@ from pathlib import Path
 
 import grpc
 
+from gowork.base.channels import SERVER_OPTIONS
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
-from gowork.rpc.channels import SERVER_OPTIONS
 
 #: What SQLite's log grows by at least: a page.
 _PAGE = bytes(4096)

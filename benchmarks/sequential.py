@@ -13,9 +13,9 @@ from processes import Cluster, Processes, cluster
 from raw import Disk, request
 from report import Bench, Measure
 
+from gowork.base.channels import open_blocking_channel, open_channel
 from gowork.client import AsyncClient, Client
 from gowork.proto.scheduler.v1 import scheduler_pb2_grpc
-from gowork.rpc.channels import open_blocking_channel, open_channel
 
 SAMPLES = 300
 #: Samples in a row, before those of the other kind: what disturbs one disturbs the other too.

@@ -11,8 +11,8 @@ import click
 import pytest
 import yaml
 
+from gowork.base.telemetry import exporters_of
 from gowork.leader.app.command import main as leader
-from gowork.rpc.telemetry import exporters_of
 from gowork.worker._app.command import main as worker
 
 ROOT = Path(__file__).parents[2]

@@ -15,13 +15,13 @@ import psutil
 import pytest
 from clusters import RunningLeader, kill, start_leader
 
+from gowork.base.channels import open_channel
 from gowork.proto.cluster.v1 import leader_pb2, leader_pb2_grpc
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.proto.scheduler.v1 import scheduler_pb2_grpc
+from gowork.proto.status import Refusal, refusal_of
 from gowork.proto.worker.v1 import session_pb2 as spb
 from gowork.proto.worker.v1 import session_pb2_grpc
-from gowork.rpc.channels import open_channel
-from gowork.rpc.status import Refusal, refusal_of
 
 #: How long anything may take, in seconds: floods take what the machine has, and on a busy one much longer.
 PATIENCE = 180.0

@@ -15,8 +15,8 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
+from gowork.base.channels import CHANNEL_OPTIONS
 from gowork.proto.worker.v1 import session_pb2
-from gowork.rpc.channels import CHANNEL_OPTIONS
 
 #: Set it to try more sequences of calls than CI does.
 EXAMPLES = int(os.environ.get("GOWORK_FUZZ_EXAMPLES", "0"))

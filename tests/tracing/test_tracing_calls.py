@@ -15,7 +15,7 @@ from otlp_receiver import Receiver
 from tracing_cluster import Cluster
 
 from gowork.client import AlreadyExists, AsyncClient, Client, NewTask, NotFound
-from gowork.rpc.status import refusal_of
+from gowork.proto.status import refusal_of
 
 SCHEDULE_TASK = "/scheduler.v1.SchedulerService/ScheduleTask"
 SCHEDULE_TASKS = "/scheduler.v1.SchedulerService/ScheduleTasks"

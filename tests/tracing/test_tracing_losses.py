@@ -11,11 +11,11 @@ import pytest
 from otlp_receiver import Receiver
 from tracing_cluster import Cluster
 
+from gowork.base.channels import open_channel
 from gowork.client import Client, TaskStatus
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as pb
 from gowork.proto.worker.v1 import session_pb2_grpc as pb_grpc
-from gowork.rpc.channels import open_channel
 
 ATTEMPT = "00-33333333333333333333333333333333-4444444444444444-01"
 

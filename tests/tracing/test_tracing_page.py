@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from gowork.rpc import spans, telemetry
+from gowork.base import spans, telemetry
 
 PAGE = (Path(__file__).parents[2] / "docs/tracing.md").read_text()
 #: Constants are in capitals; an attribute's name has a dot.

@@ -17,7 +17,7 @@ import pytest
 from gowork.client._leader_fields import KNOWN_HERE
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.proto.scheduler.v1 import scheduler_pb2_grpc as pb_grpc
-from gowork.rpc.status import Refusal, status_of
+from gowork.proto.status import Refusal, status_of
 
 COMPLETED = pb.TASK_STATUS_COMPLETED
 

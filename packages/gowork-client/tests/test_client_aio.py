@@ -19,7 +19,7 @@ from gowork.client import (
     TaskStatus,
 )
 from gowork.client._batches import Batch
-from gowork.rpc.status import Refusal, invalid
+from gowork.proto.status import Refusal, invalid
 
 UNAVAILABLE = Refusal(grpc.StatusCode.UNAVAILABLE, "NOT_LEADING", "not leading now")
 

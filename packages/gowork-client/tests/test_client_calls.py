@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import grpc
 import pytest
 
+from gowork.base.channels import AddressError
 from gowork.client import (
     AlreadyExists,
     CallError,
@@ -23,8 +24,7 @@ from gowork.client import (
     TaskStatus,
 )
 from gowork.client._batches import Batch
-from gowork.rpc.channels import AddressError
-from gowork.rpc.status import Refusal, invalid
+from gowork.proto.status import Refusal, invalid
 
 CANCELLED = Refusal(grpc.StatusCode.CANCELLED, "", "")
 UNAVAILABLE = Refusal(grpc.StatusCode.UNAVAILABLE, "NOT_LEADING", "not leading now")

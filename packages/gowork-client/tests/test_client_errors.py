@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from gowork.client.errors import LeaderUnreachable, error_of
-from gowork.rpc.status import Refusal, status_of
+from gowork.proto.status import Refusal, status_of
 
 
 class Failed(grpc.RpcError):

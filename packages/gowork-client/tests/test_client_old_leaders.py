@@ -12,7 +12,7 @@ import pytest
 
 from gowork.client import AsyncClient, Client, LeaderTooOld, LeaderUnreachable, NewTask
 from gowork.client._leader_fields import KNOWN_HERE
-from gowork.rpc.status import Refusal
+from gowork.proto.status import Refusal
 
 UNAVAILABLE = Refusal(grpc.StatusCode.UNAVAILABLE, "NOT_LEADING", "not leading now")
 #: What the original has.

@@ -42,9 +42,9 @@ from gowork.client._mapping import (
     view_to_wire,
 )
 from gowork.client._payloads import decode_result, encode_payload
+from gowork.proto import limits
 from gowork.proto.cluster.v1 import leader_pb2 as cluster
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
-from gowork.rpc import limits
 
 
 @dataclasses.dataclass

@@ -12,9 +12,9 @@ from typing import Any
 import grpc
 import pytest
 
+from gowork.base import running
 from gowork.client import _aio_streams, _sync_streams, _waits
 from gowork.client._waits import Wait
-from gowork.rpc import running
 
 
 class Expired(grpc.RpcError):

@@ -14,11 +14,11 @@ from typing import Any
 import grpc
 import pytest
 
+from gowork.base.channels import SERVER_OPTIONS
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
+from gowork.proto.status import Refusal, abort
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.proto.worker.v1 import session_pb2_grpc
-from gowork.rpc.channels import SERVER_OPTIONS
-from gowork.rpc.status import Refusal, abort
 from gowork.worker._app.service import Service
 from gowork.worker._core.plugins import Selection
 from gowork.worker._supervisor.options import Options

@@ -17,10 +17,10 @@ import pytest
 from leader_process import RunningLeader, running
 from leader_serving import PATIENCE, ServedLeader, Session, refused, stream_refused
 
+from gowork.base.channels import open_channel
 from gowork.leader.app.leader import Addresses
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.proto.worker.v1 import session_pb2 as spb
-from gowork.rpc.channels import open_channel
 
 #: The leader looks every second whether there is room. It takes no longer than this on a machine that is busy.
 BACK_SECONDS = 30.0

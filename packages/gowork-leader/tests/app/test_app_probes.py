@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from leader_serving import PATIENCE, serving
 
+from gowork.base.channels import parse_address
 from gowork.leader.app import leader as app
-from gowork.rpc.channels import parse_address
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])

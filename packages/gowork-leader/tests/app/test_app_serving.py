@@ -14,11 +14,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from leader_process import COMMAND, RunningLeader, running
 from leader_serving import PATIENCE, refused, serving, stream_refused
 
+from gowork.base.channels import open_blocking_channel, open_channel, parse_address
 from gowork.proto.cluster.v1 import leader_pb2 as cpb
 from gowork.proto.cluster.v1 import leader_pb2_grpc
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.proto.scheduler.v1 import scheduler_pb2_grpc
-from gowork.rpc.channels import open_blocking_channel, open_channel, parse_address
 
 SERVICES = ("cluster.v1.LeaderService", "scheduler.v1.SchedulerService", "worker.v1.SessionService")
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from leader_process import running
 
+from gowork.base.channels import open_blocking_channel
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.proto.scheduler.v1 import scheduler_pb2_grpc
-from gowork.rpc.channels import open_blocking_channel
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from gowork.leader.core import commands as cmd
 from gowork.leader.core.model import FailureKind, Status
-from gowork.rpc.limits import TIME_MS_MAX
+from gowork.proto.limits import TIME_MS_MAX
 
 MINUTE_MS = 60_000
 

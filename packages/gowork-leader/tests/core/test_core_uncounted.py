@@ -14,7 +14,7 @@ from gowork.leader.core.attempts import (
     UNCOUNTED_MAX,
 )
 from gowork.leader.core.model import FailureKind, Outcome, RetryPolicy, Status
-from gowork.rpc.limits import ATTEMPTS_KEPT
+from gowork.proto.limits import ATTEMPTS_KEPT
 
 
 class Loop:

@@ -10,6 +10,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from gowork.base.channels import open_channel
 from gowork.leader.app.leader import Addresses, Leader
 from gowork.leader.core import commands as cmd
 from gowork.leader.core import effects as ef
@@ -25,7 +26,6 @@ from gowork.leader.store.protocol import Batch, StoreError, StoreFullError
 from gowork.leader.store.sqlite import SqliteStore
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.proto.scheduler.v1 import scheduler_pb2_grpc
-from gowork.rpc.channels import open_channel
 
 PATIENCE = 120.0
 

@@ -12,16 +12,16 @@ from typing import Any
 import grpc
 import pytest
 
+from gowork.base.channels import open_channel
 from gowork.leader.app.leader import Addresses, Leader
 from gowork.leader.core.state import Settings
 from gowork.leader.store.sqlite import SqliteStore
 from gowork.proto.cluster.v1 import leader_pb2_grpc as cluster_grpc
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.proto.scheduler.v1 import scheduler_pb2_grpc as scheduler_grpc
+from gowork.proto.status import Refusal, refusal_of
 from gowork.proto.worker.v1 import session_pb2 as spb
 from gowork.proto.worker.v1 import session_pb2_grpc as session_grpc
-from gowork.rpc.channels import open_channel
-from gowork.rpc.status import Refusal, refusal_of
 
 #: For whoever waits for the leader, in seconds: longer than anything takes, shorter than a test may.
 PATIENCE = 120.0

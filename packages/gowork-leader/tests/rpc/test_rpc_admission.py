@@ -6,7 +6,7 @@ import grpc
 import pytest
 
 from gowork.leader.rpc.admission import Admission
-from gowork.rpc.status import Refusal
+from gowork.proto.status import Refusal
 
 
 def test_a_call_beyond_what_may_wait_is_refused_until_another_is_done() -> None:

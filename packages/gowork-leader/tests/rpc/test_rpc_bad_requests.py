@@ -11,11 +11,11 @@ import grpc
 import pytest
 from leader_serving import PATIENCE, ServedLeader, refused, serving, stream_refused
 
+from gowork.proto import limits
 from gowork.proto.cluster.v1 import leader_pb2 as cpb
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
+from gowork.proto.status import Refusal
 from gowork.proto.worker.v1 import session_pb2 as spb
-from gowork.rpc import limits
-from gowork.rpc.status import Refusal
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 BAD_IDS = {"": "is empty", "x" * 257: "257 bytes; the limit is 256", "a\x7f": "U+007F"}

@@ -9,8 +9,8 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 from leader_serving import PATIENCE, ServedLeader, refused
 
+from gowork.proto import limits
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
-from gowork.rpc import limits
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 MANY = {f"key{n}": "" for n in range(65)}

@@ -18,9 +18,9 @@ from gowork.leader.rpc.keeping import PURGE_BATCHES_MAX, PURGE_TASKS_MAX
 from gowork.leader.store.conformance import new_task, standing
 from gowork.leader.store.protocol import Batch, NewTask, StoreError, StoreFormatError, StoreFullError
 from gowork.leader.store.sqlite import SqliteStore
+from gowork.proto import limits
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
-from gowork.rpc import limits
-from gowork.rpc.status import Refusal, refusal_of
+from gowork.proto.status import Refusal, refusal_of
 
 
 async def fail(leader: ServedLeader, *ids: str) -> None:

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from leader_serving import PATIENCE, ServedLeader, serving
 
+from gowork.proto import limits
 from gowork.proto.cluster.v1 import leader_pb2 as cpb
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
-from gowork.rpc import limits
 
 MIB = 1 << 20
 

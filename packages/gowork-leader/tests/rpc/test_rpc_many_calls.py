@@ -13,12 +13,12 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from leader_serving import PATIENCE, refused, serving, stream_refused
 
+from gowork.base.outgoing import Outgoing
 from gowork.leader.app import leader as app
 from gowork.leader.rpc import following
 from gowork.leader.rpc.admission import HoldBack
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
-from gowork.rpc.outgoing import Outgoing
-from gowork.rpc.status import Refusal, refusal_of
+from gowork.proto.status import Refusal, refusal_of
 
 
 async def test_thousands_of_calls_at_once_are_all_served(tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ import pytest
 from leader_serving import PATIENCE, ServedLeader, refused, serving
 
 from gowork.leader.core.state import Settings
+from gowork.proto import limits
 from gowork.proto.cluster.v1 import leader_pb2 as cpb
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.proto.worker.v1 import session_pb2 as spb
-from gowork.rpc import limits
 
 PENDING, RUNNING = pb.TASK_STATUS_PENDING, pb.TASK_STATUS_RUNNING
 COMPLETED, CANCELLED, ERROR = pb.TASK_STATUS_COMPLETED, pb.TASK_STATUS_CANCELLED, pb.TASK_STATUS_ERROR

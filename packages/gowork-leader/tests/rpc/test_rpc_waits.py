@@ -10,8 +10,8 @@ from pathlib import Path
 import grpc
 from leader_serving import PATIENCE, ServedLeader, Session, refused, serving, stream_refused
 
+from gowork.proto import limits
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
-from gowork.rpc import limits
 
 PENDING, RUNNING = pb.TASK_STATUS_PENDING, pb.TASK_STATUS_RUNNING
 COMPLETED, CANCELLED = pb.TASK_STATUS_COMPLETED, pb.TASK_STATUS_CANCELLED

@@ -18,8 +18,8 @@ from gowork.leader.core.model import FailureKind, Now, Outcome, RetryPolicy, Spe
 from gowork.leader.core.state import State
 from gowork.leader.store.codec import spec_of
 from gowork.leader.store.protocol import Batch
+from gowork.proto.limits import ATTEMPTS_KEPT
 from gowork.proto.scheduler.v1 import scheduler_pb2
-from gowork.rpc.limits import ATTEMPTS_KEPT
 
 #: Outcomes that use up an attempt.
 COUNTED = (Outcome.COMPLETED, Outcome.FAILED, Outcome.TIMED_OUT)

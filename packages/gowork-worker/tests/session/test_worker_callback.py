@@ -10,10 +10,10 @@ from typing import Any
 import grpc
 import pytest
 
+from gowork.base.channels import open_channel
 from gowork.proto.cluster.v1 import leader_pb2, leader_pb2_grpc
 from gowork.proto.scheduler.v1 import scheduler_pb2, scheduler_pb2_grpc
 from gowork.proto.worker.v1 import worker_pb2, worker_pb2_grpc
-from gowork.rpc.channels import open_channel
 from gowork.worker import Cancel, Context, Retry, Snooze, handler
 from gowork.worker._app import service as service_module
 from gowork.worker._app.service import Service

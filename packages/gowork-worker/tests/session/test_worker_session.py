@@ -9,8 +9,8 @@ from typing import Any
 import grpc
 
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
+from gowork.proto.status import Refusal
 from gowork.proto.worker.v1 import session_pb2 as session
-from gowork.rpc.status import Refusal
 from gowork.worker import Cancel, Context, Fail, Retry, Snooze, handler
 from gowork.worker._app import service as service_module
 from gowork.worker._supervisor import fleet, supervisor

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from gowork.proto import limits
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
-from gowork.rpc import limits
 from gowork.worker import Cancel, Context, Fail, Retry, Snooze, errors, handler
 from gowork.worker._core.steering import Steering
 from gowork.worker._runner import exceptions, outcomes

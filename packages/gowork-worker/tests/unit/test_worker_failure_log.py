@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from gowork.base.logs import JsonFormatter
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
-from gowork.rpc.logs import JsonFormatter
 from gowork.worker import Cancel, Retry, Snooze, handler
 from gowork.worker._core import logs
 from gowork.worker._core.handlers import RetryOptions

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from gowork.proto import limits
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
-from gowork.rpc import limits
 from gowork.worker import Context, handler
 from gowork.worker._core.context import Place
 from gowork.worker._runner import outcomes

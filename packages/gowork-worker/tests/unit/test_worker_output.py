@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gowork.rpc import logs
+from gowork.base import logs
 from gowork.worker._supervisor import output
 from gowork.worker._supervisor.output import LINE_BYTES_MAX, Output, Outputs
 

@@ -15,12 +15,12 @@ from typing import Any
 
 import click
 
+from gowork.base.beginnings import give_up_standard_output
+from gowork.base.channels import AddressError, unanswered
+from gowork.base.extensions import Extension, ExtensionError, attempt, installed
+from gowork.base.telemetry import TelemetryError
 from gowork.cli.suggestions import SuggestingGroup
 from gowork.client import GoworkError, InvalidArgument, LeaderUnreachable
-from gowork.rpc.beginnings import give_up_standard_output
-from gowork.rpc.channels import AddressError, unanswered
-from gowork.rpc.extensions import Extension, ExtensionError, attempt, installed
-from gowork.rpc.telemetry import TelemetryError
 
 #: Packages contribute commands here: name = "module:click_command".
 ENTRY_POINT_GROUP = "gowork.commands"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from gowork.rpc.beginnings import end_on_interrupt, ending_on_interrupt, open_standard_streams
+from gowork.base.beginnings import end_on_interrupt, ending_on_interrupt, open_standard_streams
 
 
 def main() -> None:

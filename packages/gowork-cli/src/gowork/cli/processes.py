@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from gowork.rpc.beginnings import give_up_standard_output
+from gowork.base.beginnings import give_up_standard_output
 
 #: Reads process ids, one to a line; at the end of file it kills them.
 _WARDEN_SCRIPT = """\

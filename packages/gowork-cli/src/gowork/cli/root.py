@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
+from gowork.base.telemetry import start
 from gowork.cli._version import __version__
 from gowork.cli.group import CommandGroup
 from gowork.cli.settings import common_options
-from gowork.rpc.telemetry import start
 
 #: Commands of this package, imported when they are called.
 _OWN = {

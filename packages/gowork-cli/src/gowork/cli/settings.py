@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 import click
 
+from gowork.base.channels import AddressError
 from gowork.client import Client
-from gowork.rpc.channels import AddressError
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 

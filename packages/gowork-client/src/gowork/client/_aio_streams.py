@@ -9,6 +9,7 @@ from typing import Any, Self, TypeVar
 
 import grpc
 
+from gowork.base import running
 from gowork.client import _arguments as arguments
 from gowork.client._calls import CallSettings
 from gowork.client._mapping import task_info
@@ -16,7 +17,6 @@ from gowork.client._models import TaskInfo
 from gowork.client._waits import CALLS_MAX, AwaitedT, Wait
 from gowork.client._watches import WatchState
 from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
-from gowork.rpc import running
 
 ItemT = TypeVar("ItemT")
 

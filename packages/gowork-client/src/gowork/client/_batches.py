@@ -11,10 +11,10 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from gowork.base.telemetry import is_traced
 from gowork.client._calls import CallSettings
 from gowork.client.errors import CallError, FieldViolation
-from gowork.rpc import limits
-from gowork.rpc.telemetry import is_traced
+from gowork.proto import limits
 
 if TYPE_CHECKING:
     from gowork.client._spans import BatchSpan

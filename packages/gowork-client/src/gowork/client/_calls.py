@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import grpc
 
+from gowork.base.channels import split_addresses
 from gowork.client.errors import LeaderUnreachable, error_of
-from gowork.rpc.channels import split_addresses
 
 #: Where a leader listens that was started without options.
 ADDRESS_DEFAULT = "127.0.0.1:50052"

@@ -6,9 +6,9 @@ from typing import Any
 
 import msgspec
 
+from gowork.base import values
+from gowork.base.typed_values import Unfit, reader_of
 from gowork.client.errors import InvalidArgument, ResultError
-from gowork.rpc import values
-from gowork.rpc.typed_values import Unfit, reader_of
 
 
 def encode_payload(payload: object) -> tuple[str, bytes, int]:

@@ -13,11 +13,11 @@ from functools import lru_cache
 from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, TracerProvider
 
+from gowork.base import spans
+from gowork.base.channels import parse_address
 from gowork.client._calls import CallSettings
 from gowork.client._version import __version__
 from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
-from gowork.rpc import spans
-from gowork.rpc.channels import parse_address
 
 _QUEUE_DEFAULT = "default"
 

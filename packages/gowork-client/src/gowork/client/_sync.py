@@ -17,6 +17,9 @@ from typing import Self, TypeVar, Unpack
 import grpc
 from google.protobuf.message import Message
 
+from gowork.base import running
+from gowork.base.channels import open_blocking_channel
+from gowork.base.telemetry import is_traced
 from gowork.client import _arguments as arguments
 from gowork.client import _mapping as mapping
 from gowork.client._activity_models import Activity
@@ -36,9 +39,6 @@ from gowork.proto.cluster.v1 import leader_pb2 as cluster
 from gowork.proto.cluster.v1 import leader_pb2_grpc as cluster_grpc
 from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
 from gowork.proto.scheduler.v1 import scheduler_pb2_grpc as scheduler_grpc
-from gowork.rpc import running
-from gowork.rpc.channels import open_blocking_channel
-from gowork.rpc.telemetry import is_traced
 
 RequestT = TypeVar("RequestT", bound=Message)
 ResponseT = TypeVar("ResponseT")

@@ -15,13 +15,13 @@ from typing import Any, Generic, Self
 
 import grpc
 
+from gowork.base import running
 from gowork.client._calls import CallSettings
 from gowork.client._mapping import task_info
 from gowork.client._models import TaskInfo
 from gowork.client._waits import CALLS_MAX, AwaitedT, Wait
 from gowork.client._watches import WatchState
 from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
-from gowork.rpc import running
 
 #: Answers that readers hold ready, in messages of at most 3 MiB.
 _ANSWERS_MAX = 16

@@ -14,10 +14,11 @@ from typing import Generic, Protocol, TypeVar
 
 import grpc
 
+from gowork.base import running
 from gowork.client._calls import CallSettings, Tries
 from gowork.client.errors import CallError, TaskNotFinished
+from gowork.proto import limits
 from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
-from gowork.rpc import limits, running
 
 logger = logging.getLogger("gowork.client")
 

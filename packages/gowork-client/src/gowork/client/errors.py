@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from gowork.rpc.channels import unanswered
-from gowork.rpc.status import FieldViolation, Refusal, refusal_of
+from gowork.base.channels import unanswered
+from gowork.proto.status import FieldViolation, Refusal, refusal_of
 
 if TYPE_CHECKING:
     from gowork.client._models import Failure, TaskInfo

@@ -2,7 +2,7 @@
 
 import os
 
-from gowork.rpc.beginnings import end_on_interrupt, ending_on_interrupt
+from gowork.base.beginnings import end_on_interrupt, ending_on_interrupt
 
 if __name__ == "__main__":
     with ending_on_interrupt():

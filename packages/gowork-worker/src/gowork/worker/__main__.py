@@ -1,6 +1,6 @@
 """`python -m gowork.worker` is `gowork-worker`."""
 
-from gowork.rpc.beginnings import end_on_interrupt, ending_on_interrupt
+from gowork.base.beginnings import end_on_interrupt, ending_on_interrupt
 
 if __name__ == "__main__":
     with ending_on_interrupt():

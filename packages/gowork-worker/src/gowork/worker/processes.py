@@ -17,9 +17,9 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
-from gowork.rpc.process_state import settle_signals, settled_umask
+from gowork.base.process_state import settle_signals, settled_umask
 
-#: The last two are for plugins, which do not import gowork.rpc.
+#: The last two are for plugins, which do not import gowork.base.
 __all__ = [
     "Warden",
     "die_with_parent",

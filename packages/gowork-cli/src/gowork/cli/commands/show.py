@@ -10,12 +10,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gowork.base.trace_context import sampled_trace_id
 from gowork.cli.completions import complete_task_id
 from gowork.cli.output import STYLES, ago, console, harmless, local, plain, span, styled, table, write_record
 from gowork.cli.records import result_value, task_record
 from gowork.cli.settings import OutputFormat, Settings, common_options, pass_settings
 from gowork.client import Attempt, AttemptOutcome, TaskInfo
-from gowork.rpc.trace_context import sampled_trace_id
 
 #: The width of the timeline, in characters.
 _TIMELINE_COLUMNS = 40

@@ -14,6 +14,7 @@ from importlib.util import find_spec
 
 import click
 
+from gowork.base.channels import AddressError, format_address, parse_address
 from gowork.cli.cluster import Addresses, ClusterPlan, run_cluster
 from gowork.cli.group import EXIT_FAILED, EXIT_INTERRUPTED, need
 from gowork.cli.output import console
@@ -21,7 +22,6 @@ from gowork.cli.parameters import duration
 from gowork.cli.processes import ChildFailed
 from gowork.cli.settings import common_options
 from gowork.client import Client, Member
-from gowork.rpc.channels import AddressError, format_address, parse_address
 
 _SCHEDULER_DEFAULT = "127.0.0.1:50052"
 

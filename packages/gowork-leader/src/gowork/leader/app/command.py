@@ -19,18 +19,18 @@ import msgspec
 import platformdirs
 import uvloop
 
+from gowork.base import logs, process_state
+from gowork.base.beginnings import EXIT_INTERRUPTED, give_up_standard_output
+from gowork.base.channels import AddressError, parse_address
+from gowork.base.directories import check_not_public, make_directory
+from gowork.base.telemetry import Telemetry, TelemetryError, start
+from gowork.base.variables import hint_of
 from gowork.leader._version import __version__
 from gowork.leader.app.leader import Addresses, Leader, ListenError
 from gowork.leader.engine.retention import Kept
 from gowork.leader.store.protocol import Store, StoreError
 from gowork.leader.store.registry import open_store
-from gowork.rpc import logs, process_state
-from gowork.rpc.beginnings import EXIT_INTERRUPTED, give_up_standard_output
-from gowork.rpc.channels import AddressError, parse_address
-from gowork.rpc.directories import check_not_public, make_directory
-from gowork.rpc.limits import RETAIN_DAYS_MAX, RETAIN_TASKS_MAX
-from gowork.rpc.telemetry import Telemetry, TelemetryError, start
-from gowork.rpc.variables import hint_of
+from gowork.proto.limits import RETAIN_DAYS_MAX, RETAIN_TASKS_MAX
 
 #: How long the event loop may keep Python's lock from the store's threads, which need it after every statement. At
 #: Python's own 5 ms a busy loop has held up single commits for seconds.

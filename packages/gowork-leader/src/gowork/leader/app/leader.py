@@ -17,6 +17,13 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from msgspec import Struct
 from prometheus_client import make_wsgi_app
 
+from gowork.base.channels import SERVER_OPTIONS, format_address, parse_address
+from gowork.base.decoding import Called, refusing_garbage
+from gowork.base.http import HttpListener, probe, threaded
+from gowork.base.interception import server_interceptors
+from gowork.base.outgoing import Outgoing
+from gowork.base.reflection import add_reflection
+from gowork.base.telemetry import is_traced
 from gowork.leader._version import __version__
 from gowork.leader.app.metrics import Look, registry_of
 from gowork.leader.core.effects import TraceSettling
@@ -37,13 +44,6 @@ from gowork.leader.store.protocol import Store, StoreFullError
 from gowork.proto.cluster.v1 import leader_pb2_grpc
 from gowork.proto.scheduler.v1 import scheduler_pb2_grpc
 from gowork.proto.worker.v1 import session_pb2_grpc
-from gowork.rpc.channels import SERVER_OPTIONS, format_address, parse_address
-from gowork.rpc.decoding import Called, refusing_garbage
-from gowork.rpc.http import HttpListener, probe, threaded
-from gowork.rpc.interception import server_interceptors
-from gowork.rpc.outgoing import Outgoing
-from gowork.rpc.reflection import add_reflection
-from gowork.rpc.telemetry import is_traced
 
 _log = logging.getLogger(__name__)
 
@@ -263,7 +263,7 @@ def _called(counts: Counts) -> Called:
     if not is_traced():
         return counts.called
     # OpenTelemetry is imported only where it is used.
-    from gowork.rpc.spans import current_trace_id
+    from gowork.base.spans import current_trace_id
 
     def called(method: str, code: str, seconds: float) -> None:
         counts.called(method, code, seconds, current_trace_id())

@@ -14,10 +14,10 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 
+from gowork.base.buckets import Buckets
 from gowork.leader.core.model import Liveness
 from gowork.leader.core.queries import MemberView, QueueDepth
 from gowork.leader.engine.counts import OTHER, QUEUES_MAX, Counts, QueueCounts
-from gowork.rpc.buckets import Buckets
 
 #: Members that have series of their own.
 MEMBERS_MAX = 500

@@ -14,9 +14,9 @@ import grpc
 
 from gowork.leader.check.scripted import Stream
 from gowork.leader.check.stage import HEARTBEAT_MS, LEASE_MS, TERM, SceneOver, Stage
+from gowork.proto import limits
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as pb
-from gowork.rpc import limits
 
 #: Field 1000 with a text, and field 1001 with a number: none of the contract's messages has them.
 UNKNOWN_FIELDS = b"\xc2\x3e\x03new" + b"\xc8\x3e\x05"

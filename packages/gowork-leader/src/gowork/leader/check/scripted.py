@@ -12,12 +12,12 @@ from contextlib import asynccontextmanager
 import grpc
 from google.protobuf.message import DecodeError
 
+from gowork.base.channels import SERVER_OPTIONS, format_address, parse_address
 from gowork.leader.rpc.validation import Violations, check_hello
+from gowork.proto import limits
 from gowork.proto.scheduler.v1 import scheduler_pb2
 from gowork.proto.worker.v1 import session_pb2 as pb
 from gowork.proto.worker.v1 import session_pb2_grpc
-from gowork.rpc import limits
-from gowork.rpc.channels import SERVER_OPTIONS, format_address, parse_address
 
 #: Frames of a worker that one scene looks at. More end its stream: a worker that floods is at fault.
 FRAMES_MAX = 100_000

@@ -24,7 +24,7 @@ from gowork.leader.core.model import (
     Standing,
     Status,
 )
-from gowork.rpc.limits import ATTEMPTS_KEPT
+from gowork.proto.limits import ATTEMPTS_KEPT
 
 #: Losses of a task alone in its runner that put it into quarantine.
 LOSSES_MAX = 3

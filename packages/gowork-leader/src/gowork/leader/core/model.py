@@ -13,7 +13,7 @@ from typing import NamedTuple
 from msgspec import Struct
 from msgspec.structs import replace
 
-from gowork.rpc.limits import TIME_MS_MAX
+from gowork.proto.limits import TIME_MS_MAX
 
 
 class Status(enum.IntEnum):

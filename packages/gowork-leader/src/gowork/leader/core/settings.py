@@ -9,7 +9,7 @@ from gowork.leader.core import commands as cmd
 from gowork.leader.core.decision import Decision
 from gowork.leader.core.model import Now, QueueSettings
 from gowork.leader.core.state import State
-from gowork.rpc.limits import QUEUES_CONFIGURED_MAX
+from gowork.proto.limits import QUEUES_CONFIGURED_MAX
 
 
 def pause_queue(state: State, command: cmd.PauseQueue, now: Now) -> Decision:

@@ -11,11 +11,11 @@ from hashlib import sha256
 
 from msgspec.structs import replace
 
+from gowork.base.trace_context import is_sampled
 from gowork.leader.core import commands as cmd
 from gowork.leader.core import effects as ef
 from gowork.leader.core.decision import Decision
 from gowork.leader.core.model import Attempt, Now, Outcome, Spec, Task
-from gowork.rpc.trace_context import is_sampled
 
 #: Outcomes that a trace must not end without. Of the others without a context, COMPLETED is that of a worker that does
 #: not trace, and INTERRUPTED and SNOOZED ones are followed by another attempt.

@@ -12,10 +12,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 
+from gowork.base.buckets import Buckets
+from gowork.base.trace_context import sampled_trace_id
 from gowork.leader.core.model import COMPLETED, LaneKey, Outcome, Spec, Status
 from gowork.leader.core.tally import Tally
-from gowork.rpc.buckets import Buckets
-from gowork.rpc.trace_context import sampled_trace_id
 
 QUEUES_MAX = 100
 HANDLERS_MAX = 200

@@ -21,7 +21,7 @@ from gowork.leader.core import commands as cmd
 from gowork.leader.core.model import Now
 from gowork.leader.engine.loop import Engine, NotServingError
 from gowork.leader.store.protocol import Store, StoreError
-from gowork.rpc.limits import RETAIN_DAYS_MAX
+from gowork.proto.limits import RETAIN_DAYS_MAX
 
 _log = logging.getLogger(__name__)
 

@@ -20,9 +20,9 @@ from gowork.leader.rpc.boundary import refusing
 from gowork.leader.rpc.mapping import fit, member_stats, queue_message, record_message
 from gowork.leader.rpc.validation import Violations, check_failures_max
 from gowork.leader.store.protocol import Store
+from gowork.proto import limits
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
-from gowork.rpc import limits
-from gowork.rpc.status import invalid
+from gowork.proto.status import invalid
 
 #: An answer that took longer to work out, in seconds, is given again for so many times as long.
 CHEAP_SECONDS = 0.005

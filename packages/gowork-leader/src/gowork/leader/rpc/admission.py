@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import grpc
 
-from gowork.rpc.status import Refusal, abort
+from gowork.proto.status import Refusal, abort
 
 #: {method: calls that are let in at once}. So many batches fill a commit.
 CALLS_MAX = {"ScheduleTasks": 32, "ScheduleTask": 4_096}

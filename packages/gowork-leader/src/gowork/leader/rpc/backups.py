@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 
 from gowork.leader.store.protocol import Store
-from gowork.rpc.status import Refusal, abort
+from gowork.proto.status import Refusal, abort
 
 _log = logging.getLogger(__name__)
 

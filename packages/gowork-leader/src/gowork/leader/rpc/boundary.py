@@ -13,7 +13,7 @@ from gowork.leader.core.commands import Refused
 from gowork.leader.engine.loop import NotServingError, NotTakenError
 from gowork.leader.engine.watching import SubscriptionsClosed, WatcherBehind
 from gowork.leader.store.protocol import StoreError, StoreFullError
-from gowork.rpc.status import FieldViolation, Refusal, abort
+from gowork.proto.status import FieldViolation, Refusal, abort
 
 _log = logging.getLogger(__name__)
 

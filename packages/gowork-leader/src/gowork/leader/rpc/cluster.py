@@ -21,10 +21,10 @@ from gowork.leader.rpc.validation import (
     check_id,
     check_page_size,
 )
+from gowork.proto import limits
 from gowork.proto.cluster.v1 import leader_pb2 as pb
 from gowork.proto.cluster.v1 import leader_pb2_grpc
-from gowork.rpc import limits
-from gowork.rpc.status import invalid
+from gowork.proto.status import invalid
 
 _Context = grpc.aio.ServicerContext[object, object]
 

@@ -10,14 +10,14 @@ from typing import Any
 
 import grpc
 
+from gowork.base.channels import open_channel
+from gowork.base.telemetry import is_traced
 from gowork.leader.core import commands as cmd
 from gowork.leader.core import effects as ef
 from gowork.leader.core.model import Spec
 from gowork.leader.engine.loop import Engine
 from gowork.proto.scheduler.v1 import scheduler_pb2
 from gowork.proto.worker.v1 import worker_pb2, worker_pb2_grpc
-from gowork.rpc.channels import open_channel
-from gowork.rpc.telemetry import is_traced
 
 _log = logging.getLogger(__name__)
 

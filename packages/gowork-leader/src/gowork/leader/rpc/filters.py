@@ -15,8 +15,8 @@ from typing import TypeVar
 from gowork.leader.core.model import LaneKey, Priority, Spec, Standing, Status
 from gowork.leader.engine.watching import Selection
 from gowork.leader.store.protocol import Query
-from gowork.rpc import limits
-from gowork.rpc.status import FieldViolation, invalid
+from gowork.proto import limits
+from gowork.proto.status import FieldViolation, invalid
 
 _TERM = re.compile(
     r"""\s*(?P<field>[a-z_]+(?:\.(?:"(?P<quoted_key>[^"]*)"|(?P<key>[^\s=!"]+)))?)

@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 
+from gowork.base.outgoing import Later
 from gowork.leader.core.model import FINISHED, Standing, Status, Task
 from gowork.leader.core.state import State
 from gowork.leader.engine.loop import Engine
@@ -20,10 +21,9 @@ from gowork.leader.rpc.tokens import make_token, read_token
 from gowork.leader.rpc.validation import Violations, check_view
 from gowork.leader.store.codec import restore, spec_of
 from gowork.leader.store.protocol import Record, Store
+from gowork.proto import limits
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
-from gowork.rpc import limits
-from gowork.rpc.outgoing import Later
-from gowork.rpc.status import FieldViolation, Refusal, invalid
+from gowork.proto.status import FieldViolation, Refusal, invalid
 
 #: Tasks of one WaitTasks or WatchTasks response.
 _CHUNK_TASKS = 1_000

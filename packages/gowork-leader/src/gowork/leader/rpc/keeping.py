@@ -16,7 +16,7 @@ from gowork.leader.rpc.filters import parse_filter
 from gowork.leader.rpc.validation import Violations, check_id, check_purge
 from gowork.leader.store.protocol import Store
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
-from gowork.rpc.status import invalid
+from gowork.proto.status import invalid
 
 #: Tasks that are removed in one batch, and batches of one call.
 PURGE_TASKS_MAX = 1_000

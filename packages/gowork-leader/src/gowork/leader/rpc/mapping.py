@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable
 from typing import Literal
 
+from gowork.base.trace_context import is_traceparent
 from gowork.leader.core import commands as cmd
 from gowork.leader.core.model import (
     Failure,
@@ -28,11 +29,10 @@ from gowork.leader.core.queues import Queue
 from gowork.leader.rpc.validation import check_follow_ups
 from gowork.leader.store.codec import form_bytes, restore, retry_of, spec_of, trace_bytes
 from gowork.leader.store.protocol import Record, StoreFormatError
+from gowork.proto import limits
 from gowork.proto.cluster.v1 import leader_pb2
 from gowork.proto.scheduler.v1 import scheduler_pb2
 from gowork.proto.worker.v1 import session_pb2
-from gowork.rpc import limits
-from gowork.rpc.trace_context import is_traceparent
 
 #: Fields of Task that only the leader sets.
 _OUTPUT_ONLY = tuple(

@@ -17,7 +17,7 @@ from gowork.leader.rpc.validation import Violations, check_id, check_queue, chec
 from gowork.leader.store.codec import restore
 from gowork.leader.store.protocol import Store
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
-from gowork.rpc.status import invalid
+from gowork.proto.status import invalid
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 

@@ -42,10 +42,10 @@ from gowork.leader.rpc.validation import (
 )
 from gowork.leader.store.codec import restore
 from gowork.leader.store.protocol import Query, Store
+from gowork.proto import limits
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.proto.scheduler.v1 import scheduler_pb2_grpc
-from gowork.rpc import limits
-from gowork.rpc.status import FieldViolation, Refusal, invalid
+from gowork.proto.status import FieldViolation, Refusal, invalid
 
 #: Most violations that are gathered before a batch is given up.
 _VIOLATIONS_MAX = 20

@@ -20,9 +20,9 @@ from gowork.leader.engine.loop import Engine
 from gowork.leader.rpc.boundary import refusal_from, refusing
 from gowork.leader.rpc.mapping import frame_from, hello_from
 from gowork.leader.rpc.validation import Violations, check_hello
+from gowork.proto.status import FieldViolation, Refusal, invalid
 from gowork.proto.worker.v1 import session_pb2 as pb
 from gowork.proto.worker.v1 import session_pb2_grpc
-from gowork.rpc.status import FieldViolation, Refusal, invalid
 
 #: Frames of one worker that may wait for a batch; past it the stream is not read.
 FRAMES_WAITING_MAX = 64

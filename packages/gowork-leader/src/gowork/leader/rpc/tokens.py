@@ -6,7 +6,7 @@ import base64
 import binascii
 import hashlib
 
-from gowork.rpc.status import FieldViolation, Refusal, invalid
+from gowork.proto.status import FieldViolation, Refusal, invalid
 
 _POSITION_BYTES = 8
 _SEAL_BYTES = 8

@@ -15,10 +15,10 @@ from opentelemetry.sdk.trace import Tracer
 from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode
 
+from gowork.base import spans
 from gowork.leader.core import effects as ef
 from gowork.leader.core.commands import STALE_FENCE
 from gowork.leader.core.model import Outcome
-from gowork.rpc import spans
 
 
 class SettleSpans:

@@ -8,13 +8,13 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Mapping, Sequence
 
+from gowork.base.channels import AddressError, parse_address
+from gowork.base.trace_context import is_traceparent, is_tracestate
+from gowork.proto import limits
 from gowork.proto.cluster.v1 import leader_pb2
 from gowork.proto.scheduler.v1 import scheduler_pb2
+from gowork.proto.status import FieldViolation
 from gowork.proto.worker.v1 import session_pb2
-from gowork.rpc import limits
-from gowork.rpc.channels import AddressError, parse_address
-from gowork.rpc.status import FieldViolation
-from gowork.rpc.trace_context import is_traceparent, is_tracestate
 
 Violations = list[FieldViolation]
 _PRIORITIES = frozenset(scheduler_pb2.TaskPriority.values())

@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
+from gowork.base.directories import sync_directory
 from gowork.leader.store._sqlite_errors import reported
 from gowork.leader.store._sqlite_file import (
     FileLock,
@@ -23,7 +24,6 @@ from gowork.leader.store._sqlite_file import (
     unwritable,
 )
 from gowork.leader.store.protocol import RESTORE_TERMS, StoreError, StoreFormatError, changed_number
-from gowork.rpc.directories import sync_directory
 
 #: So much is copied and forced to disk at a time: a commit that comes meanwhile waits for no more than that.
 _STEP_PAGES = 512

@@ -20,10 +20,10 @@ import stat
 from pathlib import Path
 from urllib.parse import quote
 
+from gowork.base.directories import make_directory, sync_directory
 from gowork.leader.store._sqlite_errors import damaged, reported
 from gowork.leader.store._sqlite_schema import APPLICATION_ID, FORMAT, META, SQLITE_VERSION_MIN, TABLES
 from gowork.leader.store.protocol import StoreError, StoreFormatError, StoreLockedError, StoreLostError
-from gowork.rpc.directories import make_directory, sync_directory
 
 _MAGIC = b"SQLite format 3\0"
 _HEADER_BYTES = 100

@@ -13,8 +13,8 @@ from google.protobuf.message import DecodeError
 
 from gowork.leader.core.model import PENDING, LaneKey, Priority, QueueSettings, RetryPolicy, Spec, Standing, Task
 from gowork.leader.store.protocol import MovedTask, NewTask, Record, StoreFormatError
+from gowork.proto.limits import TIME_MS_MAX
 from gowork.proto.scheduler.v1 import scheduler_pb2
-from gowork.rpc.limits import TIME_MS_MAX
 
 DEFAULT_QUEUE = "default"
 

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import pluggy
 
+from gowork.base import extensions
 from gowork.leader.store.protocol import Store, StoreError
 from gowork.leader.store.sqlite import SqliteStore
-from gowork.rpc import extensions
 
 ENTRY_POINT_GROUP = "gowork.stores"
 #: Told from a URL: a Store that is not opened yet. Raises StoreError when the URL makes no sense.

@@ -13,10 +13,10 @@ from typing import Any
 
 import click
 
-from gowork.rpc import process_state
-from gowork.rpc.beginnings import EXIT_INTERRUPTED
-from gowork.rpc.telemetry import Telemetry, TelemetryError, start
-from gowork.rpc.variables import hint_of
+from gowork.base import process_state
+from gowork.base.beginnings import EXIT_INTERRUPTED
+from gowork.base.telemetry import Telemetry, TelemetryError, start
+from gowork.base.variables import hint_of
 from gowork.worker._core import logs
 from gowork.worker._core.plugins import Selection, add_search_path
 from gowork.worker._version import __version__
@@ -243,7 +243,7 @@ def main(
     # for whoever reads standard error.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # Only now: `--help` and `--version` should not wait for gRPC.
-    from gowork.rpc.channels import AddressError
+    from gowork.base.channels import AddressError
     from gowork.worker._app.daemon import Listeners, run_worker
     from gowork.worker._supervisor.instances import default_state_dir
     from gowork.worker._supervisor.options import Options

@@ -12,8 +12,8 @@ from typing import Any
 
 from prometheus_client.registry import Collector
 
-from gowork.rpc.channels import split_addresses
-from gowork.rpc.http import HttpListener, probe, threaded
+from gowork.base.channels import split_addresses
+from gowork.base.http import HttpListener, probe, threaded
 from gowork.worker._app.handler_metrics import VARIABLE, HandlerMetrics, InProcessMetrics, default_metrics_dir
 from gowork.worker._app.metrics import metrics_page
 from gowork.worker._app.service import Service

@@ -30,7 +30,7 @@ from typing import Self
 from prometheus_client.core import REGISTRY, Metric
 from prometheus_client.registry import Collector
 
-from gowork.rpc.directories import make_private
+from gowork.base.directories import make_private
 from gowork.worker._app.metric_files import Values, complain_once, read
 
 logger = logging.getLogger("gowork.worker")

@@ -10,7 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 
-from gowork.rpc.buckets import Buckets
+from gowork.base.buckets import Buckets
 from gowork.worker._supervisor.supervisor import Supervisor
 
 if TYPE_CHECKING:

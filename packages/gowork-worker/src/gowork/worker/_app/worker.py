@@ -153,7 +153,7 @@ class Worker:
             await self._group.__aexit__(kind, error, trace)
 
     def _make(self) -> Service:
-        from gowork.rpc.channels import split_addresses
+        from gowork.base.channels import split_addresses
         from gowork.worker._app.service import Service
         from gowork.worker._supervisor.options import Options
 

@@ -1,6 +1,6 @@
 """Payloads into the type that a handler asks for, and what it returns into a result.
 
-What the types mean is settled in gowork.rpc.typed_values, and what values become in gowork.rpc.values, where clients
+What the types mean is settled in gowork.base.typed_values, and what values become in gowork.base.values, where clients
 have it from too.
 """
 
@@ -10,8 +10,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from gowork.rpc import values
-from gowork.rpc.typed_values import Unfit, UnreadableType, reader_of
+from gowork.base import values
+from gowork.base.typed_values import Unfit, UnreadableType, reader_of
 
 #: Takes the payload's text, data and form, and returns what the handler wants.
 Decoder = Callable[[str, bytes, int], Any]

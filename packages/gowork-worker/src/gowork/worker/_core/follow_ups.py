@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from gowork.rpc import limits
+from gowork.proto import limits
 from gowork.worker._core.bounds import duration_ms, whole
 from gowork.worker._core.codec import encode_payload
 from gowork.worker._core.steering import Delay

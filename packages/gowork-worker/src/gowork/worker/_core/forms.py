@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from gowork.rpc import values
+from gowork.base import values
 
 #: Keywords of a JSON schema that say nothing of what is read.
 _NO_RULES = frozenset({"title", "description", "default", "examples", "deprecated", "$comment"})

@@ -14,7 +14,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any, Literal, TypeVar, overload
 
-from gowork.rpc import limits
+from gowork.proto import limits
 from gowork.worker._core.bounds import duration_ms, whole, within
 from gowork.worker._core.steering import Delay
 from gowork.worker.errors import HandlerDefinitionError

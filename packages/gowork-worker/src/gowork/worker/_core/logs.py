@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 
-from gowork.rpc import logs
-from gowork.rpc.logs import take_standard_error
-from gowork.rpc.running import attempt
+from gowork.base import logs
+from gowork.base.logs import take_standard_error
+from gowork.base.running import attempt
 from gowork.worker._core.context import Context
 
 __all__ = ["configure", "running", "take_standard_error"]
@@ -25,7 +25,7 @@ def configure(form: str, level: str, worker: str, *, waits: bool = False) -> Non
         form: "text" or "json".
         level: debug, info, warning or error.
         worker: the worker's name, a field of every line.
-        waits: see gowork.rpc.logs; for runners, whose last words matter when a handler brings its process down.
+        waits: see gowork.base.logs; for runners, whose last words matter when a handler brings its process down.
     """
     logs.configure(form, level, lambda: _scope(worker), waits=waits)
 

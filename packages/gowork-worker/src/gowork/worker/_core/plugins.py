@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 import pluggy
 
-from gowork.rpc import extensions
+from gowork.base import extensions
 from gowork.worker import hookspecs
 from gowork.worker._core import echo
 from gowork.worker._core.calls import Handler

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gowork.rpc import extensions
+from gowork.base import extensions
 from gowork.worker._core.calls import Handler, bind
 from gowork.worker._core.handlers import make_options, options_of
 from gowork.worker._core.lifespans import Lifespan, is_lifespan, lifespan

@@ -10,7 +10,7 @@ import math
 from datetime import timedelta
 from typing import Any
 
-from gowork.rpc import limits
+from gowork.proto import limits
 
 #: A delay, in seconds or as timedelta.
 Delay = float | timedelta

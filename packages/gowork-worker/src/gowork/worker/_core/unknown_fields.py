@@ -14,7 +14,7 @@ from typing import Any, get_args, get_origin
 
 import msgspec
 
-from gowork.rpc.values import is_model
+from gowork.base.values import is_model
 from gowork.worker._core.codec import PayloadError
 
 logger = logging.getLogger("gowork.worker")

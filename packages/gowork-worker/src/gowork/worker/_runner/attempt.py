@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
+from gowork.base.telemetry import is_traced
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
-from gowork.rpc.telemetry import is_traced
 from gowork.worker._core.around import AroundTasks
 from gowork.worker._core.context import Context, Place
 from gowork.worker._core.logs import running

@@ -10,7 +10,7 @@ import os
 import traceback
 from types import FrameType, TracebackType
 
-from gowork.rpc import limits
+from gowork.proto import limits
 
 #: Frames of a traceback, counted from the one that raised.
 _FRAMES_MAX = 50

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
+from gowork.proto import limits
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
-from gowork.rpc import limits
 from gowork.worker._core.calls import Handler
 from gowork.worker._core.context import Context
 from gowork.worker._runner import outcomes

@@ -13,7 +13,7 @@ import time
 from types import FrameType, TracebackType
 from typing import Self
 
-from gowork.rpc import extensions
+from gowork.base import extensions
 
 logger = logging.getLogger("gowork.worker.runner")
 

@@ -17,9 +17,9 @@ from contextlib import AsyncExitStack
 from io import TextIOWrapper
 from typing import Any, TypeVar, cast
 
+from gowork.base import process_state
+from gowork.base.telemetry import Telemetry, TelemetryError, start
 from gowork.proto.worker.v1 import session_pb2 as session
-from gowork.rpc import process_state
-from gowork.rpc.telemetry import Telemetry, TelemetryError, start
 from gowork.worker._core import lifespans, logs, plugins, references
 from gowork.worker._core.context import Place
 from gowork.worker._runner import forks, messages, pipe, pulse

@@ -6,10 +6,10 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
+from gowork.base.buckets import Buckets
+from gowork.base.trace_context import sampled_trace_id
+from gowork.proto import limits
 from gowork.proto.worker.v1 import session_pb2 as session
-from gowork.rpc import limits
-from gowork.rpc.buckets import Buckets
-from gowork.rpc.trace_context import sampled_trace_id
 from gowork.worker._runner import outcomes
 from gowork.worker._runner.exceptions import cut
 from gowork.worker._runner.job import Job

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from gowork.proto import limits
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
-from gowork.rpc import limits
 from gowork.worker._core.codec import PayloadError, ResultError, encode_result
 from gowork.worker._core.follow_ups import FollowUp
 from gowork.worker._core.steering import Cancel, Fail, Snooze, Steering

@@ -13,10 +13,10 @@ from opentelemetry import trace
 from opentelemetry.context import Context, attach, detach
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
 
+from gowork.base import spans
+from gowork.base.trace_context import is_sampled
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
-from gowork.rpc import spans
-from gowork.rpc.trace_context import is_sampled
 from gowork.worker._core.context import Place
 from gowork.worker._runner import exceptions, outcomes
 from gowork.worker._runner.job import Job

@@ -14,17 +14,17 @@ from typing import Any
 
 import grpc
 
+from gowork.base.channels import SERVER_OPTIONS, format_address, open_channel, parse_address
+from gowork.base.decoding import refusing_garbage
+from gowork.base.interception import server_interceptors
+from gowork.base.reflection import add_reflection
+from gowork.base.telemetry import is_traced
 from gowork.proto.cluster.v1 import leader_pb2, leader_pb2_grpc
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.scheduler.v1 import scheduler_pb2_grpc
+from gowork.proto.status import FieldViolation, Refusal, abort, invalid, refusal_of
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.proto.worker.v1 import worker_pb2, worker_pb2_grpc
-from gowork.rpc.channels import SERVER_OPTIONS, format_address, open_channel, parse_address
-from gowork.rpc.decoding import refusing_garbage
-from gowork.rpc.interception import server_interceptors
-from gowork.rpc.reflection import add_reflection
-from gowork.rpc.status import FieldViolation, Refusal, abort, invalid, refusal_of
-from gowork.rpc.telemetry import is_traced
 from gowork.worker._session.completions import CALL_TIMEOUT, RETRY_FIRST, RETRY_MAX, Completions, Started
 from gowork.worker._supervisor.supervisor import Supervisor
 
@@ -258,7 +258,7 @@ def _call_traceparent() -> str:
     # OpenTelemetry is imported only where it is used.
     from opentelemetry.trace import get_current_span
 
-    from gowork.rpc.spans import traceparent_of
+    from gowork.base.spans import traceparent_of
 
     return traceparent_of(get_current_span().get_span_context())
 

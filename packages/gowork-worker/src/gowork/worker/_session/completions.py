@@ -15,8 +15,8 @@ from typing import Any
 import grpc
 
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
+from gowork.proto.status import refusal_of
 from gowork.proto.worker.v1 import session_pb2 as session
-from gowork.rpc.status import refusal_of
 from gowork.worker._session.stream import handler_info
 from gowork.worker._supervisor.supervisor import Supervisor
 

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 import grpc
 
+from gowork.base.channels import open_channel, unanswered
+from gowork.proto.status import refusal_of
 from gowork.proto.worker.v1 import session_pb2 as session
-from gowork.rpc.channels import open_channel, unanswered
-from gowork.rpc.status import refusal_of
 from gowork.worker._session.lease import Lease
 from gowork.worker._session.stream import SessionEnded, SessionStream
 from gowork.worker._supervisor.supervisor import Supervisor

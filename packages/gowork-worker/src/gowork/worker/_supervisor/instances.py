@@ -20,8 +20,8 @@ import socket
 import tempfile
 from pathlib import Path
 
-from gowork.rpc.directories import make_private
-from gowork.rpc.limits import ENDED_INSTANCES_MAX
+from gowork.base.directories import make_private
+from gowork.proto.limits import ENDED_INSTANCES_MAX
 
 _SUFFIX = ".lock"
 _MACHINE_BYTES_MAX = 1024

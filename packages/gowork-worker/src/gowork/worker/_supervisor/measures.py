@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from gowork.rpc.buckets import Buckets, Exemplar
+from gowork.base.buckets import Buckets, Exemplar
 from gowork.worker._runner.messages import EXECUTION_BUCKETS, ExecutedRow
 
 #: Upper bounds in seconds.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gowork.rpc import limits
+from gowork.proto import limits
 from gowork.worker._core.bounds import whole, within
 from gowork.worker._core.plugins import Selection
 from gowork.worker.errors import ConfigurationError

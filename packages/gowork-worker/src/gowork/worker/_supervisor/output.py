@@ -10,8 +10,8 @@ import asyncio
 import os
 import sys
 
-from gowork.rpc import logs
-from gowork.rpc.log_writer import FLUSH_SECONDS, LogWriter
+from gowork.base import logs
+from gowork.base.log_writer import FLUSH_SECONDS, LogWriter
 
 #: A line that is longer, in bytes, is passed on in pieces.
 LINE_BYTES_MAX = 64 << 10

@@ -1,0 +1,207 @@
+"""What is between gRPC for Python's server and a servicer: requests are decoded, calls are timed, and answers that
+nobody reads are bounded.
+
+Requests that are not protobuf end with INVALID_ARGUMENT; gRPC would call them INTERNAL, as if the server were at fault.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import aclosing
+from functools import partial
+from typing import Any, TypeAlias, cast
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from gowork.base.outgoing import COUNTED_BYTES_MIN, Later, Outgoing
+from gowork.proto.status import Refusal, abort
+
+_Handlers: TypeAlias = "Mapping[str, grpc.RpcMethodHandler[Any, Any]]"
+
+
+#: Is told of each call that ends: its method, as package.Service/Method, the name of its status code, its seconds.
+Called = Callable[[str, str, float], None]
+
+
+def refusing_garbage(
+    server: grpc.aio.Server,
+    called: Called = lambda method, code, seconds: None,
+    outgoing: Outgoing | None = None,
+) -> grpc.aio.Server:
+    """What to add servicers to, in place of the server.
+
+    `add_XServicer_to_server(servicer, refusing_garbage(server))`.
+
+    Args:
+        server: not started yet.
+        called: is told of each call that ends.
+        outgoing: bounds answers; that of all servers of the process.
+    """
+    return cast(grpc.aio.Server, _DecodingServer(server, called, outgoing or Outgoing()))
+
+
+class _DecodingServer:
+    """Stands in for a server while servicers are added."""
+
+    def __init__(self, server: grpc.aio.Server, called: Called, outgoing: Outgoing) -> None:
+        self._server = server
+        self._called = called
+        self._outgoing = outgoing
+
+    def add_generic_rpc_handlers(self, handlers: object) -> None:
+        """Takes nothing: the same handlers come by name next."""
+
+    def add_registered_method_handlers(self, service: str, handlers: _Handlers) -> None:
+        """Adds a service's handlers."""
+        checked = {
+            name: _checked(handler, partial(_Timed, f"{service}/{name}", self._called), self._outgoing)
+            for name, handler in handlers.items()
+        }
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, checked),))
+
+
+class _Undecodable:
+    """What a deserializer answers for bytes that it can't read."""
+
+
+_UNDECODABLE = _Undecodable()
+
+
+class _Timed:
+    """Times one call."""
+
+    __slots__ = ("_called", "_context", "_method", "_started")
+
+    def __init__(self, method: str, called: Called, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        self._method = method
+        self._called = called
+        self._context = context
+        self._started = time.perf_counter()
+
+    def __enter__(self) -> None:
+        """Nothing is left to do."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            code = "OK"
+        elif isinstance(error, asyncio.CancelledError | GeneratorExit):
+            code = "CANCELLED"
+        else:
+            # Set by abort. What else is raised is a defect, which gRPC tells so.
+            told: grpc.StatusCode | None = self._context.code()
+            code = "UNKNOWN" if told is None else told.name
+        self._called(self._method, code, time.perf_counter() - self._started)
+
+
+_Encode: TypeAlias = "Callable[[Any], bytes]"
+#: Times a call, given its context.
+_Timing: TypeAlias = "Callable[[grpc.aio.ServicerContext[Any, Any]], _Timed]"
+
+
+def _checked(
+    handler: grpc.RpcMethodHandler[Any, Any], timed: _Timing, outgoing: Outgoing
+) -> grpc.RpcMethodHandler[Any, Any]:
+    decode, encode = handler.request_deserializer, handler.response_serializer
+    assert decode is not None
+    assert encode is not None
+
+    def deserialize(data: bytes) -> Any:
+        try:
+            return decode(data)
+        except DecodeError:
+            return _UNDECODABLE
+
+    # Responses are serialized here, before gRPC gets them, because room is made by their size.
+    if handler.unary_unary is not None:
+        unary = _unary(handler.unary_unary, timed, encode, outgoing)
+        return grpc.unary_unary_rpc_method_handler(unary, deserialize, None)
+    if handler.unary_stream is not None:
+        stream = _unary_stream(handler.unary_stream, timed, encode, outgoing)
+        return grpc.unary_stream_rpc_method_handler(stream, deserialize, None)
+    assert handler.stream_stream is not None
+    stream = _stream_stream(handler.stream_stream, timed, encode, outgoing)
+    return grpc.stream_stream_rpc_method_handler(stream, deserialize, None)
+
+
+def _unary(method: Callable[..., Any], timed: _Timing, encode: _Encode, outgoing: Outgoing) -> Callable[..., Any]:
+    async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
+        with timed(context):
+            if request is _UNDECODABLE:
+                await abort(context, _refusal())
+            data = encode(await method(request, context))
+            if len(data) >= COUNTED_BYTES_MIN:
+                await _make_room(outgoing, len(data), context)
+                serving = asyncio.current_task()
+                assert serving is not None
+                outgoing.count_for(serving, len(data))
+            return data
+
+    return call
+
+
+def _unary_stream(
+    method: Callable[..., Any], timed: _Timing, encode: _Encode, outgoing: Outgoing
+) -> Callable[..., Any]:
+    async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[bytes]:
+        with timed(context):
+            if request is _UNDECODABLE:
+                await abort(context, _refusal())
+            async with aclosing(method(request, context)) as responses:
+                async for response in responses:
+                    if isinstance(response, Later):
+                        await _make_room(outgoing, response.size, context)
+                        with outgoing.sending(response.size):
+                            for data in response.make():
+                                yield data
+                        continue
+                    data = encode(response)
+                    if len(data) < COUNTED_BYTES_MIN:
+                        yield data
+                        continue
+                    await _make_room(outgoing, len(data), context)
+                    with outgoing.sending(len(data)):
+                        yield data
+
+    return call
+
+
+def _stream_stream(
+    method: Callable[..., Any], timed: _Timing, encode: _Encode, outgoing: Outgoing
+) -> Callable[..., Any]:
+    async def call(requests: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[bytes]:
+        with timed(context):
+            async with aclosing(method(_decoded(requests), context)) as responses:
+                async for response in responses:
+                    data = encode(response)
+                    if len(data) < COUNTED_BYTES_MIN:
+                        yield data
+                        continue
+                    await _make_room(outgoing, len(data), context)
+                    with outgoing.sending(len(data)):
+                        yield data
+
+    return call
+
+
+async def _make_room(outgoing: Outgoing, size: int, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    try:
+        await outgoing.make_room(size)
+    except Refusal as refusal:
+        await abort(context, refusal)
+
+
+async def _decoded(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        if request is _UNDECODABLE:
+            # Handlers let a Refusal end their call, and clean up as for any other end.
+            raise _refusal()
+        yield request
+
+
+def _refusal() -> Refusal:
+    return Refusal(
+        grpc.StatusCode.INVALID_ARGUMENT, "NOT_PROTOBUF", "the request is not a protobuf message of this method's type"
+    )

@@ -1,0 +1,382 @@
+"""Values of the wire read as the type that somebody asks for: payloads as handlers', results as callers'.
+
+Whatever `values` writes is read as what it was, for every type that `reader_of` takes; a type for which that cannot
+be is refused when it is named, not when the first value comes.
+"""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import msgspec
+
+from gowork.base.values import FORM_DATA, FORM_TEXT, is_model, models_in, type_name
+
+#: Types that bytes are given as.
+_BYTES = (bytes, bytearray, memoryview)
+_ANYTHING = (Any, object)
+_FROM_BUILTINS = (int, float, str)
+_nothing_read = object()
+
+
+class UnreadableType(TypeError):
+    """No value of the wire can be read as this type. The message says why."""
+
+
+class Unfit(ValueError):
+    """A value that is not of the type that was asked for. The message names the place in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Reads values as one type."""
+
+    #: What it reads, for messages.
+    wanted: str
+    #: JSON into a value; None when nothing but texts or bytes are taken.
+    json: Callable[[str | bytes], Any] | None
+    #: A plain value, such as a text, into one of the types that are read from JSON.
+    convert: Callable[[Any], Any] | None
+    #: A text, as it is, when texts are taken.
+    text: Callable[[str], Any] | None
+    #: Bytes, as they are, when bytes are taken.
+    data: Callable[[bytes], Any] | None
+
+    def payload(self, text: str, data: bytes, form: int) -> Any:
+        """A payload, in the fields of scheduler.v1.Task.
+
+        Raises:
+            Unfit: when it is none of what is read.
+        """
+        if data or form == FORM_DATA:
+            return self._of_data(data)
+        if self.text is not None and (form == FORM_TEXT or self.json is None):
+            return self.text(text)
+        try:
+            return self._of_text(text, form)
+        except Unfit as error:
+            if _is_json(text):
+                raise
+            raise Unfit(f"{error if text else 'it is empty'}; JSON of {self.wanted} is needed") from error
+
+    def result(self, text: str, data: bytes, *, is_empty_data: bool = False) -> Any:
+        """A result, in the fields of scheduler.v1.Task: there a text is always JSON, and nothing at all is null.
+
+        Raises:
+            Unfit: when it is none of what is read.
+        """
+        if data or is_empty_data:
+            if self.data is None:
+                raise Unfit(f"{len(data):,} bytes, not JSON")
+            return self.data(data)
+        if self.json is not None:
+            return self.json(text or "null")
+        if self.text is not None:
+            return self.text(_decoded(_decode_string)(text or "null"))
+        assert self.data is not None
+        # Workers of before did not tell empty bytes from nothing.
+        return self.data(_decoded(_decode_bytes)(text) if text else b"")
+
+    def _of_data(self, data: bytes) -> Any:
+        if self.data is not None:
+            return self.data(data)
+        if self.json is not None and (self.text is None or data[:1] in b'"{[-0123456789tfn '):
+            try:
+                return self.json(data)
+            except Unfit:
+                if self.text is None:
+                    raise
+        assert self.text is not None
+        try:
+            return self.text(data.decode())
+        except UnicodeDecodeError as error:
+            raise Unfit(f"data: not UTF-8 text: {error}") from error
+
+    def _of_text(self, text: str, form: int) -> Any:
+        if form == FORM_TEXT and (value := self._converted(text)) is not _nothing_read:
+            return value
+        if self.json is None:
+            assert self.data is not None
+            return self.data(text.encode())
+        try:
+            return self.json(text)
+        except Unfit:
+            # An old producer's text, or one that can't be taken for JSON.
+            if self.text is not None:
+                return self.text(text)
+            if text and (value := self._converted(text)) is not _nothing_read:
+                return value
+            if self.data is not None:
+                return self.data(text.encode())
+            raise
+
+    def _converted(self, text: str) -> Any:
+        """A text as an enum, a UUID, a literal or whatever else JSON writes as a string."""
+        if self.convert is None:
+            return _nothing_read
+        try:
+            return self.convert(text)
+        except (msgspec.MsgspecError, ValueError, TypeError):
+            return _nothing_read
+
+
+def reader_of(annotation: Any) -> Reader:
+    """The reader for a type. Those that were made last are kept.
+
+    Raises:
+        UnreadableType: when there can be none.
+    """
+    try:
+        return _kept(annotation)
+    except TypeError as error:
+        if isinstance(error, UnreadableType):
+            raise
+        return _make(annotation)  # An annotation that cannot be hashed.
+
+
+def _make(annotation: Any) -> Reader:
+    members = list(_members(annotation))
+    bases = [_base(member) for member in members]
+    if any(base in _ANYTHING for base in bases):
+        return Reader("any value", _decoded(msgspec.json.Decoder().decode), _same, _same, bytes)
+    texts = [member for member, base in zip(members, bases, strict=True) if base is str]
+    rest = [member for member, base in zip(members, bases, strict=True) if base is not str and base not in _BYTES]
+    data = next((base for base in bases if base in _BYTES), None)
+    text = _text_reader(texts[0]) if texts else None
+    json = convert = None
+    if rest:
+        json, convert = _json_reader(_union(rest))
+        if text is not None:
+            json = _or_string(json, text)
+    return Reader(type_name(annotation), json, convert, text, data)
+
+
+_kept = lru_cache(256)(_make)
+
+
+def _members(annotation: Any) -> Iterator[Any]:
+    """What a union is made of, looking through aliases. What is no union is its own member."""
+    plain = _plain(annotation)
+    if get_origin(plain) in (Union, types.UnionType):
+        for part in get_args(plain):
+            yield from _members(part)
+    elif get_origin(plain) is Annotated and get_origin(_plain(get_args(plain)[0])) in (Union, types.UnionType):
+        if any(isinstance(note, msgspec.Meta) for note in plain.__metadata__):
+            raise UnreadableType(f"{type_name(annotation)}: put msgspec.Meta around the members of the union")
+        yield from _members(get_args(plain)[0])
+    else:
+        yield plain
+
+
+def _plain(annotation: Any) -> Any:
+    """Without aliases and new names."""
+    while True:
+        if hasattr(annotation, "__supertype__"):
+            annotation = annotation.__supertype__
+        elif type(annotation).__name__ == "TypeAliasType" and hasattr(annotation, "__value__"):
+            annotation = annotation.__value__
+        else:
+            return annotation
+
+
+def _base(member: Any) -> Any:
+    while True:
+        member = _plain(member)
+        if get_origin(member) is not Annotated:
+            return member
+        member = get_args(member)[0]
+
+
+def _union(members: list[Any]) -> Any:
+    return Union[tuple(members)]  # noqa: UP007 - it is made at run time
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _text_reader(annotation: Any) -> Callable[[str], Any]:
+    """Texts are taken as they are; where the type has bounds they are kept."""
+    if annotation is str or not any(isinstance(note, msgspec.Meta) for note in annotation.__metadata__):
+        return _same
+
+    def read(text: str) -> Any:
+        try:
+            return msgspec.convert(text, annotation)
+        except msgspec.ValidationError as error:
+            raise Unfit(str(error)) from error
+
+    return read
+
+
+def _decoded(decode: Callable[[str | bytes], Any]) -> Callable[[str | bytes], Any]:
+    def read(text: str | bytes) -> Any:
+        try:
+            return decode(text)
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise Unfit(_violations(error)) from error
+
+    return read
+
+
+def _or_string(json: Callable[[str | bytes], Any], text: Callable[[str], Any]) -> Callable[[str | bytes], Any]:
+    """JSON strings are taken too, since producers of before quoted them."""
+
+    def read(source: str | bytes) -> Any:
+        try:
+            return json(source)
+        except Unfit as error:
+            try:
+                return text(_decode_string(source))
+            except msgspec.MsgspecError:
+                raise error from None
+
+    return read
+
+
+_decode_string = msgspec.json.Decoder(str).decode
+_decode_bytes = msgspec.json.Decoder(bytes).decode
+
+
+def _json_reader(annotation: Any) -> tuple[Callable[[str | bytes], Any], Callable[[Any], Any] | None]:
+    if is_model(annotation):
+        return _decoded(_model_reader(annotation)), None
+    try:
+        info = msgspec.inspect.type_info(annotation)
+        foreign = list(_foreign(info, set()))
+        decode = msgspec.json.Decoder(annotation, dec_hook=_from_plain).decode
+    except TypeError as error:
+        if not any(models_in(annotation)):
+            raise UnreadableType(f"{type_name(annotation)} cannot be read from JSON: {error}") from error
+        return _adapter(annotation, _names_bytes(annotation)), None
+    validated = [kind for kind in foreign if _is_validated_dataclass(kind)]
+    if validated:
+        bytes_found = any(isinstance(part, _BYTES_TYPES) for part in _parts(info, set()))
+        return _adapter(annotation, bytes_found), None
+    for kind in foreign:
+        if not (is_model(kind) or kind is object or (isinstance(kind, type) and issubclass(kind, _FROM_BUILTINS))):
+            raise UnreadableType(
+                f"{type_name(annotation)}: {type_name(kind)} cannot be read from JSON: "
+                "use a dataclass, a msgspec.Struct or a pydantic model"
+            )
+        if is_model(kind):
+            _model_reader(kind)
+
+    def convert(value: Any) -> Any:
+        return msgspec.convert(value, annotation, dec_hook=_from_plain)
+
+    return _decoded(decode), convert
+
+
+_BYTES_TYPES = (msgspec.inspect.BytesType, msgspec.inspect.ByteArrayType, msgspec.inspect.MemoryViewType)
+
+
+def _foreign(info: msgspec.inspect.Type, seen: set[Any]) -> Iterator[Any]:
+    """The classes in a type that are not msgspec's to read, or not alone."""
+    for part in _parts(info, seen):
+        if isinstance(part, msgspec.inspect.CustomType) or (
+            isinstance(part, msgspec.inspect.DataclassType) and _is_validated_dataclass(part.cls)
+        ):
+            yield part.cls
+
+
+def _parts(info: Any, seen: set[Any]) -> Iterator[msgspec.inspect.Type]:
+    """A type and all that it is made of, each class once."""
+    if isinstance(info, msgspec.inspect.Type):
+        kind = getattr(info, "cls", None)
+        if kind is not None:
+            if kind in seen:
+                return
+            seen.add(kind)
+        yield info
+        for name in info.__struct_fields__:
+            yield from _parts(getattr(info, name), seen)
+    elif isinstance(info, tuple):
+        for part in info:
+            yield from _parts(part, seen)
+    elif isinstance(info, msgspec.inspect.Field):
+        yield from _parts(info.type, seen)
+
+
+def _is_validated_dataclass(kind: Any) -> bool:
+    """Whether it is one of pydantic's dataclasses."""
+    return "__pydantic_validator__" in vars(kind) and not is_model(kind)
+
+
+def _from_plain(kind: type, value: Any) -> Any:
+    """What msgspec does not read by itself, from what JSON says."""
+    if is_model(kind):
+        return _decoded(_model_reader(kind))(msgspec.json.encode(value))
+    if kind is object:
+        return value
+    if issubclass(kind, _FROM_BUILTINS) and isinstance(value, _FROM_BUILTINS):
+        return kind(value)
+    raise TypeError(f"expected {type_name(kind)}")
+
+
+@lru_cache(1024)
+def _model_reader(model: Any) -> Callable[[str | bytes], Any]:
+    """Reads a model by its aliases and by its fields' own names: `values` writes either."""
+    read = model.model_validate_json
+    if not _takes_names(read):
+        if any(field.alias or field.validation_alias for field in getattr(model, "model_fields", {}).values()):
+            raise UnreadableType(f"{type_name(model)} has aliases, for which pydantic 2.11 or newer is needed")
+        return read  # type: ignore[no-any-return]
+    return lambda text: read(text, by_alias=True, by_name=True)
+
+
+def _takes_names(read: Callable[..., Any]) -> bool:
+    try:
+        return "by_name" in inspect.signature(read).parameters
+    except (TypeError, ValueError):
+        return False
+
+
+def _adapter(annotation: Any, has_bytes: bool) -> Callable[[str | bytes], Any]:
+    """Reads by pydantic what msgspec cannot: its dataclasses, and unions of its models with other types."""
+    if has_bytes:
+        raise UnreadableType(
+            f"{type_name(annotation)}: bytes in or beside a pydantic type are written otherwise than it reads them: "
+            "use a pydantic model around all of it"
+        )
+    from pydantic import TypeAdapter  # Who comes here has named one of its types.
+
+    try:
+        read = TypeAdapter(annotation).validate_json
+    except Exception as error:
+        raise UnreadableType(
+            f"{type_name(annotation)} cannot be read by pydantic: {str(error).splitlines()[0]}"
+        ) from error
+    if not _takes_names(read):
+        return _decoded(read)
+    return _decoded(lambda text: read(text, by_alias=True, by_name=True))
+
+
+def _names_bytes(annotation: Any) -> bool:
+    if _base(annotation) in _BYTES:
+        return True
+    if get_origin(annotation) is Literal:
+        return False
+    return any(_names_bytes(part) for part in get_args(annotation))
+
+
+def _violations(error: Exception) -> str:
+    errors = getattr(error, "errors", None)
+    if not callable(errors):
+        return str(error)
+    return "; ".join(
+        f"{violation['msg']} - at `$.{'.'.join(str(part) for part in violation['loc'])}`" for violation in errors()[:5]
+    )
+
+
+def _is_json(text: str) -> bool:
+    try:
+        msgspec.json.decode(text, type=msgspec.Raw)
+    except (msgspec.DecodeError, UnicodeError):
+        return False
+    return True

@@ -1,0 +1,45 @@
+"""Answers that callers have not read are bounded over all calls."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+import pytest
+
+from gowork.base.outgoing import Outgoing
+from gowork.proto.status import Refusal
+
+
+async def test_an_answer_that_finds_no_room_is_refused_with_the_limit() -> None:
+    outgoing = Outgoing(100, room_seconds=0.01)
+    with outgoing.sending(60):
+        await outgoing.make_room(40)
+        with pytest.raises(Refusal, match="answers of 60 bytes .* the limit is 100") as caught:
+            await outgoing.make_room(41)
+    assert (caught.value.code, caught.value.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MUCH_UNREAD")
+    await outgoing.make_room(41)
+
+
+async def test_one_answer_is_always_sent() -> None:
+    await Outgoing(100, room_seconds=0.01).make_room(1_000)
+
+
+async def test_an_answer_waits_for_those_that_are_read() -> None:
+    outgoing = Outgoing(100)
+    with outgoing.sending(100):
+        waiting = asyncio.create_task(outgoing.make_room(50))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+    await waiting
+
+
+async def test_the_answer_of_a_unary_call_is_counted_until_its_task_is_done() -> None:
+    outgoing, go_on = Outgoing(100), asyncio.Event()
+    serving = asyncio.create_task(go_on.wait())
+    outgoing.count_for(serving, 70)
+    assert outgoing.unread_bytes == 70
+    go_on.set()
+    await serving
+    await asyncio.sleep(0)
+    assert outgoing.unread_bytes == 0
