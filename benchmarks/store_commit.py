@@ -20,7 +20,7 @@ import uuid
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 
-from gowork.leader.core.model import LaneKey, Priority, Standing, Status
+from gowork.leader._core.model import LaneKey, Priority, Standing, Status
 from gowork.leader.store.protocol import Batch, MovedTask, NewTask, Record, changed_number
 from gowork.leader.store.sqlite import SqliteStore
 

@@ -5,10 +5,10 @@ It still notes what a batch does, by an append for each transition, and throws t
 
 from __future__ import annotations
 
-from gowork.leader.app import leader
-from gowork.leader.app.command import main
-from gowork.leader.core.tally import Tally
-from gowork.leader.engine.counts import Counts
+from gowork.leader._app import leader
+from gowork.leader._app.command import main
+from gowork.leader._core.tally import Tally
+from gowork.leader._engine.counts import Counts
 
 
 class Uncounted(Counts):

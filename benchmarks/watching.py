@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import time
 
-from gowork.leader.core.model import LaneKey, Priority, Spec, Standing, Status, Task
-from gowork.leader.engine.watching import Feed, Watcher
-from gowork.leader.rpc.filters import selection_of
+from gowork.leader._core.model import LaneKey, Priority, Spec, Standing, Status, Task
+from gowork.leader._engine.watching import Feed, Watcher
+from gowork.leader._rpc.filters import selection_of
 
 TASKS = 1_000
 BATCHES = 20

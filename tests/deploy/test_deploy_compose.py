@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from gowork.base.telemetry import exporters_of
-from gowork.leader.app.command import main as leader
+from gowork.leader._app.command import main as leader
 from gowork.worker._app.command import main as worker
 
 ROOT = Path(__file__).parents[2]

@@ -14,7 +14,7 @@ import yaml
 from deploy_rules import ALERTS, FOLDER, RECORDED, must_be_known
 
 from gowork.cli.root import cli as root
-from gowork.leader.core.model import WaitCode
+from gowork.leader._core.model import WaitCode
 
 ROOT = Path(__file__).parents[2]
 RULE_TESTS = sorted((FOLDER / "tests").glob("*.yaml"))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import sys
 
-from gowork.leader.app import command
-from gowork.leader.app.leader import Leader
-from gowork.leader.core.state import Settings
+from gowork.leader._app import command
+from gowork.leader._app.leader import Leader
+from gowork.leader._core.state import Settings
 
 if __name__ == "__main__":
     command.Leader = functools.partial(  # type: ignore[assignment,misc]

@@ -13,10 +13,10 @@ import pytest
 from click.testing import CliRunner
 
 from gowork.cli.root import cli
-from gowork.leader.check.command import check
-from gowork.leader.check.rules import RULES, Finding, Verdict
-from gowork.leader.check.scenarios import SCENES
-from gowork.leader.check.stage import Script
+from gowork.leader._check.command import check
+from gowork.leader._check.rules import RULES, Finding, Verdict
+from gowork.leader._check.scenarios import SCENES
+from gowork.leader._check.stage import Script
 
 ROOT = Path(__file__).parents[2]
 NODE = ROOT / "examples/node-worker"

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from google.protobuf import json_format
 
-from gowork.leader.check.rules import RULES
-from gowork.leader.core import commands
+from gowork.leader._check.rules import RULES
+from gowork.leader._core import commands
 from gowork.proto.scheduler.v1 import scheduler_pb2
 from gowork.proto.worker.v1 import session_pb2
 

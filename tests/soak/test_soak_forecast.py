@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gowork.leader.core.attempts import settle
-from gowork.leader.core.commands import Report
-from gowork.leader.core.model import Failure, FailureKind, Outcome, RetryPolicy, Standing, Status
+from gowork.leader._core.attempts import settle
+from gowork.leader._core.commands import Report
+from gowork.leader._core.model import Failure, FailureKind, Outcome, RetryPolicy, Standing, Status
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._core.handlers import RetryOptions

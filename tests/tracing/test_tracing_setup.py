@@ -50,7 +50,7 @@ def test_without_the_variables_no_sdk_is_loaded_and_no_thread_exports(
     cluster.work()
     assert run_one(cluster, "loaded") == []
     told = logs(tmp_path)
-    assert "gowork.leader.engine.loop" in told
+    assert "gowork.leader._engine.loop" in told
     assert "gowork.worker._runner.executor" in told
     for module in ("opentelemetry.sdk", "opentelemetry.exporter", "opentelemetry.instrumentation"):
         assert module not in told

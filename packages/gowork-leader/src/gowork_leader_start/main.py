@@ -15,7 +15,7 @@ def main() -> None:
         # gRPC writes to standard error by itself, past the log, and waits for whoever reads it. It looks at this when
         # it is imported.
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-        from gowork.leader.app.command import main as command
+        from gowork.leader._app.command import main as command
     try:
         command()
     finally:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gowork.leader.app.metrics import LOST_SHOWN_MS, MEMBERS_MAX, Look, registry_of
-from gowork.leader.core.model import Liveness
-from gowork.leader.core.queries import MemberView, QueueDepth
-from gowork.leader.engine.counts import OTHER, QUEUES_MAX, Counts
+from gowork.leader._app.metrics import LOST_SHOWN_MS, MEMBERS_MAX, Look, registry_of
+from gowork.leader._core.model import Liveness
+from gowork.leader._core.queries import MemberView, QueueDepth
+from gowork.leader._engine.counts import OTHER, QUEUES_MAX, Counts
 
 NOW_MS = 10_000_000
 

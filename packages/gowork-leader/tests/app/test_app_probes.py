@@ -11,7 +11,7 @@ import pytest
 from leader_serving import PATIENCE, serving
 
 from gowork.base.channels import parse_address
-from gowork.leader.app import leader as app
+from gowork.leader._app import leader as app
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])

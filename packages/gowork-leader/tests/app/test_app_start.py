@@ -20,8 +20,8 @@ from click.testing import CliRunner
 from leader_process import FREE_PORTS, refused_start, running
 
 from gowork.base.channels import open_blocking_channel
-from gowork.leader.app.command import _PASSWORD, _own_directory, _print_addresses, main
-from gowork.leader.app.leader import Addresses
+from gowork.leader._app.command import _PASSWORD, _own_directory, _print_addresses, main
+from gowork.leader._app.leader import Addresses
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.proto.scheduler.v1 import scheduler_pb2_grpc
 
@@ -298,11 +298,11 @@ def test_an_interrupt_before_it_serves_exits_with_130_and_without_a_word(monkeyp
     def interrupted(url: str) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("gowork.leader.app.command.open_store", interrupted)
+    monkeypatch.setattr("gowork.leader._app.command.open_store", interrupted)
     for name in ("settle",):
-        monkeypatch.setattr(f"gowork.leader.app.command.process_state.{name}", lambda: None)
+        monkeypatch.setattr(f"gowork.leader._app.command.process_state.{name}", lambda: None)
     for name in ("configure", "take_standard_error"):
-        monkeypatch.setattr(f"gowork.leader.app.command.logs.{name}", lambda *arguments: None)
+        monkeypatch.setattr(f"gowork.leader._app.command.logs.{name}", lambda *arguments: None)
     result = CliRunner().invoke(main, ["--data-dir", "/nowhere"])
     assert (result.exit_code, result.output) == (130, "")
 

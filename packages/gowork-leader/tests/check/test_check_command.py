@@ -12,10 +12,10 @@ import grpc
 import pytest
 from click.testing import CliRunner, Result
 
-from gowork.leader.check.command import main
-from gowork.leader.check.rules import RULES, Findings, Verdict
-from gowork.leader.check.scenarios import SCENES
-from gowork.leader.check.scripted import ScriptedLeader, Stream
+from gowork.leader._check.command import main
+from gowork.leader._check.rules import RULES, Findings, Verdict
+from gowork.leader._check.scenarios import SCENES
+from gowork.leader._check.scripted import ScriptedLeader, Stream
 from gowork.proto.worker.v1 import session_pb2 as pb
 
 CONNECT = "/worker.v1.SessionService/Connect"

@@ -5,15 +5,15 @@ Beside it a store in its simplest form, a dict, so that what rests there is page
 
 from __future__ import annotations
 
-from gowork.leader.core import changes as ch
-from gowork.leader.core import commands as cmd
-from gowork.leader.core.apply import adopt, apply, expect, forget, take_in
-from gowork.leader.core.callbacks import take_up
-from gowork.leader.core.clock import ripe_ids, trim
-from gowork.leader.core.decide import decide
-from gowork.leader.core.decision import Decision
-from gowork.leader.core.effects import Effect, GrantTasks
-from gowork.leader.core.model import (
+from gowork.leader._core import changes as ch
+from gowork.leader._core import commands as cmd
+from gowork.leader._core.apply import adopt, apply, expect, forget, take_in
+from gowork.leader._core.callbacks import take_up
+from gowork.leader._core.clock import ripe_ids, trim
+from gowork.leader._core.decide import decide
+from gowork.leader._core.decision import Decision
+from gowork.leader._core.effects import Effect, GrantTasks
+from gowork.leader._core.model import (
     Brief,
     HandlerPolicy,
     LaneKey,
@@ -26,9 +26,9 @@ from gowork.leader.core.model import (
     Status,
     Task,
 )
-from gowork.leader.core.state import Settings, State
-from gowork.leader.core.timers import Timer, Timers
-from gowork.leader.engine.loading import named
+from gowork.leader._core.state import Settings, State
+from gowork.leader._core.timers import Timer, Timers
+from gowork.leader._engine.loading import named
 
 WALL_MS = 1_800_000_000_000
 

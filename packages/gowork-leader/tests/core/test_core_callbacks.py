@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from leader_core import Core, spec
 
-from gowork.leader.core import commands as cmd
-from gowork.leader.core.attempts import LOSSES_MAX, UNCOUNTED_MAX
-from gowork.leader.core.dialled import DIAL_AGAIN_SECONDS
-from gowork.leader.core.effects import CountStale, StartWork, StopWork
-from gowork.leader.core.explain import explain
-from gowork.leader.core.model import (
+from gowork.leader._core import commands as cmd
+from gowork.leader._core.attempts import LOSSES_MAX, UNCOUNTED_MAX
+from gowork.leader._core.dialled import DIAL_AGAIN_SECONDS
+from gowork.leader._core.effects import CountStale, StartWork, StopWork
+from gowork.leader._core.explain import explain
+from gowork.leader._core.model import (
     Failure,
     FailureKind,
     HeartbeatStatus,
@@ -20,8 +20,8 @@ from gowork.leader.core.model import (
     Status,
     WaitCode,
 )
-from gowork.leader.core.queries import members
-from gowork.leader.core.state import Settings
+from gowork.leader._core.queries import members
+from gowork.leader._core.state import Settings
 
 IDLE, BUSY, FAILED = HeartbeatStatus.IDLE, HeartbeatStatus.BUSY, HeartbeatStatus.FAILED
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from leader_core import WALL_MS, Core, spec
 from msgspec.structs import replace
 
-from gowork.leader.core import commands as cmd
-from gowork.leader.core.model import FailureKind, Status
+from gowork.leader._core import commands as cmd
+from gowork.leader._core.model import FailureKind, Status
 from gowork.proto.limits import TIME_MS_MAX
 
 MINUTE_MS = 60_000

@@ -1,10 +1,10 @@
 from leader_core import Core, spec
 
-from gowork.leader.core import commands as cmd
-from gowork.leader.core import state
-from gowork.leader.core.effects import StartWork
-from gowork.leader.core.explain import explain
-from gowork.leader.core.model import HeartbeatStatus, Outcome, Priority, Status
+from gowork.leader._core import commands as cmd
+from gowork.leader._core import state
+from gowork.leader._core.effects import StartWork
+from gowork.leader._core.explain import explain
+from gowork.leader._core.model import HeartbeatStatus, Outcome, Priority, Status
 
 
 def test_high_runs_before_medium_before_low_and_first_come_first_served_within():

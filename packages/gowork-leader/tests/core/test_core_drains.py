@@ -1,10 +1,10 @@
 from leader_core import Core, spec
 
-from gowork.leader.core import commands as cmd
-from gowork.leader.core.effects import Drain, StartWork, Welcome
-from gowork.leader.core.explain import explain
-from gowork.leader.core.model import HeartbeatStatus, Liveness
-from gowork.leader.core.queries import members
+from gowork.leader._core import commands as cmd
+from gowork.leader._core.effects import Drain, StartWork, Welcome
+from gowork.leader._core.explain import explain
+from gowork.leader._core.model import HeartbeatStatus, Liveness
+from gowork.leader._core.queries import members
 
 
 def liveness(core: Core) -> dict[str, Liveness]:

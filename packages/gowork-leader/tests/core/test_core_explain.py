@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from leader_core import Core, spec
 
-from gowork.leader.core import commands as cmd
-from gowork.leader.core.explain import Explanation, explain, waiting_by_reason
-from gowork.leader.core.model import HeartbeatStatus, Outcome, Priority, RetryPolicy, Status, WaitCode
+from gowork.leader._core import commands as cmd
+from gowork.leader._core.explain import Explanation, explain, waiting_by_reason
+from gowork.leader._core.model import HeartbeatStatus, Outcome, Priority, RetryPolicy, Status, WaitCode
 
 
 def codes(core: Core, id: str) -> list[WaitCode]:

@@ -1,6 +1,6 @@
 from leader_core import Core, spec
 
-from gowork.leader.core.model import FailureKind, Outcome, RetryPolicy, Status
+from gowork.leader._core.model import FailureKind, Outcome, RetryPolicy, Status
 
 
 def granted(core: Core, *ids: str, retry: RetryPolicy | None = None) -> int:

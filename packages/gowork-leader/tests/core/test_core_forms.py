@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from leader_core import Core, spec
 
-from gowork.leader.core import commands as cmd
-from gowork.leader.core.effects import GrantTasks
-from gowork.leader.core.explain import explain
-from gowork.leader.core.forms import UNFIT_FORMS_MAX, open_forms, with_form
-from gowork.leader.core.model import Failure, FailureKind, Outcome, RetryPolicy, Status, WaitCode
+from gowork.leader._core import commands as cmd
+from gowork.leader._core.effects import GrantTasks
+from gowork.leader._core.explain import explain
+from gowork.leader._core.forms import UNFIT_FORMS_MAX, open_forms, with_form
+from gowork.leader._core.model import Failure, FailureKind, Outcome, RetryPolicy, Status, WaitCode
 
 
 def grants(core: Core) -> dict[str, tuple[int, bool]]:

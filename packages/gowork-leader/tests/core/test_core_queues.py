@@ -7,9 +7,9 @@ from collections import Counter
 import pytest
 from leader_core import WALL_MS, Core, spec
 
-from gowork.leader.core import commands as cmd
-from gowork.leader.core.clock import next_token
-from gowork.leader.core.model import Outcome, Priority, QueueSettings, Status
+from gowork.leader._core import commands as cmd
+from gowork.leader._core.clock import next_token
+from gowork.leader._core.model import Outcome, Priority, QueueSettings, Status
 
 
 def core_with(queue: str = "default", **settings: float) -> Core:

@@ -8,10 +8,10 @@ import pytest
 from leader_core import Core, spec
 from msgspec.structs import replace
 
-from gowork.leader.core import commands as cmd
-from gowork.leader.core.effects import Acknowledge, EndSession
-from gowork.leader.core.model import FailureKind, HeartbeatStatus, Outcome, Status
-from gowork.leader.core.state import Settings
+from gowork.leader._core import commands as cmd
+from gowork.leader._core.effects import Acknowledge, EndSession
+from gowork.leader._core.model import FailureKind, HeartbeatStatus, Outcome, Status
+from gowork.leader._core.state import Settings
 
 
 def cancelled_while_it_runs(core: Core, **connect: object) -> int:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from leader_core import Core, spec
 
-from gowork.leader.core import commands as cmd
-from gowork.leader.core.model import Outcome, RetryPolicy, Status
+from gowork.leader._core import commands as cmd
+from gowork.leader._core.model import Outcome, RetryPolicy, Status
 
 
 def core_with_ended(id: str = "a", outcome: Outcome = Outcome.FAILED) -> tuple[Core, int]:

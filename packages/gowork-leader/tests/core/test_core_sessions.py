@@ -1,11 +1,11 @@
 from leader_core import Core, spec
 
-from gowork.leader.core import commands as cmd
-from gowork.leader.core.apply import adopt, expect
-from gowork.leader.core.effects import CancelTasks, EndSession, Ping, ReleaseTasks, Welcome
-from gowork.leader.core.model import Liveness, Outcome, Status
-from gowork.leader.core.queries import members
-from gowork.leader.core.state import Settings, State
+from gowork.leader._core import commands as cmd
+from gowork.leader._core.apply import adopt, expect
+from gowork.leader._core.effects import CancelTasks, EndSession, Ping, ReleaseTasks, Welcome
+from gowork.leader._core.model import Liveness, Outcome, Status
+from gowork.leader._core.queries import members
+from gowork.leader._core.state import Settings, State
 
 
 def held(core: Core, id: str, *, finished: bool = False) -> cmd.Held:

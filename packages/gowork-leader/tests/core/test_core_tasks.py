@@ -1,9 +1,9 @@
 from leader_core import WALL_MS, Core, spec
 
-from gowork.leader.core import commands as cmd
-from gowork.leader.core.attempts import retry_delay_ms
-from gowork.leader.core.effects import Acknowledge, CancelTasks
-from gowork.leader.core.model import Failure, FailureKind, Outcome, RetryPolicy, Status
+from gowork.leader._core import commands as cmd
+from gowork.leader._core.attempts import retry_delay_ms
+from gowork.leader._core.effects import Acknowledge, CancelTasks
+from gowork.leader._core.model import Failure, FailureKind, Outcome, RetryPolicy, Status
 
 
 def refused(answer: object) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from leader_core import Core, spec
 
-from gowork.leader.core import apply
-from gowork.leader.core import commands as cmd
-from gowork.leader.core.clock import next_deadlines
-from gowork.leader.core.lanes import Group, Lane
-from gowork.leader.core.model import FailureKind, LaneKey, Outcome, Priority, RetryPolicy, Standing, Status, Task
-from gowork.leader.core.timers import Timers
+from gowork.leader._core import apply
+from gowork.leader._core import commands as cmd
+from gowork.leader._core.clock import next_deadlines
+from gowork.leader._core.lanes import Group, Lane
+from gowork.leader._core.model import FailureKind, LaneKey, Outcome, Priority, RetryPolicy, Standing, Status, Task
+from gowork.leader._core.timers import Timers
 
 
 def test_a_time_that_a_task_waits_for_no_more_does_not_start_it() -> None:

@@ -2,12 +2,12 @@ from leader_core import Core, spec
 from msgspec.structs import replace
 
 from gowork.base.trace_context import is_sampled, is_traceparent
-from gowork.leader.core import commands as cmd
-from gowork.leader.core.decision import Decision
-from gowork.leader.core.effects import GrantTasks, TraceSettling
-from gowork.leader.core.model import Outcome, Spec, Status
-from gowork.leader.core.state import Settings
-from gowork.leader.core.traces import context_of
+from gowork.leader._core import commands as cmd
+from gowork.leader._core.decision import Decision
+from gowork.leader._core.effects import GrantTasks, TraceSettling
+from gowork.leader._core.model import Outcome, Spec, Status
+from gowork.leader._core.state import Settings
+from gowork.leader._core.traces import context_of
 from gowork.leader.store.codec import trace_bytes
 
 SUBMIT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

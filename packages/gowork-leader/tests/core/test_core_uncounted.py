@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 from leader_core import Core, spec
 
-from gowork.leader.core import commands as cmd
-from gowork.leader.core.attempts import (
+from gowork.leader._core import commands as cmd
+from gowork.leader._core.attempts import (
     LASTING_MS,
     SNOOZE_MS_MIN,
     UNCOUNTED_AT_ONCE,
     UNCOUNTED_DELAY_MS_MAX,
     UNCOUNTED_MAX,
 )
-from gowork.leader.core.model import FailureKind, Outcome, RetryPolicy, Status
+from gowork.leader._core.model import FailureKind, Outcome, RetryPolicy, Status
 from gowork.proto.limits import ATTEMPTS_KEPT
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from leader_core import Core, spec
 
-from gowork.leader.core import commands as cmd
-from gowork.leader.core.model import FailureKind, Priority, Status
-from gowork.leader.core.state import Settings
+from gowork.leader._core import commands as cmd
+from gowork.leader._core.model import FailureKind, Priority, Status
+from gowork.leader._core.state import Settings
 
 SMALL = {"window_tasks": 10, "lane_page": 8, "lane_tasks_min": 2, "timers_max": 16}
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from gowork.leader.core.model import LaneKey, Outcome, Priority, Spec, Status
-from gowork.leader.core.tally import Tally
-from gowork.leader.engine.counts import DEFAULT_HANDLER, HANDLERS_MAX, IDLE_SECONDS, OTHER, QUEUES_MAX, Counts
+from gowork.leader._core.model import LaneKey, Outcome, Priority, Spec, Status
+from gowork.leader._core.tally import Tally
+from gowork.leader._engine.counts import DEFAULT_HANDLER, HANDLERS_MAX, IDLE_SECONDS, OTHER, QUEUES_MAX, Counts
 
 
 def lane(queue: str = "q", handler: str = "h") -> LaneKey:

@@ -11,16 +11,16 @@ import grpc
 import pytest
 
 from gowork.base.channels import open_channel
-from gowork.leader.app.leader import Addresses, Leader
-from gowork.leader.core import commands as cmd
-from gowork.leader.core import effects as ef
-from gowork.leader.core.model import HandlerPolicy, Outcome, Standing, Status, Task
-from gowork.leader.core.state import State
-from gowork.leader.engine import loop
-from gowork.leader.engine.counts import Counts
-from gowork.leader.engine.loop import Engine, NotServingError, NotTakenError
-from gowork.leader.engine.subscriptions import Waiter
-from gowork.leader.rpc.mapping import spec_from
+from gowork.leader._app.leader import Addresses, Leader
+from gowork.leader._core import commands as cmd
+from gowork.leader._core import effects as ef
+from gowork.leader._core.model import HandlerPolicy, Outcome, Standing, Status, Task
+from gowork.leader._core.state import State
+from gowork.leader._engine import loop
+from gowork.leader._engine.counts import Counts
+from gowork.leader._engine.loop import Engine, NotServingError, NotTakenError
+from gowork.leader._engine.subscriptions import Waiter
+from gowork.leader._rpc.mapping import spec_from
 from gowork.leader.store.codec import new_task
 from gowork.leader.store.protocol import Batch, StoreError, StoreFullError
 from gowork.leader.store.sqlite import SqliteStore

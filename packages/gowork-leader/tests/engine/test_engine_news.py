@@ -6,9 +6,9 @@ import logging
 
 import pytest
 
-from gowork.leader.core.model import Liveness
-from gowork.leader.core.tally import Tally
-from gowork.leader.engine.news import LINES_MAX, log_news
+from gowork.leader._core.model import Liveness
+from gowork.leader._core.tally import Tally
+from gowork.leader._engine.news import LINES_MAX, log_news
 
 
 def told(caplog: pytest.LogCaptureFixture, tally: Tally) -> list[tuple[str, str, object]]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from gowork.leader.core.model import Failure, FailureKind, LaneKey, Priority, Spec, Standing, Status, Task
-from gowork.leader.engine.subscriptions import RECENT_BYTES_MAX, RECENT_TASKS_MAX, Subscriptions
+from gowork.leader._core.model import Failure, FailureKind, LaneKey, Priority, Spec, Standing, Status, Task
+from gowork.leader._engine.subscriptions import RECENT_BYTES_MAX, RECENT_TASKS_MAX, Subscriptions
 
 
 def task(id: str, status: Status = Status.COMPLETED, **standing: object) -> Task:

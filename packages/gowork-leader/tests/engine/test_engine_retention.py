@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from gowork.leader.core import commands as cmd
-from gowork.leader.core.model import Now
-from gowork.leader.engine import retention
-from gowork.leader.engine.counts import Counts
-from gowork.leader.engine.loop import Engine
-from gowork.leader.engine.retention import (
+from gowork.leader._core import commands as cmd
+from gowork.leader._core.model import Now
+from gowork.leader._engine import retention
+from gowork.leader._engine.counts import Counts
+from gowork.leader._engine.loop import Engine
+from gowork.leader._engine.retention import (
     RETAIN_SECONDS_MAX,
     SETTLE_SECONDS,
     TOMBSTONE_SECONDS,
@@ -23,7 +23,7 @@ from gowork.leader.engine.retention import (
     Kept,
     Retention,
 )
-from gowork.leader.rpc.mapping import spec_from
+from gowork.leader._rpc.mapping import spec_from
 from gowork.leader.store.protocol import Finished, StoreError
 from gowork.leader.store.sqlite import SqliteStore
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from gowork.leader.core.model import LaneKey, Priority, Spec, Standing, Status, Task
-from gowork.leader.engine.watching import TASK_BYTES, Feed, SubscriptionsClosed, Watcher, WatcherBehind
-from gowork.leader.rpc.filters import selection_of
+from gowork.leader._core.model import LaneKey, Priority, Spec, Standing, Status, Task
+from gowork.leader._engine.watching import TASK_BYTES, Feed, SubscriptionsClosed, Watcher, WatcherBehind
+from gowork.leader._rpc.filters import selection_of
 
 MANY = 1_000_000
 

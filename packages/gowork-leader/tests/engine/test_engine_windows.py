@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from gowork.leader.core import commands as cmd
-from gowork.leader.core import effects as ef
-from gowork.leader.core.model import HandlerPolicy, Now, Status
-from gowork.leader.core.state import Settings, State
-from gowork.leader.engine import loading, loop
-from gowork.leader.engine.counts import Counts
-from gowork.leader.engine.loop import Engine
-from gowork.leader.rpc.mapping import spec_from
+from gowork.leader._core import commands as cmd
+from gowork.leader._core import effects as ef
+from gowork.leader._core.model import HandlerPolicy, Now, Status
+from gowork.leader._core.state import Settings, State
+from gowork.leader._engine import loading, loop
+from gowork.leader._engine.counts import Counts
+from gowork.leader._engine.loop import Engine
+from gowork.leader._rpc.mapping import spec_from
 from gowork.leader.store.protocol import Batch
 from gowork.leader.store.sqlite import SqliteStore
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb

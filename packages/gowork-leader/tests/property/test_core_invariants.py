@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from leader_core import Core, spec
 
-from gowork.leader.core import changes as ch
-from gowork.leader.core import commands as cmd
-from gowork.leader.core.apply import _APPLIERS
-from gowork.leader.core.effects import GrantTasks
-from gowork.leader.core.model import Outcome, Priority, RetryPolicy, Status
-from gowork.leader.core.state import Settings
+from gowork.leader._core import changes as ch
+from gowork.leader._core import commands as cmd
+from gowork.leader._core.apply import _APPLIERS
+from gowork.leader._core.effects import GrantTasks
+from gowork.leader._core.model import Outcome, Priority, RetryPolicy, Status
+from gowork.leader._core.state import Settings
 
 IDS = st.sampled_from([f"t{number}" for number in range(12)])
 NAMES = st.sampled_from(["w1", "w2", "w3"])

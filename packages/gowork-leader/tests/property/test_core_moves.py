@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule, run_state_machine_as_test
 from test_core_invariants import Cluster
 
-from gowork.leader.core import changes as ch
-from gowork.leader.core import commands as cmd
-from gowork.leader.core.model import FINISHED, MOVES, Outcome, Status
-from gowork.leader.core.state import State
+from gowork.leader._core import changes as ch
+from gowork.leader._core import commands as cmd
+from gowork.leader._core.model import FINISHED, MOVES, Outcome, Status
+from gowork.leader._core.state import State
 
 ROOT = Path(__file__).parents[4]
 Move = tuple[Status | None, Status | None]

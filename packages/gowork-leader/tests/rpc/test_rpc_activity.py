@@ -8,7 +8,7 @@ import grpc
 import pytest
 from leader_serving import PATIENCE, ServedLeader, refused, serving
 
-from gowork.leader.engine.counts import QUEUES_MAX, START_SECONDS
+from gowork.leader._engine.counts import QUEUES_MAX, START_SECONDS
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 
 FAILED, CANCELLED = pb.ATTEMPT_OUTCOME_FAILED, pb.ATTEMPT_OUTCOME_CANCELLED

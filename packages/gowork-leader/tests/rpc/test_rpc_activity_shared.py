@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gowork.leader.core.effects import Effect
-from gowork.leader.core.model import Now
-from gowork.leader.core.state import Settings, State
-from gowork.leader.engine.counts import Counts
-from gowork.leader.engine.loop import Engine
-from gowork.leader.rpc.activity import CHEAP_SECONDS, SHARED_TIMES, ActivityView
+from gowork.leader._core.effects import Effect
+from gowork.leader._core.model import Now
+from gowork.leader._core.state import Settings, State
+from gowork.leader._engine.counts import Counts
+from gowork.leader._engine.loop import Engine
+from gowork.leader._rpc.activity import CHEAP_SECONDS, SHARED_TIMES, ActivityView
 from gowork.leader.store.sqlite import SqliteStore
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import grpc
 import pytest
 
-from gowork.leader.rpc.admission import Admission
+from gowork.leader._rpc.admission import Admission
 from gowork.proto.status import Refusal
 
 

@@ -11,10 +11,10 @@ import grpc
 import pytest
 from leader_core import spec
 
-from gowork.leader.core import commands as cmd
-from gowork.leader.core import effects as ef
-from gowork.leader.rpc import dialer as dialling
-from gowork.leader.rpc.dialer import Dialer
+from gowork.leader._core import commands as cmd
+from gowork.leader._core import effects as ef
+from gowork.leader._rpc import dialer as dialling
+from gowork.leader._rpc.dialer import Dialer
 from gowork.proto.scheduler.v1 import scheduler_pb2
 from gowork.proto.worker.v1 import worker_pb2 as pb
 from gowork.proto.worker.v1 import worker_pb2_grpc

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gowork.leader.rpc.filters import parse_filter, predicate_of
+from gowork.leader._rpc.filters import parse_filter, predicate_of
 from gowork.leader.store.protocol import Query
 
 

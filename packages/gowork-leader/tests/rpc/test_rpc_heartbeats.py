@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gowork.leader.rpc import heartbeats
-from gowork.leader.rpc.heartbeats import HeartbeatStream
+from gowork.leader._rpc import heartbeats
+from gowork.leader._rpc.heartbeats import HeartbeatStream
 from gowork.proto.cluster.v1 import leader_pb2 as pb
 
 

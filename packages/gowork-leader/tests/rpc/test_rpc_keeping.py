@@ -11,10 +11,10 @@ import grpc
 import pytest
 from leader_serving import PATIENCE, ServedLeader, refused, serving, stream_refused
 
-from gowork.leader.core.model import Status
-from gowork.leader.engine.retention import Kept
-from gowork.leader.rpc import backups
-from gowork.leader.rpc.keeping import PURGE_BATCHES_MAX, PURGE_TASKS_MAX
+from gowork.leader._core.model import Status
+from gowork.leader._engine.retention import Kept
+from gowork.leader._rpc import backups
+from gowork.leader._rpc.keeping import PURGE_BATCHES_MAX, PURGE_TASKS_MAX
 from gowork.leader.store.conformance import new_task, standing
 from gowork.leader.store.protocol import Batch, NewTask, StoreError, StoreFormatError, StoreFullError
 from gowork.leader.store.sqlite import SqliteStore

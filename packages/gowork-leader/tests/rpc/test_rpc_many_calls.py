@@ -14,9 +14,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from leader_serving import PATIENCE, refused, serving, stream_refused
 
 from gowork.base.outgoing import Outgoing
-from gowork.leader.app import leader as app
-from gowork.leader.rpc import following
-from gowork.leader.rpc.admission import HoldBack
+from gowork.leader._app import leader as app
+from gowork.leader._rpc import following
+from gowork.leader._rpc.admission import HoldBack
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.proto.status import Refusal, refusal_of
 

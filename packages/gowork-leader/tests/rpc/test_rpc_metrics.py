@@ -13,7 +13,7 @@ from leader_serving import PATIENCE, ServedLeader, refused, serving
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as plain
 
-from gowork.leader.core.state import Settings
+from gowork.leader._core.state import Settings
 from gowork.proto.cluster.v1 import leader_pb2 as cpb
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 

@@ -10,7 +10,7 @@ import grpc
 import pytest
 from leader_serving import PATIENCE, ServedLeader, refused, serving
 
-from gowork.leader.core.state import Settings
+from gowork.leader._core.state import Settings
 from gowork.proto import limits
 from gowork.proto.cluster.v1 import leader_pb2 as cpb
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from gowork.leader.core import effects as ef
-from gowork.leader.core.model import LaneKey, Priority, Spec, Standing, Status, Task
-from gowork.leader.engine import subscriptions
-from gowork.leader.engine.subscriptions import Subscriptions, Waiter
-from gowork.leader.rpc import sessions
-from gowork.leader.rpc.sessions import _Stream, _Unread
+from gowork.leader._core import effects as ef
+from gowork.leader._core.model import LaneKey, Priority, Spec, Standing, Status, Task
+from gowork.leader._engine import subscriptions
+from gowork.leader._engine.subscriptions import Subscriptions, Waiter
+from gowork.leader._rpc import sessions
+from gowork.leader._rpc.sessions import _Stream, _Unread
 
 
 @pytest.fixture(autouse=True)

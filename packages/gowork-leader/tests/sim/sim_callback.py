@@ -6,14 +6,14 @@ import asyncio
 from random import Random
 from typing import TYPE_CHECKING
 
-from gowork.leader.core import commands as cmd
-from gowork.leader.core import effects as ef
-from gowork.leader.core.model import HeartbeatStatus
+from gowork.leader._core import commands as cmd
+from gowork.leader._core import effects as ef
+from gowork.leader._core.model import HeartbeatStatus
 
 if TYPE_CHECKING:
     from sim_world import World
 
-    from gowork.leader.engine.loop import Engine
+    from gowork.leader._engine.loop import Engine
 
 #: How long the leader waits for an answer, in seconds.
 DIAL_SECONDS = 5.0

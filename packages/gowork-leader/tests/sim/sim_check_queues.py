@@ -11,9 +11,9 @@ from collections import Counter
 from sim_trace import Trace
 from sim_violation import Violation
 
-from gowork.leader.core.dispatch import STARVING_MS, STARVING_TURNS
-from gowork.leader.core.model import LaneKey, Now, QueueSettings, Spec, Standing, Status
-from gowork.leader.core.state import State, Worker
+from gowork.leader._core.dispatch import STARVING_MS, STARVING_TURNS
+from gowork.leader._core.model import LaneKey, Now, QueueSettings, Spec, Standing, Status
+from gowork.leader._core.state import State, Worker
 from gowork.leader.store.protocol import Batch
 
 _DEFAULTS = QueueSettings()

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from sim_trace import Trace
 from sim_violation import Violation
 
-from gowork.leader.core.model import Spec, Standing, Status
-from gowork.leader.core.state import State
+from gowork.leader._core.model import Spec, Standing, Status
+from gowork.leader._core.state import State
 
 #: How long the simulated retention keeps tasks, in seconds.
 KEPT_SECONDS = 6.0

@@ -8,8 +8,8 @@ from itertools import islice
 from sim_trace import Trace
 from sim_violation import Violation
 
-from gowork.leader.core import commands as cmd
-from gowork.leader.core.model import Outcome, Spec, Standing
+from gowork.leader._core import commands as cmd
+from gowork.leader._core.model import Outcome, Spec, Standing
 
 
 class WorkChecks:

@@ -13,9 +13,9 @@ from sim_tasks import HANDLERS
 from sim_trace import Trace
 from sim_violation import Violation
 
-from gowork.leader.core import effects as ef
-from gowork.leader.core.model import FailureKind, Now, Outcome, RetryPolicy, Spec, Standing, Status
-from gowork.leader.core.state import State
+from gowork.leader._core import effects as ef
+from gowork.leader._core.model import FailureKind, Now, Outcome, RetryPolicy, Spec, Standing, Status
+from gowork.leader._core.state import State
 from gowork.leader.store.codec import spec_of
 from gowork.leader.store.protocol import Batch
 from gowork.proto.limits import ATTEMPTS_KEPT

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sim_tasks import QUEUES, other_spec_for, spec_for
 
-from gowork.leader.core import commands as cmd
+from gowork.leader._core import commands as cmd
 
 if TYPE_CHECKING:
     from sim_world import World

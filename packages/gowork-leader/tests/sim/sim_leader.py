@@ -11,12 +11,12 @@ from sim_check_removals import KEPT_SECONDS
 from sim_store import SimClock, SimStore
 from sim_violation import Violation
 
-from gowork.leader.core import commands as cmd
-from gowork.leader.core import effects as ef
-from gowork.leader.core.state import Settings
-from gowork.leader.engine.counts import Counts
-from gowork.leader.engine.loop import Engine, NotServingError
-from gowork.leader.engine.retention import Kept, Retention
+from gowork.leader._core import commands as cmd
+from gowork.leader._core import effects as ef
+from gowork.leader._core.state import Settings
+from gowork.leader._engine.counts import Counts
+from gowork.leader._engine.loop import Engine, NotServingError
+from gowork.leader._engine.retention import Kept, Retention
 from gowork.leader.store.protocol import StoreError
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class SimOutbox:
         self._sent: dict[int, int] = {}
 
     def deliver(self, effects: Sequence[ef.Effect]) -> None:
-        """See gowork.leader.engine.loop.Outbox."""
+        """See gowork.leader._engine.loop.Outbox."""
         world = self._world
         for effect in effects:
             if isinstance(effect, ef.StartWork | ef.StopWork):

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from gowork.leader.core import commands as cmd
+from gowork.leader._core import commands as cmd
 
 if TYPE_CHECKING:
     from sim_worker import SimWorker
     from sim_world import World
 
-    from gowork.leader.engine.loop import Engine
+    from gowork.leader._engine.loop import Engine
 
 #: How long a frame may take, in seconds.
 QUICK = (0.0002, 0.001, 0.02, 0.2)

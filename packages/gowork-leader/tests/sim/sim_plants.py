@@ -12,14 +12,14 @@ from unittest import mock
 
 from msgspec.structs import replace
 
-from gowork.leader.core import attempts, callbacks, dispatch, sessions, state
-from gowork.leader.core import commands as cmd
-from gowork.leader.core.clock import ripe_ids
-from gowork.leader.core.decision import Decision
-from gowork.leader.core.lanes import Lane
-from gowork.leader.core.model import Outcome, Standing, Status, Task
-from gowork.leader.engine import loading, loop
-from gowork.leader.engine.loop import Engine
+from gowork.leader._core import attempts, callbacks, dispatch, sessions, state
+from gowork.leader._core import commands as cmd
+from gowork.leader._core.clock import ripe_ids
+from gowork.leader._core.decision import Decision
+from gowork.leader._core.lanes import Lane
+from gowork.leader._core.model import Outcome, Standing, Status, Task
+from gowork.leader._engine import loading, loop
+from gowork.leader._engine.loop import Engine
 
 
 @dataclass

@@ -6,7 +6,7 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from gowork.leader.core.model import Now
+from gowork.leader._core.model import Now
 from gowork.leader.store._sqlite_log import LogKeeper
 from gowork.leader.store.protocol import Batch, StoreError, StoreFullError
 from gowork.leader.store.sqlite import SqliteStore

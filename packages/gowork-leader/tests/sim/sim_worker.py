@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from sim_network import Link
 from sim_tasks import HANDLERS, LABELS, follow_ups_of, is_deadly
 
-from gowork.leader.core import commands as cmd
-from gowork.leader.core import effects as ef
-from gowork.leader.core.model import Failure, FailureKind, Outcome
+from gowork.leader._core import commands as cmd
+from gowork.leader._core import effects as ef
+from gowork.leader._core.model import Failure, FailureKind, Outcome
 
 if TYPE_CHECKING:
     from sim_world import World

@@ -22,8 +22,8 @@ from sim_tasks import WALL_MS
 from sim_trace import Trace
 from sim_worker import SimWorker
 
-from gowork.leader.core import commands as cmd
-from gowork.leader.engine.loop import Engine
+from gowork.leader._core import commands as cmd
+from gowork.leader._engine.loop import Engine
 
 #: Simulated seconds with faults, and then at most without.
 FAULTY_SECONDS = 25.0

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from gowork.leader.core.model import Status
+from gowork.leader._core.model import Status
 from gowork.leader.store import _sqlite_file
 from gowork.leader.store.conformance import FULL_LANE, new_task, standing
 from gowork.leader.store.protocol import (

@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 from store_format_1 import IDENTITY, TABLES, TERM, write_store
 
-from gowork.leader.core.model import LaneKey, Priority, Standing, Status
+from gowork.leader._core.model import LaneKey, Priority, Standing, Status
 from gowork.leader.store import _sqlite_migrate
 from gowork.leader.store._sqlite_schema import FORMAT
 from gowork.leader.store.conformance import ALL_BYTES, FULL_STANDING, new_task, seqs_of_page, standing

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gowork.leader.core.model import Status
+from gowork.leader._core.model import Status
 from gowork.leader.store.conformance import ALL_BYTES, new_task, standing
 from gowork.leader.store.protocol import Batch, MovedTask, Query, StoreFullError
 from gowork.leader.store.sqlite import SqliteStore

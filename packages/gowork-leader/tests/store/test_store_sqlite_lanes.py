@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gowork.leader.core.model import LaneKey, Priority, Status
+from gowork.leader._core.model import LaneKey, Priority, Status
 from gowork.leader.store import _sqlite_lanes
 from gowork.leader.store.conformance import ALL_BYTES, new_task, standing
 from gowork.leader.store.protocol import Batch, MovedTask

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gowork.leader.core.model import Status
+from gowork.leader._core.model import Status
 from gowork.leader.store import _sqlite_lanes, _sqlite_query, _sqlite_scans
 from gowork.leader.store.conformance import new_task
 from gowork.leader.store.protocol import Batch, Query

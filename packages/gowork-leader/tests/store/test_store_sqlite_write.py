@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gowork.leader.core.model import LaneKey, Priority, QueueSettings, Status
+from gowork.leader._core.model import LaneKey, Priority, QueueSettings, Status
 from gowork.leader.store import _sqlite_file
 from gowork.leader.store._sqlite_lanes import LaneIds
 from gowork.leader.store._sqlite_rows import ROWS_MAX

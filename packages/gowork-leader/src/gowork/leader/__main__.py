@@ -8,7 +8,7 @@ if __name__ == "__main__":
     with ending_on_interrupt():
         # See gowork_leader_start.
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-        from gowork.leader.app.command import main
+        from gowork.leader._app.command import main
     try:
         main(prog_name="gowork-leader")
     finally:

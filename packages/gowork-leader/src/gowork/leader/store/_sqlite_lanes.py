@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from gowork.leader.core.model import LaneKey
+from gowork.leader._core.model import LaneKey
 from gowork.leader.store._sqlite_rows import RowsStatement
 
 #: Numbers that are kept in memory; more are looked up again.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from gowork.leader.core.model import PENDING
+from gowork.leader._core.model import PENDING
 from gowork.leader.store._sqlite_errors import damaged, reported
 from gowork.leader.store._sqlite_file import connect
 from gowork.leader.store._sqlite_lanes import LaneIds

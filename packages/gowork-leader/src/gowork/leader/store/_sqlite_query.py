@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 import msgspec
 
-from gowork.leader.core.model import Standing, Status
+from gowork.leader._core.model import Standing, Status
 from gowork.leader.store.codec import decode_standing
 from gowork.leader.store.protocol import MemberRecord, Query, Record
 

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from gowork.leader.core.model import FINISHED as FINISHED_STATUSES
-from gowork.leader.core.model import Brief, LaneKey, Status
+from gowork.leader._core.model import FINISHED as FINISHED_STATUSES
+from gowork.leader._core.model import Brief, LaneKey, Status
 from gowork.leader.store._sqlite_lanes import key_text, lane_of
 from gowork.leader.store._sqlite_query import SIZE, conditions_of, decode_sizes, snapshot, up_to
 from gowork.leader.store.codec import decode_settings

@@ -6,7 +6,7 @@ import sqlite3
 
 import msgspec
 
-from gowork.leader.core.model import LaneKey
+from gowork.leader._core.model import LaneKey
 from gowork.leader.store._sqlite_lanes import LaneIds
 from gowork.leader.store._sqlite_rows import ROWS_MAX, RowsStatement
 from gowork.leader.store._sqlite_schema import STANDING_COLUMNS

@@ -11,7 +11,7 @@ from __future__ import annotations
 import msgspec
 from google.protobuf.message import DecodeError
 
-from gowork.leader.core.model import PENDING, LaneKey, Priority, QueueSettings, RetryPolicy, Spec, Standing, Task
+from gowork.leader._core.model import PENDING, LaneKey, Priority, QueueSettings, RetryPolicy, Spec, Standing, Task
 from gowork.leader.store.protocol import MovedTask, NewTask, Record, StoreFormatError
 from gowork.proto.limits import TIME_MS_MAX
 from gowork.proto.scheduler.v1 import scheduler_pb2

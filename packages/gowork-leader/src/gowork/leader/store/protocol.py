@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 from msgspec import Struct
 
-from gowork.leader.core.model import Brief, LaneKey, QueueSettings, Standing, Status
+from gowork.leader._core.model import Brief, LaneKey, QueueSettings, Standing, Status
 
 
 class StoreError(Exception):

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
-from gowork.leader.core.model import Brief, LaneKey, Status
+from gowork.leader._core.model import Brief, LaneKey, Status
 from gowork.leader.store import _sqlite_file, _sqlite_query, _sqlite_scans
 from gowork.leader.store._sqlite_backup import back_up, restore
 from gowork.leader.store._sqlite_errors import reported, translated

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gowork.leader.core.model import QueueSettings, Status
+from gowork.leader._core.model import QueueSettings, Status
 from gowork.leader.store.conformance.kit import (
     ALL_BYTES,
     FULL_LANE,

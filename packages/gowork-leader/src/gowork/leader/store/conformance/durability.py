@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from gowork.leader.core.model import Status
+from gowork.leader._core.model import Status
 from gowork.leader.store import registry
 from gowork.leader.store.conformance.kit import ALL_BYTES, Fixtures, StoreFactory, new_task, standing
 from gowork.leader.store.protocol import Batch, MovedTask, Query, StoreLockedError, changed_number

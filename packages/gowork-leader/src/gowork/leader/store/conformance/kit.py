@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gowork.leader.core.model import Attempt, Failure, FailureKind, LaneKey, Outcome, Priority, Standing, Status
+from gowork.leader._core.model import Attempt, Failure, FailureKind, LaneKey, Outcome, Priority, Standing, Status
 from gowork.leader.store import registry
 from gowork.leader.store.protocol import NewTask, Opened, Query, Record, Store
 

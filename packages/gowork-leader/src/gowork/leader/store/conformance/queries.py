@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from gowork.leader.core.model import Failure, FailureKind, Status
+from gowork.leader._core.model import Failure, FailureKind, Status
 from gowork.leader.store.conformance.kit import (
     ALL_BYTES,
     FULL_STANDING,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gowork.leader.core.model import FINISHED, Brief, Status
+from gowork.leader._core.model import FINISHED, Brief, Status
 from gowork.leader.store.conformance.kit import (
     ALL_BYTES,
     FULL_LANE,

@@ -1,0 +1,355 @@
+"""`gowork-leader`: the console script."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import math
+import os
+import re
+import signal
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+import platformdirs
+import uvloop
+
+from gowork.base import logs, process_state
+from gowork.base.beginnings import EXIT_INTERRUPTED, give_up_standard_output
+from gowork.base.channels import AddressError, parse_address
+from gowork.base.directories import check_not_public, make_directory
+from gowork.base.telemetry import Telemetry, TelemetryError, start
+from gowork.base.variables import hint_of
+from gowork.leader._app.leader import Addresses, Leader, ListenError
+from gowork.leader._engine.retention import Kept
+from gowork.leader._version import __version__
+from gowork.leader.store.protocol import Store, StoreError
+from gowork.leader.store.registry import open_store
+from gowork.proto.limits import RETAIN_DAYS_MAX, RETAIN_TASKS_MAX
+
+#: How long the event loop may keep Python's lock from the store's threads, which need it after every statement. At
+#: Python's own 5 ms a busy loop has held up single commits for seconds.
+SWITCH_SECONDS = 0.0005
+_DAY = 24 * 3600.0
+#: What a URL may have before its host, which is nobody's business in a log.
+_PASSWORD = re.compile(r"//[^/@]*@")
+
+_log = logging.getLogger(__name__)
+
+_EPILOG = """\b
+Examples:
+  gowork-leader
+  gowork-leader --store sqlite:////var/lib/gowork/gowork.db
+  gowork-leader --cluster-listen 0.0.0.0:50051 --scheduler-listen 0.0.0.0:50052
+  gowork-leader --store sqlite:////var/lib/gowork/gowork.db --restore gowork-2026-11-24.backup
+  gowork-leader --retain-days 2 --retain-tasks 200000
+  GOWORK_LOG_FORMAT=json gowork-leader --config /etc/gowork/leader.toml
+
+Every option can be set as a variable GOWORK_NAME and in the TOML file of
+--config, where names have underscores: cluster_listen = "0.0.0.0:50051".
+"""
+
+
+def _read_config(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
+    if path is None:
+        return None
+    try:
+        values = tomllib.loads(path.read_text())
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise click.BadParameter(f"{path}: {error}") from None
+    # Not --config itself, --version and --help: what they do is done by now, or makes no sense in a file.
+    options = {option.name: option for option in context.command.params if option.expose_value}
+    known = set(options)
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise click.BadParameter(
+            f"{path} has the unknown name {unknown[0]!r}; known are {', '.join(sorted(n for n in known if n))}"
+        )
+    for name, value in values.items():
+        # Click would make text of anything.
+        numeric = isinstance(options[name].type, click.types.IntParamType | click.types.FloatParamType)
+        if not isinstance(value, str | bool) and not (numeric and isinstance(value, int | float)):
+            wanted = "a number" if numeric else "a string, or true or false"
+            raise click.BadParameter(f"{path}: {name} must be {wanted}; it is {value!r}")
+    context.default_map = {**(context.default_map or {}), **values}
+    return path
+
+
+class _Days(click.FloatRange):
+    """A number of days. Click's own range lets a NaN pass."""
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> float:
+        days = float(super().convert(value, parameter, context))
+        if math.isnan(days):
+            self.fail(f"{value} is not a number of days.", parameter, context)
+        return days
+
+
+_DAYS = _Days(min=0, max=RETAIN_DAYS_MAX)
+_TASKS = click.IntRange(min=0, max=RETAIN_TASKS_MAX)
+
+
+def _check_address(context: click.Context, parameter: click.Parameter, address: str) -> str:
+    try:
+        parse_address(address)
+    except AddressError as error:
+        raise click.BadParameter(str(error)) from None
+    return address
+
+
+class _Command(click.Command):
+    """Names variables that gave bad values, and ends with 130 and without a word when it is interrupted before it
+    serves.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.BadParameter as error:
+            error.param_hint = hint_of(ctx, error.param) or error.param_hint
+            raise
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            ctx.exit(EXIT_INTERRUPTED)
+
+
+@click.command(
+    "leader",
+    cls=_Command,
+    epilog=_EPILOG,
+    context_settings={"auto_envvar_prefix": "GOWORK", "help_option_names": ["-h", "--help"], "show_default": True},
+)
+@click.option(
+    "--cluster-listen",
+    default="127.0.0.1:50051",
+    callback=_check_address,
+    metavar="HOST:PORT",
+    help="Serve members and workers here.",
+)
+@click.option(
+    "--scheduler-listen",
+    default="127.0.0.1:50052",
+    callback=_check_address,
+    metavar="HOST:PORT",
+    help="Serve clients here. Both ports serve all services.",
+)
+@click.option(
+    "--http-listen",
+    default="127.0.0.1:9464",
+    callback=_check_address,
+    metavar="HOST:PORT",
+    help="Serve /metrics, /healthz and /readyz here.",
+)
+@click.option(
+    "--store", metavar="URL", show_default="gowork.db in the data directory", help="Keep tasks here: sqlite:///PATH."
+)
+@click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=None,
+    show_default="the user's data directory",
+    help="Where the default store lives.",
+)
+@click.option(
+    "--restore",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="BACKUP",
+    show_default=False,
+    help="Make the store from this backup first; refused when there is a store already.",
+)
+@click.option("--retain-days", type=_DAYS, default=7.0, metavar="DAYS", help="How long finished tasks are kept.")
+@click.option("--retain-tasks", type=_TASKS, default=1_000_000, metavar="N", help="How many of them are kept.")
+@click.option(
+    "--retain-failed-days",
+    type=_DAYS,
+    default=14.0,
+    metavar="DAYS",
+    help="How long those that ended with ERROR are kept.",
+)
+@click.option(
+    "--retain-failed-tasks",
+    type=_TASKS,
+    default=100_000,
+    metavar="N",
+    help="How many of these are kept.",
+)
+@click.option("--reflection/--no-reflection", default=True, help="Describe the services to grpcurl and its like.")
+@click.option(
+    "--print-addresses", is_flag=True, help="Print one JSON line with the addresses on standard output once it serves."
+)
+@click.option(
+    "--log-format", type=click.Choice(["text", "json"]), default="text", help="How to write the log, on standard error."
+)
+@click.option(
+    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", help="What to log."
+)
+@click.option(
+    "--config",
+    type=click.Path(dir_okay=False, path_type=Path),
+    is_eager=True,
+    expose_value=False,
+    callback=_read_config,
+    help="Read options from this TOML file.",
+)
+@click.version_option(__version__, prog_name="gowork-leader")
+def main(
+    cluster_listen: str,
+    scheduler_listen: str,
+    http_listen: str,
+    store: str | None,
+    data_dir: Path | None,
+    restore: Path | None,
+    retain_days: float,
+    retain_tasks: int,
+    retain_failed_days: float,
+    retain_failed_tasks: int,
+    reflection: bool,
+    print_addresses: bool,
+    log_format: str,
+    log_level: str,
+) -> None:
+    """Run the leader of a gowork cluster: it keeps the members and the tasks."""
+    process_state.settle()
+    sys.setswitchinterval(SWITCH_SECONDS)
+    logs.configure(log_format, log_level)
+    logs.take_standard_error()
+    url = store or f"sqlite:///{_prepared(data_dir or _own_directory()) / 'gowork.db'}"
+    kept = Kept(retain_tasks, retain_days * _DAY, retain_failed_tasks, retain_failed_days * _DAY)
+    telemetry = _telemetry()
+    try:
+        opened = open_store(url)
+        if restore is not None:
+            _restore(opened, restore)
+        leader = Leader(
+            opened,
+            cluster_listen=cluster_listen,
+            scheduler_listen=scheduler_listen,
+            http_listen=http_listen,
+            kept=kept,
+            reflection=reflection,
+        )
+        _log.info("keeps tasks", extra={"store": _PASSWORD.sub("//", url)})
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(leader, print_addresses))
+    except* (StoreError, ListenError) as group:
+        raise click.ClickException("; ".join(str(error) for error in _leaves(group))) from None
+    finally:
+        if telemetry is not None:
+            telemetry.stop()
+
+
+def _prepared(directory: Path) -> Path:
+    """The directory, absolute, once it is there and nobody else may write to it.
+
+    Raises:
+        click.UsageError, click.ClickException: when that can't be had.
+    """
+    try:
+        directory = directory.absolute()
+    except FileNotFoundError:
+        raise click.UsageError("--data-dir: the working directory is gone; name an absolute path") from None
+    try:
+        make_directory(directory)
+    except OSError as error:
+        raise click.ClickException(
+            f"--data-dir: {directory}/gowork.db can't be written: {error.strerror or error}. The leader's user must be "
+            f"able to write to {error.filename or directory}"
+        ) from None
+    try:
+        check_not_public(directory)
+    except OSError as error:
+        raise click.ClickException(f"--data-dir: {error}") from None
+    return directory
+
+
+def _own_directory() -> Path:
+    """Where this user's data lies.
+
+    Raises:
+        click.UsageError: when the user has no home, as in many containers: "~" itself would be a directory beside the
+            program.
+    """
+    try:
+        directory = Path(platformdirs.user_data_dir("gowork", appauthor=False))
+    except RuntimeError:
+        # Of newer versions of platformdirs; older ones answer "~" as it is.
+        directory = Path("~")
+    if not directory.is_absolute():
+        raise click.UsageError("--data-dir: this user has no home directory; name a directory, or set HOME")
+    return directory
+
+
+class _BadVariable(click.ClickException):
+    """As click's UsageError, but without the usage: that says nothing about variables."""
+
+    exit_code = 2
+
+
+def _telemetry() -> Telemetry | None:
+    try:
+        return start("gowork-leader")
+    except TelemetryError as error:
+        raise _BadVariable(str(error)) from None
+
+
+def _restore(store: Store, backup: Path) -> None:
+    try:
+        asyncio.run(store.restore(backup))
+    except StoreError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _leaves(group: BaseExceptionGroup[Exception]) -> list[Exception]:
+    leaves: list[Exception] = []
+    for error in group.exceptions:
+        leaves += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return leaves
+
+
+async def _serve(leader: Leader, print_addresses: bool) -> None:
+    loop = asyncio.get_running_loop()
+    stopped = asyncio.Event()
+
+    def stop() -> None:
+        if stopped.is_set():
+            # Whoever asks twice does not want to wait. All that was acknowledged is in the store.
+            _log.warning("ended at once, because it was asked to stop again")
+            logging.shutdown()
+            os._exit(EXIT_INTERRUPTED)
+        stopped.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    started: asyncio.Future[Addresses] = loop.create_future()
+    started.add_done_callback(_spare_collector)
+    if print_addresses:
+        started.add_done_callback(_print_addresses)
+    await leader.run(started, stopped)
+
+
+def _spare_collector(_: object) -> None:
+    # What there is by now stays for good, and tasks make no cycles: to look at either is time lost, a twentieth of all
+    # that each task costs.
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+
+
+def _print_addresses(started: asyncio.Future[Addresses]) -> None:
+    if started.cancelled():
+        return
+    try:
+        sys.stdout.write(msgspec.json.encode(started.result()).decode() + "\n")
+        sys.stdout.flush()
+    except (OSError, AttributeError) as error:
+        # Full, closed, or there never was one. They are in the log, too.
+        _log.error("addresses can't be printed on standard output", extra={"reason": str(error)})
+        if sys.stdout is not None:
+            give_up_standard_output()

@@ -1,0 +1,214 @@
+"""The leader's page of metrics for Prometheus: all names and labels in one place; docs/metrics.md explains them.
+
+What follows from the state is asked of it at each scrape; what has happened is in `Counts`.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from msgspec import Struct
+from prometheus_client import CollectorRegistry
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
+
+from gowork.base.buckets import Buckets
+from gowork.leader._core.model import Liveness
+from gowork.leader._core.queries import MemberView, QueueDepth
+from gowork.leader._engine.counts import OTHER, QUEUES_MAX, Counts, QueueCounts
+
+#: Members that have series of their own.
+MEMBERS_MAX = 500
+#: A member that was lost has its series for so long, in milliseconds.
+LOST_SHOWN_MS = 15 * 60_000
+
+
+class Look(Struct, frozen=True):
+    """What a scrape sees of the leader's state."""
+
+    members: list[MemberView]
+    #: {(queue, reason): waiting tasks}
+    waiting: dict[tuple[str, str], int]
+    queues: list[QueueDepth]
+    term: int
+    #: When the oldest finished task that is kept finished; 0: there is none.
+    oldest_finished_ms: int
+    now_ms: int
+
+
+def registry_of(counts: Counts, look: Callable[[], Look]) -> CollectorRegistry:
+    """Everything that the leader shows.
+
+    Args:
+        counts: what has happened.
+        look: answers from any thread; raises TimeoutError when the leader does not answer.
+    """
+    registry = CollectorRegistry()
+    registry.register(_LeaderCollector(counts, look))
+    return registry
+
+
+class _LeaderCollector(Collector):
+    def __init__(self, counts: Counts, look: Callable[[], Look]) -> None:
+        self._counts = counts
+        self._look = look
+
+    def describe(self) -> Iterable[Metric]:
+        # Without it the registry would collect once at registration, before the leader serves.
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        """Asked for by prometheus_client at every scrape, on the listener's thread."""
+        try:
+            seen = self._look()
+        except TimeoutError:
+            yield _gauge("leader_is_leader", "Whether this leader leads: 1 or 0.", 0)
+        else:
+            yield _gauge("leader_is_leader", "Whether this leader leads: 1 or 0.", 1)
+            yield from _of_state(seen)
+        yield from _of_queues(list(self._counts.queues.items()))
+        yield from _of_counts(self._counts)
+
+
+def _of_state(seen: Look) -> Iterator[Metric]:
+    yield _gauge("leader_term", "The number of the leader's term.", seen.term)
+    members = GaugeMetricFamily("gowork_members", "Members by liveness.", labels=["state"])
+    counts = collections.Counter(view.liveness for view in seen.members)
+    for liveness in Liveness:
+        members.add_metric([liveness.name.lower()], counts[liveness])
+    yield members
+    up = GaugeMetricFamily("gowork_member_up", "Whether this member is connected: 1 or 0.", labels=["worker"])
+    for name, value in _up(seen).items():
+        up.add_metric([name], value)
+    yield up
+    tasks = GaugeMetricFamily("gowork_queue_tasks", "Unfinished tasks by where they stand.", labels=["queue", "state"])
+    oldest = GaugeMetricFamily(
+        "gowork_queue_oldest_seconds", "How long the oldest task that may run now has waited.", labels=["queue"]
+    )
+    for depth in _merged(seen.queues):
+        for state, number in (("waiting", depth.waiting), ("delayed", depth.delayed), ("running", depth.running)):
+            tasks.add_metric([depth.name, state], number)
+        since_ms = depth.oldest_ms
+        oldest.add_metric([depth.name], max(0, seen.now_ms - since_ms) / 1000 if since_ms else 0)
+    yield tasks
+    yield oldest
+    waiting = GaugeMetricFamily(
+        "gowork_queue_waiting_tasks", "Pending tasks by what keeps them from being started.", labels=["queue", "reason"]
+    )
+    named = {depth.name for depth in seen.queues[:QUEUES_MAX]}
+    rows: collections.Counter[tuple[str, str]] = collections.Counter()
+    for (queue, reason), number in seen.waiting.items():
+        rows[queue if queue in named else OTHER, reason] += number
+    for labels, number in sorted(rows.items()):
+        waiting.add_metric(labels, number)
+    yield waiting
+    age_ms = seen.now_ms - seen.oldest_finished_ms if seen.oldest_finished_ms else 0
+    yield _gauge("retention_oldest_seconds", "How long ago the oldest finished task ended that is kept.", age_ms / 1000)
+
+
+def _up(seen: Look) -> dict[str, int]:
+    """Those that have left have no row, those that were lost have one for a while; `other` is the worst of the rest."""
+    shown: dict[str, int] = {}
+    for view in seen.members:
+        lost = view.liveness is Liveness.LOST
+        if view.liveness is Liveness.LEFT or (lost and seen.now_ms - view.seen_ms > LOST_SHOWN_MS):
+            continue
+        name = view.id if len(shown) < MEMBERS_MAX else OTHER
+        shown[name] = min(shown.get(name, 1), 0 if lost else 1)
+    return shown
+
+
+def _merged(depths: list[QueueDepth]) -> list[QueueDepth]:
+    """Queues beyond the first QUEUES_MAX are one."""
+    named, rest = depths[:QUEUES_MAX], depths[QUEUES_MAX:]
+    if rest:
+        oldest_ms = min((depth.oldest_ms for depth in rest if depth.oldest_ms), default=0)
+        waiting, delayed = sum(depth.waiting for depth in rest), sum(depth.delayed for depth in rest)
+        named = [*named, QueueDepth(OTHER, waiting, delayed, sum(depth.running for depth in rest), oldest_ms)]
+    return named
+
+
+def _of_queues(queues: list[tuple[str, QueueCounts]]) -> Iterator[Metric]:
+    submitted = CounterMetricFamily(
+        "gowork_tasks_submitted", "Tasks that were submitted.", labels=["queue", "handler", "outcome"]
+    )
+    finished = CounterMetricFamily(
+        "gowork_tasks_finished", "Tasks that have ended.", labels=["queue", "handler", "status"]
+    )
+    attempts = CounterMetricFamily("gowork_task_attempts", "Attempts that have ended.", labels=["queue", "outcome"])
+    start = HistogramMetricFamily(
+        "gowork_task_schedule_to_start_seconds",
+        "From when a task could run to when it was first given to a worker.",
+        labels=["queue"],
+    )
+    for name, queue in queues:
+        for (handler, outcome), number in list(queue.submitted.items()):
+            submitted.add_metric([name, handler, outcome], number)
+        for (handler, status), number in list(queue.finished.items()):
+            finished.add_metric([name, handler, status], number)
+        for outcome, number in list(queue.attempts.items()):
+            attempts.add_metric([name, outcome], number)
+        _add(start, [name], queue.start_seconds)
+    yield from (submitted, finished, attempts, start)
+
+
+def _of_counts(counts: Counts) -> Iterator[Metric]:
+    reassigned = CounterMetricFamily(
+        "gowork_tasks_reassigned", "Tasks that went back to their queue because of where they ran.", labels=["reason"]
+    )
+    for reason in ("lost", "interrupted"):
+        reassigned.add_metric([reason], counts.reassigned[reason])
+    yield reassigned
+    yield _counter(
+        "tasks_quarantined", "Tasks that were ended because they kept killing their runner.", counts.quarantined
+    )
+    yield _counter(
+        "stale_reports", "Reports that were refused: the task was no longer their sender's.", counts.stale_reports
+    )
+    heartbeats = CounterMetricFamily(
+        "gowork_worker_heartbeats", "Heartbeats, and other frames that renew a lease.", labels=["result"]
+    )
+    for result in ("accepted", "refused"):
+        heartbeats.add_metric([result], counts.heartbeats[result])
+    yield heartbeats
+    yield _histogram(
+        "worker_heartbeat_gap_seconds",
+        "How long frames of a worker came after the one before.",
+        counts.heartbeat_gap_seconds,
+    )
+    yield _histogram("store_commit_seconds", "How long a batch took to be durable.", counts.commit_seconds)
+    yield _histogram("store_commit_tasks", "How many tasks a batch wrote.", counts.commit_tasks)
+    yield _counter("leader_transitions", "How often this leader has come to lead, or ceased to.", counts.transitions)
+    yield _histogram(
+        "leader_failover_seconds", "From when this leader could lead to when it served.", counts.failover_seconds
+    )
+    calls = HistogramMetricFamily(
+        "rpc_server_call_duration_seconds", "How long calls took, streams from end to end.", labels=["method", "code"]
+    )
+    for labels, buckets in list(counts.calls.items()):
+        _add(calls, labels, buckets)
+    yield calls
+
+
+def _gauge(name: str, words: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"gowork_{name}", words, value=value)
+
+
+def _counter(name: str, words: str, value: float) -> Metric:
+    return CounterMetricFamily(f"gowork_{name}", words, value=value)
+
+
+def _histogram(name: str, words: str, buckets: Buckets) -> Metric:
+    family = HistogramMetricFamily(f"gowork_{name}", words, labels=())
+    _add(family, (), buckets)
+    return family
+
+
+def _add(family: HistogramMetricFamily, labels: Sequence[str], buckets: Buckets) -> None:
+    rows: list[tuple[str, float] | tuple[str, float, Exemplar]] = [
+        (bound, count, Exemplar({"trace_id": traced.trace_id}, traced.value, traced.at)) if traced else (bound, count)
+        for bound, count, traced in buckets.cumulative()
+    ]
+    family.add_metric(labels, rows, buckets.total)

@@ -1,0 +1,403 @@
+"""Makes changes true in memory.
+
+Decides nothing: every value that it writes was decided, or follows from one by an index.
+
+Invariants: HELD (a running task is held by exactly one worker or callback member, under its fence), LANE-ENTRY (see
+lanes).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from gowork.leader._core import changes as ch
+from gowork.leader._core.model import (
+    COMPLETED,
+    ERROR,
+    PENDING,
+    RUNNING,
+    FailureKind,
+    HeartbeatStatus,
+    LaneKey,
+    Liveness,
+    Spec,
+    Standing,
+    Status,
+    Task,
+)
+from gowork.leader._core.state import DEPARTED_MAX, Callback, Departed, Dialled, State, Worker
+
+
+def apply(state: State, change: ch.Change) -> None:
+    """Makes one change true."""
+    _APPLIERS[type(change)](state, change)
+
+
+def adopt(state: State, task: Task) -> None:
+    """Puts a running task that was loaded where its standing says.
+
+    A holder that is not known is expected to come back.
+    """
+    state.tasks[task.spec.id] = task
+    _hold(state, task, task.standing, adopted=True)
+
+
+def take_in(state: State, key: LaneKey, tasks: Sequence[Task], *, complete: bool) -> None:
+    """The next tasks of a lane have been loaded, in order; `complete` when the store has no more of them."""
+    for task in tasks:
+        state.tasks[task.spec.id] = task
+    state.queues.take_in(key, tasks, complete=complete)
+
+
+def expect(state: State, lease_mono: float) -> None:
+    """After a start: every worker that held tasks has until then to come back with them."""
+    for instance in state.workers:
+        _renew(state.leases, instance, lease_mono)
+
+
+def forget(state: State, ids: Iterable[str]) -> None:
+    """Drops from memory what only the store needs: finished tasks, and pending ones whose turn has not come.
+
+    Others, and unknown ones, are left alone.
+    """
+    tasks = state.tasks
+    for id in ids:
+        task = tasks.get(id)
+        if task is not None and (task.standing.status >= COMPLETED or task.resting):
+            del tasks[id]
+
+
+def _task_submitted(state: State, change: ch.TaskSubmitted) -> None:
+    task = Task(change.seq, change.spec, change.standing)
+    state.next_seq = change.seq + 1
+    state.submitted[change.spec.id] = state.tasks[change.spec.id] = task
+    state.tally.submitted.append(change.spec)
+    _enqueue(state, task)
+    _await_expiry(state, task)
+
+
+def _task_moved(state: State, change: ch.TaskMoved) -> None:
+    id, new = change.id, change.standing
+    task = state.tasks[id]
+    old = task.standing
+    task.standing = new
+    if id not in state.submitted:
+        state.moved[id] = task
+    before, after = old.status, new.status
+    if after >= COMPLETED:
+        state.finished_tasks += 1
+        if after is ERROR:
+            state.failed_tasks += 1
+            if new.failure is not None and new.failure.kind is FailureKind.QUARANTINED:
+                state.tally.quarantined.append((id, new.grants))
+    if before >= COMPLETED:
+        _finished_no_more(state, before)
+    if before is RUNNING:
+        if after is RUNNING and old.fence == new.fence:
+            return
+        state.tally.ended.append((task.spec.lane, new.attempts[-1].outcome, after))
+        _let_go(state, task, old)
+    elif before is PENDING:
+        if after >= COMPLETED:
+            state.tally.ended.append((task.spec.lane, None, after))
+        if old.not_before_ms:
+            state.queues.delay(task.spec.lane.queue, -1)
+        else:
+            state.queues.remove(task)
+    if after is RUNNING:
+        state.fence = new.fence
+        if new.grants == 1:
+            state.tally.started.append((task.spec, _waited_ms(task.spec, new)))
+        worker = _hold(state, task, new)
+        if worker is not None:
+            worker.granted += 1
+    elif after is PENDING:
+        task.progress = None
+        _enqueue(state, task)
+        if before is not PENDING:
+            # Each time anew: its entry is gone when it ran at its expiry.
+            _await_expiry(state, task)
+
+
+def _waited_ms(spec: Spec, granted: Standing) -> int:
+    """How long a task could have run before its first grant."""
+    # By a wall clock that may have been stepped back since.
+    return max(0, granted.started_ms - max(granted.created_ms, spec.run_at_ms))
+
+
+def _task_purged(state: State, change: ch.TaskPurged) -> None:
+    state.tasks.pop(change.id, None)
+    state.briefs.pop(change.id, None)
+    state.moved.pop(change.id, None)
+    if state.submitted.pop(change.id, None) is None:
+        state.purged[change.seq] = change.id
+    _finished_no_more(state, change.status)
+
+
+def _removals_forgotten(state: State, change: ch.RemovalsForgotten) -> None:
+    state.forgotten_before = change.before
+
+
+def _finished_no_more(state: State, status: Status) -> None:
+    state.finished_tasks -= 1
+    state.failed_tasks -= status is ERROR
+
+
+def _let_go(state: State, task: Task, standing: Standing) -> None:
+    """Whoever held the task holds it no longer."""
+    state.queues.ended(task.spec.lane)
+    if standing.instance:
+        worker = state.workers.get(standing.instance)
+        if worker is not None:
+            worker.held.pop(standing.fence, None)
+    else:
+        callback = state.callbacks.get(standing.worker)
+        if callback is not None and callback.held is not None and callback.held.fence == standing.fence:
+            callback.held = None
+            state.callback_deadlines.pop(callback.id, None)
+
+
+def _enqueue(state: State, task: Task) -> None:
+    at_ms = task.standing.not_before_ms
+    if at_ms:
+        state.queues.delay(task.spec.lane.queue)
+        state.delayed.add((at_ms, task.seq, task.spec.id))
+    else:
+        state.queues.add(task)
+
+
+def _await_expiry(state: State, task: Task) -> None:
+    if task.spec.expires_at_ms:
+        state.expiring.add((task.spec.expires_at_ms, task.seq, task.spec.id))
+
+
+def _task_progressed(state: State, change: ch.TaskProgressed) -> None:
+    task = state.progressed[change.id] = state.tasks[change.id]
+    task.progress = change.progress
+
+
+def _hold(state: State, task: Task, standing: Standing, *, adopted: bool = False) -> Worker | None:
+    """The task is held as its standing says; answers the worker, if it is one."""
+    state.queues.started(task.spec.lane)
+    if standing.instance:
+        worker = state.workers.get(standing.instance)
+        if worker is None:
+            worker = state.workers[standing.instance] = Worker(standing.instance, standing.worker)
+            state.names.setdefault(worker.name, worker)
+        worker.held[standing.fence] = task.spec.id
+        return worker
+    callback = state.callbacks.get(standing.worker)
+    if callback is not None:
+        callback.held = Dialled(standing.fence, task.spec.id, adopted=adopted)
+    return None
+
+
+def _worker_heard(state: State, change: ch.WorkerHeard) -> None:
+    worker = state.workers[change.instance]
+    state.tally.gaps_ms.append(max(0, change.at_ms - worker.seen_ms))
+    worker.seen_ms = change.at_ms
+    if change.credit is not None:
+        worker.credit = max(worker.credit, change.credit)
+    if change.blocked is not None:
+        worker.blocked = change.blocked
+    if change.draining is not None:
+        worker.draining = change.draining
+    _renew(state.leases, change.instance, change.lease_mono)
+
+
+def _session_opened(state: State, change: ch.SessionOpened) -> None:
+    hello = change.hello
+    worker = state.workers.get(hello.instance)
+    if worker is None:
+        worker = state.workers[hello.instance] = Worker(hello.instance, hello.name)
+    _disconnect(state, worker)
+    state.forms.remove(worker)
+    if worker.joined_ms == 0:
+        worker.joined_ms = change.at_ms
+    worker.connection = hello.connection
+    worker.name = hello.name
+    worker.slots = hello.slots
+    worker.policies = {policy.name: policy for policy in hello.handlers}
+    worker.default_policy = next((policy for policy in hello.handlers if policy.is_default), None)
+    state.forms.add(worker)
+    worker.labels = hello.labels
+    worker.version = hello.version
+    worker.plugin_errors = hello.plugin_errors
+    worker.peer = hello.peer
+    worker.credit = worker.granted = 0
+    worker.draining = worker.blocked = False
+    worker.seen_ms = change.at_ms
+    state.connections[hello.connection] = worker
+    state.names[hello.name] = worker
+    state.tally.connected.append(hello.name)
+    state.graces.pop(hello.instance, None)
+    state.departed.pop(hello.name, None)
+    _renew(state.leases, hello.instance, change.lease_mono)
+
+
+def _session_closed(state: State, change: ch.SessionClosed) -> None:
+    _disconnect(state, state.workers[change.instance])
+    _renew(state.graces, change.instance, change.grace_mono)
+    state.leases.pop(change.instance, None)
+
+
+def _worker_draining(state: State, change: ch.WorkerDraining) -> None:
+    state.workers[change.instance].drain_ms = change.budget_ms
+
+
+def _worker_gone(state: State, change: ch.WorkerGone) -> None:
+    worker = state.workers.pop(change.instance)
+    state.forms.remove(worker)
+    state.tally.gone.append((worker.name, change.liveness))
+    _disconnect(state, worker)
+    state.leases.pop(change.instance, None)
+    state.graces.pop(change.instance, None)
+    if state.names.get(worker.name) is worker:
+        del state.names[worker.name]
+        _depart(state, worker, change.liveness, change.at_ms)
+
+
+def _disconnect(state: State, worker: Worker) -> None:
+    if worker.connection is not None:
+        del state.connections[worker.connection]
+        worker.connection = None
+
+
+def _challenge_opened(state: State, change: ch.ChallengeOpened) -> None:
+    state.challenges[change.hello.name] = (change.hello, change.until_mono)
+
+
+def _challenge_ended(state: State, change: ch.ChallengeEnded) -> None:
+    del state.challenges[change.name]
+
+
+def _callback_joined(state: State, change: ch.CallbackJoined) -> None:
+    callback = Callback(change.id, change.address, change.at_ms)
+    state.callbacks[change.id] = state.joined[change.id] = callback
+    state.tally.connected.append(change.id)
+    state.gone.pop(change.id, None)
+    state.departed.pop(change.id, None)
+    _renew(state.callback_leases, change.id, change.lease_mono)
+
+
+def _callback_heard(state: State, change: ch.CallbackHeard) -> None:
+    callback = state.callbacks[change.id]
+    callback.status, callback.seen_ms, callback.unreachable = change.status, change.at_ms, ""
+    held = callback.held
+    if held is not None:
+        held.idle_beats = held.idle_beats + 1 if change.status is HeartbeatStatus.IDLE else 0
+    state.tally.callback_heartbeats += 1
+    _renew(state.callback_leases, change.id, change.lease_mono)
+
+
+def _callback_dialled(state: State, change: ch.CallbackDialled) -> None:
+    _held(state, change.id).since_mono = change.mono
+    if change.limit_mono is not None:
+        state.callback_deadlines[change.id] = change.limit_mono
+
+
+def _callback_refused(state: State, change: ch.CallbackRefused) -> None:
+    _held(state, change.id).refusals += 1
+
+
+def _callback_stopping(state: State, change: ch.CallbackStopping) -> None:
+    held = _held(state, change.id)
+    held.stop_mono = change.mono
+    if change.overdue_mono is not None:
+        held.overdue = True
+        state.callback_deadlines[change.id] = change.overdue_mono
+
+
+def _callback_stop_denied(state: State, change: ch.CallbackStopDenied) -> None:
+    _held(state, change.id).absent = True
+    state.callback_deadlines[change.id] = change.until_mono
+
+
+def _held(state: State, id: str) -> Dialled:
+    held = state.callbacks[id].held
+    assert held is not None
+    return held
+
+
+def _callback_unreachable(state: State, change: ch.CallbackUnreachable) -> None:
+    state.callbacks[change.id].unreachable = change.reason
+
+
+def _callback_draining(state: State, change: ch.CallbackDraining) -> None:
+    state.callbacks[change.id].draining = True
+
+
+def _callback_gone(state: State, change: ch.CallbackGone) -> None:
+    _depart(state, state.callbacks.pop(change.id), change.liveness, change.at_ms)
+    state.tally.gone.append((change.id, change.liveness))
+    state.callback_leases.pop(change.id, None)
+    state.joined.pop(change.id, None)
+    state.gone[change.id] = None
+
+
+def _leases_extended(state: State, change: ch.LeasesExtended) -> None:
+    for deadlines in (state.leases, state.graces, state.callback_leases, state.callback_deadlines):
+        for key in deadlines:
+            # The order of the deadlines stays.
+            deadlines[key] = max(deadlines[key] + change.seconds, change.until_mono)
+    for name, (hello, until) in state.challenges.items():
+        state.challenges[name] = hello, max(until + change.seconds, change.until_mono)
+    state.held_up_until = change.until_mono
+    for callback in state.callbacks.values():
+        if callback.held is not None:
+            # Heartbeats from before the call may have waited for as long.
+            callback.held.since_mono += change.seconds
+
+
+def _queue_served(state: State, change: ch.QueueServed) -> None:
+    state.queues.served(change.name, change.virtual, change.tokens, change.mono, change.passed_over)
+    state.queues.virtual = max(state.queues.virtual, change.order_virtual)
+
+
+def _queue_configured(state: State, change: ch.QueueConfigured) -> None:
+    state.queues.configure(change.name, change.settings, change.mono, change.tokens)
+    state.configured[change.name] = change.settings
+
+
+def _depart(state: State, member: Worker | Callback, liveness: Liveness, at_ms: int) -> None:
+    gone = Departed(member, liveness, at_ms)
+    state.departed.pop(gone.id, None)
+    state.departed[gone.id] = gone
+    if len(state.departed) > DEPARTED_MAX:
+        del state.departed[next(iter(state.departed))]
+
+
+def _renew(deadlines: dict[str, float], key: str, deadline: float) -> None:
+    # Taken out and put back, so that the first key is always the first to run out: all in one dict have the same span.
+    deadlines.pop(key, None)
+    deadlines[key] = deadline
+
+
+#: A table, since tasks move by the ten thousand a second; a test checks that it has every change.
+_APPLIERS: dict[type, Callable[[State, Any], None]] = {
+    ch.TaskSubmitted: _task_submitted,
+    ch.TaskMoved: _task_moved,
+    ch.TaskProgressed: _task_progressed,
+    ch.TaskPurged: _task_purged,
+    ch.RemovalsForgotten: _removals_forgotten,
+    ch.SessionOpened: _session_opened,
+    ch.SessionClosed: _session_closed,
+    ch.WorkerHeard: _worker_heard,
+    ch.WorkerDraining: _worker_draining,
+    ch.WorkerGone: _worker_gone,
+    ch.ChallengeOpened: _challenge_opened,
+    ch.ChallengeEnded: _challenge_ended,
+    ch.CallbackJoined: _callback_joined,
+    ch.CallbackHeard: _callback_heard,
+    ch.CallbackDialled: _callback_dialled,
+    ch.CallbackRefused: _callback_refused,
+    ch.CallbackStopping: _callback_stopping,
+    ch.CallbackStopDenied: _callback_stop_denied,
+    ch.CallbackUnreachable: _callback_unreachable,
+    ch.CallbackDraining: _callback_draining,
+    ch.CallbackGone: _callback_gone,
+    ch.LeasesExtended: _leases_extended,
+    ch.QueueServed: _queue_served,
+    ch.QueueConfigured: _queue_configured,
+}

@@ -1,0 +1,247 @@
+"""How an attempt that has ended moves its task.
+
+Rules: failed and timed-out attempts use up max_attempts; a loss counts only when the task was alone in its runner;
+interrupted and snoozed ones count for nothing; a task that was to be cancelled is not run again.
+
+Nothing loops for free: of attempts in a row that count for nothing the first few go back at once, since a rolling
+restart hands a task on several times, and each further one waits longer. Past UNCOUNTED_MAX each one counts.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from msgspec.structs import replace
+
+from gowork.leader._core.commands import Report
+from gowork.leader._core.model import (
+    COMPLETED,
+    Attempt,
+    Failure,
+    FailureKind,
+    Outcome,
+    RetryPolicy,
+    Standing,
+    Status,
+)
+from gowork.proto.limits import ATTEMPTS_KEPT
+
+#: Losses of a task alone in its runner that put it into quarantine.
+LOSSES_MAX = 3
+#: Attempts in a row that counted for nothing and whose task may run again at once.
+UNCOUNTED_AT_ONCE = 5
+#: How long the next one waits, in milliseconds; each one after it waits twice as long, at most for the maximum.
+UNCOUNTED_DELAY_MS = 100
+UNCOUNTED_DELAY_MS_MAX = 30_000
+#: So many attempts in a row may count for nothing. They take at least 45 minutes.
+UNCOUNTED_MAX = 100
+#: An attempt that was held for so long, in milliseconds, is no part of a loop: what comes after it is a new row.
+LASTING_MS = 60_000
+#: A snooze that asks for less waits for this, in milliseconds, when UNCOUNTED_AT_ONCE came before it in a row.
+SNOOZE_MS_MIN = 1_000
+_DEFAULT_POLICY = RetryPolicy()
+_COMPLETED = Outcome.COMPLETED
+#: A multiplier that scatters fences evenly (Knuth, The Art of Computer Programming, 6.4).
+_SCATTER = 2654435761
+
+
+def settle(standing: Standing, report: Report, policy: RetryPolicy | None, wall_ms: int) -> Standing:
+    """Where a running task stands after this report.
+
+    Args:
+        standing: a RUNNING one.
+        report: how its attempt ended.
+        policy: the task's own or the handler's, if there is one.
+        wall_ms: the time.
+    """
+    outcome = report.outcome
+    reason = report.reason or (report.failure.message[:200] if report.failure is not None else "")
+    # A grant may have waited in the worker's buffer: the attempt began when its handler did.
+    started_ms = standing.started_ms
+    if report.execution_us:
+        started_ms = max(started_ms, wall_ms - report.execution_us // 1000)
+    ended = Attempt(
+        standing.grants, standing.worker, started_ms, wall_ms, outcome, reason, standing.fence, report.trace
+    )
+    history = (*standing.attempts[1 - ATTEMPTS_KEPT :], ended) if standing.attempts else (ended,)
+    if outcome is _COMPLETED:
+        return Standing(
+            COMPLETED,
+            standing.created_ms,
+            standing.fence,
+            standing.grants,
+            standing.attempts_used + 1,
+            standing.worker,
+            standing.instance,
+            started_ms,
+            wall_ms,
+            report.result,
+            report.result_data,
+            attempts=history,
+            lost_alone=standing.lost_alone,
+            suspect=standing.suspect,
+            result_is_empty_data=report.result_is_empty_data,
+        )
+    used, lost_alone, suspect, failure = standing.attempts_used, standing.lost_alone, standing.suspect, report.failure
+    status, delay_ms, uncounted = Status.PENDING, 0, 0
+    if outcome is Outcome.CANCELLED:
+        status = Status.CANCELLED
+    elif outcome in (Outcome.FAILED, Outcome.TIMED_OUT):
+        used += 1
+        policy = policy or _DEFAULT_POLICY
+        if failure is None:
+            kind = FailureKind.TIMEOUT if outcome is Outcome.TIMED_OUT else FailureKind.HANDLER
+            failure = Failure(kind, reason)
+        if _is_final(failure, policy, used):
+            status = Status.ERROR
+        elif report.retry_delay_ms is not None:
+            delay_ms = report.retry_delay_ms
+        else:
+            delay_ms = retry_delay_ms(policy, used, standing.fence)
+    elif outcome is Outcome.LOST:
+        lost_alone += suspect
+        suspect = True
+        if lost_alone >= LOSSES_MAX:
+            status = Status.ERROR
+            failure = Failure(
+                FailureKind.QUARANTINED, f"lost {lost_alone} times while it ran alone; the last time: {reason}"
+            )
+        else:
+            back = _taken_back(standing, policy, reason, wall_ms)
+            status, used, delay_ms, uncounted = back.status, back.used, back.delay_ms, back.uncounted
+            failure = back.failure or failure
+    elif outcome is Outcome.INTERRUPTED:
+        back = _taken_back(standing, policy, reason, wall_ms)
+        status, used, delay_ms, uncounted = back.status, back.used, back.delay_ms, back.uncounted
+        failure = back.failure or failure
+    elif outcome is Outcome.SNOOZED:
+        delay_ms = report.retry_delay_ms or 0
+        if delay_ms < SNOOZE_MS_MIN:
+            # A handler may poll for as long as it likes: its snoozes alone never come near UNCOUNTED_MAX.
+            before = _uncounted_before(standing, wall_ms)
+            uncounted = max(before, min(before + 1, UNCOUNTED_AT_ONCE + 1))
+            delay_ms = delay_ms if uncounted <= UNCOUNTED_AT_ONCE else SNOOZE_MS_MIN
+    if status is Status.PENDING and standing.cancel_requested:
+        status = Status.CANCELLED
+    finished = status is not Status.PENDING
+    return Standing(
+        status,
+        standing.created_ms,
+        standing.fence,
+        standing.grants,
+        used,
+        standing.worker,
+        standing.instance,
+        started_ms,
+        wall_ms if finished else 0,
+        failure=failure,
+        not_before_ms=wall_ms + delay_ms if delay_ms and not finished else 0,
+        attempts=history,
+        lost_alone=lost_alone,
+        suspect=suspect,
+        uncounted=0 if finished else uncounted,
+        unfit=() if finished else standing.unfit,
+    )
+
+
+def requeue(
+    standing: Standing,
+    outcome: Outcome,
+    reason: str,
+    wall_ms: int,
+    trace: str = "",
+    policy: RetryPolicy | None = None,
+    *,
+    began: bool = True,
+) -> Standing:
+    """Where a running task stands when the leader itself takes it back, without blame for the task.
+
+    Args:
+        standing: a RUNNING one.
+        outcome: LOST or INTERRUPTED.
+        reason: why, in words.
+        wall_ms: the time.
+        trace: the context that the attempt is known by.
+        policy: the task's own or the handler's, if there is one.
+        began: False when the handler never saw it for certain: then it waits longer each time, and never counts.
+    """
+    ended = Attempt(
+        standing.grants, standing.worker, standing.started_ms, wall_ms, outcome, reason, standing.fence, trace
+    )
+    attempts = (*standing.attempts[1 - ATTEMPTS_KEPT :], ended)
+    if standing.cancel_requested:
+        return replace(
+            standing,
+            status=Status.CANCELLED,
+            finished_ms=wall_ms,
+            cancel_requested=False,
+            attempts=attempts,
+            uncounted=0,
+        )
+    back = _taken_back(standing, policy, reason, wall_ms, began=began)
+    finished = back.status is not Status.PENDING
+    return replace(
+        standing,
+        status=back.status,
+        attempts_used=back.used,
+        finished_ms=wall_ms if finished else 0,
+        failure=back.failure or standing.failure,
+        not_before_ms=wall_ms + back.delay_ms if back.delay_ms and not finished else 0,
+        attempts=attempts,
+        uncounted=0 if finished else back.uncounted,
+    )
+
+
+class _TakenBack(NamedTuple):
+    """What follows for a task whose attempt ended without blame."""
+
+    status: Status
+    used: int
+    delay_ms: int
+    uncounted: int
+    failure: Failure | None
+
+
+def _taken_back(
+    standing: Standing, policy: RetryPolicy | None, reason: str, wall_ms: int, *, began: bool = True
+) -> _TakenBack:
+    uncounted, used = _uncounted_before(standing, wall_ms) + 1, standing.attempts_used
+    if not began:
+        uncounted = min(uncounted, UNCOUNTED_MAX)
+    if uncounted <= UNCOUNTED_MAX:
+        return _TakenBack(Status.PENDING, used, _uncounted_delay_ms(uncounted), uncounted, None)
+    used += 1
+    message = f"taken back {uncounted} times in a row, none of them after a minute of work; the last time: {reason}"
+    failure = Failure(FailureKind.QUARANTINED, message)
+    final = used >= (policy or _DEFAULT_POLICY).max_attempts
+    return _TakenBack(Status.ERROR if final else Status.PENDING, used, UNCOUNTED_DELAY_MS_MAX, uncounted, failure)
+
+
+def _uncounted_before(standing: Standing, wall_ms: int) -> int:
+    """How many attempts in a row have counted for nothing, before the one that ends now."""
+    # By the time of the grant, which is the leader's own: a worker's word could be anything.
+    return 0 if wall_ms - standing.started_ms >= LASTING_MS else standing.uncounted
+
+
+def _uncounted_delay_ms(uncounted: int) -> int:
+    beyond = uncounted - UNCOUNTED_AT_ONCE
+    return min(UNCOUNTED_DELAY_MS << min(beyond - 1, 16), UNCOUNTED_DELAY_MS_MAX) if beyond > 0 else 0
+
+
+def retry_delay_ms(policy: RetryPolicy, used: int, fence: int) -> int:
+    """How long to wait after `used` attempts.
+
+    The spread follows from the fence, so that the same history gives the same delay.
+    """
+    # The exponent is bounded so that a long series of attempts doesn't overflow a float.
+    delay = min(policy.initial_delay_ms * policy.factor ** min(used - 1, 64), policy.max_delay_ms)
+    spread = (fence * _SCATTER & 0xFFFFFFFF) / 0x100000000
+    return int(delay * (1 - policy.jitter * spread))
+
+
+def _is_final(failure: Failure, policy: RetryPolicy, used: int) -> bool:
+    return (
+        failure.kind in (FailureKind.REJECTED, FailureKind.NO_RETRY)
+        or used >= policy.max_attempts
+        or failure.type in policy.no_retry
+    )

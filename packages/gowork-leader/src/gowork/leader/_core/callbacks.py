@@ -1,0 +1,107 @@
+"""Decides on callback members: workers of the original contract, which join with an address and send heartbeats.
+
+What becomes of the one task that each of them may hold is decided in `dialled`.
+"""
+
+from __future__ import annotations
+
+from gowork.leader._core import changes as ch
+from gowork.leader._core import commands as cmd
+from gowork.leader._core import effects as ef
+from gowork.leader._core.decision import Decision
+from gowork.leader._core.dialled import ask_to_stop, dialled, is_to_stop, lose, release
+from gowork.leader._core.model import HeartbeatStatus, Liveness, Now, Outcome
+from gowork.leader._core.state import Callback, State
+
+#: Heartbeats in a row by which a member that is idle no longer has the task that it was dialled with: one alone may
+#: have crossed the call, or have been held up on its way.
+IDLE_BEATS_MIN = 2
+#: How long after a call to stop a task the next heartbeat repeats it, in seconds: longer than that call may take.
+STOP_AGAIN_SECONDS = 12.0
+
+
+def join(state: State, command: cmd.Join, now: Now) -> Decision:
+    """Adds a member; a second Join of an id replaces the first and gives back what that one held."""
+    worker = state.names.get(command.id)
+    if worker is not None and worker.connection is not None:
+        return Decision(cmd.Refused(cmd.NAME_TAKEN, f"a worker session has the name {command.id!r}; choose another id"))
+    earlier = state.callbacks.get(command.id)
+    if earlier is None and _is_full(state):
+        message = f"this leader has {state.settings.callbacks_max} callback members, which is its limit"
+        return Decision(cmd.Refused(cmd.TOO_MANY_MEMBERS, message))
+    decision = Decision()
+    if earlier is not None:
+        release(state, earlier, "its worker has joined again", Outcome.INTERRUPTED, now, decision)
+    lease = now.mono + state.settings.callback_lease
+    decision.changes.append(ch.CallbackJoined(command.id, command.address, lease, now.wall_ms))
+    return decision
+
+
+def leave(state: State, command: cmd.Leave, now: Now) -> Decision:
+    """Removes a member and gives back what it held."""
+    callback = state.callbacks.get(command.id)
+    if callback is None:
+        return Decision(_member_unknown(state, command.id))
+    decision = Decision()
+    release(state, callback, "its worker has left", Outcome.INTERRUPTED, now, decision)
+    decision.changes.append(ch.CallbackGone(command.id, Liveness.LEFT, now.wall_ms))
+    return decision
+
+
+def heartbeat(state: State, command: cmd.Heartbeat, now: Now) -> Decision:
+    """Renews a member's lease. One that was silent until its lease ran out is a member again."""
+    callback = state.callbacks.get(command.id)
+    decision = Decision()
+    lease = now.mono + state.settings.callback_lease
+    if callback is not None:
+        _compare(state, callback, command.status, now, decision)
+    elif (gone := state.departed.get(command.id)) is not None and gone.may_come_back and not _is_full(state):
+        decision.changes.append(ch.CallbackJoined(command.id, gone.address, lease, gone.joined_ms))
+    else:
+        decision.answer = _member_unknown(state, command.id)
+        decision.effects.append(ef.CountHeartbeatRefused(command.id))
+        return decision
+    decision.changes.append(ch.CallbackHeard(command.id, command.status, lease, now.wall_ms))
+    return decision
+
+
+def take_up(state: State, now: Now) -> Decision:
+    """After a start: time limits of what members hold run anew, since nobody knows how long the calls took."""
+    decision = Decision()
+    for callback in state.callbacks.values():
+        if callback.held is not None:
+            decision.changes.append(dialled(callback.id, state.tasks[callback.held.id].spec, now))
+    return decision
+
+
+def _compare(state: State, callback: Callback, status: HeartbeatStatus, now: Now, decision: Decision) -> None:
+    """Holds what a member says against what it was given."""
+    held = callback.held
+    if held is None:
+        return
+    if status is HeartbeatStatus.IDLE:
+        if held.adopted:
+            # An earlier leader ended between the grant and the call, or before it heard the refusal.
+            reason = "its worker is idle: the start did not reach it"
+            release(state, callback, reason, Outcome.INTERRUPTED, now, decision)
+            return
+        seconds = now.mono - held.since_mono
+        if held.idle_beats + 1 >= IDLE_BEATS_MIN and seconds >= state.settings.callback_idle_grace:
+            reason = f"its worker is idle {seconds:.0f} s after the start, and has told of no end"
+            lose(state, callback, reason, now, decision)
+            return
+    if is_to_stop(state, held) and (held.stop_mono is None or now.mono - held.stop_mono >= STOP_AGAIN_SECONDS):
+        # The call failed, or an earlier leader ended before it.
+        ask_to_stop(callback, now, decision)
+
+
+def _is_full(state: State) -> bool:
+    return len(state.callbacks) >= state.settings.callbacks_max
+
+
+def _member_unknown(state: State, id: str) -> cmd.Refused:
+    if id in state.names:
+        message = f"member {id!r} is a worker session: it needs no heartbeats and leaves over its stream"
+    else:
+        message = f"no member has the id {id!r}; join first"
+    return cmd.Refused(cmd.MEMBER_UNKNOWN, message)

@@ -1,0 +1,109 @@
+"""Decides what follows when time has passed, and tells when to look again."""
+
+from __future__ import annotations
+
+from gowork.leader._core import changes as ch
+from gowork.leader._core import commands as cmd
+from gowork.leader._core import effects as ef
+from gowork.leader._core.decision import Decision
+from gowork.leader._core.dialled import release, run_out
+from gowork.leader._core.model import Liveness, Now, Outcome, Status
+from gowork.leader._core.sessions import lose_tasks, take_over
+from gowork.leader._core.state import State, Worker
+from gowork.leader._core.tasks import due, expired
+
+#: Tasks of one batch that come due, and that expire.
+DUE_TASKS_MAX = 10_000
+
+
+def tick(state: State, command: cmd.Tick, now: Now) -> Decision:
+    """Ends leases, graces and challenges that have run out; lets delayed tasks start; ends expired ones.
+
+    The engine drops what was dealt with by `trim` afterwards: nothing is taken out here.
+    """
+    decision = Decision()
+    silent = _run_out(state.leases, now.mono)
+    for instance in silent:
+        worker = state.workers[instance]
+        if worker.connection is not None:
+            message = f"nothing was heard from this worker for {state.settings.lease:g} s"
+            decision.effects.append(ef.EndSession(worker.connection, cmd.Refused(cmd.LEASE_EXPIRED, message)))
+        _lose(state, worker, "its lease ran out", now, decision)
+    away = _run_out(state.graces, now.mono)
+    for instance in away:
+        _lose(state, state.workers[instance], "its stream broke and it did not come back", now, decision)
+    unheard = _run_out(state.callback_leases, now.mono)
+    for id in unheard:
+        release(state, state.callbacks[id], "its worker was not heard of", Outcome.LOST, now, decision)
+        decision.changes.append(ch.CallbackGone(id, Liveness.LOST, now.wall_ms))
+    for id in _run_out(state.callback_deadlines, now.mono):
+        if id not in unheard:
+            run_out(state, state.callbacks[id], now, decision)
+    for hello, until in list(state.challenges.values()):
+        if until <= now.mono:
+            take_over(state, hello, now, decision, [*silent, *away])
+    _due(state, command.due_ms, now, decision)
+    return decision
+
+
+def ripe_ids(state: State, due_ms: int) -> list[str]:
+    """The tasks that a tick up to this time looks at."""
+    timers = (state.delayed, state.expiring)
+    return [id for kind in timers for _, _, id in kind.ripe(due_ms, DUE_TASKS_MAX)]
+
+
+def trim(state: State, due_ms: int) -> None:
+    """Drops the times that a tick up to this time has dealt with."""
+    state.delayed.trim(due_ms, DUE_TASKS_MAX)
+    state.expiring.trim(due_ms, DUE_TASKS_MAX)
+
+
+def next_deadlines(state: State) -> tuple[float | None, int | None]:
+    """When the next tick is due: in monotonic seconds and in wall-clock milliseconds; None when nothing is."""
+    # Leases of one kind have one span, so that the first in order is the first to run out; graces and challenges are
+    # few.
+    firsts = [next(iter(deadlines.values())) for deadlines in (state.leases, state.callback_leases) if deadlines]
+    firsts += state.graces.values()
+    firsts += state.callback_deadlines.values()
+    firsts += [until for _, until in state.challenges.values()]
+    dues = [at for at in (state.delayed.next_ms(), state.expiring.next_ms()) if at is not None]
+    return min(firsts, default=None), min(dues, default=None)
+
+
+def next_token(state: State, mono: float) -> float | None:
+    """When the rate of a queue that has used it up allows another start, in monotonic seconds."""
+    nexts = []
+    for queue in state.queues:
+        rate = queue.settings.rate_limit
+        if rate and queue.waiting and not queue.settings.paused:
+            at = queue.tokens_mono + (1 - queue.tokens) / rate
+            if at > mono:
+                nexts.append(at)
+    return min(nexts, default=None)
+
+
+def _run_out(deadlines: dict[str, float], mono: float) -> list[str]:
+    return [key for key, deadline in deadlines.items() if deadline <= mono]
+
+
+def _lose(state: State, worker: Worker, reason: str, now: Now, decision: Decision) -> None:
+    lose_tasks(state, worker, Outcome.LOST, reason, now, decision)
+    decision.changes.append(ch.WorkerGone(worker.instance, Liveness.LOST, now.wall_ms))
+
+
+def _due(state: State, due_ms: int, now: Now, decision: Decision) -> None:
+    dealt_with: set[str] = set()
+    for _, seq, id in state.expiring.ripe(due_ms, DUE_TASKS_MAX):
+        task = state.tasks.get(id)
+        # It may have been dealt with under an earlier entry, or be another task by the same id.
+        if task is not None and task.seq == seq and task.standing.status is Status.PENDING and id not in dealt_with:
+            dealt_with.add(id)
+            decision.changes.append(ch.TaskMoved(id, expired(task.standing, now)))
+    for at, seq, id in state.delayed.ripe(due_ms, DUE_TASKS_MAX):
+        task = state.tasks.get(id)
+        if task is None or id in dealt_with or task.seq != seq or not task.delayed:
+            continue
+        # An entry for another time is stale: the task has been delayed anew since.
+        if at == task.standing.not_before_ms:
+            dealt_with.add(id)
+            decision.changes.append(ch.TaskMoved(id, due(task.standing)))

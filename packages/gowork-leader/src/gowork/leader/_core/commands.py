@@ -1,0 +1,324 @@
+"""What can be asked of the leader, as imperatives. Each is decided by `decide`; those that answer say what."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from gowork.leader._core.model import (
+    Failure,
+    HandlerPolicy,
+    HeartbeatStatus,
+    Outcome,
+    QueueSettings,
+    RetryPolicy,
+    Spec,
+)
+
+
+class Submit(Struct, frozen=True, gc=False):
+    """Add these tasks, all or none. Answers Submitted."""
+
+    specs: Sequence[Spec]
+
+
+class Cancel(Struct, frozen=True, gc=False):
+    """Cancel one task. Answers None."""
+
+    id: str
+
+
+class Held(Struct, frozen=True, gc=False):
+    """A granted task that a connecting worker says it has."""
+
+    id: str
+    fence: int
+    #: Its report follows, so that it must not be released.
+    finished: bool
+
+
+class OpenSession(Struct, frozen=True):
+    """A worker has said hello over a new connection. It is answered by Welcome or EndSession, perhaps later."""
+
+    #: Numbers this leader's streams from 1.
+    connection: int
+    name: str
+    instance: str
+    slots: int
+    handlers: tuple[HandlerPolicy, ...]
+    labels: dict[str, str]
+    version: str
+    held: tuple[Held, ...]
+    plugin_errors: tuple[str, ...]
+    peer: str
+    #: Instances of this name whose runners have ended for certain.
+    ended_instances: tuple[str, ...] = ()
+
+
+class Report(Struct, frozen=True, gc=False):
+    """How an attempt ended; see worker.v1.Report."""
+
+    fence: int
+    id: str
+    outcome: Outcome
+    result: str = ""
+    result_data: bytes = b""
+    failure: Failure | None = None
+    retry_delay_ms: int | None = None
+    execution_us: int = 0
+    reason: str = ""
+    #: Tasks that are scheduled when the report is accepted.
+    follow_ups: tuple[Spec, ...] = ()
+    #: The traceparent of the attempt's span; empty when it was not traced.
+    trace: str = ""
+    #: The handler returned bytes, and there were none.
+    result_is_empty_data: bool = False
+    #: With INTERRUPTED: the payload does not fit the form in which this worker has the handler.
+    unfit: bool = False
+
+
+class ProgressReport(Struct, frozen=True, gc=False):
+    """How far an attempt has come."""
+
+    fence: int
+    id: str
+    fraction: float
+    message: str
+
+
+class ReceiveFrame(Struct, frozen=True, gc=False):
+    """A worker has sent a frame.
+
+    An empty one is a heartbeat. Everything but the reports is None or empty when it has not changed.
+    """
+
+    connection: int
+    reports: Sequence[Report] = ()
+    credit: int | None = None
+    progress: Sequence[ProgressReport] = ()
+    blocked: bool | None = None
+    draining: bool | None = None
+    leaving: bool = False
+    #: When it came, in wall-clock nanoseconds, for traces; 0 when it has no reports.
+    received_ns: int = 0
+
+
+class CloseSession(Struct, frozen=True, gc=False):
+    """A worker's stream has ended."""
+
+    connection: int
+
+
+class Join(Struct, frozen=True):
+    """Add or replace a callback member. Answers None."""
+
+    id: str
+    address: str
+
+
+class Leave(Struct, frozen=True):
+    """Remove a callback member. Answers None."""
+
+    id: str
+
+
+class Drain(Struct, frozen=True, gc=False):
+    """Take a member out of service. Answers None."""
+
+    id: str
+    #: How long a worker may go on with what it runs, in milliseconds; 0: its own setting.
+    budget_ms: int
+
+
+class Heartbeat(Struct, frozen=True, gc=False):
+    """A callback member is alive. Answers None."""
+
+    id: str
+    status: HeartbeatStatus
+
+
+class CompleteTask(Struct, frozen=True, gc=False):
+    """A callback member has finished a task, or hands it back. Answers None."""
+
+    id: str
+    error: str | None
+    #: 0: whichever it holds it under.
+    fence: int = 0
+    #: None: the error alone tells.
+    outcome: Outcome | None = None
+    failure: Failure | None = None
+    retry_delay_ms: int | None = None
+    #: The handler's policy, for a task without one.
+    retry: RetryPolicy | None = None
+
+
+class TellProgress(Struct, frozen=True, gc=False):
+    """A callback member has come further with a task. Answers None."""
+
+    id: str
+    fraction: float
+    message: str
+    #: 0: whichever it holds it under.
+    fence: int
+
+
+class RefuseStart(Struct, frozen=True, gc=False):
+    """A callback member could not be dialled or would not take the task."""
+
+    member: str
+    id: str
+    fence: int
+    reason: str
+    #: It was reached and answered that it does not take the task.
+    answered: bool = False
+
+
+class ConfirmStop(Struct, frozen=True, gc=False):
+    """A callback member has stopped a task, as it was asked to."""
+
+    id: str
+    fence: int
+
+
+class DenyStop(Struct, frozen=True, gc=False):
+    """A callback member that was asked to stop a task does not have it."""
+
+    id: str
+    fence: int
+
+
+class Tick(Struct, frozen=True, gc=False):
+    """Time has passed: end what has run out, start what has come due."""
+
+    #: Tasks that are due, or expire, by this wall-clock time are in memory, the first DUE_TASKS_MAX of each kind.
+    due_ms: int
+
+
+class ExtendLeases(Struct, frozen=True, gc=False):
+    """The leader itself was held up for so long, in seconds: nobody's silence counts, and nobody's way back."""
+
+    seconds: float
+
+
+class TakeBackOrphans(Struct, frozen=True, gc=False):
+    """Take back the running tasks whose callback member is gone: the first command after a start."""
+
+
+class RetryTask(Struct, frozen=True, gc=False):
+    """Run a task again that has ended with ERROR or CANCELLED. Answers None."""
+
+    id: str
+
+
+class Purge(Struct, frozen=True, gc=False):
+    """Remove those of these tasks that have finished. Answers Purged."""
+
+    ids: Sequence[str]
+    #: Only what finished until then, in wall-clock milliseconds; 0: whenever.
+    finished_by_ms: int = 0
+    #: One that has not finished refuses all.
+    strict: bool = False
+    #: Removals of batches before this one need be told no more; 0: all are.
+    forget_before: int = 0
+
+
+class PauseQueue(Struct, frozen=True, gc=False):
+    """Start no more tasks of a queue, or go on with it. Answers None."""
+
+    name: str
+    paused: bool
+
+
+class ConfigureQueue(Struct, frozen=True, gc=False):
+    """Set a queue's weight and limits; None leaves one as it is. Answers the queue's settings."""
+
+    name: str
+    weight: int | None = None
+    concurrency_limit: int | None = None
+    key_concurrency_limit: int | None = None
+    rate_limit: float | None = None
+    rate_burst: int | None = None
+
+
+class Dispatch(Struct, frozen=True, gc=False):
+    """Hand pending tasks to members that have room."""
+
+
+Command = (
+    Submit
+    | Cancel
+    | OpenSession
+    | ReceiveFrame
+    | CloseSession
+    | Join
+    | Leave
+    | Drain
+    | Heartbeat
+    | CompleteTask
+    | TellProgress
+    | RefuseStart
+    | ConfirmStop
+    | DenyStop
+    | Tick
+    | ExtendLeases
+    | TakeBackOrphans
+    | RetryTask
+    | Purge
+    | PauseQueue
+    | ConfigureQueue
+    | Dispatch
+)
+
+
+class Submitted(Struct, frozen=True, gc=False):
+    """The answer to Submit."""
+
+    created: int
+    existing: int
+
+
+class Purged(Struct, frozen=True, gc=False):
+    """The answer to Purge."""
+
+    tasks: int
+
+
+class RefusalCode(Struct, frozen=True):
+    """A name of grpc.StatusCode and a constant reason."""
+
+    status: str
+    reason: str
+
+
+INVALID = RefusalCode("INVALID_ARGUMENT", "INVALID_ARGUMENT")
+TASK_UNKNOWN = RefusalCode("NOT_FOUND", "TASK_UNKNOWN")
+MEMBER_UNKNOWN = RefusalCode("NOT_FOUND", "MEMBER_UNKNOWN")
+TASK_EXISTS = RefusalCode("ALREADY_EXISTS", "TASK_EXISTS")
+NAME_TAKEN = RefusalCode("ALREADY_EXISTS", "NAME_TAKEN")
+TASK_FINISHED = RefusalCode("FAILED_PRECONDITION", "TASK_FINISHED")
+TASK_EXPIRED = RefusalCode("FAILED_PRECONDITION", "TASK_EXPIRED")
+NOT_FINISHED = RefusalCode("FAILED_PRECONDITION", "NOT_FINISHED")
+NOT_HELD = RefusalCode("FAILED_PRECONDITION", "NOT_HELD")
+STALE_FENCE = RefusalCode("FAILED_PRECONDITION", "STALE_FENCE")
+TOO_MANY_MEMBERS = RefusalCode("RESOURCE_EXHAUSTED", "TOO_MANY_MEMBERS")
+TOO_MANY_SESSIONS = RefusalCode("RESOURCE_EXHAUSTED", "TOO_MANY_SESSIONS")
+TOO_MANY_TASKS = RefusalCode("RESOURCE_EXHAUSTED", "TOO_MANY_TASKS")
+TOO_MANY_FINISHED = RefusalCode("RESOURCE_EXHAUSTED", "TOO_MANY_FINISHED")
+TOO_MANY_LANES = RefusalCode("RESOURCE_EXHAUSTED", "TOO_MANY_LANES")
+TOO_MANY_QUEUES = RefusalCode("RESOURCE_EXHAUSTED", "TOO_MANY_QUEUES")
+LEASE_EXPIRED = RefusalCode("UNAVAILABLE", "LEASE_EXPIRED")
+REPLACED = RefusalCode("ABORTED", "SESSION_REPLACED")
+
+
+class Refused(Struct, frozen=True):
+    """The answer to a command that is refused."""
+
+    code: RefusalCode
+    #: What is wrong and what to do, for people.
+    message: str
+    #: (field, what is wrong with it) for bad input.
+    violations: tuple[tuple[str, str], ...] = ()
+
+
+Answer = Submitted | Purged | Refused | QueueSettings | None

@@ -1,0 +1,85 @@
+"""The leader's decisions.
+
+Values in, values out. `decide` looks at the state and changes nothing; `apply` does.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from gowork.leader._core import changes as ch
+from gowork.leader._core import commands as cmd
+from gowork.leader._core.callbacks import heartbeat, join, leave
+from gowork.leader._core.clock import tick
+from gowork.leader._core.decision import Decision
+from gowork.leader._core.dialled import (
+    complete_task,
+    confirm_stop,
+    deny_stop,
+    refuse_start,
+    take_back_orphans,
+    tell_progress,
+)
+from gowork.leader._core.dispatch import dispatch
+from gowork.leader._core.drains import drain
+from gowork.leader._core.model import Now
+from gowork.leader._core.retention import purge, retry_task
+from gowork.leader._core.sessions import close_session, open_session, receive_frame
+from gowork.leader._core.settings import configure_queue, pause_queue
+from gowork.leader._core.state import State
+from gowork.leader._core.tasks import cancel, submit
+
+
+def decide(state: State, command: cmd.Command, now: Now) -> Decision:
+    """What follows from one command."""
+    match command:
+        case cmd.ReceiveFrame():
+            return receive_frame(state, command, now)
+        case cmd.Submit():
+            return submit(state, command, now)
+        case cmd.Dispatch():
+            return dispatch(state, now)
+        case cmd.Tick():
+            return tick(state, command, now)
+        case cmd.Cancel():
+            return cancel(state, command, now)
+        case cmd.OpenSession():
+            return open_session(state, command, now)
+        case cmd.CloseSession():
+            return close_session(state, command, now)
+        case cmd.Heartbeat():
+            return heartbeat(state, command, now)
+        case cmd.Join():
+            return join(state, command, now)
+        case cmd.Leave():
+            return leave(state, command, now)
+        case cmd.Drain():
+            return drain(state, command)
+        case cmd.CompleteTask():
+            return complete_task(state, command, now)
+        case cmd.TellProgress():
+            return tell_progress(state, command, now)
+        case cmd.RefuseStart():
+            return refuse_start(state, command, now)
+        case cmd.ConfirmStop():
+            return confirm_stop(state, command, now)
+        case cmd.DenyStop():
+            return deny_stop(state, command, now)
+        case cmd.RetryTask():
+            return retry_task(state, command, now)
+        case cmd.Purge():
+            return purge(state, command)
+        case cmd.PauseQueue():
+            return pause_queue(state, command, now)
+        case cmd.ConfigureQueue():
+            return configure_queue(state, command, now)
+        case cmd.TakeBackOrphans():
+            return take_back_orphans(state, now)
+        case cmd.ExtendLeases():
+            decision = Decision()
+            # What was sent meanwhile is still on its way in, and who has given the leader up has to come back first.
+            until_mono = now.mono + min(command.seconds, state.settings.lease)
+            decision.changes.append(ch.LeasesExtended(command.seconds, until_mono))
+            return decision
+        case _:
+            assert_never(command)

@@ -1,0 +1,229 @@
+"""Decides on the one task that a callback member may hold: its start by a call, its end, and what ends it otherwise.
+
+No hold is without an end. A member that says twice that it is idle, well after the call, has lost the task or has told
+of its end in vain: that counts as a loss of a task that ran alone, so that a task which no member ever completes ends
+in quarantine. One that does not have what it is asked to stop has until `callback_absent_grace` to tell of the end
+after all. The time limit of the task is kept here: past it the member is asked to stop, and past
+`callback_stop_grace` the attempt has timed out, whatever the member says.
+"""
+
+from __future__ import annotations
+
+from gowork.leader._core import changes as ch
+from gowork.leader._core import commands as cmd
+from gowork.leader._core import effects as ef
+from gowork.leader._core.attempts import requeue, settle
+from gowork.leader._core.decision import Decision
+from gowork.leader._core.model import Failure, FailureKind, Now, Outcome, Progress, Spec, Status, Task
+from gowork.leader._core.state import Callback, Dialled, State
+from gowork.leader._core.tasks import task_unknown
+from gowork.leader._core.traces import taken_back
+
+#: How long to wait before a member that did not take its task is dialled again, in seconds: it may have told of the
+#: end of its last task a moment before it was free. After the last one the task goes back.
+DIAL_AGAIN_SECONDS = (0.05, 0.1, 0.2)
+
+
+def dialled(member: str, spec: Spec, now: Now) -> ch.CallbackDialled:
+    """The member is dialled with this task now."""
+    limit = spec.time_limit_ms
+    return ch.CallbackDialled(member, now.mono, now.mono + limit / 1000 if limit > 0 else None)
+
+
+def complete_task(state: State, command: cmd.CompleteTask, now: Now) -> Decision:
+    """Accepts a report for a task that a callback member holds and for no other, under its fence if one is named."""
+    task = state.tasks.get(command.id)
+    if task is None:
+        return Decision(task_unknown(command.id))
+    refused = _not_held(task, "TaskComplete", command.fence)
+    if refused is not None:
+        decision = Decision(refused)
+        decision.effects.append(ef.CountStale(command.id))
+        return decision
+    decision = Decision()
+    report = _report_of(command, task, is_overdue=_is_overdue(state, task))
+    policy = task.spec.retry or command.retry
+    decision.changes.append(ch.TaskMoved(command.id, settle(task.standing, report, policy, now.wall_ms)))
+    return decision
+
+
+def tell_progress(state: State, command: cmd.TellProgress, now: Now) -> Decision:
+    """Takes a word of progress on a task that a callback member holds, and under that fence if one is named."""
+    task = state.tasks.get(command.id)
+    if task is None:
+        return Decision(task_unknown(command.id))
+    refused = _not_held(task, "TaskProgress", command.fence)
+    if refused is not None:
+        return Decision(refused)
+    decision = Decision()
+    progress = Progress(command.fraction, command.message, now.wall_ms)
+    decision.changes.append(ch.TaskProgressed(command.id, progress))
+    return decision
+
+
+def refuse_start(state: State, command: cmd.RefuseStart, now: Now) -> Decision:
+    """Dials a member again that did not take its task, a few times; then takes the task back.
+
+    The member then gets nothing until it is heard of again.
+    """
+    decision = Decision()
+    task = state.tasks.get(command.id)
+    callback = state.callbacks.get(command.member)
+    held = None if callback is None else callback.held
+    if task is None or callback is None or held is None or held.fence != command.fence:
+        # It was taken back in the meantime: this says nothing of the member as it is now.
+        return decision
+    if command.answered and held.refusals < len(DIAL_AGAIN_SECONDS) and not task.standing.cancel_requested:
+        delay = DIAL_AGAIN_SECONDS[held.refusals]
+        decision.changes.append(ch.CallbackRefused(callback.id))
+        decision.effects.append(
+            ef.StartWork(callback.id, callback.address, held.fence, task.spec, task.standing.grants, delay)
+        )
+        return decision
+    standing = requeue(
+        task.standing, Outcome.INTERRUPTED, command.reason, now.wall_ms, policy=task.spec.retry, began=False
+    )
+    decision.changes.append(ch.TaskMoved(command.id, standing))
+    decision.changes.append(ch.CallbackUnreachable(command.member, command.reason))
+    return decision
+
+
+def confirm_stop(state: State, command: cmd.ConfirmStop, now: Now) -> Decision:
+    """The member no longer runs a task that was to stop."""
+    decision = Decision()
+    callback = _holder(state, command.id, command.fence)
+    if callback is not None and callback.held is not None and is_to_stop(state, callback.held):
+        _stopped(state, callback, "stopped on request", now, decision)
+    return decision
+
+
+def deny_stop(state: State, command: cmd.DenyStop, now: Now) -> Decision:
+    """The member does not have a task that was to stop: the report of its end may be under way, or lost."""
+    decision = Decision()
+    callback = _holder(state, command.id, command.fence)
+    if callback is not None and callback.held is not None and is_to_stop(state, callback.held):
+        until = now.mono + state.settings.callback_absent_grace
+        decision.changes.append(ch.CallbackStopDenied(callback.id, until))
+    return decision
+
+
+def run_out(state: State, callback: Callback, now: Now, decision: Decision) -> None:
+    """The deadline of what a member holds has come."""
+    held = callback.held
+    assert held is not None
+    if held.absent:
+        _stopped(state, callback, "its worker does not have it", now, decision)
+    elif held.overdue:
+        _stopped(state, callback, "its worker did not stop it", now, decision)
+    else:
+        ask_to_stop(callback, now, decision, overdue_mono=now.mono + state.settings.callback_stop_grace)
+
+
+def ask_to_stop(callback: Callback, now: Now, decision: Decision, *, overdue_mono: float | None = None) -> None:
+    """Has a member called to stop what it holds; `overdue_mono` is until when, if its time limit has just passed."""
+    held = callback.held
+    assert held is not None
+    decision.changes.append(ch.CallbackStopping(callback.id, now.mono, overdue_mono))
+    decision.effects.append(ef.StopWork(callback.id, callback.address, held.fence, held.id))
+
+
+def is_to_stop(state: State, held: Dialled) -> bool:
+    """Whether a task that a member holds was cancelled, or is past its time limit."""
+    return held.overdue or state.tasks[held.id].standing.cancel_requested
+
+
+def take_back_orphans(state: State, now: Now) -> Decision:
+    """Takes back the running tasks of members that are not known, as a leader finds them at its start."""
+    decision = Decision()
+    for id, task in state.tasks.items():
+        standing = task.standing
+        if standing.status is Status.RUNNING and not standing.instance and standing.worker not in state.callbacks:
+            back = requeue(standing, Outcome.LOST, "its member is gone", now.wall_ms, policy=task.spec.retry)
+            decision.changes.append(ch.TaskMoved(id, back))
+    return decision
+
+
+def release(state: State, callback: Callback, reason: str, outcome: Outcome, now: Now, decision: Decision) -> None:
+    """Takes back what a member holds, without blame for the task."""
+    if callback.held is not None:
+        id = callback.held.id
+        task = state.tasks[id]
+        trace = taken_back(task, outcome, reason, now, decision) if state.settings.traced else ""
+        standing = requeue(task.standing, outcome, reason, now.wall_ms, trace, task.spec.retry)
+        decision.changes.append(ch.TaskMoved(id, standing))
+
+
+def lose(state: State, callback: Callback, reason: str, now: Now, decision: Decision) -> None:
+    """Takes back what a member holds, as a loss: too many of them put the task into quarantine."""
+    _end(state, callback, Outcome.LOST, reason, now, decision)
+
+
+def _stopped(state: State, callback: Callback, reason: str, now: Now, decision: Decision) -> None:
+    """Ends a task that was to stop: as timed out when its time limit has passed, else as cancelled."""
+    held = callback.held
+    assert held is not None
+    _end(state, callback, Outcome.TIMED_OUT if held.overdue else Outcome.CANCELLED, reason, now, decision)
+
+
+def _end(state: State, callback: Callback, outcome: Outcome, reason: str, now: Now, decision: Decision) -> None:
+    held = callback.held
+    assert held is not None
+    task = state.tasks[held.id]
+    trace = taken_back(task, outcome, reason, now, decision) if state.settings.traced else ""
+    failure = _timeout(task.spec, reason) if outcome is Outcome.TIMED_OUT else None
+    report = cmd.Report(held.fence, held.id, outcome, failure=failure, reason=reason, trace=trace)
+    decision.changes.append(ch.TaskMoved(held.id, settle(task.standing, report, task.spec.retry, now.wall_ms)))
+
+
+def _report_of(command: cmd.CompleteTask, task: Task, *, is_overdue: bool) -> cmd.Report:
+    """What a member's words come to."""
+    standing, error = task.standing, command.error
+    outcome = command.outcome or (Outcome.COMPLETED if error is None else Outcome.FAILED)
+    failure = command.failure
+    if outcome is Outcome.COMPLETED:
+        return cmd.Report(standing.fence, command.id, outcome)
+    if command.outcome is None and standing.cancel_requested:
+        outcome = Outcome.CANCELLED
+    elif is_overdue and outcome in (Outcome.FAILED, Outcome.CANCELLED, Outcome.INTERRUPTED):
+        # It was stopped: what it says of that is no word of its own.
+        outcome, failure = Outcome.TIMED_OUT, _timeout(task.spec, "stopped on request")
+    if failure is None and error is not None and outcome in (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.LOST):
+        failure = Failure(FailureKind.HANDLER, error)
+    reason = "" if failure is not None else (error or "")[:1000]
+    return cmd.Report(
+        standing.fence, command.id, outcome, failure=failure, retry_delay_ms=command.retry_delay_ms, reason=reason
+    )
+
+
+def _timeout(spec: Spec, reason: str) -> Failure:
+    message = f"the time limit of {spec.time_limit_ms / 1000:g} s ran out: {reason}"
+    return Failure(FailureKind.TIMEOUT, message, "TimeoutError")
+
+
+def _is_overdue(state: State, task: Task) -> bool:
+    callback = _holder(state, task.spec.id, task.standing.fence)
+    return callback is not None and callback.held is not None and callback.held.overdue
+
+
+def _holder(state: State, id: str, fence: int) -> Callback | None:
+    """The callback member that holds this task under this fence."""
+    task = state.tasks.get(id)
+    if task is None or task.standing.status is not Status.RUNNING or task.standing.instance:
+        return None
+    callback = state.callbacks.get(task.standing.worker)
+    held = None if callback is None else callback.held
+    return callback if held is not None and held.fence == fence == task.standing.fence else None
+
+
+def _not_held(task: Task, method: str, fence: int) -> cmd.Refused | None:
+    """The refusal when no callback member holds the task, or not under this fence; 0 stands for any."""
+    standing, id = task.standing, task.spec.id
+    if standing.status is not Status.RUNNING:
+        what = f"is {standing.status.name}"
+    elif standing.instance:
+        what = "is held by a worker session"
+    elif fence not in (0, standing.fence):
+        return cmd.Refused(cmd.STALE_FENCE, f"task {id!r} was granted anew, under fence {standing.fence}")
+    else:
+        return None
+    return cmd.Refused(cmd.NOT_HELD, f"task {id!r} {what}: {method} is for tasks that a callback member holds")

@@ -1,0 +1,387 @@
+"""Decides which pending task goes to which member.
+
+Order: queues take turns by their weights; within a queue HIGH goes before MEDIUM before LOW, first come first served
+within one, over all lanes that some member with room can run. What nobody can run, or a limit keeps back, holds up
+nothing else. A task goes to the member with the most free slots; buffers are filled only when no slot is free.
+
+So that no priority starves: where tasks of a lower one have waited for STARVING_MS, every STARVING_TURNS-th grant of
+the queue is for the one that has waited longest.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator
+
+from gowork.leader._core import changes as ch
+from gowork.leader._core import effects as ef
+from gowork.leader._core.decision import Decision
+from gowork.leader._core.dialled import dialled
+from gowork.leader._core.forms import fits, open_forms
+from gowork.leader._core.lanes import Group
+from gowork.leader._core.model import RUNNING, Now, Spec, Standing, Task
+from gowork.leader._core.queues import Queue
+from gowork.leader._core.state import Callback, State, Worker
+from gowork.leader._core.tasks import expired, has_expired
+from gowork.leader._core.traces import previous_of
+
+STARVING_MS = 60_000
+STARVING_TURNS = 8
+
+_Holder = Worker | Callback
+#: (handler, selector)
+_Need = tuple[str, tuple[tuple[str, str], ...]]
+#: (fence, attempt number, alone, spec, previous attempt's trace, attempts that have counted, in other forms)
+_Grant = tuple[int, int, bool, Spec, str, int, bool]
+#: (seq of its next task, order, task, its group's walk, holders)
+_Entry = tuple[int, int, Task, Iterator[Task], "_Holders"]
+
+
+def dispatch(state: State, now: Now) -> Decision:
+    """Grants all that can be granted now."""
+    decision = Decision()
+    if not state.queues.loaded:
+        return decision
+    room = {worker: worker.room for worker in state.connections.values() if worker.room > 0}
+    callbacks = [callback for callback in state.callbacks.values() if callback.free]
+    if not room and not callbacks:
+        return decision
+    grants: dict[Worker, list[_Grant]] = {}
+    members = _Members(state, room, callbacks)
+    turns: list[tuple[float, int, _Turn]] = []
+    for order, queue in enumerate(state.queues):
+        if queue.loaded:
+            turn = _Turn(queue, members.holders, now)
+            if turn.room:
+                # A queue that had nothing to do has no claim on the time before.
+                turns.append((max(queue.virtual, state.queues.virtual), order, turn))
+    heapq.heapify(turns)
+    fence = state.fence
+    reached = state.queues.virtual
+    while turns:
+        virtual, order, turn = turns[0]
+        granted = turn.take(decision)
+        if granted is None:
+            heapq.heappop(turns)
+            turn.served(virtual, reached, now, decision)
+            continue
+        task, holder = granted
+        fence += 1
+        _grant(members, task, holder, fence, now, decision, grants)
+        reached = virtual
+        heapq.heapreplace(turns, (virtual + turn.share, order, turn))
+    for worker, granted_tasks in grants.items():
+        assert worker.connection is not None
+        decision.effects.append(ef.GrantTasks(worker.connection, granted_tasks))
+    return decision
+
+
+def _grant(
+    members: _Members,
+    task: Task,
+    holder: _Holder,
+    fence: int,
+    now: Now,
+    decision: Decision,
+    grants: dict[Worker, list[_Grant]],
+) -> None:
+    old, spec = task.standing, task.spec
+    number = old.grants + 1
+    standing = Standing(
+        RUNNING,
+        old.created_ms,
+        fence,
+        number,
+        old.attempts_used,
+        holder.name if isinstance(holder, Worker) else holder.id,
+        holder.instance if isinstance(holder, Worker) else "",
+        now.wall_ms,
+        failure=old.failure,
+        attempts=old.attempts,
+        lost_alone=old.lost_alone,
+        suspect=old.suspect,
+        uncounted=old.uncounted,
+        unfit=old.unfit,
+    )
+    decision.changes.append(ch.TaskMoved(spec.id, standing))
+    if isinstance(holder, Worker):
+        others = members.are_mixed(spec.lane.handler) and _others_may_fit(members, spec, holder, old.unfit)
+        previous = previous_of(old.attempts) if old.attempts else ""
+        entry = (fence, number, old.suspect, spec, previous, old.attempts_used, others)
+        granted = grants.get(holder)
+        if granted is None:
+            grants[holder] = [entry]
+        else:
+            granted.append(entry)
+    else:
+        decision.changes.append(dialled(holder.id, spec, now))
+        decision.effects.append(ef.StartWork(holder.id, holder.address, fence, spec, number))
+
+
+def _others_may_fit(members: _Members, spec: Spec, holder: Worker, unfit: tuple[str, ...]) -> bool:
+    policy = holder.policy_for(spec.lane.handler)
+    forms = members.forms(spec.lane.handler, spec.lane.selector)
+    return policy is not None and not forms.issubset((*unfit, policy.form))
+
+
+class _Turn:
+    """What one queue may have in this round."""
+
+    __slots__ = ("_given", "_levels", "_now", "_passed_over", "_queue", "_taken", "room", "share")
+
+    def __init__(self, queue: Queue, holders_of: Callable[[Group], _Holders], now: Now) -> None:
+        self._queue, self._now = queue, now
+        #: How many more grants its limits allow.
+        self.room = queue.room_at(now.mono)
+        #: What a grant takes of its share.
+        self.share = 1 / queue.settings.weight
+        self._taken = 0
+        self._passed_over = queue.passed_over
+        #: {concurrency key: grants of this round}
+        self._given: dict[str, int] = {}
+        #: For each priority, highest first: a heap with an entry for each group.
+        self._levels: list[list[_Entry]] = []
+        if not self.room:
+            return
+        by_priority: dict[int, list[_Entry]] = {}
+        for order, group in enumerate(queue.groups.values()):
+            holders = holders_of(group)
+            if holders:
+                walk = _walk(group, self._holds_back)
+                task = next(walk, None)
+                if task is not None:
+                    by_priority.setdefault(group.priority, []).append((task.seq, order, task, walk, holders))
+        for priority in sorted(by_priority, reverse=True):
+            level = by_priority[priority]
+            heapq.heapify(level)
+            self._levels.append(level)
+
+    def take(self, decision: Decision) -> tuple[Task, _Holder] | None:
+        """The queue's next task and who gets it; None when there is nothing more for it in this round.
+
+        Ends what has expired on the way.
+        """
+        while self.room:
+            level = self._next_level()
+            if level is None:
+                return None
+            _, _, task, _, holders = level[0]
+            if has_expired(task.spec, self._now):
+                # The clock comes to it later: it was taken back in this batch, or more expire than one tick ends.
+                decision.changes.append(ch.TaskMoved(task.spec.id, expired(task.standing, self._now)))
+                _advance(level)
+                continue
+            key = task.spec.lane.concurrency_key
+            if key and self._holds_back(key):
+                # Another priority has taken the last place of its key.
+                _advance(level)
+                continue
+            holder = holders.take(task)
+            if holder is None:
+                if holders:
+                    # Only this task could not go: a binary payload, and only callback members are left, or one that
+                    # waits for a worker with another form of its handler.
+                    _advance(level)
+                else:
+                    heapq.heappop(level)
+                continue
+            if key:
+                self._given[key] = self._given.get(key, 0) + 1
+            if level is not self._levels[0]:
+                self._passed_over = 0
+            elif len(self._levels) > 1:
+                self._passed_over = min(self._passed_over + 1, STARVING_TURNS)
+            _advance(level)
+            self._taken += 1
+            self.room -= 1
+            return task, holder
+        return None
+
+    def served(self, virtual: float, reached: float, now: Now, decision: Decision) -> None:
+        """Notes what the queue has had, if it had anything."""
+        if self._taken:
+            queue = self._queue
+            tokens = queue.tokens_at(now.mono) - self._taken if queue.settings.rate_limit else 0.0
+            decision.changes.append(ch.QueueServed(queue.name, virtual, reached, tokens, now.mono, self._passed_over))
+
+    def _next_level(self) -> list[_Entry] | None:
+        levels = self._levels
+        while levels and not levels[0]:
+            del levels[0]
+        if not levels:
+            return None
+        if self._passed_over >= STARVING_TURNS - 1 and len(levels) > 1:
+            long_ago = self._now.wall_ms - STARVING_MS
+            starving = [level for level in levels[1:] if level and level[0][2].standing.created_ms <= long_ago]
+            if starving:
+                return min(starving, key=lambda level: level[0][0])
+        return levels[0]
+
+    def _holds_back(self, key: str) -> bool:
+        return self._queue.holds_back(key, self._given.get(key, 0))
+
+
+def _advance(level: list[_Entry]) -> None:
+    """Puts the next task of the group whose task is first in its place."""
+    _, order, _, walk, holders = level[0]
+    task = next(walk, None)
+    if task is None:
+        heapq.heappop(level)
+    elif len(level) == 1:
+        level[0] = (task.seq, order, task, walk, holders)
+    else:
+        heapq.heapreplace(level, (task.seq, order, task, walk, holders))
+
+
+def _walk(group: Group, holds_back: Callable[[str], bool]) -> Iterator[Task]:
+    """The tasks of a group in order, without those whose keys are held back."""
+    if not group.keyed:
+        if group.plain is not None:
+            yield from group.plain
+        return
+    #: (seq, order, task, rest of its lane, key): lanes that have been come to.
+    opened: list[tuple[int, int, Task, Iterator[Task], str]] = []
+    seen: set[str] = set()
+    ready = group.ready()
+    order = 0
+    if group.plain is not None:
+        rest = iter(group.plain)
+        first = next(rest, None)
+        if first is not None:
+            opened.append((first.seq, order, first, rest, ""))
+    coming = next(ready, None)
+    while True:
+        while coming is not None and (not opened or coming[0] <= opened[0][0]):
+            lane = coming[1]
+            key = lane.key.concurrency_key
+            if key not in seen and not holds_back(key):
+                seen.add(key)
+                rest = iter(lane)
+                first = next(rest, None)
+                if first is not None:
+                    order += 1
+                    heapq.heappush(opened, (first.seq, order, first, rest, key))
+            coming = next(ready, None)
+        if not opened:
+            return
+        _, place, task, rest, key = opened[0]
+        if key and holds_back(key):
+            heapq.heappop(opened)
+            continue
+        yield task
+        following = next(rest, None)
+        if following is None:
+            heapq.heappop(opened)
+        else:
+            heapq.heapreplace(opened, (following.seq, place, following, rest, key))
+
+
+class _Members:
+    """Who has room in this round."""
+
+    __slots__ = ("_by_need", "_callbacks", "_forms", "_free", "_given", "_room", "_state", "are_mixed")
+
+    def __init__(self, state: State, room: dict[Worker, int], callbacks: list[Callback]) -> None:
+        self._state = state
+        #: Whether workers have a handler in more than one form, whoever may be given the task.
+        self.are_mixed = state.forms.are_mixed
+        self._room = room
+        self._free = {worker: worker.slots - len(worker.held) for worker in room}
+        self._callbacks = callbacks
+        #: Callback members that were given a task in this round.
+        self._given: set[str] = set()
+        self._by_need: dict[_Need, _Holders] = {}
+        #: Looked up where forms are mixed only.
+        self._forms: dict[_Need, frozenset[str]] = {}
+
+    def holders(self, group: Group) -> _Holders:
+        """Who can take the tasks of a group."""
+        need = (group.handler, group.selector)
+        holders = self._by_need.get(need)
+        if holders is None:
+            holders = self._by_need[need] = _Holders(*need, self, self._room, self._free, self._callbacks, self._given)
+        return holders
+
+    def forms(self, handler: str, selector: tuple[tuple[str, str], ...]) -> frozenset[str]:
+        """The forms in which those have the handler who may be given tasks of it, whether they have room or not."""
+        forms = self._forms.get((handler, selector))
+        if forms is None:
+            forms = open_forms(self._state.workers.values(), handler, selector)
+            self._forms[handler, selector] = forms
+        return forms
+
+
+class _Holders:
+    """Who can take the tasks of one handler and selector, the one with the most free slots first.
+
+    Others share its members, so that an entry may claim more free slots than are left: it is corrected when it comes
+    up.
+    """
+
+    __slots__ = ("_callbacks", "_free", "_given", "_heap", "_members", "_need", "_room")
+
+    def __init__(
+        self,
+        handler: str,
+        selector: tuple[tuple[str, str], ...],
+        members: _Members,
+        room: dict[Worker, int],
+        free: dict[Worker, int],
+        callbacks: list[Callback],
+        given: set[str],
+    ) -> None:
+        self._need, self._members = (handler, selector), members
+        self._room, self._free, self._given = room, free, given
+        #: (−free slots, order, worker)
+        self._heap = [
+            (-free[worker], order, worker) for order, worker in enumerate(room) if worker.can_run(handler, selector)
+        ]
+        heapq.heapify(self._heap)
+        takes_callbacks = not handler and not selector
+        self._callbacks = list(callbacks) if takes_callbacks else []
+
+    def __bool__(self) -> bool:
+        return bool(self._heap) or bool(self._callbacks)
+
+    def take(self, task: Task) -> _Holder | None:
+        """Who gets this task; None when nobody can any more."""
+        worker = self._best_for(task.standing.unfit) if task.standing.unfit else self._best()
+        if worker is not None and (self._free[worker] > 0 or not self._callbacks or task.spec.binary):
+            self._take_worker(worker)
+            return worker
+        if not task.spec.binary:
+            while self._callbacks:
+                callback = self._callbacks.pop()
+                if callback.id not in self._given:
+                    self._given.add(callback.id)
+                    return callback
+        if worker is not None:
+            self._take_worker(worker)
+        return worker
+
+    def _best(self) -> Worker | None:
+        heap, room, free = self._heap, self._room, self._free
+        while heap:
+            claimed, order, worker = heap[0]
+            if room[worker] <= 0:
+                heapq.heappop(heap)
+            elif -claimed != free[worker]:
+                heapq.heapreplace(heap, (-free[worker], order, worker))
+            else:
+                return worker
+        return None
+
+    def _best_for(self, unfit: tuple[str, ...]) -> Worker | None:
+        """The best of those whose form of the handler is none of these; when nobody has another, of all."""
+        if self._members.forms(*self._need).issubset(unfit):
+            return self._best()
+        fitting = [
+            (-self._free[worker], order, worker)
+            for _, order, worker in self._heap
+            if self._room[worker] > 0 and fits(worker.policy_for(self._need[0]), unfit)
+        ]
+        return min(fitting)[2] if fitting else None
+
+    def _take_worker(self, worker: Worker) -> None:
+        self._room[worker] -= 1
+        self._free[worker] -= 1

@@ -1,0 +1,31 @@
+"""Decides on drains: a member that is taken out of service gets nothing from the moment of the decision.
+
+A worker with a session is told, at once or with its next welcome, and leaves by itself. A callback member can't be
+told: it just gets no more until it joins again.
+"""
+
+from __future__ import annotations
+
+from gowork.leader._core import changes as ch
+from gowork.leader._core import commands as cmd
+from gowork.leader._core import effects as ef
+from gowork.leader._core.decision import Decision
+from gowork.leader._core.state import State
+
+
+def drain(state: State, command: cmd.Drain) -> Decision:
+    """Takes a member out of service; one that is out of it already is left alone."""
+    decision = Decision()
+    callback = state.callbacks.get(command.id)
+    if callback is not None:
+        if not callback.draining:
+            decision.changes.append(ch.CallbackDraining(command.id))
+        return decision
+    worker = state.names.get(command.id)
+    if worker is None:
+        return Decision(cmd.Refused(cmd.MEMBER_UNKNOWN, f"no live member has the id {command.id!r}"))
+    if worker.drain_ms is None:
+        decision.changes.append(ch.WorkerDraining(worker.instance, command.budget_ms))
+        if worker.connection is not None:
+            decision.effects.append(ef.Drain(worker.connection, command.budget_ms))
+    return decision

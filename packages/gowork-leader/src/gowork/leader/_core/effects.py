@@ -1,0 +1,150 @@
+"""What the world is to be told, as imperatives. The engine lets them out when their batch is durable, in this order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from gowork.leader._core.commands import Refused
+from gowork.leader._core.model import Outcome, Spec
+
+
+class Welcome(Struct, frozen=True, gc=False):
+    """Tell a worker that its session stands."""
+
+    connection: int
+
+
+class GrantTasks(Struct, frozen=True, gc=False):
+    """Give a worker the right to run these attempts: (fence, attempt number, alone, spec, previous attempt's trace,
+    attempts that have counted, whether others have its handler in another form that may fit).
+    """
+
+    connection: int
+    grants: Sequence[tuple[int, int, bool, Spec, str, int, bool]]
+
+
+class Acknowledge(Struct, frozen=True, gc=False):
+    """Tell a worker which reports it may forget; `refused` are among `fences`."""
+
+    connection: int
+    fences: Sequence[int]
+    refused: Sequence[int]
+
+
+class ReleaseTasks(Struct, frozen=True, gc=False):
+    """Tell a worker to stop and forget these."""
+
+    connection: int
+    fences: Sequence[int]
+
+
+class CancelTasks(Struct, frozen=True, gc=False):
+    """Ask a worker to cancel these."""
+
+    connection: int
+    fences: Sequence[int]
+
+
+class Drain(Struct, frozen=True, gc=False):
+    """Ask a worker to finish what it runs within so many milliseconds, 0 being its own setting, and to leave."""
+
+    connection: int
+    budget_ms: int
+
+
+class Ping(Struct, frozen=True, gc=False):
+    """Ask a worker for a sign of life."""
+
+    connection: int
+
+
+class EndSession(Struct, frozen=True, gc=False):
+    """End a worker's stream: with OK, or with a refusal."""
+
+    connection: int
+    refusal: Refused | None
+
+
+class CountStale(Struct, frozen=True, gc=False):
+    """Count a report that was refused because the task is no longer its sender's; for sessions Acknowledge tells it."""
+
+    id: str
+
+
+class CountNotSubmitted(Struct, frozen=True, gc=False):
+    """Count tasks that a submit did not add: they were there already, or it was refused."""
+
+    specs: Sequence[Spec]
+    refused: bool
+
+
+class CountHeartbeatRefused(Struct, frozen=True, gc=False):
+    """Count a heartbeat of a member that is not known."""
+
+    id: str
+
+
+class TraceSettling(Struct, frozen=True, gc=False):
+    """Make a span of how an attempt was settled, from `since_ns` on."""
+
+    #: The attempt's context: the span is a child of that.
+    trace: str
+    #: No other span tells of the attempt: this one has the attempt's context as its own.
+    alone: bool
+    id: str
+    fence: int
+    outcome: Outcome
+    worker: str
+    #: Wall-clock nanoseconds.
+    since_ns: int
+    #: None when it is not known any more.
+    spec: Spec | None = None
+    #: 0 when it is not known.
+    attempt: int = 0
+    #: The report was refused: the task is not its sender's.
+    refused: bool = False
+    #: Contexts that a span that is alone is linked to.
+    links: tuple[str, ...] = ()
+    #: What went wrong with an attempt of which this span alone tells.
+    reason: str = ""
+
+
+class StartWork(Struct, frozen=True, gc=False):
+    """Dial a callback member with a task."""
+
+    member: str
+    address: str
+    fence: int
+    spec: Spec
+    attempt: int = 0
+    #: How long to wait before the call, in seconds.
+    delay: float = 0.0
+
+
+class StopWork(Struct, frozen=True, gc=False):
+    """Dial a callback member to stop a task."""
+
+    member: str
+    address: str
+    fence: int
+    id: str
+
+
+Effect = (
+    Welcome
+    | GrantTasks
+    | Acknowledge
+    | ReleaseTasks
+    | CancelTasks
+    | Drain
+    | Ping
+    | EndSession
+    | CountStale
+    | CountNotSubmitted
+    | CountHeartbeatRefused
+    | TraceSettling
+    | StartWork
+    | StopWork
+)

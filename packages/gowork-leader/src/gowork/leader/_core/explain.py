@@ -1,0 +1,323 @@
+"""Explains why a task waits: every reason that holds it now, with the numbers and what to do. Changes nothing.
+
+Asks what `dispatch` asks, of the same state; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from gowork.leader._core.forms import fits, open_forms
+from gowork.leader._core.holders import holders_of
+from gowork.leader._core.lanes import Lane
+from gowork.leader._core.model import (
+    FailureKind,
+    HeartbeatStatus,
+    LaneKey,
+    Liveness,
+    Now,
+    Outcome,
+    Standing,
+    Status,
+    Task,
+    WaitCode,
+)
+from gowork.leader._core.queues import Queue
+from gowork.leader._core.state import Callback, State, Worker
+
+#: Members that an explanation tells of, and tasks before a task that it counts.
+VERDICTS_MAX = 1_000
+AHEAD_MAX = 100_000
+
+_FAILED = {FailureKind.EXPIRED: WaitCode.EXPIRED, FailureKind.QUARANTINED: WaitCode.QUARANTINED}
+#: {how an attempt ended: the words for it, where they are not "was" and its name}
+_ENDED = {Outcome.FAILED: "failed", Outcome.TIMED_OUT: "ran out of time"}
+_Selector = tuple[tuple[str, str], ...]
+
+
+class Reason(Struct, frozen=True, gc=False):
+    """One thing that keeps a task back, or has ended it."""
+
+    code: WaitCode
+    #: In words, with the numbers.
+    message: str
+    #: What to do; empty when only time helps.
+    advice: str = ""
+    #: Wall-clock milliseconds at which it goes away by itself; 0: not known.
+    until_ms: int = 0
+
+
+class Verdict(Struct, frozen=True, gc=False):
+    """What one member says to a task; no code when it could run it now."""
+
+    worker: str
+    code: WaitCode | None
+    message: str
+
+
+class Explanation(Struct, frozen=True):
+    """Everything about why a task waits."""
+
+    reasons: tuple[Reason, ...]
+    verdicts: tuple[Verdict, ...] = ()
+    #: How many tasks are before it for the same workers, at least.
+    ahead: int = 0
+
+
+#: Why nothing is started while the store takes nothing.
+STORE_FULL = Reason(WaitCode.STORE_FULL, "the store is full, so that nothing is started", "make room on its disk")
+
+
+def explain(state: State, task: Task, now: Now, *, verbose: bool = False) -> Explanation:
+    """Why this task has not been started, or what has ended it.
+
+    Args:
+        state: as it is.
+        task: any task; one that rests in the store need not be in the state.
+        now: the time.
+        verbose: also what each member says.
+    """
+    standing = task.standing
+    if standing.status is not Status.PENDING:
+        return Explanation(_ended(standing))
+    key = task.spec.lane
+    reasons = []
+    if standing.not_before_ms:
+        reasons.append(_delay(standing, now))
+    queue = state.queues.get(key.queue)
+    if queue is not None:
+        reasons += _limits(queue, key, now)
+    verdicts = _verdicts(state, key, standing.unfit, binary=task.spec.binary)
+    members = _members_reason(key.handler, key.selector, [verdict.code for verdict in verdicts])
+    if members is not None:
+        reasons.append(_held_up(state, key, members, now) if members.code is WaitCode.NO_SLOT else members)
+    told = tuple(verdicts[:VERDICTS_MAX]) if verbose else ()
+    return Explanation(tuple(reasons), told, 0 if queue is None else _ahead(queue, task))
+
+
+def waiting_by_reason(state: State, now: Now) -> dict[tuple[str, str], int]:
+    """How many waiting tasks each queue has, by the first reason that holds them: {(queue, reason): tasks}.
+
+    The reason is the name of a WaitCode in lower case, or `next` for those that are about to be granted.
+    """
+    counts: dict[tuple[str, str], int] = {}
+    members = _MembersReasons(state)
+    for queue in state.queues:
+        paused = queue.settings.paused
+        for lane in queue.lanes.values():
+            first = next(iter(_limits(queue, lane.key, now)), None) if paused or _is_limited(queue) else None
+            held = members.of_lane(lane) if first is None else {first.code.name.lower(): len(lane)}
+            for reason, tasks in held.items():
+                if tasks:
+                    counts[queue.name, reason] = counts.get((queue.name, reason), 0) + tasks
+        if queue.delayed:
+            counts[queue.name, "delayed"] = queue.delayed
+    return counts
+
+
+class _MembersReasons:
+    """What the members say to tasks, asked once for all tasks with the same needs."""
+
+    __slots__ = ("_known", "_state")
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        #: {(handler, selector, forms that do not fit, whether the payload is binary): reason}
+        self._known: dict[tuple[str, _Selector, tuple[str, ...], bool], str] = {}
+
+    def of_lane(self, lane: Lane) -> dict[str, int]:
+        """How many tasks of a lane each reason holds.
+
+        What members refuse because of its payload stays at the head of its lane while others pass it, so that no task
+        behind the first ordinary one needs to be looked at.
+        """
+        usual = self._of(lane.key)
+        counts: dict[str, int] = {}
+        rest = len(lane)
+        for task in lane:
+            if not (task.standing.unfit or task.spec.binary):
+                break
+            reason = self._of(lane.key, task.standing.unfit, task.spec.binary)
+            if reason == usual:
+                break
+            counts[reason] = counts.get(reason, 0) + 1
+            rest -= 1
+        counts[usual] = counts.get(usual, 0) + rest
+        return counts
+
+    def _of(self, key: LaneKey, unfit: tuple[str, ...] = (), binary: bool = False) -> str:
+        need = (key.handler, key.selector, unfit, binary)
+        if need not in self._known:
+            codes = [verdict.code for verdict in _verdicts(self._state, key, unfit, binary=binary)]
+            reason = _members_reason(key.handler, key.selector, codes)
+            self._known[need] = "next" if reason is None else reason.code.name.lower()
+        return self._known[need]
+
+
+def _is_limited(queue: Queue) -> bool:
+    settings = queue.settings
+    return bool(settings.concurrency_limit or settings.key_concurrency_limit or settings.rate_limit)
+
+
+def _ended(standing: Standing) -> tuple[Reason, ...]:
+    if standing.status is Status.CANCELLED:
+        return (Reason(WaitCode.CANCELLED, "it was cancelled", "`gowork retry` runs it after all"),)
+    failure = standing.failure
+    if standing.status is not Status.ERROR or failure is None:
+        return ()
+    code = _FAILED.get(failure.kind, WaitCode.FAILED)
+    advice = "" if code is WaitCode.EXPIRED else "`gowork retry` runs it again once the cause is mended"
+    return (Reason(code, failure.message, advice),)
+
+
+def _delay(standing: Standing, now: Now) -> Reason:
+    seconds = max(0, standing.not_before_ms - now.wall_ms) / 1000
+    if standing.attempts:
+        outcome = standing.attempts[-1].outcome
+        last = _ENDED.get(outcome, f"was {outcome.name.lower()}")
+        message = f"its last attempt {last}; the next one may start {_in(seconds)}"
+        return Reason(WaitCode.RETRY_DELAY, message, "", standing.not_before_ms)
+    return Reason(WaitCode.DELAYED, f"it may start {_in(seconds)}", "", standing.not_before_ms)
+
+
+def _in(seconds: float) -> str:
+    # Less would be written as 0.0 s.
+    return f"in {seconds:.1f} s" if seconds >= 0.05 else "now"
+
+
+def _limits(queue: Queue, key: LaneKey, now: Now) -> Iterable[Reason]:
+    settings, name = queue.settings, queue.name
+    if settings.paused:
+        yield Reason(WaitCode.QUEUE_PAUSED, f"the queue {name!r} is paused", f"`gowork queues resume {name}`")
+    if settings.concurrency_limit and queue.running >= settings.concurrency_limit:
+        message = f"the queue {name!r} runs {queue.running} tasks and its limit is {settings.concurrency_limit}"
+        yield Reason(WaitCode.QUEUE_LIMIT, message, f"`gowork queues set {name} --concurrency N`")
+    if queue.holds_back(key.concurrency_key):
+        running = queue.keys.get(key.concurrency_key, 0)
+        message = (
+            f"{running} tasks of the concurrency key {key.concurrency_key!r} run and the limit of the queue {name!r} "
+            f"for a key is {settings.key_concurrency_limit}"
+        )
+        yield Reason(WaitCode.KEY_LIMIT, message, f"`gowork queues set {name} --key-concurrency N`")
+    if settings.rate_limit:
+        missing = 1 - queue.tokens_at(now.mono)
+        if missing > 1e-9:
+            seconds = missing / settings.rate_limit
+            message = f"the queue {name!r} starts {settings.rate_limit:g} tasks a second; the next in {seconds:.1f} s"
+            until_ms = now.wall_ms + int(seconds * 1000)
+            yield Reason(WaitCode.RATE_LIMIT, message, f"`gowork queues set {name} --rate N`", until_ms)
+
+
+def _verdicts(state: State, key: LaneKey, unfit: tuple[str, ...] = (), *, binary: bool = False) -> list[Verdict]:
+    workers = sorted(state.connections.values(), key=lambda worker: worker.name)
+    if unfit and open_forms(state.workers.values(), key.handler, key.selector).issubset(unfit):
+        # It has met every form that there is: whoever gets it next refuses it for good.
+        unfit = ()
+    verdicts = [_worker_verdict(worker, key.handler, key.selector, unfit) for worker in workers]
+    callbacks = sorted(state.callbacks.values(), key=lambda callback: callback.id)
+    return verdicts + [_callback_verdict(callback, key.handler, key.selector, binary) for callback in callbacks]
+
+
+def _worker_verdict(worker: Worker, handler: str, selector: _Selector, unfit: tuple[str, ...]) -> Verdict:
+    if worker.policy_for(handler) is None:
+        return Verdict(worker.name, WaitCode.NO_HANDLER, f"it does not have {_handler(handler)}")
+    missing = [f"{key}={value}" for key, value in selector if worker.labels.get(key) != value]
+    if missing:
+        return Verdict(worker.name, WaitCode.SELECTOR, f"it does not carry {', '.join(missing)}")
+    if not fits(worker.policy_for(handler), unfit):
+        return Verdict(worker.name, WaitCode.UNFIT, "the task's payload does not fit its form of the handler")
+    if worker.liveness is Liveness.DRAINING:
+        return Verdict(worker.name, WaitCode.DRAINING, "it is draining")
+    if worker.room <= 0:
+        return Verdict(worker.name, WaitCode.NO_SLOT, f"it holds {len(worker.held)} tasks and has {worker.slots} slots")
+    return Verdict(worker.name, None, "it has room")
+
+
+def _callback_verdict(callback: Callback, handler: str, selector: _Selector, binary: bool) -> Verdict:
+    if handler:
+        return Verdict(callback.id, WaitCode.NO_HANDLER, "a callback member runs only tasks that name no handler")
+    if selector:
+        return Verdict(callback.id, WaitCode.SELECTOR, "a callback member carries no labels")
+    if binary:
+        return Verdict(callback.id, WaitCode.UNFIT, "a callback member takes no binary payload")
+    if callback.draining:
+        return Verdict(callback.id, WaitCode.DRAINING, "it is draining")
+    if callback.unreachable:
+        message = f"it gets no task until its next heartbeat: {callback.unreachable}"
+        return Verdict(callback.id, WaitCode.UNREACHABLE, message)
+    if callback.held is not None:
+        return Verdict(callback.id, WaitCode.NO_SLOT, f"it is busy with {callback.held.id!r}")
+    if callback.status is HeartbeatStatus.FAILED:
+        return Verdict(callback.id, WaitCode.MEMBER_FAILED, "it says that it can't work")
+    if callback.status is HeartbeatStatus.BUSY:
+        return Verdict(callback.id, WaitCode.NO_SLOT, "it says that it is busy, with no task of this leader")
+    return Verdict(callback.id, None, "it is idle")
+
+
+def _members_reason(handler: str, selector: _Selector, codes: list[WaitCode | None]) -> Reason | None:
+    """What the members together say; None when one of them has room."""
+    if None in codes:
+        return None
+    busy, draining = codes.count(WaitCode.NO_SLOT), codes.count(WaitCode.DRAINING)
+    if busy:
+        message = f"no free slot on the {busy} member(s) that could run it"
+        return Reason(WaitCode.NO_SLOT, message, "wait, or start more workers")
+    unreachable, failed = codes.count(WaitCode.UNREACHABLE), codes.count(WaitCode.MEMBER_FAILED)
+    if unreachable:
+        message = f"the {unreachable} callback member(s) that could run it could not be given a task"
+        advice = "`gowork why --verbose` tells what each answered; check the address that it joined with"
+        return Reason(WaitCode.UNREACHABLE, message, advice)
+    if failed:
+        message = f"the {failed} callback member(s) that could run it say that they can't work"
+        return Reason(WaitCode.MEMBER_FAILED, message, "mend them, or start another worker")
+    if draining:
+        return Reason(WaitCode.DRAINING, "every worker that could run it is draining", "start another worker")
+    if WaitCode.UNFIT in codes:
+        message = "its payload does not fit the handler as the connected workers have it; a worker that is away may"
+        return Reason(WaitCode.UNFIT, message, "start a worker whose handler reads the payload")
+    unlabelled = codes.count(WaitCode.SELECTOR)
+    if unlabelled:
+        wanted = ", ".join(f"{key}={value}" for key, value in selector)
+        message = f"none of the {unlabelled} worker(s) that have the handler carries the labels {wanted}"
+        return Reason(WaitCode.SELECTOR, message, "start a worker with these labels: `--label KEY=VALUE`")
+    what = f"no worker has {_handler(handler)}" if codes else "no worker is connected"
+    advice = "start a worker that has it; `gowork members` lists what each has"
+    return Reason(WaitCode.NO_HANDLER, what, advice)
+
+
+def _held_up(state: State, key: LaneKey, reason: Reason, now: Now) -> Reason:
+    """The same with what holds the slots."""
+    holders = holders_of(state, key.handler, key.selector, now)
+    if holders is None:
+        return reason
+    advice = reason.advice
+    if key.handler not in holders.tasks and not holders.more:
+        # Nobody tells the leader who waits for whom. Where no slot is held by the task's own handler, it may be so.
+        advice += "; if the tasks that hold the slots wait for this one, nothing goes on: give it a worker of its own"
+    return replace(reason, message=f"{reason.message}: {holders.told()}", advice=advice)
+
+
+def _handler(handler: str) -> str:
+    return f"the handler {handler!r}" if handler else "a default handler"
+
+
+def _ahead(queue: Queue, task: Task) -> int:
+    """How many tasks for the same workers are before this one in its queue. Those in the store are counted by lanes."""
+    key, ahead = task.spec.lane, 0
+    for lane in queue.lanes.values():
+        other = lane.key
+        if (other.handler, other.selector) != (key.handler, key.selector) or other.priority < key.priority:
+            continue
+        ahead += len(lane) if other.priority > key.priority else _before(lane, task.seq)
+        if ahead >= AHEAD_MAX:
+            return AHEAD_MAX
+    return ahead
+
+
+def _before(lane: Lane, seq: int) -> int:
+    if lane.horizon is not None and seq > lane.horizon:
+        return lane.live
+    return sum(1 for task in lane if task.seq < seq)

@@ -1,0 +1,68 @@
+"""What holds the slots that a task waits for, in words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from msgspec import Struct
+
+from gowork.leader._core.model import Liveness, Now, Task
+from gowork.leader._core.state import State
+
+#: Held tasks that are looked at, and handlers that are named.
+HELD_LOOKED_AT_MAX = 10_000
+NAMED_MAX = 5
+
+
+class Holders(Struct, frozen=True):
+    """The tasks that hold what another one waits for."""
+
+    #: {handler: how many}, the one with most first; the default handler's name is empty.
+    tasks: dict[str, int]
+    #: How long the oldest has been held, in seconds.
+    seconds: float
+    slots: int
+    #: Not all were looked at.
+    more: bool
+
+    def told(self) -> str:
+        """As in "4 slots are held by parent x4, the oldest for 2 min"."""
+        named = [f"{handler or 'the default handler'} x{tasks}" for handler, tasks in self.tasks.items()]
+        others = ["others"] if self.more or len(named) > NAMED_MAX else []
+        slots = f"{self.slots} slot{'s are' if self.slots != 1 else ' is'}"
+        return f"{slots} held by {', '.join(named[:NAMED_MAX] + others)}, the oldest for {_length(self.seconds)}"
+
+
+def holders_of(state: State, handler: str, selector: tuple[tuple[str, str], ...], now: Now) -> Holders | None:
+    """What the members hold that could run such a task; None when they hold nothing."""
+    workers = [
+        worker
+        for worker in state.connections.values()
+        if worker.can_run(handler, selector) and worker.liveness is not Liveness.DRAINING
+    ]
+    callbacks = [] if handler or selector else [member for member in state.callbacks.values() if member.held]
+    slots = sum(worker.slots for worker in workers) + len(callbacks)
+    ids = [id for worker in workers for id in worker.held.values()]
+    ids += [member.held.id for member in callbacks if member.held is not None]
+    looked_at = list(_known(state, ids[:HELD_LOOKED_AT_MAX]))
+    if not looked_at:
+        return None
+    counts = Counter(task.spec.lane.handler for task in looked_at)
+    oldest_ms = min(task.standing.started_ms for task in looked_at)
+    seconds = max(0, now.wall_ms - oldest_ms) / 1000
+    return Holders(dict(counts.most_common()), seconds, slots, len(ids) > HELD_LOOKED_AT_MAX)
+
+
+def _known(state: State, ids: Iterable[str]) -> Iterator[Task]:
+    for id in ids:
+        task = state.tasks.get(id)
+        if task is not None:
+            yield task
+
+
+def _length(seconds: float) -> str:
+    for span, name in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= 2 * span:
+            return f"{seconds // span:.0f} {name}"
+    return f"{seconds:.0f} s"

@@ -1,0 +1,195 @@
+"""Pending tasks in lanes: each lane in the order of submission, all of a lane runnable by the same workers.
+
+Owns the order of pending tasks. A lane has a window of tasks in memory; what comes after its horizon rests in the store
+and is paged in when the window runs low, so that memory is bounded and a blocked lane hides nothing behind it.
+Entries of tasks that are no longer in the window stay until they reach the head or make up half of it: whoever walks a
+lane passes over them. Invariant LANE-ENTRY: a pending task that is not delayed has exactly one entry in its lane's
+window, or is counted among those that rest in the store.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Sequence
+from operator import attrgetter
+
+from gowork.leader._core.model import LaneKey, Priority, Task
+
+_by_seq = attrgetter("seq")
+_COMPACT_ENTRIES_MIN = 64
+
+
+class Lane:
+    """The pending tasks of one lane that may run now."""
+
+    __slots__ = ("_entries", "_head", "_last", "_sorted", "group", "horizon", "key", "live", "stored")
+
+    def __init__(self, key: LaneKey, group: Group) -> None:
+        self.key = key
+        self.group = group
+        self._entries: list[Task] = []
+        self._head = 0
+        self._sorted = True
+        #: The highest seq that was ever in the window.
+        self._last = 0
+        #: How many tasks are in the window.
+        self.live = 0
+        #: How many rest in the store: those with a seq above the horizon. It is None when the window has all; the store
+        #: alone can say that, by an empty page.
+        self.stored = 0
+        self.horizon: int | None = None
+
+    def __len__(self) -> int:
+        return self.live + self.stored
+
+    def add(self, task: Task, *, room: bool) -> None:
+        """Puts a task that may run from now on in its place; without room its place is in the store."""
+        if self.horizon is None and not room and task.seq > self._last:
+            self.horizon = self._last
+        if self.horizon is not None and task.seq > self.horizon:
+            self.stored += 1
+        else:
+            self._enter(task)
+
+    def take_in(self, tasks: Sequence[Task], *, complete: bool) -> None:
+        """The next tasks of the store, in order; `complete` when it has no more."""
+        for task in tasks:
+            self._enter(task)
+        if complete:
+            self.horizon, self.stored = None, 0
+        elif tasks:
+            self.horizon = tasks[-1].seq
+            self.stored = max(self.stored - len(tasks), 0)
+
+    def _enter(self, task: Task) -> None:
+        self.live += 1
+        task.waiting = True
+        if task.queued:
+            return
+        task.queued = True
+        seq = task.seq
+        if seq > self._last:
+            self._last = seq
+        elif len(self._entries) > self._head and self._entries[-1].seq > seq:
+            self._sorted = False
+        self._entries.append(task)
+
+    def remove(self, task: Task) -> None:
+        """A task may no longer run, or runs."""
+        if not task.waiting:
+            self.stored -= 1
+            return
+        task.waiting = False
+        self.live -= 1
+        entries, head = self._entries, self._head
+        while head < len(entries) and not entries[head].waiting:
+            entries[head].queued = False
+            head += 1
+        self._head = head
+        if len(entries) - self.live > max(_COMPACT_ENTRIES_MIN, 2 * self.live):
+            self._compact()
+
+    def first(self) -> Task | None:
+        """The task at the head of the window."""
+        return next(iter(self), None)
+
+    def __iter__(self) -> Iterator[Task]:
+        """The window in order. Nothing may be added or removed meanwhile."""
+        if not self._sorted:
+            self._compact()
+            self._entries.sort(key=_by_seq)
+            self._sorted = True
+        entries = self._entries
+        for index in range(self._head, len(entries)):
+            task = entries[index]
+            if task.waiting:
+                yield task
+
+    def clear(self) -> None:
+        """Forgets the entries that are left; none of them is waiting."""
+        self._compact()
+
+    def _compact(self) -> None:
+        kept = []
+        for task in self._entries[self._head :]:
+            if task.waiting:
+                kept.append(task)
+            else:
+                task.queued = False
+        self._entries, self._head = kept, 0
+
+
+class Group:
+    """The lanes of one queue that the same workers can run, with the same priority: one for each concurrency key."""
+
+    __slots__ = ("_ready", "handler", "keyed", "plain", "priority", "selector")
+
+    def __init__(self, priority: Priority, handler: str, selector: tuple[tuple[str, str], ...]) -> None:
+        self.priority = priority
+        self.handler = handler
+        self.selector = selector
+        #: The lane of tasks without a key.
+        self.plain: Lane | None = None
+        #: {concurrency key: lane}
+        self.keyed: dict[str, Lane] = {}
+        #: A heap of (seq, concurrency key): each keyed lane with a window that its key does not hold back has an entry
+        #: at or before its head. Entries may be stale, or for lanes that are held back.
+        self._ready: list[tuple[int, str]] = []
+
+    def put(self, lane: Lane) -> None:
+        """A new lane."""
+        if lane.key.concurrency_key:
+            self.keyed[lane.key.concurrency_key] = lane
+        else:
+            self.plain = lane
+
+    def drop(self, lane: Lane) -> None:
+        """A lane that is empty."""
+        if lane.key.concurrency_key:
+            del self.keyed[lane.key.concurrency_key]
+        else:
+            self.plain = None
+
+    def __len__(self) -> int:
+        return len(self.keyed) + (self.plain is not None)
+
+    def offer(self, lane: Lane) -> None:
+        """A keyed lane has another head, or its key holds it back no longer."""
+        head = lane.first()
+        if head is not None:
+            heapq.heappush(self._ready, (head.seq, lane.key.concurrency_key))
+
+    def tidy(self, held_back: frozenset[str] | set[str] | dict[str, None]) -> None:
+        """Drops what is not needed any more from the top of the heap, and all of it when it has grown large."""
+        ready = self._ready
+        while ready:
+            seq, key = ready[0]
+            lane = self.keyed.get(key)
+            head = None if lane is None or key in held_back else lane.first()
+            if head is not None and head.seq >= seq:
+                break
+            heapq.heappop(ready)
+        if len(ready) > 2 * len(self.keyed) + _COMPACT_ENTRIES_MIN:
+            self.rebuild(held_back)
+
+    def rebuild(self, held_back: frozenset[str] | set[str] | dict[str, None]) -> None:
+        """Makes the heap anew."""
+        heads = [(lane.first(), key) for key, lane in self.keyed.items() if key not in held_back]
+        self._ready = [(head.seq, key) for head, key in heads if head is not None]
+        heapq.heapify(self._ready)
+
+    def ready(self) -> Iterator[tuple[int, Lane]]:
+        """Keyed lanes with a lower bound of their head's seq, lowest first; a lane may come more than once.
+
+        Walks down the heap and changes nothing.
+        """
+        heap = self._ready
+        places = [(*heap[0], 0)] if heap else []
+        while places:
+            seq, key, place = heapq.heappop(places)
+            for below in (2 * place + 1, 2 * place + 2):
+                if below < len(heap):
+                    heapq.heappush(places, (*heap[below], below))
+            lane = self.keyed.get(key)
+            if lane is not None:
+                yield seq, lane

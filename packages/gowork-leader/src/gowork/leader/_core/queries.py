@@ -1,0 +1,136 @@
+"""Answers questions about the state: who is a member, what stands in the queues. Changes nothing."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from gowork.leader._core.model import HeartbeatStatus, Liveness, Task
+from gowork.leader._core.queues import Queue
+from gowork.leader._core.state import Callback, Departed, State, Worker
+
+
+class MemberView(Struct, frozen=True):
+    """One member; see cluster.v1.Member."""
+
+    id: str
+    address: str
+    #: One of the five texts of the contract.
+    status: str
+    liveness: Liveness
+    is_callback: bool
+    slots: int
+    running: int
+    handlers: tuple[str, ...]
+    labels: dict[str, str]
+    version: str
+    joined_ms: int
+    seen_ms: int
+    plugin_errors: tuple[str, ...]
+
+
+class QueueDepth(Struct, frozen=True):
+    """What stands in a queue now."""
+
+    name: str
+    #: Tasks that may run now.
+    waiting: int
+    #: Tasks whose time has not come.
+    delayed: int
+    running: int
+    #: Since when the oldest of those has waited that may run now; 0: none does, or it is not in memory yet.
+    oldest_ms: int
+
+
+def queue_depths(state: State) -> list[QueueDepth]:
+    """All queues that have tasks or settings, by name."""
+    return sorted(
+        (
+            QueueDepth(queue.name, queue.waiting, queue.delayed, queue.running, _oldest_ms(queue))
+            for queue in state.queues
+        ),
+        key=lambda depth: depth.name,
+    )
+
+
+def _oldest_ms(queue: Queue) -> int:
+    heads = (lane.first() for lane in queue.lanes.values())
+    return min((_ready_ms(task) for task in heads if task is not None), default=0)
+
+
+def _ready_ms(task: Task) -> int:
+    """Since when a waiting task could run."""
+    attempts = task.standing.attempts
+    return max(task.standing.created_ms, task.spec.run_at_ms, attempts[-1].ended_ms if attempts else 0)
+
+
+def members(state: State) -> list[MemberView]:
+    """All members in the order of their ids, those who have gone lately included."""
+    views: dict[str, MemberView] = {gone.id: _departed_view(gone) for gone in state.departed.values()}
+    for callback in state.callbacks.values():
+        views[callback.id] = _callback_view(callback)
+    for worker in state.names.values():
+        views[worker.name] = _worker_view(worker)
+    return [views[id] for id in sorted(views)]
+
+
+def _worker_view(worker: Worker) -> MemberView:
+    liveness = worker.liveness
+    status = "unknown, unknown" if worker.connection is None else _alive(bool(worker.held))
+    return MemberView(
+        worker.name,
+        worker.peer,
+        status,
+        liveness,
+        False,
+        worker.slots,
+        len(worker.held),
+        tuple(sorted(worker.policies)),
+        worker.labels,
+        worker.version,
+        worker.joined_ms,
+        worker.seen_ms,
+        worker.plugin_errors,
+    )
+
+
+def _callback_view(callback: Callback) -> MemberView:
+    busy = callback.held is not None or callback.status is HeartbeatStatus.BUSY
+    failed = callback.status is HeartbeatStatus.FAILED or callback.unreachable
+    return MemberView(
+        callback.id,
+        callback.address,
+        "alive, failed" if failed else _alive(busy),
+        Liveness.DRAINING if callback.draining else Liveness.LIVE,
+        True,
+        1,
+        int(callback.held is not None),
+        (),
+        {},
+        "",
+        callback.joined_ms,
+        callback.seen_ms,
+        (),
+    )
+
+
+def _departed_view(gone: Departed) -> MemberView:
+    status = "left, unknown" if gone.liveness is Liveness.LEFT else "unknown, unknown"
+    return MemberView(
+        gone.id,
+        gone.address,
+        status,
+        gone.liveness,
+        gone.is_callback,
+        0,
+        0,
+        (),
+        {},
+        gone.version,
+        gone.joined_ms,
+        gone.seen_ms,
+        (),
+    )
+
+
+def _alive(busy: bool) -> str:
+    return "alive, busy" if busy else "alive, idle"

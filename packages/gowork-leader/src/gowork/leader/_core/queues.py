@@ -1,0 +1,305 @@
+"""Queues: what waits in their lanes, what of it runs, and the limits that an operator has set.
+
+Owns the counts that limits are kept by; each follows from tasks' standings. Decides nothing: `dispatch` asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from gowork.leader._core.lanes import Group, Lane
+from gowork.leader._core.model import LaneKey, Priority, QueueSettings, Task
+
+_DEFAULTS = QueueSettings()
+_GroupKey = tuple[Priority, str, tuple[tuple[str, str], ...]]
+
+
+class Queue:
+    """One queue."""
+
+    __slots__ = (
+        "delayed",
+        "groups",
+        "held_back",
+        "keys",
+        "lanes",
+        "loaded",
+        "name",
+        "passed_over",
+        "running",
+        "settings",
+        "tokens",
+        "tokens_mono",
+        "virtual",
+        "waiting",
+    )
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.settings = _DEFAULTS
+        #: {lane's key: lane}, each with at least one task.
+        self.lanes: dict[LaneKey, Lane] = {}
+        self.groups: dict[_GroupKey, Group] = {}
+        #: Tasks that may run now, and how many of them are in memory.
+        self.waiting = 0
+        self.loaded = 0
+        #: Tasks whose time has not come.
+        self.delayed = 0
+        self.running = 0
+        #: {concurrency key: how many of its tasks run}
+        self.keys: dict[str, int] = {}
+        #: Keys that run as many as the limit allows.
+        self.held_back: dict[str, None] = {}
+        #: Its place in the order of queues: the share that it has had (start-time fair queueing, Goyal et al. 1996).
+        self.virtual = 0.0
+        #: Starts that the rate allows, as of then.
+        self.tokens = 0.0
+        self.tokens_mono = 0.0
+        #: Grants in a row that went past a lower priority.
+        self.passed_over = 0
+
+    @property
+    def burst(self) -> float:
+        """Most tokens that gather."""
+        return float(self.settings.rate_burst) or max(1.0, self.settings.rate_limit)
+
+    def tokens_at(self, mono: float) -> float:
+        """How many starts the rate allows now."""
+        gathered = max(0.0, mono - self.tokens_mono) * self.settings.rate_limit
+        return min(self.burst, self.tokens + gathered)
+
+    def room_at(self, mono: float) -> int:
+        """How many more may be started now; a large number when nothing limits them."""
+        settings = self.settings
+        if settings.paused:
+            return 0
+        room = 1 << 62
+        if settings.concurrency_limit:
+            room = settings.concurrency_limit - self.running
+        if settings.rate_limit:
+            # A hair more than the whole, since gathered tokens are a sum of fractions.
+            room = min(room, int(self.tokens_at(mono) + 1e-9))
+        return max(0, room)
+
+    def holds_back(self, key: str, given: int = 0) -> bool:
+        """Whether the limit for one key keeps its tasks back when `given` more of them run."""
+        limit = self.settings.key_concurrency_limit
+        return bool(key and limit) and self.keys.get(key, 0) + given >= limit
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is known of it."""
+        return not (self.lanes or self.running or self.delayed) and self.settings == _DEFAULTS
+
+
+class Queues:
+    """All queues that have tasks or settings, in the order in which they came to be."""
+
+    __slots__ = (
+        "_by_name",
+        "_lane_low",
+        "_lane_min",
+        "_window",
+        "delayed",
+        "hungry",
+        "lanes",
+        "loaded",
+        "virtual",
+        "waiting",
+    )
+
+    def __init__(self, *, window: int, lane_min: int, lane_low: int) -> None:
+        """An empty set.
+
+        Args:
+            window: how many waiting tasks memory holds, beside a few of each lane.
+            lane_min: how many of each lane it holds at least.
+            lane_low: a lane with fewer in memory and more in the store is hungry.
+        """
+        self._window, self._lane_min, self._lane_low = window, lane_min, lane_low
+        self._by_name: dict[str, Queue] = {}
+        #: Tasks that may run now, in all queues, and how many of them are in memory.
+        self.waiting = 0
+        self.loaded = 0
+        #: Tasks whose time has not come.
+        self.delayed = 0
+        #: How many lanes there are.
+        self.lanes = 0
+        #: Lanes whose next tasks are to be paged in.
+        self.hungry: dict[LaneKey, None] = {}
+        #: Where the order of queues has come to.
+        self.virtual = 0.0
+
+    def __iter__(self) -> Iterator[Queue]:
+        return iter(self._by_name.values())
+
+    def get(self, name: str) -> Queue | None:
+        return self._by_name.get(name)
+
+    def lane(self, key: LaneKey) -> Lane | None:
+        """The lane, if it has tasks."""
+        queue = self._by_name.get(key.queue)
+        return None if queue is None else queue.lanes.get(key)
+
+    def every_lane(self) -> Iterator[Lane]:
+        """Every lane with at least one task."""
+        for queue in self._by_name.values():
+            yield from queue.lanes.values()
+
+    # Tasks that wait.
+
+    def add(self, task: Task) -> None:
+        """A task may run from now on. When memory has no room for it, it rests in the store."""
+        lane = self._lane(task.spec.lane)
+        lane.add(task, room=lane.live < self._share())
+        self.waiting += 1
+        queue = self._by_name[lane.key.queue]
+        queue.waiting += 1
+        if task.waiting:
+            self.loaded += 1
+            queue.loaded += 1
+            if lane.key.concurrency_key and lane.first() is task:
+                lane.group.offer(lane)
+
+    def remove(self, task: Task) -> None:
+        """A task that waited runs, or has ended."""
+        key = task.spec.lane
+        queue = self._by_name[key.queue]
+        lane = queue.lanes[key]
+        was_loaded = task.waiting
+        lane.remove(task)
+        self.waiting -= 1
+        queue.waiting -= 1
+        if was_loaded:
+            self.loaded -= 1
+            queue.loaded -= 1
+            if key.concurrency_key:
+                head = lane.first()
+                if head is not None and head.seq > task.seq:
+                    lane.group.offer(lane)
+                lane.group.tidy(queue.held_back)
+        if lane.horizon is not None:
+            if lane.live < self._lane_low:
+                self.hungry[key] = None
+        elif not lane.live:
+            self._drop(queue, lane)
+
+    def expect(self, key: LaneKey, tasks: int) -> None:
+        """So many tasks of this lane are in the store, and none in memory."""
+        lane = self._lane(key)
+        lane.horizon, lane.stored = 0, tasks
+        self._by_name[key.queue].waiting += tasks
+        self.waiting += tasks
+        self.hungry[key] = None
+
+    def wanted(self, lane: Lane, page: int) -> int:
+        """How many tasks to page in for a hungry lane: up to a page where memory has room."""
+        wanted = min(page, self._share())
+        return wanted - lane.live if lane.live <= wanted // 4 else 0
+
+    def _share(self) -> int:
+        """How many tasks a lane may have in memory: half of the room that is left, so that there is some for others."""
+        return max(self._lane_min, (self._window - self.loaded) // 2)
+
+    def take_in(self, key: LaneKey, tasks: Sequence[Task], *, complete: bool) -> None:
+        """The next tasks of a lane have come from the store, in order; `complete` when it has no more of them."""
+        queue = self._by_name[key.queue]
+        lane = queue.lanes[key]
+        before = len(lane)
+        lane.take_in(tasks, complete=complete)
+        self.loaded += len(tasks)
+        queue.loaded += len(tasks)
+        self.waiting += len(lane) - before
+        queue.waiting += len(lane) - before
+        if key.concurrency_key:
+            lane.group.offer(lane)
+        if complete and not lane.live:
+            self._drop(queue, lane)
+
+    # Tasks whose time has not come.
+
+    def delay(self, name: str, tasks: int = 1) -> None:
+        """So many more tasks of this queue are delayed; a negative number: fewer."""
+        queue = self._by_name.get(name) or self._new(name)
+        queue.delayed += tasks
+        self.delayed += tasks
+        if queue.idle:
+            del self._by_name[name]
+
+    # Tasks that run.
+
+    def started(self, key: LaneKey) -> None:
+        """One of the lane's tasks runs."""
+        queue = self._by_name.get(key.queue) or self._new(key.queue)
+        queue.running += 1
+        if key.concurrency_key:
+            queue.keys[key.concurrency_key] = queue.keys.get(key.concurrency_key, 0) + 1
+            if queue.holds_back(key.concurrency_key):
+                queue.held_back[key.concurrency_key] = None
+
+    def ended(self, key: LaneKey) -> None:
+        """One of the lane's tasks runs no longer."""
+        queue = self._by_name[key.queue]
+        queue.running -= 1
+        if key.concurrency_key:
+            left = queue.keys[key.concurrency_key] = queue.keys[key.concurrency_key] - 1
+            if not left:
+                del queue.keys[key.concurrency_key]
+            if key.concurrency_key in queue.held_back and not queue.holds_back(key.concurrency_key):
+                del queue.held_back[key.concurrency_key]
+                for group in queue.groups.values():
+                    lane = group.keyed.get(key.concurrency_key)
+                    if lane is not None:
+                        group.offer(lane)
+        if not queue.running and queue.idle:
+            del self._by_name[queue.name]
+
+    # Settings.
+
+    def configure(self, name: str, settings: QueueSettings, mono: float, tokens: float) -> None:
+        """The queue goes by these settings; its rate allows so many starts now."""
+        queue = self._by_name.get(name) or self._new(name)
+        queue.settings = settings
+        queue.tokens, queue.tokens_mono = tokens, mono
+        queue.held_back = {key: None for key in queue.keys if queue.holds_back(key)}
+        for group in queue.groups.values():
+            group.rebuild(queue.held_back)
+        if queue.idle:
+            del self._by_name[name]
+
+    def served(self, name: str, virtual: float, tokens: float, mono: float, passed_over: int) -> None:
+        """A queue has had its turn."""
+        queue = self._by_name[name]
+        queue.virtual, queue.tokens, queue.tokens_mono, queue.passed_over = virtual, tokens, mono, passed_over
+
+    def _lane(self, key: LaneKey) -> Lane:
+        queue = self._by_name.get(key.queue) or self._new(key.queue)
+        lane = queue.lanes.get(key)
+        if lane is None:
+            group_key = (key.priority, key.handler, key.selector)
+            group = queue.groups.get(group_key)
+            if group is None:
+                group = queue.groups[group_key] = Group(*group_key)
+            lane = queue.lanes[key] = Lane(key, group)
+            group.put(lane)
+            self.lanes += 1
+        return lane
+
+    def _drop(self, queue: Queue, lane: Lane) -> None:
+        # An entry that is left may become pending again: it must then be added to a new lane.
+        lane.clear()
+        del queue.lanes[lane.key]
+        self.hungry.pop(lane.key, None)
+        self.lanes -= 1
+        group = lane.group
+        group.drop(lane)
+        if not len(group):
+            del queue.groups[group.priority, group.handler, group.selector]
+        if queue.idle:
+            del self._by_name[queue.name]
+
+    def _new(self, name: str) -> Queue:
+        queue = self._by_name[name] = Queue(name)
+        # It has no claim on the time before it had work.
+        queue.virtual = self.virtual
+        return queue

@@ -1,0 +1,303 @@
+"""Decides on worker sessions: hellos, frames, broken streams.
+
+A newcomer may prove that predecessors of its name have ended (PROOF, kept by the worker): then nothing waits for them.
+
+Invariants: ONE-NAME (of the live sessions at most one has a name), FENCED (a report moves a task only under the
+fence and from the instance that hold it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+
+from gowork.leader._core import changes as ch
+from gowork.leader._core import commands as cmd
+from gowork.leader._core import effects as ef
+from gowork.leader._core.attempts import requeue, settle
+from gowork.leader._core.decision import Decision
+from gowork.leader._core.forms import with_form
+from gowork.leader._core.model import (
+    PENDING,
+    RUNNING,
+    Failure,
+    FailureKind,
+    Liveness,
+    Now,
+    Outcome,
+    Progress,
+    RetryPolicy,
+    Spec,
+    Standing,
+    Task,
+)
+from gowork.leader._core.state import State, Worker
+from gowork.leader._core.tasks import new_tasks
+from gowork.leader._core.traces import refused as trace_refused
+from gowork.leader._core.traces import settled as trace_settled
+from gowork.leader._core.traces import taken_back
+
+
+def open_session(state: State, hello: cmd.OpenSession, now: Now) -> Decision:
+    """Welcomes a worker, unless another one holds its name and answers a ping."""
+    decision = Decision()
+    same = state.workers.get(hello.instance)
+    if same is None and len(state.connections) >= state.settings.sessions_max:
+        message = f"this leader has {state.settings.sessions_max} sessions, which is its limit"
+        return _turn_away(hello, cmd.TOO_MANY_SESSIONS, message)
+    holder = state.names.get(hello.name)
+    if hello.name in state.callbacks:
+        return _turn_away(hello, cmd.NAME_TAKEN, f"a callback member has the name {hello.name!r}; choose another one")
+    if holder is not None and holder is not same and holder.connection is not None:
+        if hello.name in state.challenges:
+            return _turn_away(hello, cmd.NAME_TAKEN, _taken(hello.name))
+        decision.changes.append(ch.ChallengeOpened(hello, now.mono + state.settings.challenge_wait))
+        decision.effects.append(ef.Ping(holder.connection))
+        return decision
+    _admit(state, hello, now, decision)
+    return decision
+
+
+def receive_frame(state: State, frame: cmd.ReceiveFrame, now: Now) -> Decision:
+    """Renews the lease and takes in what the frame says."""
+    decision = Decision()
+    worker = state.connections.get(frame.connection)
+    if worker is None:
+        # Its stream was ended while this frame was under way; the worker sends its reports again.
+        return decision
+    changes = decision.changes
+    changes.append(
+        ch.WorkerHeard(
+            worker.instance,
+            now.mono + state.settings.lease,
+            now.wall_ms,
+            frame.credit,
+            frame.blocked,
+            frame.draining,
+        )
+    )
+    challenge = state.challenges.get(worker.name)
+    if challenge is not None:
+        newcomer = challenge[0]
+        changes.append(ch.ChallengeEnded(worker.name))
+        decision.effects.append(ef.EndSession(newcomer.connection, cmd.Refused(cmd.NAME_TAKEN, _taken(worker.name))))
+    if frame.reports:
+        _take_reports(state, worker, frame, now, decision)
+    for progress in frame.progress:
+        task = _held_by(state, worker, progress.id, progress.fence)
+        if task is not None:
+            changes.append(ch.TaskProgressed(progress.id, Progress(progress.fraction, progress.message, now.wall_ms)))
+    if frame.leaving:
+        settled = {report.fence for report in frame.reports}
+        lose_tasks(state, worker, Outcome.INTERRUPTED, "its worker has left", now, decision, settled)
+        changes.append(ch.WorkerGone(worker.instance, Liveness.LEFT, now.wall_ms))
+        decision.effects.append(ef.EndSession(frame.connection, None))
+    return decision
+
+
+def close_session(state: State, command: cmd.CloseSession, now: Now) -> Decision:
+    """A broken stream starts the reconnect grace. A newcomer that waits for the name need not wait any more."""
+    decision = Decision()
+    worker = state.connections.get(command.connection)
+    if worker is None:
+        for name, (hello, _) in state.challenges.items():
+            if hello.connection == command.connection:
+                decision.changes.append(ch.ChallengeEnded(name))
+        return decision
+    grace_mono = max(now.mono + state.settings.reconnect_grace, state.held_up_until)
+    decision.changes.append(ch.SessionClosed(worker.instance, grace_mono))
+    challenge = state.challenges.get(worker.name)
+    if challenge is not None:
+        decision.changes.append(ch.ChallengeEnded(worker.name))
+        _admit(state, challenge[0], now, decision, closed=worker.instance)
+    return decision
+
+
+def take_over(state: State, hello: cmd.OpenSession, now: Now, decision: Decision, gone: Sequence[str]) -> None:
+    """The holder of this name did not answer: the newcomer has it. The holder's tasks wait for its lease.
+
+    `gone` are the instances that this decision has ended already.
+    """
+    decision.changes.append(ch.ChallengeEnded(hello.name))
+    holder = state.names.get(hello.name)
+    closed = ""
+    if holder is not None and holder.connection is not None and holder.instance not in gone:
+        closed = holder.instance
+        refusal = cmd.Refused(cmd.REPLACED, f"another worker has taken the name {hello.name!r}")
+        decision.effects.append(ef.EndSession(holder.connection, refusal))
+        decision.changes.append(ch.SessionClosed(holder.instance, now.mono + state.settings.lease))
+    _admit(state, hello, now, decision, closed=closed, gone=gone)
+
+
+def lose_tasks(
+    state: State,
+    worker: Worker,
+    outcome: Outcome,
+    reason: str,
+    now: Now,
+    decision: Decision,
+    settled: set[int] | frozenset[int] = frozenset(),
+) -> None:
+    """Takes back all that a worker holds, save the fences that are settled already."""
+    for fence, id in worker.held.items():
+        if fence not in settled:
+            task = state.tasks[id]
+            trace = taken_back(task, outcome, reason, now, decision) if state.settings.traced else ""
+            standing = requeue(task.standing, outcome, reason, now.wall_ms, trace, _policy_of(worker, task))
+            decision.changes.append(ch.TaskMoved(id, standing))
+
+
+def _admit(
+    state: State, hello: cmd.OpenSession, now: Now, decision: Decision, *, closed: str = "", gone: Sequence[str] = ()
+) -> None:
+    """Welcomes a worker.
+
+    Args:
+        state: what is known.
+        hello: its introduction.
+        now: the time.
+        decision: gets what follows; the connection of `closed` and the instances in `gone` are ended by it already.
+        closed: an instance, or empty.
+        gone: instances.
+    """
+    _release_ended(state, hello, now, decision, closed, gone)
+    worker = state.workers.get(hello.instance)
+    if worker is not None and worker.connection is not None:
+        refusal = cmd.Refused(cmd.REPLACED, "this worker has connected again")
+        decision.effects.append(ef.EndSession(worker.connection, refusal))
+    listed = {held.fence for held in hello.held}
+    released: list[int] = []
+    cancelled: list[int] = []
+    for held in hello.held:
+        task = state.tasks.get(held.id)
+        if task is None or not _holds(task, hello.instance, held.fence):
+            # The report of a finished one is answered by itself, as accepted before or as refused.
+            if not held.finished:
+                released.append(held.fence)
+        elif task.standing.cancel_requested:
+            cancelled.append(held.fence)
+    decision.changes.append(ch.SessionOpened(hello, now.mono + state.settings.lease, now.wall_ms))
+    if worker is not None:
+        lose_tasks(state, worker, Outcome.INTERRUPTED, "the grant did not reach its worker", now, decision, listed)
+    decision.effects.append(ef.Welcome(hello.connection))
+    if released:
+        decision.effects.append(ef.ReleaseTasks(hello.connection, released))
+    if cancelled:
+        decision.effects.append(ef.CancelTasks(hello.connection, cancelled))
+    if worker is not None and worker.drain_ms is not None:
+        decision.effects.append(ef.Drain(hello.connection, worker.drain_ms))
+
+
+def _release_ended(
+    state: State, hello: cmd.OpenSession, now: Now, decision: Decision, closed: str, gone: Sequence[str]
+) -> None:
+    """Takes back what the newcomer's predecessors hold, which it knows to have ended with all that they ran.
+
+    That is the loss of a host's process, not of a task's making: the tasks are no suspects for it.
+    """
+    for instance in dict.fromkeys(hello.ended_instances):
+        worker = state.workers.get(instance)
+        if worker is None or worker.name != hello.name or instance == hello.instance or instance in gone:
+            continue
+        # One whose connection lives has not ended, whatever the newcomer says.
+        if worker.connection is None or instance == closed:
+            reason = "its worker was restarted, and nothing that ran there is left"
+            lose_tasks(state, worker, Outcome.LOST, reason, now, decision)
+            decision.changes.append(ch.WorkerGone(instance, Liveness.LOST, now.wall_ms))
+
+
+def _take_reports(state: State, worker: Worker, frame: cmd.ReceiveFrame, now: Now, decision: Decision) -> None:
+    # The hot path: one round for each finished task of the cluster.
+    instance, tasks, changes, wall_ms = worker.instance, state.tasks, decision.changes, now.wall_ms
+    traced = state.settings.traced
+    refused: list[int] = []
+    taken: dict[int, None] = {}
+    scheduled: dict[str, Spec] = {}
+    for report in frame.reports:
+        fence = report.fence
+        if fence in taken:
+            continue
+        taken[fence] = None
+        task = tasks.get(report.id)
+        if task is None or not _holds(task, instance, fence):
+            if not _was_accepted(task, fence, instance):
+                refused.append(fence)
+                if traced:
+                    trace_refused(task, report, worker.name, frame.received_ns, decision)
+            continue
+        follow_ups: list[ch.TaskSubmitted] = []
+        if report.follow_ups and report.outcome is Outcome.COMPLETED:
+            follow_ups, taken_ids = new_tasks(state, report.follow_ups, scheduled, now)
+            if taken_ids:
+                report = _rejected(report, taken_ids[0][1])
+                # Those of this report that are new were noted: none of them is scheduled.
+                for follow_up in follow_ups:
+                    del scheduled[follow_up.spec.id]
+                follow_ups = []
+        if traced:
+            report = trace_settled(task, report, frame.received_ns, decision)
+        standing = settle(task.standing, report, _policy_of(worker, task), wall_ms)
+        if report.unfit:
+            standing = _unfit(standing, worker, task)
+        changes.append(ch.TaskMoved(report.id, standing))
+        changes.extend(follow_ups)
+    decision.effects.append(ef.Acknowledge(frame.connection, tuple(taken), refused))
+
+
+def _unfit(standing: Standing, worker: Worker, task: Task) -> Standing:
+    """The same, and that this worker's form of the handler is not for this task."""
+    policy = worker.policy_for(task.spec.lane.handler)
+    if policy is None or standing.status is not PENDING:
+        return standing
+    return replace(standing, unfit=with_form(standing.unfit, policy.form))
+
+
+def _policy_of(worker: Worker, task: Task) -> RetryPolicy | None:
+    """The task's own policy, else that of its handler."""
+    if task.spec.retry is not None:
+        return task.spec.retry
+    advertised = worker.policy_for(task.spec.lane.handler)
+    return None if advertised is None else advertised.retry
+
+
+def _rejected(report: cmd.Report, why: str) -> cmd.Report:
+    """The report of an attempt whose follow-ups can't be scheduled: it has not completed."""
+    failure = Failure(FailureKind.REJECTED, f"a follow-up can't be scheduled: {why}")
+    return cmd.Report(
+        report.fence,
+        report.id,
+        Outcome.FAILED,
+        failure=failure,
+        execution_us=report.execution_us,
+        trace=report.trace,
+    )
+
+
+def _was_accepted(task: Task | None, fence: int, instance: str) -> bool:
+    """Whether this report is one that was taken before and whose acknowledgement got lost."""
+    if task is None:
+        return False
+    standing = task.standing
+    attempts = standing.attempts
+    return bool(attempts) and standing.instance == instance and attempts[-1].fence == fence and standing.fence == fence
+
+
+def _held_by(state: State, worker: Worker, id: str, fence: int) -> Task | None:
+    task = state.tasks.get(id)
+    return task if task is not None and _holds(task, worker.instance, fence) else None
+
+
+def _holds(task: Task, instance: str, fence: int) -> bool:
+    standing = task.standing
+    return standing.status is RUNNING and standing.fence == fence and standing.instance == instance
+
+
+def _turn_away(hello: cmd.OpenSession, code: cmd.RefusalCode, message: str) -> Decision:
+    decision = Decision()
+    decision.effects.append(ef.EndSession(hello.connection, cmd.Refused(code, message)))
+    return decision
+
+
+def _taken(name: str) -> str:
+    return f"a live worker has the name {name!r}; stop it or choose another name"

@@ -1,0 +1,47 @@
+"""Decides on what operators set for queues."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from gowork.leader._core import changes as ch
+from gowork.leader._core import commands as cmd
+from gowork.leader._core.decision import Decision
+from gowork.leader._core.model import Now, QueueSettings
+from gowork.leader._core.state import State
+from gowork.proto.limits import QUEUES_CONFIGURED_MAX
+
+
+def pause_queue(state: State, command: cmd.PauseQueue, now: Now) -> Decision:
+    """Stops or goes on with starting a queue's tasks."""
+    return _configured(state, command.name, now, paused=command.paused)
+
+
+def configure_queue(state: State, command: cmd.ConfigureQueue, now: Now) -> Decision:
+    """Sets what the command names."""
+    fields = ("weight", "concurrency_limit", "key_concurrency_limit", "rate_limit", "rate_burst")
+    wanted = {name: value for name in fields if (value := getattr(command, name)) is not None}
+    return _configured(state, command.name, now, **wanted)
+
+
+def _configured(state: State, name: str, now: Now, **wanted: float) -> Decision:
+    queue = state.queues.get(name)
+    old = QueueSettings() if queue is None else queue.settings
+    new = replace(old, **wanted)
+    decision = Decision(new)
+    if new == old:
+        return decision
+    defaults = QueueSettings()
+    if old == defaults:
+        configured = sum(queue.settings != defaults for queue in state.queues)
+        if configured >= QUEUES_CONFIGURED_MAX:
+            message = f"{configured} queues have settings of their own, which is the limit; reset one first"
+            return Decision(cmd.Refused(cmd.TOO_MANY_QUEUES, message))
+    tokens = 0.0
+    if queue is not None and old.rate_limit:
+        # What has gathered is kept: setting a rate anew is no way around it.
+        tokens = queue.tokens_at(now.mono)
+    elif new.rate_limit:
+        tokens = float(new.rate_burst) or max(1.0, new.rate_limit)
+    decision.changes.append(ch.QueueConfigured(name, new, tokens, now.mono))
+    return decision

@@ -1,0 +1,174 @@
+"""Decides on submits and cancels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+
+from gowork.leader._core import changes as ch
+from gowork.leader._core import commands as cmd
+from gowork.leader._core import effects as ef
+from gowork.leader._core.decision import Decision
+from gowork.leader._core.model import Failure, FailureKind, Now, Spec, Standing, Status, Task
+from gowork.leader._core.state import State
+
+#: How many tasks at fault an error names.
+_VIOLATIONS_MAX = 20
+
+
+def submit(state: State, command: cmd.Submit, now: Now) -> Decision:
+    """All new tasks are added, known ones are left alone; one that differs from what its id stands for refuses all."""
+    decision = Decision()
+    submitted, taken = new_tasks(state, command.specs, {}, now)
+    if taken:
+        message = f"{taken[0][0]}: {taken[0][1]}; use another id, or the same content to repeat a submit"
+        return _refused(command, cmd.Refused(cmd.TASK_EXISTS, message, tuple(taken[:_VIOLATIONS_MAX])))
+    refusal = no_room(state, [change.spec for change in submitted])
+    if refusal is not None:
+        return _refused(command, refusal)
+    decision.changes.extend(submitted)
+    if len(submitted) < len(command.specs):
+        # Of two equal tasks in one batch the first is new.
+        new = {change.spec.id for change in submitted}
+        known = []
+        for spec in command.specs:
+            if spec.id in new:
+                new.remove(spec.id)
+            else:
+                known.append(spec)
+        decision.effects.append(ef.CountNotSubmitted(known, refused=False))
+    decision.answer = cmd.Submitted(len(submitted), len(command.specs) - len(submitted))
+    return decision
+
+
+def _refused(command: cmd.Submit, refusal: cmd.Refused) -> Decision:
+    decision = Decision(refusal)
+    decision.effects.append(ef.CountNotSubmitted(command.specs, refused=True))
+    return decision
+
+
+def no_room(state: State, specs: Sequence[Spec]) -> cmd.Refused | None:
+    """Why so many more tasks can't be pending; None when they can."""
+    settings, queues = state.settings, state.queues
+    pending = queues.waiting + queues.delayed
+    if specs and pending + len(specs) > settings.pending_max:
+        message = f"{pending} tasks are pending and the limit is {settings.pending_max}; try again when some have run"
+        return cmd.Refused(cmd.TOO_MANY_TASKS, message)
+    if specs and state.finished_tasks > settings.finished_full:
+        # What finished a moment ago is kept for those who wait for it: without a bound it could fill the disk.
+        message = (
+            f"{state.finished_tasks} finished tasks are kept and the limit is {settings.finished_full}; try again "
+            f"later, or remove some with `gowork purge`"
+        )
+        return cmd.Refused(cmd.TOO_MANY_FINISHED, message)
+    if queues.lanes + len(specs) > settings.lanes_max:
+        new = {spec.lane: None for spec in specs if queues.lane(spec.lane) is None}
+        if queues.lanes + len(new) > settings.lanes_max:
+            message = (
+                f"tasks wait under {queues.lanes} combinations of queue, priority, handler, selector and "
+                f"concurrency_key, and the limit is {settings.lanes_max}; try again when some have run"
+            )
+            return cmd.Refused(cmd.TOO_MANY_LANES, message)
+    return None
+
+
+def new_tasks(
+    state: State, specs: Sequence[Spec], seen: dict[str, Spec], now: Now
+) -> tuple[list[ch.TaskSubmitted], list[tuple[str, str]]]:
+    """What is new among these tasks, and (field, what is wrong) for ids that stand for something else.
+
+    Args:
+        state: what is known.
+        specs: the tasks.
+        seen: new tasks of the same decision, {id: spec}; those that are found now are added.
+        now: the time.
+    """
+    submitted: list[ch.TaskSubmitted] = []
+    taken: list[tuple[str, str]] = []
+    seq, known = state.next_seq + len(seen), state.tasks
+    standing = Standing(Status.PENDING, now.wall_ms)
+    for place, spec in enumerate(specs):
+        id = spec.id
+        task = known.get(id)
+        earlier = seen.get(id) if task is None else task.spec
+        if earlier is None:
+            spec = spec.reckoned(now.wall_ms)
+            seen[id] = spec
+            delayed = spec.run_at_ms > now.wall_ms
+            submitted.append(ch.TaskSubmitted(seq, spec, _delayed(standing, spec) if delayed else standing))
+            seq += 1
+        elif earlier.body != spec.body:
+            where = "earlier in this batch" if task is None else "already scheduled"
+            taken.append((f"tasks[{place}].id", f"{id!r} is {where} with other content"))
+    return submitted, taken
+
+
+def _delayed(standing: Standing, spec: Spec) -> Standing:
+    return replace(standing, not_before_ms=spec.run_at_ms)
+
+
+def due(standing: Standing) -> Standing:
+    """Where a delayed task stands when its time has come."""
+    return replace(standing, not_before_ms=0)
+
+
+def cancel(state: State, command: cmd.Cancel, now: Now) -> Decision:
+    """A pending task is cancelled, a running one is asked to stop."""
+    task = state.tasks.get(command.id)
+    if task is None:
+        return Decision(task_unknown(command.id))
+    standing = task.standing
+    decision = Decision()
+    if standing.status is Status.PENDING:
+        decision.changes.append(ch.TaskMoved(command.id, ended(standing, Status.CANCELLED, None, now)))
+    elif standing.status is Status.RUNNING:
+        if not standing.cancel_requested:
+            decision.changes.append(ch.TaskMoved(command.id, cancelling(standing)))
+        request_stop(state, task, now, decision)
+    elif standing.status is not Status.CANCELLED:
+        message = f"task {command.id!r} has finished with {standing.status.name}; it can't be cancelled any more"
+        decision.answer = cmd.Refused(cmd.TASK_FINISHED, message)
+    return decision
+
+
+def task_unknown(id: str) -> cmd.Refused:
+    """The refusal for an id that no task has."""
+    return cmd.Refused(cmd.TASK_UNKNOWN, f"no task has the id {id!r}")
+
+
+def has_expired(spec: Spec, now: Now) -> bool:
+    """Whether a task must not be started any more."""
+    return 0 < spec.expires_at_ms <= now.wall_ms
+
+
+def expired(standing: Standing, now: Now) -> Standing:
+    """Where a task stands that was not started by its expiry."""
+    failure = Failure(FailureKind.EXPIRED, "not started by its expiry")
+    return ended(standing, Status.ERROR, failure, now)
+
+
+def ended(standing: Standing, status: Status, failure: Failure | None, now: Now) -> Standing:
+    """Where a pending task stands that ends without (another) attempt."""
+    return replace(
+        standing, status=status, finished_ms=now.wall_ms, failure=failure or standing.failure, not_before_ms=0
+    )
+
+
+def cancelling(standing: Standing) -> Standing:
+    """The same running task, to be cancelled."""
+    return replace(standing, cancel_requested=True)
+
+
+def request_stop(state: State, task: Task, now: Now, decision: Decision) -> None:
+    """Asks whoever holds a running task to stop it; one who is away is asked when it comes back."""
+    standing = task.standing
+    if standing.instance:
+        worker = state.workers.get(standing.instance)
+        if worker is not None and worker.connection is not None:
+            decision.effects.append(ef.CancelTasks(worker.connection, (standing.fence,)))
+    else:
+        callback = state.callbacks.get(standing.worker)
+        if callback is not None:
+            decision.changes.append(ch.CallbackStopping(callback.id, now.mono))
+            decision.effects.append(ef.StopWork(callback.id, callback.address, standing.fence, task.spec.id))

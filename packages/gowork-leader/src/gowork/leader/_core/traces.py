@@ -1,0 +1,102 @@
+"""Decides what is told of traced attempts: a span for each report, and one for attempts of which nobody else can tell.
+
+An attempt's span is its worker's, and is gone with its process. For such an attempt the leader makes one, under ids
+that follow from the submit's context and the fence: so that the context that is stored here, which the next attempt
+links to, and the span that is exported elsewhere are the same without either waiting for the other.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+
+from msgspec.structs import replace
+
+from gowork.base.trace_context import is_sampled
+from gowork.leader._core import commands as cmd
+from gowork.leader._core import effects as ef
+from gowork.leader._core.decision import Decision
+from gowork.leader._core.model import Attempt, Now, Outcome, Spec, Task
+
+#: Outcomes that a trace must not end without. Of the others without a context, COMPLETED is that of a worker that does
+#: not trace, and INTERRUPTED and SNOOZED ones are followed by another attempt.
+_TOLD = frozenset({Outcome.LOST, Outcome.TIMED_OUT, Outcome.FAILED, Outcome.CANCELLED})
+
+
+def previous_of(attempts: tuple[Attempt, ...]) -> str:
+    """The context of the last attempt that was traced; empty when none was."""
+    return next((attempt.trace for attempt in reversed(attempts) if attempt.trace), "")
+
+
+def context_of(spec: Spec, fence: int) -> str:
+    """The context of the span that the leader makes of an attempt; empty where the submit was not recorded."""
+    submit = spec.traceparent
+    if not is_sampled(submit):
+        return ""
+    # Random enough: the submit's ids are, and no two attempts have the same fence.
+    digest = sha256(f"{submit}/{fence}".encode()).digest()
+    return f"00-{digest[:16].hex()}-{digest[16:24].hex()}-01"
+
+
+def settled(task: Task, report: cmd.Report, received_ns: int, decision: Decision) -> cmd.Report:
+    """Tells of a report that is taken; answers it with the context that its attempt is known by from now on."""
+    spec, standing = task.spec, task.standing
+    if report.trace:
+        decision.effects.append(
+            ef.TraceSettling(
+                report.trace,
+                False,
+                report.id,
+                report.fence,
+                report.outcome,
+                standing.worker,
+                received_ns,
+                spec,
+                standing.grants,
+            )
+        )
+        return report
+    reason = report.reason or (report.failure.message[:200] if report.failure is not None else "")
+    trace = _alone(task, report.outcome, reason, received_ns, decision)
+    return replace(report, trace=trace) if trace else report
+
+
+def refused(task: Task | None, report: cmd.Report, worker: str, received_ns: int, decision: Decision) -> None:
+    """Tells of a report that is refused as stale, when its attempt was traced."""
+    if report.trace:
+        spec = None if task is None else task.spec
+        decision.effects.append(
+            ef.TraceSettling(
+                report.trace, False, report.id, report.fence, report.outcome, worker, received_ns, spec, refused=True
+            )
+        )
+
+
+def taken_back(task: Task, outcome: Outcome, reason: str, now: Now, decision: Decision) -> str:
+    """Tells of an attempt that nobody reports; answers the context that it is known by, or nothing."""
+    return _alone(task, outcome, reason, now.wall_ms * 1_000_000, decision)
+
+
+def _alone(task: Task, outcome: Outcome, reason: str, since_ns: int, decision: Decision) -> str:
+    spec, standing = task.spec, task.standing
+    if not spec.trace or outcome not in _TOLD:
+        return ""
+    trace = context_of(spec, standing.fence)
+    if trace:
+        previous = previous_of(standing.attempts)
+        links = (spec.traceparent, previous) if previous else (spec.traceparent,)
+        decision.effects.append(
+            ef.TraceSettling(
+                trace,
+                True,
+                spec.id,
+                standing.fence,
+                outcome,
+                standing.worker,
+                since_ns,
+                spec,
+                standing.grants,
+                links=links,
+                reason=reason,
+            )
+        )
+    return trace

@@ -1,0 +1,127 @@
+"""Brings into memory what a batch needs of the store: tasks that commands name, times that come, lanes that run low.
+
+Invariant WINDOW: after a batch memory holds what runs, a window of each lane, and a window of the times; the rest is
+in the store alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+from gowork.leader._core import commands as cmd
+from gowork.leader._core.apply import adopt, take_in
+from gowork.leader._core.clock import ripe_ids
+from gowork.leader._core.model import LaneKey
+from gowork.leader._core.state import State
+from gowork.leader._core.timers import Timer, Timers
+from gowork.leader.store.codec import restore
+from gowork.leader.store.protocol import Store
+
+#: Lanes that are paged in before one batch, and what one page takes in bodies, in bytes: the batch waits for both.
+LANES_MAX = 50
+PAGE_BYTES_MAX = 16 << 20
+
+
+class Loader:
+    """Loads from a store into a state; called by the engine between two batches, when nothing is in flight."""
+
+    def __init__(self, store: Store, state: State) -> None:
+        self._store = store
+        self._state = state
+
+    async def recover(self) -> int:
+        """Loads what runs, and notes what waits. Answers how many tasks are unfinished."""
+        state, running = self._state, 0
+        async for records in self._store.running():
+            for record in records:
+                adopt(state, restore(record))
+            running += len(records)
+        for key, tasks in await self._store.waiting():
+            state.queues.expect(key, tasks)
+        for key, tasks in await self._store.delayed_counts():
+            state.queues.delay(key.queue, tasks)
+        state.failed_tasks, others = await self._store.finished_counts()
+        state.finished_tasks = state.failed_tasks + others
+        state.delayed.expect()
+        state.expiring.expect()
+        return running + state.queues.waiting + state.queues.delayed
+
+    @property
+    def hungry(self) -> bool:
+        """Whether there is something to page in."""
+        state = self._state
+        return bool(state.queues.hungry) or state.delayed.hungry or state.expiring.hungry
+
+    async def page_in(self) -> None:
+        """Fills windows that run low: a bounded number of them, so that the next batch does not wait for long."""
+        state, store = self._state, self._store
+        queues = state.queues
+        for key in list(queues.hungry)[:LANES_MAX]:
+            del queues.hungry[key]
+            if await self._fill(key):
+                queues.hungry[key] = None
+        if state.delayed.hungry:
+            await _fill_timers(state.delayed, store.delayed)
+        if state.expiring.hungry:
+            await _fill_timers(state.expiring, store.expiring)
+
+    async def _fill(self, key: LaneKey) -> bool:
+        """Pages in the next tasks of a lane, if it wants any; whether it wants more."""
+        queues, page = self._state.queues, self._state.settings.lane_page
+        lane = queues.lane(key)
+        if lane is None or lane.horizon is None:
+            return False
+        wanted = queues.wanted(lane, page)
+        if wanted <= 0:
+            return False
+        records = await self._store.lane_page(key, lane.horizon, wanted, PAGE_BYTES_MAX)
+        # Only an empty page is the end: any other may have been ended by its bytes.
+        take_in(self._state, key, [restore(record) for record in records], complete=not records)
+        return bool(records) and queues.wanted(lane, page) > 0
+
+    async def visit(self, commands: Iterable[object], due_ms: int) -> list[str]:
+        """Loads the tasks that these commands name, and those whose time has come; answers their ids.
+
+        They are forgotten after the batch, save those that have a place in memory by then.
+        """
+        state = self._state
+        known = state.tasks
+        missing: dict[str, None] = {}
+        purged: dict[str, None] = {}
+        for command in commands:
+            if isinstance(command, cmd.Purge):
+                purged.update(dict.fromkeys([id for id in command.ids if id not in known]))
+            missing.update(dict.fromkeys([id for id in named(command) if id not in known]))
+        missing.update(dict.fromkeys([id for id in ripe_ids(state, due_ms) if id not in known]))
+        visiting: list[str] = []
+        if missing:
+            for record in await self._store.load(list(missing)):
+                known[record.id] = restore(record)
+                visiting.append(record.id)
+        # Of what is only removed no more need be known: bodies and results may be many megabytes.
+        state.briefs = {brief.id: brief for brief in await self._store.briefs(list(purged))} if purged else {}
+        return visiting
+
+
+def named(command: object) -> Sequence[str]:
+    """The ids of the tasks that a command's decision looks up."""
+    match command:
+        case cmd.ReceiveFrame():
+            ids = [report.id for report in command.reports]
+            for report in command.reports:
+                if report.follow_ups:
+                    ids += [spec.id for spec in report.follow_ups]
+            return ids
+        case cmd.Submit():
+            return [spec.id for spec in command.specs]
+        case cmd.Cancel() | cmd.CompleteTask() | cmd.TellProgress() | cmd.RetryTask():
+            return (command.id,)
+        case _:
+            return ()
+
+
+async def _fill_timers(
+    timers: Timers, page: Callable[[tuple[int, int] | None, int], Awaitable[Sequence[Timer]]]
+) -> None:
+    entries = await page(timers.horizon, timers.page)
+    timers.take_in(entries, complete=len(entries) < timers.page)

@@ -1,0 +1,66 @@
+"""Where exceptions become statuses: every handler of the leader's services runs inside `refusing`."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+
+from gowork.leader._core.commands import Refused
+from gowork.leader._engine.loop import NotServingError, NotTakenError
+from gowork.leader._engine.watching import SubscriptionsClosed, WatcherBehind
+from gowork.leader.store.protocol import StoreError, StoreFullError
+from gowork.proto.status import FieldViolation, Refusal, abort
+
+_log = logging.getLogger(__name__)
+
+
+def refusal_from(refused: Refused) -> Refusal:
+    """What the core refused, for the wire."""
+    violations = [FieldViolation(field, description) for field, description in refused.violations]
+    return Refusal(grpc.StatusCode[refused.code.status], refused.code.reason, refused.message, violations)
+
+
+def unknown_tasks(ids: list[str]) -> Refusal:
+    """The refusal for ids that no task has."""
+    more = f" (and {len(ids) - 1} more)" if len(ids) > 1 else ""
+    return Refusal(grpc.StatusCode.NOT_FOUND, "TASK_UNKNOWN", f"no task has the id {ids[0]!r}{more}")
+
+
+@contextlib.asynccontextmanager
+async def refusing(context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
+    """Ends the call with a status for whatever is raised inside.
+
+    Only a defect becomes INTERNAL, without its traceback.
+    """
+    try:
+        yield
+    except Refusal as refusal:
+        await abort(context, refusal)
+    except NotTakenError as error:
+        # A foreign lock passes soon: clients repeat what is UNAVAILABLE.
+        code = (
+            (grpc.StatusCode.RESOURCE_EXHAUSTED, "STORE_FULL")
+            if error.full
+            else (grpc.StatusCode.UNAVAILABLE, "STORE_LOCKED")
+        )
+        await abort(context, Refusal(*code, str(error)))
+    except (NotServingError, SubscriptionsClosed) as error:
+        message = str(error) or "the leader is stopping"
+        await abort(context, Refusal(grpc.StatusCode.UNAVAILABLE, "NOT_SERVING", message))
+    except WatcherBehind:
+        message = "the watcher did not read fast enough; go on from the last token"
+        await abort(context, Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "WATCHER_BEHIND", message))
+    except StoreFullError as error:
+        await abort(context, Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "STORE_FULL", str(error)))
+    except StoreError as error:
+        await abort(context, Refusal(grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE", str(error)))
+    except (grpc.aio.AbortError, grpc.RpcError):
+        raise
+    except Exception:  # noqa: BLE001 - a defect must not reach the caller as a traceback
+        _log.exception("request failed", extra={"method": getattr(context, "method", lambda: "")()})
+        message = "the leader could not handle this request; its log has the reason"
+        await abort(context, Refusal(grpc.StatusCode.INTERNAL, "INTERNAL", message))

@@ -1,0 +1,109 @@
+"""cluster.v1.LeaderService over the engine."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import grpc
+
+from gowork.leader._core import commands as cmd
+from gowork.leader._core.queries import members
+from gowork.leader._engine.loop import Engine
+from gowork.leader._rpc.boundary import refusal_from, refusing
+from gowork.leader._rpc.heartbeats import HeartbeatStream
+from gowork.leader._rpc.mapping import heartbeat_from, member_message
+from gowork.leader._rpc.tokens import make_id_token, read_id_token
+from gowork.leader._rpc.validation import (
+    Violations,
+    check_address,
+    check_budget,
+    check_heartbeat,
+    check_id,
+    check_page_size,
+)
+from gowork.proto import limits
+from gowork.proto.cluster.v1 import leader_pb2 as pb
+from gowork.proto.cluster.v1 import leader_pb2_grpc
+from gowork.proto.status import invalid
+
+_Context = grpc.aio.ServicerContext[object, object]
+
+
+class LeaderService(leader_pb2_grpc.LeaderServiceServicer):
+    """Membership, as the original contract has it."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def Join(self, request: pb.JoinRequest, context: _Context) -> pb.JoinResponse:
+        async with refusing(context):
+            violations: Violations = []
+            check_id(request.id, "id", violations)
+            check_address(request.address, "address", violations)
+            if violations:
+                raise invalid(violations)
+            await self._ask(cmd.Join(request.id, request.address))
+        return pb.JoinResponse()
+
+    async def Leave(self, request: pb.LeaveRequest, context: _Context) -> pb.LeaveResponse:
+        async with refusing(context):
+            violations: Violations = []
+            check_id(request.id, "id", violations)
+            if violations:
+                raise invalid(violations)
+            await self._ask(cmd.Leave(request.id))
+        return pb.LeaveResponse()
+
+    async def Heartbeat(
+        self, request_iterator: AsyncIterator[pb.HeartbeatRequest], context: _Context
+    ) -> AsyncIterator[pb.HeartbeatResponse]:
+        async with refusing(context):
+            async for response in HeartbeatStream(request_iterator).responses(self._hear):
+                yield response
+
+    async def Drain(self, request: pb.DrainRequest, context: _Context) -> pb.DrainResponse:
+        async with refusing(context):
+            violations: Violations = []
+            check_id(request.id, "id", violations)
+            check_budget(request.budget_ms, violations)
+            if violations:
+                raise invalid(violations)
+            await self._ask(cmd.Drain(request.id, request.budget_ms))
+        return pb.DrainResponse()
+
+    async def Members(self, request: pb.MembersRequest, context: _Context) -> pb.MembersResponse:
+        async with refusing(context):
+            violations: Violations = []
+            check_page_size(request.page_size, violations)
+            if violations:
+                raise invalid(violations)
+            scope = (self._engine.opened.identity, "members")
+            after = read_id_token(request.page_token, "page_token", *scope) if request.page_token else ""
+            # No id is empty. By id and not by place, since members come and go between two pages.
+            views = [view for view in await self._engine.read(members) if view.id > after]
+            response, size = pb.MembersResponse(), 0
+            for view in views[: request.page_size or limits.PAGE_ITEMS_MAX]:
+                message = member_message(view)
+                size += message.ByteSize() + 5
+                if size > limits.PAGE_BYTES_MAX and response.members:
+                    break
+                response.members.append(message)
+            if len(response.members) < len(views):
+                if request.page_size:
+                    response.next_page_token = make_id_token(response.members[-1].id, *scope)
+                else:
+                    context.set_trailing_metadata((("gowork-truncated", "true"),))
+        return response
+
+    async def _hear(self, request: pb.HeartbeatRequest) -> None:
+        violations: Violations = []
+        check_id(request.id, "id", violations)
+        check_heartbeat(request.status, violations)
+        if violations:
+            raise invalid(violations)
+        await self._ask(heartbeat_from(request))
+
+    async def _ask(self, command: cmd.Command) -> None:
+        answer = await self._engine.ask(command)
+        if isinstance(answer, cmd.Refused):
+            raise refusal_from(answer)

@@ -1,0 +1,332 @@
+"""The part of scheduler.v1.SchedulerService that waits for tasks and watches them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import aclosing
+from typing import Any
+
+import grpc
+
+from gowork.base.outgoing import Later
+from gowork.leader._core.model import FINISHED, Standing, Status, Task
+from gowork.leader._core.state import State
+from gowork.leader._engine.loop import Engine
+from gowork.leader._engine.subscriptions import WAITER_BYTES_MAX, Waiter
+from gowork.leader._engine.watching import Snapshot, Watcher, bytes_of
+from gowork.leader._rpc.boundary import refusing, unknown_tasks
+from gowork.leader._rpc.filters import selection_of
+from gowork.leader._rpc.mapping import fill_result, task_message
+from gowork.leader._rpc.tokens import make_token, read_token
+from gowork.leader._rpc.validation import Violations, check_view
+from gowork.leader.store.codec import restore, spec_of
+from gowork.leader.store.protocol import Record, Store
+from gowork.proto import limits
+from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
+from gowork.proto.status import FieldViolation, Refusal, invalid
+
+#: Tasks of one WaitTasks or WatchTasks response.
+_CHUNK_TASKS = 1_000
+#: Bytes of tasks that a watcher is sent at once; one task may have more.
+_WATCH_BYTES = 256 << 10
+#: What a task takes in such a response besides its body and result, nearly.
+_TASK_BYTES = 256
+#: What a result takes in a response besides its texts, at most; and where a response of WaitTasks is ended. One result
+#: beyond that, of up to 4 bytes a character, stays within a message.
+_RESULT_BYTES = 512
+_WAIT_BYTES = 1 << 20
+#: Tasks that are looked up at once for a wait or a watch: many while they are small, few when they have long results.
+#: In tasks, and in the bytes of one look-up that make the next one small.
+_LOOK_TASKS_MAX, _LOOK_TASKS_MIN = 1_000, 16
+_LOOK_BYTES = 4 << 20
+
+#: Ids that WaitTasks calls wait for, over all of them. In memory each takes some 300 bytes.
+WAITED_IDS_MAX = 1_000_000
+
+#: (id, body, standing)
+_Finished = tuple[str, bytes, Standing]
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class FollowingMethods:
+    """Mixed into the service."""
+
+    _engine: Engine
+    _store: Store
+
+    async def WaitTasks(self, request: pb.WaitTasksRequest, context: _Context) -> AsyncIterator[pb.WaitTasksResponse]:
+        async with refusing(context):
+            _require_view(request.view)
+            view = request.view or pb.TASK_VIEW_RESULT
+            _check_ids(request.ids)
+            async with aclosing(self._as_they_finish(request.ids)) as finishing:
+                async for done in finishing:
+                    for response in _wait_responses(done, view):
+                        yield response
+
+    async def WaitTask(self, request: pb.WaitTaskRequest, context: _Context) -> pb.WaitTaskResponse:
+        async with refusing(context):
+            _require_view(request.view)
+            if not request.id:
+                raise invalid([FieldViolation("id", "is empty")])
+            id, body, standing = await self._once_finished(request.id)
+            response = pb.WaitTaskResponse()
+            if not request.view or request.view == pb.TASK_VIEW_RESULT:
+                fill_result(response.task, id, standing)
+            else:
+                response.task.MergeFrom(_finished_message(body, standing, request.view))
+        return response
+
+    async def _require_known(self, since: int | None) -> None:
+        """Refuses to watch on from a batch since which removals have been forgotten."""
+        if since is not None and since < await self._store.watch_floor():
+            message = "removals since this token are no longer known; list the tasks anew and watch from there"
+            raise Refusal(grpc.StatusCode.OUT_OF_RANGE, "TOKEN_TOO_OLD", message)
+
+    async def WatchTasks(self, request: pb.WatchTasksRequest, context: _Context) -> AsyncIterator[Any]:
+        async with refusing(context):
+            _require_view(request.view)
+            selection = selection_of(request.filter)
+            selects = selection.task
+            scope = (self._engine.opened.identity, "watch", request.filter)
+            since = read_token(request.token, "token", *scope) if request.token else None
+            watcher = Watcher(selection)
+
+            def subscribe(state: State) -> int:
+                self._engine.subscriptions.watchers.add(watcher)
+                return self._engine.changed
+
+            try:
+                current = await self._engine.read(subscribe)
+                await self._require_known(since)
+                yield pb.WatchTasksResponse(token=make_token(current if since is None else since, *scope))
+                # Before the changes: another task may have taken a removed one's id.
+                async for ids in self._removed_between(since, current):
+                    yield pb.WatchTasksResponse(deleted=ids)
+                # Some may have been forgotten between two pages of them.
+                await self._require_known(since)
+                number = _LOOK_TASKS_MIN
+                while since is not None and since < current:
+                    records = await self._store.changed_since(since, number)
+                    if not records:
+                        break
+                    since = records[-1].changed
+                    size = sum(bytes_of(record.body, record.standing) for record in records)
+                    number = _LOOK_TASKS_MIN if size > _LOOK_BYTES else _LOOK_TASKS_MAX
+                    tasks = [task for task in map(restore, records) if selects(task.spec, task.standing)]
+                    for chunk in _chunks(_message(task, request.view) for task in tasks):
+                        yield pb.WatchTasksResponse(tasks=chunk)
+                    yield pb.WatchTasksResponse(token=make_token(since, *scope))
+                while True:
+                    snapshots, removed, changed = await watcher.take(_CHUNK_TASKS, _WATCH_BYTES)
+                    if removed:
+                        yield pb.WatchTasksResponse(deleted=removed)
+                    if snapshots:
+                        yield _shown_later(snapshots, request.view)
+                    # Not kept while the next one is waited for.
+                    del snapshots, removed
+                    if changed is not None:
+                        yield pb.WatchTasksResponse(token=make_token(changed, *scope))
+            finally:
+                self._engine.subscriptions.watchers.drop(watcher)
+
+    async def _removed_between(self, since: int | None, current: int) -> AsyncIterator[list[str]]:
+        """The ids of the tasks that were removed since a batch."""
+        while since is not None and since < current:
+            removals = await self._store.deleted_since(since, _CHUNK_TASKS)
+            if not removals:
+                return
+            since = removals[-1][0]
+            ids = [id for _, id in removals]
+            for place in range(0, len(ids), _CHUNK_TASKS):
+                yield ids[place : place + _CHUNK_TASKS]
+
+    async def _once_finished(self, id: str) -> _Finished:
+        """The task, once it has finished."""
+        subscriptions = self._engine.subscriptions
+        waiter = Waiter(subscriptions.waiting)
+        # The hot path of whoever waits for one task: it needs no batch of its own, and does not wait for the one in
+        # hand.
+        if self._engine.will_tell(id):
+            subscriptions.add_waiter(waiter, (id,))
+            try:
+                return _finished((await waiter.take())[0][0])
+            finally:
+                subscriptions.drop_waiter(waiter, (id,))
+                waiter.end()
+        if (recent := subscriptions.recent(id)) is not None:
+            return _finished(recent)
+        async with aclosing(self._as_they_finish([id])) as finishing:
+            async for done in finishing:
+                if done:
+                    return done[0]
+        raise AssertionError("a wait ends with its last task")
+
+    async def _as_they_finish(self, ids: Iterable[str]) -> AsyncGenerator[list[_Finished], None]:
+        """Each of these tasks once."""
+        outstanding = dict.fromkeys(ids)
+        waiting = self._engine.subscriptions.waiting
+        waiter, number = Waiter(waiting), len(outstanding)
+        if waiting.ids and waiting.ids + number > WAITED_IDS_MAX:
+            message = f"{waiting.ids} tasks are waited for and the limit is {WAITED_IDS_MAX}; wait for fewer at once"
+            raise Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_WAITS", message)
+        waiting.ids += number
+
+        def subscribe(state: State) -> list[str]:
+            self._engine.subscriptions.add_waiter(waiter, outstanding)
+            # Finished ones are in memory by chance: nothing more will be published of them.
+            tasks, finished = state.tasks, Status.COMPLETED
+            return [id for id in outstanding if id not in tasks or tasks[id].standing.status >= finished]
+
+        try:
+            absent = await self._engine.read(subscribe)
+            # Whoever waits for a short task often finds it done: that should not take a look into the store.
+            recent = [new for id in absent if (new := self._engine.subscriptions.recent(id)) is not None]
+            done = [_finished(snapshot) for snapshot in recent]
+            if len(recent) < len(absent):
+                known = {snapshot.spec.id for snapshot in recent}
+                absent = [id for id in absent if id not in known]
+            else:
+                absent = []
+            # Before anything is told all must be known; what does not fit in memory meanwhile is looked up again.
+            unknown: list[str] = []
+            again: list[str] = []
+            size = 0
+            async for asked, records in self._looked_up(absent):
+                known = {record.id for record in records}
+                unknown += [id for id in asked if id not in known]
+                for record in records:
+                    if record.standing.status in FINISHED:
+                        size += bytes_of(record.body, record.standing)
+                        if size > WAITER_BYTES_MAX:
+                            again.append(record.id)
+                        else:
+                            done.append((record.id, record.body, record.standing))
+            if unknown:
+                raise unknown_tasks(unknown)
+            told = [*(id for id, _, _ in done), *again]
+            self._engine.subscriptions.drop_waiter(waiter, told)
+            for id in told:
+                del outstanding[id]
+            yield done
+            async for some in self._stored(again):
+                yield some
+            while outstanding:
+                # One that finishes as this call begins may be found in the store and be published too.
+                gathered, again = await waiter.take()
+                yield [_finished(new) for new in gathered if outstanding.pop(new.spec.id, 0) is None]
+                async for some in self._stored([id for id in again if outstanding.pop(id, 0) is None]):
+                    yield some
+        finally:
+            self._engine.subscriptions.drop_waiter(waiter, outstanding)
+            waiter.end()
+            waiting.ids -= number
+
+    async def _stored(self, ids: Sequence[str]) -> AsyncGenerator[list[_Finished], None]:
+        """These finished tasks, a few at a time; one that was removed meanwhile is left out."""
+        async for _, records in self._looked_up(ids):
+            yield [(record.id, record.body, record.standing) for record in records]
+
+    async def _looked_up(self, ids: Sequence[str]) -> AsyncGenerator[tuple[Sequence[str], list[Record]], None]:
+        """Parts of these ids and what the store has of them."""
+        place, number = 0, _LOOK_TASKS_MIN
+        while place < len(ids):
+            asked = ids[place : place + number]
+            records = await self._store.load(asked)
+            size = sum(bytes_of(record.body, record.standing) for record in records)
+            place += len(asked)
+            number = _LOOK_TASKS_MIN if size > _LOOK_BYTES else _LOOK_TASKS_MAX
+            yield asked, records
+
+
+def _check_ids(ids: Sequence[str]) -> None:
+    # Ids that break a limit are those of no task: only what would cost is checked here.
+    if not ids:
+        raise invalid([FieldViolation("ids", f"is empty; 1 to {limits.BATCH_TASKS_MAX} are needed")])
+    if len(ids) > limits.BATCH_TASKS_MAX:
+        raise invalid([FieldViolation("ids", f"has {len(ids)} ids; the limit is {limits.BATCH_TASKS_MAX} in one call")])
+    if "" in ids:
+        raise invalid([FieldViolation(f"ids[{list(ids).index('')}]", "is empty")])
+
+
+def _require_view(view: int) -> None:
+    violations: Violations = []
+    check_view(view, violations)
+    if violations:
+        raise invalid(violations)
+
+
+def _message(task: Task, view: int) -> pb.Task:
+    return task_message(task.spec, task.standing, view, task.progress)
+
+
+def _shown_later(snapshots: Sequence[Snapshot], view: int) -> Later:
+    """Responses with these tasks. Messages merge by concatenation, so that each task is serialized once for all."""
+
+    def make() -> list[bytes]:
+        responses: list[bytes] = []
+        parts: list[bytes] = []
+        size = 0
+        for snapshot in snapshots:
+            shown = _shown(snapshot, view)
+            if parts and size + len(shown) > limits.PAGE_BYTES_MAX:
+                responses.append(b"".join(parts))
+                parts, size = [], 0
+            parts.append(shown)
+            size += len(shown)
+        return [*responses, b"".join(parts)]
+
+    bodies = sum(bytes_of(new.spec.body, new.standing, new.spec.trace) for new in snapshots)
+    return Later(bodies + _TASK_BYTES * len(snapshots), make)
+
+
+def _shown(snapshot: Snapshot, view: int) -> bytes:
+    """A response with this task alone."""
+    if snapshot.shown[0] != view:
+        message = task_message(snapshot.spec, snapshot.standing, view, snapshot.progress)
+        snapshot.shown = view, pb.WatchTasksResponse(tasks=[message]).SerializeToString()
+    return snapshot.shown[1]
+
+
+def _finished(snapshot: Snapshot) -> _Finished:
+    return snapshot.spec.id, snapshot.spec.body + snapshot.spec.trace, snapshot.standing
+
+
+def _finished_message(body: bytes, standing: Standing, view: int) -> pb.Task:
+    spec = spec_of(pb.Task.FromString(body), body).reckoned(standing.created_ms)
+    return task_message(spec, standing, view)
+
+
+def _wait_responses(finished: Iterable[_Finished], view: int) -> Iterator[pb.WaitTasksResponse]:
+    # The hot path of everyone who waits: results are filled in where they are sent from, since a message that is put
+    # into another one is copied.
+    response, size = pb.WaitTasksResponse(), 0
+    for id, body, standing in finished:
+        if view == pb.TASK_VIEW_RESULT:
+            fill_result(response.tasks.add(), id, standing)
+            size += _RESULT_BYTES + len(standing.result) + len(standing.result_data)
+            if standing.failure is not None:
+                size += len(standing.failure.message) + len(standing.failure.traceback)
+        else:
+            message = _finished_message(body, standing, view)
+            response.tasks.append(message)
+            size += message.ByteSize()
+        if size >= _WAIT_BYTES:
+            yield response
+            response, size = pb.WaitTasksResponse(), 0
+    if response.tasks:
+        yield response
+
+
+def _chunks(messages: Iterable[pb.Task]) -> Iterable[list[pb.Task]]:
+    chunk: list[pb.Task] = []
+    size = 0
+    for message in messages:
+        bytes_ = message.ByteSize()
+        if chunk and (len(chunk) >= _CHUNK_TASKS or size + bytes_ > limits.PAGE_BYTES_MAX):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(message)
+        size += bytes_
+    if chunk:
+        yield chunk

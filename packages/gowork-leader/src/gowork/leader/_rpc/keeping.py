@@ -1,0 +1,81 @@
+"""The part of scheduler.v1.SchedulerService that is about what is kept: retries and removals, backups."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+import grpc
+
+from gowork.leader._core import commands as cmd
+from gowork.leader._engine.loop import Engine
+from gowork.leader._rpc.backups import Backups
+from gowork.leader._rpc.boundary import refusal_from, refusing
+from gowork.leader._rpc.filters import parse_filter
+from gowork.leader._rpc.validation import Violations, check_id, check_purge
+from gowork.leader.store.protocol import Store
+from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
+from gowork.proto.status import invalid
+
+#: Tasks that are removed in one batch, and batches of one call.
+PURGE_TASKS_MAX = 1_000
+PURGE_BATCHES_MAX = 100
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class KeepingMethods:
+    """Mixed into the service."""
+
+    _engine: Engine
+    _store: Store
+    _backups: Backups
+
+    async def RetryTask(self, request: pb.RetryTaskRequest, context: _Context) -> pb.RetryTaskResponse:
+        async with refusing(context):
+            violations: Violations = []
+            check_id(request.id, "id", violations)
+            if violations:
+                raise invalid(violations)
+            answer = await self._engine.ask(cmd.RetryTask(request.id))
+            if isinstance(answer, cmd.Refused):
+                raise refusal_from(answer)
+        return pb.RetryTaskResponse()
+
+    async def PurgeTasks(self, request: pb.PurgeTasksRequest, context: _Context) -> pb.PurgeTasksResponse:
+        async with refusing(context):
+            violations: Violations = []
+            check_purge(request, violations)
+            if violations:
+                raise invalid(violations)
+            if request.ids:
+                return pb.PurgeTasksResponse(purged=await self._purge(cmd.Purge(list(request.ids), strict=True)))
+            return await self._purge_selected(request)
+
+    async def _purge_selected(self, request: pb.PurgeTasksRequest) -> pb.PurgeTasksResponse:
+        query, before_ms = parse_filter(request.filter), request.finished_before_ms or None
+        # What finishes again meanwhile is looked at by its time, too.
+        finished_by_ms = before_ms - 1 if before_ms is not None else 0
+        purged = 0
+        for _ in range(PURGE_BATCHES_MAX):
+            selected = await self._store.select_finished(query, before_ms, PURGE_TASKS_MAX)
+            if selected:
+                purged += await self._purge(cmd.Purge([task.id for task in selected], finished_by_ms))
+            if len(selected) < PURGE_TASKS_MAX:
+                return pb.PurgeTasksResponse(purged=purged)
+        return pb.PurgeTasksResponse(purged=purged, more=True)
+
+    async def _purge(self, command: cmd.Purge) -> int:
+        answer = await self._engine.ask(command)
+        if isinstance(answer, cmd.Refused):
+            raise refusal_from(answer)
+        return int(answer.tasks)
+
+    async def BackupStore(
+        self, request: pb.BackupStoreRequest, context: _Context
+    ) -> AsyncIterator[pb.BackupStoreResponse]:
+        async with refusing(context), aclosing(self._backups.read_copy()) as parts:
+            async for data, total_bytes in parts:
+                with self._backups.reading(context):
+                    yield pb.BackupStoreResponse(data=data, total_bytes=total_bytes)

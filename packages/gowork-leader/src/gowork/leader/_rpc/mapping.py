@@ -1,0 +1,403 @@
+"""Between the messages of the contract and the core's values, both ways.
+
+The only module of this layer that fills in messages.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Literal
+
+from gowork.base.trace_context import is_traceparent
+from gowork.leader._core import commands as cmd
+from gowork.leader._core.model import (
+    Failure,
+    FailureKind,
+    HandlerPolicy,
+    HeartbeatStatus,
+    Liveness,
+    Outcome,
+    Progress,
+    QueueSettings,
+    Spec,
+    Standing,
+    Status,
+)
+from gowork.leader._core.queries import MemberView
+from gowork.leader._core.queues import Queue
+from gowork.leader._rpc.validation import check_follow_ups
+from gowork.leader.store.codec import form_bytes, restore, retry_of, spec_of, trace_bytes
+from gowork.leader.store.protocol import Record, StoreFormatError
+from gowork.proto import limits
+from gowork.proto.cluster.v1 import leader_pb2
+from gowork.proto.scheduler.v1 import scheduler_pb2
+from gowork.proto.worker.v1 import session_pb2
+
+#: Fields of Task that only the leader sets.
+_OUTPUT_ONLY = tuple(
+    field.name for field in scheduler_pb2.Task.DESCRIPTOR.fields if field.number >= 20 or field.name == "status"
+)
+#: Fields that travel with a task and are no part of what makes it the same: Spec.trace.
+_ASIDE: tuple[Literal["traceparent", "tracestate", "payload_form"], ...] = ("traceparent", "tracestate", "payload_form")
+#: Tasks with nothing behind it are taken as they are.
+_HIGHEST_PLAIN_FIELD = 14
+_VIEW_FULL = scheduler_pb2.TASK_VIEW_FULL
+_VIEW_RESULT = scheduler_pb2.TASK_VIEW_RESULT
+_COMPLETED = scheduler_pb2.ATTEMPT_OUTCOME_COMPLETED
+#: Below this no result breaks a limit, whatever its characters.
+_SHORT_RESULT_CHARS = limits.PAYLOAD_BYTES_MAX // 8
+_OUTCOMES = {int(outcome): outcome for outcome in Outcome}
+_KINDS = {int(kind): kind for kind in FailureKind}
+
+
+def spec_from(task: scheduler_pb2.Task, trace: bytes = b"") -> Spec:
+    """What a checked task asks for.
+
+    Output-only fields are dropped from the message; unknown ones go through to the worker, which may know them.
+
+    Args:
+        task: the message.
+        trace: as Spec.trace, for a task without a context of its own.
+    """
+    fields = task.ListFields()
+    if fields and (fields[-1][0].number > _HIGHEST_PLAIN_FIELD or task.HasField("status")):
+        for name in _OUTPUT_ONLY:
+            task.ClearField(name)  # type: ignore[arg-type]
+        trace = (trace_from(task) or trace) + form_bytes(task)
+        for name in _ASIDE:
+            task.ClearField(name)
+    return spec_of(task, task.SerializeToString(deterministic=True), trace)
+
+
+def trace_from(message: scheduler_pb2.Task | scheduler_pb2.ScheduleTasksRequest) -> bytes:
+    """The checked trace context of a task, or of a batch, as Spec.trace has it."""
+    return trace_bytes(message.traceparent, message.tracestate)
+
+
+def task_message(spec: Spec, standing: Standing, view: int, progress: Progress | None = None) -> scheduler_pb2.Task:
+    """A task as a client sees it; view is a TaskView, UNSPECIFIED being BASIC."""
+    if view == _VIEW_RESULT:
+        result = scheduler_pb2.Task()
+        fill_result(result, spec.id, standing)
+        return result
+    task = scheduler_pb2.Task.FromString(spec.body + spec.trace)
+    if view != _VIEW_FULL:
+        task.ClearField("payload")
+        task.ClearField("data")
+    task.status = int(standing.status)  # type: ignore[assignment]
+    task.priority = int(spec.lane.priority)  # type: ignore[assignment]
+    task.queue = spec.lane.queue
+    if spec.delay_ms:
+        task.run_at_ms = spec.run_at_ms
+    if spec.expires_in_ms:
+        task.expires_at_ms = spec.expires_at_ms
+    task.fence = standing.fence
+    task.created_at_ms = standing.created_ms
+    task.started_at_ms = standing.started_ms
+    task.finished_at_ms = standing.finished_ms
+    task.worker = standing.worker
+    task.attempts_used = standing.attempts_used
+    task.cancel_requested = standing.cancel_requested
+    if standing.failure is not None:
+        _fill_failure(task.failure, standing.failure, view)
+    if progress is not None:
+        task.progress.fraction = progress.fraction
+        task.progress.message = progress.message
+        task.progress.updated_at_ms = progress.updated_ms
+    if view == _VIEW_FULL:
+        task.result = standing.result
+        task.result_data = standing.result_data
+        task.result_is_empty_data = standing.result_is_empty_data
+        _fill_attempts(task, standing)
+    return task
+
+
+def record_message(record: Record, view: int) -> scheduler_pb2.Task:
+    """A task of a list. One that can't be read any more is told by its id and status, and hides no other."""
+    try:
+        task = restore(record)
+    except StoreFormatError as error:
+        message = scheduler_pb2.Task(id=record.id, waiting_reason=str(error))
+        message.status = int(record.standing.status)  # type: ignore[assignment]
+        return message
+    return task_message(task.spec, task.standing, view)
+
+
+def fill_result(task: scheduler_pb2.Task, id: str, standing: Standing) -> None:
+    """What came of a task, as TASK_VIEW_RESULT has it; what was asked for is not needed."""
+    # The hot path of everyone who waits: only fields that have something to say are touched.
+    task.id = id
+    task.status = standing.status  # type: ignore[assignment]
+    task.worker = standing.worker
+    task.fence = standing.fence
+    task.attempts_used = standing.attempts_used
+    task.created_at_ms = standing.created_ms
+    task.started_at_ms = standing.started_ms
+    task.finished_at_ms = standing.finished_ms
+    if standing.result:
+        task.result = standing.result
+    elif standing.result_data:
+        task.result_data = standing.result_data
+    elif standing.result_is_empty_data:
+        task.result_is_empty_data = True
+    if standing.failure is not None:
+        _fill_failure(task.failure, standing.failure, _VIEW_RESULT)
+
+
+def member_message(member: MemberView) -> leader_pb2.Member:
+    """A member as a client sees it."""
+    return leader_pb2.Member(
+        id=member.id,
+        address=member.address,
+        status=member.status,
+        liveness=int(member.liveness),  # type: ignore[arg-type]
+        kind=leader_pb2.MEMBER_KIND_CALLBACK if member.is_callback else leader_pb2.MEMBER_KIND_SESSION,
+        slots=member.slots,
+        running=member.running,
+        handlers=member.handlers,
+        labels=member.labels,
+        version=member.version,
+        joined_at_ms=member.joined_ms,
+        seen_at_ms=member.seen_ms,
+        plugin_errors=member.plugin_errors,
+    )
+
+
+def member_stats(views: list[MemberView]) -> list[scheduler_pb2.MemberStats]:
+    """Members by liveness, with what they can run and hold."""
+    by_liveness = {liveness: [view for view in views if view.liveness is liveness] for liveness in Liveness}
+    return [
+        scheduler_pb2.MemberStats(
+            liveness=liveness.name,
+            members=len(alike),
+            slots=sum(view.slots for view in alike),
+            running=sum(view.running for view in alike),
+        )
+        for liveness, alike in by_liveness.items()
+        if alike
+    ]
+
+
+def queue_message(name: str, settings: QueueSettings, queue: Queue | None) -> scheduler_pb2.Queue:
+    """A queue as a client sees it; it holds nothing where there is only its name."""
+    message = scheduler_pb2.Queue(
+        name=name,
+        paused=settings.paused,
+        weight=settings.weight,
+        concurrency_limit=settings.concurrency_limit,
+        key_concurrency_limit=settings.key_concurrency_limit,
+        rate_limit=settings.rate_limit,
+        rate_burst=settings.rate_burst,
+    )
+    if queue is not None:
+        message.waiting, message.delayed, message.running = queue.waiting, queue.delayed, queue.running
+    return message
+
+
+def heartbeat_from(request: leader_pb2.HeartbeatRequest) -> cmd.Heartbeat:
+    """A callback member's checked word."""
+    return cmd.Heartbeat(request.id, HeartbeatStatus(request.status))
+
+
+def hello_from(hello: session_pb2.Hello, connection: int, peer: str) -> cmd.OpenSession:
+    """A checked hello."""
+    return cmd.OpenSession(
+        connection,
+        hello.name,
+        hello.instance,
+        hello.slots,
+        tuple(
+            HandlerPolicy(
+                info.name,
+                info.is_default,
+                retry_of(info.retry) if info.HasField("retry") else None,
+                _cut(info.form, limits.HANDLER_FORM_BYTES_MAX),
+            )
+            for info in hello.handlers
+        ),
+        dict(hello.labels),
+        hello.version,
+        tuple(cmd.Held(held.id, held.fence, held.state == session_pb2.HELD_STATE_FINISHED) for held in hello.held),
+        # Told for people: what is cut off changes nothing that the leader does.
+        tuple(_cut(error, limits.PLUGIN_ERROR_BYTES_MAX) for error in hello.plugin_errors[: limits.PLUGIN_ERRORS_MAX]),
+        peer,
+        tuple(hello.ended_instances),
+    )
+
+
+def frame_from(frame: session_pb2.ConnectRequest, connection: int) -> cmd.ReceiveFrame:
+    """A worker's frame.
+
+    What breaks a limit in it is cut to the limit, or fails its task: a stream has no way to refuse one field.
+    """
+    conditions = frame.conditions
+    return cmd.ReceiveFrame(
+        connection,
+        [_report_from(report) for report in frame.reports],
+        max(frame.credit) if frame.credit else None,
+        [
+            cmd.ProgressReport(
+                progress.fence,
+                progress.id,
+                # A NaN compares false with everything: it becomes 0.
+                min(progress.fraction, 1.0) if progress.fraction > 0 else 0.0,
+                _cut(progress.message, limits.PROGRESS_MESSAGE_BYTES_MAX),
+            )
+            for progress in frame.progress
+        ]
+        if frame.progress
+        else (),
+        conditions[-1].blocked if conditions else None,
+        conditions[-1].draining if conditions else None,
+        conditions[-1].leaving if conditions else False,
+        time.time_ns() if frame.reports else 0,
+    )
+
+
+def _report_from(report: session_pb2.Report) -> cmd.Report:
+    # Most reports say nothing but a short result: the hot path asks them for little else.
+    result, trace = report.result, report.traceparent
+    if trace and not is_traceparent(trace):
+        trace = ""
+    if report.outcome == _COMPLETED and len(result) < _SHORT_RESULT_CHARS:
+        data = report.result_data
+        if len(data) < _SHORT_RESULT_CHARS and not report.follow_ups:
+            return cmd.Report(
+                report.fence,
+                report.id,
+                Outcome.COMPLETED,
+                result,
+                data,
+                execution_us=report.execution_us,
+                trace=trace,
+                result_is_empty_data=not result and report.result_is_empty_data and not data,
+            )
+    return _whole_report_from(report, trace)
+
+
+def _whole_report_from(report: session_pb2.Report, trace: str) -> cmd.Report:
+    outcome = _OUTCOMES.get(report.outcome)
+    failure = _failure_from(report.failure) if report.HasField("failure") else None
+    result, data = report.result, report.result_data
+    if outcome is None:
+        outcome = Outcome.FAILED
+        failure = Failure(FailureKind.REJECTED, f"the worker reported the unknown outcome {report.outcome}")
+    elif outcome is Outcome.COMPLETED and (
+        len(result) * 4 + len(data) > limits.PAYLOAD_BYTES_MAX
+        and len(result.encode()) + len(data) > limits.PAYLOAD_BYTES_MAX
+    ):
+        size = len(result.encode()) + len(data)
+        outcome, result, data = Outcome.FAILED, "", b""
+        failure = Failure(FailureKind.REJECTED, f"the result has {size} bytes; the limit is {limits.PAYLOAD_BYTES_MAX}")
+    follow_ups: tuple[Spec, ...] = ()
+    if outcome is Outcome.COMPLETED and report.follow_ups:
+        for task in report.follow_ups:
+            if task.delay_ms:
+                # Beside it stands what the worker has reckoned for leaders that do not know delays.
+                task.ClearField("run_at_ms")
+        fault = check_follow_ups(report.follow_ups)
+        if fault:
+            outcome, result, data = Outcome.FAILED, "", b""
+            failure = Failure(FailureKind.REJECTED, f"a follow-up can't be scheduled: {fault}")
+        else:
+            follow_ups = tuple([spec_from(task) for task in report.follow_ups])
+    return cmd.Report(
+        report.fence,
+        report.id,
+        outcome,
+        result,
+        data,
+        failure,
+        _delay_from(report.retry_delay_ms) if report.HasField("retry_delay_ms") else None,
+        report.execution_us,
+        report.reason[:1000],
+        follow_ups,
+        trace,
+        outcome is Outcome.COMPLETED and report.result_is_empty_data and not result and not data,
+        outcome is Outcome.INTERRUPTED and report.unfit,
+    )
+
+
+def _failure_from(failure: scheduler_pb2.Failure) -> Failure:
+    return Failure(
+        _KINDS.get(failure.kind, FailureKind.HANDLER),
+        _cut(failure.message, limits.FAILURE_MESSAGE_BYTES_MAX),
+        _cut(failure.type, limits.NAME_BYTES_MAX),
+        _cut_start(failure.traceback, limits.FAILURE_TRACEBACK_BYTES_MAX),
+    )
+
+
+def progress_from(request: scheduler_pb2.TaskProgressRequest) -> cmd.TellProgress:
+    """A callback member's checked word of how far it has come; its message is cut to the limit."""
+    message = _cut(request.message, limits.PROGRESS_MESSAGE_BYTES_MAX)
+    return cmd.TellProgress(request.id, request.fraction, message, request.fence)
+
+
+def completion_from(request: scheduler_pb2.TaskCompleteRequest) -> cmd.CompleteTask:
+    """A callback member's checked word of how a task ended; what is too long in it is cut to the limit."""
+    return cmd.CompleteTask(
+        request.id,
+        _cut(request.error, limits.FAILURE_MESSAGE_BYTES_MAX) if request.HasField("error") else None,
+        request.fence,
+        # A newer member may know more outcomes: whether there is an error tells enough then.
+        _OUTCOMES.get(request.outcome),
+        _failure_from(request.failure) if request.HasField("failure") else None,
+        _delay_from(request.retry_delay_ms) if request.HasField("retry_delay_ms") else None,
+        retry_of(request.retry) if request.HasField("retry") else None,
+    )
+
+
+def _delay_from(delay_ms: int) -> int:
+    return min(max(0, delay_ms), limits.REPORTED_DELAY_MS_MAX)
+
+
+def _fill_failure(message: scheduler_pb2.Failure, failure: Failure, view: int) -> None:
+    message.kind = int(failure.kind)  # type: ignore[assignment]
+    message.message = failure.message
+    message.type = failure.type
+    if view in (_VIEW_FULL, _VIEW_RESULT):
+        message.traceback = failure.traceback
+
+
+def _fill_attempts(task: scheduler_pb2.Task, standing: Standing) -> None:
+    for attempt in standing.attempts:
+        task.attempts.add(
+            number=attempt.number,
+            worker=attempt.worker,
+            started_at_ms=attempt.started_ms,
+            ended_at_ms=attempt.ended_ms,
+            outcome=int(attempt.outcome),
+            reason=attempt.reason,
+            fence=attempt.fence,
+            traceparent=attempt.trace,
+        )
+    if standing.status is Status.RUNNING:
+        task.attempts.add(
+            number=standing.grants, worker=standing.worker, started_at_ms=standing.started_ms, fence=standing.fence
+        )
+
+
+def fit(messages: Iterable[scheduler_pb2.Task], bytes_max: int) -> tuple[list[scheduler_pb2.Task], bool]:
+    """As many as fit into so many bytes, and whether that is all of them."""
+    fitting: list[scheduler_pb2.Task] = []
+    size = 0
+    for message in messages:
+        # A field's tag and length take up to 5 bytes.
+        size += message.ByteSize() + 5
+        if size > bytes_max:
+            return fitting, False
+        fitting.append(message)
+    return fitting, True
+
+
+def _cut(text: str, bytes_max: int) -> str:
+    if len(text) * 4 <= bytes_max:
+        return text
+    return text.encode()[:bytes_max].decode(errors="ignore")
+
+
+def _cut_start(text: str, bytes_max: int) -> str:
+    if len(text) * 4 <= bytes_max:
+        return text
+    return text.encode()[-bytes_max:].decode(errors="ignore")

@@ -1,0 +1,319 @@
+"""worker.v1.SessionService: the streams of workers, and the way back over them.
+
+Owns what is on its way to each worker. Effects are gathered for as long as a stream is busy and leave as one frame.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections import deque
+from collections.abc import AsyncIterator, Iterator, Sequence
+
+import grpc
+
+from gowork.leader._core import commands as cmd
+from gowork.leader._core import effects as ef
+from gowork.leader._core.state import Settings
+from gowork.leader._engine.loop import Engine
+from gowork.leader._rpc.boundary import refusal_from, refusing
+from gowork.leader._rpc.mapping import frame_from, hello_from
+from gowork.leader._rpc.validation import Violations, check_hello
+from gowork.proto.status import FieldViolation, Refusal, invalid
+from gowork.proto.worker.v1 import session_pb2 as pb
+from gowork.proto.worker.v1 import session_pb2_grpc
+
+#: Frames of one worker that may wait for a batch; past it the stream is not read.
+FRAMES_WAITING_MAX = 64
+#: Bytes of reports that may wait for a batch, over all workers. Past it a stream is read again when the frame before
+#: has been dealt with: one frame of each worker may come on top. What is not read waits with its worker.
+REPORT_BYTES_WAITING_MAX = 32 << 20
+#: Fences (grants, acknowledgements and the like) that wait for one worker to read them: the next ones end its stream.
+#: Several batches' worth, so that only who does not read has so many.
+FENCES_UNREAD_MAX = 100_000
+#: As above, over all workers: beyond it a stream that has FENCES_SHARE or more of them ends.
+FENCES_UNREAD_ALL_MAX = 1_000_000
+FENCES_SHARE = 1_000
+#: Streams that have not said hello, beside the sessions; the next ones are refused.
+STREAMS_WAITING_MAX = 1_000
+#: A frame is closed after the task that takes its bodies to this.
+FRAME_BYTES_MAX = 1 << 20
+#: How long acknowledgements wait for something to travel with, in seconds.
+ACKNOWLEDGE_SECONDS = 0.01
+#: A connected worker has this long to say hello, in seconds.
+HELLO_SECONDS = 10.0
+
+_SessionEffect = (
+    ef.Welcome | ef.GrantTasks | ef.Acknowledge | ef.ReleaseTasks | ef.CancelTasks | ef.Drain | ef.Ping | ef.EndSession
+)
+_Context = grpc.aio.ServicerContext[pb.ConnectRequest, pb.ConnectResponse]
+
+
+class Sessions(session_pb2_grpc.SessionServiceServicer):
+    """All sessions of this leader."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._engine: Engine | None = None
+        self._numbers = itertools.count(1)
+        #: {connection: stream}
+        self._streams: dict[int, _Stream] = {}
+        #: Streams that are being served, those before their hello included.
+        self._open = 0
+        self._report_bytes = 0
+        self._unread = _Unread()
+
+    def attach(self, engine: Engine) -> None:
+        """Names the engine that frames go to; before the server starts."""
+        self._engine = engine
+
+    def deliver(self, effect: _SessionEffect) -> None:
+        """Puts an effect on its way.
+
+        One for a stream that has ended is dropped: the worker lists what it holds when it is back.
+        """
+        stream = self._streams.get(effect.connection)
+        if stream is not None:
+            stream.add(effect)
+
+    def end_all(self) -> None:
+        """Ends all streams: workers go on with what they run and look for a leader."""
+        refusal = cmd.Refused(cmd.RefusalCode("UNAVAILABLE", "NOT_SERVING"), "the leader is stopping")
+        for connection, stream in self._streams.items():
+            stream.add(ef.EndSession(connection, refusal))
+
+    async def Connect(
+        self, request_iterator: AsyncIterator[pb.ConnectRequest], context: _Context
+    ) -> AsyncIterator[pb.ConnectResponse]:
+        engine = self._engine
+        assert engine is not None
+        connection = next(self._numbers)
+        async with refusing(context), self._counted():
+            hello = await self._hello(request_iterator)
+            stream = self._streams[connection] = _Stream(self._unread)
+            engine.post(hello_from(hello, connection, context.peer()))
+            reader = asyncio.create_task(self._read(request_iterator, connection, engine, stream))
+            try:
+                while True:
+                    effects, answers = await stream.take()
+                    for frame in self._frames(effects, engine):
+                        yield frame
+                    for _ in range(answers):
+                        yield pb.ConnectResponse()
+                    if stream.ending is not None:
+                        if stream.ending.refusal is not None:
+                            raise refusal_from(stream.ending.refusal)
+                        return
+                    if stream.closed:
+                        # A frame that was refused ends the stream with its refusal.
+                        await reader
+                        return
+            finally:
+                del self._streams[connection]
+                stream.end()
+                engine.post(cmd.CloseSession(connection))
+                reader.cancel()
+                await asyncio.gather(reader, return_exceptions=True)
+
+    @contextlib.asynccontextmanager
+    async def _counted(self) -> AsyncIterator[None]:
+        if self._open >= self._settings.sessions_max + STREAMS_WAITING_MAX:
+            message = f"{self._open} streams of workers are open, which is this leader's limit"
+            raise Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_SESSIONS", message)
+        self._open += 1
+        try:
+            yield
+        finally:
+            self._open -= 1
+
+    async def _hello(self, requests: AsyncIterator[pb.ConnectRequest]) -> pb.Hello:
+        try:
+            async with asyncio.timeout(HELLO_SECONDS):
+                request = await anext(requests)
+        except (TimeoutError, StopAsyncIteration):
+            message = f"no hello came within {HELLO_SECONDS:g} s"
+            raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, "NO_HELLO", message) from None
+        if not request.HasField("hello"):
+            raise invalid([FieldViolation("hello", "is missing in the first frame")])
+        violations: Violations = []
+        check_hello(request.hello, violations)
+        if violations:
+            raise invalid(violations)
+        return request.hello
+
+    async def _read(
+        self, requests: AsyncIterator[pb.ConnectRequest], connection: int, engine: Engine, stream: _Stream
+    ) -> None:
+        waiting: deque[asyncio.Future[None]] = deque()
+        try:
+            async for request in requests:
+                if request.HasField("hello"):
+                    raise invalid([FieldViolation("hello", "is for the first frame alone; open a new stream")])
+                if stream.ending is not None:
+                    # The reason waits behind what the worker has not read; it has no session from now on.
+                    engine.post(cmd.CloseSession(connection))
+                    return
+                while waiting and waiting[0].done():
+                    waiting.popleft()
+                if not request.reports and not request.ByteSize():
+                    # From here, and not when its batch is durable: it says only that this leader has heard the worker,
+                    # and waiting frames are dealt with before any lease ends. With a full disk that takes long.
+                    stream.answer()
+                    if waiting:
+                        # One that waits already renews the lease as well.
+                        continue
+                dealt_with = engine.post_frame(frame_from(request, connection))
+                waiting.append(dealt_with)
+                if request.reports:
+                    self._count(request.ByteSize(), dealt_with)
+                # Not kept while it waits for the next one.
+                del request
+                while len(waiting) >= FRAMES_WAITING_MAX or (waiting and self._report_bytes > REPORT_BYTES_WAITING_MAX):
+                    await waiting.popleft()
+        finally:
+            stream.close()
+
+    def _count(self, size: int, dealt_with: asyncio.Future[None]) -> None:
+        self._report_bytes += size
+
+        def uncount(_: asyncio.Future[None]) -> None:
+            self._report_bytes -= size
+
+        dealt_with.add_done_callback(uncount)
+
+    def _frames(self, effects: Sequence[_SessionEffect], engine: Engine) -> Iterator[pb.ConnectResponse]:
+        # One at a time: tasks of many bytes are copied as they are sent.
+        frame, size = pb.ConnectResponse(), 0
+        for effect in effects:
+            match effect:
+                case ef.GrantTasks():
+                    for fence, attempt, alone, spec, previous, used, others in effect.grants:
+                        task = spec.body + spec.trace
+                        grant = frame.grants.add(fence=fence, id=spec.id, attempt=attempt, task=task, alone=alone)
+                        if previous:
+                            grant.previous_traceparent = previous
+                        if used != attempt - 1:
+                            grant.attempts_used = used
+                        if others:
+                            grant.in_other_forms = True
+                        size += len(task)
+                        if size > FRAME_BYTES_MAX:
+                            yield frame
+                            frame, size = pb.ConnectResponse(), 0
+                case ef.Acknowledge():
+                    frame.acknowledged.extend(effect.fences)
+                    frame.refused.extend(effect.refused)
+                case ef.CancelTasks():
+                    frame.cancelled.extend(effect.fences)
+                case ef.ReleaseTasks():
+                    frame.released.extend(effect.fences)
+                case ef.Drain():
+                    frame.drains.add(budget_ms=effect.budget_ms)
+                case ef.Ping():
+                    frame.pings.append(1)
+                case ef.Welcome():
+                    frame.welcome.term = engine.opened.term
+                    frame.welcome.lease_ms = int(self._settings.lease * 1000)
+                    # Two heartbeats may be lost before the lease runs out.
+                    frame.welcome.heartbeat_ms = int(self._settings.lease * 1000 / 3)
+                    frame.welcome.reconnect_grace_ms = int(self._settings.reconnect_grace * 1000)
+                case ef.EndSession():
+                    pass
+        if frame.ByteSize():
+            yield frame
+
+
+class _Unread:
+    """Fences that wait for workers to read them."""
+
+    __slots__ = ("fences",)
+
+    def __init__(self) -> None:
+        self.fences = 0
+
+
+class _Stream:
+    """What is on its way to one worker."""
+
+    __slots__ = ("_all", "_answers", "_effects", "_event", "_late", "_unread", "_welcomed", "closed", "ending")
+
+    def __init__(self, unread: _Unread) -> None:
+        """`unread`: what waits for all workers."""
+        self._all = unread
+        self._effects: list[_SessionEffect] = []
+        #: Fences in the effects.
+        self._unread = 0
+        #: Heartbeats to be answered, each by an empty frame of its own, so that the worker can count.
+        self._answers = 0
+        self._welcomed = False
+        self._event = asyncio.Event()
+        #: Sends acknowledgements that nothing else has taken along.
+        self._late: asyncio.TimerHandle | None = None
+        #: The last effect of this stream, when it is to end.
+        self.ending: ef.EndSession | None = None
+        #: The worker sends no more.
+        self.closed = False
+
+    def add(self, effect: _SessionEffect) -> None:
+        if self.ending is not None:
+            return
+        limit = FENCES_UNREAD_MAX if self._all.fences <= FENCES_UNREAD_ALL_MAX else FENCES_SHARE
+        if self._unread > limit and not isinstance(effect, ef.EndSession):
+            message = f"the worker has not read {self._unread} grants and answers; the limit is {limit}"
+            behind = cmd.RefusalCode("RESOURCE_EXHAUSTED", "SESSION_BEHIND")
+            # It is told again what it holds when it is back.
+            self._effects.clear()
+            effect = ef.EndSession(effect.connection, cmd.Refused(behind, message))
+        if isinstance(effect, ef.EndSession):
+            self.ending = effect
+        else:
+            self._effects.append(effect)
+            fences = _fences_of(effect)
+            self._unread += fences
+            self._all.fences += fences
+            self._welcomed = self._welcomed or isinstance(effect, ef.Welcome)
+            if isinstance(effect, ef.Acknowledge):
+                # Nobody waits for it, while somebody may wait for what was reported: it travels with the next grants.
+                if self._late is None:
+                    self._late = asyncio.get_running_loop().call_later(ACKNOWLEDGE_SECONDS, self._event.set)
+                return
+        self._event.set()
+
+    def answer(self) -> None:
+        """Answers a heartbeat."""
+        self._answers += 1
+        self._event.set()
+
+    def close(self) -> None:
+        self.closed = True
+        self._event.set()
+
+    def end(self) -> None:
+        """Nothing of it waits any more."""
+        self._all.fences -= self._unread
+        self._unread = 0
+
+    async def take(self) -> tuple[list[_SessionEffect], int]:
+        """What is to be sent: effects, and how many heartbeats are to be answered."""
+        await self._event.wait()
+        self._event.clear()
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+        taken, self._effects = self._effects, []
+        self.end()
+        # The first frame is the Welcome.
+        answers = self._answers if self._welcomed else 0
+        self._answers -= answers
+        return taken, answers
+
+
+def _fences_of(effect: _SessionEffect) -> int:
+    match effect:
+        case ef.GrantTasks():
+            return len(effect.grants)
+        case ef.Acknowledge() | ef.CancelTasks() | ef.ReleaseTasks():
+            return len(effect.fences)
+        case _:
+            return 1
