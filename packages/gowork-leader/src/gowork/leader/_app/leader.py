@@ -32,22 +32,24 @@ from gowork.leader._core.state import Settings, State
 from gowork.leader._engine.counts import Counts
 from gowork.leader._engine.loop import Engine, NotServingError
 from gowork.leader._engine.retention import Kept, Retention
+from gowork.leader._rpc.activity import Overview
 from gowork.leader._rpc.admission import HoldBack
-from gowork.leader._rpc.backups import Backups
-from gowork.leader._rpc.cluster import LeaderService
 from gowork.leader._rpc.dialer import Dialer
+from gowork.leader._rpc.explaining import Explaining
+from gowork.leader._rpc.following import Following
+from gowork.leader._rpc.keeping import Keeping
+from gowork.leader._rpc.lookups import Lookups
+from gowork.leader._rpc.membership import Membership
 from gowork.leader._rpc.outbox import Outbox
-from gowork.leader._rpc.scheduler import SchedulerService
+from gowork.leader._rpc.queues import QueueControl
+from gowork.leader._rpc.scheduling import Scheduling
+from gowork.leader._rpc.services import SERVICES, add_service, compose
 from gowork.leader._rpc.sessions import Sessions
 from gowork.leader._version import __version__
 from gowork.leader.store.protocol import Store, StoreFullError
-from gowork.proto.cluster.v1 import leader_pb2_grpc
-from gowork.proto.scheduler.v1 import scheduler_pb2_grpc
-from gowork.proto.worker.v1 import session_pb2_grpc
 
 _log = logging.getLogger(__name__)
 
-SERVICES = ("cluster.v1.LeaderService", "scheduler.v1.SchedulerService", "worker.v1.SessionService")
 #: What calls that are under way get when the leader stops, in seconds.
 STOP_GRACE_SECONDS = 1.0
 #: What they get when the store fails: they have been answered, and that has to leave.
@@ -110,7 +112,6 @@ class Leader:
         self._hold_back = HoldBack()
         # Apart, so that clients that do not read end no sessions.
         self._outgoing, self._session_outgoing = Outgoing(), Outgoing()
-        self._backups = Backups(store)
         self._sessions = Sessions(settings)
         self._dialer = Dialer()
         outbox = Outbox(self._sessions, self._dialer, self._counts, *_settling(settings))
@@ -118,6 +119,22 @@ class Leader:
         self._retention = Retention(self._engine, store, kept)
         self._sessions.attach(self._engine)
         self._dialer.attach(self._engine)
+        explaining = Explaining(self._engine, store)
+        self._methods = compose(
+            {
+                "cluster.v1.LeaderService": (Membership(self._engine),),
+                "scheduler.v1.SchedulerService": (
+                    Scheduling(self._engine),
+                    Lookups(self._engine, store, explaining, __version__),
+                    explaining,
+                    QueueControl(self._engine),
+                    Following(self._engine, store),
+                    Keeping(self._engine, store),
+                    Overview(self._engine, store, self._counts, __version__),
+                ),
+                "worker.v1.SessionService": (self._sessions,),
+            }
+        )
         self._health = health.aio.HealthServicer()
         self._serving = False
 
@@ -209,12 +226,10 @@ class Leader:
         # Spans outermost: what is held back is no part of the call yet, and what is refused is.
         interceptors = [*server_interceptors(), self._hold_back]
         server = grpc.aio.server(options=list(SERVER_OPTIONS), interceptors=interceptors)
-        decoding = refusing_garbage(server, _called(self._counts), self._outgoing)
-        leader_pb2_grpc.add_LeaderServiceServicer_to_server(LeaderService(self._engine), decoding)
-        scheduler = SchedulerService(self._engine, self._store, self._backups, self._counts, __version__)
-        scheduler_pb2_grpc.add_SchedulerServiceServicer_to_server(scheduler, decoding)
-        for_sessions = refusing_garbage(server, _called(self._counts), self._session_outgoing)
-        session_pb2_grpc.add_SessionServiceServicer_to_server(self._sessions, for_sessions)
+        for service, names in SERVICES.items():
+            outgoing = self._session_outgoing if service == "worker.v1.SessionService" else self._outgoing
+            decoding = refusing_garbage(server, _called(self._counts), outgoing)
+            add_service(service, {name: self._methods[service, name] for name in names}, decoding)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if self._reflection:
             add_reflection(server, (*SERVICES, "grpc.health.v1.Health"))

@@ -1,4 +1,4 @@
-"""The part of scheduler.v1.SchedulerService that is asked once a second: what the queues hold, wait for and have done.
+"""Activity of scheduler.v1.SchedulerService, asked once a second: what the queues hold, wait for and have done.
 
 All but the failures is in memory, and those have their index: how many finished tasks are kept makes no difference.
 """
@@ -30,12 +30,13 @@ SHARED_TIMES = 10
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class ActivityMethods:
-    """Mixed into the service."""
+class Overview:
+    """What goes on, and what failed last."""
 
-    _engine: Engine
-    _store: Store
-    _activity: ActivityView
+    def __init__(self, engine: Engine, store: Store, counts: Counts, version: str) -> None:
+        self._engine = engine
+        self._store = store
+        self._activity = ActivityView(engine, counts, version)
 
     async def Activity(self, request: pb.ActivityRequest, context: _Context) -> pb.ActivityResponse:
         async with refusing(context):

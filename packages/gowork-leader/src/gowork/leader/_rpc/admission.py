@@ -25,7 +25,7 @@ WATCHES_MAX = 1_000
 OTHERS_MAX = 20_000
 #: Calls of one of these methods that may be held back; the next ones are refused.
 CALLS_HELD_BACK_MAX = 1_024
-#: Bytes of tasks that have been received and wait to be recorded, over all calls of one port. More than the largest
+#: Bytes of tasks that have been received and wait to be recorded, over all calls. More than the largest
 #: batches that are let in have together; in memory they take some three times as much.
 BYTES_WAITING_MAX = 256 << 20
 #: What a call takes besides its tasks, in bytes.

@@ -1,4 +1,4 @@
-"""The part of scheduler.v1.SchedulerService that waits for tasks and watches them."""
+"""Tasks are waited for and watched: the calls of scheduler.v1.SchedulerService that tell when something happens."""
 
 from __future__ import annotations
 
@@ -48,11 +48,12 @@ _Finished = tuple[str, bytes, Standing]
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class FollowingMethods:
-    """Mixed into the service."""
+class Following:
+    """Waits and watches."""
 
-    _engine: Engine
-    _store: Store
+    def __init__(self, engine: Engine, store: Store) -> None:
+        self._engine = engine
+        self._store = store
 
     async def WaitTasks(self, request: pb.WaitTasksRequest, context: _Context) -> AsyncIterator[pb.WaitTasksResponse]:
         async with refusing(context):

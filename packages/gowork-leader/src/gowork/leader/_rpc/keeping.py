@@ -1,4 +1,4 @@
-"""The part of scheduler.v1.SchedulerService that is about what is kept: retries and removals, backups."""
+"""What is kept: the retries, removals and backups of scheduler.v1.SchedulerService."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gowork.leader._engine.loop import Engine
 from gowork.leader._rpc.backups import Backups
 from gowork.leader._rpc.boundary import refusal_from, refusing
 from gowork.leader._rpc.filters import parse_filter
-from gowork.leader._rpc.validation import Violations, check_id, check_purge
+from gowork.leader._rpc.validation import Violations, check_purge, require_id
 from gowork.leader.store.protocol import Store
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.proto.status import invalid
@@ -25,19 +25,17 @@ PURGE_BATCHES_MAX = 100
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class KeepingMethods:
-    """Mixed into the service."""
+class Keeping:
+    """Has finished tasks run again or removed, and copies of the store sent."""
 
-    _engine: Engine
-    _store: Store
-    _backups: Backups
+    def __init__(self, engine: Engine, store: Store) -> None:
+        self._engine = engine
+        self._store = store
+        self._backups = Backups(store)
 
     async def RetryTask(self, request: pb.RetryTaskRequest, context: _Context) -> pb.RetryTaskResponse:
         async with refusing(context):
-            violations: Violations = []
-            check_id(request.id, "id", violations)
-            if violations:
-                raise invalid(violations)
+            require_id(request.id)
             answer = await self._engine.ask(cmd.RetryTask(request.id))
             if isinstance(answer, cmd.Refused):
                 raise refusal_from(answer)

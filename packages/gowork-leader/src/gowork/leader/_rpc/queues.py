@@ -1,4 +1,4 @@
-"""The part of scheduler.v1.SchedulerService that is about queues, and about why tasks wait in them."""
+"""Queues are listed, paused and limited: their calls of scheduler.v1.SchedulerService."""
 
 from __future__ import annotations
 
@@ -7,50 +7,23 @@ from typing import Any
 import grpc
 
 from gowork.leader._core import commands as cmd
-from gowork.leader._core.explain import STORE_FULL, Explanation, explain
-from gowork.leader._core.model import QueueSettings, Standing, Status
+from gowork.leader._core.model import QueueSettings
 from gowork.leader._core.state import State
 from gowork.leader._engine.loop import Engine
-from gowork.leader._rpc.boundary import refusal_from, refusing, unknown_tasks
+from gowork.leader._rpc.boundary import refusal_from, refusing
 from gowork.leader._rpc.mapping import queue_message
-from gowork.leader._rpc.validation import Violations, check_id, check_queue, check_queue_settings
-from gowork.leader.store.codec import restore
-from gowork.leader.store.protocol import Store
+from gowork.leader._rpc.validation import Violations, check_queue, check_queue_settings
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.proto.status import invalid
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class QueueMethods:
-    """Mixed into the service."""
+class QueueControl:
+    """What operators see of queues, and set for them."""
 
-    _engine: Engine
-    _store: Store
-
-    async def ExplainTask(self, request: pb.ExplainTaskRequest, context: _Context) -> pb.ExplainTaskResponse:
-        async with refusing(context):
-            violations: Violations = []
-            check_id(request.id, "id", violations)
-            if violations:
-                raise invalid(violations)
-            standing, explanation = await self._explained(request.id, verbose=request.verbose)
-            response = pb.ExplainTaskResponse(
-                id=request.id,
-                status=int(standing.status),  # type: ignore[arg-type]
-                ahead=explanation.ahead,
-            )
-            for reason in explanation.reasons:
-                response.reasons.add(
-                    code=int(reason.code),
-                    message=reason.message,
-                    advice=reason.advice,
-                    until_ms=reason.until_ms,
-                )
-            for verdict in explanation.verdicts:
-                code = int(verdict.code) if verdict.code is not None else 0
-                response.workers.add(worker=verdict.worker, code=code, message=verdict.message)
-        return response
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
 
     async def ListQueues(self, request: pb.ListQueuesRequest, context: _Context) -> pb.ListQueuesResponse:
         async with refusing(context):
@@ -83,30 +56,6 @@ class QueueMethods:
                 return queue_message(request.name, settings, queue)
 
             return pb.ConfigureQueueResponse(queue=await self._engine.read(look))
-
-    async def _explained(self, id: str, *, verbose: bool = False) -> tuple[Standing, Explanation]:
-        """A task's standing and why it waits, as of now.
-
-        Raises:
-            Refusal: NOT_FOUND.
-        """
-        now = self._engine.now()
-
-        def look(state: State) -> tuple[Standing, Explanation] | None:
-            task = state.tasks.get(id)
-            return None if task is None else (task.standing, explain(state, task, now, verbose=verbose))
-
-        found = None if self._engine.blocked is not None else await self._engine.read(look)
-        if found is not None:
-            return found
-        records = await self._store.load([id])
-        if not records:
-            raise unknown_tasks([id])
-        task = restore(records[0])
-        if task.standing.status is Status.PENDING and self._engine.blocked is not None:
-            # Memory is ahead of the store: what is durable is what holds.
-            return task.standing, Explanation((STORE_FULL,))
-        return task.standing, await self._engine.read(lambda state: explain(state, task, now, verbose=verbose))
 
     async def _set(self, command: cmd.PauseQueue | cmd.ConfigureQueue) -> QueueSettings:
         answer = await self._engine.ask(command)

@@ -22,7 +22,6 @@ from gowork.leader._rpc.mapping import frame_from, hello_from
 from gowork.leader._rpc.validation import Violations, check_hello
 from gowork.proto.status import FieldViolation, Refusal, invalid
 from gowork.proto.worker.v1 import session_pb2 as pb
-from gowork.proto.worker.v1 import session_pb2_grpc
 
 #: Frames of one worker that may wait for a batch; past it the stream is not read.
 FRAMES_WAITING_MAX = 64
@@ -50,7 +49,7 @@ _SessionEffect = (
 _Context = grpc.aio.ServicerContext[pb.ConnectRequest, pb.ConnectResponse]
 
 
-class Sessions(session_pb2_grpc.SessionServiceServicer):
+class Sessions:
     """All sessions of this leader."""
 
     def __init__(self, settings: Settings) -> None:

@@ -13,7 +13,7 @@ from gowork.base.trace_context import is_traceparent, is_tracestate
 from gowork.proto import limits
 from gowork.proto.cluster.v1 import leader_pb2
 from gowork.proto.scheduler.v1 import scheduler_pb2
-from gowork.proto.status import FieldViolation
+from gowork.proto.status import FieldViolation, invalid
 from gowork.proto.worker.v1 import session_pb2
 
 Violations = list[FieldViolation]
@@ -41,6 +41,18 @@ def check_id(id: str, field: str, violations: Violations) -> None:
         violations.append(FieldViolation(field, f"has the unprintable character {_unprintable(id)}"))
     elif len(id) > limits.ID_BYTES_MAX or (not id.isascii() and len(id.encode()) > limits.ID_BYTES_MAX):
         violations.append(FieldViolation(field, f"has {len(id.encode())} bytes; the limit is {limits.ID_BYTES_MAX}"))
+
+
+def require_id(id: str) -> None:
+    """For calls whose one argument is the field `id`.
+
+    Raises:
+        Refusal: INVALID_ARGUMENT, unless it is one.
+    """
+    violations: Violations = []
+    check_id(id, "id", violations)
+    if violations:
+        raise invalid(violations)
 
 
 def check_task(task: scheduler_pb2.Task, prefix: str, violations: Violations) -> None:

@@ -1,4 +1,4 @@
-"""cluster.v1.LeaderService over the engine."""
+"""Members come, beat and go: cluster.v1.LeaderService."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from gowork.leader._rpc.validation import (
     check_heartbeat,
     check_id,
     check_page_size,
+    require_id,
 )
 from gowork.proto import limits
 from gowork.proto.cluster.v1 import leader_pb2 as pb
-from gowork.proto.cluster.v1 import leader_pb2_grpc
 from gowork.proto.status import invalid
 
 _Context = grpc.aio.ServicerContext[object, object]
 
 
-class LeaderService(leader_pb2_grpc.LeaderServiceServicer):
+class Membership:
     """Membership, as the original contract has it."""
 
     def __init__(self, engine: Engine) -> None:
@@ -47,10 +47,7 @@ class LeaderService(leader_pb2_grpc.LeaderServiceServicer):
 
     async def Leave(self, request: pb.LeaveRequest, context: _Context) -> pb.LeaveResponse:
         async with refusing(context):
-            violations: Violations = []
-            check_id(request.id, "id", violations)
-            if violations:
-                raise invalid(violations)
+            require_id(request.id)
             await self._ask(cmd.Leave(request.id))
         return pb.LeaveResponse()
 

@@ -1,0 +1,122 @@
+"""Tasks come, are taken back, and are told of: the calls of scheduler.v1.SchedulerService that change single tasks."""
+
+from __future__ import annotations
+
+import grpc
+
+from gowork.leader._core import commands as cmd
+from gowork.leader._engine.loop import Engine
+from gowork.leader._rpc.admission import Admission
+from gowork.leader._rpc.boundary import refusal_from, refusing
+from gowork.leader._rpc.mapping import completion_from, progress_from, spec_from, trace_from
+from gowork.leader._rpc.validation import (
+    Violations,
+    check_completion,
+    check_fraction,
+    check_id,
+    check_task,
+    check_trace,
+    require_id,
+)
+from gowork.proto import limits
+from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
+from gowork.proto.status import FieldViolation, Refusal, invalid
+
+#: Most violations that are gathered before a batch is given up.
+_VIOLATIONS_MAX = 20
+_Context = grpc.aio.ServicerContext[object, object]
+
+
+class Scheduling:
+    """Submits, cancels, and what callback members say of their tasks."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._admission = Admission()
+
+    async def ScheduleTask(self, request: pb.ScheduleTaskRequest, context: _Context) -> pb.ScheduleTaskResponse:
+        async with refusing(context):
+            if not request.HasField("task"):
+                raise invalid([FieldViolation("task", "is missing")])
+            violations: Violations = []
+            check_task(request.task, "task.", violations)
+            if violations:
+                raise invalid(violations)
+            with self._admission.taking(request.ByteSize()):
+                await self._ask(cmd.Submit((spec_from(request.task),)), {"tasks[0].": "task."})
+        return pb.ScheduleTaskResponse()
+
+    async def ScheduleTasks(self, request: pb.ScheduleTasksRequest, context: _Context) -> pb.ScheduleTasksResponse:
+        async with refusing(context):
+            with self._admission.taking(_check_batch(request)):
+                trace = trace_from(request)
+                answer = await self._ask(cmd.Submit([spec_from(task, trace) for task in request.tasks]))
+        return pb.ScheduleTasksResponse(created=answer.created, existing=answer.existing)
+
+    async def CancelTask(self, request: pb.CancelTaskRequest, context: _Context) -> pb.CancelTaskResponse:
+        async with refusing(context):
+            require_id(request.id)
+            await self._ask(cmd.Cancel(request.id))
+        return pb.CancelTaskResponse()
+
+    async def TaskComplete(self, request: pb.TaskCompleteRequest, context: _Context) -> pb.TaskCompleteResponse:
+        async with refusing(context):
+            violations: Violations = []
+            check_completion(request, violations)
+            if violations:
+                raise invalid(violations)
+            await self._ask(completion_from(request))
+        return pb.TaskCompleteResponse()
+
+    async def TaskProgress(self, request: pb.TaskProgressRequest, context: _Context) -> pb.TaskProgressResponse:
+        async with refusing(context):
+            violations: Violations = []
+            check_id(request.id, "id", violations)
+            check_fraction(request.fraction, violations)
+            if violations:
+                raise invalid(violations)
+            await self._ask(progress_from(request))
+        return pb.TaskProgressResponse()
+
+    async def _ask(self, command: cmd.Command, rename: dict[str, str] | None = None) -> cmd.Submitted:
+        answer = await self._engine.ask(command)
+        if isinstance(answer, cmd.Refused):
+            refusal = refusal_from(answer)
+            for inner, outer in (rename or {}).items():
+                violations = [FieldViolation(v.field.replace(inner, outer), v.description) for v in refusal.violations]
+                refusal = Refusal(
+                    refusal.code, refusal.reason, refusal.message.replace(inner, outer), violations, refusal.metadata
+                )
+            raise refusal
+        submitted: cmd.Submitted = answer
+        return submitted
+
+
+def _check_batch(request: pb.ScheduleTasksRequest) -> int:
+    """Answers how many bytes it has."""
+    tasks, size = request.tasks, request.ByteSize()
+    if not tasks:
+        raise invalid([FieldViolation("tasks", f"is empty; 1 to {limits.BATCH_TASKS_MAX} are needed")])
+    if len(tasks) > limits.BATCH_TASKS_MAX:
+        raise invalid(
+            [FieldViolation("tasks", f"has {len(tasks)} tasks; the limit is {limits.BATCH_TASKS_MAX} in one call")]
+        )
+    if size > limits.BATCH_BYTES_MAX:
+        raise invalid([FieldViolation("tasks", f"has {size} bytes; the limit is {limits.BATCH_BYTES_MAX} in one call")])
+    violations: Violations = []
+    if request.traceparent or request.tracestate:
+        check_trace(request.traceparent, request.tracestate, "", violations)
+    for place, task in enumerate(tasks):
+        before = len(violations)
+        # The path is made only where there is something to say: most batches have no fault.
+        check_task(task, "", violations)
+        if len(violations) > before:
+            violations[before:] = [
+                FieldViolation(f"tasks[{place}].{violation.field}", violation.description)
+                for violation in violations[before:]
+            ]
+            if len(violations) >= _VIOLATIONS_MAX:
+                break
+    if violations:
+        raise invalid(violations)
+    return size
