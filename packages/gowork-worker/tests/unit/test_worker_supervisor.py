@@ -8,11 +8,12 @@ import pytest
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker import ConfigurationError
+from gowork.worker._desk.credit import Credit
+from gowork.worker._desk.unacknowledged import Unacknowledged
 from gowork.worker._runner import messages
 from gowork.worker._runner.messages import StopKind
-from gowork.worker._supervisor.credit import Credit
 from gowork.worker._supervisor.fleet import _split
-from gowork.worker._supervisor.held import Held, Unacknowledged
+from gowork.worker._supervisor.held import Held
 from gowork.worker._supervisor.measures import EXECUTIONS_MAX, HANDLERS_MAX, OTHER, QUEUES_MAX, Measures
 from gowork.worker._supervisor.options import Options, default_name
 from gowork.worker._supervisor.process import describe_exit

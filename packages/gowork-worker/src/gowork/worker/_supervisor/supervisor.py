@@ -18,6 +18,7 @@ from functools import partial
 
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
+from gowork.worker._desk.next_frame import NextFrame
 from gowork.worker._runner import messages, outcomes
 from gowork.worker._runner.failure_log import Detail, FailureLog
 from gowork.worker._runner.messages import StopKind
@@ -28,7 +29,6 @@ from gowork.worker._supervisor.held import Held, listed
 from gowork.worker._supervisor.instances import InstanceLocks
 from gowork.worker._supervisor.measures import Measures
 from gowork.worker._supervisor.options import Options
-from gowork.worker._supervisor.outgoing import Outgoing
 from gowork.worker._supervisor.runner import Runner
 from gowork.worker._supervisor.settlement import settle_dead
 from gowork.worker._supervisor.sharing import share_out
@@ -65,10 +65,13 @@ class Supervisor:
         self.asked_to_drain: Callable[[float | None], None] = lambda budget: None
         #: fence -> task without a report
         self._held: dict[int, Held] = {}
-        self._outgoing = Outgoing()
+        self._next_frame = NextFrame()
         #: Set while nothing is held.
         self._idle = asyncio.Event()
         self._idle.set()
+        #: Set while no report waits for an acknowledgement.
+        self._all_acknowledged = asyncio.Event()
+        self._all_acknowledged.set()
         #: Granted while no runner was ready.
         self._backlog: list[Held] = []
         self.fleet = Fleet(options, self, self.measures)
@@ -148,8 +151,8 @@ class Supervisor:
 
     async def leave(self, budget: float) -> None:
         """Waits at most so many seconds for the leader to acknowledge all reports, and says goodbye."""
-        await _within(self._outgoing.all_acknowledged, budget)
-        self._outgoing.leaving = True
+        await _within(self._all_acknowledged, budget)
+        self._next_frame.leaving = True
         self.wake.set()
 
     async def close(self) -> None:
@@ -161,7 +164,7 @@ class Supervisor:
     def hello_held(self) -> list[session.Held]:
         """All that is held, for Hello."""
         running = {row.fence for runner in self.fleet.every() for row in runner.running()}
-        return listed(self._held.values(), running, self._outgoing.unacknowledged)
+        return listed(self._held.values(), running, self._next_frame.unacknowledged)
 
     def hello_ended(self) -> list[str]:
         """Predecessors that are proven to have ended, for Hello."""
@@ -176,7 +179,7 @@ class Supervisor:
         """
         if self._locks is not None:
             self._locks.forget(self._ended)
-        self._outgoing.start_session()
+        self._next_frame.start_session()
         if first is not None:
             self.receive(first)
         if not self._lease_valid:
@@ -204,7 +207,7 @@ class Supervisor:
     def receive(self, response: session.ConnectResponse) -> None:
         """Takes what the leader sent."""
         if response.acknowledged:
-            self._outgoing.acknowledge(response.acknowledged)
+            self._acknowledge(response.acknowledged)
             if self._paused:
                 self._set_paused()
             if response.refused:
@@ -219,7 +222,7 @@ class Supervisor:
         if response.released:
             self._release(response.released)
         if response.pings:
-            self._outgoing.answer(response.pings)
+            self._next_frame.answer(response.pings)
         if response.drains:
             # Last, so that grants of the same frame are not started just to be taken for running ones.
             budget_ms = response.drains[-1].budget_ms
@@ -236,8 +239,10 @@ class Supervisor:
         # Isolated ones block nobody but themselves.
         blocked = [runner for runner in self.fleet.ordinary if runner.is_blocked]
         held = len(self._held) - sum(len(runner.tasks) for runner in blocked)
-        request = self._outgoing.take(bytes_max, held=held, slots=slots, blocked=bool(blocked), draining=self.draining)
-        if self._outgoing.unacknowledged.has_unsent:
+        request = self._next_frame.take(
+            bytes_max, held=held, slots=slots, blocked=bool(blocked), draining=self.draining
+        )
+        if self._next_frame.unacknowledged.has_unsent:
             self.wake.set()
         return request
 
@@ -248,19 +253,19 @@ class Supervisor:
     @property
     def unacknowledged(self) -> int:
         """How many reports the leader has not acknowledged."""
-        return len(self._outgoing.unacknowledged)
+        return len(self._next_frame.unacknowledged)
 
     @property
     def has_left(self) -> bool:
         """Whether the goodbye was taken."""
-        return self._outgoing.has_left
+        return self._next_frame.has_left
 
     # Tasks
 
     def _grant(self, grants: Iterable[session.Grant]) -> None:
         now = asyncio.get_running_loop().time()
         new = [Held(grant) for grant in grants]
-        self._outgoing.credit.granted(len(new), now)
+        self._next_frame.credit.granted(len(new), now)
         if self.draining:
             self._report_all([outcomes.interrupted(held.fence, held.id, "the worker drains") for held in new])
             return
@@ -311,8 +316,13 @@ class Supervisor:
         for runner, fences in by_runner.items():
             runner.send_cancel(fences)
 
+    def _acknowledge(self, fences: Iterable[int]) -> None:
+        self._next_frame.acknowledge(fences)
+        if not self._next_frame.unacknowledged:
+            self._all_acknowledged.set()
+
     def _release(self, fences: Iterable[int]) -> None:
-        self._outgoing.acknowledge(fences)
+        self._acknowledge(fences)
         released = [held for fence in fences if (held := self._held.get(fence)) is not None]
         for held in released:
             held.released = True
@@ -348,7 +358,7 @@ class Supervisor:
 
     def runner_reported(self, runner: Runner, reports: list[session.Report], size: int) -> None:
         """See Owner."""
-        held, pop, progress = self._held, runner.tasks.pop, self._outgoing.progress
+        held, pop, progress = self._held, runner.tasks.pop, self._next_frame.progress
         wanted: list[session.Report] | None = None
         for index, report in enumerate(reports):
             fence = report.fence
@@ -366,7 +376,7 @@ class Supervisor:
             for report in reports:
                 self._watch.stopping.pop(report.fence, None)
         self._keep(reports if wanted is None else wanted, size)
-        self._outgoing.credit.finished(len(reports), len(held), asyncio.get_running_loop().time())
+        self._next_frame.credit.finished(len(reports), len(held), asyncio.get_running_loop().time())
         if runner.alone and any(report.outcome == tasks.ATTEMPT_OUTCOME_LOST for report in reports):
             # What its task has done to it would befall the next one.
             self.fleet.solo.stop(runner, asyncio.get_running_loop().time())
@@ -378,7 +388,7 @@ class Supervisor:
         for word in progress:
             held = self._held.get(word.fence)
             if held is not None and not held.released:
-                self._outgoing.progress[word.fence] = word
+                self._next_frame.progress[word.fence] = word
         self.wake.set()
 
     def runner_said(self, runner: Runner, message: messages.FromRunner) -> None:
@@ -453,7 +463,7 @@ class Supervisor:
             task.runner = None
         if not back:
             return
-        self._outgoing.credit.waited()
+        self._next_frame.credit.waited()
         again: list[Held] = []
         if not self.draining:
             others = [other for other in self.fleet.ready() if other is not runner]
@@ -487,8 +497,9 @@ class Supervisor:
     def _keep(self, reports: list[session.Report], size: int) -> None:
         """Keeps reports, of so many bytes together, until the leader has acknowledged them."""
         if reports:
-            self._outgoing.keep(reports, size)
-            if self._outgoing.unacknowledged.bytes > self.options.unacknowledged_bytes_max:
+            self._next_frame.keep(reports, size)
+            self._all_acknowledged.clear()
+            if self._next_frame.unacknowledged.bytes > self.options.unacknowledged_bytes_max:
                 self._set_paused()
         if not self._held:
             self._idle.set()
@@ -497,7 +508,7 @@ class Supervisor:
     def _set_paused(self) -> None:
         """Starts nothing new while too much is unacknowledged, until half of it is, or while the leader is away."""
         bound = self.options.unacknowledged_bytes_max
-        full = self._outgoing.unacknowledged.bytes > (bound // 2 if self._paused else bound)
+        full = self._next_frame.unacknowledged.bytes > (bound // 2 if self._paused else bound)
         paused = full or self.is_cut_off or not self._lease_valid
         if paused != self._paused:
             self._paused = self.fleet.solo.paused = paused

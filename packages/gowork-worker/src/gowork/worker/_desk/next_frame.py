@@ -1,28 +1,20 @@
-"""What there is to say to the leader: reports until they are acknowledged, progress, answers to pings, credit, and how
-the worker is.
-
-Invariant: KEPT (a report stays here until the leader has acknowledged it after its commit).
-"""
+"""What the next frame to the leader says: reports, progress, answers to pings, credit, and how the worker is."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable
 
 from gowork.proto.worker.v1 import session_pb2 as session
-from gowork.worker._supervisor.credit import Credit
-from gowork.worker._supervisor.held import Unacknowledged
+from gowork.worker._desk.credit import Credit
+from gowork.worker._desk.unacknowledged import Unacknowledged
 
 
-class Outgoing:
-    """Of one worker, over all its sessions."""
+class NextFrame:
+    """Gathers for one worker, over all its sessions."""
 
     def __init__(self) -> None:
         self.unacknowledged = Unacknowledged()
         self.credit = Credit()
-        #: Set while no report waits for an acknowledgement.
-        self.all_acknowledged = asyncio.Event()
-        self.all_acknowledged.set()
         #: fence -> the latest word
         self.progress: dict[int, session.ProgressReport] = {}
         #: The worker says goodbye once all reports are sent.
@@ -46,13 +38,10 @@ class Outgoing:
     def keep(self, reports: list[session.Report], size: int) -> None:
         """Takes reports, of so many bytes together."""
         self.unacknowledged.add(reports, size)
-        self.all_acknowledged.clear()
 
     def acknowledge(self, fences: Iterable[int]) -> None:
         """The leader has recorded these reports, or wants none of them."""
         self.unacknowledged.acknowledge(fences)
-        if not self.unacknowledged:
-            self.all_acknowledged.set()
 
     def answer(self, pings: Iterable[int]) -> None:
         """Takes pings of the leader."""
