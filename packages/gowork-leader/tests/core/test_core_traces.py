@@ -8,7 +8,7 @@ from gowork.leader._core.effects import GrantTasks, TraceSettling
 from gowork.leader._core.model import Outcome, Spec, Status
 from gowork.leader._core.state import Settings
 from gowork.leader._core.traces import context_of
-from gowork.leader.store.codec import trace_bytes
+from gowork.leader._wire.specs import trace_bytes
 
 SUBMIT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 ATTEMPT = "00-33333333333333333333333333333333-4444444444444444-01"

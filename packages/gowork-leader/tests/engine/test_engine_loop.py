@@ -20,7 +20,7 @@ from gowork.leader._engine import loop
 from gowork.leader._engine.counts import Counts
 from gowork.leader._engine.loop import Engine, NotServingError, NotTakenError
 from gowork.leader._engine.subscriptions import Waiter
-from gowork.leader._rpc.mapping import spec_from
+from gowork.leader._wire.specs import spec_from
 from gowork.leader.store.codec import new_task
 from gowork.leader.store.protocol import Batch, StoreError, StoreFullError
 from gowork.leader.store.sqlite import SqliteStore

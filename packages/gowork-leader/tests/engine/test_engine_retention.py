@@ -23,7 +23,7 @@ from gowork.leader._engine.retention import (
     Kept,
     Retention,
 )
-from gowork.leader._rpc.mapping import spec_from
+from gowork.leader._wire.specs import spec_from
 from gowork.leader.store.protocol import Finished, StoreError
 from gowork.leader.store.sqlite import SqliteStore
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb

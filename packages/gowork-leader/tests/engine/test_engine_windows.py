@@ -16,7 +16,7 @@ from gowork.leader._core.state import Settings, State
 from gowork.leader._engine import loading, loop
 from gowork.leader._engine.counts import Counts
 from gowork.leader._engine.loop import Engine
-from gowork.leader._rpc.mapping import spec_from
+from gowork.leader._wire.specs import spec_from
 from gowork.leader.store.protocol import Batch
 from gowork.leader.store.sqlite import SqliteStore
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb

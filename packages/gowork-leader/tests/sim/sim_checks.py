@@ -16,10 +16,9 @@ from sim_violation import Violation
 from gowork.leader._core import effects as ef
 from gowork.leader._core.model import FailureKind, Now, Outcome, RetryPolicy, Spec, Standing, Status
 from gowork.leader._core.state import State
-from gowork.leader.store.codec import spec_of
+from gowork.leader._wire.specs import stored_spec
 from gowork.leader.store.protocol import Batch
 from gowork.proto.limits import ATTEMPTS_KEPT
-from gowork.proto.scheduler.v1 import scheduler_pb2
 
 #: Outcomes that use up an attempt.
 COUNTED = (Outcome.COMPLETED, Outcome.FAILED, Outcome.TIMED_OUT)
@@ -77,7 +76,7 @@ class Checks:
             record = new.record
             if record.id in self.durable:
                 raise Violation("idempotent submit", record.id, "was written twice")
-            spec = spec_of(scheduler_pb2.Task.FromString(record.body), record.body)
+            spec = stored_spec(record.body, record.standing.created_ms)
             self._ids[record.seq] = record.id
             self._seqs[record.id] = record.seq
             self._unfinished += 1

@@ -10,7 +10,7 @@ from functools import lru_cache
 from random import Random
 
 from gowork.leader._core.model import HandlerPolicy, RetryPolicy, Spec
-from gowork.leader._rpc.mapping import spec_from
+from gowork.leader._wire.specs import spec_from
 from gowork.proto.scheduler.v1 import scheduler_pb2
 
 #: Where every wall clock of the simulation begins.

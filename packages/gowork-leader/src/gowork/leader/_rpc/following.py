@@ -19,7 +19,8 @@ from gowork.leader._rpc.filters import selection_of
 from gowork.leader._rpc.mapping import fill_result, task_message
 from gowork.leader._rpc.tokens import make_token, read_token
 from gowork.leader._rpc.validation import Violations, check_view
-from gowork.leader.store.codec import restore, spec_of
+from gowork.leader._wire.specs import stored_spec
+from gowork.leader.store.codec import restore
 from gowork.leader.store.protocol import Record, Store
 from gowork.proto import limits
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
@@ -294,8 +295,7 @@ def _finished(snapshot: Snapshot) -> _Finished:
 
 
 def _finished_message(body: bytes, standing: Standing, view: int) -> pb.Task:
-    spec = spec_of(pb.Task.FromString(body), body).reckoned(standing.created_ms)
-    return task_message(spec, standing, view)
+    return task_message(stored_spec(body, standing.created_ms), standing, view)
 
 
 def _wait_responses(finished: Iterable[_Finished], view: int) -> Iterator[pb.WaitTasksResponse]:

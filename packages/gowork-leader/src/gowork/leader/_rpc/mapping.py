@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from typing import Literal
 
 from gowork.base.trace_context import is_traceparent
 from gowork.leader._core import commands as cmd
@@ -27,21 +26,14 @@ from gowork.leader._core.model import (
 from gowork.leader._core.queries import MemberView
 from gowork.leader._core.queues import Queue
 from gowork.leader._rpc.validation import check_follow_ups
-from gowork.leader.store.codec import form_bytes, restore, retry_of, spec_of, trace_bytes
+from gowork.leader._wire.specs import retry_of, spec_from
+from gowork.leader.store.codec import restore
 from gowork.leader.store.protocol import Record, StoreFormatError
 from gowork.proto import limits
 from gowork.proto.cluster.v1 import leader_pb2
 from gowork.proto.scheduler.v1 import scheduler_pb2
 from gowork.proto.worker.v1 import session_pb2
 
-#: Fields of Task that only the leader sets.
-_OUTPUT_ONLY = tuple(
-    field.name for field in scheduler_pb2.Task.DESCRIPTOR.fields if field.number >= 20 or field.name == "status"
-)
-#: Fields that travel with a task and are no part of what makes it the same: Spec.trace.
-_ASIDE: tuple[Literal["traceparent", "tracestate", "payload_form"], ...] = ("traceparent", "tracestate", "payload_form")
-#: Tasks with nothing behind it are taken as they are.
-_HIGHEST_PLAIN_FIELD = 14
 _VIEW_FULL = scheduler_pb2.TASK_VIEW_FULL
 _VIEW_RESULT = scheduler_pb2.TASK_VIEW_RESULT
 _COMPLETED = scheduler_pb2.ATTEMPT_OUTCOME_COMPLETED
@@ -49,30 +41,6 @@ _COMPLETED = scheduler_pb2.ATTEMPT_OUTCOME_COMPLETED
 _SHORT_RESULT_CHARS = limits.PAYLOAD_BYTES_MAX // 8
 _OUTCOMES = {int(outcome): outcome for outcome in Outcome}
 _KINDS = {int(kind): kind for kind in FailureKind}
-
-
-def spec_from(task: scheduler_pb2.Task, trace: bytes = b"") -> Spec:
-    """What a checked task asks for.
-
-    Output-only fields are dropped from the message; unknown ones go through to the worker, which may know them.
-
-    Args:
-        task: the message.
-        trace: as Spec.trace, for a task without a context of its own.
-    """
-    fields = task.ListFields()
-    if fields and (fields[-1][0].number > _HIGHEST_PLAIN_FIELD or task.HasField("status")):
-        for name in _OUTPUT_ONLY:
-            task.ClearField(name)  # type: ignore[arg-type]
-        trace = (trace_from(task) or trace) + form_bytes(task)
-        for name in _ASIDE:
-            task.ClearField(name)
-    return spec_of(task, task.SerializeToString(deterministic=True), trace)
-
-
-def trace_from(message: scheduler_pb2.Task | scheduler_pb2.ScheduleTasksRequest) -> bytes:
-    """The checked trace context of a task, or of a batch, as Spec.trace has it."""
-    return trace_bytes(message.traceparent, message.tracestate)
 
 
 def task_message(spec: Spec, standing: Standing, view: int, progress: Progress | None = None) -> scheduler_pb2.Task:

@@ -8,7 +8,7 @@ from gowork.leader._core import commands as cmd
 from gowork.leader._engine.loop import Engine
 from gowork.leader._rpc.admission import Admission
 from gowork.leader._rpc.boundary import refusal_from, refusing
-from gowork.leader._rpc.mapping import completion_from, progress_from, spec_from, trace_from
+from gowork.leader._rpc.mapping import completion_from, progress_from
 from gowork.leader._rpc.validation import (
     Violations,
     check_completion,
@@ -18,6 +18,7 @@ from gowork.leader._rpc.validation import (
     check_trace,
     require_id,
 )
+from gowork.leader._wire.specs import spec_from, trace_from
 from gowork.proto import limits
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.proto.status import FieldViolation, Refusal, invalid
