@@ -297,6 +297,8 @@ def test_what_a_caller_sends_after_its_answer_does_not_reset_its_connection(
     with connect(listener) as caller:
         caller.sendall(b"GET /readyz HTTP/1.1\r\n\r\n")
         assert b"".join(iter(lambda: caller.recv(65536), b"")).endswith(b"leading\n")
+        # Were it closed by now, it would be so before another caller is answered.
+        assert get(listener, "/readyz")[0] == 200
         for _ in range(20):
             caller.sendall(b"x" * 1_000)
         caller.shutdown(socket.SHUT_WR)
