@@ -16,9 +16,10 @@ from gowork.leader._core import commands as cmd
 from gowork.leader._core import effects as ef
 from gowork.leader._core.model import HandlerPolicy, Outcome, Standing, Status, Task
 from gowork.leader._core.state import State
-from gowork.leader._engine import loop
+from gowork.leader._engine import blocked
+from gowork.leader._engine.blocked import NotServingError, NotTakenError
 from gowork.leader._engine.counts import Counts
-from gowork.leader._engine.loop import Engine, NotServingError, NotTakenError
+from gowork.leader._engine.loop import Engine
 from gowork.leader._engine.subscriptions import Waiter
 from gowork.leader._wire.specs import spec_from
 from gowork.leader.store.codec import new_task
@@ -179,7 +180,7 @@ async def test_a_caller_that_gives_up_does_not_take_back_what_it_asked_for(tmp_p
 async def test_all_that_waits_for_a_batch_that_does_not_fit_is_refused_and_the_batch_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "BLOCKED_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(blocked, "BLOCKED_RETRY_SECONDS", 0.01)
     async with running(tmp_path) as (engine, store, _):
         store.trouble = StoreFullError("no room")
         store.gate.clear()

@@ -14,8 +14,9 @@ from sim_violation import Violation
 from gowork.leader._core import commands as cmd
 from gowork.leader._core import effects as ef
 from gowork.leader._core.state import Settings
+from gowork.leader._engine.blocked import NotServingError
 from gowork.leader._engine.counts import Counts
-from gowork.leader._engine.loop import Engine, NotServingError
+from gowork.leader._engine.loop import Engine
 from gowork.leader._engine.retention import Kept, Retention
 from gowork.leader.store.protocol import StoreError
 
@@ -110,7 +111,7 @@ class SimOutbox:
         self._sent: dict[int, int] = {}
 
     def deliver(self, effects: Sequence[ef.Effect]) -> None:
-        """See gowork.leader._engine.loop.Outbox."""
+        """See gowork.leader._engine.step.Outbox."""
         world = self._world
         for effect in effects:
             if isinstance(effect, ef.StartWork | ef.StopWork):

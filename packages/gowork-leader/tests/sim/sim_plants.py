@@ -18,7 +18,7 @@ from gowork.leader._core.clock import ripe_ids
 from gowork.leader._core.decision import Decision
 from gowork.leader._core.lanes import Lane
 from gowork.leader._core.model import Outcome, Standing, Status, Task
-from gowork.leader._engine import loading, loop
+from gowork.leader._engine import loading, recovery, step
 from gowork.leader._engine.loop import Engine
 
 
@@ -47,16 +47,6 @@ class Plants:
 
     def into_engine(self, engine: Engine) -> None:
         """Puts those in that live in one engine."""
-        if self.effect_before_commit:
-            decide = engine._decide
-
-            def early(*args: Any) -> Decision:
-                decision = decide(*args)
-                engine._outbox.deliver(decision.effects)
-                decision.effects = []
-                return decision
-
-            engine._decide = early  # type: ignore[method-assign]
         if self.acknowledge_undurable_duplicate:
             ask = engine.ask
 
@@ -70,6 +60,16 @@ class Plants:
 
     def after_recovery(self, engine: Engine) -> None:
         """Puts those in that come with a start, behind the look at what was recovered."""
+        if self.effect_before_commit:
+            decide = engine._stepper._decide
+
+            def early(*args: Any) -> Decision:
+                decision = decide(*args)
+                engine._outbox.deliver(decision.effects)
+                decision.effects = []
+                return decision
+
+            engine._stepper._decide = early  # type: ignore[method-assign]
         if self.leave_what_was_not_dialled:
             for callback in engine._state.callbacks.values():
                 if callback.held is not None:
@@ -101,11 +101,11 @@ class Plants:
         if self.lose_follow_ups:
             yield sessions, "new_tasks", lambda *args: ([], [])
         if self.forget_leases_on_recovery:
-            yield loop, "expect", _expect_nobody
+            yield recovery, "expect", _expect_nobody
         if self.lose_count_of_resting:
             yield Lane, "add", _add_uncounted
         if self.grant_before_due:
-            yield loop, "decide", _decide_early
+            yield step, "decide", _decide_early
             yield loading, "ripe_ids", lambda state, due_ms: ripe_ids(state, due_ms + _EARLY_MS)
         if self.grant_expired:
             yield dispatch, "has_expired", lambda spec, now: False
@@ -118,7 +118,7 @@ class Plants:
 
 
 _EARLY_MS = 20_000
-_decide, _add = loop.decide, Lane.add
+_decide, _add = step.decide, Lane.add
 
 
 def _holds_whatever_runs(task: Task, instance: str, fence: int) -> bool:

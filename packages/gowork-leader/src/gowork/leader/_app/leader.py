@@ -29,8 +29,9 @@ from gowork.leader._core.effects import TraceSettling
 from gowork.leader._core.explain import waiting_by_reason
 from gowork.leader._core.queries import members, queue_depths
 from gowork.leader._core.state import Settings, State
+from gowork.leader._engine.blocked import NotServingError
 from gowork.leader._engine.counts import Counts
-from gowork.leader._engine.loop import Engine, NotServingError
+from gowork.leader._engine.loop import Engine
 from gowork.leader._engine.retention import Kept, Retention
 from gowork.leader._rpc.activity import Overview
 from gowork.leader._rpc.admission import HoldBack

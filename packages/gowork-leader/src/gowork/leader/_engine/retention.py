@@ -19,7 +19,8 @@ from msgspec import Struct
 
 from gowork.leader._core import commands as cmd
 from gowork.leader._core.model import Now
-from gowork.leader._engine.loop import Engine, NotServingError
+from gowork.leader._engine.blocked import NotServingError
+from gowork.leader._engine.loop import Engine
 from gowork.leader.store.protocol import Store, StoreError
 from gowork.proto.limits import RETAIN_DAYS_MAX
 

@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 
 from gowork.leader._core.commands import Refused
-from gowork.leader._engine.loop import NotServingError, NotTakenError
+from gowork.leader._engine.blocked import NotServingError, NotTakenError
 from gowork.leader._engine.watching import SubscriptionsClosed, WatcherBehind
 from gowork.leader.store.protocol import StoreError, StoreFullError
 from gowork.proto.status import FieldViolation, Refusal, abort
