@@ -257,7 +257,7 @@ def demo(session: nox.Session) -> None:
 def sim(session: nox.Session) -> None:
     """Simulates clusters with faults: `-- --seeds 200`; one seed with its history: `-- --seed 17`."""
     install_packages(session)
-    session.run("python", str(ROOT / "packages/gowork-leader/tests/sim/run_sim.py"), *session.posargs)
+    session.run("python", str(ROOT / "tests/sim/run_sim.py"), *session.posargs)
 
 
 @nox.session
