@@ -79,7 +79,14 @@ def test_every_rule_of_the_check_is_on_the_page(rule: str) -> None:
 
 def test_every_way_in_which_a_session_ends_is_on_the_page() -> None:
     codes = [commands.NAME_TAKEN, commands.TOO_MANY_SESSIONS, commands.LEASE_EXPIRED, commands.REPLACED]
-    for reason in [*(code.reason for code in codes), "NOT_SERVING", "STORE_UNAVAILABLE", "SESSION_BEHIND", "NO_HELLO"]:
+    for reason in [
+        *(code.reason for code in codes),
+        "NOT_SERVING",
+        "NOT_LEADING",
+        "STORE_UNAVAILABLE",
+        "SESSION_BEHIND",
+        "NO_HELLO",
+    ]:
         assert f"`{reason}`" in PAGE
     for code in codes:
         assert re.search(rf"\| {code.status}[^|]*`{code.reason}`", PAGE), code

@@ -18,7 +18,7 @@ from leader_process import RunningLeader, running
 from leader_serving import PATIENCE, ServedLeader, Session, refused, stream_refused
 
 from gowork.base.channels import open_channel
-from gowork.leader._app.leader import Addresses
+from gowork.leader import Addresses
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.proto.worker.v1 import session_pb2 as spb
 

@@ -11,14 +11,14 @@ import pytest
 from leader_serving import PATIENCE, serving
 
 from gowork.base.channels import parse_address
-from gowork.leader._app import leader as app
+from gowork.leader._app import node
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
 async def test_a_leader_whose_loop_does_not_turn_is_not_healthy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
-    monkeypatch.setattr(app, "probe", functools.partial(app.probe, seconds=0.05))
+    monkeypatch.setattr(node, "probe", functools.partial(node.probe, seconds=0.05))
     async with serving(tmp_path) as leader:
         connection = http.client.HTTPConnection(*parse_address(leader.addresses.http), timeout=PATIENCE)
         connection.request("GET", path)

@@ -20,8 +20,8 @@ from click.testing import CliRunner
 from leader_process import FREE_PORTS, refused_start, running
 
 from gowork.base.channels import open_blocking_channel
+from gowork.leader import Addresses
 from gowork.leader._app.command import _PASSWORD, _own_directory, _print_addresses, main
-from gowork.leader._app.leader import Addresses
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.proto.scheduler.v1 import scheduler_pb2_grpc
 

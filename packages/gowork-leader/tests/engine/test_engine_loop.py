@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from gowork.base.channels import open_channel
-from gowork.leader._app.leader import Addresses, Leader
+from gowork.leader import Addresses, Leader
 from gowork.leader._core import commands as cmd
 from gowork.leader._core import effects as ef
 from gowork.leader._core.model import HandlerPolicy, Outcome, Standing, Status, Task

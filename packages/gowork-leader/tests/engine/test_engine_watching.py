@@ -184,7 +184,7 @@ async def test_watchers_are_told_what_is_there_when_all_ends() -> None:
     feed = Feed()
     watchers = [watch(feed, text) for text in ("", 'id = "a"', 'queue = "default"')]
     feed.publish([task("a")], 1, ())
-    feed.close()
+    feed.close("over")
     for watcher in watchers:
         assert [new.spec.id for new in (await watcher.take(MANY, MANY)).tasks] == ["a"]
         with pytest.raises(SubscriptionsClosed):

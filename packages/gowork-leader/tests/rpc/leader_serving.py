@@ -13,7 +13,7 @@ import grpc
 import pytest
 
 from gowork.base.channels import open_channel
-from gowork.leader._app.leader import Addresses, Leader
+from gowork.leader import Addresses, Leader
 from gowork.leader._core.state import Settings
 from gowork.leader.store.sqlite import SqliteStore
 from gowork.proto.cluster.v1 import leader_pb2_grpc as cluster_grpc

@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from leader_serving import PATIENCE, refused, serving, stream_refused
 
 from gowork.base.outgoing import Outgoing
-from gowork.leader._app import leader as app
+from gowork.leader._app import ports as app
 from gowork.leader._rpc import following
 from gowork.leader._rpc.admission import HoldBack
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb

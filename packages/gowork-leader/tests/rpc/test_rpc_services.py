@@ -22,7 +22,7 @@ def test_each_call_is_answered_by_the_part_that_has_it() -> None:
     of = parts()
     of["scheduler.v1.SchedulerService"].append(SimpleNamespace(of_no_call=answer))
     methods = compose(of)
-    assert set(methods) == {(service, name) for service, names in SERVICES.items() for name in names}
+    assert set(methods) == {f"{service}/{name}" for service, names in SERVICES.items() for name in names}
     assert set(methods.values()) == {answer}
 
 

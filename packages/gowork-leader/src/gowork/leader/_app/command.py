@@ -25,7 +25,9 @@ from gowork.base.channels import AddressError, parse_address
 from gowork.base.directories import check_not_public, make_directory
 from gowork.base.telemetry import Telemetry, TelemetryError, start
 from gowork.base.variables import hint_of
-from gowork.leader._app.leader import Addresses, Leader, ListenError
+from gowork.leader._app.leader import Leader
+from gowork.leader._app.node import Addresses
+from gowork.leader._app.ports import ListenError
 from gowork.leader._engine.retention import Kept
 from gowork.leader._version import __version__
 from gowork.leader.store.protocol import Store, StoreError

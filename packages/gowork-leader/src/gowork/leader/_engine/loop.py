@@ -41,6 +41,8 @@ GATHER_SECONDS = 0.001
 LEASE_WAIT_SECONDS = 1.0
 #: The longest wait for something that is due by the wall clock, which may be stepped, in seconds.
 WALL_WAIT_SECONDS = 5.0
+#: Why nothing is taken, unless `stop` is told otherwise.
+STOPPING = "the leader is stopping"
 
 
 class Engine:
@@ -65,6 +67,8 @@ class Engine:
         self._wake = asyncio.Event()
         self._stop_asked = asyncio.Event()
         self._stopping = False
+        #: Why it takes no more, for whoever asks then.
+        self._stopped_because = STOPPING
         #: When the last batch was through, and when the loop is to look at the clock next if nothing comes.
         self._looked_mono = 0.0
         self._expected_mono = 0.0
@@ -72,8 +76,6 @@ class Engine:
         self.opened = Opened(0, "", 1)
         self.started_ms = 0
         self.started_mono = 0.0
-        #: How many requests came after `stop`.
-        self.turned_away = 0
         self._writer = Writer(store, self._stop_asked, self._refuse_queued)
         self._lead(State(self._settings, fence=0, next_seq=1))
 
@@ -196,8 +198,13 @@ class Engine:
                         future.set_exception(error)
                 raise
 
-    def stop(self) -> None:
-        """Takes no more commands and ends `run` when those that were taken are durable, or can't be made so."""
+    def stop(self, because: str = STOPPING) -> None:
+        """Takes no more commands and ends `run` when those that were taken are durable, or can't be made so.
+
+        Args:
+            because: what whoever asks from now on is told.
+        """
+        self._stopped_because = because
         self._stopping = True
         self._stop_asked.set()
         self._wake.set()
@@ -297,7 +304,6 @@ class Engine:
 
     def _check_serving(self) -> None:
         if self._stopping:
-            self.turned_away += 1
-            raise NotServingError("the leader is stopping")
+            raise NotServingError(self._stopped_because)
         if self.blocked is not None:
             raise NotTakenError(self.blocked)

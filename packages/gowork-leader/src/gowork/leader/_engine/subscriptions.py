@@ -26,13 +26,15 @@ RECENT_BYTES_MAX = 4 << 10
 class Waiting:
     """What all waiters hold together."""
 
-    __slots__ = ("bytes", "ids")
+    __slots__ = ("bytes", "closed_because", "ids")
 
     def __init__(self) -> None:
         #: Bytes of tasks that have finished.
         self.bytes = 0
         #: Ids that calls with lists of them wait for.
         self.ids = 0
+        #: Why nothing more will be told, once that is so.
+        self.closed_because = ""
 
 
 class Waiter:
@@ -75,7 +77,7 @@ class Waiter:
         taken, self._finished, self._taken_bytes, self._bytes = self._finished, [], self._bytes, 0
         beyond, self._beyond = self._beyond, []
         if self._closed and not taken:
-            raise SubscriptionsClosed
+            raise SubscriptionsClosed(self._all.closed_because)
         return taken, beyond
 
     def end(self) -> None:
@@ -152,9 +154,14 @@ class Subscriptions:
             self._recent, self._less_recent = {}, self._recent
         self._recent[spec.id] = snapshot
 
-    def close(self) -> None:
-        """Ends all waits; nothing more will be told."""
+    def close(self, because: str) -> None:
+        """Ends all waits and watches; nothing more will be told.
+
+        Args:
+            because: why that is so, for those whose calls end by it.
+        """
+        self.waiting.closed_because = because
         for waiters in self._waiters.values():
             for waiter in waiters:
                 waiter.close()
-        self.watchers.close()
+        self.watchers.close(because)

@@ -44,7 +44,7 @@ def bytes_of(body: bytes, standing: Standing, trace: bytes = b"") -> int:
 
 
 class SubscriptionsClosed(Exception):
-    """The engine stops; nothing more will be told."""
+    """Nothing more will be told; the message says why."""
 
 
 class WatcherBehind(Exception):
@@ -147,7 +147,7 @@ class Watcher:
             return Part(list(tasks.values()), (), changed)
         if batch is not None:
             raise WatcherBehind
-        raise SubscriptionsClosed
+        raise SubscriptionsClosed(self._feed.closed_because if self._feed is not None else "")
 
     def begin(self, feed: Feed, last: _Batch) -> None:
         """It hears of what comes after this batch."""
@@ -191,6 +191,8 @@ class Feed:
         #: Batches that have not been read by all, the oldest first.
         self._unread: OrderedDict[_Batch, None] = OrderedDict()
         self.unread_bytes = 0
+        #: Why nothing more will be told, once that is so.
+        self.closed_because = ""
 
     def add(self, watcher: Watcher) -> None:
         """The watcher hears of what comes from now on."""
@@ -254,8 +256,9 @@ class Feed:
             self.unread_bytes -= batch.bytes
             batch.tasks = batch.removed = ()
 
-    def close(self) -> None:
-        """Ends all watches once they have read what is there."""
+    def close(self, because: str) -> None:
+        """Ends all watches once they have read what is there; they are told why."""
+        self.closed_because = because
         groups = [*self._of_lanes.values(), *self._of_all.values()]
         for of_id in self._of_ids.values():
             groups += of_id.values()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
@@ -33,6 +34,7 @@ _CALL_BYTES = 4 << 10
 
 _SERVICE = "/scheduler.v1.SchedulerService/"
 _SESSION = "/worker.v1.SessionService/Connect"
+_GRPCS_OWN = "/grpc."
 
 
 class HoldBack(grpc.aio.ServerInterceptor):
@@ -44,46 +46,61 @@ class HoldBack(grpc.aio.ServerInterceptor):
         self._gates = {f"{_SERVICE}{method}": _Gate(number) for method, number in CALLS_MAX.items()}
         waits = _Total(waits_max, "calls that wait for tasks")
         watches = _Total(watches_max, "watches")
+        self._others = _Total(others_max, "other calls")
         self._totals = {
             f"{_SERVICE}WaitTask": waits,
             f"{_SERVICE}WaitTasks": waits,
             f"{_SERVICE}WatchTasks": watches,
-            _SESSION: None,
+            # `sessions` has its own bound for them.
+            _SESSION: _Total(math.inf, "sessions"),
         }
-        self._others = _Total(others_max, "other calls")
+        #: Health and reflection, which are among the others.
+        self._process_own = _Total(math.inf, "calls of gRPC's own services")
+
+    @property
+    def under_way(self) -> set[asyncio.Task[Any]]:
+        """The tasks that serve calls of the leader's services now, those that are held back left out."""
+        counted: list[_Gate | _Total] = [*self._gates.values(), *self._totals.values(), self._others]
+        return set[asyncio.Task[Any]]().union(*(each.open for each in counted)) - self._process_own.open
 
     async def intercept_service(
         self, continuation: Callable[..., Any], handler_call_details: grpc.HandlerCallDetails
     ) -> Any:
         """See grpc.aio.ServerInterceptor: it comes before the request is received."""
-        gate = self._gates.get(handler_call_details.method)
+        method = handler_call_details.method
+        gate = self._gates.get(method)
         if gate is not None:
             if gate.held_back >= CALLS_HELD_BACK_MAX:
                 return grpc.unary_unary_rpc_method_handler(_refuse)
             await gate.enter()
         else:
-            total = self._totals.get(handler_call_details.method, self._others)
-            if total is not None and not total.enter():
+            total = self._totals.get(method, self._others)
+            if not total.enter():
                 return grpc.stream_stream_rpc_method_handler(total.refuse)
+            if method.startswith(_GRPCS_OWN):
+                self._process_own.enter()
         return await continuation(handler_call_details)
 
 
 class _Total:
-    """Calls of some methods that are open."""
+    """Calls of some methods that are open, by the tasks that serve them.
 
-    def __init__(self, number: int, what: str) -> None:
+    gRPC serves each call in a task of its own, the request's way in included.
+    """
+
+    def __init__(self, number: float, what: str) -> None:
         self._number = number
         self._what = what
-        self._open = 0
+        self.open: set[asyncio.Task[Any]] = set()
 
     def enter(self) -> bool:
         """Counts the call that is served here until it is over, however it ends; whether it may be served."""
-        if self._open >= self._number:
+        if len(self.open) >= self._number:
             return False
         serving = asyncio.current_task()
         assert serving is not None
-        self._open += 1
-        serving.add_done_callback(self._leave)
+        self.open.add(serving)
+        serving.add_done_callback(self.open.discard)
         return True
 
     async def refuse(self, requests: object, context: grpc.aio.ServicerContext[Any, Any]) -> NoReturn:
@@ -91,14 +108,12 @@ class _Total:
         message = f"{self._number} {self._what} are open, which is this leader's limit; end some, or try again later"
         await abort(context, Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_CALLS", message))
 
-    def _leave(self, _: object) -> None:
-        self._open -= 1
-
 
 class _Gate:
     def __init__(self, number: int) -> None:
         self._places = asyncio.Semaphore(number)
         self.held_back = 0
+        self.open: set[asyncio.Task[Any]] = set()
 
     async def enter(self) -> None:
         """Takes a place, which is given back when the call is over, however it ends."""
@@ -107,10 +122,14 @@ class _Gate:
             await self._places.acquire()
         finally:
             self.held_back -= 1
-        # gRPC serves each call in a task of its own, the request's way in included.
         serving = asyncio.current_task()
         assert serving is not None
-        serving.add_done_callback(lambda _: self._places.release())
+        self.open.add(serving)
+        serving.add_done_callback(self._leave)
+
+    def _leave(self, serving: asyncio.Task[Any]) -> None:
+        self.open.discard(serving)
+        self._places.release()
 
 
 async def _refuse(request: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> NoReturn:

@@ -13,8 +13,9 @@ from typing import Any
 
 import grpc
 
+from gowork.leader._rpc.endings import Endings
 from gowork.leader.store.protocol import Store
-from gowork.proto.status import Refusal, abort
+from gowork.proto.status import Refusal
 
 _log = logging.getLogger(__name__)
 
@@ -34,8 +35,7 @@ class Backups:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._running = False
-        #: Calls that were given up, and whose status waits behind what is not read.
-        self._ending: set[asyncio.Task[None]] = set()
+        self._endings = Endings()
 
     async def read_copy(self) -> AsyncGenerator[tuple[bytes, int], None]:
         """Parts of a copy as it is now, each with how many bytes there are in all.
@@ -80,20 +80,9 @@ class Backups:
 
     def _give_up(self, serving: asyncio.Task[object], context: grpc.aio.ServicerContext[Any, Any]) -> None:
         _log.warning("backup given up, its caller does not read", extra={"seconds": UNREAD_SECONDS})
-        # What is being sent can't be taken back from gRPC. Whoever reads it yet finds the status behind it.
-        serving.add_done_callback(lambda _: self._end(context))
-        serving.cancel()
-
-    def _end(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        ending = asyncio.get_running_loop().create_task(_refuse_unread(context))
-        self._ending.add(ending)
-        ending.add_done_callback(self._ending.discard)
-
-
-async def _refuse_unread(context: grpc.aio.ServicerContext[Any, Any]) -> None:
-    message = f"nothing of the backup was read for {UNREAD_SECONDS:g} s, and others may wait for theirs; begin anew"
-    with contextlib.suppress(Exception):
-        await abort(context, Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "BACKUP_UNREAD", message))
+        message = f"nothing of the backup was read for {UNREAD_SECONDS:g} s, and others may wait for theirs; begin anew"
+        refusal = Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "BACKUP_UNREAD", message)
+        self._endings.end(serving, context, refusal)
 
 
 def _take(place: Path) -> int:

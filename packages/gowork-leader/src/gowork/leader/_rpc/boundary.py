@@ -49,8 +49,7 @@ async def refusing(context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator
         )
         await abort(context, Refusal(*code, str(error)))
     except (NotServingError, SubscriptionsClosed) as error:
-        message = str(error) or "the leader is stopping"
-        await abort(context, Refusal(grpc.StatusCode.UNAVAILABLE, "NOT_SERVING", message))
+        await abort(context, Refusal(grpc.StatusCode.UNAVAILABLE, "NOT_SERVING", str(error)))
     except WatcherBehind:
         message = "the watcher did not read fast enough; go on from the last token"
         await abort(context, Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "WATCHER_BEHIND", message))

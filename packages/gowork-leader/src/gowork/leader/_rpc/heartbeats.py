@@ -56,6 +56,13 @@ class HeartbeatStream:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
 
+    def end(self, refusal: Exception) -> None:
+        """Hears no more: `responses` raises this once those before it are sent."""
+        if not self._over:
+            self._refusal = refusal
+            self._over = True
+            self._changed.set()
+
     async def _read(self, hear: Callable[[pb.HeartbeatRequest], Awaitable[None]], call: asyncio.Task[object]) -> None:
         try:
             async for request in self._requests:

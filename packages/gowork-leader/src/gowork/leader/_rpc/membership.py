@@ -24,7 +24,7 @@ from gowork.leader._rpc.validation import (
 )
 from gowork.proto import limits
 from gowork.proto.cluster.v1 import leader_pb2 as pb
-from gowork.proto.status import invalid
+from gowork.proto.status import Refusal, invalid
 
 _Context = grpc.aio.ServicerContext[object, object]
 
@@ -34,6 +34,16 @@ class Membership:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._heartbeats: set[HeartbeatStream] = set()
+
+    def end_all(self, because: str) -> None:
+        """Ends all streams of heartbeats: members look for a leader.
+
+        Args:
+            because: what they are told.
+        """
+        for stream in self._heartbeats:
+            stream.end(Refusal(grpc.StatusCode.UNAVAILABLE, "NOT_SERVING", because))
 
     async def Join(self, request: pb.JoinRequest, context: _Context) -> pb.JoinResponse:
         async with refusing(context):
@@ -55,8 +65,13 @@ class Membership:
         self, request_iterator: AsyncIterator[pb.HeartbeatRequest], context: _Context
     ) -> AsyncIterator[pb.HeartbeatResponse]:
         async with refusing(context):
-            async for response in HeartbeatStream(request_iterator).responses(self._hear):
-                yield response
+            stream = HeartbeatStream(request_iterator)
+            self._heartbeats.add(stream)
+            try:
+                async for response in stream.responses(self._hear):
+                    yield response
+            finally:
+                self._heartbeats.discard(stream)
 
     async def Drain(self, request: pb.DrainRequest, context: _Context) -> pb.DrainResponse:
         async with refusing(context):

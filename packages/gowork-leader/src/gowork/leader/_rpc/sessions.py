@@ -76,9 +76,13 @@ class Sessions:
         if stream is not None:
             stream.add(effect)
 
-    def end_all(self) -> None:
-        """Ends all streams: workers go on with what they run and look for a leader."""
-        refusal = cmd.Refused(cmd.RefusalCode("UNAVAILABLE", "NOT_SERVING"), "the leader is stopping")
+    def end_all(self, because: str) -> None:
+        """Ends all streams: workers go on with what they run and look for a leader.
+
+        Args:
+            because: what they are told.
+        """
+        refusal = cmd.Refused(cmd.RefusalCode("UNAVAILABLE", "NOT_SERVING"), because)
         for connection, stream in self._streams.items():
             stream.add(ef.EndSession(connection, refusal))
 

@@ -1,0 +1,208 @@
+"""The node: what lives as long as the process, whoever leads.
+
+It owns the ports, health, probes and metrics, and puts calls through to the term that leads. Before, between and after
+terms it answers each call UNAVAILABLE, and says why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import grpc
+from msgspec import Struct
+from prometheus_client import make_wsgi_app
+
+from gowork.base.http import HttpListener, probe, threaded
+from gowork.leader._app.metrics import Look, registry_of
+from gowork.leader._app.ports import ListenError, Ports
+from gowork.leader._app.term import Term
+from gowork.leader._engine.blocked import NotServingError
+from gowork.leader._engine.counts import Counts
+from gowork.leader._engine.loop import STOPPING
+from gowork.leader._rpc.services import Switchboard
+from gowork.leader.store.protocol import StoreFullError
+from gowork.proto.status import Refusal
+
+_log = logging.getLogger(__name__)
+
+#: Why no term answers.
+NOT_LEADING = "this leader does not lead now; try again in a moment"
+STARTING = "this leader opens its store and leads in a moment; try again then"
+#: What calls that are under way get when a term ends or the node stops, in seconds.
+STOP_GRACE_SECONDS = 1.0
+#: What they get when the store fails: they have been answered, and that has to leave.
+FAILED_GRACE_SECONDS = 0.2
+#: How long a scrape waits for the engine, in seconds.
+LOOK_SECONDS = 5.0
+
+
+class Addresses(Struct, frozen=True):
+    """Where the leader serves, as HOST:PORT."""
+
+    cluster: str
+    scheduler: str
+    http: str
+
+
+class Node:
+    """Enter `serving`, and have terms lead in it, one after the other."""
+
+    def __init__(
+        self, counts: Counts, *, cluster_listen: str, scheduler_listen: str, http_listen: str, reflection: bool
+    ) -> None:
+        """All three addresses are HOST:PORT; port 0 takes a free one.
+
+        Args:
+            counts: what has happened in this process.
+            cluster_listen: for members and workers.
+            scheduler_listen: for clients.
+            http_listen: for probes and metrics.
+            reflection: whether the services describe themselves.
+        """
+        self._counts = counts
+        self._listen = (cluster_listen, scheduler_listen)
+        self._http_listen = http_listen
+        self._switchboard = Switchboard(Refusal(grpc.StatusCode.UNAVAILABLE, "NOT_LEADING", NOT_LEADING))
+        self._ports = Ports(self._switchboard, counts, reflection=reflection)
+        self._addresses = Addresses("", "", "")
+        self._stopped = asyncio.Event()
+        #: When calls that are under way have no more time, by the loop's clock, once the node is to stop.
+        self._stops_by: float | None = None
+        #: The term that leads, and why none does.
+        self._term: Term | None = None
+        self._not_ready = NOT_LEADING
+
+    @asynccontextmanager
+    async def serving(self, stopped: asyncio.Event) -> AsyncIterator[Addresses]:
+        """Answers on all ports for as long as it is entered; once.
+
+        Args:
+            stopped: is set when the process is to stop: a term that leads ends then.
+
+        Raises:
+            ListenError, AddressError: when it can't listen.
+        """
+        self._stopped = stopped
+        try:
+            cluster, scheduler = (self._ports.bind(listen) for listen in self._listen)
+            listener = self._listener(asyncio.get_running_loop())
+        except BaseException:
+            await self._ports.stop(0.0)
+            raise
+        with listener:
+            try:
+                await self._ports.start()
+                self._addresses = Addresses(cluster, scheduler, listener.address)
+                yield self._addresses
+            finally:
+                if stopped.is_set():
+                    self._begin_to_stop()
+                # Also when it never led, or its store failed: callers get UNAVAILABLE, not silence.
+                self._refuse("NOT_SERVING", STOPPING)
+                await self._ports.stop(self._grace_left())
+
+    async def lead(
+        self, term: Term, *, leads: Callable[[], None] = lambda: None, ended: asyncio.Event | None = None
+    ) -> None:
+        """Has a term answer the calls until it ends. Afterwards nothing of the term is left, and the node answers on.
+
+        Args:
+            term: not opened yet.
+            leads: is called once the term answers.
+            ended: is set to end the term; it also ends when the node stops.
+
+        Raises:
+            StoreError: the store can't be opened.
+            ExceptionGroup: with a StoreError when the store can no longer be trusted.
+        """
+        began_mono = term.now().mono
+        self._refuse("NOT_LEADING", STARTING)
+        grace = FAILED_GRACE_SECONDS
+        try:
+            await term.open()
+            async with asyncio.TaskGroup() as group:
+                running = group.create_task(term.run(), name="term")
+                await self._put_through(term, began_mono)
+                leads()
+                events = (self._stopped, ended or asyncio.Event())
+                ends = {group.create_task(event.wait(), name="end of term") for event in events}
+                await asyncio.wait({running, *ends}, return_when=asyncio.FIRST_COMPLETED)
+                for end in ends:
+                    end.cancel()
+                grace = STOP_GRACE_SECONDS
+                await self._turn_away(term)
+        finally:
+            await self._turn_away(term)
+            await self._ports.see_off(grace)
+            await term.close()
+
+    async def _put_through(self, term: Term, began_mono: float) -> None:
+        self._switchboard.connect(term.methods)
+        self._term = term
+        self._counts.leads(term.now().mono - began_mono)
+        await self._ports.set_health(serving=True)
+        _log.info("serves workers", extra={"address": self._addresses.cluster})
+        _log.info("serves clients", extra={"address": self._addresses.scheduler})
+        _log.info("serves probes and metrics", extra={"address": self._addresses.http})
+
+    async def _turn_away(self, term: Term) -> None:
+        """Puts nothing more through, and has the term end what it has taken. Harmless when repeated."""
+        if self._stopped.is_set():
+            self._begin_to_stop()
+            self._refuse("NOT_SERVING", STOPPING)
+        else:
+            self._refuse("NOT_LEADING", NOT_LEADING)
+        if self._term is not None:
+            self._term = None
+            self._counts.leads_no_more()
+        term.end(self._not_ready)
+        await self._ports.set_health(serving=False)
+
+    def _refuse(self, reason: str, because: str) -> None:
+        """Answers all calls with this, and the probe of readiness."""
+        self._not_ready = because
+        self._switchboard.disconnect(Refusal(grpc.StatusCode.UNAVAILABLE, reason, because))
+
+    def _begin_to_stop(self) -> None:
+        if self._stops_by is None:
+            self._stops_by = asyncio.get_running_loop().time() + STOP_GRACE_SECONDS
+            _log.info("stopping", extra={"waits_for": "calls that are under way", "seconds_max": STOP_GRACE_SECONDS})
+
+    def _grace_left(self) -> float:
+        """What calls that are under way when the ports close get, in seconds."""
+        left = 0.0 if self._stops_by is None else self._stops_by - asyncio.get_running_loop().time()
+        return max(left, FAILED_GRACE_SECONDS)
+
+    def _listener(self, loop: asyncio.AbstractEventLoop) -> HttpListener:
+        registry = registry_of(self._counts, lambda: self._look(loop))
+        pages = {
+            "/metrics": threaded(make_wsgi_app(registry)),
+            "/healthz": probe(lambda: (True, "alive"), loop),
+            "/readyz": probe(self._ready, loop),
+        }
+        try:
+            return HttpListener(self._http_listen, pages)
+        except OSError as error:
+            raise ListenError(f"can't listen on {self._http_listen} for HTTP: {error.strerror}") from error
+
+    def _ready(self) -> tuple[bool, str]:
+        if self._term is None:
+            return False, self._not_ready
+        blocked = self._term.blocked
+        if blocked is not None:
+            full = isinstance(blocked, StoreFullError)
+            return False, "the store is full" if full else "another program holds the store's write lock"
+        return True, "ready"
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> Look:
+        """Called by the threads of the HTTP listener."""
+        term = self._term
+        if term is None:
+            raise TimeoutError(self._not_ready)
+        try:
+            return asyncio.run_coroutine_threadsafe(term.look(), loop).result(LOOK_SECONDS)
+        except NotServingError as error:
+            raise TimeoutError(str(error)) from error

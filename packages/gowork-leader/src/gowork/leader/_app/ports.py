@@ -1,0 +1,152 @@
+"""The ports for gRPC: they are bound, served and closed here.
+
+Both serve the same services: the leader's by the switchboard, and gRPC's own health and reflection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from gowork.base.channels import SERVER_OPTIONS, format_address, parse_address
+from gowork.base.decoding import Called, refusing_garbage
+from gowork.base.interception import server_interceptors
+from gowork.base.outgoing import Outgoing
+from gowork.base.reflection import add_reflection
+from gowork.base.telemetry import is_traced
+from gowork.leader._engine.counts import Counts
+from gowork.leader._rpc.admission import HoldBack
+from gowork.leader._rpc.services import SERVICES, Switchboard
+
+_SESSIONS = "worker.v1.SessionService"
+#: The ports are closed when no request has come for two such spans, and at the latest after so many of them.
+STOP_QUIET_SECONDS = 0.02
+STOP_QUIET_SPANS_MAX = 25
+
+
+class ListenError(Exception):
+    """A port can't be listened on."""
+
+
+class Ports:
+    """The gRPC servers of this process.
+
+    Args:
+        switchboard: answers the calls of the leader's services.
+        counts: is told of each call.
+        reflection: whether the services describe themselves.
+    """
+
+    def __init__(self, switchboard: Switchboard, counts: Counts, *, reflection: bool) -> None:
+        self._switchboard = switchboard
+        self._called = _called(counts)
+        self._reflection = reflection
+        self._hold_back = HoldBack()
+        # Apart, so that clients that do not read end no sessions.
+        self._outgoing, self._session_outgoing = Outgoing(), Outgoing()
+        self._health = health.aio.HealthServicer()
+        self._servers: list[grpc.aio.Server] = []
+
+    def bind(self, listen: str) -> str:
+        """Takes a port, which answers once the ports are started; its address, as HOST:PORT.
+
+        Raises:
+            ListenError: when it can't be listened on.
+        """
+        host, port = parse_address(listen)
+        # Spans outermost: what is held back is no part of the call yet, and what is refused is.
+        interceptors = [*server_interceptors(), self._hold_back]
+        server = grpc.aio.server(options=list(SERVER_OPTIONS), interceptors=interceptors)
+        self._servers.append(server)
+        for service in SERVICES:
+            outgoing = self._session_outgoing if service == _SESSIONS else self._outgoing
+            self._switchboard.add_to(refusing_garbage(server, self._called, outgoing), service)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        if self._reflection:
+            add_reflection(server, (*SERVICES, "grpc.health.v1.Health"))
+        _check_free(listen, host, port)
+        try:
+            bound = server.add_insecure_port(format_address(host, port))
+        except RuntimeError as error:
+            raise ListenError(f"can't listen on {listen}: {error}") from error
+        return format_address(host, bound)
+
+    async def start(self) -> None:
+        """Answers calls on all ports that are bound."""
+        await self.set_health(serving=False)
+        for server in self._servers:
+            await server.start()
+
+    async def set_health(self, *, serving: bool) -> None:
+        """What the health service says of all services, until `stop`."""
+        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        for service in ("", *SERVICES):
+            await self._health.set(service, status)
+
+    async def see_off(self, seconds: float) -> None:
+        """Waits for the calls of the leader's services that are under way, and ends streams that take longer.
+
+        Other calls end by themselves: their requests are still being received, or their answers read.
+
+        Args:
+            seconds: how long to wait.
+        """
+        calls = self._hold_back.under_way
+        if calls:
+            _, late = await asyncio.wait(calls, timeout=seconds)
+            ended = self._switchboard.end_streams() if late else []
+            if ended:
+                await asyncio.wait(ended)
+
+    async def stop(self, seconds: float) -> None:
+        """Closes all ports, those too that were not started.
+
+        A call that waits to be taken when its server is shut down ends with CANCELLED, as if its caller had given up
+        (grpc/grpc#41785). Each is taken first and told UNAVAILABLE, on which callers try again.
+
+        Args:
+            seconds: what calls that are under way get.
+        """
+        await self._health.enter_graceful_shutdown()
+        quiet = 0
+        for _ in range(STOP_QUIET_SPANS_MAX):
+            before = self._switchboard.refused
+            await asyncio.sleep(STOP_QUIET_SECONDS)
+            quiet = quiet + 1 if self._switchboard.refused == before else 0
+            if quiet == 2:
+                break
+        async with asyncio.TaskGroup() as group:
+            for server in self._servers:
+                group.create_task(server.stop(grace=seconds))
+
+
+def _called(counts: Counts) -> Called:
+    """What counts calls: with their traces, where there are any."""
+    if not is_traced():
+        return counts.called
+    # OpenTelemetry is imported only where it is used.
+    from gowork.base.spans import current_trace_id
+
+    def called(method: str, code: str, seconds: float) -> None:
+        counts.called(method, code, seconds, current_trace_id())
+
+    return called
+
+
+def _check_free(listen: str, host: str, port: int) -> None:
+    """Tries the port first: gRPC tells a taken one by lines of its own on standard error, and not what is wrong."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind(address)
+            trial.listen()
+    except OSError as error:
+        hint = ": is another leader running there? Choose another port, or 0 for a free one"
+        words = error.strerror or str(error)
+        message = f"can't listen on {listen}: {words}{hint if error.errno == errno.EADDRINUSE else ''}"
+        raise ListenError(message) from error

@@ -1,0 +1,163 @@
+"""One leadership: what begins when a leader takes over a store, and ends before the next one begins.
+
+Invariant OVER: when a term has been closed nothing of it lives on, no task, thread, connection, call or gauge. What has
+been counted is the process's and goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from gowork.leader._app.metrics import Look
+from gowork.leader._core.effects import TraceSettling
+from gowork.leader._core.explain import waiting_by_reason
+from gowork.leader._core.model import Now
+from gowork.leader._core.queries import members, queue_depths
+from gowork.leader._core.state import Settings, State
+from gowork.leader._engine.counts import Counts
+from gowork.leader._engine.loop import Engine
+from gowork.leader._engine.retention import Kept, Retention
+from gowork.leader._rpc.activity import Overview
+from gowork.leader._rpc.dialer import Dialer
+from gowork.leader._rpc.explaining import Explaining
+from gowork.leader._rpc.following import Following
+from gowork.leader._rpc.keeping import Keeping
+from gowork.leader._rpc.lookups import Lookups
+from gowork.leader._rpc.membership import Membership
+from gowork.leader._rpc.outbox import Outbox
+from gowork.leader._rpc.queues import QueueControl
+from gowork.leader._rpc.scheduling import Scheduling
+from gowork.leader._rpc.services import compose
+from gowork.leader._rpc.sessions import Sessions
+from gowork.leader._version import __version__
+from gowork.leader.store.protocol import Store, StoreBlockedError
+
+
+class Duty(Protocol):
+    """What a term sees to besides answering calls."""
+
+    async def run(self, stopped: asyncio.Event) -> None:
+        """Runs until `stopped` is set, and ends soon then. Whatever it raises ends the term."""
+        ...
+
+
+class Term:
+    """Open it, run it, end it, and close it, each once."""
+
+    def __init__(self, store: Store, counts: Counts, settings: Settings, kept: Kept) -> None:
+        """Begins nothing yet.
+
+        Args:
+            store: not opened yet, or closed by an earlier term.
+            counts: is told what happens.
+            settings: spans and bounds.
+            kept: how many finished tasks are kept, and for how long.
+        """
+        self._store = store
+        self._counts = counts
+        self._sessions = Sessions(settings)
+        dialer = Dialer()
+        outbox = Outbox(self._sessions, dialer, counts, *_settling(settings))
+        self._engine = engine = Engine(store, outbox, counts, settings)
+        self._sessions.attach(engine)
+        dialer.attach(engine)
+        self._retention = Retention(engine, store, kept)
+        #: All that the term sees to.
+        self.duties: list[Duty] = [dialer, self._retention]
+        self._membership = Membership(engine)
+        explaining = Explaining(engine, store)
+        #: What answers calls while it leads.
+        self.methods = compose(
+            {
+                "cluster.v1.LeaderService": (self._membership,),
+                "scheduler.v1.SchedulerService": (
+                    Scheduling(engine),
+                    Lookups(engine, store, explaining, __version__),
+                    explaining,
+                    QueueControl(engine),
+                    Following(engine, store),
+                    Keeping(engine, store),
+                    Overview(engine, store, counts, __version__),
+                ),
+                "worker.v1.SessionService": (self._sessions,),
+            }
+        )
+
+    @property
+    def blocked(self) -> StoreBlockedError | None:
+        """Why the store takes nothing at the moment."""
+        return self._engine.blocked
+
+    def now(self) -> Now:
+        """The time, by the clocks of its engine."""
+        return self._engine.now()
+
+    async def open(self) -> None:
+        """Opens the store and takes up where the last term stopped.
+
+        Raises:
+            StoreError: see Store.open.
+        """
+        await self._engine.recover()
+
+    async def run(self) -> None:
+        """Leads until `end`; when it returns, what was taken by then is durable and answered.
+
+        Raises:
+            ExceptionGroup: with a StoreError when the store can no longer be trusted.
+        """
+        over = asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            engine = group.create_task(self._engine.run(), name="engine")
+            engine.add_done_callback(lambda _: over.set())
+            for duty in self.duties:
+                group.create_task(duty.run(over), name=type(duty).__name__.lower())
+
+    def end(self, because: str) -> None:
+        """Takes nothing more, and ends sessions, heartbeats, waits and watches. Harmless when repeated.
+
+        Args:
+            because: what they are told.
+        """
+        self._engine.stop(because)
+        self._engine.subscriptions.close(because)
+        self._sessions.end_all(because)
+        self._membership.end_all(because)
+
+    async def close(self) -> None:
+        """Closes the store, once no call is under way any more."""
+        await self._store.close()
+
+    async def look(self) -> Look:
+        """What a scrape shows of the state.
+
+        Raises:
+            NotServingError: when nothing is answered now.
+        """
+        now = self._engine.now()
+
+        def look(state: State) -> Look:
+            depths = queue_depths(state)
+            self._counts.drop_idle({depth.name for depth in depths})
+            return Look(
+                members(state),
+                waiting_by_reason(state, now),
+                depths,
+                self._engine.opened.term,
+                self._retention.oldest_ms,
+                now.wall_ms,
+            )
+
+        return await self._engine.read(look)
+
+
+def _settling(settings: Settings) -> list[Callable[[TraceSettling], None]]:
+    """What makes the spans of settled attempts, where they are traced."""
+    if not settings.traced:
+        return []
+    # OpenTelemetry is imported only where it is used.
+    from gowork.leader._rpc.tracing import SettleSpans
+
+    return [SettleSpans(__version__).settle]
