@@ -62,7 +62,7 @@ NEW = Version("work tree")
 
 
 def unpack_old(folder: Path) -> Version:
-    """0.1.0, unpacked into this folder."""
+    """The wheels of 0.1.0, unpacked into this folder."""
     for wheel in sorted((HERE / "wheels").glob("*-0.1.0-*.whl")):
         zipfile.ZipFile(wheel).extractall(folder)
     return Version("0.1.0", str(folder))

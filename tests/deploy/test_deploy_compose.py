@@ -1,4 +1,4 @@
-"""deploy/compose.yaml, as far as it can be checked without running it, and that deploy/ names no host but its own."""
+"""The file deploy/compose.yaml is sound as far as that shows without a run, and deploy names no host but its own."""
 
 from __future__ import annotations
 

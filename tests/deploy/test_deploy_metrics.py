@@ -1,4 +1,4 @@
-"""docs/metrics.md names every metric that a real cluster shows, and none that it doesn't."""
+"""The page docs/metrics.md names every metric that a real cluster shows, and none that it doesn't."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gowork.client import Client
 
 
 def shown(address: str) -> dict[str, Metric]:
-    """{name: kind and labels} of all that has a value on this page."""
+    """The kind and the labels, by its name, of all that has a value on this page."""
     accept = {"Accept": "application/openmetrics-text; version=1.0.0"}
     with urllib.request.urlopen(
         urllib.request.Request(f"http://{address}/metrics", headers=accept), timeout=120

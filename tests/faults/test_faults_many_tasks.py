@@ -1,4 +1,4 @@
-"""100,000 tasks through kills of all that runs them: what was acknowledged completes, and each run is explained."""
+"""Runs of 100,000 tasks go through kills: what was acknowledged completes, and each run is explained."""
 
 from __future__ import annotations
 

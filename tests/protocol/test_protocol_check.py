@@ -1,4 +1,4 @@
-"""`gowork worker-check` on gowork's own worker, on one in another language, and on that one with each rule broken.
+"""The command `gowork worker-check` on our own worker, on one in another language, and on that one with rules broken.
 
 A rule that no broken worker fails would be a rule that nobody tries.
 """

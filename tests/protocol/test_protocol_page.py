@@ -1,4 +1,4 @@
-"""docs/protocol.md: its examples are messages of the contract, its numbers those of the code, and it has every rule."""
+"""The page docs/protocol.md: its examples are messages of the contract, its numbers and rules are those of the code."""
 
 from __future__ import annotations
 

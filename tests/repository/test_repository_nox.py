@@ -1,4 +1,4 @@
-"""noxfile.py: what fails in one part of a run hides nothing of the others."""
+"""The noxfile: what fails in one part of a run hides nothing of the others."""
 
 from __future__ import annotations
 

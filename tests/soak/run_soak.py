@@ -1,4 +1,4 @@
-"""`nox -s soak`: rounds of all cases, one after the other, for some minutes or until something is wrong."""
+"""Run by `nox -s soak`: rounds of all cases, one after the other, for some minutes or until something is wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/tracing.md tells of all that there is, and of nothing else."""
+"""The page docs/tracing.md tells of all that there is, and of nothing else."""
 
 from __future__ import annotations
 

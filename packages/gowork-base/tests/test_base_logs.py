@@ -174,7 +174,7 @@ def test_a_record_begins_one_line_alone() -> None:
 
 
 def test_a_caller_that_is_gone_is_no_error() -> None:
-    """gRPC logs a traceback for each answer that could not be sent: a client that ends has thousands of them."""
+    """By itself gRPC logs a traceback for each answer that it cannot send; a client that ends has thousands."""
     kind = type("ExecuteBatchError", (Exception,), {})
     gone = logging.makeLogRecord({"exc_info": (kind, kind(), None)})
     defect = logging.makeLogRecord({"exc_info": (ValueError, ValueError(), None)})

@@ -1,4 +1,4 @@
-"""`gowork retry`, `gowork purge` and `gowork store`, against a real cluster."""
+"""The commands `gowork retry`, `gowork purge` and `gowork store`, against a real cluster."""
 
 from __future__ import annotations
 

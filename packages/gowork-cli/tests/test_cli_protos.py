@@ -1,4 +1,4 @@
-"""`gowork protos`: what it writes is the contract, and other tools read it."""
+"""The command `gowork protos`: what it writes is the contract, and other tools read it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`gowork queues` and `gowork why`, against a real cluster."""
+"""The commands `gowork queues` and `gowork why`, against a real cluster."""
 
 from __future__ import annotations
 

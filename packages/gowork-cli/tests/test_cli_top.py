@@ -1,4 +1,4 @@
-"""`gowork top`, against a real cluster, on a real terminal and elsewhere."""
+"""The command `gowork top`, against a real cluster, on a real terminal and elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`gowork up`, with real processes."""
+"""The command `gowork up`, with real processes."""
 
 from __future__ import annotations
 

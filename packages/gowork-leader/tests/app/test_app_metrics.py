@@ -19,7 +19,7 @@ def member(name: str, liveness: Liveness = Liveness.LIVE, seen_ms: int = NOW_MS)
 def shown(
     name: str, members: Sequence[MemberView] = (), queues: Sequence[QueueDepth] = ()
 ) -> dict[tuple[str, ...], float]:
-    """{label values: value} of a metric, of a leader that sees these."""
+    """The values of a metric by its label values, of a leader that sees these."""
     look = Look(list(members), {}, list(queues), 1, 0, NOW_MS)
     families = registry_of(Counts(), lambda: look).collect()
     (family,) = [family for family in families if family.name == name]

@@ -1,4 +1,4 @@
-"""`gowork worker-check`: what it prints, how it ends, and that no worker makes it crash. Its rules: tests/protocol."""
+"""The command `gowork worker-check`: what it prints, how it ends, and that no worker makes it crash."""
 
 from __future__ import annotations
 

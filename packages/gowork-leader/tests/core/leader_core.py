@@ -215,7 +215,7 @@ class Core:
         return connection
 
     def dispatch(self) -> dict[int, list[str]]:
-        """{connection: ids granted}, in the order of the grants."""
+        """The ids granted, by connection, in the order of the grants."""
         decision = self.do(cmd.Dispatch())
         return {
             effect.connection: [granted.id for _, _, _, granted, *_ in effect.grants]

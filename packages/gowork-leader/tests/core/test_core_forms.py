@@ -13,7 +13,7 @@ from gowork.leader._core.model import Failure, FailureKind, Outcome, RetryPolicy
 
 
 def grants(core: Core) -> dict[str, tuple[int, bool]]:
-    """{id: (who was granted it, whether others have its handler in another form)}."""
+    """Who was granted each id, and whether others have its handler in another form."""
     decision = core.do(cmd.Dispatch())
     return {
         granted.id: (effect.connection, others)

@@ -282,7 +282,7 @@ async def test_plugin_that_does_not_import_is_named_and_hides_no_other(
 
 
 class Command:
-    """`gowork-worker` as a process of its own."""
+    """The command `gowork-worker` as a process of its own."""
 
     def __init__(self, process: asyncio.subprocess.Process, facts: dict[str, Any]) -> None:
         self.process = process

@@ -116,7 +116,7 @@ class CommandGroup(SuggestingGroup):
 
 
 def _contributed() -> dict[str, list[Extension]]:
-    """{command: the entry points of that name}; those of gowork's own packages hide others."""
+    """The entry points of each command, by its name; those of gowork's own packages hide others."""
     found: dict[str, list[Extension]] = {}
     for extension in installed(ENTRY_POINT_GROUP):
         found.setdefault(extension.name, []).append(extension)

@@ -15,7 +15,7 @@ _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 
 
 def duration(text: str) -> float:
-    """`90`, `90s`, `1h30m` or `250ms` as an option: seconds.
+    """An option that is a number of seconds: `90`, `90s`, `1h30m` or `250ms`.
 
     Raises:
         click.BadParameter: when it has another form.
@@ -27,7 +27,7 @@ def duration(text: str) -> float:
 
 
 def time(text: str) -> datetime:
-    """`2026-12-24T18:00` as an option, with a zone or in local time.
+    """An option that is a time, with a zone or in local time: `2026-12-24T18:00`.
 
     Raises:
         click.BadParameter: when it has another form.
@@ -69,7 +69,7 @@ def moment(text: str) -> datetime:
 
 
 def pairs(values: Iterable[str], option: str) -> dict[str, str]:
-    """`KEY=VALUE` options as a dict.
+    """Options of the form `KEY=VALUE` as a dict.
 
     Raises:
         click.BadParameter: when one has another form.

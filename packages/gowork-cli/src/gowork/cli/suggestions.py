@@ -14,7 +14,7 @@ _OFFERED_MAX = 3
 
 
 def meant(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?`, or nothing when no known name is near."""
+    """The end of an error message, `; did you mean 'x'?`; nothing when no known name is near."""
     near = get_close_matches(name, list(islice(known, _COMPARED_MAX)), n=_OFFERED_MAX)
     return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
 

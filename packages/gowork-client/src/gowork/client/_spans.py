@@ -1,4 +1,4 @@
-"""`send` spans: one for each task that is scheduled by itself, and for each batch of `schedule_many`.
+"""Spans named `send`: one for each task that is scheduled by itself, and for each batch of `schedule_many`.
 
 Imported only where the program has set a tracer provider; what is sent carries the span's context from then on.
 """

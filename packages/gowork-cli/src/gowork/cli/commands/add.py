@@ -1,4 +1,4 @@
-"""`gowork add`."""
+"""The command `gowork add` schedules one task."""
 
 from __future__ import annotations
 

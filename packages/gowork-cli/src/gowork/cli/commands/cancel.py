@@ -1,4 +1,4 @@
-"""`gowork cancel`, and its other name `gowork remove`."""
+"""The command `gowork cancel` cancels tasks; `gowork remove` is its other name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`gowork completion`."""
+"""The command `gowork completion` prints a script that completes commands in a shell."""
 
 from __future__ import annotations
 

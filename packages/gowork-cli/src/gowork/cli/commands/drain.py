@@ -1,4 +1,4 @@
-"""`gowork drain`."""
+"""The command `gowork drain` takes workers out of service."""
 
 from __future__ import annotations
 

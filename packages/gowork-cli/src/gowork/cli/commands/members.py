@@ -1,4 +1,4 @@
-"""`gowork members`."""
+"""The command `gowork members` shows who works for the leader."""
 
 from __future__ import annotations
 

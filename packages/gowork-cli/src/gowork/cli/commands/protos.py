@@ -1,4 +1,4 @@
-"""`gowork protos`: the contract, for those who write clients and workers in other languages."""
+"""The command `gowork protos` writes the contract for authors of clients and workers in other languages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`gowork purge`."""
+"""The command `gowork purge` removes finished tasks."""
 
 from __future__ import annotations
 

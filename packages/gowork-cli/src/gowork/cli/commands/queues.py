@@ -1,4 +1,4 @@
-"""`gowork queues`: what waits in each queue, and how it is served."""
+"""The command `gowork queues` shows what waits in each queue and changes how a queue is served."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`gowork retry`."""
+"""The command `gowork retry` runs finished tasks again."""
 
 from __future__ import annotations
 

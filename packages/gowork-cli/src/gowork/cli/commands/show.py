@@ -1,4 +1,4 @@
-"""`gowork show`."""
+"""The command `gowork show` shows one task with its attempts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`gowork stats`."""
+"""The command `gowork stats` counts tasks by queue, handler and status, and members by condition."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`gowork store`: what concerns the leader's store as a whole."""
+"""The command `gowork store backup` writes a copy of the leader's store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`gowork tasks`."""
+"""The command `gowork tasks` lists tasks."""
 
 from __future__ import annotations
 

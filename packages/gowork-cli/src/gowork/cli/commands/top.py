@@ -1,4 +1,4 @@
-"""`gowork top`."""
+"""The command `gowork top` shows the cluster at work."""
 
 from __future__ import annotations
 

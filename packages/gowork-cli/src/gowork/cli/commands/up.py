@@ -1,4 +1,4 @@
-"""`gowork up`."""
+"""The command `gowork up` starts a leader and a worker on this machine."""
 
 from __future__ import annotations
 

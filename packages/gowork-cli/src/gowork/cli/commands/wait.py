@@ -1,4 +1,4 @@
-"""`gowork wait`."""
+"""The command `gowork wait` waits until tasks have finished."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`gowork why`."""
+"""The command `gowork why` names each reason that holds a task."""
 
 from __future__ import annotations
 

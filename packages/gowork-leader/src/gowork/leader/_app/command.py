@@ -1,4 +1,4 @@
-"""`gowork-leader`: the console script."""
+"""The console script `gowork-leader`."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""`gowork worker-check`: plays a leader to a worker of any language, and tells which rules of the protocol it keeps."""
+"""The command `gowork worker-check` plays a leader to a worker of any language, and tells which rules it keeps."""

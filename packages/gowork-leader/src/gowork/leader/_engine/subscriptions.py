@@ -43,7 +43,7 @@ class Waiter:
     __slots__ = ("_all", "_beyond", "_bytes", "_closed", "_event", "_finished", "_taken_bytes")
 
     def __init__(self, waiting: Waiting) -> None:
-        """`waiting`: what all waiters hold."""
+        """`waiting` is what all waiters hold."""
         self._all = waiting
         self._finished: list[Snapshot] = []
         self._bytes = 0

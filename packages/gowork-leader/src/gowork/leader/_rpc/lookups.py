@@ -29,7 +29,7 @@ class Lookups:
     """Answers from the state and the store."""
 
     def __init__(self, engine: Engine, store: Store, explaining: Explaining, version: str) -> None:
-        """`explaining`: says why a pending task waits."""
+        """`explaining` says why a pending task waits."""
         self._engine = engine
         self._store = store
         self._explaining = explaining

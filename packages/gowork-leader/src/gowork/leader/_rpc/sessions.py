@@ -1,4 +1,4 @@
-"""worker.v1.SessionService: the streams of workers, and the way back over them.
+"""The service worker.v1.SessionService: the streams of workers, and the way back over them.
 
 Owns what is on its way to each worker. Effects are gathered for as long as a stream is busy and leave as one frame.
 """
@@ -242,7 +242,7 @@ class _Stream:
     __slots__ = ("_all", "_answers", "_effects", "_event", "_late", "_unread", "_welcomed", "closed", "ending")
 
     def __init__(self, unread: _Unread) -> None:
-        """`unread`: what waits for all workers."""
+        """`unread` is what waits for all workers."""
         self._all = unread
         self._effects: list[_SessionEffect] = []
         #: Fences in the effects.

@@ -1,4 +1,4 @@
-"""`settle` spans: one for each report of a traced attempt, from its receipt until it is durable.
+"""Spans named `settle`: one for each report of a traced attempt, from its receipt until it is durable.
 
 Owns what such spans look like. Of attempts that nobody reports, or that were reported by somebody else than their
 runner, it makes the only span there is, under the ids that the core has decided (`core.traces`).

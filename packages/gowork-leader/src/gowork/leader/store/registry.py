@@ -82,7 +82,7 @@ class BuiltinStores:
 
 
 def sqlite_store(url: str) -> Store:
-    """`sqlite:///relative/path` or `sqlite:////absolute/path`, as SQLAlchemy reads them."""
+    """Opens `sqlite:///relative/path` or `sqlite:////absolute/path`, which SQLAlchemy reads in the same way."""
     host, slash, path = url.partition("://")[2].partition("/")
     if host or not slash or path in ("", ":memory:"):
         raise StoreError(f"{url!r} names no file: it must read sqlite:///relative/path or sqlite:////absolute/path.")

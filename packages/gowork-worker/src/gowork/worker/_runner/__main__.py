@@ -1,4 +1,4 @@
-"""`python -m gowork.worker._runner PIPE TABLE PARENT [LOCK]`: started by a supervisor, and by nobody else."""
+"""A supervisor, and nobody else, starts `python -m gowork.worker._runner PIPE TABLE PARENT [LOCK]`."""
 
 from gowork.worker._runner.main import main
 

@@ -1,4 +1,4 @@
-"""`process` spans: one for each attempt, around its handler.
+"""Spans named `process`: one for each attempt, around its handler.
 
 Each is the root of a trace of its own, linked to the submit and to the attempt before it; or, where the worker is told
 so, a child of the submit. Imported only where the process has a tracer provider.

@@ -37,7 +37,7 @@ class SessionEnded(Exception):
 
 
 class SessionStream:
-    """`open`, then `run`."""
+    """One stream to the leader: call `open`, then `run`."""
 
     def __init__(self, channel: grpc.aio.Channel, supervisor: Supervisor, lease: Lease) -> None:
         self._supervisor = supervisor

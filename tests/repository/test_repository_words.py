@@ -1,0 +1,77 @@
+"""How the project writes: docstrings begin with a sentence, and turns that have to be read twice are not used."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+#: Every page and source that people write; generated code and this file, which quotes what it looks for, are left out.
+KEPT = [
+    path
+    for pattern in (
+        "*.*",
+        *(f"{folder}/**/*.*" for folder in ("benchmarks", "deploy", "docs", "examples", "p*s", "tests")),
+    )
+    for path in sorted(ROOT.glob(pattern))
+    if path.suffix in {".md", ".proto", ".py", ".toml", ".yaml"}
+    and not {"node_modules", "build", "dist"} & set(path.parts)
+    and "_pb2" not in path.name
+    and path != Path(__file__)
+]
+CODE = [path for path in KEPT if path.suffix == ".py"]
+
+
+def docstrings(path: Path) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            text = ast.get_docstring(node)
+            if text is not None:
+                yield getattr(node, "lineno", 1), text
+
+
+def begins_with_a_sentence(docstring: str) -> bool:
+    """Whether the first paragraph begins with a capital, or with a name as its subject, and ends as a sentence does."""
+    first = " ".join(docstring.partition("\n\n")[0].split())
+    return bool(re.match(r"[A-Z(]|`[^`]+`,? [a-z]", first)) and first.endswith((".", "?", ".)"))
+
+
+def test_every_docstring_begins_with_a_sentence() -> None:
+    assert len(CODE) > 300
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}: {text.splitlines()[0] if text else ''}"
+        for path in CODE
+        for line, text in docstrings(path)
+        if not begins_with_a_sentence(text)
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("docstring", "whether"),
+    [
+        ("Adds a task.\n\nArgs:\n    task: it.", True),
+        ("`bounds` are the upper bounds.", True),
+        ("adds a task.", False),
+        ("Adds a task", False),
+        ("`gowork add`.", False),
+        ("{id: task} of all.", False),
+        ("", False),
+    ],
+)
+def test_what_counts_as_a_sentence(docstring: str, whether: bool) -> None:
+    assert begins_with_a_sentence(docstring) is whether
+
+
+def test_no_file_refers_to_a_document_that_is_not_here() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in KEPT
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if re.search(r"\bDESIGN\b", line)
+    ]
+    assert found == []
