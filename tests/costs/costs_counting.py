@@ -1,0 +1,134 @@
+"""What is counted while a house runs: commits, SQL statements, messages, calls of functions, and objects."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest import mock
+
+from costs_wire import Wire
+from costs_work import Work
+
+from gowork.leader.store.protocol import Batch
+from gowork.leader.store.sqlite import SqliteStore
+from gowork.proto.scheduler.v1.scheduler_pb2 import Task
+from gowork.worker._runner.executor import Executor
+from gowork.worker._runner.outbox import Outbox
+
+_SESSION = "/worker.v1.SessionService/Connect"
+
+
+class Counted:
+    """The costs of one house."""
+
+    def __init__(self) -> None:
+        #: {cost: how often it was met with}
+        self.costs: Counter[str] = Counter()
+        self.work = Work()
+        self._on = False
+        self._wire = Wire()
+        self._lock = threading.Lock()
+        #: Tasks that handler threads were given, and those of them that have a report, since the beginning.
+        self._given = self._reported = 0
+        #: {runner: tasks for its threads, of which it has none yet}
+        self._without_threads: dict[Executor, int] = {}
+
+    def at_rest(self) -> bool:
+        """Whether every task that a thread was given has its report."""
+        return self._given == self._reported
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """What is made meanwhile can be counted."""
+        connect = sqlite3.connect
+        with ExitStack() as stack:
+            stack.enter_context(self._wire.laid())
+            stack.enter_context(mock.patch("sqlite3.connect", lambda *a, **k: self._traced(connect(*a, **k))))
+            stack.enter_context(self._commits())
+            stack.enter_context(self._runners())
+            stack.enter_context(self.work.watching())
+            yield
+
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        """Counts what happens meanwhile."""
+        before = {method: list(messages) for method, messages in self._wire.messages.items()}
+        self._on = True
+        with self.work.counting():
+            yield
+        self._on = False
+        for method, messages in self._wire.messages.items():
+            names = ("frames of workers", "frames of the leader") if method == _SESSION else ("requests", "answers")
+            for name, now, then in zip(names, messages, before.get(method, [0, 0]), strict=True):
+                self.costs[name] += now - then
+        self.costs.update(self.work.costs())
+
+    def _traced(self, connection: sqlite3.Connection) -> sqlite3.Connection:
+        connection.set_trace_callback(self._statement)
+        return connection
+
+    def _statement(self, statement: str) -> None:
+        # When the log is merged is decided in a thread of its own.
+        if self._on and not statement.startswith("PRAGMA"):
+            self.costs["SQL statements"] += 1
+
+    @contextmanager
+    def _commits(self) -> Iterator[None]:
+        commit = SqliteStore.commit
+
+        async def counted_commit(store: SqliteStore, batch: Batch) -> None:
+            self.costs["commits"] += self._on
+            await commit(store, batch)
+
+        with mock.patch.object(SqliteStore, "commit", counted_commit):
+            yield
+
+    @contextmanager
+    def _runners(self) -> Iterator[None]:
+        init, feed, start = Executor.__init__, Executor.feed, Executor._start_threads
+        init_outbox, add = Outbox.__init__, Outbox.add
+
+        def counted_init(executor: Executor, *arguments: Any) -> None:
+            self._without_threads[executor] = 0
+            init(executor, *arguments)
+
+        def counted_feed(executor: Executor, grants: Any) -> None:
+            self.costs["pipe messages to runners"] += self._on
+            tasks = [Task.FromString(grant.task) for grant in grants]
+            plain = sum(not executor._handlers[task.handler].is_async for task in tasks)
+            if executor in self._without_threads:
+                self._without_threads[executor] += plain
+            else:
+                self._given += plain
+            feed(executor, grants)
+
+        def counted_start(executor: Executor, waiting: int) -> None:
+            start(executor, waiting)
+            self._given += self._without_threads.pop(executor, 0)
+
+        def counted_init_outbox(outbox: Outbox, send: Any, send_executed: Any) -> None:
+            def counted_send(*work: Any) -> None:
+                self.costs["pipe messages of runners"] += self._on
+                send(*work)
+
+            init_outbox(outbox, counted_send, send_executed)
+
+        def counted_add(outbox: Outbox, report: Any, job: Any) -> None:
+            add(outbox, report, job)
+            if job is not None and not job.handler.is_async:
+                # Last: from here on the loop goes on.
+                with self._lock:
+                    self._reported += 1
+
+        with (
+            mock.patch.object(Executor, "__init__", counted_init),
+            mock.patch.object(Executor, "feed", counted_feed),
+            mock.patch.object(Executor, "_start_threads", counted_start),
+            mock.patch.object(Outbox, "__init__", counted_init_outbox),
+            mock.patch.object(Outbox, "add", counted_add),
+        ):
+            yield

@@ -1,0 +1,104 @@
+"""An event loop on which nothing depends on the machine: time is simulated, and handler threads are waited for.
+
+Time jumps to the next timer when nothing is left to do. What the store does in a thread is done at once, and told after
+a fixed span. Before each pass of the loop all threads have come to rest, so that the work of a batch always falls into
+the same passes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+import time
+from collections.abc import Callable
+from contextvars import Context
+from typing import Any
+
+#: Simulated seconds that a request to the disk takes.
+DISK_SECONDS = 0.001
+#: Real seconds after which threads that do not come to rest are a defect.
+REST_SECONDS_MAX = 30.0
+
+
+class _NoInput(selectors.BaseSelector):
+    """Has no input, and lets simulated time pass instead of waiting for it."""
+
+    def __init__(self, loop: CountedLoop) -> None:
+        self._loop = loop
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        self._loop.come_to_rest()
+        if timeout is None or timeout > 0:
+            self._loop.pass_time(timeout)
+        return []
+
+    def register(self, fileobj: Any, events: int, data: Any = None) -> Any:
+        return None
+
+    def unregister(self, fileobj: Any) -> Any:
+        return None
+
+    def get_map(self) -> Any:
+        return {}
+
+    def get_key(self, fileobj: Any) -> Any:
+        raise KeyError(fileobj)
+
+
+class CountedLoop(asyncio.SelectorEventLoop):
+    """Time is `time()`, in simulated seconds from 0."""
+
+    def __init__(self, at_rest: Callable[[], bool]) -> None:
+        """`at_rest` tells whether no thread has work."""
+        self._now = 0.0
+        self._at_rest = at_rest
+        #: A thread has called while the loop was about to wait.
+        self._was_called = False
+        super().__init__(_NoInput(self))
+
+    def time(self) -> float:
+        return self._now
+
+    def come_to_rest(self) -> None:
+        """Waits until no thread has work."""
+        began = time.perf_counter()
+        while not self._at_rest():
+            if time.perf_counter() - began > REST_SECONDS_MAX:
+                raise AssertionError("the threads of the handlers do not come to rest")
+            time.sleep(0.0002)
+
+    def pass_time(self, seconds: float | None) -> None:
+        """Goes on at the next timer, unless a thread has given the loop something to do."""
+        if self._was_called:
+            self._was_called = False
+        elif seconds is None:
+            raise AssertionError("everybody waits for something that will never happen")
+        else:
+            self._now += seconds
+
+    def call_soon_threadsafe(  # type: ignore[override] # Its types say nothing here.
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
+        handle = super().call_soon_threadsafe(callback, *args, context=context)
+        self._was_called = True
+        return handle
+
+    def run_in_executor(self, executor: Any, function: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]
+        """Runs the function at once, and tells its result after DISK_SECONDS."""
+        future: asyncio.Future[Any] = self.create_future()
+        try:
+            result = function(*args)
+        except Exception as error:  # noqa: BLE001 - it is whoever waits that gets it
+            self.call_later(DISK_SECONDS, _settle, future, None, error)
+        else:
+            self.call_later(DISK_SECONDS, _settle, future, result, None)
+        return future
+
+
+def _settle(future: asyncio.Future[Any], result: Any, error: Exception | None) -> None:
+    if future.done():
+        return
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(result)

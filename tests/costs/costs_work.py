@@ -1,0 +1,97 @@
+"""How much the interpreter does, in numbers that depend neither on the machine nor on what else runs there."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+#: Whose code a file is, by the first of these that its path has.
+_PARTS = {
+    "/gowork/leader/": "leader",
+    "/gowork/client/": "client",
+    "/gowork/worker/_runner/": "runner",
+    "/gowork/worker/_core/": "runner",
+    "/gowork/worker/": "supervisor",
+    "/gowork/": "base",
+}
+
+
+class Work:
+    """Counts calls and objects by whose code makes them.
+
+    Calls are those of gowork's own functions, each step of a coroutine or generator, and what these call of C. Objects
+    are those that the garbage collector knows and that are newly allocated: CPython keeps some kinds for the next one.
+    """
+
+    def __init__(self) -> None:
+        #: {(part, function): calls}; functions of C are indented.
+        self.functions: Counter[tuple[str, str]] = Counter()
+        self._on = False
+        self._calls: Counter[str] = Counter()
+        self._objects: Counter[str] = Counter()
+        #: {id of a code object: part}, since to hash one takes long; and the code objects, so that none of them goes.
+        self._parts: dict[int, str] = {}
+        self._codes: list[Any] = []
+        #: The number of young objects after the last event, and the part that has run since then.
+        self._young = 0
+        self._running = ""
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Watches this thread, and those that are started meanwhile."""
+        threading.setprofile(self._event)
+        sys.setprofile(self._event)
+        try:
+            yield
+        finally:
+            sys.setprofile(None)
+            threading.setprofile(None)
+
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        """Counts what the watched threads do."""
+        # A collection would set the number of young objects back.
+        gc.collect()
+        gc.disable()
+        self._young = gc.get_count()[0]
+        self._on = True
+        yield
+        self._on = False
+        gc.enable()
+
+    def costs(self) -> dict[str, int]:
+        """What was counted, in sum and by part."""
+        costs: dict[str, int] = {}
+        for name, numbers in (("calls", self._calls), ("objects", self._objects)):
+            of_parts = {f"{name}: {part}": number for part, number in numbers.items() if part}
+            costs |= of_parts | {name: sum(of_parts.values())}
+        return costs
+
+    def _event(self, frame: Any, event: str, argument: Any) -> None:
+        if not self._on:
+            return
+        young = gc.get_count()[0]
+        if young > self._young:
+            self._objects[self._running] += young - self._young
+        if event == "return":
+            self._running = self._part(frame.f_back.f_code) if frame.f_back is not None else ""
+        else:
+            part = self._running = self._part(frame.f_code)
+            if part and event in ("call", "c_call"):
+                self._calls[part] += 1
+                name = frame.f_code.co_qualname if event == "call" else f"  {argument.__qualname__}"
+                self.functions[part, name] += 1
+        self._young = gc.get_count()[0]
+
+    def _part(self, code: Any) -> str:
+        part = self._parts.get(id(code))
+        if part is None:
+            part = next((part for path, part in _PARTS.items() if path in code.co_filename), "")
+            self._parts[id(code)] = part
+            self._codes.append(code)
+        return part
