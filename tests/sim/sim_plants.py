@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,13 +12,14 @@ from unittest import mock
 
 from msgspec.structs import replace
 
-from gowork.leader._core import attempts, callbacks, dispatch, sessions, state
+from gowork.leader._core import attempts, callbacks, dispatch, sessions, state, step
 from gowork.leader._core import commands as cmd
 from gowork.leader._core.clock import ripe_ids
 from gowork.leader._core.decision import Decision
 from gowork.leader._core.lanes import Lane
 from gowork.leader._core.model import Outcome, Standing, Status, Task
-from gowork.leader._engine import loading, recovery, step
+from gowork.leader._core.pending import Pending
+from gowork.leader._engine import loading, recovery
 from gowork.leader._engine.loop import Engine
 
 
@@ -61,15 +62,14 @@ class Plants:
     def after_recovery(self, engine: Engine) -> None:
         """Puts those in that come with a start, behind the look at what was recovered."""
         if self.effect_before_commit:
-            decide = engine._stepper._decide
+            commit = engine._stepper._commit
 
-            def early(*args: Any) -> Decision:
-                decision = decide(*args)
-                engine._outbox.deliver(decision.effects)
-                decision.effects = []
-                return decision
+            async def early(pending: Pending, changed: Sequence[Task]) -> None:
+                engine._outbox.deliver(pending.effects)
+                pending.effects = []
+                await commit(pending, changed)
 
-            engine._stepper._decide = early  # type: ignore[method-assign]
+            engine._stepper._commit = early  # type: ignore[method-assign]
         if self.leave_what_was_not_dialled:
             for callback in engine._state.callbacks.values():
                 if callback.held is not None:

@@ -26,7 +26,9 @@ from gowork.leader._core.model import (
     Status,
     Task,
 )
+from gowork.leader._core.pending import Pending
 from gowork.leader._core.state import Settings, State
+from gowork.leader._core.step import take
 from gowork.leader._core.timers import Timer, Timers
 from gowork.leader._engine.loading import named
 
@@ -69,6 +71,8 @@ class Core:
         self.wall_ms = WALL_MS
         self.mono = 1000.0
         self.effects: list[Effect] = []
+        #: What the last batch brought about.
+        self.pending = Pending()
         #: What the store has: {id: (seq, spec, standing)}
         self.stored: dict[str, tuple[int, Spec, Standing]] = {}
         #: Ids of removed tasks.
@@ -96,13 +100,13 @@ class Core:
         decision = decide(state, command, self.now)
         for change in decision.changes:
             apply(state, change)
-        for id in state.purged.values():
+        pending = self.pending = take(state)
+        for id in pending.removed.values():
             del self.stored[id]
             self.removed.append(id)
-        changed = {**state.submitted, **state.moved}
+        changed = {**pending.submitted, **pending.moved}
         for id, task in changed.items():
             self.stored[id] = (task.seq, task.spec, task.standing)
-        state.submitted, state.moved, state.configured, state.purged = {}, {}, {}, {}
         forget(state, [*changed, *visiting])
         self._page_in()
         self.effects += decision.effects

@@ -285,7 +285,7 @@ def test_a_silent_member_is_taken_up_again_at_its_address_by_its_next_heartbeat(
     assert core.state.departed["c1"].liveness is Liveness.LOST
     assert core.beat(BUSY) is None
     callback = core.state.callbacks["c1"]
-    assert (callback.address, callback.free, list(core.state.joined)) == ("127.0.0.1:40041", False, ["c1"])
+    assert (callback.address, callback.free, list(core.pending.joined)) == ("127.0.0.1:40041", False, ["c1"])
     assert "c1" not in core.state.departed
     core.beat(IDLE)
     core.dispatch()

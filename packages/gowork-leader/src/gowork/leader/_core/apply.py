@@ -71,8 +71,9 @@ def forget(state: State, ids: Iterable[str]) -> None:
 def _task_submitted(state: State, change: ch.TaskSubmitted) -> None:
     task = Task(change.seq, change.spec, change.standing)
     state.next_seq = change.seq + 1
-    state.submitted[change.spec.id] = state.tasks[change.spec.id] = task
-    state.tally.submitted.append(change.spec)
+    pending = state.pending
+    pending.submitted[change.spec.id] = state.tasks[change.spec.id] = task
+    pending.tally.submitted.append(change.spec)
     _enqueue(state, task)
     _await_expiry(state, task)
 
@@ -82,25 +83,26 @@ def _task_moved(state: State, change: ch.TaskMoved) -> None:
     task = state.tasks[id]
     old = task.standing
     task.standing = new
-    if id not in state.submitted:
-        state.moved[id] = task
+    pending = state.pending
+    if id not in pending.submitted:
+        pending.moved[id] = task
     before, after = old.status, new.status
     if after >= COMPLETED:
         state.finished_tasks += 1
         if after is ERROR:
             state.failed_tasks += 1
             if new.failure is not None and new.failure.kind is FailureKind.QUARANTINED:
-                state.tally.quarantined.append((id, new.grants))
+                pending.tally.quarantined.append((id, new.grants))
     if before >= COMPLETED:
         _finished_no_more(state, before)
     if before is RUNNING:
         if after is RUNNING and old.fence == new.fence:
             return
-        state.tally.ended.append((task.spec.lane, new.attempts[-1].outcome, after))
+        pending.tally.ended.append((task.spec.lane, new.attempts[-1].outcome, after))
         _let_go(state, task, old)
     elif before is PENDING:
         if after >= COMPLETED:
-            state.tally.ended.append((task.spec.lane, None, after))
+            pending.tally.ended.append((task.spec.lane, None, after))
         if old.not_before_ms:
             state.queues.delay(task.spec.lane.queue, -1)
         else:
@@ -108,7 +110,7 @@ def _task_moved(state: State, change: ch.TaskMoved) -> None:
     if after is RUNNING:
         state.fence = new.fence
         if new.grants == 1:
-            state.tally.started.append((task.spec, _waited_ms(task.spec, new)))
+            pending.tally.started.append((task.spec, _waited_ms(task.spec, new)))
         worker = _hold(state, task, new)
         if worker is not None:
             worker.granted += 1
@@ -129,14 +131,15 @@ def _waited_ms(spec: Spec, granted: Standing) -> int:
 def _task_purged(state: State, change: ch.TaskPurged) -> None:
     state.tasks.pop(change.id, None)
     state.briefs.pop(change.id, None)
-    state.moved.pop(change.id, None)
-    if state.submitted.pop(change.id, None) is None:
-        state.purged[change.seq] = change.id
+    pending = state.pending
+    pending.moved.pop(change.id, None)
+    if pending.submitted.pop(change.id, None) is None:
+        pending.removed[change.seq] = change.id
     _finished_no_more(state, change.status)
 
 
 def _removals_forgotten(state: State, change: ch.RemovalsForgotten) -> None:
-    state.forgotten_before = change.before
+    state.pending.forgotten_before = change.before
 
 
 def _finished_no_more(state: State, status: Status) -> None:
@@ -173,7 +176,7 @@ def _await_expiry(state: State, task: Task) -> None:
 
 
 def _task_progressed(state: State, change: ch.TaskProgressed) -> None:
-    task = state.progressed[change.id] = state.tasks[change.id]
+    task = state.pending.progressed[change.id] = state.tasks[change.id]
     task.progress = change.progress
 
 
@@ -195,7 +198,7 @@ def _hold(state: State, task: Task, standing: Standing, *, adopted: bool = False
 
 def _worker_heard(state: State, change: ch.WorkerHeard) -> None:
     worker = state.workers[change.instance]
-    state.tally.gaps_ms.append(max(0, change.at_ms - worker.seen_ms))
+    state.pending.tally.gaps_ms.append(max(0, change.at_ms - worker.seen_ms))
     worker.seen_ms = change.at_ms
     if change.credit is not None:
         worker.credit = max(worker.credit, change.credit)
@@ -230,7 +233,7 @@ def _session_opened(state: State, change: ch.SessionOpened) -> None:
     worker.seen_ms = change.at_ms
     state.connections[hello.connection] = worker
     state.names[hello.name] = worker
-    state.tally.connected.append(hello.name)
+    state.pending.tally.connected.append(hello.name)
     state.graces.pop(hello.instance, None)
     state.departed.pop(hello.name, None)
     _renew(state.leases, hello.instance, change.lease_mono)
@@ -249,7 +252,7 @@ def _worker_draining(state: State, change: ch.WorkerDraining) -> None:
 def _worker_gone(state: State, change: ch.WorkerGone) -> None:
     worker = state.workers.pop(change.instance)
     state.forms.remove(worker)
-    state.tally.gone.append((worker.name, change.liveness))
+    state.pending.tally.gone.append((worker.name, change.liveness))
     _disconnect(state, worker)
     state.leases.pop(change.instance, None)
     state.graces.pop(change.instance, None)
@@ -274,9 +277,9 @@ def _challenge_ended(state: State, change: ch.ChallengeEnded) -> None:
 
 def _callback_joined(state: State, change: ch.CallbackJoined) -> None:
     callback = Callback(change.id, change.address, change.at_ms)
-    state.callbacks[change.id] = state.joined[change.id] = callback
-    state.tally.connected.append(change.id)
-    state.gone.pop(change.id, None)
+    state.callbacks[change.id] = state.pending.joined[change.id] = callback
+    state.pending.tally.connected.append(change.id)
+    state.pending.gone.pop(change.id, None)
     state.departed.pop(change.id, None)
     _renew(state.callback_leases, change.id, change.lease_mono)
 
@@ -287,7 +290,7 @@ def _callback_heard(state: State, change: ch.CallbackHeard) -> None:
     held = callback.held
     if held is not None:
         held.idle_beats = held.idle_beats + 1 if change.status is HeartbeatStatus.IDLE else 0
-    state.tally.callback_heartbeats += 1
+    state.pending.tally.callback_heartbeats += 1
     _renew(state.callback_leases, change.id, change.lease_mono)
 
 
@@ -330,10 +333,10 @@ def _callback_draining(state: State, change: ch.CallbackDraining) -> None:
 
 def _callback_gone(state: State, change: ch.CallbackGone) -> None:
     _depart(state, state.callbacks.pop(change.id), change.liveness, change.at_ms)
-    state.tally.gone.append((change.id, change.liveness))
+    state.pending.tally.gone.append((change.id, change.liveness))
     state.callback_leases.pop(change.id, None)
-    state.joined.pop(change.id, None)
-    state.gone[change.id] = None
+    state.pending.joined.pop(change.id, None)
+    state.pending.gone[change.id] = None
 
 
 def _leases_extended(state: State, change: ch.LeasesExtended) -> None:
@@ -357,7 +360,7 @@ def _queue_served(state: State, change: ch.QueueServed) -> None:
 
 def _queue_configured(state: State, change: ch.QueueConfigured) -> None:
     state.queues.configure(change.name, change.settings, change.mono, change.tokens)
-    state.configured[change.name] = change.settings
+    state.pending.configured[change.name] = change.settings
 
 
 def _depart(state: State, member: Worker | Callback, liveness: Liveness, at_ms: int) -> None:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from gowork.leader._core.commands import OpenSession
 from gowork.leader._core.forms import Forms
-from gowork.leader._core.model import Brief, HandlerPolicy, HeartbeatStatus, Liveness, QueueSettings, Task
+from gowork.leader._core.model import Brief, HandlerPolicy, HeartbeatStatus, Liveness, Task
+from gowork.leader._core.pending import Pending
 from gowork.leader._core.queues import Queues
-from gowork.leader._core.tally import Tally
 from gowork.leader._core.timers import Timers
 
 #: Members that have gone and are still listed.
@@ -260,7 +260,6 @@ class State:
         "callback_leases",
         "callbacks",
         "challenges",
-        "configured",
         "connections",
         "delayed",
         "departed",
@@ -268,22 +267,15 @@ class State:
         "failed_tasks",
         "fence",
         "finished_tasks",
-        "forgotten_before",
         "forms",
-        "gone",
         "graces",
         "held_up_until",
-        "joined",
         "leases",
-        "moved",
         "names",
         "next_seq",
-        "progressed",
-        "purged",
+        "pending",
         "queues",
         "settings",
-        "submitted",
-        "tally",
         "tasks",
         "workers",
     )
@@ -334,18 +326,5 @@ class State:
         self.challenges: dict[str, tuple[OpenSession, float]] = {}
         #: {name: a member that has gone}, oldest first.
         self.departed: dict[str, Departed] = {}
-        #: What the store does not have yet: {id: task} new, and {id: task} changed but not new.
-        self.submitted: dict[str, Task] = {}
-        self.moved: dict[str, Task] = {}
-        #: {seq: id} of tasks to be removed, and before which batch removals need not be told any more.
-        self.purged: dict[int, str] = {}
-        self.forgotten_before = 0
-        #: {queue: settings} to be stored.
-        self.configured: dict[str, QueueSettings] = {}
-        #: Callback members to be stored, by id, and ids of those to be removed.
-        self.joined: dict[str, Callback] = {}
-        self.gone: dict[str, None] = {}
-        #: {id: task} whose progress is new; it is told, not stored.
-        self.progressed: dict[str, Task] = {}
-        #: What the batch in hand has done.
-        self.tally = Tally()
+        #: What the batch in hand has brought about; see step.take.
+        self.pending = Pending()

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from typing import Any
 
+from gowork.leader._core.commands import ReceiveFrame
+from gowork.leader._engine.asked import Item
 from gowork.leader.store.protocol import Batch, Store, StoreBlockedError, StoreFullError
 
 _log = logging.getLogger(__name__)
@@ -49,31 +50,46 @@ def reason(blocked: StoreBlockedError) -> str:
     return FULL if isinstance(blocked, StoreFullError) else LOCKED
 
 
+def refuse(items: Iterable[Item], blocked: StoreBlockedError, *, taken: bool = False) -> list[Item]:
+    """Refuses what somebody waits for, except the frames of sessions, and returns the others.
+
+    Sessions are kept alive: their workers are held back one frame each.
+
+    Args:
+        items: what was asked.
+        blocked: why the store takes nothing.
+        taken: see NotTakenError.
+    """
+    kept: list[Item] = []
+    for what, caller in items:
+        if caller is None or isinstance(what, ReceiveFrame):
+            kept.append((what, caller))
+        elif not caller.done():
+            caller.set_exception(NotTakenError(blocked, taken=taken))
+    return kept
+
+
 class Writer:
     """Has the store take one batch after the other."""
 
     def __init__(
-        self, store: Store, stop_asked: asyncio.Event, refuse_others: Callable[[StoreBlockedError], None]
+        self, store: Store, stop_asked: asyncio.Event, tell_refused: Callable[[StoreBlockedError], None]
     ) -> None:
         """A writer to one store.
 
         Args:
             store: the store.
             stop_asked: set when a batch that the store does not take is to be given up.
-            refuse_others: refuses what waits for later batches; called each time that the store does not take one.
+            tell_refused: tells whoever waits that nothing is taken; called each time that the store takes no batch.
         """
         self._store = store
         self._stop_asked = stop_asked
-        self._refuse_others = refuse_others
+        self._tell_refused = tell_refused
         #: Why the store takes nothing at the moment.
         self.blocked: StoreBlockedError | None = None
 
-    async def write(self, batch: Batch, waiting: Iterable[asyncio.Future[Any]]) -> None:
+    async def write(self, batch: Batch) -> None:
         """Makes a batch durable, however long that takes.
-
-        Args:
-            batch: what is to be written.
-            waiting: whoever waits for it; they are told when the store does not take it.
 
         Raises:
             Abandoned: when the store does not take it and the engine is to stop.
@@ -86,11 +102,7 @@ class Writer:
                 if self.blocked is None:
                     _log.error(reason(error), extra={"reason": str(error)})
                 self.blocked = error
-                # Whoever waits is told now; the batch stays and is made durable when the store takes it.
-                for future in waiting:
-                    if not future.done():
-                        future.set_exception(NotTakenError(error, taken=True))
-                self._refuse_others(error)
+                self._tell_refused(error)
                 try:
                     async with asyncio.timeout(BLOCKED_RETRY_SECONDS):
                         await self._stop_asked.wait()

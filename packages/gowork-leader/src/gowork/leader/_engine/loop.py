@@ -15,12 +15,13 @@ from gowork.leader._core import commands as cmd
 from gowork.leader._core.clock import next_deadlines, next_token
 from gowork.leader._core.model import COMPLETED, Now
 from gowork.leader._core.state import Settings, State
-from gowork.leader._engine.blocked import Abandoned, NotServingError, NotTakenError, Writer
+from gowork.leader._engine.asked import Caller, Item, Read
+from gowork.leader._engine.blocked import Abandoned, NotServingError, NotTakenError, Writer, refuse
 from gowork.leader._engine.clock import Clock, SystemClock
 from gowork.leader._engine.counts import Counts
 from gowork.leader._engine.loading import Loader
 from gowork.leader._engine.recovery import recover
-from gowork.leader._engine.step import STALL_SECONDS, Item, Outbox, Read, Stepper
+from gowork.leader._engine.step import STALL_SECONDS, Outbox, Stepper
 from gowork.leader._engine.subscriptions import Subscriptions
 from gowork.leader.store.protocol import Opened, Store, StoreBlockedError, StoreError
 
@@ -76,7 +77,7 @@ class Engine:
         self.opened = Opened(0, "", 1)
         self.started_ms = 0
         self.started_mono = 0.0
-        self._writer = Writer(store, self._stop_asked, self._refuse_queued)
+        self._writer = Writer(store, self._stop_asked, self._refuse)
         self._lead(State(self._settings, fence=0, next_seq=1))
 
     # For the RPC layer.
@@ -273,15 +274,10 @@ class Engine:
             # Frames may have waited in the network for as long as this batch took.
             self._queue.insert(0, (cmd.ExtendLeases(took), None))
 
-    def _refuse_queued(self, blocked: StoreBlockedError) -> None:
-        """Refuses all but the frames of sessions, which are kept alive: their workers are held back one frame each."""
-        kept: list[Item] = []
-        for what, future in self._queue:
-            if future is None or isinstance(what, cmd.ReceiveFrame):
-                kept.append((what, future))
-            elif not future.done():
-                future.set_exception(NotTakenError(blocked))
-        self._queue = kept
+    def _refuse(self, blocked: StoreBlockedError) -> None:
+        """Whoever waits is told now; the batch in hand stays and is made durable when the store takes it."""
+        refuse(self._in_hand, blocked, taken=True)
+        self._queue = refuse(self._queue, blocked)
 
     def _take(self) -> list[Item]:
         queue, tasks = self._queue, 0
@@ -297,10 +293,10 @@ class Engine:
         return queue
 
     async def _enqueue(self, what: cmd.Command | Read) -> Any:
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._queue.append((what, future))
+        caller: Caller = asyncio.get_running_loop().create_future()
+        self._queue.append((what, caller))
         self._wake.set()
-        return await future
+        return await caller
 
     def _check_serving(self) -> None:
         if self._stopping:

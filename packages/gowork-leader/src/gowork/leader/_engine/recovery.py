@@ -7,7 +7,7 @@ from gowork.leader._core.apply import apply, expect
 from gowork.leader._core.callbacks import take_up
 from gowork.leader._core.model import Now
 from gowork.leader._core.state import Settings, State
-from gowork.leader._core.tally import Tally
+from gowork.leader._core.step import take
 from gowork.leader._engine.loading import Loader
 from gowork.leader.store.protocol import TERM_SHIFT, Opened, Store
 
@@ -25,11 +25,10 @@ async def recover(store: Store, opened: Opened, settings: Settings, now: Now) ->
     for queue in await store.queues():
         # Without tokens: a rate holds over a restart too.
         apply(state, ch.QueueConfigured(queue.name, queue.settings, 0.0, now.mono))
-    state.joined.clear()
-    state.configured.clear()
     unfinished = await Loader(store, state).recover()
     for change in take_up(state, now).changes:
         apply(state, change)
     expect(state, now.mono + settings.lease)
-    state.tally = Tally()
+    # The store has all of it.
+    take(state)
     return state, unfinished

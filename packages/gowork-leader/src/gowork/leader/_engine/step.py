@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 from gowork.leader._core import commands as cmd
-from gowork.leader._core.apply import apply, forget
+from gowork.leader._core.apply import forget
 from gowork.leader._core.clock import next_deadlines, trim
-from gowork.leader._core.decide import decide
-from gowork.leader._core.decision import Decision
 from gowork.leader._core.effects import Effect
 from gowork.leader._core.model import Now, QueueSettings, Task
+from gowork.leader._core.pending import Pending
 from gowork.leader._core.state import State
-from gowork.leader._core.tally import Tally
+from gowork.leader._core.step import carry_out, take
+from gowork.leader._engine.asked import Caller, Item, Read
 from gowork.leader._engine.blocked import Writer
 from gowork.leader._engine.clock import Clock
 from gowork.leader._engine.counts import Counts
@@ -33,11 +33,6 @@ _log = logging.getLogger(__name__)
 
 #: A loop that was held up for longer than this extends all leases by as much, in seconds.
 STALL_SECONDS = 1.0
-
-#: A question about the state; it must copy what it keeps.
-Read = Callable[[State], Any]
-#: What was asked, and who waits for the answer; None: nobody does.
-Item = tuple[cmd.Command | Read, asyncio.Future[Any] | None]
 
 
 class Outbox(Protocol):
@@ -98,105 +93,83 @@ class Stepper:
             await self.loader.page_in()
         visiting = await self.loader.visit([what for what, _ in items], due_ms)
         now = self._clock.now()
-        effects = self._extend_after_stall(now, expected_mono)
-        replies: list[tuple[asyncio.Future[Any], Any]] = []
-        reads: list[tuple[Read, asyncio.Future[Any]]] = []
-        dealt_with: list[asyncio.Future[Any]] = []
-        for what, future in items:
-            if callable(what):
-                if future is not None:
-                    reads.append((what, future))
-                continue
-            decision = self._decide(what, now)
-            effects += decision.effects
-            if future is None:
-                pass
-            elif isinstance(what, cmd.ReceiveFrame):
-                dealt_with.append(future)
-            else:
-                replies.append((future, decision.answer))
+        self._extend_after_stall(now, expected_mono)
+        reads: list[tuple[Read, Caller]] = []
+        for what, caller in items:
+            if not callable(what):
+                carry_out(state, what, now, caller)
+            elif caller is not None:
+                reads.append((what, caller))
         mono, wall_ms = next_deadlines(state)
         if (mono is not None and mono <= now.mono) or (wall_ms is not None and wall_ms <= due_ms):
-            effects += self._decide(cmd.Tick(due_ms), now).effects
+            carry_out(state, cmd.Tick(due_ms), now)
             trim(state, due_ms)
-        effects += self._decide(cmd.Dispatch(), now).effects
-        changed, removed = await self._commit([*(future for future, _ in replies), *(future for _, future in reads)])
-        if state.tally:
-            tally, state.tally = state.tally, Tally()
-            self._counts.applied(tally)
-            log_news(tally)
-        if effects:
-            self._outbox.deliver(effects)
-        for future, answer in replies:
-            if not future.done():
-                future.set_result(answer)
-        for future in dealt_with:
-            if not future.done():
-                future.set_result(None)
-        for question, future in reads:
-            _answer(question, state, future)
-        progressed, state.progressed = state.progressed, {}
-        self._subscriptions.publish([*changed, *progressed.values()], self.changed, removed)
+        carry_out(state, cmd.Dispatch(), now)
+        pending = take(state)
+        changed = [*pending.submitted.values(), *pending.moved.values()]
+        if pending.is_written:
+            await self._commit(pending, changed)
+        self._let_out(pending, changed, reads)
         forget(state, [task.spec.id for task in changed])
         forget(state, visiting)
         return now
 
-    def _extend_after_stall(self, now: Now, expected_mono: float) -> list[Effect]:
+    def _extend_after_stall(self, now: Now, expected_mono: float) -> None:
         """Before anything else of a batch: what waits in the network counts for whoever sent it."""
         late = now.mono - expected_mono
-        if late <= STALL_SECONDS:
-            return []
-        _log.warning("loop was held up", extra={"seconds": round(late, 1)})
-        return self._decide(cmd.ExtendLeases(late), now).effects
+        if late > STALL_SECONDS:
+            _log.warning("loop was held up", extra={"seconds": round(late, 1)})
+            carry_out(self._state, cmd.ExtendLeases(late), now)
 
-    def _decide(self, command: cmd.Command, now: Now) -> Decision:
-        state = self._state
-        decision = decide(state, command, now)
-        for change in decision.changes:
-            apply(state, change)
-        return decision
-
-    async def _commit(self, waiting: list[asyncio.Future[Any]]) -> tuple[list[Task], Sequence[str]]:
-        """Makes the batch durable and answers the tasks that it changed, and the ids of those that it removed.
-
-        `waiting` are told when the store does not take it.
-        """
-        state = self._state
-        submitted, moved = state.submitted, state.moved
-        changed = [*submitted.values(), *moved.values()]
-        others = (state.joined, state.gone, state.configured, state.purged, state.forgotten_before)
-        if not changed and not any(others):
-            return changed, ()
+    async def _commit(self, pending: Pending, changed: Sequence[Task]) -> None:
+        """Makes the batch durable; `changed` are the tasks that it writes."""
         self._batch_number += 1
-        number = self.changed
         for task in changed:
-            task.changed = number
-        configured, defaults = state.configured, QueueSettings()
-        purged, forgotten_before = state.purged, state.forgotten_before
-        batch = Batch(
-            [new_task(task) for task in submitted.values()],
-            [moved_task(task) for task in moved.values()],
-            [MemberRecord(member.id, member.address, member.joined_ms) for member in state.joined.values()],
-            tuple(state.gone),
-            queues=[QueueRecord(name, settings) for name, settings in configured.items() if settings != defaults],
-            queues_gone=[name for name, settings in configured.items() if settings == defaults],
-            deletes=[DeletedTask(seq, id, number) for seq, id in purged.items()],
-            tombstones_before=forgotten_before,
-        )
-        self.being_moved = moved
-        state.submitted, state.moved, state.joined, state.gone, state.configured = {}, {}, {}, {}, {}
-        state.purged, state.forgotten_before = {}, 0
+            task.changed = self.changed
+        batch = _batch(pending, self.changed)
+        self.being_moved = pending.moved
         started = self._clock.now().mono
-        await self._writer.write(batch, waiting)
+        await self._writer.write(batch)
         self.being_moved = {}
         self._counts.committed(len(changed), self._clock.now().mono - started, changed[-1].spec if changed else None)
-        return changed, tuple(purged.values())
+
+    def _let_out(self, pending: Pending, changed: Sequence[Task], reads: Iterable[tuple[Read, Caller]]) -> None:
+        """Tells whoever is concerned; what is told is durable."""
+        if pending.tally:
+            self._counts.applied(pending.tally)
+            log_news(pending.tally)
+        if pending.effects:
+            self._outbox.deliver(pending.effects)
+        for caller, answer in pending.answers:
+            assert isinstance(caller, asyncio.Future)
+            if not caller.done():
+                caller.set_result(answer)
+        for question, caller in reads:
+            _answer(question, self._state, caller)
+        self._subscriptions.publish(
+            [*changed, *pending.progressed.values()], self.changed, tuple(pending.removed.values())
+        )
 
 
-def _answer(question: Read, state: State, future: asyncio.Future[Any]) -> None:
-    if future.done():
+def _batch(pending: Pending, number: int) -> Batch:
+    """What the store is to write."""
+    configured, defaults = pending.configured, QueueSettings()
+    return Batch(
+        [new_task(task) for task in pending.submitted.values()],
+        [moved_task(task) for task in pending.moved.values()],
+        [MemberRecord(member.id, member.address, member.joined_ms) for member in pending.joined.values()],
+        tuple(pending.gone),
+        queues=[QueueRecord(name, settings) for name, settings in configured.items() if settings != defaults],
+        queues_gone=[name for name, settings in configured.items() if settings == defaults],
+        deletes=[DeletedTask(seq, id, number) for seq, id in pending.removed.items()],
+        tombstones_before=pending.forgotten_before,
+    )
+
+
+def _answer(question: Read, state: State, caller: Caller) -> None:
+    if caller.done():
         return
     try:
-        future.set_result(question(state))
+        caller.set_result(question(state))
     except Exception as error:  # noqa: BLE001 - whoever asked gets it; the loop goes on
-        future.set_exception(error)
+        caller.set_exception(error)
