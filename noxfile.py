@@ -35,8 +35,15 @@ PACKAGES = [
     "plugins/gowork-plugin-shell",
 ]
 PROTO = ROOT / "packages/gowork-proto"
+CLIENT = ROOT / "packages/gowork-client"
 #: What `nox -s tests` runs beside pytest, and with what.
-PARTS = {"protos": ["--check"], "dashboards": ["--check"], "build": [], "mutants": ["--rotate", "10"]}
+PARTS = {
+    "protos": ["--check"],
+    "client": ["--check"],
+    "dashboards": ["--check"],
+    "build": [],
+    "mutants": ["--rotate", "10"],
+}
 #: What `nox -s all` runs beside the tests, and with what.
 LONGER = {
     "mutants": [],
@@ -84,7 +91,7 @@ def going_on(failures: list[str], what: str) -> Iterator[None]:
 @nox.session
 @timed
 def tests(session: nox.Session) -> None:
-    """Runs all tests and checks: lint, format, types, layers, protos, contract, README's commands. CI runs this."""
+    """Runs all tests and checks: lint, types, layers, generated code, contract, README's commands. CI runs this."""
     if not session.posargs:
         # Before the tests: what fails here must not hide what fails there. nox ends with a list of what failed.
         for part, arguments in PARTS.items():
@@ -132,6 +139,23 @@ def protos(session: nox.Session) -> None:
     stale = [str(path) for path in differing(fresh, PROTO / "src")]
     if stale:
         session.error(f"not what the protos give; run `nox -s protos` and commit: {', '.join(stale)}")
+
+
+@nox.session
+@timed
+def client(session: nox.Session) -> None:
+    """Generates the blocking client from the asyncio one; `-- --check` fails when that would change anything."""
+    session.install(*group("client"))
+    if "--check" not in session.posargs:
+        session.run("python", str(CLIENT / "generate.py"))
+        return
+    fresh = Path(session.create_tmp()).resolve() / "src"
+    shutil.rmtree(fresh, ignore_errors=True)
+    shutil.copytree(CLIENT / "src", fresh, ignore=shutil.ignore_patterns("__pycache__"))
+    session.run("python", str(CLIENT / "generate.py"), str(fresh))
+    stale = [str(path) for path in differing(fresh, CLIENT / "src")]
+    if stale:
+        session.error(f"not what the asyncio client gives; run `nox -s client` and commit: {', '.join(stale)}")
 
 
 def files_of(folder: Path) -> set[Path]:

@@ -415,6 +415,13 @@ class TestEnds:
         assert free_address in line
         assert "gowork up" in line
 
+    def test_a_leader_whose_name_is_unknown_is_one_line_that_says_so(self, invoke) -> None:
+        result = invoke(["stats", "--leader", "leader.invalid:50052"])
+        assert result.exit_code == 3
+        (line,) = result.stderr.splitlines()
+        assert "no leader answers at leader.invalid:50052, because its name can't be looked up: " in line
+        assert line.endswith(". Start one with 'gowork up', or name another with --leader HOST:PORT or GOWORK_LEADER.")
+
     def test_an_address_of_another_form_exits_with_2(self, invoke) -> None:
         result = invoke(["tasks", "--leader", "nonsense"])
         assert result.exit_code == 2

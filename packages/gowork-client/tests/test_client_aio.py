@@ -14,10 +14,12 @@ from gowork.client import (
     FieldViolation,
     InvalidArgument,
     LeaderUnreachable,
+    NewTask,
     NotFound,
     TaskNotFinished,
     TaskStatus,
 )
+from gowork.client._async import flights
 from gowork.client._batches import Batch
 from gowork.proto.status import Refusal, invalid
 
@@ -107,6 +109,18 @@ class TestScheduleMany:
         with pytest.raises(InvalidArgument, match=r"tasks\[(1|4)\]\.id: is taken") as raised:
             [handle async for handle in client.schedule_many(["a"] * 6)]
         assert raised.value.violations[0].field in str(raised.value)
+
+    async def test_handles_come_for_each_batch_before_the_refused_one(
+        self, client: AsyncClient, scripted, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Batch, "is_old", lambda self: False)
+        monkeypatch.setattr(Batch, "fits", lambda self, entry: len(self.ids) < 3)
+        monkeypatch.setattr(flights, "BATCHES_IN_FLIGHT_MAX", 2)
+        scripted.refused["4"] = invalid([FieldViolation("tasks[1].id", "is taken")])
+        handles = client.schedule_many(NewTask("p", id=str(n)) for n in range(9))
+        assert [(await anext(handles)).id for _ in range(3)] == ["0", "1", "2"]
+        with pytest.raises(InvalidArgument):
+            await anext(handles)
 
     async def test_it_can_be_left_early(self, client: AsyncClient) -> None:
         async def endless() -> AsyncIterator[str]:

@@ -36,3 +36,25 @@ def test_a_leader_that_does_not_answer_is_named_with_what_grpc_says() -> None:
     assert isinstance(error, LeaderUnreachable)
     assert not error.answered
     assert str(error) == "no leader answers at 127.0.0.1:1: refused"
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (
+            "errors resolving h.invalid:1: [field:hostname lookup error:address lookup failed for h.invalid:1: "
+            "Domain name not found]",
+            "Domain name not found",
+        ),
+        (
+            "DNS resolution failed for h.invalid:1: C-ares status is not ARES_SUCCESS qtype=A name=h.invalid "
+            "is_balancer=0: Could not contact DNS servers",
+            "Could not contact DNS servers",
+        ),
+        ("failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: Connection refused", ""),
+    ],
+)
+def test_a_name_that_is_unknown_is_told_with_its_reason(said: str, reason: str) -> None:
+    error = error_of(Failed(grpc.StatusCode.UNAVAILABLE, said), "h.invalid:1")
+    assert isinstance(error, LeaderUnreachable)
+    assert error.unknown_host == reason

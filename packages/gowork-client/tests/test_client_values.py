@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import uuid
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -29,7 +30,7 @@ from gowork.client import (
     completed,
 )
 from gowork.client import errors as errors_module
-from gowork.client._batches import Batch, batches
+from gowork.client._batches import Batch, Filling
 from gowork.client._filters import filter_expression
 from gowork.client._ids import TaskIds
 from gowork.client._mapping import (
@@ -371,6 +372,15 @@ class TestFilters:
 
     def test_no_terms_make_an_empty_filter(self) -> None:
         assert filter_expression("", {}) == ""
+
+
+def batches(entries: Iterable[tuple[str, bytes]]) -> Iterator[Batch]:
+    filling = Filling()
+    for id, entry in entries:
+        if (batch := filling.add(id, entry)) is not None:
+            yield batch
+    if (batch := filling.take()) is not None:
+        yield batch
 
 
 class TestBatches:

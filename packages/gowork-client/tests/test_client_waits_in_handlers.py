@@ -13,7 +13,10 @@ import grpc
 import pytest
 
 from gowork.base import running
-from gowork.client import _aio_streams, _sync_streams, _waits
+from gowork.client import _waits
+from gowork.client._async import streams as async_streams
+from gowork.client._calls import CallSettings
+from gowork.client._sync import streams
 from gowork.client._waits import Wait
 
 
@@ -36,7 +39,7 @@ def inside() -> Iterator[None]:
 
 
 def a_wait(end: float | None = None) -> Wait[Any]:
-    settings: Any = SimpleNamespace(timeout=60.0)
+    settings = CallSettings.of("127.0.0.1:1", None, 60.0, None)
     return Wait(settings, [SimpleNamespace(id="child-1")], end)
 
 
@@ -124,7 +127,7 @@ def test_a_handler_waits_while_it_asks_for_the_next_task_and_not_while_it_works_
         def close(self) -> None:
             pass
 
-    for _ in _sync_streams.merged(handles, chunk_max, Stream):  # type: ignore[arg-type]
+    for _ in streams.merged(handles, chunk_max, Stream):  # type: ignore[arg-type]
         assert attempt.waits == 0
     assert attempt.seen == ([1] if chunk_max > 1 else [])
     assert attempt.waits == 0
@@ -143,7 +146,7 @@ async def test_an_async_handler_waits_while_it_asks_for_the_next_task_and_not_wh
         attempt.seen.append(attempt.waits)
         yield chunk
 
-    async for _ in _aio_streams.merged(handles(), chunk_max, stream):
+    async for _ in async_streams.merged(handles(), chunk_max, stream):
         assert attempt.waits == 0
     assert 1 in attempt.seen
     assert attempt.waits == 0

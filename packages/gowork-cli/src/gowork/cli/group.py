@@ -186,7 +186,8 @@ def _say(error: Exception | str) -> None:
 def _unreachable(error: LeaderUnreachable) -> str:
     if error.answered:
         return f"gowork: {error}"
+    reason = f", because its name can't be looked up: {error.unknown_host}" if error.unknown_host else ""
     return (
-        f"gowork: {unanswered(error.address.split(','))}. "
+        f"gowork: {unanswered(error.address.split(','))}{reason}. "
         "Start one with 'gowork up', or name another with --leader HOST:PORT or GOWORK_LEADER."
     )

@@ -1,9 +1,10 @@
 """Schedules tasks on a gowork cluster and waits for what comes of them, blocking or with asyncio."""
 
 from gowork.client._activity_models import Activity, QueueActivity, QueueCounts
-from gowork.client._aio import AsyncClient
-from gowork.client._aio_streams import AsyncWatch
-from gowork.client._handles import AsyncTaskHandle, TaskHandle, completed
+from gowork.client._async.client import AsyncClient
+from gowork.client._async.handles import AsyncTaskHandle
+from gowork.client._async.watches import AsyncWatch
+from gowork.client._handles import completed
 from gowork.client._ids import new_task_id
 from gowork.client._models import (
     Attempt,
@@ -27,12 +28,14 @@ from gowork.client._models import (
     TaskView,
 )
 from gowork.client._queue_models import Explanation, Queue, WaitCode, WaitReason, WorkerVerdict
-from gowork.client._sync import Client
-from gowork.client._sync_streams import Watch
+from gowork.client._sync.client import Client
+from gowork.client._sync.handles import TaskHandle
+from gowork.client._sync.watches import Watch
 from gowork.client._version import __version__
 from gowork.client.errors import (
     AlreadyExists,
     CallError,
+    ClientClosed,
     DeadlineExceeded,
     FailedPrecondition,
     FieldViolation,
@@ -49,6 +52,7 @@ from gowork.client.errors import (
     TaskError,
     TaskFailed,
     TaskNotFinished,
+    WrongEventLoop,
 )
 
 __all__ = [
@@ -61,6 +65,7 @@ __all__ = [
     "AttemptOutcome",
     "CallError",
     "Client",
+    "ClientClosed",
     "DeadlineExceeded",
     "Explanation",
     "FailedPrecondition",
@@ -103,6 +108,7 @@ __all__ = [
     "WaitReason",
     "Watch",
     "WorkerVerdict",
+    "WrongEventLoop",
     "__version__",
     "completed",
     "new_task_id",

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from gowork.base.telemetry import is_traced
@@ -78,6 +77,29 @@ class Batch:
         return _PLACE.sub(lambda match: f"tasks[{int(match[1]) + self.first}]", text)
 
 
+class Filling:
+    """The batch that fills, until it is full or old."""
+
+    def __init__(self) -> None:
+        self._batch = Batch(0)
+
+    def add(self, id: str, entry: bytes) -> Batch | None:
+        """Adds one task, as TaskEncoder.entry gives it. Answers a batch that is to be sent."""
+        ready = None if self._batch.fits(entry) else self.take()
+        self._batch.add(id, entry)
+        if ready is None and self._batch.is_old():
+            return self.take()
+        return ready
+
+    def take(self) -> Batch | None:
+        """What there is; None when there is nothing."""
+        if not self._batch.ids:
+            return None
+        batch = self._batch
+        self._batch = batch.next()
+        return batch
+
+
 def span_of(request: bytes, settings: CallSettings) -> BatchSpan | None:
     """The span of a batch that is about to be sent, serialized as it is; None where nothing is traced."""
     if not is_traced():
@@ -86,18 +108,3 @@ def span_of(request: bytes, settings: CallSettings) -> BatchSpan | None:
     from gowork.client._spans import BatchSpan
 
     return BatchSpan(request, settings)
-
-
-def batches(entries: Iterable[tuple[str, bytes]]) -> Iterator[Batch]:
-    """Fills batches, each until it is full or old. A slow source is looked at only when its next task comes."""
-    batch = Batch(0)
-    for id, entry in entries:
-        if not batch.fits(entry):
-            yield batch
-            batch = batch.next()
-        batch.add(id, entry)
-        if batch.is_old():
-            yield batch
-            batch = batch.next()
-    if batch.ids:
-        yield batch

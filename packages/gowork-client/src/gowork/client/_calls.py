@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import grpc
 
 from gowork.base.channels import split_addresses
-from gowork.client.errors import LeaderUnreachable, error_of
+from gowork.client.errors import CallError, ClientClosed, LeaderUnreachable, error_of
 
 #: Where a leader listens that was started without options.
 ADDRESS_DEFAULT = "127.0.0.1:50052"
@@ -29,7 +29,7 @@ _TIMEOUT_S_MIN = 0.001
 SCHEDULE_TASKS = "/scheduler.v1.SchedulerService/ScheduleTasks"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CallSettings:
     """What all calls of one client share."""
 
@@ -38,6 +38,8 @@ class CallSettings:
     timeout: float
     #: How long a call is tried again while no leader answers, in seconds; at most until its deadline.
     patience: float
+    #: Whether the client was closed.
+    closed: bool = False
 
     @classmethod
     def of(cls, address: str | None, environment: str | None, timeout: float, patience: float | None) -> CallSettings:
@@ -60,6 +62,19 @@ class CallSettings:
         """All addresses, for people."""
         return ",".join(self.addresses)
 
+    def check_open(self) -> None:
+        """To be called before every call.
+
+        Raises:
+            ClientClosed: when the client was closed.
+        """
+        if self.closed:
+            raise ClientClosed(code=grpc.StatusCode.CANCELLED)
+
+    def error_of(self, error: grpc.RpcError) -> CallError:
+        """The typed form of a failed call. Closing the client ends the calls that are under way."""
+        return ClientClosed(code=grpc.StatusCode.CANCELLED) if self.closed else error_of(error, self.address)
+
 
 class Tries:
     """The tries of one call: how long each may take, and how long to pause before the next."""
@@ -71,7 +86,12 @@ class Tries:
         self._pause = _FIRST_PAUSE_S
 
     def left(self) -> float:
-        """The timeout for the next try, in seconds."""
+        """The timeout for the next try, in seconds.
+
+        Raises:
+            ClientClosed: when the client was closed.
+        """
+        self._settings.check_open()
         return max(self._end - time.monotonic(), _TIMEOUT_S_MIN)
 
     def pause_after(self, error: grpc.RpcError) -> float:
@@ -80,7 +100,7 @@ class Tries:
         Raises:
             CallError: when there is no next try.
         """
-        typed = error_of(error, self._settings.address)
+        typed = self._settings.error_of(error)
         pause = self._pause * random.uniform(0.5, 1.0)
         give_up = min(self._end, self._began + self._settings.patience)
         if not isinstance(typed, LeaderUnreachable) or time.monotonic() + pause >= give_up:

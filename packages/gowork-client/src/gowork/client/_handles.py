@@ -1,8 +1,8 @@
-"""What scheduling gives back: the task's id, and ways to wait for it. One class for each client, on one base."""
+"""What the handles of both clients have in common: the task's id, and how the task finished."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import Any
 
 from gowork.client._mapping import task_info
 from gowork.client._models import FailureKind, TaskInfo, TaskStatus
@@ -10,14 +10,8 @@ from gowork.client._payloads import decode_result
 from gowork.client.errors import CallError, TaskCancelled, TaskFailed
 from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
 
-if TYPE_CHECKING:
-    from gowork.client._aio import AsyncClient
-    from gowork.client._sync import Client
 
-ResultT = TypeVar("ResultT")
-
-
-class _Handle:
+class Handle:
     """An id, and the finished task once it was seen."""
 
     __slots__ = ("_task", "id")
@@ -57,88 +51,6 @@ class _Handle:
         if self.task is None:  # pragma: no cover - a wait that ends without its tasks raises
             raise CallError("the leader ended a wait without the task")
         return completed(self.task).value(type)
-
-
-class TaskHandle(_Handle):
-    """A task that was scheduled by a Client."""
-
-    __slots__ = ("_client",)
-
-    def __init__(self, client: Client, id: str) -> None:
-        super().__init__(id)
-        self._client = client
-
-    def wait(self, timeout: float | None = None) -> TaskInfo:
-        """The task as it finished, however that was.
-
-        Args:
-            timeout: how long to wait, in seconds; None for as long as it takes.
-
-        Raises:
-            TaskNotFinished: when the timeout ran out.
-            CallError: when the leader refused, or could not be reached.
-        """
-        return self.task or self._client.wait((self,), timeout)[0]
-
-    @overload
-    def result(self, type: None = None, *, timeout: float | None = None) -> Any: ...
-    @overload
-    def result(self, type: type[ResultT], *, timeout: float | None = None) -> ResultT: ...
-    def result(self, type: Any = None, *, timeout: float | None = None) -> Any:
-        """What the handler returned, as soon as there is something.
-
-        Args:
-            type: what to decode it to; see TaskInfo.value.
-            timeout: as for wait.
-
-        Raises:
-            TaskFailed, TaskCancelled: when it did not complete.
-            ResultError: when the result does not fit the type.
-            TaskNotFinished, CallError: as for wait.
-        """
-        if self._task is None:
-            self._client.wait((self,), timeout)
-        return self._value(type)
-
-    def cancel(self) -> None:
-        """As Client.cancel."""
-        self._client.cancel(self.id)
-
-    def get(self) -> TaskInfo:
-        """As Client.get."""
-        return self._client.get(self.id)
-
-
-class AsyncTaskHandle(_Handle):
-    """A task that was scheduled by an AsyncClient."""
-
-    __slots__ = ("_client",)
-
-    def __init__(self, client: AsyncClient, id: str) -> None:
-        super().__init__(id)
-        self._client = client
-
-    async def wait(self, timeout: float | None = None) -> TaskInfo:
-        """As TaskHandle.wait."""
-        return self.task or (await self._client.wait((self,), timeout))[0]
-
-    @overload
-    async def result(self, type: None = None, *, timeout: float | None = None) -> Any: ...
-    @overload
-    async def result(self, type: type[ResultT], *, timeout: float | None = None) -> ResultT: ...
-    async def result(self, type: Any = None, *, timeout: float | None = None) -> Any:
-        """As TaskHandle.result."""
-        if self._task is None:
-            await self._client.wait((self,), timeout)
-        return self._value(type)
-
-    async def cancel(self) -> None:
-        """As AsyncClient.cancel."""
-        await self._client.cancel(self.id)
-
-    async def get(self) -> TaskInfo:
-        """As AsyncClient.get."""
-        return await self._client.get(self.id)
 
 
 def completed(task: TaskInfo) -> TaskInfo:

@@ -80,7 +80,9 @@ class Wait(Generic[AwaitedT]):
 
         Raises:
             TaskNotFinished: when the caller's time is up.
+            ClientClosed: when the client was closed.
         """
+        self._settings.check_open()
         timeout = self._settings.timeout if self._attempt is None else min(self._settings.timeout, LONG_WAIT_SECONDS)
         if self._end is None:
             return timeout

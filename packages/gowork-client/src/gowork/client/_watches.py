@@ -26,12 +26,19 @@ class WatchState:
     ) -> None:
         #: For the next call; its token is that of the last response.
         self.request = request
-        #: The deadline of a call, in seconds.
-        self.timeout = settings.timeout
         self._settings = settings
         self._on_removed = on_removed
         self._tries: Tries | None = None
         self._heard = False
+
+    def timeout(self) -> float:
+        """The deadline of the next call, in seconds.
+
+        Raises:
+            ClientClosed: when the client was closed.
+        """
+        self._settings.check_open()
+        return self._settings.timeout
 
     def take(self, response: scheduler.WatchTasksResponse) -> None:
         """Notes how far the watch has come, and tells of removed tasks."""

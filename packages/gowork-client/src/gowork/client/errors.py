@@ -10,6 +10,8 @@
     │   ├── OutOfRange               a watch's token is too old: list anew
     │   ├── PermissionDenied
     │   ├── LeaderTooOld             the leader lacks a method or a field: .lacks, .version
+    │   ├── ClientClosed             (also ValueError) the client was closed
+    │   ├── WrongEventLoop           (also RuntimeError) the client belongs to another event loop
     │   ├── DeadlineExceeded         (also TimeoutError)
     │   └── LeaderUnreachable        (also ConnectionError) no leader serves: .address, .answered
     ├── TaskError                    a task ended otherwise than completed: .task
@@ -23,6 +25,7 @@ The docstring of a class is its message where none is given.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AlreadyExists",
     "CallError",
+    "ClientClosed",
     "DeadlineExceeded",
     "FailedPrecondition",
     "FieldViolation",
@@ -53,6 +57,7 @@ __all__ = [
     "TaskError",
     "TaskFailed",
     "TaskNotFinished",
+    "WrongEventLoop",
 ]
 
 
@@ -134,6 +139,16 @@ class LeaderUnreachable(CallError, ConnectionError):
     address: str = ""
     #: Whether a leader answered that it can't serve now, as while it stops; else nothing answered at all.
     answered: bool = False
+    #: Why a name in the address could not be looked up, as in `Domain name not found`; empty when that did not fail.
+    unknown_host: str = ""
+
+
+class ClientClosed(CallError, ValueError):
+    """The client was closed; make a new one."""
+
+
+class WrongEventLoop(CallError, RuntimeError):
+    """The client was first used in another event loop and stays with it. Make a client in each loop that uses one."""
 
 
 class LeaderTooOld(CallError):
@@ -213,6 +228,9 @@ class ResultError(GoworkError, ValueError):
     """The task's result does not fit the type that was asked for."""
 
 
+#: gRPC's resolver fails with one of these, and the reason stands behind the last colon.
+_LOOKUP_FAILED = re.compile(r"^(?:errors resolving|DNS resolution failed) .*: ([^:\]]+)\]?$", re.DOTALL)
+
 _BY_CODE: Mapping[grpc.StatusCode, type[CallError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidArgument,
     grpc.StatusCode.NOT_FOUND: NotFound,
@@ -256,7 +274,14 @@ def error_of(error: grpc.RpcError, address: str) -> CallError:
     if isinstance(typed, LeaderUnreachable):
         typed.address = address
         typed.answered = refusal.is_said
+        typed.unknown_host = "" if refusal.is_said else _lookup_failure(refusal.message)
     return typed
+
+
+def _lookup_failure(message: str) -> str:
+    """What gRPC says of a name that it could not look up, without the names of its parts; empty for other messages."""
+    found = _LOOKUP_FAILED.search(message)
+    return found[1] if found else ""
 
 
 def typed_refusal(kind: type[CallError], refusal: Refusal, message: str) -> CallError:

@@ -1,4 +1,4 @@
-"""Batches on their way to the leader, for the asyncio client, and the one that fills meanwhile."""
+"""The batches of one schedule_many on their way to the leader, and the one that fills meanwhile."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Self
 
 import grpc
 
-from gowork.client._batches import BATCH_AGE_S, BATCHES_IN_FLIGHT_MAX, Batch, span_of
+from gowork.client._batches import BATCH_AGE_S, BATCHES_IN_FLIGHT_MAX, Batch, Filling, span_of
 from gowork.client._calls import CallSettings, Tries
 from gowork.client.errors import CallError
 from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
@@ -72,7 +72,7 @@ class _Flight:
         return call
 
 
-class Outbox:
+class Flights:
     """The batches of one schedule_many: the one that fills, and those on their way, oldest first.
 
     A timer sends what waits in the batch when the source is slow, unless as many are on their way as may be.
@@ -85,7 +85,7 @@ class Outbox:
     ) -> None:
         self._method = method
         self._settings = settings
-        self._batch = Batch(0)
+        self._filling = Filling()
         self._flying: deque[_Flight] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -101,28 +101,25 @@ class Outbox:
 
     def add(self, id: str, entry: bytes) -> bool:
         """Adds one task; true when there is something to take from landed, or to wait for there."""
-        if not self._batch.fits(entry):
-            self.send()
-        self._batch.add(id, entry)
-        if self._batch.is_old():
-            self.send()
-        elif self._timer is None:
+        batch = self._filling.add(id, entry)
+        if batch is not None:
+            self._send(batch)
+        if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(BATCH_AGE_S, self._timer_rings)
         return bool(self._flying) and (len(self._flying) >= BATCHES_IN_FLIGHT_MAX or self._flying[0].landed())
 
     def send(self) -> None:
         """Sends what there is."""
-        self._stop_timer()
-        if self._batch.ids:
-            self._flying.append(_Flight(self._method, self._settings, self._batch))
-            self._batch = self._batch.next()
+        if (batch := self._filling.take()) is not None:
+            self._send(batch)
 
     async def landed(self) -> list[str]:
-        """The ids of all that has been acknowledged; waits only where too many batches are on their way."""
-        ids: list[str] = []
-        while self._flying and (len(self._flying) >= BATCHES_IN_FLIGHT_MAX or self._flying[0].landed()):
-            ids += await self.next_landed()
-        return ids
+        """The ids of the oldest batch when it is acknowledged or too many are on their way; none otherwise."""
+        # The calls need the loop to get under way; a plain iterable never gives it up by itself.
+        await asyncio.sleep(0)
+        if self._flying and (len(self._flying) >= BATCHES_IN_FLIGHT_MAX or self._flying[0].landed()):
+            return await self.next_landed()
+        return []
 
     async def next_landed(self) -> list[str]:
         """The ids of the oldest batch, once it is acknowledged; none when nothing is on its way."""
@@ -130,6 +127,10 @@ class Outbox:
             return []
         await self._flying[0].wait()
         return self._flying.popleft().batch.ids
+
+    def _send(self, batch: Batch) -> None:
+        self._stop_timer()
+        self._flying.append(_Flight(self._method, self._settings, batch))
 
     def _timer_rings(self) -> None:
         self._timer = None

@@ -1,4 +1,4 @@
-"""The blocking client's streams: waiting for tasks, several calls side by side, and watching them.
+"""How the blocking client waits for many tasks: by calls that stream what has finished, several side by side.
 
 A thread reads each call where there is more than one; with one call there is no thread. Threads end with the iteration
 that needs them, also when it is left early.
@@ -11,17 +11,18 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from queue import Queue
 from types import TracebackType
-from typing import Any, Generic, Self
+from typing import Any, Generic, Self, TypeAlias, TypeVar
 
 import grpc
 
 from gowork.base import running
-from gowork.client._calls import CallSettings
-from gowork.client._mapping import task_info
-from gowork.client._models import TaskInfo
+from gowork.client import _arguments as arguments
 from gowork.client._waits import CALLS_MAX, AwaitedT, Wait
-from gowork.client._watches import WatchState
 from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
+
+ItemT = TypeVar("ItemT")
+
+WaitMethod: TypeAlias = "grpc.UnaryStreamMultiCallable[scheduler.WaitTasksRequest, scheduler.WaitTasksResponse]"
 
 #: Answers that readers hold ready, in messages of at most 3 MiB.
 _ANSWERS_MAX = 16
@@ -34,7 +35,7 @@ class WaitStream(Generic[AwaitedT]):
 
     def __init__(
         self,
-        method: grpc.UnaryStreamMultiCallable[scheduler.WaitTasksRequest, scheduler.WaitTasksResponse],
+        method: WaitMethod,
         wait: Wait[AwaitedT],
     ) -> None:
         self._method = method
@@ -67,6 +68,11 @@ class WaitStream(Generic[AwaitedT]):
             self._call.cancel()
 
 
+def finished(method: WaitMethod, wait: Wait[AwaitedT]) -> WaitStream[AwaitedT]:
+    """Waits for the tasks of one Wait, over as many calls as it takes."""
+    return WaitStream(method, wait)
+
+
 def merged(
     handles: Iterable[AwaitedT], chunk_max: int, stream: Callable[[list[AwaitedT]], WaitStream[AwaitedT]]
 ) -> Iterator[AwaitedT]:
@@ -93,6 +99,19 @@ def _awaited(answers: Iterator[list[AwaitedT]]) -> list[AwaitedT] | None:
     """The next answer; None when there are no more. What comes of it is not waited for: that is the caller's work."""
     with running.waiting():
         return next(answers, None)
+
+
+def stepped(items: Iterable[ItemT], name: str) -> Iterator[ItemT]:
+    """An iterator over them.
+
+    Args:
+        items: to go through.
+        name: what the caller's argument is called.
+
+    Raises:
+        InvalidArgument: for what is no iterable of several.
+    """
+    return iter(arguments.many(items, name))
 
 
 class _Readers(Generic[AwaitedT]):
@@ -149,82 +168,3 @@ class _Readers(Generic[AwaitedT]):
         except BaseException as error:  # noqa: BLE001 - it is raised where the handles are iterated
             last = error
         self._answers.put(last)
-
-
-class Watch:
-    """The latest states of tasks as they change. Steps in between may be left out.
-
-        with client.watch(handler="resize") as changes:
-            for task in changes:
-                print(task.id, task.status)
-
-    When it is made, the leader has begun to watch: what is scheduled afterwards is seen. A stream that breaks is taken
-    up again where it was. `close` ends it, also from another thread.
-    """
-
-    def __init__(
-        self,
-        method: grpc.UnaryStreamMultiCallable[scheduler.WatchTasksRequest, scheduler.WatchTasksResponse],
-        settings: CallSettings,
-        request: scheduler.WatchTasksRequest,
-        on_removed: Callable[[str], object] | None = None,
-    ) -> None:
-        self._method = method
-        self._state = WatchState(settings, request, on_removed)
-        self._closed = threading.Event()
-        self._call: Any = None
-        self._tasks: Iterator[TaskInfo] = iter(())
-        self._advance()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __iter__(self) -> Iterator[TaskInfo]:
-        return self
-
-    def __next__(self) -> TaskInfo:
-        while (task := next(self._tasks, None)) is None:
-            if not self._advance():
-                raise StopIteration
-        return task
-
-    @property
-    def token(self) -> str:
-        """Where to go on, in another Watch: after the tasks of the latest response, of which some may not have been
-        yielded yet.
-        """
-        return self._state.request.token
-
-    def close(self) -> None:
-        """Ends the iteration."""
-        self._closed.set()
-        if self._call is not None:
-            self._call.cancel()
-
-    def _advance(self) -> bool:
-        """Waits for the next response; false when closed."""
-        while not self._closed.is_set():
-            if self._call is None:
-                self._call = self._method(self._state.request, timeout=self._state.timeout)
-                if self._closed.is_set():
-                    self._call.cancel()
-            try:
-                response: scheduler.WatchTasksResponse | None = next(self._call, None)
-            except grpc.RpcError as error:
-                if self._closed.is_set():
-                    return False
-                pause = self._state.pause_after(error)
-            else:
-                if response is not None:
-                    self._state.take(response)
-                    self._tasks = map(task_info, response.tasks)
-                    return True
-                pause = self._state.pause_after(None)
-            self._call = None
-            self._closed.wait(pause)
-        return False

@@ -1,13 +1,15 @@
-"""Batches on their way to the leader, for the blocking client."""
+"""The batches of one schedule_many on their way to the leader, and the one that fills meanwhile."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from collections import deque
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
 
 import grpc
 
-from gowork.client._batches import Batch, span_of
+from gowork.client._batches import BATCHES_IN_FLIGHT_MAX, Batch, Filling, span_of
 from gowork.client._calls import CallSettings, Tries
 from gowork.client.errors import CallError
 from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from grpc import _CallFuture
 
 
-class Flight:
+class _Flight:
     """A batch on its way."""
 
     def __init__(
@@ -70,3 +72,55 @@ class Flight:
             call = self._method.future(self._request, timeout=self._tries.left())
         call.add_done_callback(self._span.answered)
         return call
+
+
+class Flights:
+    """The batches of one schedule_many: the one that fills, and those on their way, oldest first."""
+
+    def __init__(
+        self,
+        method: grpc.UnaryUnaryMultiCallable[bytes, scheduler.ScheduleTasksResponse],
+        settings: CallSettings,
+    ) -> None:
+        self._method = method
+        self._settings = settings
+        self._filling = Filling()
+        self._flying: deque[_Flight] = deque()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for flight in self._flying:
+            flight.cancel()
+
+    def add(self, id: str, entry: bytes) -> bool:
+        """Adds one task; true when there may be something to take from landed, or to wait for there."""
+        batch = self._filling.add(id, entry)
+        if batch is None:
+            return False
+        self._send(batch)
+        return True
+
+    def send(self) -> None:
+        """Sends what there is."""
+        if (batch := self._filling.take()) is not None:
+            self._send(batch)
+
+    def landed(self) -> list[str]:
+        """The ids of the oldest batch when it is acknowledged or too many are on their way; none otherwise."""
+        if self._flying and (len(self._flying) >= BATCHES_IN_FLIGHT_MAX or self._flying[0].landed()):
+            return self.next_landed()
+        return []
+
+    def next_landed(self) -> list[str]:
+        """The ids of the oldest batch, once it is acknowledged; none when nothing is on its way."""
+        if not self._flying:
+            return []
+        self._flying[0].wait()
+        return self._flying.popleft().batch.ids
+
+    def _send(self, batch: Batch) -> None:
+        self._flying.append(_Flight(self._method, self._settings, batch))

@@ -1,0 +1,97 @@
+"""Calls of one answer: tried again while no leader takes them, and made such as the leader can read them.
+
+The asyncio form of this module is written by hand; the blocking form is generated from it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TypeVar
+
+import grpc
+from google.protobuf.message import Message
+
+from gowork.client._async.connection import Connection
+from gowork.client._calls import CallSettings, Tries
+from gowork.client._leader_fields import THE_ORIGINAL, LeaderFields, Told, needs_asking
+from gowork.client.errors import CallError, LeaderTooOld
+from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
+
+RequestT = TypeVar("RequestT", bound=Message)
+ResponseT = TypeVar("ResponseT")
+
+
+class Calls:
+    """Makes the calls of one client, and knows what its leader reads."""
+
+    def __init__(self, connection: Connection, settings: CallSettings) -> None:
+        self._connection = connection
+        self._settings = settings
+        self._told = Told()
+
+    async def call(self, method: grpc.aio.UnaryUnaryMultiCallable[RequestT, ResponseT], request: RequestT) -> ResponseT:
+        """Makes the call. Asks the leader first where it may be too old for the request."""
+        if needs_asking(request):
+            leader = await self._leader()
+            leader.check(request, self._settings.address)
+        return await self.send(method, request)
+
+    async def send(self, method: grpc.aio.UnaryUnaryMultiCallable[RequestT, ResponseT], request: RequestT) -> ResponseT:
+        """Makes the call, of which every leader that has the method reads all.
+
+        Raises:
+            LeaderTooOld: when the leader lacks the method.
+            CallError: when the leader refused otherwise, or could not be reached.
+        """
+        try:
+            return await self._try(method, request)
+        except LeaderTooOld:
+            raise await self.too_old(type(request).__name__.removesuffix("Request")) from None
+
+    async def fit(self, fit: Callable[[LeaderFields], None]) -> LeaderFields:
+        """Has something made such as the leader reads it, and answers what that is."""
+        try:
+            fit(leader := await self._leader())
+        except LeaderTooOld:
+            # It may have been upgraded since it was asked.
+            fit(leader := await self._ask_leader())
+        return leader
+
+    async def too_old(self, method: str) -> LeaderTooOld:
+        """The error for a method that the leader lacks."""
+        version: str | None
+        try:
+            leader = await self._leader()
+            version = leader.version
+        except CallError:
+            version = None
+        return LeaderTooOld.without_method(method, version, self._settings.address)
+
+    async def _try(self, method: grpc.aio.UnaryUnaryMultiCallable[RequestT, ResponseT], request: RequestT) -> ResponseT:
+        tries = Tries(self._settings)
+        while True:
+            try:
+                return await method(request, timeout=tries.left())
+            except grpc.RpcError as error:
+                pause = tries.pause_after(error)
+                # Another leader may come.
+                self._told.forget()
+            await asyncio.sleep(pause)
+
+    async def _leader(self) -> LeaderFields:
+        """Which fields the leader reads."""
+        return self._told.get() or await self._ask_leader()
+
+    async def _ask_leader(self) -> LeaderFields:
+        try:
+            told = LeaderFields.told(
+                await self._try(self._connection.scheduler.GetLeader, scheduler.GetLeaderRequest())
+            )
+        except LeaderTooOld:
+            try:
+                activity = await self._try(self._connection.scheduler.Activity, scheduler.ActivityRequest())
+                told = LeaderFields.before_0_2_0(activity.version)
+            except LeaderTooOld:
+                told = THE_ORIGINAL
+        return self._told.put(told)

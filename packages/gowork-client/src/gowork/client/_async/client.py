@@ -1,0 +1,287 @@
+"""The client: schedules tasks, finds them, waits for them and watches them.
+
+The asyncio form of this module is written by hand; the blocking form is generated from it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from typing import Unpack
+
+import grpc
+
+from gowork.base import running
+from gowork.base.telemetry import is_traced
+from gowork.client import _arguments as arguments
+from gowork.client import _mapping as mapping
+from gowork.client._async.flights import Flights
+from gowork.client._async.handles import AsyncTaskHandle
+from gowork.client._async.operations import AsyncOperations
+from gowork.client._async.streams import WaitStream, finished, merged, stepped
+from gowork.client._async.watches import AsyncWatch
+from gowork.client._filters import filter_expression
+from gowork.client._leader_fields import THE_ORIGINAL, goes_beyond
+from gowork.client._models import TaskFilter, TaskInfo, TaskOptions, TaskView
+from gowork.client._waits import IDS_MAX, Wait, end_of
+from gowork.client.errors import LeaderTooOld
+from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
+
+
+class AsyncClient(AsyncOperations):
+    """Schedules tasks on a cluster and waits for what comes of them.
+
+        async with AsyncClient() as client:
+            handle = await client.schedule({"name": "Ada"}, handler="hello")
+            print(await handle.result())
+
+    Every call has a deadline and is tried again while no leader answers, within that deadline.
+    Make it after a fork, not before: gRPC's connections do not survive one.
+    """
+
+    async def schedule(
+        self,
+        payload: object = "",
+        *,
+        id: str | None = None,
+        **options: Unpack[TaskOptions],
+    ) -> AsyncTaskHandle:
+        """Schedules one task. When it returns, the task is on the leader's disk.
+
+        Args:
+            payload: text and bytes are sent as they are, everything else as JSON; at most 1 MiB. A NewTask brings its
+                own options.
+            id: the task's key, 1 to 256 bytes, printable; None for a new UUIDv7. The same task again under the same id
+                changes nothing.
+            options: the handler and how it is to be run; see TaskOptions.
+
+        Raises:
+            InvalidArgument: when a field is at fault.
+            AlreadyExists: when the id is taken by another task.
+            CallError: when the leader refused otherwise, or could not be reached.
+        """
+        encoder = mapping.TaskEncoder(options)
+        task = encoder.task(payload, id)
+        if goes_beyond(task):
+            await self._calls.fit(lambda leader: leader.fit(task, encoder.now_ms(), self.address))
+        if is_traced():
+            from gowork.client._spans import sending
+
+            with sending(task, self._settings):
+                await self._calls.send(
+                    self._connection.scheduler.ScheduleTask, scheduler.ScheduleTaskRequest(task=task)
+                )
+        else:
+            await self._calls.send(self._connection.scheduler.ScheduleTask, scheduler.ScheduleTaskRequest(task=task))
+        return AsyncTaskHandle(self, task.id)
+
+    def schedule_many(
+        self,
+        payloads: Iterable[object] | AsyncIterable[object],
+        **options: Unpack[TaskOptions],
+    ) -> AsyncIterator[AsyncTaskHandle]:
+        """Schedules any number of tasks in batches, a few at a time, and yields a handle for each as it is
+        acknowledged, in order.
+
+        It works while it is iterated, no further ahead than those few batches, so that the payloads may be a generator
+        without an end. A batch of a slow source is sent when its next payload comes. An asyncio client sends what an
+        asynchronous source gives after 20 ms, full or not, and yields the handles when the next payload comes.
+
+        Args:
+            payloads: each as for schedule, or a NewTask with options of its own.
+            options: as for schedule, for all tasks that do not bring their own.
+
+        Raises:
+            InvalidArgument: when a field is at fault; tasks are named by their place, as in `tasks[3].id`. None of the
+                tasks of its batch is scheduled; those of other batches that were not yielded yet may be.
+            AlreadyExists, CallError: as for schedule.
+        """
+        encoder = mapping.TaskEncoder(options)
+        return self._schedule_many(stepped(payloads, "payloads"), encoder)
+
+    def handle(self, id: str) -> AsyncTaskHandle:
+        """A handle for a task that was scheduled elsewhere. Calls nothing."""
+        return AsyncTaskHandle(self, arguments.text(id, "id"))
+
+    async def get(self, id: str) -> TaskInfo:
+        """All that is known of one task.
+
+        Raises:
+            NotFound: when there is none of that id.
+            CallError: when the leader refused otherwise, or could not be reached.
+        """
+        response = await self._calls.call(
+            self._connection.scheduler.GetTask, arguments.message(scheduler.GetTaskRequest, id=id)
+        )
+        return mapping.task_info(response.task)
+
+    def tasks(
+        self,
+        filter: str = "",
+        *,
+        newest_first: bool = False,
+        view: TaskView = TaskView.BASIC,
+        page_size: int = 0,
+        **terms: Unpack[TaskFilter],
+    ) -> AsyncIterator[TaskInfo]:
+        """Tasks in the order in which they were scheduled, fetched page by page as it is iterated.
+
+        Args:
+            filter: an expression such as `status = RUNNING AND labels.team = "web"`.
+            newest_first: the other way round.
+            view: how much of each task to fetch.
+            page_size: tasks in one call, up to 10,000; 0 for 1,000.
+            terms: status, handler, queue, priority, labels, id_prefix, joined to the filter by AND; see TaskFilter.
+
+        Raises:
+            InvalidArgument: when the filter does not parse.
+            CallError: when the leader refused otherwise, or could not be reached.
+        """
+        request = scheduler.ListTasksRequest(
+            filter=filter_expression(filter, terms),
+            newest_first=newest_first,
+            view=mapping.view_to_wire(view),
+            page_size=page_size,
+        )
+        return self._tasks(request)
+
+    async def wait(
+        self,
+        tasks: Iterable[AsyncTaskHandle | str] | AsyncIterable[AsyncTaskHandle | str],
+        timeout: float | None = None,
+    ) -> list[TaskInfo]:
+        """All of these tasks as they finished, in the given order.
+
+        Args:
+            tasks: handles or ids.
+            timeout: how long to wait for all, in seconds; None for as long as it takes.
+
+        Raises:
+            TaskNotFinished: when the timeout ran out.
+            NotFound: when an id is unknown.
+            CallError: when the leader refused otherwise, or could not be reached.
+        """
+        handles = [self._handle(task) async for task in stepped(tasks, "tasks")]
+        # Handles of one task may be several; each answers from the first of its id.
+        first: dict[str, AsyncTaskHandle] = {}
+        for handle in handles:
+            first.setdefault(handle.id, handle)
+        unfinished = [handle for handle in first.values() if not handle.done]
+        end = end_of(timeout)
+        if len(unfinished) == 1:
+            await self._finish(unfinished[0], end)
+        else:
+            async for _ in self._as_completed(stepped(unfinished, "tasks"), end):
+                pass
+        return [task for handle in handles if (task := first[handle.id].task)]
+
+    def as_completed(
+        self,
+        tasks: Iterable[AsyncTaskHandle | str] | AsyncIterable[AsyncTaskHandle | str],
+        timeout: float | None = None,
+    ) -> AsyncIterator[AsyncTaskHandle]:
+        """Yields a handle for each task as it finishes.
+
+        Args:
+            tasks: handles or ids; taken as they come, so that `schedule_many` may stand here itself. Up to 160,000 are
+                waited for at once.
+            timeout: how long to wait for all, in seconds; None for as long as it takes.
+
+        Raises:
+            As wait.
+        """
+        return self._as_completed(stepped(tasks, "tasks"), end_of(timeout))
+
+    async def cancel(self, id: str) -> None:
+        """Cancels a task: a pending one at once, a running one as soon as its worker has stopped it.
+
+        Raises:
+            NotFound: when there is none of that id.
+            FailedPrecondition: when it has completed or failed already.
+            CallError: when the leader refused otherwise, or could not be reached.
+        """
+        await self._calls.call(
+            self._connection.scheduler.CancelTask, arguments.message(scheduler.CancelTaskRequest, id=id)
+        )
+
+    def watch(
+        self,
+        filter: str = "",
+        *,
+        view: TaskView = TaskView.BASIC,
+        token: str = "",
+        on_removed: Callable[[str], object] | None = None,
+        **terms: Unpack[TaskFilter],
+    ) -> AsyncWatch:
+        """Follows tasks: an iterator over their latest states as they change, without an end. See AsyncWatch.
+
+        Args:
+            filter: as for tasks, and so the terms.
+            view: how much of each task to fetch.
+            token: where an earlier AsyncWatch ended; empty to begin now.
+            on_removed: called with the id of each task that is removed, whatever the filter selects, as it is iterated.
+
+        Raises:
+            As tasks; OutOfRange when the token is too old.
+        """
+        expression = filter_expression(filter, terms)
+        request = scheduler.WatchTasksRequest(filter=expression, view=mapping.view_to_wire(view), token=token)
+        return AsyncWatch(self._connection, self._settings, request, on_removed)
+
+    async def _finish(self, handle: AsyncTaskHandle, end: float | None) -> None:
+        """Waits for one task."""
+        wait = Wait(self._settings, (handle,), end)
+        request = scheduler.WaitTaskRequest(id=handle.id)
+        with running.waiting():
+            while wait:
+                try:
+                    wait.take(((await self._connection.scheduler.WaitTask(request, timeout=wait.timeout())).task,))
+                    wait.check_ended()
+                except grpc.RpcError as error:
+                    try:
+                        pause = wait.pause_after(error)
+                    except LeaderTooOld:
+                        raise await self._calls.too_old("WaitTask") from None
+                    await asyncio.sleep(pause)
+
+    async def _schedule_many(
+        self, payloads: AsyncIterator[object], encoder: mapping.TaskEncoder
+    ) -> AsyncIterator[AsyncTaskHandle]:
+        if await self._calls.fit(lambda leader: encoder.fit(leader, self.address)) is THE_ORIGINAL:
+            raise await self._calls.too_old("ScheduleTasks")
+        with Flights(self._connection.schedule_tasks, self._settings) as flights:
+            async for payload in payloads:
+                if flights.add(*encoder.entry(payload)):
+                    while ids := await flights.landed():
+                        for id in ids:
+                            yield AsyncTaskHandle(self, id)
+            flights.send()
+            while ids := await flights.next_landed():
+                for id in ids:
+                    yield AsyncTaskHandle(self, id)
+
+    async def _tasks(self, request: scheduler.ListTasksRequest) -> AsyncIterator[TaskInfo]:
+        while True:
+            response = await self._calls.call(self._connection.scheduler.ListTasks, request)
+            for task in response.tasks:
+                yield mapping.task_info(task)
+            request.page_token = response.next_page_token
+            if not request.page_token:
+                return
+
+    def _handle(self, task: AsyncTaskHandle | str) -> AsyncTaskHandle:
+        if isinstance(task, AsyncTaskHandle):
+            return task
+        return AsyncTaskHandle(self, arguments.text(task, "a task to wait for"))
+
+    def _as_completed(
+        self, tasks: AsyncIterator[AsyncTaskHandle | str], end: float | None
+    ) -> AsyncIterator[AsyncTaskHandle]:
+        async def handles() -> AsyncIterator[AsyncTaskHandle]:
+            async for task in tasks:
+                yield self._handle(task)
+
+        def stream(chunk: list[AsyncTaskHandle]) -> WaitStream[AsyncTaskHandle]:
+            return finished(self._connection.scheduler.WaitTasks, Wait(self._settings, chunk, end))
+
+        return merged(handles(), IDS_MAX, stream)

@@ -1,0 +1,77 @@
+"""The channel of an AsyncClient, with its stubs."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import NamedTuple
+
+import grpc
+
+from gowork.base.channels import open_channel
+from gowork.client._calls import SCHEDULE_TASKS, CallSettings
+from gowork.client.errors import WrongEventLoop
+from gowork.proto.cluster.v1 import leader_pb2_grpc as cluster_grpc
+from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
+from gowork.proto.scheduler.v1 import scheduler_pb2_grpc as scheduler_grpc
+
+
+class _Open(NamedTuple):
+    loop: asyncio.AbstractEventLoop
+    channel: grpc.aio.Channel
+    scheduler: scheduler_grpc.SchedulerServiceAsyncStub
+    cluster: cluster_grpc.LeaderServiceAsyncStub
+    schedule_tasks: grpc.aio.UnaryUnaryMultiCallable[bytes, pb.ScheduleTasksResponse]
+
+
+class Connection:
+    """Opens at the first use of a stub, and stays with the event loop of that use: gRPC's channels can't change it."""
+
+    def __init__(self, settings: CallSettings) -> None:
+        self._settings = settings
+        self._open: _Open | None = None
+
+    @property
+    def scheduler(self) -> scheduler_grpc.SchedulerServiceAsyncStub:
+        """The methods about tasks and queues."""
+        return self._opened().scheduler
+
+    @property
+    def cluster(self) -> cluster_grpc.LeaderServiceAsyncStub:
+        """The methods about members."""
+        return self._opened().cluster
+
+    @property
+    def schedule_tasks(self) -> grpc.aio.UnaryUnaryMultiCallable[bytes, pb.ScheduleTasksResponse]:
+        """ScheduleTasks, for requests that are serialized already."""
+        return self._opened().schedule_tasks
+
+    async def close(self) -> None:
+        """Ends it; calls that are under way are cancelled. It is not opened again.
+
+        Raises:
+            WrongEventLoop: when it is open in another event loop that still runs.
+        """
+        opened = self._open
+        # The channel of a loop that has ended went with it: it could be closed nowhere else.
+        lives = opened is not None and not opened.loop.is_closed()
+        if opened is not None and lives and opened.loop is not asyncio.get_running_loop():
+            raise WrongEventLoop
+        self._settings.closed, self._open = True, None
+        if opened is not None and lives:
+            await opened.channel.close()
+
+    def _opened(self) -> _Open:
+        loop = asyncio.get_running_loop()
+        if self._open is None:
+            self._settings.check_open()
+            channel = open_channel(self._settings.addresses)
+            self._open = _Open(
+                loop,
+                channel,
+                scheduler_grpc.SchedulerServiceStub(channel),
+                cluster_grpc.LeaderServiceStub(channel),
+                channel.unary_unary(SCHEDULE_TASKS, response_deserializer=pb.ScheduleTasksResponse.FromString),
+            )
+        elif self._open.loop is not loop:
+            raise WrongEventLoop
+        return self._open

@@ -1,0 +1,69 @@
+"""The handle of a task that an AsyncClient has scheduled.
+
+The asyncio form of this module is written by hand; the blocking form is generated from it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from gowork.client._handles import Handle
+from gowork.client._models import TaskInfo
+
+if TYPE_CHECKING:
+    from gowork.client._async.client import AsyncClient
+
+ResultT = TypeVar("ResultT")
+
+
+class AsyncTaskHandle(Handle):
+    """A task that was scheduled by an AsyncClient."""
+
+    __slots__ = ("_client",)
+
+    def __init__(self, client: AsyncClient, id: str) -> None:
+        super().__init__(id)
+        self._client = client
+
+    async def wait(self, timeout: float | None = None) -> TaskInfo:
+        """The task as it finished, however that was.
+
+        Args:
+            timeout: how long to wait, in seconds; None for as long as it takes.
+
+        Raises:
+            TaskNotFinished: when the timeout ran out.
+            CallError: when the leader refused, or could not be reached.
+        """
+        if self.task is not None:
+            return self.task
+        (task,) = await self._client.wait((self,), timeout)
+        return task
+
+    @overload
+    async def result(self, type: None = None, *, timeout: float | None = None) -> Any: ...
+    @overload
+    async def result(self, type: type[ResultT], *, timeout: float | None = None) -> ResultT: ...
+    async def result(self, type: Any = None, *, timeout: float | None = None) -> Any:
+        """What the handler returned, as soon as there is something.
+
+        Args:
+            type: what to decode it to; see TaskInfo.value.
+            timeout: as for wait.
+
+        Raises:
+            TaskFailed, TaskCancelled: when it did not complete.
+            ResultError: when the result does not fit the type.
+            TaskNotFinished, CallError: as for wait.
+        """
+        if self._task is None:
+            await self._client.wait((self,), timeout)
+        return self._value(type)
+
+    async def cancel(self) -> None:
+        """As AsyncClient.cancel."""
+        await self._client.cancel(self.id)
+
+    async def get(self) -> TaskInfo:
+        """As AsyncClient.get."""
+        return await self._client.get(self.id)

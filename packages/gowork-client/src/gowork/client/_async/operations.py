@@ -1,0 +1,270 @@
+"""A client's beginning and end, and what it asks about the cluster as a whole: members, queues, counts, upkeep.
+
+The asyncio form of this module is written by hand; the blocking form is generated from it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from os import PathLike
+from types import TracebackType
+from typing import Self, Unpack
+
+import grpc
+
+from gowork.client import _arguments as arguments
+from gowork.client import _mapping as mapping
+from gowork.client._activity_models import Activity
+from gowork.client._async.calls import Calls
+from gowork.client._async.connection import Connection
+from gowork.client._async.threads import blocking
+from gowork.client._backups import BackupFile
+from gowork.client._calls import ADDRESS_VARIABLE, CallSettings
+from gowork.client._filters import filter_expression
+from gowork.client._models import Duration, Member, Stats, TaskFilter
+from gowork.client._queue_models import Explanation, Queue
+from gowork.proto.cluster.v1 import leader_pb2 as cluster
+from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
+
+
+class AsyncOperations:
+    """What every client has: its beginning and end, and the calls about the cluster as a whole."""
+
+    def __init__(self, address: str | None = None, *, timeout: float = 30.0, patience: float | None = None) -> None:
+        """Connects at the first call. An asyncio client stays with the event loop of that call.
+
+        Args:
+            address: HOST:PORT[,HOST:PORT]… of leaders; one is enough. Without it the environment's GOWORK_LEADER, else
+                127.0.0.1:50052.
+            timeout: the deadline of each call, in seconds.
+            patience: how long a call is tried again while no leader answers, in seconds; None for its whole deadline.
+
+        Raises:
+            AddressError: when an address is not HOST:PORT.
+            ValueError: when the timeout is not positive.
+        """
+        self._settings = CallSettings.of(address, os.environ.get(ADDRESS_VARIABLE), timeout, patience)
+        self._connection = Connection(self._settings)
+        self._calls = Calls(self._connection, self._settings)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Ends the connection. Calls that are under way fail; those of an asyncio client are cancelled.
+
+        Every call from then on raises ClientClosed.
+        """
+        await self._connection.close()
+
+    @property
+    def address(self) -> str:
+        """Where it calls: HOST:PORT, several joined by commas."""
+        return self._settings.address
+
+    async def members(self) -> list[Member]:
+        """The members of the cluster, in the order of their ids.
+
+        Raises:
+            CallError: when the leader refused, or could not be reached.
+        """
+        request = cluster.MembersRequest(page_size=1000)
+        members: list[Member] = []
+        while True:
+            response = await self._calls.call(self._connection.cluster.Members, request)
+            members += map(mapping.member, response.members)
+            request.page_token = response.next_page_token
+            if not request.page_token:
+                return members
+
+    async def drain(self, id: str, budget: Duration | None = None) -> None:
+        """Takes a worker out of service: it is given no more tasks from now on, finishes what it runs, and leaves.
+
+        Returns when the leader has noted it, not when the worker has left. A member that is dialled ends what it holds
+        and stays idle until it joins again.
+
+        Args:
+            id: the member's id.
+            budget: how long the worker may go on with what it runs, in seconds or as timedelta, at most a day; what has
+                not finished by then goes back to the queue. None for the worker's own setting.
+
+        Raises:
+            NotFound: when no live member has the id.
+            CallError: when the leader refused otherwise, or could not be reached.
+        """
+        await self._calls.call(self._connection.cluster.Drain, mapping.drain_request(id, budget))
+
+    async def stats(self) -> Stats:
+        """How many tasks and members there are, by queue, handler and condition.
+
+        Raises:
+            CallError: when the leader refused, or could not be reached.
+        """
+        return mapping.stats(await self._calls.call(self._connection.scheduler.Stats, scheduler.StatsRequest()))
+
+    async def activity(self, *, failures: int = 0) -> Activity:
+        """What the queues hold and wait for, and what has happened in them since the leader started.
+
+        Made to be asked every second: unlike stats it costs the same however many finished tasks are kept.
+
+        Args:
+            failures: how many of the tasks that ended last with ERROR to tell of, up to 100.
+
+        Raises:
+            InvalidArgument: when that is out of bounds.
+            CallError: when the leader refused otherwise, or could not be reached.
+        """
+        request = arguments.message(scheduler.ActivityRequest, failures_max=failures)
+        return mapping.activity(await self._calls.call(self._connection.scheduler.Activity, request))
+
+    async def explain(self, id: str, *, verbose: bool = False) -> Explanation:
+        """Why a task has not been started, or what has ended it.
+
+        Args:
+            id: the task's.
+            verbose: also what each member says to it.
+
+        Raises:
+            NotFound: when there is none of that id.
+            CallError: when the leader refused otherwise, or could not be reached.
+        """
+        request = arguments.message(scheduler.ExplainTaskRequest, id=id, verbose=verbose)
+        return mapping.explanation(await self._calls.call(self._connection.scheduler.ExplainTask, request))
+
+    async def queues(self) -> list[Queue]:
+        """The queues that have tasks waiting or running, or settings of their own, by name.
+
+        Raises:
+            CallError: when the leader refused, or could not be reached.
+        """
+        response = await self._calls.call(self._connection.scheduler.ListQueues, scheduler.ListQueuesRequest())
+        return [mapping.queue(queue) for queue in response.queues]
+
+    async def pause_queue(self, name: str) -> None:
+        """Starts no more tasks of a queue until resume_queue; what runs goes on.
+
+        Raises:
+            InvalidArgument: when it can be no queue's name.
+            CallError: when the leader refused otherwise, or could not be reached.
+        """
+        await self._calls.call(
+            self._connection.scheduler.PauseQueue, arguments.message(scheduler.PauseQueueRequest, name=name)
+        )
+
+    async def resume_queue(self, name: str) -> None:
+        """Ends a pause.
+
+        Raises:
+            As pause_queue.
+        """
+        await self._calls.call(
+            self._connection.scheduler.ResumeQueue, arguments.message(scheduler.ResumeQueueRequest, name=name)
+        )
+
+    async def configure_queue(
+        self,
+        name: str,
+        *,
+        weight: int | None = None,
+        concurrency_limit: int | None = None,
+        key_concurrency_limit: int | None = None,
+        rate_limit: float | None = None,
+        rate_burst: int | None = None,
+    ) -> Queue:
+        """Sets how a queue is served. What is None stays as it is; a limit of 0 is none.
+
+        Args:
+            name: the queue's; it need not have any task yet.
+            weight: its share of the slots beside other queues that have work, 1 to 1,000.
+            concurrency_limit: most tasks that run at once.
+            key_concurrency_limit: most tasks of one concurrency key that run at once.
+            rate_limit: most tasks that are started in a second, over time.
+            rate_burst: most tasks that are started at once under the rate; 0 for what a second brings, at least 1.
+
+        Raises:
+            InvalidArgument: when a field is at fault.
+            CallError: when the leader refused otherwise, or could not be reached.
+        """
+        request = arguments.message(
+            scheduler.ConfigureQueueRequest,
+            name=name,
+            weight=weight,
+            concurrency_limit=concurrency_limit,
+            key_concurrency_limit=key_concurrency_limit,
+            rate_limit=rate_limit,
+            rate_burst=rate_burst,
+        )
+        return mapping.queue((await self._calls.call(self._connection.scheduler.ConfigureQueue, request)).queue)
+
+    async def retry(self, id: str) -> None:
+        """Runs a task again that has ended with ERROR or CANCELLED, as if it were new; its attempts stay on record.
+
+        A pending or running task is left as it is.
+
+        Raises:
+            NotFound: when there is none of that id.
+            FailedPrecondition: when it has completed, or its expiry is past.
+            CallError: when the leader refused otherwise, or could not be reached.
+        """
+        await self._calls.call(
+            self._connection.scheduler.RetryTask, arguments.message(scheduler.RetryTaskRequest, id=id)
+        )
+
+    async def purge(
+        self,
+        ids: Iterable[str] = (),
+        *,
+        filter: str = "",
+        older_than: Duration = 0,
+        **terms: Unpack[TaskFilter],
+    ) -> int:
+        """Removes finished tasks with their results, now rather than when their time is over. Answers how many.
+
+        Args:
+            ids: the tasks; unknown ones are left out. Without them the filter selects.
+            filter: as for tasks, and so the terms; only finished tasks are removed.
+            older_than: only tasks that finished at least so long ago, in seconds; with a filter.
+            terms: as for tasks.
+
+        Raises:
+            InvalidArgument: when neither ids nor a filter are given, or the filter does not parse.
+            FailedPrecondition: when one of the ids has not finished; then none of its 10,000 is removed.
+            CallError: when the leader refused otherwise, or could not be reached.
+        """
+        purged = 0
+        for request in mapping.purge_requests(ids, filter_expression(filter, terms), older_than):
+            while True:
+                response = await self._calls.call(self._connection.scheduler.PurgeTasks, request)
+                purged += response.purged
+                if not response.more:
+                    break
+        return purged
+
+    async def backup(self, path: str | PathLike[str], progress: Callable[[int, int], object] | None = None) -> None:
+        """Writes a copy of the leader's store, as it is at one moment, to a file that is not there yet.
+
+        A leader is started from it with `gowork-leader --restore`. An asyncio client writes the file in a thread,
+        because to make much durable takes seconds, and calls `progress` there.
+
+        Args:
+            path: the file; it appears when it is whole.
+            progress: called with the bytes that have come and those that will.
+
+        Raises:
+            FileExistsError: when there is something at the path.
+            CallError: when the leader refused, or could not be reached, or the copy broke off.
+        """
+        self._settings.check_open()
+        with await blocking(BackupFile, path) as file:
+            try:
+                async for response in self._connection.scheduler.BackupStore(scheduler.BackupStoreRequest()):
+                    await blocking(file.take, response, progress)
+                await blocking(file.finish)
+            except grpc.RpcError as error:
+                raise self._settings.error_of(error) from error

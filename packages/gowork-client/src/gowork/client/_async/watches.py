@@ -1,0 +1,103 @@
+"""The asyncio client's watch: a stream of changes that goes on over calls that break."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+
+from gowork.client._async.connection import Connection
+from gowork.client._calls import CallSettings
+from gowork.client._mapping import task_info
+from gowork.client._models import TaskInfo
+from gowork.client._watches import WatchState
+from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
+
+
+class AsyncWatch:
+    """The latest states of tasks as they change. Steps in between may be left out.
+
+        async with client.watch(handler="resize") as changes:
+            async for task in changes:
+                print(task.id, task.status)
+
+    Once it is entered, the leader has begun to watch: what is scheduled afterwards is seen. A stream that breaks is
+    taken up again where it was.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        settings: CallSettings,
+        request: scheduler.WatchTasksRequest,
+        on_removed: Callable[[str], object] | None = None,
+    ) -> None:
+        self._connection = connection
+        self._state = WatchState(settings, request, on_removed)
+        self._call: Any = None
+        self._closed = False
+        self._tasks: Iterator[TaskInfo] = iter(())
+
+    async def __aenter__(self) -> Self:
+        await self._advance()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __aiter__(self) -> AsyncIterator[TaskInfo]:
+        return self
+
+    async def __anext__(self) -> TaskInfo:
+        while (task := next(self._tasks, None)) is None:
+            if not await self._advance():
+                raise StopAsyncIteration
+        return task
+
+    @property
+    def token(self) -> str:
+        """Where to go on, in another AsyncWatch: after the tasks of the latest response. Some of them may not have been
+        yielded yet.
+        """
+        return self._state.request.token
+
+    def close(self) -> None:
+        """Ends the iteration."""
+        self._closed = True
+        if self._call is not None:
+            self._call.cancel()
+
+    async def _advance(self) -> bool:
+        """Waits for the next response; false when closed."""
+        while not self._closed:
+            if self._call is None:
+                self._call = self._connection.scheduler.WatchTasks(self._state.request, timeout=self._state.timeout())
+            try:
+                response: Any = await self._call.read()
+            except grpc.RpcError as error:
+                pause = self._state.pause_after(error)
+            except asyncio.CancelledError:
+                # gRPC raises the same when the call was cancelled as when the caller was.
+                if self._closed and not _being_cancelled():
+                    return False
+                self.close()
+                raise
+            else:
+                if response is not grpc.aio.EOF:
+                    self._state.take(response)
+                    self._tasks = map(task_info, response.tasks)
+                    return True
+                pause = self._state.pause_after(None)
+            self._call = None
+            await asyncio.sleep(pause)
+        return False
+
+
+def _being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

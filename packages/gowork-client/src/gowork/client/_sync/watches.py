@@ -1,0 +1,96 @@
+"""The blocking client's watch: a stream of changes that goes on over calls that break."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+
+from gowork.client._calls import CallSettings
+from gowork.client._mapping import task_info
+from gowork.client._models import TaskInfo
+from gowork.client._sync.connection import Connection
+from gowork.client._watches import WatchState
+from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
+
+
+class Watch:
+    """The latest states of tasks as they change. Steps in between may be left out.
+
+        with client.watch(handler="resize") as changes:
+            for task in changes:
+                print(task.id, task.status)
+
+    When it is made, the leader has begun to watch: what is scheduled afterwards is seen. A stream that breaks is taken
+    up again where it was. `close` ends it, also from another thread.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        settings: CallSettings,
+        request: scheduler.WatchTasksRequest,
+        on_removed: Callable[[str], object] | None = None,
+    ) -> None:
+        self._connection = connection
+        self._state = WatchState(settings, request, on_removed)
+        self._closed = threading.Event()
+        self._call: Any = None
+        self._tasks: Iterator[TaskInfo] = iter(())
+        self._advance()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[TaskInfo]:
+        return self
+
+    def __next__(self) -> TaskInfo:
+        while (task := next(self._tasks, None)) is None:
+            if not self._advance():
+                raise StopIteration
+        return task
+
+    @property
+    def token(self) -> str:
+        """Where to go on, in another Watch: after the tasks of the latest response. Some of them may not have been
+        yielded yet.
+        """
+        return self._state.request.token
+
+    def close(self) -> None:
+        """Ends the iteration."""
+        self._closed.set()
+        if self._call is not None:
+            self._call.cancel()
+
+    def _advance(self) -> bool:
+        """Waits for the next response; false when closed."""
+        while not self._closed.is_set():
+            if self._call is None:
+                self._call = self._connection.scheduler.WatchTasks(self._state.request, timeout=self._state.timeout())
+                if self._closed.is_set():
+                    self._call.cancel()
+            try:
+                response: scheduler.WatchTasksResponse | None = next(self._call, None)
+            except grpc.RpcError as error:
+                if self._closed.is_set():
+                    return False
+                pause = self._state.pause_after(error)
+            else:
+                if response is not None:
+                    self._state.take(response)
+                    self._tasks = map(task_info, response.tasks)
+                    return True
+                pause = self._state.pause_after(None)
+            self._call = None
+            self._closed.wait(pause)
+        return False
