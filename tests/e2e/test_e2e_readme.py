@@ -83,15 +83,15 @@ def default_ports() -> Iterator[list[str]]:
 
 
 def script(section: str, folder: Path) -> str:
-    """The section as a shell script; its Python files are written to the folder."""
+    """The section as a shell script; the Python files of the introduction and its own are written to the folder."""
     lines = ["set -ex"]
     for block in blocks(ROOT / "README.md"):
-        if block.section != section:
+        if block.section not in ("", section):
             continue
         if block.language == "python":
             (folder / block.text.splitlines()[0].removeprefix("# ")).write_text(block.text)
             continue
-        for command in commands(block.text):
+        for command in commands(block.text) if block.language == "sh" else ():
             server = next((name for name in SERVERS if command.split(" -")[0] == name), None)
             if server:
                 ready = f"until {SERVERS[server]}; do kill -0 $server; done >&2"
@@ -170,9 +170,10 @@ def test_prometheus_sees_leader_and_worker_as_written(tmp_path: Path) -> None:
     )
 
 
-def test_hello_is_as_short_as_it_says() -> None:
-    (hello,) = [block for block in blocks(ROOT / "README.md") if block.text.startswith("# hello.py")]
-    assert len(hello.text.splitlines()) <= 12
+def test_the_introduction_shows_a_handler_and_a_client_in_ten_lines() -> None:
+    shown = [block for block in blocks(ROOT / "README.md") if not block.section and block.language == "python"]
+    assert [block.text.splitlines()[0] for block in shown] == ["# hello.py", "# schedule.py"]
+    assert sum(1 for block in shown for line in block.text.splitlines()[1:] if line) <= 10
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])

@@ -136,7 +136,7 @@ def test_install_lines_name_what_is_there(page: Path) -> None:
 
 
 def test_the_install_lines_are_seen() -> None:
-    assert installs_of(ROOT / "README.md")[0] == ["nox"]
+    assert ["nox"] in installs_of(ROOT / "README.md")
     assert "./packages/gowork-leader" in [word for words in installs_of(ROOT / "README.md") for word in words]
     assert all(installs_of(package / "README.md") for package in PACKAGES)
 
