@@ -310,6 +310,6 @@ def chaos(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measures gowork beside what the machine can do without it, in the same run; see docs/benchmarks.md."""
+    """Measures gowork beside what the machine can do without it: `-- callers`; `-- --against 0.1.0 --pairs 5`."""
     install_packages(session, *group("bench"))
     session.run("python", str(ROOT / "benchmarks/run.py"), *session.posargs)

@@ -1,6 +1,7 @@
 """Measures gowork beside what the machine can do without it, in the same run.
 
     python benchmarks/run.py [throughput|callers|sequential|idle|backlog|killed|watched|all]... [--json FILE]
+    python benchmarks/run.py --against 0.1.0 [--pairs 5]
 
 docs/benchmarks.md tells what each scenario does and how to read its figures.
 """
@@ -12,6 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import against
 import backlog
 import callers
 import idle
@@ -40,6 +42,8 @@ def main() -> int:
         "scenarios", nargs="*", default=["all"], metavar="SCENARIO", help=f"{', '.join(SCENARIOS)}, or all"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    parser.add_argument("--against", metavar="VERSION", help="measure the processor time of a task beside that version")
+    parser.add_argument("--pairs", type=int, default=5, help="how often --against measures each of the two [5]")
     parser.add_argument("--rounds", type=int, default=3, help="how often each figure is measured [3]")
     parser.add_argument("--tasks", type=int, default=100_000, help="tasks of a round of throughput [100,000]")
     parser.add_argument(
@@ -49,6 +53,8 @@ def main() -> int:
         help="write on the disk of this directory [the one for temporary files]",
     )
     options = parser.parse_args()
+    if options.against not in (None, *against.versions()):
+        parser.error(f"no wheels of {options.against!r} are kept; there are {', '.join(against.versions())}")
     unknown = [name for name in options.scenarios if name not in SCENARIOS and name != "all"]
     if unknown:
         parser.error(f"no scenario {unknown[0]!r}; there are {', '.join(SCENARIOS)} and all")
@@ -63,8 +69,12 @@ def main() -> int:
     measures = []
     try:
         with progress_on(errors) as progress:
-            for name in chosen:
-                measures += SCENARIOS[name](Bench(options.directory, options.rounds, options.tasks, progress))
+            bench = Bench(options.directory, options.rounds, options.tasks, progress)
+            if options.against:
+                measures += against.run(bench, options.against, options.pairs)
+            else:
+                for name in chosen:
+                    measures += SCENARIOS[name](bench)
     except StartError as error:
         errors.print(f"[red]{error}[/]")
         return 1
@@ -73,7 +83,7 @@ def main() -> int:
     show(console, facts, measures)
     if options.json:
         write_json(options.json, facts, measures)
-    return 0
+    return 1 if options.against and any(measure.met is False for measure in measures) else 0
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 #: What the tests need of the tree.
 COPIED = (
+    "benchmarks",
     "packages",
     "plugins",
     "tests",
