@@ -20,9 +20,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from gowork.cli.frames import WINDOW_S, Frame, Lookout
 from gowork.cli.screen import screen
 from gowork.client import Client, Liveness, NewTask
+from gowork.client.frames import WINDOW_S, Frame, Lookout
 
 PICTURE = Path(__file__).with_name("top.svg")
 WIDTH, HEIGHT = 132, 29

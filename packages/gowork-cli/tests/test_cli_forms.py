@@ -14,10 +14,8 @@ import pytest
 from click.testing import CliRunner
 
 from gowork.cli import group
-from gowork.cli.frames import Frame, QueueRow
 from gowork.cli.output import ago, span
 from gowork.cli.parameters import duration_s, moment
-from gowork.cli.rates import Flow
 from gowork.cli.records import (
     activity_record,
     explanation_record,
@@ -53,6 +51,8 @@ from gowork.client import (
     WaitCode,
     WaitReason,
 )
+from gowork.client.frames import Frame, QueueRow
+from gowork.client.rates import Flow
 
 COMMANDS = ["add", "cancel", "completion", "drain", "members", "remove", "show", "stats", "tasks", "top", "up", "wait"]
 

@@ -1,4 +1,4 @@
-"""What `gowork top` draws: the order of its rows, and that it fits whatever room there is."""
+"""What `gowork top` draws fits whatever room there is."""
 
 from __future__ import annotations
 
@@ -13,16 +13,12 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from gowork.cli.columns import Column, fitted, shared
-from gowork.cli.frames import Frame, Lookout, QueueRow, member_place, queue_place
-from gowork.cli.rates import Flow
 from gowork.cli.screen import pages, screen
 from gowork.cli.tables import outcome
 from gowork.client import (
     Activity,
-    Client,
     Failure,
     FailureKind,
-    LeaderUnreachable,
     Liveness,
     Member,
     MemberKind,
@@ -34,6 +30,8 @@ from gowork.client import (
     TaskStatus,
     WaitCode,
 )
+from gowork.client.frames import Frame, QueueRow
+from gowork.client.rates import Flow
 
 NOW = datetime(2026, 11, 24, 18, tzinfo=UTC)
 
@@ -89,37 +87,6 @@ def drawn(what: RenderableType, width: int) -> list[str]:
     out.print(what)
     assert isinstance(out.file, io.StringIO)
     return [line.rstrip() for line in out.file.getvalue().splitlines()]
-
-
-class TestOrder:
-    def test_members_in_trouble_come_first_and_those_who_left_last(self) -> None:
-        livenesses = (Liveness.LEFT, Liveness.LIVE, Liveness.DRAINING, Liveness.LOST, Liveness.BLOCKED, Liveness.LIVE)
-        members = [member(f"{number}", liveness) for number, liveness in enumerate(livenesses)]
-        assert [each.id for each in sorted(members, key=member_place)] == ["3", "4", "2", "1", "5", "0"]
-
-    def test_queues_where_most_waits_come_first_then_those_that_do_most(self) -> None:
-        fast, slow = Flow(0, 9.0, 0, None, None), Flow(0, 1.0, 0, None, None)
-        rows = [row("b"), row("a"), row("slow", flow=slow), row("fast", flow=fast), row("runs", running=1), row("w", 5)]
-        names = [each.activity.queue.name for each in sorted(rows, key=queue_place)]
-        assert names == ["w", "runs", "fast", "slow", "a", "b"]
-
-
-class TestNoAnswer:
-    @pytest.mark.parametrize(
-        ("answered", "told"),
-        [(False, "no leader answers at leader:50052"), (True, "the leader at leader:50052 can't serve now: it stops")],
-    )
-    def test_a_leader_that_says_why_it_cannot_serve_is_not_called_silent(
-        self, monkeypatch: pytest.MonkeyPatch, answered: bool, told: str
-    ) -> None:
-        def refuse(*_: object, **__: object) -> Activity:
-            error = LeaderUnreachable("the leader at leader:50052 can't serve now: it stops")
-            error.address, error.answered = "leader:50052", answered
-            raise error
-
-        monkeypatch.setattr(Client, "activity", refuse)
-        with Client("leader:50052") as client:
-            assert Lookout(client).look_again(frame()).error == told
 
 
 class TestRoom:

@@ -14,8 +14,6 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from gowork.cli.frames import Frame, QueueRow
-from gowork.cli.rates import Flow
 from gowork.client import (
     Attempt,
     Explanation,
@@ -28,6 +26,8 @@ from gowork.client import (
     TaskView,
     WaitCode,
 )
+from gowork.client.frames import Frame, QueueRow
+from gowork.client.rates import Flow
 
 Record = dict[str, Any]
 

@@ -9,10 +9,10 @@ from rich.styled import Styled
 from rich.text import Text
 
 from gowork.cli.columns import Column, fitted, shared
-from gowork.cli.frames import Frame, QueueRow
 from gowork.cli.output import plain, span, styled
 from gowork.cli.tables import outcome
 from gowork.client import Member, TaskInfo, WaitCode
+from gowork.client.frames import Frame, QueueRow
 
 #: An answer is old when it is older than the interval by so much, in seconds.
 _OLD_S = 2.0

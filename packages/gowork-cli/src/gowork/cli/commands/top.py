@@ -11,12 +11,12 @@ import click
 from rich.console import Console, RenderableType
 from rich.live import Live
 
-from gowork.cli.frames import Frame, Lookout
 from gowork.cli.output import console, write_record
 from gowork.cli.records import activity_record
 from gowork.cli.screen import pages, screen
 from gowork.cli.settings import OutputFormat, Settings, common_options, pass_settings
 from gowork.cli.terminal import keys
+from gowork.client.frames import Frame, Lookout
 
 _INTERVAL_S_MIN, _INTERVAL_S_MAX = 0.2, 60.0
 #: How often the screen is drawn, in times a second: how old its data is, and the size of the terminal, change between

@@ -45,7 +45,7 @@ class History:
     def flows(self) -> tuple[dict[str, Flow], Flow | None]:
         """The flow of each queue of the latest answer, by its name, and that of all together.
 
-        A queue of which nothing can be said has none; neither has the whole while there is nothing to compare with.
+        A queue has none when its earlier counts are not known. The whole has none before the second answer.
         """
         if len(self._answers) < 2 or self._answers[-1].uptime <= self._answers[0].uptime:
             return {}, None

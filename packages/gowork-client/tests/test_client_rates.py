@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gowork.cli.rates import Flow, History, quantile, since, summed
 from gowork.client import Activity, Queue, QueueActivity, QueueCounts
+from gowork.client.rates import Flow, History, quantile, since, summed
 
 BOUNDS = (0.1, 1.0, 10.0)
 NOTHING = QueueCounts(0, 0, 0, 0, ())

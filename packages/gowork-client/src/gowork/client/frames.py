@@ -1,12 +1,17 @@
-"""What one update of `gowork top` shows, in the order in which it is looked at."""
+"""What a view of the whole cluster shows, such as `gowork top`: one frame for each update.
+
+A frame holds values alone, sorted by what somebody should look at first. Nothing here knows of terminals or pages, so
+every view shows the same. `Film` makes frames of answers that its caller has asked for. `Lookout` asks with a
+blocking client.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from gowork.cli.rates import Flow, History
 from gowork.client import (
     Activity,
     CallError,
@@ -17,6 +22,7 @@ from gowork.client import (
     Member,
     QueueActivity,
 )
+from gowork.client.rates import Flow, History
 
 #: Failed tasks that are asked for.
 FAILURES_MAX = 20
@@ -54,12 +60,35 @@ class Frame:
     error: str = ""
 
 
+class Film:
+    """Makes a frame of each answer, and remembers what rates need. It asks nobody and has no clock."""
+
+    def __init__(self, address: str) -> None:
+        """`address` is where the leader is asked, HOST:PORT."""
+        self._address = address
+        self._history = History(WINDOW_S)
+
+    def frame(self, activity: Activity, members: Iterable[Member], answered_mono: float) -> Frame:
+        """The frame of what `activity` and `members` answered at a time of time.monotonic()."""
+        self._history.add(activity)
+        flows, total = self._history.flows()
+        rows = (QueueRow(queue, flows.get(queue.queue.name)) for queue in activity.queues)
+        return Frame(
+            self._address,
+            activity,
+            tuple(sorted(members, key=member_place)),
+            tuple(sorted(rows, key=queue_place)),
+            total,
+            answered_mono,
+        )
+
+
 class Lookout:
-    """Asks the leader, and remembers what rates need."""
+    """Asks the leader with a blocking client, and makes a frame of each answer."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._history = History(WINDOW_S)
+        self._film = Film(client.address)
 
     def look(self) -> Frame:
         """What there is to see now.
@@ -68,30 +97,26 @@ class Lookout:
             CallError: when the leader refused, or could not be reached.
         """
         activity = self._client.activity(failures=FAILURES_MAX)
-        members = self._client.members()
-        self._history.add(activity)
-        flows, total = self._history.flows()
-        rows = (QueueRow(queue, flows.get(queue.queue.name)) for queue in activity.queues)
-        return Frame(
-            self._client.address,
-            activity,
-            tuple(sorted(members, key=member_place)),
-            tuple(sorted(rows, key=queue_place)),
-            total,
-            time.monotonic(),
-        )
+        return self._film.frame(activity, self._client.members(), time.monotonic())
 
     def look_again(self, last: Frame) -> Frame:
-        """As look; when there is no answer, the last one with the reason."""
+        """The next frame; the last one with the reason when there is no answer."""
         try:
             return self.look()
-        except LeaderUnreachable as error:
-            words = str(error) if error.answered else f"no leader answers at {error.address}"
-            return dataclasses.replace(last, error=words)
-        except DeadlineExceeded:
-            return dataclasses.replace(last, error=f"the leader at {last.address} does not answer")
         except CallError as error:
-            return dataclasses.replace(last, error=str(error))
+            return unanswered(last, error)
+
+
+def unanswered(last: Frame, error: CallError) -> Frame:
+    """The last frame again, with why there is nothing newer."""
+    match error:
+        case LeaderUnreachable(answered=False):
+            words = f"no leader answers at {error.address}"
+        case DeadlineExceeded():
+            words = f"the leader at {last.address} does not answer"
+        case _:
+            words = str(error)
+    return dataclasses.replace(last, error=words)
 
 
 def member_place(member: Member) -> tuple[int, str]:
