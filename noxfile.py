@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -38,6 +40,9 @@ PROTO = ROOT / "packages/gowork-proto"
 CLIENT = ROOT / "packages/gowork-client"
 #: What `nox -s tests` runs beside pytest, and with what.
 PARTS = {
+    "lint": [],
+    "types": [],
+    "contract": [],
     "protos": ["--check"],
     "client": ["--check"],
     "dashboards": ["--check"],
@@ -46,12 +51,33 @@ PARTS = {
 }
 #: What `nox -s all` runs beside the tests, and with what.
 LONGER = {
+    "oldest": [],
+    "newest": [],
     "mutants": [],
     "demo": [],
     "sim": ["--seeds", "500"],
     "chaos": ["--minutes", "10"],
     "soak": ["--minutes", "10"],
 }
+#: How pytest runs all tests: on every processor.
+EVERYTHING = ["-n", "auto", "--dist", "worksteal"]
+
+
+def newest_python() -> str:
+    """The path of the newest Python on this machine that the packages support; this one's where no other is found.
+
+    pyenv's are found although they are not chosen: its `python3.13` on PATH is a script that fails until one is.
+    """
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    for minor in range(14, sys.version_info.minor, -1):
+        name = f"python3.{minor}"
+        for path in (
+            shutil.which(name),
+            *map(str, sorted(pyenv.glob(f"versions/3.{minor}.*/bin/{name}"), reverse=True)),
+        ):
+            if path and subprocess.run([path, "-c", ""], check=False, capture_output=True).returncode == 0:
+                return path
+    return sys.executable
 
 
 def group(name: str) -> list[str]:
@@ -91,13 +117,31 @@ def going_on(failures: list[str], what: str) -> Iterator[None]:
 @nox.session
 @timed
 def tests(session: nox.Session) -> None:
-    """Runs all tests and checks: lint, types, layers, generated code, contract, README's commands. CI runs this."""
+    """Runs all tests, then every check: lint, types, contract, generated code, wheels, some mutants. CI runs this."""
     if not session.posargs:
         # Before the tests: what fails here must not hide what fails there. nox ends with a list of what failed.
         for part, arguments in PARTS.items():
             session.notify(part, posargs=arguments)
     install_packages(session, *group("test"))
-    session.run("pytest", *(session.posargs or ["-n", "auto", "--dist", "worksteal"]))
+    session.run("pytest", *(session.posargs or EVERYTHING))
+
+
+@nox.session(python="3.11")
+@timed
+def oldest(session: nox.Session) -> None:
+    """Runs the tests with the oldest Python and the oldest dependencies that the packages allow. Needs uv."""
+    if session.venv_backend != "uv":
+        session.skip("only uv resolves to the oldest versions: pip install uv")
+    install_packages(session, "--resolution", "lowest-direct", *group("test"))
+    session.run("pytest", *(session.posargs or EVERYTHING))
+
+
+@nox.session(python=newest_python())
+@timed
+def newest(session: nox.Session) -> None:
+    """Runs the tests with the newest Python of this machine."""
+    install_packages(session, *group("test"))
+    session.run("pytest", *(session.posargs or EVERYTHING))
 
 
 @nox.session(name="all")
@@ -108,16 +152,39 @@ def all_(session: nox.Session) -> None:
 
 
 @nox.session
+@timed
 def lint(session: nox.Session) -> None:
     """Checks lint, format and layers; `-- --fix` repairs what it can of the first two."""
+    failures: list[str] = []
     install_packages(session, *group("check"))
     fix = "--fix" in session.posargs
-    session.run("ruff", "check", *(["--fix"] if fix else []))
-    session.run("ruff", "format", *([] if fix else ["--check", "--diff"]))
-    session.run("lint-imports", "--no-cache", "--no-logo")
+    with going_on(failures, "lint"):
+        session.run("ruff", "check", *(["--fix"] if fix else []))
+    with going_on(failures, "format"):
+        session.run("ruff", "format", *([] if fix else ["--check", "--diff"]))
+    with going_on(failures, "layers"):
+        session.run("lint-imports", "--no-cache", "--no-logo")
+    if failures:
+        session.error(f"failed: {'; '.join(failures)}")
+
+
+@nox.session(venv_backend="none")
+@timed
+def contract(session: nox.Session) -> None:
+    """Checks that the protos are well formed and keep the original contract. Needs buf, which CI has."""
+    if shutil.which("buf") is None:
+        (session.error if os.environ.get("CI") else session.skip)("not on PATH: buf; see CONTRIBUTING.md")
+    failures: list[str] = []
+    with going_on(failures, "lint"):
+        session.run("buf", "lint")
+    with going_on(failures, "breaking changes"):
+        session.run("buf", "breaking", "--against", str(PROTO / "contract/go-work.binpb"))
+    if failures:
+        session.error(f"failed: {'; '.join(failures)}")
 
 
 @nox.session
+@timed
 def types(session: nox.Session) -> None:
     """Checks types: mypy, strict."""
     install_packages(session, *group("test"))

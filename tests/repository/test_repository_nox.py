@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import importlib.util
+import re
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+import yaml
 from nox.command import CommandFailed
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 ROOT = Path(__file__).parents[2]
 #: Sessions that take too long for the tests, and belong to `nox -s all`; `bench` is for reading, not for passing.
-LONG = {"chaos", "demo", "mutants", "sim", "soak"}
+LONG = {"chaos", "demo", "mutants", "newest", "oldest", "sim", "soak"}
+
+
+class Failed(Exception):
+    """The session has failed, with these words."""
+
+
+class Skipped(Exception):
+    """The session was skipped, with these words."""
 
 
 class Session:
@@ -32,8 +45,14 @@ class Session:
         if any(word in part for word in self._failing for part in command):
             raise CommandFailed
 
-    def install(self, *_: str) -> None:
-        self.done.append(("install", ()))
+    def install(self, *requirements: str) -> None:
+        self.done.append(("install", requirements))
+
+    def error(self, text: str) -> None:
+        raise Failed(text)
+
+    def skip(self, text: str) -> None:
+        raise Skipped(text)
 
     def notify(self, part: str, posargs: Sequence[str] = ()) -> None:
         self.done.append((part, tuple(posargs)))
@@ -62,7 +81,8 @@ def test_every_part_of_the_tests_runs_although_pytest_fails(noxfile: ModuleType)
     session = Session("pytest")
     with pytest.raises(CommandFailed):
         noxfile.tests(session)
-    assert session.parts == ["protos", "client", "dashboards", "build", "mutants"]
+    checks = ["lint", "types", "contract", "protos", "client", "dashboards", "build", "mutants"]
+    assert session.parts == checks
     assert [dict(session.done)[part] for part in ("protos", "client", "dashboards")] == [("--check",)] * 3
 
 
@@ -71,6 +91,41 @@ def test_a_part_says_how_long_it_took_also_when_it_fails(noxfile: ModuleType) ->
     with pytest.raises(CommandFailed):
         noxfile.tests(session)
     assert session.logged == ["tests: 0 s"]
+
+
+@pytest.mark.parametrize(
+    ("part", "failing", "said"),
+    [
+        ("lint", ("check",), "failed: lint; format"),
+        ("lint", ("lint-imports",), "failed: layers"),
+        ("contract", ("lint", "breaking"), "failed: lint; breaking changes"),
+    ],
+)
+def test_a_check_runs_all_its_tools_and_names_those_that_failed(
+    noxfile: ModuleType, monkeypatch: pytest.MonkeyPatch, part: str, failing: tuple[str, ...], said: str
+) -> None:
+    monkeypatch.setattr("shutil.which", lambda _: "/there")
+    session = Session(*failing)
+    with pytest.raises(Failed, match=f"^{said}$"):
+        getattr(noxfile, part)(session)
+    assert [what for what, _ in session.done].count("run") == {"lint": 3, "contract": 2}[part]
+
+
+def test_ci_fails_where_a_tool_is_missing_and_others_skip(noxfile: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    monkeypatch.delenv("CI", raising=False)
+    with pytest.raises(Skipped, match="buf"):
+        noxfile.contract(Session())
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(Failed, match="buf"):
+        noxfile.contract(Session())
+
+
+def test_the_oldest_versions_are_what_the_packages_allow(noxfile: ModuleType) -> None:
+    session = Session()
+    noxfile.oldest(session)
+    (arguments,) = [arguments for what, arguments in session.done if what == "install"]
+    assert arguments[arguments.index("--resolution") + 1] == "lowest-direct"
 
 
 def test_a_selection_of_tests_runs_no_other_part(noxfile: ModuleType) -> None:
@@ -96,3 +151,25 @@ def test_a_failure_is_noted_and_what_follows_runs(noxfile: ModuleType) -> None:
             session.run(name)
     assert [command for _, command in session.done] == [("one",), ("two",)]
     assert failures == ["one"]
+
+
+#: What the code is tried with, in a range, as those have it who use it. `nox` only starts the rest.
+RANGES = {"attrs", "matplotlib", "nox", "psutil", "pydantic", "pyyaml", "rich"}
+
+
+def test_what_judges_the_code_has_one_version() -> None:
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
+    lines = [line for group in groups.values() for line in group if isinstance(line, str)]
+    tools = [requirement for requirement in map(Requirement, lines) if requirement.name not in RANGES]
+    assert [str(tool) for tool in tools if [part.operator for part in tool.specifier] != ["=="]] == []
+    assert "ruff" in {tool.name for tool in tools}
+
+
+def test_ci_tries_every_python_that_the_packages_name() -> None:
+    (job,) = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"].values()
+    project = tomllib.loads((ROOT / "packages/gowork-leader/pyproject.toml").read_text())["project"]
+    named = {line.rpartition(" ")[2] for line in project["classifiers"] if re.search(r"Python :: 3\.\d+$", line)}
+    runs = [(run["python"], run["nox"]) for run in job["strategy"]["matrix"]["include"]]
+    assert {python for python, _ in runs} == named
+    assert runs[:2] == [(min(named, key=Version), "-s tests"), (min(named, key=Version), "-s oldest")]
+    assert not job["strategy"]["fail-fast"]
