@@ -295,6 +295,12 @@ def build(session: nox.Session) -> None:
             ["plugins"],
         ):
             session.run(str(Path(python).parent / "gowork"), *command, external=True, silent=command != ["plugins"])
+    # Whoever writes a store has the suite that it must pass, and what that needs.
+    with going_on(failures, "the conformance suite of stores"):
+        python = install_alone(session, "conformance", siblings, "gowork-leader[conformance]")
+        suite = shutil.copy(ROOT / "packages/gowork-leader/tests/store/test_store_sqlite.py", siblings.parent)
+        with session.chdir(siblings.parent):
+            session.run(python, "-I", "-m", "pytest", "--quiet", "--rootdir=.", suite, external=True)
     # The committed generated code must run on the previous major version of protobuf too.
     with going_on(failures, "the previous major version of protobuf"):
         python = install_alone(session, "previous_protobuf", siblings, str(wheels["gowork_proto"]), "protobuf<7")

@@ -2,7 +2,7 @@
 
 A package adds one by an entry point in the group `gowork.stores` that names a module with
 
-    from gowork.leader.store.registry import hookimpl
+    from gowork.leader.store import hookimpl
 
     @hookimpl
     def gowork_register_stores(registry):

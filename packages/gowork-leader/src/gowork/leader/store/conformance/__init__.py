@@ -10,7 +10,8 @@ A store's own tests subclass them and tell how it is opened:
 `store_url` names a place that no other test uses. A store that can't be named by a URL, a fake for instance, gives a
 fixture `open_store` instead: a function that answers a store on the same data at each call, not opened yet. One whose
 backups are no files of SQLite gives `open_backup`, which makes a store of the copy at a path.
-DurabilityConformance starts real processes on the URL and kills them. Both need pytest-asyncio.
+DurabilityConformance starts real processes on the URL and kills them. The extra `gowork-leader[conformance]` installs
+what both need.
 """
 
 from gowork.leader.store.conformance.durability import DurabilityConformance
