@@ -75,3 +75,36 @@ def test_no_file_refers_to_a_document_that_is_not_here() -> None:
         if re.search(r"\bDESIGN\b", line)
     ]
     assert found == []
+
+
+#: A changelog has an entry a line, however long it is.
+PROSE = [path for path in KEPT if path.suffix == ".md" and path.name != "CHANGELOG.md"]
+
+
+def prose_of(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a page that are neither code nor table nor heading: (number, line)."""
+    code = False
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if line.lstrip().startswith("```"):
+            code = not code
+        elif not code and not line.startswith(("|", "#", "    ")) and not line.lstrip().startswith("|"):
+            yield number, line
+
+
+@pytest.mark.parametrize("page", PROSE, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_line_of_prose_has_100_columns_or_one_sentence(page: Path) -> None:
+    wrong = [
+        f"{number}: {line}"
+        for number, line in prose_of(page)
+        if len(line) > 100 and re.search(r"[.?!] [A-Z]", re.sub(r"`[^`]*`|\([^)]*\)", "", line))
+    ]
+    assert wrong == []
+
+
+def test_the_glossary_defines_the_terms_of_the_protocol() -> None:
+    defined = re.findall(r"^\| ([a-z -]+) \| (?!means)", (ROOT / "docs/glossary.md").read_text(), re.MULTILINE)
+    assert len(defined) == len(set(defined)), "one term, one meaning"
+    assert {
+        *("task", "attempt", "lane", "lease", "fence", "session", "grant", "credit", "window", "runner"),
+        *("callback worker", "term"),
+    } <= set(defined)
