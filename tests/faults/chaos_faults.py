@@ -103,10 +103,10 @@ class Faults:
     _order: itertools.count[int] = field(default_factory=itertools.count)
 
     def step(self, seconds: float) -> None:
-        """Does all that is due when the run is so old."""
+        """Does what is due when the run is so old; of the faults one, so that a slow machine has time between them."""
         while self._due and self._due[0][0] <= time.monotonic():
             self._recover()
-        while self.planned and self.planned[0].at <= seconds:
+        if self.planned and self.planned[0].at <= seconds:
             self._do(self.planned.pop(0))
 
     def end(self) -> None:

@@ -34,6 +34,9 @@ class OriginalLeader(leader_pb2_grpc.LeaderServiceServicer, scheduler_pb2_grpc.S
         #: What the next calls of TaskComplete, and of Heartbeat, end with.
         self.complete_errors: list[grpc.StatusCode] = []
         self.heartbeat_errors: list[grpc.StatusCode] = []
+        #: Heartbeats are answered while it is set.
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
         #: None: it knows no TaskProgress.
         self.progress: asyncio.Queue[scheduler_pb2.TaskProgressRequest] | None = None
         self._streaming = streaming
@@ -45,6 +48,7 @@ class OriginalLeader(leader_pb2_grpc.LeaderServiceServicer, scheduler_pb2_grpc.S
             if self.heartbeat_errors:
                 await context.abort(self.heartbeat_errors.pop(0), "no")
             self.heartbeats.put_nowait(request)
+            await self.may_answer.wait()
             return leader_pb2.HeartbeatResponse()
 
         async def streaming(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
@@ -314,6 +318,21 @@ async def test_what_a_draining_worker_still_runs_goes_back(monkeypatch: pytest.M
             else:
                 assert leader.completed.empty(), "to leave gives the task back: said as an error, it would be one"
                 assert leader.joined.empty()
+
+
+async def test_worker_that_stops_before_its_first_heartbeat_is_answered_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service_module, "_GOODBYE_TIMEOUT", 60.0)
+
+    @handler
+    async def unused(ctx: Context) -> None: ...
+
+    async with OriginalLeader(streaming=False) as leader:
+        leader.may_answer.clear()
+        async with worker_for(leader, unused, default="unused"):
+            await soon(leader.heartbeats)
+        # It has gone: what it has said is there, or on its way.
+        async with asyncio.timeout(30):
+            assert await leader.left.get() == "dialled"
 
 
 async def test_leader_hears_at_once_that_a_worker_drains() -> None:

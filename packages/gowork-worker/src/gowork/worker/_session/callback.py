@@ -162,6 +162,8 @@ class CallbackMember:
                     is_joining = False
                     logger.info("joined", extra={"address": address})
                     completions.meet_leader()
+                    # Not only with the first heartbeat: a worker that stops before that has to say goodbye as well.
+                    self.connected = True
                     self.welcomed.set()
                 await heartbeat(leader_pb2.HeartbeatRequest(id=name, status=self._status()), timeout=CALL_TIMEOUT)
                 self.connected = True
