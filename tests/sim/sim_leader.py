@@ -14,6 +14,7 @@ from sim_violation import Violation
 from gowork.leader._core import commands as cmd
 from gowork.leader._core import effects as ef
 from gowork.leader._core.state import Settings
+from gowork.leader._engine.asked import RefusedError
 from gowork.leader._engine.blocked import NotServingError
 from gowork.leader._engine.counts import Counts
 from gowork.leader._engine.loop import Engine
@@ -143,8 +144,8 @@ class SimOutbox:
                 link.deliver(effect)
 
 
-async def ask(engine: Engine, command: cmd.Command, gone: asyncio.Future[None], timeout: float | None) -> object:
-    """The leader's answer.
+async def ask(engine: Engine, command: cmd.AnyCommand, gone: asyncio.Future[None], timeout: float | None) -> object:
+    """The leader's answer, or its refusal.
 
     Raises:
         LookupError: the leader is gone, does not take it, or takes longer than `timeout` in seconds.
@@ -156,5 +157,7 @@ async def ask(engine: Engine, command: cmd.Command, gone: asyncio.Future[None], 
         raise LookupError
     try:
         return asked.result()
+    except RefusedError as error:
+        return error.refused
     except (NotServingError, StoreError):
         raise LookupError from None

@@ -51,7 +51,7 @@ class Plants:
         if self.acknowledge_undurable_duplicate:
             ask = engine.ask
 
-            async def hasty(command: cmd.Command) -> Any:
+            async def hasty(command: cmd.AnyCommand) -> Any:
                 known = engine._state.tasks
                 if isinstance(command, cmd.Submit) and all(spec.id in known for spec in command.specs):
                     return cmd.Submitted(0, len(command.specs))
@@ -146,7 +146,7 @@ def _add_uncounted(lane: Lane, task: Task, *, room: bool) -> None:
         lane.stored = 0
 
 
-def _decide_early(state: Any, command: cmd.Command, now: Any) -> Decision:
+def _decide_early(state: Any, command: cmd.AnyCommand, now: Any) -> Decision:
     if isinstance(command, cmd.Tick):
         command = cmd.Tick(command.due_ms + _EARLY_MS)
     return _decide(state, command, now)

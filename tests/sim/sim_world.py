@@ -153,7 +153,7 @@ class World:
         self.links[link.connection] = link
         return link
 
-    async def call(self, command: cmd.Command) -> object:
+    async def call(self, command: cmd.AnyCommand) -> object:
         """What the leader answers; LOST when the caller does not hear of it."""
         if self.engine is None:
             return self.LOST

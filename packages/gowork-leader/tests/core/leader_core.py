@@ -5,6 +5,8 @@ Beside it a store in its simplest form, a dict, so that what rests there is page
 
 from __future__ import annotations
 
+from typing import get_args
+
 from gowork.leader._core import changes as ch
 from gowork.leader._core import commands as cmd
 from gowork.leader._core.apply import adopt, apply, expect, forget, take_in
@@ -63,6 +65,13 @@ def spec(
     )
 
 
+def answer_of(command: type[cmd.Command[object]]) -> type:
+    """What a command answers when it is not refused."""
+    (answer,) = get_args(vars(command)["__orig_bases__"][0])
+    assert isinstance(answer, type)
+    return answer
+
+
 class Core:
     """A state, a clock that stands still until it is moved, and what was decided last."""
 
@@ -83,7 +92,7 @@ class Core:
     def now(self) -> Now:
         return Now(self.wall_ms, self.mono)
 
-    def do(self, command: cmd.Command) -> Decision:
+    def do(self, command: cmd.AnyCommand) -> Decision:
         """One batch of one command."""
         state = self.state
         self._page_in()
@@ -98,6 +107,7 @@ class Core:
             if id in self.stored and id not in state.tasks
         }
         decision = decide(state, command, self.now)
+        assert isinstance(decision.answer, (answer_of(type(command)), cmd.Refused))
         for change in decision.changes:
             apply(state, change)
         pending = self.pending = take(state)

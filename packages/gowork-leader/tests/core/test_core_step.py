@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from leader_core import spec
+from leader_core import answer_of, spec
 
 from gowork.leader._core import commands as cmd
 from gowork.leader._core import effects as ef
@@ -15,6 +15,12 @@ NOW = Now(1_800_000_000_000, 1000.0)
 
 def new_state() -> State:
     return State(Settings(), fence=1 << 40, next_seq=1)
+
+
+def test_every_command_can_be_decided_on_and_says_what_it_answers():
+    assert set(cmd.AnyCommand.__args__) == set(cmd.Command.__subclasses__())
+    for command in cmd.Command.__subclasses__():
+        assert answer_of(command) in (type(None), *cmd.Answer.__args__)
 
 
 def test_what_a_step_brings_about_is_one_value_and_is_taken_once():

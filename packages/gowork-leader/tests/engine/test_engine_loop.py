@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import assert_type
 
 import grpc
 import pytest
@@ -17,6 +18,7 @@ from gowork.leader._core import effects as ef
 from gowork.leader._core.model import HandlerPolicy, Outcome, Standing, Status, Task
 from gowork.leader._core.state import State
 from gowork.leader._engine import blocked
+from gowork.leader._engine.asked import RefusedError
 from gowork.leader._engine.blocked import NotServingError, NotTakenError
 from gowork.leader._engine.counts import Counts
 from gowork.leader._engine.loop import Engine
@@ -86,7 +88,7 @@ def ids(state: State) -> list[str]:
     return list(state.tasks)
 
 
-def asked(engine: Engine, *whats: cmd.Command | Callable[[State], object]) -> list[asyncio.Future[object]]:
+def asked(engine: Engine, *whats: cmd.AnyCommand | Callable[[State], object]) -> list[asyncio.Future[object]]:
     """All in one batch."""
     calls = [engine.read(what) if callable(what) else engine.ask(what) for what in whats]
     return [asyncio.ensure_future(call) for call in calls]
@@ -108,11 +110,11 @@ async def test_replies_reads_and_effects_wait_until_their_batch_is_durable(tmp_p
         assert not any(call.done() for call in (*calls, *later))
         assert len(outbox.effects) == 1
         store.gate.set()
-        submitted, read, again, refused = await asyncio.gather(*calls)
+        submitted, read, again, refused = await asyncio.gather(*calls, return_exceptions=True)
         assert submitted == cmd.Submitted(1, 0)
         assert again == cmd.Submitted(0, 1)
         assert read == ["a"]
-        assert isinstance(refused, cmd.Refused)
+        assert isinstance(refused, RefusedError)
         assert await later[0] == ["a"]
         assert [type(effect) for effect in outbox.effects].count(ef.Welcome) == 2
 
@@ -267,6 +269,18 @@ async def test_callers_of_a_leader_whose_store_fails_are_told_to_look_elsewhere(
     with pytest.raises(ExceptionGroup) as caught:
         await asyncio.wait_for(running, PATIENCE)
     assert caught.group_contains(StoreError, match="in doubt")
+
+
+async def test_an_answer_has_the_type_that_its_command_promises_and_a_refusal_is_raised(tmp_path: Path) -> None:
+    async with running(tmp_path) as (engine, _, _):
+        assert assert_type(await engine.ask(submit("a")), cmd.Submitted) == cmd.Submitted(1, 0)
+        purged = await engine.ask(cmd.Purge(["unknown"]))
+        assert assert_type(purged, cmd.Purged) == cmd.Purged(0)
+        with pytest.raises(RefusedError, match="no task has the id 'b'") as caught:
+            await engine.ask(cmd.Cancel("b"))
+        assert caught.value.refused.code is cmd.TASK_UNKNOWN
+        with pytest.raises(RefusedError):
+            await engine.ask(cmd.Purge(["a"], strict=True))
 
 
 async def test_a_question_that_fails_is_its_callers_affair(tmp_path: Path) -> None:

@@ -47,10 +47,10 @@ class Member(worker_pb2_grpc.WorkerServiceServicer):
         return pb.StopWorkResponse(success=False)
 
 
-class Posted(asyncio.Queue[cmd.Command]):
+class Posted(asyncio.Queue[cmd.AnyCommand]):
     """Stands in for the engine."""
 
-    def post(self, command: cmd.Command) -> None:
+    def post(self, command: cmd.AnyCommand) -> None:
         self.put_nowait(command)
 
 

@@ -1,8 +1,9 @@
-"""What can be asked of the leader, as imperatives. Each is decided by `decide`; those that answer say what."""
+"""What can be asked of the leader, as imperatives. Each is decided by `decide`, and its type says what it answers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Generic, TypeVar
 
 from msgspec import Struct
 
@@ -16,15 +17,34 @@ from gowork.leader._core.model import (
     Spec,
 )
 
+A_co = TypeVar("A_co", covariant=True)
 
-class Submit(Struct, frozen=True, gc=False):
-    """Add these tasks, all or none. Answers Submitted."""
+
+class Submitted(Struct, frozen=True, gc=False):
+    """The answer to Submit."""
+
+    created: int
+    existing: int
+
+
+class Purged(Struct, frozen=True, gc=False):
+    """The answer to Purge."""
+
+    tasks: int
+
+
+class Command(Struct, Generic[A_co], frozen=True):
+    """Something that is asked; `A_co` is what it answers unless it is refused."""
+
+
+class Submit(Command[Submitted], frozen=True, gc=False):
+    """Add these tasks, all or none."""
 
     specs: Sequence[Spec]
 
 
-class Cancel(Struct, frozen=True, gc=False):
-    """Cancel one task. Answers None."""
+class Cancel(Command[None], frozen=True, gc=False):
+    """Cancel one task."""
 
     id: str
 
@@ -38,7 +58,7 @@ class Held(Struct, frozen=True, gc=False):
     finished: bool
 
 
-class OpenSession(Struct, frozen=True):
+class OpenSession(Command[None], frozen=True):
     """A worker has said hello over a new connection. It is answered by Welcome or EndSession, perhaps later."""
 
     #: Numbers this leader's streams from 1.
@@ -87,7 +107,7 @@ class ProgressReport(Struct, frozen=True, gc=False):
     message: str
 
 
-class ReceiveFrame(Struct, frozen=True, gc=False):
+class ReceiveFrame(Command[None], frozen=True, gc=False):
     """A worker has sent a frame.
 
     An empty one is a heartbeat. Everything but the reports is None or empty when it has not changed.
@@ -104,42 +124,42 @@ class ReceiveFrame(Struct, frozen=True, gc=False):
     received_ns: int = 0
 
 
-class CloseSession(Struct, frozen=True, gc=False):
+class CloseSession(Command[None], frozen=True, gc=False):
     """A worker's stream has ended."""
 
     connection: int
 
 
-class Join(Struct, frozen=True):
-    """Add or replace a callback member. Answers None."""
+class Join(Command[None], frozen=True):
+    """Add or replace a callback member."""
 
     id: str
     address: str
 
 
-class Leave(Struct, frozen=True):
-    """Remove a callback member. Answers None."""
+class Leave(Command[None], frozen=True):
+    """Remove a callback member."""
 
     id: str
 
 
-class Drain(Struct, frozen=True, gc=False):
-    """Take a member out of service. Answers None."""
+class Drain(Command[None], frozen=True, gc=False):
+    """Take a member out of service."""
 
     id: str
     #: How long a worker may go on with what it runs, in milliseconds; 0: its own setting.
     budget_ms: int
 
 
-class Heartbeat(Struct, frozen=True, gc=False):
-    """A callback member is alive. Answers None."""
+class Heartbeat(Command[None], frozen=True, gc=False):
+    """A callback member is alive."""
 
     id: str
     status: HeartbeatStatus
 
 
-class CompleteTask(Struct, frozen=True, gc=False):
-    """A callback member has finished a task, or hands it back. Answers None."""
+class CompleteTask(Command[None], frozen=True, gc=False):
+    """A callback member has finished a task, or hands it back."""
 
     id: str
     error: str | None
@@ -153,8 +173,8 @@ class CompleteTask(Struct, frozen=True, gc=False):
     retry: RetryPolicy | None = None
 
 
-class TellProgress(Struct, frozen=True, gc=False):
-    """A callback member has come further with a task. Answers None."""
+class TellProgress(Command[None], frozen=True, gc=False):
+    """A callback member has come further with a task."""
 
     id: str
     fraction: float
@@ -163,7 +183,7 @@ class TellProgress(Struct, frozen=True, gc=False):
     fence: int
 
 
-class RefuseStart(Struct, frozen=True, gc=False):
+class RefuseStart(Command[None], frozen=True, gc=False):
     """A callback member could not be dialled or would not take the task."""
 
     member: str
@@ -174,45 +194,45 @@ class RefuseStart(Struct, frozen=True, gc=False):
     answered: bool = False
 
 
-class ConfirmStop(Struct, frozen=True, gc=False):
+class ConfirmStop(Command[None], frozen=True, gc=False):
     """A callback member has stopped a task, as it was asked to."""
 
     id: str
     fence: int
 
 
-class DenyStop(Struct, frozen=True, gc=False):
+class DenyStop(Command[None], frozen=True, gc=False):
     """A callback member that was asked to stop a task does not have it."""
 
     id: str
     fence: int
 
 
-class Tick(Struct, frozen=True, gc=False):
+class Tick(Command[None], frozen=True, gc=False):
     """Time has passed: end what has run out, start what has come due."""
 
     #: Tasks that are due, or expire, by this wall-clock time are in memory, the first DUE_TASKS_MAX of each kind.
     due_ms: int
 
 
-class ExtendLeases(Struct, frozen=True, gc=False):
+class ExtendLeases(Command[None], frozen=True, gc=False):
     """The leader itself was held up for so long, in seconds: nobody's silence counts, and nobody's way back."""
 
     seconds: float
 
 
-class TakeBackOrphans(Struct, frozen=True, gc=False):
+class TakeBackOrphans(Command[None], frozen=True, gc=False):
     """Take back the running tasks whose callback member is gone: the first command after a start."""
 
 
-class RetryTask(Struct, frozen=True, gc=False):
-    """Run a task again that has ended with ERROR or CANCELLED. Answers None."""
+class RetryTask(Command[None], frozen=True, gc=False):
+    """Run a task again that has ended with ERROR or CANCELLED."""
 
     id: str
 
 
-class Purge(Struct, frozen=True, gc=False):
-    """Remove those of these tasks that have finished. Answers Purged."""
+class Purge(Command[Purged], frozen=True, gc=False):
+    """Remove those of these tasks that have finished."""
 
     ids: Sequence[str]
     #: Only what finished until then, in wall-clock milliseconds; 0: whenever.
@@ -223,15 +243,15 @@ class Purge(Struct, frozen=True, gc=False):
     forget_before: int = 0
 
 
-class PauseQueue(Struct, frozen=True, gc=False):
-    """Start no more tasks of a queue, or go on with it. Answers None."""
+class PauseQueue(Command[QueueSettings], frozen=True, gc=False):
+    """Start no more tasks of a queue, or go on with it."""
 
     name: str
     paused: bool
 
 
-class ConfigureQueue(Struct, frozen=True, gc=False):
-    """Set a queue's weight and limits; None leaves one as it is. Answers the queue's settings."""
+class ConfigureQueue(Command[QueueSettings], frozen=True, gc=False):
+    """Set a queue's weight and limits; None leaves one as it is."""
 
     name: str
     weight: int | None = None
@@ -241,11 +261,12 @@ class ConfigureQueue(Struct, frozen=True, gc=False):
     rate_burst: int | None = None
 
 
-class Dispatch(Struct, frozen=True, gc=False):
+class Dispatch(Command[None], frozen=True, gc=False):
     """Hand pending tasks to members that have room."""
 
 
-Command = (
+#: Each of them; a test checks that none is missing.
+AnyCommand = (
     Submit
     | Cancel
     | OpenSession
@@ -269,19 +290,6 @@ Command = (
     | ConfigureQueue
     | Dispatch
 )
-
-
-class Submitted(Struct, frozen=True, gc=False):
-    """The answer to Submit."""
-
-    created: int
-    existing: int
-
-
-class Purged(Struct, frozen=True, gc=False):
-    """The answer to Purge."""
-
-    tasks: int
 
 
 class RefusalCode(Struct, frozen=True):

@@ -30,7 +30,7 @@ from gowork.leader._core.state import State
 from gowork.leader._core.tasks import cancel, submit
 
 
-def decide(state: State, command: cmd.Command, now: Now) -> Decision:
+def decide(state: State, command: cmd.AnyCommand, now: Now) -> Decision:
     """What follows from one command."""
     match command:
         case cmd.ReceiveFrame():

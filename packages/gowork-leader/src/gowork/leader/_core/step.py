@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from gowork.leader._core.apply import apply
-from gowork.leader._core.commands import Command
+from gowork.leader._core.commands import AnyCommand
 from gowork.leader._core.decide import decide
 from gowork.leader._core.model import Now
 from gowork.leader._core.pending import Pending
 from gowork.leader._core.state import State
 
 
-def carry_out(state: State, command: Command, now: Now, caller: object = None) -> None:
+def carry_out(state: State, command: AnyCommand, now: Now, caller: object = None) -> None:
     """Decides on a command and makes the changes true in memory; the next one is decided on top of them.
 
     Args:

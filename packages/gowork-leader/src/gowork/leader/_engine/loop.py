@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from gowork.leader._core import commands as cmd
 from gowork.leader._core.clock import next_deadlines, next_token
 from gowork.leader._core.model import COMPLETED, Now
 from gowork.leader._core.state import Settings, State
-from gowork.leader._engine.asked import Caller, Item, Read
+from gowork.leader._engine.asked import Caller, Item, Read, RefusedError
 from gowork.leader._engine.blocked import Abandoned, NotServingError, NotTakenError, Writer, refuse
 from gowork.leader._engine.clock import Clock, SystemClock
 from gowork.leader._engine.counts import Counts
@@ -27,6 +27,7 @@ from gowork.leader.store.protocol import Opened, Store, StoreBlockedError, Store
 
 _log = logging.getLogger(__name__)
 
+A = TypeVar("A")
 T = TypeVar("T")
 
 #: Commands of one batch; a single one may carry 10,000 tasks.
@@ -82,16 +83,20 @@ class Engine:
 
     # For the RPC layer.
 
-    async def ask(self, command: cmd.Command) -> Any:
+    async def ask(self, command: cmd.Command[A]) -> A:
         """Has a command decided and answers when that is durable.
 
         A cancelled caller does not cancel a command that has been taken.
 
         Raises:
+            RefusedError: when it is refused.
             NotServingError: when nothing is taken now.
         """
         self._check_serving()
-        return await self._enqueue(command)
+        answer: A | cmd.Refused = await self._enqueue(cast(cmd.AnyCommand, command))
+        if isinstance(answer, cmd.Refused):
+            raise RefusedError(answer)
+        return answer
 
     async def read(self, question: Callable[[State], T]) -> T:
         """Asks a question about the state as it is when everything before is durable.
@@ -115,7 +120,7 @@ class Engine:
         # A finished one is to be told of if the batch in hand has finished it; else it is in memory by chance.
         return task is not None and (task.standing.status < COMPLETED or id in self._stepper.being_moved)
 
-    def post(self, command: cmd.Command) -> None:
+    def post(self, command: cmd.AnyCommand) -> None:
         """Has a command decided that nobody waits for."""
         if not self._stopping:
             self._queue.append((command, None))
@@ -292,7 +297,7 @@ class Engine:
         self._queue = []
         return queue
 
-    async def _enqueue(self, what: cmd.Command | Read) -> Any:
+    async def _enqueue(self, what: cmd.AnyCommand | Read) -> Any:
         caller: Caller = asyncio.get_running_loop().create_future()
         self._queue.append((what, caller))
         self._wake.set()

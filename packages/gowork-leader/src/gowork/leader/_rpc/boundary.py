@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 
 from gowork.leader._core.commands import Refused
+from gowork.leader._engine.asked import RefusedError
 from gowork.leader._engine.blocked import NotServingError, NotTakenError
 from gowork.leader._engine.watching import SubscriptionsClosed, WatcherBehind
 from gowork.leader.store.protocol import StoreError, StoreFullError
@@ -40,6 +41,8 @@ async def refusing(context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator
         yield
     except Refusal as refusal:
         await abort(context, refusal)
+    except RefusedError as error:
+        await abort(context, refusal_from(error.refused))
     except NotTakenError as error:
         # A foreign lock passes soon: clients repeat what is UNAVAILABLE.
         code = (

@@ -128,7 +128,7 @@ class Dialer:
             stopped = False
         self._post(cmd.ConfirmStop(effect.id, effect.fence) if stopped else cmd.DenyStop(effect.id, effect.fence))
 
-    def _post(self, command: cmd.Command) -> None:
+    def _post(self, command: cmd.AnyCommand) -> None:
         if self._engine is not None:
             self._engine.post(command)
 

@@ -11,7 +11,7 @@ import grpc
 from gowork.leader._core import commands as cmd
 from gowork.leader._engine.loop import Engine
 from gowork.leader._rpc.backups import Backups
-from gowork.leader._rpc.boundary import refusal_from, refusing
+from gowork.leader._rpc.boundary import refusing
 from gowork.leader._rpc.filters import parse_filter
 from gowork.leader._rpc.validation import Violations, check_purge, require_id
 from gowork.leader.store.protocol import Store
@@ -36,9 +36,7 @@ class Keeping:
     async def RetryTask(self, request: pb.RetryTaskRequest, context: _Context) -> pb.RetryTaskResponse:
         async with refusing(context):
             require_id(request.id)
-            answer = await self._engine.ask(cmd.RetryTask(request.id))
-            if isinstance(answer, cmd.Refused):
-                raise refusal_from(answer)
+            await self._engine.ask(cmd.RetryTask(request.id))
         return pb.RetryTaskResponse()
 
     async def PurgeTasks(self, request: pb.PurgeTasksRequest, context: _Context) -> pb.PurgeTasksResponse:
@@ -48,7 +46,8 @@ class Keeping:
             if violations:
                 raise invalid(violations)
             if request.ids:
-                return pb.PurgeTasksResponse(purged=await self._purge(cmd.Purge(list(request.ids), strict=True)))
+                purged = await self._engine.ask(cmd.Purge(list(request.ids), strict=True))
+                return pb.PurgeTasksResponse(purged=purged.tasks)
             return await self._purge_selected(request)
 
     async def _purge_selected(self, request: pb.PurgeTasksRequest) -> pb.PurgeTasksResponse:
@@ -59,16 +58,10 @@ class Keeping:
         for _ in range(PURGE_BATCHES_MAX):
             selected = await self._store.select_finished(query, before_ms, PURGE_TASKS_MAX)
             if selected:
-                purged += await self._purge(cmd.Purge([task.id for task in selected], finished_by_ms))
+                purged += (await self._engine.ask(cmd.Purge([task.id for task in selected], finished_by_ms))).tasks
             if len(selected) < PURGE_TASKS_MAX:
                 return pb.PurgeTasksResponse(purged=purged)
         return pb.PurgeTasksResponse(purged=purged, more=True)
-
-    async def _purge(self, command: cmd.Purge) -> int:
-        answer = await self._engine.ask(command)
-        if isinstance(answer, cmd.Refused):
-            raise refusal_from(answer)
-        return int(answer.tasks)
 
     async def BackupStore(
         self, request: pb.BackupStoreRequest, context: _Context

@@ -9,7 +9,7 @@ import grpc
 from gowork.leader._core import commands as cmd
 from gowork.leader._core.queries import members
 from gowork.leader._engine.loop import Engine
-from gowork.leader._rpc.boundary import refusal_from, refusing
+from gowork.leader._rpc.boundary import refusing
 from gowork.leader._rpc.heartbeats import HeartbeatStream
 from gowork.leader._rpc.mapping import heartbeat_from, member_message
 from gowork.leader._rpc.tokens import make_id_token, read_id_token
@@ -52,13 +52,13 @@ class Membership:
             check_address(request.address, "address", violations)
             if violations:
                 raise invalid(violations)
-            await self._ask(cmd.Join(request.id, request.address))
+            await self._engine.ask(cmd.Join(request.id, request.address))
         return pb.JoinResponse()
 
     async def Leave(self, request: pb.LeaveRequest, context: _Context) -> pb.LeaveResponse:
         async with refusing(context):
             require_id(request.id)
-            await self._ask(cmd.Leave(request.id))
+            await self._engine.ask(cmd.Leave(request.id))
         return pb.LeaveResponse()
 
     async def Heartbeat(
@@ -80,7 +80,7 @@ class Membership:
             check_budget(request.budget_ms, violations)
             if violations:
                 raise invalid(violations)
-            await self._ask(cmd.Drain(request.id, request.budget_ms))
+            await self._engine.ask(cmd.Drain(request.id, request.budget_ms))
         return pb.DrainResponse()
 
     async def Members(self, request: pb.MembersRequest, context: _Context) -> pb.MembersResponse:
@@ -113,9 +113,4 @@ class Membership:
         check_heartbeat(request.status, violations)
         if violations:
             raise invalid(violations)
-        await self._ask(heartbeat_from(request))
-
-    async def _ask(self, command: cmd.Command) -> None:
-        answer = await self._engine.ask(command)
-        if isinstance(answer, cmd.Refused):
-            raise refusal_from(answer)
+        await self._engine.ask(heartbeat_from(request))

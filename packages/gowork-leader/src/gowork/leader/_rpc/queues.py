@@ -7,10 +7,9 @@ from typing import Any
 import grpc
 
 from gowork.leader._core import commands as cmd
-from gowork.leader._core.model import QueueSettings
 from gowork.leader._core.state import State
 from gowork.leader._engine.loop import Engine
-from gowork.leader._rpc.boundary import refusal_from, refusing
+from gowork.leader._rpc.boundary import refusing
 from gowork.leader._rpc.mapping import queue_message
 from gowork.leader._rpc.validation import Violations, check_queue, check_queue_settings
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
@@ -32,13 +31,13 @@ class QueueControl:
     async def PauseQueue(self, request: pb.PauseQueueRequest, context: _Context) -> pb.PauseQueueResponse:
         async with refusing(context):
             _require_queue(request.name)
-            await self._set(cmd.PauseQueue(request.name, True))
+            await self._engine.ask(cmd.PauseQueue(request.name, True))
         return pb.PauseQueueResponse()
 
     async def ResumeQueue(self, request: pb.ResumeQueueRequest, context: _Context) -> pb.ResumeQueueResponse:
         async with refusing(context):
             _require_queue(request.name)
-            await self._set(cmd.PauseQueue(request.name, False))
+            await self._engine.ask(cmd.PauseQueue(request.name, False))
         return pb.ResumeQueueResponse()
 
     async def ConfigureQueue(self, request: pb.ConfigureQueueRequest, context: _Context) -> pb.ConfigureQueueResponse:
@@ -49,20 +48,13 @@ class QueueControl:
                 raise invalid(violations)
             # All of them have presence: a zero that is set lifts a limit.
             wanted = {field.name: value for field, value in request.ListFields()}
-            settings = await self._set(cmd.ConfigureQueue(**wanted))
+            settings = await self._engine.ask(cmd.ConfigureQueue(**wanted))
 
             def look(state: State) -> pb.Queue:
                 queue = state.queues.get(request.name)
                 return queue_message(request.name, settings, queue)
 
             return pb.ConfigureQueueResponse(queue=await self._engine.read(look))
-
-    async def _set(self, command: cmd.PauseQueue | cmd.ConfigureQueue) -> QueueSettings:
-        answer = await self._engine.ask(command)
-        if isinstance(answer, cmd.Refused):
-            raise refusal_from(answer)
-        settings: QueueSettings = answer
-        return settings
 
 
 def _every_queue(state: State) -> list[pb.Queue]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import grpc
 
 from gowork.leader._core import commands as cmd
+from gowork.leader._engine.asked import RefusedError
 from gowork.leader._engine.loop import Engine
 from gowork.leader._rpc.admission import Admission
-from gowork.leader._rpc.boundary import refusal_from, refusing
+from gowork.leader._rpc.boundary import refusing
 from gowork.leader._rpc.mapping import completion_from, progress_from
 from gowork.leader._rpc.validation import (
     Violations,
@@ -21,7 +22,7 @@ from gowork.leader._rpc.validation import (
 from gowork.leader._wire.specs import spec_from, trace_from
 from gowork.proto import limits
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
-from gowork.proto.status import FieldViolation, Refusal, invalid
+from gowork.proto.status import FieldViolation, invalid
 
 #: Most violations that are gathered before a batch is given up.
 _VIOLATIONS_MAX = 20
@@ -44,20 +45,23 @@ class Scheduling:
             if violations:
                 raise invalid(violations)
             with self._admission.taking(request.ByteSize()):
-                await self._ask(cmd.Submit((spec_from(request.task),)), {"tasks[0].": "task."})
+                try:
+                    await self._engine.ask(cmd.Submit((spec_from(request.task),)))
+                except RefusedError as error:
+                    raise RefusedError(_named_alone(error.refused)) from None
         return pb.ScheduleTaskResponse()
 
     async def ScheduleTasks(self, request: pb.ScheduleTasksRequest, context: _Context) -> pb.ScheduleTasksResponse:
         async with refusing(context):
             with self._admission.taking(_check_batch(request)):
                 trace = trace_from(request)
-                answer = await self._ask(cmd.Submit([spec_from(task, trace) for task in request.tasks]))
+                answer = await self._engine.ask(cmd.Submit([spec_from(task, trace) for task in request.tasks]))
         return pb.ScheduleTasksResponse(created=answer.created, existing=answer.existing)
 
     async def CancelTask(self, request: pb.CancelTaskRequest, context: _Context) -> pb.CancelTaskResponse:
         async with refusing(context):
             require_id(request.id)
-            await self._ask(cmd.Cancel(request.id))
+            await self._engine.ask(cmd.Cancel(request.id))
         return pb.CancelTaskResponse()
 
     async def TaskComplete(self, request: pb.TaskCompleteRequest, context: _Context) -> pb.TaskCompleteResponse:
@@ -66,7 +70,7 @@ class Scheduling:
             check_completion(request, violations)
             if violations:
                 raise invalid(violations)
-            await self._ask(completion_from(request))
+            await self._engine.ask(completion_from(request))
         return pb.TaskCompleteResponse()
 
     async def TaskProgress(self, request: pb.TaskProgressRequest, context: _Context) -> pb.TaskProgressResponse:
@@ -76,21 +80,15 @@ class Scheduling:
             check_fraction(request.fraction, violations)
             if violations:
                 raise invalid(violations)
-            await self._ask(progress_from(request))
+            await self._engine.ask(progress_from(request))
         return pb.TaskProgressResponse()
 
-    async def _ask(self, command: cmd.Command, rename: dict[str, str] | None = None) -> cmd.Submitted:
-        answer = await self._engine.ask(command)
-        if isinstance(answer, cmd.Refused):
-            refusal = refusal_from(answer)
-            for inner, outer in (rename or {}).items():
-                violations = [FieldViolation(v.field.replace(inner, outer), v.description) for v in refusal.violations]
-                refusal = Refusal(
-                    refusal.code, refusal.reason, refusal.message.replace(inner, outer), violations, refusal.metadata
-                )
-            raise refusal
-        submitted: cmd.Submitted = answer
-        return submitted
+
+def _named_alone(refused: cmd.Refused) -> cmd.Refused:
+    """The refusal of the only task of a submit, in the words of a request that has one task."""
+    inner, outer = "tasks[0].", "task."
+    violations = tuple((field.replace(inner, outer), description) for field, description in refused.violations)
+    return cmd.Refused(refused.code, refused.message.replace(inner, outer), violations)
 
 
 def _check_batch(request: pb.ScheduleTasksRequest) -> int:
