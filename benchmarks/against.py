@@ -31,7 +31,7 @@ def versions() -> list[str]:
 
 
 def run(bench: Bench, version: str, pairs: int) -> list[Measure]:
-    """Measures so many pairs for each kind of handler."""
+    """Measures `pairs` pairs for each kind of handler."""
     shown = bench.progress.add_task(f"against {version}", total=len(_HANDLERS) * pairs * 2)
     measures = []
     with tempfile.TemporaryDirectory() as folder:

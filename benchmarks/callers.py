@@ -82,7 +82,7 @@ async def _measure(bench: Bench, measured: Cluster, echo: str, echo_process: psu
 
 
 async def _call_from_all(call: Callable[[], Awaitable[None]], calls: int) -> float:
-    """Makes so many calls from 64 callers, and answers how long that took, in seconds."""
+    """Makes `calls` calls from 64 callers, and answers how many seconds that took."""
 
     async def caller() -> None:
         for _ in range(calls // CALLERS):

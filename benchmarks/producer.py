@@ -36,7 +36,7 @@ def main(address: str, handler: str, warm_up: int, tasks: int) -> None:
 
 
 def produce(client: Client, handler: str, tasks: int, tell: Callable[[], object] = lambda: None) -> None:
-    """Schedules so many tasks and sees all of them complete; `tell` is called after each SHOW_EVERY."""
+    """Schedules `tasks` tasks and sees all of them complete; `tell` is called after each SHOW_EVERY."""
     handles = client.schedule_many((PAYLOAD for _ in range(tasks)), handler=handler)
     done = 0
     for handle in client.as_completed(handles):

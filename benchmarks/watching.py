@@ -2,7 +2,7 @@
 
     python benchmarks/watching.py
 
-Each line is for so many watches of one kind and batches of 1,000 changed tasks in ten queues.
+Each line gives a number and a kind of watches. Each batch has 1,000 changed tasks in ten queues.
 """
 
 from __future__ import annotations

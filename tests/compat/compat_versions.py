@@ -93,7 +93,7 @@ def cluster(
         worker: its version; None for no worker.
         store: the leader's database; a new one when left out.
         options: more of the leader's.
-        default_handler: the handler of a worker that is dialled (`--listen`); empty for a worker with a session.
+        default_handler: the handler of a callback worker (`--listen`); empty for a worker with a session.
     """
     with ExitStack() as stack:
         listen = [f"--{name}-listen=127.0.0.1:0" for name in ("cluster", "scheduler", "http")]

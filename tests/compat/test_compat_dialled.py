@@ -1,4 +1,4 @@
-"""Workers that are dialled, of 0.1.0 and of the work tree, with leaders of the other."""
+"""Callback workers of 0.1.0 and of the work tree, with leaders of the other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An event loop on which nothing depends on the machine: time is simulated, and handler threads are waited for.
+"""An event loop that makes results independent of the machine: time is simulated, and handler threads are waited for.
 
 Time jumps to the next timer when nothing is left to do. What the store does in a thread is done at once, and told after
 a fixed span. Before each pass of the loop all threads have come to rest, so that the work of a batch always falls into

@@ -19,7 +19,7 @@ from costs_table import PYTHON, committed, write
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Counts what 1,000 tasks cost, beside the committed figures.")
-    parser.add_argument("--functions", type=int, default=0, help="name so many functions of each part [0]")
+    parser.add_argument("--functions", type=int, default=0, help="how many functions of each part to name [0]")
     parser.add_argument("--write", action="store_true", help="replace the committed figures")
     options = parser.parse_args()
     if options.write and sys.version_info[:2] != PYTHON:

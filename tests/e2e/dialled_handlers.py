@@ -1,4 +1,4 @@
-"""What a dialled worker runs in the tests: its payload says how it ends."""
+"""What a callback worker runs in the tests: its payload says how it ends."""
 
 from __future__ import annotations
 

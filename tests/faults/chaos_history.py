@@ -15,7 +15,7 @@ from chaos_load import Ledger
 
 from gowork.client import Attempt, AttemptOutcome, FailureKind, TaskInfo, TaskStatus
 
-#: The leader keeps so many attempts of a task; of one with more the history is not whole.
+#: How many attempts of a task the leader keeps. The history of a task with more is not whole.
 ATTEMPTS_KEPT = 20
 #: Outcomes that use up an attempt.
 _COUNTED = frozenset({AttemptOutcome.COMPLETED, AttemptOutcome.FAILED, AttemptOutcome.TIMED_OUT})
@@ -210,7 +210,7 @@ class History:
     # For the summary.
 
     def longest_silence(self, began: float, ended: float) -> float:
-        """The longest time within these moments in which no handler ended, in seconds."""
+        """The longest time without the end of a handler between these moments, in seconds."""
         ends = sorted(e.ended for e in self.executions if e.ended is not None)
         within = [began, *ends[bisect_left(ends, began) : bisect_right(ends, ended)], ended]
         return max(later - earlier for earlier, later in pairwise(within))

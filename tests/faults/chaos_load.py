@@ -25,7 +25,7 @@ from gowork.client import (
 _NO_ANSWER = (DeadlineExceeded, LeaderUnreachable)
 #: How long a call is tried before its client makes it anew, in seconds.
 _CALL_SECONDS = 5.0
-#: Batches wait while so many tasks are unfinished: what is submitted is to end soon after the faults do.
+#: Batches wait while this many tasks are unfinished, so that they end soon after the faults do.
 UNFINISHED_MAX = 1_000
 _RETRY = RetryPolicy(max_attempts=4, initial_delay=0.1, factor=1.5)
 _HOPELESS = RetryPolicy(max_attempts=2, initial_delay=0.1)

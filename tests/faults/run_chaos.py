@@ -37,7 +37,7 @@ WORKERS: dict[str, Sequence[str]] = {
 #: How often the plan and the counts are looked at, in seconds.
 _LOOK_SECONDS = 0.1
 _COUNT_SECONDS = 0.5
-#: When the faults have stopped, a cluster in which nothing ends for so long is stuck, in seconds.
+#: Seconds. A cluster is stuck when the faults have stopped and no task has ended for this long.
 STUCK_SECONDS = 60.0
 #: Findings that are told of one run.
 _FOUND_MAX = 30

@@ -1,4 +1,4 @@
-"""Whatever a dialled worker is told, it answers, blames the caller where he is at fault, and goes on working."""
+"""Whatever a callback worker is told, it answers, blames the caller where he is at fault, and goes on working."""
 
 from __future__ import annotations
 

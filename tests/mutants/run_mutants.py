@@ -92,7 +92,7 @@ def read_mutants() -> list[Mutant]:
 
 
 def rotated(mutants: Sequence[Mutant], count: int, day: datetime.date) -> list[Mutant]:
-    """So many of them; the next ones on the next day, so that each has its turn."""
+    """The `count` mutants of a day; the next ones come on the next day, so that each has its turn."""
     count = min(count, len(mutants))
     start = day.toordinal() * count
     return [mutants[(start + place) % len(mutants)] for place in range(count)]
@@ -216,8 +216,8 @@ def main() -> None:
     """Runs what the command line asks for; the exit code is 1 when an edit is alive."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("words", nargs="*", help="run only those whose name has one of these words")
-    parser.add_argument("--rotate", type=int, metavar="N", help="run so many, other ones each day")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="run so many at once")
+    parser.add_argument("--rotate", type=int, metavar="N", help="run this number, other ones each day")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="run this number at once")
     arguments = parser.parse_args()
     mutants = [
         mutant

@@ -108,3 +108,47 @@ def test_the_glossary_defines_the_terms_of_the_protocol() -> None:
         *("task", "attempt", "lane", "lease", "fence", "session", "grant", "credit", "window", "runner"),
         *("callback worker", "term"),
     } <= set(defined)
+
+
+#: What is not written, and what is written instead.
+TURNS = {
+    r"\b[Ss]o many (?!that\b)[a-z]+": "name the quantity: `budget` seconds",
+    r", save (?:for|that|the|in|on|what)\b|\b[a-z]+ save (?:for|that|in|on) ": "except",
+    r", for (?:it|they|that|this|nobody|nothing|there) (?:is|are|was|were|has|have|had|may|can|would|will|does|do)\b": (
+        "because"
+    ),
+    r"\b(?:of|to|for|by|in|with|from|on|at|over|against|under|after) which (?:no|none|nobody|nothing)\b": (
+        "turn the sentence round: the subject first"
+    ),
+    r"\boriginal kind\b|\b[Dd]ialled (?:worker|member)|\b(?:[Mm]ember|[Ww]orker|[Oo]ne)s? that (?:is|are) dialled": (
+        "callback worker"
+    ),
+}
+#: What earlier changes were called stays in their records.
+HISTORY = {ROOT / "docs/decisions", *ROOT.glob("p*s/*/CHANGELOG.md")}
+
+
+@pytest.mark.parametrize("turn", TURNS, ids=TURNS.get)
+def test_no_turn_has_to_be_read_twice(turn: str) -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in KEPT
+        if not HISTORY & {path, *path.parents}
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if re.search(turn, line)
+    ]
+    assert found == [], f"rather: {TURNS[turn]}"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "wait at most so many seconds",
+        "all members, save for one",
+        "the file is kept, for it may be another's",
+        "a row of which no process can tell",
+        "a dialled worker",
+    ],
+)
+def test_the_turns_are_found(words: str) -> None:
+    assert sum(1 for turn in TURNS if re.search(turn, words)) == 1

@@ -57,7 +57,7 @@ class SimLoop(asyncio.SelectorEventLoop):
         self._sim_selector.now += seconds
 
     async def pass_time(self, seconds: float) -> None:
-        """Returns after so many simulated seconds."""
+        """Returns after `seconds` simulated seconds."""
         passed = self.create_future()
         self.call_later(seconds, _resolve, passed, None)
         await passed

@@ -54,7 +54,7 @@ def tasks_of(name: str, number: int) -> Iterator[tuple[Case, NewTask]]:
     for n in range(number):
         for case in CASES:
             for kind, share in KINDS.items():
-                # So many of each hundred, spread.
+                # This share of each hundred, spread evenly.
                 if n and int(n * share * case.share) == int((n - 1) * share * case.share):
                     continue
                 plan = {"n": n, **dict.fromkeys(case.plan, 1)}

@@ -44,7 +44,7 @@ def shout(ctx: Context, text: str) -> None:
     print(text, flush=True)
 """
 
-#: The options by which nothing of a cluster has a fixed port.
+#: The options that give no part of a cluster a fixed port.
 FREE_PORTS = (
     *("--cluster-listen", "127.0.0.1:0"),
     *("--scheduler-listen", "127.0.0.1:0"),

@@ -259,7 +259,7 @@ def test_warden_ends_what_it_guards_when_its_owner_is_killed(tmp_path: Path) -> 
 
 
 class OneMember(leader_pb2_grpc.LeaderServiceServicer):
-    """As much of a leader as a worker that is dialled needs to join."""
+    """As much of a leader as a callback worker needs to join."""
 
     async def Join(self, request: Any, context: Any) -> Any:
         return leader_pb2.JoinResponse()

@@ -43,7 +43,7 @@ class Loop:
         self.core.report(self.connection, "a", outcome, **fields)
 
     def turns(self, number: int, outcome: Outcome = Outcome.INTERRUPTED, **fields: object) -> list[int]:
-        """So many attempts end so; the waits before each, in milliseconds."""
+        """The waits before each attempt, in milliseconds, when attempts end in this way again and again."""
         waits = []
         for _ in range(number):
             waits.append(self.grant())

@@ -69,7 +69,7 @@ class ServedLeader:
                 return tasks
 
     def session(self) -> Session:
-        """A stream on which nothing has been said yet."""
+        """A stream that is open and silent."""
         return Session(self._sessions.Connect())
 
     @asynccontextmanager

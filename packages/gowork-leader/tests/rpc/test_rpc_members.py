@@ -24,7 +24,7 @@ IDLE, BUSY, FAILED = cpb.HEARTBEAT_STATUS_IDLE, cpb.HEARTBEAT_STATUS_BUSY, cpb.H
 
 
 class CallbackWorker(worker_pb2_grpc.WorkerServiceServicer):
-    """A member that is dialled; tests decide what becomes of what it was started with."""
+    """A callback worker; tests decide what becomes of the tasks that it was given."""
 
     def __init__(self) -> None:
         self.takes = True

@@ -292,7 +292,7 @@ async def lock_left_behind() -> str:
 
 @handler
 def shout(lines: int) -> int:
-    """Prints so many lines of 1 KiB."""
+    """Prints `lines` lines of 1 KiB."""
     for number in range(lines):
         print(f"{number:06} {'x' * 1016}")
     return lines

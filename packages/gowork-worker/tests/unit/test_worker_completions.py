@@ -1,4 +1,4 @@
-"""What a worker that is dialled can tell of a task, and what it cannot."""
+"""What a callback worker can tell of a task, and what it cannot."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ async def until(condition: Callable[[], Any]) -> None:
 
 
 async def all_told(rig: Any, waiting: int) -> None:
-    """Waits until so many are said to wait."""
+    """Waits until `waiting` attempts are said to wait."""
     await until(lambda: rig.waiting and rig.waiting[-1] == waiting)
 
 

@@ -36,11 +36,11 @@ HEAD_BYTES_MAX = 16 << 10
 PAGES_MAX = 4
 #: How long a probe waits for the process's loop, in seconds.
 LOOP_SECONDS = 5.0
-#: After its answer a caller may send so much more, in bytes, for so long, in seconds: a connection that is closed with
+#: After its answer a caller may go on to send this many bytes, for this many seconds: a connection that is closed with
 #: something unread is reset, and the answer can be lost with it.
 _LINGER_BYTES_MAX = 64 << 10
 _LINGER_SECONDS = 1.0
-#: What is wrong with callers is logged once in so many seconds.
+#: Seconds between two lines of the log about faulty callers, at least.
 _LOG_SECONDS = 60.0
 
 #: Answers whether a probe succeeds, and in a few words why (not).

@@ -29,7 +29,7 @@ class LogWriter:
     ) -> None:
         """Args:
         descriptor: where to write; it stays open for as long as this is used.
-        notice: makes the line that tells that so many were dropped.
+        notice: makes the line that tells how many were dropped.
         waiting_bytes_max: what may wait, in bytes.
         """
         self.descriptor = descriptor

@@ -43,7 +43,7 @@ class Outgoing:
         self._room = asyncio.Event()
 
     async def make_room(self, size: int) -> None:
-        """Waits until an answer of so many bytes may be sent. One is always sent.
+        """Waits until an answer of `size` bytes may be sent. One is always sent.
 
         Raises:
             Refusal: RESOURCE_EXHAUSTED when others that are not read leave no room.
@@ -64,7 +64,7 @@ class Outgoing:
 
     @contextmanager
     def sending(self, size: int) -> Iterator[None]:
-        """For as long as an answer of so many bytes is on its way."""
+        """Counts an answer of `size` bytes for as long as it is on its way."""
         self.unread_bytes += size
         try:
             yield

@@ -23,7 +23,7 @@ _log = logging.getLogger("gowork.telemetry")
 
 #: What a stop waits for the last spans to leave, in seconds.
 FLUSH_SECONDS = 2.0
-#: Each complaint of these loggers is let through once in so many seconds: a collector that is away is one fact.
+#: Seconds between two equal complaints of these loggers: a collector that is away is one fact.
 _COMPLAIN_SECONDS = 300.0
 _COMPLAINERS = (
     "opentelemetry.exporter.otlp.proto.grpc.exporter",

@@ -27,7 +27,7 @@ from gowork.client import Client, TaskHandle, TaskInfo, TaskOptions, TaskStatus,
 
 #: How many failed tasks are named.
 _FAILURES_SHOWN = 10
-#: Ids of scheduled tasks are kept in memory up to so many bytes, then in a file.
+#: How many bytes of ids of scheduled tasks are kept in memory. The rest is in a file.
 _IDS_BYTES_MAX = 1 << 20
 
 

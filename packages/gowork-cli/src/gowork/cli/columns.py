@@ -31,7 +31,7 @@ class Column:
 def fitted(
     columns: Sequence[Column], rows: Sequence[Sequence[Text]], total: int, width: int, height: int
 ) -> RenderableType:
-    """A table of at most so many columns and lines of characters.
+    """A table of at most `width` cells and `height` lines.
 
     Args:
         columns: the first is always shown.

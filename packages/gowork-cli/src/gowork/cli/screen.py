@@ -68,7 +68,7 @@ _STYLES = {
 
 
 def screen(frame: Frame, width: int, height: int, age: float, interval: float) -> RenderableType:
-    """All of a frame in a room of so many cells and lines.
+    """All of a frame in `width` cells and `height` lines.
 
     Args:
         frame: what to show.

@@ -81,7 +81,7 @@ class Explanation:
     reasons: tuple[WaitReason, ...]
     #: Each member by name, when that was asked for.
     workers: tuple[WorkerVerdict, ...]
-    #: At least so many tasks are before it.
+    #: How many tasks are before it, at least.
     ahead: int
 
 

@@ -31,14 +31,18 @@ Examples:
     metavar="DURATION",
     help="How long it may go on with what it runs.  [default: the worker's --drain-timeout]",
 )
-@click.option("--wait", is_flag=True, help="Return when it has left; one that is dialled: when it holds nothing more.")
+@click.option(
+    "--wait",
+    is_flag=True,
+    help="Return when it has left. A callback worker does not leave: return when it holds nothing more.",
+)
 @common_options
 @pass_settings
 def drain(settings: Settings, worker: str, budget: float | None, wait: bool) -> None:
     """Take a worker out of service.
 
     It is given no more tasks, finishes what it runs within the budget, hands back the rest, which uses up no attempt,
-    and leaves: its process ends with 0. One that is dialled stays idle until it joins again.
+    and leaves: its process ends with 0. A callback worker stays idle until it joins again.
 
     Exits with 1 when there is no such worker, or, with --wait, when it was lost before it had left.
     """

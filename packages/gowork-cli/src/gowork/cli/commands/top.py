@@ -53,7 +53,7 @@ Examples:
     "-n",
     "--count",
     type=click.IntRange(min=1),
-    help="End after so many updates.  [default: never; 1 for a table that is not on a terminal]",
+    help="End after this number of updates.  [default: never; 1 for a table that is not on a terminal]",
 )
 @common_options
 @pass_settings
@@ -112,7 +112,7 @@ def _page(out: Console, frame: Frame) -> RenderableType:
 def _frames(
     lookout: Lookout, first: Frame, interval: float, count: int | None, goes_on: Callable[[float], bool]
 ) -> Iterator[Frame]:
-    """A frame at once and then at every interval; `goes_on` waits so many seconds and tells whether to go on."""
+    """A frame at once and then at every interval; `goes_on` waits for a time in seconds and tells whether to go on."""
     frame, due = first, time.monotonic()
     for number in itertools.count(1):
         yield frame

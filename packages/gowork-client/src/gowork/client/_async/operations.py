@@ -86,7 +86,7 @@ class AsyncOperations:
     async def drain(self, id: str, budget: Duration | None = None) -> None:
         """Takes a worker out of service: it is given no more tasks from now on, finishes what it runs, and leaves.
 
-        Returns when the leader has noted it, not when the worker has left. A member that is dialled ends what it holds
+        Returns when the leader has noted it, not when the worker has left. A callback worker ends what it holds
         and stays idle until it joins again.
 
         Args:

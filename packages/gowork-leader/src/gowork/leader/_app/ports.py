@@ -23,7 +23,7 @@ from gowork.leader._rpc.admission import HoldBack
 from gowork.leader._rpc.services import SERVICES, Switchboard
 
 _SESSIONS = "worker.v1.SessionService"
-#: The ports are closed when no request has come for two such spans, and at the latest after so many of them.
+#: The ports are closed when no request has come for two spans of this length, and at the latest after this many spans.
 STOP_QUIET_SECONDS = 0.02
 STOP_QUIET_SPANS_MAX = 25
 

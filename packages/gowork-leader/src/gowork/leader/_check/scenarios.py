@@ -73,7 +73,7 @@ async def work(stage: Stage) -> None:
     stage.findings.passed("credit-given")
     first_credit = stream.credit[-1]
     await _completes(stage, stream, "report", "do some work")
-    # So many that the first credit can't have been for all of them.
+    # There are more than the first credit was for.
     while stream.granted <= first_credit:
         await stage.need_room(stream, "credit-renewed")
         grants = [stage.echo(f"payload {number}") for number in range(min(stream.room, BATCH_MAX))]

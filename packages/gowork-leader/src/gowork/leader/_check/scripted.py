@@ -131,7 +131,7 @@ class ScriptedLeader(session_pb2_grpc.SessionServiceServicer):
     """Serves worker.v1.SessionService."""
 
     def __init__(self) -> None:
-        #: Streams whose Hello has come, and on which nobody waits yet.
+        #: Streams whose Hello has come. Nobody waits on them yet.
         self._came: asyncio.Queue[Stream] = asyncio.Queue()
         #: Streams that are open now.
         self.open: list[Stream] = []

@@ -33,7 +33,7 @@ UNCOUNTED_AT_ONCE = 5
 #: How long the next one waits, in milliseconds; each one after it waits twice as long, at most for the maximum.
 UNCOUNTED_DELAY_MS = 100
 UNCOUNTED_DELAY_MS_MAX = 30_000
-#: So many attempts in a row may count for nothing. They take at least 45 minutes.
+#: How many attempts in a row may count for nothing. They take at least 45 minutes.
 UNCOUNTED_MAX = 100
 #: An attempt that was held for so long, in milliseconds, is no part of a loop: what comes after it is a new row.
 LASTING_MS = 60_000

@@ -71,7 +71,7 @@ class WorkerHeard(Struct, frozen=True, gc=False):
 
 
 class WorkerDraining(Struct, frozen=True, gc=False):
-    """A worker is to drain, within so many milliseconds or, with 0, its own budget."""
+    """A worker is to drain within `budget_ms`, or within its own budget when that is 0."""
 
     instance: str
     budget_ms: int

@@ -48,7 +48,7 @@ class CancelTasks(Struct, frozen=True, gc=False):
 
 
 class Drain(Struct, frozen=True, gc=False):
-    """Ask a worker to finish what it runs within so many milliseconds, 0 being its own setting, and to leave."""
+    """Ask a worker to finish what it runs within `budget_ms`, or within its own budget when that is 0, and to leave."""
 
     connection: int
     budget_ms: int

@@ -283,7 +283,7 @@ class Standing(Struct, frozen=True, array_like=True, gc=False):
     lost_alone: int = 0
     #: It was in a runner that crashed and runs alone from now on.
     suspect: bool = False
-    #: The last so many attempts in a row counted for nothing.
+    #: How many of the last attempts in a row counted for nothing.
     uncounted: int = 0
     #: The handler returned bytes, and there were none.
     result_is_empty_data: bool = False

@@ -185,7 +185,7 @@ class Queues:
             self._drop(queue, lane)
 
     def expect(self, key: LaneKey, tasks: int) -> None:
-        """So many tasks of this lane are in the store, and none in memory."""
+        """Notes that `tasks` tasks of this lane are in the store, and none in memory."""
         lane = self._lane(key)
         lane.horizon, lane.stored = 0, tasks
         self._by_name[key.queue].waiting += tasks
@@ -219,7 +219,7 @@ class Queues:
     # Tasks whose time has not come.
 
     def delay(self, name: str, tasks: int = 1) -> None:
-        """So many more tasks of this queue are delayed; a negative number: fewer."""
+        """Notes that `tasks` more tasks of this queue are delayed; a negative number means fewer."""
         queue = self._by_name.get(name) or self._new(name)
         queue.delayed += tasks
         self.delayed += tasks
@@ -257,7 +257,7 @@ class Queues:
     # Settings.
 
     def configure(self, name: str, settings: QueueSettings, mono: float, tokens: float) -> None:
-        """The queue goes by these settings; its rate allows so many starts now."""
+        """Gives the queue these settings; its rate allows `tokens` starts now."""
         queue = self._by_name.get(name) or self._new(name)
         queue.settings = settings
         queue.tokens, queue.tokens_mono = tokens, mono

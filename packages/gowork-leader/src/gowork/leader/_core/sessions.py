@@ -139,7 +139,7 @@ def lose_tasks(
     decision: Decision,
     settled: set[int] | frozenset[int] = frozenset(),
 ) -> None:
-    """Takes back all that a worker holds, save the fences that are settled already."""
+    """Takes back all that a worker holds, except the fences that are settled already."""
     for fence, id in worker.held.items():
         if fence not in settled:
             task = state.tasks[id]

@@ -49,7 +49,7 @@ def _refused(command: cmd.Submit, refusal: cmd.Refused) -> Decision:
 
 
 def no_room(state: State, specs: Sequence[Spec]) -> cmd.Refused | None:
-    """Why so many more tasks can't be pending; None when they can."""
+    """Why these tasks can't be pending as well; None when they can."""
     settings, queues = state.settings, state.queues
     pending = queues.waiting + queues.delayed
     if specs and pending + len(specs) > settings.pending_max:

@@ -19,7 +19,7 @@ class Timers:
     __slots__ = ("_heap", "_max", "horizon")
 
     def __init__(self, tasks_max: int) -> None:
-        """At most so many entries are in memory."""
+        """At most `tasks_max` entries are in memory."""
         self._heap: list[Timer] = []
         self._max = tasks_max
         #: (time, seq) up to which all entries are in memory; None: all are.

@@ -1,4 +1,4 @@
-"""Decides what is told of traced attempts: a span for each report, and one for attempts of which nobody else can tell.
+"""Decides which spans the leader makes: one for each report, and one for each attempt that has no other span.
 
 An attempt's span is its worker's, and is gone with its process. For such an attempt the leader makes one, under ids
 that follow from the submit's context and the fence: so that the context that is stored here, which the next attempt

@@ -2,8 +2,8 @@
 
 It is told on the loop and read from any thread, which copies what it goes through.
 
-Invariant BOUNDED: there are rows for QUEUES_MAX queues and HANDLERS_MAX handlers, and for all others together; a queue
-of which nothing has been heard for IDLE_SECONDS loses its row.
+Invariant BOUNDED: there are rows for QUEUES_MAX queues and HANDLERS_MAX handlers, and for all others together. A queue
+loses its row after IDLE_SECONDS without any event.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ class Counts:
         self.heartbeats["refused"] += 1
 
     def reports_refused(self, reports: int) -> None:
-        """So many reports were stale."""
+        """Counts `reports` reports that were stale."""
         self.stale_reports += reports
 
     def called(self, method: str, code: str, seconds: float, trace_id: str = "") -> None:
@@ -142,7 +142,7 @@ class Counts:
         buckets.observe(seconds, trace_id)
 
     def leads(self, seconds: float) -> None:
-        """This leader serves; it could lead since so many seconds."""
+        """Notes that this leader serves, `seconds` seconds after it could lead."""
         self.transitions += 1
         self.failover_seconds.observe(seconds)
 

@@ -34,7 +34,7 @@ T = TypeVar("T")
 BATCH_COMMANDS_MAX = 4096
 #: Tasks that a batch's submits and reports carry, after which it is full.
 BATCH_TASKS_MAX = 20_000
-#: While so many commands wait for a batch, and more come within each such span in seconds, the batch is held open.
+#: A batch is held open while this many commands wait for it, and more come within each span of this many seconds.
 GATHER_COMMANDS_MIN = 4
 GATHER_COMMANDS_MAX = 256
 GATHER_SECONDS = 0.001

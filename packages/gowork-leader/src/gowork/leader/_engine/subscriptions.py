@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 from gowork.leader._core.model import COMPLETED, Task
 from gowork.leader._engine.watching import Feed, Snapshot, SubscriptionsClosed, bytes_of
 
-#: Finished tasks with so many bytes, in bodies and results, wait for a waiter to read them; of those that come then it
-#: keeps the ids, and they are looked up in the store.
+#: Bytes of finished tasks, in bodies and results, that wait for a waiter to read them. Beyond that it keeps ids, and
+#: the tasks are looked up in the store.
 WAITER_BYTES_MAX = 16 << 20
 #: As above, over all waiters. One task is kept for each.
 WAITERS_BYTES_MAX = 64 << 20

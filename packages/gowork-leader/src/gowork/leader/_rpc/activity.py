@@ -24,7 +24,7 @@ from gowork.proto import limits
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.proto.status import invalid
 
-#: An answer that took longer to work out, in seconds, is given again for so many times as long.
+#: An answer that took longer than this many seconds to work out is given again, for this many times as long.
 CHEAP_SECONDS = 0.005
 SHARED_TIMES = 10
 _Context = grpc.aio.ServicerContext[Any, Any]

@@ -17,7 +17,7 @@ import grpc
 
 from gowork.proto.status import Refusal, abort
 
-#: {method: calls that are let in at once}. So many batches fill a commit.
+#: {method: calls that are let in at once}. This number of batches fills a commit.
 CALLS_MAX = {"ScheduleTasks": 32, "ScheduleTask": 4_096}
 #: Calls that wait for tasks, and watches, over both ports. The next ones are refused.
 WAITS_MAX = 10_000
@@ -146,7 +146,7 @@ class Admission:
 
     @contextlib.contextmanager
     def taking(self, size: int) -> Iterator[None]:
-        """For as long as a call with tasks of so many bytes waits.
+        """Counts a call with tasks of `size` bytes for as long as it waits.
 
         Raises:
             Refusal: RESOURCE_EXHAUSTED when too much waits already. One call is always taken.

@@ -347,7 +347,7 @@ def _fill_attempts(task: scheduler_pb2.Task, standing: Standing) -> None:
 
 
 def fit(messages: Iterable[scheduler_pb2.Task], bytes_max: int) -> tuple[list[scheduler_pb2.Task], bool]:
-    """As many as fit into so many bytes, and whether that is all of them."""
+    """As many as fit into `bytes_max` bytes, and whether that is all of them."""
     fitting: list[scheduler_pb2.Task] = []
     size = 0
     for message in messages:

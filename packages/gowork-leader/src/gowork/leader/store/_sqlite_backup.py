@@ -121,7 +121,7 @@ def _check_backup(backup: Path) -> None:
     log = Path(f"{backup}-wal")
     if log.exists() and log.stat().st_size:
         raise StoreFormatError(
-            f"{backup} is no backup but a store, for it has a log beside it. Make a backup of it with "
+            f"{backup} is a store and not a backup, because it has a log beside it. Make a backup of it with "
             f"`gowork store backup`, or start a leader on it once and stop it."
         )
     if not format_at(backup, writable=False, check_all=True):

@@ -15,9 +15,9 @@ from gowork.leader.store.protocol import Batch
 
 logger = logging.getLogger(__name__)
 
-#: Merge after about so many pages of 4 KiB.
+#: The log is merged after about this number of pages of 4 KiB.
 _MERGE_PAGES = 1_000
-#: A log of so many pages must not grow further: about 16 MiB.
+#: The pages at which the log must not grow further: about 16 MiB.
 _LOG_PAGES_MAX = 4_000
 #: What a batch weighs, in pages of short rows in the order of their keys: what it writes is that or a multiple.
 _COMMIT_WEIGHT = 6

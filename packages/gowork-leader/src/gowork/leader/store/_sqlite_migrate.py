@@ -19,7 +19,7 @@ from gowork.leader.store.protocol import Record, StoreFormatError
 
 logger = logging.getLogger(__name__)
 
-#: So many rows, or so many bytes of standings, are written by one statement.
+#: Rows, and bytes of standings, that one statement writes at most.
 _ROWS_MAX = 500
 _BYTES_MAX = 4 << 20
 

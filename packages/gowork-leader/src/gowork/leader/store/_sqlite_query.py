@@ -170,7 +170,7 @@ def page_statement(query: Query, after: int | None, limit: int) -> tuple[str, li
 
 
 def conditions_of(query: Query) -> tuple[list[str], list[object]]:
-    """The conditions of a query save that on the status, and what is bound to them."""
+    """The conditions of a query except that on the status, and what is bound to them."""
     conditions: list[str] = []
     values: list[object] = []
 

@@ -118,7 +118,7 @@ class Batch(Struct, frozen=True, gc=False):
     deletes: Sequence[DeletedTask] = ()
     #: New or with other settings.
     queues: Sequence[QueueRecord] = ()
-    #: Names of queues for which nothing is set any more; they come before `queues`.
+    #: Names of queues that have no settings any more; they come before `queues`.
     queues_gone: Sequence[str] = ()
     #: Removals whose `changed` is below this are forgotten; see Store.watch_floor.
     tombstones_before: int = 0
@@ -179,7 +179,7 @@ def changed_number(term: int, batch: int) -> int:
 
 
 class Store(Protocol):
-    """A store in use by one leader. Calls may overlap, save that one commit is in flight at a time."""
+    """A store in use by one leader. Calls may overlap, but one commit is in flight at a time."""
 
     @property
     def scratch(self) -> Path | None:
@@ -233,7 +233,7 @@ class Store(Protocol):
         Args:
             lane: which lane; one that the store does not know has no tasks.
             after: only those with a seq above this.
-            limit: at most so many records, at least 1.
+            limit: how many records at most; at least 1.
             bytes_max: as for `page`.
         """
         ...
@@ -278,7 +278,7 @@ class Store(Protocol):
         However many finished tasks there are, it reads only these.
 
         Args:
-            limit: at most so many records, at least 1.
+            limit: how many records at most; at least 1.
             bytes_max: as for `page`.
         """
         ...
@@ -293,7 +293,7 @@ class Store(Protocol):
         Args:
             query: which tasks.
             after: go on after this seq; None starts at the end that comes first.
-            limit: at most so many records, at least 1.
+            limit: how many records at most; at least 1.
             bytes_max: stop after the record that takes the sum of body, result and failure to this; the first always
             comes.
         """

@@ -43,7 +43,7 @@ from gowork.leader.store.protocol import (
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
-#: So many ids are looked up on the caller's thread.
+#: How many ids are looked up on the caller's thread at most.
 _IDS_AT_ONCE_MAX = 16
 _CHUNK_RECORDS = 5_000
 _CHUNK_BYTES = 8 << 20

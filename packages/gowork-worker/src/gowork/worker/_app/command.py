@@ -151,7 +151,7 @@ class _Command(click.Command):
 @click.option(
     "--listen",
     metavar="HOST:PORT",
-    help="Serve worker.v1.WorkerService there and join as a member that is dialled, as in the original contract.",
+    help="Join as a callback worker, as in the original contract, and serve worker.v1.WorkerService at this address.",
 )
 @click.option("--advertise", metavar="HOST:PORT", help="With --listen: where the leader dials.  [default: as --listen]")
 @click.option(

@@ -47,13 +47,13 @@ class Credit:
         self._granted = self._told = 0
 
     def granted(self, tasks: int, now: float) -> None:
-        """So many tasks came in this session."""
+        """Counts `tasks` tasks that came in this session."""
         self._granted += tasks
         if self._busy_since is None:
             self._busy_since = now
 
     def finished(self, tasks: int, held: int, now: float) -> None:
-        """So many tasks have finished by themselves, and so many are still held."""
+        """Notes that `tasks` tasks have finished by themselves, and that `held` are still held."""
         if self._busy_since is None:
             return
         self._finished += tasks

@@ -36,7 +36,7 @@ class NextFrame:
         self._pongs.clear()
 
     def keep(self, reports: list[session.Report], size: int) -> None:
-        """Takes reports, of so many bytes together."""
+        """Takes reports, which have `size` bytes together."""
         self.unacknowledged.add(reports, size)
 
     def acknowledge(self, fences: Iterable[int]) -> None:

@@ -33,7 +33,7 @@ class Unacknowledged:
         return (report for report, _ in self._reports.values())
 
     def add(self, reports: list[session.Report], size: int) -> None:
-        """Keeps reports that came together, of so many bytes in all."""
+        """Keeps reports that came together. They have `size` bytes in all."""
         # The average stands for each one's size: exact in the sum, and spares measuring every report.
         each, rest = divmod(size, len(reports))
         kept = self._reports
@@ -58,7 +58,7 @@ class Unacknowledged:
         self._unsent = [([report], size) for report, size in self._reports.values()]
 
     def take(self, bytes_max: int) -> list[session.Report]:
-        """What to send next: at least one batch when there is any, and no more once there are so many bytes."""
+        """What to send next: at least one batch when there is any, and none beyond `bytes_max` bytes."""
         taken: list[session.Report] = []
         size = batches = 0
         for reports, batch_size in self._unsent:

@@ -63,7 +63,7 @@ def trace(error: BaseException) -> str:
 
 
 def cut(words: str, bytes_max: int) -> str:
-    """The beginning of a text, in at most so many bytes. Lone surrogates, which protobuf refuses, are written as
+    """The beginning of a text, in at most `bytes_max` bytes. Lone surrogates, which protobuf refuses, are written as
     escapes.
     """
     # The characters first, so that the rest of a huge text is not even encoded; str's own method, since a subclass may

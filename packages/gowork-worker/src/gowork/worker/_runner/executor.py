@@ -195,7 +195,7 @@ class Executor:
                     self._stop(job, StopKind.INTERRUPT, "the worker lost its leader for longer than the lease")
 
     def set_slots(self, slots: int) -> None:
-        """Runs at most so many from now on, 0 to the slots of the table, besides those that wait for other tasks."""
+        """Runs at most `slots` tasks from now on, 0 to the slots of the table, besides those that wait for others."""
         self._slots = slots
         self._withheld_told = -1
         self._pump()

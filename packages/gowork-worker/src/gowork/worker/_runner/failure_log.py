@@ -39,7 +39,7 @@ class Detail(StrEnum):
 
 
 class FailureLog:
-    """Writes them, so many in a second, and counts the rest. May be used from any thread."""
+    """Writes lines up to a number in each second, and counts the rest. May be used from any thread."""
 
     def __init__(self, detail: Detail, clock: Callable[[], float] = time.monotonic) -> None:
         self._detail = detail

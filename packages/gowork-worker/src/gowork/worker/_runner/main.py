@@ -247,11 +247,11 @@ class _Runner(asyncio.Protocol):
         self.send(messages.Stopping(fence, grace_ms, kind))
 
     def send_withheld(self, slots: int) -> None:
-        """Tells that so many slots are out of use."""
+        """Tells how many slots are out of use."""
         self.send(messages.Withheld(slots))
 
     def send_waiting(self, attempts: int) -> None:
-        """Tells that so many attempts wait for other tasks."""
+        """Tells how many attempts wait for other tasks."""
         self.send(messages.Waiting(attempts))
 
     # asyncio.Protocol's own annotation is wider: a socket's transport reads and writes.

@@ -62,7 +62,7 @@ class Ready(msgspec.Struct, frozen=True, tag="ready"):
 
 
 class Slots(msgspec.Struct, frozen=True, tag="slots"):
-    """To a runner: run at most so many tasks from now on."""
+    """To a runner: how many tasks it may run from now on."""
 
     slots: int
 
@@ -102,13 +102,13 @@ class Stopping(msgspec.Struct, frozen=True, tag="stopping"):
 
 
 class Withheld(msgspec.Struct, frozen=True, tag="withheld"):
-    """From a runner, in answer to Slots: so many of its slots are out of use now, and nothing runs in them."""
+    """From a runner, in answer to Slots: how many of its slots are out of use now. Nothing runs in them."""
 
     slots: int
 
 
 class Waiting(msgspec.Struct, frozen=True, tag="waiting"):
-    """From a runner: so many of its attempts wait for other tasks, and as many more may run."""
+    """From a runner: how many of its attempts wait for other tasks. As many more may run."""
 
     attempts: int
 

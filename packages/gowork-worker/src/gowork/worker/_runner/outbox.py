@@ -15,7 +15,7 @@ from gowork.worker._runner.exceptions import cut
 from gowork.worker._runner.job import Job
 from gowork.worker._runner.messages import EXECUTION_BUCKETS, Executed, ExecutedRow, TracedRow
 
-#: Reports in one frame at most; and no more are added to a frame that has so many bytes.
+#: Reports in one frame at most, and its bytes. A frame of this size takes no more reports.
 _REPORTS_MAX = 2000
 _BYTES_MAX = 1 << 20
 #: Seconds between two frames of reports at least. A report that comes by itself leaves at once; those of a burst

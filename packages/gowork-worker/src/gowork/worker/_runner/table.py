@@ -74,7 +74,7 @@ class SlotTable:
             _WORD.pack_into(self._memory, place, 0)
 
     def tick(self, count: int) -> None:
-        """Notes that the loop has ticked so many times."""
+        """Notes that the loop has ticked `count` times."""
         _WORD.pack_into(self._memory, self.rows * _ENTRY.size, count)
 
     @property

@@ -1,4 +1,4 @@
-"""What a worker that is dialled tells of its tasks: how they ended, and how far they have come.
+"""What a callback worker tells of its tasks: how they ended, and how far they have come.
 
 TaskComplete of the original contract knows only done and failed. A leader that gives a fence with StartWork knows the
 rest: a task that is handed back, or is to run again later, is no error there. To a leader that gives none it can't be
@@ -107,7 +107,7 @@ class Completions:
         if report.follow_ups:
             # TaskComplete has no room for them, and scheduling them by another call could do so twice.
             outcome = tasks.ATTEMPT_OUTCOME_FAILED
-            request.error = "the handler has scheduled follow-ups, which a worker that is dialled can't report"
+            request.error = "the handler has scheduled follow-ups, which a callback worker can't report"
             request.failure.kind = tasks.FAILURE_KIND_REJECTED
             request.failure.message = request.error
         elif outcome != tasks.ATTEMPT_OUTCOME_COMPLETED:

@@ -22,7 +22,7 @@ logger = logging.getLogger("gowork.worker")
 #: Seconds before the second attempt in a row, and at most.
 _DELAY_FIRST = 0.1
 _DELAY_MAX = 2.0
-#: The same complaint is logged again after so many seconds.
+#: Seconds after which the same complaint is logged again.
 _REPEAT_AFTER = 60.0
 
 

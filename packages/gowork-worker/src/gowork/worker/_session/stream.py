@@ -24,7 +24,7 @@ from gowork.worker._version import __version__
 
 #: Seconds that a leader has to answer Hello.
 _WELCOME_TIMEOUT = 5.0
-#: A frame takes no further batch of reports once it has so many bytes. Any single batch fits gRPC's limit of 8 MiB.
+#: The bytes after which a frame takes no further batch of reports. Any single batch fits gRPC's limit of 8 MiB.
 _FRAME_BYTES_MAX = 2 << 20
 #: Seconds between heartbeats at least, whatever the leader asks for.
 _HEARTBEAT_MIN = 0.05

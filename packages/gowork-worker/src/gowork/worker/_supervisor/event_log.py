@@ -16,7 +16,7 @@ EVENTS_LINES_MAX = 50
 
 
 class EventLog:
-    """Writes them, so many in a second, and counts the rest."""
+    """Writes lines up to a number in each second, and counts the rest."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._allowance = Allowance(EVENT_LINES_MAX, EVENTS_LINES_MAX, clock)

@@ -58,7 +58,7 @@ class ProcessRunner(Runner):
         name: for logs.
         slots: how many tasks it runs at once.
         owner: told what it says.
-        setup: gives the first message, for so many slots, and so many to spare.
+        setup: gives the first message, for a number of slots and a number to spare.
         spare: how many more tasks it may run while as many wait for others.
         warden: guards its process group; None where there is none.
         lock_descriptor: inherited by it; None where there is none.

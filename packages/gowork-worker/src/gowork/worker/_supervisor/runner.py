@@ -27,7 +27,7 @@ class Owner(Protocol):
         """Any other message."""
 
     def runner_answered(self, runner: Runner, lag: float) -> None:
-        """It answered a ping after so many seconds."""
+        """It answered a ping after `lag` seconds."""
 
 
 class Runner:

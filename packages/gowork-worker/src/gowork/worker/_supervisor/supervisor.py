@@ -150,7 +150,7 @@ class Supervisor:
             self._report_all([outcomes.interrupted(held.fence, held.id, reason) for held in self._held.values()])
 
     async def leave(self, budget: float) -> None:
-        """Waits at most so many seconds for the leader to acknowledge all reports, and says goodbye."""
+        """Waits at most `budget` seconds for the leader to acknowledge all reports, and says goodbye."""
         await _within(self._all_acknowledged, budget)
         self._next_frame.leaving = True
         self.wake.set()
@@ -495,7 +495,7 @@ class Supervisor:
         self._keep(kept, sum(report.ByteSize() for report in kept))
 
     def _keep(self, reports: list[session.Report], size: int) -> None:
-        """Keeps reports, of so many bytes together, until the leader has acknowledged them."""
+        """Keeps reports, which have `size` bytes together, until the leader has acknowledged them."""
         if reports:
             self._next_frame.keep(reports, size)
             self._all_acknowledged.clear()

@@ -97,7 +97,7 @@ def _committing(url: str) -> subprocess.Popen[str]:
 
 
 def _kill_after(url: str, batches: int) -> tuple[int, int]:
-    """Kills a committing process after so many batches; answers its term and the last batch that it has told of."""
+    """Kills a committing process after `batches` batches; answers its term and the last batch that it has told of."""
     with _committing(url) as process:
         assert process.stdout is not None
         term = int(process.stdout.readline().removeprefix("term "))
