@@ -1480,7 +1480,7 @@ class ExplainTaskResponse(_message.Message):
     id: _builtins.str
     status: Global___TaskStatus.ValueType
     ahead: _builtins.int
-    """At least so many tasks are before it in its queue and may run where it may; only with status PENDING, and capped at 100,000."""
+    """How many tasks are before it in its queue and may run where it may, at least. Only with status PENDING. At most 100,000 are counted."""
     @_builtins.property
     def reasons(self) -> _containers.RepeatedCompositeFieldContainer[Global___WaitReason]:
         """Empty when nothing keeps it: it runs, has completed, or is about to be granted. The one to look at comes first."""

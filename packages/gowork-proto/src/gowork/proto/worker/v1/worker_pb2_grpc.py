@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class WorkerServiceStub(object):
-    """WorkerService is served by a worker that is dialled: a callback member, or a gowork worker started with --listen.
+    """WorkerService is served by a callback worker, such as a gowork worker started with --listen.
     """
 
     def __init__(self, channel):
@@ -48,7 +48,7 @@ class WorkerServiceStub(object):
 
 
 class WorkerServiceServicer(object):
-    """WorkerService is served by a worker that is dialled: a callback member, or a gowork worker started with --listen.
+    """WorkerService is served by a callback worker, such as a gowork worker started with --listen.
     """
 
     def StartWork(self, request, context):
@@ -90,7 +90,7 @@ def add_WorkerServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class WorkerService(object):
-    """WorkerService is served by a worker that is dialled: a callback member, or a gowork worker started with --listen.
+    """WorkerService is served by a callback worker, such as a gowork worker started with --listen.
     """
 
     @staticmethod

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class WorkerServiceStub:
-    """WorkerService is served by a worker that is dialled: a callback member, or a gowork worker started with --listen."""
+    """WorkerService is served by a callback worker, such as a gowork worker started with --listen."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -45,7 +45,7 @@ class WorkerServiceStub:
 
 @_typing.type_check_only
 class WorkerServiceAsyncStub(WorkerServiceStub):
-    """WorkerService is served by a worker that is dialled: a callback member, or a gowork worker started with --listen."""
+    """WorkerService is served by a callback worker, such as a gowork worker started with --listen."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     StartWork: _aio.UnaryUnaryMultiCallable[_worker_pb2.StartWorkRequest, _worker_pb2.StartWorkResponse]  # type: ignore[assignment]
@@ -59,7 +59,7 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     """
 
 class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
-    """WorkerService is served by a worker that is dialled: a callback member, or a gowork worker started with --listen."""
+    """WorkerService is served by a callback worker, such as a gowork worker started with --listen."""
 
     @_abc_1.abstractmethod
     def StartWork(
