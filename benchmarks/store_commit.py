@@ -49,7 +49,7 @@ def raw_sync(directory: Path, payload_bytes: int, times: int = 300) -> list[floa
 
 def writer_cpu_seconds() -> float:
     for thread in threading.enumerate():
-        if thread.name.startswith("gowork-store-write"):
+        if thread.name.startswith("gowork-store-write") and thread.ident is not None:
             return time.clock_gettime(time.pthread_getcpuclockid(thread.ident))
     raise LookupError("no writer thread")
 

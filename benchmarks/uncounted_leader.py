@@ -17,7 +17,7 @@ class Uncounted(Counts):
     def applied(self, tally: Tally) -> None:
         """Nothing."""
 
-    def called(self, method: str, code: str, seconds: float) -> None:
+    def called(self, method: str, code: str, seconds: float, trace_id: str = "") -> None:
         """Nothing."""
 
 

@@ -55,7 +55,7 @@ def test_the_newest_section_of_the_changelog_is_the_version(package: Path) -> No
     assert versions[0] == Version(project_of(package)["version"])
     assert versions == sorted(set(versions), reverse=True)
     for name, when in sections[1:]:
-        assert date.fromisoformat(when), f"{name} has been released, but its section has no date"
+        assert date.fromisoformat(when) is not None, f"{name} has been released, but its section has no date"
 
 
 @each_package
@@ -122,9 +122,9 @@ def test_install_lines_name_what_is_there(page: Path) -> None:
         named: dict[str, set[str]] = {}
         for word in words:
             if word.startswith(("./", "packages/", "plugins/")):
-                path, _, extras = word.removesuffix("]").partition("[")
+                path, _, wanted = word.removesuffix("]").partition("[")
                 assert (ROOT / path / "pyproject.toml").is_file(), path
-                named[Path(path).name] = set(extras.split(",")) - {""}
+                named[Path(path).name] = set(wanted.split(",")) - {""}
         for name, extras in named.items():
             project = project_of(siblings[name])
             lines = [

@@ -99,6 +99,7 @@ def test_a_part_says_how_long_it_took_also_when_it_fails(noxfile: ModuleType) ->
         ("lint", ("check",), "failed: lint; format"),
         ("lint", ("lint-imports",), "failed: layers"),
         ("contract", ("lint", "breaking"), "failed: lint; breaking changes"),
+        ("types", ("benchmarks", "tests/compat"), "failed: tests/compat; benchmarks"),
     ],
 )
 def test_a_check_runs_all_its_tools_and_names_those_that_failed(
@@ -108,7 +109,31 @@ def test_a_check_runs_all_its_tools_and_names_those_that_failed(
     session = Session(*failing)
     with pytest.raises(Failed, match=f"^{said}$"):
         getattr(noxfile, part)(session)
-    assert [what for what, _ in session.done].count("run") == {"lint": 3, "contract": 2}[part]
+    tools = {"lint": 3, "contract": 2, "types": 1 + len(noxfile.TYPED_TESTS)}
+    assert [what for what, _ in session.done].count("run") == tools[part]
+
+
+#: Tests whose types are not checked yet.
+UNTYPED = {
+    "packages/gowork-leader/tests",
+    "packages/gowork-worker/tests",
+    "tests/deploy",
+    "tests/e2e",
+    "tests/faults",
+    "tests/floods",
+    "tests/fuzz",
+    "tests/property",
+    "tests/protocol",
+    "tests/sim",
+    "tests/soak",
+    "tests/tracing",
+}
+
+
+def test_types_of_every_folder_of_tests_are_checked(noxfile: ModuleType) -> None:
+    folders = {*ROOT.glob("p*s/*/tests"), *(path.parent for path in ROOT.glob("tests/*/*.py"))}
+    assert set(noxfile.TYPED_TESTS) - {"benchmarks"} | UNTYPED == {str(path.relative_to(ROOT)) for path in folders}
+    assert not set(noxfile.TYPED_TESTS) & UNTYPED
 
 
 def test_ci_fails_where_a_tool_is_missing_and_others_skip(noxfile: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,7 +53,8 @@ async def channel() -> AsyncIterator[grpc.aio.Channel]:
 
 
 async def send(channel: grpc.aio.Channel, method: str, *requests: bytes) -> list[bytes]:
-    call = channel.stream_stream(method)(requests, timeout=120)
+    stream: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(method)
+    call = stream(iter(requests), timeout=120)
     return [response async for response in call]
 
 
@@ -84,8 +85,11 @@ LARGE = bytes(COUNTED_BYTES_MIN)
 
 
 @contextmanager
-def untimed(_: object) -> Iterator[None]:
+def untimed(_: object) -> Iterator[Any]:
     yield
+
+
+UNTIMED: Any = untimed
 
 
 async def test_a_large_answer_of_a_unary_call_is_counted_until_the_call_is_over() -> None:
@@ -94,7 +98,7 @@ async def test_a_large_answer_of_a_unary_call_is_counted_until_the_call_is_over(
     async def method(request: bytes, context: object) -> bytes:
         return request
 
-    call = _unary(method, untimed, bytes, outgoing)
+    call = _unary(method, UNTIMED, bytes, outgoing)
 
     async def counted(request: bytes) -> int:
         await call(request, None)
@@ -116,7 +120,7 @@ async def test_a_large_answer_of_a_stream_is_counted_until_the_next_is_asked_for
             yield response
 
     async def nothing() -> AsyncIterator[bytes]:
-        for request in ():
+        for request in list[bytes]():
             yield request
 
     async with aclosing(shape(method, untimed, bytes, outgoing)(nothing(), None)) as responses:
@@ -131,7 +135,7 @@ async def test_an_answer_that_is_made_later_is_counted_as_a_whole() -> None:
     async def method(request: object, context: object) -> AsyncIterator[Later]:
         yield Later(70_000, lambda: [b"a", b"b"])
 
-    async with aclosing(_unary_stream(method, untimed, bytes, outgoing)(None, None)) as responses:
+    async with aclosing(_unary_stream(method, UNTIMED, bytes, outgoing)(None, None)) as responses:
         counted = [(data, outgoing.unread_bytes) async for data in responses]
     assert counted == [(b"a", 70_000), (b"b", 70_000)]
     assert outgoing.unread_bytes == 0

@@ -161,7 +161,12 @@ def test_lines_after_the_end_are_written_at_once(pipe: Pipe) -> None:
 
 def test_a_finalizer_may_log_while_its_thread_logs(pipe: Pipe) -> None:
     """Its thread holds the lock by then; without a lock that it may take again this would stand still."""
-    writer = LogWriter(pipe.end, lambda lines: writer.put(b"inner\n") or notice(lines))
+
+    def notice_and_log(lines: int) -> bytes:
+        writer.put(b"inner\n")
+        return notice(lines)
+
+    writer = LogWriter(pipe.end, notice_and_log)
     with writer._changed:
         writer._dropped = 1
     writer.put(b"outer\n")

@@ -37,7 +37,7 @@ async def ask(address: str, version: str, **question: str) -> reflection_pb2.Ser
             f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
             request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
             response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
-        )([reflection_pb2.ServerReflectionRequest(**question)], timeout=120)
+        )(iter([reflection_pb2.ServerReflectionRequest(**question)]), timeout=120)
         return await anext(aiter(call))
 
 

@@ -94,7 +94,7 @@ T = TypeVar("T")
         (Leg | int, 3),
         (dict[str, Leg], {"a": Leg(fromCity="Rome")}),
         (Renamed, Renamed(size=2, leg=Leg(fromCity="Rome"))),
-        (list[Chosen], [Chosen(width=3)]),
+        (list[Chosen], [Chosen.model_validate({"width": 3})]),
         (Outer, Outer(a=Around(Renamed(size=3)))),
         (Strict, Strict(size=3)),
         (Checked, Checked(size=1, leg=Leg(fromCity="Rome"))),

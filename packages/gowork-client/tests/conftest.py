@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
+from google.protobuf.message import Message
 
 from gowork.client._leader_fields import KNOWN_HERE
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
@@ -26,6 +27,8 @@ class ScriptedLeader(pb_grpc.SchedulerServiceServicer):
     """Takes tasks; what it does besides is what the test put into `faults`."""
 
     def __init__(self) -> None:
+        #: HOST:PORT, once it serves.
+        self.address = ""
         self.tasks: dict[str, pb.Task] = {}
         #: The requests of each method, in the order of their arrival.
         self.requests: dict[str, list[object]] = {}
@@ -128,7 +131,7 @@ class ScriptedLeader(pb_grpc.SchedulerServiceServicer):
                 self._changed.wait()
         return []
 
-    def _enter(self, method: str, request: object, context: grpc.ServicerContext) -> None:
+    def _enter(self, method: str, request: Message, context: grpc.ServicerContext) -> None:
         if method in self.lacks:
             # As gRPC itself says it.
             context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")

@@ -163,7 +163,7 @@ class TestScheduleMany:
         assert next(handles).id in scripted.tasks
         assert next(taken) == sum(len(request.tasks) for request in scripted.requests["ScheduleTasks"])
         assert len(scripted.requests["ScheduleTasks"]) == 4
-        handles.close()
+        handles.close()  # type: ignore[attr-defined]
 
     def test_a_batch_is_sent_again_as_it_was(self, client: Client, scripted) -> None:
         scripted.fail_next("ScheduleTasks", UNAVAILABLE)
@@ -185,7 +185,7 @@ class TestScheduleMany:
     def test_it_can_be_left_early(self, client: Client) -> None:
         handles = client.schedule_many("p" for _ in itertools.count())
         assert next(handles).id
-        handles.close()
+        handles.close()  # type: ignore[attr-defined]
         assert list(handles) == []
 
 
@@ -252,7 +252,7 @@ class TestWaits:
         handles.append(client.schedule("1"))
         done = client.as_completed(handles)
         next(done)
-        done.close()
+        done.close()  # type: ignore[attr-defined]
         assert not [thread for thread in threading.enumerate() if thread.name == "gowork-wait"]
 
     def test_an_error_of_one_of_several_calls_is_raised(self, client: Client, scripted) -> None:

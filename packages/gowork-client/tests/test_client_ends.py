@@ -46,6 +46,16 @@ async def test_an_asyncio_client_that_was_closed_says_so(scripted, call: Callabl
         await call(client)
 
 
+def closing_after(event: threading.Event, client: Client) -> threading.Thread:
+    def close() -> None:
+        event.wait()
+        client.close()
+
+    thread = threading.Thread(target=close)
+    thread.start()
+    return thread
+
+
 def test_a_call_that_is_under_way_when_the_client_is_closed_says_so(scripted, held: threading.Event) -> None:
     under_way = threading.Event()
 
@@ -55,8 +65,7 @@ def test_a_call_that_is_under_way_when_the_client_is_closed_says_so(scripted, he
 
     scripted.run_next("ScheduleTask", hold)
     client = Client(scripted.address, patience=0)
-    closing = threading.Thread(target=lambda: under_way.wait() and client.close())
-    closing.start()
+    closing = closing_after(under_way, client)
     with pytest.raises(ClientClosed):
         client.schedule("p")
     closing.join()
@@ -68,8 +77,7 @@ def test_a_wait_that_is_under_way_when_the_client_is_closed_says_so(scripted) ->
     handles = list(client.schedule_many(["p"] * 2))
     under_way = threading.Event()
     scripted.run_next("WaitTasks", under_way.set)
-    closing = threading.Thread(target=lambda: under_way.wait() and client.close())
-    closing.start()
+    closing = closing_after(under_way, client)
     with pytest.raises(ClientClosed):
         client.wait(handles)
     closing.join()

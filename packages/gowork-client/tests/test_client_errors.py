@@ -15,7 +15,16 @@ class Failed(grpc.RpcError):
     """A call that failed."""
 
     def __init__(self, code: grpc.StatusCode, details: str, trailers: Any = ()) -> None:
-        self.code, self.details, self.trailing_metadata = lambda: code, lambda: details, lambda: trailers
+        self._said = code, details, trailers
+
+    def code(self) -> grpc.StatusCode:
+        return self._said[0]
+
+    def details(self) -> str:
+        return self._said[1]
+
+    def trailing_metadata(self) -> Any:
+        return self._said[2]
 
 
 def refused(reason: str, message: str) -> Failed:

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import msgspec
@@ -24,6 +24,7 @@ from gowork.client import (
     ResultError,
     RetryPolicy,
     TaskFailed,
+    TaskOptions,
     TaskStatus,
     TaskView,
     WaitCode,
@@ -179,7 +180,7 @@ class TestTaskEncoder:
     NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
     def encode(self, payload: object = "p", **options: Any) -> pb.Task:
-        return TaskEncoder(options, now=lambda: self.NOW).task(payload, "i")
+        return TaskEncoder(cast(TaskOptions, options), now=lambda: self.NOW).task(payload, "i")
 
     def test_no_options_set_no_fields(self) -> None:
         assert self.encode() == pb.Task(id="i", payload="p")
@@ -317,17 +318,17 @@ class TestViews:
         }
 
     def test_enums_know_every_word_of_the_wire(self) -> None:
-        for number in pb.TaskStatus.values():
-            assert f"TASK_STATUS_{task_info(pb.Task(status=number)).status}" == pb.TaskStatus.Name(number)
-        for number in pb.AttemptOutcome.values():
-            (attempt,) = task_info(pb.Task(attempts=[pb.Attempt(outcome=number)])).attempts
-            assert f"ATTEMPT_OUTCOME_{attempt.outcome}" == pb.AttemptOutcome.Name(number)
+        for status in pb.TaskStatus.values():
+            assert f"TASK_STATUS_{task_info(pb.Task(status=status)).status}" == pb.TaskStatus.Name(status)
+        for outcome in pb.AttemptOutcome.values():
+            (attempt,) = task_info(pb.Task(attempts=[pb.Attempt(outcome=outcome)])).attempts
+            assert f"ATTEMPT_OUTCOME_{attempt.outcome}" == pb.AttemptOutcome.Name(outcome)
         assert [view_to_wire(view) for view in TaskView] == [1, 2, 3]
 
-        for number in pb.WaitCode.values():
-            told = pb.ExplainTaskResponse(reasons=[pb.WaitReason(code=number)])
+        for code in pb.WaitCode.values():
+            told = pb.ExplainTaskResponse(reasons=[pb.WaitReason(code=code)])
             (reason,) = explanation(told).reasons
-            assert f"WAIT_CODE_{reason.code}" == pb.WaitCode.Name(number)
+            assert f"WAIT_CODE_{reason.code}" == pb.WaitCode.Name(code)
 
     def test_reasons_of_a_newer_leader_are_not_taken_for_none(self) -> None:
         newer: Any = 98, 99
@@ -348,7 +349,11 @@ class TestViews:
 
     def test_a_task_that_did_not_complete_raises_its_failure(self) -> None:
         info = task_info(
-            pb.Task(id="i", status=pb.TASK_STATUS_ERROR, failure=pb.Failure(kind=2, message="took 3 s", type="T"))
+            pb.Task(
+                id="i",
+                status=pb.TASK_STATUS_ERROR,
+                failure=pb.Failure(kind=pb.FAILURE_KIND_TIMEOUT, message="took 3 s", type="T"),
+            )
         )
         with pytest.raises(TaskFailed, match=r"task i failed \(TIMEOUT\): T: took 3 s") as raised:
             completed(info)

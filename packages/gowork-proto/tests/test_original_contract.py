@@ -2,36 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 from google.protobuf import descriptor_pb2 as pb
 
 IMAGE = Path(__file__).parents[1] / "contract" / "go-work.binpb"
 Described = pb.DescriptorProto | pb.EnumDescriptorProto | pb.ServiceDescriptorProto
+DescribedT = TypeVar("DescribedT", bound=Described)
 
 
 def described(files: bytes) -> dict[str, Described]:
     """Messages, enums and services by full name."""
-    return {
-        f"{file.package}.{item.name}": item
-        for file in pb.FileDescriptorSet.FromString(files).file
-        for item in [*file.message_type, *file.enum_type, *file.service]
-    }
+    found: dict[str, Described] = {}
+    for file in pb.FileDescriptorSet.FromString(files).file:
+        parts: list[Iterable[Described]] = [file.message_type, file.enum_type, file.service]
+        found |= {f"{file.package}.{item.name}": item for part in parts for item in part}
+    return found
 
 
 ORIGINAL = described(IMAGE.read_bytes())
 SERVED = described(resources.files("gowork.proto").joinpath("descriptors.binpb").read_bytes())
 
 
-def members(kind: type[Described], part: str) -> list[object]:
+def members(kind: type[Described], part: str) -> list[Any]:
     return [
         pytest.param(name, member, id=f"{name}.{member.name}")
         for name, item in ORIGINAL.items()
         if isinstance(item, kind)
         for member in getattr(item, part)
     ]
+
+
+def served(kind: type[DescribedT], name: str) -> DescribedT:
+    item = SERVED[name]
+    assert isinstance(item, kind)
+    return item
 
 
 def wire_form(field: pb.FieldDescriptorProto) -> bytes:
@@ -51,23 +60,25 @@ def test_the_image_holds_the_whole_original() -> None:
 
 @pytest.mark.parametrize(("message", "field"), members(pb.DescriptorProto, "field"))
 def test_fields_keep_name_number_type_and_label(message: str, field: pb.FieldDescriptorProto) -> None:
-    (served,) = [candidate for candidate in SERVED[message].field if candidate.number == field.number]
-    assert wire_form(served) == wire_form(field)
+    (now,) = [each for each in served(pb.DescriptorProto, message).field if each.number == field.number]
+    assert wire_form(now) == wire_form(field)
 
 
 @pytest.mark.parametrize(("enum", "value"), members(pb.EnumDescriptorProto, "value"))
 def test_enum_values_keep_name_and_number(enum: str, value: pb.EnumValueDescriptorProto) -> None:
-    assert value.SerializeToString() in [candidate.SerializeToString() for candidate in SERVED[enum].value]
+    assert value.SerializeToString() in [
+        each.SerializeToString() for each in served(pb.EnumDescriptorProto, enum).value
+    ]
 
 
 @pytest.mark.parametrize(("service", "method"), members(pb.ServiceDescriptorProto, "method"))
 def test_methods_are_unary_and_keep_their_messages_and_all_but_heartbeat_their_shape(
     service: str, method: pb.MethodDescriptorProto
 ) -> None:
-    (served,) = [candidate for candidate in SERVED[service].method if candidate.name == method.name]
-    assert (served.input_type, served.output_type) == (method.input_type, method.output_type)
+    (now,) = [each for each in served(pb.ServiceDescriptorProto, service).method if each.name == method.name]
+    assert (now.input_type, now.output_type) == (method.input_type, method.output_type)
     assert (method.client_streaming, method.server_streaming) == (False, False)
-    shape = (served.client_streaming, served.server_streaming)
+    shape = (now.client_streaming, now.server_streaming)
     assert shape == ((True, True) if method.name == "Heartbeat" else (False, False))
 
 
