@@ -112,7 +112,7 @@ class SimOutbox:
         self._sent: dict[int, int] = {}
 
     def deliver(self, effects: Sequence[ef.Effect]) -> None:
-        """See gowork.leader._engine.step.Outbox."""
+        """See gowork.leader._engine.step.Delivery."""
         world = self._world
         for effect in effects:
             if isinstance(effect, ef.StartWork | ef.StopWork):

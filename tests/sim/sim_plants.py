@@ -65,7 +65,7 @@ class Plants:
             commit = engine._stepper._commit
 
             async def early(pending: Pending, changed: Sequence[Task]) -> None:
-                engine._outbox.deliver(pending.effects)
+                engine._delivery.deliver(pending.effects)
                 pending.effects = []
                 await commit(pending, changed)
 

@@ -55,7 +55,7 @@ class TroubledStore(SqliteStore):
         self.batches.append(batch)
 
 
-class Outbox:
+class Delivered:
     """Keeps what is let out."""
 
     def __init__(self) -> None:
@@ -66,14 +66,14 @@ class Outbox:
 
 
 @asynccontextmanager
-async def running(folder: Path) -> AsyncIterator[tuple[Engine, TroubledStore, Outbox]]:
-    store, outbox = TroubledStore(folder / "store.db"), Outbox()
-    engine = Engine(store, outbox, Counts())
+async def running(folder: Path) -> AsyncIterator[tuple[Engine, TroubledStore, Delivered]]:
+    store, delivered = TroubledStore(folder / "store.db"), Delivered()
+    engine = Engine(store, delivered, Counts())
     await engine.recover()
     try:
         async with asyncio.TaskGroup() as group, asyncio.timeout(PATIENCE):
             group.create_task(engine.run())
-            yield engine, store, outbox
+            yield engine, store, delivered
             store.gate.set()
             engine.stop()
     finally:
@@ -95,10 +95,10 @@ def asked(engine: Engine, *whats: cmd.AnyCommand | Callable[[State], object]) ->
 
 
 async def test_replies_reads_and_effects_wait_until_their_batch_is_durable(tmp_path: Path) -> None:
-    async with running(tmp_path) as (engine, store, outbox):
+    async with running(tmp_path) as (engine, store, delivered):
         engine.post(cmd.OpenSession(1, "w", "i", 1, (), {}, "", (), (), ""))
         await engine.read(ids)
-        assert [type(effect) for effect in outbox.effects] == [ef.Welcome]
+        assert [type(effect) for effect in delivered.effects] == [ef.Welcome]
         store.gate.clear()
         store.arrived.clear()
         calls = asked(engine, submit("a"), ids, submit("a"), cmd.Cancel("unknown"))
@@ -108,7 +108,7 @@ async def test_replies_reads_and_effects_wait_until_their_batch_is_durable(tmp_p
         later = asked(engine, ids)
         await asyncio.sleep(0)
         assert not any(call.done() for call in (*calls, *later))
-        assert len(outbox.effects) == 1
+        assert len(delivered.effects) == 1
         store.gate.set()
         submitted, read, again, refused = await asyncio.gather(*calls, return_exceptions=True)
         assert submitted == cmd.Submitted(1, 0)
@@ -116,7 +116,7 @@ async def test_replies_reads_and_effects_wait_until_their_batch_is_durable(tmp_p
         assert read == ["a"]
         assert isinstance(refused, RefusedError)
         assert await later[0] == ["a"]
-        assert [type(effect) for effect in outbox.effects].count(ef.Welcome) == 2
+        assert [type(effect) for effect in delivered.effects].count(ef.Welcome) == 2
 
 
 async def test_what_gathers_while_a_batch_is_in_flight_is_one_batch(tmp_path: Path) -> None:
@@ -234,8 +234,8 @@ async def test_a_stop_answers_what_was_taken_and_takes_no_more(tmp_path: Path) -
 
 
 async def test_a_store_in_doubt_ends_the_engine_and_answers_nobody_as_if_all_were_well(tmp_path: Path) -> None:
-    store, outbox = TroubledStore(tmp_path / "store.db"), Outbox()
-    engine = Engine(store, outbox, Counts())
+    store, delivered = TroubledStore(tmp_path / "store.db"), Delivered()
+    engine = Engine(store, delivered, Counts())
     await engine.recover()
     engine.post(cmd.OpenSession(1, "w", "i", 1, (), {}, "", (), (), ""))
     store.trouble = StoreError("in doubt")
@@ -244,7 +244,7 @@ async def test_a_store_in_doubt_ends_the_engine_and_answers_nobody_as_if_all_wer
     with pytest.raises(StoreError, match="in doubt"):
         await asyncio.wait_for(engine.run(), PATIENCE)
     assert [str(answer) for answer in await asyncio.gather(*calls, return_exceptions=True)] == ["in doubt"] * 2
-    assert outbox.effects == []
+    assert delivered.effects == []
     with pytest.raises(NotServingError):
         await engine.ask(submit("b"))
     await store.close()
@@ -317,12 +317,12 @@ async def test_what_a_member_held_that_is_gone_is_taken_back_at_the_start_and_ru
     tasks[0].standing = Standing(Status.RUNNING, 1, fence=1, grants=1, worker="gone", started_ms=1)
     await store.commit(Batch([new_task(task) for task in tasks], [], [], []))
     await store.close()
-    async with running(tmp_path) as (engine, _, outbox):
+    async with running(tmp_path) as (engine, _, delivered):
         policies = (HandlerPolicy("work", is_default=True),)
         await engine.ask(cmd.Submit(()))
         engine.post(cmd.OpenSession(1, "w", "w-1", 9, policies, {}, "", (), (), ""))
         engine.post(cmd.ReceiveFrame(1, credit=9))
         await engine.read(ids)
-        grants = [grant for effect in outbox.effects if isinstance(effect, ef.GrantTasks) for grant in effect.grants]
+        grants = [grant for effect in delivered.effects if isinstance(effect, ef.GrantTasks) for grant in effect.grants]
         granted = [grant[3].id for grant in grants]
         assert granted == ["a", "b", "c"]

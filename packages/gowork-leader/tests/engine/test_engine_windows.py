@@ -108,11 +108,11 @@ class Running:
 async def running(folder: Path, clock: Clock | None = None, **settings: int) -> AsyncIterator[Running]:
     store, clock = GatedStore(folder / "store.db"), clock or Clock()
 
-    class Outbox:
+    class Delivered:
         def deliver(self, effects: Sequence[ef.Effect]) -> None:
             it.deliver(effects)
 
-    engine = Engine(store, Outbox(), Counts(), Settings(**settings), clock=clock)
+    engine = Engine(store, Delivered(), Counts(), Settings(**settings), clock=clock)
     it = Running(engine, store, clock)
     await engine.recover()
     try:

@@ -25,13 +25,13 @@ class SteppingClock:
         return Now(1_000_000, self.mono)
 
 
-class NoOutbox:
+class NoDelivery:
     def deliver(self, effects: list[Effect]) -> None: ...
 
 
 def view_by(clock: SteppingClock, folder: Path) -> ActivityView:
     counts = Counts()
-    return ActivityView(Engine(SqliteStore(folder / "leader.db"), NoOutbox(), counts, clock=clock), counts, "1.0")
+    return ActivityView(Engine(SqliteStore(folder / "leader.db"), NoDelivery(), counts, clock=clock), counts, "1.0")
 
 
 def test_what_is_worked_out_in_no_time_is_never_old(tmp_path: Path) -> None:

@@ -26,8 +26,8 @@ from gowork.leader._rpc.following import Following
 from gowork.leader._rpc.keeping import Keeping
 from gowork.leader._rpc.lookups import Lookups
 from gowork.leader._rpc.membership import Membership
-from gowork.leader._rpc.outbox import Outbox
 from gowork.leader._rpc.queues import QueueControl
+from gowork.leader._rpc.routing import EffectRouter
 from gowork.leader._rpc.scheduling import Scheduling
 from gowork.leader._rpc.services import compose
 from gowork.leader._rpc.sessions import Sessions
@@ -59,8 +59,8 @@ class Term:
         self._counts = counts
         self._sessions = Sessions(settings)
         dialer = Dialer()
-        outbox = Outbox(self._sessions, dialer, counts, *_settling(settings))
-        self._engine = engine = Engine(store, outbox, counts, settings)
+        router = EffectRouter(self._sessions, dialer, counts, *_settling(settings))
+        self._engine = engine = Engine(store, router, counts, settings)
         self._sessions.attach(engine)
         dialer.attach(engine)
         self._retention = Retention(engine, store, kept)

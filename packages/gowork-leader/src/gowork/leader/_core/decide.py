@@ -23,9 +23,9 @@ from gowork.leader._core.dialled import (
 from gowork.leader._core.dispatch import dispatch
 from gowork.leader._core.drains import drain
 from gowork.leader._core.model import Now
+from gowork.leader._core.queue_settings import configure_queue, pause_queue
 from gowork.leader._core.retention import purge, retry_task
 from gowork.leader._core.sessions import close_session, open_session, receive_frame
-from gowork.leader._core.settings import configure_queue, pause_queue
 from gowork.leader._core.state import State
 from gowork.leader._core.tasks import cancel, submit
 

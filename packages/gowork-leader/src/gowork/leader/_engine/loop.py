@@ -21,7 +21,7 @@ from gowork.leader._engine.clock import Clock, SystemClock
 from gowork.leader._engine.counts import Counts
 from gowork.leader._engine.loading import Loader
 from gowork.leader._engine.recovery import recover
-from gowork.leader._engine.step import STALL_SECONDS, Outbox, Stepper
+from gowork.leader._engine.step import STALL_SECONDS, Delivery, Stepper
 from gowork.leader._engine.subscriptions import Subscriptions
 from gowork.leader.store.protocol import Opened, Store, StoreBlockedError, StoreError
 
@@ -53,13 +53,13 @@ class Engine:
     def __init__(
         self,
         store: Store,
-        outbox: Outbox,
+        delivery: Delivery,
         counts: Counts,
         settings: Settings | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._store = store
-        self._outbox = outbox
+        self._delivery = delivery
         self._counts = counts
         self._settings = settings or Settings()
         self._clock = clock or SystemClock()
@@ -225,7 +225,7 @@ class Engine:
             self.opened.term,
             Loader(self._store, state),
             self._writer,
-            self._outbox,
+            self._delivery,
             self._counts,
             self.subscriptions,
             self._clock,

@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 STALL_SECONDS = 1.0
 
 
-class Outbox(Protocol):
+class Delivery(Protocol):
     """Takes effects to those they concern; must not block."""
 
     def deliver(self, effects: Sequence[Effect]) -> None: ...
@@ -50,7 +50,7 @@ class Stepper:
         term: int,
         loader: Loader,
         writer: Writer,
-        outbox: Outbox,
+        delivery: Delivery,
         counts: Counts,
         subscriptions: Subscriptions,
         clock: Clock,
@@ -59,7 +59,7 @@ class Stepper:
         self._term = term
         self.loader = loader
         self._writer = writer
-        self._outbox = outbox
+        self._delivery = delivery
         self._counts = counts
         self._subscriptions = subscriptions
         self._clock = clock
@@ -139,7 +139,7 @@ class Stepper:
             self._counts.applied(pending.tally)
             log_news(pending.tally)
         if pending.effects:
-            self._outbox.deliver(pending.effects)
+            self._delivery.deliver(pending.effects)
         for caller, answer in pending.answers:
             assert isinstance(caller, asyncio.Future)
             if not caller.done():

@@ -10,7 +10,7 @@ from gowork.leader._rpc.dialer import Dialer
 from gowork.leader._rpc.sessions import Sessions
 
 
-class Outbox:
+class EffectRouter:
     """Session streams for workers, calls for callback members, spans for traces."""
 
     def __init__(
