@@ -213,10 +213,11 @@ class Checks:
         """Grants were let out; `room` is what the worker had asked for beyond what it had."""
         if len(effect.grants) > room:
             raise Violation("credit is never exceeded", len(effect.grants), "grants for a credit of", room)
-        for fence, _, _, spec, *_ in effect.grants:
-            self._let_out(spec.id, fence)
-            if not self.durable[spec.id][1].instance:
-                raise Violation("one live grant for each fence", spec.id, "is held by a callback member")
+        for grant in effect.grants:
+            id = grant.spec.id
+            self._let_out(id, grant.fence)
+            if not self.durable[id][1].instance:
+                raise Violation("one live grant for each fence", id, "is held by a callback member")
 
     def dialled(self, effect: ef.StartWork | ef.StopWork) -> None:
         """A callback member is called."""

@@ -141,9 +141,9 @@ class SimWorker:
         if self._waiting and self._rng.random() < 0.1:
             fence, id = self._waiting.popitem()
             self._world.trace.fault("a worker forgets a grant that it has not started", self.instance, id, fence)
-        held = [cmd.Held(id, fence, False) for fence, id in self._waiting.items()]
-        held += [cmd.Held(id, fence, False) for fence, (id, _) in self._running.items()]
-        held += [cmd.Held(report.id, fence, True) for fence, report in self._reports.items()]
+        held = [cmd.HeldTask(id, fence, False) for fence, id in self._waiting.items()]
+        held += [cmd.HeldTask(id, fence, False) for fence, (id, _) in self._running.items()]
+        held += [cmd.HeldTask(report.id, fence, True) for fence, report in self._reports.items()]
         # Nothing of an earlier life is left: `crash` saw to it. A machine without a state directory can't prove it.
         lives = range(1, self._life)[-16:]
         ended = tuple(f"{self._machine}-{life}" for life in lives) if self._keeps_proof else ()
@@ -183,9 +183,9 @@ class SimWorker:
                 self._leave_when_done()
             case ef.GrantTasks():
                 self._granted += len(effect.grants)
-                for fence, _, _, spec, *_ in effect.grants:
-                    self._world.checks.work.received(fence, spec.id, self.instance)
-                    self._waiting[fence] = spec.id
+                for grant in effect.grants:
+                    self._world.checks.work.received(grant.fence, grant.spec.id, self.instance)
+                    self._waiting[grant.fence] = grant.spec.id
                 if self._draining:
                     self._send_back_waiting("its worker drains")
                 self._fill()
@@ -207,7 +207,7 @@ class SimWorker:
                     if id is not None:
                         self._report(cmd.Report(fence, id, Outcome.CANCELLED))
                 self._fill()
-            case ef.Drain():
+            case ef.DrainWorker():
                 self.drain()
             case ef.Ping():
                 self._beat_once(link)

@@ -202,7 +202,7 @@ class Core:
         handlers: tuple[str, ...] = ("work",),
         default: str = "",
         labels: dict[str, str] | None = None,
-        held: tuple[cmd.Held, ...] = (),
+        held: tuple[cmd.HeldTask, ...] = (),
         retry: RetryPolicy | None = None,
         ended: tuple[str, ...] = (),
         form: str = "",
@@ -232,7 +232,7 @@ class Core:
         """The ids granted, by connection, in the order of the grants."""
         decision = self.do(cmd.Dispatch())
         return {
-            effect.connection: [granted.id for _, _, _, granted, *_ in effect.grants]
+            effect.connection: [grant.spec.id for grant in effect.grants]
             for effect in decision.effects
             if isinstance(effect, GrantTasks)
         }

@@ -1,7 +1,7 @@
 from leader_core import Core, spec
 
 from gowork.leader._core import commands as cmd
-from gowork.leader._core.effects import Drain, StartWork, Welcome
+from gowork.leader._core.effects import DrainWorker, StartWork, Welcome
 from gowork.leader._core.explain import explain
 from gowork.leader._core.model import HeartbeatStatus, Liveness
 from gowork.leader._core.queries import members
@@ -12,7 +12,7 @@ def liveness(core: Core) -> dict[str, Liveness]:
 
 
 def drains(core: Core) -> list[tuple[int, int]]:
-    return [(effect.connection, effect.budget_ms) for effect in core.take_effects() if isinstance(effect, Drain)]
+    return [(effect.connection, effect.budget_ms) for effect in core.take_effects() if isinstance(effect, DrainWorker)]
 
 
 def dialled(core: Core) -> list[str]:
@@ -23,7 +23,7 @@ def dialled(core: Core) -> list[str]:
 def test_a_worker_that_is_to_drain_gets_nothing_from_the_moment_of_the_decision():
     core = Core()
     connection = core.connect()
-    assert core.do(cmd.Drain("w1", 30_000)).answer is None
+    assert core.do(cmd.DrainMember("w1", 30_000)).answer is None
     core.submit(spec("a"))
     assert core.dispatch() == {}
     assert drains(core) == [(connection, 30_000)]
@@ -34,7 +34,7 @@ def test_a_worker_that_is_to_drain_gets_nothing_from_the_moment_of_the_decision(
 def test_a_frame_that_crosses_the_drain_does_not_undo_it():
     core = Core()
     connection = core.connect()
-    core.do(cmd.Drain("w1", 0))
+    core.do(cmd.DrainMember("w1", 0))
     core.submit(spec("a"))
     core.do(cmd.ReceiveFrame(connection, credit=10, blocked=True, draining=False))
     assert core.dispatch() == {}
@@ -44,22 +44,22 @@ def test_a_frame_that_crosses_the_drain_does_not_undo_it():
 def test_draining_it_again_changes_nothing():
     core = Core()
     core.connect()
-    core.do(cmd.Drain("w1", 30_000))
+    core.do(cmd.DrainMember("w1", 30_000))
     core.take_effects()
-    decision = core.do(cmd.Drain("w1", 1))
+    decision = core.do(cmd.DrainMember("w1", 1))
     assert (decision.answer, decision.changes, decision.effects) == (None, [], [])
 
 
 def test_a_worker_that_is_away_for_a_moment_is_told_with_its_next_welcome():
     core = Core()
     core.do(cmd.CloseSession(core.connect()))
-    core.do(cmd.Drain("w1", 5000))
+    core.do(cmd.DrainMember("w1", 5000))
     assert liveness(core) == {"w1": Liveness.DRAINING}
     assert drains(core) == []
     second = core.connect()
-    first, told = (effect for effect in core.effects if isinstance(effect, Welcome | Drain))
+    first, told = (effect for effect in core.effects if isinstance(effect, Welcome | DrainWorker))
     assert isinstance(first, Welcome)
-    assert told == Drain(second, 5000)
+    assert told == DrainWorker(second, 5000)
     core.submit(spec("a"))
     assert core.dispatch() == {}
 
@@ -67,7 +67,7 @@ def test_a_worker_that_is_away_for_a_moment_is_told_with_its_next_welcome():
 def test_another_worker_of_the_name_is_not_drained():
     core = Core()
     core.do(cmd.CloseSession(core.connect()))
-    core.do(cmd.Drain("w1", 0))
+    core.do(cmd.DrainMember("w1", 0))
     core.connect(instance="w1-2")
     assert drains(core) == []
     assert liveness(core) == {"w1": Liveness.LIVE}
@@ -78,7 +78,7 @@ def test_a_callback_member_that_is_drained_is_not_dialled_until_it_joins_again()
     core.do(cmd.Join("m", "host:1"))
     core.submit(spec("a", handler=""), spec("b", handler=""))
     assert dialled(core) == ["m"]
-    core.do(cmd.Drain("m", 0))
+    core.do(cmd.DrainMember("m", 0))
     core.do(cmd.CompleteTask("a", None))
     core.do(cmd.Heartbeat("m", HeartbeatStatus.IDLE))
     assert dialled(core) == []
@@ -97,6 +97,6 @@ def test_a_member_that_is_not_there_cannot_be_drained():
         elif id == "m":
             core.do(cmd.Join("m", "host:1"))
             core.do(cmd.Leave("m"))
-        answer = core.do(cmd.Drain(id, 0)).answer
+        answer = core.do(cmd.DrainMember(id, 0)).answer
         assert isinstance(answer, cmd.Refused)
         assert answer.code == cmd.MEMBER_UNKNOWN

@@ -16,10 +16,10 @@ def grants(core: Core) -> dict[str, tuple[int, bool]]:
     """Who was granted each id, and whether others have its handler in another form."""
     decision = core.do(cmd.Dispatch())
     return {
-        granted.id: (effect.connection, others)
+        grant.spec.id: (effect.connection, grant.others)
         for effect in decision.effects
         if isinstance(effect, GrantTasks)
-        for _, _, _, granted, _, _, others in effect.grants
+        for grant in effect.grants
     }
 
 

@@ -243,6 +243,6 @@ def test_a_restart_counts_what_still_runs():
     granted(core)
     core.restart()
     core.do(cmd.ConfigureQueue("default", concurrency_limit=1))
-    core.connect("w1", slots=10, held=(cmd.Held("a", core.standing("a").fence, False),))
+    core.connect("w1", slots=10, held=(cmd.HeldTask("a", core.standing("a").fence, False),))
     assert granted(core) == []
     assert core.status("a") is Status.RUNNING

@@ -115,7 +115,7 @@ def test_a_predecessor_whose_connection_lives_has_not_ended_whatever_the_newcome
 def test_a_worker_that_is_back_is_granted_nothing_before_it_gives_credit() -> None:
     core = Core()
     core.connect(credit=4)
-    held = cmd.Held("a", 0, finished=False)
+    held = cmd.HeldTask("a", 0, finished=False)
     core.submit(spec("a"))
     core.dispatch()
     core.connect(credit=0, held=(replace(held, fence=core.standing("a").fence),))

@@ -8,8 +8,8 @@ from gowork.leader._core.queries import members
 from gowork.leader._core.state import Settings, State
 
 
-def held(core: Core, id: str, *, finished: bool = False) -> cmd.Held:
-    return cmd.Held(id, core.standing(id).fence, finished)
+def held(core: Core, id: str, *, finished: bool = False) -> cmd.HeldTask:
+    return cmd.HeldTask(id, core.standing(id).fence, finished)
 
 
 def liveness(core: Core) -> dict[str, Liveness]:

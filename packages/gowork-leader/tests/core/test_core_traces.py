@@ -34,7 +34,7 @@ def granted(core: Core, task: Spec) -> int:
 
 
 def previous(decision: Decision) -> list[str]:
-    return [grant[4] for effect in decision.effects if isinstance(effect, GrantTasks) for grant in effect.grants]
+    return [grant.previous for effect in decision.effects if isinstance(effect, GrantTasks) for grant in effect.grants]
 
 
 def test_the_submits_context_is_read_from_what_is_kept():

@@ -324,5 +324,5 @@ async def test_what_a_member_held_that_is_gone_is_taken_back_at_the_start_and_ru
         engine.post(cmd.ReceiveFrame(1, credit=9))
         await engine.read(ids)
         grants = [grant for effect in delivered.effects if isinstance(effect, ef.GrantTasks) for grant in effect.grants]
-        granted = [grant[3].id for grant in grants]
+        granted = [grant.spec.id for grant in grants]
         assert granted == ["a", "b", "c"]

@@ -67,7 +67,7 @@ class Running:
     def deliver(self, effects: Sequence[ef.Effect]) -> None:
         for effect in effects:
             if isinstance(effect, ef.GrantTasks):
-                self.granted += [grant[3].id for grant in effect.grants]
+                self.granted += [grant.spec.id for grant in effect.grants]
 
     async def connect(self, name: str = "w", credit: int = 0) -> None:
         number = len(name) + ord(name[-1])

@@ -108,7 +108,7 @@ class Cluster(RuleBasedStateMachine):
     def connect(self, name: str, generation: int, slots: int, buffer: int, keep: bool, proof: bool) -> None:
         instance = f"{name}-{generation}"
         ended = tuple(f"{other}-{number}" for other in ("w1", "w2") for number in (1, 2)) if proof else ()
-        held = tuple(cmd.Held(id, fence, False) for who, id, fence in self.sent if who == instance and keep)
+        held = tuple(cmd.HeldTask(id, fence, False) for who, id, fence in self.sent if who == instance and keep)
         self.core.connect(
             name,
             instance=instance,
@@ -121,7 +121,7 @@ class Cluster(RuleBasedStateMachine):
 
     @rule(name=NAMES)
     def drain(self, name: str) -> None:
-        self.core.do(cmd.Drain(name, 0))
+        self.core.do(cmd.DrainMember(name, 0))
 
     @precondition(lambda self: self.core.state.connections)
     @rule(data=st.data())
@@ -180,20 +180,21 @@ class Cluster(RuleBasedStateMachine):
             worker = self.core.state.connections[effect.connection]
             assert worker.drain_ms is None
             assert len(effect.grants) <= before[worker.instance]
-            for fence, _, _, granted, *_ in effect.grants:
-                assert fence > before_fence
-                self.fence = max(fence, self.fence)
-                self.sent.append((worker.instance, granted.id, fence))
-                starts[granted.lane.queue] = starts.get(granted.lane.queue, 0) + 1
+            for grant in effect.grants:
+                assert grant.fence > before_fence
+                self.fence = max(grant.fence, self.fence)
+                self.sent.append((worker.instance, grant.spec.id, grant.fence))
+                queue_name = grant.spec.lane.queue
+                starts[queue_name] = starts.get(queue_name, 0) + 1
         assert all(number <= rooms[name] for name, number in starts.items())
         for queue in self.core.state.queues:
             limit = queue.settings.key_concurrency_limit
             newly = {key for key, running in queue.keys.items() if limit and running > limit}
             assert not newly & {
-                granted.lane.concurrency_key
+                grant.spec.lane.concurrency_key
                 for effect in decision.effects
-                for _, _, _, granted, *_ in effect.grants
-                if granted.lane.queue == queue.name
+                for grant in effect.grants
+                if grant.spec.lane.queue == queue.name
             }
 
     @rule(seconds=st.sampled_from([0.1, 0.6, 1.5, 4.0, 11.0]))

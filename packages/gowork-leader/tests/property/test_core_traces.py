@@ -52,10 +52,10 @@ class TracedCluster(Busy):
     def a_grant_brings_the_context_of_the_attempt_before(self) -> None:
         for effect in self.core.effects[-1:]:
             if isinstance(effect, GrantTasks):
-                for fence, _, _, granted, previous, *_ in effect.grants:
-                    standing = self.core.standing(granted.id)
-                    if standing.fence == fence:
-                        assert previous == previous_of(standing.attempts)
+                for grant in effect.grants:
+                    standing = self.core.standing(grant.spec.id)
+                    if standing.fence == grant.fence:
+                        assert grant.previous == previous_of(standing.attempts)
 
 
 #: Nobody reports a context here, and these are not told of without one.

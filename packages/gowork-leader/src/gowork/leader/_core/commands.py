@@ -49,7 +49,7 @@ class Cancel(Command[None], frozen=True, gc=False):
     id: str
 
 
-class Held(Struct, frozen=True, gc=False):
+class HeldTask(Struct, frozen=True, gc=False):
     """A granted task that a connecting worker says it has."""
 
     id: str
@@ -69,7 +69,7 @@ class OpenSession(Command[None], frozen=True):
     handlers: tuple[HandlerPolicy, ...]
     labels: dict[str, str]
     version: str
-    held: tuple[Held, ...]
+    held: tuple[HeldTask, ...]
     plugin_errors: tuple[str, ...]
     peer: str
     #: Instances of this name whose runners have ended for certain.
@@ -143,7 +143,7 @@ class Leave(Command[None], frozen=True):
     id: str
 
 
-class Drain(Command[None], frozen=True, gc=False):
+class DrainMember(Command[None], frozen=True, gc=False):
     """Take a member out of service."""
 
     id: str
@@ -274,7 +274,7 @@ AnyCommand = (
     | CloseSession
     | Join
     | Leave
-    | Drain
+    | DrainMember
     | Heartbeat
     | CompleteTask
     | TellProgress

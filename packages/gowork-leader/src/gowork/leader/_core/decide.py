@@ -53,7 +53,7 @@ def decide(state: State, command: cmd.AnyCommand, now: Now) -> Decision:
             return join(state, command, now)
         case cmd.Leave():
             return leave(state, command, now)
-        case cmd.Drain():
+        case cmd.DrainMember():
             return drain(state, command)
         case cmd.CompleteTask():
             return complete_task(state, command, now)

@@ -31,8 +31,6 @@ STARVING_TURNS = 8
 _Holder = Worker | Callback
 #: (handler, selector)
 _Need = tuple[str, tuple[tuple[str, str], ...]]
-#: (fence, attempt number, alone, spec, previous attempt's trace, attempts that have counted, in other forms)
-_Grant = tuple[int, int, bool, Spec, str, int, bool]
 #: (seq of its next task, order, task, its group's walk, holders)
 _Entry = tuple[int, int, Task, Iterator[Task], "_Holders"]
 
@@ -46,7 +44,7 @@ def dispatch(state: State, now: Now) -> Decision:
     callbacks = [callback for callback in state.callbacks.values() if callback.free]
     if not room and not callbacks:
         return decision
-    grants: dict[Worker, list[_Grant]] = {}
+    grants: dict[Worker, list[ef.Grant]] = {}
     members = _Members(state, room, callbacks)
     turns: list[tuple[float, int, _Turn]] = []
     for order, queue in enumerate(state.queues):
@@ -83,7 +81,7 @@ def _grant(
     fence: int,
     now: Now,
     decision: Decision,
-    grants: dict[Worker, list[_Grant]],
+    grants: dict[Worker, list[ef.Grant]],
 ) -> None:
     old, spec = task.standing, task.spec
     number = old.grants + 1
@@ -107,12 +105,12 @@ def _grant(
     if isinstance(holder, Worker):
         others = members.are_mixed(spec.lane.handler) and _others_may_fit(members, spec, holder, old.unfit)
         previous = previous_of(old.attempts) if old.attempts else ""
-        entry = (fence, number, old.suspect, spec, previous, old.attempts_used, others)
+        grant = ef.Grant(fence, number, old.suspect, spec, previous, old.attempts_used, others)
         granted = grants.get(holder)
         if granted is None:
-            grants[holder] = [entry]
+            grants[holder] = [grant]
         else:
-            granted.append(entry)
+            granted.append(grant)
     else:
         decision.changes.append(dialled(holder.id, spec, now))
         decision.effects.append(ef.StartWork(holder.id, holder.address, fence, spec, number))

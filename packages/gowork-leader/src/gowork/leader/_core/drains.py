@@ -13,7 +13,7 @@ from gowork.leader._core.decision import Decision
 from gowork.leader._core.state import State
 
 
-def drain(state: State, command: cmd.Drain) -> Decision:
+def drain(state: State, command: cmd.DrainMember) -> Decision:
     """Takes a member out of service; one that is out of it already is left alone."""
     decision = Decision()
     callback = state.callbacks.get(command.id)
@@ -27,5 +27,5 @@ def drain(state: State, command: cmd.Drain) -> Decision:
     if worker.drain_ms is None:
         decision.changes.append(ch.WorkerDraining(worker.instance, command.budget_ms))
         if worker.connection is not None:
-            decision.effects.append(ef.Drain(worker.connection, command.budget_ms))
+            decision.effects.append(ef.DrainWorker(worker.connection, command.budget_ms))
     return decision

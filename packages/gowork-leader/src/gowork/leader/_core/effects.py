@@ -16,13 +16,28 @@ class Welcome(Struct, frozen=True, gc=False):
     connection: int
 
 
+class Grant(Struct, frozen=True, gc=False):
+    """The right to run one attempt."""
+
+    fence: int
+    #: The attempt's number.
+    attempt: int
+    #: It runs alone in its process, because it was lost before.
+    alone: bool
+    spec: Spec
+    #: The traceparent of the attempt before; empty when there is none.
+    previous: str
+    #: Attempts of the task that have counted.
+    used: int
+    #: Whether other workers have the task's handler in another form, which may fit its payload.
+    others: bool
+
+
 class GrantTasks(Struct, frozen=True, gc=False):
-    """Give a worker the right to run these attempts: (fence, attempt number, alone, spec, previous attempt's trace,
-    attempts that have counted, whether others have its handler in another form that may fit).
-    """
+    """Give a worker the right to run these attempts."""
 
     connection: int
-    grants: Sequence[tuple[int, int, bool, Spec, str, int, bool]]
+    grants: Sequence[Grant]
 
 
 class Acknowledge(Struct, frozen=True, gc=False):
@@ -47,7 +62,7 @@ class CancelTasks(Struct, frozen=True, gc=False):
     fences: Sequence[int]
 
 
-class Drain(Struct, frozen=True, gc=False):
+class DrainWorker(Struct, frozen=True, gc=False):
     """Ask a worker to finish what it runs within `budget_ms`, or within its own budget when that is 0, and to leave."""
 
     connection: int
@@ -138,7 +153,7 @@ Effect = (
     | Acknowledge
     | ReleaseTasks
     | CancelTasks
-    | Drain
+    | DrainWorker
     | Ping
     | EndSession
     | CountStale

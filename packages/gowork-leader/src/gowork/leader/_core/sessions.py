@@ -186,7 +186,7 @@ def _admit(
     if cancelled:
         decision.effects.append(ef.CancelTasks(hello.connection, cancelled))
     if worker is not None and worker.drain_ms is not None:
-        decision.effects.append(ef.Drain(hello.connection, worker.drain_ms))
+        decision.effects.append(ef.DrainWorker(hello.connection, worker.drain_ms))
 
 
 def _release_ended(

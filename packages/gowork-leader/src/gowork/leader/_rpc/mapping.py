@@ -186,7 +186,7 @@ def hello_from(hello: session_pb2.Hello, connection: int, peer: str) -> cmd.Open
         ),
         dict(hello.labels),
         hello.version,
-        tuple(cmd.Held(held.id, held.fence, held.state == session_pb2.HELD_STATE_FINISHED) for held in hello.held),
+        tuple(cmd.HeldTask(held.id, held.fence, held.state == session_pb2.HELD_STATE_FINISHED) for held in hello.held),
         # Told for people: what is cut off changes nothing that the leader does.
         tuple(_cut(error, limits.PLUGIN_ERROR_BYTES_MAX) for error in hello.plugin_errors[: limits.PLUGIN_ERRORS_MAX]),
         peer,

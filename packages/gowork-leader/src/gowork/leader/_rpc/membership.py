@@ -80,7 +80,7 @@ class Membership:
             check_budget(request.budget_ms, violations)
             if violations:
                 raise invalid(violations)
-            await self._engine.ask(cmd.Drain(request.id, request.budget_ms))
+            await self._engine.ask(cmd.DrainMember(request.id, request.budget_ms))
         return pb.DrainResponse()
 
     async def Members(self, request: pb.MembersRequest, context: _Context) -> pb.MembersResponse:

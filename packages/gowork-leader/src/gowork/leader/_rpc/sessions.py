@@ -44,7 +44,14 @@ ACKNOWLEDGE_SECONDS = 0.01
 HELLO_SECONDS = 10.0
 
 _SessionEffect = (
-    ef.Welcome | ef.GrantTasks | ef.Acknowledge | ef.ReleaseTasks | ef.CancelTasks | ef.Drain | ef.Ping | ef.EndSession
+    ef.Welcome
+    | ef.GrantTasks
+    | ef.Acknowledge
+    | ef.ReleaseTasks
+    | ef.CancelTasks
+    | ef.DrainWorker
+    | ef.Ping
+    | ef.EndSession
 )
 _Context = grpc.aio.ServicerContext[pb.ConnectRequest, pb.ConnectResponse]
 
@@ -191,15 +198,18 @@ class Sessions:
         for effect in effects:
             match effect:
                 case ef.GrantTasks():
-                    for fence, attempt, alone, spec, previous, used, others in effect.grants:
+                    for grant in effect.grants:
+                        spec, attempt = grant.spec, grant.attempt
                         task = spec.body + spec.trace
-                        grant = frame.grants.add(fence=fence, id=spec.id, attempt=attempt, task=task, alone=alone)
-                        if previous:
-                            grant.previous_traceparent = previous
-                        if used != attempt - 1:
-                            grant.attempts_used = used
-                        if others:
-                            grant.in_other_forms = True
+                        message = frame.grants.add(
+                            fence=grant.fence, id=spec.id, attempt=attempt, task=task, alone=grant.alone
+                        )
+                        if grant.previous:
+                            message.previous_traceparent = grant.previous
+                        if grant.used != attempt - 1:
+                            message.attempts_used = grant.used
+                        if grant.others:
+                            message.in_other_forms = True
                         size += len(task)
                         if size > FRAME_BYTES_MAX:
                             yield frame
@@ -211,7 +221,7 @@ class Sessions:
                     frame.cancelled.extend(effect.fences)
                 case ef.ReleaseTasks():
                     frame.released.extend(effect.fences)
-                case ef.Drain():
+                case ef.DrainWorker():
                     frame.drains.add(budget_ms=effect.budget_ms)
                 case ef.Ping():
                     frame.pings.append(1)
