@@ -230,6 +230,41 @@ def test_isolated_task_that_waits_gives_its_slot_back_until_it_goes_on() -> None
     assert (ordinary.lent, ordinary.reserved) == (0, 0)
 
 
+def test_isolated_task_owes_its_slot_to_whoever_follows_the_runner_that_lent_it() -> None:
+    first, apart = QuietRunner(2), QuietRunner(1, alone=True)
+    first.withheld = 1
+    ordinary = [first]
+    solo = Solo(2, ordinary, lambda only: None)
+    solo.add(apart)
+    solo.put(held(1))
+    solo.pump(0.0)
+    assert apart.said == [1]
+    solo.lender_ended(first)
+    second = QuietRunner(2)
+    ordinary[:] = [second]
+    solo.pump(0.0)
+    assert second.said == [messages.Slots(1)]
+    second.withheld = 1
+    solo.pump(0.0)
+    assert second.lent == 1
+
+
+def test_end_of_an_isolated_task_gives_no_slot_back_while_nothing_is_started() -> None:
+    ordinary, apart = QuietRunner(2), QuietRunner(1, alone=True)
+    ordinary.withheld = 1
+    solo = Solo(2, [ordinary], lambda only: None)
+    solo.add(apart)
+    task = held(1)
+    solo.put(task)
+    solo.pump(0.0)
+    ordinary.said.clear()
+    solo.paused = True
+    apart.tasks.clear()
+    solo.finished(task)
+    solo.pump(0.0)
+    assert (ordinary.reserved, ordinary.said) == (0, [])
+
+
 def test_isolated_tasks_that_wait_make_room_for_so_many_processes_at_most() -> None:
     ordinary = QuietRunner(2)
     spawned: list[object] = []

@@ -373,3 +373,39 @@ async def test_credit_grows_by_what_waits_and_counts_no_task_that_has_ended() ->
     # The reports come before the runner's next word on who waits.
     stage.supervisor.runner_reported(runner, [outcomes.completed(fence, f"t{fence}", "", ()) for fence in (1, 2)], 9)
     assert (runner.waiting, runner.usable_slots) == (2, 2)
+
+
+async def test_isolated_runner_that_gets_ready_while_nothing_is_started_keeps_its_slot() -> None:
+    stage = Stage()
+    stage.supervisor.cut_off()
+    ordinary = stage.ready()
+    apart = FakeRunner(stage.supervisor, 1)
+    apart.alone = apart.is_ready = True
+    stage.supervisor.fleet.solo.add(apart)
+    stage.supervisor.runner_ready(apart, READY)
+    stage.supervisor.start_session()
+    # Going on is told to ordinary runners alone.
+    assert ordinary.said == [messages.Slots(0), messages.Slots(2)]
+    assert apart.said == []
+
+
+async def test_new_runner_leaves_the_slot_of_an_isolated_task_before_it_starts_anything() -> None:
+    stage = Stage()
+    order: list[object] = []
+    first = stage.ready()
+    apart = FakeRunner(stage.supervisor, 1)
+    apart.alone = apart.is_ready = True
+    stage.supervisor.fleet.solo.add(apart)
+    task = Held(session.Grant(fence=1, id="t1"))
+    task.reserved_of = first
+    apart.start_tasks([task], 0.0)
+    first.lent = first.withheld = first.reserved = 1
+    stage.supervisor.fleet.ordinary.remove(first)
+    stage.supervisor.runner_ended(first, "killed")
+    stage.grant(2)
+    second = stage.runner()
+    second.is_ready = True
+    second.send = order.append  # type: ignore[method-assign, assignment]
+    second.send_grants = order.append  # type: ignore[method-assign, assignment]
+    stage.supervisor.runner_ready(second, READY)
+    assert order == [messages.Slots(1), [session.Grant(fence=2, id="t2", task=tasks.Task(id="t2").SerializeToString())]]

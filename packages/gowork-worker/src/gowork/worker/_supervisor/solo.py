@@ -39,6 +39,7 @@ class Solo:
         self._queue: deque[Held] = deque()
         self._runners: list[Runner] = []
         self._has_warned = False
+        #: Nothing is started: runners have been told that they have no slots.
         self.paused = False
 
     @property
@@ -86,6 +87,13 @@ class Solo:
             lender.lent -= 1
             self._settle()
 
+    def lender_ended(self, lender: Runner) -> None:
+        """A runner has ended: isolated tasks that use its slots owe them to the one that takes its place."""
+        for runner in self._runners:
+            for held in runner.tasks.values():
+                if held.reserved_of is lender:
+                    held.reserved_of = None
+
     def lend(self, runner: Runner) -> None:
         """The task of this process waits for others: its slot goes back, until it goes on."""
         if sum(each.waiting for each in self._runners) > LENT_PROCESSES_MAX and not self._has_warned:
@@ -111,6 +119,7 @@ class Solo:
             held.reserved_of = lender
             lender.lent += 1
         if self.paused:
+            self._settle()
             return
         most = self._slots + self.waiting
         idle = [runner for runner in self._runners if runner.is_ready and not runner.tasks]
@@ -160,7 +169,9 @@ class Solo:
         return next((lender for lender in self._ordinary if lender.withheld > lender.lent), None)
 
     def _owing(self) -> list[Held]:
-        """Tasks that have waited for others and go on, and whose slots are still used by these."""
+        """Tasks that run without a slot that a runner has left: they have waited for others and go on, or the runner
+        has ended.
+        """
         active = (runner for runner in self._runners if not runner.waiting)
         return [held for runner in active for held in runner.tasks.values() if held.reserved_of is None]
 
@@ -176,7 +187,7 @@ class Solo:
             change = max(runner.lent, min(runner.slots, runner.reserved + wanted - reserved)) - runner.reserved
             if change:
                 reserved += change
-                _reserve(runner, change)
+                self._reserve(runner, change)
 
     def _ask_free_ones(self) -> None:
         """Asks a runner with a free slot in place of one that must end a task first.
@@ -192,12 +203,13 @@ class Solo:
                 moved = min(room, unmet, len(busy.tasks) - busy.usable_slots)
                 if moved > 0:
                     room -= moved
-                    _reserve(busy, -moved)
-                    _reserve(free, moved)
+                    self._reserve(busy, -moved)
+                    self._reserve(free, moved)
 
-
-def _reserve(runner: Runner, change: int) -> None:
-    runner.reserved += change
-    # What it had withheld counts no more until it has said so again.
-    runner.withheld = min(runner.withheld, runner.reserved)
-    runner.send(messages.Slots(runner.slots - runner.reserved))
+    def _reserve(self, runner: Runner, change: int) -> None:
+        runner.reserved += change
+        # What it had withheld counts no more until it has said so again.
+        runner.withheld = min(runner.withheld, runner.reserved)
+        # While the worker is paused its runners have no slots; they are told of these when it goes on.
+        if not self.paused:
+            runner.send(messages.Slots(runner.slots - runner.reserved))

@@ -347,13 +347,15 @@ class Supervisor:
             self.ready.set()
         if not self._lease_valid:
             runner.send(messages.Lease(False))
-        if self._paused:
+        # Nothing would give an isolated one its slot back: while the worker is paused it is sent no task.
+        if self._paused and not runner.alone:
             runner.send(messages.Slots(0))
         self.fleet.note_ready(runner)
+        # First, so that it leaves the slots that isolated tasks already use before it starts anything.
+        self.fleet.solo.pump(now)
         if not runner.alone:
             backlog, self._backlog = self._backlog, []
             self._start(backlog, now)
-        self.fleet.solo.pump(now)
         self.wake.set()
 
     def runner_reported(self, runner: Runner, reports: list[session.Report], size: int) -> None:
@@ -427,6 +429,7 @@ class Supervisor:
     def runner_ended(self, runner: Runner, reason: str) -> None:
         """See FleetOwner."""
         left, runner.tasks = list(runner.tasks.values()), {}
+        self.fleet.solo.lender_ended(runner)
         for held in left:
             self._watch.stopping.pop(held.fence, None)
         # What had just ended and was not reported may have killed it: without blame it would be run again for ever.
