@@ -19,7 +19,7 @@ _HEAD = """\
 
 
 def committed() -> dict[str, dict[str, int]]:
-    """{scenario: {cost: figure}}."""
+    """The figure of each cost in each scenario."""
     return tomllib.loads(PATH.read_text())
 
 
