@@ -90,7 +90,8 @@ def common_options(command: FunctionT) -> FunctionT:
         metavar="HOST:PORT",
         expose_value=False,
         callback=_keep_leader,
-        help="Ask this leader; several may be given, joined by commas.  [default: GOWORK_LEADER, else 127.0.0.1:50052]",
+        help="The leader's address. Of several, joined by commas, the one that answers is used.  [default: "
+        "GOWORK_LEADER, else 127.0.0.1:50052]",
     )
     output = click.option(
         "-o",

@@ -44,38 +44,57 @@ A FILE has a task on each line, with the options that differ from those given he
     "--handler",
     metavar="NAME",
     shell_complete=complete_handler,
-    help="What runs it.  [default: the worker's default handler]",
+    help="The handler that runs it.  [default: the worker's default handler]",
 )
 @click.option(
     "--priority",
     type=click.Choice(_PRIORITIES, case_sensitive=False),
-    help="HIGH before MEDIUM before LOW, the default.",
+    help="HIGH starts before MEDIUM, and MEDIUM before LOW.  [default: low]",
 )
-@click.option("--queue", metavar="NAME", help="Where it waits.  [default: default]")
-@click.option("--label", "labels", metavar="KEY=VALUE", multiple=True, help="To find it by. Repeatable.")
+@click.option("--queue", metavar="NAME", help="The queue in which it waits.  [default: default]")
+@click.option(
+    "--label", "labels", metavar="KEY=VALUE", multiple=True, help="A label by which you can find it. Repeatable."
+)
 @click.option(
     "--selector", metavar="KEY=VALUE", multiple=True, help="Only workers with this label may run it. Repeatable."
 )
 @click.option(
-    "--in", "delay", type=duration, metavar="DURATION", help="Not before this time has passed, as in 90s, 10m, 1h30m."
+    "--in",
+    "delay",
+    type=duration,
+    metavar="DURATION",
+    help="Start it after this time at the earliest, as in 90s, 10m, 1h30m.",
 )
-@click.option("--at", "run_at", type=time, metavar="TIME", help="Not before, as in 2026-12-24T18:00.")
+@click.option(
+    "--at", "run_at", type=time, metavar="TIME", help="Start it at this time at the earliest, as in 2026-12-24T18:00."
+)
 @click.option("--time-limit", type=duration, metavar="DURATION", help="How long one attempt may run.")
 @click.option(
-    "--expires-in", type=duration, metavar="DURATION", help="Not started after this time, it ends as expired."
+    "--expires-in",
+    type=duration,
+    metavar="DURATION",
+    help="If it has not started within this time, it ends as expired.",
 )
-@click.option("--key", "concurrency_key", metavar="KEY", help="Shares its queue's limit for a key; see gowork queues.")
-@click.option("--max-attempts", type=click.IntRange(1, 1000), help="How often it is tried, the first included.")
+@click.option(
+    "--key",
+    "concurrency_key",
+    metavar="KEY",
+    help="Tasks of a queue with the same key share a limit; see gowork queues.",
+)
+@click.option("--max-attempts", type=click.IntRange(1, 1000), help="How often it is tried in all.")
 @click.option(
     "--wait",
     is_flag=True,
-    help="Print the id on standard error, wait until it has finished, print the result; exit with 1 when it did not "
+    help="Print the id on standard error, wait until it has finished, and print the result. Exit with 1 when "
+    "it did not "
     "complete.",
 )
 @click.option(
-    "--timeout", type=duration, metavar="DURATION", help="With --wait: give up after this time; the task goes on."
+    "--timeout", type=duration, metavar="DURATION", help="With --wait: stop waiting after this time. The task goes on."
 )
-@click.option("--file", type=click.File("rb"), help="Add all tasks of this file of JSON lines; - is standard input.")
+@click.option(
+    "--file", type=click.File("rb"), help="Add all tasks of this file, one JSON object a line. - is standard input."
+)
 @common_options
 @pass_settings
 def add(
@@ -92,8 +111,8 @@ def add(
 ) -> None:
     """Schedule a task, and print its id.
 
-    PAYLOAD is text, or JSON where the handler wants that; - reads it from standard input, as it is. Without ID the task
-    gets one. The same task under the same ID again changes nothing.
+    PAYLOAD is text, or JSON if the handler takes JSON. With - it is read from standard input, as it is. Without ID the
+    task gets a new one. The same task under the same ID again changes nothing.
     """
     if others["delay"] is not None and others["run_at"] is not None:
         raise click.UsageError("give --in or --at, not both")

@@ -29,7 +29,7 @@ Examples:
     "--budget",
     type=duration,
     metavar="DURATION",
-    help="How long it may go on with what it runs.  [default: the worker's --drain-timeout]",
+    help="How long its running tasks may go on.  [default: the worker's --drain-timeout]",
 )
 @click.option(
     "--wait",
@@ -41,8 +41,8 @@ Examples:
 def drain(settings: Settings, worker: str, budget: float | None, wait: bool) -> None:
     """Take a worker out of service.
 
-    It is given no more tasks, finishes what it runs within the budget, hands back the rest, which uses up no attempt,
-    and leaves: its process ends with 0. A callback worker stays idle until it joins again.
+    It gets no more tasks, finishes its running tasks within the budget, hands the rest back, and leaves. Its process
+    ends with 0. A task that is handed back uses up no attempt. A callback worker stays idle until it joins again.
 
     Exits with 1 when there is no such worker, or, with --wait, when it was lost before it had left.
     """

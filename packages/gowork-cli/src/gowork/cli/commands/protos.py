@@ -43,7 +43,7 @@ https://github.com/gowork/gowork/blob/main/docs/protocol.md; `gowork worker-chec
     required=True,
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
-    help="Write them here. A buf.yaml that is there stays; protos of the same names are replaced.",
+    help="The directory for them. A buf.yaml in it stays. Protos of the same names are replaced.",
 )
 def protos(out: Path) -> None:
     """Write the contract's protos, a buf module, for clients and workers in any language."""

@@ -52,9 +52,12 @@ Examples:
   gowork purge --filter 'id = "report-\\*"'    # the one task report-*""",
 )
 @click.argument("ids", metavar="[ID...]", nargs=-1, shell_complete=complete_task_id)
-@click.option("--filter", "expression", metavar="EXPRESSION", help="Of the finished tasks, those that this selects.")
+@click.option("--filter", "expression", metavar="EXPRESSION", help="Only finished tasks that this selects.")
 @click.option(
-    "--older-than", type=duration, metavar="DURATION", help="Only what finished so long ago; alone, of all queues."
+    "--older-than",
+    type=duration,
+    metavar="DURATION",
+    help="Only tasks that finished at least this long ago. Without --filter: of all queues.",
 )
 @click.option("--yes", "-y", is_flag=True, help="Don't ask.")
 @click.option("--dry-run", is_flag=True, help="Only tell how many tasks would be removed, and name some.")
@@ -69,10 +72,10 @@ def purge(
     yes: bool,
     dry_run: bool,
 ) -> None:
-    """Remove finished tasks and their results, now rather than when their time is over.
+    """Remove finished tasks and their results at once instead of after their retention.
 
-    Tells how many tasks that are, names some of them, and asks. Where nobody can be asked it removes nothing without
-    --yes.
+    It shows the number of these tasks and some of their ids, and asks. Where nobody can answer, it removes nothing
+    without --yes.
     """
     if bool(ids) == (expression is not None or older_than is not None):
         raise click.UsageError("give IDs, or --filter or --older-than, not both")

@@ -76,7 +76,7 @@ Examples:
   gowork queues pause reports --new      # before its first task comes"""
 )
 @_name
-@click.option("--new", is_flag=True, help="Also when there is no such queue yet.")
+@click.option("--new", is_flag=True, help="Do it even if the queue does not exist yet.")
 @common_options
 @pass_settings
 def pause(settings: Settings, name: str, *, new: bool) -> None:
@@ -122,24 +122,32 @@ Examples:
 )
 @_name
 @click.option(
-    "--weight", type=_NUMBER, metavar="N", help="Its share of the slots beside other queues that have work, 1 to 1,000."
+    "--weight", type=_NUMBER, metavar="N", help="Its share of the slots while other queues have work too, 1 to 1,000."
 )
 @click.option(
-    "--concurrency", "concurrency_limit", type=_NUMBER, metavar="N", help="Most tasks at once; 0 for no limit."
+    "--concurrency",
+    "concurrency_limit",
+    type=_NUMBER,
+    metavar="N",
+    help="How many of its tasks run at once, at most. 0 means no limit.",
 )
 @click.option(
     "--key-concurrency",
     "key_concurrency_limit",
     type=_NUMBER,
     metavar="N",
-    help="Most tasks of one concurrency key at once; 0 for no limit.",
+    help="How many tasks of one concurrency key run at once, at most. 0 means no limit.",
 )
-@click.option("--rate", "rate_limit", type=float, metavar="N", help="Most starts a second, over time; 0 for no limit.")
-@click.option("--burst", "rate_burst", type=_NUMBER, metavar="N", help="Most starts at once under --rate.")
+@click.option(
+    "--rate", "rate_limit", type=float, metavar="N", help="How many tasks start in a second, at most. 0 means no limit."
+)
+@click.option(
+    "--burst", "rate_burst", type=_NUMBER, metavar="N", help="With a rate: how many tasks start at once, at most."
+)
 @common_options
 @pass_settings
 def set_queue(settings: Settings, /, name: str, rate_limit: float | None, **limits: int | None) -> None:
-    """Set how a queue is served. What is not named stays as it is."""
+    """Set how a queue is served. Options that are left out change nothing."""
     if rate_limit is None and all(value is None for value in limits.values()):
         raise click.UsageError("name at least one of --weight, --concurrency, --key-concurrency, --rate, --burst")
     with settings.client() as client:

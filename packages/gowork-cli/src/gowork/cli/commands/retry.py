@@ -20,9 +20,9 @@ Examples:
 @common_options
 @pass_settings
 def retry(settings: Settings, ids: tuple[str, ...]) -> None:
-    """Run tasks again that ended with ERROR or CANCELLED.
+    """Run tasks again that have ended with ERROR or CANCELLED.
 
-    Each goes back into its queue as if it were new; its attempts stay on record.
+    Each goes back into its queue like a new task. Its attempts stay on record.
     """
     with settings.client() as client:
         outcome = do_to_each(client, ids, client.retry)

@@ -31,7 +31,7 @@ Examples:
 @common_options
 @pass_settings
 def show(settings: Settings, task_id: str) -> None:
-    """Show all that is known of one task, with a timeline of its attempts."""
+    """Show one task in full, with a timeline of its attempts."""
     with settings.client() as client:
         task = client.get(task_id)
     if settings.output is OutputFormat.TABLE:

@@ -44,7 +44,7 @@ Examples:
 @click.option("--queue", metavar="NAME", help="Only tasks of this queue.")
 @click.option("--priority", type=click.Choice(_PRIORITIES, case_sensitive=False), help="Only these.")
 @click.option("--label", "labels", metavar="KEY=VALUE", multiple=True, help="Only tasks with this label. Repeatable.")
-@click.option("--id-prefix", metavar="TEXT", help="Only tasks whose id begins so.")
+@click.option("--id-prefix", metavar="TEXT", help="Only tasks whose id begins with this.")
 @click.option(
     "--filter",
     "expression",
@@ -57,7 +57,7 @@ Examples:
     "-n",
     "--limit",
     type=click.IntRange(min=0),
-    help=f"At most so many; 0 for all.  [default: {_ROWS_DEFAULT} in a table, all in JSON]",
+    help=f"How many tasks to list at most; 0 lists all.  [default: {_ROWS_DEFAULT} in a table, all in JSON]",
 )
 @click.option("--oldest-first", is_flag=True, help="Begin with the oldest instead of the newest.")
 @click.option(
@@ -71,7 +71,7 @@ Examples:
     "-w",
     "--watch",
     is_flag=True,
-    help="Go on showing changes until interrupted: a live table on a terminal, else a line for each.",
+    help="Show changes until interrupted: in a live table on a terminal, else one line for each.",
 )
 @common_options
 @pass_settings

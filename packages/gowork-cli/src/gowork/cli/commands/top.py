@@ -60,8 +60,8 @@ Examples:
 def top(settings: Settings, *, interval: float, count: int | None) -> None:
     """Watch the cluster: members and their load, queues, what they wait for, rates, recent failures.
 
-    On a terminal it is drawn anew at each update until q or Ctrl-C; elsewhere it is printed once, and as JSON an object
-    for each update. Rates and latencies are those of the last 5 seconds; the first update has none.
+    On a terminal it is drawn anew at each update until q or Ctrl-C. Elsewhere a table is printed once, and JSON has an
+    object for each update. Rates and latencies are those of the last 5 seconds. The first update has none.
     """
     out = console()
     live = settings.output is OutputFormat.TABLE and out.is_terminal and not out.is_dumb_terminal and count != 1

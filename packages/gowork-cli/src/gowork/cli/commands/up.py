@@ -51,35 +51,35 @@ Examples:
 @click.option(
     "--data-dir",
     type=click.Path(file_okay=False),
-    help="Where the tasks are kept.  [default: the user's data directory]",
+    help="The directory for the tasks.  [default: the user's data directory]",
 )
 @click.option(
     "--cluster-listen",
     metavar="HOST:PORT",
     default="127.0.0.1:50051",
     show_default=True,
-    help="Where workers call. Port 0 takes a free one.",
+    help="Workers use this address. Port 0 takes a free port.",
 )
 @click.option(
     "--scheduler-listen",
     metavar="HOST:PORT",
     default=_SCHEDULER_DEFAULT,
     show_default=True,
-    help="Where clients call. Port 0 takes a free one.",
+    help="Clients use this address. Port 0 takes a free port.",
 )
 @click.option(
     "--http-listen",
     metavar="HOST:PORT",
     default="127.0.0.1:9464",
     show_default=True,
-    help="Where the leader's /metrics, /healthz and /readyz are. Port 0 takes a free one.",
+    help="The leader serves /metrics, /healthz and /readyz here. Port 0 takes a free port.",
 )
 @click.option(
     "--workers-http-port",
     type=click.IntRange(0, 65_535),
     default=9465,
     show_default=True,
-    help="Where the first worker has its own, on the same host; the next ones follow. 0 takes free ones.",
+    help="The first worker serves the same on this port, the next worker on the next port. 0 takes free ports.",
 )
 @click.option(
     "--grace",
@@ -87,7 +87,7 @@ Examples:
     metavar="DURATION",
     default="10s",
     show_default=True,
-    help="How long running tasks have to finish on Ctrl-C; then they go back to the queue.",
+    help="After Ctrl-C, running tasks have this long to finish. Then they go back to the queue.",
 )
 @click.option(
     "--log-level",
@@ -99,12 +99,12 @@ Examples:
 @click.option(
     "--log-format",
     type=click.Choice(["text", "json"]),
-    help="How they write it: for people, or one JSON object a line.  [default: GOWORK_LOG_FORMAT, else text]",
+    help="The form of their log: text for people, or one JSON object a line.  [default: GOWORK_LOG_FORMAT, else text]",
 )
 @click.option(
     "--log-failures",
     type=click.Choice(["type", "message", "traceback"]),
-    help="How much workers log of a failed attempt: what was raised, its text too, or all.  [default: "
+    help="How much workers log of a failed attempt: the exception's type, its text too, or all.  [default: "
     "GOWORK_LOG_FAILURES, else traceback]",
 )
 @click.option("--print-addresses", is_flag=True, help="Print one line of JSON with the addresses instead of words.")
@@ -126,8 +126,8 @@ def up(
 ) -> None:
     """Run a leader and workers on this machine until Ctrl-C.
 
-    Tasks are kept in a SQLite file and are there again at the next start. What ends by itself is reported, not
-    restarted. A second Ctrl-C ends all at once.
+    Tasks are kept in a SQLite file and are there again at the next start. A process that ends by itself is reported
+    and not restarted. A second Ctrl-C ends all at once.
     """
     for module, package in (("gowork.leader", "gowork-leader"), ("gowork.worker", "gowork-worker")):
         if find_spec(module) is None:

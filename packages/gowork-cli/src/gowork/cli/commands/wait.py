@@ -22,13 +22,13 @@ Examples:
   gowork wait a b c --timeout 5m -o jsonl"""
 )
 @click.argument("ids", metavar="ID...", nargs=-1, required=True, shell_complete=complete_task_id)
-@click.option("--timeout", type=duration, metavar="DURATION", help="Give up after this time; the tasks go on.")
+@click.option("--timeout", type=duration, metavar="DURATION", help="Stop waiting after this time. The tasks go on.")
 @common_options
 @pass_settings
 def wait(settings: Settings, ids: tuple[str, ...], timeout: float | None) -> None:
-    """Wait until tasks have finished, and print what came of them.
+    """Wait until tasks have finished, and print their results.
 
-    Tells after a second what keeps a task from being started. Exits with 1 when one of them did not complete, is
+    After a second it tells why a task does not start. It exits with 1 when one of them did not complete, is
     unknown, or has not finished in time.
     """
     with settings.patient_client() as client:

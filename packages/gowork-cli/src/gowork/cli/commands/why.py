@@ -20,11 +20,11 @@ Examples:
   gowork why nightly-report -o json | jq -r '.reasons[].code'"""
 )
 @click.argument("task_id", metavar="ID", shell_complete=complete_task_id)
-@click.option("--verbose", "-v", is_flag=True, help="Also what each worker says.")
+@click.option("--verbose", "-v", is_flag=True, help="Show also why each worker does not run it.")
 @common_options
 @pass_settings
 def why(settings: Settings, task_id: str, *, verbose: bool) -> None:
-    """Tell why a task waits, or what has ended it, and what to do."""
+    """Tell why a task waits, or why it ended, and what to do."""
     with settings.client() as client:
         explanation = client.explain(task_id, verbose=verbose)
     if settings.output is not OutputFormat.TABLE:

@@ -134,7 +134,7 @@ class _Command(click.Command):
     default="127.0.0.1:50051",
     callback=_check_address,
     metavar="HOST:PORT",
-    help="Serve members and workers here.",
+    help="Serve workers here.",
 )
 @click.option(
     "--scheduler-listen",
@@ -165,7 +165,7 @@ class _Command(click.Command):
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="BACKUP",
     show_default=False,
-    help="Make the store from this backup first; refused when there is a store already.",
+    help="Make the store from this backup first. Refused when there is a store already.",
 )
 @click.option("--retain-days", type=_DAYS, default=7.0, metavar="DAYS", help="How long finished tasks are kept.")
 @click.option("--retain-tasks", type=_TASKS, default=1_000_000, metavar="N", help="How many of them are kept.")
@@ -185,7 +185,7 @@ class _Command(click.Command):
 )
 @click.option("--reflection/--no-reflection", default=True, help="Describe the services to grpcurl and its like.")
 @click.option(
-    "--print-addresses", is_flag=True, help="Print one JSON line with the addresses on standard output once it serves."
+    "--print-addresses", is_flag=True, help="When it serves, print one JSON line with the addresses on standard output."
 )
 @click.option(
     "--log-format", type=click.Choice(["text", "json"]), default="text", help="How to write the log, on standard error."
@@ -218,7 +218,7 @@ def main(
     log_format: str,
     log_level: str,
 ) -> None:
-    """Run the leader of a gowork cluster: it keeps the members and the tasks."""
+    """Run the leader of a gowork cluster, which keeps the members and the tasks."""
     process_state.settle()
     sys.setswitchinterval(SWITCH_SECONDS)
     logs.configure(log_format, log_level)

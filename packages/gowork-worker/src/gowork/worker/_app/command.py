@@ -100,20 +100,20 @@ class _Command(click.Command):
     default="127.0.0.1:50051",
     show_default=True,
     metavar="ADDR[,ADDR]",
-    help="HOST:PORT of the leader, or of several: the worker finds the one that leads.",
+    help="HOST:PORT of the leader. Of several, the worker finds the one that leads.",
 )
 @click.option("--name", help="Unique in the cluster.  [default: the host's name and a random suffix]")
 @click.option(
     "--state-dir",
     type=click.Path(file_okay=False, path_type=Path),
-    help="With --name: where a worker that is started again finds the proof that nothing of its predecessor is left, "
-    "so that its tasks run again at once after a crash.  [default: in XDG_STATE_HOME, else where temporary files are]",
+    help="With --name: a restarted worker finds proof here that its predecessor's processes have ended. "
+    "So its tasks run again at once after a crash.  [default: in XDG_STATE_HOME, else where temporary files are]",
 )
 @click.option("--slots", type=click.IntRange(1, 10_000), help="How many tasks run at once.  [default: 4 per processor]")
 @click.option(
     "--runners",
     type=click.IntRange(0, 1000),
-    help="How many processes run them; 0 runs them in this one.  [default: 1 per processor]",
+    help="How many processes run them. 0 runs them in this one.  [default: 1 per processor]",
 )
 @click.option(
     "--label",
@@ -121,7 +121,7 @@ class _Command(click.Command):
     multiple=True,
     callback=_labels,
     metavar="KEY=VALUE",
-    help="What tasks select workers by. May be repeated.",
+    help="A label by which tasks select workers. May be repeated.",
 )
 @click.option(
     "--handler", "handlers", multiple=True, metavar="NAME", help="Offer only these handlers. May be repeated."
@@ -147,46 +147,48 @@ class _Command(click.Command):
     metavar="NAME",
     help="The handler of tasks that name none.",
 )
-@click.option("--http-listen", metavar="HOST:PORT", help="Serve /metrics, /healthz and /readyz there.")
+@click.option("--http-listen", metavar="HOST:PORT", help="Serve /metrics, /healthz and /readyz here.")
 @click.option(
     "--listen",
     metavar="HOST:PORT",
     help="Join as a callback worker, as in the original contract, and serve worker.v1.WorkerService at this address.",
 )
-@click.option("--advertise", metavar="HOST:PORT", help="With --listen: where the leader dials.  [default: as --listen]")
+@click.option(
+    "--advertise", metavar="HOST:PORT", help="With --listen: the address that the leader calls.  [default: as --listen]"
+)
 @click.option(
     "--scheduler",
     default="127.0.0.1:50052",
     show_default=True,
     metavar="ADDR",
-    help="With --listen: where the leader takes TaskComplete.",
+    help="With --listen: the address at which the leader takes TaskComplete.",
 )
 @click.option(
     "--drain-timeout",
     type=click.FloatRange(min=0),
     default=110.0,
     show_default=True,
-    help="Seconds that running tasks have to finish after SIGTERM; a second signal hands them back at once.",
+    help="Seconds that running tasks have to finish after SIGTERM. A second signal hands them back at once.",
 )
 @click.option(
     "--blocked-timeout",
     type=float,
     default=600.0,
     show_default=True,
-    help="Seconds that the loop of a runner may not answer, because a handler keeps it, before the runner is ended. "
-    "While a task with a time limit runs there, it has that time.",
+    help="A runner is ended when a handler has kept its loop from answering for this many seconds. "
+    "A time limit of a task that runs there is waited for first.",
 )
 @click.option(
     "--trace-parent",
     is_flag=True,
-    help="Trace attempts as children of what scheduled them, instead of in traces of their own that are linked to it.",
+    help="Make the span of an attempt a child of the span that scheduled its task, instead of a linked trace.",
 )
 @click.option(
     "--log-format",
     type=click.Choice(["text", "json"]),
     default="text",
     show_default=True,
-    help="How to write the log, on standard error: for people, or one JSON object a line.",
+    help="The form of the log on standard error: text for people, or one JSON object a line.",
 )
 @click.option(
     "--log-level",
@@ -200,9 +202,9 @@ class _Command(click.Command):
     type=click.Choice(["type", "message", "traceback"]),
     default="traceback",
     show_default=True,
-    help="How much the log tells of a failed attempt: what was raised, its text too, or all.",
+    help="How much the log tells of a failed attempt: the exception's type, its text too, or all.",
 )
-@click.option("--print-ready", is_flag=True, help="Print one line of JSON once a leader has taken the worker in.")
+@click.option("--print-ready", is_flag=True, help="When a leader has accepted the worker, print one line of JSON.")
 @click.version_option(__version__, prog_name="gowork-worker")
 def main(
     *,
@@ -231,7 +233,7 @@ def main(
     """Run handlers as a worker of a gowork cluster.
 
     Handlers come from installed plugins (entry points in the group gowork.plugins) and from modules named with
-    --import. The worker keeps trying to reach its leader for ever. SIGTERM and Ctrl-C drain it.
+    --import. The worker tries to reach its leader without an end. SIGTERM and Ctrl-C drain it.
     """
     process_state.settle()
     telemetry = _telemetry()
