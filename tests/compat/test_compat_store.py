@@ -64,7 +64,25 @@ def test_a_store_that_the_work_tree_has_used_can_still_be_read_by_0_1_0(tmp_path
     store = old_store(tmp_path)
     with cluster(tmp_path, NEW, NEW, store, *KEEP) as leader, Client(leader.scheduler) as client:
         assert client.handle("pending").result() == 2
+        client.resume_queue("paused")
+        client.configure_queue("limited", concurrency_limit=7)
     old = unpack_old(tmp_path / "0.1.0")
     with cluster(tmp_path, old, None, store, *KEEP) as leader, Client(leader.scheduler) as client:
         assert client.handle("pending").result() == 2
         assert client.handle("completed").result() == 42
+        queues = {queue.name: queue for queue in client.queues()}
+        assert "paused" not in queues
+        assert (queues["limited"].concurrency_limit, queues["limited"].weight) == (7, 5)
+
+
+def test_a_store_that_the_work_tree_has_made_goes_to_0_1_0_and_back(tmp_path: Path) -> None:
+    store = tmp_path / "new.db"
+    with cluster(tmp_path, NEW, None, store, *KEEP) as leader, Client(leader.scheduler) as client:
+        client.pause_queue("made by the new one")
+    old = unpack_old(tmp_path / "0.1.0")
+    with cluster(tmp_path, old, None, store, *KEEP) as leader, Client(leader.scheduler) as client:
+        assert [queue.name for queue in client.queues() if queue.paused] == ["made by the new one"]
+        client.resume_queue("made by the new one")
+        client.pause_queue("made by 0.1.0")
+    with cluster(tmp_path, NEW, None, store, *KEEP) as leader, Client(leader.scheduler) as client:
+        assert [queue.name for queue in client.queues() if queue.paused] == ["made by 0.1.0"]

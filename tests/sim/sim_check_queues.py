@@ -12,6 +12,7 @@ from sim_trace import Trace
 from sim_violation import Violation
 
 from gowork.leader._core.dispatch import STARVING_MS, STARVING_TURNS
+from gowork.leader._core.kinds import QUEUES
 from gowork.leader._core.model import LaneKey, Now, QueueSettings, Spec, Standing, Status
 from gowork.leader._core.state import State, Worker
 from gowork.leader.store.protocol import Batch
@@ -66,10 +67,12 @@ class QueueChecks:
 
     def configured(self, batch: Batch, mono: float) -> None:
         """The settings that a batch writes; what it grants goes by them."""
-        for name in batch.queues_gone:
-            self._set(name, _DEFAULTS, mono)
-        for queue in batch.queues:
-            self._set(queue.name, queue.settings, mono)
+        for kind, name in batch.facts_gone:
+            if kind == QUEUES.name:
+                self._set(name, _DEFAULTS, mono)
+        for fact in batch.facts:
+            if fact.kind == QUEUES.name:
+                self._set(fact.key, QUEUES.decode(fact.value), mono)
 
     def _set(self, name: str, new: QueueSettings, mono: float) -> None:
         old = self.settings.get(name, _DEFAULTS)

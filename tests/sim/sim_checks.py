@@ -14,6 +14,7 @@ from sim_trace import Trace
 from sim_violation import Violation
 
 from gowork.leader._core import effects as ef
+from gowork.leader._core.kinds import MEMBERS
 from gowork.leader._core.model import FailureKind, Now, Outcome, RetryPolicy, Spec, Standing, Status
 from gowork.leader._core.state import State
 from gowork.leader._wire.specs import stored_spec
@@ -95,10 +96,12 @@ class Checks:
         for id, parent in self._scheduled.items():
             if id not in self.durable and not any(deleted.id == id for deleted in batch.deletes):
                 raise Violation("follow-ups come with their completion", id, "is missing, and", parent, "completed")
-        for id in batch.members_gone:
-            self._members.pop(id, None)
-        for joined in batch.members:
-            self._members[joined.id] = joined.address
+        for kind, key in batch.facts_gone:
+            if kind == MEMBERS.name:
+                self._members.pop(key, None)
+        for fact in batch.facts:
+            if fact.kind == MEMBERS.name:
+                self._members[fact.key] = MEMBERS.decode(fact.value).address
         self.queues.decided(now)
         self.removals.counted(self.queues.state)
 

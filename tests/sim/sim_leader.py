@@ -13,6 +13,7 @@ from sim_violation import Violation
 
 from gowork.leader._core import commands as cmd
 from gowork.leader._core import effects as ef
+from gowork.leader._core.kinds import MEMBERS
 from gowork.leader._core.state import Settings
 from gowork.leader._engine.asked import RefusedError
 from gowork.leader._engine.blocked import NotServingError
@@ -99,7 +100,8 @@ class SimLeader:
                 continue
 
     async def _check_recovery(self, engine: Engine, store: SimStore) -> None:
-        members = {member.id: member.address for member in await store.members()}
+        facts = await store.facts(MEMBERS.name, "", 1_000, 1 << 20)
+        members = {fact.key: MEMBERS.decode(fact.value).address for fact in facts}
         self._world.checks.recovered(engine._state, members, engine._looked_mono)
 
 

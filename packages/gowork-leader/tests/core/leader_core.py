@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from typing import get_args
 
-from gowork.leader._core import changes as ch
 from gowork.leader._core import commands as cmd
-from gowork.leader._core.apply import adopt, apply, expect, forget, take_in
+from gowork.leader._core.apply import adopt, apply, expect, forget, recall, take_in
 from gowork.leader._core.callbacks import take_up
 from gowork.leader._core.clock import ripe_ids, trim
 from gowork.leader._core.decide import decide
 from gowork.leader._core.decision import Decision
 from gowork.leader._core.effects import Effect, GrantTasks
+from gowork.leader._core.kinds import KINDS
 from gowork.leader._core.model import (
     Brief,
+    FactKey,
     HandlerPolicy,
     LaneKey,
     Now,
@@ -84,6 +85,7 @@ class Core:
         self.pending = Pending()
         #: What the store has: {id: (seq, spec, standing)}
         self.stored: dict[str, tuple[int, Spec, Standing]] = {}
+        self.facts: dict[FactKey, bytes] = {}
         #: Ids of removed tasks.
         self.removed: list[str] = []
         self._connections = 0
@@ -117,6 +119,11 @@ class Core:
         changed = {**pending.submitted, **pending.moved}
         for id, task in changed.items():
             self.stored[id] = (task.seq, task.spec, task.standing)
+        for key, data in pending.facts.items():
+            if data is None:
+                self.facts.pop(key, None)
+            else:
+                self.facts[key] = data
         forget(state, [*changed, *visiting])
         self._page_in()
         self.effects += decision.effects
@@ -150,9 +157,10 @@ class Core:
         """A new leader knows what the store has."""
         old = self.state
         self.state = State(old.settings, fence=((old.fence >> 40) + 1) << 40, next_seq=old.next_seq)
-        for member in old.callbacks.values():
-            lease = self.mono + old.settings.callback_lease
-            apply(self.state, ch.CallbackJoined(member.id, member.address, lease, member.joined_ms))
+        for kind in KINDS:
+            for key, data in sorted(self.facts.items()):
+                if key.kind == kind.name:
+                    recall(self.state, kind, key.key, kind.decode(data), self.now)
         for row in sorted(self.stored.values(), key=lambda row: row[0]):
             if row[2].status is Status.RUNNING:
                 adopt(self.state, Task(*row))

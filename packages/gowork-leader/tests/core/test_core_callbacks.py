@@ -10,6 +10,7 @@ from gowork.leader._core.attempts import LOSSES_MAX, UNCOUNTED_MAX
 from gowork.leader._core.dialled import DIAL_AGAIN_SECONDS
 from gowork.leader._core.effects import CountStale, StartWork, StopWork
 from gowork.leader._core.explain import explain
+from gowork.leader._core.kinds import MEMBERS, Member
 from gowork.leader._core.model import (
     Failure,
     FailureKind,
@@ -285,7 +286,8 @@ def test_a_silent_member_is_taken_up_again_at_its_address_by_its_next_heartbeat(
     assert core.state.departed["c1"].liveness is Liveness.LOST
     assert core.beat(BUSY) is None
     callback = core.state.callbacks["c1"]
-    assert (callback.address, callback.free, list(core.pending.joined)) == ("127.0.0.1:40041", False, ["c1"])
+    assert (callback.address, callback.free) == ("127.0.0.1:40041", False)
+    assert core.state.facts.of(MEMBERS) == {"c1": Member("127.0.0.1:40041", callback.joined_ms)}
     assert "c1" not in core.state.departed
     core.beat(IDLE)
     core.dispatch()
@@ -305,8 +307,9 @@ def test_a_member_that_left_or_is_a_session_by_now_is_not_taken_up():
     assert core.beat().code == cmd.MEMBER_UNKNOWN, "it was lost as a session"
 
 
-def test_past_the_bound_no_member_joins_or_comes_back():
-    core = Dialled(Settings(callbacks_max=1))
+def test_past_the_bound_no_member_joins_or_comes_back(monkeypatch):
+    monkeypatch.setattr(MEMBERS, "rows_max", 1)
+    core = Dialled()
     core.pass_time(45)
     core.do(cmd.Join("c2", "127.0.0.1:40042"))
     assert core.beat().code == cmd.MEMBER_UNKNOWN

@@ -20,14 +20,14 @@ from gowork.leader.store import (
     Batch,
     Brief,
     DeletedTask,
+    Fact,
+    FactKey,
     Finished,
     LaneKey,
-    MemberRecord,
     MovedTask,
     NewTask,
     Opened,
     Query,
-    QueueRecord,
     Record,
     Status,
     StoreError,
@@ -48,15 +48,14 @@ class Content:
         self.term = 0
         self.identity = uuid.uuid4().hex
         self.tasks: dict[int, NewTask] = {}
-        self.members: dict[str, MemberRecord] = {}
-        self.queues: dict[str, QueueRecord] = {}
+        self.facts: dict[FactKey, Fact] = {}
         self.removals: list[DeletedTask] = []
         self.floor = 0
 
     def after(self, batch: Batch) -> Content:
         """What it holds after a batch; itself it stays as it is."""
         new = copy(self)
-        new.tasks, new.members, new.queues = dict(self.tasks), dict(self.members), dict(self.queues)
+        new.tasks, new.facts = dict(self.tasks), dict(self.facts)
         for gone in batch.deletes:
             task = new.tasks.pop(gone.seq, None)
             if task is None or task.record.id != gone.id:
@@ -71,12 +70,9 @@ class Content:
             if move.seq not in new.tasks:
                 raise StoreError(f"{move} moves nothing")
             new.tasks[move.seq] = moved(new.tasks[move.seq], move)
-        for id in batch.members_gone:
-            new.members.pop(id, None)
-        new.members |= {member.id: member for member in batch.members}
-        for name in batch.queues_gone:
-            new.queues.pop(name, None)
-        new.queues |= {queue.name: queue for queue in batch.queues}
+        for key in batch.facts_gone:
+            new.facts.pop(key, None)
+        new.facts |= {FactKey(fact.kind, fact.key): fact for fact in batch.facts}
         removals = [*self.removals, *batch.deletes]
         new.floor = max([self.floor, *(gone.changed for gone in removals if gone.changed < batch.tombstones_before)])
         new.removals = [gone for gone in removals if gone.changed >= batch.tombstones_before]
@@ -161,11 +157,13 @@ class MemoryStore:
     async def delayed_counts(self) -> list[tuple[LaneKey, int]]:
         return list(Counter(task.lane for task in self._tasks() if is_delayed(task)).items())
 
-    async def members(self) -> list[MemberRecord]:
-        return [member for _, member in sorted(self._content.members.items())]
-
-    async def queues(self) -> list[QueueRecord]:
-        return [queue for _, queue in sorted(self._content.queues.items())]
+    async def facts(self, kind: str, after: str, limit: int, bytes_max: int) -> list[Fact]:
+        found: list[Fact] = []
+        for key, fact in sorted(self._content.facts.items()):
+            if key.kind == kind and key.key > after and len(found) < limit and (bytes_max > 0 or not found):
+                found.append(fact)
+                bytes_max -= len(fact.value)
+        return found
 
     async def finished_counts(self) -> tuple[int, int]:
         failed = len(self._finished(failed=True))

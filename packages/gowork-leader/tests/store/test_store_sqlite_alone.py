@@ -13,12 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from gowork.leader._core.model import Status
+from gowork.leader._core.model import Fact, Status
 from gowork.leader.store import _sqlite_file
 from gowork.leader.store.conformance import FULL_LANE, new_task, standing
 from gowork.leader.store.protocol import (
     Batch,
-    MemberRecord,
     MovedTask,
     StoreBusyError,
     StoreError,
@@ -130,7 +129,7 @@ BATCHES = {
     "a new task": Batch([new_task(2)]),
     "a move, which is one statement": Batch(moves=[MovedTask(1, 2, standing(Status.RUNNING))]),
     "a move into a lane": Batch(moves=[MovedTask(1, 2, standing(Status.PENDING), FULL_LANE)]),
-    "no task": Batch(members=[MemberRecord("m", "host:1", 1)]),
+    "no task": Batch(facts=[Fact("k", "m", b"v")]),
 }
 
 

@@ -10,14 +10,14 @@ import pytest
 from msgspec.structs import replace
 from store_format_1 import IDENTITY, TABLES, TERM, write_store
 
+from gowork.leader._core.kinds import MEMBERS, Member
 from gowork.leader._core.model import LaneKey, Priority, Standing, Status
 from gowork.leader.store import _sqlite_migrate
 from gowork.leader.store._sqlite_schema import FORMAT
-from gowork.leader.store.conformance import ALL_BYTES, FULL_STANDING, new_task, seqs_of_page, standing
+from gowork.leader.store.conformance import ALL_BYTES, FULL_STANDING, facts_of, new_task, seqs_of_page, standing
 from gowork.leader.store.protocol import (
     Batch,
     Finished,
-    MemberRecord,
     MovedTask,
     Query,
     Record,
@@ -84,7 +84,7 @@ async def test_every_task_stays_and_unfinished_ones_are_found_in_lanes_and_by_th
         cancelled = Finished(10, "task-10", 110, 45)
         assert await store.finished(False, 10) == [completed, cancelled]
         assert [found.seq for found in await store.changed_since(105, 2)] == [6, 7]
-        assert await store.members() == [MemberRecord("m", "a:1", 5)]
+        assert await facts_of(store, MEMBERS.name) == {"m": MEMBERS.encode(Member("a:1", 5))}
         assert await store.watch_floor() == 0
         await store.close()
     await store.open()

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from gowork.leader._core.model import Status
-from gowork.leader.store import _sqlite_lanes, _sqlite_query, _sqlite_scans
+from gowork.leader.store import _sqlite_facts, _sqlite_lanes, _sqlite_query, _sqlite_scans
 from gowork.leader.store.conformance import new_task
 from gowork.leader.store.protocol import Batch, Query
 from gowork.leader.store.sqlite import SqliteStore
 
 NAMED = {"changed": 0, "seq": 0, "limit": 1, "at": 0}
+FACTS = {"kind": "k", "after": "", "limit": 1}
 
 
 @pytest.fixture
@@ -52,6 +53,7 @@ SCANS = [
     ("last_failed", _sqlite_scans.LAST_FAILED, (1,), "standings_by_status (status=?)"),
     ("changed_since", _sqlite_query.CHANGED_SINCE, NAMED, "standings_by_status (status=? AND changed>?)"),
     ("deleted_since", _sqlite_scans.DELETED_SINCE, NAMED, "PRIMARY KEY (changed>? AND changed<?)"),
+    ("facts", _sqlite_facts._FACTS._page, FACTS, "PRIMARY KEY (kind=? AND key>?)"),
     ("unused lanes", _sqlite_lanes.DROP_UNUSED, (), "standings_by_status (status=?)"),
 ]
 

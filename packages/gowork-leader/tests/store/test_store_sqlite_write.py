@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from gowork.leader._core.model import LaneKey, Priority, QueueSettings, Status
+from gowork.leader._core.model import Fact, FactKey, LaneKey, Priority, Status
 from gowork.leader.store import _sqlite_file
 from gowork.leader.store._sqlite_lanes import LaneIds
 from gowork.leader.store._sqlite_rows import ROWS_MAX
 from gowork.leader.store._sqlite_write import write_batch
 from gowork.leader.store.conformance import new_task, standing
-from gowork.leader.store.protocol import Batch, DeletedTask, MemberRecord, MovedTask, QueueRecord, StoreError
+from gowork.leader.store.protocol import Batch, DeletedTask, MovedTask, StoreError
 
 LANE = LaneKey("default", Priority.LOW, "h", (), "customer")
 TASKS = ROWS_MAX + 2
@@ -45,14 +45,12 @@ def moved(seq: int, lane: LaneKey | None = None) -> MovedTask:
         Batch([new_task(TASKS + 1)], [moved(1)]),
         Batch(moves=[moved(seq) for seq in range(1, ROWS_MAX + 2)]),
         Batch(moves=[moved(1), moved(2, LANE)]),
-        Batch(moves=[moved(1)], members=[MemberRecord("m", "host:1", 1)]),
-        Batch(moves=[moved(1)], members_gone=["m"]),
+        Batch(moves=[moved(1)], facts=[Fact("k", "m", b"v")]),
+        Batch(moves=[moved(1)], facts_gone=[FactKey("k", "m")]),
         Batch(moves=[moved(1)], deletes=[DeletedTask(2, new_task(2).record.id, 2)]),
-        Batch(moves=[moved(1)], queues=[QueueRecord("q", QueueSettings())]),
-        Batch(moves=[moved(1)], queues_gone=["q"]),
         Batch(moves=[moved(1)], tombstones_before=2),
     ],
-    ids=["insert", "many", "lane", "member", "member gone", "delete", "queue", "queue gone", "tombstones"],
+    ids=["insert", "many", "lane", "fact", "fact gone", "delete", "tombstones"],
 )
 def test_a_batch_of_several_statements_is_one_transaction(connection: sqlite3.Connection, batch: Batch) -> None:
     statements: list[str] = []

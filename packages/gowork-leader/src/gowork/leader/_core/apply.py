@@ -12,15 +12,18 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from gowork.leader._core import changes as ch
+from gowork.leader._core.facts import Kind, V
 from gowork.leader._core.model import (
     COMPLETED,
     ERROR,
     PENDING,
     RUNNING,
+    FactKey,
     FailureKind,
     HeartbeatStatus,
     LaneKey,
     Liveness,
+    Now,
     Spec,
     Standing,
     Status,
@@ -48,6 +51,14 @@ def take_in(state: State, key: LaneKey, tasks: Sequence[Task], *, complete: bool
     for task in tasks:
         state.tasks[task.spec.id] = task
     state.queues.take_in(key, tasks, complete=complete)
+
+
+def recall(state: State, kind: Kind[V], key: str, value: V, now: Now) -> None:
+    """After a start: the store has this fact, and what follows from it holds again."""
+    state.facts.put(kind, key, value)
+    if kind.follows is not None:
+        for change in kind.follows(state, key, value, now):
+            apply(state, change)
 
 
 def expect(state: State, lease_mono: float) -> None:
@@ -209,6 +220,17 @@ def _worker_heard(state: State, change: ch.WorkerHeard) -> None:
     _renew(state.leases, change.instance, change.lease_mono)
 
 
+def _fact_put(state: State, change: ch.FactPut) -> None:
+    kind = change.kind
+    state.facts.put(kind, change.key, change.value)
+    state.pending.facts[FactKey(kind.name, change.key)] = kind.encode(change.value)
+
+
+def _fact_removed(state: State, change: ch.FactRemoved) -> None:
+    state.facts.remove(change.kind, change.key)
+    state.pending.facts[FactKey(change.kind.name, change.key)] = None
+
+
 def _session_opened(state: State, change: ch.SessionOpened) -> None:
     hello = change.hello
     worker = state.workers.get(hello.instance)
@@ -277,9 +299,8 @@ def _challenge_ended(state: State, change: ch.ChallengeEnded) -> None:
 
 def _callback_joined(state: State, change: ch.CallbackJoined) -> None:
     callback = Callback(change.id, change.address, change.at_ms)
-    state.callbacks[change.id] = state.pending.joined[change.id] = callback
+    state.callbacks[change.id] = callback
     state.pending.tally.connected.append(change.id)
-    state.pending.gone.pop(change.id, None)
     state.departed.pop(change.id, None)
     _renew(state.callback_leases, change.id, change.lease_mono)
 
@@ -335,8 +356,6 @@ def _callback_gone(state: State, change: ch.CallbackGone) -> None:
     _depart(state, state.callbacks.pop(change.id), change.liveness, change.at_ms)
     state.pending.tally.gone.append((change.id, change.liveness))
     state.callback_leases.pop(change.id, None)
-    state.pending.joined.pop(change.id, None)
-    state.pending.gone[change.id] = None
 
 
 def _leases_extended(state: State, change: ch.LeasesExtended) -> None:
@@ -360,7 +379,6 @@ def _queue_served(state: State, change: ch.QueueServed) -> None:
 
 def _queue_configured(state: State, change: ch.QueueConfigured) -> None:
     state.queues.configure(change.name, change.settings, change.mono, change.tokens)
-    state.pending.configured[change.name] = change.settings
 
 
 def _depart(state: State, member: Worker | Callback, liveness: Liveness, at_ms: int) -> None:
@@ -384,6 +402,8 @@ _APPLIERS: dict[type, Callable[[State, Any], None]] = {
     ch.TaskProgressed: _task_progressed,
     ch.TaskPurged: _task_purged,
     ch.RemovalsForgotten: _removals_forgotten,
+    ch.FactPut: _fact_put,
+    ch.FactRemoved: _fact_removed,
     ch.SessionOpened: _session_opened,
     ch.SessionClosed: _session_closed,
     ch.WorkerHeard: _worker_heard,

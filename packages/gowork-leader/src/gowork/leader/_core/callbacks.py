@@ -10,8 +10,9 @@ from gowork.leader._core import commands as cmd
 from gowork.leader._core import effects as ef
 from gowork.leader._core.decision import Decision
 from gowork.leader._core.dialled import ask_to_stop, dialled, is_to_stop, lose, release
+from gowork.leader._core.kinds import MEMBERS, Member
 from gowork.leader._core.model import HeartbeatStatus, Liveness, Now, Outcome
-from gowork.leader._core.state import Callback, State
+from gowork.leader._core.state import Callback, Departed, State
 
 #: Heartbeats in a row by which a member that is idle no longer has the task that it was dialled with: one alone may
 #: have crossed the call, or have been held up on its way.
@@ -26,13 +27,14 @@ def join(state: State, command: cmd.Join, now: Now) -> Decision:
     if worker is not None and worker.connection is not None:
         return Decision(cmd.Refused(cmd.NAME_TAKEN, f"a worker session has the name {command.id!r}; choose another id"))
     earlier = state.callbacks.get(command.id)
-    if earlier is None and _is_full(state):
-        message = f"this leader has {state.settings.callbacks_max} callback members, which is its limit"
+    if earlier is None and state.facts.is_full(MEMBERS):
+        message = f"this leader has {MEMBERS.rows_max} callback members, which is its limit"
         return Decision(cmd.Refused(cmd.TOO_MANY_MEMBERS, message))
     decision = Decision()
     if earlier is not None:
         release(state, earlier, "its worker has joined again", Outcome.INTERRUPTED, now, decision)
     lease = now.mono + state.settings.callback_lease
+    decision.changes.append(ch.FactPut(MEMBERS, command.id, Member(command.address, now.wall_ms)))
     decision.changes.append(ch.CallbackJoined(command.id, command.address, lease, now.wall_ms))
     return decision
 
@@ -44,6 +46,7 @@ def leave(state: State, command: cmd.Leave, now: Now) -> Decision:
         return Decision(_member_unknown(state, command.id))
     decision = Decision()
     release(state, callback, "its worker has left", Outcome.INTERRUPTED, now, decision)
+    decision.changes.append(ch.FactRemoved(MEMBERS, command.id))
     decision.changes.append(ch.CallbackGone(command.id, Liveness.LEFT, now.wall_ms))
     return decision
 
@@ -55,7 +58,8 @@ def heartbeat(state: State, command: cmd.Heartbeat, now: Now) -> Decision:
     lease = now.mono + state.settings.callback_lease
     if callback is not None:
         _compare(state, callback, command.status, now, decision)
-    elif (gone := state.departed.get(command.id)) is not None and gone.may_come_back and not _is_full(state):
+    elif (gone := _lost(state, command.id)) is not None:
+        decision.changes.append(ch.FactPut(MEMBERS, command.id, Member(gone.address, gone.joined_ms)))
         decision.changes.append(ch.CallbackJoined(command.id, gone.address, lease, gone.joined_ms))
     else:
         decision.answer = _member_unknown(state, command.id)
@@ -95,8 +99,10 @@ def _compare(state: State, callback: Callback, status: HeartbeatStatus, now: Now
         ask_to_stop(callback, now, decision)
 
 
-def _is_full(state: State) -> bool:
-    return len(state.callbacks) >= state.settings.callbacks_max
+def _lost(state: State, id: str) -> Departed | None:
+    """The member that was lost by this id, if it may come back and there is room for it."""
+    gone = state.departed.get(id)
+    return gone if gone is not None and gone.may_come_back and not state.facts.is_full(MEMBERS) else None
 
 
 def _member_unknown(state: State, id: str) -> cmd.Refused:

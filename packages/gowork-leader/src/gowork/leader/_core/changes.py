@@ -1,10 +1,13 @@
-"""What has been decided, in the past tense. `apply` makes them true in memory; the first two are stored."""
+"""What has been decided, in the past tense. `apply` makes them true in memory; those of tasks and facts are stored."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from msgspec import Struct
 
 from gowork.leader._core.commands import OpenSession
+from gowork.leader._core.facts import Kind
 from gowork.leader._core.model import HeartbeatStatus, Liveness, Progress, QueueSettings, Spec, Standing, Status
 
 
@@ -42,6 +45,22 @@ class RemovalsForgotten(Struct, frozen=True, gc=False):
     """Watchers need not be told of removals of batches before this one. Stored."""
 
     before: int
+
+
+class FactPut(Struct, frozen=True, gc=False):
+    """A fact holds from now on, in place of what held under its key. Stored."""
+
+    kind: Kind[Any]
+    key: str
+    #: Of the type of its kind's values.
+    value: Any
+
+
+class FactRemoved(Struct, frozen=True, gc=False):
+    """A fact holds no longer. Stored."""
+
+    kind: Kind[Any]
+    key: str
 
 
 class SessionOpened(Struct, frozen=True):
@@ -99,7 +118,7 @@ class ChallengeEnded(Struct, frozen=True, gc=False):
 
 
 class CallbackJoined(Struct, frozen=True):
-    """A callback member is new or replaced. Stored."""
+    """A callback member is new or replaced. That it is one is a fact: FactPut comes with this."""
 
     id: str
     address: str
@@ -161,7 +180,7 @@ class CallbackDraining(Struct, frozen=True, gc=False):
 
 
 class CallbackGone(Struct, frozen=True, gc=False):
-    """A callback member has left or was lost. Stored."""
+    """A callback member has left or was lost; FactRemoved comes with this."""
 
     id: str
     liveness: Liveness
@@ -183,7 +202,7 @@ class QueueServed(Struct, frozen=True, gc=False):
 
 
 class QueueConfigured(Struct, frozen=True, gc=False):
-    """An operator has set how a queue is served. Stored."""
+    """A queue goes by other settings. What an operator has set is a fact: FactPut or FactRemoved comes with this."""
 
     name: str
     settings: QueueSettings
@@ -205,6 +224,8 @@ Change = (
     | TaskProgressed
     | TaskPurged
     | RemovalsForgotten
+    | FactPut
+    | FactRemoved
     | SessionOpened
     | SessionClosed
     | WorkerHeard

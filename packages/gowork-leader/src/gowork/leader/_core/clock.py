@@ -7,6 +7,7 @@ from gowork.leader._core import commands as cmd
 from gowork.leader._core import effects as ef
 from gowork.leader._core.decision import Decision
 from gowork.leader._core.dialled import release, run_out
+from gowork.leader._core.kinds import MEMBERS
 from gowork.leader._core.model import Liveness, Now, Outcome, Status
 from gowork.leader._core.sessions import lose_tasks, take_over
 from gowork.leader._core.state import State, Worker
@@ -35,6 +36,7 @@ def tick(state: State, command: cmd.Tick, now: Now) -> Decision:
     unheard = _run_out(state.callback_leases, now.mono)
     for id in unheard:
         release(state, state.callbacks[id], "its worker was not heard of", Outcome.LOST, now, decision)
+        decision.changes.append(ch.FactRemoved(MEMBERS, id))
         decision.changes.append(ch.CallbackGone(id, Liveness.LOST, now.wall_ms))
     for id in _run_out(state.callback_deadlines, now.mono):
         if id not in unheard:

@@ -317,6 +317,23 @@ class Task(Struct, gc=False):
         return self.standing.status is PENDING and not self.waiting
 
 
+class Fact(Struct, frozen=True, gc=False):
+    """A small record beside the tasks, as it is stored; see `facts`."""
+
+    #: The name of its kind.
+    kind: str
+    #: Which of its kind; not empty.
+    key: str
+    value: bytes
+
+
+class FactKey(NamedTuple):
+    """What names a fact."""
+
+    kind: str
+    key: str
+
+
 class Brief(Struct, frozen=True, gc=False):
     """What a removal must know of a task."""
 

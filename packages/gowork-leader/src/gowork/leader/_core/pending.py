@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from gowork.leader._core.commands import Answer
 from gowork.leader._core.effects import Effect
-from gowork.leader._core.model import QueueSettings, Task
+from gowork.leader._core.model import FactKey, Task
 from gowork.leader._core.tally import Tally
-
-if TYPE_CHECKING:
-    from gowork.leader._core.state import Callback
 
 
 class Pending:
@@ -21,11 +16,9 @@ class Pending:
 
     __slots__ = (
         "answers",
-        "configured",
         "effects",
+        "facts",
         "forgotten_before",
-        "gone",
-        "joined",
         "moved",
         "progressed",
         "removed",
@@ -42,11 +35,8 @@ class Pending:
         self.removed: dict[int, str] = {}
         #: Removals of batches before this one need not be told any more; 0: all are.
         self.forgotten_before = 0
-        #: {queue: settings}
-        self.configured: dict[str, QueueSettings] = {}
-        #: Callback members to be stored, by id, and ids of those to be removed.
-        self.joined: dict[str, Callback] = {}
-        self.gone: dict[str, None] = {}
+        #: What facts hold now, as they are stored; None: the fact holds no longer.
+        self.facts: dict[FactKey, bytes | None] = {}
 
         # To be told.
         #: In the order in which they were decided on.
@@ -62,12 +52,4 @@ class Pending:
     @property
     def is_written(self) -> bool:
         """Whether there is anything for the store."""
-        return bool(
-            self.submitted
-            or self.moved
-            or self.removed
-            or self.forgotten_before
-            or self.configured
-            or self.joined
-            or self.gone
-        )
+        return bool(self.submitted or self.moved or self.removed or self.forgotten_before or self.facts)

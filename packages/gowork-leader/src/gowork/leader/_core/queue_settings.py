@@ -7,9 +7,9 @@ from msgspec.structs import replace
 from gowork.leader._core import changes as ch
 from gowork.leader._core import commands as cmd
 from gowork.leader._core.decision import Decision
+from gowork.leader._core.kinds import QUEUES
 from gowork.leader._core.model import Now, QueueSettings
 from gowork.leader._core.state import State
-from gowork.proto.limits import QUEUES_CONFIGURED_MAX
 
 
 def pause_queue(state: State, command: cmd.PauseQueue, now: Now) -> Decision:
@@ -31,17 +31,16 @@ def _configured(state: State, name: str, now: Now, **wanted: float) -> Decision:
     decision = Decision(new)
     if new == old:
         return decision
-    defaults = QueueSettings()
-    if old == defaults:
-        configured = sum(queue.settings != defaults for queue in state.queues)
-        if configured >= QUEUES_CONFIGURED_MAX:
-            message = f"{configured} queues have settings of their own, which is the limit; reset one first"
-            return Decision(cmd.Refused(cmd.TOO_MANY_QUEUES, message))
+    if name not in state.facts.of(QUEUES) and state.facts.is_full(QUEUES):
+        message = f"{QUEUES.rows_max} queues have settings of their own, which is the limit; reset one first"
+        return Decision(cmd.Refused(cmd.TOO_MANY_QUEUES, message))
     tokens = 0.0
     if queue is not None and old.rate_limit:
         # What has gathered is kept: setting a rate anew is no way around it.
         tokens = queue.tokens_at(now.mono)
     elif new.rate_limit:
         tokens = float(new.rate_burst) or max(1.0, new.rate_limit)
+    is_default = new == QueueSettings()
+    decision.changes.append(ch.FactRemoved(QUEUES, name) if is_default else ch.FactPut(QUEUES, name, new))
     decision.changes.append(ch.QueueConfigured(name, new, tokens, now.mono))
     return decision

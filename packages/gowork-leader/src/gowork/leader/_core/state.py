@@ -6,6 +6,7 @@ Only `apply` changes a State. Everything in it but the connections and leases ca
 from __future__ import annotations
 
 from gowork.leader._core.commands import OpenSession
+from gowork.leader._core.facts import Facts
 from gowork.leader._core.forms import Forms
 from gowork.leader._core.model import Brief, HandlerPolicy, HeartbeatStatus, Liveness, Task
 from gowork.leader._core.pending import Pending
@@ -26,7 +27,6 @@ class Settings:
         "callback_idle_grace",
         "callback_lease",
         "callback_stop_grace",
-        "callbacks_max",
         "challenge_wait",
         "finished_full",
         "lane_page",
@@ -50,7 +50,6 @@ class Settings:
         callback_idle_grace: float = 10.0,
         callback_stop_grace: float = 20.0,
         callback_absent_grace: float = 2.0,
-        callbacks_max: int = 10_000,
         challenge_wait: float = 2.0,
         sessions_max: int = 10_000,
         pending_max: int = 10_000_000,
@@ -75,7 +74,6 @@ class Settings:
         self.callback_stop_grace = callback_stop_grace
         #: How long the report of a task may be under way that its callback member no longer has.
         self.callback_absent_grace = callback_absent_grace
-        self.callbacks_max = callbacks_max
         #: How long the holder of a name has to answer a ping.
         self.challenge_wait = challenge_wait
         self.sessions_max = sessions_max
@@ -264,6 +262,7 @@ class State:
         "delayed",
         "departed",
         "expiring",
+        "facts",
         "failed_tasks",
         "fence",
         "finished_tasks",
@@ -326,5 +325,7 @@ class State:
         self.challenges: dict[str, tuple[OpenSession, float]] = {}
         #: {name: a member that has gone}, oldest first.
         self.departed: dict[str, Departed] = {}
+        #: What outlives this leader beside the tasks.
+        self.facts = Facts()
         #: What the batch in hand has brought about; see step.take.
         self.pending = Pending()

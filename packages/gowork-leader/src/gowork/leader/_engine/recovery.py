@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-from gowork.leader._core import changes as ch
-from gowork.leader._core.apply import apply, expect
+from typing import Any
+
+import msgspec
+
+from gowork.leader._core.apply import apply, expect, recall
 from gowork.leader._core.callbacks import take_up
-from gowork.leader._core.model import Now
+from gowork.leader._core.facts import Kind, V
+from gowork.leader._core.kinds import KINDS
+from gowork.leader._core.model import Fact, Now
 from gowork.leader._core.state import Settings, State
 from gowork.leader._core.step import take
 from gowork.leader._engine.loading import Loader
-from gowork.leader.store.protocol import TERM_SHIFT, Opened, Store
+from gowork.leader.store.protocol import TERM_SHIFT, Opened, Store, StoreFormatError
+
+#: Facts of one kind that are read at a time, and what they take, in bytes.
+FACTS_PAGE = 2_000
+FACTS_BYTES_MAX = 16 << 20
 
 
 async def recover(store: Store, opened: Opened, settings: Settings, now: Now) -> tuple[State, int]:
     """The state as the last leader left it, and how many of its tasks are unfinished.
 
     Raises:
-        StoreError: when the store can't be read.
+        StoreError: when the store can't be read, or a fact of it.
     """
     state = State(settings, fence=opened.term << TERM_SHIFT, next_seq=opened.next_seq)
-    callback_lease = now.mono + settings.callback_lease
-    for member in await store.members():
-        apply(state, ch.CallbackJoined(member.id, member.address, callback_lease, member.joined_ms))
-    for queue in await store.queues():
-        # Without tokens: a rate holds over a restart too.
-        apply(state, ch.QueueConfigured(queue.name, queue.settings, 0.0, now.mono))
+    for kind in KINDS:
+        await _recall(store, state, kind, now)
     unfinished = await Loader(store, state).recover()
     for change in take_up(state, now).changes:
         apply(state, change)
@@ -32,3 +37,21 @@ async def recover(store: Store, opened: Opened, settings: Settings, now: Now) ->
     # The store has all of it.
     take(state)
     return state, unfinished
+
+
+async def _recall(store: Store, state: State, kind: Kind[Any], now: Now) -> None:
+    """Takes up all facts of a kind."""
+    after = ""
+    # Only an empty page is the end: any other may have been ended by its bytes.
+    while facts := await store.facts(kind.name, after, FACTS_PAGE, FACTS_BYTES_MAX):
+        for fact in facts:
+            recall(state, kind, fact.key, _read(kind, fact), now)
+        after = facts[-1].key
+
+
+def _read(kind: Kind[V], fact: Fact) -> V:
+    try:
+        return kind.decode(fact.value)
+    except msgspec.DecodeError as error:
+        message = f"the store is damaged: what it has of {kind.name} {fact.key!r} can't be read; start from a backup"
+        raise StoreFormatError(message) from error

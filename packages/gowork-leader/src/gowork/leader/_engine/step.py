@@ -15,7 +15,7 @@ from gowork.leader._core import commands as cmd
 from gowork.leader._core.apply import forget
 from gowork.leader._core.clock import next_deadlines, trim
 from gowork.leader._core.effects import Effect
-from gowork.leader._core.model import Now, QueueSettings, Task
+from gowork.leader._core.model import Fact, Now, Task
 from gowork.leader._core.pending import Pending
 from gowork.leader._core.state import State
 from gowork.leader._core.step import carry_out, take
@@ -27,7 +27,7 @@ from gowork.leader._engine.loading import Loader
 from gowork.leader._engine.news import log_news
 from gowork.leader._engine.subscriptions import Subscriptions
 from gowork.leader.store.codec import moved_task, new_task
-from gowork.leader.store.protocol import Batch, DeletedTask, MemberRecord, QueueRecord, changed_number
+from gowork.leader.store.protocol import Batch, DeletedTask, changed_number
 
 _log = logging.getLogger(__name__)
 
@@ -153,15 +153,12 @@ class Stepper:
 
 def _batch(pending: Pending, number: int) -> Batch:
     """What the store is to write."""
-    configured, defaults = pending.configured, QueueSettings()
     return Batch(
         [new_task(task) for task in pending.submitted.values()],
         [moved_task(task) for task in pending.moved.values()],
-        [MemberRecord(member.id, member.address, member.joined_ms) for member in pending.joined.values()],
-        tuple(pending.gone),
-        queues=[QueueRecord(name, settings) for name, settings in configured.items() if settings != defaults],
-        queues_gone=[name for name, settings in configured.items() if settings == defaults],
-        deletes=[DeletedTask(seq, id, number) for seq, id in pending.removed.items()],
+        [DeletedTask(seq, id, number) for seq, id in pending.removed.items()],
+        facts=[Fact(*key, value) for key, value in pending.facts.items() if value is not None],
+        facts_gone=[key for key, value in pending.facts.items() if value is None],
         tombstones_before=pending.forgotten_before,
     )
 

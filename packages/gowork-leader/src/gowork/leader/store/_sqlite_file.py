@@ -22,7 +22,7 @@ from urllib.parse import quote
 
 from gowork.base.directories import make_directory, sync_directory
 from gowork.leader.store._sqlite_errors import damaged, reported
-from gowork.leader.store._sqlite_schema import APPLICATION_ID, FORMAT, META, SQLITE_VERSION_MIN, TABLES
+from gowork.leader.store._sqlite_schema import ADDED_TO_2, APPLICATION_ID, FORMAT, META, SQLITE_VERSION_MIN, TABLES
 from gowork.leader.store.protocol import StoreError, StoreFormatError, StoreLockedError, StoreLostError
 
 _MAGIC = b"SQLite format 3\0"
@@ -217,7 +217,7 @@ def create(path: Path) -> None:
                 connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 connection.execute(f"PRAGMA user_version = {FORMAT}")
                 connection.execute("BEGIN")
-                for statement in TABLES[FORMAT]:
+                for statement in (*TABLES[FORMAT], *ADDED_TO_2.values()):
                     connection.execute(statement)
                 connection.executemany(
                     "INSERT INTO meta VALUES (?, ?)", [("identity", secrets.token_hex(16)), *META.items()]

@@ -1,4 +1,4 @@
-"""Brings a store of an older format to the present one, in one transaction."""
+"""Brings a store of an older format to the present one, in one transaction, and adds what this format lacked."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gowork.leader.store._sqlite_errors import damaged, reported
 from gowork.leader.store._sqlite_file import connect
 from gowork.leader.store._sqlite_lanes import LaneIds
 from gowork.leader.store._sqlite_rows import RowsStatement
-from gowork.leader.store._sqlite_schema import FORMAT, META, STANDING_COLUMNS, TABLES_OF_2
+from gowork.leader.store._sqlite_schema import ADDED_TO_2, FORMAT, META, STANDING_COLUMNS, TABLES_OF_2
 from gowork.leader.store.codec import at_ms, decode_standing, encode_standing, restore
 from gowork.leader.store.protocol import Record, StoreFormatError
 
@@ -56,6 +56,14 @@ def migrate(path: Path, version: int) -> None:
                 connection.execute("ROLLBACK")
             connection.close()
     logger.info("store has the new format", extra={"store": str(path), "tasks": tasks})
+
+
+def add_missing(connection: sqlite3.Connection) -> None:
+    """Adds the tables that format 2 has been given since; one that has them stays as it is."""
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    for name, statement in ADDED_TO_2.items():
+        if name not in tables:
+            connection.execute(statement)
 
 
 def _from_1_to_2(connection: sqlite3.Connection) -> int:

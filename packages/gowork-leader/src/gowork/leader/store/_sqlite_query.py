@@ -17,7 +17,7 @@ import msgspec
 
 from gowork.leader._core.model import Standing, Status
 from gowork.leader.store.codec import decode_standing
-from gowork.leader.store.protocol import MemberRecord, Query, Record
+from gowork.leader.store.protocol import Query, Record
 
 #: Records fetched by one statement take about so much memory, three times over for a moment.
 _FETCH_BYTES_MAX = 4 << 20
@@ -110,12 +110,6 @@ def changed_since(connection: sqlite3.Connection, changed: int, limit: int) -> l
         found = [record for records in _fetched(connection, sizes) for record in records]
     found.sort(key=lambda record: (record.changed, record.seq))
     return found
-
-
-def members(connection: sqlite3.Connection) -> list[MemberRecord]:
-    """Every callback member."""
-    rows = connection.execute("SELECT id, address, joined_ms FROM members ORDER BY id").fetchall()
-    return [MemberRecord(*row) for row in rows]
 
 
 def counts(connection: sqlite3.Connection) -> dict[tuple[str, str, Status], int]:

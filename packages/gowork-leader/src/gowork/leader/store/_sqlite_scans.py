@@ -17,8 +17,7 @@ from gowork.leader._core.model import FINISHED as FINISHED_STATUSES
 from gowork.leader._core.model import Brief, LaneKey, Status
 from gowork.leader.store._sqlite_lanes import key_text, lane_of
 from gowork.leader.store._sqlite_query import SIZE, conditions_of, decode_sizes, snapshot, up_to
-from gowork.leader.store.codec import decode_settings
-from gowork.leader.store.protocol import Finished, Query, QueueRecord, Record, Timer
+from gowork.leader.store.protocol import Finished, Query, Record, Timer
 
 _decode_waiting = msgspec.json.Decoder(list[tuple[str, int]]).decode
 _decode_rows = msgspec.json.Decoder(list[tuple[int, int, int]]).decode
@@ -150,12 +149,6 @@ def expiring(connection: sqlite3.Connection, after: tuple[int, int] | None, limi
 def delayed_counts(connection: sqlite3.Connection) -> list[tuple[LaneKey, int]]:
     """See Store.delayed_counts."""
     return [(lane_of(key), tasks) for key, tasks in _decode_waiting(_text(connection, DELAYED_COUNTS))]
-
-
-def queues(connection: sqlite3.Connection) -> list[QueueRecord]:
-    """See Store.queues."""
-    rows = connection.execute("SELECT name, settings FROM queues ORDER BY name").fetchall()
-    return [QueueRecord(name, decode_settings(settings)) for name, settings in rows]
 
 
 def finished_counts(connection: sqlite3.Connection) -> tuple[int, int]:

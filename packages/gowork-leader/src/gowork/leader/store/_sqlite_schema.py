@@ -84,5 +84,16 @@ TABLES = {
     1: (_META, _SPECS, *TABLES_OF_1, _MEMBERS),
     2: (_META, _SPECS, *TABLES_OF_2, _MEMBERS),
 }
+#: {name: table} that stores of format 2 may lack: version 0.1.0 wrote them without, and goes on with a store that has
+#: them. They are added when a store is opened.
+ADDED_TO_2 = {
+    # What is no task: see `_sqlite_facts`.
+    "facts": """CREATE TABLE facts (
+        kind TEXT NOT NULL,
+        key TEXT NOT NULL,
+        value BLOB NOT NULL,
+        PRIMARY KEY (kind, key)
+    ) WITHOUT ROWID""",
+}
 #: What `meta` holds in a new store, beside its identity.
 META = {"term": 0, "watch_floor": 0}

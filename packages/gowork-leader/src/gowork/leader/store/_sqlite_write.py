@@ -7,10 +7,11 @@ import sqlite3
 import msgspec
 
 from gowork.leader._core.model import LaneKey
+from gowork.leader.store._sqlite_facts import write_facts
 from gowork.leader.store._sqlite_lanes import LaneIds
 from gowork.leader.store._sqlite_rows import ROWS_MAX, RowsStatement
 from gowork.leader.store._sqlite_schema import STANDING_COLUMNS
-from gowork.leader.store.codec import at_ms, encode_settings, encode_standing
+from gowork.leader.store.codec import at_ms, encode_standing
 from gowork.leader.store.protocol import Batch, StoreError, StoreLostError
 
 _encode_json = msgspec.json.Encoder().encode
@@ -27,12 +28,6 @@ _STANDINGS_IN_LANES = RowsStatement(
     f"ON CONFLICT (seq) DO UPDATE SET {_MOVED}, lane = excluded.lane, expires_ms = excluded.expires_ms",
     _IN_TERM,
 )
-_MEMBERS = RowsStatement(
-    "members",
-    ("id", "address", "joined_ms"),
-    "ON CONFLICT (id) DO UPDATE SET address = excluded.address, joined_ms = excluded.joined_ms",
-)
-_QUEUES = RowsStatement("queues", ("name", "settings"), "ON CONFLICT (name) DO UPDATE SET settings = excluded.settings")
 _TOMBSTONES = RowsStatement("tombstones", ("changed", "id"))
 _DELETE_STANDINGS = """
     DELETE FROM standings WHERE seq IN (
@@ -41,8 +36,6 @@ _DELETE_STANDINGS = """
     )
 """
 _DELETE_SPECS = "DELETE FROM specs WHERE seq IN (SELECT json_extract(value, '$[0]') FROM json_each(?))"
-_DELETE_MEMBERS = "DELETE FROM members WHERE id IN (SELECT value FROM json_each(?))"
-_DELETE_QUEUES = "DELETE FROM queues WHERE name IN (SELECT value FROM json_each(?))"
 
 
 def write_batch(connection: sqlite3.Connection, batch: Batch, lanes: LaneIds, term: int) -> None:
@@ -64,7 +57,10 @@ def write_batch(connection: sqlite3.Connection, batch: Batch, lanes: LaneIds, te
             _write_tasks(connection, batch, lanes, term)
         else:
             _compare_term(connection, term)
-        _write_others(connection, batch)
+        if batch.facts or batch.facts_gone:
+            write_facts(connection, batch.facts, batch.facts_gone)
+        if batch.tombstones_before:
+            _forget_removals(connection, batch.tombstones_before)
         if not single:
             connection.execute("COMMIT")
     except BaseException as error:
@@ -82,7 +78,7 @@ def _is_one_statement(batch: Batch) -> bool:
     """Whether all of it is one statement: a transaction by itself, which spares Python's lock being given up and waited
     for twice.
     """
-    if batch.inserts or batch.deletes or batch.members or batch.members_gone or batch.queues or batch.queues_gone:
+    if batch.inserts or batch.deletes or batch.facts or batch.facts_gone:
         return False
     if batch.tombstones_before or len(batch.moves) > ROWS_MAX:
         return False
@@ -154,19 +150,6 @@ def _delete(connection: sqlite3.Connection, batch: Batch) -> None:
         )
     connection.execute(_DELETE_SPECS, (gone,))
     _TOMBSTONES.run(connection, [value for deleted in batch.deletes for value in (deleted.changed, deleted.id)])
-
-
-def _write_others(connection: sqlite3.Connection, batch: Batch) -> None:
-    if batch.members_gone:
-        connection.execute(_DELETE_MEMBERS, (_encode_json(list(batch.members_gone)).decode(),))
-    if batch.members:
-        _MEMBERS.run(connection, [value for m in batch.members for value in (m.id, m.address, m.joined_ms)])
-    if batch.queues_gone:
-        connection.execute(_DELETE_QUEUES, (_encode_json(list(batch.queues_gone)).decode(),))
-    if batch.queues:
-        _QUEUES.run(connection, [value for q in batch.queues for value in (q.name, encode_settings(q.settings))])
-    if batch.tombstones_before:
-        _forget_removals(connection, batch.tombstones_before)
 
 
 def _forget_removals(connection: sqlite3.Connection, before: int) -> None:

@@ -1,7 +1,7 @@
 """Turns stored bytes into the core's values and back.
 
-Standings and settings of queues are msgpack arrays that only grow at their end. What was asked for is read by `_wire`,
-when a task comes back into memory.
+Standings are msgpack arrays that only grow at their end. What was asked for is read by `_wire`, when a task comes back
+into memory.
 """
 
 from __future__ import annotations
@@ -9,13 +9,12 @@ from __future__ import annotations
 import msgspec
 from google.protobuf.message import DecodeError
 
-from gowork.leader._core.model import PENDING, QueueSettings, Standing, Task
+from gowork.leader._core.model import PENDING, Standing, Task
 from gowork.leader._wire.specs import stored_spec
 from gowork.leader.store.protocol import MovedTask, NewTask, Record, StoreFormatError
 
 _decoder = msgspec.msgpack.Decoder(Standing)
-_settings_decoder = msgspec.msgpack.Decoder(QueueSettings)
-encode_standing = encode_settings = msgspec.msgpack.Encoder().encode
+encode_standing = msgspec.msgpack.Encoder().encode
 
 
 def decode_standing(data: bytes) -> Standing:
@@ -25,15 +24,6 @@ def decode_standing(data: bytes) -> Standing:
         msgspec.DecodeError: when the bytes are no standing.
     """
     return _decoder.decode(data)
-
-
-def decode_settings(data: bytes) -> QueueSettings:
-    """Reads what encode_settings wrote.
-
-    Raises:
-        msgspec.DecodeError: when the bytes are no settings.
-    """
-    return _settings_decoder.decode(data)
 
 
 def at_ms(standing: Standing) -> int:

@@ -1,6 +1,7 @@
 """What the engine asks of a store; the conformance suite in `gowork.leader.store.conformance` says it in tests.
 
-A store keeps records: what was asked (immutable) and where it stands. It decides nothing.
+A store keeps records of tasks, what was asked (immutable) and where it stands, and facts beside them. It decides
+nothing.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from typing import NamedTuple, Protocol
 
 from msgspec import Struct
 
-from gowork.leader._core.model import Brief, LaneKey, QueueSettings, Standing, Status
+from gowork.leader._core import facts
+from gowork.leader._core.model import Brief, Fact, FactKey, LaneKey, Standing, Status
 
 
 class StoreError(Exception):
@@ -90,36 +92,19 @@ class DeletedTask(Struct, frozen=True, gc=False):
     changed: int
 
 
-class MemberRecord(Struct, frozen=True):
-    """A callback member, which must be found again after a restart."""
-
-    id: str
-    address: str
-    joined_ms: int
-
-
-class QueueRecord(Struct, frozen=True, gc=False):
-    """A queue for which something was set."""
-
-    name: str
-    settings: QueueSettings
-
-
 class Batch(Struct, frozen=True, gc=False):
     """What one commit writes: all of it or nothing."""
 
     inserts: Sequence[NewTask] = ()
     #: Each task at most once, and none that is in `inserts`.
     moves: Sequence[MovedTask] = ()
-    members: Sequence[MemberRecord] = ()
-    #: Ids of callback members that have left.
-    members_gone: Sequence[str] = ()
     #: None that is in `moves`. They come before the inserts, so that one of these may take an id that becomes free.
     deletes: Sequence[DeletedTask] = ()
-    #: New or with other settings.
-    queues: Sequence[QueueRecord] = ()
-    #: Names of queues that have no settings any more; they come before `queues`.
-    queues_gone: Sequence[str] = ()
+    #: New, or in place of what is stored under the same kind and key; each at most once. A store takes any kind, any
+    #: key up to FACT_KEY_BYTES_MAX and any value up to FACT_VALUE_BYTES_MAX, and decides nothing by them.
+    facts: Sequence[Fact] = ()
+    #: Facts that are removed; unknown ones are left out. They come before `facts`.
+    facts_gone: Sequence[FactKey] = ()
     #: Removals whose `changed` is below this are forgotten; see Store.watch_floor.
     tombstones_before: int = 0
 
@@ -169,6 +154,9 @@ class Opened(Struct, frozen=True):
 #: By so much a restored store's term is above that of its backup: more often than a leader is started between the two.
 #: A term has 23 bits.
 RESTORE_TERMS = 65_536
+#: Bounds of facts, in bytes; keys in UTF-8.
+FACT_KEY_BYTES_MAX = facts.KEY_BYTES_MAX
+FACT_VALUE_BYTES_MAX = facts.VALUE_BYTES_MAX
 #: Low bits of `changed` and of fences; the term is above them.
 TERM_SHIFT = 40
 
@@ -255,8 +243,15 @@ class Store(Protocol):
         """How many tasks are pending and delayed, by the lane that they will wait in."""
         ...
 
-    async def queues(self) -> list[QueueRecord]:
-        """Every queue for which something was set, by name."""
+    async def facts(self, kind: str, after: str, limit: int, bytes_max: int) -> list[Fact]:
+        """The next facts of a kind, in the order of their keys' code points.
+
+        Args:
+            kind: which kind; one that the store does not know has no facts.
+            after: only those with a key after this; with an empty text it starts with the first.
+            limit: at most so many, at least 1.
+            bytes_max: stop after the fact that takes the sum of values to this; the first always comes.
+        """
         ...
 
     async def finished_counts(self) -> tuple[int, int]:
@@ -281,10 +276,6 @@ class Store(Protocol):
             limit: how many records at most; at least 1.
             bytes_max: as for `page`.
         """
-        ...
-
-    async def members(self) -> list[MemberRecord]:
-        """Every callback member, by id."""
         ...
 
     async def page(self, query: Query, after: int | None, limit: int, bytes_max: int) -> list[Record]:

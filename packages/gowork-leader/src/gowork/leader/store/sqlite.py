@@ -16,24 +16,23 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
-from gowork.leader._core.model import Brief, LaneKey, Status
+from gowork.leader._core.model import Brief, Fact, LaneKey, Status
 from gowork.leader.store import _sqlite_file, _sqlite_query, _sqlite_scans
 from gowork.leader.store._sqlite_backup import back_up, restore
 from gowork.leader.store._sqlite_errors import reported, translated
+from gowork.leader.store._sqlite_facts import facts_page
 from gowork.leader.store._sqlite_file import FileLock, check_library
 from gowork.leader.store._sqlite_lanes import LaneIds, drop_unused
 from gowork.leader.store._sqlite_log import LogKeeper, merge
-from gowork.leader.store._sqlite_migrate import migrate
+from gowork.leader.store._sqlite_migrate import add_missing, migrate
 from gowork.leader.store._sqlite_schema import FORMAT
 from gowork.leader.store._sqlite_threads import LoopExecutor
 from gowork.leader.store._sqlite_write import write_batch
 from gowork.leader.store.protocol import (
     Batch,
     Finished,
-    MemberRecord,
     Opened,
     Query,
-    QueueRecord,
     Record,
     StoreError,
     StoreFullError,
@@ -169,9 +168,9 @@ class SqliteStore:
         """See Store.delayed_counts."""
         return await self._call(self._scans, _sqlite_scans.delayed_counts)
 
-    async def queues(self) -> list[QueueRecord]:
-        """See Store.queues."""
-        return await self._scan(_sqlite_scans.queues)
+    async def facts(self, kind: str, after: str, limit: int, bytes_max: int) -> list[Fact]:
+        """See Store.facts."""
+        return await self._scan(facts_page, kind, after, limit, bytes_max)
 
     async def finished_counts(self) -> tuple[int, int]:
         """See Store.finished_counts."""
@@ -223,10 +222,6 @@ class SqliteStore:
     async def select_finished(self, query: Query, before_ms: int | None, limit: int) -> list[Brief]:
         """See Store.select_finished."""
         return await self._call(self._scans, _sqlite_scans.select_finished, query, before_ms, limit)
-
-    async def members(self) -> list[MemberRecord]:
-        """See Store.members."""
-        return await self._scan(_sqlite_query.members)
 
     async def page(self, query: Query, after: int | None, limit: int, bytes_max: int) -> list[Record]:
         """See Store.page."""
@@ -302,6 +297,7 @@ class SqliteStore:
             writer = self._writer.connection = _sqlite_file.connect(path)
             for pragma in _PRAGMAS:
                 writer.execute(f"PRAGMA {pragma}")
+            add_missing(writer)
             self._lanes.forget()
             drop_unused(writer)
             # A new term at every opening, durable before anyone hears of it.

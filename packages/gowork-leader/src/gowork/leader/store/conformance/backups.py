@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from gowork.leader._core.model import QueueSettings, Status
+from gowork.leader._core.kinds import MEMBERS, QUEUES, Member
+from gowork.leader._core.model import Fact, QueueSettings, Status
 from gowork.leader.store.conformance.kit import (
     ALL_BYTES,
     FULL_LANE,
     FULL_STANDING,
     Fixtures,
     StoreFactory,
+    facts_of,
     new_task,
     seqs_of_page,
     standing,
@@ -24,15 +26,16 @@ from gowork.leader.store.protocol import (
     RESTORE_TERMS,
     Batch,
     DeletedTask,
-    MemberRecord,
     MovedTask,
     Query,
-    QueueRecord,
     Store,
     StoreError,
     Timer,
     changed_number,
 )
+
+MEMBER = Fact(MEMBERS.name, "m", MEMBERS.encode(Member("a:1", 1)))
+SETTINGS = Fact(QUEUES.name, "q", QUEUES.encode(QueueSettings(weight=2)))
 
 
 @pytest.mark.asyncio
@@ -49,9 +52,7 @@ class BackupConformance(Fixtures):
             new_task(2, lane=FULL_LANE, expires_ms=9),
             new_task(3),
         ]
-        await store.commit(
-            Batch(tasks, members=[MemberRecord("m", "a:1", 1)], queues=[QueueRecord("q", QueueSettings())])
-        )
+        await store.commit(Batch(tasks, facts=[MEMBER, SETTINGS, Fact("a-kind-to-come", "k", b"v")]))
         await store.commit(Batch(deletes=[DeletedTask(3, "task-3", 2)]))
         await store.backup(tmp_path / "copy")
         # What comes afterwards is not in it.
@@ -64,8 +65,9 @@ class BackupConformance(Fixtures):
         assert await copy.page(Query(), None, 10, ALL_BYTES) == [tasks[0].record, tasks[1].record]
         assert await copy.waiting() == [(FULL_LANE, 1)]
         assert await copy.expiring(None, 10) == [Timer(9, 2, "task-2")]
-        assert await copy.members() == [MemberRecord("m", "a:1", 1)]
-        assert await copy.queues() == [QueueRecord("q", QueueSettings())]
+        assert await facts_of(copy, MEMBERS.name) == {"m": MEMBER.value}
+        assert await facts_of(copy, QUEUES.name) == {"q": SETTINGS.value}
+        assert await facts_of(copy, "a-kind-to-come") == {"k": b"v"}
         assert await copy.deleted_since(0, 10) == [(2, "task-3")]
         await copy.commit(Batch([new_task(reopened.next_seq, "new", changed=9)]))
         await copy.close()

@@ -88,6 +88,11 @@ async def seqs_of_page(store: Store, query: Query, after: int | None = None, lim
     return [record.seq for record in await store.page(query, after, limit, ALL_BYTES)]
 
 
+async def facts_of(store: Store, kind: str) -> dict[str, bytes]:
+    """All facts of a kind, as {key: value}."""
+    return {fact.key: fact.value for fact in await store.facts(kind, "", 1_000_000, ALL_BYTES)}
+
+
 async def all_unfinished(store: Store) -> list[Record]:
     """Every unfinished record, in the order in which the store gave them."""
     unfinished = Query(statuses=frozenset({Status.PENDING, Status.RUNNING}))

@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from gowork.leader._core.model import QueueSettings, Status
+from gowork.leader._core.kinds import KINDS
+from gowork.leader._core.model import Status
 from gowork.leader.store.conformance.kit import (
     ALL_BYTES,
     FULL_STANDING,
@@ -14,16 +15,15 @@ from gowork.leader.store.conformance.kit import (
     Reopened,
     StoreFactory,
     all_unfinished,
+    facts_of,
     new_task,
     seqs_of_page,
     standing,
 )
 from gowork.leader.store.protocol import (
     Batch,
-    MemberRecord,
     MovedTask,
     Query,
-    QueueRecord,
     Record,
     StoreError,
     StoreLockedError,
@@ -41,13 +41,14 @@ class RecordConformance(Fixtures):
         assert opened.term >= 1
         assert int(opened.identity, 16) > 0
         assert await all_unfinished(store) == []
-        assert await store.members() == []
+        assert await facts_of(store, "any") == {}
         assert await store.load(["a"]) == []
         assert await seqs_of_page(store, Query()) == []
         assert await store.changed_since(0, 10) == []
         assert dict(await store.counts()) == {}
         assert await store.waiting() == []
-        assert await store.queues() == []
+        for kind in KINDS:
+            assert await facts_of(store, kind.name) == {}
         assert await store.deleted_since(0, 10) == []
         assert await store.watch_floor() == 0
         await store.close()
@@ -170,23 +171,15 @@ class RecordConformance(Fixtures):
         assert await seqs_of_page(store, Query(labels=(("a", "b", True),))) == [1]
         await reopen.close()
 
-    async def test_one_batch_inserts_moves_and_keeps_members(self, open_store: StoreFactory) -> None:
+    async def test_one_batch_inserts_and_moves(self, open_store: StoreFactory) -> None:
         store = open_store()
         await store.open()
-        await store.commit(Batch([new_task(1)], members=[MemberRecord("m1", "a:1", 5)]))
-        await store.commit(
-            Batch(
-                [new_task(2, changed=2)],
-                [MovedTask(1, 2, standing(Status.RUNNING))],
-                [MemberRecord("m2", "b:2", 6)],
-                ["m1"],
-            )
-        )
+        await store.commit(Batch([new_task(1)]))
+        await store.commit(Batch([new_task(2, changed=2)], [MovedTask(1, 2, standing(Status.RUNNING))]))
         assert [(r.seq, r.standing.status) for r in await all_unfinished(store)] == [
             (1, Status.RUNNING),
             (2, Status.PENDING),
         ]
-        assert await store.members() == [MemberRecord("m2", "b:2", 6)]
         await store.close()
 
     async def test_an_empty_batch_changes_nothing(self, open_store: StoreFactory) -> None:
@@ -232,33 +225,4 @@ class RecordConformance(Fixtures):
         store, _ = await reopen()
         assert len(await seqs_of_page(store, Query())) in (0, 100)
         await store.commit(Batch([new_task(1000)]))
-        await reopen.close()
-
-    async def test_members_come_by_id_and_a_second_join_replaces_the_first(self, open_store: StoreFactory) -> None:
-        reopen = Reopened(open_store)
-        store, _ = await reopen()
-        joined = [MemberRecord(name, f"{name}:1", 1) for name in ("c", "a", "b", "ünï 'x'")]
-        await store.commit(Batch(members=joined))
-        await store.commit(Batch(members=[MemberRecord("a", "a:2", 2)]))
-        await store.commit(Batch(members_gone=["b", "nobody", "ünï 'x'"]))
-        expected = [MemberRecord("a", "a:2", 2), MemberRecord("c", "c:1", 1)]
-        assert await store.members() == expected
-        store, _ = await reopen()
-        assert await store.members() == expected
-        await reopen.close()
-
-    async def test_queues_come_by_name_with_what_was_set_last(self, open_store: StoreFactory) -> None:
-        reopen = Reopened(open_store)
-        store, _ = await reopen()
-        full = QueueSettings(
-            paused=True, weight=3, concurrency_limit=4, key_concurrency_limit=5, rate_limit=0.5, rate_burst=6
-        )
-        await store.commit(Batch(queues=[QueueRecord(name, QueueSettings()) for name in ("c", "a", "b", "ünï 'x'")]))
-        await store.commit(Batch(queues=[QueueRecord("a", full)], queues_gone=["b", "nobody", "ünï 'x'"]))
-        # What goes and comes in one batch is there.
-        await store.commit(Batch(queues=[QueueRecord("c", full)], queues_gone=["c"]))
-        expected = [QueueRecord("a", full), QueueRecord("c", full)]
-        assert await store.queues() == expected
-        store, _ = await reopen()
-        assert await store.queues() == expected
         await reopen.close()

@@ -1,0 +1,42 @@
+"""The kinds of facts that there are.
+
+A new one is a Kind here, and whoever decides on it: by FactPut and FactRemoved, and by looking at `state.facts`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from msgspec import Struct
+
+from gowork.leader._core import changes as ch
+from gowork.leader._core.facts import Kind
+from gowork.leader._core.model import Now, QueueSettings
+from gowork.leader._core.state import State
+from gowork.proto.limits import QUEUES_CONFIGURED_MAX
+
+
+class Member(Struct, frozen=True, array_like=True, gc=False):
+    """A callback worker, by its id; stored as it is, so that fields are only ever added at the end."""
+
+    address: str
+    joined_ms: int
+
+
+def _member_follows(state: State, id: str, member: Member, now: Now) -> Iterable[ch.Change]:
+    lease = now.mono + state.settings.callback_lease
+    return (ch.CallbackJoined(id, member.address, lease, member.joined_ms),)
+
+
+def _queue_follows(state: State, name: str, settings: QueueSettings, now: Now) -> Iterable[ch.Change]:
+    # Without tokens: a rate holds over a restart too.
+    return (ch.QueueConfigured(name, settings, 0.0, now.mono),)
+
+
+MEMBERS = Kind("member", Member, rows_max=10_000, follows=_member_follows)
+#: Queues for which something is set, by name; one with the defaults has no fact.
+QUEUES = Kind("queue", QueueSettings, rows_max=QUEUES_CONFIGURED_MAX, follows=_queue_follows)
+#: In the order in which they are taken up when a leader starts. Facts of other kinds are of other versions: they stay
+#: in the store as they are.
+KINDS: tuple[Kind[Any], ...] = (MEMBERS, QUEUES)
