@@ -24,7 +24,7 @@ def answer(*arguments: str) -> Any:
 
 def test_describe_shows_the_services_with_their_comments(leader: RunningLeader) -> None:
     cluster = grpcurl(leader.cluster, "describe", "cluster.v1.LeaderService").stdout
-    assert "// Join adds a callback member, or replaces the one of the same id." in cluster
+    assert "// Join adds a callback worker, or replaces the one of the same id." in cluster
     assert (
         "rpc Heartbeat ( stream .cluster.v1.HeartbeatRequest ) returns ( stream .cluster.v1.HeartbeatResponse );"
         in cluster

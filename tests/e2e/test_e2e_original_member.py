@@ -112,7 +112,7 @@ async def test_high_runs_before_medium_before_low_and_first_come_first_served_wi
     order = []
     for _ in range(6):
         order.append((await started(worker)).id)
-        assert worker.started.empty(), "a callback member has one task at a time"
+        assert worker.started.empty(), "a callback worker has one task at a time"
         await scheduler(COMPLETE, id=order[-1])
     assert order == ["c", "e", "d", "f", "a", "b"]
 

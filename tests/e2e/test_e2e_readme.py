@@ -140,7 +140,7 @@ def test_the_first_ten_minutes_go_as_written(tmp_path: Path) -> None:
 @pytest.mark.tool("grpcurl")
 def test_nothing_but_grpc_goes_as_written(tmp_path: Path) -> None:
     out = run_section("With nothing but gRPC", tmp_path)
-    assert "// Join adds a callback member" in out
+    assert "// Join adds a callback worker" in out
     assert "// ScheduleTask adds one task." in out
     assert out.count("{}") == 4, "Members, GetTasks, ScheduleTask and CancelTask answer nothing"
 

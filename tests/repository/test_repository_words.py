@@ -120,9 +120,8 @@ TURNS = {
     r"\b(?:of|to|for|by|in|with|from|on|at|over|against|under|after) which (?:no|none|nobody|nothing)\b": (
         "turn the sentence round: the subject first"
     ),
-    r"\boriginal kind\b|\b[Dd]ialled (?:worker|member)|\b(?:[Mm]ember|[Ww]orker|[Oo]ne)s? that (?:is|are) dialled": (
-        "callback worker"
-    ),
+    r"\boriginal kind\b|\b[Cc]allback[_ -]?[Mm]ember|\b[Dd]ialled (?:worker|member)": "callback worker",
+    r"\b(?:[Mm]ember|[Ww]orker|[Oo]ne)s? that (?:is|are) dialled": "callback worker, again",
 }
 #: What earlier changes were called stays in their records.
 HISTORY = {ROOT / "docs/decisions", *ROOT.glob("p*s/*/CHANGELOG.md")}
@@ -148,6 +147,8 @@ def test_no_turn_has_to_be_read_twice(turn: str) -> None:
         "the file is kept, for it may be another's",
         "a row of which no process can tell",
         "a dialled worker",
+        "CallbackMember",
+        "members that are dialled",
     ],
 )
 def test_the_turns_are_found(words: str) -> None:

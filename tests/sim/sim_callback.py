@@ -92,7 +92,7 @@ class SimCallback:
                 success = await asyncio.shield(heard)
                 await world.loop.pass_time(back)
         except TimeoutError:
-            world.trace.fault("a callback member answers after the leader has given up", self.id)
+            world.trace.fault("a callback worker answers after the leader has given up", self.id)
             success = None
         if isinstance(effect, ef.StartWork) and starting is not None:
             starting.set()
@@ -118,10 +118,10 @@ class SimCallback:
                 ended.cancel()
             return ended is not None
         if not world.calm and rng.random() < 0.1:
-            world.trace.fault("a callback member refuses a task", self.id, effect.spec.id)
+            world.trace.fault("a callback worker refuses a task", self.id, effect.spec.id)
             return False
         if self._running and rng.random() < 0.5:
-            world.trace.fault("a callback member is busy with what was taken back", self.id, effect.spec.id)
+            world.trace.fault("a callback worker is busy with what was taken back", self.id, effect.spec.id)
             return False
         world.trace.note("callback", self.id, "starts", effect.spec.id, effect.fence)
         ended = self._running[effect.spec.id] = world.loop.create_future()
@@ -139,7 +139,7 @@ class SimCallback:
         error = "no luck" if rng.random() < 0.1 and not world.calm else None
         # Also when all is calm: a leader that has just started takes any member at its word that it is idle.
         if rng.random() < 0.1:
-            world.trace.fault("a callback member forgets to complete a task", self.id, id)
+            world.trace.fault("a callback worker forgets to complete a task", self.id, id)
             return
         world.checks.work.told_by_callback(id)
         while await world.call(cmd.CompleteTask(id, error)) is world.LOST:

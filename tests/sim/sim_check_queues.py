@@ -230,7 +230,7 @@ def _burst(settings: QueueSettings) -> float:
 
 
 def _takes(holder: Worker | None, lane: LaneKey, *, binary: bool) -> bool:
-    """Whether this worker, or any callback member for None, can run the tasks of a lane."""
+    """Whether this worker, or any callback worker for None, can run the tasks of a lane."""
     if holder is None:
         return not (lane.handler or lane.selector or binary)
     return holder.can_run(lane.handler, lane.selector)

@@ -24,7 +24,7 @@ class WorkChecks:
         self._reports: dict[tuple[str, int], cmd.Report] = {}
         #: {fence: id} that a worker has run to an end; it has not died since.
         self._ended: dict[int, str] = {}
-        #: Ids that some callback member has completed.
+        #: Ids that some callback worker has completed.
         self._told_by_callbacks: dict[str, None] = {}
 
     def received(self, fence: int, id: str, instance: str) -> None:
@@ -58,7 +58,7 @@ class WorkChecks:
         self._reports[instance, report.fence] = report
 
     def told_by_callback(self, id: str) -> None:
-        """A callback member has ended a task."""
+        """A callback worker has ended a task."""
         self._told_by_callbacks[id] = None
 
     def died(self, fences: list[int]) -> None:
@@ -76,7 +76,7 @@ class WorkChecks:
                 self._running[fence] = f"{id}, removed"
 
     def completed(self, id: str, standing: Standing) -> cmd.Report | None:
-        """The report that has completed a task; None for that of a callback member, which has no fence."""
+        """The report that has completed a task; None for that of a callback worker, which has no fence."""
         if not standing.instance:
             # The weaker promise: whichever member says so, while one of them holds the task.
             if id not in self._told_by_callbacks:

@@ -43,7 +43,7 @@ class Checks:
         self._unfinished = 0
         #: {fence: id} of all grants that are or were durable.
         self._fence_ids: dict[int, str] = {}
-        #: {callback member: how many tasks it holds}
+        #: {callback worker: how many tasks it holds}
         self._dialled: Counter[str] = Counter()
         #: {id: counted attempts that were forgiven when it was to run again}
         self._forgiven: dict[str, int] = {}
@@ -89,7 +89,7 @@ class Checks:
             self._moved(id, move.seq, spec, before, move.standing, due_ms)
         for member, tasks in self._dialled.items():
             if tasks > 1:
-                raise Violation("a callback member has one task at a time", member, tasks)
+                raise Violation("a callback worker has one task at a time", member, tasks)
         for id in inserted:
             if "+" in id and id not in self._scheduled:
                 raise Violation("follow-ups come with their completion", id, "came without it")
@@ -220,10 +220,10 @@ class Checks:
             id = grant.spec.id
             self._let_out(id, grant.fence)
             if not self.durable[id][1].instance:
-                raise Violation("one live grant for each fence", id, "is held by a callback member")
+                raise Violation("one live grant for each fence", id, "is held by a callback worker")
 
     def dialled(self, effect: ef.StartWork | ef.StopWork) -> None:
-        """A callback member is called."""
+        """A callback worker is called."""
         if isinstance(effect, ef.StartWork) and effect.delay:
             # It did not take the task, and is dialled again under the same fence.
             self._trace.seen["effect: StartWork, again"] += 1

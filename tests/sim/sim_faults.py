@@ -37,10 +37,10 @@ def _break_something(world: World) -> None:
         case 3:
             callback = rng.choice(list(world.callbacks.values()))
             if rng.random() < 0.5:
-                trace.fault("a callback member crashes", callback.id)
+                trace.fault("a callback worker crashes", callback.id)
                 callback.crash()
             else:
-                trace.fault("a callback member is silent", callback.id)
+                trace.fault("a callback worker is silent", callback.id)
                 callback.fall_silent()
         case 4:
             _step_clock(world)

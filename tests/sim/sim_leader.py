@@ -106,7 +106,7 @@ class SimLeader:
 
 
 class SimOutbox:
-    """Sends effects over the links and dials callback members, after a look at each."""
+    """Sends effects over the links and dials callback workers, after a look at each."""
 
     def __init__(self, world: World) -> None:
         self._world = world

@@ -42,7 +42,7 @@ class Plants:
     grant_expired: bool = False
     grant_low_before_high: bool = False
     lose_follow_ups: bool = False
-    give_callback_members_more: bool = False
+    give_callback_workers_more: bool = False
     leave_what_was_not_dialled: bool = False
     leave_what_idle_members_forgot: bool = False
 
@@ -113,7 +113,7 @@ class Plants:
             yield dispatch, "sorted", lambda items, reverse: sorted(items)
         if self.leave_what_idle_members_forgot:
             yield callbacks, "IDLE_BEATS_MIN", math.inf
-        if self.give_callback_members_more:
+        if self.give_callback_workers_more:
             yield state.Callback, "free", True
 
 

@@ -29,7 +29,7 @@ def spec_for(id: str) -> Spec:
     rng = Random(id)
     task = scheduler_pb2.Task(id=id, handler=rng.choice(["work", "other", ""]), priority=rng.choice([0, 1, 2, 3]))
     if not task.handler and rng.random() < 0.2:
-        # No callback member can take it.
+        # No callback worker can take it.
         task.data = id.encode()
     else:
         task.payload = id
@@ -41,7 +41,7 @@ def spec_for(id: str) -> Spec:
         task.retry.max_attempts = rng.randint(1, 4)
         task.retry.initial_delay_ms = rng.choice([10, 500])
     if not task.handler and rng.random() < 0.3:
-        # Only callback members are held to it: those with a session keep it themselves.
+        # Only callback workers are held to it: those with a session keep it themselves.
         task.time_limit_ms = 1_000
     chance = rng.random()
     if chance < 0.1:

@@ -57,16 +57,16 @@ async def test_both_versions_serve_descriptors_with_their_comments(address: str,
         for file in answer.file_descriptor_response.file_descriptor_proto
     ]
     comments = [place.leading_comments for file in files for place in file.source_code_info.location]
-    assert any("Join adds a callback member" in comment for comment in comments)
+    assert any("Join adds a callback worker" in comment for comment in comments)
 
 
 @pytest.mark.tool("grpcurl")
 @pytest.mark.parametrize(
     ("symbol", "words"),
     [
-        ("cluster.v1.LeaderService", "// Join adds a callback member"),
+        ("cluster.v1.LeaderService", "// Join adds a callback worker"),
         ("scheduler.v1.Task", "// What the handler works on"),
-        ("cluster.v1.LeaderService.Join", "// Join adds a callback member"),
+        ("cluster.v1.LeaderService.Join", "// Join adds a callback worker"),
         ("worker.v1.SessionService", "rpc Connect ( stream .worker.v1.ConnectRequest )"),
         ("grpc.health.v1.Health", "rpc Check"),
         ("grpc.reflection.v1.ServerReflection", "rpc ServerReflectionInfo"),

@@ -1,4 +1,4 @@
-"""Callback members hold no task without an end, and none is blamed for another."""
+"""Callback workers hold no task without an end, and none is blamed for another."""
 
 from __future__ import annotations
 
@@ -315,7 +315,7 @@ def test_past_the_bound_no_member_joins_or_comes_back(monkeypatch):
     assert core.beat().code == cmd.MEMBER_UNKNOWN
     answer = core.do(cmd.Join("c3", "127.0.0.1:40043")).answer
     assert answer.code == cmd.TOO_MANY_MEMBERS
-    assert "1 callback members" in answer.message
+    assert "1 callback workers" in answer.message
     assert core.do(cmd.Join("c2", "127.0.0.1:40044")).answer is None, "it is one already"
 
 

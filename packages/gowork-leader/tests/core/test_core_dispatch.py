@@ -103,7 +103,7 @@ def test_fences_only_grow():
     assert len(fences) == 6
 
 
-def test_a_callback_member_gets_one_task_at_a_time():
+def test_a_callback_worker_gets_one_task_at_a_time():
     core = Core()
     core.do(cmd.Join("c1", "127.0.0.1:40041"))
     core.submit(spec("a", handler=""), spec("b", handler=""))
@@ -115,7 +115,7 @@ def test_a_callback_member_gets_one_task_at_a_time():
     assert core.status("b") is Status.RUNNING
 
 
-def test_a_callback_member_gets_no_named_handlers_no_selectors_and_no_binary_payloads():
+def test_a_callback_worker_gets_no_named_handlers_no_selectors_and_no_binary_payloads():
     core = Core()
     core.do(cmd.Join("c1", "127.0.0.1:40041"))
     core.submit(
@@ -128,7 +128,7 @@ def test_a_callback_member_gets_no_named_handlers_no_selectors_and_no_binary_pay
     assert [id for id in "abcd" if core.status(id) is Status.RUNNING] == ["d"]
 
 
-def test_a_callback_member_that_has_failed_gets_nothing_until_it_is_idle():
+def test_a_callback_worker_that_has_failed_gets_nothing_until_it_is_idle():
     core = Core()
     core.do(cmd.Join("c1", "127.0.0.1:40041"))
     core.do(cmd.Heartbeat("c1", HeartbeatStatus.FAILED))
@@ -140,7 +140,7 @@ def test_a_callback_member_that_has_failed_gets_nothing_until_it_is_idle():
     assert core.status("a") is Status.RUNNING
 
 
-def test_a_callback_member_that_is_idle_after_a_restart_does_not_hold_what_it_was_given_before():
+def test_a_callback_worker_that_is_idle_after_a_restart_does_not_hold_what_it_was_given_before():
     core = Core()
     core.do(cmd.Join("c1", "127.0.0.1:40041"))
     core.submit(spec("a", handler=""))
@@ -158,7 +158,7 @@ def test_a_callback_member_that_is_idle_after_a_restart_does_not_hold_what_it_wa
     assert core.status("a") is Status.RUNNING
 
 
-def test_a_report_without_a_fence_is_accepted_only_for_what_a_callback_member_holds():
+def test_a_report_without_a_fence_is_accepted_only_for_what_a_callback_worker_holds():
     core = Core()
     core.connect()
     core.submit(spec("a"), spec("b", handler="nobody"))
@@ -170,7 +170,7 @@ def test_a_report_without_a_fence_is_accepted_only_for_what_a_callback_member_ho
     assert core.do(cmd.CompleteTask("unknown", None)).answer.code == cmd.TASK_UNKNOWN
 
 
-def test_a_callback_member_that_could_not_be_dialled_gives_its_task_back_and_rests():
+def test_a_callback_worker_that_could_not_be_dialled_gives_its_task_back_and_rests():
     core = Core()
     core.do(cmd.Join("c1", "127.0.0.1:40041"))
     core.submit(spec("a", handler=""))
@@ -184,7 +184,7 @@ def test_a_callback_member_that_could_not_be_dialled_gives_its_task_back_and_res
     assert core.status("a") is Status.RUNNING
 
 
-def test_a_callback_member_is_lost_with_its_lease():
+def test_a_callback_worker_is_lost_with_its_lease():
     core = Core()
     core.do(cmd.Join("c1", "127.0.0.1:40041"))
     core.submit(spec("a", handler=""))

@@ -73,7 +73,7 @@ def test_another_worker_of_the_name_is_not_drained():
     assert liveness(core) == {"w1": Liveness.LIVE}
 
 
-def test_a_callback_member_that_is_drained_is_not_dialled_until_it_joins_again():
+def test_a_callback_worker_that_is_drained_is_not_dialled_until_it_joins_again():
     core = Core()
     core.do(cmd.Join("m", "host:1"))
     core.submit(spec("a", handler=""), spec("b", handler=""))

@@ -227,7 +227,7 @@ def test_where_only_other_handlers_hold_the_slots_it_is_told_that_they_may_wait_
     assert "wait for this one, nothing goes on" in reason.advice
 
 
-def test_what_a_callback_member_holds_is_named():
+def test_what_a_callback_worker_holds_is_named():
     core = Core()
     core.do(cmd.Join("m", "127.0.0.1:1"))
     core.do(cmd.Heartbeat("m", HeartbeatStatus.IDLE))

@@ -165,7 +165,7 @@ def ended(core: Core) -> list[tuple[int, str]]:
     ]
 
 
-def test_a_worker_does_not_get_the_name_of_a_callback_member() -> None:
+def test_a_worker_does_not_get_the_name_of_a_callback_worker() -> None:
     core = Core()
     core.do(cmd.Join("w1", "127.0.0.1:1"))
     connection = core.connect("w1")
@@ -197,7 +197,7 @@ def test_progress_under_a_stale_fence_is_not_taken() -> None:
     assert progress.fraction == 0.5
 
 
-def test_a_free_callback_member_goes_before_the_buffer_of_a_busy_worker() -> None:
+def test_a_free_callback_worker_goes_before_the_buffer_of_a_busy_worker() -> None:
     core = Core()
     connection = core.connect(slots=1, credit=5, handlers=("h",), default="h")
     core.submit(spec("a", handler=""))

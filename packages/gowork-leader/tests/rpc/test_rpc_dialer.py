@@ -1,4 +1,4 @@
-"""Calls to callback members: in order for each task, bounded in time, and without a way to end the leader."""
+"""Calls to callback workers: in order for each task, bounded in time, and without a way to end the leader."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Callback members: joined by address, dialled, and found again after a restart."""
+"""Callback workers: joined by address, dialled, and found again after a restart."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ async def test_a_member_is_dialled_with_one_task_at_a_time(leader: ServedLeader)
         assert worker.started.empty()
 
 
-async def test_task_complete_is_refused_for_a_task_that_no_callback_member_holds(leader: ServedLeader) -> None:
+async def test_task_complete_is_refused_for_a_task_that_no_callback_worker_holds(leader: ServedLeader) -> None:
     await leader.submit("pending", "held")
     await leader.submit("done", priority=pb.TASK_PRIORITY_HIGH)
     async with leader.worker(credit=1) as session:

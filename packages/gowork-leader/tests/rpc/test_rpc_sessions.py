@@ -382,7 +382,7 @@ async def test_a_second_worker_gets_the_name_of_one_that_does_not_answer(tmp_pat
             second.call.cancel()
 
 
-async def test_a_session_and_a_callback_member_do_not_share_a_name(leader: ServedLeader) -> None:
+async def test_a_session_and_a_callback_worker_do_not_share_a_name(leader: ServedLeader) -> None:
     await leader.cluster.Join(cpb.JoinRequest(id="callback", address="127.0.0.1:1"), timeout=PATIENCE)
     session = leader.session()
     await session.hello("callback")

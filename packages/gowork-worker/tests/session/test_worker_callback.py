@@ -1,4 +1,4 @@
-"""The worker as a callback member, for a leader that knows nothing but the original contract."""
+"""The worker as a callback worker, for a leader that knows nothing but the original contract."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gowork.worker._app import service as service_module
 from gowork.worker._app.service import Service
 from gowork.worker._core.plugins import Selection
 from gowork.worker._session import callback
-from gowork.worker._session.callback import CallbackMember
+from gowork.worker._session.callback import CallbackWorker
 from gowork.worker._supervisor.options import Options
 
 
@@ -122,7 +122,7 @@ async def worker_for(leader: OriginalLeader, *handlers: Any, default: str = "ech
     selection = Selection(plugins=("echo",), default_handler=default)
     settings = Options(name="dialled", slots=1, runners=0, selection=selection, functions=handlers, **options)
     service = Service(settings, [leader.address])
-    service.link = CallbackMember(
+    service.link = CallbackWorker(
         service.supervisor, [leader.address], listen="127.0.0.1:0", advertise=None, scheduler=[leader.address]
     )
     async with asyncio.TaskGroup() as group:

@@ -38,9 +38,9 @@ class WaitCode(StrEnum):
     STORE_FULL = "STORE_FULL"
     FAILED = "FAILED"
     CANCELLED = "CANCELLED"
-    #: The callback members that could run it could not be dialled, or did not take a task.
+    #: The callback workers that could run it could not be dialled, or did not take a task.
     UNREACHABLE = "UNREACHABLE"
-    #: The callback members that could run it say that they can't work.
+    #: The callback workers that could run it say that they can't work.
     MEMBER_FAILED = "MEMBER_FAILED"
     #: Its payload does not fit the handler as the free workers have it; others have it in another form.
     UNFIT = "UNFIT"

@@ -2,7 +2,7 @@
 
 Decides nothing: every value that it writes was decided, or follows from one by an index.
 
-Invariants: HELD (a running task is held by exactly one worker or callback member, under its fence), LANE-ENTRY (see
+Invariants: HELD (a running task is held by exactly one worker, under its fence), LANE-ENTRY (see
 lanes).
 """
 

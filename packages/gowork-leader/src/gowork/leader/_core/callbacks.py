@@ -1,4 +1,4 @@
-"""Decides on callback members: workers of the original contract, which join with an address and send heartbeats.
+"""Decides on callback workers: workers of the original contract, which join with an address and send heartbeats.
 
 What becomes of the one task that each of them may hold is decided in `dialled`.
 """
@@ -28,7 +28,7 @@ def join(state: State, command: cmd.Join, now: Now) -> Decision:
         return Decision(cmd.Refused(cmd.NAME_TAKEN, f"a worker session has the name {command.id!r}; choose another id"))
     earlier = state.callbacks.get(command.id)
     if earlier is None and state.facts.is_full(MEMBERS):
-        message = f"this leader has {MEMBERS.rows_max} callback members, which is its limit"
+        message = f"this leader has {MEMBERS.rows_max} callback workers, which is its limit"
         return Decision(cmd.Refused(cmd.TOO_MANY_MEMBERS, message))
     decision = Decision()
     if earlier is not None:

@@ -118,7 +118,7 @@ class ChallengeEnded(Struct, frozen=True, gc=False):
 
 
 class CallbackJoined(Struct, frozen=True):
-    """A callback member is new or replaced. That it is one is a fact: FactPut comes with this."""
+    """A callback worker is new or replaced. That it is one is a fact: FactPut comes with this."""
 
     id: str
     address: str
@@ -127,7 +127,7 @@ class CallbackJoined(Struct, frozen=True):
 
 
 class CallbackHeard(Struct, frozen=True, gc=False):
-    """A callback member's lease is renewed."""
+    """A callback worker's lease is renewed."""
 
     id: str
     status: HeartbeatStatus
@@ -136,7 +136,7 @@ class CallbackHeard(Struct, frozen=True, gc=False):
 
 
 class CallbackDialled(Struct, frozen=True, gc=False):
-    """A callback member is dialled with the task that it holds, or may have been by an earlier leader."""
+    """A callback worker is dialled with the task that it holds, or may have been by an earlier leader."""
 
     id: str
     mono: float
@@ -145,13 +145,13 @@ class CallbackDialled(Struct, frozen=True, gc=False):
 
 
 class CallbackRefused(Struct, frozen=True, gc=False):
-    """A callback member did not take the task that it holds, and is dialled again."""
+    """A callback worker did not take the task that it holds, and is dialled again."""
 
     id: str
 
 
 class CallbackStopping(Struct, frozen=True, gc=False):
-    """A callback member is asked to stop the task that it holds."""
+    """A callback worker is asked to stop the task that it holds."""
 
     id: str
     mono: float
@@ -160,27 +160,27 @@ class CallbackStopping(Struct, frozen=True, gc=False):
 
 
 class CallbackStopDenied(Struct, frozen=True, gc=False):
-    """A callback member that was to stop a task does not have it: the task ends then, unless its end is told before."""
+    """A callback worker that was to stop a task does not have it: the task ends then, unless its end is told before."""
 
     id: str
     until_mono: float
 
 
 class CallbackUnreachable(Struct, frozen=True, gc=False):
-    """A callback member could not be given a task: nothing for it until its next heartbeat."""
+    """A callback worker could not be given a task: nothing for it until its next heartbeat."""
 
     id: str
     reason: str
 
 
 class CallbackDraining(Struct, frozen=True, gc=False):
-    """A callback member gets nothing more until it joins again."""
+    """A callback worker gets nothing more until it joins again."""
 
     id: str
 
 
 class CallbackGone(Struct, frozen=True, gc=False):
-    """A callback member has left or was lost; FactRemoved comes with this."""
+    """A callback worker has left or was lost; FactRemoved comes with this."""
 
     id: str
     liveness: Liveness

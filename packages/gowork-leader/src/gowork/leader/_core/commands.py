@@ -131,14 +131,14 @@ class CloseSession(Command[None], frozen=True, gc=False):
 
 
 class Join(Command[None], frozen=True):
-    """Add or replace a callback member."""
+    """Add or replace a callback worker."""
 
     id: str
     address: str
 
 
 class Leave(Command[None], frozen=True):
-    """Remove a callback member."""
+    """Remove a callback worker."""
 
     id: str
 
@@ -152,14 +152,14 @@ class DrainMember(Command[None], frozen=True, gc=False):
 
 
 class Heartbeat(Command[None], frozen=True, gc=False):
-    """A callback member is alive."""
+    """A callback worker is alive."""
 
     id: str
     status: HeartbeatStatus
 
 
 class CompleteTask(Command[None], frozen=True, gc=False):
-    """A callback member has finished a task, or hands it back."""
+    """A callback worker has finished a task, or hands it back."""
 
     id: str
     error: str | None
@@ -174,7 +174,7 @@ class CompleteTask(Command[None], frozen=True, gc=False):
 
 
 class TellProgress(Command[None], frozen=True, gc=False):
-    """A callback member has come further with a task."""
+    """A callback worker has come further with a task."""
 
     id: str
     fraction: float
@@ -184,7 +184,7 @@ class TellProgress(Command[None], frozen=True, gc=False):
 
 
 class RefuseStart(Command[None], frozen=True, gc=False):
-    """A callback member could not be dialled or would not take the task."""
+    """A callback worker could not be dialled or would not take the task."""
 
     member: str
     id: str
@@ -195,14 +195,14 @@ class RefuseStart(Command[None], frozen=True, gc=False):
 
 
 class ConfirmStop(Command[None], frozen=True, gc=False):
-    """A callback member has stopped a task, as it was asked to."""
+    """A callback worker has stopped a task, as it was asked to."""
 
     id: str
     fence: int
 
 
 class DenyStop(Command[None], frozen=True, gc=False):
-    """A callback member that was asked to stop a task does not have it."""
+    """A callback worker that was asked to stop a task does not have it."""
 
     id: str
     fence: int
@@ -222,7 +222,7 @@ class ExtendLeases(Command[None], frozen=True, gc=False):
 
 
 class TakeBackOrphans(Command[None], frozen=True, gc=False):
-    """Take back the running tasks whose callback member is gone: the first command after a start."""
+    """Take back the running tasks whose callback worker is gone: the first command after a start."""
 
 
 class RetryTask(Command[None], frozen=True, gc=False):

@@ -1,4 +1,4 @@
-"""Decides on the one task that a callback member may hold: its start by a call, its end, and what ends it otherwise.
+"""Decides on the one task that a callback worker may hold: its start by a call, its end, and what ends it otherwise.
 
 No hold is without an end. A member that says twice that it is idle, well after the call, has lost the task or has told
 of its end in vain: that counts as a loss of a task that ran alone, so that a task which no member ever completes ends
@@ -31,7 +31,7 @@ def dialled(member: str, spec: Spec, now: Now) -> ch.CallbackDialled:
 
 
 def complete_task(state: State, command: cmd.CompleteTask, now: Now) -> Decision:
-    """Accepts a report for a task that a callback member holds and for no other, under its fence if one is named."""
+    """Accepts a report for a task that a callback worker holds and for no other, under its fence if one is named."""
     task = state.tasks.get(command.id)
     if task is None:
         return Decision(task_unknown(command.id))
@@ -48,7 +48,7 @@ def complete_task(state: State, command: cmd.CompleteTask, now: Now) -> Decision
 
 
 def tell_progress(state: State, command: cmd.TellProgress, now: Now) -> Decision:
-    """Takes a word of progress on a task that a callback member holds, and under that fence if one is named."""
+    """Takes a word of progress on a task that a callback worker holds, and under that fence if one is named."""
     task = state.tasks.get(command.id)
     if task is None:
         return Decision(task_unknown(command.id))
@@ -206,7 +206,7 @@ def _is_overdue(state: State, task: Task) -> bool:
 
 
 def _holder(state: State, id: str, fence: int) -> Callback | None:
-    """The callback member that holds this task under this fence."""
+    """The callback worker that holds this task under this fence."""
     task = state.tasks.get(id)
     if task is None or task.standing.status is not Status.RUNNING or task.standing.instance:
         return None
@@ -216,7 +216,7 @@ def _holder(state: State, id: str, fence: int) -> Callback | None:
 
 
 def _not_held(task: Task, method: str, fence: int) -> cmd.Refused | None:
-    """The refusal when no callback member holds the task, or not under this fence; 0 stands for any."""
+    """The refusal when no callback worker holds the task, or not under this fence; 0 stands for any."""
     standing, id = task.standing, task.spec.id
     if standing.status is not Status.RUNNING:
         what = f"is {standing.status.name}"
@@ -226,4 +226,4 @@ def _not_held(task: Task, method: str, fence: int) -> cmd.Refused | None:
         return cmd.Refused(cmd.STALE_FENCE, f"task {id!r} was granted anew, under fence {standing.fence}")
     else:
         return None
-    return cmd.Refused(cmd.NOT_HELD, f"task {id!r} {what}: {method} is for tasks that a callback member holds")
+    return cmd.Refused(cmd.NOT_HELD, f"task {id!r} {what}: {method} is for tasks that a callback worker holds")

@@ -177,7 +177,7 @@ class _Turn:
             holder = holders.take(task)
             if holder is None:
                 if holders:
-                    # Only this task could not go: a binary payload, and only callback members are left, or one that
+                    # Only this task could not go: a binary payload, and only callback workers are left, or one that
                     # waits for a worker with another form of its handler.
                     _advance(level)
                 else:
@@ -286,7 +286,7 @@ class _Members:
         self._room = room
         self._free = {worker: worker.slots - len(worker.held) for worker in room}
         self._callbacks = callbacks
-        #: Callback members that were given a task in this round.
+        #: Callback workers that were given a task in this round.
         self._given: set[str] = set()
         self._by_need: dict[_Need, _Holders] = {}
         #: Looked up where forms are mixed only.

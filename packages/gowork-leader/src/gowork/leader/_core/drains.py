@@ -1,6 +1,6 @@
 """Decides on drains: a member that is taken out of service gets nothing from the moment of the decision.
 
-A worker with a session is told, at once or with its next welcome, and leaves by itself. A callback member can't be
+A worker with a session is told, at once or with its next welcome, and leaves by itself. A callback worker can't be
 told: it just gets no more until it joins again.
 """
 

@@ -127,7 +127,7 @@ class TraceSettling(Struct, frozen=True, gc=False):
 
 
 class StartWork(Struct, frozen=True, gc=False):
-    """Dial a callback member with a task."""
+    """Dial a callback worker with a task."""
 
     member: str
     address: str
@@ -139,7 +139,7 @@ class StartWork(Struct, frozen=True, gc=False):
 
 
 class StopWork(Struct, frozen=True, gc=False):
-    """Dial a callback member to stop a task."""
+    """Dial a callback worker to stop a task."""
 
     member: str
     address: str

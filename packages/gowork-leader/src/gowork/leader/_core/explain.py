@@ -238,11 +238,11 @@ def _worker_verdict(worker: Worker, handler: str, selector: _Selector, unfit: tu
 
 def _callback_verdict(callback: Callback, handler: str, selector: _Selector, binary: bool) -> Verdict:
     if handler:
-        return Verdict(callback.id, WaitCode.NO_HANDLER, "a callback member runs only tasks that name no handler")
+        return Verdict(callback.id, WaitCode.NO_HANDLER, "a callback worker runs only tasks that name no handler")
     if selector:
-        return Verdict(callback.id, WaitCode.SELECTOR, "a callback member carries no labels")
+        return Verdict(callback.id, WaitCode.SELECTOR, "a callback worker carries no labels")
     if binary:
-        return Verdict(callback.id, WaitCode.UNFIT, "a callback member takes no binary payload")
+        return Verdict(callback.id, WaitCode.UNFIT, "a callback worker takes no binary payload")
     if callback.draining:
         return Verdict(callback.id, WaitCode.DRAINING, "it is draining")
     if callback.unreachable:
@@ -267,11 +267,11 @@ def _members_reason(handler: str, selector: _Selector, codes: list[WaitCode | No
         return Reason(WaitCode.NO_SLOT, message, "wait, or start more workers")
     unreachable, failed = codes.count(WaitCode.UNREACHABLE), codes.count(WaitCode.MEMBER_FAILED)
     if unreachable:
-        message = f"the {unreachable} callback member(s) that could run it could not be given a task"
+        message = f"the {unreachable} callback worker(s) that could run it could not be given a task"
         advice = "`gowork why --verbose` tells what each answered; check the address that it joined with"
         return Reason(WaitCode.UNREACHABLE, message, advice)
     if failed:
-        message = f"the {failed} callback member(s) that could run it say that they can't work"
+        message = f"the {failed} callback worker(s) that could run it say that they can't work"
         return Reason(WaitCode.MEMBER_FAILED, message, "mend them, or start another worker")
     if draining:
         return Reason(WaitCode.DRAINING, "every worker that could run it is draining", "start another worker")

@@ -115,7 +115,7 @@ class Liveness(enum.IntEnum):
 
 
 class HeartbeatStatus(enum.IntEnum):
-    """What a callback member says of itself; the numbers are those of cluster.v1.HeartbeatStatus."""
+    """What a callback worker says of itself; the numbers are those of cluster.v1.HeartbeatStatus."""
 
     IDLE = 1
     BUSY = 2
@@ -216,7 +216,7 @@ class Spec(Struct, frozen=True, gc=False):
     retry: RetryPolicy | None = None
     #: Sorted by key.
     labels: tuple[tuple[str, str], ...] = ()
-    #: A callback member can take only text.
+    #: A callback worker can take only text.
     binary: bool = False
     #: A serialized scheduler.v1.Task with only traceparent, tracestate and payload_form, or nothing: apart from the
     #: body, since a repeated submit has another context, and older clients name no form. `body + trace` is the whole
@@ -227,7 +227,7 @@ class Spec(Struct, frozen=True, gc=False):
     delay_ms: int = 0
     expires_in_ms: int = 0
     #: How long one attempt may run; 0: no limit of the task's own. Workers with a session keep it themselves; for
-    #: callback members the leader does.
+    #: callback workers the leader does.
     time_limit_ms: int = 0
 
     def reckoned(self, created_ms: int) -> Spec:
@@ -266,7 +266,7 @@ class Standing(Struct, frozen=True, array_like=True, gc=False):
     attempts_used: int = 0
     #: Name of the member that holds it, or ran it last.
     worker: str = ""
-    #: The supervisor process that holds it; empty for a callback member.
+    #: The supervisor process that holds it; empty for a callback worker.
     instance: str = ""
     started_ms: int = 0
     finished_ms: int = 0

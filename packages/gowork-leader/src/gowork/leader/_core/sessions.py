@@ -48,7 +48,7 @@ def open_session(state: State, hello: cmd.OpenSession, now: Now) -> Decision:
         return _turn_away(hello, cmd.TOO_MANY_SESSIONS, message)
     holder = state.names.get(hello.name)
     if hello.name in state.callbacks:
-        return _turn_away(hello, cmd.NAME_TAKEN, f"a callback member has the name {hello.name!r}; choose another one")
+        return _turn_away(hello, cmd.NAME_TAKEN, f"a callback worker has the name {hello.name!r}; choose another one")
     if holder is not None and holder is not same and holder.connection is not None:
         if hello.name in state.challenges:
             return _turn_away(hello, cmd.NAME_TAKEN, _taken(hello.name))

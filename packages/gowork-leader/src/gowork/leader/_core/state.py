@@ -65,14 +65,14 @@ class Settings:
         self.lease = lease
         #: How long a worker whose stream has broken keeps them.
         self.reconnect_grace = reconnect_grace
-        #: How long a callback member may be silent.
+        #: How long a callback worker may be silent.
         self.callback_lease = callback_lease
-        #: How long after it was dialled a callback member that says that it is idle may not have heard of the call:
+        #: How long after it was dialled a callback worker that says that it is idle may not have heard of the call:
         #: longer than a call may take.
         self.callback_idle_grace = callback_idle_grace
-        #: How long a callback member has to stop a task whose time limit has passed.
+        #: How long a callback worker has to stop a task whose time limit has passed.
         self.callback_stop_grace = callback_stop_grace
-        #: How long the report of a task may be under way that its callback member no longer has.
+        #: How long the report of a task may be under way that its callback worker no longer has.
         self.callback_absent_grace = callback_absent_grace
         #: How long the holder of a name has to answer a ping.
         self.challenge_wait = challenge_wait
@@ -179,7 +179,7 @@ class Worker:
 
 
 class Dialled:
-    """The task that a callback member holds, and what is known of it since the member was dialled."""
+    """The task that a callback worker holds, and what is known of it since the member was dialled."""
 
     __slots__ = ("absent", "adopted", "fence", "id", "idle_beats", "overdue", "refusals", "since_mono", "stop_mono")
 
@@ -202,7 +202,7 @@ class Dialled:
 
 
 class Callback:
-    """A callback member."""
+    """A callback worker."""
 
     __slots__ = ("address", "draining", "held", "id", "joined_ms", "seen_ms", "status", "unreachable")
 
@@ -245,7 +245,7 @@ class Departed:
 
     @property
     def may_come_back(self) -> bool:
-        """It is a callback member whose lease ran out: its next heartbeat makes it a member again."""
+        """It is a callback worker whose lease ran out: its next heartbeat makes it a member again."""
         return self.is_callback and self.liveness is Liveness.LOST
 
 
@@ -319,7 +319,7 @@ class State:
         self.callback_leases: dict[str, float] = {}
         #: No grace ends before: the leader was held up, and workers that gave it up are on their way back.
         self.held_up_until = 0.0
-        #: {id of a callback member: when something becomes of the task that it holds, in monotonic time}
+        #: {id of a callback worker: when something becomes of the task that it holds, in monotonic time}
         self.callback_deadlines: dict[str, float] = {}
         #: {name: (the newcomer's hello, how long it waits)}
         self.challenges: dict[str, tuple[OpenSession, float]] = {}

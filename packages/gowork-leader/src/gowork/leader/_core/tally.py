@@ -25,9 +25,9 @@ class Tally:
         self.quarantined: list[tuple[str, int]] = []
         #: For each frame of a session how long it came after the one before, in milliseconds.
         self.gaps_ms: list[int] = []
-        #: Heartbeats of callback members.
+        #: Heartbeats of callback workers.
         self.callback_heartbeats = 0
-        #: Names of workers whose sessions were opened, and of callback members that joined.
+        #: Names of workers whose sessions were opened, and of callback workers that joined.
         self.connected: list[str] = []
         #: Members that are forgotten, and why.
         self.gone: list[tuple[str, Liveness]] = []

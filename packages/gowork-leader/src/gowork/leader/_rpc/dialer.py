@@ -1,4 +1,4 @@
-"""Dials callback members: worker.v1.WorkerService, as they serve it."""
+"""Dials callback workers: worker.v1.WorkerService, as they serve it."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ class Dialer:
 def _of_submit(spec: Spec) -> AbstractContextManager[Any]:
     """While a call begins: its span is a child of the task's submit, where that is traced.
 
-    The contract of callback members has no other way to tell them.
+    The contract of callback workers has no other way to tell them.
     """
     if not spec.trace or not is_traced():
         return contextlib.nullcontext()

@@ -164,7 +164,7 @@ def queue_message(name: str, settings: QueueSettings, queue: Queue | None) -> sc
 
 
 def heartbeat_from(request: leader_pb2.HeartbeatRequest) -> cmd.Heartbeat:
-    """A callback member's checked word."""
+    """A callback worker's checked word."""
     return cmd.Heartbeat(request.id, HeartbeatStatus(request.status))
 
 
@@ -297,13 +297,13 @@ def _failure_from(failure: scheduler_pb2.Failure) -> Failure:
 
 
 def progress_from(request: scheduler_pb2.TaskProgressRequest) -> cmd.TellProgress:
-    """A callback member's checked word of how far it has come; its message is cut to the limit."""
+    """A callback worker's checked word of how far it has come; its message is cut to the limit."""
     message = _cut(request.message, limits.PROGRESS_MESSAGE_BYTES_MAX)
     return cmd.TellProgress(request.id, request.fraction, message, request.fence)
 
 
 def completion_from(request: scheduler_pb2.TaskCompleteRequest) -> cmd.CompleteTask:
-    """A callback member's checked word of how a task ended; what is too long in it is cut to the limit."""
+    """A callback worker's checked word of how a task ended; what is too long in it is cut to the limit."""
     return cmd.CompleteTask(
         request.id,
         _cut(request.error, limits.FAILURE_MESSAGE_BYTES_MAX) if request.HasField("error") else None,

@@ -11,7 +11,7 @@ from gowork.leader._rpc.sessions import Sessions
 
 
 class EffectRouter:
-    """Session streams for workers, calls for callback members, spans for traces."""
+    """Session streams for workers, calls for callback workers, spans for traces."""
 
     def __init__(
         self,
@@ -22,7 +22,7 @@ class EffectRouter:
     ) -> None:
         """Args:
         sessions: takes what is for workers with a session.
-        dialer: takes what is for callback members.
+        dialer: takes what is for callback workers.
         counts: is told what was refused, whether or not anybody is left to be told of it.
         settle: makes spans; needed where Settings.traced is set.
         """

@@ -30,7 +30,7 @@ _Context = grpc.aio.ServicerContext[object, object]
 
 
 class Scheduling:
-    """Submits, cancels, and what callback members say of their tasks."""
+    """Submits, cancels, and what callback workers say of their tasks."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

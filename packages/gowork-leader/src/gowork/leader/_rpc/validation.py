@@ -180,7 +180,7 @@ def check_labels(labels: Mapping[str, str], field: str, violations: Violations) 
 
 
 def check_address(address: str, field: str, violations: Violations) -> None:
-    """Where a callback member is dialled."""
+    """Where a callback worker is dialled."""
     if not address:
         violations.append(FieldViolation(field, "is empty; HOST:PORT is needed"))
         return
@@ -318,7 +318,7 @@ def check_budget(budget_ms: int, violations: Violations) -> None:
 
 
 def check_completion(request: scheduler_pb2.TaskCompleteRequest, violations: Violations) -> None:
-    """How a callback member says that a task ended."""
+    """How a callback worker says that a task ended."""
     check_id(request.id, "id", violations)
     completed = request.outcome == scheduler_pb2.ATTEMPT_OUTCOME_COMPLETED
     if completed and request.HasField("error"):
@@ -331,7 +331,7 @@ def check_completion(request: scheduler_pb2.TaskCompleteRequest, violations: Vio
 
 
 def check_heartbeat(status: int, violations: Violations) -> None:
-    """What a callback member says of itself."""
+    """What a callback worker says of itself."""
     if status not in _HEARTBEATS:
         what = f"has the unknown value {status}" if status else "is missing"
         violations.append(FieldViolation("status", f"{what}; use 1 (IDLE), 2 (BUSY) or 3 (FAILED)"))

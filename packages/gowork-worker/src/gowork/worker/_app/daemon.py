@@ -17,7 +17,7 @@ from gowork.base.http import HttpListener, probe, threaded
 from gowork.worker._app.handler_metrics import VARIABLE, HandlerMetrics, InProcessMetrics, default_metrics_dir
 from gowork.worker._app.metrics import metrics_page
 from gowork.worker._app.service import Service
-from gowork.worker._session.callback import CallbackMember
+from gowork.worker._session.callback import CallbackWorker
 from gowork.worker._supervisor.options import Options
 
 logger = logging.getLogger("gowork.worker")
@@ -29,7 +29,7 @@ class Listeners:
 
     #: /metrics, /healthz and /readyz.
     http: str | None = None
-    #: worker.v1.WorkerService; the worker then is a callback member.
+    #: worker.v1.WorkerService; the worker then is a callback worker.
     work: str | None = None
     #: Where a leader dials the latter; the address that it listens on when None.
     advertise: str | None = None
@@ -57,7 +57,7 @@ async def run_worker(
     if listeners.work is not None:
         # A leader that dials sends the next task when the last one has ended.
         service.supervisor.fleet.lent_slots_max = 0
-        service.link = CallbackMember(
+        service.link = CallbackWorker(
             service.supervisor,
             addresses,
             listen=listeners.work,
@@ -115,7 +115,7 @@ async def _announce(
             "handlers": [note.name for note in service.supervisor.handlers.handlers],
             "http": http.address if http is not None else None,
         }
-        if isinstance(service.link, CallbackMember):
+        if isinstance(service.link, CallbackWorker):
             facts["listen"] = service.link.address
         ready(facts)
 

@@ -1,6 +1,6 @@
 """Start and stop of a worker, in order.
 
-start: supervisor with its runners -> handlers known -> session (or callback member)
+start: supervisor with its runners -> handlers known -> session (or callback worker)
 stop:  draining told, nothing new -> running tasks finish, or are handed back -> reports acknowledged -> goodbye; beside
        the last two the runners end
 """
@@ -33,7 +33,7 @@ _TASKS_TOLD_MAX = 5
 
 
 class Link(Protocol):
-    """How the worker is tied to its leader: a session, or as a callback member."""
+    """How the worker is tied to its leader: a session, or as a callback worker."""
 
     #: Set once a leader has taken the worker in.
     welcomed: asyncio.Event

@@ -1,4 +1,4 @@
-"""The worker as a callback member: it joins with an address, is dialled with StartWork and reports by TaskComplete.
+"""The worker as a callback worker: it joins with an address, is dialled with StartWork and reports by TaskComplete.
 
 This is the original contract, for leaders that know no sessions. A leader that gives fences is held to by them; for one
 that gives none the worker makes its own.
@@ -36,7 +36,7 @@ _HEARTBEAT_INTERVAL = 5.0
 _STOP_TIMEOUT = 15.0
 
 
-class CallbackMember:
+class CallbackWorker:
     """Await `run`; it ends when the worker has said goodbye, or is cancelled."""
 
     def __init__(
@@ -266,7 +266,7 @@ def _call_traceparent() -> str:
 
 
 class _WorkerService(worker_pb2_grpc.WorkerServiceServicer):
-    def __init__(self, member: CallbackMember) -> None:
+    def __init__(self, member: CallbackWorker) -> None:
         self._member = member
 
     async def StartWork(  # noqa: N802 - the contract's name
