@@ -257,7 +257,7 @@ class Member(_message.Message):
     PLUGIN_ERRORS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     address: _builtins.str
-    """Where a callback member is dialled; for a session, the peer address that it connected from."""
+    """Where a callback worker is dialled; for a session, the peer address that it connected from."""
     status: _builtins.str
     """One of "alive, idle", "alive, busy", "alive, failed", "left, unknown" and "unknown, unknown"."""
     liveness: Global___MemberLiveness.ValueType
@@ -267,14 +267,14 @@ class Member(_message.Message):
     running: _builtins.int
     """How many granted tasks it holds now, waiting ones in its buffer included."""
     version: _builtins.str
-    """The version of gowork-worker; empty for callback members."""
+    """The version of gowork-worker; empty for callback workers."""
     joined_at_ms: _builtins.int
     """When it joined, in milliseconds since the Unix epoch."""
     seen_at_ms: _builtins.int
     """When it was last heard of, in milliseconds since the Unix epoch."""
     @_builtins.property
     def handlers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The names of the handlers that it can run, sorted. A callback member runs only tasks that name no handler."""
+        """The names of the handlers that it can run, sorted. A callback worker runs only tasks that name no handler."""
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...

@@ -29,7 +29,7 @@ class LeaderServiceStub(object):
     """LeaderService keeps the membership of a cluster: who has joined, who is alive and who has room for work.
 
     Workers that were written for gowork hold one stream instead (worker.v1.SessionService). The calls here serve
-    every other client, and callback members: workers that join with an address, send heartbeats, are dialled with
+    every other client, and callback workers: workers that join with an address, send heartbeats, are dialled with
     worker.v1.WorkerService.StartWork and report by scheduler.v1.SchedulerService.TaskComplete.
     """
 
@@ -70,12 +70,12 @@ class LeaderServiceServicer(object):
     """LeaderService keeps the membership of a cluster: who has joined, who is alive and who has room for work.
 
     Workers that were written for gowork hold one stream instead (worker.v1.SessionService). The calls here serve
-    every other client, and callback members: workers that join with an address, send heartbeats, are dialled with
+    every other client, and callback workers: workers that join with an address, send heartbeats, are dialled with
     worker.v1.WorkerService.StartWork and report by scheduler.v1.SchedulerService.TaskComplete.
     """
 
     def Join(self, request, context):
-        """Join adds a callback member, or replaces the one of the same id.
+        """Join adds a callback worker, or replaces the one of the same id.
 
         INVALID_ARGUMENT when the id or the address is empty or breaks a limit. ALREADY_EXISTS when a worker session of that
         name is live.
@@ -85,7 +85,7 @@ class LeaderServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Leave(self, request, context):
-        """Leave removes a callback member. The task that it held goes back to the queue.
+        """Leave removes a callback worker. The task that it held goes back to the queue.
 
         INVALID_ARGUMENT when the id is empty; NOT_FOUND when no member has it.
         """
@@ -104,7 +104,7 @@ class LeaderServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Heartbeat(self, request_iterator, context):
-        """Heartbeat tells that a callback member is alive and whether it is free. Each request gets one response; a caller that reads none is
+        """Heartbeat tells that a callback worker is alive and whether it is free. Each request gets one response; a caller that reads none is
         heard all the same.
 
         A unary caller may use the same path. A member that was silent until its lease ran out is a member again with its next
@@ -117,7 +117,7 @@ class LeaderServiceServicer(object):
 
     def Drain(self, request, context):
         """Drain takes a member out of service: it is given no more tasks. A worker with a session finishes what it runs within
-        the budget, hands the rest back without blame, and leaves; a callback member ends what it holds and stays idle until it joins
+        the budget, hands the rest back without blame, and leaves; a callback worker ends what it holds and stays idle until it joins
         again. Answers when the member has been told; draining it again changes nothing.
 
         INVALID_ARGUMENT for an empty id or a negative budget; NOT_FOUND when no live member has the id.
@@ -166,7 +166,7 @@ class LeaderService(object):
     """LeaderService keeps the membership of a cluster: who has joined, who is alive and who has room for work.
 
     Workers that were written for gowork hold one stream instead (worker.v1.SessionService). The calls here serve
-    every other client, and callback members: workers that join with an address, send heartbeats, are dialled with
+    every other client, and callback workers: workers that join with an address, send heartbeats, are dialled with
     worker.v1.WorkerService.StartWork and report by scheduler.v1.SchedulerService.TaskComplete.
     """
 

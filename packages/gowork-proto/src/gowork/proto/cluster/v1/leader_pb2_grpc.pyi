@@ -30,7 +30,7 @@ class LeaderServiceStub:
     """LeaderService keeps the membership of a cluster: who has joined, who is alive and who has room for work.
 
     Workers that were written for gowork hold one stream instead (worker.v1.SessionService). The calls here serve
-    every other client, and callback members: workers that join with an address, send heartbeats, are dialled with
+    every other client, and callback workers: workers that join with an address, send heartbeats, are dialled with
     worker.v1.WorkerService.StartWork and report by scheduler.v1.SchedulerService.TaskComplete.
     """
 
@@ -39,13 +39,13 @@ class LeaderServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> LeaderServiceAsyncStub: ...
     Join: _grpc.UnaryUnaryMultiCallable[_leader_pb2.JoinRequest, _leader_pb2.JoinResponse]
-    """Join adds a callback member, or replaces the one of the same id.
+    """Join adds a callback worker, or replaces the one of the same id.
 
     INVALID_ARGUMENT when the id or the address is empty or breaks a limit. ALREADY_EXISTS when a worker session of that
     name is live.
     """
     Leave: _grpc.UnaryUnaryMultiCallable[_leader_pb2.LeaveRequest, _leader_pb2.LeaveResponse]
-    """Leave removes a callback member. The task that it held goes back to the queue.
+    """Leave removes a callback worker. The task that it held goes back to the queue.
 
     INVALID_ARGUMENT when the id is empty; NOT_FOUND when no member has it.
     """
@@ -56,7 +56,7 @@ class LeaderServiceStub:
     that was not all.
     """
     Heartbeat: _grpc.StreamStreamMultiCallable[_leader_pb2.HeartbeatRequest, _leader_pb2.HeartbeatResponse]
-    """Heartbeat tells that a callback member is alive and whether it is free. Each request gets one response; a caller that reads none is
+    """Heartbeat tells that a callback worker is alive and whether it is free. Each request gets one response; a caller that reads none is
     heard all the same.
 
     A unary caller may use the same path. A member that was silent until its lease ran out is a member again with its next
@@ -65,7 +65,7 @@ class LeaderServiceStub:
     """
     Drain: _grpc.UnaryUnaryMultiCallable[_leader_pb2.DrainRequest, _leader_pb2.DrainResponse]
     """Drain takes a member out of service: it is given no more tasks. A worker with a session finishes what it runs within
-    the budget, hands the rest back without blame, and leaves; a callback member ends what it holds and stays idle until it joins
+    the budget, hands the rest back without blame, and leaves; a callback worker ends what it holds and stays idle until it joins
     again. Answers when the member has been told; draining it again changes nothing.
 
     INVALID_ARGUMENT for an empty id or a negative budget; NOT_FOUND when no live member has the id.
@@ -76,19 +76,19 @@ class LeaderServiceAsyncStub(LeaderServiceStub):
     """LeaderService keeps the membership of a cluster: who has joined, who is alive and who has room for work.
 
     Workers that were written for gowork hold one stream instead (worker.v1.SessionService). The calls here serve
-    every other client, and callback members: workers that join with an address, send heartbeats, are dialled with
+    every other client, and callback workers: workers that join with an address, send heartbeats, are dialled with
     worker.v1.WorkerService.StartWork and report by scheduler.v1.SchedulerService.TaskComplete.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Join: _aio.UnaryUnaryMultiCallable[_leader_pb2.JoinRequest, _leader_pb2.JoinResponse]  # type: ignore[assignment]
-    """Join adds a callback member, or replaces the one of the same id.
+    """Join adds a callback worker, or replaces the one of the same id.
 
     INVALID_ARGUMENT when the id or the address is empty or breaks a limit. ALREADY_EXISTS when a worker session of that
     name is live.
     """
     Leave: _aio.UnaryUnaryMultiCallable[_leader_pb2.LeaveRequest, _leader_pb2.LeaveResponse]  # type: ignore[assignment]
-    """Leave removes a callback member. The task that it held goes back to the queue.
+    """Leave removes a callback worker. The task that it held goes back to the queue.
 
     INVALID_ARGUMENT when the id is empty; NOT_FOUND when no member has it.
     """
@@ -99,7 +99,7 @@ class LeaderServiceAsyncStub(LeaderServiceStub):
     that was not all.
     """
     Heartbeat: _aio.StreamStreamMultiCallable[_leader_pb2.HeartbeatRequest, _leader_pb2.HeartbeatResponse]  # type: ignore[assignment]
-    """Heartbeat tells that a callback member is alive and whether it is free. Each request gets one response; a caller that reads none is
+    """Heartbeat tells that a callback worker is alive and whether it is free. Each request gets one response; a caller that reads none is
     heard all the same.
 
     A unary caller may use the same path. A member that was silent until its lease ran out is a member again with its next
@@ -108,7 +108,7 @@ class LeaderServiceAsyncStub(LeaderServiceStub):
     """
     Drain: _aio.UnaryUnaryMultiCallable[_leader_pb2.DrainRequest, _leader_pb2.DrainResponse]  # type: ignore[assignment]
     """Drain takes a member out of service: it is given no more tasks. A worker with a session finishes what it runs within
-    the budget, hands the rest back without blame, and leaves; a callback member ends what it holds and stays idle until it joins
+    the budget, hands the rest back without blame, and leaves; a callback worker ends what it holds and stays idle until it joins
     again. Answers when the member has been told; draining it again changes nothing.
 
     INVALID_ARGUMENT for an empty id or a negative budget; NOT_FOUND when no live member has the id.
@@ -118,7 +118,7 @@ class LeaderServiceServicer(metaclass=_abc_1.ABCMeta):
     """LeaderService keeps the membership of a cluster: who has joined, who is alive and who has room for work.
 
     Workers that were written for gowork hold one stream instead (worker.v1.SessionService). The calls here serve
-    every other client, and callback members: workers that join with an address, send heartbeats, are dialled with
+    every other client, and callback workers: workers that join with an address, send heartbeats, are dialled with
     worker.v1.WorkerService.StartWork and report by scheduler.v1.SchedulerService.TaskComplete.
     """
 
@@ -128,7 +128,7 @@ class LeaderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _leader_pb2.JoinRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_leader_pb2.JoinResponse, _abc.Awaitable[_leader_pb2.JoinResponse]]:
-        """Join adds a callback member, or replaces the one of the same id.
+        """Join adds a callback worker, or replaces the one of the same id.
 
         INVALID_ARGUMENT when the id or the address is empty or breaks a limit. ALREADY_EXISTS when a worker session of that
         name is live.
@@ -140,7 +140,7 @@ class LeaderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _leader_pb2.LeaveRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_leader_pb2.LeaveResponse, _abc.Awaitable[_leader_pb2.LeaveResponse]]:
-        """Leave removes a callback member. The task that it held goes back to the queue.
+        """Leave removes a callback worker. The task that it held goes back to the queue.
 
         INVALID_ARGUMENT when the id is empty; NOT_FOUND when no member has it.
         """
@@ -163,7 +163,7 @@ class LeaderServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_leader_pb2.HeartbeatRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_leader_pb2.HeartbeatResponse], _abc.AsyncIterator[_leader_pb2.HeartbeatResponse]]:
-        """Heartbeat tells that a callback member is alive and whether it is free. Each request gets one response; a caller that reads none is
+        """Heartbeat tells that a callback worker is alive and whether it is free. Each request gets one response; a caller that reads none is
         heard all the same.
 
         A unary caller may use the same path. A member that was silent until its lease ran out is a member again with its next
@@ -178,7 +178,7 @@ class LeaderServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_leader_pb2.DrainResponse, _abc.Awaitable[_leader_pb2.DrainResponse]]:
         """Drain takes a member out of service: it is given no more tasks. A worker with a session finishes what it runs within
-        the budget, hands the rest back without blame, and leaves; a callback member ends what it holds and stays idle until it joins
+        the budget, hands the rest back without blame, and leaves; a callback worker ends what it holds and stays idle until it joins
         again. Answers when the member has been told; draining it again changes nothing.
 
         INVALID_ARGUMENT for an empty id or a negative budget; NOT_FOUND when no live member has the id.

@@ -229,11 +229,11 @@ class _WaitCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WaitCode.Val
     WAIT_CODE_CANCELLED: _WaitCode.ValueType  # 15
     """It was cancelled."""
     WAIT_CODE_UNREACHABLE: _WaitCode.ValueType  # 16
-    """The callback members that could run it were dialled and could not be reached, or did not take a task. Each is dialled again after
+    """The callback workers that could run it were dialled and could not be reached, or did not take a task. Each is dialled again after
     its next heartbeat.
     """
     WAIT_CODE_MEMBER_FAILED: _WaitCode.ValueType  # 17
-    """The callback members that could run it say that they can't work."""
+    """The callback workers that could run it say that they can't work."""
     WAIT_CODE_UNFIT: _WaitCode.ValueType  # 18
     """Its payload does not fit the handler as the workers that are free have it; others have it in another form."""
 
@@ -271,11 +271,11 @@ WAIT_CODE_FAILED: WaitCode.ValueType  # 14
 WAIT_CODE_CANCELLED: WaitCode.ValueType  # 15
 """It was cancelled."""
 WAIT_CODE_UNREACHABLE: WaitCode.ValueType  # 16
-"""The callback members that could run it were dialled and could not be reached, or did not take a task. Each is dialled again after
+"""The callback workers that could run it were dialled and could not be reached, or did not take a task. Each is dialled again after
 its next heartbeat.
 """
 WAIT_CODE_MEMBER_FAILED: WaitCode.ValueType  # 17
-"""The callback members that could run it say that they can't work."""
+"""The callback workers that could run it say that they can't work."""
 WAIT_CODE_UNFIT: WaitCode.ValueType  # 18
 """Its payload does not fit the handler as the workers that are free have it; others have it in another form."""
 Global___WaitCode: _TypeAlias = WaitCode  # noqa: Y015

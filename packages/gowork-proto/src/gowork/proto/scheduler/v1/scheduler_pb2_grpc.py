@@ -187,9 +187,9 @@ class SchedulerServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def TaskComplete(self, request, context):
-        """TaskComplete reports that a callback member has finished the task that it was dialled with, or hands it back.
+        """TaskComplete reports that a callback worker has finished the task that it was dialled with, or hands it back.
 
-        FAILED_PRECONDITION when no callback member holds that task, or (STALE_FENCE) not under that fence: workers with a session
+        FAILED_PRECONDITION when no callback worker holds that task, or (STALE_FENCE) not under that fence: workers with a session
         report there. INVALID_ARGUMENT when outcome and error contradict each other.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -284,10 +284,10 @@ class SchedulerServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def TaskProgress(self, request, context):
-        """TaskProgress tells how far a callback member has come with the task that it was dialled with. Workers with a session
+        """TaskProgress tells how far a callback worker has come with the task that it was dialled with. Workers with a session
         tell it there.
 
-        NOT_FOUND for an unknown id; FAILED_PRECONDITION when no callback member holds that task, or not under that fence.
+        NOT_FOUND for an unknown id; FAILED_PRECONDITION when no callback worker holds that task, or not under that fence.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -55,9 +55,9 @@ class SchedulerServiceStub:
     the trailing metadata `gowork-truncated: true` when that was not all. Use ListTasks for pages.
     """
     TaskComplete: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.TaskCompleteRequest, _scheduler_pb2.TaskCompleteResponse]
-    """TaskComplete reports that a callback member has finished the task that it was dialled with, or hands it back.
+    """TaskComplete reports that a callback worker has finished the task that it was dialled with, or hands it back.
 
-    FAILED_PRECONDITION when no callback member holds that task, or (STALE_FENCE) not under that fence: workers with a session
+    FAILED_PRECONDITION when no callback worker holds that task, or (STALE_FENCE) not under that fence: workers with a session
     report there. INVALID_ARGUMENT when outcome and error contradict each other.
     """
     ScheduleTasks: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.ScheduleTasksRequest, _scheduler_pb2.ScheduleTasksResponse]
@@ -106,10 +106,10 @@ class SchedulerServiceStub:
     no more tasks may be pending.
     """
     TaskProgress: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.TaskProgressRequest, _scheduler_pb2.TaskProgressResponse]
-    """TaskProgress tells how far a callback member has come with the task that it was dialled with. Workers with a session
+    """TaskProgress tells how far a callback worker has come with the task that it was dialled with. Workers with a session
     tell it there.
 
-    NOT_FOUND for an unknown id; FAILED_PRECONDITION when no callback member holds that task, or not under that fence.
+    NOT_FOUND for an unknown id; FAILED_PRECONDITION when no callback worker holds that task, or not under that fence.
     """
     PurgeTasks: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.PurgeTasksRequest, _scheduler_pb2.PurgeTasksResponse]
     """PurgeTasks removes finished tasks, results included, at once, instead of when their retention ends. Watchers are told.
@@ -165,9 +165,9 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     the trailing metadata `gowork-truncated: true` when that was not all. Use ListTasks for pages.
     """
     TaskComplete: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.TaskCompleteRequest, _scheduler_pb2.TaskCompleteResponse]  # type: ignore[assignment]
-    """TaskComplete reports that a callback member has finished the task that it was dialled with, or hands it back.
+    """TaskComplete reports that a callback worker has finished the task that it was dialled with, or hands it back.
 
-    FAILED_PRECONDITION when no callback member holds that task, or (STALE_FENCE) not under that fence: workers with a session
+    FAILED_PRECONDITION when no callback worker holds that task, or (STALE_FENCE) not under that fence: workers with a session
     report there. INVALID_ARGUMENT when outcome and error contradict each other.
     """
     ScheduleTasks: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ScheduleTasksRequest, _scheduler_pb2.ScheduleTasksResponse]  # type: ignore[assignment]
@@ -216,10 +216,10 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     no more tasks may be pending.
     """
     TaskProgress: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.TaskProgressRequest, _scheduler_pb2.TaskProgressResponse]  # type: ignore[assignment]
-    """TaskProgress tells how far a callback member has come with the task that it was dialled with. Workers with a session
+    """TaskProgress tells how far a callback worker has come with the task that it was dialled with. Workers with a session
     tell it there.
 
-    NOT_FOUND for an unknown id; FAILED_PRECONDITION when no callback member holds that task, or not under that fence.
+    NOT_FOUND for an unknown id; FAILED_PRECONDITION when no callback worker holds that task, or not under that fence.
     """
     PurgeTasks: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.PurgeTasksRequest, _scheduler_pb2.PurgeTasksResponse]  # type: ignore[assignment]
     """PurgeTasks removes finished tasks, results included, at once, instead of when their retention ends. Watchers are told.
@@ -296,9 +296,9 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _scheduler_pb2.TaskCompleteRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_scheduler_pb2.TaskCompleteResponse, _abc.Awaitable[_scheduler_pb2.TaskCompleteResponse]]:
-        """TaskComplete reports that a callback member has finished the task that it was dialled with, or hands it back.
+        """TaskComplete reports that a callback worker has finished the task that it was dialled with, or hands it back.
 
-        FAILED_PRECONDITION when no callback member holds that task, or (STALE_FENCE) not under that fence: workers with a session
+        FAILED_PRECONDITION when no callback worker holds that task, or (STALE_FENCE) not under that fence: workers with a session
         report there. INVALID_ARGUMENT when outcome and error contradict each other.
         """
 
@@ -413,10 +413,10 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _scheduler_pb2.TaskProgressRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_scheduler_pb2.TaskProgressResponse, _abc.Awaitable[_scheduler_pb2.TaskProgressResponse]]:
-        """TaskProgress tells how far a callback member has come with the task that it was dialled with. Workers with a session
+        """TaskProgress tells how far a callback worker has come with the task that it was dialled with. Workers with a session
         tell it there.
 
-        NOT_FOUND for an unknown id; FAILED_PRECONDITION when no callback member holds that task, or not under that fence.
+        NOT_FOUND for an unknown id; FAILED_PRECONDITION when no callback worker holds that task, or not under that fence.
         """
 
     @_abc_1.abstractmethod
