@@ -341,7 +341,7 @@ def _adapter(annotation: Any, has_bytes: bool) -> Callable[[str | bytes], Any]:
     """Reads by pydantic what msgspec cannot: its dataclasses, and unions of its models with other types."""
     if has_bytes:
         raise UnreadableType(
-            f"{type_name(annotation)}: bytes in or beside a pydantic type are written otherwise than it reads them: "
+            f"{type_name(annotation)}: pydantic does not read bytes in the form in which they are sent: "
             "use a pydantic model around all of it"
         )
     from pydantic import TypeAdapter  # Who comes here has named one of its types.

@@ -20,7 +20,7 @@ def confirm(question: str, otherwise: str) -> None:
         click.UsageError: when standard input is no terminal.
     """
     if not can_ask():
-        raise click.UsageError(f"nobody can be asked here, since standard input is no terminal; {otherwise}")
+        raise click.UsageError(f"this command asks a question, and standard input is not a terminal; {otherwise}")
     try:
         agreed = click.confirm(question, err=True)
     except click.Abort:

@@ -28,7 +28,7 @@ def join(state: State, command: cmd.Join, now: Now) -> Decision:
         return Decision(cmd.Refused(cmd.NAME_TAKEN, f"a worker session has the name {command.id!r}; choose another id"))
     earlier = state.callbacks.get(command.id)
     if earlier is None and state.facts.is_full(MEMBERS):
-        message = f"this leader has {MEMBERS.rows_max} callback workers, which is its limit"
+        message = f"this leader has {MEMBERS.rows_max} callback workers, which is its limit; end some first"
         return Decision(cmd.Refused(cmd.TOO_MANY_MEMBERS, message))
     decision = Decision()
     if earlier is not None:

@@ -267,7 +267,7 @@ def _members_reason(handler: str, selector: _Selector, codes: list[WaitCode | No
         return Reason(WaitCode.NO_SLOT, message, "wait, or start more workers")
     unreachable, failed = codes.count(WaitCode.UNREACHABLE), codes.count(WaitCode.MEMBER_FAILED)
     if unreachable:
-        message = f"the {unreachable} callback worker(s) that could run it could not be given a task"
+        message = f"the {unreachable} callback worker(s) that could run it did not take a task"
         advice = "`gowork why --verbose` tells what each answered; check the address that it joined with"
         return Reason(WaitCode.UNREACHABLE, message, advice)
     if failed:
@@ -276,7 +276,7 @@ def _members_reason(handler: str, selector: _Selector, codes: list[WaitCode | No
     if draining:
         return Reason(WaitCode.DRAINING, "every worker that could run it is draining", "start another worker")
     if WaitCode.UNFIT in codes:
-        message = "its payload does not fit the handler as the connected workers have it; a worker that is away may"
+        message = "its payload does not fit the handler of any connected worker; a worker that is not connected may"
         return Reason(WaitCode.UNFIT, message, "start a worker whose handler reads the payload")
     unlabelled = codes.count(WaitCode.SELECTOR)
     if unlabelled:

@@ -28,7 +28,7 @@ def retry_task(state: State, command: cmd.RetryTask, now: Now) -> Decision:
         message = f"task {command.id!r} has completed; schedule a task with another id to do the same again"
         return Decision(cmd.Refused(cmd.TASK_FINISHED, message))
     if has_expired(task.spec, now):
-        message = f"task {command.id!r} was not to be started after its expiry, which is past; schedule a new one"
+        message = f"task {command.id!r} has expired, so it can't run again; schedule a new task"
         return Decision(cmd.Refused(cmd.TASK_EXPIRED, message))
     refusal = no_room(state, [task.spec])
     if refusal is not None:

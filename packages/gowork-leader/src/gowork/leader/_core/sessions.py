@@ -44,7 +44,8 @@ def open_session(state: State, hello: cmd.OpenSession, now: Now) -> Decision:
     decision = Decision()
     same = state.workers.get(hello.instance)
     if same is None and len(state.connections) >= state.settings.sessions_max:
-        message = f"this leader has {state.settings.sessions_max} sessions, which is its limit"
+        limit = state.settings.sessions_max
+        message = f"this leader has {limit} sessions, which is its limit; end some workers, or try again later"
         return _turn_away(hello, cmd.TOO_MANY_SESSIONS, message)
     holder = state.names.get(hello.name)
     if hello.name in state.callbacks:

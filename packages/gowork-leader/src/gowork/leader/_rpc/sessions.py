@@ -129,7 +129,7 @@ class Sessions:
     @contextlib.asynccontextmanager
     async def _counted(self) -> AsyncIterator[None]:
         if self._open >= self._settings.sessions_max + STREAMS_WAITING_MAX:
-            message = f"{self._open} streams of workers are open, which is this leader's limit"
+            message = f"{self._open} streams of workers are open, which is this leader's limit; try again later"
             raise Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_SESSIONS", message)
         self._open += 1
         try:

@@ -24,7 +24,7 @@ def duration_ms(field: str, duration: Delay, ms_max: int) -> int:
     try:
         seconds = duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
     except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"{field}: {duration!r:.100} is no length of time in seconds") from None
+        raise ValueError(f"{field}: {duration!r:.100} is not a length of time; write seconds or a timedelta") from None
     # Written so that NaN is refused too.
     if not 0 <= seconds * 1000 <= ms_max:
         what = "not finite" if not math.isfinite(seconds) else "negative" if seconds < 0 else "too long"
