@@ -18,8 +18,8 @@ from gowork.worker import Worker, WorkerError, handler
 from gowork.worker._app import daemon, plugins_command
 from gowork.worker._app.command import main
 from gowork.worker._core import references
+from gowork.worker._core.options import Options
 from gowork.worker._core.plugins import load
-from gowork.worker._supervisor.options import Options
 
 MODULES = Path(__file__).parent.parent / "modules"
 

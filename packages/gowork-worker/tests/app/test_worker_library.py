@@ -13,49 +13,38 @@ from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker import Worker, WorkerFailed
 from gowork.worker._core.plugins import Selection
+from gowork.worker._desk.events import Event, Looked, Reported, RunnerReady
+from gowork.worker._desk.instructions import StartRunner
+from gowork.worker._desk.runner import RunnerId
+from gowork.worker._desk.watch import Watch
+from gowork.worker._fleet.process import ProcessRunner
 from gowork.worker._runner import messages
-from gowork.worker._supervisor.held import Held
-from gowork.worker._supervisor.process import ProcessRunner
-from gowork.worker._supervisor.watch import Watch
-
-
-class NotingOwner:
-    """Whoever holds a runner, and notes what it says."""
-
-    def __init__(self) -> None:
-        self.ready = asyncio.Event()
-        self.reports: asyncio.Queue[session.Report] = asyncio.Queue()
-
-    def runner_ready(self, runner: Any, ready: messages.Ready) -> None:
-        self.ready.set()
-
-    def runner_reported(self, runner: Any, reports: list[session.Report], size: int) -> None:
-        for report in reports:
-            self.reports.put_nowait(report)
-
-    def runner_progressed(self, progress: Any) -> None: ...
-
-    def runner_said(self, runner: Any, message: messages.FromRunner) -> None: ...
-
-    def runner_answered(self, runner: Any, lag: float) -> None: ...
 
 
 def test_runner_process_works_on_a_loop_of_another_make() -> None:
     async def run() -> str:
-        owner = NotingOwner()
-        runner = ProcessRunner(
-            "runner",
-            1,
-            owner,
-            setup=lambda slots, spare: messages.Setup("w", slots, spare, Selection(plugins=("echo",)), ()),
-            warden=None,
-        )
+        ready = asyncio.Event()
+        reports: asyncio.Queue[session.Report] = asyncio.Queue()
+
+        def note(event: Event) -> None:
+            match event:
+                case RunnerReady():
+                    ready.set()
+                case Reported():
+                    for report in event.reports:
+                        reports.put_nowait(report)
+                case _:
+                    pass
+
+        setup = messages.Setup("w", 1, 0, Selection(plugins=("echo",)), ())
+        start = StartRunner(RunnerId(1), "runner", 1, 0)
+        runner = ProcessRunner(start, setup, note, lambda executed: None, warden=None)
         async with asyncio.timeout(120), asyncio.TaskGroup() as group:
             group.create_task(runner.run())
-            await owner.ready.wait()
+            await ready.wait()
             task = tasks.Task(id="1", handler="echo", payload="heard").SerializeToString()
-            runner.start_tasks([Held(session.Grant(fence=1, id="1", task=task))], 0.0)
-            report = await owner.reports.get()
+            runner.start_tasks([session.Grant(fence=1, id="1", task=task)])
+            report = await reports.get()
             runner.send(messages.Stop())
         runner.close()
         return report.result
@@ -63,7 +52,7 @@ def test_runner_process_works_on_a_loop_of_another_make() -> None:
     assert json.loads(uvloop.run(run()))["payload"] == "heard"
 
 
-def fail(self: Watch, now: float, *, recall: bool) -> None:
+def fail(self: Watch, now: float, looked: Looked, *, recall: bool) -> None:
     raise RuntimeError("inside")
 
 

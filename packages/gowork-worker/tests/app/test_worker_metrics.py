@@ -13,6 +13,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
 from gowork.worker._app.metrics import metrics_page
+from gowork.worker._desk.events import DrainBegun
 from gowork.worker._runner.messages import EXECUTION_BUCKETS, ExecutedRow, TracedRow
 from gowork.worker._supervisor.supervisor import Supervisor
 
@@ -93,8 +94,8 @@ async def test_slots_are_told_apart_by_what_they_do(leader: Any, start_worker: A
     states = {"busy": 2, "free": 3, "withheld": 0, "blocked": 0, "starting": 0}
     await eventually(lambda: supervisor.slots() == states)
     scripted.grant(3, "hog", "20")
-    blocked = next(iter(await eventually(lambda: [r for r in supervisor.fleet.ordinary if r.is_blocked])))
-    idle = blocked.slots - len(blocked.running()) - blocked.lent
+    blocked = next(iter(await eventually(lambda: [r for r in supervisor.desk.roster.ordinary if r.is_blocked])))
+    idle = blocked.slots - supervisor.fleet.running(blocked.id) - blocked.lent
     assert supervisor.slots() == {**states, "busy": 3, "free": 2 - idle, "blocked": idle}
-    supervisor.draining = True
+    supervisor.feed(DrainBegun())
     assert supervisor.slots() == {**states, "busy": 3, "free": 0, "withheld": 2 - idle, "blocked": idle}

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
-from gowork.worker._supervisor import process as runner_process
+from gowork.worker._desk import pulse
 
 
 @pytest.mark.parametrize("handler", ["close_descriptors", "close_descriptors_async"])
@@ -52,11 +52,10 @@ async def test_runner_that_sends_what_is_no_frame_is_ended_and_its_tasks_are_los
 async def test_runner_that_is_blocked_for_too_long_is_ended_and_its_tasks_are_lost(
     leader: Any, start_worker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner_process, "BLOCKED_AFTER", 0.1)
+    monkeypatch.setattr(pulse, "BLOCKED_AFTER", 0.1)
     service = await start_worker(slots=1, runners=1)
     scripted = await leader.session()
-    (runner,) = service.supervisor.fleet.ordinary
-    runner._blocked_timeout = 0.2
+    service.supervisor.desk._watch._blocked_timeout = 0.2
     scripted.grant(1, "hog", "1000")
     report = await scripted.report(1)
     assert report.outcome == tasks.ATTEMPT_OUTCOME_LOST

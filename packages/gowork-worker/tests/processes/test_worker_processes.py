@@ -19,7 +19,7 @@ import pytest
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._core.plugins import Selection
-from gowork.worker._supervisor import process as runner_process
+from gowork.worker._fleet import process as runner_process
 from gowork.worker._supervisor.instances import InstanceLocks
 
 MODULES = Path(__file__).parent.parent / "modules"
@@ -117,7 +117,7 @@ async def test_crash_loses_what_had_just_ended_and_was_not_reported(
     service = await start_worker(slots=2, runners=1)
     scripted = await leader.session()
     await scripted.until(lambda: scripted.credit == 2)
-    (runner,) = service.supervisor.fleet.ordinary
+    (runner,) = service.supervisor.fleet.runners.values()
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     # The first keeps the loop from sending the second one's report.
@@ -257,7 +257,10 @@ async def test_blocked_runner_is_given_nothing_while_others_answer(leader: Any, 
     await scripted.until(lambda: scripted.credit == 4)
     scripted.grant(1, "hog", "6")
     await scripted.until(lambda: scripted.condition.blocked)
-    (blocked,) = (runner for runner in service.supervisor.fleet.every() if runner.is_blocked)
+    supervisor = service.supervisor
+    (blocked,) = (
+        runner for runner in supervisor.fleet.runners.values() if supervisor.desk.roster.runners[runner.id].is_blocked
+    )
     # At once: they would fill the free slots of both.
     task = tasks.Task(id="a", handler="pid").SerializeToString()
     scripted.send(grants=[session.Grant(fence=fence, id="a", attempt=1, task=task) for fence in (2, 3, 4)])
@@ -354,7 +357,7 @@ async def test_what_a_handler_left_behind_does_not_hold_the_lock_that_its_runner
 async def test_loss_of_a_runner_is_reported_when_what_its_wardens_guard_has_ended(
     leader: Any, start_worker: Any, process_exists: ProcessExists, eventually: Any
 ) -> None:
-    fleet = (await start_worker(slots=1, runners=1)).supervisor.fleet
+    roster = (await start_worker(slots=1, runners=1)).supervisor.desk.roster
     scripted = await leader.session()
     scripted.grant(1, "with_guarded_child")
     runner, warden, child = map(int, (await scripted.started(1)).split())
@@ -362,7 +365,7 @@ async def test_loss_of_a_runner_is_reported_when_what_its_wardens_guard_has_ende
     try:
         os.kill(runner, signal.SIGKILL)
         # The supervisor knows it, and has time to tell.
-        await eventually(lambda: not fleet.ready())
+        await eventually(lambda: not roster.ready())
         scripted.send(pings=[1])
         await scripted.until(lambda: scripted.pongs)
         assert not scripted.reports
@@ -493,7 +496,7 @@ async def test_task_that_waits_for_others_makes_room_for_one_more(
     scripted.send(cancelled=[1, 2])
     await scripted.report(1)
     await scripted.report(2)
-    await eventually(lambda: not any(runner.waiting for runner in service.supervisor.fleet.every()))
+    await eventually(lambda: not any(runner.waiting for runner in service.supervisor.desk.roster.runners.values()))
     scripted.grant(4, "noop")
     assert (await scripted.report(4)).outcome == tasks.ATTEMPT_OUTCOME_COMPLETED
 
@@ -508,4 +511,4 @@ async def test_process_that_dies_while_its_tasks_wait_lends_no_more(leader: Any,
     assert (await scripted.report(1)).outcome == tasks.ATTEMPT_OUTCOME_LOST
     scripted.grant(2, "noop")
     assert (await scripted.report(2)).outcome == tasks.ATTEMPT_OUTCOME_COMPLETED
-    assert [runner.waiting for runner in service.supervisor.fleet.every()] == [0]
+    assert [runner.waiting for runner in service.supervisor.desk.roster.runners.values()] == [0]

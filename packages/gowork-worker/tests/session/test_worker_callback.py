@@ -17,10 +17,10 @@ from gowork.proto.worker.v1 import worker_pb2, worker_pb2_grpc
 from gowork.worker import Cancel, Context, Retry, Snooze, handler
 from gowork.worker._app import service as service_module
 from gowork.worker._app.service import Service
+from gowork.worker._core.options import Options
 from gowork.worker._core.plugins import Selection
 from gowork.worker._session import callback
 from gowork.worker._session.callback import CallbackWorker
-from gowork.worker._supervisor.options import Options
 
 
 class OriginalLeader(leader_pb2_grpc.LeaderServiceServicer, scheduler_pb2_grpc.SchedulerServiceServicer):

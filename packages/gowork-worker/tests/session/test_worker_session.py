@@ -13,8 +13,8 @@ from gowork.proto.status import Refusal
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker import Cancel, Context, Fail, Retry, Snooze, handler
 from gowork.worker._app import service as service_module
-from gowork.worker._supervisor import fleet, supervisor
-from gowork.worker._supervisor.options import Options
+from gowork.worker._core.options import Options
+from gowork.worker._supervisor import supervisor
 
 
 @handler(max_attempts=3, retry_delay=2)
@@ -396,7 +396,7 @@ async def test_worker_that_comes_back_is_drained_with_its_welcome(leader: Any, s
 
 def test_stop_fits_into_the_time_that_containers_get() -> None:
     budget = Options(name="w").drain_timeout + 2 * supervisor._INTERRUPT_GRACE
-    last = max(service_module._ACKNOWLEDGE_TIMEOUT + service_module._GOODBYE_TIMEOUT, fleet._STOP_GRACE)
+    last = max(service_module._ACKNOWLEDGE_TIMEOUT + service_module._GOODBYE_TIMEOUT, supervisor._STOP_GRACE)
     assert budget + last < 119
 
 
@@ -518,7 +518,7 @@ async def test_cut_off_worker_starts_nothing_from_its_buffer_until_it_is_welcome
     first.send(pings=[1])
     await first.until(lambda: first.pongs)
     await leader.stop()
-    await eventually(lambda: service.supervisor.is_cut_off)
+    await eventually(lambda: service.supervisor.desk.pause.is_cut_off)
     go.set()
     # What runs goes on, and the slot that it leaves stays empty.
     await eventually(lambda: service.supervisor.slots()["busy"] == 0)

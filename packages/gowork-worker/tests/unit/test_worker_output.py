@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from gowork.base import logs
-from gowork.worker._supervisor import output
-from gowork.worker._supervisor.output import LINE_BYTES_MAX, Output, Outputs
+from gowork.worker._fleet import output
+from gowork.worker._fleet.output import LINE_BYTES_MAX, Output, Outputs
 
 
 class Lines:

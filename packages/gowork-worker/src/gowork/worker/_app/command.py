@@ -247,8 +247,8 @@ def main(
     # Only now: `--help` and `--version` should not wait for gRPC.
     from gowork.base.channels import AddressError
     from gowork.worker._app.daemon import Listeners, run_worker
+    from gowork.worker._core.options import Options
     from gowork.worker._supervisor.instances import default_state_dir
-    from gowork.worker._supervisor.options import Options
 
     if name is None:
         # A name of its own for each start has no predecessor.

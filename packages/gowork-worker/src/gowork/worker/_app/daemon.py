@@ -17,8 +17,8 @@ from gowork.base.http import HttpListener, probe, threaded
 from gowork.worker._app.handler_metrics import VARIABLE, HandlerMetrics, InProcessMetrics, default_metrics_dir
 from gowork.worker._app.metrics import metrics_page
 from gowork.worker._app.service import Service
+from gowork.worker._core.options import Options
 from gowork.worker._session.callback import CallbackWorker
-from gowork.worker._supervisor.options import Options
 
 logger = logging.getLogger("gowork.worker")
 
@@ -56,7 +56,7 @@ async def run_worker(
     service = Service(options, addresses)
     if listeners.work is not None:
         # A leader that dials sends the next task when the last one has ended.
-        service.supervisor.fleet.lent_slots_max = 0
+        service.supervisor.desk.roster.lent_slots_max = 0
         service.link = CallbackWorker(
             service.supervisor,
             addresses,

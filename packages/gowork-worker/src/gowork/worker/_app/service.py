@@ -17,8 +17,8 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
+from gowork.worker._core.options import Options
 from gowork.worker._session.connector import Connector
-from gowork.worker._supervisor.options import Options
 from gowork.worker._supervisor.supervisor import Supervisor
 
 logger = logging.getLogger("gowork.worker")

@@ -155,7 +155,7 @@ class Worker:
     def _make(self) -> Service:
         from gowork.base.channels import split_addresses
         from gowork.worker._app.service import Service
-        from gowork.worker._supervisor.options import Options
+        from gowork.worker._core.options import Options
 
         self._service = Service(Options(**self._options), split_addresses(self._leader))
         return self._service

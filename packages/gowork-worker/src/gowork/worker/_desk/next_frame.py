@@ -17,8 +17,7 @@ class NextFrame:
         self.credit = Credit()
         #: fence -> the latest word
         self.progress: dict[int, session.ProgressReport] = {}
-        #: The worker says goodbye once all reports are sent.
-        self.leaving = False
+        self._leaving = False
         self._pongs: list[int] = []
         #: What was told last: blocked, draining, leaving.
         self._condition = (False, False, False)
@@ -35,13 +34,23 @@ class NextFrame:
         self._condition = (False, False, False)
         self._pongs.clear()
 
+    def leave(self) -> None:
+        """The worker says goodbye once all reports are sent."""
+        self._leaving = True
+
     def keep(self, reports: list[session.Report], size: int) -> None:
         """Takes reports, which have `size` bytes together."""
         self.unacknowledged.add(reports, size)
 
     def acknowledge(self, fences: Iterable[int]) -> None:
-        """The leader has recorded these reports, or wants none of them."""
+        """The leader has recorded these reports, or refused them."""
         self.unacknowledged.acknowledge(fences)
+
+    def drop(self, fences: Iterable[int]) -> None:
+        """The leader wants to hear nothing of these tasks."""
+        self.unacknowledged.drop(fences)
+        for fence in fences:
+            self.progress.pop(fence, None)
 
     def answer(self, pings: Iterable[int]) -> None:
         """Takes pings of the leader."""
@@ -61,7 +70,7 @@ class NextFrame:
         """
         reports = self.unacknowledged.take(bytes_max)
         credit = self.credit.next(held, slots)
-        condition = (blocked, draining, self.leaving and not self.unacknowledged.has_unsent)
+        condition = (blocked, draining, self._leaving and not self.unacknowledged.has_unsent)
         changed = condition != self._condition
         if not (reports or credit or changed or self.progress or self._pongs):
             return None

@@ -53,6 +53,14 @@ class Unacknowledged:
                 freed += entry[1]
         self.bytes -= freed
 
+    def drop(self, fences: Iterable[int]) -> None:
+        """Forgets what the leader wants no report of, also where it has not been sent yet."""
+        fences = set(fences)
+        self.acknowledge(fences)
+        # The leader does so seldom: only then it is worth a look at all that is to be sent.
+        kept = [([report for report in reports if report.fence not in fences], size) for reports, size in self._unsent]
+        self._unsent = [batch for batch in kept if batch[0]]
+
     def resend(self) -> None:
         """A new session: everything is to be sent again."""
         self._unsent = [([report], size) for report, size in self._reports.values()]

@@ -61,7 +61,7 @@ class Measures:
 
 
 def _capped(value: str, known: set[str], most: int) -> str:
-    """The value, when it is one of the first so many."""
+    """The value, when it is one of the first `most`."""
     if value not in known:
         if len(known) >= most:
             return OTHER

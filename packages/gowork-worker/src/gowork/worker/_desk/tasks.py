@@ -9,39 +9,34 @@ from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._runner.messages import StopKind
 
 if TYPE_CHECKING:
-    from gowork.worker._supervisor.runner import Runner
+    from gowork.worker._desk.runner import Runner
 
 
-class Held:
+class HeldTask:
     """One granted task until its report."""
 
-    __slots__ = ("fence", "grant", "id", "kill_at", "only", "released", "reserved_of", "runner", "sent_at", "stop_kind")
+    __slots__ = ("fence", "grant", "id", "kill_at", "lender", "only", "released", "runner", "sent_at", "stop_kind")
 
     def __init__(self, grant: session.Grant) -> None:
         self.grant = grant
         self.fence: int = grant.fence
         self.id: str = grant.id
-        #: The runner that has it; None while it waits for one.
+        #: The runner that has it; None while it waits for one. Written by `work`, as all that follows.
         self.runner: Runner | None = None
-        #: The plugins that its handler needs, when it is to be alone; None for all.
-        self.only: tuple[str, ...] | None = None
-        #: When it went to its runner, on the loop's clock.
+        #: When it went to its runner.
         self.sent_at = 0.0
-        #: The runner that gave up a slot for it, when it is alone in a process of its own.
-        self.reserved_of: Runner | None = None
         #: The leader wants no report of it.
         self.released = False
-        #: Why it was asked to stop, and when its runner is ended if it has not.
+        #: The plugins that its handler needs, when it is to be alone; None for all.
+        self.only: tuple[str, ...] | None = None
+        #: The runner that gave up a slot for it, when it is alone in a process of its own. Written by `solo`.
+        self.lender: Runner | None = None
+        #: Why it was asked to stop, and when its runner is ended if it has not. Written by `stops`.
         self.stop_kind: StopKind | None = None
         self.kill_at = 0.0
 
-    @property
-    def log_fields(self) -> dict[str, object]:
-        """What a line of the log says to name it."""
-        return {"task_id": self.id, "attempt": self.grant.attempt, "fence": self.fence}
 
-
-def listed(held: Iterable[Held], running: Container[int], reports: Iterable[session.Report]) -> list[session.Held]:
+def listed(held: Iterable[HeldTask], running: Container[int], reports: Iterable[session.Report]) -> list[session.Held]:
     """What a Hello names.
 
     Args:

@@ -8,15 +8,13 @@ again.
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from gowork.worker._desk.instructions import Instruction, Level, Note, Tell
+from gowork.worker._desk.runner import Runner
+from gowork.worker._desk.tasks import HeldTask
 from gowork.worker._runner import messages
-from gowork.worker._supervisor.held import Held
-from gowork.worker._supervisor.runner import Runner
-
-logger = logging.getLogger("gowork.worker")
 
 #: Seconds that an idle process is kept.
 _IDLE_SECONDS = 30.0
@@ -27,83 +25,92 @@ LENT_PROCESSES_MAX = 16
 class Solo:
     """The queue of isolated tasks, and the processes that run them."""
 
-    def __init__(self, slots: int, ordinary: Sequence[Runner], spawn: Callable[[tuple[str, ...] | None], None]) -> None:
+    def __init__(
+        self,
+        slots: int,
+        ordinary: Sequence[Runner],
+        spawn: Callable[[tuple[str, ...] | None, float], Runner | None],
+        give: Callable[[Runner, list[HeldTask], float], None],
+        instruct: Callable[[Instruction], None],
+    ) -> None:
         """Args:
         slots: the worker's slots.
         ordinary: the runners of all other tasks, which lend their slots; a live view.
-        spawn: starts another process, for these plugins; it comes by `add` once it is there.
+        spawn: starts another process, for these plugins, at this time; None when it can't be now.
+        give: hands tasks to a runner, at this time.
+        instruct: takes instructions.
         """
         self._slots = slots
         self._ordinary = ordinary
         self._spawn = spawn
-        self._queue: deque[Held] = deque()
-        self._runners: list[Runner] = []
+        self._give = give
+        self._instruct = instruct
+        self._queue: deque[HeldTask] = deque()
+        #: The processes, those that are being started included.
+        self.runners: list[Runner] = []
         self._has_warned = False
-        #: Nothing is started: runners have been told that they have no slots.
-        self.paused = False
-
-    @property
-    def runners(self) -> Sequence[Runner]:
-        """The processes, starting ones included."""
-        return self._runners
+        self._is_paused = False
 
     @property
     def waiting(self) -> int:
         """How many isolated tasks wait for others, as far as others may run instead."""
-        return min(LENT_PROCESSES_MAX, sum(runner.waiting for runner in self._runners))
+        return min(LENT_PROCESSES_MAX, sum(runner.waiting for runner in self.runners))
 
-    def add(self, runner: Runner) -> None:
-        """Another process is being started."""
-        self._runners.append(runner)
+    def pause(self, *, on: bool) -> None:
+        """Starts nothing, until the pause is over."""
+        self._is_paused = on
+
+    @staticmethod
+    def note_idle(runner: Runner, now: float) -> None:
+        """A runner has nothing to do from now on."""
+        runner.idle_since = now
 
     def remove(self, runner: Runner) -> None:
         """A process has ended."""
-        self._runners.remove(runner)
+        self.runners.remove(runner)
 
-    def put(self, held: Held) -> None:
+    def lender_ended(self, lender: Runner) -> None:
+        """A runner has ended: isolated tasks that use its slots owe them to the one that takes its place."""
+        for runner in self.runners:
+            for task in runner.tasks.values():
+                if task.lender is lender:
+                    task.lender = None
+
+    def put(self, task: HeldTask) -> None:
         """Queues a task."""
-        self._queue.append(held)
+        self._queue.append(task)
 
-    def take_back(self, held: Held) -> bool:
+    def take_back(self, task: HeldTask) -> bool:
         """Gives up a task that waits; False when it does not."""
         try:
-            self._queue.remove(held)
+            self._queue.remove(task)
         except ValueError:
             return False
         self._settle()
         return True
 
-    def take_back_all(self) -> list[Held]:
+    def take_back_all(self) -> list[HeldTask]:
         """Gives up all that waits."""
         waiting, self._queue = list(self._queue), deque()
         self._settle()
         return waiting
 
-    def finished(self, held: Held) -> None:
+    def finished(self, task: HeldTask) -> None:
         """An isolated task has ended: its slot goes back."""
-        lender = held.reserved_of
+        lender = task.lender
         if lender is not None:
-            held.reserved_of = None
+            task.lender = None
             lender.lent -= 1
             self._settle()
 
-    def lender_ended(self, lender: Runner) -> None:
-        """A runner has ended: isolated tasks that use its slots owe them to the one that takes its place."""
-        for runner in self._runners:
-            for held in runner.tasks.values():
-                if held.reserved_of is lender:
-                    held.reserved_of = None
-
     def lend(self, runner: Runner) -> None:
         """The task of this process waits for others: its slot goes back, until it goes on."""
-        if sum(each.waiting for each in self._runners) > LENT_PROCESSES_MAX and not self._has_warned:
+        if sum(each.waiting for each in self.runners) > LENT_PROCESSES_MAX and not self._has_warned:
             self._has_warned = True
-            logger.warning(
-                "too many isolated handlers wait for other tasks: they lend no more slots",
-                extra={"lent_max": LENT_PROCESSES_MAX},
-            )
-        for held in runner.tasks.values():
-            self.finished(held)
+            event = "too many isolated handlers wait for other tasks: they lend no more slots"
+            self._instruct(Note(Level.WARNING, event, {"lent_max": LENT_PROCESSES_MAX}))
+        for task in runner.tasks.values():
+            self.finished(task)
 
     def pump(self, now: float) -> None:
         """Starts what can be started, and gets ready for what cannot yet.
@@ -111,69 +118,75 @@ class Solo:
         A process has imported one plugin and what that needs, so a task waits for one of its own. Tasks have their turn
         in their order: for the first that has no process, an idle one of another plugin makes room.
         """
-        for held in self._owing():
+        for task in self._owing():
             # It goes on already.
             lender = self._lender()
             if lender is None:
                 break
-            held.reserved_of = lender
+            task.lender = lender
             lender.lent += 1
-        if self.paused:
+        if self._is_paused:
             self._settle()
             return
         most = self._slots + self.waiting
-        idle = [runner for runner in self._runners if runner.is_ready and not runner.tasks]
-        starting = [runner.only for runner in self._runners if not runner.is_ready and not runner.was_stopped]
-        there = sum(not runner.was_stopped for runner in self._runners)
-        waiting: deque[Held] = deque()
-        for held in self._queue:
-            runner = next((runner for runner in idle if runner.only == held.only), None)
+        idle = [runner for runner in self.runners if runner.is_ready and not runner.tasks]
+        starting = [runner.only for runner in self.runners if not runner.is_ready and not runner.was_stopped]
+        there = sum(not runner.was_stopped for runner in self.runners)
+        waiting: deque[HeldTask] = deque()
+        for task in self._queue:
+            runner = next((runner for runner in idle if runner.only == task.only), None)
             lender = self._lender()
             if runner is not None:
                 idle.remove(runner)
                 if lender is not None:
-                    held.reserved_of = lender
+                    task.lender = lender
                     lender.lent += 1
-                    runner.start_tasks([held], now)
+                    self._give(runner, [task], now)
                     continue
-            elif held.only in starting:
-                starting.remove(held.only)
+            elif task.only in starting:
+                starting.remove(task.only)
             elif there < most or idle:
                 if there < most:
                     there += 1
                 else:
                     self.stop(idle.pop(), now)
-                self._spawn(held.only)
-            waiting.append(held)
+                self._start(task.only, now)
+            waiting.append(task)
         self._queue = waiting
         self._settle()
 
     def retire(self, now: float) -> None:
         """Ends processes that have been idle for long."""
-        for runner in self._runners:
+        for runner in self.runners:
             if runner.tasks or not runner.is_ready:
                 runner.idle_since = now
             elif now - runner.idle_since > _IDLE_SECONDS:
                 self.stop(runner, now)
 
-    @staticmethod
-    def stop(runner: Runner, now: float) -> None:
+    def stop(self, runner: Runner, now: float) -> None:
         """Ends a process: it gets no more tasks."""
-        runner.is_ready = False
-        runner.was_stopped = True
-        runner.stopped_at = now
-        runner.send(messages.Stop())
+        runner.stop(now)
+        self._instruct(Tell(runner.id, messages.Stop()))
+
+    def withheld(self, runner: Runner, slots: int) -> None:
+        """An ordinary runner has left `slots` of its slots."""
+        runner.withheld = min(slots, runner.reserved)
+
+    def _start(self, only: tuple[str, ...] | None, now: float) -> None:
+        runner = self._spawn(only, now)
+        if runner is not None:
+            self.runners.append(runner)
 
     def _lender(self) -> Runner | None:
         """A runner that has left a slot which no isolated task uses."""
         return next((lender for lender in self._ordinary if lender.withheld > lender.lent), None)
 
-    def _owing(self) -> list[Held]:
+    def _owing(self) -> list[HeldTask]:
         """Tasks that run without a slot that a runner has left: they have waited for others and go on, or the runner
         has ended.
         """
-        active = (runner for runner in self._runners if not runner.waiting)
-        return [held for runner in active for held in runner.tasks.values() if held.reserved_of is None]
+        active = (runner for runner in self.runners if not runner.waiting)
+        return [task for runner in active for task in runner.tasks.values() if task.lender is None]
 
     def _settle(self) -> None:
         """Asks for as many slots as isolated tasks need, and no more."""
@@ -210,6 +223,6 @@ class Solo:
         runner.reserved += change
         # What it had withheld counts no more until it has said so again.
         runner.withheld = min(runner.withheld, runner.reserved)
-        # While the worker is paused its runners have no slots; they are told of these when it goes on.
-        if not self.paused:
-            runner.send(messages.Slots(runner.slots - runner.reserved))
+        # During a pause runners have no slots; they are told of these when it is over.
+        if not self._is_paused:
+            self._instruct(Tell(runner.id, messages.Slots(runner.slots - runner.reserved)))

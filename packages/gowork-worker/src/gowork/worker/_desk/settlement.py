@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from gowork.proto.worker.v1 import session_pb2 as session
+from gowork.worker._desk.tasks import HeldTask
 from gowork.worker._runner import outcomes
 from gowork.worker._runner.messages import StopKind
-from gowork.worker._supervisor.held import Held
 
 
 def settle_dead(
-    tasks: Iterable[Held], begun: Collection[int], reason: str, *, on_purpose: bool
+    tasks: Iterable[HeldTask], begun: Collection[int], reason: str, *, on_purpose: bool
 ) -> list[session.Report]:
     """The reports of all tasks that a dead runner held.
 
@@ -27,7 +27,7 @@ def settle_dead(
     return [_settle(held, held.fence in begun, reason, on_purpose) for held in tasks]
 
 
-def _settle(held: Held, ran: bool, reason: str, on_purpose: bool) -> session.Report:
+def _settle(held: HeldTask, ran: bool, reason: str, on_purpose: bool) -> session.Report:
     if held.stop_kind is StopKind.CANCEL:
         return outcomes.cancelled(held.fence, held.id, "its runner was ended")
     if held.stop_kind is StopKind.TIMEOUT:

@@ -21,7 +21,7 @@ def test_all_is_acknowledged_once_each_report_is() -> None:
 
 def test_the_goodbye_comes_with_the_last_report() -> None:
     coming = NextFrame()
-    coming.leaving = True
+    coming.leave()
     for fence in (1, 2):
         coming.keep([session.Report(fence=fence)], 100)
     said = []

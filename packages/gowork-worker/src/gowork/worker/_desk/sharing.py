@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gowork.worker._supervisor.held import Held
-from gowork.worker._supervisor.runner import Runner
+from gowork.worker._desk.runner import Runner
+from gowork.worker._desk.tasks import HeldTask
 
 
-def share_out(tasks: list[Held], runners: Sequence[Runner]) -> list[tuple[Runner, list[Held]]]:
+def share_out(tasks: list[HeldTask], runners: Sequence[Runner]) -> list[tuple[Runner, list[HeldTask]]]:
     """Which runner gets which tasks, in their order.
 
     Args:

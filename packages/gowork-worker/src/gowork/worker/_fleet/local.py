@@ -7,53 +7,62 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._core import plugins
 from gowork.worker._core.context import Place
+from gowork.worker._desk.events import Event, Progressed, Reported, RunnerGone, RunnerReady, RunnerSaid
+from gowork.worker._desk.instructions import StartRunner
 from gowork.worker._runner import forks, messages
 from gowork.worker._runner.exceptions import type_name
 from gowork.worker._runner.executor import Executor
 from gowork.worker._runner.main import load, ready_of
 from gowork.worker._runner.outbox import Outbox
 from gowork.worker._runner.table import Running, SlotTable
-from gowork.worker._supervisor.runner import Owner, Runner
 
 logger = logging.getLogger("gowork.worker.runner")
 
-#: Seconds between two looks at what was left without an owner.
-_LOOK_INTERVAL = 1.0
 
-
-class LocalRunner(Runner):
+class LocalRunner:
     """Await `run`, which lasts until a Stop message."""
 
     def __init__(
         self,
-        name: str,
-        slots: int,
-        owner: Owner,
+        start: StartRunner,
+        tell: Callable[[Event], None],
+        count: Callable[[messages.Executed], None],
         *,
-        spare: int,
         worker: str,
         selection: plugins.Selection,
         functions: Iterable[Callable[..., Any]],
         trace_parent: bool = False,
         log_failures: str = "traceback",
     ) -> None:
-        super().__init__(name, slots, owner, spare=spare)
+        """Args:
+        start: what is to be started.
+        tell: takes what it says.
+        count: takes what it has counted.
+        worker: the worker's name.
+        selection: which plugins are loaded.
+        functions: further handlers.
+        trace_parent: attempts are traced as children of what scheduled them.
+        log_failures: how much the log tells of a failed attempt.
+        """
+        self.id = start.runner
+        self.name = start.name
+        self._tell = tell
+        self._count = count
         self._worker = worker
         self._selection = selection
         self._functions = tuple(functions)
         self._trace_parent = trace_parent
         self._log_failures = log_failures
-        self._table = SlotTable.private(slots, spare)
+        self._table = SlotTable.private(start.slots, start.spare)
         self._executor: Executor | None = None
         self._stopped = asyncio.Event()
-        self._looked_at = 0.0
         #: The asyncio task in which it runs, until it is ready.
         self._starting: asyncio.Task[Any] | None = None
 
@@ -62,7 +71,7 @@ class LocalRunner(Runner):
         forks.watch()
         self._starting = asyncio.current_task()
         place = Place(self._worker, trace_parent=self._trace_parent, log_failures=self._log_failures)
-        outbox = Outbox(self._send_work, lambda executed: self.owner.runner_said(self, executed))
+        outbox = Outbox(self._send_work, self._count)
         async with AsyncExitStack() as stack:
             loaded = await load(stack, self._selection, place.state, self._functions)
             stack.callback(lambda: loaded.hooks.hook.gowork_runner_stopping(state=place.state))
@@ -77,24 +86,27 @@ class LocalRunner(Runner):
                 self._say_broken,
             )
             self._starting = None
-            self.is_ready = True
-            self.owner.runner_ready(self, ready_of(loaded))
+            self._tell(RunnerReady(self.id, ready_of(loaded)))
             try:
                 await self._stopped.wait()
             finally:
                 # Also when the program ends this worker in the middle: what runs is told so, and is awaited.
-                self.is_ready = False
+                self._tell(RunnerGone(self.id))
                 self._executor.close()
                 await self._executor.finished()
             outbox.flush()
             outbox.flush_executed()
         return "the runner was stopped"
 
-    def send_grants(self, grants: list[session.Grant]) -> None:
+    @property
+    def pid(self) -> int | None:
+        return None
+
+    def start_tasks(self, grants: Sequence[session.Grant]) -> None:
         assert self._executor is not None
         self._executor.feed(grants)
 
-    def send_cancel(self, fences: list[int]) -> None:
+    def cancel_tasks(self, fences: Sequence[int]) -> None:
         assert self._executor is not None
         self._executor.cancel(fences, "the task was cancelled")
 
@@ -105,7 +117,7 @@ class LocalRunner(Runner):
             case messages.Slots(slots):
                 executor.set_slots(slots)
             case messages.Recall():
-                self.owner.runner_said(self, messages.Returned(executor.recall()))
+                self._tell(RunnerSaid(self.id, messages.Returned(executor.recall())))
             case messages.Lease(valid):
                 executor.set_lease(valid)
             case messages.Interrupt(reason):
@@ -115,17 +127,19 @@ class LocalRunner(Runner):
             case messages.Setup():
                 raise AssertionError("a runner in process is set up by its constructor")
 
-    def check_pulse(self, now: float) -> None:
-        # As often as in a process, where the pings of the supervisor call for it.
-        if self._executor is not None and now - self._looked_at >= _LOOK_INTERVAL:
-            self._looked_at = now
+    def ping(self) -> None:
+        # As a process does that is pinged: it looks at what was left without an owner. Nobody waits for an answer.
+        if self._executor is not None:
             self._executor.look_after()
 
-    def kill(self) -> bool:
+    def end(self, fault: str) -> None:
         # What runs here can't be ended. A lifespan that waits can, while the worker is stopped before it was ready.
         if self._starting is not None:
             self._starting.cancel("the worker was stopped before it was ready")
-        return False
+
+    @property
+    def ticks(self) -> int:
+        return self._table.ticks
 
     def running(self) -> list[Running]:
         return self._table.running()
@@ -135,19 +149,19 @@ class LocalRunner(Runner):
 
     def _send_work(self, reports: list[session.Report], size: int, progress: list[session.ProgressReport]) -> None:
         if reports:
-            self.owner.runner_reported(self, reports, size)
+            self._tell(Reported(self.id, reports, size))
         if progress:
-            self.owner.runner_progressed(progress)
+            self._tell(Progressed(progress))
 
     def _say_stopping(self, fence: int, grace_ms: int, kind: messages.StopKind) -> None:
-        self.owner.runner_said(self, messages.Stopping(fence, grace_ms, kind))
+        self._tell(RunnerSaid(self.id, messages.Stopping(fence, grace_ms, kind)))
 
     def _say_broken(self, error: BaseException) -> None:
         # It can't be ended without the program around it, and so goes on as well as it can.
         logger.error("an exception broke off the runner's own work", extra={"reason": type_name(error)})
 
     def _say_withheld(self, slots: int) -> None:
-        self.owner.runner_said(self, messages.Withheld(slots))
+        self._tell(RunnerSaid(self.id, messages.Withheld(slots)))
 
     def _say_waiting(self, attempts: int) -> None:
-        self.owner.runner_said(self, messages.Waiting(attempts))
+        self._tell(RunnerSaid(self.id, messages.Waiting(attempts)))

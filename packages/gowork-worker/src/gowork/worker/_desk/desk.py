@@ -1,0 +1,308 @@
+"""The worker's desk: decides what becomes of granted tasks, and what runners and leader are told.
+
+Events go in, instructions come out. It does nothing itself and knows no clock, so that a test, or the simulator, is its
+whole world. It imports no plugin and runs no handler: nothing that a handler does keeps it from answering the leader.
+
+It keeps OWED, ONCE and RELEASED (`work`), KEPT (`unacknowledged`), and STILL (while the worker is cut off, or
+without its lease, no runner is told to start anything: `pause`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Container
+from typing import assert_never
+
+from gowork.proto.worker.v1 import session_pb2 as session
+from gowork.worker._desk.events import (
+    CloseBegun,
+    CloseForced,
+    CutOff,
+    DrainBegun,
+    Event,
+    FrameReceived,
+    GivenUp,
+    HandBackBegun,
+    HandBackForced,
+    LeaseLost,
+    LeaveBegun,
+    Looked,
+    PipeEnded,
+    Ponged,
+    Progressed,
+    Reported,
+    RunnerEnded,
+    RunnerGone,
+    RunnerReady,
+    RunnerSaid,
+    SessionStarted,
+    WorkerStarted,
+)
+from gowork.worker._desk.instructions import SPEAK, BeginDrain, Instruction, LearnHandlers, Level, Note, Tell
+from gowork.worker._desk.next_frame import NextFrame
+from gowork.worker._desk.pause import Pause
+from gowork.worker._desk.roster import Roster
+from gowork.worker._desk.runner import Runner, RunnerId
+from gowork.worker._desk.stops import Stops
+from gowork.worker._desk.tasks import HeldTask, listed
+from gowork.worker._desk.watch import Watch
+from gowork.worker._desk.work import Work
+from gowork.worker._runner import messages
+from gowork.worker._runner.messages import StopKind
+
+#: How many fences one line of the log names.
+_FENCES_LOGGED_MAX = 20
+
+
+class Desk:
+    """Of one worker. Call `handle` with each event, and carry out what it answers before the next one."""
+
+    def __init__(
+        self, *, slots: int, runners: int, unacknowledged_bytes_max: int = 64 << 20, blocked_timeout: float = 600.0
+    ) -> None:
+        """Args:
+        slots: how many tasks run at once.
+        runners: how many processes there are; 0 for one runner within this process.
+        unacknowledged_bytes_max: what unacknowledged reports may take before nothing new is started.
+        blocked_timeout: seconds that a runner's loop may not answer before the runner is ended.
+        """
+        self._instructions: list[Instruction] = []
+        self._instruct = instruct = self._instructions.append
+        self._bytes_max = unacknowledged_bytes_max
+        self._isolates = runners > 0
+        self.frame = NextFrame()
+        self.roster = Roster(slots, runners, instruct)
+        stops = self._stops = Stops()
+        self.work = Work(slots, self.roster, stops, self.frame, instruct)
+        self.solo = self.work.solo
+        self.pause = Pause(self.frame.unacknowledged, unacknowledged_bytes_max, self.roster, self.solo, instruct)
+        self._watch = Watch(self.roster, stops, blocked_timeout, instruct)
+        #: What the first runner that was ready has told; None before.
+        self.handlers: messages.Ready | None = None
+
+    def handle(self, event: Event, now: float) -> list[Instruction]:
+        """Takes what has happened.
+
+        Args:
+            event: what.
+            now: the time in seconds, on any one clock.
+
+        Returns:
+            What is to be done, in this order.
+        """
+        match event:
+            # The two that come with every batch, without the time that it takes to name what is in them.
+            case Reported():
+                self.work.reported(self.roster.runners[event.runner], event.reports, event.size, now)
+            case FrameReceived():
+                self._receive(event.frame, now)
+            case Looked():
+                self._look(event, now)
+            case Progressed(words):
+                self.work.progressed(words)
+            case RunnerSaid(id, message):
+                self._said(self._runner(id), message, now)
+            case Ponged(id):
+                self._watch.ponged(self._runner(id), now)
+            case RunnerReady(id, ready):
+                self._ready(self._runner(id), ready, now)
+            case PipeEnded(id):
+                self._runner(id).pulse.pipe_ended(now)
+            case RunnerGone(id):
+                self._runner(id).go()
+            case RunnerEnded(id, begun, reason):
+                self._ended(self._runner(id), begun, reason, now)
+            case SessionStarted(first):
+                self._start_session(first, now)
+            case CutOff():
+                self.pause.cut_off(now)
+            case LeaseLost():
+                self.pause.lose_lease(now)
+            case WorkerStarted():
+                self.roster.start(now)
+            case DrainBegun():
+                self.work.drain("the worker drains")
+                self._tell_all(messages.Recall())
+            case HandBackBegun(reason):
+                self.work.drain(reason)
+                self._tell_all(messages.Interrupt(reason))
+            case HandBackForced():
+                # From here on no runner is started again.
+                self.roster.close()
+                self.roster.end(runner for runner in self.roster.runners.values() if runner.tasks and runner.is_process)
+            case GivenUp(reason):
+                self.work.give_back(self.work.held.values(), reason)
+            case LeaveBegun():
+                self.frame.leave()
+                self._instruct(SPEAK)
+            case CloseBegun():
+                self.roster.close()
+                self._tell_all(messages.Stop())
+                self.roster.end(runner for runner in self.roster.runners.values() if not runner.is_ready)
+            case CloseForced(seconds):
+                self._force_close(seconds)
+            case _:
+                assert_never(event)
+        if self.frame.unacknowledged.bytes > self._bytes_max:
+            self.pause.check(now)
+        instructions = self._instructions[:]
+        del self._instructions[:]
+        return instructions
+
+    # Questions
+
+    def next_frame(self, bytes_max: int) -> session.ConnectRequest | None:
+        """The next frame for the leader; None when there is nothing to say.
+
+        Args:
+            bytes_max: what its reports may take, unless a single batch of them takes more.
+        """
+        work, roster = self.work, self.roster
+        wanted = not (work.is_draining or self.pause.is_on)
+        # Not the worker's slots: a runner that is still being started can start nothing, nor can one that is blocked.
+        slots = sum(runner.capacity for runner in roster.answering()) if wanted else 0
+        if slots and self.solo.runners:
+            slots += self.solo.waiting
+        # Isolated ones block nobody but themselves.
+        blocked = [runner for runner in roster.ordinary if runner.pulse.is_blocked]
+        held = len(work.held) - (sum(len(runner.tasks) for runner in blocked) if blocked else 0)
+        return self.frame.take(bytes_max, held=held, slots=slots, blocked=bool(blocked), draining=work.is_draining)
+
+    def hello_held(self, running: Container[int]) -> list[session.Held]:
+        """All that is held, for Hello.
+
+        Args:
+            running: the fences of what runners execute.
+        """
+        return listed(self.held.values(), running, self.frame.unacknowledged)
+
+    def to_look_at(self) -> list[Runner]:
+        """The runners whose tables the next Looked is to show."""
+        return [runner for runner in self.roster.runners.values() if runner.tasks or runner.is_blocked]
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether the next look is due soon."""
+        return bool(self.held) or self.roster.is_short
+
+    @property
+    def held(self) -> dict[int, HeldTask]:
+        """Each task without a report, by its fence."""
+        return self.work.held
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether nothing new is taken."""
+        return self.work.is_draining
+
+    @property
+    def unacknowledged(self) -> int:
+        """How many reports the leader has not acknowledged."""
+        return len(self.frame.unacknowledged)
+
+    # The leader
+
+    def _start_session(self, first: session.ConnectResponse | None, now: float) -> None:
+        if first is not None:
+            # Before all is said again: what it knows by now is not.
+            self.frame.acknowledge(first.acknowledged)
+        self.frame.start_session()
+        if first is not None:
+            self._receive(first, now)
+        self.pause.start_session(now)
+        self._instruct(SPEAK)
+
+    def _receive(self, frame: session.ConnectResponse, now: float) -> None:
+        if frame.acknowledged:
+            self.frame.acknowledge(frame.acknowledged)
+            if self.pause.is_on:
+                self.pause.check(now)
+            if frame.refused:
+                event = "reports refused: their tasks are another's by now"
+                fields = {"reports": len(frame.refused), "fences": list(frame.refused[:_FENCES_LOGGED_MAX])}
+                self._instruct(Note(Level.WARNING, event, fields))
+        if frame.grants:
+            self.work.grant(frame.grants, now)
+        if frame.cancelled:
+            self.work.cancel(frame.cancelled, now)
+        if frame.released:
+            self.work.release(frame.released, now)
+        if frame.pings:
+            self.frame.answer(frame.pings)
+        if frame.drains:
+            # Last, so that grants of the same frame are not started just to be taken for running ones.
+            budget_ms = frame.drains[-1].budget_ms
+            self._instruct(BeginDrain(budget_ms / 1000 if budget_ms else None))
+        self._instruct(SPEAK)
+
+    # Runners
+
+    def _runner(self, id: RunnerId) -> Runner:
+        return self.roster.runners[id]
+
+    def _ready(self, runner: Runner, ready: messages.Ready, now: float) -> None:
+        runner.get_ready()
+        self.solo.note_idle(runner, now)
+        if self.handlers is None:
+            self.handlers = ready
+            self.work.learn(ready, isolates=self._isolates)
+            self._instruct(LearnHandlers(ready))
+        self.pause.brief(runner)
+        self.roster.note_ready(runner)
+        # First, so that it leaves the slots that isolated tasks already use before it starts anything.
+        self.solo.pump(now)
+        if not runner.alone:
+            self.work.start_backlog(now)
+        self._instruct(SPEAK)
+
+    def _ended(self, runner: Runner, begun: Collection[int], reason: str, now: float) -> None:
+        self.roster.note_lost(runner, reason)
+        self.solo.lender_ended(runner)
+        self.work.lost(runner, begun, reason)
+        if runner.alone:
+            self.solo.remove(runner)
+        self.roster.remove(runner, now)
+
+    def _said(
+        self,
+        runner: Runner,
+        message: messages.Returned | messages.Stopping | messages.Withheld | messages.Waiting,
+        now: float,
+    ) -> None:
+        match message:
+            case messages.Returned(fences):
+                self._watch.returned(runner)
+                self.work.returned(runner, fences, now)
+            case messages.Stopping(fence, grace_ms, kind):
+                task = self.held.get(fence)
+                if task is not None:
+                    self._stops.told(task, kind, now + grace_ms / 1000)
+                    if kind is StopKind.TIMEOUT:
+                        fields = {"grace_ms": grace_ms}
+                        self._instruct(Note(Level.WARNING, "time limit ran out", fields, None, task.grant))
+            case messages.Withheld(slots):
+                self.solo.withheld(runner, slots)
+                self.solo.pump(now)
+            case messages.Waiting(attempts):
+                self.work.waits(runner, attempts, now)
+            case _:
+                assert_never(message)
+
+    def _look(self, looked: Looked, now: float) -> None:
+        self._watch.look(now, looked, recall=not self.pause.is_on)
+        self.solo.retire(now)
+        self.solo.pump(now)
+        self.roster.start_due(now)
+
+    def _tell_all(self, message: messages.Recall | messages.Interrupt | messages.Stop) -> None:
+        for runner in self.roster.runners.values():
+            if runner.is_ready:
+                self._instruct(Tell(runner.id, message))
+
+    def _force_close(self, seconds: float) -> None:
+        for runner in list(self.roster.runners.values()):
+            if runner.is_process:
+                # No longer ready once it is ended, so it is named once.
+                if runner.is_ready:
+                    event = "a runner did not leave its lifespans in time, and is ended"
+                    self._instruct(Note(Level.WARNING, event, {"seconds": seconds}, runner.id))
+                self.roster.end([runner])

@@ -1,0 +1,270 @@
+"""All tasks that the worker holds, from their grants to their reports: who runs them, and what comes of them.
+
+Invariants: OWED (a granted task is held until there is a report of it, and then no more), ONCE (nothing of a fence is
+reported twice), RELEASED (a released fence is never reported).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+
+from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
+from gowork.proto.worker.v1 import session_pb2 as session
+from gowork.worker._desk.instructions import SPEAK, CancelTasks, Instruction, NoteLoss, NoteTimedOut, StartTasks
+from gowork.worker._desk.next_frame import NextFrame
+from gowork.worker._desk.roster import Roster
+from gowork.worker._desk.runner import Runner
+from gowork.worker._desk.settlement import settle_dead
+from gowork.worker._desk.sharing import share_out
+from gowork.worker._desk.solo import Solo
+from gowork.worker._desk.stops import Stops
+from gowork.worker._desk.tasks import HeldTask
+from gowork.worker._runner import messages, outcomes
+from gowork.worker._runner.messages import StopKind
+
+#: Seconds that a task is given to stop when its handler states no time of its own.
+_GRACE_MIN = 5.0
+
+
+class Work:
+    """Of one worker, over all its sessions. Times are in seconds, on any one clock."""
+
+    def __init__(
+        self, slots: int, roster: Roster, stops: Stops, frame: NextFrame, instruct: Callable[[Instruction], None]
+    ) -> None:
+        """Args:
+        slots: the worker's.
+        roster: who may run tasks.
+        stops: what was asked to stop.
+        frame: takes reports, progress, and what the credit follows.
+        instruct: takes instructions.
+        """
+        self._roster = roster
+        self._stops = stops
+        self._frame = frame
+        self._instruct = instruct
+        self.solo = Solo(slots, roster.ordinary, roster.start_alone, self.give, instruct)
+        #: fence -> task without a report
+        self.held: dict[int, HeldTask] = {}
+        #: fence -> task that was granted while no runner was ready
+        self._backlog: dict[int, HeldTask] = {}
+        self.is_draining = False
+        #: Whether tasks can be isolated: there are processes.
+        self._isolates = True
+        self._default_handler = ""
+        #: The handlers whose tasks are isolated.
+        self._isolated: frozenset[str] = frozenset()
+        #: handler -> the plugins that it needs
+        self._needed: dict[str, tuple[str, ...]] = {}
+        #: The longest time that any handler gives a task to stop, in seconds.
+        self._grace_max = _GRACE_MIN
+
+    def learn(self, ready: messages.Ready, *, isolates: bool) -> None:
+        """Takes the handlers that there are."""
+        self._isolates = isolates
+        self._default_handler = ready.default_handler
+        self._isolated = frozenset(note.name for note in ready.handlers if note.isolation == "process")
+        self._needed = {note.name: (note.plugin, *ready.shared) for note in ready.handlers}
+        self._grace_max = max([_GRACE_MIN, *(note.grace_ms / 1000 for note in ready.handlers)])
+
+    # From the leader
+
+    def grant(self, grants: Iterable[session.Grant], now: float) -> None:
+        """Takes tasks."""
+        new = [HeldTask(grant) for grant in grants]
+        self._frame.credit.granted(len(new), now)
+        held = self.held
+        for task in new:
+            held[task.fence] = task
+        if self.is_draining:
+            self.give_back(new, "the worker drains")
+        else:
+            self._start(new, now)
+
+    def cancel(self, fences: Iterable[int], now: float) -> None:
+        """The leader wants these tasks to stop."""
+        self._cancel([task for fence in fences if (task := self.held.get(fence)) is not None], now)
+
+    def release(self, fences: Iterable[int], now: float) -> None:
+        """The leader has given these tasks to others: they are to stop, and nothing is said of them."""
+        self._frame.drop(fences)
+        released = [task for fence in fences if (task := self.held.get(fence)) is not None]
+        for task in released:
+            task.released = True
+        self._cancel(released, now)
+
+    def _start(self, new: list[HeldTask], now: float) -> None:
+        """Shares tasks out among the runners."""
+        # To those that are blocked only where there are no others: there tasks wait, and are not lost.
+        ready = self._roster.answering() or self._roster.ready()
+        if not ready:
+            self._backlog.update((task.fence, task) for task in new)
+            return
+        ordinary = [task for task in new if not self._is_isolated(task)]
+        for runner, part in share_out(ordinary, ready):
+            self.give(runner, part, now)
+        if len(ordinary) < len(new):
+            self.solo.pump(now)
+
+    def _is_isolated(self, task: HeldTask) -> bool:
+        """Whether it must be alone; then it is queued for that."""
+        alone = task.grant.alone and self._isolates
+        if alone or self._isolated:
+            # Only now: reading every task would cost the supervisor more than all else that it does with one.
+            name = tasks.Task.FromString(task.grant.task).handler or self._default_handler
+            alone = alone or name in self._isolated
+            if alone:
+                task.only = self._needed.get(name)
+                self.solo.put(task)
+        return alone
+
+    def _cancel(self, wanted: list[HeldTask], now: float) -> None:
+        deadline = now + self._grace_max + 1.0
+        by_runner: dict[Runner, list[int]] = {}
+        for task in wanted:
+            self._stops.wish(task)
+            if task.runner is not None:
+                by_runner.setdefault(task.runner, []).append(task.fence)
+                # In case its runner is too stuck to say how much time it gives.
+                self._stops.expect(task, deadline)
+            elif self._backlog.pop(task.fence, None) is not None or self.solo.take_back(task):
+                self._report_all([outcomes.cancelled(task.fence, task.id, "the task was cancelled")])
+        for runner, fences in by_runner.items():
+            self._instruct(CancelTasks(runner.id, fences))
+
+    # From and to runners
+
+    def give(self, runner: Runner, part: list[HeldTask], now: float) -> None:
+        """Hands tasks to a runner."""
+        held = runner.tasks
+        for task in part:
+            task.runner = runner
+            task.sent_at = now
+            held[task.fence] = task
+        self._instruct(StartTasks(runner.id, [task.grant for task in part]))
+
+    def start_backlog(self, now: float) -> None:
+        """Starts what has waited for a runner."""
+        backlog, self._backlog = self._backlog, {}
+        self._start(list(backlog.values()), now)
+
+    def reported(self, runner: Runner, reports: list[session.Report], size: int, now: float) -> None:
+        """Attempts have ended."""
+        held, pop, progress = self.held, runner.tasks.pop, self._frame.progress
+        wanted: list[session.Report] | None = None
+        for index, report in enumerate(reports):
+            fence = report.fence
+            task = pop(fence, None)
+            if task is None or held.pop(fence, None) is None or task.released:
+                # Released, or settled already: from here on the batch is copied without such reports.
+                wanted = reports[:index] if wanted is None else wanted
+            elif wanted is not None:
+                wanted.append(report)
+            if task is not None and task.lender is not None:
+                self.solo.finished(task)
+            if progress:
+                progress.pop(fence, None)
+        if self._stops:
+            for report in reports:
+                self._stops.over(report.fence)
+        self._keep(reports if wanted is None else wanted, size)
+        self._frame.credit.finished(len(reports), len(held), now)
+        if runner.alone and any(report.outcome == tasks.ATTEMPT_OUTCOME_LOST for report in reports):
+            # What its task has done to it would befall the next one.
+            self.solo.stop(runner, now)
+        if self._isolated or runner.alone:
+            self.solo.pump(now)
+
+    def progressed(self, words: Iterable[session.ProgressReport]) -> None:
+        """Attempts have come further."""
+        for word in words:
+            task = self.held.get(word.fence)
+            if task is not None and not task.released:
+                self._frame.progress[word.fence] = word
+        self._instruct(SPEAK)
+
+    def waits(self, runner: Runner, attempts: int, now: float) -> None:
+        """Of the attempts of a runner, `attempts` wait for other tasks."""
+        runner.waiting = attempts
+        if runner.alone and attempts:
+            self.solo.lend(runner)
+        self.solo.pump(now)
+        self._instruct(SPEAK)
+
+    def returned(self, runner: Runner, fences: Iterable[int], now: float) -> None:
+        """A runner gives back what it has not started: another one starts it if it has room, else it goes back to the
+        leader.
+        """
+        back = [task for fence in fences if (task := runner.tasks.pop(fence, None)) is not None]
+        for task in back:
+            self._stops.over(task.fence)
+            task.runner = None
+        if not back:
+            return
+        self._frame.credit.waited()
+        again: list[HeldTask] = []
+        if not self.is_draining:
+            others = [other for other in self._roster.ready() if other is not runner]
+            room = sum(max(0, other.usable_slots - len(other.tasks)) for other in others)
+            again = [task for task in back if task.stop_kind is None][:room]
+            for other, part in share_out(again, others) if again else ():
+                self.give(other, part, now)
+        kept = {task.fence for task in again}
+        reports = []
+        for task in back:
+            if task.fence not in kept:
+                reason = "the worker drains" if self.is_draining else "it waited behind long tasks and was handed back"
+                make = outcomes.cancelled if task.stop_kind is StopKind.CANCEL else outcomes.interrupted
+                reports.append(make(task.fence, task.id, reason))
+        self._report_all(reports)
+
+    def lost(self, runner: Runner, begun: Collection[int], reason: str) -> None:
+        """A runner has ended: settles what it held.
+
+        Args:
+            runner: which one.
+            begun: the fences of what it had started.
+            reason: how it ended, in words.
+        """
+        left = list(runner.tasks.values())
+        runner.tasks.clear()
+        for task in left:
+            self._stops.over(task.fence)
+        on_purpose = self._roster.is_closing or runner.ended_on_purpose
+        reports = settle_dead(left, begun, reason, on_purpose=on_purpose)
+        for task, report in zip(left, reports, strict=True):
+            if report.outcome == tasks.ATTEMPT_OUTCOME_LOST:
+                self._instruct(NoteLoss(runner.id, task.grant, report))
+            elif report.outcome == tasks.ATTEMPT_OUTCOME_TIMED_OUT:
+                self._instruct(NoteTimedOut(task.grant, report))
+        self._report_all(reports)
+
+    # Back to the leader
+
+    def drain(self, reason: str) -> None:
+        """Takes nothing new, and gives back whatever no runner has yet."""
+        self.is_draining = True
+        backlog, self._backlog = self._backlog, {}
+        self.give_back([*backlog.values(), *self.solo.take_back_all()], reason)
+
+    def give_back(self, given: Iterable[HeldTask], reason: str) -> None:
+        """Reports tasks as interrupted."""
+        self._report_all([outcomes.interrupted(task.fence, task.id, reason) for task in given])
+
+    def _report_all(self, reports: list[session.Report]) -> None:
+        """Reports what the desk itself has settled: these tasks are held no longer."""
+        kept = []
+        for report in reports:
+            task = self.held.pop(report.fence, None)
+            if task is not None and task.lender is not None:
+                self.solo.finished(task)
+            if task is not None and not task.released:
+                kept.append(report)
+            self._frame.progress.pop(report.fence, None)
+        self._keep(kept, sum(report.ByteSize() for report in kept))
+
+    def _keep(self, reports: list[session.Report], size: int) -> None:
+        """Keeps reports, which have `size` bytes together, until the leader has acknowledged them."""
+        if reports:
+            self._frame.keep(reports, size)
+        self._instruct(SPEAK)

@@ -1,0 +1,201 @@
+"""The worker's runners: carries out what the desk wants of them, and tells it what becomes of it.
+
+It decides nothing. It imports no plugin, except where the program around the worker wants its handlers in its own
+process.
+
+Invariant: CLEAN (runners and their children end with the worker).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterable
+from typing import Protocol, assert_never
+
+import msgspec
+
+from gowork.worker._core.options import Options
+from gowork.worker._desk.events import Event, Looked, RunnerEnded, WorkerStarted
+from gowork.worker._desk.instructions import CancelTasks, EndRunner, Ping, StartRunner, StartTasks, Tell
+from gowork.worker._desk.runner import Runner, RunnerId
+from gowork.worker._fleet.local import LocalRunner
+from gowork.worker._fleet.output import Outputs
+from gowork.worker._fleet.process import ProcessRunner
+from gowork.worker._fleet.runner import FleetRunner
+from gowork.worker._runner import messages
+from gowork.worker.processes import Warden
+
+logger = logging.getLogger("gowork.worker")
+
+#: What a fleet carries out.
+FleetInstruction = StartTasks | CancelTasks | Tell | Ping | EndRunner | StartRunner
+
+
+class MetricsKeeper(Protocol):
+    """Whoever keeps the metrics of handlers."""
+
+    def begin(self) -> dict[str, str]:
+        """Variables for the environment of one more process."""
+
+    def ended(self, variables: dict[str, str]) -> None:
+        """The process that was given them has ended."""
+
+
+class Fleet:
+    """Await `run`; it lasts until `close`."""
+
+    def __init__(
+        self, options: Options, tell: Callable[[Event], None], count: Callable[[messages.Executed], None]
+    ) -> None:
+        """Args:
+        options: the worker's.
+        tell: takes events.
+        count: takes what runners have counted.
+        """
+        self._options = options
+        self._tell = tell
+        self._count = count
+        #: {id: runner}, those that are being started included
+        self.runners: dict[RunnerId, FleetRunner] = {}
+        #: Inherited by every runner, so that a lock is held as long as one of them lives; None where there is none.
+        self.lock_descriptor: int | None = None
+        #: None where nobody asks for metrics of handlers.
+        self.metrics: MetricsKeeper | None = None
+        self._closed = asyncio.Event()
+        self._group: asyncio.TaskGroup | None = None
+        self._warden: Warden | None = None
+        self._outputs = Outputs()
+
+    @property
+    def pids(self) -> list[int]:
+        """The process ids of the runners."""
+        return [runner.pid for runner in self.runners.values() if runner.pid is not None]
+
+    def running(self, id: RunnerId) -> int:
+        """How many tasks a runner executes. May be asked from any thread."""
+        runner = self.runners.get(id)
+        return len(runner.running()) if runner is not None else 0
+
+    def all_running(self) -> set[int]:
+        """The fences of what all runners execute."""
+        return {row.fence for runner in self.runners.values() for row in runner.running()}
+
+    def look(self, runners: Iterable[Runner]) -> Looked:
+        """Reads the tables of these runners."""
+        there = [(each, self.runners[each.id]) for each in runners]
+        return Looked(
+            {each.id: runner.running() for each, runner in there},
+            {each.id: runner.ticks for each, runner in there if each.is_blocked},
+            time.monotonic_ns(),
+        )
+
+    async def run(self) -> None:
+        """Runs the runners that it is told to start."""
+        if self._options.runners:
+            try:
+                # It holds the lock as well: that is free only when no group is left.
+                self._warden = Warden([] if self.lock_descriptor is None else [self.lock_descriptor])
+            except OSError as error:
+                reason = "children of runners may outlive a killed worker: there is no warden"
+                logger.warning(reason, extra={"reason": str(error)})
+        try:
+            async with asyncio.TaskGroup() as self._group:
+                self._tell(WorkerStarted())
+                await self._closed.wait()
+        finally:
+            await self._outputs.close()
+            if self._warden is not None:
+                self._warden.close()
+
+    def close(self) -> None:
+        """Lets `run` end, when no runner is left."""
+        self._closed.set()
+
+    def perform(self, instruction: FleetInstruction) -> None:
+        """Carries out an instruction."""
+        match instruction:
+            case StartTasks():
+                self.runners[instruction.runner].start_tasks(instruction.grants)
+            case CancelTasks(id, fences):
+                self.runners[id].cancel_tasks(fences)
+            case Tell(id, message):
+                self.runners[id].send(message)
+            case Ping(id):
+                self.runners[id].ping()
+            case EndRunner(id, fault):
+                self.runners[id].end(fault)
+            case StartRunner():
+                self._start(instruction)
+            case _:
+                assert_never(instruction)
+
+    def _start(self, start: StartRunner) -> None:
+        assert self._group is not None
+        if self._options.runners:
+            process = self._process(start)
+            self.runners[start.runner] = process
+            self._group.create_task(self._run_process(process), name=start.name)
+        else:
+            local = self._local(start)
+            self.runners[start.runner] = local
+            self._group.create_task(self._run_local(local), name=start.name)
+
+    async def _run_process(self, runner: ProcessRunner) -> None:
+        try:
+            try:
+                reason = await runner.run()
+            except OSError as error:
+                reason = f"the runner could not be started: {error}"
+            self._tell(RunnerEnded(runner.id, runner.begun(), reason))
+        finally:
+            del self.runners[runner.id]
+            runner.close()
+            if self.metrics is not None:
+                self.metrics.ended(runner.variables)
+
+    async def _run_local(self, runner: LocalRunner) -> None:
+        try:
+            reason = await runner.run()
+            self._tell(RunnerEnded(runner.id, runner.begun(), reason))
+        finally:
+            del self.runners[runner.id]
+
+    def _process(self, start: StartRunner) -> ProcessRunner:
+        return ProcessRunner(
+            start,
+            self._setup(start),
+            self._tell,
+            self._count,
+            warden=self._warden,
+            lock_descriptor=self.lock_descriptor,
+            outputs=self._outputs,
+            variables=self.metrics.begin() if self.metrics is not None else {},
+        )
+
+    def _local(self, start: StartRunner) -> LocalRunner:
+        return LocalRunner(
+            start,
+            self._tell,
+            self._count,
+            worker=self._options.name,
+            selection=self._options.selection,
+            functions=self._options.functions,
+            trace_parent=self._options.trace_parent,
+            log_failures=self._options.log_failures,
+        )
+
+    def _setup(self, start: StartRunner) -> messages.Setup:
+        return messages.Setup(
+            worker=self._options.name,
+            slots=start.slots,
+            spare=start.spare,
+            selection=msgspec.structs.replace(self._options.selection, only=start.only),
+            sys_path=tuple(sys.path),
+            log_format=self._options.log_format,
+            log_level=self._options.log_level,
+            log_failures=self._options.log_failures,
+            trace_parent=self._options.trace_parent,
+        )

@@ -1,0 +1,101 @@
+"""What the desk has noted, written to the log and to the measures."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import assert_never
+
+from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
+from gowork.proto.worker.v1 import session_pb2 as session
+from gowork.worker._desk.instructions import Note, NoteLoss, NoteRunnerLost, NoteTimedOut, ObserveLag
+from gowork.worker._desk.runner import RunnerId
+from gowork.worker._runner import messages
+from gowork.worker._runner.failure_log import Detail, FailureLog
+from gowork.worker._runner.next_steps import next_step
+from gowork.worker._supervisor.event_log import EventLog
+from gowork.worker._supervisor.measures import Measures
+
+logger = logging.getLogger("gowork.worker")
+
+#: How many handlers one line of the log names.
+_HANDLERS_LOGGED_MAX = 50
+
+NoteInstruction = Note | NoteRunnerLost | NoteLoss | NoteTimedOut | ObserveLag
+
+
+class Notes:
+    """Of one worker."""
+
+    def __init__(self, measures: Measures, log_failures: str, whom: Callable[[RunnerId], Mapping[str, object]]) -> None:
+        """Args:
+        measures: count.
+        log_failures: how much the log tells of a failed attempt.
+        whom: what a line says to name a runner.
+        """
+        self._measures = measures
+        self._whom = whom
+        self._events = EventLog()
+        self._failures = FailureLog(Detail(log_failures))
+        self._handlers = messages.Ready((), "", ())
+
+    def learn(self, ready: messages.Ready) -> None:
+        """Says which handlers there are."""
+        self._handlers = ready
+        names = [note.name for note in ready.handlers]
+        named = ", ".join(names[:_HANDLERS_LOGGED_MAX]) + (", ..." if len(names) > _HANDLERS_LOGGED_MAX else "")
+        logger.info("handlers loaded", extra={"handlers": len(names), "names": named})
+        for error in ready.plugin_errors:
+            logger.error("plugin error", extra={"plugin_error": error})
+
+    def look_after(self) -> None:
+        """Tells what was left out at the end of a flood. To be called about once a second."""
+        self._events.look_after()
+        self._failures.look_after()
+
+    def take(self, note: NoteInstruction) -> None:
+        """Writes or counts it."""
+        match note:
+            case ObserveLag(seconds):
+                self._measures.lag.observe(seconds)
+            case Note(level, event, fields, runner, None):
+                logger.log(level, event, extra={**self._named(runner), **fields})
+            case Note(level, event):
+                self._events.tell(level, event, partial(self._fields_of_task, note))
+            case NoteRunnerLost(runner, reason):
+                self._measures.runners_lost += 1
+                logger.error("runner ended", extra={**self._whom(runner), "reason": reason})
+            case NoteLoss():
+                self._events.tell(logging.ERROR, "task lost with its runner", partial(self._fields_of_loss, note))
+            case NoteTimedOut(grant, report):
+                self._note_failure(grant, report)
+            case _:
+                assert_never(note)
+
+    def _named(self, runner: RunnerId | None) -> Mapping[str, object]:
+        return self._whom(runner) if runner is not None else {}
+
+    def _fields_of_task(self, note: Note) -> dict[str, object]:
+        assert note.grant is not None
+        return {**_fields_of(note.grant), **self._named(note.runner), **note.fields}
+
+    def _fields_of_loss(self, note: NoteLoss) -> dict[str, object]:
+        return {
+            **_fields_of(note.grant),
+            **self._whom(note.runner),
+            "reason": note.report.reason,
+            "next": next_step(note.grant, tasks.Task(), None, note.report),
+        }
+
+    def _note_failure(self, grant: session.Grant, report: session.Report) -> None:
+        """Logs an attempt whose runner can't do so any more."""
+        task = tasks.Task.FromString(grant.task)
+        name = task.handler or self._handlers.default_handler
+        retry = next((note.retry for note in self._handlers.handlers if note.name == name), None)
+        self._failures.note(grant, task, name, retry, report)
+
+
+def _fields_of(grant: session.Grant) -> dict[str, object]:
+    """What a line of the log says to name a task."""
+    return {"task_id": grant.id, "attempt": grant.attempt, "fence": grant.fence}
