@@ -70,6 +70,15 @@ def test_siblings_are_required_in_the_version_that_stands_here(package: Path) ->
             assert requirement.specifier == Requirement(f"x{series}").specifier, str(requirement)
 
 
+def test_packages_that_need_the_same_library_take_the_same_versions() -> None:
+    ranges: dict[str, set[str]] = {}
+    for package in PACKAGES:
+        for requirement in map(Requirement, project_of(package)["dependencies"]):
+            ranges.setdefault(requirement.name, set()).add(str(requirement.specifier))
+    # Else `nox -s oldest`, which installs all of them together, would never try the oldest of one of them.
+    assert {name: found for name, found in ranges.items() if len(found) > 1} == {}
+
+
 @each_package
 def test_an_index_page_leads_to_the_repository_and_says_who_it_is_for(package: Path) -> None:
     project, folder = project_of(package), package.relative_to(ROOT)

@@ -45,7 +45,8 @@ def test_purge_names_what_it_removes_and_asks(gowork, mark: str) -> None:
     assert f"Remove 1 finished task: {mark}-0, with their results?" in refused.stderr
     assert json.loads(gowork("purge", f"{mark}-0", "--yes", "-o", "json").stdout) == {"purged": 1}
     result = gowork("purge", "--filter", f'id = "{mark}*"', input="y\n")
-    assert (result.exit_code, result.stdout) == (0, "removed 6 tasks\n")
+    # Before click 8.4 its runner echoes the answer on standard output, whatever the question was asked on.
+    assert (result.exit_code, result.stdout.removeprefix(" y\n")) == (0, "removed 6 tasks\n")
     named = ", ".join(f"{mark}-{n}" for n in range(1, 6))
     assert f"Remove 6 finished tasks: {named}, …, with their results?" in result.stderr
     assert gowork("show", f"{mark}-1").exit_code == 1

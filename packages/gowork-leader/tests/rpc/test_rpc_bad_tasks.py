@@ -194,7 +194,7 @@ async def test_an_error_names_at_most_twenty_tasks(leader: ServedLeader) -> None
 async def test_errors_carry_google_rpc_status_details(leader: ServedLeader) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await leader.submit("ok", "")
-    trailers = dict(caught.value.trailing_metadata() or ())
+    trailers = dict(tuple(caught.value.trailing_metadata() or ()))
     status = status_pb2.Status.FromString(trailers["grpc-status-details-bin"])
     info, bad_request = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
     assert status.details[0].Unpack(info)

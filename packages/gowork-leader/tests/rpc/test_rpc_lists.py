@@ -145,7 +145,7 @@ async def test_a_page_ends_at_its_bytes_and_the_next_goes_on(leader: ServedLeade
 async def get_tasks(leader: ServedLeader) -> tuple[list[pb.Task], bool]:
     call = leader.scheduler.GetTasks(pb.GetTasksRequest(), timeout=PATIENCE)
     response = await call
-    return list(response.tasks), dict(await call.trailing_metadata()).get("gowork-truncated") == "true"
+    return list(response.tasks), dict(tuple(await call.trailing_metadata())).get("gowork-truncated") == "true"
 
 
 async def test_get_tasks_answers_unfinished_ones_first_and_all_that_is_known(mixed: ServedLeader) -> None:

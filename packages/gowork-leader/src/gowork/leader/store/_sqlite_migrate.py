@@ -6,6 +6,7 @@ import logging
 import sqlite3
 from pathlib import Path
 
+import msgspec
 from msgspec.structs import replace
 
 from gowork.leader._core.model import PENDING
@@ -49,7 +50,7 @@ def migrate(path: Path, version: int) -> None:
             connection.execute("COMMIT")
             # The log may be as long as the database now: the leader starts with a short one.
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        except (ValueError, StoreFormatError) as error:
+        except (msgspec.MsgspecError, ValueError, StoreFormatError) as error:
             raise damaged(str(path), f"a task can't be read ({error})") from error
         finally:
             if connection.in_transaction:
