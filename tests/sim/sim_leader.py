@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest import mock
 
 from sim_check_removals import KEPT_SECONDS
 from sim_store import SimClock, SimStore
@@ -15,6 +16,7 @@ from gowork.leader._core import commands as cmd
 from gowork.leader._core import effects as ef
 from gowork.leader._core.kinds import MEMBERS
 from gowork.leader._core.state import Settings
+from gowork.leader._engine import seams
 from gowork.leader._engine.asked import RefusedError
 from gowork.leader._engine.blocked import NotServingError
 from gowork.leader._engine.counts import Counts
@@ -53,7 +55,8 @@ class SimLeader:
         clock = SimClock(world)
         store = world.store = SimStore(self._path, world, clock)
         outbox = SimOutbox(world)
-        engine = Engine(store, outbox, Counts(), Settings(**SETTINGS), clock)  # type: ignore[arg-type]
+        with mock.patch.object(seams, "ON", True):
+            engine = Engine(store, outbox, Counts(), Settings(**SETTINGS), clock)  # type: ignore[arg-type]
         outbox.engine = engine
         world.plants.into_engine(engine)
         running: asyncio.Task[None] | None = None

@@ -15,6 +15,7 @@ from gowork.leader._core import commands as cmd
 from gowork.leader._core.clock import next_deadlines, next_token
 from gowork.leader._core.model import COMPLETED, Now
 from gowork.leader._core.state import Settings, State
+from gowork.leader._engine import seams
 from gowork.leader._engine.asked import Caller, Item, Read, RefusedError
 from gowork.leader._engine.blocked import Abandoned, NotServingError, NotTakenError, Writer, refuse
 from gowork.leader._engine.clock import Clock, SystemClock
@@ -58,7 +59,8 @@ class Engine:
         settings: Settings | None = None,
         clock: Clock | None = None,
     ) -> None:
-        self._store = store
+        self._store = seams.checked(store)
+        self._is_checked = seams.ON
         self._delivery = delivery
         self._counts = counts
         self._settings = settings or Settings()
@@ -78,7 +80,7 @@ class Engine:
         self.opened = Opened(0, "", 1)
         self.started_ms = 0
         self.started_mono = 0.0
-        self._writer = Writer(store, self._stop_asked, self._refuse)
+        self._writer = Writer(self._store, self._stop_asked, self._refuse)
         self._lead(State(self._settings, fence=0, next_seq=1))
 
     # For the RPC layer.
@@ -229,6 +231,7 @@ class Engine:
             self._counts,
             self.subscriptions,
             self._clock,
+            is_checked=self._is_checked,
         )
 
     async def _wait(self) -> None:

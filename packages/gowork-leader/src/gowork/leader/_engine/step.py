@@ -25,6 +25,7 @@ from gowork.leader._engine.clock import Clock
 from gowork.leader._engine.counts import Counts
 from gowork.leader._engine.loading import Loader
 from gowork.leader._engine.news import log_news
+from gowork.leader._engine.seams import check_held
 from gowork.leader._engine.subscriptions import Subscriptions
 from gowork.leader.store.codec import moved_task, new_task
 from gowork.leader.store.protocol import Batch, DeletedTask, changed_number
@@ -54,7 +55,12 @@ class Stepper:
         counts: Counts,
         subscriptions: Subscriptions,
         clock: Clock,
+        *,
+        is_checked: bool = False,
     ) -> None:
+        """Args:
+        is_checked: HELD is looked at after each step; see seams.
+        """
         self._state = state
         self._term = term
         self.loader = loader
@@ -63,6 +69,7 @@ class Stepper:
         self._counts = counts
         self._subscriptions = subscriptions
         self._clock = clock
+        self._is_checked = is_checked
         self._batch_number = 0
         #: {id: task}: what the batch in hand has changed of older tasks, until it is durable.
         self.being_moved: dict[str, Task] = {}
@@ -107,6 +114,8 @@ class Stepper:
         carry_out(state, cmd.Dispatch(), now)
         pending = take(state)
         changed = [*pending.submitted.values(), *pending.moved.values()]
+        if self._is_checked:
+            check_held(state, changed)
         if pending.is_written:
             await self._commit(pending, changed)
         self._let_out(pending, changed, reads)
