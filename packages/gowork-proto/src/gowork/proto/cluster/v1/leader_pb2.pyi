@@ -51,7 +51,7 @@ class _MemberLivenessEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Member
     MEMBER_LIVENESS_BLOCKED: _MemberLiveness.ValueType  # 2
     """The supervisor answers, but the loop of a runner does not tick."""
     MEMBER_LIVENESS_LOST: _MemberLiveness.ValueType  # 3
-    """Nothing was heard for longer than its lease, or its stream broke and it has not come back."""
+    """Nothing was heard for longer than its lease, or its stream broke and it has not reconnected."""
     MEMBER_LIVENESS_DRAINING: _MemberLiveness.ValueType  # 4
     """It takes no new tasks and will leave when it has finished."""
     MEMBER_LIVENESS_LEFT: _MemberLiveness.ValueType  # 5
@@ -63,7 +63,7 @@ MEMBER_LIVENESS_LIVE: MemberLiveness.ValueType  # 1
 MEMBER_LIVENESS_BLOCKED: MemberLiveness.ValueType  # 2
 """The supervisor answers, but the loop of a runner does not tick."""
 MEMBER_LIVENESS_LOST: MemberLiveness.ValueType  # 3
-"""Nothing was heard for longer than its lease, or its stream broke and it has not come back."""
+"""Nothing was heard for longer than its lease, or its stream broke and it has not reconnected."""
 MEMBER_LIVENESS_DRAINING: MemberLiveness.ValueType  # 4
 """It takes no new tasks and will leave when it has finished."""
 MEMBER_LIVENESS_LEFT: MemberLiveness.ValueType  # 5
@@ -78,7 +78,7 @@ class _HeartbeatStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Heart
     HEARTBEAT_STATUS_UNSPECIFIED: _HeartbeatStatus.ValueType  # 0
     """Refused."""
     HEARTBEAT_STATUS_IDLE: _HeartbeatStatus.ValueType  # 1
-    """It has no task. Said twice in a row, and 10 s or more after the member was dialled, the task that it was given goes back as lost."""
+    """It has no task. When it says so twice in a row, 10 s or more after it was dialled, the task that it was given goes back as lost."""
     HEARTBEAT_STATUS_BUSY: _HeartbeatStatus.ValueType  # 2
     HEARTBEAT_STATUS_FAILED: _HeartbeatStatus.ValueType  # 3
     """The member is alive but can't work: it is given no tasks until it reports IDLE."""
@@ -88,7 +88,7 @@ class HeartbeatStatus(_HeartbeatStatus, metaclass=_HeartbeatStatusEnumTypeWrappe
 HEARTBEAT_STATUS_UNSPECIFIED: HeartbeatStatus.ValueType  # 0
 """Refused."""
 HEARTBEAT_STATUS_IDLE: HeartbeatStatus.ValueType  # 1
-"""It has no task. Said twice in a row, and 10 s or more after the member was dialled, the task that it was given goes back as lost."""
+"""It has no task. When it says so twice in a row, 10 s or more after it was dialled, the task that it was given goes back as lost."""
 HEARTBEAT_STATUS_BUSY: HeartbeatStatus.ValueType  # 2
 HEARTBEAT_STATUS_FAILED: HeartbeatStatus.ValueType  # 3
 """The member is alive but can't work: it is given no tasks until it reports IDLE."""
@@ -354,7 +354,7 @@ class DrainRequest(_message.Message):
     id: _builtins.str
     """The member's id."""
     budget_ms: _builtins.int
-    """How long a worker with a session may go on with what it runs, in milliseconds, at most a day. 0 means the worker's own setting."""
+    """How long running tasks of a worker with a session may go on, in milliseconds, at most a day. 0 means the worker's own setting."""
     def __init__(
         self,
         *,

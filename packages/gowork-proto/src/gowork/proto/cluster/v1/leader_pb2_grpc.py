@@ -96,7 +96,7 @@ class LeaderServiceServicer(object):
     def Members(self, request, context):
         """Members lists the members in the order of their ids.
 
-        Without page_size it answers what fits into 3 MiB, and says so in the trailing metadata `gowork-truncated: true` when
+        Without page_size it answers as many as fit into 3 MiB. The trailing metadata `gowork-truncated: true` says so when
         that was not all.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -104,7 +104,7 @@ class LeaderServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Heartbeat(self, request_iterator, context):
-        """Heartbeat tells that a callback worker is alive and whether it is free. Each request gets one response; a caller that reads none is
+        """Heartbeat tells that a callback worker is alive and whether it is free. Each request gets one response. A caller that reads none is
         heard all the same.
 
         A unary caller may use the same path. A member that was silent until its lease ran out is a member again with its next

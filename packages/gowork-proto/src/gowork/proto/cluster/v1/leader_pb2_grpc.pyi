@@ -52,11 +52,11 @@ class LeaderServiceStub:
     Members: _grpc.UnaryUnaryMultiCallable[_leader_pb2.MembersRequest, _leader_pb2.MembersResponse]
     """Members lists the members in the order of their ids.
 
-    Without page_size it answers what fits into 3 MiB, and says so in the trailing metadata `gowork-truncated: true` when
+    Without page_size it answers as many as fit into 3 MiB. The trailing metadata `gowork-truncated: true` says so when
     that was not all.
     """
     Heartbeat: _grpc.StreamStreamMultiCallable[_leader_pb2.HeartbeatRequest, _leader_pb2.HeartbeatResponse]
-    """Heartbeat tells that a callback worker is alive and whether it is free. Each request gets one response; a caller that reads none is
+    """Heartbeat tells that a callback worker is alive and whether it is free. Each request gets one response. A caller that reads none is
     heard all the same.
 
     A unary caller may use the same path. A member that was silent until its lease ran out is a member again with its next
@@ -95,11 +95,11 @@ class LeaderServiceAsyncStub(LeaderServiceStub):
     Members: _aio.UnaryUnaryMultiCallable[_leader_pb2.MembersRequest, _leader_pb2.MembersResponse]  # type: ignore[assignment]
     """Members lists the members in the order of their ids.
 
-    Without page_size it answers what fits into 3 MiB, and says so in the trailing metadata `gowork-truncated: true` when
+    Without page_size it answers as many as fit into 3 MiB. The trailing metadata `gowork-truncated: true` says so when
     that was not all.
     """
     Heartbeat: _aio.StreamStreamMultiCallable[_leader_pb2.HeartbeatRequest, _leader_pb2.HeartbeatResponse]  # type: ignore[assignment]
-    """Heartbeat tells that a callback worker is alive and whether it is free. Each request gets one response; a caller that reads none is
+    """Heartbeat tells that a callback worker is alive and whether it is free. Each request gets one response. A caller that reads none is
     heard all the same.
 
     A unary caller may use the same path. A member that was silent until its lease ran out is a member again with its next
@@ -153,7 +153,7 @@ class LeaderServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_leader_pb2.MembersResponse, _abc.Awaitable[_leader_pb2.MembersResponse]]:
         """Members lists the members in the order of their ids.
 
-        Without page_size it answers what fits into 3 MiB, and says so in the trailing metadata `gowork-truncated: true` when
+        Without page_size it answers as many as fit into 3 MiB. The trailing metadata `gowork-truncated: true` says so when
         that was not all.
         """
 
@@ -163,7 +163,7 @@ class LeaderServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_leader_pb2.HeartbeatRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_leader_pb2.HeartbeatResponse], _abc.AsyncIterator[_leader_pb2.HeartbeatResponse]]:
-        """Heartbeat tells that a callback worker is alive and whether it is free. Each request gets one response; a caller that reads none is
+        """Heartbeat tells that a callback worker is alive and whether it is free. Each request gets one response. A caller that reads none is
         heard all the same.
 
         A unary caller may use the same path. A member that was silent until its lease ran out is a member again with its next

@@ -142,7 +142,7 @@ class _FailureKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FailureKi
     FAILURE_KIND_EXPIRED: _FailureKind.ValueType  # 4
     """It was not started by its expiry."""
     FAILURE_KIND_REJECTED: _FailureKind.ValueType  # 5
-    """The worker could not take it: a payload that does not fit the handler's type, say."""
+    """The worker could not take it, for example because the payload does not fit the handler's type."""
     FAILURE_KIND_NO_RETRY: _FailureKind.ValueType  # 6
     """The handler said that another try is useless."""
 
@@ -158,7 +158,7 @@ FAILURE_KIND_QUARANTINED: FailureKind.ValueType  # 3
 FAILURE_KIND_EXPIRED: FailureKind.ValueType  # 4
 """It was not started by its expiry."""
 FAILURE_KIND_REJECTED: FailureKind.ValueType  # 5
-"""The worker could not take it: a payload that does not fit the handler's type, say."""
+"""The worker could not take it, for example because the payload does not fit the handler's type."""
 FAILURE_KIND_NO_RETRY: FailureKind.ValueType  # 6
 """The handler said that another try is useless."""
 Global___FailureKind: _TypeAlias = FailureKind  # noqa: Y015
@@ -174,7 +174,7 @@ class _TaskViewEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TaskView.Val
     TASK_VIEW_BASIC: _TaskView.ValueType  # 1
     """Without payload, data, attempts, result, result_data and the failure's traceback."""
     TASK_VIEW_RESULT: _TaskView.ValueType  # 2
-    """What came of it, without what was asked for: id, status, result, result_data, failure, worker, fence, attempts_used and the times."""
+    """The result without the request: id, status, result, result_data, failure, worker, fence, attempts_used and the times."""
     TASK_VIEW_FULL: _TaskView.ValueType  # 3
     """All of it."""
 
@@ -186,7 +186,7 @@ TASK_VIEW_UNSPECIFIED: TaskView.ValueType  # 0
 TASK_VIEW_BASIC: TaskView.ValueType  # 1
 """Without payload, data, attempts, result, result_data and the failure's traceback."""
 TASK_VIEW_RESULT: TaskView.ValueType  # 2
-"""What came of it, without what was asked for: id, status, result, result_data, failure, worker, fence, attempts_used and the times."""
+"""The result without the request: id, status, result, result_data, failure, worker, fence, attempts_used and the times."""
 TASK_VIEW_FULL: TaskView.ValueType  # 3
 """All of it."""
 Global___TaskView: _TypeAlias = TaskView  # noqa: Y015
@@ -201,7 +201,7 @@ class _WaitCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WaitCode.Val
     WAIT_CODE_NO_HANDLER: _WaitCode.ValueType  # 1
     """No worker that is connected has the handler."""
     WAIT_CODE_SELECTOR: _WaitCode.ValueType  # 2
-    """Workers have the handler, none carries the labels that its selector asks for."""
+    """Workers have the handler, but none carries the labels that its selector asks for."""
     WAIT_CODE_DRAINING: _WaitCode.ValueType  # 3
     """Every worker that could run it is draining."""
     WAIT_CODE_NO_SLOT: _WaitCode.ValueType  # 4
@@ -223,7 +223,7 @@ class _WaitCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WaitCode.Val
     WAIT_CODE_QUARANTINED: _WaitCode.ValueType  # 12
     """It was lost with its runner, or taken back, too often, and has ended."""
     WAIT_CODE_STORE_FULL: _WaitCode.ValueType  # 13
-    """The store takes nothing at the moment, so that nothing is started."""
+    """The store takes nothing at the moment, so nothing is started."""
     WAIT_CODE_FAILED: _WaitCode.ValueType  # 14
     """It has ended with an error; the failure tells which."""
     WAIT_CODE_CANCELLED: _WaitCode.ValueType  # 15
@@ -235,7 +235,7 @@ class _WaitCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WaitCode.Val
     WAIT_CODE_MEMBER_FAILED: _WaitCode.ValueType  # 17
     """The callback workers that could run it say that they can't work."""
     WAIT_CODE_UNFIT: _WaitCode.ValueType  # 18
-    """Its payload does not fit the handler as the workers that are free have it; others have it in another form."""
+    """Its payload does not fit the handler of the workers that are free; other workers have the handler in another form."""
 
 class WaitCode(_WaitCode, metaclass=_WaitCodeEnumTypeWrapper): ...
 
@@ -243,7 +243,7 @@ WAIT_CODE_UNSPECIFIED: WaitCode.ValueType  # 0
 WAIT_CODE_NO_HANDLER: WaitCode.ValueType  # 1
 """No worker that is connected has the handler."""
 WAIT_CODE_SELECTOR: WaitCode.ValueType  # 2
-"""Workers have the handler, none carries the labels that its selector asks for."""
+"""Workers have the handler, but none carries the labels that its selector asks for."""
 WAIT_CODE_DRAINING: WaitCode.ValueType  # 3
 """Every worker that could run it is draining."""
 WAIT_CODE_NO_SLOT: WaitCode.ValueType  # 4
@@ -265,7 +265,7 @@ WAIT_CODE_EXPIRED: WaitCode.ValueType  # 11
 WAIT_CODE_QUARANTINED: WaitCode.ValueType  # 12
 """It was lost with its runner, or taken back, too often, and has ended."""
 WAIT_CODE_STORE_FULL: WaitCode.ValueType  # 13
-"""The store takes nothing at the moment, so that nothing is started."""
+"""The store takes nothing at the moment, so nothing is started."""
 WAIT_CODE_FAILED: WaitCode.ValueType  # 14
 """It has ended with an error; the failure tells which."""
 WAIT_CODE_CANCELLED: WaitCode.ValueType  # 15
@@ -277,13 +277,13 @@ its next heartbeat.
 WAIT_CODE_MEMBER_FAILED: WaitCode.ValueType  # 17
 """The callback workers that could run it say that they can't work."""
 WAIT_CODE_UNFIT: WaitCode.ValueType  # 18
-"""Its payload does not fit the handler as the workers that are free have it; others have it in another form."""
+"""Its payload does not fit the handler of the workers that are free; other workers have the handler in another form."""
 Global___WaitCode: _TypeAlias = WaitCode  # noqa: Y015
 
 @_typing.final
 class Task(_message.Message):
-    """Task is one piece of work. Fields 1 to 19 are set by whoever schedules it; those from 20 on, and status, are told by the
-    leader and ignored on input.
+    """Task is one piece of work. The client that schedules it sets fields 1 to 19. The leader sets status and the fields from 20 on,
+    and ignores them on input.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -364,7 +364,7 @@ class Task(_message.Message):
     id: _builtins.str
     """The key of the task: 1 to 256 bytes, printable."""
     payload: _builtins.str
-    """What the handler works on: text, and JSON where the handler is typed. At most 1 MiB."""
+    """What the handler works on: text, which is JSON for a typed handler. At most 1 MiB."""
     priority: Global___TaskPriority.ValueType
     """LOW when not set. HIGH runs before MEDIUM before LOW; first come, first served within one."""
     status: Global___TaskStatus.ValueType
@@ -377,21 +377,21 @@ class Task(_message.Message):
     """A binary payload, instead of payload. At most 1 MiB."""
     run_at_ms: _builtins.int
     """Not to be started before this time, in milliseconds since the Unix epoch, up to the year 9999. 0 means at once. On output
-    also what the leader has reckoned from delay_ms.
+    also the time that the leader has worked out from delay_ms.
     """
     time_limit_ms: _builtins.int
     """How long one attempt may run, in milliseconds, at most 10 years. 0 means the handler's own limit, else none."""
     expires_at_ms: _builtins.int
     """Not to be started after this time, in milliseconds since the Unix epoch, up to the year 9999: it then ends with ERROR, EXPIRED.
-    0 means never. On output also what the leader has reckoned from expires_in_ms.
+    0 means never. On output also the time that the leader has worked out from expires_in_ms.
     """
     concurrency_key: _builtins.str
     """Tasks of one queue with the same key share the queue's key_concurrency_limit. At most 128 bytes, printable; empty
     means no key.
     """
     traceparent: _builtins.str
-    """The W3C trace context of whoever scheduled it, so that traces lead from there to its attempts. It is no part of what makes two
-    tasks the same: a repeated submit may carry another one, and the first stays. At most 100 bytes.
+    """The W3C trace context of the client that scheduled it, so that traces lead from there to its attempts. Two submits that differ in it
+    alone are the same task: a repeated submit may carry another one, and the first stays. At most 100 bytes.
     """
     tracestate: _builtins.str
     """Goes with traceparent. At most 512 bytes."""
@@ -404,7 +404,7 @@ class Task(_message.Message):
     expires_at_ms: set one of the two. At most 10 years.
     """
     payload_form: Global___PayloadForm.ValueType
-    """What payload or data was before it was sent, where that cannot be seen from them. It is no part of what makes two tasks the
+    """What payload or data was before it was sent, where that cannot be seen from them. Two submits that differ in it alone are the
     same.
     """
     fence: _builtins.int
@@ -424,7 +424,7 @@ class Task(_message.Message):
     cancel_requested: _builtins.bool
     """Output only: a cancel was asked for and the worker has not confirmed it yet."""
     waiting_reason: _builtins.str
-    """Output only, from GetTask: why a pending task has not been started, in words. In lists: why nothing but id and status is told."""
+    """Output only, from GetTask: why a pending task has not been started, in words. In lists: why only id and status are told."""
     result_is_empty_data: _builtins.bool
     """Output only: the handler returned bytes, and there were none. Tells that from a task without a result."""
     @_builtins.property
@@ -449,7 +449,7 @@ class Task(_message.Message):
 
     @_builtins.property
     def progress(self) -> Global___Progress:
-        """Output only: the handler's latest word of how far it has come."""
+        """Output only: the latest progress that the handler has told."""
 
     def __init__(
         self,
@@ -771,11 +771,11 @@ class TaskCompleteRequest(_message.Message):
     RETRY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     error: _builtins.str
-    """What went wrong; not set when the task was done. Set with every outcome except COMPLETED: a leader that does not know the
-    fields below goes by it alone, and ends the task with ERROR.
+    """What went wrong; not set when the task was done. Set it with every outcome except COMPLETED. A leader that does not know the
+    fields below looks at it alone, and ends the task with ERROR.
     """
     fence: _builtins.int
-    """The fence of the StartWork that it answers; 0 stands for any. A member that was given one must say it: then no other attempt is
+    """The fence of the StartWork that it answers; 0 stands for any. A worker that was given one must repeat it: then no other attempt is
     ended by this call.
     """
     outcome: Global___AttemptOutcome.ValueType
@@ -841,7 +841,7 @@ class ScheduleTasksRequest(_message.Message):
     TRACEPARENT_FIELD_NUMBER: _builtins.int
     TRACESTATE_FIELD_NUMBER: _builtins.int
     traceparent: _builtins.str
-    """The trace context of all these tasks but those that have one of their own; see Task."""
+    """The trace context of all these tasks, except those that have their own; see Task."""
     tracestate: _builtins.str
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Task]: ...
@@ -1282,7 +1282,7 @@ class ActivityResponse(_message.Message):
     NOW_MS_FIELD_NUMBER: _builtins.int
     UPTIME_MS_FIELD_NUMBER: _builtins.int
     queues_total: _builtins.int
-    """How many queues there are, those included that are not answered."""
+    """How many queues there are, including those that are not answered."""
     finished_tasks: _builtins.int
     """How many finished tasks are kept, and how many of those ended with ERROR."""
     failed_tasks: _builtins.int
@@ -1453,7 +1453,7 @@ class ExplainTaskRequest(_message.Message):
     VERBOSE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     verbose: _builtins.bool
-    """Also what each worker says to it."""
+    """Also tell of each member why it does not run the task."""
     def __init__(
         self,
         *,
@@ -1483,7 +1483,7 @@ class ExplainTaskResponse(_message.Message):
     """How many tasks are before it in its queue and may run where it may, at least. Only with status PENDING. At most 100,000 are counted."""
     @_builtins.property
     def reasons(self) -> _containers.RepeatedCompositeFieldContainer[Global___WaitReason]:
-        """Empty when nothing keeps it: it runs, has completed, or is about to be granted. The one to look at comes first."""
+        """Empty when nothing keeps it: it runs, has completed, or is about to be granted. The most important one comes first."""
 
     @_builtins.property
     def workers(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkerVerdict]:
@@ -1541,7 +1541,7 @@ Global___WaitReason: _TypeAlias = WaitReason  # noqa: Y015
 
 @_typing.final
 class WorkerVerdict(_message.Message):
-    """WorkerVerdict tells what one member says to a task."""
+    """WorkerVerdict tells whether one member could run a task, and why not."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1720,15 +1720,15 @@ class Queue(_message.Message):
     name: _builtins.str
     paused: _builtins.bool
     weight: _builtins.int
-    """Its share of the slots beside other queues that have work, 1 to 1,000."""
+    """Its share of the slots while other queues have work too, 1 to 1,000."""
     concurrency_limit: _builtins.int
-    """Most tasks that run at once; 0 means no limit."""
+    """How many of its tasks run at once, at most; 0 means no limit."""
     key_concurrency_limit: _builtins.int
-    """Most tasks of one concurrency_key that run at once; 0 means no limit."""
+    """How many of its tasks with one concurrency_key run at once, at most; 0 means no limit."""
     rate_limit: _builtins.float
-    """Most tasks that are started in a second, over time; 0 means no limit."""
+    """How many of its tasks start in a second, at most; 0 means no limit."""
     rate_burst: _builtins.int
-    """Most tasks that are started at once under rate_limit, after a time of rest."""
+    """With rate_limit: how many tasks start at once, at most, after a time without starts."""
     waiting: _builtins.int
     """Tasks that may run now and wait."""
     delayed: _builtins.int

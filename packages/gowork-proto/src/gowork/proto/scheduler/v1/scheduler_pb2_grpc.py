@@ -26,10 +26,10 @@ if _version_not_supported:
 
 
 class SchedulerServiceStub(object):
-    """SchedulerService takes tasks, tells where they stand and cancels them.
+    """SchedulerService takes tasks, tells how far they have come, and cancels them.
 
     Every acknowledged change is on disk before its response leaves. Errors carry google.rpc.ErrorInfo, and
-    google.rpc.BadRequest with the field where input was at fault.
+    google.rpc.BadRequest with the field when the input was wrong.
     """
 
     def __init__(self, channel):
@@ -151,10 +151,10 @@ class SchedulerServiceStub(object):
 
 
 class SchedulerServiceServicer(object):
-    """SchedulerService takes tasks, tells where they stand and cancels them.
+    """SchedulerService takes tasks, tells how far they have come, and cancels them.
 
     Every acknowledged change is on disk before its response leaves. Errors carry google.rpc.ErrorInfo, and
-    google.rpc.BadRequest with the field where input was at fault.
+    google.rpc.BadRequest with the field when the input was wrong.
     """
 
     def ScheduleTask(self, request, context):
@@ -179,8 +179,8 @@ class SchedulerServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetTasks(self, request, context):
-        """GetTasks lists tasks, unfinished ones first, with all that is known of each: it answers what fits into 3 MiB, and says so in
-        the trailing metadata `gowork-truncated: true` when that was not all. Use ListTasks for pages.
+        """GetTasks lists tasks in full, unfinished ones first. It answers as many as fit into 3 MiB. When there are more, it says so in
+        the trailing metadata `gowork-truncated: true`. Use ListTasks for pages.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -205,7 +205,7 @@ class SchedulerServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetTask(self, request, context):
-        """GetTask answers all that is known of one task. NOT_FOUND for an unknown id.
+        """GetTask answers one task in full. NOT_FOUND for an unknown id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -227,7 +227,7 @@ class SchedulerServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def WaitTask(self, request, context):
-        """WaitTask answers one task once it has finished, at once when it has already: WaitTasks for a single task, without a
+        """WaitTask answers one task when it has finished, or at once if it has already: it is WaitTasks for a single task, without a
         stream. NOT_FOUND when the id is unknown.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -253,9 +253,9 @@ class SchedulerServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Activity(self, request, context):
-        """Activity tells what the queues hold and wait for, and what has happened in them since this leader started, from memory:
-        it costs the same however many finished tasks are kept. Rates and latencies are the differences of two answers. Where an
-        answer takes longer than 5 ms to work out, because of very many queues, it is given again for ten times as long.
+        """Activity tells what the queues hold and wait for, and what has happened in them since this leader started. It works from memory, so
+        it costs the same however many finished tasks are kept. Rates and latencies are the differences of two answers. When an
+        answer takes longer than 5 ms to work out, because there are very many queues, it is given again for ten times as long.
 
         INVALID_ARGUMENT when more failures are asked for than the limit.
         """
@@ -304,14 +304,14 @@ class SchedulerServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListQueues(self, request, context):
-        """ListQueues answers the queues that have tasks waiting or running, or settings of their own, by name.
+        """ListQueues answers the queues that have tasks waiting or running, or settings, by name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PauseQueue(self, request, context):
-        """PauseQueue starts no more tasks of a queue; what runs goes on. It holds until ResumeQueue, also over restarts.
+        """PauseQueue starts no more tasks of a queue. Running tasks go on. The pause holds until ResumeQueue, also over restarts.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -332,8 +332,8 @@ class SchedulerServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetLeader(self, request, context):
-        """GetLeader tells which leader this is and which fields of requests it reads. Fields that a leader does not know are dropped
-        without a word, as protobuf has it: a client that depends on one asks here first.
+        """GetLeader tells which leader this is and which fields of requests it reads. A leader silently drops fields that it does not
+        know, because protobuf does. So a client that depends on a field asks here first.
 
         Leaders before 0.2.0 answer UNIMPLEMENTED.
         """
@@ -473,10 +473,10 @@ def add_SchedulerServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class SchedulerService(object):
-    """SchedulerService takes tasks, tells where they stand and cancels them.
+    """SchedulerService takes tasks, tells how far they have come, and cancels them.
 
     Every acknowledged change is on disk before its response leaves. Errors carry google.rpc.ErrorInfo, and
-    google.rpc.BadRequest with the field where input was at fault.
+    google.rpc.BadRequest with the field when the input was wrong.
     """
 
     @staticmethod

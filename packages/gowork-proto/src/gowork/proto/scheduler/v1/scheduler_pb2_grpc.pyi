@@ -27,10 +27,10 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class SchedulerServiceStub:
-    """SchedulerService takes tasks, tells where they stand and cancels them.
+    """SchedulerService takes tasks, tells how far they have come, and cancels them.
 
     Every acknowledged change is on disk before its response leaves. Errors carry google.rpc.ErrorInfo, and
-    google.rpc.BadRequest with the field where input was at fault.
+    google.rpc.BadRequest with the field when the input was wrong.
     """
 
     @_typing.overload
@@ -51,8 +51,8 @@ class SchedulerServiceStub:
     NOT_FOUND for an unknown id; FAILED_PRECONDITION when it has completed or failed already.
     """
     GetTasks: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.GetTasksRequest, _scheduler_pb2.GetTasksResponse]
-    """GetTasks lists tasks, unfinished ones first, with all that is known of each: it answers what fits into 3 MiB, and says so in
-    the trailing metadata `gowork-truncated: true` when that was not all. Use ListTasks for pages.
+    """GetTasks lists tasks in full, unfinished ones first. It answers as many as fit into 3 MiB. When there are more, it says so in
+    the trailing metadata `gowork-truncated: true`. Use ListTasks for pages.
     """
     TaskComplete: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.TaskCompleteRequest, _scheduler_pb2.TaskCompleteResponse]
     """TaskComplete reports that a callback worker has finished the task that it was dialled with, or hands it back.
@@ -65,7 +65,7 @@ class SchedulerServiceStub:
     at fault by its place, as in `tasks[3].id`.
     """
     GetTask: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.GetTaskRequest, _scheduler_pb2.GetTaskResponse]
-    """GetTask answers all that is known of one task. NOT_FOUND for an unknown id."""
+    """GetTask answers one task in full. NOT_FOUND for an unknown id."""
     ListTasks: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.ListTasksRequest, _scheduler_pb2.ListTasksResponse]
     """ListTasks answers tasks page by page, in the order of submission."""
     WaitTasks: _grpc.UnaryStreamMultiCallable[_scheduler_pb2.WaitTasksRequest, _scheduler_pb2.WaitTasksResponse]
@@ -73,7 +73,7 @@ class SchedulerServiceStub:
     already come at once. NOT_FOUND, before anything is streamed, when an id is unknown.
     """
     WaitTask: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.WaitTaskRequest, _scheduler_pb2.WaitTaskResponse]
-    """WaitTask answers one task once it has finished, at once when it has already: WaitTasks for a single task, without a
+    """WaitTask answers one task when it has finished, or at once if it has already: it is WaitTasks for a single task, without a
     stream. NOT_FOUND when the id is unknown.
     """
     WatchTasks: _grpc.UnaryStreamMultiCallable[_scheduler_pb2.WatchTasksRequest, _scheduler_pb2.WatchTasksResponse]
@@ -87,9 +87,9 @@ class SchedulerServiceStub:
     use Activity.
     """
     Activity: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.ActivityRequest, _scheduler_pb2.ActivityResponse]
-    """Activity tells what the queues hold and wait for, and what has happened in them since this leader started, from memory:
-    it costs the same however many finished tasks are kept. Rates and latencies are the differences of two answers. Where an
-    answer takes longer than 5 ms to work out, because of very many queues, it is given again for ten times as long.
+    """Activity tells what the queues hold and wait for, and what has happened in them since this leader started. It works from memory, so
+    it costs the same however many finished tasks are kept. Rates and latencies are the differences of two answers. When an
+    answer takes longer than 5 ms to work out, because there are very many queues, it is given again for ten times as long.
 
     INVALID_ARGUMENT when more failures are asked for than the limit.
     """
@@ -118,16 +118,16 @@ class SchedulerServiceStub:
     has not finished. Unknown ids are left out.
     """
     ListQueues: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.ListQueuesRequest, _scheduler_pb2.ListQueuesResponse]
-    """ListQueues answers the queues that have tasks waiting or running, or settings of their own, by name."""
+    """ListQueues answers the queues that have tasks waiting or running, or settings, by name."""
     PauseQueue: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.PauseQueueRequest, _scheduler_pb2.PauseQueueResponse]
-    """PauseQueue starts no more tasks of a queue; what runs goes on. It holds until ResumeQueue, also over restarts."""
+    """PauseQueue starts no more tasks of a queue. Running tasks go on. The pause holds until ResumeQueue, also over restarts."""
     ResumeQueue: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.ResumeQueueRequest, _scheduler_pb2.ResumeQueueResponse]
     """ResumeQueue ends a pause."""
     ConfigureQueue: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.ConfigureQueueRequest, _scheduler_pb2.ConfigureQueueResponse]
     """ConfigureQueue sets a queue's weight and limits; a field that is not set stays as it is."""
     GetLeader: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.GetLeaderRequest, _scheduler_pb2.GetLeaderResponse]
-    """GetLeader tells which leader this is and which fields of requests it reads. Fields that a leader does not know are dropped
-    without a word, as protobuf has it: a client that depends on one asks here first.
+    """GetLeader tells which leader this is and which fields of requests it reads. A leader silently drops fields that it does not
+    know, because protobuf does. So a client that depends on a field asks here first.
 
     Leaders before 0.2.0 answer UNIMPLEMENTED.
     """
@@ -140,10 +140,10 @@ class SchedulerServiceStub:
 
 @_typing.type_check_only
 class SchedulerServiceAsyncStub(SchedulerServiceStub):
-    """SchedulerService takes tasks, tells where they stand and cancels them.
+    """SchedulerService takes tasks, tells how far they have come, and cancels them.
 
     Every acknowledged change is on disk before its response leaves. Errors carry google.rpc.ErrorInfo, and
-    google.rpc.BadRequest with the field where input was at fault.
+    google.rpc.BadRequest with the field when the input was wrong.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -161,8 +161,8 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     NOT_FOUND for an unknown id; FAILED_PRECONDITION when it has completed or failed already.
     """
     GetTasks: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.GetTasksRequest, _scheduler_pb2.GetTasksResponse]  # type: ignore[assignment]
-    """GetTasks lists tasks, unfinished ones first, with all that is known of each: it answers what fits into 3 MiB, and says so in
-    the trailing metadata `gowork-truncated: true` when that was not all. Use ListTasks for pages.
+    """GetTasks lists tasks in full, unfinished ones first. It answers as many as fit into 3 MiB. When there are more, it says so in
+    the trailing metadata `gowork-truncated: true`. Use ListTasks for pages.
     """
     TaskComplete: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.TaskCompleteRequest, _scheduler_pb2.TaskCompleteResponse]  # type: ignore[assignment]
     """TaskComplete reports that a callback worker has finished the task that it was dialled with, or hands it back.
@@ -175,7 +175,7 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     at fault by its place, as in `tasks[3].id`.
     """
     GetTask: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.GetTaskRequest, _scheduler_pb2.GetTaskResponse]  # type: ignore[assignment]
-    """GetTask answers all that is known of one task. NOT_FOUND for an unknown id."""
+    """GetTask answers one task in full. NOT_FOUND for an unknown id."""
     ListTasks: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ListTasksRequest, _scheduler_pb2.ListTasksResponse]  # type: ignore[assignment]
     """ListTasks answers tasks page by page, in the order of submission."""
     WaitTasks: _aio.UnaryStreamMultiCallable[_scheduler_pb2.WaitTasksRequest, _scheduler_pb2.WaitTasksResponse]  # type: ignore[assignment]
@@ -183,7 +183,7 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     already come at once. NOT_FOUND, before anything is streamed, when an id is unknown.
     """
     WaitTask: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.WaitTaskRequest, _scheduler_pb2.WaitTaskResponse]  # type: ignore[assignment]
-    """WaitTask answers one task once it has finished, at once when it has already: WaitTasks for a single task, without a
+    """WaitTask answers one task when it has finished, or at once if it has already: it is WaitTasks for a single task, without a
     stream. NOT_FOUND when the id is unknown.
     """
     WatchTasks: _aio.UnaryStreamMultiCallable[_scheduler_pb2.WatchTasksRequest, _scheduler_pb2.WatchTasksResponse]  # type: ignore[assignment]
@@ -197,9 +197,9 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     use Activity.
     """
     Activity: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ActivityRequest, _scheduler_pb2.ActivityResponse]  # type: ignore[assignment]
-    """Activity tells what the queues hold and wait for, and what has happened in them since this leader started, from memory:
-    it costs the same however many finished tasks are kept. Rates and latencies are the differences of two answers. Where an
-    answer takes longer than 5 ms to work out, because of very many queues, it is given again for ten times as long.
+    """Activity tells what the queues hold and wait for, and what has happened in them since this leader started. It works from memory, so
+    it costs the same however many finished tasks are kept. Rates and latencies are the differences of two answers. When an
+    answer takes longer than 5 ms to work out, because there are very many queues, it is given again for ten times as long.
 
     INVALID_ARGUMENT when more failures are asked for than the limit.
     """
@@ -228,16 +228,16 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     has not finished. Unknown ids are left out.
     """
     ListQueues: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ListQueuesRequest, _scheduler_pb2.ListQueuesResponse]  # type: ignore[assignment]
-    """ListQueues answers the queues that have tasks waiting or running, or settings of their own, by name."""
+    """ListQueues answers the queues that have tasks waiting or running, or settings, by name."""
     PauseQueue: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.PauseQueueRequest, _scheduler_pb2.PauseQueueResponse]  # type: ignore[assignment]
-    """PauseQueue starts no more tasks of a queue; what runs goes on. It holds until ResumeQueue, also over restarts."""
+    """PauseQueue starts no more tasks of a queue. Running tasks go on. The pause holds until ResumeQueue, also over restarts."""
     ResumeQueue: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ResumeQueueRequest, _scheduler_pb2.ResumeQueueResponse]  # type: ignore[assignment]
     """ResumeQueue ends a pause."""
     ConfigureQueue: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ConfigureQueueRequest, _scheduler_pb2.ConfigureQueueResponse]  # type: ignore[assignment]
     """ConfigureQueue sets a queue's weight and limits; a field that is not set stays as it is."""
     GetLeader: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.GetLeaderRequest, _scheduler_pb2.GetLeaderResponse]  # type: ignore[assignment]
-    """GetLeader tells which leader this is and which fields of requests it reads. Fields that a leader does not know are dropped
-    without a word, as protobuf has it: a client that depends on one asks here first.
+    """GetLeader tells which leader this is and which fields of requests it reads. A leader silently drops fields that it does not
+    know, because protobuf does. So a client that depends on a field asks here first.
 
     Leaders before 0.2.0 answer UNIMPLEMENTED.
     """
@@ -249,10 +249,10 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     """
 
 class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
-    """SchedulerService takes tasks, tells where they stand and cancels them.
+    """SchedulerService takes tasks, tells how far they have come, and cancels them.
 
     Every acknowledged change is on disk before its response leaves. Errors carry google.rpc.ErrorInfo, and
-    google.rpc.BadRequest with the field where input was at fault.
+    google.rpc.BadRequest with the field when the input was wrong.
     """
 
     @_abc_1.abstractmethod
@@ -286,8 +286,8 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _scheduler_pb2.GetTasksRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_scheduler_pb2.GetTasksResponse, _abc.Awaitable[_scheduler_pb2.GetTasksResponse]]:
-        """GetTasks lists tasks, unfinished ones first, with all that is known of each: it answers what fits into 3 MiB, and says so in
-        the trailing metadata `gowork-truncated: true` when that was not all. Use ListTasks for pages.
+        """GetTasks lists tasks in full, unfinished ones first. It answers as many as fit into 3 MiB. When there are more, it says so in
+        the trailing metadata `gowork-truncated: true`. Use ListTasks for pages.
         """
 
     @_abc_1.abstractmethod
@@ -318,7 +318,7 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _scheduler_pb2.GetTaskRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_scheduler_pb2.GetTaskResponse, _abc.Awaitable[_scheduler_pb2.GetTaskResponse]]:
-        """GetTask answers all that is known of one task. NOT_FOUND for an unknown id."""
+        """GetTask answers one task in full. NOT_FOUND for an unknown id."""
 
     @_abc_1.abstractmethod
     def ListTasks(
@@ -344,7 +344,7 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _scheduler_pb2.WaitTaskRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_scheduler_pb2.WaitTaskResponse, _abc.Awaitable[_scheduler_pb2.WaitTaskResponse]]:
-        """WaitTask answers one task once it has finished, at once when it has already: WaitTasks for a single task, without a
+        """WaitTask answers one task when it has finished, or at once if it has already: it is WaitTasks for a single task, without a
         stream. NOT_FOUND when the id is unknown.
         """
 
@@ -376,9 +376,9 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _scheduler_pb2.ActivityRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_scheduler_pb2.ActivityResponse, _abc.Awaitable[_scheduler_pb2.ActivityResponse]]:
-        """Activity tells what the queues hold and wait for, and what has happened in them since this leader started, from memory:
-        it costs the same however many finished tasks are kept. Rates and latencies are the differences of two answers. Where an
-        answer takes longer than 5 ms to work out, because of very many queues, it is given again for ten times as long.
+        """Activity tells what the queues hold and wait for, and what has happened in them since this leader started. It works from memory, so
+        it costs the same however many finished tasks are kept. Rates and latencies are the differences of two answers. When an
+        answer takes longer than 5 ms to work out, because there are very many queues, it is given again for ten times as long.
 
         INVALID_ARGUMENT when more failures are asked for than the limit.
         """
@@ -437,7 +437,7 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _scheduler_pb2.ListQueuesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_scheduler_pb2.ListQueuesResponse, _abc.Awaitable[_scheduler_pb2.ListQueuesResponse]]:
-        """ListQueues answers the queues that have tasks waiting or running, or settings of their own, by name."""
+        """ListQueues answers the queues that have tasks waiting or running, or settings, by name."""
 
     @_abc_1.abstractmethod
     def PauseQueue(
@@ -445,7 +445,7 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _scheduler_pb2.PauseQueueRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_scheduler_pb2.PauseQueueResponse, _abc.Awaitable[_scheduler_pb2.PauseQueueResponse]]:
-        """PauseQueue starts no more tasks of a queue; what runs goes on. It holds until ResumeQueue, also over restarts."""
+        """PauseQueue starts no more tasks of a queue. Running tasks go on. The pause holds until ResumeQueue, also over restarts."""
 
     @_abc_1.abstractmethod
     def ResumeQueue(
@@ -469,8 +469,8 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _scheduler_pb2.GetLeaderRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_scheduler_pb2.GetLeaderResponse, _abc.Awaitable[_scheduler_pb2.GetLeaderResponse]]:
-        """GetLeader tells which leader this is and which fields of requests it reads. Fields that a leader does not know are dropped
-        without a word, as protobuf has it: a client that depends on one asks here first.
+        """GetLeader tells which leader this is and which fields of requests it reads. A leader silently drops fields that it does not
+        know, because protobuf does. So a client that depends on a field asks here first.
 
         Leaders before 0.2.0 answer UNIMPLEMENTED.
         """

@@ -63,7 +63,7 @@ class ConnectRequest(_message.Message):
 
     @_builtins.property
     def reports(self) -> _containers.RepeatedCompositeFieldContainer[Global___Report]:
-        """What came of granted tasks. Kept by the worker until acknowledged."""
+        """How attempts ended. The worker keeps each report until it is acknowledged."""
 
     @_builtins.property
     def credit(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
@@ -150,7 +150,7 @@ class Hello(_message.Message):
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
     def held(self) -> _containers.RepeatedCompositeFieldContainer[Global___Held]:
-        """Every task that it holds from earlier sessions. A grant that is not listed goes back free of charge."""
+        """Every task that it holds from earlier sessions. A grant that is not listed goes back and uses up no attempt."""
 
     @_builtins.property
     def plugin_errors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -158,7 +158,7 @@ class Hello(_message.Message):
 
     @_builtins.property
     def ended_instances(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Instances of the same name whose runners are proven to have ended: what they held is run again at once, without waiting for
+        """Instances of the same name whose runners are proven to have ended. Their tasks run again at once, without waiting for
         their lease. At most 16.
         """
 
@@ -197,7 +197,7 @@ class HandlerInfo(_message.Message):
     is_default: _builtins.bool
     """The handler of tasks that name none."""
     form: _builtins.str
-    """What payloads it reads, as any text that is the same for handlers that read the same ones: a digest of its payload's schema.
+    """Which payloads it reads: any text that is the same for handlers that read the same payloads, such as a digest of a schema.
     At most 64 bytes; empty when it reads any payload, or does not tell.
     """
     @_builtins.property
@@ -408,7 +408,7 @@ class ConnectResponse(_message.Message):
 
     @_builtins.property
     def released(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Fences whose tasks the worker no longer holds rightfully: stop them and forget them without a report."""
+        """Fences of tasks that the worker no longer holds: stop them and forget them without a report."""
 
     @_builtins.property
     def cancelled(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
@@ -454,7 +454,7 @@ class Drain(_message.Message):
 
     BUDGET_MS_FIELD_NUMBER: _builtins.int
     budget_ms: _builtins.int
-    """How long it may go on with what it runs, in milliseconds. 0 means its own setting."""
+    """How long its running tasks may go on, in milliseconds. 0 means its own setting."""
     def __init__(
         self,
         *,
@@ -479,11 +479,11 @@ class Welcome(_message.Message):
     term: _builtins.int
     """The leader's term. Workers ignore sessions of a lower term than they have seen."""
     lease_ms: _builtins.int
-    """How long the worker keeps its tasks without being heard, in milliseconds."""
+    """How long the worker keeps its tasks while the leader does not hear from it, in milliseconds."""
     heartbeat_ms: _builtins.int
     """How often to send an empty frame at least, in milliseconds."""
     reconnect_grace_ms: _builtins.int
-    """How long a worker whose stream broke has to come back, in milliseconds."""
+    """How long a worker has to reconnect after its stream broke, in milliseconds."""
     def __init__(
         self,
         *,
