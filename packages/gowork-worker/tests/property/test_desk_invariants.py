@@ -17,6 +17,9 @@ from gowork.worker._desk.events import (
     DrainBegun,
     Event,
     FrameReceived,
+    GivenUp,
+    HandBackBegun,
+    HandBackForced,
     LeaseLost,
     Looked,
     Progressed,
@@ -219,6 +222,14 @@ class Worker(RuleBasedStateMachine):
     def drain(self) -> None:
         self.tell(DrainBegun())
 
+    @precondition(lambda self: self.now > 100)
+    @rule(step=st.integers(0, 2))
+    def stop_worker(self, step: int) -> None:
+        """The steps in their order, however far this comes."""
+        events: list[Event] = [HandBackBegun("the worker stops"), HandBackForced(), GivenUp("the worker stops")]
+        for event in events[: step + 1]:
+            self.tell(event)
+
     # What always holds
 
     @invariant()
@@ -243,8 +254,10 @@ class Worker(RuleBasedStateMachine):
         places = Counter(fence for runner in self.desk.roster.runners.values() for fence in runner.tasks)
         places.update(iter(self.desk.work._backlog))
         places.update(task.fence for task in self.desk.solo._queue)
-        assert set(places) == set(self.desk.held)
-        assert set(places.values()) <= {1}
+        assert set(self.desk.held) <= set(places), "OWED"
+        assert set(places.values()) <= {1}, "OWED"
+        # What was given up may run on.
+        assert set(places) - set(self.desk.held) <= set(self.kept) | self.released, "OWED"
 
     @invariant()
     def runners_hold_what_the_desk_thinks(self) -> None:
