@@ -33,6 +33,9 @@ class SimClock:
         self.read.append(now)
         return now
 
+    def wall_ns(self) -> int:
+        return self._world.wall_ms() * 1_000_000
+
 
 class _NoThread:
     """Stands where a store has a thread: the loop does what the thread would do."""

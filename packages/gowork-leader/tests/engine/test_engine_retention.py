@@ -39,6 +39,9 @@ class Clock:
     def now(self) -> Now:
         return Now(self.wall_ms, self.mono)
 
+    def wall_ns(self) -> int:
+        return self.wall_ms * 1_000_000
+
     def pass_time(self, seconds: float) -> None:
         self.mono += seconds
         self.wall_ms += int(seconds * 1000)

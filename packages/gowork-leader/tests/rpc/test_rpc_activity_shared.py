@@ -24,6 +24,9 @@ class SteppingClock:
         self.mono += self.step
         return Now(1_000_000, self.mono)
 
+    def wall_ns(self) -> int:
+        return 1_000_000 * 1_000_000
+
 
 class NoDelivery:
     def deliver(self, effects: list[Effect]) -> None: ...

@@ -168,6 +168,7 @@ class Node:
 
     def _begin_to_stop(self) -> None:
         if self._stops_by is None:
+            # The time of the loop, and not the engine's, because the servers' grace is counted in it.
             self._stops_by = asyncio.get_running_loop().time() + STOP_GRACE_SECONDS
             _log.info("stopping", extra={"waits_for": "calls that are under way", "seconds_max": STOP_GRACE_SECONDS})
 

@@ -15,9 +15,16 @@ class Clock(Protocol):
         """Wall-clock milliseconds and monotonic seconds."""
         ...
 
+    def wall_ns(self) -> int:
+        """Wall-clock nanoseconds, for traces: spans are too short for milliseconds."""
+        ...
+
 
 class SystemClock:
     """The machine's clocks."""
 
     def now(self) -> Now:
         return Now(time.time_ns() // 1_000_000, time.monotonic())
+
+    def wall_ns(self) -> int:
+        return time.time_ns()

@@ -79,7 +79,12 @@ class Counts:
     """Is told by the engine and by those around it."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """`clock` gives seconds."""
+        """Nothing has happened yet.
+
+        Args:
+            clock: gives seconds. The machine's, and not the engine's, because counts outlive each term's engine and are
+                read between terms. Nothing is decided by it: a queue without news loses its row.
+        """
         self._clock = clock
         #: {queue: what has happened in it}
         self.queues: dict[str, QueueCounts] = {}

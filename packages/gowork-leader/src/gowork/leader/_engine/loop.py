@@ -144,6 +144,10 @@ class Engine:
     def now(self) -> Now:
         return self._clock.now()
 
+    def wall_ns(self) -> int:
+        """The time for traces, in wall-clock nanoseconds."""
+        return self._clock.wall_ns()
+
     @property
     def changed(self) -> int:
         """The number of the last batch; see Record.changed."""

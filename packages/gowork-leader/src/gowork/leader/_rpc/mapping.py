@@ -5,8 +5,7 @@ The only module of this layer that fills in messages.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from gowork.base.trace_context import is_traceparent
 from gowork.leader._core import commands as cmd
@@ -194,7 +193,7 @@ def hello_from(hello: session_pb2.Hello, connection: int, peer: str) -> cmd.Open
     )
 
 
-def frame_from(frame: session_pb2.ConnectRequest, connection: int) -> cmd.ReceiveFrame:
+def frame_from(frame: session_pb2.ConnectRequest, connection: int, clock_ns: Callable[[], int]) -> cmd.ReceiveFrame:
     """A worker's frame.
 
     What breaks a limit in it is cut to the limit, or fails its task: a stream has no way to refuse one field.
@@ -219,7 +218,7 @@ def frame_from(frame: session_pb2.ConnectRequest, connection: int) -> cmd.Receiv
         conditions[-1].blocked if conditions else None,
         conditions[-1].draining if conditions else None,
         conditions[-1].leaving if conditions else False,
-        time.time_ns() if frame.reports else 0,
+        clock_ns() if frame.reports else 0,
     )
 
 

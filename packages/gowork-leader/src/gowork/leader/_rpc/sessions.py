@@ -173,7 +173,7 @@ class Sessions:
                     if waiting:
                         # One that waits already renews the lease as well.
                         continue
-                dealt_with = engine.post_frame(frame_from(request, connection))
+                dealt_with = engine.post_frame(frame_from(request, connection, engine.wall_ns))
                 waiting.append(dealt_with)
                 if request.reports:
                     self._count(request.ByteSize(), dealt_with)
