@@ -21,7 +21,7 @@ __all__ = [
 
 
 def open_standard_streams() -> None:
-    """Opens what stands for those standard streams that the process was started without.
+    """Opens /dev/null for each standard stream that the process was started without.
 
     Their numbers would be given to the next files and sockets, which would then receive what is printed. Standard input
     is empty, standard error takes all and keeps nothing. Writing to standard output fails, because nobody gets what the
@@ -42,7 +42,7 @@ def open_standard_streams() -> None:
 
 
 def give_up_standard_output() -> None:
-    """Has what is still buffered for standard output go nowhere: the interpreter would complain of it at its end."""
+    """Discards what is still buffered for standard output: the interpreter would complain of it at its end."""
     try:
         output = sys.stdout.fileno()
     except (OSError, ValueError):

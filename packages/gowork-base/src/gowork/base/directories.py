@@ -1,4 +1,4 @@
-"""Directories for what nobody else may touch: stores, and the locks by which workers prove an end.
+"""Directories for files that nobody else may touch: stores, and the locks that prove the end of a worker.
 
 Whoever may write to a directory can replace each file in it, whatever that file's own permissions are. And whoever may
 write to a parent can replace the directory. So all of them are looked at, as sshd does with a user's keys.
@@ -62,13 +62,13 @@ def make_private(path: Path) -> None:
         writers = look.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
         if writers & stat.S_IWGRP and _is_own_group(look.st_gid):
             writers &= ~stat.S_IWGRP
-        # In a directory with the sticky bit, such as /tmp, nobody can rename or remove what is this user's.
+        # In a directory with the sticky bit, such as /tmp, nobody else can rename or remove this user's files.
         if writers and not (directory != path.resolve() and look.st_mode & stat.S_ISVTX):
             raise SharedDirectoryError(_told(directory, path))
 
 
 def check_not_public(path: Path) -> None:
-    """Checks that not everybody may replace what is in a directory.
+    """Checks that others may not replace the files of a directory.
 
     It asks less than make_private: a group that may write is what volumes of containers have.
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-#: Connections at once. One more ends the oldest, so that callers who keep theirs shut nobody out.
+#: Connections at once. One more ends the oldest, so that callers who keep their connections do not shut others out.
 CONNECTIONS_MAX = 64
 #: How long one connection may last, from its beginning to the last byte of the answer, in seconds.
 REQUEST_SECONDS = 10.0
@@ -166,7 +166,7 @@ class HttpListener:
         self._thread.join()
 
     def _run(self) -> None:
-        # Not asyncio.run, which would wait at the end for threads whose pages may wait for whoever stops this.
+        # Not asyncio.run: it would wait at its end for threads, and their pages may wait for the thread that stops it.
         self._loop.set_default_executor(ThreadPoolExecutor(PAGES_MAX, "http page"))
         self._loop.set_exception_handler(_failed)
         try:
@@ -231,7 +231,7 @@ class HttpListener:
             return _text(HTTPStatus.SERVICE_UNAVAILABLE, "the page can't be made now; the log says why"), body_wanted
 
     def _complain(self, reason: str) -> None:
-        """Says that a connection was ended; seldom, because whoever connects could fill the log otherwise."""
+        """Says that a connection was ended. It does so seldom, because callers could fill the log otherwise."""
         self._ended += 1
         now = time.monotonic()
         if now >= self._quiet_until:

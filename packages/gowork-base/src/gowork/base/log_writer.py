@@ -1,4 +1,4 @@
-"""Writes lines to a descriptor on a thread of its own, so that nobody who has something to say waits for its reader.
+"""Writes lines to a descriptor on a thread of its own, so that no thread that logs waits for the reader.
 
 Whoever reads standard error may stop to: a pager, a full pipe, a log collector that hangs. Owns the lines that wait,
 within a bound, and the count of those that found no room. Never blocks its callers.
@@ -17,7 +17,7 @@ from collections.abc import Callable
 WAITING_BYTES_MAX = 8 << 20
 #: What is written at once, in bytes.
 _CHUNK_BYTES = 64 << 10
-#: How long the end of the process waits for what is unwritten, in seconds.
+#: How long the end of the process waits for unwritten lines, in seconds.
 FLUSH_SECONDS = 2.0
 
 
@@ -40,7 +40,7 @@ class LogWriter:
         #: while its thread is in here.
         self._changed = threading.Condition(threading.RLock())
         self._lines: deque[bytes] = deque()
-        #: Of the lines that wait and of what is being written.
+        #: Bytes of the lines that wait and of those that are being written.
         self._bytes = 0
         #: Lines that nothing has been said of yet.
         self._dropped = 0

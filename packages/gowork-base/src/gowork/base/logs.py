@@ -33,7 +33,7 @@ _CONTROL_IN_LINES = re.compile(rf"(?![\n\t])[{_OBEYED}]")
 
 _log = logging.getLogger(__name__)
 
-#: Gives the fields of what is under way where it is called; see `configure`.
+#: Gives the fields of the attempt that runs where it is called; see `configure`.
 Scope = Callable[[], Mapping[str, object]]
 
 
@@ -71,7 +71,7 @@ def take_standard_error() -> None:
 
 
 def writer() -> LogWriter | None:
-    """The log's own, for whoever passes on lines that others have written; None where the log has no thread."""
+    """The log's own writer, to pass on lines that others have written; None when the log has no thread."""
     return next((each.writer for each in logging.getLogger().handlers if isinstance(each, QueuedHandler)), None)
 
 
@@ -87,7 +87,7 @@ class QueuedHandler(logging.Handler):
         self.writer.put(self._line(record))
 
     def close(self) -> None:
-        """Waits for what is unwritten, within a bound; `logging` calls it at the end of the process."""
+        """Waits for unwritten lines, within a bound; `logging` calls it at the end of the process."""
         self.writer.close(FLUSH_SECONDS)
         super().close()
 

@@ -1,4 +1,4 @@
-"""What a process has from whoever started it, brought to values that gowork can work with.
+"""What a process inherits from the program that started it, brought to values that gowork can work with.
 
 Ignored and blocked signals, timers, limits, the file mode mask and closed standard streams all outlive exec. Leader,
 worker, runners and the commands of the shell plugin settle them first. A program that has gowork as a library is left
@@ -84,7 +84,7 @@ def _raise_open_files() -> None:
 
 
 def _open_standard_streams() -> None:
-    """Opens /dev/null for what was closed: else the next socket gets the number, and what is printed goes there."""
+    """Opens /dev/null for closed streams. Else the next socket would get the number, and prints would go there."""
     for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(descriptor)

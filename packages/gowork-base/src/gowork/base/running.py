@@ -1,4 +1,4 @@
-"""Which attempt runs here: set by the worker around each, looked at by whatever a handler calls, a client for one.
+"""Which attempt runs here. The worker sets it around each attempt; what a handler calls, such as a client, reads it.
 
 Here, since worker and client do not import each other.
 """

@@ -72,7 +72,7 @@ def start(service_name: str) -> Telemetry | None:
             settle_propagators()
             from gowork.base.telemetry_sdk import Exporting
         except Exception as error:
-            # The SDK reads some variables when it is imported, and raises whatever it likes.
+            # The SDK reads some variables when it is imported, and may raise any exception.
             raise TelemetryError(f"a variable OTEL_… has a value that can't be used: {error}") from error
         return Exporting(service_name, exporters, protocol)
 
@@ -111,7 +111,7 @@ class _Kept(logging.Handler):
 
 
 def settle_propagators() -> None:
-    """Imports OpenTelemetry's propagators, of which gowork needs that of W3C.
+    """Imports OpenTelemetry's propagators. gowork needs that of W3C.
 
     OTEL_PROPAGATORS may name others, which an operator of a cluster sets for all programs alike. One that is not
     installed here makes the import fail, and concerns nobody here: the default is taken instead.
@@ -169,7 +169,7 @@ def _protocol_of(environment: Mapping[str, str]) -> str:
 
 
 def _check_sampler(environment: Mapping[str, str]) -> None:
-    """OpenTelemetry's SDK would warn of what it does not know, and record everything."""
+    """OpenTelemetry's SDK would only warn of a value that it does not know, and record everything."""
     sampler = _value(environment, "OTEL_TRACES_SAMPLER").lower()
     if not sampler:
         return

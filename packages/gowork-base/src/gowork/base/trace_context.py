@@ -26,7 +26,7 @@ def is_traceparent(text: str) -> bool:
 
 
 def is_tracestate(text: str) -> bool:
-    """Whether this may go along with a traceparent. Its entries are the business of whoever made them."""
+    """Whether this may go along with a traceparent. Only the system that made an entry knows what it means."""
     return len(text) <= limits.TRACESTATE_BYTES_MAX and text.isascii() and text.isprintable()
 
 

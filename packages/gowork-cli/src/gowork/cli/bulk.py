@@ -84,7 +84,7 @@ def _print_ids(settings: Settings, handles: Iterable[TaskHandle], lines: Lines) 
 def _wait_for_all(
     settings: Settings, bars: Progress, client: Client, handles: Iterable[TaskHandle], timeout: float | None
 ) -> bool:
-    """Waits for what is scheduled, and answers whether all of it completed."""
+    """Waits for the scheduled tasks, and answers whether all of them completed."""
     bar = bars.add_task("finished", total=None)
     counts: Counter[TaskStatus] = Counter()
     failed: list[TaskInfo] = []

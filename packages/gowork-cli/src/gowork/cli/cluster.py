@@ -121,7 +121,7 @@ def _announce(nursery: Nursery, grace: float, say: Callable[[str], None]) -> Non
 
 
 async def _stop(nursery: Nursery, grace: float) -> None:
-    """Stops the workers, so that the leader hears what came of their tasks, and then the leader."""
+    """Stops the workers, so that the leader gets their reports, and then the leader."""
     leader, workers = nursery.children[:1], nursery.children[1:]
     for children in (workers, leader):
         async with asyncio.TaskGroup() as group:

@@ -1,4 +1,4 @@
-"""Tables that fit a given room: what is least needed goes first, and what is cut off is counted."""
+"""Tables that fit a given room: the least needed columns go first, and rows that are cut off are counted."""
 
 from __future__ import annotations
 

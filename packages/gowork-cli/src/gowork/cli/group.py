@@ -158,7 +158,7 @@ def _missing(name: str) -> click.Command:
 
 
 def need(package: str) -> str:
-    """How to get a package that is missing, or that is too old to have what is wanted."""
+    """How to get a package that is missing, or that is too old for the command."""
     try:
         fault = f"{package} {version(package)} is too old"
     except PackageNotFoundError:

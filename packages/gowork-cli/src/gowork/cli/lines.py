@@ -36,7 +36,7 @@ _PLACE = re.compile(r"tasks\[(\d+)\]")
 
 
 class Lines:
-    """Reads a file, and schedules what it reads until a line is at fault."""
+    """Reads a file, and schedules its tasks until a line is wrong."""
 
     def __init__(self, file: BinaryIO, advance: Callable[[], object]) -> None:
         """Args:
@@ -45,7 +45,7 @@ class Lines:
         """
         self._file = file
         self._advance = advance
-        #: (the number of its line, a task), for what was read and is not acknowledged yet, in order.
+        #: (the number of its line, a task) for each task that was read and is not acknowledged yet, in order.
         self._waiting: deque[tuple[int, NewTask]] = deque()
         self._scheduled = 0
         #: What ended the file before its end.
@@ -71,7 +71,7 @@ class Lines:
                 if place is None:
                     self.fault = error
                     return
-                # All before it is sent again: of what was under way nobody knows whether it arrived.
+                # All tasks before it are sent again, because nobody knows whether those that were under way arrived.
                 number, _ = self._waiting[place]
                 self.fault = _LineFault(number, str(_PLACE.sub("the task", str(error))))
                 before = list(self._waiting)[:place]
@@ -79,7 +79,7 @@ class Lines:
                 tasks = iter([task for _, task in before])
 
     def raise_fault(self) -> None:
-        """Raises what ended the file, if something did, after telling what is scheduled and how to go on."""
+        """Raises the error that ended the file, if there is one. Before that it says what is scheduled and how to go on."""
         if self.fault is None:
             return
         click.echo(f"gowork: {self._told()}", err=True)
@@ -107,7 +107,7 @@ class Lines:
         return name if isinstance(name, str) and name and not name.startswith("<") else "FILE"
 
     def _place_of(self, error: Exception, acknowledged: int) -> int | None:
-        """Which of the waiting tasks is at fault; None when that is not what is wrong, or nobody can tell."""
+        """The waiting task that is wrong; None when no task is wrong, or the error does not say which."""
         violations = error.violations if isinstance(error, CallError) else ()
         places = [int(match[1]) for violation in violations if (match := _PLACE.match(violation.field))]
         if places:

@@ -107,7 +107,7 @@ class Child:
 
 
 class Nursery:
-    """Starts children, and kills what is left of them when it is left, or when this process dies. A context manager."""
+    """Starts children, and kills those that still run at its exit or when this process dies. A context manager."""
 
     def __init__(self) -> None:
         #: In the order in which they were started.

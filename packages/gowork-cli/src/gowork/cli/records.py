@@ -233,7 +233,7 @@ def _parts(value: Any) -> Iterable[Any]:
 
 
 def _asked(task: TaskInfo) -> Record:
-    """What was asked for, and what there is to say while it has not finished."""
+    """The tasks that are waited for, and what is said while they have not finished."""
     return {
         "handler": task.handler,
         "queue": task.queue,

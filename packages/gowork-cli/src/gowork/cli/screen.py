@@ -158,7 +158,7 @@ def _member_row(member: Member, now: datetime | None) -> list[Text]:
 def _bar(busy: int, slots: int) -> Text:
     if not slots:
         return Text()
-    # A member that holds a task never looks idle, nor one with a free slot full.
+    # A member that holds a task never looks idle, and one with a free slot never looks full.
     full = min(_BAR_CELLS, busy * _BAR_CELLS // slots) or int(busy > 0)
     colour = "green" if busy < slots else "yellow"
     return Text.assemble(("━" * full, colour), ("━" * (_BAR_CELLS - full), "bright_black"))

@@ -19,7 +19,7 @@ from gowork.client import CallError, Client, FailedPrecondition, NotFound, TaskI
 class Outcome:
     """What came of it."""
 
-    #: The ids for which it was done, each with the task, or None where the leader does not tell.
+    #: The ids that succeeded, each with the task, or None when the leader does not tell.
     done: list[tuple[str, TaskInfo | None]] = field(default_factory=list)
     #: Why it was not done for others.
     refused: list[CallError] = field(default_factory=list)
@@ -27,7 +27,7 @@ class Outcome:
     ended: CallError | None = None
 
     def records(self) -> Iterable[Record]:
-        """The tasks for which it was done, or the id alone where that is all that is known."""
+        """The tasks that succeeded, or the id alone when no more is known."""
         for task_id, task in self.done:
             yield {"id": task_id} if task is None else task_record(task, explained=True)
 

@@ -55,7 +55,7 @@ def wait_telling(client: Client, ids: Sequence[str], timeout: float | None) -> l
 
 
 def spinning(client: Client, ids: Sequence[str], timeout: float | None) -> list[TaskInfo]:
-    """As wait_telling, with a line on a terminal that says what is waited for."""
+    """Like wait_telling, and shows a line on a terminal that says what it waits for."""
     what = ids[0] if len(ids) == 1 else f"{len(ids):,} tasks"
     with console(stderr=True).status(f"waiting for {what}"):
         return wait_telling(client, ids, timeout)

@@ -154,7 +154,7 @@ def _words(words: tuple[str, ...], options: TaskOptions) -> tuple[str | None, ms
 
 
 def _payload(data: bytes) -> msgspec.Raw | bytes:
-    """Text when it is UTF-8, of which the handler's type says whether it is JSON; else the bytes."""
+    """The payload as text when it is UTF-8, else as bytes. The handler's type says whether the text is JSON."""
     try:
         data.decode()
     except UnicodeDecodeError:

@@ -119,7 +119,7 @@ def _existing(client: Client, ids: Iterable[str]) -> Iterator[TaskInfo]:
         try:
             yield client.get(task_id)
         except NotFound:
-            # As in the purge itself, which leaves out what is not there.
+            # The purge itself leaves out unknown ids too.
             continue
 
 

@@ -169,7 +169,7 @@ def _unknown(client: Client, name: str) -> list[str] | None:
 
 
 def _note(name: str, known: list[str] | None) -> None:
-    """Says that a queue was not known. To set limits before the first task comes is usual, so that nobody is asked."""
+    """Says that a queue was not known. It asks nothing, because limits are often set before the first task comes."""
     if known is not None:
         click.echo(f"gowork: there was no task and no setting of a queue {name!r} before{meant(name, known)}", err=True)
 

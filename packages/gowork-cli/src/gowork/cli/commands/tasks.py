@@ -21,7 +21,7 @@ from gowork.client import Client, Priority, TaskFilter, TaskInfo, TaskStatus, Ta
 
 #: How many rows a table has when nobody says; JSON has all.
 _ROWS_DEFAULT = 100
-#: How many tasks are fetched at once: so that the first are shown while the next come.
+#: How many tasks are fetched at once. The first are shown while the next come.
 _PAGE_TASKS = 1_000
 #: How often a live table is drawn, in times a second.
 _DRAWS_PER_S = 4

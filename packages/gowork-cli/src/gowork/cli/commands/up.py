@@ -189,7 +189,7 @@ def _teller(log_format: str | None) -> Callable[[str], None]:
 
 
 def _check_imports(modules: Iterable[str], members: Iterable[Member]) -> None:
-    """Refuses to go on without what was asked for by name. Plugins that are merely installed are only told of.
+    """Refuses to go on without a module that was asked for by name. Errors of other plugins are only shown.
 
     Raises:
         ChildFailed: when a module did not load; with the file and the line, as the worker tells them.
