@@ -1,4 +1,4 @@
-"""What a shell task asks for, and what it answers."""
+"""The payload of a shell task, and its result."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ OUTPUT_BYTES_MAX = 400 << 10
 
 
 class ShellJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The payload: JSON with these fields, of which only `command` is needed."""
+    """The payload: JSON with these fields. Only `command` is needed."""
 
     #: The program and its arguments; with `shell`, one line for /bin/sh.
     command: list[str] | str
@@ -25,7 +25,7 @@ class ShellJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     stdin: str = ""
     #: Let /bin/sh interpret the command.
     shell: bool = False
-    #: Bytes kept of standard output, and of standard error; of what is longer, the beginning and the end.
+    #: Bytes kept of standard output, and of standard error. A longer text keeps its beginning and its end.
     output_bytes_max: int = OUTPUT_BYTES_DEFAULT
     #: Whether an exit code other than 0 fails the task.
     check: bool = True

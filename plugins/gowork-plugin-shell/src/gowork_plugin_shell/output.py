@@ -6,7 +6,7 @@ from collections import deque
 
 
 class Output:
-    """Holds at most `bytes_max` bytes of what it is fed, and a little more while it is fed."""
+    """Holds at most `bytes_max` bytes of the text that it is fed, and a little more while it is fed."""
 
     def __init__(self, bytes_max: int) -> None:
         self._head_max = bytes_max - bytes_max // 2

@@ -21,7 +21,7 @@ _RESULT_BYTES_MAX = 1_000_000
 
 
 class _Surroundings:
-    """What each command starts with, whatever other handlers of this process do to it meanwhile."""
+    """The umask and the folder with which each command starts, even if other handlers change those of the process."""
 
     def __init__(self) -> None:
         self.umask = settled_umask()
@@ -48,7 +48,7 @@ class _Surroundings:
 
 @lifespan
 def surroundings(state: Any) -> Iterator[None]:
-    """Keeps one warden for each runner, and notes what its commands start with."""
+    """Keeps one warden for each runner, and notes the state with which its commands start."""
     state.gowork_shell = _Surroundings()
     yield
     state.gowork_shell.close()

@@ -79,7 +79,7 @@ class Lines:
                 tasks = iter([task for _, task in before])
 
     def raise_fault(self) -> None:
-        """Raises the error that ended the file, if there is one. Before that it says what is scheduled and how to go on."""
+        """Raises the error that ended the file, if any. Before that it says what is scheduled and how to go on."""
         if self.fault is None:
             return
         click.echo(f"gowork: {self._told()}", err=True)

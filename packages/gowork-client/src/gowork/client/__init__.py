@@ -1,4 +1,4 @@
-"""Schedules tasks on a gowork cluster and waits for what comes of them, blocking or with asyncio."""
+"""Schedules tasks on a gowork cluster and waits for their results, blocking or with asyncio."""
 
 from gowork.client._activity_models import Activity, QueueActivity, QueueCounts
 from gowork.client._async.client import AsyncClient

@@ -30,7 +30,7 @@ class QueueCounts:
 
 @dataclass(frozen=True, slots=True)
 class QueueActivity:
-    """What stands in a queue, and what has happened in it."""
+    """The tasks in a queue now, and counts of what has happened in it."""
 
     queue: Queue
     #: For how long the oldest of the tasks that may run now has waited, in seconds; None when none does.
@@ -48,7 +48,7 @@ class Activity:
     Rates and latencies are the differences of two of these: of their counts, by their uptime, within one term.
     """
 
-    #: By name; at most 1,000, of which most tasks are unfinished.
+    #: By name. At most 1,000 queues: those with the most unfinished tasks.
     queues: tuple[QueueActivity, ...]
     #: How many there are, those included that were not told.
     queues_total: int
@@ -66,7 +66,7 @@ class Activity:
     version: str
     #: The number of the leader's term; counts of another term begin at zero.
     term: int
-    #: The leader's time: what it tells of when things happened is by this clock.
+    #: The leader's time. Its other times are by the same clock.
     now: datetime | None
     #: For how long the leader has run, in seconds, by a clock that is never set.
     uptime: float

@@ -39,7 +39,7 @@ def message(kind: type[MessageT], /, *, within: str = "", **fields: Any) -> Mess
     try:
         return kind(**fields)
     except UnicodeError:
-        # It tells by itself which character of which text is at fault.
+        # Its message says which character of which text is wrong.
         raise
     except (TypeError, ValueError) as error:
         # Only now is it worth the time to find the one.

@@ -84,7 +84,7 @@ class Filling:
         self._batch = Batch(0)
 
     def add(self, id: str, entry: bytes) -> Batch | None:
-        """Adds one task, as TaskEncoder.entry gives it. Answers a batch that is to be sent."""
+        """Adds one task, as TaskEncoder.entry gives it. Answers a batch to send, if one is full."""
         ready = None if self._batch.fits(entry) else self.take()
         self._batch.add(id, entry)
         if ready is None and self._batch.is_old():

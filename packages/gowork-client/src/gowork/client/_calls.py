@@ -43,7 +43,7 @@ class CallSettings:
 
     @classmethod
     def of(cls, address: str | None, environment: str | None, timeout: float, patience: float | None) -> CallSettings:
-        """From what the caller of a client gives.
+        """Makes it of the arguments that a caller gives to a client.
 
         Raises:
             AddressError: when an address is not HOST:PORT.

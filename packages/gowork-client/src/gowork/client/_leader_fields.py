@@ -18,7 +18,7 @@ from gowork.client.errors import LeaderTooOld
 from gowork.proto.cluster.v1 import leader_pb2 as cluster
 from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
 
-#: How long what a leader has told is believed, in seconds: an older one may take its place.
+#: How long a leader's answer is believed, in seconds, because an older leader may take its place.
 BELIEVED_S = 60.0
 #: Fields of requests that came after 0.1.0.
 SINCE_0_1_0 = frozenset(
@@ -94,7 +94,7 @@ class LeaderFields:
         self.check(task, address)
 
     def check(self, request: Message, address: str) -> None:
-        """Looks for what it would drop of a request.
+        """Looks for fields of a request that the leader would drop.
 
         Raises:
             LeaderTooOld: when there is something.
@@ -119,7 +119,7 @@ _ASKED_ABOUT = frozenset(
 
 
 def needs_asking(request: Message) -> bool:
-    """Whether the leader is to be asked before this request, which is not about new tasks."""
+    """Whether the leader must be asked before this request, which is not about new tasks."""
     return request.DESCRIPTOR.full_name in _ASKED_ABOUT
 
 

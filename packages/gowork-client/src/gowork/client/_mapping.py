@@ -158,7 +158,7 @@ def handler_name(handler: Any) -> str:
 
 
 def duration_ms(duration: models.Duration, field: str) -> int:
-    """Whole milliseconds; what is not zero stays so, since zero means "not set" on the wire.
+    """Whole milliseconds. A length above zero never becomes zero, because zero means "not set" on the wire.
 
     Raises:
         InvalidArgument: when it is negative or not a number.
@@ -188,7 +188,7 @@ def drain_request(id: str, budget: models.Duration | None) -> cluster.DrainReque
 
 
 def task_info(task: scheduler.Task) -> models.TaskInfo:
-    """A task, in whatever view it came."""
+    """A task, in any view."""
     return models.TaskInfo(
         id=task.id,
         status=_STATUS(task.status),
@@ -378,7 +378,7 @@ def _retry_to_wire(retry: models.RetryPolicy | int) -> scheduler.RetryPolicy:
 
 
 def _retry(message: scheduler.RetryPolicy) -> models.RetryPolicy:
-    # Zeros stand for the contract's defaults.
+    # Zeros mean the contract's defaults.
     return models.RetryPolicy(
         max_attempts=message.max_attempts or 1,
         initial_delay=(message.initial_delay_ms or 1_000) / 1000,

@@ -124,7 +124,7 @@ class RetryPolicy:
 
 
 class TaskOptions(TypedDict, total=False):
-    """How a task is to be run. What is left out, or None, is as the comment says."""
+    """How to run a task. The comment of each field says what None means."""
 
     #: The handler's name, or the function that @handler decorated; without it the worker's default handler.
     handler: Any
@@ -264,7 +264,7 @@ class TaskInfo:
     cancel_requested: bool = False
     #: Why a pending task has not been started; told by `get`.
     waiting_reason: str = ""
-    #: The W3C trace context of whoever scheduled it; empty when that was not traced.
+    #: The W3C trace context of the program that scheduled it; empty when that was not traced.
     traceparent: str = ""
     tracestate: str = ""
     #: The handler returned bytes, and there were none.

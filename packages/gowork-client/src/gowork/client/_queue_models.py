@@ -15,7 +15,7 @@ class WaitCode(StrEnum):
     UNSPECIFIED = "UNSPECIFIED"
     #: No worker that is connected has the handler.
     NO_HANDLER = "NO_HANDLER"
-    #: Workers have the handler, none carries the labels that its selector asks for.
+    #: Workers have the handler, but none carries the labels that its selector asks for.
     SELECTOR = "SELECTOR"
     #: Every worker that could run it is draining.
     DRAINING = "DRAINING"
@@ -99,7 +99,7 @@ class Queue:
     key_concurrency_limit: int
     #: Most tasks that are started in a second, over time; 0 for no limit.
     rate_limit: float
-    #: Most tasks that are started at once under the rate; 0 for what a second brings, at least 1.
+    #: With a rate: how many tasks start at once, at most. 0 means the starts of one second, at least 1.
     rate_burst: int
     #: Tasks that may run now.
     waiting: int

@@ -72,7 +72,7 @@ class BatchSpan:
             yield
 
     def answered(self, _: object) -> None:
-        """A call has been answered now: whoever waits for it may come to that later. Called from any thread."""
+        """Notes that a call has been answered now, even if its caller looks at that later. Called from any thread."""
         self._answered_ns = time.time_ns()
 
     def end(self, error: BaseException | None = None) -> None:

@@ -72,7 +72,7 @@ class Wait(Generic[AwaitedT]):
         return bool(self._out)
 
     def request(self) -> scheduler.WaitTasksRequest:
-        """For what is still out."""
+        """A request for the tasks that have not finished yet."""
         return scheduler.WaitTasksRequest(ids=list(self._out))
 
     def timeout(self) -> float:

@@ -96,7 +96,7 @@ class InvalidArgument(CallError, ValueError):
 
     @classmethod
     def of(cls, field: str, description: str) -> InvalidArgument:
-        """For what is found before anything is sent, in the form in which a leader would have said it."""
+        """The error of a request that is not sent, in the form in which a leader would refuse it."""
         return cls(
             f"{field}: {description}",
             code=grpc.StatusCode.INVALID_ARGUMENT,

@@ -1,4 +1,4 @@
-"""Rates and latencies, from the differences between what a leader has counted at two times."""
+"""Rates and latencies, from the differences between a leader's counts at two times."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class Calls:
         return await self.send(method, request)
 
     async def send(self, method: grpc.aio.UnaryUnaryMultiCallable[RequestT, ResponseT], request: RequestT) -> ResponseT:
-        """Makes the call, of which every leader that has the method reads all.
+        """Makes a call whose fields are known to every leader that has the method.
 
         Raises:
             LeaderTooOld: when the leader lacks the method.

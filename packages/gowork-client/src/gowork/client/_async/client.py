@@ -29,7 +29,7 @@ from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
 
 
 class AsyncClient(AsyncOperations):
-    """Schedules tasks on a cluster and waits for what comes of them.
+    """Schedules tasks on a cluster and waits for their results.
 
         async with AsyncClient() as client:
             handle = await client.schedule({"name": "Ada"}, handler="hello")

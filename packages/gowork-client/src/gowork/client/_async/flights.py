@@ -109,7 +109,7 @@ class Flights:
         return bool(self._flying) and (len(self._flying) >= BATCHES_IN_FLIGHT_MAX or self._flying[0].landed())
 
     def send(self) -> None:
-        """Sends what there is."""
+        """Sends the batch that is filling."""
         if (batch := self._filling.take()) is not None:
             self._send(batch)
 

@@ -39,7 +39,7 @@ class Calls:
         return self.send(method, request)
 
     def send(self, method: grpc.UnaryUnaryMultiCallable[RequestT, ResponseT], request: RequestT) -> ResponseT:
-        """Makes the call, of which every leader that has the method reads all.
+        """Makes a call whose fields are known to every leader that has the method.
 
         Raises:
             LeaderTooOld: when the leader lacks the method.

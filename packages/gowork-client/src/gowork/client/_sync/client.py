@@ -30,7 +30,7 @@ from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
 
 
 class Client(Operations):
-    """Schedules tasks on a cluster and waits for what comes of them.
+    """Schedules tasks on a cluster and waits for their results.
 
         with Client() as client:
             handle = client.schedule({"name": "Ada"}, handler="hello")

@@ -105,7 +105,7 @@ class Flights:
         return True
 
     def send(self) -> None:
-        """Sends what there is."""
+        """Sends the batch that is filling."""
         if (batch := self._filling.take()) is not None:
             self._send(batch)
 

@@ -75,7 +75,7 @@ class HandlerMetrics(Collector):
         self._done: set[Path] = set()
         #: Directories of runners that have ended; None at the end.
         self._left: SimpleQueue[Path | None] = SimpleQueue()
-        #: Reads what they have left, apart from the loop.
+        #: Reads the files that they have left, on a thread of its own.
         self._thread = threading.Thread(target=self._remember_all, name="metrics", daemon=True)
 
     def __enter__(self) -> Self:
@@ -108,7 +108,7 @@ class HandlerMetrics(Collector):
         os.close(self._descriptor)
 
     def begin(self) -> dict[str, str]:
-        """The variables for one more runner; none when there is no directory for it."""
+        """The variables for one more runner; no variables when there is no directory."""
         self._started += 1
         # By a number and not by its process id, which a later one may get while this one's values are being read.
         directory = self._directory / str(self._started)

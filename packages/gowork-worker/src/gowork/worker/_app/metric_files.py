@@ -145,7 +145,7 @@ def _read_file(path: Path) -> Iterator[tuple[str, float, float]]:
 
 @functools.lru_cache(maxsize=100)
 def complain_once(event: str, reason: str) -> None:
-    """Logs a warning, unless it has been logged lately: what is wrong at one scrape is wrong at the next."""
+    """Logs a warning, unless it has been logged lately, because the next scrape finds the same fault."""
     logger.warning(event, extra={"reason": reason[:_REASON_CHARS_MAX]})
 
 

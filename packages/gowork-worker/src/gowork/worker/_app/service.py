@@ -27,7 +27,7 @@ logger = logging.getLogger("gowork.worker")
 #: and what runners are given to stop, a stop fits into the 120 s that containers are often given.
 _ACKNOWLEDGE_TIMEOUT = 3.0
 _GOODBYE_TIMEOUT = 3.0
-#: Seconds between two words on what a drain waits for, and how many tasks each names.
+#: Seconds between two lines about the tasks that a drain waits for, and how many tasks each line names.
 _TELL_INTERVAL = 5.0
 _TASKS_TOLD_MAX = 5
 
@@ -53,7 +53,7 @@ class Service:
         self.supervisor.asked_to_drain = self.drain
         self._stops = 0
         self._stop = asyncio.Event()
-        #: When what runs is handed back, on the monotonic clock.
+        #: When running tasks are handed back, on the monotonic clock.
         self._deadline = math.inf
         #: Ends the drain; there once it has begun.
         self._timeout: asyncio.Timeout | None = None
@@ -74,7 +74,7 @@ class Service:
             self._drain_within(self.options.drain_timeout if budget is None else budget)
 
     def _drain_within(self, budget: float) -> None:
-        """Begins to drain, or drains faster: whoever asked for less time gets it."""
+        """Begins to drain, or drains faster: the shortest time that was asked for counts."""
         self._deadline = min(self._deadline, time.monotonic() + budget)
         if self._timeout is not None and not self._timeout.expired():
             self._timeout.reschedule(asyncio.get_running_loop().time() + self.seconds_left)
@@ -82,7 +82,7 @@ class Service:
 
     @property
     def seconds_left(self) -> float:
-        """Until what runs is handed back; infinite while nobody has asked to drain."""
+        """Seconds until running tasks are handed back; infinite while nobody has asked to drain."""
         return max(0.0, self._deadline - time.monotonic())
 
     async def welcomed(self) -> None:
@@ -106,7 +106,7 @@ class Service:
                     await self._stop.wait()
                     await self._drain()
                 finally:
-                    # Also when this is cancelled: then nothing was waited for, and what runs is handed back now.
+                    # Also when this is cancelled: then nothing was waited for, and running tasks are handed back now.
                     await self.supervisor.hand_back("the worker stopped before it had finished")
                     async with asyncio.TaskGroup() as last:
                         last.create_task(self._say_goodbye(link), name="goodbye")

@@ -84,7 +84,7 @@ class _Hook:
 
 
 class _Guarded:
-    """A hook's context manager, of which an attempt learns only what is meant for it."""
+    """A hook's context manager. It passes on to the attempt only what is meant for it."""
 
     def __init__(self, hook: _Hook, manager: AbstractContextManager[Any]) -> None:
         self._hook = hook

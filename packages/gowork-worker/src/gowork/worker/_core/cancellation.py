@@ -1,4 +1,4 @@
-"""The token by which a handler learns that its task is to stop.
+"""The token that tells a handler to stop.
 
 Set from any thread; read from any thread. It remembers whether the handler has looked, because a threaded handler
 that returns after a cancel that it never noticed has finished its work, while one that noticed has stopped early.
@@ -17,7 +17,7 @@ class CancelToken:
     __slots__ = ("_event", "_reason", "_seen", "_set")
 
     def __init__(self) -> None:
-        #: Both are written under the lock, the reason first: whoever finds it set finds why.
+        #: Both are written under the lock, the reason first, so that a reader of a set token finds its reason.
         self._set = False
         self._reason = ""
         #: Only ever becomes True, so any thread may write it.
@@ -26,7 +26,7 @@ class CancelToken:
         self._event: threading.Event | None = None
 
     def __bool__(self) -> bool:
-        # One look: what is answered and what is remembered must agree, though another thread sets it meanwhile.
+        # One look, because the answer and the memory of it must agree even if another thread sets it meanwhile.
         is_set = self._set
         if is_set:
             self._seen = True

@@ -1,4 +1,4 @@
-"""Payloads into the type that a handler asks for, and what it returns into a result.
+"""Turns payloads into the type that a handler asks for, and the value that it returns into a result.
 
 What the types mean is settled in gowork.base.typed_values, and what values become in gowork.base.values, where clients
 have it from too.
@@ -13,12 +13,12 @@ from typing import Any
 from gowork.base import values
 from gowork.base.typed_values import Unfit, UnreadableType, reader_of
 
-#: Takes the payload's text, data and form, and returns what the handler wants.
+#: Takes the payload's text, data and form, and returns the value for the handler.
 Decoder = Callable[[str, bytes, int], Any]
 
 
 class PayloadError(Exception):
-    """A payload that does not fit what its handler asks for; the message names the field."""
+    """A payload does not fit the type that its handler asks for; the message names the field."""
 
 
 class ResultError(Exception):

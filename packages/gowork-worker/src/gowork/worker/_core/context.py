@@ -89,7 +89,7 @@ class Context:
         labels: Mapping[str, str] = NO_LABELS,
         payload_form: int = 0,
     ) -> None:
-        """Made by the runner for each attempt. A handler's test makes one with what the handler looks at:
+        """The runner makes one for each attempt. A handler's test makes one with the values that the handler reads:
         `Context(id="a", attempt=2)`; what is scheduled by it is in `follow_ups`, and `state` is free to be filled.
         """
         self._place = Place("test") if place is None else place

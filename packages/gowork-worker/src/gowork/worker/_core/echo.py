@@ -1,4 +1,4 @@
-"""The plugin that every worker has: its one handler answers what it was given, so that a fresh cluster can run
+"""The plugin that every worker has. Its one handler returns its payload, so that a fresh cluster can run
 something.
 """
 

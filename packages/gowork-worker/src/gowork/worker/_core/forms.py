@@ -18,7 +18,7 @@ import msgspec
 
 from gowork.base import values
 
-#: Keywords of a JSON schema that say nothing of what is read.
+#: Keywords of a JSON schema that do not change which values it reads.
 _NO_RULES = frozenset({"title", "description", "default", "examples", "deprecated", "$comment"})
 #: Keywords below which the keys are names of the type's own.
 _NAMES = frozenset({"properties", "patternProperties", "$defs", "definitions", "mapping"})
@@ -66,7 +66,7 @@ def _foreign(kind: type) -> dict[str, Any]:
 
 
 def _rules(schema: Any) -> Any:
-    """A schema without what is no rule."""
+    """A schema without its keywords that are no rules."""
     if isinstance(schema, list):
         return [_rules(part) for part in schema]
     if not isinstance(schema, Mapping):
@@ -83,5 +83,5 @@ def _rules(schema: Any) -> Any:
 
 
 def _type_of(value: object) -> str:
-    """What stands for a value that JSON cannot hold: its address would differ in each process."""
+    """A text in place of a value that JSON cannot hold. Its own text may hold an address, which differs by process."""
     return type(value).__qualname__

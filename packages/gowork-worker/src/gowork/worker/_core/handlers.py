@@ -1,4 +1,4 @@
-"""Handlers as they are written: the decorators, and what they note on the function.
+"""How handlers are written: the decorators, and the notes that they leave on the function.
 
 The decorated function stays what it was, so that it can be called and tested; its options hang on
 `__gowork_handler__`, where a client reads the name. What the signature means is found out later (calls.py), when
@@ -139,7 +139,7 @@ def make_options(function: Callable[..., Any], name: str | None = None, **option
     Raises:
         HandlerDefinitionError: for options that cannot be.
     """
-    # Classes are noted, and refused when they are loaded: what is beside them in the module is not at fault.
+    # Classes are noted, and refused when they are loaded, so that the module's other handlers work.
     if not (inspect.isroutine(function) or isinstance(function, type)):
         raise HandlerDefinitionError(f"{function!r} is not a function; write @handler above a `def` or `async def`")
     name = function.__name__ if name is None else name

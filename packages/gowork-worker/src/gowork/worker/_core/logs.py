@@ -14,7 +14,7 @@ from gowork.worker._core.context import Context
 
 __all__ = ["configure", "running", "take_standard_error"]
 
-#: The attempt that runs here: in this thread, or this asyncio task and what it starts.
+#: The attempt that runs here: in this thread, or in this asyncio task and the tasks that it starts.
 running: ContextVar[Context | None] = attempt
 
 

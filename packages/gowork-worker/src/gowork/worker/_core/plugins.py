@@ -81,7 +81,7 @@ class Loaded:
 
 
 def load(selection: Selection, functions: Iterable[Callable[..., Any]] = ()) -> Loaded:
-    """Loads what was selected. Never raises for a plugin's fault: see Loaded.errors.
+    """Loads the selected plugins. Never raises when a plugin is at fault: see Loaded.errors.
 
     Args:
         selection: what to load.

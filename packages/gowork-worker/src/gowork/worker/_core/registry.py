@@ -102,7 +102,7 @@ class PluginRegistry:
             self._registry.lifespans.append(marked)
 
     def add_all(self, found: Iterable[object]) -> None:
-        """Adds whatever among these objects is a handler or a lifespan."""
+        """Adds the handlers and lifespans among these objects."""
         for thing in found:
             if options_of(thing) is not None:
                 self.add(thing)  # type: ignore[arg-type]

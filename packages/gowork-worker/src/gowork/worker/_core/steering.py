@@ -66,7 +66,7 @@ class Cancel(Steering):
 
 
 class Fail(Steering):
-    """The task fails; without `retry` for good, whatever attempts are left."""
+    """The task fails. Without `retry` it fails for good, even if attempts are left."""
 
     def __init__(self, reason: str = "failed by its handler", *, retry: bool = False) -> None:
         super().__init__(reason)

@@ -65,7 +65,7 @@ class Attempts:
         )
 
     def run(self, job: Job) -> session.Report:
-        """Runs a plain handler in this thread. Never raises: whatever the handler raises becomes the report."""
+        """Runs a plain handler in this thread. Never raises: an exception of the handler becomes the report."""
         context = job.context
         assert context is not None
         # Until the thread's next task: between the two it logs nothing.
@@ -91,7 +91,7 @@ class Attempts:
         return report
 
     async def run_async(self, job: Job) -> session.Report:
-        """Runs an async handler. Never raises: whatever the handler raises becomes the report.
+        """Runs an async handler. Never raises: an exception of the handler becomes the report.
 
         Of its cancellation nothing is concluded: a handler can cancel itself. Only a job that was asked to stop is
         settled as one.
@@ -133,7 +133,7 @@ class Attempts:
     def _run_within(
         self, span: Span | None, context: Context, function: Callable[..., Any], arguments: tuple[Any, ...]
     ) -> Any:
-        """Runs in a context that is dropped afterwards: what is entered need not be left."""
+        """Runs in a context that is dropped afterwards, so variables that it sets need not be reset."""
         if self._spans is not None and span is not None:
             self._spans.enter(span)
         if self._around is None:

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 def open_descriptors() -> set[int]:
     """The numbers of all open descriptors of this process."""
     found = set()
-    # On macOS the first is a link to what the second shows.
+    # On macOS the first is a link, and the second shows its target.
     for name in os.listdir("/dev/fd" if os.path.isdir("/dev/fd") else "/proc/self/fd"):
         # The listing's own is among them, and closed by now.
         if name.isdigit() and _identity(int(name)) is not None:
@@ -22,13 +22,13 @@ def open_descriptors() -> set[int]:
 
 
 class OwnDescriptors:
-    """Some descriptors, and what is behind them."""
+    """Some descriptors, and the files behind them."""
 
     def __init__(self, numbers: Iterable[int]) -> None:
         self._identities = {number: _identity(number) for number in numbers}
 
     def intact(self) -> bool:
-        """Whether all are what they were."""
+        """Whether each has still the same file behind it."""
         return all(_identity(number) == identity for number, identity in self._identities.items())
 
 

@@ -1,4 +1,4 @@
-"""What an exception says of itself, whatever its methods do when they are asked.
+"""Texts of exceptions, even when an exception's own methods fail.
 
 An exception is the handler's: its `__str__`, its attributes, its notes and its metaclass run code of the handler, which
 may raise anything. Nothing here raises because of that; each question has an answer to fall back on.
@@ -39,7 +39,7 @@ def is_a(error: BaseException, kind: type[BaseException]) -> bool:
 
 
 def text(error: BaseException) -> str:
-    """Its message, cut to what a report may carry; never empty."""
+    """Its message, cut to the limit of a report; never empty."""
     try:
         told = cut(str(error), limits.FAILURE_MESSAGE_BYTES_MAX)
     except BaseException as second:  # noqa: BLE001 - a broken __str__ may raise whatever it likes

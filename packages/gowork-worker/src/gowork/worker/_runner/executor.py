@@ -38,7 +38,7 @@ from gowork.worker._runner.table import SlotTable
 logger = logging.getLogger("gowork.worker.runner")
 
 _parse_task = tasks.Task.FromString
-#: The slot of what runs on the loop.
+#: The slot of attempts that run on the loop.
 _SLOT = itemgetter(1)
 #: Exceptions in a row, in the code of threads or in that of the loop, after which a runner goes on no more. What a
 #: handler has done to it would befall every task.
@@ -78,7 +78,7 @@ class Executor:
         """
         self._loop = asyncio.get_running_loop()
         self._generation = forks.generation
-        #: What async handlers begin with. Often the end of one starts the next, which must not find what it has set.
+        #: The context in which async handlers begin. The end of one often starts the next, whose context must be fresh.
         self._context = contextvars.copy_context()
         self._handlers = loaded.handlers
         self._default = loaded.default
@@ -92,7 +92,7 @@ class Executor:
         self._broken = broken
         #: fence -> job, in the order of arrival. Owner: the loop adds; it and the threads take out, one of them each.
         self._queued: dict[int, Job] = {}
-        #: fence -> job. Owner: whoever runs the job adds it and takes it out.
+        #: fence -> job. Owner: the thread or task that runs the job adds it and takes it out.
         self._running: dict[int, Job] = {}
         #: What threads are to run. Jobs that were taken out of _queued meanwhile are skipped. Owner: the loop puts,
         #: threads get.
@@ -174,7 +174,7 @@ class Executor:
             self._stop(self._running.get(fence), StopKind.CANCEL, reason)
 
     def interrupt(self, reason: str) -> None:
-        """Hands everything back: what has not started at once, what runs once it has stopped."""
+        """Hands everything back: jobs that have not started at once, and running ones when they have stopped."""
         for fence in list(self._queued):
             job = self._queued.pop(fence, None)
             if job is not None:
@@ -183,7 +183,7 @@ class Executor:
             self._stop(job, StopKind.INTERRUPT, reason)
 
     def recall(self) -> tuple[int, ...]:
-        """Gives up what has not started, and answers its fences. There will be no reports of it."""
+        """Gives up the jobs that have not started, and answers their fences. They will have no reports."""
         return tuple(fence for fence in list(self._queued) if self._queued.pop(fence, None) is not None)
 
     def set_lease(self, valid: bool) -> None:
@@ -206,7 +206,7 @@ class Executor:
         return not self._queued and not self._running
 
     def look_after(self) -> None:
-        """Settles what was left without an owner. To be called about once a second.
+        """Settles jobs that were left without an owner. To be called about once a second.
 
         Usually there is nothing: a thread that dies says so itself, and an asyncio task settles its own job. But an
         exception that is sent from outside may strike in the middle of that.
@@ -248,7 +248,7 @@ class Executor:
     # Slots
 
     def _pump(self) -> None:
-        """Gives free slots to whoever waits, or withholds them."""
+        """Gives free slots to attempts that wait for one, or withholds them."""
         try:
             self._hand_out_slots()
         except BaseException as error:  # noqa: BLE001 - also what is sent to this thread by others
@@ -337,7 +337,7 @@ class Executor:
         for _ in range(min(self._hands_missing, waiting)):
             hand = Hand(self._hands_made, self._thread)
             self._hands_made += 1
-            # Before it starts, so that it is known whatever happens meanwhile.
+            # Noted before it starts, so that it is known even if something fails meanwhile.
             self._hands.append(hand)
             try:
                 hand.thread.start()
@@ -388,7 +388,7 @@ class Executor:
             self._pump()
 
     def _replace(self, hand: Hand) -> None:
-        """Settles what a thread that has died held, and starts another one."""
+        """Settles the job of a thread that has died, and starts another thread."""
         if hand not in self._hands:
             return
         try:
@@ -456,7 +456,7 @@ class Executor:
             self._settle(task, report)
 
     def _settle(self, task: AttemptTask, report: session.Report | None) -> None:
-        """Ends what ran in an asyncio task.
+        """Ends a job that ran in an asyncio task.
 
         Args:
             task: what it ran in.
@@ -467,7 +467,7 @@ class Executor:
             # Before its slot is free: one that it has lent is withheld then.
             self._lending.drop(job.fence)
         self._finish(job, slot, report or self._lose(job))
-        # In one step, as in Hand: what is sent to this thread comes before it or after it.
+        # In one step, as in Hand: an exception that is sent to this thread comes before it or after it.
         self._handed.extend(map(_SLOT, map(self._on_loop.pop, (task,))))
         self._pump()
 

@@ -1,4 +1,4 @@
-"""The line that each failed attempt leaves in the worker's log: what was raised, and what comes next.
+"""The line that each failed attempt leaves in the worker's log: the exception, and what comes next.
 
 It says nothing of a payload by itself; the text of an exception and the lines of a traceback are the handler's own.
 """
@@ -23,14 +23,14 @@ logger = logging.getLogger("gowork.worker")
 #: Lines in a second: of one handler, and of all of a process together.
 HANDLER_LINES_MAX = 10
 PROCESS_LINES_MAX = 50
-#: What failed; whatever else an attempt can come to is nobody's concern.
+#: Outcomes that leave a line. The others need nobody's attention.
 _FAILED = frozenset({tasks.ATTEMPT_OUTCOME_FAILED, tasks.ATTEMPT_OUTCOME_TIMED_OUT, tasks.ATTEMPT_OUTCOME_LOST})
 
 
 class Detail(StrEnum):
     """How much a line tells; each tells what those before it tell."""
 
-    #: The type of what was raised.
+    #: The type of the exception.
     TYPE = "type"
     #: Its text.
     MESSAGE = "message"
@@ -78,12 +78,12 @@ class FailureLog:
                     fields["suppressed"] = suppressed
                 _emit("attempt failed", fields, report.failure.traceback if self._detail is Detail.TRACEBACK else "")
         except BaseException:  # noqa: BLE001 - filters and handlers of logging are the user's
-            # That is what there is to tell, and there is nobody to tell it to but the next line.
+            # The number cannot be told by itself, so the next line tells it.
             left_out = self._allowance.suppressed
             left_out[handler] = left_out.get(handler, 0) + (suppressed or 0) + 1
 
     def look_after(self) -> None:
-        """Tells what was suppressed and has had no later line to be told in. To be called about once a second."""
+        """Tells the number of suppressed lines when no later line has told it. To be called about once a second."""
         for handler, attempts in self._allowance.left_out().items():
             _emit("failed attempts were not logged one by one", {"handler": handler, "suppressed": attempts}, "")
 

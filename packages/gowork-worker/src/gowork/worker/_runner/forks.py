@@ -31,7 +31,7 @@ _registered = False
 
 
 def watch(descriptors: Iterable[int] = (), loop: asyncio.AbstractEventLoop | None = None) -> None:
-    """From now on takes from each child what is the runner's.
+    """From now on takes the runner's descriptors from each child.
 
     Args:
         descriptors: what a child must not hold.
@@ -47,7 +47,7 @@ def watch(descriptors: Iterable[int] = (), loop: asyncio.AbstractEventLoop | Non
 
 
 def leave(code: int) -> None:
-    """Ends a forked child, with what it has printed."""
+    """Ends a forked child, after its prints are written."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()

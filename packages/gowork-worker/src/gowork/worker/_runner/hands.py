@@ -31,7 +31,7 @@ class Hand:
         self.slots: list[int] = []
         #: Of the job that it holds, once that has run.
         self.report: session.Report | None = None
-        #: Where the loop gives it a slot while it waits for one.
+        #: The loop gives it a slot here while it waits for one.
         self.slots_given: SimpleQueue[int] = SimpleQueue()
         #: It has ended because it was told to.
         self.is_over = False

@@ -79,7 +79,7 @@ class Job:
             self.future.stop(reason)
 
     def settle(self, natural: session.Report) -> session.Report:
-        """The report of a job that has ended: what it came to by itself, unless it stopped because it was asked to."""
+        """The report of a job that has ended: its own outcome, unless it stopped because it was asked to."""
         stop = self.stop
         if stop is None:
             return natural

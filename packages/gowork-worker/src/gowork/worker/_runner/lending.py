@@ -17,7 +17,7 @@ LEND_AFTER_SECONDS = 0.1
 
 
 class Lending:
-    """See SlotLender: what it says may be called from any thread, all else on the loop."""
+    """See SlotLender. Its methods may be called from any thread, all others on the loop only."""
 
     def __init__(self, spare: int, running: Container[int], changed: Callable[[], None]) -> None:
         """Args:
@@ -67,14 +67,14 @@ class Lending:
             timer.cancel()
         lent = fence in self.lent
         self.lent.discard(fence)
-        # Last, so that whatever breaks this off leaves the attempt noted: then its end comes here again.
+        # Last. If something breaks this off, the attempt stays noted, and its end comes here again.
         self.noted.pop(fence, None)
         if lent:
             self._fill()
             self._changed()
 
     def look_after(self) -> None:
-        """Takes back what was left behind because something was broken off."""
+        """Takes back slots that were left behind when something was broken off."""
         for fence in [fence for fence in (*self.noted, *self._waits, *self.lent) if fence not in self._running]:
             self.drop(fence)
 

@@ -1,4 +1,4 @@
-"""Says what a runner that is not ready waits for, or fails at: either would leave the worker without a word.
+"""Says why a runner is not ready: what it waits for, or fails at. Else the log would say nothing.
 
 It looks from a thread of its own, since the thread that imports can't speak meanwhile.
 """
@@ -32,7 +32,7 @@ class Loading:
         self._done = threading.Event()
 
     def doing(self, what: str) -> None:
-        """Notes what is done from here on."""
+        """Notes what the runner does from here on."""
         self._doing = what
 
     def __enter__(self) -> Self:
@@ -70,7 +70,7 @@ def place_of(frame: FrameType) -> dict[str, object]:
         if not name.startswith("<frozen"):
             place.setdefault("at", f"{name}:{each.f_lineno}")
         if each.f_code.co_name == "<module>":
-            # The innermost: what the others wait for.
+            # The innermost one, because the others wait for it.
             place["importing"] = each.f_globals.get("__name__", "")
             place["at"] = f"{name}:{each.f_lineno}"
             break

@@ -1,4 +1,4 @@
-"""A runner process: loads the plugins, runs what its supervisor sends, and never outlives it.
+"""A runner process: it loads the plugins, runs the tasks that its supervisor sends, and never outlives it.
 
 It ends with its supervisor by two means: the kernel's parent-death signal where there is one, and the end of file on
 the pipe, at which it ends its whole process group.
@@ -118,7 +118,7 @@ def run_to_the_end(
 
 
 async def _run(connection: socket.socket, table: int, own: OwnDescriptors) -> Telemetry | None:
-    """Runs what is sent, and answers what is to be stopped at the very end."""
+    """Runs the tasks that are sent, and answers the telemetry, which must be stopped last."""
     loop = asyncio.get_running_loop()
     ticker = pulse.Pulse(own)
     _, runner = await loop.create_connection(lambda: _Runner(ticker), sock=connection)
@@ -163,7 +163,7 @@ async def _until(stopped: asyncio.Event) -> None:
 async def load(
     stack: AsyncExitStack, selection: plugins.Selection, state: Any, functions: Iterable[Callable[..., Any]] = ()
 ) -> plugins.Loaded:
-    """Does all that a runner needs before its first task, and says what it waits for when that takes long.
+    """Does all that a runner needs before its first task. When that takes long, it says what it waits for.
 
     Args:
         stack: leaves the lifespans.
@@ -234,7 +234,7 @@ class _Runner(asyncio.Protocol):
         self._executor = executor
 
     def flush(self) -> None:
-        """Sends what is left."""
+        """Sends the reports that are left."""
         self.outbox.flush()
         self.outbox.flush_executed()
 
@@ -266,7 +266,7 @@ class _Runner(asyncio.Protocol):
             self.give_up(error)
 
     def give_up(self, error: BaseException) -> None:
-        """Ends this process: its own state can't be trusted any more. The supervisor settles what it held."""
+        """Ends this process, because its state can't be trusted any more. The supervisor settles its tasks."""
         logger.error("an exception broke off the runner's own work, and ends it", extra={"reason": type_name(error)})
         _end_group()
 

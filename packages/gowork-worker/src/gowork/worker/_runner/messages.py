@@ -68,7 +68,7 @@ class Slots(msgspec.Struct, frozen=True, tag="slots"):
 
 
 class Recall(msgspec.Struct, frozen=True, tag="recall"):
-    """To a runner: hand back what has not started; answered by Returned."""
+    """To a runner: hand back the tasks that have not started. The runner answers Returned."""
 
 
 class Returned(msgspec.Struct, frozen=True, tag="returned"):
@@ -94,7 +94,7 @@ class Stop(msgspec.Struct, frozen=True, tag="stop"):
 
 
 class Stopping(msgspec.Struct, frozen=True, tag="stopping"):
-    """From a runner: this task was asked to stop and has so long to do it; then its process is to be ended."""
+    """From a runner: this task was asked to stop within `grace_ms`. After that its process must be ended."""
 
     fence: int
     grace_ms: int

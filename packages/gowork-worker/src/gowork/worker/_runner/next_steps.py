@@ -12,7 +12,7 @@ from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._core.handlers import RetryOptions
 
 _FINAL = frozenset({tasks.FAILURE_KIND_REJECTED, tasks.FAILURE_KIND_NO_RETRY})
-#: What 0 stands for.
+#: The meaning of 0.
 _INITIAL_DELAY_MS = 1_000
 _FACTOR = 2.0
 _DELAY_MS_MAX = 300_000

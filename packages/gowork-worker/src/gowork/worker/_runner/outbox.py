@@ -71,7 +71,7 @@ class Outbox:
             self._loop.call_soon_threadsafe(self._schedule_progress)
 
     def flush(self) -> None:
-        """Sends what has gathered."""
+        """Sends the reports that have gathered."""
         # First the flag: a report added from here on schedules a flush of its own.
         self._scheduled = False
         reports = self._reports

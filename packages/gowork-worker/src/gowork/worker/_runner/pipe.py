@@ -16,7 +16,7 @@ WORK = 0
 CONTROL = 1
 
 _HEADER = struct.Struct("!IB")
-#: Bounds what a broken peer can make us buffer. A batch of results stays far below.
+#: The bytes that a broken peer can make us buffer at most. A batch of results stays far below.
 FRAME_BYTES_MAX = 64 << 20
 
 

@@ -85,7 +85,7 @@ class AttemptSpans:
         )
 
     def enter(self, span: Span) -> object:
-        """Makes the span the current one of this context; what is answered is for `leave`."""
+        """Makes the span the current one of this context. Give the answer to `leave`."""
         try:
             return attach(trace.set_span_in_context(span))
         except BaseException as error:  # noqa: BLE001 - see the class
@@ -137,7 +137,7 @@ class AttemptSpans:
             span.set_attribute(spans.ERROR_TYPE, report.failure.type or "_OTHER")
             span.set_status(Status(StatusCode.ERROR, report.failure.message))
             if report.outcome == _FAILED:
-                # As Span.record_exception, which would ask the exception anew, whatever it answers.
+                # Like Span.record_exception, which would call the exception's own methods again.
                 event = {"exception.type": report.failure.type, "exception.message": report.failure.message}
                 if report.failure.traceback:
                     event["exception.stacktrace"] = report.failure.traceback

@@ -90,7 +90,7 @@ class SlotTable:
         return [Running(*entry[:3]) for entry in _ENTRY.iter_unpack(self._rows()) if entry[0]]
 
     def begun(self) -> set[int]:
-        """The fences of what runs, and of what ended last in each slot."""
+        """The fences of running attempts, and of the last one that ended in each slot."""
         return {fence for entry in _ENTRY.iter_unpack(self._rows()) for fence in (entry[0], entry[3]) if fence}
 
     def close(self) -> None:

@@ -170,7 +170,7 @@ class CallbackWorker:
                 delay = RETRY_FIRST
                 await self._pause(_HEARTBEAT_INTERVAL)
             except grpc.aio.AioRpcError as error:
-                # Only who is not known joins again: a leader takes back what a member holds that does so.
+                # Only a worker that is not known joins again, because a leader takes back the tasks of one that joins.
                 if is_joining or error.code() is grpc.StatusCode.NOT_FOUND:
                     self._is_member = False
                 if self.connected or delay == RETRY_FIRST:
@@ -226,7 +226,7 @@ class CallbackWorker:
         try:
             is_all = await completions.tell(started, report)
         finally:
-            # Not before: what came of the task says more than that it no longer runs.
+            # Not before, because the report of the task says more than that it no longer runs.
             started.ended.set()
             del self._telling[fence]
         if not is_all and not self._supervisor.draining:

@@ -52,7 +52,7 @@ class Started:
         self.id = id
         #: As the leader gave it; 0: it gave none.
         self.fence = fence
-        #: How many calls of StopWork wait for its end, and what they wait for.
+        #: How many calls of StopWork wait for its end, and the event that they wait for.
         self.stops = 0
         self.ended = asyncio.Event()
 

@@ -26,7 +26,7 @@ from gowork.worker._version import __version__
 _WELCOME_TIMEOUT = 5.0
 #: The bytes after which a frame takes no further batch of reports. Any single batch fits gRPC's limit of 8 MiB.
 _FRAME_BYTES_MAX = 2 << 20
-#: Seconds between heartbeats at least, whatever the leader asks for.
+#: Seconds between heartbeats at least, even if the leader asks for less.
 _HEARTBEAT_MIN = 0.05
 #: Seconds that a leader has to end the stream after the goodbye.
 _GOODBYE_TIMEOUT = 2.0
@@ -121,7 +121,7 @@ class SessionStream:
         supervisor = self._supervisor
         loop = asyncio.get_running_loop()
         wake = supervisor.wake
-        # The first at once: what a session is good for shows by its answer.
+        # The first is sent at once, because its answer shows that the session works.
         due = loop.time()
         timer = loop.call_at(due, wake.set)
         try:
@@ -133,7 +133,7 @@ class SessionStream:
                     await self._call.write(request)
                 now = loop.time()
                 if now >= due:
-                    # Beside whatever else is sent: only these are answered.
+                    # They are sent beside all other frames, because only they are answered.
                     self._beats.append(now)
                     due = now + heartbeat
                     timer = loop.call_at(due, wake.set)
