@@ -165,7 +165,7 @@ class QueueChecks:
             if seq is None or (limit and lane.concurrency_key and self.keys[name, lane.concurrency_key] >= limit):
                 continue
             task = state.tasks.get(content.waiting[seq])
-            if task is not None and task.waiting:
+            if task is not None and task.in_window:
                 passed.append((-lane.priority, seq, lane, task.spec.binary))
         for _, seq, spec, standing in grants:
             since = self._since_starving[name] = self._since_starving.get(name, 0) + 1

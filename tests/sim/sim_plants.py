@@ -142,7 +142,7 @@ def _expect_nobody(state: Any, lease_mono: float) -> None:
 
 def _add_uncounted(lane: Lane, task: Task, *, room: bool) -> None:
     _add(lane, task, room=room)
-    if not task.waiting:
+    if not task.in_window:
         lane.stored = 0
 
 

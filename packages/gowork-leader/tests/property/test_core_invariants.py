@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -11,7 +13,7 @@ from gowork.leader._core import changes as ch
 from gowork.leader._core import commands as cmd
 from gowork.leader._core.apply import _APPLIERS
 from gowork.leader._core.effects import GrantTasks
-from gowork.leader._core.model import Outcome, Priority, RetryPolicy, Status
+from gowork.leader._core.model import Outcome, Place, Priority, RetryPolicy, Status
 from gowork.leader._core.state import Settings
 
 IDS = st.sampled_from([f"t{number}" for number in range(12)])
@@ -220,14 +222,22 @@ class Cluster(RuleBasedStateMachine):
     @invariant()
     def pending_tasks_are_in_one_place(self) -> None:
         state, lanes = self.core.state, {}
-        delayed = 0
+        places: Counter[Place | None] = Counter()
         for id, (seq, stored, standing) in self.core.stored.items():
-            if standing.status is Status.PENDING and standing.not_before_ms:
-                delayed += 1
-                assert id not in state.tasks
-            elif standing.status is Status.PENDING:
+            place = self.core.task(id).place
+            places[place] += 1
+            assert (place is None) is (standing.status is not Status.PENDING)
+            if place is Place.WINDOW or place is Place.REST:
+                # What is in no window is in the store alone, and no lane knows of what is on a timer.
+                assert (id in state.tasks) is (place is Place.WINDOW)
                 lanes.setdefault(stored.lane, []).append((seq, id))
-        assert state.queues.delayed == delayed == sum(queue.delayed for queue in state.queues)
+            elif place is Place.TIMER:
+                assert id not in state.tasks
+                assert standing.not_before_ms
+        assert set(places) <= {*Place, None}
+        assert places[Place.TIMER] == state.queues.delayed == sum(queue.delayed for queue in state.queues)
+        assert places[Place.REST] == sum(lane.stored for lane in state.queues.every_lane())
+        assert places[Place.WINDOW] == sum(lane.live for lane in state.queues.every_lane())
         assert {lane.key for lane in state.queues.every_lane() if len(lane)} == lanes.keys()
         for lane in state.queues.every_lane():
             expected = sorted(lanes.get(lane.key, ()))

@@ -2,14 +2,14 @@
 
 Decides nothing: every value that it writes was decided, or follows from one by an index.
 
-Invariants: HELD (a running task is held by exactly one worker, under its fence), LANE-ENTRY (see
-lanes).
+Invariants: HELD (a running task is held by exactly one worker, under its fence), LANE-ENTRY (a pending task is in
+exactly one Place).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, assert_never
 
 from gowork.leader._core import changes as ch
 from gowork.leader._core.facts import Kind, V
@@ -17,19 +17,26 @@ from gowork.leader._core.model import (
     COMPLETED,
     ERROR,
     PENDING,
+    REST,
     RUNNING,
+    TIMER,
+    WINDOW,
     FactKey,
     FailureKind,
     HeartbeatStatus,
     LaneKey,
     Liveness,
     Now,
+    Place,
     Spec,
     Standing,
     Status,
     Task,
 )
 from gowork.leader._core.state import DEPARTED_MAX, Callback, Departed, Dialled, State, Worker
+
+#: Places of which memory knows nothing: the store alone has the task.
+_IN_STORE = frozenset({REST, TIMER})
 
 
 def apply(state: State, change: ch.Change) -> None:
@@ -75,7 +82,7 @@ def forget(state: State, ids: Iterable[str]) -> None:
     tasks = state.tasks
     for id in ids:
         task = tasks.get(id)
-        if task is not None and (task.standing.status >= COMPLETED or task.resting):
+        if task is not None and (task.standing.status >= COMPLETED or task.place in _IN_STORE):
             del tasks[id]
 
 
@@ -85,7 +92,7 @@ def _task_submitted(state: State, change: ch.TaskSubmitted) -> None:
     pending = state.pending
     pending.submitted[change.spec.id] = state.tasks[change.spec.id] = task
     pending.tally.submitted.append(change.spec)
-    _enqueue(state, task)
+    _enter(state, task)
     _await_expiry(state, task)
 
 
@@ -93,6 +100,7 @@ def _task_moved(state: State, change: ch.TaskMoved) -> None:
     id, new = change.id, change.standing
     task = state.tasks[id]
     old = task.standing
+    left = task.place if old.status is PENDING else None
     task.standing = new
     pending = state.pending
     if id not in pending.submitted:
@@ -111,13 +119,10 @@ def _task_moved(state: State, change: ch.TaskMoved) -> None:
             return
         pending.tally.ended.append((task.spec.lane, new.attempts[-1].outcome, after))
         _let_go(state, task, old)
-    elif before is PENDING:
+    elif left is not None:
         if after >= COMPLETED:
             pending.tally.ended.append((task.spec.lane, None, after))
-        if old.not_before_ms:
-            state.queues.delay(task.spec.lane.queue, -1)
-        else:
-            state.queues.remove(task)
+        _leave(state, task, left)
     if after is RUNNING:
         state.fence = new.fence
         if new.grants == 1:
@@ -127,7 +132,7 @@ def _task_moved(state: State, change: ch.TaskMoved) -> None:
             worker.granted += 1
     elif after is PENDING:
         task.progress = None
-        _enqueue(state, task)
+        _enter(state, task)
         if before is not PENDING:
             # Each time anew: its entry is gone when it ran at its expiry.
             _await_expiry(state, task)
@@ -172,13 +177,30 @@ def _let_go(state: State, task: Task, standing: Standing) -> None:
             state.callback_deadlines.pop(callback.id, None)
 
 
-def _enqueue(state: State, task: Task) -> None:
-    at_ms = task.standing.not_before_ms
-    if at_ms:
+def _enter(state: State, task: Task) -> None:
+    """Puts a task that is pending from now on in its place."""
+    place = task.place
+    if place is TIMER:
         state.queues.delay(task.spec.lane.queue)
-        state.delayed.add((at_ms, task.seq, task.spec.id))
-    else:
+        state.delayed.add((task.standing.not_before_ms, task.seq, task.spec.id))
+    elif place is REST:
+        # Its lane takes it into the window if there is room.
         state.queues.add(task)
+    else:
+        assert place is not WINDOW, "it is in the window already"
+        assert place is not None, "it is not pending"
+        assert_never(place)
+
+
+def _leave(state: State, task: Task, place: Place) -> None:
+    """Takes a task out of the place that it was in."""
+    if place is TIMER:
+        # What the timers have of it is stale from here on.
+        state.queues.delay(task.spec.lane.queue, -1)
+    elif place is WINDOW or place is REST:
+        state.queues.remove(task)
+    else:
+        assert_never(place)
 
 
 def _await_expiry(state: State, task: Task) -> None:

@@ -8,7 +8,7 @@ from gowork.leader._core import effects as ef
 from gowork.leader._core.decision import Decision
 from gowork.leader._core.dialled import release, run_out
 from gowork.leader._core.kinds import MEMBERS
-from gowork.leader._core.model import Liveness, Now, Outcome, Status
+from gowork.leader._core.model import TIMER, Liveness, Now, Outcome, Status
 from gowork.leader._core.sessions import lose_tasks, take_over
 from gowork.leader._core.state import State, Worker
 from gowork.leader._core.tasks import due, expired
@@ -103,7 +103,7 @@ def _due(state: State, due_ms: int, now: Now, decision: Decision) -> None:
             decision.changes.append(ch.TaskMoved(id, expired(task.standing, now)))
     for at, seq, id in state.delayed.ripe(due_ms, DUE_TASKS_MAX):
         task = state.tasks.get(id)
-        if task is None or id in dealt_with or task.seq != seq or not task.delayed:
+        if task is None or id in dealt_with or task.seq != seq or task.place is not TIMER:
             continue
         # An entry for another time is stale: the task has been delayed anew since.
         if at == task.standing.not_before_ms:

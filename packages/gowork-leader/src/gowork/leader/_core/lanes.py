@@ -3,8 +3,8 @@
 Owns the order of pending tasks. A lane has a window of tasks in memory; what comes after its horizon rests in the store
 and is paged in when the window runs low, so that memory is bounded and a blocked lane hides nothing behind it.
 Entries of tasks that are no longer in the window stay until they reach the head or make up half of it: whoever walks a
-lane passes over them. Invariant LANE-ENTRY: a pending task that is not delayed has exactly one entry in its lane's
-window, or is counted among those that rest in the store.
+lane passes over them. Invariant LANE-ENTRY: a pending task is in exactly one Place. With WINDOW it has one live entry
+in its lane's window, with REST its lane counts it in `stored`, and no lane knows of it with TIMER.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Lane:
 
     def _enter(self, task: Task) -> None:
         self.live += 1
-        task.waiting = True
+        task.in_window = True
         if task.queued:
             return
         task.queued = True
@@ -76,13 +76,13 @@ class Lane:
 
     def remove(self, task: Task) -> None:
         """A task may no longer run, or runs."""
-        if not task.waiting:
+        if not task.in_window:
             self.stored -= 1
             return
-        task.waiting = False
+        task.in_window = False
         self.live -= 1
         entries, head = self._entries, self._head
-        while head < len(entries) and not entries[head].waiting:
+        while head < len(entries) and not entries[head].in_window:
             entries[head].queued = False
             head += 1
         self._head = head
@@ -102,7 +102,7 @@ class Lane:
         entries = self._entries
         for index in range(self._head, len(entries)):
             task = entries[index]
-            if task.waiting:
+            if task.in_window:
                 yield task
 
     def clear(self) -> None:
@@ -112,7 +112,7 @@ class Lane:
     def _compact(self) -> None:
         kept = []
         for task in self._entries[self._head :]:
-            if task.waiting:
+            if task.in_window:
                 kept.append(task)
             else:
                 task.queued = False

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -44,6 +44,29 @@ MOVES: Mapping[Status | None, frozenset[Status | None]] = {
     Status.CANCELLED: frozenset({Status.PENDING, None}),
     Status.ERROR: frozenset({Status.PENDING, None}),
 }
+
+
+class Place(enum.IntEnum):
+    """Where a pending task is until its turn comes: in exactly one of these (LANE-ENTRY).
+
+    `Task.place` tells which. `apply` puts tasks there and takes them out again; the type check finds where it does not
+    know one of them.
+    """
+
+    #: In memory, in the window of its lane: it may run, and `dispatch` sees it.
+    WINDOW = 1
+    #: In the store alone: it may run, its lane counts it, and it comes to the window when that runs low.
+    REST = 2
+    #: In the store alone: it may not run yet. Its queue counts it, and `State.delayed` has its time.
+    TIMER = 3
+
+    __hash__ = int.__hash__
+
+
+#: By themselves, as above.
+WINDOW: Final = Place.WINDOW
+REST: Final = Place.REST
+TIMER: Final = Place.TIMER
 
 
 class Priority(enum.IntEnum):
@@ -302,19 +325,19 @@ class Task(Struct, gc=False):
     changed: int = 0
     #: It has an entry in its lane's window, live or stale.
     queued: bool = False
-    #: It may run now and is in its lane's window.
-    waiting: bool = False
+    #: That entry is live: its place is the window.
+    in_window: bool = False
     progress: Progress | None = None
 
     @property
-    def delayed(self) -> bool:
-        """It is pending, and its time to start has not come."""
-        return self.standing.status is PENDING and self.standing.not_before_ms > 0
-
-    @property
-    def resting(self) -> bool:
-        """It is pending and nothing in memory refers to it: the store has it until its turn comes."""
-        return self.standing.status is PENDING and not self.waiting
+    def place(self) -> Place | None:
+        """Where it is until its turn comes; None when it is not pending."""
+        standing = self.standing
+        if standing.status is not PENDING:
+            return None
+        if standing.not_before_ms:
+            return TIMER
+        return WINDOW if self.in_window else REST
 
 
 class Fact(Struct, frozen=True, gc=False):

@@ -155,7 +155,7 @@ class Queues:
         self.waiting += 1
         queue = self._by_name[lane.key.queue]
         queue.waiting += 1
-        if task.waiting:
+        if task.in_window:
             self.loaded += 1
             queue.loaded += 1
             if lane.key.concurrency_key and lane.first() is task:
@@ -166,7 +166,7 @@ class Queues:
         key = task.spec.lane
         queue = self._by_name[key.queue]
         lane = queue.lanes[key]
-        was_loaded = task.waiting
+        was_loaded = task.in_window
         lane.remove(task)
         self.waiting -= 1
         queue.waiting -= 1

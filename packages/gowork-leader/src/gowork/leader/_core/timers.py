@@ -2,6 +2,8 @@
 
 A window in memory over what the store has: the earliest times up to a horizon. What is later rests in the store and is
 paged in as the window runs low. Entries may be stale: whoever takes one looks at the task.
+The times at which tasks may start are those of the tasks whose Place is TIMER; see LANE-ENTRY. Those at which they
+expire are of tasks in any place.
 """
 
 from __future__ import annotations
