@@ -133,9 +133,10 @@ class Stepper:
     async def _commit(self, pending: Pending, changed: Sequence[Task]) -> None:
         """Makes the batch durable; `changed` are the tasks that it writes."""
         self._batch_number += 1
+        number = self.changed
         for task in changed:
-            task.changed = self.changed
-        batch = _batch(pending, self.changed)
+            task.changed = number
+        batch = _batch(pending, number)
         self.being_moved = pending.moved
         started = self._clock.now().mono
         await self._writer.write(batch)
