@@ -43,11 +43,11 @@ def test_slot_table_is_seen_by_both_sides() -> None:
     theirs = SlotTable.attach(descriptor, 3)
     theirs.start(1, 77, 5, 9)
     assert ours.running() == [Running(77, 5, 9)]
-    theirs.end(1)
+    theirs.end(1, 77)
     assert (ours.running(), ours.begun()) == ([], {77})
     theirs.start(1, 78, 6, 0)
     assert (ours.running(), ours.begun()) == ([Running(78, 6, 0)], {77, 78})
-    theirs.end(1)
+    theirs.end(1, 78)
     assert ours.begun() == {78}
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(descriptor)
@@ -326,6 +326,21 @@ async def test_threads_and_the_loop_take_turns(make_rig: MakeRig, eventually: An
     for fence in (1, 2, 3, 4):
         await rig.report(fence)
     assert rig.order == [1, 4, 2, 3]
+
+
+async def test_thread_with_more_to_do_leaves_its_slot_to_the_loop_that_waits(
+    make_rig: MakeRig, eventually: Any
+) -> None:
+    held, thread, loop = make_load()
+    rig = make_rig(thread, loop, slots=1)
+    rig.feed((1, "thread"), (2, "thread"), (3, "thread"))
+    await eventually(lambda: held.running)
+    rig.feed((4, "loop"))
+    held.go_loop.set()
+    held.go_threads.set()
+    for fence in (1, 2, 3, 4):
+        await rig.report(fence)
+    assert rig.order[:2] == [1, 4]
 
 
 async def test_task_that_cannot_be_read_is_rejected(make_rig: MakeRig) -> None:

@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
-from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker import Context, handler
 from gowork.worker._runner import executor as executor_module
 from gowork.worker._runner import lending, main
@@ -152,7 +151,7 @@ async def strike_everywhere(
 
 async def test_thread_that_is_struck_anywhere_is_replaced_and_its_task_reported(make_rig: MakeRig) -> None:
     struck = await strike_everywhere(make_rig, "plain", "_work", threading.setprofile)
-    assert struck >= {"_work", "_claim", "_begin", "run", "_finish", "add", "take_job", "give_slot"}
+    assert struck >= {"_work", "claim", "_begin", "run", "_finish", "add", "take_slot", "give_slot"}
 
 
 async def test_task_on_the_loop_that_is_struck_anywhere_is_reported(make_rig: MakeRig) -> None:
@@ -410,21 +409,60 @@ async def dead(make_rig: MakeRig) -> tuple[Any, Hand]:
     return rig, hand
 
 
-async def test_what_a_dead_thread_had_not_begun_can_be_cancelled_and_leaves_nothing(dead: tuple[Any, Hand]) -> None:
+async def test_what_a_dead_thread_had_not_claimed_is_run_by_another(dead: tuple[Any, Hand]) -> None:
     rig, hand = dead
-    job = Job(session.Grant(fence=1, id="t"), tasks.Task(id="t"), rig.executor._handlers["echo"])
-    # It was struck in the middle of its claim.
-    hand.jobs.append(job)
-    rig.executor._queued[1] = rig.executor._running[1] = job
+    rig.feed((1, "echo"))
+    # It was struck when it had got the job from the queue.
+    rig.executor._for_threads.get_nowait()
+    rig.executor._settle_hand(hand)
+    assert rig.executor._for_threads.qsize() == 1
+    rig.executor._start_threads(1)
+    assert (await rig.report(1)).outcome == tasks.ATTEMPT_OUTCOME_COMPLETED
+    assert rig.executor.idle
+
+
+async def test_what_a_dead_thread_had_not_claimed_can_be_cancelled_and_leaves_nothing(dead: tuple[Any, Hand]) -> None:
+    rig, hand = dead
+    rig.feed((1, "echo"))
+    rig.executor._for_threads.get_nowait()
     rig.executor._settle_hand(hand)
     rig.executor.cancel([1], "not wanted")
     assert (await rig.report(1)).outcome == tasks.ATTEMPT_OUTCOME_CANCELLED
     assert rig.executor.idle
 
 
+async def test_a_job_is_claimed_once(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    rig.feed((1, "echo"))
+    queued = dict(rig.executor._queued)
+    await rig.report(1)
+    one, other = (Hand(number, lambda hand: None) for number in range(2))
+    assert one.claim(queued, 1)
+    assert not other.claim(queued, 1)
+    assert (len(one.jobs), other.jobs) == (1, [])
+
+
+async def test_a_job_that_is_in_the_queue_twice_runs_once(make_rig: MakeRig) -> None:
+    runs: list[str] = []
+
+    @handler
+    def plain(ctx: Context) -> None:
+        runs.append(ctx.id)
+
+    rig = make_rig(plain, slots=2)
+    rig.feed((1, "plain"), (2, "plain"))
+    rig.executor._put_again()
+    await rig.report(1)
+    await rig.report(2)
+    rig.feed((3, "plain"))
+    await rig.report(3)
+    assert len(runs) == 3
+    assert rig.executor.idle
+
+
 async def test_what_tells_a_thread_to_end_is_handed_on_by_one_that_dies(dead: tuple[Any, Hand]) -> None:
     rig, hand = dead
-    hand.jobs.append(None)
+    rig.executor._hands_ending = 1
     rig.executor._settle_hand(hand)
     assert rig.executor._for_threads.get_nowait() is None
 

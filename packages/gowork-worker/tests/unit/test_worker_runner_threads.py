@@ -96,7 +96,7 @@ async def test_no_timer_is_left_of_a_job_that_ended_before_the_loop_heard_of_its
     ended = threading.Event()
     begin, end = rig.executor._begin, rig.table.end
     rig.executor._begin = lambda job, slot: (jobs.append(job), begin(job, slot))[1]
-    rig.table.end = lambda slot: (end(slot), ended.set())
+    rig.table.end = lambda slot, fence: (end(slot, fence), ended.set())
     # A thread that is there already, so that the loop is not needed to start one.
     rig.feed((9, "plain"))
     await rig.report(9)
@@ -134,7 +134,7 @@ async def test_timer_ends_with_its_job(make_rig: MakeRig) -> None:
 async def test_limit_that_runs_out_as_its_job_ends_stops_nothing(make_rig: MakeRig) -> None:
     rig = make_rig()
     rig.feed((1, "echo"))
-    job = rig.executor._queued.get(1) or rig.executor._running.get(1)
+    job = rig.executor._held.get(1)
     await rig.report(1)
     if job is None:
         job = Job(session.Grant(fence=1), tasks.Task(), rig.executor._handlers["echo"])
@@ -242,7 +242,7 @@ def test_row_of_the_table_counts_only_once_its_times_are_there() -> None:
 
     table = SlotTable(Memory(64), 2)
     table.start(1, 7, 100, 200)
-    table.end(1)
+    table.end(1, 7)
 
     class Watched:
         """Looks at the table after each write."""
@@ -264,7 +264,7 @@ def test_row_of_the_table_counts_only_once_its_times_are_there() -> None:
         for name in ("_TIMES", "_WORD"):
             patch.setattr(module, name, Watched(getattr(module, name)))
         table.start(1, 8, 300, 400)
-        table.end(1)
+        table.end(1, 8)
     assert [(row.fence, row.started_ns, row.kill_at_ns) for row in rows] == [(8, 300, 400)] * 2
 
 

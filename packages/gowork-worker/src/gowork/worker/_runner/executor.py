@@ -4,9 +4,10 @@ Threads take their tasks from one queue themselves and hand their reports to one
 it gets to it. So a flood of short tasks costs no wake-up for each, and while little is going on each report leaves at
 once.
 
-Invariants: a task is in `_queued` or in `_running`, and whoever takes it out of `_queued` (a thread that starts it,
-the loop that cancels or returns it) decides what becomes of it; a task runs only while it holds a slot. Whatever
-reaches a thread or an asyncio task outside of a handler ends that alone: its task is reported, its slot goes back.
+Invariants: a task is in `_held` until it has its report. It is in `_queued` until somebody has taken it out, who
+decides what becomes of it: a thread that starts it, or the loop that starts, cancels or returns it. A task runs only
+while it holds a slot. Whatever reaches a thread or an asyncio task outside of a handler ends that alone: its task is
+reported, its slot goes back.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable
 from operator import itemgetter
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
@@ -90,10 +91,11 @@ class Executor:
         self._tell_withheld = withheld
         self._tell_waiting = waiting
         self._broken = broken
-        #: fence -> job, in the order of arrival. Owner: the loop adds; it and the threads take out, one of them each.
+        #: fence -> job: all without a report. Owner: the loop adds; whoever runs the job, or returns it, takes it out.
+        self._held: dict[int, Job] = {}
+        #: fence -> job: those of them that have not started, in the order of arrival. Owner: the loop adds; it and the
+        #: threads take out, one of them each.
         self._queued: dict[int, Job] = {}
-        #: fence -> job. Owner: the thread or task that runs the job adds it and takes it out.
-        self._running: dict[int, Job] = {}
         #: What threads are to run. Jobs that were taken out of _queued meanwhile are skipped. Owner: the loop puts,
         #: threads get.
         self._for_threads: SimpleQueue[Job | None] = SimpleQueue()
@@ -112,7 +114,7 @@ class Executor:
         self._closed = False
         self._slots = table.slots
         #: Whose slots are lent to others.
-        self._lending = place.lender = Lending(table.spare, self._running, self._lending_changed)
+        self._lending = place.lender = Lending(table.spare, self._held, self._lending_changed)
         #: What was told of them last, and whether it is about to be told. Owner: the loop.
         self._waiting_told = 0
         self._waiting_due = False
@@ -146,7 +148,7 @@ class Executor:
                 self._reject(grant, task, f"this worker has no handler {name}")
                 continue
             job = Job(grant, task, handler)
-            self._queued[job.fence] = job
+            self._held[job.fence] = self._queued[job.fence] = job
             if handler.is_async:
                 self._for_loop.append(job)
             else:
@@ -167,31 +169,31 @@ class Executor:
     def cancel(self, fences: Iterable[int], reason: str) -> None:
         """Asks these tasks to stop, and reports those that had not started as cancelled."""
         for fence in fences:
-            queued = self._queued.pop(fence, None)
+            queued = self._take_back(fence)
             if queued is not None:
                 self._outbox.add(outcomes.cancelled(fence, queued.id, reason), None)
                 continue
-            self._stop(self._running.get(fence), StopKind.CANCEL, reason)
+            self._stop(self._held.get(fence), StopKind.CANCEL, reason)
 
     def interrupt(self, reason: str) -> None:
         """Hands everything back: jobs that have not started at once, and running ones when they have stopped."""
         for fence in list(self._queued):
-            job = self._queued.pop(fence, None)
-            if job is not None:
-                self._outbox.add(outcomes.interrupted(fence, job.id, reason), None)
-        for job in list(self._running.values()):
+            queued = self._take_back(fence)
+            if queued is not None:
+                self._outbox.add(outcomes.interrupted(fence, queued.id, reason), None)
+        for job in list(self._held.values()):
             self._stop(job, StopKind.INTERRUPT, reason)
 
     def recall(self) -> tuple[int, ...]:
         """Gives up the jobs that have not started, and answers their fences. They will have no reports."""
-        return tuple(fence for fence in list(self._queued) if self._queued.pop(fence, None) is not None)
+        return tuple(fence for fence in list(self._queued) if self._take_back(fence) is not None)
 
     def set_lease(self, valid: bool) -> None:
         """Notes whether the worker is in touch with its leader; stops the handlers that asked for it when it is not."""
         self._place.lease_valid = valid
         if not valid:
-            for job in list(self._running.values()):
-                if job.handler.options.stop_on_lease_lost:
+            for job in list(self._held.values()):
+                if job.handler.options.stop_on_lease_lost and job.fence not in self._queued:
                     self._stop(job, StopKind.INTERRUPT, "the worker lost its leader for longer than the lease")
 
     def set_slots(self, slots: int) -> None:
@@ -203,7 +205,7 @@ class Executor:
     @property
     def idle(self) -> bool:
         """Whether nothing is held."""
-        return not self._queued and not self._running
+        return not self._held
 
     def look_after(self) -> None:
         """Settles jobs that were left without an owner. To be called about once a second.
@@ -239,6 +241,13 @@ class Executor:
         while self._on_loop:
             await asyncio.wait(list(self._on_loop))
             self.look_after()
+
+    def _take_back(self, fence: int) -> Job | None:
+        """Takes out a job that has not started; None when it has."""
+        job = self._queued.pop(fence, None)
+        if job is not None:
+            del self._held[fence]
+        return job
 
     def _stop(self, job: Job | None, kind: StopKind, reason: str) -> None:
         if job is not None and job.stop is None:
@@ -363,24 +372,40 @@ class Executor:
                 pass  # The loop is closed: the runner has ended.
 
     def _work(self, hand: Hand) -> None:
-        get, pop, jobs = self._for_threads.get, self._free.pop, hand.jobs
-        while (job := hand.take_job(get)) is not None:
-            try:
-                hand.take_slot(pop)
-            except IndexError:
-                self._loop.call_soon_threadsafe(self._starve, hand)
-                hand.await_slot()
-            has_waited = False
-            if self._claim(job):
-                slot = hand.slots[0]
-                hand.report = report = self._attempts.run(self._begin(job, slot))
-                has_waited = self._finish(job, slot, report)
-                self._thread_strikes = 0
-            # In this order: without a job its report means nothing.
-            jobs.clear()
-            hand.report = None
+        get, queued = self._for_threads.get, self._queued
+        while (job := get()) is not None:
+            self._await_slot(hand)
+            # As long as there is more to do the slot is kept: to give it up and take it again costs as much as all
+            # else that a thread does for a short task.
+            while True:
+                has_waited = False
+                if hand.claim(queued, job.fence):
+                    slot = hand.slots[0]
+                    hand.report = report = self._attempts.run(self._begin(job, slot))
+                    has_waited = self._finish(job, slot, report)
+                    self._thread_strikes = 0
+                    # In this order: without a job its report means nothing.
+                    hand.jobs.clear()
+                    hand.report = None
+                if self._contended or has_waited:
+                    break
+                try:
+                    job = get(False)
+                except Empty:
+                    break
+                if job is None:
+                    break
             self._release(hand, has_waited)
+            if job is None:
+                break
         hand.is_over = True
+
+    def _await_slot(self, hand: Hand) -> None:
+        try:
+            hand.take_slot(self._free.pop)
+        except IndexError:
+            self._loop.call_soon_threadsafe(self._starve, hand)
+            hand.await_slot()
 
     def _starve(self, hand: Hand) -> None:
         if hand in self._hands:
@@ -405,17 +430,24 @@ class Executor:
         if hand in self._starving:
             self._starving.remove(hand)
         slots = hand.slots_left()
-        for job in [] if hand.is_over else hand.jobs:
-            if job is None:
-                self._for_threads.put(None)
-            elif self._queued.get(job.fence) is job:
-                # It had not started.
-                self._running.pop(job.fence, None)
-                self._for_threads.put(job)
-            elif hand.report is not None or self._running.get(job.fence) is job:
+        for job in hand.jobs:
+            if hand.report is not None or self._held.get(job.fence) is job:
                 self._finish(job, slots[0], hand.report or self._lose(job))
+        if not hand.is_over:
+            self._put_again()
         self._handed.extend(slots)
         self._pump()
+
+    def _put_again(self) -> None:
+        """Puts again what a thread may have got from the queue when it died, and did not come to claim.
+
+        What is there twice does no harm: one thread claims it. A thread too many that ends is started again.
+        """
+        for job in list(self._queued.values()):
+            if not job.handler.is_async:
+                self._for_threads.put(job)
+        if self._hands_ending:
+            self._for_threads.put(None)
 
     def _lose(self, job: Job) -> session.Report:
         report = outcomes.lost(job.fence, job.id, _STRUCK)
@@ -430,7 +462,7 @@ class Executor:
     # The loop
 
     def _start_on_loop(self, job: Job, slot: int) -> None:
-        if not self._claim(job):
+        if self._queued.pop(job.fence, None) is None:
             self._handed.append(slot)
             return
         context = self._begin(job, slot).context
@@ -473,14 +505,6 @@ class Executor:
 
     # Both
 
-    def _claim(self, job: Job) -> bool:
-        # In _running before it leaves _queued, so that a cancel finds it in one of them.
-        self._running[job.fence] = job
-        if self._queued.pop(job.fence, None) is not None:
-            return True
-        del self._running[job.fence]
-        return False
-
     def _begin(self, job: Job, slot: int) -> Job:
         # First all that belongs to the job, then those who look at it: the loop, and the supervisor at the table.
         job.started_ns = started = Clock.monotonic_ns()
@@ -505,8 +529,8 @@ class Executor:
             # The handler has forked, and this is the child: its parent reports.
             forks.leave(0 if report.outcome == tasks.ATTEMPT_OUTCOME_COMPLETED else 1)
         report.execution_us = (Clock.monotonic_ns() - job.started_ns) // 1000
-        self._running.pop(job.fence, None)
-        self._table.end(slot)
+        self._held.pop(job.fence, None)
+        self._table.end(slot, job.fence)
         has_waited = bool(self._lending.noted) and job.fence in self._lending.noted
         if has_waited:
             self._lending.attempt_ended(job.fence)
@@ -517,13 +541,13 @@ class Executor:
         return has_waited
 
     def _limit(self, job: Job) -> None:
-        if self._running.get(job.fence) is job:
+        if self._held.get(job.fence) is job:
             passed = (Clock.monotonic_ns() - job.started_ns) / 1e9
             job.timer = self._loop.call_later(max(0.0, job.limit_ms / 1000 - passed), self._time_out, job)
 
     def _time_out(self, job: Job) -> None:
         job.timer = None
-        if self._running.get(job.fence) is job:
+        if self._held.get(job.fence) is job:
             self._stop(job, StopKind.TIMEOUT, f"the time limit of {job.limit_ms / 1000:g} s ran out")
 
     @staticmethod

@@ -2,7 +2,11 @@
 
 An exception may reach such a thread at any moment, not only within a handler: PyThreadState_SetAsyncExc sends one from
 another thread, which is how libraries end what takes too long, and memory may run out anywhere. So each thread notes
-what it takes in the same step in which it takes it, and whatever it held when it died is settled by the loop.
+what it takes in the same step in which it takes it, and whatever it held when it died is settled by the loop. A job
+that it got from the queue is not its own before it has claimed it.
+
+The interpreter looks for exceptions that were sent to a thread between two of its own steps. list.extend and map are
+one step, so that nothing comes between the taking and the noting.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ from queue import SimpleQueue
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._runner.job import Job
 
-#: For `move`: the arguments of one call of list.pop, and of SimpleQueue.get.
+#: The arguments of one call of list.pop, and of SimpleQueue.get.
 _LAST = (-1,)
 _BLOCK = (True,)
 
@@ -25,8 +29,8 @@ class Hand:
     __slots__ = ("is_over", "jobs", "report", "slots", "slots_given", "thread")
 
     def __init__(self, number: int, work: Callable[[Hand], None]) -> None:
-        #: What it has taken to run: at most one. None tells it to end.
-        self.jobs: list[Job | None] = []
+        #: What it has claimed to run: at most one.
+        self.jobs: list[Job] = []
         #: The slot that it holds: at most one.
         self.slots: list[int] = []
         #: Of the job that it holds, once that has run.
@@ -38,14 +42,13 @@ class Hand:
         # A daemon: a handler that never returns must not keep a stopped runner alive.
         self.thread = threading.Thread(target=work, args=(self,), name=f"gowork-{number}", daemon=True)
 
-    def take_job(self, get: Callable[[bool], Job | None]) -> Job | None:
-        """Waits for the next job, and holds it.
-
-        The interpreter looks for exceptions that were sent to a thread between two of its own steps. list.extend and
-        map are one step, so that nothing comes between the taking and the noting.
-        """
-        self.jobs.extend(map(get, _BLOCK))
-        return self.jobs[0]
+    def claim(self, queued: dict[int, Job], fence: int) -> bool:
+        """Takes a job out of those that have not started, and holds it; false when somebody else was faster."""
+        try:
+            self.jobs.extend(map(queued.pop, (fence,)))
+        except KeyError:
+            return False
+        return True
 
     def take_slot(self, pop: Callable[[int], int]) -> None:
         """Holds one of the free slots.

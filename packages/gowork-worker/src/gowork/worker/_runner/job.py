@@ -53,7 +53,10 @@ class Job:
         self.task = task
         self.handler = handler
         #: 0 means none. Older stores hold longer limits than are taken today, which no clock could count.
-        self.limit_ms = min(max(0, task.time_limit_ms) or handler.options.time_limit_ms, limits.DURATION_MS_MAX)
+        limit_ms = task.time_limit_ms
+        if limit_ms <= 0:
+            limit_ms = handler.options.time_limit_ms
+        self.limit_ms = limit_ms if limit_ms < limits.DURATION_MS_MAX else limits.DURATION_MS_MAX
         #: Owner: its thread. Both are set before anybody else is told that the job has started.
         self.started_ns = 0
         self.context: Context | None = None

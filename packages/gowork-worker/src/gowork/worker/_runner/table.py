@@ -63,15 +63,13 @@ class SlotTable:
         _TIMES.pack_into(self._memory, place + _WORD.size, started_ns, kill_at_ns)
         _WORD.pack_into(self._memory, place, fence)
 
-    def end(self, slot: int) -> None:
-        """Notes that the slot is free, if it is not so already. What ran there stays known until the next one ends: its
-        report may be unsent.
+    def end(self, slot: int, fence: int) -> None:
+        """Notes that the slot is free; harmless when repeated. The fence of what ran there stays known until the next
+        one ends: its report may be unsent.
         """
         place = slot * _ENTRY.size
-        (fence,) = _WORD.unpack_from(self._memory, place)
-        if fence:
-            _WORD.pack_into(self._memory, place + _START.size, fence)
-            _WORD.pack_into(self._memory, place, 0)
+        _WORD.pack_into(self._memory, place + _START.size, fence)
+        _WORD.pack_into(self._memory, place, 0)
 
     def tick(self, count: int) -> None:
         """Notes that the loop has ticked `count` times."""
