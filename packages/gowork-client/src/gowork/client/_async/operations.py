@@ -124,7 +124,7 @@ class AsyncOperations:
         return mapping.activity(await self._calls.call(self._connection.scheduler.Activity, request))
 
     async def explain(self, id: str, *, verbose: bool = False) -> Explanation:
-        """Why a task has not been started, or what has ended it.
+        """Why a task has not been started, or why it has ended.
 
         Args:
             id: the task's.

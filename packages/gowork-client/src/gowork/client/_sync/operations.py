@@ -125,7 +125,7 @@ class Operations:
         return mapping.activity(self._calls.call(self._connection.scheduler.Activity, request))
 
     def explain(self, id: str, *, verbose: bool = False) -> Explanation:
-        """Why a task has not been started, or what has ended it.
+        """Why a task has not been started, or why it has ended.
 
         Args:
             id: the task's.

@@ -19,7 +19,7 @@ from gowork.leader.store.protocol import Store
 
 _log = logging.getLogger(__name__)
 
-#: However few are to be kept: those of the last minutes stay, and must not stop what comes.
+#: The tasks of the last minutes stay, even if fewer are to be kept, and must leave room for new tasks.
 FINISHED_FULL_MIN = 100_000
 
 

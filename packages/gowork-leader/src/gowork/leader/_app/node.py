@@ -1,4 +1,4 @@
-"""The node: what lives as long as the process, whoever leads.
+"""The node: the part of a leader that lives as long as the process, over all its terms.
 
 It owns the ports, health, probes and metrics, and puts calls through to the term that leads. Before, between and after
 terms it answers each call UNAVAILABLE, and says why.

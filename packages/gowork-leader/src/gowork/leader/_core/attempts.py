@@ -35,7 +35,7 @@ UNCOUNTED_DELAY_MS = 100
 UNCOUNTED_DELAY_MS_MAX = 30_000
 #: How many attempts in a row may count for nothing. They take at least 45 minutes.
 UNCOUNTED_MAX = 100
-#: An attempt that was held for so long, in milliseconds, is no part of a loop: what comes after it is a new row.
+#: An attempt that was held for this many milliseconds is no part of a loop: the next one begins a new row.
 LASTING_MS = 60_000
 #: A snooze that asks for less waits for this, in milliseconds, when UNCOUNTED_AT_ONCE came before it in a row.
 SNOOZE_MS_MIN = 1_000

@@ -40,7 +40,7 @@ def join(state: State, command: cmd.Join, now: Now) -> Decision:
 
 
 def leave(state: State, command: cmd.Leave, now: Now) -> Decision:
-    """Removes a member and gives back what it held."""
+    """Removes a callback worker and gives back the task that it held."""
     callback = state.callbacks.get(command.id)
     if callback is None:
         return Decision(_member_unknown(state, command.id))
@@ -79,7 +79,7 @@ def take_up(state: State, now: Now) -> Decision:
 
 
 def _compare(state: State, callback: Callback, status: HeartbeatStatus, now: Now, decision: Decision) -> None:
-    """Holds what a member says against what it was given."""
+    """Compares what a callback worker says with the task that it was given."""
     held = callback.held
     if held is None:
         return

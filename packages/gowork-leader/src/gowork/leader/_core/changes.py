@@ -155,7 +155,7 @@ class CallbackStopping(Struct, frozen=True, gc=False):
 
     id: str
     mono: float
-    #: Its time limit has passed: it ends then, whatever its member says; None: it has not.
+    #: Its time limit has passed: it ends at this time, even if its worker says nothing; None: it has not passed.
     overdue_mono: float | None = None
 
 

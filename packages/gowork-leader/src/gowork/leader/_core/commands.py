@@ -1,4 +1,4 @@
-"""What can be asked of the leader, as imperatives. Each is decided by `decide`, and its type says what it answers."""
+"""The commands that the leader takes, as imperatives. `decide` decides each, and its type says what it answers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Purged(Struct, frozen=True, gc=False):
 
 
 class Command(Struct, Generic[A_co], frozen=True):
-    """Something that is asked; `A_co` is what it answers unless it is refused."""
+    """One command; `A_co` is the type of its answer unless it is refused."""
 
 
 class Submit(Command[Submitted], frozen=True, gc=False):
@@ -147,7 +147,7 @@ class DrainMember(Command[None], frozen=True, gc=False):
     """Take a member out of service."""
 
     id: str
-    #: How long a worker may go on with what it runs, in milliseconds; 0: its own setting.
+    #: How long a worker's running tasks may go on, in milliseconds; 0: its own setting.
     budget_ms: int
 
 
@@ -209,7 +209,7 @@ class DenyStop(Command[None], frozen=True, gc=False):
 
 
 class Tick(Command[None], frozen=True, gc=False):
-    """Time has passed: end what has run out, start what has come due."""
+    """Time has passed: end leases, graces and limits that have run out, and start tasks that have come due."""
 
     #: Tasks that are due, or expire, by this wall-clock time are in memory, the first DUE_TASKS_MAX of each kind.
     due_ms: int

@@ -108,7 +108,7 @@ def deny_stop(state: State, command: cmd.DenyStop, now: Now) -> Decision:
 
 
 def run_out(state: State, callback: Callback, now: Now, decision: Decision) -> None:
-    """The deadline of what a member holds has come."""
+    """The deadline of the task that a callback worker holds has come."""
     held = callback.held
     assert held is not None
     if held.absent:
@@ -120,7 +120,7 @@ def run_out(state: State, callback: Callback, now: Now, decision: Decision) -> N
 
 
 def ask_to_stop(callback: Callback, now: Now, decision: Decision, *, overdue_mono: float | None = None) -> None:
-    """Has a member called to stop what it holds; `overdue_mono` is until when, if its time limit has just passed."""
+    """Has a callback worker told to stop its task. `overdue_mono`: its deadline, if its time limit has just passed."""
     held = callback.held
     assert held is not None
     decision.changes.append(ch.CallbackStopping(callback.id, now.mono, overdue_mono))
@@ -144,7 +144,7 @@ def take_back_orphans(state: State, now: Now) -> Decision:
 
 
 def release(state: State, callback: Callback, reason: str, outcome: Outcome, now: Now, decision: Decision) -> None:
-    """Takes back what a member holds, without blame for the task."""
+    """Takes back the task of a callback worker, without blame for the task."""
     if callback.held is not None:
         id = callback.held.id
         task = state.tasks[id]
@@ -154,7 +154,7 @@ def release(state: State, callback: Callback, reason: str, outcome: Outcome, now
 
 
 def lose(state: State, callback: Callback, reason: str, now: Now, decision: Decision) -> None:
-    """Takes back what a member holds, as a loss: too many of them put the task into quarantine."""
+    """Takes back the task of a callback worker as lost. Too many losses put a task into quarantine."""
     _end(state, callback, Outcome.LOST, reason, now, decision)
 
 
@@ -185,7 +185,7 @@ def _report_of(command: cmd.CompleteTask, task: Task, *, is_overdue: bool) -> cm
     if command.outcome is None and standing.cancel_requested:
         outcome = Outcome.CANCELLED
     elif is_overdue and outcome in (Outcome.FAILED, Outcome.CANCELLED, Outcome.INTERRUPTED):
-        # It was stopped: what it says of that is no word of its own.
+        # It was asked to stop, so its report tells of that and not of an end of its own.
         outcome, failure = Outcome.TIMED_OUT, _timeout(task.spec, "stopped on request")
     if failure is None and error is not None and outcome in (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.LOST):
         failure = Failure(FailureKind.HANDLER, error)
@@ -216,7 +216,7 @@ def _holder(state: State, id: str, fence: int) -> Callback | None:
 
 
 def _not_held(task: Task, method: str, fence: int) -> cmd.Refused | None:
-    """The refusal when no callback worker holds the task, or not under this fence; 0 stands for any."""
+    """The refusal when no callback worker holds the task, or not under this fence; 0 means any fence."""
     standing, id = task.standing, task.spec.id
     if standing.status is not Status.RUNNING:
         what = f"is {standing.status.name}"

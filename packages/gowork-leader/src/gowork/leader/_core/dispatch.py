@@ -281,7 +281,7 @@ class _Members:
 
     def __init__(self, state: State, room: dict[Worker, int], callbacks: list[Callback]) -> None:
         self._state = state
-        #: Whether workers have a handler in more than one form, whoever may be given the task.
+        #: Whether workers have a handler in more than one form, also workers that may not be given the task.
         self.are_mixed = state.forms.are_mixed
         self._room = room
         self._free = {worker: worker.slots - len(worker.held) for worker in room}

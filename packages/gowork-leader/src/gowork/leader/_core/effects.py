@@ -122,7 +122,7 @@ class TraceSettling(Struct, frozen=True, gc=False):
     refused: bool = False
     #: Contexts that a span that is alone is linked to.
     links: tuple[str, ...] = ()
-    #: What went wrong with an attempt of which this span alone tells.
+    #: The error of an attempt that has no other span.
     reason: str = ""
 
 

@@ -72,7 +72,7 @@ STORE_FULL = Reason(WaitCode.STORE_FULL, "the store is full, so that nothing is 
 
 
 def explain(state: State, task: Task, now: Now, *, verbose: bool = False) -> Explanation:
-    """Why this task has not been started, or what has ended it.
+    """Why this task has not been started, or why it has ended.
 
     Args:
         state: as it is.
@@ -214,7 +214,7 @@ def _limits(queue: Queue, key: LaneKey, now: Now) -> Iterable[Reason]:
 def _verdicts(state: State, key: LaneKey, unfit: tuple[str, ...] = (), *, binary: bool = False) -> list[Verdict]:
     workers = sorted(state.connections.values(), key=lambda worker: worker.name)
     if unfit and open_forms(state.workers.values(), key.handler, key.selector).issubset(unfit):
-        # It has met every form that there is: whoever gets it next refuses it for good.
+        # It has met every form that there is, so the next worker refuses it for good.
         unfit = ()
     verdicts = [_worker_verdict(worker, key.handler, key.selector, unfit) for worker in workers]
     callbacks = sorted(state.callbacks.values(), key=lambda callback: callback.id)

@@ -42,7 +42,7 @@ class Forms:
         self._counts: dict[str, dict[str, int]] = {}
 
     def add(self, worker: _Worker) -> None:
-        """Counts what a worker has now."""
+        """Counts the handlers, labels and slots that a worker has now."""
         for handler, form in _forms_of(worker):
             counts = self._counts.setdefault(handler, {})
             counts[form] = counts.get(form, 0) + 1

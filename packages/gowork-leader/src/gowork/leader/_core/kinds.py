@@ -35,7 +35,7 @@ def _queue_follows(state: State, name: str, settings: QueueSettings, now: Now) -
 
 
 MEMBERS = Kind("member", Member, rows_max=10_000, follows=_member_follows)
-#: Queues for which something is set, by name; one with the defaults has no fact.
+#: Queues with settings, by name. A queue with the defaults has no fact.
 QUEUES = Kind("queue", QueueSettings, rows_max=QUEUES_CONFIGURED_MAX, follows=_queue_follows)
 #: In the order in which they are taken up when a leader starts. Facts of other kinds are of other versions: they stay
 #: in the store as they are.

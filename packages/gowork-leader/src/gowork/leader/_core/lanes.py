@@ -160,7 +160,7 @@ class Group:
             heapq.heappush(self._ready, (head.seq, lane.key.concurrency_key))
 
     def tidy(self, held_back: frozenset[str] | set[str] | dict[str, None]) -> None:
-        """Drops what is not needed any more from the top of the heap, and all of it when it has grown large."""
+        """Drops stale entries from the top of the heap, and from all of the heap when it has grown large."""
         ready = self._ready
         while ready:
             seq, key = ready[0]

@@ -217,7 +217,7 @@ class QueueSettings(Struct, frozen=True, array_like=True, gc=False):
     key_concurrency_limit: int = 0
     #: Most tasks that are started in a second; 0: no limit.
     rate_limit: float = 0.0
-    #: Most tasks that are started at once under the rate; 0: what a second brings, at least 1.
+    #: With a rate: how many tasks start at once, at most. 0 means the starts of one second, at least 1.
     rate_burst: int = 0
 
 

@@ -41,7 +41,7 @@ class Pending:
         # To be told.
         #: In the order in which they were decided on.
         self.effects: list[Effect] = []
-        #: (whoever asked, the answer), in the order of the commands.
+        #: (the caller, the answer), in the order of the commands.
         self.answers: list[tuple[object, Answer]] = []
         #: {id: task} whose progress is new; it is not stored.
         self.progressed: dict[str, Task] = {}

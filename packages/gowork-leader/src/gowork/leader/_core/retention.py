@@ -39,7 +39,7 @@ def retry_task(state: State, command: cmd.RetryTask, now: Now) -> Decision:
 
 
 def purge(state: State, command: cmd.Purge) -> Decision:
-    """Removes finished tasks. Unknown ids are left out; what has not finished is left, or refuses all."""
+    """Removes finished tasks. Unknown ids are left out. An unfinished task is left, or has all refused."""
     decision = Decision()
     purged = 0
     for id in dict.fromkeys(command.ids):

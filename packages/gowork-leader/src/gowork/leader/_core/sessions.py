@@ -201,7 +201,7 @@ def _release_ended(
         worker = state.workers.get(instance)
         if worker is None or worker.name != hello.name or instance == hello.instance or instance in gone:
             continue
-        # One whose connection lives has not ended, whatever the newcomer says.
+        # An instance whose connection lives has not ended, even if the newcomer says so.
         if worker.connection is None or instance == closed:
             reason = "its worker was restarted, and nothing that ran there is left"
             lose_tasks(state, worker, Outcome.LOST, reason, now, decision)

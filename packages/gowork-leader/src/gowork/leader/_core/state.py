@@ -158,7 +158,7 @@ class Worker:
         """How many more grants it takes now."""
         if self.connection is None or self.draining or self.drain_ms is not None:
             return 0
-        # A credit is the worker's word: what it holds is bounded whatever that says.
+        # The worker chooses its credit, so the number of tasks that it holds has a bound of its own.
         return min(self.credit - self.granted, HELD_MAX - len(self.held))
 
     def policy_for(self, handler: str) -> HandlerPolicy | None:
@@ -290,7 +290,7 @@ class State:
         self.settings = settings
         self.fence = fence
         self.next_seq = next_seq
-        #: {id: task}: what runs, what is in a lane's window, and others while a batch needs them.
+        #: {id: task}: running tasks, those in a lane's window, and others while a batch needs them.
         self.tasks: dict[str, Task] = {}
         self.queues = Queues(
             window=settings.window_tasks, lane_min=settings.lane_tasks_min, lane_low=settings.lane_page // 4

@@ -18,7 +18,7 @@ _VIOLATIONS_MAX = 20
 
 
 def submit(state: State, command: cmd.Submit, now: Now) -> Decision:
-    """All new tasks are added, known ones are left alone; one that differs from what its id stands for refuses all."""
+    """Adds all new tasks and leaves known ones alone. One that differs from the stored task of its id refuses all."""
     decision = Decision()
     submitted, taken = new_tasks(state, command.specs, {}, now)
     if taken:
@@ -76,7 +76,7 @@ def no_room(state: State, specs: Sequence[Spec]) -> cmd.Refused | None:
 def new_tasks(
     state: State, specs: Sequence[Spec], seen: dict[str, Spec], now: Now
 ) -> tuple[list[ch.TaskSubmitted], list[tuple[str, str]]]:
-    """What is new among these tasks, and (field, what is wrong) for ids that stand for something else.
+    """The new ones among these tasks, and (field, what is wrong) for ids that other tasks have.
 
     Args:
         state: what is known.
@@ -161,7 +161,7 @@ def cancelling(standing: Standing) -> Standing:
 
 
 def request_stop(state: State, task: Task, now: Now, decision: Decision) -> None:
-    """Asks whoever holds a running task to stop it; one who is away is asked when it comes back."""
+    """Asks the worker that holds a running task to stop it. A worker that is away is asked when it is back."""
     standing = task.standing
     if standing.instance:
         worker = state.workers.get(standing.instance)

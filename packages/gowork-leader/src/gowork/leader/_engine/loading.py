@@ -1,4 +1,4 @@
-"""Brings into memory what a batch needs of the store: tasks that commands name, times that come, lanes that run low.
+"""Loads what a batch needs from the store: tasks that commands name, times that come, lanes that run low.
 
 Invariant WINDOW: after a batch memory holds what runs, a window of each lane, and a window of the times; the rest is
 in the store alone.
@@ -30,7 +30,7 @@ class Loader:
         self._state = state
 
     async def recover(self) -> int:
-        """Loads what runs, and notes what waits. Answers how many tasks are unfinished."""
+        """Loads the running tasks, and notes how many wait. Answers how many tasks are unfinished."""
         state, running = self._state, 0
         async for records in self._store.running():
             for record in records:
@@ -98,7 +98,7 @@ class Loader:
             for record in await self._store.load(list(missing)):
                 known[record.id] = restore(record)
                 visiting.append(record.id)
-        # Of what is only removed no more need be known: bodies and results may be many megabytes.
+        # A task that is only removed is not loaded in full, because bodies and results may be many megabytes.
         state.briefs = {brief.id: brief for brief in await self._store.briefs(list(purged))} if purged else {}
         return visiting
 

@@ -71,7 +71,7 @@ class Engine:
         self._wake = asyncio.Event()
         self._stop_asked = asyncio.Event()
         self._stopping = False
-        #: Why it takes no more, for whoever asks then.
+        #: Why it takes no more, for later callers.
         self._stopped_because = STOPPING
         #: When the last batch was through, and when the loop is to look at the clock next if nothing comes.
         self._looked_mono = 0.0
@@ -181,7 +181,7 @@ class Engine:
         now = self._clock.now()
         self.started_ms, self.started_mono = now.wall_ms, now.mono
         state, unfinished = await recover(self._store, self.opened, self._settings, now)
-        # In a batch of its own: what is moved before the first pages come would be passed over by them.
+        # In a batch of its own, because the first pages would pass over tasks that are moved before they come.
         self._queue.append((cmd.TakeBackOrphans(), None))
         self._lead(state)
         self._looked_mono = now.mono

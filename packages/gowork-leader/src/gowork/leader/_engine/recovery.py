@@ -1,4 +1,4 @@
-"""Takes up where the last leader stopped: builds the state from what a store has."""
+"""Goes on where the last leader stopped: builds the state from a store."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ REMEMBERED_MAX = 20_000
 
 
 class BrokenSeamError(AssertionError):
-    """A rule was broken between two parts of the leader: a defect, whatever was asked."""
+    """A rule was broken between two parts of the leader: a defect, and no fault of a caller."""
 
     def __init__(self, rule: str, *what: object) -> None:
         super().__init__(f"{rule}: {' '.join(map(str, what))}")
@@ -38,7 +38,7 @@ class CheckedStore:
         self._store = store
         #: {seq: (id, standing)} as written last, the oldest first.
         self._written: dict[int, tuple[str, Standing]] = {}
-        #: {seq: fence} of what runs by this leader's grants.
+        #: {seq: fence} of the tasks that run by this leader's grants.
         self._running: dict[int, int] = {}
         self._next_seq = 1
         #: The highest fence of all leaders before, and of this one so far.

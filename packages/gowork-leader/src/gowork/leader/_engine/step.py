@@ -80,7 +80,7 @@ class Stepper:
         return changed_number(self._term, self._batch_number)
 
     async def step(self, items: Sequence[Item], expected_mono: float) -> Now:
-        """Goes through one batch, from what was asked to what is told.
+        """Goes through one batch, from its commands to its answers.
 
         Args:
             items: what was asked, in order.
@@ -144,7 +144,7 @@ class Stepper:
         self._counts.committed(len(changed), self._clock.now().mono - started, changed[-1].spec if changed else None)
 
     def _let_out(self, pending: Pending, changed: Sequence[Task], reads: Iterable[tuple[Read, Caller]]) -> None:
-        """Tells whoever is concerned; what is told is durable."""
+        """Tells callers, workers and watchers. All of it is durable."""
         if pending.tally:
             self._counts.applied(pending.tally)
             log_news(pending.tally)

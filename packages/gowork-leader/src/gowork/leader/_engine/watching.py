@@ -52,7 +52,7 @@ class WatcherBehind(Exception):
 
 
 class Selection(NamedTuple):
-    """What a filter selects, in the parts by which it is found quickly."""
+    """What a filter selects, split into the parts that indexes find quickly."""
 
     #: The same for the same selection.
     key: str
@@ -104,7 +104,7 @@ class Part(NamedTuple):
 
 
 class Watcher:
-    """Reads what its filter selects."""
+    """Reads the tasks that its filter selects."""
 
     __slots__ = ("_at", "_event", "_feed", "_removed_read", "_tasks_read", "closed", "selection")
 
@@ -150,7 +150,7 @@ class Watcher:
         raise SubscriptionsClosed(self._feed.closed_because if self._feed is not None else "")
 
     def begin(self, feed: Feed, last: _Batch) -> None:
-        """It hears of what comes after this batch."""
+        """From now on it hears of the batches after this one."""
         self._feed = feed
         self._at = last
 
@@ -159,7 +159,7 @@ class Watcher:
         self._event.set()
 
     def end(self) -> None:
-        """Leaves what it has not read."""
+        """Ends the watch and drops the changes that it has not read."""
         while (batch := self._at.next) is not None:
             self._removed_read, self._tasks_read = len(batch.removed), len(batch.tasks)
             self._passed(batch)
@@ -195,7 +195,7 @@ class Feed:
         self.closed_because = ""
 
     def add(self, watcher: Watcher) -> None:
-        """The watcher hears of what comes from now on."""
+        """Adds a watcher, which hears of changes from now on."""
         selection = watcher.selection
         groups = self._groups_of(selection)
         group = groups.get(selection.key)
@@ -257,7 +257,7 @@ class Feed:
             batch.tasks = batch.removed = ()
 
     def close(self, because: str) -> None:
-        """Ends all watches once they have read what is there; they are told why."""
+        """Ends all watches when they have read the changes that are there, and tells them why."""
         self.closed_because = because
         groups = [*self._of_lanes.values(), *self._of_all.values()]
         for of_id in self._of_ids.values():

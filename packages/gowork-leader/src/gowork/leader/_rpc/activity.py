@@ -137,5 +137,5 @@ def _fill_counts(message: pb.QueueCounts, row: QueueCounts) -> None:
     message.start_counts.extend(row.start_seconds.counts)
 
 
-#: By the words of `waiting_by_reason`; what is about to be granted has no code.
+#: By the words of `waiting_by_reason`. Tasks that are about to be granted have no code.
 _CODES = {code.name.lower(): code for code in WaitCode}

@@ -33,7 +33,7 @@ def unknown_tasks(ids: list[str]) -> Refusal:
 
 @contextlib.asynccontextmanager
 async def refusing(context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
-    """Ends the call with a status for whatever is raised inside.
+    """Turns each exception that is raised inside into a status, and ends the call with it.
 
     Only a defect becomes INTERNAL, without its traceback.
     """
@@ -44,7 +44,7 @@ async def refusing(context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator
     except RefusedError as error:
         await abort(context, refusal_from(error.refused))
     except NotTakenError as error:
-        # A foreign lock passes soon: clients repeat what is UNAVAILABLE.
+        # A foreign lock passes soon, and clients repeat calls that are UNAVAILABLE.
         code = (
             (grpc.StatusCode.RESOURCE_EXHAUSTED, "STORE_FULL")
             if error.full

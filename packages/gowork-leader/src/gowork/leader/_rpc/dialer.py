@@ -56,7 +56,7 @@ class Dialer:
         self._engine = engine
 
     async def run(self, stopped: asyncio.Event) -> None:
-        """Dials until it is stopped, and then ends what is under way."""
+        """Dials until it is stopped, and then ends the calls that are under way."""
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group

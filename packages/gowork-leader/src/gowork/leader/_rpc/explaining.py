@@ -67,6 +67,6 @@ class Explaining:
             raise unknown_tasks([id])
         task = restore(records[0])
         if task.standing.status is Status.PENDING and self._engine.blocked is not None:
-            # Memory is ahead of the store: what is durable is what holds.
+            # Memory is ahead of the store, and only what is durable counts.
             return task.standing, Explanation((STORE_FULL,))
         return task.standing, await self._engine.read(lambda state: explain(state, task, now, verbose=verbose))

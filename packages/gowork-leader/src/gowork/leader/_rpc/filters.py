@@ -121,7 +121,7 @@ def selection_of(text: str) -> Selection:
 
 
 def _value_of(term: re.Match[str]) -> tuple[str, bool]:
-    """The value of a term, and whether it ends in a star that stands for any characters.
+    """The value of a term, and whether it ends in a star, which matches any characters.
 
     Escapes are read once, and the star is looked for before: afterwards one that was escaped looks like another.
     """

@@ -36,7 +36,7 @@ from gowork.proto.worker.v1 import session_pb2
 _VIEW_FULL = scheduler_pb2.TASK_VIEW_FULL
 _VIEW_RESULT = scheduler_pb2.TASK_VIEW_RESULT
 _COMPLETED = scheduler_pb2.ATTEMPT_OUTCOME_COMPLETED
-#: Below this no result breaks a limit, whatever its characters.
+#: Below this size no result breaks a limit, even if each of its characters is escaped.
 _SHORT_RESULT_CHARS = limits.PAYLOAD_BYTES_MAX // 8
 _OUTCOMES = {int(outcome): outcome for outcome in Outcome}
 _KINDS = {int(kind): kind for kind in FailureKind}
@@ -92,7 +92,7 @@ def record_message(record: Record, view: int) -> scheduler_pb2.Task:
 
 
 def fill_result(task: scheduler_pb2.Task, id: str, standing: Standing) -> None:
-    """What came of a task, as TASK_VIEW_RESULT has it; what was asked for is not needed."""
+    """A task as TASK_VIEW_RESULT shows it. Its spec is not needed."""
     # The hot path of everyone who waits: only fields that have something to say are touched.
     task.id = id
     task.status = standing.status  # type: ignore[assignment]
@@ -186,7 +186,7 @@ def hello_from(hello: session_pb2.Hello, connection: int, peer: str) -> cmd.Open
         dict(hello.labels),
         hello.version,
         tuple(cmd.HeldTask(held.id, held.fence, held.state == session_pb2.HELD_STATE_FINISHED) for held in hello.held),
-        # Told for people: what is cut off changes nothing that the leader does.
+        # This is for people. The leader decides nothing by it, so it may be cut.
         tuple(_cut(error, limits.PLUGIN_ERROR_BYTES_MAX) for error in hello.plugin_errors[: limits.PLUGIN_ERRORS_MAX]),
         peer,
         tuple(hello.ended_instances),
@@ -302,7 +302,7 @@ def progress_from(request: scheduler_pb2.TaskProgressRequest) -> cmd.TellProgres
 
 
 def completion_from(request: scheduler_pb2.TaskCompleteRequest) -> cmd.CompleteTask:
-    """A callback worker's checked word of how a task ended; what is too long in it is cut to the limit."""
+    """A callback worker's checked report of how a task ended. Texts that are too long are cut to the limit."""
     return cmd.CompleteTask(
         request.id,
         _cut(request.error, limits.FAILURE_MESSAGE_BYTES_MAX) if request.HasField("error") else None,

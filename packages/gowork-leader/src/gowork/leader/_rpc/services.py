@@ -59,7 +59,7 @@ def compose(parts: Mapping[str, Sequence[object]]) -> dict[str, Method]:
 
 
 class Switchboard:
-    """Where calls arrive, whoever leads: each is put through to the term, or told why it can't be.
+    """Where calls arrive, over all terms: each is put through to the term, or told why it can't be.
 
     Args:
         refusal: why no call is put through yet.

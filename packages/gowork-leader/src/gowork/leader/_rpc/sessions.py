@@ -84,7 +84,7 @@ class Sessions:
             stream.add(effect)
 
     def end_all(self, because: str) -> None:
-        """Ends all streams: workers go on with what they run and look for a leader.
+        """Ends all streams. Workers go on with their running tasks and look for a leader.
 
         Args:
             because: what they are told.
@@ -275,7 +275,7 @@ class _Stream:
         if self._unread > limit and not isinstance(effect, ef.EndSession):
             message = f"the worker has not read {self._unread} grants and answers; the limit is {limit}"
             behind = cmd.RefusalCode("RESOURCE_EXHAUSTED", "SESSION_BEHIND")
-            # It is told again what it holds when it is back.
+            # It is told again when it is back.
             self._effects.clear()
             effect = ef.EndSession(effect.connection, cmd.Refused(behind, message))
         if isinstance(effect, ef.EndSession):
@@ -287,7 +287,7 @@ class _Stream:
             self._all.fences += fences
             self._welcomed = self._welcomed or isinstance(effect, ef.Welcome)
             if isinstance(effect, ef.Acknowledge):
-                # Nobody waits for it, while somebody may wait for what was reported: it travels with the next grants.
+                # Nobody waits for the acknowledgement, so it travels with the next grants, behind the results.
                 if self._late is None:
                     self._late = asyncio.get_running_loop().call_later(ACKNOWLEDGE_SECONDS, self._event.set)
                 return

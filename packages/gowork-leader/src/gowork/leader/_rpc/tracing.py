@@ -32,7 +32,7 @@ class SettleSpans:
             self._ids = self._tracer.id_generator = _DecidedIds(self._tracer.id_generator)
 
     def settle(self, effect: ef.TraceSettling) -> None:
-        """Makes the span, which ends now: what it tells of is durable."""
+        """Makes the span, which ends now, because the report is durable."""
         attempt = spans.context_of(effect.trace)
         assert attempt is not None
         if effect.alone:

@@ -1,4 +1,4 @@
-"""Checks what comes in against the limits of the contract; every error names the field and the limit.
+"""Checks requests against the limits of the contract. Every error names the field and the limit.
 
 Knows nothing of the cluster's state: what depends on that is decided in the core.
 """
@@ -134,7 +134,7 @@ def check_follow_ups(tasks: Sequence[scheduler_pb2.Task]) -> str:
 
 
 def check_retry(policy: scheduler_pb2.RetryPolicy, prefix: str, violations: Violations) -> None:
-    """A retry policy; zeros stand for defaults."""
+    """A retry policy; zeros mean the defaults."""
     bounds: list[tuple[str, float, float]] = [
         ("max_attempts", 0, limits.ATTEMPTS_MAX),
         ("initial_delay_ms", 0, limits.RETRY_DELAY_MS_MAX),
@@ -268,7 +268,7 @@ def check_queue_settings(request: scheduler_pb2.ConfigureQueueRequest, violation
 
 
 def check_purge(request: scheduler_pb2.PurgeTasksRequest, violations: Violations) -> None:
-    """What is to be removed: named tasks, or what a filter selects."""
+    """The tasks to remove: those with these ids, or those that a filter selects."""
     if not request.ids and not request.filter:
         violations.append(FieldViolation("ids", "and filter are both empty; give ids, or a filter"))
     if request.ids and request.filter:

@@ -135,7 +135,7 @@ def _raise_term(path: Path) -> None:
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("UPDATE meta SET value = value + ? WHERE key = 'term'", (RESTORE_TERMS,))
         (term,) = connection.execute("SELECT value FROM meta WHERE key = 'term'").fetchone()
-        # Watchers know of what came after the backup, and is gone.
+        # Watchers know of tasks that came after the backup and are gone.
         connection.execute("INSERT OR REPLACE INTO meta VALUES ('watch_floor', ?)", (changed_number(term, 0),))
         connection.execute("COMMIT")
     finally:

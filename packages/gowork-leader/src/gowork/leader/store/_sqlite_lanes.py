@@ -1,4 +1,4 @@
-"""The numbers that stand for lanes in the rows of tasks."""
+"""The numbers of lanes, which rows of tasks have in place of the lane's key."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class LogKeeper:
         self._full = False
 
     def before_commit(self, connection: sqlite3.Connection) -> None:
-        """Merges what is left of a log that has grown too long. Called by the writer."""
+        """Merges the rest of a log that has grown too long. Called by the writer."""
         if self._full and not self._merging:
             self._full = False
             merge(connection)

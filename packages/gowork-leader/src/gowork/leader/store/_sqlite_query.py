@@ -75,7 +75,7 @@ def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
 
 def load(connection: sqlite3.Connection, ids: Sequence[str]) -> list[Record]:
     """The records with these ids."""
-    # Unknown ids are the common case: whoever submits tasks asks whether their ids are taken.
+    # Unknown ids are the common case, because each submit asks whether its ids are taken.
     wanted = _encode_json(list(dict.fromkeys(ids))).decode()
     text = connection.execute(_BY_IDS, (wanted,)).fetchone()[0]
     return [record for records in _fetched(connection, decode_sizes(text)) for record in records]

@@ -1,4 +1,4 @@
-"""Reads what the leader goes by: lanes page by page, timers, what has finished and what was removed.
+"""Reads what the leader needs to go on: lanes page by page, timers, finished tasks and removals.
 
 Each statement names the index that it goes by, so that it can't be prepared without, and gathers its rows in one JSON
 text as those of `_sqlite_query` do.

@@ -20,7 +20,7 @@ _SPECS = RowsStatement("specs", ("seq", "id", "queue", "handler", "priority", "l
 _MOVED = "changed = excluded.changed, status = excluded.status, at_ms = excluded.at_ms, state = excluded.state"
 #: The term is compared in the very statement, which may be a transaction by itself.
 _IN_TERM = "? = (SELECT value FROM meta WHERE key = 'term')"
-#: What a move does not name is not written anew: neither in the row nor in an index.
+#: Columns that a move does not name are not written again, neither in the row nor in an index.
 _STANDINGS = RowsStatement("standings", STANDING_COLUMNS, f"ON CONFLICT (seq) DO UPDATE SET {_MOVED}", _IN_TERM)
 _STANDINGS_IN_LANES = RowsStatement(
     "standings",

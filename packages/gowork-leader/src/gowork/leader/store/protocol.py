@@ -84,7 +84,7 @@ class MovedTask(Struct, frozen=True, gc=False):
 
 
 class DeletedTask(Struct, frozen=True, gc=False):
-    """A stored task that is removed: what is left of it is that watchers can hear of the removal."""
+    """A stored task that is removed. Only a note stays, so that watchers can hear of the removal."""
 
     seq: int
     id: str
@@ -110,7 +110,7 @@ class Batch(Struct, frozen=True, gc=False):
 
 
 class Timer(NamedTuple):
-    """A pending task for which something is due."""
+    """A pending task with a time at which something is due."""
 
     #: When, in wall-clock milliseconds.
     at_ms: int

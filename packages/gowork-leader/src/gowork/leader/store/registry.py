@@ -36,7 +36,7 @@ class StoreRegistry:
     """Which scheme is whose."""
 
     def __init__(self) -> None:
-        #: {scheme: makers}; more than one is a conflict, told to whoever asks for that scheme.
+        #: {scheme: makers}. More than one maker is a conflict, which a request for that scheme is told.
         self._makers: dict[str, list[StoreMaker]] = {}
         #: {plugin, with its distribution and version: what went wrong}
         self.errors: dict[str, str] = {}

@@ -342,7 +342,7 @@ class _Connection:
 
     async def close(self) -> None:
         if self._executor is not None or self.connection is not None:
-            # The thread works in order: what was begun is ended first, even when whoever awaited it was cancelled.
+            # The thread works in order: work that was begun ends first, even if the task that awaited it was cancelled.
             await self.submit(self._close)
         if self._executor is not None:
             self._executor.shutdown()

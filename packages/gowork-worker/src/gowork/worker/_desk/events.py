@@ -47,7 +47,7 @@ class WorkerStarted(Struct, frozen=True, gc=False):
 
 
 class DrainBegun(Struct, frozen=True, gc=False):
-    """The worker is to take nothing new, and to hand back what has not started."""
+    """The worker is to take nothing new, and to hand back the tasks that have not started."""
 
 
 class HandBackBegun(Struct, frozen=True, gc=False):
@@ -57,7 +57,7 @@ class HandBackBegun(Struct, frozen=True, gc=False):
 
 
 class HandBackForced(Struct, frozen=True, gc=False):
-    """The runners have had their time to stop what runs: those that still hold tasks are ended."""
+    """The runners have had their time to stop their tasks: those that still hold tasks are ended."""
 
 
 class GivenUp(Struct, frozen=True, gc=False):

@@ -68,7 +68,7 @@ class Roster:
         self.start_due(now)
 
     def start_due(self, now: float) -> None:
-        """Starts again what has waited long enough for it."""
+        """Starts again the runners that have waited long enough."""
         for place in self._places:
             if place.runner is None and now >= place.due and not self.is_closing:
                 is_process = self._processes > 0
@@ -99,7 +99,7 @@ class Roster:
         self.is_closing = True
 
     def note_ready(self, runner: Runner) -> None:
-        """A runner is ready: whatever kept it from that is over."""
+        """A runner is ready, so nothing keeps it from that any more."""
         if runner.alone:
             self._alone_failures = 0
 

@@ -73,7 +73,7 @@ class Runner:
         #: It was told to stop, and when.
         self.was_stopped = False
         self.stopped_at = 0.0
-        #: It was ended for one of its tasks, or for the worker's end: whatever else ran in it is not to blame.
+        #: It was ended because of one of its tasks, or of the worker's end: its other tasks are not to blame.
         self.ended_on_purpose = False
         #: Why it was given up; empty while it was not.
         self.fault = ""

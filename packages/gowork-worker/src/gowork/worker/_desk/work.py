@@ -144,7 +144,7 @@ class Work:
         self._instruct(StartTasks(runner.id, [task.grant for task in part]))
 
     def start_backlog(self, now: float) -> None:
-        """Starts what has waited for a runner."""
+        """Starts the tasks that have waited for a runner."""
         backlog, self._backlog = self._backlog, {}
         self._start(list(backlog.values()), now)
 
@@ -219,7 +219,7 @@ class Work:
         self._report_all(reports)
 
     def lost(self, runner: Runner, begun: Collection[int], reason: str) -> None:
-        """A runner has ended: settles what it held.
+        """A runner has ended: settles the tasks that it held.
 
         Args:
             runner: which one.
@@ -242,7 +242,7 @@ class Work:
     # Back to the leader
 
     def drain(self, reason: str) -> None:
-        """Takes nothing new, and gives back whatever no runner has yet."""
+        """Takes nothing new, and gives back the tasks that no runner has yet."""
         self.is_draining = True
         backlog, self._backlog = self._backlog, {}
         self.give_back([*backlog.values(), *self.solo.take_back_all()], reason)

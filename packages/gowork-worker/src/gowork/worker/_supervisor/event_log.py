@@ -29,6 +29,6 @@ class EventLog:
             logger.log(level, event, extra=extra)
 
     def look_after(self) -> None:
-        """Tells what was left out at the end. To be called about once a second."""
+        """Tells how many lines were left out at the end. To be called about once a second."""
         for event, lines in self._allowance.left_out().items():
             logger.warning("lines were left out", extra={"of": event, "suppressed": lines})

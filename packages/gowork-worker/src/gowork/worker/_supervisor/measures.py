@@ -1,4 +1,4 @@
-"""What the supervisor counts, for whoever shows it. Written on the loop, read from any thread.
+"""What the supervisor counts, for metrics. Written on the loop, read from any thread.
 
 Queues and handlers are told apart up to a bound, first come first served; whatever comes later is counted as `other`,
 so that neither memory nor a scrape grows with what clients call their queues.
@@ -36,7 +36,7 @@ class Measures:
         self.runners_lost = 0
 
     def executed(self, rows: Iterable[ExecutedRow]) -> None:
-        """Adds what a runner has counted."""
+        """Adds the counts of a runner."""
         for row in rows:
             buckets = self._buckets_of(
                 _capped(row.queue, self._queues, QUEUES_MAX),

@@ -1,4 +1,4 @@
-"""What the worker's slots do, for whoever shows it."""
+"""The worker's slots by what they do, for metrics."""
 
 from __future__ import annotations
 

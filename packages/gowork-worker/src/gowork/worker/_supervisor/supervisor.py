@@ -176,7 +176,7 @@ class Supervisor:
             self.fleet.lock_descriptor = self._locks.descriptor
 
     async def finish(self) -> None:
-        """Takes nothing new, hands back what has not started, and waits for what runs."""
+        """Takes nothing new, hands back the tasks that have not started, and waits for the running ones."""
         self.feed(DrainBegun())
         await self._until(self._is_idle)
 
@@ -192,7 +192,7 @@ class Supervisor:
         return len(self.desk.held), named
 
     async def hand_back(self, reason: str) -> None:
-        """Stops whatever still runs, and reports it as interrupted."""
+        """Stops the tasks that still run, and reports them as interrupted."""
         self.feed(HandBackBegun(reason))
         if await self._until(self._is_idle, _INTERRUPT_GRACE):
             return

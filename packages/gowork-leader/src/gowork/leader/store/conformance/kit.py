@@ -100,7 +100,7 @@ async def all_unfinished(store: Store) -> list[Record]:
 
 
 class Reopened:
-    """Opens the same store again and again, and closes what is open in the end."""
+    """Opens the same store again and again, and closes the last one in the end."""
 
     def __init__(self, factory: StoreFactory) -> None:
         self._factory = factory

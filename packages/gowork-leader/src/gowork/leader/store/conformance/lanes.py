@@ -1,4 +1,4 @@
-"""The leader finds what is to be run, page by page."""
+"""The leader finds the tasks to run, page by page."""
 
 from __future__ import annotations
 

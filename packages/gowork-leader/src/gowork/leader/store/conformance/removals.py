@@ -1,4 +1,4 @@
-"""Finished tasks are found in the order in which they finished, and what is removed can be told to watchers."""
+"""Finished tasks are found in the order in which they finished, and watchers can be told of removals."""
 
 from __future__ import annotations
 
