@@ -153,7 +153,7 @@ def test_and_none_of_what_was_not(exporting: None, start_cluster: StartCluster, 
     handlers = ("dies_once", "work", "work_async", "follows")
     tasks = [pb.Task(id=handler, handler=handler, traceparent=NOT_SAMPLED) for handler in handlers]
     with Client(cluster.leader.scheduler) as client:
-        client._scheduler.ScheduleTasks(pb.ScheduleTasksRequest(tasks=tasks))
+        client._connection.scheduler.ScheduleTasks(pb.ScheduleTasksRequest(tasks=tasks))
         client.wait(handlers)
         assert client.wait(["follows/1"])[0].status is TaskStatus.COMPLETED
         assert client.get("follows/1").traceparent == NOT_SAMPLED

@@ -70,7 +70,9 @@ async def test_a_store_that_never_had_a_file_is_held_from_its_making(path: Path)
     Path(f"{path}.lock").unlink()
     await refuses_another(path)
     await store.close()
-    await SqliteStore(path).open()
+    again = SqliteStore(path)
+    await again.open()
+    await again.close()
 
 
 async def test_a_store_with_two_names_is_refused_under_both(path: Path, tmp_path: Path) -> None:

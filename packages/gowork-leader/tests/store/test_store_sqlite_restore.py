@@ -52,7 +52,7 @@ async def test_a_copy_of_a_store_in_use_is_no_backup(path: Path, tmp_path: Path)
     await store.open()
     await store.commit(Batch([new_task(1)]))
     # The log has what was committed: a copy of the database alone would lack it.
-    with pytest.raises(StoreFormatError, match="is no backup but a store"):
+    with pytest.raises(StoreFormatError, match="is a store and not a backup"):
         await SqliteStore(tmp_path / "restored.db").restore(path)
     await store.close()
 
