@@ -40,7 +40,7 @@ MUST_OCCUR = [
     "answer: Cancel TASK_FINISHED",
     "answer: CompleteTask NOT_HELD",
     "answer: ConfigureQueue done",
-    "answer: Drain done",
+    "answer: DrainMember done",
     "answer: Heartbeat MEMBER_UNKNOWN",
     "answer: Join done",
     "answer: Leave done",
@@ -50,7 +50,7 @@ MUST_OCCUR = [
         f"attempt: {name}"
         for name in ("CANCELLED", "COMPLETED", "FAILED", "INTERRUPTED", "LOST", "SNOOZED", "TIMED_OUT")
     ),
-    "effect: Drain",
+    "effect: DrainWorker",
     "effect: ReleaseTasks",
     "effect: StartWork, again",
     "effect: StopWork, past the time limit",
