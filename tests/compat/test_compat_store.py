@@ -71,7 +71,7 @@ def test_a_store_that_the_work_tree_has_used_can_still_be_read_by_0_1_0(tmp_path
         assert client.handle("pending").result() == 2
         assert client.handle("completed").result() == 42
         queues = {queue.name: queue for queue in client.queues()}
-        assert "paused" not in queues
+        assert not any(queue.paused for queue in queues.values())
         assert (queues["limited"].concurrency_limit, queues["limited"].weight) == (7, 5)
 
 
