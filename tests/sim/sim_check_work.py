@@ -8,8 +8,8 @@ from itertools import islice
 from sim_trace import Trace
 from sim_violation import Violation
 
-from gowork.leader._core import commands as cmd
 from gowork.leader._core.model import Outcome, Spec, Standing
+from gowork.proto.worker.v1 import session_pb2 as session
 
 
 class WorkChecks:
@@ -21,7 +21,7 @@ class WorkChecks:
         self._received: dict[int, str] = {}
         self._running: dict[int, str] = {}
         #: {(instance, fence): the worker's true report}
-        self._reports: dict[tuple[str, int], cmd.Report] = {}
+        self._reports: dict[tuple[str, int], session.Report] = {}
         #: {fence: id} that a worker has run to an end; it has not died since.
         self._ended: dict[int, str] = {}
         #: Ids that some callback worker has completed.
@@ -50,11 +50,12 @@ class WorkChecks:
         if id is not None and kept:
             self._ended[fence] = id
 
-    def reported(self, instance: str, report: cmd.Report) -> None:
+    def reported(self, instance: str, report: session.Report) -> None:
         """A worker says how an attempt ended."""
         if (instance, report.fence) not in self._reports:
-            self._trace.note("worker", instance, "reports", report.id, report.fence, report.outcome.name)
-            self._trace.seen[f"report: {report.outcome.name}"] += 1
+            name = Outcome(report.outcome).name
+            self._trace.note("worker", instance, "reports", report.id, report.fence, name, report.reason)
+            self._trace.seen[f"report: {name}"] += 1
         self._reports[instance, report.fence] = report
 
     def told_by_callback(self, id: str) -> None:
@@ -75,7 +76,7 @@ class WorkChecks:
             if running == id:
                 self._running[fence] = f"{id}, removed"
 
-    def completed(self, id: str, standing: Standing) -> cmd.Report | None:
+    def completed(self, id: str, standing: Standing) -> session.Report | None:
         """The report that has completed a task; None for that of a callback worker, which has no fence."""
         if not standing.instance:
             # The weaker promise: whichever member says so, while one of them holds the task.
@@ -83,7 +84,7 @@ class WorkChecks:
                 raise Violation("no stale report is accepted", id, "completed, which no member has said")
             return None
         report = self._reports.get((standing.instance, standing.fence))
-        if report is None or report.outcome is not Outcome.COMPLETED or report.id != id:
+        if report is None or report.outcome != Outcome.COMPLETED or report.id != id:
             raise Violation("no stale report is accepted", id, "completed under fence", standing.fence)
         return report
 

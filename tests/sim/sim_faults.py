@@ -24,16 +24,18 @@ async def break_things(world: World, until: float) -> None:
 def _break_something(world: World) -> None:
     rng, trace = world.rng, world.trace
     worker = rng.choice(world.workers)
-    match rng.randrange(15):
+    match rng.randrange(17):
         case 0:
-            trace.fault("a worker crashes", worker.instance)
-            worker.crash()
+            # Most are to live for long enough to be cut off and come back.
+            if rng.random() < 0.4:
+                trace.fault("a worker crashes", worker.instance)
+                worker.crash()
         case 1:
-            trace.fault("a worker is asked to stop", worker.instance)
-            worker.drain()
+            if rng.random() < 0.4:
+                trace.fault("a worker is asked to stop", worker.instance)
+                worker.drain()
         case 2:
-            trace.fault("a worker's runners are blocked, or again not", worker.instance)
-            worker.block()
+            worker.break_runner()
         case 3:
             callback = rng.choice(list(world.callbacks.values()))
             if rng.random() < 0.5:
@@ -51,12 +53,19 @@ def _break_something(world: World) -> None:
                 seconds = rng.choice([1.2, 3.0, 5.0, 20.0])
                 trace.fault("everything stands still for a while", f"{seconds:g} s")
                 world.loop.stand_still(seconds)
+                world.stood_still_at = world.loop.now
         case 6:
             if rng.random() < 0.4:
                 seconds = rng.uniform(0.5, 6.0)
                 trace.fault("disk full for a while", f"{seconds:.1f} s")
                 world.disk_full_until = world.loop.time() + seconds
         case 7 | 8:
+            connected = [each for each in world.workers if each.life.is_welcome]
+            if connected:
+                worker, seconds = rng.choice(connected), rng.choice([1.5, 5.0, 5.0, 6.0, 12.0])
+                trace.fault("a worker is cut off from the network", worker.instance, f"for {seconds:g} s")
+                worker.cut_off(seconds)
+        case 9 | 10:
             worker.lie(world.checks.work.fences_of_late())
         case _:
             links = list(world.links.values())
@@ -72,7 +81,9 @@ def _break_link(world: World, link: Link) -> None:
             link.cut()
         case 1 | 2:
             trace.fault("a stream breaks at the worker's end first", link.connection)
-            link.linger()
+            # Slow first, so that something is under way when it breaks.
+            link.delays = SLOW
+            world.loop.later(0.5, link.linger)
         case 3 | 4:
             way, seconds = rng.choice(["up", "down", "both"]), rng.uniform(0.5, 12.0)
             trace.fault(f"a stream is silent ({way})", link.connection, f"for {seconds:.1f} s")

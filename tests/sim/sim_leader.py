@@ -22,6 +22,7 @@ from gowork.leader._engine.blocked import NotServingError
 from gowork.leader._engine.counts import Counts
 from gowork.leader._engine.loop import Engine
 from gowork.leader._engine.retention import Kept, Retention
+from gowork.leader._rpc.sessions import Sessions
 from gowork.leader.store.protocol import StoreError
 
 if TYPE_CHECKING:
@@ -54,10 +55,14 @@ class SimLeader:
         world = self._world
         clock = SimClock(world)
         store = world.store = SimStore(self._path, world, clock)
-        outbox = SimOutbox(world)
-        with mock.patch.object(seams, "ON", True):
-            engine = Engine(store, outbox, Counts(), Settings(**SETTINGS), clock)  # type: ignore[arg-type]
+        settings = Settings(**SETTINGS)  # type: ignore[arg-type]
+        sessions = Sessions(settings)
+        outbox = SimOutbox(world, sessions)
+        # With that bug planted the seams would break before its checker has seen anything.
+        with mock.patch.object(seams, "ON", not world.plants.give_callback_workers_more):
+            engine = Engine(store, outbox, Counts(), settings, clock)
         outbox.engine = engine
+        sessions.attach(engine)
         world.plants.into_engine(engine)
         running: asyncio.Task[None] | None = None
         sweeping: asyncio.Task[None] | None = None
@@ -68,12 +73,13 @@ class SimLeader:
             world.plants.after_recovery(engine)
             running = asyncio.get_running_loop().create_task(engine.run())
             sweeping = asyncio.get_running_loop().create_task(self._sweep(engine, store))
-            world.lead(engine)
+            world.lead(engine, sessions)
             crash_in = world.rng.uniform(0.5, 12.0) if not world.calm else 1e6
             await asyncio.wait({running}, timeout=crash_in)
             if not running.done() and world.rng.random() < 0.2:
                 world.trace.fault("the leader is stopped")
                 engine.stop()
+                sessions.end_all("the leader is stopping")
                 await asyncio.wait({running}, timeout=20)
             if running.done():
                 running.result()
@@ -109,10 +115,10 @@ class SimLeader:
 
 
 class SimOutbox:
-    """Sends effects over the links and dials callback workers, after a look at each."""
+    """Hands effects to the service of workers' streams and dials callback workers, after a look at each."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, world: World, sessions: Sessions) -> None:
+        self._world, self._sessions = world, sessions
         self.engine: Engine | None = None
         self._sent: dict[int, int] = {}
 
@@ -145,8 +151,7 @@ class SimOutbox:
                         raise Violation("no lease ends that a worker renews", effect.connection)
                 case _:
                     world.checks.told(effect)
-            if link is not None:
-                link.deliver(effect)
+            self._sessions.deliver(effect)
 
 
 async def ask(engine: Engine, command: cmd.AnyCommand, gone: asyncio.Future[None], timeout: float | None) -> object:

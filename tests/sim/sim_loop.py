@@ -1,7 +1,7 @@
 """An event loop whose time is simulated: it jumps to the next timer when nothing is left to do.
 
 Nothing runs at the same time as anything else, and what a store would do in a thread is done at a simulated moment, so
-that one seed gives one history.
+that one seed gives one history. Each simulated machine has a clock of its own, which is the world's at another rate.
 """
 
 from __future__ import annotations
@@ -9,8 +9,16 @@ from __future__ import annotations
 import asyncio
 import selectors
 from collections.abc import Callable
+from contextvars import Context, ContextVar, copy_context
 from random import Random
 from typing import Any
+
+#: How fast the clock of the machine is on which something runs, beside that of the world.
+CLOCK_RATE: ContextVar[float] = ContextVar("CLOCK_RATE", default=1.0)
+
+
+#: The least time between two things that keep their order, in seconds: a heap does not keep that of two at one time.
+STEP = 1e-9
 
 
 class _NoInput(selectors.BaseSelector):
@@ -40,17 +48,42 @@ class _NoInput(selectors.BaseSelector):
 
 
 class SimLoop(asyncio.SelectorEventLoop):
-    """Time is `time()`, in simulated seconds from 0."""
+    """`now` is the world's time, in simulated seconds from 0; `time()` that of the machine whose code asks."""
 
     def __init__(self, rng: Random) -> None:
         self._sim_selector = _NoInput()
         super().__init__(self._sim_selector)
         self._rng = rng
+        self._no_machine = copy_context()
         #: What the disk takes for one request: at least and at most, in seconds.
         self.io_seconds = (0.0002, 0.02)
 
-    def time(self) -> float:
+    @property
+    def now(self) -> float:
         return self._sim_selector.now
+
+    def time(self) -> float:
+        return self._sim_selector.now * CLOCK_RATE.get()
+
+    def call_at(
+        self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        return super().call_at(when / CLOCK_RATE.get(), callback, *args, context=context)
+
+    def at(self, when: float, function: Callable[..., object], *args: Any) -> asyncio.TimerHandle:
+        """Calls it at this time of the world, on no machine, whoever asks for it."""
+        return super().call_at(when, function, *args, context=self._no_machine)
+
+    def later(self, seconds: float, function: Callable[..., object], *args: Any) -> asyncio.TimerHandle:
+        """As `at`, after `seconds` of the world's time."""
+        return self.at(self._sim_selector.now + seconds, function, *args)
+
+    async def create_connection(self, protocol_factory: Any, *, sock: Any, **_: Any) -> Any:  # type: ignore[override]
+        """Connects a simulated pipe."""
+        protocol = protocol_factory()
+        protocol.connection_made(sock)
+        sock.connected(protocol)
+        return sock, protocol
 
     def stand_still(self, seconds: float) -> None:
         """Nothing runs for so long, as in a process that is stopped; what was to happen meanwhile happens then."""

@@ -1,28 +1,44 @@
-"""Streams between workers and the leader: in order, late, cut at both ends or at one first, silent one way or both."""
+"""Streams between workers and the leader: in order, late, cut at both ends or at one first, silent one way or both.
+
+At one end of each is the worker's own session stream, at the other the leader's own service; the frames between them
+are the bytes that would travel.
+"""
 
 from __future__ import annotations
 
+import asyncio
+from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from gowork.leader._core import commands as cmd
+import grpc
+from sim_loop import STEP
+from sim_violation import Violation
+
+from gowork.proto.worker.v1 import session_pb2 as session
 
 if TYPE_CHECKING:
-    from sim_worker import SimWorker
+    from sim_worker import Life
     from sim_world import World
-
-    from gowork.leader._engine.loop import Engine
 
 #: How long a frame may take, in seconds.
 QUICK = (0.0002, 0.001, 0.02, 0.2)
-SLOW = (0.2, 1.0, 2.5)
+SLOW = (0.2, 0.7, 1.4)
+
+#: How a call ended: code, details, trailing metadata.
+_Status = tuple[grpc.StatusCode, str, tuple[tuple[str, str | bytes], ...]]
+_BROKEN: _Status = (grpc.StatusCode.UNAVAILABLE, "the simulated network has broken the stream", ())
+_NOBODY: _Status = (grpc.StatusCode.UNAVAILABLE, "nobody listens on the simulated network", ())
+_CANCELLED: _Status = (grpc.StatusCode.CANCELLED, "the call was given up", ())
 
 
 class Link:
     """One stream. A worker may have a new one while what it has sent over an old one is still under way."""
 
-    def __init__(self, world: World, engine: Engine, worker: SimWorker, connection: int) -> None:
-        self._world, self._engine, self._worker = world, engine, worker
+    def __init__(self, world: World, life: Life, call: SimCall, connection: int) -> None:
+        assert world.engine is not None
+        self._world, self._life, self._call = world, life, call
+        self._engine, self._sessions = world.engine, world.sessions
         self.connection = connection
         #: What the worker may be granted, as far as the leader has heard.
         self.credit = 0
@@ -32,26 +48,23 @@ class Link:
         #: How much later arrives what is under way since the worker gave the stream up.
         self._late: float | None = None
         self._last = {"up": 0.0, "down": 0.0}
+        #: What has arrived at the leader, and the call that serves it.
+        self._requests: deque[bytes] = deque()
+        self._arrived = asyncio.Event()
+        self._handler: asyncio.Task[None] | None = None
 
-    def send_hello(self, hello: cmd.OpenSession) -> None:
-        self._later("up", self._greet, hello)
-
-    def send(self, frame: cmd.ReceiveFrame) -> None:
-        self._later("up", self._post_frame, frame)
-
-    def deliver(self, effect: object) -> None:
-        """From the leader to the worker."""
-        self._later("down", self._worker.receive, self, effect)
+    def send(self, frame: bytes) -> None:
+        """From the worker to the leader."""
+        self._later("up", self._receive, frame)
 
     def cut(self) -> None:
         """The stream is gone; what is under way is lost; both ends see it, each in its own time."""
         if not self._alive:
             return
         self._end()
-        world = self._world
-        if world.engine is self._engine:
-            world.loop.call_later(world.rng.uniform(0.0, 0.5), self._engine.post, cmd.CloseSession(self.connection))
-        world.loop.call_later(world.rng.uniform(0.0, 0.5), self._worker.broken, self)
+        loop, rng = self._world.loop, self._world.rng
+        loop.later(rng.uniform(0.0, 0.5), self.cancel_handler)
+        loop.later(rng.uniform(0.0, 0.5), self._call.end, _BROKEN)
 
     def linger(self) -> None:
         """The worker gives the stream up; what it has sent arrives late nevertheless, and the end after it."""
@@ -61,17 +74,24 @@ class Link:
         elif self._alive and self._late is None:
             self._late = self._world.rng.uniform(0.1, 3.0)
             self._later("up", self._close)
-            self._world.loop.call_soon(self._worker.broken, self)
+            self._world.loop.later(0.0, self._call.end, _BROKEN)
+
+    def give_up(self) -> None:
+        """The worker has cancelled the call."""
+        if not self._greeted:
+            self.cut()
+        elif self._alive and self._late is None:
+            self._later("up", self._close)
 
     def silence(self, way: str, seconds: float) -> None:
         """Nothing gets through for a while, and nobody is told: what is sent meanwhile breaks the stream later."""
         self._muted |= {"up", "down"} if way == "both" else {way}
-        self._world.loop.call_later(seconds, self.cut)
+        self._world.loop.later(seconds, self.cut)
 
     @property
     def carries(self) -> bool:
         """Whether the worker has it, and nothing keeps its heartbeats from the leader."""
-        return self._alive and not self._muted and self._late is None and self._worker.link is self
+        return self._alive and not self._muted and self._late is None and not self._call.is_over and self._life.is_alive
 
     def heal(self) -> None:
         """No more faults: a stream that has lost something is broken."""
@@ -79,29 +99,67 @@ class Link:
         if self._muted:
             self.cut()
 
+    def cancel_handler(self) -> None:
+        """The leader's end sees that the stream is gone."""
+        if self._handler is not None:
+            self._handler.cancel()
+
+    # The leader's end.
+
+    def __aiter__(self) -> Link:
+        return self
+
+    async def __anext__(self) -> session.ConnectRequest:
+        while not self._requests:
+            self._arrived.clear()
+            await self._arrived.wait()
+        request = session.ConnectRequest.FromString(self._requests.popleft())
+        self.credit = max([self.credit, *request.credit])
+        return request
+
+    def peer(self) -> str:
+        """As grpc.aio.ServicerContext has it."""
+        return "sim"
+
+    def _receive(self, frame: bytes) -> None:
+        if self._handler is None:
+            self._greeted = True
+            self._handler = self._world.loop.create_task(self._serve())
+        self._requests.append(frame)
+        self._arrived.set()
+
+    async def _serve(self) -> None:
+        context = _Context()
+        # Each call takes one as it begins.
+        self._sessions._numbers = iter((self.connection,))  # type: ignore[assignment]
+        try:
+            async for response in self._sessions.Connect(self, context):  # type: ignore[arg-type]
+                self._later("down", self._call.deliver, response.SerializeToString())
+        except grpc.aio.AbortError:
+            if context.status[0] is grpc.StatusCode.INTERNAL:
+                self._world.found(Violation("no frame is beyond the leader", context.status[1]))
+        self._later("down", self._finish, context.status)
+
+    def _finish(self, status: _Status) -> None:
+        self._end()
+        self._call.end(status)
+
+    def _close(self) -> None:
+        self._end()
+        self.cancel_handler()
+
     def _end(self) -> None:
         self._alive = False
         self._world.links.pop(self.connection, None)
 
-    def _close(self) -> None:
-        self._end()
-        self._engine.post(cmd.CloseSession(self.connection))
-
-    def _greet(self, hello: cmd.OpenSession) -> None:
-        self._greeted = True
-        self._engine.post(hello)
-
-    def _post_frame(self, frame: cmd.ReceiveFrame) -> None:
-        if frame.credit is not None and frame.credit > self.credit:
-            self.credit = frame.credit
-        self._engine.post(frame)
+    # The way.
 
     def _later(self, way: str, function: Callable[..., object], *args: object) -> None:
-        world = self._world
+        loop = self._world.loop
         # A stream keeps its order, however long each message takes.
-        at = max(self._last[way], world.loop.time() + world.rng.choice(self.delays))
+        at = max(self._last[way] + STEP, loop.now + self._world.rng.choice(self.delays))
         self._last[way] = at
-        world.loop.call_at(at, self._arrive, way, function, args)
+        loop.at(at, self._arrive, way, function, args)
 
     def _arrive(self, way: str, function: Callable[..., object], args: tuple[object, ...]) -> None:
         if not self._alive or way in self._muted:
@@ -112,10 +170,126 @@ class Link:
             if self._late is None:
                 function(*args)
             else:
-                self._world.loop.call_later(self._late, self._arrive_late, function, args)
+                self._world.loop.later(self._late, self._arrive_late, function, args)
 
     def _arrive_late(self, function: Callable[..., object], args: tuple[object, ...]) -> None:
         if self._alive and self._world.engine is self._engine:
             if function != self._close:
                 self._world.trace.seen["network: a frame of an old stream arrives late"] += 1
             function(*args)
+
+
+class _Context:
+    """What the leader's service asks of grpc.aio.ServicerContext."""
+
+    def __init__(self) -> None:
+        self.status: _Status = (grpc.StatusCode.OK, "", ())
+
+    def peer(self) -> str:
+        return "sim"
+
+    async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Any = ()) -> NoReturn:
+        self.status = (code, details, tuple(trailing_metadata))
+        raise grpc.aio.AbortError
+
+
+class SimChannel:
+    """What the worker's session stream asks of grpc.aio.Channel."""
+
+    def __init__(self, world: World, life: Life) -> None:
+        self._world, self._life = world, life
+
+    def stream_stream(
+        self, method: str, request_serializer: Callable[..., bytes], response_deserializer: Any, **_: Any
+    ) -> Callable[[], SimCall]:
+        return lambda: SimCall(self._world, self._life, request_serializer, response_deserializer)
+
+    async def close(self) -> None:
+        """Has nothing to close: a call that is left is over already."""
+
+
+class SimCall:
+    """What the worker's session stream asks of grpc.aio.StreamStreamCall. Every frame is shown to its checkers."""
+
+    def __init__(
+        self,
+        world: World,
+        life: Life,
+        serialize: Callable[[session.ConnectRequest], bytes],
+        parse: Callable[[bytes], session.ConnectResponse],
+    ) -> None:
+        self._life, self._serialize, self._parse = life, serialize, parse
+        self._frames: deque[bytes] = deque()
+        self._changed = asyncio.Event()
+        self._status: _Status | None = None
+        self._link = world.connect(life, self)
+        if self._link is None:
+            world.loop.later(world.rng.uniform(0.0, 0.2), self.end, _NOBODY)
+
+    @property
+    def is_over(self) -> bool:
+        return self._status is not None
+
+    async def write(self, request: session.ConnectRequest) -> None:
+        if self._status is not None:
+            raise asyncio.InvalidStateError("the call is over")
+        if self._link is not None:
+            self._life.sends(self._link, request)
+            self._link.send(self._serialize(request))
+
+    async def read(self) -> Any:
+        while not self._frames:
+            if self._status is _CANCELLED:
+                raise asyncio.CancelledError
+            if self._status is not None:
+                if self._status[0] is grpc.StatusCode.OK:
+                    return grpc.aio.EOF
+                raise self._error()
+            self._changed.clear()
+            try:
+                await self._changed.wait()
+            except asyncio.CancelledError:
+                self.cancel()
+                raise
+        response = self._parse(self._frames.popleft())
+        self._life.reads(response)
+        return response
+
+    def cancel(self) -> None:
+        if self._status is None:
+            self.end(_CANCELLED)
+            if self._link is not None:
+                self._link.give_up()
+
+    def deliver(self, frame: bytes) -> None:
+        """A frame has arrived."""
+        if self._status is None:
+            self._frames.append(frame)
+            self._changed.set()
+
+    def end(self, status: _Status) -> None:
+        """The call is over, and the worker sees it."""
+        if self._status is None:
+            self._status = status
+            self._life.lost_stream()
+            self._changed.set()
+
+    async def code(self) -> grpc.StatusCode:
+        assert self._status is not None
+        return self._status[0]
+
+    async def initial_metadata(self) -> grpc.aio.Metadata:
+        return grpc.aio.Metadata()
+
+    async def trailing_metadata(self) -> grpc.aio.Metadata:
+        assert self._status is not None
+        return grpc.aio.Metadata(*self._status[2])
+
+    async def details(self) -> str:
+        assert self._status is not None
+        return self._status[1]
+
+    def _error(self) -> grpc.aio.AioRpcError:
+        assert self._status is not None
+        code, details, trailing = self._status
+        return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(*trailing), details)

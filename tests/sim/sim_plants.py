@@ -1,4 +1,4 @@
-"""Planted bugs, to show that the simulator bites. Each is put in from outside; nothing in the leader knows of them."""
+"""Planted bugs, to show that the simulator bites. Each is put in from outside: neither leader nor worker knows it."""
 
 from __future__ import annotations
 
@@ -21,6 +21,14 @@ from gowork.leader._core.model import Outcome, Standing, Status, Task
 from gowork.leader._core.pending import Pending
 from gowork.leader._engine import loading, recovery
 from gowork.leader._engine.loop import Engine
+from gowork.worker._desk import desk
+from gowork.worker._desk.instructions import Tell
+from gowork.worker._desk.pause import Pause
+from gowork.worker._desk.runner import Runner
+from gowork.worker._desk.solo import Solo
+from gowork.worker._desk.unacknowledged import Unacknowledged
+from gowork.worker._desk.work import Work
+from gowork.worker._runner import messages
 
 
 @dataclass
@@ -32,6 +40,13 @@ class Plants:
     acknowledge_undurable_duplicate: bool = False
     forget_leases_on_recovery: bool = False
     worker_drops_reports: bool = False
+    worker_reports_what_was_released: bool = False
+    worker_reports_whatever_comes: bool = False
+    worker_starts_while_cut_off: bool = False
+    worker_keeps_slots_of_isolated_runners: bool = False
+    worker_forgets_lent_slots: bool = False
+    worker_forgets_cancels: bool = False
+    worker_lists_what_runs_alone: bool = False
     count_interrupted_attempts: bool = False
     accept_reports_of_others: bool = False
     forget_keys_on_recovery: bool = False
@@ -115,9 +130,29 @@ class Plants:
             yield callbacks, "IDLE_BEATS_MIN", math.inf
         if self.give_callback_workers_more:
             yield state.Callback, "free", True
+        yield from self._patches_of_workers()
+
+    def _patches_of_workers(self) -> Iterator[tuple[Any, str, Any]]:
+        if self.worker_drops_reports:
+            yield Unacknowledged, "take", _take_and_forget
+        if self.worker_reports_what_was_released:
+            yield Work, "release", Work.cancel
+        if self.worker_reports_whatever_comes:
+            yield Work, "reported", _keep_whatever_comes
+        if self.worker_starts_while_cut_off:
+            yield Pause, "cut_off", lambda pause, now: None
+        if self.worker_keeps_slots_of_isolated_runners:
+            yield Pause, "brief", _take_slots_of_all
+        if self.worker_forgets_lent_slots:
+            yield Solo, "lender_ended", lambda solo, lender: None
+        if self.worker_forgets_cancels:
+            yield Solo, "take_back", lambda solo, task: False
+        if self.worker_lists_what_runs_alone:
+            yield desk, "listed", _list_what_runs
 
 
 _EARLY_MS = 20_000
+_take, _brief, _listed = Unacknowledged.take, Pause.brief, desk.listed
 _decide, _add = step.decide, Lane.add
 
 
@@ -150,3 +185,28 @@ def _decide_early(state: Any, command: cmd.AnyCommand, now: Any) -> Decision:
     if isinstance(command, cmd.Tick):
         command = cmd.Tick(command.due_ms + _EARLY_MS)
     return _decide(state, command, now)
+
+
+def _take_and_forget(unacknowledged: Unacknowledged, bytes_max: int) -> Any:
+    taken = _take(unacknowledged, bytes_max)
+    unacknowledged.acknowledge(report.fence for report in taken)
+    return taken
+
+
+def _keep_whatever_comes(work: Work, runner: Runner, reports: Any, size: int, now: float) -> None:
+    for report in reports:
+        task = runner.tasks.pop(report.fence, None)
+        work.held.pop(report.fence, None)
+        if task is not None and task.lender is not None:
+            work.solo.finished(task)
+    work._keep(reports, size)
+
+
+def _take_slots_of_all(pause: Pause, runner: Runner) -> None:
+    _brief(pause, runner)
+    if pause.is_on and runner.alone:
+        pause._instruct(Tell(runner.id, messages.Slots(0)))
+
+
+def _list_what_runs(held: Any, running: Any, reports: Any) -> Any:
+    return _listed([each for each in held if each.fence in running], running, reports)

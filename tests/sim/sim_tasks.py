@@ -12,22 +12,45 @@ from random import Random
 from gowork.leader._core.model import HandlerPolicy, RetryPolicy, Spec
 from gowork.leader._wire.specs import spec_from
 from gowork.proto.scheduler.v1 import scheduler_pb2
+from gowork.worker._core.handlers import RetryOptions
+from gowork.worker._runner.messages import HandlerNote
 
 #: Where every wall clock of the simulation begins.
 WALL_MS = 1_800_000_000_000
 QUEUES = ("default", "mail", "video")
 KEYS = ("", "", "anna", "bert", "carl")
-#: What every simulated worker advertises; the first is its default handler.
-HANDLERS = (HandlerPolicy("work", True), HandlerPolicy("other", retry=RetryPolicy(max_attempts=2, initial_delay_ms=20)))
+#: How long a handler may go on after it was asked to stop.
+GRACE_MS = 500
+#: The handlers of workers, as runners tell their supervisors; the first is the default, the last runs isolated.
+NOTES = (
+    HandlerNote("work", "thread", None, GRACE_MS, "sim"),
+    HandlerNote("other", "thread", RetryOptions(max_attempts=2, initial_delay_ms=20), GRACE_MS, "sim"),
+    HandlerNote("alone", "process", None, GRACE_MS, "sim-alone"),
+)
+#: What the leader is to make of them.
+HANDLERS = (
+    HandlerPolicy("work", True),
+    HandlerPolicy("other", retry=RetryPolicy(max_attempts=2, initial_delay_ms=20)),
+    HandlerPolicy("alone"),
+)
+#: What tasks ask for, each as often as it stands here.
+_HANDLERS = ("work", "other", "alone", "", "")
 #: What some workers carry and some tasks ask for.
 LABELS = {"gpu": "yes"}
 
 
 @lru_cache(maxsize=50_000)
 def spec_for(id: str) -> Spec:
+    """The task that this id stands for, as the leader keeps it."""
+    return spec_from(task_for(id))
+
+
+def task_for(id: str) -> scheduler_pb2.Task:
     """The task that this id stands for."""
     rng = Random(id)
-    task = scheduler_pb2.Task(id=id, handler=rng.choice(["work", "other", ""]), priority=rng.choice([0, 1, 2, 3]))
+    task = scheduler_pb2.Task(
+        id=id, handler=rng.choice(["work", "other", "alone", "", ""]), priority=rng.choice([0, 1, 2, 3])
+    )
     if not task.handler and rng.random() < 0.2:
         # No callback worker can take it.
         task.data = id.encode()
@@ -41,7 +64,7 @@ def spec_for(id: str) -> Spec:
         task.retry.max_attempts = rng.randint(1, 4)
         task.retry.initial_delay_ms = rng.choice([10, 500])
     if not task.handler and rng.random() < 0.3:
-        # Only callback workers are held to it: those with a session keep it themselves.
+        # Callback workers are held to it by the leader; those with a session keep it themselves.
         task.time_limit_ms = 1_000
     chance = rng.random()
     if chance < 0.1:
@@ -49,7 +72,7 @@ def spec_for(id: str) -> Spec:
     elif chance < 0.2:
         # In groups, so that more expire at once than are looked at together.
         task.expires_at_ms = WALL_MS + rng.randint(1, 8) * 4_000
-    return spec_from(task)
+    return task
 
 
 def is_deadly(id: str) -> bool:
@@ -59,19 +82,23 @@ def is_deadly(id: str) -> bool:
 
 @lru_cache(maxsize=1_000)
 def other_spec_for(id: str) -> Spec:
-    """Another task by the same id."""
-    return spec_from(scheduler_pb2.Task(id=id, payload="something else"))
+    """Another task by the same id, as the leader keeps it."""
+    return spec_from(_other_task_for(id))
 
 
-def follow_ups_of(id: str, known: list[str], rng: Random) -> tuple[Spec, ...]:
+def _other_task_for(id: str) -> scheduler_pb2.Task:
+    return scheduler_pb2.Task(id=id, payload="something else")
+
+
+def follow_ups_of(id: str, known: list[str], rng: Random) -> tuple[scheduler_pb2.Task, ...]:
     """What the handler of this task schedules when it completes; some ids clash with tasks that there are."""
     if "+" in id:
         return ()
     chance = rng.random()
     if chance < 0.1:
-        return tuple(spec_for(f"{id}+{place}") for place in range(rng.randint(1, 3)))
+        return tuple(task_for(f"{id}+{place}") for place in range(rng.randint(1, 3)))
     if chance < 0.12 and known:
-        return (spec_for(f"{id}+new"), other_spec_for(rng.choice(known)))
+        return (task_for(f"{id}+new"), _other_task_for(rng.choice(known)))
     if chance < 0.14 and known:
-        return (spec_for(rng.choice(known)),)
+        return (task_for(rng.choice(known)),)
     return ()

@@ -1,33 +1,29 @@
-"""A worker as the session protocol has it, without processes: what a supervisor promises, on a bad network."""
+"""The machines of workers. Each runs the worker that ships (its service, session and supervisor) over simulated
+runners, a simulated network and a clock of its own; crashes; and starts it again.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextvars import copy_context
 from random import Random
 from typing import TYPE_CHECKING
 
+from sim_check_worker import WorkerChecks
+from sim_loop import CLOCK_RATE
+from sim_machine import LIFE
 from sim_network import Link
-from sim_tasks import HANDLERS, LABELS, follow_ups_of, is_deadly
+from sim_runner import SimRunner
+from sim_tasks import LABELS, NOTES
 
-from gowork.leader._core import commands as cmd
-from gowork.leader._core import effects as ef
-from gowork.leader._core.model import Failure, FailureKind, Outcome
+from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
+from gowork.proto.worker.v1 import session_pb2 as session
+from gowork.worker._app.service import Service
+from gowork.worker._core.options import Options
 
 if TYPE_CHECKING:
     from sim_world import World
-
-_OUTCOMES = (
-    [Outcome.COMPLETED] * 12
-    + [Outcome.FAILED] * 2
-    + [Outcome.TIMED_OUT]
-    + [Outcome.SNOOZED]
-    + [Outcome.LOST] * 2
-    + [Outcome.CANCELLED]
-)
-#: How long a leader waits for a worker whose stream broke.
-GRACE_SECONDS = 1.0
-HEARTBEAT_SECONDS = 1.3
 
 
 class SimWorker:
@@ -39,271 +35,209 @@ class SimWorker:
     """
 
     def __init__(self, world: World, machine: str, name: str, rng: Random) -> None:
-        self._world, self._rng, self._machine, self.name = world, rng, machine, name
-        self._life = 0
-        self.instance = ""
-        self.link: Link | None = None
-        self.slots = rng.randint(1, 4)
-        self._buffer = 300 if rng.random() < 0.05 else rng.randint(0, 4)
+        self.world, self.rng, self.machine, self.name = world, rng, machine, name
+        self.lives = 0
         #: How fast its clock runs, beside that of the leader.
-        self._clock_rate = rng.uniform(0.9, 1.1)
+        self.clock_rate = rng.uniform(0.9, 1.1)
         # The first one can run everything.
         is_first = name == "w0"
-        self._handlers = HANDLERS if is_first or rng.random() < 0.8 else HANDLERS[:1]
-        self._labels = dict(LABELS) if is_first or rng.random() < 0.3 else {}
+        self.handler_names = {note.name for note in (NOTES if is_first or rng.random() < 0.8 else NOTES[:1])}
+        #: Whether its tasks wait for others, and lend their slots.
+        self.lends = rng.random() < 0.5
         #: Whether it has a directory in which it finds what its predecessors left.
-        self._keeps_proof = rng.random() < 0.5
+        self.keeps_proof = rng.random() < 0.5
+        #: Until when no stream leads from it to a leader, in the world's seconds.
+        self.away_until = 0.0
         self._lies = rng.random() < 0.25
-        #: {fence: id} granted and not started, running (with its timer), and reported but not acknowledged.
-        self._waiting: dict[int, str] = {}
-        self._running: dict[int, tuple[str, asyncio.TimerHandle]] = {}
-        self._reports: dict[int, cmd.Report] = {}
-        self._granted = 0
-        self._credit_sent = -1
-        self._welcomed = False
-        #: When the stream broke; None while there is one.
-        self._broken_at: float | None = None
-        self._alive = self._draining = self._leaving = self._blocked = False
-        self.start()
+        slots = rng.randint(1, 4)
+        self.options = Options(
+            name=name,
+            slots=slots,
+            runners=rng.randint(1, 2),
+            labels=LABELS if is_first or rng.random() < 0.3 else {},
+            drain_timeout=rng.choice((0.5, 5.0, 20.0)),
+            blocked_timeout=5.0,
+            unacknowledged_bytes_max=rng.choice((150, 1000, 1 << 20)),
+        )
+        self.life = Life(self)
+
+    @property
+    def instance(self) -> str:
+        return self.life.instance
 
     def start(self) -> None:
         """A new process."""
-        self._life += 1
-        self.instance = f"{self._machine}-{self._life}"
-        self._alive, self._draining, self._leaving, self._blocked = True, False, False, False
-        self._broken_at = None
-        self._world.trace.note("worker", self.instance, "starts as", self.name)
-        self._connect_soon()
+        self.life = Life(self)
 
     def crash(self) -> None:
         """The process and all that it held is gone."""
-        if not self._alive:
-            return
-        for _, timer in self._running.values():
-            timer.cancel()
-        self._world.checks.work.died([*self._waiting, *self._running, *self._reports])
-        self._waiting, self._running, self._reports = {}, {}, {}
-        self._end(Link.cut)
+        if self.life.is_alive:
+            self.life.end()
+            self.start_soon()
+
+    def start_soon(self) -> None:
+        """Another process starts later."""
+        self.world.loop.later(self.rng.uniform(0.05, 3.0), self.start)
 
     def drain(self) -> None:
-        """It takes nothing more, ends what it runs, and leaves."""
-        if self._draining or not self._alive:
-            return
-        self._draining = True
-        self._world.trace.note("worker", self.instance, "drains")
-        self._send_back_waiting("its worker drains")
-        self._send()
-        self._leave_when_done()
+        """It is asked to stop."""
+        if self.life.is_alive:
+            self.life.run(self.life.service.stop)
+
+    def cut_off(self, seconds: float) -> None:
+        """Its streams fall silent, and no new one comes about."""
+        self.away_until = self.world.loop.now + seconds
+        if self.life.link is not None:
+            self.life.link.silence("both", seconds)
 
     def lie(self, fences: dict[int, str]) -> None:
         """Reports what others hold, or nobody."""
-        mine = {*self._waiting, *self._running, *self._reports}
-        lies = [cmd.Report(fence, id, Outcome.COMPLETED) for fence, id in fences.items() if fence not in mine]
-        if self._lies and lies and self.link is not None and self._welcomed:
-            self._world.trace.fault("a worker reports what it never held", self.instance)
-            self.link.send(cmd.ReceiveFrame(self.link.connection, [self._rng.choice(lies)]))
+        link = self.life.link
+        if self._lies and link is not None and self.life.is_welcome:
+            known = self.life.checks
+            lies = [fence for fence in fences if not known.has_known(fence)]
+            if lies:
+                self.world.trace.fault("a worker reports what it never held", self.instance)
+                fence = self.rng.choice(lies)
+                report = session.Report(fence=fence, id=fences[fence], outcome=tasks.ATTEMPT_OUTCOME_COMPLETED)
+                link.send(session.ConnectRequest(reports=[report]).SerializeToString())
 
-    def block(self) -> None:
-        """Its runners do not answer, or do again."""
-        self._blocked = not self._blocked and not self._world.calm
-        if self.link is not None and self._welcomed:
-            self.link.send(cmd.ReceiveFrame(self.link.connection, blocked=self._blocked))
+    def break_runner(self) -> None:
+        """Something befalls a runner, or all of them."""
+        rng, trace = self.rng, self.world.trace
+        runners = list(self.life.runners.values())
+        if not runners:
+            return
+        runner = rng.choice(runners)
+        match rng.randrange(5):
+            case 0:
+                trace.fault("a runner crashes", runner.name)
+                runner.crash()
+            case 1:
+                trace.fault("a runner's loop stands still", runner.name)
+                runner.block(rng.choice((1.0, 4.0, 4.0, 20.0)))
+            case 2:
+                trace.fault("a runner hears nothing, though its loop ticks", runner.name)
+                runner.block(rng.choice((4.0, 40.0)), deaf=True)
+            case 3:
+                trace.fault("a runner closes its pipe and goes on", runner.name)
+                runner.close_pipe()
+            case _:
+                trace.fault("all runners of a worker are blocked", self.instance)
+                for each in runners:
+                    each.block(4.0)
 
     def calm_down(self) -> None:
         """No more faults."""
-        if self._blocked:
-            self.block()
+        self.away_until = 0.0
+        for runner in self.life.runners.values():
+            runner.unblock()
 
-    # The stream.
 
-    def _end(self, how: Callable[[Link], None]) -> None:
-        """This process is over; another one starts later."""
-        self._alive = False
+class Life:
+    """One process of a worker, from its start to its end."""
+
+    def __init__(self, machine: SimWorker) -> None:
+        self.machine = machine
+        self.world = machine.world
+        machine.lives += 1
+        self._number = machine.lives
+        self.instance = f"{machine.machine}-{self._number}"
+        self.is_alive = True
+        self.handler_names, self.lends = machine.handler_names, machine.lends
+        #: {process id: runner}
+        self.runners: dict[int, SimRunner] = {}
+        self.checks = WorkerChecks(self.world, self.instance, machine.options.slots, lends=machine.lends)
+        #: The stream in use.
+        self.link: Link | None = None
+        self.is_welcome = False
+        self.world.trace.note("worker", self.instance, "starts as", machine.name)
+        self._context = copy_context()
+        self.run(CLOCK_RATE.set, machine.clock_rate)
+        self.run(LIFE.set, self)
+        self.service: Service
+        self.run(self._make, machine)
+        self._task = self.world.loop.create_task(self.service.run(), context=self._context)
+        self._task.add_done_callback(self._done)
+
+    def _make(self, machine: SimWorker) -> None:
+        self.service = Service(machine.options, ["leader:40041"])
+        supervisor = self.service.supervisor
+        supervisor.instance = self.instance
+        supervisor._locks = _Proof(machine, self._number)  # type: ignore[assignment]
+        supervisor.desk.roster.lent_slots_max = 4 if machine.lends else 0
+
+    def run(self, function: Callable[..., object], *args: object) -> None:
+        """Runs it on this machine, by its clock."""
+        self._context.run(function, *args)
+
+    def clock_ns(self) -> int:
+        """The machine's clock."""
+        return int(self.world.loop.now * self.machine.clock_rate * 1e9)
+
+    def end(self) -> None:
+        """The process is gone, and all that it has started. What is left of it unwinds unheard."""
+        self._forget()
+        self._task.cancel()
+
+    def _forget(self) -> None:
+        self.is_alive = False
+        for runner in list(self.runners.values()):
+            runner.vanish()
+        self.runners.clear()
+        self.checks.ended()
         link, self.link = self.link, None
         if link is not None:
-            how(link)
-        self._later(self._rng.uniform(0.05, 3.0), self.start)
+            link.cut()
 
-    def _later(self, seconds: float, function: Callable[..., object], *args: object) -> asyncio.TimerHandle:
-        return self._world.loop.call_later(seconds * self._clock_rate, function, *args)
-
-    def _connect_soon(self) -> None:
-        self._later(self._rng.uniform(0.0, 0.1), self._connect, self._life)
-
-    def _connect(self, life: int) -> None:
-        if life != self._life or self.link is not None or not self._alive:
+    def _done(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if not self.is_alive:
             return
-        link = self.link = self._world.connect(self)
-        if link is None:
-            self._connect_soon()
+        if error is not None:
+            self.world.found(error)
+        self.world.trace.seen["worker: leaves"] += self.service.supervisor.has_left
+        self._forget()
+        if not self.world.is_over:
+            self.machine.start_soon()
+
+    # What it says and hears.
+
+    def sends(self, link: Link, request: session.ConnectRequest) -> None:
+        """It writes a frame to a stream."""
+        if not self.is_alive:
             return
-        self._granted, self._credit_sent, self._welcomed = 0, -1, False
-        if self._waiting and self._rng.random() < 0.1:
-            fence, id = self._waiting.popitem()
-            self._world.trace.fault("a worker forgets a grant that it has not started", self.instance, id, fence)
-        held = [cmd.HeldTask(id, fence, False) for fence, id in self._waiting.items()]
-        held += [cmd.HeldTask(id, fence, False) for fence, (id, _) in self._running.items()]
-        held += [cmd.HeldTask(report.id, fence, True) for fence, report in self._reports.items()]
-        # Nothing of an earlier life is left: `crash` saw to it. A machine without a state directory can't prove it.
-        lives = range(1, self._life)[-16:]
-        ended = tuple(f"{self._machine}-{life}" for life in lives) if self._keeps_proof else ()
-        link.send_hello(
-            cmd.OpenSession(
-                link.connection,
-                self.name,
-                self.instance,
-                self.slots,
-                self._handlers,
-                self._labels,
-                "sim",
-                tuple(held),
-                (),
-                "sim",
-                ended,
-            )
-        )
+        if request.HasField("hello"):
+            self.link, self.is_welcome = link, False
+            self.checks.greets(request.hello)
+        for report in request.reports:
+            self.checks.reports(report)
 
-    def broken(self, link: Link) -> None:
-        """The worker sees that its stream is gone."""
-        if self.link is link:
-            self.link, self._broken_at = None, self._world.loop.time()
-            self._connect_soon()
+    def reads(self, response: session.ConnectResponse) -> None:
+        """It reads a frame."""
+        if self.is_alive:
+            self.is_welcome = True
+            self.checks.reads(response)
 
-    def receive(self, link: Link, effect: object) -> None:
-        """An effect has arrived."""
-        if self.link is not link:
-            return
-        match effect:
-            case ef.Welcome():
-                self._welcomed, self._broken_at = True, None
-                # After what comes with it: the leader may release some of what waits.
-                self._world.loop.call_soon(self._fill)
-                self._send(*self._reports.values())
-                self._later(HEARTBEAT_SECONDS, self._beat, link)
-                self._leave_when_done()
-            case ef.GrantTasks():
-                self._granted += len(effect.grants)
-                for grant in effect.grants:
-                    self._world.checks.work.received(grant.fence, grant.spec.id, self.instance)
-                    self._waiting[grant.fence] = grant.spec.id
-                if self._draining:
-                    self._send_back_waiting("its worker drains")
-                self._fill()
-            case ef.Acknowledge():
-                for fence in effect.fences:
-                    self._reports.pop(fence, None)
-                self._send()
-                self._leave_when_done()
-            case ef.ReleaseTasks():
-                for fence in effect.fences:
-                    self._stop(fence, kept=False)
-                self._fill()
-                # What is released makes room: without a word of it the leader would grant nothing any more.
-                self._send()
-                self._leave_when_done()
-            case ef.CancelTasks():
-                for fence in effect.fences:
-                    id = self._stop(fence, kept=True)
-                    if id is not None:
-                        self._report(cmd.Report(fence, id, Outcome.CANCELLED))
-                self._fill()
-            case ef.DrainWorker():
-                self.drain()
-            case ef.Ping():
-                self._beat_once(link)
-            case ef.EndSession():
-                self._ended(link, effect.refusal)
+    def lost_stream(self) -> None:
+        """It sees that its stream is over."""
+        if self.is_alive:
+            self.link, self.is_welcome = None, False
+            self.checks.lost_stream()
 
-    def _ended(self, link: Link, refusal: cmd.Refused | None) -> None:
-        if self._leaving and refusal is None:
-            self._end(Link.cut)
-            return
-        link.cut()
-        self.link, self._broken_at = None, self._world.loop.time()
-        self._later(self._rng.uniform(0.1, 1.0) if refusal is not None else 0.05, self._connect, self._life)
 
-    def _leave_when_done(self) -> None:
-        if not self._draining or self._leaving or self._waiting or self._running or self._reports:
-            return
-        if self.link is not None and self._welcomed:
-            self._leaving = True
-            self._world.trace.seen["worker: leaves"] += 1
-            self.link.send(cmd.ReceiveFrame(self.link.connection, draining=True, leaving=True))
-            # Nobody may answer: its process ends anyway.
-            self._later(2.0, self._gone, self._life)
+class _Proof:
+    """Stands for the locks by which a worker proves that nothing of its predecessors is left: `crash` saw to it."""
 
-    def _gone(self, life: int) -> None:
-        if life == self._life and self._alive:
-            self._end(Link.linger)
+    def __init__(self, machine: SimWorker, number: int) -> None:
+        self._machine, self._number = machine, number
 
-    def _beat(self, link: Link) -> None:
-        if self.link is link:
-            self._beat_once(link)
-            self._later(HEARTBEAT_SECONDS, self._beat, link)
+    def ended(self) -> list[str]:
+        lives = range(1, self._number)[-16:]
+        return [f"{self._machine.machine}-{life}" for life in lives] if self._machine.keeps_proof else []
 
-    def _beat_once(self, link: Link) -> None:
-        link.send(cmd.ReceiveFrame(link.connection))
+    def forget(self, instances: list[str]) -> None:
+        """A leader has been told; telling it again does no harm."""
 
-    def _send(self, *reports: cmd.Report) -> None:
-        work = self._world.checks.work
-        for report in reports:
-            work.reported(self.instance, report)
-        if self.link is None or not self._welcomed:
-            return
-        credit = self._granted + self.slots + self._buffer - len(self._waiting) - len(self._running)
-        draining = True if self._draining else None
-        if reports or credit != self._credit_sent or draining:
-            self._credit_sent = credit
-            self.link.send(cmd.ReceiveFrame(self.link.connection, reports, credit, draining=draining))
-        if self._world.plants.worker_drops_reports:
-            for report in reports:
-                self._reports.pop(report.fence, None)
-
-    # Tasks.
-
-    def _fill(self) -> None:
-        if self._broken_at is not None and self._world.loop.time() - self._broken_at > GRACE_SECONDS * self._clock_rate:
-            # Cut off for longer than the leader waits: what waits here may be another's by now.
-            return
-        while self._waiting and len(self._running) < self.slots:
-            fence, id = next(iter(self._waiting.items()))
-            del self._waiting[fence]
-            self._world.checks.work.started(fence, id)
-            seconds = (
-                0.01 if self._world.calm else self._rng.choice([0.001, 0.001, 0.01, 0.01, 0.1, 0.1, 1.0, 3.0, 9.0])
-            )
-            self._running[fence] = (id, self._later(seconds, self._finish, fence))
-        if self._waiting and self._rng.random() < 0.05:
-            fence, id = self._waiting.popitem()
-            self._report(cmd.Report(fence, id, Outcome.INTERRUPTED, reason="it waited behind long tasks"))
-
-    def _finish(self, fence: int) -> None:
-        id, _ = self._running.pop(fence)
-        work = self._world.checks.work
-        work.stopped(fence, kept=True)
-        outcome = Outcome.COMPLETED if self._world.calm else self._rng.choice(_OUTCOMES)
-        outcome = Outcome.LOST if is_deadly(id) else outcome
-        failure = Failure(FailureKind.HANDLER, "no luck") if outcome is Outcome.FAILED else None
-        delay = 50 if outcome is Outcome.SNOOZED else None
-        follow_ups = ()
-        if outcome is Outcome.COMPLETED and not self._world.calm:
-            follow_ups = follow_ups_of(id, self._world.submitted, self._rng)
-        self._report(cmd.Report(fence, id, outcome, failure=failure, retry_delay_ms=delay, follow_ups=follow_ups))
-        self._fill()
-
-    def _send_back_waiting(self, reason: str) -> None:
-        waiting, self._waiting = self._waiting, {}
-        for fence, id in waiting.items():
-            self._report(cmd.Report(fence, id, Outcome.INTERRUPTED, reason=reason))
-
-    def _stop(self, fence: int, *, kept: bool) -> str | None:
-        id = self._waiting.pop(fence, None)
-        if id is None and fence in self._running:
-            id, timer = self._running.pop(fence)
-            timer.cancel()
-            self._world.checks.work.stopped(fence, kept=kept)
-        return id
-
-    def _report(self, report: cmd.Report) -> None:
-        self._reports[report.fence] = report
-        self._send(report)
+    def close(self, *, left: bool) -> None:
+        """There are no files."""

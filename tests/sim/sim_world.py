@@ -15,15 +15,17 @@ from sim_clients import SimClient, SimOperator
 from sim_faults import break_things
 from sim_leader import SimLeader, ask
 from sim_loop import SimLoop
-from sim_network import Link
+from sim_machine import simulated_machines
+from sim_network import Link, SimCall
 from sim_plants import Plants
 from sim_store import SimStore
 from sim_tasks import WALL_MS
 from sim_trace import Trace
-from sim_worker import SimWorker
+from sim_worker import Life, SimWorker
 
 from gowork.leader._core import commands as cmd
 from gowork.leader._engine.loop import Engine
+from gowork.leader._rpc.sessions import Sessions
 
 #: Simulated seconds with faults, and then at most without.
 FAULTY_SECONDS = 25.0
@@ -41,18 +43,25 @@ class World:
         self.rng = Random(seed)
         self.loop = SimLoop(self.rng)
         self.plants = plants or Plants()
-        self.trace = Trace(self.loop.time)
+        self.trace = Trace(lambda: self.loop.now)
         self.checks = Checks(self.trace)
         #: No more faults.
         self.calm = False
+        self.is_over = False
+        #: When everything stood still last.
+        self.stood_still_at = -1.0
         self.wall_step_ms = 0
         #: (since when, step) of the wall clock, all of them.
         self._wall_steps = [(0.0, 0)]
         self.disk_full_until = 0.0
         #: The engine of the leader that serves; None between two.
         self.engine: Engine | None = None
+        #: Its service of workers' streams.
+        self.sessions: Sessions
         self._gone: asyncio.Future[None] = self.loop.create_future()
         self._connections = itertools.count(1)
+        #: Process ids of runners.
+        self.pids = itertools.count(1)
         #: {connection: stream} as far as the leader's end lives.
         self.links: dict[int, Link] = {}
         self.workers: list[SimWorker] = []
@@ -62,6 +71,7 @@ class World:
         #: The last leader's.
         self.store: SimStore | None = None
         self._violation: BaseException | None = None
+        self._is_told = False
 
     def run(self) -> None:
         """Lives through it.
@@ -70,23 +80,39 @@ class World:
             Violation: what a checker has found.
         """
         self.loop.set_exception_handler(self._handle)
-        with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
+        folders = tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
+        with simulated_machines(self), folders as folder:
             try:
                 self.loop.run_until_complete(self._live(Path(folder) / "gowork.db"))
             except BaseExceptionGroup as group:
                 raise _first(group) from None
             finally:
+                self.loop.run_until_complete(self._unwind())
                 self.loop.close()
                 if self.store is not None:
                     self.store.let_go()
         if self._violation is not None:
             raise self._violation
 
+    async def _unwind(self) -> None:
+        """Ends what is left of processes that are gone. Nothing of this belongs to the history."""
+        self._is_told = True
+        own = asyncio.current_task()
+        while left := [task for task in asyncio.all_tasks() if task is not own]:
+            for task in left:
+                task.cancel()
+            await asyncio.wait(left, timeout=60)
+
     def _handle(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
         error = context.get("exception")
-        if isinstance(error, BaseException) and self._violation is None:
-            self._violation = error
-            self.trace.note("error", repr(error))
+        if isinstance(error, BaseException):
+            self.found(error)
+
+    def found(self, error: BaseException) -> None:
+        """A checker, or whoever fails, has found something."""
+        if self._violation is None and not self._is_told:
+            self._violation = _first(error)
+            self.trace.note("error", repr(self._violation))
 
     async def _live(self, path: Path) -> None:
         rng = self.rng
@@ -110,6 +136,9 @@ class World:
                 await self.loop.pass_time(1)
                 if self._violation is not None or self.checks.all_ended():
                     break
+            self.is_over = True
+            for worker in self.workers:
+                worker.life.end()
             for task in (leader, *dialled):
                 task.cancel()
         if self._violation is None:
@@ -119,37 +148,39 @@ class World:
 
     def wall_ms(self) -> int:
         """The wall clock of the leader's machine."""
-        return WALL_MS + int(self.loop.time() * 1000) + self.wall_step_ms
+        return WALL_MS + int(self.loop.now * 1000) + self.wall_step_ms
 
     def step_wall(self, step_ms: int) -> None:
         """The wall clock is so far from the time from now on."""
         self.wall_step_ms = step_ms
-        self._wall_steps.append((self.loop.time(), step_ms))
+        self._wall_steps.append((self.loop.now, step_ms))
 
     def wall_ms_lately(self) -> int:
         """The latest that the wall clock has told of late, as it would be now."""
         steps = self._wall_steps
-        ended = [*(since for since, _ in steps[1:]), self.loop.time()]
-        lately = [step for (_, step), end in zip(steps, ended, strict=True) if end >= self.loop.time() - 20]
-        return WALL_MS + int(self.loop.time() * 1000) + max(lately)
+        ended = [*(since for since, _ in steps[1:]), self.loop.now]
+        lately = [step for (_, step), end in zip(steps, ended, strict=True) if end >= self.loop.now - 20]
+        return WALL_MS + int(self.loop.now * 1000) + max(lately)
 
     def disk_full(self) -> bool:
         """Whether the disk takes nothing at this moment."""
-        return not self.calm and (self.loop.time() < self.disk_full_until or self.rng.random() < 0.005)
+        return not self.calm and (self.loop.now < self.disk_full_until or self.rng.random() < 0.005)
 
-    def lead(self, engine: Engine | None) -> None:
+    def lead(self, engine: Engine | None, sessions: Sessions | None = None) -> None:
         """This leader serves from now on; None: nobody does."""
+        if sessions is not None:
+            self.sessions = sessions
         if engine is None and not self._gone.done():
             self._gone.set_result(None)
         elif engine is not None:
             self._gone = self.loop.create_future()
         self.engine = engine
 
-    def connect(self, worker: SimWorker) -> Link | None:
+    def connect(self, life: Life, call: SimCall) -> Link | None:
         """A new stream; None when no leader answers."""
-        if self.engine is None:
+        if self.engine is None or not life.is_alive or self.loop.now < life.machine.away_until:
             return None
-        link = Link(self, self.engine, worker, next(self._connections))
+        link = Link(self, life, call, next(self._connections))
         self.links[link.connection] = link
         return link
 

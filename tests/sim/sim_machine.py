@@ -1,0 +1,105 @@
+"""What stands under a worker in place of its operating system: clocks, processes and descriptors are simulated."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+from unittest import mock
+
+from sim_network import SimChannel
+from sim_runner import SimRunner
+
+from gowork.worker._app import service
+from gowork.worker._fleet import fleet, process
+from gowork.worker._runner.table import SlotTable
+from gowork.worker._session import connector
+
+if TYPE_CHECKING:
+    from sim_worker import Life
+    from sim_world import World
+
+#: The worker whose code runs.
+LIFE: ContextVar[Life] = ContextVar("LIFE")
+
+
+@contextmanager
+def simulated_machines(world: World) -> Iterator[None]:
+    """While it lasts, workers run on simulated machines."""
+    with ExitStack() as stack:
+        for module in (service, fleet):
+            stack.enter_context(mock.patch.object(module, "time", _Time))
+        for module, name, stand_in in (
+            (connector, "open_channel", lambda addresses: SimChannel(world, LIFE.get())),
+            (connector, "random", _Chance),
+            (process, "end_group", _end_group),
+            (process, "_oom_kills", lambda: 0),
+            (process.ProcessRunner, "_spawn", _spawn),
+            (fleet, "Warden", _Nothing),
+            (fleet, "Outputs", _Nothing),
+        ):
+            stack.enter_context(mock.patch.object(module, name, stand_in))
+        yield
+
+
+class _Time:
+    """The clock of the machine."""
+
+    @staticmethod
+    def monotonic() -> float:
+        return asyncio.get_running_loop().time()
+
+    @staticmethod
+    def monotonic_ns() -> int:
+        return LIFE.get().clock_ns()
+
+
+class _Chance:
+    """Chance, by the seed."""
+
+    @staticmethod
+    def uniform(least: float, most: float) -> float:
+        life = LIFE.get()
+        # What is left of a process that has crashed must not change the history of the others.
+        return life.world.rng.uniform(least, most) if life.is_alive else most
+
+
+def _end_group(pid: int) -> None:
+    runner = LIFE.get().runners.get(pid)
+    if runner is not None:
+        runner.kill()
+
+
+async def _spawn(self: process.ProcessRunner, stack: ExitStack) -> tuple[SimRunner, None]:
+    life = LIFE.get()
+    if not life.is_alive:
+        raise OSError("the simulated machine is gone")
+    if not life.world.calm and life.world.rng.random() < 0.02:
+        life.world.trace.fault("a runner can't be started", life.instance)
+        raise OSError("the simulated machine has no memory left")
+    self._table = SlotTable.private(self._start.slots, self._start.spare)
+    runner = SimRunner(life, self.name, self._table)
+    life.runners[runner.pid] = runner
+    self._process = runner  # type: ignore[assignment]
+    return runner, None
+
+
+class _Nothing:
+    """Stands for what has no part in the simulation: the warden of process groups, and what runners print."""
+
+    def __init__(self, descriptors: object = None) -> None:
+        """Keeps nothing."""
+
+    def guard(self, pid: int) -> None:
+        """There is no group."""
+
+    def release(self, pid: int) -> None:
+        """There is no group."""
+
+    def close(self) -> _Nothing:
+        return self
+
+    def __await__(self) -> Iterator[None]:
+        yield from ()
