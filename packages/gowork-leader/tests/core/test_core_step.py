@@ -13,6 +13,16 @@ from gowork.leader._core.step import carry_out, take
 NOW = Now(1_800_000_000_000, 1000.0)
 
 
+class Asker:
+    """Whoever waits for an answer."""
+
+    def done(self) -> bool:
+        return False
+
+    def set_result(self, result: object) -> None:
+        raise AssertionError("the core answers nobody")
+
+
 def new_state() -> State:
     return State(Settings(), fence=1 << 40, next_seq=1)
 
@@ -41,7 +51,7 @@ def test_what_a_step_brings_about_is_one_value_and_is_taken_once():
 
 
 def test_an_answer_comes_back_with_whoever_asked_in_the_order_of_the_commands():
-    state, first, second = new_state(), object(), object()
+    state, first, second = new_state(), Asker(), Asker()
     carry_out(state, cmd.Submit([spec("a")]), NOW, first)
     carry_out(state, cmd.Submit([spec("b")]), NOW)
     carry_out(state, cmd.Submit([spec("b")]), NOW, second)
@@ -58,7 +68,7 @@ def test_a_task_that_a_step_adds_and_ends_is_written_once_as_a_new_one():
 
 def test_a_step_that_only_tells_writes_nothing():
     state = new_state()
-    carry_out(state, cmd.OpenSession(1, "w1", "w1-1", 1, (), {}, "", (), (), "peer"), NOW, object())
+    carry_out(state, cmd.OpenSession(1, "w1", "w1-1", 1, (), {}, "", (), (), "peer"), NOW, Asker())
     pending = take(state)
     assert (len(pending.effects), len(pending.answers), pending.is_written) == (1, 1, False)
 
@@ -70,3 +80,14 @@ def test_a_task_that_has_never_been_stored_leaves_nothing_to_remove():
     carry_out(state, cmd.Purge(["a"]), NOW)
     pending = take(state)
     assert (pending.submitted, pending.removed, pending.is_written) == ({}, {}, False)
+
+
+def test_a_step_that_writes_nothing_leaves_nothing_to_the_next():
+    state = new_state()
+    carry_out(state, cmd.OpenSession(1, "w1", "w1-1", 1, (), {}, "", (), (), "peer"), NOW, Asker())
+    take(state)
+    carry_out(state, cmd.Submit([spec("a")]), NOW)
+    pending = take(state)
+    assert (pending.effects, pending.answers, pending.tally.connected) == ([], [], [])
+    assert list(pending.submitted) == ["a"]
+    assert take(state).submitted == {}

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any, Protocol
+
 from gowork.leader._core.commands import Answer
 from gowork.leader._core.effects import Effect
 from gowork.leader._core.model import FactKey, Task
 from gowork.leader._core.tally import Tally
+
+
+class Caller(Protocol):
+    """Whoever waits for an answer; the core hands it back with that and does not look at it."""
+
+    def done(self) -> bool:
+        """Whether it waits no longer."""
+        ...
+
+    def set_result(self, result: Any, /) -> None:
+        """Gives it the answer."""
+        ...
 
 
 class Pending:
@@ -19,6 +33,7 @@ class Pending:
         "effects",
         "facts",
         "forgotten_before",
+        "is_written",
         "moved",
         "progressed",
         "removed",
@@ -26,30 +41,33 @@ class Pending:
         "tally",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, before: Pending | None = None) -> None:
+        """Nothing has come of this batch yet.
+
+        Args:
+            before: what the batch before brought about, when nothing of that is written. Its tables are empty and are
+                used again, because many batches write nothing, and tables cost more than what is in them.
+        """
         # To be written.
+        #: Whether there is anything for the store, as of `take`.
+        self.is_written = False
         #: {id: task}: new ones, and those that the store has and that have changed.
-        self.submitted: dict[str, Task] = {}
-        self.moved: dict[str, Task] = {}
+        self.submitted: dict[str, Task] = {} if before is None else before.submitted
+        self.moved: dict[str, Task] = {} if before is None else before.moved
         #: {seq: id} of stored tasks that are removed.
-        self.removed: dict[int, str] = {}
+        self.removed: dict[int, str] = {} if before is None else before.removed
         #: Removals of batches before this one need not be told any more; 0: all are.
         self.forgotten_before = 0
         #: What facts hold now, as they are stored; None: the fact holds no longer.
-        self.facts: dict[FactKey, bytes | None] = {}
+        self.facts: dict[FactKey, bytes | None] = {} if before is None else before.facts
 
         # To be told.
         #: In the order in which they were decided on.
         self.effects: list[Effect] = []
-        #: (the caller, the answer), in the order of the commands.
-        self.answers: list[tuple[object, Answer]] = []
+        #: (whoever asked, the answer), in the order of the commands.
+        self.answers: list[tuple[Caller, Answer]] = []
         #: {id: task} whose progress is new; it is not stored.
         self.progressed: dict[str, Task] = {}
 
         # To be counted.
-        self.tally = Tally()
-
-    @property
-    def is_written(self) -> bool:
-        """Whether there is anything for the store."""
-        return bool(self.submitted or self.moved or self.removed or self.forgotten_before or self.facts)
+        self.tally: Tally = Tally() if before is None or before.tally else before.tally

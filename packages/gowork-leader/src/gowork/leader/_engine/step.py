@@ -6,7 +6,6 @@ of the batch that it came from, reads included).
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Iterable, Sequence
 from typing import Protocol
@@ -151,13 +150,14 @@ class Stepper:
         if pending.effects:
             self._delivery.deliver(pending.effects)
         for caller, answer in pending.answers:
-            assert isinstance(caller, asyncio.Future)
             if not caller.done():
                 caller.set_result(answer)
         for question, caller in reads:
             _answer(question, self._state, caller)
         self._subscriptions.publish(
-            [*changed, *pending.progressed.values()], self.changed, tuple(pending.removed.values())
+            [*changed, *pending.progressed.values()],
+            self.changed,
+            tuple(pending.removed.values()) if pending.removed else (),
         )
 
 
