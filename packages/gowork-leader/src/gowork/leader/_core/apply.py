@@ -82,7 +82,11 @@ def forget(state: State, ids: Iterable[str]) -> None:
     tasks = state.tasks
     for id in ids:
         task = tasks.get(id)
-        if task is not None and (task.standing.status >= COMPLETED or task.place in _IN_STORE):
+        if task is None:
+            continue
+        status = task.standing.status
+        # Most of them run: they are asked for no place.
+        if status >= COMPLETED or (status is PENDING and task.place in _IN_STORE):
             del tasks[id]
 
 
