@@ -21,6 +21,7 @@ from gowork.client import (
 )
 from gowork.client._async import flights
 from gowork.client._batches import Batch
+from gowork.proto import limits
 from gowork.proto.status import Refusal, invalid
 
 UNAVAILABLE = Refusal(grpc.StatusCode.UNAVAILABLE, "NOT_LEADING", "not leading now")
@@ -104,7 +105,7 @@ class TestScheduleMany:
         self, client: AsyncClient, scripted, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(Batch, "is_old", lambda self: False)
-        monkeypatch.setattr(Batch, "fits", lambda self, entry: len(self.ids) < 3)
+        monkeypatch.setattr(limits, "BATCH_TASKS_MAX", 3)
         scripted.fail_next("ScheduleTasks", invalid([FieldViolation("tasks[1].id", "is taken")]))
         with pytest.raises(InvalidArgument, match=r"tasks\[(1|4)\]\.id: is taken") as raised:
             [handle async for handle in client.schedule_many(["a"] * 6)]
@@ -114,7 +115,7 @@ class TestScheduleMany:
         self, client: AsyncClient, scripted, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(Batch, "is_old", lambda self: False)
-        monkeypatch.setattr(Batch, "fits", lambda self, entry: len(self.ids) < 3)
+        monkeypatch.setattr(limits, "BATCH_TASKS_MAX", 3)
         monkeypatch.setattr(flights, "BATCHES_IN_FLIGHT_MAX", 2)
         scripted.refused["4"] = invalid([FieldViolation("tasks[1].id", "is taken")])
         handles = client.schedule_many(NewTask("p", id=str(n)) for n in range(9))

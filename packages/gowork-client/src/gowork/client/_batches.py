@@ -42,17 +42,17 @@ class Batch:
         self._size = 0
         self._began = 0.0
 
-    def fits(self, entry: bytes) -> bool:
-        """Whether this one can still be added."""
-        return len(self.ids) < limits.BATCH_TASKS_MAX and self._size + len(entry) <= _BYTES_MAX
-
-    def add(self, id: str, entry: bytes) -> None:
-        """Adds one task, as TaskEncoder.entry gives it."""
+    def add(self, id: str, entry: bytes) -> bool:
+        """Adds one task, as TaskEncoder.entry gives it; false when it does not fit beside others."""
+        size = self._size + len(entry)
         if not self.ids:
             self._began = time.monotonic()
+        elif len(self.ids) >= limits.BATCH_TASKS_MAX or size > _BYTES_MAX:
+            return False
         self.ids.append(id)
         self._parts.append(entry)
-        self._size += len(entry)
+        self._size = size
+        return True
 
     def is_old(self) -> bool:
         """Whether it should be sent, full or not."""
@@ -85,10 +85,10 @@ class Filling:
 
     def add(self, id: str, entry: bytes) -> Batch | None:
         """Adds one task, as TaskEncoder.entry gives it. Answers a batch to send, if one is full."""
-        ready = None if self._batch.fits(entry) else self.take()
+        if self._batch.add(id, entry):
+            return self.take() if self._batch.is_old() else None
+        ready = self.take()
         self._batch.add(id, entry)
-        if ready is None and self._batch.is_old():
-            return self.take()
         return ready
 
     def take(self) -> Batch | None:

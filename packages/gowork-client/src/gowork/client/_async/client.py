@@ -251,7 +251,8 @@ class AsyncClient(AsyncOperations):
             raise await self._calls.too_old("ScheduleTasks")
         with Flights(self._connection.schedule_tasks, self._settings) as flights:
             async for payload in payloads:
-                if flights.add(*encoder.entry(payload)):
+                id, entry = encoder.entry(payload)
+                if flights.add(id, entry):
                     while ids := await flights.landed():
                         for id in ids:
                             yield AsyncTaskHandle(self, id)

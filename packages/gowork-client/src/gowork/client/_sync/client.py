@@ -246,7 +246,8 @@ class Client(Operations):
             raise self._calls.too_old("ScheduleTasks")
         with Flights(self._connection.schedule_tasks, self._settings) as flights:
             for payload in payloads:
-                if flights.add(*encoder.entry(payload)):
+                id, entry = encoder.entry(payload)
+                if flights.add(id, entry):
                     while ids := flights.landed():
                         for id in ids:
                             yield TaskHandle(self, id)
