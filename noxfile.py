@@ -68,8 +68,15 @@ TYPED_TESTS = {
     "plugins/gowork-plugin-shell/tests": "",
     "tests/compat": "tests/compat",
     "tests/costs": "tests/costs",
+    "tests/deploy": "tests/deploy:tests/e2e:tests/tracing",
+    "tests/e2e": "tests/e2e",
+    "tests/floods": "tests/e2e",
     "tests/mutants": "",
+    "tests/property": "",
+    "tests/protocol": "",
     "tests/repository": "tests/mutants",
+    "tests/soak": "tests/soak:tests/e2e:tests/tracing",
+    "tests/tracing": "tests/tracing:tests/e2e",
     "benchmarks": "benchmarks",
 }
 #: What strict mypy asks for and tests need not give: types of fixtures, every method of a servicer that a test plays.

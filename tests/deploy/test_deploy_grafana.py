@@ -29,7 +29,7 @@ each_board = pytest.mark.parametrize("name", BOARDS)
 each_panel = pytest.mark.parametrize(("name", "panel"), PANELS)
 
 
-def expressions(panel: dict[str, Any]) -> list[str]:
+def expressions(panel: Any) -> list[str]:
     return [target["expr"] for target in panel["targets"]]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 import original
@@ -14,7 +15,7 @@ HEARTBEAT = "cluster.v1.LeaderService/Heartbeat"
 STATES = ("BUSY", "FAILED", "IDLE", "BUSY", "IDLE")
 
 
-def request(id: str, name: str) -> object:
+def request(id: str, name: str) -> Any:
     number = original.value("cluster.v1.HeartbeatStatus", f"HEARTBEAT_STATUS_{name}")
     return original.message("cluster.v1.HeartbeatRequest", id=id, status=number)
 

@@ -27,7 +27,7 @@ def test_a_backup_taken_under_load_is_restored_elsewhere(tmp_path: Path) -> None
             for handle in client.schedule_many(f"{n}" for n in range(TASKS)):
                 acknowledged.append(handle.id)
                 if len(acknowledged) == TASKS // 2:
-                    command = [COMMANDS / "gowork", "--leader", leader.scheduler, "store", "backup", backup]
+                    command = [str(COMMANDS / "gowork"), "--leader", leader.scheduler, "store", "backup", str(backup)]
                     subprocess.run(command, check=True, capture_output=True)
                     before = set(acknowledged)
             fences = [client.get(id).fence for id in acknowledged[:: TASKS // 10]]
@@ -54,7 +54,11 @@ def test_a_leader_with_a_store_is_not_restored_over_it(tmp_path: Path) -> None:
     leader = start_leader(tmp_path)
     with stopped_cleanly(leader.process), Client(leader.scheduler) as client:
         client.backup(tmp_path / "backup")
-    command = [COMMANDS / "gowork-leader", f"--store=sqlite:///{tmp_path}/leader.db", f"--restore={tmp_path}/backup"]
+    command = [
+        str(COMMANDS / "gowork-leader"),
+        f"--store=sqlite:///{tmp_path}/leader.db",
+        f"--restore={tmp_path}/backup",
+    ]
     refused = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert refused.returncode == 1
     assert "is there already" in refused.stderr

@@ -76,7 +76,9 @@ async def still_works(channel: grpc.aio.Channel) -> None:
 
 async def submitted(channel: grpc.aio.Channel, batch: bytes) -> pb.ScheduleTasksResponse:
     """Submits a batch that is serialized already, again when gRPC drops the call as CANCELLED, as a client does."""
-    submit = channel.unary_unary("/scheduler.v1.SchedulerService/ScheduleTasks")
+    submit: grpc.aio.UnaryUnaryMultiCallable[bytes, Any] = channel.unary_unary(
+        "/scheduler.v1.SchedulerService/ScheduleTasks"
+    )
     async with asyncio.timeout(PATIENCE):
         while True:
             try:
@@ -115,7 +117,10 @@ async def test_a_flood_of_batches_is_held_back(leader: RunningLeader) -> None:
 async def test_huge_results_of_many_workers_wait_with_the_workers(
     leader: RunningLeader, channel: grpc.aio.Channel
 ) -> None:
-    reports = [spb.Report(fence=n, id="none", outcome=1, result_data=bytes(MIB)) for n in range(1, 8)]
+    reports = [
+        spb.Report(fence=n, id="none", outcome=pb.ATTEMPT_OUTCOME_COMPLETED, result_data=bytes(MIB))
+        for n in range(1, 8)
+    ]
     frame = spb.ConnectRequest(reports=reports)
 
     async def flood(number: int) -> None:
@@ -169,7 +174,9 @@ async def test_a_wait_that_is_read_late_costs_little_and_misses_nothing(
             while finished < number:
                 frame = await worker.read()
                 for grant in frame.grants:
-                    report = spb.Report(fence=grant.fence, id=grant.id, outcome=1, result_data=bytes(MIB))
+                    report = spb.Report(
+                        fence=grant.fence, id=grant.id, outcome=pb.ATTEMPT_OUTCOME_COMPLETED, result_data=bytes(MIB)
+                    )
                     await worker.write(spb.ConnectRequest(reports=[report]))
                 finished += len(frame.acknowledged)
             # One begun before any was done, and one that begins when all are: neither has been read so far.
@@ -187,7 +194,7 @@ async def test_a_wait_that_is_read_late_costs_little_and_misses_nothing(
 async def test_a_session_that_never_reads_is_ended_with_the_reason(
     leader: RunningLeader, channel: grpc.aio.Channel
 ) -> None:
-    reports = [spb.Report(fence=n, id="none", outcome=1) for n in range(1, 5001)]
+    reports = [spb.Report(fence=n, id="none", outcome=pb.ATTEMPT_OUTCOME_COMPLETED) for n in range(1, 5001)]
     async with open_channel([leader.cluster]) as own:
         call = await welcomed(own, "w")
         with growing_at_most(leader, 200):

@@ -82,11 +82,11 @@ def _list(item: Case) -> Case:
 
 
 def _pair(items: tuple[Case, Case]) -> Case:
-    return tuple[items[0][0], items[1][0]], st.tuples(items[0][1], items[1][1])  # type: ignore[valid-type]
+    return tuple[items[0][0], items[1][0]], st.tuples(items[0][1], items[1][1])  # type: ignore[misc]
 
 
 def _dict(items: tuple[Case, Case]) -> Case:
-    return dict[items[0][0], items[1][0]], st.dictionaries(items[0][1], items[1][1], max_size=3)  # type: ignore[valid-type]
+    return dict[items[0][0], items[1][0]], st.dictionaries(items[0][1], items[1][1], max_size=3)  # type: ignore[misc]
 
 
 def _optional(item: Case) -> Case:
@@ -139,13 +139,13 @@ def _readable(made: Any, value: Any) -> Any:
 
 def _model(item: Case) -> Case:
     field = (item[0], pydantic.Field(alias="firstField"))
-    made = _of_pydantic(lambda: pydantic.create_model(next(_names), first_field=field))  # type: ignore[call-overload]
+    made = _of_pydantic(lambda: pydantic.create_model(next(_names), first_field=field))
     return made, item[1].map(lambda value: _readable(made, _of_pydantic(lambda: made(firstField=value))))
 
 
 def _model_of_two_names(item: Case) -> Case:
     field = (item[0], pydantic.Field(validation_alias="read", serialization_alias="written"))
-    made = _of_pydantic(lambda: pydantic.create_model(next(_names), first_field=field))  # type: ignore[call-overload]
+    made = _of_pydantic(lambda: pydantic.create_model(next(_names), first_field=field))
     return made, item[1].map(lambda value: _readable(made, _of_pydantic(lambda: made(read=value))))
 
 

@@ -6,6 +6,7 @@ import importlib
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from google.protobuf import json_format
@@ -39,7 +40,8 @@ def test_the_examples_are_frames_of_the_contract() -> None:
 
 
 def test_the_example_keeps_its_own_rules() -> None:
-    granted, credit, kept = 0, 0, set()
+    granted, credit = 0, 0
+    kept: set[Any] = set()
     for sender, frame in FRAMES:
         if "hello" in frame:
             granted = credit = 0

@@ -117,16 +117,9 @@ def test_a_check_runs_all_its_tools_and_names_those_that_failed(
 UNTYPED = {
     "packages/gowork-leader/tests",
     "packages/gowork-worker/tests",
-    "tests/deploy",
-    "tests/e2e",
     "tests/faults",
-    "tests/floods",
     "tests/fuzz",
-    "tests/property",
-    "tests/protocol",
     "tests/sim",
-    "tests/soak",
-    "tests/tracing",
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -163,5 +163,5 @@ def _seen(resource: dict[str, object], scope: str, span: Span) -> Seen:
     )
 
 
-def _values(attributes: list[KeyValue]) -> dict[str, object]:
+def _values(attributes: Iterable[KeyValue]) -> dict[str, object]:
     return {pair.key: getattr(pair.value, str(pair.value.WhichOneof("value"))) for pair in attributes}

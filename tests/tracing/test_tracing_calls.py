@@ -140,8 +140,9 @@ async def test_streams_go_on_as_without_traces_and_have_no_spans(async_client: A
 
 async def test_bytes_that_are_no_protobuf_are_refused_as_without_traces(cluster: Cluster) -> None:
     async with grpc.aio.insecure_channel(cluster.leader.scheduler) as channel:
+        call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(SCHEDULE_TASK)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await channel.unary_unary(SCHEDULE_TASK)(b"\xff")
+            await call(b"\xff")
     assert (caught.value.code(), refusal_of(caught.value).reason) == (
         grpc.StatusCode.INVALID_ARGUMENT,
         "NOT_PROTOBUF",
@@ -156,14 +157,14 @@ async def test_health_checks_are_not_traced(cluster: Cluster, receiver: Receiver
 
 
 def test_commands_are_traced(cluster: Cluster, receiver: Receiver, tmp_path: Path) -> None:
-    command = [COMMANDS / "gowork", "--leader", cluster.leader.scheduler, "add", "--handler", "work", "--wait"]
+    command = [str(COMMANDS / "gowork"), "--leader", cluster.leader.scheduler, "add", "--handler", "work", "--wait"]
     subprocess.run(command, check=True, timeout=120, cwd=tmp_path)
     send = receiver.one("send default")
     assert send.service == "gowork"
     process = receiver.one("process default")
     assert process.links == (send.id,)
     show = [
-        COMMANDS / "gowork",
+        str(COMMANDS / "gowork"),
         "--leader",
         cluster.leader.scheduler,
         "show",

@@ -83,7 +83,7 @@ def test_an_attempt_whose_runner_was_ended_for_its_time_limit_is_told_by_the_lea
 async def session(client: Client, cluster: Cluster) -> AsyncIterator[Any]:
     """A worker's session, spoken by hand; it has the one handler `mine`."""
     async with open_channel([cluster.leader.cluster]) as channel:
-        call = pb_grpc.SessionServiceStub(channel).Connect()
+        call: Any = pb_grpc.SessionServiceStub(channel).Connect()
         hello = pb.Hello(name="by-hand", instance="1", slots=1, handlers=[pb.HandlerInfo(name="mine")])
         await call.write(pb.ConnectRequest(hello=hello))
         assert (await call.read()).HasField("welcome")

@@ -75,7 +75,7 @@ def test_what_ends_sends_what_it_has_left(
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "3600000")
     cluster = start_cluster()
     cluster.work()
-    command = [COMMANDS / "gowork", "--leader", cluster.leader.scheduler, "add", "--handler", "work", "--wait"]
+    command = [str(COMMANDS / "gowork"), "--leader", cluster.leader.scheduler, "add", "--handler", "work", "--wait"]
     subprocess.run(command, check=True, timeout=120)
     assert services(receiver) == {"gowork"}
     cluster.stop()
