@@ -337,8 +337,10 @@ def build(session: nox.Session) -> None:
     with going_on(failures, "the conformance suite of stores"):
         python = install_alone(session, "conformance", siblings, "gowork-leader[conformance]")
         suite = shutil.copy(ROOT / "packages/gowork-leader/tests/store/test_store_sqlite.py", siblings.parent)
+        # Without this repository's own conftest.py and settings, which others don't have.
+        alone = ["-c", os.devnull, "--rootdir=.", "--confcutdir=.", "-o", "asyncio_default_fixture_loop_scope=function"]
         with session.chdir(siblings.parent):
-            session.run(python, "-I", "-m", "pytest", "--quiet", "--rootdir=.", suite, external=True)
+            session.run(python, "-I", "-m", "pytest", "--quiet", *alone, suite, external=True)
     # The committed generated code must run on the previous major version of protobuf too.
     with going_on(failures, "the previous major version of protobuf"):
         python = install_alone(session, "previous_protobuf", siblings, str(wheels["gowork_proto"]), "protobuf<7")
