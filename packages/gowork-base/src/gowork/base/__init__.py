@@ -1,4 +1,4 @@
-"""The ground that gowork's packages share: channels and servers, logs, traces, values, extensions, an HTTP listener."""
+"""The modules that gowork's packages share: channels, servers, logs, traces, values, extensions, an HTTP listener."""
 
 from gowork.base._version import __version__
 

@@ -1,6 +1,6 @@
-"""How a process of gowork begins: with three standard streams that can be used, and silent when it is interrupted.
+"""How a program of gowork begins: it opens missing standard streams, and Ctrl-C ends it without a traceback.
 
-To be called by the entry points of programs only, before they import what takes long.
+Only the entry points of programs call this, before the imports that take long.
 """
 
 from __future__ import annotations
@@ -23,15 +23,14 @@ __all__ = [
 def open_standard_streams() -> None:
     """Opens /dev/null for each standard stream that the process was started without.
 
-    Their numbers would be given to the next files and sockets, which would then receive what is printed. Standard input
-    is empty, standard error takes all and keeps nothing. Writing to standard output fails, because nobody gets what the
-    program answers.
+    Otherwise the next files and sockets would get these numbers, and receive what is printed. Standard input is empty.
+    Standard error discards what it gets. Writing to standard output fails, because nobody gets the program's answer.
     """
     for number, mode in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
         try:
             os.fstat(number)
         except OSError:
-            # The lowest free number is taken, which is this one.
+            # The system gives the lowest free number, which is this one.
             os.open(os.devnull, mode)
     if sys.stdin is None:
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - it lives as long as the process
@@ -42,11 +41,11 @@ def open_standard_streams() -> None:
 
 
 def give_up_standard_output() -> None:
-    """Discards what is still buffered for standard output: the interpreter would complain of it at its end."""
+    """Discards what is still buffered for standard output, because the interpreter would report it as an error."""
     try:
         output = sys.stdout.fileno()
     except (OSError, ValueError):
-        # No file: a test's, or a notebook's.
+        # It is no file, as in a test or a notebook.
         return
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, output)

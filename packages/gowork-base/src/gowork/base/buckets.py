@@ -1,6 +1,6 @@
-"""Counts values by bucket, for histograms: what prometheus_client's own does, without its lock and its look-ups.
+"""Counts values by bucket, for histograms, as prometheus_client does, but without its lock and its look-ups.
 
-A value is counted in half a microsecond. One thread counts; any thread may read.
+To count a value takes half a microsecond. One thread counts; any thread may read.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 
 class Exemplar(NamedTuple):
-    """One value that was counted, and the trace that tells of it."""
+    """One value that was counted, and the trace that it was measured in."""
 
+    #: In hexadecimal, 32 digits.
     trace_id: str
     value: float
     #: Seconds since the Unix epoch.
@@ -20,13 +21,14 @@ class Exemplar(NamedTuple):
 
 
 class Buckets:
-    """Counts by bucket, and above the last."""
+    """How many values fell into each bucket, and how many were above the last bound."""
 
     __slots__ = ("bounds", "counts", "exemplars", "total")
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         """`bounds` are the buckets' upper bounds, ascending, without infinity."""
         self.bounds = bounds
+        #: How many values fell into each bucket; the last is for values above all bounds.
         self.counts = [0] * (len(bounds) + 1)
         #: The sum of all values.
         self.total = 0.0
@@ -42,13 +44,13 @@ class Buckets:
             self.exemplars[bucket] = Exemplar(trace_id, value, time.time())
 
     def add(self, other: Buckets) -> None:
-        """Counts all that `other`, of the same bounds, has counted."""
+        """Adds the counts of `other`, which has the same bounds."""
         self.counts = [mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)]
         self.total += other.total
         self.exemplars.update(other.exemplars)
 
     def cumulative(self) -> list[tuple[str, float, Exemplar | None]]:
-        """(upper bound, how many values up to it, an exemplar) for each bucket, as Prometheus has them."""
+        """Returns (upper bound, number of values up to it, an exemplar) for each bucket, in Prometheus's form."""
         count = 0.0
         rows: list[tuple[str, float, Exemplar | None]] = []
         bounds = [*map(str, map(float, self.bounds)), "+Inf"]

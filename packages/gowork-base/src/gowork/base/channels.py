@@ -1,6 +1,6 @@
 """Channels and servers with the options that every part of gowork uses.
 
-Owns gRPC's options and the form of addresses; opens nothing by itself.
+Owns gRPC's options and the form of addresses. Opens a channel only when it is asked to.
 """
 
 from __future__ import annotations
@@ -22,34 +22,34 @@ _MESSAGES: list[Option] = [
     ("grpc.max_send_message_length", limits.MESSAGE_BYTES_MAX),
 ]
 
-#: gRPC's own first back-off of 1 s would hold up a worker's return beyond its reconnect grace.
+#: The first back-off is shorter than gRPC's own 1 s, with which a worker would reconnect after its reconnect grace.
 CHANNEL_OPTIONS: Sequence[Option] = (
     *_MESSAGES,
     ("grpc.initial_reconnect_backoff_ms", 100),
-    # This is also how long one attempt to connect may take: a leader that is busy for a moment is still a leader.
+    # This is also how long one attempt to connect may take. A leader that is busy for a moment must not be given up.
     ("grpc.min_reconnect_backoff_ms", 2000),
     ("grpc.max_reconnect_backoff_ms", 2000),
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.http2.max_pings_without_data", 0),
-    # Retries are the caller's decision: only calls that are safe to repeat are repeated.
+    # The caller decides about retries, because only some calls are safe to repeat.
     ("grpc.enable_retries", 0),
-    # Several clients in one process must not share one connection's flow control with each other.
+    # Several clients in one process must not share one connection and its flow control.
     ("grpc.use_local_subchannel_pool", 1),
-    # gRPC would ask name servers for a record of its own beside each name; nobody has one.
+    # Otherwise gRPC also asks name servers for a service config record of each name, which nobody has.
     ("grpc.service_config_disable_resolution", 1),
 )
 
-#: grpc.experimental.ChannelOptions: a stream is read on the thread that iterates it, instead of through one of gRPC's;
-#: half the processor time, and 0.8 ms instead of 0.9 for a stream of one message.
+#: grpc.experimental.ChannelOptions: the thread that iterates a stream reads it, instead of one of gRPC's threads. That
+#: halves the processor time; a stream of one message takes 0.8 ms instead of 0.9.
 _BLOCKING_OPTIONS: Sequence[Option] = (("SingleThreadedUnaryStream", 1),)
 
-#: Calls of one connection that a server takes at once. The next ones wait in their sender, whose gRPC holds them back.
+#: How many calls of one connection a server takes at once. The caller's gRPC holds further calls back.
 CONNECTION_CALLS_MAX = 10_000
-#: Calls that have arrived at a port and that the server's loop has not taken yet, some 12 KB each. By itself gRPC ends
-#: some beyond 1,000, and all beyond 3,000, with CANCELLED and no reason: one program that makes a few thousand calls at
-#: once would lose some. One connection alone never reaches this bound. What several have beyond it ends so still, and
-#: clients repeat it.
+#: How many calls may have arrived at a port before the server's loop takes them; each takes about 12 KB. gRPC's default
+#: ends some calls beyond 1,000, and all beyond 3,000, with CANCELLED and no reason, so that a program that makes a few
+#: thousand calls at once would lose some. One connection alone never reaches this bound. When several connections
+#: exceed it together, gRPC still ends calls so, and clients repeat them.
 PENDING_CALLS_MAX = CONNECTION_CALLS_MAX
 
 SERVER_OPTIONS: Sequence[Option] = (
@@ -57,17 +57,18 @@ SERVER_OPTIONS: Sequence[Option] = (
     ("grpc.server.max_pending_requests", PENDING_CALLS_MAX),
     ("grpc.server.max_pending_requests_hard_limit", PENDING_CALLS_MAX),
     ("grpc.max_concurrent_streams", CONNECTION_CALLS_MAX),
-    # Two leaders on one port would share the callers between them.
+    # Otherwise two leaders could listen on one port, and each would get some of the callers.
     ("grpc.so_reuseport", 0),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
-    # Connections whose other end is gone, or has never said anything, are closed: by gRPC itself after 2 hours, and
-    # 2 minutes.
+    # A connection whose other end is gone is closed after 40 s (gRPC's default: 2 hours), and one whose other end never
+    # said anything after 10 s (default: 2 minutes).
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.server_handshake_timeout_ms", 10_000),
-    # What a stream may send before it is read: gRPC would let each grow to megabytes, so that a call that is held back,
-    # or a session, would have its bytes here all the same. At 50 ms from end to end and back it allows 5 MB/s.
+    # How many bytes a stream may send before they are read. gRPC's default lets each stream grow to megabytes, so that
+    # calls that are held back, and sessions, would fill the server's memory. With a round trip of 50 ms, this bound
+    # allows 5 MB/s.
     ("grpc.http2.bdp_probe", 0),
     ("grpc.http2.lookahead_bytes", 256 << 10),
 )
@@ -81,14 +82,14 @@ def parse_address(text: str, *, name: str = "address") -> tuple[str, int]:
     """Splits `HOST:PORT`, `[IPV6]:PORT` or `:PORT` (all interfaces).
 
     Args:
-        text: the address; port 0 to 65535.
-        name: what to call it in the error.
+        text: the address. The port is from 0 to 65535.
+        name: what the error calls the address.
 
     Returns:
         (host, port); the host without brackets, `0.0.0.0` when it was left out.
 
     Raises:
-        AddressError: when it has another form.
+        AddressError: the address has another form.
     """
     if "://" in text:
         scheme, _, rest = text.strip().partition("://")
@@ -104,7 +105,7 @@ def parse_address(text: str, *, name: str = "address") -> tuple[str, int]:
 
 
 def format_address(host: str, port: int) -> str:
-    """The inverse of parse_address."""
+    """Joins what parse_address splits."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
@@ -112,7 +113,7 @@ def split_addresses(text: str) -> list[str]:
     """Splits `HOST:PORT[,HOST:PORT]…` and checks each part.
 
     Raises:
-        AddressError: when there is none, or one has another form.
+        AddressError: there is no address, or one has another form.
     """
     addresses = [part.strip() for part in text.split(",") if part.strip()]
     if not addresses:
@@ -123,14 +124,14 @@ def split_addresses(text: str) -> list[str]:
 
 
 def target_of(addresses: Sequence[str]) -> str:
-    """The gRPC target that tries these addresses in turn (each HOST:PORT).
+    """Returns the gRPC target that tries these addresses (each HOST:PORT) in turn.
 
-    gRPC looks a single name up by itself, again at every reconnect. A list it takes only as IP addresses of one family,
-    so that the names in a list are looked up here, once, and names that are not known are left out; of both families,
-    IPv4 is used where there is one.
+    gRPC looks up a single name itself, again at every reconnect. In a list it takes only IP addresses of one family.
+    The names in a list are therefore looked up here, once, and unknown names are left out. If any name has an IPv4
+    address, only IPv4 addresses are used.
 
     Raises:
-        AddressError: when none of several names is known.
+        AddressError: there are several names, and none of them is known.
     """
     if len(addresses) == 1:
         return addresses[0]
@@ -143,14 +144,14 @@ def target_of(addresses: Sequence[str]) -> str:
 
 
 def unanswered(addresses: Sequence[str]) -> str:
-    """The words for what happens when no leader answers at these addresses, with the proxy that stands between."""
+    """Returns the error text for addresses at which no leader answers. It names the proxy between, if there is one."""
     proxy = proxy_of(_hosts(addresses))
     through = f" through the proxy of {proxy}; list the host in no_proxy to go past it" if proxy else ""
     return f"no leader answers at {','.join(addresses)}{through}"
 
 
 def _hosts(addresses: Sequence[str]) -> list[str]:
-    """The hosts of those that are HOST:PORT. A member may have joined with something else."""
+    """Returns the host of each address; the whole text where a member joined with something other than HOST:PORT."""
     hosts = []
     for address in addresses:
         try:
@@ -176,9 +177,9 @@ def _look_up(host: str, port: int) -> list[tuple[int, str, int]]:
 
 
 def open_channel(addresses: Sequence[str]) -> grpc.aio.Channel:
-    """An asyncio channel to the first of these addresses that answers. It connects at its first use.
+    """Opens an asyncio channel to the first of these addresses that answers. It connects at its first use.
 
-    Its calls are traced where the process has set up tracing by then.
+    Its calls are traced if the process has set up tracing before this call.
     """
     return grpc.aio.insecure_channel(
         target_of(addresses), options=_options_for(addresses), interceptors=client_interceptors()
@@ -186,6 +187,6 @@ def open_channel(addresses: Sequence[str]) -> grpc.aio.Channel:
 
 
 def open_blocking_channel(addresses: Sequence[str]) -> grpc.Channel:
-    """As open_channel, for callers without an event loop."""
+    """Does what open_channel does, for callers without an event loop."""
     insecure_channel = uninstrumented(grpc.insecure_channel)
     return intercepted(insecure_channel(target_of(addresses), options=_options_for(addresses, _BLOCKING_OPTIONS)))

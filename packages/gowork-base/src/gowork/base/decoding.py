@@ -1,7 +1,7 @@
-"""What is between gRPC for Python's server and a servicer: requests are decoded, calls are timed, and answers that
-nobody reads are bounded.
+"""Stands between gRPC's server and a servicer: decodes requests, times calls, and bounds answers that nobody reads.
 
-Requests that are not protobuf end with INVALID_ARGUMENT; gRPC would call them INTERNAL, as if the server were at fault.
+A request that is not protobuf ends with INVALID_ARGUMENT. gRPC itself would answer INTERNAL, as if the server were at
+fault.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from gowork.proto.status import Refusal, abort
 _Handlers: TypeAlias = "Mapping[str, grpc.RpcMethodHandler[Any, Any]]"
 
 
-#: Is told of each call that ends: its method, as package.Service/Method, the name of its status code, its seconds.
+#: Called when a call ends, with its method (package.Service/Method), the name of its status code, and its seconds.
 Called = Callable[[str, str, float], None]
 
 
@@ -31,14 +31,14 @@ def refusing_garbage(
     called: Called = lambda method, code, seconds: None,
     outgoing: Outgoing | None = None,
 ) -> grpc.aio.Server:
-    """What to add servicers to, in place of the server.
+    """Returns what to add servicers to, in place of the server: requests that are not protobuf are then refused.
 
-    `add_XServicer_to_server(servicer, refusing_garbage(server))`.
+    Use it as `add_XServicer_to_server(servicer, refusing_garbage(server))`.
 
     Args:
-        server: not started yet.
-        called: is told of each call that ends.
-        outgoing: bounds answers; that of all servers of the process.
+        server: a server that is not started yet.
+        called: called when a call ends.
+        outgoing: bounds the answers that callers do not read; pass the same one for all servers of the process.
     """
     return cast(grpc.aio.Server, _DecodingServer(server, called, outgoing or Outgoing()))
 
@@ -52,10 +52,10 @@ class _DecodingServer:
         self._outgoing = outgoing
 
     def add_generic_rpc_handlers(self, handlers: object) -> None:
-        """Takes nothing: the same handlers come by name next."""
+        """Does nothing, because the generated code then calls add_registered_method_handlers with the same handlers."""
 
     def add_registered_method_handlers(self, service: str, handlers: _Handlers) -> None:
-        """Adds a service's handlers."""
+        """Adds a service's handlers: {name of the method: its handler}."""
         checked = {
             name: _checked(handler, partial(_Timed, f"{service}/{name}", self._called), self._outgoing)
             for name, handler in handlers.items()
@@ -64,7 +64,7 @@ class _DecodingServer:
 
 
 class _Undecodable:
-    """What a deserializer answers for bytes that it can't read."""
+    """What a deserializer returns for bytes that it cannot read."""
 
 
 _UNDECODABLE = _Undecodable()
@@ -82,7 +82,7 @@ class _Timed:
         self._started = time.perf_counter()
 
     def __enter__(self) -> None:
-        """Nothing is left to do."""
+        """Does nothing, because the time was taken when this object was made."""
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if error is None:
@@ -90,14 +90,14 @@ class _Timed:
         elif isinstance(error, asyncio.CancelledError | GeneratorExit):
             code = "CANCELLED"
         else:
-            # Set by abort. What else is raised is a defect, which gRPC tells so.
+            # abort sets the code. Any other exception is a defect, for which gRPC answers UNKNOWN.
             told: grpc.StatusCode | None = self._context.code()
             code = "UNKNOWN" if told is None else told.name
         self._called(self._method, code, time.perf_counter() - self._started)
 
 
 _Encode: TypeAlias = "Callable[[Any], bytes]"
-#: Times a call, given its context.
+#: Makes what times a call from the call's context.
 _Timing: TypeAlias = "Callable[[grpc.aio.ServicerContext[Any, Any]], _Timed]"
 
 
@@ -114,7 +114,7 @@ def _checked(
         except DecodeError:
             return _UNDECODABLE
 
-    # Responses are serialized here, before gRPC gets them, because room is made by their size.
+    # Responses are serialized here, before gRPC gets them, because `outgoing` makes room by their size.
     if handler.unary_unary is not None:
         unary = _unary(handler.unary_unary, timed, encode, outgoing)
         return grpc.unary_unary_rpc_method_handler(unary, deserialize, None)
@@ -196,7 +196,7 @@ async def _make_room(outgoing: Outgoing, size: int, context: grpc.aio.ServicerCo
 async def _decoded(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
     async for request in requests:
         if request is _UNDECODABLE:
-            # Handlers let a Refusal end their call, and clean up as for any other end.
+            # A servicer's method does not catch a Refusal: it cleans up, and the Refusal ends the call.
             raise _refusal()
         yield request
 

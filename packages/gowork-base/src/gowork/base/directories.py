@@ -1,7 +1,7 @@
-"""Directories for files that nobody else may touch: stores, and the locks that prove the end of a worker.
+"""Directories for files that nobody else may touch: stores, and the locks that prove that a worker has ended.
 
-Whoever may write to a directory can replace each file in it, whatever that file's own permissions are. And whoever may
-write to a parent can replace the directory. So all of them are looked at, as sshd does with a user's keys.
+Whoever may write to a directory can replace each file in it, whatever that file's own permissions are. Whoever may
+write to a parent can replace the directory. So the directory and all its parents are checked, as sshd does for keys.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ class SharedDirectoryError(PermissionError):
 
 
 def make_directory(path: Path) -> None:
-    """Makes a directory and the parents that are missing, durably, for this user alone.
+    """Makes a directory and its missing parents, durably and with mode 0700.
 
     Raises:
-        OSError: it can't be made.
+        OSError: a directory cannot be made.
     """
     missing = []
     while not path.exists():
@@ -27,7 +27,7 @@ def make_directory(path: Path) -> None:
         path = path.parent
     for directory in reversed(missing):
         directory.mkdir(mode=0o700, exist_ok=True)
-        # Its name is in its parent: without this a power cut could take all that is kept in it.
+        # Its name is stored in its parent. Without this, a power cut could lose the directory with all its files.
         sync_directory(directory.parent)
 
 
@@ -35,7 +35,7 @@ def sync_directory(path: Path) -> None:
     """Makes the names in a directory durable.
 
     Raises:
-        OSError: it can't be.
+        OSError: the directory cannot be opened or synced.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -45,11 +45,11 @@ def sync_directory(path: Path) -> None:
 
 
 def make_private(path: Path) -> None:
-    """As make_directory, and nobody else may write to it or to its parents.
+    """Makes a directory as make_directory does, and checks that nobody else may write to it or to its parents.
 
     Raises:
-        SharedDirectoryError: somebody else may.
-        OSError: it can't be made.
+        SharedDirectoryError: somebody else may write to one of them.
+        OSError: a directory cannot be made.
     """
     make_directory(path)
     for directory in _with_parents(path):
@@ -68,12 +68,12 @@ def make_private(path: Path) -> None:
 
 
 def check_not_public(path: Path) -> None:
-    """Checks that others may not replace the files of a directory.
+    """Checks that not everybody may replace the files of a directory.
 
-    It asks less than make_private: a group that may write is what volumes of containers have.
+    It demands less than make_private: a group may write, because volumes of containers are made so.
 
     Raises:
-        SharedDirectoryError: everybody may write to it or to a parent.
+        SharedDirectoryError: everybody may write to the directory or to a parent, and it has no sticky bit.
     """
     for directory in _with_parents(path):
         mode = directory.stat().st_mode
@@ -84,7 +84,7 @@ def check_not_public(path: Path) -> None:
 def _told(directory: Path, path: Path) -> str:
     return (
         f"{directory} may be written by others, who could replace what is kept in {path}. "
-        f"Take the right from them (chmod go-w {directory}), or name another directory."
+        f"Forbid it (chmod go-w {directory}), or name another directory."
     )
 
 
@@ -94,5 +94,5 @@ def _with_parents(path: Path) -> list[Path]:
 
 
 def _is_own_group(gid: int) -> bool:
-    """Whether the group is the one that many systems give to each user, with the user's own number."""
+    """Whether the group is the user's private one: many systems give each user a group with the user's own number."""
     return gid == os.getegid() == os.geteuid()

@@ -1,7 +1,7 @@
-"""Loads what other packages contribute by entry points: handlers, stores, commands. One policy for all of them.
+"""Loads what other packages contribute by entry points: handlers, stores, commands. All are loaded by the same rules.
 
-Nothing that an installed package does while it is imported ends the process, or gets into what the process says on
-standard output. What fails is named by its distribution and version. Imports neither gRPC nor OpenTelemetry.
+Nothing that an installed package does while it is imported ends the process, or writes to its standard output. An error
+names the distribution and version of the package that failed. This module imports neither gRPC nor OpenTelemetry.
 """
 
 from __future__ import annotations
@@ -18,64 +18,64 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 logger = logging.getLogger("gowork.extensions")
 
-#: Seconds that an import takes before it is named in the log, and until it is named again.
+#: An import that takes longer is named in the log, and again each time as many seconds have passed.
 SLOW_SECONDS = 5.0
 
 
 class ExtensionError(Exception):
-    """An extension could not be loaded. The message is one line: the kind of error, its words, and where it was."""
+    """An extension could not be loaded. The message is one line: the error's class, its text, where it was raised."""
 
 
 @dataclass(frozen=True, slots=True)
 class Extension:
-    """One entry point of an installed distribution. Its name may be another one's too."""
+    """One entry point of an installed distribution. Two distributions may have entry points of the same name."""
 
     name: str
     #: "module" or "module:attribute"
     value: str
-    #: The distribution's name and version; empty where it has none.
+    #: The distribution's name and version; empty where unknown.
     distribution: str
     version: str
     _load: Callable[[], Any]
 
     @property
     def origin(self) -> str:
-        """Distribution and version, as in "thumbnails 1.2"."""
+        """The distribution and its version, as in "thumbnails 1.2"; empty where both are."""
         return f"{self.distribution} {self.version}".strip()
 
     @property
     def title(self) -> str:
-        """Its name with where it comes from."""
+        """The name with its origin, as in "resize (thumbnails 1.2)"."""
         return f"{self.name} ({self.origin})" if self.origin else self.name
 
     def load(self) -> Any:
-        """What the entry point names.
+        """Imports and returns what the entry point names.
 
         Raises:
-            ExtensionError: whatever went wrong.
+            ExtensionError: the import raised anything except KeyboardInterrupt.
         """
         return attempt(self._load, self.title)
 
 
 def installed(group: str) -> list[Extension]:
-    """The entry points of a group, sorted by name and distribution, without those that cannot be read."""
+    """Returns the entry points of a group, sorted by name and distribution. Those that cannot be read are left out."""
     try:
         points: Iterable[metadata.EntryPoint] = metadata.entry_points(group=group)
-    except Exception:  # noqa: BLE001 - one broken installation is no reason to go without the others
+    except Exception:  # noqa: BLE001 - one broken installation must not hide the others
         points = _points_one_by_one(group)
     found = [_extension(point) for point in points]
     return sorted(found, key=lambda extension: (extension.name, extension.distribution, extension.value))
 
 
 def attempt(load: Callable[[], T], title: str) -> T:
-    """Calls what imports foreign code.
+    """Calls a function that imports foreign code, with standard output redirected to standard error.
 
     Args:
-        load: imports, and answers what it found.
+        load: imports, and returns what it found.
         title: what is loaded, for the log.
 
     Raises:
-        ExtensionError: whatever it raised, but for KeyboardInterrupt: that is a person's.
+        ExtensionError: `load` raised anything except KeyboardInterrupt, which passes because a person sent it.
     """
     with _named_when_slow(title), contextlib.redirect_stdout(sys.stderr):
         try:
@@ -87,7 +87,7 @@ def attempt(load: Callable[[], T], title: str) -> T:
 
 
 def describe(error: BaseException) -> str:
-    """An error as one line, with the last place outside of gowork and the import system."""
+    """Returns an error as one line, with the last place in its traceback outside of gowork and the import system."""
     kind = type(error).__name__
     try:
         text = " ".join(str(error).split())[:500]

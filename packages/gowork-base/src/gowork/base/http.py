@@ -1,8 +1,8 @@
 """A small HTTP listener for /metrics, /healthz and /readyz.
 
-It has a thread and a loop of its own, so that it can tell that the process's loop has stopped to turn. Owns the
-listener, and what its callers may cost together; what it answers is its owner's. Each connection carries one request,
-GET or HEAD.
+It has a thread and an event loop of its own, so that it still answers when the process's own loop has stopped turning.
+Owns the listener, and the bounds of what all callers may cost together. Its owner decides what it answers. Each
+connection carries one request, GET or HEAD.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-#: Connections at once. One more ends the oldest, so that callers who keep their connections do not shut others out.
+#: Connections at once. One more ends the oldest, so that callers who keep theirs open do not shut others out.
 CONNECTIONS_MAX = 64
 #: How long one connection may last, from its beginning to the last byte of the answer, in seconds.
 REQUEST_SECONDS = 10.0
-#: The request's line and headers together, in bytes.
+#: Length of the request line and the headers together, in bytes.
 HEAD_BYTES_MAX = 16 << 10
-#: Pages made at once by threads.
+#: How many pages threads make at once.
 PAGES_MAX = 4
 #: How long a probe waits for the process's loop, in seconds.
 LOOP_SECONDS = 5.0
-#: After its answer a caller may go on to send this many bytes, for this many seconds: a connection that is closed with
-#: something unread is reset, and the answer can be lost with it.
+#: How many bytes are read after the answer was sent, and for how many seconds. To close a connection with unread bytes
+#: resets it, and the caller may lose the answer.
 _LINGER_BYTES_MAX = 64 << 10
 _LINGER_SECONDS = 1.0
-#: Seconds between two lines of the log about faulty callers, at least.
+#: Seconds that pass at least between two log lines about connections that were ended.
 _LOG_SECONDS = 60.0
 
-#: Answers whether a probe succeeds, and in a few words why (not).
+#: Returns whether the process is healthy, or ready, and a few words that say why or why not.
 Probe = Callable[[], tuple[bool, str]]
 
 
@@ -54,29 +54,30 @@ class Request(NamedTuple):
     path: str
     #: What follows the question mark.
     query: str
-    #: By their names in lower case.
+    #: {name in lower case: value}
     headers: Mapping[str, str]
 
 
 class Answer(NamedTuple):
-    """What it gets."""
+    """What a caller gets."""
 
+    #: As in "200 OK".
     status: str
     body: bytes
     headers: tuple[tuple[str, str], ...] = (("Content-Type", "text/plain; charset=utf-8"),)
 
 
-#: Makes the answer to a request, on the listener's own loop, which it must not hold up.
+#: Makes the answer to a request. It runs on the listener's loop, which it must not block.
 Page = Callable[[Request], Awaitable[Answer]]
 
 
 def probe(check: Probe, loop: asyncio.AbstractEventLoop, *, seconds: float = LOOP_SECONDS) -> Page:
-    """A page for health checks: 200 when the check succeeds, else 503, with its words as text.
+    """Makes a page for health checks: 200 when the check succeeds, else 503; the body is the check's words.
 
     Args:
-        check: called on the loop.
-        loop: the process's. When it does not turn, the probe fails.
-        seconds: how long to wait for it.
+        check: called on `loop`.
+        loop: the process's event loop. When it does not turn, the page answers 503.
+        seconds: how long to wait for the loop.
     """
 
     async def ask() -> tuple[bool, str]:
@@ -99,7 +100,7 @@ def probe(check: Probe, loop: asyncio.AbstractEventLoop, *, seconds: float = LOO
 
 
 def threaded(application: WSGIApplication) -> Page:
-    """A WSGI application as a page; threads make it, PAGES_MAX at once."""
+    """Makes a page of a WSGI application. Threads run it, at most PAGES_MAX at once."""
 
     def make(request: Request) -> Answer:
         environ = {
@@ -133,12 +134,12 @@ class HttpListener:
 
         Args:
             address: HOST:PORT; port 0 takes a free one.
-            pages: path to page.
+            pages: {path: page}.
             request_seconds: how long a connection may last.
 
         Raises:
-            AddressError: for an address of another form.
-            OSError: when the port is taken, or the host not known.
+            AddressError: the address has another form.
+            OSError: the port is taken, or the host is not known.
         """
         host, port = parse_address(address, name="HTTP address")
         self._pages = pages
@@ -147,12 +148,12 @@ class HttpListener:
         self._loop = asyncio.new_event_loop()
         self._stopped = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
-        #: Of each connection, the oldest first.
+        #: The task of each open connection, the oldest first.
         self._connections: dict[asyncio.Task[None], None] = {}
-        #: Connections that were ended and not spoken of yet, and when that may be done again (monotonic).
+        #: How many connections were ended and are not in the log yet, and when the log may say so next (monotonic).
         self._ended = 0
         self._quiet_until = 0.0
-        #: HOST:PORT that it listens on.
+        #: The HOST:PORT that it listens on, with the real port where 0 was asked for.
         self.address = format_address(host, self._socket.getsockname()[1])
 
     def __enter__(self) -> Self:
@@ -166,7 +167,8 @@ class HttpListener:
         self._thread.join()
 
     def _run(self) -> None:
-        # Not asyncio.run: it would wait at its end for threads, and their pages may wait for the thread that stops it.
+        # Not asyncio.run: at its end it waits for the threads that make pages, and a page may wait for the thread that
+        # stops this listener.
         self._loop.set_default_executor(ThreadPoolExecutor(PAGES_MAX, "http page"))
         self._loop.set_exception_handler(_failed)
         try:
@@ -185,7 +187,7 @@ class HttpListener:
                     self._complain(f"more than {CONNECTIONS_MAX} at once")
                 task = group.create_task(self._take(reader, writer))
                 self._connections[task] = None
-                # Not in the task, which may be cancelled before it begins.
+                # The task itself cannot do this, because it may be cancelled before it begins.
                 task.add_done_callback(lambda _: writer.transport.abort())
                 task.add_done_callback(lambda task: self._connections.pop(task, None))
 
@@ -207,11 +209,12 @@ class HttpListener:
             pass  # The caller is gone.
 
     async def _answer(self, reader: asyncio.StreamReader) -> tuple[Answer, bool] | None:
-        """The answer, and whether its body is wanted; None when the caller left."""
+        """Returns the answer, and whether to send its body; None when the caller left."""
         try:
             lines = await _head(reader)
         except ValueError:
-            return _text(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"more than {HEAD_BYTES_MAX} bytes"), True
+            words = f"the request line and the headers have more than {HEAD_BYTES_MAX} bytes"
+            return _text(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, words), True
         if not lines:
             return None
         request = _parse(lines)
@@ -226,12 +229,12 @@ class HttpListener:
             return refusal._replace(headers=(*refusal.headers, ("Allow", "GET, HEAD"))), True
         try:
             return await page(request), body_wanted
-        except Exception as error:  # noqa: BLE001 - whatever makes the page
+        except Exception as error:  # noqa: BLE001 - whatever the page raises
             _log.warning("page failed", extra={"path": request.path}, exc_info=error)
             return _text(HTTPStatus.SERVICE_UNAVAILABLE, "the page can't be made now; the log says why"), body_wanted
 
     def _complain(self, reason: str) -> None:
-        """Says that a connection was ended. It does so seldom, because callers could fill the log otherwise."""
+        """Logs that connections were ended, at most once in _LOG_SECONDS, so that callers cannot fill the log."""
         self._ended += 1
         now = time.monotonic()
         if now >= self._quiet_until:
@@ -241,7 +244,7 @@ class HttpListener:
 
 
 def _failed(_: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
-    """The loop's own troubles: foremost that the process has no descriptor left for one more connection."""
+    """Logs errors of the event loop, such as that the process has no file descriptor left for another connection."""
     error = context.get("exception")
     unexpected = error if isinstance(error, Exception) and not isinstance(error, OSError) else None
     fields = {"reason": error if isinstance(error, OSError) else context.get("message")}
@@ -249,19 +252,19 @@ def _failed(_: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """A listening socket. A name that has addresses of both families is served by IPv4."""
+    """Opens a listening socket. Where a name has addresses of both families, IPv4 is used."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     family, _, _, _, address = min(found, key=lambda each: each[0] != socket.AF_INET)
-    # As gRPC does: [::] is every interface, with IPv4 too.
+    # [::] means all interfaces, over IPv4 too, as it does for gRPC.
     dual = host == "::" and socket.has_dualstack_ipv6()
     return socket.create_server(address, family=family, backlog=CONNECTIONS_MAX, dualstack_ipv6=dual)
 
 
 async def _head(reader: asyncio.StreamReader) -> list[bytes]:
-    """The lines before the first empty one; none when the caller says no more before that.
+    """Reads the lines before the first empty one. Returns none when the caller closed its end before that.
 
     Raises:
-        ValueError: when they are longer than HEAD_BYTES_MAX.
+        ValueError: the lines have more than HEAD_BYTES_MAX bytes.
     """
     lines: list[bytes] = []
     size = 0
@@ -297,14 +300,14 @@ async def _send(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answ
         "Connection": "close",
     }
     head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-    # So that drain waits until all of it has left.
+    # Makes drain wait until all bytes have left.
     writer.transport.set_write_buffer_limits(0)
     writer.write(f"HTTP/1.1 {answer.status}\r\n{head}\r\n".encode("latin-1") + (answer.body if body_wanted else b""))
     await writer.drain()
     writer.write_eof()
     left = _LINGER_BYTES_MAX
     try:
-        # Until the caller has closed its end, which it does once it has read all.
+        # Waits until the caller closes its end, which it does when it has read everything.
         async with asyncio.timeout(_LINGER_SECONDS):
             while left > 0 and (rest := await reader.read(left)):
                 left -= len(rest)

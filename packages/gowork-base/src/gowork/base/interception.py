@@ -1,9 +1,8 @@
-"""Spans of the calls themselves, by opentelemetry-instrumentation-grpc, where the process has a tracer provider.
+"""Makes spans of gRPC calls, by opentelemetry-instrumentation-grpc, where the process has a tracer provider.
 
-Only calls with one request and one response have them. Those of streams would end when the stream does, sessions after
-days; and the instrumentation holds its context over the steps of a generator, which gRPC closes in another context than
-it began in, so that each stream that is left early logs an error
-(open-telemetry/opentelemetry-python-contrib#2357).
+Only calls with one request and one response get spans. The span of a stream would end with the stream, for a session
+after days. And the instrumentation keeps its context across the steps of a generator, which gRPC closes in another
+context, so that each stream that is left early logs an error (open-telemetry/opentelemetry-python-contrib#2357).
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ from gowork.base.telemetry import is_traced, settle_propagators
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 _INSTRUMENTATION = "opentelemetry.instrumentation."
-#: Health checks and reflection.
+#: Health checks and reflection, which get no spans.
 _GRPCS_OWN = "/grpc."
-#: A sign of life every few seconds, which is no part of any work.
+#: A heartbeat, every few seconds, gets no span either, because it belongs to no task.
 _HEARTBEAT = "/cluster.v1.LeaderService/Heartbeat"
 
 
 def client_interceptors() -> list[grpc.aio.ClientInterceptor]:
-    """For an asyncio channel; none where nothing is traced, or the instrumentation is not installed."""
+    """Returns the interceptors for an asyncio channel: none where nothing is traced, or instrumentation is missing."""
     instrumentation = _instrumentation()
     if instrumentation is None or _is_instrumented(grpc.aio.insecure_channel):
         return []
@@ -34,7 +33,7 @@ def client_interceptors() -> list[grpc.aio.ClientInterceptor]:
 
 
 def intercepted(channel: grpc.Channel) -> grpc.Channel:
-    """The channel with what traces its calls; itself where nothing is traced."""
+    """Returns a channel that traces its calls; the same channel where nothing is traced."""
     instrumentation = _instrumentation()
     if instrumentation is None:
         return channel
@@ -46,11 +45,10 @@ def intercepted(channel: grpc.Channel) -> grpc.Channel:
 
 
 def uninstrumented(function: FunctionT) -> FunctionT:
-    """The function beneath what opentelemetry-instrumentation-grpc has put over it, in a program that has all of its
-    channels traced.
+    """Returns the function without the wrappers of opentelemetry-instrumentation-grpc, if the program applied them.
 
-    Its calls would be traced twice, and streams, being generators then, could not be cancelled
-    (open-telemetry/opentelemetry-python-contrib#2014). What others have put there stays.
+    With them, calls would be traced twice, and streams would be generators, which cannot be cancelled
+    (open-telemetry/opentelemetry-python-contrib#2014). Wrappers of other packages stay.
     """
     while getattr(getattr(function, "_self_wrapper", None), "__module__", "").startswith(_INSTRUMENTATION):
         function = function.__wrapped__  # type: ignore[attr-defined]
@@ -58,7 +56,7 @@ def uninstrumented(function: FunctionT) -> FunctionT:
 
 
 def server_interceptors() -> list[grpc.aio.ServerInterceptor]:
-    """For an asyncio server; none where nothing is traced."""
+    """Returns the interceptors for an asyncio server: none where nothing is traced, or instrumentation is missing."""
     instrumentation = _instrumentation()
     if instrumentation is None or _is_instrumented(grpc.aio.server):
         return []
@@ -66,7 +64,7 @@ def server_interceptors() -> list[grpc.aio.ServerInterceptor]:
 
 
 class _UnaryCalls(grpc.aio.ServerInterceptor):
-    """Hands those calls to another interceptor, and passes all others on."""
+    """Applies another interceptor to calls with one request and one response, except gRPC's own services."""
 
     def __init__(self, spans: grpc.aio.ServerInterceptor) -> None:
         self._spans = spans
@@ -88,22 +86,22 @@ class _UnaryCalls(grpc.aio.ServerInterceptor):
 
 
 def _is_work(call: Any) -> bool:
-    """Whether a client's call is traced; asyncio channels tell of it in one form, blocking ones in another."""
+    """Whether a client's call is traced. Asyncio and blocking channels describe a call by different attributes."""
     method = getattr(call, "full_method", None) or call.method
     if isinstance(method, bytes):
-        # grpc/grpc#31092
+        # See grpc/grpc#31092.
         method = method.decode()
     streams = getattr(call, "is_client_stream", False) or getattr(call, "is_server_stream", False)
     return not (streams or method == _HEARTBEAT or method.startswith(_GRPCS_OWN))
 
 
 def _is_instrumented(function: Callable[..., Any]) -> bool:
-    """Whether the program has had all of its channels, or servers, traced; then these are, too."""
+    """Whether the program itself has all of its channels, or servers, traced. Then this one is traced too."""
     return function.__module__.startswith(_INSTRUMENTATION)
 
 
 def _instrumentation() -> Any:
-    """The module; None where nothing is traced, or it is not installed: programs with a client need not have it."""
+    """Returns the instrumentation's module; None where nothing is traced, or where it is not installed."""
     if not is_traced():
         return None
     try:

@@ -1,7 +1,7 @@
-"""Writes lines to a descriptor on a thread of its own, so that no thread that logs waits for the reader.
+"""Writes lines to a file descriptor on a thread of its own, so that no thread that logs waits for the reader.
 
-Whoever reads standard error may stop to: a pager, a full pipe, a log collector that hangs. Owns the lines that wait,
-within a bound, and the count of those that found no room. Never blocks its callers.
+The reader of standard error may stop reading: a pager, a full pipe, a log collector that hangs. Owns the lines that
+wait to be written, within a bound, and the count of those that were dropped. Never blocks its callers.
 """
 
 from __future__ import annotations
@@ -13,51 +13,51 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-#: What may wait to be written, in bytes; a single line may be longer. Lines beyond it are dropped and counted.
+#: How many bytes may wait to be written. Further lines are dropped and counted. A single line may be longer.
 WAITING_BYTES_MAX = 8 << 20
-#: What is written at once, in bytes.
+#: How many bytes are written at once, nearly.
 _CHUNK_BYTES = 64 << 10
 #: How long the end of the process waits for unwritten lines, in seconds.
 FLUSH_SECONDS = 2.0
 
 
 class LogWriter:
-    """A queue of lines and the thread that writes them. Threads, signal handlers and finalizers may all use it."""
+    """A queue of lines, and the thread that writes them. Threads, signal handlers and finalizers may all use it."""
 
     def __init__(
         self, descriptor: int, notice: Callable[[int], bytes], *, waiting_bytes_max: int = WAITING_BYTES_MAX
     ) -> None:
         """Args:
-        descriptor: where to write; it stays open for as long as this is used.
-        notice: makes the line that tells how many were dropped.
-        waiting_bytes_max: what may wait, in bytes.
+        descriptor: where to write. It must stay open for as long as this writer is used.
+        notice: makes the line that says how many lines were dropped.
+        waiting_bytes_max: how many bytes may wait.
         """
         self.descriptor = descriptor
         self._notice = notice
         self._waiting_bytes_max = waiting_bytes_max
         self._process = os.getpid()
-        #: Guards what follows. A lock that its holder may take again, because a signal handler or a finalizer may log
-        #: while its thread is in here.
+        #: Guards the fields below. The thread that holds the lock may take it again, because a signal handler or a
+        #: finalizer may log while that thread is in here.
         self._changed = threading.Condition(threading.RLock())
         self._lines: deque[bytes] = deque()
-        #: Bytes of the lines that wait and of those that are being written.
+        #: Bytes of the lines that wait, and of those that are being written.
         self._bytes = 0
-        #: Lines that nothing has been said of yet.
+        #: How many lines were dropped since the last notice.
         self._dropped = 0
-        #: Whether the last write failed. What was lost by it is told with the next line, not before.
+        #: Whether the last write failed. The lines that it lost are then counted in a notice before the next line.
         self._failed = False
         self._closed = False
         threading.Thread(target=self._run, name="log", daemon=True).start()
 
     def put(self, line: bytes) -> None:
-        """Has a line written, which ends with its newline; or drops and counts it when too much waits already."""
+        """Queues a line, which must end with a newline. Drops and counts it when too many bytes wait already."""
         if os.getpid() != self._process:
             # The child of a fork has no thread that writes, and perhaps a lock that nobody will give back.
             _write(self.descriptor, line)
             return
         with self._changed:
             if self._closed and not self._bytes:
-                # The process ends, and everything has been read until now.
+                # The process ends, and the reader has read everything so far.
                 _write(self.descriptor, line)
                 return
             if self._closed or (self._bytes and self._bytes + len(line) > self._waiting_bytes_max):
@@ -68,7 +68,7 @@ class LogWriter:
             self._changed.notify_all()
 
     def flush(self, seconds: float) -> bool:
-        """Waits until everything is written, but no longer than that; whether it is."""
+        """Waits at most `seconds` until everything is written. Returns whether it is."""
         if os.getpid() != self._process:
             return True
         with self._changed:
@@ -77,7 +77,10 @@ class LogWriter:
             )
 
     def close(self, seconds: float) -> None:
-        """Flushes, and ends the thread. Later lines are written by their callers, unless the reader does not read."""
+        """Flushes for at most `seconds`, and ends the thread. A later line is written by its caller.
+
+        If lines are still unwritten because the reader does not read, later lines are dropped.
+        """
         self.flush(seconds)
         if os.getpid() == self._process:
             with self._changed:
@@ -105,7 +108,7 @@ class LogWriter:
                 self._changed.notify_all()
 
     def _take(self) -> list[bytes]:
-        """The next lines to write; none when this is closed and all is written."""
+        """Waits for lines, and returns the next ones to write: none when this is closed and all are written."""
         with self._changed:
             while not self._lines:
                 if not self._failed:
@@ -122,13 +125,13 @@ class LogWriter:
 
 
 class QueuedStream(io.RawIOBase):
-    """What `sys.stderr` writes to where a LogWriter has the descriptor."""
+    """A stream that hands what is written to a LogWriter; `sys.stderr` writes to one."""
 
     def __init__(self, writer: LogWriter) -> None:
         self._writer = writer
 
     def text(self) -> io.TextIOWrapper:
-        """A text stream on top, which passes on whole lines."""
+        """Returns a text stream over this one. It passes on whole lines."""
         buffered = io.BufferedWriter(self)
         return io.TextIOWrapper(buffered, encoding="utf-8", errors="backslashreplace", line_buffering=True)
 
@@ -148,13 +151,13 @@ class QueuedStream(io.RawIOBase):
 
 
 def _write(descriptor: int, data: bytes) -> bool:
-    """Writes all of it, however long that takes; False when it can't be written."""
+    """Writes all of the data, however long that takes. Returns False when it cannot be written."""
     rest = memoryview(data)
     while rest:
         try:
             rest = rest[os.write(descriptor, rest) :]
         except BlockingIOError:
-            # Another process that has the same terminal or pipe made it so for all.
+            # Another process made the shared terminal or pipe non-blocking.
             poll = select.poll()
             poll.register(descriptor, select.POLLOUT)
             poll.poll()

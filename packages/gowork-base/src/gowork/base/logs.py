@@ -1,8 +1,8 @@
-"""The log of a process of gowork's own: one line for each record, as text for people or as JSON for programs.
+"""The log of gowork's own processes: one line for each record, as text for people or as JSON for programs.
 
-docs/logs.md has the keys. No record is lost, and no caller hears of an error, because of what a record holds: what JSON
-cannot take is written as text, and a field whose name is taken gets another. No caller waits for whoever reads the log:
-a record is made into its line where it is logged, and a thread writes it (`log_writer`).
+docs/logs.md lists the keys. Nothing in a record can lose it, or raise an error in the code that logs: values that JSON
+cannot hold are written as text, and a field whose name is taken gets another name. Code that logs does not wait for the
+reader of the log: it makes the line, and a thread writes it (`log_writer`).
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from typing import Any
 
 from gowork.base.log_writer import FLUSH_SECONDS, LogWriter, QueuedStream
 
-#: What every record has; everything else on it was given by `extra`.
+#: The attributes that every record has. All others were given by `extra`.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-#: Keys of each line that no field may take.
+#: The keys of every line, which no field may take.
 _TAKEN = frozenset({"time", "level", "logger", "event", "exception", "stack"})
-#: What a terminal obeys, or shows in another order: control characters, line separators, marks of direction.
+#: Characters that a terminal obeys, or that reorder its text: control characters, line separators, marks of direction.
 _OBEYED = "\\x00-\\x1f\\x7f-\\x9f\\u061c\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ufeff"
-#: In text, values with one of these are written in quotes.
+#: In text, values with one of these characters are written in quotes.
 _ODD = re.compile(rf"""[\s"'=\\{_OBEYED}]""")
 _CONTROL = re.compile(f"[{_OBEYED}]")
-#: As the above, except what an exception's text needs to be read.
+#: The same without newline and tab, which the text of an exception needs.
 _CONTROL_IN_LINES = re.compile(rf"(?![\n\t])[{_OBEYED}]")
 
 _log = logging.getLogger(__name__)
 
-#: Gives the fields of the attempt that runs where it is called; see `configure`.
+#: Returns the fields of the attempt that runs in the calling thread; see `configure`.
 Scope = Callable[[], Mapping[str, object]]
 
 
@@ -43,11 +43,11 @@ def configure(form: str, level: str, scope: Scope = dict, *, waits: bool = False
     Args:
         form: "text" or "json".
         level: debug, info, warning or error.
-        scope: called for each record, in the thread that logs: gives fields that stand before the record's own.
-        waits: write each record where it is logged, and wait for the reader; for a process whose reader never stops,
-            so that its last words are out when it is killed.
+        scope: called for each record, in the thread that logs. It returns fields, which stand before the record's own.
+        waits: whether the thread that logs writes the record itself, and waits for the reader. Set it for a process
+            whose reader never stops reading, so that its last records are out when it is killed.
     """
-    # gRPC calls it an error, with a traceback, that a caller is gone before it has read its answer.
+    # gRPC logs an error with a traceback when a caller is gone before it has read its answer.
     logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_gone_caller)
     handler = _handler(waits)
     handler.setFormatter(JsonFormatter(scope) if form == "json" else TextFormatter(scope))
@@ -55,10 +55,10 @@ def configure(form: str, level: str, scope: Scope = dict, *, waits: bool = False
 
 
 def take_standard_error() -> None:
-    """Has the log take what else the process says on standard error; for a process of gowork's own, after `configure`.
+    """Sends what else the process writes to standard error through the log; call it after `configure`.
 
-    What is printed there goes the way of the log, and so blocks nobody either. Warnings, and exceptions that nobody
-    took, become records. Nothing changes where the log has no thread that writes.
+    What is printed there is queued like log lines, and so blocks nobody either. Warnings and uncaught exceptions become
+    records. Nothing changes where the log has no thread that writes.
     """
     handlers = [handler for handler in logging.getLogger().handlers if isinstance(handler, QueuedHandler)]
     if not handlers:
@@ -71,7 +71,7 @@ def take_standard_error() -> None:
 
 
 def writer() -> LogWriter | None:
-    """The log's own writer, to pass on lines that others have written; None when the log has no thread."""
+    """Returns the log's own writer, to pass on lines of other processes; None when the log has no thread."""
     return next((each.writer for each in logging.getLogger().handlers if isinstance(each, QueuedHandler)), None)
 
 
@@ -83,7 +83,7 @@ class QueuedHandler(logging.Handler):
         self.writer = LogWriter(descriptor, self._dropped)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Makes the line here and now, since what the record refers to may change."""
+        """Makes the line at once, because the objects that the record refers to may change."""
         self.writer.put(self._line(record))
 
     def close(self) -> None:
@@ -105,7 +105,7 @@ def _handler(waits: bool) -> logging.Handler:
         try:
             return QueuedHandler(sys.stderr.fileno())
         except (OSError, ValueError, AttributeError):
-            pass  # A stream of the program's own, in memory perhaps.
+            pass  # It is a stream of the program's own, perhaps in memory.
     return logging.StreamHandler(sys.stderr)
 
 
@@ -135,9 +135,9 @@ def _unraisable(arguments: sys.UnraisableHookArgs) -> None:
 
 
 class TextFormatter(logging.Formatter):
-    """Lines of the form `time level event key=value …`; an exception takes further lines.
+    """Makes lines of the form `time level event key=value …`. An exception takes further lines.
 
-    Whatever others have put into a record, its line is one line, and a terminal shows it as it was written.
+    Whatever a record holds, it makes one line, and nothing in it controls the terminal that shows it.
     """
 
     def __init__(self, scope: Scope = dict) -> None:
@@ -153,7 +153,7 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line, in ASCII."""
+    """Makes one JSON object of each record, in one line of ASCII."""
 
     def __init__(self, scope: Scope = dict) -> None:
         super().__init__()
@@ -175,8 +175,9 @@ class JsonFormatter(logging.Formatter):
 
 
 def _fields(record: logging.LogRecord, scope: Scope) -> dict[str, object]:
-    """What is under way, the current span, and what the caller gave; the latter as `extra_NAME` where NAME is taken by
-    another value.
+    """Returns the fields of the running attempt, of the current span, and of the caller, in this order.
+
+    A field of the caller is called `extra_NAME` where NAME is taken by another value.
     """
     fields: dict[str, object] = {**scope(), **_span()}
     for key, value in vars(record).items():
@@ -186,7 +187,7 @@ def _fields(record: logging.LogRecord, scope: Scope) -> dict[str, object]:
 
 
 def _span() -> dict[str, str]:
-    """The ids of the span that is current here. Nothing is imported for it: without the library there is no span."""
+    """Returns the ids of the current span. It imports nothing: before OpenTelemetry is imported there is no span."""
     trace: Any = sys.modules.get("opentelemetry.trace")
     try:
         context = trace.get_current_span().get_span_context()
@@ -198,7 +199,7 @@ def _span() -> dict[str, str]:
 
 
 def _time(record: logging.LogRecord) -> str:
-    """RFC 3339, in UTC, to the millisecond."""
+    """Returns the record's time in the form of RFC 3339, in UTC, to the millisecond."""
     return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -225,17 +226,17 @@ def _traces(formatter: logging.Formatter, record: logging.LogRecord) -> dict[str
 
 def _word(value: object) -> str:
     text = _text(value)
-    # JSON itself escapes the control characters of ASCII alone.
+    # json.dumps escapes only the control characters of ASCII.
     return text if text and not _ODD.search(text) else _shown(json.dumps(text, ensure_ascii=False), _CONTROL)
 
 
 def _shown(text: str, hidden: re.Pattern[str]) -> str:
-    """The text with these characters as their numbers."""
+    """Replaces the characters that match `hidden` by their escapes in JSON."""
     return hidden.sub(lambda found: json.dumps(found.group())[1:-1], text)
 
 
 def _text(value: object) -> str:
-    """Any value as text."""
+    """Returns any value as text. It never raises."""
     try:
         if isinstance(value, bytes):
             return value.decode(errors="backslashreplace")
@@ -244,7 +245,7 @@ def _text(value: object) -> str:
         return f"<{type(value).__name__} without a text>"
 
 
-#: ASCII, so that no stream's encoding can refuse it; NaN is no JSON.
+#: It writes ASCII, so that no stream's encoding can refuse a line, and no NaN, which is not JSON.
 _encode = json.JSONEncoder(default=_text, allow_nan=False).encode
 
 
