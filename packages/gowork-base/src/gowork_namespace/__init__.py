@@ -1,4 +1,4 @@
-"""Finds out whether the name `gowork` is this project's. It lies outside of that name, which another may have taken."""
+"""Checks that the name `gowork` is this project's. It is a package of its own because `gowork` may be another's."""
 
 from gowork_namespace.check import ForeignGowork, check_namespace, exit_if_foreign
 

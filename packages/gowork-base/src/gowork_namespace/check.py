@@ -1,31 +1,32 @@
-"""Whether `gowork` is the namespace that this project's packages share, or somebody else's module.
+"""Checks whether `gowork` is the namespace that this project's packages share, or another project's module.
 
-An index has an unrelated distribution `gowork`, a regular package. Where it is installed, or where a file `gowork.py`
-lies on the module path, Python takes that for `gowork`, and nothing below it can be relied on. The console scripts ask
-here before they import anything of the namespace. A program that imports `gowork.client` beside it cannot be helped.
+PyPI has an unrelated distribution `gowork`, which is a regular package. Where it is installed, or where a file
+`gowork.py` lies on the module path, Python imports that as `gowork`, and may not find this project's packages below it.
+The console scripts check this before they import anything of the namespace. For a program that imports `gowork.client`
+itself, nothing checks it.
 """
 
 from __future__ import annotations
 
 import sys
 
-# Type checkers know the name. Importing `typing` for it would take longer than all the rest.
+# Type checkers know the name. To import `typing` for it would take longer than everything else here.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
 
 
 class ForeignGowork(Exception):
-    """The module `gowork` is another project's; the text says where it is and what to do."""
+    """The module `gowork` is another project's. The text says where it is and what to do."""
 
 
 def check_namespace() -> None:
-    """Returns when `gowork` is a namespace. Imports nothing of it.
+    """Checks that `gowork` is a namespace. Imports nothing of it.
 
     Raises:
-        ForeignGowork: when it is a module or a regular package.
+        ForeignGowork: `gowork` is a module or a regular package.
     """
-    # Here and below only when it is needed: all programs begin by importing this.
+    # Imports here and below are inside functions because every program imports this module first.
     from importlib.util import find_spec
 
     spec = find_spec("gowork")
@@ -37,7 +38,7 @@ def exit_if_foreign(program: str) -> None:
     """Ends the process with exit code 1 and one line on standard error when `gowork` is not this project's.
 
     Args:
-        program: the command's name, which the line begins with.
+        program: the command's name, with which the line begins.
     """
     try:
         check_namespace()

@@ -1,6 +1,6 @@
-"""Ctrl-C while a program begins and ends: it ends at once, without a traceback.
+"""Makes Ctrl-C end a program at once, without a traceback, while the program begins and ends.
 
-It lies here and imports next to nothing, because it has to be the first thing that a program does.
+It is in this package and imports next to nothing, because a program must call it first.
 """
 
 from __future__ import annotations
@@ -8,14 +8,14 @@ from __future__ import annotations
 import os
 import signal
 
-#: What shells tell of a program that Ctrl-C has ended.
+#: The exit code that shells report for a program that Ctrl-C has ended.
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 
 
 class ending_on_interrupt:  # noqa: N801 - it is used as a function; contextlib would have to be imported first
-    """Meanwhile Ctrl-C ends the process at once with 130, without a traceback. For imports and the last moments.
+    """A context in which Ctrl-C ends the process at once with exit code 130, without a traceback.
 
-    A process that was started with SIGINT ignored, as by `nohup`, goes on ignoring it.
+    It is for imports and the last moments. A process that was started with SIGINT ignored goes on ignoring it.
     """
 
     def __enter__(self) -> None:
@@ -28,11 +28,11 @@ class ending_on_interrupt:  # noqa: N801 - it is used as a function; contextlib 
 
 
 def end_on_interrupt() -> None:
-    """As ending_on_interrupt, from now on."""
+    """Makes Ctrl-C end the process as in ending_on_interrupt, from now on."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, end_interrupted)
 
 
 def end_interrupted(_number: int, _frame: object) -> None:
-    """A handler of SIGINT: ends the process without another word."""
+    """Handles SIGINT: ends the process at once, without output."""
     os._exit(EXIT_INTERRUPTED)

@@ -236,7 +236,7 @@ def _shown(text: str, hidden: re.Pattern[str]) -> str:
 
 
 def _text(value: object) -> str:
-    """Returns any value as text. It never raises."""
+    """Returns any value as text, even one whose own methods raise an error."""
     try:
         if isinstance(value, bytes):
             return value.decode(errors="backslashreplace")

@@ -1,8 +1,8 @@
-"""Bounds what callers have not read of their answers, over all calls of a server's services.
+"""Bounds the bytes of answers that callers have not read, over all calls of a server's services.
 
-gRPC keeps an answer until its caller's flow control lets it go, a copy for each call. A caller that does not read holds
-one message of each of its calls so; thousands of calls would hold gigabytes, and gRPC for Python offers no way to end
-one of them. So a large answer is made room for before gRPC gets it.
+gRPC keeps an answer in memory until the caller's flow control lets it leave. For a caller that does not read, it keeps
+one message of each call. Thousands of calls would take gigabytes, and gRPC for Python cannot end one of them. So a
+large answer waits for room before gRPC gets it.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ import grpc
 
 from gowork.proto.status import Refusal
 
-#: Bytes of answers that callers have not read yet.
+#: How many bytes of answers callers may leave unread, over all calls.
 UNREAD_BYTES_MAX = 256 << 20
-#: An answer of fewer bytes is not counted: the calls that there may be have little in such.
+#: An answer of fewer bytes is not counted, because all calls together take little memory for such answers.
 COUNTED_BYTES_MIN = 16 << 10
 #: How long an answer waits for room, in seconds. Callers that read make room within milliseconds.
 ROOM_SECONDS = 5.0
 
 
 class Later(NamedTuple):
-    """A large answer of a stream that is made once there is room for it: calls that wait for room hold nothing else."""
+    """A large answer of a stream, made only when there is room, so that a call that waits for room holds no answer."""
 
-    #: What it takes, nearly, in bytes.
+    #: About how many bytes the answer takes.
     size: int
-    #: Makes it: serialized messages.
+    #: Makes the answer, as serialized messages.
     make: Callable[[], Sequence[bytes]]
 
 
 class Outgoing:
-    """Counts answers from when they are given to gRPC until they have left."""
+    """Counts the bytes of answers from when gRPC gets them until they have left."""
 
     def __init__(self, unread_bytes_max: int = UNREAD_BYTES_MAX, *, room_seconds: float = ROOM_SECONDS) -> None:
         self._unread_bytes_max = unread_bytes_max
@@ -43,10 +43,10 @@ class Outgoing:
         self._room = asyncio.Event()
 
     async def make_room(self, size: int) -> None:
-        """Waits until an answer of `size` bytes may be sent. One is always sent.
+        """Waits until an answer of `size` bytes may be sent. When no other is unread, it may be sent whatever its size.
 
         Raises:
-            Refusal: RESOURCE_EXHAUSTED when others that are not read leave no room.
+            Refusal: RESOURCE_EXHAUSTED; unread answers have left no room for `room_seconds`.
         """
         if self._fits(size):
             return
@@ -57,14 +57,14 @@ class Outgoing:
                     await self._room.wait()
         except TimeoutError:
             message = (
-                f"answers of {self.unread_bytes} bytes are not read by their callers and the limit is "
+                f"callers have not read {self.unread_bytes} bytes of answers, and the limit is "
                 f"{self._unread_bytes_max}; ask for less at once, or try again later"
             )
             raise Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MUCH_UNREAD", message) from None
 
     @contextmanager
     def sending(self, size: int) -> Iterator[None]:
-        """Counts an answer of `size` bytes for as long as it is on its way."""
+        """Counts an answer of `size` bytes until this context ends, when the answer has left."""
         self.unread_bytes += size
         try:
             yield
@@ -72,7 +72,7 @@ class Outgoing:
             self._left(size)
 
     def count_for(self, task: asyncio.Task[object], size: int) -> None:
-        """As `sending`, until this task, which serves the call, is done."""
+        """Counts an answer of `size` bytes until the asyncio task that serves the call is done."""
         self.unread_bytes += size
         task.add_done_callback(lambda _: self._left(size))
 

@@ -1,10 +1,10 @@
-"""What a process inherits from the program that started it, brought to values that gowork can work with.
+"""Sets what a process inherited from the program that started it to values that gowork can work with.
 
-Ignored and blocked signals, timers, limits, the file mode mask and closed standard streams all outlive exec. Leader,
-worker, runners and the commands of the shell plugin settle them first. A program that has gowork as a library is left
+Ignored and blocked signals, timers, limits, the file mode mask and closed standard streams all survive exec. Leader,
+worker, runners and the commands of the shell plugin settle them first. A program that uses gowork as a library is left
 alone.
 
-What says something that an operator means stays: ignored SIGHUP (nohup), the signals of the terminal, niceness, the
+What an operator may have set on purpose stays: an ignored SIGHUP (nohup), the signals of the terminal, niceness, the
 limit of core files, and all other limits.
 """
 
@@ -16,10 +16,11 @@ import resource
 import signal
 import sys
 
-#: Open files that a process may have when its hard limit allows: a leader or a worker needs some for each connection
-#: and each runner. Not more, because some programs close every number up to the limit before they start others.
+#: How many files a process may open, if its hard limit allows that: a leader or a worker needs some for each connection
+#: and each runner. The number is not higher because some programs close every descriptor up to the limit before they
+#: start others.
 OPEN_FILES = 65536
-#: Ignored on purpose: by nohup, by shells without job control, and by Python itself.
+#: Signals that nohup, shells without job control, or Python itself ignore on purpose.
 _MEANT = frozenset(
     {
         signal.SIGHUP,
@@ -37,7 +38,7 @@ _OTHERS_WRITE = 0o002
 
 
 def settle() -> None:
-    """Settles all of it. Call it in the main thread, before anything else is started."""
+    """Settles everything. Call it in the main thread, before anything else is started."""
     _open_standard_streams()
     settle_signals()
     _stop_timers()
@@ -46,9 +47,9 @@ def settle() -> None:
 
 
 def settle_signals() -> None:
-    """Unblocks all signals, and gives back their default action to those that are ignored for no reason.
+    """Unblocks all signals, and restores the default action of ignored ones, except those in _MEANT.
 
-    While SIGCHLD is ignored, the kernel throws exit codes away. Call it in the main thread.
+    While SIGCHLD is ignored, the kernel discards exit codes. Call it in the main thread.
     """
     for number in signal.valid_signals():
         if number not in _MEANT and signal.getsignal(number) is signal.SIG_IGN:
@@ -57,9 +58,9 @@ def settle_signals() -> None:
 
 
 def settled_umask() -> int:
-    """The mask for the modes of new files: what the owner may do is never masked, and others may never write.
+    """Returns the mask for the modes of new files: it keeps all rights of the owner, and forbids others to write.
 
-    What the group may do, and whether others may read, is the operator's.
+    The operator decides what the group may do, and whether others may read.
     """
     mask = os.umask(_GROUP_AND_OTHERS)
     os.umask(mask)
@@ -67,7 +68,7 @@ def settled_umask() -> int:
 
 
 def _stop_timers() -> None:
-    """Stops timers that were set before exec. One that this process has set has a handler."""
+    """Stops timers that were set before exec. A timer that this process has set is known by its signal's handler."""
     timers = (signal.ITIMER_REAL, signal.SIGALRM), (signal.ITIMER_VIRTUAL, signal.SIGVTALRM)
     for timer, number in (*timers, (signal.ITIMER_PROF, signal.SIGPROF)):
         if signal.getsignal(number) is signal.SIG_DFL:
@@ -78,13 +79,13 @@ def _raise_open_files() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:
-        # macOS has a lower limit than it tells.
+        # The real limit of macOS is lower than the one it reports.
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _open_standard_streams() -> None:
-    """Opens /dev/null for closed streams. Else the next socket would get the number, and prints would go there."""
+    """Opens /dev/null for closed streams. Otherwise the next socket would get the number, and receive prints."""
     for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(descriptor)

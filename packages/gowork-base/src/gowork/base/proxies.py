@@ -1,7 +1,7 @@
-"""Proxies that the environment names for gRPC, and those connections that go past them.
+"""Proxies that the environment names for gRPC, and the connections that must not use them.
 
-gRPC takes the first of these variables that is set for every connection, those of this machine to itself included, and
-tells nobody. A leader on this machine is not to be reached through any proxy.
+gRPC uses the first of these variables that is set, for every connection, even to this machine itself, and logs nothing.
+A leader on this machine must not be reached through a proxy.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 
-#: In the order in which gRPC looks at them. It knows them in small letters only.
+#: The variables in the order in which gRPC reads them. It knows only these names, in lower case.
 _VARIABLES = ("grpc_proxy", "https_proxy", "http_proxy")
 _EXCEPTIONS = ("no_grpc_proxy", "no_proxy")
-#: User and password, which no error tells.
+#: The user and password in a proxy's URL. Errors leave them out.
 _USER = re.compile(r"(?<=//)[^/@]*@|^[^/@]*@")
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine, by its name or number; nothing is looked up."""
+    """Whether a host is this machine, by its name or IP address. It looks nothing up."""
     name = host.rstrip(".").lower()
     if name == "localhost" or name.endswith(".localhost"):
         return True
@@ -28,7 +28,7 @@ def is_loopback(host: str) -> bool:
     except ValueError:
         return False
     mapped = getattr(number, "ipv4_mapped", None) or number
-    # To connect to the unspecified address is to connect to this machine.
+    # A connection to the unspecified address (0.0.0.0, [::]) goes to this machine.
     return mapped.is_loopback or mapped.is_unspecified
 
 
@@ -38,8 +38,9 @@ def goes_past_proxies(hosts: Sequence[str]) -> bool:
 
 
 def proxy_of(hosts: Sequence[str], environment: Mapping[str, str] = os.environ) -> str:
-    """Which variable sends a channel to these hosts through which proxy, as in `http_proxy=http://10.0.0.1:3128`.
-    Empty when none does.
+    """Returns the variable and the proxy for a channel to these hosts, as in `http_proxy=http://10.0.0.1:3128`.
+
+    The text is empty when the channel uses no proxy.
     """
     found = next(((name, environment[name]) for name in _VARIABLES if environment.get(name)), None)
     if found is None or goes_past_proxies(hosts):

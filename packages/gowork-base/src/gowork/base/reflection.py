@@ -1,7 +1,7 @@
-"""Server reflection, v1 and v1alpha, from descriptors that keep the comments of the protos.
+"""Serves server reflection, v1 and v1alpha, from descriptors that keep the comments of the protos.
 
-Generated Python drops comments, so that `grpcurl describe` would show bare fields; descriptors.binpb, made with them
-from the same protos, is served instead.
+Generated Python drops comments, so that `grpcurl describe` would show bare fields. So descriptors.binpb is served
+instead, which is made from the same protos with their comments.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _V1ALPHA = "grpc.reflection.v1alpha.ServerReflection"
 
 
 def add_reflection(server: grpc.aio.Server, services: Iterable[str]) -> None:
-    """Serves reflection for these services (full names) and for itself, before the server starts."""
+    """Adds reflection for these services (full names) and for itself. Call it before the server starts."""
     servicer = reflection.aio.ReflectionServicer([*services, _V1, _V1ALPHA], pool=_pool())
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)
-    # v1 is v1alpha under another name: same messages, same bytes.
+    # v1 has the same messages and bytes as v1alpha; only the names differ.
     server.add_generic_rpc_handlers(
         (
             grpc.method_handlers_generic_handler(
@@ -42,7 +42,7 @@ def add_reflection(server: grpc.aio.Server, services: Iterable[str]) -> None:
 
 
 class _File:
-    """A file as the servicer of grpcio-reflection asks for it; a pool's own file would have lost its comments."""
+    """A file with the attributes that grpcio-reflection's servicer reads. A pool's own file has lost its comments."""
 
     def __init__(self, proto: descriptor_pb2.FileDescriptorProto, dependencies: list[_File]) -> None:
         self.name = proto.name
@@ -57,7 +57,7 @@ class _CommentedPool:
     """Finds files by name and symbol as a DescriptorPool does."""
 
     def __init__(self, protos: Iterable[descriptor_pb2.FileDescriptorProto]) -> None:
-        """Takes the files in an order in which each comes after those that it imports."""
+        """Takes the files in an order in which each file comes after those that it imports."""
         self._pool = descriptor_pool.DescriptorPool()
         self._files: dict[str, _File] = {}
         for proto in protos:
@@ -75,13 +75,13 @@ class _CommentedPool:
         try:
             return self._files[self._pool.FindFileContainingSymbol(symbol).name]
         except KeyError:
-            # The protocol asks for methods by their full name too, which the pool looks up only on their own.
+            # The protocol also asks for methods by their full name. The pool finds methods only by FindMethodByName.
             return self._files[self._pool.FindMethodByName(symbol).containing_service.file.name]
 
 
 def _pool() -> _CommentedPool:
     data = resources.files("gowork.proto").joinpath("descriptors.binpb").read_bytes()
-    # The details of errors are described too, so that clients can show them.
+    # The types of error details are included, so that clients can show them.
     modules = (any_pb2, duration_pb2, error_details_pb2, health_pb2, reflection_pb2)
     return _CommentedPool(
         [

@@ -1,6 +1,7 @@
-"""Which attempt runs here. The worker sets it around each attempt; what a handler calls, such as a client, reads it.
+"""The attempt that runs in this thread or asyncio task. The worker sets it; what a handler calls, such as a client,
+reads it.
 
-Here, since worker and client do not import each other.
+It is in this package because worker and client do not import each other.
 """
 
 from __future__ import annotations
@@ -9,17 +10,17 @@ from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from typing import Any
 
-#: In this thread, or this asyncio task and what it starts: the worker's Context of the attempt, with its `id` and
-#: `handler`.
+#: The worker's Context of the attempt, with the task's `id` and `handler`; None where no attempt runs. Asyncio tasks
+#: inherit it from the task that starts them.
 attempt: ContextVar[Any] = ContextVar("gowork_running", default=None)
 
 _NOTHING: AbstractContextManager[None] = nullcontext()
 
 
 def waiting() -> AbstractContextManager[None]:
-    """To be entered around a wait for other tasks: the attempt that runs here lends its slot to them meanwhile.
+    """Returns a context to enter while waiting for other tasks. Meanwhile the running attempt lends its slot to them.
 
-    Nothing happens where no attempt runs, or where its worker is older than this.
+    It does nothing where no attempt runs, or where the worker does not know of lending.
     """
     within = getattr(attempt.get(), "waiting", None)
     return _NOTHING if within is None else within()

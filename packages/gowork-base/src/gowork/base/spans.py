@@ -1,7 +1,7 @@
-"""What gowork's spans have in common: names and attributes by the conventions for messaging, and contexts as text.
+"""The names and attributes of gowork's spans, by the conventions for messaging, and span contexts as text.
 
-https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/. Needs OpenTelemetry's API alone; whoever imports
-it has asked `is_traced` first.
+See https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/. The module needs only OpenTelemetry's API.
+Ask `is_traced` before importing it.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ SEND, PROCESS, SETTLE = "send", "process", "settle"
 
 
 def name_of(operation: str, queue: str) -> str:
-    """A span's name; the queue is empty where there is not one alone."""
+    """Returns a span's name. `queue` is empty where the span concerns several queues, or none."""
     return f"{operation} {queue}" if queue else operation
 
 
 def context_of(traceparent: str, tracestate: str = "") -> SpanContext | None:
-    """The context of a valid traceparent, as of a span elsewhere; None for an empty one."""
+    """Returns the context of a valid traceparent, as that of a remote span; None for an empty traceparent."""
     if not traceparent:
         return None
     return SpanContext(
@@ -52,19 +52,19 @@ def context_of(traceparent: str, tracestate: str = "") -> SpanContext | None:
 
 
 def current_trace_id() -> str:
-    """The trace of the span that this code runs in, in hexadecimal; empty where that is not recorded."""
+    """Returns the trace id of the current span, in hexadecimal; empty where that span is not recorded."""
     context = get_current_span().get_span_context()
     return f"{context.trace_id:032x}" if context.trace_flags.sampled else ""
 
 
 def traceparent_of(context: SpanContext) -> str:
-    """The context as text; empty for one that is not valid."""
+    """Returns the context as a traceparent; empty for a context that is not valid."""
     if not context.is_valid:
         return ""
     return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
 
 
 def tracestate_of(context: SpanContext) -> str:
-    """What goes along with the traceparent; empty when there is nothing, or more than gowork takes."""
+    """Returns the context's tracestate; empty when it has none, or one longer than limits.TRACESTATE_BYTES_MAX."""
     header = context.trace_state.to_header()
     return header if len(header) <= limits.TRACESTATE_BYTES_MAX else ""

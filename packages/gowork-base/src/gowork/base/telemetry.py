@@ -1,7 +1,7 @@
-"""Traces: whether they are asked for, and how they are set up, by the standard OTEL_* variables and nothing else.
+"""Sets up tracing, if the standard OTEL_* variables ask for it. Nothing else configures it.
 
-Without them nothing of OpenTelemetry's SDK is imported, no thread is started and no call is intercepted. A program that
-uses gowork as a library is left alone: what asks `is_traced` goes by the provider that the program has set.
+Without them OpenTelemetry's SDK is not imported, no thread is started and no call is intercepted. A program that uses
+gowork as a library is left alone: `is_traced` looks at the tracer provider that the program has set.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Protocol
 
 _log = logging.getLogger("gowork.telemetry")
 
-#: Reads OTEL_PROPAGATORS when it is imported.
+#: The module that reads OTEL_PROPAGATORS when it is imported.
 _PROPAGATORS = "opentelemetry.propagate"
 _EXPORTERS = ("otlp", "console")
 _PROTOCOLS = ("grpc", "http/protobuf")
@@ -29,36 +29,36 @@ _SAMPLERS = (
     "parentbased_always_off",
     "parentbased_traceidratio",
 )
-#: Where packages register samplers of their own, for OpenTelemetry's SDK.
+#: The entry point group in which packages register samplers for OpenTelemetry's SDK.
 _SAMPLER_GROUP = "opentelemetry_traces_sampler"
 
 
 class TelemetryError(ValueError):
-    """A variable has a value that is not known; the text names both."""
+    """A variable has an unknown or unusable value. The text names the variable and the value."""
 
 
 class Telemetry(Protocol):
-    """What has been started."""
+    """Tracing that `start` has set up."""
 
     def stop(self) -> None:
-        """Exports what is left, within telemetry_sdk.FLUSH_SECONDS. To be called last, from any thread."""
+        """Exports the remaining spans, within telemetry_sdk.FLUSH_SECONDS. Call it last, from any thread."""
 
 
 def start(service_name: str) -> Telemetry | None:
     """Sets up tracing for this process, if the environment asks for it and the program has not done so itself.
 
-    It is asked for by OTEL_TRACES_EXPORTER (otlp, console, or both joined by a comma), or by the address of a collector
-    in OTEL_EXPORTER_OTLP_ENDPOINT or OTEL_EXPORTER_OTLP_TRACES_ENDPOINT; not when the former is `none`, nor when
-    OTEL_SDK_DISABLED is `true`.
+    The environment asks for it by OTEL_TRACES_EXPORTER (otlp, console, or both joined by a comma), or by the address of
+    a collector in OTEL_EXPORTER_OTLP_ENDPOINT or OTEL_EXPORTER_OTLP_TRACES_ENDPOINT. OTEL_TRACES_EXPORTER=none or
+    OTEL_SDK_DISABLED=true turns it off.
 
     Args:
-        service_name: the resource's service.name where the environment names none.
+        service_name: the resource's service.name, if the environment names none.
 
     Returns:
-        What to stop at the end; None when nothing is set up.
+        What to stop at the end of the process; None when nothing is set up.
 
     Raises:
-        TelemetryError: for a value that is not known.
+        TelemetryError: a variable has an unknown or unusable value.
     """
     exporters = exporters_of(os.environ)
     if not exporters:
@@ -79,7 +79,7 @@ def start(service_name: str) -> Telemetry | None:
 
 @contextmanager
 def _in_one_line_each() -> Iterator[None]:
-    """Meanwhile OpenTelemetry's complaints about variables are kept, and told afterwards in a line each.
+    """Collects OpenTelemetry's warnings about variables in this context, and logs them at its end, each in one line.
 
     The SDK logs some with a traceback, and some several times, and goes on with its defaults.
     """
@@ -111,10 +111,10 @@ class _Kept(logging.Handler):
 
 
 def settle_propagators() -> None:
-    """Imports OpenTelemetry's propagators. gowork needs that of W3C.
+    """Imports OpenTelemetry's propagators. gowork needs only that of W3C.
 
-    OTEL_PROPAGATORS may name others, which an operator of a cluster sets for all programs alike. One that is not
-    installed here makes the import fail, and concerns nobody here: the default is taken instead.
+    OTEL_PROPAGATORS may name others, because operators set it for all programs alike. One that is not installed here
+    makes the import fail. Then the default is taken, because gowork does not use the others.
     """
     try:
         importlib.import_module(_PROPAGATORS)
@@ -123,16 +123,16 @@ def settle_propagators() -> None:
         try:
             importlib.import_module(_PROPAGATORS)
         finally:
-            # Other programs that this one starts may know them.
+            # Programs that this one starts may have them installed.
             os.environ["OTEL_PROPAGATORS"] = named
 
 
 def is_traced() -> bool:
     """Whether this process has a tracer provider that makes spans.
 
-    Costs a tenth of a microsecond: to be asked once for a call or a batch, not for each task.
+    It takes a tenth of a microsecond. Ask it once for a call or a batch, not for each task.
     """
-    # Who has not imported OpenTelemetry has not set a provider either.
+    # A program that has not imported OpenTelemetry has set no provider either.
     trace = sys.modules.get("opentelemetry.trace")
     if trace is None:
         return False
@@ -140,10 +140,10 @@ def is_traced() -> bool:
 
 
 def exporters_of(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """Where spans are to go; empty when tracing is not asked for.
+    """Returns the exporters that the environment asks for, of "otlp" and "console"; none when it asks for no tracing.
 
     Raises:
-        TelemetryError: for an exporter that is not known.
+        TelemetryError: OTEL_TRACES_EXPORTER names an unknown exporter.
     """
     if _value(environment, "OTEL_SDK_DISABLED").lower() == "true":
         return ()
@@ -169,7 +169,7 @@ def _protocol_of(environment: Mapping[str, str]) -> str:
 
 
 def _check_sampler(environment: Mapping[str, str]) -> None:
-    """OpenTelemetry's SDK would only warn of a value that it does not know, and record everything."""
+    """Raises TelemetryError for an unknown sampler. The SDK would only warn of it, and record everything."""
     sampler = _value(environment, "OTEL_TRACES_SAMPLER").lower()
     if not sampler:
         return
@@ -187,7 +187,7 @@ def _check_sampler(environment: Mapping[str, str]) -> None:
 
 def _check(name: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
-        raise TelemetryError(f"{name} is {value!r}; known are {', '.join(known)}")
+        raise TelemetryError(f"{name} is {value!r}; it takes {', '.join(known)}")
 
 
 def _value(environment: Mapping[str, str], name: str) -> str:

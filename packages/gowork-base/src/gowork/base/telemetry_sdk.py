@@ -1,4 +1,4 @@
-"""The tracer provider of a process that exports its spans. Imported by `telemetry.start`, when it is asked for."""
+"""The tracer provider of a process that exports its spans. `telemetry.start` imports it when tracing is asked for."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from gowork.base.telemetry import TelemetryError
 
 _log = logging.getLogger("gowork.telemetry")
 
-#: What a stop waits for the last spans to leave, in seconds.
+#: How long a stop waits for the last spans to leave, in seconds.
 FLUSH_SECONDS = 2.0
-#: Seconds between two equal complaints of these loggers: a collector that is away is one fact.
+#: Seconds between two equal warnings of these loggers, which would repeat for as long as a collector is away.
 _COMPLAIN_SECONDS = 300.0
 _COMPLAINERS = (
     "opentelemetry.exporter.otlp.proto.grpc.exporter",
@@ -35,16 +35,16 @@ _COMPLAINERS = (
 
 
 class Exporting:
-    """The global provider of this process, with what exports its spans."""
+    """The global tracer provider of this process, with its exporters."""
 
     def __init__(self, service_name: str, exporters: Sequence[str], protocol: str) -> None:
         """Args:
-            service_name: used where the environment names none.
+            service_name: the resource's service.name, if the environment names none.
             exporters: "otlp", "console".
-            protocol: "grpc" or "http/protobuf".
+            protocol: of the exporter "otlp": "grpc" or "http/protobuf".
 
         Raises:
-            TelemetryError: when OpenTelemetry's SDK does not take a value of the environment.
+            TelemetryError: OpenTelemetry's SDK does not accept the value of a variable.
         """
         self._stopped = False
         for name in _COMPLAINERS:
@@ -57,16 +57,16 @@ class Exporting:
             for exporter in exporters:
                 self._provider.add_span_processor(BatchSpanProcessor(_exporter(exporter, protocol)))
         except Exception as error:
-            # Whatever it is: numbers, headers, certificates, compressions; the SDK has no type for it.
+            # The SDK raises many types of errors for numbers, headers, certificates and compressions.
             raise TelemetryError(f"a variable OTEL_… has a value that can't be used: {error}") from error
         trace.set_tracer_provider(self._provider)
 
     def stop(self) -> None:
-        """See Telemetry."""
+        """Exports the remaining spans, within FLUSH_SECONDS."""
         if self._stopped:
             return
         self._stopped = True
-        # In a thread, since the SDK would wait for a collector that is away for as long as an export may take.
+        # A thread does it, because the SDK would wait as long as an export may take for a collector that is away.
         last = threading.Thread(target=self._provider.shutdown, name="gowork-telemetry-stop", daemon=True)
         last.start()
         last.join(FLUSH_SECONDS)
@@ -75,13 +75,13 @@ class Exporting:
 
 
 class _ByLinks(Sampler):
-    """A parent-based sampler that takes what a span without a parent is linked to for its parent.
+    """A parent-based sampler. For a span without a parent, the span that it links to decides in the parent's place.
 
-    An attempt has a trace of its own: decided by itself, a ratio of 1 % would leave a hundredth of the attempts of that
-    hundredth of the submits.
+    An attempt has a trace of its own. If it were sampled independently, a ratio of 1 % would record 1 % of the submits,
+    and only 1 % of the attempts of those.
     """
 
-    #: Tells whoever makes many spans with links that one whose submit was not sampled need not be made.
+    #: Code that makes many spans with links reads it: if True, it skips a span whose submit was not sampled.
     follows_links = True
 
     def __init__(self, sampler: Sampler) -> None:
@@ -102,7 +102,7 @@ class _ByLinks(Sampler):
             decided = self._sampler.should_sample(
                 trace.set_span_in_context(linked, parent_context), trace_id, name, kind, attributes, links
             )
-            # The state is the linked trace's; this one has none yet.
+            # The decision's trace state belongs to the linked trace, and is left out of this one.
             return SamplingResult(decided.decision, decided.attributes)
         return self._sampler.should_sample(parent_context, trace_id, name, kind, attributes, links, trace_state)
 
@@ -111,7 +111,7 @@ class _ByLinks(Sampler):
 
 
 class _Seldom(logging.Filter):
-    """Lets each message through once in a while, by its text before it is filled in."""
+    """Lets each message through once in _COMPLAIN_SECONDS. Messages are equal if their texts before formatting are."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -128,7 +128,7 @@ class _Seldom(logging.Filter):
 
 def _resource(service_name: str) -> Resource:
     resource = Resource.create()
-    # What the SDK itself calls a service that nobody has named.
+    # The SDK calls a service "unknown_service…" when nothing names it.
     if str(resource.attributes.get(SERVICE_NAME, "")).startswith("unknown_service"):
         resource = resource.merge(Resource({SERVICE_NAME: service_name}))
     return resource
@@ -136,7 +136,7 @@ def _resource(service_name: str) -> Resource:
 
 def _exporter(name: str, protocol: str) -> SpanExporter:
     if name == "console":
-        # Standard output is what a command answers with.
+        # Standard output is kept for a command's answer.
         return ConsoleSpanExporter(out=sys.stderr)
     if protocol == "grpc":
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter

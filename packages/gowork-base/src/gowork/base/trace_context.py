@@ -1,6 +1,6 @@
-"""The W3C trace context as text: what it may be, and what it says (https://www.w3.org/TR/trace-context/).
+"""Checks and reads the W3C trace context as text (https://www.w3.org/TR/trace-context/).
 
-Knows nothing of OpenTelemetry, so that whoever only passes contexts on needs none of it.
+It does not import OpenTelemetry, so that code that only passes contexts on does not need it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import re
 
 from gowork.proto import limits
 
-#: Version, trace id, span id and flags; later versions may say more behind a hyphen.
+#: Version, trace id, span id and flags. Later versions may add more after a hyphen.
 _FORM = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-[!-~]*)?")
 _NO_TRACE = "0" * 32
 _NO_SPAN = "0" * 16
@@ -17,7 +17,7 @@ _SAMPLED = 1
 
 
 def is_traceparent(text: str) -> bool:
-    """Whether this is a traceparent, of version 00 or of a later one in the form that the standard sets for those."""
+    """Whether the text is a traceparent, of version 00, or of a later version in the form that the standard sets."""
     match = _FORM.fullmatch(text) if len(text) <= limits.TRACEPARENT_BYTES_MAX else None
     if match is None:
         return False
@@ -26,7 +26,10 @@ def is_traceparent(text: str) -> bool:
 
 
 def is_tracestate(text: str) -> bool:
-    """Whether this may go along with a traceparent. Only the system that made an entry knows what it means."""
+    """Whether the text may be a tracestate: short enough, printable ASCII. Its entries are not checked further.
+
+    Only the system that made an entry knows what it means.
+    """
     return len(text) <= limits.TRACESTATE_BYTES_MAX and text.isascii() and text.isprintable()
 
 
@@ -36,8 +39,8 @@ def is_sampled(traceparent: str) -> bool:
 
 
 def sampled_trace_id(traceparent: str) -> str:
-    """The trace id of a valid traceparent, in hexadecimal; empty when there is none, or nothing of it is recorded.
+    """Returns the trace id of a valid traceparent, in hexadecimal; empty for an empty one, or one not recorded.
 
-    It is what exemplars carry: a trace that can be looked up.
+    Exemplars carry it, so that the trace can be looked up.
     """
     return traceparent[3:35] if is_sampled(traceparent) else ""

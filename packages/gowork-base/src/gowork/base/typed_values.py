@@ -1,7 +1,8 @@
-"""Values of the wire read as the type that somebody asks for: payloads as handlers', results as callers'.
+"""Reads values from the wire as a type: payloads as the type of a handler's argument, results as the type that a
+caller names.
 
-Whatever `values` writes is read as what it was, for every type that `reader_of` takes; a type for which that cannot
-be is refused when it is named, not when the first value comes.
+For every type that `reader_of` accepts, what `values` wrote is read back as the same value. A type for which that is
+not possible is refused when it is named, not when the first value comes.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import msgspec
 
 from gowork.base.values import FORM_DATA, FORM_TEXT, is_model, models_in, type_name
 
-#: Types that bytes are given as.
+#: The types as which bytes are read.
 _BYTES = (bytes, bytearray, memoryview)
 _ANYTHING = (Any, object)
 _FROM_BUILTINS = (int, float, str)
@@ -25,33 +26,33 @@ _nothing_read = object()
 
 
 class UnreadableType(TypeError):
-    """No value of the wire can be read as this type. The message says why."""
+    """Values from the wire cannot be read as this type. The message says why."""
 
 
 class Unfit(ValueError):
-    """A value that is not of the type that was asked for. The message names the place in it."""
+    """A value that is not of the type that was asked for. The message names the place in the value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reader:
     """Reads values as one type."""
 
-    #: What it reads, for messages.
+    #: The name of the type, for messages.
     wanted: str
-    #: JSON into a value; None when nothing but texts or bytes are taken.
+    #: Reads JSON; None when the type is only text, only bytes, or both.
     json: Callable[[str | bytes], Any] | None
-    #: A plain value, such as a text, into one of the types that are read from JSON.
+    #: Converts a plain value, such as a text, to one of the types that are read from JSON; None when it cannot.
     convert: Callable[[Any], Any] | None
-    #: A text, as it is, when texts are taken.
+    #: Takes a text as it is; None when the type has no texts.
     text: Callable[[str], Any] | None
-    #: Bytes, as they are, when bytes are taken.
+    #: Takes bytes as they are; None when the type has no bytes.
     data: Callable[[bytes], Any] | None
 
     def payload(self, text: str, data: bytes, form: int) -> Any:
-        """A payload, in the fields of scheduler.v1.Task.
+        """Reads a payload from the fields payload, data and payload_form of scheduler.v1.Task.
 
         Raises:
-            Unfit: when it is none of what is read.
+            Unfit: the payload is not of this type.
         """
         if data or form == FORM_DATA:
             return self._of_data(data)
@@ -65,10 +66,10 @@ class Reader:
             raise Unfit(f"{error if text else 'it is empty'}; JSON of {self.wanted} is needed") from error
 
     def result(self, text: str, data: bytes, *, is_empty_data: bool = False) -> Any:
-        """A result, in the fields of scheduler.v1.Task: there a text is always JSON, and nothing at all is null.
+        """Reads a result from the fields of scheduler.v1.Task. A result's text is always JSON; no text means null.
 
         Raises:
-            Unfit: when it is none of what is read.
+            Unfit: the result is not of this type.
         """
         if data or is_empty_data:
             if self.data is None:
@@ -79,7 +80,7 @@ class Reader:
         if self.text is not None:
             return self.text(_decoded(_decode_string)(text or "null"))
         assert self.data is not None
-        # Workers of before did not tell empty bytes from nothing.
+        # Older workers send nothing for empty bytes.
         return self.data(_decoded(_decode_bytes)(text) if text else b"")
 
     def _of_data(self, data: bytes) -> Any:
@@ -106,7 +107,7 @@ class Reader:
         try:
             return self.json(text)
         except Unfit:
-            # An old producer's text, or one that can't be taken for JSON.
+            # It is an older client's text, or one that cannot be mistaken for JSON.
             if self.text is not None:
                 return self.text(text)
             if text and (value := self._converted(text)) is not _nothing_read:
@@ -116,7 +117,10 @@ class Reader:
             raise
 
     def _converted(self, text: str) -> Any:
-        """A text as an enum, a UUID, a literal or whatever else JSON writes as a string."""
+        """Converts a text to an enum, a UUID, a literal or another type that JSON writes as a string.
+
+        Returns _nothing_read when the text is none of these.
+        """
         if self.convert is None:
             return _nothing_read
         try:
@@ -126,10 +130,10 @@ class Reader:
 
 
 def reader_of(annotation: Any) -> Reader:
-    """The reader for a type. Those that were made last are kept.
+    """Returns the reader for a type. It keeps the 256 readers that were used last.
 
     Raises:
-        UnreadableType: when there can be none.
+        UnreadableType: values cannot be read as this type.
     """
     try:
         return _kept(annotation)
@@ -160,7 +164,7 @@ _kept = lru_cache(256)(_make)
 
 
 def _members(annotation: Any) -> Iterator[Any]:
-    """What a union is made of, looking through aliases. What is no union is its own member."""
+    """Yields the members of a union, aliases resolved. Another type is its own member."""
     plain = _plain(annotation)
     if get_origin(plain) in (Union, types.UnionType):
         for part in get_args(plain):
@@ -174,7 +178,7 @@ def _members(annotation: Any) -> Iterator[Any]:
 
 
 def _plain(annotation: Any) -> Any:
-    """Without aliases and new names."""
+    """Resolves type aliases and NewTypes."""
     while True:
         if hasattr(annotation, "__supertype__"):
             annotation = annotation.__supertype__
@@ -201,7 +205,7 @@ def _same(value: Any) -> Any:
 
 
 def _text_reader(annotation: Any) -> Callable[[str], Any]:
-    """Texts are taken as they are; where the type has bounds they are kept."""
+    """Returns what reads texts: as they are, checked against the bounds of a msgspec.Meta."""
     if annotation is str or not any(isinstance(note, msgspec.Meta) for note in annotation.__metadata__):
         return _same
 
@@ -225,7 +229,7 @@ def _decoded(decode: Callable[[str | bytes], Any]) -> Callable[[str | bytes], An
 
 
 def _or_string(json: Callable[[str | bytes], Any], text: Callable[[str], Any]) -> Callable[[str | bytes], Any]:
-    """JSON strings are taken too, since producers of before quoted them."""
+    """Returns what reads JSON as `json` does, or else a JSON string as text, because older clients quoted texts."""
 
     def read(source: str | bytes) -> Any:
         try:
@@ -277,7 +281,7 @@ _BYTES_TYPES = (msgspec.inspect.BytesType, msgspec.inspect.ByteArrayType, msgspe
 
 
 def _foreign(info: msgspec.inspect.Type, seen: set[Any]) -> Iterator[Any]:
-    """The classes in a type that are not msgspec's to read, or not alone."""
+    """Yields the classes in a type that msgspec cannot read, or not without pydantic's validation."""
     for part in _parts(info, seen):
         if isinstance(part, msgspec.inspect.CustomType) or (
             isinstance(part, msgspec.inspect.DataclassType) and _is_validated_dataclass(part.cls)
@@ -286,7 +290,7 @@ def _foreign(info: msgspec.inspect.Type, seen: set[Any]) -> Iterator[Any]:
 
 
 def _parts(info: Any, seen: set[Any]) -> Iterator[msgspec.inspect.Type]:
-    """A type and all that it is made of, each class once."""
+    """Yields a type and all types that it is made of, each class once."""
     if isinstance(info, msgspec.inspect.Type):
         kind = getattr(info, "cls", None)
         if kind is not None:
@@ -304,12 +308,12 @@ def _parts(info: Any, seen: set[Any]) -> Iterator[msgspec.inspect.Type]:
 
 
 def _is_validated_dataclass(kind: Any) -> bool:
-    """Whether it is one of pydantic's dataclasses."""
+    """Whether the class is one of pydantic's dataclasses."""
     return "__pydantic_validator__" in vars(kind) and not is_model(kind)
 
 
 def _from_plain(kind: type, value: Any) -> Any:
-    """What msgspec does not read by itself, from what JSON says."""
+    """Makes an object that msgspec cannot read itself from the plain value that it read."""
     if is_model(kind):
         return _decoded(_model_reader(kind))(msgspec.json.encode(value))
     if kind is object:
@@ -321,11 +325,11 @@ def _from_plain(kind: type, value: Any) -> Any:
 
 @lru_cache(1024)
 def _model_reader(model: Any) -> Callable[[str | bytes], Any]:
-    """Reads a model by its aliases and by its fields' own names: `values` writes either."""
+    """Returns what reads a model by its aliases and by its fields' own names, because `values` writes either."""
     read = model.model_validate_json
     if not _takes_names(read):
         if any(field.alias or field.validation_alias for field in getattr(model, "model_fields", {}).values()):
-            raise UnreadableType(f"{type_name(model)} has aliases, for which pydantic 2.11 or newer is needed")
+            raise UnreadableType(f"{type_name(model)} has aliases: install pydantic 2.11 or newer to read it")
         return read  # type: ignore[no-any-return]
     return lambda text: read(text, by_alias=True, by_name=True)
 
@@ -338,13 +342,13 @@ def _takes_names(read: Callable[..., Any]) -> bool:
 
 
 def _adapter(annotation: Any, has_bytes: bool) -> Callable[[str | bytes], Any]:
-    """Reads by pydantic what msgspec cannot: its dataclasses, and unions of its models with other types."""
+    """Returns what reads, by pydantic, its dataclasses and unions of its models with other types. msgspec cannot."""
     if has_bytes:
         raise UnreadableType(
             f"{type_name(annotation)}: pydantic does not read bytes in the form in which they are sent: "
-            "use a pydantic model around all of it"
+            "put all of it into a pydantic model"
         )
-    from pydantic import TypeAdapter  # Who comes here has named one of its types.
+    from pydantic import TypeAdapter  # The annotation has one of pydantic's types, so that it is installed.
 
     try:
         read = TypeAdapter(annotation).validate_json

@@ -1,8 +1,8 @@
-"""Python's values on their way out: a task's payload, and what a handler returns. The same for clients and workers.
+"""Writes Python's values to the wire: payloads and results, in the same way for clients and workers.
 
-Text and bytes go as they are; everything else is JSON, by msgspec, which knows dataclasses, Structs, attrs, enums,
-datetimes and UUIDs. Pydantic's models are known by their attributes, so that pydantic is needed only by those who use
-it. What JSON cannot hold is refused with its place in the value: nothing becomes null, or less, in silence.
+Text and bytes are sent as they are. Everything else becomes JSON, by msgspec, which writes dataclasses, Structs, attrs,
+enums, datetimes and UUIDs. Pydantic's models are recognized by their attributes, so that only programs that use
+pydantic need it. What JSON cannot hold is refused, with its place in the value. It never silently becomes null.
 """
 
 from __future__ import annotations
@@ -18,35 +18,36 @@ import msgspec
 
 from gowork.proto import limits
 
-#: scheduler.v1.PayloadForm, whose module needs protobuf, which who only writes handlers need not load.
+#: The values of scheduler.v1.PayloadForm. They are repeated here because that enum's module imports protobuf, which a
+#: module of handlers need not load.
 FORM_UNSPECIFIED = 0
 FORM_TEXT = 1
 FORM_DATA = 2
-#: What JSON begins with. A text that begins so might be taken for it.
+#: The characters with which JSON begins. A text that begins so might be mistaken for JSON.
 _JSON_BEGINS = frozenset('"{[-0123456789tfn \t\r\n')
-#: What the JSON of a value with a float that JSON cannot hold contains: most values have none of these.
+#: Finds what encoders write for NaN and infinities. Only values whose JSON has it are searched for such floats.
 _maybe_non_finite = re.compile(b'null|NaN|Infinity|"nan"|inf"').search
 
 
 class ValueRefused(ValueError):
-    """A value that cannot be sent. The message says why, and where in it."""
+    """A value that cannot be sent. The message says why, and at which place in the value."""
 
 
 def encode_payload(value: object) -> tuple[str, bytes, int]:
-    """The fields payload, data and payload_form of a task; at most one of the first two is filled.
+    """Writes a payload. Returns the fields payload, data and payload_form of a task; one of the first two is empty.
 
-    msgspec.Raw is sent as it is, for the handler's type to say what it means.
+    A msgspec.Raw is sent as text as it is. The handler's type decides how it is read.
 
     Raises:
-        ValueRefused: when it cannot be written, or has over 1 MiB.
+        ValueRefused: the value cannot be written, or takes more than 1 MiB.
     """
     text, data, form = "", b"", FORM_UNSPECIFIED
     if isinstance(value, str):
-        # Of a subclass the text itself: an enum's own __str__ names the member.
+        # A subclass may have its own __str__: that of an enum returns the member's name.
         text, size = value if type(value) is str else str.__str__(value), len(value)
         if text[:1] in _JSON_BEGINS:
             form = FORM_TEXT
-        # Most texts are short ASCII; only others have to be measured in bytes.
+        # Most texts are short ASCII. Only others are encoded to count their bytes.
         if size * 4 > limits.PAYLOAD_BYTES_MAX or not text.isascii():
             size = len(_utf8(text))
     elif isinstance(value, (bytes, bytearray, memoryview)):
@@ -65,10 +66,10 @@ def encode_payload(value: object) -> tuple[str, bytes, int]:
 
 
 def encode_result(value: object) -> tuple[str, bytes]:
-    """What a handler returned: JSON text, or bytes; ("", b"") is empty bytes.
+    """Writes what a handler returned. Returns (JSON text, b"") or ("", bytes); ("", b"") stands for empty bytes.
 
     Raises:
-        ValueRefused: when it cannot be written, or has over 1 MiB.
+        ValueRefused: the value cannot be written, or takes more than 1 MiB.
     """
     if value is None:
         return "null", b""
@@ -82,14 +83,14 @@ def encode_result(value: object) -> tuple[str, bytes]:
 
 
 def type_name(annotation: Any) -> str:
-    """A type as messages name it."""
+    """Returns a type's name for messages."""
     if isinstance(annotation, type) and not get_args(annotation):
         return annotation.__qualname__
     return str(annotation)
 
 
 def is_model(annotation: Any) -> bool:
-    """Whether it is a class of pydantic's models, or has their methods."""
+    """Whether the annotation is a class of pydantic's models, or one with their methods."""
     return (
         isinstance(annotation, type)
         and hasattr(annotation, "model_validate_json")
@@ -108,7 +109,7 @@ def _check_size(value: object, size: int) -> None:
     if size > limits.PAYLOAD_BYTES_MAX:
         raise ValueRefused(
             f"{type_name(type(value))} of {size:,} bytes; at most {limits.PAYLOAD_BYTES_MAX:,} (1 MiB) are taken: "
-            "store it elsewhere, and send where it is"
+            "store it elsewhere, and send its address"
         )
 
 
@@ -121,7 +122,7 @@ def _json(value: object, encode: Callable[[object], bytes], parts: Callable[[Any
         raise
     except RecursionError:
         raise ValueRefused(f"{type_name(type(value))} is nested too deeply, or contains itself") from None
-    except Exception as error:  # Whatever a model's, or an object's, own code raises while it is written.
+    except Exception as error:  # The own code of a model or an object may raise any exception.
         place, part = _culprit(value, "$", encode)
         raise ValueRefused(
             f"{type_name(type(part))} cannot be written as JSON: {_text(error)} - at `{place}`"
@@ -137,7 +138,7 @@ def _text(error: Exception) -> str:
 
 
 def _payload_parts(value: Any) -> Any:
-    """What msgspec does not know by itself, as plain values."""
+    """Returns an object that msgspec cannot write itself as plain values."""
     model: Any = type(value)
     if is_model(model):
         if _writes_non_finite(model):
@@ -167,7 +168,7 @@ _result_json = msgspec.json.Encoder(enc_hook=_result_part).encode
 
 
 def _by_value(value: Any) -> Any:
-    """Subclasses of numbers and texts, and arrays without dimensions, such as numpy's scalars."""
+    """Returns a subclass of a number or a text, or an array without dimensions (numpy's scalar), as a plain value."""
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, float):
@@ -188,14 +189,17 @@ def _model_json(value: Any, *, for_payload: bool) -> bytes:
 
 @lru_cache(1024)
 def _model_options(model: Any, *, for_payload: bool) -> Mapping[str, bool]:
-    """How a model is dumped so that the same model can read it; a result is dumped as the model does by itself."""
+    """Returns the options with which to dump a payload's model, so that the model can read it; none for a result."""
     if not for_payload or not hasattr(model, "__pydantic_validator__"):
         return {}
     return {"by_alias": _reads_what_it_writes(model, set()), "round_trip": True}
 
 
 def _reads_what_it_writes(annotation: Any, seen: set[Any]) -> bool:
-    """Whether all in a model take the names that they are written under by alias. If not, fields' own are used."""
+    """Whether all fields in a model can be read by the aliases under which they are written.
+
+    If not, they are written under their own names.
+    """
     parts = list(get_args(annotation))
     if isinstance(annotation, type) and annotation not in seen:
         seen.add(annotation)
@@ -211,7 +215,7 @@ def _reads_what_it_writes(annotation: Any, seen: set[Any]) -> bool:
 
 
 def _hints(kind: type) -> list[Any]:
-    """The types of a dataclass's or a typed dict's fields."""
+    """Returns the types of the fields of a dataclass or a typed dict."""
     try:
         return list(get_type_hints(kind).values())
     except (NameError, TypeError, AttributeError):
@@ -219,7 +223,7 @@ def _hints(kind: type) -> list[Any]:
 
 
 def models_in(annotation: Any) -> Iterator[Any]:
-    """The pydantic models that an annotation names."""
+    """Yields the pydantic models that an annotation names."""
     if is_model(annotation) and hasattr(annotation, "model_fields"):
         yield annotation
     for part in get_args(annotation):
@@ -227,14 +231,14 @@ def models_in(annotation: Any) -> Iterator[Any]:
 
 
 def _writes_non_finite(model: Any) -> bool:
-    """Whether the model was told to write NaN and infinities as strings, which it can read."""
+    """Whether the model is configured to write NaN and infinities as strings, which it can read."""
     return (getattr(model, "model_config", None) or {}).get("ser_json_inf_nan") == "strings"
 
 
 def _check_finite(value: object, place: str) -> None:
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise ValueRefused(f"{value} cannot be written as JSON, which knows finite numbers only - at `{place}`")
+            raise ValueRefused(f"{value} cannot be written as JSON, which has only finite numbers - at `{place}`")
     elif isinstance(value, dict):
         for key, part in value.items():
             if isinstance(key, float):
@@ -246,7 +250,7 @@ def _check_finite(value: object, place: str) -> None:
 
 
 def _culprit(value: Any, place: str, encode: Callable[[object], bytes]) -> tuple[str, object]:
-    """The innermost part that cannot be written, and its place."""
+    """Returns the place of the innermost part that cannot be written, and that part."""
     for name, part in _parts(value):
         try:
             encode(part)

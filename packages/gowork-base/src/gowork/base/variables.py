@@ -1,4 +1,4 @@
-"""Options that come from variables of the environment, and how errors name them."""
+"""Says how errors name options whose values come from environment variables."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from typing import Protocol
 
 
 class Parameter(Protocol):
-    """What is needed of click.Parameter; click itself belongs to the programs alone."""
+    """The part of click.Parameter that is used here. Only the programs depend on click."""
 
     @property
     def name(self) -> str | None:
-        """As in Python."""
+        """The name of the parameter in Python."""
 
     @property
     def opts(self) -> list[str]:
-        """As on the command line."""
+        """The option's names on the command line."""
 
 
 class Context(Protocol):
-    """What is needed of click.Context."""
+    """The part of click.Context that is used here."""
 
     @property
     def auto_envvar_prefix(self) -> str | None:
-        """What the names of variables begin with."""
+        """The prefix of the names of environment variables."""
 
     def get_parameter_source(self, name: str) -> Enum | None:
-        """Where a value came from."""
+        """Returns where the value of a parameter came from, such as the environment."""
 
 
 def hint_of(context: Context, parameter: Parameter | None) -> str | None:
-    """How an error should name an option whose value a variable gave; None where none did."""
+    """Returns how an error should name an option whose value came from a variable; None if it came from elsewhere."""
     if parameter is None or parameter.name is None:
         return None
     source = context.get_parameter_source(parameter.name)
