@@ -1,6 +1,6 @@
 """Generates the Python of the protos, its stubs and the descriptors for reflection, beside the protos.
 
-Run by `nox -s protos`, with grpcio-tools 1.76: its gencode (protobuf 6.31) runs on that protobuf major and the next.
+`nox -s protos` runs it, with grpcio-tools 1.76, whose code is for protobuf 6.31, and runs on protobuf 6 and 7.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from grpc_tools import protoc
 
 
 def main(source: Path) -> int:
-    """Runs the compiler once for everything, and answers its exit code.
+    """Runs the compiler once for everything, and returns its exit code.
 
     Args:
         source: the folder that holds gowork/proto.

@@ -1,4 +1,4 @@
-"""What goes on in a cluster, as callers see it who look every second."""
+"""The values of `Client.activity`: queues, counts, failures and members, for callers that ask every second."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from gowork.client._queue_models import Queue, WaitCode
 
 @dataclass(frozen=True, slots=True)
 class QueueCounts:
-    """What has happened in a queue since the leader started, in tasks.
+    """How many tasks were submitted to a queue and ended in it since the leader started.
 
-    A number that is lower than it was has begun at zero again: the queue had been without tasks and silent for an hour.
+    The leader drops the counts of a queue that has been without tasks and unused for an hour. They begin again at zero.
     """
 
     submitted: int
     completed: int
     cancelled: int
-    #: Those that ended with ERROR.
+    #: Tasks that ended with ERROR.
     failed: int
-    #: Tasks that were given to a worker for the first time, by how long they had waited since they could run: up to
-    #: each of Activity.start_bounds and above the one before; the last number is of those above the last bound. Empty
-    #: when there are none.
+    #: Tasks that were granted for the first time, by how long they had waited since they could run. Number i counts
+    #: those that waited up to Activity.start_bounds[i], and longer than the bound before it. The last number counts
+    #: those above the last bound. Empty when there are none.
     start_counts: tuple[int, ...]
 
 
@@ -33,9 +33,9 @@ class QueueActivity:
     """The tasks in a queue now, and counts of what has happened in it."""
 
     queue: Queue
-    #: For how long the oldest of the tasks that may run now has waited, in seconds; None when none does.
+    #: For how long the oldest of the tasks that may run now has waited, in seconds; None when no task may.
     oldest_waiting: float | None
-    #: Pending tasks by the first reason that keeps them; UNSPECIFIED: nothing does, they are about to be started.
+    #: {the first reason for which they wait: number of pending tasks}; UNSPECIFIED for those about to be started.
     waiting: Mapping[WaitCode, int]
     #: None for a queue that is counted in Activity.other_counts.
     counts: QueueCounts | None
@@ -45,28 +45,29 @@ class QueueActivity:
 class Activity:
     """What the leader knows without reading its store.
 
-    Rates and latencies are the differences of two of these: of their counts, by their uptime, within one term.
+    For rates and latencies, subtract the counts of two of these from the same term, and divide by the difference of
+    their uptime.
     """
 
-    #: By name. At most 1,000 queues: those with the most unfinished tasks.
+    #: Sorted by name. At most 1,000 queues: those with the most unfinished tasks.
     queues: tuple[QueueActivity, ...]
-    #: How many there are, those included that were not told.
+    #: How many queues there are, with those that `queues` leaves out.
     queues_total: int
-    #: What has happened in queues that have no counts of their own.
+    #: The counts of all queues that have no counts of their own, together.
     other_counts: QueueCounts
     #: The upper bounds of the intervals of start_counts, in seconds, ascending.
     start_bounds: tuple[float, ...]
-    #: The tasks that ended last with ERROR and have not been retried or removed, the latest first, in TaskView.BASIC.
+    #: The last tasks that ended with ERROR and were not retried or removed, the latest first, in TaskView.BASIC.
     failures: tuple[TaskInfo, ...]
     members: tuple[MemberStats, ...]
-    #: Finished tasks that are kept, and how many of these ended with ERROR.
+    #: How many finished tasks are kept, and how many of these ended with ERROR.
     finished_tasks: int
     failed_tasks: int
     #: The version of gowork-leader.
     version: str
     #: The number of the leader's term; counts of another term begin at zero.
     term: int
-    #: The leader's time. Its other times are by the same clock.
+    #: The leader's time, by the clock that its other times are by.
     now: datetime | None
-    #: For how long the leader has run, in seconds, by a clock that is never set.
+    #: For how long the leader has run, in seconds, by its monotonic clock.
     uptime: float

@@ -1,4 +1,4 @@
-"""Refuses arguments of a wrong type by their names, where protobuf would tell of "a bad argument" and not which."""
+"""Refuses arguments of a wrong type by their names. protobuf would not say which argument is wrong."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gowork.client.errors import InvalidArgument
 
 MessageT = TypeVar("MessageT", bound=Message)
 ItemT = TypeVar("ItemT")
-#: {what protobuf makes of a field in Python: what the caller has to give}
+#: {protobuf's type of a field: what the caller has to give}
 _NEEDED = {
     FieldDescriptor.CPPTYPE_STRING: "text",
     FieldDescriptor.CPPTYPE_INT32: "a whole number",
@@ -26,15 +26,15 @@ _NEEDED = {
 
 
 def message(kind: type[MessageT], /, *, within: str = "", **fields: Any) -> MessageT:
-    """A message of these fields.
+    """Makes a message of these fields.
 
     Args:
         kind: the message's class.
-        within: what stands before a field's name in an error, as in `retry.`.
-        fields: as for the class.
+        within: the prefix of a field's name in an error, such as `retry.`.
+        fields: {name: value}, as for the class.
 
     Raises:
-        InvalidArgument: when one of them has another type than its field, or is out of its range.
+        InvalidArgument: when a value has another type than its field, or is out of the field's range.
     """
     try:
         return kind(**fields)
@@ -42,7 +42,7 @@ def message(kind: type[MessageT], /, *, within: str = "", **fields: Any) -> Mess
         # Its message says which character of which text is wrong.
         raise
     except (TypeError, ValueError) as error:
-        # Only now is it worth the time to find the one.
+        # The field at fault is searched only after a failure, because that takes time.
         for name, value in fields.items():
             try:
                 kind(**{name: value})
@@ -52,10 +52,10 @@ def message(kind: type[MessageT], /, *, within: str = "", **fields: Any) -> Mess
 
 
 def text(value: object, field: str) -> str:
-    """The value, which has to be text.
+    """Returns the value, which has to be text.
 
     Raises:
-        InvalidArgument: when it is none.
+        InvalidArgument: when it is not text.
     """
     if not isinstance(value, str):
         raise InvalidArgument.of(field, f"is {value!r}; text is needed")
@@ -63,10 +63,10 @@ def text(value: object, field: str) -> str:
 
 
 def pairs(value: object, field: str) -> dict[str, str]:
-    """A mapping of text to text, as labels are.
+    """Returns a mapping of text to text, such as labels, as a dict.
 
     Raises:
-        InvalidArgument: when it is none; the key at fault is named.
+        InvalidArgument: when it is not such a mapping. The error names the key at fault.
     """
     if not isinstance(value, Mapping):
         raise InvalidArgument.of(field, f"is {value!r}; a mapping of text to text is needed, as in {{'team': 'web'}}")
@@ -77,10 +77,10 @@ def pairs(value: object, field: str) -> dict[str, str]:
 
 
 def many(values: Iterable[ItemT], field: str) -> Iterable[ItemT]:
-    """The values, which have to be several. Python would iterate one text by its characters, which nobody means.
+    """Returns the values, which have to be an iterable, but not a text: nobody means the text's characters.
 
     Raises:
-        InvalidArgument: for one text, for bytes, and for what can't be iterated.
+        InvalidArgument: when it is a text, bytes, or cannot be iterated.
     """
     if isinstance(values, (str, bytes, bytearray)) or not isinstance(values, Iterable):
         raise InvalidArgument.of(field, f"is {values!r}; a list, or another iterable of them, is needed")

@@ -1,4 +1,4 @@
-"""Writes a backup as it comes: under another name until it is whole."""
+"""Writes a backup to a file, which gets its name when it is complete."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
 
 
 class BackupFile:
-    """What has come of a backup so far. At its path once it was finished, and nowhere otherwise."""
+    """The part of a backup that has been received. It is at `path` after `finish`, and is removed without it."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Begins it.
+        """Makes an empty file `path`.part.
 
         Raises:
-            FileExistsError: when there is something at the path.
-            OSError: when it can't be written.
+            FileExistsError: when `path` exists.
+            OSError: when the file cannot be made.
         """
         self._path = Path(path)
         if os.path.lexists(self._path):
             raise FileExistsError(f"{self._path} is there already; name another file")
         self._building = Path(f"{self._path}.part")
-        # What a client that was killed has left. A link is removed, never followed.
+        # A client that was killed may have left one. A link is removed, never followed.
         self._building.unlink(missing_ok=True)
-        # A backup holds payloads and results: it is for its owner alone.
+        # A backup holds payloads and results, so that only its owner may read it.
         self._file = os.fdopen(
             os.open(self._building, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb"
         )
@@ -52,10 +52,10 @@ class BackupFile:
             progress(self._bytes, self._bytes_total)
 
     def finish(self) -> None:
-        """Makes it durable, and gives it its name.
+        """Makes the file durable, and renames it to `path`.
 
         Raises:
-            CallError: when not all of it has come.
+            CallError: when bytes are missing.
         """
         if self._bytes != self._bytes_total:
             raise CallError(f"the backup broke off after {self._bytes} of {self._bytes_total} bytes")

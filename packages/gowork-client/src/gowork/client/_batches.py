@@ -1,7 +1,8 @@
-"""Gathers tasks into batches for ScheduleTasks, and reads back which task of all an error means.
+"""Gathers tasks into batches for ScheduleTasks, and finds the place of a task that an error names.
 
-A batch holds serialized requests of one task each: messages with only repeated fields merge by concatenation, so that
-its size is known exactly, nothing is serialized twice, and a repeated call sends the same bytes.
+A batch holds serialized requests of one task each. Concatenated, they are the request of all of them, because the
+message has only repeated fields. So the batch's size is known exactly, nothing is serialized twice, and a repeated call
+sends the same bytes.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from gowork.proto import limits
 if TYPE_CHECKING:
     from gowork.client._spans import BatchSpan
 
-#: Batches that are sent and not acknowledged yet, for each schedule_many.
+#: How many batches of one schedule_many may be sent and not acknowledged yet.
 BATCHES_IN_FLIGHT_MAX = 4
-#: A batch is sent when it is this old, in seconds, so that tasks of a slow source do not wait for it to fill.
+#: The age at which a batch is sent though it is not full, in seconds, so that tasks of a slow source do not wait.
 BATCH_AGE_S = 0.02
-#: Room in a batch for a trace context and what frames it, in bytes.
+#: Room in a batch for a trace context and its framing, in bytes.
 _CONTEXT_BYTES = limits.TRACEPARENT_BYTES_MAX + limits.TRACESTATE_BYTES_MAX + 8
 _BYTES_MAX = limits.BATCH_BYTES_MAX - _CONTEXT_BYTES
 
@@ -35,7 +36,7 @@ class Batch:
     __slots__ = ("_began", "_parts", "_size", "first", "ids")
 
     def __init__(self, first: int) -> None:
-        #: The place of its first task among all of the same schedule_many.
+        #: The place of its first task among all tasks of the schedule_many, from 0.
         self.first = first
         self.ids: list[str] = []
         self._parts: list[bytes] = []
@@ -43,7 +44,7 @@ class Batch:
         self._began = 0.0
 
     def add(self, id: str, entry: bytes) -> bool:
-        """Adds one task, as TaskEncoder.entry gives it; false when it does not fit beside others."""
+        """Adds one task, in the form of TaskEncoder.entry. Returns False when the batch has no room for it."""
         size = self._size + len(entry)
         if not self.ids:
             self._began = time.monotonic()
@@ -55,19 +56,19 @@ class Batch:
         return True
 
     def is_old(self) -> bool:
-        """Whether it should be sent, full or not."""
+        """Whether the batch is so old that it should be sent, full or not."""
         return time.monotonic() - self._began >= BATCH_AGE_S
 
     def next(self) -> Batch:
-        """An empty one that follows this one."""
+        """Returns the next batch, empty."""
         return Batch(self.first + len(self.ids))
 
     def request(self) -> bytes:
-        """The serialized ScheduleTasksRequest."""
+        """Returns the serialized ScheduleTasksRequest."""
         return b"".join(self._parts)
 
     def placed(self, error: CallError) -> CallError:
-        """The error, with places counted over all tasks of the schedule_many instead of over this batch."""
+        """Returns the error with places of tasks counted over all tasks of the schedule_many, not over this batch."""
         if self.first:
             error.violations = tuple(FieldViolation(self._placed(v.field), v.description) for v in error.violations)
             error.args = (self._placed(str(error)),)
@@ -78,13 +79,13 @@ class Batch:
 
 
 class Filling:
-    """The batch that fills, until it is full or old."""
+    """The batch that fills, until it is full or BATCH_AGE_S old."""
 
     def __init__(self) -> None:
         self._batch = Batch(0)
 
     def add(self, id: str, entry: bytes) -> Batch | None:
-        """Adds one task, as TaskEncoder.entry gives it. Answers a batch to send, if one is full."""
+        """Adds one task, in the form of TaskEncoder.entry. Returns a batch that is full or old, to be sent."""
         if self._batch.add(id, entry):
             return self.take() if self._batch.is_old() else None
         ready = self.take()
@@ -92,7 +93,7 @@ class Filling:
         return ready
 
     def take(self) -> Batch | None:
-        """What there is; None when there is nothing."""
+        """Returns the batch that fills, and begins the next; None when it is empty."""
         if not self._batch.ids:
             return None
         batch = self._batch
@@ -101,7 +102,7 @@ class Filling:
 
 
 def span_of(request: bytes, settings: CallSettings) -> BatchSpan | None:
-    """The span of a batch that is about to be sent, serialized as it is; None where nothing is traced."""
+    """Makes the span of a batch that is about to be sent, from its serialized request; None where nothing is traced."""
     if not is_traced():
         return None
     # OpenTelemetry is imported only where it is used.

@@ -1,8 +1,8 @@
-"""How calls are made: with a deadline always, again when no leader took them, and errors in their typed form.
+"""The rules by which calls are made: always with a deadline, again when no leader took them, and with typed errors.
 
-gRPC's own retry policy stops after five tries and can't be told how long is left, so that the loop is here. Every call
-that is repeated is safe to repeat: task ids make scheduling idempotent, cancelling twice changes nothing, the rest
-reads.
+gRPC's own retry policy stops after five tries and does not know how much time is left, so that the loop is here. Every
+call is safe to repeat: task ids make scheduling idempotent, and the other calls read, or change nothing when they are
+made twice.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import grpc
 from gowork.base.channels import split_addresses
 from gowork.client.errors import CallError, ClientClosed, LeaderUnreachable, error_of
 
-#: Where a leader listens that was started without options.
+#: The address of a leader that was started without options.
 ADDRESS_DEFAULT = "127.0.0.1:50052"
-#: The environment variable that names another.
+#: The environment variable that names another address.
 ADDRESS_VARIABLE = "GOWORK_LEADER"
 _FIRST_PAUSE_S = 0.05
 _PAUSE_S_MAX = 2.0
-#: gRPC takes a timeout of nothing for no timeout in some paths.
+#: The shortest timeout, because in some places gRPC takes a timeout of 0 to mean none.
 _TIMEOUT_S_MIN = 0.001
 
 SCHEDULE_TASKS = "/scheduler.v1.SchedulerService/ScheduleTasks"
@@ -31,23 +31,23 @@ SCHEDULE_TASKS = "/scheduler.v1.SchedulerService/ScheduleTasks"
 
 @dataclass(slots=True)
 class CallSettings:
-    """What all calls of one client share."""
+    """The settings that all calls of one client share."""
 
     addresses: Sequence[str]
     #: The deadline of each call, in seconds.
     timeout: float
-    #: How long a call is tried again while no leader answers, in seconds; at most until its deadline.
+    #: How long a call is made again while no leader answers, in seconds. It is never made after its deadline.
     patience: float
     #: Whether the client was closed.
     closed: bool = False
 
     @classmethod
     def of(cls, address: str | None, environment: str | None, timeout: float, patience: float | None) -> CallSettings:
-        """Makes it of the arguments that a caller gives to a client.
+        """Makes the settings from a client's arguments. `environment` is the value of ADDRESS_VARIABLE.
 
         Raises:
             AddressError: when an address is not HOST:PORT.
-            ValueError: when a time is not positive.
+            ValueError: when the timeout is not positive.
         """
         if not timeout > 0:
             raise ValueError(f"timeout {timeout} is not a positive number of seconds")
@@ -59,11 +59,11 @@ class CallSettings:
 
     @property
     def address(self) -> str:
-        """All addresses, for people."""
+        """All addresses, joined by commas."""
         return ",".join(self.addresses)
 
     def check_open(self) -> None:
-        """To be called before every call.
+        """Checks that the client is open. Call it before every call.
 
         Raises:
             ClientClosed: when the client was closed.
@@ -72,7 +72,7 @@ class CallSettings:
             raise ClientClosed(code=grpc.StatusCode.CANCELLED)
 
     def error_of(self, error: grpc.RpcError) -> CallError:
-        """The typed form of a failed call. Closing the client ends the calls that are under way."""
+        """Returns the typed error of a failed call; ClientClosed when the client was closed meanwhile."""
         return ClientClosed(code=grpc.StatusCode.CANCELLED) if self.closed else error_of(error, self.address)
 
 
@@ -86,7 +86,7 @@ class Tries:
         self._pause = _FIRST_PAUSE_S
 
     def left(self) -> float:
-        """The timeout for the next try, in seconds.
+        """Returns the timeout of the next try, in seconds.
 
         Raises:
             ClientClosed: when the client was closed.
@@ -95,10 +95,10 @@ class Tries:
         return max(self._end - time.monotonic(), _TIMEOUT_S_MIN)
 
     def pause_after(self, error: grpc.RpcError) -> float:
-        """How long to wait before the next try, in seconds.
+        """Returns how long to wait before the next try, in seconds.
 
         Raises:
-            CallError: when there is no next try.
+            CallError: the typed error, when there is no next try.
         """
         typed = self._settings.error_of(error)
         pause = self._pause * random.uniform(0.5, 1.0)

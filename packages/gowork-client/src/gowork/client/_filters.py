@@ -1,4 +1,4 @@
-"""Writes the filter expressions of ListTasks and WatchTasks, so that callers need not quote by hand."""
+"""Writes the filter expressions of ListTasks, WatchTasks and PurgeTasks, so that callers need not quote by hand."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _PLAIN_KEY = re.compile(r'[^\s=!"]+')
 
 
 def filter_expression(filter: str, terms: TaskFilter) -> str:
-    """The given expression and all these terms, joined by AND.
+    """Returns the given expression and all these terms, joined by AND.
 
     Raises:
-        InvalidArgument: when a term can't be written as one.
+        InvalidArgument: when a term cannot be written in the filter language.
     """
     parts = [filter] if filter.strip() else []
     if (status := terms.get("status")) is not None:
@@ -36,7 +36,7 @@ def filter_expression(filter: str, terms: TaskFilter) -> str:
 
 
 def quoted(text: str) -> str:
-    """The text as a string of the filter language."""
+    """Returns the text as a quoted string of the filter language."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
 
@@ -44,7 +44,7 @@ def quoted(text: str) -> str:
 def _key(key: str) -> str:
     if _PLAIN_KEY.fullmatch(key):
         return key
-    # The language has no escapes here.
+    # The filter language has no escapes in keys.
     if not key or '"' in key:
-        raise InvalidArgument.of("labels", f"no filter can name the key {key!r}")
+        raise InvalidArgument.of("labels", f"no filter can name the key {key!r}, which is empty or has a quote in it")
     return f'"{key}"'

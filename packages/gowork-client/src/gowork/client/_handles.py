@@ -1,4 +1,4 @@
-"""What the handles of both clients have in common: the task's id, and how the task finished."""
+"""The common part of both clients' handles: the task's id, and the task when it has finished."""
 
 from __future__ import annotations
 
@@ -12,28 +12,25 @@ from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
 
 
 class Handle:
-    """An id, and the finished task once it was seen."""
+    """A task's id, and the finished task after a wait has seen it."""
 
     __slots__ = ("_task", "id")
 
     def __init__(self, id: str) -> None:
         self.id = id
-        # As it came off the wire until somebody looks: to wait for many tasks must not cost the conversion of fields
-        # nobody reads.
+        # The wire's form until somebody reads it: to wait for many tasks must not convert fields that nobody reads.
         self._task: scheduler.Task | TaskInfo | None = None
 
     @property
     def task(self) -> TaskInfo | None:
-        """The task as it finished, once a wait has seen that: with its result and failure, without payload and
-        attempts.
-        """
+        """The finished task in TaskView.RESULT: without payload and attempts. None before a wait has seen it finish."""
         if isinstance(self._task, scheduler.Task):
             self._task = task_info(self._task)
         return self._task
 
     @property
     def done(self) -> bool:
-        """Whether a wait has seen it finish."""
+        """Whether a wait has seen the task finish."""
         return self._task is not None
 
     def __repr__(self) -> str:
@@ -41,7 +38,7 @@ class Handle:
         return f"<{type(self).__name__} {self.id}{status}>"
 
     def note_finished(self, task: scheduler.Task) -> None:
-        """For the waits: keeps the task as it finished."""
+        """Keeps the finished task. Waits call it."""
         self._task = task
 
     def _value(self, type: Any) -> Any:
@@ -54,10 +51,10 @@ class Handle:
 
 
 def completed(task: TaskInfo) -> TaskInfo:
-    """The task itself.
+    """Returns a finished task if it completed.
 
     Raises:
-        TaskFailed, TaskCancelled: when it did not complete.
+        TaskFailed, TaskCancelled: when the task did not complete.
     """
     if task.status is TaskStatus.COMPLETED:
         return task

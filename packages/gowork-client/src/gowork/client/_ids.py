@@ -1,7 +1,7 @@
-"""Task ids: UUID version 7 (RFC 9562 §6.2, method 1), which sort by the time they were made.
+"""Task ids: UUIDs of version 7 (RFC 9562 §6.2, method 1), which sort by the time they were made.
 
-Owns the counter that makes them strictly increasing within a process. `uuid.uuid7` of Python 3.14 gives the same form;
-this one gives it on all supported versions, and is safe when several threads ask at once.
+Owns the counter that makes them strictly increasing within a process. Python 3.14 has `uuid.uuid7`, of the same form.
+This module makes them on all supported versions, and in several threads at once.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable
 
 _COUNTER_BITS = 42
-#: The counter starts in its lower half, so that it has room to grow within one millisecond.
+#: The counter starts at a random number in its lower half, so that it can grow within one millisecond.
 _SEED_BITS = _COUNTER_BITS - 1
 _TAIL_BITS = 32
 
 
 class TaskIds:
-    """Makes ids. Each is greater than all that this object made before, whatever the wall clock does."""
+    """Makes ids. Each is greater than all that this object has made before, even if the wall clock is set back."""
 
     def __init__(self, now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000) -> None:
         self._now_ms = now_ms
@@ -27,7 +27,7 @@ class TaskIds:
         self._counter = 0
 
     def new(self) -> str:
-        """One id, as 36 characters."""
+        """Makes an id of 36 characters."""
         now = self._now_ms()
         with self._lock:
             if now > self._last_ms:
@@ -39,7 +39,7 @@ class TaskIds:
                     self._last_ms += 1
                     self._counter = random.getrandbits(_SEED_BITS)
             ms, counter = self._last_ms, self._counter
-        # The tail is drawn again for each id, so that processes that were forked apart do not make the same ones.
+        # The tail is random for each id, so that a forked process does not make the same ids.
         tail = random.getrandbits(_TAIL_BITS)
         # The fields of RFC 9562 §5.7: time, version and counter, variant and counter, counter and tail.
         return "%08x-%04x-7%03x-%04x-%012x" % (  # noqa: UP031 - a third faster, and each task pays for it
@@ -55,7 +55,8 @@ _ids = TaskIds()
 
 
 def new_task_id() -> str:
-    """An id as tasks get whose caller gives none: for callers that want to know it before they schedule, so that they
-    can repeat what may have failed.
+    """Makes a task id as `schedule` does when it is given none.
+
+    It is for callers that keep the id before they schedule, so that they can safely repeat a call that may have failed.
     """
     return _ids.new()

@@ -1,8 +1,8 @@
-"""Which fields of requests the leader reads, so that none that matters is dropped there without a word.
+"""Knows which fields of requests the leader reads, so that it does not silently drop one that matters.
 
-A leader since 0.2.0 tells them (GetLeader). What 0.1.0 and the original go-work read is written down here; a test
-compares it with their contracts. Only times to start and to expire have a way round: they are reckoned here, by this
-machine's clock.
+Leaders since 0.2.0 list them (GetLeader). For 0.1.0 and the original go-work, this module lists them; a test compares
+these lists with their contracts. A request that the leader would not understand is refused. Delays and times until an
+expiry are converted to times, by this machine's clock, for a leader that does not know them.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from gowork.client.errors import LeaderTooOld
 from gowork.proto.cluster.v1 import leader_pb2 as cluster
 from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
 
-#: How long a leader's answer is believed, in seconds, because an older leader may take its place.
+#: How long a leader's answer counts, in seconds. It ends because an older leader may take this one's place.
 BELIEVED_S = 60.0
-#: Fields of requests that came after 0.1.0.
+#: Fields of requests that were added after 0.1.0.
 SINCE_0_1_0 = frozenset(
     {
         "scheduler.v1.Task.delay_ms",
@@ -30,7 +30,7 @@ SINCE_0_1_0 = frozenset(
 )
 #: Fields of tasks that the original reads.
 ORIGINAL = frozenset(f"scheduler.v1.Task.{name}" for name in ("id", "payload", "priority", "status"))
-#: Fields that only tell something more: without them a task is the same.
+#: Fields without which a task is the same, so that a leader may drop them.
 HARMLESS = frozenset(f"scheduler.v1.Task.{name}" for name in ("traceparent", "tracestate", "payload_form"))
 
 
@@ -51,39 +51,39 @@ def _requests() -> Iterator[Descriptor]:
                 yield method.input_type
 
 
-#: All that this client may send.
+#: All fields that this client may send.
 KNOWN_HERE = _fields_of(_requests())
 
 
 @dataclass(frozen=True, slots=True)
 class LeaderFields:
-    """What one leader reads."""
+    """The fields that one leader reads."""
 
-    #: The version of gowork-leader; empty for the original.
+    #: The version of gowork-leader; empty for the original go-work.
     version: str
-    #: Fields that it would drop and that matter.
+    #: Full names of the fields that the leader would drop and that are not HARMLESS.
     lacks: frozenset[str]
 
     @classmethod
     def told(cls, message: scheduler.GetLeaderResponse) -> LeaderFields:
-        """A leader that tells them."""
+        """Makes it for a leader that lists its fields."""
         return cls(message.version, KNOWN_HERE - HARMLESS - frozenset(message.request_fields))
 
     @classmethod
     def before_0_2_0(cls, version: str) -> LeaderFields:
-        """A leader of gowork that does not know GetLeader."""
+        """Makes it for a leader of gowork that does not have GetLeader."""
         return cls(version, SINCE_0_1_0 - HARMLESS)
 
     def fit(self, task: scheduler.Task, now_ms: int, address: str) -> None:
-        """Makes a task one that this leader reads as it is meant, where that can be done.
+        """Replaces `delay_ms` and `expires_in_ms` of a task by times, if the leader does not know them.
 
         Args:
-            task: it is changed.
+            task: the task, which is changed.
             now_ms: the time of this machine, in milliseconds since the epoch.
-            address: the leader's, for the error.
+            address: the leader's address, for the error.
 
         Raises:
-            LeaderTooOld: when it would drop something.
+            LeaderTooOld: when the leader would drop another field.
         """
         if not self.lacks:
             return
@@ -94,23 +94,23 @@ class LeaderFields:
         self.check(task, address)
 
     def check(self, request: Message, address: str) -> None:
-        """Looks for fields of a request that the leader would drop.
+        """Checks that the leader would drop no field of a request.
 
         Raises:
-            LeaderTooOld: when there is something.
+            LeaderTooOld: when it would drop one. The error names the fields.
         """
         lacking = [field for field in _set_fields(request) if field in self.lacks]
         if lacking:
             raise LeaderTooOld.without_fields(lacking, self.version, address)
 
 
-#: All else that a client may send goes to methods that the original does not have.
+#: The original go-work. Only fields of tasks are listed, because it has none of the methods that take other new fields.
 THE_ORIGINAL = LeaderFields(
     "", frozenset(field.full_name for field in scheduler.Task.DESCRIPTOR.fields) - ORIGINAL - HARMLESS
 )
 
 
-#: Requests that may have a field which came after 0.1.0. Tasks are looked at one by one, with `fit`.
+#: Full names of requests that may have a field which was added after 0.1.0. Tasks are checked one by one, with `fit`.
 _ASKED_ABOUT = frozenset(
     request.full_name
     for request in _requests()
@@ -119,17 +119,17 @@ _ASKED_ABOUT = frozenset(
 
 
 def needs_asking(request: Message) -> bool:
-    """Whether the leader must be asked before this request, which is not about new tasks."""
+    """Whether the leader must be asked for its fields before this request. It is for requests without new tasks."""
     return request.DESCRIPTOR.full_name in _ASKED_ABOUT
 
 
 def goes_beyond(task: scheduler.Task) -> bool:
-    """Whether a task has a field that the original drops."""
+    """Whether a task has a field that the original go-work would drop."""
     return any(field.full_name in THE_ORIGINAL.lacks for field, _ in task.ListFields())
 
 
 class Told:
-    """What the leader has told, for as long as it is believed."""
+    """The fields that the leader has named, for BELIEVED_S seconds."""
 
     __slots__ = ("_fields", "_until")
 
@@ -138,16 +138,16 @@ class Told:
         self._until = 0.0
 
     def get(self) -> LeaderFields | None:
-        """None when it has to be asked."""
+        """Returns the fields; None when the leader has to be asked."""
         return self._fields if time.monotonic() < self._until else None
 
     def put(self, fields: LeaderFields) -> LeaderFields:
-        """It has been asked just now."""
+        """Keeps and returns the fields that the leader has named just now."""
         self._fields, self._until = fields, time.monotonic() + BELIEVED_S
         return fields
 
     def forget(self) -> None:
-        """The connection broke: another leader may be there by now."""
+        """Forgets the fields, because a call failed, and another leader may take the next."""
         self._fields = None
         self._until = 0.0
 

@@ -1,4 +1,4 @@
-"""The one place where protobuf becomes the client's values and back."""
+"""Converts protobuf's messages to the client's values, and back. No other module does."""
 
 from __future__ import annotations
 
@@ -29,16 +29,14 @@ _INSTEAD = {
     "expires_at_ms": "expires_in_ms",
     "expires_in_ms": "expires_at_ms",
 }
-#: Ids of one call that removes tasks.
+#: Most ids in one PurgeTasks call.
 _PURGE_IDS_MAX = 10_000
 
 EnumT = TypeVar("EnumT", bound=StrEnum)
 
 
 class TaskEncoder:
-    """Turns payloads, and NewTasks, into serialized tasks. The options of the call are looked at once, not for every
-    task.
-    """
+    """Turns payloads and NewTasks into serialized tasks. It encodes a call's options once, not for every task."""
 
     def __init__(self, options: models.TaskOptions, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._now = now
@@ -48,24 +46,25 @@ class TaskEncoder:
         self._address = ""
 
     def fit(self, leader: LeaderFields, address: str) -> None:
-        """From here on tasks are such as this leader reads as they are meant.
+        """Makes all later tasks in a form that this leader reads correctly.
 
         Raises:
-            LeaderTooOld: when it would drop an option of the call. Options of a NewTask are looked at as it comes.
+            LeaderTooOld: when the leader would drop an option of the call. A NewTask's options are checked when it is
+                encoded.
         """
         leader.fit(self._template.tasks[0], self.now_ms(), address)
         self._leader, self._address = leader, address
 
     def task(self, item: object, id: str | None = None) -> scheduler.Task:
-        """One task.
+        """Makes one task.
 
         Args:
             item: a payload, or a NewTask.
-            id: in place of a new one; a NewTask brings its own.
+            id: the task's id; None for a new one. A NewTask has its own.
 
         Raises:
-            InvalidArgument: when a field can't be sent as it is.
-            LeaderTooOld: when the leader that it was fitted to would drop a field.
+            InvalidArgument: when a field cannot be sent.
+            LeaderTooOld: when the leader of `fit` would drop a field.
         """
         if isinstance(item, models.NewTask):
             text, data, form = encode_payload(item.payload)
@@ -88,12 +87,12 @@ class TaskEncoder:
         return task
 
     def entry(self, item: object) -> tuple[str, bytes]:
-        """(id, a serialized ScheduleTasksRequest of this one task). Such requests merge by concatenation."""
+        """Returns (id, serialized ScheduleTasksRequest of one task). Such requests may be concatenated to one."""
         request = scheduler.ScheduleTasksRequest()
         if isinstance(item, models.NewTask):
             request.tasks.append(self.task(item))
             return request.tasks[0].id, request.SerializeToString()
-        # Producers spend most of their time here; this way costs half of building and adding a Task.
+        # Programs that schedule many tasks spend most of their time here. This way takes half the time of task().
         text, data, form = encode_payload(item)
         request.CopyFrom(self._template)
         task = request.tasks[0]
@@ -103,7 +102,7 @@ class TaskEncoder:
         else:
             task.payload = text
         if form:
-            task.payload_form = form  # type: ignore[assignment] # Its number.
+            task.payload_form = form  # type: ignore[assignment] # The number of the enum's value.
         return id, request.SerializeToString()
 
     def now_ms(self) -> int:
@@ -144,10 +143,10 @@ class TaskEncoder:
 
 
 def handler_name(handler: Any) -> str:
-    """The name of a handler, given by name or as the function that gowork.worker's @handler decorated.
+    """Returns the name of a handler, which is given by name or as the function that gowork.worker's @handler decorated.
 
     Raises:
-        InvalidArgument: for anything else.
+        InvalidArgument: when it is neither.
     """
     if isinstance(handler, str):
         return handler
@@ -158,10 +157,10 @@ def handler_name(handler: Any) -> str:
 
 
 def duration_ms(duration: models.Duration, field: str) -> int:
-    """Whole milliseconds. A length above zero never becomes zero, because zero means "not set" on the wire.
+    """Returns a duration in whole milliseconds; at least 1 if it is above zero, because 0 on the wire means "not set".
 
     Raises:
-        InvalidArgument: when it is negative or not a number.
+        InvalidArgument: when the duration is negative or not a number.
     """
     seconds = duration.total_seconds() if isinstance(duration, timedelta) else duration
     if not _between(0, seconds, 1e12):
@@ -170,7 +169,7 @@ def duration_ms(duration: models.Duration, field: str) -> int:
 
 
 def _between(least: float, value: Any, end: float) -> bool:
-    """Whether the value is a number, and in this range. NaN is not."""
+    """Whether the value is a number from `least` to below `end`. NaN is not."""
     try:
         return bool(least <= value < end)
     except TypeError:
@@ -178,7 +177,7 @@ def _between(least: float, value: Any, end: float) -> bool:
 
 
 def drain_request(id: str, budget: models.Duration | None) -> cluster.DrainRequest:
-    """A request to drain; no time at all is sent as a millisecond, since zero leaves the budget to the worker.
+    """Makes a request to drain. A budget of 0 is sent as 1 ms, because 0 on the wire means the worker's own setting.
 
     Raises:
         InvalidArgument: when the budget is negative or not a number.
@@ -188,7 +187,7 @@ def drain_request(id: str, budget: models.Duration | None) -> cluster.DrainReque
 
 
 def task_info(task: scheduler.Task) -> models.TaskInfo:
-    """A task, in any view."""
+    """Converts a task, fetched in any TaskView."""
     return models.TaskInfo(
         id=task.id,
         status=_STATUS(task.status),
@@ -224,7 +223,7 @@ def task_info(task: scheduler.Task) -> models.TaskInfo:
 
 
 def member(message: cluster.Member) -> models.Member:
-    """A member of the cluster."""
+    """Converts a member."""
     return models.Member(
         id=message.id,
         address=message.address,
@@ -243,7 +242,7 @@ def member(message: cluster.Member) -> models.Member:
 
 
 def stats(message: scheduler.StatsResponse) -> models.Stats:
-    """What the leader counted."""
+    """Converts the response of Stats."""
     return models.Stats(
         queues=tuple(models.QueueStats(q.queue, q.handler, _STATUS(q.status), q.tasks) for q in message.queues),
         members=tuple(map(_member_stats, message.members)),
@@ -254,7 +253,7 @@ def stats(message: scheduler.StatsResponse) -> models.Stats:
 
 
 def activity(message: scheduler.ActivityResponse) -> activity_models.Activity:
-    """What goes on."""
+    """Converts the response of Activity."""
     return activity_models.Activity(
         queues=tuple(
             activity_models.QueueActivity(
@@ -282,10 +281,10 @@ def activity(message: scheduler.ActivityResponse) -> activity_models.Activity:
 def purge_requests(
     ids: Iterable[str], expression: str, older_than: models.Duration
 ) -> Iterator[scheduler.PurgeTasksRequest]:
-    """Which calls remove these tasks, or those that the expression selects.
+    """Yields the requests that remove these tasks, or those that the expression selects.
 
     Raises:
-        InvalidArgument: when there are neither ids nor an expression.
+        InvalidArgument: when there are neither ids nor an expression, or both.
     """
     wanted = [arguments.text(id, "ids") for id in dict.fromkeys(arguments.many(ids, "ids"))]
     if not wanted and not expression:
@@ -301,7 +300,7 @@ def purge_requests(
 
 
 def explanation(message: scheduler.ExplainTaskResponse) -> queue_models.Explanation:
-    """Why a task waits."""
+    """Converts the response of ExplainTask."""
     return queue_models.Explanation(
         id=message.id,
         status=_STATUS(message.status),
@@ -315,7 +314,7 @@ def explanation(message: scheduler.ExplainTaskResponse) -> queue_models.Explanat
 
 
 def queue(message: scheduler.Queue) -> queue_models.Queue:
-    """A queue."""
+    """Converts a queue."""
     return queue_models.Queue(
         name=message.name,
         paused=message.paused,
@@ -331,7 +330,7 @@ def queue(message: scheduler.Queue) -> queue_models.Queue:
 
 
 def view_to_wire(view: models.TaskView) -> scheduler.TaskView.ValueType:
-    """How much of each task to ask for."""
+    """Converts a TaskView to the wire."""
     return scheduler.TaskView.Value(f"TASK_VIEW_{models.TaskView(view)}")
 
 
@@ -341,7 +340,7 @@ def _member_stats(message: scheduler.MemberStats) -> models.MemberStats:
 
 
 def _waiting(rows: Iterable[scheduler.WaitingTasks]) -> dict[queue_models.WaitCode, int]:
-    """Counts by reason. Several codes from a newer leader may read as one."""
+    """Returns {reason: tasks}. It sums up, because unknown codes of a newer leader all read as OTHER."""
     counts: dict[queue_models.WaitCode, int] = {}
     for row in rows:
         code = _WAIT_CODE(row.code)
@@ -378,7 +377,7 @@ def _retry_to_wire(retry: models.RetryPolicy | int) -> scheduler.RetryPolicy:
 
 
 def _retry(message: scheduler.RetryPolicy) -> models.RetryPolicy:
-    # Zeros mean the contract's defaults.
+    # On the wire, 0 means the contract's default.
     return models.RetryPolicy(
         max_attempts=message.max_attempts or 1,
         initial_delay=(message.initial_delay_ms or 1_000) / 1000,
@@ -430,17 +429,17 @@ def _moment_ms(moment: models.Moment, field: str) -> int:
 
 
 def _moment(ms: int) -> datetime | None:
-    # Clamped, since one time that Python has no year for must not make a whole listing unreadable.
+    # Clamped, because one time for which Python has no year must not make a whole listing unreadable.
     return _EPOCH + timedelta(milliseconds=min(max(ms, _MOMENT_MS_MIN), _MOMENT_MS_MAX)) if ms else None
 
 
 def _named(kind: type[EnumT], name: str) -> EnumT:
-    """The member of that name; a name from a newer leader reads as UNSPECIFIED."""
+    """Returns the enum's member of this name; UNSPECIFIED for a name of a newer leader."""
     return kind.__members__.get(name, kind["UNSPECIFIED"])
 
 
 def _reader(kind: type[EnumT], wire: Any, prefix: str, unknown: str = "UNSPECIFIED") -> Callable[[int], EnumT]:
-    """Reads the numbers of a wire enum; a number from a newer leader reads as `unknown`."""
+    """Returns what converts numbers of a wire enum; a number of a newer leader becomes `unknown`."""
     by_number = {number: _named(kind, name.removeprefix(prefix)) for name, number in wire.items()}
     other = kind[unknown]
     return lambda number: by_number.get(number, other)
@@ -450,7 +449,7 @@ _STATUS = _reader(models.TaskStatus, scheduler.TaskStatus, "TASK_STATUS_")
 _PRIORITY = _reader(models.Priority, scheduler.TaskPriority, "TASK_PRIORITY_")
 _OUTCOME = _reader(models.AttemptOutcome, scheduler.AttemptOutcome, "ATTEMPT_OUTCOME_")
 _FAILURE_KIND = _reader(models.FailureKind, scheduler.FailureKind, "FAILURE_KIND_")
-# UNSPECIFIED says that nothing keeps a task, which a code from a newer leader does not.
+# An unknown code of a newer leader is a reason to wait, so that it must not read as UNSPECIFIED, which is none.
 _WAIT_CODE = _reader(queue_models.WaitCode, scheduler.WaitCode, "WAIT_CODE_", "OTHER")
 _LIVENESS = _reader(models.Liveness, cluster.MemberLiveness, "MEMBER_LIVENESS_")
 _MEMBER_KIND = _reader(models.MemberKind, cluster.MemberKind, "MEMBER_KIND_")

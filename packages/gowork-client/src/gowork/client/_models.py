@@ -1,6 +1,6 @@
-"""What callers see and give: plain, frozen values that know nothing of the wire.
+"""The values that callers give and get: plain and frozen, without anything of the wire.
 
-Times are datetimes in UTC, durations are seconds. `None` means that it has not happened or was not set.
+Times are datetimes in UTC, durations are seconds. None means that something has not happened, or was not set.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Moment = datetime | float
 
 
 class TaskStatus(StrEnum):
-    """Where a task stands. The values are the words of the filter language."""
+    """The status of a task. The values are the words of the filter language."""
 
     UNSPECIFIED = "UNSPECIFIED"
     PENDING = "PENDING"
@@ -33,7 +33,7 @@ class TaskStatus(StrEnum):
 
     @property
     def finished(self) -> bool:
-        """Whether nothing more will happen to the task."""
+        """Whether the task has ended: it is COMPLETED, CANCELLED or ERROR."""
         return self in _FINISHED
 
 
@@ -41,7 +41,7 @@ _FINISHED = frozenset({TaskStatus.COMPLETED, TaskStatus.CANCELLED, TaskStatus.ER
 
 
 class Priority(StrEnum):
-    """HIGH runs before MEDIUM before LOW."""
+    """The priority of a task: HIGH runs before MEDIUM, and MEDIUM before LOW."""
 
     UNSPECIFIED = "UNSPECIFIED"
     LOW = "LOW"
@@ -75,7 +75,7 @@ class FailureKind(StrEnum):
 
 
 class Liveness(StrEnum):
-    """How a member is."""
+    """The condition of a member."""
 
     UNSPECIFIED = "UNSPECIFIED"
     LIVE = "LIVE"
@@ -86,7 +86,7 @@ class Liveness(StrEnum):
 
 
 class MemberKind(StrEnum):
-    """How a member takes part: by a session, or by being dialled."""
+    """Whether a member holds a session, or is a callback worker."""
 
     UNSPECIFIED = "UNSPECIFIED"
     SESSION = "SESSION"
@@ -96,64 +96,64 @@ class MemberKind(StrEnum):
 class TaskView(StrEnum):
     """How much of each task to fetch."""
 
-    #: Without payload, data, attempts, result and the failure's traceback.
+    #: Everything except payload, data, attempts, result and the failure's traceback.
     BASIC = "BASIC"
-    #: BASIC with the result and the whole failure.
+    #: BASIC, and the result and the whole failure.
     RESULT = "RESULT"
-    #: All of it.
+    #: Everything.
     FULL = "FULL"
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often a task that failed or timed out is tried again, and after how long.
+    """How many attempts a task has that fails or times out, and how long it waits between them.
 
     The n-th retry waits `initial_delay * factor ** (n - 1)` seconds, at most `max_delay`, spread by `jitter`.
     """
 
-    #: All attempts, the first included: 1 to 1,000.
+    #: The number of attempts, the first included: 1 to 1,000.
     max_attempts: int = 1
     initial_delay: Duration = 1.0
     #: 1 to 100.
     factor: float = 2.0
     max_delay: Duration = 300.0
-    #: The share of the delay that is spread at random, 0 to 1.
+    #: The share of the delay that is random, 0 to 1.
     jitter: float = 0.0
-    #: Names of exception types that are not tried again.
+    #: Names of exception types after which the task is not tried again.
     no_retry: tuple[str, ...] = ()
 
 
 class TaskOptions(TypedDict, total=False):
-    """How to run a task. The comment of each field says what None means."""
+    """How to run a task. An option that is None, or is not given, is not set."""
 
-    #: The handler's name, or the function that @handler decorated; without it the worker's default handler.
+    #: The handler's name, or the function that @handler decorated. Without it the worker's default handler is used.
     handler: Any
-    #: HIGH runs before MEDIUM before LOW, the default.
+    #: HIGH runs before MEDIUM, and MEDIUM before LOW, which is the default.
     priority: Priority | str | None
-    #: "default" when not given.
+    #: The name of the queue; the default is "default".
     queue: str | None
     #: At most 64, to find the task by.
     labels: Mapping[str, str] | None
-    #: Labels that a worker must carry to be given the task.
+    #: The labels that a worker must have to run the task.
     selector: Mapping[str, str] | None
-    #: Not to be started before.
+    #: The time before which the task is not started.
     run_at: Moment | None
-    #: Not to be started before this many seconds have passed since the leader took it, in place of run_at.
+    #: In place of run_at: how long after the leader accepted the task it may be started, in seconds.
     delay: Duration | None
-    #: How long one attempt may run, in seconds; without it the handler's own limit, else none.
+    #: How long one attempt may run, in seconds. Without it the handler's own limit holds, if it has one.
     time_limit: Duration | None
-    #: Not to be started after.
+    #: The time after which the task is not started any more.
     expires_at: Moment | None
-    #: Not to be started after this many seconds have passed since the leader took it, in place of expires_at.
+    #: In place of expires_at: for how long after the leader accepted the task it may be started, in seconds.
     expires_in: Duration | None
-    #: A policy, or a number of attempts; without it the handler's policy, else one attempt.
+    #: A policy, or a number of attempts. Without it the handler's policy holds; if it has none, there is one attempt.
     retry: RetryPolicy | int | None
-    #: Tasks of one queue with the same key share the queue's limit for a key.
+    #: The queue's limit for each key counts tasks with the same key.
     concurrency_key: str | None
 
 
 class TaskFilter(TypedDict, total=False):
-    """Terms that are joined by AND; None leaves a term out."""
+    """Terms that select tasks, joined by AND. A term that is None, or is not given, is left out."""
 
     status: TaskStatus | str | None
     #: The handler's name, or the function that @handler decorated.
@@ -161,14 +161,15 @@ class TaskFilter(TypedDict, total=False):
     queue: str | None
     priority: Priority | str | None
     labels: Mapping[str, str] | None
-    #: What the id begins with.
+    #: The beginning of the id.
     id_prefix: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class NewTask:
-    """A task for `schedule_many` with options of its own, as in TaskOptions. What is None is taken from the options of
-    the call.
+    """A task for `schedule_many` with options of its own, which TaskOptions describes.
+
+    An option that is None is taken from the options of the call.
     """
 
     payload: Any = ""
@@ -197,30 +198,30 @@ class Attempt:
     outcome: AttemptOutcome
     started_at: datetime | None
     ended_at: datetime | None
-    #: Why it ended so, in words.
+    #: Why it ended with this outcome, in words.
     reason: str
     fence: int
-    #: The W3C trace context of its span; empty when it was not traced.
+    #: The W3C traceparent of its span; empty when it was not traced.
     traceparent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What went wrong."""
+    """Why an attempt failed."""
 
     kind: FailureKind
     message: str
     #: The name of the exception's type.
     type: str
-    #: The end of the traceback.
+    #: The last part of the traceback.
     traceback: str
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A handler's latest word of how far it has come."""
+    """The latest report of a handler on how far it has come."""
 
-    #: 0 to 1.
+    #: The share of the work that is done, 0 to 1.
     fraction: float
     message: str
     updated_at: datetime | None
@@ -228,7 +229,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class TaskInfo:
-    """A task as the leader told it. What the view did not ask for is empty."""
+    """A task as the leader described it. Fields that the TaskView leaves out are empty."""
 
     id: str
     status: TaskStatus
@@ -249,7 +250,7 @@ class TaskInfo:
     finished_at: datetime | None = None
     #: The worker that holds it, or ran it last.
     worker: str = ""
-    #: The last 20, oldest first.
+    #: The last 20 attempts, the oldest first.
     attempts: tuple[Attempt, ...] = ()
     #: How many attempts have counted towards max_attempts.
     attempts_used: int = 0
@@ -257,17 +258,17 @@ class TaskInfo:
     fence: int = 0
     #: What the handler returned, as JSON text; see `value`.
     result: str = ""
-    #: What the handler returned, when that was bytes.
+    #: What the handler returned, if it returned bytes.
     result_data: bytes = b""
     failure: Failure | None = None
     progress: Progress | None = None
     cancel_requested: bool = False
-    #: Why a pending task has not been started; told by `get`.
+    #: Why a pending task has not been started. Only `get` fills it.
     waiting_reason: str = ""
     #: The W3C trace context of the program that scheduled it; empty when that was not traced.
     traceparent: str = ""
     tracestate: str = ""
-    #: The handler returned bytes, and there were none.
+    #: Whether the handler returned bytes of length 0.
     result_is_empty_data: bool = False
 
     @overload
@@ -275,13 +276,13 @@ class TaskInfo:
     @overload
     def value(self, type: type[ResultT]) -> ResultT: ...
     def value(self, type: Any = None) -> Any:
-        """What the handler returned: bytes when it returned bytes, else its JSON decoded; None when there is nothing.
+        """Returns what the handler returned: bytes if it returned bytes, else the decoded JSON; None without a result.
 
         Args:
-            type: what to decode the JSON to: whatever a handler's payload may be annotated with.
+            type: the type to decode the JSON to; any type with which a handler's payload may be annotated.
 
         Raises:
-            ResultError: when the result does not fit.
+            ResultError: when the result does not fit the type.
         """
         return decode_result(self.result, self.result_data, type, is_empty_data=self.result_is_empty_data)
 
@@ -292,7 +293,7 @@ class Member:
 
     id: str
     address: str
-    #: In the words of the original contract, as in "alive, idle".
+    #: The status in the words of the original contract, as in "alive, idle".
     status: str
     liveness: Liveness
     kind: MemberKind
@@ -311,7 +312,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class QueueStats:
-    """How many tasks of one queue and handler have this status."""
+    """The number of tasks of one queue and handler with one status."""
 
     queue: str
     handler: str
@@ -321,7 +322,7 @@ class QueueStats:
 
 @dataclass(frozen=True, slots=True)
 class MemberStats:
-    """How many members are in this condition, and what they can run and hold."""
+    """The number of members in one condition, and their slots and running tasks together."""
 
     liveness: Liveness
     members: int
@@ -331,12 +332,12 @@ class MemberStats:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """Counts, derived by the leader at the time of the call."""
+    """Counts of tasks and members at the time of the call."""
 
     queues: tuple[QueueStats, ...]
     members: tuple[MemberStats, ...]
     #: The version of gowork-leader.
     version: str
-    #: The number of the leader's term; it grows with every start.
+    #: The number of the leader's term. The next term has a higher number.
     term: int
     started_at: datetime | None

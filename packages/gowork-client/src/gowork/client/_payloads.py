@@ -1,4 +1,4 @@
-"""Payloads on their way out and results on their way in, with the client's own errors."""
+"""Encodes payloads and decodes results, with the client's own errors."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from gowork.client.errors import InvalidArgument, ResultError
 
 
 def encode_payload(payload: object) -> tuple[str, bytes, int]:
-    """The fields payload, data and payload_form of a task; at most one of the first two is filled.
+    """Encodes a payload. Returns the fields payload, data and payload_form of a task; one of the first two is empty.
 
     Raises:
-        InvalidArgument: when it can't be encoded, or is larger than a payload may be.
+        InvalidArgument: when the payload cannot be encoded, or takes more than 1 MiB.
     """
     try:
         return values.encode_payload(payload)
@@ -24,7 +24,11 @@ def encode_payload(payload: object) -> tuple[str, bytes, int]:
 
 
 def decode_result(text: str, data: bytes, type: Any = None, *, is_empty_data: bool = False) -> Any:
-    """The inverse, for results; see TaskInfo.value."""
+    """Decodes a result from the fields of a task; see TaskInfo.value.
+
+    Raises:
+        ResultError: when the result does not fit the type.
+    """
     try:
         if type is None or type is Any:
             if data or is_empty_data or not text:

@@ -1,4 +1,4 @@
-"""Queues, and why tasks wait in them, as callers see them."""
+"""The values that describe queues, and why tasks wait in them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from gowork.client._models import TaskStatus
 
 
 class WaitCode(StrEnum):
-    """What keeps a task from being started, or has ended it."""
+    """Why a task is not started, or why it ended."""
 
     UNSPECIFIED = "UNSPECIFIED"
-    #: No worker that is connected has the handler.
+    #: No connected worker has the handler.
     NO_HANDLER = "NO_HANDLER"
-    #: Workers have the handler, but none carries the labels that its selector asks for.
+    #: Workers have the handler, but none has the labels of the task's selector.
     SELECTOR = "SELECTOR"
     #: Every worker that could run it is draining.
     DRAINING = "DRAINING"
@@ -30,79 +30,79 @@ class WaitCode(StrEnum):
     RATE_LIMIT = "RATE_LIMIT"
     #: Its time to start has not come.
     DELAYED = "DELAYED"
-    #: It waits for its next attempt.
+    #: The delay before its next attempt has not passed.
     RETRY_DELAY = "RETRY_DELAY"
     EXPIRED = "EXPIRED"
     QUARANTINED = "QUARANTINED"
-    #: The leader's store takes nothing at the moment.
+    #: The leader's store cannot take writes now.
     STORE_FULL = "STORE_FULL"
     FAILED = "FAILED"
     CANCELLED = "CANCELLED"
-    #: The callback workers that could run it could not be dialled, or did not take a task.
+    #: The leader could not dial the callback workers that could run it, or they took no task.
     UNREACHABLE = "UNREACHABLE"
-    #: The callback workers that could run it say that they can't work.
+    #: The callback workers that could run it have reported that they cannot work.
     MEMBER_FAILED = "MEMBER_FAILED"
-    #: Its payload does not fit the handler as the free workers have it; others have it in another form.
+    #: Its payload does not fit the form in which the free workers have the handler. Other workers have another form.
     UNFIT = "UNFIT"
-    #: A newer leader names something that this client does not know; the message beside it says what.
+    #: A code of a newer leader that this client does not know; the message says what it is.
     OTHER = "OTHER"
 
 
 @dataclass(frozen=True, slots=True)
 class WaitReason:
-    """One thing that keeps a task from being started, or has ended it."""
+    """One reason why a task is not started, or why it ended."""
 
     code: WaitCode
-    #: In words, with the numbers.
+    #: The reason in words, with the numbers.
     message: str
     #: What to do about it; empty when only time helps.
     advice: str
-    #: When it goes away by itself; None when that is not known.
+    #: When the reason ends by itself; None when that is not known.
     until: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerVerdict:
-    """What one member says to a task."""
+    """Why one member does not run a task."""
 
     worker: str
-    #: UNSPECIFIED when it could run it now.
+    #: UNSPECIFIED when the member could run the task now.
     code: WaitCode
     message: str
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Why a task waits."""
+    """Why a task waits, or why it ended."""
 
     id: str
     status: TaskStatus
-    #: The one to look at comes first; none when it runs, has completed, or is about to be started.
+    #: The most important reason is the first. Empty when the task runs, has completed, or is about to be started.
     reasons: tuple[WaitReason, ...]
-    #: Each member by name, when that was asked for.
+    #: A verdict for each member, sorted by name, if that was asked for.
     workers: tuple[WorkerVerdict, ...]
-    #: How many tasks are before it, at least.
+    #: How many tasks are ahead of it, at least.
     ahead: int
 
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """A named queue: how it is served, and what it holds."""
+    """A queue: its settings, and how many tasks it holds."""
 
     name: str
     paused: bool
-    #: Its share of the slots beside other queues that have work.
+    #: Its share of the slots, in proportion to those of other queues that have work.
     weight: int
     #: Most tasks that run at once; 0 for no limit.
     concurrency_limit: int
     #: Most tasks of one concurrency key that run at once; 0 for no limit.
     key_concurrency_limit: int
-    #: Most tasks that are started in a second, over time; 0 for no limit.
+    #: Most tasks that are started per second, on average; 0 for no limit.
     rate_limit: float
-    #: With a rate: how many tasks start at once, at most. 0 means the starts of one second, at least 1.
+    #: Most tasks that are started at once under the rate; 0 for those of one second, at least 1.
     rate_burst: int
     #: Tasks that may run now.
     waiting: int
-    #: Tasks whose time has not come.
+    #: Tasks whose time to start has not come.
     delayed: int
     running: int

@@ -1,6 +1,6 @@
-"""Spans named `send`: one for each task that is scheduled by itself, and for each batch of `schedule_many`.
+"""Makes spans named `send`: one for each task that is scheduled by itself, and one for each batch of `schedule_many`.
 
-Imported only where the program has set a tracer provider; what is sent carries the span's context from then on.
+It is imported only where the program has set a tracer provider. The tasks that are sent carry their span's context.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _QUEUE_DEFAULT = "default"
 
 @contextmanager
 def sending(task: scheduler.Task, settings: CallSettings) -> Iterator[None]:
-    """Around the call that schedules a task, which gets the context of the span."""
+    """Returns a context for the call that schedules a task. It starts a span, whose trace context the task gets."""
     queue = task.queue or _QUEUE_DEFAULT
     attributes = _attributes(settings) | {spans.DESTINATION: queue, spans.MESSAGE_ID: task.id}
     if task.handler:
@@ -33,7 +33,7 @@ def sending(task: scheduler.Task, settings: CallSettings) -> Iterator[None]:
     context = span.get_span_context()
     task.traceparent = spans.traceparent_of(context)
     task.tracestate = spans.tracestate_of(context)
-    # The status says more than use_span would, and a refusal is no exception of this program's.
+    # _fail sets a better status than use_span would, and a refusal is no exception to record.
     with trace.use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False):
         try:
             yield
@@ -43,7 +43,7 @@ def sending(task: scheduler.Task, settings: CallSettings) -> Iterator[None]:
 
 
 class BatchSpan:
-    """The span of a batch, from when it is sent until it is answered."""
+    """The span of a batch, from its sending until its answer."""
 
     def __init__(self, request: bytes, settings: CallSettings) -> None:
         """`request` is the serialized ScheduleTasksRequest."""
@@ -60,23 +60,23 @@ class BatchSpan:
         self._answered_ns: int | None = None
         self._ended = False
         context = span.get_span_context()
-        #: To be put behind the request: the context of all its tasks (messages merge by concatenation).
+        #: A serialized ScheduleTasksRequest with the trace context of all the batch's tasks. Append it to the request.
         self.context = scheduler.ScheduleTasksRequest(
             traceparent=spans.traceparent_of(context), tracestate=spans.tracestate_of(context)
         ).SerializeToString()
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """While a call begins, so that its span is a child."""
+        """Returns a context in which to begin a call, so that the call's own span becomes a child."""
         with trace.use_span(self._span, end_on_exit=False, record_exception=False, set_status_on_exception=False):
             yield
 
     def answered(self, _: object) -> None:
-        """Notes that a call has been answered now, even if its caller looks at that later. Called from any thread."""
+        """Notes the time at which a call was answered, because its caller may look later. Any thread may call it."""
         self._answered_ns = time.time_ns()
 
     def end(self, error: BaseException | None = None) -> None:
-        """The last call was answered, or the batch has failed by this error. Only the first word counts."""
+        """Ends the span, when the batch was acknowledged or has failed with `error`. Only the first call counts."""
         if self._ended:
             return
         self._ended = True
@@ -85,7 +85,7 @@ class BatchSpan:
         self._span.end(self._answered_ns)
 
     def give_up(self) -> None:
-        """Nobody waits for the answer any more."""
+        """Ends the span as cancelled, because nobody waits for the answer any more."""
         if not self._ended:
             self._span.set_attribute(spans.ERROR_TYPE, "cancelled")
             self._span.set_status(Status(StatusCode.ERROR, "nobody waited for the answer"))
@@ -109,7 +109,7 @@ def _attributes(settings: CallSettings) -> dict[str, str | int]:
         spans.OPERATION_TYPE: spans.SEND,
     }
     if len(settings.addresses) == 1:
-        # Which of several answers is gRPC's business.
+        # Of several addresses, gRPC does not say which one answers.
         attributes[spans.SERVER_ADDRESS], attributes[spans.SERVER_PORT] = parse_address(settings.addresses[0])
     return attributes
 

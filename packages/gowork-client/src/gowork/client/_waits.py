@@ -1,8 +1,7 @@
-"""The bookkeeping of a WaitTasks or WaitTask call, the same for the blocking and the asyncio client: which tasks are
-still out, and whether a call that ended is made again.
+"""The state of a WaitTasks or WaitTask call, for both clients: the unfinished tasks, and whether to call again.
 
-Calls have deadlines, waits may be longer: a call whose deadline ran out, or whose leader went away, is made again for
-what is left.
+A wait may be longer than the deadline of a call. When a call's deadline ran out, or its leader went away, another call
+is made for the tasks that are left.
 """
 
 from __future__ import annotations
@@ -22,14 +21,14 @@ from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
 
 logger = logging.getLogger("gowork.client")
 
-#: WaitTasks calls that one as_completed has open at once; together they wait for CALLS_MAX * BATCH_TASKS_MAX tasks.
+#: Most WaitTasks calls that one as_completed has open. Together they wait for CALLS_MAX * IDS_MAX tasks.
 CALLS_MAX = 16
-#: Ids in one WaitTasks call.
+#: Most ids in one WaitTasks call.
 IDS_MAX = limits.BATCH_TASKS_MAX
 
 
 class Awaited(Protocol):
-    """What is waited for: a handle of either client."""
+    """A handle of either client, as a Wait uses it."""
 
     @property
     def id(self) -> str:
@@ -37,13 +36,13 @@ class Awaited(Protocol):
         ...
 
     def note_finished(self, task: scheduler.Task) -> None:
-        """Keeps the task as it finished."""
+        """Keeps the finished task."""
         ...
 
 
-#: Seconds that a handler waits for other tasks and keeps its slot before the log says so, once for each handler.
+#: When a handler has waited this long for other tasks while it keeps its slot, the log says so, once for each handler.
 LONG_WAIT_SECONDS = 5.0
-#: Handlers that have been named, and how many at most.
+#: Handlers that the log has named, and how many it names at most.
 _warned: set[str] = set()
 _WARNED_MAX = 1000
 AwaitedT = TypeVar("AwaitedT", bound=Awaited)
@@ -53,18 +52,16 @@ class Wait(Generic[AwaitedT]):
     """The wait for at most IDS_MAX tasks."""
 
     def __init__(self, settings: CallSettings, handles: Iterable[AwaitedT], end: float | None) -> None:
-        """Starts with all of them.
-
-        Args:
-            settings: of the client.
-            handles: what to wait for; a task named twice is answered once.
-            end: when to give up, on the monotonic clock; None for never.
+        """Args:
+        settings: those of the client.
+        handles: what to wait for. Of several handles of one task, only the last gets it.
+        end: when to give up, on the monotonic clock; None for never.
         """
         self._settings = settings
         self._out = {handle.id: handle for handle in handles}
         self._end = end
         self._tries: Tries | None = None
-        #: The attempt that waits, until it has been warned of it.
+        #: The attempt that waits; None where no attempt runs, and after the log has named its handler.
         self._attempt = running.attempt.get()
         self._begun = time.monotonic()
 
@@ -72,14 +69,14 @@ class Wait(Generic[AwaitedT]):
         return bool(self._out)
 
     def request(self) -> scheduler.WaitTasksRequest:
-        """A request for the tasks that have not finished yet."""
+        """Makes a request for the tasks that have not finished yet."""
         return scheduler.WaitTasksRequest(ids=list(self._out))
 
     def timeout(self) -> float:
-        """The deadline of the next call, in seconds.
+        """Returns the timeout of the next call, in seconds.
 
         Raises:
-            TaskNotFinished: when the caller's time is up.
+            TaskNotFinished: when the caller's timeout has run out.
             ClientClosed: when the client was closed.
         """
         self._settings.check_open()
@@ -92,7 +89,7 @@ class Wait(Generic[AwaitedT]):
         return min(left, timeout)
 
     def take(self, tasks: Iterable[scheduler.Task]) -> list[AwaitedT]:
-        """The handles of these tasks, which a response tells to have finished."""
+        """Gives the finished tasks of a response to their handles, and returns these handles."""
         self._tries = None
         done: list[AwaitedT] = []
         pop = self._out.pop
@@ -104,11 +101,11 @@ class Wait(Generic[AwaitedT]):
         return done
 
     def pause_after(self, error: grpc.RpcError) -> float:
-        """How long to wait before the call is made again, in seconds.
+        """Returns how long to wait before making the call again, in seconds.
 
         Raises:
-            TaskNotFinished: when the caller's time is up.
-            CallError: when it is not to be made again.
+            TaskNotFinished: when the caller's timeout has run out.
+            CallError: when the call is not to be made again.
         """
         if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
             self._tries = None
@@ -116,7 +113,7 @@ class Wait(Generic[AwaitedT]):
             self.timeout()
             return 0.0
         if self._tries is None:
-            # Counted from the first failure, not from the start of a wait that may be hours old.
+            # The tries begin at the first failure, because the wait may have begun hours before.
             self._tries = Tries(self._settings)
         pause = self._tries.pause_after(error)
         if self._end is not None and time.monotonic() + pause >= self._end:
@@ -124,13 +121,13 @@ class Wait(Generic[AwaitedT]):
         return pause
 
     def check_ended(self) -> None:
-        """To be called when a call has ended well.
+        """Checks that a call which ended without an error has named all tasks.
 
         Raises:
             CallError: when tasks are missing.
         """
         if self._out:
-            raise CallError(f"the leader ended a wait with {len(self._out):,} tasks still to come")
+            raise CallError(f"the leader ended a wait before {len(self._out):,} of its tasks had finished")
 
     def _warn_if_long(self) -> None:
         attempt = self._attempt
@@ -154,5 +151,5 @@ class Wait(Generic[AwaitedT]):
 
 
 def end_of(timeout: float | None) -> float | None:
-    """When a wait of that many seconds gives up, on the monotonic clock."""
+    """Returns when a wait of `timeout` seconds gives up, on the monotonic clock; None for never."""
     return None if timeout is None else time.monotonic() + timeout

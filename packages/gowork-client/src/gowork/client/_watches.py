@@ -1,6 +1,4 @@
-"""The bookkeeping of a watch, the same for the blocking and the asyncio client: where it stands, and whether a stream
-that ended is opened again.
-"""
+"""The state of a watch, for both clients: its token, and whether to open a stream that ended again."""
 
 from __future__ import annotations
 
@@ -11,20 +9,19 @@ import grpc
 from gowork.client._calls import CallSettings, Tries
 from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
 
-#: Before a stream that the leader ended in good order is opened again, in seconds.
+#: The pause before a stream that the leader ended without an error is opened again, in seconds.
 _PAUSE_AFTER_END_S = 0.05
-#: The leader ends a stream like this when its deadline has come, or when its reader was too slow; both go on from the
-#: token.
+#: The codes of a stream whose deadline ran out, or whose reader was too slow. The next stream goes on from the token.
 _GOES_ON = frozenset({grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED})
 
 
 class WatchState:
-    """Where a watch stands."""
+    """The state of one watch."""
 
     def __init__(
         self, settings: CallSettings, request: scheduler.WatchTasksRequest, on_removed: Callable[[str], object] | None
     ) -> None:
-        #: For the next call; its token is that of the last response.
+        #: The request of the next call, with the token of the last response.
         self.request = request
         self._settings = settings
         self._on_removed = on_removed
@@ -32,7 +29,7 @@ class WatchState:
         self._heard = False
 
     def timeout(self) -> float:
-        """The deadline of the next call, in seconds.
+        """Returns the timeout of the next call, in seconds.
 
         Raises:
             ClientClosed: when the client was closed.
@@ -41,7 +38,7 @@ class WatchState:
         return self._settings.timeout
 
     def take(self, response: scheduler.WatchTasksResponse) -> None:
-        """Notes how far the watch has come, and tells of removed tasks."""
+        """Notes the response's token, and calls `on_removed` for each removed task."""
         self._heard, self._tries = True, None
         if self._on_removed is not None:
             for id in response.deleted:
@@ -50,10 +47,12 @@ class WatchState:
             self.request.token = response.token
 
     def pause_after(self, error: grpc.RpcError | None) -> float:
-        """How long to wait before the stream is opened again, in seconds; error is None when it ended in good order.
+        """Returns how long to wait before opening the stream again, in seconds.
+
+        `error` is None when the stream ended without one.
 
         Raises:
-            CallError: when it is not to be opened again.
+            CallError: when the stream is not to be opened again.
         """
         heard, self._heard = self._heard, False
         if error is None:

@@ -1,4 +1,4 @@
-"""What can go wrong, as types.
+"""The errors of the client.
 
     GoworkError
     ├── CallError                    the leader refused or failed a call
@@ -20,7 +20,7 @@
     ├── TaskNotFinished              (also TimeoutError) the caller's timeout for a wait ran out: .ids
     └── ResultError                  (also ValueError) a result does not fit the type that was asked for
 
-The docstring of a class is its message where none is given.
+An error without a message of its own has its class's docstring as its message.
 """
 
 from __future__ import annotations
@@ -83,11 +83,11 @@ class CallError(GoworkError):
         super().__init__(message)
         #: gRPC's status code.
         self.code = code
-        #: The constant reason of google.rpc.ErrorInfo, for programs.
+        #: The constant reason of google.rpc.ErrorInfo, for programs; the name of the code where there is none.
         self.reason = reason or code.name
         #: The fields at fault.
         self.violations = tuple(violations)
-        #: What ErrorInfo says besides.
+        #: The metadata of ErrorInfo.
         self.metadata = dict(metadata or {})
 
 
@@ -96,7 +96,7 @@ class InvalidArgument(CallError, ValueError):
 
     @classmethod
     def of(cls, field: str, description: str) -> InvalidArgument:
-        """The error of a request that is not sent, in the form in which a leader would refuse it."""
+        """Makes the error of a request that is not sent, in the form in which a leader would refuse it."""
         return cls(
             f"{field}: {description}",
             code=grpc.StatusCode.INVALID_ARGUMENT,
@@ -117,7 +117,7 @@ class FailedPrecondition(CallError):
 
 
 class ResourceExhausted(CallError):
-    """The leader takes no more, or the watcher reads too slowly."""
+    """A limit of the leader is reached, or the watcher reads too slowly."""
 
 
 class OutOfRange(CallError):
@@ -129,17 +129,17 @@ class PermissionDenied(CallError):
 
 
 class DeadlineExceeded(CallError, TimeoutError):
-    """The call's deadline ran out. What it asked for may have happened; asking again with the same task id is safe."""
+    """The call's deadline ran out. The leader may have carried it out; repeating it with the same task id is safe."""
 
 
 class LeaderUnreachable(CallError, ConnectionError):
-    """No leader answered, or the one that did ended the call before it took it."""
+    """No leader answered, or a leader ended the call before it accepted it."""
 
     #: The address or addresses that were tried, as HOST:PORT[,HOST:PORT].
     address: str = ""
-    #: Whether a leader answered that it can't serve now, as while it stops; else nothing answered at all.
+    #: Whether a leader answered that it cannot serve now, for example because it stops. False when nothing answered.
     answered: bool = False
-    #: Why a name in the address could not be looked up, as in `Domain name not found`; empty when that did not fail.
+    #: Why a name in the address could not be looked up, as in `Domain name not found`; empty when the look-up worked.
     unknown_host: str = ""
 
 
@@ -148,29 +148,29 @@ class ClientClosed(CallError, ValueError):
 
 
 class WrongEventLoop(CallError, RuntimeError):
-    """The client was first used in another event loop and stays with it. Make a client in each loop that uses one."""
+    """The client belongs to the event loop in which it was first used. Make a client in each loop that uses one."""
 
 
 class LeaderTooOld(CallError):
-    """The leader is too old for this call: it lacks the method, or would drop a field without a word."""
+    """The leader is too old for this call: it lacks the method, or would silently drop a field."""
 
     #: The methods or fields that it lacks, as in `ScheduleTasks` and `Task.delay_ms`.
     lacks: tuple[str, ...] = ()
-    #: The version of gowork-leader; empty for the original go-work, and where it is not known.
+    #: The version of gowork-leader; empty for the original go-work, and where the version is not known.
     version: str = ""
     #: The address or addresses that were called, as HOST:PORT[,HOST:PORT].
     address: str = ""
 
     @classmethod
     def without_fields(cls, lacks: Sequence[str], version: str, address: str) -> LeaderTooOld:
-        """For fields, by their full names, that it would drop."""
+        """Makes the error for fields that the leader would drop. `lacks` has their full names."""
         names = tuple(dict.fromkeys(name.split(".v1.")[-1] for name in lacks))
         what = f"does not know {_listed(names)} and would drop {'it' if len(names) == 1 else 'them'}"
         return cls._of(what, names, _called(version), version, address)
 
     @classmethod
     def without_method(cls, method: str, version: str | None, address: str) -> LeaderTooOld:
-        """For a method that it lacks; the version is None where it is not known."""
+        """Makes the error for a method that the leader lacks. `version` is None where it is not known."""
         who = "older than this client" if version is None else _called(version)
         what = f"has no {method}" if method else "lacks a method that this call needs"
         return cls._of(what, (method,) if method else (), who, version or "", address)
@@ -195,12 +195,12 @@ class TaskError(GoworkError):
 
     def __init__(self, task: TaskInfo, message: str = "") -> None:
         super().__init__(message)
-        #: The task as it ended.
+        #: The finished task.
         self.task = task
 
     @property
     def failure(self) -> Failure | None:
-        """What went wrong, as the leader recorded it."""
+        """The failure that the leader recorded; None where there is none."""
         return self.task.failure
 
     def __reduce__(self) -> tuple[type[TaskError], tuple[TaskInfo, str]]:
@@ -216,11 +216,11 @@ class TaskCancelled(TaskError):
 
 
 class TaskNotFinished(GoworkError, TimeoutError):
-    """The timeout ran out before the tasks had finished; they go on."""
+    """The timeout ran out before the tasks had finished. The tasks go on."""
 
     def __init__(self, message: str = "", *, ids: Sequence[str] = ()) -> None:
         super().__init__(message)
-        #: The tasks that were still waited for.
+        #: The ids of the tasks that had not finished.
         self.ids = tuple(ids)
 
 
@@ -228,7 +228,7 @@ class ResultError(GoworkError, ValueError):
     """The task's result does not fit the type that was asked for."""
 
 
-#: gRPC's resolver fails with one of these, and the reason stands behind the last colon.
+#: The messages with which gRPC's resolver fails; the reason follows the last colon.
 _LOOKUP_FAILED = re.compile(r"^(?:errors resolving|DNS resolution failed) .*: ([^:\]]+)\]?$", re.DOTALL)
 
 _BY_CODE: Mapping[grpc.StatusCode, type[CallError]] = {
@@ -242,27 +242,27 @@ _BY_CODE: Mapping[grpc.StatusCode, type[CallError]] = {
     grpc.StatusCode.UNAUTHENTICATED: PermissionDenied,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
     grpc.StatusCode.UNAVAILABLE: LeaderUnreachable,
-    # Nobody asked for it: a caller's own cancel is no gRPC error here. gRPC ends calls so that a leader has not taken
-    # yet when it stops, or when too many have arrived at once.
+    # When a leader stops, or too many calls arrive at once, gRPC ends calls that the leader has not taken with this
+    # code. A caller's own cancel never comes here.
     grpc.StatusCode.CANCELLED: LeaderUnreachable,
 }
 
 
 def error_of(error: grpc.RpcError, address: str) -> CallError:
-    """The typed form of a failed call.
+    """Returns the typed error of a failed call.
 
     Args:
-        error: as gRPC raised it, sync or asyncio.
-        address: where the call went, HOST:PORT[,HOST:PORT].
+        error: the error that gRPC raised, blocking or asyncio.
+        address: the address that was called, HOST:PORT[,HOST:PORT].
     """
     refusal = refusal_of(error)
     if refusal.code is grpc.StatusCode.UNIMPLEMENTED and refusal.reason in ("", "UNIMPLEMENTED"):
-        # gRPC's own word for a method that is not there; a leader that has it gives a reason.
+        # gRPC itself answers so for a method that the leader lacks. A leader that has the method gives a reason.
         return LeaderTooOld.without_method("", None, address)
     kind = _BY_CODE.get(refusal.code, CallError)
     message = refusal.message
     if refusal.code is grpc.StatusCode.CANCELLED:
-        message = f"the leader at {address} did not take the call: it stops, or too many calls arrived at once"
+        message = f"the leader at {address} did not take the call: it is stopping, or too many calls arrived at once"
     elif kind is LeaderUnreachable and refusal.is_said:
         message = f"the leader at {address} can't serve now: {message}"
     elif kind is LeaderUnreachable:
@@ -279,13 +279,13 @@ def error_of(error: grpc.RpcError, address: str) -> CallError:
 
 
 def _lookup_failure(message: str) -> str:
-    """What gRPC says of a name that it could not look up, without the names of its parts; empty for other messages."""
+    """Returns the reason in gRPC's message about a name that it could not look up; empty for other messages."""
     found = _LOOKUP_FAILED.search(message)
     return found[1] if found else ""
 
 
 def typed_refusal(kind: type[CallError], refusal: Refusal, message: str) -> CallError:
-    """A refusal as the given type of error, under this message."""
+    """Makes an error of this type and message from a refusal."""
     return kind(
         message,
         code=refusal.code,

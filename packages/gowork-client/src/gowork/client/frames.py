@@ -1,8 +1,8 @@
-"""What a view of the whole cluster shows, such as `gowork top`: one frame for each update.
+"""Makes what a view of the whole cluster shows, such as `gowork top`: one frame for each update.
 
-A frame holds values alone, sorted by what somebody should look at first. Nothing here knows of terminals or pages, so
-every view shows the same. `Film` makes frames of answers that its caller has asked for. `Lookout` asks with a
-blocking client.
+A frame holds only values. Its members and queues are sorted: what somebody should look at first comes first. Nothing
+here depends on terminals or pages, so that every view shows the same. `Film` makes frames of responses that its caller
+has. `Lookout` asks the leader with a blocking client.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from gowork.client import (
 )
 from gowork.client.rates import Flow, History
 
-#: Failed tasks that are asked for.
+#: How many failed tasks a frame has at most.
 FAILURES_MAX = 20
-#: The span over which rates and latencies are taken, in seconds.
+#: The length of time over which rates and latencies are computed, in seconds.
 WINDOW_S = 5.0
 
 _ORDER = (Liveness.LOST, Liveness.BLOCKED, Liveness.DRAINING, Liveness.LIVE, Liveness.LEFT)
@@ -34,42 +34,42 @@ _ORDER = (Liveness.LOST, Liveness.BLOCKED, Liveness.DRAINING, Liveness.LIVE, Liv
 
 @dataclass(frozen=True, slots=True)
 class QueueRow:
-    """A queue, and its flow of late."""
+    """A queue, and its flow over the last WINDOW_S seconds."""
 
     activity: QueueActivity
-    #: None when there is nothing to compare with yet.
+    #: None when there are no earlier counts to compare with.
     flow: Flow | None
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One update."""
+    """One update of a view."""
 
-    #: Where the leader was asked, HOST:PORT.
+    #: The leader's address, HOST:PORT.
     address: str
     activity: Activity
-    #: Those that are in trouble first.
+    #: Sorted: the members in trouble are first.
     members: tuple[Member, ...]
-    #: Those with most tasks that wait first.
+    #: Sorted: the queues with the most waiting tasks are first.
     queues: tuple[QueueRow, ...]
-    #: The flow of all queues together.
+    #: The flow of all queues together; None when there are no earlier counts to compare with.
     total: Flow | None
-    #: When it was answered, by time.monotonic().
+    #: When the leader answered, by time.monotonic().
     answered_mono: float
-    #: Why there is nothing newer; empty when there is.
+    #: Why the leader has not answered since; empty when this frame is new.
     error: str = ""
 
 
 class Film:
-    """Makes a frame of each answer, and remembers what rates need. It asks nobody and has no clock."""
+    """Makes a frame of each response, and keeps earlier ones for rates. It makes no calls and reads no clock."""
 
     def __init__(self, address: str) -> None:
-        """`address` is where the leader is asked, HOST:PORT."""
+        """`address` is the leader's, HOST:PORT."""
         self._address = address
         self._history = History(WINDOW_S)
 
     def frame(self, activity: Activity, members: Iterable[Member], answered_mono: float) -> Frame:
-        """The frame of what `activity` and `members` answered at a time of time.monotonic()."""
+        """Makes the frame of what a client's `activity` and `members` returned at `answered_mono` (time.monotonic)."""
         self._history.add(activity)
         flows, total = self._history.flows()
         rows = (QueueRow(queue, flows.get(queue.queue.name)) for queue in activity.queues)
@@ -84,14 +84,14 @@ class Film:
 
 
 class Lookout:
-    """Asks the leader with a blocking client, and makes a frame of each answer."""
+    """Asks the leader with a blocking client, and makes a frame of each response."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
         self._film = Film(client.address)
 
     def look(self) -> Frame:
-        """What there is to see now.
+        """Asks the leader, and returns the frame of its response.
 
         Raises:
             CallError: when the leader refused, or could not be reached.
@@ -100,7 +100,7 @@ class Lookout:
         return self._film.frame(activity, self._client.members(), time.monotonic())
 
     def look_again(self, last: Frame) -> Frame:
-        """The next frame; the last one with the reason when there is no answer."""
+        """Returns the next frame; if the call fails, the last frame with the reason as its `error`."""
         try:
             return self.look()
         except CallError as error:
@@ -108,7 +108,7 @@ class Lookout:
 
 
 def unanswered(last: Frame, error: CallError) -> Frame:
-    """The last frame again, with why there is nothing newer."""
+    """Returns the last frame with the reason of a failed call as its `error`."""
     match error:
         case LeaderUnreachable(answered=False):
             words = f"no leader answers at {error.address}"
@@ -120,11 +120,11 @@ def unanswered(last: Frame, error: CallError) -> Frame:
 
 
 def member_place(member: Member) -> tuple[int, str]:
-    """Sorts members: those that somebody should look at first."""
+    """Returns a sort key: the members in trouble come first, then by id."""
     return _ORDER.index(member.liveness) if member.liveness in _ORDER else len(_ORDER), member.id
 
 
 def queue_place(row: QueueRow) -> tuple[int, int, float, str]:
-    """Sorts queues: those where most waits first, then those that do most."""
+    """Returns a sort key: by most waiting tasks, then most running ones, then most that finish, then name."""
     queue = row.activity.queue
     return -queue.waiting, -queue.running, -row.flow.finished if row.flow else 0.0, queue.name

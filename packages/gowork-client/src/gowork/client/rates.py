@@ -1,4 +1,4 @@
-"""Rates and latencies, from the differences between a leader's counts at two times."""
+"""Computes rates and latencies from the differences between a leader's counts at two times."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _NOTHING = QueueCounts(0, 0, 0, 0, ())
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """What came, went and was started over a span of time."""
+    """The rates of tasks that were submitted, finished and started over a length of time."""
 
-    #: Tasks a second.
+    #: Submitted tasks per second.
     submitted: float
-    #: Tasks a second that ended, however that was, and those of them that ended with ERROR.
+    #: Tasks per second that ended with any status, and tasks per second that ended with ERROR.
     finished: float
     failed: float
     #: How long tasks waited from when they could run until they were started, in seconds; None when none was started.
@@ -26,15 +26,15 @@ class Flow:
 
 
 class History:
-    """The answers of the last seconds, all of one term. Rates are taken over all of them, so that they do not jump."""
+    """The responses of the last seconds, all of one term. Rates are computed over all of them, for smoothness."""
 
     def __init__(self, window: float) -> None:
-        """`window` is the span that it remembers, in seconds; at least the last two answers are kept."""
+        """`window` is the length of time that it keeps, in seconds. It always keeps the last two responses."""
         self._window = window
         self._answers: deque[Activity] = deque()
 
     def add(self, answer: Activity) -> None:
-        """Takes the latest answer in; one of another term, or from before the last, makes it begin anew."""
+        """Adds the latest response. It drops all earlier ones if they are of another term, or had a longer uptime."""
         answers = self._answers
         if answers and (answers[-1].term != answer.term or answers[-1].uptime > answer.uptime):
             answers.clear()
@@ -43,15 +43,16 @@ class History:
             answers.popleft()
 
     def flows(self) -> tuple[dict[str, Flow], Flow | None]:
-        """The flow of each queue of the latest answer, by its name, and that of all together.
+        """Returns {queue: flow} for the queues of the latest response, and the flow of all queues together.
 
-        A queue has none when its earlier counts are not known. The whole has none before the second answer.
+        A queue has no flow when its earlier counts are not known. All queues together have none before the second
+        response.
         """
         if len(self._answers) < 2 or self._answers[-1].uptime <= self._answers[0].uptime:
             return {}, None
         before, latest = self._answers[0], self._answers[-1]
         known = {row.queue.name: row.counts or _NOTHING for row in before.queues}
-        # Then a queue that is new here may have been there before.
+        # If the earlier response left queues out, a queue that is new in the latest one may be an old one.
         cut = before.queues_total > len(before.queues)
         passed = {
             row.queue.name: since(row.counts, known.get(row.queue.name, _NOTHING))
@@ -76,7 +77,7 @@ class History:
 
 
 def since(latest: QueueCounts, before: QueueCounts) -> QueueCounts:
-    """What has happened between two answers; counts that are lower than they were have begun at zero meanwhile."""
+    """Returns the counts between two responses. If a count is lower than before, all have begun again at zero."""
     starts = summed([latest.start_counts, [-count for count in before.start_counts]])
     passed = QueueCounts(
         latest.submitted - before.submitted,
@@ -90,7 +91,7 @@ def since(latest: QueueCounts, before: QueueCounts) -> QueueCounts:
 
 
 def summed(rows: Iterable[Sequence[int]]) -> list[int]:
-    """The sums by place; a row that is shorter has zeros at its end."""
+    """Returns the sums of the rows by place. A shorter row counts as if zeros followed it."""
     sums: list[int] = []
     for row in rows:
         sums += [0] * (len(row) - len(sums))
@@ -100,15 +101,15 @@ def summed(rows: Iterable[Sequence[int]]) -> list[int]:
 
 
 def quantile(share: float, counts: Sequence[int], bounds: Sequence[float]) -> float | None:
-    """The value below which a share of all values lies, as Prometheus' histogram_quantile estimates it.
+    """Estimates the value below which a share of all values lies, as Prometheus' histogram_quantile does.
 
     Args:
         share: 0 to 1.
-        counts: how many values are in each interval, one more than there are bounds.
-        bounds: the intervals' upper bounds, ascending; the first begins at 0, the last has no end.
+        counts: how many values are in each interval; one number more than there are bounds.
+        bounds: the upper bounds of the intervals, ascending. The first interval begins at 0, the last has no bound.
 
     Returns:
-        None without values; the last bound where the value is above it.
+        The value; None when there are no values, the last bound when the value is above it.
     """
     total = sum(counts)
     if not total:

@@ -1,6 +1,6 @@
 """The limits of the wire contract, each with its unit, in one place.
 
-Whoever refuses something for a limit names it with its number, so that the sender knows what to change.
+A refusal names the limit and its number, so that the sender knows what to change.
 """
 
 #: Longest task or member id, in bytes of UTF-8.
@@ -9,10 +9,11 @@ ID_BYTES_MAX = 256
 NAME_BYTES_MAX = 128
 #: Largest payload (text or binary) and largest result, in bytes.
 PAYLOAD_BYTES_MAX = 1 << 20
-#: Longest W3C trace context of a task, in bytes: version 00 has 55, and later ones may have more.
+#: Longest W3C traceparent and tracestate of a task, in bytes. A traceparent of version 00 has 55; later ones may have
+#: more.
 TRACEPARENT_BYTES_MAX = 100
 TRACESTATE_BYTES_MAX = 512
-#: Most labels on a task, a selector or a member.
+#: Most labels of a task, a selector or a member, and the longest key and value, in bytes of UTF-8.
 LABELS_MAX = 64
 LABEL_KEY_BYTES_MAX = 63
 LABEL_VALUE_BYTES_MAX = 253
@@ -22,12 +23,12 @@ BATCH_TASKS_MAX = 10_000
 FOLLOW_UPS_MAX = 1_000
 #: Most bytes of one ScheduleTasks call.
 BATCH_BYTES_MAX = 4 << 20
-#: Most tasks or members on one page, and how many there are when the caller names no number.
+#: Most tasks or members on one page, and how many a page has when the caller names no number.
 PAGE_ITEMS_MAX = 10_000
 PAGE_ITEMS_DEFAULT = 1_000
-#: Most bytes of one page, and of an answer without pages.
+#: Most bytes of one page, and of a response that has no pages.
 PAGE_BYTES_MAX = 3 << 20
-#: Most queues, and most failed tasks, of one answer of Activity.
+#: Most queues, and most failed tasks, in one response of Activity.
 ACTIVITY_QUEUES_MAX = 1_000
 FAILURES_MAX = 100
 #: Longest filter expression, in bytes.
@@ -44,34 +45,36 @@ SLOTS_MAX = 10_000
 ENDED_INSTANCES_MAX = 16
 #: Most handlers that a worker may offer.
 HANDLERS_MAX = 10_000
-#: Plugin errors of a worker that are kept, and the length of each.
+#: How many plugin errors of a worker are kept, and how many bytes of each.
 PLUGIN_ERRORS_MAX = 64
 PLUGIN_ERROR_BYTES_MAX = 1024
-#: The form in which a worker has a handler.
+#: Longest form of a handler (HandlerInfo.form), in bytes.
 HANDLER_FORM_BYTES_MAX = 64
-#: Most attempts that a retry policy may ask for, and its longest delay in milliseconds.
+#: Most attempts that a retry policy may ask for, its longest delay in milliseconds, and its largest factor.
 ATTEMPTS_MAX = 1_000
 RETRY_DELAY_MS_MAX = 7 * 24 * 3600 * 1000
 RETRY_FACTOR_MAX = 100.0
 #: The latest moment that a task may name, in milliseconds since the Unix epoch: the start of the year 9999 in UTC.
-#: Later ones have no date in some time zone.
+#: Later moments have no date in some time zones.
 TIME_MS_MAX = 253_370_764_800_000
 #: The longest time limit, delay, and time until an expiry, in milliseconds: 10 years.
 DURATION_MS_MAX = 10 * 366 * 24 * 3600 * 1000
 #: The longest delay that a handler may ask for, in milliseconds; a longer one is cut to it.
 REPORTED_DELAY_MS_MAX = DURATION_MS_MAX
-#: The longest time that finished tasks are kept, in days, and how many of them at most.
+#: The longest time for which finished tasks may be kept, in days, and the most of them that may be kept.
 RETAIN_DAYS_MAX = 36_500.0
 RETAIN_TASKS_MAX = 1_000_000_000
+#: Most exception types that a retry policy may name in no_retry.
 NO_RETRY_NAMES_MAX = 64
-#: Attempts kept of each task.
+#: How many attempts of each task are kept: the last ones.
 ATTEMPTS_KEPT = 20
+#: Most bytes of a failure's message and traceback, and of a message of progress.
 FAILURE_MESSAGE_BYTES_MAX = 4096
 FAILURE_TRACEBACK_BYTES_MAX = 16384
 PROGRESS_MESSAGE_BYTES_MAX = 1024
 #: Most pending tasks in a SQLite store.
 PENDING_TASKS_MAX = 10_000_000
-#: Most queues with settings of their own, and the bounds of these.
+#: Most queues that may have settings of their own, and the bounds of these settings. Rates are in starts per second.
 QUEUES_CONFIGURED_MAX = 10_000
 QUEUE_WEIGHT_MAX = 1_000
 QUEUE_LIMIT_MAX = 1_000_000

@@ -1,7 +1,7 @@
-"""Errors on the wire, both ways: what a server refuses becomes a google.rpc.Status, and a client reads it back.
+"""Writes a server's refusals as google.rpc.Status, and reads them back for a client.
 
-Every refusal carries an ErrorInfo (domain `gowork`, a constant reason, metadata) and, for bad input, a BadRequest with
-a violation for each field at fault (AIP-193).
+Every refusal carries an ErrorInfo (domain `gowork`, a constant reason, metadata). For bad input it also carries a
+BadRequest with a violation for each field at fault (AIP-193).
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from google.protobuf import any_pb2
 from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
-#: ErrorInfo.domain of everything that gowork refuses.
+#: The ErrorInfo.domain of gowork's refusals.
 DOMAIN = "gowork"
 _DETAILS_KEY = "grpc-status-details-bin"
-#: Trailers count against gRPC's limit of 8 KiB for metadata, beyond which callers see an error of gRPC's own instead.
-#: So only the first violations are sent. The message travels twice: up to 3 bytes for each of its bytes, and, like the
-#: violations, 4 for each 3: 3,000 + 4/3 * (1,000 + 2,300 + ErrorInfo) at most.
+#: gRPC limits metadata, trailers included, to 8 KiB. Beyond that, callers see an error of gRPC's own instead. So only
+#: the first violations are sent. The message is sent twice: once with up to 3 bytes for each of its bytes, and once in
+#: the details, which take 4 bytes for each 3. Together that is at most 3,000 + 4/3 * (1,000 + 2,300 + ErrorInfo) bytes.
 _VIOLATIONS_MAX = 20
 _VIOLATIONS_BYTES_MAX = 2_300
 _DESCRIPTION_BYTES_MAX = 200
@@ -37,15 +37,15 @@ class FieldViolation:
     description: str
 
 
-# Not frozen: context managers set __traceback__ on what passes through them. Exceptions are compared by identity.
+# It is not frozen, because context managers set __traceback__ on exceptions. Exceptions are compared by identity.
 @dataclass(slots=True, eq=False)
 class Refusal(Exception):
-    """Why a server refuses a request. Raised by handlers, sent by `abort`, read back by `refusal_of`."""
+    """Why a server refuses a request. Servicers raise it, `abort` sends it, and `refusal_of` reads it back."""
 
     code: grpc.StatusCode
-    #: Constant, UPPER_SNAKE_CASE: for programs.
+    #: A constant in UPPER_SNAKE_CASE, for programs.
     reason: str
-    #: For people: what is wrong and what to do.
+    #: What is wrong and what to do, for people.
     message: str
     violations: Sequence[FieldViolation] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -55,12 +55,12 @@ class Refusal(Exception):
 
     @property
     def is_said(self) -> bool:
-        """Whether a server of gowork's said it: its refusals have reasons of their own, gRPC's have none."""
+        """Whether one of gowork's servers sent the refusal. Its refusals have a reason; gRPC's own errors have none."""
         return self.reason != self.code.name
 
 
 def invalid(violations: Sequence[FieldViolation]) -> Refusal:
-    """INVALID_ARGUMENT for at least one field at fault; the message names the first and counts the rest."""
+    """Makes a refusal INVALID_ARGUMENT of at least one violation. The message names the first and counts the rest."""
     first = violations[0]
     more = f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""
     return Refusal(
@@ -72,7 +72,7 @@ def invalid(violations: Sequence[FieldViolation]) -> Refusal:
 
 
 def status_of(refusal: Refusal) -> status_pb2.Status:
-    """The refusal as google.rpc.Status."""
+    """Returns the refusal as google.rpc.Status."""
     details = [error_details_pb2.ErrorInfo(reason=refusal.reason, domain=DOMAIN, metadata=dict(refusal.metadata))]
     packed = [_pack(detail) for detail in details]
     if refusal.violations:
@@ -106,9 +106,9 @@ async def abort(context: grpc.aio.ServicerContext[Any, Any], refusal: Refusal) -
 
 
 def refusal_of(error: grpc.RpcError) -> Refusal:
-    """What the server said, read from a failed call, sync or asyncio. Never raises.
+    """Reads the refusal from the error of a failed call, blocking or asyncio. It never raises.
 
-    An error without details, or with details that are not gowork's, gives a Refusal without them.
+    For an error without details, or with details that are not gowork's, the Refusal has none.
     """
     code = error.code()
     message = error.details() or ""
@@ -125,7 +125,7 @@ def refusal_of(error: grpc.RpcError) -> Refusal:
                 elif packed.Unpack(bad_request):
                     violations = [FieldViolation(v.field, v.description) for v in bad_request.field_violations]
         except DecodeError:
-            # Something between here and the server put it there; the code and the message still say what happened.
+            # A proxy between here and the server put it there. The code and the message still say what happened.
             continue
     return Refusal(code, reason, message, tuple(violations), metadata)
 

@@ -1,4 +1,4 @@
-"""Calls of one answer: tried again while no leader takes them, and made such as the leader can read them.
+"""Makes calls with one response: again while no leader takes them, and only if the leader knows all their fields.
 
 The asyncio form of this module is written by hand; the blocking form is generated from it.
 """
@@ -23,7 +23,7 @@ ResponseT = TypeVar("ResponseT")
 
 
 class Calls:
-    """Makes the calls of one client, and knows what its leader reads."""
+    """Makes the calls of one client, and knows which fields its leader reads."""
 
     def __init__(self, connection: Connection, settings: CallSettings) -> None:
         self._connection = connection
@@ -31,14 +31,19 @@ class Calls:
         self._told = Told()
 
     async def call(self, method: grpc.aio.UnaryUnaryMultiCallable[RequestT, ResponseT], request: RequestT) -> ResponseT:
-        """Makes the call. Asks the leader first where it may be too old for the request."""
+        """Makes the call. Before a request that an old leader may not know, it asks the leader which fields it reads.
+
+        Raises:
+            LeaderTooOld: when the leader lacks the method, or a field of the request.
+            CallError: when the leader refused otherwise, or could not be reached.
+        """
         if needs_asking(request):
             leader = await self._leader()
             leader.check(request, self._settings.address)
         return await self.send(method, request)
 
     async def send(self, method: grpc.aio.UnaryUnaryMultiCallable[RequestT, ResponseT], request: RequestT) -> ResponseT:
-        """Makes a call whose fields are known to every leader that has the method.
+        """Makes a call whose fields every leader that has the method knows.
 
         Raises:
             LeaderTooOld: when the leader lacks the method.
@@ -50,16 +55,21 @@ class Calls:
             raise await self.too_old(type(request).__name__.removesuffix("Request")) from None
 
     async def fit(self, fit: Callable[[LeaderFields], None]) -> LeaderFields:
-        """Has something made such as the leader reads it, and answers what that is."""
+        """Calls `fit` with the fields that the leader reads, and returns these.
+
+        Raises:
+            LeaderTooOld: when `fit` raised it, also with fields that the leader was asked for anew.
+            CallError: when the leader refused, or could not be reached.
+        """
         try:
             fit(leader := await self._leader())
         except LeaderTooOld:
-            # It may have been upgraded since it was asked.
+            # The leader may have been upgraded since it was asked.
             fit(leader := await self._ask_leader())
         return leader
 
     async def too_old(self, method: str) -> LeaderTooOld:
-        """The error for a method that the leader lacks."""
+        """Makes the error for a method that the leader lacks, with the leader's version if it can be asked."""
         version: str | None
         try:
             leader = await self._leader()
@@ -75,12 +85,12 @@ class Calls:
                 return await method(request, timeout=tries.left())
             except grpc.RpcError as error:
                 pause = tries.pause_after(error)
-                # Another leader may come.
+                # The next leader may have another version.
                 self._told.forget()
             await asyncio.sleep(pause)
 
     async def _leader(self) -> LeaderFields:
-        """Which fields the leader reads."""
+        """Returns which fields the leader reads, from memory if it was asked lately."""
         return self._told.get() or await self._ask_leader()
 
     async def _ask_leader(self) -> LeaderFields:

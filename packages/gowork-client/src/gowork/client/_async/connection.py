@@ -24,7 +24,7 @@ class _Open(NamedTuple):
 
 
 class Connection:
-    """Opens at the first use of a stub, and stays with the event loop of that use: gRPC's channels can't change it."""
+    """Opens at the first use of a stub, and belongs to the event loop of that use, because gRPC's channels do."""
 
     def __init__(self, settings: CallSettings) -> None:
         self._settings = settings
@@ -46,13 +46,13 @@ class Connection:
         return self._opened().schedule_tasks
 
     async def close(self) -> None:
-        """Ends it; calls that are under way are cancelled. It is not opened again.
+        """Ends the connection for good. Calls that are under way are cancelled.
 
         Raises:
-            WrongEventLoop: when it is open in another event loop that still runs.
+            WrongEventLoop: when it belongs to another event loop, which is not closed.
         """
         opened = self._open
-        # The channel of a loop that has ended went with it: it could be closed nowhere else.
+        # The channel of a closed loop is gone. It could be closed only in that loop.
         lives = opened is not None and not opened.loop.is_closed()
         if opened is not None and lives and opened.loop is not asyncio.get_running_loop():
             raise WrongEventLoop

@@ -1,4 +1,4 @@
-"""The batches of one schedule_many on their way to the leader, and the one that fills meanwhile."""
+"""Sends the batches of one schedule_many to the leader, while the next one fills."""
 
 from __future__ import annotations
 
@@ -35,11 +35,15 @@ class _Flight:
         self.batch = batch
 
     def landed(self) -> bool:
-        """Whether wait returns, or raises, at once."""
+        """Whether `wait` would return, or raise, at once."""
         return self._call.done()
 
     async def wait(self) -> None:
-        """Waits for the acknowledgement, and sends the batch again where that may help."""
+        """Waits until the leader acknowledges the batch. Sends it again while no leader takes it.
+
+        Raises:
+            CallError: when the leader refused the batch, or could not be reached.
+        """
         while True:
             try:
                 await self._call
@@ -63,7 +67,7 @@ class _Flight:
             self._span.give_up()
 
     def _start(self) -> grpc.aio.UnaryUnaryCall[bytes, scheduler.ScheduleTasksResponse]:
-        # gRPC begins the call here; awaiting it only takes the answer.
+        # gRPC begins the call here. To await it only takes the response.
         if self._span is None:
             return self._method(self._request, timeout=self._tries.left())
         with self._span.current():
@@ -75,7 +79,7 @@ class _Flight:
 class Flights:
     """The batches of one schedule_many: the one that fills, and those on their way, oldest first.
 
-    A timer sends what waits in the batch when the source is slow, unless as many are on their way as may be.
+    When the source is slow, a timer sends the batch that fills, unless BATCHES_IN_FLIGHT_MAX are on their way.
     """
 
     def __init__(
@@ -100,7 +104,7 @@ class Flights:
             flight.cancel()
 
     def add(self, id: str, entry: bytes) -> bool:
-        """Adds one task; true when there is something to take from landed, or to wait for there."""
+        """Adds one task. Returns whether to call `landed`: a batch has landed, or too many are on their way."""
         batch = self._filling.add(id, entry)
         if batch is not None:
             self._send(batch)
@@ -114,15 +118,18 @@ class Flights:
             self._send(batch)
 
     async def landed(self) -> list[str]:
-        """The ids of the oldest batch when it is acknowledged or too many are on their way; none otherwise."""
-        # The calls need the loop to get under way; a plain iterable never gives it up by itself.
+        """Returns the ids of the oldest batch if it has landed, or, after a wait, if too many are on their way.
+
+        Otherwise it returns none.
+        """
+        # The calls need the event loop to start, and a source that is not asynchronous never yields to it.
         await asyncio.sleep(0)
         if self._flying and (len(self._flying) >= BATCHES_IN_FLIGHT_MAX or self._flying[0].landed()):
             return await self.next_landed()
         return []
 
     async def next_landed(self) -> list[str]:
-        """The ids of the oldest batch, once it is acknowledged; none when nothing is on its way."""
+        """Waits for the oldest batch, and returns its ids; none when no batch is on its way."""
         if not self._flying:
             return []
         await self._flying[0].wait()

@@ -26,7 +26,7 @@ class AsyncTaskHandle(Handle):
         self._client = client
 
     async def wait(self, timeout: float | None = None) -> TaskInfo:
-        """The task as it finished, however that was.
+        """Waits until the task has finished, and returns it, whatever its status.
 
         Args:
             timeout: how long to wait, in seconds; None for as long as it takes.
@@ -45,14 +45,14 @@ class AsyncTaskHandle(Handle):
     @overload
     async def result(self, type: type[ResultT], *, timeout: float | None = None) -> ResultT: ...
     async def result(self, type: Any = None, *, timeout: float | None = None) -> Any:
-        """What the handler returned, as soon as there is something.
+        """Waits until the task has finished, and returns what its handler returned.
 
         Args:
-            type: what to decode it to; see TaskInfo.value.
+            type: the type to decode the result to; see TaskInfo.value.
             timeout: as for wait.
 
         Raises:
-            TaskFailed, TaskCancelled: when it did not complete.
+            TaskFailed, TaskCancelled: when the task did not complete.
             ResultError: when the result does not fit the type.
             TaskNotFinished, CallError: as for wait.
         """
@@ -61,9 +61,9 @@ class AsyncTaskHandle(Handle):
         return self._value(type)
 
     async def cancel(self) -> None:
-        """As AsyncClient.cancel."""
+        """Cancels the task, as AsyncClient.cancel does."""
         await self._client.cancel(self.id)
 
     async def get(self) -> TaskInfo:
-        """As AsyncClient.get."""
+        """Returns the task with all its fields, as AsyncClient.get does."""
         return await self._client.get(self.id)

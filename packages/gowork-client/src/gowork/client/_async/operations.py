@@ -1,4 +1,4 @@
-"""A client's beginning and end, and what it asks about the cluster as a whole: members, queues, counts, upkeep.
+"""Opens and closes a client, and makes the calls about the cluster as a whole: members, queues, counts, upkeep.
 
 The asyncio form of this module is written by hand; the blocking form is generated from it.
 """
@@ -29,14 +29,14 @@ from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
 
 
 class AsyncOperations:
-    """What every client has: its beginning and end, and the calls about the cluster as a whole."""
+    """The part of a client that opens and closes it, and makes the calls about the cluster as a whole."""
 
     def __init__(self, address: str | None = None, *, timeout: float = 30.0, patience: float | None = None) -> None:
-        """Connects at the first call. An asyncio client stays with the event loop of that call.
+        """Makes a client. It connects at the first call. An asyncio client belongs to the event loop of that call.
 
         Args:
-            address: HOST:PORT[,HOST:PORT]… of leaders; one is enough. Without it the environment's GOWORK_LEADER, else
-                127.0.0.1:50052.
+            address: HOST:PORT[,HOST:PORT]… of leaders; one is enough. None for the value of the environment variable
+                GOWORK_LEADER, or 127.0.0.1:50052 if that is not set.
             timeout: the deadline of each call, in seconds.
             patience: how long a call is tried again while no leader answers, in seconds; None for its whole deadline.
 
@@ -65,11 +65,11 @@ class AsyncOperations:
 
     @property
     def address(self) -> str:
-        """Where it calls: HOST:PORT, several joined by commas."""
+        """The addresses that the client calls: HOST:PORT, several joined by commas."""
         return self._settings.address
 
     async def members(self) -> list[Member]:
-        """The members of the cluster, in the order of their ids.
+        """Returns the members of the cluster, in the order of their ids.
 
         Raises:
             CallError: when the leader refused, or could not be reached.
@@ -84,15 +84,15 @@ class AsyncOperations:
                 return members
 
     async def drain(self, id: str, budget: Duration | None = None) -> None:
-        """Takes a worker out of service: it is given no more tasks from now on, finishes what it runs, and leaves.
+        """Takes a worker out of service: it gets no more tasks, finishes what it runs, and leaves.
 
-        Returns when the leader has noted it, not when the worker has left. A callback worker ends what it holds
-        and stays idle until it joins again.
+        Returns when the leader has noted the request, not when the worker has left. A callback worker finishes the
+        tasks that it holds, and stays idle until it joins again.
 
         Args:
             id: the member's id.
-            budget: how long the worker may go on with what it runs, in seconds or as timedelta, at most a day; what has
-                not finished by then goes back to the queue. None for the worker's own setting.
+            budget: how long the worker may go on with running tasks, in seconds or as timedelta, at most a day. Tasks
+                that have not finished by then go back to the queue. None for the worker's own setting.
 
         Raises:
             NotFound: when no live member has the id.
@@ -101,7 +101,7 @@ class AsyncOperations:
         await self._calls.call(self._connection.cluster.Drain, mapping.drain_request(id, budget))
 
     async def stats(self) -> Stats:
-        """How many tasks and members there are, by queue, handler and condition.
+        """Returns how many tasks there are by queue, handler and status, and how many members by liveness.
 
         Raises:
             CallError: when the leader refused, or could not be reached.
@@ -109,36 +109,36 @@ class AsyncOperations:
         return mapping.stats(await self._calls.call(self._connection.scheduler.Stats, scheduler.StatsRequest()))
 
     async def activity(self, *, failures: int = 0) -> Activity:
-        """What the queues hold and wait for, and what has happened in them since the leader started.
+        """Returns what the queues hold and wait for, and what has happened in them since the leader started.
 
-        Made to be asked every second: unlike stats it costs the same however many finished tasks are kept.
+        It may be asked every second: unlike stats, it costs the same however many finished tasks are kept.
 
         Args:
-            failures: how many of the tasks that ended last with ERROR to tell of, up to 100.
+            failures: how many of the last tasks that ended with ERROR to return, 0 to 100.
 
         Raises:
-            InvalidArgument: when that is out of bounds.
+            InvalidArgument: when `failures` is out of these bounds.
             CallError: when the leader refused otherwise, or could not be reached.
         """
         request = arguments.message(scheduler.ActivityRequest, failures_max=failures)
         return mapping.activity(await self._calls.call(self._connection.scheduler.Activity, request))
 
     async def explain(self, id: str, *, verbose: bool = False) -> Explanation:
-        """Why a task has not been started, or why it has ended.
+        """Returns why a task has not been started, or why it has ended.
 
         Args:
-            id: the task's.
-            verbose: also what each member says to it.
+            id: the task's id.
+            verbose: whether to return also a verdict for each member.
 
         Raises:
-            NotFound: when there is none of that id.
+            NotFound: when no task has the id.
             CallError: when the leader refused otherwise, or could not be reached.
         """
         request = arguments.message(scheduler.ExplainTaskRequest, id=id, verbose=verbose)
         return mapping.explanation(await self._calls.call(self._connection.scheduler.ExplainTask, request))
 
     async def queues(self) -> list[Queue]:
-        """The queues that have tasks waiting or running, or settings of their own, by name.
+        """Returns the queues that have waiting or running tasks, or settings of their own, sorted by name.
 
         Raises:
             CallError: when the leader refused, or could not be reached.
@@ -147,10 +147,10 @@ class AsyncOperations:
         return [mapping.queue(queue) for queue in response.queues]
 
     async def pause_queue(self, name: str) -> None:
-        """Starts no more tasks of a queue until resume_queue; what runs goes on.
+        """Pauses a queue: none of its tasks is started until resume_queue. Running tasks go on.
 
         Raises:
-            InvalidArgument: when it can be no queue's name.
+            InvalidArgument: when `name` cannot be the name of a queue.
             CallError: when the leader refused otherwise, or could not be reached.
         """
         await self._calls.call(
@@ -158,10 +158,10 @@ class AsyncOperations:
         )
 
     async def resume_queue(self, name: str) -> None:
-        """Ends a pause.
+        """Ends the pause of a queue.
 
         Raises:
-            As pause_queue.
+            InvalidArgument, CallError: as for pause_queue.
         """
         await self._calls.call(
             self._connection.scheduler.ResumeQueue, arguments.message(scheduler.ResumeQueueRequest, name=name)
@@ -177,15 +177,15 @@ class AsyncOperations:
         rate_limit: float | None = None,
         rate_burst: int | None = None,
     ) -> Queue:
-        """Sets how a queue is served. What is None stays as it is; a limit of 0 is none.
+        """Sets the weight and limits of a queue, and returns it. None keeps a setting; 0 removes a limit.
 
         Args:
-            name: the queue's; it need not have any task yet.
-            weight: its share of the slots beside other queues that have work, 1 to 1,000.
+            name: the queue's name. The queue need not have tasks yet.
+            weight: its share of the slots, in proportion to those of other queues that have work, 1 to 1,000.
             concurrency_limit: most tasks that run at once.
             key_concurrency_limit: most tasks of one concurrency key that run at once.
-            rate_limit: most tasks that are started in a second, over time.
-            rate_burst: most tasks that are started at once under the rate; 0 for what a second brings, at least 1.
+            rate_limit: most tasks that are started per second, on average.
+            rate_burst: most tasks that are started at once under the rate; 0 for those of one second, at least 1.
 
         Raises:
             InvalidArgument: when a field is at fault.
@@ -203,13 +203,13 @@ class AsyncOperations:
         return mapping.queue((await self._calls.call(self._connection.scheduler.ConfigureQueue, request)).queue)
 
     async def retry(self, id: str) -> None:
-        """Runs a task again that has ended with ERROR or CANCELLED, as if it were new; its attempts stay on record.
+        """Runs a task that ended with ERROR or CANCELLED again, as if it were new. Its attempts stay on record.
 
         A pending or running task is left as it is.
 
         Raises:
-            NotFound: when there is none of that id.
-            FailedPrecondition: when it has completed, or its expiry is past.
+            NotFound: when no task has the id.
+            FailedPrecondition: when the task has completed or expired.
             CallError: when the leader refused otherwise, or could not be reached.
         """
         await self._calls.call(
@@ -224,17 +224,18 @@ class AsyncOperations:
         older_than: Duration = 0,
         **terms: Unpack[TaskFilter],
     ) -> int:
-        """Removes finished tasks with their results, now rather than when their time is over. Answers how many.
+        """Removes finished tasks and their results at once, before retention does. Returns how many.
 
         Args:
-            ids: the tasks; unknown ones are left out. Without them the filter selects.
-            filter: as for tasks, and so the terms; only finished tasks are removed.
-            older_than: only tasks that finished at least so long ago, in seconds; with a filter.
+            ids: the tasks' ids; unknown ones are skipped. Give ids or a filter, not both.
+            filter: as for tasks. Unfinished tasks are skipped.
+            older_than: with a filter, removes only tasks that finished at least this long ago, in seconds.
             terms: as for tasks.
 
         Raises:
-            InvalidArgument: when neither ids nor a filter are given, or the filter does not parse.
-            FailedPrecondition: when one of the ids has not finished; then none of its 10,000 is removed.
+            InvalidArgument: when neither ids nor a filter are given, or both, or the filter does not parse.
+            FailedPrecondition: when the task of an id has not finished. Ids are sent in calls of 10,000. No task of
+                that call is removed.
             CallError: when the leader refused otherwise, or could not be reached.
         """
         purged = 0
@@ -247,17 +248,17 @@ class AsyncOperations:
         return purged
 
     async def backup(self, path: str | PathLike[str], progress: Callable[[int, int], object] | None = None) -> None:
-        """Writes a copy of the leader's store, as it is at one moment, to a file that is not there yet.
+        """Writes a copy of the leader's store, as it is at one moment, to a new file.
 
-        A leader is started from it with `gowork-leader --restore`. An asyncio client writes the file in a thread,
-        because to make much durable takes seconds, and calls `progress` there.
+        `gowork-leader --restore` starts a leader from it. An asyncio client writes the file in a thread, because to
+        make a large file durable takes seconds. It calls `progress` in that thread.
 
         Args:
-            path: the file; it appears when it is whole.
-            progress: called with the bytes that have come and those that will.
+            path: the file. It has this name only when it is complete.
+            progress: called with the number of bytes received so far, and that of all bytes.
 
         Raises:
-            FileExistsError: when there is something at the path.
+            FileExistsError: when the path exists.
             CallError: when the leader refused, or could not be reached, or the copy broke off.
         """
         self._settings.check_open()

@@ -1,4 +1,4 @@
-"""How the asyncio client waits for many tasks: by calls that stream what has finished, several side by side."""
+"""Waits for many tasks, for the asyncio client: by calls that stream the finished tasks, several at once."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
 
 ItemT = TypeVar("ItemT")
 
-#: Answers that readers hold ready, in messages of at most 3 MiB.
+#: How many responses are read ahead, of at most 3 MiB each.
 _ANSWERS_MAX = 16
 
 WaitMethod = Callable[..., "grpc.aio.UnaryStreamCall[scheduler.WaitTasksRequest, scheduler.WaitTasksResponse]"]
-#: The tasks that have finished, as they come.
+#: Yields the handles of tasks that have finished, as the leader reports them.
 WaitStream = AsyncIterator[list[AwaitedT]]
 
 
 async def finished(method: WaitMethod, wait: Wait[AwaitedT]) -> WaitStream[AwaitedT]:
-    """Waits for the tasks of one Wait, over as many calls as it takes."""
+    """Waits for the tasks of one Wait, in as many calls as it takes."""
     while wait:
         call = method(wait.request(), timeout=wait.timeout())
         try:
@@ -45,7 +45,7 @@ async def merged(
     chunk_max: int,
     stream: Callable[[list[AwaitedT]], WaitStream[AwaitedT]],
 ) -> AsyncIterator[AwaitedT]:
-    """Waits for any number of tasks, in chunks side by side, and yields them as they finish."""
+    """Waits for any number of tasks, by one call for each `chunk_max` of them, and yields them as they finish."""
     chunk = await _take(source, chunk_max)
     if len(chunk) < chunk_max:
         only = stream(chunk)
@@ -64,8 +64,8 @@ async def merged(
             last = error
         await answers.put(last)
 
-    # This generator owns its readers and ends them. A TaskGroup can't do it: one that is left over a yield cancels
-    # whichever task iterates when a child fails, and turns a generator that is closed early into an error (PEP 789).
+    # This generator owns its readers and ends them. A TaskGroup cannot: one that is open across a yield cancels the
+    # iterating task when a child fails, and makes closing the generator early an error (PEP 789).
     readers: list[asyncio.Task[None]] = []
     left = 0
     try:
@@ -73,7 +73,7 @@ async def merged(
             if chunk:
                 readers.append(asyncio.create_task(read(chunk), name="gowork-wait"))
                 left += 1
-            # Answers are handed on between chunks too: the source may be long.
+            # Responses are yielded between chunks too, because the source may be long.
             while left and (left >= CALLS_MAX or not chunk or not answers.empty()):
                 with running.waiting():
                     answer = await answers.get()
@@ -93,20 +93,20 @@ async def merged(
 
 
 async def _awaited(answers: WaitStream[AwaitedT]) -> list[AwaitedT] | None:
-    """The next answer; None when there are no more. What comes of it is not waited for: that is the caller's work."""
+    """Waits for the next response; None when there are no more. An attempt lends its slot only during this wait."""
     with running.waiting():
         return await anext(answers, None)
 
 
 def stepped(items: Iterable[ItemT] | AsyncIterable[ItemT], name: str) -> AsyncIterator[ItemT]:
-    """An iterator over either kind of iterable.
+    """Returns an asynchronous iterator over either kind of iterable.
 
     Args:
-        items: to go through.
-        name: what the caller's argument is called.
+        items: what to iterate.
+        name: the name of the caller's argument, for the error.
 
     Raises:
-        InvalidArgument: for what is no iterable of several.
+        InvalidArgument: when `items` is a text, bytes, or cannot be iterated.
     """
     return aiter(items) if isinstance(items, AsyncIterable) else _stepped(arguments.many(items, name))
 

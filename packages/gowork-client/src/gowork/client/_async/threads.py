@@ -1,4 +1,4 @@
-"""What blocks, for the asyncio client: it leaves the event loop to others."""
+"""Calls functions that block, for the asyncio client: in a thread, so that the event loop goes on."""
 
 from __future__ import annotations
 

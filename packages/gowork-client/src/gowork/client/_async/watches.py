@@ -1,4 +1,4 @@
-"""The asyncio client's watch: a stream of changes that goes on over calls that break."""
+"""The asyncio client's watch: a stream of changes that goes on when its call breaks."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
 
 
 class AsyncWatch:
-    """The latest states of tasks as they change. Steps in between may be left out.
+    """Yields the latest states of tasks as they change. States in between may be skipped.
 
         async with client.watch(handler="resize") as changes:
             async for task in changes:
                 print(task.id, task.status)
 
-    Once it is entered, the leader has begun to watch: what is scheduled afterwards is seen. A stream that breaks is
-    taken up again where it was.
+    When it has been entered, the leader watches: tasks that are scheduled afterwards are seen. A stream that breaks is
+    opened again, and goes on where it was.
     """
 
     def __init__(
@@ -61,8 +61,9 @@ class AsyncWatch:
 
     @property
     def token(self) -> str:
-        """Where to go on, in another AsyncWatch: after the tasks of the latest response. Some of them may not have been
-        yielded yet.
+        """The token with which another AsyncWatch goes on after the latest response.
+
+        Some tasks of that response may not have been yielded yet.
         """
         return self._state.request.token
 
@@ -73,7 +74,7 @@ class AsyncWatch:
             self._call.cancel()
 
     async def _advance(self) -> bool:
-        """Waits for the next response; false when closed."""
+        """Waits for the next response. Returns False when the watch is closed."""
         while not self._closed:
             if self._call is None:
                 self._call = self._connection.scheduler.WatchTasks(self._state.request, timeout=self._state.timeout())
@@ -82,7 +83,7 @@ class AsyncWatch:
             except grpc.RpcError as error:
                 pause = self._state.pause_after(error)
             except asyncio.CancelledError:
-                # gRPC raises the same when the call was cancelled as when the caller was.
+                # gRPC raises the same error when this call was cancelled as when the waiting asyncio task was.
                 if self._closed and not _being_cancelled():
                     return False
                 self.close()

@@ -14,8 +14,7 @@ from gowork.proto.scheduler.v1 import scheduler_pb2_grpc as scheduler_grpc
 class Connection:
     """Connects at the first call. Threads may share it.
 
-    The stubs are gRPC's blocking ones, not those of an event loop in a thread: that loop would add two changes of
-    thread to every call.
+    The stubs are gRPC's blocking ones. Those of an event loop in a thread would add two thread switches to every call.
     """
 
     def __init__(self, settings: CallSettings) -> None:
@@ -31,6 +30,6 @@ class Connection:
         )
 
     def close(self) -> None:
-        """Ends it; calls that are under way fail. It is not opened again."""
+        """Ends the connection for good. Calls that are under way fail."""
         self._settings.closed = True
         self._channel.close()

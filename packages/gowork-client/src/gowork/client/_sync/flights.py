@@ -1,4 +1,4 @@
-"""The batches of one schedule_many on their way to the leader, and the one that fills meanwhile."""
+"""Sends the batches of one schedule_many to the leader, while the next one fills."""
 
 from __future__ import annotations
 
@@ -38,11 +38,15 @@ class _Flight:
         self.batch = batch
 
     def landed(self) -> bool:
-        """Whether wait returns, or raises, at once."""
+        """Whether `wait` would return, or raise, at once."""
         return bool(self._call.done())
 
     def wait(self) -> None:
-        """Waits for the acknowledgement, and sends the batch again where that may help."""
+        """Waits until the leader acknowledges the batch. Sends it again while no leader takes it.
+
+        Raises:
+            CallError: when the leader refused the batch, or could not be reached.
+        """
         while True:
             try:
                 self._call.result()
@@ -97,7 +101,7 @@ class Flights:
             flight.cancel()
 
     def add(self, id: str, entry: bytes) -> bool:
-        """Adds one task; true when there may be something to take from landed, or to wait for there."""
+        """Adds one task. Returns whether to call `landed`: a batch was sent, so that others may have landed."""
         batch = self._filling.add(id, entry)
         if batch is None:
             return False
@@ -110,13 +114,16 @@ class Flights:
             self._send(batch)
 
     def landed(self) -> list[str]:
-        """The ids of the oldest batch when it is acknowledged or too many are on their way; none otherwise."""
+        """Returns the ids of the oldest batch if it has landed, or, after a wait, if too many are on their way.
+
+        Otherwise it returns none.
+        """
         if self._flying and (len(self._flying) >= BATCHES_IN_FLIGHT_MAX or self._flying[0].landed()):
             return self.next_landed()
         return []
 
     def next_landed(self) -> list[str]:
-        """The ids of the oldest batch, once it is acknowledged; none when nothing is on its way."""
+        """Waits for the oldest batch, and returns its ids; none when no batch is on its way."""
         if not self._flying:
             return []
         self._flying[0].wait()

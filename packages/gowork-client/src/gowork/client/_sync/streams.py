@@ -1,7 +1,7 @@
-"""How the blocking client waits for many tasks: by calls that stream what has finished, several side by side.
+"""Waits for many tasks, for the blocking client: by calls that stream the finished tasks, several at once.
 
-A thread reads each call where there is more than one; with one call there is no thread. Threads end with the iteration
-that needs them, also when it is left early.
+If there are several calls, a thread reads each. One call needs no thread. The threads end when the iteration ends, also
+when it is left early.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ ItemT = TypeVar("ItemT")
 
 WaitMethod: TypeAlias = "grpc.UnaryStreamMultiCallable[scheduler.WaitTasksRequest, scheduler.WaitTasksResponse]"
 
-#: Answers that readers hold ready, in messages of at most 3 MiB.
+#: How many responses are read ahead, of at most 3 MiB each.
 _ANSWERS_MAX = 16
 
 
 class WaitStream(Generic[AwaitedT]):
-    """Waits for the tasks of one Wait, over as many calls as it takes. Iterated once; `close` may come from another
-    thread.
+    """Waits for the tasks of one Wait, in as many calls as it takes. Iterate it once.
+
+    Another thread may call `close`.
     """
 
     def __init__(
@@ -62,21 +63,21 @@ class WaitStream(Generic[AwaitedT]):
             self.close()
 
     def close(self) -> None:
-        """Ends the iteration, wherever it stands."""
+        """Ends the iteration."""
         self._closed.set()
         if self._call is not None:
             self._call.cancel()
 
 
 def finished(method: WaitMethod, wait: Wait[AwaitedT]) -> WaitStream[AwaitedT]:
-    """Waits for the tasks of one Wait, over as many calls as it takes."""
+    """Waits for the tasks of one Wait, in as many calls as it takes."""
     return WaitStream(method, wait)
 
 
 def merged(
     handles: Iterable[AwaitedT], chunk_max: int, stream: Callable[[list[AwaitedT]], WaitStream[AwaitedT]]
 ) -> Iterator[AwaitedT]:
-    """Waits for any number of tasks, in chunks side by side, and yields them as they finish."""
+    """Waits for any number of tasks, by one call for each `chunk_max` of them, and yields them as they finish."""
     source = iter(handles)
     chunk = list(islice(source, chunk_max))
     if len(chunk) < chunk_max:
@@ -87,7 +88,7 @@ def merged(
     with _Readers(stream) as readers:
         while chunk:
             readers.start(chunk)
-            # Answers are handed on between chunks too: the source may be long.
+            # Responses are yielded between chunks too, because the source may be long.
             while readers.ready() or readers.running >= CALLS_MAX:
                 yield from readers.next()
             chunk = list(islice(source, chunk_max))
@@ -96,26 +97,26 @@ def merged(
 
 
 def _awaited(answers: Iterator[list[AwaitedT]]) -> list[AwaitedT] | None:
-    """The next answer; None when there are no more. What comes of it is not waited for: that is the caller's work."""
+    """Waits for the next response; None when there are no more. An attempt lends its slot only during this wait."""
     with running.waiting():
         return next(answers, None)
 
 
 def stepped(items: Iterable[ItemT], name: str) -> Iterator[ItemT]:
-    """An iterator over them.
+    """Returns an iterator over the items.
 
     Args:
-        items: to go through.
-        name: what the caller's argument is called.
+        items: what to iterate.
+        name: the name of the caller's argument, for the error.
 
     Raises:
-        InvalidArgument: for what is no iterable of several.
+        InvalidArgument: when `items` is a text, bytes, or cannot be iterated.
     """
     return iter(arguments.many(items, name))
 
 
 class _Readers(Generic[AwaitedT]):
-    """Threads that each read one stream into one queue. The last word of each thread is None, or its error."""
+    """Threads that each read one stream into a shared queue. The last item of each is None, or the stream's error."""
 
     def __init__(self, stream: Callable[[list[AwaitedT]], WaitStream[AwaitedT]]) -> None:
         self._stream = stream
@@ -131,23 +132,23 @@ class _Readers(Generic[AwaitedT]):
     ) -> None:
         for stream in self._open:
             stream.close()
-        # A reader may be waiting for room in the queue: it is emptied until all have ended.
+        # A reader may wait for room in the queue, so the queue is emptied until all readers have ended.
         while self.running:
             self._take()
 
     def start(self, chunk: list[AwaitedT]) -> None:
-        """Waits for these too."""
+        """Starts a thread that waits for these tasks."""
         stream = self._stream(chunk)
         self._open.append(stream)
         self.running += 1
         threading.Thread(target=self._read, args=(stream,), name="gowork-wait", daemon=True).start()
 
     def ready(self) -> bool:
-        """Whether next would return at once."""
+        """Whether `next` would return at once."""
         return not self._answers.empty()
 
     def next(self) -> list[AwaitedT]:
-        """The next tasks that have finished; none when a stream has ended."""
+        """Waits for a response, and returns the handles of its finished tasks; none when a stream has ended."""
         with running.waiting():
             answer = self._take()
         if isinstance(answer, BaseException):

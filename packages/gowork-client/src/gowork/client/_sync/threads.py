@@ -1,4 +1,4 @@
-"""What blocks, for the blocking client: it may, because the caller waits in any case."""
+"""Calls functions that block, for the blocking client: directly, because its caller waits in any case."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ ResultT = TypeVar("ResultT")
 
 
 def blocking(function: Callable[P, ResultT], *args: P.args, **keywords: P.kwargs) -> ResultT:
-    """Calls the function here."""
+    """Calls the function in this thread."""
     return function(*args, **keywords)

@@ -1,4 +1,4 @@
-"""The blocking client's watch: a stream of changes that goes on over calls that break."""
+"""The blocking client's watch: a stream of changes that goes on when its call breaks."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
 
 
 class Watch:
-    """The latest states of tasks as they change. Steps in between may be left out.
+    """Yields the latest states of tasks as they change. States in between may be skipped.
 
         with client.watch(handler="resize") as changes:
             for task in changes:
                 print(task.id, task.status)
 
-    When it is made, the leader has begun to watch: what is scheduled afterwards is seen. A stream that breaks is taken
-    up again where it was. `close` ends it, also from another thread.
+    When it has been made, the leader watches: tasks that are scheduled afterwards are seen. A stream that breaks is
+    opened again, and goes on where it was. Another thread may call `close` to end the iteration.
     """
 
     def __init__(
@@ -61,8 +61,9 @@ class Watch:
 
     @property
     def token(self) -> str:
-        """Where to go on, in another Watch: after the tasks of the latest response. Some of them may not have been
-        yielded yet.
+        """The token with which another Watch goes on after the latest response.
+
+        Some tasks of that response may not have been yielded yet.
         """
         return self._state.request.token
 
@@ -73,7 +74,7 @@ class Watch:
             self._call.cancel()
 
     def _advance(self) -> bool:
-        """Waits for the next response; false when closed."""
+        """Waits for the next response. Returns False when the watch is closed."""
         while not self._closed.is_set():
             if self._call is None:
                 self._call = self._connection.scheduler.WatchTasks(self._state.request, timeout=self._state.timeout())
