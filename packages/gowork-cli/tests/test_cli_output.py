@@ -13,9 +13,9 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
+from gowork.cli.options import OutputFormat
 from gowork.cli.output import ago, console, harmless, local, never_refuse, plain, table, write_record, write_records
 from gowork.cli.records import task_record
-from gowork.cli.settings import OutputFormat
 from gowork.cli.tables import tasks_table
 from gowork.client import TaskInfo, TaskStatus, TaskView
 from gowork.client._mapping import task_info

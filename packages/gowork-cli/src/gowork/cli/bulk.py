@@ -19,9 +19,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from gowork.cli.group import EXIT_FAILED
 from gowork.cli.lines import Lines
+from gowork.cli.options import CommonOptions, OutputFormat
 from gowork.cli.output import console, harmless, write_records
 from gowork.cli.records import Record, task_record
-from gowork.cli.settings import OutputFormat, Settings
 from gowork.cli.waiting import telling
 from gowork.client import Client, TaskHandle, TaskInfo, TaskOptions, TaskStatus, TaskView
 
@@ -31,11 +31,11 @@ _FAILURES_SHOWN = 10
 _IDS_BYTES_MAX = 1 << 20
 
 
-def add_file(settings: Settings, file: BinaryIO, options: TaskOptions, *, wait: bool, timeout: float | None) -> None:
+def add_file(common: CommonOptions, file: BinaryIO, options: TaskOptions, *, wait: bool, timeout: float | None) -> None:
     """Schedules the tasks of a file.
 
     Args:
-        settings: of the command.
+        common: of the command.
         file: a JSON object on each line.
         options: of tasks that do not bring their own.
         wait: whether to wait until all have finished.
@@ -53,36 +53,36 @@ def add_file(settings: Settings, file: BinaryIO, options: TaskOptions, *, wait: 
         console=console(stderr=True),
         disable=not console(stderr=True).is_terminal,
     )
-    with settings.patient_client() as client, bars, _kept_ids() as ids:
+    with common.patient_client() as client, bars, _kept_ids() as ids:
         bar = bars.add_task("lines read", total=_count_lines(file))
         lines = Lines(file, lambda: bars.advance(bar))
         handles = _noting(lines.scheduled(client, options), ids)
         all_well = True
         try:
             if wait:
-                all_well = _wait_for_all(settings, bars, client, handles, timeout)
+                all_well = _wait_for_all(common, bars, client, handles, timeout)
             else:
-                _print_ids(settings, handles, lines)
+                _print_ids(common, handles, lines)
         except KeyboardInterrupt as error:
             lines.fault = error
-        if lines.fault is not None and settings.output is OutputFormat.TABLE:
+        if lines.fault is not None and common.output is OutputFormat.TABLE:
             _copy_ids(ids)
         lines.raise_fault()
     if not all_well:
         click.get_current_context().exit(EXIT_FAILED)
 
 
-def _print_ids(settings: Settings, handles: Iterable[TaskHandle], lines: Lines) -> None:
-    if settings.output is OutputFormat.TABLE:
+def _print_ids(common: CommonOptions, handles: Iterable[TaskHandle], lines: Lines) -> None:
+    if common.output is OutputFormat.TABLE:
         count = sum(1 for _ in handles)
         if lines.fault is None:
             click.echo(f"scheduled {count:,} tasks")
     else:
-        write_records(({"id": handle.id} for handle in handles), settings.output)
+        write_records(({"id": handle.id} for handle in handles), common.output)
 
 
 def _wait_for_all(
-    settings: Settings, bars: Progress, client: Client, handles: Iterable[TaskHandle], timeout: float | None
+    common: CommonOptions, bars: Progress, client: Client, handles: Iterable[TaskHandle], timeout: float | None
 ) -> bool:
     """Waits for the scheduled tasks, and answers whether all of them completed."""
     bar = bars.add_task("finished", total=None)
@@ -110,11 +110,11 @@ def _wait_for_all(
 
     # Of a file's tasks the first speaks for all, as long as none has finished.
     with telling(client, lambda: "" if counts or not first else first[0]):
-        if settings.output is OutputFormat.TABLE:
+        if common.output is OutputFormat.TABLE:
             deque(finished(), maxlen=0)
             click.echo(", ".join(f"{count:,} {status}" for status, count in sorted(counts.items())) or "no tasks")
         else:
-            write_records(finished(), settings.output)
+            write_records(finished(), common.output)
     for task in failed:
         what = f": {task.failure.message}" if task.failure else ""
         click.echo(harmless(f"gowork: task {task.id} ended as {task.status}{what}"), err=True)

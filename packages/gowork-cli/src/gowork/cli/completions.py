@@ -9,7 +9,7 @@ from itertools import islice
 
 import click
 
-from gowork.cli.settings import Settings
+from gowork.cli.options import CommonOptions
 from gowork.client import Client, GoworkError
 
 _TIMEOUT_S = 1.0
@@ -55,4 +55,4 @@ def complete_member(context: click.Context, _parameter: click.Parameter, incompl
 
 
 def _client(context: click.Context) -> Client:
-    return Client(context.ensure_object(Settings).leader, timeout=_TIMEOUT_S, patience=0)
+    return Client(context.ensure_object(CommonOptions).leader, timeout=_TIMEOUT_S, patience=0)

@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gowork.cli.options import OutputFormat
 from gowork.cli.records import Record, document, line
-from gowork.cli.settings import OutputFormat
 
 #: Wide enough for any row, for output that is not a terminal.
 _PIPE_COLUMNS = 100_000

@@ -7,7 +7,7 @@ import click
 from gowork.base.telemetry import start
 from gowork.cli._version import __version__
 from gowork.cli.group import CommandGroup
-from gowork.cli.settings import common_options
+from gowork.cli.options import common_options
 
 #: Commands of this package, imported when they are called.
 _OWN = {

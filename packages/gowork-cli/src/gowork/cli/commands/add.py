@@ -12,10 +12,10 @@ import msgspec
 from gowork.cli.bulk import add_file
 from gowork.cli.completions import complete_handler
 from gowork.cli.group import EXIT_FAILED
+from gowork.cli.options import CommonOptions, OutputFormat, common_options, pass_common
 from gowork.cli.output import harmless, write_record
 from gowork.cli.parameters import duration, pairs, time
 from gowork.cli.records import task_record
-from gowork.cli.settings import OutputFormat, Settings, common_options, pass_settings
 from gowork.cli.waiting import spinning
 from gowork.client import Priority, TaskInfo, TaskOptions, TaskStatus, TaskView
 
@@ -96,9 +96,9 @@ A FILE has a task on each line, with the options that differ from those given he
     "--file", type=click.File("rb"), help="Add all tasks of this file, one JSON object a line. - is standard input."
 )
 @common_options
-@pass_settings
+@pass_common
 def add(
-    settings: Settings,
+    common: CommonOptions,
     /,
     words: tuple[str, ...],
     labels: tuple[str, ...],
@@ -126,21 +126,21 @@ def add(
     if file is not None:
         if words:
             raise click.UsageError("give a PAYLOAD or a --file, not both")
-        add_file(settings, file, options, wait=wait, timeout=timeout)
+        add_file(common, file, options, wait=wait, timeout=timeout)
         return
     task_id, payload = _words(words, options)
-    with settings.client() as client:
+    with common.client() as client:
         handle = client.schedule(payload, id=task_id, **options)
     if wait:
         # At once, so that the task can be found again however the wait ends. Standard output is for its result.
         click.echo(f"task {handle.id}", err=True)
-        with settings.waiting_client() as client:
+        with common.waiting_client() as client:
             (task,) = spinning(client, [handle.id], timeout)
-        _print_result(settings, task)
-    elif settings.output is OutputFormat.TABLE:
+        _print_result(common, task)
+    elif common.output is OutputFormat.TABLE:
         click.echo(handle.id)
     else:
-        write_record({"id": handle.id}, settings.output)
+        write_record({"id": handle.id}, common.output)
 
 
 def _words(words: tuple[str, ...], options: TaskOptions) -> tuple[str | None, msgspec.Raw | bytes]:
@@ -162,9 +162,9 @@ def _payload(data: bytes) -> msgspec.Raw | bytes:
     return msgspec.Raw(data)
 
 
-def _print_result(settings: Settings, task: TaskInfo) -> None:
-    if settings.output is not OutputFormat.TABLE:
-        write_record(task_record(task, TaskView.RESULT), settings.output)
+def _print_result(common: CommonOptions, task: TaskInfo) -> None:
+    if common.output is not OutputFormat.TABLE:
+        write_record(task_record(task, TaskView.RESULT), common.output)
     elif task.result_data:
         sys.stdout.buffer.write(task.result_data)
     elif task.status is TaskStatus.COMPLETED:
@@ -174,6 +174,6 @@ def _print_result(settings: Settings, task: TaskInfo) -> None:
     failure = task.failure
     what = f" {failure.kind}: {failure.type + ': ' if failure.type else ''}{failure.message}" if failure else ""
     click.echo(harmless(f"gowork: task {task.id} ended as {task.status}{what}"), err=True)
-    if failure and failure.traceback and settings.output is OutputFormat.TABLE:
+    if failure and failure.traceback and common.output is OutputFormat.TABLE:
         click.echo(harmless(failure.traceback), err=True)
     click.get_current_context().exit(EXIT_FAILED)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import click
 
 from gowork.cli.completions import complete_task_id
+from gowork.cli.options import CommonOptions, OutputFormat, common_options, pass_common
 from gowork.cli.output import console, plain, styled, table, write_records
 from gowork.cli.seen import do_to_each
-from gowork.cli.settings import OutputFormat, Settings, common_options, pass_settings
 
 
 @click.command(
@@ -18,17 +18,17 @@ Examples:
 )
 @click.argument("ids", metavar="ID...", nargs=-1, required=True, shell_complete=complete_task_id)
 @common_options
-@pass_settings
-def cancel(settings: Settings, ids: tuple[str, ...]) -> None:
+@pass_common
+def cancel(common: CommonOptions, ids: tuple[str, ...]) -> None:
     """Cancel tasks.
 
     A pending task is cancelled at once. A running one is asked to stop, and is cancelled when its worker has stopped
     it.
     """
-    with settings.client() as client:
+    with common.client() as client:
         outcome = do_to_each(client, ids, client.cancel)
-    if settings.output is not OutputFormat.TABLE:
-        write_records(outcome.records(), settings.output)
+    if common.output is not OutputFormat.TABLE:
+        write_records(outcome.records(), common.output)
     elif outcome.done:
         rows = table("ID", "STATUS", "")
         for task_id, task in outcome.done:

@@ -8,10 +8,10 @@ import click
 
 from gowork.cli.completions import complete_member
 from gowork.cli.group import EXIT_FAILED
+from gowork.cli.options import CommonOptions, OutputFormat, common_options, pass_common
 from gowork.cli.output import console, write_records
 from gowork.cli.parameters import duration
 from gowork.cli.records import member_record
-from gowork.cli.settings import OutputFormat, Settings, common_options, pass_settings
 from gowork.client import Client, Liveness, Member, MemberKind
 
 #: Seconds between two looks at the members, while it is waited.
@@ -37,8 +37,8 @@ Examples:
     help="Return when it has left. A callback worker does not leave: return when it holds nothing more.",
 )
 @common_options
-@pass_settings
-def drain(settings: Settings, worker: str, budget: float | None, wait: bool) -> None:
+@pass_common
+def drain(common: CommonOptions, worker: str, budget: float | None, wait: bool) -> None:
     """Take a worker out of service.
 
     It gets no more tasks, finishes its running tasks within the budget, hands the rest back, and leaves. Its process
@@ -46,14 +46,14 @@ def drain(settings: Settings, worker: str, budget: float | None, wait: bool) -> 
 
     Exits with 1 when there is no such worker, or, with --wait, when it was lost before it had left.
     """
-    with settings.patient_client() if wait else settings.client() as client:
+    with common.patient_client() if wait else common.client() as client:
         client.drain(worker, budget)
         member = _member(client, worker)
         if wait and member is not None:
             with console(stderr=True).status(f"waiting for {worker} to leave"):
                 member = _end(client, member)
-    if settings.output is not OutputFormat.TABLE:
-        write_records([member_record(member)] if member is not None else [], settings.output)
+    if common.output is not OutputFormat.TABLE:
+        write_records([member_record(member)] if member is not None else [], common.output)
     else:
         console().print(f"{worker} {_words(member)}", markup=False)
     if member is not None and member.liveness is Liveness.LOST:

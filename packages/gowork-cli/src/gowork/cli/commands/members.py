@@ -7,9 +7,9 @@ from collections.abc import Iterable
 import click
 from rich.table import Table
 
+from gowork.cli.options import CommonOptions, OutputFormat, common_options, pass_common
 from gowork.cli.output import ago, console, plain, styled, table, write_records
 from gowork.cli.records import member_record
-from gowork.cli.settings import OutputFormat, Settings, common_options, pass_settings
 from gowork.client import Member, MemberKind
 
 
@@ -20,13 +20,13 @@ Examples:
   gowork members -o json | jq '.[] | select(.liveness != "LIVE")'"""
 )
 @common_options
-@pass_settings
-def members(settings: Settings) -> None:
+@pass_common
+def members(common: CommonOptions) -> None:
     """List the workers of the cluster."""
-    with settings.client() as client:
+    with common.client() as client:
         found = client.members()
-    if settings.output is not OutputFormat.TABLE:
-        write_records(map(member_record, found), settings.output)
+    if common.output is not OutputFormat.TABLE:
+        write_records(map(member_record, found), common.output)
         return
     out = console()
     if not found:

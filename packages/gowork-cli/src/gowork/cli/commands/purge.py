@@ -12,9 +12,9 @@ import click
 
 from gowork.cli import questions
 from gowork.cli.completions import complete_task_id
+from gowork.cli.options import CommonOptions, OutputFormat, common_options, pass_common
 from gowork.cli.output import console, plain, write_record
 from gowork.cli.parameters import duration
-from gowork.cli.settings import OutputFormat, Settings, common_options, pass_settings
 from gowork.client import Client, NotFound, TaskInfo
 
 #: How many tasks are counted before the question is asked. More are told as "at least".
@@ -62,9 +62,9 @@ Examples:
 @click.option("--yes", "-y", is_flag=True, help="Don't ask.")
 @click.option("--dry-run", is_flag=True, help="Only tell how many tasks would be removed, and name some.")
 @common_options
-@pass_settings
+@pass_common
 def purge(
-    settings: Settings,
+    common: CommonOptions,
     ids: tuple[str, ...],
     expression: str | None,
     older_than: float | None,
@@ -85,27 +85,27 @@ def purge(
         # Before anything is counted.
         questions.confirm("", "give --yes to remove the tasks, or --dry-run to see how many they are")
     began = time.monotonic()
-    with settings.client() as client:
+    with common.client() as client:
         if dry_run or not yes:
             selection = _by_id(client, ids) if ids else _by_filter(client, expression, older_than)
             if dry_run or not selection.tasks:
-                _tell(settings, selection, dry_run=dry_run)
+                _tell(common, selection, dry_run=dry_run)
                 return
             questions.confirm(f"Remove {selection}, with their results?", "give --yes")
         # What has become old enough while the question stood was not asked about.
         age = older_than and older_than + (time.monotonic() - began)
         purged = client.purge(ids, filter=expression or ("" if ids else _FINISHED), older_than=age or 0)
-    if settings.output is not OutputFormat.TABLE:
-        write_record({"purged": purged}, settings.output)
+    if common.output is not OutputFormat.TABLE:
+        write_record({"purged": purged}, common.output)
     else:
         click.echo(f"removed {purged:,} {'task' if purged == 1 else 'tasks'}")
 
 
-def _tell(settings: Settings, selection: _Selection, *, dry_run: bool) -> None:
+def _tell(common: CommonOptions, selection: _Selection, *, dry_run: bool) -> None:
     """Says what would be removed, or that there is nothing to remove."""
-    if settings.output is not OutputFormat.TABLE:
+    if common.output is not OutputFormat.TABLE:
         record = {"matched": selection.tasks, "more": selection.more, "examples": list(selection.examples)}
-        write_record(record if dry_run else {"purged": 0}, settings.output)
+        write_record(record if dry_run else {"purged": 0}, common.output)
     else:
         console().print(plain(f"would remove {selection}" if dry_run else "removed 0 tasks"))
 

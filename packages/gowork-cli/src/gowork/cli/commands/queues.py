@@ -12,9 +12,9 @@ from rich.text import Text
 from gowork.cli import questions
 from gowork.cli.completions import complete_queue
 from gowork.cli.listing import print_rows
+from gowork.cli.options import CommonOptions, OutputFormat, common_options, pass_common
 from gowork.cli.output import console, plain, write_record, write_records
 from gowork.cli.records import queue_record
-from gowork.cli.settings import OutputFormat, Settings, common_options, pass_settings
 from gowork.cli.suggestions import SuggestingGroup, meant
 from gowork.client import Client, Queue
 
@@ -56,13 +56,13 @@ def queues(context: click.Context) -> None:
 
 @queues.command("list")
 @common_options
-@pass_settings
-def list_queues(settings: Settings) -> None:
+@pass_common
+def list_queues(common: CommonOptions) -> None:
     """List the queues that have tasks or settings."""
-    with settings.client() as client:
+    with common.client() as client:
         found = client.queues()
-    if settings.output is not OutputFormat.TABLE:
-        write_records(map(queue_record, found), settings.output)
+    if common.output is not OutputFormat.TABLE:
+        write_records(map(queue_record, found), common.output)
     elif found:
         _print_table(found)
     else:
@@ -78,14 +78,14 @@ Examples:
 @_name
 @click.option("--new", is_flag=True, help="Do it even if the queue does not exist yet.")
 @common_options
-@pass_settings
-def pause(settings: Settings, name: str, *, new: bool) -> None:
+@pass_common
+def pause(common: CommonOptions, name: str, *, new: bool) -> None:
     """Start no more tasks of a queue; what runs goes on.
 
     A queue without tasks and settings may be a typing mistake. The command asks before it pauses one. Where nobody can
     be asked, it pauses none without --new.
     """
-    with settings.client() as client:
+    with common.client() as client:
         if not new and (known := _unknown(client, name)) is not None:
             words = f"there is no task and no setting of a queue {name!r}{meant(name, known)}"
             if not questions.can_ask():
@@ -102,10 +102,10 @@ Example:
 )
 @_name
 @common_options
-@pass_settings
-def resume(settings: Settings, name: str) -> None:
+@pass_common
+def resume(common: CommonOptions, name: str) -> None:
     """End a pause."""
-    with settings.client() as client:
+    with common.client() as client:
         known = _unknown(client, name)
         client.resume_queue(name)
     _note(name, known)
@@ -145,16 +145,16 @@ Examples:
     "--burst", "rate_burst", type=_NUMBER, metavar="N", help="With a rate: how many tasks start at once, at most."
 )
 @common_options
-@pass_settings
-def set_queue(settings: Settings, /, name: str, rate_limit: float | None, **limits: int | None) -> None:
+@pass_common
+def set_queue(common: CommonOptions, /, name: str, rate_limit: float | None, **limits: int | None) -> None:
     """Set how a queue is served. Options that are left out change nothing."""
     if rate_limit is None and all(value is None for value in limits.values()):
         raise click.UsageError("name at least one of --weight, --concurrency, --key-concurrency, --rate, --burst")
-    with settings.client() as client:
+    with common.client() as client:
         known = _unknown(client, name)
         queue = client.configure_queue(name, rate_limit=rate_limit, **limits)
-    if settings.output is not OutputFormat.TABLE:
-        write_record(queue_record(queue), settings.output)
+    if common.output is not OutputFormat.TABLE:
+        write_record(queue_record(queue), common.output)
     else:
         _print_table([queue])
     _note(name, known)

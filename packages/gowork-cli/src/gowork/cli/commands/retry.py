@@ -5,9 +5,9 @@ from __future__ import annotations
 import click
 
 from gowork.cli.completions import complete_task_id
+from gowork.cli.options import CommonOptions, OutputFormat, common_options, pass_common
 from gowork.cli.output import console, plain, styled, table, write_records
 from gowork.cli.seen import do_to_each
-from gowork.cli.settings import OutputFormat, Settings, common_options, pass_settings
 
 
 @click.command(
@@ -18,16 +18,16 @@ Examples:
 )
 @click.argument("ids", metavar="ID...", nargs=-1, required=True, shell_complete=complete_task_id)
 @common_options
-@pass_settings
-def retry(settings: Settings, ids: tuple[str, ...]) -> None:
+@pass_common
+def retry(common: CommonOptions, ids: tuple[str, ...]) -> None:
     """Run tasks again that have ended with ERROR or CANCELLED.
 
     Each goes back into its queue like a new task. Its attempts stay on record.
     """
-    with settings.client() as client:
+    with common.client() as client:
         outcome = do_to_each(client, ids, client.retry)
-    if settings.output is not OutputFormat.TABLE:
-        write_records(outcome.records(), settings.output)
+    if common.output is not OutputFormat.TABLE:
+        write_records(outcome.records(), common.output)
     elif outcome.done:
         rows = table("ID", "STATUS")
         for task_id, task in outcome.done:

@@ -12,9 +12,9 @@ from rich.text import Text
 
 from gowork.base.trace_context import sampled_trace_id
 from gowork.cli.completions import complete_task_id
+from gowork.cli.options import CommonOptions, OutputFormat, common_options, pass_common
 from gowork.cli.output import STYLES, ago, console, harmless, local, plain, span, styled, table, write_record
 from gowork.cli.records import result_value, task_record
-from gowork.cli.settings import OutputFormat, Settings, common_options, pass_settings
 from gowork.client import Attempt, AttemptOutcome, TaskInfo
 
 #: The width of the timeline, in characters.
@@ -29,15 +29,15 @@ Examples:
 )
 @click.argument("task_id", metavar="ID", shell_complete=complete_task_id)
 @common_options
-@pass_settings
-def show(settings: Settings, task_id: str) -> None:
+@pass_common
+def show(common: CommonOptions, task_id: str) -> None:
     """Show one task in full, with a timeline of its attempts."""
-    with settings.client() as client:
+    with common.client() as client:
         task = client.get(task_id)
-    if settings.output is OutputFormat.TABLE:
+    if common.output is OutputFormat.TABLE:
         print_task(console(), task)
     else:
-        write_record(task_record(task, explained=True), settings.output)
+        write_record(task_record(task, explained=True), common.output)
 
 
 def print_task(out: Console, task: TaskInfo) -> None:

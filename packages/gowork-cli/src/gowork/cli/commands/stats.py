@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
+from gowork.cli.options import CommonOptions, OutputFormat, common_options, pass_common
 from gowork.cli.output import ago, console, plain, styled, table, write_record
 from gowork.cli.records import stats_record
-from gowork.cli.settings import OutputFormat, Settings, common_options, pass_settings
 from gowork.client import Stats, TaskStatus
 
 _COLUMNS = (TaskStatus.PENDING, TaskStatus.RUNNING, TaskStatus.COMPLETED, TaskStatus.CANCELLED, TaskStatus.ERROR)
@@ -19,14 +19,14 @@ Examples:
   gowork stats -o json | jq '[.queues[] | select(.status == "PENDING") | .tasks] | add'"""
 )
 @common_options
-@pass_settings
-def stats(settings: Settings) -> None:
+@pass_common
+def stats(common: CommonOptions) -> None:
     """Count tasks by queue, handler and status, and members by condition."""
-    with settings.client() as client:
+    with common.client() as client:
         found = client.stats()
         address = client.address
-    if settings.output is not OutputFormat.TABLE:
-        write_record(stats_record(found), settings.output)
+    if common.output is not OutputFormat.TABLE:
+        write_record(stats_record(found), common.output)
         return
     _print_stats(found, address)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
+from gowork.cli.options import CommonOptions, OutputFormat, common_options, pass_common
 from gowork.cli.output import console, write_record
-from gowork.cli.settings import OutputFormat, Settings, common_options, pass_settings
 from gowork.cli.suggestions import SuggestingGroup
 
 
@@ -30,8 +30,8 @@ Examples:
 )
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @common_options
-@pass_settings
-def backup(settings: Settings, file: Path) -> None:
+@pass_common
+def backup(common: CommonOptions, file: Path) -> None:
     """Write a copy of the store to FILE while work goes on.
 
     The copy is of one moment. FILE appears when it is whole. A leader is started from it with
@@ -45,14 +45,14 @@ def backup(settings: Settings, file: Path) -> None:
         console=console(stderr=True),
         disable=not console(stderr=True).is_terminal,
     )
-    with settings.client() as client, bars:
+    with common.client() as client, bars:
         bar = bars.add_task("copying", total=None)
         try:
             client.backup(file, lambda done, total: bars.update(bar, completed=done, total=total))
         except OSError as error:
             raise click.ClickException(str(error)) from None
     size = file.stat().st_size
-    if settings.output is not OutputFormat.TABLE:
-        write_record({"file": str(file), "bytes": size}, settings.output)
+    if common.output is not OutputFormat.TABLE:
+        write_record({"file": str(file), "bytes": size}, common.output)
     else:
         click.echo(f"wrote {file}, {size:,} bytes")

@@ -12,10 +12,10 @@ from rich.live import Live
 
 from gowork.cli.completions import complete_handler
 from gowork.cli.listing import print_rows
+from gowork.cli.options import CommonOptions, OutputFormat, common_options, pass_common
 from gowork.cli.output import console, write_line, write_records
 from gowork.cli.parameters import pairs
 from gowork.cli.records import task_record
-from gowork.cli.settings import OutputFormat, Settings, common_options, pass_settings
 from gowork.cli.tables import TASK_COLUMNS, TASK_NUMBERS, task_row, tasks_table
 from gowork.client import Client, Priority, TaskFilter, TaskInfo, TaskStatus, TaskView
 
@@ -74,9 +74,9 @@ Examples:
     help="Show changes until interrupted: in a live table on a terminal, else one line for each.",
 )
 @common_options
-@pass_settings
+@pass_common
 def tasks(
-    settings: Settings,
+    common: CommonOptions,
     /,
     labels: tuple[str, ...],
     expression: str,
@@ -90,7 +90,7 @@ def tasks(
     # The options are named as the terms are.
     wanted = cast("TaskFilter", {**terms, "labels": pairs(labels, "--label")})
     if limit is None:
-        limit = _ROWS_DEFAULT if settings.output is OutputFormat.TABLE else 0
+        limit = _ROWS_DEFAULT if common.output is OutputFormat.TABLE else 0
 
     def listed(client: Client) -> Iterator[TaskInfo]:
         found = client.tasks(
@@ -99,13 +99,13 @@ def tasks(
         return islice(found, limit or None)
 
     if watch:
-        with settings.patient_client() as client, client.watch(expression, view=TaskView(view), **wanted) as changes:
+        with common.patient_client() as client, client.watch(expression, view=TaskView(view), **wanted) as changes:
             # Listed after the watch has begun, so that no change falls between.
-            _show_changes(settings, list(listed(client)), changes, TaskView(view), limit)
+            _show_changes(common, list(listed(client)), changes, TaskView(view), limit)
         return
-    with settings.client() as client:
-        if settings.output is not OutputFormat.TABLE:
-            write_records((task_record(task, TaskView(view)) for task in listed(client)), settings.output)
+    with common.client() as client:
+        if common.output is not OutputFormat.TABLE:
+            write_records((task_record(task, TaskView(view)) for task in listed(client)), common.output)
             return
         out = console()
         count = print_rows(out, TASK_COLUMNS, map(task_row, listed(client)), TASK_NUMBERS)
@@ -116,10 +116,10 @@ def tasks(
 
 
 def _show_changes(
-    settings: Settings, known: list[TaskInfo], changes: Iterable[TaskInfo], view: TaskView, limit: int
+    common: CommonOptions, known: list[TaskInfo], changes: Iterable[TaskInfo], view: TaskView, limit: int
 ) -> None:
     out = console()
-    if settings.output is not OutputFormat.TABLE:
+    if common.output is not OutputFormat.TABLE:
         for task in chain(known, changes):
             write_line(task_record(task, view))
     elif not out.is_terminal:

@@ -11,10 +11,10 @@ import click
 from rich.console import Console, RenderableType
 from rich.live import Live
 
+from gowork.cli.options import CommonOptions, OutputFormat, common_options, pass_common
 from gowork.cli.output import console, write_record
 from gowork.cli.records import activity_record
 from gowork.cli.screen import pages, screen
-from gowork.cli.settings import OutputFormat, Settings, common_options, pass_settings
 from gowork.cli.terminal import keys
 from gowork.client.frames import Frame, Lookout
 
@@ -56,27 +56,27 @@ Examples:
     help="End after this number of updates.  [default: never; 1 for a table that is not on a terminal]",
 )
 @common_options
-@pass_settings
-def top(settings: Settings, *, interval: float, count: int | None) -> None:
+@pass_common
+def top(common: CommonOptions, *, interval: float, count: int | None) -> None:
     """Watch the cluster: members and their load, queues, what they wait for, rates, recent failures.
 
     On a terminal it is drawn anew at each update until q or Ctrl-C. Elsewhere a table is printed once, and JSON has an
     object for each update. Rates and latencies are those of the last 5 seconds. The first update has none.
     """
     out = console()
-    live = settings.output is OutputFormat.TABLE and out.is_terminal and not out.is_dumb_terminal and count != 1
-    with settings.watching_client() as client:
+    live = common.output is OutputFormat.TABLE and out.is_terminal and not out.is_dumb_terminal and count != 1
+    with common.watching_client() as client:
         lookout = Lookout(client)
         # Before the terminal is taken: when there is no leader to begin with, that is all there is to say.
         first = lookout.look()
         if live:
             _show_live(out, lookout, first, interval, count)
-        elif settings.output is OutputFormat.TABLE:
+        elif common.output is OutputFormat.TABLE:
             for number, frame in enumerate(_frames(lookout, first, interval, count or 1, _sleep)):
                 out.print(*[""] * bool(number), _page(out, frame), sep="\n")
         else:
             for frame in _frames(lookout, first, interval, count, _sleep):
-                write_record(activity_record(frame), settings.output)
+                write_record(activity_record(frame), common.output)
 
 
 def _show_live(out: Console, lookout: Lookout, first: Frame, interval: float, count: int | None) -> None:

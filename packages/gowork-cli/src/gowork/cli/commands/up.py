@@ -17,10 +17,10 @@ import click
 from gowork.base.channels import AddressError, format_address, parse_address
 from gowork.cli.cluster import Addresses, ClusterPlan, run_cluster
 from gowork.cli.group import EXIT_FAILED, EXIT_INTERRUPTED, need
+from gowork.cli.options import common_options
 from gowork.cli.output import console
 from gowork.cli.parameters import duration
 from gowork.cli.processes import ChildFailed
-from gowork.cli.settings import common_options
 from gowork.client import Client, Member
 
 _SCHEDULER_DEFAULT = "127.0.0.1:50052"

@@ -6,9 +6,9 @@ import click
 from rich.console import Console
 
 from gowork.cli.completions import complete_task_id
+from gowork.cli.options import CommonOptions, OutputFormat, common_options, pass_common
 from gowork.cli.output import ago, console, plain, styled, table, write_record
 from gowork.cli.records import explanation_record
-from gowork.cli.settings import OutputFormat, Settings, common_options, pass_settings
 from gowork.client import Explanation, TaskStatus, WaitCode
 
 
@@ -22,13 +22,13 @@ Examples:
 @click.argument("task_id", metavar="ID", shell_complete=complete_task_id)
 @click.option("--verbose", "-v", is_flag=True, help="Show also why each worker does not run it.")
 @common_options
-@pass_settings
-def why(settings: Settings, task_id: str, *, verbose: bool) -> None:
+@pass_common
+def why(common: CommonOptions, task_id: str, *, verbose: bool) -> None:
     """Tell why a task waits, or why it ended, and what to do."""
-    with settings.client() as client:
+    with common.client() as client:
         explanation = client.explain(task_id, verbose=verbose)
-    if settings.output is not OutputFormat.TABLE:
-        write_record(explanation_record(explanation), settings.output)
+    if common.output is not OutputFormat.TABLE:
+        write_record(explanation_record(explanation), common.output)
         return
     _print(console(), explanation)
 

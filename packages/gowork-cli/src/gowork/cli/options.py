@@ -33,7 +33,7 @@ class OutputFormat(StrEnum):
 
 
 @dataclass(slots=True)
-class Settings:
+class CommonOptions:
     """The options that all commands share."""
 
     leader: str | None = None
@@ -84,7 +84,7 @@ class Settings:
 
 
 def common_options(command: FunctionT) -> FunctionT:
-    """Gives a command --leader and --output; their values are in the Settings of its context."""
+    """Gives a command --leader and --output; their values are in the CommonOptions of its context."""
     leader = click.option(
         "--leader",
         metavar="HOST:PORT",
@@ -104,21 +104,21 @@ def common_options(command: FunctionT) -> FunctionT:
     return leader(output(command))
 
 
-#: For commands that take the Settings as their first argument.
-pass_settings = click.make_pass_decorator(Settings, ensure=True)
+#: For commands that take the CommonOptions as their first argument.
+pass_common = click.make_pass_decorator(CommonOptions, ensure=True)
 
 
 def _keep_leader(context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
     if value is not None:
-        context.ensure_object(Settings).leader = value
+        context.ensure_object(CommonOptions).leader = value
 
 
 def _keep_output(context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
-    settings = context.ensure_object(Settings)
+    common = context.ensure_object(CommonOptions)
     if value is not None:
-        settings.output = OutputFormat(value)
+        common.output = OutputFormat(value)
     elif context.parent is None and (environment := os.environ.get("GOWORK_OUTPUT")):
         try:
-            settings.output = OutputFormat(environment)
+            common.output = OutputFormat(environment)
         except ValueError:
             raise click.UsageError(f"GOWORK_OUTPUT={environment!r} is none of table, json and jsonl") from None
