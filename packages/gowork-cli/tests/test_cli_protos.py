@@ -60,7 +60,7 @@ def test_a_buf_yaml_of_the_users_own_stays(tmp_path: Path) -> None:
     result = write(tmp_path)
     assert result.exit_code == 0
     assert (tmp_path / "buf.yaml").read_text() == "version: v2\n"
-    assert "buf.yaml was there and stays" in result.stderr
+    assert "buf.yaml was there and is kept" in result.stderr
 
 
 def test_it_can_be_written_again_over_older_protos(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def test_a_paused_queue_says_why_its_tasks_wait_and_goes_on_when_resumed(gowork,
     assert [reason["code"] for reason in explained["reasons"]] == ["QUEUE_PAUSED"]
     assert gowork("queues", "resume", queue).exit_code == 0
     assert gowork("wait", queue).exit_code == 0
-    assert gowork("why", queue).stdout == "COMPLETED\nnothing keeps it\n"
+    assert gowork("why", queue).stdout == "COMPLETED\nit does not wait\n"
 
 
 def test_a_queue_that_nobody_knows_is_not_paused(gowork, queue: str) -> None:

@@ -140,7 +140,7 @@ def test_for_people_it_says_where_all_is_and_what_to_do_next(tmp_path: Path) -> 
         try:
             assert process.stdout is not None
             lines: list[str] = []
-            while "Ctrl-C stops all" not in (line := process.stdout.readline()):
+            while "Ctrl-C stops the cluster" not in (line := process.stdout.readline()):
                 assert line, lines
                 lines.append(line)
         finally:

@@ -1,1 +1,1 @@
-"""Where `gowork` begins: outside of the namespace `gowork`, which another project may have taken."""
+"""Starts the command `gowork`. It is outside of the namespace `gowork`, which another project may have taken."""

@@ -7,7 +7,7 @@ from gowork_namespace.interrupts import ending_on_interrupt
 
 
 def main() -> None:
-    """Runs the command, where `gowork` is this project's."""
+    """Checks that the module `gowork` is this project's, and runs the command."""
     with ending_on_interrupt():
         exit_if_foreign("gowork")
         from gowork.cli.main import main as command

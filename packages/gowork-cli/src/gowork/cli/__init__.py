@@ -1,4 +1,4 @@
-"""The command line of gowork. It begins in gowork.cli.main; gowork.cli.root has the group of commands."""
+"""The command line of gowork. gowork.cli.main starts it; gowork.cli.root has the group of commands."""
 
 from gowork.cli._version import __version__
 

@@ -1,7 +1,7 @@
 """Adds the tasks of a file of JSON lines, with a progress bar, and waits for them when asked.
 
-The file is read as tasks are sent, so that it may be larger than memory. A line at fault ends it: what stands before is
-scheduled, nothing of the line itself or of what follows is, and both are told.
+The file is read as tasks are sent, so that it may be larger than memory. The first wrong line ends the command: the
+tasks of the lines before it are scheduled, those of later lines are not. The error says which.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from gowork.cli.records import Record, task_record
 from gowork.cli.waiting import telling
 from gowork.client import Client, TaskHandle, TaskInfo, TaskOptions, TaskStatus, TaskView
 
-#: How many failed tasks are named.
+#: How many tasks that did not complete are named at most.
 _FAILURES_SHOWN = 10
-#: How many bytes of ids of scheduled tasks are kept in memory. The rest is in a file.
+#: How many bytes of ids of scheduled tasks are kept in memory. If there are more, they are kept in a file.
 _IDS_BYTES_MAX = 1 << 20
 
 
@@ -35,15 +35,15 @@ def add_file(common: CommonOptions, file: BinaryIO, options: TaskOptions, *, wai
     """Schedules the tasks of a file.
 
     Args:
-        common: of the command.
+        common: the command's common options.
         file: a JSON object on each line.
-        options: of tasks that do not bring their own.
+        options: options for all tasks; a line may have other ones.
         wait: whether to wait until all have finished.
-        timeout: how long, in seconds.
+        timeout: how long to wait, in seconds; None for as long as it takes.
 
     Raises:
-        click.ClickException: for a line at fault, with its number and with what was scheduled.
-        CallError: when the leader takes no more.
+        click.ClickException: when a line is wrong. The error has the line's number.
+        CallError: when the leader refused a call, or could not be reached.
     """
     bars = Progress(
         TextColumn("{task.description}"),
@@ -84,7 +84,7 @@ def _print_ids(common: CommonOptions, handles: Iterable[TaskHandle], lines: Line
 def _wait_for_all(
     common: CommonOptions, bars: Progress, client: Client, handles: Iterable[TaskHandle], timeout: float | None
 ) -> bool:
-    """Waits for the scheduled tasks, and answers whether all of them completed."""
+    """Waits for the scheduled tasks, and returns whether all of them completed."""
     bar = bars.add_task("finished", total=None)
     counts: Counter[TaskStatus] = Counter()
     failed: list[TaskInfo] = []
@@ -108,7 +108,7 @@ def _wait_for_all(
                 bars.advance(bar)
                 yield task_record(task, TaskView.RESULT)
 
-    # Of a file's tasks the first speaks for all, as long as none has finished.
+    # As long as no task has finished, the reason why the first one waits is shown for all.
     with telling(client, lambda: "" if counts or not first else first[0]):
         if common.output is OutputFormat.TABLE:
             deque(finished(), maxlen=0)
@@ -129,7 +129,7 @@ def _noting(handles: Iterable[TaskHandle], ids: SpooledTemporaryFile[bytes]) -> 
 
 @contextmanager
 def _kept_ids() -> Iterator[SpooledTemporaryFile[bytes]]:
-    """Where the ids of scheduled tasks are kept until it is known that the whole file is well."""
+    """Returns a file for the ids of scheduled tasks, which are printed if the command ends before the file does."""
     with SpooledTemporaryFile(_IDS_BYTES_MAX) as kept:
         yield kept
 
@@ -141,7 +141,7 @@ def _copy_ids(ids: SpooledTemporaryFile[bytes]) -> None:
 
 
 def _count_lines(file: BinaryIO) -> int | None:
-    """How many lines a regular file has; unknown for a pipe."""
+    """Counts the lines of a regular file; None for a pipe."""
     try:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             return None

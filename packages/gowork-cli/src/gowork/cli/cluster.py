@@ -1,6 +1,6 @@
-"""A whole cluster on this machine: a leader and workers as child processes, for as long as this process lives.
+"""Runs a whole cluster on this machine: a leader and workers as child processes, for as long as this process lives.
 
-Restarts nothing: what ends by itself is reported. When the leader ends, all ends.
+It reports a process that ends by itself, and does not restart it. When the leader ends, all others are stopped.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Self
 
 from gowork.cli.processes import Child, Nursery
 
-#: How long a leader or a worker may take until it is ready, in seconds. Handlers may import much.
+#: How long a leader or a worker may take to become ready, in seconds. Handlers may have slow imports.
 _READY_S_MAX = 120.0
-#: How long a child may take to end after its own time for that is up, in seconds.
+#: How long a child may take to end after its grace, in seconds.
 _STOP_MARGIN_S = 5.0
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -25,44 +25,44 @@ _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class ClusterPlan:
     """What to start."""
 
-    #: Options for every worker.
+    #: Command line options for every worker.
     worker_options: Sequence[str]
-    #: Where each worker's pages are, HOST:PORT.
+    #: The HTTP address of each worker, HOST:PORT; one worker is started for each.
     worker_pages: Sequence[str]
-    #: Options for the leader.
+    #: Command line options for the leader.
     leader_options: Sequence[str]
     log_level: str
-    #: "text" or "json"; None leaves it to the environment, which they inherit.
+    #: "text" or "json"; None for the value of the environment variable, which the children inherit.
     log_format: str | None
-    #: How long running tasks have to finish when it stops, in seconds.
+    #: How long running tasks have to finish when the cluster stops, in seconds.
     grace: float
 
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Where the cluster listens, each HOST:PORT."""
+    """The addresses on which the cluster listens, each HOST:PORT."""
 
     cluster: str
     scheduler: str
     http: str
-    #: The workers' names, and where each has its pages.
+    #: The workers' names, and in the same order their HTTP addresses.
     workers: tuple[str, ...]
     workers_http: tuple[str, ...]
 
 
 async def run_cluster(plan: ClusterPlan, started: Callable[[Addresses], None], say: Callable[[str], None]) -> bool:
-    """Starts everything, and runs until SIGINT, SIGTERM, or the end of the leader; a second signal ends it at once.
+    """Runs a cluster until SIGINT, SIGTERM, or the end of the leader. A second signal kills all processes at once.
 
     Args:
         plan: what to start.
-        started: called once all are ready; what it raises ends all.
-        say: for words about what happens later.
+        started: called when all processes are ready. If it raises an error, all are stopped.
+        say: called with words for the user about what happens later.
 
     Returns:
-        Whether it was stopped by a signal.
+        Whether a signal stopped the cluster.
 
     Raises:
-        ChildFailed: when something could not start; nothing is left running.
+        ChildFailed: when a process could not start. No process is left running then.
     """
     async with Nursery() as nursery:
         with _Signals(nursery) as signals:
@@ -102,22 +102,22 @@ async def _run(
 
     async def report(worker: Child) -> None:
         await worker.ended()
-        say(f"{worker.name} ended with exit code {worker.code}; its tasks go to the others")
+        say(f"{worker.name} ended with exit code {worker.code}; its tasks go to other workers")
 
     async with asyncio.TaskGroup() as reports:
         watches = [reports.create_task(report(worker)) for worker in workers]
         await leader.ended()
-        say(f"the leader ended with exit code {leader.code}; all is stopped")
+        say(f"the leader ended with exit code {leader.code}; the cluster stops")
         for watch in watches:
             watch.cancel()
 
 
 def _announce(nursery: Nursery, grace: float, say: Callable[[str], None]) -> None:
-    """Says what a stop waits for."""
+    """Says which workers the stop waits for, and for how long."""
     workers = [child.name for child in nursery.children[1:] if child.code is None]
     if workers:
         what = workers[0] if len(workers) == 1 else f"{len(workers):,} workers"
-        say(f"stopping: {what} may finish running tasks, for {grace:g} s at most; Ctrl-C again ends all at once")
+        say(f"stopping: {what} may finish running tasks, for {grace:g} s at most; Ctrl-C again kills all at once")
 
 
 async def _stop(nursery: Nursery, grace: float) -> None:
@@ -130,13 +130,13 @@ async def _stop(nursery: Nursery, grace: float) -> None:
 
 
 class _Signals:
-    """Takes SIGINT and SIGTERM meanwhile: the first cancels the task that made it, the second kills all children."""
+    """Handles SIGINT and SIGTERM: the first cancels the asyncio task that made this, the next kills all children."""
 
     def __init__(self, nursery: Nursery) -> None:
         self._nursery = nursery
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.current_task(self._loop)
-        #: How many have come.
+        #: How many signals have come.
         self.received = 0
 
     def __enter__(self) -> Self:
@@ -151,7 +151,7 @@ class _Signals:
             self._loop.remove_signal_handler(number)
 
     def take_cancellation(self) -> bool:
-        """Whether a signal is why the task was cancelled; then it is not cancelled any more."""
+        """Returns whether a signal cancelled the asyncio task. If so, it undoes the cancellation."""
         if self.received and self._task is not None:
             self._task.uncancel()
             return True

@@ -1,4 +1,4 @@
-"""Tables that fit a given room: the least needed columns go first, and rows that are cut off are counted."""
+"""Makes tables that fit a given width and height: the least needed columns are left out, and cut rows are counted."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-#: Between two columns.
+#: The space between two columns, in cells.
 _GAP = 2
-#: The first column, and those that give way, are not made narrower than this while another can go.
+#: The first column, and those that give way, keep this width, in cells, as long as another column can be left out.
 _NARROW = 16
 
 
@@ -21,24 +21,25 @@ class Column:
     """A column, and how much it is needed."""
 
     heading: str
-    #: Of two columns the one with the higher number goes first when there is no room.
+    #: When there is no room, the column with the highest number is left out first.
     goes: int = 0
+    #: Whether its cells are numbers, which are aligned to the right.
     number: bool = False
-    #: Is cut rather than that another column goes.
+    #: Whether it is made narrower before another column is left out.
     gives_way: bool = False
 
 
 def fitted(
     columns: Sequence[Column], rows: Sequence[Sequence[Text]], total: int, width: int, height: int
 ) -> RenderableType:
-    """A table of at most `width` cells and `height` lines.
+    """Makes a table of at most `width` cells and `height` lines.
 
     Args:
-        columns: the first is always shown.
-        rows: a cell for each column; none is needed that is beyond the height.
+        columns: the columns; the first is always shown.
+        rows: a cell for each column. Rows that are beyond the height may be left out.
         total: how many rows there are.
         width: in cells, at least 1.
-        height: in lines, its heading and the line that counts what is cut off included; at least 2.
+        height: in lines, at least 2, with the heading and the line that counts the cut rows.
     """
     shown = rows if total < height else rows[: height - 2]
     widths = _widths(columns, shown, width)
@@ -61,12 +62,16 @@ def fitted(
 
 
 def shared(lines: int, wants: Sequence[int], least: int) -> list[int]:
-    """Shares lines fairly: what one does not want is left to the others.
+    """Shares lines among several tables evenly. Lines that one table does not want go to the others.
 
     Args:
-        lines: how many there are.
-        wants: how many each would like.
-        least: with less than that, or than it wants, one gets nothing; the last ones first.
+        lines: how many lines there are.
+        wants: how many lines each table would like.
+        least: how many lines a table needs, unless it wants fewer. If there are not enough for all, the last tables get
+            none.
+
+    Returns:
+        How many lines each table gets.
     """
     served = list(range(len(wants)))
     while served and sum(min(least, wants[place]) for place in served) > lines:
@@ -79,7 +84,7 @@ def shared(lines: int, wants: Sequence[int], least: int) -> list[int]:
 
 
 def _widths(columns: Sequence[Column], rows: Sequence[Sequence[Text]], width: int) -> dict[int, int]:
-    """The columns that are shown, by place, with their widths."""
+    """Returns {place: width} of the columns that are shown."""
     wanted = [
         max(cell_len(column.heading), *(row[place].cell_len for row in rows), 1) if rows else cell_len(column.heading)
         for place, column in enumerate(columns)
@@ -90,7 +95,7 @@ def _widths(columns: Sequence[Column], rows: Sequence[Sequence[Text]], width: in
     ]
     places = list(range(len(columns)))
     for place in range(len(columns) - 1, 0, -1):
-        # A column that says nothing goes before another is made narrower for it.
+        # An empty column is left out before another is made narrower.
         if _room(wanted, places) > width and not any(row[place] for row in rows):
             places.remove(place)
     while len(places) > 1 and _room(least, places) > width:
@@ -102,7 +107,7 @@ def _widths(columns: Sequence[Column], rows: Sequence[Sequence[Text]], width: in
         widths[place] = least[place] + more
         left -= more
     if _room(least, places) > width:
-        # The first column alone, and that does not fit.
+        # Only the first column is left, and it does not fit.
         widths[0] = max(width, 1)
     return widths
 

@@ -1,1 +1,1 @@
-"""The commands of `gowork`, a module each. They are imported when they are called."""
+"""The commands of `gowork`, a module for each. A module is imported when its command is called."""

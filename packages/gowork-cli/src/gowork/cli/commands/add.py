@@ -1,4 +1,4 @@
-"""The command `gowork add` schedules one task."""
+"""The command `gowork add` schedules a task, or the tasks of a file."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Examples:
   gowork add --file tasks.jsonl --handler resize --wait
 
 \b
-A FILE has a task on each line, with the options that differ from those given here:
+A FILE has a task on each line. The options of a line replace those given here:
   {"payload": {"image": "a.png"}}
   {"payload": "text", "id": "b", "handler": "crop", "priority": "HIGH", "queue": "images",
    "labels": {"team": "web"}, "selector": {"gpu": "yes"}, "in": "10m", "at": "2026-12-24T03:00",
@@ -44,56 +44,57 @@ A FILE has a task on each line, with the options that differ from those given he
     "--handler",
     metavar="NAME",
     shell_complete=complete_handler,
-    help="The handler that runs it.  [default: the worker's default handler]",
+    help="The handler that runs the task.  [default: the worker's default handler]",
 )
 @click.option(
     "--priority",
     type=click.Choice(_PRIORITIES, case_sensitive=False),
     help="HIGH starts before MEDIUM, and MEDIUM before LOW.  [default: low]",
 )
-@click.option("--queue", metavar="NAME", help="The queue in which it waits.  [default: default]")
+@click.option("--queue", metavar="NAME", help="The queue in which the task waits.  [default: default]")
 @click.option(
-    "--label", "labels", metavar="KEY=VALUE", multiple=True, help="A label by which you can find it. Repeatable."
+    "--label", "labels", metavar="KEY=VALUE", multiple=True, help="A label by which you can find the task. Repeatable."
 )
 @click.option(
-    "--selector", metavar="KEY=VALUE", multiple=True, help="Only workers with this label may run it. Repeatable."
+    "--selector", metavar="KEY=VALUE", multiple=True, help="Only workers with this label may run the task. Repeatable."
 )
 @click.option(
     "--in",
     "delay",
     type=duration,
     metavar="DURATION",
-    help="Start it after this time at the earliest, as in 90s, 10m, 1h30m.",
+    help="Start the task no earlier than this long from now, as in 90s, 10m, 1h30m.",
 )
 @click.option(
-    "--at", "run_at", type=time, metavar="TIME", help="Start it at this time at the earliest, as in 2026-12-24T18:00."
+    "--at", "run_at", type=time, metavar="TIME", help="Start the task no earlier than this, as in 2026-12-24T18:00."
 )
 @click.option("--time-limit", type=duration, metavar="DURATION", help="How long one attempt may run.")
 @click.option(
     "--expires-in",
     type=duration,
     metavar="DURATION",
-    help="If it has not started within this time, it ends as expired.",
+    help="If the task has not started within this time, it ends as expired.",
 )
 @click.option(
     "--key",
     "concurrency_key",
     metavar="KEY",
-    help="Tasks of a queue with the same key share a limit; see gowork queues.",
+    help="The concurrency key. Tasks of a queue with the same key share a limit; see gowork queues set.",
 )
-@click.option("--max-attempts", type=click.IntRange(1, 1000), help="How often it is tried in all.")
+@click.option("--max-attempts", type=click.IntRange(1, 1000), help="How many attempts the task has.")
 @click.option(
     "--wait",
     is_flag=True,
-    help="Print the id on standard error, wait until it has finished, and print the result. Exit with 1 when "
-    "it did not "
-    "complete.",
+    help="Print the id on standard error, wait until the task has finished, and print its result. Exit with 1 if it "
+    "did not complete.",
 )
 @click.option(
     "--timeout", type=duration, metavar="DURATION", help="With --wait: stop waiting after this time. The task goes on."
 )
 @click.option(
-    "--file", type=click.File("rb"), help="Add all tasks of this file, one JSON object a line. - is standard input."
+    "--file",
+    type=click.File("rb"),
+    help="Add all tasks of this file, one JSON object on each line. - is standard input.",
 )
 @common_options
 @pass_common
@@ -111,12 +112,12 @@ def add(
 ) -> None:
     """Schedule a task, and print its id.
 
-    PAYLOAD is text, or JSON if the handler takes JSON. With - it is read from standard input, as it is. Without ID the
-    task gets a new one. The same task under the same ID again changes nothing.
+    PAYLOAD is text, or JSON if the handler takes JSON. If it is -, it is read from standard input, unchanged. Without
+    ID the task gets a new id. Adding the same task under the same ID again changes nothing.
     """
     if others["delay"] is not None and others["run_at"] is not None:
         raise click.UsageError("give --in or --at, not both")
-    # The other options are named as the client's are.
+    # The other options have the names that the client gives them.
     own = {
         "labels": pairs(labels, "--label"),
         "selector": pairs(selector, "--selector"),
@@ -132,7 +133,8 @@ def add(
     with common.client() as client:
         handle = client.schedule(payload, id=task_id, **options)
     if wait:
-        # At once, so that the task can be found again however the wait ends. Standard output is for its result.
+        # The id is printed at once, so that the task can be found if the wait is interrupted. Standard output is kept
+        # for the result.
         click.echo(f"task {handle.id}", err=True)
         with common.waiting_client() as client:
             (task,) = spinning(client, [handle.id], timeout)
@@ -147,14 +149,14 @@ def _words(words: tuple[str, ...], options: TaskOptions) -> tuple[str | None, ms
     if len(words) > 2:
         raise click.UsageError("too many words: give [ID] PAYLOAD, with the payload in quotes")
     if not words and not options.get("handler"):
-        raise click.UsageError("give a PAYLOAD, or a --handler that needs none")
+        raise click.UsageError("give a PAYLOAD, or a --handler that needs no payload")
     payload = words[-1] if words else ""
     data = sys.stdin.buffer.read() if payload == "-" else payload.encode(errors="surrogateescape")
     return words[0] if len(words) == 2 else None, _payload(data)
 
 
 def _payload(data: bytes) -> msgspec.Raw | bytes:
-    """The payload as text when it is UTF-8, else as bytes. The handler's type says whether the text is JSON."""
+    """Returns the payload as text if it is UTF-8, else as bytes. The handler's type says whether the text is JSON."""
     try:
         data.decode()
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""The command `gowork drain` takes workers out of service."""
+"""The command `gowork drain` takes a worker out of service."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from gowork.cli.parameters import duration
 from gowork.cli.records import member_record
 from gowork.client import Client, Liveness, Member, MemberKind
 
-#: Seconds between two looks at the members, while it is waited.
+#: Seconds between two calls for the members, while the command waits.
 _LOOK_S = 0.2
 
 
 @click.command(
     epilog="""\b
 Examples:
-  gowork drain host-7                      # it finishes what it runs, in its own time
-  gowork drain host-7 --budget 30s --wait  # and returns when it has left, half a minute later at most"""
+  gowork drain host-7                      # its tasks may run for its --drain-timeout
+  gowork drain host-7 --budget 30s --wait  # its tasks may run for 30 s; returns when it has left"""
 )
 @click.argument("worker", shell_complete=complete_member)
 @click.option(
@@ -34,7 +34,7 @@ Examples:
 @click.option(
     "--wait",
     is_flag=True,
-    help="Return when it has left. A callback worker does not leave: return when it holds nothing more.",
+    help="Return when it has left. A callback worker does not leave: return when it holds no more tasks.",
 )
 @common_options
 @pass_common
@@ -44,7 +44,7 @@ def drain(common: CommonOptions, worker: str, budget: float | None, wait: bool) 
     It gets no more tasks, finishes its running tasks within the budget, hands the rest back, and leaves. Its process
     ends with 0. A task that is handed back uses up no attempt. A callback worker stays idle until it joins again.
 
-    Exits with 1 when there is no such worker, or, with --wait, when it was lost before it had left.
+    Exits with 1 if there is no such worker, or, with --wait, if it was lost before it had left.
     """
     with common.patient_client() if wait else common.client() as client:
         client.drain(worker, budget)
@@ -65,7 +65,7 @@ def _member(client: Client, id: str) -> Member | None:
 
 
 def _end(client: Client, first: Member) -> Member | None:
-    """The member as it is last seen; None when it is listed no more, or another one of its name is there."""
+    """Waits until the member has left. Returns it as last seen; None if it is not listed, or another has its name."""
     member: Member | None = first
     while member is not None and member.joined_at == first.joined_at and not _has_ended(member):
         time.sleep(_LOOK_S)
@@ -83,5 +83,5 @@ def _words(member: Member | None) -> str:
     if member is None or member.liveness is Liveness.LEFT:
         return "has left"
     if member.liveness is Liveness.LOST:
-        return "was lost before it had left; its tasks go to others"
+        return "was lost before it had left; its tasks go to other workers"
     return f"is draining, and holds {member.running} task{'' if member.running == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""The command `gowork members` shows who works for the leader."""
+"""The command `gowork members` lists the workers of the cluster."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _members_table(members: Iterable[Member]) -> Table:
             str(member.slots),
             plain(", ".join(member.handlers)),
             plain(", ".join(f"{key}={value}" for key, value in member.labels.items())),
-            # A member that is lost or has left has no version any more.
+            # Callback workers have no version, and lost members and those that left have none any more.
             plain(member.version or ("callback" if member.kind is MemberKind.CALLBACK else "")),
             ago(member.seen_at),
             plain(member.address),

@@ -1,4 +1,4 @@
-"""The command `gowork protos` writes the contract for authors of clients and workers in other languages."""
+"""The command `gowork protos` writes the contract's protos, for clients and workers in other languages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-#: The protos import each other by paths that begin here.
+#: The folder with which the protos' import paths begin.
 _ROOT = "gowork/proto"
 _BUF = """\
 # The contract of gowork, as `gowork protos` wrote it. https://github.com/gowork/gowork
@@ -36,17 +36,17 @@ Examples:
 
 \b
 The protos' comments are the reference. What a worker must do, message by message, is in
-https://github.com/gowork/gowork/blob/main/docs/protocol.md; `gowork worker-check` tries it.""",
+https://github.com/gowork/gowork/blob/main/docs/protocol.md. `gowork worker-check` checks a worker.""",
 )
 @click.option(
     "--out",
     required=True,
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
-    help="The directory for them. A buf.yaml in it stays. Protos of the same names are replaced.",
+    help="The directory to write to. A buf.yaml in it is kept. Protos of the same names are replaced.",
 )
 def protos(out: Path) -> None:
-    """Write the contract's protos, a buf module, for clients and workers in any language."""
+    """Write the contract's protos as a buf module, for clients and workers in any language."""
     try:
         written = [_write(out / _ROOT / name, text) for name, text in _protos(resources.files("gowork.proto"))]
         module = out / "buf.yaml"
@@ -58,7 +58,7 @@ def protos(out: Path) -> None:
     for path in written:
         click.echo(path)
     if kept:
-        click.echo(f"gowork: {module} was there and stays as it is", err=True)
+        click.echo(f"gowork: {module} was there and is kept", err=True)
 
 
 def _protos(folder: Traversable, prefix: str = "") -> Iterator[tuple[str, bytes]]:

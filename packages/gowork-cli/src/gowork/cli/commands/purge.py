@@ -17,11 +17,11 @@ from gowork.cli.output import console, plain, write_record
 from gowork.cli.parameters import duration
 from gowork.client import Client, NotFound, TaskInfo
 
-#: How many tasks are counted before the question is asked. More are told as "at least".
+#: How many tasks are counted before the question is asked. If there are more, the question says "at least".
 _COUNTED_MAX = 100_000
 #: How many of them are named.
 _EXAMPLES = 5
-#: All that has finished. A running task is never removed.
+#: Selects all finished tasks. Others are never removed.
 _FINISHED = "status != PENDING AND status != RUNNING"
 
 
@@ -48,19 +48,19 @@ Examples:
   gowork purge nightly-report
   gowork purge --older-than 2d --dry-run
   gowork purge --filter 'status = ERROR AND queue = "mail"' --yes
-  gowork purge --filter 'id = "report-*"'     # all whose id begins so
-  gowork purge --filter 'id = "report-\\*"'    # the one task report-*""",
+  gowork purge --filter 'id = "report-*"'     # all tasks whose id begins with report-
+  gowork purge --filter 'id = "report-\\*"'    # only the task with the id report-*""",
 )
 @click.argument("ids", metavar="[ID...]", nargs=-1, shell_complete=complete_task_id)
-@click.option("--filter", "expression", metavar="EXPRESSION", help="Only finished tasks that this selects.")
+@click.option("--filter", "expression", metavar="EXPRESSION", help="Only finished tasks that this filter selects.")
 @click.option(
     "--older-than",
     type=duration,
     metavar="DURATION",
-    help="Only tasks that finished at least this long ago. Without --filter: of all queues.",
+    help="Only tasks that finished at least this long ago. Without --filter, those of all queues.",
 )
 @click.option("--yes", "-y", is_flag=True, help="Don't ask.")
-@click.option("--dry-run", is_flag=True, help="Only tell how many tasks would be removed, and name some.")
+@click.option("--dry-run", is_flag=True, help="Only say how many tasks would be removed, and name some.")
 @common_options
 @pass_common
 def purge(
@@ -72,17 +72,17 @@ def purge(
     yes: bool,
     dry_run: bool,
 ) -> None:
-    """Remove finished tasks and their results at once instead of after their retention.
+    """Remove finished tasks and their results at once, before retention does.
 
-    It shows the number of these tasks and some of their ids, and asks. Where nobody can answer, it removes nothing
-    without --yes.
+    The command shows how many tasks it would remove, and some of their ids, and asks. Without a terminal to ask on, it
+    removes nothing unless --yes is given.
     """
     if bool(ids) == (expression is not None or older_than is not None):
         raise click.UsageError("give IDs, or --filter or --older-than, not both")
     if expression is not None and not expression.strip():
         raise click.UsageError(f"--filter is empty; {_FINISHED!r} selects all that have finished")
     if not (yes or dry_run or questions.can_ask()):
-        # Before anything is counted.
+        # This refuses before anything is counted.
         questions.confirm("", "give --yes to remove the tasks, or --dry-run to see how many they are")
     began = time.monotonic()
     with common.client() as client:
@@ -92,7 +92,7 @@ def purge(
                 _tell(common, selection, dry_run=dry_run)
                 return
             questions.confirm(f"Remove {selection}, with their results?", "give --yes")
-        # What has become old enough while the question stood was not asked about.
+        # Tasks that became old enough while the question was open are not removed, because it did not count them.
         age = older_than and older_than + (time.monotonic() - began)
         purged = client.purge(ids, filter=expression or ("" if ids else _FINISHED), older_than=age or 0)
     if common.output is not OutputFormat.TABLE:
@@ -102,7 +102,7 @@ def purge(
 
 
 def _tell(common: CommonOptions, selection: _Selection, *, dry_run: bool) -> None:
-    """Says what would be removed, or that there is nothing to remove."""
+    """Says which tasks would be removed, or that there is none to remove."""
     if common.output is not OutputFormat.TABLE:
         record = {"matched": selection.tasks, "more": selection.more, "examples": list(selection.examples)}
         write_record(record if dry_run else {"purged": 0}, common.output)
@@ -119,7 +119,7 @@ def _existing(client: Client, ids: Iterable[str]) -> Iterator[TaskInfo]:
         try:
             yield client.get(task_id)
         except NotFound:
-            # The purge itself leaves out unknown ids too.
+            # The leader skips unknown ids too.
             continue
 
 

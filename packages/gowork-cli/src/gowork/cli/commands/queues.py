@@ -1,4 +1,4 @@
-"""The command `gowork queues` shows what waits in each queue and changes how a queue is served."""
+"""The command `gowork queues` lists the queues, pauses and resumes them, and sets their weights and limits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gowork.client import Client, Queue
 
 
 class _Number(IntParamType):
-    """What a field of the contract holds. The leader has bounds of its own, which the help must not seem to know."""
+    """A whole number of 32 bits. The leader has bounds of its own, which the help does not repeat."""
 
     name = "integer"
 
@@ -66,7 +66,7 @@ def list_queues(common: CommonOptions) -> None:
     elif found:
         _print_table(found)
     else:
-        console().print("no queue has tasks waiting or running, or settings of its own")
+        console().print("no queue has waiting or running tasks, or settings of its own")
 
 
 @queues.command(
@@ -76,18 +76,18 @@ Examples:
   gowork queues pause reports --new      # before its first task comes"""
 )
 @_name
-@click.option("--new", is_flag=True, help="Do it even if the queue does not exist yet.")
+@click.option("--new", is_flag=True, help="Pause the queue even if it has no tasks and no settings yet.")
 @common_options
 @pass_common
 def pause(common: CommonOptions, name: str, *, new: bool) -> None:
-    """Start no more tasks of a queue; what runs goes on.
+    """Pause a queue: no more of its tasks are started. Running tasks go on.
 
-    A queue without tasks and settings may be a typing mistake. The command asks before it pauses one. Where nobody can
-    be asked, it pauses none without --new.
+    The name of a queue without tasks and settings may be mistyped. The command asks before it pauses such a queue.
+    Without a terminal to ask on, it refuses to, unless --new is given.
     """
     with common.client() as client:
         if not new and (known := _unknown(client, name)) is not None:
-            words = f"there is no task and no setting of a queue {name!r}{meant(name, known)}"
+            words = f"the queue {name!r} has no tasks and no settings{meant(name, known)}"
             if not questions.can_ask():
                 raise click.ClickException(f"{words}; --new pauses it all the same")
             click.echo(f"gowork: {words}", err=True)
@@ -104,7 +104,7 @@ Example:
 @common_options
 @pass_common
 def resume(common: CommonOptions, name: str) -> None:
-    """End a pause."""
+    """End the pause of a queue."""
     with common.client() as client:
         known = _unknown(client, name)
         client.resume_queue(name)
@@ -122,14 +122,14 @@ Examples:
 )
 @_name
 @click.option(
-    "--weight", type=_NUMBER, metavar="N", help="Its share of the slots while other queues have work too, 1 to 1,000."
+    "--weight", type=_NUMBER, metavar="N", help="The queue's share of the slots while others have work, 1 to 1,000."
 )
 @click.option(
     "--concurrency",
     "concurrency_limit",
     type=_NUMBER,
     metavar="N",
-    help="How many of its tasks run at once, at most. 0 means no limit.",
+    help="How many of the queue's tasks run at once, at most. 0 means no limit.",
 )
 @click.option(
     "--key-concurrency",
@@ -139,15 +139,15 @@ Examples:
     help="How many tasks of one concurrency key run at once, at most. 0 means no limit.",
 )
 @click.option(
-    "--rate", "rate_limit", type=float, metavar="N", help="How many tasks start in a second, at most. 0 means no limit."
+    "--rate", "rate_limit", type=float, metavar="N", help="How many tasks start per second, at most. 0 means no limit."
 )
 @click.option(
-    "--burst", "rate_burst", type=_NUMBER, metavar="N", help="With a rate: how many tasks start at once, at most."
+    "--burst", "rate_burst", type=_NUMBER, metavar="N", help="With a rate, how many tasks start at once, at most."
 )
 @common_options
 @pass_common
 def set_queue(common: CommonOptions, /, name: str, rate_limit: float | None, **limits: int | None) -> None:
-    """Set how a queue is served. Options that are left out change nothing."""
+    """Set a queue's weight and limits. A setting whose option is left out stays as it is."""
     if rate_limit is None and all(value is None for value in limits.values()):
         raise click.UsageError("name at least one of --weight, --concurrency, --key-concurrency, --rate, --burst")
     with common.client() as client:
@@ -161,7 +161,7 @@ def set_queue(common: CommonOptions, /, name: str, rate_limit: float | None, **l
 
 
 def _unknown(client: Client, name: str) -> list[str] | None:
-    """The queues that are known, when this one is not among them and none of the tasks that are kept was in it."""
+    """Returns the names of all queues if this one has no tasks, not even finished ones, and no settings; else None."""
     known = [queue.name for queue in client.queues()]
     if name in known or next(client.tasks(queue=name, page_size=1), None) is not None:
         return None
@@ -169,9 +169,9 @@ def _unknown(client: Client, name: str) -> list[str] | None:
 
 
 def _note(name: str, known: list[str] | None) -> None:
-    """Says that a queue was not known. It asks nothing, because limits are often set before the first task comes."""
+    """Says that a queue was not known. It does not ask, because limits are often set before the first task comes."""
     if known is not None:
-        click.echo(f"gowork: there was no task and no setting of a queue {name!r} before{meant(name, known)}", err=True)
+        click.echo(f"gowork: the queue {name!r} had no tasks and no settings before{meant(name, known)}", err=True)
 
 
 def _print_table(found: Iterable[Queue]) -> None:

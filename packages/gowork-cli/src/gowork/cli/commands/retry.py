@@ -20,7 +20,7 @@ Examples:
 @common_options
 @pass_common
 def retry(common: CommonOptions, ids: tuple[str, ...]) -> None:
-    """Run tasks again that have ended with ERROR or CANCELLED.
+    """Run tasks that ended with ERROR or CANCELLED again.
 
     Each goes back into its queue like a new task. Its attempts stay on record.
     """

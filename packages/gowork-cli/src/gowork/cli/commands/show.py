@@ -41,7 +41,7 @@ def show(common: CommonOptions, task_id: str) -> None:
 
 
 def print_task(out: Console, task: TaskInfo) -> None:
-    """Everything about a task, for people."""
+    """Prints everything about a task, for people."""
     out.print(_facts(task))
     if task.attempts:
         out.print()
@@ -54,7 +54,7 @@ def print_task(out: Console, task: TaskInfo) -> None:
 def _facts(task: TaskInfo) -> Table:
     rows = Table.grid(padding=(0, 2))
     rows.add_column(style="bold")
-    # Long payloads and results are folded, not cut: this is where people look for all of it.
+    # Long payloads and results are folded, not cut, because this command is for seeing all of them.
     rows.add_column(overflow="fold")
 
     def add(name: str, value: object) -> None:
@@ -103,7 +103,7 @@ def _facts(task: TaskInfo) -> Table:
 
 
 def _timeline(attempts: tuple[Attempt, ...], now: datetime) -> Table:
-    """The attempts, each with a bar that shows when it ran, all on one scale."""
+    """Makes a table of the attempts, each with a bar that shows when it ran, all on one scale."""
     traces = [sampled_trace_id(attempt.traceparent) for attempt in attempts]
     names = (
         "ATTEMPT",

@@ -34,8 +34,8 @@ Examples:
 def backup(common: CommonOptions, file: Path) -> None:
     """Write a copy of the store to FILE while work goes on.
 
-    The copy is of one moment. FILE appears when it is whole. A leader is started from it with
-    `gowork-leader --restore FILE`.
+    The copy shows the store as it is at one moment. FILE appears when the copy is complete.
+    `gowork-leader --restore FILE` starts a leader from it.
     """
     bars = Progress(
         TextColumn("{task.description}"),

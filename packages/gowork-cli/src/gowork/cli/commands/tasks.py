@@ -19,11 +19,11 @@ from gowork.cli.records import task_record
 from gowork.cli.tables import TASK_COLUMNS, TASK_NUMBERS, task_row, tasks_table
 from gowork.client import Client, Priority, TaskFilter, TaskInfo, TaskStatus, TaskView
 
-#: How many rows a table has when nobody says; JSON has all.
+#: How many rows a table has without --limit. JSON has all tasks.
 _ROWS_DEFAULT = 100
-#: How many tasks are fetched at once. The first are shown while the next come.
+#: How many tasks are fetched in one call.
 _PAGE_TASKS = 1_000
-#: How often a live table is drawn, in times a second.
+#: How many times per second a live table is drawn.
 _DRAWS_PER_S = 4
 
 _STATUSES = [status for status in TaskStatus if status is not TaskStatus.UNSPECIFIED]
@@ -39,10 +39,10 @@ Examples:
   gowork tasks --status COMPLETED -o jsonl --view result | jq .result
   gowork tasks --watch"""
 )
-@click.option("--status", type=click.Choice(_STATUSES, case_sensitive=False), help="Only these.")
+@click.option("--status", type=click.Choice(_STATUSES, case_sensitive=False), help="Only tasks with this status.")
 @click.option("--handler", metavar="NAME", shell_complete=complete_handler, help="Only tasks of this handler.")
 @click.option("--queue", metavar="NAME", help="Only tasks of this queue.")
-@click.option("--priority", type=click.Choice(_PRIORITIES, case_sensitive=False), help="Only these.")
+@click.option("--priority", type=click.Choice(_PRIORITIES, case_sensitive=False), help="Only tasks of this priority.")
 @click.option("--label", "labels", metavar="KEY=VALUE", multiple=True, help="Only tasks with this label. Repeatable.")
 @click.option("--id-prefix", metavar="TEXT", help="Only tasks whose id begins with this.")
 @click.option(
@@ -51,7 +51,7 @@ Examples:
     default="",
     metavar="EXPRESSION",
     help="""Only tasks that match, as in
-              'status = RUNNING AND labels.team = "web"'; joined to the others by AND.""",
+              'status = RUNNING AND labels.team = "web"'. The other options are joined to it by AND.""",
 )
 @click.option(
     "-n",
@@ -71,7 +71,7 @@ Examples:
     "-w",
     "--watch",
     is_flag=True,
-    help="Show changes until interrupted: in a live table on a terminal, else one line for each.",
+    help="Show changes until interrupted: in a live table on a terminal, elsewhere in one line for each change.",
 )
 @common_options
 @pass_common
@@ -87,7 +87,7 @@ def tasks(
     **terms: str | None,
 ) -> None:
     """List tasks, the newest first."""
-    # The options are named as the terms are.
+    # The options have the names of the terms.
     wanted = cast("TaskFilter", {**terms, "labels": pairs(labels, "--label")})
     if limit is None:
         limit = _ROWS_DEFAULT if common.output is OutputFormat.TABLE else 0
@@ -100,7 +100,7 @@ def tasks(
 
     if watch:
         with common.patient_client() as client, client.watch(expression, view=TaskView(view), **wanted) as changes:
-            # Listed after the watch has begun, so that no change falls between.
+            # The tasks are listed after the watch has begun, so that no change is missed.
             _show_changes(common, list(listed(client)), changes, TaskView(view), limit)
         return
     with common.client() as client:
@@ -130,7 +130,7 @@ def _show_changes(
 
 
 def _show_live(out: Console, known: list[TaskInfo], changes: Iterable[TaskInfo], rows_max: int) -> None:
-    # Replaced as a whole at each change, since the table is drawn by another thread.
+    # Each change replaces the whole dict, because another thread draws the table.
     latest = {task.id: task for task in known[:rows_max]}
     with Live(console=out, refresh_per_second=_DRAWS_PER_S, get_renderable=lambda: tasks_table(latest.values())):
         for task in changes:

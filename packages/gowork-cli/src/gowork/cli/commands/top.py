@@ -19,15 +19,15 @@ from gowork.cli.terminal import keys
 from gowork.client.frames import Frame, Lookout
 
 _INTERVAL_S_MIN, _INTERVAL_S_MAX = 0.2, 60.0
-#: How often the screen is drawn, in times a second: how old its data is, and the size of the terminal, change between
-#: two updates too.
+#: How many times per second the screen is drawn. Between two updates, the age of the data changes, and perhaps the size
+#: of the terminal.
 _DRAWS_PER_S = 4
 
 
 def _check_number(_context: click.Context, _parameter: click.Parameter, value: float) -> float:
-    # NaN lies within every range that click looks at.
+    # click's check of the range lets NaN pass.
     if math.isnan(value):
-        raise click.BadParameter("nan is no number of seconds")
+        raise click.BadParameter("nan is not a number of seconds")
     return value
 
 
@@ -47,27 +47,27 @@ Examples:
     default=1.0,
     show_default=True,
     metavar="SECONDS",
-    help="How often to look.",
+    help="How many seconds to wait between two updates.",
 )
 @click.option(
     "-n",
     "--count",
     type=click.IntRange(min=1),
-    help="End after this number of updates.  [default: never; 1 for a table that is not on a terminal]",
+    help="End after this many updates.  [default: never; 1 for a table that is not on a terminal]",
 )
 @common_options
 @pass_common
 def top(common: CommonOptions, *, interval: float, count: int | None) -> None:
     """Watch the cluster: members and their load, queues, what they wait for, rates, recent failures.
 
-    On a terminal it is drawn anew at each update until q or Ctrl-C. Elsewhere a table is printed once, and JSON has an
-    object for each update. Rates and latencies are those of the last 5 seconds. The first update has none.
+    On a terminal, each update is drawn over the last, until q or Ctrl-C. Elsewhere, a table is printed once, and JSON
+    has an object for each update. Rates and latencies are those of the last 5 seconds. The first update has none.
     """
     out = console()
     live = common.output is OutputFormat.TABLE and out.is_terminal and not out.is_dumb_terminal and count != 1
     with common.watching_client() as client:
         lookout = Lookout(client)
-        # Before the terminal is taken: when there is no leader to begin with, that is all there is to say.
+        # The first call is made before the terminal changes, so that a missing leader is a plain error.
         first = lookout.look()
         if live:
             _show_live(out, lookout, first, interval, count)
@@ -80,7 +80,7 @@ def top(common: CommonOptions, *, interval: float, count: int | None) -> None:
 
 
 def _show_live(out: Console, lookout: Lookout, first: Frame, interval: float, count: int | None) -> None:
-    # Replaced as a whole at each update, since the screen is drawn by another thread.
+    # Each update replaces the whole frame, because another thread draws the screen.
     latest = first
 
     def drawn() -> RenderableType:
@@ -112,11 +112,11 @@ def _page(out: Console, frame: Frame) -> RenderableType:
 def _frames(
     lookout: Lookout, first: Frame, interval: float, count: int | None, goes_on: Callable[[float], bool]
 ) -> Iterator[Frame]:
-    """A frame at once and then at every interval; `goes_on` waits for a time in seconds and tells whether to go on."""
+    """Yields a frame at once, and then one at every interval. `goes_on` waits, and returns whether to go on."""
     frame, due = first, time.monotonic()
     for number in itertools.count(1):
         yield frame
-        # A leader that is slow is not asked the more often for it.
+        # After a slow response, the updates that were missed are not made up for.
         now = time.monotonic()
         due = max(due + interval, now)
         if number == count or not goes_on(due - now):

@@ -1,4 +1,4 @@
-"""The command `gowork up` starts a leader and a worker on this machine."""
+"""The command `gowork up` runs a leader and workers on this machine."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ Examples:
     "modules",
     metavar="MODULE",
     multiple=True,
-    help="Load the handlers of this module, also from the working directory. Repeatable.",
+    help="Load the handlers of this module, which may be in the working directory. Repeatable.",
 )
 @click.option(
     "--data-dir",
     type=click.Path(file_okay=False),
-    help="The directory for the tasks.  [default: the user's data directory]",
+    help="The directory in which tasks are kept.  [default: the user's data directory]",
 )
 @click.option(
     "--cluster-listen",
@@ -79,7 +79,7 @@ Examples:
     type=click.IntRange(0, 65_535),
     default=9465,
     show_default=True,
-    help="The first worker serves the same on this port, the next worker on the next port. 0 takes free ports.",
+    help="The first worker serves the same pages on this port, the next worker on the next port. 0 takes free ports.",
 )
 @click.option(
     "--grace",
@@ -94,18 +94,19 @@ Examples:
     type=click.Choice(["debug", "info", "warning", "error"]),
     default="warning",
     show_default=True,
-    help="What leader and workers write to standard error.",
+    help="The least severe records that leader and workers log to standard error.",
 )
 @click.option(
     "--log-format",
     type=click.Choice(["text", "json"]),
-    help="The form of their log: text for people, or one JSON object a line.  [default: GOWORK_LOG_FORMAT, else text]",
+    help="The form of their log: text for people, or one JSON object on each line.  [default: GOWORK_LOG_FORMAT, else "
+    "text]",
 )
 @click.option(
     "--log-failures",
     type=click.Choice(["type", "message", "traceback"]),
-    help="How much workers log of a failed attempt: the exception's type, its text too, or all.  [default: "
-    "GOWORK_LOG_FAILURES, else traceback]",
+    help="How much workers log of a failed attempt: the exception's type, also its text, or also its traceback.  "
+    "[default: GOWORK_LOG_FAILURES, else traceback]",
 )
 @click.option("--print-addresses", is_flag=True, help="Print one line of JSON with the addresses instead of words.")
 @common_options
@@ -126,8 +127,8 @@ def up(
 ) -> None:
     """Run a leader and workers on this machine until Ctrl-C.
 
-    Tasks are kept in a SQLite file and are there again at the next start. A process that ends by itself is reported
-    and not restarted. A second Ctrl-C ends all at once.
+    Tasks are kept in a SQLite file, and are there again at the next start. The command reports a process that ends by
+    itself, and does not restart it. A second Ctrl-C kills all processes at once.
     """
     for module, package in (("gowork.leader", "gowork-leader"), ("gowork.worker", "gowork-worker")):
         if find_spec(module) is None:
@@ -140,7 +141,7 @@ def up(
             *(["--slots", str(slots)] if slots else []),
             *(["--log-failures", log_failures] if log_failures else []),
             *(part for module in modules for part in ("--import", module)),
-            # Its workers have the same names at each start, here and wherever else somebody runs it.
+            # The workers have the same names at each start, and in each cluster that runs on this machine.
             *(["--state-dir", os.path.join(data_dir, "workers")] if data_dir else []),
         ],
         log_level=log_level,
@@ -172,7 +173,7 @@ def up(
 
 
 def _teller(log_format: str | None) -> Callable[[str], None]:
-    """What says words on standard error: in the form in which leader and workers write their log beside it."""
+    """Returns what writes words to standard error, in the form in which leader and workers write their log."""
     form = log_format or os.environ.get("GOWORK_LOG_FORMAT")
 
     def tell(words: str) -> None:
@@ -182,29 +183,29 @@ def _teller(log_format: str | None) -> Callable[[str], None]:
         else:
             words = f"gowork: {words}"
         with contextlib.suppress(OSError):
-            # Whoever does not read this wants the cluster to go on.
+            # The cluster goes on when nobody reads standard error.
             click.echo(words, err=True)
 
     return tell
 
 
 def _check_imports(modules: Iterable[str], members: Iterable[Member]) -> None:
-    """Refuses to go on without a module that was asked for by name. Errors of other plugins are only shown.
+    """Checks that each module of --import was loaded. Errors of other plugins do not end the command.
 
     Raises:
-        ChildFailed: when a module did not load; with the file and the line, as the worker tells them.
+        ChildFailed: when a module was not loaded. The error has the file and the line that the worker named.
     """
     errors = dict.fromkeys(error for member in members for error in member.plugin_errors)
     for module in modules:
         about = re.compile(rf"(?<![\w.]){re.escape(module)}(?![\w.])")
         for error in errors:
-            # The name stands before the reason, where words of the worker's may stand, too.
+            # The module's name is before the colon. The worker's reason follows it, and may name other modules.
             if about.search(error.partition(": ")[0]):
                 raise ChildFailed(f"--import {module} does not load: {error.removeprefix(f'{module}: ')}")
 
 
 def _worker_pages(leader_page: str, first_port: int, workers: int) -> list[str]:
-    """Where each worker has its pages: beside the leader's."""
+    """Returns the HTTP address of each worker: the leader's host, with ports from `first_port` on, or port 0."""
     try:
         host, _ = parse_address(leader_page)
     except AddressError as error:
@@ -213,7 +214,7 @@ def _worker_pages(leader_page: str, first_port: int, workers: int) -> list[str]:
 
 
 def _introduce(addresses: Addresses, members: Sequence[Member]) -> None:
-    """Says what runs, and what to do with it."""
+    """Prints what runs, and commands to try."""
     out = console()
     handlers = sorted({name for member in members for name in member.handlers})
     out.print(
@@ -231,4 +232,4 @@ def _introduce(addresses: Addresses, members: Sequence[Member]) -> None:
     out.print("  gowork tasks", markup=False)
     out.print("  gowork members", markup=False)
     out.print()
-    out.print("Ctrl-C stops all", style="dim")
+    out.print("Ctrl-C stops the cluster", style="dim")

@@ -28,7 +28,7 @@ Examples:
 def wait(common: CommonOptions, ids: tuple[str, ...], timeout: float | None) -> None:
     """Wait until tasks have finished, and print their results.
 
-    After a second it tells why a task does not start. It exits with 1 when one of them did not complete, is
+    After a second the command says why a task does not start. It exits with 1 if a task did not complete, is
     unknown, or has not finished in time.
     """
     with common.patient_client() as client:

@@ -1,4 +1,4 @@
-"""The command `gowork why` names each reason that holds a task."""
+"""The command `gowork why` says why a task waits, or why it ended."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Examples:
 @common_options
 @pass_common
 def why(common: CommonOptions, task_id: str, *, verbose: bool) -> None:
-    """Tell why a task waits, or why it ended, and what to do."""
+    """Say why a task waits, or why it ended, and what to do."""
     with common.client() as client:
         explanation = client.explain(task_id, verbose=verbose)
     if common.output is not OutputFormat.TABLE:
@@ -37,14 +37,14 @@ def _print(out: Console, explanation: Explanation) -> None:
     out.print(styled(explanation.status))
     if not explanation.reasons:
         waiting = explanation.status is TaskStatus.PENDING
-        out.print("nothing keeps it: it is about to be started" if waiting else "nothing keeps it")
+        out.print("nothing holds it up: it is about to be started" if waiting else "it does not wait")
     for reason in explanation.reasons:
         until = f" ({ago(reason.until)})" if reason.until else ""
         out.print(f"- {reason.message}{until}", markup=False)
         if reason.advice:
             out.print(f"  {reason.advice}", style="dim", markup=False)
     if explanation.ahead:
-        out.print(f"{explanation.ahead:,} task(s) are before it", markup=False)
+        out.print(f"tasks ahead of it: {explanation.ahead:,}", markup=False)
     if explanation.workers:
         rows = table("WORKER", "", "WHY NOT")
         for verdict in explanation.workers:
