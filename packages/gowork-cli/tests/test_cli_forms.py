@@ -202,7 +202,7 @@ class TestGroup:
         result = invoke(["--leader", free_address, *arguments])
         assert result.exit_code == 2
         (line,) = result.stderr.splitlines()
-        assert "is no text in UTF-8, from character" in line
+        assert "is not UTF-8 text, from character" in line
 
     def test_a_number_that_no_field_holds_is_wrong_usage(self, invoke) -> None:
         result = invoke(["queues", "set", "q", "--weight", "99999999999"])

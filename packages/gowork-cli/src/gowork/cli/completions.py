@@ -1,6 +1,6 @@
-"""What a shell completes besides commands and options: ids of tasks and members, names of handlers.
+"""Completes ids of tasks and members, and names of handlers and queues, in a shell.
 
-Asks the leader, for a short time; when it does not answer there is nothing to complete, and nothing to say about it.
+It asks the leader, for at most a second. If the leader does not answer, it completes nothing, and reports no error.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _SUGGESTIONS_MAX = 50
 
 
 def complete_task_id(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
-    """The newest tasks whose id begins so."""
+    """Returns the ids of the newest tasks that begin with `incomplete`."""
     try:
         with _client(context) as client:
             found = client.tasks(id_prefix=incomplete or None, newest_first=True, page_size=_SUGGESTIONS_MAX)
@@ -27,7 +27,7 @@ def complete_task_id(context: click.Context, _parameter: click.Parameter, incomp
 
 
 def complete_handler(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
-    """The handlers of the workers that are there."""
+    """Returns the handlers of the cluster's workers that begin with `incomplete`."""
     try:
         with _client(context) as client:
             names = {name for member in client.members() for name in member.handlers}
@@ -37,7 +37,7 @@ def complete_handler(context: click.Context, _parameter: click.Parameter, incomp
 
 
 def complete_queue(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
-    """The queues that the leader knows."""
+    """Returns the names of queues that begin with `incomplete`."""
     try:
         with _client(context) as client:
             return [queue.name for queue in client.queues() if queue.name.startswith(incomplete)]
@@ -46,7 +46,7 @@ def complete_queue(context: click.Context, _parameter: click.Parameter, incomple
 
 
 def complete_member(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
-    """The members that are there."""
+    """Returns the ids of members that begin with `incomplete`."""
     try:
         with _client(context) as client:
             return [member.id for member in client.members() if member.id.startswith(incomplete)]

@@ -1,8 +1,8 @@
-"""The group that `gowork` is: commands are imported when they are called, others come from entry points, errors become
-exit codes.
+"""The click group `gowork`: it imports a command when it is called, finds those of other packages by entry points, and
+turns errors into exit codes.
 
 Owns the exit codes: 0 done; 1 a task failed, was cancelled, is unknown or has not finished in time; 2 wrong usage; 3
-the leader can't be reached; 130 interrupted; 141 nobody reads the output any more.
+the leader cannot be reached; 130 interrupted; 141 nobody reads the output any more.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from gowork.base.telemetry import TelemetryError
 from gowork.cli.suggestions import SuggestingGroup
 from gowork.client import GoworkError, InvalidArgument, LeaderUnreachable
 
-#: Packages contribute commands here: name = "module:click_command".
+#: The entry point group in which packages contribute commands: name = "module:click_command".
 ENTRY_POINT_GROUP = "gowork.commands"
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -30,8 +30,8 @@ EXIT_UNREACHABLE = 3
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
 
-#: Commands that gowork's other packages contribute: (package, what the command does). Known here so that `--help` need
-#: not import them, and so that a missing one can say how to get it.
+#: {command that another package of gowork contributes: (the package, what the command does)}. So `--help` need not
+#: import these commands, and a missing one can say how to install it.
 CONTRIBUTED: Mapping[str, tuple[str, str]] = {
     "leader": ("gowork-leader", "Run a leader."),
     "plugins": ("gowork-worker", "List the plugins and handlers installed here."),
@@ -41,14 +41,14 @@ CONTRIBUTED: Mapping[str, tuple[str, str]] = {
 
 
 class CommandGroup(SuggestingGroup):
-    """A group whose commands are looked up by name and imported only then."""
+    """A group that imports a command only when it is called."""
 
     def __init__(self, *args: Any, own: Mapping[str, str], **attributes: Any) -> None:
-        """As click.Group.
+        """Takes the commands of this package, and the arguments of click.Group.
 
         Args:
             args: for click.Group.
-            own: name to "module:attribute".
+            own: {command: "module:attribute"}.
             attributes: for click.Group.
         """
         super().__init__(*args, **attributes)
@@ -72,7 +72,7 @@ class CommandGroup(SuggestingGroup):
             formatter.write_dl([(name, self._summary(ctx, name)) for name in self.list_commands(ctx)])
 
     def main(self, *args: Any, **extra: Any) -> Any:
-        """As click.Group.main, with what the words of `--help` and the like meet when they are written, too."""
+        """Does what click.Group.main does, and handles errors of writing also for `--help` and the like."""
         try:
             return super().main(*args, **extra)
         except OSError as error:
@@ -81,7 +81,7 @@ class CommandGroup(SuggestingGroup):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             value = super().invoke(ctx)
-            # Here, so that a reader who has gone, or a full disk, is noticed before the interpreter complains of it.
+            # The flush is here, so that a closed pipe or a full disk is handled before the interpreter reports it.
             sys.stdout.flush()
         except LeaderUnreachable as error:
             click.echo(_unreachable(error), err=True)
@@ -93,8 +93,8 @@ class CommandGroup(SuggestingGroup):
             _say(error)
             ctx.exit(EXIT_FAILED)
         except UnicodeEncodeError as error:
-            # Of what was written on the command line or stands in the environment. Output takes every character.
-            _say(f"{error.object!a} is no text in UTF-8, from character {error.start + 1} on")
+            # The text comes from the command line or the environment. Output takes every character.
+            _say(f"{error.object!a} is not UTF-8 text, from character {error.start + 1} on")
             ctx.exit(EXIT_USAGE)
         except KeyboardInterrupt:
             ctx.exit(EXIT_INTERRUPTED)
@@ -116,7 +116,7 @@ class CommandGroup(SuggestingGroup):
 
 
 def _contributed() -> dict[str, list[Extension]]:
-    """The entry points of each command, by its name; those of gowork's own packages hide others."""
+    """Returns {command: its entry points}. Those of gowork's own packages hide others of the same name."""
     found: dict[str, list[Extension]] = {}
     for extension in installed(ENTRY_POINT_GROUP):
         found.setdefault(extension.name, []).append(extension)
@@ -143,7 +143,7 @@ def _load(name: str, entries: Sequence[Extension]) -> click.Command:
 
 
 def _missing(name: str) -> click.Command:
-    """Stands in for a command whose package is not installed."""
+    """Makes a command that stands in for one whose package is not installed, and says how to install it."""
     package, summary = CONTRIBUTED[name]
 
     @click.command(
@@ -158,18 +158,19 @@ def _missing(name: str) -> click.Command:
 
 
 def need(package: str) -> str:
-    """How to get a package that is missing, or that is too old for the command."""
+    """Returns the error text for a package that is missing, or too old for the command, with how to install it."""
     try:
         fault = f"{package} {version(package)} is too old"
     except PackageNotFoundError:
         fault = f"{package} is not installed"
-    # By its path: the packages are on no index, where their names could be anybody's.
+    # The package is named by its path, because it is on no index, where its name could be anybody's.
     return f"{fault}. In a checkout of gowork: python3 -m pip install --upgrade ./packages/{package}"
 
 
 def _write_failed(error: OSError) -> int:
-    """Says in one line what the system refused, and answers the exit code. Commands name the files that they open
-    themselves: what comes here is most often standard output.
+    """Says in one line what could not be written, and returns the exit code.
+
+    Commands handle errors of the files that they open, so that it is mostly standard output that fails here.
     """
     give_up_standard_output()
     if isinstance(error, BrokenPipeError):

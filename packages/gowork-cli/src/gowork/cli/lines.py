@@ -1,6 +1,6 @@
-"""The lines of a file of tasks, as they become tasks, and which of them are scheduled when one is at fault.
+"""Reads tasks from the lines of a file, schedules them, and says which are scheduled when a line is wrong.
 
-Each task has its id before it is sent, so that what was sent without an answer can be sent again and is there once.
+Each task has its id before it is sent. So a task that was sent without an answer can be sent again, and exists once.
 """
 
 from __future__ import annotations
@@ -45,15 +45,17 @@ class Lines:
         """
         self._file = file
         self._advance = advance
-        #: (the number of its line, a task) for each task that was read and is not acknowledged yet, in order.
+        #: (number of the line, task) for each task that was read and is not acknowledged yet, in order.
         self._waiting: deque[tuple[int, NewTask]] = deque()
         self._scheduled = 0
-        #: What ended the file before its end.
+        #: The error that ended the reading before the end of the file.
         self.fault: BaseException | None = None
 
     def scheduled(self, client: Client, options: TaskOptions) -> Iterator[TaskHandle]:
-        """Yields a handle for each task as it is acknowledged. Ends at the first line at fault, which is then in
-        `fault`, when all tasks of the lines before it are acknowledged; or when the leader takes no more.
+        """Yields a handle for each task as it is acknowledged.
+
+        When a line is wrong, it ends after all tasks of the lines before it are acknowledged. It also ends when the
+        leader refuses a call, or cannot be reached. `fault` then has the error.
         """
         tasks = self._read()
         while True:
@@ -66,12 +68,12 @@ class Lines:
                     yield handle
                 return
             except (CallError, ValueError, TypeError, OverflowError) as error:
-                # The last three are of protobuf's, as for a number that no field holds.
+                # protobuf raises the last three, for example for a number that is too large for its field.
                 place = self._place_of(error, acknowledged)
                 if place is None:
                     self.fault = error
                     return
-                # All tasks before it are sent again, because nobody knows whether those that were under way arrived.
+                # All waiting tasks before it are sent again, because those that were on their way may not have arrived.
                 number, _ = self._waiting[place]
                 self.fault = _LineFault(number, str(_PLACE.sub("the task", str(error))))
                 before = list(self._waiting)[:place]
@@ -79,7 +81,7 @@ class Lines:
                 tasks = iter([task for _, task in before])
 
     def raise_fault(self) -> None:
-        """Raises the error that ended the file, if any. Before that it says what is scheduled and how to go on."""
+        """Raises the error in `fault`, if there is one. Before that, it says what is scheduled and how to go on."""
         if self.fault is None:
             return
         click.echo(f"gowork: {self._told()}", err=True)
@@ -91,7 +93,7 @@ class Lines:
         if isinstance(self.fault, _LineFault):
             return (
                 f"{count}, all of the lines before line {self.fault.number}, and none of the others{ids}. "
-                f"Mend the line and go on from it, with the same options: "
+                f"Correct the line and go on from it, with the same options: "
                 f"tail -n +{self.fault.number} {self._name()} | gowork add --file -"
             )
         if not self._waiting:
@@ -107,13 +109,13 @@ class Lines:
         return name if isinstance(name, str) and name and not name.startswith("<") else "FILE"
 
     def _place_of(self, error: Exception, acknowledged: int) -> int | None:
-        """The waiting task that is wrong; None when no task is wrong, or the error does not say which."""
+        """Returns the place of the wrong task in `_waiting`; None when no task is wrong, or the error names none."""
         violations = error.violations if isinstance(error, CallError) else ()
         places = [int(match[1]) for violation in violations if (match := _PLACE.match(violation.field))]
         if places:
             place = min(places) - acknowledged
             return place if 0 <= place < len(self._waiting) else None
-        # What can't be sent at all is found when it is read, which is the last that was.
+        # A task that cannot be sent raises its error when it is read, so that it is the last one that was read.
         unsendable = isinstance(error, InvalidArgument) or not isinstance(error, CallError)
         return len(self._waiting) - 1 if unsendable and self._waiting else None
 
@@ -132,7 +134,7 @@ class Lines:
 
 
 class _LineFault(click.ClickException):
-    """A line that is no task."""
+    """A line that is not a valid task."""
 
     def __init__(self, number: int, message: str) -> None:
         super().__init__(f"line {number}: {message}")
@@ -140,10 +142,10 @@ class _LineFault(click.ClickException):
 
 
 def _task(text: bytes) -> NewTask:
-    """The task of one line.
+    """Reads the task of one line.
 
     Raises:
-        ValueError: when the line is at fault.
+        ValueError: when the line is wrong.
     """
     fields: Any = json.loads(text)
     if not isinstance(fields, dict) or "payload" not in fields:
@@ -156,7 +158,7 @@ def _task(text: bytes) -> NewTask:
     for name in ("labels", "selector"):
         _check(fields, name, dict, "an object")
         if not all(isinstance(value, str) for value in (fields.get(name) or {}).values()):
-            raise ValueError(f"{name} has a value that is no string")
+            raise ValueError(f"{name} has a value that is not a string")
     _check(fields, "max_attempts", int, "a number")
     delay, run_at, limit = fields.get("in"), fields.get("at"), fields.get("time_limit")
     expires_in = fields.get("expires_in")

@@ -1,4 +1,4 @@
-"""Tables of any number of rows, printed as the rows come: the first page settles how wide the columns are."""
+"""Prints tables of any number of rows as the rows come. The first page sets the widths of the columns."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from rich.text import Text
 
 from gowork.cli.output import table
 
-#: Rows that are measured together before the first is printed, and printed together afterwards.
+#: How many rows make a page. The rows of the first page are measured before they are printed.
 PAGE_ROWS = 200
-#: Between two columns, in cells.
+#: The space between two columns, in cells.
 _GAP = 2
-#: No column is made narrower than this for the others, in cells.
+#: The least width of a column that is made narrower for others, in cells.
 _NARROW = 4
 
 
 def print_rows(
     out: Console, columns: Sequence[str], rows: Iterable[Sequence[Text]], numbers: Iterable[str] = ()
 ) -> int:
-    """Prints a table and answers how many rows it has. Without rows it prints nothing.
+    """Prints a table, and returns how many rows it has. Without rows it prints nothing.
 
-    On a terminal, cells that are wider than their column are folded or cut, as everywhere. Elsewhere nothing is cut:
-    such a row is longer than the others.
+    On a terminal, cells that are wider than their column are folded or cut. Elsewhere they are not cut, so that such a
+    row is longer than the others.
 
     Args:
-        out: where to.
+        out: the console to print to.
         columns: the headings.
-        rows: a cell for each column; no more than a page of them is held at once.
-        numbers: those of the columns that hold numbers.
+        rows: a cell for each column. At most a page of them is in memory.
+        numbers: the headings of columns that hold numbers.
     """
     coming = iter(rows)
     page = list(islice(coming, PAGE_ROWS))
@@ -81,7 +81,7 @@ def _line(row: Sequence[Text], widths: Sequence[int], right: Sequence[bool]) -> 
 
 
 def _fitted(widths: Sequence[int], room: int) -> list[int]:
-    """The widths, with the widest made narrower until all fit."""
+    """Returns the widths, with the widest column made narrower until all fit into `room` cells."""
     fitted = list(widths)
     over = sum(fitted) + _GAP * (len(fitted) - 1) - room
     while over > 0 and (widest := max(fitted)) > _NARROW:

@@ -1,4 +1,4 @@
-"""Where `gowork` begins."""
+"""Starts the command `gowork`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ def main() -> None:
     """Runs the command line and exits."""
     with ending_on_interrupt():
         open_standard_streams()
-        # gRPC logs to standard error by itself, below Python's logging. It looks at this when it is imported: hence the
-        # import here.
+        # gRPC logs to standard error by itself, not through Python's logging. It reads this variable when it is
+        # imported, so that the imports come after.
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         from gowork.cli.output import never_refuse
         from gowork.cli.root import cli
@@ -21,5 +21,5 @@ def main() -> None:
     try:
         cli(prog_name="gowork")
     finally:
-        # Whatever is left to do, threads to wait for and buffers to flush, may be interrupted too.
+        # From here on Ctrl-C ends the process at once, although threads and buffers may be left.
         end_on_interrupt()

@@ -1,6 +1,6 @@
-"""What every command takes: which leader to ask, and in which form to answer.
+"""The options that every command takes: the leader to ask, and the form of the answer.
 
-The options may stand before or after the command's name; the one that stands last counts.
+They may stand before or after the command's name. If an option is given twice, the last one counts.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from gowork.client import Client
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
-#: How long a command goes on trying while no leader answers, in seconds. People wait for it.
+#: How long a command tries while no leader answers, in seconds. It is short, because people wait for it.
 _QUICK_PATIENCE_S = 1.0
-#: How long a call may take that is soon made again, in seconds.
+#: The timeout of a call that is soon made again, in seconds.
 _WATCHING_TIMEOUT_S = 5.0
 
 
 class OutputFormat(StrEnum):
-    """In which form a command answers."""
+    """The form of a command's answer."""
 
     TABLE = "table"
     JSON = "json"
@@ -40,7 +40,7 @@ class CommonOptions:
     output: OutputFormat = OutputFormat.TABLE
 
     def client(self) -> Client:
-        """A client that gives up soon when no leader answers.
+        """Makes a client that gives up soon when no leader answers.
 
         Raises:
             AddressError: when the address is not HOST:PORT.
@@ -48,7 +48,7 @@ class CommonOptions:
         return self._connected(patience=_QUICK_PATIENCE_S)
 
     def watching_client(self) -> Client:
-        """As client, for calls that are soon made again: a leader that hangs is not waited for for long.
+        """Makes a client for calls that are soon made again. It gives up soon also when a leader hangs.
 
         Raises:
             AddressError: when the address is not HOST:PORT.
@@ -56,8 +56,7 @@ class CommonOptions:
         return self._connected(timeout=_WATCHING_TIMEOUT_S, patience=_QUICK_PATIENCE_S)
 
     def patient_client(self) -> Client:
-        """A client for long work, which outlives a restart of the leader; but which finds at once that there is none to
-        begin with.
+        """Checks that a leader answers, and makes a client for long work, whose calls go on when the leader restarts.
 
         Raises:
             AddressError: when the address is not HOST:PORT.
@@ -68,7 +67,7 @@ class CommonOptions:
         return self._connected()
 
     def waiting_client(self) -> Client:
-        """A client for a wait of any length, for a leader that has just answered.
+        """Makes a client for a wait of any length. Call it when a leader has just answered.
 
         Raises:
             AddressError: when the address is not HOST:PORT.
@@ -84,13 +83,13 @@ class CommonOptions:
 
 
 def common_options(command: FunctionT) -> FunctionT:
-    """Gives a command --leader and --output; their values are in the CommonOptions of its context."""
+    """Gives a command the options --leader and --output. Their values are in the CommonOptions of its context."""
     leader = click.option(
         "--leader",
         metavar="HOST:PORT",
         expose_value=False,
         callback=_keep_leader,
-        help="The leader's address. Of several, joined by commas, the one that answers is used.  [default: "
+        help="The leader's address. Of several, joined by commas, the first that answers is used.  [default: "
         "GOWORK_LEADER, else 127.0.0.1:50052]",
     )
     output = click.option(
@@ -99,12 +98,13 @@ def common_options(command: FunctionT) -> FunctionT:
         type=click.Choice([str(form) for form in OutputFormat]),
         expose_value=False,
         callback=_keep_output,
-        help="A table for people; json and jsonl for programs, with all fields.  [default: GOWORK_OUTPUT, else table]",
+        help="The form of the answer: a table for people, or JSON for programs, with all fields.  [default: "
+        "GOWORK_OUTPUT, else table]",
     )
     return leader(output(command))
 
 
-#: For commands that take the CommonOptions as their first argument.
+#: Passes the CommonOptions to a command as its first argument.
 pass_common = click.make_pass_decorator(CommonOptions, ensure=True)
 
 

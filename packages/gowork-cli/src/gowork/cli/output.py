@@ -1,8 +1,8 @@
-"""How answers are written: JSON in one document or in lines, or tables.
+"""Writes answers: as JSON in one document, as lines of JSON, or as tables.
 
-Tables have colour on a terminal (not with NO_COLOR) and the terminal's width. Into a pipe they are plain, and as wide
-as they need to be, so that nothing is cut off for grep and awk. FORCE_COLOR adds colour and changes nothing else: a
-pipe stays a pipe.
+On a terminal, tables have colour (not with NO_COLOR) and the terminal's width. In a pipe they have no colour, and are
+as wide as they need to be, so that nothing is cut off for grep and awk. FORCE_COLOR adds colour in a pipe, and changes
+nothing else.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from rich.text import Text
 from gowork.cli.options import OutputFormat
 from gowork.cli.records import Record, document, line
 
-#: Wide enough for any row, for output that is not a terminal.
+#: The width of output that is not a terminal, enough for any row.
 _PIPE_COLUMNS = 100_000
-#: Columns whose cells are folded where there is no room: half of them is of no use to anybody.
+#: Columns whose cells are folded, not cut, where there is no room, because half an id is of no use.
 _WHOLE = ("ID", "TRACE")
 #: Characters that move the cursor, or change the direction or the line in which others are shown.
 _CONTROLS = [
@@ -35,13 +35,13 @@ _CONTROLS = [
     *range(0x2028, 0x202F),
     *range(0x2066, 0x206A),
 ]
-#: {control character: what stands for it in a cell}
+#: {control character: its replacement in a cell}
 _BLANKED = dict.fromkeys(_CONTROLS, " ")
-#: {control character: what stands for it in a text of several lines}
+#: {control character: its replacement in a text of several lines}
 _ESCAPED = {code: ascii(chr(code))[1:-1] for code in _CONTROLS if chr(code) not in "\n\t"}
-#: {drawn character: what stands for it where the encoding has none}
+#: {drawn character: its replacement where the encoding does not have it}
 _DRAWN = {"━": "=", "▶": ">", "…": "~"}
-#: Names of handlers of encoding errors, for words and for JSON.
+#: Names of the codecs' error handlers for text and for JSON.
 _DEGRADING = "gowork-degrade"
 _JSON_ESCAPING = "gowork-json"
 _ColourSystem = Literal["auto", "standard", "256", "truecolor", "windows"]
@@ -72,11 +72,11 @@ class _Console(Console):
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console for this moment's standard output or error."""
+    """Makes a console for standard output, or standard error, as it is now."""
     stream = sys.stderr if stderr else sys.stdout
     if stream.isatty():
         return _Console(file=stream, highlight=False, soft_wrap=False)
-    # Rich takes FORCE_COLOR for a terminal. Colour is all that it asks for: nothing is drawn anew or waits for keys.
+    # With FORCE_COLOR, Rich assumes a terminal. But the user asks only for colour: nothing is redrawn or waits for keys.
     forced = Console(file=stream).color_system
     return _Console(
         file=stream,
@@ -90,9 +90,7 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def never_refuse(stream: TextIO) -> None:
-    """Has a stream write something for each character, also where its encoding lacks it: one word that can't be shown
-    must not end a listing.
-    """
+    """Makes a stream write a replacement for characters that its encoding lacks, so that they do not end a listing."""
     reconfigure = getattr(stream, "reconfigure", None)
     if reconfigure is not None and getattr(stream, "errors", None) in ("strict", "surrogateescape"):
         reconfigure(errors=_DEGRADING)
@@ -104,7 +102,7 @@ def write_line(record: Record) -> None:
 
 
 def write_records(records: Iterable[Record], output: OutputFormat) -> None:
-    """Writes records as they come: a JSON array, or a line of JSON each."""
+    """Writes records as they come: as a JSON array, or as a line of JSON for each."""
     if output is OutputFormat.JSONL:
         for record in records:
             write_line(record)
@@ -117,24 +115,22 @@ def write_records(records: Iterable[Record], output: OutputFormat) -> None:
 
 
 def write_record(record: Record, output: OutputFormat) -> None:
-    """Writes one record: over several lines as json, on one as jsonl."""
+    """Writes one record: in several lines for json, in one line for jsonl."""
     _write_json((line(record) if output is OutputFormat.JSONL else document(record)) + "\n")
 
 
 def _write_json(text: str) -> None:
-    """Writes JSON as UTF-8, or as ASCII where standard output has another encoding. Never in that other one: a program
-    that reads JSON does not know it.
-    """
+    """Writes JSON as UTF-8; as ASCII if standard output has another encoding, which readers of JSON do not expect."""
     encoding = codecs.lookup(getattr(sys.stdout, "encoding", None) or "utf-8").name
     click.echo(text.encode("utf-8" if encoding == "utf-8" else "ascii", _JSON_ESCAPING), nl=False)
 
 
 def table(*columns: str, numbers: Iterable[str] = ()) -> Table:
-    """An empty table.
+    """Makes an empty table.
 
     Args:
         columns: the headings.
-        numbers: those of them that hold numbers.
+        numbers: the headings of columns that hold numbers.
     """
     made = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
     right = set(numbers)
@@ -146,22 +142,22 @@ def table(*columns: str, numbers: Iterable[str] = ()) -> Table:
 
 
 def styled(word: str) -> Text:
-    """A status, outcome or liveness in its colour."""
+    """Returns a status, outcome or liveness in its colour."""
     return Text(word, STYLES.get(word, ""))
 
 
 def plain(text: object, style: str = "") -> Text:
-    """A cell whose text is no markup, on one line, and does nothing to the terminal: a task's words are anybody's."""
+    """Returns a cell on one line, without markup and control characters, because anybody may write a task's texts."""
     return Text(str(text).translate(_BLANKED), style)
 
 
 def harmless(text: str) -> str:
-    """A text of several lines, with its control characters written as escapes."""
+    """Returns a text of several lines with its control characters as escapes."""
     return text.translate(_ESCAPED)
 
 
 def ago(moment: datetime | None) -> str:
-    """How long ago, or in how long, in words of a few characters; empty when never."""
+    """Returns how long ago a moment was, or how long it is until then, in a few characters; empty for None."""
     if moment is None:
         return ""
     seconds = (datetime.now(UTC) - moment).total_seconds()
@@ -169,7 +165,7 @@ def ago(moment: datetime | None) -> str:
 
 
 def span(seconds: float | timedelta | None) -> str:
-    """A length of time in at most two units; empty when unknown."""
+    """Returns a length of time in at most two units; empty for None."""
     if seconds is None:
         return ""
     if isinstance(seconds, timedelta):
@@ -191,19 +187,19 @@ def span(seconds: float | timedelta | None) -> str:
 
 
 def local(moment: datetime | None) -> str:
-    """Date and time in local time, or in UTC where local time has no such year; empty when never."""
+    """Returns a moment's date and local time, or its time in UTC if local time has no such year; empty for None."""
     if moment is None:
         return ""
     try:
         moment = moment.astimezone()
     except (ValueError, OverflowError):
-        # Beyond the years 1 to 9999 in this zone.
+        # In this zone the year is not in 1 to 9999.
         moment = moment.astimezone(UTC)
     return moment.isoformat(sep=" ", timespec="milliseconds")
 
 
 def _degrade(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Encodes what an encoding lacks: drawn characters become plain ones, others escapes."""
+    """Replaces characters that an encoding lacks: drawn ones by plain ones, others by escapes."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     lacking = error.object[error.start : error.end]
@@ -211,7 +207,7 @@ def _degrade(error: UnicodeError) -> tuple[str | bytes, int]:
 
 
 def _escape_json(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Encodes what an encoding lacks as JSON does: characters beyond ASCII stand only within its strings."""
+    """Replaces characters that an encoding lacks by JSON's escapes. They occur only within JSON's strings."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     lacking = error.object[error.start : error.end]

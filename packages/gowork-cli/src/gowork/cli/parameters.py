@@ -1,4 +1,4 @@
-"""What people write on the command line, as values: durations, moments, labels."""
+"""Reads values from the command line: durations, moments, labels."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from datetime import datetime
 
 import click
 
-#: The longest duration that an option takes, in seconds: a hundred years, which every part of gowork can reckon with.
+#: The longest duration that an option takes, in seconds: a hundred years, with which every part of gowork can compute.
 DURATION_S_MAX = 36_500 * 86_400.0
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 
 
 def duration(text: str) -> float:
-    """An option that is a number of seconds: `90`, `90s`, `1h30m` or `250ms`.
+    """Reads an option that is a duration, such as `90`, `90s`, `1h30m` or `250ms`. Returns seconds.
 
     Raises:
         click.BadParameter: when it has another form.
@@ -27,7 +27,7 @@ def duration(text: str) -> float:
 
 
 def time(text: str) -> datetime:
-    """An option that is a time, with a zone or in local time: `2026-12-24T18:00`.
+    """Reads an option that is a time, with a zone or in local time, such as `2026-12-24T18:00`.
 
     Raises:
         click.BadParameter: when it has another form.
@@ -39,10 +39,10 @@ def time(text: str) -> datetime:
 
 
 def duration_s(text: str) -> float:
-    """Seconds from text.
+    """Reads a duration, and returns seconds.
 
     Raises:
-        ValueError: when it has another form.
+        ValueError: when it has another form, or is longer than DURATION_S_MAX.
     """
     compact = text.replace(" ", "")
     if re.fullmatch(r"\d+(\.\d+)?", compact):
@@ -57,7 +57,7 @@ def duration_s(text: str) -> float:
 
 
 def moment(text: str) -> datetime:
-    """A moment from ISO 8601; local time when it names no zone.
+    """Reads a moment in the form of ISO 8601. Without a zone it is in local time.
 
     Raises:
         ValueError: when it has another form.
@@ -69,7 +69,7 @@ def moment(text: str) -> datetime:
 
 
 def pairs(values: Iterable[str], option: str) -> dict[str, str]:
-    """Options of the form `KEY=VALUE` as a dict.
+    """Reads options of the form `KEY=VALUE`, and returns a dict.
 
     Raises:
         click.BadParameter: when one has another form.

@@ -1,7 +1,8 @@
 """Child processes that never outlive this one.
 
-A warden, a small shell process, holds the read end of a pipe; when the write end closes, however its owner died, it
-kills the children that are left. In good order they are asked to stop first, and killed only when their time is up.
+A warden, a small shell process, reads from a pipe. When the pipe closes, however this process ended, the warden kills
+the children that are left. When this process ends normally, it asks the children to stop, and kills those that have not
+stopped after their grace.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from typing import Any, Self
 
 from gowork.base.beginnings import give_up_standard_output
 
-#: Reads process ids, one to a line; at the end of file it kills them.
+#: Reads process ids, one on each line. At the end of the file it kills these processes.
 _WARDEN_SCRIPT = """\
 children=
 while read -r child; do children="$children $child"; done
 [ -z "$children" ] || kill -KILL $children 2>/dev/null
 exit 0
 """
-#: How much of a child's output is passed on at once.
+#: How many bytes of a child's output are passed on at once.
 _CHUNK_BYTES = 65536
 _LINE_BYTES_MAX = 1 << 20
 
@@ -35,10 +36,10 @@ class ChildFailed(Exception):
 
 
 class Child:
-    """A process that says in a line of JSON on its output that it is ready; the rest of the output is passed on."""
+    """A process that writes a line of JSON when it is ready. The rest of its output is passed on."""
 
     def __init__(self, name: str, process: asyncio.subprocess.Process, output: asyncio.StreamReader) -> None:
-        #: What to call it.
+        #: The name of the process in messages.
         self.name = name
         self._process = process
         self._output = output
@@ -54,11 +55,12 @@ class Child:
         return self._process.pid
 
     async def ready(self, key: str, timeout: float) -> dict[str, Any]:
-        """What it says when it is ready: the first line that is a JSON object with this key. Lines before that are
-        passed on.
+        """Waits until the child is ready. Returns its first line that is a JSON object with this key.
+
+        Lines before that are passed on.
 
         Raises:
-            ChildFailed: when it ends before, or when that takes longer than the timeout, in seconds.
+            ChildFailed: when the child ends before it is ready, or is not ready after `timeout` seconds.
         """
         try:
             async with asyncio.timeout(timeout):
@@ -72,17 +74,17 @@ class Child:
         raise ChildFailed(f"{self.name} could not start; what it wrote above says why")
 
     async def pass_on(self) -> None:
-        """Copies the rest of its standard output to this process's, until it ends. Unread, the pipe would block it."""
+        """Copies the rest of the child's output to this process's. Otherwise a full pipe would block the child."""
         while chunk := await self._output.read(_CHUNK_BYTES):
             _write(chunk)
 
     async def ended(self) -> Self:
-        """Itself, once it has ended."""
+        """Waits until the child has ended, and returns it."""
         await self._process.wait()
         return self
 
     async def stop(self, grace: float) -> None:
-        """Asks it to stop, and kills it after that many seconds."""
+        """Asks the child to stop, and kills it if it has not ended after `grace` seconds."""
         self._signal(signal.SIGTERM)
         try:
             async with asyncio.timeout(grace):
@@ -92,25 +94,25 @@ class Child:
             await self._process.wait()
 
     def kill(self) -> None:
-        """Ends it at once."""
+        """Kills the child at once."""
         self._signal(signal.SIGKILL)
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process.returncode is None:
             try:
-                # Not by the process object: it would look first whether the child has ended, and take its exit code
-                # away from the loop, which then warns and reports another one.
+                # The process object's own method must not be used: it first checks whether the child has ended, and so
+                # takes its exit code away from the event loop, which then warns and reports another code.
                 os.kill(self._process.pid, number)
             except ProcessLookupError:
-                # It has ended already.
+                # The child has ended already.
                 pass
 
 
 class Nursery:
-    """Starts children, and kills those that still run at its exit or when this process dies. A context manager."""
+    """A context manager that starts children, and kills those that still run at its exit, or when this process dies."""
 
     def __init__(self) -> None:
-        #: In the order in which they were started.
+        #: All children, in the order in which they were started.
         self.children: list[Child] = []
         self._pumps = asyncio.TaskGroup()
         reader, writer = os.pipe()
@@ -121,17 +123,17 @@ class Nursery:
                 stdin=reader,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                # A Ctrl-C must not reach it.
+                # Ctrl-C must not reach it.
                 start_new_session=True,
             )
         finally:
             os.close(reader)
 
     async def start(self, name: str, arguments: Sequence[str]) -> Child:
-        """Starts `python ARGUMENTS…`, in a process group of its own, so that a Ctrl-C reaches only this process."""
+        """Starts `python ARGUMENTS…`, in a process group of its own, so that Ctrl-C reaches only this process."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
-            # Without the working directory on the module path, where a file gowork.py could stand in for the package.
+            # This keeps the working directory off the module path, where a file gowork.py could hide the package.
             "-P",
             *arguments,
             stdin=asyncio.subprocess.DEVNULL,
@@ -147,7 +149,7 @@ class Nursery:
         return child
 
     def pass_on(self, child: Child) -> None:
-        """Copies the rest of its output to this process's, for as long as it lives."""
+        """Copies the rest of a child's output to this process's, for as long as the child lives."""
         self._pumps.create_task(child.pass_on())
 
     async def __aenter__(self) -> Self:
@@ -161,17 +163,16 @@ class Nursery:
             child.kill()
         for child in self.children:
             await child.ended()
-        # Their output ends with them. What went wrong in the body is not the pumps' business: they need not be
-        # cancelled for it.
+        # The copying ends with the children's output. It need not be cancelled for an error of the body.
         await self._pumps.__aexit__(None, None, None)
-        # Before its pipe closes: the numbers that it holds may be another's by then.
+        # The warden is killed before its pipe closes, because the process ids that it has may be others' by now.
         self._warden.kill()
         self._warden.wait()
         self._warden_input.close()
 
 
 def _object(text: bytes) -> dict[str, Any]:
-    """The JSON object in a line; an empty one when there is none."""
+    """Returns the JSON object in a line; an empty one if the line is none."""
     try:
         value = json.loads(text)
     except ValueError:
@@ -184,5 +185,5 @@ def _write(output: bytes) -> None:
         sys.stdout.buffer.write(output)
         sys.stdout.flush()
     except OSError:
-        # Nobody reads it any more, or the disk is full. The cluster goes on.
+        # Nobody reads standard output any more, or the disk is full. The cluster goes on.
         give_up_standard_output()

@@ -1,4 +1,4 @@
-"""Questions that are asked before something is done that can't be undone."""
+"""Asks questions before something is done that cannot be undone."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from gowork.cli.group import EXIT_FAILED, EXIT_INTERRUPTED
 
 
 def confirm(question: str, otherwise: str) -> None:
-    """Goes on when the answer is yes, and exits when it is not.
+    """Asks a question. Returns when the answer is yes, and exits when it is not.
 
     Args:
         question: what is about to be done, as a question.
-        otherwise: what to do where nobody can be asked, as in "give --yes".
+        otherwise: what to do without a terminal to ask on, as in "give --yes".
 
     Raises:
         click.UsageError: when standard input is no terminal.
@@ -24,7 +24,7 @@ def confirm(question: str, otherwise: str) -> None:
     try:
         agreed = click.confirm(question, err=True)
     except click.Abort:
-        # Ctrl-C, or the end of the input.
+        # Somebody pressed Ctrl-C, or the input ended.
         click.get_current_context().exit(EXIT_INTERRUPTED)
     if not agreed:
         click.echo("gowork: nothing was done", err=True)

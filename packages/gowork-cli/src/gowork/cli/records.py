@@ -1,7 +1,7 @@
-"""The JSON form of what the client answers. These names are an interface: they are only added to.
+"""Converts the client's values to JSON. The names are an interface: names may be added, and none is removed.
 
-Times are ISO 8601 in UTC with milliseconds, durations seconds, bytes base64. What has not happened or was not set is
-null; what was not asked for is left out. `result` is the value itself, not JSON in a string.
+Times are ISO 8601 in UTC with milliseconds, durations are seconds, bytes are base64. A value that has not happened or
+was not set is null. Fields that were not asked for are left out. `result` is the value itself, not JSON in a string.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from gowork.client.rates import Flow
 
 Record = dict[str, Any]
 
-#: How deeply a result may be nested. What writes JSON recurses, and a few hundred levels more would end the listing.
+#: How many levels of lists and objects a result may have. json.dumps recurses, and a few hundred levels would end the
+#: listing with an error.
 _LEVELS_MAX = 200
 
 
 def task_record(task: TaskInfo, view: TaskView = TaskView.FULL, *, explained: bool = False) -> Record:
-    """A task, with the fields that its view holds and no others: null says that there is nothing, not that nobody
-    asked.
+    """Converts a task. The record has only the fields that its view holds, so that null never means "not asked for".
 
     Args:
-        task: as the leader told it.
-        view: how much of it was asked for.
-        explained: whether it was asked for alone, so that the leader told why it waits.
+        task: the task.
+        view: the view in which it was fetched.
+        explained: whether it was fetched alone, so that the leader said why it waits.
     """
     record: Record = {"id": task.id, "status": task.status}
     if view is not TaskView.RESULT:
@@ -71,7 +71,7 @@ def task_record(task: TaskInfo, view: TaskView = TaskView.FULL, *, explained: bo
 
 
 def member_record(member: Member) -> Record:
-    """A member."""
+    """Converts a member."""
     return {
         "id": member.id,
         "status": member.status,
@@ -90,7 +90,7 @@ def member_record(member: Member) -> Record:
 
 
 def explanation_record(explanation: Explanation) -> Record:
-    """Why a task waits."""
+    """Converts an explanation."""
     return {
         "id": explanation.id,
         "status": explanation.status,
@@ -116,12 +116,12 @@ def explanation_record(explanation: Explanation) -> Record:
 
 
 def queue_record(queue: Queue) -> Record:
-    """A queue."""
+    """Converts a queue."""
     return dataclasses.asdict(queue)
 
 
 def stats_record(stats: Stats) -> Record:
-    """The counts."""
+    """Converts the counts of Stats."""
     return {
         "version": stats.version,
         "term": stats.term,
@@ -138,7 +138,7 @@ def stats_record(stats: Stats) -> Record:
 
 
 def activity_record(frame: Frame) -> Record:
-    """One update of what goes on."""
+    """Converts one frame of `gowork top`."""
     activity = frame.activity
     return {
         "leader": frame.address,
@@ -180,7 +180,7 @@ def _flow(flow: Flow | None) -> Record | None:
 
 
 def result_value(task: TaskInfo) -> Any:
-    """What the handler returned, when that was JSON; a text that is no JSON, or is nested too deeply, as a string."""
+    """Returns what the handler returned as JSON; a string if it is not JSON, or is nested too deeply; None for bytes."""
     if not task.result or task.result_data:
         return None
     try:
@@ -191,12 +191,12 @@ def result_value(task: TaskInfo) -> Any:
 
 
 def line(record: Mapping[str, Any]) -> str:
-    """One line of JSON."""
+    """Returns a record as one line of JSON."""
     return _dumps(record, None, (",", ":"))
 
 
 def document(record: Mapping[str, Any]) -> str:
-    """JSON over several lines."""
+    """Returns a record as JSON in several lines."""
     return _dumps(record, 2, None)
 
 
@@ -204,7 +204,7 @@ def _dumps(record: Mapping[str, Any], indent: int | None, separators: tuple[str,
     try:
         return json.dumps(record, ensure_ascii=False, indent=indent, separators=separators, allow_nan=False)
     except ValueError:
-        # JSON has no NaN and no infinity, and Python would write them all the same.
+        # JSON has no NaN and no infinity. Python would write them without allow_nan=False.
         return json.dumps(_finite(record), ensure_ascii=False, indent=indent, separators=separators)
 
 
@@ -217,7 +217,7 @@ def _finite(value: Any) -> Any:
 
 
 def _is_deeper(value: Any, levels: int) -> bool:
-    """Whether lists and objects are nested in more levels than that."""
+    """Whether lists and objects are nested in more than `levels` levels."""
     level = [value]
     for _ in range(levels):
         level = [part for whole in level for part in _parts(whole) if isinstance(part, dict | list)]
@@ -233,7 +233,7 @@ def _parts(value: Any) -> Iterable[Any]:
 
 
 def _asked(task: TaskInfo) -> Record:
-    """The tasks that are waited for, and what is said while they have not finished."""
+    """Converts the fields that describe how a task is to run, and its progress. A wait does not fetch them."""
     return {
         "handler": task.handler,
         "queue": task.queue,

@@ -1,4 +1,4 @@
-"""The command `gowork`: its own commands, and those that other packages contribute."""
+"""The command `gowork`, with this package's commands and those that other packages contribute."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gowork.cli._version import __version__
 from gowork.cli.group import CommandGroup
 from gowork.cli.options import common_options
 
-#: Commands of this package, imported when they are called.
+#: {command of this package: "module:attribute"}. They are imported when they are called.
 _OWN = {
     "add": "gowork.cli.commands.add:add",
     "cancel": "gowork.cli.commands.cancel:cancel",
@@ -45,7 +45,7 @@ Examples:
 
 \b
 Exit codes: 0 done; 1 a task failed, was cancelled, is unknown or has not finished in time;
-2 wrong usage; 3 the leader can't be reached.""",
+2 wrong usage; 3 the leader cannot be reached.""",
 )
 @click.version_option(__version__, prog_name="gowork")
 @common_options
@@ -53,7 +53,7 @@ Exit codes: 0 done; 1 a task failed, was cancelled, is unknown or has not finish
 def cli(context: click.Context) -> None:
     """Start a cluster, schedule tasks, see what runs."""
     if context.invoked_subcommand in _OWN:
-        # The leader and the workers are services of their own, and set themselves up.
+        # The commands of leader and worker set up tracing themselves, under their own service names.
         telemetry = start("gowork")
         if telemetry is not None:
             context.call_on_close(telemetry.stop)

@@ -1,4 +1,4 @@
-"""Draws a frame of `gowork top`: who works, what waits and why, what failed last."""
+"""Draws a frame of `gowork top`: members, queues and what they wait for, and the last failures."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from gowork.cli.tables import outcome
 from gowork.client import Member, TaskInfo, WaitCode
 from gowork.client.frames import Frame, QueueRow
 
-#: An answer is old when it is older than the interval by so much, in seconds.
+#: A frame is called old when it is older than the interval plus this, in seconds.
 _OLD_S = 2.0
 #: The length of the bar of busy slots, in cells.
 _BAR_CELLS = 10
-#: A blank line, a heading, a row and how many more there are.
+#: The lines of the smallest table: a blank line, a heading, a row, and the line that counts the other rows.
 _SECTION_LINES_MIN = 4
-#: Lines that are no rows: the head and what parts the tables.
+#: The most lines that are not rows: the head, and the blank lines, headings and counts of the tables.
 _OTHER_LINES_MAX = 16
 
 _MEMBERS = (
@@ -55,7 +55,7 @@ _FAILURES = (
     Column("WORKER", 5),
     Column("WHY", 2, gives_way=True),
 )
-#: What keeps tasks until somebody does something about it.
+#: The styles of reasons that do not end by themselves.
 _STYLES = {
     WaitCode.NO_HANDLER: "bold red",
     WaitCode.SELECTOR: "bold red",
@@ -68,23 +68,23 @@ _STYLES = {
 
 
 def screen(frame: Frame, width: int, height: int, age: float, interval: float) -> RenderableType:
-    """All of a frame in `width` cells and `height` lines.
+    """Draws a frame in `width` cells and `height` lines.
 
     Args:
         frame: what to show.
         width: at least 1.
         height: at least 1.
-        age: how old it is, in seconds.
-        interval: how often there should be a new one, in seconds.
+        age: how old the frame is, in seconds.
+        interval: the time between two updates, in seconds.
     """
     head = _head(frame, age if frame.error or age > interval + _OLD_S else None)
     head += [Text()] * bool(height > len(head))
     now = frame.activity.now
-    # In the order in which they are given room: where there is not enough for all, queues are looked at first.
+    # In the order in which they get room: queues matter most.
     wants = (frame.activity.queues_total, len(frame.members), len(frame.activity.failures))
     given = shared(height - len(head) + 1, [2 + rows for rows in wants], _SECTION_LINES_MIN)
     for_queues, for_members, for_failures = (lines - 1 for lines in given)
-    # No more rows are made than may be shown: this happens several times a second.
+    # Only rows that may be shown are made, because this runs several times a second.
     members = [_member_row(member, now) for member in frame.members[:for_members]] if for_members > 0 else []
     queues = [_queue_row(row) for row in frame.queues[:for_queues]] if for_queues > 0 else []
     failures = [_failure_row(task, now) for task in frame.activity.failures[:for_failures]] if for_failures > 0 else []
@@ -101,7 +101,7 @@ def screen(frame: Frame, width: int, height: int, age: float, interval: float) -
 
 
 def pages(frame: Frame, width: int, age: float) -> RenderableType:
-    """As screen, however many lines that takes."""
+    """Draws a frame in `width` cells, in as many lines as it takes."""
     lines = len(frame.members) + frame.activity.queues_total + len(frame.activity.failures)
     return screen(frame, width, lines + _OTHER_LINES_MAX, age, age)
 
@@ -158,7 +158,7 @@ def _member_row(member: Member, now: datetime | None) -> list[Text]:
 def _bar(busy: int, slots: int) -> Text:
     if not slots:
         return Text()
-    # A member that holds a task never looks idle, and one with a free slot never looks full.
+    # A member that holds a task has at least one full cell. One with a free slot has at least one empty cell.
     full = min(_BAR_CELLS, busy * _BAR_CELLS // slots) or int(busy > 0)
     colour = "green" if busy < slots else "yellow"
     return Text.assemble(("━" * full, colour), ("━" * (_BAR_CELLS - full), "bright_black"))
@@ -196,7 +196,7 @@ def _limits(row: QueueRow) -> str:
 
 
 def _reasons(row: QueueRow) -> Text:
-    # Delayed ones have a column of their own.
+    # Delayed tasks have a column of their own.
     waiting = {code: tasks for code, tasks in row.activity.waiting.items() if code is not WaitCode.DELAYED}
     words = Text()
     for code, tasks in sorted(waiting.items(), key=lambda item: -item[1]):

@@ -1,6 +1,6 @@
-"""Does something to several tasks, one by one, and sees how each stands then.
+"""Does something to several tasks, one by one, and fetches each task afterwards.
 
-What was done is told, whether or not the leader can still tell how the task stands, and whatever happens to the others.
+A task for which it was done is printed even if the task cannot be fetched, or the next tasks fail.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from gowork.client import CallError, Client, FailedPrecondition, NotFound, TaskI
 
 @dataclass(slots=True)
 class Outcome:
-    """What came of it."""
+    """The tasks for which it was done, and the errors of the others."""
 
-    #: The ids that succeeded, each with the task, or None when the leader does not tell.
+    #: (id, task) for each success; the task is None when it could not be fetched.
     done: list[tuple[str, TaskInfo | None]] = field(default_factory=list)
-    #: Why it was not done for others.
+    #: The leader's refusals for single tasks.
     refused: list[CallError] = field(default_factory=list)
-    #: What ended it before its end.
+    #: The error after which no other task was tried.
     ended: CallError | None = None
 
     def records(self) -> Iterable[Record]:
-        """The tasks that succeeded, or the id alone when no more is known."""
+        """Yields a record for each success, which has only the id if the task could not be fetched."""
         for task_id, task in self.done:
             yield {"id": task_id} if task is None else task_record(task, explained=True)
 
     def exit(self) -> None:
-        """Says what was not done, and exits accordingly; to be called when the rest is told.
+        """Prints the refusals, and exits with 1 if there are any. Call it after printing the successes.
 
         Raises:
-            CallError: which ended it.
+            CallError: the error in `ended`.
         """
         for refusal in self.refused:
             click.echo(f"gowork: {refusal}", err=True)
@@ -46,7 +46,7 @@ class Outcome:
 
 
 def do_to_each(client: Client, ids: Iterable[str], act: Callable[[str], None]) -> Outcome:
-    """Does it to each id once, until the leader answers no more."""
+    """Calls `act` once for each id, until a call fails otherwise than by NotFound or FailedPrecondition."""
     outcome = Outcome()
     for task_id in dict.fromkeys(ids):
         try:
@@ -62,7 +62,7 @@ def do_to_each(client: Client, ids: Iterable[str], act: Callable[[str], None]) -
 
 
 def _seen(client: Client, task_id: str) -> TaskInfo | None:
-    """The task; None when the leader is too old to tell, has removed it since, or answers no more."""
+    """Fetches the task; None when the leader is too old, has removed the task since, or does not answer."""
     try:
         return client.get(task_id)
     except CallError:

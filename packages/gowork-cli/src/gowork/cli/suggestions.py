@@ -1,4 +1,4 @@
-"""What somebody may have meant who wrote a name that is not known."""
+"""Suggests known names for an unknown one, which may be mistyped."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from itertools import islice
 
 import click
 
-#: Names that are compared with the one that was written, and those that are offered.
+#: How many known names are compared with the unknown one, and how many are suggested.
 _COMPARED_MAX = 2_000
 _OFFERED_MAX = 3
 
 
 def meant(name: str, known: Iterable[str]) -> str:
-    """The end of an error message, `; did you mean 'x'?`; nothing when no known name is near."""
+    """Returns the end of an error message, `; did you mean 'x'?`; empty when no known name is similar."""
     near = get_close_matches(name, list(islice(known, _COMPARED_MAX)), n=_OFFERED_MAX)
     return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
 class SuggestingGroup(click.Group):
-    """A group that offers the commands whose names are near to one that it does not have."""
+    """A group that suggests commands with similar names for a command that it does not have."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -1,4 +1,4 @@
-"""Tables of tasks."""
+"""Makes tables of tasks."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from rich.text import Text
 from gowork.cli.output import ago, plain, span, styled, table
 from gowork.client import TaskInfo, TaskStatus
 
-#: The headings of tasks, and those of them that hold numbers.
+#: The headings of a table of tasks, and those of its columns that hold numbers.
 TASK_COLUMNS = ("ID", "STATUS", "HANDLER", "QUEUE", "PRIORITY", "SCHEDULED", "TOOK", "WORKER", "")
 TASK_NUMBERS = ("TOOK",)
 
 
 def tasks_table(tasks: Iterable[TaskInfo]) -> Table:
-    """Where tasks stand, a row each."""
+    """Makes a table of tasks and their status, with a row for each task."""
     rows = table(*TASK_COLUMNS, numbers=TASK_NUMBERS)
     for task in tasks:
         rows.add_row(*task_row(task))
@@ -24,7 +24,7 @@ def tasks_table(tasks: Iterable[TaskInfo]) -> Table:
 
 
 def task_row(task: TaskInfo) -> list[Text]:
-    """Where a task stands."""
+    """Makes the row of a task, with a cell for each of TASK_COLUMNS."""
     took = span(task.finished_at - task.started_at) if task.started_at and task.finished_at else ""
     return [
         plain(task.id),
@@ -40,7 +40,7 @@ def task_row(task: TaskInfo) -> list[Text]:
 
 
 def finished_table(tasks: Iterable[TaskInfo]) -> Table:
-    """What came of tasks, a row each."""
+    """Makes a table of finished tasks and their results, with a row for each task."""
     rows = table("ID", "STATUS", "RESULT")
     for task in tasks:
         rows.add_row(plain(task.id), styled(task.status), outcome(task))
@@ -48,7 +48,7 @@ def finished_table(tasks: Iterable[TaskInfo]) -> Table:
 
 
 def outcome(task: TaskInfo) -> Text:
-    """The result of a task, or what went wrong, on one line."""
+    """Returns the result of a task, or its failure, on one line."""
     if task.status is TaskStatus.COMPLETED:
         return plain(task.result or (f"{len(task.result_data):,} bytes of data" if task.result_data else ""))
     if task.failure is None:

@@ -1,4 +1,4 @@
-"""The terminal while a live view has it: keys are heard at once; however the view ends, the terminal is as it was."""
+"""Reads keys from the terminal at once, for a live view. However the view ends, the terminal is restored."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-#: What a shell tells of a process that SIGTERM has ended.
+#: The exit code that shells report for a process that SIGTERM has ended.
 EXIT_TERMINATED = 128 + signal.SIGTERM
 
 
@@ -19,11 +19,11 @@ class Keys:
     """The keys that are pressed."""
 
     def __init__(self, descriptor: int | None) -> None:
-        """`descriptor` is a terminal's; None when there is none to read from."""
+        """`descriptor` is a terminal's; None when there is no terminal to read from."""
         self._descriptor = descriptor
 
     def wait(self, seconds: float) -> str:
-        """Waits for a key at most so long. Empty when none came; "q" also when the terminal is gone."""
+        """Waits at most `seconds` for a key. Returns "" if none was pressed, and "q" also if the terminal is gone."""
         if self._descriptor is None:
             time.sleep(max(seconds, 0))
             return ""
@@ -35,9 +35,9 @@ class Keys:
 
 @contextmanager
 def keys() -> Iterator[Keys]:
-    """Reads keys from standard input, where that is a terminal, as they are pressed and without showing them.
+    """Reads keys from standard input as they are pressed, without echo, if standard input is a terminal.
 
-    Ctrl-C goes on to interrupt, Ctrl-Z is a key like others; SIGTERM ends the view in order.
+    Ctrl-C still interrupts. Ctrl-Z is a key like others. SIGTERM ends the view and restores the terminal.
     """
     before = signal.signal(signal.SIGTERM, _exit)
     try:
@@ -52,7 +52,7 @@ def keys() -> Iterator[Keys]:
         try:
             tty.setcbreak(descriptor)
             own = termios.tcgetattr(descriptor)
-            # Suspended, it would leave its screen to the shell, without a cursor.
+            # If Ctrl-Z suspended the process, the shell would be left with the view's screen, without a cursor.
             own[6][termios.VSUSP] = bytes([os.fpathconf(descriptor, "PC_VDISABLE")])
             termios.tcsetattr(descriptor, termios.TCSADRAIN, own)
             yield Keys(descriptor)

@@ -1,4 +1,4 @@
-"""Waits for tasks, and tells meanwhile why one of them has not been started."""
+"""Waits for tasks, and says meanwhile why one of them has not been started."""
 
 from __future__ import annotations
 
@@ -22,20 +22,21 @@ from gowork.client import (
     WaitCode,
 )
 
-#: How long nothing is said, in seconds: most tasks have ended by then.
+#: How long a wait says nothing at first, in seconds, because most tasks have finished by then.
 QUIET_S = 1.0
-#: The longest time between two looks at why a task waits, in seconds. Each is twice as long as the one before.
+#: The longest time between two questions why a task waits, in seconds. Each time is twice as long as the one before.
 _QUIET_S_MAX = 60.0
-#: What is waited for at the end, in seconds, when the leader is just being asked.
+#: How long the end of a wait waits for a question to the leader that is under way, in seconds.
 _LAST_WORDS_S = 1.0
 
 
 def wait_telling(client: Client, ids: Sequence[str], timeout: float | None) -> list[TaskInfo]:
-    """As Client.wait. What keeps a task from being started is said on standard error after QUIET_S, and again when it
-    is another thing.
+    """Waits as Client.wait does. After QUIET_S it says on standard error why a task has not been started.
+
+    It says so again when the reason changes.
 
     Raises:
-        As Client.wait.
+        TaskNotFinished, NotFound, CallError: as Client.wait.
     """
     handles: list[TaskHandle | str] = [client.handle(task_id) for task_id in ids]
     end = None if timeout is None else time.monotonic() + timeout
@@ -55,22 +56,21 @@ def wait_telling(client: Client, ids: Sequence[str], timeout: float | None) -> l
 
 
 def spinning(client: Client, ids: Sequence[str], timeout: float | None) -> list[TaskInfo]:
-    """Like wait_telling, and shows a line on a terminal that says what it waits for."""
+    """Waits as wait_telling does. On a terminal it shows meanwhile what it waits for."""
     what = ids[0] if len(ids) == 1 else f"{len(ids):,} tasks"
     with console(stderr=True).status(f"waiting for {what}"):
         return wait_telling(client, ids, timeout)
 
 
 def _why(client: Client, task_id: str) -> str:
-    """Why a task has not been started; empty when it has, and when the leader can't tell."""
+    """Returns why a task has not been started; empty when it has been started, or when the leader cannot say."""
     try:
         explanation = client.explain(task_id)
         if explanation.status is not TaskStatus.PENDING or not explanation.reasons:
             return ""
         return f"{task_id} waits: {explanation.reasons[0].message}{_handler_meant(client, task_id, explanation)}"
     except CallError:
-        # A leader that is too old to be asked, or that does not answer just now: the wait goes on, and says so when it
-        # gives up.
+        # The leader is too old to be asked, or does not answer now. The wait goes on, and reports that if it gives up.
         return ""
 
 
@@ -83,11 +83,11 @@ def _handler_meant(client: Client, task_id: str, explanation: Explanation) -> st
 
 @contextmanager
 def telling(client: Client, waits: Callable[[], str]) -> Iterator[None]:
-    """Meanwhile, after QUIET_S, says once why a task has not been started.
+    """Returns a context in which a thread says once, after QUIET_S, why a task has not been started.
 
     Args:
-        client: to ask.
-        waits: the id of the task that is to be asked about; empty while there is none.
+        client: the client with which to ask.
+        waits: returns the id of the task to ask about; empty while there is none.
     """
     over = threading.Event()
 
