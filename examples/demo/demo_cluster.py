@@ -1,4 +1,4 @@
-"""A leader and its workers as processes of this machine, each stopped by its own process id."""
+"""Starts a leader and workers as processes on this machine, and stops each by its own process id."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pathlib import Path
 
 #: How long a process may take to stop before it is killed, in seconds.
 STOP_SECONDS = 10
-#: Few enough that 1,000 tasks take a while to watch.
+#: How many tasks each worker runs at once: few, so that 1,000 tasks take long enough to watch.
 SLOTS = 4
 
 
 class StartError(Exception):
-    """A process ended before it was ready, or can't do its part."""
+    """A process ended before it was ready, or a worker lacks a handler."""
 
 
 class DemoCluster:
@@ -37,11 +37,14 @@ class DemoCluster:
         self.addresses = json.loads(self._first_line("leader"))
 
     def start_workers(self, names: list[str], needed: set[str]) -> None:
-        """Starts workers side by side, and returns when the leader has taken all of them in.
+        """Starts all workers at once, and returns when all have joined.
 
         Args:
-            names: what to call them.
-            needed: the handlers that each must offer: without one, tasks would wait for it for ever.
+            names: the workers' names.
+            needed: the handlers that each worker must offer. Without one, its tasks would wait for ever.
+
+        Raises:
+            StartError: when a worker did not start, or does not offer a handler.
         """
         handlers = ["--import", "demo_handlers", "--slots", str(SLOTS), "--runners", "1"]
         state = ["--state-dir", str(self.folder / "workers")]
@@ -54,7 +57,7 @@ class DemoCluster:
                 raise StartError(f"{name} does not offer {sorted(missing)}; is gowork-plugin-shell installed?")
 
     def kill(self, name: str) -> int:
-        """Ends a process as the kernel would when memory runs out: at once, with no chance to say goodbye.
+        """Kills a process as the kernel does when memory runs out: at once, without a chance to leave the cluster.
 
         Returns:
             The id that the process had.
@@ -76,7 +79,7 @@ class DemoCluster:
         self.processes.clear()
 
     def _start(self, name: str, command: str, *arguments: str) -> None:
-        # Variables would override what the demo asks for.
+        # Variables GOWORK_… could change what the demo does.
         environment = {key: value for key, value in os.environ.items() if not key.startswith("GOWORK_")}
         out, log = self._files(name)
         with out.open("w") as stdout, log.open("w") as stderr:
@@ -85,15 +88,15 @@ class DemoCluster:
                 cwd=Path(__file__).parent,
                 env=environment,
                 stdin=subprocess.DEVNULL,
-                # Files, since pipes would break when a kept cluster outlives the demo.
+                # Files are used because pipes would break when a kept cluster outlives the demo.
                 stdout=stdout,
                 stderr=stderr,
-                # Ctrl-C is for the demo, which then stops its processes one by one.
+                # Ctrl-C must reach only the demo, which then stops its processes one by one.
                 start_new_session=True,
             )
 
     def _first_line(self, name: str) -> str:
-        """The line by which a process says that it is ready."""
+        """Waits for the line by which a process says that it is ready, and returns it."""
         out, log = self._files(name)
         while "\n" not in (text := out.read_text()):
             if self.processes[name].poll() is not None:

@@ -1,6 +1,6 @@
 """The demo's own handlers: a plain function, which runs in a runner's thread, and an async one, which runs on its loop.
 
-Its third kind of task runs in a handler that nobody wrote here: gowork-plugin-shell's.
+The demo's third kind of task runs in the handler `shell` of gowork-plugin-shell.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from gowork.worker import handler
 
 @dataclass
 class File:
-    """What to digest."""
+    """The file to digest."""
 
     path: str
 
 
 @dataclass
 class Digest:
-    """What came of it."""
+    """The digest of a file, and its length."""
 
     sha256: str
     bytes: int
@@ -31,7 +31,7 @@ class Digest:
 
 @dataclass
 class Url:
-    """What to fetch."""
+    """The address to fetch."""
 
     host: str
     port: int
@@ -40,14 +40,14 @@ class Url:
 
 @handler("demo.sha256")
 def sha256(file: File) -> Digest:
-    """Digests a file."""
+    """Computes the SHA-256 digest of a file."""
     data = Path(file.path).read_bytes()
     return Digest(hashlib.sha256(data).hexdigest(), len(data))
 
 
 @handler("demo.fetch", time_limit=20)
 async def fetch(url: Url) -> dict[str, int]:
-    """Gets JSON over HTTP, without holding up the other tasks of its loop."""
+    """Gets JSON over HTTP, without blocking the other tasks of its event loop."""
     reader, writer = await asyncio.open_connection(url.host, url.port)
     try:
         writer.write(f"GET {url.path} HTTP/1.0\r\nHost: {url.host}\r\n\r\n".encode())

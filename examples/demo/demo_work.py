@@ -1,4 +1,4 @@
-"""The demo's 1,000 tasks, and the right answer to each, which is worked out here and not by a handler."""
+"""Makes the demo's 1,000 tasks, and the right result of each, which is computed here and not by a handler."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import Any
 from gowork.client import NewTask
 
 FILES, SORTS, CALLS = 600, 300, 100
-#: The handlers that these need.
+#: The handlers that these tasks need.
 HANDLERS = {"demo.sha256", "shell", "demo.fetch"}
 FILE_BYTES = 64 << 10
 SORT_LINES = 500
@@ -28,7 +28,7 @@ ANSWER_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Job:
-    """A task and its right answer."""
+    """A task and its right result."""
 
     kind: str
     task: NewTask
@@ -37,13 +37,13 @@ class Job:
 
 
 def make_jobs(folder: Path, port: int) -> list[Job]:
-    """Generates the files below the folder, and all jobs in a mixed order.
+    """Writes the files to digest, and returns all jobs in random order.
 
     Args:
-        folder: where the files go.
-        port: where the loopback server listens.
+        folder: where to write the files.
+        port: the port of the server on loopback.
     """
-    # A fixed seed: two runs do the same work.
+    # The seed is fixed, so that all runs do the same work.
     chance = random.Random(2026)
     jobs = [*_digests(folder, chance), *_sorts(chance), *_calls(port)]
     chance.shuffle(jobs)
@@ -76,7 +76,7 @@ def _calls(port: int) -> Iterator[Job]:
 
 @contextmanager
 def squares_server() -> Iterator[int]:
-    """Serves /squares/N on loopback, slowly, and yields the port."""
+    """Serves /squares/N on loopback, slowly. Yields the port."""
     server = _Server(("127.0.0.1", 0), _Squares)
     thread = threading.Thread(target=server.serve_forever, name="squares")
     thread.start()
@@ -92,7 +92,7 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Says nothing of a caller that was killed while it waited."""
+        """Prints nothing about a caller that was killed while it waited."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 
@@ -109,4 +109,4 @@ class _Squares(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
-        """Says nothing: the progress bars are what is to be seen."""
+        """Prints nothing, because it would disturb the progress bars."""

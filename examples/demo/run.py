@@ -1,7 +1,7 @@
 """The demo: a leader, three workers, 1,000 real tasks, and a SIGKILL in the middle.
 
-`python3 -m nox -s demo` runs it. Every result is compared with one that was worked out without gowork; it exits with 0
-only when all tasks completed and all results are right.
+`python3 -m nox -s demo` runs it. It compares every result with one that was computed without gowork. It exits with 0
+only if all tasks completed and all results are right.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from rich.table import Table
 from gowork.client import AttemptOutcome, Client, GoworkError, TaskInfo, TaskStatus, TaskView
 
 WORKERS = ["ada", "grace", "edsger"]
-#: The share of the tasks after whose completion a worker is killed.
+#: The share of tasks that are completed when a worker is killed.
 KILL_AFTER = 0.4
-#: When to give up, in seconds.
+#: How long to wait for all tasks, in seconds.
 PATIENCE = 80
 KEPT = Path("demo-cluster")
 
 
 def main() -> int:
-    """Runs the demo, and answers its exit code."""
+    """Runs the demo, and returns its exit code."""
     parser = argparse.ArgumentParser(prog="nox -s demo --", description="A gowork cluster at work.")
     parser.add_argument("--keep", action="store_true", help=f"leave the cluster running, its files in ./{KEPT}")
     keep = parser.parse_args().keep
@@ -62,7 +62,7 @@ def main() -> int:
 
 
 def show(console: Console, cluster: DemoCluster) -> bool:
-    """Starts the cluster, runs the tasks, and tells whether all is well."""
+    """Starts the cluster, runs the tasks, and returns whether all results are right."""
     begin = time.monotonic()
     cluster.start_leader()
     cluster.start_workers(WORKERS, HANDLERS)
@@ -84,7 +84,7 @@ def show(console: Console, cluster: DemoCluster) -> bool:
 
 
 def run(console: Console, client: Client, cluster: DemoCluster, jobs: list[Job]) -> str:
-    """Schedules the jobs and follows them to the end; kills the busiest worker on the way, and answers its name."""
+    """Schedules the jobs and waits for all. Meanwhile it kills the busiest worker, whose name it returns."""
     kinds = {str(job.task.id): job.kind for job in jobs}
     columns = (TextColumn("{task.description:<18}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
@@ -104,7 +104,7 @@ def run(console: Console, client: Client, cluster: DemoCluster, jobs: list[Job])
 
 
 def right(job: Job, task: TaskInfo) -> bool:
-    """Whether the task completed, exactly once, with the right answer."""
+    """Whether the task completed exactly once, with the right result."""
     completions = [attempt for attempt in task.attempts if attempt.outcome is AttemptOutcome.COMPLETED]
     if task.status is not TaskStatus.COMPLETED or len(completions) != 1:
         return False
@@ -113,7 +113,7 @@ def right(job: Job, task: TaskInfo) -> bool:
 
 
 def members_table(client: Client, tasks: dict[str, TaskInfo]) -> Table:
-    """The members as the leader sees them, and what each of them did."""
+    """Makes a table of the members, with how many tasks each has completed."""
     completed = Counter(task.worker for task in tasks.values() if task.status is TaskStatus.COMPLETED)
     table = Table("member", "liveness", "slots", "tasks completed", title="Members", title_justify="left")
     for member in client.members():
@@ -122,7 +122,7 @@ def members_table(client: Client, tasks: dict[str, TaskInfo]) -> Table:
 
 
 def tasks_table(jobs: list[Job], wrong: list[Job], tasks: dict[str, TaskInfo], victim: str) -> Table:
-    """The tasks by kind."""
+    """Makes a table of the tasks by kind."""
     table = Table("kind", "tasks", "completed", "right", f"taken from {victim}", "median", title="Tasks")
     table.title_justify = "left"
     for kind in sorted({job.kind for job in jobs}):
@@ -141,7 +141,7 @@ def tasks_table(jobs: list[Job], wrong: list[Job], tasks: dict[str, TaskInfo], v
 
 
 def median_ms(tasks: list[TaskInfo]) -> float:
-    """The median duration of the last attempts, in milliseconds."""
+    """Returns the median duration of the tasks' last attempts, in milliseconds."""
     times = sorted(
         (attempt.ended_at - attempt.started_at).total_seconds() * 1000
         for task in tasks
@@ -152,33 +152,33 @@ def median_ms(tasks: list[TaskInfo]) -> float:
 
 
 def tell_next(console: Console) -> None:
-    """What to try after a demo that has cleaned up."""
+    """Prints what to try after a demo that has cleaned up."""
     console.print("\nAll 1,000 tasks completed with the right result; everything is stopped. Next:\n")
     for command, purpose in [
-        ("python3 -m nox -s demo -- --keep", "the same, and the cluster stays for you to look at"),
-        (f"{gowork()} up", "a cluster of your own; README's first ten minutes go on from here"),
+        ("python3 -m nox -s demo -- --keep", "the same, and leaves the cluster running for you to look at"),
+        (f"{gowork()} up", "a cluster of your own; the first ten minutes in README go on from here"),
     ]:
         console.print(f"  {command:<34}  [dim]# {purpose}[/]", highlight=False, soft_wrap=True)
 
 
 def tell_kept(console: Console, cluster: DemoCluster) -> None:
-    """What to try with the cluster that was kept."""
+    """Prints what to try with the cluster that was kept."""
     console.print("\nAll 1,000 tasks completed with the right result. The cluster is still up. Try:\n")
     pids = " ".join(str(process.pid) for process in cluster.processes.values())
     for command, purpose in [
-        (f"export GOWORK_LEADER={cluster.addresses['scheduler']}", "where the commands find it"),
-        (f"{gowork()} members", "one of the three is lost"),
-        (f"{gowork()} tasks --handler shell", "what ran"),
+        (f"export GOWORK_LEADER={cluster.addresses['scheduler']}", "the leader's address, for the commands"),
+        (f"{gowork()} members", "one of the three workers is lost"),
+        (f"{gowork()} tasks --handler shell", "the tasks that ran commands"),
         (f"{gowork()} show sort-007", "one task, with its attempts"),
-        (f"{gowork()} add 'do some work' --wait", "one more, for the default handler"),
+        (f"{gowork()} add 'do some work' --wait", "one more task, for the default handler"),
         (f"curl {cluster.addresses['http']}/metrics", "what Prometheus sees"),
-        (f"kill {pids}", f"stop it all; its files are in {KEPT}/"),
+        (f"kill {pids}", f"stops the cluster; its files stay in {KEPT}/"),
     ]:
         console.print(f"  {command:<54}  [dim]# {purpose}[/]", highlight=False, soft_wrap=True)
 
 
 def gowork() -> str:
-    """The command line as it can be typed here."""
+    """Returns the path of the command `gowork`, as it can be typed in this directory."""
     command = Path(sys.executable).parent / "gowork"
     near = command.is_relative_to(Path.cwd())
     return shlex.quote(str(command.relative_to(Path.cwd()) if near else command))

@@ -1,5 +1,5 @@
-// A gowork worker in Node: all that docs/protocol.md asks of a worker, and nothing of gowork but its protos.
-// Usage: node worker.js HOST:PORT PROTOS, after `gowork protos --out PROTOS`. `gowork worker-check` tries it.
+// A gowork worker in Node. It does all that docs/protocol.md asks of a worker, and uses only gowork's protos.
+// Usage: node worker.js HOST:PORT PROTOS, after `gowork protos --out PROTOS`. `gowork worker-check` checks it.
 'use strict';
 const grpc = require('@grpc/grpc-js');
 const loader = require('@grpc/proto-loader');
@@ -16,7 +16,7 @@ const channel = {
   'grpc.max_reconnect_backoff_ms': 2000,
 };
 
-// Each takes the payload and a signal that is set when the task is to stop, and returns the result.
+// Each handler takes the payload and an AbortSignal, which is aborted when the task must stop. It returns the result.
 const handlers = {
   echo: async (payload) => payload,
   sleep: (payload, signal) => new Promise((resolve, reject) => {
@@ -25,15 +25,15 @@ const handlers = {
   }),
 };
 
-// What outlives a session.
+// State that outlives a session.
 const instance = randomUUID();
-const held = new Map(); // fence -> { id, stop }: granted, and not reported
-const kept = new Map(); // fence -> report: not acknowledged
+const held = new Map(); // fence -> { id, stop } of tasks that were granted and are not reported
+const kept = new Map(); // fence -> report that the leader has not acknowledged
 let draining = false;
 let leaving = false;
 let termSeen = 0n;
 let failures = 0;
-let current = null; // The session that is open.
+let current = null; // The open session.
 
 async function run({ fence, id, task }) {
   const { payload, handler } = files['scheduler.v1.Task'].deserialize(task);
@@ -47,7 +47,7 @@ async function run({ fence, id, task }) {
     report.outcome = stop.signal.aborted ? 'ATTEMPT_OUTCOME_CANCELLED' : 'ATTEMPT_OUTCOME_FAILED';
     report.failure = { kind: 'FAILURE_KIND_HANDLER', message: String(error) };
   }
-  if (held.delete(fence)) keep(report); // Not when it was released meanwhile: it is another worker's then.
+  if (held.delete(fence)) keep(report); // If the task was released meanwhile, there is nothing to report.
 }
 
 function keep(report) {
@@ -64,10 +64,10 @@ function hello() {
 
 class Session {
   constructor() {
-    this.granted = 0; // Both count from zero in each session.
+    this.granted = 0; // Grants and credit are counted from zero in each session.
     this.credit = 0;
     this.welcomed = false;
-    this.beats = []; // When the heartbeats were sent that have not been answered.
+    this.beats = []; // The times at which unanswered heartbeats were sent, in ms.
     this.stream = new SessionService(leader, grpc.credentials.createInsecure(), channel).Connect();
     this.stream.on('data', (frame) => this.receive(frame));
     this.stream.on('error', () => this.end());
@@ -83,7 +83,7 @@ class Session {
     if (frame.welcome) this.open(frame.welcome);
     else if (isEmpty(frame)) this.beats.shift();
     if (frame.pings.length) this.say({ pongs: frame.pings });
-    for (const fence of frame.acknowledged) kept.delete(fence); // Those in frame.refused are among them.
+    for (const fence of frame.acknowledged) kept.delete(fence); // Refused reports are acknowledged too.
     for (const grant of frame.grants) this.take(grant);
     for (const fence of frame.cancelled) held.get(fence)?.stop.abort();
     for (const fence of frame.released) release(fence);
@@ -93,7 +93,7 @@ class Session {
   }
 
   open({ term, lease_ms: lease, heartbeat_ms: heartbeat }) {
-    if (BigInt(term) < termSeen) { this.end(); return; } // A leader that does not know that it was replaced.
+    if (BigInt(term) < termSeen) { this.end(); return; } // This leader was replaced, and does not know it yet.
     termSeen = BigInt(term);
     this.welcomed = true;
     current = this;
@@ -129,7 +129,7 @@ class Session {
     clearInterval(this.timer);
     this.stream.cancel();
     if (leaving) process.exit(0);
-    // At once after a session, with growing pauses where none comes about.
+    // The pause before the next session is 100 ms. It doubles, up to 2 s, each time that no session opens.
     setTimeout(() => new Session(), Math.min(2000, 100 * 2 ** failures));
     failures += 1;
   }

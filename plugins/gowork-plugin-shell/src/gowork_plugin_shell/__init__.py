@@ -1,4 +1,4 @@
-"""Runs commands as gowork tasks: the plugin is gowork_plugin_shell.plugin."""
+"""Runs commands as gowork tasks. The plugin's handler is in gowork_plugin_shell.plugin."""
 
 from gowork_plugin_shell._version import __version__
 from gowork_plugin_shell.job import CommandFailed, ShellJob, ShellResult

@@ -1,9 +1,9 @@
-"""Runs one command in a process group of its own, which is ended as a whole: on cancel, at the end, and when the
-runner dies.
+"""Runs one command in a process group of its own, and ends the whole group: on cancel, when the command ends, and when
+the runner dies.
 
-The command starts behind a gate: a shell that reads one line and then becomes the command. The line is sent once the
-warden knows the group; if the runner dies before that, the gate reads the end of file and gives up. So there is no
-moment in which a command runs that nobody would end.
+The command starts behind a gate: a shell that reads one line and then becomes the command. The line is sent when the
+warden knows the group. If the runner dies before that, the gate reads the end of the file and exits. So the warden can
+end the command from the moment it runs.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from typing import cast
 from gowork.worker.processes import Warden, end_group, settle_signals
 from gowork_plugin_shell.output import Output
 
-#: `read` takes a pipe's bytes one by one, so that all after the first line are the command's.
+#: `read` reads a pipe byte by byte, so that it leaves everything after the first line to the command.
 _GATE = 'umask {umask:o}; read -r line || exit 125; exec "$@"'
-#: Seconds between SIGTERM and SIGKILL. Less than a handler's grace, after which the whole runner would be ended.
+#: Seconds between SIGTERM and SIGKILL. It is less than a handler's grace, after which the whole runner is ended.
 TERM_GRACE = 2.0
-#: Seconds to wait for the last output of a group that has been killed.
+#: Seconds to wait for the end of a killed group, and for its last output.
 _OUTPUT_TIMEOUT = 2.0
 
 
 class Command(asyncio.SubprocessProtocol):
-    """One run. Await `run`, then read the outputs."""
+    """One run of a command. Await `run`, then read the outputs."""
 
     def __init__(self, output_bytes_max: int) -> None:
         loop = asyncio.get_running_loop()
@@ -39,17 +39,25 @@ class Command(asyncio.SubprocessProtocol):
     async def run(
         self, arguments: list[str], *, stdin: bytes, env: Mapping[str, str], cwd: str | None, umask: int, warden: Warden
     ) -> int:
-        """Runs the command to its end. When cancelled, ends its group first.
+        """Runs the command to its end. If this asyncio task is cancelled, it ends the command's group first.
+
+        Args:
+            arguments: the program and its arguments.
+            stdin: the command's standard input.
+            env: variables that are added to this process's environment.
+            cwd: the working directory; None for this process's own.
+            umask: the command's file mode mask.
+            warden: what ends the group if this process dies.
 
         Returns:
-            The exit code; negative: the number of the signal that ended it.
+            The exit code; the negative number of the signal if a signal ended the command.
 
         Raises:
-            OSError: when it cannot be started.
+            OSError: when the command cannot be started.
         """
         loop = asyncio.get_running_loop()
         if threading.current_thread() is threading.main_thread():
-            # Another handler of this process may have ignored SIGCHLD since: then the exit code would be lost.
+            # Another handler of this process may have ignored SIGCHLD, and the exit code would be lost.
             settle_signals()
         transport, _ = await loop.subprocess_exec(
             lambda: self,
@@ -65,7 +73,7 @@ class Command(asyncio.SubprocessProtocol):
         group = transport.get_pid()
         try:
             warden.guard(group)
-            # Not checked: with runners=0 the loop is the program's own, and so are the classes of its transports.
+            # The class is not checked, because with runners=0 the loop and its transports are the program's own.
             pipe = cast("asyncio.WriteTransport", transport.get_pipe_transport(0))
             pipe.write(b"\n" + stdin)
             pipe.write_eof()
@@ -74,7 +82,7 @@ class Command(asyncio.SubprocessProtocol):
             if not self._exited.done():
                 end_group(group, signal.SIGTERM)
                 await asyncio.wait([self._exited], timeout=TERM_GRACE)
-            # What the command has left behind, or what did not heed the signal.
+            # This kills processes that the command left behind, or that ignored the signal.
             end_group(group)
             await asyncio.wait([self._exited, self._closed], timeout=_OUTPUT_TIMEOUT)
             warden.release(group)

@@ -6,8 +6,8 @@ import signal
 
 import msgspec
 
-#: Bytes that are kept of each output, when the task names no number and at most: both of them, as JSON, must fit into
-#: a result.
+#: How many bytes of each output are kept if the task names no number, and how many it may name. Both outputs, as JSON,
+#: must fit into a result.
 OUTPUT_BYTES_DEFAULT = 64 << 10
 OUTPUT_BYTES_MAX = 400 << 10
 
@@ -17,57 +17,62 @@ class ShellJob(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     #: The program and its arguments; with `shell`, one line for /bin/sh.
     command: list[str] | str
-    #: Added to the environment of the worker.
+    #: Variables that are added to the worker's environment.
     env: dict[str, str] = {}
-    #: The working directory; the worker's own when None.
+    #: The working directory; None for the worker's own.
     cwd: str | None = None
-    #: What the command reads.
+    #: The command's standard input.
     stdin: str = ""
-    #: Let /bin/sh interpret the command.
+    #: Whether /bin/sh interprets the command.
     shell: bool = False
-    #: Bytes kept of standard output, and of standard error. A longer text keeps its beginning and its end.
+    #: How many bytes of standard output, and of standard error, are kept. A longer output keeps its beginning and end.
     output_bytes_max: int = OUTPUT_BYTES_DEFAULT
-    #: Whether an exit code other than 0 fails the task.
+    #: Whether an exit code other than 0 fails the attempt.
     check: bool = True
 
     def __post_init__(self) -> None:
-        """Raises:
-        ValueError: for fields that do not go together.
+        """Checks the fields.
+
+        Raises:
+            ValueError: when a field is out of its bounds, or does not go with `shell`.
         """
         if self.shell and not isinstance(self.command, str):
-            raise ValueError("command: with shell it is one line of text")
+            raise ValueError('command: with "shell": true, give one line of text, not a list')
         if not self.shell and isinstance(self.command, str):
-            raise ValueError('command: a list, as in ["sort", "-n"]; a line of text needs "shell": true')
+            raise ValueError('command: give a list, as in ["sort", "-n"]; a line of text needs "shell": true')
         if not self.command or not self.command[0]:
             raise ValueError("command: it is empty")
         if not 0 <= self.output_bytes_max <= OUTPUT_BYTES_MAX:
-            raise ValueError(f"output_bytes_max: 0 to {OUTPUT_BYTES_MAX}, not {self.output_bytes_max}")
+            raise ValueError(f"output_bytes_max: it is {self.output_bytes_max}; give 0 to {OUTPUT_BYTES_MAX}")
         texts = [*self.command, *self.env, *self.env.values(), self.cwd or ""]
         if any("\0" in text for text in texts) or any("=" in name or not name for name in self.env):
-            raise ValueError("command, env and cwd have no NUL characters, and names in env no equals sign")
+            raise ValueError(
+                "command, env and cwd must not have NUL characters, and names in env must have no equals sign and not "
+                "be empty"
+            )
 
     @property
     def arguments(self) -> list[str]:
-        """What is executed."""
+        """The program that is executed, and its arguments."""
         return ["/bin/sh", "-c", self.command] if isinstance(self.command, str) else self.command
 
 
 class ShellResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The result. Bytes that are no UTF-8 are replaced."""
+    """The result. Bytes that are not UTF-8 are replaced."""
 
-    #: Negative: the number of the signal that ended the command.
+    #: The exit code; the negative number of the signal if a signal ended the command.
     exit_code: int
     stdout: str
     stderr: str
-    #: Whether something was left out of the middle.
+    #: Whether a part of the output was left out.
     stdout_truncated: bool
     stderr_truncated: bool
-    #: How long it ran.
+    #: How long the command ran.
     seconds: float
 
 
 class CommandFailed(Exception):
-    """The command ended with another exit code than 0."""
+    """The command ended with an exit code other than 0."""
 
     def __init__(self, result: ShellResult) -> None:
         super().__init__(_words(result))
@@ -80,7 +85,7 @@ def _words(result: ShellResult) -> str:
     else:
         known = {number.value: number.name for number in signal.Signals}
         text = f"killed by signal {-result.exit_code} ({known.get(-result.exit_code, 'unknown')})"
-    # A failure's message has at most 4 KiB; what went wrong is said last.
+    # A failure's message has at most 4 KiB. The ends of the outputs are kept, because errors are mostly there.
     for name, output in (("stderr", result.stderr), ("stdout", result.stdout)):
         if output.strip():
             text += f"\n{name}: {output.strip()[-1500:]}"

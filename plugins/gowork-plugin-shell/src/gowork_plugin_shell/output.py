@@ -6,7 +6,7 @@ from collections import deque
 
 
 class Output:
-    """Holds at most `bytes_max` bytes of the text that it is fed, and a little more while it is fed."""
+    """Keeps at most `bytes_max` bytes of an output, and a little more while the output comes."""
 
     def __init__(self, bytes_max: int) -> None:
         self._head_max = bytes_max - bytes_max // 2
@@ -17,7 +17,7 @@ class Output:
         self._dropped = 0
 
     def feed(self, data: bytes) -> None:
-        """Takes the next piece."""
+        """Takes the next bytes of the output."""
         room = self._head_max - len(self._head)
         if room > 0:
             self._head += data[:room]
@@ -32,11 +32,11 @@ class Output:
 
     @property
     def truncated(self) -> bool:
-        """Whether something is left out."""
+        """Whether a part of the output is left out."""
         return self._dropped > 0 or self._tail_bytes > self._tail_max
 
     def text(self) -> str:
-        """What was kept, with a note where something is left out."""
+        """Returns what was kept, with a note where a part is left out."""
         tail = b"".join(self._tail)
         if not self.truncated:
             return (bytes(self._head) + tail).decode(errors="replace")

@@ -16,12 +16,12 @@ from gowork.worker.processes import Warden, settled_umask
 from gowork_plugin_shell.command import Command
 from gowork_plugin_shell.job import CommandFailed, ShellJob, ShellResult
 
-#: What a result may take as JSON; the limit is 1 MiB. Control characters take six bytes each there.
+#: How many bytes a result may take as JSON, where a control character takes six. The limit of all results is 1 MiB.
 _RESULT_BYTES_MAX = 1_000_000
 
 
 class _Surroundings:
-    """The umask and the folder with which each command starts, even if other handlers change those of the process."""
+    """The umask and the directory with which each command starts, even if other handlers change the process's own."""
 
     def __init__(self) -> None:
         self.umask = settled_umask()
@@ -29,11 +29,11 @@ class _Surroundings:
         self.cwd: str | None = None
         with contextlib.suppress(FileNotFoundError):
             self.cwd = os.getcwd()
-        #: Started with the first command: most runners never run one.
+        #: It is started with the first command, because most runners never run one.
         self._warden: Warden | None = None
 
     def directory(self, wanted: str | None) -> str | None:
-        """Where a command runs that asks for this directory."""
+        """Returns the directory for a command that asks for `wanted`, relative to the worker's directory."""
         return self.cwd if wanted is None or self.cwd is None else os.path.join(self.cwd, wanted)
 
     def warden(self) -> Warden:
@@ -48,7 +48,7 @@ class _Surroundings:
 
 @lifespan
 def surroundings(state: Any) -> Iterator[None]:
-    """Keeps one warden for each runner, and notes the state with which its commands start."""
+    """Keeps one warden for each runner, and the umask and directory with which its commands start."""
     state.gowork_shell = _Surroundings()
     yield
     state.gowork_shell.close()
@@ -56,11 +56,12 @@ def surroundings(state: Any) -> Iterator[None]:
 
 @handler("shell")
 async def shell(ctx: Context, job: ShellJob) -> ShellResult:
-    """Runs a command; see ShellJob for the payload and ShellResult for the answer.
+    """Runs a command. ShellJob describes the payload, ShellResult the result.
 
     Raises:
-        CommandFailed: when its exit code is not 0 and `check` is set.
-        Fail: when there is no such command or directory. Another worker may have it, so that it may be tried again.
+        CommandFailed: when the exit code is not 0 and `check` is set.
+        Fail: when there is no such program or directory, or the command cannot be started. The task may be tried again,
+            because another worker may have it.
     """
     around: _Surroundings = ctx.state.gowork_shell
     cwd = around.directory(job.cwd)
@@ -102,7 +103,7 @@ def _check(job: ShellJob, cwd: str | None) -> None:
 
 
 def _fitting(result: ShellResult) -> ShellResult:
-    """Cuts outputs that would be too long as JSON."""
+    """Cuts outputs until the result is short enough as JSON."""
     while len(msgspec.json.encode(result)) > _RESULT_BYTES_MAX:
         result = msgspec.structs.replace(
             result,
