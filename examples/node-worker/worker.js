@@ -64,7 +64,7 @@ function hello() {
 
 class Session {
   constructor() {
-    this.granted = 0; // Grants and credit are counted from zero in each session.
+    this.granted = 0; // Both counts, of grants and of credit, start from zero in each session.
     this.credit = 0;
     this.welcomed = false;
     this.beats = []; // The times at which unanswered heartbeats were sent, in ms.

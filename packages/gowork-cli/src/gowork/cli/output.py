@@ -76,7 +76,7 @@ def console(*, stderr: bool = False) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     if stream.isatty():
         return _Console(file=stream, highlight=False, soft_wrap=False)
-    # With FORCE_COLOR, Rich assumes a terminal. But the user asks only for colour: nothing is redrawn or waits for keys.
+    # With FORCE_COLOR, Rich assumes a terminal. The user asks only for colour: nothing is redrawn or waits for keys.
     forced = Console(file=stream).color_system
     return _Console(
         file=stream,

@@ -180,7 +180,7 @@ def _flow(flow: Flow | None) -> Record | None:
 
 
 def result_value(task: TaskInfo) -> Any:
-    """Returns what the handler returned as JSON; a string if it is not JSON, or is nested too deeply; None for bytes."""
+    """Returns what the handler returned as JSON; a string if it is not JSON, or nested too deeply; None for bytes."""
     if not task.result or task.result_data:
         return None
     try:
