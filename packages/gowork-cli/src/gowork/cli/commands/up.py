@@ -141,7 +141,7 @@ def up(
             *(["--slots", str(slots)] if slots else []),
             *(["--log-failures", log_failures] if log_failures else []),
             *(part for module in modules for part in ("--import", module)),
-            # The workers have the same names at each start, and in each cluster that runs on this machine.
+            # Every cluster calls its workers worker-1 and so on, so that each needs a state directory of its own.
             *(["--state-dir", os.path.join(data_dir, "workers")] if data_dir else []),
         ],
         log_level=log_level,

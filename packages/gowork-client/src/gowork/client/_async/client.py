@@ -84,8 +84,8 @@ class AsyncClient(AsyncOperations):
 
         It works while it is iterated, and at most four batches are on their way, so that the payloads may come from an
         endless generator. A batch is sent when it is full, or when a payload comes 20 ms or more after its first. An
-        asyncio client sends a batch of an asynchronous source after 20 ms in any case, and yields the handles when the
-        next payload comes.
+        asyncio client sends a batch of an asynchronous source after 20 ms even if no payload comes, and yields its
+        handles when the next payload comes.
 
         Args:
             payloads: each as for schedule, or a NewTask with options of its own.
