@@ -36,8 +36,8 @@ class Client(Operations):
             handle = client.schedule({"name": "Ada"}, handler="hello")
             print(handle.result())
 
-    Every call has a deadline and is tried again while no leader answers, within that deadline.
-    Make it after a fork, not before: gRPC's connections do not survive one.
+    Every call has a deadline. While no leader answers, it is made again within that deadline.
+    Make the client after a fork, not before: gRPC's connections do not survive one.
     """
 
     def schedule(
@@ -50,11 +50,11 @@ class Client(Operations):
         """Schedules one task. When it returns, the task is on the leader's disk.
 
         Args:
-            payload: text and bytes are sent as they are, everything else as JSON; at most 1 MiB. A NewTask brings its
-                own options.
-            id: the task's key, 1 to 256 bytes, printable; None for a new UUIDv7. The same task again under the same id
-                changes nothing.
-            options: the handler and how it is to be run; see TaskOptions.
+            payload: text and bytes are sent as they are, everything else as JSON; at most 1 MiB. A NewTask has options
+                of its own.
+            id: the task's key, 1 to 256 bytes, printable; None for a new UUIDv7. To schedule the same task under the
+                same id again changes nothing.
+            options: the handler and how to run the task; see TaskOptions.
 
         Raises:
             InvalidArgument: when a field is at fault.
@@ -79,34 +79,34 @@ class Client(Operations):
         payloads: Iterable[object],
         **options: Unpack[TaskOptions],
     ) -> Iterator[TaskHandle]:
-        """Schedules any number of tasks in batches, a few at a time, and yields a handle for each as it is
-        acknowledged, in order.
+        """Schedules any number of tasks in batches, and yields a handle for each acknowledged task, in order.
 
-        It works while it is iterated, no further ahead than those few batches, so that the payloads may be a generator
-        without an end. A batch of a slow source is sent when its next payload comes. An asyncio client sends what an
-        asynchronous source gives after 20 ms, full or not, and yields the handles when the next payload comes.
+        It works while it is iterated, and at most four batches are on their way, so that the payloads may come from an
+        endless generator. A batch is sent when it is full, or when a payload comes 20 ms or more after its first. An
+        asyncio client sends a batch of an asynchronous source after 20 ms even if no payload comes, and yields its
+        handles when the next payload comes.
 
         Args:
             payloads: each as for schedule, or a NewTask with options of its own.
-            options: as for schedule, for all tasks that do not bring their own.
+            options: as for schedule. They are for all tasks that have none of their own.
 
         Raises:
-            InvalidArgument: when a field is at fault; tasks are named by their place, as in `tasks[3].id`. None of the
-                tasks of its batch is scheduled; those of other batches that were not yielded yet may be.
+            InvalidArgument: when a field is at fault. The error names the task by its place, as in `tasks[3].id`. No
+                task of its batch is scheduled. Tasks of other batches, not yielded yet, may be.
             AlreadyExists, CallError: as for schedule.
         """
         encoder = mapping.TaskEncoder(options)
         return self._schedule_many(stepped(payloads, "payloads"), encoder)
 
     def handle(self, id: str) -> TaskHandle:
-        """A handle for a task that was scheduled elsewhere. Calls nothing."""
+        """Returns a handle for a task that was scheduled elsewhere. It makes no call."""
         return TaskHandle(self, arguments.text(id, "id"))
 
     def get(self, id: str) -> TaskInfo:
-        """All that is known of one task.
+        """Returns one task, with all its fields and attempts.
 
         Raises:
-            NotFound: when there is none of that id.
+            NotFound: when no task has the id.
             CallError: when the leader refused otherwise, or could not be reached.
         """
         response = self._calls.call(
@@ -123,13 +123,13 @@ class Client(Operations):
         page_size: int = 0,
         **terms: Unpack[TaskFilter],
     ) -> Iterator[TaskInfo]:
-        """Tasks in the order in which they were scheduled, fetched page by page as it is iterated.
+        """Yields tasks in the order in which they were scheduled, fetched page by page as it is iterated.
 
         Args:
             filter: an expression such as `status = RUNNING AND labels.team = "web"`.
-            newest_first: the other way round.
+            newest_first: whether to reverse the order.
             view: how much of each task to fetch.
-            page_size: tasks in one call, up to 10,000; 0 for 1,000.
+            page_size: how many tasks to fetch in one call, up to 10,000; 0 for 1,000.
             terms: status, handler, queue, priority, labels, id_prefix, joined to the filter by AND; see TaskFilter.
 
         Raises:
@@ -149,7 +149,7 @@ class Client(Operations):
         tasks: Iterable[TaskHandle | str],
         timeout: float | None = None,
     ) -> list[TaskInfo]:
-        """All of these tasks as they finished, in the given order.
+        """Waits for all of these tasks. Returns them as they finished, in the given order.
 
         Args:
             tasks: handles or ids.
@@ -161,7 +161,7 @@ class Client(Operations):
             CallError: when the leader refused otherwise, or could not be reached.
         """
         handles = [self._handle(task) for task in stepped(tasks, "tasks")]
-        # Handles of one task may be several; each answers from the first of its id.
+        # Several handles may be of one task. The first of its id is waited for, and answers for the others.
         first: dict[str, TaskHandle] = {}
         for handle in handles:
             first.setdefault(handle.id, handle)
@@ -182,21 +182,21 @@ class Client(Operations):
         """Yields a handle for each task as it finishes.
 
         Args:
-            tasks: handles or ids; taken as they come, so that `schedule_many` may stand here itself. Up to 160,000 are
-                waited for at once.
+            tasks: handles or ids, such as the iterator of `schedule_many`. They are taken while others are waited for;
+                at most 160,000 are waited for at once.
             timeout: how long to wait for all, in seconds; None for as long as it takes.
 
         Raises:
-            As wait.
+            TaskNotFinished, NotFound, CallError: as for wait.
         """
         return self._as_completed(stepped(tasks, "tasks"), end_of(timeout))
 
     def cancel(self, id: str) -> None:
-        """Cancels a task: a pending one at once, a running one as soon as its worker has stopped it.
+        """Cancels a task. A pending task ends at once, a running one when its worker has stopped it.
 
         Raises:
-            NotFound: when there is none of that id.
-            FailedPrecondition: when it has completed or failed already.
+            NotFound: when no task has the id.
+            FailedPrecondition: when the task has completed or failed already.
             CallError: when the leader refused otherwise, or could not be reached.
         """
         self._calls.call(self._connection.scheduler.CancelTask, arguments.message(scheduler.CancelTaskRequest, id=id))
@@ -210,16 +210,19 @@ class Client(Operations):
         on_removed: Callable[[str], object] | None = None,
         **terms: Unpack[TaskFilter],
     ) -> Watch:
-        """Follows tasks: an iterator over their latest states as they change, without an end. See Watch.
+        """Returns an endless iterator over the latest states of tasks, as they change. See Watch.
 
         Args:
-            filter: as for tasks, and so the terms.
+            filter: as for tasks.
             view: how much of each task to fetch.
-            token: where an earlier Watch ended; empty to begin now.
-            on_removed: called with the id of each task that is removed, whatever the filter selects, as it is iterated.
+            token: the token of an earlier Watch, to go on where that ended; empty to begin now.
+            on_removed: called, while the watch is iterated, with the id of each task that is removed, whether or not
+                the filter selects it.
+            terms: as for tasks.
 
         Raises:
-            As tasks; OutOfRange when the token is too old.
+            OutOfRange: when the token is too old.
+            InvalidArgument, CallError: as for tasks.
         """
         expression = filter_expression(filter, terms)
         request = scheduler.WatchTasksRequest(filter=expression, view=mapping.view_to_wire(view), token=token)

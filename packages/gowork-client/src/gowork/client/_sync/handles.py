@@ -27,7 +27,7 @@ class TaskHandle(Handle):
         self._client = client
 
     def wait(self, timeout: float | None = None) -> TaskInfo:
-        """The task as it finished, however that was.
+        """Waits until the task has finished, and returns it, whatever its status.
 
         Args:
             timeout: how long to wait, in seconds; None for as long as it takes.
@@ -46,14 +46,14 @@ class TaskHandle(Handle):
     @overload
     def result(self, type: type[ResultT], *, timeout: float | None = None) -> ResultT: ...
     def result(self, type: Any = None, *, timeout: float | None = None) -> Any:
-        """What the handler returned, as soon as there is something.
+        """Waits until the task has finished, and returns what its handler returned.
 
         Args:
-            type: what to decode it to; see TaskInfo.value.
+            type: the type to decode the result to; see TaskInfo.value.
             timeout: as for wait.
 
         Raises:
-            TaskFailed, TaskCancelled: when it did not complete.
+            TaskFailed, TaskCancelled: when the task did not complete.
             ResultError: when the result does not fit the type.
             TaskNotFinished, CallError: as for wait.
         """
@@ -62,9 +62,9 @@ class TaskHandle(Handle):
         return self._value(type)
 
     def cancel(self) -> None:
-        """As Client.cancel."""
+        """Cancels the task, as Client.cancel does."""
         self._client.cancel(self.id)
 
     def get(self) -> TaskInfo:
-        """As Client.get."""
+        """Returns the task with all its fields, as Client.get does."""
         return self._client.get(self.id)
