@@ -53,7 +53,7 @@ def test_a_queue_whose_tasks_have_all_finished_is_known(gowork, queue: str) -> N
 
 def test_settings_of_a_queue_that_nobody_knows_are_noted(gowork, queue: str) -> None:
     first = gowork("queues", "set", queue, "--weight", "2")
-    assert (first.exit_code, f"no setting of a queue '{queue}' before" in first.stderr) == (0, True)
+    assert (first.exit_code, f"the queue '{queue}' had no tasks and no settings before" in first.stderr) == (0, True)
     assert gowork("queues", "set", queue, "--weight", "3").stderr == ""
     assert "before" in gowork("queues", "resume", f"{queue}-other").stderr
 

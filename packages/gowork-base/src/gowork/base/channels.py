@@ -144,7 +144,7 @@ def target_of(addresses: Sequence[str]) -> str:
 
 
 def unanswered(addresses: Sequence[str]) -> str:
-    """Returns the error text for addresses at which no leader answers. It names the proxy between, if there is one."""
+    """Returns the error text for addresses without a leader that answers, with the proxy between, if there is one."""
     proxy = proxy_of(_hosts(addresses))
     through = f" through the proxy of {proxy}; list the host in no_proxy to go past it" if proxy else ""
     return f"no leader answers at {','.join(addresses)}{through}"

@@ -238,7 +238,7 @@ def _writes_non_finite(model: Any) -> bool:
 def _check_finite(value: object, place: str) -> None:
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise ValueRefused(f"{value} cannot be written as JSON, which has only finite numbers - at `{place}`")
+            raise ValueRefused(f"{value} cannot be written as JSON, which has finite numbers only - at `{place}`")
     elif isinstance(value, dict):
         for key, part in value.items():
             if isinstance(key, float):

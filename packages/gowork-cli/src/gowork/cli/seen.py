@@ -23,7 +23,7 @@ class Outcome:
     done: list[tuple[str, TaskInfo | None]] = field(default_factory=list)
     #: The leader's refusals for single tasks.
     refused: list[CallError] = field(default_factory=list)
-    #: The error after which no other task was tried.
+    #: The error that ended the work: later tasks were not tried.
     ended: CallError | None = None
 
     def records(self) -> Iterable[Record]:

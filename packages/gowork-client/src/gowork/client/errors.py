@@ -148,7 +148,7 @@ class ClientClosed(CallError, ValueError):
 
 
 class WrongEventLoop(CallError, RuntimeError):
-    """The client belongs to the event loop in which it was first used. Make a client in each loop that uses one."""
+    """The client belongs to another event loop, where it was first used. Make a client in each loop that uses one."""
 
 
 class LeaderTooOld(CallError):
