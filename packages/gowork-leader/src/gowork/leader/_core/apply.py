@@ -1,9 +1,9 @@
 """Makes changes true in memory.
 
-Decides nothing: every value that it writes was decided, or follows from one by an index.
+It decides nothing: every value that it writes was decided, or is an index over values that were.
 
-Invariants: HELD (a running task is held by exactly one worker, under its fence), LANE-ENTRY (a pending task is in
-exactly one Place).
+Invariants: HELD (exactly one worker holds a running task, under its fence), LANE-ENTRY (a pending task is in exactly
+one Place).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from gowork.leader._core.model import (
 )
 from gowork.leader._core.state import DEPARTED_MAX, Callback, Departed, Dialled, State, Worker
 
-#: Places of which memory knows nothing: the store alone has the task.
+#: Places of tasks that are in the store alone.
 _IN_STORE = frozenset({REST, TIMER})
 
 
@@ -45,23 +45,23 @@ def apply(state: State, change: ch.Change) -> None:
 
 
 def adopt(state: State, task: Task) -> None:
-    """Puts a running task that was loaded where its standing says.
+    """Gives a running task that was loaded from the store to the worker that its standing names.
 
-    A holder that is not known is expected to come back.
+    A worker that is not known yet is added, because it may reconnect.
     """
     state.tasks[task.spec.id] = task
     _hold(state, task, task.standing, adopted=True)
 
 
 def take_in(state: State, key: LaneKey, tasks: Sequence[Task], *, complete: bool) -> None:
-    """The next tasks of a lane have been loaded, in order; `complete` when the store has no more of them."""
+    """Takes in the next tasks of a lane, loaded in order. `complete`: the store has no more of them."""
     for task in tasks:
         state.tasks[task.spec.id] = task
     state.queues.take_in(key, tasks, complete=complete)
 
 
 def recall(state: State, kind: Kind[V], key: str, value: V, now: Now) -> None:
-    """After a start: the store has this fact, and what follows from it holds again."""
+    """Takes in a fact from the store after a start, and applies the changes that follow from it."""
     state.facts.put(kind, key, value)
     if kind.follows is not None:
         for change in kind.follows(state, key, value, now):
@@ -69,15 +69,15 @@ def recall(state: State, kind: Kind[V], key: str, value: V, now: Now) -> None:
 
 
 def expect(state: State, lease_mono: float) -> None:
-    """After a start: every worker that held tasks has until then to come back with them."""
+    """After a start, gives every worker that held tasks a lease until `lease_mono`, to reconnect with them."""
     for instance in state.workers:
         _renew(state.leases, instance, lease_mono)
 
 
 def forget(state: State, ids: Iterable[str]) -> None:
-    """Drops from memory what only the store needs: finished tasks, and pending ones whose turn has not come.
+    """Drops tasks from memory that only the store needs: finished ones, and pending ones that are not in a window.
 
-    Others, and unknown ones, are left alone.
+    Other tasks and unknown ids are left alone.
     """
     tasks = state.tasks
     for id in ids:
@@ -85,7 +85,7 @@ def forget(state: State, ids: Iterable[str]) -> None:
         if task is None:
             continue
         status = task.standing.status
-        # Most of them run: they are asked for no place.
+        # Most tasks here are running, so the status is asked before the place, which costs more.
         if status >= COMPLETED or (status is PENDING and task.place in _IN_STORE):
             del tasks[id]
 
@@ -138,13 +138,13 @@ def _task_moved(state: State, change: ch.TaskMoved) -> None:
         task.progress = None
         _enter(state, task)
         if before is not PENDING:
-            # Each time anew: its entry is gone when it ran at its expiry.
+            # Each time: if it was running at its expiry, its entry is gone.
             _await_expiry(state, task)
 
 
 def _waited_ms(spec: Spec, granted: Standing) -> int:
-    """How long a task could have run before its first grant."""
-    # By a wall clock that may have been stepped back since.
+    """Returns how long a task waited for its first grant while it could have run, in milliseconds."""
+    # The wall clock may have been stepped back since, so the difference may be negative.
     return max(0, granted.started_ms - max(granted.created_ms, spec.run_at_ms))
 
 
@@ -168,7 +168,7 @@ def _finished_no_more(state: State, status: Status) -> None:
 
 
 def _let_go(state: State, task: Task, standing: Standing) -> None:
-    """Whoever held the task holds it no longer."""
+    """Takes the task from the member that held it."""
     state.queues.ended(task.spec.lane)
     if standing.instance:
         worker = state.workers.get(standing.instance)
@@ -182,13 +182,13 @@ def _let_go(state: State, task: Task, standing: Standing) -> None:
 
 
 def _enter(state: State, task: Task) -> None:
-    """Puts a task that is pending from now on in its place."""
+    """Puts a task that has become pending in its place."""
     place = task.place
     if place is TIMER:
         state.queues.delay(task.spec.lane.queue)
         state.delayed.add((task.standing.not_before_ms, task.seq, task.spec.id))
     elif place is REST:
-        # Its lane takes it into the window if there is room.
+        # The lane puts it in the window instead if there is room.
         state.queues.add(task)
     else:
         assert place is not WINDOW, "it is in the window already"
@@ -199,7 +199,7 @@ def _enter(state: State, task: Task) -> None:
 def _leave(state: State, task: Task, place: Place) -> None:
     """Takes a task out of the place that it was in."""
     if place is TIMER:
-        # What the timers have of it is stale from here on.
+        # Its entry in the timers is stale from now on.
         state.queues.delay(task.spec.lane.queue, -1)
     elif place is WINDOW or place is REST:
         state.queues.remove(task)
@@ -218,7 +218,7 @@ def _task_progressed(state: State, change: ch.TaskProgressed) -> None:
 
 
 def _hold(state: State, task: Task, standing: Standing, *, adopted: bool = False) -> Worker | None:
-    """The task is held as its standing says; answers the worker, if it is one."""
+    """Gives the task to the member that its standing names. Returns that member if it is a worker with a session."""
     state.queues.started(task.spec.lane)
     if standing.instance:
         worker = state.workers.get(standing.instance)
@@ -387,14 +387,14 @@ def _callback_gone(state: State, change: ch.CallbackGone) -> None:
 def _leases_extended(state: State, change: ch.LeasesExtended) -> None:
     for deadlines in (state.leases, state.graces, state.callback_leases, state.callback_deadlines):
         for key in deadlines:
-            # The order of the deadlines stays.
+            # The order of the deadlines stays the same.
             deadlines[key] = max(deadlines[key] + change.seconds, change.until_mono)
     for name, (hello, until) in state.challenges.items():
         state.challenges[name] = hello, max(until + change.seconds, change.until_mono)
     state.held_up_until = change.until_mono
     for callback in state.callbacks.values():
         if callback.held is not None:
-            # Heartbeats from before the call may have waited for as long.
+            # Heartbeats that were sent before the call may have waited in line for as long as the leader was held up.
             callback.held.since_mono += change.seconds
 
 
@@ -416,12 +416,14 @@ def _depart(state: State, member: Worker | Callback, liveness: Liveness, at_ms: 
 
 
 def _renew(deadlines: dict[str, float], key: str, deadline: float) -> None:
-    # Taken out and put back, so that the first key is always the first to run out: all in one dict have the same span.
+    # The key is taken out and put back, so that the first key is the first to run out: all leases of one dict have the
+    # same span.
     deadlines.pop(key, None)
     deadlines[key] = deadline
 
 
-#: A table, since tasks move by the ten thousand a second; a test checks that it has every change.
+#: A table rather than a `match`, because tens of thousands of tasks move in a second. A test checks that it has every
+#: change.
 _APPLIERS: dict[type, Callable[[State, Any], None]] = {
     ch.TaskSubmitted: _task_submitted,
     ch.TaskMoved: _task_moved,

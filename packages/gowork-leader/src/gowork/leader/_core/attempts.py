@@ -1,10 +1,12 @@
 """How an attempt that has ended moves its task.
 
-Rules: failed and timed-out attempts use up max_attempts; a loss counts only when the task was alone in its runner;
-interrupted and snoozed ones count for nothing; a task that was to be cancelled is not run again.
+Rules: completed, failed and timed-out attempts count towards max_attempts. Lost, interrupted and snoozed ones are
+uncounted. LOSSES_MAX losses of a task that was alone in its runner end it. A task that was to be cancelled is not run
+again.
 
-Nothing loops for free: of attempts in a row that count for nothing the first few go back at once, since a rolling
-restart hands a task on several times, and each further one waits longer. Past UNCOUNTED_MAX each one counts.
+No task loops for nothing. After the first UNCOUNTED_AT_ONCE uncounted attempts in a row a task goes back at once,
+because a rolling restart hands a task on several times. After each further one it waits longer. Beyond UNCOUNTED_MAX
+each one counts.
 """
 
 from __future__ import annotations
@@ -26,18 +28,18 @@ from gowork.leader._core.model import (
 )
 from gowork.proto.limits import ATTEMPTS_KEPT
 
-#: Losses of a task alone in its runner that put it into quarantine.
+#: A task that was lost this often while alone in its runner goes into quarantine.
 LOSSES_MAX = 3
-#: Attempts in a row that counted for nothing and whose task may run again at once.
+#: After how many uncounted attempts in a row a task may still run again at once.
 UNCOUNTED_AT_ONCE = 5
-#: How long the next one waits, in milliseconds; each one after it waits twice as long, at most for the maximum.
+#: How long the task waits after the next one, in milliseconds. Each further one doubles the wait, up to the maximum.
 UNCOUNTED_DELAY_MS = 100
 UNCOUNTED_DELAY_MS_MAX = 30_000
-#: How many attempts in a row may count for nothing. They take at least 45 minutes.
+#: How many attempts in a row may be uncounted. They take at least 45 minutes.
 UNCOUNTED_MAX = 100
-#: An attempt that was held for this many milliseconds is no part of a loop: the next one begins a new row.
+#: An attempt that was held for at least this many milliseconds is no part of a loop: it begins a new row.
 LASTING_MS = 60_000
-#: A snooze that asks for less waits for this, in milliseconds, when UNCOUNTED_AT_ONCE came before it in a row.
+#: How long a snooze that asks for less waits, in milliseconds, once UNCOUNTED_AT_ONCE uncounted attempts precede it.
 SNOOZE_MS_MIN = 1_000
 _DEFAULT_POLICY = RetryPolicy()
 _COMPLETED = Outcome.COMPLETED
@@ -46,12 +48,12 @@ _SCATTER = 2654435761
 
 
 def settle(standing: Standing, report: Report, policy: RetryPolicy | None, wall_ms: int) -> Standing:
-    """Where a running task stands after this report.
+    """Returns where a running task stands after this report.
 
     Args:
         standing: a RUNNING one.
         report: how its attempt ended.
-        policy: the task's own or the handler's, if there is one.
+        policy: the task's own retry policy, or else its handler's, if there is one.
         wall_ms: the time.
     """
     outcome = report.outcome
@@ -154,16 +156,17 @@ def requeue(
     *,
     began: bool = True,
 ) -> Standing:
-    """Where a running task stands when the leader itself takes it back, without blame for the task.
+    """Returns where a running task stands when the leader itself takes it back and does not blame the task.
 
     Args:
         standing: a RUNNING one.
         outcome: LOST or INTERRUPTED.
         reason: why, in words.
         wall_ms: the time.
-        trace: the context that the attempt is known by.
-        policy: the task's own or the handler's, if there is one.
-        began: False when the handler never saw it for certain: then it waits longer each time, and never counts.
+        trace: the traceparent of the attempt's span; empty when it has none.
+        policy: the task's own retry policy, or else its handler's, if there is one.
+        began: False when the handler certainly never saw the task: then the attempt is uncounted beyond UNCOUNTED_MAX
+            too.
     """
     ended = Attempt(
         standing.grants, standing.worker, standing.started_ms, wall_ms, outcome, reason, standing.fence, trace
@@ -193,7 +196,7 @@ def requeue(
 
 
 class _TakenBack(NamedTuple):
-    """What follows for a task whose attempt ended without blame."""
+    """What follows for a task whose attempt was uncounted."""
 
     status: Status
     used: int
@@ -218,8 +221,8 @@ def _taken_back(
 
 
 def _uncounted_before(standing: Standing, wall_ms: int) -> int:
-    """How many attempts in a row have counted for nothing, before the one that ends now."""
-    # By the time of the grant, which is the leader's own: a worker's word could be anything.
+    """Returns how many attempts in a row, before the one that ends now, were uncounted."""
+    # `started_ms` is the time of the grant by the leader's clock; a time from the worker could be anything.
     return 0 if wall_ms - standing.started_ms >= LASTING_MS else standing.uncounted
 
 
@@ -229,11 +232,11 @@ def _uncounted_delay_ms(uncounted: int) -> int:
 
 
 def retry_delay_ms(policy: RetryPolicy, used: int, fence: int) -> int:
-    """How long to wait after `used` attempts.
+    """Returns how many milliseconds to wait after `used` attempts.
 
-    The spread follows from the fence, so that the same history gives the same delay.
+    The spread follows from the fence, so the same history gives the same delay.
     """
-    # The exponent is bounded so that a long series of attempts doesn't overflow a float.
+    # The exponent has a bound because a long series of attempts would overflow a float.
     delay = min(policy.initial_delay_ms * policy.factor ** min(used - 1, 64), policy.max_delay_ms)
     spread = (fence * _SCATTER & 0xFFFFFFFF) / 0x100000000
     return int(delay * (1 - policy.jitter * spread))

@@ -1,4 +1,4 @@
-"""Decides what follows when time has passed, and tells when to look again."""
+"""Decides what follows when time has passed, and says when to look again."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from gowork.leader._core.sessions import lose_tasks, take_over
 from gowork.leader._core.state import State, Worker
 from gowork.leader._core.tasks import due, expired
 
-#: Tasks of one batch that come due, and that expire.
+#: How many delayed tasks one tick makes ready, and how many tasks it ends as expired.
 DUE_TASKS_MAX = 10_000
 
 
 def tick(state: State, command: cmd.Tick, now: Now) -> Decision:
-    """Ends leases, graces and challenges that have run out; lets delayed tasks start; ends expired ones.
+    """Ends leases, graces and challenges that have run out, makes delayed tasks ready, and ends expired ones.
 
-    The engine drops what was dealt with by `trim` afterwards: nothing is taken out here.
+    It takes no timers out. The engine calls `trim` for that afterwards.
     """
     decision = Decision()
     silent = _run_out(state.leases, now.mono)
@@ -32,10 +32,10 @@ def tick(state: State, command: cmd.Tick, now: Now) -> Decision:
         _lose(state, worker, "its lease ran out", now, decision)
     away = _run_out(state.graces, now.mono)
     for instance in away:
-        _lose(state, state.workers[instance], "its stream broke and it did not come back", now, decision)
+        _lose(state, state.workers[instance], "its stream broke and it did not reconnect", now, decision)
     unheard = _run_out(state.callback_leases, now.mono)
     for id in unheard:
-        release(state, state.callbacks[id], "its worker was not heard of", Outcome.LOST, now, decision)
+        release(state, state.callbacks[id], "its worker sent no heartbeat", Outcome.LOST, now, decision)
         decision.changes.append(ch.FactRemoved(MEMBERS, id))
         decision.changes.append(ch.CallbackGone(id, Liveness.LOST, now.wall_ms))
     for id in _run_out(state.callback_deadlines, now.mono):
@@ -49,20 +49,20 @@ def tick(state: State, command: cmd.Tick, now: Now) -> Decision:
 
 
 def ripe_ids(state: State, due_ms: int) -> list[str]:
-    """The tasks that a tick up to this time looks at."""
+    """Returns the ids of the tasks that a tick up to this time looks at."""
     timers = (state.delayed, state.expiring)
     return [id for kind in timers for _, _, id in kind.ripe(due_ms, DUE_TASKS_MAX)]
 
 
 def trim(state: State, due_ms: int) -> None:
-    """Drops the times that a tick up to this time has dealt with."""
+    """Drops the timers that a tick up to this time has dealt with."""
     state.delayed.trim(due_ms, DUE_TASKS_MAX)
     state.expiring.trim(due_ms, DUE_TASKS_MAX)
 
 
 def next_deadlines(state: State) -> tuple[float | None, int | None]:
-    """When the next tick is due: in monotonic seconds and in wall-clock milliseconds; None when nothing is."""
-    # Leases of one kind have one span, so that the first in order is the first to run out; graces and challenges are
+    """Returns when the next tick is due, in monotonic seconds and in wall-clock milliseconds; None: nothing is due."""
+    # Leases of one kind have the same span, so the first in order is the first to run out. Graces and challenges are
     # few.
     firsts = [next(iter(deadlines.values())) for deadlines in (state.leases, state.callback_leases) if deadlines]
     firsts += state.graces.values()
@@ -73,7 +73,7 @@ def next_deadlines(state: State) -> tuple[float | None, int | None]:
 
 
 def next_token(state: State, mono: float) -> float | None:
-    """When the rate of a queue that has used it up allows another start, in monotonic seconds."""
+    """Returns when some queue that has used up its rate may start a task again, in monotonic seconds; None: none has."""
     nexts = []
     for queue in state.queues:
         rate = queue.settings.rate_limit
@@ -97,7 +97,7 @@ def _due(state: State, due_ms: int, now: Now, decision: Decision) -> None:
     dealt_with: set[str] = set()
     for _, seq, id in state.expiring.ripe(due_ms, DUE_TASKS_MAX):
         task = state.tasks.get(id)
-        # It may have been dealt with under an earlier entry, or be another task by the same id.
+        # An earlier entry may have dealt with it, or it is another task with the same id.
         if task is not None and task.seq == seq and task.standing.status is Status.PENDING and id not in dealt_with:
             dealt_with.add(id)
             decision.changes.append(ch.TaskMoved(id, expired(task.standing, now)))
@@ -105,7 +105,7 @@ def _due(state: State, due_ms: int, now: Now, decision: Decision) -> None:
         task = state.tasks.get(id)
         if task is None or id in dealt_with or task.seq != seq or task.place is not TIMER:
             continue
-        # An entry for another time is stale: the task has been delayed anew since.
+        # An entry for another time is stale: the task has been delayed again since.
         if at == task.standing.not_before_ms:
             dealt_with.add(id)
             decision.changes.append(ch.TaskMoved(id, due(task.standing)))

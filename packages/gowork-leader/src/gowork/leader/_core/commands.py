@@ -1,4 +1,4 @@
-"""The commands that the leader takes, as imperatives. `decide` decides each, and its type says what it answers."""
+"""The commands that the leader takes, as imperatives. `decide` decides each; its type names the type of its answer."""
 
 from __future__ import annotations
 
@@ -54,14 +54,14 @@ class HeldTask(Struct, frozen=True, gc=False):
 
     id: str
     fence: int
-    #: Its report follows, so that it must not be released.
+    #: Its report follows, so it must not be released.
     finished: bool
 
 
 class OpenSession(Command[None], frozen=True):
-    """A worker has said hello over a new connection. It is answered by Welcome or EndSession, perhaps later."""
+    """A worker has sent a Hello over a new connection. Welcome or EndSession answers it, perhaps later."""
 
-    #: Numbers this leader's streams from 1.
+    #: The number of the stream; a leader numbers its streams from 1.
     connection: int
     name: str
     instance: str
@@ -92,9 +92,9 @@ class Report(Struct, frozen=True, gc=False):
     follow_ups: tuple[Spec, ...] = ()
     #: The traceparent of the attempt's span; empty when it was not traced.
     trace: str = ""
-    #: The handler returned bytes, and there were none.
+    #: The handler returned empty bytes, not nothing.
     result_is_empty_data: bool = False
-    #: With INTERRUPTED: the payload does not fit the form in which this worker has the handler.
+    #: With INTERRUPTED: the payload does not fit this worker's form of the handler.
     unfit: bool = False
 
 
@@ -110,7 +110,7 @@ class ProgressReport(Struct, frozen=True, gc=False):
 class ReceiveFrame(Command[None], frozen=True, gc=False):
     """A worker has sent a frame.
 
-    An empty one is a heartbeat. Everything but the reports is None or empty when it has not changed.
+    An empty frame is a heartbeat. A field is None or empty when it has not changed.
     """
 
     connection: int
@@ -120,7 +120,7 @@ class ReceiveFrame(Command[None], frozen=True, gc=False):
     blocked: bool | None = None
     draining: bool | None = None
     leaving: bool = False
-    #: When it came, in wall-clock nanoseconds, for traces; 0 when it has no reports.
+    #: When the frame came, in wall-clock nanoseconds, for traces; 0 when it has no reports.
     received_ns: int = 0
 
 
@@ -147,7 +147,7 @@ class DrainMember(Command[None], frozen=True, gc=False):
     """Take a member out of service."""
 
     id: str
-    #: How long a worker's running tasks may go on, in milliseconds; 0: its own setting.
+    #: How long a worker's running tasks may go on, in milliseconds; 0: as long as the worker's own setting says.
     budget_ms: int
 
 
@@ -163,9 +163,9 @@ class CompleteTask(Command[None], frozen=True, gc=False):
 
     id: str
     error: str | None
-    #: 0: whichever it holds it under.
+    #: 0: any fence.
     fence: int = 0
-    #: None: the error alone tells.
+    #: None: the worker named no outcome, and `error` decides.
     outcome: Outcome | None = None
     failure: Failure | None = None
     retry_delay_ms: int | None = None
@@ -179,18 +179,18 @@ class TellProgress(Command[None], frozen=True, gc=False):
     id: str
     fraction: float
     message: str
-    #: 0: whichever it holds it under.
+    #: 0: any fence.
     fence: int
 
 
 class RefuseStart(Command[None], frozen=True, gc=False):
-    """A callback worker could not be dialled or would not take the task."""
+    """A callback worker could not be dialled, or did not take the task."""
 
     member: str
     id: str
     fence: int
     reason: str
-    #: It was reached and answered that it does not take the task.
+    #: The member was reached, and answered that it does not take the task.
     answered: bool = False
 
 
@@ -209,20 +209,22 @@ class DenyStop(Command[None], frozen=True, gc=False):
 
 
 class Tick(Command[None], frozen=True, gc=False):
-    """Time has passed: end leases, graces and limits that have run out, and start tasks that have come due."""
+    """Time has passed: end leases, graces and limits that have run out, and make tasks ready that have come due."""
 
-    #: Tasks that are due, or expire, by this wall-clock time are in memory, the first DUE_TASKS_MAX of each kind.
+    #: A wall-clock time. The first DUE_TASKS_MAX tasks that are due by then are in memory, and as many that expire by
+    #: then.
     due_ms: int
 
 
 class ExtendLeases(Command[None], frozen=True, gc=False):
-    """The leader itself was held up for so long, in seconds: nobody's silence counts, and nobody's way back."""
+    """The leader itself was held up, so that nobody's silence or absence in that time counts."""
 
+    #: For how long, in seconds.
     seconds: float
 
 
 class TakeBackOrphans(Command[None], frozen=True, gc=False):
-    """Take back the running tasks whose callback worker is gone: the first command after a start."""
+    """Take back the running tasks of callback workers that are gone. It is the first command after a start."""
 
 
 class RetryTask(Command[None], frozen=True, gc=False):
@@ -232,26 +234,26 @@ class RetryTask(Command[None], frozen=True, gc=False):
 
 
 class Purge(Command[Purged], frozen=True, gc=False):
-    """Remove those of these tasks that have finished."""
+    """Remove the finished ones among these tasks."""
 
     ids: Sequence[str]
-    #: Only what finished until then, in wall-clock milliseconds; 0: whenever.
+    #: Only tasks that finished by then, in wall-clock milliseconds; 0: at any time.
     finished_by_ms: int = 0
-    #: One that has not finished refuses all.
+    #: Refuse all when one has not finished.
     strict: bool = False
-    #: Removals of batches before this one need be told no more; 0: all are.
+    #: The number of a batch: watchers are told no more of removals in earlier batches. 0: they are told of all.
     forget_before: int = 0
 
 
 class PauseQueue(Command[QueueSettings], frozen=True, gc=False):
-    """Start no more tasks of a queue, or go on with it."""
+    """Pause a queue, or resume it."""
 
     name: str
     paused: bool
 
 
 class ConfigureQueue(Command[QueueSettings], frozen=True, gc=False):
-    """Set a queue's weight and limits; None leaves one as it is."""
+    """Set a queue's weight and limits. None leaves a field as it is."""
 
     name: str
     weight: int | None = None
@@ -265,7 +267,7 @@ class Dispatch(Command[None], frozen=True, gc=False):
     """Hand pending tasks to members that have room."""
 
 
-#: Each of them; a test checks that none is missing.
+#: Every command; a test checks that none is missing.
 AnyCommand = (
     Submit
     | Cancel
@@ -293,7 +295,7 @@ AnyCommand = (
 
 
 class RefusalCode(Struct, frozen=True):
-    """A name of grpc.StatusCode and a constant reason."""
+    """The name of a grpc.StatusCode, and a constant reason."""
 
     status: str
     reason: str
@@ -325,7 +327,7 @@ class Refused(Struct, frozen=True):
     code: RefusalCode
     #: What is wrong and what to do, for people.
     message: str
-    #: (field, what is wrong with it) for bad input.
+    #: For bad input: (field, what is wrong with it).
     violations: tuple[tuple[str, str], ...] = ()
 
 

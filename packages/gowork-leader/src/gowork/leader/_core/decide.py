@@ -1,6 +1,6 @@
 """The leader's decisions.
 
-Values in, values out. `decide` looks at the state and changes nothing; `apply` does.
+Values go in, and values come out. `decide` reads the state and changes nothing. Only `apply` changes it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from gowork.leader._core.tasks import cancel, submit
 
 
 def decide(state: State, command: cmd.AnyCommand, now: Now) -> Decision:
-    """What follows from one command."""
+    """Returns what follows from one command."""
     match command:
         case cmd.ReceiveFrame():
             return receive_frame(state, command, now)
@@ -77,7 +77,8 @@ def decide(state: State, command: cmd.AnyCommand, now: Now) -> Decision:
             return take_back_orphans(state, now)
         case cmd.ExtendLeases():
             decision = Decision()
-            # What was sent meanwhile is still on its way in, and who has given the leader up has to come back first.
+            # Messages that were sent meanwhile are still on their way in, and workers that gave the leader up have to
+            # reconnect first.
             until_mono = now.mono + min(command.seconds, state.settings.lease)
             decision.changes.append(ch.LeasesExtended(command.seconds, until_mono))
             return decision

@@ -1,4 +1,4 @@
-"""What a decision is made of."""
+"""The parts of a decision."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gowork.leader._core.effects import Effect
 class Decision:
     """What follows from one command.
 
-    Changes to apply at once, effects and an answer to let out when they are durable.
+    The changes are applied at once. The effects and the answer are let out when the changes are durable.
     """
 
     __slots__ = ("answer", "changes", "effects")

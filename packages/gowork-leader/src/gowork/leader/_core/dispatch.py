@@ -1,11 +1,12 @@
 """Decides which pending task goes to which member.
 
-Order: queues take turns by their weights; within a queue HIGH goes before MEDIUM before LOW, first come first served
-within one, over all lanes that some member with room can run. What nobody can run, or a limit keeps back, holds up
-nothing else. A task goes to the member with the most free slots; buffers are filled only when no slot is free.
+Queues take turns by their weights. Within a queue HIGH goes before MEDIUM and MEDIUM before LOW. Within a priority
+tasks go in the order of their submission, over all lanes that some member with room can run. A task that nobody can
+run, or that a limit keeps back, holds up no other task. A task goes to the member with the most free slots. Workers get
+tasks beyond their slots only when no slot is free.
 
-So that no priority starves: where tasks of a lower one have waited for STARVING_MS, every STARVING_TURNS-th grant of
-the queue is for the one that has waited longest.
+No priority starves: when tasks of a lower one have waited for STARVING_MS, every STARVING_TURNS-th grant of the queue
+goes to the one that was submitted first.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ STARVING_TURNS = 8
 _Holder = Worker | Callback
 #: (handler, selector)
 _Need = tuple[str, tuple[tuple[str, str], ...]]
-#: (seq of its next task, order, task, its group's walk, holders)
+#: A group: (seq of its next task, order, its next task, the walk over the others, who can take them)
 _Entry = tuple[int, int, Task, Iterator[Task], "_Holders"]
 
 
 def dispatch(state: State, now: Now) -> Decision:
-    """Grants all that can be granted now."""
+    """Grants all tasks that can be granted now."""
     decision = Decision()
     if not state.queues.loaded:
         return decision
@@ -51,7 +52,7 @@ def dispatch(state: State, now: Now) -> Decision:
         if queue.loaded:
             turn = _Turn(queue, members.holders, now)
             if turn.room:
-                # A queue that had nothing to do has no claim on the time before.
+                # A queue that had nothing to do has no claim to turns that it missed.
                 turns.append((max(queue.virtual, state.queues.virtual), order, turn))
     heapq.heapify(turns)
     fence = state.fence
@@ -123,7 +124,7 @@ def _others_may_fit(members: _Members, spec: Spec, holder: Worker, unfit: tuple[
 
 
 class _Turn:
-    """What one queue may have in this round."""
+    """The turn of one queue in this round of grants."""
 
     __slots__ = ("_given", "_levels", "_now", "_passed_over", "_queue", "_taken", "room", "share")
 
@@ -131,8 +132,9 @@ class _Turn:
         self._queue, self._now = queue, now
         #: How many more grants its limits allow.
         self.room = queue.room_at(now.mono)
-        #: What a grant takes of its share.
+        #: By how much a grant moves the queue back in the order of queues.
         self.share = 1 / queue.settings.weight
+        #: Grants of this round.
         self._taken = 0
         self._passed_over = queue.passed_over
         #: {concurrency key: grants of this round}
@@ -155,9 +157,9 @@ class _Turn:
             self._levels.append(level)
 
     def take(self, decision: Decision) -> tuple[Task, _Holder] | None:
-        """The queue's next task and who gets it; None when there is nothing more for it in this round.
+        """Returns the queue's next task and who gets it; None when the queue gets nothing more in this round.
 
-        Ends what has expired on the way.
+        Ends the expired tasks that it meets.
         """
         while self.room:
             level = self._next_level()
@@ -165,7 +167,7 @@ class _Turn:
                 return None
             _, _, task, _, holders = level[0]
             if has_expired(task.spec, self._now):
-                # The clock comes to it later: it was taken back in this batch, or more expire than one tick ends.
+                # A tick has not ended it yet: it was taken back in this batch, or more expire than one tick ends.
                 decision.changes.append(ch.TaskMoved(task.spec.id, expired(task.standing, self._now)))
                 _advance(level)
                 continue
@@ -177,7 +179,7 @@ class _Turn:
             holder = holders.take(task)
             if holder is None:
                 if holders:
-                    # Only this task could not go: a binary payload, and only callback workers are left, or one that
+                    # Only this task could not go. Its payload is binary and only callback workers are left, or it
                     # waits for a worker with another form of its handler.
                     _advance(level)
                 else:
@@ -196,7 +198,7 @@ class _Turn:
         return None
 
     def served(self, virtual: float, reached: float, now: Now, decision: Decision) -> None:
-        """Notes what the queue has had, if it had anything."""
+        """Notes what the queue got, if it got anything."""
         if self._taken:
             queue = self._queue
             tokens = queue.tokens_at(now.mono) - self._taken if queue.settings.rate_limit else 0.0
@@ -220,7 +222,7 @@ class _Turn:
 
 
 def _advance(level: list[_Entry]) -> None:
-    """Puts the next task of the group whose task is first in its place."""
+    """Replaces the first entry of the level by the next task of the same group."""
     _, order, _, walk, holders = level[0]
     task = next(walk, None)
     if task is None:
@@ -232,12 +234,12 @@ def _advance(level: list[_Entry]) -> None:
 
 
 def _walk(group: Group, holds_back: Callable[[str], bool]) -> Iterator[Task]:
-    """The tasks of a group in order, without those whose keys are held back."""
+    """Yields the tasks of a group in order, without those whose keys are held back."""
     if not group.keyed:
         if group.plain is not None:
             yield from group.plain
         return
-    #: (seq, order, task, rest of its lane, key): lanes that have been come to.
+    #: A heap of the lanes that the walk has reached: (seq, order, task, rest of its lane, key).
     opened: list[tuple[int, int, Task, Iterator[Task], str]] = []
     seen: set[str] = set()
     ready = group.ready()
@@ -275,25 +277,25 @@ def _walk(group: Group, holds_back: Callable[[str], bool]) -> Iterator[Task]:
 
 
 class _Members:
-    """Who has room in this round."""
+    """The members that have room in this round."""
 
     __slots__ = ("_by_need", "_callbacks", "_forms", "_free", "_given", "_room", "_state", "are_mixed")
 
     def __init__(self, state: State, room: dict[Worker, int], callbacks: list[Callback]) -> None:
         self._state = state
-        #: Whether workers have a handler in more than one form, also workers that may not be given the task.
+        #: Whether workers have a handler in more than one form. Workers that may not be given the task count too.
         self.are_mixed = state.forms.are_mixed
         self._room = room
         self._free = {worker: worker.slots - len(worker.held) for worker in room}
         self._callbacks = callbacks
-        #: Callback workers that were given a task in this round.
+        #: Ids of callback workers that were given a task in this round.
         self._given: set[str] = set()
         self._by_need: dict[_Need, _Holders] = {}
-        #: Looked up where forms are mixed only.
+        #: {need: what `forms` found}; filled only for handlers whose forms are mixed.
         self._forms: dict[_Need, frozenset[str]] = {}
 
     def holders(self, group: Group) -> _Holders:
-        """Who can take the tasks of a group."""
+        """Returns who can take the tasks of a group."""
         need = (group.handler, group.selector)
         holders = self._by_need.get(need)
         if holders is None:
@@ -301,7 +303,7 @@ class _Members:
         return holders
 
     def forms(self, handler: str, selector: tuple[tuple[str, str], ...]) -> frozenset[str]:
-        """The forms in which those have the handler who may be given tasks of it, whether they have room or not."""
+        """Returns the forms of the handler on all workers that may be given its tasks, with room or without."""
         forms = self._forms.get((handler, selector))
         if forms is None:
             forms = open_forms(self._state.workers.values(), handler, selector)
@@ -310,10 +312,10 @@ class _Members:
 
 
 class _Holders:
-    """Who can take the tasks of one handler and selector, the one with the most free slots first.
+    """The members that can take the tasks of one handler and selector; the one with the most free slots comes first.
 
-    Others share its members, so that an entry may claim more free slots than are left: it is corrected when it comes
-    up.
+    Other `_Holders` share these members, so an entry may claim more free slots than are left. It is corrected when it
+    comes up.
     """
 
     __slots__ = ("_callbacks", "_free", "_given", "_heap", "_members", "_need", "_room")
@@ -342,7 +344,7 @@ class _Holders:
         return bool(self._heap) or bool(self._callbacks)
 
     def take(self, task: Task) -> _Holder | None:
-        """Who gets this task; None when nobody can any more."""
+        """Returns who gets this task; None when nobody can take it any more."""
         worker = self._best_for(task.standing.unfit) if task.standing.unfit else self._best()
         if worker is not None and (self._free[worker] > 0 or not self._callbacks or task.spec.binary):
             self._take_worker(worker)
@@ -370,7 +372,7 @@ class _Holders:
         return None
 
     def _best_for(self, unfit: tuple[str, ...]) -> Worker | None:
-        """The best of those whose form of the handler is none of these; when nobody has another, of all."""
+        """Returns the best worker with another form of the handler than these, or of all if nobody has another form."""
         if self._members.forms(*self._need).issubset(unfit):
             return self._best()
         fitting = [

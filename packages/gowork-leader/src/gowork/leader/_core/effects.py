@@ -1,4 +1,4 @@
-"""What the world is to be told, as imperatives. The engine lets them out when their batch is durable, in this order."""
+"""What the leader does in the world, as imperatives. The engine lets them out in order, when their batch is durable."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gowork.leader._core.model import Outcome, Spec
 
 
 class Welcome(Struct, frozen=True, gc=False):
-    """Tell a worker that its session stands."""
+    """Tell a worker that its session is open."""
 
     connection: int
 
@@ -22,26 +22,26 @@ class Grant(Struct, frozen=True, gc=False):
     fence: int
     #: The attempt's number.
     attempt: int
-    #: It runs alone in its process, because it was lost before.
+    #: It runs alone in its runner, because it was lost before.
     alone: bool
     spec: Spec
-    #: The traceparent of the attempt before; empty when there is none.
+    #: The traceparent of the last attempt that was traced; empty when there is none.
     previous: str
-    #: Attempts of the task that have counted.
+    #: How many attempts of the task have counted towards max_attempts.
     used: int
     #: Whether other workers have the task's handler in another form, which may fit its payload.
     others: bool
 
 
 class GrantTasks(Struct, frozen=True, gc=False):
-    """Give a worker the right to run these attempts."""
+    """Give a worker these grants."""
 
     connection: int
     grants: Sequence[Grant]
 
 
 class Acknowledge(Struct, frozen=True, gc=False):
-    """Tell a worker which reports it may forget; `refused` are among `fences`."""
+    """Tell a worker which reports it may forget, by their fences. `refused` are those of `fences` that do not count."""
 
     connection: int
     fences: Sequence[int]
@@ -49,21 +49,21 @@ class Acknowledge(Struct, frozen=True, gc=False):
 
 
 class ReleaseTasks(Struct, frozen=True, gc=False):
-    """Tell a worker to stop and forget these."""
+    """Tell a worker to stop and forget the tasks under these fences."""
 
     connection: int
     fences: Sequence[int]
 
 
 class CancelTasks(Struct, frozen=True, gc=False):
-    """Ask a worker to cancel these."""
+    """Ask a worker to cancel the tasks under these fences."""
 
     connection: int
     fences: Sequence[int]
 
 
 class DrainWorker(Struct, frozen=True, gc=False):
-    """Ask a worker to finish what it runs within `budget_ms`, or within its own budget when that is 0, and to leave."""
+    """Ask a worker to finish what it runs within `budget_ms` (0: within its own budget) and then to leave."""
 
     connection: int
     budget_ms: int
@@ -76,37 +76,37 @@ class Ping(Struct, frozen=True, gc=False):
 
 
 class EndSession(Struct, frozen=True, gc=False):
-    """End a worker's stream: with OK, or with a refusal."""
+    """End a worker's stream, with a refusal; None: with OK."""
 
     connection: int
     refusal: Refused | None
 
 
 class CountStale(Struct, frozen=True, gc=False):
-    """Count a report that was refused because the task is no longer its sender's; for sessions Acknowledge tells it."""
+    """Count a callback worker's report that was refused as stale. For sessions, Acknowledge says it."""
 
     id: str
 
 
 class CountNotSubmitted(Struct, frozen=True, gc=False):
-    """Count tasks that a submit did not add: they were there already, or it was refused."""
+    """Count tasks that a submit did not add, because they were there already or the submit was refused."""
 
     specs: Sequence[Spec]
     refused: bool
 
 
 class CountHeartbeatRefused(Struct, frozen=True, gc=False):
-    """Count a heartbeat of a member that is not known."""
+    """Count a heartbeat of an unknown member."""
 
     id: str
 
 
 class TraceSettling(Struct, frozen=True, gc=False):
-    """Make a span of how an attempt was settled, from `since_ns` on."""
+    """Make a span of how an attempt was settled. It begins at `since_ns`."""
 
-    #: The attempt's context: the span is a child of that.
+    #: The traceparent of the attempt's span. The new span is its child.
     trace: str
-    #: No other span tells of the attempt: this one has the attempt's context as its own.
+    #: The attempt has no other span: the new span is the attempt's, and has `trace` as its own context.
     alone: bool
     id: str
     fence: int
@@ -114,15 +114,15 @@ class TraceSettling(Struct, frozen=True, gc=False):
     worker: str
     #: Wall-clock nanoseconds.
     since_ns: int
-    #: None when it is not known any more.
+    #: None when the task is not known any more.
     spec: Spec | None = None
-    #: 0 when it is not known.
+    #: The attempt's number; 0 when it is not known.
     attempt: int = 0
-    #: The report was refused: the task is not its sender's.
+    #: The report was refused, because its sender does not hold the task.
     refused: bool = False
-    #: Contexts that a span that is alone is linked to.
+    #: With `alone`: the traceparents that the span is linked to.
     links: tuple[str, ...] = ()
-    #: The error of an attempt that has no other span.
+    #: With `alone`: why the attempt ended.
     reason: str = ""
 
 

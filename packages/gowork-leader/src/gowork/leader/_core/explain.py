@@ -1,6 +1,6 @@
-"""Explains why a task waits: every reason that holds it now, with the numbers and what to do. Changes nothing.
+"""Explains why a task waits: every reason that holds it now, with the numbers and what to do. It changes nothing.
 
-Asks what `dispatch` asks, of the same state; a test compares the two.
+It applies the same rules as `dispatch` to the same state. A test compares the two.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from gowork.leader._core.model import (
 from gowork.leader._core.queues import Queue
 from gowork.leader._core.state import Callback, State, Worker
 
-#: Members that an explanation tells of, and tasks before a task that it counts.
+#: How many members an explanation names, and how many tasks ahead of a task it counts.
 VERDICTS_MAX = 1_000
 AHEAD_MAX = 100_000
 
 _FAILED = {FailureKind.EXPIRED: WaitCode.EXPIRED, FailureKind.QUARANTINED: WaitCode.QUARANTINED}
-#: {how an attempt ended: the words for it, where they are not "was" and its name}
+#: {outcome: words for it}; for other outcomes the words are "was" and the outcome's name.
 _ENDED = {Outcome.FAILED: "failed", Outcome.TIMED_OUT: "ran out of time"}
 _Selector = tuple[tuple[str, str], ...]
 
@@ -42,18 +42,19 @@ class Reason(Struct, frozen=True, gc=False):
     """One thing that keeps a task back, or has ended it."""
 
     code: WaitCode
-    #: In words, with the numbers.
+    #: The reason in words, with the numbers.
     message: str
     #: What to do; empty when only time helps.
     advice: str = ""
-    #: Wall-clock milliseconds at which it goes away by itself; 0: not known.
+    #: When the reason goes away by itself, in wall-clock milliseconds; 0: not known.
     until_ms: int = 0
 
 
 class Verdict(Struct, frozen=True, gc=False):
-    """What one member says to a task; no code when it could run it now."""
+    """Whether one member could run a task now, and if not, why."""
 
     worker: str
+    #: None: it could run the task now.
     code: WaitCode | None
     message: str
 
@@ -63,22 +64,22 @@ class Explanation(Struct, frozen=True):
 
     reasons: tuple[Reason, ...]
     verdicts: tuple[Verdict, ...] = ()
-    #: How many tasks are before it for the same workers, at least.
+    #: How many tasks for the same workers go before it, at least.
     ahead: int = 0
 
 
-#: Why nothing is started while the store takes nothing.
-STORE_FULL = Reason(WaitCode.STORE_FULL, "the store is full, so that nothing is started", "make room on its disk")
+#: Why no task starts while the store accepts no writes.
+STORE_FULL = Reason(WaitCode.STORE_FULL, "the store is full, so no task is started", "make room on its disk")
 
 
 def explain(state: State, task: Task, now: Now, *, verbose: bool = False) -> Explanation:
-    """Why this task has not been started, or why it has ended.
+    """Explains why this task has not started, or why it has ended.
 
     Args:
-        state: as it is.
+        state: the state.
         task: any task; one that rests in the store need not be in the state.
         now: the time.
-        verbose: also what each member says.
+        verbose: whether to give each member's verdict too.
     """
     standing = task.standing
     if standing.status is not Status.PENDING:
@@ -99,9 +100,9 @@ def explain(state: State, task: Task, now: Now, *, verbose: bool = False) -> Exp
 
 
 def waiting_by_reason(state: State, now: Now) -> dict[tuple[str, str], int]:
-    """How many waiting tasks each queue has, by the first reason that holds them: {(queue, reason): tasks}.
+    """Counts the waiting tasks of each queue by the first reason that holds them: {(queue, reason): tasks}.
 
-    The reason is the name of a WaitCode in lower case, or `next` for those that are about to be granted.
+    The reason is the name of a WaitCode in lower case, or `next` for tasks that are about to be granted.
     """
     counts: dict[tuple[str, str], int] = {}
     members = _MembersReasons(state)
@@ -119,7 +120,7 @@ def waiting_by_reason(state: State, now: Now) -> dict[tuple[str, str], int]:
 
 
 class _MembersReasons:
-    """What the members say to tasks, asked once for all tasks with the same needs."""
+    """The reasons why members can't run tasks, found once for all tasks with the same needs."""
 
     __slots__ = ("_known", "_state")
 
@@ -129,9 +130,9 @@ class _MembersReasons:
         self._known: dict[tuple[str, _Selector, tuple[str, ...], bool], str] = {}
 
     def of_lane(self, lane: Lane) -> dict[str, int]:
-        """How many tasks of a lane each reason holds.
+        """Counts the tasks of a lane by reason: {reason: tasks}.
 
-        What members refuse because of its payload stays at the head of its lane while others pass it, so that no task
+        A task that members refuse because of its payload stays at the head of its lane while others pass it. So no task
         behind the first ordinary one needs to be looked at.
         """
         usual = self._of(lane.key)
@@ -164,12 +165,12 @@ def _is_limited(queue: Queue) -> bool:
 
 def _ended(standing: Standing) -> tuple[Reason, ...]:
     if standing.status is Status.CANCELLED:
-        return (Reason(WaitCode.CANCELLED, "it was cancelled", "`gowork retry` runs it after all"),)
+        return (Reason(WaitCode.CANCELLED, "it was cancelled", "`gowork retry` runs it nevertheless"),)
     failure = standing.failure
     if standing.status is not Status.ERROR or failure is None:
         return ()
     code = _FAILED.get(failure.kind, WaitCode.FAILED)
-    advice = "" if code is WaitCode.EXPIRED else "`gowork retry` runs it again once the cause is mended"
+    advice = "" if code is WaitCode.EXPIRED else "when the cause is removed, `gowork retry` runs it again"
     return (Reason(code, failure.message, advice),)
 
 
@@ -184,7 +185,7 @@ def _delay(standing: Standing, now: Now) -> Reason:
 
 
 def _in(seconds: float) -> str:
-    # Less would be written as 0.0 s.
+    # A shorter time would read "in 0.0 s".
     return f"in {seconds:.1f} s" if seconds >= 0.05 else "now"
 
 
@@ -214,7 +215,7 @@ def _limits(queue: Queue, key: LaneKey, now: Now) -> Iterable[Reason]:
 def _verdicts(state: State, key: LaneKey, unfit: tuple[str, ...] = (), *, binary: bool = False) -> list[Verdict]:
     workers = sorted(state.connections.values(), key=lambda worker: worker.name)
     if unfit and open_forms(state.workers.values(), key.handler, key.selector).issubset(unfit):
-        # It has met every form that there is, so the next worker refuses it for good.
+        # The payload fits none of the forms that there are, so the next worker that gets the task rejects it.
         unfit = ()
     verdicts = [_worker_verdict(worker, key.handler, key.selector, unfit) for worker in workers]
     callbacks = sorted(state.callbacks.values(), key=lambda callback: callback.id)
@@ -258,7 +259,7 @@ def _callback_verdict(callback: Callback, handler: str, selector: _Selector, bin
 
 
 def _members_reason(handler: str, selector: _Selector, codes: list[WaitCode | None]) -> Reason | None:
-    """What the members together say; None when one of them has room."""
+    """Returns the one reason that follows from all members' codes; None when one of them has room."""
     if None in codes:
         return None
     busy, draining = codes.count(WaitCode.NO_SLOT), codes.count(WaitCode.DRAINING)
@@ -268,11 +269,11 @@ def _members_reason(handler: str, selector: _Selector, codes: list[WaitCode | No
     unreachable, failed = codes.count(WaitCode.UNREACHABLE), codes.count(WaitCode.MEMBER_FAILED)
     if unreachable:
         message = f"the {unreachable} callback worker(s) that could run it did not take a task"
-        advice = "`gowork why --verbose` tells what each answered; check the address that it joined with"
+        advice = "`gowork why --verbose` shows what each one answered; check the addresses that they joined with"
         return Reason(WaitCode.UNREACHABLE, message, advice)
     if failed:
         message = f"the {failed} callback worker(s) that could run it say that they can't work"
-        return Reason(WaitCode.MEMBER_FAILED, message, "mend them, or start another worker")
+        return Reason(WaitCode.MEMBER_FAILED, message, "repair them, or start another worker")
     if draining:
         return Reason(WaitCode.DRAINING, "every worker that could run it is draining", "start another worker")
     if WaitCode.UNFIT in codes:
@@ -284,18 +285,19 @@ def _members_reason(handler: str, selector: _Selector, codes: list[WaitCode | No
         message = f"none of the {unlabelled} worker(s) that have the handler carries the labels {wanted}"
         return Reason(WaitCode.SELECTOR, message, "start a worker with these labels: `--label KEY=VALUE`")
     what = f"no worker has {_handler(handler)}" if codes else "no worker is connected"
-    advice = "start a worker that has it; `gowork members` lists what each has"
+    advice = "start a worker that has it; `gowork members` lists each worker's handlers"
     return Reason(WaitCode.NO_HANDLER, what, advice)
 
 
 def _held_up(state: State, key: LaneKey, reason: Reason, now: Now) -> Reason:
-    """The same with what holds the slots."""
+    """Returns the reason with the tasks that hold the slots."""
     holders = holders_of(state, key.handler, key.selector, now)
     if holders is None:
         return reason
     advice = reason.advice
     if key.handler not in holders.tasks and not holders.more:
-        # Nobody tells the leader who waits for whom. Where no slot is held by the task's own handler, it may be so.
+        # The leader does not know which task waits for which. If no task of its own handler holds a slot, they may wait
+        # for this one.
         advice += "; if the tasks that hold the slots wait for this one, nothing goes on: give it a worker of its own"
     return replace(reason, message=f"{reason.message}: {holders.told()}", advice=advice)
 
@@ -305,7 +307,10 @@ def _handler(handler: str) -> str:
 
 
 def _ahead(queue: Queue, task: Task) -> int:
-    """How many tasks for the same workers are before this one in its queue. Those in the store are counted by lanes."""
+    """Counts the tasks for the same workers that go before this one in its queue, up to AHEAD_MAX.
+
+    In its own priority only tasks in memory are counted.
+    """
     key, ahead = task.spec.lane, 0
     for lane in queue.lanes.values():
         other = lane.key

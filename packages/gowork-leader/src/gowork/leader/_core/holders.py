@@ -1,4 +1,4 @@
-"""What holds the slots that a task waits for, in words."""
+"""Says in words which tasks hold the slots that another one waits for."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ from msgspec import Struct
 from gowork.leader._core.model import Liveness, Now, Task
 from gowork.leader._core.state import State
 
-#: Held tasks that are looked at, and handlers that are named.
+#: How many held tasks are looked at, and how many handlers are named.
 HELD_LOOKED_AT_MAX = 10_000
 NAMED_MAX = 5
 
 
 class Holders(Struct, frozen=True):
-    """The tasks that hold what another one waits for."""
+    """The tasks that hold the slots that another one waits for."""
 
-    #: {handler: how many}, the one with most first; the default handler's name is empty.
+    #: {handler: how many of its tasks}, most first; the default handler's name is empty.
     tasks: dict[str, int]
     #: How long the oldest has been held, in seconds.
     seconds: float
+    #: How many slots the members have that could run the waiting task.
     slots: int
-    #: Not all were looked at.
+    #: Whether there are more held tasks than were looked at.
     more: bool
 
     def told(self) -> str:
-        """As in "4 slots are held by parent x4, the oldest for 2 min"."""
+        """Says it in words, as in "4 slots are held by parent x4, the oldest for 2 min"."""
         named = [f"{handler or 'the default handler'} x{tasks}" for handler, tasks in self.tasks.items()]
         others = ["others"] if self.more or len(named) > NAMED_MAX else []
         slots = f"{self.slots} slot{'s are' if self.slots != 1 else ' is'}"
@@ -35,7 +36,7 @@ class Holders(Struct, frozen=True):
 
 
 def holders_of(state: State, handler: str, selector: tuple[tuple[str, str], ...], now: Now) -> Holders | None:
-    """What the members hold that could run such a task; None when they hold nothing."""
+    """Returns the tasks that the members hold that could run such a task; None when they hold nothing."""
     workers = [
         worker
         for worker in state.connections.values()

@@ -1,6 +1,6 @@
 """The kinds of facts that there are.
 
-A new one is a Kind here, and whoever decides on it: by FactPut and FactRemoved, and by looking at `state.facts`.
+A new kind needs a Kind here, and code that decides on its facts: with FactPut, FactRemoved and `state.facts`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gowork.proto.limits import QUEUES_CONFIGURED_MAX
 
 
 class Member(Struct, frozen=True, array_like=True, gc=False):
-    """A callback worker, by its id; stored as it is, so that fields are only ever added at the end."""
+    """A callback worker; its id is the fact's key. It is stored as it is, so new fields go at the end."""
 
     address: str
     joined_ms: int
@@ -30,13 +30,13 @@ def _member_follows(state: State, id: str, member: Member, now: Now) -> Iterable
 
 
 def _queue_follows(state: State, name: str, settings: QueueSettings, now: Now) -> Iterable[ch.Change]:
-    # Without tokens: a rate holds over a restart too.
+    # It gets no tokens, because a restart must not be a way around a rate.
     return (ch.QueueConfigured(name, settings, 0.0, now.mono),)
 
 
 MEMBERS = Kind("member", Member, rows_max=10_000, follows=_member_follows)
 #: Queues with settings, by name. A queue with the defaults has no fact.
 QUEUES = Kind("queue", QueueSettings, rows_max=QUEUES_CONFIGURED_MAX, follows=_queue_follows)
-#: In the order in which they are taken up when a leader starts. Facts of other kinds are of other versions: they stay
-#: in the store as they are.
+#: All kinds, in the order in which a leader takes up their facts when it starts. Facts of other kinds come from other
+#: versions and stay in the store as they are.
 KINDS: tuple[Kind[Any], ...] = (MEMBERS, QUEUES)

@@ -1,10 +1,11 @@
-"""Pending tasks in lanes: each lane in the order of submission, all of a lane runnable by the same workers.
+"""Pending tasks in lanes: a lane keeps the order of submission, and the same workers can run all of its tasks.
 
-Owns the order of pending tasks. A lane has a window of tasks in memory; what comes after its horizon rests in the store
-and is paged in when the window runs low, so that memory is bounded and a blocked lane hides nothing behind it.
-Entries of tasks that are no longer in the window stay until they reach the head or make up half of it: whoever walks a
-lane passes over them. Invariant LANE-ENTRY: a pending task is in exactly one Place. With WINDOW it has one live entry
-in its lane's window, with REST its lane counts it in `stored`, and no lane knows of it with TIMER.
+Owns the order of pending tasks. A lane has a window of tasks in memory. Tasks after its horizon rest in the store and
+are paged in when the window runs low. So memory is bounded, and a blocked lane hides no other lane's tasks.
+When a task leaves the window, its entry becomes stale. It stays until it reaches the head or until two thirds of the
+entries are stale. Walks pass over stale entries.
+Invariant LANE-ENTRY: a pending task is in exactly one Place. In WINDOW it has one live entry in its lane's window. In
+REST its lane counts it in `stored`. In TIMER no lane knows of it.
 """
 
 from __future__ import annotations
@@ -34,16 +35,17 @@ class Lane:
         self._last = 0
         #: How many tasks are in the window.
         self.live = 0
-        #: How many rest in the store: those with a seq above the horizon. It is None when the window has all; the store
-        #: alone can say that, by an empty page.
+        #: How many tasks rest in the store: those with a seq above the horizon.
         self.stored = 0
+        #: The seq up to which all of the lane's tasks are in the window. None: all are; only the store can say so, when
+        #: it has no more to page in.
         self.horizon: int | None = None
 
     def __len__(self) -> int:
         return self.live + self.stored
 
     def add(self, task: Task, *, room: bool) -> None:
-        """Puts a task that may run from now on in its place; without room its place is in the store."""
+        """Puts a task that may run from now on in the window, or leaves it in the store."""
         if self.horizon is None and not room and task.seq > self._last:
             self.horizon = self._last
         if self.horizon is not None and task.seq > self.horizon:
@@ -52,7 +54,7 @@ class Lane:
             self._enter(task)
 
     def take_in(self, tasks: Sequence[Task], *, complete: bool) -> None:
-        """The next tasks of the store, in order; `complete` when it has no more."""
+        """Puts the next tasks of the store in the window, in order. `complete`: the store has no more."""
         for task in tasks:
             self._enter(task)
         if complete:
@@ -75,7 +77,7 @@ class Lane:
         self._entries.append(task)
 
     def remove(self, task: Task) -> None:
-        """A task may no longer run, or runs."""
+        """Takes a task out of the lane, because it runs or may no longer run."""
         if not task.in_window:
             self.stored -= 1
             return
@@ -90,11 +92,11 @@ class Lane:
             self._compact()
 
     def first(self) -> Task | None:
-        """The task at the head of the window."""
+        """Returns the task at the head of the window; None when the window is empty."""
         return next(iter(self), None)
 
     def __iter__(self) -> Iterator[Task]:
-        """The window in order. Nothing may be added or removed meanwhile."""
+        """Yields the tasks of the window in order. Nothing may be added or removed meanwhile."""
         if not self._sorted:
             self._compact()
             self._entries.sort(key=_by_seq)
@@ -106,7 +108,7 @@ class Lane:
                 yield task
 
     def clear(self) -> None:
-        """Forgets the entries that are left; none of them is waiting."""
+        """Drops the stale entries of a lane that has no tasks left."""
         self._compact()
 
     def _compact(self) -> None:
@@ -120,7 +122,7 @@ class Lane:
 
 
 class Group:
-    """The lanes of one queue that the same workers can run, with the same priority: one for each concurrency key."""
+    """The lanes of one queue with the same priority, handler and selector: one lane for each concurrency key."""
 
     __slots__ = ("_ready", "handler", "keyed", "plain", "priority", "selector")
 
@@ -132,19 +134,19 @@ class Group:
         self.plain: Lane | None = None
         #: {concurrency key: lane}
         self.keyed: dict[str, Lane] = {}
-        #: A heap of (seq, concurrency key): each keyed lane with a window that its key does not hold back has an entry
-        #: at or before its head. Entries may be stale, or for lanes that are held back.
+        #: A heap of (seq, concurrency key). Each keyed lane that has tasks in its window and is not held back has an
+        #: entry whose seq is at most that of its head. Entries may be stale, or of lanes that are held back.
         self._ready: list[tuple[int, str]] = []
 
     def put(self, lane: Lane) -> None:
-        """A new lane."""
+        """Adds a new lane."""
         if lane.key.concurrency_key:
             self.keyed[lane.key.concurrency_key] = lane
         else:
             self.plain = lane
 
     def drop(self, lane: Lane) -> None:
-        """A lane that is empty."""
+        """Removes an empty lane."""
         if lane.key.concurrency_key:
             del self.keyed[lane.key.concurrency_key]
         else:
@@ -154,7 +156,7 @@ class Group:
         return len(self.keyed) + (self.plain is not None)
 
     def offer(self, lane: Lane) -> None:
-        """A keyed lane has another head, or its key holds it back no longer."""
+        """Notes that a keyed lane has another head, or that its key holds it back no longer."""
         head = lane.first()
         if head is not None:
             heapq.heappush(self._ready, (head.seq, lane.key.concurrency_key))
@@ -173,13 +175,13 @@ class Group:
             self.rebuild(held_back)
 
     def rebuild(self, held_back: frozenset[str] | set[str] | dict[str, None]) -> None:
-        """Makes the heap anew."""
+        """Makes the heap again from the heads of the lanes."""
         heads = [(lane.first(), key) for key, lane in self.keyed.items() if key not in held_back]
         self._ready = [(head.seq, key) for head, key in heads if head is not None]
         heapq.heapify(self._ready)
 
     def ready(self) -> Iterator[tuple[int, Lane]]:
-        """Keyed lanes with a lower bound of their head's seq, lowest first; a lane may come more than once.
+        """Yields (a lower bound of its head's seq, keyed lane), lowest first. A lane may come more than once.
 
         Walks down the heap and changes nothing.
         """

@@ -1,4 +1,4 @@
-"""The values that the leader reasons about: tasks, their standing, and who may hold them.
+"""The values that the leader reasons about: tasks, where they stand, and who may hold them.
 
 Owns the words of the domain (docs/glossary.md); never does I/O. Times named `_ms` are wall-clock milliseconds since
 the Unix epoch; times named `_mono` are seconds of the monotonic clock and are never stored.
@@ -33,8 +33,9 @@ class Status(enum.IntEnum):
 PENDING, RUNNING, COMPLETED, ERROR = Status.PENDING, Status.RUNNING, Status.COMPLETED, Status.ERROR
 #: Statuses that a task never leaves by itself; all from COMPLETED on.
 FINISHED = frozenset({Status.COMPLETED, Status.CANCELLED, Status.ERROR})
-#: {where a task stands: where it may go from there}; None is where no task is, before its submit and after its removal.
-#: The property tests hold `decide` to it, both ways, and ARCHITECTURE's diagram to this.
+#: {status of a task: statuses that may follow it}. None means that there is no task: before its submit and after its
+#: removal. The property tests check that `decide` makes all of these moves and no others, and that the diagram in
+#: ARCHITECTURE.md shows the same.
 MOVES: Mapping[Status | None, frozenset[Status | None]] = {
     None: frozenset({Status.PENDING}),
     Status.PENDING: frozenset({Status.RUNNING, Status.CANCELLED, Status.ERROR}),
@@ -47,15 +48,15 @@ MOVES: Mapping[Status | None, frozenset[Status | None]] = {
 
 
 class Place(enum.IntEnum):
-    """Where a pending task is until its turn comes: in exactly one of these (LANE-ENTRY).
+    """Where a pending task waits: in exactly one of these places (LANE-ENTRY).
 
-    `Task.place` tells which. `apply` puts tasks there and takes them out again; the type check finds where it does not
-    know one of them.
+    `Task.place` says in which one. `apply` puts tasks into places and takes them out. The type check fails when `apply`
+    leaves out a place.
     """
 
     #: In memory, in the window of its lane: it may run, and `dispatch` sees it.
     WINDOW = 1
-    #: In the store alone: it may run, its lane counts it, and it comes to the window when that runs low.
+    #: In the store alone: it may run, its lane counts it, and it enters the window when the window runs low.
     REST = 2
     #: In the store alone: it may not run yet. Its queue counts it, and `State.delayed` has its time.
     TIMER = 3
@@ -63,14 +64,14 @@ class Place(enum.IntEnum):
     __hash__ = int.__hash__
 
 
-#: By themselves, as above.
+#: The members by themselves, for the same reason as above.
 WINDOW: Final = Place.WINDOW
 REST: Final = Place.REST
 TIMER: Final = Place.TIMER
 
 
 class Priority(enum.IntEnum):
-    """The numbers are those of scheduler.v1.TaskPriority; a task without one is LOW."""
+    """Which tasks of a queue go first; the numbers are those of scheduler.v1.TaskPriority. LOW is the default."""
 
     LOW = 1
     MEDIUM = 2
@@ -105,7 +106,7 @@ class FailureKind(enum.IntEnum):
 
 
 class WaitCode(enum.IntEnum):
-    """What keeps a task from being started, or has ended it; the numbers are those of scheduler.v1.WaitCode."""
+    """What keeps a task from starting, or has ended it; the numbers are those of scheduler.v1.WaitCode."""
 
     NO_HANDLER = 1
     SELECTOR = 2
@@ -138,7 +139,7 @@ class Liveness(enum.IntEnum):
 
 
 class HeartbeatStatus(enum.IntEnum):
-    """What a callback worker says of itself; the numbers are those of cluster.v1.HeartbeatStatus."""
+    """What a callback worker says about itself; the numbers are those of cluster.v1.HeartbeatStatus."""
 
     IDLE = 1
     BUSY = 2
@@ -152,7 +153,7 @@ class RetryPolicy(Struct, frozen=True, array_like=True, gc=False):
     initial_delay_ms: int = 1000
     factor: float = 2.0
     max_delay_ms: int = 300_000
-    #: The share of the delay that is spread, 0 to 1.
+    #: By which share of itself, 0 to 1, a delay may become shorter.
     jitter: float = 0.0
     no_retry: tuple[str, ...] = ()
 
@@ -169,7 +170,7 @@ class Failure(Struct, frozen=True, array_like=True, gc=False):
 class Attempt(Struct, frozen=True, array_like=True, gc=False):
     """One ended run of a task."""
 
-    #: Counted from 1 over all grants.
+    #: Counts the task's grants from 1.
     number: int
     worker: str
     started_ms: int
@@ -177,12 +178,12 @@ class Attempt(Struct, frozen=True, array_like=True, gc=False):
     outcome: Outcome
     reason: str
     fence: int
-    #: The traceparent of the span that tells of it; empty when it was not traced.
+    #: The traceparent of the attempt's span; empty when it was not traced.
     trace: str = ""
 
 
 class Progress(Struct, frozen=True, gc=False):
-    """A handler's word of how far it has come; kept in memory only."""
+    """How far a handler says that it has come; kept in memory only."""
 
     fraction: float
     message: str
@@ -192,7 +193,7 @@ class Progress(Struct, frozen=True, gc=False):
 class LaneKey(NamedTuple):
     """What decides which workers can run a task, and in which order.
 
-    Tasks of one lane are interchangeable but for their place.
+    Tasks of one lane differ, for dispatch, only in their order.
     """
 
     queue: str
@@ -201,60 +202,60 @@ class LaneKey(NamedTuple):
     handler: str
     #: Labels that the worker must carry, sorted by key.
     selector: tuple[tuple[str, str], ...]
-    #: Tasks of one queue with the same key share a limit; empty for none.
+    #: Tasks of one queue with the same key share a limit; empty: no key.
     concurrency_key: str = ""
 
 
 class QueueSettings(Struct, frozen=True, array_like=True, gc=False):
-    """What an operator has set for a queue; stored as it is, so that fields are only ever added at the end."""
+    """What an operator has set for a queue. It is stored as it is, so new fields go at the end."""
 
     paused: bool = False
-    #: Its share of the slots beside other queues.
+    #: Its share of the slots, in proportion to the weights of other queues.
     weight: int = 1
-    #: Most tasks that run at once; 0: no limit.
+    #: How many tasks may run at once; 0: no limit.
     concurrency_limit: int = 0
-    #: Most tasks of one concurrency key that run at once; 0: no limit.
+    #: How many tasks of one concurrency key may run at once; 0: no limit.
     key_concurrency_limit: int = 0
-    #: Most tasks that are started in a second; 0: no limit.
+    #: How many tasks may start in a second; 0: no limit.
     rate_limit: float = 0.0
-    #: With a rate: how many tasks start at once, at most. 0 means the starts of one second, at least 1.
+    #: With a rate limit: how many tasks may start at once. 0: as many as in one second, and at least 1.
     rate_burst: int = 0
 
 
-#: The tag of scheduler.v1.Task.traceparent: field 15, of a length.
+#: The tag of scheduler.v1.Task.traceparent: field 15, length-delimited.
 _TRACEPARENT_TAG = 15 << 3 | 2
 
 
 class Spec(Struct, frozen=True, gc=False):
-    """What was asked: immutable."""
+    """What a client asked for; it never changes."""
 
     id: str
     lane: LaneKey
-    #: The serialized scheduler.v1.Task with only the fields that the client may set; equal bytes are the same task.
+    #: The serialized scheduler.v1.Task with only the fields that the client may set. Equal bytes mean the same task.
     body: bytes
     #: When its first attempt may start; 0: at once.
     run_at_ms: int = 0
-    #: When it expires unless it was started; 0: never.
+    #: When it expires unless it has started; 0: never.
     expires_at_ms: int = 0
     retry: RetryPolicy | None = None
     #: Sorted by key.
     labels: tuple[tuple[str, str], ...] = ()
-    #: A callback worker can take only text.
+    #: Whether the payload is bytes. A callback worker can take only text.
     binary: bool = False
-    #: A serialized scheduler.v1.Task with only traceparent, tracestate and payload_form, or nothing: apart from the
-    #: body, since a repeated submit has another context, and older clients name no form. `body + trace` is the whole
-    #: task: messages merge by concatenation.
+    #: A serialized scheduler.v1.Task with only traceparent, tracestate and payload_form, or nothing. It is apart from
+    #: the body because a repeated submit has another trace context and older clients name no form. `body + trace` is
+    #: the whole task: messages merge by concatenation.
     trace: bytes = b""
-    #: How long after its submit its first attempt may start, and when it expires, where the client gave a length of
-    #: time; `reckoned` sets the moments.
+    #: How long after its submit its first attempt may start, and how long after it the task expires. 0: the client gave
+    #: no length of time. `reckoned` makes `run_at_ms` and `expires_at_ms` of them.
     delay_ms: int = 0
     expires_in_ms: int = 0
-    #: How long one attempt may run; 0: no limit of the task's own. Workers with a session keep it themselves; for
-    #: callback workers the leader does.
+    #: How long one attempt may run; 0: the task has no limit of its own. Workers with a session keep the limit
+    #: themselves. The leader keeps it for callback workers.
     time_limit_ms: int = 0
 
     def reckoned(self, created_ms: int) -> Spec:
-        """The same with the moments that follow from its lengths of time, when it was submitted then."""
+        """Returns the spec with `run_at_ms` and `expires_at_ms` as they follow from a submit at `created_ms`."""
         if not self.delay_ms and not self.expires_in_ms:
             return self
         return replace(
@@ -267,7 +268,7 @@ class Spec(Struct, frozen=True, gc=False):
 
     @property
     def traceparent(self) -> str:
-        """Whence it was scheduled; empty when that was not traced."""
+        """The trace context in which it was scheduled; empty when that was not traced."""
         trace = self.trace
         # The first field: a tag, a length that fits one byte (limits.TRACEPARENT_BYTES_MAX), and the text.
         return trace[2 : 2 + trace[1]].decode() if trace and trace[0] == _TRACEPARENT_TAG else ""
@@ -276,20 +277,20 @@ class Spec(Struct, frozen=True, gc=False):
 class Standing(Struct, frozen=True, array_like=True, gc=False):
     """Where a task stands.
 
-    Replaced as a whole by every change. Stored as it is, so that fields are only ever added at the end.
+    Every change replaces it as a whole. It is stored as it is, so new fields go at the end.
     """
 
     status: Status
     created_ms: int
     #: The fence of the latest grant; 0 before the first.
     fence: int = 0
-    #: Grants so far.
+    #: How many grants the task has had.
     grants: int = 0
     #: Attempts that count towards max_attempts.
     attempts_used: int = 0
     #: Name of the member that holds it, or ran it last.
     worker: str = ""
-    #: The supervisor process that holds it; empty for a callback worker.
+    #: The instance of that worker; empty for a callback worker.
     instance: str = ""
     started_ms: int = 0
     finished_ms: int = 0
@@ -298,17 +299,17 @@ class Standing(Struct, frozen=True, array_like=True, gc=False):
     result_data: bytes = b""
     failure: Failure | None = None
     cancel_requested: bool = False
-    #: While it is pending: not to be granted before; 0: it may run now. Set to 0 when that time has come.
+    #: While it is pending: it is not granted before this time. 0: it may run now. It becomes 0 when the time has come.
     not_before_ms: int = 0
-    #: The last attempts that have ended, oldest first.
+    #: The last ATTEMPTS_KEPT attempts that have ended, oldest first.
     attempts: tuple[Attempt, ...] = ()
     #: How often it was lost while it ran alone in its runner.
     lost_alone: int = 0
-    #: It was in a runner that crashed and runs alone from now on.
+    #: It was lost with its runner, and runs alone from now on.
     suspect: bool = False
-    #: How many of the last attempts in a row counted for nothing.
+    #: How many attempts in a row, up to the last one, were uncounted; see `attempts`.
     uncounted: int = 0
-    #: The handler returned bytes, and there were none.
+    #: The handler returned empty bytes, not nothing.
     result_is_empty_data: bool = False
     #: Forms of its handler that its payload was found not to fit.
     unfit: tuple[str, ...] = ()
@@ -317,11 +318,11 @@ class Standing(Struct, frozen=True, array_like=True, gc=False):
 class Task(Struct, gc=False):
     """A task in memory. Only `apply` assigns to it."""
 
-    #: Its place in the order of submission, over the whole store.
+    #: Its number in the order of submission, over the whole store.
     seq: int
     spec: Spec
     standing: Standing
-    #: The batch that changed it last; see `changed_number` in `store.protocol`.
+    #: The number of the batch that changed it last; see `changed_number` in `store.protocol`.
     changed: int = 0
     #: It has an entry in its lane's window, live or stale.
     queued: bool = False
@@ -331,7 +332,7 @@ class Task(Struct, gc=False):
 
     @property
     def place(self) -> Place | None:
-        """Where it is until its turn comes; None when it is not pending."""
+        """Where it waits; None when it is not pending."""
         standing = self.standing
         if standing.status is not PENDING:
             return None
@@ -341,11 +342,11 @@ class Task(Struct, gc=False):
 
 
 class Fact(Struct, frozen=True, gc=False):
-    """A small record beside the tasks, as it is stored; see `facts`."""
+    """A small record that is not a task, as it is stored; see `facts`."""
 
     #: The name of its kind.
     kind: str
-    #: Which of its kind; not empty.
+    #: Which fact of its kind it is; not empty.
     key: str
     value: bytes
 
@@ -358,7 +359,7 @@ class FactKey(NamedTuple):
 
 
 class Brief(Struct, frozen=True, gc=False):
-    """What a removal must know of a task."""
+    """What the removal of a task needs to know about it."""
 
     seq: int
     id: str
@@ -372,7 +373,7 @@ class HandlerPolicy(Struct, frozen=True, gc=False):
     name: str
     is_default: bool = False
     retry: RetryPolicy | None = None
-    #: What payloads it reads; empty when it reads any, or does not tell. See worker.v1.HandlerInfo.
+    #: What payloads it reads; empty when it reads any, or does not say. See worker.v1.HandlerInfo.
     form: str = ""
 
 

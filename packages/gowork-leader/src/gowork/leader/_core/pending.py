@@ -1,4 +1,4 @@
-"""What a batch has brought about and nobody knows yet: all that leaves the core is in this one value."""
+"""What a batch has brought about and nobody outside knows yet. All that leaves the core is in this one value."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from gowork.leader._core.tally import Tally
 
 
 class Caller(Protocol):
-    """Whoever waits for an answer; the core hands it back with that and does not look at it."""
+    """Who waits for an answer. The core hands it back with the answer and does not look at it."""
 
     def done(self) -> bool:
-        """Whether it waits no longer."""
+        """Whether the caller no longer waits."""
         ...
 
     def set_result(self, result: Any, /) -> None:
-        """Gives it the answer."""
+        """Gives the caller the answer."""
         ...
 
 
 class Pending:
-    """Gathered while the commands of a batch are carried out, and taken once, at its end.
+    """Gathers what the commands of a batch bring about. It is taken once, at the end of the batch.
 
-    The engine writes the first part, and lets the rest out when that is durable.
+    The engine writes the first part, and lets the rest out when the first part is durable.
     """
 
     __slots__ = (
@@ -42,31 +42,31 @@ class Pending:
     )
 
     def __init__(self, before: Pending | None = None) -> None:
-        """Nothing has come of this batch yet.
+        """Begins a batch.
 
         Args:
-            before: what the batch before brought about, when nothing of that is written. Its tables are empty and are
-                used again, because many batches write nothing, and tables cost more than what is in them.
+            before: the Pending of the batch before, if that has nothing to write. Its empty tables are used again,
+                because many batches write nothing and new tables cost time.
         """
         # To be written.
-        #: Whether there is anything for the store, as of `take`.
+        #: Whether there is anything for the store. `take` sets it.
         self.is_written = False
-        #: {id: task}: new ones, and those that the store has and that have changed.
+        #: {id: task}: new tasks, and stored tasks that have changed.
         self.submitted: dict[str, Task] = {} if before is None else before.submitted
         self.moved: dict[str, Task] = {} if before is None else before.moved
         #: {seq: id} of stored tasks that are removed.
         self.removed: dict[int, str] = {} if before is None else before.removed
-        #: Removals of batches before this one need not be told any more; 0: all are.
+        #: The number of a batch: watchers are told no more of removals in earlier batches. 0: they are told of all.
         self.forgotten_before = 0
-        #: What facts hold now, as they are stored; None: the fact holds no longer.
+        #: {which fact: its new value as it is stored}; None: the fact is removed.
         self.facts: dict[FactKey, bytes | None] = {} if before is None else before.facts
 
         # To be told.
         #: In the order in which they were decided on.
         self.effects: list[Effect] = []
-        #: (whoever asked, the answer), in the order of the commands.
+        #: (who asked, the answer), in the order of the commands.
         self.answers: list[tuple[Caller, Answer]] = []
-        #: {id: task} whose progress is new; it is not stored.
+        #: {id: task} of tasks whose progress is new; progress is not stored.
         self.progressed: dict[str, Task] = {}
 
         # To be counted.

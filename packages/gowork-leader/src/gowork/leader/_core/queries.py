@@ -1,4 +1,4 @@
-"""Answers questions about the state: who is a member, what stands in the queues. Changes nothing."""
+"""Answers questions about the state: who is a member, and what is in the queues. It changes nothing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class MemberView(Struct, frozen=True):
 
 
 class QueueDepth(Struct, frozen=True):
-    """What stands in a queue now."""
+    """How many tasks a queue has now."""
 
     name: str
     #: Tasks that may run now.
@@ -37,12 +37,12 @@ class QueueDepth(Struct, frozen=True):
     #: Tasks whose time has not come.
     delayed: int
     running: int
-    #: Since when the oldest of those has waited that may run now; 0: none does, or it is not in memory yet.
+    #: Since when the oldest task that may run now has waited; 0: there is none, or it is not in memory yet.
     oldest_ms: int
 
 
 def queue_depths(state: State) -> list[QueueDepth]:
-    """All queues that have tasks or settings, by name."""
+    """Returns all queues that have tasks or settings, sorted by name."""
     return sorted(
         (
             QueueDepth(queue.name, queue.waiting, queue.delayed, queue.running, _oldest_ms(queue))
@@ -58,13 +58,13 @@ def _oldest_ms(queue: Queue) -> int:
 
 
 def _ready_ms(task: Task) -> int:
-    """Since when a waiting task could run."""
+    """Returns since when a waiting task could run."""
     attempts = task.standing.attempts
     return max(task.standing.created_ms, task.spec.run_at_ms, attempts[-1].ended_ms if attempts else 0)
 
 
 def members(state: State) -> list[MemberView]:
-    """All members in the order of their ids, those who have gone lately included."""
+    """Returns all members sorted by id, with those that have gone lately."""
     views: dict[str, MemberView] = {gone.id: _departed_view(gone) for gone in state.departed.values()}
     for callback in state.callbacks.values():
         views[callback.id] = _callback_view(callback)

@@ -1,4 +1,4 @@
-"""Decides on what operators set for queues."""
+"""Decides on the settings that operators give to queues."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from gowork.leader._core.state import State
 
 
 def pause_queue(state: State, command: cmd.PauseQueue, now: Now) -> Decision:
-    """Stops or goes on with starting a queue's tasks."""
+    """Pauses a queue, or resumes it."""
     return _configured(state, command.name, now, paused=command.paused)
 
 
 def configure_queue(state: State, command: cmd.ConfigureQueue, now: Now) -> Decision:
-    """Sets what the command names."""
+    """Sets the fields that are not None in the command, and leaves the others as they are."""
     fields = ("weight", "concurrency_limit", "key_concurrency_limit", "rate_limit", "rate_burst")
     wanted = {name: value for name in fields if (value := getattr(command, name)) is not None}
     return _configured(state, command.name, now, **wanted)
@@ -36,7 +36,7 @@ def _configured(state: State, name: str, now: Now, **wanted: float) -> Decision:
         return Decision(cmd.Refused(cmd.TOO_MANY_QUEUES, message))
     tokens = 0.0
     if queue is not None and old.rate_limit:
-        # What has gathered is kept: setting a rate anew is no way around it.
+        # The tokens that have gathered are kept, so that setting a rate again is no way around it.
         tokens = queue.tokens_at(now.mono)
     elif new.rate_limit:
         tokens = float(new.rate_burst) or max(1.0, new.rate_limit)

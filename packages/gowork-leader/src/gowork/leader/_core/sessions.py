@@ -1,9 +1,10 @@
 """Decides on worker sessions: hellos, frames, broken streams.
 
-A newcomer may prove that predecessors of its name have ended (PROOF, kept by the worker): then nothing waits for them.
+A newcomer may prove that earlier instances of its name have ended (PROOF, an invariant that the worker keeps). Then
+nothing waits for them.
 
-Invariants: ONE-NAME (of the live sessions at most one has a name), FENCED (a report moves a task only under the
-fence and from the instance that hold it).
+Invariants: ONE-NAME (no two live sessions have the same name), FENCED (a report moves a task only under the task's
+fence and from the instance that holds it).
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def receive_frame(state: State, frame: cmd.ReceiveFrame, now: Now) -> Decision:
     decision = Decision()
     worker = state.connections.get(frame.connection)
     if worker is None:
-        # Its stream was ended while this frame was under way; the worker sends its reports again.
+        # Its stream ended while this frame was under way. The worker will send its reports again.
         return decision
     changes = decision.changes
     changes.append(
@@ -98,7 +99,7 @@ def receive_frame(state: State, frame: cmd.ReceiveFrame, now: Now) -> Decision:
 
 
 def close_session(state: State, command: cmd.CloseSession, now: Now) -> Decision:
-    """A broken stream starts the reconnect grace. A newcomer that waits for the name need not wait any more."""
+    """Starts the reconnect grace of a worker whose stream broke. A newcomer that waits for its name gets it now."""
     decision = Decision()
     worker = state.connections.get(command.connection)
     if worker is None:
@@ -116,7 +117,7 @@ def close_session(state: State, command: cmd.CloseSession, now: Now) -> Decision
 
 
 def take_over(state: State, hello: cmd.OpenSession, now: Now, decision: Decision, gone: Sequence[str]) -> None:
-    """The holder of this name did not answer: the newcomer has it. The holder's tasks wait for its lease.
+    """Gives the name to the newcomer, because its holder did not answer. The holder keeps its tasks for one more lease.
 
     `gone` are the instances that this decision has ended already.
     """
@@ -140,7 +141,7 @@ def lose_tasks(
     decision: Decision,
     settled: set[int] | frozenset[int] = frozenset(),
 ) -> None:
-    """Takes back all that a worker holds, except the fences that are settled already."""
+    """Takes back all tasks that a worker holds, except those whose fences are in `settled`."""
     for fence, id in worker.held.items():
         if fence not in settled:
             task = state.tasks[id]
@@ -155,12 +156,12 @@ def _admit(
     """Welcomes a worker.
 
     Args:
-        state: what is known.
-        hello: its introduction.
+        state: the state.
+        hello: the worker's Hello.
         now: the time.
-        decision: gets what follows; the connection of `closed` and the instances in `gone` are ended by it already.
-        closed: an instance, or empty.
-        gone: instances.
+        decision: gets what follows.
+        closed: the instance whose connection this decision has ended already; empty: none.
+        gone: the instances that this decision has ended already.
     """
     _release_ended(state, hello, now, decision, closed, gone)
     worker = state.workers.get(hello.instance)
@@ -173,7 +174,7 @@ def _admit(
     for held in hello.held:
         task = state.tasks.get(held.id)
         if task is None or not _holds(task, hello.instance, held.fence):
-            # The report of a finished one is answered by itself, as accepted before or as refused.
+            # A finished one is not released: its report follows and has an answer of its own.
             if not held.finished:
                 released.append(held.fence)
         elif task.standing.cancel_requested:
@@ -193,15 +194,15 @@ def _admit(
 def _release_ended(
     state: State, hello: cmd.OpenSession, now: Now, decision: Decision, closed: str, gone: Sequence[str]
 ) -> None:
-    """Takes back what the newcomer's predecessors hold, which it knows to have ended with all that they ran.
+    """Takes back the tasks of the newcomer's earlier instances, which it knows to have ended with all that they ran.
 
-    That is the loss of a host's process, not of a task's making: the tasks are no suspects for it.
+    The tasks do not become suspects, because a whole worker ended and not their runner alone.
     """
     for instance in dict.fromkeys(hello.ended_instances):
         worker = state.workers.get(instance)
         if worker is None or worker.name != hello.name or instance == hello.instance or instance in gone:
             continue
-        # An instance whose connection lives has not ended, even if the newcomer says so.
+        # An instance with a live connection has not ended, even if the newcomer says so.
         if worker.connection is None or instance == closed:
             reason = "its worker was restarted, and nothing that ran there is left"
             lose_tasks(state, worker, Outcome.LOST, reason, now, decision)
@@ -209,7 +210,7 @@ def _release_ended(
 
 
 def _take_reports(state: State, worker: Worker, frame: cmd.ReceiveFrame, now: Now, decision: Decision) -> None:
-    # The hot path: one round for each finished task of the cluster.
+    # The hot path: the loop runs once for each finished task of the cluster.
     instance, tasks, changes, wall_ms = worker.instance, state.tasks, decision.changes, now.wall_ms
     traced = state.settings.traced
     refused: list[int] = []
@@ -232,7 +233,7 @@ def _take_reports(state: State, worker: Worker, frame: cmd.ReceiveFrame, now: No
             follow_ups, taken_ids = new_tasks(state, report.follow_ups, scheduled, now)
             if taken_ids:
                 report = _rejected(report, taken_ids[0][1])
-                # Those of this report that are new were noted: none of them is scheduled.
+                # `new_tasks` noted the new ones, but none of this report's follow-ups is scheduled.
                 for follow_up in follow_ups:
                     del scheduled[follow_up.spec.id]
                 follow_ups = []
@@ -247,7 +248,7 @@ def _take_reports(state: State, worker: Worker, frame: cmd.ReceiveFrame, now: No
 
 
 def _unfit(standing: Standing, worker: Worker, task: Task) -> Standing:
-    """The same, and that this worker's form of the handler is not for this task."""
+    """Returns the standing with this worker's form of the handler among those that do not fit."""
     policy = worker.policy_for(task.spec.lane.handler)
     if policy is None or standing.status is not PENDING:
         return standing
@@ -255,7 +256,7 @@ def _unfit(standing: Standing, worker: Worker, task: Task) -> Standing:
 
 
 def _policy_of(worker: Worker, task: Task) -> RetryPolicy | None:
-    """The task's own policy, else that of its handler."""
+    """Returns the task's own retry policy, or else its handler's."""
     if task.spec.retry is not None:
         return task.spec.retry
     advertised = worker.policy_for(task.spec.lane.handler)
@@ -263,7 +264,7 @@ def _policy_of(worker: Worker, task: Task) -> RetryPolicy | None:
 
 
 def _rejected(report: cmd.Report, why: str) -> cmd.Report:
-    """The report of an attempt whose follow-ups can't be scheduled: it has not completed."""
+    """Returns the report as that of a failed attempt, because its follow-ups can't be scheduled."""
     failure = Failure(FailureKind.REJECTED, f"a follow-up can't be scheduled: {why}")
     return cmd.Report(
         report.fence,
@@ -276,7 +277,7 @@ def _rejected(report: cmd.Report, why: str) -> cmd.Report:
 
 
 def _was_accepted(task: Task | None, fence: int, instance: str) -> bool:
-    """Whether this report is one that was taken before and whose acknowledgement got lost."""
+    """Whether this report was accepted before and its acknowledgement got lost."""
     if task is None:
         return False
     standing = task.standing

@@ -1,6 +1,6 @@
-"""What the leader knows, in memory: the tasks that are in play, who is there, and indexes over both.
+"""What the leader has in memory: the tasks that it needs now, the members, and indexes over both.
 
-Only `apply` changes a State. Everything in it but the connections and leases can be rebuilt from the store.
+Only `apply` changes a State. All of it can be rebuilt from the store, except the connections and leases.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from gowork.leader._core.pending import Pending
 from gowork.leader._core.queues import Queues
 from gowork.leader._core.timers import Timers
 
-#: Members that have gone and are still listed.
+#: How many members that have gone are still listed.
 DEPARTED_MAX = 1000
-#: Tasks that one worker holds at most.
+#: How many tasks one worker may hold.
 HELD_MAX = 100_000
 
 
 class Settings:
-    """Spans of time that the leader goes by, in seconds, and bounds of what it keeps."""
+    """The leader's spans of time, in seconds, and its bounds."""
 
     __slots__ = (
         "callback_absent_grace",
@@ -63,38 +63,39 @@ class Settings:
     ) -> None:
         #: How long a silent worker keeps its tasks.
         self.lease = lease
-        #: How long a worker whose stream has broken keeps them.
+        #: How long a worker whose stream has broken keeps its tasks.
         self.reconnect_grace = reconnect_grace
         #: How long a callback worker may be silent.
         self.callback_lease = callback_lease
-        #: How long after it was dialled a callback worker that says that it is idle may not have heard of the call:
-        #: longer than a call may take.
+        #: For how long after it was dialled a callback worker may still say that it is idle, because the call has not
+        #: reached it; longer than a call may take.
         self.callback_idle_grace = callback_idle_grace
         #: How long a callback worker has to stop a task whose time limit has passed.
         self.callback_stop_grace = callback_stop_grace
-        #: How long the report of a task may be under way that its callback worker no longer has.
+        #: How long a report may be under way from a callback worker that no longer has the task.
         self.callback_absent_grace = callback_absent_grace
         #: How long the holder of a name has to answer a ping.
         self.challenge_wait = challenge_wait
         self.sessions_max = sessions_max
         self.pending_max = pending_max
-        #: Finished tasks beyond which nothing new is taken.
+        #: With more finished tasks than this, the leader takes no new tasks.
         self.finished_full = finished_full
-        #: Combinations of queue, priority, handler, selector and concurrency key that may have waiting tasks.
+        #: How many lanes may have waiting tasks.
         self.lanes_max = lanes_max
-        #: Waiting tasks in memory: a lane may have half of what is left of it, but at least `lane_tasks_min`.
+        #: How many waiting tasks memory holds. A lane may have half of the room that is left, but at least
+        #: `lane_tasks_min` tasks.
         self.window_tasks = window_tasks
         self.lane_tasks_min = lane_tasks_min
-        #: Tasks of one lane that are paged in at a time.
+        #: How many tasks of one lane are paged in at a time.
         self.lane_page = lane_page
-        #: Times of delayed tasks, and of expiring ones, in memory.
+        #: How many timers of delayed tasks memory holds, and as many of expiring ones.
         self.timers_max = timers_max
-        #: Spans are made of how attempts are settled.
+        #: Whether spans are made of how attempts are settled.
         self.traced = traced
 
 
 class Worker:
-    """A supervisor process that holds, or held a moment ago, a session."""
+    """A worker instance that has a session, or had one a moment ago."""
 
     __slots__ = (
         "blocked",
@@ -120,7 +121,7 @@ class Worker:
     def __init__(self, instance: str, name: str) -> None:
         self.instance = instance
         self.name = name
-        #: The number of its stream; None while it is away.
+        #: The number of its stream; None while it is not connected.
         self.connection: int | None = None
         self.slots = 0
         self.policies: dict[str, HandlerPolicy] = {}
@@ -129,14 +130,14 @@ class Worker:
         self.version = ""
         self.plugin_errors: tuple[str, ...] = ()
         self.peer = ""
-        #: Grants that it takes over this connection, and those that it was sent.
+        #: How many grants it takes over this connection, and how many it was sent.
         self.credit = 0
         self.granted = 0
         #: {fence: task id}
         self.held: dict[int, str] = {}
-        #: It has said that it wants no more.
+        #: The worker has said that it takes no more.
         self.draining = False
-        #: It was asked to drain, with this budget in milliseconds, 0 being its own; None: it was not.
+        #: The budget with which the leader asked it to drain, in milliseconds; 0: its own budget; None: it was not asked.
         self.drain_ms: int | None = None
         self.blocked = False
         self.joined_ms = 0
@@ -145,7 +146,7 @@ class Worker:
     @property
     def liveness(self) -> Liveness:
         if self.drain_ms is not None:
-            # Also while it is away for a moment: it is told again when it is back.
+            # Also while it is not connected: it is asked again when it reconnects.
             return Liveness.DRAINING
         if self.connection is None:
             return Liveness.LOST
@@ -155,23 +156,23 @@ class Worker:
 
     @property
     def room(self) -> int:
-        """How many more grants it takes now."""
+        """How many more grants the worker takes now."""
         if self.connection is None or self.draining or self.drain_ms is not None:
             return 0
-        # The worker chooses its credit, so the number of tasks that it holds has a bound of its own.
+        # The worker chooses its credit, so the number of its tasks needs a bound that is the leader's.
         return min(self.credit - self.granted, HELD_MAX - len(self.held))
 
     def policy_for(self, handler: str) -> HandlerPolicy | None:
-        """The handler as this worker has it, or None; an empty name is its default handler."""
+        """Returns the handler as this worker has it, or None. An empty name means its default handler."""
         return self.policies.get(handler) if handler else self.default_policy
 
     @property
     def is_draining(self) -> bool:
-        """Whether it takes nothing new, by its own word or the leader's."""
+        """Whether the worker takes nothing new, because it said so or the leader asked it to drain."""
         return self.draining or self.drain_ms is not None
 
     def can_run(self, handler: str, selector: tuple[tuple[str, str], ...]) -> bool:
-        """Whether it has the handler and the labels."""
+        """Whether the worker has the handler and the labels."""
         if self.policy_for(handler) is None:
             return False
         labels = self.labels
@@ -179,25 +180,26 @@ class Worker:
 
 
 class Dialled:
-    """The task that a callback worker holds, and what is known of it since the member was dialled."""
+    """The task that a callback worker holds, and what has happened since the member was dialled."""
 
     __slots__ = ("absent", "adopted", "fence", "id", "idle_beats", "overdue", "refusals", "since_mono", "stop_mono")
 
     def __init__(self, fence: int, id: str, *, adopted: bool = False) -> None:
         self.fence = fence
         self.id = id
-        #: It was held when this leader started: nobody knows whether the member was dialled.
+        #: The task was held when this leader started, so it does not know whether the member was dialled.
         self.adopted = adopted
+        #: When the member was dialled.
         self.since_mono = 0.0
-        #: Heartbeats in a row that said that the member is idle.
+        #: How many heartbeats in a row said that the member is idle.
         self.idle_beats = 0
-        #: How often it was dialled in vain.
+        #: How often the member was dialled and did not take the task.
         self.refusals = 0
-        #: Its time limit has passed.
+        #: The task's time limit has passed.
         self.overdue = False
-        #: When the member was last asked to stop it; None: never by this leader.
+        #: When the member was last asked to stop the task; None: never by this leader.
         self.stop_mono: float | None = None
-        #: The member was asked to stop it and does not have it.
+        #: The member was asked to stop the task, and answered that it does not have it.
         self.absent = False
 
 
@@ -211,9 +213,9 @@ class Callback:
         self.address = address
         self.status: HeartbeatStatus | None = None
         self.held: Dialled | None = None
-        #: Why it could not be given a task since its last heartbeat; empty when it could.
+        #: Why it could not be given a task since its last heartbeat; empty: nothing has failed.
         self.unreachable = ""
-        #: It gets nothing more until it joins again.
+        #: It gets no more tasks until it joins again.
         self.draining = False
         self.joined_ms = joined_ms
         self.seen_ms = joined_ms
@@ -229,7 +231,7 @@ class Callback:
 
 
 class Departed:
-    """A member that has gone, as it is still listed."""
+    """A member that has gone and is still listed."""
 
     __slots__ = ("address", "id", "is_callback", "joined_ms", "liveness", "seen_ms", "version")
 
@@ -245,7 +247,7 @@ class Departed:
 
     @property
     def may_come_back(self) -> bool:
-        """It is a callback worker whose lease ran out: its next heartbeat makes it a member again."""
+        """Whether it is a callback worker whose lease ran out. Its next heartbeat makes it a member again."""
         return self.is_callback and self.liveness is Liveness.LOST
 
 
@@ -280,12 +282,12 @@ class State:
     )
 
     def __init__(self, settings: Settings, *, fence: int, next_seq: int) -> None:
-        """An empty state.
+        """Makes an empty state.
 
         Args:
             settings: spans and bounds.
-            fence: every grant gets a higher one.
-            next_seq: the place of the next task.
+            fence: the highest fence so far; every grant gets a higher one.
+            next_seq: the seq of the next task that is submitted.
         """
         self.settings = settings
         self.fence = fence
@@ -295,9 +297,9 @@ class State:
         self.queues = Queues(
             window=settings.window_tasks, lane_min=settings.lane_tasks_min, lane_low=settings.lane_page // 4
         )
-        #: What this batch's removals must know of tasks that are not in memory.
+        #: {id: what this batch's removals need to know about a task that is not in memory}
         self.briefs: dict[str, Brief] = {}
-        #: How many finished tasks the store has in all, and how many of them with ERROR.
+        #: How many finished tasks the store has, and how many of them have the status ERROR.
         self.finished_tasks = 0
         self.failed_tasks = 0
         #: When delayed tasks may start, and when pending ones expire.
@@ -305,27 +307,28 @@ class State:
         self.expiring = Timers(settings.timers_max)
         #: {instance: worker}
         self.workers: dict[str, Worker] = {}
-        #: In which forms they have their handlers.
+        #: In which forms the workers have their handlers.
         self.forms = Forms()
         #: {connection: worker}
         self.connections: dict[int, Worker] = {}
-        #: {name: the worker that came last by this name}
+        #: {name: the last worker that connected with this name}
         self.names: dict[str, Worker] = {}
-        #: {id: member}
+        #: {id: callback worker}
         self.callbacks: dict[str, Callback] = {}
-        #: {instance or id: monotonic time}, the first to run out first.
+        #: {instance, or id of a callback worker: when it runs out, in monotonic time}; of leases the first to run out
+        #: comes first.
         self.leases: dict[str, float] = {}
         self.graces: dict[str, float] = {}
         self.callback_leases: dict[str, float] = {}
-        #: No grace ends before: the leader was held up, and workers that gave it up are on their way back.
+        #: No grace ends before this monotonic time: the leader was held up, and workers that gave it up must reconnect.
         self.held_up_until = 0.0
-        #: {id of a callback worker: when something becomes of the task that it holds, in monotonic time}
+        #: {id of a callback worker: when `run_out` is due for the task that it holds, in monotonic time}
         self.callback_deadlines: dict[str, float] = {}
-        #: {name: (the newcomer's hello, how long it waits)}
+        #: {name: (the newcomer's hello, until when it waits, in monotonic time)}
         self.challenges: dict[str, tuple[OpenSession, float]] = {}
-        #: {name: a member that has gone}, oldest first.
+        #: {name or id: a member that has gone}, oldest first.
         self.departed: dict[str, Departed] = {}
-        #: What outlives this leader beside the tasks.
+        #: The facts, which outlive this leader as the tasks do.
         self.facts = Facts()
-        #: What the batch in hand has brought about; see step.take.
+        #: What the current batch has brought about; see step.take.
         self.pending = Pending()

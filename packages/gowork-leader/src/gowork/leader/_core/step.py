@@ -1,4 +1,4 @@
-"""A step of the core: commands are carried out one after the other, and what has come of them is taken as one value."""
+"""A step of the core: it carries out commands one after the other, and takes all that came of them as one value."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from gowork.leader._core.state import State
 
 
 def carry_out(state: State, command: AnyCommand, now: Now, caller: Caller | None = None) -> None:
-    """Decides on a command and makes the changes true in memory; the next one is decided on top of them.
+    """Decides on a command and makes the changes true in memory, so that the next decision sees them.
 
     Args:
-        state: what is changed.
-        command: what is asked.
+        state: the state, which is changed.
+        command: what is asked for.
         now: the time.
-        caller: whoever waits for the answer; None: nobody waits.
+        caller: who waits for the answer; None: nobody waits.
     """
     decision = decide(state, command, now)
     for change in decision.changes:
@@ -30,7 +30,7 @@ def carry_out(state: State, command: AnyCommand, now: Now, caller: Caller | None
 
 
 def take(state: State) -> Pending:
-    """What has come of the commands since the last time. None of it may leave before it is durable (BARRIER)."""
+    """Takes what has come of the commands since the last call. None of it may leave before it is durable (BARRIER)."""
     pending = state.pending
     if pending.submitted or pending.moved or pending.removed or pending.facts or pending.forgotten_before:
         pending.is_written = True

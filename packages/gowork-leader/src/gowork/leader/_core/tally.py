@@ -1,6 +1,6 @@
-"""What a batch has done, for metrics and the log: noted while it is applied, told when it is durable.
+"""What a batch has done, for metrics and the log. `apply` notes it, and the engine passes it on when it is durable.
 
-Nothing is decided by it.
+No decision uses it.
 """
 
 from __future__ import annotations
@@ -9,27 +9,27 @@ from gowork.leader._core.model import LaneKey, Liveness, Outcome, Spec, Status
 
 
 class Tally:
-    """Notes of one batch. Appending to a list is all that a task costs here."""
+    """Notes of one batch. A task costs no more here than appending to a list."""
 
     __slots__ = ("callback_heartbeats", "connected", "ended", "gaps_ms", "gone", "quarantined", "started", "submitted")
 
     def __init__(self) -> None:
         #: New tasks.
         self.submitted: list[Spec] = []
-        #: Tasks that were granted for the first time, with how long they could have run before, in milliseconds.
+        #: Tasks that were granted for the first time: (spec, how many milliseconds it could have run before).
         self.started: list[tuple[Spec, int]] = []
-        #: Attempts and tasks that have ended: (lane, how the attempt ended, None where there was none, where the task
-        #: stands now).
+        #: Attempts and tasks that have ended: (lane, the attempt's outcome or None without an attempt, the task's
+        #: status now).
         self.ended: list[tuple[LaneKey, Outcome | None, Status]] = []
-        #: Tasks that were put into quarantine, with the number of their last attempt.
+        #: Tasks that were put into quarantine: (id, the number of their last attempt).
         self.quarantined: list[tuple[str, int]] = []
-        #: For each frame of a session how long it came after the one before, in milliseconds.
+        #: For each frame of a session: how many milliseconds after the frame before it came.
         self.gaps_ms: list[int] = []
-        #: Heartbeats of callback workers.
+        #: How many heartbeats came from callback workers.
         self.callback_heartbeats = 0
-        #: Names of workers whose sessions were opened, and of callback workers that joined.
+        #: Names of workers whose sessions opened, and ids of callback workers that joined.
         self.connected: list[str] = []
-        #: Members that are forgotten, and why.
+        #: Members that are gone: (name or id, LEFT or LOST).
         self.gone: list[tuple[str, Liveness]] = []
 
     def __bool__(self) -> bool:

@@ -1,8 +1,8 @@
 """Decides which spans the leader makes: one for each report, and one for each attempt that has no other span.
 
-An attempt's span is its worker's, and is gone with its process. For such an attempt the leader makes one, under ids
-that follow from the submit's context and the fence: so that the context that is stored here, which the next attempt
-links to, and the span that is exported elsewhere are the same without either waiting for the other.
+A worker makes the spans of its attempts, and a span is lost when its process ends early. For such an attempt the leader
+makes the span. Its ids follow from the submit's trace context and the fence, so the leader can store the context, which
+the next attempt links to, without waiting for the export of the span.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from gowork.leader._core import effects as ef
 from gowork.leader._core.decision import Decision
 from gowork.leader._core.model import Attempt, Now, Outcome, Spec, Task
 
-#: Outcomes that a trace must not end without. Of the others without a context, COMPLETED is that of a worker that does
-#: not trace, and INTERRUPTED and SNOOZED ones are followed by another attempt.
+#: Outcomes for which the leader makes a span when the worker made none. The others need none: a COMPLETED attempt
+#: without a span is that of a worker that does not trace, and another attempt follows INTERRUPTED and SNOOZED ones.
 _TOLD = frozenset({Outcome.LOST, Outcome.TIMED_OUT, Outcome.FAILED, Outcome.CANCELLED})
 
 
 def previous_of(attempts: tuple[Attempt, ...]) -> str:
-    """The context of the last attempt that was traced; empty when none was."""
+    """Returns the traceparent of the last attempt that was traced; empty when none was."""
     return next((attempt.trace for attempt in reversed(attempts) if attempt.trace), "")
 
 
 def context_of(spec: Spec, fence: int) -> str:
-    """The context of the span that the leader makes of an attempt; empty where the submit was not recorded."""
+    """Returns the traceparent of the span that the leader makes of an attempt; empty if the submit was not sampled."""
     submit = spec.traceparent
     if not is_sampled(submit):
         return ""
-    # Random enough: the submit's ids are, and no two attempts have the same fence.
+    # The ids are random enough, because the submit's are and no two attempts have the same fence.
     digest = sha256(f"{submit}/{fence}".encode()).digest()
     return f"00-{digest[:16].hex()}-{digest[16:24].hex()}-01"
 
 
 def settled(task: Task, report: cmd.Report, received_ns: int, decision: Decision) -> cmd.Report:
-    """Tells of a report that is taken; answers it with the context that its attempt is known by from now on."""
+    """Makes the span of a report that is accepted. Returns the report with the traceparent of its attempt's span."""
     spec, standing = task.spec, task.standing
     if report.trace:
         decision.effects.append(
@@ -61,7 +61,7 @@ def settled(task: Task, report: cmd.Report, received_ns: int, decision: Decision
 
 
 def refused(task: Task | None, report: cmd.Report, worker: str, received_ns: int, decision: Decision) -> None:
-    """Tells of a report that is refused as stale, when its attempt was traced."""
+    """Makes the span of a report that is refused as stale, if its attempt was traced."""
     if report.trace:
         spec = None if task is None else task.spec
         decision.effects.append(
@@ -72,7 +72,7 @@ def refused(task: Task | None, report: cmd.Report, worker: str, received_ns: int
 
 
 def taken_back(task: Task, outcome: Outcome, reason: str, now: Now, decision: Decision) -> str:
-    """Tells of an attempt that nobody reports; answers the context that it is known by, or nothing."""
+    """Makes the span of an attempt that nobody reports. Returns the span's traceparent, or "" if there is no span."""
     return _alone(task, outcome, reason, now.wall_ms * 1_000_000, decision)
 
 
