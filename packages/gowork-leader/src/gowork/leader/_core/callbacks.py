@@ -1,6 +1,6 @@
 """Decides on callback workers: workers of the original contract, which join with an address and send heartbeats.
 
-What becomes of the one task that each of them may hold is decided in `dialled`.
+Each of them may hold one task. `dialled` decides on that.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from gowork.leader._core.kinds import MEMBERS, Member
 from gowork.leader._core.model import HeartbeatStatus, Liveness, Now, Outcome
 from gowork.leader._core.state import Callback, Departed, State
 
-#: Heartbeats in a row by which a member that is idle no longer has the task that it was dialled with: one alone may
-#: have crossed the call, or have been held up on its way.
+#: After this many idle heartbeats in a row a member no longer has its task. One alone may have crossed the call that
+#: started the task, or have been held up on its way.
 IDLE_BEATS_MIN = 2
-#: How long after a call to stop a task the next heartbeat repeats it, in seconds: longer than that call may take.
+#: How long after a call to stop a task a heartbeat repeats the call, in seconds; longer than the call may take.
 STOP_AGAIN_SECONDS = 12.0
 
 
 def join(state: State, command: cmd.Join, now: Now) -> Decision:
-    """Adds a member; a second Join of an id replaces the first and gives back what that one held."""
+    """Adds a member. A second Join of an id replaces the first member, and takes back the task that it held."""
     worker = state.names.get(command.id)
     if worker is not None and worker.connection is not None:
         return Decision(cmd.Refused(cmd.NAME_TAKEN, f"a worker session has the name {command.id!r}; choose another id"))
     earlier = state.callbacks.get(command.id)
     if earlier is None and state.facts.is_full(MEMBERS):
-        message = f"this leader has {MEMBERS.rows_max} callback workers, which is its limit; end some first"
+        message = f"this leader has {MEMBERS.rows_max} callback workers, which is its limit; have some leave first"
         return Decision(cmd.Refused(cmd.TOO_MANY_MEMBERS, message))
     decision = Decision()
     if earlier is not None:
@@ -40,7 +40,7 @@ def join(state: State, command: cmd.Join, now: Now) -> Decision:
 
 
 def leave(state: State, command: cmd.Leave, now: Now) -> Decision:
-    """Removes a callback worker and gives back the task that it held."""
+    """Removes a callback worker and takes back the task that it held."""
     callback = state.callbacks.get(command.id)
     if callback is None:
         return Decision(_member_unknown(state, command.id))
@@ -52,7 +52,7 @@ def leave(state: State, command: cmd.Leave, now: Now) -> Decision:
 
 
 def heartbeat(state: State, command: cmd.Heartbeat, now: Now) -> Decision:
-    """Renews a member's lease. One that was silent until its lease ran out is a member again."""
+    """Renews a member's lease. A member whose lease ran out becomes a member again."""
     callback = state.callbacks.get(command.id)
     decision = Decision()
     lease = now.mono + state.settings.callback_lease
@@ -70,7 +70,7 @@ def heartbeat(state: State, command: cmd.Heartbeat, now: Now) -> Decision:
 
 
 def take_up(state: State, now: Now) -> Decision:
-    """After a start: time limits of what members hold run anew, since nobody knows how long the calls took."""
+    """After a start, restarts the time limits of the tasks that members hold. When those were dialled is not known."""
     decision = Decision()
     for callback in state.callbacks.values():
         if callback.held is not None:
@@ -79,19 +79,19 @@ def take_up(state: State, now: Now) -> Decision:
 
 
 def _compare(state: State, callback: Callback, status: HeartbeatStatus, now: Now, decision: Decision) -> None:
-    """Compares what a callback worker says with the task that it was given."""
+    """Compares a callback worker's status with the task that it was given."""
     held = callback.held
     if held is None:
         return
     if status is HeartbeatStatus.IDLE:
         if held.adopted:
-            # An earlier leader ended between the grant and the call, or before it heard the refusal.
+            # An earlier leader ended between the grant and the call, or before the member's refusal arrived.
             reason = "its worker is idle: the start did not reach it"
             release(state, callback, reason, Outcome.INTERRUPTED, now, decision)
             return
         seconds = now.mono - held.since_mono
         if held.idle_beats + 1 >= IDLE_BEATS_MIN and seconds >= state.settings.callback_idle_grace:
-            reason = f"its worker is idle {seconds:.0f} s after the start, and has told of no end"
+            reason = f"its worker is idle {seconds:.0f} s after the start, and has reported no end"
             lose(state, callback, reason, now, decision)
             return
     if is_to_stop(state, held) and (held.stop_mono is None or now.mono - held.stop_mono >= STOP_AGAIN_SECONDS):
@@ -100,7 +100,7 @@ def _compare(state: State, callback: Callback, status: HeartbeatStatus, now: Now
 
 
 def _lost(state: State, id: str) -> Departed | None:
-    """The member that was lost by this id, if it may come back and there is room for it."""
+    """Returns the lost member with this id, if it may come back and there is room for it."""
     gone = state.departed.get(id)
     return gone if gone is not None and gone.may_come_back and not state.facts.is_full(MEMBERS) else None
 

@@ -1,4 +1,4 @@
-"""What has been decided, in the past tense. `apply` makes them true in memory; those of tasks and facts are stored."""
+"""What was decided, in the past tense. `apply` makes changes true in memory. Those of tasks and facts are stored too."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class TaskSubmitted(Struct, frozen=True, gc=False):
 
 
 class TaskMoved(Struct, frozen=True, gc=False):
-    """A task stands elsewhere now."""
+    """A task has a new standing."""
 
     id: str
     standing: Standing
@@ -42,22 +42,22 @@ class TaskPurged(Struct, frozen=True, gc=False):
 
 
 class RemovalsForgotten(Struct, frozen=True, gc=False):
-    """Watchers need not be told of removals of batches before this one. Stored."""
+    """Watchers are told no more of removals in batches before this one. Stored."""
 
     before: int
 
 
 class FactPut(Struct, frozen=True, gc=False):
-    """A fact holds from now on, in place of what held under its key. Stored."""
+    """A fact is new, or replaces the one under its key. Stored."""
 
     kind: Kind[Any]
     key: str
-    #: Of the type of its kind's values.
+    #: Has the type of the kind's values.
     value: Any
 
 
 class FactRemoved(Struct, frozen=True, gc=False):
-    """A fact holds no longer. Stored."""
+    """A fact is removed. Stored."""
 
     kind: Kind[Any]
     key: str
@@ -72,14 +72,14 @@ class SessionOpened(Struct, frozen=True):
 
 
 class SessionClosed(Struct, frozen=True, gc=False):
-    """A worker's stream is gone; until then it may come back with its tasks."""
+    """A worker's stream is gone. The worker may reconnect with its tasks until `grace_mono`."""
 
     instance: str
     grace_mono: float
 
 
 class WorkerHeard(Struct, frozen=True, gc=False):
-    """A worker's lease is renewed. None: as before."""
+    """A worker's lease is renewed. A field that is None has not changed."""
 
     instance: str
     lease_mono: float
@@ -97,7 +97,7 @@ class WorkerDraining(Struct, frozen=True, gc=False):
 
 
 class WorkerGone(Struct, frozen=True, gc=False):
-    """A worker is forgotten, but for a line in the list of members."""
+    """A worker is forgotten, except in the list of members that have gone."""
 
     instance: str
     liveness: Liveness
@@ -105,7 +105,7 @@ class WorkerGone(Struct, frozen=True, gc=False):
 
 
 class ChallengeOpened(Struct, frozen=True):
-    """A newcomer waits until the session that holds its name has answered a ping, or has not."""
+    """A newcomer waits, at most until `until_mono`, for the session that has its name to answer a ping."""
 
     hello: OpenSession
     until_mono: float
@@ -118,7 +118,7 @@ class ChallengeEnded(Struct, frozen=True, gc=False):
 
 
 class CallbackJoined(Struct, frozen=True):
-    """A callback worker is new or replaced. That it is one is a fact: FactPut comes with this."""
+    """A callback worker is new or replaced. A FactPut comes with this, which stores the member."""
 
     id: str
     address: str
@@ -136,7 +136,7 @@ class CallbackHeard(Struct, frozen=True, gc=False):
 
 
 class CallbackDialled(Struct, frozen=True, gc=False):
-    """A callback worker is dialled with the task that it holds, or may have been by an earlier leader."""
+    """A callback worker is dialled with the task that it holds, or an earlier leader may have dialled it."""
 
     id: str
     mono: float
@@ -155,32 +155,33 @@ class CallbackStopping(Struct, frozen=True, gc=False):
 
     id: str
     mono: float
-    #: Its time limit has passed: it ends at this time, even if its worker says nothing; None: it has not passed.
+    #: The task's time limit has passed, and the attempt ends at this time even if the worker says nothing. None: the
+    #: limit has not passed now.
     overdue_mono: float | None = None
 
 
 class CallbackStopDenied(Struct, frozen=True, gc=False):
-    """A callback worker that was to stop a task does not have it: the task ends then, unless its end is told before."""
+    """A callback worker that was to stop a task does not have it. The task ends at `until_mono` without a report."""
 
     id: str
     until_mono: float
 
 
 class CallbackUnreachable(Struct, frozen=True, gc=False):
-    """A callback worker could not be given a task: nothing for it until its next heartbeat."""
+    """A callback worker could not be given a task. It gets none until its next heartbeat."""
 
     id: str
     reason: str
 
 
 class CallbackDraining(Struct, frozen=True, gc=False):
-    """A callback worker gets nothing more until it joins again."""
+    """A callback worker gets no more tasks until it joins again."""
 
     id: str
 
 
 class CallbackGone(Struct, frozen=True, gc=False):
-    """A callback worker has left or was lost; FactRemoved comes with this."""
+    """A callback worker has left or was lost. A FactRemoved comes with this."""
 
     id: str
     liveness: Liveness
@@ -188,21 +189,21 @@ class CallbackGone(Struct, frozen=True, gc=False):
 
 
 class QueueServed(Struct, frozen=True, gc=False):
-    """A queue has had its turn in handing out tasks."""
+    """A queue has had its turn: some of its tasks were granted."""
 
     name: str
-    #: Its place in the order of queues now, and where that order has come to.
+    #: The queue's place in the order of queues now, and the place that the order as a whole has reached.
     virtual: float
     order_virtual: float
-    #: Starts that its rate allows, as of then.
+    #: How many starts the queue's rate allowed at the time `mono`.
     tokens: float
     mono: float
-    #: Grants in a row that went past a lower priority.
+    #: How many grants in a row passed over a lower priority.
     passed_over: int
 
 
 class QueueConfigured(Struct, frozen=True, gc=False):
-    """A queue goes by other settings. What an operator has set is a fact: FactPut or FactRemoved comes with this."""
+    """A queue has other settings. When an operator set them, a FactPut or FactRemoved comes with this."""
 
     name: str
     settings: QueueSettings
@@ -211,10 +212,9 @@ class QueueConfigured(Struct, frozen=True, gc=False):
 
 
 class LeasesExtended(Struct, frozen=True, gc=False):
-    """All leases and graces run longer."""
+    """All leases and graces are longer by `seconds`, and none ends before `until_mono`."""
 
     seconds: float
-    #: None of them ends before, on the monotonic clock.
     until_mono: float
 
 

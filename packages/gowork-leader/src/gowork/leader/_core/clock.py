@@ -73,7 +73,7 @@ def next_deadlines(state: State) -> tuple[float | None, int | None]:
 
 
 def next_token(state: State, mono: float) -> float | None:
-    """Returns when some queue that has used up its rate may start a task again, in monotonic seconds; None: none has."""
+    """Returns when a queue that has used up its rate may start a task again, in monotonic seconds; None: none has."""
     nexts = []
     for queue in state.queues:
         rate = queue.settings.rate_limit

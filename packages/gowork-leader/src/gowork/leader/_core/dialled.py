@@ -1,10 +1,10 @@
-"""Decides on the one task that a callback worker may hold: its start by a call, its end, and what ends it otherwise.
+"""Decides on the one task that a callback worker may hold: its start by a call, its end, and what else may end it.
 
-No hold is without an end. A member that says twice that it is idle, well after the call, has lost the task or has told
-of its end in vain: that counts as a loss of a task that ran alone, so that a task which no member ever completes ends
-in quarantine. One that does not have what it is asked to stop has until `callback_absent_grace` to tell of the end
-after all. The time limit of the task is kept here: past it the member is asked to stop, and past
-`callback_stop_grace` the attempt has timed out, whatever the member says.
+Every attempt ends. A member that says twice that it is idle, well after the call, has lost the task, or its report got
+lost. That counts as a loss, so a task that no member ever completes ends in quarantine. A member that does not have the
+task that it is asked to stop has `callback_absent_grace` seconds to report the end after all. The leader keeps the time
+limit of the task. When it has passed, the member is asked to stop the task. `callback_stop_grace` seconds later the
+attempt has timed out, whatever the member says.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from gowork.leader._core.state import Callback, Dialled, State
 from gowork.leader._core.tasks import task_unknown
 from gowork.leader._core.traces import taken_back
 
-#: How long to wait before a member that did not take its task is dialled again, in seconds: it may have told of the
-#: end of its last task a moment before it was free. After the last one the task goes back.
+#: How long to wait before a member that did not take its task is dialled again, in seconds: it may have reported the
+#: end of its last task a moment before it was free. After the last refusal the task goes back to its queue.
 DIAL_AGAIN_SECONDS = (0.05, 0.1, 0.2)
 
 
 def dialled(member: str, spec: Spec, now: Now) -> ch.CallbackDialled:
-    """The member is dialled with this task now."""
+    """Returns the change for a member that is dialled with this task now."""
     limit = spec.time_limit_ms
     return ch.CallbackDialled(member, now.mono, now.mono + limit / 1000 if limit > 0 else None)
 
 
 def complete_task(state: State, command: cmd.CompleteTask, now: Now) -> Decision:
-    """Accepts a report for a task that a callback worker holds and for no other, under its fence if one is named."""
+    """Accepts a report only for a task that a callback worker holds, and under its fence if the report names one."""
     task = state.tasks.get(command.id)
     if task is None:
         return Decision(task_unknown(command.id))
@@ -48,7 +48,7 @@ def complete_task(state: State, command: cmd.CompleteTask, now: Now) -> Decision
 
 
 def tell_progress(state: State, command: cmd.TellProgress, now: Now) -> Decision:
-    """Takes a word of progress on a task that a callback worker holds, and under that fence if one is named."""
+    """Accepts progress only on a task that a callback worker holds, and under its fence if the message names one."""
     task = state.tasks.get(command.id)
     if task is None:
         return Decision(task_unknown(command.id))
@@ -62,16 +62,16 @@ def tell_progress(state: State, command: cmd.TellProgress, now: Now) -> Decision
 
 
 def refuse_start(state: State, command: cmd.RefuseStart, now: Now) -> Decision:
-    """Dials a member again that did not take its task, a few times; then takes the task back.
+    """Dials a member that did not take its task a few times more, and then takes the task back.
 
-    The member then gets nothing until it is heard of again.
+    After that the member gets no task until its next heartbeat.
     """
     decision = Decision()
     task = state.tasks.get(command.id)
     callback = state.callbacks.get(command.member)
     held = None if callback is None else callback.held
     if task is None or callback is None or held is None or held.fence != command.fence:
-        # It was taken back in the meantime: this says nothing of the member as it is now.
+        # The task was taken back in the meantime, so this refusal says nothing about the member as it is now.
         return decision
     if command.answered and held.refusals < len(DIAL_AGAIN_SECONDS) and not task.standing.cancel_requested:
         delay = DIAL_AGAIN_SECONDS[held.refusals]
@@ -89,7 +89,7 @@ def refuse_start(state: State, command: cmd.RefuseStart, now: Now) -> Decision:
 
 
 def confirm_stop(state: State, command: cmd.ConfirmStop, now: Now) -> Decision:
-    """The member no longer runs a task that was to stop."""
+    """Ends a task that was to stop, because the member no longer runs it."""
     decision = Decision()
     callback = _holder(state, command.id, command.fence)
     if callback is not None and callback.held is not None and is_to_stop(state, callback.held):
@@ -98,7 +98,7 @@ def confirm_stop(state: State, command: cmd.ConfirmStop, now: Now) -> Decision:
 
 
 def deny_stop(state: State, command: cmd.DenyStop, now: Now) -> Decision:
-    """The member does not have a task that was to stop: the report of its end may be under way, or lost."""
+    """Waits a moment for the report of a task that was to stop and that the member no longer has."""
     decision = Decision()
     callback = _holder(state, command.id, command.fence)
     if callback is not None and callback.held is not None and is_to_stop(state, callback.held):
@@ -108,7 +108,7 @@ def deny_stop(state: State, command: cmd.DenyStop, now: Now) -> Decision:
 
 
 def run_out(state: State, callback: Callback, now: Now, decision: Decision) -> None:
-    """The deadline of the task that a callback worker holds has come."""
+    """Ends the task that a callback worker holds, or has it stopped, because its deadline has come."""
     held = callback.held
     assert held is not None
     if held.absent:
@@ -120,7 +120,7 @@ def run_out(state: State, callback: Callback, now: Now, decision: Decision) -> N
 
 
 def ask_to_stop(callback: Callback, now: Now, decision: Decision, *, overdue_mono: float | None = None) -> None:
-    """Has a callback worker told to stop its task. `overdue_mono`: its deadline, if its time limit has just passed."""
+    """Has a callback worker asked to stop its task. `overdue_mono`: its deadline, if its time limit has just passed."""
     held = callback.held
     assert held is not None
     decision.changes.append(ch.CallbackStopping(callback.id, now.mono, overdue_mono))
@@ -133,18 +133,18 @@ def is_to_stop(state: State, held: Dialled) -> bool:
 
 
 def take_back_orphans(state: State, now: Now) -> Decision:
-    """Takes back the running tasks of members that are not known, as a leader finds them at its start."""
+    """Takes back the running tasks of unknown callback workers, which a leader may find when it starts."""
     decision = Decision()
     for id, task in state.tasks.items():
         standing = task.standing
         if standing.status is Status.RUNNING and not standing.instance and standing.worker not in state.callbacks:
-            back = requeue(standing, Outcome.LOST, "its member is gone", now.wall_ms, policy=task.spec.retry)
+            back = requeue(standing, Outcome.LOST, "its callback worker is gone", now.wall_ms, policy=task.spec.retry)
             decision.changes.append(ch.TaskMoved(id, back))
     return decision
 
 
 def release(state: State, callback: Callback, reason: str, outcome: Outcome, now: Now, decision: Decision) -> None:
-    """Takes back the task of a callback worker, without blame for the task."""
+    """Takes back the task of a callback worker, and does not blame the task."""
     if callback.held is not None:
         id = callback.held.id
         task = state.tasks[id]
@@ -159,7 +159,7 @@ def lose(state: State, callback: Callback, reason: str, now: Now, decision: Deci
 
 
 def _stopped(state: State, callback: Callback, reason: str, now: Now, decision: Decision) -> None:
-    """Ends a task that was to stop: as timed out when its time limit has passed, else as cancelled."""
+    """Ends a task that was to stop: as timed out when its time limit has passed, otherwise as cancelled."""
     held = callback.held
     assert held is not None
     _end(state, callback, Outcome.TIMED_OUT if held.overdue else Outcome.CANCELLED, reason, now, decision)
@@ -176,7 +176,7 @@ def _end(state: State, callback: Callback, outcome: Outcome, reason: str, now: N
 
 
 def _report_of(command: cmd.CompleteTask, task: Task, *, is_overdue: bool) -> cmd.Report:
-    """What a member's words come to."""
+    """Returns the report that follows from what a member has sent."""
     standing, error = task.standing, command.error
     outcome = command.outcome or (Outcome.COMPLETED if error is None else Outcome.FAILED)
     failure = command.failure
@@ -185,7 +185,7 @@ def _report_of(command: cmd.CompleteTask, task: Task, *, is_overdue: bool) -> cm
     if command.outcome is None and standing.cancel_requested:
         outcome = Outcome.CANCELLED
     elif is_overdue and outcome in (Outcome.FAILED, Outcome.CANCELLED, Outcome.INTERRUPTED):
-        # It was asked to stop, so its report tells of that and not of an end of its own.
+        # The member was asked to stop the task, so this end is the timeout and not an end of the task's own.
         outcome, failure = Outcome.TIMED_OUT, _timeout(task.spec, "stopped on request")
     if failure is None and error is not None and outcome in (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.LOST):
         failure = Failure(FailureKind.HANDLER, error)
@@ -206,7 +206,7 @@ def _is_overdue(state: State, task: Task) -> bool:
 
 
 def _holder(state: State, id: str, fence: int) -> Callback | None:
-    """The callback worker that holds this task under this fence."""
+    """Returns the callback worker that holds this task under this fence; None when none does."""
     task = state.tasks.get(id)
     if task is None or task.standing.status is not Status.RUNNING or task.standing.instance:
         return None
@@ -216,14 +216,14 @@ def _holder(state: State, id: str, fence: int) -> Callback | None:
 
 
 def _not_held(task: Task, method: str, fence: int) -> cmd.Refused | None:
-    """The refusal when no callback worker holds the task, or not under this fence; 0 means any fence."""
+    """Returns the refusal when no callback worker holds the task under this fence; 0 means any fence."""
     standing, id = task.standing, task.spec.id
     if standing.status is not Status.RUNNING:
         what = f"is {standing.status.name}"
     elif standing.instance:
         what = "is held by a worker session"
     elif fence not in (0, standing.fence):
-        return cmd.Refused(cmd.STALE_FENCE, f"task {id!r} was granted anew, under fence {standing.fence}")
+        return cmd.Refused(cmd.STALE_FENCE, f"task {id!r} was granted again since, under fence {standing.fence}")
     else:
         return None
     return cmd.Refused(cmd.NOT_HELD, f"task {id!r} {what}: {method} is for tasks that a callback worker holds")

@@ -1,7 +1,7 @@
-"""Decides on drains: a member that is taken out of service gets nothing from the moment of the decision.
+"""Decides on drains: a member that is taken out of service gets no more tasks from the moment of the decision.
 
-A worker with a session is told, at once or with its next welcome, and leaves by itself. A callback worker can't be
-told: it just gets no more until it joins again.
+A worker with a session is told, at once or with its next Welcome, and leaves by itself. A callback worker can't be
+told: it gets no more tasks until it joins again.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from gowork.leader._core.state import State
 
 
 def drain(state: State, command: cmd.DrainMember) -> Decision:
-    """Takes a member out of service; one that is out of it already is left alone."""
+    """Takes a member out of service, unless it already is."""
     decision = Decision()
     callback = state.callbacks.get(command.id)
     if callback is not None:

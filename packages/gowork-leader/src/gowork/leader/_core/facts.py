@@ -1,7 +1,7 @@
 """Facts: small records that outlive a leader, each under a kind and a key.
 
-Owns what all kinds have in common: how values become bytes, and how many there may be. What they mean is decided where
-their kind is used; `kinds` lists the kinds that there are.
+Owns what all kinds have in common: how values become bytes, and how many there may be. What a value means is decided
+where its kind is used. `kinds` lists the kinds that there are.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 V = TypeVar("V")
 
-#: Longest key, in bytes of UTF-8: two ids and something between them.
+#: The longest key, in bytes of UTF-8: room for two ids and something between them.
 KEY_BYTES_MAX = 1024
-#: Largest value in bytes: one that carries a task with the largest payload.
+#: The largest value, in bytes: room for a task with the largest payload.
 VALUE_BYTES_MAX = 2 << 20
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -33,10 +33,10 @@ class Kind(Generic[V]):
 
     Args:
         name: its name in stores, which never changes.
-        values: the type of its values: a msgspec struct with `array_like`, whose fields are only ever added at its end,
-            with a default.
-        rows_max: how many there may be. Whoever puts a new one asks `Facts.is_full` before, and refuses.
-        follows: what holds when the leader has started and the store has this fact, beside the fact itself.
+        values: the type of its values: a msgspec struct with `array_like`. New fields go at its end and have defaults.
+        rows_max: how many facts of this kind there may be. Code that puts a new one asks `Facts.is_full` first, and
+            refuses.
+        follows: returns the changes that follow from a stored fact when a leader starts; None: none follow.
     """
 
     __slots__ = ("_decoder", "follows", "name", "rows_max")
@@ -55,16 +55,16 @@ class Kind(Generic[V]):
         self._decoder = msgspec.msgpack.Decoder(values)
 
     def encode(self, value: V) -> bytes:
-        """The value as it is stored."""
+        """Returns the value as it is stored."""
         data = _encode(value)
         assert len(data) <= VALUE_BYTES_MAX, f"the value of a {self.name} is too large"
         return data
 
     def decode(self, data: bytes) -> V:
-        """Reads what `encode` wrote, here or in another version.
+        """Reads what `encode` wrote, in this version or another.
 
         Raises:
-            msgspec.DecodeError: when the bytes are no value of this kind.
+            msgspec.DecodeError: the bytes are not a value of this kind.
         """
         return self._decoder.decode(data)
 
@@ -79,7 +79,7 @@ class Facts:
         self._rows: dict[str, dict[str, Any]] = {}
 
     def of(self, kind: Kind[V]) -> Mapping[str, V]:
-        """All facts of a kind by their keys: a view, in the order in which they were first put."""
+        """Returns a view of all facts of a kind, {key: value}, in the order in which they were first put."""
         return MappingProxyType(self._rows.get(kind.name, {}))
 
     def is_full(self, kind: Kind[Any]) -> bool:
@@ -87,11 +87,11 @@ class Facts:
         return len(self._rows.get(kind.name, ())) >= kind.rows_max
 
     def put(self, kind: Kind[V], key: str, value: V) -> None:
-        """This holds from now on, in place of what held under this key."""
+        """Sets the fact under this key."""
         assert key, f"a {kind.name} has no key"
         assert len(key.encode()) <= KEY_BYTES_MAX, f"the key of a {kind.name} is too long"
         self._rows.setdefault(kind.name, {})[key] = value
 
     def remove(self, kind: Kind[Any], key: str) -> None:
-        """This holds no longer. Harmless when it did not."""
+        """Removes the fact under this key, if there is one."""
         self._rows.get(kind.name, {}).pop(key, None)

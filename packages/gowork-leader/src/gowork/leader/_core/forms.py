@@ -1,9 +1,10 @@
-"""In which forms the workers have each handler: what payloads each of them reads.
+"""In which forms the workers have each handler. A form says what payloads a worker's handler reads.
 
-While a handler is upgraded, some workers have it as it was and some as it will be. A payload that does not fit one form
-is handed back, and goes to a worker that has another form. When it fits none of them it ends as REJECTED.
+While a handler is upgraded, some workers have its old form and some its new one. A task whose payload does not fit one
+form is handed back, and goes to a worker with another form. When it fits none of them it ends as REJECTED.
 
-Only workers count that may be given the task: it must not wait for the form of one that lacks its labels, or drains.
+Only workers count that may be given the task. It must not wait for a form that only a worker without its labels, or a
+draining one, has.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Protocol
 
 from gowork.leader._core.model import HandlerPolicy
 
-#: Forms that are remembered of a task, the latest of them.
+#: How many unfit forms of a task are remembered; the latest ones are.
 UNFIT_FORMS_MAX = 8
 
 
@@ -38,17 +39,17 @@ class Forms:
     __slots__ = ("_counts",)
 
     def __init__(self) -> None:
-        #: {handler, empty for that of tasks that name none: {form: workers}}
+        #: {handler; empty for the default handler: {form: how many workers}}
         self._counts: dict[str, dict[str, int]] = {}
 
     def add(self, worker: _Worker) -> None:
-        """Counts the handlers, labels and slots that a worker has now."""
+        """Counts the handlers that a worker has now."""
         for handler, form in _forms_of(worker):
             counts = self._counts.setdefault(handler, {})
             counts[form] = counts.get(form, 0) + 1
 
     def remove(self, worker: _Worker) -> None:
-        """Takes back what `add` has counted for this worker, which has the same handlers still."""
+        """Takes back what `add` counted for this worker. Its handlers must not have changed since."""
         for handler, form in _forms_of(worker):
             counts = self._counts[handler]
             counts[form] -= 1
@@ -64,7 +65,7 @@ class Forms:
 
 
 def open_forms(workers: Iterable[_Worker], handler: str, selector: _Selector) -> frozenset[str]:
-    """The forms in which this handler is had by workers that may be given a task with this selector, now or later."""
+    """Returns the handler's forms on all workers that may be given a task with this selector, now or later."""
     return frozenset(
         policy.form
         for worker in workers
@@ -75,12 +76,12 @@ def open_forms(workers: Iterable[_Worker], handler: str, selector: _Selector) ->
 
 
 def fits(policy: HandlerPolicy | None, unfit: Collection[str]) -> bool:
-    """Whether a task may fit the handler as this worker has it, as far as is known."""
+    """Whether a worker has the handler (`policy`) in a form that is not known to be unfit."""
     return policy is not None and policy.form not in unfit
 
 
 def with_form(unfit: tuple[str, ...], form: str) -> tuple[str, ...]:
-    """These forms and one more."""
+    """Returns these forms and one more, the latest UNFIT_FORMS_MAX of them."""
     return unfit if form in unfit else (*unfit[1 - UNFIT_FORMS_MAX :], form)
 
 

@@ -1,6 +1,7 @@
-"""Queues: what waits in their lanes, what of it runs, and the limits that an operator has set.
+"""Queues: their lanes of waiting tasks, how many of their tasks run, and the limits that an operator has set.
 
-Owns the counts that limits are kept by; each follows from tasks' standings. Decides nothing: `dispatch` asks.
+Owns the counts that the limits apply to. Each count follows from the tasks' standings. It decides nothing: `dispatch`
+does.
 """
 
 from __future__ import annotations
@@ -40,36 +41,36 @@ class Queue:
         #: {lane's key: lane}, each with at least one task.
         self.lanes: dict[LaneKey, Lane] = {}
         self.groups: dict[_GroupKey, Group] = {}
-        #: Tasks that may run now, and how many of them are in memory.
+        #: How many tasks may run now, and how many of them are in memory.
         self.waiting = 0
         self.loaded = 0
-        #: Tasks whose time has not come.
+        #: How many tasks are delayed.
         self.delayed = 0
         self.running = 0
         #: {concurrency key: how many of its tasks run}
         self.keys: dict[str, int] = {}
-        #: Keys that run as many as the limit allows.
+        #: Concurrency keys that run as many tasks as the limit allows.
         self.held_back: dict[str, None] = {}
-        #: Its place in the order of queues: the share that it has had (start-time fair queueing, Goyal et al. 1996).
+        #: Its place in the order of queues: grants so far over its weight (start-time fair queueing, Goyal et al. 1996).
         self.virtual = 0.0
-        #: Starts that the rate allows, as of then.
+        #: How many starts the rate allowed at the time `tokens_mono`.
         self.tokens = 0.0
         self.tokens_mono = 0.0
-        #: Grants in a row that went past a lower priority.
+        #: How many grants in a row passed over a lower priority.
         self.passed_over = 0
 
     @property
     def burst(self) -> float:
-        """Most tokens that gather."""
+        """How many tokens gather at most."""
         return float(self.settings.rate_burst) or max(1.0, self.settings.rate_limit)
 
     def tokens_at(self, mono: float) -> float:
-        """How many starts the rate allows now."""
+        """Returns how many starts the rate allows at this time."""
         gathered = max(0.0, mono - self.tokens_mono) * self.settings.rate_limit
         return min(self.burst, self.tokens + gathered)
 
     def room_at(self, mono: float) -> int:
-        """How many more may be started now; a large number when nothing limits them."""
+        """Returns how many more tasks the limits allow to start at this time; a large number when there are no limits."""
         settings = self.settings
         if settings.paused:
             return 0
@@ -77,23 +78,23 @@ class Queue:
         if settings.concurrency_limit:
             room = settings.concurrency_limit - self.running
         if settings.rate_limit:
-            # A hair more than the whole, since gathered tokens are a sum of fractions.
+            # A hair is added because gathered tokens are a sum of fractions and may fall just short of a whole one.
             room = min(room, int(self.tokens_at(mono) + 1e-9))
         return max(0, room)
 
     def holds_back(self, key: str, given: int = 0) -> bool:
-        """Whether the limit for one key keeps its tasks back when `given` more of them run."""
+        """Whether the limit for concurrency keys holds back this key's tasks when `given` more of them run."""
         limit = self.settings.key_concurrency_limit
         return bool(key and limit) and self.keys.get(key, 0) + given >= limit
 
     @property
     def idle(self) -> bool:
-        """Nothing is known of it."""
+        """Whether it has no tasks and no settings, so that it can be forgotten."""
         return not (self.lanes or self.running or self.delayed) and self.settings == _DEFAULTS
 
 
 class Queues:
-    """All queues that have tasks or settings, in the order in which they came to be."""
+    """All queues that have tasks or settings, in the order in which they were made."""
 
     __slots__ = (
         "_by_name",
@@ -109,25 +110,25 @@ class Queues:
     )
 
     def __init__(self, *, window: int, lane_min: int, lane_low: int) -> None:
-        """An empty set.
+        """Makes an empty set.
 
         Args:
-            window: how many waiting tasks memory holds, beside a few of each lane.
-            lane_min: how many of each lane it holds at least.
-            lane_low: a lane with fewer in memory and more in the store is hungry.
+            window: how many waiting tasks memory holds, not counting the minimum of each lane.
+            lane_min: how many tasks of each lane it may hold in any case.
+            lane_low: a lane with fewer tasks in memory, and more in the store, is hungry.
         """
         self._window, self._lane_min, self._lane_low = window, lane_min, lane_low
         self._by_name: dict[str, Queue] = {}
-        #: Tasks that may run now, in all queues, and how many of them are in memory.
+        #: How many tasks may run now, in all queues, and how many of them are in memory.
         self.waiting = 0
         self.loaded = 0
-        #: Tasks whose time has not come.
+        #: How many tasks are delayed.
         self.delayed = 0
         #: How many lanes there are.
         self.lanes = 0
         #: Lanes whose next tasks are to be paged in.
         self.hungry: dict[LaneKey, None] = {}
-        #: Where the order of queues has come to.
+        #: The place that the order of queues has reached: the `virtual` of the queue that was last granted a task.
         self.virtual = 0.0
 
     def __iter__(self) -> Iterator[Queue]:
@@ -137,19 +138,19 @@ class Queues:
         return self._by_name.get(name)
 
     def lane(self, key: LaneKey) -> Lane | None:
-        """The lane, if it has tasks."""
+        """Returns the lane, if it has tasks."""
         queue = self._by_name.get(key.queue)
         return None if queue is None else queue.lanes.get(key)
 
     def every_lane(self) -> Iterator[Lane]:
-        """Every lane with at least one task."""
+        """Yields every lane with at least one task."""
         for queue in self._by_name.values():
             yield from queue.lanes.values()
 
     # Tasks that wait.
 
     def add(self, task: Task) -> None:
-        """A task may run from now on. When memory has no room for it, it rests in the store."""
+        """Adds a task that may run from now on. When memory has no room for it, it rests in the store."""
         lane = self._lane(task.spec.lane)
         lane.add(task, room=lane.live < self._share())
         self.waiting += 1
@@ -162,7 +163,7 @@ class Queues:
                 lane.group.offer(lane)
 
     def remove(self, task: Task) -> None:
-        """A task that waited runs, or has ended."""
+        """Removes a waiting task, because it runs, has ended or is delayed."""
         key = task.spec.lane
         queue = self._by_name[key.queue]
         lane = queue.lanes[key]
@@ -193,16 +194,16 @@ class Queues:
         self.hungry[key] = None
 
     def wanted(self, lane: Lane, page: int) -> int:
-        """How many tasks to page in for a hungry lane: up to a page where memory has room."""
+        """Returns how many tasks to page in for a hungry lane: at most `page`, if memory has room."""
         wanted = min(page, self._share())
         return wanted - lane.live if lane.live <= wanted // 4 else 0
 
     def _share(self) -> int:
-        """How many tasks a lane may have in memory: half of the room that is left, so that there is some for others."""
+        """Returns how many tasks a lane may have in memory: half of the room that is left, to leave some for others."""
         return max(self._lane_min, (self._window - self.loaded) // 2)
 
     def take_in(self, key: LaneKey, tasks: Sequence[Task], *, complete: bool) -> None:
-        """The next tasks of a lane have come from the store, in order; `complete` when it has no more of them."""
+        """Takes in the next tasks of a lane from the store, in order. `complete`: the store has no more of them."""
         queue = self._by_name[key.queue]
         lane = queue.lanes[key]
         before = len(lane)
@@ -216,7 +217,7 @@ class Queues:
         if complete and not lane.live:
             self._drop(queue, lane)
 
-    # Tasks whose time has not come.
+    # Delayed tasks.
 
     def delay(self, name: str, tasks: int = 1) -> None:
         """Notes that `tasks` more tasks of this queue are delayed; a negative number means fewer."""
@@ -229,7 +230,7 @@ class Queues:
     # Tasks that run.
 
     def started(self, key: LaneKey) -> None:
-        """One of the lane's tasks runs."""
+        """Notes that one of the lane's tasks runs."""
         queue = self._by_name.get(key.queue) or self._new(key.queue)
         queue.running += 1
         if key.concurrency_key:
@@ -238,7 +239,7 @@ class Queues:
                 queue.held_back[key.concurrency_key] = None
 
     def ended(self, key: LaneKey) -> None:
-        """One of the lane's tasks runs no longer."""
+        """Notes that one of the lane's tasks runs no longer."""
         queue = self._by_name[key.queue]
         queue.running -= 1
         if key.concurrency_key:
@@ -268,7 +269,7 @@ class Queues:
             del self._by_name[name]
 
     def served(self, name: str, virtual: float, tokens: float, mono: float, passed_over: int) -> None:
-        """A queue has had its turn."""
+        """Notes what a queue's turn has changed; see QueueServed."""
         queue = self._by_name[name]
         queue.virtual, queue.tokens, queue.tokens_mono, queue.passed_over = virtual, tokens, mono, passed_over
 
@@ -286,7 +287,7 @@ class Queues:
         return lane
 
     def _drop(self, queue: Queue, lane: Lane) -> None:
-        # An entry that is left may become pending again: it must then be added to a new lane.
+        # A task with a stale entry may become pending again, and then needs an entry in a new lane.
         lane.clear()
         del queue.lanes[lane.key]
         self.hungry.pop(lane.key, None)
@@ -300,6 +301,6 @@ class Queues:
 
     def _new(self, name: str) -> Queue:
         queue = self._by_name[name] = Queue(name)
-        # It has no claim on the time before it had work.
+        # It has no claim to turns from before it had work.
         queue.virtual = self.virtual
         return queue

@@ -1,7 +1,6 @@
-"""Decides on finished tasks: one is run again, others are removed.
+"""Decides on finished tasks: one runs again, others are removed.
 
-Which ones are too old is found by `engine.retention`; here it is looked at again, as things stand when the batch is
-decided.
+`_engine.retention` finds the ones that are too old. This module checks them again, because they may have changed since.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from gowork.leader._core.tasks import has_expired, no_room, task_unknown
 
 
 def retry_task(state: State, command: cmd.RetryTask, now: Now) -> Decision:
-    """Puts a task that has ended without completing back into its lane, in its old place, as if it were new."""
+    """Puts a task that ended without completing back in its lane, in its old place, as if it were new."""
     task = state.tasks.get(command.id)
     if task is None:
         return Decision(task_unknown(command.id))
@@ -39,7 +38,7 @@ def retry_task(state: State, command: cmd.RetryTask, now: Now) -> Decision:
 
 
 def purge(state: State, command: cmd.Purge) -> Decision:
-    """Removes finished tasks. Unknown ids are left out. An unfinished task is left, or has all refused."""
+    """Removes finished tasks. Unknown ids are left out. Unfinished tasks are left, or all is refused if `strict`."""
     decision = Decision()
     purged = 0
     for id in dict.fromkeys(command.ids):
@@ -62,7 +61,7 @@ def purge(state: State, command: cmd.Purge) -> Decision:
 
 
 def _anew(spec: Spec, standing: Standing, now: Now) -> Standing:
-    # Its attempts stay on record, and its fence, so that the next grant's is higher.
+    # Its attempts stay on record, and so does its fence.
     return replace(
         standing,
         status=Status.PENDING,

@@ -13,12 +13,12 @@ from gowork.leader._core.decision import Decision
 from gowork.leader._core.model import Failure, FailureKind, Now, Spec, Standing, Status, Task
 from gowork.leader._core.state import State
 
-#: How many tasks at fault an error names.
+#: How many wrong tasks an error names.
 _VIOLATIONS_MAX = 20
 
 
 def submit(state: State, command: cmd.Submit, now: Now) -> Decision:
-    """Adds all new tasks and leaves known ones alone. One that differs from the stored task of its id refuses all."""
+    """Adds all new tasks and leaves known ones alone. Refuses all if one differs from the stored task with its id."""
     decision = Decision()
     submitted, taken = new_tasks(state, command.specs, {}, now)
     if taken:
@@ -29,7 +29,7 @@ def submit(state: State, command: cmd.Submit, now: Now) -> Decision:
         return _refused(command, refusal)
     decision.changes.extend(submitted)
     if len(submitted) < len(command.specs):
-        # Of two equal tasks in one batch the first is new.
+        # Of two equal tasks in one batch only the first is new.
         new = {change.spec.id for change in submitted}
         known = []
         for spec in command.specs:
@@ -49,14 +49,15 @@ def _refused(command: cmd.Submit, refusal: cmd.Refused) -> Decision:
 
 
 def no_room(state: State, specs: Sequence[Spec]) -> cmd.Refused | None:
-    """Why these tasks can't be pending as well; None when they can."""
+    """Returns why there is no room for these tasks; None when there is."""
     settings, queues = state.settings, state.queues
     pending = queues.waiting + queues.delayed
     if specs and pending + len(specs) > settings.pending_max:
         message = f"{pending} tasks are pending and the limit is {settings.pending_max}; try again when some have run"
         return cmd.Refused(cmd.TOO_MANY_TASKS, message)
     if specs and state.finished_tasks > settings.finished_full:
-        # What finished a moment ago is kept for those who wait for it: without a bound it could fill the disk.
+        # Tasks that finished a moment ago are kept for clients that wait for them. Without a bound they could fill the
+        # disk.
         message = (
             f"{state.finished_tasks} finished tasks are kept and the limit is {settings.finished_full}; try again "
             f"later, or remove some with `gowork purge`"
@@ -76,12 +77,12 @@ def no_room(state: State, specs: Sequence[Spec]) -> cmd.Refused | None:
 def new_tasks(
     state: State, specs: Sequence[Spec], seen: dict[str, Spec], now: Now
 ) -> tuple[list[ch.TaskSubmitted], list[tuple[str, str]]]:
-    """The new ones among these tasks, and (field, what is wrong) for ids that other tasks have.
+    """Returns the new ones among these tasks, and (field, what is wrong) for each id that another task has.
 
     Args:
-        state: what is known.
+        state: the state.
         specs: the tasks.
-        seen: new tasks of the same decision, {id: spec}; those that are found now are added.
+        seen: the new tasks of the same decision so far, {id: spec}; the new ones among `specs` are added.
         now: the time.
     """
     submitted: list[ch.TaskSubmitted] = []
@@ -109,12 +110,12 @@ def _delayed(standing: Standing, spec: Spec) -> Standing:
 
 
 def due(standing: Standing) -> Standing:
-    """Where a delayed task stands when its time has come."""
+    """Returns where a delayed task stands when its time has come."""
     return replace(standing, not_before_ms=0)
 
 
 def cancel(state: State, command: cmd.Cancel, now: Now) -> Decision:
-    """A pending task is cancelled, a running one is asked to stop."""
+    """Cancels a pending task. Has a running one asked to stop."""
     task = state.tasks.get(command.id)
     if task is None:
         return Decision(task_unknown(command.id))
@@ -133,35 +134,35 @@ def cancel(state: State, command: cmd.Cancel, now: Now) -> Decision:
 
 
 def task_unknown(id: str) -> cmd.Refused:
-    """The refusal for an id that no task has."""
+    """Returns the refusal for an id that no task has."""
     return cmd.Refused(cmd.TASK_UNKNOWN, f"no task has the id {id!r}")
 
 
 def has_expired(spec: Spec, now: Now) -> bool:
-    """Whether a task must not be started any more."""
+    """Whether a task has expired, so that it must not be started any more."""
     return 0 < spec.expires_at_ms <= now.wall_ms
 
 
 def expired(standing: Standing, now: Now) -> Standing:
-    """Where a task stands that was not started by its expiry."""
+    """Returns where a task stands that was not started before its expiry."""
     failure = Failure(FailureKind.EXPIRED, "not started by its expiry")
     return ended(standing, Status.ERROR, failure, now)
 
 
 def ended(standing: Standing, status: Status, failure: Failure | None, now: Now) -> Standing:
-    """Where a pending task stands that ends without (another) attempt."""
+    """Returns where a pending task stands that ends without another attempt."""
     return replace(
         standing, status=status, finished_ms=now.wall_ms, failure=failure or standing.failure, not_before_ms=0
     )
 
 
 def cancelling(standing: Standing) -> Standing:
-    """The same running task, to be cancelled."""
+    """Returns where a running task stands that is to be cancelled."""
     return replace(standing, cancel_requested=True)
 
 
 def request_stop(state: State, task: Task, now: Now, decision: Decision) -> None:
-    """Asks the worker that holds a running task to stop it. A worker that is away is asked when it is back."""
+    """Asks the worker that holds a running task to stop it. A worker that is not connected is asked when it reconnects."""
     standing = task.standing
     if standing.instance:
         worker = state.workers.get(standing.instance)

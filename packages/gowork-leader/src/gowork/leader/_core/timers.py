@@ -1,9 +1,8 @@
-"""Times at which something becomes of a pending task: it may start, or it expires.
+"""Timers: the times at which pending tasks may start, and the times at which they expire.
 
-A window in memory over what the store has: the earliest times up to a horizon. What is later rests in the store and is
-paged in as the window runs low. Entries may be stale: whoever takes one looks at the task.
-The times at which tasks may start are those of the tasks whose Place is TIMER; see LANE-ENTRY. Those at which they
-expire are of tasks in any place.
+Memory has a window over the timers in the store: the earliest ones, up to a horizon. Later ones rest in the store and
+are paged in as the window runs low. Entries may be stale, so the code that takes one looks at the task.
+Tasks in the Place TIMER have a timer for their start; see LANE-ENTRY. Tasks in any place may have one for their expiry.
 """
 
 from __future__ import annotations
@@ -16,12 +15,12 @@ Timer = tuple[int, int, str]
 
 
 class Timers:
-    """Times of one kind, in order."""
+    """The timers of one kind, in order."""
 
     __slots__ = ("_heap", "_max", "horizon")
 
     def __init__(self, tasks_max: int) -> None:
-        """At most `tasks_max` entries are in memory."""
+        """Makes an empty set that keeps at most `tasks_max` entries in memory."""
         self._heap: list[Timer] = []
         self._max = tasks_max
         #: (time, seq) up to which all entries are in memory; None: all are.
@@ -32,7 +31,7 @@ class Timers:
         return len(self._heap)
 
     def add(self, timer: Timer) -> None:
-        """A task has a time."""
+        """Adds a task's timer, unless it is beyond the horizon."""
         if self.horizon is not None and timer[:2] > self.horizon:
             return
         heapq.heappush(self._heap, timer)
@@ -43,12 +42,12 @@ class Timers:
             self.horizon = self._heap[-1][:2]
 
     def expect(self) -> None:
-        """Whatever there is, is in the store."""
+        """Notes that all entries are in the store alone."""
         self.horizon = (-1, 0)
 
     @property
     def hungry(self) -> bool:
-        """The window runs low, and the store may have more."""
+        """Whether the window runs low and the store may have more."""
         return self.horizon is not None and len(self._heap) < self._max // 8
 
     @property
@@ -57,7 +56,7 @@ class Timers:
         return self._max // 2
 
     def take_in(self, timers: Iterable[Timer], *, complete: bool) -> None:
-        """The next entries of the store, in order; `complete` when it has no more."""
+        """Takes in the next entries of the store, in order. `complete`: the store has no more."""
         for timer in timers:
             heapq.heappush(self._heap, timer)
             self.horizon = timer[:2]
@@ -65,11 +64,11 @@ class Timers:
             self.horizon = None
 
     def next_ms(self) -> int | None:
-        """The earliest time."""
+        """Returns the earliest time in memory, in wall-clock milliseconds; None when there is none."""
         return self._heap[0][0] if self._heap else None
 
     def ripe(self, wall_ms: int, limit: int) -> Iterator[Timer]:
-        """The first entries up to this time, in order, at most so many. Walks down the heap and changes nothing."""
+        """Yields the first `limit` entries up to this time, in order. Walks down the heap and changes nothing."""
         heap = self._heap
         places = [(heap[0], 0)] if heap else []
         while places and limit:
@@ -83,7 +82,7 @@ class Timers:
             yield timer
 
     def trim(self, wall_ms: int, limit: int) -> None:
-        """Drops what `ripe` gives with the same arguments."""
+        """Drops what `ripe` yields with the same arguments."""
         while limit and self._heap and self._heap[0][0] <= wall_ms:
             heapq.heappop(self._heap)
             limit -= 1

@@ -1,7 +1,7 @@
-"""Between scheduler.v1.Task, as it is sent and stored, and the core's Spec, both ways.
+"""Translates scheduler.v1.Task, as it is sent and stored, into the core's Spec and back.
 
-Owns which fields of a task say what is asked for. A stored task is `Spec.body + Spec.trace`: messages merge by
-concatenation. Equal bodies are the same task, so that they are serialized deterministically.
+Owns which fields of a task say what is asked for. A stored task is `Spec.body + Spec.trace`, because messages merge by
+concatenation. Equal bodies mean the same task, so bodies are serialized deterministically.
 """
 
 from __future__ import annotations
@@ -12,31 +12,31 @@ from gowork.leader._core.model import LaneKey, Priority, RetryPolicy, Spec
 from gowork.proto.limits import TIME_MS_MAX
 from gowork.proto.scheduler.v1 import scheduler_pb2
 
-#: Where a task without a queue waits.
+#: The queue of a task that names none.
 _DEFAULT_QUEUE = "default"
 #: Fields of Task that only the leader sets.
 _OUTPUT_ONLY = tuple(
     field.name for field in scheduler_pb2.Task.DESCRIPTOR.fields if field.number >= 20 or field.name == "status"
 )
-#: Fields that travel with a task and are no part of what makes it the same: Spec.trace.
+#: Fields that go to Spec.trace: they travel with a task, and tasks that differ in them are the same task.
 _ASIDE: tuple[Literal["traceparent", "tracestate", "payload_form"], ...] = ("traceparent", "tracestate", "payload_form")
-#: Tasks with nothing behind it are taken as they are.
+#: A task with no higher field, and no status, has nothing to take out.
 _HIGHEST_PLAIN_FIELD = 14
 
 _RawKey = tuple[str, int, str, tuple[tuple[str, str], ...], str]
-#: Lanes are few and tasks are many: equal keys are one object.
+#: Equal keys share one object, because lanes are few and tasks are many.
 _lanes: dict[_RawKey, LaneKey] = {}
 _LANES_KEPT_MAX = 100_000
 
 
 def spec_from(task: scheduler_pb2.Task, trace: bytes = b"") -> Spec:
-    """What a checked task asks for.
+    """Returns what a checked task asks for.
 
-    Output-only fields are dropped from the message; unknown ones go through to the worker, which may know them.
+    It drops output-only fields from the message. Unknown fields go through to the worker, which may know them.
 
     Args:
-        task: the message.
-        trace: as Spec.trace, for a task without a context of its own.
+        task: the message, which is changed.
+        trace: the trace context, as Spec.trace has it, of a task without one of its own.
     """
     fields = task.ListFields()
     if fields and (fields[-1][0].number > _HIGHEST_PLAIN_FIELD or task.HasField("status")):
@@ -49,14 +49,14 @@ def spec_from(task: scheduler_pb2.Task, trace: bytes = b"") -> Spec:
 
 
 def stored_spec(stored: bytes, created_ms: int) -> Spec:
-    """What a stored task asked for.
+    """Returns what a stored task asked for.
 
     Args:
         stored: its `Spec.body + Spec.trace`.
-        created_ms: when it was submitted, from which its lengths of time count.
+        created_ms: when it was submitted; its lengths of time count from then.
 
     Raises:
-        google.protobuf.message.DecodeError: the bytes are no task.
+        google.protobuf.message.DecodeError: the bytes are not a task.
     """
     task = scheduler_pb2.Task.FromString(stored)
     body, trace = stored, b""
@@ -64,25 +64,25 @@ def stored_spec(stored: bytes, created_ms: int) -> Spec:
         trace = trace_from(task) + _form_bytes(task)
         body = stored.removesuffix(trace)
         if len(body) == len(stored):
-            # It is among the fields of the body, as a leader kept it that did not know it: there it stays.
+            # A leader that did not know these fields kept them inside the body. There they stay.
             trace = b""
     return _spec_of(task, body, trace).reckoned(created_ms)
 
 
 def trace_from(message: scheduler_pb2.Task | scheduler_pb2.ScheduleTasksRequest) -> bytes:
-    """The checked trace context of a task, or of a batch, as Spec.trace has it."""
+    """Returns the checked trace context of a task, or of a batch, as Spec.trace has it."""
     return trace_bytes(message.traceparent, message.tracestate)
 
 
 def trace_bytes(traceparent: str, tracestate: str) -> bytes:
-    """A trace context as Spec.trace has it; both are empty where there is none."""
+    """Returns a trace context as Spec.trace has it. Both arguments are empty when there is none."""
     if not traceparent:
         return b""
     return scheduler_pb2.Task(traceparent=traceparent, tracestate=tracestate).SerializeToString(deterministic=True)
 
 
 def retry_of(policy: scheduler_pb2.RetryPolicy) -> RetryPolicy:
-    """The core's view of a checked policy, with defaults filled in."""
+    """Returns a checked policy as the core has it, with defaults filled in."""
     return RetryPolicy(
         policy.max_attempts or 1,
         policy.initial_delay_ms or 1000,
@@ -94,20 +94,20 @@ def retry_of(policy: scheduler_pb2.RetryPolicy) -> RetryPolicy:
 
 
 def _form_bytes(task: scheduler_pb2.Task) -> bytes:
-    """What Spec.trace has behind the trace context: the form of the payload."""
+    """Returns the form of the payload, which follows the trace context in Spec.trace."""
     form = task.payload_form
     return scheduler_pb2.Task(payload_form=form).SerializeToString(deterministic=True) if form else b""
 
 
 def _spec_of(task: scheduler_pb2.Task, body: bytes, trace: bytes) -> Spec:
-    """The Spec of a message whose serialized form, without what is aside, is `body`."""
+    """Returns the Spec of a message. `body` is its serialized form without the fields that go to `trace`."""
     selector = tuple(sorted(task.selector.items())) if task.selector else ()
     key = (task.queue, task.priority, task.handler, selector, task.concurrency_key)
     return Spec(
         task.id,
         _lanes.get(key) or _lane_of(key),
         body,
-        # Stores of gowork 0.1.0 may hold later moments than are taken today.
+        # Stores of gowork 0.1.0 may hold later times than a leader accepts today.
         min(task.run_at_ms, TIME_MS_MAX),
         min(task.expires_at_ms, TIME_MS_MAX),
         retry_of(task.retry) if task.HasField("retry") else None,
