@@ -124,6 +124,6 @@ async def test_every_page_of_a_kind_is_taken_up(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.usefixtures("known")
 async def test_a_fact_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     await write(tmp_path, Fact(NOTES.name, "a", b"\xc1"))
-    with pytest.raises(StoreFormatError, match=r"what it has of note 'a' can't be read; start from a backup"):
+    with pytest.raises(StoreFormatError, match=r"its record of note 'a' can't be read; start from a backup"):
         async with running(tmp_path):
             pass

@@ -246,4 +246,4 @@ async def test_a_task_that_cannot_be_read_hides_no_other(tmp_path: Path) -> None
         ]
     for answer in answers:
         assert sorted((task.id, task.status) for task in answer) == [(id, pb.TASK_STATUS_ERROR) for id in "abc"]
-    assert "what it has of task 'b' can't be read" in listed[1].waiting_reason
+    assert "its record of task 'b' can't be read" in listed[1].waiting_reason

@@ -1,4 +1,4 @@
-"""What was decided, in the past tense. `apply` makes changes true in memory. Those of tasks and facts are stored too."""
+"""What was decided, in the past tense. `apply` makes it true in memory. Changes of tasks and facts are stored too."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class Queue:
         self.keys: dict[str, int] = {}
         #: Concurrency keys that run as many tasks as the limit allows.
         self.held_back: dict[str, None] = {}
-        #: Its place in the order of queues: grants so far over its weight (start-time fair queueing, Goyal et al. 1996).
+        #: Its place in the order of queues. A grant adds 1 / weight (start-time fair queueing, Goyal et al. 1996).
         self.virtual = 0.0
         #: How many starts the rate allowed at the time `tokens_mono`.
         self.tokens = 0.0
@@ -70,7 +70,7 @@ class Queue:
         return min(self.burst, self.tokens + gathered)
 
     def room_at(self, mono: float) -> int:
-        """Returns how many more tasks the limits allow to start at this time; a large number when there are no limits."""
+        """Returns how many more tasks the limits allow to start at this time; a large number if there are no limits."""
         settings = self.settings
         if settings.paused:
             return 0

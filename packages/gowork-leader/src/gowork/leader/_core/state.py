@@ -137,7 +137,7 @@ class Worker:
         self.held: dict[int, str] = {}
         #: The worker has said that it takes no more.
         self.draining = False
-        #: The budget of the drain that the leader asked for, in milliseconds; 0: the worker's own; None: it was not asked.
+        #: The budget of the drain that the leader asked for, in milliseconds; 0: the worker's own; None: no drain.
         self.drain_ms: int | None = None
         self.blocked = False
         self.joined_ms = 0

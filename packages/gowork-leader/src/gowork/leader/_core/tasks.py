@@ -162,7 +162,7 @@ def cancelling(standing: Standing) -> Standing:
 
 
 def request_stop(state: State, task: Task, now: Now, decision: Decision) -> None:
-    """Asks the worker that holds a running task to stop it. A worker that is not connected is asked when it reconnects."""
+    """Asks the worker that holds a running task to stop it: now, or when it reconnects."""
     standing = task.standing
     if standing.instance:
         worker = state.workers.get(standing.instance)

@@ -9,16 +9,16 @@ from typing import Any
 from gowork.leader._core.commands import AnyCommand, Refused
 from gowork.leader._core.state import State
 
-#: A question about the state; it must copy what it keeps.
+#: A question about the state. It must copy what it keeps.
 Read = Callable[[State], Any]
-#: Whoever waits for an answer.
+#: Who waits for an answer.
 Caller = asyncio.Future[Any]
-#: What was asked, and who waits; None: nobody does.
+#: (what was asked, who waits for the answer); None: nobody waits.
 Item = tuple[AnyCommand | Read, Caller | None]
 
 
 class RefusedError(Exception):
-    """What was asked is refused; nothing has come of it."""
+    """A command was refused and has changed nothing."""
 
     def __init__(self, refused: Refused) -> None:
         self.refused = refused

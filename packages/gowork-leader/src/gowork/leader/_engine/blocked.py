@@ -1,7 +1,7 @@
-"""What the engine does while its store takes nothing: the disk is full, or another program holds the write lock.
+"""What the engine does while its store takes nothing, because the disk is full or another program has the write lock.
 
-The batch that could not be written is kept and tried again. Whoever waits for it is told, and so is whoever comes
-meanwhile; the sessions of workers are kept alive.
+The batch that could not be written is kept and tried again. Callers that wait for it are told, and so are later
+callers. The sessions of workers are kept alive.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ _log = logging.getLogger(__name__)
 
 #: How long to wait before a batch that could not be written is tried again, in seconds.
 BLOCKED_RETRY_SECONDS = 1.0
-#: Why nothing is taken.
+#: Why the store takes nothing.
 FULL = "the store is full: nothing is accepted until there is room on its disk"
 LOCKED = "another program holds the store's write lock: nothing is accepted until it lets go"
 
 
 class NotServingError(Exception):
-    """The engine does not take this now: it stops."""
+    """The engine takes no more, because it stops."""
 
 
 class NotTakenError(NotServingError):
-    """The engine does not take this now: its store can't be written."""
+    """The engine takes nothing now, because its store can't be written."""
 
     def __init__(self, blocked: StoreBlockedError, *, taken: bool = False) -> None:
         """Args:
         blocked: why the store takes nothing.
-        taken: the command is in the batch that could not be written, and may come about yet.
+        taken: whether the command is in the batch that could not be written, so that it may yet come about.
         """
-        #: There is no room; otherwise another program holds the store's write lock.
+        #: True: the disk has no room. False: another program holds the store's write lock.
         self.full = isinstance(blocked, StoreFullError)
-        more = "; what this call asked for may yet come about, repeat it then to be sure" if taken else ""
+        more = "; what this call asked for may yet come about: repeat the call later to be sure" if taken else ""
         super().__init__(f"{reason(blocked)}{more}")
 
 
@@ -46,14 +46,14 @@ class Abandoned(Exception):
 
 
 def reason(blocked: StoreBlockedError) -> str:
-    """Why the store takes nothing, for people."""
+    """Returns why the store takes nothing, for people."""
     return FULL if isinstance(blocked, StoreFullError) else LOCKED
 
 
 def refuse(items: Iterable[Item], blocked: StoreBlockedError, *, taken: bool = False) -> list[Item]:
-    """Refuses what somebody waits for, except the frames of sessions, and returns the others.
+    """Refuses the items that somebody waits for, except the frames of sessions. Returns the others.
 
-    Sessions are kept alive: their workers are held back one frame each.
+    Frames are kept so that their sessions stay alive. Each worker waits with one frame.
 
     Args:
         items: what was asked.
@@ -70,30 +70,31 @@ def refuse(items: Iterable[Item], blocked: StoreBlockedError, *, taken: bool = F
 
 
 class Writer:
-    """Has the store take one batch after the other."""
+    """Writes one batch after the other to the store."""
 
     def __init__(
         self, store: Store, stop_asked: asyncio.Event, tell_refused: Callable[[StoreBlockedError], None]
     ) -> None:
-        """A writer to one store.
+        """Makes a writer to one store.
 
         Args:
             store: the store.
-            stop_asked: set when a batch that the store does not take is to be given up.
-            tell_refused: tells whoever waits that nothing is taken; called each time that the store takes no batch.
+            stop_asked: is set when a batch that the store does not take is to be given up.
+            tell_refused: tells waiting callers that nothing is taken. It is called each time that the store takes no
+                batch.
         """
         self._store = store
         self._stop_asked = stop_asked
         self._tell_refused = tell_refused
-        #: Why the store takes nothing at the moment.
+        #: Why the store takes nothing now; None when it takes batches.
         self.blocked: StoreBlockedError | None = None
 
     async def write(self, batch: Batch) -> None:
         """Makes a batch durable, however long that takes.
 
         Raises:
-            Abandoned: when the store does not take it and the engine is to stop.
-            StoreError: when the store can no longer be trusted.
+            Abandoned: the store does not take the batch, and the engine is to stop.
+            StoreError: the store can no longer be trusted.
         """
         while True:
             try:

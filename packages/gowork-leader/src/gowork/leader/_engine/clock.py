@@ -1,4 +1,4 @@
-"""The clocks that the engine reads; the core is handed their values."""
+"""The clocks that the engine reads. The core gets their values and reads no clock."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ class Clock(Protocol):
     """Tells the time."""
 
     def now(self) -> Now:
-        """Wall-clock milliseconds and monotonic seconds."""
+        """Returns wall-clock milliseconds and monotonic seconds."""
         ...
 
     def wall_ns(self) -> int:
-        """Wall-clock nanoseconds, for traces: spans are too short for milliseconds."""
+        """Returns wall-clock nanoseconds, for traces, because spans are too short for milliseconds."""
         ...
 
 

@@ -1,9 +1,9 @@
-"""What has happened since this leader started, for its metrics.
+"""Counts what has happened since this leader started, for its metrics.
 
-It is told on the loop and read from any thread, which copies what it goes through.
+The event loop writes the counts. Any thread may read them, and copies a table before it iterates over it.
 
-Invariant BOUNDED: there are rows for QUEUES_MAX queues and HANDLERS_MAX handlers, and for all others together. A queue
-loses its row after IDLE_SECONDS without any event.
+Invariant BOUNDED: there are rows for QUEUES_MAX queues and HANDLERS_MAX handlers, and one more for all others. A queue
+loses its row after IDLE_SECONDS without an event.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gowork.leader._core.tally import Tally
 
 QUEUES_MAX = 100
 HANDLERS_MAX = 200
-#: The row for those beyond.
+#: The row for all others.
 OTHER = "other"
 #: The handler of tasks that name none.
 DEFAULT_HANDLER = "(default)"
@@ -54,7 +54,7 @@ _GAP_SECONDS = (0.01, 0.1, 0.5, 1, 2, 3, 3.5, 4, 5, 6, 7, 8, 10, 15, 30, 60)
 _CALL_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _OFFICE_SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _ENDS = ("completed", "cancelled", "error")
-#: Attempts whose tasks go back to their queue because of where they ran, not because of what they did.
+#: Outcomes after which a task goes back to its queue because of where it ran, not because of what it did.
 _TAKEN_BACK = frozenset({Outcome.LOST, Outcome.INTERRUPTED})
 
 
@@ -70,20 +70,21 @@ class QueueCounts:
         self.finished: Counter[tuple[str, str]] = Counter()
         #: {outcome: attempts}
         self.attempts: Counter[str] = Counter({outcome.name.lower(): 0 for outcome in Outcome})
-        #: From when a task could run to its first grant.
+        #: How long tasks that could run waited for their first grant.
         self.start_seconds = Buckets(START_SECONDS)
+        #: When the queue last had an event.
         self.heard_mono = 0.0
 
 
 class Counts:
-    """Is told by the engine and by those around it."""
+    """All counts. The engine and the parts around it report events to it."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """Nothing has happened yet.
+        """Makes empty counts.
 
         Args:
-            clock: gives seconds. The machine's, and not the engine's, because counts outlive each term's engine and are
-                read between terms. Nothing is decided by it: a queue without news loses its row.
+            clock: returns seconds. It is the machine's clock and not the engine's, because counts outlive each term's
+                engine and are read between terms. Only the removal of idle rows goes by it.
         """
         self._clock = clock
         #: {queue: what has happened in it}
@@ -100,19 +101,19 @@ class Counts:
         self.commit_tasks = Buckets(_COMMIT_TASKS)
         #: {(method, code): how long calls took}
         self.calls: dict[tuple[str, str], Buckets] = {}
-        #: How often this leader has come to lead, or ceased to.
+        #: How often this leader has begun or ceased to lead.
         self.transitions = 0
-        #: From when it could lead until it served.
+        #: How long it took from the moment when it could lead until it served.
         self.failover_seconds = Buckets(_OFFICE_SECONDS)
 
     def committed(self, tasks: int, seconds: float, last: Spec | None) -> None:
-        """A batch is durable; `last` is one of its tasks."""
+        """Counts a durable batch of `tasks` tasks that took `seconds` to commit; `last` is its last task."""
         trace_id = "" if last is None else _trace_id(last)
         self.commit_seconds.observe(seconds, trace_id)
         self.commit_tasks.observe(tasks, trace_id)
 
     def applied(self, tally: Tally) -> None:
-        """What a batch has done is durable."""
+        """Counts what a durable batch has done."""
         if tally.submitted:
             self._submitted(tally.submitted, "accepted")
         if tally.ended:
@@ -128,19 +129,19 @@ class Counts:
             self.heartbeats["accepted"] += tally.callback_heartbeats
 
     def not_submitted(self, specs: Iterable[Spec], outcome: str) -> None:
-        """Tasks that were there already, `duplicate`, or were `refused`."""
+        """Counts tasks that a submit did not add. `outcome`: `duplicate`, because they were there, or `refused`."""
         self._submitted(specs, outcome)
 
     def heartbeat_refused(self) -> None:
-        """A heartbeat came from a member that is not known."""
+        """Counts a heartbeat of an unknown member."""
         self.heartbeats["refused"] += 1
 
     def reports_refused(self, reports: int) -> None:
-        """Counts `reports` reports that were stale."""
+        """Counts stale reports."""
         self.stale_reports += reports
 
     def called(self, method: str, code: str, seconds: float, trace_id: str = "") -> None:
-        """A call has ended; `trace_id`, in hexadecimal, where it is traced."""
+        """Counts a call that has ended. `trace_id` is in hexadecimal, and empty when the call is not traced."""
         buckets = self.calls.get((method, code))
         if buckets is None:
             buckets = self.calls[method, code] = Buckets(_CALL_SECONDS)
@@ -152,11 +153,11 @@ class Counts:
         self.failover_seconds.observe(seconds)
 
     def leads_no_more(self) -> None:
-        """This leader has ceased to serve."""
+        """Notes that this leader has ceased to serve."""
         self.transitions += 1
 
     def drop_idle(self, present: Collection[str]) -> None:
-        """Forgets queues that are not among those present and have been silent for IDLE_SECONDS."""
+        """Forgets queues that are not in `present` and have had no event for IDLE_SECONDS."""
         silent_since = self._clock() - IDLE_SECONDS
         for name, queue in list(self.queues.items()):
             if name not in present and queue.heard_mono < silent_since:
@@ -167,11 +168,11 @@ class Counts:
             queue, handler = self._queue(lane.queue), self._handler(lane.handler)
             queue.submitted[handler, outcome] += tasks
             if (handler, _ENDS[0]) not in queue.finished:
-                # From nothing to 1 is no increase for Prometheus; from 0 to 1 is.
+                # Prometheus sees an increase from 0 to 1, but not from no value to 1.
                 queue.finished.update({(handler, end): 0 for end in _ENDS})
 
     def _started(self, started: Sequence[tuple[Spec, int]]) -> None:
-        # Those of a batch come queue by queue: a row is looked up where it changes.
+        # A batch's grants come queue by queue, so the row is looked up only when the queue changes.
         name, buckets = "", Buckets(())
         for spec, waited_ms in started:
             if spec.lane.queue != name:
@@ -210,5 +211,5 @@ class Counts:
 
 
 def _trace_id(spec: Spec) -> str:
-    """The trace of a task's submit, where that was recorded."""
+    """Returns the trace id of a task's submit; empty if that was not sampled."""
     return sampled_trace_id(spec.traceparent)

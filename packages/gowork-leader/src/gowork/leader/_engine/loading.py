@@ -1,7 +1,7 @@
-"""Loads what a batch needs from the store: tasks that commands name, times that come, lanes that run low.
+"""Loads what a batch needs from the store: tasks that commands name, timers that come due, and lanes that run low.
 
-Invariant WINDOW: after a batch memory holds what runs, a window of each lane, and a window of the times; the rest is
-in the store alone.
+Invariant WINDOW: after a batch memory holds the running tasks, a window of each lane, and a window of the timers. The
+rest is in the store alone.
 """
 
 from __future__ import annotations
@@ -17,20 +17,21 @@ from gowork.leader._core.timers import Timer, Timers
 from gowork.leader.store.codec import restore
 from gowork.leader.store.protocol import Store
 
-#: Lanes that are paged in before one batch, and what one page takes in bodies, in bytes: the batch waits for both.
+#: How many lanes are paged in before one batch, and how many bytes the bodies of one page may take. The batch waits
+#: for the pages.
 LANES_MAX = 50
 PAGE_BYTES_MAX = 16 << 20
 
 
 class Loader:
-    """Loads from a store into a state; called by the engine between two batches, when nothing is in flight."""
+    """Loads from a store into a state. The engine calls it between two batches, when nothing is in flight."""
 
     def __init__(self, store: Store, state: State) -> None:
         self._store = store
         self._state = state
 
     async def recover(self) -> int:
-        """Loads the running tasks, and notes how many wait. Answers how many tasks are unfinished."""
+        """Loads the running tasks, and notes how many wait. Returns how many tasks are unfinished."""
         state, running = self._state, 0
         async for records in self._store.running():
             for record in records:
@@ -53,7 +54,7 @@ class Loader:
         return bool(state.queues.hungry) or state.delayed.hungry or state.expiring.hungry
 
     async def page_in(self) -> None:
-        """Fills windows that run low: a bounded number of them, so that the next batch does not wait for long."""
+        """Fills windows that run low; at most LANES_MAX lanes, so that the next batch does not wait for long."""
         state, store = self._state, self._store
         queues = state.queues
         for key in list(queues.hungry)[:LANES_MAX]:
@@ -66,7 +67,7 @@ class Loader:
             await _fill_timers(state.expiring, store.expiring)
 
     async def _fill(self, key: LaneKey) -> bool:
-        """Pages in the next tasks of a lane, if it wants any; whether it wants more."""
+        """Pages in the next tasks of a lane, if it wants any. Returns whether it wants more."""
         queues, page = self._state.queues, self._state.settings.lane_page
         lane = queues.lane(key)
         if lane is None or lane.horizon is None:
@@ -75,14 +76,14 @@ class Loader:
         if wanted <= 0:
             return False
         records = await self._store.lane_page(key, lane.horizon, wanted, PAGE_BYTES_MAX)
-        # Only an empty page is the end: any other may have been ended by its bytes.
+        # Only an empty page is the end: any other page may have stopped at PAGE_BYTES_MAX.
         take_in(self._state, key, [restore(record) for record in records], complete=not records)
         return bool(records) and queues.wanted(lane, page) > 0
 
     async def visit(self, commands: Iterable[object], due_ms: int) -> list[str]:
-        """Loads the tasks that these commands name, and those whose time has come; answers their ids.
+        """Loads the tasks that these commands name, and those that a tick up to `due_ms` looks at. Returns their ids.
 
-        They are forgotten after the batch, save those that have a place in memory by then.
+        They are forgotten after the batch, except those that have a place in memory by then.
         """
         state = self._state
         known = state.tasks
@@ -104,7 +105,7 @@ class Loader:
 
 
 def named(command: object) -> Sequence[str]:
-    """The ids of the tasks that a command's decision looks up."""
+    """Returns the ids of the tasks that a command's decision looks up."""
     match command:
         case cmd.ReceiveFrame():
             ids = [report.id for report in command.reports]

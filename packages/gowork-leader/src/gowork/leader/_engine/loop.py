@@ -1,6 +1,6 @@
 """The engine: the one loop that owns the state.
 
-It takes all that has queued up, has it stepped through as one batch, and waits for more or for what comes due.
+It takes all commands that have queued up, steps through them as one batch, and waits for more or for a deadline.
 Invariant ONE-BATCH: the next batch is decided after this one is durable.
 """
 
@@ -31,20 +31,21 @@ _log = logging.getLogger(__name__)
 A = TypeVar("A")
 T = TypeVar("T")
 
-#: Commands of one batch; a single one may carry 10,000 tasks.
+#: How many commands one batch takes. A single command may carry 10,000 tasks.
 BATCH_COMMANDS_MAX = 4096
-#: Tasks that a batch's submits and reports carry, after which it is full.
+#: A batch whose submits and reports carry this many tasks is full.
 BATCH_TASKS_MAX = 20_000
-#: A batch is held open while this many commands wait for it, and more come within each span of this many seconds.
+#: A batch is held open while GATHER_COMMANDS_MIN to GATHER_COMMANDS_MAX commands wait for it, and more come in every
+#: GATHER_SECONDS.
 GATHER_COMMANDS_MIN = 4
 GATHER_COMMANDS_MAX = 256
 GATHER_SECONDS = 0.001
-#: The longest wait while a lease runs, in seconds: how long the loop was held up is told from what it is late by, and a
-#: leader that is stopped while it waits would count that as waiting.
+#: The longest wait while a lease runs, in seconds. The loop notices that it was held up by waking late. If the process
+#: is stopped during a longer wait, that time would pass for waiting.
 LEASE_WAIT_SECONDS = 1.0
-#: The longest wait for something that is due by the wall clock, which may be stepped, in seconds.
+#: The longest wait for a time of the wall clock, in seconds, because that clock may be stepped.
 WALL_WAIT_SECONDS = 5.0
-#: Why nothing is taken, unless `stop` is told otherwise.
+#: Why nothing is taken, unless `stop` gets another reason.
 STOPPING = "the leader is stopping"
 
 
@@ -66,14 +67,14 @@ class Engine:
         self._settings = settings or Settings()
         self._clock = clock or SystemClock()
         self._queue: list[Item] = []
-        #: The batch that is being decided and made durable.
+        #: The current batch: it is being decided and made durable.
         self._in_hand: list[Item] = []
         self._wake = asyncio.Event()
         self._stop_asked = asyncio.Event()
         self._stopping = False
         #: Why it takes no more, for later callers.
         self._stopped_because = STOPPING
-        #: When the last batch was through, and when the loop is to look at the clock next if nothing comes.
+        #: In monotonic seconds: when the last batch was through, and when the next step is to begin at the latest.
         self._looked_mono = 0.0
         self._expected_mono = 0.0
         self.subscriptions = Subscriptions()
@@ -86,13 +87,13 @@ class Engine:
     # For the RPC layer.
 
     async def ask(self, command: cmd.Command[A]) -> A:
-        """Has a command decided and answers when that is durable.
+        """Has a command decided, and returns its answer when the decision is durable.
 
-        A cancelled caller does not cancel a command that has been taken.
+        A cancelled caller does not cancel a command that was taken.
 
         Raises:
-            RefusedError: when it is refused.
-            NotServingError: when nothing is taken now.
+            RefusedError: the command is refused.
+            NotServingError: nothing is taken now.
         """
         self._check_serving()
         answer: A | cmd.Refused = await self._enqueue(cast(cmd.AnyCommand, command))
@@ -101,7 +102,7 @@ class Engine:
         return answer
 
     async def read(self, question: Callable[[State], T]) -> T:
-        """Asks a question about the state as it is when everything before is durable.
+        """Asks a question about the state, when all that was asked before is durable.
 
         The question must copy what it keeps.
         """
@@ -110,16 +111,17 @@ class Engine:
         return answer
 
     def will_tell(self, id: str) -> bool:
-        """Whether the subscriptions will tell when this task finishes: a waiter that is added now misses nothing.
+        """Whether the subscriptions will tell when this task finishes; then a waiter that is added now misses nothing.
 
-        False says nothing: the task may have finished, or there is none. Tells nothing that is not durable.
+        False says nothing: the task may have finished, or there is none. The answer gives away nothing that is not
+        durable.
 
         Raises:
-            NotServingError: when nothing is taken now.
+            NotServingError: nothing is taken now.
         """
         self._check_serving()
         task = self._state.tasks.get(id)
-        # A finished one is to be told of if the batch in hand has finished it; else it is in memory by chance.
+        # A finished task will be told of only if the current batch has finished it. Another is in memory by chance.
         return task is not None and (task.standing.status < COMPLETED or id in self._stepper.being_moved)
 
     def post(self, command: cmd.AnyCommand) -> None:
@@ -129,9 +131,9 @@ class Engine:
             self._wake.set()
 
     def post_frame(self, frame: cmd.ReceiveFrame) -> asyncio.Future[None]:
-        """As post; the future is done when the frame has been dealt with, so that a sender can be held back.
+        """Does as `post`. The future is done when the frame was dealt with, so that its sender can be held back.
 
-        It is kept, and its session with it, while the store is full.
+        While the store takes nothing, the frame is kept and its session stays alive.
         """
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if self._stopping:
@@ -145,7 +147,7 @@ class Engine:
         return self._clock.now()
 
     def wall_ns(self) -> int:
-        """The time for traces, in wall-clock nanoseconds."""
+        """Returns the time for traces, in wall-clock nanoseconds."""
         return self._clock.wall_ns()
 
     @property
@@ -155,7 +157,7 @@ class Engine:
 
     @property
     def blocked(self) -> StoreBlockedError | None:
-        """Why the store takes nothing at the moment; None when it does."""
+        """Why the store takes nothing now; None when it takes batches."""
         return self._writer.blocked
 
     @property
@@ -181,7 +183,7 @@ class Engine:
         now = self._clock.now()
         self.started_ms, self.started_mono = now.wall_ms, now.mono
         state, unfinished = await recover(self._store, self.opened, self._settings, now)
-        # In a batch of its own, because the first pages would pass over tasks that are moved before they come.
+        # This batch comes before the first pages, which would pass over tasks that move before they are paged in.
         self._queue.append((cmd.TakeBackOrphans(), None))
         self._lead(state)
         self._looked_mono = now.mono
@@ -191,7 +193,7 @@ class Engine:
         """Runs until `stop`, and then until the queue is empty.
 
         Raises:
-            StoreError: when the store can no longer be trusted; the leader must end.
+            StoreError: the store can no longer be trusted, so the leader must end.
         """
         while True:
             await self._wait()
@@ -200,7 +202,8 @@ class Engine:
             try:
                 await self._step()
             except Abandoned:
-                # Nobody was told of what is in this batch: workers report again, callers know that it may not be there.
+                # Nobody was told that this batch is durable: workers will report again, and callers were told that
+                # their commands may not come about.
                 _log.warning("stopped while the store takes nothing; the last batch is dropped")
                 return
             except StoreError as error:
@@ -211,10 +214,10 @@ class Engine:
                 raise
 
     def stop(self, because: str = STOPPING) -> None:
-        """Takes no more commands and ends `run` when those that were taken are durable, or can't be made so.
+        """Takes no more commands, and ends `run` when those that were taken are durable or can't be made so.
 
         Args:
-            because: what whoever asks from now on is told.
+            because: why, for later callers.
         """
         self._stopped_because = because
         self._stopping = True
@@ -224,7 +227,7 @@ class Engine:
     # The loop.
 
     def _lead(self, state: State) -> None:
-        """From here on everything that is asked is asked of this state."""
+        """Has all commands and questions from now on go to this state."""
         self._state = state
         self._stepper = Stepper(
             state,
@@ -266,9 +269,9 @@ class Engine:
         self._expected_mono = now.mono + (min(waits) if waits else float("inf"))
 
     async def _gather(self) -> None:
-        """Lets what the network is bringing in join this batch: a commit costs the same for one command as for many.
+        """Lets commands that the network is bringing in join this batch: a commit costs the same for one as for many.
 
-        One caller at a time is not held up: only where several wait already is it likely that more are under way.
+        A single caller is not held up. Only when several wait already is it likely that more are under way.
         """
         gathered = 0
         while GATHER_COMMANDS_MIN <= len(self._queue) < GATHER_COMMANDS_MAX and len(self._queue) > gathered:
@@ -287,7 +290,7 @@ class Engine:
             self._queue.insert(0, (cmd.ExtendLeases(took), None))
 
     def _refuse(self, blocked: StoreBlockedError) -> None:
-        """Whoever waits is told now; the batch in hand stays and is made durable when the store takes it."""
+        """Tells waiting callers now. The current batch stays, and is made durable when the store takes it."""
         refuse(self._in_hand, blocked, taken=True)
         self._queue = refuse(self._queue, blocked)
 

@@ -1,4 +1,4 @@
-"""Tells the log of what operators look for there: members that come and go, and tasks that are put into quarantine."""
+"""Logs what operators look for: members that come and go, and tasks that are put into quarantine."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from gowork.leader._core.tally import Tally
 
 _log = logging.getLogger(__name__)
 
-#: Lines of each kind for one batch: ten thousand workers may be lost at once.
+#: How many lines of each kind one batch may log, because ten thousand workers may be lost at once.
 LINES_MAX = 20
 
 T = TypeVar("T")
 
 
 def log_news(tally: Tally) -> None:
-    """A line for each, once it is durable."""
+    """Logs a line for each piece of news of a durable batch."""
     for name in _first(tally.connected, "workers connected"):
         _log.info("worker connected", extra={"worker": name})
     for name, liveness in _first(tally.gone, "workers gone"):

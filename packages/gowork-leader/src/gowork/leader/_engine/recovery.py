@@ -1,4 +1,4 @@
-"""Goes on where the last leader stopped: builds the state from a store."""
+"""Builds the state from a store, so that the leader goes on where the last one stopped."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from gowork.leader._core.step import take
 from gowork.leader._engine.loading import Loader
 from gowork.leader.store.protocol import TERM_SHIFT, Opened, Store, StoreFormatError
 
-#: Facts of one kind that are read at a time, and what they take, in bytes.
+#: How many facts of one kind are read at a time, and how many bytes they may take.
 FACTS_PAGE = 2_000
 FACTS_BYTES_MAX = 16 << 20
 
 
 async def recover(store: Store, opened: Opened, settings: Settings, now: Now) -> tuple[State, int]:
-    """The state as the last leader left it, and how many of its tasks are unfinished.
+    """Returns the state as the last leader left it, and how many of its tasks are unfinished.
 
     Raises:
-        StoreError: when the store can't be read, or a fact of it.
+        StoreError: the store, or a fact in it, can't be read.
     """
     state = State(settings, fence=opened.term << TERM_SHIFT, next_seq=opened.next_seq)
     for kind in KINDS:
@@ -34,7 +34,7 @@ async def recover(store: Store, opened: Opened, settings: Settings, now: Now) ->
     for change in take_up(state, now).changes:
         apply(state, change)
     expect(state, now.mono + settings.lease)
-    # The store has all of it.
+    # The store has all of these changes, so they are not written again.
     take(state)
     return state, unfinished
 
@@ -42,7 +42,7 @@ async def recover(store: Store, opened: Opened, settings: Settings, now: Now) ->
 async def _recall(store: Store, state: State, kind: Kind[Any], now: Now) -> None:
     """Takes up all facts of a kind."""
     after = ""
-    # Only an empty page is the end: any other may have been ended by its bytes.
+    # Only an empty page is the end: any other page may have stopped at FACTS_BYTES_MAX.
     while facts := await store.facts(kind.name, after, FACTS_PAGE, FACTS_BYTES_MAX):
         for fact in facts:
             recall(state, kind, fact.key, _read(kind, fact), now)
@@ -53,5 +53,5 @@ def _read(kind: Kind[V], fact: Fact) -> V:
     try:
         return kind.decode(fact.value)
     except msgspec.DecodeError as error:
-        message = f"the store is damaged: what it has of {kind.name} {fact.key!r} can't be read; start from a backup"
+        message = f"the store is damaged: its record of {kind.name} {fact.key!r} can't be read; start from a backup"
         raise StoreFormatError(message) from error

@@ -1,7 +1,7 @@
-"""Looks at what passes the seams between core, engine and store: off in production, on in tests and in the simulator.
+"""Checks what passes between core, engine and store: off in production, on in tests and in the simulator.
 
-What comes out of the store must be what was written. What goes in must be one step further. What runs must be held by
-whoever its standing names.
+The store must give back what was written. A batch must be one step further than the batch before. The member that a
+running task's standing names must hold the task.
 """
 
 from __future__ import annotations
@@ -13,35 +13,35 @@ from gowork.leader._core.model import PENDING, RUNNING, LaneKey, Standing, Task
 from gowork.leader._core.state import State
 from gowork.leader.store.protocol import TERM_SHIFT, Batch, Opened, Record, Store
 
-#: The one switch: read when an engine is made.
+#: The one switch. An engine reads it when it is made.
 ON = False
-#: Written tasks that are remembered, so that a test of many tasks does not keep all of them.
+#: How many written tasks are remembered, so that a test of many tasks does not keep all of them.
 REMEMBERED_MAX = 20_000
 
 
 class BrokenSeamError(AssertionError):
-    """A rule was broken between two parts of the leader: a defect, and no fault of a caller."""
+    """A rule between two parts of the leader was broken: a defect of the leader, not a fault of a caller."""
 
     def __init__(self, rule: str, *what: object) -> None:
         super().__init__(f"{rule}: {' '.join(map(str, what))}")
 
 
 def checked(store: Store) -> Store:
-    """The store, with a look at what goes in and comes out when that is switched on."""
+    """Returns the store. When checks are switched on, it checks what goes in and comes out."""
     return cast(Store, CheckedStore(store)) if ON else store
 
 
 class CheckedStore:
-    """A store in use by one engine; calls that are not looked at pass through."""
+    """A store in use by one engine. Calls that are not checked pass through."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        #: {seq: (id, standing)} as written last, the oldest first.
+        #: {seq: (id, standing)} as last written, the oldest first.
         self._written: dict[int, tuple[str, Standing]] = {}
-        #: {seq: fence} of the tasks that run by this leader's grants.
+        #: {seq: fence} of the running tasks that this leader has written.
         self._running: dict[int, int] = {}
         self._next_seq = 1
-        #: The highest fence of all leaders before, and of this one so far.
+        #: A bound on the fences of earlier leaders, and the highest fence so far.
         self._fence_floor = self._fence = 0
         self._changed = 0
 
@@ -55,7 +55,7 @@ class CheckedStore:
         return opened
 
     async def commit(self, batch: Batch) -> None:
-        """Looks at the batch, and remembers it when it is durable; one that is tried again is looked at again."""
+        """Checks the batch, and remembers it when it is durable. A batch that is tried again is checked again."""
         granted = self._check(batch)
         await self._store.commit(batch)
         for new in batch.inserts:
@@ -98,7 +98,7 @@ class CheckedStore:
             yield records
 
     def _check(self, batch: Batch) -> list[int]:
-        """Answers the fences of the grants that it brings."""
+        """Checks a batch. Returns the fences of its grants."""
         numbers = _numbers(batch)
         if len(numbers) > 1 or any(number <= self._changed for number in numbers):
             raise BrokenSeamError("a batch has one number, above all before", *numbers, "after", self._changed)
@@ -144,7 +144,7 @@ class CheckedStore:
 
 
 def check_held(state: State, changed: Iterable[Task]) -> None:
-    """HELD, after a step: a task that runs is held under its fence, and there are as many holds as tasks that run."""
+    """Checks HELD after a step: each running task is held under its fence, and as many tasks are held as run."""
     for task in changed:
         standing = task.standing
         if standing.status is RUNNING and _held_under(state, standing) != task.spec.id:
@@ -157,7 +157,7 @@ def check_held(state: State, changed: Iterable[Task]) -> None:
 
 
 def _held_under(state: State, standing: Standing) -> str | None:
-    """The id of the task that the standing's holder has under its fence."""
+    """Returns the id of the task that the standing's holder has under its fence; None when it has none."""
     if standing.instance:
         worker = state.workers.get(standing.instance)
         return None if worker is None else worker.held.get(standing.fence)

@@ -1,7 +1,7 @@
-"""One step of the engine: a batch is loaded, decided, applied and committed, and then let out.
+"""One step of the engine: it loads, decides, applies and commits a batch, and then lets its answers and effects out.
 
 Invariants: ONE-BATCH (the next batch is decided after this one is durable), BARRIER (nothing leaves before the commit
-of the batch that it came from, reads included).
+of the batch that it came from; that includes answers to reads).
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from gowork.leader.store.protocol import Batch, DeletedTask, changed_number
 
 _log = logging.getLogger(__name__)
 
-#: A loop that was held up for longer than this extends all leases by as much, in seconds.
+#: When the loop was held up for longer than this, in seconds, it extends all leases by that time.
 STALL_SECONDS = 1.0
 
 
 class Delivery(Protocol):
-    """Takes effects to those they concern; must not block."""
+    """Carries effects to those that they concern. It must not block."""
 
     def deliver(self, effects: Sequence[Effect]) -> None: ...
 
@@ -58,7 +58,7 @@ class Stepper:
         is_checked: bool = False,
     ) -> None:
         """Args:
-        is_checked: HELD is looked at after each step; see seams.
+        is_checked: whether HELD is checked after each step; see seams.
         """
         self._state = state
         self._term = term
@@ -70,7 +70,7 @@ class Stepper:
         self._clock = clock
         self._is_checked = is_checked
         self._batch_number = 0
-        #: {id: task}: what the batch in hand has changed of older tasks, until it is durable.
+        #: {id: task} of older tasks that the current batch has changed, until it is durable.
         self.being_moved: dict[str, Task] = {}
 
     @property
@@ -83,17 +83,17 @@ class Stepper:
 
         Args:
             items: what was asked, in order.
-            expected_mono: when this step was to begin at the latest.
+            expected_mono: when this step was to begin at the latest, in monotonic seconds.
 
         Returns:
-            When it was decided.
+            The time at which the batch was decided.
 
         Raises:
-            Abandoned: when the store does not take it and the engine is to stop.
-            StoreError: when the store can no longer be trusted.
+            Abandoned: the store does not take the batch, and the engine is to stop.
+            StoreError: the store can no longer be trusted.
         """
         state = self._state
-        # What comes due while the store is read is left for the next batch.
+        # Timers that come due while the store is read are left for the next batch.
         due_ms = self._clock.now().wall_ms
         if self.loader.hungry:
             await self.loader.page_in()
@@ -123,14 +123,14 @@ class Stepper:
         return now
 
     def _extend_after_stall(self, now: Now, expected_mono: float) -> None:
-        """Before anything else of a batch: what waits in the network counts for whoever sent it."""
+        """Extends the leases before all else, because frames that waited in the network count for their senders."""
         late = now.mono - expected_mono
         if late > STALL_SECONDS:
             _log.warning("loop was held up", extra={"seconds": round(late, 1)})
             carry_out(self._state, cmd.ExtendLeases(late), now)
 
     async def _commit(self, pending: Pending, changed: Sequence[Task]) -> None:
-        """Makes the batch durable; `changed` are the tasks that it writes."""
+        """Makes the batch durable. `changed` are the tasks that it writes."""
         self._batch_number += 1
         number = self.changed
         for task in changed:
@@ -143,7 +143,7 @@ class Stepper:
         self._counts.committed(len(changed), self._clock.now().mono - started, changed[-1].spec if changed else None)
 
     def _let_out(self, pending: Pending, changed: Sequence[Task], reads: Iterable[tuple[Read, Caller]]) -> None:
-        """Tells callers, workers and watchers. All of it is durable."""
+        """Tells callers, workers and watchers what is durable now."""
         if pending.tally:
             self._counts.applied(pending.tally)
             log_news(pending.tally)
@@ -162,7 +162,7 @@ class Stepper:
 
 
 def _batch(pending: Pending, number: int) -> Batch:
-    """What the store is to write."""
+    """Returns what the store is to write."""
     return Batch(
         [new_task(task) for task in pending.submitted.values()],
         [moved_task(task) for task in pending.moved.values()],
@@ -178,5 +178,5 @@ def _answer(question: Read, state: State, caller: Caller) -> None:
         return
     try:
         caller.set_result(question(state))
-    except Exception as error:  # noqa: BLE001 - whoever asked gets it; the loop goes on
+    except Exception as error:  # noqa: BLE001 - the caller gets the error, and the loop goes on
         caller.set_exception(error)

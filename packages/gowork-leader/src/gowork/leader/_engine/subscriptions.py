@@ -1,7 +1,7 @@
-"""Who wants to hear of tasks: waiters of named tasks until they finish, and watchers of all that a filter selects.
+"""Waiters, which wait until named tasks finish, and watchers, which see every change that a filter selects.
 
-Told only of what is durable. Bounded: a waiter holds each of its tasks once, and of those that come while it does not
-read, beyond some bytes, only the ids. Watchers are `watching`'s.
+They are told only of what is durable. A waiter is bounded: it holds each of its tasks once, and beyond WAITER_BYTES_MAX
+only their ids. `watching` owns the watchers.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from collections.abc import Iterable, Sequence
 from gowork.leader._core.model import COMPLETED, Task
 from gowork.leader._engine.watching import Feed, Snapshot, SubscriptionsClosed, bytes_of
 
-#: Bytes of finished tasks, in bodies and results, that wait for a waiter to read them. Beyond that it keeps ids, and
-#: the tasks are looked up in the store.
+#: How many bytes of finished tasks, in bodies and results, may wait for one waiter to read them. Beyond that it keeps
+#: ids, and the tasks are looked up in the store.
 WAITER_BYTES_MAX = 16 << 20
-#: As above, over all waiters. One task is kept for each.
+#: The same over all waiters. Each waiter may keep one task beyond that.
 WAITERS_BYTES_MAX = 64 << 20
-#: Completed tasks that are kept for those who come to wait for them: at least so many, at most twice as many.
+#: How many completed tasks are kept for waiters that come later: at least this many, at most twice as many.
 RECENT_TASKS_MAX = 1_000
-#: A task with more than this in its body and result is not kept.
+#: A task with more bytes than this in its body and result is not kept.
 RECENT_BYTES_MAX = 4 << 10
 
 
@@ -29,11 +29,11 @@ class Waiting:
     __slots__ = ("bytes", "closed_because", "ids")
 
     def __init__(self) -> None:
-        #: Bytes of tasks that have finished.
+        #: How many bytes of finished tasks wait to be read or sent.
         self.bytes = 0
-        #: Ids that calls with lists of them wait for.
+        #: How many ids the calls with lists of ids wait for.
         self.ids = 0
-        #: Why nothing more will be told, once that is so.
+        #: Why no more tasks will be told; empty while they are.
         self.closed_because = ""
 
 
@@ -43,19 +43,20 @@ class Waiter:
     __slots__ = ("_all", "_beyond", "_bytes", "_closed", "_event", "_finished", "_taken_bytes")
 
     def __init__(self, waiting: Waiting) -> None:
-        """`waiting` is what all waiters hold."""
+        """`waiting` counts what all waiters hold."""
         self._all = waiting
+        #: Finished tasks that were not taken yet, and how many bytes they take.
         self._finished: list[Snapshot] = []
         self._bytes = 0
-        #: Of the tasks that were taken last, which may not have been sent yet.
+        #: How many bytes the tasks take that were taken last. They may not have been sent yet.
         self._taken_bytes = 0
-        #: Ids of those that came when enough waited.
+        #: Ids of tasks that finished beyond the bounds.
         self._beyond: list[str] = []
         self._event = asyncio.Event()
         self._closed = False
 
     def finish(self, snapshot: Snapshot) -> None:
-        """One of the tasks has finished."""
+        """Adds a task that has finished."""
         if self._bytes >= WAITER_BYTES_MAX or (self._finished and self._all.bytes >= WAITERS_BYTES_MAX):
             self._beyond.append(snapshot.spec.id)
         else:
@@ -66,10 +67,10 @@ class Waiter:
         self._event.set()
 
     async def take(self) -> tuple[list[Snapshot], list[str]]:
-        """The tasks that have finished since the last call, at least one; of the last of them, perhaps, only the ids.
+        """Waits for the next finished tasks and returns (tasks, ids of others, which were beyond the bounds).
 
         Raises:
-            SubscriptionsClosed: when no more will come.
+            SubscriptionsClosed: no more will come.
         """
         await self._event.wait()
         self._event.clear()
@@ -81,7 +82,7 @@ class Waiter:
         return taken, beyond
 
     def end(self) -> None:
-        """Nothing more is taken."""
+        """Frees what the waiter holds, because nothing more is taken."""
         self._all.bytes -= self._taken_bytes + self._bytes
         self._taken_bytes = self._bytes = 0
 
@@ -95,27 +96,27 @@ class Subscriptions:
     """All waiters and watchers."""
 
     def __init__(self) -> None:
-        #: {task id: its waiters}; nearly always there is one.
+        #: {task id: its waiters}; nearly always only one.
         self._waiters: dict[str, tuple[Waiter, ...]] = {}
         self.waiting = Waiting()
         self.watchers = Feed()
-        #: {task id: as it completed}, in two generations: when the new one is full, the old one is forgotten.
+        #: {task id: the task as it completed}, in two generations. When the new one is full, the old one is forgotten.
         self._recent: dict[str, Snapshot] = {}
         self._less_recent: dict[str, Snapshot] = {}
 
     def recent(self, id: str) -> Snapshot | None:
-        """The task, if it completed a moment ago. None says nothing about it."""
+        """Returns the task if it completed a moment ago. None says nothing about the task."""
         return self._recent.get(id) or self._less_recent.get(id)
 
     def add_waiter(self, waiter: Waiter, ids: Iterable[str]) -> None:
-        """The waiter hears of each of these when it finishes; `ids` has each once."""
+        """Has the waiter told when each of these tasks finishes. `ids` has each id once."""
         waiters, alone = self._waiters, (waiter,)
         for id in ids:
             others = waiters.get(id)
             waiters[id] = alone if others is None else (*others, waiter)
 
     def drop_waiter(self, waiter: Waiter, ids: Iterable[str]) -> None:
-        """The waiter hears of these no more."""
+        """Has the waiter told of these tasks no more."""
         for id in ids:
             waiters = self._waiters.get(id)
             if waiters is not None:
@@ -126,7 +127,7 @@ class Subscriptions:
                     del self._waiters[id]
 
     def publish(self, tasks: Sequence[Task], changed: int, removed: Sequence[str] = ()) -> None:
-        """Tells of the tasks that a durable batch has changed, and of those that it has removed before."""
+        """Tells of a durable batch. It removed the ids in `removed` before it changed `tasks`."""
         waiters = self._waiters
         for id in removed:
             self._recent.pop(id, None)
@@ -146,7 +147,7 @@ class Subscriptions:
     def _keep(self, snapshot: Snapshot) -> None:
         spec, standing = snapshot.spec, snapshot.standing
         if standing.failure is not None or (bytes_of(spec.body, standing, spec.trace) > RECENT_BYTES_MAX):
-            # What was kept of an earlier task by this id is wrong from here on.
+            # An earlier task with this id may be kept, and is wrong from now on.
             self._recent.pop(spec.id, None)
             self._less_recent.pop(spec.id, None)
             return
@@ -155,10 +156,10 @@ class Subscriptions:
         self._recent[spec.id] = snapshot
 
     def close(self, because: str) -> None:
-        """Ends all waits and watches; nothing more will be told.
+        """Ends all waits and watches.
 
         Args:
-            because: why that is so, for those whose calls end by it.
+            because: why, for the callers whose calls end.
         """
         self.waiting.closed_because = because
         for waiters in self._waiters.values():

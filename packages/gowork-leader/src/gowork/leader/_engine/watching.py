@@ -1,8 +1,8 @@
 """Watchers of the tasks that a filter selects, and the changes that they have not read yet.
 
-Changes are gathered once for all watchers of one filter: a chain of batches in which each watcher has its place. So a
-batch costs what its watchers need, and a watcher that does not read costs nothing of its own. What has not been read by
-all is bounded over all watchers together; beyond that the oldest batch is dropped, and who had not read it is ended.
+Changes are gathered once for all watchers of one filter, as a chain of batches in which each watcher has its place. So
+a watcher that does not read costs nothing of its own. The batches that some watcher has not read have one bound, over
+all watchers together. Beyond it the oldest batch is dropped, and the watchers that had not read it are ended.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import NamedTuple
 
 from gowork.leader._core.model import LaneKey, Progress, Spec, Standing, Task
 
-#: What may wait for watchers to read it, over all of them, in bytes of bodies and results and TASK_BYTES for each task.
-#: When so much waits, the next batch that brings more drops the oldest. Counted over batches and not within one, which
-#: may bring tens of thousands of tasks before any watcher could have read.
+#: How many bytes of changes may wait for watchers to read them, over all watchers: bodies, results, and TASK_BYTES for
+#: each task. When so many wait, the next batch drops the oldest ones. A single batch may go beyond the bound: it may
+#: bring tens of thousands of tasks before any watcher could have read.
 UNREAD_BYTES_MAX = 128 << 20
-#: What a change takes besides its body and result, nearly, in bytes.
+#: About how many bytes a change takes besides its body and result.
 TASK_BYTES = 1 << 10
-#: What the id of a removed task takes, nearly, in bytes.
+#: About how many bytes the id of a removed task takes.
 _ID_BYTES = 100
 
 
@@ -34,17 +34,17 @@ class Snapshot:
         self.standing: Standing = task.standing
         self.progress: Progress | None = task.progress
         self.changed = task.changed
-        #: (view, the serialized task in it), once a watcher has been sent it: the next one is sent the same.
+        #: (view, the serialized task in that view) as a watcher was sent it. Other watchers are sent the same bytes.
         self.shown: tuple[int, bytes] = (-1, b"")
 
 
 def bytes_of(body: bytes, standing: Standing, trace: bytes = b"") -> int:
-    """What a task takes, nearly: its body, its trace context where that is apart, and its result."""
+    """Returns about how many bytes a task takes: its body, its trace context if that is apart, and its result."""
     return len(body) + len(trace) + len(standing.result) + len(standing.result_data)
 
 
 class SubscriptionsClosed(Exception):
-    """Nothing more will be told; the message says why."""
+    """No more changes will come; the message says why."""
 
 
 class WatcherBehind(Exception):
@@ -54,18 +54,18 @@ class WatcherBehind(Exception):
 class Selection(NamedTuple):
     """What a filter selects, split into the parts that indexes find quickly."""
 
-    #: The same for the same selection.
+    #: Equal for equal selections.
     key: str
-    #: The one task that it can select; None when there may be others.
+    #: The id of the one task that it can select; None when it may select others.
     id: str | None
-    #: Whether a task of this lane can be among the selected; None when any can.
+    #: Whether it can select tasks of a lane; None: of any lane.
     lane: Callable[[LaneKey], bool] | None
-    #: Whether a task is among the selected.
+    #: Whether it selects a task.
     task: Callable[[Spec, Standing], bool]
 
 
 class _Batch:
-    """What one batch has for the watchers of one filter."""
+    """The changes of one batch for the watchers of one filter."""
 
     __slots__ = ("bytes", "changed", "dropped", "next", "removed", "tasks", "unread")
 
@@ -79,6 +79,7 @@ class _Batch:
         #: How many watchers have not read it to its end.
         self.unread = unread
         self.next: _Batch | None = None
+        #: It was dropped before all had read it.
         self.dropped = False
 
 
@@ -90,16 +91,16 @@ class _Group:
     def __init__(self, selection: Selection) -> None:
         self.selection = selection
         self.watchers: dict[Watcher, None] = {}
-        #: The end of the chain.
+        #: The last batch of the chain.
         self.last = _Batch((), (), 0, 0)
 
 
 class Part(NamedTuple):
-    """What a watcher is told at once: removed ids, or changed tasks; ids come before the tasks of their batch."""
+    """What a watcher takes at a time: removed ids or changed tasks. A batch's ids come before its tasks."""
 
     tasks: list[Snapshot]
     removed: Sequence[str]
-    #: The number of the batch that ends with this; None when more of it is to come.
+    #: The number of the last batch that this part ends; None when it ends none.
     changed: int | None
 
 
@@ -111,18 +112,18 @@ class Watcher:
     def __init__(self, selection: Selection) -> None:
         self.selection = selection
         self._feed: Feed | None = None
-        #: The last batch that has been read to its end, and how much of the next one has been.
+        #: The last batch that was read to its end, and how many removed ids and tasks of the next one were read.
         self._at = _Batch((), (), 0, 0)
         self._removed_read = self._tasks_read = 0
         self._event = asyncio.Event()
         self.closed = False
 
     async def take(self, items_max: int, bytes_max: int) -> Part:
-        """The next changes, at least one: of each task the last one among them.
+        """Waits for the next changes and returns at least one, with only the last one of each task.
 
         Raises:
-            WatcherBehind: when what comes next was dropped.
-            SubscriptionsClosed: when no more will come.
+            WatcherBehind: the next changes were dropped.
+            SubscriptionsClosed: no more changes will come.
         """
         await self._event.wait()
         tasks: dict[str, Snapshot] = {}
@@ -138,7 +139,7 @@ class Watcher:
                 size += bytes_of(new.spec.body, new.standing, new.spec.trace)
                 if tasks and (len(tasks) >= items_max or size > bytes_max):
                     return Part(list(tasks.values()), (), changed)
-                # Put in anew, so that the order is that of the last change.
+                # Taken out and put back, so that the order is that of the last changes.
                 tasks.pop(new.spec.id, None)
                 tasks[new.spec.id] = new
                 self._tasks_read += 1
@@ -150,12 +151,12 @@ class Watcher:
         raise SubscriptionsClosed(self._feed.closed_because if self._feed is not None else "")
 
     def begin(self, feed: Feed, last: _Batch) -> None:
-        """From now on it hears of the batches after this one."""
+        """Has the watcher read the batches after this one."""
         self._feed = feed
         self._at = last
 
     def wake(self) -> None:
-        """There is something to read, or nothing will come any more."""
+        """Wakes the watcher, because there is something to read or nothing more will come."""
         self._event.set()
 
     def end(self) -> None:
@@ -165,7 +166,7 @@ class Watcher:
             self._passed(batch)
 
     def _passed(self, batch: _Batch) -> int | None:
-        """Goes on to the next batch when this one is read to its end; its number then."""
+        """Goes on to the next batch if this one was read to its end. Returns this one's number then, and else None."""
         if self._removed_read < len(batch.removed) or self._tasks_read < len(batch.tasks):
             return None
         self._at = batch
@@ -184,18 +185,18 @@ class Feed:
 
     def __init__(self, unread_bytes_max: int = UNREAD_BYTES_MAX) -> None:
         self._unread_bytes_max = unread_bytes_max
-        #: {Selection.id: {key: group}}, and those of all other groups.
+        #: {Selection.id: {Selection.key: group}}; {key: group} of selections by lane; {key: group} of all others.
         self._of_ids: dict[str, dict[str, _Group]] = {}
         self._of_lanes: dict[str, _Group] = {}
         self._of_all: dict[str, _Group] = {}
-        #: Batches that have not been read by all, the oldest first.
+        #: Batches that not all watchers have read, the oldest first, and how many bytes they take.
         self._unread: OrderedDict[_Batch, None] = OrderedDict()
         self.unread_bytes = 0
-        #: Why nothing more will be told, once that is so.
+        #: Why no more changes will come; empty while they do.
         self.closed_because = ""
 
     def add(self, watcher: Watcher) -> None:
-        """Adds a watcher, which hears of changes from now on."""
+        """Adds a watcher, which gets changes from now on."""
         selection = watcher.selection
         groups = self._groups_of(selection)
         group = groups.get(selection.key)
@@ -205,7 +206,7 @@ class Feed:
         watcher.begin(self, group.last)
 
     def drop(self, watcher: Watcher) -> None:
-        """The watcher hears no more."""
+        """Removes a watcher."""
         selection = watcher.selection
         groups = self._groups_of(selection)
         group = groups.get(selection.key)
@@ -219,7 +220,7 @@ class Feed:
             self._tidy(selection)
 
     def publish(self, tasks: Sequence[Task], changed: int, removed: Sequence[str]) -> None:
-        """Tells of the tasks that a durable batch has changed, and of those that it has removed before."""
+        """Gives watchers the changes of a durable batch. It removed the ids in `removed` before it changed `tasks`."""
         if not (self._of_ids or self._of_lanes or self._of_all):
             return
         while self.unread_bytes >= self._unread_bytes_max:
@@ -250,14 +251,14 @@ class Feed:
                 self._append(group, chosen, changed, removed, snapshots)
 
     def forget(self, batch: _Batch) -> None:
-        """Nobody will read this batch."""
+        """Frees a batch that nobody will read."""
         if batch in self._unread:
             del self._unread[batch]
             self.unread_bytes -= batch.bytes
             batch.tasks = batch.removed = ()
 
     def close(self, because: str) -> None:
-        """Ends all watches when they have read the changes that are there, and tells them why."""
+        """Ends all watches, after they have read the changes that are there, and tells them why."""
         self.closed_because = because
         groups = [*self._of_lanes.values(), *self._of_all.values()]
         for of_id in self._of_ids.values():
@@ -290,7 +291,7 @@ class Feed:
         for task in tasks:
             snapshot = snapshots.get(task.spec.id)
             if snapshot is None:
-                # One for all watchers.
+                # All watchers share one snapshot.
                 snapshot = snapshots[task.spec.id] = Snapshot(task)
             chosen.append(snapshot)
         if not chosen and not removed:

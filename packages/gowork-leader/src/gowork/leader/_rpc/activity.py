@@ -1,6 +1,6 @@
-"""Activity of scheduler.v1.SchedulerService, asked once a second: what the queues hold, wait for and have done.
+"""Activity of scheduler.v1.SchedulerService, which viewers ask once a second: what the queues hold, wait for and did.
 
-All but the failures is in memory, and those have their index: how many finished tasks are kept makes no difference.
+All of it is in memory, except the failures, which have an index. So the number of finished tasks makes no difference.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from gowork.proto import limits
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.proto.status import invalid
 
-#: An answer that took longer than this many seconds to work out is given again, for this many times as long.
+#: An answer that took longer than CHEAP_SECONDS to make is given again, for SHARED_TIMES as long as it took.
 CHEAP_SECONDS = 0.005
 SHARED_TIMES = 10
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class Overview:
-    """What goes on, and what failed last."""
+    """Answers what goes on, and what failed last."""
 
     def __init__(self, engine: Engine, store: Store, counts: Counts, version: str) -> None:
         self._engine = engine
@@ -46,7 +46,7 @@ class Overview:
                 raise invalid(violations)
             response = await self._engine.read(self._activity.look)
             if request.failures_max:
-                # It may be others' answer too.
+                # The answer may be shared with other callers.
                 shared, response = response, pb.ActivityResponse()
                 response.CopyFrom(shared)
                 records = await self._store.last_failed(request.failures_max, limits.PAGE_BYTES_MAX)
@@ -57,10 +57,10 @@ class Overview:
 
 
 class ActivityView:
-    """What the state tells of the cluster's activity, worked out again no more often than the leader can afford.
+    """The cluster's activity as the state shows it, made again only as often as the leader can afford.
 
-    Every lane is looked at, 3 µs each on the engine's loop: with 20,000 of them a look a second for each of a few
-    viewers would take a good part of the leader's time.
+    It looks at every lane, for 3 µs each, on the engine's loop. With 20,000 lanes and a few viewers, a look a second
+    for each viewer would take a good part of the leader's time.
     """
 
     def __init__(self, engine: Engine, counts: Counts, version: str) -> None:
@@ -68,11 +68,11 @@ class ActivityView:
         self._counts = counts
         self._version = version
         self._answer = pb.ActivityResponse()
-        #: The answer is given again before this time.
+        #: Until when the answer is given again, in monotonic seconds.
         self._shared_until_mono = 0.0
 
     def look(self, state: State) -> pb.ActivityResponse:
-        """What goes on, to be read only."""
+        """Returns what goes on. Callers must not change the answer."""
         began = self._engine.now()
         if began.mono >= self._shared_until_mono:
             self._answer = self._worked_out(state, began)
@@ -105,7 +105,7 @@ def _add_queues(response: pb.ActivityResponse, state: State, counts: Counts, now
     counts.drop_idle(depths)
     counted = {name: row for name, row in counts.queues.items() if name != OTHER}
     for name in counted.keys() - depths.keys():
-        # All that came into it has been done.
+        # The queue has no tasks left.
         depths[name] = QueueDepth(name, 0, 0, 0, 0)
     waiting: dict[str, list[tuple[WaitCode | None, int]]] = {}
     for (name, reason), tasks in waiting_by_reason(state, now).items():
@@ -137,5 +137,5 @@ def _fill_counts(message: pb.QueueCounts, row: QueueCounts) -> None:
     message.start_counts.extend(row.start_seconds.counts)
 
 
-#: By the words of `waiting_by_reason`. Tasks that are about to be granted have no code.
+#: {a reason of `waiting_by_reason`: its code}. `next`, the reason of tasks that are about to be granted, has no code.
 _CODES = {code.name.lower(): code for code in WaitCode}

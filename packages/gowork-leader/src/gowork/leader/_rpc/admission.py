@@ -1,8 +1,8 @@
-"""Bounds how many calls callers may have open, and how much waiting to be recorded, over all of them.
+"""Bounds how many calls may be open, and how many bytes of tasks may wait to be recorded, over all callers.
 
-A request that has been received takes its memory, whether it waits or not. So calls are held back before gRPC receives
-what they carry: that stays with its sender. Few of those that may carry 4 MiB are let in at once, many of those with
-one task, which usually is small; of these, what is received beyond a bound in bytes is refused.
+A request takes memory as soon as it is received. So calls are held back before gRPC receives their requests, which stay
+with their senders. Few of the calls that may carry 4 MiB are let in at once. Many of the calls with one task are let
+in, because it usually is small. What is received beyond a bound in bytes is refused.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ import grpc
 
 from gowork.proto.status import Refusal, abort
 
-#: {method: calls that are let in at once}. This number of batches fills a commit.
+#: {method: how many of its calls are let in at once}. As many batches fill a commit.
 CALLS_MAX = {"ScheduleTasks": 32, "ScheduleTask": 4_096}
-#: Calls that wait for tasks, and watches, over both ports. The next ones are refused.
+#: How many calls may wait for tasks, and how many watches may be open, over both ports. Further ones are refused.
 WAITS_MAX = 10_000
 WATCHES_MAX = 1_000
-#: Calls of all other methods together, besides those above and the sessions, which `sessions` counts.
+#: How many calls of all other methods together may be open. `sessions` counts the sessions, which are not among them.
 OTHERS_MAX = 20_000
-#: Calls of one of these methods that may be held back; the next ones are refused.
+#: How many calls of one method of CALLS_MAX may be held back. Further ones are refused.
 CALLS_HELD_BACK_MAX = 1_024
-#: Bytes of tasks that have been received and wait to be recorded, over all calls. More than the largest
-#: batches that are let in have together; in memory they take some three times as much.
+#: How many bytes of received tasks may wait to be recorded, over all calls. It is more than the largest batches that
+#: are let in have together. In memory the tasks take about three times as much.
 BYTES_WAITING_MAX = 256 << 20
-#: What a call takes besides its tasks, in bytes.
+#: About how many bytes a call takes besides its tasks.
 _CALL_BYTES = 4 << 10
 
 _SERVICE = "/scheduler.v1.SchedulerService/"
@@ -38,7 +38,10 @@ _GRPCS_OWN = "/grpc."
 
 
 class HoldBack(grpc.aio.ServerInterceptor):
-    """Lets a number of calls of some methods in at once, first come, first served; of others, no more than a number."""
+    """Lets a number of calls of each method in CALLS_MAX in at once, and holds further ones back, in their order.
+
+    Refuses calls of other methods beyond a number.
+    """
 
     def __init__(
         self, waits_max: int = WAITS_MAX, watches_max: int = WATCHES_MAX, others_max: int = OTHERS_MAX
@@ -54,19 +57,19 @@ class HoldBack(grpc.aio.ServerInterceptor):
             # `sessions` has its own bound for them.
             _SESSION: _Total(math.inf, "sessions"),
         }
-        #: Health and reflection, which are among the others.
+        #: Calls of health and reflection. They count among the others too.
         self._process_own = _Total(math.inf, "calls of gRPC's own services")
 
     @property
     def under_way(self) -> set[asyncio.Task[Any]]:
-        """The tasks that serve calls of the leader's services now, those that are held back left out."""
+        """The asyncio tasks that serve calls of the leader's services now, without calls that are held back."""
         counted: list[_Gate | _Total] = [*self._gates.values(), *self._totals.values(), self._others]
         return set[asyncio.Task[Any]]().union(*(each.open for each in counted)) - self._process_own.open
 
     async def intercept_service(
         self, continuation: Callable[..., Any], handler_call_details: grpc.HandlerCallDetails
     ) -> Any:
-        """See grpc.aio.ServerInterceptor: it comes before the request is received."""
+        """Lets the call in, holds it back or refuses it. gRPC calls this before it receives the request."""
         method = handler_call_details.method
         gate = self._gates.get(method)
         if gate is not None:
@@ -83,9 +86,9 @@ class HoldBack(grpc.aio.ServerInterceptor):
 
 
 class _Total:
-    """Calls of some methods that are open, by the tasks that serve them.
+    """The open calls of some methods, by the asyncio tasks that serve them.
 
-    gRPC serves each call in a task of its own, the request's way in included.
+    gRPC serves each call in a task of its own, which also receives the request.
     """
 
     def __init__(self, number: float, what: str) -> None:
@@ -94,7 +97,7 @@ class _Total:
         self.open: set[asyncio.Task[Any]] = set()
 
     def enter(self) -> bool:
-        """Counts the call that is served here until it is over, however it ends; whether it may be served."""
+        """Counts the current call until it is over, however it ends. Returns whether it may be served."""
         if len(self.open) >= self._number:
             return False
         serving = asyncio.current_task()
@@ -104,7 +107,7 @@ class _Total:
         return True
 
     async def refuse(self, requests: object, context: grpc.aio.ServicerContext[Any, Any]) -> NoReturn:
-        """Serves a call of any method: its request is not looked at."""
+        """Serves a call of any method by refusing it. The request is not read."""
         message = f"{self._number} {self._what} are open, which is this leader's limit; end some, or try again later"
         await abort(context, Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_CALLS", message))
 
@@ -116,7 +119,7 @@ class _Gate:
         self.open: set[asyncio.Task[Any]] = set()
 
     async def enter(self) -> None:
-        """Takes a place, which is given back when the call is over, however it ends."""
+        """Takes a place for the current call, and gives it back when the call is over, however it ends."""
         self.held_back += 1
         try:
             await self._places.acquire()
@@ -138,7 +141,7 @@ async def _refuse(request: bytes, context: grpc.aio.ServicerContext[Any, Any]) -
 
 
 class Admission:
-    """Counts the bytes that wait."""
+    """Counts the bytes of tasks that wait to be recorded."""
 
     def __init__(self, bytes_max: int = BYTES_WAITING_MAX) -> None:
         self._bytes_max = bytes_max
@@ -149,7 +152,7 @@ class Admission:
         """Counts a call with tasks of `size` bytes for as long as it waits.
 
         Raises:
-            Refusal: RESOURCE_EXHAUSTED when too much waits already. One call is always taken.
+            Refusal: RESOURCE_EXHAUSTED: too many bytes wait already. A call is always taken when no other waits.
         """
         size += _CALL_BYTES
         if self._waiting and self._waiting + size > self._bytes_max:

@@ -1,4 +1,4 @@
-"""Copies of the store on their way to clients."""
+"""Sends copies of the store to clients."""
 
 from __future__ import annotations
 
@@ -19,18 +19,15 @@ from gowork.proto.status import Refusal
 
 _log = logging.getLogger(__name__)
 
-#: What one response carries.
+#: How many bytes one response carries.
 CHUNK_BYTES = 1 << 20
-#: How long a caller may leave a part unread, in seconds. It keeps others from a backup, and a copy on the disk.
+#: How long a caller may leave a part unread, in seconds. Meanwhile nobody else can make a backup, and the copy takes
+#: room on the disk.
 UNREAD_SECONDS = 60.0
 
 
 class Backups:
-    """Makes one copy at a time, for a moment beside the store's own files, and reads it.
-
-    Args:
-        store: what is copied.
-    """
+    """Makes one copy of a store at a time, beside the store's own files, and reads it."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -38,10 +35,10 @@ class Backups:
         self._endings = Endings()
 
     async def read_copy(self) -> AsyncGenerator[tuple[bytes, int], None]:
-        """Parts of a copy as it is now, each with how many bytes there are in all.
+        """Makes a copy of the store as it is now. Yields (part, how many bytes the copy has).
 
         Raises:
-            Refusal: when the store can't be copied, or another copy is under way.
+            Refusal: the store can't be copied, or another copy is under way.
             StoreError: see Store.backup.
         """
         place = self._store.scratch
@@ -62,14 +59,15 @@ class Backups:
                     while data := await loop.run_in_executor(reader, os.read, descriptor, CHUNK_BYTES):
                         yield data, total_bytes
                 finally:
-                    # On its thread, which may be reading; and to give the room back may take a while.
+                    # On the reader's thread, because that may still be reading, and because freeing the disk may take a
+                    # while.
                     await loop.run_in_executor(reader, os.close, descriptor)
             finally:
                 self._running = False
 
     @contextlib.contextmanager
     def reading(self, context: grpc.aio.ServicerContext[Any, Any]) -> Iterator[None]:
-        """For as long as a part is on its way: the call is given up when its caller does not read it in time."""
+        """Gives the call up when its caller does not read a part in UNREAD_SECONDS. Open while the part is sent."""
         serving = asyncio.current_task()
         assert serving is not None
         timer = asyncio.get_running_loop().call_later(UNREAD_SECONDS, self._give_up, serving, context)
@@ -80,13 +78,13 @@ class Backups:
 
     def _give_up(self, serving: asyncio.Task[object], context: grpc.aio.ServicerContext[Any, Any]) -> None:
         _log.warning("backup given up, its caller does not read", extra={"seconds": UNREAD_SECONDS})
-        message = f"nothing of the backup was read for {UNREAD_SECONDS:g} s, and others may wait for theirs; begin anew"
+        message = f"no part of the backup was read for {UNREAD_SECONDS:g} s, and others may wait; make the backup again"
         refusal = Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "BACKUP_UNREAD", message)
         self._endings.end(serving, context, refusal)
 
 
 def _take(place: Path) -> int:
-    """Opens the file and removes its name: however this ends, nothing is left of it."""
+    """Opens the file and removes its name, so that no file is left however this ends."""
     descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
     place.unlink()
     return descriptor

@@ -1,4 +1,4 @@
-"""Where exceptions become statuses: every handler of the leader's services runs inside `refusing`."""
+"""Turns exceptions into gRPC statuses. Every handler of the leader's services runs inside `refusing`."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ _log = logging.getLogger(__name__)
 
 
 def refusal_from(refused: Refused) -> Refusal:
-    """What the core refused, for the wire."""
+    """Returns a refusal of the core as it is sent."""
     violations = [FieldViolation(field, description) for field, description in refused.violations]
     return Refusal(grpc.StatusCode[refused.code.status], refused.code.reason, refused.message, violations)
 
 
 def unknown_tasks(ids: list[str]) -> Refusal:
-    """The refusal for ids that no task has."""
+    """Returns the refusal for ids that no task has."""
     more = f" (and {len(ids) - 1} more)" if len(ids) > 1 else ""
     return Refusal(grpc.StatusCode.NOT_FOUND, "TASK_UNKNOWN", f"no task has the id {ids[0]!r}{more}")
 
 
 @contextlib.asynccontextmanager
 async def refusing(context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
-    """Turns each exception that is raised inside into a status, and ends the call with it.
+    """Ends the call with the status that stands for the exception that is raised inside.
 
-    Only a defect becomes INTERNAL, without its traceback.
+    Only a defect becomes INTERNAL. Its traceback goes to the log and not to the caller.
     """
     try:
         yield
@@ -44,7 +44,7 @@ async def refusing(context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator
     except RefusedError as error:
         await abort(context, refusal_from(error.refused))
     except NotTakenError as error:
-        # A foreign lock passes soon, and clients repeat calls that are UNAVAILABLE.
+        # Another program's lock passes soon, and clients repeat calls that end with UNAVAILABLE.
         code = (
             (grpc.StatusCode.RESOURCE_EXHAUSTED, "STORE_FULL")
             if error.full

@@ -1,4 +1,4 @@
-"""Dials callback workers: worker.v1.WorkerService, as they serve it."""
+"""Dials callback workers, which serve worker.v1.WorkerService."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from gowork.proto.worker.v1 import worker_pb2, worker_pb2_grpc
 
 _log = logging.getLogger(__name__)
 
-#: How long a member has to answer whether it takes a task, in seconds; looking its name up and connecting included.
+#: How long a member has to answer whether it takes a task, in seconds, with the look-up of its name and connecting.
 DIAL_SECONDS = 5.0
-#: How long a member has to stop a task, in seconds: less than 15, after which workers of gowork 0.1.0 answer that they
-#: do not have what they still run.
+#: How long a member has to stop a task, in seconds. It is less than 15, because workers of gowork 0.1.0 answer after
+#: that time that they do not have a task that they still run.
 STOP_SECONDS = 10.0
-#: Channels that are kept open.
+#: How many channels are kept open.
 CHANNELS_MAX = 1000
-#: Bytes of a member's words that are kept.
+#: How many bytes of a member's error message are kept.
 DETAILS_BYTES_MAX = 200
 
 _NOT_REACHED = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED})
@@ -40,29 +40,29 @@ class Dialer:
     def __init__(self) -> None:
         self._engine: Engine | None = None
         self._group: asyncio.TaskGroup | None = None
-        #: {address: channel}, the one unused for longest first.
+        #: {address: channel}, the one that was unused for longest first.
         self._channels: dict[str, grpc.aio.Channel] = {}
-        #: Calls that are under way, and {fence: the call that starts it}.
+        #: The calls that are under way, and among them {fence: the call that starts the task}.
         self._calls: set[asyncio.Task[None]] = set()
         self._starting: dict[int, asyncio.Task[None]] = {}
 
     @property
     def channels(self) -> list[str]:
-        """The addresses that channels are open to, the one unused for longest first."""
+        """The addresses that channels are open to; the one that was unused for longest comes first."""
         return list(self._channels)
 
     def attach(self, engine: Engine) -> None:
-        """Names the engine that hears of refusals; before `run`."""
+        """Sets the engine that is told of refusals. Call it before `run`."""
         self._engine = engine
 
     async def run(self, stopped: asyncio.Event) -> None:
-        """Dials until it is stopped, and then ends the calls that are under way."""
+        """Dials until `stopped` is set, and then ends the calls that are under way."""
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group
                 await stopped.wait()
                 self._group = None
-                # The next leader finds out by heartbeats what came of them.
+                # The next leader learns from heartbeats what came of these calls.
                 for call in self._calls:
                     call.cancel()
         finally:
@@ -72,7 +72,7 @@ class Dialer:
     def deliver(self, effect: ef.StartWork | ef.StopWork) -> None:
         """Starts a call.
 
-        While nothing runs it is dropped: a task without an answer goes back with its member's lease.
+        Drops the call when `run` is not running. A task whose member gives no answer goes back when its lease runs out.
         """
         group = self._group
         if group is None:
@@ -86,7 +86,7 @@ class Dialer:
 
     def _forget(self, fence: int, ended: asyncio.Task[None]) -> None:
         self._calls.discard(ended)
-        # By then another call may have begun for the same grant.
+        # Another call may have begun for the same grant by now.
         if self._starting.get(fence) is ended:
             del self._starting[fence]
 
@@ -102,7 +102,7 @@ class Dialer:
                 call = self._stub(effect.address).StartWork(request, timeout=DIAL_SECONDS)
             response = await call
             reason = "" if response.success else "the worker did not take it"
-        except Exception as error:  # noqa: BLE001 - whatever the call ends with, its task must not stay with the member
+        except Exception as error:  # noqa: BLE001 - however the call fails, the task must not stay with the member
             answered, words = self._failed(effect.address, error)
             reason = f"the worker answered {words}" if answered else f"the worker could not be dialled at {words}"
         if reason:
@@ -113,13 +113,13 @@ class Dialer:
     async def _stop(self, effect: ef.StopWork) -> None:
         starting = self._starting.get(effect.fence)
         if starting is not None:
-            # Else the member could hear of the stop first, and say that it has no such task.
+            # Without this wait the member could get the stop first, and answer that it has no such task.
             await asyncio.wait({starting})
         try:
             request = worker_pb2.StopWorkRequest(id=effect.id)
             response = await self._stub(effect.address).StopWork(request, timeout=STOP_SECONDS)
             stopped = response.success
-        except Exception as error:  # noqa: BLE001 - as above: it is called again after the next heartbeat
+        except Exception as error:  # noqa: BLE001 - however it fails, the member is called again after a heartbeat
             _, words = self._failed(effect.address, error)
             extra = {"worker": effect.member, "task_id": effect.id, "fence": effect.fence, "reason": words}
             _log.warning("stop failed", extra=extra)
@@ -142,7 +142,7 @@ class Dialer:
         return worker_pb2_grpc.WorkerServiceStub(channel)
 
     def _failed(self, address: str, error: Exception) -> tuple[bool, str]:
-        """Whether a call that failed has reached its member, and what to say of it."""
+        """Returns whether a failed call has reached its member, and what to say about the failure."""
         if not isinstance(error, grpc.aio.AioRpcError):
             _log.error("call of a member failed", exc_info=error, extra={"address": address})
             return False, f"{address}: {type(error).__name__}"
@@ -162,9 +162,9 @@ class Dialer:
 
 
 def _of_submit(spec: Spec) -> AbstractContextManager[Any]:
-    """While a call begins: its span is a child of the task's submit, where that is traced.
+    """Makes the span of a call that begins inside a child of the task's submit, if that is traced.
 
-    The contract of callback workers has no other way to tell them.
+    The contract of callback workers has no other way to tell them of the trace.
     """
     if not spec.trace or not is_traced():
         return contextlib.nullcontext()

@@ -1,7 +1,7 @@
-"""Ends calls from outside: those too whose caller does not read.
+"""Ends calls from outside, including calls whose caller does not read.
 
-What is being sent can't be taken back from gRPC, and a call that is only cancelled is never told its end. So its status
-waits behind what is not read, for a caller that reads it yet.
+A response that gRPC is sending can't be taken back, and the caller of a call that is only cancelled never learns of the
+end. So the status waits behind the unread responses, in case the caller does read.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from gowork.proto.status import Refusal, abort
 
 
 class Endings:
-    """Keeps the endings that have not reached their callers."""
+    """Ends calls, and keeps the endings that have not reached their callers."""
 
     def __init__(self) -> None:
         self._under_way: set[asyncio.Task[None]] = set()
 
     def end(self, serving: asyncio.Task[Any], context: grpc.aio.ServicerContext[Any, Any], refusal: Refusal) -> None:
-        """Gives a call up.
+        """Ends a call.
 
         Args:
-            serving: the task that serves it.
-            context: of the call.
-            refusal: what its caller is told.
+            serving: the asyncio task that serves the call.
+            context: the context of the call.
+            refusal: what the caller is told.
         """
         serving.add_done_callback(lambda _: self._tell(context, refusal))
         serving.cancel()
@@ -39,6 +39,6 @@ class Endings:
 
 
 async def _abort(context: grpc.aio.ServicerContext[Any, Any], refusal: Refusal) -> None:
-    # It always raises: that it has ended the call, or that the call has ended otherwise.
+    # `abort` always raises, whether it ended the call or the call had ended before.
     with contextlib.suppress(Exception):
         await abort(context, refusal)

@@ -1,4 +1,4 @@
-"""Why a task waits: ExplainTask of scheduler.v1.SchedulerService."""
+"""ExplainTask of scheduler.v1.SchedulerService: why a task waits."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ class Explaining:
         return response
 
     async def explained(self, id: str, *, verbose: bool = False) -> tuple[Standing, Explanation]:
-        """A task's standing and why it waits, as of now.
+        """Returns a task's standing, and why it waits now.
 
         Raises:
-            Refusal: NOT_FOUND.
+            Refusal: NOT_FOUND: no task has the id.
         """
         now = self._engine.now()
 

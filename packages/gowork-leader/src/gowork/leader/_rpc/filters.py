@@ -2,8 +2,8 @@ r"""Filter expressions of ListTasks and WatchTasks: terms joined by AND (a part 
 
 `status = RUNNING AND handler = "resize" AND labels.team != "web" AND id = "abc*"`
 
-In quotes a backslash takes the next character as it is: `id = "abc\*"` is the one task `abc*`. Without quotes it is a
-character like others.
+Inside quotes a backslash takes the next character as it is: `id = "abc\*"` selects the one task `abc*`. Without quotes
+a backslash is an ordinary character.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def parse_filter(text: str, *, newest_first: bool = False) -> Query:
     """Reads a filter.
 
     Raises:
-        Refusal: INVALID_ARGUMENT on the field `filter`, with the place where it goes wrong.
+        Refusal: INVALID_ARGUMENT on the field `filter`, with the place of the fault.
     """
     if len(text.encode()) > limits.FILTER_BYTES_MAX:
         raise _fault(f"has {len(text.encode())} bytes; the limit is {limits.FILTER_BYTES_MAX}")
@@ -78,13 +78,13 @@ def parse_filter(text: str, *, newest_first: bool = False) -> Query:
         else:
             raise _fault(f"names the unknown field {field!r}; fields are {_FIELDS}")
     if statuses is not None and not statuses:
-        # Contradictory terms select nothing; no id is empty.
+        # Contradictory terms select nothing. The empty id selects nothing, because no task has it.
         terms.append(("id", "", True))
     return Query(frozenset(statuses or ()), tuple(terms), tuple(labels), tuple(prefixes), newest_first)
 
 
 def predicate_of(query: Query) -> Predicate:
-    """The same selection, for tasks in memory."""
+    """Returns the same selection as a predicate of tasks in memory."""
 
     def selects(spec: Spec, standing: Standing) -> bool:
         if query.statuses and standing.status not in query.statuses:
@@ -104,7 +104,7 @@ def predicate_of(query: Query) -> Predicate:
 
 
 def selection_of(text: str) -> Selection:
-    """What a watcher with this filter is told of.
+    """Returns the selection of a watcher with this filter.
 
     Raises:
         Refusal: see parse_filter.
@@ -121,9 +121,9 @@ def selection_of(text: str) -> Selection:
 
 
 def _value_of(term: re.Match[str]) -> tuple[str, bool]:
-    """The value of a term, and whether it ends in a star, which matches any characters.
+    """Returns the value of a term, and whether it ends in a star, which matches any characters.
 
-    Escapes are read once, and the star is looked for before: afterwards one that was escaped looks like another.
+    The star is looked for before escapes are replaced, because afterwards an escaped star looks like a plain one.
     """
     quoted = term["quoted"]
     if quoted is None:
@@ -132,7 +132,7 @@ def _value_of(term: re.Match[str]) -> tuple[str, bool]:
 
 
 def _takes_last(quoted: str) -> bool:
-    """Whether the last character is taken as it is by a backslash: by an odd number of them in a row."""
+    """Whether the last character is escaped: an odd number of backslashes in a row precede it."""
     before = quoted[:-1]
     return (len(before) - len(before.rstrip("\\"))) % 2 == 1
 

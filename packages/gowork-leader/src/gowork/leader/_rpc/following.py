@@ -1,4 +1,4 @@
-"""Tasks are waited for and watched: the calls of scheduler.v1.SchedulerService that tell when something happens."""
+"""Calls of scheduler.v1.SchedulerService that tell when something happens: waits for tasks, and watches."""
 
 from __future__ import annotations
 
@@ -26,22 +26,23 @@ from gowork.proto import limits
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.proto.status import FieldViolation, Refusal, invalid
 
-#: Tasks of one WaitTasks or WatchTasks response.
+#: How many tasks or ids one WatchTasks response has at most.
 _CHUNK_TASKS = 1_000
-#: Bytes of tasks that a watcher is sent at once; one task may have more.
+#: How many bytes of tasks a watcher is sent at once; a single task may have more.
 _WATCH_BYTES = 256 << 10
-#: What a task takes in such a response besides its body and result, nearly.
+#: About how many bytes a task takes in such a response besides its body and result.
 _TASK_BYTES = 256
-#: What a result takes in a response besides its texts, at most; and where a response of WaitTasks is ended. One result
-#: beyond that, of up to 4 bytes a character, stays within a message.
+#: How many bytes a result takes in a response besides its texts, at most.
 _RESULT_BYTES = 512
+#: A WaitTasks response is sent when it has this size, with texts counted in characters. The last result, of up to 4
+#: bytes a character, still fits into a message.
 _WAIT_BYTES = 1 << 20
-#: Tasks that are looked up at once for a wait or a watch: many while they are small, few when they have long results.
-#: In tasks, and in the bytes of one look-up that make the next one small.
+#: How many tasks are looked up at once for a wait or a watch: the maximum, or the minimum after a look-up that brought
+#: more than _LOOK_BYTES.
 _LOOK_TASKS_MAX, _LOOK_TASKS_MIN = 1_000, 16
 _LOOK_BYTES = 4 << 20
 
-#: Ids that WaitTasks calls wait for, over all of them. In memory each takes some 300 bytes.
+#: How many ids may be waited for, over all calls. In memory each takes about 300 bytes.
 WAITED_IDS_MAX = 1_000_000
 
 #: (id, body, standing)
@@ -50,7 +51,7 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class Following:
-    """Waits and watches."""
+    """Answers waits and watches."""
 
     def __init__(self, engine: Engine, store: Store) -> None:
         self._engine = engine
@@ -80,9 +81,9 @@ class Following:
         return response
 
     async def _require_known(self, since: int | None) -> None:
-        """Refuses to watch on from a batch since which removals have been forgotten."""
+        """Refuses to go on from batch `since` if later removals have been forgotten."""
         if since is not None and since < await self._store.watch_floor():
-            message = "removals since this token are no longer known; list the tasks anew and watch from there"
+            message = "removals since this token are no longer known; list the tasks again and watch from there"
             raise Refusal(grpc.StatusCode.OUT_OF_RANGE, "TOKEN_TOO_OLD", message)
 
     async def WatchTasks(self, request: pb.WatchTasksRequest, context: _Context) -> AsyncIterator[Any]:
@@ -102,10 +103,10 @@ class Following:
                 current = await self._engine.read(subscribe)
                 await self._require_known(since)
                 yield pb.WatchTasksResponse(token=make_token(current if since is None else since, *scope))
-                # Before the changes: another task may have taken a removed one's id.
+                # Removals come before changes, because a new task may have the id of a removed one.
                 async for ids in self._removed_between(since, current):
                     yield pb.WatchTasksResponse(deleted=ids)
-                # Some may have been forgotten between two pages of them.
+                # Some removals may have been forgotten between two pages of them.
                 await self._require_known(since)
                 number = _LOOK_TASKS_MIN
                 while since is not None and since < current:
@@ -125,7 +126,7 @@ class Following:
                         yield pb.WatchTasksResponse(deleted=removed)
                     if snapshots:
                         yield _shown_later(snapshots, request.view)
-                    # Not kept while the next one is waited for.
+                    # Freed before the wait for the next changes.
                     del snapshots, removed
                     if changed is not None:
                         yield pb.WatchTasksResponse(token=make_token(changed, *scope))
@@ -133,7 +134,7 @@ class Following:
                 self._engine.subscriptions.watchers.drop(watcher)
 
     async def _removed_between(self, since: int | None, current: int) -> AsyncIterator[list[str]]:
-        """The ids of the tasks that were removed since a batch."""
+        """Yields the ids of the tasks that were removed after batch `since`, in chunks."""
         while since is not None and since < current:
             removals = await self._store.deleted_since(since, _CHUNK_TASKS)
             if not removals:
@@ -144,11 +145,10 @@ class Following:
                 yield ids[place : place + _CHUNK_TASKS]
 
     async def _once_finished(self, id: str) -> _Finished:
-        """The task, once it has finished."""
+        """Waits until the task has finished, and returns it."""
         subscriptions = self._engine.subscriptions
         waiter = Waiter(subscriptions.waiting)
-        # The hot path of whoever waits for one task: it needs no batch of its own, and does not wait for the one in
-        # hand.
+        # The hot path of a wait for one task: it needs no batch of its own, and does not wait for the current one.
         if self._engine.will_tell(id):
             subscriptions.add_waiter(waiter, (id,))
             try:
@@ -165,7 +165,7 @@ class Following:
         raise AssertionError("a wait ends with its last task")
 
     async def _as_they_finish(self, ids: Iterable[str]) -> AsyncGenerator[list[_Finished], None]:
-        """Each of these tasks once."""
+        """Yields each of these tasks once, when it has finished."""
         outstanding = dict.fromkeys(ids)
         waiting = self._engine.subscriptions.waiting
         waiter, number = Waiter(waiting), len(outstanding)
@@ -176,13 +176,13 @@ class Following:
 
         def subscribe(state: State) -> list[str]:
             self._engine.subscriptions.add_waiter(waiter, outstanding)
-            # Finished ones are in memory by chance: nothing more will be published of them.
+            # A finished task is in memory by chance, and nothing more will be published about it.
             tasks, finished = state.tasks, Status.COMPLETED
             return [id for id in outstanding if id not in tasks or tasks[id].standing.status >= finished]
 
         try:
             absent = await self._engine.read(subscribe)
-            # Whoever waits for a short task often finds it done: that should not take a look into the store.
+            # A short task is often done before the wait begins. That should not take a look into the store.
             recent = [new for id in absent if (new := self._engine.subscriptions.recent(id)) is not None]
             done = [_finished(snapshot) for snapshot in recent]
             if len(recent) < len(absent):
@@ -190,7 +190,8 @@ class Following:
                 absent = [id for id in absent if id not in known]
             else:
                 absent = []
-            # Before anything is told all must be known; what does not fit in memory meanwhile is looked up again.
+            # All ids must be known before any result is sent. Tasks that do not fit in memory until then are looked up
+            # again.
             unknown: list[str] = []
             again: list[str] = []
             size = 0
@@ -214,7 +215,7 @@ class Following:
             async for some in self._stored(again):
                 yield some
             while outstanding:
-                # One that finishes as this call begins may be found in the store and be published too.
+                # A task that finishes as this call begins may be found in the store and be published as well.
                 gathered, again = await waiter.take()
                 yield [_finished(new) for new in gathered if outstanding.pop(new.spec.id, 0) is None]
                 async for some in self._stored([id for id in again if outstanding.pop(id, 0) is None]):
@@ -225,12 +226,12 @@ class Following:
             waiting.ids -= number
 
     async def _stored(self, ids: Sequence[str]) -> AsyncGenerator[list[_Finished], None]:
-        """These finished tasks, a few at a time; one that was removed meanwhile is left out."""
+        """Yields these finished tasks, a few at a time. A task that was removed meanwhile is left out."""
         async for _, records in self._looked_up(ids):
             yield [(record.id, record.body, record.standing) for record in records]
 
     async def _looked_up(self, ids: Sequence[str]) -> AsyncGenerator[tuple[Sequence[str], list[Record]], None]:
-        """Parts of these ids and what the store has of them."""
+        """Yields (some of these ids, the records that the store has of them)."""
         place, number = 0, _LOOK_TASKS_MIN
         while place < len(ids):
             asked = ids[place : place + number]
@@ -242,7 +243,7 @@ class Following:
 
 
 def _check_ids(ids: Sequence[str]) -> None:
-    # Ids that break a limit are those of no task: only what would cost is checked here.
+    # An id that breaks a limit is unknown anyway, so only what would be costly is checked here.
     if not ids:
         raise invalid([FieldViolation("ids", f"is empty; 1 to {limits.BATCH_TASKS_MAX} are needed")])
     if len(ids) > limits.BATCH_TASKS_MAX:
@@ -263,7 +264,10 @@ def _message(task: Task, view: int) -> pb.Task:
 
 
 def _shown_later(snapshots: Sequence[Snapshot], view: int) -> Later:
-    """Responses with these tasks. Messages merge by concatenation, so that each task is serialized once for all."""
+    """Returns responses with these tasks, to be made when they are sent.
+
+    A task is serialized once for all watchers, because messages merge by concatenation.
+    """
 
     def make() -> list[bytes]:
         responses: list[bytes] = []
@@ -283,7 +287,7 @@ def _shown_later(snapshots: Sequence[Snapshot], view: int) -> Later:
 
 
 def _shown(snapshot: Snapshot, view: int) -> bytes:
-    """A response with this task alone."""
+    """Returns a serialized response with this task alone."""
     if snapshot.shown[0] != view:
         message = task_message(snapshot.spec, snapshot.standing, view, snapshot.progress)
         snapshot.shown = view, pb.WatchTasksResponse(tasks=[message]).SerializeToString()
@@ -299,8 +303,8 @@ def _finished_message(body: bytes, standing: Standing, view: int) -> pb.Task:
 
 
 def _wait_responses(finished: Iterable[_Finished], view: int) -> Iterator[pb.WaitTasksResponse]:
-    # The hot path of everyone who waits: results are filled in where they are sent from, since a message that is put
-    # into another one is copied.
+    # The hot path of waits: results are filled in inside the response, because a message that is put into another one
+    # is copied.
     response, size = pb.WaitTasksResponse(), 0
     for id, body, standing in finished:
         if view == pb.TASK_VIEW_RESULT:

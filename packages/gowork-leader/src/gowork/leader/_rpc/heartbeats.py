@@ -1,8 +1,8 @@
-"""One stream of heartbeats: read whether or not its responses are.
+"""One stream of heartbeats, which is read even when its caller reads no responses.
 
 The three shapes in which Heartbeat was declared look the same on the wire (docs/decisions/0002-heartbeat.md). A caller
-whose stub is client-streaming reads no response before the end, so that after some 13,000 of them its window is full
-and the next one waits for ever. Its heartbeats must count all the same.
+with a client-streaming stub reads no response before the end. After about 13,000 responses its window is full, and the
+next response waits for ever. Its heartbeats must count all the same.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from gowork.proto.cluster.v1 import leader_pb2 as pb
 
-#: How long a caller may leave unread what stands before the end of its stream, in seconds; then the stream is reset.
+#: How long the end of a stream waits for its caller to read the responses before it, in seconds. Then the stream is
+#: reset.
 UNREAD_SECONDS = 5.0
 
 
@@ -21,21 +22,22 @@ class HeartbeatStream:
 
     def __init__(self, requests: AsyncIterator[pb.HeartbeatRequest]) -> None:
         self._requests = requests
-        #: Responses that the caller has not been sent. All are alike: what waits for it is a number, and takes no room.
+        #: How many responses the caller has not been sent. A number is enough, because all responses are alike.
         self._owed = 0
         self._changed = asyncio.Event()
-        #: The heartbeats have ended, and why if they were refused.
+        #: Whether the heartbeats have ended, and with which refusal.
         self._over = False
         self._refusal: Exception | None = None
+        #: Is set when `responses` has come to the end.
         self._told = asyncio.Event()
 
     async def responses(
         self, hear: Callable[[pb.HeartbeatRequest], Awaitable[None]]
     ) -> AsyncIterator[pb.HeartbeatResponse]:
-        """One response for each heartbeat that was heard.
+        """Yields one response for each heartbeat that was heard.
 
         Raises:
-            Exception: what `hear` has raised, once all responses before it are sent.
+            Exception: what `hear` raised, after all responses before it are sent.
         """
         call = asyncio.current_task()
         assert call is not None
@@ -57,7 +59,7 @@ class HeartbeatStream:
             await asyncio.gather(reading, return_exceptions=True)
 
     def end(self, refusal: Exception) -> None:
-        """Hears no more: `responses` raises this once those before it are sent."""
+        """Hears no more. `responses` raises `refusal` after the responses before it are sent."""
         if not self._over:
             self._refusal = refusal
             self._over = True
@@ -69,7 +71,7 @@ class HeartbeatStream:
                 await hear(request)
                 self._owed += 1
                 self._changed.set()
-        except Exception as error:  # noqa: BLE001 - it is raised where the call can be ended with it
+        except Exception as error:  # noqa: BLE001 - `responses` raises it, where it can end the call
             self._refusal = error
         self._over = True
         self._changed.set()
@@ -77,5 +79,6 @@ class HeartbeatStream:
             async with asyncio.timeout(UNREAD_SECONDS):
                 await self._told.wait()
         except TimeoutError:
-            # A status waits behind the responses. Without an end the caller would never learn that it is no member.
+            # The status waits behind the responses. If the stream were not reset, the caller would never learn that it
+            # is no member.
             call.cancel()

@@ -1,4 +1,4 @@
-"""What is kept: the retries, removals and backups of scheduler.v1.SchedulerService."""
+"""Calls of scheduler.v1.SchedulerService on finished tasks and on the store: retries, removals and backups."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gowork.leader.store.protocol import Store
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.proto.status import invalid
 
-#: Tasks that are removed in one batch, and batches of one call.
+#: How many tasks one batch removes, and how many batches one call makes.
 PURGE_TASKS_MAX = 1_000
 PURGE_BATCHES_MAX = 100
 
@@ -26,7 +26,7 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class Keeping:
-    """Has finished tasks run again or removed, and copies of the store sent."""
+    """Has finished tasks run again or removed, and sends copies of the store."""
 
     def __init__(self, engine: Engine, store: Store) -> None:
         self._engine = engine
@@ -52,7 +52,7 @@ class Keeping:
 
     async def _purge_selected(self, request: pb.PurgeTasksRequest) -> pb.PurgeTasksResponse:
         query, before_ms = parse_filter(request.filter), request.finished_before_ms or None
-        # What finishes again meanwhile is looked at by its time, too.
+        # The time is passed on, because a selected task may run and finish again before the core removes it.
         finished_by_ms = before_ms - 1 if before_ms is not None else 0
         purged = 0
         for _ in range(PURGE_BATCHES_MAX):

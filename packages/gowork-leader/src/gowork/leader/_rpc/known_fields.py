@@ -1,4 +1,4 @@
-"""Which fields of requests this leader reads, by their full names, for clients that depend on one."""
+"""The full names of the request fields that this leader reads, for clients that depend on one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gowork.proto.scheduler.v1 import scheduler_pb2
 
 
 def known_fields() -> list[str]:
-    """All fields of requests to both services, and of the messages inside them, sorted."""
+    """Returns the sorted names of all fields of requests to both services, and of the messages inside them."""
     services = (
         scheduler_pb2.DESCRIPTOR.services_by_name["SchedulerService"],
         leader_pb2.DESCRIPTOR.services_by_name["LeaderService"],

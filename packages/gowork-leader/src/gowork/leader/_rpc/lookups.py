@@ -1,4 +1,4 @@
-"""Tasks are looked up and listed, and the cluster is counted: calls of scheduler.v1.SchedulerService that only ask."""
+"""Calls of scheduler.v1.SchedulerService that only ask: for tasks, lists of tasks, and counts of the cluster."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _Context = grpc.aio.ServicerContext[object, object]
 
 
 class Lookups:
-    """Answers from the state and the store."""
+    """Answers look-ups from the state and the store."""
 
     def __init__(self, engine: Engine, store: Store, explaining: Explaining, version: str) -> None:
         """`explaining` says why a pending task waits."""
@@ -65,13 +65,13 @@ class Lookups:
             for statuses in (frozenset(Status) - FINISHED, FINISHED):
                 if not complete:
                     break
-                # One more than may be answered tells whether there is more.
+                # One more than the answer may have, to see whether there are more.
                 limit = limits.PAGE_ITEMS_MAX - len(fitting) + 1
                 query = Query(statuses, newest_first=statuses is FINISHED)
                 records = await self._store.page(query, None, limit, left)
                 messages = [record_message(record, pb.TASK_VIEW_FULL) for record in records]
                 more, complete = fit(messages[: limit - 1], left)
-                # A page that the store ended at its bytes may not be the last one.
+                # The store may have ended the page at its bytes, so ask whether there is a task after it.
                 if complete and records:
                     complete = not await self._store.page(query, records[len(more) - 1].seq, 1, left)
                 fitting += more
@@ -95,7 +95,7 @@ class Lookups:
             records = await self._store.page(query, after, limit, limits.PAGE_BYTES_MAX)
             messages = [record_message(record, request.view) for record in records]
             fitting, _ = fit(messages, limits.PAGE_BYTES_MAX)
-            # A task is never larger than a page may be, so that each page has at least one.
+            # Each page has at least one task, because no task is larger than a page may be.
             fitting = fitting or messages[:1]
             last = records[len(fitting) - 1].seq if fitting else 0
             more = bool(fitting) and bool(await self._store.page(query, last, 1, 1))
@@ -118,4 +118,4 @@ class Lookups:
 
 
 def _barrier(state: State) -> None:
-    """Asks nothing: the answer comes when everything before is durable."""
+    """A question whose answer comes when all that was asked before is durable. It asks nothing else."""

@@ -1,6 +1,6 @@
-"""Between the messages of the contract and the core's values, both ways.
+"""Translates messages of the contract into the core's values and back.
 
-The only module of this layer that fills in messages.
+It is the only module of this layer that fills in messages.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ from gowork.proto.worker.v1 import session_pb2
 _VIEW_FULL = scheduler_pb2.TASK_VIEW_FULL
 _VIEW_RESULT = scheduler_pb2.TASK_VIEW_RESULT
 _COMPLETED = scheduler_pb2.ATTEMPT_OUTCOME_COMPLETED
-#: Below this size no result breaks a limit, even if each of its characters is escaped.
+#: A result with fewer characters than this breaks no limit, even if each of them is escaped.
 _SHORT_RESULT_CHARS = limits.PAYLOAD_BYTES_MAX // 8
 _OUTCOMES = {int(outcome): outcome for outcome in Outcome}
 _KINDS = {int(kind): kind for kind in FailureKind}
 
 
 def task_message(spec: Spec, standing: Standing, view: int, progress: Progress | None = None) -> scheduler_pb2.Task:
-    """A task as a client sees it; view is a TaskView, UNSPECIFIED being BASIC."""
+    """Returns a task as a client sees it. `view` is a TaskView; UNSPECIFIED means BASIC."""
     if view == _VIEW_RESULT:
         result = scheduler_pb2.Task()
         fill_result(result, spec.id, standing)
@@ -81,7 +81,7 @@ def task_message(spec: Spec, standing: Standing, view: int, progress: Progress |
 
 
 def record_message(record: Record, view: int) -> scheduler_pb2.Task:
-    """A task of a list. One that can't be read any more is told by its id and status, and hides no other."""
+    """Returns a task of a list. A task that can't be read has only its id, its status and the fault."""
     try:
         task = restore(record)
     except StoreFormatError as error:
@@ -92,8 +92,8 @@ def record_message(record: Record, view: int) -> scheduler_pb2.Task:
 
 
 def fill_result(task: scheduler_pb2.Task, id: str, standing: Standing) -> None:
-    """A task as TASK_VIEW_RESULT shows it. Its spec is not needed."""
-    # The hot path of everyone who waits: only fields that have something to say are touched.
+    """Fills in a task as TASK_VIEW_RESULT shows it, which takes no spec."""
+    # The hot path of waits: result fields are set only when there is a result.
     task.id = id
     task.status = standing.status  # type: ignore[assignment]
     task.worker = standing.worker
@@ -113,7 +113,7 @@ def fill_result(task: scheduler_pb2.Task, id: str, standing: Standing) -> None:
 
 
 def member_message(member: MemberView) -> leader_pb2.Member:
-    """A member as a client sees it."""
+    """Returns a member as a client sees it."""
     return leader_pb2.Member(
         id=member.id,
         address=member.address,
@@ -132,7 +132,7 @@ def member_message(member: MemberView) -> leader_pb2.Member:
 
 
 def member_stats(views: list[MemberView]) -> list[scheduler_pb2.MemberStats]:
-    """Members by liveness, with what they can run and hold."""
+    """Returns for each liveness how many members, slots and running tasks there are. A liveness of none is left out."""
     by_liveness = {liveness: [view for view in views if view.liveness is liveness] for liveness in Liveness}
     return [
         scheduler_pb2.MemberStats(
@@ -147,7 +147,7 @@ def member_stats(views: list[MemberView]) -> list[scheduler_pb2.MemberStats]:
 
 
 def queue_message(name: str, settings: QueueSettings, queue: Queue | None) -> scheduler_pb2.Queue:
-    """A queue as a client sees it; it holds nothing where there is only its name."""
+    """Returns a queue as a client sees it. Without a `queue` it has no tasks."""
     message = scheduler_pb2.Queue(
         name=name,
         paused=settings.paused,
@@ -163,12 +163,12 @@ def queue_message(name: str, settings: QueueSettings, queue: Queue | None) -> sc
 
 
 def heartbeat_from(request: leader_pb2.HeartbeatRequest) -> cmd.Heartbeat:
-    """A callback worker's checked word."""
+    """Returns the command of a checked heartbeat of a callback worker."""
     return cmd.Heartbeat(request.id, HeartbeatStatus(request.status))
 
 
 def hello_from(hello: session_pb2.Hello, connection: int, peer: str) -> cmd.OpenSession:
-    """A checked hello."""
+    """Returns the command of a checked Hello. Texts for people are cut to their limits."""
     return cmd.OpenSession(
         connection,
         hello.name,
@@ -186,7 +186,7 @@ def hello_from(hello: session_pb2.Hello, connection: int, peer: str) -> cmd.Open
         dict(hello.labels),
         hello.version,
         tuple(cmd.HeldTask(held.id, held.fence, held.state == session_pb2.HELD_STATE_FINISHED) for held in hello.held),
-        # This is for people. The leader decides nothing by it, so it may be cut.
+        # These texts are for people. No decision uses them, so they may be cut.
         tuple(_cut(error, limits.PLUGIN_ERROR_BYTES_MAX) for error in hello.plugin_errors[: limits.PLUGIN_ERRORS_MAX]),
         peer,
         tuple(hello.ended_instances),
@@ -194,9 +194,10 @@ def hello_from(hello: session_pb2.Hello, connection: int, peer: str) -> cmd.Open
 
 
 def frame_from(frame: session_pb2.ConnectRequest, connection: int, clock_ns: Callable[[], int]) -> cmd.ReceiveFrame:
-    """A worker's frame.
+    """Returns the command of a worker's frame.
 
-    What breaks a limit in it is cut to the limit, or fails its task: a stream has no way to refuse one field.
+    A text that breaks a limit is cut to the limit, and a report that breaks one fails its attempt, because a stream has
+    no way to refuse one field.
     """
     conditions = frame.conditions
     return cmd.ReceiveFrame(
@@ -223,7 +224,7 @@ def frame_from(frame: session_pb2.ConnectRequest, connection: int, clock_ns: Cal
 
 
 def _report_from(report: session_pb2.Report) -> cmd.Report:
-    # Most reports say nothing but a short result: the hot path asks them for little else.
+    # The hot path: most reports carry only a short result, so it reads few other fields.
     result, trace = report.result, report.traceparent
     if trace and not is_traceparent(trace):
         trace = ""
@@ -261,7 +262,7 @@ def _whole_report_from(report: session_pb2.Report, trace: str) -> cmd.Report:
     if outcome is Outcome.COMPLETED and report.follow_ups:
         for task in report.follow_ups:
             if task.delay_ms:
-                # Beside it stands what the worker has reckoned for leaders that do not know delays.
+                # The worker has also set `run_at_ms`, for leaders that do not know delays.
                 task.ClearField("run_at_ms")
         fault = check_follow_ups(report.follow_ups)
         if fault:
@@ -296,18 +297,18 @@ def _failure_from(failure: scheduler_pb2.Failure) -> Failure:
 
 
 def progress_from(request: scheduler_pb2.TaskProgressRequest) -> cmd.TellProgress:
-    """A callback worker's checked word of how far it has come; its message is cut to the limit."""
+    """Returns the command of a callback worker's checked progress. Its message is cut to the limit."""
     message = _cut(request.message, limits.PROGRESS_MESSAGE_BYTES_MAX)
     return cmd.TellProgress(request.id, request.fraction, message, request.fence)
 
 
 def completion_from(request: scheduler_pb2.TaskCompleteRequest) -> cmd.CompleteTask:
-    """A callback worker's checked report of how a task ended. Texts that are too long are cut to the limit."""
+    """Returns the command of a callback worker's checked report. Texts that are too long are cut to the limit."""
     return cmd.CompleteTask(
         request.id,
         _cut(request.error, limits.FAILURE_MESSAGE_BYTES_MAX) if request.HasField("error") else None,
         request.fence,
-        # A newer member may know more outcomes: whether there is an error tells enough then.
+        # A newer member may send an unknown outcome. Then `error` decides.
         _OUTCOMES.get(request.outcome),
         _failure_from(request.failure) if request.HasField("failure") else None,
         _delay_from(request.retry_delay_ms) if request.HasField("retry_delay_ms") else None,
@@ -346,7 +347,7 @@ def _fill_attempts(task: scheduler_pb2.Task, standing: Standing) -> None:
 
 
 def fit(messages: Iterable[scheduler_pb2.Task], bytes_max: int) -> tuple[list[scheduler_pb2.Task], bool]:
-    """As many as fit into `bytes_max` bytes, and whether that is all of them."""
+    """Returns the first messages that fit into `bytes_max` bytes, and whether those are all."""
     fitting: list[scheduler_pb2.Task] = []
     size = 0
     for message in messages:

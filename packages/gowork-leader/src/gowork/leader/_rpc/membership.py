@@ -1,4 +1,4 @@
-"""Members come, beat and go: cluster.v1.LeaderService."""
+"""cluster.v1.LeaderService: callback workers join, send heartbeats and leave, and members are listed and drained."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ _Context = grpc.aio.ServicerContext[object, object]
 
 
 class Membership:
-    """Membership, as the original contract has it."""
+    """Answers the calls of the original contract on members."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._heartbeats: set[HeartbeatStream] = set()
 
     def end_all(self, because: str) -> None:
-        """Ends all streams of heartbeats: members look for a leader.
+        """Ends all streams of heartbeats, so that their members look for a leader.
 
         Args:
-            because: what they are told.
+            because: what the members are told.
         """
         for stream in self._heartbeats:
             stream.end(Refusal(grpc.StatusCode.UNAVAILABLE, "NOT_SERVING", because))
@@ -91,7 +91,8 @@ class Membership:
                 raise invalid(violations)
             scope = (self._engine.opened.identity, "members")
             after = read_id_token(request.page_token, "page_token", *scope) if request.page_token else ""
-            # No id is empty. By id and not by place, since members come and go between two pages.
+            # A page goes on after an id and not after a number, because members come and go between two pages. No id is
+            # empty.
             views = [view for view in await self._engine.read(members) if view.id > after]
             response, size = pb.MembersResponse(), 0
             for view in views[: request.page_size or limits.PAGE_ITEMS_MAX]:

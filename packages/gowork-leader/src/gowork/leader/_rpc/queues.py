@@ -1,4 +1,4 @@
-"""Queues are listed, paused and limited: their calls of scheduler.v1.SchedulerService."""
+"""Calls of scheduler.v1.SchedulerService that list, pause and limit queues."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class QueueControl:
-    """What operators see of queues, and set for them."""
+    """Answers the calls of operators on queues."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -46,7 +46,7 @@ class QueueControl:
             check_queue_settings(request, violations)
             if violations:
                 raise invalid(violations)
-            # All of them have presence: a zero that is set lifts a limit.
+            # The fields have presence, so a zero that was set is listed, and lifts a limit.
             wanted = {field.name: value for field, value in request.ListFields()}
             settings = await self._engine.ask(cmd.ConfigureQueue(**wanted))
 

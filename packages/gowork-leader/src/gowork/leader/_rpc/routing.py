@@ -1,4 +1,4 @@
-"""Takes the engine's effects to those they concern."""
+"""Carries the engine's effects to those that they concern."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gowork.leader._rpc.sessions import Sessions
 
 
 class EffectRouter:
-    """Session streams for workers, calls for callback workers, spans for traces."""
+    """Routes effects to the session streams, the dialer, the counts and the traces."""
 
     def __init__(
         self,
@@ -21,10 +21,10 @@ class EffectRouter:
         settle: Callable[[ef.TraceSettling], None] = lambda effect: None,
     ) -> None:
         """Args:
-        sessions: takes what is for workers with a session.
-        dialer: takes what is for callback workers.
-        counts: is told what was refused, whether or not anybody is left to be told of it.
-        settle: makes spans; needed where Settings.traced is set.
+        sessions: takes the effects for workers with a session.
+        dialer: takes the effects for callback workers.
+        counts: counts what was refused, even if the sender is gone.
+        settle: makes spans; needed when Settings.traced is set.
         """
         self._sessions = sessions
         self._dialer = dialer

@@ -1,4 +1,4 @@
-"""Tasks come, are taken back, and are told of: the calls of scheduler.v1.SchedulerService that change single tasks."""
+"""Calls of scheduler.v1.SchedulerService that change tasks: submits, cancels, and reports of callback workers."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from gowork.proto import limits
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.proto.status import FieldViolation, invalid
 
-#: Most violations that are gathered before a batch is given up.
+#: After how many violations the rest of a batch is not checked.
 _VIOLATIONS_MAX = 20
 _Context = grpc.aio.ServicerContext[object, object]
 
 
 class Scheduling:
-    """Submits, cancels, and what callback workers say of their tasks."""
+    """Answers submits, cancels, and the reports and progress of callback workers."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -85,14 +85,14 @@ class Scheduling:
 
 
 def _named_alone(refused: cmd.Refused) -> cmd.Refused:
-    """The refusal of the only task of a submit, in the words of a request that has one task."""
+    """Returns the refusal of a submit of one task, with field paths as ScheduleTask has them."""
     inner, outer = "tasks[0].", "task."
     violations = tuple((field.replace(inner, outer), description) for field, description in refused.violations)
     return cmd.Refused(refused.code, refused.message.replace(inner, outer), violations)
 
 
 def _check_batch(request: pb.ScheduleTasksRequest) -> int:
-    """Answers how many bytes it has."""
+    """Checks a batch. Returns how many bytes it has."""
     tasks, size = request.tasks, request.ByteSize()
     if not tasks:
         raise invalid([FieldViolation("tasks", f"is empty; 1 to {limits.BATCH_TASKS_MAX} are needed")])
@@ -107,7 +107,7 @@ def _check_batch(request: pb.ScheduleTasksRequest) -> int:
         check_trace(request.traceparent, request.tracestate, "", violations)
     for place, task in enumerate(tasks):
         before = len(violations)
-        # The path is made only where there is something to say: most batches have no fault.
+        # The path is made only for tasks at fault, because most batches have none.
         check_task(task, "", violations)
         if len(violations) > before:
             violations[before:] = [

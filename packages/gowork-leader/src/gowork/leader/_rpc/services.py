@@ -1,7 +1,7 @@
-"""The leader's services as one registry: which object answers which call, and whether anything answers it now.
+"""The registry of the leader's services: which object answers which call, and whether any answers it now.
 
-A service is composed of parts. A part is an object that has methods by the names of RPCs, so that each may keep what it
-alone needs. The parts are a term's and the servers are the process's: between them is the switchboard.
+A service is composed of parts. A part is an object with methods that have the names of RPCs, so each part keeps only
+what it needs itself. The parts belong to a term, and the servers belong to the process. The switchboard connects them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gowork.proto.scheduler.v1 import scheduler_pb2, scheduler_pb2_grpc
 from gowork.proto.status import Refusal, abort
 from gowork.proto.worker.v1 import session_pb2, session_pb2_grpc
 
-#: Answers a call: its request, or the iterator of its requests, and its context.
+#: Answers a call. Its arguments are the request, or the iterator of requests, and the context.
 Method: TypeAlias = "Callable[[Any, Any], Any]"
 
 _DESCRIPTORS = (
@@ -27,7 +27,7 @@ _DESCRIPTORS = (
     scheduler_pb2.DESCRIPTOR.services_by_name["SchedulerService"],
     session_pb2.DESCRIPTOR.services_by_name["SessionService"],
 )
-#: {service: what adds one to a server}
+#: {service: the function that adds it to a server}
 _ADDERS: dict[str, Callable[[Any, grpc.aio.Server], None]] = {
     "cluster.v1.LeaderService": leader_pb2_grpc.add_LeaderServiceServicer_to_server,
     "scheduler.v1.SchedulerService": scheduler_pb2_grpc.add_SchedulerServiceServicer_to_server,
@@ -40,13 +40,13 @@ SERVICES: dict[str, dict[str, bool]] = {
 
 
 def compose(parts: Mapping[str, Sequence[object]]) -> dict[str, Method]:
-    """What answers each call: {call: a part's method}.
+    """Returns what answers each call: {call: a part's method}.
 
     Args:
-        parts: {service: the objects that it is made of}.
+        parts: {service: the parts that it is composed of}.
 
     Raises:
-        ValueError: for a call that no part answers, or more than one.
+        ValueError: no part answers a call, or more than one does.
     """
     methods: dict[str, Method] = {}
     for service, names in SERVICES.items():
@@ -59,19 +59,19 @@ def compose(parts: Mapping[str, Sequence[object]]) -> dict[str, Method]:
 
 
 class Switchboard:
-    """Where calls arrive, over all terms: each is put through to the term, or told why it can't be.
+    """Receives the calls of all terms. It puts each call through to the current term, or refuses it.
 
     Args:
-        refusal: why no call is put through yet.
+        refusal: the refusal of calls until `connect`.
     """
 
     def __init__(self, refusal: Refusal) -> None:
         #: {call: what answers it now}
         self._methods: dict[str, Method] = {}
         self._refusal = refusal
-        #: Calls that were not put through, so far.
+        #: How many calls were not put through so far.
         self.refused = 0
-        #: {the task that serves a stream that was put through: its context}
+        #: {the asyncio task that serves a stream that was put through: the stream's context}
         self._streams: dict[asyncio.Task[Any], grpc.aio.ServicerContext[Any, Any]] = {}
         self._endings = Endings()
         self.disconnect(refusal)
@@ -81,7 +81,7 @@ class Switchboard:
         self._methods.update(methods)
 
     def disconnect(self, refusal: Refusal) -> None:
-        """Ends calls with this refusal from now on. Those that were put through before go on."""
+        """Refuses calls from now on. Calls that were put through before go on."""
         self._refusal = refusal
         for service, names in SERVICES.items():
             for name, streams in names.items():
@@ -95,9 +95,9 @@ class Switchboard:
         _ADDERS[service](SimpleNamespace(**through), server)
 
     def end_streams(self) -> list[asyncio.Task[Any]]:
-        """Ends the streams that were put through and are still under way; their callers are told why when they read.
+        """Ends the streams that were put through and are still under way. Their callers are told why when they read.
 
-        Returns: the tasks that serve them, which end soon.
+        Returns: the asyncio tasks that serve them, which end soon.
         """
         streams = list(self._streams.items())
         for serving, context in streams:
@@ -107,7 +107,7 @@ class Switchboard:
     def _through(self, call: str, *, streams: bool) -> Method:
         methods = self._methods
 
-        # No coroutine of its own, which each call would pay for: it hands on what the method answers.
+        # Not a coroutine, because each call would pay for one. It returns what the method returns.
         def put_through(request: Any, context: Any) -> Any:
             return methods[call](request, context)
 

@@ -1,6 +1,6 @@
-"""The service worker.v1.SessionService: the streams of workers, and the way back over them.
+"""The service worker.v1.SessionService: the streams of workers, in both directions.
 
-Owns what is on its way to each worker. Effects are gathered for as long as a stream is busy and leave as one frame.
+Owns what is on its way to each worker. Effects gather while a stream is busy, and leave as one frame.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from gowork.leader._rpc.validation import Violations, check_hello
 from gowork.proto.status import FieldViolation, Refusal, invalid
 from gowork.proto.worker.v1 import session_pb2 as pb
 
-#: Frames of one worker that may wait for a batch; past it the stream is not read.
+#: How many frames of one worker may wait for a batch. While as many wait, its stream is not read.
 FRAMES_WAITING_MAX = 64
-#: Bytes of reports that may wait for a batch, over all workers. Past it a stream is read again when the frame before
-#: has been dealt with: one frame of each worker may come on top. What is not read waits with its worker.
+#: How many bytes of reports may wait for a batch, over all workers. Beyond that a stream is read again when its frame
+#: before was dealt with, so each worker may add one frame. Unread frames wait with their workers.
 REPORT_BYTES_WAITING_MAX = 32 << 20
-#: Fences (grants, acknowledgements and the like) that wait for one worker to read them: the next ones end its stream.
-#: Several batches' worth, so that only who does not read has so many.
+#: How many fences (of grants, acknowledgements and the like) may wait for one worker to read them. The next one ends
+#: its stream. They are several batches' worth, so that only a worker that does not read has so many.
 FENCES_UNREAD_MAX = 100_000
-#: As above, over all workers: beyond it a stream that has FENCES_SHARE or more of them ends.
+#: The same over all workers. Beyond that the next effect for a stream with more than FENCES_SHARE of them ends it.
 FENCES_UNREAD_ALL_MAX = 1_000_000
 FENCES_SHARE = 1_000
-#: Streams that have not said hello, beside the sessions; the next ones are refused.
+#: How many streams may be open that have sent no Hello, besides the sessions. Further ones are refused.
 STREAMS_WAITING_MAX = 1_000
-#: A frame is closed after the task that takes its bodies to this.
+#: A frame is closed after the task whose body brings it beyond this size.
 FRAME_BYTES_MAX = 1 << 20
 #: How long acknowledgements wait for something to travel with, in seconds.
 ACKNOWLEDGE_SECONDS = 0.01
-#: A connected worker has this long to say hello, in seconds.
+#: How long a connected worker has to send its Hello, in seconds.
 HELLO_SECONDS = 10.0
 
 _SessionEffect = (
@@ -65,19 +65,19 @@ class Sessions:
         self._numbers = itertools.count(1)
         #: {connection: stream}
         self._streams: dict[int, _Stream] = {}
-        #: Streams that are being served, those before their hello included.
+        #: How many streams are being served, with those that have sent no Hello.
         self._open = 0
         self._report_bytes = 0
         self._unread = _Unread()
 
     def attach(self, engine: Engine) -> None:
-        """Names the engine that frames go to; before the server starts."""
+        """Sets the engine that frames go to. Call it before the server starts."""
         self._engine = engine
 
     def deliver(self, effect: _SessionEffect) -> None:
         """Puts an effect on its way.
 
-        One for a stream that has ended is dropped: the worker lists what it holds when it is back.
+        An effect for a stream that has ended is dropped, because the worker lists what it holds when it reconnects.
         """
         stream = self._streams.get(effect.connection)
         if stream is not None:
@@ -87,7 +87,7 @@ class Sessions:
         """Ends all streams. Workers go on with their running tasks and look for a leader.
 
         Args:
-            because: what they are told.
+            because: what the workers are told.
         """
         refusal = cmd.Refused(cmd.RefusalCode("UNAVAILABLE", "NOT_SERVING"), because)
         for connection, stream in self._streams.items():
@@ -116,7 +116,7 @@ class Sessions:
                             raise refusal_from(stream.ending.refusal)
                         return
                     if stream.closed:
-                        # A frame that was refused ends the stream with its refusal.
+                        # If a frame was refused, the reader raises its refusal, which ends the stream.
                         await reader
                         return
             finally:
@@ -142,7 +142,7 @@ class Sessions:
             async with asyncio.timeout(HELLO_SECONDS):
                 request = await anext(requests)
         except (TimeoutError, StopAsyncIteration):
-            message = f"no hello came within {HELLO_SECONDS:g} s"
+            message = f"no hello came within {HELLO_SECONDS:g} s; send it as the first frame"
             raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, "NO_HELLO", message) from None
         if not request.HasField("hello"):
             raise invalid([FieldViolation("hello", "is missing in the first frame")])
@@ -161,23 +161,24 @@ class Sessions:
                 if request.HasField("hello"):
                     raise invalid([FieldViolation("hello", "is for the first frame alone; open a new stream")])
                 if stream.ending is not None:
-                    # The reason waits behind what the worker has not read; it has no session from now on.
+                    # The worker has no session from now on. The reason waits behind what it has not read.
                     engine.post(cmd.CloseSession(connection))
                     return
                 while waiting and waiting[0].done():
                     waiting.popleft()
                 if not request.reports and not request.ByteSize():
-                    # From here, and not when its batch is durable: it says only that this leader has heard the worker,
-                    # and waiting frames are dealt with before any lease ends. With a full disk that takes long.
+                    # A heartbeat is answered here and not when its batch is durable, which takes long when the disk is
+                    # full. The answer says only that this leader has heard the worker. Waiting frames are dealt with
+                    # before any lease ends.
                     stream.answer()
                     if waiting:
-                        # One that waits already renews the lease as well.
+                        # A frame that waits already renews the lease as well.
                         continue
                 dealt_with = engine.post_frame(frame_from(request, connection, engine.wall_ns))
                 waiting.append(dealt_with)
                 if request.reports:
                     self._count(request.ByteSize(), dealt_with)
-                # Not kept while it waits for the next one.
+                # Freed before the wait for the next request.
                 del request
                 while len(waiting) >= FRAMES_WAITING_MAX or (waiting and self._report_bytes > REPORT_BYTES_WAITING_MAX):
                     await waiting.popleft()
@@ -193,7 +194,7 @@ class Sessions:
         dealt_with.add_done_callback(uncount)
 
     def _frames(self, effects: Sequence[_SessionEffect], engine: Engine) -> Iterator[pb.ConnectResponse]:
-        # One at a time: tasks of many bytes are copied as they are sent.
+        # One frame at a time, because the bodies of tasks are copied and may be large.
         frame, size = pb.ConnectResponse(), 0
         for effect in effects:
             match effect:
@@ -238,7 +239,7 @@ class Sessions:
 
 
 class _Unread:
-    """Fences that wait for workers to read them."""
+    """Counts the fences that wait for workers to read them, over all workers."""
 
     __slots__ = ("fences",)
 
@@ -252,20 +253,20 @@ class _Stream:
     __slots__ = ("_all", "_answers", "_effects", "_event", "_late", "_unread", "_welcomed", "closed", "ending")
 
     def __init__(self, unread: _Unread) -> None:
-        """`unread` is what waits for all workers."""
+        """`unread` counts the fences of all workers."""
         self._all = unread
         self._effects: list[_SessionEffect] = []
-        #: Fences in the effects.
+        #: How many fences are in the effects.
         self._unread = 0
-        #: Heartbeats to be answered, each by an empty frame of its own, so that the worker can count.
+        #: How many heartbeats are to be answered. Each gets an empty frame of its own, so that the worker can count.
         self._answers = 0
         self._welcomed = False
         self._event = asyncio.Event()
-        #: Sends acknowledgements that nothing else has taken along.
+        #: Sends acknowledgements that had nothing to travel with.
         self._late: asyncio.TimerHandle | None = None
-        #: The last effect of this stream, when it is to end.
+        #: The last effect of this stream; None: it is not to end.
         self.ending: ef.EndSession | None = None
-        #: The worker sends no more.
+        #: Whether the worker sends no more.
         self.closed = False
 
     def add(self, effect: _SessionEffect) -> None:
@@ -275,7 +276,7 @@ class _Stream:
         if self._unread > limit and not isinstance(effect, ef.EndSession):
             message = f"the worker has not read {self._unread} grants and answers; the limit is {limit}"
             behind = cmd.RefusalCode("RESOURCE_EXHAUSTED", "SESSION_BEHIND")
-            # It is told again when it is back.
+            # What is dropped here is decided again when the worker reconnects.
             self._effects.clear()
             effect = ef.EndSession(effect.connection, cmd.Refused(behind, message))
         if isinstance(effect, ef.EndSession):
@@ -287,7 +288,7 @@ class _Stream:
             self._all.fences += fences
             self._welcomed = self._welcomed or isinstance(effect, ef.Welcome)
             if isinstance(effect, ef.Acknowledge):
-                # Nobody waits for the acknowledgement, so it travels with the next grants, behind the results.
+                # Nobody waits for an acknowledgement, so it travels with the next grants.
                 if self._late is None:
                     self._late = asyncio.get_running_loop().call_later(ACKNOWLEDGE_SECONDS, self._event.set)
                 return
@@ -303,12 +304,12 @@ class _Stream:
         self._event.set()
 
     def end(self) -> None:
-        """Nothing of it waits any more."""
+        """Uncounts the fences of this stream, because none of them waits any more."""
         self._all.fences -= self._unread
         self._unread = 0
 
     async def take(self) -> tuple[list[_SessionEffect], int]:
-        """What is to be sent: effects, and how many heartbeats are to be answered."""
+        """Waits for something to send. Returns the effects, and how many heartbeats to answer."""
         await self._event.wait()
         self._event.clear()
         if self._late is not None:
@@ -316,7 +317,7 @@ class _Stream:
             self._late = None
         taken, self._effects = self._effects, []
         self.end()
-        # The first frame is the Welcome.
+        # Heartbeats are answered after the Welcome, which must be the first frame.
         answers = self._answers if self._welcomed else 0
         self._answers -= answers
         return taken, answers

@@ -1,4 +1,4 @@
-"""Page and watch tokens: opaque to clients, good only for the store and the request that they came from."""
+"""Page and watch tokens: opaque to clients, and valid only for the store and the request that they came from."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _SEAL_BYTES = 8
 
 
 def make_token(position: int, *scope: str) -> str:
-    """A token for going on after `position` (0 to 2^64−1), valid with the same scope only."""
+    """Returns a token for going on after `position` (0 to 2^64−1). It is valid only with the same scope."""
     return _sealed(position.to_bytes(_POSITION_BYTES), scope)
 
 
 def read_token(token: str, field: str, *scope: str) -> int:
-    """The position in a token.
+    """Returns the position in a token.
 
     Raises:
-        Refusal: INVALID_ARGUMENT on this field when it was not made with this scope.
+        Refusal: INVALID_ARGUMENT on this field: the token was not made with this scope.
     """
     data = _opened(token, field, scope)
     if len(data) != _POSITION_BYTES:
@@ -30,12 +30,12 @@ def read_token(token: str, field: str, *scope: str) -> int:
 
 
 def make_id_token(id: str, *scope: str) -> str:
-    """As make_token, for going on after this id."""
+    """Returns a token for going on after this id; otherwise as make_token."""
     return _sealed(id.encode(), scope)
 
 
 def read_id_token(token: str, field: str, *scope: str) -> str:
-    """As read_token, for a token of make_id_token."""
+    """Returns the id in a token of make_id_token; otherwise as read_token."""
     return _opened(token, field, scope).decode()
 
 
@@ -55,7 +55,7 @@ def _opened(token: str, field: str, scope: tuple[str, ...]) -> bytes:
 
 
 def _fault(field: str) -> Refusal:
-    description = "is not a token of this request; repeat the one that it came from, or leave it out to start anew"
+    description = "is not a token of this request; repeat the request that it came from, or leave it out to start again"
     return invalid([FieldViolation(field, description)])
 
 

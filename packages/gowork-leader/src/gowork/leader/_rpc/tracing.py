@@ -1,7 +1,7 @@
 """Spans named `settle`: one for each report of a traced attempt, from its receipt until it is durable.
 
-Owns what such spans look like. Of attempts that nobody reports, or that were reported by somebody else than their
-runner, it makes the only span there is, under the ids that the core has decided (`core.traces`).
+Owns what such spans look like. Some attempts have no other span, because nobody reports them or their runner is gone.
+For those it makes the attempt's span, with the ids that the core has decided (`_core.traces`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from gowork.leader._core.model import Outcome
 
 
 class SettleSpans:
-    """Made when the process has a tracer provider."""
+    """Makes spans with the process's tracer provider."""
 
     def __init__(self, version: str) -> None:
         """`version` is the leader's."""
@@ -38,7 +38,7 @@ class SettleSpans:
         if effect.alone:
             self._alone(effect, attempt)
             return
-        # The report is a request, over the worker's session, that is answered when it is durable.
+        # The report is a request over the worker's session, which is answered when it is durable: hence SERVER.
         span = self._tracer.start_span(
             _name(effect),
             trace.set_span_in_context(trace.NonRecordingSpan(attempt), Context()),
@@ -48,12 +48,12 @@ class SettleSpans:
         )
         if effect.refused:
             span.set_attribute(spans.ERROR_TYPE, STALE_FENCE.reason)
-            span.set_status(Status(StatusCode.ERROR, "refused: the task is not its sender's any more"))
+            span.set_status(Status(StatusCode.ERROR, "refused: its sender no longer holds the task"))
         span.end()
 
     def _alone(self, effect: ef.TraceSettling, attempt: SpanContext) -> None:
         if self._ids is None:
-            # A provider that is not the SDK's gives ids of its own: another span than the one that was decided on.
+            # A provider other than the SDK's chooses ids itself, so its span would not be the one that was decided on.
             return
         links = [Link(context) for link in effect.links if (context := spans.context_of(link)) is not None]
         self._ids.decided = attempt
@@ -75,7 +75,7 @@ class SettleSpans:
 
 
 def of_submit(traceparent: str) -> AbstractContextManager[Any]:
-    """Makes the span of a submit, which is elsewhere, the current one."""
+    """Makes the span of a submit, which another process made, the current one."""
     submit = spans.context_of(traceparent)
     assert submit is not None
     return trace.use_span(trace.NonRecordingSpan(submit))
@@ -105,7 +105,7 @@ def _attributes(effect: ef.TraceSettling) -> dict[str, str | int]:
 
 
 class _DecidedIds(IdGenerator):
-    """Gives the ids that were decided on, where there are any, and otherwise another generator's."""
+    """Returns the ids that were decided on, if there are any, and otherwise those of another generator."""
 
     def __init__(self, others: IdGenerator) -> None:
         self._others = others

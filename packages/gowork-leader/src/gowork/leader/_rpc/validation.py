@@ -1,6 +1,6 @@
 """Checks requests against the limits of the contract. Every error names the field and the limit.
 
-Knows nothing of the cluster's state: what depends on that is decided in the core.
+It knows nothing of the cluster's state. The core decides what depends on that.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _TIMES = (
     ("delay_ms", limits.DURATION_MS_MAX),
     ("expires_in_ms", limits.DURATION_MS_MAX),
 )
-#: Longest HOST:PORT: a name of 253 bytes (RFC 1035), brackets, a colon and a port.
+#: The longest HOST:PORT: a name of 253 bytes (RFC 1035), brackets, a colon and a port.
 _ADDRESS_BYTES_MAX = 262
 
 
 def check_id(id: str, field: str, violations: Violations) -> None:
-    """An id of a task or a member: 1 to 256 bytes, printable."""
+    """Checks the id of a task or a member: 1 to 256 bytes, printable."""
     if not id:
         violations.append(FieldViolation(field, "is empty; 1 to 256 bytes are needed"))
     elif not id.isprintable():
@@ -44,10 +44,10 @@ def check_id(id: str, field: str, violations: Violations) -> None:
 
 
 def require_id(id: str) -> None:
-    """For calls whose one argument is the field `id`.
+    """Checks the id of a call whose only argument is the field `id`.
 
     Raises:
-        Refusal: INVALID_ARGUMENT, unless it is one.
+        Refusal: INVALID_ARGUMENT: it is not a valid id.
     """
     violations: Violations = []
     check_id(id, "id", violations)
@@ -56,11 +56,11 @@ def require_id(id: str) -> None:
 
 
 def check_task(task: scheduler_pb2.Task, prefix: str, violations: Violations) -> None:
-    """A task as a client may schedule it; `prefix` goes before the names of its fields, as in `tasks[3].`."""
+    """Checks a task that a client schedules. `prefix` goes before the names of its fields, as in `tasks[3].`."""
     check_id(task.id, f"{prefix}id", violations)
     payload, data = task.payload, task.data
     if payload:
-        # A character takes at least one byte: most payloads need no count of theirs.
+        # A character takes at most 4 bytes, so most payloads need not be encoded to be counted.
         if len(payload) * 4 > limits.PAYLOAD_BYTES_MAX:
             _check_size(len(payload.encode()), f"{prefix}payload", violations)
         if data:
@@ -100,7 +100,7 @@ def check_task(task: scheduler_pb2.Task, prefix: str, violations: Violations) ->
 
 
 def check_trace(traceparent: str, tracestate: str, prefix: str, violations: Violations) -> None:
-    """A trace context, of a task or of a batch."""
+    """Checks the trace context of a task or a batch."""
     if not traceparent:
         violations.append(FieldViolation(f"{prefix}traceparent", "is empty beside a tracestate; set both, or none"))
     elif not is_traceparent(traceparent):
@@ -115,14 +115,14 @@ def check_trace(traceparent: str, tracestate: str, prefix: str, violations: Viol
         violations.append(
             FieldViolation(
                 f"{prefix}tracestate",
-                f"has {len(tracestate.encode())} bytes, or others than printable ASCII; the limit is "
-                f"{limits.TRACESTATE_BYTES_MAX}",
+                f"has {len(tracestate.encode())} bytes; up to {limits.TRACESTATE_BYTES_MAX} bytes of printable ASCII "
+                f"are needed",
             )
         )
 
 
 def check_follow_ups(tasks: Sequence[scheduler_pb2.Task]) -> str:
-    """What is wrong with the first follow-up at fault, with its place; empty when nothing is."""
+    """Returns what is wrong with the first follow-up at fault, with its place; empty when nothing is."""
     if len(tasks) > limits.FOLLOW_UPS_MAX:
         return f"there are {len(tasks)}; the limit is {limits.FOLLOW_UPS_MAX}"
     violations: Violations = []
@@ -134,7 +134,7 @@ def check_follow_ups(tasks: Sequence[scheduler_pb2.Task]) -> str:
 
 
 def check_retry(policy: scheduler_pb2.RetryPolicy, prefix: str, violations: Violations) -> None:
-    """A retry policy; zeros mean the defaults."""
+    """Checks a retry policy, in which zeros mean the defaults."""
     bounds: list[tuple[str, float, float]] = [
         ("max_attempts", 0, limits.ATTEMPTS_MAX),
         ("initial_delay_ms", 0, limits.RETRY_DELAY_MS_MAX),
@@ -159,7 +159,7 @@ def check_retry(policy: scheduler_pb2.RetryPolicy, prefix: str, violations: Viol
 
 
 def check_labels(labels: Mapping[str, str], field: str, violations: Violations) -> None:
-    """Labels of a task or a member, or a selector."""
+    """Checks the labels of a task or a member, or a selector."""
     if len(labels) > limits.LABELS_MAX:
         violations.append(FieldViolation(field, f"has {len(labels)} entries; the limit is {limits.LABELS_MAX}"))
         return
@@ -174,13 +174,13 @@ def check_labels(labels: Mapping[str, str], field: str, violations: Violations) 
             violations.append(
                 FieldViolation(
                     f"{field}[{key[:80]!r}]",
-                    f"has a value over {limits.LABEL_VALUE_BYTES_MAX} bytes or an unprintable one",
+                    f"is too long or unprintable; values are up to {limits.LABEL_VALUE_BYTES_MAX} bytes, printable",
                 )
             )
 
 
 def check_address(address: str, field: str, violations: Violations) -> None:
-    """Where a callback worker is dialled."""
+    """Checks the address at which a callback worker is dialled."""
     if not address:
         violations.append(FieldViolation(field, "is empty; HOST:PORT is needed"))
         return
@@ -202,7 +202,7 @@ def check_address(address: str, field: str, violations: Violations) -> None:
 
 
 def check_hello(hello: session_pb2.Hello, violations: Violations) -> None:
-    """A worker's introduction."""
+    """Checks a worker's Hello."""
     check_id(hello.name, "hello.name", violations)
     check_id(hello.instance, "hello.instance", violations)
     if not 1 <= hello.slots <= limits.SLOTS_MAX:
@@ -241,14 +241,14 @@ def check_hello(hello: session_pb2.Hello, violations: Violations) -> None:
 
 
 def check_queue(name: str, violations: Violations) -> None:
-    """The name of a queue that is to be set."""
+    """Checks the name of a queue that is to be paused, resumed or set."""
     if not name:
         violations.append(FieldViolation("name", f"is empty; 1 to {limits.NAME_BYTES_MAX} bytes are needed"))
     _check_name(name, "name", violations)
 
 
 def check_queue_settings(request: scheduler_pb2.ConfigureQueueRequest, violations: Violations) -> None:
-    """What is to be set for a queue."""
+    """Checks what is to be set for a queue."""
     check_queue(request.name, violations)
     bounds = [
         ("weight", 1, limits.QUEUE_WEIGHT_MAX),
@@ -268,7 +268,7 @@ def check_queue_settings(request: scheduler_pb2.ConfigureQueueRequest, violation
 
 
 def check_purge(request: scheduler_pb2.PurgeTasksRequest, violations: Violations) -> None:
-    """The tasks to remove: those with these ids, or those that a filter selects."""
+    """Checks which tasks are to be removed: those with these ids, or those that a filter selects."""
     if not request.ids and not request.filter:
         violations.append(FieldViolation("ids", "and filter are both empty; give ids, or a filter"))
     if request.ids and request.filter:
@@ -283,19 +283,19 @@ def check_purge(request: scheduler_pb2.PurgeTasksRequest, violations: Violations
 
 
 def check_page_size(size: int, violations: Violations) -> None:
-    """How many items a caller wants on a page; 0 leaves it to the leader."""
+    """Checks how many items a caller wants on a page; 0 leaves it to the leader."""
     if not 0 <= size <= limits.PAGE_ITEMS_MAX:
         violations.append(FieldViolation("page_size", f"is {size}; 0 to {limits.PAGE_ITEMS_MAX} is needed"))
 
 
 def check_failures_max(number: int, violations: Violations) -> None:
-    """How many failed tasks a caller wants to see."""
+    """Checks how many failed tasks a caller wants to see."""
     if not 0 <= number <= limits.FAILURES_MAX:
         violations.append(FieldViolation("failures_max", f"is {number}; 0 to {limits.FAILURES_MAX} is needed"))
 
 
 def check_view(view: int, violations: Violations) -> None:
-    """How much of each task a caller wants to see."""
+    """Checks how much of each task a caller wants to see."""
     if view not in _VIEWS:
         violations.append(
             FieldViolation("view", f"has the unknown value {view}; use 1 (BASIC), 2 (RESULT) or 3 (FULL)")
@@ -303,14 +303,14 @@ def check_view(view: int, violations: Violations) -> None:
 
 
 def check_fraction(fraction: float, violations: Violations) -> None:
-    """How far a task has come."""
+    """Checks how far a task has come."""
     # Written so that a NaN is out of bounds too.
     if not 0 <= fraction <= 1:
         violations.append(FieldViolation("fraction", f"is {fraction:g}; 0 to 1 is needed"))
 
 
 def check_budget(budget_ms: int, violations: Violations) -> None:
-    """How long a drain may take; 0 leaves it to the worker."""
+    """Checks how long a drain may take; 0 leaves it to the worker."""
     if not 0 <= budget_ms <= limits.DRAIN_BUDGET_MS_MAX:
         violations.append(
             FieldViolation("budget_ms", f"is {budget_ms}; 0 to {limits.DRAIN_BUDGET_MS_MAX} milliseconds are needed")
@@ -318,20 +318,22 @@ def check_budget(budget_ms: int, violations: Violations) -> None:
 
 
 def check_completion(request: scheduler_pb2.TaskCompleteRequest, violations: Violations) -> None:
-    """How a callback worker says that a task ended."""
+    """Checks a callback worker's report of how a task ended."""
     check_id(request.id, "id", violations)
     completed = request.outcome == scheduler_pb2.ATTEMPT_OUTCOME_COMPLETED
     if completed and request.HasField("error"):
         violations.append(FieldViolation("error", "must not be set with the outcome COMPLETED"))
     if request.outcome and not completed and not request.HasField("error"):
-        # A leader that does not know the outcome would take the task for done.
-        violations.append(FieldViolation("error", "must say why the task is not done, with any outcome but COMPLETED"))
+        # Without an error, a leader that does not know the outcome would take the task for done.
+        violations.append(
+            FieldViolation("error", "is missing; with any outcome except COMPLETED it must say why the task is not done")
+        )
     if request.HasField("retry"):
         check_retry(request.retry, "retry.", violations)
 
 
 def check_heartbeat(status: int, violations: Violations) -> None:
-    """What a callback worker says of itself."""
+    """Checks the status that a callback worker gives of itself."""
     if status not in _HEARTBEATS:
         what = f"has the unknown value {status}" if status else "is missing"
         violations.append(FieldViolation("status", f"{what}; use 1 (IDLE), 2 (BUSY) or 3 (FAILED)"))

@@ -40,7 +40,7 @@ def restore(record: Record) -> Task:
     try:
         spec = stored_spec(record.body, record.standing.created_ms)
     except DecodeError as error:
-        message = f"the store is damaged: what it has of task {record.id!r} can't be read; start from a backup"
+        message = f"the store is damaged: its record of task {record.id!r} can't be read; start from a backup"
         raise StoreFormatError(message) from error
     return Task(record.seq, spec, record.standing, record.changed)
 
