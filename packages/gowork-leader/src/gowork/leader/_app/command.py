@@ -34,11 +34,11 @@ from gowork.leader.store.protocol import Store, StoreError
 from gowork.leader.store.registry import open_store
 from gowork.proto.limits import RETAIN_DAYS_MAX, RETAIN_TASKS_MAX
 
-#: How long the event loop may keep Python's lock from the store's threads, which need it after every statement. At
-#: Python's own 5 ms a busy loop has held up single commits for seconds.
+#: How long the event loop may keep Python's lock from the store's threads, in seconds. They need it after every
+#: statement. With Python's own 5 ms, a busy loop has held up single commits for seconds.
 SWITCH_SECONDS = 0.0005
 _DAY = 24 * 3600.0
-#: What a URL may have before its host, which is nobody's business in a log.
+#: The user and password that a URL may have before its host. They must not get into the log.
 _PASSWORD = re.compile(r"//[^/@]*@")
 
 _log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ def _read_config(context: click.Context, parameter: click.Parameter, path: Path 
         values = tomllib.loads(path.read_text())
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise click.BadParameter(f"{path}: {error}") from None
-    # Not --config itself, --version and --help: what they do is done by now, or makes no sense in a file.
+    # --config itself, --version and --help are left out, because they make no sense in a file.
     options = {option.name: option for option in context.command.params if option.expose_value}
     known = set(options)
     unknown = sorted(set(values) - known)
@@ -73,7 +73,7 @@ def _read_config(context: click.Context, parameter: click.Parameter, path: Path 
             f"{path} has the unknown name {unknown[0]!r}; known are {', '.join(sorted(n for n in known if n))}"
         )
     for name, value in values.items():
-        # Click would make text of anything.
+        # Click would turn any value into text.
         numeric = isinstance(options[name].type, click.types.IntParamType | click.types.FloatParamType)
         if not isinstance(value, str | bool) and not (numeric and isinstance(value, int | float)):
             wanted = "a number" if numeric else "a string, or true or false"
@@ -105,8 +105,9 @@ def _check_address(context: click.Context, parameter: click.Parameter, address: 
 
 
 class _Command(click.Command):
-    """Names variables that gave bad values, and ends with 130 and without a word when it is interrupted before it
-    serves.
+    """A command whose errors name the variable that has a bad value.
+
+    When it is interrupted before it serves, it ends with 130 and prints nothing.
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -158,32 +159,32 @@ class _Command(click.Command):
     type=click.Path(file_okay=False, path_type=Path),
     default=None,
     show_default="the user's data directory",
-    help="Where the default store lives.",
+    help="The directory of the default store.",
 )
 @click.option(
     "--restore",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="BACKUP",
     show_default=False,
-    help="Make the store from this backup first. Refused when there is a store already.",
+    help="Make the store from this backup first. It is refused when there is a store already.",
 )
 @click.option("--retain-days", type=_DAYS, default=7.0, metavar="DAYS", help="How long finished tasks are kept.")
-@click.option("--retain-tasks", type=_TASKS, default=1_000_000, metavar="N", help="How many of them are kept.")
+@click.option("--retain-tasks", type=_TASKS, default=1_000_000, metavar="N", help="How many finished tasks are kept.")
 @click.option(
     "--retain-failed-days",
     type=_DAYS,
     default=14.0,
     metavar="DAYS",
-    help="How long those that ended with ERROR are kept.",
+    help="How long tasks with status ERROR are kept.",
 )
 @click.option(
     "--retain-failed-tasks",
     type=_TASKS,
     default=100_000,
     metavar="N",
-    help="How many of these are kept.",
+    help="How many tasks with status ERROR are kept.",
 )
-@click.option("--reflection/--no-reflection", default=True, help="Describe the services to grpcurl and its like.")
+@click.option("--reflection/--no-reflection", default=True, help="Describe the services to grpcurl and similar tools.")
 @click.option(
     "--print-addresses", is_flag=True, help="When it serves, print one JSON line with the addresses on standard output."
 )
@@ -191,7 +192,7 @@ class _Command(click.Command):
     "--log-format", type=click.Choice(["text", "json"]), default="text", help="How to write the log, on standard error."
 )
 @click.option(
-    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", help="What to log."
+    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", help="Lowest level to log."
 )
 @click.option(
     "--config",
@@ -249,10 +250,10 @@ def main(
 
 
 def _prepared(directory: Path) -> Path:
-    """The directory, absolute, once it is there and nobody else may write to it.
+    """Makes the directory if it is missing. Returns its absolute path.
 
     Raises:
-        click.UsageError, click.ClickException: when that can't be had.
+        click.UsageError, click.ClickException: it can't be made, or everybody may write to it.
     """
     try:
         directory = directory.absolute()
@@ -273,16 +274,15 @@ def _prepared(directory: Path) -> Path:
 
 
 def _own_directory() -> Path:
-    """Where this user's data lies.
+    """Returns the directory of this user's data.
 
     Raises:
-        click.UsageError: when the user has no home, as in many containers: "~" itself would be a directory beside the
-            program.
+        click.UsageError: the user has no home, as in many containers. "~" would then be a directory of that name.
     """
     try:
         directory = Path(platformdirs.user_data_dir("gowork", appauthor=False))
     except RuntimeError:
-        # Of newer versions of platformdirs; older ones answer "~" as it is.
+        # Newer versions of platformdirs raise this. Older ones return "~" as it is.
         directory = Path("~")
     if not directory.is_absolute():
         raise click.UsageError("--data-dir: this user has no home directory; name a directory, or set HOME")
@@ -290,7 +290,7 @@ def _own_directory() -> Path:
 
 
 class _BadVariable(click.ClickException):
-    """As click's UsageError, but without the usage: that says nothing about variables."""
+    """An error with the exit code of click's UsageError but without the usage, which says nothing about variables."""
 
     exit_code = 2
 
@@ -322,7 +322,7 @@ async def _serve(leader: Leader, print_addresses: bool) -> None:
 
     def stop() -> None:
         if stopped.is_set():
-            # Whoever asks twice does not want to wait. All that was acknowledged is in the store.
+            # An operator who asks twice does not want to wait. All that was acknowledged is in the store.
             _log.warning("ended at once, because it was asked to stop again")
             logging.shutdown()
             os._exit(EXIT_INTERRUPTED)
@@ -338,8 +338,8 @@ async def _serve(leader: Leader, print_addresses: bool) -> None:
 
 
 def _spare_collector(_: object) -> None:
-    # What there is by now stays for good, and tasks make no cycles: to look at either is time lost, a twentieth of all
-    # that each task costs.
+    # Objects that exist by now stay for good, and tasks make no cycles. To look at either costs a twentieth of the time
+    # that a task takes, for nothing.
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
 
@@ -351,7 +351,7 @@ def _print_addresses(started: asyncio.Future[Addresses]) -> None:
         sys.stdout.write(msgspec.json.encode(started.result()).decode() + "\n")
         sys.stdout.flush()
     except (OSError, AttributeError) as error:
-        # Full, closed, or there never was one. They are in the log, too.
+        # Standard output is full or closed, or there is none. The addresses are in the log, too.
         _log.error("addresses can't be printed on standard output", extra={"reason": str(error)})
         if sys.stdout is not None:
             give_up_standard_output()

@@ -1,7 +1,7 @@
-"""The leader as a whole: a node and the term that leads on it, in the order in which they start and stop.
+"""The leader as a whole: a node and the term that leads on it, and the order in which they start and stop.
 
-Start: ports and HTTP, which answer that nobody leads yet; store, engine, health. Stop: health, engine (what was taken
-becomes durable and is answered), streams, store, ports once no more calls come in.
+Start: ports and HTTP, which answer that nobody leads yet; then store, engine, health. Stop: health; then engine, which
+makes durable and answers what it has taken; then streams, store, and ports when no more calls come in.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from gowork.leader.store.protocol import Store
 
 _log = logging.getLogger(__name__)
 
-#: The tasks of the last minutes stay, even if fewer are to be kept, and must leave room for new tasks.
+#: The least `Settings.finished_full`: tasks that finished in the last minutes are kept in any case, and there must be
+#: room for new tasks beside them.
 FINISHED_FULL_MIN = 100_000
 
 
@@ -37,16 +38,16 @@ class Leader:
         kept: Kept | None = None,
         reflection: bool = True,
     ) -> None:
-        """All three addresses are HOST:PORT; port 0 takes a free one.
+        """Makes a leader. All three addresses are HOST:PORT; port 0 takes a free one.
 
         Args:
-            store: not opened yet.
-            cluster_listen: for members and workers.
-            scheduler_listen: for clients.
-            http_listen: for probes and metrics.
+            store: a store that is not opened yet.
+            cluster_listen: the address for workers.
+            scheduler_listen: the address for clients.
+            http_listen: the address for probes and metrics.
             settings: spans and bounds.
-            kept: how many finished tasks are kept, and for how long. At twice as many,
-                and at least FINISHED_FULL_MIN, nothing new is taken.
+            kept: how many finished tasks are kept, and for how long. When the store has more than twice as many, and
+                more than FINISHED_FULL_MIN, the leader takes no new tasks.
             reflection: whether the services describe themselves.
         """
         self._kept = kept or Kept()
@@ -64,11 +65,11 @@ class Leader:
         )
 
     async def run(self, started: asyncio.Future[Addresses], stopped: asyncio.Event) -> None:
-        """Serves until `stopped` is set; `started` gets the addresses once it serves.
+        """Serves until `stopped` is set. `started` gets the addresses when it serves.
 
         Raises:
-            StoreError: when the store can't be opened, or can no longer be trusted.
-            ListenError, AddressError: when it can't listen.
+            StoreError: the store can't be opened, or can no longer be trusted.
+            ListenError, AddressError: the leader can't listen.
         """
         term = Term(self._store, self._counts, self._settings, self._kept)
         async with self._node.serving(stopped) as addresses:

@@ -1,6 +1,6 @@
-"""The leader's page of metrics for Prometheus: all names and labels in one place; docs/metrics.md explains them.
+"""The leader's page of metrics for Prometheus: all names and labels in one place. docs/metrics.md explains them.
 
-What follows from the state is asked of it at each scrape; what has happened is in `Counts`.
+Each scrape reads the state for what is so now. `Counts` has what has happened.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from gowork.leader._core.model import Liveness
 from gowork.leader._core.queries import MemberView, QueueDepth
 from gowork.leader._engine.counts import OTHER, QUEUES_MAX, Counts, QueueCounts
 
-#: Members that have series of their own.
+#: How many members have series of their own.
 MEMBERS_MAX = 500
-#: A member that was lost has its series for so long, in milliseconds.
+#: For how long a member that was lost keeps its series, in milliseconds.
 LOST_SHOWN_MS = 15 * 60_000
 
 
@@ -33,17 +33,17 @@ class Look(Struct, frozen=True):
     waiting: dict[tuple[str, str], int]
     queues: list[QueueDepth]
     term: int
-    #: When the oldest finished task that is kept finished; 0: there is none.
+    #: When the oldest finished task in the store finished; 0: there is none.
     oldest_finished_ms: int
     now_ms: int
 
 
 def registry_of(counts: Counts, look: Callable[[], Look]) -> CollectorRegistry:
-    """Everything that the leader shows.
+    """Returns a registry of all metrics of the leader.
 
     Args:
         counts: what has happened.
-        look: answers from any thread; raises TimeoutError when the leader does not answer.
+        look: reads the state, from any thread. It raises TimeoutError when the leader does not answer.
     """
     registry = CollectorRegistry()
     registry.register(_LeaderCollector(counts, look))
@@ -56,11 +56,11 @@ class _LeaderCollector(Collector):
         self._look = look
 
     def describe(self) -> Iterable[Metric]:
-        # Without it the registry would collect once at registration, before the leader serves.
+        # Without this method the registry would collect once at registration, before the leader serves.
         return ()
 
     def collect(self) -> Iterable[Metric]:
-        """Asked for by prometheus_client at every scrape, on the listener's thread."""
+        """Yields all metrics. prometheus_client calls it at every scrape, on the listener's thread."""
         try:
             seen = self._look()
         except TimeoutError:
@@ -83,7 +83,7 @@ def _of_state(seen: Look) -> Iterator[Metric]:
     for name, value in _up(seen).items():
         up.add_metric([name], value)
     yield up
-    tasks = GaugeMetricFamily("gowork_queue_tasks", "Unfinished tasks by where they stand.", labels=["queue", "state"])
+    tasks = GaugeMetricFamily("gowork_queue_tasks", "Unfinished tasks by their state.", labels=["queue", "state"])
     oldest = GaugeMetricFamily(
         "gowork_queue_oldest_seconds", "How long the oldest task that may run now has waited.", labels=["queue"]
     )
@@ -95,7 +95,7 @@ def _of_state(seen: Look) -> Iterator[Metric]:
     yield tasks
     yield oldest
     waiting = GaugeMetricFamily(
-        "gowork_queue_waiting_tasks", "Pending tasks by what keeps them from being started.", labels=["queue", "reason"]
+        "gowork_queue_waiting_tasks", "Pending tasks by what keeps them from starting.", labels=["queue", "reason"]
     )
     named = {depth.name for depth in seen.queues[:QUEUES_MAX]}
     rows: collections.Counter[tuple[str, str]] = collections.Counter()
@@ -105,11 +105,14 @@ def _of_state(seen: Look) -> Iterator[Metric]:
         waiting.add_metric(labels, number)
     yield waiting
     age_ms = seen.now_ms - seen.oldest_finished_ms if seen.oldest_finished_ms else 0
-    yield _gauge("retention_oldest_seconds", "How long ago the oldest finished task ended that is kept.", age_ms / 1000)
+    yield _gauge("retention_oldest_seconds", "How long ago the oldest finished task in the store ended.", age_ms / 1000)
 
 
 def _up(seen: Look) -> dict[str, int]:
-    """Those that have left have no row, those that were lost have one for a while; `other` is the worst of the rest."""
+    """Returns {member: 1 if it is up, else 0}; `other` is the worst of the members beyond MEMBERS_MAX.
+
+    Members that have left are not in it, and lost ones are in it for LOST_SHOWN_MS.
+    """
     shown: dict[str, int] = {}
     for view in seen.members:
         lost = view.liveness is Liveness.LOST
@@ -121,7 +124,7 @@ def _up(seen: Look) -> dict[str, int]:
 
 
 def _merged(depths: list[QueueDepth]) -> list[QueueDepth]:
-    """Queues beyond the first QUEUES_MAX are one."""
+    """Returns the first QUEUES_MAX queues, and all others as one."""
     named, rest = depths[:QUEUES_MAX], depths[QUEUES_MAX:]
     if rest:
         oldest_ms = min((depth.oldest_ms for depth in rest if depth.oldest_ms), default=0)
@@ -140,7 +143,7 @@ def _of_queues(queues: list[tuple[str, QueueCounts]]) -> Iterator[Metric]:
     attempts = CounterMetricFamily("gowork_task_attempts", "Attempts that have ended.", labels=["queue", "outcome"])
     start = HistogramMetricFamily(
         "gowork_task_schedule_to_start_seconds",
-        "From when a task could run to when it was first given to a worker.",
+        "How long tasks that could run waited until a worker first got them.",
         labels=["queue"],
     )
     for name, queue in queues:
@@ -165,7 +168,7 @@ def _of_counts(counts: Counts) -> Iterator[Metric]:
         "tasks_quarantined", "Tasks that were ended because they kept killing their runner.", counts.quarantined
     )
     yield _counter(
-        "stale_reports", "Reports that were refused: the task was no longer their sender's.", counts.stale_reports
+        "stale_reports", "Reports that were refused because their sender no longer held the task.", counts.stale_reports
     )
     heartbeats = CounterMetricFamily(
         "gowork_worker_heartbeats", "Heartbeats, and other frames that renew a lease.", labels=["result"]
@@ -175,17 +178,17 @@ def _of_counts(counts: Counts) -> Iterator[Metric]:
     yield heartbeats
     yield _histogram(
         "worker_heartbeat_gap_seconds",
-        "How long frames of a worker came after the one before.",
+        "How long after the frame before it a worker's frame came.",
         counts.heartbeat_gap_seconds,
     )
-    yield _histogram("store_commit_seconds", "How long a batch took to be durable.", counts.commit_seconds)
+    yield _histogram("store_commit_seconds", "How long it took to make a batch durable.", counts.commit_seconds)
     yield _histogram("store_commit_tasks", "How many tasks a batch wrote.", counts.commit_tasks)
-    yield _counter("leader_transitions", "How often this leader has come to lead, or ceased to.", counts.transitions)
+    yield _counter("leader_transitions", "How often this leader has begun or ceased to lead.", counts.transitions)
     yield _histogram(
-        "leader_failover_seconds", "From when this leader could lead to when it served.", counts.failover_seconds
+        "leader_failover_seconds", "How long this leader took to serve once it could lead.", counts.failover_seconds
     )
     calls = HistogramMetricFamily(
-        "rpc_server_call_duration_seconds", "How long calls took, streams from end to end.", labels=["method", "code"]
+        "rpc_server_call_duration_seconds", "How long calls took, streams as a whole.", labels=["method", "code"]
     )
     for labels, buckets in list(counts.calls.items()):
         _add(calls, labels, buckets)

@@ -1,7 +1,7 @@
 """The node: the part of a leader that lives as long as the process, over all its terms.
 
-It owns the ports, health, probes and metrics, and puts calls through to the term that leads. Before, between and after
-terms it answers each call UNAVAILABLE, and says why.
+It owns the ports, health, probes and metrics, and puts calls through to the term that leads. When no term leads, it
+answers each call with UNAVAILABLE and says why.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _log = logging.getLogger(__name__)
 #: Why no term answers.
 NOT_LEADING = "this leader does not lead now; try again in a moment"
 STARTING = "this leader opens its store and leads in a moment; try again then"
-#: What calls that are under way get when a term ends or the node stops, in seconds.
+#: How long calls that are under way may go on when a term ends or the node stops, in seconds.
 STOP_GRACE_SECONDS = 1.0
-#: What they get when the store fails: they have been answered, and that has to leave.
+#: The same when the store fails. The calls have been answered by then, and their answers must get out.
 FAILED_GRACE_SECONDS = 0.2
 #: How long a scrape waits for the engine, in seconds.
 LOOK_SECONDS = 5.0
@@ -48,18 +48,18 @@ class Addresses(Struct, frozen=True):
 
 
 class Node:
-    """Enter `serving`, and have terms lead in it, one after the other."""
+    """The node of a process. Enter `serving` once, and have terms `lead` inside it, one after the other."""
 
     def __init__(
         self, counts: Counts, *, cluster_listen: str, scheduler_listen: str, http_listen: str, reflection: bool
     ) -> None:
-        """All three addresses are HOST:PORT; port 0 takes a free one.
+        """Makes a node. All three addresses are HOST:PORT; port 0 takes a free one.
 
         Args:
             counts: what has happened in this process.
-            cluster_listen: for members and workers.
-            scheduler_listen: for clients.
-            http_listen: for probes and metrics.
+            cluster_listen: the address for workers.
+            scheduler_listen: the address for clients.
+            http_listen: the address for probes and metrics.
             reflection: whether the services describe themselves.
         """
         self._counts = counts
@@ -69,21 +69,21 @@ class Node:
         self._ports = Ports(self._switchboard, counts, reflection=reflection)
         self._addresses = Addresses("", "", "")
         self._stopped = asyncio.Event()
-        #: When calls that are under way have no more time, by the loop's clock, once the node is to stop.
+        #: Until when calls that are under way may go on, by the loop's clock; None: the node is not to stop.
         self._stops_by: float | None = None
-        #: The term that leads, and why none does.
+        #: The term that leads, or None, and why none does.
         self._term: Term | None = None
         self._not_ready = NOT_LEADING
 
     @asynccontextmanager
     async def serving(self, stopped: asyncio.Event) -> AsyncIterator[Addresses]:
-        """Answers on all ports for as long as it is entered; once.
+        """Answers on all ports while it is entered. It can be entered once.
 
         Args:
-            stopped: is set when the process is to stop: a term that leads ends then.
+            stopped: is set when the process is to stop. Then a term that leads ends.
 
         Raises:
-            ListenError, AddressError: when it can't listen.
+            ListenError, AddressError: the node can't listen.
         """
         self._stopped = stopped
         try:
@@ -107,16 +107,16 @@ class Node:
     async def lead(
         self, term: Term, *, leads: Callable[[], None] = lambda: None, ended: asyncio.Event | None = None
     ) -> None:
-        """Has a term answer the calls until it ends. Afterwards nothing of the term is left, and the node answers on.
+        """Has a term answer the calls until it ends. After that nothing of the term is left, and the node answers on.
 
         Args:
-            term: not opened yet.
-            leads: is called once the term answers.
-            ended: is set to end the term; it also ends when the node stops.
+            term: a term that is not opened yet.
+            leads: is called when the term answers.
+            ended: is set to end the term. The term also ends when the node stops.
 
         Raises:
             StoreError: the store can't be opened.
-            ExceptionGroup: with a StoreError when the store can no longer be trusted.
+            ExceptionGroup: with a StoreError: the store can no longer be trusted.
         """
         began_mono = term.now().mono
         self._refuse("NOT_LEADING", STARTING)
@@ -149,7 +149,7 @@ class Node:
         _log.info("serves probes and metrics", extra={"address": self._addresses.http})
 
     async def _turn_away(self, term: Term) -> None:
-        """Puts nothing more through, and has the term end what it has taken. Harmless when repeated."""
+        """Puts no more calls through, and has the term end what it has taken. Harmless when repeated."""
         if self._stopped.is_set():
             self._begin_to_stop()
             self._refuse("NOT_SERVING", STOPPING)
@@ -162,18 +162,18 @@ class Node:
         await self._ports.set_health(serving=False)
 
     def _refuse(self, reason: str, because: str) -> None:
-        """Answers all calls with this, and the probe of readiness."""
+        """Has all calls, and the probe of readiness, answered with this reason."""
         self._not_ready = because
         self._switchboard.disconnect(Refusal(grpc.StatusCode.UNAVAILABLE, reason, because))
 
     def _begin_to_stop(self) -> None:
         if self._stops_by is None:
-            # The time of the loop, and not the engine's, because the servers' grace is counted in it.
+            # The loop's clock and not the engine's, because the servers' grace goes by it.
             self._stops_by = asyncio.get_running_loop().time() + STOP_GRACE_SECONDS
             _log.info("stopping", extra={"waits_for": "calls that are under way", "seconds_max": STOP_GRACE_SECONDS})
 
     def _grace_left(self) -> float:
-        """What calls that are under way when the ports close get, in seconds."""
+        """Returns how long calls that are under way may go on when the ports close, in seconds."""
         left = 0.0 if self._stops_by is None else self._stops_by - asyncio.get_running_loop().time()
         return max(left, FAILED_GRACE_SECONDS)
 
@@ -199,7 +199,7 @@ class Node:
         return True, "ready"
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> Look:
-        """Called by the threads of the HTTP listener."""
+        """Returns what a scrape sees. The threads of the HTTP listener call it."""
         term = self._term
         if term is None:
             raise TimeoutError(self._not_ready)

@@ -1,6 +1,6 @@
-"""The ports for gRPC: they are bound, served and closed here.
+"""Binds, serves and closes the ports for gRPC.
 
-Both serve the same services: the leader's by the switchboard, and gRPC's own health and reflection.
+Both ports serve the same services: the leader's, through the switchboard, and gRPC's own health and reflection.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from gowork.leader._rpc.admission import HoldBack
 from gowork.leader._rpc.services import SERVICES, Switchboard
 
 _SESSIONS = "worker.v1.SessionService"
-#: The ports are closed when no request has come for two spans of this length, and at the latest after this many spans.
+#: The ports close when no request has come for two spans of STOP_QUIET_SECONDS, and at the latest after
+#: STOP_QUIET_SPANS_MAX spans.
 STOP_QUIET_SECONDS = 0.02
 STOP_QUIET_SPANS_MAX = 25
 
@@ -37,7 +38,7 @@ class Ports:
 
     Args:
         switchboard: answers the calls of the leader's services.
-        counts: is told of each call.
+        counts: counts each call.
         reflection: whether the services describe themselves.
     """
 
@@ -46,19 +47,19 @@ class Ports:
         self._called = _called(counts)
         self._reflection = reflection
         self._hold_back = HoldBack()
-        # Apart, so that clients that do not read end no sessions.
+        # The two have bounds of their own, so that clients that do not read end no sessions.
         self._outgoing, self._session_outgoing = Outgoing(), Outgoing()
         self._health = health.aio.HealthServicer()
         self._servers: list[grpc.aio.Server] = []
 
     def bind(self, listen: str) -> str:
-        """Takes a port, which answers once the ports are started; its address, as HOST:PORT.
+        """Takes a port, which answers after `start`. Returns its address as HOST:PORT.
 
         Raises:
-            ListenError: when it can't be listened on.
+            ListenError: the port can't be listened on.
         """
         host, port = parse_address(listen)
-        # Spans outermost: what is held back is no part of the call yet, and what is refused is.
+        # The interceptor that makes spans comes first, because a span must include refused calls.
         interceptors = [*server_interceptors(), self._hold_back]
         server = grpc.aio.server(options=list(SERVER_OPTIONS), interceptors=interceptors)
         self._servers.append(server)
@@ -82,18 +83,18 @@ class Ports:
             await server.start()
 
     async def set_health(self, *, serving: bool) -> None:
-        """What the health service says of all services, until `stop`."""
+        """Sets what the health service says of all services, until `stop`."""
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
         for service in ("", *SERVICES):
             await self._health.set(service, status)
 
     async def see_off(self, seconds: float) -> None:
-        """Waits for the calls of the leader's services that are under way, and ends streams that take longer.
+        """Waits for the calls of the leader's services that are under way, and then ends the streams among them.
 
         Other calls end by themselves: their requests are still being received, or their answers read.
 
         Args:
-            seconds: how long to wait.
+            seconds: how long to wait before streams are ended.
         """
         calls = self._hold_back.under_way
         if calls:
@@ -103,13 +104,13 @@ class Ports:
                 await asyncio.wait(ended)
 
     async def stop(self, seconds: float) -> None:
-        """Closes all ports, those too that were not started.
+        """Closes all ports, including those that were not started.
 
-        A call that waits to be taken when its server is shut down ends with CANCELLED, as if its caller had given up
-        (grpc/grpc#41785). Each is taken first and told UNAVAILABLE, on which callers try again.
+        A call that waits to be taken when its server shuts down ends with CANCELLED, as if its caller had given up
+        (grpc/grpc#41785). So each is taken first and gets UNAVAILABLE, after which callers try again.
 
         Args:
-            seconds: what calls that are under way get.
+            seconds: how long calls that are under way may go on.
         """
         await self._health.enter_graceful_shutdown()
         quiet = 0
@@ -125,7 +126,7 @@ class Ports:
 
 
 def _called(counts: Counts) -> Called:
-    """What counts calls: with their traces, where there are any."""
+    """Returns the function that counts calls, with their trace ids if they are traced."""
     if not is_traced():
         return counts.called
     # OpenTelemetry is imported only where it is used.
@@ -138,7 +139,7 @@ def _called(counts: Counts) -> Called:
 
 
 def _check_free(listen: str, host: str, port: int) -> None:
-    """Tries the port first: gRPC tells a taken one by lines of its own on standard error, and not what is wrong."""
+    """Tries the port first, because gRPC writes lines of its own to standard error and does not say what is wrong."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as trial:

@@ -1,7 +1,7 @@
-"""One leadership: what begins when a leader takes over a store, and ends before the next one begins.
+"""A term: it begins when a leader takes over a store, and ends before the next term begins.
 
-Invariant OVER: when a term has been closed nothing of it lives on, no task, thread, connection, call or gauge. What has
-been counted is the process's and goes on.
+Invariant OVER: when a term is closed nothing of it lives on, no task, thread, connection, call or gauge. The counts
+belong to the process and go on.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ from gowork.leader.store.protocol import Store, StoreBlockedError
 
 
 class Duty(Protocol):
-    """What a term sees to besides answering calls."""
+    """What a term does besides answering calls."""
 
     async def run(self, stopped: asyncio.Event) -> None:
-        """Runs until `stopped` is set, and ends soon then. Whatever it raises ends the term."""
+        """Runs until `stopped` is set, and then ends soon. An exception that it raises ends the term."""
         ...
 
 
 class Term:
-    """Open it, run it, end it, and close it, each once."""
+    """One term. Open it, run it, end it, and close it, each once."""
 
     def __init__(self, store: Store, counts: Counts, settings: Settings, kept: Kept) -> None:
-        """Begins nothing yet.
+        """Makes a term and begins nothing yet.
 
         Args:
-            store: not opened yet, or closed by an earlier term.
-            counts: is told what happens.
+            store: a store that is not opened yet, or was closed by an earlier term.
+            counts: counts what happens.
             settings: spans and bounds.
             kept: how many finished tasks are kept, and for how long.
         """
@@ -64,11 +64,11 @@ class Term:
         self._sessions.attach(engine)
         dialer.attach(engine)
         self._retention = Retention(engine, store, kept)
-        #: All that the term sees to.
+        #: All duties of the term.
         self.duties: list[Duty] = [dialer, self._retention]
         self._membership = Membership(engine)
         explaining = Explaining(engine, store)
-        #: What answers calls while it leads.
+        #: {call: what answers it while this term leads}
         self.methods = compose(
             {
                 "cluster.v1.LeaderService": (self._membership,),
@@ -87,11 +87,11 @@ class Term:
 
     @property
     def blocked(self) -> StoreBlockedError | None:
-        """Why the store takes nothing at the moment."""
+        """Why the store takes nothing now; None when it takes batches."""
         return self._engine.blocked
 
     def now(self) -> Now:
-        """The time, by the clocks of its engine."""
+        """Returns the time by the clock of its engine."""
         return self._engine.now()
 
     async def open(self) -> None:
@@ -103,10 +103,10 @@ class Term:
         await self._engine.recover()
 
     async def run(self) -> None:
-        """Leads until `end`; when it returns, what was taken by then is durable and answered.
+        """Leads until `end`. When it returns, what was taken is durable and answered.
 
         Raises:
-            ExceptionGroup: with a StoreError when the store can no longer be trusted.
+            ExceptionGroup: with a StoreError: the store can no longer be trusted.
         """
         over = asyncio.Event()
         async with asyncio.TaskGroup() as group:
@@ -119,7 +119,7 @@ class Term:
         """Takes nothing more, and ends sessions, heartbeats, waits and watches. Harmless when repeated.
 
         Args:
-            because: what they are told.
+            because: what their callers are told.
         """
         self._engine.stop(because)
         self._engine.subscriptions.close(because)
@@ -127,14 +127,14 @@ class Term:
         self._membership.end_all(because)
 
     async def close(self) -> None:
-        """Closes the store, once no call is under way any more."""
+        """Closes the store. No call may be under way any more."""
         await self._store.close()
 
     async def look(self) -> Look:
-        """What a scrape shows of the state.
+        """Returns what a scrape sees of the state.
 
         Raises:
-            NotServingError: when nothing is answered now.
+            NotServingError: nothing is answered now.
         """
         now = self._engine.now()
 
@@ -154,7 +154,7 @@ class Term:
 
 
 def _settling(settings: Settings) -> list[Callable[[TraceSettling], None]]:
-    """What makes the spans of settled attempts, where they are traced."""
+    """Returns the function that makes the spans of settled attempts, in a list, which is empty without tracing."""
     if not settings.traced:
         return []
     # OpenTelemetry is imported only where it is used.

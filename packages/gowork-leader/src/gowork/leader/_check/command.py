@@ -15,7 +15,7 @@ from gowork.leader._check.scenarios import SCENES
 from gowork.leader._check.scripted import ScriptedLeader
 from gowork.leader._check.stage import PLACEHOLDER, SceneOver, Script, Stage
 
-#: Columns of the table's last column.
+#: How many columns wide what was seen is printed.
 _SEEN_COLUMNS = 90
 _COLOURS = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.NOT_TRIED: "yellow"}
 
@@ -31,26 +31,26 @@ Examples:
   gowork worker-check --list
 
 \b
-The worker needs a handler "echo", which returns its payload, and for some of the
-rules a handler "sleep", which takes as many milliseconds as its payload says and
-can be cancelled; --echo and --sleep name others. What each rule is good for is in
+The worker needs a handler "echo", which returns its payload. Some rules also need
+a handler "sleep", which takes as many milliseconds as its payload says and can be
+cancelled. --echo and --sleep name other handlers. Why each rule is there is said in
 https://github.com/gowork/gowork/blob/main/docs/protocol.md.
 
 \b
-Exit codes: 0 every rule that was tried is kept; 1 one is not; 2 wrong usage.""",
+Exit codes: 0 the worker keeps every rule that was tried; 1 it does not; 2 wrong usage.""",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True},
 )
 @click.option(
     "--listen", default="127.0.0.1:0", metavar="HOST:PORT", help="Play the leader here; port 0 takes a free one."
 )
 @click.option("--echo", default="echo", metavar="NAME", help="The worker's handler that returns its payload.")
-@click.option("--sleep", default="sleep", metavar="NAME", help="The one that takes as many ms as its payload says.")
+@click.option("--sleep", default="sleep", metavar="NAME", help="Its handler that takes as many ms as its payload says.")
 @click.option(
     "--only",
     multiple=True,
     type=click.Choice(list(SCENES)),
     metavar="SCENE",
-    help="Play this scene alone; may be repeated. --list has them.",
+    help="Play only this scene; may be repeated. --list shows the scenes.",
 )
 @click.option(
     "--patience",
@@ -64,10 +64,10 @@ Exit codes: 0 every rule that was tried is kept; 1 one is not; 2 wrong usage."""
     type=click.FloatRange(min=0.1, max=24 * 3600),
     default=60.0,
     metavar="SECONDS",
-    help="How long it may take to come at first.",
+    help="How long the worker may take to connect at first.",
 )
 @click.option("--list", "listing", is_flag=True, help="Print the scenes and the rules, and try nothing.")
-@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="The form of the answer.")
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="The form of the output.")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def main(
     *,
@@ -83,9 +83,9 @@ def main(
 ) -> None:
     """Try a worker of any language against the rules of the protocol.
 
-    Plays a leader that breaks streams, loses acknowledgements, cancels, drains and falls silent, and looks what the
-    worker does. COMMAND starts the worker, with {leader} for the leader's address; without it, start the worker
-    yourself.
+    Plays a leader that breaks streams, loses acknowledgements, cancels, drains and falls silent, and checks what the
+    worker does. COMMAND starts the worker; in it, {leader} stands for the leader's address. Without COMMAND, start the
+    worker yourself.
     """
     if listing:
         _print_list(output)
@@ -94,7 +94,7 @@ def main(
     try:
         findings = asyncio.run(check(listen, script, command, [name for name in SCENES if not only or name in only]))
     except (ValueError, RuntimeError) as error:
-        # An address that is none, or that another process has.
+        # The address is not valid, or another process listens there.
         raise click.BadParameter(str(error), param_hint="--listen") from None
     if output == "json":
         click.echo(msgspec.json.format(msgspec.json.encode([_record(finding) for finding in findings])))
@@ -108,10 +108,10 @@ async def check(listen: str, script: Script, command: Sequence[str], scenes: Seq
     """Plays scenes to one worker.
 
     Args:
-        listen: HOST:PORT to play the leader at.
-        script: what the scenes go by.
-        command: starts the worker; empty when somebody else does.
-        scenes: their names, in order.
+        listen: HOST:PORT at which the leader is played.
+        script: the names and times that the scenes use.
+        command: the command that starts the worker; empty when somebody else starts it.
+        scenes: the names of the scenes, in order.
     """
     leader = ScriptedLeader()
     async with leader.serving(listen) as address:
@@ -140,7 +140,7 @@ async def _play(stage: Stage, name: str) -> None:
         await scene.play(stage)
     except SceneOver as over:
         why = str(over)
-        # What it was about to try has failed: nothing else tells why the scene is over.
+        # The rule that the scene was about to try has failed. Nothing else says why the scene is over.
         untold = [rule for rule in scene.rules if not stage.findings.knows(rule)]
         if untold:
             stage.findings.failed(untold[0], why)

@@ -1,4 +1,4 @@
-"""The rules of worker.v1.SessionService that a worker is tried by, by name; docs/protocol.md says why each is there."""
+"""The rules of worker.v1.SessionService that a worker is tried by. docs/protocol.md says why each is there."""
 
 from __future__ import annotations
 
@@ -13,49 +13,49 @@ RULES: Mapping[str, str] = {
     "credit-given": "gives credit once it is welcomed",
     "frames-valid": "sends only what a leader takes: outcomes that exist, results up to 1 MiB, credit that never falls",
     "report": "reports each grant once, by its id and fence, with how it ended and what came of it",
-    "credit-renewed": "gives credit again as its tasks end, so that more come than it was good for at first",
+    "credit-renewed": "gives credit again as its tasks end, so that it gets more tasks than its first credit allowed",
     "batch": "takes as many grants in one frame as it gave credit for",
     "heartbeat": "sends an empty frame at least every heartbeat_ms",
-    "ping": "answers each ping by a pong of its number",
-    "unknown-fields": "takes no notice of fields that it does not know",
+    "ping": "answers each ping with a pong of the same number",
+    "unknown-fields": "ignores fields that it does not know",
     "large-payload": "takes a payload of almost 1 MiB, and reports a result that is as large",
     "refused": "forgets a report that was refused, and goes on",
-    "reconnect": "comes back when its stream breaks, as the same instance",
-    "held-finished": "lists a report that was not acknowledged as FINISHED when it comes back",
-    "resend": "sends each report that was not acknowledged again after the next Welcome, unchanged",
+    "reconnect": "reconnects when its stream breaks, as the same instance",
+    "held-finished": "lists a report that was not acknowledged as FINISHED when it reconnects",
+    "resend": "after the next Welcome, sends each report again that was not acknowledged, unchanged",
     "forget": "forgets a report that was acknowledged: it is neither listed nor sent again",
     "credit-restarts": "counts its credit from zero in each session",
-    "held-running": "goes on with what runs when its stream breaks, lists it as RUNNING, and reports it once",
-    "cancel-running": "stops a running task that is cancelled, and confirms by a report",
-    "cancel-with-grant": "confirms a cancel also where it comes in the frame of the grant, or before the start",
+    "held-running": "goes on with running tasks when its stream breaks, lists them as RUNNING, and reports each once",
+    "cancel-running": "stops a running task that is cancelled, and confirms that with a report",
+    "cancel-with-grant": "confirms a cancel also when it comes in the frame of the grant, or before the task starts",
     "release": "stops a task that is released, and never reports it",
     "term": "leaves a leader whose term is lower than one it has seen",
-    "silence": "gives up a stream on which heartbeats are not answered, by the end of the lease, and dials anew",
+    "silence": "gives up a stream that does not answer heartbeats, by the end of the lease, and connects again",
     "one-stream": "holds one stream at a time",
     "refusal": "tries again with pauses when its name is taken, or ends",
     "drain-announced": "says that it drains when it is asked to, and gives no more credit",
-    "drain-finishes": "finishes what runs when it drains, within the budget",
-    "drain-hands-back": "hands back as INTERRUPTED what it is granted while it drains",
+    "drain-finishes": "finishes its running tasks when it drains, within the budget",
+    "drain-hands-back": "hands back, as INTERRUPTED, tasks that it is granted while it drains",
     "leave": "says that it leaves when all its reports are acknowledged, and does not come back",
 }
 
 
 class Verdict(StrEnum):
-    """What became of a rule."""
+    """Whether the worker kept a rule."""
 
     PASS = "pass"  # noqa: S105 - a verdict
     FAIL = "fail"
-    #: What came before it failed, or the worker lacks the handler that it needs.
+    #: Something before it failed, or the worker lacks the handler that it needs.
     NOT_TRIED = "not tried"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a rule asks for and what was seen."""
+    """What a rule asks for, and what was seen."""
 
     rule: str
     verdict: Verdict
-    #: In words; empty where there is nothing to say beyond the rule.
+    #: What was seen, in words; empty when there is nothing to add to the rule.
     seen: str = ""
 
     @property
@@ -71,14 +71,14 @@ class Findings:
         self._by_rule: dict[str, Finding] = {}
 
     def passed(self, rule: str) -> None:
-        """The worker kept the rule this time."""
+        """Notes that the worker kept the rule this time."""
         self._by_rule.setdefault(rule, Finding(rule, Verdict.PASS))
 
     def failed(self, rule: str, seen: str) -> None:
-        """The worker broke the rule.
+        """Notes that the worker broke the rule.
 
         Args:
-            rule: its name.
+            rule: the name of the rule.
             seen: what it did instead, in words.
         """
         known = self._by_rule.get(rule)
@@ -90,10 +90,10 @@ class Findings:
         return rule in self._by_rule
 
     def not_tried(self, rules: Iterable[str], why: str) -> None:
-        """Says why rules about which nothing is known yet were not tried."""
+        """Notes why rules were not tried, if nothing was found about them."""
         for rule in rules:
             self._by_rule.setdefault(rule, Finding(rule, Verdict.NOT_TRIED, why))
 
     def all(self) -> list[Finding]:
-        """In the order of RULES."""
+        """Returns all findings in the order of RULES."""
         return [self._by_rule[rule] for rule in RULES if rule in self._by_rule]

@@ -1,7 +1,7 @@
 """What the scripted leader does to a worker, scene by scene, and what it looks for.
 
-A scene begins with a new session, so that each reconnect of the worker is tried many times. Nothing here sleeps: a
-scene waits for what the worker does, and a rule fails when it does not do so in time.
+Each scene begins with a new session, so reconnects of the worker are tried many times. Nothing here sleeps: a scene
+waits for what the worker must do, and the rule fails when the worker does not do it in time.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from gowork.proto.worker.v1 import session_pb2 as pb
 
 #: Field 1000 with a text, and field 1001 with a number: none of the contract's messages has them.
 UNKNOWN_FIELDS = b"\xc2\x3e\x03new" + b"\xc8\x3e\x05"
-#: Tasks of the scene that counts credit, one after the other: more than a worker has room for at that pace.
+#: How many tasks the scene that counts credit grants, one after the other: more than a worker has slots.
 CREDIT_TASKS = 200
-#: Grants in one frame at most.
+#: How many grants one frame has at most.
 BATCH_MAX = 100
-#: Seconds that a worker waits at least before it says again what was refused.
+#: How long a worker must wait, at least, before it sends again a Hello that was refused, in seconds.
 PAUSE_SECONDS = 0.05
-#: The payload of the scene with a large one, in bytes: a worker may put a little around it in its result.
+#: How many bytes the large payload has. A worker may put a little around it in its result.
 LARGE_BYTES = limits.PAYLOAD_BYTES_MAX - (4 << 10)
-#: How long a task of the scenes runs that must be over soon, and one that must not end by itself; in milliseconds.
+#: How long tasks run that must be over soon, and tasks that must not end by themselves, in milliseconds.
 SHORT_MS = 700
 LONG_MS = 600_000
 
@@ -44,7 +44,7 @@ class Scene:
 
 
 async def refusal(stage: Stage) -> None:
-    """The name is taken, twice; then it is free."""
+    """Refuses the worker's name twice, and then takes it."""
     clock = asyncio.get_running_loop().time
     stream = await stage.arrival()
     for _ in range(2):
@@ -56,7 +56,7 @@ async def refusal(stage: Stage) -> None:
         except SceneOver:
             if process is None or process.returncode is None:
                 raise
-            # It has ended, and said why in its own way.
+            # The worker has ended, which it may do too.
             stage.findings.passed("refusal")
             return
         pause = clock() - refused_at
@@ -67,13 +67,13 @@ async def refusal(stage: Stage) -> None:
 
 
 async def work(stage: Stage) -> None:
-    """Grants, one by one and many in a frame."""
+    """Sends grants, one at a time and many in a frame."""
     stream = await stage.session()
     await stage.need_room(stream, "credit-given")
     stage.findings.passed("credit-given")
     first_credit = stream.credit[-1]
     await _completes(stage, stream, "report", "do some work")
-    # There are more than the first credit was for.
+    # Grants more tasks than the first credit allowed.
     while stream.granted <= first_credit:
         await stage.need_room(stream, "credit-renewed")
         grants = [stage.echo(f"payload {number}") for number in range(min(stream.room, BATCH_MAX))]
@@ -89,7 +89,7 @@ async def work(stage: Stage) -> None:
 
 
 async def life(stage: Stage) -> None:
-    """Heartbeats and pings."""
+    """Waits for heartbeats, and sends pings."""
     stream = await stage.session()
     if await stream.until(lambda: stream.heartbeats >= 3, 3 * HEARTBEAT_MS / 1000 + stage.script.patience):
         stage.findings.passed("heartbeat")
@@ -103,7 +103,7 @@ async def life(stage: Stage) -> None:
 
 
 async def unknown(stage: Stage) -> None:
-    """A leader that is newer than the worker."""
+    """Plays a leader that is newer than the worker."""
     stream = await stage.session()
     frame = pb.ConnectResponse()
     grant = stage.echo("from a newer leader")
@@ -117,13 +117,13 @@ async def unknown(stage: Stage) -> None:
 
 
 async def large(stage: Stage) -> None:
-    """The largest payload."""
+    """Sends a payload of almost the largest size."""
     stream = await stage.session()
     await _completes(stage, stream, "large-payload", "x" * LARGE_BYTES)
 
 
 async def refused_report(stage: Stage) -> None:
-    """A report that comes too late, and then another task."""
+    """Refuses a report, and then grants another task."""
     stream = await stage.session()
     stream.acknowledging = False
     await stage.need_room(stream)
@@ -141,7 +141,7 @@ async def refused_report(stage: Stage) -> None:
 
 
 async def broken(stage: Stage) -> None:
-    """The stream breaks before a report is acknowledged."""
+    """Breaks the stream before a report is acknowledged."""
     first = await stage.session()
     first.acknowledging = False
     await stage.need_room(first)
@@ -154,7 +154,7 @@ async def broken(stage: Stage) -> None:
     first.send(pb.ConnectResponse(grants=[unheard]))
     if not await first.until(lambda: first.report_of(unheard.fence) is not None, stage.script.patience):
         raise SceneOver(f"the grant {unheard.fence} was not reported")
-    # The acknowledgement is on its way before the end of the stream: the worker has read it.
+    # The worker has read the acknowledgement, because it came before the end of the stream.
     second = await stage.arrival()
     _came_back(stage, first, second)
     held = {held.fence: held.state for held in second.hello.held}
@@ -172,7 +172,7 @@ async def broken(stage: Stage) -> None:
             stage.findings.failed("resend", f"the report of fence {unheard.fence} changed on the way")
     else:
         stage.findings.failed("resend", f"the report of fence {unheard.fence} did not come again")
-    # By then everything that is sent after a Welcome has come.
+    # When this task is reported, all that the worker sends after a Welcome has come.
     await _completes(stage, second, "resend", "and on")
     if acknowledged.fence in held or second.report_of(acknowledged.fence) is not None:
         stage.findings.failed("forget", f"fence {acknowledged.fence} was acknowledged, and came again")
@@ -181,7 +181,7 @@ async def broken(stage: Stage) -> None:
 
 
 async def credit(stage: Stage) -> None:
-    """Many tasks in one session, and the count in the next."""
+    """Grants many tasks in one session, and looks at the credit of the next."""
     first = await stage.session()
     for number in range(CREDIT_TASKS):
         await _completes(stage, first, "report", f"task {number}")
@@ -196,19 +196,19 @@ async def credit(stage: Stage) -> None:
 
 
 async def running(stage: Stage) -> None:
-    """The stream breaks while a task runs."""
+    """Breaks the stream while a task runs."""
     first = await stage.session()
     await stage.need_room(first)
     grant = stage.sleep(SHORT_MS)
     first.send(pb.ConnectResponse(grants=[grant]))
-    # Answered in order: by the time of the pong the grant has been taken in.
+    # The worker answers in order: when the pong comes, it has taken in the grant.
     await _ponged(stage, first)
     second = await stage.arrival()
     _came_back(stage, first, second)
     if first.report_of(grant.fence) is not None:
         raise SceneOver(f"the task of fence {grant.fence} should have run for {SHORT_MS} ms, and had ended before")
     states = {held.fence: held.state for held in second.hello.held}
-    # It may have ended meanwhile, or not have started yet on a machine that is busy.
+    # Any state will do: it may have ended meanwhile, or not have started yet on a busy machine.
     if grant.fence in states:
         stage.findings.passed("held-running")
     else:
@@ -222,7 +222,7 @@ async def running(stage: Stage) -> None:
 
 
 async def cancels(stage: Stage) -> None:
-    """Tasks that would run for long are cancelled, before and after they start."""
+    """Cancels long tasks, before and after they start."""
     stream = await stage.session()
     await stage.need_room(stream)
     early = stage.sleep(LONG_MS)
@@ -237,7 +237,7 @@ async def cancels(stage: Stage) -> None:
 
 
 async def release(stage: Stage) -> None:
-    """A running task is another's by now."""
+    """Releases a running task, as if another worker had it now."""
     stream = await stage.session()
     await stage.need_room(stream)
     grants = [stage.sleep(LONG_MS)]
@@ -246,7 +246,7 @@ async def release(stage: Stage) -> None:
     stream.send(pb.ConnectResponse(released=[grants[0].fence]))
     await _ponged(stage, stream)
     await _completes(stage, stream, "release", "after a release")
-    # It lists what it still holds.
+    # In a new session the worker lists what it still holds.
     again = await stage.session()
     await _completes(stage, again, "release", "in the next session")
     listed = [held.fence for held in again.hello.held]
@@ -258,7 +258,7 @@ async def release(stage: Stage) -> None:
 
 
 async def term(stage: Stage) -> None:
-    """An old leader that does not know that it has been replaced."""
+    """Plays an old leader that does not know that it was replaced."""
     await stage.need_room(await stage.session())
     old = await stage.arrival()
     stage.welcome(old, term=TERM - 1)
@@ -269,7 +269,7 @@ async def term(stage: Stage) -> None:
 
 
 async def silence(stage: Stage) -> None:
-    """A leader that hears and does not answer."""
+    """Plays a leader that hears the worker and does not answer."""
     stream = await stage.session()
     await stage.need_room(stream)
     await stream.until(lambda: stream.heartbeats >= 1, stage.script.patience)
@@ -283,12 +283,12 @@ async def silence(stage: Stage) -> None:
     if await stream.until(lambda: stream.over, stage.script.patience):
         stage.findings.passed("one-stream")
     else:
-        stage.findings.failed("one-stream", "it dialled anew, and kept the old stream open")
+        stage.findings.failed("one-stream", "it connected again, and kept the old stream open")
     stage.welcome(next_one)
 
 
 async def drain(stage: Stage) -> None:
-    """The worker is taken out of service. It is the last scene: nobody comes back from it."""
+    """Takes the worker out of service. It is the last scene, because the worker does not come back from it."""
     stream = await stage.session()
     await stage.need_room(stream)
     slow = stage.sleep(SHORT_MS) if stage.sleeps else None
@@ -296,7 +296,6 @@ async def drain(stage: Stage) -> None:
         stream.send(pb.ConnectResponse(grants=[slow]))
         await _ponged(stage, stream)
     late = stage.echo("while it drains")
-    # What is on its way when the worker has said that it drains.
     stream.send(pb.ConnectResponse(drains=[pb.Drain(budget_ms=10_000)]))
     if not await stream.until(lambda: stream.draining, stage.script.patience):
         stage.findings.failed("drain-announced", "no condition with draining came")
@@ -304,6 +303,7 @@ async def drain(stage: Stage) -> None:
     if slow is not None and stream.leaving:
         stage.findings.failed("drain-announced", "it said that it drains only when it left")
     count = stream.credit[-1]
+    # As if this grant had been on its way when the worker said that it drains.
     stream.send(pb.ConnectResponse(grants=[late]))
     await stream.until(lambda: stream.report_of(late.fence) is not None, stage.script.patience)
     handed_back = stream.report_of(late.fence)
@@ -334,7 +334,7 @@ async def drain(stage: Stage) -> None:
 
 
 _FIRST = ("hello-first", "hello-valid", "credit-given", "report", "batch", "credit-renewed", "frames-valid")
-#: In the order in which they are played. All of them look at Hello and at whether frames are valid.
+#: All scenes, in the order in which they are played. Each also checks Hello, and that all frames are valid.
 SCENES: Mapping[str, Scene] = {
     "work": Scene(work, _FIRST),
     "life": Scene(life, ("heartbeat", "ping")),
@@ -354,10 +354,10 @@ SCENES: Mapping[str, Scene] = {
 
 
 async def _completes(stage: Stage, stream: Stream, rule: str, payload: str) -> None:
-    """A task is granted, and its payload comes back as its result.
+    """Grants a task, and checks that its payload comes back as its result.
 
     Raises:
-        SceneOver: when there is no credit for it.
+        SceneOver: the worker has no credit for it, or does not report it.
     """
     await stage.need_room(stream)
     grant = stage.echo(payload)
@@ -390,7 +390,7 @@ async def _stops(stage: Stage, stream: Stream, rule: str, grant: pb.Grant) -> No
         stage.findings.passed(rule)
     else:
         stage.findings.failed(rule, f"a task that was cancelled: {_told(stream, grant)}")
-        # So that it does not take up a slot in what follows.
+        # Released, so that the task takes up no slot in later scenes.
         stream.send(pb.ConnectResponse(released=[grant.fence]))
 
 
@@ -398,7 +398,7 @@ async def _ponged(stage: Stage, stream: Stream) -> None:
     """Waits until the worker has taken in everything that was sent before.
 
     Raises:
-        SceneOver: when it answers no ping.
+        SceneOver: the worker does not answer the ping.
     """
     number = 1_000 + len(stream.pongs) + stream.granted
     stream.send(pb.ConnectResponse(pings=[number]))
@@ -408,7 +408,7 @@ async def _ponged(stage: Stage, stream: Stream) -> None:
 
 
 async def _stays_away(stage: Stage) -> None:
-    """A worker that has left does not come back: it ends, or two heartbeats pass without it."""
+    """Checks that a worker that has left does not come back for two heartbeats."""
     quiet = 2 * HEARTBEAT_MS / 1000
     again = await stage.leader.stream(quiet)
     if again is None:
@@ -447,7 +447,7 @@ def _state(state: int | None) -> str:
 
 
 def _told(stream: Stream, grant: pb.Grant) -> str:
-    """What the worker said of a grant, in words."""
+    """Says in words how the worker reported a grant."""
     report = stream.report_of(grant.fence)
     if report is None:
         return "no report of it came"

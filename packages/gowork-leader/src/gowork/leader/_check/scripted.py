@@ -1,6 +1,6 @@
-"""The leader that a script plays: it takes streams, answers heartbeats, and sends what it is told to.
+"""The scripted leader: it takes streams, answers heartbeats, and sends what it is told to.
 
-Owns what each stream has said so far. It decides nothing: the scenarios do.
+Owns what the worker has said on each stream so far. It decides nothing: the scenarios do.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from gowork.proto.scheduler.v1 import scheduler_pb2
 from gowork.proto.worker.v1 import session_pb2 as pb
 from gowork.proto.worker.v1 import session_pb2_grpc
 
-#: Frames of a worker that one scene looks at. More end its stream: a worker that floods is at fault.
+#: How many frames of one stream are read. More end the stream: a worker that floods the leader is at fault.
 FRAMES_MAX = 100_000
 _OUTCOMES = frozenset(scheduler_pb2.AttemptOutcome.values()) - {scheduler_pb2.ATTEMPT_OUTCOME_UNSPECIFIED}
 _Context = grpc.aio.ServicerContext[pb.ConnectRequest, pb.ConnectResponse]
-#: What a stream has to send: a frame, or how it ends (None: with OK).
+#: How a stream ends: with (code, details), or with OK (None).
 _End = tuple[grpc.StatusCode, str] | None
 
 
@@ -38,16 +38,17 @@ class Stream:
         self.credit: list[int] = []
         self.heartbeats = 0
         self.pongs: list[int] = []
-        #: The last condition.
+        #: As the last condition said.
         self.draining = self.leaving = False
-        #: The other side has closed or cancelled it, or it has been ended from here.
+        #: Whether the worker has closed or cancelled the stream, or the leader has ended it.
         self.over = False
-        #: What no leader takes, in words.
+        #: In words, what the worker sent that no leader accepts.
         self.faults: list[str] = []
+        #: How many grants were sent.
         self.granted = 0
         #: Whether heartbeats are answered.
         self.answering = True
-        #: Reports are acknowledged as they come.
+        #: Whether reports are acknowledged as they come.
         self.acknowledging = True
         self._outbox: asyncio.Queue[pb.ConnectResponse | _End] = asyncio.Queue()
         self._heard = asyncio.Condition()
@@ -58,16 +59,16 @@ class Stream:
         self._outbox.put_nowait(frame)
 
     def acknowledge(self, fences: Iterable[int], *, refused: bool = False) -> None:
-        """Says that reports are recorded, or refused."""
+        """Acknowledges reports, as recorded or as refused."""
         fences = list(fences)
         self.send(pb.ConnectResponse(acknowledged=fences, refused=fences if refused else []))
 
     def end(self, code: grpc.StatusCode | None = None, details: str = "") -> None:
-        """Ends the stream after what is on its way; without a code with OK."""
+        """Ends the stream after what is on its way: with this code, or without one with OK."""
         self._outbox.put_nowait(None if code is None else (code, details))
 
     def report_of(self, fence: int) -> pb.Report | None:
-        """The first report of a fence."""
+        """Returns the first report of a fence; None when there is none."""
         return next((report for report in self.reports if report.fence == fence), None)
 
     @property
@@ -76,7 +77,7 @@ class Stream:
         return (self.credit[-1] if self.credit else 0) - self.granted
 
     async def until(self, condition: Callable[[], bool], seconds: float) -> bool:
-        """Waits for what the worker does; whether it came true in time and before the stream was over."""
+        """Waits until the condition holds, the time is over or the stream is. Returns whether the condition holds."""
         try:
             async with asyncio.timeout(seconds), self._heard:
                 await self._heard.wait_for(lambda: condition() or self.over)
@@ -85,7 +86,7 @@ class Stream:
         return condition()
 
     async def take(self, request: pb.ConnectRequest) -> None:
-        """Notes what a frame says, and answers what asks for it."""
+        """Notes what a frame says, and answers heartbeats and reports."""
         if request.HasField("hello"):
             self.faults.append("Hello came in a later frame")
         for count in request.credit:
@@ -107,19 +108,19 @@ class Stream:
         await self.changed()
 
     async def changed(self) -> None:
-        """Wakes who waits in `until`."""
+        """Wakes the scene that waits in `until`."""
         async with self._heard:
             self._heard.notify_all()
 
     def _look_at(self, report: pb.Report) -> None:
         size = len(report.result.encode()) + len(report.result_data)
         if report.outcome not in _OUTCOMES:
-            self.faults.append(f"the report of {report.id!r} has the outcome {report.outcome}, which is none")
+            self.faults.append(f"the report of {report.id!r} has the unknown outcome {report.outcome}")
         if size > limits.PAYLOAD_BYTES_MAX:
             self.faults.append(f"the result of {report.id!r} has {size} bytes; the limit is {limits.PAYLOAD_BYTES_MAX}")
 
     async def sent(self) -> AsyncIterator[pb.ConnectResponse | _End]:
-        """What is to be sent, up to and with its end."""
+        """Yields what is to be sent: frames, and last the end of the stream."""
         while True:
             item = await self._outbox.get()
             yield item
@@ -131,17 +132,17 @@ class ScriptedLeader(session_pb2_grpc.SessionServiceServicer):
     """Serves worker.v1.SessionService."""
 
     def __init__(self) -> None:
-        #: Streams whose Hello has come. Nobody waits on them yet.
+        #: Streams whose Hello has come and that no scene has taken yet.
         self._came: asyncio.Queue[Stream] = asyncio.Queue()
         #: Streams that are open now.
         self.open: list[Stream] = []
-        #: What was wrong before a Hello, by rule: (rule, in words).
+        #: What was wrong with streams that got no further than their first frame: (rule, what was wrong).
         self.faults: list[tuple[str, str]] = []
         self.address = ""
 
     @asynccontextmanager
     async def serving(self, listen: str) -> AsyncIterator[str]:
-        """Serves at HOST:PORT, where port 0 takes a free one; yields the address."""
+        """Serves at `listen`, HOST:PORT, where port 0 takes a free one. Yields the address."""
         server = grpc.aio.server(options=list(SERVER_OPTIONS))
         session_pb2_grpc.add_SessionServiceServicer_to_server(self, server)
         host, _ = parse_address(listen)
@@ -153,7 +154,7 @@ class ScriptedLeader(session_pb2_grpc.SessionServiceServicer):
             await server.stop(0)
 
     async def stream(self, seconds: float) -> Stream | None:
-        """The next stream, with its Hello; None when none comes in time."""
+        """Returns the next stream, with its Hello; None when none comes in time."""
         try:
             async with asyncio.timeout(seconds):
                 while True:
@@ -166,7 +167,7 @@ class ScriptedLeader(session_pb2_grpc.SessionServiceServicer):
     async def Connect(  # noqa: N802 - the contract's name
         self, request_iterator: AsyncIterator[pb.ConnectRequest], context: _Context
     ) -> AsyncIterator[pb.ConnectResponse]:
-        """A stream of the worker."""
+        """Serves a stream of the worker."""
         try:
             first = await anext(request_iterator)
         except StopAsyncIteration:

@@ -1,4 +1,4 @@
-"""Where scenarios take place: the scripted leader, the worker's process where the check starts it, and the findings."""
+"""Where scenes take place: the scripted leader, the worker's process if the check starts it, and the findings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gowork.leader._check.scripted import ScriptedLeader, Stream
 from gowork.proto.scheduler.v1 import scheduler_pb2
 from gowork.proto.worker.v1 import session_pb2 as pb
 
-#: What the worker is told to go by, in milliseconds: short, so that a check takes seconds.
+#: The times that the worker is told in its Welcome, in milliseconds. They are short, so that a check takes seconds.
 LEASE_MS = 3_000
 HEARTBEAT_MS = 500
 RECONNECT_GRACE_MS = 1_000
@@ -26,7 +26,7 @@ RECONNECT_GRACE_MS = 1_000
 TERM = 7
 #: Stands for the leader's address in the worker's command.
 PLACEHOLDER = "{leader}"
-#: Seconds that the worker's process has to end after SIGTERM.
+#: How long the worker's process has to end after SIGTERM, in seconds.
 _STOP_SECONDS = 10.0
 
 
@@ -36,15 +36,15 @@ class SceneOver(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """What the scenarios go by."""
+    """The names and times that the scenes use."""
 
-    #: Names of handlers that the worker has: one that returns its payload, and one that waits for as many
-    #: milliseconds as its payload says, and can be stopped. The second may be lacking.
+    #: Names of two handlers of the worker. The first returns its payload. The second waits for as many milliseconds as
+    #: its payload says and can be stopped; the worker may lack it.
     echo: str = "echo"
     sleep: str = "sleep"
-    #: Seconds that the worker has for each thing that it must do.
+    #: How long the worker has for each thing that it must do, in seconds.
     patience: float = 10.0
-    #: Seconds that it has to come at first.
+    #: How long the worker has to connect at first, in seconds.
     first_patience: float = 60.0
 
 
@@ -53,9 +53,9 @@ class Stage:
 
     def __init__(self, leader: ScriptedLeader, script: Script, command: Sequence[str]) -> None:
         """Args:
-        leader: it serves.
-        script: what the scenarios go by.
-        command: starts the worker; empty when somebody else does.
+        leader: the scripted leader, which serves.
+        script: the names and times that the scenes use.
+        command: the command that starts the worker; empty when somebody else starts it.
         """
         self.leader = leader
         self.script = script
@@ -63,21 +63,21 @@ class Stage:
         self.process: asyncio.subprocess.Process | None = None
         self._command = [part.replace(PLACEHOLDER, leader.address) for part in command]
         self._fences = itertools.count(1)
-        #: Ids are not those of an earlier check, which the worker may remember.
+        #: Begins the ids of this check's tasks, because the worker may remember those of an earlier check.
         self._prefix = secrets.token_hex(3)
         self._patience = max(script.first_patience, script.patience)
         #: Streams of this scene.
         self._streams: list[Stream] = []
-        #: Whether the worker has the handler for tasks that take long; True until it has introduced itself.
+        #: Whether the worker has the handler `script.sleep`; True until its first Hello.
         self.sleeps = True
 
     async def session(self, *, term: int = TERM) -> Stream:
-        """A new session: an older one is ended, the worker comes back and is welcomed.
+        """Ends the older sessions, waits until the worker reconnects, welcomes it, and returns the new stream.
 
-        What it lists as held, which earlier scenes have left, is released or acknowledged.
+        Releases the tasks that the worker lists as held, which earlier scenes have left.
 
         Raises:
-            SceneOver: when it does not come.
+            SceneOver: the worker does not reconnect.
         """
         stream = await self.arrival()
         self.welcome(stream, term=term)
@@ -87,10 +87,10 @@ class Stage:
         return stream
 
     async def arrival(self) -> Stream:
-        """The worker's next stream, with its Hello and without a Welcome; those that are open are ended.
+        """Ends the open streams and returns the worker's next one, with its Hello. It is not welcomed yet.
 
         Raises:
-            SceneOver: when none comes.
+            SceneOver: no stream comes.
         """
         for stream in list(self.leader.open):
             stream.end(grpc.StatusCode.UNAVAILABLE, "the leader of the check breaks the stream")
@@ -98,7 +98,7 @@ class Stage:
         return await self.next_stream()
 
     async def next_stream(self) -> Stream:
-        """The next stream with its Hello; see arrival."""
+        """Returns the worker's next stream, with its Hello. Ends no other stream; otherwise as `arrival`."""
         await self._run_worker()
         waiting = asyncio.create_task(self.leader.stream(self._patience), name="the next stream")
         ending = asyncio.create_task(self._ended(), name="the worker's end")
@@ -122,7 +122,7 @@ class Stage:
         return stream[0]
 
     def look_at_streams(self) -> None:
-        """Says at the end of a scene whether any frame of it was one that no leader takes."""
+        """Notes, at the end of a scene, whether all of its frames were valid."""
         streams, self._streams = self._streams, []
         for stream in streams:
             for fault in stream.faults:
@@ -141,11 +141,11 @@ class Stage:
         )
 
     def echo(self, payload: str) -> pb.Grant:
-        """A task that returns its payload."""
+        """Returns a grant of a task that returns its payload."""
         return self._grant(self.script.echo, payload)
 
     def sleep(self, milliseconds: int) -> pb.Grant:
-        """A task that takes so long."""
+        """Returns a grant of a task that takes `milliseconds`."""
         return self._grant(self.script.sleep, str(milliseconds))
 
     def _grant(self, handler: str, payload: str) -> pb.Grant:
@@ -157,11 +157,11 @@ class Stage:
         """Waits until the worker's credit has room for a grant.
 
         Args:
-            stream: its session.
-            rule: the one that is broken when it has none; empty when that is not what the scene is about.
+            stream: the worker's session.
+            rule: the rule that the worker breaks when it gives no credit; empty when the scene does not try that.
 
         Raises:
-            SceneOver: when it has none.
+            SceneOver: the credit has no room in time.
         """
         if not await stream.until(lambda: stream.room > 0, self.script.patience):
             count = f"is {stream.credit[-1]}" if stream.credit else "was not given"
@@ -179,7 +179,7 @@ class Stage:
             self.process = await asyncio.create_subprocess_exec(
                 *self._command,
                 stdin=asyncio.subprocess.DEVNULL,
-                # What it prints must not get into what the check prints.
+                # The worker's output must not get into the check's.
                 stdout=sys.__stderr__.fileno() if sys.__stderr__ is not None else asyncio.subprocess.DEVNULL,
                 start_new_session=True,
             )
@@ -193,7 +193,7 @@ class Stage:
             await self.process.wait()
 
     async def stop_worker(self) -> None:
-        """Ends the worker's process, if the check has started one, with all that it has started."""
+        """Ends the worker's process and all that it has started, if the check has started it."""
         process = self.process
         if process is None:
             return

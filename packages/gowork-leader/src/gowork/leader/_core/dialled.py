@@ -25,7 +25,7 @@ DIAL_AGAIN_SECONDS = (0.05, 0.1, 0.2)
 
 
 def dialled(member: str, spec: Spec, now: Now) -> ch.CallbackDialled:
-    """Returns the change for a member that is dialled with this task now."""
+    """Returns the change that says that the member is dialled with this task now."""
     limit = spec.time_limit_ms
     return ch.CallbackDialled(member, now.mono, now.mono + limit / 1000 if limit > 0 else None)
 

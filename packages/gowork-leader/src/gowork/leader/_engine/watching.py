@@ -15,8 +15,8 @@ from typing import NamedTuple
 from gowork.leader._core.model import LaneKey, Progress, Spec, Standing, Task
 
 #: How many bytes of changes may wait for watchers to read them, over all watchers: bodies, results, and TASK_BYTES for
-#: each task. When so many wait, the next batch drops the oldest ones. A single batch may go beyond the bound: it may
-#: bring tens of thousands of tasks before any watcher could have read.
+#: each task. When the bound is reached, the next batch drops the oldest ones. A single batch may go beyond the bound,
+#: because it may bring tens of thousands of tasks before any watcher could have read.
 UNREAD_BYTES_MAX = 128 << 20
 #: About how many bytes a change takes besides its body and result.
 TASK_BYTES = 1 << 10

@@ -1,4 +1,4 @@
-"""cluster.v1.LeaderService: callback workers join, send heartbeats and leave, and members are listed and drained."""
+"""Answers cluster.v1.LeaderService: callback workers join, send heartbeats and leave; members are listed."""
 
 from __future__ import annotations
 

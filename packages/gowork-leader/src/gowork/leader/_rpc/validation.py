@@ -326,7 +326,7 @@ def check_completion(request: scheduler_pb2.TaskCompleteRequest, violations: Vio
     if request.outcome and not completed and not request.HasField("error"):
         # Without an error, a leader that does not know the outcome would take the task for done.
         violations.append(
-            FieldViolation("error", "is missing; with any outcome except COMPLETED it must say why the task is not done")
+            FieldViolation("error", "is missing; with any outcome except COMPLETED, say why the task is not done")
         )
     if request.HasField("retry"):
         check_retry(request.retry, "retry.", violations)
