@@ -20,7 +20,7 @@ from gowork.proto.worker.v1 import session_pb2 as pb
 
 #: Field 1000 with a text, and field 1001 with a number: none of the contract's messages has them.
 UNKNOWN_FIELDS = b"\xc2\x3e\x03new" + b"\xc8\x3e\x05"
-#: How many tasks the scene that counts credit grants, one after the other: more than a worker has slots.
+#: How many tasks the scene that counts credit grants, one after the other: more than a worker's first credit.
 CREDIT_TASKS = 200
 #: How many grants one frame has at most.
 BATCH_MAX = 100

@@ -1,6 +1,6 @@
-"""Stores: what the leader asks of one, how it finds one, and all that an author of one needs.
+"""Stores: what the leader asks of a store, how it finds one, and all that the author of one needs.
 
-This is API, and so is `gowork.leader.store.conformance`. A store imports nothing else of the leader.
+This module is public, and so is `gowork.leader.store.conformance`. A store imports nothing else of the leader.
 """
 
 from gowork.leader._core.model import (

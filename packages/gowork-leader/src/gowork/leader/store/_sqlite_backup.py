@@ -1,7 +1,7 @@
 """Copies the database while it is in use, and makes one from a copy.
 
-The copy is of the moment at which it begins: a reading transaction keeps that moment, so that commits neither wait for
-it nor get into it. While it lasts the log can't start anew, and grows by what is committed.
+The copy shows the moment at which it begins. A reading transaction keeps that moment, so commits neither wait for the
+copy nor get into it. Until it ends, the log can't start again from its beginning, and grows with each commit.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from gowork.leader.store._sqlite_file import (
 )
 from gowork.leader.store.protocol import RESTORE_TERMS, StoreError, StoreFormatError, changed_number
 
-#: So much is copied and forced to disk at a time: a commit that comes meanwhile waits for no more than that.
+#: How many pages are copied and forced to disk at a time. A commit that comes meanwhile waits for no more than that.
 _STEP_PAGES = 512
 
 
 def back_up(source: Path, target: Path, stopped: Callable[[], bool]) -> None:
-    """Copies the store at `source`, which may be in use, to `target`, durably, whole or not at all.
+    """Copies the store at `source`, which may be in use, to `target`. The copy is durable, and whole or not there.
 
     Args:
-        source: a store.
-        target: where there is nothing yet.
-        stopped: asked now and then; when it says so, the copy is given up.
+        source: the path of a store.
+        target: a path where there is nothing yet.
+        stopped: is called after each step; when it returns True, the copy is given up.
 
     Raises:
         StoreError: there is something at `target`, it can't be written, or the copy was given up.
@@ -71,9 +71,9 @@ def _copy(source: Path, building: Path, descriptor: int, stopped: Callable[[], b
     reader = connect(source, read_only=True)
     try:
         reader.execute("BEGIN")
-        # A transaction begins with the first look.
+        # The transaction begins with the first read.
         reader.execute("SELECT count(*) FROM meta").fetchone()
-        # Forced to disk here, and thrown away when it does not come about: no journal is needed.
+        # The copy needs no journal, because it is forced to disk here and thrown away when it fails.
         writer = sqlite3.connect(building, isolation_level=None)
         try:
             writer.execute("PRAGMA synchronous = OFF")
@@ -87,13 +87,13 @@ def _copy(source: Path, building: Path, descriptor: int, stopped: Callable[[], b
 
 
 def restore(path: Path, backup: Path) -> None:
-    """Makes a store at `path` from a copy, whole or not at all; see Store.restore."""
+    """Makes a store at `path` from a copy. It is whole or not there; see Store.restore."""
     lock = FileLock(path)
     try:
         if format_at(path):
             raise StoreError(
-                f"{path} is there already: it was left as it is. To go on with it, start without --restore; to have "
-                f"the backup in its place, move it away first."
+                f"{path} is there already: it was left as it is. To use it, start without --restore. To use the backup "
+                f"instead, move it away first."
             )
         _check_backup(backup)
         building = Path(f"{path}.new")
@@ -135,9 +135,9 @@ def _raise_term(path: Path) -> None:
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("UPDATE meta SET value = value + ? WHERE key = 'term'", (RESTORE_TERMS,))
         (term,) = connection.execute("SELECT value FROM meta WHERE key = 'term'").fetchone()
-        # Watchers know of tasks that came after the backup and are gone.
+        # Watchers know tasks that came after the backup and are gone, so their tokens must not be valid.
         connection.execute("INSERT OR REPLACE INTO meta VALUES ('watch_floor', ?)", (changed_number(term, 0),))
         connection.execute("COMMIT")
     finally:
-        # As the last one, it merges the log.
+        # The last connection merges the log when it closes.
         connection.close()

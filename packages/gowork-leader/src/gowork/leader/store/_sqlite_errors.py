@@ -1,4 +1,4 @@
-"""Turns what SQLite and the operating system say into the store's own errors, with what to do about it."""
+"""Turns errors of SQLite and the operating system into the store's own, which say what to do."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from contextlib import contextmanager
 
 from gowork.leader.store.protocol import StoreBusyError, StoreError, StoreFormatError, StoreFullError
 
-#: A page could not be written: over a quota or the process's file size limit, or the disk fails. The batch is not in
-#: the log, since a transaction counts only once its last frame is there whole; so it may be tried again. A failed fsync
-#: is another matter: what it should have made durable is in doubt then.
+#: A page could not be written, because of a quota, the process's file size limit or a failing disk. The batch is not in
+#: the log, because a transaction counts only when its last frame is there whole. So it may be tried again. After a
+#: failed fsync, in contrast, what it should have made durable is in doubt.
 _UNWRITTEN = frozenset(
     {
         sqlite3.SQLITE_IOERR_WRITE,
@@ -21,7 +21,7 @@ _UNWRITTEN = frozenset(
 
 @contextmanager
 def reported(path: str) -> Iterator[None]:
-    """Lets errors of SQLite out as errors of the store at this path."""
+    """Turns errors of SQLite that are raised inside into errors of the store at this path."""
     try:
         yield
     except sqlite3.Error as error:
@@ -29,16 +29,16 @@ def reported(path: str) -> Iterator[None]:
 
 
 def translated(error: sqlite3.Error, path: str) -> StoreError:
-    """The store's error for one of SQLite's."""
+    """Returns the store's error for one of SQLite's."""
     # Errors that Python's module raises by itself, such as the use of a closed connection, carry no code.
     extended: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
     code = extended & 0xFF
     if code == sqlite3.SQLITE_FULL:
-        return StoreFullError(f"There is no space left for {path}. Nothing was written; free some and it goes on.")
+        return StoreFullError(f"There is no space left for {path}. Nothing was written. Free some, and it goes on.")
     if extended in _UNWRITTEN:
         return StoreFullError(
-            f"{path} could not be written ({error}): a quota, a file size limit, or a disk that fails. "
-            f"Nothing was written."
+            f"{path} could not be written ({error}), because of a quota, a file size limit or a failing disk. "
+            f"Nothing was written. Make room, and it goes on."
         )
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return damaged(path, str(error))
@@ -48,14 +48,14 @@ def translated(error: sqlite3.Error, path: str) -> StoreError:
         )
     if code == sqlite3.SQLITE_BUSY:
         return StoreBusyError(
-            f"{path} is locked by another program ({error}). Nothing was written; it goes on when that program lets go "
-            f"of it."
+            f"Another program has locked {path} ({error}). Nothing was written. It goes on when that program releases "
+            f"the lock."
         )
     return StoreError(f"{path} can't be used: {error}.")
 
 
 def damaged(path: str, what: str) -> StoreFormatError:
-    """The error for a file that is broken."""
+    """Returns the error for a damaged store."""
     return StoreFormatError(
         f"{path} is damaged: {what}. It was left as it is. Restore a backup, or move it away together with {path}-wal "
         f"to start with an empty store; `sqlite3 {path} .recover` may save what can still be read."

@@ -1,7 +1,7 @@
-"""Facts in their tables.
+"""Reads and writes facts in their tables.
 
-All kinds are in `facts`, except two: callback workers and settings of queues stay in the tables that format 2 had for
-them before it had facts, because version 0.1.0 goes on with a store that this version has used.
+All kinds are in the table `facts`, except two. Callback workers and settings of queues stay in the tables that format 2
+had for them before it had facts, so that version 0.1.0 can use a store that this version has used.
 """
 
 # ruff: noqa: S608 - the texts are constant; values are bound.
@@ -25,12 +25,12 @@ class _Table:
     """A table of facts.
 
     Args:
-        name: its name.
-        key: its primary key, of which the last column is the fact's key.
+        name: the table's name.
+        key: the columns of its primary key; the last one is the fact's key.
         others: its other columns.
-        row: the row of a fact.
-        value: a fact's value, from the other columns.
-        of_kind: which rows are of the kind that is bound as :kind.
+        row: returns the row of a fact.
+        value: returns a fact's value; its arguments are the other columns.
+        of_kind: the condition on rows of the kind that is bound as :kind.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class _Table:
     def page(self, connection: sqlite3.Connection, kind: str, after: str, limit: int, bytes_max: int) -> list[Fact]:
         found: list[Fact] = []
         rows = connection.execute(self._page, {"kind": kind, "after": after, "limit": limit})
-        # Closed, or a page that its bytes have ended would leave its reading transaction open.
+        # Closed, because a page that ends at its bytes would leave the reading transaction open.
         with closing(rows):
             for key, *others in rows:
                 found.append(Fact(kind, key, self._value(*others)))

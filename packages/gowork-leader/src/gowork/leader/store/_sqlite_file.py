@@ -1,12 +1,12 @@
-"""The store's files: who may use them, whether they are a store, and how a new one comes to be.
+"""The store's files: who may use them, whether they are a store, and how a new one is made.
 
-Nothing here changes a database that is there already. Invariant ALONE: whoever opens the database holds a lock on the
-database file itself, so that no other name of it leads around the lock, and one on `PATH.lock`, by which versions up to
-0.1.0 know of others. The kernel lets both go when the process ends, however it ends.
+Nothing here changes a database that is there already. Invariant ALONE: a process that opens the database holds two
+locks. One is on the database file itself, so that no other name of the file gets around it. The other is on
+`PATH.lock`, which versions up to 0.1.0 look at. The kernel releases both when the process ends, however it ends.
 
 The descriptor that holds the database's lock is opened before SQLite opens the file, and closed after SQLite has closed
-it. Nothing else in the process may open and close that file meanwhile: closing any descriptor of a file drops the locks
-that SQLite has on it. https://www.sqlite.org/howtocorrupt.html §2.2
+it. Nothing else in the process may open and close that file meanwhile, because closing any descriptor of a file drops
+the locks that SQLite has on it. https://www.sqlite.org/howtocorrupt.html §2.2
 """
 
 from __future__ import annotations
@@ -27,12 +27,16 @@ from gowork.leader.store.protocol import StoreError, StoreFormatError, StoreLock
 
 _MAGIC = b"SQLite format 3\0"
 _HEADER_BYTES = 100
-#: Up to this size every page is read through before the store is used, which takes a tenth of a second.
+#: Up to this size all pages are checked before the store is used, which takes a tenth of a second.
 _CHECKED_BYTES_MAX = 64 << 20
 
 
 def check_library() -> None:
-    """Raises StoreError when Python's SQLite can't do what the store needs."""
+    """Checks that Python's SQLite can do what the store needs.
+
+    Raises:
+        StoreError: it can't.
+    """
     if sqlite3.sqlite_version_info < SQLITE_VERSION_MIN:
         needed = ".".join(map(str, SQLITE_VERSION_MIN))
         raise StoreError(
@@ -47,23 +51,23 @@ def check_library() -> None:
         probe.close()
 
 
-#: (device, inode) of each database that this process holds.
+#: (device, inode) of each database whose lock this process holds.
 _held: set[tuple[int, int]] = set()
 
 
 class FileLock:
-    """Keeps other processes away from the database: by its own lock, once `hold` has taken it, and by `PATH.lock`."""
+    """Keeps other processes away from the database, with the lock that `hold` takes on it and with `PATH.lock`."""
 
     def __init__(self, path: Path) -> None:
         """Takes the lock on `PATH.lock`, and on the database if there is one.
 
         Raises:
-            StoreLockedError: another process has it, or this one already.
+            StoreLockedError: another process has the lock, or this one has it already.
             StoreError: the lock file can't be written, or the database has a second name (a hard link).
         """
         self._path = path
         self._database: int | None = None
-        #: (device, inode) of the database, and of its log.
+        #: (device, inode) of the database, and of its log; None before the lock is taken.
         self._identity: tuple[int, int] | None = None
         self._log_identity: tuple[int, int] | None = None
         try:
@@ -80,7 +84,7 @@ class FileLock:
             os.close(self._fd)
             raise _in_use(path, f"process {holder}") from error
         except OSError:
-            # Who holds the lock is only told for people: on a full disk the leader must start nevertheless.
+            # The process id in the file is only for people, and the leader must start when the disk is full.
             pass
         try:
             self.hold()
@@ -89,14 +93,14 @@ class FileLock:
             raise
 
     def hold(self) -> None:
-        """Takes the lock on the database that is at the path now, if there is one and it is not held already.
+        """Takes the lock on the database that is at the path now, if there is one and this lock does not hold it yet.
 
         Raises:
-            StoreLockedError: another process has it, or this one already.
-            StoreError: it can't be opened, or has a second name.
+            StoreLockedError: another process has the lock, or this one has it already.
+            StoreError: the database can't be opened, or has a second name.
         """
         try:
-            # By its name and before it is opened: what this process opens it must not close while SQLite uses it.
+            # Looked at by its name, before it is opened: a file that SQLite uses must not be opened and closed here.
             look = os.stat(self._path, follow_symlinks=False)
         except FileNotFoundError:
             return
@@ -107,13 +111,13 @@ class FileLock:
             raise StoreError(f"{self._path} can't hold a store: {kind}. Name another place.")
         if look.st_nlink > 1:
             raise StoreError(
-                f"{self._path} has {look.st_nlink} names (hard links), so that its log could be missed under one of "
-                f"them. Keep one name and copy the store with `gowork store backup`."
+                f"{self._path} has {look.st_nlink} names (hard links), and only one of them has its log beside it. "
+                f"Keep one name. To copy the store, use `gowork store backup`."
             )
         if self._identity == _identity(look):
             return
         if _identity(look) in _held:
-            # Not even opened: closing it would drop the locks that SQLite has for the store that is open.
+            # It is not even opened, because closing it would drop the locks that SQLite has for the open store.
             raise _in_use(self._path, "by another name, or its lock file was removed")
         try:
             database = os.open(self._path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -124,23 +128,23 @@ class FileLock:
         except BlockingIOError as error:
             os.close(database)
             raise _in_use(self._path, "by another name, or its lock file was removed") from error
-        # An empty file that was there before; SQLite has not opened it.
+        # Releases the lock of an empty file that `create` has replaced. SQLite has not opened that file.
         self._let_go()
         self._database, self._identity = database, _identity(look)
         _held.add(self._identity)
 
     def make_private(self) -> None:
-        """Takes from others the right to read a database that a version up to 0.1.0 has made."""
+        """Takes from other users the right to read a database that a version up to 0.1.0 made."""
         if self._database is not None and stat.S_IMODE(os.fstat(self._database).st_mode) & 0o077:
             with contextlib.suppress(OSError):
                 os.fchmod(self._database, 0o600)
 
     def watch_log(self) -> None:
-        """Remembers which file the log is; from now on `check` misses it when it is gone."""
+        """Remembers which file the log is. From now on `check` checks it too."""
         self._log_identity = _identity(os.stat(f"{self._path}-wal", follow_symlinks=False))
 
     def check(self) -> None:
-        """Checks that database and log are still at their path.
+        """Checks that the database and the log are still at their paths.
 
         Raises:
             StoreLostError: one of them was moved, deleted or replaced.
@@ -152,14 +156,14 @@ class FileLock:
                 held = False
             if not held:
                 raise StoreLostError(
-                    f"{path} was moved, deleted or replaced while the leader used it. Nothing more is accepted, "
-                    f"since nobody would find it again. Put the store back, or restore a backup, and start the leader."
+                    f"{path} was moved, deleted or replaced while the leader used it. The leader accepts nothing more, "
+                    f"because it would be lost. Put the store back, or restore a backup, and start the leader."
                 )
 
     def release(self) -> None:
-        """Lets others have it, once SQLite has closed the database.
+        """Releases both locks. SQLite must have closed the database.
 
-        `PATH.lock` stays: to remove it would let two processes lock two files of one name.
+        The file `PATH.lock` stays, because without it two processes could lock two files of one name.
         """
         self._let_go()
         os.close(self._fd)
@@ -172,20 +176,20 @@ class FileLock:
 
 
 def format_at(path: Path, *, writable: bool = True, check_all: bool = False) -> int:
-    """The format of the store at this path; 0 when there is nothing, so that one may be created.
+    """Returns the format of the store at this path; 0 when there is nothing, so that a store may be created.
 
     Args:
-        path: where it is.
-        writable: refuse what can't be written, too.
-        check_all: read it through, however large it is.
+        path: where the store is.
+        writable: also refuse a file that can't be written.
+        check_all: check all pages, however large the store is.
 
     Raises:
         StoreFormatError: there is something that this version can't use.
-        StoreError: it can't be read.
+        StoreError: the file can't be read, or not be written.
     """
     log_bytes = _size(Path(f"{path}-wal"))
     try:
-        # Opened for writing so that a read-only file is refused before SQLite lays its side files beside it.
+        # Opened for writing, so that a read-only file is refused before SQLite puts its side files beside it.
         with path.open("r+b" if writable else "rb") as file:
             header = file.read(_HEADER_BYTES)
             size = os.fstat(file.fileno()).st_size
@@ -205,7 +209,7 @@ def format_at(path: Path, *, writable: bool = True, check_all: bool = False) -> 
 
 
 def create(path: Path) -> None:
-    """Makes an empty store, whole or not at all: it is built under another name."""
+    """Makes an empty store under another name, and renames it when it is whole."""
     building = Path(f"{path}.new")
     try:
         clear(building)
@@ -235,19 +239,19 @@ def create(path: Path) -> None:
 
 
 def make_file(path: Path) -> int:
-    """Makes a file for this user alone where there is none or a left-over, and returns a descriptor to write it by.
+    """Makes a file that only this user may use, in place of what is there, and returns a descriptor for writing.
 
     A link that is there is removed, never followed.
 
     Raises:
-        OSError: it can't be made.
+        OSError: the file can't be made.
     """
     path.unlink(missing_ok=True)
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
 
 def connect(path: Path, *, read_only: bool = False, immutable: bool = False) -> sqlite3.Connection:
-    """Opens the database; transactions are begun and ended by hand."""
+    """Opens the database. Callers begin and end transactions themselves."""
     options = ("mode=ro" if read_only else "mode=rw") + ("&immutable=1" if immutable else "")
     return sqlite3.connect(
         f"file:{quote(str(path))}?{options}",
@@ -259,7 +263,7 @@ def connect(path: Path, *, read_only: bool = False, immutable: bool = False) -> 
 
 
 def unwritable(path: Path, error: OSError) -> StoreError:
-    """The error for a place that can't be written."""
+    """Returns the error for a place that can't be written."""
     return StoreError(
         f"{path} can't be written: {error.strerror or error}. The leader's user must be able to write the file "
         f"and its directory."
@@ -267,7 +271,8 @@ def unwritable(path: Path, error: OSError) -> StoreError:
 
 
 def _check_header(path: Path, header: bytes, size: int, log_bytes: int) -> None:
-    # Read by hand, since SQLite makes side files beside what it opens. https://www.sqlite.org/fileformat2.html §1.3
+    # The header is read here, because SQLite makes side files beside a file that it opens.
+    # https://www.sqlite.org/fileformat2.html §1.3
     if len(header) < _HEADER_BYTES or not header.startswith(_MAGIC):
         raise StoreFormatError(
             f"{path} is no SQLite database. It was left as it is; name another file, or move it away."
@@ -282,7 +287,7 @@ def _check_header(path: Path, header: bytes, size: int, log_bytes: int) -> None:
     page_bytes = 65536 if page_bytes == 1 else page_bytes
     pages = int.from_bytes(header[28:32], "big")
     pages_known = header[24:28] == header[92:96]
-    # With a log beside it the missing pages may be there: a checkpoint was cut short.
+    # If there is a log, the missing pages may be in it, because a checkpoint was cut short.
     if pages_known and not log_bytes and pages * page_bytes > size:
         raise damaged(str(path), f"it should have {pages * page_bytes} bytes and has {size}")
 
@@ -298,7 +303,8 @@ def _check_format(path: Path, version: int) -> None:
 
 
 def _check_content(path: Path, size: int, log_bytes: int, *, check_all: bool) -> int:
-    # Without a log an immutable view makes no side files; with one the content is whole only through it.
+    # Without a log the database is opened as immutable, which makes no side files. With one it must be read through the
+    # log.
     with reported(str(path)):
         connection = connect(path, read_only=True, immutable=not log_bytes)
         try:
@@ -307,7 +313,7 @@ def _check_content(path: Path, size: int, log_bytes: int, *, check_all: bool) ->
             found = {row[0] for row in connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")}
             if not found.issuperset(TABLES[version]):
                 raise damaged(str(path), "tables or indexes are missing")
-            # What is rewritten as a whole must be sound as a whole.
+            # A store of an older format is checked whole, because the migration rewrites all of it.
             if size + log_bytes <= _CHECKED_BYTES_MAX or version < FORMAT or check_all:
                 complaint = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
                 if complaint != "ok":
@@ -339,7 +345,7 @@ def _size(path: Path) -> int:
 
 
 def clear(path: Path) -> None:
-    """Removes a database that was begun, with its side files."""
+    """Removes an unfinished database with its side files."""
     for leftover in (path, Path(f"{path}-wal"), Path(f"{path}-shm"), Path(f"{path}-journal")):
         leftover.unlink(missing_ok=True)
 

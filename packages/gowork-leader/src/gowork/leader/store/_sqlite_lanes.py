@@ -1,4 +1,4 @@
-"""The numbers of lanes, which rows of tasks have in place of the lane's key."""
+"""The numbers of lanes. A task's row has the lane's number in place of its key."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import msgspec
 from gowork.leader._core.model import LaneKey
 from gowork.leader.store._sqlite_rows import RowsStatement
 
-#: Numbers that are kept in memory; more are looked up again.
+#: How many numbers are kept in memory. Others are looked up again.
 _CACHED_MAX = 100_000
-#: A table with more lanes than this is rid of the unused ones when the store is opened: concurrency keys come and go.
+#: When the table has more lanes than this, `drop_unused` removes the unused ones, because concurrency keys come and go.
 _UNUSED_MAX = 10_000
 
 _encode_json = msgspec.json.Encoder().encode
@@ -24,7 +24,7 @@ _IDS = """
     SELECT json_group_array(json_array(lanes.id, lanes.key))
     FROM json_each(?) AS wanted CROSS JOIN lanes ON lanes.key = wanted.value
 """
-#: A task that is PENDING again is in its lane by the number that it has, unless it had finished.
+#: Lanes of unfinished tasks stay, because a running task may become PENDING again under the number that it has.
 DROP_UNUSED = """
     DELETE FROM lanes WHERE id NOT IN (
         SELECT lane FROM standings INDEXED BY standings_by_status WHERE status IN (1, 2)
@@ -33,7 +33,7 @@ DROP_UNUSED = """
 
 
 def key_text(lane: LaneKey) -> str:
-    """The lane as the table has it."""
+    """Returns the lane's key as the table has it."""
     return _encode_json(lane).decode()
 
 
@@ -43,13 +43,13 @@ def lane_of(text: str) -> LaneKey:
 
 
 class LaneIds:
-    """The numbers of lanes, for the one connection that writes."""
+    """Knows the numbers of lanes, for the one connection that writes."""
 
     def __init__(self) -> None:
         self._ids: dict[LaneKey, int] = {}
 
     def numbers(self, connection: sqlite3.Connection, lanes: Iterable[LaneKey]) -> list[int]:
-        """The number of each of these lanes; new ones are given theirs in the transaction that is open.
+        """Returns the number of each of these lanes. New lanes get their numbers in the transaction that is open.
 
         When that is rolled back, `forget` must be called.
         """
@@ -66,12 +66,12 @@ class LaneIds:
         return [self._ids[lane] for lane in wanted]
 
     def forget(self) -> None:
-        """A transaction was rolled back: its numbers are not given yet."""
+        """Forgets all numbers, because a transaction that gave some was rolled back."""
         self._ids = {}
 
 
 def drop_unused(connection: sqlite3.Connection) -> None:
-    """Removes lanes that no unfinished task is in, when there are many."""
+    """Removes lanes without unfinished tasks, when there are more than _UNUSED_MAX lanes."""
     (count,) = connection.execute("SELECT count(*) FROM lanes").fetchone()
     if count > _UNUSED_MAX:
         connection.execute(DROP_UNUSED)

@@ -1,8 +1,9 @@
-"""Keeps the write-ahead log short beside the commits, so that none of them has to wait for it.
+"""Keeps the write-ahead log short while commits go on, so that no commit has to wait for it.
 
-SQLite by itself merges the log into the database within the commit that makes it too long, which then takes tens of
-milliseconds. Here a thread does it while commits go on. It can't finish under load, since the log grows meanwhile: the
-writer then merges what is left, little by then, between two commits, and the next commit starts the log anew.
+SQLite by itself merges the log into the database inside the commit that makes it too long. That commit then takes tens
+of milliseconds. Here a thread merges while commits go on. Under load it can't finish, because the log grows meanwhile.
+Then the writer merges the little that is left between two commits, and the next commit starts the log from its
+beginning.
 """
 
 from __future__ import annotations
@@ -15,26 +16,26 @@ from gowork.leader.store.protocol import Batch
 
 logger = logging.getLogger(__name__)
 
-#: The log is merged after about this number of pages of 4 KiB.
+#: The log is merged when it has grown by about this many pages of 4 KiB.
 _MERGE_PAGES = 1_000
-#: The pages at which the log must not grow further: about 16 MiB.
+#: How many pages the log may have: about 16 MiB.
 _LOG_PAGES_MAX = 4_000
-#: What a batch weighs, in pages of short rows in the order of their keys: what it writes is that or a multiple.
+#: The weight of a batch: how many pages it writes, at least, when its rows are short and in the order of their keys.
 _COMMIT_WEIGHT = 6
 _ROWS_WEIGHT = 1 / 8
 _BYTES_WEIGHT = 1 / 4096
-#: Until a merge has told how long the log really was. Ids in no order touch a page each.
+#: Is used until a merge has shown how long the log really is. It is high, because each id in no order touches a page.
 _PAGES_PER_WEIGHT_AT_FIRST = 4.0
 
 
 class LogKeeper:
     """Decides when the log is merged.
 
-    SQLite tells how long the log is only when it merges, so that the keeper weighs batches and learns from each merge
-    how many pages their weight has come to.
+    SQLite says how long the log is only when it merges. So the keeper weighs batches, and learns from each merge how
+    many pages a unit of weight takes.
 
     Args:
-        start: runs a function with a connection of its own, in a thread of its own, one at a time.
+        start: runs a function with a connection of its own in a thread of its own, one function at a time.
     """
 
     def __init__(self, start: Callable[[Callable[[sqlite3.Connection], None]], None]) -> None:
@@ -47,13 +48,13 @@ class LogKeeper:
         self._full = False
 
     def before_commit(self, connection: sqlite3.Connection) -> None:
-        """Merges the rest of a log that has grown too long. Called by the writer."""
+        """Merges the rest of a log that has grown too long. The writer calls it."""
         if self._full and not self._merging:
             self._full = False
             merge(connection)
 
     def after_commit(self, batch: Batch) -> None:
-        """Takes account of a batch. Called by the writer."""
+        """Adds the weight of a batch, and has the log merged when it is due. The writer calls it."""
         rows = len(batch.inserts) + len(batch.moves) + len(batch.deletes)
         body_bytes = sum(len(new.record.body) for new in batch.inserts)
         result_bytes = sum(len(moved.standing.result) + len(moved.standing.result_data) for moved in batch.moves)
@@ -67,23 +68,23 @@ class LogKeeper:
         try:
             log_pages, pages_left = merge(connection)
         except sqlite3.Error as error:
-            # Nothing is lost: the log keeps it all, and the next attempt starts over.
+            # Nothing is lost: the log keeps all of it, and the next attempt starts again.
             logger.warning("store log not merged", extra={"error": str(error)})
         else:
-            # A log that has become shorter was started anew in between.
+            # A log that has become shorter was started from its beginning in between.
             pages = log_pages - self._log_pages if log_pages >= self._log_pages else log_pages
             self._pages_per_weight = max(1.0, pages / self._weight_merged)
             self._log_pages = log_pages
-            # What a reader holds back, a backup for instance, may be much: it is merged here later, not by the writer.
+            # A reader, such as a backup, may hold back many pages. Those are merged here later, not by the writer.
             self._full = log_pages >= _LOG_PAGES_MAX and pages_left <= _LOG_PAGES_MAX
         finally:
             self._merging = False
 
 
 def merge(connection: sqlite3.Connection) -> tuple[int, int]:
-    """Merges as much of the log as can be without waiting for anyone.
+    """Merges as much of the log as can be merged without waiting for a reader or writer.
 
-    Answers how many pages the log has, and how many of them are not merged.
+    Returns how many pages the log has, and how many of them are not merged.
     """
     _, log_pages, merged_pages = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
     return int(log_pages), int(log_pages - merged_pages)

@@ -1,4 +1,4 @@
-"""Brings a store of an older format to the present one, in one transaction, and adds what this format lacked."""
+"""Brings a store of an older format to the present one, in one transaction, and adds tables that came later."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from gowork.leader.store.protocol import Record, StoreFormatError
 
 logger = logging.getLogger(__name__)
 
-#: Rows, and bytes of standings, that one statement writes at most.
+#: How many rows, and how many bytes of standings, one statement writes at most.
 _ROWS_MAX = 500
 _BYTES_MAX = 4 << 20
 
 _STANDINGS = RowsStatement("standings", STANDING_COLUMNS)
-#: The bodies of finished tasks are not looked at.
+#: The bodies of finished tasks are not read.
 _OLD_STANDINGS = """
     SELECT old.seq, specs.id, old.changed, old.state, CASE WHEN old.status <= 2 THEN specs.body END
     FROM standings_1 AS old CROSS JOIN specs ON specs.seq = old.seq ORDER BY old.seq
@@ -33,11 +33,11 @@ _OLD_STANDINGS = """
 
 
 def migrate(path: Path, version: int) -> None:
-    """Brings the store at this path from this format to FORMAT; when it raises, the store is as it was.
+    """Brings the store at this path from format `version` to FORMAT. When it raises, the store is as it was.
 
     Raises:
-        StoreFormatError: what it holds can't be read.
-        StoreFullError: there is no room: for a while the store takes up to twice its size.
+        StoreFormatError: a task in it can't be read.
+        StoreFullError: there is no room. For a while the store takes up to twice its size.
     """
     logger.info("store is brought to a new format", extra={"store": str(path), "from": version, "to": FORMAT})
     with reported(str(path)):
@@ -48,7 +48,7 @@ def migrate(path: Path, version: int) -> None:
             tasks = _from_1_to_2(connection)
             connection.execute(f"PRAGMA user_version = {FORMAT}")
             connection.execute("COMMIT")
-            # The log may be as long as the database now: the leader starts with a short one.
+            # The log may be as long as the database now. It is merged, so that the leader starts with a short one.
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         except (msgspec.MsgspecError, ValueError, StoreFormatError) as error:
             raise damaged(str(path), f"a task can't be read ({error})") from error
@@ -60,7 +60,7 @@ def migrate(path: Path, version: int) -> None:
 
 
 def add_missing(connection: sqlite3.Connection) -> None:
-    """Adds the tables that format 2 has been given since; one that has them stays as it is."""
+    """Adds the tables that format 2 got later, if the store lacks them."""
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     for name, statement in ADDED_TO_2.items():
         if name not in tables:
@@ -68,11 +68,14 @@ def add_missing(connection: sqlite3.Connection) -> None:
 
 
 def _from_1_to_2(connection: sqlite3.Connection) -> int:
-    """Lanes and times of unfinished tasks become columns, which format 1 had in their bodies alone."""
+    """Writes lanes and times of unfinished tasks to columns, because format 1 has them only in the bodies.
+
+    Returns how many tasks there are.
+    """
     for index in ("standings_by_changed", "standings_unfinished"):
         connection.execute(f"DROP INDEX {index}")
     connection.execute("ALTER TABLE standings RENAME TO standings_1")
-    # An index is made quickest when its rows are there.
+    # Indexes are made later, because that is quickest when the rows are there.
     for statement in (sql for sql in TABLES_OF_2 if sql.startswith("CREATE TABLE")):
         connection.execute(statement)
     tasks, lanes = 0, LaneIds()

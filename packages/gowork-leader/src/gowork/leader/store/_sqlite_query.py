@@ -1,11 +1,11 @@
 """Reads records, many in one step of one statement.
 
-Python gives up its lock for every row that it fetches, and must wait for it afterwards while the main thread computes.
-So SQLite first gathers the seqs of what is asked for, with their sizes, then the records themselves, each time as one
-JSON text, in which blobs travel as hexadecimal.
+Python gives up its lock for every row that it fetches, and then has to wait for it while the main thread computes. So
+SQLite gathers rows into one JSON text: first the seqs and sizes of what is asked for, then the records themselves. In
+the text, blobs are hexadecimal.
 """
 
-# ruff: noqa: S608 - what users say is bound, and nothing of it gets into the text of a statement.
+# ruff: noqa: S608 - values from users are bound, and none of them gets into the text of a statement.
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gowork.leader._core.model import Standing, Status
 from gowork.leader.store.codec import decode_standing
 from gowork.leader.store.protocol import Query, Record
 
-#: Records fetched by one statement take about so much memory, three times over for a moment.
+#: About how many bytes of records one statement fetches. For a moment they take three times as much memory.
 _FETCH_BYTES_MAX = 4 << 20
 _UNFINISHED = frozenset({Status.PENDING, Status.RUNNING})
 
@@ -28,7 +28,7 @@ decode_sizes = msgspec.json.Decoder(list[tuple[int, int]]).decode
 _decode_records = msgspec.json.Decoder(list[tuple[int, str, int, str, str]]).decode
 _decode_counts = msgspec.json.Decoder(list[tuple[str, str, int, int]]).decode
 
-# Constant text; what users say is bound. CROSS JOIN keeps SQLite from turning the joins around.
+# CROSS JOIN keeps SQLite from changing the order of the joins.
 _RECORDS = """
     SELECT json_group_array(json_array(specs.seq, specs.id, standings.changed, hex(specs.body), hex(standings.state)))
     FROM json_each(?) AS wanted
@@ -42,7 +42,7 @@ _BY_IDS = f"""
     CROSS JOIN specs ON specs.id = wanted.value
     CROSS JOIN standings ON standings.seq = specs.seq
 """
-#: The index starts with the status: the five are merged.
+#: The five statuses are merged, because the index starts with the status.
 _CHANGED = " UNION ALL ".join(
     f"SELECT changed FROM standings WHERE status = {int(status)} AND changed > :changed" for status in Status
 )
@@ -65,7 +65,7 @@ _COUNTS = """
 
 @contextmanager
 def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
-    """What is read inside is of one moment."""
+    """Has all reads inside see the same moment."""
     connection.execute("BEGIN")
     try:
         yield
@@ -74,15 +74,15 @@ def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def load(connection: sqlite3.Connection, ids: Sequence[str]) -> list[Record]:
-    """The records with these ids."""
-    # Unknown ids are the common case, because each submit asks whether its ids are taken.
+    """See Store.load."""
+    # Most ids are unknown, because each submit asks whether its ids are taken.
     wanted = _encode_json(list(dict.fromkeys(ids))).decode()
     text = connection.execute(_BY_IDS, (wanted,)).fetchone()[0]
     return [record for records in _fetched(connection, decode_sizes(text)) for record in records]
 
 
 def page(connection: sqlite3.Connection, query: Query, after: int | None, limit: int, bytes_max: int) -> list[Record]:
-    """The next records of the query; see Store.page."""
+    """See Store.page."""
     statement, values = page_statement(query, after, limit)
     with snapshot(connection):
         sizes = decode_sizes(connection.execute(statement, values).fetchone()[0])
@@ -91,7 +91,7 @@ def page(connection: sqlite3.Connection, query: Query, after: int | None, limit:
 
 
 def up_to(connection: sqlite3.Connection, sizes: Sequence[tuple[int, int]], bytes_max: int) -> list[Record]:
-    """The first of these records, up to the one that takes the sum of what counts to this."""
+    """Returns the first of these records, up to the one that brings the sum of their counted bytes to `bytes_max`."""
     found: list[Record] = []
     bytes_left = bytes_max
     for records in _fetched(connection, sizes, bytes_max):
@@ -104,7 +104,7 @@ def up_to(connection: sqlite3.Connection, sizes: Sequence[tuple[int, int]], byte
 
 
 def changed_since(connection: sqlite3.Connection, changed: int, limit: int) -> list[Record]:
-    """The records changed since; see Store.changed_since."""
+    """See Store.changed_since."""
     with snapshot(connection):
         sizes = decode_sizes(connection.execute(CHANGED_SINCE, {"changed": changed, "limit": limit}).fetchone()[0])
         found = [record for records in _fetched(connection, sizes) for record in records]
@@ -113,7 +113,7 @@ def changed_since(connection: sqlite3.Connection, changed: int, limit: int) -> l
 
 
 def counts(connection: sqlite3.Connection) -> dict[tuple[str, str, Status], int]:
-    """How many tasks there are by queue, handler and status."""
+    """See Store.counts."""
     rows = _decode_counts(connection.execute(_COUNTS).fetchone()[0])
     return {(queue, handler, Status(status)): tasks for queue, handler, status, tasks in rows}
 
@@ -121,7 +121,7 @@ def counts(connection: sqlite3.Connection) -> dict[tuple[str, str, Status], int]
 def _fetched(
     connection: sqlite3.Connection, sizes: Sequence[tuple[int, int]], bytes_max: int = _FETCH_BYTES_MAX
 ) -> Iterator[list[Record]]:
-    """The records with these seqs, in this order, a few MiB at a time."""
+    """Yields the records with these seqs, in this order, a few MiB at a time."""
     bytes_max = min(bytes_max, _FETCH_BYTES_MAX)
     seqs: list[int] = []
     bytes_wanted = 0
@@ -148,7 +148,7 @@ def _counted_bytes(record: Record) -> int:
 
 
 def page_statement(query: Query, after: int | None, limit: int) -> tuple[str, list[object]]:
-    """The statement that selects a page's seqs with their sizes, and what is bound to it."""
+    """Returns the statement that selects a page's seqs with their sizes, and the values that are bound to it."""
     conditions, values = conditions_of(query)
     if after is not None:
         conditions.append(f"standings.seq {'<' if query.newest_first else '>'} ?")
@@ -164,7 +164,7 @@ def page_statement(query: Query, after: int | None, limit: int) -> tuple[str, li
 
 
 def conditions_of(query: Query) -> tuple[list[str], list[object]]:
-    """The conditions of a query except that on the status, and what is bound to them."""
+    """Returns the conditions of a query, except the one on the status, and the values that are bound to them."""
     conditions: list[str] = []
     values: list[object] = []
 
@@ -175,7 +175,7 @@ def conditions_of(query: Query) -> tuple[list[str], list[object]]:
     for column, value, equal in query.terms:
         require(f"specs.{_COLUMNS[column]} {'=' if equal else '<>'} ?", value)
     for prefix, wanted in query.id_prefixes:
-        # Not LIKE or GLOB, in which some characters mean more than themselves.
+        # Not LIKE or GLOB, because some characters have a meaning in them.
         require(f"substr(specs.id, 1, ?) {'=' if wanted else '<>'} ?", len(prefix), prefix)
     for key, value, equal in query.labels:
         carried = "EXISTS (SELECT 1 FROM json_each(specs.labels) AS label WHERE label.key = ? AND label.value = ?)"
@@ -184,16 +184,17 @@ def conditions_of(query: Query) -> tuple[list[str], list[object]]:
 
 
 def _status_conditions(query: Query) -> list[list[str]]:
-    """The conditions on the status, for each of the selects that are merged."""
+    """Returns the conditions on the status, a list for each of the selects that are merged."""
     if not query.statuses:
         return [[]]
     if query.statuses <= _UNFINISHED:
-        # In these words, or SQLite doesn't see that the partial index serves, which has the pending ones in order. The
-        # running ones are few, and sorted.
+        # In these words SQLite sees that it can use the partial index, which has the pending tasks in order. It sorts
+        # the running tasks, which are few.
         return [[f"standings.status = {int(status)}"] for status in sorted(query.statuses)]
-    # The plus keeps SQLite from an index that has them in another order: it would sort them all for each page.
+    # The plus keeps SQLite from using an index with another order: it would sort all of the tasks for each page.
     return [[f"+standings.status IN ({', '.join(str(int(status)) for status in sorted(query.statuses))})"]]
 
 
-#: What a term may name: anything else is a mistake of the caller, and nothing of a term gets into the text otherwise.
+#: {a name in a term: its column}. Another name is a mistake of the caller. Nothing else of a term gets into the text of
+#: a statement.
 _COLUMNS = {"id": "id", "queue": "queue", "handler": "handler", "priority": "priority"}

@@ -1,8 +1,8 @@
 """Inserts many rows in one statement.
 
-Python gives up its lock for every step of a statement and must wait for it afterwards, each time for some milliseconds
-while the main thread computes. With a statement for every row a batch of 1,000 would take seconds then. So a statement
-carries many rows, padded with empty ones to one of few sizes, so that each size is prepared once.
+Python gives up its lock for every step of a statement, and then waits for it, each time for some milliseconds while the
+main thread computes. With a statement for every row, a batch of 1,000 rows could take seconds. So a statement has many
+rows. It is padded with empty rows to one of a few sizes, so that each size is prepared once.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
-#: Rows of one statement. An empty row costs about a fifth of a full one. With seven columns the last size stays below
-#: SQLite's 32,766 parameters.
+#: How many rows a statement may have. An empty row costs about a fifth of a full one. With seven columns the last size
+#: stays below SQLite's 32,766 parameters.
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
-#: Rows that one statement carries at most.
+#: How many rows one statement has at most.
 ROWS_MAX = _SIZES[-1]
 
 
@@ -21,16 +21,16 @@ class RowsStatement:
     """An INSERT of many rows, prepared for each of a few sizes.
 
     Args:
-        table: where to.
+        table: the table to insert into.
         columns: its columns; the first is never NULL.
-        conflict: what to do about rows that are there already; by default an error.
-        condition: what must hold for any row to be inserted; its parameters come to `run` last.
+        conflict: the clause for rows that are there already; without one they are an error.
+        condition: must hold for any row to be inserted; `run` takes its parameters last.
     """
 
     def __init__(self, table: str, columns: Sequence[str], conflict: str = "", condition: str = "TRUE") -> None:
         self._width = len(columns)
         row = f"({', '.join('?' * self._width)})"
-        # Only names from this module get into the text: values are bound.
+        # Only constant names get into the text. Values are bound.
         self._by_size = {
             size: f"INSERT INTO {table} ({', '.join(columns)}) "  # noqa: S608
             f"SELECT * FROM (VALUES {', '.join([row] * size)}) WHERE column1 IS NOT NULL AND {condition} {conflict}"
@@ -38,7 +38,7 @@ class RowsStatement:
         }
 
     def run(self, connection: sqlite3.Connection, values: list[object], *condition: object) -> int:
-        """Inserts the rows whose values stand one after another, and answers how many were written."""
+        """Inserts the rows whose values follow one another in `values`. Returns how many were written."""
         width, written = self._width, 0
         for start in range(0, len(values), _SIZES[-1] * width):
             chunk = values[start : start + _SIZES[-1] * width]

@@ -1,7 +1,7 @@
 """Reads what the leader needs to go on: lanes page by page, timers, finished tasks and removals.
 
-Each statement names the index that it goes by, so that it can't be prepared without, and gathers its rows in one JSON
-text as those of `_sqlite_query` do.
+Each statement names the index that it uses, so it can't be prepared without that index. It gathers its rows into one
+JSON text, as the statements of `_sqlite_query` do.
 """
 
 # ruff: noqa: S608 - the texts are constant; values are bound.
@@ -54,7 +54,7 @@ RUNNING = f"""
 
 
 def _timers_statement(column: str, index: str) -> str:
-    # Two parts, since a comparison of pairs would go through all that share the first time: they may be a million.
+    # Two parts, because a comparison of pairs would go through all tasks with the first time, which may be a million.
     part = f"SELECT {column} AS at, seq FROM standings INDEXED BY {index} WHERE status = 1 AND {column} > 0"
     return f"""
         SELECT json_group_array(json_array(at, specs.seq, specs.id)) FROM (
@@ -90,7 +90,7 @@ def _finished_statement(*statuses: int) -> str:
     """
 
 
-#: {whether failed: statement}
+#: {status is ERROR: statement}
 FINISHED = {True: _finished_statement(5), False: _finished_statement(3, 4)}
 LAST_FAILED = f"""
     SELECT json_group_array(json_array(changed, seq, size)) FROM (
@@ -129,7 +129,7 @@ def lane_page(connection: sqlite3.Connection, lane: LaneKey, after: int, limit: 
 
 
 def running_page(connection: sqlite3.Connection, after: tuple[int, int], limit: int, bytes_max: int) -> list[Record]:
-    """The running tasks that come next after this (changed, seq)."""
+    """Returns the next running tasks after this (changed, seq)."""
     values = {"changed": after[0], "seq": after[1], "limit": limit}
     with snapshot(connection):
         rows = sorted(_decode_rows(_text(connection, RUNNING, values)))

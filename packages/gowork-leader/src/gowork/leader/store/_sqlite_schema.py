@@ -1,15 +1,15 @@
 """The tables of the SQLite store and the numbers that mark its files; docs/decisions has the reasons.
 
-Invariant SPEC-AND-STANDING: every row of `standings` has its row of `specs` with the same seq, and the other way round.
+Invariant SPEC-AND-STANDING: every row of `standings` has a row of `specs` with the same seq, and the other way round.
 """
 
 from __future__ import annotations
 
-#: `gowk`, in the header of every file that is a gowork store.
+#: `gowk`, in the header of every gowork store.
 APPLICATION_ID = 0x676F776B
-#: The highest format that this version reads, and the one that it writes. Kept in the header's user_version.
+#: The highest format that this version reads, and the one that it writes. It is in the header's user_version.
 FORMAT = 2
-#: Every Python that gowork runs on brings a newer one, unless it was built by hand. JSON is asked for apart from it.
+#: Every Python that gowork runs on brings a newer SQLite, unless it was built by hand. JSON is checked apart from this.
 SQLITE_VERSION_MIN = (3, 35, 0)
 
 _META = "CREATE TABLE meta (key TEXT NOT NULL PRIMARY KEY, value NOT NULL) WITHOUT ROWID"
@@ -28,16 +28,16 @@ _MEMBERS = """CREATE TABLE members (
         joined_ms INTEGER NOT NULL
     ) WITHOUT ROWID"""
 
-#: What format 2 has in place of format 1's standings, or on top. The numbers are those of Status: 1 is PENDING, 2 is
-#: RUNNING, 5 is ERROR, and what is above 2 has finished. An index ends with the seq by itself.
+#: The tables and indexes of format 2 that replace format 1's standings or are new. The statuses are those of Status: 1
+#: is PENDING, 2 is RUNNING, 5 is ERROR, and above 2 a task has finished. SQLite adds the seq to the end of every index.
 TABLES_OF_2 = (
-    # A lane's key as a JSON text; the number stands for it in standings.
+    # `key` is a lane's key as a JSON text. `id` stands for it in standings.
     """CREATE TABLE lanes (
         id INTEGER NOT NULL PRIMARY KEY,
         key TEXT NOT NULL UNIQUE
     )""",
-    # The foreign key refuses a move of a task that is not there: the upsert would insert it. `at_ms` is when a pending
-    # task is due (0: now), or when a finished one finished. A finished task has its lane no longer, or an old number.
+    # The foreign key refuses a move of a task that is not there, which the upsert would insert otherwise. `at_ms` is
+    # when a pending task is due (0: now), or when a finished one finished. The lane of a finished task means nothing.
     """CREATE TABLE standings (
         seq INTEGER NOT NULL PRIMARY KEY REFERENCES specs (seq),
         changed INTEGER NOT NULL,
@@ -47,9 +47,9 @@ TABLES_OF_2 = (
         expires_ms INTEGER NOT NULL,
         state BLOB NOT NULL
     )""",
-    # Serves watches, which merge the five statuses, the retention, and whoever wants the running ones, which are few.
+    # Serves watches, which merge the five statuses, retention, and reads of the running tasks, which are few.
     "CREATE INDEX standings_by_status ON standings (status, changed)",
-    # Without it every list of pending tasks would read every finished one, or sort all pending ones.
+    # Without it every list of pending tasks would read all finished ones, or sort all pending ones.
     "CREATE INDEX standings_pending ON standings (status) WHERE status = 1",
     "CREATE INDEX standings_waiting ON standings (lane) WHERE status = 1 AND at_ms = 0",
     "CREATE INDEX standings_delayed ON standings (at_ms) WHERE status = 1 AND at_ms > 0",
@@ -58,7 +58,7 @@ TABLES_OF_2 = (
         name TEXT NOT NULL PRIMARY KEY,
         settings BLOB NOT NULL
     ) WITHOUT ROWID""",
-    # Of removed tasks, for watchers.
+    # The removed tasks, for watchers.
     """CREATE TABLE tombstones (
         changed INTEGER NOT NULL,
         id TEXT NOT NULL,
@@ -67,7 +67,7 @@ TABLES_OF_2 = (
 )
 #: The columns of standings.
 STANDING_COLUMNS = ("seq", "changed", "status", "at_ms", "lane", "expires_ms", "state")
-#: What format 1 had in place of these.
+#: The tables and indexes of format 1 that TABLES_OF_2 replaces.
 TABLES_OF_1 = (
     """CREATE TABLE standings (
         seq INTEGER NOT NULL PRIMARY KEY REFERENCES specs (seq),
@@ -78,16 +78,16 @@ TABLES_OF_1 = (
     "CREATE INDEX standings_by_changed ON standings (changed)",
     "CREATE INDEX standings_unfinished ON standings (seq) WHERE status <= 2",
 )
-#: {format: its tables in the order of creation}. `specs` is written once; a move rewrites a row of `standings`, which
-#: is short.
+#: {format: its tables in the order of creation}. A row of `specs` is written once. A move rewrites only the task's row
+#: of `standings`, which is short.
 TABLES = {
     1: (_META, _SPECS, *TABLES_OF_1, _MEMBERS),
     2: (_META, _SPECS, *TABLES_OF_2, _MEMBERS),
 }
-#: {name: table} that stores of format 2 may lack: version 0.1.0 wrote them without, and goes on with a store that has
-#: them. They are added when a store is opened.
+#: {name: table} of tables that stores of format 2 may lack, because version 0.1.0 made stores without them. It can use
+#: stores that have them. They are added when a store is opened.
 ADDED_TO_2 = {
-    # What is no task: see `_sqlite_facts`.
+    # See `_sqlite_facts`.
     "facts": """CREATE TABLE facts (
         kind TEXT NOT NULL,
         key TEXT NOT NULL,
@@ -95,5 +95,5 @@ ADDED_TO_2 = {
         PRIMARY KEY (kind, key)
     ) WITHOUT ROWID""",
 }
-#: What `meta` holds in a new store, beside its identity.
+#: The rows of `meta` in a new store, besides its identity.
 META = {"term": 0, "watch_floor": 0}

@@ -1,4 +1,4 @@
-"""Writes one batch in as few statements as can be; `_sqlite_rows` tells why."""
+"""Writes one batch in as few statements as possible; `_sqlite_rows` says why."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _encode_json = msgspec.json.Encoder().encode
 
 _SPECS = RowsStatement("specs", ("seq", "id", "queue", "handler", "priority", "labels", "body"))
 _MOVED = "changed = excluded.changed, status = excluded.status, at_ms = excluded.at_ms, state = excluded.state"
-#: The term is compared in the very statement, which may be a transaction by itself.
+#: The term is compared in the statement itself, because the statement may be a whole transaction.
 _IN_TERM = "? = (SELECT value FROM meta WHERE key = 'term')"
-#: Columns that a move does not name are not written again, neither in the row nor in an index.
+#: A move does not write the columns that it does not name, neither in the row nor in an index.
 _STANDINGS = RowsStatement("standings", STANDING_COLUMNS, f"ON CONFLICT (seq) DO UPDATE SET {_MOVED}", _IN_TERM)
 _STANDINGS_IN_LANES = RowsStatement(
     "standings",
@@ -39,17 +39,18 @@ _DELETE_SPECS = "DELETE FROM specs WHERE seq IN (SELECT json_extract(value, '$[0
 
 
 def write_batch(connection: sqlite3.Connection, batch: Batch, lanes: LaneIds, term: int) -> None:
-    """Writes the batch in a transaction of its own, if the store still has this term; when it raises, nothing is left.
+    """Writes the batch in a transaction of its own, if the store still has this term. When it raises, nothing is left.
 
     Raises:
-        sqlite3.Error: as SQLite tells it.
-        StoreLostError: the store has another term: another leader has opened it.
+        sqlite3.Error: an error of SQLite.
+        StoreLostError: the store has another term, because another leader has opened it.
         StoreError: the batch contradicts itself or what is stored.
     """
     single = _is_one_statement(batch)
     try:
         if not single:
-            # Takes no lock yet, so that it is over before another thread can ask for Python's. Nobody else writes.
+            # This takes no lock of the database, so it ends before another thread can ask for Python's lock. That is
+            # safe, because nobody else writes.
             connection.execute("BEGIN")
         if batch.deletes:
             _delete(connection, batch)
@@ -69,14 +70,15 @@ def write_batch(connection: sqlite3.Connection, batch: Batch, lanes: LaneIds, te
             raise
         raise StoreError(f"The batch contradicts the store, and nothing of it was written: {error}.") from error
     finally:
-        # SQLite has rolled back by itself after some errors, and not after others.
+        # After some errors SQLite has rolled back by itself, and after others it has not.
         if connection.in_transaction:
             connection.execute("ROLLBACK")
 
 
 def _is_one_statement(batch: Batch) -> bool:
-    """Whether all of it is one statement: a transaction by itself, which spares Python's lock being given up and waited
-    for twice.
+    """Whether the whole batch is one statement.
+
+    A single statement is a transaction by itself, so Python's lock need not be given up and waited for twice more.
     """
     if batch.inserts or batch.deletes or batch.facts or batch.facts_gone:
         return False
@@ -86,7 +88,7 @@ def _is_one_statement(batch: Batch) -> bool:
 
 
 def _write_tasks(connection: sqlite3.Connection, batch: Batch, lanes: LaneIds, term: int) -> None:
-    #: By identity, which is quicker: of the lanes of a batch most are one object.
+    # Keyed by identity, which is quicker, because most tasks of a batch share their lane's object.
     wanted: dict[int, LaneKey] = {id(new.lane): new.lane for new in batch.inserts}
     for moved in batch.moves:
         if moved.lane is not None:
@@ -135,8 +137,8 @@ def _compare_term(connection: sqlite3.Connection, term: int) -> None:
 
 def _lost() -> StoreLostError:
     return StoreLostError(
-        "Another leader has opened the store since, so that this one accepts nothing more. Its file must be on a "
-        "local disk, where locks work, and belongs to one leader at a time."
+        "Another leader has opened the store, so this one accepts nothing more. Use a store with one leader at a time, "
+        "and keep its file on a local disk, where locks work."
     )
 
 

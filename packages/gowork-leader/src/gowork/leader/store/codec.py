@@ -1,7 +1,7 @@
 """Turns stored bytes into the core's values and back.
 
-Standings are msgpack arrays that only grow at their end. What was asked for is read by `_wire`, when a task comes back
-into memory.
+Standings are msgpack arrays that only grow at their end. `_wire` reads what was asked for, when a task comes back into
+memory.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ def decode_standing(data: bytes) -> Standing:
     """Reads what encode_standing wrote.
 
     Raises:
-        msgspec.DecodeError: when the bytes are no standing.
+        msgspec.DecodeError: the bytes are not a standing.
     """
     return _decoder.decode(data)
 
 
 def at_ms(standing: Standing) -> int:
-    """The one time of a standing that scans go by: when a pending task is due, when a finished one finished, else 0."""
+    """Returns the time that scans go by: when a pending task is due, when a finished one finished, otherwise 0."""
     return standing.not_before_ms if standing.status is PENDING else standing.finished_ms
 
 
 def restore(record: Record) -> Task:
-    """The task of a record.
+    """Returns the task of a record.
 
     Raises:
-        StoreFormatError: when its body can't be read.
+        StoreFormatError: its body can't be read.
     """
     try:
         spec = stored_spec(record.body, record.standing.created_ms)
@@ -46,16 +46,16 @@ def restore(record: Record) -> Task:
 
 
 def new_task(task: Task) -> NewTask:
-    """What the store writes of a task that it does not have yet."""
+    """Returns what the store writes of a task that it does not have yet."""
     spec = task.spec
     record = Record(task.seq, spec.id, task.changed, spec.body + spec.trace, task.standing)
     return NewTask(record, spec.lane, spec.labels, spec.expires_at_ms)
 
 
 def moved_task(task: Task) -> MovedTask:
-    """What the store writes of a task that it has."""
+    """Returns what the store writes of a task that it has."""
     standing = task.standing
     if standing.status is PENDING:
-        # Whether it had finished before can't be seen any more.
+        # The task may have been finished before, which can't be seen here.
         return MovedTask(task.seq, task.changed, standing, task.spec.lane, task.spec.expires_at_ms)
     return MovedTask(task.seq, task.changed, standing)

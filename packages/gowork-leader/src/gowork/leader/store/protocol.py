@@ -1,7 +1,7 @@
-"""What the engine asks of a store; the conformance suite in `gowork.leader.store.conformance` says it in tests.
+"""What the engine asks of a store. The suite in `gowork.leader.store.conformance` says the same in tests.
 
-A store keeps records of tasks, what was asked (immutable) and where it stands, and facts beside them. It decides
-nothing.
+A store keeps tasks and facts. The record of a task has what was asked for, which never changes, and where the task
+stands. A store decides nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from gowork.leader._core.model import Brief, Fact, FactKey, LaneKey, Standing, S
 
 
 class StoreError(Exception):
-    """The store can't be used; its message says what to do."""
+    """The store can't be used. The message says what to do."""
 
 
 class StoreLockedError(StoreError):
@@ -25,11 +25,11 @@ class StoreLockedError(StoreError):
 
 
 class StoreFormatError(StoreError):
-    """The store is damaged, of a newer format, or no store at all. It was left untouched."""
+    """The store is damaged, has a newer format, or is no store at all. It was left untouched."""
 
 
 class StoreBlockedError(StoreError):
-    """Nothing can be written at the moment. Nothing of this batch was written; the same batch may be tried again."""
+    """Nothing can be written now. Nothing of this batch was written, and the same batch may be tried again."""
 
 
 class StoreFullError(StoreBlockedError):
@@ -47,26 +47,26 @@ class StoreLostError(StoreError):
 class Record(Struct, frozen=True, gc=False):
     """A task as stored."""
 
-    #: Its place in the order of submission; the primary key.
+    #: Its number in the order of submission; the primary key.
     seq: int
-    #: The idempotency key, unique.
+    #: The client's name for the task; unique.
     id: str
     #: The number of the batch that wrote it last: term << 40 | batch; see `changed_number`.
     changed: int
-    #: The serialized task as it was asked for.
+    #: The serialized task as the client asked for it.
     body: bytes
     standing: Standing
 
 
 class NewTask(Struct, frozen=True, gc=False):
-    """A task that is written for the first time, with what scans and queries select by."""
+    """A task that is written for the first time, with the values that scans and queries select by."""
 
     record: Record
-    #: Where it waits; its queue, handler and priority too.
+    #: The lane that it waits in, which also has its queue, handler and priority.
     lane: LaneKey
     #: Sorted by key.
     labels: tuple[tuple[str, str], ...]
-    #: When it expires unless it was started, in wall-clock milliseconds; 0: never.
+    #: When it expires unless it has started, in wall-clock milliseconds; 0: never.
     expires_ms: int
 
 
@@ -75,16 +75,16 @@ class MovedTask(Struct, frozen=True, gc=False):
 
     seq: int
     changed: int
-    #: When it is PENDING with `not_before_ms` above 0, the task is *delayed*: due at that time. With 0 it may run now.
+    #: When it is PENDING with `not_before_ms` above 0, the task is *delayed* until that time. With 0 it may run now.
     standing: Standing
-    #: Must be given, with `expires_ms`, when a finished task is PENDING again: a store may have forgotten both. None
-    #: leaves both as they are.
+    #: Must be given, with `expires_ms`, when a finished task is PENDING again, because a store may have forgotten both.
+    #: None leaves both as they are.
     lane: LaneKey | None = None
     expires_ms: int = 0
 
 
 class DeletedTask(Struct, frozen=True, gc=False):
-    """A stored task that is removed. Only a note stays, so that watchers can hear of the removal."""
+    """A stored task that is removed. Only a tombstone stays, so that watchers can be told of the removal."""
 
     seq: int
     id: str
@@ -98,28 +98,28 @@ class Batch(Struct, frozen=True, gc=False):
     inserts: Sequence[NewTask] = ()
     #: Each task at most once, and none that is in `inserts`.
     moves: Sequence[MovedTask] = ()
-    #: None that is in `moves`. They come before the inserts, so that one of these may take an id that becomes free.
+    #: None that is in `moves`. Deletes are done before inserts, so an insert may have the id of a deleted task.
     deletes: Sequence[DeletedTask] = ()
-    #: New, or in place of what is stored under the same kind and key; each at most once. A store takes any kind, any
-    #: key up to FACT_KEY_BYTES_MAX and any value up to FACT_VALUE_BYTES_MAX, and decides nothing by them.
+    #: Each fact at most once. It replaces the stored fact with the same kind and key. A store takes any kind, any key
+    #: up to FACT_KEY_BYTES_MAX and any value up to FACT_VALUE_BYTES_MAX, and decides nothing by them.
     facts: Sequence[Fact] = ()
-    #: Facts that are removed; unknown ones are left out. They come before `facts`.
+    #: Facts that are removed, before `facts` are written. Unknown ones are left out.
     facts_gone: Sequence[FactKey] = ()
-    #: Removals whose `changed` is below this are forgotten; see Store.watch_floor.
+    #: Tombstones whose `changed` is below this are dropped; see Store.watch_floor.
     tombstones_before: int = 0
 
 
 class Timer(NamedTuple):
-    """A pending task with a time at which something is due."""
+    """A pending task with the time at which it may start, or expires."""
 
-    #: When, in wall-clock milliseconds.
+    #: In wall-clock milliseconds.
     at_ms: int
     seq: int
     id: str
 
 
 class Finished(Struct, frozen=True, gc=False):
-    """A finished task, as the retention sees it."""
+    """A finished task, as retention sees it."""
 
     seq: int
     id: str
@@ -141,28 +141,28 @@ class Query(Struct, frozen=True):
 
 
 class Opened(Struct, frozen=True):
-    """What a store tells when it is opened."""
+    """What a store says when it is opened."""
 
     #: Higher than at every opening before; the high bits of fences and of `changed`.
     term: int
-    #: Names this store among all, hexadecimal.
+    #: Names this store among all stores; hexadecimal.
     identity: str
     #: Higher than every seq in the store.
     next_seq: int
 
 
-#: By so much a restored store's term is above that of its backup: more often than a leader is started between the two.
-#: A term has 23 bits.
+#: By how many terms a restored store is above its backup. It is more than the number of times that a leader is started
+#: between backup and restore. A term has 23 bits.
 RESTORE_TERMS = 65_536
-#: Bounds of facts, in bytes; keys in UTF-8.
+#: The longest key of a fact, in bytes of UTF-8, and the largest value, in bytes.
 FACT_KEY_BYTES_MAX = facts.KEY_BYTES_MAX
 FACT_VALUE_BYTES_MAX = facts.VALUE_BYTES_MAX
-#: Low bits of `changed` and of fences; the term is above them.
+#: How many low bits of `changed` and of fences count batches and grants. The term is above them.
 TERM_SHIFT = 40
 
 
 def changed_number(term: int, batch: int) -> int:
-    """The number of a batch over all terms; it grows."""
+    """Returns the number of a batch over all terms. A later batch has a higher one."""
     return term << TERM_SHIFT | batch
 
 
@@ -171,14 +171,14 @@ class Store(Protocol):
 
     @property
     def scratch(self) -> Path | None:
-        """Where a backup may be made for a moment; what is left there goes when the store is opened.
+        """Where a backup may be made for a moment. `open` removes what is left there.
 
         None when backups can't be made.
         """
         ...
 
     async def open(self) -> Opened:
-        """Opens the store for this process alone, creating it when there is none, and raises its term durably.
+        """Opens the store for this process alone, creates it when there is none, and raises its term durably.
 
         Raises:
             StoreLockedError, StoreFormatError, StoreError.
@@ -194,153 +194,153 @@ class Store(Protocol):
 
         Raises:
             StoreBlockedError: nothing was written; try the same batch again later.
-            StoreLostError: the store is another's, or is no longer where it was; the batch counts for nothing.
-            StoreError: whether it was written is unknown; the leader must stop.
+            StoreLostError: the store belongs to another leader, or is no longer where it was; the batch does not count.
+            StoreError: whether the batch was written is unknown; the leader must stop.
         """
         ...
 
     async def load(self, ids: Sequence[str]) -> list[Record]:
-        """The records with these ids, in any order; unknown ids are left out. At most 100,000 ids."""
+        """Returns the records with these ids, at most 100,000, in any order. Unknown ids are left out."""
         ...
 
     async def briefs(self, ids: Sequence[str]) -> list[Brief]:
-        """As load, but only what a removal must know."""
+        """Does as `load`, but returns only what a removal needs to know."""
         ...
 
     def running(self) -> AsyncIterator[list[Record]]:
-        """Every running task, in chunks of any order. For a start: nothing may be committed meanwhile."""
+        """Yields every running task, in chunks, in any order. Nothing may be committed meanwhile."""
         ...
 
     async def waiting(self) -> list[tuple[LaneKey, int]]:
-        """How many tasks are pending and not delayed, for each lane that has any."""
+        """Returns (lane, how many of its tasks are pending and not delayed) for each lane that has any."""
         ...
 
     async def lane_page(self, lane: LaneKey, after: int, limit: int, bytes_max: int) -> list[Record]:
-        """The next tasks of a lane that are pending and not delayed, in the order of seq.
+        """Returns the next tasks of a lane that are pending and not delayed, in the order of seq.
 
         Args:
-            lane: which lane; one that the store does not know has no tasks.
-            after: only those with a seq above this.
-            limit: how many records at most; at least 1.
+            lane: the lane. A lane that the store does not know has no tasks.
+            after: only tasks with a seq above this.
+            limit: the most records to return; at least 1.
             bytes_max: as for `page`.
         """
         ...
 
     async def delayed(self, after: tuple[int, int] | None, limit: int) -> list[Timer]:
-        """The next pending tasks that are delayed, in the order of (time, seq).
+        """Returns the next pending tasks that are delayed, in the order of (time, seq).
 
         Args:
-            after: only those that come after this (time, seq); None starts with the first.
-            limit: at most so many.
+            after: only tasks after this (time, seq); None starts with the first.
+            limit: the most timers to return.
         """
         ...
 
     async def expiring(self, after: tuple[int, int] | None, limit: int) -> list[Timer]:
-        """The next pending tasks that have an expiry, delayed or not; as `delayed`."""
+        """Does as `delayed` for pending tasks that have an expiry, whether they are delayed or not."""
         ...
 
     async def delayed_counts(self) -> list[tuple[LaneKey, int]]:
-        """How many tasks are pending and delayed, by the lane that they will wait in."""
+        """Returns (lane, how many pending tasks are delayed that will wait in it) for each lane that has any."""
         ...
 
     async def facts(self, kind: str, after: str, limit: int, bytes_max: int) -> list[Fact]:
-        """The next facts of a kind, in the order of their keys' code points.
+        """Returns the next facts of a kind, in the order of their keys' code points.
 
         Args:
-            kind: which kind; one that the store does not know has no facts.
-            after: only those with a key after this; with an empty text it starts with the first.
-            limit: at most so many, at least 1.
-            bytes_max: stop after the fact that takes the sum of values to this; the first always comes.
+            kind: the kind. A kind that the store does not know has no facts.
+            after: only facts with a key after this; an empty text starts with the first.
+            limit: the most facts to return; at least 1.
+            bytes_max: stop after the fact that brings the sum of values to this. The first always comes.
         """
         ...
 
     async def finished_counts(self) -> tuple[int, int]:
-        """How many finished tasks there are: those with status ERROR, and the others."""
+        """Returns how many finished tasks have the status ERROR, and how many have another."""
         ...
 
     async def finished(self, failed: bool, limit: int) -> list[Finished]:
-        """The finished tasks that finished first, in the order of `changed`, which is that of finishing.
+        """Returns the tasks that finished first, in the order of `changed`, which is the order of finishing.
 
         Args:
-            failed: those with status ERROR; otherwise the others.
-            limit: at most so many.
+            failed: True: tasks with status ERROR; False: the others.
+            limit: the most tasks to return.
         """
         ...
 
     async def last_failed(self, limit: int, bytes_max: int) -> list[Record]:
-        """The tasks with status ERROR that finished last, the latest first: descending by (`changed`, seq).
+        """Returns the tasks with status ERROR that finished last, the latest first: descending by (`changed`, seq).
 
-        However many finished tasks there are, it reads only these.
+        It must read only these, however many finished tasks there are.
 
         Args:
-            limit: how many records at most; at least 1.
+            limit: the most records to return; at least 1.
             bytes_max: as for `page`.
         """
         ...
 
     async def page(self, query: Query, after: int | None, limit: int, bytes_max: int) -> list[Record]:
-        """The next tasks that the query selects, in the order of seq (descending when newest_first).
+        """Returns the next tasks that the query selects, in the order of seq (descending when newest_first).
 
         Args:
             query: which tasks.
             after: go on after this seq; None starts at the end that comes first.
-            limit: how many records at most; at least 1.
-            bytes_max: stop after the record that takes the sum of body, result and failure to this; the first always
+            limit: the most records to return; at least 1.
+            bytes_max: stop after the record that brings the sum of body, result and failure to this. The first always
             comes.
         """
         ...
 
     async def select_finished(self, query: Query, before_ms: int | None, limit: int) -> list[Brief]:
-        """The first finished tasks that a query selects, in the order of seq.
+        """Returns the first finished tasks that a query selects, in the order of seq.
 
         Args:
             query: which tasks; unfinished ones are never selected.
-            before_ms: only those that finished before this wall-clock time; None for all.
-            limit: at most so many.
+            before_ms: only tasks that finished before this wall-clock time; None: all.
+            limit: the most tasks to return.
         """
         ...
 
     async def changed_since(self, changed: int, limit: int) -> list[Record]:
-        """Tasks whose `changed` is above this, in its order.
+        """Returns the tasks whose `changed` is above this, in the order of `changed`.
 
-        Whole batches, so that a call may answer more than `limit`.
+        It returns whole batches, so there may be more than `limit`.
         """
         ...
 
     async def deleted_since(self, changed: int, limit: int) -> list[tuple[int, str]]:
-        """(changed, id) of the removals whose `changed` is above this, in its order.
+        """Returns (changed, id) of the removals whose `changed` is above this, in the order of `changed`.
 
-        Whole batches, so that a call may answer more than `limit`. An id may have been taken again since, by a task
-        whose `changed` is at least that of the removal.
+        It returns whole batches, so there may be more than `limit`. A newer task may have such an id. Its `changed` is
+        at least that of the removal.
         """
         ...
 
     async def watch_floor(self) -> int:
-        """The highest `changed` of the removals that are forgotten; 0 when none is.
+        """Returns the highest `changed` of the tombstones that were dropped; 0 when none was.
 
-        Whoever knows all up to a lower number may have missed removals that `deleted_since` no longer tells.
+        A watcher that knows all up to a lower number may have missed removals that `deleted_since` no longer returns.
         """
         ...
 
     async def backup(self, path: Path) -> None:
         """Copies the store, as it is at one moment, while commits go on. The copy is durable, and whole or not there.
 
-        Whoever is cancelled while it waits for this gives the copy up, and nothing is left of it.
+        When the caller is cancelled, the copy is given up and nothing is left of it.
 
         Args:
-            path: where there is nothing yet, in a directory that is there.
+            path: where there is nothing yet, in a directory that exists.
 
         Raises:
-            StoreFullError: there is no room for it.
+            StoreFullError: there is no room for the copy.
             StoreError: there is something at that path, or it can't be written.
         """
         ...
 
     async def restore(self, backup: Path) -> None:
-        """Makes the store from a backup, before it is opened: durable, and whole or not there.
+        """Makes the store from a backup, before it is opened. The store is durable, and whole or not there.
 
-        Its term is RESTORE_TERMS above what it was when the backup was taken, so that fences grow over what was granted
-        since; nobody can go on watching from a token from before.
+        Its term is RESTORE_TERMS above that of the backup, so that new fences are above all that were granted after the
+        backup. Watch tokens from before are no longer valid.
 
         Raises:
             StoreFormatError: the backup can't be used. It was left as it is.
@@ -350,5 +350,5 @@ class Store(Protocol):
         ...
 
     async def counts(self) -> Mapping[tuple[str, str, Status], int]:
-        """How many tasks there are by (queue, handler, status), counted now."""
+        """Counts the tasks now: {(queue, handler, status): tasks}."""
         ...

@@ -1,12 +1,12 @@
-"""Finds the store for a URL. Stores are plugins, the built-in one too: each claims a scheme.
+"""Finds the store for a URL. Stores are plugins, and so is the built-in one. Each claims a scheme.
 
-A package adds one by an entry point in the group `gowork.stores` that names a module with
+A package adds a store with an entry point in the group `gowork.stores` that names a module with
 
     from gowork.leader.store import hookimpl
 
     @hookimpl
     def gowork_register_stores(registry):
-        registry.add("etcd", make_store)     # make_store(url) answers a Store that is not opened yet
+        registry.add("etcd", make_store)     # make_store(url) returns a Store that is not opened yet
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from gowork.leader.store.protocol import Store, StoreError
 from gowork.leader.store.sqlite import SqliteStore
 
 ENTRY_POINT_GROUP = "gowork.stores"
-#: Told from a URL: a Store that is not opened yet. Raises StoreError when the URL makes no sense.
+#: Returns the Store for a URL, not opened yet. Raises StoreError when the URL makes no sense.
 StoreMaker = Callable[[str], Store]
 
 hookspec = pluggy.HookspecMarker("gowork")
@@ -33,12 +33,12 @@ logger = logging.getLogger(__name__)
 
 
 class StoreRegistry:
-    """Which scheme is whose."""
+    """Knows which store claims which scheme."""
 
     def __init__(self) -> None:
-        #: {scheme: makers}. More than one maker is a conflict, which a request for that scheme is told.
+        #: {scheme: makers}. More than one maker is a conflict, for which `make` raises an error.
         self._makers: dict[str, list[StoreMaker]] = {}
-        #: {plugin, with its distribution and version: what went wrong}
+        #: {plugin, with its distribution and version: why it failed}
         self.errors: dict[str, str] = {}
 
     def add(self, scheme: str, maker: StoreMaker) -> None:
@@ -46,10 +46,10 @@ class StoreRegistry:
         self._makers.setdefault(scheme.lower(), []).append(maker)
 
     def make(self, url: str) -> Store:
-        """The store for this URL, not opened yet.
+        """Returns the store for this URL, not opened yet.
 
         Raises:
-            StoreError: no store claims the scheme, or more than one, or the one that does can't make sense of the rest.
+            StoreError: no store claims the scheme, or more than one does, or the rest of the URL makes no sense.
         """
         scheme, separator, _ = url.partition("://")
         if not separator:
@@ -70,7 +70,7 @@ class StoreHooks:
 
     @hookspec
     def gowork_register_stores(self, registry: StoreRegistry) -> None:
-        """Called once, when the leader looks for its store: `registry.add(scheme, maker)` for each scheme."""
+        """Calls `registry.add(scheme, maker)` for each scheme. It is called when the leader looks for its store."""
 
 
 class BuiltinStores:
@@ -82,7 +82,7 @@ class BuiltinStores:
 
 
 def sqlite_store(url: str) -> Store:
-    """Opens `sqlite:///relative/path` or `sqlite:////absolute/path`, which SQLAlchemy reads in the same way."""
+    """Makes the store of `sqlite:///relative/path` or `sqlite:////absolute/path`, which SQLAlchemy reads likewise."""
     host, slash, path = url.partition("://")[2].partition("/")
     if host or not slash or path in ("", ":memory:"):
         raise StoreError(f"{url!r} names no file: it must read sqlite:///relative/path or sqlite:////absolute/path.")
@@ -92,9 +92,9 @@ def sqlite_store(url: str) -> Store:
 
 
 def load_registry() -> StoreRegistry:
-    """The registry with all that is installed.
+    """Returns the registry of all stores that are installed.
 
-    A plugin that fails is named in `errors` and in the log, and hides no other.
+    A plugin that fails is named in `errors` and in the log. The others still work.
     """
     registry = StoreRegistry()
     manager = pluggy.PluginManager("gowork")
@@ -104,7 +104,7 @@ def load_registry() -> StoreRegistry:
         try:
             extensions.attempt(partial(_ask, manager, extension.load(), registry), extension.title)
         except extensions.ExtensionError as error:
-            # Whatever a plugin does must not stop a leader that doesn't need it.
+            # A plugin that fails must not stop a leader that does not need it.
             registry.errors[extension.title] = str(error)
             logger.warning("store plugin failed", extra={"plugin": extension.title, "reason": str(error)})
     return registry
@@ -120,9 +120,9 @@ def _ask(manager: pluggy.PluginManager, plugin: object, registry: StoreRegistry)
 
 
 def open_store(url: str) -> Store:
-    """The store for this URL; `await store.open()` opens it.
+    """Returns the store for this URL. `await store.open()` opens it.
 
     Raises:
-        StoreError: as StoreRegistry.make.
+        StoreError: see StoreRegistry.make.
     """
     return load_registry().make(url)

@@ -1,9 +1,9 @@
 """The store in one SQLite file: durable before it answers, for one leader at a time.
 
-Owns the connections and the threads that use them: one that writes, one for what the leader waits for (many ids, pages
-of lanes; a few ids are looked up at once), one for scans, which may take long, one that merges the log, and one for
-backups.
-Never decides anything.
+Owns the connections and the threads that use them. One thread writes. One looks up what the leader waits for: many ids,
+and pages of lanes. One scans, which may take long. One merges the log, and one makes backups. A few ids are looked up
+on the caller's thread.
+It never decides anything.
 Invariant DURABLE: a commit returns after its log was forced to disk.
 """
 
@@ -46,26 +46,26 @@ _T = TypeVar("_T")
 _IDS_AT_ONCE_MAX = 16
 _CHUNK_RECORDS = 5_000
 _CHUNK_BYTES = 8 << 20
-#: How long a commit waits for a foreign write lock before it is told to try again, in milliseconds.
+#: How long a commit waits for another program's write lock before it raises StoreBusyError, in milliseconds.
 _BUSY_MS = 1_000
 _PRAGMAS = (
     "synchronous = FULL",
-    # Elsewhere than on macOS this means nothing; there fsync alone leaves data in the disk's cache.
+    # For macOS, where fsync alone leaves data in the disk's cache. Elsewhere it changes nothing.
     "fullfsync = ON",
     "foreign_keys = ON",
     "cache_size = -16384",
     # See LogKeeper.
     "wal_autocheckpoint = 0",
-    # A log that a long reading has made grow gives its room back when it starts anew.
+    # When a log that grew during a long read starts again from its beginning, it is cut to this size.
     "journal_size_limit = 67108864",
 )
 
 
 class SqliteStore:
-    """A store in the file at this path; its log and lock lie beside it.
+    """A store in one file, with its log and its lock beside it.
 
     Args:
-        path: where the database is or shall be. Directories are made as needed.
+        path: where the database is or is to be. Directories are made as needed.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -78,11 +78,11 @@ class SqliteStore:
         self._merges = _Connection("gowork-store-merge")
         self._backups = _Connection("gowork-store-backup")
         self._closing = False
-        #: For a few ids, on the caller's own thread.
+        #: The connection that looks up a few ids on the caller's own thread.
         self._at_once: sqlite3.Connection | None = None
         self._log = LogKeeper(self._merges.start)
         self._lanes = LaneIds()
-        #: The term that this opening has been given.
+        #: The term of this opening.
         self._term = 0
 
     @property
@@ -107,7 +107,7 @@ class SqliteStore:
             raise
 
     async def close(self) -> None:
-        """See Store.close. The log is merged into the database, so that one file is left to copy."""
+        """See Store.close. It merges the log into the database, so that a single file is left to copy."""
         if self._at_once is not None:
             self._at_once.close()
             self._at_once = None
@@ -116,7 +116,7 @@ class SqliteStore:
         await self._scans.close()
         await self._lookups.close()
         await self._merges.close()
-        # Last: only the last connection merges the log.
+        # The writer closes last, because only the last connection that closes merges the log.
         await self._writer.close()
         if self._lock is not None:
             self._lock.release()
@@ -130,8 +130,8 @@ class SqliteStore:
         """See Store.load."""
         if len(ids) > _IDS_AT_ONCE_MAX:
             return await self._call(self._lookups, _sqlite_query.load, ids)
-        # The way to another thread and back would take several times as long as this look-up, which comes before each
-        # submit: it is worth a few pages read where the caller is.
+        # Each submit makes this look-up. The way to another thread and back would take several times as long as reading
+        # a few pages here.
         if self._at_once is None:
             raise StoreError(f"{self._path} is not open.")
         with reported(str(self._path)):
@@ -206,7 +206,7 @@ class SqliteStore:
             given_up.set()
             await asyncio.wait({copying})
             if copying.exception() is None:
-                # It was complete by then.
+                # The copy was complete before it could be given up.
                 await self._backups.submit(lambda: path.unlink(missing_ok=True))
             raise
 
@@ -270,13 +270,13 @@ class SqliteStore:
         except sqlite3.OperationalError as error:
             if not isinstance(translated(error, str(self._path)), StoreFullError):
                 raise
-            # The log itself may be what fills a small disk: once it is merged the batch is written from its beginning.
+            # The log itself may fill a small disk. After a merge, the batch is written to the beginning of the log.
             try:
                 merge(connection)
             except sqlite3.Error:
                 raise error from None
             write_batch(connection, batch, self._lanes, self._term)
-        # Afterwards: what went into a file that nobody will find again is not acknowledged.
+        # Checked after the write, because a batch must not be acknowledged when its file is no longer at its path.
         self._lock.check()
         self._log.after_commit(batch)
 
@@ -300,7 +300,7 @@ class SqliteStore:
             add_missing(writer)
             self._lanes.forget()
             drop_unused(writer)
-            # A new term at every opening, durable before anyone hears of it.
+            # Every opening gets a new term, which is durable before it is used.
             writer.execute("UPDATE meta SET value = value + 1 WHERE key = 'term'")
             values = dict(writer.execute("SELECT key, value FROM meta").fetchall())
             (highest,) = writer.execute("SELECT coalesce(max(seq), 0) FROM specs").fetchone()
@@ -317,7 +317,7 @@ class SqliteStore:
 
 
 class _Connection:
-    """A connection, once there is one, and the one thread that uses it."""
+    """A connection, or None before it is opened, and the one thread that uses it."""
 
     def __init__(self, name: str) -> None:
         self.connection: sqlite3.Connection | None = None
@@ -330,7 +330,7 @@ class _Connection:
         return await asyncio.get_running_loop().run_in_executor(self._executor, function)
 
     def start(self, function: Callable[[sqlite3.Connection], None]) -> None:
-        """Runs this in the thread and lets it be."""
+        """Runs the function in the thread, and does not wait for it."""
         if self._executor is None:
             self._executor = LoopExecutor(self._name)
 
@@ -342,7 +342,8 @@ class _Connection:
 
     async def close(self) -> None:
         if self._executor is not None or self.connection is not None:
-            # The thread works in order: work that was begun ends first, even if the task that awaited it was cancelled.
+            # The thread works in order, so earlier work ends first, even if the asyncio task that awaited it was
+            # cancelled.
             await self.submit(self._close)
         if self._executor is not None:
             self._executor.shutdown()

@@ -1,17 +1,17 @@
-"""What every store must do, as pytest classes; the protocol says it in words.
+"""What every store must do, as pytest classes. The protocol says the same in words.
 
-A store's own tests subclass them and tell how it is opened:
+A store's own tests subclass them and say how the store is opened:
 
     class TestEtcd(StoreConformance, DurabilityConformance):
         @pytest.fixture
         def store_url(self, etcd):
             return f"etcd://{etcd.address}/{uuid4()}"
 
-`store_url` names a place that no other test uses. A store that can't be named by a URL, a fake for instance, gives a
-fixture `open_store` instead: a function that answers a store on the same data at each call, not opened yet. One whose
-backups are no files of SQLite gives `open_backup`, which makes a store of the copy at a path.
+`store_url` is a URL that no other test uses. For a store without a URL, such as a fake, write a fixture `open_store`
+instead: a function that returns a store on the same data at each call, not opened yet. If backups are not files of
+SQLite, write a fixture `open_backup` too: a function that makes a store of the backup at a path.
 DurabilityConformance starts real processes on the URL and kills them. The extra `gowork-leader[conformance]` installs
-what both need.
+what both classes need.
 """
 
 from gowork.leader.store.conformance.durability import DurabilityConformance

@@ -1,4 +1,4 @@
-"""A backup is the store of one moment, taken while it goes on."""
+"""A backup is a copy of the store at one moment, made while commits go on."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class BackupConformance(Fixtures):
         await store.commit(Batch(tasks, facts=[MEMBER, SETTINGS, Fact("a-kind-to-come", "k", b"v")]))
         await store.commit(Batch(deletes=[DeletedTask(3, "task-3", 2)]))
         await store.backup(tmp_path / "copy")
-        # What comes afterwards is not in it.
+        # Later batches are not in the backup.
         await store.commit(Batch([new_task(4, changed=3)], [MovedTask(2, 3, standing(Status.RUNNING))]))
         await store.close()
         copy = open_backup(tmp_path / "copy")
@@ -77,7 +77,7 @@ class BackupConformance(Fixtures):
     ) -> None:
         store = open_store()
         await store.open()
-        # Long enough that commits come while it is copied.
+        # The bodies are long enough that commits come while the store is copied.
         body = bytes(range(256)) * 64
         for changed in range(1, 11):
             await store.commit(Batch([new_task(changed * 100 + n, changed=changed, body=body) for n in range(100)]))
@@ -149,7 +149,7 @@ class BackupConformance(Fixtures):
         await store.commit(Batch(tasks))
         await store.commit(Batch(deletes=[DeletedTask(3, "task-3", 2)]))
         await store.backup(tmp_path / "copy")
-        # What was granted after the backup has a fence below all that come.
+        # Fences that were granted after the backup must be below all later ones.
         await store.close()
         later = await store.open()
         await store.close()
@@ -160,7 +160,7 @@ class BackupConformance(Fixtures):
         assert again.term > opened.term + RESTORE_TERMS > later.term
         assert await restored.page(Query(), None, 10, ALL_BYTES) == [tasks[0].record, tasks[1].record]
         assert await restored.waiting() == [(FULL_LANE, 1)]
-        # Whoever watched the store that is gone knows of what never was in this one.
+        # Watchers of the store that is gone know tasks that never were in this one.
         floor = await restored.watch_floor()
         assert changed_number(later.term, 1 << 30) < floor < changed_number(again.term, 1)
         await restored.commit(Batch([new_task(again.next_seq, "new", changed=changed_number(again.term, 1))]))

@@ -1,4 +1,4 @@
-"""What a process has been told is there after it was killed."""
+"""A commit that has returned survives the death of its process."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from gowork.leader.store import registry
 from gowork.leader.store.conformance.kit import ALL_BYTES, Fixtures, StoreFactory, new_task, standing
 from gowork.leader.store.protocol import Batch, MovedTask, Query, StoreLockedError, changed_number
 
-#: Tasks of each batch that the killed process commits.
+#: How many tasks each batch of the killed process has.
 _KILLED_BATCH_TASKS = 40
 
 
 def commit_until_killed(url: str) -> None:
-    """Commits batches for ever and prints each one's number after it has returned. Runs in a process that is killed."""
+    """Commits batches for ever, and prints each one's number when it has returned, in a process that is killed."""
 
     async def run() -> None:
         store = registry.open_store(url)
         opened = await store.open()
-        print(f"term {opened.term}", flush=True)  # noqa: T201 - this is how the test hears of it.
+        print(f"term {opened.term}", flush=True)  # noqa: T201 - the test reads it.
         number, first, before = 0, opened.next_seq, 0
         while True:
             number += 1
@@ -45,7 +45,7 @@ def commit_until_killed(url: str) -> None:
 
 @pytest.mark.asyncio
 class DurabilityConformance(Fixtures):
-    """What a process has been told is there after it was killed."""
+    """A commit that has returned survives the death of its process."""
 
     async def test_every_commit_that_returned_survives_sigkill_and_none_is_half_there(
         self, store_url: str, open_store: StoreFactory
@@ -64,7 +64,7 @@ class DurabilityConformance(Fixtures):
             found = await store.page(Query(id_prefixes=((f"{term}-", True),)), None, 1_000_000, ALL_BYTES)
             tasks = {record.id: record for record in found}
             batches_found = len(tasks) // _KILLED_BATCH_TASKS
-            # The one that was in flight may be there or not.
+            # The batch that was in flight may be there or not.
             assert last <= batches_found <= last + 1
             expected = {
                 f"{term}-{n}-{place}" for n in range(1, batches_found + 1) for place in range(_KILLED_BATCH_TASKS)
@@ -97,13 +97,13 @@ def _committing(url: str) -> subprocess.Popen[str]:
 
 
 def _kill_after(url: str, batches: int) -> tuple[int, int]:
-    """Kills a committing process after `batches` batches; answers its term and the last batch that it has told of."""
+    """Kills a committing process after `batches` batches. Returns its term and the last batch that it printed."""
     with _committing(url) as process:
         assert process.stdout is not None
         term = int(process.stdout.readline().removeprefix("term "))
         for _ in range(batches):
             assert process.stdout.readline()
         process.kill()
-        # What it printed before it died counts too; a line without its end does not.
+        # Lines that it printed before it died count too, except one that is cut off.
         told = [line for line in process.stdout.readlines() if line.endswith("\n")]
         return term, int(told[-1]) if told else batches

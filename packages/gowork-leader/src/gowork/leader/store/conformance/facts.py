@@ -1,4 +1,4 @@
-"""Facts come back by kind and key as they were put last, and belong to the batch that they came with."""
+"""A store returns facts by kind and key as they were last put, and writes them with the rest of their batch."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from gowork.leader.store.protocol import (
 _FULL_SETTINGS = QueueSettings(
     paused=True, weight=3, concurrency_limit=4, key_concurrency_limit=5, rate_limit=0.5, rate_burst=6
 )
-#: {kind: two values}: of a kind that no leader has, and of every kind that this one has.
+#: {kind: two values}, for a kind that no leader has and for every kind that this leader has.
 VALUES = {
     "a-kind-to-come": (b"", bytes(range(256))),
     MEMBERS.name: (MEMBERS.encode(Member("a:1", 1)), MEMBERS.encode(Member("[::1]:40041", 1_761_900_000_000))),
@@ -99,7 +99,7 @@ class FactConformance(Fixtures):
             found += [fact.key for fact in page]
         assert found == keys
         assert [fact.key for fact in await store.facts(kind, "a1", 2, ALL_BYTES)] == ["a10", "a2"]
-        # A key that is not there is a place in the order all the same.
+        # A key that is not there has its place in the order too.
         assert [fact.key for fact in await store.facts(kind, "aa", 2, ALL_BYTES)] == ["ab", "é"]
         await store.close()
 
@@ -109,7 +109,7 @@ class FactConformance(Fixtures):
         await store.commit(Batch(facts=[Fact("k", f"{n}", b"x" * 100) for n in range(9)]))
         for bytes_max, count in ((0, 1), (1, 1), (100, 1), (101, 2), (250, 3), (10_000, 9)):
             assert len(await store.facts("k", "", 10, bytes_max)) == count
-        # A page that was ended holds nothing up.
+        # A page that ended at its bytes holds up no commit.
         await store.commit(Batch(facts=[Fact("k", "9", b"")]))
         assert len(await facts_of(store, "k")) == 10
         await store.close()

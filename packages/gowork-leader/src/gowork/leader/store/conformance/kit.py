@@ -1,4 +1,4 @@
-"""What the classes of the suite share: fixtures, and tasks with defaults for all that a test doesn't care about."""
+"""What the classes of the suite share: fixtures, and tasks with defaults for fields that do not matter to a test."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ StoreFactory = Callable[[], Store]
 
 
 ALL_BYTES = 1 << 40
-#: A task that has been through a lot: no field has its default.
+#: A standing in which no field has its default.
 FULL_STANDING = Standing(
     status=Status.ERROR,
     created_ms=1_761_900_000_000,
@@ -48,7 +48,7 @@ def standing(
     not_before_ms: int = 0,
     finished_ms: int = 0,
 ) -> Standing:
-    """A standing with this status."""
+    """Returns a standing with this status."""
     return Standing(
         status,
         1_761_900_000_000,
@@ -59,7 +59,7 @@ def standing(
     )
 
 
-#: A lane that uses all that a lane can have.
+#: A lane in which no field has its default.
 FULL_LANE = LaneKey("q «1»", Priority.HIGH, 'h"2', (("arch", "arm64"), ("zone", "ünï")), "customer 7")
 
 
@@ -77,30 +77,30 @@ def new_task(
     labels: dict[str, str] | None = None,
     expires_ms: int = 0,
 ) -> NewTask:
-    """A task with defaults for all that a test doesn't care about; a lane brings its queue, handler and priority."""
+    """Returns a task with defaults. A lane brings its queue, handler and priority."""
     record = Record(seq, task_id if task_id is not None else f"task-{seq}", changed, body, at or standing())
     lane = lane or LaneKey(queue, Priority(priority), handler, ())
     return NewTask(record, lane, tuple(sorted((labels or {}).items())), expires_ms)
 
 
 async def seqs_of_page(store: Store, query: Query, after: int | None = None, limit: int = 1000) -> list[int]:
-    """The seqs of a page without a limit in bytes."""
+    """Returns the seqs of a page without a limit in bytes."""
     return [record.seq for record in await store.page(query, after, limit, ALL_BYTES)]
 
 
 async def facts_of(store: Store, kind: str) -> dict[str, bytes]:
-    """All facts of a kind, as {key: value}."""
+    """Returns all facts of a kind, as {key: value}."""
     return {fact.key: fact.value for fact in await store.facts(kind, "", 1_000_000, ALL_BYTES)}
 
 
 async def all_unfinished(store: Store) -> list[Record]:
-    """Every unfinished record, in the order in which the store gave them."""
+    """Returns every unfinished record, in the order in which the store gave them."""
     unfinished = Query(statuses=frozenset({Status.PENDING, Status.RUNNING}))
     return await store.page(unfinished, None, 100_000, ALL_BYTES)
 
 
 class Reopened:
-    """Opens the same store again and again, and closes the last one in the end."""
+    """Opens the same store again and again, and closes the one before."""
 
     def __init__(self, factory: StoreFactory) -> None:
         self._factory = factory
@@ -118,11 +118,11 @@ class Reopened:
 
 
 class Fixtures:
-    """Where the stores come from."""
+    """The fixtures that make stores."""
 
     @pytest.fixture
     def store_url(self) -> str:
-        """The URL of an empty store; overridden."""
+        """The URL of an empty store. Override this or `open_store`."""
         raise NotImplementedError("override store_url or open_store")
 
     @pytest.fixture
@@ -132,15 +132,15 @@ class Fixtures:
 
     @pytest.fixture
     def restored_url(self, store_url: str) -> str:
-        """The URL of another empty store; overridden where it is not the first one's with a word at its end."""
+        """The URL of another empty store. Override it if `store_url` with a suffix is not one."""
         return f"{store_url}.restored"
 
     @pytest.fixture
     def open_restored(self, restored_url: str) -> StoreFactory:
-        """Makes stores at that place."""
+        """Makes stores at `restored_url`."""
         return lambda: registry.open_store(restored_url)
 
     @pytest.fixture
     def open_backup(self) -> Callable[[Path], Store]:
-        """Makes stores on a copy of this one, not opened yet; overridden when backups are not files of SQLite."""
+        """Makes a store of the backup at a path, not opened yet. Override it if backups are not files of SQLite."""
         return lambda path: registry.open_store(f"sqlite:///{path}")

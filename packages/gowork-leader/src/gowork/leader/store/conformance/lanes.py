@@ -1,4 +1,4 @@
-"""The leader finds the tasks to run, page by page."""
+"""A store returns the tasks to run, page by page."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ PLAIN_LANE = LaneKey("default", Priority.LOW, "", ())
 
 
 async def seqs_of_lane(store: Store, lane: LaneKey, after: int = 0, limit: int = 1000) -> list[int]:
-    """The seqs of a page of a lane, without a limit in bytes."""
+    """Returns the seqs of a page of a lane, without a limit in bytes."""
     return [record.seq for record in await store.lane_page(lane, after, limit, ALL_BYTES)]
 
 
 @pytest.mark.asyncio
 class LaneConformance(Fixtures):
-    """Pending tasks by lane and by time, and those that run."""
+    """Pending tasks by lane and by time, and running tasks."""
 
     async def test_a_page_of_unfinished_tasks_is_in_order(self, open_store: StoreFactory) -> None:
         reopen = Reopened(open_store)
         store, _ = await reopen()
         statuses = list(Status)
-        # Written out of order, so that the order is the store's doing.
+        # Written out of order, so that the store must put them in order.
         await store.commit(Batch([new_task(seq, at=standing(statuses[seq % 5])) for seq in range(200, 100, -1)]))
         await store.commit(Batch([new_task(seq, at=standing(statuses[seq % 5])) for seq in range(1, 101)]))
         await store.commit(Batch(moves=[MovedTask(5, 2, standing(Status.COMPLETED))]))
@@ -118,7 +118,7 @@ class LaneConformance(Fixtures):
     async def test_a_lane_comes_page_by_page_in_the_order_of_submission(self, open_store: StoreFactory) -> None:
         store = open_store()
         await store.open()
-        # Written out of order, so that the order is the store's doing; every second one is of another lane.
+        # Written out of order, so that the store must put them in order. Every second one is of another lane.
         await store.commit(Batch([new_task(seq, lane=FULL_LANE) for seq in (19, 11, 3)]))
         await store.commit(Batch([new_task(seq, changed=2, lane=FULL_LANE) for seq in (7, 15)]))
         await store.commit(Batch([new_task(seq, changed=3) for seq in range(2, 20, 2)]))

@@ -1,4 +1,4 @@
-"""Lists of tasks by what a client asks for."""
+"""A store lists the tasks that a query selects."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class QueryConformance(Fixtures):
     async def test_a_page_of_short_bodies_is_not_cut_by_what_does_not_count(self, open_store: StoreFactory) -> None:
         store = open_store()
         await store.open()
-        # Attempts are no part of the sum.
+        # Attempts do not count for the sum.
         await store.commit(Batch([new_task(seq, body=b"x", at=standing()) for seq in range(1, 101)]))
         assert len(await store.page(Query(), None, 1000, 100)) == 100
         assert len(await store.page(Query(), None, 1000, 50)) == 50
@@ -237,7 +237,7 @@ class QueryConformance(Fixtures):
                     await store.page(Query(), None, 1000, ALL_BYTES),
                     await store.changed_since(0, 1),
                 ):
-                    # One moment's view: a batch is seen whole or not at all.
+                    # A read sees one moment: each batch whole or not at all.
                     assert len(found) == 100
                     assert len({record.changed for record in found}) == 1
                 assert len(await store.load([f"task-{seq}" for seq in range(1, 101)])) == 100

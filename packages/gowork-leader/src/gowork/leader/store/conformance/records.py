@@ -1,4 +1,4 @@
-"""Records come back as they were written, and a batch is whole or not there."""
+"""A store returns records as they were written, and a batch is whole or not there."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ class RecordConformance(Fixtures):
         with pytest.raises(StoreError):
             await store.commit(contradiction)
         assert await store.page(Query(), None, 10, ALL_BYTES) == [first.record]
-        # The store goes on as if nothing had been.
+        # The store goes on as if nothing had happened.
         await store.commit(Batch([new_task(2)], [MovedTask(1, 2, standing(Status.RUNNING))]))
         assert await seqs_of_page(store, Query()) == [1, 2]
         await store.close()

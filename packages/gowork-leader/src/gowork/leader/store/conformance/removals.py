@@ -1,4 +1,4 @@
-"""Finished tasks are found in the order in which they finished, and watchers can be told of removals."""
+"""A store returns finished tasks in the order in which they finished, and keeps removals for watchers."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class RemovalConformance(Fixtures):
         ended = standing(Status.COMPLETED, finished_ms=5)
         tasks = [new_task(seq, at=ended, labels={"a": "b"}, queue="q", expires_ms=9) for seq in (1, 2, 3)]
         await store.commit(Batch([*tasks, new_task(4, lane=FULL_LANE), new_task(5, at=standing(not_before_ms=7))]))
-        # Nothing but the caller's rules keeps an unfinished task.
+        # A store deletes unfinished tasks too. Only its caller must not ask for it.
         gone = [DeletedTask(seq, f"task-{seq}", 2) for seq in (1, 3, 4, 5)]
         await store.commit(Batch(deletes=gone))
         for _ in range(2):
@@ -148,13 +148,13 @@ class RemovalConformance(Fixtures):
         for changed in (2, 4, 6):
             await store.commit(Batch(deletes=[DeletedTask(changed // 2, f"task-{changed // 2}", changed)]))
         assert await store.watch_floor() == 0
-        # Nothing is dropped: nothing can have been missed.
+        # Nothing is dropped, so nothing can have been missed.
         await store.commit(Batch(tombstones_before=2))
         assert await store.watch_floor() == 0
         await store.commit(Batch([new_task(9, changed=7)], tombstones_before=6))
         for _ in range(2):
             assert await store.deleted_since(0, 10) == [(6, "task-3")]
-            # Who knows all up to 4 has missed nothing.
+            # A watcher that knows all up to 4 has missed nothing.
             assert await store.watch_floor() == 4
             assert await seqs_of_page(store, Query()) == [4, 9]
             store, _ = await reopen()

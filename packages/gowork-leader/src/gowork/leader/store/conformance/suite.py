@@ -1,4 +1,4 @@
-"""All that one process can see of a store."""
+"""All rules of the protocol that can be checked within one process."""
 
 from __future__ import annotations
 
@@ -13,4 +13,4 @@ from gowork.leader.store.conformance.removals import RemovalConformance
 class StoreConformance(
     RecordConformance, FactConformance, LaneConformance, QueryConformance, RemovalConformance, BackupConformance
 ):
-    """The protocol, by one process."""
+    """Checks all rules of the protocol that can be checked within one process."""
