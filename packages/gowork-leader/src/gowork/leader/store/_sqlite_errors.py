@@ -48,8 +48,8 @@ def translated(error: sqlite3.Error, path: str) -> StoreError:
         )
     if code == sqlite3.SQLITE_BUSY:
         return StoreBusyError(
-            f"Another program has locked {path} ({error}). Nothing was written. It goes on when that program releases "
-            f"the lock."
+            f"{path} is locked by another program ({error}). Nothing was written. It goes on when that program "
+            f"releases the lock."
         )
     return StoreError(f"{path} can't be used: {error}.")
 

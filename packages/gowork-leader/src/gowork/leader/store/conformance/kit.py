@@ -15,7 +15,7 @@ StoreFactory = Callable[[], Store]
 
 
 ALL_BYTES = 1 << 40
-#: A standing in which no field has its default.
+#: A standing whose fields all differ from their defaults.
 FULL_STANDING = Standing(
     status=Status.ERROR,
     created_ms=1_761_900_000_000,
@@ -59,7 +59,7 @@ def standing(
     )
 
 
-#: A lane in which no field has its default.
+#: A lane whose fields all differ from their defaults.
 FULL_LANE = LaneKey("q «1»", Priority.HIGH, 'h"2', (("arch", "arm64"), ("zone", "ünï")), "customer 7")
 
 
