@@ -161,7 +161,7 @@ class CallbackStopping(Struct, frozen=True, gc=False):
 
 
 class CallbackStopDenied(Struct, frozen=True, gc=False):
-    """A callback worker that was to stop a task does not have it. The task ends at `until_mono` without a report."""
+    """A callback worker that was to stop a task does not have it. Without a report the task ends at `until_mono`."""
 
     id: str
     until_mono: float

@@ -61,7 +61,7 @@ class Pending:
         #: {which fact: its new value as it is stored}; None: the fact is removed.
         self.facts: dict[FactKey, bytes | None] = {} if before is None else before.facts
 
-        # To be told.
+        # To be told to callers, workers and watchers.
         #: In the order in which they were decided on.
         self.effects: list[Effect] = []
         #: (who asked, the answer), in the order of the commands.

@@ -163,7 +163,7 @@ class Queues:
                 lane.group.offer(lane)
 
     def remove(self, task: Task) -> None:
-        """Removes a waiting task, because it runs, has ended or is delayed."""
+        """Removes a waiting task, because it runs or has ended."""
         key = task.spec.lane
         queue = self._by_name[key.queue]
         lane = queue.lanes[key]
