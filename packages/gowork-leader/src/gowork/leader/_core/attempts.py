@@ -165,8 +165,7 @@ def requeue(
         wall_ms: the time.
         trace: the traceparent of the attempt's span; empty when it has none.
         policy: the task's own retry policy, or else its handler's, if there is one.
-        began: False when the handler certainly never saw the task: then the attempt is uncounted beyond UNCOUNTED_MAX
-            too.
+        began: False when the handler certainly never saw the task: then the attempt is always uncounted.
     """
     ended = Attempt(
         standing.grants, standing.worker, standing.started_ms, wall_ms, outcome, reason, standing.fence, trace
@@ -196,7 +195,7 @@ def requeue(
 
 
 class _TakenBack(NamedTuple):
-    """What follows for a task whose attempt was uncounted."""
+    """What follows for a task that was taken back."""
 
     status: Status
     used: int

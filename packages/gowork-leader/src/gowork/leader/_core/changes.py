@@ -155,8 +155,7 @@ class CallbackStopping(Struct, frozen=True, gc=False):
 
     id: str
     mono: float
-    #: The task's time limit has passed, and the attempt ends at this time even if the worker says nothing. None: the
-    #: limit has not passed now.
+    #: When the task's time limit has just passed: the time at which the attempt ends even if the worker says nothing.
     overdue_mono: float | None = None
 
 

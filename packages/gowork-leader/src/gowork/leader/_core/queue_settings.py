@@ -32,7 +32,7 @@ def _configured(state: State, name: str, now: Now, **wanted: float) -> Decision:
     if new == old:
         return decision
     if name not in state.facts.of(QUEUES) and state.facts.is_full(QUEUES):
-        message = f"{QUEUES.rows_max} queues have settings of their own, which is the limit; set one back first"
+        message = f"{QUEUES.rows_max} queues have settings, which is the limit; set one back to the defaults first"
         return Decision(cmd.Refused(cmd.TOO_MANY_QUEUES, message))
     tokens = 0.0
     if queue is not None and old.rate_limit:

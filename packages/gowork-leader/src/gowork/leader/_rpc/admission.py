@@ -2,7 +2,7 @@
 
 A request takes memory as soon as it is received. So calls are held back before gRPC receives their requests, which stay
 with their senders. Few of the calls that may carry 4 MiB are let in at once. Many of the calls with one task are let
-in, because it usually is small. What is received beyond a bound in bytes is refused.
+in, because a task usually is small. What is received beyond a bound in bytes is refused.
 """
 
 from __future__ import annotations

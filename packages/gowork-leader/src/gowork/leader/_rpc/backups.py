@@ -59,15 +59,14 @@ class Backups:
                     while data := await loop.run_in_executor(reader, os.read, descriptor, CHUNK_BYTES):
                         yield data, total_bytes
                 finally:
-                    # On the reader's thread, because that may still be reading, and because freeing the disk may take a
-                    # while.
+                    # On the reader's thread, which may still be reading. To free the disk may also take a while.
                     await loop.run_in_executor(reader, os.close, descriptor)
             finally:
                 self._running = False
 
     @contextlib.contextmanager
     def reading(self, context: grpc.aio.ServicerContext[Any, Any]) -> Iterator[None]:
-        """Gives the call up when its caller does not read a part in UNREAD_SECONDS. Open while the part is sent."""
+        """Gives the call up if this is entered for more than UNREAD_SECONDS, because its caller does not read a part."""
         serving = asyncio.current_task()
         assert serving is not None
         timer = asyncio.get_running_loop().call_later(UNREAD_SECONDS, self._give_up, serving, context)

@@ -162,7 +162,7 @@ class Dialer:
 
 
 def _of_submit(spec: Spec) -> AbstractContextManager[Any]:
-    """Makes the span of a call that begins inside a child of the task's submit, if that is traced.
+    """Returns a context in which the span of a new call is a child of the task's submit, if that is traced.
 
     The contract of callback workers has no other way to tell them of the trace.
     """

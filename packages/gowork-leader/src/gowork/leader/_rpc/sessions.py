@@ -25,8 +25,8 @@ from gowork.proto.worker.v1 import session_pb2 as pb
 
 #: How many frames of one worker may wait for a batch. While as many wait, its stream is not read.
 FRAMES_WAITING_MAX = 64
-#: How many bytes of reports may wait for a batch, over all workers. Beyond that a stream is read again when its frame
-#: before was dealt with, so each worker may add one frame. Unread frames wait with their workers.
+#: How many bytes of reports may wait for a batch, over all workers. Beyond that a stream is read again when its last
+#: frame was dealt with, so each worker may add one frame. Unread frames wait with their workers.
 REPORT_BYTES_WAITING_MAX = 32 << 20
 #: How many fences (of grants, acknowledgements and the like) may wait for one worker to read them. The next one ends
 #: its stream. They are several batches' worth, so that only a worker that does not read has so many.

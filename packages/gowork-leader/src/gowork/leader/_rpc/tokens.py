@@ -55,7 +55,7 @@ def _opened(token: str, field: str, scope: tuple[str, ...]) -> bytes:
 
 
 def _fault(field: str) -> Refusal:
-    description = "is not a token of this request; repeat the request that it came from, or leave it out to start again"
+    description = "is not a token of this request; repeat the request that it came from, or send none to start again"
     return invalid([FieldViolation(field, description)])
 
 

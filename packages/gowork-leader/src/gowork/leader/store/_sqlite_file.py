@@ -156,8 +156,8 @@ class FileLock:
                 held = False
             if not held:
                 raise StoreLostError(
-                    f"{path} was moved, deleted or replaced while the leader used it. The leader accepts nothing more, "
-                    f"because it would be lost. Put the store back, or restore a backup, and start the leader."
+                    f"{path} was moved, deleted or replaced while the leader used it. Nothing more is accepted, because "
+                    f"nobody would find it again. Put the store back, or restore a backup, and start the leader."
                 )
 
     def release(self) -> None:
