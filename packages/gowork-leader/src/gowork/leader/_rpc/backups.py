@@ -66,7 +66,7 @@ class Backups:
 
     @contextlib.contextmanager
     def reading(self, context: grpc.aio.ServicerContext[Any, Any]) -> Iterator[None]:
-        """Gives the call up if this is entered for more than UNREAD_SECONDS, because its caller does not read a part."""
+        """Gives the call up when this lasts UNREAD_SECONDS, because the caller does not read the part that is sent."""
         serving = asyncio.current_task()
         assert serving is not None
         timer = asyncio.get_running_loop().call_later(UNREAD_SECONDS, self._give_up, serving, context)

@@ -156,8 +156,9 @@ class FileLock:
                 held = False
             if not held:
                 raise StoreLostError(
-                    f"{path} was moved, deleted or replaced while the leader used it. Nothing more is accepted, because "
-                    f"nobody would find it again. Put the store back, or restore a backup, and start the leader."
+                    f"{path} was moved, deleted or replaced while the leader used it. Nothing more is accepted, "
+                    f"because nobody would find it again. Put the store back, or restore a backup, and start the "
+                    f"leader."
                 )
 
     def release(self) -> None:
