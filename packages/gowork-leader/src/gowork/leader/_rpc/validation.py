@@ -115,8 +115,8 @@ def check_trace(traceparent: str, tracestate: str, prefix: str, violations: Viol
         violations.append(
             FieldViolation(
                 f"{prefix}tracestate",
-                f"has {len(tracestate.encode())} bytes; up to {limits.TRACESTATE_BYTES_MAX} bytes of printable ASCII "
-                f"are needed",
+                f"has {len(tracestate.encode())} bytes; printable ASCII is needed, and the limit is "
+                f"{limits.TRACESTATE_BYTES_MAX} bytes",
             )
         )
 
