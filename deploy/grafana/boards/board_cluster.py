@@ -12,7 +12,7 @@ INSTANCES = 'label_values({__name__=~"gowork_leader_is_leader|gowork_worker_slot
 
 
 def cluster() -> Dashboard:
-    """What to look at first."""
+    """The board to look at first."""
     made = board(
         "gowork-cluster",
         "gowork: cluster",
@@ -108,7 +108,7 @@ def _tasks() -> list[Panel]:
             "`next` is about to start, `no_slot` waits for busy workers, `delayed` for its time. no_handler, "
             "selector, draining and unfit need a worker that is not there; unreachable and member_failed need "
             "callback workers that work; queue_paused and the limits were set by somebody. `gowork why ID` tells "
-            "it of one task.",
+            "the reason of one task.",
             "short",
             query(f"sum by (reason) (job_queue_reason:gowork_queue_waiting_tasks:max{{{JOB}}})", "{{reason}}"),
             stacked=True,
@@ -166,7 +166,7 @@ def _members() -> list[Panel]:
         ),
         lines(
             "Time between heartbeats",
-            "3.3 s is as it should be; past 6.7 s a worker dials anew, at 10 s its lease ends. See "
+            "3.3 s is normal. After 6.7 s a worker reconnects, and after 10 s its lease ends. See "
             "GoworkHeartbeatGaps in the runbook.",
             "s",
             *quantiles("gowork_worker_heartbeat_gap_seconds", HERE, 0.5, 0.99),
@@ -175,8 +175,8 @@ def _members() -> list[Panel]:
         ),
         lines(
             "Heartbeats",
-            "All are taken in a healthy cluster. Others come from members that the leader does not know: they have "
-            "to join again.",
+            "In a healthy cluster all are accepted. Refused ones come from members that the leader does not know: "
+            "they have to join again.",
             "ops",
             query(f"sum by (result) (rate(gowork_worker_heartbeats_total{{{HERE}}}[$__rate_interval]))", "{{result}}"),
         ),
@@ -240,7 +240,7 @@ def _leader() -> list[Panel]:
         ),
         lines(
             "Age of the oldest finished task",
-            "Grows to the retention, 7 days, and stays there. Where it stays below an hour more finishes than fits: "
+            "Grows to the retention, 7 days, and stays there. If it stays below an hour, more tasks finish than fit: "
             "see GoworkRetentionPressure in the runbook.",
             "s",
             query(f"max(gowork_retention_oldest_seconds{{{JOB}}})", "oldest"),

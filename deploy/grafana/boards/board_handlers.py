@@ -16,7 +16,7 @@ HANDLERS = (
 
 
 def handlers() -> Dashboard:
-    """For who writes handlers."""
+    """The board for people who write handlers."""
     made = board(
         "gowork-handlers",
         "gowork: handlers",
@@ -79,7 +79,8 @@ def _failures() -> list[Panel]:
         ),
         lines(
             "Finished, by status",
-            "Errors that rise with everything else are the load's; errors alone are the handler's or of what it calls.",
+            "Errors that rise with everything else come from the load. Errors that rise alone come from the handler, "
+            "or from what it calls.",
             "ops",
             query(
                 f"sum by (handler, status) (job_queue_handler_status:gowork_tasks_finished:rate5m{{{CHOSEN}}})",
@@ -89,8 +90,8 @@ def _failures() -> list[Panel]:
         ),
         lines(
             "Attempts run, by how they ended",
-            "More attempts than tasks finish: they are tried again. Attempts that fail at first and not for good "
-            "cost slots: look at what they raise (`gowork show ID`).",
+            "If more attempts run than tasks finish, tasks are tried again. Attempts that fail and are repeated cost "
+            "slots: look at what they raise (`gowork show ID`).",
             "ops",
             query(
                 "sum by (handler, status) "
@@ -122,8 +123,8 @@ def _time() -> list[Panel]:
         ),
         lines(
             "Slots used",
-            "How many slots each handler keeps busy on average. The one at the top is where speed is won; or give it"
-            " a queue with a limit (`gowork queues set NAME --concurrency N`).",
+            "How many slots each handler keeps busy on average. Make the one at the top faster, or give it a queue "
+            "with a limit (`gowork queues set NAME --concurrency N`).",
             "short",
             query(
                 f"sum by (handler) (rate(gowork_task_execution_seconds_sum{{{CHOSEN_HERE}}}[$__rate_interval]))",

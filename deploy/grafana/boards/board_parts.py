@@ -1,6 +1,6 @@
 """What the dashboards are made of: panels and variables in the one form that all of them have.
 
-Every panel has a unit and a description that says what to do; the types here leave no way around it.
+Every panel has a unit and a description that says what to do: the functions here demand both.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 PROMETHEUS = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
 GREEN, ORANGE, RED, BLUE = "green", "orange", "red", "blue"
-#: What each board is tagged with, and linked to the others by.
+#: The tag of each board. The boards link to all boards that have it.
 TAG = "gowork"
 
 Panel = Builder[models.Panel]
-#: From the lowest: the value from which a colour holds; None for all below the next.
+#: (the value from which the colour holds, the colour), lowest first; None stands for all values below the next.
 Steps = list[tuple[float | None, str]]
 
 
@@ -125,7 +125,7 @@ def states(title: str, description: str, asked: prometheus.Dataquery, words: dic
 def rows(title: str, description: str, key: str, columns: list[tuple[str, str, str]], *, span: int = 24) -> Panel:
     """A table with a row for each value of the label `key`, and columns of (name, unit, expression)."""
     asked = _numbered([now(expression).format(PromQueryFormat.TABLE) for _, _, expression in columns])
-    # A column is called after the letter of its query as long as there are several of them.
+    # Grafana names each column after the letter of its query if there are several, and "Value" if there is one.
     values = [f"Value #{_letter(number)}" if len(columns) > 1 else "Value" for number in range(len(columns))]
     names = {value: name for value, (name, _, _) in zip(values, columns, strict=True)}
     panel = (
@@ -169,7 +169,7 @@ def board(uid: str, title: str, description: str, variables: list[Builder[models
 
 
 def variable(name: str, values: str) -> Builder[models.VariableModel]:
-    """One that takes any number of a label's values, or all of them, those that are new to Grafana too."""
+    """A variable that takes any number of a label's values, or all of them, including those that appear later."""
     return (
         build.QueryVariable(name)
         .label(name)

@@ -12,7 +12,7 @@ QUEUES = 'label_values({__name__=~"gowork_queue_tasks|gowork_tasks_submitted_tot
 
 
 def queues() -> Dashboard:
-    """Where tasks wait and why, and what the workers do about it."""
+    """The board of where tasks wait and why, and of what the workers do."""
     made = board(
         "gowork-queues",
         "gowork: queues and workers",
@@ -32,8 +32,8 @@ def _overview() -> Panel:
     return rows(
         "Queues now",
         "A queue whose oldest task ages has too few slots or waits for something: `without worker` needs a worker "
-        "that is not there, `held` a limit or a pause to be lifted (`gowork queues`). `gowork why ID` tells it of "
-        "one task.",
+        "that is not there, `held` a limit or a pause to be lifted (`gowork queues`). `gowork why ID` tells the "
+        "reason of one task.",
         "queue",
         [
             ("waiting", "short", f'{waiting}, reason!="delayed"}})'),
@@ -80,8 +80,8 @@ def _queues() -> list[Panel]:
         ),
         lines(
             "From due to started",
-            "What a task waits, once it could run. Milliseconds while slots are free. A slow one of many: a higher "
-            "priority or weight; all of them: more workers. Points lead to traces.",
+            "How long tasks wait after they could run: milliseconds while slots are free. If one queue of many is "
+            "slow, give it a higher priority or weight; if all are, add workers. Points lead to traces.",
             "s",
             *quantiles("gowork_task_schedule_to_start_seconds", QUEUE_HERE, 0.5, 0.99, by="queue"),
         ),
@@ -137,7 +137,7 @@ def _workers() -> list[Panel]:
         ),
         lines(
             "Attempts run, by worker",
-            "A worker that does less than its like: fewer slots, a slow host, or a plugin that failed to load "
+            "A worker that does less than the others: fewer slots, a slow host, or a plugin that failed to load "
             "(`gowork members`).",
             "ops",
             query(

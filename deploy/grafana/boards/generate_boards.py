@@ -12,12 +12,12 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
 
 def main(folder: Path) -> None:
-    """Writes one file for each board, called after its uid."""
+    """Writes one file for each board, named by its uid."""
     folder.mkdir(parents=True, exist_ok=True)
     for builder in (cluster(), queues(), handlers()):
         board = builder.build()
         for number, panel in enumerate(board.panels or [], 1):
-            # Grafana numbers those without an id anew at each start, and links to a panel would lead elsewhere.
+            # Grafana numbers panels without an id anew at each start. Then a link to a panel would lead elsewhere.
             panel.id_val = number
         text = JSONEncoder(sort_keys=True, indent=2, ensure_ascii=False).encode(board)
         (folder / f"{board.uid}.json").write_text(text + "\n")
