@@ -1,6 +1,6 @@
-"""The project's tasks. `nox -l` lists them; CONTRIBUTING.md tells when to use which.
+"""The project's sessions. `nox -l` lists them; CONTRIBUTING.md tells when to use which.
 
-Works with nothing but Python and `pip install nox`; uses uv for its environments where it is installed.
+They need only Python and `pip install nox`. Their environments are made with uv if it is installed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ PACKAGES = [
 ]
 PROTO = ROOT / "packages/gowork-proto"
 CLIENT = ROOT / "packages/gowork-client"
-#: What `nox -s tests` runs beside pytest, and with what.
+#: {session that `nox -s tests` runs besides pytest: its arguments}.
 PARTS = {
     "lint": [],
     "types": [],
@@ -49,7 +49,7 @@ PARTS = {
     "build": [],
     "mutants": ["--rotate", "10"],
 }
-#: What `nox -s all` runs beside the tests, and with what.
+#: {session that `nox -s all` runs besides the tests: its arguments}.
 LONGER = {
     "oldest": [],
     "newest": [],
@@ -59,7 +59,7 @@ LONGER = {
     "chaos": ["--minutes", "10"],
     "soak": ["--minutes", "10"],
 }
-#: Tests and benchmarks whose types are checked: {folder: where modules lie that it shares, folders joined by colons}.
+#: {folder of tests or benchmarks whose types are checked: the folders of modules that it shares, joined by colons}.
 TYPED_TESTS = {
     "packages/gowork-base/tests": "",
     "packages/gowork-cli/tests": "",
@@ -79,7 +79,7 @@ TYPED_TESTS = {
     "tests/tracing": "tests/tracing:tests/e2e",
     "benchmarks": "benchmarks",
 }
-#: What strict mypy asks for and tests need not give: types of fixtures, every method of a servicer that a test plays.
+#: mypy's options for tests: fixtures need no types, and a servicer that a test plays need not have every method.
 UNASKED_OF_TESTS = [
     "--allow-untyped-defs",
     "--allow-incomplete-defs",
@@ -89,14 +89,15 @@ UNASKED_OF_TESTS = [
     "--implicit-reexport",
     "--disable-error-code=abstract",
 ]
-#: How pytest runs all tests: on every processor.
+#: pytest's arguments for all tests: on every processor.
 EVERYTHING = ["-n", "auto", "--dist", "worksteal"]
 
 
 def newest_python() -> str:
-    """The path of the newest Python on this machine that the packages support; this one's where no other is found.
+    """The path of the newest Python on this machine that the packages support; the running one's if no other is found.
 
-    pyenv's are found although they are not chosen: its `python3.13` on PATH is a script that fails until one is.
+    Also looks into pyenv's folder, because pyenv's `python3.13` on PATH is a script that fails until somebody selects
+    that version.
     """
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
     for minor in range(14, sys.version_info.minor, -1):
@@ -137,7 +138,7 @@ def timed(part: Callable[[nox.Session], None]) -> Callable[[nox.Session], None]:
 
 @contextlib.contextmanager
 def going_on(failures: list[str], what: str) -> Iterator[None]:
-    """Notes that a command failed, so that what follows runs all the same; the session must end with `failures`."""
+    """Adds `what` to `failures` when a command of its block fails, and goes on; the session reports them at its end."""
     try:
         yield
     except CommandFailed:
@@ -149,7 +150,7 @@ def going_on(failures: list[str], what: str) -> Iterator[None]:
 def tests(session: nox.Session) -> None:
     """Runs all tests, then every check: lint, types, contract, generated code, wheels, some mutants. CI runs this."""
     if not session.posargs:
-        # Before the tests: what fails here must not hide what fails there. nox ends with a list of what failed.
+        # Before the tests, so that the parts run even if tests fail. nox ends with a list of the sessions that failed.
         for part, arguments in PARTS.items():
             session.notify(part, posargs=arguments)
     install_packages(session, *group("test"))
@@ -176,7 +177,7 @@ def newest(session: nox.Session) -> None:
 
 @nox.session(name="all")
 def all_(session: nox.Session) -> None:
-    """Runs the tests and everything that takes longer, each to its end; takes about an hour."""
+    """Runs the tests and everything that takes longer, each session to its end; takes about an hour."""
     for part, arguments in {"tests": [], **LONGER}.items():
         session.notify(part, posargs=arguments)
 
@@ -184,7 +185,7 @@ def all_(session: nox.Session) -> None:
 @nox.session
 @timed
 def lint(session: nox.Session) -> None:
-    """Checks lint, format and layers; `-- --fix` repairs what it can of the first two."""
+    """Checks lint, format and layers; `-- --fix` repairs the first two as far as ruff can."""
     failures: list[str] = []
     install_packages(session, *group("check"))
     fix = "--fix" in session.posargs
@@ -216,12 +217,12 @@ def contract(session: nox.Session) -> None:
 @nox.session
 @timed
 def types(session: nox.Session) -> None:
-    """Checks types with mypy: strictly in what is shipped, without a type for every fixture in tests and benchmarks."""
+    """Checks types with mypy: strictly in what is shipped; in tests and benchmarks, fixtures need no types."""
     failures: list[str] = []
     install_packages(session, *group("test"))
     with going_on(failures, "sources"):
         session.run("mypy", *session.posargs)
-    # Each folder by itself: in one run, two conftest.py would be one module.
+    # Each folder in a run of its own, because in one run two conftest.py would be the same module.
     for folder, shared in ({} if session.posargs else TYPED_TESTS).items():
         with going_on(failures, folder):
             session.run("mypy", *UNASKED_OF_TESTS, folder, env={"MYPYPATH": shared})
@@ -291,13 +292,13 @@ def dashboards(session: nox.Session) -> None:
 
 
 def differing(one: Path, other: Path) -> list[Path]:
-    """The files that are in one of two folders alone or not the same in both, relative to them."""
+    """The paths of files that only one of two folders has, or that differ, relative to the folders."""
     return sorted(path for path in files_of(one) | files_of(other) if read(one / path) != read(other / path))
 
 
 @nox.session
 def pictures(session: nox.Session) -> None:
-    """Draws the pictures of the documentation anew, from a real cluster under a real Prometheus."""
+    """Draws the pictures of the documentation anew, from a real cluster that a real Prometheus watches."""
     install_packages(session, *group("pictures"))
     folder = ROOT / "docs/pictures"
     session.run("python", str(folder / "draw_top.py"))
@@ -315,13 +316,13 @@ def build(session: nox.Session) -> None:
     for package in PACKAGES:
         session.run("python", "-m", "build", "--wheel", "--no-isolation", "--outdir", str(dist), package, silent=True)
     wheels = {wheel.name.split("-")[0]: wheel for wheel in sorted(dist.glob("*.whl"))}
-    # Siblings come from here and from nowhere else, whatever an index may hold under their names.
+    # pip must take the packages from here, even if an index has others under their names.
     siblings = Path(session.create_tmp()).resolve() / "siblings.txt"
     siblings.write_text("".join(f"{name.replace('_', '-')} @ {wheel.as_uri()}\n" for name, wheel in wheels.items()))
     for name, wheel in wheels.items():
         with going_on(failures, f"{name} alone"):
             check_wheel(session, name, wheel, siblings)
-    # All together, as README installs them: the command line finds what the others contribute.
+    # All together, as README installs them: the command line must find what the others contribute.
     with going_on(failures, "all packages together"):
         python = install_alone(session, "together", siblings, "gowork-cli[up]", "gowork-plugin-shell")
         for command in (
@@ -333,7 +334,7 @@ def build(session: nox.Session) -> None:
             ["plugins"],
         ):
             session.run(str(Path(python).parent / "gowork"), *command, external=True, silent=command != ["plugins"])
-    # Whoever writes a store has the suite that it must pass, and what that needs.
+    # Authors of a store must get the suite that it must pass, with all that the suite needs.
     with going_on(failures, "the conformance suite of stores"):
         python = install_alone(session, "conformance", siblings, "gowork-leader[conformance]")
         suite = shutil.copy(ROOT / "packages/gowork-leader/tests/store/test_store_sqlite.py", siblings.parent)
@@ -366,7 +367,7 @@ def check_wheel(session: nox.Session, name: str, wheel: Path, siblings: Path) ->
     """Installs one wheel, imports its package and asks its commands for their version and help."""
     python = install_alone(session, name, siblings, str(wheel))
     module = name if "plugin" in name else name.replace("_", ".", 1)
-    # Elsewhere, so that nothing of the work tree can be imported by accident.
+    # In another folder, so that nothing of the work tree can be imported by accident.
     with session.chdir(siblings.parent):
         session.run(python, "-I", "-c", f"import {module}; print({module}.__name__, 'imports')", external=True)
         for script in console_scripts(name):
@@ -408,7 +409,7 @@ def mutants(session: nox.Session) -> None:
 @nox.session
 @timed
 def soak(session: nox.Session) -> None:
-    """Runs every kind of handler with every option, by the thousand: `-- --minutes 5`, `-- --tasks 200`."""
+    """Runs thousands of tasks of every kind of handler with every option: `-- --minutes 5`, `-- --tasks 200`."""
     install_packages(session, *group("test"))
     session.run("python", str(ROOT / "tests/soak/run_soak.py"), *session.posargs)
 
