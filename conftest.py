@@ -15,21 +15,21 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-#: The variable by which processes that tests started are known.
+#: The environment variable that marks processes that tests started; its value names the run of the tests.
 MARK = "PYTEST_STARTED_BY"
 
 
 def pytest_configure() -> None:
-    """Gives the processes that tests start a Ctrl-C that ends them, also where the tests run in the background.
+    """Makes Ctrl-C end the processes that tests start, even when the tests run in the background.
 
-    A shell without job control has its background commands ignore SIGINT, and whoever they start would do so as well.
+    A shell without job control has its background commands ignore SIGINT, and their children inherit that.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skips a test whose program is missing, with the reason; in CI it fails, so that nothing goes unchecked there."""
+    """Skips a test whose program is missing, with the reason. In CI it fails, because CI must check everything."""
     names = [name for marker in item.iter_markers("tool") for name in marker.args]
     missing = [name for name in names if shutil.which(name) is None]
     if not missing:
@@ -44,7 +44,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def no_process_is_left_behind() -> Iterator[None]:
     """Fails when a process that a test started is still there after the last test.
 
-    Processes are known by a variable that they inherit, so that orphans are found too.
+    It finds them by a variable that they inherit, so it finds orphans too.
     """
     mark = f"{os.getpid()}-{time.time_ns()}"
     os.environ[MARK] = mark
@@ -59,12 +59,12 @@ def no_process_is_left_behind() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def workers_keep_their_state_here(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Workers that tests start by name keep the files by which they know their predecessors out of the user's own."""
+    """Keeps the state of workers that tests start by name, such as their lock files, out of the user's directory."""
     os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
 
 
 def marked(process: psutil.Process, mark: str) -> bool:
-    """Whether a test of this run started it, in itself or through others."""
+    """Whether a test of this run started the process, directly or through other processes."""
     try:
         # multiprocessing keeps its tracker until the interpreter ends.
         return process.environ().get(MARK) == mark and "resource_tracker" not in " ".join(process.cmdline())

@@ -1,4 +1,4 @@
-"""Handlers that a worker of any version loads. Their results show that payload, options and steering got through."""
+"""Handlers that a worker of any version loads. Their results show that payload, options and steering arrived."""
 
 from __future__ import annotations
 
@@ -55,6 +55,6 @@ def failing() -> None:
 
 @handler
 def until_cancelled(ctx: Context) -> None:
-    # Again and again, since a watch tells what comes after its beginning.
+    # Again and again, because a watch tells only of progress that comes after the watch began.
     while not ctx.cancelled.wait(0.05):
         ctx.progress(0.5, "waiting for the cancel")

@@ -1,6 +1,6 @@
 """Runs the packages of 0.1.0, from the wheels that are kept beside this file, and those of the work tree.
 
-Both need the same libraries, so that 0.1.0 needs no environment of its own: its unpacked wheels come first on the path.
+Both need the same libraries, so 0.1.0 needs no environment of its own: its unpacked wheels come first on the path.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Version:
     """The packages of one version."""
 
     name: str
-    #: What comes first on the path of its processes.
+    #: The folder that comes first on its processes' module path; empty for the work tree.
     path: str = ""
 
     def start(self, *arguments: str, folder: Path, log: str) -> subprocess.Popen[str]:
@@ -62,7 +62,7 @@ NEW = Version("work tree")
 
 
 def unpack_old(folder: Path) -> Version:
-    """The wheels of 0.1.0, unpacked into this folder."""
+    """Unpacks the wheels of 0.1.0 into this folder, and returns that version."""
     for wheel in sorted((HERE / "wheels").glob("*-0.1.0-*.whl")):
         zipfile.ZipFile(wheel).extractall(folder)
     return Version("0.1.0", str(folder))
@@ -85,14 +85,14 @@ def cluster(
     *options: str,
     default_handler: str = "",
 ) -> Iterator[Cluster]:
-    """Starts both, waits until the worker has been taken in, and stops them cleanly at the end.
+    """Starts both, waits until the worker is ready, and stops them cleanly at the end.
 
     Args:
         folder: where they run and log.
-        leader: its version.
-        worker: its version; None for no worker.
+        leader: the leader's version.
+        worker: the worker's version; None for no worker.
         store: the leader's database; a new one when left out.
-        options: more of the leader's.
+        options: further options of the leader.
         default_handler: the handler of a callback worker (`--listen`); empty for a worker with a session.
     """
     with ExitStack() as stack:

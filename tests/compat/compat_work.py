@@ -1,6 +1,6 @@
-"""Schedules every kind of task and prints what came of them: `python3 compat_work.py ADDRESS`.
+"""Schedules every kind of task and prints their outcomes as JSON: `python3 compat_work.py ADDRESS`.
 
-It runs as a program whose path begins with the packages of the version that is tried.
+It runs as a program whose module path begins with the packages of the version under test.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from gowork.client import AsyncClient, Client, RetryPolicy, TaskCancelled, TaskFailed
 
-#: What `outcomes` gives, whoever produces, leads and works.
+#: What `outcomes` returns, whichever versions client, leader and worker have.
 EXPECTED: dict[str, Any] = {
     "double": [2 * n for n in range(100)],
     "reverse": "cba",
@@ -32,7 +32,7 @@ EXPECTED: dict[str, Any] = {
 
 
 def outcomes(address: str) -> dict[str, Any]:
-    """Schedules every kind of task, waits for all, and returns what came of them."""
+    """Schedules every kind of task, waits for all, and returns {what was tried: its outcome}."""
     with Client(address, timeout=120) as client:
         many = client.schedule_many(({"value": n} for n in range(100)), handler="double", labels={"lot": "many"})
         found: dict[str, Any] = {"double": [handle.result() for handle in list(many)]}

@@ -1,8 +1,8 @@
-"""Makes `store-0.1.0/gowork.db` by the packages of 0.1.0: `python3 tests/compat/make_store.py`. It was run once.
+"""Makes `store-0.1.0/gowork.db` with the packages of 0.1.0: `python3 tests/compat/make_store.py`. It was run once.
 
 The store holds finished tasks (results, failures, attempts, a follow-up), pending ones (waiting, delayed, expiring, one
-that has failed and is tried again later), a paused queue and one with limits. `test_compat_store.py` tells what each
-must come to.
+that has failed and is tried again later), a paused queue and one with limits. `test_compat_store.py` checks how each of
+them ends.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ STORE = HERE / "store-0.1.0" / "gowork.db"
 
 
 def main() -> None:
-    """Starts a cluster of 0.1.0, fills its store by this very file, and stops it."""
+    """Starts a cluster of 0.1.0, runs this file again as the client that fills its store, and stops the cluster."""
     if len(sys.argv) > 1:
         (fill_with_worker if sys.argv[1] == "worker" else fill_without_worker)(sys.argv[2])
         return
@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def fill_with_worker(address: str) -> None:
-    """What a worker has to do with."""
+    """Schedules the tasks that a worker runs."""
     from gowork.client import Client, RetryPolicy
 
     with Client(address) as client:
@@ -45,7 +45,7 @@ def fill_with_worker(address: str) -> None:
         client.schedule("", handler="flaky", id="retried").wait()
         client.schedule({"value": 1}, handler="parent", id="parent").wait()
         client.handle("parent-child").wait()
-        # It fails once. Its second attempt is due after five minutes: they are past when a test opens the store.
+        # It fails once. Its second attempt is due after five minutes, which have passed when a test opens the store.
         later = RetryPolicy(max_attempts=2, initial_delay=300)
         client.schedule("", handler="flaky", id="to-be-retried", retry=later)
         while not client.get("to-be-retried").attempts:
@@ -53,7 +53,7 @@ def fill_with_worker(address: str) -> None:
 
 
 def fill_without_worker(address: str) -> None:
-    """What nobody has taken."""
+    """Schedules the tasks that no worker has taken, and changes queues."""
     from gowork.client import Client
 
     with Client(address) as client:

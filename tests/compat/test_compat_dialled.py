@@ -1,4 +1,4 @@
-"""Callback workers of 0.1.0 and of the work tree, with leaders of the other."""
+"""Callback workers of 0.1.0 with a leader of the work tree, and the other way round."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Version:
 
 
 def work(folder: Path, leader: Version, worker: Version) -> list[TaskInfo]:
-    """The ends of two tasks whose handler snoozes once before it completes."""
+    """Returns the ends of two tasks whose handler snoozes once before it completes."""
     with (
         cluster(folder, leader, worker, default_handler="napping") as running,
         Client(running.scheduler) as client,
@@ -29,5 +29,5 @@ def test_a_new_worker_has_an_old_leader_take_a_snoozed_task_back(old: Version, t
 
 
 def test_an_old_worker_ends_its_tasks_at_a_new_leader_as_it_did_at_its_own(old: Version, tmp_path: Path) -> None:
-    # It says an error where the handler snoozes.
+    # The old worker reports an error when the handler snoozes.
     assert [task.status for task in work(tmp_path, NEW, old)] == [TaskStatus.ERROR] * 2

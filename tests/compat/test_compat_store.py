@@ -1,4 +1,4 @@
-"""A store that 0.1.0 made is opened by the work tree, and all that it holds is there and goes on."""
+"""The work tree opens a store that 0.1.0 made: all its tasks and queues are there, and go on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from compat_versions import HERE, NEW, cluster, unpack_old
 
 from gowork.client import AttemptOutcome, Client, FailureKind, TaskStatus
 
-#: The store is as old as it is: its finished tasks would not outlive the usual seven days.
+#: The store grows older with each year; without these options its finished tasks would be removed after seven days.
 KEEP = ("--retain-days=36500", "--retain-failed-days=36500")
 
 
@@ -39,7 +39,7 @@ def test_what_a_store_of_0_1_0_holds_is_there(tmp_path: Path) -> None:
         queues = {queue.name: queue for queue in client.queues()}
         assert queues["paused"].paused
         assert (queues["limited"].concurrency_limit, queues["limited"].weight) == (1, 5)
-        # The same submit is still the same task, whatever fields the digest has been given since.
+        # The same submit is still the same task, although tasks have more fields since then.
         client.schedule({"value": 21}, handler="double", id="completed")
 
 
@@ -54,7 +54,7 @@ def test_what_waits_in_a_store_of_0_1_0_goes_on(tmp_path: Path) -> None:
         assert client.get("held").status is TaskStatus.PENDING
         client.resume_queue("paused")
         assert client.handle("held").result() == 10
-        # What has ended runs once more, and fails as it did.
+        # A task that has ended runs once more, and fails again.
         client.retry("failed")
         assert client.handle("failed").wait().status is TaskStatus.ERROR
         assert len(client.get("failed").attempts) == 2

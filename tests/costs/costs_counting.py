@@ -1,4 +1,4 @@
-"""What is counted while a house runs: commits, SQL statements, messages, calls of functions, and objects."""
+"""Counts while a cluster runs in this process: commits, SQL statements, messages, calls of functions, and objects."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ _SESSION = "/worker.v1.SessionService/Connect"
 
 
 class Counted:
-    """The costs of one house."""
+    """The costs of one cluster."""
 
     def __init__(self) -> None:
-        #: {cost: how often it was met with}
+        #: {cost: its count}
         self.costs: Counter[str] = Counter()
         self.work = Work()
         self._on = False
         self._wire = Wire()
         self._lock = threading.Lock()
-        #: Tasks that handler threads were given, and those of them that have a report, since the beginning.
+        #: The number of tasks given to handler threads since the beginning, and of those that have a report.
         self._given = self._reported = 0
-        #: {runner: tasks for its threads, of which it has none yet}
+        #: {runner that has no threads yet: the number of tasks that wait for its threads}
         self._without_threads: dict[Executor, int] = {}
 
     def at_rest(self) -> bool:
-        """Whether every task that a thread was given has its report."""
+        """Whether every task that was given to a thread has its report."""
         return self._given == self._reported
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """What is made meanwhile can be counted."""
+        """Patches what is counted; servers, stores and runners must be made within."""
         connect = sqlite3.connect
         with ExitStack() as stack:
             stack.enter_context(self._wire.laid())
@@ -72,7 +72,7 @@ class Counted:
         return connection
 
     def _statement(self, statement: str) -> None:
-        # When the log is merged is decided in a thread of its own.
+        # A separate thread merges the log by PRAGMAs, at moments that differ from run to run.
         if self._on and not statement.startswith("PRAGMA"):
             self.costs["SQL statements"] += 1
 
@@ -120,7 +120,7 @@ class Counted:
         def counted_add(outbox: Outbox, report: Any, job: Any) -> None:
             add(outbox, report, job)
             if job is not None and not job.handler.is_async:
-                # Last: from here on the loop goes on.
+                # Last, because the loop goes on from here.
                 with self._lock:
                     self._reported += 1
 

@@ -1,7 +1,7 @@
 """A whole cluster in one process: a client, a leader with its store, and workers whose handlers run here.
 
 All of it is what ships, from the client's methods to the store's file, except the wire (costs_wire) and the loop
-(costs_loop). Work comes in batches of one size, each when the one before has ended.
+(costs_loop). Tasks are scheduled in batches of one size, each batch after the one before has ended.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from gowork.client import AsyncClient
 from gowork.leader import Addresses, Leader, open_store
 from gowork.worker import Worker, handler
 
-#: Tasks of a batch; batches that go ahead, so that threads and credit are there; batches that are counted.
+#: The tasks of a batch; the batches that run first, so that threads and credit are there; the batches that are counted.
 BATCH_TASKS, BATCHES_BEFORE, BATCHES = 100, 4, 10
 _ANY_PORT = "127.0.0.1:0"
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """What runs."""
+    """Which handler runs, on how many workers."""
 
     handler: str
     workers: int
-    #: Of each worker.
+    #: The slots of each worker.
     slots: int
 
     @property
@@ -47,15 +47,15 @@ SCENARIOS = [
 
 
 def count(scenario: Scenario, folder: Path) -> Counted:
-    """Runs 1,000 tasks, after some that are not counted, and answers what they cost.
+    """Runs 1,000 tasks, after some that are not counted, and returns what they cost.
 
     Args:
         scenario: what runs.
-        folder: for the store.
+        folder: the store's folder.
     """
     counted = Counted()
     loop = CountedLoop(counted.at_rest)
-    # For all that looks at a clock: the engine, the client, the worker's lease.
+    # The engine, the client and the worker's lease read this clock too.
     with counted.watching(), mock.patch("time.monotonic", loop.time):
         with asyncio.Runner(loop_factory=lambda: loop) as runner:
             runner.run(_run(scenario, counted, folder))

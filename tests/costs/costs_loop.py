@@ -1,8 +1,8 @@
-"""An event loop that makes results independent of the machine: time is simulated, and handler threads are waited for.
+"""An event loop that makes results independent of the machine: it simulates time, and waits for handler threads.
 
-Time jumps to the next timer when nothing is left to do. What the store does in a thread is done at once, and told after
-a fixed span. Before each pass of the loop all threads have come to rest, so that the work of a batch always falls into
-the same passes.
+Time jumps to the next timer when nothing is left to do. The store's work in threads is done at once, and its result
+comes after a fixed span. Before each pass the loop waits until all threads rest, so that the work of a batch always
+falls into the same passes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ REST_SECONDS_MAX = 30.0
 
 
 class _NoInput(selectors.BaseSelector):
-    """Has no input, and lets simulated time pass instead of waiting for it."""
+    """A selector without input: it lets simulated time pass instead of waiting."""
 
     def __init__(self, loop: CountedLoop) -> None:
         self._loop = loop
@@ -46,13 +46,13 @@ class _NoInput(selectors.BaseSelector):
 
 
 class CountedLoop(asyncio.SelectorEventLoop):
-    """Time is `time()`, in simulated seconds from 0."""
+    """A loop whose `time()` is in simulated seconds from 0."""
 
     def __init__(self, at_rest: Callable[[], bool]) -> None:
         """`at_rest` tells whether no thread has work."""
         self._now = 0.0
         self._at_rest = at_rest
-        #: A thread has called while the loop was about to wait.
+        #: Whether a thread has called `call_soon_threadsafe` since the loop last waited.
         self._was_called = False
         super().__init__(_NoInput(self))
 
@@ -65,14 +65,15 @@ class CountedLoop(asyncio.SelectorEventLoop):
         while not self._at_rest():
             if time.perf_counter() - began > REST_SECONDS_MAX:
                 raise AssertionError("the threads of the handlers do not come to rest")
+            # Real time, because no event tells that every thread has handed in its report.
             time.sleep(0.0002)
 
     def pass_time(self, seconds: float | None) -> None:
-        """Goes on at the next timer, unless a thread has given the loop something to do."""
+        """Moves time on by `seconds`, to the next timer, unless a thread has given the loop something to do."""
         if self._was_called:
             self._was_called = False
         elif seconds is None:
-            raise AssertionError("everybody waits for something that will never happen")
+            raise AssertionError("no timer is set and no thread works: the cluster waits for ever")
         else:
             self._now += seconds
 
@@ -84,11 +85,11 @@ class CountedLoop(asyncio.SelectorEventLoop):
         return handle
 
     def run_in_executor(self, executor: Any, function: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]
-        """Runs the function at once, and tells its result after DISK_SECONDS."""
+        """Runs the function at once; the future has its result after DISK_SECONDS."""
         future: asyncio.Future[Any] = self.create_future()
         try:
             result = function(*args)
-        except Exception as error:  # noqa: BLE001 - it is whoever waits that gets it
+        except Exception as error:  # noqa: BLE001 - whoever waits for the future gets it
             self.call_later(DISK_SECONDS, _settle, future, None, error)
         else:
             self.call_later(DISK_SECONDS, _settle, future, result, None)

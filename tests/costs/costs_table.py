@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 PATH = Path(__file__).with_name("costs.toml")
-#: The version of Python that calls and objects were counted with: others call and allocate otherwise.
+#: The version of Python that calls and objects were counted with: other versions call and allocate otherwise.
 PYTHON = (3, 11)
-#: By so much a cost may be above its figure. Others must not be above it at all.
+#: {first word of a cost: the share by which it may exceed its figure}. Other costs must not exceed theirs at all.
 MARGINS = {"calls": 0.01, "objects": 0.01, "calls:": 0.03, "objects:": 0.03}
 _HEAD = """\
 # What 1,000 tasks cost; see docs/benchmarks.md. Written by `python tests/costs/count_costs.py --write`.
@@ -19,7 +19,7 @@ _HEAD = """\
 
 
 def committed() -> dict[str, dict[str, int]]:
-    """The figure of each cost in each scenario."""
+    """The committed figures: {scenario: {cost: figure}}."""
     return tomllib.loads(PATH.read_text())
 
 

@@ -1,6 +1,6 @@
-"""What stands in for gRPC: calls between channels and servers of one process, each message serialized as on a wire.
+"""A stand-in for gRPC: calls between channels and servers of one process, each message serialized as on a wire.
 
-Only what gowork uses is here. Each message is under way for a fixed span of simulated time, in order.
+It has only what gowork uses. Each message takes a fixed span of simulated time, and messages keep their order.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ class Wire:
 
     def __init__(self) -> None:
         self._servers: list[Server] = []
-        #: {method: messages of clients, messages of servers}
+        #: {method: [number of messages of clients, number of messages of servers]}
         self.messages: dict[str, list[int]] = {}
 
     @contextmanager
     def laid(self) -> Iterator[None]:
-        """Servers and channels that are made meanwhile are of this wire."""
+        """Within, servers and channels that are made belong to this wire."""
         with (
             mock.patch("grpc.aio.server", self._serve),
             mock.patch("grpc.aio.insecure_channel", self._connect),
@@ -45,7 +45,7 @@ class Wire:
         return Channel(self)
 
     async def handler_of(self, method: str) -> Any:
-        """What serves a method, as the interceptors let it through."""
+        """The method's handler, as the interceptors hand it on."""
         details: Any = SimpleNamespace(method=method, invocation_metadata=())
         for server in self._servers:
             handler = server.find(details)
@@ -83,16 +83,16 @@ class Server:
         self._generic += handlers
 
     def add_registered_method_handlers(self, service: str, handlers: Any) -> None:
-        """Takes nothing: the same handlers come as generic ones."""
+        """Does nothing, because the same handlers come as generic ones."""
 
     def add_insecure_port(self, address: str) -> int:
         return 1
 
     async def start(self) -> None:
-        """Serves from the beginning."""
+        """Does nothing: the server serves from the beginning."""
 
     async def stop(self, grace: float | None) -> None:
-        """Serves on: the calls have ended by then."""
+        """Does nothing: the calls have ended by then."""
 
 
 class _Context:
@@ -147,7 +147,7 @@ class Channel:
         raise AssertionError("gowork has no such methods")
 
     async def close(self) -> None:
-        """Its calls have ended by then."""
+        """Does nothing: its calls have ended by then."""
 
 
 class _Way:
@@ -167,12 +167,12 @@ class _Way:
         return await self._arrived.get()
 
     def _arrive(self) -> None:
-        # Timers of one moment come in any order, messages in that of their sending.
+        # Timers of one moment fire in any order, but messages must arrive in the order of their sending.
         self._arrived.put_nowait(self._under_way.popleft())
 
 
 class Call:
-    """One call, as its caller has it; it is served in a task of its own."""
+    """One call as its caller sees it; an asyncio task of its own serves it. All sleeps here are in simulated time."""
 
     def __init__(self, wire: Wire, method: str, serialize: Any, deserialize: Any) -> None:
         self._wire = wire

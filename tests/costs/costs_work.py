@@ -1,4 +1,4 @@
-"""How much the interpreter does, in numbers that depend neither on the machine nor on what else runs there."""
+"""Measures how much the interpreter does, in numbers that do not depend on the machine or on its other programs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-#: Whose code a file is, by the first of these that its path has.
+#: {piece of a file's path: the part of gowork that the file belongs to}. The first that the path contains counts.
 _PARTS = {
     "/gowork/leader/": "leader",
     "/gowork/client/": "client",
@@ -22,10 +22,11 @@ _PARTS = {
 
 
 class Work:
-    """Counts calls and objects by whose code makes them.
+    """Counts calls and objects by the part whose code makes them.
 
-    Calls are those of gowork's own functions, each step of a coroutine or generator, and what these call of C. Objects
-    are those that the garbage collector knows and that are newly allocated: CPython keeps some kinds for the next one.
+    Calls are those of gowork's own functions, including each step of a coroutine or generator, and the calls of C
+    functions from these. Objects are those that the garbage collector tracks and that are newly allocated, because
+    CPython reuses objects of some kinds.
     """
 
     def __init__(self) -> None:
@@ -34,7 +35,7 @@ class Work:
         self._on = False
         self._calls: Counter[str] = Counter()
         self._objects: Counter[str] = Counter()
-        #: {id of a code object: part}, since to hash one takes long; and the code objects, so that none of them goes.
+        #: {id of a code object: part}, because to hash the object itself takes long; and the objects, to keep them alive.
         self._parts: dict[int, str] = {}
         self._codes: list[Any] = []
         #: The number of young objects after the last event, and the part that has run since then.
@@ -55,7 +56,7 @@ class Work:
     @contextmanager
     def counting(self) -> Iterator[None]:
         """Counts what the watched threads do."""
-        # A collection would set the number of young objects back.
+        # A collection would reset the number of young objects.
         gc.collect()
         gc.disable()
         self._young = gc.get_count()[0]
@@ -65,7 +66,7 @@ class Work:
         gc.enable()
 
     def costs(self) -> dict[str, int]:
-        """What was counted, in sum and by part."""
+        """The calls and objects that were counted, in sum and by part."""
         costs: dict[str, int] = {}
         for name, numbers in (("calls", self._calls), ("objects", self._objects)):
             of_parts = {f"{name}: {part}": number for part, number in numbers.items() if part}

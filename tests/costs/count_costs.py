@@ -1,8 +1,8 @@
-"""Counts what 1,000 tasks cost, beside the committed figures.
+"""Counts what 1,000 tasks cost, and shows the committed figures beside.
 
-python tests/costs/count_costs.py                  all scenarios
-python tests/costs/count_costs.py --write          commits what is counted
-python tests/costs/count_costs.py --functions 40   with what is called most in each part
+python tests/costs/count_costs.py                  counts all scenarios
+python tests/costs/count_costs.py --write          writes what it counted into costs.toml
+python tests/costs/count_costs.py --functions 40   also names the functions that each part calls most
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from costs_table import PYTHON, committed, write
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Counts what 1,000 tasks cost, beside the committed figures.")
+    parser = argparse.ArgumentParser(description="Counts what 1,000 tasks cost, and shows the committed figures too.")
     parser.add_argument("--functions", type=int, default=0, help="how many functions of each part to name [0]")
     parser.add_argument("--write", action="store_true", help="replace the committed figures")
     options = parser.parse_args()
     if options.write and sys.version_info[:2] != PYTHON:
-        parser.error(f"the figures are those of Python {PYTHON[0]}.{PYTHON[1]}: --write needs that")
+        parser.error(f"the figures are those of Python {PYTHON[0]}.{PYTHON[1]}: run --write with that version")
     before, now = committed(), {}
     for scenario in SCENARIOS:
         with tempfile.TemporaryDirectory() as folder:
@@ -41,7 +41,7 @@ def main() -> int:
 
 
 def show(functions: Mapping[tuple[str, str], int], most: int) -> None:
-    """Prints what is called most in each part."""
+    """Prints the functions that each part calls most."""
     for part in sorted({part for part, _ in functions}):
         print(f"    {part}")
         calls = sorted(((number, name) for (of, name), number in functions.items() if of == part), reverse=True)

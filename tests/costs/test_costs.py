@@ -1,4 +1,4 @@
-"""What 1,000 tasks cost, against the committed figures."""
+"""What 1,000 tasks cost, compared with the committed figures."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from costs_table import PYTHON, committed, risen
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 def test_tasks_cost_no_more_than_the_committed_figures(scenario: Scenario, tmp_path: Path) -> None:
     figures, costs = committed()[scenario.name], count(scenario, tmp_path).costs
-    assert set(costs) >= set(figures), "some costs are not counted any more"
+    assert set(costs) >= set(figures), "some costs are no longer counted"
     above = risen(figures, costs)
-    hint = "`python tests/costs/count_costs.py --functions 40` shows what is called; a rise that is meant: --write"
+    hint = "`python tests/costs/count_costs.py --functions 40` shows what is called; if the rise is intended: --write"
     assert not above, "\n".join([f"{scenario.name}:", *above, hint])
 
 

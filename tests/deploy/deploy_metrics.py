@@ -1,7 +1,4 @@
-"""Which metrics there are, and which of them a PromQL expression asks for, by which labels.
-
-docs/metrics.md says what there is.
-"""
+"""Reads from docs/metrics.md which metrics exist, and finds the metrics and labels that a PromQL expression uses."""
 
 from __future__ import annotations
 
@@ -33,7 +30,7 @@ def _on_the_page() -> dict[str, Metric]:
 
 #: {name: kind and labels}, as docs/metrics.md has them; a test holds that page to what leaders and workers show.
 METRICS = _on_the_page()
-#: What Prometheus itself says of a target, and the labels that it gives each series.
+#: The series that Prometheus itself adds, and the labels that it gives to each series of a target.
 OF_PROMETHEUS = {
     "up": metric("gauge"),
     "ALERTS": metric("gauge", "alertname", "alertstate", "severity", "queue", "handler", "reason"),
@@ -48,7 +45,7 @@ _WORDS = {"and", "or", "unless", "offset", "bool"}
 
 
 def names_in(expression: str) -> set[str]:
-    """The metrics and recorded series that it asks for, as they stand there."""
+    """The names of metrics and recorded series in the expression."""
     bare = re.sub(r"\{[^}]*\}", "", _QUOTED.sub('""', expression))
     bare = re.sub(r"\[[^\]]*\]", "", _GROUPING.sub("", bare))
     return set(_NAME.findall(bare)) - _WORDS
@@ -69,7 +66,7 @@ def labels_of(name: str, recorded: dict[str, frozenset[str]]) -> frozenset[str]:
 
 
 def wrong_labels(expression: str, recorded: dict[str, frozenset[str]]) -> list[str]:
-    """Labels that it matches or groups by and that its series don't have, each with the reason."""
+    """A sentence for each label that the expression matches or groups by and that its series don't have."""
     bare = _QUOTED.sub('""', expression)
     wrong = []
     for name, matchers in _MATCHERS.findall(bare):

@@ -1,6 +1,6 @@
-"""A real cluster with a bit of everything going on, and a real Prometheus that watches it by the committed rules.
+"""A real cluster with tasks of every kind, and a real Prometheus that watches it by the committed rules.
 
-Scrapes and rules run every second instead of every 15, so that rates are there soon; nothing else differs from
+Scrapes and rules run every second instead of every 15, so that rates are there soon. Otherwise all is as in
 deploy/prometheus.
 """
 
@@ -31,17 +31,17 @@ from gowork.client.errors import GoworkError
 
 HERE = Path(__file__).parent
 DEPLOY = HERE.parents[1] / "deploy"
-#: How long anything may take to come about, in seconds.
+#: How long to wait for anything, in seconds.
 PATIENCE = 120.0
-#: What `$__rate_interval` stands for: four scrapes and more.
+#: The value of `$__rate_interval`: four scrapes and more.
 RATE_INTERVAL = "10s"
-#: Between two looks at Prometheus, which tells nobody when it knows more, in seconds.
+#: Seconds between two queries, because Prometheus has no way to say when it has new data.
 _LOOK_SECONDS = 0.25
 _LISTENS = re.compile(r'msg="Listening on".*address=(\S+)')
 
 
 class Prometheus:
-    """One that runs."""
+    """A Prometheus that runs."""
 
     def __init__(self, address: str) -> None:
         """`address` is HOST:PORT."""
@@ -56,7 +56,7 @@ class Prometheus:
         return answer["data"]
 
     def query(self, expression: str) -> list[dict[str, Any]]:
-        """The series of an instant vector, or a scalar as one without labels."""
+        """The series of an instant vector; a scalar is a series without labels."""
         data = self.ask("query", query=expression)
         if data["resultType"] == "scalar":
             return [{"metric": {}, "value": data["result"]}]
@@ -65,7 +65,7 @@ class Prometheus:
         return series
 
     def until(self, expression: str) -> list[dict[str, Any]]:
-        """The series, once there are any; none after PATIENCE."""
+        """Waits until the expression has series, and returns them; an empty list after PATIENCE."""
         deadline = time.monotonic() + PATIENCE
         while not (found := self.query(expression)) and time.monotonic() < deadline:
             threading.Event().wait(_LOOK_SECONDS)
@@ -82,19 +82,19 @@ class Live:
         self.began = time.time()
 
     def kill_worker(self, name: str) -> None:
-        """With SIGKILL, as a host's loss would end it."""
+        """Kills the worker with SIGKILL, as the loss of its host would."""
         self.workers[name].send_signal(signal.SIGKILL)
         self.workers[name].wait()
 
 
 def filled_in(expression: str) -> str:
-    """A panel's expression as Grafana sends it when all is chosen."""
+    """A panel's expression as Grafana sends it when all values are chosen."""
     return re.sub(r"\$[a-z]+", ".*", expression.replace("$__rate_interval", RATE_INTERVAL))
 
 
 @contextmanager
 def live(folder: Path) -> Iterator[Live]:
-    """Runs leader, workers, Prometheus and load; all of it is gone at the end."""
+    """Runs leader, workers, Prometheus and load, and ends all of them."""
     with ExitStack() as stack:
         shutil.copy(HERE / "live_handlers.py", folder)
         collector = stack.enter_context(receiving())
@@ -126,7 +126,7 @@ def live(folder: Path) -> Iterator[Live]:
 
 @contextmanager
 def _exporting_to(collector: Receiver) -> Iterator[None]:
-    """For processes that are started within; this one traces nothing."""
+    """Has the processes that are started within trace to the collector; this process traces nothing."""
     variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{collector.address}", "OTEL_BSP_SCHEDULE_DELAY": "50"}
     os.environ |= variables
     try:
@@ -160,7 +160,7 @@ def _prometheus(folder: Path, leader: str, workers: list[str]) -> Iterator[Prome
     assert process.stderr is not None
     try:
         found = next(filter(None, map(_LISTENS.search, process.stderr)))
-        # Read to the end, so that it never waits for room in the pipe.
+        # Its output is read to the end, so that it never waits for room in the pipe.
         reader = threading.Thread(target=process.stderr.read, daemon=True)
         reader.start()
         yield Prometheus(found[1])
@@ -172,7 +172,7 @@ def _prometheus(folder: Path, leader: str, workers: list[str]) -> Iterator[Prome
 
 @contextmanager
 def _load(client: Client) -> Iterator[None]:
-    """Something of everything that panels and alerts show, for as long as the context lasts."""
+    """Schedules some of everything that panels and alerts show, for as long as the context lasts."""
     works, hangs = {"role": "works"}, {"role": "hangs"}
     client.configure_queue("narrow", concurrency_limit=1)
     client.pause_queue("paused")
@@ -186,7 +186,7 @@ def _load(client: Client) -> Iterator[None]:
     ):
         client.schedule("x", handler=handler, queue=queue, selector=selector)
     client.schedule("x", handler="resize", queue="images", delay=3600)
-    # Late enough to be seen as an increase.
+    # Late enough for Prometheus to see an increase.
     client.schedule("x", handler="crash", queue="images", selector=works, delay=5)
     done = threading.Event()
 

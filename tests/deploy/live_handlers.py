@@ -1,4 +1,4 @@
-"""What the cluster of the live test runs: work that succeeds, fails, crashes, and hangs until it is cancelled."""
+"""The handlers of the live test's cluster: they succeed, fail, crash, and hang until they are cancelled."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def send_mail(payload: str) -> None:
 
 @handler
 def crash(payload: str) -> None:
-    """Takes its runner with it."""
+    """Ends its runner's process."""
     os._exit(3)
 
 

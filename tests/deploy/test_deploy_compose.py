@@ -1,4 +1,4 @@
-"""The file deploy/compose.yaml is sound as far as that shows without a run, and deploy names no host but its own."""
+"""The file deploy/compose.yaml is sound, as far as a test without Docker can tell; deploy names only its own hosts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy"
 COMPOSE = yaml.safe_load((FOLDER / "compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-#: Where something listens, or is reached on its own machine.
+#: Addresses on which a service listens, or is reached from its own machine.
 LOCAL = {"127.0.0.1", "0.0.0.0"}
 PAGES = sorted(
     path

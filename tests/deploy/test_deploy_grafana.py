@@ -1,4 +1,4 @@
-"""The dashboards of deploy/grafana as they are committed: what they ask exists, and they say what to do.
+"""The committed dashboards of deploy/grafana: they query metrics that exist, and say what to do.
 
 `nox -s dashboards -- --check` compares them with the code that they are generated from.
 """
@@ -38,7 +38,7 @@ def variables(name: str) -> list[dict[str, Any]]:
 
 
 def filled_in(expression: str) -> str:
-    """As Grafana sends it when all is chosen."""
+    """The expression as Grafana sends it when all values are chosen."""
     return re.sub(r"\$[a-z]+", ".*", expression.replace("$__rate_interval", "1m"))
 
 

@@ -1,4 +1,4 @@
-"""Every query of dashboards and alerts is asked of a real Prometheus that watches a real cluster, and has data."""
+"""Every query of dashboards and alerts has data in a real Prometheus that watches a real cluster."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from deploy_rules import ALERTS, RECORDED
 from live_cluster import Live, filled_in, live
 
 BOARDS = Path(__file__).parents[2] / "deploy/grafana/dashboards"
-#: {board, panel and place: expression}
+#: {"board: panel's title place": expression}; the place is that of the query in its panel.
 QUERIES = {
     f"{board.stem}: {panel['title']} {place}": target["expr"]
     for board in sorted(BOARDS.glob("*.json"))
     for panel in json.loads(board.read_text())["panels"]
     for place, target in enumerate(panel.get("targets", []))
 }
-# In few tests, since those of one module may run on several processes, each with a cluster of its own.
+# Few tests, because the tests of one module may run on several processes, each with a cluster of its own.
 pytestmark = pytest.mark.tool("prometheus")
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    """One in which a worker was killed, and the alert for it fires."""
+    """A cluster in which a worker was killed, and the alert for it fires."""
     with live(tmp_path_factory.mktemp("live")) as cluster:
         prometheus = cluster.prometheus
         assert prometheus.until("gowork_members{state='live'} == 3"), "Prometheus does not see the workers"
@@ -39,7 +39,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 
 
 def without_thresholds(expression: str) -> str:
-    """An alert's expression for what it compares with a number."""
+    """An alert's expression without its comparisons with numbers."""
     return re.sub(r"\s*(?:<|>|<=|>=)\s*[\d.]+\b", "", expression)
 
 
@@ -50,7 +50,7 @@ def values(series: list[dict[str, Any]]) -> list[float]:
 def test_every_panel_and_every_recording_has_data(cluster: Live) -> None:
     for name, expression in {**QUERIES, **dict.fromkeys(RECORDED)}.items():
         found = values(cluster.prometheus.until(filled_in(expression or name)))
-        # A quantile of nothing is no number; every other value is one.
+        # Only a quantile without observations may be NaN.
         finite = [value for value in found if math.isfinite(value)]
         assert finite, name
         assert "quantile" in (expression or RECORDED[name]) or finite == found, name
@@ -59,7 +59,7 @@ def test_every_panel_and_every_recording_has_data(cluster: Live) -> None:
 def test_every_alert_knows_what_it_judges(cluster: Live) -> None:
     for name, rule in ALERTS.items():
         assert cluster.prometheus.until(without_thresholds(rule["expr"])), name
-        # And as it stands it is a vector, empty or not.
+        # With its thresholds it must be a vector, empty or not: `query` checks that.
         cluster.prometheus.query(rule["expr"])
 
 

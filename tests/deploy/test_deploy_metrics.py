@@ -15,7 +15,7 @@ from gowork.client import Client
 
 
 def shown(address: str) -> dict[str, Metric]:
-    """The kind and the labels, by its name, of all that has a value on this page."""
+    """The metrics that have a value on this page: {name: kind and labels}."""
     accept = {"Accept": "application/openmetrics-text; version=1.0.0"}
     with urllib.request.urlopen(
         urllib.request.Request(f"http://{address}/metrics", headers=accept), timeout=120
@@ -32,7 +32,7 @@ def shown(address: str) -> dict[str, Metric]:
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Metric]]:
-    """What a leader and a worker show after they have done something of everything that adds series."""
+    """The metrics of a leader and a worker that have done everything that adds series."""
     folder = tmp_path_factory.mktemp("cluster")
     leader = start_leader(folder)
     with stopped_cleanly(leader.process):
@@ -44,7 +44,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Metric
             with Client(leader.scheduler) as client:
                 client.schedule("p").result(timeout=120)
                 client.schedule("p", handler="nobody-has-it")
-                # The runner tells what it has run once a second.
+                # The runner reports its executions once a second.
                 worker_page: dict[str, Metric] = {}
                 while (
                     "gowork_task_execution_seconds" not in worker_page
