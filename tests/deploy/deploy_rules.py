@@ -1,4 +1,4 @@
-"""The rules and alerts of deploy/prometheus, read once, and the check that an expression asks for what exists."""
+"""Reads the rules and alerts of deploy/prometheus, and checks that an expression uses only metrics that exist."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RECORDED = {rule["record"]: rule["expr"] for rule in rules("recording.yaml")}
 
 
 def recorded_labels() -> dict[str, frozenset[str]]:
-    """A recorded series has the labels that stand before the first colon of its name, which its rule groups by."""
+    """{recorded series: its labels}: those that its rule groups by, which its name has before the first colon."""
     found = {}
     for name, expression in RECORDED.items():
         (labels, *others) = {frozenset(re.split(r",\s*", group)) for group in re.findall(r"by \(([^)]*)\)", expression)}
@@ -34,7 +34,7 @@ def recorded_labels() -> dict[str, frozenset[str]]:
 
 
 def must_be_known(expression: str) -> None:
-    """Fails when it asks for a metric or a label that nothing exports or records."""
+    """Fails when the expression uses a metric or a label that nothing exports or records."""
     for name in metrics.names_in(expression):
         assert name in RECORDED or name in metrics.OF_PROMETHEUS or metrics.base_of(name) in metrics.METRICS, name
     assert metrics.wrong_labels(expression, recorded_labels()) == []

@@ -1,4 +1,4 @@
-"""The rules, alerts and configurations of deploy/prometheus, and that the runbook says what they mean."""
+"""Checks the rules, alerts and configurations of deploy/prometheus, and the runbook's sections for the alerts."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_every_reason_that_time_alone_does_not_lift_has_an_alert_and_its_words_i
         for reasons in re.findall(r'reason=~?"([^"]+)"', expression)
         for reason in reasons.split("|")
     }
-    # Those that end by themselves, those of tasks that have ended, and a full store, which has an alert of its own.
+    # No alert for these: they end by themselves, belong to ended tasks, or mean a full store, which has its own alert.
     ends = {WaitCode.DELAYED, WaitCode.RETRY_DELAY, WaitCode.EXPIRED, WaitCode.QUARANTINED}
     ends |= {WaitCode.FAILED, WaitCode.CANCELLED, WaitCode.STORE_FULL}
     assert set(named) == {code.name.lower() for code in WaitCode if code not in ends}

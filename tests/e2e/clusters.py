@@ -18,7 +18,7 @@ STOP_SECONDS = 20
 
 @dataclass(frozen=True)
 class RunningLeader:
-    """Where a leader serves, as HOST:PORT, and its process."""
+    """A leader's addresses, as HOST:PORT, and its process."""
 
     cluster: str
     scheduler: str
@@ -30,8 +30,8 @@ def start_leader(folder: Path, *addresses: str) -> RunningLeader:
     """Starts a leader that keeps its store and its log in this folder.
 
     Args:
-        folder: where it runs.
-        addresses: where it listens, as an earlier leader did: cluster, scheduler, HTTP. Free ports when left out.
+        folder: its working directory.
+        addresses: where it listens: cluster, scheduler, HTTP, as an earlier leader did. Free ports when left out.
     """
     names = ("cluster", "scheduler", "http")
     listen = [
@@ -44,14 +44,14 @@ def start_leader(folder: Path, *addresses: str) -> RunningLeader:
 
 
 def start_worker(folder: Path, leader: RunningLeader, *arguments: str) -> subprocess.Popen[str]:
-    """Starts a worker, and returns when the leader has taken it in."""
+    """Starts a worker, and returns when the leader has welcomed it."""
     process = start("gowork-worker", "--leader", leader.cluster, "--print-ready", *arguments, folder=folder)
     first_line(process, folder / "gowork-worker.log")
     return process
 
 
 def start(command: str, *arguments: str, folder: Path) -> subprocess.Popen[str]:
-    """Starts a command of gowork's in this folder, where its log goes."""
+    """Starts one of gowork's commands in this folder. Its log goes to a file there."""
     with (folder / f"{command}.log").open("a") as log:
         return subprocess.Popen(
             [str(COMMANDS / command), *arguments], cwd=folder, stdout=subprocess.PIPE, stderr=log, text=True
@@ -59,7 +59,7 @@ def start(command: str, *arguments: str, folder: Path) -> subprocess.Popen[str]:
 
 
 def first_line(process: subprocess.Popen[str], log: Path) -> str:
-    """The line by which a process says that it is ready."""
+    """Waits for the line by which a process says that it is ready, and returns it."""
     assert process.stdout is not None
     line = process.stdout.readline()
     if not line:
@@ -70,7 +70,7 @@ def first_line(process: subprocess.Popen[str], log: Path) -> str:
 
 @contextmanager
 def stopped_cleanly(process: subprocess.Popen[str]) -> Iterator[None]:
-    """At the end the process gets SIGTERM, and must end with exit code 0."""
+    """Sends the process SIGTERM at the end of the block; it must end with exit code 0."""
     try:
         yield
         process.send_signal(signal.SIGTERM)

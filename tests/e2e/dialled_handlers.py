@@ -1,4 +1,4 @@
-"""What a callback worker runs in the tests: its payload says how it ends."""
+"""The handler of callback workers in the tests: its payload says how it ends."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The original contract, and a worker, a leader and a caller that know nothing else.
 
-Built at run time from the image that `buf breaking` compares with: gowork's own generated code has no part in it.
+Messages are built at run time from the image that `buf breaking` compares with, without gowork's own generated code.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ POOL = _load()
 
 
 def message(name: str, **fields: Any) -> Any:
-    """A message by its full name."""
+    """Makes a message of the type with this full name."""
     return message_factory.GetMessageClass(POOL.FindMessageTypeByName(name))(**fields)
 
 
@@ -52,7 +52,7 @@ class Caller:
         self._channel = channel
 
     async def __call__(self, path: str, **fields: Any) -> Any:
-        """A unary call."""
+        """Makes a unary call, and returns its response."""
         asked, answered = _method(path)
         call = self._channel.unary_unary(
             f"/{path}", request_serializer=asked.SerializeToString, response_deserializer=answered.FromString
@@ -86,7 +86,7 @@ Behaviour = Callable[[Any, Any], Awaitable[Any]]
 
 @asynccontextmanager
 async def serving(services: Mapping[str, Mapping[str, Behaviour]]) -> AsyncIterator[str]:
-    """Serves methods on a free port, all of them unary, as the original's main has them; yields HOST:PORT.
+    """Serves unary methods on a free port, as the original's branch main has them; yields HOST:PORT.
 
     Args:
         services: {"package.Service": {"Method": what it does with the request}}
@@ -109,7 +109,7 @@ def _handler(path: str, behaviour: Behaviour) -> Any:
 
 
 class Worker:
-    """Serves worker.v1.WorkerService, and lets the test decide what becomes of each task."""
+    """Serves worker.v1.WorkerService, and leaves it to the test how each task ends."""
 
     def __init__(self, *, takes: bool = True) -> None:
         self.takes = takes
@@ -134,10 +134,10 @@ class Worker:
 
 
 class Leader:
-    """What a worker meets at a leader: it joins, sends heartbeats, completes tasks and leaves."""
+    """Serves what a callback worker calls at a leader: Join, Heartbeat, TaskComplete and Leave."""
 
     def __init__(self) -> None:
-        #: Every request, by method.
+        #: {method: its requests that the test has not taken}.
         self.heard: dict[str, asyncio.Queue[Any]] = {
             name: asyncio.Queue(1000) for name in ("Join", "Heartbeat", "TaskComplete", "Leave")
         }
@@ -153,7 +153,7 @@ class Leader:
             yield self
 
     async def hears(self, name: str) -> Any:
-        """The next request of a method."""
+        """Waits for the next request of a method, and returns it."""
         return await asyncio.wait_for(self.heard[name].get(), CALL_SECONDS)
 
     def _hears(self, name: str, package: str = "cluster.v1") -> Behaviour:

@@ -1,4 +1,4 @@
-"""A handler that ends when it is told to."""
+"""A handler that ends when the test tells it to."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gowork.worker import handler
 
 @handler
 def told(folder: str) -> str:
-    """Runs from when `begin` is opened until it is written, and tells `end` so: both are FIFOs."""
+    """Opens `begin`, runs until the test writes a word to it, and writes that word to `end`; both are FIFOs."""
     word = (Path(folder) / "begin").read_text()
     with (Path(folder) / "runs").open("a") as runs:
         runs.write(f"{word}\n")

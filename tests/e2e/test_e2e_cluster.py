@@ -1,4 +1,4 @@
-"""Leader, workers and client together, as real processes."""
+"""Leader, worker and client together, as real processes."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 
 DEMO = Path(__file__).parents[2] / "examples/demo/run.py"
-#: What README promises, in seconds.
+#: The demo's time limit, in seconds; README says that it takes about a minute.
 DEMO_SECONDS = 90
 
 

@@ -1,4 +1,4 @@
-"""Our own worker as a callback worker (`--listen`), with gowork's own leader: nothing of it is held for ever."""
+"""gowork's own worker as a callback worker (`--listen`) of gowork's own leader: no task is held for ever."""
 
 from __future__ import annotations
 

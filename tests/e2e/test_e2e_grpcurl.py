@@ -1,4 +1,4 @@
-"""The calls that anybody's first look at a leader consists of, by the real grpcurl."""
+"""The calls with which somebody takes a first look at a leader, made by the real grpcurl."""
 
 from __future__ import annotations
 

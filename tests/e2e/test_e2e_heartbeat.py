@@ -1,4 +1,4 @@
-"""Heartbeat, in each of the three shapes in which members may have it (docs/decisions/0002-heartbeat.md)."""
+"""Heartbeat, in each of the three shapes in which callback workers may call it (docs/decisions/0002-heartbeat.md)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def request(id: str, name: str) -> Any:
 
 @pytest.fixture
 async def cluster(leader: RunningLeader) -> AsyncIterator[Caller]:
-    """A caller, and the member w1, which has joined."""
+    """A caller of a leader whose member w1 has joined."""
     async with original.calling(leader.cluster) as caller:
         await caller("cluster.v1.LeaderService/Join", id="w1", address="127.0.0.1:1")
         yield caller
@@ -34,7 +34,7 @@ async def status(cluster: Caller) -> str:
 
 
 async def becomes(cluster: Caller, name: str) -> None:
-    """Asks until a heartbeat that was not answered yet has counted; the test's time limit ends it otherwise."""
+    """Asks until a heartbeat counts whose response nobody has read; the test's time limit ends it otherwise."""
     while await status(cluster) != f"alive, {name.lower()}":
         pass
 

@@ -46,7 +46,7 @@ def joined(leader: Leader, tmp_path: Path) -> Joined:
     @asynccontextmanager
     async def joined(handler: str) -> AsyncIterator[Caller]:
         process = start("gowork-worker", *where, *what, "--default-handler", handler, folder=tmp_path)
-        # Stopped in a thread: it says goodbye to a leader that this loop serves.
+        # Stopped in a thread, because the worker calls Leave at a leader that this loop serves.
         manager = stopped_cleanly(process)
         await asyncio.to_thread(manager.__enter__)
         try:

@@ -1,4 +1,4 @@
-"""A worker and a client that know only the original contract, against a real leader."""
+"""A worker and a client that know only the original contract, with a real leader."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ async def test_the_task_of_a_member_that_leaves_goes_to_another(
         await cluster(JOIN, id="w2", address=other.address)
         await cluster(LEAVE, id="w1")
         assert (await started(other)).id == "t1"
-        # While it serves: a member that is gone before it has answered is taken for one that refused.
+        # Asked while the other serves: a worker that is gone before it has answered counts as one that refused.
         assert (await task(scheduler, "t1")).status == status("RUNNING")
 
 

@@ -1,7 +1,7 @@
-"""README's commands, taken from README and run, so that they stay true.
+"""Runs README's commands, taken from README, so that they stay true.
 
-The blocks of a section run in one shell, in a network namespace of their own, where the default ports are always free;
-where there are no namespaces, one section at a time and only while they are.
+The blocks of a section run in one shell, in a network namespace of their own, where the default ports are always free.
+Without namespaces one section runs at a time, and only while the default ports are free.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import pytest
 from clusters import COMMANDS
 
 ROOT = Path(__file__).parents[2]
-#: Commands that run until they are stopped, and what succeeds as soon as they serve.
+#: {command that runs until it is stopped: a command that succeeds as soon as it serves}.
 SERVERS = {
     "gowork up": "gowork members --output jsonl | grep -q LIVE",
     "gowork-leader": "grpcurl -plaintext :50051 list && grpcurl -plaintext :50052 list",
@@ -36,7 +36,7 @@ SECTION_SECONDS = 100
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block."""
+    """A fenced block of a page."""
 
     section: str
     language: str
@@ -54,12 +54,12 @@ def blocks(path: Path) -> list[Block]:
 
 
 def commands(text: str) -> list[str]:
-    """One command a line; a backslash at the end of a line joins it to the next."""
+    """The commands of a block, one a line; a backslash at the end of a line joins it to the next."""
     return text.replace("\\\n", "").strip().splitlines()
 
 
 def namespace() -> list[str]:
-    """The command that runs another in a network namespace of its own; empty where this machine allows none."""
+    """The command that runs another in a network namespace of its own; empty if this machine allows none."""
     if shutil.which("unshare") and shutil.which("ip"):
         for command in (["unshare", "-n"], ["unshare", "-rn"]):
             if subprocess.run([*command, "ip", "link", "set", "lo", "up"], capture_output=True).returncode == 0:
@@ -69,7 +69,7 @@ def namespace() -> list[str]:
 
 @contextmanager
 def default_ports() -> Iterator[list[str]]:
-    """Makes the default ports free for one section, and yields what its command begins with."""
+    """Makes the default ports free for one section, and yields the words with which its command must begin."""
     if command := namespace():
         yield [*command, "sh", "-c", 'ip link set lo up && exec "$0" "$@"']
         return
@@ -83,7 +83,7 @@ def default_ports() -> Iterator[list[str]]:
 
 
 def script(section: str, folder: Path) -> str:
-    """The section as a shell script; the Python files of the introduction and its own are written to the folder."""
+    """The section as a shell script; writes the Python files of the introduction and of the section to the folder."""
     lines = ["set -ex"]
     for block in blocks(ROOT / "README.md"):
         if block.section not in ("", section):

@@ -1,4 +1,4 @@
-"""A backup that is taken under load, restored elsewhere after the leader was killed: all that it holds goes on."""
+"""A backup is taken under load and restored elsewhere after the leader was killed: all its tasks go on."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_backup_taken_under_load_is_restored_elsewhere(tmp_path: Path) -> None
             assert before <= kept
             done = client.wait(kept, timeout=120)
             assert {task.status for task in done} == {TaskStatus.COMPLETED}
-            # What is granted from here on has a higher fence than anything that was granted before.
+            # A grant after the restore has a higher fence than every grant before it.
             again = client.schedule("again")
             assert again.wait(120).fence > max(fences)
 

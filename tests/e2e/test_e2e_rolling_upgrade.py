@@ -1,4 +1,4 @@
-"""Two workers whose handler was upgraded on one of them: each task is run where its payload fits."""
+"""Two workers, one of them with an upgraded handler: each task runs where its payload fits."""
 
 from __future__ import annotations
 

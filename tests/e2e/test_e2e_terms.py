@@ -1,4 +1,4 @@
-"""A worker and a client, each a process's own as users run them, stay connected to a node while its terms change."""
+"""A worker and a client stay connected to a node while its terms change; the worker is a real process."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from gowork.leader._engine.retention import Kept
 from gowork.leader.store.sqlite import SqliteStore
 
 TERMS = 20
-#: For the client and for tasks, in seconds: longer than a worker pauses before it connects again.
+#: How long the client and the test wait, in seconds: longer than a worker pauses before it reconnects.
 PATIENCE = 60.0
 
 
 class Leading:
-    """A node on which a term leads when asked to."""
+    """A node, on which the test has terms lead."""
 
     def __init__(self, node: Node, counts: Counts, addresses: Addresses, folder: Path) -> None:
         self.node = node
@@ -37,7 +37,7 @@ class Leading:
 
     @asynccontextmanager
     async def term(self) -> AsyncIterator[None]:
-        """A term that leads within."""
+        """Has a new term lead for as long as the block lasts."""
         leads, ended = asyncio.Event(), asyncio.Event()
         term = Term(SqliteStore(self.folder / "leader.db"), self.counts, Settings(), Kept())
         async with asyncio.TaskGroup() as group:
@@ -92,7 +92,7 @@ async def over_terms(here: Leading, client: AsyncClient, folder: Path, worker: s
                 assert await handle.result(str, timeout=PATIENCE) == f"t{n - 1}"
                 assert (await handle.get()).attempts_used == 1
             handle = await client.schedule(str(folder), id=f"t{n}", handler="told")
-            # Opened once the handler opens its end: it runs.
+            # The open returns when the handler has opened its end: it runs.
             begin = await asyncio.to_thread((folder / "begin").open, "w")
         # Nobody leads, and the task ends.
         begin.write(f"t{n}")
@@ -104,5 +104,5 @@ async def over_terms(here: Leading, client: AsyncClient, folder: Path, worker: s
         assert here.counts.reassigned == {}
         assert here.counts.stale_reports == 0
         worker.send_signal(signal.SIGTERM)
-        # Not on this loop, on which the leader hears that it leaves.
+        # In a thread, because on this loop the leader must hear that the worker leaves.
         assert await asyncio.to_thread(worker.wait, STOP_SECONDS) == 0

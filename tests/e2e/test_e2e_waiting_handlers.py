@@ -1,4 +1,4 @@
-"""Parents that wait for their children lend them their slots: nothing stands still, however few slots there are."""
+"""Parents that wait for their children lend their slots: every family ends, however few slots there are."""
 
 from __future__ import annotations
 

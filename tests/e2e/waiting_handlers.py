@@ -1,4 +1,4 @@
-"""Handlers that schedule others and wait for them, in each way in which a handler can run."""
+"""Handlers that schedule child tasks and wait for them, in each way in which a handler can run."""
 
 from __future__ import annotations
 

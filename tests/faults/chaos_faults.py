@@ -1,4 +1,7 @@
-"""What is done to a cluster and when: one seed gives one plan. What was killed comes back, what was stopped goes on."""
+"""Plans faults and does them to a cluster: one seed gives one plan.
+
+Processes that were killed are started again, and processes that were stopped go on.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +19,13 @@ from fault_cluster import Cluster
 
 #: Seconds between two faults, on average.
 INTERVAL_SECONDS = 1.5
-#: How long something is stopped, in seconds: below the lease of 10 s, or beyond it.
+#: How long a process is stopped, in seconds (least, most): below the lease of 10 s, or beyond it.
 _SHORT_STOP, _LONG_STOP = (0.2, 4.0), (11.0, 14.0)
 _RUNNER_MODULE = "gowork.worker._runner"
 
 
 class Kind(StrEnum):
-    """What is done to whom."""
+    """The kinds of faults."""
 
     KILL_RUNNER = "a runner is killed"
     KILL_WORKER = "a worker is killed"
@@ -53,9 +56,9 @@ class Fault:
     #: Seconds from the start of the run.
     at: float
     kind: Kind
-    #: Chooses among those to whom it can be done.
+    #: A random number that chooses among the possible victims.
     victim: int
-    #: How long until it comes back or goes on, in seconds.
+    #: How long until the victim is started again or goes on, in seconds.
     span: float
 
 
@@ -68,14 +71,14 @@ class Event:
     target: str
     #: Monotonic seconds.
     at: float
-    #: When it went on or was back, in monotonic seconds; infinite while it has not.
+    #: When the victim was started again or went on, in monotonic seconds; infinite until then.
     until: float
-    #: What was killed or stopped; with a worker, all its processes.
+    #: The processes that were killed or stopped; of a worker, all its processes.
     pids: frozenset[int]
 
 
 def plan(seed: int, seconds: float) -> list[Fault]:
-    """The faults of a run of this length."""
+    """The faults of a run of `seconds`, in the order of their times."""
     chance = random.Random(seed)
     faults: list[Fault] = []
     at = 1.0
@@ -96,21 +99,24 @@ class Faults:
     workers: dict[str, Sequence[str]]
     planned: list[Fault]
     events: list[Event] = field(default_factory=list)
-    #: Faults for which there was no victim left.
+    #: The number of faults that were left out because no victim was left.
     skipped: int = 0
-    #: (monotonic time, order, whom, what to do, the event's place)
+    #: A heap of what ends the faults under way: (monotonic time, order, target, what to do, the event's place).
     _due: list[tuple[float, int, str, Callable[[], None], int]] = field(default_factory=list)
     _order: itertools.count[int] = field(default_factory=itertools.count)
 
     def step(self, seconds: float) -> None:
-        """Does what is due when the run is so old; of the faults one, so that a slow machine has time between them."""
+        """Does what is due when the run is `seconds` old: every end of a fault, and one new fault at most.
+
+        One at most, so that a slow machine has time between them.
+        """
         while self._due and self._due[0][0] <= time.monotonic():
             self._recover()
         if self.planned and self.planned[0].at <= seconds:
             self._do(self.planned.pop(0))
 
     def end(self) -> None:
-        """Brings everything back."""
+        """Drops the rest of the plan, starts again what was killed, and lets go on what was stopped."""
         self.planned.clear()
         while self._due:
             self._recover()

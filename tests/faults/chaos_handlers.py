@@ -1,8 +1,8 @@
-"""What a chaos run's tasks do, and the handlers' own record of it: one file for each process, one write for each line.
+"""The handlers of a chaos run, and their own record of what ran: one file for each process, one write for each line.
 
 A line is JSON: `["start", id, fence, attempt, pid, worker, monotonic ns, wall-clock ms]` or `["end", id, fence,
 attempt, pid, worker, monotonic ns, wall-clock ms, how]`, where `how` is "returned" or the name of an exception's type.
-Records lie in the worker's working directory.
+Records lie in the worker's working directory. Handlers sleep in place of work that takes `Work.ms`.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ FOLDER = Path.cwd()
 
 @dataclass
 class Work:
-    """What a task is to do."""
+    """A task's payload."""
 
     #: How long it takes, in milliseconds.
     ms: int = 0
-    #: Attempts that fail before one succeeds.
+    #: How many attempts fail before one succeeds.
     failures: int = 0
-    #: Tasks that it schedules with its completion.
+    #: How many follow-ups it schedules.
     children: int = 0
 
 
@@ -41,12 +41,12 @@ def _record() -> int:
 def _note(event: str, ctx: Context, *more: str) -> None:
     now = (time.monotonic_ns(), time.time_ns() // 1_000_000)
     line = [event, ctx.id, ctx.fence, ctx.attempt, os.getpid(), ctx.worker, *now, *more]
-    # The kernel has it when the call returns, whatever becomes of this process.
+    # The kernel has the line when the call returns, even if this process is killed then.
     os.write(_record(), json.dumps(line).encode() + b"\n")
 
 
 class _Recorded:
-    """Records that the handler runs, for as long as the block lasts."""
+    """Records the start and the end of its block, in which the handler works."""
 
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
@@ -62,7 +62,7 @@ class _Recorded:
 
 @handler
 async def quick(ctx: Context, work: Work) -> int:
-    """On the runner's loop."""
+    """Runs on the runner's loop."""
     with _Recorded(ctx):
         await asyncio.sleep(work.ms / 1000)
     return ctx.fence
@@ -70,7 +70,7 @@ async def quick(ctx: Context, work: Work) -> int:
 
 @handler
 def threaded(ctx: Context, work: Work) -> int:
-    """In one of the runner's threads; it stops when it is asked to."""
+    """Runs in one of the runner's threads, and stops when it is asked to."""
     with _Recorded(ctx):
         ctx.cancelled.wait(work.ms / 1000)
     return ctx.fence
@@ -78,7 +78,7 @@ def threaded(ctx: Context, work: Work) -> int:
 
 @handler(isolation="process")
 def isolated(ctx: Context, work: Work) -> int:
-    """Alone in a process, which has to be ended to stop it."""
+    """Runs alone in a process, and sleeps deaf to cancels: its process must be ended to stop it."""
     with _Recorded(ctx):
         time.sleep(work.ms / 1000)
     return ctx.fence
@@ -86,7 +86,7 @@ def isolated(ctx: Context, work: Work) -> int:
 
 @handler
 async def flaky(ctx: Context, work: Work) -> int:
-    """Fails a few times first. Attempts that were interrupted are counted too: it fails at most so often."""
+    """Fails in its first `failures` attempts; interrupted attempts are among these."""
     with _Recorded(ctx):
         await asyncio.sleep(work.ms / 1000)
         if ctx.attempt <= work.failures:
@@ -103,7 +103,7 @@ def hopeless(ctx: Context, work: Work) -> int:
 
 @handler
 async def snoozer(ctx: Context, work: Work) -> int:
-    """Asks to be run again later, the first time."""
+    """Snoozes in its first attempt."""
     with _Recorded(ctx):
         if ctx.attempt == 1:
             raise Snooze(delay=work.ms / 1000)
@@ -112,18 +112,18 @@ async def snoozer(ctx: Context, work: Work) -> int:
 
 @handler
 def parent(ctx: Context, work: Work) -> int:
-    """Schedules follow-ups with its completion."""
+    """Schedules follow-ups; they come with its completion."""
     with _Recorded(ctx):
         for _ in range(work.children):
             ctx.schedule(Work(ms=work.ms), handler=quick)
         if ctx.attempt <= work.failures:
-            raise RuntimeError("what it scheduled so far is not scheduled")
+            raise RuntimeError("the follow-ups of this attempt are not scheduled")
     return ctx.fence
 
 
 @handler(time_limit=0.3)
 async def overdue(ctx: Context, work: Work) -> int:
-    """Never ends by itself."""
+    """Never ends by itself: it sleeps beyond its time limit."""
     with _Recorded(ctx):
         await asyncio.sleep(3600)
     return ctx.fence

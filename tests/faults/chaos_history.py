@@ -1,4 +1,4 @@
-"""Checks what a chaos run left behind: the leader's record, the handlers' own record and the clients' ledger agree."""
+"""Checks that after a chaos run the leader's record, the handlers' own record and the clients' ledger agree."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from chaos_load import Ledger
 
 from gowork.client import Attempt, AttemptOutcome, FailureKind, TaskInfo, TaskStatus
 
-#: How many attempts of a task the leader keeps. The history of a task with more is not whole.
+#: How many attempts of a task the leader keeps. The history of a task with more is incomplete.
 ATTEMPTS_KEPT = 20
 #: Outcomes that use up an attempt.
 _COUNTED = frozenset({AttemptOutcome.COMPLETED, AttemptOutcome.FAILED, AttemptOutcome.TIMED_OUT})
-#: Outcomes that only a handler which has ended can have, and how it ended.
+#: {outcome that only a handler which has ended can have: how it may have ended}.
 _ENDINGS = {
     AttemptOutcome.COMPLETED: frozenset({"returned"}),
     AttemptOutcome.FAILED: frozenset({"RuntimeError", "ValueError"}),
     AttemptOutcome.SNOOZED: frozenset({"Snooze"}),
 }
-#: How a task of each handler ends that nobody cancelled; the others complete.
+#: {handler whose tasks never complete: how they fail unless they are cancelled}.
 _FAILURES = {"hopeless": FailureKind.HANDLER, "overdue": FailureKind.TIMEOUT}
 #: How long after a fault it may still cost a task its attempt, in seconds: the lease that a leader gives when it starts
-#: or goes on, and a busy machine.
+#: or goes on, and some time for a busy machine.
 _AFTERMATH_SECONDS = 15.0
-#: What the clocks of two processes may seem to differ by, in milliseconds.
+#: By how much the clocks of two processes may seem to differ, in milliseconds.
 _CLOCK_MS = 20
 
 
@@ -53,17 +53,17 @@ class Execution:
 
 @dataclass(frozen=True)
 class History:
-    """All that is known of a run that is over."""
+    """All that is known of a chaos run that is over."""
 
     tasks: Mapping[str, TaskInfo]
     executions: Sequence[Execution]
     ledger: Ledger
     events: Sequence[Event]
-    #: What wall-clock seconds are ahead of monotonic ones.
+    #: How far wall-clock seconds are ahead of monotonic seconds.
     wall_offset: float
 
     def found(self) -> list[str]:
-        """What is wrong with it, in words; empty when nothing is."""
+        """A sentence for each broken rule; empty when none is."""
         return [*self._refused(), *self._lost(), *self._unrecorded(), *self._tasks()]
 
     def _refused(self) -> Iterator[str]:
@@ -109,7 +109,7 @@ class History:
                 yield f"{found}: {id} ({task.handler}, {task.status.value}){told}"
 
     def _ended(self, task: TaskInfo) -> Iterator[str]:
-        """It ended once, and as its kind says."""
+        """Whether the task ended once, and as its kind says."""
         completions = [attempt for attempt in task.attempts if attempt.outcome is AttemptOutcome.COMPLETED]
         if not task.status.finished:
             yield "every task ends"
@@ -136,7 +136,7 @@ class History:
             yield f"a task ends as its kind says ({kind}, {expected} is expected)"
 
     def _recorded(self, task: TaskInfo, runs: Sequence[Execution]) -> Iterator[str]:
-        """The attempts on record are those that ran, in order."""
+        """Whether the attempts on record are those that ran, in order."""
         if [attempt.number for attempt in task.attempts] != list(range(1, len(task.attempts) + 1)):
             yield "attempts are numbered from 1"
         fences = [attempt.fence for attempt in task.attempts]
@@ -151,10 +151,10 @@ class History:
                 yield f"a handler knows its attempt (number {attempt.number}, {execution})"
 
     def _overlapping(self, task: TaskInfo, runs: Sequence[Execution], alive: Mapping[int, float]) -> Iterator[str]:
-        """No two runs at once, save where the record says that the earlier attempt's worker was cut off."""
+        """Whether no two runs overlapped, except when the record says that the earlier attempt was lost."""
         lost = {attempt.fence for attempt in task.attempts if attempt.outcome is AttemptOutcome.LOST}
         for place, first in enumerate(runs):
-            # One whose end is not recorded ended with its process, at the latest seen before the process was gone.
+            # A run without a recorded end ended with its process: at the last moment that the process recorded.
             end = alive[first.pid] if first.ended is None else first.ended
             for second in runs[place + 1 :]:
                 earlier = min(first.fence, second.fence)
@@ -165,7 +165,7 @@ class History:
                     yield f"fences grow in the order of starts ({first}, {second})"
 
     def _explained(self, task: TaskInfo, runs: Sequence[Execution]) -> Iterator[str]:
-        """What went wrong was done by a fault, and what was asked for was done."""
+        """Whether a fault explains each loss, and whether cancels and times were kept."""
         by_fence = {execution.fence: execution for execution in runs}
         blamed = 0
         for attempt in task.attempts:
@@ -200,7 +200,7 @@ class History:
         )
 
     def _followed(self, task: TaskInfo) -> Iterator[str]:
-        """Follow-ups are there when their task has completed, and only then."""
+        """Whether follow-ups are there when their task has completed, and only then."""
         if task.handler == "parent":
             wanted = json.loads(task.payload)["children"] if task.status is TaskStatus.COMPLETED else 0
             for number in range(1, 5):
@@ -216,7 +216,7 @@ class History:
         return max(later - earlier for earlier, later in pairwise(within))
 
     def rerun_seconds(self, kind: Kind) -> list[float]:
-        """For each task that ran when something of this kind was killed: how long until it was started again."""
+        """The seconds until the next start of each task that a fault of this kind killed with its process, sorted."""
         starts: dict[str, list[Execution]] = defaultdict(list)
         for execution in self.executions:
             starts[execution.id].append(execution)
@@ -231,10 +231,10 @@ class History:
 
 
 def read_executions(files: Iterable[Path]) -> list[Execution]:
-    """What handlers have recorded."""
+    """Reads the runs that handlers have recorded."""
     executions: list[Execution] = []
     for path in files:
-        #: {(id, fence): place}; an attempt that is started twice has two places.
+        #: {(id, fence): place in `executions` of its latest start}.
         running: dict[tuple[str, int], int] = {}
         for line in path.read_text().splitlines():
             event, id, fence, attempt, pid, worker, mono_ns, wall_ms, *how = json.loads(line)

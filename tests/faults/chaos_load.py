@@ -1,4 +1,4 @@
-"""Clients that submit without pause, and what they were promised."""
+"""Clients that submit without pause, and a ledger of what they asked for and were told."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from gowork.client import (
 
 #: Errors that say that no leader answered: the caller tries again, under the same ids.
 _NO_ANSWER = (DeadlineExceeded, LeaderUnreachable)
-#: How long a call is tried before its client makes it anew, in seconds.
+#: The deadline of a call, in seconds; after it the client makes the call anew.
 _CALL_SECONDS = 5.0
 #: Batches wait while this many tasks are unfinished, so that they end soon after the faults do.
 UNFINISHED_MAX = 1_000
@@ -33,15 +33,15 @@ _HOPELESS = RetryPolicy(max_attempts=2, initial_delay=0.1)
 
 @dataclass
 class Ledger:
-    """What clients asked for and were told. Written by all of their threads."""
+    """What clients asked for and were told. All their threads write it."""
 
-    #: Every id whose submit was acknowledged.
+    #: The ids whose submit was acknowledged, as a set in their order.
     acknowledged: dict[str, None] = field(default_factory=dict)
-    #: Every id that a cancel was sent for.
+    #: The ids for which a cancel was sent, as a set in their order.
     cancels: dict[str, None] = field(default_factory=dict)
     #: {id: wall-clock ms at which its cancel was acknowledged}
     cancelled: dict[str, int] = field(default_factory=dict)
-    #: Refusals that no fault explains.
+    #: Errors of calls that no fault explains.
     errors: list[str] = field(default_factory=list)
 
 
@@ -51,7 +51,7 @@ class Load:
     def __init__(self, open_client: Callable[[float], Client], seed: int) -> None:
         """`open_client` is given the deadline of its calls, in seconds."""
         self.ledger = Ledger()
-        #: Unfinished tasks at the last count, less those that were acknowledged by then.
+        #: The number of unfinished tasks at the last count, less the number acknowledged by then.
         self._unfinished = 0
         self._open_client = open_client
         self._stopped = threading.Event()
@@ -66,11 +66,11 @@ class Load:
             thread.start()
 
     def count(self, unfinished: int) -> None:
-        """Tells how many tasks are unfinished now."""
+        """Takes the number of tasks that are unfinished now."""
         self._unfinished = unfinished - len(self.ledger.acknowledged)
 
     def stop(self) -> None:
-        """Submits no more; what was begun is finished, so that a leader must be there."""
+        """Ends the submitting. Calls that were begun are finished, so a leader must be there."""
         self._stopped.set()
         for thread in self._threads:
             thread.join()
@@ -128,7 +128,7 @@ class Load:
 
 
 def _task(id: str, chance: random.Random) -> NewTask:
-    """One of the kinds, the short ones most often."""
+    """A random task; most are short."""
     priority = chance.choice((None, Priority.LOW, Priority.MEDIUM, Priority.HIGH))
     # An absolute time, so that the same task can be submitted again.
     run_at = time.time() + chance.uniform(0.1, 3.0) if chance.random() < 0.1 else None

@@ -1,4 +1,4 @@
-"""Each test kills a cluster of its own."""
+"""Gives each test a cluster of its own, to be killed."""
 
 import sys
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Real processes to be killed: a leader that comes back at its addresses, workers, and the news of their handlers."""
+"""Real processes to be killed: a leader that is started again at its addresses, workers, and news of their handlers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PATIENCE = 120.0
 
 
 class News(NamedTuple):
-    """What a gated handler tells."""
+    """One line that a handler writes to the test: what happened in which attempt, and the pids of runner and child."""
 
     event: str
     id: str
@@ -45,16 +45,16 @@ class Cluster:
         self._addresses = {"cluster": "127.0.0.1:0", "scheduler": "127.0.0.1:0", "http": "127.0.0.1:0"}
         self.leader: subprocess.Popen[str] | None = None
         self.workers: dict[str, subprocess.Popen[str]] = {}
-        #: Every process that was ever seen, to see that none is left.
+        #: All processes that were seen below supervisors; at the end none may be left.
         self._seen: set[psutil.Process] = set()
         os.mkfifo(folder / "news")
-        # Open for both, so that neither side waits for the other to open it.
+        # Open for reading and writing, so that neither side waits for the other to open it.
         self._news = os.open(folder / "news", os.O_RDWR)
         self._unread = b""
         self._gates: dict[str, int] = {}
 
     def start_leader(self, lease: float | None = None) -> None:
-        """At the addresses that it had before, and with the usual lease or another one, in seconds."""
+        """Starts a leader at the addresses that the last one had, with the usual lease or a lease in seconds."""
         listen = [f"--{name}-listen={address}" for name, address in self._addresses.items()]
         command = [COMMANDS / "gowork-leader"] if lease is None else [sys.executable, HERE / "fault_leader.py", lease]
         self.leader = self._start(
@@ -68,14 +68,14 @@ class Cluster:
         self.leader.communicate()
 
     def stop_leader(self) -> None:
-        """As an operator does: it is asked to stop, and must do so with 0."""
+        """Sends the leader SIGTERM, as an operator does; it must end with 0."""
         assert self.leader is not None
         self.leader.terminate()
         self.leader.communicate(timeout=PATIENCE)
         assert self.leader.returncode == 0
 
     def restart_leader(self) -> None:
-        """Stops it and starts it again."""
+        """Stops the leader and starts it again."""
         self.stop_leader()
         self.start_leader()
 
@@ -85,7 +85,14 @@ class Cluster:
         return self._addresses["cluster"]
 
     def start_worker(self, name: str, *arguments: str, leader: str = "", ready: bool = True) -> None:
-        """Returns when the leader has taken it in, unless `ready` is False; it may be reached at another address."""
+        """Starts a worker, and waits until the leader has welcomed it unless `ready` is False.
+
+        Args:
+            name: its name.
+            arguments: further options.
+            leader: the address at which it calls the leader; empty for the leader's own.
+            ready: whether to wait.
+        """
         self.workers[name] = self._start(
             str(COMMANDS / "gowork-worker"),
             *("--leader", leader or self.leader_address, "--name", name, "--import", self._handlers, "--print-ready"),
@@ -97,7 +104,7 @@ class Cluster:
             self._seen.update(self.processes(name))
 
     def kill_worker(self, name: str) -> None:
-        """Kills the supervisor; what becomes of its runners is its own affair."""
+        """Kills the supervisor alone; its runners must end by themselves."""
         worker = self.workers.pop(name)
         self._seen.update(psutil.Process(worker.pid).children(recursive=True))
         worker.kill()
@@ -106,7 +113,7 @@ class Cluster:
         worker.stdout.close()
 
     def exit_code(self, name: str) -> int:
-        """The exit code of a worker that ends by itself."""
+        """Waits until the worker has ended by itself, and returns its exit code."""
         worker = self.workers.pop(name)
         worker.communicate(timeout=PATIENCE)
         return worker.returncode
@@ -131,23 +138,23 @@ class Cluster:
         return Client(self.address, timeout=timeout)
 
     def gate(self, id: str) -> None:
-        """Makes the gate of a task that is to be scheduled for `gated`."""
+        """Makes the gate at which the task's handler will wait; call it before the task is scheduled."""
         path = self._folder / f"{id}.gate"
         os.mkfifo(path)
         self._gates[id] = os.open(path, os.O_RDWR)
 
     def release(self, id: str) -> None:
-        """Lets one attempt of this task go."""
+        """Lets one attempt of this task pass its gate."""
         os.write(self._gates[id], b"go\n")
 
     def news(self, event: str, timeout: float = PATIENCE) -> News:
-        """What a handler tells next, which must be this event."""
+        """Waits for the next news of a handler, which must be this event."""
         news = self.any_news(timeout)
         assert news.event == event
         return news
 
     def any_news(self, timeout: float = PATIENCE) -> News:
-        """What a handler tells next, whatever it is."""
+        """Waits for the next news of a handler."""
         deadline = time.monotonic() + timeout
         while b"\n" not in self._unread:
             ready, _, _ = select.select([self._news], [], [], max(0.0, deadline - time.monotonic()))
@@ -170,7 +177,7 @@ class Cluster:
         return (self._folder / "log").read_text()
 
     def stop(self) -> None:
-        """Kills everything, and sees that nothing is left."""
+        """Kills everything, and checks that no process is left."""
         for name in list(self.workers):
             self.kill_worker(name)
         if self.leader is not None and self.leader.poll() is None:
@@ -201,7 +208,7 @@ class Cluster:
 
 @contextmanager
 def running_cluster(folder: Path, handlers: str = "fault_handlers") -> Iterator[Cluster]:
-    """A cluster with a leader; nothing of it is left at the end."""
+    """Yields a cluster with a leader, and ends all its processes."""
     cluster = Cluster(folder, handlers)
     try:
         cluster.start_leader()
@@ -211,16 +218,16 @@ def running_cluster(folder: Path, handlers: str = "fault_handlers") -> Iterator[
 
 
 def until(condition: Callable[[], bool], timeout: float = PATIENCE) -> None:
-    """Asks a leader again and again: each asking takes as long as its answer."""
+    """Tries the condition until it holds. It needs no pauses, because it asks a leader and waits for the answer."""
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, f"not within {timeout} s"
 
 
 def still_running(processes: Iterable[psutil.Process], timeout: float) -> list[psutil.Process]:
-    """Those of these processes that have not ended when this time has passed, in seconds.
+    """Waits up to `timeout` seconds for the processes to end, and returns those that have not.
 
-    One that has ended, and whose new parent has not asked for its exit code yet, has ended.
+    Zombies count as ended.
     """
     deadline = time.monotonic() + timeout
     alive = list(processes)
@@ -231,7 +238,7 @@ def still_running(processes: Iterable[psutil.Process], timeout: float) -> list[p
 
 
 def runs(process: psutil.Process) -> bool:
-    """Whether it has not ended. One that is dead but not waited for has."""
+    """Whether the process has not ended. A zombie has ended."""
     try:
         return process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -239,5 +246,5 @@ def runs(process: psutil.Process) -> bool:
 
 
 def kill(pid: int) -> None:
-    """SIGKILL."""
+    """Sends SIGKILL."""
     os.kill(pid, signal.SIGKILL)

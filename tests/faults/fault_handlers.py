@@ -1,4 +1,4 @@
-"""Handlers that keep a record of their own of what was run, and one that stays until the test lets it go.
+"""Handlers that keep their own record of what ran, and handlers that run until the test lets them go.
 
 Records and gates lie in the worker's working directory, which is the test's folder.
 """
@@ -23,7 +23,7 @@ FOLDER = Path.cwd()
 
 @cache
 def _record() -> int:
-    # A file for each process: what was written to it is there, whenever the process is killed.
+    # Each process has a file of its own. What was written stays there when the process is killed.
     return os.open(FOLDER / f"{os.getpid()}.record", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
 
@@ -35,7 +35,7 @@ def counted(ctx: Context) -> None:
 
 @handler
 def gated(ctx: Context) -> int:
-    """Tells the test that it was entered, and by which processes; ends when it is let go."""
+    """Tells the test that it runs, and in which processes; ends when its gate is opened."""
     os.write(_record(), f"{ctx.id} {ctx.fence}\n".encode())
     with subprocess.Popen(["sleep", "1000"]) if ctx.payload == "child" else _no_child() as child:
         _tell(f"entered {ctx.id} {ctx.attempt} {os.getpid()} {child.pid}")
@@ -48,7 +48,7 @@ def gated(ctx: Context) -> int:
 
 @handler
 def blocking(ctx: Context) -> None:
-    """Waits for its gate within C, and lets no other Python run in its process meanwhile."""
+    """Waits at its gate within C, and lets no other Python run in its process meanwhile."""
     with (FOLDER / f"{ctx.id}.gate").open("rb", buffering=0) as gate:
         _tell(f"entered {ctx.id} {ctx.attempt} {os.getpid()} 0")
         # PyDLL keeps the interpreter's lock during the call.
@@ -57,16 +57,17 @@ def blocking(ctx: Context) -> None:
 
 @handler
 def watchful(ctx: Context) -> None:
-    """The first attempt goes on until its worker has lost its lease."""
+    """Runs, in its first attempt, until its worker has lost its lease."""
     _tell(f"entered {ctx.id} {ctx.attempt} {os.getpid()} 0")
     while ctx.attempt == 1 and ctx.lease_valid:
+        # A handler's own work: it asks now and then, because `lease_valid` is a value and no event.
         time.sleep(0.01)
     _tell(f"left {ctx.id} {ctx.attempt} {os.getpid()} 0")
 
 
 @handler(on_lease_lost="stop")
 async def leashed(ctx: Context) -> None:
-    """The first attempt goes on until it is stopped."""
+    """Runs, in its first attempt, until it is stopped."""
     _tell(f"entered {ctx.id} {ctx.attempt} {os.getpid()} 0")
     try:
         if ctx.attempt == 1:
@@ -77,7 +78,7 @@ async def leashed(ctx: Context) -> None:
 
 @handler
 def deadly(ctx: Context) -> None:
-    """Ends its runner, each time."""
+    """Ends its runner in each attempt."""
     os.write(_record(), f"{ctx.id} {ctx.fence}\n".encode())
     if ctx.payload == "exit":
         os._exit(3)
@@ -86,19 +87,19 @@ def deadly(ctx: Context) -> None:
 
 @handler("stay-thread", grace=0.5)
 def stay_thread(ctx: Context) -> None:
-    """Stays until it is asked to stop, or for ever."""
+    """Runs until it is asked to stop if its payload is "heeds", otherwise for ever."""
     _stay(ctx)
 
 
 @handler("stay-process", isolation="process", grace=0.5)
 def stay_process(ctx: Context) -> None:
-    """As stay-thread, alone in a process."""
+    """Does the same as stay-thread, alone in a process."""
     _stay(ctx)
 
 
 @handler("stay-async", grace=0.5)
 async def stay_async(ctx: Context) -> None:
-    """As stay-thread, on the loop."""
+    """Does the same as stay-thread, on the loop."""
     _tell(f"entered {ctx.id} {ctx.attempt} {os.getpid()} 0")
     while True:
         try:
@@ -120,7 +121,7 @@ def _stay(ctx: Context) -> None:
 
 @handler(grace=60)
 def reluctant(ctx: Context) -> None:
-    """Takes its time to stop: until it is let go."""
+    """Stops only when it has been asked to and its gate is opened."""
     _tell(f"entered {ctx.id} {ctx.attempt} {os.getpid()} 0")
     ctx.cancelled.wait()
     _tell(f"asked {ctx.id} {ctx.attempt} {os.getpid()} 0")
@@ -130,7 +131,7 @@ def reluctant(ctx: Context) -> None:
 
 @handler(max_attempts=3, retry_delay=0.05, no_retry=[KeyError])
 def steered(ctx: Context) -> int:
-    """Fails, or steers, as its payload says."""
+    """Fails, snoozes, retries or cancels as its payload says."""
     match ctx.payload:
         case "value":
             raise ValueError("no luck")
@@ -151,7 +152,7 @@ def steered(ctx: Context) -> int:
 
 @handler(isolation="process")
 def hungry(ctx: Context) -> int:
-    """Wants more memory than there is for its process."""
+    """Allocates more memory than its process may have."""
     resource.setrlimit(resource.RLIMIT_AS, (2 << 30, resource.RLIM_INFINITY))
     return len(bytearray(8 << 30))
 
@@ -171,5 +172,5 @@ class _no_child:  # noqa: N801 - it is called as a function is
 
 def _tell(line: str) -> None:
     with (FOLDER / "news").open("a") as news:
-        # One write of less than PIPE_BUF: lines of several processes do not mix.
+        # One write of less than PIPE_BUF, so that lines of several processes do not mix.
         news.write(line + "\n")

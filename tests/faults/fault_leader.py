@@ -1,4 +1,4 @@
-"""The leader's command with a lease of another length: `python fault_leader.py SECONDS OPTIONS…`."""
+"""Runs the leader's command with a lease of another length: `python fault_leader.py SECONDS OPTIONS…`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""A link between a worker and its leader that can be cut without anybody being told: sockets stay open, bytes do not
-arrive.
-"""
+"""A link between a worker and its leader that can be cut silently: sockets stay open, but no bytes arrive."""
 
 from __future__ import annotations
 
@@ -18,7 +16,7 @@ _CHUNK_BYTES = 1 << 16
 
 @dataclass
 class _End:
-    """One end of a connection: what comes in here goes out at the other."""
+    """One end of a connection: bytes that come in here go out at the other end."""
 
     connection: socket.socket
     other: socket.socket
@@ -27,7 +25,7 @@ class _End:
 
 
 class Link:
-    """A context manager; a thread of its own forwards what is sent."""
+    """A context manager in which a thread forwards bytes between workers and the target."""
 
     def __init__(self, target: str) -> None:
         host, port = target.rsplit(":", 1)
@@ -48,21 +46,21 @@ class Link:
         return f"127.0.0.1:{self._listener.getsockname()[1]}"
 
     def cut(self, *ways: str) -> None:
-        """From now on nothing gets through these ways, neither on connections that are there nor on new ones."""
+        """Stops all bytes of these ways ("up", "down"), on connections that are there and on new ones."""
         self._set(frozenset(ways))
 
     def cut_what_is_there(self) -> None:
-        """Nothing gets through any more on the connections that are there; new ones work."""
+        """Stops all bytes on the connections that are there; new connections work."""
         with self._lock:
             for end in self._ends:
                 self._selector.unregister(end.connection)
-            # Kept open, and forgotten by everything else.
+            # Their sockets stay open, but nothing reads them any more.
             self._stuck += [end.connection for end in self._ends]
             self._ends = []
         self._waker.send(b"x")
 
     def heal(self) -> None:
-        """Everything gets through again, what was held up included."""
+        """Lets everything through again, including the bytes that were held up."""
         self._set(frozenset())
 
     def __enter__(self) -> Self:
@@ -91,7 +89,7 @@ class Link:
         self._waker.send(b"x")
 
     def _watch(self, end: _End) -> None:
-        """Reads from this end, or not: the sender's buffers fill up, and it is told nothing."""
+        """Reads from this end unless its way is cut; then the sender's buffers fill up, and it gets no error."""
         registered = end.connection in self._selector.get_map()
         if end.way in self._cut and registered:
             self._selector.unregister(end.connection)
@@ -138,6 +136,6 @@ class Link:
 
 @contextmanager
 def link_to(target: str) -> Iterator[Link]:
-    """A link to this address."""
+    """Yields a link to this address."""
     with Link(target) as link:
         yield link

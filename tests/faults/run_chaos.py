@@ -1,7 +1,7 @@
 """Runs a cluster of real processes, kills and stops them at random under load, and checks the history:
 `python run_chaos.py --minutes 5 [--seed 7]`.
 
-One seed picks the faults and what is submitted; the machine picks the rest.
+The seed decides on the faults and on the tasks. Their order on the machine differs from run to run.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ WORKERS: dict[str, Sequence[str]] = {
     "w2": ("--runners", "1", "--slots", "8"),
     "w3": ("--runners", "2", "--slots", "6"),
 }
-#: How often the plan and the counts are looked at, in seconds.
+#: Seconds between two steps of the plan, and between two counts of the tasks.
 _LOOK_SECONDS = 0.1
 _COUNT_SECONDS = 0.5
-#: Seconds. A cluster is stuck when the faults have stopped and no task has ended for this long.
+#: A cluster is stuck when no task has ended for this many seconds after the last fault.
 STUCK_SECONDS = 60.0
-#: Findings that are told of one run.
+#: How many findings of one run are printed.
 _FOUND_MAX = 30
 
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a run."""
+    """The findings of a run, and what they were found in."""
 
     found: Sequence[str]
     history: History
@@ -61,13 +61,13 @@ Tell = Callable[[float, int, int], None]
 
 
 def run(folder: Path, seconds: float, seed: int, tell: Tell = lambda seconds, finished, faults: None) -> Result:
-    """One run.
+    """Runs a cluster, does faults to it, waits for the last task and checks the history.
 
     Args:
-        folder: where its processes work.
+        folder: the working directory of its processes.
         seconds: how long faults are done.
-        seed: picks the faults and the tasks.
-        tell: is given the age of the run in seconds, how many tasks have finished, and how many faults were done.
+        seed: decides on the faults and the tasks.
+        tell: is called with the age of the run in seconds, the number of finished tasks, and the number of faults.
     """
     wall_offset = time.time() - time.monotonic()
     with running_cluster(folder, "chaos_handlers") as cluster:
@@ -80,15 +80,16 @@ def run(folder: Path, seconds: float, seed: int, tell: Tell = lambda seconds, fi
             began = time.monotonic()
             load.start()
             try:
-                # Longer on a machine that is too slow for the plan, which is carried out all the same.
+                # The whole plan is carried out, so a slow machine takes longer.
                 while (age := time.monotonic() - began) < seconds or faults.planned:
                     faults.step(age)
                     if counts.look():
                         load.count(counts.unfinished)
                     tell(age, counts.finished, len(faults.events))
+                    # The plan goes by real time.
                     time.sleep(_LOOK_SECONDS)
             finally:
-                # Also when this fails: clients try for as long as no leader answers.
+                # Even when this fails, because clients call again for as long as no leader answers.
                 faults.end()
                 calm = time.monotonic()
                 load.stop()
@@ -106,7 +107,7 @@ def run(folder: Path, seconds: float, seed: int, tell: Tell = lambda seconds, fi
 
 
 class _Counts:
-    """How many tasks there are, asked for now and then; a leader that is down leaves them as they were."""
+    """How many tasks have finished and have not, asked of the leader every _COUNT_SECONDS."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -114,7 +115,7 @@ class _Counts:
         self.finished = self.unfinished = 0
 
     def look(self) -> bool:
-        """Whether they are new."""
+        """Asks if it is time to; whether the leader has answered. Otherwise the numbers stay as they were."""
         if time.monotonic() < self._next:
             return False
         self._next = time.monotonic() + _COUNT_SECONDS
@@ -128,7 +129,7 @@ class _Counts:
 
 
 def _wait_for_the_end(counts: _Counts, tell: Callable[[], None]) -> str:
-    """Returns when every task has ended; says what is stuck when nothing goes on."""
+    """Returns "" when every task has ended, and a sentence when none has ended for STUCK_SECONDS."""
     finished, since = -1, time.monotonic()
     while True:
         if counts.look():
@@ -139,11 +140,12 @@ def _wait_for_the_end(counts: _Counts, tell: Callable[[], None]) -> str:
                 finished, since = counts.finished, time.monotonic()
         if time.monotonic() - since > STUCK_SECONDS:
             return f"{counts.unfinished} tasks have not ended, and none has for {STUCK_SECONDS:g} s"
+        # Between two counts. To wait for the tasks themselves would need a leader that answers.
         time.sleep(_LOOK_SECONDS)
 
 
 def show(console: Console, result: Result, seed: int) -> None:
-    """Prints the summary, and what is wrong."""
+    """Prints the summary, and the findings."""
     history = result.history
     statuses = Counter(task.status for task in history.tasks.values())
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
@@ -190,8 +192,8 @@ def _outcomes(history: History) -> Counter[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Kills and stops a cluster's processes under load, and checks.")
     parser.add_argument("--minutes", type=float, default=5.0, help="how long faults are done [5]")
-    parser.add_argument("--seed", type=int, default=None, help="picks the faults and the tasks [at random]")
-    parser.add_argument("--directory", type=Path, default=None, help="work below here [the one for temporary files]")
+    parser.add_argument("--seed", type=int, default=None, help="decides on the faults and the tasks [a random one]")
+    parser.add_argument("--directory", type=Path, default=None, help="work below this one [that of temporary files]")
     options = parser.parse_args()
     seed = random.SystemRandom().randrange(1 << 16) if options.seed is None else options.seed
     folder = Path(tempfile.mkdtemp(prefix=f"gowork-chaos-{seed}-", dir=options.directory))

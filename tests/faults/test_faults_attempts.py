@@ -1,4 +1,4 @@
-"""How attempts end, in real processes: who is to blame, what is tried again, and when something really runs no more."""
+"""How attempts end, in real processes: which count, what is tried again, and when a task really runs no more."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_the_guilty_one_of_a_runner_is_found_and_its_neighbours_complete(
     with cluster.client() as client:
         first = gated(cluster, client, *neighbours)
         client.schedule(payload, id="guilty", handler="deadly")
-        # They ran beside it, and were lost with it; now each is alone.
+        # The neighbours ran beside it, and were lost with it. Now each runs alone.
         again = [cluster.news("entered") for _ in neighbours]
         assert len({news.runner for news in first}) == 1
         assert len({news.runner for news in (*first, *again)}) == 4
@@ -162,7 +162,7 @@ def test_one_that_does_not_stop_is_ended_with_its_runner_and_nobody_else_pays(
         if way == "cancel":
             client.cancel("a")
         task = finished(client, "a")
-        # It has ended for good when its status says so.
+        # Its runner has ended when its status says so.
         assert not runs(runner)
         expected = (TaskStatus.ERROR, [TIMED_OUT]) if way == "limit" else (TaskStatus.CANCELLED, [CANCELLED])
         assert (task.status, outcomes(task)) == expected
@@ -211,7 +211,7 @@ def test_a_command_that_heeds_no_signal_has_ended_when_it_is_cancelled(cluster: 
         group = [command, *command.children(recursive=True)]
         client.cancel("a")
         assert finished(client, "a").status is TaskStatus.CANCELLED
-        # What has been killed needs a processor once more to be gone.
+        # A killed process needs a processor once more before it is gone.
         assert still_running(group, 0.1) == []
-        # Within its grace: its runner is still there.
+        # All of it ended within the grace, so its runner is still there.
         assert psutil.pid_exists(entered.runner)

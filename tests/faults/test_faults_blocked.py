@@ -1,4 +1,4 @@
-"""A handler that keeps its runner from doing anything else costs its worker neither session nor lease."""
+"""A handler that blocks its runner costs its worker neither session nor lease."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gowork.client import AttemptOutcome, Client, Liveness, TaskStatus
 
 
 def shown(cluster: Cluster) -> str:
-    """What `gowork members` says."""
+    """The liveness of the only member, as `gowork members` shows it."""
     result = CliRunner().invoke(cli, ["--leader", cluster.address, "members", "-o", "json"])
     (member,) = json.loads(result.stdout)
     assert isinstance(member["liveness"], str)
@@ -21,7 +21,7 @@ def shown(cluster: Cluster) -> str:
 
 
 def measured(cluster: Cluster, state: str) -> float:
-    """What /metrics says of members in this state."""
+    """The number of members in this state, as /metrics shows it."""
     with urllib.request.urlopen(f"http://{cluster.http_address}/metrics", timeout=120) as page:
         lines = page.read().decode().splitlines()
     return next(float(line.split()[1]) for line in lines if line.startswith(f'gowork_members{{state="{state}"}}'))
@@ -33,7 +33,7 @@ def liveness(client: Client) -> Liveness:
 
 def test_a_worker_whose_runner_is_blocked_keeps_its_session_and_its_task(cluster: Cluster) -> None:
     cluster.kill_leader()
-    # A runner counts as blocked after 3 s without a sign of it, which is longer than this lease.
+    # A runner counts as blocked after 3 s without a sign, which is longer than this lease.
     cluster.start_leader(lease=2.5)
     cluster.start_worker("w", "--runners", "1")
     with cluster.client() as client:

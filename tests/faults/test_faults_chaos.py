@@ -1,4 +1,4 @@
-"""A short chaos run, as CI can afford it, and histories that its checker must not let pass."""
+"""A chaos run that is short enough for CI, and histories that its checker must refuse."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def attempt(number: int, outcome: AttemptOutcome = COMPLETED, *, worker: str = "
 
 
 def execution(number: int, *, id: str = "t", worker: str = "w1", how: str = "returned", **fields: float) -> Execution:
-    """As attempt has it, in a process of its own."""
+    """The run of the attempt with this number, in a process of its own."""
     started, ended = fields.get("started", 10.0 * number), fields.get("ended", 10.0 * number + 1)
     return Execution(id, 10 * number, number, number, worker, started, int(started * 1000), ended, how)
 
 
 def task(*attempts: Attempt, id: str = "t", **fields: object) -> TaskInfo:
-    """A completed one."""
+    """A completed task with these attempts."""
     fence = attempts[-1].fence
     used = sum(attempt.outcome in (COMPLETED, AttemptOutcome.FAILED) for attempt in attempts)
     found = TaskInfo(
@@ -57,13 +57,13 @@ def task(*attempts: Attempt, id: str = "t", **fields: object) -> TaskInfo:
 
 
 def history(found: TaskInfo, *executions: Execution, events: tuple[Event, ...] = (), **ledger: object) -> History:
-    """Of one task."""
+    """The history of one task."""
     known = Ledger(**({"acknowledged": {found.id: None}} | ledger))  # type: ignore[arg-type]
     return History({found.id: found}, executions, known, events, 0.0)
 
 
 KILLED = Event(Kind.KILL_WORKER, "w1", 10.5, 12.0, frozenset({1}))
-#: The worker of the first attempt was cut off; its run went on beside the second.
+#: The worker of the first attempt was cut off, and its run went on beside the second.
 CUT_OFF = replace(KILLED, kind=Kind.STOP_SUPERVISOR, until=25.0)
 LATE = execution(1, ended=20.5)
 

@@ -1,4 +1,4 @@
-"""What is killed takes all that it had started with it, before any of it is run again."""
+"""When a process is killed, all that it had started ends before any of its tasks runs again."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from fault_cluster import Cluster, News, kill, still_running
 
 from gowork.client import AttemptOutcome, Client, TaskStatus
 
-#: Nothing but gowork ends these processes: however long this is, a test that fails waits no longer.
+#: How long to wait for processes that only gowork ends, in seconds.
 END_SECONDS = 30.0
-#: What has been killed needs a processor once more to be gone, and that may be busy.
+#: How long a killed process may take to be gone, in seconds: it needs a processor once more, which may be busy.
 GONE_SECONDS = 0.5
-#: What tells the leader that the tasks can run again; the lease would do so too, later.
+#: {victim: words in the reason for which the leader runs the tasks again}; the end of the lease would come later.
 NOTICED = {"supervisor": "its stream broke", "runner": "runner"}
 
-#: Says that it runs, and heeds no signal that it can ignore; nor does its child.
+#: A command that tells the test that it runs, and ignores every signal that it can; so does its child.
 STUBBORN = "trap '' TERM INT HUP; echo entered {id} 0 $PPID $$ > news; sleep 1000 & while :; do wait; done"
 
 
@@ -67,7 +67,7 @@ def test_commands_end_soon_when_nobody_can_run_their_tasks_again(cluster: Cluste
         schedule_stubborn(client, "a")
         news = cluster.news("entered")
         group = group_of(news)
-        # So that it is not started again there.
+        # A cancelled task is not started again, so nothing else ends its processes.
         client.cancel("a")
         if victim == "supervisor":
             cluster.kill_worker("w1")

@@ -1,4 +1,4 @@
-"""A link that is cut without anybody being told: no end of a connection, just silence, both ways or one way."""
+"""A link that is cut silently: no connection ends, but no bytes arrive, both ways or one way."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from fault_link import link_to
 
 from gowork.client import AttemptOutcome, Liveness, TaskStatus
 
-#: The lease, and what finding another worker may take beyond it; then what a busy machine may add.
+#: The leader's usual lease. Nothing but the lease notices a link that is cut, because TCP takes minutes.
 LEASE_SECONDS = 10.0
-#: What a busy machine may add. Nothing but the lease notices a link that is cut: TCP takes minutes.
+#: How much longer a busy machine may take.
 LEEWAY_SECONDS = 20.0
 
 
@@ -33,7 +33,7 @@ def test_tasks_of_a_worker_that_is_cut_off_run_elsewhere_and_it_knows(cluster: C
         print({" ".join(map(str, key)): round(seconds, 1) for key, seconds in at.items()})
         for id in ("watchful", "leashed"):
             assert at["entered", id, 2] < LEASE_SECONDS + LEEWAY_SECONDS
-            # It finds out by itself: nothing tells it.
+            # The worker finds out by itself, because nobody can tell it.
             assert at["left", id, 1] < LEASE_SECONDS + LEEWAY_SECONDS
             task = client.wait([id], timeout=120)[0]
             assert (task.status, task.worker) == (TaskStatus.COMPLETED, "w2")
@@ -50,7 +50,7 @@ def test_a_connection_that_is_stuck_is_replaced_before_the_lease_ends(cluster: C
         client.schedule(id="a", handler="gated")
         cluster.news("entered")
         link.cut_what_is_there()
-        # Heard on another connection than before.
+        # The leader hears the worker on another connection than before.
         before = client.members()[0].address
         until(lambda: client.members()[0].address != before)
         cluster.release("a")

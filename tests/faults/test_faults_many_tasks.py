@@ -1,4 +1,4 @@
-"""Runs of 100,000 tasks go through kills: what was acknowledged completes, and each run is explained."""
+"""100,000 tasks go through kills: every acknowledged task completes, and every run is an attempt on record."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_every_acknowledged_task_completes_once_and_every_run_is_explained(clust
             for handle in client.schedule_many((f"{n}" for n in range(TASKS)), handler="counted"):
                 acknowledged[handle.id] += 1
                 if len(acknowledged) == TASKS // 4:
-                    # Batches are in flight: those whose acknowledgement is lost are sent again under the same ids.
+                    # Batches are in flight. The client sends those without an answer again, under the same ids.
                     cluster.kill_leader()
                     cluster.start_leader()
                 yield handle
@@ -57,7 +57,7 @@ def test_every_acknowledged_task_completes_once_and_every_run_is_explained(clust
         assert executions[task.id, task.fence] == 1, "the attempt that was accepted is one that ran"
         again.update(attempt.outcome for attempt in lost)
         granted.update((task.id, attempt.fence) for attempt in task.attempts)
-    # An attempt runs at most once, and nothing runs that is not an attempt on record.
+    # An attempt runs at most once, and every run is an attempt on record.
     assert set(executions.values()) == {1}
     assert executions.keys() <= granted
     assert set(again) <= {AttemptOutcome.LOST, AttemptOutcome.INTERRUPTED}
@@ -78,7 +78,7 @@ def test_a_leader_that_is_stopped_and_started_under_load_is_no_error_for_its_cli
         stored = list(client.tasks(view=TaskView.FULL, page_size=10_000))
     assert len(stored) == tasks
     assert {task.status for task in stored} == {TaskStatus.COMPLETED}
-    # The worker came back each time with all that it held: nothing ran twice, and only grants that were under way to it
+    # The worker came back each time with all that it held: nothing ran twice. Only grants that were under way to it
     # when the leader stopped were given again.
     assert {attempt.outcome for task in stored for attempt in task.attempts[:-1]} <= {AttemptOutcome.INTERRUPTED}
     assert {task.attempts_used for task in stored} == {1}

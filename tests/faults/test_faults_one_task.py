@@ -1,4 +1,4 @@
-"""What becomes of the tasks that run when something is killed."""
+"""How running tasks end when a process is killed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fault_cluster import Cluster, kill, still_running, until
 
 from gowork.client import AttemptOutcome, Client, FailureKind, Liveness, TaskInfo, TaskStatus
 
-#: Nothing but gowork ends these processes: however long this is, a test that fails waits no longer.
+#: How long to wait for processes that only gowork ends, in seconds.
 END_SECONDS = 30.0
 
 
@@ -67,7 +67,7 @@ def test_a_worker_that_dies_with_its_leader_gives_its_tasks_back(cluster: Cluste
         cluster.kill_worker("w1")
         cluster.start_leader()
         cluster.start_worker("w2", "--runners", "1")
-        # Nobody proves that it no longer runs: the lease that the new leader gave it has to end.
+        # Nobody proves that the first attempt no longer runs, so the lease that the new leader gave w1 has to end.
         assert cluster.news("entered").attempt == 2
         cluster.release("a")
         task = finished(client, "a")
@@ -92,7 +92,7 @@ def test_a_worker_that_is_started_again_proves_that_its_tasks_run_no_more(cluste
             task = finished(client, id)
             assert (task.status, task.attempts_used) == (TaskStatus.COMPLETED, 1)
             assert outcomes(task) == [AttemptOutcome.LOST, AttemptOutcome.COMPLETED]
-            # Not the lease that the new leader gave to the first one, and that runs for 10 s.
+            # Not because of the lease, which the new leader gave to the first worker and which lasts 10 s.
             assert "restarted" in task.attempts[0].reason
 
 
@@ -113,7 +113,7 @@ def test_nothing_of_a_killed_supervisor_is_left_and_its_tasks_run_elsewhere(clus
             task = finished(client, id)
             assert (task.status, task.worker, task.attempts_used) == (TaskStatus.COMPLETED, "w2", 1)
             assert outcomes(task) == [AttemptOutcome.LOST, AttemptOutcome.COMPLETED]
-            # Not the lease, which runs for 10 s.
+            # Not because of the lease, which lasts 10 s.
             assert "its stream broke" in task.attempts[0].reason
         assert {member.id: member.liveness for member in client.members()} == {
             "w1": Liveness.LOST,
@@ -135,7 +135,7 @@ def test_a_killed_runner_takes_only_its_own_tasks_with_it(cluster: Cluster) -> N
         assert still_running(children, END_SECONDS) == []
         again = {news.id: news for news in (cluster.news("entered") for _ in lost)}
         assert set(again) == lost
-        # Each is a suspect now, and runs alone.
+        # Each of them runs alone now, because it may have ended the runner.
         assert len({news.runner for news in again.values()}) == len(lost)
         for id in ids:
             cluster.release(id)

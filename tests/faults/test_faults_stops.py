@@ -1,4 +1,4 @@
-"""What stops because it is asked to, by a signal or over the wire, loses nothing and blames nobody."""
+"""A leader or worker that is asked to stop, by a signal or over the wire, loses no task and uses up no attempt."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_a_second_signal_hands_back_at_once(cluster: Cluster) -> None:
 
 
 class Caller(threading.Thread):
-    """Schedules tasks without ever trying again, until it is refused."""
+    """Schedules tasks until a call fails; it never repeats a call."""
 
     def __init__(self, name: str, address: str, enough: threading.Semaphore) -> None:
         super().__init__(name=name)
@@ -145,6 +145,6 @@ def test_a_leader_that_is_asked_to_stop_says_so_answers_what_it_took_and_stores_
     cluster.start_leader()
     with cluster.client() as client:
         stored = {task.id for task in client.tasks(view=TaskView.BASIC, page_size=10_000)}
-        # All that was acknowledged, and nothing whose caller was told that it was not taken.
+        # All tasks that were acknowledged, and none whose caller got an error.
         assert stored == {id for caller in callers for id in caller.acknowledged}
         client.wait(stored, timeout=120)

@@ -1,4 +1,4 @@
-"""Whoever sends more than is taken, or does not read, costs the leader a bounded amount of memory, and is told why."""
+"""A peer that sends too much, or does not read, costs the leader a bounded amount of memory, and hears the reason."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from gowork.proto.status import Refusal, refusal_of
 from gowork.proto.worker.v1 import session_pb2 as spb
 from gowork.proto.worker.v1 import session_pb2_grpc
 
-#: How long anything may take, in seconds: floods take what the machine has, and on a busy one much longer.
+#: How long anything may take, in seconds: floods use the whole machine, and take much longer on a busy one.
 PATIENCE = 180.0
-# A minute or two each on two processors, and several times that on busy ones.
+# Each test takes a minute or two on two processors, and several times that on busy ones.
 pytestmark = pytest.mark.timeout(900)
 MIB = 1 << 20
 EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -46,7 +46,7 @@ async def channel(leader: RunningLeader) -> AsyncIterator[grpc.aio.Channel]:
 
 @contextlib.contextmanager
 def growing_at_most(leader: RunningLeader, mib: int) -> Iterator[None]:
-    """The leader's resident memory never grows by more than this within the block."""
+    """Checks that the leader's resident memory grows by less than `mib` MiB within the block."""
     process, done = psutil.Process(leader.process.pid), threading.Event()
     before = process.memory_info().rss
     most = before
@@ -75,7 +75,7 @@ async def still_works(channel: grpc.aio.Channel) -> None:
 
 
 async def submitted(channel: grpc.aio.Channel, batch: bytes) -> pb.ScheduleTasksResponse:
-    """Submits a batch that is serialized already, again when gRPC drops the call as CANCELLED, as a client does."""
+    """Submits a serialized batch. Calls again when gRPC ends the call as CANCELLED, as a client does."""
     submit: grpc.aio.UnaryUnaryMultiCallable[bytes, Any] = channel.unary_unary(
         "/scheduler.v1.SchedulerService/ScheduleTasks"
     )
@@ -89,7 +89,7 @@ async def submitted(channel: grpc.aio.Channel, batch: bytes) -> pb.ScheduleTasks
 
 
 async def welcomed(channel: grpc.aio.Channel, name: str, credit: int = 0) -> Any:
-    """A worker's session."""
+    """Opens a worker's session, and returns its stream after Welcome."""
     call: Any = session_pb2_grpc.SessionServiceStub(channel).Connect()
     handlers = [spb.HandlerInfo(name="h")]
     await call.write(spb.ConnectRequest(hello=spb.Hello(name=name, instance=name, slots=1000, handlers=handlers)))
@@ -179,7 +179,7 @@ async def test_a_wait_that_is_read_late_costs_little_and_misses_nothing(
                     )
                     await worker.write(spb.ConnectRequest(reports=[report]))
                 finished += len(frame.acknowledged)
-            # One begun before any was done, and one that begins when all are: neither has been read so far.
+            # One wait began before any task was done, and one begins now that all are. Neither has been read so far.
             late = waiting.WaitTasks(pb.WaitTasksRequest(ids=ids))
             for wait in (early, late):
                 seen: list[str] = []
@@ -198,7 +198,7 @@ async def test_a_session_that_never_reads_is_ended_with_the_reason(
     async with open_channel([leader.cluster]) as own:
         call = await welcomed(own, "w")
         with growing_at_most(leader, 200):
-            # Until the leader has given the session up. Why, it says at the end of what was not read.
+            # Until the leader has given the session up. Its reason stands after all that was not read.
             async with asyncio.timeout(PATIENCE):
                 writing = asyncio.ensure_future(call.write(spb.ConnectRequest(reports=reports)))
                 while await is_live(channel, "w"):
@@ -225,7 +225,7 @@ async def test_connections_that_say_nothing_and_sessions_without_a_hello_are_clo
         for dead in sockets:
             dead.setblocking(False)
             async with asyncio.timeout(PATIENCE):
-                # What gRPC says first, and then the end.
+                # gRPC's first bytes, and then the end.
                 while await loop.sock_recv(dead, 4096):
                     pass
             dead.close()
@@ -233,13 +233,13 @@ async def test_connections_that_say_nothing_and_sessions_without_a_hello_are_clo
 
 
 async def is_live(channel: grpc.aio.Channel, name: str) -> bool:
-    """Whether the leader counts this worker among those that live."""
+    """Whether the leader lists this worker as LIVE."""
     answer = await leader_pb2_grpc.LeaderServiceStub(channel).Members(leader_pb2.MembersRequest(), timeout=PATIENCE)
     return any(member.id == name and member.liveness == leader_pb2.MEMBER_LIVENESS_LIVE for member in answer.members)
 
 
 async def ended(call: Any) -> Refusal:
-    """How the leader has ended this stream, read to its end."""
+    """Reads the stream to its end, and returns how the leader has ended it."""
     async with asyncio.timeout(PATIENCE):
         with contextlib.suppress(grpc.aio.AioRpcError):
             while (await call.read()) is not grpc.aio.EOF:
