@@ -1,4 +1,4 @@
-"""One leader and one callback worker for all that is said to them."""
+"""One leader, and one folder for its log, for all tests of a module."""
 
 import sys
 from collections.abc import Iterator

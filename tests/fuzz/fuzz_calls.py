@@ -1,4 +1,4 @@
-"""Calls with raw bytes, one after another, and what may never come of them."""
+"""Makes calls with raw bytes, one after another, and refuses outcomes that show a fault of the server."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from gowork.base.channels import CHANNEL_OPTIONS
 from gowork.proto.worker.v1 import session_pb2
 
-#: Set it to try more sequences of calls than CI does.
+#: How many sequences of calls to try; 0 for CI's number.
 EXAMPLES = int(os.environ.get("GOWORK_FUZZ_EXAMPLES", "0"))
-#: The same sequences each time in CI, others each time where more are asked for.
+#: In CI each run tries the same sequences. With a number of one's own, each run tries others.
 FUZZ = settings(
     max_examples=EXAMPLES or 120,
     derandomize=not EXAMPLES,
@@ -28,15 +28,15 @@ FUZZ = settings(
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
-#: No call takes longer, in seconds.
+#: How long a call may take, in seconds.
 CALL_SECONDS = 10.0
-#: Calls that go on until their caller ends them, or a task does, get so long, in seconds.
+#: How long calls get, in seconds, that go on until their caller or a task ends them.
 _OPEN_SECONDS = 0.05
 _OPEN = frozenset({"WaitTask", "WaitTasks", "WatchTasks"})
 _CONNECT = "/worker.v1.SessionService/Connect"
-#: How long a frame waits for a grant that it is to report on, in seconds.
+#: How long a frame waits for a grant on which it can report, in seconds.
 _GRANT_SECONDS = 0.02
-#: Codes that say that the server is at fault, or that it did not answer.
+#: Codes that mean that the server is at fault, or that it did not answer.
 _FAULTS = frozenset({grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DEADLINE_EXCEEDED})
 
 
@@ -48,13 +48,13 @@ class Call:
     requests: Sequence[bytes]
     client_streaming: bool
     server_streaming: bool
-    #: In a session: make each report one on a task that was granted, where there is one.
+    #: In a session: whether reports and progress are changed to name a granted task, if there is one.
     rightful: bool = False
 
 
 @st.composite
 def calls(draw: st.DrawFn, methods: Sequence[MethodDescriptor]) -> Call:
-    """A call of one of these methods."""
+    """Draws a call of one of these methods."""
     method = draw(st.sampled_from(methods))
     one, rightful = requests(method.input_type), False
     if path_of(method) == _CONNECT:
@@ -67,7 +67,7 @@ def calls(draw: st.DrawFn, methods: Sequence[MethodDescriptor]) -> Call:
 
 
 def methods_of(*names: str) -> list[MethodDescriptor]:
-    """The methods of the services of these names; a service's own method is as likely as any other's."""
+    """The methods of the services with these names."""
     services: list[ServiceDescriptor] = [service for service in SERVICES if service.full_name in names]
     assert len(services) == len(names)
     return [method for service in services for method in service.methods]
@@ -78,10 +78,10 @@ def open_channel(address: str) -> grpc.Channel:
 
 
 def make(channel: grpc.Channel, call: Call) -> grpc.StatusCode:
-    """Makes the call and answers its code.
+    """Makes the call and returns its status code.
 
     Raises:
-        AssertionError: when the server shows a fault of its own.
+        AssertionError: the server is at fault.
     """
     is_open = call.path.rpartition("/")[2] in _OPEN
     timeout = _OPEN_SECONDS if is_open else CALL_SECONDS
@@ -89,7 +89,7 @@ def make(channel: grpc.Channel, call: Call) -> grpc.StatusCode:
     told = f"{call.path} ended with {code.name}: {details}"
     assert code not in _FAULTS or (is_open and code is grpc.StatusCode.DEADLINE_EXCEEDED), told
     assert "Traceback" not in details, told
-    # An error that is too large for gRPC reaches nobody.
+    # gRPC replaces an error that is too large, so the caller would not see it.
     assert "metadata size" not in details, told
     return code
 
@@ -109,7 +109,7 @@ def _outcome(channel: grpc.Channel, call: Call, timeout: float) -> tuple[grpc.St
 
 
 class _Conversation:
-    """A stream of requests, some of which say what fits the responses so far."""
+    """A stream of requests, some of which fit the responses so far."""
 
     def __init__(self, call: Call) -> None:
         self._call = call
@@ -131,7 +131,7 @@ class _Conversation:
     def _rightful(self, data: bytes) -> bytes:
         try:
             frame = session_pb2.ConnectRequest.FromString(data)
-        except Exception:  # noqa: BLE001 - not protobuf: sent as it is
+        except Exception:  # noqa: BLE001 - what is not protobuf is sent as it is
             return data
         for said in (*frame.reports, *frame.progress):
             if self._granted.wait(_GRANT_SECONDS) and self._grants:

@@ -1,6 +1,6 @@
-"""Messages with any values, made from the descriptors: a method or a field that is added is covered by itself.
+"""Draws messages with any values from the descriptors, so that new methods and fields are tried without further code.
 
-Many start from a template that the leader would take, or are one, so that what lies behind the checks is reached too.
+Many messages are a template that the leader accepts, or start from one, so that code behind the checks is reached too.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gowork.proto.cluster.v1 import leader_pb2
 from gowork.proto.scheduler.v1 import scheduler_pb2
 from gowork.proto.worker.v1 import session_pb2, worker_pb2
 
-#: Names that calls share, so that they meet.
+#: Ids that calls share, so that they concern the same tasks.
 IDS = [f"t{number}" for number in range(4)]
 _NAMES = ["w1", "w2", "default", "h"]
 _TEXTS = [
@@ -41,9 +41,9 @@ _TEXTS = [
     "-1",
     "NaN",
 ]
-#: Built only when it is drawn; in bytes.
+#: Sizes of large values, in bytes; a value is built only when its size is drawn.
 _SIZES = [4096, 4097, 1 << 20, (1 << 20) + 1]
-#: Nothing listens there.
+#: Addresses at which nothing listens.
 _ADDRESSES = ["127.0.0.1:1", "[::1]:1", "127.0.0.1:0", "127.0.0.1:99999", "::1:4", "nowhere", ":", "[:1"]
 _INTS = {
     (32, True): [0, 1, -1, 7, 10_000, 10_001, 2**31 - 1, -(2**31)],
@@ -64,7 +64,7 @@ _WIDTHS = {
     FieldDescriptor.TYPE_UINT64: (64, False),
     FieldDescriptor.TYPE_FIXED64: (64, False),
 }
-#: How many messages may lie within one another.
+#: How deep messages may be nested.
 _DEPTH_MAX = 5
 
 SERVICES = [
@@ -76,7 +76,7 @@ SERVICES = [
 _TASK = scheduler_pb2.Task(id="t0", handler="h", payload="{}")
 _HELLO = session_pb2.Hello(name="w1", instance="w1-1", slots=4, handlers=[session_pb2.HandlerInfo(name="h")])
 _REPORT = session_pb2.Report(fence=7, id="t0", outcome=scheduler_pb2.ATTEMPT_OUTCOME_COMPLETED)
-#: {full name of a message: one that is taken}
+#: {full name of a message: a message of this type that the leader accepts}.
 TEMPLATES: Mapping[str, Message] = {
     template.DESCRIPTOR.full_name: template
     for template in (
@@ -102,13 +102,13 @@ def path_of(method: MethodDescriptor) -> str:
 
 @st.composite
 def requests(draw: st.DrawFn, descriptor: Descriptor) -> bytes:
-    """The bytes of one request: mostly a message of this type, with any values."""
+    """Draws the bytes of one request: mostly a message of this type, with any values."""
     kind = draw(st.integers(0, 19))
     if kind == 0:
         return draw(st.binary(max_size=64))
     data = draw(messages(descriptor)).SerializeToString()
     if kind == 1:
-        # Fields that nobody knows, of each wire type.
+        # Unknown fields of each wire type.
         data += draw(st.sampled_from([b"\xf8\x7f\x01", b"\xfa\x7f\x03abc", b"\xf9\x7f12345678", b"\xfd\x7f1234"]))
     elif kind == 2:
         data = data[: draw(st.integers(0, max(0, min(len(data), 64) - 1)))]
@@ -117,7 +117,7 @@ def requests(draw: st.DrawFn, descriptor: Descriptor) -> bytes:
 
 @st.composite
 def frames(draw: st.DrawFn) -> list[bytes]:
-    """The requests of a session: mostly with a hello that is taken, in the first frame and in no other."""
+    """Draws the requests of a session: mostly with an acceptable Hello, in the first frame alone."""
     whole = requests(session_pb2.ConnectRequest.DESCRIPTOR)
     if draw(st.integers(0, 3)) == 0:
         return draw(st.lists(whole, max_size=5))
@@ -136,7 +136,7 @@ def frames(draw: st.DrawFn) -> list[bytes]:
 
 @st.composite
 def messages(draw: st.DrawFn, descriptor: Descriptor, depth: int = 0) -> Message:
-    """A message of this type: its template, or nothing, with a few fields of any value."""
+    """Draws a message of this type: its template or an empty one, with any values in a few fields."""
     message = GetMessageClass(descriptor)()
     template = TEMPLATES.get(descriptor.full_name)
     if template is not None:

@@ -1,4 +1,4 @@
-"""Whatever a leader is told, it answers, blames the caller where the caller is at fault, and goes on working."""
+"""A leader answers whatever it is sent, names the caller's fault as such, and goes on working."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from gowork.proto.worker.v1 import session_pb2, session_pb2_grpc
 METHODS = methods_of("cluster.v1.LeaderService", "scheduler.v1.SchedulerService", "worker.v1.SessionService")
 (CONNECT,) = [method for method in METHODS if method.name == "Connect"]
 (SCHEDULE,) = [method for method in METHODS if method.name == "ScheduleTasks"]
-#: What no call of the fuzzer names.
+#: A name that no call of the fuzzer uses.
 _MINE = "task-of-the-test"
 
 
 class Checked:
-    """A leader that is looked at after each sequence of calls."""
+    """A leader that is checked after each sequence of calls."""
 
     def __init__(self, leader: RunningLeader, channel: grpc.Channel, log: Path) -> None:
         self.channel = channel
@@ -37,7 +37,7 @@ class Checked:
         self._sessions = session_pb2_grpc.SessionServiceStub(channel)
 
     def still_works(self) -> None:
-        """A task is submitted, granted to a worker that comes for it, and completed; the log shows no defect."""
+        """Submits a task and completes it as a worker; fails if that fails or if the log shows a defect."""
         name = f"{_MINE}-{next(self._numbers)}"
         task = scheduler_pb2.Task(id=name, handler=name, queue=name)
         self._scheduler.ScheduleTask(scheduler_pb2.ScheduleTaskRequest(task=task), timeout=CALL_SECONDS)
@@ -60,7 +60,7 @@ class Checked:
             log.seek(self._read)
             new = log.read()
             self._read = log.tell()
-        # A method that is specified and not served yet is UNIMPLEMENTED, of which gRPC keeps a log of its own.
+        # For a method that is specified but not served, gRPC itself logs a NotImplementedError.
         assert new.count("Traceback") == new.count("[NotImplementedError]"), new
 
 
@@ -70,7 +70,7 @@ def checked(leader: RunningLeader, folder: Path) -> Iterator[Checked]:
         yield Checked(leader, channel, folder / "gowork-leader.log")
 
 
-#: An unknown id of 4,000 bytes: the error that quoted it was too large for gRPC.
+#: An unknown id of 4,000 bytes: an error that quoted it whole was too large for gRPC.
 WIDE = Call(
     "/scheduler.v1.SchedulerService/WaitTasks",
     [scheduler_pb2.WaitTasksRequest(ids=["\U0001f600" * 1000]).SerializeToString()],

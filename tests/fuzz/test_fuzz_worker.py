@@ -1,4 +1,4 @@
-"""Whatever a callback worker is told, it answers, blames the caller where he is at fault, and goes on working."""
+"""A callback worker answers whatever it is sent, names the caller's fault as such, and goes on working."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NAME = "dialled"
 
 @pytest.fixture(scope="module")
 def address(leader: RunningLeader, folder: Path) -> Iterator[str]:
-    """Where a worker can be dialled."""
+    """The address of a callback worker."""
     listen = ("--name", _NAME, "--listen", "127.0.0.1:0", "--scheduler", leader.scheduler, "--runners", "0")
     worker = start_worker(folder, leader, *listen)
     try:
@@ -33,7 +33,7 @@ def address(leader: RunningLeader, folder: Path) -> Iterator[str]:
         kill(worker)
 
 
-#: No protobuf: it was an INTERNAL of the worker's.
+#: Bytes that are not protobuf: the worker once answered them with INTERNAL.
 GARBAGE = Call("/worker.v1.WorkerService/StartWork", [b"\xff"], False, False)
 
 
@@ -45,7 +45,7 @@ def test_any_sequence_of_calls_is_answered_and_breaks_nothing(address: str, fold
         for call in sequence:
             make(channel, call)
         service = worker_pb2_grpc.WorkerServiceStub(channel)
-        # It says no while its slots are taken, and yes when it has room again.
+        # It refuses while its slots are taken, and accepts when it has room again.
         for number in itertools.count():
             request = worker_pb2.StartWorkRequest(id=f"mine-{number}", payload="x")
             if service.StartWork(request, timeout=CALL_SECONDS).success:

@@ -1,8 +1,8 @@
 """Plants the edits of `*.toml` beside this file, one at a time, and tells which test notices each.
 
-An edit that no test notices is a rule that nobody keeps. Each names the test that shall kill it. That test runs first;
-if it passes in spite of the edit, the suite of the edited package runs until something fails, and the edit counts as
-misnamed or as survived. Edits are planted in copies of the tree, never in the tree itself.
+Each edit breaks a rule, and names the test that must fail because of it. That test runs first. If it passes in spite of
+the edit, the suite of the edited package runs until a test fails. Then the edit names the wrong test, or it has
+survived: no test keeps its rule. Edits are planted in copies of the tree, never in the tree itself.
 
     python3 tests/mutants/run_mutants.py                   all of them
     python3 tests/mutants/run_mutants.py --rotate 10       ten, other ones each day
@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-#: What the tests need of the tree.
+#: The parts of the tree that the tests need.
 COPIED = (
     "benchmarks",
     "packages",
@@ -44,7 +44,7 @@ COPIED = (
     "ARCHITECTURE.md",
     "README.md",
 )
-#: A test that an edit makes hang has noticed it.
+#: Time limits, in seconds, of one test and of a suite. A test that hangs because of an edit has noticed the edit.
 TEST_SECONDS = 120.0
 SUITE_SECONDS = 600.0
 #: pytest's exit codes: https://docs.pytest.org/en/stable/reference/exit-codes.html
@@ -56,29 +56,29 @@ class Mutant:
     """One edit."""
 
     name: str
-    #: What it breaks, as a sentence.
+    #: The rule that it breaks, as a sentence.
     rule: str
-    #: Where, relative to the repository.
+    #: The edited file's path in the repository.
     file: str
-    #: The text that is replaced; it occurs once in the file.
+    #: The text that is replaced; it must occur once in the file.
     old: str
     new: str
-    #: The node id of the test that kills it.
+    #: The node id of the test that must fail.
     test: str
 
     @property
     def suite(self) -> str:
-        """The tests of the package that it edits."""
+        """The folder with the tests of the edited package."""
         return str(Path(*Path(self.file).parts[:2], "tests"))
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of one edit."""
+    """Whether its test has noticed one edit."""
 
     mutant: Mutant
     killed: bool
-    #: Who killed it, or what went wrong.
+    #: The test that noticed, or what went wrong.
     told: str
     seconds: float
 
@@ -92,7 +92,7 @@ def read_mutants() -> list[Mutant]:
 
 
 def rotated(mutants: Sequence[Mutant], count: int, day: datetime.date) -> list[Mutant]:
-    """The `count` mutants of a day; the next ones come on the next day, so that each has its turn."""
+    """The `count` mutants of a day. The next day has the next ones, so that each has its turn."""
     count = min(count, len(mutants))
     start = day.toordinal() * count
     return [mutants[(start + place) % len(mutants)] for place in range(count)]
@@ -103,7 +103,7 @@ class Tree:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        #: Python tells a changed source by its time, in seconds: each edit gets another.
+        #: The modification time of the next edit, in seconds: Python sees by it that a source has changed.
         self._time = int(time.time())
         folder.mkdir()
         ignored = shutil.ignore_patterns("__pycache__", ".hypothesis", ".pytest_cache")
@@ -116,7 +116,7 @@ class Tree:
 
     @contextlib.contextmanager
     def edited(self, mutant: Mutant) -> Iterator[None]:
-        """Plants the edit, and takes it back at the end."""
+        """Plants the edit, and removes it at the end."""
         path = self._folder / mutant.file
         text = path.read_text(encoding="utf-8")
         assert text.count(mutant.old) == 1, f"{mutant.name}: what it replaces occurs {text.count(mutant.old)} times"
@@ -127,7 +127,7 @@ class Tree:
             self._write(path, text)
 
     def run(self, tests: Sequence[str], seconds: float, *options: str) -> tuple[int | None, str]:
-        """Runs these tests on the copy, and returns pytest's exit code, None when it took too long, and its output."""
+        """Runs these tests on the copy; returns pytest's exit code (None after `seconds`) and its output."""
         sources = [*self._folder.glob("packages/*/src"), *self._folder.glob("plugins/*/src")]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, sources))}
         command = [
@@ -147,7 +147,7 @@ class Tree:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            # What it has started ends with it.
+            # So that a timeout can kill pytest with all that it has started.
             start_new_session=True,
         )
         try:
@@ -164,7 +164,7 @@ class Tree:
 
 
 def judge(tree: Tree, mutant: Mutant) -> Verdict:
-    """Plants one edit and lets the tests look at it."""
+    """Plants one edit and runs the tests that may notice it."""
     began = time.monotonic()
     with tree.edited(mutant):
         code, output = tree.run([mutant.test], TEST_SECONDS)
@@ -181,7 +181,7 @@ def judge(tree: Tree, mutant: Mutant) -> Verdict:
 
 
 def run(mutants: Sequence[Mutant], folder: Path, workers: int) -> list[Verdict]:
-    """Judges them all, and prints each verdict as it comes."""
+    """Judges all mutants, and prints each verdict as it comes."""
     copies = [Tree(folder / str(number)) for number in range(workers)]
     print("without an edit: ", end="", flush=True)
     code, output = copies[0].run(sorted({mutant.test for mutant in mutants}), SUITE_SECONDS, "-n", str(workers))
@@ -213,11 +213,11 @@ def run(mutants: Sequence[Mutant], folder: Path, workers: int) -> list[Verdict]:
 
 
 def main() -> None:
-    """Runs what the command line asks for; the exit code is 1 when an edit is alive."""
+    """Runs the mutants that the command line selects; the exit code is 1 when an edit is alive."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("words", nargs="*", help="run only those whose name has one of these words")
-    parser.add_argument("--rotate", type=int, metavar="N", help="run this number, other ones each day")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="run this number at once")
+    parser.add_argument("--rotate", type=int, metavar="N", help="run N of them, other ones each day")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="run N at once")
     arguments = parser.parse_args()
     mutants = [
         mutant
@@ -227,7 +227,7 @@ def main() -> None:
     if arguments.rotate:
         mutants = rotated(mutants, arguments.rotate, datetime.date.today())  # noqa: DTZ011 - any day will do
     if not mutants:
-        parser.error("no edit has such a name")
+        parser.error("no edit's name has one of these words; the names are in tests/mutants/*.toml")
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="gowork-mutants-") as name:
         verdicts = run(mutants, Path(name), arguments.workers)

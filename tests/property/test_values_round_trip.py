@@ -1,4 +1,4 @@
-"""What a client schedules, a handler gets: any type that loads, any value of it, each side by its own code."""
+"""A handler gets the value that a client schedules: any value of any type that loads, each side by its own code."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Colour(enum.StrEnum):
     NOTHING = "null"
 
 
-class Shade(str, enum.Enum):  # noqa: UP042 - as it was written before there was StrEnum
+class Shade(str, enum.Enum):  # noqa: UP042 - as people wrote it before there was StrEnum
     DARK = "dark"
     NONE = "null"
 
@@ -118,7 +118,7 @@ def _typed_dict(item: Case) -> Case:
 
 
 def _of_pydantic(make: Callable[[], Any]) -> Any:
-    """What pydantic makes; it has no place for some of msgspec's types, and refuses some values."""
+    """Calls pydantic, and rejects the example when pydantic does not know one of its types or refuses its value."""
     try:
         return make()
     except (pydantic.errors.PydanticUserError, pydantic.ValidationError):
@@ -126,7 +126,7 @@ def _of_pydantic(make: Callable[[], Any]) -> Any:
 
 
 def _readable(made: Any, value: Any) -> Any:
-    """The value, where pydantic reads its own JSON of it as the same: it writes text and bytes alike, say."""
+    """The value, if pydantic reads it back the same from its own JSON; for example, it writes text and bytes alike."""
     adapter = pydantic.TypeAdapter(made)
     try:
         written = adapter.dump_json(value, by_alias=False, round_trip=True)
@@ -193,7 +193,7 @@ def test_what_a_client_or_a_handler_schedules_a_handler_gets(case: Case, data: s
     try:
         sent = client_encode(value)
     except InvalidArgument:
-        # Refused where it is sent: bytes in pydantic's models, which it writes as UTF-8, say.
+        # Refused when it is sent, such as bytes in a pydantic model, which pydantic writes as UTF-8.
         assume(False)
     assert worker_encode(value) == sent
     got = decode(*sent)

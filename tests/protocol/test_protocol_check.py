@@ -1,6 +1,6 @@
-"""The command `gowork worker-check` on our own worker, on one in another language, and on that one with rules broken.
+"""The command `gowork worker-check` on gowork's own worker, on one in Node, and on that one with each rule broken.
 
-A rule that no broken worker fails would be a rule that nobody tries.
+If no broken worker failed a rule, the check of that rule might not work.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from gowork.leader._check.stage import Script
 
 ROOT = Path(__file__).parents[2]
 NODE = ROOT / "examples/node-worker"
-#: For workers that keep the rules: only a machine that stands still takes so long.
+#: For workers that keep the rules: they take so long only on a machine that stands still.
 PATIENT = Script(patience=40.0, first_patience=60.0)
-#: For workers that break one: everything that they do not do is waited for.
+#: For workers that break a rule: the check waits this long for each thing that they do not do.
 IMPATIENT = Script(patience=1.5, first_patience=15.0)
+#: The handler that the check's tasks name. It sleeps in place of work.
 HANDLERS = """
 import asyncio
 from gowork.worker import handler
@@ -33,7 +34,7 @@ async def sleep(milliseconds: str) -> None:
     await asyncio.sleep(int(milliseconds) / 1000)
 """
 
-#: (the rule that is broken, the scene that finds it, what stands in the worker, what stands there instead).
+#: (the broken rule, the scene that finds it, the text in the worker's source, its replacement).
 BROKEN = [
     ("hello-first", "work", "this.say({ hello: hello() });", "this.say({}); this.say({ hello: hello() });"),
     ("hello-valid", "work", "slots: SLOTS,", "slots: 0,"),
@@ -98,7 +99,7 @@ BROKEN = [
 
 @pytest.fixture
 def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The command of the worker in Node, from a copy that a test may change."""
+    """The command of a copy of the worker in Node, whose source a test may change."""
     modules = NODE / "node_modules"
     if not modules.is_dir():
         reason = "the worker in Node has no modules: run `npm ci --ignore-scripts` in examples/node-worker"
@@ -110,14 +111,14 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def plant(source: Path, old: str, new: str) -> None:
-    """Breaks a worker by an edit of its source."""
+    """Edits a worker's source, so that it breaks a rule."""
     text = source.read_text()
     assert text.count(old) == 1, f"it stands {text.count(old)} times in the worker: {old}"
     source.write_text(text.replace(old, new))
 
 
 async def failed(command: list[str], script: Script, *scenes: str) -> dict[str, Finding]:
-    """The rules that a worker does not keep."""
+    """Runs the check, and returns {rule that the worker does not keep: what was found}."""
     findings = await check("127.0.0.1:0", script, command, scenes or list(SCENES))
     if not scenes:
         assert {finding.rule for finding in findings} == set(RULES)
@@ -153,7 +154,7 @@ async def test_a_worker_that_breaks_a_rule_fails_it(node: list[str], rule: str, 
 
 
 def test_every_rule_is_broken_by_some_worker() -> None:
-    # A library that knows protobuf takes no notice of unknown fields: no edit of a worker in Node makes it do so.
+    # A protobuf library ignores unknown fields, so no edit of the worker in Node breaks that rule.
     assert {rule for rule, *_ in BROKEN} == set(RULES) - {"unknown-fields"}
 
 

@@ -1,4 +1,4 @@
-"""The page docs/protocol.md: its examples are messages of the contract, its numbers and rules are those of the code."""
+"""Compares the page docs/protocol.md with the contract and the code: its examples, its limits and its rules."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FRAMES = [
     for block in re.findall(r"^```json\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     for line in block.splitlines()
 ]
-#: (a limit in words, the names of its constants).
+#: (a limit as the page writes it, [(module, constant)]).
 LIMITS = [
     pytest.param(limit, re.findall(r"`([\w.]+):(\w+)`", names), id=what)
     for what, limit, names in re.findall(r"^\| ([^|]+) \| ([^|]+) \| (`gowork\.[^|]+) \|$", PAGE, re.MULTILINE)

@@ -1,4 +1,4 @@
-"""The benchmark that compares this tree with an earlier version."""
+"""The benchmark `against`, which compares this tree with an earlier version."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract's checks can fail. `nox -s contract` runs them."""
+"""The contract's checks fail when they should. `nox -s contract` runs them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ARCHITECTURE draws the house that stands here: its packages, rooms, layers, modules and invariants."""
+"""ARCHITECTURE names the packages, folders, layers, modules and invariants that the tree has, and no others."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CONTRACTS: list[dict[str, Any]] = tomllib.loads((ROOT / "pyproject.toml").read_t
     "contracts"
 ]
 SOURCES = [path for package in PACKAGES for path in package.glob("src/**/*.py") if "_pb2" not in path.name]
-#: The files that may be named, from the repository's root.
+#: The files that the page may name, as paths from the repository's root.
 FILES = {
     str(path.relative_to(ROOT))
     for folder in ("packages", "plugins", "tests")
@@ -27,7 +27,7 @@ FILES = {
 
 
 def drawing() -> Iterator[tuple[str, str, list[str]]]:
-    """The drawing's lines: (the package's folder, the module they lie in or "", the names on the line)."""
+    """The drawing's lines: (the package's folder, the module above or "", the names on the line)."""
     (text,) = re.findall(r"^```text\n(packages/.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     package, above = "", [(-1, "")]
     for line in text.splitlines():
@@ -43,7 +43,7 @@ def drawing() -> Iterator[tuple[str, str, list[str]]]:
 
 
 def drawn_modules() -> dict[str, str]:
-    """The package's folder of each module that is drawn."""
+    """{module that is drawn: its package's folder}."""
     return {".".join(filter(None, [inside, name])): package for package, inside, names in drawing() for name in names}
 
 
@@ -56,7 +56,7 @@ def test_every_package_and_room_is_drawn_and_every_one_that_is_drawn_is_there() 
     for path in SOURCES:
         package = ROOT.joinpath(*path.relative_to(ROOT).parts[:2])
         module = ".".join(path.parent.relative_to(package / "src").parts)
-        # A folder of generated code alone is no room; neither is the namespace.
+        # A folder of generated code alone is not drawn, and neither is the namespace.
         if path.name != "__init__.py" and module != "gowork":
             rooms[module] = str(package.relative_to(ROOT))
     assert drawn_modules() == rooms
@@ -82,7 +82,7 @@ def test_the_packages_are_drawn_in_the_order_that_the_import_check_keeps() -> No
 
 
 def rows() -> Iterator[tuple[str, str, str]]:
-    """The rows that say what a room owns: (the package, the room, what it owns)."""
+    """The rows that say what a folder owns: (the package, the folder, what it owns)."""
     for package in ("gowork.leader", "gowork.worker"):
         text = PAGE.partition(f"**{package.replace('.', '-')}**")[2].partition("\n\n**")[0]
         for room, owns in re.findall(r"^\| `([a-z_]+)` \| (.*) \|$", text, re.MULTILINE):
@@ -134,7 +134,7 @@ def test_whoever_keeps_an_invariant_is_there() -> None:
 
 
 def invariants_of(path: Path) -> set[str]:
-    """The invariants that a module's docstring says it keeps: "Invariant ALONE: ...", "Invariants: HELD (...), ..."."""
+    """The invariants that a module's docstring names: "Invariant ALONE: ...", "Invariants: HELD (...), ..."."""
     told = (ast.get_docstring(ast.parse(path.read_text())) or "").partition("Invariant")[2]
     return set(re.findall(r"(?:^s?:? |, )([A-Z]{4,}(?:-[A-Z]+)*)(?= \(|:)", told.replace("\n", " ")))
 

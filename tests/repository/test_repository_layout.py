@@ -1,4 +1,4 @@
-"""How the packages lie in the repository, and what each of them must have."""
+"""Where the packages lie in the repository, and what each of them must have."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def tops_of(package: Path) -> list[Path]:
 
 
 def test_gowork_stays_a_namespace() -> None:
-    # `python -m gowork` needs its file, and a file of that name alone leaves it a namespace.
+    # `python -m gowork` needs this file, and with it `gowork` is still a namespace.
     allowed = {ROOT / "packages/gowork-cli/src/gowork/__main__.py"}
     assert {path for path in ROOT.glob("*/*/src/gowork/*") if path.is_file()} <= allowed
 
@@ -100,7 +100,7 @@ def test_the_workspace_tools_know_every_package() -> None:
 @each_package
 def test_console_scripts_start_outside_of_the_namespace(package: Path) -> None:
     for name, target in project_of(package).get("scripts", {}).items():
-        # Inside of it nothing can be said where another project has taken the name.
+        # A script inside of the namespace could not even start when another project has taken the name.
         start = package / "src" / target.partition(":")[0].replace(".", "/")
         assert start.with_suffix(".py").is_file()
         assert not target.startswith("gowork."), name

@@ -1,4 +1,4 @@
-"""What an index shows of each package: versions that agree, and links that work from outside of the repository."""
+"""What an index shows of each package: versions that agree, and links that work outside of the repository."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ PACKAGES = sorted(
     path.parent for pattern in ("packages", "plugins") for path in ROOT.glob(f"{pattern}/*/pyproject.toml")
 )
 REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["gowork"]["repository"]
-#: A file of the repository as it is read, listed, and shown within a page.
+#: The beginnings of links to a file of the repository: to read it, to list it, and to show it within a page.
 FILES = (f"{REPOSITORY}/blob/main/", f"{REPOSITORY}/tree/main/", f"{REPOSITORY}/raw/main/")
-#: Words that a package of this kind is looked for by.
+#: The kinds of classifiers by which people search for such a package.
 CLASSIFIERS = ("Development Status", "Framework", "Intended Audience", "Operating System", "Topic", "Typing")
 each_package = pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.name)
 
@@ -31,7 +31,7 @@ def project_of(package: Path) -> dict[str, Any]:
 
 
 def modules_of(package: Path) -> list[str]:
-    """The packages that people import from a distribution."""
+    """The modules that people import from a distribution."""
     tops = [*package.glob("src/gowork/*"), *package.glob("src/gowork_plugin_*")]
     return [str(top.relative_to(package / "src")).replace("/", ".") for top in tops if (top / "__init__.py").is_file()]
 
@@ -75,7 +75,7 @@ def test_packages_that_need_the_same_library_take_the_same_versions() -> None:
     for package in PACKAGES:
         for requirement in map(Requirement, project_of(package)["dependencies"]):
             ranges.setdefault(requirement.name, set()).add(str(requirement.specifier))
-    # Else `nox -s oldest`, which installs all of them together, would never try the oldest of one of them.
+    # Otherwise `nox -s oldest`, which installs all packages together, would never try the oldest version of one.
     assert {name: found for name, found in ranges.items() if len(found) > 1} == {}
 
 
@@ -110,9 +110,9 @@ def test_links_to_the_repository_name_files_that_are_there(page: Path) -> None:
     assert others == [], "a link into the repository that names no file"
 
 
-#: Pages that tell how to install something. `pip install` stands in text too: only commands count.
+#: Pages that may tell how to install something.
 PAGES = sorted({*ROOT.glob("*.md"), *ROOT.glob("p*/*/*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/**/*.md")})
-#: Commands of pip, over lines that a backslash joins.
+#: A command of pip, with the lines that a backslash joins to it.
 INSTALL = re.compile(r"pip install ((?:[^\n`\\]|\\\n)+)")
 
 
@@ -126,7 +126,7 @@ def installs_of(page: Path) -> list[list[str]]:
 def test_install_lines_name_what_is_there(page: Path) -> None:
     siblings = {package.name: package for package in PACKAGES}
     for words in installs_of(page):
-        # The packages are on no index: each is named by its path, and so is every sibling that it needs.
+        # The packages are on no index, so each is named by its path, and so is every sibling that it needs.
         assert [word for word in words if word.partition("[")[0] in {"gowork", *siblings}] == [], words
         named: dict[str, set[str]] = {}
         for word in words:

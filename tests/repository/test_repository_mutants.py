@@ -1,4 +1,4 @@
-"""The list of planted edits fits the tree, so that `nox -s mutants` plants what it says."""
+"""The list of planted edits fits the tree, so that `nox -s mutants` can plant each of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Another project's `gowork` is found and named before anything of ours is imported."""
+"""Another project's `gowork` is found and named before anything of this project is imported."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-#: What a console script does: (the module that it starts in, its name).
+#: The console scripts: (the module that each starts in, its name).
 SCRIPTS = [
     ("gowork_cli_start", "gowork"),
     ("gowork_leader_start", "gowork-leader"),
@@ -19,7 +19,7 @@ each_script = pytest.mark.parametrize(("module", "program"), SCRIPTS)
 
 
 def run(module: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    # What stands on the path already comes after it, such as a tree in which an edit is planted.
+    # The folder comes before what stands on the path already, such as a tree in which an edit is planted.
     path = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
     code = f"import sys; sys.argv[1:] = {list(arguments)!r}; from {module}.main import main; main()"
     return subprocess.run(

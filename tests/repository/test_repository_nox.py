@@ -1,4 +1,4 @@
-"""The noxfile: what fails in one part of a run hides nothing of the others."""
+"""The noxfile: a part that fails hides no other part."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 ROOT = Path(__file__).parents[2]
-#: Sessions that take too long for the tests, and belong to `nox -s all`; `bench` is for reading, not for passing.
+#: Sessions that take too long for the tests, and belong to `nox -s all`. Not `bench`, whose figures people read.
 LONG = {"chaos", "demo", "mutants", "newest", "oldest", "sim", "soak"}
 
 
@@ -30,12 +30,12 @@ class Skipped(Exception):
 
 
 class Session:
-    """What a session sees of nox, with commands that fail when they have one of these words."""
+    """Stands in for nox.Session; commands that contain one of the `failing` words fail."""
 
     def __init__(self, *failing: str, posargs: Sequence[str] = ()) -> None:
         self._failing = failing
         self.posargs = list(posargs)
-        #: What was done, in order: (what, its arguments).
+        #: (what was called, its arguments), in order.
         self.done: list[tuple[str, tuple[str, ...]]] = []
         self.logged: list[str] = []
         self.venv_backend = "uv"
@@ -67,7 +67,7 @@ class Session:
 
 @pytest.fixture
 def noxfile(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    # A registry of its own: sessions register themselves by name, once.
+    # The noxfile gets a registry of its own, because sessions register themselves by name, once.
     monkeypatch.setattr("nox.registry._REGISTRY", {})
     spec = importlib.util.spec_from_file_location("gowork_noxfile", ROOT / "noxfile.py")
     assert spec is not None
@@ -171,7 +171,7 @@ def test_a_failure_is_noted_and_what_follows_runs(noxfile: ModuleType) -> None:
     assert failures == ["one"]
 
 
-#: What the code is tried with, in a range, as those have it who use it. `nox` only starts the rest.
+#: Libraries that the code is tried with, in the ranges that its users have; and `nox`, which only starts the rest.
 RANGES = {"attrs", "matplotlib", "nox", "psutil", "pydantic", "pyyaml", "rich"}
 
 

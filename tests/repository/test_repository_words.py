@@ -1,4 +1,4 @@
-"""How the project writes: docstrings begin with a sentence, and turns that have to be read twice are not used."""
+"""How the project writes: docstrings begin with a sentence, and phrases that must be read twice are not used."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-#: Every page and source that people write, except generated code, this file and its mutants, which quote the turns.
+#: Every page and source that people write, except generated code, this file and its mutants, which quote the phrases.
 KEPT = [
     path
     for pattern in (
@@ -77,7 +77,7 @@ def test_no_file_refers_to_a_document_that_is_not_here() -> None:
     assert found == []
 
 
-#: A changelog has an entry a line, however long it is.
+#: The pages without the changelogs, where an entry may be one long line.
 PROSE = [path for path in KEPT if path.suffix == ".md" and path.name != "CHANGELOG.md"]
 
 
@@ -110,7 +110,7 @@ def test_the_glossary_defines_the_terms_of_the_protocol() -> None:
     } <= set(defined)
 
 
-#: What is not written, and what is written instead.
+#: {pattern of a phrase that is not used: what to write instead}.
 TURNS = {
     r"\b[Ss]o many (?!that\b)[a-z]+": "name the quantity: `budget` seconds",
     r", save (?:for|that|the|in|on|what)\b|\b[a-z]+ save (?:for|that|in|on) ": "except",
@@ -123,7 +123,7 @@ TURNS = {
     r"\boriginal kind\b|\b[Cc]allback[_ -]?[Mm]ember|\b[Dd]ialled (?:worker|member)": "callback worker",
     r"\b(?:[Mm]ember|[Ww]orker|[Oo]ne)s? that (?:is|are) dialled": "callback worker, again",
 }
-#: What earlier changes were called stays in their records.
+#: Records keep the words of their time.
 HISTORY = {ROOT / "docs/decisions", *ROOT.glob("p*s/*/CHANGELOG.md")}
 
 
