@@ -1,4 +1,4 @@
-"""What the simulated leaders log is in their histories."""
+"""Switches logging off, because a history has all that the simulated leaders would log."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def nothing_is_logged() -> Iterator[None]:
-    """Full disks by the hundred would fill the report."""
+    """Switches logging off, because hundreds of full disks would fill the report."""
     logging.disable()
     yield
     logging.disable(logging.NOTSET)

@@ -15,19 +15,19 @@ from sim_plants import Plants
 from sim_violation import Violation
 from sim_world import World, run_seed
 
-#: Seeds that have found a bug once; they are run for ever.
+#: The file of seeds that have found a bug; every run includes them.
 SEEDS_KEPT = Path(__file__).with_name("seeds_kept.txt")
 PLANTS = [field.name for field in dataclasses.fields(Plants)]
 
 
 def kept_seeds() -> list[int]:
-    """The seeds of the file; lines that begin with # are words."""
+    """The seeds of SEEDS_KEPT; what follows a # is a comment."""
     lines = SEEDS_KEPT.read_text().splitlines()
     return [int(line.split("#")[0]) for line in lines if line.split("#")[0].strip()]
 
 
 def try_seed(seed: int, plant: str = "") -> tuple[str, Counter[str]]:
-    """What went wrong with this seed, empty when nothing did; and what was exercised."""
+    """Runs a seed, and returns what went wrong ("" when nothing did), and {what occurred: how often}."""
     plants = Plants(**{plant: True}) if plant else Plants()
     world = World(seed, plants)
     try:
@@ -35,18 +35,18 @@ def try_seed(seed: int, plant: str = "") -> tuple[str, Counter[str]]:
             run_seed(world)
     except Violation as violation:
         return f"seed {seed}: {violation}", world.trace.seen
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is what the seed has found
+    except Exception as error:  # noqa: BLE001 - any exception is a finding of the seed
         return f"seed {seed}: {type(error).__name__}: {error}", world.trace.seen
     return "", world.trace.seen
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=200, help="how many seeds to run, besides those that are kept")
-    parser.add_argument("--first", type=int, default=0, help="the first of them")
-    parser.add_argument("--seed", type=int, help="run this one and print its history")
-    parser.add_argument("--plant", choices=PLANTS, default="", help="plant this bug, to see it found")
-    parser.add_argument("--jobs", type=int, default=multiprocessing.cpu_count(), help="processes to use")
+    parser.add_argument("--seeds", type=int, default=200, help="how many seeds to run besides those in seeds_kept.txt")
+    parser.add_argument("--first", type=int, default=0, help="the first of these seeds")
+    parser.add_argument("--seed", type=int, help="run this seed alone and print its history")
+    parser.add_argument("--plant", choices=PLANTS, default="", help="plant this bug, to see whether it is found")
+    parser.add_argument("--jobs", type=int, default=multiprocessing.cpu_count(), help="how many processes to use")
     options = parser.parse_args()
     if options.seed is not None:
         return replay(options.seed, options.plant)
@@ -55,7 +55,7 @@ def main() -> int:
     seen: Counter[str] = Counter()
     failed = 0
     with multiprocessing.get_context("spawn").Pool(options.jobs, initializer=logging.disable) as pool:
-        # In order, so that a run that takes long tells what it finds as it goes.
+        # In order, so that a long run prints what it finds as it goes.
         for words, of_seed in pool.imap(_try_one, [(seed, options.plant) for seed in seeds], chunksize=5):
             seen += of_seed
             if words:
@@ -64,7 +64,7 @@ def main() -> int:
     print_exercised(seen)
     print(f"{len(seeds)} seeds, {failed} failed, {time.monotonic() - started:.0f} s")
     if failed:
-        print("see one's history with --seed N; keep it in seeds_kept.txt")
+        print("--seed N prints the history of seed N; add the seed to seeds_kept.txt when its bug is mended")
     return 1 if failed else 0
 
 
@@ -73,13 +73,13 @@ def _try_one(work: tuple[int, str]) -> tuple[str, Counter[str]]:
 
 
 def print_exercised(seen: Counter[str]) -> None:
-    """How often what has happened."""
+    """Prints how often each thing has occurred."""
     for kind in sorted(seen):
         print(f"{seen[kind]:>9}  {kind}")
 
 
 def replay(seed: int, plant: str) -> int:
-    """Prints the history of one seed, what it has exercised, and what ended it."""
+    """Prints the history of one seed, what occurred in it, and what ended it."""
     logging.disable()
     plants = Plants(**{plant: True}) if plant else Plants()
     world = World(seed, plants)
@@ -87,7 +87,7 @@ def replay(seed: int, plant: str) -> int:
     try:
         with plants.planted():
             run_seed(world)
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is what the seed has found
+    except Exception as error:  # noqa: BLE001 - any exception is a finding of the seed
         words = str(error) if isinstance(error, Violation) else f"{type(error).__name__}: {error}"
     print("\n".join(world.trace.lines()))
     print_exercised(world.trace.seen)

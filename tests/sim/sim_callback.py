@@ -1,4 +1,4 @@
-"""Workers of the original contract: they join, are dialled, and report without a fence; the leader's calls to them."""
+"""Callback workers: they join, are dialled, and report without a fence. Also plays the leader's calls to them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from gowork.leader._engine.loop import Engine
 
-#: How long the leader waits for an answer, in seconds.
+#: How long the leader waits for an answer, and how often a callback worker sends a heartbeat, in seconds.
 DIAL_SECONDS = 5.0
 HEARTBEAT_SECONDS = 2.0
 _STATUSES = [
@@ -28,7 +28,7 @@ _STATUSES = [
 
 
 class SimCallback:
-    """One such worker."""
+    """One callback worker."""
 
     def __init__(self, world: World, id: str, rng: Random) -> None:
         self._world, self._rng, self.id = world, rng, id
@@ -36,9 +36,9 @@ class SimCallback:
         self._away_until = 0.0
         self._silent_until = 0.0
         self._joined = False
-        #: {task id: the end of its run}
+        #: {task id: a future that is cancelled when the task is stopped}
         self._running: dict[str, asyncio.Future[None]] = {}
-        #: {fence: set when the call that starts it has been answered}
+        #: {fence: an event that is set when StartWork has been answered}
         self._starting: dict[int, asyncio.Event] = {}
 
     async def run(self) -> None:
@@ -59,11 +59,11 @@ class SimCallback:
                     self._joined = not isinstance(answer, cmd.Refused)
 
     def fall_silent(self) -> None:
-        """Its heartbeats do not come through for a while, perhaps for longer than its lease; it works on."""
+        """Sends no heartbeats for a while, perhaps for longer than its lease, but works on."""
         self._silent_until = self._world.loop.time() + self._rng.uniform(2.0, 15.0)
 
     def crash(self) -> None:
-        """It is gone with what it runs, without a word, and joins again by and by."""
+        """Vanishes with what it runs, and joins again later."""
         self._joined = False
         self._away_until = self._world.loop.time() + self._rng.uniform(0.5, 12.0)
         for ended in self._running.values():
@@ -71,7 +71,7 @@ class SimCallback:
         self._running = {}
 
     def dial(self, effect: ef.StartWork | ef.StopWork, engine: Engine) -> None:
-        """The leader calls."""
+        """Takes a call of the leader."""
         if isinstance(effect, ef.StartWork):
             self._starting[effect.fence] = asyncio.Event()
         self._group.create_task(self._dialled(effect, engine))
@@ -82,7 +82,7 @@ class SimCallback:
         if isinstance(effect, ef.StartWork):
             await world.loop.pass_time(effect.delay)
         elif starting is not None:
-            # The leader's dialer keeps this order.
+            # The leader's dialer calls StopWork only after StartWork was answered.
             await starting.wait()
         delays = [0.001, 0.02] if world.calm else [0.001, 0.02, 0.02, 0.5, 6.0]
         there, back = rng.choice(delays), rng.choice(delays)
@@ -137,7 +137,7 @@ class SimCallback:
         if self._running.get(id) is ended:
             del self._running[id]
         error = "no luck" if rng.random() < 0.1 and not world.calm else None
-        # Also when all is calm: a leader that has just started takes any member at its word that it is idle.
+        # Even when all is calm: a leader that has just started believes a callback worker that says that it is idle.
         if rng.random() < 0.1:
             world.trace.fault("a callback worker forgets to complete a task", self.id, id)
             return

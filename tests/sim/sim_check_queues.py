@@ -1,4 +1,4 @@
-"""Checks what is granted of which queue: limits, rates, pauses, order, times.
+"""Checks the grants of each queue: limits, rates, pauses, order, times.
 
 Goes by what is durable, and by the leader's clocks as they were when the batch was decided.
 """
@@ -23,7 +23,7 @@ _Grant = tuple[int, int, Spec, Standing]
 
 
 class _Lane:
-    """What of one lane may run now."""
+    """The tasks of one lane that may run now."""
 
     __slots__ = ("_heap", "waiting")
 
@@ -44,7 +44,7 @@ class _Lane:
 
 
 class QueueChecks:
-    """Counts for itself what the leader counts."""
+    """Keeps its own count of what the leader counts."""
 
     def __init__(self, trace: Trace) -> None:
         self._trace = trace
@@ -57,16 +57,16 @@ class QueueChecks:
         self._lanes: dict[LaneKey, _Lane] = {}
         self._waiting = 0
         self._grants: list[_Grant] = []
-        #: {queue: (starts that its rate allows at most, as of then)}
+        #: {queue: (the most starts that its rate allows, monotonic seconds of that number)}
         self._tokens: dict[str, tuple[float, float]] = {}
-        #: {queue: grants since one went past a higher priority}
+        #: {queue: the number of grants since the last one that went before a higher priority}
         self._since_starving: dict[str, int] = {}
         self.state: State | None = None
 
     # What becomes durable.
 
     def configured(self, batch: Batch, mono: float) -> None:
-        """The settings that a batch writes; what it grants goes by them."""
+        """Takes the settings that a batch writes. The grants of that batch must keep them."""
         for kind, name in batch.facts_gone:
             if kind == QUEUES.name:
                 self._set(name, _DEFAULTS, mono)
@@ -92,7 +92,7 @@ class QueueChecks:
         return tokens
 
     def moved(self, seq: int, spec: Spec, before: Standing | None, after: Standing) -> None:
-        """A task stands elsewhere now."""
+        """Takes a task's move from one standing to the next."""
         lane, queue = spec.lane, spec.lane.queue
         if before is not None:
             if before.status is Status.RUNNING:
@@ -117,7 +117,7 @@ class QueueChecks:
             self._waiting += 1
 
     def decided(self, now: Now) -> None:
-        """All of a batch was told; it was decided at this time."""
+        """Checks the grants of a batch, after all its moves; it was decided at `now`."""
         grants, self._grants = sorted(self._grants), []
         by_queue: dict[str, list[_Grant]] = {}
         for grant in grants:
@@ -157,7 +157,7 @@ class QueueChecks:
         state = self.state
         if state is None:
             return
-        #: The first of each lane that could have been granted instead.
+        #: The first task of each lane that could have been granted instead: (-priority, seq, lane, is binary).
         passed: list[tuple[int, int, LaneKey, bool]] = []
         limit = self.settings.get(name, _DEFAULTS).key_concurrency_limit
         for lane, content in self._lanes.items():
@@ -202,12 +202,12 @@ class QueueChecks:
     # What is told.
 
     def answered(self, name: str, answer: object) -> None:
-        """An operator has heard what is set for a queue."""
+        """Checks the settings that an operator was told for a queue."""
         if answer != self.settings.get(name, _DEFAULTS):
             raise Violation("no reply ahead of its commit", "queue", name, answer)
 
     def recovered(self, state: State, mono: float) -> None:
-        """A leader has started at this time."""
+        """Checks the state with which a leader has started at `mono`."""
         self.state = state
         self._since_starving.clear()
         for name in self._tokens:
@@ -230,7 +230,7 @@ def _burst(settings: QueueSettings) -> float:
 
 
 def _takes(holder: Worker | None, lane: LaneKey, *, binary: bool) -> bool:
-    """Whether this worker, or any callback worker for None, can run the tasks of a lane."""
+    """Whether this worker can run the tasks of a lane; None stands for any callback worker."""
     if holder is None:
         return not (lane.handler or lane.selector or binary)
     return holder.can_run(lane.handler, lane.selector)

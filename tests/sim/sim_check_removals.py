@@ -1,4 +1,4 @@
-"""Checks what becomes of finished tasks: which run again, and which are removed."""
+"""Checks which finished tasks run again, and which are removed."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ KEPT_SECONDS = 6.0
 
 
 class RemovalChecks:
-    """Knows what was asked for."""
+    """Knows which tasks somebody asked to run again or to remove."""
 
     def __init__(self, trace: Trace, durable: Mapping[str, tuple[Spec, Standing]]) -> None:
         self._trace, self._durable = trace, durable
-        #: Ids that somebody wanted to run again, or to be removed.
+        #: The ids that somebody asked to run again, those that somebody asked to remove, and those that were removed.
         self.run_again: dict[str, None] = {}
         self._to_be_removed: dict[str, None] = {}
         self._removed: dict[str, None] = {}
-        #: How many finished tasks there are, and how many of them with status ERROR.
+        #: The number of finished tasks, and of those with status ERROR.
         self._finished = self._failed = 0
 
     def finished_ids(self) -> list[str]:
-        """Those that may be removed or run again."""
+        """The ids of finished tasks, which may be removed or run again."""
         return [id for id, (_, standing) in self._durable.items() if standing.status >= Status.COMPLETED]
 
     def ask_to_run_again(self, id: str) -> None:
-        """Somebody is about to ask for it."""
+        """Notes that somebody is about to ask for it."""
         self.run_again[id] = None
 
     def ask_to_remove(self, ids: list[str]) -> None:
-        """Somebody is about to ask for it."""
+        """Notes that somebody is about to ask for it."""
         self._to_be_removed.update(dict.fromkeys(ids))
 
     def may_be_gone(self, id: str) -> bool:
-        """Whether it may have been removed by the time at which somebody hears of it."""
+        """Whether it may have been removed before somebody hears of it."""
         return id in self._to_be_removed or id in self._removed
 
     def moved(self, id: str, before: Standing | None, after: Standing) -> None:
-        """A task stands elsewhere now."""
+        """Checks a task's move from one standing to the next."""
         if before is not None and before.status >= Status.COMPLETED:
             if before.status is Status.COMPLETED or id not in self.run_again or after.status is Status.COMPLETED:
                 raise Violation("finished stays finished", id, "went to", after.status.name)
@@ -54,7 +54,7 @@ class RemovalChecks:
         self._count(after, 1)
 
     def removed(self, id: str, standing: Standing, wall_ms: int) -> None:
-        """The store has it no more."""
+        """Checks the removal of a task from the store."""
         self._removed[id] = None
         asked = id in self._to_be_removed
         self._trace.seen["task: removed on request" if asked else "task: removed when its time was over"] += 1
@@ -70,7 +70,7 @@ class RemovalChecks:
             self._failed += tasks * (standing.status is Status.ERROR)
 
     def counted(self, state: State | None) -> None:
-        """What memory counts must be what there is."""
+        """Compares the counts in memory with the number of finished tasks."""
         if state is None:
             return
         found, expected = (state.finished_tasks, state.failed_tasks), (self._finished, self._failed)

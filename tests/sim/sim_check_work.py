@@ -1,4 +1,4 @@
-"""Checks what workers do: what they were granted, run, and report."""
+"""Checks what all workers together do: what they were granted, run and report."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ class WorkChecks:
 
     def __init__(self, trace: Trace, durable: Mapping[str, tuple[Spec, Standing]]) -> None:
         self._trace, self._durable = trace, durable
-        #: {fence: id} of grants that have reached a worker, and of what runs now.
+        #: {fence: id} of grants that have reached a worker, and of the tasks that run now.
         self._received: dict[int, str] = {}
         self._running: dict[int, str] = {}
-        #: {(instance, fence): the worker's true report}
+        #: {(instance, fence): the worker's true report}, without the lies of sim_worker.
         self._reports: dict[tuple[str, int], session.Report] = {}
-        #: {fence: id} that a worker has run to an end; it has not died since.
+        #: {fence: id} of tasks that have ended in a worker which has not died since.
         self._ended: dict[int, str] = {}
-        #: Ids that some callback worker has completed.
+        #: The ids of tasks that a callback worker has completed.
         self._told_by_callbacks: dict[str, None] = {}
 
     def received(self, fence: int, id: str, instance: str) -> None:
-        """A grant has come to its worker."""
+        """Notes that a grant has reached its worker."""
         self._received[fence] = id
         self._trace.note("worker", instance, "gets", id, fence)
 
     def started(self, fence: int, id: str) -> None:
-        """A session worker runs a task."""
+        """Checks that a worker with a session may start a task."""
         for other, running in self._running.items():
             if running == id:
                 entry = self._durable.get(id)
@@ -45,13 +45,13 @@ class WorkChecks:
         self._running[fence] = id
 
     def stopped(self, fence: int, *, kept: bool) -> None:
-        """An execution is over; `kept` when its worker has a report of it to tell."""
+        """Notes that a run is over; `kept` says whether its worker has a report of it."""
         id = self._running.pop(fence, None)
         if id is not None and kept:
             self._ended[fence] = id
 
     def reported(self, instance: str, report: session.Report) -> None:
-        """A worker says how an attempt ended."""
+        """Notes a worker's report."""
         if (instance, report.fence) not in self._reports:
             name = Outcome(report.outcome).name
             self._trace.note("worker", instance, "reports", report.id, report.fence, name, report.reason)
@@ -59,27 +59,27 @@ class WorkChecks:
         self._reports[instance, report.fence] = report
 
     def told_by_callback(self, id: str) -> None:
-        """A callback worker has ended a task."""
+        """Notes that a callback worker has ended a task."""
         self._told_by_callbacks[id] = None
 
     def died(self, fences: list[int]) -> None:
-        """A worker is gone with all that it held."""
+        """Notes that a worker is gone with all that it held."""
         for fence in fences:
             self._running.pop(fence, None)
             self._ended.pop(fence, None)
 
-    # What the store is told of it.
+    # What comes of it in the store.
 
     def removed(self, id: str) -> None:
-        """The task is no more: whoever still runs it, being cut off, runs nothing that a new task of this id is."""
+        """Notes that a task was removed: a worker that is cut off may still run it beside a later task of its id."""
         for fence, running in self._running.items():
             if running == id:
                 self._running[fence] = f"{id}, removed"
 
     def completed(self, id: str, standing: Standing) -> session.Report | None:
-        """The report that has completed a task; None for that of a callback worker, which has no fence."""
+        """Checks a completion, and returns the report that made it; None for one of a callback worker."""
         if not standing.instance:
-            # The weaker promise: whichever member says so, while one of them holds the task.
+            # A weaker promise holds here: any callback worker may say so while one of them holds the task.
             if id not in self._told_by_callbacks:
                 raise Violation("no stale report is accepted", id, "completed, which no member has said")
             return None
@@ -89,10 +89,10 @@ class WorkChecks:
         return report
 
     def unreached(self, id: str, fence: int) -> None:
-        """The leader takes back a grant that it thinks has not reached its worker."""
+        """Checks a grant that the leader takes back because it believes that it has not reached its worker."""
         if fence in self._ended:
             raise Violation("no report is dropped", id, "had ended under fence", fence, "and is run again")
 
     def fences_of_late(self) -> dict[int, str]:
-        """Some grants that were received lately."""
+        """{fence: id} of some grants that workers received lately."""
         return dict(islice(reversed(self._received.items()), 8))

@@ -1,4 +1,4 @@
-"""Checks one process of a worker: what it holds, starts, and tells its leader, frame by frame."""
+"""Checks one process of a worker: what it holds, starts and reports, frame by frame."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from gowork.proto.worker.v1 import session_pb2 as session
 if TYPE_CHECKING:
     from sim_world import World
 
-#: How long a leader waits for a worker whose stream broke; and what a supervisor may take to tell its runners.
+#: The reconnect grace, and how long a supervisor may take to tell its runners, in seconds.
 GRACE_SECONDS = 1.0
 _TELL_SECONDS = 0.05
-#: What an attempt that never started may come to.
+#: Outcomes that an attempt may have which never started.
 _UNSTARTED = {tasks.ATTEMPT_OUTCOME_INTERRUPTED, tasks.ATTEMPT_OUTCOME_CANCELLED, tasks.ATTEMPT_OUTCOME_FAILED}
-#: What only a handler can say.
+#: Outcomes that only a handler can have.
 _OF_HANDLERS = {tasks.ATTEMPT_OUTCOME_COMPLETED, tasks.ATTEMPT_OUTCOME_SNOOZED}
 
 
@@ -28,31 +28,31 @@ class WorkerChecks:
     def __init__(self, world: World, instance: str, slots: int, *, lends: bool) -> None:
         self._world, self._trace, self._instance = world, world.trace, instance
         self._slots, self._lends = slots, lends
-        #: {fence: id} of all grants; of them what is neither acknowledged nor released; and what was released.
+        #: {fence: id} of all grants, and of those that are neither acknowledged nor released; the released fences.
         self._granted: dict[int, str] = {}
         self._owed: dict[int, str] = {}
         self._released: dict[int, None] = {}
-        #: {fence: id} of what runs now, and {fence: outcome} of what has ended in a runner.
+        #: {fence: id} of the tasks that run now, {fence: outcome} of those that have ended, and all that were started.
         self._running: dict[int, str] = {}
         self._came_to: dict[int, int] = {}
         self._started: dict[int, None] = {}
-        #: Fences whose runner has died over them.
+        #: The fences of tasks that ran when their runner died.
         self._died: dict[int, None] = {}
-        #: {fence: when it was cancelled, in the world's seconds}
+        #: {fence: when it was cancelled or released, in the world's seconds}
         self._cancelled: dict[int, float] = {}
-        #: {fence: the report that was sent first}
+        #: {fence: the bytes of its first report}
         self._reported: dict[int, bytes] = {}
-        #: Since when there is no stream, in the world's seconds.
+        #: When the stream was lost, in the world's seconds; None while there is one.
         self._lost_at: float | None = 0.0
 
     def has_known(self, fence: int) -> bool:
-        """Whether it was ever granted here."""
+        """Whether this process was ever granted the fence."""
         return fence in self._granted
 
     # Its runners.
 
     def started(self, fence: int, id: str, runner: str, *, is_behind: bool) -> None:
-        """A runner starts a task; `is_behind` when it has heard nothing for a while, so that nothing could stop it."""
+        """Checks the start of a task; `is_behind` says that its runner has heard nothing for a while."""
         world = self._world
         self._trace.note("worker", self._instance, "starts", id, fence, "in", runner)
         if fence in self._started:
@@ -72,13 +72,13 @@ class WorkerChecks:
         world.checks.work.started(fence, id)
 
     def finished(self, fence: int, report: session.Report) -> None:
-        """A runner has ended a task, and will report it."""
+        """Notes that a runner has ended a task and will report it."""
         del self._running[fence]
         self._came_to[fence] = report.outcome
         self._world.checks.work.stopped(fence, kept=fence not in self._released)
 
     def runner_died(self, fence: int) -> None:
-        """A runner has died over this task."""
+        """Notes that a runner has died while it ran this task."""
         self._running.pop(fence, None)
         self._died[fence] = None
         self._world.checks.work.stopped(fence, kept=False)
@@ -86,7 +86,7 @@ class WorkerChecks:
     # What it hears and says.
 
     def reads(self, response: session.ConnectResponse) -> None:
-        """A frame of the leader's."""
+        """Takes a frame of the leader."""
         if response.HasField("welcome"):
             self._lost_at = None
         for grant in response.grants:
@@ -105,14 +105,14 @@ class WorkerChecks:
             self._owed.pop(fence, None)
 
     def greets(self, hello: session.Hello) -> None:
-        """It lists all that it holds."""
+        """Checks that a Hello lists all that the process holds."""
         held = {held.fence: held.id for held in hello.held}
         if held != self._owed:
             differing = [fence for fence in {**held, **self._owed} if held.get(fence) != self._owed.get(fence)]
             raise Violation("a hello lists all that is held", self._instance, differing[:5])
 
     def reports(self, report: session.Report) -> None:
-        """It sends a report, perhaps again."""
+        """Checks a report, which may be sent again."""
         fence, outcome = report.fence, report.outcome
         data = report.SerializeToString()
         if self._reported.setdefault(fence, data) != data:
@@ -128,17 +128,17 @@ class WorkerChecks:
         if came_to is None:
             allowed = outcome not in _OF_HANDLERS if fence in self._died else outcome in _UNSTARTED
         else:
-            # Its runner may have died with the report.
+            # Its runner may have died before it sent the report.
             allowed = outcome == came_to or outcome not in _OF_HANDLERS
         if not allowed:
             raise Violation("a report says what the attempt came to", report.id, fence, name)
         self._world.checks.work.reported(self._instance, report)
 
     def lost_stream(self) -> None:
-        """It sees that its stream is over."""
+        """Notes that the process sees the end of its stream."""
         if self._lost_at is None:
             self._lost_at = self._world.loop.now
 
     def ended(self) -> None:
-        """The process is gone with all that it held."""
+        """Notes that the process is gone with all that it held."""
         self._world.checks.work.died(list(self._granted))

@@ -1,4 +1,4 @@
-"""The named checkers: what must hold in every history. Each raises Violation at the moment at which it is broken."""
+"""The named checkers of what must hold in every history. A checker raises Violation at once when its rule is broken."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _POLICIES[""] = _POLICIES[HANDLERS[0].name]
 
 
 class Checks:
-    """Looks at every commit, effect, answer and execution."""
+    """Checks every commit, effect, answer and run."""
 
     def __init__(self, trace: Trace) -> None:
         self._trace = trace
-        #: What the store has: {id: (spec, standing)}, {seq: id}, {id: seq}, and {member: address}.
+        #: What the store has: {id: (spec, standing)}, {seq: id}, {id: seq}, and {callback worker: address}.
         self.durable: dict[str, tuple[Spec, Standing]] = {}
         self._ids: dict[int, str] = {}
         self._seqs: dict[str, int] = {}
@@ -43,27 +43,27 @@ class Checks:
         self._unfinished = 0
         #: {fence: id} of all grants that are or were durable.
         self._fence_ids: dict[int, str] = {}
-        #: {callback worker: how many tasks it holds}
+        #: {callback worker: the number of tasks that it holds}
         self._dialled: Counter[str] = Counter()
-        #: {id: counted attempts that were forgiven when it was to run again}
+        #: {id: the number of counted attempts that no longer count, because somebody asked to run the task again}
         self._forgiven: dict[str, int] = {}
-        #: Submits that were answered; without what was removed since.
+        #: The ids of tasks whose submit was answered, without those that were removed since.
         self._acknowledged: dict[str, None] = {}
-        #: {id: fence of its latest grant that was let out}, and the highest of them.
+        #: {id: the fence of the latest grant that left the leader}, and the highest of these fences.
         self._granted: dict[str, int] = {}
         self._fence_max = 0
-        #: {id of a follow-up: its task's id}, of the completions in the batch in hand.
+        #: {id of a follow-up: id of the task that scheduled it}, of the completions in the current batch.
         self._scheduled: dict[str, str] = {}
 
     # The disk.
 
     def committed(self, batch: Batch, decided: Sequence[Now], wall_ms_lately: int) -> None:
-        """The store has made this batch durable.
+        """Checks a batch that the store has made durable.
 
         Args:
             batch: what was written.
-            decided: what the leader's clocks have told while it was made; the last is when it was decided.
-            wall_ms_lately: the latest that its wall clock has told of late.
+            decided: the times that the leader read while the batch was made; the last is when it was decided.
+            wall_ms_lately: the latest time that its wall clock has shown lately.
         """
         now = decided[-1]
         self._trace.note("disk", "batch with", len(batch.inserts), "new,", len(batch.moves), "moved")
@@ -111,7 +111,7 @@ class Checks:
         self.work.removed(id)
         self._trace.note("disk", id, "removed, was", standing.status.name)
         if standing.status < Status.COMPLETED:
-            # It has finished in the same batch.
+            # The task has finished in the same batch.
             self._unfinished -= 1
             if standing.status is Status.RUNNING and not standing.instance:
                 self._dialled[standing.worker] -= 1
@@ -195,7 +195,7 @@ class Checks:
     # What leaves the leader.
 
     def answered(self, ids: Sequence[str]) -> None:
-        """A submit was answered."""
+        """Checks the answer to a submit."""
         for id in ids:
             if id in self.durable:
                 self._acknowledged[id] = None
@@ -203,7 +203,7 @@ class Checks:
                 raise Violation("no reply ahead of its commit", id, "was acknowledged")
 
     def cancel_answered(self, id: str) -> None:
-        """A cancel was answered."""
+        """Checks the answer to a cancel."""
         entry = self.durable.get(id)
         if id in self.removals.run_again or (entry is None and self.removals.may_be_gone(id)):
             return
@@ -213,7 +213,7 @@ class Checks:
             raise Violation("no reply ahead of its commit", id, "was said to be asked to stop")
 
     def granted(self, effect: ef.GrantTasks, room: int) -> None:
-        """Grants were let out; `room` is what the worker had asked for beyond what it had."""
+        """Checks grants that leave the leader; `room` is the credit that the worker has left."""
         if len(effect.grants) > room:
             raise Violation("credit is never exceeded", len(effect.grants), "grants for a credit of", room)
         for grant in effect.grants:
@@ -223,9 +223,9 @@ class Checks:
                 raise Violation("one live grant for each fence", id, "is held by a callback worker")
 
     def dialled(self, effect: ef.StartWork | ef.StopWork) -> None:
-        """A callback worker is called."""
+        """Checks a call to a callback worker."""
         if isinstance(effect, ef.StartWork) and effect.delay:
-            # It did not take the task, and is dialled again under the same fence.
+            # The worker did not take the task, and is dialled again under the same fence.
             self._trace.seen["effect: StartWork, again"] += 1
             if self._granted.get(effect.spec.id) != effect.fence:
                 raise Violation("one live grant for each fence", effect.spec.id, "is dialled again under", effect.fence)
@@ -235,7 +235,7 @@ class Checks:
             self.told(ef.CancelTasks(0, [effect.fence]))
 
     def _is_limited(self, fence: int) -> bool:
-        """Whether what runs under this fence has a time limit and was not cancelled: it may be stopped for that."""
+        """Whether the task under this fence has a time limit and was not cancelled, so that StopWork may enforce it."""
         standing, id = self._runs_under(fence), self._fence_ids.get(fence, "")
         if standing is None or standing.cancel_requested or not self.durable[id][0].time_limit_ms:
             return False
@@ -254,7 +254,7 @@ class Checks:
         self._fence_max = max(self._fence_max, fence)
 
     def told(self, effect: ef.Effect) -> None:
-        """Something else was let out to a worker."""
+        """Checks any other effect that leaves for a worker."""
         match effect:
             case ef.Acknowledge():
                 refused = set(effect.refused)
@@ -278,7 +278,7 @@ class Checks:
         return standing if standing and standing.status is Status.RUNNING and standing.fence == fence else None
 
     def recovered(self, state: State, members: Mapping[str, str], mono: float) -> None:
-        """A leader has started: it must know what the store knows, and nothing else."""
+        """Checks that a leader that has started knows what the store knows, and nothing else."""
         expected = {id: standing for id, (_, standing) in self.durable.items() if standing.status is Status.RUNNING}
         found = {id: task.standing for id, task in state.tasks.items()}
         if found != expected:
@@ -292,11 +292,11 @@ class Checks:
     # The end.
 
     def all_ended(self) -> bool:
-        """Nothing is left to do."""
+        """Whether every task has ended."""
         return not self._unfinished
 
     def ended(self) -> None:
-        """Faults have stopped and time has passed: every acknowledged task is there, and has ended."""
+        """Checks, some time after the last fault, that every acknowledged task is there and every task has ended."""
         for id in self._acknowledged:
             if id not in self.durable:
                 raise Violation("acknowledged tasks are never lost", id)

@@ -1,4 +1,4 @@
-"""Those who call the leader: clients that submit and cancel, an operator who steers queues and drains members."""
+"""The callers of the leader: clients that submit and cancel, and an operator who sets queues and drains members."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from gowork.leader._core import commands as cmd
 if TYPE_CHECKING:
     from sim_world import World
 
-#: What lifts all that an operator has set.
+#: Settings that remove all that an operator has set.
 DEFAULTS = {"weight": 1, "concurrency_limit": 0, "key_concurrency_limit": 0, "rate_limit": 0.0, "rate_burst": 0}
 
 
 class SimClient:
-    """Submits tasks, again when it has heard nothing, and cancels some."""
+    """Submits tasks, repeats calls without an answer, and cancels some tasks."""
 
     def __init__(self, world: World, number: int) -> None:
         self._world, self._number = world, number
@@ -25,7 +25,7 @@ class SimClient:
         self._submitted = 0
 
     async def run(self, until: float) -> None:
-        """Calls until then."""
+        """Makes calls until the time `until`."""
         world, rng = self._world, self._rng
         while world.loop.time() < until:
             await world.loop.pass_time(rng.expovariate(3))
@@ -77,14 +77,14 @@ class SimClient:
 
 
 class SimOperator:
-    """Pauses and limits queues and drains members, and lifts it all in the end."""
+    """Pauses and limits queues, drains members, and removes all limits in the end."""
 
     def __init__(self, world: World) -> None:
         self._world = world
         self._rng = Random(world.rng.random())
 
     async def run(self, until: float) -> None:
-        """Steers until then."""
+        """Changes queues and members until the time `until`."""
         world, rng = self._world, self._rng
         while world.loop.time() < until:
             await world.loop.pass_time(rng.expovariate(0.8))
@@ -106,7 +106,7 @@ class SimOperator:
                     await self._configure(name, self._settings())
 
     async def lift(self) -> None:
-        """Nothing is limited any more."""
+        """Removes all limits and pauses."""
         for name in QUEUES:
             while not await self._pause(name, paused=False):
                 await self._world.loop.pass_time(0.3)

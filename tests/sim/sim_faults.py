@@ -1,4 +1,4 @@
-"""What goes wrong, and when, until everything is calm."""
+"""Decides by the seed what goes wrong and when, until everything is calm."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 async def break_things(world: World, until: float) -> None:
-    """One fault after the other, until then."""
+    """Causes one fault after the other until the time `until`, and then heals links and workers."""
     while world.loop.time() < until:
         await world.loop.pass_time(world.rng.expovariate(2.0))
         _break_something(world)
@@ -26,7 +26,7 @@ def _break_something(world: World) -> None:
     worker = rng.choice(world.workers)
     match rng.randrange(17):
         case 0:
-            # Most are to live for long enough to be cut off and come back.
+            # Not each time, because most workers must live long enough to be cut off and to reconnect.
             if rng.random() < 0.4:
                 trace.fault("a worker crashes", worker.instance)
                 worker.crash()
@@ -81,7 +81,7 @@ def _break_link(world: World, link: Link) -> None:
             link.cut()
         case 1 | 2:
             trace.fault("a stream breaks at the worker's end first", link.connection)
-            # Slow first, so that something is under way when it breaks.
+            # Slow first, so that frames are under way when the stream breaks.
             link.delays = SLOW
             world.loop.later(0.5, link.linger)
         case 3 | 4:

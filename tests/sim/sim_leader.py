@@ -1,4 +1,4 @@
-"""The leader's machine: the real engine over the real store, crashed, killed, stopped and started again."""
+"""The leader's machine: runs the real engine over the real store, and crashes, kills, stops and restarts it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from gowork.leader.store.protocol import StoreError
 if TYPE_CHECKING:
     from sim_world import World
 
-#: Windows so small that much of what waits rests in the store; leases that run out before a silent stream breaks.
+#: Windows so small that many waiting tasks are in the store alone; leases that end before a silent stream breaks.
 SETTINGS = {
     "window_tasks": 6,
     "lane_page": 8,
@@ -46,7 +46,7 @@ class SimLeader:
         self._world, self._path = world, path
 
     async def run(self) -> None:
-        """Until it is cancelled."""
+        """Runs leaders until it is cancelled."""
         while True:
             await self._live()
             await self._world.loop.pass_time(self._world.rng.uniform(0.01, 2.0))
@@ -58,7 +58,7 @@ class SimLeader:
         settings = Settings(**SETTINGS)  # type: ignore[arg-type]
         sessions = Sessions(settings)
         outbox = SimOutbox(world, sessions)
-        # With that bug planted the seams would break before its checker has seen anything.
+        # With this bug planted, a seam would break before the bug's checker sees anything.
         with mock.patch.object(seams, "ON", not world.plants.give_callback_workers_more):
             engine = Engine(store, outbox, Counts(), settings, clock)
         outbox.engine = engine
@@ -98,7 +98,7 @@ class SimLeader:
             await store.die(killed=killed)
 
     async def _sweep(self, engine: Engine, store: SimStore) -> None:
-        """The retention, which looks more often here."""
+        """Runs the retention, more often than a real leader."""
         kept = Kept(seconds=KEPT_SECONDS, failed_seconds=KEPT_SECONDS)
         retention = Retention(engine, store, kept)
         while True:
@@ -115,7 +115,7 @@ class SimLeader:
 
 
 class SimOutbox:
-    """Hands effects to the service of workers' streams and dials callback workers, after a look at each."""
+    """Hands effects to the service of workers' streams, and dials callback workers; checkers see each effect first."""
 
     def __init__(self, world: World, sessions: Sessions) -> None:
         self._world, self._sessions = world, sessions
@@ -155,10 +155,10 @@ class SimOutbox:
 
 
 async def ask(engine: Engine, command: cmd.AnyCommand, gone: asyncio.Future[None], timeout: float | None) -> object:
-    """The leader's answer, or its refusal.
+    """Returns the leader's answer, or its refusal.
 
     Raises:
-        LookupError: the leader is gone, does not take it, or takes longer than `timeout` in seconds.
+        LookupError: the leader is gone, does not take the command, or takes longer than `timeout` seconds.
     """
     asked = asyncio.ensure_future(engine.ask(command))
     await asyncio.wait({asked, gone}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)

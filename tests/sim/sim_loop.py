@@ -1,7 +1,7 @@
 """An event loop whose time is simulated: it jumps to the next timer when nothing is left to do.
 
-Nothing runs at the same time as anything else, and what a store would do in a thread is done at a simulated moment, so
-that one seed gives one history. Each simulated machine has a clock of its own, which is the world's at another rate.
+Nothing runs at the same time as anything else, and the store's work in threads is done at a simulated moment, so that
+one seed gives one history. Each simulated machine has a clock of its own, which is the world's at another rate.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from contextvars import Context, ContextVar, copy_context
 from random import Random
 from typing import Any
 
-#: How fast the clock of the machine is on which something runs, beside that of the world.
+#: The rate of the current machine's clock: its seconds for one second of the world.
 CLOCK_RATE: ContextVar[float] = ContextVar("CLOCK_RATE", default=1.0)
 
 
-#: The least time between two things that keep their order, in seconds: a heap does not keep that of two at one time.
+#: The least time between two events that must keep their order, in seconds: a heap does not order events of one time.
 STEP = 1e-9
 
 
 class _NoInput(selectors.BaseSelector):
-    """Has no input, and lets simulated time pass instead of waiting for it."""
+    """A selector without input: it lets simulated time pass instead of waiting."""
 
     def __init__(self) -> None:
         self.now = 0.0
 
     def select(self, timeout: float | None = None) -> list[Any]:
         if timeout is None:
-            raise AssertionError("everybody waits for something that will never happen")
+            raise AssertionError("no timer is set: everything waits for something that will never happen")
         if timeout > 0:
             self.now += timeout
         return []
@@ -48,14 +48,14 @@ class _NoInput(selectors.BaseSelector):
 
 
 class SimLoop(asyncio.SelectorEventLoop):
-    """`now` is the world's time, in simulated seconds from 0; `time()` that of the machine whose code asks."""
+    """`now` is the world's time, in simulated seconds from 0; `time()` is the time of the machine whose code asks."""
 
     def __init__(self, rng: Random) -> None:
         self._sim_selector = _NoInput()
         super().__init__(self._sim_selector)
         self._rng = rng
         self._no_machine = copy_context()
-        #: What the disk takes for one request: at least and at most, in seconds.
+        #: The least and the most that the disk takes for one request, in seconds.
         self.io_seconds = (0.0002, 0.02)
 
     @property
@@ -71,11 +71,11 @@ class SimLoop(asyncio.SelectorEventLoop):
         return super().call_at(when / CLOCK_RATE.get(), callback, *args, context=context)
 
     def at(self, when: float, function: Callable[..., object], *args: Any) -> asyncio.TimerHandle:
-        """Calls it at this time of the world, on no machine, whoever asks for it."""
+        """Calls the function at `when` of the world's time, on no machine."""
         return super().call_at(when, function, *args, context=self._no_machine)
 
     def later(self, seconds: float, function: Callable[..., object], *args: Any) -> asyncio.TimerHandle:
-        """As `at`, after `seconds` of the world's time."""
+        """Calls the function after `seconds` of the world's time, on no machine."""
         return self.at(self._sim_selector.now + seconds, function, *args)
 
     async def create_connection(self, protocol_factory: Any, *, sock: Any, **_: Any) -> Any:  # type: ignore[override]
@@ -86,7 +86,7 @@ class SimLoop(asyncio.SelectorEventLoop):
         return sock, protocol
 
     def stand_still(self, seconds: float) -> None:
-        """Nothing runs for so long, as in a process that is stopped; what was to happen meanwhile happens then."""
+        """Lets `seconds` pass in which nothing runs, as in a stopped process. Timers of that time fire afterwards."""
         self._sim_selector.now += seconds
 
     async def pass_time(self, seconds: float) -> None:
@@ -96,7 +96,7 @@ class SimLoop(asyncio.SelectorEventLoop):
         await passed
 
     def run_in_executor(self, executor: Any, function: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]
-        """Runs the function at a moment to come; not at all when whoever waits for it is gone by then."""
+        """Runs the function at a later moment, unless its future is cancelled by then."""
         future: asyncio.Future[Any] = self.create_future()
 
         def run() -> None:
@@ -104,10 +104,10 @@ class SimLoop(asyncio.SelectorEventLoop):
                 return
             try:
                 result = function(*args)
-            except BaseException as error:  # noqa: BLE001 - it is whoever waits that gets it
+            except BaseException as error:  # noqa: BLE001 - whoever waits for the future gets it
                 future.set_exception(error)
             else:
-                # What was done is told a moment later: a crash may come in between.
+                # The result comes a moment later, because a crash may come in between.
                 self.call_later(self._rng.uniform(*self.io_seconds) / 2, _resolve, future, result)
 
         self.call_later(self._rng.uniform(*self.io_seconds), run)

@@ -1,4 +1,4 @@
-"""What stands under a worker in place of its operating system: clocks, processes and descriptors are simulated."""
+"""Stands in for a worker's operating system: clocks, processes and descriptors are simulated."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LIFE: ContextVar[Life] = ContextVar("LIFE")
 
 @contextmanager
 def simulated_machines(world: World) -> Iterator[None]:
-    """While it lasts, workers run on simulated machines."""
+    """Within, workers run on simulated machines."""
     with ExitStack() as stack:
         for module in (service, fleet):
             stack.enter_context(mock.patch.object(module, "time", _Time))
@@ -45,7 +45,7 @@ def simulated_machines(world: World) -> Iterator[None]:
 
 
 class _Time:
-    """The clock of the machine."""
+    """Stands in for the module `time`: the clock of the current machine."""
 
     @staticmethod
     def monotonic() -> float:
@@ -57,12 +57,12 @@ class _Time:
 
 
 class _Chance:
-    """Chance, by the seed."""
+    """Stands in for the module `random`: draws by the seed."""
 
     @staticmethod
     def uniform(least: float, most: float) -> float:
         life = LIFE.get()
-        # What is left of a process that has crashed must not change the history of the others.
+        # The rest of a process that has crashed must not change the history of the others.
         return life.world.rng.uniform(least, most) if life.is_alive else most
 
 
@@ -87,16 +87,16 @@ async def _spawn(self: process.ProcessRunner, stack: ExitStack) -> tuple[SimRunn
 
 
 class _Nothing:
-    """Stands for what has no part in the simulation: the warden of process groups, and what runners print."""
+    """Stands in for parts that the simulation leaves out: the warden of process groups, and what runners print."""
 
     def __init__(self, descriptors: object = None) -> None:
-        """Keeps nothing."""
+        """Does nothing."""
 
     def guard(self, pid: int) -> None:
-        """There is no group."""
+        """Does nothing, because there is no process group."""
 
     def release(self, pid: int) -> None:
-        """There is no group."""
+        """Does nothing, because there is no process group."""
 
     def close(self) -> _Nothing:
         return self

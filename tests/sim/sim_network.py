@@ -1,7 +1,7 @@
 """Streams between workers and the leader: in order, late, cut at both ends or at one first, silent one way or both.
 
-At one end of each is the worker's own session stream, at the other the leader's own service; the frames between them
-are the bytes that would travel.
+Each stream has the worker's own session code at one end and the leader's own service at the other. The frames between
+them are the bytes that would travel.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sim_worker import Life
     from sim_world import World
 
-#: How long a frame may take, in seconds.
+#: The times that a frame may take, in seconds.
 QUICK = (0.0002, 0.001, 0.02, 0.2)
 SLOW = (0.2, 0.7, 1.4)
 
@@ -33,32 +33,32 @@ _CANCELLED: _Status = (grpc.StatusCode.CANCELLED, "the call was given up", ())
 
 
 class Link:
-    """One stream. A worker may have a new one while what it has sent over an old one is still under way."""
+    """One stream. A worker may have a new stream while its frames on an old one are still under way."""
 
     def __init__(self, world: World, life: Life, call: SimCall, connection: int) -> None:
         assert world.engine is not None
         self._world, self._life, self._call = world, life, call
         self._engine, self._sessions = world.engine, world.sessions
         self.connection = connection
-        #: What the worker may be granted, as far as the leader has heard.
+        #: The worker's credit, as far as the leader has heard.
         self.credit = 0
         self.delays = QUICK
         self._alive, self._greeted = True, False
         self._muted: set[str] = set()
-        #: How much later arrives what is under way since the worker gave the stream up.
+        #: By how many seconds frames arrive later since the worker gave the stream up; None before that.
         self._late: float | None = None
         self._last = {"up": 0.0, "down": 0.0}
-        #: What has arrived at the leader, and the call that serves it.
+        #: The frames that have arrived at the leader, and the task that serves the stream there.
         self._requests: deque[bytes] = deque()
         self._arrived = asyncio.Event()
         self._handler: asyncio.Task[None] | None = None
 
     def send(self, frame: bytes) -> None:
-        """From the worker to the leader."""
+        """Sends a frame from the worker to the leader."""
         self._later("up", self._receive, frame)
 
     def cut(self) -> None:
-        """The stream is gone; what is under way is lost; both ends see it, each in its own time."""
+        """Breaks the stream: frames under way are lost, and each end sees the break in its own time."""
         if not self._alive:
             return
         self._end()
@@ -67,9 +67,9 @@ class Link:
         loop.later(rng.uniform(0.0, 0.5), self._call.end, _BROKEN)
 
     def linger(self) -> None:
-        """The worker gives the stream up; what it has sent arrives late nevertheless, and the end after it."""
+        """Breaks the stream at the worker's end. Frames that it has sent arrive late, and the end after them."""
         if not self._greeted:
-            # A hello that arrives after a later one of the same instance can't be told from a new one: out of bounds.
+            # A leader could not tell a Hello that arrives after a later one of its instance from a new one.
             self.cut()
         elif self._alive and self._late is None:
             self._late = self._world.rng.uniform(0.1, 3.0)
@@ -77,30 +77,30 @@ class Link:
             self._world.loop.later(0.0, self._call.end, _BROKEN)
 
     def give_up(self) -> None:
-        """The worker has cancelled the call."""
+        """Takes the worker's cancel of the call."""
         if not self._greeted:
             self.cut()
         elif self._alive and self._late is None:
             self._later("up", self._close)
 
     def silence(self, way: str, seconds: float) -> None:
-        """Nothing gets through for a while, and nobody is told: what is sent meanwhile breaks the stream later."""
+        """Drops all frames of a way ("up", "down", "both") without a sign; the stream breaks after `seconds`."""
         self._muted |= {"up", "down"} if way == "both" else {way}
         self._world.loop.later(seconds, self.cut)
 
     @property
     def carries(self) -> bool:
-        """Whether the worker has it, and nothing keeps its heartbeats from the leader."""
+        """Whether the worker uses the stream, and nothing keeps its heartbeats from the leader."""
         return self._alive and not self._muted and self._late is None and not self._call.is_over and self._life.is_alive
 
     def heal(self) -> None:
-        """No more faults: a stream that has lost something is broken."""
+        """Ends the faults; a stream that has lost frames breaks."""
         self.delays = QUICK
         if self._muted:
             self.cut()
 
     def cancel_handler(self) -> None:
-        """The leader's end sees that the stream is gone."""
+        """Shows the leader's end that the stream is gone."""
         if self._handler is not None:
             self._handler.cancel()
 
@@ -118,7 +118,7 @@ class Link:
         return request
 
     def peer(self) -> str:
-        """As grpc.aio.ServicerContext has it."""
+        """Plays grpc.aio.ServicerContext.peer."""
         return "sim"
 
     def _receive(self, frame: bytes) -> None:
@@ -130,7 +130,7 @@ class Link:
 
     async def _serve(self) -> None:
         context = _Context()
-        # Each call takes one as it begins.
+        # The service takes the next number when a call begins.
         self._sessions._numbers = iter((self.connection,))  # type: ignore[assignment]
         try:
             async for response in self._sessions.Connect(self, context):  # type: ignore[arg-type]
@@ -152,11 +152,11 @@ class Link:
         self._alive = False
         self._world.links.pop(self.connection, None)
 
-    # The way.
+    # The way between the ends.
 
     def _later(self, way: str, function: Callable[..., object], *args: object) -> None:
         loop = self._world.loop
-        # A stream keeps its order, however long each message takes.
+        # Frames keep their order, however long each one takes.
         at = max(self._last[way] + STEP, loop.now + self._world.rng.choice(self.delays))
         self._last[way] = at
         loop.at(at, self._arrive, way, function, args)
@@ -180,7 +180,7 @@ class Link:
 
 
 class _Context:
-    """What the leader's service asks of grpc.aio.ServicerContext."""
+    """Plays grpc.aio.ServicerContext, as far as the leader's service needs it."""
 
     def __init__(self) -> None:
         self.status: _Status = (grpc.StatusCode.OK, "", ())
@@ -194,7 +194,7 @@ class _Context:
 
 
 class SimChannel:
-    """What the worker's session stream asks of grpc.aio.Channel."""
+    """Plays grpc.aio.Channel, as far as the worker's session needs it."""
 
     def __init__(self, world: World, life: Life) -> None:
         self._world, self._life = world, life
@@ -205,11 +205,11 @@ class SimChannel:
         return lambda: SimCall(self._world, self._life, request_serializer, response_deserializer)
 
     async def close(self) -> None:
-        """Has nothing to close: a call that is left is over already."""
+        """Does nothing: its calls are over by then."""
 
 
 class SimCall:
-    """What the worker's session stream asks of grpc.aio.StreamStreamCall. Every frame is shown to its checkers."""
+    """Plays grpc.aio.StreamStreamCall, as far as the worker's session needs it. Its checkers see every frame."""
 
     def __init__(
         self,
@@ -262,13 +262,13 @@ class SimCall:
                 self._link.give_up()
 
     def deliver(self, frame: bytes) -> None:
-        """A frame has arrived."""
+        """Takes a frame that has arrived."""
         if self._status is None:
             self._frames.append(frame)
             self._changed.set()
 
     def end(self, status: _Status) -> None:
-        """The call is over, and the worker sees it."""
+        """Ends the call for the worker, with this status."""
         if self._status is None:
             self._status = status
             self._life.lost_stream()

@@ -1,4 +1,4 @@
-"""Planted bugs, to show that the simulator bites. Each is put in from outside: neither leader nor worker knows it."""
+"""Plants bugs from outside of leader and worker, to show that the simulator's checkers find them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from gowork.worker._runner import messages
 
 @dataclass
 class Plants:
-    """Which bugs are in."""
+    """Which bugs are planted."""
 
     accept_stale_fence: bool = False
     effect_before_commit: bool = False
@@ -62,7 +62,7 @@ class Plants:
     leave_what_idle_members_forgot: bool = False
 
     def into_engine(self, engine: Engine) -> None:
-        """Puts those in that live in one engine."""
+        """Plants the bugs that live in one engine."""
         if self.acknowledge_undurable_duplicate:
             ask = engine.ask
 
@@ -75,7 +75,7 @@ class Plants:
             engine.ask = hasty  # type: ignore[method-assign]
 
     def after_recovery(self, engine: Engine) -> None:
-        """Puts those in that come with a start, behind the look at what was recovered."""
+        """Plants the bugs that come with a start, after the checkers have seen what was recovered."""
         if self.effect_before_commit:
             commit = engine._stepper._commit
 
@@ -100,7 +100,7 @@ class Plants:
 
     @contextmanager
     def planted(self) -> Iterator[None]:
-        """Puts those in that live in modules and classes."""
+        """Plants the bugs that live in modules and classes."""
         with ExitStack() as stack:
             for target, name, bug in self._patches():
                 stack.enter_context(mock.patch.object(target, name, bug, create=True))
@@ -172,7 +172,7 @@ def _settle_counting_all(standing: Standing, report: cmd.Report, *args: Any) -> 
 
 
 def _expect_nobody(state: Any, lease_mono: float) -> None:
-    """Leaves the holders that were loaded without a lease."""
+    """Does nothing, so that the holders that were loaded have no lease."""
 
 
 def _add_uncounted(lane: Lane, task: Task, *, room: bool) -> None:

@@ -1,8 +1,7 @@
-"""A simulated runner: what stands in a process of its own behind the worker's pipes, without the process.
+"""A simulated runner: it plays a runner's process at the other end of the worker's pipe.
 
-It speaks the pipe's own frames and writes a real slot table, so that what the supervisor does with a runner is the code
-that ships. Tasks take simulated time; now and then one ends its process, stops late, or waits for others and lends its
-slot.
+It speaks the pipe's real frames and writes a real slot table, so that the supervisor treats it by the code that ships.
+Tasks take simulated time. Now and then one ends its process, stops late, or waits for others and lends its slot.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ from gowork.worker._runner.table import SlotTable
 if TYPE_CHECKING:
     from sim_worker import Life
 
-#: How long a task runs, in seconds, while there are faults.
+#: The times for which a task runs while there are faults, in seconds.
 _SECONDS = (0.001, 0.001, 0.01, 0.01, 0.1, 0.1, 1.0, 3.0, 9.0)
-#: What it comes to.
+#: The outcomes of tasks, each as often as it should occur.
 _OUTCOMES = ("completed",) * 13 + ("failed",) * 2 + ("snoozed", "cancelled")
-#: What bytes take through a pipe, in seconds.
+#: The least and the most that bytes take through a pipe, in seconds.
 _PIPE_SECONDS = (0.00005, 0.0005)
 _SIGSEGV, _SIGKILL = -11, -9
 
@@ -42,19 +41,19 @@ class _Work:
     limit_ms: int
     #: Its row in the slot table, once it runs.
     row: int = -1
-    #: It goes on for long though it was asked to stop.
+    #: Whether it goes on for 30 s after it was asked to stop.
     is_stubborn: bool = False
     stop: tuple[StopKind, str] | None = None
     timers: list[asyncio.TimerHandle] = field(default_factory=list)
 
 
 class SimRunner:
-    """A process, the pipe to it, and what it does with tasks.
+    """Plays a runner's process, the pipe to it, and its work on tasks.
 
     Args:
-        life: the worker that has started it.
-        name: for the history.
-        table: where it notes what it runs.
+        life: the worker's process that has started it.
+        name: its name in the history.
+        table: the slot table in which it notes what it runs.
     """
 
     def __init__(self, life: Life, name: str, table: SlotTable) -> None:
@@ -64,15 +63,15 @@ class SimRunner:
         self.name = f"{life.instance}/{name}-{self.pid}"
         self.returncode: int | None = None
         self._exited = life.world.loop.create_future()
-        #: Nothing comes from it any more; its process may still be there.
+        #: Whether it does nothing any more; the supervisor may not have seen its end yet.
         self._is_dead = False
         self._protocol: asyncio.Protocol | None = None
         self._last = {"in": 0.0, "out": 0.0}
         self._reader = pipe.FrameReader(self._hear)
-        #: Its loop does not run; what comes waits. With `_deaf` it ticks all the same.
+        #: Whether its loop stands still, and whether the loop ticks but hears nothing. Meanwhile input waits.
         self.is_blocked = self._is_deaf = False
         self._unheard: list[bytes] = []
-        #: It hears what was said while it heard nothing.
+        #: Whether it is reading input that has waited.
         self._is_behind = False
         self._ticks = 0
         self._queued: dict[int, _Work] = {}
@@ -80,22 +79,22 @@ class SimRunner:
         self._lending: dict[int, None] = {}
         self._rows = list(range(table.rows))
         self._limit = table.slots
-        #: Whether Withheld is due.
+        #: Whether it owes the supervisor a Withheld.
         self._owes_word = False
-        #: Reports that have not been sent.
+        #: Reports that it has not sent yet.
         self._reports: list[session.Report] = []
         self._is_ready = self._is_stopped = False
 
     # The process.
 
     async def wait(self) -> int:
-        """As asyncio.subprocess.Process."""
+        """Plays asyncio.subprocess.Process.wait."""
         await asyncio.shield(self._exited)
         assert self.returncode is not None
         return self.returncode
 
     def die(self, code: int) -> None:
-        """The process ends; what it has sent still arrives."""
+        """Ends the process; what it has sent still arrives."""
         if self._is_dead:
             return
         self._is_dead = True
@@ -106,18 +105,18 @@ class SimRunner:
         self._world.loop.later(self._rng.uniform(0.0005, 0.01), self._exit, code)
 
     def vanish(self) -> None:
-        """The machine is gone: nobody hears of it."""
+        """Ends the process with its machine, so that nobody hears of it."""
         for work in (*self._running.values(), *self._queued.values()):
             self._drop(work)
         self._is_dead = True
         self._exit(_SIGKILL)
 
     def kill(self) -> None:
-        """The supervisor ends its group."""
+        """Ends the process as the supervisor does."""
         self.die(_SIGKILL)
 
     def crash(self) -> None:
-        """Something in it has gone wrong."""
+        """Ends the process as a segmentation fault does."""
         self.die(_SIGSEGV)
 
     def _exit(self, code: int) -> None:
@@ -150,7 +149,7 @@ class SimRunner:
         self._lose_pipe()
 
     def close_pipe(self) -> None:
-        """It closes its end and goes on."""
+        """Closes its end of the pipe and goes on."""
         self._out(self._lose_pipe)
 
     def _lose_pipe(self) -> None:
@@ -185,7 +184,7 @@ class SimRunner:
     # Faults.
 
     def block(self, seconds: float, *, deaf: bool = False) -> None:
-        """Its loop stands still for so long; when `deaf` it ticks, and hears nothing."""
+        """Stops its loop for `seconds`; when `deaf`, the loop ticks but hears nothing."""
         self.is_blocked, self._is_deaf = not deaf, deaf
         if deaf:
             self._tick()

@@ -1,4 +1,4 @@
-"""The real store on a disk that fills, fails in doubt, is slow, and loses what a dying process had half written."""
+"""The real store on a disk that fills, fails in doubt, is slow, and loses parts of a commit when its process dies."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FRAME_BYTES = 24 + 4096
 
 
 class SimClock:
-    """A leader's clocks. The wall clock is stepped now and then; the monotonic one begins anew with each machine."""
+    """A leader's clocks. The wall clock steps now and then, and each leader's monotonic clock begins anew."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -38,17 +38,17 @@ class SimClock:
 
 
 class _NoThread:
-    """Stands where a store has a thread: the loop does what the thread would do."""
+    """Stands in for a store's thread; the loop does the thread's work."""
 
     def shutdown(self) -> None:
-        """Has nothing to end."""
+        """Does nothing, because there is no thread."""
 
     def start(self, function: object) -> None:
-        """Nothing is ever merged while the store is open."""
+        """Does nothing: the log is never merged while the store is open."""
 
 
 class SimStore(SqliteStore):
-    """One opening of the store."""
+    """The store of one leader, from its opening to its end."""
 
     def __init__(self, path: Path, world: World, clock: SimClock) -> None:
         super().__init__(path)
@@ -57,9 +57,9 @@ class SimStore(SqliteStore):
         for connection in (self._writer, self._lookups, self._scans, self._merges, self._backups):
             connection._executor = _NoThread()  # type: ignore[assignment]
         self._batch: Batch | None = None
-        #: The times that were read while the batch in hand was made, the last two when it was decided.
+        #: The times that the leader read while the current batch was made; the last two when it was decided.
         self._decided: list[Now] = []
-        #: Where the log ended, in bytes, before the commit that was torn.
+        #: The log's length before the torn commit, in bytes; 0 when no commit was torn.
         self._torn_from = 0
 
     async def commit(self, batch: Batch) -> None:
@@ -86,7 +86,7 @@ class SimStore(SqliteStore):
         except StoreFullError:
             raise
         if self._torn_from:
-            # What of it has come to the disk is decided when the process is dead.
+            # `die` decides which part of it is on the disk.
             world.trace.fault("torn commit")
             raise StoreError("the simulated machine has died within a commit")
         world.checks.committed(batch, self._decided, world.wall_ms_lately())
@@ -95,7 +95,7 @@ class SimStore(SqliteStore):
             raise StoreError("the simulated disk has failed")
 
     async def die(self, *, killed: bool) -> None:
-        """The process ends; when it is killed the log stays as it is, and of a torn commit a part is lost."""
+        """Ends the process. When it is killed, the log stays as it is, and a part of a torn commit is lost."""
         if not (killed or self._torn_from) or self._lock is None:
             await self.close()
             return
@@ -110,7 +110,7 @@ class SimStore(SqliteStore):
             path.write_bytes(data)
 
     def let_go(self) -> None:
-        """Closes what is still open when the world ends in the middle of a start or a death. Nothing else runs then."""
+        """Closes what is still open when the world ends in the middle of a start or an end. Nothing else runs then."""
         for held in (self._writer, self._lookups, self._scans, self._merges):
             held._close()
         if self._at_once is not None:
@@ -126,14 +126,13 @@ class SimStore(SqliteStore):
 
 
 def _torn(log: bytes, begin: int, end: int, rng: Random) -> bytes:
-    """The log without some of the bytes that its last commit has written: each of them may be missing, and not only
-    the last."""
+    """The log without some of the bytes of its last commit, which may be missing in the middle."""
     if end <= begin:
         return log
     at = rng.randrange(max(begin, _LOG_HEADER_BYTES), end)
     if rng.random() < 0.5:
         return log[:at]
-    # A sector that has not come to the disk; what came after it has.
+    # One sector has not reached the disk, but those after it have.
     sector = at // 512 * 512
     first, last = max(sector, begin, _LOG_HEADER_BYTES), min(sector + 512, end)
     return log[:first] + bytes(byte ^ 0xA5 for byte in log[first:last]) + log[last:]

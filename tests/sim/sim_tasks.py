@@ -1,6 +1,6 @@
 """The tasks of the simulated clients.
 
-What a task is follows from its id, so that a repeated submit is the same task.
+A task's fields follow from its id, so that a repeated submit is the same task.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from gowork.proto.scheduler.v1 import scheduler_pb2
 from gowork.worker._core.handlers import RetryOptions
 from gowork.worker._runner.messages import HandlerNote
 
-#: Where every wall clock of the simulation begins.
+#: The time at which every wall clock of the simulation begins, in milliseconds.
 WALL_MS = 1_800_000_000_000
 QUEUES = ("default", "mail", "video")
 KEYS = ("", "", "anna", "bert", "carl")
-#: How long a handler may go on after it was asked to stop.
+#: The grace of every handler, in milliseconds.
 GRACE_MS = 500
 #: The handlers of workers, as runners tell their supervisors; the first is the default, the last runs isolated.
 NOTES = (
@@ -27,26 +27,26 @@ NOTES = (
     HandlerNote("other", "thread", RetryOptions(max_attempts=2, initial_delay_ms=20), GRACE_MS, "sim"),
     HandlerNote("alone", "process", None, GRACE_MS, "sim-alone"),
 )
-#: What the leader is to make of them.
+#: The same handlers as the leader should know them.
 HANDLERS = (
     HandlerPolicy("work", True),
     HandlerPolicy("other", retry=RetryPolicy(max_attempts=2, initial_delay_ms=20)),
     HandlerPolicy("alone"),
 )
-#: What tasks ask for, each as often as it stands here.
+#: The handlers that tasks name, each as often as it should occur; "" is the default handler.
 _HANDLERS = ("work", "other", "alone", "", "")
-#: What some workers carry and some tasks ask for.
+#: The labels that some workers have and some tasks ask for.
 LABELS = {"gpu": "yes"}
 
 
 @lru_cache(maxsize=50_000)
 def spec_for(id: str) -> Spec:
-    """The task that this id stands for, as the leader keeps it."""
+    """The task of this id, as the leader keeps it."""
     return spec_from(task_for(id))
 
 
 def task_for(id: str) -> scheduler_pb2.Task:
-    """The task that this id stands for."""
+    """The task of this id."""
     rng = Random(id)
     task = scheduler_pb2.Task(
         id=id, handler=rng.choice(["work", "other", "alone", "", ""]), priority=rng.choice([0, 1, 2, 3])
@@ -64,25 +64,25 @@ def task_for(id: str) -> scheduler_pb2.Task:
         task.retry.max_attempts = rng.randint(1, 4)
         task.retry.initial_delay_ms = rng.choice([10, 500])
     if not task.handler and rng.random() < 0.3:
-        # Callback workers are held to it by the leader; those with a session keep it themselves.
+        # The leader enforces it for callback workers; workers with a session enforce it themselves.
         task.time_limit_ms = 1_000
     chance = rng.random()
     if chance < 0.1:
         task.run_at_ms = WALL_MS + rng.randint(0, 35_000)
     elif chance < 0.2:
-        # In groups, so that more expire at once than are looked at together.
+        # In groups, so that more tasks expire at once than the leader handles in one batch.
         task.expires_at_ms = WALL_MS + rng.randint(1, 8) * 4_000
     return task
 
 
 def is_deadly(id: str) -> bool:
-    """Whether this task ends the process that runs it, each time."""
+    """Whether this task ends its runner each time it runs."""
     return zlib.crc32(id.encode()) % 40 == 0
 
 
 @lru_cache(maxsize=1_000)
 def other_spec_for(id: str) -> Spec:
-    """Another task by the same id, as the leader keeps it."""
+    """Another task under the same id, as the leader keeps it."""
     return spec_from(_other_task_for(id))
 
 
@@ -91,7 +91,7 @@ def _other_task_for(id: str) -> scheduler_pb2.Task:
 
 
 def follow_ups_of(id: str, known: list[str], rng: Random) -> tuple[scheduler_pb2.Task, ...]:
-    """What the handler of this task schedules when it completes; some ids clash with tasks that there are."""
+    """The follow-ups of this task; some ids clash with those of other tasks."""
     if "+" in id:
         return ()
     chance = rng.random()

@@ -1,4 +1,4 @@
-"""What has happened in one history: lines to read, and counts of what was exercised."""
+"""Notes what happens in one history: lines to read, and counts of what has occurred."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Trace:
     """Takes notes.
 
     Args:
-        now: simulated seconds.
+        now: returns the time in simulated seconds.
     """
 
     def __init__(self, now: Callable[[], float]) -> None:
@@ -22,16 +22,16 @@ class Trace:
         self.seen: Counter[str] = Counter()
 
     def note(self, *words: object) -> None:
-        """Notes a line: who, and what of which task under which fence. It is written out when somebody reads it."""
+        """Notes a line: who does what with which task under which fence. `lines` formats it."""
         self._notes.append((self._now(), words))
 
     def fault(self, kind: str, *words: object) -> None:
-        """Something goes wrong on purpose."""
+        """Notes that something goes wrong on purpose."""
         self.seen[f"fault: {kind}"] += 1
         self._notes.append((self._now(), ("fault", kind, *words)))
 
     def lines(self) -> Iterator[str]:
-        """The history, a line for each note, up to what was found; a fence reads term:number."""
+        """The history, a line for each note, up to the first error; a fence is written as term:number."""
         for at, (who, *words) in self._notes:
             yield f"{at:9.4f} {who!s:<8}{' '.join(map(_readable, words))}"
             if who == "error":

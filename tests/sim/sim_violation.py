@@ -1,10 +1,10 @@
-"""What a checker finds."""
+"""The error that a checker raises."""
 
 from __future__ import annotations
 
 
 class Violation(AssertionError):
-    """A checker's finding: its name and what it saw."""
+    """A checker's finding: the checker's name and what it saw."""
 
     def __init__(self, checker: str, *what: object) -> None:
         super().__init__(f"{checker}: {' '.join(map(str, what))}")

@@ -1,5 +1,5 @@
 """The machines of workers. Each runs the worker that ships (its service, session and supervisor) over simulated
-runners, a simulated network and a clock of its own; crashes; and starts it again.
+runners, a simulated network and a clock of its own. It crashes the worker and starts it again.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ if TYPE_CHECKING:
 
 
 class SimWorker:
-    """One machine that runs a worker, crashes and starts it again.
+    """One machine that runs a worker, crashes it and starts it again.
 
     Args:
-        machine: differs between all; instances are named after it.
-        name: what the worker calls itself; another machine may use it too.
+        machine: the machine's own name, from which instances get theirs.
+        name: the worker's name; another machine may use it too.
     """
 
     def __init__(self, world: World, machine: str, name: str, rng: Random) -> None:
         self.world, self.rng, self.machine, self.name = world, rng, machine, name
         self.lives = 0
-        #: How fast its clock runs, beside that of the leader.
+        #: The rate of its clock: its seconds for one second of the world.
         self.clock_rate = rng.uniform(0.9, 1.1)
-        # The first one can run everything.
+        # The first worker can run every task.
         is_first = name == "w0"
         self.handler_names = {note.name for note in (NOTES if is_first or rng.random() < 0.8 else NOTES[:1])}
         #: Whether its tasks wait for others, and lend their slots.
         self.lends = rng.random() < 0.5
-        #: Whether it has a directory in which it finds what its predecessors left.
+        #: Whether it can prove that its predecessors have ended.
         self.keeps_proof = rng.random() < 0.5
-        #: Until when no stream leads from it to a leader, in the world's seconds.
+        #: Until when it can open no stream, in the world's seconds.
         self.away_until = 0.0
         self._lies = rng.random() < 0.25
         slots = rng.randint(1, 4)
@@ -66,32 +66,32 @@ class SimWorker:
         return self.life.instance
 
     def start(self) -> None:
-        """A new process."""
+        """Starts a new process."""
         self.life = Life(self)
 
     def crash(self) -> None:
-        """The process and all that it held is gone."""
+        """Ends the process with all that it held, and has another start later."""
         if self.life.is_alive:
             self.life.end()
             self.start_soon()
 
     def start_soon(self) -> None:
-        """Another process starts later."""
+        """Has another process start later."""
         self.world.loop.later(self.rng.uniform(0.05, 3.0), self.start)
 
     def drain(self) -> None:
-        """It is asked to stop."""
+        """Asks the worker to stop."""
         if self.life.is_alive:
             self.life.run(self.life.service.stop)
 
     def cut_off(self, seconds: float) -> None:
-        """Its streams fall silent, and no new one comes about."""
+        """Silences its stream for `seconds`, in which it can open no other."""
         self.away_until = self.world.loop.now + seconds
         if self.life.link is not None:
             self.life.link.silence("both", seconds)
 
     def lie(self, fences: dict[int, str]) -> None:
-        """Reports what others hold, or nobody."""
+        """Sends a report of a task that this worker never held."""
         link = self.life.link
         if self._lies and link is not None and self.life.is_welcome:
             known = self.life.checks
@@ -103,7 +103,7 @@ class SimWorker:
                 link.send(session.ConnectRequest(reports=[report]).SerializeToString())
 
     def break_runner(self) -> None:
-        """Something befalls a runner, or all of them."""
+        """Causes a fault in a runner, or in all of them."""
         rng, trace = self.rng, self.world.trace
         runners = list(self.life.runners.values())
         if not runners:
@@ -128,7 +128,7 @@ class SimWorker:
                     each.block(4.0)
 
     def calm_down(self) -> None:
-        """No more faults."""
+        """Ends the faults of its network and its runners."""
         self.away_until = 0.0
         for runner in self.life.runners.values():
             runner.unblock()
@@ -168,15 +168,15 @@ class Life:
         supervisor.desk.roster.lent_slots_max = 4 if machine.lends else 0
 
     def run(self, function: Callable[..., object], *args: object) -> None:
-        """Runs it on this machine, by its clock."""
+        """Runs the function on this machine, by its clock."""
         self._context.run(function, *args)
 
     def clock_ns(self) -> int:
-        """The machine's clock."""
+        """The time of the machine's clock, in nanoseconds."""
         return int(self.world.loop.now * self.machine.clock_rate * 1e9)
 
     def end(self) -> None:
-        """The process is gone, and all that it has started. What is left of it unwinds unheard."""
+        """Ends the process with all that it has started. The rest of its code unwinds, and nobody hears of it."""
         self._forget()
         self._task.cancel()
 
@@ -204,7 +204,7 @@ class Life:
     # What it says and hears.
 
     def sends(self, link: Link, request: session.ConnectRequest) -> None:
-        """It writes a frame to a stream."""
+        """Checks a frame that the worker writes to a stream."""
         if not self.is_alive:
             return
         if request.HasField("hello"):
@@ -214,20 +214,20 @@ class Life:
             self.checks.reports(report)
 
     def reads(self, response: session.ConnectResponse) -> None:
-        """It reads a frame."""
+        """Checks a frame that the worker reads."""
         if self.is_alive:
             self.is_welcome = True
             self.checks.reads(response)
 
     def lost_stream(self) -> None:
-        """It sees that its stream is over."""
+        """Notes that the worker sees the end of its stream."""
         if self.is_alive:
             self.link, self.is_welcome = None, False
             self.checks.lost_stream()
 
 
 class _Proof:
-    """Stands for the locks by which a worker proves that nothing of its predecessors is left: `crash` saw to it."""
+    """Stands in for the locks by which a worker proves that its predecessors have ended; `crash` has ended them."""
 
     def __init__(self, machine: SimWorker, number: int) -> None:
         self._machine, self._number = machine, number
@@ -237,7 +237,7 @@ class _Proof:
         return [f"{self._machine.machine}-{life}" for life in lives] if self._machine.keeps_proof else []
 
     def forget(self, instances: list[str]) -> None:
-        """A leader has been told; telling it again does no harm."""
+        """Does nothing: to name the instances to a leader again does no harm."""
 
     def close(self, *, left: bool) -> None:
-        """There are no files."""
+        """Does nothing, because there are no files."""

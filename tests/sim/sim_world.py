@@ -1,4 +1,4 @@
-"""One simulated cluster: a leader, its store, workers of both kinds, a network, callers; one seed, one history."""
+"""One simulated cluster: a leader, its store, workers of both kinds, a network, callers. One seed gives one history."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from gowork.leader._core import commands as cmd
 from gowork.leader._engine.loop import Engine
 from gowork.leader._rpc.sessions import Sessions
 
-#: Simulated seconds with faults, and then at most without.
+#: How many simulated seconds have faults, and how many at most follow without.
 FAULTY_SECONDS = 25.0
 CALM_SECONDS = 150
 
 
 class World:
-    """Everything, and what happens to it."""
+    """The cluster, its faults and its checkers."""
 
-    #: What a caller has that does not know whether its command came about.
+    #: The answer of a caller that does not know whether its command was carried out.
     LOST = object()
 
     def __init__(self, seed: int, plants: Plants | None = None) -> None:
@@ -45,39 +45,39 @@ class World:
         self.plants = plants or Plants()
         self.trace = Trace(lambda: self.loop.now)
         self.checks = Checks(self.trace)
-        #: No more faults.
+        #: Whether the faults have ended.
         self.calm = False
         self.is_over = False
-        #: When everything stood still last.
+        #: When everything last stood still, in the world's seconds.
         self.stood_still_at = -1.0
         self.wall_step_ms = 0
-        #: (since when, step) of the wall clock, all of them.
+        #: All steps of the wall clock: (the world's seconds, step in milliseconds).
         self._wall_steps = [(0.0, 0)]
         self.disk_full_until = 0.0
-        #: The engine of the leader that serves; None between two.
+        #: The engine of the leader that serves; None while none does.
         self.engine: Engine | None = None
-        #: Its service of workers' streams.
+        #: That leader's service of workers' streams.
         self.sessions: Sessions
         self._gone: asyncio.Future[None] = self.loop.create_future()
         self._connections = itertools.count(1)
-        #: Process ids of runners.
+        #: The process ids of runners.
         self.pids = itertools.count(1)
-        #: {connection: stream} as far as the leader's end lives.
+        #: {connection: stream} of the streams whose leader's end is open.
         self.links: dict[int, Link] = {}
         self.workers: list[SimWorker] = []
         self.callbacks: dict[str, SimCallback] = {}
         #: Ids that clients have tried to submit.
         self.submitted: list[str] = []
-        #: The last leader's.
+        #: The store of the latest leader.
         self.store: SimStore | None = None
         self._violation: BaseException | None = None
         self._is_told = False
 
     def run(self) -> None:
-        """Lives through it.
+        """Runs the whole history.
 
         Raises:
-            Violation: what a checker has found.
+            Violation: a checker has found a broken rule.
         """
         self.loop.set_exception_handler(self._handle)
         folders = tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
@@ -95,7 +95,7 @@ class World:
             raise self._violation
 
     async def _unwind(self) -> None:
-        """Ends what is left of processes that are gone. Nothing of this belongs to the history."""
+        """Ends the asyncio tasks of processes that are gone. Nothing of this belongs to the history."""
         self._is_told = True
         own = asyncio.current_task()
         while left := [task for task in asyncio.all_tasks() if task is not own]:
@@ -109,7 +109,7 @@ class World:
             self.found(error)
 
     def found(self, error: BaseException) -> None:
-        """A checker, or whoever fails, has found something."""
+        """Keeps the first error, of a checker or of any code."""
         if self._violation is None and not self._is_told:
             self._violation = _first(error)
             self.trace.note("error", repr(self._violation))
@@ -144,30 +144,30 @@ class World:
         if self._violation is None:
             self.checks.ended()
 
-    # What its inhabitants ask for.
+    # What its parts ask for.
 
     def wall_ms(self) -> int:
-        """The wall clock of the leader's machine."""
+        """The time of the leader's wall clock, in milliseconds."""
         return WALL_MS + int(self.loop.now * 1000) + self.wall_step_ms
 
     def step_wall(self, step_ms: int) -> None:
-        """The wall clock is so far from the time from now on."""
+        """Sets the wall clock `step_ms` ahead of the true time."""
         self.wall_step_ms = step_ms
         self._wall_steps.append((self.loop.now, step_ms))
 
     def wall_ms_lately(self) -> int:
-        """The latest that the wall clock has told of late, as it would be now."""
+        """The time that the wall clock would show now by its largest step of the last 20 s, in milliseconds."""
         steps = self._wall_steps
         ended = [*(since for since, _ in steps[1:]), self.loop.now]
         lately = [step for (_, step), end in zip(steps, ended, strict=True) if end >= self.loop.now - 20]
         return WALL_MS + int(self.loop.now * 1000) + max(lately)
 
     def disk_full(self) -> bool:
-        """Whether the disk takes nothing at this moment."""
+        """Whether the disk is full at this moment."""
         return not self.calm and (self.loop.now < self.disk_full_until or self.rng.random() < 0.005)
 
     def lead(self, engine: Engine | None, sessions: Sessions | None = None) -> None:
-        """This leader serves from now on; None: nobody does."""
+        """Makes this leader the one that serves; None for none."""
         if sessions is not None:
             self.sessions = sessions
         if engine is None and not self._gone.done():
@@ -177,7 +177,7 @@ class World:
         self.engine = engine
 
     def connect(self, life: Life, call: SimCall) -> Link | None:
-        """A new stream; None when no leader answers."""
+        """Opens a stream; returns None when no leader answers."""
         if self.engine is None or not life.is_alive or self.loop.now < life.machine.away_until:
             return None
         link = Link(self, life, call, next(self._connections))
@@ -185,7 +185,7 @@ class World:
         return link
 
     async def call(self, command: cmd.AnyCommand) -> object:
-        """What the leader answers; LOST when the caller does not hear of it."""
+        """Sends a command, and returns the leader's answer; LOST when the caller does not hear it."""
         if self.engine is None:
             return self.LOST
         gives_up, misses = (0.0, 0.0) if self.calm else (self.rng.random(), self.rng.random())
@@ -205,9 +205,9 @@ def run_seed(world: World) -> None:
     """Runs a world to its end.
 
     Raises:
-        Violation: what a checker has found.
+        Violation: a checker has found a broken rule.
     """
-    # What a world leaves behind is collected afterwards, and nothing while it lives.
+    # Garbage is collected after the world's end, and not at moments that differ from run to run.
     gc.disable()
     try:
         world.run()

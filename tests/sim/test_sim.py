@@ -1,4 +1,4 @@
-"""Two hundred seeds with every test run; `nox -s sim -- --seeds N` runs any number."""
+"""Two hundred seeds in every run of the tests; `nox -s sim -- --seeds N` runs any number."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 from run_sim import PLANTS, kept_seeds, try_seed
 
 HERE = Path(__file__).parent
-#: Each chunk is a test of its own, so that all processors take part.
+#: The seeds of one test; there are several tests, so that all processors take part.
 CHUNK_SEEDS = 50
-#: The checker that must find a planted bug, where it is not the recovery's.
+#: {planted bug: the checker that must find it}.
 FINDERS = {
     "accept_stale_fence": "no stale report is accepted",
     "effect_before_commit": "no reply ahead of its commit",
@@ -42,7 +42,7 @@ FINDERS = {
     "leave_what_was_not_dialled": "every task ends",
     "leave_what_idle_members_forgot": "every task ends",
 }
-#: What must have occurred in each chunk, so that nothing of the simulator lies idle.
+#: What must occur in each chunk, so that every part of the simulator is used.
 MUST_OCCUR = [
     "answer: Cancel TASK_FINISHED",
     "answer: CompleteTask NOT_HELD",
@@ -124,7 +124,7 @@ MUST_OCCUR = [
 ]
 
 
-# Half a minute on an idle processor; others may have most of it.
+# It takes half a minute on an idle processor, and much longer on a busy one.
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("first", range(0, 200, CHUNK_SEEDS))
 def test_no_history_breaks_a_rule(first: int):
