@@ -1,7 +1,7 @@
-"""The processor time of a task, of this tree and of an earlier version, measured in turns.
+"""Measures the processor time of a task for this tree and for an earlier version, in turns.
 
 A machine that others use is faster in one minute than in the next. So the two run in pairs, one right after the other,
-the first of a pair by turns, and what counts is the ratio within the pairs.
+and take turns in being first. The ratios within the pairs are what counts.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from processes import HERE, Cluster, Processes
 from report import Bench, Measure
 
 WHEELS = HERE.parent / "tests/compat/wheels"
-#: Processor time of this tree in that of the earlier version, at most.
+#: The processor time of this tree divided by that of the earlier version must not exceed this.
 RATIO_MAX = 1.03
 _TREE = "this tree"
 _HANDLERS = {"threads": "bench.thread", "async": "bench.async"}
-#: Tasks that go ahead, so that connections are open and credit has grown.
+#: The number of tasks that run before the measurement, so that connections are open and credit has grown.
 _WARM_UP = 2_000
 
-#: {part of the system: µs of processor time a task}
+#: {part of the system: µs of processor time for a task}
 Micros = Mapping[str, float]
 
 
@@ -51,7 +51,7 @@ def run(bench: Bench, version: str, pairs: int) -> list[Measure]:
 
 
 def compared(scenario: str, version: str, earlier: Sequence[Micros], tree: Sequence[Micros]) -> list[Measure]:
-    """What was measured, and the ratios; that of the sum must not be above RATIO_MAX."""
+    """The measures of both versions and their ratios; the ratio of the sums must not exceed RATIO_MAX."""
     measures = []
     for part in [*earlier[0], "all"]:
         then, now = _of(part, earlier), _of(part, tree)

@@ -1,6 +1,6 @@
-"""A backlog that memory must not hold: how fast it is taken, what the leader takes up, and how soon it serves again.
+"""Measures a large backlog: how fast the leader takes it, how much memory it needs, and how soon it serves again.
 
-A million tasks wait for a handler that no worker has, and beside them tasks of another lane are to run at once.
+A million tasks wait for a handler that no worker has, while tasks of another lane run beside them.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from gowork.client import Client
 
 PAYLOAD = "x" * 50
 TASKS = 1_000_000
-#: Tasks that run beside the backlog, and from it when its handler has come.
+#: The number of tasks that run beside the backlog.
 RUNNING = 20_000
-#: Tasks that wait in a queue that is paused, most of them in the store, until it is resumed.
+#: The number of tasks that wait in a paused queue, most of them in the store alone, until it is resumed.
 PAUSED = 100_000
 TARGET_MB = 300.0
 _SHOW_EVERY = 10_000
@@ -58,7 +58,7 @@ def run(bench: Bench) -> list[Measure]:
 
 
 def _run(bench: Bench, shown: TaskID, client: Client, handler: str) -> float:
-    """Schedules tasks that can run, and sees all of them complete; how many a second."""
+    """Schedules tasks that can run, waits until all complete, and returns how many did so a second."""
     began = time.perf_counter()
     done = sum(1 for _ in client.as_completed(client.schedule_many((PAYLOAD for _ in range(RUNNING)), handler=handler)))
     bench.progress.advance(shown, done)
@@ -66,7 +66,7 @@ def _run(bench: Bench, shown: TaskID, client: Client, handler: str) -> float:
 
 
 def _resume(bench: Bench, shown: TaskID, client: Client) -> float:
-    """How many tasks a second come out of the store and are run."""
+    """Resumes a paused queue, and returns how many of its tasks come out of the store and complete a second."""
     client.pause_queue("paused")
     tasks = list(client.schedule_many((PAYLOAD for _ in range(PAUSED)), handler="bench.thread", queue="paused"))
     began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""One call for each task, 64 callers at once, beside the same calls to a server that does nothing."""
+"""Measures 64 callers at once, with one call for each task, beside the same calls to a server that does nothing."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ async def _measure(bench: Bench, measured: Cluster, echo: str, echo_process: psu
 
 
 async def _call_from_all(call: Callable[[], Awaitable[None]], calls: int) -> float:
-    """Makes `calls` calls from 64 callers, and answers how many seconds that took."""
+    """Makes `calls` calls from 64 callers, and returns how many seconds that took."""
 
     async def caller() -> None:
         for _ in range(calls // CALLERS):

@@ -1,4 +1,4 @@
-"""The handlers that the benchmarks run: they do as little as can be, so that what is measured is gowork."""
+"""The handlers that the benchmarks run. They do as little as possible, so that gowork is what is measured."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ async def on_loop(payload: str) -> None:
 
 @handler("bench.clock")
 async def clock(payload: str) -> int:
-    """Tells when it began, in nanoseconds of the clock that all processes of a machine share."""
+    """Returns when it began, in nanoseconds of the clock that all processes of a machine share."""
     return time.monotonic_ns()
 
 
 @handler("bench.sleep")
 def sleeping(ctx: Context, payload: dict[str, Any]) -> None:
-    """Takes its time, and records when it began and when it had ended."""
+    """Sleeps for the payload's `seconds`, and records when it began and when it ended."""
     record = os.open(payload["record"], os.O_WRONLY | os.O_APPEND)
     for event, seconds in (("start", payload["seconds"]), ("end", 0)):
         os.write(record, json.dumps([event, ctx.id, time.monotonic()]).encode() + b"\n")

@@ -1,4 +1,4 @@
-"""What a cluster that has nothing to do takes: memory, and the processor."""
+"""Measures how much memory and processor time a cluster needs that has nothing to do."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import time
 from processes import cluster
 from report import Bench, Measure
 
-#: How long it is looked at, in seconds.
+#: How long the cluster is measured, in seconds.
 SECONDS = 20.0
-#: How long it has to come to rest, in seconds.
+#: How long the cluster may take to come to rest, in seconds.
 _SETTLE = 3.0
 TARGET_MB = 90.0
 TARGET_CPU_PERCENT = 1.0

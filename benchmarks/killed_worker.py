@@ -1,4 +1,4 @@
-"""A worker is killed with SIGKILL while it runs four of twenty tasks of 5 s, and a fresh one is started at once."""
+"""Kills a worker with SIGKILL while it runs four of twenty tasks of 5 s, and starts a fresh one at once."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from gowork.client import Client, TaskStatus
 
 TASKS = 20
 TASK_SECONDS = 5.0
-#: Running when the worker dies.
+#: The number of tasks that run when the worker dies.
 SLOTS = 4
-#: How long it is watched, in seconds.
+#: How long to wait for all tasks, in seconds.
 _WATCHED = 120.0
 _SCENARIO = f"killed worker: {TASKS} tasks of {TASK_SECONDS:g} s, {SLOTS} running when it dies, a fresh worker at once"
-#: A worker that comes back under its name on its machine proves that its predecessor's runners are gone, and is given
-#: what that one ran before all else. For one of another name the leader waits out the reconnect grace of 1 s, in which
-#: the newcomer's slots are filled with tasks that wait.
+#: {variant: the fresh worker's name}. A worker that is started again under its name on its machine proves that its
+#: predecessor's runners have ended, and gets their tasks before all others. For a worker of another name the leader
+#: waits for the reconnect grace of 1 s, in which tasks that wait fill the new worker's slots.
 _FRESH = {"same name": "first", "another name": "fresh"}
-#: For the same name: what a worker takes to start on a busy machine.
+#: The target for the same name: the time that a worker takes to start on a busy machine.
 TARGET_SECONDS = 2.0
 
 
 @dataclass
 class _Round:
-    #: Seconds from the kill: for each interrupted task, until its handler began again.
+    #: The seconds from the kill until each interrupted task's handler began again.
     again: list[float]
-    #: Until the last of these tasks, and the last of all, had completed.
+    #: The seconds from the kill until the last of these tasks, and the last of all, had completed.
     interrupted_done: float
     all_done: float
     lost: int
@@ -106,5 +106,5 @@ def _start_worker(processes: Processes, name: str, address: str) -> None:
 
 
 def _events(record: Path) -> list[Any]:
-    """What handlers have written: [what, id, monotonic seconds]."""
+    """The records that handlers have written: ["start" or "end", id, monotonic seconds]."""
     return [json.loads(line) for line in record.read_text().splitlines()]

@@ -1,4 +1,4 @@
-"""Takes spans by OTLP over gRPC and throws them away; prints how many bytes of them came when it is stopped."""
+"""Takes spans by OTLP over gRPC and throws them away. Prints its address as JSON once it serves."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Sink:
         self.bytes = 0
 
     def export(self, request: bytes, context: grpc.ServicerContext) -> bytes:
-        """An empty response says that all was taken."""
+        """Returns an empty response, which says that all spans were accepted."""
         self.bytes += len(request)
         return b""
 

@@ -1,4 +1,4 @@
-"""The processes that are measured: real ones on free ports, each stopped by its own process id."""
+"""Starts the processes that are measured, on free ports, and stops each by its own process id."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ STOP_SECONDS = 20.0
 
 
 class StartError(Exception):
-    """A process ended before it was ready; the text has its log."""
+    """A process ended before it was ready; the message has its log."""
 
 
 class Processes:
-    """Starts Python programs, and keeps their logs and files in a folder of its own. A context: its end stops all."""
+    """Starts Python programs, with a folder for their logs and files. A context manager: its end stops all of them."""
 
     def __init__(self, directory: Path) -> None:
-        """`directory` is on the disk that is to be measured."""
+        """`directory` is on the disk that is to be measured; the folder is made in it."""
         self.folder = Path(tempfile.mkdtemp(prefix="gowork-bench-", dir=directory))
         self._running: dict[str, subprocess.Popen[str]] = {}
 
@@ -39,7 +39,7 @@ class Processes:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # The last one first: workers say goodbye to a leader that is still there.
+        # The last one first, so that workers can leave a leader that is still there.
         for process in [*self._running.values()][::-1]:
             process.send_signal(signal.SIGTERM)
             try:
@@ -52,7 +52,7 @@ class Processes:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def start(self, name: str, *arguments: str, **variables: str) -> Any:
-        """Starts `python ARGUMENTS…` with these variables, and answers the line of JSON that it prints once ready."""
+        """Starts `python ARGUMENTS…` with these variables, and returns the JSON that it prints when it is ready."""
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("GOWORK_", "OTEL_"))}
         environment |= variables
         log_path = self.folder / f"{name}.log"
@@ -73,7 +73,7 @@ class Processes:
         return json.loads(line)
 
     def stop(self, name: str) -> None:
-        """Stops one of them."""
+        """Stops the process of this name with SIGTERM."""
         process = self._running.pop(name)
         process.send_signal(signal.SIGTERM)
         process.wait(STOP_SECONDS)
@@ -93,7 +93,7 @@ class Processes:
 
 
 def leader(processes: Processes) -> Any:
-    """Starts a leader with SQLite on free ports, and answers where it serves."""
+    """Starts a leader with SQLite on free ports, and returns its addresses."""
     listen = [part for port in ("cluster", "scheduler", "http") for part in (f"--{port}-listen", "127.0.0.1:0")]
     store = f"sqlite:///{processes.folder / 'gowork.db'}"
     return processes.start("leader", "-m", "gowork.leader", *listen, "--store", store, "--print-addresses")
@@ -109,13 +109,13 @@ class Cluster:
         leader: Sequence[str] = ("-m", "gowork.leader"),
         variables: Mapping[str, str] = types.MappingProxyType({}),
     ) -> None:
-        """Starts both; `leader` is its program, and both have these variables."""
+        """Starts both; `leader` is the leader's program, and both get these environment variables."""
         self._of = processes
         self._leader = leader
         self._variables = variables
         #: {"cluster": "HOST:PORT", "scheduler": "HOST:PORT", "http": "HOST:PORT"}
         self.addresses = dict.fromkeys(("cluster", "scheduler", "http"), "127.0.0.1:0")
-        #: {what it is: process}
+        #: {"leader", "supervisor" or "runner N": process}
         self.processes: dict[str, psutil.Process] = {}
         self.start_leader()
         processes.start(
@@ -124,7 +124,7 @@ class Cluster:
         )  # fmt: skip
         supervisor = psutil.Process(processes.pid("worker"))
         self.processes["supervisor"] = supervisor
-        # Another child is the one that ends what the runners have started.
+        # The warden is a child of the supervisor too.
         found = [child for child in supervisor.children() if "gowork.worker._runner" in child.cmdline()]
         self.processes |= {f"runner {number}": runner for number, runner in enumerate(found, 1)}
 
@@ -137,7 +137,7 @@ class Cluster:
         self.processes["leader"] = psutil.Process(self._of.pid("leader"))
 
     def cpu_seconds(self) -> dict[str, float]:
-        """What each process has computed so far."""
+        """The processor time that each process has used so far, in seconds."""
         return {name: cpu_seconds(process) for name, process in self.processes.items()}
 
     def resident_mb(self) -> dict[str, float]:
@@ -145,7 +145,7 @@ class Cluster:
         return {name: process.memory_info().rss / 1e6 for name, process in self.processes.items()}
 
     def commits(self) -> float:
-        """How many batches the leader has made durable."""
+        """The number of batches that the leader has made durable."""
         with urllib.request.urlopen(f"http://{self.addresses['http']}/metrics", timeout=10) as response:
             for line in response.read().decode().splitlines():
                 if line.startswith("gowork_store_commit_seconds_count "):
@@ -155,12 +155,12 @@ class Cluster:
 
 @contextlib.contextmanager
 def cluster(directory: Path) -> Iterator[Cluster]:
-    """A fresh cluster, stopped and removed at the end."""
+    """Yields a fresh cluster, and stops and removes it at the end."""
     with Processes(directory) as processes:
         yield Cluster(processes)
 
 
 def cpu_seconds(process: psutil.Process) -> float:
-    """User and system time of all its threads."""
+    """The user and system time of all threads of the process, in seconds."""
     times = process.cpu_times()
     return float(times.user + times.system)

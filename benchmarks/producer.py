@@ -1,10 +1,9 @@
-"""Schedules tasks, sees all of them complete, and prints how long that took: a client in a process of its own.
+"""A client in a process of its own: schedules tasks, waits until all complete, and prints how long that took.
 
-It works with every version of gowork, and knows only what all of them have.
+It works with every version of gowork, because it uses only what all of them have. It traces if the OTEL_* variables ask
+for it.
 
     python benchmarks/producer.py ADDRESS HANDLER WARM_UP TASKS
-
-It traces what it does where the OTEL_* variables ask for it.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ def main(address: str, handler: str, warm_up: int, tasks: int) -> None:
 
 
 def produce(client: Client, handler: str, tasks: int, tell: Callable[[], object] = lambda: None) -> None:
-    """Schedules `tasks` tasks and sees all of them complete; `tell` is called after each SHOW_EVERY."""
+    """Schedules `tasks` tasks and waits until all complete; calls `tell` after each SHOW_EVERY of them."""
     handles = client.schedule_many((PAYLOAD for _ in range(tasks)), handler=handler)
     done = 0
     for handle in client.as_completed(handles):
@@ -44,7 +43,7 @@ def produce(client: Client, handler: str, tasks: int, tell: Callable[[], object]
         if not done % SHOW_EVERY:
             tell()
         if done == tasks:
-            # One that failed would have been answered faster than one that ran.
+            # Raises if the task failed: failed tasks end faster than those that ran.
             handle.result()
     if done != tasks:
         raise RuntimeError(f"{done} of {tasks} tasks completed")

@@ -1,6 +1,6 @@
-"""What the machine can do without gowork: force to disk, commit rows, answer calls.
+"""Measures what the machine can do without gowork: force pages to disk, commit rows, answer calls.
 
-Run as a program, it is the server that answers calls, and prints its address as JSON.
+Run as a program, it is the server that answers calls. It prints its address as JSON.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import grpc
 from gowork.base.channels import SERVER_OPTIONS
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 
-#: What SQLite's log grows by at least: a page.
+#: A page: the least by which SQLite's log grows.
 _PAGE = bytes(4096)
 
 
 class Disk:
-    """A file that grows and is forced to disk, as a log does. A context."""
+    """A context manager: a file that grows and is forced to disk, as a log is."""
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / f"gowork-bench-{os.getpid()}.raw"
@@ -53,10 +53,10 @@ def syncs_per_second(directory: Path, times: int = 500) -> float:
 
 
 def sqlite_tasks_per_second(directory: Path, tasks: int, commit_tasks: int, body_bytes: int) -> float:
-    """Tasks that bare SQLite records in as few writes as gowork does, by the same group commit.
+    """How many tasks a second bare SQLite records with as few writes as gowork, by the same group commit.
 
-    Each is three rows: what was asked, where it stands when it starts, and the latter again when it has ended. A commit
-    carries the first two for `commit_tasks` new tasks and the third for as many old ones.
+    A task is three rows: what was asked, where it stands when it starts, and the latter again when it has ended. A
+    commit carries the first two rows of `commit_tasks` new tasks and the third row of as many old ones.
     """
     path = directory / f"gowork-bench-{os.getpid()}.db"
     body, state = os.urandom(body_bytes), os.urandom(100)
@@ -90,7 +90,7 @@ async def _answer(request: pb.ScheduleTaskRequest, context: object) -> pb.Schedu
 
 
 async def serve() -> None:
-    """Answers ScheduleTask, with the messages and options of a gowork leader, and does nothing."""
+    """Serves a ScheduleTask that does nothing, with the messages and options of a gowork leader."""
     server = grpc.aio.server(options=list(SERVER_OPTIONS))
     method = grpc.unary_unary_rpc_method_handler(
         _answer,
@@ -110,7 +110,7 @@ async def serve() -> None:
 
 
 def request(payload_bytes: int = 50) -> pb.ScheduleTaskRequest:
-    """What a client sends for one task."""
+    """The request that a client sends for one task."""
     return pb.ScheduleTaskRequest(task=pb.Task(id="0" * 36, payload="x" * payload_bytes, handler="bench.thread"))
 
 

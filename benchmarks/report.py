@@ -1,4 +1,4 @@
-"""What was measured, for people and for programs, and on which machine."""
+"""Shows what was measured, for people and for programs, and on which machine."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Measure:
     name: str
     unit: str
     rounds: Sequence[float]
-    #: What the median should be at least, or at most; None where nothing is asked.
+    #: The least or the most that the median should be, by `sense`; None if nothing is asked.
     target: float | None = None
     sense: Literal["at least", "at most"] = "at least"
-    #: Measured without gowork.
+    #: Whether it was measured without gowork.
     raw: bool = False
 
     @property
@@ -50,7 +50,7 @@ class Measure:
 
 @dataclass
 class Bench:
-    """What every scenario is given: where to write, how much to do, and where to tell how far it is."""
+    """What every scenario gets: where to write, how much to do, and where to show its progress."""
 
     directory: Path
     rounds: int
@@ -59,7 +59,7 @@ class Bench:
 
 
 def progress_on(console: Console) -> Progress:
-    # Drawn seldom: it takes its time from what is measured.
+    # Drawn seldom, because drawing takes processor time from what is measured.
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -70,7 +70,7 @@ def progress_on(console: Console) -> Progress:
 
 
 def machine(directory: Path) -> dict[str, str]:
-    """What the figures depend on."""
+    """The facts about the machine on which the figures depend."""
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "processor": _processor(),
@@ -122,7 +122,7 @@ def show(console: Console, facts: dict[str, str], measures: Iterable[Measure]) -
 
 
 def write_json(path: Path, facts: dict[str, str], measures: Iterable[Measure]) -> None:
-    """Writes all of it as one JSON object: {"machine": …, "measures": [{"scenario": …, "value": …, …}, …]}."""
+    """Writes everything as one JSON object: {"machine": …, "measures": [{"scenario": …, "value": …, …}, …]}."""
     rows = [{**asdict(measure), "value": measure.value, "met": measure.met} for measure in measures]
     path.write_text(json.dumps({"machine": facts, "measures": rows}, indent=2) + "\n")
 

@@ -41,7 +41,7 @@ def main() -> int:
     parser.add_argument(
         "scenarios", nargs="*", default=["all"], metavar="SCENARIO", help=f"{', '.join(SCENARIOS)}, or all"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file too")
     parser.add_argument("--against", metavar="VERSION", help="measure the processor time of a task beside that version")
     parser.add_argument("--pairs", type=int, default=5, help="how often --against measures each of the two [5]")
     parser.add_argument("--rounds", type=int, default=3, help="how often each figure is measured [3]")
@@ -50,7 +50,7 @@ def main() -> int:
         "--directory",
         type=Path,
         default=Path(tempfile.gettempdir()),
-        help="write on the disk of this directory [the one for temporary files]",
+        help="write on the disk of this directory [that of temporary files]",
     )
     options = parser.parse_args()
     if options.against not in (None, *against.versions()):
@@ -63,7 +63,7 @@ def main() -> int:
             f"{options.directory} is kept in memory, where nothing is forced to disk: name another --directory"
         )
     chosen = [name for name in SCENARIOS if name in options.scenarios or "all" in options.scenarios]
-    # A file or a pipe has no width of its own.
+    # A file or a pipe has no width, so it gets one.
     console, errors = Console(width=None if sys.stdout.isatty() else 140), Console(stderr=True)
     facts = machine(options.directory)
     measures = []

@@ -1,4 +1,4 @@
-"""From submit to result, one task at a time, beside what that needs at least: two calls and two forced writes."""
+"""Measures the time from submit to result, one task at a time, beside the least it needs: two calls and two writes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gowork.client import AsyncClient, Client
 from gowork.proto.scheduler.v1 import scheduler_pb2_grpc
 
 SAMPLES = 300
-#: Samples in a row, before those of the other kind: what disturbs one disturbs the other too.
+#: How many samples of one kind are taken in a row. Turns are short, so that a disturbance hits both kinds.
 BLOCK = 50
 _WARM_UP = 50
 TARGET_TIMES = 2.0
@@ -100,7 +100,7 @@ def _blocking(measured: Cluster, echo: str, disk: Disk) -> Samples:
 
 
 def _blocks(samples: Samples) -> Iterator[int]:
-    """How many samples to take next; what the warm-up took is forgotten."""
+    """Yields how many samples to take next; clears the samples of the warm-up."""
     yield _WARM_UP
     samples.clear()
     yield from [BLOCK] * (SAMPLES // BLOCK)

@@ -1,9 +1,9 @@
-"""How fast the SQLite store commits, beside what the disk can do, with an idle and with a busy main thread.
+"""Measures how fast the SQLite store commits, beside what the disk can do, with an idle and with a busy main thread.
 
     python benchmarks/store_commit.py [--rows 1000] [--batches 100] [--body-bytes 100] [--directory DIR]
 
-A busy main thread is what a leader under load has: Python that computes, in turns of about a millisecond. The store's
-threads must get the interpreter's lock from it, so that wall-clock time then tells how often they ask for it.
+A leader under load has a busy main thread: Python that computes, in turns of about a millisecond. The store's threads
+must get the interpreter's lock from it, so wall-clock time then shows how often they ask for it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def quantiles(seconds: list[float]) -> str:
 
 
 def raw_sync(directory: Path, payload_bytes: int, times: int = 300) -> list[float]:
-    """Appends and forces to disk, as the log of a commit does."""
+    """Appends to a file and forces it to disk, as a commit does with its log; returns the seconds of each time."""
     taken = []
     payload = os.urandom(payload_bytes)
     descriptor = os.open(directory / "raw", os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
@@ -64,7 +64,7 @@ async def burn() -> None:
 
 
 class Load:
-    """Batches of new tasks, of grants and of completions, one after another."""
+    """Makes batches of new tasks, of grants and of completions."""
 
     def __init__(self, store: SqliteStore, term: int, next_seq: int, rows: int, body_bytes: int) -> None:
         self.store, self.term, self.seq, self.rows = store, term, next_seq, rows
@@ -107,7 +107,7 @@ class Load:
 
 
 def task_id(seq: int) -> str:
-    # Like the client's own ids (UUIDv7): in the order of time, random at the end.
+    # Ids like the client's own (UUIDv7): in the order of time, with a random end.
     return str(uuid.UUID(int=(0x0190 << 112) | (seq << 64) | int.from_bytes(os.urandom(8), "big")))
 
 
@@ -160,12 +160,12 @@ async def measure(store: SqliteStore, load: Load, busy: bool, batches: int) -> N
 
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=1000, help="rows of a batch")
-    parser.add_argument("--batches", type=int, default=100)
-    parser.add_argument("--body-bytes", type=int, default=100)
-    parser.add_argument("--directory", type=Path, help="where to write, by default where temporary files go")
+    parser.add_argument("--rows", type=int, default=1000, help="tasks in a batch [1000]")
+    parser.add_argument("--batches", type=int, default=100, help="batches of each kind [100]")
+    parser.add_argument("--body-bytes", type=int, default=100, help="bytes of a task's body [100]")
+    parser.add_argument("--directory", type=Path, help="where to write [the directory of temporary files]")
     parser.add_argument(
-        "--switch-interval-ms", type=float, default=0.5, help="sys.setswitchinterval; Python's own is 5"
+        "--switch-interval-ms", type=float, default=0.5, help="for sys.setswitchinterval; Python's own is 5 [0.5]"
     )
     options = parser.parse_args()
     sys.setswitchinterval(options.switch_interval_ms / 1000)

@@ -1,4 +1,4 @@
-"""Durable tasks a second: submitted in batches, run by two runner processes, seen complete by their producer."""
+"""Measures durable tasks a second: a client submits them in batches, two runners run them, the client sees the ends."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from report import Bench, Measure
 
 from gowork.client import Client
 
-#: Tasks that go ahead, so that connections are open and credit has grown.
+#: The number of tasks that run before the measurement, so that connections are open and credit has grown.
 _WARM_UP = 2_000
 TARGET_PER_SECOND = 20_000
 
@@ -43,7 +43,7 @@ def run(bench: Bench) -> list[Measure]:
             for name, seconds in cpu_after.items():
                 cpu[variant, name].append((seconds - cpu_before[name]) / bench.tasks * 1e6)
             if handler == "bench.thread":
-                # A task rides in two commits: that of its start and that of its end.
+                # A task is in two commits: that of its start and that of its end.
                 commit_tasks = max(1, round(bench.tasks / commits[variant][-1]))
                 rows.append(sqlite_tasks_per_second(bench.directory, bench.tasks, commit_tasks, len(PAYLOAD) + 60))
     scenario = f"throughput: {bench.tasks:,} no-op tasks of 50 bytes, fsync on, 1 worker with 2 runner processes"

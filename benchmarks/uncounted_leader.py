@@ -1,6 +1,6 @@
-"""A leader that counts nothing for its metrics: what watching costs is measured against it.
+"""A leader that counts nothing for its metrics, to measure the cost of metrics against.
 
-It still notes what a batch does, by an append for each transition, and throws the notes away.
+It still notes what a batch does, by an append for each transition, but throws the notes away.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from gowork.leader._engine.counts import Counts
 
 
 class Uncounted(Counts):
-    """Is told, and does not listen."""
+    """Counts nothing."""
 
     def applied(self, tally: Tally) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def called(self, method: str, code: str, seconds: float, trace_id: str = "") -> None:
-        """Nothing."""
+        """Does nothing."""
 
 
 if __name__ == "__main__":

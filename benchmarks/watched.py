@@ -1,7 +1,7 @@
-"""What it costs to be watched: tasks a second with metrics and with traces, each also as a ratio to neither.
+"""Measures the cost of metrics and traces: tasks a second with each, also as a ratio to the rate with neither.
 
-Metrics are counted, and scraped once a second. Traces are made by client, leader and runners, and go to a collector on
-the same cores that throws them away.
+Metrics are counted, and scraped once a second. Client, leader and runners make the traces, and send them to a collector
+on the same cores that throws them away.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ _SCRAPE_SECONDS = 1.0
 
 
 class Variant(NamedTuple):
-    """How a cluster is watched."""
+    """Which metrics and traces a cluster has."""
 
     name: str
     #: The leader's program.
     leader: tuple[str, ...] = ("-m", "gowork.leader")
     scraped: bool = True
-    #: The share of traces that is recorded; None: tracing is off.
+    #: The share of traces that is recorded; None if tracing is off.
     sampled: float | None = None
-    #: What the ratio should be at least.
+    #: The least that the ratio should be; None if nothing is asked.
     target: float | None = None
 
 
@@ -46,7 +46,7 @@ def run(bench: Bench) -> list[Measure]:
     rates: dict[str, list[float]] = defaultdict(list)
     shown = bench.progress.add_task("watched", total=bench.rounds * (1 + len(VARIANTS)))
     for number in range(bench.rounds):
-        # Each round in another order, so that a machine that slows down favours nobody.
+        # Each round has another order, so that a machine that slows down favours no variant.
         order = [NONE, *VARIANTS]
         for variant in order[number % len(order) :] + order[: number % len(order)]:
             rates[variant.name].append(_rate(bench, variant))

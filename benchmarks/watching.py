@@ -1,4 +1,4 @@
-"""What a batch costs the leader's loop beside watches that nobody reads, in milliseconds.
+"""Measures how many milliseconds a batch takes on the leader's loop while there are watches that nobody reads.
 
     python benchmarks/watching.py
 

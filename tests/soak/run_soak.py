@@ -1,4 +1,4 @@
-"""Run by `nox -s soak`: rounds of all cases, one after the other, for some minutes or until something is wrong."""
+"""Runs rounds of all cases, one after the other, for some minutes or until a fault is found; `nox -s soak` runs it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ HERE = Path(__file__).parent
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=5.0, help="how long; the last round is finished")
-    parser.add_argument("--tasks", type=int, default=200, help="of each kind of handler with each option, in a round")
+    parser.add_argument("--minutes", type=float, default=5.0, help="how long to start rounds; the last one is finished")
+    parser.add_argument("--tasks", type=int, default=200, help="tasks of each kind of handler and option in a round")
     given = parser.parse_args()
     sys.path[:0] = [str(HERE), str(HERE.parent / "e2e")]
     from soak_cluster import ends_of_runners, run_round, soaked

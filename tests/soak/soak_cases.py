@@ -1,4 +1,4 @@
-"""What is scheduled, and what must come of it."""
+"""The tasks of a soak, and how each of them must end."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 from gowork.client import NewTask, TaskInfo
 
-#: Every kind of handler, and the share of tasks that it gets: a process of its own costs more.
+#: {kind of handler: its share of the tasks}; the kind in a process of its own has few, because it costs more.
 KINDS = {"plain": 1.0, "plain_limited": 1.0, "plain_graced": 1.0, "on_loop": 1.0, "on_loop_limited": 1.0, "alone": 0.05}
-#: Why an attempt may have been handed back though nothing is wrong: what lies behind long tasks is recalled.
+#: The reason of attempts that were rightly handed back: tasks that wait behind long ones are recalled.
 _RECALLED = "waited behind long tasks"
 
 
@@ -19,16 +19,16 @@ class Case:
     """One way to use a handler."""
 
     name: str
-    #: What its payload says besides its number.
+    #: The words of its payload, which tell the handler what to do.
     plan: tuple[str, ...] = ()
     status: str = "COMPLETED"
-    #: The outcome of each attempt by its number; the last one's ends the task.
+    #: The outcome of each attempt by its number; the last one ends the task.
     outcomes: tuple[str, ...] = ("COMPLETED",)
-    #: Of the task.
+    #: The task's options.
     options: dict[str, Any] = field(default_factory=dict)
-    #: How many of the tasks are of this case: those that hold a slot for long are few.
+    #: The share of tasks of this case; it is small for those that hold a slot for long.
     share: float = 1.0
-    #: The client cancels it.
+    #: Whether the client cancels the task.
     is_cancelled: bool = False
 
 
@@ -50,11 +50,11 @@ CASES = (
 
 
 def tasks_of(name: str, number: int) -> Iterator[tuple[Case, NewTask]]:
-    """All cases with all kinds of handlers, mixed, `number` of each that has a whole share."""
+    """All cases with all kinds of handlers, mixed: `number` of each whose share is 1, fewer of others."""
     for n in range(number):
         for case in CASES:
             for kind, share in KINDS.items():
-                # This share of each hundred, spread evenly.
+                # The share's tasks are spread evenly.
                 if n and int(n * share * case.share) == int((n - 1) * share * case.share):
                     continue
                 plan = {"n": n, **dict.fromkeys(case.plan, 1)}
@@ -63,12 +63,12 @@ def tasks_of(name: str, number: int) -> Iterator[tuple[Case, NewTask]]:
 
 
 def fault_of(case: Case, task: TaskInfo) -> str | None:
-    """What is wrong with a task that has ended; None when nothing is."""
+    """A sentence about what is wrong with a task that has ended; None when nothing is."""
     ran = [attempt for attempt in task.attempts if _RECALLED not in attempt.reason]
     outcomes = tuple(attempt.outcome.value for attempt in ran)
-    # A handler goes by the number of its attempt, and those that were recalled have one too.
+    # A handler goes by the number of its attempt, and recalled attempts have numbers too.
     wanted = tuple(case.outcomes[min(attempt.number, len(case.outcomes)) - 1] for attempt in ran)
-    # One that is cancelled before it has started has no attempt.
+    # A task that is cancelled before it has started has no attempt.
     is_whole = bool(ran) or case.is_cancelled
     if task.status.value == case.status and is_whole and outcomes == wanted and case.outcomes[-1] not in outcomes[:-1]:
         return None

@@ -1,4 +1,4 @@
-"""Runs the cases on a cluster of real processes, and looks at each task that has ended."""
+"""Runs the cases on a cluster of real processes, and checks each task that has ended."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from soak_cases import CASES, Case, fault_of, tasks_of
 from gowork.client import Client, TaskView
 
 _HANDLERS = Path(__file__).with_name("soak_handlers.py")
-#: Seconds that a round may take: far more than it does on a busy machine.
+#: How many seconds a round may take: far more than it takes on a busy machine.
 ROUND_SECONDS = 600.0
 
 
 @contextmanager
 def soaked(folder: Path) -> Iterator[Client]:
-    """A leader and a worker with all handlers; a client of theirs."""
+    """Runs a leader and a worker with all handlers, and yields a client of them."""
     shutil.copy(_HANDLERS, folder)
     leader = start_leader(folder)
     with stopped_cleanly(leader.process):
@@ -29,7 +29,7 @@ def soaked(folder: Path) -> Iterator[Client]:
 
 
 def run_round(client: Client, name: str, number: int) -> tuple[int, list[str]]:
-    """Runs all cases, `number` of each; answers how many tasks there were, and what was wrong."""
+    """Runs all cases, `number` tasks of each; returns the number of tasks, and a sentence for each fault."""
     cases: dict[str, Case] = {}
 
     def scheduled() -> Iterator[object]:
@@ -44,7 +44,7 @@ def run_round(client: Client, name: str, number: int) -> tuple[int, list[str]]:
     leaves = {f"{id}/leaf" for id, case in cases.items() if "follow" in case.plan}
     ran = len(cases) + len(leaves)
     client.wait(cases, timeout=ROUND_SECONDS)
-    # Those are there once their parents are completed.
+    # The leaves exist now, because their parents have completed.
     client.wait(leaves, timeout=ROUND_SECONDS)
     faults = []
     for task in client.tasks(id_prefix=f"{name}/", view=TaskView.FULL):
@@ -58,11 +58,9 @@ def run_round(client: Client, name: str, number: int) -> tuple[int, list[str]]:
 
 
 def ends_of_runners(folder: Path) -> list[str]:
-    """What the worker's log tells of runners that ended, and of code of gowork's own that failed:
-    there is no reason for any of these.
-    """
+    """The worker's log lines of runners that ended and of gowork's own code that failed; a soak should cause none."""
     words = ("runner ended", "reached a runner's own code", "broken off")
     log = (folder / "gowork-worker.log").read_text()
-    # Handlers' tracebacks are left out of it: these are of others.
+    # The log has no tracebacks of handlers, so every traceback is a fault.
     traces = [trace[:1000] for trace in log.split("Traceback (most recent call last):")[1:]]
     return [line for line in log.splitlines() if any(word in line for word in words)] + traces

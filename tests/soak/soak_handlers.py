@@ -1,5 +1,6 @@
-"""Handlers of every kind, each doing what its payload says. Threads change places every 10 µs, so that whatever two of
-them see of each other in between is seen.
+"""Handlers of every kind, which do what their payload says.
+
+Python switches between threads every 10 µs, so that threads often see each other's unfinished work.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from gowork.worker import Cancel, Context, Fail, Retry, Snooze, handler, lifespa
 
 sys.setswitchinterval(1e-5)
 
-#: What a handler does, in the order in which it does it; see `_before`.
+#: {what the handler is to do: 1, "n": the task's number}; `_before` has the order.
 Plan = dict[str, Any]
 
 
 class Unspeakable(Exception):
-    """Nothing can be told of it."""
+    """An exception of which neither text nor attributes can be read."""
 
     def __str__(self) -> str:
         raise SystemExit
@@ -72,6 +73,7 @@ async def _await(ctx: Context, plan: Plan) -> int:
         await asyncio.sleep(0)
     _before(ctx, plan)
     if "hold" in plan:
+        # The handler's own work: only a cancel or a time limit may end it.
         await asyncio.sleep(60)
     return int(plan["n"])
 

@@ -1,4 +1,4 @@
-"""What a worker's log says comes next is what the leader makes of it."""
+"""The leader does what a worker's log says comes next."""
 
 from __future__ import annotations
 

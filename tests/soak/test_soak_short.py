@@ -1,4 +1,4 @@
-"""A short soak: every kind of handler with every option. `nox -s soak` runs it for long."""
+"""A short soak: every kind of handler with every option. `nox -s soak` runs a long one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from soak_cluster import ends_of_runners, run_round, soaked
 
 from gowork.client import Attempt, AttemptOutcome, TaskInfo, TaskStatus
 
-#: Of each kind of handler with each option.
+#: The number of tasks of each kind of handler with each option.
 TASKS = 6
 
 

@@ -1,4 +1,4 @@
-"""Each test gets a collector, and starts the processes that export to it."""
+"""Gives each test a collector, and processes that export to it."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture
 def exporting(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is started from here on exports to the receiver, without delay."""
+    """Has processes that are started from now on export to the receiver, without delay."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{receiver.address}")
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
 
 
 @pytest.fixture
 def start_cluster(tmp_path: Path) -> Iterator[Callable[[], Cluster]]:
-    """Starts a cluster in the environment as it is then."""
+    """A function that starts a cluster in the environment of that moment."""
     started: list[Cluster] = []
 
     def start() -> Cluster:
@@ -59,7 +59,7 @@ def cluster(exporting: None, start_cluster: Callable[[], Cluster]) -> Cluster:
 
 @pytest.fixture
 def program(receiver: Receiver) -> Iterator[None]:
-    """This process has a tracer provider, as a program that uses the client would."""
+    """Gives this process a tracer provider, as a program that uses the client would have."""
     provider = TracerProvider(resource=Resource({"service.name": "program"}), shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter(receiver.address, insecure=True)))
     trace.set_tracer_provider(provider)
@@ -67,7 +67,7 @@ def program(receiver: Receiver) -> Iterator[None]:
         yield
     finally:
         provider.shutdown()
-        # There is one provider for a process, once: for other tests this one must not have been.
+        # OpenTelemetry lets a process set its provider once. The next test must be able to set one again.
         trace._TRACER_PROVIDER = None
         trace._TRACER_PROVIDER_SET_ONCE = Once()
 

@@ -15,18 +15,18 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as pb_
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-#: Longer than anything takes, shorter than a test may, in seconds.
+#: How long to wait for spans, in seconds: longer than anything takes, and shorter than a test's time limit.
 PATIENCE = 120.0
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A span as it was exported. Ids are in hexadecimal, empty where there is none."""
+    """A span as it was exported. Ids are in hexadecimal; an empty one means that there is none."""
 
     service: str
     scope: str
     name: str
-    #: As in "CONSUMER".
+    #: Such as "CONSUMER".
     kind: str
     trace: str
     id: str
@@ -44,12 +44,12 @@ class Seen:
 
 
 class Receiver(pb_grpc.TraceServiceServicer):
-    """What has come in."""
+    """The spans that have come in."""
 
     def __init__(self) -> None:
         self._spans: list[Seen] = []
         self._changed = threading.Condition()
-        #: host:port, once it serves.
+        #: HOST:PORT; empty until it serves.
         self.address = ""
 
     @property
@@ -58,16 +58,16 @@ class Receiver(pb_grpc.TraceServiceServicer):
             return list(self._spans)
 
     def named(self, name: str, **attributes: object) -> list[Seen]:
-        """The spans of this name with these attributes, whose keys have underscores for dots."""
+        """The spans of this name with these attributes; underscores in the keys stand for dots."""
         return [span for span in self.spans if span.name == name and _has(span, attributes)]
 
     def one(self, name: str, **attributes: object) -> Seen:
-        """Waits for a span and answers it; there is no second one."""
+        """Waits for the only span of this name with these attributes, and returns it."""
         (span,) = self.some(1, name, **attributes)
         return span
 
     def some(self, number: int, name: str, **attributes: object) -> list[Seen]:
-        """Waits for so many, in the order in which they began."""
+        """Waits for `number` spans, and returns them in the order in which they began."""
         self.wait(lambda: len(self.named(name, **attributes)) >= number, f"{number} × {name} {attributes}")
         found = self.named(name, **attributes)
         assert len(found) == number, found
@@ -99,7 +99,7 @@ class Receiver(pb_grpc.TraceServiceServicer):
 
 @contextmanager
 def receiving() -> Iterator[Receiver]:
-    """A receiver on a free port, over gRPC."""
+    """Serves a receiver on a free port, over gRPC."""
     receiver = Receiver()
     with ThreadPoolExecutor(4) as threads:
         server = grpc.server(threads)
@@ -114,7 +114,7 @@ def receiving() -> Iterator[Receiver]:
 
 @contextmanager
 def receiving_http() -> Iterator[Receiver]:
-    """A receiver on a free port, over HTTP with protobuf."""
+    """Serves a receiver on a free port, over HTTP with protobuf."""
     receiver = Receiver()
 
     class Handler(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""The chain of spans of a task: from the submit over its attempts to what they call, by links and parents."""
+"""The chain of a task's spans: from its submit over its attempts to the handler's own spans, by links and parents."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gowork.worker import Context, Worker, handler
 
 
 def common(span: Seen, operation: str, task: str, queue: str = "default") -> None:
-    """What the conventions want of every span about one task."""
+    """Checks what the conventions ask of every span about one task."""
     attributes = span.attributes
     assert span.name == f"{operation} {queue}"
     assert attributes["messaging.system"] == "gowork"

@@ -1,4 +1,4 @@
-"""What clients trace: batches, refusals, and the calls themselves."""
+"""The spans of clients: of batches, of refusals, and of the calls themselves."""
 
 from __future__ import annotations
 

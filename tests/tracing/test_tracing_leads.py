@@ -1,4 +1,4 @@
-"""What leads to a trace: the worker's metrics and its log."""
+"""A worker's metrics and its log name traces."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gowork.client import Client
 
 
 def exemplars(address: str) -> set[str]:
-    """The traces that execution times name on this worker's page."""
+    """The ids of traces that execution times name on this worker's page of metrics."""
     request = urllib.request.Request(f"http://{address}/metrics", headers={"Accept": "application/openmetrics-text"})
     with urllib.request.urlopen(request, timeout=120) as page:
         families = text_string_to_metric_families(page.read().decode())
@@ -49,7 +49,7 @@ def test_execution_times_and_log_lines_of_an_attempt_name_its_span(
     with Client(cluster.leader.scheduler) as client:
         client.schedule(handler=handler).wait()
     process = receiver.one("process default")
-    # The runner tells what it has run once a second.
+    # The runner reports its executions once a second.
     while not (found := exemplars(http)):
         pass
     assert found == {process.trace}

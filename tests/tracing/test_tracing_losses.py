@@ -1,4 +1,4 @@
-"""Attempts that end without a word of their own: the leader tells of them, and the chain does not break."""
+"""Attempts whose runner can send no span: the leader makes one, so that the chain does not break."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ATTEMPT = "00-33333333333333333333333333333333-4444444444444444-01"
 
 
 def runs(client: Client, handler: str) -> str:
-    """Schedules a task, and returns its id when its handler says that it runs."""
+    """Schedules a task, waits until its handler reports progress, and returns the task's id."""
     with client.watch() as changes:
         handle = client.schedule(handler=handler)
         next(task for task in changes if task.progress)
@@ -29,7 +29,7 @@ def runs(client: Client, handler: str) -> str:
 
 
 def told_as_lost(receiver: Receiver, task: str) -> None:
-    """The first attempt was lost, and the second one completed."""
+    """Checks the spans of a task whose first attempt was lost and whose second completed."""
     send = receiver.one("send default")
     lost = receiver.one("settle default", gowork_task_outcome="lost")
     assert (lost.service, lost.kind, lost.status) == ("gowork-leader", "INTERNAL", "ERROR")
@@ -81,7 +81,7 @@ def test_an_attempt_whose_runner_was_ended_for_its_time_limit_is_told_by_the_lea
 
 @pytest.fixture
 async def session(client: Client, cluster: Cluster) -> AsyncIterator[Any]:
-    """A worker's session, spoken by hand; it has the one handler `mine`."""
+    """The stream of a worker that the test plays; its one handler is `mine`."""
     async with open_channel([cluster.leader.cluster]) as channel:
         call: Any = pb_grpc.SessionServiceStub(channel).Connect()
         hello = pb.Hello(name="by-hand", instance="1", slots=1, handlers=[pb.HandlerInfo(name="mine")])

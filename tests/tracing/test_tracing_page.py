@@ -1,4 +1,4 @@
-"""The page docs/tracing.md tells of all that there is, and of nothing else."""
+"""The page docs/tracing.md names all attributes and variables that the code has, and no others."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from gowork.base import spans, telemetry
 
 PAGE = (Path(__file__).parents[2] / "docs/tracing.md").read_text()
-#: Constants are in capitals; an attribute's name has a dot.
+#: The names of attributes: the constants in capitals whose value has a dot.
 ATTRIBUTES = {value for name, value in vars(spans).items() if name.isupper() and "." in value}
 
 

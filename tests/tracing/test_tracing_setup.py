@@ -1,4 +1,4 @@
-"""Tracing is set up by the standard variables, and by nothing else."""
+"""The standard variables set tracing up, and nothing else does."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tracing_cluster import Cluster
 from gowork.client import Client, TaskStatus
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 
-#: The context of a submit that its program's sampler has not taken.
+#: The trace context of a submit that its program did not sample.
 NOT_SAMPLED = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
 StartCluster = Callable[[], Cluster]
 
 
 @pytest.fixture
 def telling_imports(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Processes write the names of the modules that they import into their logs."""
+    """Has processes write the names of the modules that they import into their logs."""
     monkeypatch.setenv("PYTHONPROFILEIMPORTTIME", "1")
 
 
@@ -32,7 +32,7 @@ def logs(folder: Path) -> str:
 
 
 def run_one(cluster: Cluster, handler: str = "work") -> object:
-    """Runs a task on a cluster, and stops that."""
+    """Runs a task on a cluster, stops the cluster, and returns the task's result."""
     with Client(cluster.leader.scheduler) as client:
         result = client.schedule(handler=handler).result()
     cluster.stop()
@@ -190,7 +190,7 @@ def test_a_value_that_is_not_known_is_named(
 
 @pytest.fixture(params=["away", "silent", "silent, by HTTP"])
 def no_collector(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Spans go where nobody takes them: connections are refused, or made and not answered."""
+    """Sends spans to a port that refuses connections, or accepts them and never answers."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         if request.param != "away":
@@ -214,8 +214,8 @@ def test_a_collector_that_takes_nothing_holds_up_no_stop_and_fills_no_log(
         began = time.monotonic()
         process.terminate()
         assert process.wait(120) == 0
-        # The exporter itself would try for a minute, and a worker and its runner each wait for 2 s at most.
+        # The exporter itself would try for a minute. A worker and its runner wait for 2 s each at most.
         assert time.monotonic() - began < 30
     complaints = [line for line in logs(tmp_path).splitlines() if "encountered while exporting" in line]
-    # The leader, the supervisor, its runner; the last word of each is another one.
+    # One of the leader, one of the supervisor, one of its runner; their line at the stop has other words.
     assert len(complaints) <= 3

@@ -1,4 +1,4 @@
-"""A leader and workers in processes of their own, with the handlers of these tests."""
+"""Runs a leader and workers in processes of their own, with the handlers of these tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HANDLERS = Path(__file__).with_name("tracing_handlers.py")
 
 
 class Cluster:
-    """They inherit the environment as it is when each is started."""
+    """A leader and workers. Each inherits the environment of the moment when it is started."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -33,7 +33,7 @@ class Cluster:
         return self.workers[-1]
 
     def stop(self) -> None:
-        """Stops all that runs, cleanly."""
+        """Stops all processes; each must end with 0."""
         for process in (*self.workers, self.leader.process):
             if process.poll() is None:
                 with stopped_cleanly(process):

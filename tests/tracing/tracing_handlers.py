@@ -1,4 +1,4 @@
-"""What the workers of these tests run. Copied to where they start."""
+"""The handlers of these tests; the tests copy this file into the workers' working directory."""
 
 import logging
 import os
@@ -52,7 +52,7 @@ def dies_once(ctx: Context) -> None:
 
 @handler
 def until_told(ctx: Context) -> None:
-    """Tells that it runs."""
+    """Reports progress, so that the test knows that it runs, and waits to be cancelled; in its first attempt alone."""
     if ctx.attempt == 1:
         ctx.progress(0.5)
         ctx.cancelled.wait()
@@ -85,7 +85,7 @@ def says_alone() -> None:
 
 @handler
 def loaded(ctx: Context) -> list[str]:
-    """The SDK's modules that are loaded, and the threads that are not gowork's."""
+    """Returns the names of the loaded modules of OpenTelemetry's SDK, and of its threads."""
     with ctx.tracer.start_as_current_span("inner"):
         pass
     modules = [name for name in sys.modules if name.startswith(("opentelemetry.sdk", "opentelemetry.exporter"))]
