@@ -35,7 +35,7 @@ class Work:
         self._on = False
         self._calls: Counter[str] = Counter()
         self._objects: Counter[str] = Counter()
-        #: {id of a code object: part}, because to hash the object itself takes long; and the objects, to keep them alive.
+        #: {id of a code object: part}, because hashing the object takes long; and the objects, to keep them alive.
         self._parts: dict[int, str] = {}
         self._codes: list[Any] = []
         #: The number of young objects after the last event, and the part that has run since then.

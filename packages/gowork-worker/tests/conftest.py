@@ -247,11 +247,11 @@ Eventually = Callable[[Callable[[], Any]], Awaitable[Any]]
 
 @pytest.fixture
 def eventually() -> Eventually:
-    """Waits until something is true that no event tells: what a thread, or another process, has done."""
+    """Waits until a condition is true that no event tells of, such as the work of a thread or of another process."""
 
     async def eventually(condition: Callable[[], Any]) -> Any:
         async with asyncio.timeout(PATIENCE):
-            while not (found := condition()):  # noqa: ASYNC110
+            while not (found := condition()):  # noqa: ASYNC110 - no event tells of it
                 await asyncio.sleep(0.002)
         return found
 

@@ -49,7 +49,7 @@ def exists(pid: int) -> bool:
 
 
 async def gone(pid: int, seconds: float = 30.0) -> None:
-    """Waits until a process has ended. There is no event for others' children."""
+    """Waits until a process has ended. It asks now and then, because no event tells of the end of others' children."""
     async with asyncio.timeout(seconds):
         while exists(pid):  # noqa: ASYNC110
             await asyncio.sleep(0.005)

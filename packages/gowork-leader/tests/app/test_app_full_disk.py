@@ -96,6 +96,7 @@ async def submit_until_full(leader: ServedLeader) -> list[str]:
 
 
 async def heartbeats(session: Session) -> None:
+    """Sends heartbeats as a worker does: at its own pace, whatever the leader answers."""
     while True:
         await session.send()
         await asyncio.sleep(0.1)

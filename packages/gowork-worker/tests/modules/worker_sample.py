@@ -170,8 +170,8 @@ def log_alone() -> None:
 
 @handler
 async def hog(ctx: Context, seconds: float) -> None:
-    """Keeps the runner's loop from ticking."""
-    time.sleep(seconds)  # noqa: ASYNC251 - that is the point
+    """Keeps the runner's loop from ticking for `seconds`."""
+    time.sleep(seconds)  # noqa: ASYNC251 - a handler's own work, which blocks the loop on purpose
 
 
 @handler

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import struct
@@ -227,23 +228,23 @@ async def test_what_a_runner_has_counted_is_there_once_at_any_moment(keeper: Kee
 
 
 async def test_reading_that_is_cut_off_neither_loses_nor_counts_twice(
-    keeper: Keeper, monkeypatch: pytest.MonkeyPatch, eventually: object
+    keeper: Keeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     variables = keeper.run(1)
     write(keeper.directory(variables) / "counter_2.db", {key("cups"): 10})
     real = MmapedDict.read_all_values_from_file
-    failures = []
+    loop, failed = asyncio.get_running_loop(), asyncio.Event()
 
     def fails(filename: str) -> object:
         if filename.endswith("_2.db"):
-            failures.append(filename)
+            loop.call_soon_threadsafe(failed.set)
             raise OSError(24, "Too many open files")
         return real(filename)
 
     with monkeypatch.context() as patch:
         patch.setattr(MmapedDict, "read_all_values_from_file", staticmethod(fails))
         keeper.metrics.ended(variables)
-        await eventually(lambda: failures)  # type: ignore[operator]
+        await failed.wait()
         assert keeper.cups() == 1
     assert keeper.cups() == 11
     assert not keeper.directory(variables).exists()

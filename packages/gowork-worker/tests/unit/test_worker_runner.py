@@ -126,11 +126,16 @@ class Load:
         self.running = self.most = 0
         self.go_threads = threading.Event()
         self.go_loop = asyncio.Event()
+        #: Set when the first of them runs.
+        self.entered = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
 
     def enter(self, by: int) -> None:
         with self.lock:
             self.running += by
             self.most = max(self.most, self.running)
+        if by > 0:
+            self._loop.call_soon_threadsafe(self.entered.set)
 
 
 def make_load() -> tuple[Load, Callable[..., Any], Callable[..., Any]]:
@@ -228,11 +233,11 @@ async def test_cancel_before_the_first_step_frees_the_slot(make_rig: MakeRig) ->
     assert (await rig.report(2)).outcome == tasks.ATTEMPT_OUTCOME_COMPLETED
 
 
-async def test_thread_that_never_looks_at_its_token_completes(make_rig: MakeRig, eventually: Any) -> None:
+async def test_thread_that_never_looks_at_its_token_completes(make_rig: MakeRig) -> None:
     held, thread, _ = make_load()
     rig = make_rig(thread)
     rig.feed((1, "thread"))
-    await eventually(lambda: held.running)
+    await held.entered.wait()
     rig.executor.cancel([1], "not wanted")
     # It is asked once: asking again would give it the grace anew.
     rig.executor.cancel([1], "not wanted")
@@ -300,7 +305,7 @@ async def test_interrupt_hands_everything_back(make_rig: MakeRig) -> None:
         assert (report.outcome, report.reason) == (tasks.ATTEMPT_OUTCOME_INTERRUPTED, "drain")
 
 
-async def test_lost_lease_stops_only_what_asked_for_it(make_rig: MakeRig, eventually: Any) -> None:
+async def test_lost_lease_stops_only_what_asked_for_it(make_rig: MakeRig) -> None:
     @handler(on_lease_lost="stop")
     async def careful() -> None:
         await asyncio.Event().wait()
@@ -308,7 +313,7 @@ async def test_lost_lease_stops_only_what_asked_for_it(make_rig: MakeRig, eventu
     held, _, loop = make_load()
     rig = make_rig(careful, loop)
     rig.feed((1, "careful"), (2, "loop"))
-    await eventually(lambda: held.running)
+    await held.entered.wait()
     rig.executor.set_lease(False)
     assert [fence for fence, _, _ in rig.stopping] == [1]
     assert (await rig.report(1)).outcome == tasks.ATTEMPT_OUTCOME_INTERRUPTED
@@ -328,13 +333,11 @@ async def test_threads_and_the_loop_take_turns(make_rig: MakeRig, eventually: An
     assert rig.order == [1, 4, 2, 3]
 
 
-async def test_thread_with_more_to_do_leaves_its_slot_to_the_loop_that_waits(
-    make_rig: MakeRig, eventually: Any
-) -> None:
+async def test_thread_with_more_to_do_leaves_its_slot_to_the_loop_that_waits(make_rig: MakeRig) -> None:
     held, thread, loop = make_load()
     rig = make_rig(thread, loop, slots=1)
     rig.feed((1, "thread"), (2, "thread"), (3, "thread"))
-    await eventually(lambda: held.running)
+    await held.entered.wait()
     rig.feed((4, "loop"))
     held.go_loop.set()
     held.go_threads.set()
@@ -361,11 +364,11 @@ async def test_limit_of_the_task_wins_over_the_handlers(make_rig: MakeRig) -> No
     assert rig.stopping == [(1, 5000, messages.StopKind.TIMEOUT)]
 
 
-async def test_running_task_shows_in_the_table_with_its_deadline(make_rig: MakeRig, eventually: Any) -> None:
+async def test_running_task_shows_in_the_table_with_its_deadline(make_rig: MakeRig) -> None:
     held, thread, _ = make_load()
     rig = make_rig(thread)
     rig.feed((1, "thread"), time_limit_ms=50_000)
-    await eventually(lambda: held.running)
+    await held.entered.wait()
     (row,) = rig.table.running()
     assert row.fence == 1
     assert row.kill_at_ns - row.started_ns == (50_000 + 5_000) * 1_000_000
