@@ -101,6 +101,16 @@ def test_a_line_of_prose_has_100_columns_or_one_sentence(page: Path) -> None:
     assert wrong == []
 
 
+#: The beginnings of commands, and what joins two of them.
+COMMANDS = re.compile(r"(?:^| )(?:python3? -m|(?:pip|go|npm|apt-get) (?:install|ci)) |&& ")
+
+
+@pytest.mark.parametrize("page", PROSE, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_stand_in_blocks_where_no_wrapping_joins_them(page: Path) -> None:
+    wrong = [f"{number}: {line}" for number, line in prose_of(page) if COMMANDS.search(re.sub(r"`[^`]*`", "", line))]
+    assert wrong == []
+
+
 def test_the_glossary_defines_the_terms_of_the_protocol() -> None:
     defined = re.findall(r"^\| ([a-z -]+) \| (?!means)", (ROOT / "docs/glossary.md").read_text(), re.MULTILINE)
     assert len(defined) == len(set(defined)), "one term, one meaning"
