@@ -22,7 +22,7 @@ RECORDED = {rule["record"]: rule["expr"] for rule in rules("recording.yaml")}
 
 
 def recorded_labels() -> dict[str, frozenset[str]]:
-    """{recorded series: its labels}: those that its rule groups by, which its name has before the first colon."""
+    """The labels of each recorded series, by which its rule groups: its name has them before the first colon."""
     found = {}
     for name, expression in RECORDED.items():
         (labels, *others) = {frozenset(re.split(r",\s*", group)) for group in re.findall(r"by \(([^)]*)\)", expression)}

@@ -1,4 +1,4 @@
-"""gowork's own worker as a callback worker (`--listen`) of gowork's own leader: no task is held for ever."""
+"""The worker of gowork as a callback worker (`--listen`) of gowork's own leader: no task is held for ever."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""100,000 tasks go through kills: every acknowledged task completes, and every run is an attempt on record."""
+"""Many tasks (100,000) go through kills: every acknowledged task completes, and every run is an attempt on record."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def drawing() -> Iterator[tuple[str, str, list[str]]]:
 
 
 def drawn_modules() -> dict[str, str]:
-    """{module that is drawn: its package's folder}."""
+    """The modules that are drawn: {module: its package's folder}."""
     return {".".join(filter(None, [inside, name])): package for package, inside, names in drawing() for name in names}
 
 

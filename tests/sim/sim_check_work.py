@@ -94,5 +94,5 @@ class WorkChecks:
             raise Violation("no report is dropped", id, "had ended under fence", fence, "and is run again")
 
     def fences_of_late(self) -> dict[int, str]:
-        """{fence: id} of some grants that workers received lately."""
+        """Some grants that workers received lately, as {fence: id}."""
         return dict(islice(reversed(self._received.items()), 8))
