@@ -43,7 +43,7 @@ _TEXTS = [
 ]
 #: Sizes of large values, in bytes; a value is built only when its size is drawn.
 _SIZES = [4096, 4097, 1 << 20, (1 << 20) + 1]
-#: Addresses at which nothing listens.
+#: Addresses without a listener.
 _ADDRESSES = ["127.0.0.1:1", "[::1]:1", "127.0.0.1:0", "127.0.0.1:99999", "::1:4", "nowhere", ":", "[:1"]
 _INTS = {
     (32, True): [0, 1, -1, 7, 10_000, 10_001, 2**31 - 1, -(2**31)],

@@ -86,7 +86,7 @@ class SimLoop(asyncio.SelectorEventLoop):
         return sock, protocol
 
     def stand_still(self, seconds: float) -> None:
-        """Lets `seconds` pass in which nothing runs, as in a stopped process. Timers of that time fire afterwards."""
+        """Lets `seconds` pass while nothing runs, as in a stopped process. Timers of that time fire afterwards."""
         self._sim_selector.now += seconds
 
     async def pass_time(self, seconds: float) -> None:
