@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import assert_never
 
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
@@ -16,7 +17,17 @@ from gowork.worker._desk.events import (
     RunnerReady,
     RunnerSaid,
 )
-from gowork.worker._desk.instructions import CancelTasks, EndRunner, Instruction, Ping, StartRunner, StartTasks, Tell
+from gowork.worker._desk.instructions import (
+    CancelTasks,
+    EndRunner,
+    FleetInstruction,
+    ForFleet,
+    Instruction,
+    Ping,
+    StartRunner,
+    StartTasks,
+    Tell,
+)
 from gowork.worker._desk.runner import RunnerId
 from gowork.worker._runner import messages, outcomes
 from gowork.worker._runner.table import Running
@@ -52,7 +63,7 @@ class ModelRunner:
         self.is_ready = True
         self._tell(RunnerReady(self.id, ready))
 
-    def take(self, instruction: Instruction) -> None:
+    def take(self, instruction: StartTasks | CancelTasks | Tell | Ping) -> None:
         match instruction:
             case StartTasks(_, grants):
                 for grant in grants:
@@ -60,20 +71,32 @@ class ModelRunner:
                     self.ids[grant.fence] = grant.id
             case CancelTasks(_, fences):
                 self._cancel(fences)
-            case Tell(_, messages.Slots(slots)):
+            case Tell(_, message):
+                self._hear(message)
+            case Ping():
+                if not self.is_deaf:
+                    self._tell(Ponged(self.id))
+            case _:
+                assert_never(instruction)
+        self.pump()
+
+    def _hear(self, message: messages.Control) -> None:
+        match message:
+            case messages.Slots(slots):
                 self.limit = slots
                 self._has_said_withheld = False
-            case Tell(_, messages.Recall()):
+            case messages.Recall():
                 back = tuple(self.queue)
                 self.queue.clear()
                 self._tell(RunnerSaid(self.id, messages.Returned(back)))
-            case Tell(_, messages.Interrupt()):
+            case messages.Interrupt():
                 self.report([*self.queue, *self.running], tasks.ATTEMPT_OUTCOME_INTERRUPTED)
-            case Tell(_, messages.Stop()):
+            case messages.Stop():
                 self.is_stopping = True
-            case Ping() if not self.is_deaf:
-                self._tell(Ponged(self.id))
-        self.pump()
+            case messages.Lease():
+                pass  # None of its handlers asks to be stopped without one.
+            case _:
+                assert_never(message)
 
     def pump(self) -> None:
         for fence in list(self.queue):
@@ -130,6 +153,10 @@ class ModelFleet:
         self.runners: dict[RunnerId, ModelRunner] = {}
 
     def perform(self, instruction: Instruction) -> None:
+        if isinstance(instruction, ForFleet):
+            self._perform(instruction)
+
+    def _perform(self, instruction: FleetInstruction) -> None:
         match instruction:
             case StartRunner(id):
                 self.runners[id] = ModelRunner(instruction, self._tell)
@@ -138,7 +165,7 @@ class ModelFleet:
             case StartTasks(id) | CancelTasks(id) | Tell(id) | Ping(id):
                 self.runners[id].take(instruction)
             case _:
-                pass
+                assert_never(instruction)
 
     def crash(self, runner: ModelRunner, reason: str) -> None:
         if self.runners.get(runner.id) is runner:

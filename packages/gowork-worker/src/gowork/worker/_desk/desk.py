@@ -262,12 +262,7 @@ class Desk:
             self.solo.remove(runner)
         self.roster.remove(runner, now)
 
-    def _said(
-        self,
-        runner: Runner,
-        message: messages.Returned | messages.Stopping | messages.Withheld | messages.Waiting,
-        now: float,
-    ) -> None:
+    def _said(self, runner: Runner, message: messages.OfTasks, now: float) -> None:
         match message:
             case messages.Returned(fences):
                 self._watch.returned(runner)
@@ -293,7 +288,7 @@ class Desk:
         self.solo.pump(now)
         self.roster.start_due(now)
 
-    def _tell_all(self, message: messages.Recall | messages.Interrupt | messages.Stop) -> None:
+    def _tell_all(self, message: messages.Control) -> None:
         for runner in self.roster.runners.values():
             if runner.is_ready:
                 self._instruct(Tell(runner.id, message))

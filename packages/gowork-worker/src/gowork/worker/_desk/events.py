@@ -110,7 +110,7 @@ class RunnerSaid(Struct, frozen=True, gc=False):
     """Any other message of a runner that bears on its tasks."""
 
     runner: RunnerId
-    message: messages.Returned | messages.Stopping | messages.Withheld | messages.Waiting
+    message: messages.OfTasks
 
 
 class Ponged(Struct, frozen=True, gc=False):

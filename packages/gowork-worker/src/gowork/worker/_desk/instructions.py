@@ -1,6 +1,6 @@
-"""What the desk wants done: by the fleet, by the session, and by whoever writes the log.
+"""What the desk wants done: by the fleet, by the log and the measures, or by the supervisor itself.
 
-Instructions of one event are carried out in their order, and before the next event is handled.
+The instructions of one event are carried out in their order, before the next event is handled.
 """
 
 from __future__ import annotations
@@ -17,57 +17,118 @@ from gowork.worker._runner import messages
 # For the fleet
 
 
-class StartRunner(Struct, frozen=True, gc=False):
-    """Start a runner. It answers by RunnerReady, or by RunnerEnded."""
+class ForFleet(Struct, frozen=True, gc=False):
+    """The fleet carries it out, on one runner."""
 
     runner: RunnerId
-    #: For logs; a runner that is started again keeps it.
+
+
+class StartRunner(ForFleet, frozen=True, gc=False):
+    """Start a runner. RunnerReady or RunnerEnded follows."""
+
+    #: For logs. A runner that is started again keeps its name.
     name: str
     slots: int
-    #: How many more tasks it may run while as many wait for others.
+    #: How many more tasks it may run while as many of its tasks wait for others.
     spare: int
-    #: It runs isolated tasks, one at a time.
+    #: Whether it runs isolated tasks, one at a time.
     alone: bool = False
     #: The plugins that it imports; None for all.
     only: tuple[str, ...] | None = None
 
 
-class StartTasks(Struct, frozen=True, gc=False):
+class StartTasks(ForFleet, frozen=True, gc=False):
     """Give a runner tasks."""
 
-    runner: RunnerId
     grants: Sequence[session.Grant]
 
 
-class CancelTasks(Struct, frozen=True, gc=False):
+class CancelTasks(ForFleet, frozen=True, gc=False):
     """Ask tasks of a runner to stop."""
 
-    runner: RunnerId
     fences: Sequence[int]
 
 
-class Tell(Struct, frozen=True, gc=False):
+class Tell(ForFleet, frozen=True, gc=False):
     """Send a runner a control message."""
 
-    runner: RunnerId
-    message: messages.Slots | messages.Recall | messages.Lease | messages.Interrupt | messages.Stop
+    message: messages.Control
 
 
-class Ping(Struct, frozen=True, gc=False):
-    """Have a runner's loop answer, by Ponged."""
-
-    runner: RunnerId
+class Ping(ForFleet, frozen=True, gc=False):
+    """Ask a runner's loop for an answer, which comes as Ponged."""
 
 
-class EndRunner(Struct, frozen=True, gc=False):
-    """End a runner's process and all children in its group at once."""
+class EndRunner(ForFleet, frozen=True, gc=False):
+    """End a runner's process, and all processes of its group, at once."""
 
-    runner: RunnerId
-    #: Why it was given up, in words; empty when it did nothing wrong.
+    #: Why the runner was given up, in words; empty when it did nothing wrong.
     fault: str = ""
 
 
-# For the session and the program around the worker
+#: What `Fleet.perform` carries out.
+FleetInstruction = StartTasks | CancelTasks | Tell | Ping | EndRunner | StartRunner
+
+# For measures and the log
+
+
+class Level(IntEnum):
+    """How grave a line of the log is: the numbers of the standard library's logging."""
+
+    INFO = 20
+    WARNING = 30
+    ERROR = 40
+
+
+class ForNotes(Struct, frozen=True, gc=False):
+    """It is written to the log or counted."""
+
+
+class ObserveLag(ForNotes, frozen=True, gc=False):
+    """Count how long a runner's loop took to answer a ping."""
+
+    seconds: float
+
+
+class Note(ForNotes, frozen=True, gc=False):
+    """Write a line to the log."""
+
+    level: Level
+    event: str
+    fields: Mapping[str, object]
+    #: The runner that the line names.
+    runner: RunnerId | None = None
+    #: The task that the line names. Such lines are bounded in number, because one event may concern thousands of tasks.
+    grant: session.Grant | None = None
+
+
+class NoteRunnerLost(ForNotes, frozen=True, gc=False):
+    """A runner has ended that was not told to stop."""
+
+    runner: RunnerId
+    #: How it ended, in words.
+    reason: str
+
+
+class NoteLoss(ForNotes, frozen=True, gc=False):
+    """A task was lost with its runner."""
+
+    runner: RunnerId
+    grant: session.Grant
+    report: session.Report
+
+
+class NoteTimedOut(ForNotes, frozen=True, gc=False):
+    """A task has timed out, and its runner has ended before it could log that."""
+
+    grant: session.Grant
+    report: session.Report
+
+
+#: What `Notes.take` writes or counts.
+NoteInstruction = Note | NoteRunnerLost | NoteLoss | NoteTimedOut | ObserveLag
+
+# For the supervisor itself
 
 
 class Speak(Struct, frozen=True, gc=False):
@@ -77,82 +138,16 @@ class Speak(Struct, frozen=True, gc=False):
 class BeginDrain(Struct, frozen=True, gc=False):
     """The leader asks the worker to drain."""
 
-    #: In seconds; None leaves it to the worker.
+    #: Seconds that running tasks have to finish; None for the worker's own drain timeout.
     budget: float | None
 
 
 class LearnHandlers(Struct, frozen=True, gc=False):
-    """The first runner is ready, and has told what handlers there are."""
+    """The first runner is ready, and has told which handlers there are."""
 
     ready: messages.Ready
 
 
-# For measures and the log
-
-
-class Level(IntEnum):
-    """How grave a line is: the numbers of the standard library's logging."""
-
-    INFO = 20
-    WARNING = 30
-    ERROR = 40
-
-
-class ObserveLag(Struct, frozen=True, gc=False):
-    """A runner's loop took so long to answer a ping."""
-
-    seconds: float
-
-
-class Note(Struct, frozen=True, gc=False):
-    """Write a line to the log."""
-
-    level: Level
-    event: str
-    fields: Mapping[str, object]
-    #: Whom it is about.
-    runner: RunnerId | None = None
-    #: Which task it is about. Such lines are bounded in number, because one event may befall thousands of tasks.
-    grant: session.Grant | None = None
-
-
-class NoteRunnerLost(Struct, frozen=True, gc=False):
-    """A runner has ended that nobody wanted to end."""
-
-    runner: RunnerId
-    reason: str
-
-
-class NoteLoss(Struct, frozen=True, gc=False):
-    """A task was lost with its runner."""
-
-    runner: RunnerId
-    grant: session.Grant
-    report: session.Report
-
-
-class NoteTimedOut(Struct, frozen=True, gc=False):
-    """A task was timed out whose runner cannot say so any more."""
-
-    grant: session.Grant
-    report: session.Report
-
-
-Instruction = (
-    Speak
-    | StartTasks
-    | CancelTasks
-    | Tell
-    | Ping
-    | EndRunner
-    | StartRunner
-    | BeginDrain
-    | LearnHandlers
-    | ObserveLag
-    | Note
-    | NoteRunnerLost
-    | NoteLoss
-    | NoteTimedOut
-)
+Instruction = Speak | FleetInstruction | BeginDrain | LearnHandlers | NoteInstruction
 
 SPEAK = Speak()

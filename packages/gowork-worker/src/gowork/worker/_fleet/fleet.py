@@ -19,7 +19,15 @@ import msgspec
 
 from gowork.worker._core.options import Options
 from gowork.worker._desk.events import Event, Looked, RunnerEnded, WorkerStarted
-from gowork.worker._desk.instructions import CancelTasks, EndRunner, Ping, StartRunner, StartTasks, Tell
+from gowork.worker._desk.instructions import (
+    CancelTasks,
+    EndRunner,
+    FleetInstruction,
+    Ping,
+    StartRunner,
+    StartTasks,
+    Tell,
+)
 from gowork.worker._desk.runner import Runner, RunnerId
 from gowork.worker._fleet.local import LocalRunner
 from gowork.worker._fleet.output import Outputs
@@ -29,9 +37,6 @@ from gowork.worker._runner import messages
 from gowork.worker.processes import Warden
 
 logger = logging.getLogger("gowork.worker")
-
-#: What a fleet carries out.
-FleetInstruction = StartTasks | CancelTasks | Tell | Ping | EndRunner | StartRunner
 
 
 class MetricsKeeper(Protocol):

@@ -110,7 +110,7 @@ class LocalRunner:
         assert self._executor is not None
         self._executor.cancel(fences, "the task was cancelled")
 
-    def send(self, message: messages.ToRunner) -> None:
+    def send(self, message: messages.Control) -> None:
         executor = self._executor
         assert executor is not None
         match message:
@@ -124,8 +124,6 @@ class LocalRunner:
                 executor.interrupt(reason)
             case messages.Stop():
                 self._stopped.set()
-            case messages.Setup():
-                raise AssertionError("a runner in process is set up by its constructor")
 
     def ping(self) -> None:
         # As a process does that is pinged: it looks at what was left without an owner. Nobody waits for an answer.

@@ -28,7 +28,7 @@ class FleetRunner(Protocol):
     def cancel_tasks(self, fences: Sequence[int]) -> None:
         """Asks tasks to stop."""
 
-    def send(self, message: messages.ToRunner) -> None:
+    def send(self, message: messages.Control) -> None:
         """Sends a control message."""
 
     def ping(self) -> None:

@@ -148,8 +148,12 @@ DESCRIPTORS_LOST_EXIT = 119
 #: Upper bounds in seconds.
 EXECUTION_BUCKETS = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0, 300.0, 1800.0)
 
-ToRunner = Setup | Slots | Recall | Lease | Interrupt | Stop
-FromRunner = Ready | Returned | Stopping | Withheld | Waiting | Executed
+#: What a runner can be told once it is set up.
+Control = Slots | Recall | Lease | Interrupt | Stop
+ToRunner = Setup | Control
+#: What a runner says of its tasks.
+OfTasks = Returned | Stopping | Withheld | Waiting
+FromRunner = Ready | OfTasks | Executed
 
 encode = msgspec.json.Encoder().encode
 decode_to_runner = msgspec.json.Decoder(ToRunner).decode

@@ -9,7 +9,7 @@ from typing import assert_never
 
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
-from gowork.worker._desk.instructions import Note, NoteLoss, NoteRunnerLost, NoteTimedOut, ObserveLag
+from gowork.worker._desk.instructions import Note, NoteInstruction, NoteLoss, NoteRunnerLost, NoteTimedOut, ObserveLag
 from gowork.worker._desk.runner import RunnerId
 from gowork.worker._runner import messages
 from gowork.worker._runner.failure_log import Detail, FailureLog
@@ -21,8 +21,6 @@ logger = logging.getLogger("gowork.worker")
 
 #: How many handlers one line of the log names.
 _HANDLERS_LOGGED_MAX = 50
-
-NoteInstruction = Note | NoteRunnerLost | NoteLoss | NoteTimedOut | ObserveLag
 
 
 class Notes:

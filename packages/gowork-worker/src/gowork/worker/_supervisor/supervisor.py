@@ -13,6 +13,7 @@ import logging
 import secrets
 from collections import deque
 from collections.abc import Callable, Mapping
+from typing import assert_never
 
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
@@ -32,18 +33,7 @@ from gowork.worker._desk.events import (
     LeaveBegun,
     SessionStarted,
 )
-from gowork.worker._desk.instructions import (
-    BeginDrain,
-    CancelTasks,
-    EndRunner,
-    Instruction,
-    LearnHandlers,
-    Ping,
-    Speak,
-    StartRunner,
-    StartTasks,
-    Tell,
-)
+from gowork.worker._desk.instructions import BeginDrain, ForFleet, ForNotes, Instruction, LearnHandlers, Speak
 from gowork.worker._desk.runner import RunnerId
 from gowork.worker._fleet.fleet import Fleet
 from gowork.worker._runner import messages
@@ -116,15 +106,17 @@ class Supervisor:
         match instruction:
             case Speak():
                 self.wake.set()
-            case StartTasks() | CancelTasks() | Tell() | Ping() | EndRunner() | StartRunner():
+            case ForFleet():
                 self.fleet.perform(instruction)
+            case ForNotes():
+                self._notes.take(instruction)
             case BeginDrain(budget):
                 self.asked_to_drain(budget)
             case LearnHandlers(ready):
                 self._notes.learn(ready)
                 self.ready.set()
             case _:
-                self._notes.take(instruction)
+                assert_never(instruction)
 
     async def _until(self, condition: Callable[[], bool], seconds: float | None = None) -> bool:
         """Waits until something holds, at most so long; whether it does."""
