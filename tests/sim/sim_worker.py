@@ -58,6 +58,7 @@ class SimWorker:
             drain_timeout=rng.choice((0.5, 5.0, 20.0)),
             blocked_timeout=5.0,
             unacknowledged_bytes_max=rng.choice((150, 1000, 1 << 20)),
+            lent_slots_max=4 if self.lends else 0,
         )
         self.life = Life(self)
 
@@ -165,7 +166,6 @@ class Life:
         supervisor = self.service.supervisor
         supervisor.instance = self.instance
         supervisor._locks = _Proof(machine, self._number)  # type: ignore[assignment]
-        supervisor.desk.roster.lent_slots_max = 4 if machine.lends else 0
 
     def run(self, function: Callable[..., object], *args: object) -> None:
         """Runs the function on this machine, by its clock."""

@@ -17,9 +17,12 @@ from click.testing import CliRunner
 from gowork.worker import Worker, WorkerError, handler
 from gowork.worker._app import daemon, plugins_command
 from gowork.worker._app.command import main
+from gowork.worker._app.service import Service
 from gowork.worker._core import references
-from gowork.worker._core.options import Options
+from gowork.worker._core.options import LENT_SLOTS_MAX, Options
 from gowork.worker._core.plugins import load
+from gowork.worker._desk.events import WorkerStarted
+from gowork.worker._desk.instructions import StartRunner
 
 MODULES = Path(__file__).parent.parent / "modules"
 
@@ -156,6 +159,24 @@ async def test_a_worker_whose_loop_does_not_turn_is_not_healthy(
     finally:
         working.cancel()
         await asyncio.wait([working])
+
+
+@pytest.mark.parametrize(("listen", "lent_slots_max"), [(None, LENT_SLOTS_MAX), ("127.0.0.1:0", 0)])
+async def test_a_callback_worker_lends_no_slots(
+    monkeypatch: pytest.MonkeyPatch, listen: str | None, lent_slots_max: int
+) -> None:
+    made: list[Service] = []
+
+    async def run(self: Service, *, own_process: bool) -> None:
+        made.append(self)
+
+    monkeypatch.setattr(Service, "run", run)
+    listeners = daemon.Listeners(work=listen, scheduler="127.0.0.1:1")
+    await daemon.run_worker(Options(name="w", runners=0, slots=1), "127.0.0.1:1", listeners)
+    (service,) = made
+    (start,) = service.supervisor.desk.handle(WorkerStarted(), 0.0)
+    assert isinstance(start, StartRunner)
+    assert start.spare == lent_slots_max
 
 
 def test_plugins_are_listed_as_table_and_as_json(monkeypatch: pytest.MonkeyPatch) -> None:

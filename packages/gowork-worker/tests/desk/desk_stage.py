@@ -46,7 +46,9 @@ class Stage:
     """A desk whose runners come and go as the test says."""
 
     def __init__(self, *, slots: int = 2, runners: int = 1, **options: Any) -> None:
-        self.desk = Desk(slots=slots, runners=runners, **options)
+        settings: dict[str, Any] = {"unacknowledged_bytes_max": 64 << 20, "blocked_timeout": 600.0}
+        settings["lent_slots_max"] = 1000
+        self.desk = Desk(slots=slots, runners=runners, **(settings | options))
         self.now = 0.0
         self.runners: dict[int, FakeRunner] = {}
         self.instructions: list[Instruction] = []

@@ -61,7 +61,7 @@ class SoloScene(Scene):
         #: What was to be started.
         self.spawned: list[tuple[str, ...] | None] = []
         self.ordinary = [self.runner(slots, load) for slots, load in ordinary]
-        roster = Roster(slots, 1, self.instructions.append)
+        roster = Roster(slots, 1, 1000, self.instructions.append)
         self.work = Work(slots, roster, Stops(), NextFrame(), self.instructions.append)
         self.solo = Solo(slots, self.ordinary, self._spawn, self.work.give, self.instructions.append)
 

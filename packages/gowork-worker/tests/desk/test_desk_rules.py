@@ -19,6 +19,7 @@ from gowork.worker._desk.events import (
     Reported,
     RunnerReady,
     SessionStarted,
+    WorkerStarted,
 )
 from gowork.worker._desk.instructions import SPEAK, StartTasks, Tell
 from gowork.worker._runner import messages, outcomes
@@ -208,6 +209,18 @@ def test_runner_whose_tasks_wait_gets_its_own_slots_back_after_a_pause_and_no_mo
     stage.tell(CutOff())
     stage.tell(SessionStarted())
     assert runner.said == [messages.Slots(0), messages.Slots(2)]
+
+
+@pytest.mark.parametrize(("lent_slots_max", "spares"), [(11, [5, 5, 1]), (0, [0, 0, 0])])
+def test_runners_share_the_slots_that_may_be_lent_and_an_isolated_task_may_lend_its_one(
+    lent_slots_max: int, spares: list[int]
+) -> None:
+    stage = Stage(slots=4, runners=2, lent_slots_max=lent_slots_max)
+    stage.tell(WorkerStarted())
+    for runner in list(stage.runners.values()):
+        stage.tell(RunnerReady(runner.id, READY))
+    stage.grant(1, alone=True)
+    assert [runner.known.spare for runner in stage.runners.values()] == spares
 
 
 def test_credit_grows_by_what_waits_and_counts_no_task_that_has_ended() -> None:

@@ -48,7 +48,9 @@ class Worker(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
-        self.desk = Desk(slots=SLOTS, runners=RUNNERS, unacknowledged_bytes_max=150, blocked_timeout=5.0)
+        self.desk = Desk(
+            slots=SLOTS, runners=RUNNERS, unacknowledged_bytes_max=150, blocked_timeout=5.0, lent_slots_max=1000
+        )
         self.events: deque[Event] = deque()
         self.is_telling = False
         self.fleet = ModelFleet(self.tell)

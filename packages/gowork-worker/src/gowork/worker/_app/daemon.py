@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from prometheus_client.registry import Collector
@@ -52,18 +52,7 @@ async def run_worker(
         AddressError: for an address of another form.
         OSError: when a port is taken.
     """
-    addresses = split_addresses(leader)
-    service = Service(options, addresses)
-    if listeners.work is not None:
-        # A leader that dials sends the next task when the last one has ended.
-        service.supervisor.desk.roster.lent_slots_max = 0
-        service.link = CallbackWorker(
-            service.supervisor,
-            addresses,
-            listen=listeners.work,
-            advertise=listeners.advertise,
-            scheduler=split_addresses(listeners.scheduler),
-        )
+    service = _make(options, split_addresses(leader), listeners)
     with contextlib.ExitStack() as stack:
         http = None
         if listeners.http is not None:
@@ -83,6 +72,21 @@ async def run_worker(
             announcer = group.create_task(_announce(service, ready, http), name="announcer")
             await service.run(own_process=True)
             announcer.cancel()
+
+
+def _make(options: Options, addresses: Sequence[str], listeners: Listeners) -> Service:
+    if listeners.work is None:
+        return Service(options, addresses)
+    # The leader sends the next task when the last one has ended: a lent slot would stay empty.
+    service = Service(replace(options, lent_slots_max=0), addresses)
+    service.link = CallbackWorker(
+        service.supervisor,
+        addresses,
+        listen=listeners.work,
+        advertise=listeners.advertise,
+        scheduler=split_addresses(listeners.scheduler),
+    )
+    return service
 
 
 def _handlers_metrics(service: Service, stack: contextlib.ExitStack) -> list[Collector]:

@@ -20,6 +20,8 @@ from gowork.worker.errors import ConfigurationError
 BLOCKED_TIMEOUT = 600.0
 BLOCKED_TIMEOUT_MIN = 5.0
 BLOCKED_TIMEOUT_MAX = 7 * 86400.0
+#: Tasks of a worker that wait for others and lend their slots, at most; each runner has an equal share.
+LENT_SLOTS_MAX = 1000
 
 
 def default_name() -> str:
@@ -72,6 +74,9 @@ class Options:
     trace_parent: bool = False
     #: What unacknowledged reports may take, in bytes, before nothing new is started.
     unacknowledged_bytes_max: int = 64 << 20
+    #: How many tasks may lend their slots while they wait for others. 0 where the leader would send no more tasks for
+    #: that.
+    lent_slots_max: int = LENT_SLOTS_MAX
 
     def __post_init__(self) -> None:
         """Raises:

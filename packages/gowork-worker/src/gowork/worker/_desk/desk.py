@@ -57,20 +57,28 @@ class Desk:
     """Of one worker. Call `handle` with each event, and carry out what it answers before the next one."""
 
     def __init__(
-        self, *, slots: int, runners: int, unacknowledged_bytes_max: int = 64 << 20, blocked_timeout: float = 600.0
+        self,
+        *,
+        slots: int,
+        runners: int,
+        unacknowledged_bytes_max: int,
+        blocked_timeout: float,
+        lent_slots_max: int,
     ) -> None:
         """Args:
         slots: how many tasks run at once.
         runners: how many processes there are; 0 for one runner within this process.
         unacknowledged_bytes_max: what unacknowledged reports may take before nothing new is started.
         blocked_timeout: seconds that a runner's loop may not answer before the runner is ended.
+        lent_slots_max: how many tasks may lend their slots while they wait for others; 0 where the leader would send
+            no more tasks for that.
         """
         self._instructions: list[Instruction] = []
         self._instruct = instruct = self._instructions.append
         self._bytes_max = unacknowledged_bytes_max
         self._isolates = runners > 0
         self.frame = NextFrame()
-        self.roster = Roster(slots, runners, instruct)
+        self.roster = Roster(slots, runners, lent_slots_max, instruct)
         stops = self._stops = Stops()
         self.work = Work(slots, self.roster, stops, self.frame, instruct)
         self.solo = self.work.solo

@@ -11,8 +11,6 @@ from gowork.worker._desk.runner import Runner, RunnerId
 #: A runner that lives shorter than this, in seconds, is started again later and later.
 _STABLE_AFTER = 5.0
 _RESTART_DELAYS = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0)
-#: Tasks of a worker that wait for others and lend their slots, at most; each runner has an equal share.
-LENT_SLOTS_MAX = 1000
 
 
 class _Place:
@@ -35,22 +33,22 @@ class _Place:
 class Roster:
     """All runners of the worker."""
 
-    def __init__(self, slots: int, runners: int, instruct: Callable[[Instruction], None]) -> None:
+    def __init__(self, slots: int, runners: int, lent_slots_max: int, instruct: Callable[[Instruction], None]) -> None:
         """Args:
-        slots: the worker's.
+        slots: the worker's slots.
         runners: how many processes there are; 0 for one runner within this process.
+        lent_slots_max: how many tasks may lend their slots while they wait for others. Each runner has an equal share.
         instruct: takes instructions.
         """
         self._slots = slots
         self._processes = runners
+        self._lent_slots_max = lent_slots_max
         self._instruct = instruct
         self._ids = itertools.count(1)
         #: {id: runner}, those that are being started included
         self.runners: dict[RunnerId, Runner] = {}
         #: Those of ordinary tasks.
         self.ordinary: list[Runner] = []
-        #: How many tasks that wait for others may lend their slots. 0 where the leader would send no more tasks for it.
-        self.lent_slots_max = LENT_SLOTS_MAX
         #: Runners end because the worker does: none is started again.
         self.is_closing = False
         self._places: list[_Place] = []
@@ -62,9 +60,9 @@ class Roster:
         """Starts the runners of ordinary tasks."""
         shares = split(self._slots, self._processes)
         for index, slots in enumerate(shares):
-            self._places.append(_Place(f"runner-{index}", slots, self.lent_slots_max // len(shares)))
+            self._places.append(_Place(f"runner-{index}", slots, self._lent_slots_max // len(shares)))
         if not shares:
-            self._places.append(_Place("in-process", self._slots, self.lent_slots_max))
+            self._places.append(_Place("in-process", self._slots, self._lent_slots_max))
         self.start_due(now)
 
     def start_due(self, now: float) -> None:
@@ -92,7 +90,7 @@ class Roster:
         # Counted before it is known: `note_ready` sets it back.
         self._alone_failures += 1
         # It runs one task at a time. The spare slot stays empty: with it the task may lend the one that it counts for.
-        return self._add("alone", 1, spare=min(1, self.lent_slots_max), alone=True, only=only, now=now)
+        return self._add("alone", 1, spare=min(1, self._lent_slots_max), alone=True, only=only, now=now)
 
     def close(self) -> None:
         """From now on runners end, and none is started again."""

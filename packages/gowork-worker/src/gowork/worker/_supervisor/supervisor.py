@@ -76,6 +76,7 @@ class Supervisor:
             runners=options.runners,
             unacknowledged_bytes_max=options.unacknowledged_bytes_max,
             blocked_timeout=options.blocked_timeout,
+            lent_slots_max=options.lent_slots_max,
         )
         self.fleet = Fleet(options, self.feed, self._count)
         self._notes = Notes(self.measures, options.log_failures, self._whom)
