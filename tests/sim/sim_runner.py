@@ -15,7 +15,7 @@ from sim_tasks import GRACE_MS, NOTES, follow_ups_of, is_deadly
 
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
-from gowork.worker._runner import messages, outcomes, pipe
+from gowork.worker._runner import endings, messages, outcomes, pipe
 from gowork.worker._runner.messages import StopKind
 from gowork.worker._runner.table import SlotTable
 
@@ -277,14 +277,14 @@ class SimRunner:
     def _cancel(self, fence: int) -> None:
         queued = self._queued.pop(fence, None)
         if queued is not None:
-            self._report(outcomes.cancelled(fence, queued.id, "the task was cancelled"))
+            self._report(endings.cancelled(fence, queued.id, "the task was cancelled"))
         elif fence in self._running:
             self._stop(self._running[fence], StopKind.CANCEL, "the task was cancelled")
 
     def _interrupt(self, reason: str) -> None:
         queued, self._queued = self._queued, {}
         for work in queued.values():
-            self._report(outcomes.interrupted(work.fence, work.id, reason))
+            self._report(endings.interrupted(work.fence, work.id, reason))
         for work in list(self._running.values()):
             self._stop(work, StopKind.INTERRUPT, reason)
 
@@ -373,8 +373,8 @@ class SimRunner:
         if work.stop is not None and (work.stop[0] is StopKind.TIMEOUT or rng.random() < 0.8):
             kind, reason = work.stop
             if kind is StopKind.TIMEOUT:
-                return outcomes.timed_out(work.fence, work.id, work.limit_ms)
-            make = outcomes.cancelled if kind is StopKind.CANCEL else outcomes.interrupted
+                return endings.timed_out(work.fence, work.id, work.limit_ms)
+            make = endings.cancelled if kind is StopKind.CANCEL else endings.interrupted
             return make(work.fence, work.id, reason)
         report = session.Report(fence=work.fence, id=work.id, outcome=tasks.ATTEMPT_OUTCOME_COMPLETED, result="done")
         match "completed" if world.calm else rng.choice(_OUTCOMES):
@@ -389,7 +389,7 @@ class SimRunner:
                 report = session.Report(fence=work.fence, id=work.id, outcome=tasks.ATTEMPT_OUTCOME_SNOOZED)
                 report.retry_delay_ms = 50
             case "cancelled":
-                report = outcomes.cancelled(work.fence, work.id, "it thought better of it")
+                report = endings.cancelled(work.fence, work.id, "it thought better of it")
         return report
 
     def _report(self, report: session.Report) -> None:

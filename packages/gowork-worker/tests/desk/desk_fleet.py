@@ -29,8 +29,8 @@ from gowork.worker._desk.instructions import (
     Tell,
 )
 from gowork.worker._desk.runner import RunnerId
-from gowork.worker._runner import messages, outcomes
-from gowork.worker._runner.table import Running
+from gowork.worker._runner import endings, messages
+from gowork.worker._runner.messages import Running
 
 
 class ModelRunner:
@@ -136,7 +136,7 @@ class ModelRunner:
         for fence in fences:
             if fence in self.queue:
                 del self.queue[fence]
-                self._tell(Reported(self.id, [outcomes.cancelled(fence, self.ids[fence], "")], 10))
+                self._tell(Reported(self.id, [endings.cancelled(fence, self.ids[fence], "")], 10))
             elif fence in self.running:
                 self.cancelled.add(fence)
                 self._tell(RunnerSaid(self.id, messages.Stopping(fence, 1000, messages.StopKind.CANCEL)))

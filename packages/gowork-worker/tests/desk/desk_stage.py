@@ -21,8 +21,8 @@ from gowork.worker._desk.instructions import (
 )
 from gowork.worker._desk.roster import _Place
 from gowork.worker._desk.runner import Runner
-from gowork.worker._runner import messages, outcomes
-from gowork.worker._runner.table import Running
+from gowork.worker._runner import endings, messages
+from gowork.worker._runner.messages import Running
 
 READY = messages.Ready((), "echo", ())
 
@@ -108,7 +108,7 @@ class Stage:
         self.tell(FrameReceived(session.ConnectResponse(**fields)))
 
     def report(self, runner: FakeRunner, *fences: int, size: int = 10) -> None:
-        reports = [outcomes.interrupted(fence, f"t{fence}", "") for fence in fences]
+        reports = [endings.interrupted(fence, f"t{fence}", "") for fence in fences]
         self.tell(Reported(runner.id, reports, size))
 
     def say(self, runner: FakeRunner, message: Any) -> None:

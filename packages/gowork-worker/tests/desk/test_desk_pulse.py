@@ -8,7 +8,7 @@ from desk_stage import Stage
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.worker._desk.events import PipeEnded, RunnerGone
 from gowork.worker._desk.pulse import DEAF_TICKS, PIPE_END_GRACE, STOP_GRACE, Pulse
-from gowork.worker._runner.table import Running
+from gowork.worker._runner.messages import Running
 
 #: Now, on the clock of the rows.
 CLOCK = 10**9

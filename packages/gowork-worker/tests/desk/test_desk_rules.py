@@ -22,7 +22,7 @@ from gowork.worker._desk.events import (
     WorkerStarted,
 )
 from gowork.worker._desk.instructions import SPEAK, StartTasks, Tell
-from gowork.worker._runner import messages, outcomes
+from gowork.worker._runner import endings, messages, outcomes
 
 
 @pytest.fixture
@@ -183,7 +183,7 @@ def test_task_that_is_cancelled_is_not_given_to_another_runner_when_its_own_give
 
 
 @pytest.mark.parametrize(
-    ("report", "goes_on"), [(outcomes.lost(1, "t1", "struck"), False), (outcomes.completed(1, "t1", None), True)]
+    ("report", "goes_on"), [(endings.lost(1, "t1", "struck"), False), (outcomes.completed(1, "t1", None), True)]
 )
 def test_a_process_that_lost_its_isolated_task_and_lives_gets_no_other(
     stage: Stage, report: session.Report, goes_on: bool

@@ -16,7 +16,7 @@ from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker import Cancel, Retry, Snooze, handler
 from gowork.worker._core import logs
 from gowork.worker._core.handlers import RetryOptions
-from gowork.worker._runner import failure_log, outcomes
+from gowork.worker._runner import endings, failure_log, outcomes
 from gowork.worker._runner.failure_log import Detail, FailureLog
 from gowork.worker._runner.next_steps import next_step
 
@@ -100,7 +100,7 @@ def test_line_tells_as_much_as_it_is_told_to(lines: Lines, detail: str, error: s
 def test_attempt_that_has_not_failed_leaves_no_line(lines: Lines, error: BaseException) -> None:
     log = FailureLog(Detail.TRACEBACK)
     log.note(grant(), tasks.Task(), "h", None, failed(error))
-    log.note(grant(), tasks.Task(), "h", None, outcomes.interrupted(1, "t", "drain"))
+    log.note(grant(), tasks.Task(), "h", None, endings.interrupted(1, "t", "drain"))
     log.note(grant(), tasks.Task(), "h", None, outcomes.completed(1, "t", 1))
     assert lines() == []
 
@@ -215,7 +215,7 @@ def test_next_step_follows_the_policy() -> None:
     assert step(failed(), POLICY, RetryOptions(max_attempts=9)) == "retry in 0.1 s, attempt 2 of 3"
     assert step(failed(), None, RetryOptions(max_attempts=9)) == "retry in 1 s, attempt 2 of 9"
     assert step(failed(Retry(delay=7)), POLICY) == "retry in 7 s, attempt 2 of 3"
-    assert step(outcomes.timed_out(1, "t", 5), POLICY) == "retry in 0.1 s, attempt 2 of 3"
+    assert step(endings.timed_out(1, "t", 5), POLICY) == "retry in 0.1 s, attempt 2 of 3"
 
 
 def test_next_step_of_what_is_not_tried_again() -> None:
@@ -225,5 +225,5 @@ def test_next_step_of_what_is_not_tried_again() -> None:
 
 
 def test_next_step_of_a_lost_attempt() -> None:
-    assert step(outcomes.lost(1, "t", "signal 11")) == "runs again, alone in its process"
-    assert "three" in step(outcomes.lost(1, "t", "signal 11"), alone=True)
+    assert step(endings.lost(1, "t", "signal 11")) == "runs again, alone in its process"
+    assert "three" in step(endings.lost(1, "t", "signal 11"), alone=True)

@@ -8,7 +8,7 @@ from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._desk.instructions import Level, Note, NoteLoss, NoteTimedOut
 from gowork.worker._desk.runner import RunnerId
-from gowork.worker._runner import outcomes
+from gowork.worker._runner import endings
 from gowork.worker._runner.failure_log import HANDLER_LINES_MAX, Detail, FailureLog
 from gowork.worker._supervisor.event_log import EVENT_LINES_MAX, EventLog
 from gowork.worker._supervisor.measures import Measures
@@ -48,7 +48,7 @@ def test_a_runner_that_takes_many_tasks_along_leaves_few_lines_and_their_number(
 ) -> None:
     for fences in (range(1, 1001), range(1001, 1003)):
         for fence in fences:
-            notes.take(NoteLoss(RUNNER, granted(fence), outcomes.lost(fence, f"t{fence}", "it crashed")))
+            notes.take(NoteLoss(RUNNER, granted(fence), endings.lost(fence, f"t{fence}", "it crashed")))
         clock.now += 1.5
     lines = [record for record in caplog.records if record.message == LOST]
     assert len(lines) == EVENT_LINES_MAX + 2
@@ -62,7 +62,7 @@ def test_what_the_supervisor_left_out_of_the_log_is_told(
 ) -> None:
     for _ in range(EVENT_LINES_MAX + 3):
         notes.take(Note(Level.WARNING, "time limit ran out", {"grace_ms": 1}, None, granted(1)))
-        notes.take(NoteTimedOut(granted(1), outcomes.timed_out(1, "t1", 5)))
+        notes.take(NoteTimedOut(granted(1), endings.timed_out(1, "t1", 5)))
     del caplog.records[:]
     for clock.now in (0.5, 1.5, 2.5):
         notes.look_after()

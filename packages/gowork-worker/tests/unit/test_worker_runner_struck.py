@@ -270,7 +270,7 @@ async def test_reports_that_threads_add_while_a_batch_is_made_are_sent_too(make_
     def note_and_add(report: Any, job: Any) -> None:
         note(report, job)
         if report.fence < 3:
-            rig.outbox.add(executor_module.outcomes.cancelled(report.fence + 1, "t", "why"), job)
+            rig.outbox.add(executor_module.endings.cancelled(report.fence + 1, "t", "why"), job)
 
     rig.outbox._note = note_and_add
     rig.feed((1, "echo"))
@@ -293,7 +293,7 @@ async def test_reports_whose_sending_is_broken_off_are_sent_again(make_rig: Make
     rig.outbox._send = break_once
     for fence in range(batch):
         rig.executor.cancel([], "")
-        rig.outbox.add(executor_module.outcomes.cancelled(fence, "t", "why"), None)
+        rig.outbox.add(executor_module.endings.cancelled(fence, "t", "why"), None)
     with pytest.raises(MemoryError):
         rig.outbox.flush()
     rig.executor.look_after()

@@ -18,7 +18,8 @@ from gowork.base.beginnings import EXIT_INTERRUPTED
 from gowork.base.telemetry import Telemetry, TelemetryError, start
 from gowork.base.variables import hint_of
 from gowork.worker._core import logs
-from gowork.worker._core.plugins import Selection, add_search_path
+from gowork.worker._core.plugins import add_search_path
+from gowork.worker._core.selection import Selection
 from gowork.worker._version import __version__
 from gowork.worker.errors import ConfigurationError
 

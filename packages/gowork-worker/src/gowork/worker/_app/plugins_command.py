@@ -11,7 +11,8 @@ from typing import Any
 import click
 import msgspec
 
-from gowork.worker._core.plugins import Loaded, Selection, add_search_path, load
+from gowork.worker._core.plugins import Loaded, add_search_path, load
+from gowork.worker._core.selection import Selection
 
 
 @click.command(

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from gowork.worker._core import logs, references
-from gowork.worker._core.plugins import Selection
+from gowork.worker._core.selection import Selection
 from gowork.worker.errors import WorkerError, WorkerFailed
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import Any
 
 from gowork.proto import limits
 from gowork.worker._core.bounds import whole, within
-from gowork.worker._core.plugins import Selection
+from gowork.worker._core.selection import Selection
 from gowork.worker.errors import ConfigurationError
 
 #: Seconds that a runner's loop may not answer before the runner is ended, when nothing else is said and at least and at

@@ -15,7 +15,6 @@ from functools import partial
 from types import ModuleType
 from typing import Any
 
-import msgspec
 import pluggy
 
 from gowork.base import extensions
@@ -23,8 +22,9 @@ from gowork.worker import hookspecs
 from gowork.worker._core import echo
 from gowork.worker._core.calls import Handler
 from gowork.worker._core.lifespans import Lifespan, is_lifespan
-from gowork.worker._core.references import Reference, resolve
+from gowork.worker._core.references import resolve
 from gowork.worker._core.registry import PluginRegistry, Registry
+from gowork.worker._core.selection import Reference, Selection
 from gowork.worker.errors import PluginError
 
 ENTRY_POINT_GROUP = "gowork.plugins"
@@ -32,22 +32,6 @@ ENTRY_POINT_GROUP = "gowork.plugins"
 IN_CODE = "(code)"
 #: The one hook that only the loading of its own plugin calls.
 _REGISTERING = "gowork_register_handlers"
-
-
-class Selection(msgspec.Struct, frozen=True):
-    """What to load. It travels to the runner processes."""
-
-    #: Names of installed plugins, or of their distributions; None means all.
-    plugins: tuple[str, ...] | None = None
-    #: Names of handlers to offer; None means all.
-    handlers: tuple[str, ...] | None = None
-    #: Modules to import.
-    imports: tuple[str, ...] = ()
-    #: Functions given in code.
-    references: tuple[Reference, ...] = ()
-    default_handler: str = "echo"
-    #: Names of plugins, as PluginInfo has them: no other is imported. None means no such bound.
-    only: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

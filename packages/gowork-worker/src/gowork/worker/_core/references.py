@@ -14,21 +14,10 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
+from gowork.worker._core.selection import Reference
 from gowork.worker.errors import UnimportableError
 
 _SCRIPT = "__gowork_main__"
-
-
-class Reference(msgspec.Struct, frozen=True):
-    """Where a function is found."""
-
-    #: The module to import; empty when `path` is given.
-    module: str
-    qualname: str
-    #: The script to run.
-    path: str = ""
 
 
 class ScriptReachedWorker(BaseException):

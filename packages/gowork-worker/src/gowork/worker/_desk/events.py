@@ -13,7 +13,6 @@ from msgspec import Struct
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._desk.runner import RunnerId
 from gowork.worker._runner import messages
-from gowork.worker._runner.table import Running
 
 # The leader
 
@@ -145,7 +144,7 @@ class Looked(Struct, frozen=True, gc=False):
     """The time has passed, and the runners' tables have been read."""
 
     #: {runner: what it executes}, of the runners that `Desk.to_look_at` names
-    rows: Mapping[RunnerId, Sequence[Running]]
+    rows: Mapping[RunnerId, Sequence[messages.Running]]
     #: {runner: how often its loop has ticked}, of those that are blocked
     ticks: Mapping[RunnerId, int]
     #: Now, on the clock of the rows.

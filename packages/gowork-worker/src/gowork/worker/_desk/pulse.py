@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gowork.worker._runner.table import Running
+from gowork.worker._runner.messages import Running
 
 #: Seconds between pings, and without an answer until a runner counts as blocked.
 PING_INTERVAL = 1.0

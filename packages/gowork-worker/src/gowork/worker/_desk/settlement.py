@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._desk.tasks import HeldTask
-from gowork.worker._runner import outcomes
+from gowork.worker._runner import endings
 from gowork.worker._runner.messages import StopKind
 
 
@@ -29,11 +29,11 @@ def settle_dead(
 
 def _settle(held: HeldTask, ran: bool, reason: str, on_purpose: bool) -> session.Report:
     if held.stop_kind is StopKind.CANCEL:
-        return outcomes.cancelled(held.fence, held.id, "its runner was ended")
+        return endings.cancelled(held.fence, held.id, "its runner was ended")
     if held.stop_kind is StopKind.TIMEOUT:
-        return outcomes.timed_out(held.fence, held.id, 0)
+        return endings.timed_out(held.fence, held.id, 0)
     if on_purpose or held.stop_kind is StopKind.INTERRUPT:
-        return outcomes.interrupted(held.fence, held.id, "its runner was ended for another task, or to stop the worker")
+        return endings.interrupted(held.fence, held.id, "its runner was ended for another task, or to stop the worker")
     if ran:
-        return outcomes.lost(held.fence, held.id, reason)
-    return outcomes.interrupted(held.fence, held.id, f"it had not started: {reason}")
+        return endings.lost(held.fence, held.id, reason)
+    return endings.interrupted(held.fence, held.id, f"it had not started: {reason}")

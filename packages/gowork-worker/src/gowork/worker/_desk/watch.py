@@ -12,8 +12,7 @@ from gowork.worker._desk.roster import Roster
 from gowork.worker._desk.runner import Runner
 from gowork.worker._desk.stops import Stops
 from gowork.worker._desk.tasks import HeldTask
-from gowork.worker._runner.messages import Recall
-from gowork.worker._runner.table import Running
+from gowork.worker._runner.messages import Recall, Running
 
 #: Seconds that a task may lie behind long ones before what has not started in that runner is recalled; and behind any.
 RECALL_AFTER = 0.2

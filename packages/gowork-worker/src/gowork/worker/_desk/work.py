@@ -19,7 +19,7 @@ from gowork.worker._desk.sharing import share_out
 from gowork.worker._desk.solo import Solo
 from gowork.worker._desk.stops import Stops
 from gowork.worker._desk.tasks import HeldTask
-from gowork.worker._runner import messages, outcomes
+from gowork.worker._runner import endings, messages
 from gowork.worker._runner.messages import StopKind
 
 #: Seconds that a task is given to stop when its handler states no time of its own.
@@ -128,7 +128,7 @@ class Work:
                 # In case its runner is too stuck to say how much time it gives.
                 self._stops.expect(task, deadline)
             elif self._backlog.pop(task.fence, None) is not None or self.solo.take_back(task):
-                self._report_all([outcomes.cancelled(task.fence, task.id, "the task was cancelled")])
+                self._report_all([endings.cancelled(task.fence, task.id, "the task was cancelled")])
         for runner, fences in by_runner.items():
             self._instruct(CancelTasks(runner.id, fences))
 
@@ -214,7 +214,7 @@ class Work:
         for task in back:
             if task.fence not in kept:
                 reason = "the worker drains" if self.is_draining else "it waited behind long tasks and was handed back"
-                make = outcomes.cancelled if task.stop_kind is StopKind.CANCEL else outcomes.interrupted
+                make = endings.cancelled if task.stop_kind is StopKind.CANCEL else endings.interrupted
                 reports.append(make(task.fence, task.id, reason))
         self._report_all(reports)
 
@@ -249,7 +249,7 @@ class Work:
 
     def give_back(self, given: Iterable[HeldTask], reason: str) -> None:
         """Reports tasks as interrupted."""
-        self._report_all([outcomes.interrupted(task.fence, task.id, reason) for task in given])
+        self._report_all([endings.interrupted(task.fence, task.id, reason) for task in given])
 
     def _report_all(self, reports: list[session.Report]) -> None:
         """Reports what the desk itself has settled: these tasks are held no longer."""

@@ -12,8 +12,8 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from gowork.proto.worker.v1 import session_pb2 as session
-from gowork.worker._core import plugins
 from gowork.worker._core.context import Place
+from gowork.worker._core.selection import Selection
 from gowork.worker._desk.events import Event, Progressed, Reported, RunnerGone, RunnerReady, RunnerSaid
 from gowork.worker._desk.instructions import StartRunner
 from gowork.worker._runner import forks, messages
@@ -21,7 +21,7 @@ from gowork.worker._runner.exceptions import type_name
 from gowork.worker._runner.executor import Executor
 from gowork.worker._runner.main import load, ready_of
 from gowork.worker._runner.outbox import Outbox
-from gowork.worker._runner.table import Running, SlotTable
+from gowork.worker._runner.table import SlotTable
 
 logger = logging.getLogger("gowork.worker.runner")
 
@@ -36,7 +36,7 @@ class LocalRunner:
         count: Callable[[messages.Executed], None],
         *,
         worker: str,
-        selection: plugins.Selection,
+        selection: Selection,
         functions: Iterable[Callable[..., Any]],
         trace_parent: bool = False,
         log_failures: str = "traceback",
@@ -139,7 +139,7 @@ class LocalRunner:
     def ticks(self) -> int:
         return self._table.ticks
 
-    def running(self) -> list[Running]:
+    def running(self) -> list[messages.Running]:
         return self._table.running()
 
     def begun(self) -> set[int]:

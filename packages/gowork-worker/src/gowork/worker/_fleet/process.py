@@ -27,7 +27,7 @@ from gowork.worker._desk.events import (
 from gowork.worker._desk.instructions import StartRunner
 from gowork.worker._fleet.output import Output, Outputs
 from gowork.worker._runner import messages, pipe
-from gowork.worker._runner.table import Running, SlotTable, make_shared
+from gowork.worker._runner.table import SlotTable, make_shared
 from gowork.worker.processes import Warden, end_group
 
 #: Seconds to wait for the end of a dead runner's pipe. Its wardens hold it open until they have ended what they guard;
@@ -184,7 +184,7 @@ class ProcessRunner:
     def ticks(self) -> int:
         return self._table.ticks
 
-    def running(self) -> list[Running]:
+    def running(self) -> list[messages.Running]:
         return self._table.running()
 
     def begun(self) -> set[int]:

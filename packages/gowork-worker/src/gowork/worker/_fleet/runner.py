@@ -8,7 +8,6 @@ from typing import Protocol
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._desk.runner import RunnerId
 from gowork.worker._runner import messages
-from gowork.worker._runner.table import Running
 
 
 class FleetRunner(Protocol):
@@ -37,7 +36,7 @@ class FleetRunner(Protocol):
     def end(self, fault: str) -> None:
         """Ends its process and all children in its group at once; see EndRunner."""
 
-    def running(self) -> list[Running]:
+    def running(self) -> list[messages.Running]:
         """What it executes right now."""
 
     def begun(self) -> set[int]:

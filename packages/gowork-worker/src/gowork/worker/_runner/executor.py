@@ -24,7 +24,7 @@ from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._core.context import Place
 from gowork.worker._core.plugins import Loaded
-from gowork.worker._runner import forks, outcomes
+from gowork.worker._runner import endings, forks, outcomes
 from gowork.worker._runner.attempt import Attempts
 from gowork.worker._runner.attempt_task import AttemptTask
 from gowork.worker._runner.clock import Clock
@@ -171,7 +171,7 @@ class Executor:
         for fence in fences:
             queued = self._take_back(fence)
             if queued is not None:
-                self._outbox.add(outcomes.cancelled(fence, queued.id, reason), None)
+                self._outbox.add(endings.cancelled(fence, queued.id, reason), None)
                 continue
             self._stop(self._held.get(fence), StopKind.CANCEL, reason)
 
@@ -180,7 +180,7 @@ class Executor:
         for fence in list(self._queued):
             queued = self._take_back(fence)
             if queued is not None:
-                self._outbox.add(outcomes.interrupted(fence, queued.id, reason), None)
+                self._outbox.add(endings.interrupted(fence, queued.id, reason), None)
         for job in list(self._held.values()):
             self._stop(job, StopKind.INTERRUPT, reason)
 
@@ -450,7 +450,7 @@ class Executor:
             self._for_threads.put(None)
 
     def _lose(self, job: Job) -> session.Report:
-        report = outcomes.lost(job.fence, job.id, _STRUCK)
+        report = endings.lost(job.fence, job.id, _STRUCK)
         self._attempts.note(job, report)
         return report
 

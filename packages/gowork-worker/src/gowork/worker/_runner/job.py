@@ -10,7 +10,7 @@ from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._core.calls import Handler
 from gowork.worker._core.context import Context
-from gowork.worker._runner import outcomes
+from gowork.worker._runner import endings
 from gowork.worker._runner.attempt_task import AttemptTask
 from gowork.worker._runner.messages import StopKind
 
@@ -87,12 +87,12 @@ class Job:
         if stop is None:
             return natural
         if stop.kind is StopKind.TIMEOUT:
-            return outcomes.timed_out(self.fence, self.id, self.limit_ms)
+            return endings.timed_out(self.fence, self.id, self.limit_ms)
         if not self._stopped_early(natural):
             return natural
         if stop.kind is StopKind.CANCEL:
-            return outcomes.cancelled(self.fence, self.id, stop.reason)
-        return outcomes.interrupted(self.fence, self.id, stop.reason)
+            return endings.cancelled(self.fence, self.id, stop.reason)
+        return endings.interrupted(self.fence, self.id, stop.reason)
 
     def _stopped_early(self, natural: session.Report) -> bool:
         if self.handler.is_async:

@@ -22,6 +22,7 @@ from gowork.base.telemetry import Telemetry, TelemetryError, start
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._core import lifespans, logs, plugins, references
 from gowork.worker._core.context import Place
+from gowork.worker._core.selection import Selection
 from gowork.worker._runner import forks, messages, pipe, pulse
 from gowork.worker._runner.clock import ClockedLoop
 from gowork.worker._runner.descriptors import OwnDescriptors, open_descriptors
@@ -161,7 +162,7 @@ async def _until(stopped: asyncio.Event) -> None:
 
 
 async def load(
-    stack: AsyncExitStack, selection: plugins.Selection, state: Any, functions: Iterable[Callable[..., Any]] = ()
+    stack: AsyncExitStack, selection: Selection, state: Any, functions: Iterable[Callable[..., Any]] = ()
 ) -> plugins.Loaded:
     """Does all that a runner needs before its first task. When that takes long, it says what it waits for.
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 
 import msgspec
 
 from gowork.worker._core.handlers import RetryOptions
-from gowork.worker._core.plugins import Selection
+from gowork.worker._core.selection import Selection
 
 
 class StopKind(StrEnum):
@@ -111,6 +112,17 @@ class Waiting(msgspec.Struct, frozen=True, tag="waiting"):
     """From a runner: how many of its attempts wait for other tasks. As many more may run."""
 
     attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """One occupied slot of the table that supervisor and runner share (`table`)."""
+
+    fence: int
+    #: On the monotonic clock, like the next one.
+    started_ns: int
+    #: When the runner is ended if the task still runs; 0 means never.
+    kill_at_ns: int
 
 
 class Executed(msgspec.Struct, frozen=True, tag="executed"):

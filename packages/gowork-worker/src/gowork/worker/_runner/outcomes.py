@@ -11,6 +11,7 @@ from gowork.worker._core.codec import PayloadError, ResultError, encode_result
 from gowork.worker._core.follow_ups import FollowUp
 from gowork.worker._core.steering import Cancel, Fail, Snooze, Steering
 from gowork.worker._runner import exceptions
+from gowork.worker._runner.endings import interrupted
 from gowork.worker._runner.exceptions import cut
 
 #: Words for metrics and logs.
@@ -124,36 +125,6 @@ def unfit(rejected: session.Report) -> session.Report:
     report = interrupted(rejected.fence, rejected.id, rejected.failure.message)
     report.unfit = True
     return report
-
-
-def timed_out(fence: int, id: str, limit_ms: int) -> session.Report:
-    """The time limit ran out."""
-    report = session.Report(fence=fence, id=id, outcome=tasks.ATTEMPT_OUTCOME_TIMED_OUT)
-    report.failure.kind = tasks.FAILURE_KIND_TIMEOUT
-    report.failure.type = "TimeoutError"
-    report.failure.message = (
-        f"the time limit of {limit_ms / 1000:g} s ran out" if limit_ms else "the time limit ran out"
-    )
-    return report
-
-
-def lost(fence: int, id: str, reason: str) -> session.Report:
-    """The runner vanished while the task ran."""
-    report = session.Report(fence=fence, id=id, outcome=tasks.ATTEMPT_OUTCOME_LOST, reason=reason)
-    report.failure.kind = tasks.FAILURE_KIND_HANDLER
-    report.failure.type = "RunnerLost"
-    report.failure.message = reason
-    return report
-
-
-def cancelled(fence: int, id: str, reason: str) -> session.Report:
-    """It was to be cancelled, and no longer runs."""
-    return session.Report(fence=fence, id=id, outcome=tasks.ATTEMPT_OUTCOME_CANCELLED, reason=reason)
-
-
-def interrupted(fence: int, id: str, reason: str) -> session.Report:
-    """It goes back without blame."""
-    return session.Report(fence=fence, id=id, outcome=tasks.ATTEMPT_OUTCOME_INTERRUPTED, reason=reason)
 
 
 def rejected(fence: int, id: str, reason: str) -> session.Report:

@@ -10,7 +10,8 @@ import mmap
 import os
 import struct
 import tempfile
-from dataclasses import dataclass
+
+from gowork.worker._runner.messages import Running
 
 #: fence (0: free), monotonic start in ns, monotonic time in ns when the runner is to be ended if it still runs (0:
 #: never); the fence of the task that ended there last.
@@ -21,16 +22,6 @@ _TIMES = struct.Struct("@QQ")
 _WORD = struct.Struct("@Q")
 #: After the rows: how often the runner's loop has ticked.
 _TICKS_SIZE = _WORD.size
-
-
-@dataclass(frozen=True, slots=True)
-class Running:
-    """One occupied slot."""
-
-    fence: int
-    started_ns: int
-    #: 0 means never.
-    kill_at_ns: int
 
 
 class SlotTable:

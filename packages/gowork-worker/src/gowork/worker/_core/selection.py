@@ -1,0 +1,31 @@
+"""What a worker loads and offers. It travels to the runner processes, where `plugins` loads it."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Reference(msgspec.Struct, frozen=True):
+    """Where a function is found."""
+
+    #: The module to import; empty when `path` is given.
+    module: str
+    qualname: str
+    #: The script to run.
+    path: str = ""
+
+
+class Selection(msgspec.Struct, frozen=True):
+    """What to load."""
+
+    #: Names of installed plugins, or of their distributions; None means all.
+    plugins: tuple[str, ...] | None = None
+    #: Names of handlers to offer; None means all.
+    handlers: tuple[str, ...] | None = None
+    #: Modules to import.
+    imports: tuple[str, ...] = ()
+    #: Functions given in code.
+    references: tuple[Reference, ...] = ()
+    default_handler: str = "echo"
+    #: Names of plugins, as PluginInfo has them: no other is imported. None means no such bound.
+    only: tuple[str, ...] | None = None
