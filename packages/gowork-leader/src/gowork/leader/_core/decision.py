@@ -18,4 +18,6 @@ class Decision:
     def __init__(self, answer: Answer = None) -> None:
         self.changes: list[Change] = []
         self.effects: list[Effect] = []
+        #: The tests compare its type with the one that the command names: mypy carries no type variable of a command
+        #: through the `match` in `decide`.
         self.answer: Answer = answer
