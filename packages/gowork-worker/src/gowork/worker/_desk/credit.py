@@ -1,21 +1,20 @@
-"""How many tasks the leader may have sent in all: free slots, and a buffer worth at most 50 ms of measured work.
+"""How many tasks the leader may send in a session: as many as there are free slots, and a buffer.
 
-With short tasks the buffer hides the way to the leader and back, and its commit; with long ones it would only hoard
-what another worker could start at once. So it follows the rate at which tasks really finish, and is dropped when
-something in it had to wait.
+The buffer is worth at most 50 ms of measured work. With short tasks it hides the leader's commit and the way there and
+back. With long tasks it would only hoard what another worker could start at once. So it follows the rate at which
+tasks finish, and is dropped when a task in it had to wait.
 """
 
 from __future__ import annotations
 
-#: Seconds of work that may lie waiting.
+#: Seconds of work that the buffer may hold.
 _BUFFER_SECONDS = 0.05
-#: Tasks that may lie waiting at most.
+#: The most tasks that the buffer may hold.
 _BUFFER_MAX = 4000
-#: Seconds of work that a measurement covers at least.
+#: The fewest seconds of work that a measurement covers.
 _WINDOW = 0.01
-#: The weight of the latest measurement when it shows more than was thought, and less: a buffer that is too small
-#: costs speed at
-#: once, while one that is too large is found out by the recall.
+#: The weight of the latest measurement when it is above the rate so far, and when it is below. A buffer that is too
+#: small costs speed at once. One that is too large is noticed when tasks are recalled.
 _WEIGHT_UP = 0.7
 _WEIGHT_DOWN = 0.3
 
@@ -24,36 +23,35 @@ class Credit:
     """Counts for one worker. Times are in seconds, on any one clock."""
 
     def __init__(self) -> None:
-        #: Granted in this session.
+        #: How many tasks were granted in this session.
         self._granted = 0
-        #: The last count that was told.
+        #: The last count that the leader was told in this session.
         self._told = 0
+        #: Tasks that finish in a second of work.
         self._rate = 0.0
-        #: Since when something is held without a break; None while nothing is. Idle time says nothing about how fast
-        #: work is done.
+        #: Since when tasks are held without a break; None while none are. Idle time is not measured.
         self._busy_since: float | None = None
-        #: Since the last measurement: seconds in which something was held, up to the last break, and tasks that
-        #: finished.
+        #: Since the last measurement: seconds in which tasks were held, up to the last break, and how many finished.
         self._busy = 0.0
         self._finished = 0
 
     @property
     def buffer(self) -> int:
-        """How many tasks may lie waiting beyond those that run."""
+        """How many tasks may wait beside those that run."""
         return min(_BUFFER_MAX, int(self._rate * _BUFFER_SECONDS))
 
     def start_session(self) -> None:
-        """The count begins anew."""
+        """Begins to count from 0."""
         self._granted = self._told = 0
 
     def granted(self, tasks: int, now: float) -> None:
-        """Counts `tasks` tasks that came in this session."""
+        """Counts `tasks` tasks that the leader has granted in this session."""
         self._granted += tasks
         if self._busy_since is None:
             self._busy_since = now
 
     def finished(self, tasks: int, held: int, now: float) -> None:
-        """Notes that `tasks` tasks have finished by themselves, and that `held` are still held."""
+        """Notes that runners have reported `tasks` tasks, and that `held` are still held."""
         if self._busy_since is None:
             return
         self._finished += tasks
@@ -67,11 +65,11 @@ class Credit:
             self._busy, self._busy_since = busy, None
 
     def waited(self) -> None:
-        """A task in the buffer had to wait behind long ones."""
+        """Drops the buffer, because a task in it had to wait behind long ones."""
         self._rate = 0.0
 
     def next(self, held: int, slots: int) -> int | None:
-        """The count to tell the leader now; None when it has not grown.
+        """Returns the count to tell the leader now; None when it has not grown.
 
         Args:
             held: how many tasks are held, whether they run or wait.

@@ -1,7 +1,8 @@
 """The worker's desk: decides what becomes of granted tasks, and what runners and leader are told.
 
-Events go in, instructions come out. It does nothing itself and knows no clock, so that a test, or the simulator, is its
-whole world. It imports no plugin and runs no handler: nothing that a handler does keeps it from answering the leader.
+Events go in, instructions come out. The desk does nothing itself and knows no clock, so that a test or the simulator
+can stand for all that surrounds it. It imports no plugin and runs no handler: nothing that a handler does keeps it from
+answering the leader.
 
 It keeps OWED, ONCE and RELEASED (`work`), KEPT (`unacknowledged`), and STILL (while the worker is cut off, or
 without its lease, no runner is told to start anything: `pause`).
@@ -49,12 +50,12 @@ from gowork.worker._desk.work import Work
 from gowork.worker._runner import messages
 from gowork.worker._runner.messages import StopKind
 
-#: How many fences one line of the log names.
+#: The most fences that a line of the log names.
 _FENCES_LOGGED_MAX = 20
 
 
 class Desk:
-    """Of one worker. Call `handle` with each event, and carry out what it answers before the next one."""
+    """Decides for one worker. Call `handle` with each event, and carry out what it returns before the next event."""
 
     def __init__(
         self,
@@ -68,8 +69,8 @@ class Desk:
         """Args:
         slots: how many tasks run at once.
         runners: how many processes there are; 0 for one runner within this process.
-        unacknowledged_bytes_max: what unacknowledged reports may take before nothing new is started.
-        blocked_timeout: seconds that a runner's loop may not answer before the runner is ended.
+        unacknowledged_bytes_max: nothing new is started while unacknowledged reports take more bytes than this.
+        blocked_timeout: a runner is ended when its loop has not answered for this number of seconds.
         lent_slots_max: how many tasks may lend their slots while they wait for others; 0 where the leader would send
             no more tasks for that.
         """
@@ -84,21 +85,21 @@ class Desk:
         self.solo = self.work.solo
         self.pause = Pause(self.frame.unacknowledged, unacknowledged_bytes_max, self.roster, self.solo, instruct)
         self._watch = Watch(self.roster, stops, blocked_timeout, instruct)
-        #: What the first runner that was ready has told; None before.
+        #: What the first runner that was ready has told; None before that.
         self.handlers: messages.Ready | None = None
 
     def handle(self, event: Event, now: float) -> list[Instruction]:
-        """Takes what has happened.
+        """Decides what follows from an event.
 
         Args:
-            event: what.
-            now: the time in seconds, on any one clock.
+            event: what has happened.
+            now: the time in seconds, always on the same clock.
 
         Returns:
             What is to be done, in this order.
         """
         match event:
-            # The two that come with every batch, without the time that it takes to name what is in them.
+            # Both come with every batch. They name none of their fields here, because that would cost time.
             case Reported():
                 self.work.reported(self.roster.runners[event.runner], event.reports, event.size, now)
             case FrameReceived():
@@ -134,7 +135,7 @@ class Desk:
                 self.work.drain(reason)
                 self._tell_all(messages.Interrupt(reason))
             case HandBackForced():
-                # From here on no runner is started again.
+                # From now on no runner is started again.
                 self.roster.close()
                 self.roster.end(runner for runner in self.roster.runners.values() if runner.tasks and runner.is_process)
             case GivenUp(reason):
@@ -159,32 +160,32 @@ class Desk:
     # Questions
 
     def next_frame(self, bytes_max: int) -> session.ConnectRequest | None:
-        """The next frame for the leader; None when there is nothing to say.
+        """Returns the next frame for the leader; None when there is nothing to say.
 
         Args:
-            bytes_max: what its reports may take, unless a single batch of them takes more.
+            bytes_max: how many bytes its reports may take, unless the first batch of them takes more.
         """
         work, roster = self.work, self.roster
         wanted = not (work.is_draining or self.pause.is_on)
-        # Not the worker's slots: a runner that is still being started can start nothing, nor can one that is blocked.
+        # Not all slots of the worker: a runner that is being started, or is blocked, can start nothing.
         slots = sum(runner.capacity for runner in roster.answering()) if wanted else 0
         if slots and self.solo.runners:
             slots += self.solo.waiting
-        # Isolated ones block nobody but themselves.
+        # The runner of an isolated task keeps no other task waiting.
         blocked = [runner for runner in roster.ordinary if runner.pulse.is_blocked]
         held = len(work.held) - (sum(len(runner.tasks) for runner in blocked) if blocked else 0)
         return self.frame.take(bytes_max, held=held, slots=slots, blocked=bool(blocked), draining=work.is_draining)
 
     def hello_held(self, running: Container[int]) -> list[session.Held]:
-        """All that is held, for Hello.
+        """Returns all tasks that Hello names.
 
         Args:
-            running: the fences of what runners execute.
+            running: the fences of the tasks that runners execute.
         """
         return listed(self.held.values(), running, self.frame.unacknowledged)
 
     def to_look_at(self) -> list[Runner]:
-        """The runners whose tables the next Looked is to show."""
+        """Returns the runners whose tables the next Looked must show."""
         return [runner for runner in self.roster.runners.values() if runner.tasks or runner.is_blocked]
 
     @property
@@ -199,7 +200,7 @@ class Desk:
 
     @property
     def is_draining(self) -> bool:
-        """Whether nothing new is taken."""
+        """Whether the worker takes no new tasks."""
         return self.work.is_draining
 
     @property
@@ -211,7 +212,7 @@ class Desk:
 
     def _start_session(self, first: session.ConnectResponse | None, now: float) -> None:
         if first is not None:
-            # Before all is said again: what it knows by now is not.
+            # First, so that reports which the leader has by now are not sent again.
             self.frame.acknowledge(first.acknowledged)
         self.frame.start_session()
         if first is not None:
@@ -237,7 +238,7 @@ class Desk:
         if frame.pings:
             self.frame.answer(frame.pings)
         if frame.drains:
-            # Last, so that grants of the same frame are not started just to be taken for running ones.
+            # Last: the drain then recalls the tasks of the same frame that have not started.
             budget_ms = frame.drains[-1].budget_ms
             self._instruct(BeginDrain(budget_ms / 1000 if budget_ms else None))
         self._instruct(SPEAK)

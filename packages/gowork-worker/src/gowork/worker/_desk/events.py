@@ -1,7 +1,7 @@
 """What the desk is told: what the leader, the runners and the program around the worker have done.
 
-Runners are named by the ids that the desk has given them (`StartRunner`). Reports and grants come in batches, as they
-travel, because an event for each would cost more than all else that is done with a task.
+The desk gives each runner its id (`StartRunner`), and events name runners by it. Reports and grants come in batches, as
+they travel, because an event for each would cost more than all else that is done with a task.
 """
 
 from __future__ import annotations
@@ -20,48 +20,50 @@ from gowork.worker._runner import messages
 class SessionStarted(Struct, frozen=True, gc=False):
     """A leader has welcomed the worker."""
 
-    #: Its first frame. What that releases is taken back before anything is started again.
+    #: The leader's first frame. What it releases is taken back before anything is started again.
     first: session.ConnectResponse | None = None
 
 
 class FrameReceived(Struct, frozen=True, gc=False):
-    """The leader has sent something."""
+    """The leader has sent a frame."""
 
     frame: session.ConnectResponse
 
 
 class CutOff(Struct, frozen=True, gc=False):
-    """The stream has been broken for longer than the leader waits: what has not started may be another's by now."""
+    """The reconnect grace has passed without a stream. Other workers may hold the tasks that have not started here."""
 
 
 class LeaseLost(Struct, frozen=True, gc=False):
-    """The leader has not been heard for longer than the lease: what runs may be another's by now too."""
+    """The worker has not heard from the leader for longer than the lease. Other workers may hold any of its tasks."""
 
 
 # The program around the worker
 
 
 class WorkerStarted(Struct, frozen=True, gc=False):
-    """Runners can be started from now on."""
+    """The fleet can start runners from now on."""
 
 
 class DrainBegun(Struct, frozen=True, gc=False):
-    """The worker is to take nothing new, and to hand back the tasks that have not started."""
+    """The worker must take nothing new, and hand back the tasks that have not started."""
 
 
 class HandBackBegun(Struct, frozen=True, gc=False):
-    """Whatever still runs is to stop, and is reported as interrupted."""
+    """The tasks that still run must stop, and are reported as interrupted."""
 
+    #: Goes into the reports.
     reason: str
 
 
 class HandBackForced(Struct, frozen=True, gc=False):
-    """The runners have had their time to stop their tasks: those that still hold tasks are ended."""
+    """The time that runners have to stop their tasks is over. Runners that still hold tasks are ended."""
 
 
 class GivenUp(Struct, frozen=True, gc=False):
-    """What cannot be ended runs on: the leader is to know all the same that the worker gives it back."""
+    """Some tasks cannot be ended, and run on. The worker reports them as interrupted all the same."""
 
+    #: Goes into the reports.
     reason: str
 
 
@@ -70,13 +72,13 @@ class LeaveBegun(Struct, frozen=True, gc=False):
 
 
 class CloseBegun(Struct, frozen=True, gc=False):
-    """The runners are to leave their lifespans and end."""
+    """The runners must leave their lifespans and end."""
 
 
 class CloseForced(Struct, frozen=True, gc=False):
-    """The runners have had their time to leave their lifespans."""
+    """The time that runners have to leave their lifespans is over."""
 
-    #: How long that was.
+    #: How long it was.
     seconds: float
 
 
@@ -95,18 +97,18 @@ class Reported(Struct, frozen=True, gc=False):
 
     runner: RunnerId
     reports: list[session.Report]
-    #: What they take together, in bytes.
+    #: How many bytes the reports take together.
     size: int
 
 
 class Progressed(Struct, frozen=True, gc=False):
-    """Attempts have come further."""
+    """Handlers have told how far their attempts have come."""
 
     words: Iterable[session.ProgressReport]
 
 
 class RunnerSaid(Struct, frozen=True, gc=False):
-    """Any other message of a runner that bears on its tasks."""
+    """A runner has sent another message about its tasks."""
 
     runner: RunnerId
     message: messages.OfTasks
@@ -125,29 +127,29 @@ class PipeEnded(Struct, frozen=True, gc=False):
 
 
 class RunnerGone(Struct, frozen=True, gc=False):
-    """A runner takes nothing more, because its process ends or has ended. What it has sent may still come."""
+    """A runner takes nothing more, because its process ends or has ended. Messages from it may still come."""
 
     runner: RunnerId
 
 
 class RunnerEnded(Struct, frozen=True, gc=False):
-    """Nothing comes from this runner any more."""
+    """A runner has ended, and nothing comes from it any more."""
 
     runner: RunnerId
-    #: The fences of what it had started: all that it executed, and what it executed last.
+    #: The fences of the tasks that it had started: those that ran, and the last one that had ended in each slot.
     begun: Collection[int]
     #: How it ended, in words.
     reason: str
 
 
 class Looked(Struct, frozen=True, gc=False):
-    """The time has passed, and the runners' tables have been read."""
+    """It is time to look at the runners, and their tables have been read."""
 
     #: {runner: what it executes}, of the runners that `Desk.to_look_at` names
     rows: Mapping[RunnerId, Sequence[messages.Running]]
     #: {runner: how often its loop has ticked}, of those that are blocked
     ticks: Mapping[RunnerId, int]
-    #: Now, on the clock of the rows.
+    #: The time, on the clock of the rows.
     clock_ns: int
 
 

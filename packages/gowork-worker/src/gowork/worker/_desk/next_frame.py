@@ -1,4 +1,4 @@
-"""What the next frame to the leader says: reports, progress, answers to pings, credit, and how the worker is."""
+"""What the next frame to the leader says: reports, progress, answers to pings, credit, and the worker's condition."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from gowork.worker._desk.unacknowledged import Unacknowledged
 
 
 class NextFrame:
-    """Gathers for one worker, over all its sessions."""
+    """Gathers what one worker says, over all its sessions."""
 
     def __init__(self) -> None:
         self.unacknowledged = Unacknowledged()
         self.credit = Credit()
-        #: fence -> the latest word
+        #: {fence: the latest progress, which the leader has not been told}. Written by `work`.
         self.progress: dict[int, session.ProgressReport] = {}
         self._leaving = False
         self._pongs: list[int] = []
-        #: What was told last: blocked, draining, leaving.
+        #: What the session was told last of the worker: whether it is blocked, draining, and leaving.
         self._condition = (False, False, False)
 
     @property
     def has_left(self) -> bool:
-        """Whether the goodbye was taken."""
+        """Whether a frame with the goodbye was taken."""
         return self._condition[2]
 
     def start_session(self) -> None:
-        """Everything is to be said again."""
+        """A new session: everything is said again."""
         self.credit.start_session()
         self.unacknowledged.resend()
         self._condition = (False, False, False)
@@ -39,7 +39,7 @@ class NextFrame:
         self._leaving = True
 
     def keep(self, reports: list[session.Report], size: int) -> None:
-        """Takes reports, which have `size` bytes together."""
+        """Keeps reports, which take `size` bytes together."""
         self.unacknowledged.add(reports, size)
 
     def acknowledge(self, fences: Iterable[int]) -> None:
@@ -47,26 +47,26 @@ class NextFrame:
         self.unacknowledged.acknowledge(fences)
 
     def drop(self, fences: Iterable[int]) -> None:
-        """The leader wants to hear nothing of these tasks."""
+        """Forgets what there is to say of these tasks, because the leader has released them."""
         self.unacknowledged.drop(fences)
         for fence in fences:
             self.progress.pop(fence, None)
 
     def answer(self, pings: Iterable[int]) -> None:
-        """Takes pings of the leader."""
+        """Takes pings of the leader, to be answered."""
         self._pongs += pings
 
     def take(
         self, bytes_max: int, *, held: int, slots: int, blocked: bool, draining: bool
     ) -> session.ConnectRequest | None:
-        """The next frame; None when there is nothing to say.
+        """Returns the next frame; None when there is nothing to say.
 
         Args:
-            bytes_max: what its reports may take.
-            held: how many tasks are held and may finish.
-            slots: how many may run at once; 0 when no more are wanted.
-            blocked: a runner's loop does not answer.
-            draining: nothing new is taken.
+            bytes_max: how many bytes its reports may take, unless the first batch of them takes more.
+            held: how many tasks the worker holds, except in blocked runners.
+            slots: how many tasks may run at once; 0 when the worker wants no more.
+            blocked: whether a runner's loop does not answer.
+            draining: whether the worker takes nothing new.
         """
         reports = self.unacknowledged.take(bytes_max)
         credit = self.credit.next(held, slots)

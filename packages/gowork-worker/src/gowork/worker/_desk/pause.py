@@ -1,4 +1,6 @@
-"""Whether anything new may be started: not while too much is unacknowledged, nor while the leader is away."""
+"""Whether anything new may be started: not while too many bytes of reports are unacknowledged, nor while the leader is
+away.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ from gowork.worker._runner import messages
 
 
 class Pause:
-    """Of all runners at once."""
+    """Pauses all runners at once."""
 
     def __init__(
         self,
@@ -24,9 +26,9 @@ class Pause:
         instruct: Callable[[Instruction], None],
     ) -> None:
         """Args:
-        unacknowledged: the reports that are kept.
-        bytes_max: what they may take; a pause lasts until they take half of it.
-        roster: whom to tell.
+        unacknowledged: the reports that the leader has not acknowledged.
+        bytes_max: a pause begins when they take more bytes than this, and ends when they take at most half of it.
+        roster: the runners that are told.
         solo: starts isolated tasks.
         instruct: takes instructions.
         """
@@ -35,19 +37,19 @@ class Pause:
         self._roster = roster
         self._solo = solo
         self._instruct = instruct
-        #: Nothing new is started.
+        #: Whether nothing new is started.
         self.is_on = False
-        #: The stream has been broken for longer than the leader waits.
+        #: Whether the reconnect grace has passed without a stream.
         self.is_cut_off = False
         self._has_lease = True
 
     def cut_off(self, now: float) -> None:
-        """The stream has been broken for longer than the leader waits."""
+        """The reconnect grace has passed without a stream."""
         self.is_cut_off = True
         self.check(now)
 
     def lose_lease(self, now: float) -> None:
-        """What runs may be another's by now."""
+        """The worker has not heard from the leader for longer than the lease."""
         if self._has_lease:
             self._has_lease = False
             self._tell_lease()
@@ -62,15 +64,15 @@ class Pause:
         self.check(now)
 
     def brief(self, runner: Runner) -> None:
-        """Tells a runner that has just become ready how things stand."""
+        """Tells a runner that has just become ready of a pause, and of a lost lease."""
         if not self._has_lease:
             self._instruct(Tell(runner.id, messages.Lease(False)))
-        # One for isolated tasks is given none during a pause, and nobody would give it its slot back afterwards.
+        # A runner of isolated tasks is given none during a pause, and nobody would give it its slot back afterwards.
         if self.is_on and not runner.alone:
             self._instruct(Tell(runner.id, messages.Slots(0)))
 
     def check(self, now: float) -> None:
-        """Begins or ends the pause, as things stand."""
+        """Begins or ends the pause, if it must."""
         full = self._unacknowledged.bytes > (self._bytes_max // 2 if self.is_on else self._bytes_max)
         is_on = full or self.is_cut_off or not self._has_lease
         if is_on == self.is_on:

@@ -6,34 +6,36 @@ from collections.abc import Sequence
 
 from gowork.worker._runner.messages import Running
 
-#: Seconds between pings, and without an answer until a runner counts as blocked.
+#: Seconds between two pings; and seconds without an answer after which a runner counts as blocked.
 PING_INTERVAL = 1.0
 BLOCKED_AFTER = 3.0
-#: Ticks of a blocked runner's loop that are seen, one a second, until the runner counts as deaf: it runs, but what is
-#: sent to it goes elsewhere.
+#: A blocked runner counts as deaf after this number of looks at which its loop had ticked again: it runs, but does not
+#: get what is sent to it. The loop ticks once a second.
 DEAF_TICKS = 15
-#: Seconds that a runner may live on after the end of its pipe, and that one may take to end which was told to stop.
+#: Seconds that a runner may live after the end of its pipe, and after it was told to stop.
 PIPE_END_GRACE = 1.0
 STOP_GRACE = 5.0
 
 
 class Pulse:
-    """Of one runner. Times are in seconds, on any one clock."""
+    """The pulse of one runner. Times are in seconds, always on the same clock."""
 
     def __init__(self, *, answers: bool) -> None:
-        """`answers` is False where a ping has no answer, because nobody could act on a missing one."""
+        """`answers` is False for a runner within this process: it cannot be ended, so it need not answer."""
         self._answers = answers
+        #: When the last ping was sent.
         self._pinged_at = 0.0
-        #: When the ping was sent that has not been answered.
+        #: When the ping was sent that has not been answered; None when each one has.
         self._unanswered_since: float | None = None
+        #: When the runner closed its end of the pipe; None before that.
         self._pipe_ended_at: float | None = None
-        #: The last tick that was seen, and how many since the ping.
+        #: The number of the last tick that was seen, and how many looks since the ping have seen a new one.
         self._tick = self._ticked = 0
-        #: The loop does not answer.
+        #: Whether the loop does not answer.
         self.is_blocked = False
 
     def check(self, now: float) -> bool:
-        """Notes whether a loop that takes messages is blocked; whether it is to be pinged now."""
+        """Notes whether the loop is blocked, and returns whether to ping it now."""
         if self._unanswered_since is not None:
             self.is_blocked = now - self._unanswered_since > BLOCKED_AFTER
             return False
@@ -46,13 +48,13 @@ class Pulse:
         return True
 
     def see_ticks(self, ticks: int) -> None:
-        """The blocked loop has ticked `ticks` times since it was started."""
+        """Notes that the blocked loop has ticked `ticks` times since it was started."""
         if ticks != self._tick:
             self._tick = ticks
             self._ticked += 1
 
     def answered(self, now: float) -> float | None:
-        """The ping is answered: after how many seconds; None when none was open."""
+        """The ping is answered. Returns how many seconds that took; None when no ping was open."""
         if self._unanswered_since is None:
             return None
         lag = now - self._unanswered_since
@@ -67,14 +69,14 @@ class Pulse:
     def ailment(
         self, now: float, stopped_at: float | None, timeout: float, rows: Sequence[Running], clock_ns: int
     ) -> str:
-        """Why the runner can't be talked to any more and is to be ended, in words; empty while it can.
+        """Returns why the runner must be given up, in words; empty while it need not.
 
         Args:
             now: the time.
-            stopped_at: when it was told to stop; None while it was not.
-            timeout: seconds that its loop may not answer.
+            stopped_at: when it was told to stop; None when it was not.
+            timeout: it is given up when its loop has not answered for this number of seconds.
             rows: what it executes.
-            clock_ns: now, on the clock of the rows.
+            clock_ns: the time, on the clock of the rows.
         """
         if self._pipe_ended_at is not None and now - self._pipe_ended_at > PIPE_END_GRACE:
             return "the runner closed its pipe and went on"
@@ -86,7 +88,7 @@ class Pulse:
             return "the runner did not hear its supervisor, though its loop ticked"
         if now - self._unanswered_since <= timeout:
             return ""
-        # A task that states how long it may take has that long, whoever it is that blocks: its limit ends the runner.
+        # A task with a time limit has that time, also in a blocked runner. Its limit ends the runner after that.
         if any(row.kill_at_ns > clock_ns for row in rows):
             return ""
         return f"the runner's loop did not answer for {timeout:g} s: see --blocked-timeout"

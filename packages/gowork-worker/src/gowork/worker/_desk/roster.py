@@ -1,4 +1,4 @@
-"""Which runners there are, and when one that has ended is started again."""
+"""Which runners there are, and when another one is started in place of one that has ended."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterable
 from gowork.worker._desk.instructions import EndRunner, Instruction, NoteRunnerLost, StartRunner
 from gowork.worker._desk.runner import Runner, RunnerId
 
-#: A runner that lives shorter than this, in seconds, is started again later and later.
+#: A runner that ends within this number of seconds counts as short-lived.
 _STABLE_AFTER = 5.0
+#: Seconds until the next runner is started: after one short-lived runner, after two in a row, and so on.
 _RESTART_DELAYS = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
 class _Place:
-    """What one ordinary runner after another is started for."""
+    """A place for one ordinary runner, which the next one takes when it ends."""
 
     __slots__ = ("due", "name", "quick_deaths", "runner", "slots", "spare")
 
@@ -22,11 +23,11 @@ class _Place:
         self.name = name
         self.slots = slots
         self.spare = spare
-        #: Runners in a row that did not live long.
+        #: How many runners in a row have ended within `_STABLE_AFTER`.
         self.quick_deaths = 0
-        #: Who is there; None while nobody is.
+        #: The runner that has the place; None while none has.
         self.runner: Runner | None = None
-        #: When the next one is started, while nobody is there.
+        #: When the next runner is started, while none has the place.
         self.due = 0.0
 
 
@@ -45,14 +46,15 @@ class Roster:
         self._lent_slots_max = lent_slots_max
         self._instruct = instruct
         self._ids = itertools.count(1)
-        #: {id: runner}, those that are being started included
+        #: {id: runner}, including those that are being started
         self.runners: dict[RunnerId, Runner] = {}
-        #: Those of ordinary tasks.
+        #: The runners of ordinary tasks.
         self.ordinary: list[Runner] = []
-        #: Runners end because the worker does: none is started again.
+        #: Whether runners end because the worker stops. Then none is started.
         self.is_closing = False
         self._places: list[_Place] = []
-        #: Runners for isolated tasks in a row that have ended before they were ready, and when the next may be started.
+        #: How many runners for isolated tasks in a row were started and not ready yet; and when the next one may be
+        #: started.
         self._alone_failures = 0
         self._alone_from = 0.0
 
@@ -66,7 +68,7 @@ class Roster:
         self.start_due(now)
 
     def start_due(self, now: float) -> None:
-        """Starts again the runners that have waited long enough."""
+        """Starts a runner in each place whose time has come."""
         for place in self._places:
             if place.runner is None and now >= place.due and not self.is_closing:
                 is_process = self._processes > 0
@@ -75,11 +77,11 @@ class Roster:
 
     @property
     def is_short(self) -> bool:
-        """Whether a runner waits for being started again."""
+        """Whether a place waits for its next runner."""
         return not self.is_closing and any(place.runner is None for place in self._places)
 
     def start_alone(self, only: tuple[str, ...] | None, now: float) -> Runner | None:
-        """Starts a runner for isolated tasks; None when it is too early for that, or too late.
+        """Starts a runner for isolated tasks. Returns None when it is too early for that, or the worker stops.
 
         Args:
             only: the plugins that it imports; None for all.
@@ -87,27 +89,27 @@ class Roster:
         """
         if self.is_closing or now < self._alone_from:
             return None
-        # Counted before it is known: `note_ready` sets it back.
+        # Counted as a failure until it is ready: then `note_ready` sets the count to 0.
         self._alone_failures += 1
-        # It runs one task at a time. The spare slot stays empty: with it the task may lend the one that it counts for.
+        # It runs one task at a time. The spare slot stays empty: it allows the task to lend the slot that it uses.
         return self._add("alone", 1, spare=min(1, self._lent_slots_max), alone=True, only=only, now=now)
 
     def close(self) -> None:
-        """From now on runners end, and none is started again."""
+        """The worker stops: from now on no runner is started."""
         self.is_closing = True
 
     def note_ready(self, runner: Runner) -> None:
-        """A runner is ready, so nothing keeps it from that any more."""
+        """A runner is ready: what kept runners of isolated tasks from that is over."""
         if runner.alone:
             self._alone_failures = 0
 
     def note_lost(self, runner: Runner, reason: str) -> None:
-        """Says that a runner has ended, unless it was to."""
+        """Notes that a runner has ended, unless it was told to stop or the worker stops."""
         if not (self.is_closing or runner.was_stopped):
             self._instruct(NoteRunnerLost(runner.id, reason))
 
     def remove(self, runner: Runner, now: float) -> None:
-        """A runner has ended; another one takes its place."""
+        """A runner has ended. Another one takes its place, at once or later."""
         del self.runners[runner.id]
         if runner.alone:
             if self._alone_failures > 1:
@@ -124,15 +126,15 @@ class Roster:
             self._places.remove(place)
 
     def ready(self) -> list[Runner]:
-        """The runners that take ordinary tasks."""
+        """Returns the runners that take ordinary tasks."""
         return [runner for runner in self.ordinary if runner.is_ready]
 
     def answering(self) -> list[Runner]:
-        """Those of them whose loops tick."""
+        """Returns the runners that take ordinary tasks and are not blocked."""
         return [runner for runner in self.ordinary if runner.is_ready and not runner.pulse.is_blocked]
 
     def end(self, runners: Iterable[Runner], *, fault: str = "", on_purpose: bool = False) -> None:
-        """Ends runners; see `Runner.end`. One within this process ends by itself, unless it is not ready yet."""
+        """Ends runners; see `Runner.end`. A runner within this process is ended only while it is not ready."""
         for runner in list(runners):
             if runner.is_process or not runner.is_ready:
                 runner.end(fault=fault, on_purpose=on_purpose)
@@ -157,6 +159,6 @@ class Roster:
 
 
 def split(slots: int, runners: int) -> list[int]:
-    """Slots for each runner: never none, so there may be fewer runners than asked for."""
+    """Returns how many slots each runner has: at least one, so there may be fewer runners than `runners`."""
     runners = min(slots, runners)
     return [slots // runners + (index < slots % runners) for index in range(runners)]

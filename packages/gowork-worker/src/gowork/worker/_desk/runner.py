@@ -1,6 +1,6 @@
-"""One runner as the desk knows it: what it holds, and how it is.
+"""One runner as the desk knows it: which tasks it holds, and what state it is in.
 
-Each field is written by one module: the comments say which, where it is another one.
+Each field is written by one module. The comments name it where it is not this one.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import NewType
 from gowork.worker._desk.pulse import Pulse
 from gowork.worker._desk.tasks import HeldTask
 
-#: Names a runner for as long as the worker lives; one that is started again has another.
+#: Names a runner for as long as the worker lives. The runner that takes its place has another id.
 RunnerId = NewType("RunnerId", int)
 
 
@@ -57,36 +57,38 @@ class Runner:
         self.id = id
         self.name = name
         self.slots = slots
-        #: How many more tasks it may run while as many wait for others.
+        #: How many more tasks it may run while as many of its tasks wait for others.
         self.spare = spare
-        #: It runs isolated tasks, one at a time.
+        #: Whether it runs isolated tasks, one at a time.
         self.alone = alone
-        #: The plugins that it imports, when it runs isolated tasks; None for all.
+        #: The plugins that it imports; None for all. Only a runner of isolated tasks has such a bound.
         self.only = only
-        #: It can be ended, and its loop may fail to answer.
+        #: Whether it is a process, which can be ended and whose loop may fail to answer.
         self.is_process = is_process
+        #: When it was started, in seconds on the desk's clock, like all times here.
         self.started_at = now
-        #: It takes tasks and messages.
+        #: Whether it takes tasks and messages.
         self.is_ready = False
-        #: Its process has ended, or is about to.
+        #: Whether its process has ended, or is about to.
         self.is_gone = False
-        #: It was told to stop, and when.
+        #: Whether it was told to stop, and when.
         self.was_stopped = False
         self.stopped_at = 0.0
-        #: It was ended because of one of its tasks, or of the worker's end: its other tasks are not to blame.
+        #: Whether it was ended because of one of its tasks. The others are not to blame.
         self.ended_on_purpose = False
-        #: Why it was given up; empty while it was not.
+        #: Why it was given up, in words; empty when it was not.
         self.fault = ""
         self.pulse = Pulse(answers=is_process)
-        #: fence -> what it holds, in the order in which it was sent. Written by `work`.
+        #: {fence: a task that it holds}, in the order in which they were sent. Written by `work`.
         self.tasks: dict[int, HeldTask] = {}
-        #: How many of its tasks wait for others, and lend their slots to these. Written by `work`.
+        #: How many of its tasks wait for others and lend their slots. Written by `work`.
         self.waiting = 0
-        #: A Recall is under way. Written by `watch`.
+        #: Whether it has been sent a Recall and has not answered. Written by `watch`.
         self.is_recalling = False
-        #: Slots that it was asked to leave to isolated tasks; that it has left; that such tasks use. Written by `solo`.
+        #: How many slots it was asked to leave to isolated tasks, how many it has left, and how many of those are used.
+        #: Written by `solo`.
         self.reserved = self.withheld = self.lent = 0
-        #: When it last became idle. Written by `solo`.
+        #: When it became idle, if it runs isolated tasks. Written by `solo`.
         self.idle_since = now
 
     @property
@@ -96,21 +98,21 @@ class Runner:
 
     @property
     def capacity(self) -> int:
-        """How many tasks it may hold at once without one that waits for a slot."""
-        # It may have reported a task, and not yet said that this waits no more.
+        """How many tasks it may hold before one must wait for a slot."""
+        # It may have reported a task that has waited, and not yet said that one fewer waits.
         return self.slots + min(self.waiting, len(self.tasks))
 
     @property
     def usable_slots(self) -> int:
-        """The slots that ordinary tasks may use, those of tasks that wait for others included."""
+        """How many tasks it may hold before one must wait, without the slots that are left to isolated tasks."""
         return self.capacity - self.reserved
 
     def get_ready(self) -> None:
-        """It takes tasks from now on."""
+        """It is ready: it takes tasks from now on."""
         self.is_ready = True
 
     def go(self) -> None:
-        """It takes nothing more."""
+        """Its process ends or has ended: it takes nothing more."""
         self.is_ready = False
         self.is_gone = True
 
@@ -124,8 +126,8 @@ class Runner:
         """It is ended.
 
         Args:
-            fault: why it was given up, in words.
-            on_purpose: nothing was wrong with it.
+            fault: why it was given up, in words; empty when nothing was wrong with it.
+            on_purpose: it is ended because of one of its tasks.
         """
         if self.is_process:
             self.is_ready = False

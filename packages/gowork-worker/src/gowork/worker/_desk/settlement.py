@@ -13,16 +13,16 @@ from gowork.worker._runner.messages import StopKind
 def settle_dead(
     tasks: Iterable[HeldTask], begun: Collection[int], reason: str, *, on_purpose: bool
 ) -> list[session.Report]:
-    """The reports of all tasks that a dead runner held.
+    """Returns the reports of all tasks that the runner held.
 
-    What was asked to stop has stopped. What had started is lost, unless the runner was ended on purpose; what had not
-    started goes back.
+    Tasks that were asked to stop have stopped. Tasks that had started are lost, unless the runner was ended on purpose.
+    Tasks that had not started are handed back.
 
     Args:
-        tasks: what it held.
-        begun: the fences of what it had started.
+        tasks: the tasks that it held.
+        begun: the fences of the tasks that it had started.
         reason: how it ended, in words.
-        on_purpose: the supervisor ended it, for another task or because the worker stops.
+        on_purpose: whether the supervisor ended it, because of another task or because the worker stops.
     """
     return [_settle(held, held.fence in begun, reason, on_purpose) for held in tasks]
 

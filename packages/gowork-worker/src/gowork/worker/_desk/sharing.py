@@ -1,4 +1,4 @@
-"""Shares tasks out among runners: first into free slots, then so that the same waits before each slot."""
+"""Shares tasks out among runners: first into free slots, then so that equally many wait for each slot."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from gowork.worker._desk.tasks import HeldTask
 
 
 def share_out(tasks: list[HeldTask], runners: Sequence[Runner]) -> list[tuple[Runner, list[HeldTask]]]:
-    """Which runner gets which tasks, in their order.
+    """Returns which runner gets which tasks, in the order of the tasks.
 
     Args:
-        tasks: what is to be run.
+        tasks: what must run.
         runners: at least one.
 
     Returns:
-        Runners with a part of the tasks that is not empty.
+        (runner, its tasks) for each runner that gets any.
     """
-    # One whose slots are all lent to isolated tasks would let them wait.
+    # In a runner whose slots are all left to isolated tasks they would have to wait.
     runners = [runner for runner in runners if runner.usable_slots > 0] or runners
     if len(runners) == 1:
         return [(runners[0], tasks)] if tasks else []
@@ -32,7 +32,7 @@ def share_out(tasks: list[HeldTask], runners: Sequence[Runner]) -> list[tuple[Ru
         rest -= count
     if rest:
         slots = [max(1, runner.usable_slots) for runner in runners]
-        # The level to which all would be filled, in tasks for each slot; rounded up, so that nothing is left over.
+        # How many tasks each slot has when all have equally many. Counts are rounded up, so that nothing is left over.
         level = (sum(loads) + rest) / sum(slots)
         for index in sorted(range(len(runners)), key=lambda index: loads[index] / slots[index]):
             count = min(rest, max(0, -int(-(level * slots[index] - loads[index]) // 1)))

@@ -1,9 +1,8 @@
-"""Runs isolated tasks: each alone in a process of its own, one after another in the same process while it behaves. Such
-a process imports the plugin of its tasks and those that every handler needs, and no other.
+"""Runs isolated tasks: each in a process that runs nothing else meanwhile. A process runs one after another, until it
+loses one. It imports the plugin of its tasks and the plugins that every handler needs, and no other.
 
-Such a task uses one of the worker's slots like any other, so an ordinary runner must leave one of its own first: it
-is asked to (Slots) and says when it has (Withheld). While the task waits for other tasks, that slot is its runner's
-again.
+An isolated task uses one of the worker's slots, so an ordinary runner must leave one of its slots first. It is asked to
+(Slots), and says when it has (Withheld). While the task waits for other tasks, the ordinary runner has that slot again.
 """
 
 from __future__ import annotations
@@ -16,9 +15,9 @@ from gowork.worker._desk.runner import Runner
 from gowork.worker._desk.tasks import HeldTask
 from gowork.worker._runner import messages
 
-#: Seconds that an idle process is kept.
+#: A process is ended when it has been idle for this number of seconds.
 _IDLE_SECONDS = 30.0
-#: Processes, beyond as many as there are slots, in place of those whose tasks wait for others: each takes memory.
+#: The most processes beyond the number of slots: one for each isolated task that waits for others. Each takes memory.
 LENT_PROCESSES_MAX = 16
 
 
@@ -35,9 +34,9 @@ class Solo:
     ) -> None:
         """Args:
         slots: the worker's slots.
-        ordinary: the runners of all other tasks, which lend their slots; a live view.
-        spawn: starts another process, for these plugins, at this time; None when it can't be now.
-        give: hands tasks to a runner, at this time.
+        ordinary: the runners of all other tasks, which leave their slots to isolated ones; a live view.
+        spawn: starts a process that imports the plugins given, at the time given. Returns None when it cannot now.
+        give: hands tasks to a runner, at the time given.
         instruct: takes instructions.
         """
         self._slots = slots
@@ -46,23 +45,24 @@ class Solo:
         self._give = give
         self._instruct = instruct
         self._queue: deque[HeldTask] = deque()
-        #: The processes, those that are being started included.
+        #: The processes, including those that are being started.
         self.runners: list[Runner] = []
+        #: Whether the log was told that too many isolated tasks wait for others.
         self._has_warned = False
         self._is_paused = False
 
     @property
     def waiting(self) -> int:
-        """How many isolated tasks wait for others, as far as others may run instead."""
+        """How many isolated tasks wait for others and lend their slots."""
         return min(LENT_PROCESSES_MAX, sum(runner.waiting for runner in self.runners))
 
     def pause(self, *, on: bool) -> None:
-        """Starts nothing, until the pause is over."""
+        """Begins or ends a pause. Nothing is started while it lasts."""
         self._is_paused = on
 
     @staticmethod
     def note_idle(runner: Runner, now: float) -> None:
-        """A runner has nothing to do from now on."""
+        """A runner is idle from now on."""
         runner.idle_since = now
 
     def remove(self, runner: Runner) -> None:
@@ -70,7 +70,7 @@ class Solo:
         self.runners.remove(runner)
 
     def lender_ended(self, lender: Runner) -> None:
-        """A runner has ended: isolated tasks that use its slots owe them to the one that takes its place."""
+        """An ordinary runner has ended: isolated tasks that used its slots take those of another one."""
         for runner in self.runners:
             for task in runner.tasks.values():
                 if task.lender is lender:
@@ -81,7 +81,7 @@ class Solo:
         self._queue.append(task)
 
     def take_back(self, task: HeldTask) -> bool:
-        """Gives up a task that waits; False when it does not."""
+        """Takes a task out of the queue. Returns False when it was not in there."""
         try:
             self._queue.remove(task)
         except ValueError:
@@ -90,13 +90,13 @@ class Solo:
         return True
 
     def take_back_all(self) -> list[HeldTask]:
-        """Gives up all that waits."""
+        """Takes all tasks out of the queue, and returns them."""
         waiting, self._queue = list(self._queue), deque()
         self._settle()
         return waiting
 
     def finished(self, task: HeldTask) -> None:
-        """An isolated task has ended: its slot goes back."""
+        """An isolated task has ended: its slot goes back to the ordinary runner."""
         lender = task.lender
         if lender is not None:
             task.lender = None
@@ -104,7 +104,7 @@ class Solo:
             self._settle()
 
     def lend(self, runner: Runner) -> None:
-        """The task of this process waits for others: its slot goes back, until it goes on."""
+        """The task of this process waits for others: its slot goes back to the ordinary runner, until it goes on."""
         if sum(each.waiting for each in self.runners) > LENT_PROCESSES_MAX and not self._has_warned:
             self._has_warned = True
             event = "too many isolated handlers wait for other tasks: they lend no more slots"
@@ -113,13 +113,14 @@ class Solo:
             self.finished(task)
 
     def pump(self, now: float) -> None:
-        """Starts what can be started, and gets ready for what cannot yet.
+        """Starts the tasks that can start, and the processes that the others need.
 
-        A process has imported one plugin and what that needs, so a task waits for one of its own. Tasks have their turn
-        in their order: for the first that has no process, an idle one of another plugin makes room.
+        A process has imported one plugin and what that needs, so a task waits for a process of its plugin. Tasks have
+        their turn in their order: when there may be no more processes, an idle one of another plugin is ended for the
+        first task that has none.
         """
         for task in self._owing():
-            # It goes on already.
+            # It runs already, and only takes the slot.
             lender = self._lender()
             if lender is None:
                 break
@@ -156,7 +157,7 @@ class Solo:
         self._settle()
 
     def retire(self, now: float) -> None:
-        """Ends processes that have been idle for long."""
+        """Ends processes that have been idle for `_IDLE_SECONDS`."""
         for runner in self.runners:
             if runner.tasks or not runner.is_ready:
                 runner.idle_since = now
@@ -164,12 +165,12 @@ class Solo:
                 self.stop(runner, now)
 
     def stop(self, runner: Runner, now: float) -> None:
-        """Ends a process: it gets no more tasks."""
+        """Tells a process to stop. It gets no more tasks."""
         runner.stop(now)
         self._instruct(Tell(runner.id, messages.Stop()))
 
     def withheld(self, runner: Runner, slots: int) -> None:
-        """An ordinary runner has left `slots` of its slots."""
+        """An ordinary runner has left `slots` of its slots to isolated tasks."""
         runner.withheld = min(slots, runner.reserved)
 
     def _start(self, only: tuple[str, ...] | None, now: float) -> None:
@@ -178,18 +179,18 @@ class Solo:
             self.runners.append(runner)
 
     def _lender(self) -> Runner | None:
-        """A runner that has left a slot which no isolated task uses."""
+        """Returns a runner that has left a slot which no isolated task uses; None when there is none."""
         return next((lender for lender in self._ordinary if lender.withheld > lender.lent), None)
 
     def _owing(self) -> list[HeldTask]:
-        """Tasks that run without a slot that a runner has left: they have waited for others and go on, or the runner
-        has ended.
+        """Returns the tasks that run without a slot: they have waited for others and go on, or the runner that had left
+        them a slot has ended.
         """
         active = (runner for runner in self.runners if not runner.waiting)
         return [task for runner in active for task in runner.tasks.values() if task.lender is None]
 
     def _settle(self) -> None:
-        """Asks for as many slots as isolated tasks need, and no more."""
+        """Asks ordinary runners for as many slots as isolated tasks need, and no more."""
         self._ask_free_ones()
         lent = sum(runner.lent for runner in self._ordinary)
         wanted = min(self._slots, lent + len(self._owing()) + len(self._queue))
@@ -203,10 +204,10 @@ class Solo:
                 self._reserve(runner, change)
 
     def _ask_free_ones(self) -> None:
-        """Asks a runner with a free slot in place of one that must end a task first.
+        """Asks runners with free slots for those that busy runners have not left yet.
 
-        Without it an isolated task that was promised a slot of a busy runner would wait for the end of a long task
-        there, while a runner that was restarted meanwhile has nothing to do.
+        Otherwise an isolated task would wait for the end of a long task in a busy runner, while a runner that was
+        started meanwhile has nothing to do.
         """
         ready = [runner for runner in self._ordinary if runner.is_ready]
         for free in ready:
@@ -221,8 +222,8 @@ class Solo:
 
     def _reserve(self, runner: Runner, change: int) -> None:
         runner.reserved += change
-        # What it had withheld counts no more until it has said so again.
+        # Beyond these it has withheld nothing until it says so again.
         runner.withheld = min(runner.withheld, runner.reserved)
-        # During a pause runners have no slots; they are told of these when it is over.
+        # During a pause runners have no slots. They are told how many they have when it is over.
         if not self._is_paused:
             self._instruct(Tell(runner.id, messages.Slots(runner.slots - runner.reserved)))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class HeldTask:
-    """One granted task until its report."""
+    """One task, from its grant to its report."""
 
     __slots__ = ("fence", "grant", "id", "kill_at", "lender", "only", "released", "runner", "sent_at", "stop_kind")
 
@@ -21,28 +21,28 @@ class HeldTask:
         self.grant = grant
         self.fence: int = grant.fence
         self.id: str = grant.id
-        #: The runner that has it; None while it waits for one. Written by `work`, as all that follows.
+        #: The runner that has it; None while it waits for one. Written by `work`, like the next three.
         self.runner: Runner | None = None
-        #: When it went to its runner.
+        #: When it was sent to its runner, in seconds on the desk's clock.
         self.sent_at = 0.0
-        #: The leader wants no report of it.
+        #: Whether the leader has released it, so that it is not reported.
         self.released = False
-        #: The plugins that its handler needs, when it is to be alone; None for all.
+        #: The plugins that its handler needs, if it is isolated; None for all.
         self.only: tuple[str, ...] | None = None
-        #: The runner that gave up a slot for it, when it is alone in a process of its own. Written by `solo`.
+        #: The ordinary runner that has left a slot to it, while it is isolated and uses one. Written by `solo`.
         self.lender: Runner | None = None
-        #: Why it was asked to stop, and when its runner is ended if it has not. Written by `stops`.
+        #: Why it was asked to stop, and when its runner is ended if it has not stopped, in seconds. Written by `stops`.
         self.stop_kind: StopKind | None = None
         self.kill_at = 0.0
 
 
 def listed(held: Iterable[HeldTask], running: Container[int], reports: Iterable[session.Report]) -> list[session.Held]:
-    """What a Hello names.
+    """Returns the tasks that a Hello names.
 
     Args:
-        held: tasks without a report. One that the leader has released is not named: it is another's by now.
-        running: the fences of those that have started.
-        reports: what the leader has not acknowledged.
+        held: tasks without a report. Those that the leader has released are not named: other workers may hold them.
+        running: the fences of the tasks that have started.
+        reports: the reports that the leader has not acknowledged.
     """
     states = {True: session.HELD_STATE_RUNNING, False: session.HELD_STATE_BUFFERED}
     return [

@@ -11,16 +11,14 @@ from gowork.proto.worker.v1 import session_pb2 as session
 
 
 class Unacknowledged:
-    """Reports that are kept until the leader has acknowledged them, and which of them the current session has yet to
-    send.
-    """
+    """Keeps reports until the leader has acknowledged them, and knows which of them this session has not sent."""
 
     def __init__(self) -> None:
-        #: fence -> (report, size in bytes)
+        #: {fence: (report, size in bytes)}
         self._reports: dict[int, tuple[session.Report, int]] = {}
-        #: Not sent in this session yet: lists of reports with their size.
+        #: [(reports that came together, their size in bytes), ...] that this session has not sent.
         self._unsent: list[tuple[list[session.Report], int]] = []
-        #: What is kept, in bytes.
+        #: How many bytes all kept reports take.
         self.bytes = 0
 
     def __len__(self) -> int:
@@ -33,8 +31,8 @@ class Unacknowledged:
         return (report for report, _ in self._reports.values())
 
     def add(self, reports: list[session.Report], size: int) -> None:
-        """Keeps reports that came together. They have `size` bytes in all."""
-        # The average stands for each one's size: exact in the sum, and spares measuring every report.
+        """Keeps reports that came together, and take `size` bytes in all."""
+        # Each one counts with the average size. The sum is exact, and no report has to be measured.
         each, rest = divmod(size, len(reports))
         kept = self._reports
         for report in reports:
@@ -44,7 +42,7 @@ class Unacknowledged:
         self._unsent.append((reports, size))
 
     def acknowledge(self, fences: Iterable[int]) -> None:
-        """Forgets what the leader has recorded."""
+        """Forgets reports that the leader has acknowledged."""
         pop = self._reports.pop
         freed = 0
         for fence in fences:
@@ -54,19 +52,19 @@ class Unacknowledged:
         self.bytes -= freed
 
     def drop(self, fences: Iterable[int]) -> None:
-        """Forgets what the leader wants no report of, also where it has not been sent yet."""
+        """Forgets reports of tasks that the leader has released. Those that were not sent will not be."""
         fences = set(fences)
         self.acknowledge(fences)
-        # The leader does so seldom: only then it is worth a look at all that is to be sent.
+        # Releases are rare, so all reports that were not sent can be looked at.
         kept = [([report for report in reports if report.fence not in fences], size) for reports, size in self._unsent]
         self._unsent = [batch for batch in kept if batch[0]]
 
     def resend(self) -> None:
-        """A new session: everything is to be sent again."""
+        """A new session: everything must be sent again."""
         self._unsent = [([report], size) for report, size in self._reports.values()]
 
     def take(self, bytes_max: int) -> list[session.Report]:
-        """What to send next: at least one batch when there is any, and none beyond `bytes_max` bytes."""
+        """Returns what to send next: at most `bytes_max` bytes, or one batch that takes more."""
         taken: list[session.Report] = []
         size = batches = 0
         for reports, batch_size in self._unsent:
@@ -80,5 +78,5 @@ class Unacknowledged:
 
     @property
     def has_unsent(self) -> bool:
-        """Whether the session has something to send."""
+        """Whether there are reports that this session has not sent."""
         return bool(self._unsent)

@@ -1,5 +1,5 @@
-"""Looks at the runners many times a second: who does not answer, what runs past its time, what waits behind long
-tasks.
+"""Looks at the runners many times a second: which do not answer, which tasks run past their time, and which wait behind
+long ones.
 """
 
 from __future__ import annotations
@@ -14,28 +14,29 @@ from gowork.worker._desk.stops import Stops
 from gowork.worker._desk.tasks import HeldTask
 from gowork.worker._runner.messages import Recall, Running
 
-#: Seconds that a task may lie behind long ones before what has not started in that runner is recalled; and behind any.
+#: Seconds that a task may wait in a runner, behind long tasks and behind any, before the runner's tasks that have not
+#: started are recalled.
 RECALL_AFTER = 0.2
 RECALL_AT_LATEST = 1.0
 
 
 class Watch:
-    """Keeps nothing but what the last look found."""
+    """Watches all runners. It keeps nothing except what the last look found."""
 
     def __init__(
         self, roster: Roster, stops: Stops, blocked_timeout: float, instruct: Callable[[Instruction], None]
     ) -> None:
         """Args:
-        roster: whom to look at.
-        stops: what was asked to stop.
-        blocked_timeout: seconds that a runner's loop may not answer.
+        roster: the runners to look at.
+        stops: the tasks that were asked to stop.
+        blocked_timeout: a runner is ended when its loop has not answered for this number of seconds.
         instruct: takes instructions.
         """
         self._roster = roster
         self._stops = stops
         self._blocked_timeout = blocked_timeout
         self._instruct = instruct
-        #: Found past its time by the last look: (fence, start).
+        #: {(fence, start in ns), ...} of the tasks that the last look found past their time.
         self._overdue: set[tuple[int, int]] = set()
 
     def look(self, now: float, looked: Looked, *, recall: bool) -> None:
@@ -90,7 +91,7 @@ class Watch:
                 self._instruct(SPEAK)
 
     def _end_ailing(self, runner: Runner, now: float, rows: Sequence[Running], clock_ns: int) -> None:
-        """Ends a runner that can't be talked to. Its tasks are lost, because nobody knows which of them is to blame."""
+        """Ends a runner that must be given up. Its tasks are lost, because nobody knows which of them is to blame."""
         if runner.fault or runner.is_gone:
             return
         stopped_at = runner.stopped_at if runner.was_stopped else None
@@ -99,8 +100,8 @@ class Watch:
             self._roster.end([runner], fault=ailment)
 
     def _end_overdue(self, runner: Runner, overdue: set[tuple[int, int]]) -> None:
-        """Ends the runner of tasks that two looks found past their limit and grace: one look may see a row half
-        written.
+        """Ends the runner of a task that two looks have found past its limit and grace. A single look may read a row
+        that is half written.
         """
         for fence, _ in overdue:
             task = runner.tasks.get(fence)
@@ -111,7 +112,7 @@ class Watch:
         self._stops.over(task.fence)
         runner = task.runner
         if runner is None or runner.ended_on_purpose:
-            # It takes a while to be gone, and is found again until then.
+            # Its process takes a while to end, and its tasks are found again until then.
             return
         if task.fence in runner.tasks and runner.is_process:
             self._roster.end([runner], on_purpose=True)
@@ -125,7 +126,7 @@ class Watch:
         oldest = next((task for fence, task in runner.tasks.items() if fence not in running), None)
         if oldest is None or now - oldest.sent_at <= RECALL_AFTER:
             return
-        # While slots turn over, or have still to be taken, the machine is merely busy: another worker would not be
+        # While tasks end in these slots, or slots are free, the machine is merely busy. Another worker would not be
         # faster.
         long = [row for row in rows if clock - row.started_ns > RECALL_AFTER * 1e9 / 2]
         if len(long) >= runner.usable_slots or now - oldest.sent_at > RECALL_AT_LATEST:

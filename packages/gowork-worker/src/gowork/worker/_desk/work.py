@@ -1,7 +1,7 @@
-"""All tasks that the worker holds, from their grants to their reports: who runs them, and what comes of them.
+"""All tasks that the worker holds, from their grants to their reports: who runs them, and how they end.
 
-Invariants: OWED (a granted task is held until there is a report of it, and then no more), ONCE (nothing of a fence is
-reported twice), RELEASED (a released fence is never reported).
+Invariants: OWED (a granted task is held until there is a report of it, and then no more), ONCE (a fence is reported at
+most once), RELEASED (a released fence is never reported).
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from gowork.worker._desk.tasks import HeldTask
 from gowork.worker._runner import endings, messages
 from gowork.worker._runner.messages import StopKind
 
-#: Seconds that a task is given to stop when its handler states no time of its own.
+#: The fewest seconds that a cancelled task has to stop, while its runner has not said how many it has.
 _GRACE_MIN = 5.0
 
 
 class Work:
-    """Of one worker, over all its sessions. Times are in seconds, on any one clock."""
+    """The tasks of one worker, over all its sessions. Times are in seconds, always on the same clock."""
 
     def __init__(
         self, slots: int, roster: Roster, stops: Stops, frame: NextFrame, instruct: Callable[[Instruction], None]
     ) -> None:
         """Args:
-        slots: the worker's.
-        roster: who may run tasks.
-        stops: what was asked to stop.
-        frame: takes reports, progress, and what the credit follows.
+        slots: the worker's slots.
+        roster: the runners.
+        stops: the tasks that were asked to stop.
+        frame: takes reports, progress, and the counts from which the credit follows.
         instruct: takes instructions.
         """
         self._roster = roster
@@ -44,19 +44,19 @@ class Work:
         self._frame = frame
         self._instruct = instruct
         self.solo = Solo(slots, roster.ordinary, roster.start_alone, self.give, instruct)
-        #: fence -> task without a report
+        #: {fence: a task without a report}
         self.held: dict[int, HeldTask] = {}
-        #: fence -> task that was granted while no runner was ready
+        #: {fence: a task that was granted while no runner was ready}
         self._backlog: dict[int, HeldTask] = {}
         self.is_draining = False
-        #: Whether tasks can be isolated: there are processes.
+        #: Whether tasks can be isolated, because runners are processes.
         self._isolates = True
         self._default_handler = ""
         #: The handlers whose tasks are isolated.
         self._isolated: frozenset[str] = frozenset()
-        #: handler -> the plugins that it needs
+        #: {handler: the plugins that it needs}
         self._needed: dict[str, tuple[str, ...]] = {}
-        #: The longest time that any handler gives a task to stop, in seconds.
+        #: The longest grace of all handlers, in seconds.
         self._grace_max = _GRACE_MIN
 
     def learn(self, ready: messages.Ready, *, isolates: bool) -> None:
@@ -82,11 +82,11 @@ class Work:
             self._start(new, now)
 
     def cancel(self, fences: Iterable[int], now: float) -> None:
-        """The leader wants these tasks to stop."""
+        """The leader has cancelled these tasks: they must stop."""
         self._cancel([task for fence in fences if (task := self.held.get(fence)) is not None], now)
 
     def release(self, fences: Iterable[int], now: float) -> None:
-        """The leader has given these tasks to others: they are to stop, and nothing is said of them."""
+        """The leader has released these tasks: they must stop, and are not reported."""
         self._frame.drop(fences)
         released = [task for fence in fences if (task := self.held.get(fence)) is not None]
         for task in released:
@@ -95,7 +95,7 @@ class Work:
 
     def _start(self, new: list[HeldTask], now: float) -> None:
         """Shares tasks out among the runners."""
-        # To those that are blocked only where there are no others: there tasks wait, and are not lost.
+        # Blocked runners get tasks only when all are blocked. The tasks wait there, and are not lost.
         ready = self._roster.answering() or self._roster.ready()
         if not ready:
             self._backlog.update((task.fence, task) for task in new)
@@ -107,10 +107,10 @@ class Work:
             self.solo.pump(now)
 
     def _is_isolated(self, task: HeldTask) -> bool:
-        """Whether it must be alone; then it is queued for that."""
+        """Returns whether a task is isolated. If so, it is queued for a process of its own."""
         alone = task.grant.alone and self._isolates
         if alone or self._isolated:
-            # Only now: reading every task would cost the supervisor more than all else that it does with one.
+            # Only here: to parse every task would cost the supervisor more than all else that it does with one.
             name = tasks.Task.FromString(task.grant.task).handler or self._default_handler
             alone = alone or name in self._isolated
             if alone:
@@ -125,7 +125,7 @@ class Work:
             self._stops.wish(task)
             if task.runner is not None:
                 by_runner.setdefault(task.runner, []).append(task.fence)
-                # In case its runner is too stuck to say how much time it gives.
+                # In case its runner is blocked and does not say how long the task's grace is.
                 self._stops.expect(task, deadline)
             elif self._backlog.pop(task.fence, None) is not None or self.solo.take_back(task):
                 self._report_all([endings.cancelled(task.fence, task.id, "the task was cancelled")])
@@ -149,14 +149,14 @@ class Work:
         self._start(list(backlog.values()), now)
 
     def reported(self, runner: Runner, reports: list[session.Report], size: int, now: float) -> None:
-        """Attempts have ended."""
+        """A runner has reported attempts. `size` is how many bytes the reports take together."""
         held, pop, progress = self.held, runner.tasks.pop, self._frame.progress
         wanted: list[session.Report] | None = None
         for index, report in enumerate(reports):
             fence = report.fence
             task = pop(fence, None)
             if task is None or held.pop(fence, None) is None or task.released:
-                # Released, or settled already: from here on the batch is copied without such reports.
+                # Released, or reported already: the rest of the batch is copied without such reports.
                 wanted = reports[:index] if wanted is None else wanted
             elif wanted is not None:
                 wanted.append(report)
@@ -170,13 +170,13 @@ class Work:
         self._keep(reports if wanted is None else wanted, size)
         self._frame.credit.finished(len(reports), len(held), now)
         if runner.alone and any(report.outcome == tasks.ATTEMPT_OUTCOME_LOST for report in reports):
-            # What its task has done to it would befall the next one.
+            # The process lives, but what ended this task would end the next one too.
             self.solo.stop(runner, now)
         if self._isolated or runner.alone:
             self.solo.pump(now)
 
     def progressed(self, words: Iterable[session.ProgressReport]) -> None:
-        """Attempts have come further."""
+        """Takes the progress of attempts, and drops that of tasks that are not held or were released."""
         for word in words:
             task = self.held.get(word.fence)
             if task is not None and not task.released:
@@ -192,8 +192,8 @@ class Work:
         self._instruct(SPEAK)
 
     def returned(self, runner: Runner, fences: Iterable[int], now: float) -> None:
-        """A runner gives back what it has not started: another one starts it if it has room, else it goes back to the
-        leader.
+        """A runner gives back tasks that it has not started. Another runner starts them if it has free slots; otherwise
+        they are handed back to the leader.
         """
         back = [task for fence in fences if (task := runner.tasks.pop(fence, None)) is not None]
         for task in back:
@@ -219,11 +219,11 @@ class Work:
         self._report_all(reports)
 
     def lost(self, runner: Runner, begun: Collection[int], reason: str) -> None:
-        """A runner has ended: settles the tasks that it held.
+        """A runner has ended: reports the tasks that it held.
 
         Args:
-            runner: which one.
-            begun: the fences of what it had started.
+            runner: the one that has ended.
+            begun: the fences of the tasks that it had started.
             reason: how it ended, in words.
         """
         left = list(runner.tasks.values())
@@ -242,7 +242,7 @@ class Work:
     # Back to the leader
 
     def drain(self, reason: str) -> None:
-        """Takes nothing new, and gives back the tasks that no runner has yet."""
+        """Takes nothing new, and hands back the tasks that no runner has."""
         self.is_draining = True
         backlog, self._backlog = self._backlog, {}
         self.give_back([*backlog.values(), *self.solo.take_back_all()], reason)
@@ -252,7 +252,7 @@ class Work:
         self._report_all([endings.interrupted(task.fence, task.id, reason) for task in given])
 
     def _report_all(self, reports: list[session.Report]) -> None:
-        """Reports what the desk itself has settled: these tasks are held no longer."""
+        """Reports tasks whose reports the desk itself has made. They are held no more."""
         kept = []
         for report in reports:
             task = self.held.pop(report.fence, None)
@@ -264,7 +264,7 @@ class Work:
         self._keep(kept, sum(report.ByteSize() for report in kept))
 
     def _keep(self, reports: list[session.Report], size: int) -> None:
-        """Keeps reports, which have `size` bytes together, until the leader has acknowledged them."""
+        """Keeps reports, which take `size` bytes together, until the leader has acknowledged them."""
         if reports:
             self._frame.keep(reports, size)
         self._instruct(SPEAK)
