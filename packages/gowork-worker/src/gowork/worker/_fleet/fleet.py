@@ -1,7 +1,7 @@
-"""The worker's runners: carries out what the desk wants of them, and tells it what becomes of it.
+"""The worker's runners: carries out the desk's instructions on them, and tells the desk what they do.
 
 It decides nothing. It imports no plugin, except where the program around the worker wants its handlers in its own
-process.
+process (runners=0).
 
 Invariant: CLEAN (runners and their children end with the worker).
 """
@@ -40,34 +40,35 @@ logger = logging.getLogger("gowork.worker")
 
 
 class MetricsKeeper(Protocol):
-    """Whoever keeps the metrics of handlers."""
+    """Keeps the metrics of handlers."""
 
     def begin(self) -> dict[str, str]:
-        """Variables for the environment of one more process."""
+        """Returns the environment variables that one more process needs for its metrics."""
 
     def ended(self, variables: dict[str, str]) -> None:
-        """The process that was given them has ended."""
+        """Takes note that the process with these variables has ended."""
 
 
 class Fleet:
-    """Await `run`; it lasts until `close`."""
+    """Runs runners. Await `run`, which lasts until `close`."""
 
     def __init__(
         self, options: Options, tell: Callable[[Event], None], count: Callable[[messages.Executed], None]
     ) -> None:
         """Args:
-        options: the worker's.
+        options: the worker's options.
         tell: takes events.
         count: takes what runners have counted.
         """
         self._options = options
         self._tell = tell
         self._count = count
-        #: {id: runner}, those that are being started included
+        #: {id: runner}, including those that are being started
         self.runners: dict[RunnerId, FleetRunner] = {}
-        #: Inherited by every runner, so that a lock is held as long as one of them lives; None where there is none.
+        #: The descriptor of the instance's lock; None without one. Runners inherit it, so that the lock is held as long
+        #: as one of them lives. Written by the supervisor before `run`.
         self.lock_descriptor: int | None = None
-        #: None where nobody asks for metrics of handlers.
+        #: None where nobody asks for metrics of handlers. Written by the program around the worker.
         self.metrics: MetricsKeeper | None = None
         self._closed = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
@@ -76,16 +77,16 @@ class Fleet:
 
     @property
     def pids(self) -> list[int]:
-        """The process ids of the runners."""
+        """The process ids of all runners that have one."""
         return [runner.pid for runner in self.runners.values() if runner.pid is not None]
 
     def running(self, id: RunnerId) -> int:
-        """How many tasks a runner executes. May be asked from any thread."""
+        """Returns how many tasks a runner executes. Any thread may call this."""
         runner = self.runners.get(id)
         return len(runner.running()) if runner is not None else 0
 
     def all_running(self) -> set[int]:
-        """The fences of what all runners execute."""
+        """Returns the fences of the tasks that runners execute."""
         return {row.fence for runner in self.runners.values() for row in runner.running()}
 
     def look(self, runners: Iterable[Runner]) -> Looked:
@@ -98,10 +99,10 @@ class Fleet:
         )
 
     async def run(self) -> None:
-        """Runs the runners that it is told to start."""
+        """Runs the runners that the desk has it start."""
         if self._options.runners:
             try:
-                # It holds the lock as well: that is free only when no group is left.
+                # It holds the lock too, so that the lock is free only when no process group is left.
                 self._warden = Warden([] if self.lock_descriptor is None else [self.lock_descriptor])
             except OSError as error:
                 reason = "children of runners may outlive a killed worker: there is no warden"
@@ -116,7 +117,7 @@ class Fleet:
                 self._warden.close()
 
     def close(self) -> None:
-        """Lets `run` end, when no runner is left."""
+        """Lets `run` end. Call it when no runner is left."""
         self._closed.set()
 
     def perform(self, instruction: FleetInstruction) -> None:

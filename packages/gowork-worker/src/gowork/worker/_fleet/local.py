@@ -1,6 +1,6 @@
-"""A runner within this process, for runners=0: notebooks, tests, programs that want their handlers beside them.
+"""A runner within this process (runners=0), for notebooks, tests and programs that run their handlers themselves.
 
-Nothing can be killed here: a threaded handler that ignores its token runs on until it returns.
+Nothing can be killed here. A handler in a thread that ignores its token runs until it returns.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ logger = logging.getLogger("gowork.worker.runner")
 
 
 class LocalRunner:
-    """Await `run`, which lasts until a Stop message."""
+    """Runs handlers in this process. Await `run`, which lasts until a Stop message."""
 
     def __init__(
         self,
@@ -42,13 +42,13 @@ class LocalRunner:
         log_failures: str = "traceback",
     ) -> None:
         """Args:
-        start: what is to be started.
-        tell: takes what it says.
+        start: the desk's instruction to start it.
+        tell: takes its events.
         count: takes what it has counted.
         worker: the worker's name.
         selection: which plugins are loaded.
-        functions: further handlers.
-        trace_parent: attempts are traced as children of what scheduled them.
+        functions: handlers and lifespans besides those of plugins.
+        trace_parent: whether attempts are traced as children of what scheduled them.
         log_failures: how much the log tells of a failed attempt.
         """
         self.id = start.runner
@@ -67,7 +67,7 @@ class LocalRunner:
         self._starting: asyncio.Task[Any] | None = None
 
     async def run(self) -> str:
-        """Runs until it is stopped."""
+        """Runs until it is stopped, and returns how it ended, in words."""
         forks.watch()
         self._starting = asyncio.current_task()
         place = Place(self._worker, trace_parent=self._trace_parent, log_failures=self._log_failures)
@@ -90,7 +90,7 @@ class LocalRunner:
             try:
                 await self._stopped.wait()
             finally:
-                # Also when the program ends this worker in the middle: what runs is told so, and is awaited.
+                # Also when the program cancels this worker: running attempts are told so, and awaited.
                 self._tell(RunnerGone(self.id))
                 self._executor.close()
                 await self._executor.finished()
@@ -126,12 +126,12 @@ class LocalRunner:
                 self._stopped.set()
 
     def ping(self) -> None:
-        # As a process does that is pinged: it looks at what was left without an owner. Nobody waits for an answer.
+        # A runner process looks after its attempts when it is pinged, so this one does too. Nobody waits for an answer.
         if self._executor is not None:
             self._executor.look_after()
 
     def end(self, fault: str) -> None:
-        # What runs here can't be ended. A lifespan that waits can, while the worker is stopped before it was ready.
+        # Attempts cannot be ended here. A lifespan that has not started the runner yet can be.
         if self._starting is not None:
             self._starting.cancel("the worker was stopped before it was ready")
 
@@ -155,7 +155,7 @@ class LocalRunner:
         self._tell(RunnerSaid(self.id, messages.Stopping(fence, grace_ms, kind)))
 
     def _say_broken(self, error: BaseException) -> None:
-        # It can't be ended without the program around it, and so goes on as well as it can.
+        # It cannot be ended without the program around it, so it goes on as well as it can.
         logger.error("an exception broke off the runner's own work", extra={"reason": type_name(error)})
 
     def _say_withheld(self, slots: int) -> None:

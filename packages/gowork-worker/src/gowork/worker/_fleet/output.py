@@ -1,7 +1,7 @@
-"""What runners, and what they start, print: read here and passed on by line.
+"""Reads what runners, and programs that they start, print, and passes it on by line.
 
-So whoever does not read the worker's standard error stops neither a handler that prints nor the supervisor: the writer
-has a bound, drops what finds no room, and says how much that was.
+When nobody reads the worker's standard error, neither a handler that prints nor the supervisor waits: the writer has a
+bound, drops lines that find no room, and says how many.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import sys
 from gowork.base import logs
 from gowork.base.log_writer import FLUSH_SECONDS, LogWriter
 
-#: A line that is longer, in bytes, is passed on in pieces.
+#: A line with more bytes than this is passed on in pieces.
 LINE_BYTES_MAX = 64 << 10
-#: Pipes that are kept for what ended runners have left running, at most; the oldest is closed.
+#: The most pipes of ended runners that stay open for programs that they left running. Beyond it the oldest is closed.
 LEFT_MAX = 64
-#: Seconds that the end of a runner waits for the end of its output, which what it left running may hold open.
+#: Seconds that the end of a runner waits for the end of its output. A program that it left running may hold that open.
 _END_SECONDS = 0.2
 
 
@@ -26,16 +26,16 @@ class Outputs:
 
     def __init__(self) -> None:
         self._writer: LogWriter | None = None
-        #: This object's own: there is no log that has one.
+        #: A writer of this object alone, made when the process's log has none.
         self._own: LogWriter | None = None
-        #: In the order in which they were opened.
+        #: Those that may still be open, in the order in which they were opened.
         self._outputs: list[Output] = []
 
     async def open(self) -> tuple[Output, int]:
-        """Makes a pipe. Answers its reader, and the descriptor to write to, which the caller hands on and closes.
+        """Makes a pipe. Returns its reader, and the descriptor to write to, which the caller hands on and closes.
 
         Raises:
-            OSError: when there is no pipe to be had.
+            OSError: when the system has no pipe left.
         """
         if self._writer is None:
             self._writer = logs.writer() or self._make_writer()
@@ -50,7 +50,7 @@ class Outputs:
         return output, descriptor
 
     async def close(self) -> None:
-        """Reads what there is, and closes all."""
+        """Reads what is left in the pipes, and closes them."""
         for output in self._outputs:
             await output.drained()
             output.close()
@@ -58,7 +58,7 @@ class Outputs:
             await asyncio.to_thread(self._own.close, FLUSH_SECONDS)
 
     def _make_writer(self) -> LogWriter | None:
-        """Within another program, whose log is its own: writes where that has its standard error."""
+        """Within a program with a log of its own: makes a writer to the program's standard error, if that has one."""
         try:
             descriptor = sys.__stderr__.fileno()  # type: ignore[union-attr]
         except (OSError, ValueError, AttributeError):
@@ -68,16 +68,16 @@ class Outputs:
 
 
 class Output(asyncio.Protocol):
-    """One runner's."""
+    """The output of one runner."""
 
     def __init__(self, writer: LogWriter | None) -> None:
         self._writer = writer
         self._transport: asyncio.ReadTransport | None = None
-        #: The beginning of a line that has no end yet.
+        #: The beginning of a line whose end has not come.
         self._rest = b""
-        #: Nobody can write to it any more.
+        #: Set when nobody can write to it any more.
         self.ended = asyncio.Event()
-        #: Its runner has ended, but what that started holds it open.
+        #: Whether its runner has ended, but a program that it started holds it open.
         self.is_left = False
 
     # asyncio.Protocol's own annotation is wider.
@@ -99,7 +99,7 @@ class Output(asyncio.Protocol):
         self.ended.set()
 
     async def drained(self) -> None:
-        """Waits, once the runner has ended, until what it has printed is passed on."""
+        """Waits until what the runner has printed is passed on, at most `_END_SECONDS`. Call it when that has ended."""
         try:
             async with asyncio.timeout(_END_SECONDS):
                 await self.ended.wait()

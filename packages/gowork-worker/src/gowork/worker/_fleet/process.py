@@ -1,4 +1,4 @@
-"""A runner in a process of its own: spawned, fed through a socket pair, and reaped. What it says becomes events."""
+"""A runner in a process of its own: starts it, talks to it through a socket pair, and makes events of what it says."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from gowork.worker._runner import messages, pipe
 from gowork.worker._runner.table import SlotTable, make_shared
 from gowork.worker.processes import Warden, end_group
 
-#: Seconds to wait for the end of a dead runner's pipe. Its wardens hold it open until they have ended what they guard;
-#: a child that it forked may hold it for longer.
+#: Seconds to wait for the end of a dead runner's pipe. Its wardens hold the pipe open until they have ended what they
+#: guard. A child that the runner forked may hold it open for longer.
 _PIPE_END_TIMEOUT = 1.0
 
 
 class ProcessRunner:
-    """Make it, then await `run`, which lasts as long as the process."""
+    """Runs a runner process. Await `run`, which lasts as long as the process."""
 
     def __init__(
         self,
@@ -51,14 +51,14 @@ class ProcessRunner:
         variables: dict[str, str] | None = None,
     ) -> None:
         """Args:
-        start: what is to be started.
+        start: the desk's instruction to start it.
         setup: the first message to it.
-        tell: takes what it says.
+        tell: takes its events.
         count: takes what it has counted.
-        warden: guards its process group; None where there is none.
-        lock_descriptor: inherited by it; None where there is none.
-        outputs: take what it prints; None lets that go.
-        variables: what its environment has besides this process' own.
+        warden: guards its process group; None without one.
+        lock_descriptor: the descriptor that it inherits; None without one.
+        outputs: take what it prints; None drops that.
+        variables: environment variables that it has besides those of this process.
         """
         self.id = start.runner
         self.name = start.name
@@ -71,11 +71,11 @@ class ProcessRunner:
         self.variables = variables or {}
         self._process: asyncio.subprocess.Process | None = None
         self._pipe: _Pipe | None = None
-        #: Shared with the process once that is started.
+        #: Shared with the process when that is started.
         self._table = SlotTable.private(start.slots, start.spare)
         self._outputs = outputs
         self._pings = 0
-        #: Why it was ended, in words; None while it was not, empty when it did nothing wrong.
+        #: Why it was given up, in words; empty when it did nothing wrong; None when it was not ended from here.
         self._fault: str | None = None
 
     @property
@@ -97,15 +97,15 @@ class ProcessRunner:
         """Starts the process.
 
         Args:
-            stack: closes what belongs to it, unless it was started.
+            stack: closes this end of the pipe if the process is not started.
 
         Raises:
-            OSError: when there are no descriptors, processes or memory to be had.
+            OSError: when the system has no descriptors, processes or memory left.
         """
         ours, theirs = socket.socketpair()
         stack.enter_context(ours)
         lock = [] if self._lock_descriptor is None else [self._lock_descriptor]
-        # These are the process' own afterwards.
+        # The process has copies of these descriptors afterwards.
         with contextlib.ExitStack() as handed, theirs:
             self._table, table = make_shared(self._start.slots, self._start.spare)
             handed.callback(os.close, table)
@@ -115,7 +115,7 @@ class ProcessRunner:
                 handed.callback(os.close, printed)
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
-                # Without the working directory on the module path, where a file could stand in for a library's module.
+                # Not with the working directory on the module path: a file there could replace a library's module.
                 "-P",
                 "-m",
                 "gowork.worker._runner",
@@ -126,11 +126,11 @@ class ProcessRunner:
                 pass_fds=(theirs.fileno(), table, *lock),
                 env={**os.environ, **self.variables} if self.variables else None,
                 stdin=asyncio.subprocess.DEVNULL,
-                # Neither of the worker's own: what handlers print must not get into what the worker itself says on
-                # standard output, and must not wait for whoever reads its standard error.
+                # Not the worker's own: what handlers print must not mix with what the worker says on standard output,
+                # and must not wait for whoever reads the worker's standard error.
                 stdout=printed,
                 stderr=printed,
-                # A group of its own, to be ended with all children; and the terminal's Ctrl-C is for the supervisor.
+                # A group of its own is ended with all children, and does not get the terminal's Ctrl-C.
                 start_new_session=True,
             )
         return ours, output
@@ -146,7 +146,7 @@ class ProcessRunner:
             oom_kills = _oom_kills()
             code = await self._process.wait()
         finally:
-            # Also when this task is cancelled: neither the process nor a child of it may be left.
+            # Also when this asyncio task is cancelled: neither the process nor a child of it may be left.
             end_group(pid)
             if self._process.returncode is None:
                 await asyncio.shield(self._process.wait())
@@ -191,7 +191,7 @@ class ProcessRunner:
         return self._table.begun()
 
     def close(self) -> None:
-        """Gives the shared memory back, once what ran is known."""
+        """Gives the shared memory back. Call it when `begun` has been read."""
         self._table.close()
 
     def _write(self, kind: int, body: bytes) -> None:
@@ -222,7 +222,7 @@ class ProcessRunner:
         self._tell(PipeEnded(self.id))
 
     def pipe_broken(self, error: Exception) -> None:
-        """The runner has sent what is no frame. Handlers that write to descriptors at random can do that."""
+        """The runner has sent bytes that are no frame. Handlers that write to descriptors at random can cause that."""
         self.end(f"the runner sent what cannot be read: {error}")
         self._tell(RunnerGone(self.id))
 
@@ -234,8 +234,8 @@ class _Pipe(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._ended = asyncio.get_running_loop().create_future()
 
-    # asyncio.Protocol's own annotation is wider: a socket's transport reads and writes. Its class is the loop's affair:
-    # uvloop's does not derive from asyncio.Transport.
+    # asyncio.Protocol's own annotation is wider: the transport of a socket reads and writes. Its class cannot be
+    # checked, because that of uvloop does not derive from asyncio.Transport.
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._transport = transport
 
@@ -263,7 +263,7 @@ class _Pipe(asyncio.Protocol):
 
 
 def _oom_kills() -> int:
-    """How many processes the kernel has killed for want of memory; 0 where it does not say."""
+    """Returns how many processes the kernel has killed because memory ran out; 0 where it does not say."""
     try:
         with open("/proc/vmstat", encoding="ascii") as counters:
             return next((int(line.split()[1]) for line in counters if line.startswith("oom_kill ")), 0)
@@ -272,7 +272,7 @@ def _oom_kills() -> int:
 
 
 def describe_exit(code: int) -> str:
-    """How a process ended, in words."""
+    """Returns how a process ended, in words."""
     if code == messages.DESCRIPTORS_LOST_EXIT:
         return "a handler closed descriptors that are the runner's own"
     if code >= 0:

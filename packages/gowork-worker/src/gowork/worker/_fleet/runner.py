@@ -1,4 +1,4 @@
-"""What the fleet can do with a runner, wherever that runs."""
+"""What the fleet can do with a runner: in a process (`process`), or within this one (`local`)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gowork.worker._runner import messages
 
 
 class FleetRunner(Protocol):
-    """It carries out what it is told, and decides nothing."""
+    """Carries out what it is told, and decides nothing."""
 
     id: RunnerId
     #: For logs.
@@ -19,7 +19,7 @@ class FleetRunner(Protocol):
 
     @property
     def pid(self) -> int | None:
-        """Its process id; None in process."""
+        """Its process id; None for a runner within this process, and before it is started."""
 
     def start_tasks(self, grants: Sequence[session.Grant]) -> None:
         """Hands tasks over."""
@@ -31,16 +31,16 @@ class FleetRunner(Protocol):
         """Sends a control message."""
 
     def ping(self) -> None:
-        """Has its loop answer."""
+        """Asks its loop for an answer."""
 
     def end(self, fault: str) -> None:
-        """Ends its process and all children in its group at once; see EndRunner."""
+        """Ends its process, and all processes of its group, at once; see EndRunner."""
 
     def running(self) -> list[messages.Running]:
-        """What it executes right now."""
+        """Returns the tasks that it executes right now."""
 
     def begun(self) -> set[int]:
-        """The fences of what it has started: all that it executes, and what it executed last."""
+        """Returns the fences of tasks that it has started: those that run, and the last one that ended in each slot."""
 
     @property
     def ticks(self) -> int:
