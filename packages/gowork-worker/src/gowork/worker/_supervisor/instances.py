@@ -1,12 +1,11 @@
 """Lock files by which a restarted worker can prove that nothing of its predecessor is left.
 
-Each supervisor process of a worker that has a name of its own keeps a file, locked by a descriptor that all its
-runners inherit. Such a lock belongs to what was opened, not to a process (flock(2)): it is free when the last of them
-has ended, however that came about, and not before. Whoever can lock a predecessor's file knows that its tasks run no
-more.
+Each supervisor of a worker with a name of its own keeps a file, locked by a descriptor that all its runners inherit.
+Such a lock belongs to the open file, not to a process (flock(2)). So it is free when the last of these processes has
+ended, however it ended, and not before. Whoever can lock a predecessor's file knows that its tasks do not run any more.
 
-Invariants: PROOF (an instance is named as ended only while its lock is held here); a file is removed only by one who
-holds its lock.
+Invariants: PROOF (an instance is named as ended only while its lock is held here); a file is removed only by a process
+that holds its lock.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ _MACHINE_BYTES_MAX = 1024
 
 
 def default_state_dir() -> Path:
-    """Where workers of this user keep such files: in XDG_STATE_HOME, else in the directory for temporary files."""
+    """Returns where workers of this user keep such files: in XDG_STATE_HOME or the directory for temporary files."""
     home = os.environ.get("XDG_STATE_HOME")
     if home and os.path.isabs(home):
         return Path(home, "gowork", "workers")
@@ -36,7 +35,7 @@ def default_state_dir() -> Path:
 
 
 class InstanceLocks:
-    """This instance's lock, and those of its predecessors that are proven to have ended."""
+    """Holds this instance's lock, and those of its predecessors that have ended for certain."""
 
     def __init__(self, state_dir: Path, name: str, instance: str) -> None:
         """Locks this instance's file.
@@ -47,21 +46,22 @@ class InstanceLocks:
             instance: a random id of this process, without a slash.
 
         Raises:
-            OSError: it cannot be kept there, or somebody else may write there and could so free tasks that still run.
+            OSError: the file cannot be kept there; or another user may write there, who could make a leader take tasks
+                for ended that still run.
         """
-        # Names may hold what no file name can; the digest tells apart what the readable part does not.
+        # A name may have characters that a file name cannot. The digest tells apart names with the same readable part.
         readable = re.sub(r"[^A-Za-z0-9._-]", "_", name)[:64]
         self._directory = state_dir / f"{readable}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
         make_private(state_dir)
         make_private(self._directory)
         self._own = f"{instance}{_SUFFIX}"
-        #: {file name: descriptor that holds its lock}
+        #: {name of a predecessor's file: descriptor that holds its lock}
         self._ended: dict[str, int] = {}
-        #: To be inherited by runners.
+        #: The descriptor that holds this instance's lock. Runners inherit it.
         self.descriptor = self._lock_own(instance)
 
     def ended(self) -> list[str]:
-        """Predecessors that have ended with all their runners, the latest first; no more than a Hello may name."""
+        """Returns predecessors that have ended with all their runners, the latest first, as many as Hello may name."""
         for path in self._directory.glob(f"*{_SUFFIX}"):
             if path.name != self._own and path.name not in self._ended:
                 self._try(path)
@@ -69,7 +69,7 @@ class InstanceLocks:
         return [name.removesuffix(_SUFFIX) for name in latest[:ENDED_INSTANCES_MAX]]
 
     def forget(self, instances: list[str]) -> None:
-        """Removes the files of predecessors that a leader has been told of."""
+        """Removes the files of predecessors that a leader knows to have ended."""
         for instance in instances:
             descriptor = self._ended.pop(f"{instance}{_SUFFIX}", None)
             if descriptor is not None:
@@ -80,7 +80,7 @@ class InstanceLocks:
         """Gives up the locks.
 
         Args:
-            left: the worker has said goodbye and holds nothing: nobody will need a proof of its end.
+            left: whether the worker has said goodbye. Then it holds nothing, and nobody will need a proof of its end.
         """
         for descriptor in self._ended.values():
             os.close(descriptor)
@@ -90,7 +90,7 @@ class InstanceLocks:
         os.close(self.descriptor)
 
     def _lock_own(self, instance: str) -> int:
-        # Under another name until it is locked and written, so that nobody takes it for a dead one's.
+        # Under another name until it is locked and written, so that nobody takes it for the file of an ended instance.
         path = self._directory / f".{instance}"
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
@@ -107,7 +107,7 @@ class InstanceLocks:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except OSError:
-            # Another successor was faster.
+            # Another successor has removed it.
             return
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -117,8 +117,8 @@ class InstanceLocks:
         if os.read(descriptor, _MACHINE_BYTES_MAX) == _machine():
             self._ended[path.name] = descriptor
         else:
-            # A lock proves nothing about another machine that shares this directory. One that was started anew since
-            # has been away for longer than any lease.
+            # A lock proves nothing about another machine that shares this directory. After a reboot of this machine
+            # no proof is needed, because that takes longer than any lease.
             self._remove(path.name)
             os.close(descriptor)
 
@@ -131,7 +131,7 @@ class InstanceLocks:
 
 
 def _machine() -> bytes:
-    """What tells this start of this machine from every other."""
+    """Returns what tells this boot of this machine from every other."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:

@@ -1,7 +1,7 @@
 """What the supervisor counts, for metrics. Written on the loop, read from any thread.
 
-Queues and handlers are told apart up to a bound, first come first served; whatever comes later is counted as `other`,
-so that neither memory nor a scrape grows with what clients call their queues.
+The first queues and handlers have counts of their own, up to a bound. Later ones are counted together as `other`, so
+that neither memory nor a scrape grows with the names that clients give their queues.
 """
 
 from __future__ import annotations
@@ -13,30 +13,30 @@ from gowork.worker._runner.messages import EXECUTION_BUCKETS, ExecutedRow
 
 #: Upper bounds in seconds.
 LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
-#: Queues and handlers with series of their own.
+#: The most queues, and the most handlers, with series of their own.
 QUEUES_MAX = 100
 HANDLERS_MAX = 100
-#: Combinations of queue, handler and status with series of their own, each a dozen lines of the page. What comes later
-#: is counted as `other` for both queue and handler.
+#: The most combinations of queue, handler and status with series of their own. Each is a dozen lines of the page. Later
+#: ones are counted with `other` as queue and as handler.
 EXECUTIONS_MAX = 2000
 OTHER = "other"
 
 
 class Measures:
-    """Counted since the worker started: they outlive the runners."""
+    """Counts since the worker started. They outlive the runners."""
 
     def __init__(self) -> None:
-        #: How long runners took to answer a ping.
+        #: Seconds that runners took to answer a ping.
         self.lag = Buckets(LAG_BUCKETS)
-        #: {(queue, handler, status): how long attempts took}
+        #: {(queue, handler, status): seconds that attempts took}
         self.executions: dict[tuple[str, str, str], Buckets] = {}
         self._queues: set[str] = set()
         self._handlers: set[str] = set()
-        #: Runners that ended without being told to.
+        #: How many runners have ended without being told to stop. Written by `notes`.
         self.runners_lost = 0
 
     def executed(self, rows: Iterable[ExecutedRow]) -> None:
-        """Adds the counts of a runner."""
+        """Adds what a runner has counted."""
         for row in rows:
             buckets = self._buckets_of(
                 _capped(row.queue, self._queues, QUEUES_MAX),
@@ -61,7 +61,7 @@ class Measures:
 
 
 def _capped(value: str, known: set[str], most: int) -> str:
-    """The value, when it is one of the first `most`."""
+    """Returns the value if it is among the first `most`, else `OTHER`."""
     if value not in known:
         if len(known) >= most:
             return OTHER

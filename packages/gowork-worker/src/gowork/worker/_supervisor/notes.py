@@ -1,4 +1,4 @@
-"""What the desk has noted, written to the log and to the measures."""
+"""Writes what the desk notes to the log and to the measures."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from gowork.worker._supervisor.measures import Measures
 
 logger = logging.getLogger("gowork.worker")
 
-#: How many handlers one line of the log names.
+#: The most handlers that a line of the log names.
 _HANDLERS_LOGGED_MAX = 50
 
 
 class Notes:
-    """Of one worker."""
+    """The log and the measures of one worker."""
 
     def __init__(self, measures: Measures, log_failures: str, whom: Callable[[RunnerId], Mapping[str, object]]) -> None:
         """Args:
-        measures: count.
-        log_failures: how much the log tells of a failed attempt.
-        whom: what a line says to name a runner.
+        measures: take the counts.
+        log_failures: how much the log tells of a failed attempt: "type", "message" or "traceback".
+        whom: returns the fields of a line that name a runner.
         """
         self._measures = measures
         self._whom = whom
@@ -39,7 +39,7 @@ class Notes:
         self._handlers = messages.Ready((), "", ())
 
     def learn(self, ready: messages.Ready) -> None:
-        """Says which handlers there are."""
+        """Takes the handlers that there are, and logs them."""
         self._handlers = ready
         names = [note.name for note in ready.handlers]
         named = ", ".join(names[:_HANDLERS_LOGGED_MAX]) + (", ..." if len(names) > _HANDLERS_LOGGED_MAX else "")
@@ -48,12 +48,12 @@ class Notes:
             logger.error("plugin error", extra={"plugin_error": error})
 
     def look_after(self) -> None:
-        """Tells what was left out at the end of a flood. To be called about once a second."""
+        """Writes how many lines were left out, where no later line has told. Call it about once a second."""
         self._events.look_after()
         self._failures.look_after()
 
     def take(self, note: NoteInstruction) -> None:
-        """Writes or counts it."""
+        """Writes a note to the log, or counts it."""
         match note:
             case ObserveLag(seconds):
                 self._measures.lag.observe(seconds)
@@ -87,7 +87,7 @@ class Notes:
         }
 
     def _note_failure(self, grant: session.Grant, report: session.Report) -> None:
-        """Logs an attempt whose runner can't do so any more."""
+        """Logs an attempt whose runner has ended before it could."""
         task = tasks.Task.FromString(grant.task)
         name = task.handler or self._handlers.default_handler
         retry = next((note.retry for note in self._handlers.handlers if note.name == name), None)
@@ -95,5 +95,5 @@ class Notes:
 
 
 def _fields_of(grant: session.Grant) -> dict[str, object]:
-    """What a line of the log says to name a task."""
+    """Returns the fields of a line that name a task."""
     return {"task_id": grant.id, "attempt": grant.attempt, "fence": grant.fence}

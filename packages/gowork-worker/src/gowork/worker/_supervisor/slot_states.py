@@ -10,18 +10,21 @@ from gowork.worker._desk.runner import Runner, RunnerId
 def slot_states(
     runners: Sequence[Runner], running: Callable[[RunnerId], int], slots: int, *, withheld: bool
 ) -> dict[str, int]:
-    """All slots by what they do: `busy`, `free`, `withheld`, `blocked` in a runner whose loop does not answer, or
-    `starting` in one that is not ready. May be asked from any thread.
+    """Counts all slots by what they do. Any thread may call this.
 
     Args:
-        runners: those of ordinary tasks.
-        running: how many tasks a runner executes.
-        slots: the worker's.
-        withheld: nothing new is started, whatever is free.
+        runners: the runners of ordinary tasks.
+        running: returns how many tasks a runner executes.
+        slots: how many slots the worker has.
+        withheld: whether nothing new is started, even in free slots.
+
+    Returns:
+        {state: slots}, where the state is `busy`, `free`, `withheld`, `blocked` (in a runner whose loop does not
+        answer) or `starting` (in a runner that is not ready).
     """
     states = {"busy": 0, "free": 0, "withheld": 0, "blocked": 0}
     for runner in list(runners):
-        # What waits for other tasks has lent its slot. The one count may be newer than the other.
+        # A task that waits for others has lent its slot. The counts may be of different moments, hence the bounds.
         busy = max(0, min(runner.slots, running(runner.id) - runner.waiting + runner.lent))
         states["busy"] += busy
         if runner.is_ready:

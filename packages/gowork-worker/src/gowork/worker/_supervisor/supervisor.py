@@ -1,5 +1,5 @@
-"""The supervisor: one object on one loop, around the desk. It feeds the desk with what leader, runners and the program
-around the worker say, and has done what the desk answers.
+"""The supervisor: one object on one loop, around the desk. It tells the desk what the leader, the runners and the
+program around the worker do, and has the desk's instructions carried out.
 
 It decides nothing, imports no plugin and runs no handler, so that nothing a handler does keeps it from answering the
 leader.
@@ -44,32 +44,32 @@ from gowork.worker._supervisor.slot_states import slot_states
 
 logger = logging.getLogger("gowork.worker")
 
-#: Seconds between two looks at the runners, while tasks are held and while none are.
+#: Seconds between two looks at the runners: while tasks are held or a place has no runner, and otherwise.
 INTERVAL = 0.05
 IDLE_INTERVAL = 0.25
-#: Seconds that runners have to stop what they are told to interrupt, before they are ended; and then to be gone.
+#: Seconds that runners have to stop their tasks, before they are ended; and seconds to wait for their end then.
 _INTERRUPT_GRACE = 1.0
-#: Seconds that runners have to leave their lifespans, and how often it is looked whether they have.
+#: Seconds that runners have to leave their lifespans, and seconds between two looks at whether they have.
 _STOP_GRACE = 5.0
 _STOP_LOOK = 0.01
 
 
 class Supervisor:
-    """Await `run`; meanwhile a session calls the rest."""
+    """Runs the tasks of one worker. Await `run`; meanwhile the session and the program around it call the rest."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
         #: A random id of this process.
         self.instance = secrets.token_hex(8)
         self._locks: InstanceLocks | None = None
-        #: Predecessors that the leader is being told of.
+        #: The ended predecessors that the last Hello named.
         self._ended: list[str] = []
         self.measures = Measures()
         #: Set whenever there may be something to send.
         self.wake = asyncio.Event()
         #: Set once the handlers are known.
         self.ready = asyncio.Event()
-        #: Called when the leader asks the worker to drain, with the budget in seconds; None leaves that to the worker.
+        #: Called when the leader asks the worker to drain, with the budget in seconds; None for the worker's own.
         self.asked_to_drain: Callable[[float | None], None] = lambda budget: None
         self.desk = Desk(
             slots=options.slots,
@@ -80,14 +80,15 @@ class Supervisor:
         )
         self.fleet = Fleet(options, self.feed, self._count)
         self._notes = Notes(self.measures, options.log_failures, self._whom)
-        #: What has still to be handled: carrying out an instruction may bring about the next event.
+        #: Events that wait for the desk: to carry out an instruction may cause the next event.
         self._events: deque[Event] = deque()
+        #: Whether the instructions of an event are being carried out.
         self._is_feeding = False
-        #: Set with each event.
+        #: Set after each event.
         self._fed = asyncio.Event()
 
     def feed(self, event: Event) -> None:
-        """Hands an event to the desk, and has done what that answers."""
+        """Hands an event to the desk, and has the desk's instructions carried out."""
         if self._is_feeding:
             self._events.append(event)
             return
@@ -120,7 +121,7 @@ class Supervisor:
                 assert_never(instruction)
 
     async def _until(self, condition: Callable[[], bool], seconds: float | None = None) -> bool:
-        """Waits until something holds, at most so long; whether it does."""
+        """Waits until a condition holds, at most `seconds`. Returns whether it holds."""
         try:
             async with asyncio.timeout(seconds):
                 while not condition():
@@ -149,7 +150,7 @@ class Supervisor:
                     self._look()
                     await asyncio.wait([fleet], timeout=INTERVAL if self.desk.is_busy else IDLE_INTERVAL)
         finally:
-            # Threads of this process (runners=0) may run on: then only its end proves anything.
+            # Threads of this process (runners=0) may still run tasks. Then only the end of the process proves anything.
             if self._locks is not None and (self.options.runners or self.has_left):
                 self._locks.close(left=self.has_left)
 
@@ -177,7 +178,7 @@ class Supervisor:
         return not self.desk.held
 
     def waited_for(self, most: int) -> tuple[int, list[str]]:
-        """How many tasks are held, and the first of them in words."""
+        """Returns how many tasks are held, and the first `most` of them as "ID (HANDLER)"."""
         named = []
         for task in itertools.islice(self.desk.held.values(), most):
             name = tasks.Task.FromString(task.grant.task).handler or self.handlers.default_handler
@@ -185,13 +186,13 @@ class Supervisor:
         return len(self.desk.held), named
 
     async def hand_back(self, reason: str) -> None:
-        """Stops the tasks that still run, and reports them as interrupted."""
+        """Stops the tasks that still run, and reports them as interrupted, with this reason."""
         self.feed(HandBackBegun(reason))
         if await self._until(self._is_idle, _INTERRUPT_GRACE):
             return
         self.feed(HandBackForced())
         if not await self._until(self._is_idle, _INTERRUPT_GRACE):
-            # Without processes (runners=0) threads cannot be ended; the leader must know all the same.
+            # Threads of this process (runners=0) cannot be ended. The leader must know all the same.
             self.feed(GivenUp(reason))
 
     async def leave(self, budget: float) -> None:
@@ -200,7 +201,7 @@ class Supervisor:
         self.feed(LeaveBegun())
 
     async def close(self) -> None:
-        """Ends the runners, and so `run`."""
+        """Ends the runners, so that `run` ends."""
         loop = asyncio.get_running_loop()
         self.feed(CloseBegun())
         deadline = loop.time() + _STOP_GRACE
@@ -213,48 +214,52 @@ class Supervisor:
     # The session
 
     def hello_held(self) -> list[session.Held]:
-        """All that is held, for Hello."""
+        """Returns all tasks that Hello names."""
         return self.desk.hello_held(self.fleet.all_running())
 
     def hello_ended(self) -> list[str]:
-        """Predecessors that are proven to have ended, for Hello."""
+        """Returns the ended predecessors that Hello names."""
         self._ended = self._locks.ended() if self._locks is not None else []
         return self._ended
 
     def start_session(self, first: session.ConnectResponse | None = None) -> None:
-        """A leader has welcomed the worker: everything is to be said again.
+        """A leader has welcomed the worker: everything is said again.
 
         Args:
-            first: its first frame. What it releases is taken back before anything is started again.
+            first: the leader's first frame. What it releases is taken back before anything is started again.
         """
         if self._locks is not None:
             self._locks.forget(self._ended)
         self.feed(SessionStarted(first))
 
     def cut_off(self) -> None:
-        """The stream has been broken for longer than the leader waits.
+        """The reconnect grace has passed without a stream.
 
-        What runs goes on. Nothing new is started until the next session.
+        Running tasks go on. Nothing new is started until the next session.
         """
         self.feed(CutOff())
 
     def lose_lease(self) -> None:
-        """The leader has not been heard for longer than the lease."""
+        """The worker has not heard from the leader for longer than the lease."""
         self.feed(LeaseLost())
 
     def receive(self, response: session.ConnectResponse) -> None:
-        """Takes what the leader sent."""
+        """Takes a frame of the leader."""
         self.feed(FrameReceived(response))
 
     def take(self, bytes_max: int) -> session.ConnectRequest | None:
-        """The next frame for the leader; None when there is nothing to say."""
+        """Returns the next frame for the leader; None when there is nothing to say.
+
+        Args:
+            bytes_max: how many bytes its reports may take, unless the first batch of them takes more.
+        """
         frame = self.desk.next_frame(bytes_max)
         if self.desk.frame.unacknowledged.has_unsent:
             self.wake.set()
         return frame
 
     def slots(self) -> dict[str, int]:
-        """All slots by what they do; see `slot_states`. May be asked from any thread."""
+        """Counts all slots by what they do; see `slot_states`. Any thread may call this."""
         withheld = self.desk.is_draining or self.desk.pause.is_on
         return slot_states(self.desk.roster.ordinary, self.fleet.running, self.options.slots, withheld=withheld)
 
@@ -265,7 +270,7 @@ class Supervisor:
 
     @property
     def draining(self) -> bool:
-        """Whether nothing new is taken."""
+        """Whether the worker takes no new tasks."""
         return self.desk.is_draining
 
     @property
@@ -275,5 +280,5 @@ class Supervisor:
 
     @property
     def has_left(self) -> bool:
-        """Whether the goodbye was taken."""
+        """Whether a frame with the goodbye was taken."""
         return self.desk.frame.has_left
