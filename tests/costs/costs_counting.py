@@ -18,6 +18,7 @@ from gowork.leader.store.sqlite import SqliteStore
 from gowork.proto.scheduler.v1.scheduler_pb2 import Task
 from gowork.worker._runner.executor import Executor
 from gowork.worker._runner.outbox import Outbox
+from gowork.worker._runner.threads import Threads
 
 _SESSION = "/worker.v1.SessionService/Connect"
 
@@ -34,8 +35,8 @@ class Counted:
         self._lock = threading.Lock()
         #: The number of tasks given to handler threads since the beginning, and of those that have a report.
         self._given = self._reported = 0
-        #: {runner that has no threads yet: the number of tasks that wait for its threads}
-        self._without_threads: dict[Executor, int] = {}
+        #: {threads of a runner that has none yet: the number of tasks that wait for them}
+        self._without_threads: dict[Threads, int] = {}
 
     def at_rest(self) -> bool:
         """Whether every task that was given to a thread has its report."""
@@ -89,26 +90,26 @@ class Counted:
 
     @contextmanager
     def _runners(self) -> Iterator[None]:
-        init, feed, start = Executor.__init__, Executor.feed, Executor._start_threads
+        init, feed, start = Executor.__init__, Executor.feed, Threads.start
         init_outbox, add = Outbox.__init__, Outbox.add
 
         def counted_init(executor: Executor, *arguments: Any) -> None:
-            self._without_threads[executor] = 0
             init(executor, *arguments)
+            self._without_threads[executor._threads] = 0
 
         def counted_feed(executor: Executor, grants: Any) -> None:
             self.costs["pipe messages to runners"] += self._on
             tasks = [Task.FromString(grant.task) for grant in grants]
             plain = sum(not executor._handlers[task.handler].is_async for task in tasks)
-            if executor in self._without_threads:
-                self._without_threads[executor] += plain
+            if executor._threads in self._without_threads:
+                self._without_threads[executor._threads] += plain
             else:
                 self._given += plain
             feed(executor, grants)
 
-        def counted_start(executor: Executor, waiting: int) -> None:
-            start(executor, waiting)
-            self._given += self._without_threads.pop(executor, 0)
+        def counted_start(threads: Threads, waiting: int) -> None:
+            start(threads, waiting)
+            self._given += self._without_threads.pop(threads, 0)
 
         def counted_init_outbox(outbox: Outbox, send: Any, send_executed: Any) -> None:
             def counted_send(*work: Any) -> None:
@@ -127,7 +128,7 @@ class Counted:
         with (
             mock.patch.object(Executor, "__init__", counted_init),
             mock.patch.object(Executor, "feed", counted_feed),
-            mock.patch.object(Executor, "_start_threads", counted_start),
+            mock.patch.object(Threads, "start", counted_start),
             mock.patch.object(Outbox, "__init__", counted_init_outbox),
             mock.patch.object(Outbox, "add", counted_add),
         ):

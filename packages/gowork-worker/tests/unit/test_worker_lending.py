@@ -86,16 +86,16 @@ async def all_over(rig: Any) -> None:
     """Waits until the loop has heard of all ends, and each thread has given its slot back."""
     executor = rig.executor
     await until(lambda: executor.idle and not executor._lending.noted and not executor._waiting_due)
-    await until(lambda: not executor._contended and len(executor._hands) <= rig.table.slots)
-    await until(lambda: len(executor._free) + len(executor._handed) + len(executor._withheld) == rig.table.rows)
+    await until(lambda: not executor._slots.contended and len(executor._threads.hands) <= rig.table.slots)
+    await until(lambda: len(executor._slots.free) + len(executor._slots.handed) + len(executor._slots.withheld) == rig.table.rows)
 
 
 def assert_whole(rig: Any) -> None:
     """Every slot is where it belongs."""
     executor = rig.executor
-    assert len(executor._free) + len(executor._handed) == rig.table.slots
-    assert len(executor._withheld) == rig.table.spare
-    everything = [*executor._free, *executor._handed, *executor._withheld]
+    assert len(executor._slots.free) + len(executor._slots.handed) == rig.table.slots
+    assert len(executor._slots.withheld) == rig.table.spare
+    everything = [*executor._slots.free, *executor._slots.handed, *executor._slots.withheld]
     assert sorted(everything) == list(range(rig.table.rows))
     assert (rig.table.running(), executor._lending.lent, executor._lending._waits) == ([], set(), {})
 

@@ -326,7 +326,7 @@ async def test_threads_and_the_loop_take_turns(make_rig: MakeRig, eventually: An
     rig = make_rig(thread, loop, slots=1)
     held.go_threads.set()
     rig.feed((1, "loop"), (2, "loop"), (3, "loop"), (4, "thread"))
-    await eventually(lambda: rig.executor._starving)
+    await eventually(lambda: rig.executor._slots.starving)
     held.go_loop.set()
     for fence in (1, 2, 3, 4):
         await rig.report(fence)

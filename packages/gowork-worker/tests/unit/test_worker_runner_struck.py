@@ -19,9 +19,9 @@ from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.worker import Context, handler
 from gowork.worker._runner import executor as executor_module
 from gowork.worker._runner import lending, main
-from gowork.worker._runner.executor import STRIKES_MAX
 from gowork.worker._runner.hands import Hand
 from gowork.worker._runner.job import Job
+from gowork.worker._runner.strikes import STRIKES_MAX
 
 MakeRig = Callable[..., Any]
 RUNNER = executor_module.__file__.rpartition("/")[0]
@@ -116,7 +116,7 @@ async def strike_everywhere(
             rig.feed((1, name), time_limit_ms=60_000)
             first = await settled(rig, 1)
             async with asyncio.timeout(120):
-                while not (strike.has_struck or rig.executor._free or rig.executor._handed):  # noqa: ASYNC110
+                while not (strike.has_struck or rig.executor._slots.free or rig.executor._slots.handed):  # noqa: ASYNC110
                     await asyncio.sleep(0)
         finally:
             trace(None)
@@ -128,21 +128,21 @@ async def strike_everywhere(
         ), strike.where
         if rig.broken:
             # Its process would have ended with all that it held.
-            assert strike.where.startswith(("_hand_out_slots", "_pump", "_take_slot")), strike.where
+            assert strike.where.startswith(("_hand_out:", "pump:", "_next:")), strike.where
             continue
         rig.feed((2, name))
         assert (await settled(rig, 2)).outcome == tasks.ATTEMPT_OUTCOME_COMPLETED, strike.where
         rig.executor.close()
-        for hand in list(rig.executor._hands):
+        for hand in list(rig.executor._threads.hands):
             hand.thread.join(120)
         await rig.executor.finished()
         rig.executor.look_after()
         executor = rig.executor
-        assert sorted([*executor._free, *executor._handed, *executor._withheld]) == [0, 1], strike.where
-        assert (len(executor._withheld), executor._lending.noted, executor._lending.lent) == (1, {}, set()), (
+        assert sorted([*executor._slots.free, *executor._slots.handed, *executor._slots.withheld]) == [0, 1], strike.where
+        assert (len(executor._slots.withheld), executor._lending.noted, executor._lending.lent) == (1, {}, set()), (
             strike.where
         )
-        assert (executor.idle, rig.table.running(), executor._hands) == (True, [], []), strike.where
+        assert (executor.idle, rig.table.running(), executor._threads.hands) == (True, [], []), strike.where
         if not strike.has_struck:
             return struck
         struck.add(strike.where.partition(":")[0])
@@ -151,18 +151,18 @@ async def strike_everywhere(
 
 async def test_thread_that_is_struck_anywhere_is_replaced_and_its_task_reported(make_rig: MakeRig) -> None:
     struck = await strike_everywhere(make_rig, "plain", "_work", threading.setprofile)
-    assert struck >= {"_work", "claim", "_begin", "run", "_finish", "add", "take_slot", "give_slot"}
+    assert struck >= {"_work", "claim", "begin", "run", "finish", "add", "take_slot", "give_slot"}
 
 
 async def test_task_on_the_loop_that_is_struck_anywhere_is_reported(make_rig: MakeRig) -> None:
     struck = await strike_everywhere(make_rig, "on_loop", "_run_on_loop", sys.setprofile)
-    assert struck >= {"_run_on_loop", "run_async", "_settle", "_finish", "add"}
+    assert struck >= {"_run_on_loop", "run_async", "_settle", "finish", "add"}
 
 
 @pytest.mark.parametrize(
     ("name", "within", "trace", "where"),
     [
-        ("plain", "_work", threading.setprofile, {"_finish"}),
+        ("plain", "_work", threading.setprofile, {"finish"}),
         ("on_loop", "_run_on_loop", sys.setprofile, {"_settle", "drop"}),
     ],
 )
@@ -184,7 +184,7 @@ async def test_exception_that_is_sent_to_an_idle_thread_costs_no_task(make_rig: 
     rig.may_repeat = True
     rig.feed((1, "echo"))
     await rig.report(1)
-    (hand,) = rig.executor._hands
+    (hand,) = rig.executor._threads.hands
     assert ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(hand.thread.ident), ctypes.py_object(Halt)) == 1
     for fence in (2, 3):
         rig.feed((fence, "echo"))
@@ -203,7 +203,7 @@ async def test_exception_that_a_handler_sends_to_the_loop_breaks_off_no_taking_o
     rig = make_rig(plain, slots=1)
     in_feed = True
     rig.feed((1, "plain"))
-    assert rig.executor._hands == []
+    assert rig.executor._threads.hands == []
     in_feed = False
     await rig.report(1)
     assert taking == [False]
@@ -211,11 +211,11 @@ async def test_exception_that_a_handler_sends_to_the_loop_breaks_off_no_taking_o
 
 async def test_thread_whose_start_was_broken_off_is_started_all_the_same(make_rig: MakeRig) -> None:
     rig = make_rig(slots=1)
-    start = rig.executor._start_threads
-    rig.executor._start_threads = lambda waiting: None
+    start = rig.executor._threads.start
+    rig.executor._threads.start = lambda waiting: None
     rig.feed((1, "echo"))
     await asyncio.sleep(0)
-    rig.executor._start_threads = start
+    rig.executor._threads.start = start
     rig.executor.look_after()
     assert (await rig.report(1)).outcome == tasks.ATTEMPT_OUTCOME_COMPLETED
 
@@ -237,7 +237,7 @@ async def test_job_that_was_cancelled_while_its_thread_died_is_not_run(make_rig:
     rig.may_repeat = True
     rig.feed((1, "echo"))
     await rig.report(1)
-    (hand,) = rig.executor._hands
+    (hand,) = rig.executor._threads.hands
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(hand.thread.ident), ctypes.py_object(Halt))
     rig.feed((2, "echo"))
     rig.executor.cancel([2], "not wanted")
@@ -405,7 +405,7 @@ async def dead(make_rig: MakeRig) -> tuple[Any, Hand]:
     """A rig without threads of its own, and a thread that was struck."""
     rig = make_rig(slots=2)
     hand = Hand(0, lambda hand: None)
-    rig.executor._hands.append(hand)
+    rig.executor._threads.hands.append(hand)
     return rig, hand
 
 
@@ -413,10 +413,10 @@ async def test_what_a_dead_thread_had_not_claimed_is_run_by_another(dead: tuple[
     rig, hand = dead
     rig.feed((1, "echo"))
     # It was struck when it had got the job from the queue.
-    rig.executor._for_threads.get_nowait()
-    rig.executor._settle_hand(hand)
-    assert rig.executor._for_threads.qsize() == 1
-    rig.executor._start_threads(1)
+    rig.executor._threads.queue.get_nowait()
+    rig.executor._threads._settle(hand)
+    assert rig.executor._threads.queue.qsize() == 1
+    rig.executor._threads.start(1)
     assert (await rig.report(1)).outcome == tasks.ATTEMPT_OUTCOME_COMPLETED
     assert rig.executor.idle
 
@@ -424,8 +424,8 @@ async def test_what_a_dead_thread_had_not_claimed_is_run_by_another(dead: tuple[
 async def test_what_a_dead_thread_had_not_claimed_can_be_cancelled_and_leaves_nothing(dead: tuple[Any, Hand]) -> None:
     rig, hand = dead
     rig.feed((1, "echo"))
-    rig.executor._for_threads.get_nowait()
-    rig.executor._settle_hand(hand)
+    rig.executor._threads.queue.get_nowait()
+    rig.executor._threads._settle(hand)
     rig.executor.cancel([1], "not wanted")
     assert (await rig.report(1)).outcome == tasks.ATTEMPT_OUTCOME_CANCELLED
     assert rig.executor.idle
@@ -434,7 +434,7 @@ async def test_what_a_dead_thread_had_not_claimed_can_be_cancelled_and_leaves_no
 async def test_a_job_is_claimed_once(make_rig: MakeRig) -> None:
     rig = make_rig()
     rig.feed((1, "echo"))
-    queued = dict(rig.executor._queued)
+    queued = dict(rig.executor._jobs.queued)
     await rig.report(1)
     one, other = (Hand(number, lambda hand: None) for number in range(2))
     assert one.claim(queued, 1)
@@ -451,7 +451,7 @@ async def test_a_job_that_is_in_the_queue_twice_runs_once(make_rig: MakeRig) -> 
 
     rig = make_rig(plain, slots=2)
     rig.feed((1, "plain"), (2, "plain"))
-    rig.executor._put_again()
+    rig.executor._threads._put_again()
     await rig.report(1)
     await rig.report(2)
     rig.feed((3, "plain"))
@@ -462,16 +462,16 @@ async def test_a_job_that_is_in_the_queue_twice_runs_once(make_rig: MakeRig) -> 
 
 async def test_what_tells_a_thread_to_end_is_handed_on_by_one_that_dies(dead: tuple[Any, Hand]) -> None:
     rig, hand = dead
-    rig.executor._hands_ending = 1
-    rig.executor._settle_hand(hand)
-    assert rig.executor._for_threads.get_nowait() is None
+    rig.executor._threads._hands_ending = 1
+    rig.executor._threads._settle(hand)
+    assert rig.executor._threads.queue.get_nowait() is None
 
 
 async def test_no_slot_is_given_to_a_dead_thread(dead: tuple[Any, Hand]) -> None:
     rig, hand = dead
-    rig.executor._starving.append(hand)
-    rig.executor._settle_hand(hand)
-    assert sorted([*rig.executor._free, *rig.executor._handed]) == [0, 1]
+    rig.executor._slots.starving.append(hand)
+    rig.executor._threads._settle(hand)
+    assert sorted([*rig.executor._slots.free, *rig.executor._slots.handed]) == [0, 1]
     assert hand.slots_given.empty()
 
 

@@ -94,8 +94,8 @@ async def test_no_timer_is_left_of_a_job_that_ended_before_the_loop_heard_of_its
     rig = make_rig(plain)
     jobs: list[Job] = []
     ended = threading.Event()
-    begin, end = rig.executor._begin, rig.table.end
-    rig.executor._begin = lambda job, slot: (jobs.append(job), begin(job, slot))[1]
+    begin, end = rig.executor._jobs.begin, rig.table.end
+    rig.executor._jobs.begin = lambda job, slot: (jobs.append(job), begin(job, slot))[1]
     rig.table.end = lambda slot, fence: (end(slot, fence), ended.set())
     # A thread that is there already, so that the loop is not needed to start one.
     rig.feed((9, "plain"))
@@ -118,9 +118,9 @@ async def test_timer_ends_with_its_job(make_rig: MakeRig) -> None:
         go.wait(120)
 
     rig = make_rig(plain)
-    started = rig.executor._limit
+    started = rig.executor._jobs._limit
     heard = asyncio.Event()
-    rig.executor._limit = lambda job: (started(job), jobs.append(job), heard.set())
+    rig.executor._jobs._limit = lambda job: (started(job), jobs.append(job), heard.set())
     rig.feed((1, "plain"), time_limit_ms=30_000)
     await heard.wait()
     timer = jobs[0].timer
@@ -134,11 +134,11 @@ async def test_timer_ends_with_its_job(make_rig: MakeRig) -> None:
 async def test_limit_that_runs_out_as_its_job_ends_stops_nothing(make_rig: MakeRig) -> None:
     rig = make_rig()
     rig.feed((1, "echo"))
-    job = rig.executor._held.get(1)
+    job = rig.executor._jobs.held.get(1)
     await rig.report(1)
     if job is None:
         job = Job(session.Grant(fence=1), tasks.Task(), rig.executor._handlers["echo"])
-    rig.executor._time_out(job)
+    rig.executor._jobs._time_out(job)
     assert (job.stop, rig.stopping) == (None, [])
 
 
@@ -166,11 +166,11 @@ class HandedWhileEmptied(deque[int]):
 async def test_slot_that_is_handed_back_while_the_loop_collects_them_is_not_lost(make_rig: MakeRig) -> None:
     rig = make_rig(slots=3)
     executor = rig.executor
-    executor._free.clear()
-    executor._handed = HandedWhileEmptied([0, 1])
-    executor._handed.late = 2
-    executor._pump()
-    assert sorted([*executor._free, *executor._handed]) == [0, 1, 2]
+    executor._slots.free.clear()
+    executor._slots.handed = HandedWhileEmptied([0, 1])
+    executor._slots.handed.late = 2
+    executor._slots.pump()
+    assert sorted([*executor._slots.free, *executor._slots.handed]) == [0, 1, 2]
 
 
 async def test_slot_that_is_freed_as_somebody_begins_to_wait_is_not_missed(
@@ -179,22 +179,22 @@ async def test_slot_that_is_freed_as_somebody_begins_to_wait_is_not_missed(
     rig = make_rig(slots=1)
     executor = rig.executor
     pumped: list[list[int]] = []
-    monkeypatch.setattr(executor, "_pump", lambda: pumped.append([*executor._free, *executor._handed]))
+    monkeypatch.setattr(executor._slots, "pump", lambda: pumped.append([*executor._slots.free, *executor._slots.handed]))
 
     class Freed(list[int]):
         def extend(self, slots: Iterable[int]) -> None:
             # The loop has looked here in vain, and waits.
-            executor._contended = True
+            executor._slots.contended = True
             super().extend(slots)
 
     hand = Hand(0, lambda hand: None)
-    hand.slots.append(executor._free.pop())
-    executor._free = Freed()
-    executor._release(hand, False)
+    hand.slots.append(executor._slots.free.pop())
+    executor._slots.free = Freed()
+    executor._slots.release(hand, False)
     await asyncio.sleep(0)
     assert pumped == [[0]]
     monkeypatch.undo()
-    executor._pump()
+    executor._slots.pump()
 
 
 def test_stop_is_seen_with_its_reason_or_not_at_all() -> None:
