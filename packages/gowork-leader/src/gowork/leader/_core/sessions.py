@@ -239,7 +239,8 @@ def _take_reports(state: State, worker: Worker, frame: cmd.ReceiveFrame, now: No
                 follow_ups = []
         if traced:
             report = trace_settled(task, report, frame.received_ns, decision)
-        standing = settle(task.standing, report, _policy_of(worker, task), wall_ms)
+        policy = None if report.outcome is Outcome.COMPLETED else _policy_of(worker, task)
+        standing = settle(task.standing, report, policy, wall_ms)
         if report.unfit:
             standing = _unfit(standing, worker, task)
         changes.append(ch.TaskMoved(report.id, standing))

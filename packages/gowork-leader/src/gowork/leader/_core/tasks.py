@@ -94,7 +94,8 @@ def new_tasks(
         task = known.get(id)
         earlier = seen.get(id) if task is None else task.spec
         if earlier is None:
-            spec = spec.reckoned(now.wall_ms)
+            if spec.delay_ms or spec.expires_in_ms:
+                spec = spec.reckoned(now.wall_ms)
             seen[id] = spec
             delayed = spec.run_at_ms > now.wall_ms
             submitted.append(ch.TaskSubmitted(seq, spec, _delayed(standing, spec) if delayed else standing))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 
 from gowork.base.channels import AddressError, parse_address
 from gowork.base.trace_context import is_traceparent, is_tracestate
@@ -29,6 +30,7 @@ _TIMES = (
     ("delay_ms", limits.DURATION_MS_MAX),
     ("expires_in_ms", limits.DURATION_MS_MAX),
 )
+_times_of = attrgetter(*(name for name, _ in _TIMES))
 #: The longest HOST:PORT: a name of 253 bytes (RFC 1035), brackets, a colon and a port.
 _ADDRESS_BYTES_MAX = 262
 
@@ -85,14 +87,18 @@ def check_task(task: scheduler_pb2.Task, prefix: str, violations: Violations) ->
         check_labels(task.labels, f"{prefix}labels", violations)
     if task.selector:
         check_labels(task.selector, f"{prefix}selector", violations)
-    for name, most in _TIMES:
-        value = getattr(task, name)
-        if not 0 <= value <= most:
-            violations.append(FieldViolation(f"{prefix}{name}", _out_of_time(value, most)))
-    if task.delay_ms and task.run_at_ms:
-        violations.append(FieldViolation(f"{prefix}delay_ms", "and run_at_ms are both set; set one of them"))
-    if task.expires_in_ms and task.expires_at_ms:
-        violations.append(FieldViolation(f"{prefix}expires_in_ms", "and expires_at_ms are both set; set one of them"))
+    times = _times_of(task)
+    # Most tasks have none.
+    if any(times):
+        for (name, most), value in zip(_TIMES, times, strict=True):
+            if not 0 <= value <= most:
+                violations.append(FieldViolation(f"{prefix}{name}", _out_of_time(value, most)))
+        if task.delay_ms and task.run_at_ms:
+            violations.append(FieldViolation(f"{prefix}delay_ms", "and run_at_ms are both set; set one of them"))
+        if task.expires_in_ms and task.expires_at_ms:
+            violations.append(
+                FieldViolation(f"{prefix}expires_in_ms", "and expires_at_ms are both set; set one of them")
+            )
     if task.HasField("retry"):
         check_retry(task.retry, f"{prefix}retry.", violations)
     if task.traceparent or task.tracestate:

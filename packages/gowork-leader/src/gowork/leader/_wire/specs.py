@@ -103,13 +103,14 @@ def _spec_of(task: scheduler_pb2.Task, body: bytes, trace: bytes) -> Spec:
     """Returns the Spec of a message. `body` is its serialized form without the fields that go to `trace`."""
     selector = tuple(sorted(task.selector.items())) if task.selector else ()
     key = (task.queue, task.priority, task.handler, selector, task.concurrency_key)
+    run_at_ms, expires_at_ms = task.run_at_ms, task.expires_at_ms
     return Spec(
         task.id,
         _lanes.get(key) or _lane_of(key),
         body,
         # Stores of gowork 0.1.0 may hold later times than a leader accepts today.
-        min(task.run_at_ms, TIME_MS_MAX),
-        min(task.expires_at_ms, TIME_MS_MAX),
+        run_at_ms if run_at_ms < TIME_MS_MAX else TIME_MS_MAX,
+        expires_at_ms if expires_at_ms < TIME_MS_MAX else TIME_MS_MAX,
         retry_of(task.retry) if task.HasField("retry") else None,
         tuple(sorted(task.labels.items())) if task.labels else (),
         bool(task.data),
