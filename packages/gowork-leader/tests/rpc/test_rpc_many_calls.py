@@ -6,6 +6,7 @@ import asyncio
 import functools
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -15,7 +16,7 @@ from leader_serving import PATIENCE, refused, serving, stream_refused
 
 from gowork.base.outgoing import Outgoing
 from gowork.leader._app import ports as app
-from gowork.leader._rpc import following
+from gowork.leader._rpc import admission, following
 from gowork.leader._rpc.admission import HoldBack
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.proto.status import Refusal, refusal_of
@@ -80,6 +81,19 @@ async def test_calls_of_any_kind_are_bounded_and_leave_their_place(
         assert (refusal.code, refusal.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_CALLS")
         assert "1 other calls are open, which is this leader's limit" in refusal.message
         held.cancel()
+
+
+async def test_a_call_of_a_bounded_method_leaves_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(admission.CALLS_MAX, "ScheduleTasks", 1)
+    hold_back = HoldBack()
+    details: Any = SimpleNamespace(method="/scheduler.v1.SchedulerService/ScheduleTasks")
+
+    async def serve(_: object) -> None: ...
+
+    async with asyncio.timeout(30):
+        for _ in range(3):
+            await asyncio.create_task(hold_back.intercept_service(serve, details))
+    assert hold_back.under_way == set()
 
 
 async def test_tasks_waited_for_are_bounded_over_all_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -197,6 +197,22 @@ async def test_slot_that_is_freed_as_somebody_begins_to_wait_is_not_missed(
     executor._slots.pump()
 
 
+async def test_threads_free_slots_by_themselves_again_once_nobody_waits(
+    make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = make_rig(slots=1)
+    slots = rig.executor._slots
+    slots.contended = True
+    slots.pump()
+    pumped: list[None] = []
+    monkeypatch.setattr(slots, "pump", lambda: pumped.append(None))
+    hand = Hand(0, lambda hand: None)
+    hand.take_slot(slots.free.pop)
+    slots.release(hand, False)
+    await asyncio.sleep(0)
+    assert (slots.free, pumped) == ([0], [])
+
+
 def test_stop_is_seen_with_its_reason_or_not_at_all() -> None:
     seen: list[Any] = []
 
