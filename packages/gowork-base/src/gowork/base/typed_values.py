@@ -48,6 +48,11 @@ class Reader:
     #: Takes bytes as they are; None when the type has no bytes.
     data: Callable[[bytes], Any] | None
 
+    @property
+    def takes_every_text(self) -> bool:
+        """Whether a text is its own value, whatever is in it and whatever its form."""
+        return self.json is None and self.text is _same
+
     def payload(self, text: str, data: bytes, form: int) -> Any:
         """Reads a payload from the fields payload, data and payload_form of scheduler.v1.Task.
 

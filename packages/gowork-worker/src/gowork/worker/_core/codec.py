@@ -41,8 +41,11 @@ def decoder_of(annotation: Any, default: Any = inspect.Parameter.empty) -> Decod
     except UnreadableType as error:
         raise PayloadError(f"payloads cannot be read as {error}") from error
     read = reader.payload
+    takes_every_text = reader.takes_every_text
 
     def decode(text: str, data: bytes, form: int) -> Any:
+        if takes_every_text and not data and form != values.FORM_DATA:
+            return text
         try:
             return read(text, data, form)
         except Unfit as error:

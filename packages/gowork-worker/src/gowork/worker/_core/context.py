@@ -78,7 +78,6 @@ class Context:
         self,
         place: Place | None = None,
         progress: Callable[[int, str, float, str], None] | None = None,
-        *,
         id: str = "test",
         attempt: int = 1,
         fence: int = 1,

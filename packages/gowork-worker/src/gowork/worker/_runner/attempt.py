@@ -50,18 +50,20 @@ class Attempts:
     def context_of(self, job: Job) -> Context:
         """The context of a job that is about to start."""
         task = job.task
+        labels = task.labels
+        # By their places, because a keyword for each costs as much again: one is made for each task.
         return Context(
             self._place,
             self._progress,
-            id=job.id,
-            attempt=job.grant.attempt,
-            fence=job.fence,
-            handler=job.handler.options.name,
-            payload=task.payload,
-            data=task.data,
-            queue=task.queue or "default",
-            labels=dict(task.labels) if task.labels else _NO_LABELS,
-            payload_form=task.payload_form,
+            job.id,
+            job.grant.attempt,
+            job.fence,
+            job.handler.options.name,
+            task.payload,
+            task.data,
+            task.queue or "default",
+            dict(labels) if labels else _NO_LABELS,
+            task.payload_form,
         )
 
     def run(self, job: Job) -> session.Report:
@@ -72,7 +74,9 @@ class Attempts:
         running.set(context)
         span = None if self._spans is None else self._spans.begin(job)
         try:
-            arguments = job.handler.arguments(context, in_other_forms=job.grant.in_other_forms)
+            handler = job.handler
+            in_other_forms = handler.unknown_fields is not None and job.grant.in_other_forms
+            arguments = handler.arguments(context, in_other_forms=in_other_forms)
             # A context of its own, so that what a handler sets in context variables does not leak into the thread's
             # next task.
             call = contextvars.copy_context().run
@@ -83,7 +87,8 @@ class Attempts:
             report = outcomes.completed(job.fence, job.id, value, context.follow_ups)
         except BaseException as error:  # noqa: BLE001 - SystemExit too must not end the thread
             report = self._failed(job, error)
-        report = job.settle(report)
+        if job.stop is not None:
+            report = job.settle(job.stop, report)
         if self._spans is not None and span is not None:
             self._spans.end(span, report)
         if report.outcome != _COMPLETED:
@@ -107,7 +112,9 @@ class Attempts:
         try:
             if job.stop is not None:
                 raise asyncio.CancelledError(job.stop.reason)
-            arguments = job.handler.arguments(context, in_other_forms=job.grant.in_other_forms)
+            handler = job.handler
+            in_other_forms = handler.unknown_fields is not None and job.grant.in_other_forms
+            arguments = handler.arguments(context, in_other_forms=in_other_forms)
             if self._around is None:
                 value = await job.handler.function(*arguments)
             else:
@@ -117,7 +124,8 @@ class Attempts:
             report = outcomes.completed(job.fence, job.id, value, context.follow_ups)
         except BaseException as error:  # noqa: BLE001 - SystemExit too must not end the loop
             report = self._failed(job, error)
-        report = job.settle(report)
+        if job.stop is not None:
+            report = job.settle(job.stop, report)
         if self._spans is not None and span is not None:
             self._spans.leave(entered)
             self._spans.end(span, report)

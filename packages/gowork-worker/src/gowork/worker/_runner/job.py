@@ -81,11 +81,8 @@ class Job:
         if self.future is not None:
             self.future.stop(reason)
 
-    def settle(self, natural: session.Report) -> session.Report:
-        """The report of a job that has ended: its own outcome, unless it stopped because it was asked to."""
-        stop = self.stop
-        if stop is None:
-            return natural
+    def settle(self, stop: Stop, natural: session.Report) -> session.Report:
+        """The report of a job that was asked to stop and has ended: its own outcome, unless it stopped because of that."""
         if stop.kind is StopKind.TIMEOUT:
             return endings.timed_out(self.fence, self.id, self.limit_ms)
         if not self._stopped_early(natural):

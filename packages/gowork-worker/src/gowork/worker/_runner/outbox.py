@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 
 from gowork.base.buckets import Buckets
 from gowork.base.trace_context import sampled_trace_id
@@ -80,9 +81,8 @@ class Outbox:
         while reports:
             batch: list[session.Report] = []
             size = 0
-            # By their places: threads add to the end meanwhile, which an iterator refuses.
-            for place in range(min(len(reports), _REPORTS_MAX)):
-                report, job = reports[place]
+            # A copy, made in one step: threads add to the end meanwhile, which an iterator refuses.
+            for report, job in list(islice(reports, _REPORTS_MAX)):
                 batch.append(report)
                 size += report.ByteSize() + 4
                 if job is not None:
