@@ -87,7 +87,11 @@ async def all_over(rig: Any) -> None:
     executor = rig.executor
     await until(lambda: executor.idle and not executor._lending.noted and not executor._waiting_due)
     await until(lambda: not executor._slots.contended and len(executor._threads.hands) <= rig.table.slots)
-    await until(lambda: len(executor._slots.free) + len(executor._slots.handed) + len(executor._slots.withheld) == rig.table.rows)
+    await until(
+        lambda: (
+            len(executor._slots.free) + len(executor._slots.handed) + len(executor._slots.withheld) == rig.table.rows
+        )
+    )
 
 
 def assert_whole(rig: Any) -> None:

@@ -138,7 +138,9 @@ async def strike_everywhere(
         await rig.executor.finished()
         rig.executor.look_after()
         executor = rig.executor
-        assert sorted([*executor._slots.free, *executor._slots.handed, *executor._slots.withheld]) == [0, 1], strike.where
+        assert sorted([*executor._slots.free, *executor._slots.handed, *executor._slots.withheld]) == [0, 1], (
+            strike.where
+        )
         assert (len(executor._slots.withheld), executor._lending.noted, executor._lending.lent) == (1, {}, set()), (
             strike.where
         )

@@ -179,7 +179,9 @@ async def test_slot_that_is_freed_as_somebody_begins_to_wait_is_not_missed(
     rig = make_rig(slots=1)
     executor = rig.executor
     pumped: list[list[int]] = []
-    monkeypatch.setattr(executor._slots, "pump", lambda: pumped.append([*executor._slots.free, *executor._slots.handed]))
+    monkeypatch.setattr(
+        executor._slots, "pump", lambda: pumped.append([*executor._slots.free, *executor._slots.handed])
+    )
 
     class Freed(list[int]):
         def extend(self, slots: Iterable[int]) -> None:

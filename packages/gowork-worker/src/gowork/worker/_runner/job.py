@@ -82,7 +82,7 @@ class Job:
             self.future.stop(reason)
 
     def settle(self, stop: Stop, natural: session.Report) -> session.Report:
-        """The report of a job that was asked to stop and has ended: its own outcome, unless it stopped because of that."""
+        """Returns the report of a job that was asked to stop and has ended: its own, unless it stopped early."""
         if stop.kind is StopKind.TIMEOUT:
             return endings.timed_out(self.fence, self.id, self.limit_ms)
         if not self._stopped_early(natural):

@@ -25,7 +25,7 @@ _STRUCK = "an exception reached the code of the runner that ran it, from outside
 
 
 class Jobs:
-    """`begin`, `finish` and `lose` are called by the thread that runs the job, all else on the loop."""
+    """Knows every job. The thread that runs one calls `begin`, `finish` and `lose`; all else is called on the loop."""
 
     def __init__(
         self,

@@ -19,7 +19,7 @@ from gowork.worker._runner.table import SlotTable
 
 
 class Slots:
-    """`release` is called by threads, which take from `free` themselves. All else is called on the loop."""
+    """Knows every slot. Threads take from `free` and call `release`; all else is called on the loop."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Slots:
         self.contended = False
 
     def limit(self, slots: int) -> None:
-        """Lets at most `slots` tasks run from now on, 0 to the slots of the table, besides those that wait for others."""
+        """Lets at most `slots` tasks run from now on, 0 to those of the table, besides tasks that wait for others."""
         self._limit = slots
         self._withheld_told = -1
         self.pump()

@@ -26,7 +26,7 @@ logger = logging.getLogger("gowork.worker.runner")
 
 
 class Threads:
-    """`_thread` and what it calls runs in the threads, all else on the loop."""
+    """Starts, replaces and ends the threads. `_thread` and what it calls run in them, all else on the loop."""
 
     def __init__(
         self,
