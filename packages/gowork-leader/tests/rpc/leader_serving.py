@@ -98,6 +98,8 @@ class Session:
         self.released: set[int] = set()
         self.cancelled: set[int] = set()
         self.pings = 0
+        #: gRPC takes one write of a call at a time, and a test may send heartbeats beside what else it sends.
+        self._writing = asyncio.Lock()
 
     async def hello(
         self,
@@ -113,7 +115,8 @@ class Session:
         await self.send(hello=hello)
 
     async def send(self, **fields: Any) -> None:
-        await self.call.write(spb.ConnectRequest(**fields))
+        async with self._writing:
+            await self.call.write(spb.ConnectRequest(**fields))
 
     async def welcome(self) -> spb.Welcome:
         """The first frame."""
