@@ -81,6 +81,16 @@ def test_the_packages_are_drawn_in_the_order_that_the_import_check_keeps() -> No
     assert sum(len(layer) for layer in layers) == len(places)
 
 
+def test_the_leaders_core_and_the_workers_desk_are_pure_by_one_rule() -> None:
+    core, desk = [
+        {key: value for key, value in one.items() if key not in {"name", "source_modules"}}
+        for one in CONTRACTS
+        if one["name"].endswith("is pure")
+    ]
+    assert core == desk
+    assert "allow_indirect_imports" not in core
+
+
 def rows() -> Iterator[tuple[str, str, str]]:
     """The rows that say what a folder owns: (the package, the folder, what it owns)."""
     for package in ("gowork.leader", "gowork.worker"):
