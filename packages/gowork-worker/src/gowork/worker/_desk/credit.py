@@ -20,7 +20,7 @@ _WEIGHT_DOWN = 0.3
 
 
 class Credit:
-    """Counts for one worker. Times are in seconds, on any one clock."""
+    """Counts for one worker. Times are in seconds, always on the same clock."""
 
     def __init__(self) -> None:
         #: How many tasks were granted in this session.

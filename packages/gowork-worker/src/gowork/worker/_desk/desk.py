@@ -212,7 +212,7 @@ class Desk:
 
     def _start_session(self, first: session.ConnectResponse | None, now: float) -> None:
         if first is not None:
-            # First, so that reports which the leader has by now are not sent again.
+            # First, so that reports that the leader has already are not sent again.
             self.frame.acknowledge(first.acknowledged)
         self.frame.start_session()
         if first is not None:

@@ -68,7 +68,7 @@ class GivenUp(Struct, frozen=True, gc=False):
 
 
 class LeaveBegun(Struct, frozen=True, gc=False):
-    """The worker says goodbye once all reports are sent."""
+    """The worker must say goodbye when all reports are sent."""
 
 
 class CloseBegun(Struct, frozen=True, gc=False):

@@ -35,7 +35,7 @@ class NextFrame:
         self._pongs.clear()
 
     def leave(self) -> None:
-        """The worker says goodbye once all reports are sent."""
+        """Says goodbye when all reports are sent."""
         self._leaving = True
 
     def keep(self, reports: list[session.Report], size: int) -> None:
@@ -43,7 +43,7 @@ class NextFrame:
         self.unacknowledged.add(reports, size)
 
     def acknowledge(self, fences: Iterable[int]) -> None:
-        """The leader has recorded these reports, or refused them."""
+        """Forgets reports that the leader has recorded or refused."""
         self.unacknowledged.acknowledge(fences)
 
     def drop(self, fences: Iterable[int]) -> None:

@@ -184,7 +184,7 @@ class Work:
         self._instruct(SPEAK)
 
     def waits(self, runner: Runner, attempts: int, now: float) -> None:
-        """Of the attempts of a runner, `attempts` wait for other tasks."""
+        """A runner has told that `attempts` of its attempts wait for other tasks."""
         runner.waiting = attempts
         if runner.alone and attempts:
             self.solo.lend(runner)
