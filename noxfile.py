@@ -71,6 +71,7 @@ TYPED_TESTS = {
     "tests/deploy": "tests/deploy:tests/e2e:tests/tracing",
     "tests/e2e": "tests/e2e",
     "tests/floods": "tests/e2e",
+    "tests/fuzz": "tests/fuzz:tests/e2e",
     "tests/mutants": "",
     "tests/property": "",
     "tests/protocol": "",

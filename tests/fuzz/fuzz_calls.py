@@ -7,7 +7,6 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import grpc
 from fuzz_messages import SERVICES, frames, path_of, requests
@@ -97,12 +96,15 @@ def make(channel: grpc.Channel, call: Call) -> grpc.StatusCode:
 def _outcome(channel: grpc.Channel, call: Call, timeout: float) -> tuple[grpc.StatusCode, str]:
     try:
         if call.client_streaming:
-            _Conversation(call).run(channel.stream_stream(call.path), timeout)
+            stream_stream: grpc.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(call.path)
+            _Conversation(call).run(stream_stream, timeout)
         elif call.server_streaming:
-            for _ in channel.unary_stream(call.path)(call.requests[0], timeout=timeout):
+            unary_stream: grpc.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(call.path)
+            for _ in unary_stream(call.requests[0], timeout=timeout):
                 pass
         else:
-            channel.unary_unary(call.path)(call.requests[0], timeout=timeout)
+            unary_unary: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(call.path)
+            unary_unary(call.requests[0], timeout=timeout)
     except grpc.RpcError as error:
         return error.code(), error.details() or ""
     return grpc.StatusCode.OK, ""
@@ -116,7 +118,7 @@ class _Conversation:
         self._grants: deque[session_pb2.Grant] = deque()
         self._granted = threading.Event()
 
-    def run(self, method: Any, timeout: float) -> None:
+    def run(self, method: grpc.StreamStreamMultiCallable[bytes, bytes], timeout: float) -> None:
         for response in method(self._requests(), timeout=timeout):
             if self._call.path == _CONNECT:
                 frame = session_pb2.ConnectResponse.FromString(response)
@@ -133,7 +135,8 @@ class _Conversation:
             frame = session_pb2.ConnectRequest.FromString(data)
         except Exception:  # noqa: BLE001 - what is not protobuf is sent as it is
             return data
-        for said in (*frame.reports, *frame.progress):
+        named: list[session_pb2.Report | session_pb2.ProgressReport] = [*frame.reports, *frame.progress]
+        for said in named:
             if self._granted.wait(_GRANT_SECONDS) and self._grants:
                 grant = self._grants.popleft()
                 said.fence, said.id = grant.fence, grant.id

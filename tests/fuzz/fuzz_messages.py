@@ -135,7 +135,7 @@ def frames(draw: st.DrawFn) -> list[bytes]:
 
 
 @st.composite
-def messages(draw: st.DrawFn, descriptor: Descriptor, depth: int = 0) -> Message:
+def messages(draw: st.DrawFn, descriptor: Descriptor, depth: int = 0) -> Any:
     """Draws a message of this type: its template or an empty one, with any values in a few fields."""
     message = GetMessageClass(descriptor)()
     template = TEMPLATES.get(descriptor.full_name)
@@ -190,13 +190,15 @@ def _values(field: FieldDescriptor) -> st.SearchStrategy[Any]:
         case FieldDescriptor.TYPE_BOOL:
             return st.booleans()
         case FieldDescriptor.TYPE_ENUM:
+            assert field.enum_type is not None
             known = [value.number for value in field.enum_type.values]
             return st.sampled_from([*known, *known, -1, max(known) + 1, 2**31 - 1, -(2**31)])
         case FieldDescriptor.TYPE_DOUBLE:
             return st.sampled_from(_FLOATS) | st.floats()
         case FieldDescriptor.TYPE_FLOAT:
             return st.floats(width=32)
-    raise AssertionError(f"no values for {field.full_name}")
+        case _:
+            raise AssertionError(f"no values for {field.full_name}")
 
 
 def _texts(name: str) -> st.SearchStrategy[str]:

@@ -118,7 +118,6 @@ UNTYPED = {
     "packages/gowork-leader/tests",
     "packages/gowork-worker/tests",
     "tests/faults",
-    "tests/fuzz",
     "tests/sim",
 }
 
