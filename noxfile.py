@@ -70,6 +70,7 @@ TYPED_TESTS = {
     "tests/costs": "tests/costs",
     "tests/deploy": "tests/deploy:tests/e2e:tests/tracing",
     "tests/e2e": "tests/e2e",
+    "tests/faults": "tests/faults",
     "tests/floods": "tests/e2e",
     "tests/fuzz": "tests/fuzz:tests/e2e",
     "tests/mutants": "",

@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
+from typing import assert_never
 
 import psutil
 from fault_cluster import Cluster
@@ -142,6 +144,7 @@ class Faults:
 
     def _strike(self, fault: Fault, target: str) -> None:
         cluster, at = self.cluster, time.monotonic()
+        recover: Callable[[], None]
         match fault.kind:
             case Kind.KILL_LEADER:
                 assert cluster.leader is not None
@@ -154,10 +157,7 @@ class Faults:
             case Kind.KILL_WORKER:
                 pids = [cluster.workers[target].pid, *(process.pid for process in cluster.processes(target))]
                 cluster.kill_worker(target)
-
-                def recover() -> None:
-                    cluster.start_worker(target, *self.workers[target], ready=False)
-
+                recover = partial(cluster.start_worker, target, *self.workers[target], ready=False)
             case Kind.STOP_SUPERVISOR:
                 pids, recover = _stop([psutil.Process(cluster.workers[target].pid)])
             case Kind.STOP_WORKER:
@@ -175,6 +175,8 @@ class Faults:
                     _signal(runner, signal.SIGKILL)
                     self._note(fault.kind, target, at, pids)
                     return
+            case _:
+                assert_never(fault.kind)
         place = self._note(fault.kind, target, at, pids)
         due = (time.monotonic() + fault.span, next(self._order), target, recover, place)
         heapq.heappush(self._due, due)

@@ -221,7 +221,7 @@ class History:
         for execution in self.executions:
             starts[execution.id].append(execution)
         killed = {pid: event.at for event in self.events if event.kind is kind for pid in event.pids}
-        seconds = []
+        seconds: list[float] = []
         for execution in self.executions:
             at = killed.get(execution.pid)
             if at is not None and execution.ended is None and execution.started <= at:

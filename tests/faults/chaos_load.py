@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from chaos_handlers import Work
@@ -91,7 +91,11 @@ class Load:
                 return
         tasks = [_task(f"{name}-{place}", chance) for place in range(chance.randrange(5, 150))]
         for _ in range(2 if chance.random() < 0.2 else 1):
-            self._until_answered(lambda: [self._acknowledge(h.id) for h in client.schedule_many(tasks)])
+            self._until_answered(lambda: self._batch(client, tasks))
+
+    def _batch(self, client: Client, tasks: Sequence[NewTask]) -> None:
+        for handle in client.schedule_many(tasks):
+            self._acknowledge(handle.id)
 
     def _singles(self, client: Client, name: str, chance: random.Random) -> None:
         task = _task(name, chance)

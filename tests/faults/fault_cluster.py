@@ -56,7 +56,9 @@ class Cluster:
     def start_leader(self, lease: float | None = None) -> None:
         """Starts a leader at the addresses that the last one had, with the usual lease or a lease in seconds."""
         listen = [f"--{name}-listen={address}" for name, address in self._addresses.items()]
-        command = [COMMANDS / "gowork-leader"] if lease is None else [sys.executable, HERE / "fault_leader.py", lease]
+        command: list[object] = [COMMANDS / "gowork-leader"]
+        if lease is not None:
+            command = [sys.executable, HERE / "fault_leader.py", lease]
         self.leader = self._start(
             *map(str, command), *listen, f"--store=sqlite:///{self._folder}/leader.db", "--print-addresses"
         )

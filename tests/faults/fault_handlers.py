@@ -37,7 +37,10 @@ def counted(ctx: Context) -> None:
 def gated(ctx: Context) -> int:
     """Tells the test that it runs, and in which processes; ends when its gate is opened."""
     os.write(_record(), f"{ctx.id} {ctx.fence}\n".encode())
-    with subprocess.Popen(["sleep", "1000"]) if ctx.payload == "child" else _no_child() as child:
+    child_or_none: subprocess.Popen[bytes] | _no_child = (
+        subprocess.Popen(["sleep", "1000"]) if ctx.payload == "child" else _no_child()
+    )
+    with child_or_none as child:
         _tell(f"entered {ctx.id} {ctx.attempt} {os.getpid()} {child.pid}")
         with (FOLDER / f"{ctx.id}.gate").open() as gate:
             gate.readline()
@@ -147,6 +150,8 @@ def steered(ctx: Context) -> int:
             raise Fail("hopeless")
         case "again":
             raise Fail("hopeless, or perhaps not", retry=True)
+        case _:
+            pass
     return ctx.attempt
 
 
