@@ -77,6 +77,7 @@ TYPED_TESTS = {
     "tests/property": "",
     "tests/protocol": "",
     "tests/repository": "tests/mutants",
+    "tests/sim": "tests/sim",
     "tests/soak": "tests/soak:tests/e2e:tests/tracing",
     "tests/tracing": "tests/tracing:tests/e2e",
     "benchmarks": "benchmarks",

@@ -117,7 +117,6 @@ def test_a_check_runs_all_its_tools_and_names_those_that_failed(
 UNTYPED = {
     "packages/gowork-leader/tests",
     "packages/gowork-worker/tests",
-    "tests/sim",
 }
 
 

@@ -101,7 +101,7 @@ class SimCallback:
             return
         if isinstance(effect, ef.StopWork):
             if success is not None:
-                made = cmd.ConfirmStop if success else cmd.DenyStop
+                made: type[cmd.ConfirmStop | cmd.DenyStop] = cmd.ConfirmStop if success else cmd.DenyStop
                 engine.post(made(effect.id, effect.fence))
         elif not success:
             engine.post(cmd.RefuseStart(effect.member, effect.spec.id, effect.fence, "no", success is not None))

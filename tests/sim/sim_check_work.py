@@ -9,6 +9,7 @@ from sim_trace import Trace
 from sim_violation import Violation
 
 from gowork.leader._core.model import Outcome, Spec, Standing
+from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
 
 
@@ -84,7 +85,7 @@ class WorkChecks:
                 raise Violation("no stale report is accepted", id, "completed, which no member has said")
             return None
         report = self._reports.get((standing.instance, standing.fence))
-        if report is None or report.outcome != Outcome.COMPLETED or report.id != id:
+        if report is None or report.outcome != tasks.ATTEMPT_OUTCOME_COMPLETED or report.id != id:
             raise Violation("no stale report is accepted", id, "completed under fence", standing.fence)
         return report
 

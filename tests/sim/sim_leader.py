@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from sim_check_removals import KEPT_SECONDS
@@ -135,7 +135,7 @@ class SimOutbox:
             if isinstance(effect, ef.CountStale):
                 world.trace.seen["report: refused, without a fence"] += 1
                 continue
-            if isinstance(effect, ef.CountNotSubmitted | ef.CountHeartbeatRefused):
+            if isinstance(effect, ef.CountNotSubmitted | ef.CountHeartbeatRefused | ef.TraceSettling):
                 continue
             link = world.links.get(effect.connection)
             match effect:
@@ -161,7 +161,8 @@ async def ask(engine: Engine, command: cmd.AnyCommand, gone: asyncio.Future[None
         LookupError: the leader is gone, does not take the command, or takes longer than `timeout` seconds.
     """
     asked = asyncio.ensure_future(engine.ask(command))
-    await asyncio.wait({asked, gone}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    first: set[asyncio.Future[Any]] = {asked, gone}
+    await asyncio.wait(first, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
     if not asked.done():
         asked.cancel()
         raise LookupError

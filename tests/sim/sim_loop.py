@@ -11,8 +11,9 @@ import selectors
 from collections.abc import Callable
 from contextvars import Context, ContextVar, copy_context
 from random import Random
-from typing import Any
+from typing import Any, TypeVarTuple
 
+Arguments = TypeVarTuple("Arguments")
 #: The rate of the current machine's clock: its seconds for one second of the world.
 CLOCK_RATE: ContextVar[float] = ContextVar("CLOCK_RATE", default=1.0)
 
@@ -66,7 +67,7 @@ class SimLoop(asyncio.SelectorEventLoop):
         return self._sim_selector.now * CLOCK_RATE.get()
 
     def call_at(
-        self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+        self, when: float, callback: Callable[[*Arguments], object], *args: *Arguments, context: Context | None = None
     ) -> asyncio.TimerHandle:
         return super().call_at(when / CLOCK_RATE.get(), callback, *args, context=context)
 

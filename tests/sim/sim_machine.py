@@ -31,7 +31,7 @@ def simulated_machines(world: World) -> Iterator[None]:
     with ExitStack() as stack:
         for module in (service, fleet):
             stack.enter_context(mock.patch.object(module, "time", _Time))
-        for module, name, stand_in in (
+        for owner, name, stand_in in (
             (connector, "open_channel", lambda addresses: SimChannel(world, LIFE.get())),
             (connector, "random", _Chance),
             (process, "end_group", _end_group),
@@ -40,7 +40,7 @@ def simulated_machines(world: World) -> Iterator[None]:
             (fleet, "Warden", _Nothing),
             (fleet, "Outputs", _Nothing),
         ):
-            stack.enter_context(mock.patch.object(module, name, stand_in))
+            stack.enter_context(mock.patch.object(owner, name, stand_in))
         yield
 
 

@@ -42,7 +42,7 @@ class Link:
         self.connection = connection
         #: The worker's credit, as far as the leader has heard.
         self.credit = 0
-        self.delays = QUICK
+        self.delays: tuple[float, ...] = QUICK
         self._alive, self._greeted = True, False
         self._muted: set[str] = set()
         #: By how many seconds frames arrive later since the worker gave the stream up; None before that.

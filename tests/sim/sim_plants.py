@@ -72,7 +72,7 @@ class Plants:
                     return cmd.Submitted(0, len(command.specs))
                 return await ask(command)
 
-            engine.ask = hasty  # type: ignore[method-assign]
+            engine.ask = hasty  # type: ignore[assignment,method-assign]  # it is planted
 
     def after_recovery(self, engine: Engine) -> None:
         """Plants the bugs that come with a start, after the checkers have seen what was recovered."""

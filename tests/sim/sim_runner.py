@@ -390,6 +390,8 @@ class SimRunner:
                 report.retry_delay_ms = 50
             case "cancelled":
                 report = endings.cancelled(work.fence, work.id, "it thought better of it")
+            case other:
+                raise AssertionError(other)
         return report
 
     def _report(self, report: session.Report) -> None:

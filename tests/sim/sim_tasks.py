@@ -49,7 +49,9 @@ def task_for(id: str) -> scheduler_pb2.Task:
     """The task of this id."""
     rng = Random(id)
     task = scheduler_pb2.Task(
-        id=id, handler=rng.choice(["work", "other", "alone", "", ""]), priority=rng.choice([0, 1, 2, 3])
+        id=id,
+        handler=rng.choice(["work", "other", "alone", "", ""]),
+        priority=rng.choice(scheduler_pb2.TaskPriority.values()),
     )
     if not task.handler and rng.random() < 0.2:
         # No callback worker can take it.
