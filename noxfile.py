@@ -65,6 +65,7 @@ TYPED_TESTS = {
     "packages/gowork-cli/tests": "",
     "packages/gowork-client/tests": "",
     "packages/gowork-proto/tests": "",
+    "packages/gowork-worker/tests": "packages/gowork-worker/tests:packages/gowork-worker/tests/desk",
     "plugins/gowork-plugin-shell/tests": "",
     "tests/compat": "tests/compat",
     "tests/costs": "tests/costs",

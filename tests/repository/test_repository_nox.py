@@ -116,7 +116,6 @@ def test_a_check_runs_all_its_tools_and_names_those_that_failed(
 #: Tests whose types are not checked yet.
 UNTYPED = {
     "packages/gowork-leader/tests",
-    "packages/gowork-worker/tests",
 }
 
 

@@ -95,6 +95,11 @@ class ScriptedSession:
         return await self._outgoing.get()
 
 
+#: ScriptedLeader has a method by the name of this module.
+Requests = AsyncIterator[session.ConnectRequest]
+Responses = AsyncIterator[session.ConnectResponse]
+
+
 class ScriptedLeader(session_pb2_grpc.SessionServiceServicer):
     def __init__(self) -> None:
         self.term = 1
@@ -131,9 +136,7 @@ class ScriptedLeader(session_pb2_grpc.SessionServiceServicer):
         async with asyncio.timeout(PATIENCE):
             return await self._sessions.get()
 
-    async def Connect(
-        self, request_iterator: AsyncIterator[session.ConnectRequest], context: Any
-    ) -> AsyncIterator[session.ConnectResponse]:
+    async def Connect(self, request_iterator: Requests, context: Any) -> Responses:
         first = await anext(request_iterator)
         if isinstance(self.refusal, Refusal):
             await abort(context, self.refusal)
@@ -166,7 +169,8 @@ class ScriptedLeader(session_pb2_grpc.SessionServiceServicer):
                     return
                 if isinstance(outgoing, grpc.StatusCode):
                     await context.abort(outgoing, "scripted")
-                yield outgoing
+                else:
+                    yield outgoing
         finally:
             reader.cancel()
             await asyncio.wait([reader])

@@ -101,7 +101,7 @@ async def test_unreachable_leader_is_one_clear_line(tmp_path: Path) -> None:
         stderr=asyncio.subprocess.PIPE,
     )
     assert process.stderr is not None
-    told = []
+    told: list[str] = []
     while not told or "no session" not in told[-1]:
         told.append((await process.stderr.readline()).decode())
         assert told[-1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -26,7 +26,7 @@ def page(supervisor: Supervisor, accept: str = "") -> str:
     return b"".join(metrics_page(supervisor)(environ, lambda *_: lambda data: None)).decode()
 
 
-def values(families: Iterator[Metric]) -> dict[tuple[str, tuple[str, ...]], float]:
+def values(families: Iterable[Metric]) -> dict[tuple[str, tuple[str, ...]], float]:
     return {
         (sample.name, tuple(value for _, value in sorted(sample.labels.items()))): sample.value
         for family in families

@@ -56,12 +56,12 @@ class OriginalLeader(leader_pb2_grpc.LeaderServiceServicer, scheduler_pb2_grpc.S
                 self.heartbeats.put_nowait(request)
                 yield leader_pb2.HeartbeatResponse()
 
-        make = grpc.stream_stream_rpc_method_handler if self._streaming else grpc.unary_unary_rpc_method_handler
-        coders = {
-            "request_deserializer": leader_pb2.HeartbeatRequest.FromString,
-            "response_serializer": leader_pb2.HeartbeatResponse.SerializeToString,
-        }
-        heartbeat = make(streaming if self._streaming else unary, **coders)
+        parse, serialize = leader_pb2.HeartbeatRequest.FromString, leader_pb2.HeartbeatResponse.SerializeToString
+        heartbeat = (
+            grpc.stream_stream_rpc_method_handler(streaming, parse, serialize)
+            if self._streaming
+            else grpc.unary_unary_rpc_method_handler(unary, parse, serialize)
+        )
         name = "cluster.v1.LeaderService"
         # The first handler of a method wins.
         self._server.add_generic_rpc_handlers(
@@ -106,6 +106,7 @@ class OriginalLeader(leader_pb2_grpc.LeaderServiceServicer, scheduler_pb2_grpc.S
     async def TaskProgress(self, request: Any, context: Any) -> Any:
         if self.progress is None:
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, "unknown method")
+        assert self.progress is not None
         if not request.id:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "id")
         self.progress.put_nowait(request)
@@ -254,6 +255,7 @@ async def test_leader_that_gives_a_fence_is_told_how_an_attempt_ended() -> None:
         "fail": (scheduler_pb2.ATTEMPT_OUTCOME_FAILED, "broken", None),
     }
     async with OriginalLeader(streaming=False) as leader, worker_for(leader, steers, default="steers") as (stub, _, _):
+        done: Any = None
         for number, (payload, expected) in enumerate(told.items()):
             fence = (1 << 41) + number
             await stub.StartWork(worker_pb2.StartWorkRequest(id=payload, payload=payload, fence=fence, attempt=2))
@@ -309,7 +311,7 @@ async def test_what_a_draining_worker_still_runs_goes_back(monkeypatch: pytest.M
     for fence in (1 << 41, 0):
         async with OriginalLeader(streaming=False) as leader:
             leader.progress = asyncio.Queue()
-            options = {"default": "endless", "drain_timeout": 0.0}
+            options: dict[str, Any] = {"default": "endless", "drain_timeout": 0.0}
             async with worker_for(leader, endless, **options) as (stub, _, _):
                 await stub.StartWork(worker_pb2.StartWorkRequest(id="t1", payload="x", fence=fence))
             assert await soon(leader.left) == "dialled"

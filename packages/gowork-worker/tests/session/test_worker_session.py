@@ -162,7 +162,7 @@ async def test_leader_that_says_why_it_cannot_serve_is_not_called_silent(
     leader.refusal = Refusal(grpc.StatusCode.UNAVAILABLE, "NOT_SERVING", "the leader is stopping")
     await start_worker()
     await eventually(lambda: "no session, trying again" in caplog.text)
-    reasons = [record.reason for record in caplog.records if record.getMessage() == "no session, trying again"]
+    reasons = [vars(record)["reason"] for record in caplog.records if record.getMessage() == "no session, trying again"]
     assert set(reasons) == {f"the leader at {leader.address} said: the leader is stopping"}
 
 
@@ -229,6 +229,8 @@ async def test_steering_is_reported(leader: Any, start_worker: Any) -> None:
                 raise Cancel("nobody needs it")
             case "fail":
                 raise Fail("hopeless")
+            case _:
+                raise AssertionError(what)
 
     await start_worker([steer], slots=4)
     scripted = await leader.session()

@@ -42,7 +42,7 @@ class BrokenSpan:
 
 @pytest.mark.parametrize("method", ["begin", "is_recording", "set_attribute", "set_status", "add_event", "end"])
 async def test_what_a_tracing_library_raises_costs_no_task(
-    make_rig: MakeRig, caplog: pytest.LogCaptureFixture, method: str
+    make_rig: MakeRig, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     @handler
     def plain() -> None:
@@ -59,7 +59,7 @@ async def test_what_a_tracing_library_raises_costs_no_task(
 
     rig = make_rig(plain, on_loop, slots=1)
     traced = spans.AttemptSpans(Place("w"))
-    traced._begin = begin  # type: ignore[method-assign]
+    monkeypatch.setattr(traced, "_begin", begin)
     rig.executor._attempts._spans = traced
     with caplog.at_level(logging.WARNING, "gowork.worker.runner"):
         for fence, name in enumerate(("plain", "on_loop", "plain", "on_loop"), 1):

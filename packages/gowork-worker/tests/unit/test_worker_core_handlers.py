@@ -144,7 +144,7 @@ def test_every_form_of_signature_is_called() -> None:
         return sum(payload)
 
     @handler
-    def both(first, second: dict[str, int]) -> tuple[int, dict[str, int]]:  # type: ignore[no-untyped-def]
+    def both(first, second: dict[str, int]) -> tuple[int, dict[str, int]]:
         return first.fence, second
 
     @handler

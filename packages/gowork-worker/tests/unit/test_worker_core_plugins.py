@@ -187,7 +187,7 @@ def test_function_within_a_function_cannot_be_referred_to() -> None:
 
 
 def test_function_of_a_prompt_cannot_be_referred_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "__main__", SimpleNamespace())  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "__main__", SimpleNamespace())
 
     def typed() -> None: ...
 

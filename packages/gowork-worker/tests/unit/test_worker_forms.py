@@ -127,7 +127,11 @@ def test_a_model_within_another_type_counts() -> None:
 
     More.__name__ = More.__qualname__ = "Model"
     around, around_more = (msgspec.defstruct("Around", [("model", kind)]) for kind in (Model, More))
-    pairs = [(list[Model], list[More]), (Model | None, More | None), (dict[str, Model], dict[str, More])]
+    pairs: list[tuple[Any, Any]] = [
+        (list[Model], list[More]),
+        (Model | None, More | None),
+        (dict[str, Model], dict[str, More]),
+    ]
     pairs += [(around, around_more), (Model | int, More | int)]
     for one, other in pairs:
         assert len(form_of(one)) == len(form_of(other)) == 32, one

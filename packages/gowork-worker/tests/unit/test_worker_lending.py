@@ -266,7 +266,8 @@ async def test_a_wait_in_the_name_of_an_attempt_that_has_ended_lends_nothing(mak
 
 
 async def test_what_was_left_behind_is_taken_back() -> None:
-    running, changes = {1}, []
+    running = {1}
+    changes: list[int] = []
     lends = Lending(2, running, lambda: changes.append(1))
     lends.noted[1] = None
     lends._begun(1)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import os
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client.metrics_core import Metric
@@ -20,6 +22,7 @@ from gowork.worker._app import handler_metrics, metric_files
 from gowork.worker._app.handler_metrics import HandlerMetrics
 from gowork.worker._app.metric_files import SERIES_MAX, Values, complain_once, read
 
+Eventually = Callable[[Callable[[], Any]], Awaitable[Any]]
 #: Makes the same metrics in another process, which ends; its arguments are values.
 _MAKE = """
 import sys
@@ -85,7 +88,7 @@ def test_of_a_process_that_has_ended_no_gauge_of_its_own_is_left(tmp_path: Path)
     assert left["counter", "cups_total", (("kind", "tea"),)] == 3
 
 
-def write(path: Path, values: dict[str, float]) -> None:
+def write(path: Path, values: Mapping[str, float]) -> None:
     """Writes a file as prometheus_client does."""
     file = MmapedDict(str(path))
     for key, value in values.items():
@@ -217,13 +220,17 @@ def keeper(tmp_path: Path) -> Iterator[Keeper]:
         yield keeper
 
 
-async def test_what_a_runner_has_counted_is_there_once_at_any_moment(keeper: Keeper, eventually: object) -> None:
+def is_gone(directory: Path) -> bool:
+    return not directory.exists()
+
+
+async def test_what_a_runner_has_counted_is_there_once_at_any_moment(keeper: Keeper, eventually: Eventually) -> None:
     for number in range(1, 20):
         variables = keeper.run(1)
         assert keeper.cups() == number
         keeper.metrics.ended(variables)
         assert keeper.cups() == number
-        await eventually(lambda variables=variables: not keeper.directory(variables).exists())  # type: ignore[operator]
+        await eventually(functools.partial(is_gone, keeper.directory(variables)))
         assert keeper.cups() == number
 
 

@@ -95,8 +95,17 @@ async def test_no_timer_is_left_of_a_job_that_ended_before_the_loop_heard_of_its
     jobs: list[Job] = []
     ended = threading.Event()
     begin, end = rig.executor._jobs.begin, rig.table.end
-    rig.executor._jobs.begin = lambda job, slot: (jobs.append(job), begin(job, slot))[1]
-    rig.table.end = lambda slot, fence: (end(slot, fence), ended.set())
+
+    def note_and_begin(job: Job, slot: int) -> Any:
+        jobs.append(job)
+        return begin(job, slot)
+
+    def end_and_tell(slot: int, fence: int) -> None:
+        end(slot, fence)
+        ended.set()
+
+    rig.executor._jobs.begin = note_and_begin
+    rig.table.end = end_and_tell
     # A thread that is there already, so that the loop is not needed to start one.
     rig.feed((9, "plain"))
     await rig.report(9)
@@ -120,7 +129,13 @@ async def test_timer_ends_with_its_job(make_rig: MakeRig) -> None:
     rig = make_rig(plain)
     started = rig.executor._jobs._limit
     heard = asyncio.Event()
-    rig.executor._jobs._limit = lambda job: (started(job), jobs.append(job), heard.set())
+
+    def limit_and_tell(job: Job) -> None:
+        started(job)
+        jobs.append(job)
+        heard.set()
+
+    rig.executor._jobs._limit = limit_and_tell
     rig.feed((1, "plain"), time_limit_ms=30_000)
     await heard.wait()
     timer = jobs[0].timer

@@ -57,7 +57,7 @@ def named_after(annotation: Any, *payloads: str, caplog: pytest.LogCaptureFixtur
     """The fields that were named after these payloads."""
 
     @handler("h")
-    def takes(payload):  # type: ignore[no-untyped-def]
+    def takes(payload):
         return payload
 
     takes.__annotations__["payload"] = annotation
