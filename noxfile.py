@@ -59,11 +59,21 @@ LONGER = {
     "chaos": ["--minutes", "10"],
     "soak": ["--minutes", "10"],
 }
-#: {folder of tests or benchmarks whose types are checked: the folders of modules that it shares, joined by colons}.
+#: {folder or file of tests or benchmarks whose types are checked: the folders of modules that it shares, joined by
+#: colons}.
 TYPED_TESTS = {
     "packages/gowork-base/tests": "",
     "packages/gowork-cli/tests": "",
     "packages/gowork-client/tests": "",
+    "packages/gowork-leader/tests/conftest.py": "",
+    "packages/gowork-leader/tests/app": "packages/gowork-leader/tests/rpc:packages/gowork-leader/tests/app",
+    "packages/gowork-leader/tests/check": "",
+    "packages/gowork-leader/tests/core": "packages/gowork-leader/tests/core",
+    "packages/gowork-leader/tests/engine": "packages/gowork-leader/tests/core",
+    "packages/gowork-leader/tests/property": "packages/gowork-leader/tests/property:packages/gowork-leader/tests/core",
+    "packages/gowork-leader/tests/rpc": "packages/gowork-leader/tests/rpc:packages/gowork-leader/tests/core",
+    "packages/gowork-leader/tests/store": "packages/gowork-leader/tests/store",
+    "packages/gowork-leader/tests/wire": "",
     "packages/gowork-proto/tests": "",
     "packages/gowork-worker/tests": "packages/gowork-worker/tests:packages/gowork-worker/tests/desk",
     "plugins/gowork-plugin-shell/tests": "",
@@ -226,7 +236,7 @@ def types(session: nox.Session) -> None:
     install_packages(session, *group("test"))
     with going_on(failures, "sources"):
         session.run("mypy", *session.posargs)
-    # Each folder in a run of its own, because in one run two conftest.py would be the same module.
+    # Each in a run of its own, because in one run two conftest.py would be the same module.
     for folder, shared in ({} if session.posargs else TYPED_TESTS).items():
         with going_on(failures, folder):
             session.run("mypy", *UNASKED_OF_TESTS, folder, env={"MYPYPATH": shared})

@@ -113,16 +113,11 @@ def test_a_check_runs_all_its_tools_and_names_those_that_failed(
     assert [what for what, _ in session.done].count("run") == tools[part]
 
 
-#: Tests whose types are not checked yet.
-UNTYPED = {
-    "packages/gowork-leader/tests",
-}
-
-
-def test_types_of_every_folder_of_tests_are_checked(noxfile: ModuleType) -> None:
-    folders = {*ROOT.glob("p*s/*/tests"), *(path.parent for path in ROOT.glob("tests/*/*.py"))}
-    assert set(noxfile.TYPED_TESTS) - {"benchmarks"} | UNTYPED == {str(path.relative_to(ROOT)) for path in folders}
-    assert not set(noxfile.TYPED_TESTS) & UNTYPED
+def test_types_of_all_tests_are_checked_once(noxfile: ModuleType) -> None:
+    files = {*ROOT.glob("p*s/*/tests/**/*.py"), *ROOT.glob("tests/**/*.py")}
+    checked_by = {path: [each for each in noxfile.TYPED_TESTS if path.is_relative_to(ROOT / each)] for path in files}
+    assert {str(path): parts for path, parts in checked_by.items() if len(parts) != 1} == {}
+    assert set(noxfile.TYPED_TESTS) - {"benchmarks"} == {part for parts in checked_by.values() for part in parts}
 
 
 def test_ci_fails_where_a_tool_is_missing_and_others_skip(noxfile: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

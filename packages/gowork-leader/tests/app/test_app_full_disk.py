@@ -7,15 +7,16 @@ import os
 import resource
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 import psutil
 import pytest
 from leader_process import RunningLeader, running
-from leader_serving import PATIENCE, ServedLeader, Session, refused, stream_refused
+from leader_serving import COMPLETED, PATIENCE, ServedLeader, Session, refused, stream_refused
 
 from gowork.base.channels import open_channel
 from gowork.leader import Addresses
@@ -41,7 +42,10 @@ def limited_files(folder: Path) -> Iterator[tuple[RunningLeader, Switch, Switch]
             largest = max(path.stat().st_size for path in folder.iterdir())
             process.rlimit(resource.RLIMIT_FSIZE, (largest, most))
 
-        yield leader, fill, lambda: process.rlimit(resource.RLIMIT_FSIZE, (most, most))
+        def free() -> None:
+            process.rlimit(resource.RLIMIT_FSIZE, (most, most))
+
+        yield leader, fill, free
 
 
 @contextmanager
@@ -128,7 +132,7 @@ async def test_a_full_disk_refuses_loses_nothing_and_goes_on_when_there_is_room(
             assert {(refusal.code, refusal.reason) for refusal in refusals} == {FULL}
             assert "the store is full" in refusals[0].message
             # A report is not acknowledged, and not forgotten either.
-            await session.send(reports=[spb.Report(fence=done.fence, id=done.id, outcome=1, result="1")])
+            await session.send(reports=[spb.Report(fence=done.fence, id=done.id, outcome=COMPLETED, result="1")])
             free()
             freed = time.monotonic()
             while not session.acknowledged:
@@ -159,7 +163,7 @@ async def test_calls_that_wait_for_the_commit_that_fails_are_answered_too(
         await leader.submit("before")
         fill()
         # Submits and reads in the same batches.
-        calls = [leader.submit(str(n), payload="x" * 100_000) for n in range(20)]
+        calls: list[Coroutine[Any, Any, object]] = [leader.submit(str(n), payload="x" * 100_000) for n in range(20)]
         calls += [leader.get("before") for _ in range(20)]
         calls += [leader.list() for _ in range(5)]
         async with asyncio.timeout(PATIENCE):

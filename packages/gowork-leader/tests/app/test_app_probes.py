@@ -6,6 +6,7 @@ import functools
 import http.client
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 from leader_serving import PATIENCE, serving
@@ -30,7 +31,7 @@ async def test_a_leader_whose_loop_does_not_turn_is_not_healthy(
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
 async def test_all_three_ports_take_an_ipv6_address(tmp_path: Path) -> None:
-    listen = {f"{name}_listen": "[::1]:0" for name in ("cluster", "scheduler", "http")}
+    listen: dict[str, Any] = {f"{name}_listen": "[::1]:0" for name in ("cluster", "scheduler", "http")}
     async with serving(tmp_path, **listen) as leader:
         for address in (leader.addresses.cluster, leader.addresses.scheduler, leader.addresses.http):
             assert address.startswith("[::1]:")

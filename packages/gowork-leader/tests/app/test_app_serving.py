@@ -147,12 +147,13 @@ async def test_reflection_can_be_switched_off(tmp_path: Path, version: str) -> N
     method = f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo"
     list_services = b"\x3a\x01*"
     async with serving(tmp_path) as leader:
-        call = leader.channel.stream_stream(method)(iter([list_services]), timeout=PATIENCE)
+        call = leader.stream_stream(method)(iter([list_services]), timeout=PATIENCE)
         answer = await call.read()
+        assert isinstance(answer, bytes)
         assert all(service.encode() in answer for service in (*SERVICES, "grpc.health.v1.Health"))
     async with serving(tmp_path, reflection=False) as leader:
         # Sends nothing: gRPC may take the end of a call that it is just writing to for an error of its own, INTERNAL.
-        call = leader.channel.stream_stream(method)(timeout=PATIENCE)
+        call = leader.stream_stream(method)(timeout=PATIENCE)
         assert (await stream_refused(call)).code is grpc.StatusCode.UNIMPLEMENTED
         await leader.submit("a")
 

@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import click
 import grpc
@@ -224,10 +224,16 @@ def test_options_come_from_the_command_line_before_variables_before_the_file(tmp
         f"data_dir = {json.dumps(str(tmp_path / 'file'))}\nreflection = false\n"
         "log_format = 'json'\nlog_level = 'error'\n"
     )
-    variables = {"GOWORK_CONFIG": str(file), "GOWORK_DATA_DIR": str(tmp_path / "variable"), "GOWORK_LOG_LEVEL": "info"}
+    variables: dict[str, Any] = {
+        "GOWORK_CONFIG": str(file),
+        "GOWORK_DATA_DIR": str(tmp_path / "variable"),
+        "GOWORK_LOG_LEVEL": "info",
+    }
     with running(tmp_path, f"--data-dir={tmp_path}/line", **variables) as leader:
         with open_blocking_channel([leader.cluster]) as channel:
-            reflect = channel.stream_stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")
+            reflect: grpc.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(
+                "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+            )
             with pytest.raises(grpc.RpcError) as caught:
                 next(reflect(iter([b""]), timeout=120))
             assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED

@@ -140,13 +140,15 @@ async def test_a_worker_and_a_client_go_on_over_twenty_terms_and_nothing_of_a_te
     loads = []
     async with office(tmp_path) as here:
         leader = here.leader
-        grant = None
+        grant: spb.Grant | None = None
         for n in range(TERMS):
             async with here.term():
                 assert await here.page("/readyz") == (200, "ready\n")
                 assert await here.status() == health_pb2.HealthCheckResponse.SERVING
                 session = leader.session()
-                held = [] if grant is None else [spb.Held(id=grant.id, fence=grant.fence, state=FINISHED)]
+                held: list[spb.Held] = (
+                    [] if grant is None else [spb.Held(id=grant.id, fence=grant.fence, state=FINISHED)]
+                )
                 await session.hello("w", instance="w-1", held=held)
                 assert (await session.welcome()).term == n + 1
                 await session.send(credit=[1])

@@ -90,10 +90,16 @@ async def leader() -> AsyncIterator[ScriptedLeader]:
         yield leader
 
 
+def connect(channel: grpc.aio.Channel) -> grpc.aio.StreamStreamCall[bytes, bytes]:
+    """A worker's stream, in bytes."""
+    method: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(CONNECT)
+    return method()
+
+
 async def said(leader: ScriptedLeader, *frames: bytes) -> Stream:
     """The leader's stream after a worker has sent these bytes and heard how it ends."""
     async with grpc.aio.insecure_channel(leader.address) as channel:
-        call = channel.stream_stream(CONNECT)()
+        call = connect(channel)
         for frame in (HELLO, *frames):
             await call.write(frame)
         stream = await leader.stream(SOON)
@@ -110,7 +116,7 @@ async def test_bytes_that_are_no_frame_are_a_fault_of_the_worker(leader: Scripte
 
 async def test_credit_that_falls_is_a_fault_of_the_worker(leader: ScriptedLeader) -> None:
     async with grpc.aio.insecure_channel(leader.address) as channel:
-        call = channel.stream_stream(CONNECT)()
+        call = connect(channel)
         for frame in (HELLO, pb.ConnectRequest(credit=[5]).SerializeToString()):
             await call.write(frame)
         stream = await leader.stream(SOON)
@@ -123,7 +129,7 @@ async def test_credit_that_falls_is_a_fault_of_the_worker(leader: ScriptedLeader
 
 async def test_a_first_frame_without_hello_is_a_fault_of_the_worker(leader: ScriptedLeader) -> None:
     async with grpc.aio.insecure_channel(leader.address) as channel:
-        call = channel.stream_stream(CONNECT)()
+        call = connect(channel)
         await call.write(b"")
         async with asyncio.timeout(SOON):
             assert await call.code() is grpc.StatusCode.INVALID_ARGUMENT

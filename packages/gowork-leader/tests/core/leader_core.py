@@ -5,7 +5,7 @@ Beside it a store in its simplest form, a dict, so that what rests there is page
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import Any, get_args
 
 from gowork.leader._core import commands as cmd
 from gowork.leader._core.apply import adopt, apply, expect, forget, recall, take_in
@@ -18,6 +18,7 @@ from gowork.leader._core.kinds import KINDS
 from gowork.leader._core.model import (
     Brief,
     FactKey,
+    Failure,
     HandlerPolicy,
     LaneKey,
     Now,
@@ -173,8 +174,8 @@ class Core:
                     self.state.queues.delay(spec.lane.queue)
                 else:
                     lanes[spec.lane] = lanes.get(spec.lane, 0) + 1
-        for key, tasks in lanes.items():
-            self.state.queues.expect(key, tasks)
+        for lane, tasks in lanes.items():
+            self.state.queues.expect(lane, tasks)
         self.state.delayed.expect()
         self.state.expiring.expect()
         for change in take_up(self.state, self.now).changes:
@@ -197,7 +198,7 @@ class Core:
 
     def submit(self, *specs: Spec) -> cmd.Submitted | cmd.Refused:
         answer = self.do(cmd.Submit(specs)).answer
-        assert answer is not None
+        assert isinstance(answer, cmd.Submitted | cmd.Refused)
         return answer
 
     def connect(
@@ -245,13 +246,25 @@ class Core:
             if isinstance(effect, GrantTasks)
         }
 
-    def report(self, connection: int, id: str, outcome: Outcome = Outcome.COMPLETED, **fields: object) -> Decision:
+    def report(self, connection: int, id: str, outcome: Outcome = Outcome.COMPLETED, **fields: Any) -> Decision:
         fence = fields.pop("fence", self.standing(id).fence)
-        report = cmd.Report(fence, id, outcome, **fields)  # type: ignore[arg-type]
+        report = cmd.Report(fence, id, outcome, **fields)
         return self.do(cmd.ReceiveFrame(connection, [report]))
 
     def standing(self, id: str) -> Standing:
         return self.stored[id][2]
+
+    def failure(self, id: str) -> Failure:
+        """Why the task failed, which it must have."""
+        failure = self.standing(id).failure
+        assert failure is not None
+        return failure
+
+    def refusal(self, command: cmd.AnyCommand) -> cmd.Refused:
+        """Why this command is refused, which it must be."""
+        answer = self.do(command).answer
+        assert isinstance(answer, cmd.Refused)
+        return answer
 
     def task(self, id: str) -> Task:
         return self.state.tasks.get(id) or Task(*self.stored[id])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from leader_core import Core, spec
 
@@ -30,10 +32,10 @@ IDLE, BUSY, FAILED = HeartbeatStatus.IDLE, HeartbeatStatus.BUSY, HeartbeatStatus
 class Dialled(Core):
     """A core with the member c1, which has been dialled with the task a."""
 
-    def __init__(self, settings: Settings | None = None, **fields: object) -> None:
+    def __init__(self, settings: Settings | None = None, **fields: Any) -> None:
         super().__init__(settings)
         self.do(cmd.Join("c1", "127.0.0.1:40041"))
-        self.submit(spec("a", handler="", **fields))  # type: ignore[arg-type]
+        self.submit(spec("a", handler="", **fields))
         self.dispatch()
         self.take_effects()
 
@@ -43,8 +45,8 @@ class Dialled(Core):
     def refuse(self, *, answered: bool = True, reason: str = "no") -> None:
         self.do(cmd.RefuseStart("c1", "a", self.standing("a").fence, reason, answered))
 
-    def complete(self, error: str | None = None, **fields: object) -> object:
-        return self.do(cmd.CompleteTask("a", error, **fields)).answer  # type: ignore[arg-type]
+    def complete(self, error: str | None = None, **fields: Any) -> object:
+        return self.do(cmd.CompleteTask("a", error, **fields)).answer
 
     def stops(self) -> list[str]:
         """The ids of tasks that members were asked to stop since the last look."""
@@ -297,14 +299,14 @@ def test_a_silent_member_is_taken_up_again_at_its_address_by_its_next_heartbeat(
 def test_a_member_that_left_or_is_a_session_by_now_is_not_taken_up():
     core = Dialled()
     core.do(cmd.Leave("c1"))
-    assert core.beat().code == cmd.MEMBER_UNKNOWN
+    assert core.refusal(cmd.Heartbeat("c1", IDLE)).code == cmd.MEMBER_UNKNOWN
     core = Dialled()
     core.pass_time(45)
     core.connect("c1")
-    assert core.beat().code == cmd.MEMBER_UNKNOWN
+    assert core.refusal(cmd.Heartbeat("c1", IDLE)).code == cmd.MEMBER_UNKNOWN
     core.pass_time(10)
     assert core.state.departed["c1"].liveness is Liveness.LOST
-    assert core.beat().code == cmd.MEMBER_UNKNOWN, "it was lost as a session"
+    assert core.refusal(cmd.Heartbeat("c1", IDLE)).code == cmd.MEMBER_UNKNOWN, "it was lost as a session"
 
 
 def test_past_the_bound_no_member_joins_or_comes_back(monkeypatch):
@@ -312,8 +314,8 @@ def test_past_the_bound_no_member_joins_or_comes_back(monkeypatch):
     core = Dialled()
     core.pass_time(45)
     core.do(cmd.Join("c2", "127.0.0.1:40042"))
-    assert core.beat().code == cmd.MEMBER_UNKNOWN
-    answer = core.do(cmd.Join("c3", "127.0.0.1:40043")).answer
+    assert core.refusal(cmd.Heartbeat("c1", IDLE)).code == cmd.MEMBER_UNKNOWN
+    answer = core.refusal(cmd.Join("c3", "127.0.0.1:40043"))
     assert answer.code == cmd.TOO_MANY_MEMBERS
     assert "1 callback workers" in answer.message
     assert core.do(cmd.Join("c2", "127.0.0.1:40044")).answer is None, "it is one already"
@@ -325,7 +327,7 @@ def test_past_the_bound_no_member_joins_or_comes_back(monkeypatch):
 def test_a_completion_under_another_fence_is_refused():
     core = Dialled()
     fence = core.standing("a").fence
-    answer = core.complete(fence=fence - 1)
+    answer = core.refusal(cmd.CompleteTask("a", None, fence=fence - 1))
     assert answer.code == cmd.STALE_FENCE
     assert any(isinstance(effect, CountStale) for effect in core.effects)
     assert core.status("a") is Status.RUNNING

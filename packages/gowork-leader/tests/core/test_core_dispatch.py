@@ -167,7 +167,7 @@ def test_a_report_without_a_fence_is_accepted_only_for_what_a_callback_worker_ho
         answer = core.do(cmd.CompleteTask(id, None)).answer
         assert isinstance(answer, cmd.Refused)
         assert answer.code == cmd.NOT_HELD
-    assert core.do(cmd.CompleteTask("unknown", None)).answer.code == cmd.TASK_UNKNOWN
+    assert core.refusal(cmd.CompleteTask("unknown", None)).code == cmd.TASK_UNKNOWN
 
 
 def test_a_callback_worker_that_could_not_be_dialled_gives_its_task_back_and_rests():

@@ -39,8 +39,8 @@ def test_an_attempt_whose_follow_up_has_a_taken_id_has_failed_and_schedules_noth
     connection = granted(core, "a", "taken")
     core.report(connection, "a", follow_ups=(spec("b"), spec("taken", body=b"other")))
     assert core.status("a") is Status.ERROR
-    assert core.standing("a").failure.kind is FailureKind.REJECTED
-    assert "'taken'" in core.standing("a").failure.message
+    assert core.failure("a").kind is FailureKind.REJECTED
+    assert "'taken'" in core.failure("a").message
     assert "b" not in core.state.tasks
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import copy
+
 from leader_core import Core, spec
 
 from gowork.leader._core import commands as cmd
@@ -9,7 +11,7 @@ from gowork.leader._core.model import Place, Status
 from gowork.leader._core.state import Settings
 
 #: A window of two tasks.
-SMALL = {"window_tasks": 2, "lane_page": 4, "lane_tasks_min": 2, "timers_max": 8}
+SMALL = Settings(window_tasks=2, lane_page=4, lane_tasks_min=2, timers_max=8)
 
 
 def place(core: Core, id: str) -> Place | None:
@@ -17,7 +19,7 @@ def place(core: Core, id: str) -> Place | None:
 
 
 def test_a_task_is_told_by_name_wherever_it_is():
-    core = Core(Settings(**SMALL))
+    core = Core(copy(SMALL))
     core.submit(*(spec(f"{n}") for n in range(4)), spec("later", run_in_ms=1000))
     assert [place(core, id) for id in ("0", "1", "2", "3", "later")] == [
         Place.WINDOW,
@@ -34,7 +36,7 @@ def test_a_task_is_told_by_name_wherever_it_is():
 
 
 def test_every_place_is_left_by_a_cancel_and_what_counts_it_is_right():
-    core = Core(Settings(**SMALL))
+    core = Core(copy(SMALL))
     core.submit(*(spec(f"{n}") for n in range(4)), spec("later", run_in_ms=1000))
     left = [(id, place(core, id)) for id in ("0", "3", "later")]
     assert {where for _, where in left} == set(Place)
@@ -45,7 +47,7 @@ def test_every_place_is_left_by_a_cancel_and_what_counts_it_is_right():
 
 
 def test_a_task_whose_time_comes_goes_from_its_timer_into_its_lane():
-    core = Core(Settings(**SMALL))
+    core = Core(copy(SMALL))
     core.submit(spec("later", run_in_ms=1000))
     assert place(core, "later") is Place.TIMER
     core.pass_time(2)
@@ -54,6 +56,6 @@ def test_a_task_whose_time_comes_goes_from_its_timer_into_its_lane():
 
 
 def test_what_is_in_no_window_is_not_in_memory():
-    core = Core(Settings(**SMALL))
+    core = Core(copy(SMALL))
     core.submit(*(spec(f"{n}") for n in range(4)), spec("later", run_in_ms=1000))
     assert {id for id in core.stored if place(core, id) is Place.WINDOW} == core.state.tasks.keys()

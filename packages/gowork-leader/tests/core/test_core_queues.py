@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 from leader_core import WALL_MS, Core, spec
@@ -12,7 +13,7 @@ from gowork.leader._core.clock import next_token
 from gowork.leader._core.model import Outcome, Priority, QueueSettings, Status
 
 
-def core_with(queue: str = "default", **settings: float) -> Core:
+def core_with(queue: str = "default", **settings: Any) -> Core:
     core = Core()
     core.do(cmd.ConfigureQueue(queue, **settings))
     return core
@@ -191,7 +192,7 @@ def test_high_before_low_until_low_has_starved_for_long():
         assert ids == [f"high{n}"]
         finish(core, connection, ids, 1)
     core.wall_ms = WALL_MS + 60_000
-    had = []
+    had: list[str] = []
     for _ in range(16):
         ids = granted(core)
         had += ids

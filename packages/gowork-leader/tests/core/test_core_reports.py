@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from leader_core import Core, spec
@@ -10,11 +11,11 @@ from msgspec.structs import replace
 
 from gowork.leader._core import commands as cmd
 from gowork.leader._core.effects import Acknowledge, EndSession
-from gowork.leader._core.model import FailureKind, HeartbeatStatus, Outcome, Status
+from gowork.leader._core.model import FailureKind, HeartbeatStatus, Outcome, Spec, Status
 from gowork.leader._core.state import Settings
 
 
-def cancelled_while_it_runs(core: Core, **connect: object) -> int:
+def cancelled_while_it_runs(core: Core, **connect: Any) -> int:
     connection = core.connect(**connect)
     core.submit(spec("a"))
     core.dispatch()
@@ -75,7 +76,7 @@ def two_reports(core: Core, first: tuple[str, ...], second: tuple[str, ...]) -> 
     return connection
 
 
-def follow_up(id: str) -> object:
+def follow_up(id: str) -> Spec:
     """A task; what stands behind a slash is its content."""
     name, _, content = id.partition("/")
     return spec(name, body=(content or name).encode(), handler="nobody")

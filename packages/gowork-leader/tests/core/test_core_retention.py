@@ -57,7 +57,7 @@ def test_a_completed_an_expired_and_an_unknown_task_are_not_run_again():
     core, _ = core_with_ended(outcome=Outcome.COMPLETED)
     core.submit(spec("late", expires_in_ms=1000))
     core.pass_time(2)
-    codes = [core.do(cmd.RetryTask(id)).answer.code for id in ("a", "late", "nobody")]
+    codes = [core.refusal(cmd.RetryTask(id)).code for id in ("a", "late", "nobody")]
     assert codes == [cmd.TASK_FINISHED, cmd.TASK_EXPIRED, cmd.TASK_UNKNOWN]
 
 

@@ -51,6 +51,7 @@ def test_a_silent_worker_loses_its_tasks_with_its_lease_and_not_before():
     core.pass_time(0.2)
     assert core.status("a") is Status.PENDING
     ended = [effect for effect in core.effects if isinstance(effect, EndSession)]
+    assert ended[0].refusal is not None
     assert ended[0].refusal.code == cmd.LEASE_EXPIRED
 
 
@@ -102,7 +103,7 @@ def test_a_second_worker_of_a_live_name_is_turned_away():
     assert core.effects[-1] == Ping(first)
     core.do(cmd.ReceiveFrame(first))
     ended = [effect for effect in core.effects if isinstance(effect, EndSession)]
-    assert [(end.connection, end.refusal.code) for end in ended] == [(second, cmd.NAME_TAKEN)]
+    assert [(end.connection, end.refusal and end.refusal.code) for end in ended] == [(second, cmd.NAME_TAKEN)]
     assert core.state.names["w1"].instance == "one"
 
 
@@ -193,7 +194,10 @@ def test_sessions_past_the_limit_are_turned_away():
     core.connect("w1")
     core.take_effects()
     core.connect("w2")
-    assert core.effects[0].refusal.code == cmd.TOO_MANY_SESSIONS
+    effect = core.effects[0]
+    assert isinstance(effect, EndSession)
+    assert effect.refusal is not None
+    assert effect.refusal.code == cmd.TOO_MANY_SESSIONS
 
 
 def test_a_stall_of_the_leader_extends_every_lease():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from leader_core import answer_of, spec
 
 from gowork.leader._core import commands as cmd
@@ -28,9 +30,9 @@ def new_state() -> State:
 
 
 def test_every_command_can_be_decided_on_and_says_what_it_answers():
-    assert set(cmd.AnyCommand.__args__) == set(cmd.Command.__subclasses__())
+    assert set(get_args(cmd.AnyCommand)) == set(cmd.Command.__subclasses__())
     for command in cmd.Command.__subclasses__():
-        assert answer_of(command) in (type(None), *cmd.Answer.__args__)
+        assert answer_of(command) in (type(None), *get_args(cmd.Answer))
 
 
 def test_what_a_step_brings_about_is_one_value_and_is_taken_once():

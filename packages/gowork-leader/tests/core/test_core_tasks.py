@@ -28,6 +28,7 @@ def test_another_task_under_a_taken_id_refuses_the_whole_batch_and_is_named():
     core = Core()
     core.submit(spec("a"))
     answer = core.submit(spec("x"), spec("a", body=b"other"))
+    assert isinstance(answer, cmd.Refused)
     assert refused(answer) == "TASK_EXISTS"
     assert [field for field, _ in answer.violations] == ["tasks[1].id"]
     assert "x" not in core.state.tasks
@@ -35,6 +36,7 @@ def test_another_task_under_a_taken_id_refuses_the_whole_batch_and_is_named():
 
 def test_two_tasks_with_one_id_in_a_batch_are_refused():
     answer = Core().submit(spec("a"), spec("a", body=b"other"))
+    assert isinstance(answer, cmd.Refused)
     assert refused(answer) == "TASK_EXISTS"
     assert "earlier in this batch" in answer.violations[0][1]
 
@@ -128,7 +130,7 @@ def test_a_failed_task_is_tried_again_after_its_delay():
     core.report(connection, "a", Outcome.TIMED_OUT)
     assert core.status("a") is Status.ERROR
     assert core.standing("a").attempts_used == 3
-    assert core.standing("a").failure.kind is FailureKind.TIMEOUT
+    assert core.failure("a").kind is FailureKind.TIMEOUT
 
 
 def test_delays_grow_by_their_factor_up_to_the_most_and_are_spread_by_their_jitter():
@@ -193,8 +195,8 @@ def test_only_losses_of_a_task_alone_put_it_into_quarantine():
         assert core.standing("a").suspect is (lost > 0)
         core.report(connection, "a", Outcome.LOST, reason="signal 11")
     assert core.status("a") is Status.ERROR
-    assert core.standing("a").failure.kind is FailureKind.QUARANTINED
-    assert "signal 11" in core.standing("a").failure.message
+    assert core.failure("a").kind is FailureKind.QUARANTINED
+    assert "signal 11" in core.failure("a").message
 
 
 def test_a_delayed_task_starts_at_its_time():
@@ -224,7 +226,7 @@ def test_a_task_that_is_not_started_by_its_expiry_ends_with_error():
     core.pass_time(1)
     for id in "ab":
         assert core.status(id) is Status.ERROR
-        assert core.standing(id).failure.kind is FailureKind.EXPIRED
+        assert core.failure(id).kind is FailureKind.EXPIRED
 
 
 def test_a_task_that_runs_does_not_expire():
@@ -245,7 +247,7 @@ def test_a_task_that_comes_back_after_its_expiry_is_not_started_again():
     core.report(connection, "a", Outcome.INTERRUPTED)
     core.pass_time(0)
     assert core.dispatch() == {}
-    assert core.standing("a").failure.kind is FailureKind.EXPIRED
+    assert core.failure("a").kind is FailureKind.EXPIRED
 
 
 def test_a_task_that_comes_back_after_its_expiry_is_not_started_again_in_the_same_batch():
@@ -257,7 +259,7 @@ def test_a_task_that_comes_back_after_its_expiry_is_not_started_again_in_the_sam
     core.report(connection, "a", Outcome.INTERRUPTED)
     # Its time was dealt with while it ran: no tick comes between.
     assert core.dispatch() == {}
-    assert core.standing("a").failure.kind is FailureKind.EXPIRED
+    assert core.failure("a").kind is FailureKind.EXPIRED
 
 
 def test_a_report_with_a_stale_fence_is_refused_and_moves_nothing():
@@ -283,7 +285,9 @@ def test_a_report_of_another_instance_is_refused():
     core.take_effects()
     core.report(other, "a")
     assert core.status("a") is Status.RUNNING
-    assert core.effects[-1].refused == [core.standing("a").fence]
+    effect = core.effects[-1]
+    assert isinstance(effect, Acknowledge)
+    assert effect.refused == [core.standing("a").fence]
 
 
 def test_a_report_that_was_accepted_before_is_acknowledged_again_and_not_counted_as_stale():

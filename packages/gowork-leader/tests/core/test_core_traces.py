@@ -134,5 +134,5 @@ def test_an_attempt_whose_follow_up_is_refused_keeps_its_context():
     assert core.standing("a").attempts[0].trace == ATTEMPT
 
 
-def _report(core: Core, **fields: str) -> cmd.Report:
-    return cmd.Report(core.standing("a").fence, "a", Outcome.COMPLETED, **fields)
+def _report(core: Core, *, trace: str) -> cmd.Report:
+    return cmd.Report(core.standing("a").fence, "a", Outcome.COMPLETED, trace=trace)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from leader_core import Core, spec
 
@@ -39,10 +41,10 @@ class Loop:
             core.pass_time(min((core.standing("a").not_before_ms - core.wall_ms) / 1000, 5.0))
         return core.wall_ms - began_ms
 
-    def report(self, outcome: Outcome = Outcome.INTERRUPTED, **fields: object) -> None:
+    def report(self, outcome: Outcome = Outcome.INTERRUPTED, **fields: Any) -> None:
         self.core.report(self.connection, "a", outcome, **fields)
 
-    def turns(self, number: int, outcome: Outcome = Outcome.INTERRUPTED, **fields: object) -> list[int]:
+    def turns(self, number: int, outcome: Outcome = Outcome.INTERRUPTED, **fields: Any) -> list[int]:
         """The waits before each attempt, in milliseconds, when attempts end in this way again and again."""
         waits = []
         for _ in range(number):

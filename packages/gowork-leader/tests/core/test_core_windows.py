@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from copy import copy
+
 from leader_core import Core, spec
 
 from gowork.leader._core import commands as cmd
 from gowork.leader._core.model import FailureKind, Priority, Status
 from gowork.leader._core.state import Settings
 
-SMALL = {"window_tasks": 10, "lane_page": 8, "lane_tasks_min": 2, "timers_max": 16}
+SMALL = Settings(window_tasks=10, lane_page=8, lane_tasks_min=2, timers_max=16)
 
 
 def drain(core: Core, connection: int) -> list[str]:
@@ -24,7 +26,7 @@ def drain(core: Core, connection: int) -> list[str]:
 
 
 def test_a_backlog_rests_in_the_store_and_runs_in_order():
-    core = Core(Settings(**SMALL))
+    core = Core(copy(SMALL))
     core.submit(*(spec(f"{n:03}") for n in range(200)))
     assert 2 <= len(core.state.tasks) <= 10
     connection = core.connect(slots=3)
@@ -33,7 +35,7 @@ def test_a_backlog_rests_in_the_store_and_runs_in_order():
 
 
 def test_a_lane_that_nobody_can_run_hides_nothing():
-    core = Core(Settings(**SMALL))
+    core = Core(copy(SMALL))
     core.submit(*(spec(f"stuck{n}", handler="nobody", priority=Priority.HIGH) for n in range(100)))
     core.submit(*(spec(f"{n:02}") for n in range(50)))
     connection = core.connect(slots=3)
@@ -41,7 +43,7 @@ def test_a_lane_that_nobody_can_run_hides_nothing():
 
 
 def test_many_lanes_keep_a_few_tasks_each():
-    core = Core(Settings(**SMALL))
+    core = Core(copy(SMALL))
     core.submit(*(spec(f"{n}-{key}", key=str(key)) for n in range(20) for key in range(10)))
     assert len(core.state.tasks) <= 10 + 2 * 10
     connection = core.connect(slots=3)
@@ -49,7 +51,7 @@ def test_many_lanes_keep_a_few_tasks_each():
 
 
 def test_a_task_that_rests_can_be_cancelled_and_submitted_again():
-    core = Core(Settings(**SMALL))
+    core = Core(copy(SMALL))
     core.submit(*(spec(f"{n:02}") for n in range(50)))
     assert "40" not in core.state.tasks
     assert core.submit(spec("40")) == cmd.Submitted(0, 1)
@@ -62,7 +64,7 @@ def test_a_task_that_rests_can_be_cancelled_and_submitted_again():
 
 
 def test_a_restart_finds_what_rests():
-    core = Core(Settings(**SMALL))
+    core = Core(copy(SMALL))
     core.submit(*(spec(f"{n:03}") for n in range(100)), *(spec(f"x{n}", handler="x") for n in range(3)))
     core.restart()
     assert core.state.queues.waiting == 103
@@ -71,7 +73,7 @@ def test_a_restart_finds_what_rests():
 
 
 def test_delayed_tasks_rest_until_their_time_and_keep_their_places():
-    core = Core(Settings(**SMALL))
+    core = Core(copy(SMALL))
     core.submit(*(spec(f"d{n:03}", run_in_ms=1000 * (100 - n)) for n in range(100)))
     assert not core.state.tasks
     assert len(core.state.delayed) <= 16
@@ -86,7 +88,7 @@ def test_delayed_tasks_rest_until_their_time_and_keep_their_places():
 
 
 def test_tasks_that_rest_expire_in_time():
-    core = Core(Settings(**SMALL))
+    core = Core(copy(SMALL))
     core.submit(*(spec(f"{n:03}", expires_in_ms=60_000 + n) for n in range(100)))
     core.pass_time(30)
     assert {core.status(f"{n:03}") for n in range(100)} == {Status.PENDING}

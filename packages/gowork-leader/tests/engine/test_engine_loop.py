@@ -252,7 +252,8 @@ async def test_a_store_in_doubt_ends_the_engine_and_answers_nobody_as_if_all_wer
 
 async def test_callers_of_a_leader_whose_store_fails_are_told_to_look_elsewhere(tmp_path: Path) -> None:
     store = TroubledStore(tmp_path / "store.db")
-    leader = Leader(store, **{f"{name}_listen": "127.0.0.1:0" for name in ("cluster", "scheduler", "http")})
+    nowhere = "127.0.0.1:0"
+    leader = Leader(store, cluster_listen=nowhere, scheduler_listen=nowhere, http_listen=nowhere)
     started: asyncio.Future[Addresses] = asyncio.get_running_loop().create_future()
     running = asyncio.ensure_future(leader.run(started, asyncio.Event()))
     addresses = await asyncio.wait_for(started, PATIENCE)
@@ -299,7 +300,8 @@ async def test_a_finished_task_leaves_memory_and_is_known_all_the_same(tmp_path:
         await engine.ask(cmd.Cancel("a"))
         assert await engine.read(ids) == []
         assert await engine.ask(submit("a")) == cmd.Submitted(0, 1)
-        assert await engine.ask(cmd.Cancel("a")) is None
+        (answer,) = await asyncio.gather(*asked(engine, cmd.Cancel("a")))
+        assert answer is None
         report = cmd.Report(1, "a", Outcome.COMPLETED)
         await engine.post_frame(cmd.ReceiveFrame(1, [report]))
         assert await engine.read(ids) == []

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from gowork.leader._core.model import Failure, FailureKind, LaneKey, Priority, Spec, Standing, Status, Task
 from gowork.leader._engine.subscriptions import RECENT_BYTES_MAX, RECENT_TASKS_MAX, Subscriptions
 
 
-def task(id: str, status: Status = Status.COMPLETED, **standing: object) -> Task:
+def task(id: str, status: Status = Status.COMPLETED, **standing: Any) -> Task:
     spec = Spec(id, LaneKey("default", Priority.LOW, "", ()), b"body")
     return Task(1, spec, Standing(status, 0, **standing), 1)
 

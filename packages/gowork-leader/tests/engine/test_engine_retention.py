@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,6 +67,7 @@ class Keeping:
 
     async def look_on(self, seconds: float, every: float = 30.0) -> list[str]:
         """So much time passes, and it looks as often as it does; what is left."""
+        left: list[str] = []
         while seconds > 0:
             self.clock.pass_time(min(every, seconds))
             seconds -= every
@@ -80,7 +82,7 @@ class Keeping:
 
 
 @asynccontextmanager
-async def keeping(folder: Path, clock: Clock | None = None, **kept: float) -> AsyncIterator[Keeping]:
+async def keeping(folder: Path, clock: Clock | None = None, **kept: Any) -> AsyncIterator[Keeping]:
     store, clock = SqliteStore(folder / "store.db"), clock or Clock()
     engine = Engine(store, Nobody(), Counts(), clock=clock)
     await engine.recover()

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -78,7 +79,7 @@ class Running:
         self.engine.post(cmd.ReceiveFrame(number, credit=credit))
         await self.rest()
 
-    async def submit(self, *ids: str, **fields: object) -> None:
+    async def submit(self, *ids: str, **fields: Any) -> None:
         await self.engine.ask(cmd.Submit([spec_from(pb.Task(id=id, handler="h", **fields)) for id in ids]))
 
     async def leases(self) -> dict[str, float]:
@@ -108,7 +109,7 @@ class Running:
 
 
 @asynccontextmanager
-async def running(folder: Path, clock: Clock | None = None, **settings: int) -> AsyncIterator[Running]:
+async def running(folder: Path, clock: Clock | None = None, **settings: Any) -> AsyncIterator[Running]:
     store, clock = GatedStore(folder / "store.db"), clock or Clock()
 
     class Delivered:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from copy import copy
+from typing import get_args
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -12,8 +14,8 @@ from leader_core import Core, spec
 from gowork.leader._core import changes as ch
 from gowork.leader._core import commands as cmd
 from gowork.leader._core.apply import _APPLIERS
-from gowork.leader._core.effects import GrantTasks
-from gowork.leader._core.model import Outcome, Place, Priority, RetryPolicy, Status
+from gowork.leader._core.effects import Grant, GrantTasks
+from gowork.leader._core.model import LaneKey, Outcome, Place, Priority, RetryPolicy, Status
 from gowork.leader._core.state import Settings
 
 IDS = st.sampled_from([f"t{number}" for number in range(12)])
@@ -22,11 +24,11 @@ HANDLERS = st.sampled_from(["work", "other"])
 QUEUES = st.sampled_from(["default", "mail"])
 KEYS = st.sampled_from(["", "", "k1", "k2"])
 #: So small that most of what waits rests in the store.
-SMALL = {"window_tasks": 3, "lane_page": 4, "lane_tasks_min": 1, "timers_max": 8}
+SMALL = Settings(window_tasks=3, lane_page=4, lane_tasks_min=1, timers_max=8)
 
 
 def test_every_change_can_be_applied():
-    assert set(_APPLIERS) == set(ch.Change.__args__)
+    assert set(_APPLIERS) == set(get_args(ch.Change))
 
 
 class Cluster(RuleBasedStateMachine):
@@ -34,7 +36,7 @@ class Cluster(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.core = Core(Settings(**SMALL))
+        self.core = Core(copy(SMALL))
         self.fence = self.core.state.fence
         self.accepted: dict[tuple[str, int], int] = {}
         #: Every grant that a worker was ever sent: (instance, id, fence).
@@ -177,11 +179,13 @@ class Cluster(RuleBasedStateMachine):
         rooms = {queue.name: queue.room_at(self.core.mono) for queue in self.core.state.queues}
         decision = self.core.do(cmd.Dispatch())
         starts: dict[str, int] = {}
+        granted: list[Grant] = []
         for effect in decision.effects:
             assert isinstance(effect, GrantTasks)
             worker = self.core.state.connections[effect.connection]
             assert worker.drain_ms is None
             assert len(effect.grants) <= before[worker.instance]
+            granted += effect.grants
             for grant in effect.grants:
                 assert grant.fence > before_fence
                 self.fence = max(grant.fence, self.fence)
@@ -193,10 +197,7 @@ class Cluster(RuleBasedStateMachine):
             limit = queue.settings.key_concurrency_limit
             newly = {key for key, running in queue.keys.items() if limit and running > limit}
             assert not newly & {
-                grant.spec.lane.concurrency_key
-                for effect in decision.effects
-                for grant in effect.grants
-                if grant.spec.lane.queue == queue.name
+                grant.spec.lane.concurrency_key for grant in granted if grant.spec.lane.queue == queue.name
             }
 
     @rule(seconds=st.sampled_from([0.1, 0.6, 1.5, 4.0, 11.0]))
@@ -221,7 +222,8 @@ class Cluster(RuleBasedStateMachine):
 
     @invariant()
     def pending_tasks_are_in_one_place(self) -> None:
-        state, lanes = self.core.state, {}
+        state = self.core.state
+        lanes: dict[LaneKey, list[tuple[int, str]]] = {}
         places: Counter[Place | None] = Counter()
         for id, (seq, stored, standing) in self.core.stored.items():
             place = self.core.task(id).place

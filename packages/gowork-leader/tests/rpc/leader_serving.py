@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -58,15 +58,28 @@ class ServedLeader:
             for task in response.tasks
         }
 
-    async def list(self, **fields: Any) -> list[pb.Task]:
+    async def list(self, **fields: Any) -> Sequence[pb.Task]:
         """All pages."""
-        request, tasks = pb.ListTasksRequest(**fields), []
+        request = pb.ListTasksRequest(**fields)
+        tasks: list[pb.Task] = []
         while True:
             response = await self.scheduler.ListTasks(request, timeout=PATIENCE)
             tasks += response.tasks
             request.page_token = response.next_page_token
             if not request.page_token:
                 return tasks
+
+    def unary_unary(self, method: str) -> grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]:
+        """A method, called with the bytes of a request."""
+        return self.channel.unary_unary(method)
+
+    def unary_stream(self, method: str) -> grpc.aio.UnaryStreamMultiCallable[bytes, bytes]:
+        """As unary_unary."""
+        return self.channel.unary_stream(method)
+
+    def stream_stream(self, method: str) -> grpc.aio.StreamStreamMultiCallable[bytes, bytes]:
+        """As unary_unary."""
+        return self.channel.stream_stream(method)
 
     def session(self) -> Session:
         """A stream that is open and silent."""
@@ -167,7 +180,7 @@ class Session:
     async def grants(self, number: int) -> list[spb.Grant]:
         return [await self.grant() for _ in range(number)]
 
-    async def report(self, *grants: spb.Grant, outcome: int = COMPLETED, **fields: Any) -> None:
+    async def report(self, *grants: spb.Grant, outcome: pb.AttemptOutcome.ValueType = COMPLETED, **fields: Any) -> None:
         """Reports on these, and returns when the leader has acknowledged that."""
         reports = [spb.Report(fence=grant.fence, id=grant.id, outcome=outcome, **fields) for grant in grants]
         await self.send(reports=reports)
@@ -188,13 +201,14 @@ async def serving(
     folder: Path, *, settings: Settings | None = None, port: str = "scheduler", **options: Any
 ) -> AsyncIterator[ServedLeader]:
     """Runs a leader with its store in this folder, on free ports; it is stopped at the end."""
-    listen = {f"{name}_listen": "127.0.0.1:0" for name in ("cluster", "scheduler", "http")} | options
-    leader = Leader(SqliteStore(folder / "leader.db"), settings=settings, **listen)
+    listen: dict[str, Any] = {f"{name}_listen": "127.0.0.1:0" for name in ("cluster", "scheduler", "http")}
+    leader = Leader(SqliteStore(folder / "leader.db"), settings=settings, **listen | options)
     started: asyncio.Future[Addresses] = asyncio.get_running_loop().create_future()
     stopped = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         running = group.create_task(leader.run(started, stopped))
-        await asyncio.wait({running, started}, return_when=asyncio.FIRST_COMPLETED)
+        first: set[asyncio.Future[Any]] = {running, started}
+        await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
         if running.done():
             running.result()
         addresses = started.result()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from gowork.leader._core.effects import Effect
@@ -29,7 +30,7 @@ class SteppingClock:
 
 
 class NoDelivery:
-    def deliver(self, effects: list[Effect]) -> None: ...
+    def deliver(self, effects: Sequence[Effect]) -> None: ...
 
 
 def view_by(clock: SteppingClock, folder: Path) -> ActivityView:

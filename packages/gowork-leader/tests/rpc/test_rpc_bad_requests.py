@@ -231,27 +231,27 @@ async def test_bytes_that_are_no_protobuf_are_refused_by_every_method(
 ) -> None:
     takes_stream, gives_stream = METHODS[method]
     if takes_stream:
-        refusal = await stream_refused(leader.channel.stream_stream(method)(iter([garbage]), timeout=PATIENCE))
+        refusal = await stream_refused(leader.stream_stream(method)(iter([garbage]), timeout=PATIENCE))
     elif gives_stream:
-        refusal = await stream_refused(leader.channel.unary_stream(method)(garbage, timeout=PATIENCE))
+        refusal = await stream_refused(leader.unary_stream(method)(garbage, timeout=PATIENCE))
     else:
-        refusal = await refused(leader.channel.unary_unary(method)(garbage, timeout=PATIENCE))
+        refusal = await refused(leader.unary_unary(method)(garbage, timeout=PATIENCE))
     assert (refusal.code, refusal.reason) == (INVALID, "NOT_PROTOBUF")
 
 
 async def test_text_that_is_not_utf_8_is_refused(leader: ServedLeader) -> None:
-    method = leader.channel.unary_unary("/scheduler.v1.SchedulerService/CancelTask")
+    method = leader.unary_unary("/scheduler.v1.SchedulerService/CancelTask")
     refusal = await refused(method(b"\x0a\x02\xff\xfe", timeout=PATIENCE))
     assert (refusal.code, refusal.reason) == (INVALID, "NOT_PROTOBUF")
 
 
 async def test_an_unknown_method_says_so(leader: ServedLeader) -> None:
-    refusal = await refused(leader.channel.unary_unary("/scheduler.v1.SchedulerService/No")(b"", timeout=PATIENCE))
+    refusal = await refused(leader.unary_unary("/scheduler.v1.SchedulerService/No")(b"", timeout=PATIENCE))
     assert refusal.code is grpc.StatusCode.UNIMPLEMENTED
 
 
 async def test_unknown_fields_are_let_through(leader: ServedLeader) -> None:
     # From a newer client; a leader that refused them could not be told of by an older one.
     newer = pb.GetTasksRequest().SerializeToString() + b"\xf8\x3f\x01"
-    answer = await leader.channel.unary_unary("/scheduler.v1.SchedulerService/GetTasks")(newer, timeout=PATIENCE)
+    answer = await leader.unary_unary("/scheduler.v1.SchedulerService/GetTasks")(newer, timeout=PATIENCE)
     assert answer == b""

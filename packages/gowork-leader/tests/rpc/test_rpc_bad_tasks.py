@@ -74,7 +74,8 @@ NAMES = [f"{field}-{number}" for number, (_, field, _) in enumerate(BAD_TASKS)]
 
 
 def task(**fields: Any) -> pb.Task:
-    return pb.Task(**{"id": "t", "handler": "h"} | fields)
+    named: dict[str, Any] = {"id": "t", "handler": "h"}
+    return pb.Task(**named | fields)
 
 
 @pytest.mark.parametrize(("fields", "field", "words"), BAD_TASKS, ids=NAMES)

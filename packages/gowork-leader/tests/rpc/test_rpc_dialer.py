@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import grpc
 import pytest
@@ -32,7 +33,7 @@ class Member(worker_pb2_grpc.WorkerServiceServicer):
         self.error: tuple[grpc.StatusCode, str] | None = None
         self.address = ""
 
-    async def StartWork(self, request: pb.StartWorkRequest, context: grpc.aio.ServicerContext) -> pb.StartWorkResponse:  # type: ignore[type-arg]
+    async def StartWork(self, request: pb.StartWorkRequest, context: Any) -> pb.StartWorkResponse:
         self.called.append(f"start {request.id}")
         self.start_called.set()
         await self.may_answer.wait()
@@ -40,7 +41,7 @@ class Member(worker_pb2_grpc.WorkerServiceServicer):
             await context.abort(*self.error)
         return pb.StartWorkResponse(success=True)
 
-    async def StopWork(self, request: pb.StopWorkRequest, context: grpc.aio.ServicerContext) -> pb.StopWorkResponse:  # type: ignore[type-arg]
+    async def StopWork(self, request: pb.StopWorkRequest, context: Any) -> pb.StopWorkResponse:
         self.called.append(f"stop {request.id}")
         if self.error is not None:
             await context.abort(*self.error)

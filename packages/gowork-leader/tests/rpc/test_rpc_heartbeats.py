@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 import pytest
 
@@ -30,6 +30,7 @@ async def test_a_caller_that_reads_no_response_is_heard_to_its_last_heartbeat() 
     # From here on the transport takes nothing, as for a caller that never reads.
     await anext(responses)
     await last.wait()
+    assert isinstance(responses, AsyncGenerator)
     await responses.aclose()
     assert heard == [str(place) for place in range(30_000)]
 
@@ -87,5 +88,6 @@ async def test_the_reading_ends_with_the_call() -> None:
 
     responses = HeartbeatStream(silent()).responses(hear)
     await anext(responses)
+    assert isinstance(responses, AsyncGenerator)
     await responses.aclose()
     assert ended.is_set()

@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -31,11 +32,11 @@ async def fail(leader: ServedLeader, *ids: str) -> None:
     await leader.finished(*ids)
 
 
-async def purge(leader: ServedLeader, **fields: object) -> pb.PurgeTasksResponse:
+async def purge(leader: ServedLeader, **fields: Any) -> pb.PurgeTasksResponse:
     return await leader.scheduler.PurgeTasks(pb.PurgeTasksRequest(**fields), timeout=PATIENCE)
 
 
-async def purge_refused(leader: ServedLeader, **fields: object) -> Refusal:
+async def purge_refused(leader: ServedLeader, **fields: Any) -> Refusal:
     return await refused(leader.scheduler.PurgeTasks(pb.PurgeTasksRequest(**fields), timeout=PATIENCE))
 
 

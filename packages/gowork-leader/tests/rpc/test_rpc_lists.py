@@ -128,7 +128,8 @@ async def test_pages_neither_repeat_nor_leave_out_tasks_while_others_come(leader
 async def test_a_page_ends_at_its_bytes_and_the_next_goes_on(leader: ServedLeader) -> None:
     for id in "abcdefg":
         await leader.submit(id, payload="x" * MIB)
-    request, sizes = pb.ListTasksRequest(view=pb.TASK_VIEW_FULL), []
+    request = pb.ListTasksRequest(view=pb.TASK_VIEW_FULL)
+    sizes: list[int] = []
     ids: list[str] = []
     while True:
         page = await leader.scheduler.ListTasks(request, timeout=PATIENCE)
@@ -190,7 +191,8 @@ async def join(leader: ServedLeader, *ids: str) -> None:
 
 async def test_members_are_paged_in_the_order_of_their_ids(leader: ServedLeader) -> None:
     await join(leader, *"dbca")
-    request, ids = cpb.MembersRequest(page_size=3), []
+    request = cpb.MembersRequest(page_size=3)
+    ids: list[list[str]] = []
     while True:
         page = await leader.cluster.Members(request, timeout=PATIENCE)
         ids.append([member.id for member in page.members])

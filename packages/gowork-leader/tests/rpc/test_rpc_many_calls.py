@@ -46,7 +46,7 @@ async def test_thousands_of_calls_at_once_are_all_served(tmp_path: Path) -> None
     ],
 )
 async def test_streams_beyond_their_number_are_refused_until_one_ends(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limits: dict[str, int], method: str, request_: object, words: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limits: dict[str, int], method: str, request_: Any, words: str
 ) -> None:
     monkeypatch.setattr(app, "HoldBack", functools.partial(HoldBack, **limits))
     async with serving(tmp_path) as leader:

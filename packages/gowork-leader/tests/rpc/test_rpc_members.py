@@ -57,8 +57,8 @@ async def join(leader: ServedLeader, id: str, address: str) -> None:
     await leader.cluster.Join(cpb.JoinRequest(id=id, address=address), timeout=PATIENCE)
 
 
-async def beat(leader: ServedLeader, id: str, status: int = IDLE) -> None:
-    requests: Iterable[cpb.HeartbeatRequest] = [cpb.HeartbeatRequest(id=id, status=status)]  # type: ignore[arg-type]
+async def beat(leader: ServedLeader, id: str, status: cpb.HeartbeatStatus.ValueType = IDLE) -> None:
+    requests: Iterable[cpb.HeartbeatRequest] = [cpb.HeartbeatRequest(id=id, status=status)]
     responses = [response async for response in leader.cluster.Heartbeat(iter(requests), timeout=PATIENCE)]
     assert len(responses) == 1
 
@@ -157,7 +157,8 @@ async def test_a_heartbeat_without_a_status_is_refused_and_changes_nothing(leade
     await join(leader, "m", "127.0.0.1:1")
     for status, shown in ((BUSY, "alive, busy"), (FAILED, "alive, failed")):
         await beat(leader, "m", status)
-        for wrong in (cpb.HEARTBEAT_STATUS_UNSPECIFIED, 7):
+        unknown: Any = 7
+        for wrong in (cpb.HEARTBEAT_STATUS_UNSPECIFIED, unknown):
             refusal = await refused(beat(leader, "m", wrong))
             assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
             assert [violation.field for violation in refusal.violations] == ["status"]

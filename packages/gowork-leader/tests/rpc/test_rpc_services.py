@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ def answer(request: object, context: object) -> None:
     """Answers nothing."""
 
 
-def parts() -> dict[str, list[SimpleNamespace]]:
+def parts() -> dict[str, list[Any]]:
     """One part for each service."""
     return {service: [SimpleNamespace(**dict.fromkeys(names, answer))] for service, names in SERVICES.items()}
 

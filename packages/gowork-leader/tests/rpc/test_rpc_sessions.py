@@ -58,7 +58,8 @@ async def member(leader: ServedLeader, id: str) -> cpb.Member:
 )
 async def test_a_bad_hello_is_refused(leader: ServedLeader, fields: dict[str, Any], field: str, words: str) -> None:
     session = leader.session()
-    await session.send(hello=spb.Hello(**{"name": "w", "instance": "i", "slots": 1} | fields))
+    hello: dict[str, Any] = {"name": "w", "instance": "i", "slots": 1}
+    await session.send(hello=spb.Hello(**hello | fields))
     refusal = await session.refusal()
     assert (refusal.code, [violation.field for violation in refusal.violations]) == (INVALID, [field])
     assert words in refusal.violations[0].description
@@ -89,9 +90,10 @@ async def test_a_second_hello_is_refused(leader: ServedLeader) -> None:
 
 async def test_bytes_that_are_no_protobuf_end_a_session_and_its_tasks_go_back(leader: ServedLeader) -> None:
     hello = spb.ConnectRequest(hello=spb.Hello(name="w", instance="i", slots=1, handlers=[spb.HandlerInfo(name="h")]))
-    call = leader.channel.stream_stream(
+    connect: Any = leader.channel.stream_stream(
         "/worker.v1.SessionService/Connect", response_deserializer=spb.ConnectResponse.FromString
-    )(timeout=PATIENCE)
+    )
+    call = connect(timeout=PATIENCE)
     await leader.submit("a")
     await call.write(hello.SerializeToString())
     await call.write(spb.ConnectRequest(credit=[1]).SerializeToString())
@@ -139,7 +141,12 @@ async def test_a_grant_says_how_many_attempts_have_counted_where_its_number_does
     await leader.submit("a", retry=pb.RetryPolicy(max_attempts=9, initial_delay_ms=1))
     said = []
     async with leader.worker() as session:
-        for outcome in (pb.ATTEMPT_OUTCOME_FAILED, pb.ATTEMPT_OUTCOME_INTERRUPTED, pb.ATTEMPT_OUTCOME_FAILED, 0):
+        for outcome in (
+            pb.ATTEMPT_OUTCOME_FAILED,
+            pb.ATTEMPT_OUTCOME_INTERRUPTED,
+            pb.ATTEMPT_OUTCOME_FAILED,
+            pb.ATTEMPT_OUTCOME_UNSPECIFIED,
+        ):
             grant = await session.grant()
             said.append((grant.attempt, grant.attempts_used if grant.HasField("attempts_used") else None))
             if outcome:
@@ -199,7 +206,8 @@ async def test_a_report_that_is_sent_again_is_acknowledged_again(leader: ServedL
 async def test_a_report_with_an_unknown_outcome_fails_its_task_and_says_so(leader: ServedLeader) -> None:
     await leader.submit("a")
     async with leader.worker() as session:
-        await session.report(await session.grant(), outcome=99)
+        unknown: Any = 99
+        await session.report(await session.grant(), outcome=unknown)
     task = await leader.get("a")
     assert (task.status, task.failure.kind) == (pb.TASK_STATUS_ERROR, pb.FAILURE_KIND_REJECTED)
     assert "unknown outcome 99" in task.failure.message
@@ -215,7 +223,9 @@ async def test_a_result_over_the_limit_fails_its_task_and_names_the_limit(leader
 
 
 @pytest.mark.parametrize("outcome", [pb.ATTEMPT_OUTCOME_FAILED, pb.ATTEMPT_OUTCOME_SNOOZED])
-async def test_the_longest_delay_that_a_worker_can_name_does_no_harm(leader: ServedLeader, outcome: int) -> None:
+async def test_the_longest_delay_that_a_worker_can_name_does_no_harm(
+    leader: ServedLeader, outcome: pb.AttemptOutcome.ValueType
+) -> None:
     await leader.submit("a", retry=pb.RetryPolicy(max_attempts=5))
     async with leader.worker() as session:
         await session.report(await session.grant(), outcome=outcome, retry_delay_ms=(1 << 63) - 1)
@@ -435,7 +445,7 @@ async def test_a_worker_is_told_to_drain_and_told_again_when_it_is_back(leader: 
 
 
 async def test_a_member_is_shown_with_all_that_it_said(leader: ServedLeader) -> None:
-    hello = {
+    hello: dict[str, Any] = {
         "handlers": ["z", "a"],
         "slots": 7,
         "labels": {"k": "v"},

@@ -54,7 +54,7 @@ async def test_the_same_task_again_changes_nothing(leader: ServedLeader) -> None
 async def test_another_task_under_a_taken_id_is_refused_and_names_its_place(
     tmp_path: Path, change: dict[str, Any], state: str
 ) -> None:
-    fields = {"id": "taken", "handler": "h", "payload": "x"}
+    fields: dict[str, Any] = {"id": "taken", "handler": "h", "payload": "x"}
     async with serving(tmp_path) as leader:
         await schedule(leader, pb.Task(**fields))
         if state != "pending":
@@ -159,7 +159,7 @@ async def test_a_cancelled_task_whose_worker_is_lost_does_not_run_again(tmp_path
 
 
 @pytest.mark.parametrize("outcome", [pb.ATTEMPT_OUTCOME_COMPLETED, pb.ATTEMPT_OUTCOME_FAILED])
-async def test_a_finished_task_cannot_be_cancelled(tmp_path: Path, outcome: int) -> None:
+async def test_a_finished_task_cannot_be_cancelled(tmp_path: Path, outcome: pb.AttemptOutcome.ValueType) -> None:
     async with serving(tmp_path) as leader:
         await leader.submit("a")
         async with leader.worker() as session:
@@ -299,7 +299,7 @@ async def test_stats_count_tasks_and_members(leader: ServedLeader) -> None:
         ("q", "h", COMPLETED, 1),
     ]
     members = [(row.liveness, row.members, row.slots, row.running) for row in stats.members]
-    assert members == [(cpb.MemberLiveness.Name(1).removeprefix("MEMBER_LIVENESS_"), 1, 4, 1)]
+    assert members == [(cpb.MemberLiveness.Name(cpb.MEMBER_LIVENESS_LIVE).removeprefix("MEMBER_LIVENESS_"), 1, 4, 1)]
     assert stats.version
     assert stats.term == 1
     assert abs(stats.started_at_ms / 1000 - time.time()) < 60

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from gowork.leader._core import effects as ef
@@ -15,12 +13,11 @@ from gowork.leader._rpc.sessions import _Stream, _Unread
 
 
 @pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sessions, "FENCES_UNREAD_MAX", 1_000)
     monkeypatch.setattr(sessions, "FENCES_UNREAD_ALL_MAX", 2_000)
     monkeypatch.setattr(sessions, "FENCES_SHARE", 10)
     monkeypatch.setattr(subscriptions, "WAITERS_BYTES_MAX", 1_000)
-    return None
 
 
 def cancel(stream: _Stream, fences: int) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import grpc
 from leader_serving import PATIENCE, ServedLeader, Session, refused, serving, stream_refused
@@ -20,7 +21,7 @@ COMPLETED, CANCELLED = pb.TASK_STATUS_COMPLETED, pb.TASK_STATUS_CANCELLED
 class Watch:
     """A WatchTasks stream, read by hand."""
 
-    def __init__(self, leader: ServedLeader, **fields: object) -> None:
+    def __init__(self, leader: ServedLeader, **fields: Any) -> None:
         self.call = leader.scheduler.WatchTasks(pb.WatchTasksRequest(**fields), timeout=PATIENCE)
         self.token = ""
 
@@ -99,8 +100,8 @@ async def test_ten_thousand_tasks_can_be_waited_for(leader: ServedLeader) -> Non
     assert set(await leader.finished(*ids)) == set(ids)
 
 
-async def wait_task(leader: ServedLeader, id: str, view: int = 0) -> pb.Task:
-    request = pb.WaitTaskRequest(id=id, view=view)  # type: ignore[arg-type]
+async def wait_task(leader: ServedLeader, id: str, view: pb.TaskView.ValueType = pb.TASK_VIEW_UNSPECIFIED) -> pb.Task:
+    request = pb.WaitTaskRequest(id=id, view=view)
     return (await leader.scheduler.WaitTask(request, timeout=PATIENCE)).task
 
 
@@ -128,7 +129,9 @@ async def test_one_task_comes_as_far_as_the_view_goes(leader: ServedLeader) -> N
     await leader.submit("a", payload="p")
     async with leader.worker() as session:
         await session.report(await session.grant(), result="1")
-    basic, result, full = [await wait_task(leader, "a", view) for view in (1, 2, 3)]
+    basic, result, full = [
+        await wait_task(leader, "a", view) for view in (pb.TASK_VIEW_BASIC, pb.TASK_VIEW_RESULT, pb.TASK_VIEW_FULL)
+    ]
     assert [(task.payload, task.result) for task in (basic, result, full)] == [("", ""), ("", "1"), ("p", "1")]
 
 

@@ -308,4 +308,7 @@ def up_to(records: Iterable[Record], limit: int, bytes_max: int) -> list[Record]
 def whole_batches(changes: list[ChangedT], limit: int) -> list[ChangedT]:
     """The first changes, with all of the batch of the last one."""
     first = changes[:limit]
-    return [*first, *(each for each in changes[limit:] if first and each.changed == first[-1].changed)]
+    if not first:
+        return first
+    last = first[-1].changed
+    return first + [each for each in changes[limit:] if each.changed == last]

@@ -4,6 +4,7 @@
 
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import fields
@@ -56,7 +57,7 @@ async def test_a_fact_that_is_removed_takes_none_of_another_kind_with_it(path: P
 
 async def test_every_field_of_a_member_has_its_column(path: Path) -> None:
     # A field more needs another format: 0.1.0 would drop it.
-    values = {"str": "a:1", "int": 1_761_900_000_000}
+    values: dict[str, Any] = {"str": "a:1", "int": 1_761_900_000_000}
     member = Member(*[values[getattr(field.type, "__name__", field.type)] for field in fields(Member)])
     await write(path, Fact(MEMBERS.name, "m", MEMBERS.encode(member)))
     store = SqliteStore(path)

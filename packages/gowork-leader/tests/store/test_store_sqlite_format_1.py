@@ -5,6 +5,7 @@
 import logging
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -32,7 +33,7 @@ FULL = LaneKey("q", Priority.HIGH, "h", (("arch", "arm64"), ("zone", "a")))
 RUNNING = Standing(Status.RUNNING, 1, 7 << 40, 1, worker="w", instance="i", started_ms=2)
 
 
-def record(seq: int, at: Standing, body: bytes | None = None, **fields: object) -> Record:
+def record(seq: int, at: Standing, body: bytes | None = None, **fields: Any) -> Record:
     if body is None:
         body = Task(id=f"task-{seq}", payload="p", **fields).SerializeToString()
     return Record(seq, f"task-{seq}", 100 + seq, body, at)
@@ -43,7 +44,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "gowork.db"
 
 
-FULL_FIELDS = {"queue": "q", "priority": 3, "handler": "h", "selector": {"zone": "a", "arch": "arm64"}}
+FULL_FIELDS: dict[str, Any] = {"queue": "q", "priority": 3, "handler": "h", "selector": {"zone": "a", "arch": "arm64"}}
 
 
 async def test_every_task_stays_and_unfinished_ones_are_found_in_lanes_and_by_their_times(path: Path) -> None:
@@ -105,8 +106,8 @@ async def test_the_new_format_is_told_and_written_once(path: Path, caplog: pytes
             await store.open()
             await store.close()
     (told,) = [entry for entry in caplog.records if entry.message == "store is brought to a new format"]
-    assert (getattr(told, "from"), told.to, told.store) == (1, FORMAT, str(path))
-    assert [entry.tasks for entry in caplog.records if entry.message == "store has the new format"] == [1]
+    assert (vars(told)["from"], vars(told)["to"], vars(told)["store"]) == (1, FORMAT, str(path))
+    assert [vars(entry)["tasks"] for entry in caplog.records if entry.message == "store has the new format"] == [1]
     assert path.read_bytes()[60:64] == FORMAT.to_bytes(4, "big")
     assert sorted(file.name for file in path.parent.iterdir()) == ["gowork.db", "gowork.db.lock"]
 

@@ -27,7 +27,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("only root mounts file systems")
     place = tmp_path / "disk"
     place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={FILESYSTEM_BYTES}", "gowork-test", place]
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={FILESYSTEM_BYTES}", "gowork-test", str(place)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("this system mounts no tmpfs here")
     yield place

@@ -1,7 +1,7 @@
 """No statement that the leader goes by reads more than it needs: each scan has its index, and nothing is sorted."""
 
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -27,7 +27,7 @@ async def connection(tmp_path: Path) -> AsyncIterator[sqlite3.Connection]:
     connection.close()
 
 
-def plan(connection: sqlite3.Connection, statement: str, values: object) -> list[str]:
+def plan(connection: sqlite3.Connection, statement: str, values: Sequence[object] | Mapping[str, object]) -> list[str]:
     return [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", values)]
 
 
@@ -62,7 +62,7 @@ SCANS = [
     ("statement", "values", "index"), [scan[1:] for scan in SCANS], ids=[scan[0] for scan in SCANS]
 )
 async def test_a_scan_goes_by_its_index_and_sorts_nothing(
-    connection: sqlite3.Connection, statement: str, values: object, index: str
+    connection: sqlite3.Connection, statement: str, values: Sequence[object] | Mapping[str, object], index: str
 ) -> None:
     steps = plan(connection, statement, values)
     assert any(index in step for step in steps), steps

@@ -43,7 +43,8 @@ async def test_an_error_is_raised_where_it_is_waited_for(executor: LoopExecutor)
 
 
 async def test_what_nobody_waits_for_any_more_is_not_begun(executor: LoopExecutor) -> None:
-    gate, done = threading.Event(), []
+    gate = threading.Event()
+    done: list[str] = []
     first = asyncio.ensure_future(run(executor, lambda: gate.wait(PATIENCE)))
     second = asyncio.ensure_future(run(executor, lambda: done.append("second")))
     await asyncio.sleep(0)
@@ -56,7 +57,8 @@ async def test_what_nobody_waits_for_any_more_is_not_begun(executor: LoopExecuto
 
 
 async def test_what_was_begun_is_ended_when_its_waiter_gives_up(executor: LoopExecutor) -> None:
-    begun, gate, done = threading.Event(), threading.Event(), []
+    begun, gate = threading.Event(), threading.Event()
+    done: list[str] = []
 
     def work() -> None:
         begun.set()
@@ -75,7 +77,7 @@ async def test_what_was_begun_is_ended_when_its_waiter_gives_up(executor: LoopEx
 async def test_work_that_fails_unseen_is_logged_and_the_next_is_done(
     executor: LoopExecutor, caplog: pytest.LogCaptureFixture
 ) -> None:
-    executor.start(lambda: 1 // 0)  # type: ignore[arg-type,return-value]
+    executor.start(lambda: 1 // 0)  # type: ignore[arg-type]  # it raises first
     assert await run(executor, lambda: 1) == 1
     assert "work of a store's thread failed" in caplog.text
 
