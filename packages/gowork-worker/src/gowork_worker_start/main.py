@@ -7,7 +7,7 @@ from gowork_namespace.interrupts import end_on_interrupt, ending_on_interrupt
 
 
 def main() -> None:
-    """Runs the command, where `gowork` is this project's."""
+    """Runs the command. Exits with a message when another project has taken the name `gowork`."""
     with ending_on_interrupt():
         exit_if_foreign("gowork-worker")
         from gowork.worker._app.command import main as command

@@ -92,7 +92,7 @@ def test_isolated_handlers_have_little_grace() -> None:
         ({"retry_factor": math.nan}, "retry_factor is 1 to 100"),
         ({"retry_jitter": math.nan}, "retry_jitter"),
         ({"retry_factor": "2"}, "retry_factor"),
-        ({"no_retry": [3]}, "no_retry: it lists exception types"),
+        ({"no_retry": [3]}, "no_retry: each entry is an exception type"),
         ({"no_retry": "ValueError"}, r"no_retry=\[ValueError\]"),
         ({"no_retry": ValueError}, r"no_retry=\[ValueError\]"),
         ({"nonsense": 3}, "nonsense"),

@@ -1,6 +1,4 @@
-"""Write handlers with it, or run a worker within a program of your own. Loads neither gRPC nor protobuf until a
-worker is run.
-"""
+"""What programs import to write handlers or to run a worker. gRPC and protobuf are loaded only when a worker runs."""
 
 from gowork.worker._app.worker import Worker
 from gowork.worker._core.cancellation import CancelToken

@@ -4,7 +4,7 @@ WorkerError
 ├── HandlerDefinitionError   a handler or lifespan that cannot be one
 ├── PluginError              a plugin that could not be loaded
 ├── UnimportableError        a function that a runner process could not import
-├── ConfigurationError       options of a worker that do not go together
+├── ConfigurationError       an option of a worker that is beyond its limits
 └── WorkerFailed             a worker that ended by itself
 """
 
@@ -33,7 +33,7 @@ class PluginError(WorkerError):
         self.reason = reason
 
     def __reduce__(self) -> tuple[type[PluginError], tuple[str, str]]:
-        # What Exception has kept is not what __init__ takes.
+        # Exception keeps one joined text, but __init__ takes two arguments.
         return type(self), (self.plugin, self.reason)
 
 
@@ -42,8 +42,8 @@ class UnimportableError(WorkerError):
 
 
 class ConfigurationError(WorkerError):
-    """The options of this worker do not go together."""
+    """An option of this worker is beyond its limits."""
 
 
 class WorkerFailed(WorkerError):
-    """The worker ended though nobody asked it to; its cause is what ended it."""
+    """The worker ended though nobody asked it to. `__cause__` is the error that ended it."""

@@ -36,9 +36,9 @@ _PR_SET_PDEATHSIG = 1
 #: Descriptors that this process's wardens inherit; see hold_until_ended.
 _held: list[int] = []
 
-#: Reads "+PGID" and "-PGID", one to a line; at the end of file it kills the groups that are left. Without `--`,
-#: which dash does not know.
-#: Signals that a service manager sends to all of a worker's processes at once must not end it before them.
+#: Reads lines: "+PGID" guards a group, "-PGID" forgets it. At the end of file it kills the groups that are left.
+#: It ignores the signals that a service manager sends to all of a worker's processes, so that it outlives them.
+#: `kill` gets no `--`, because dash does not know it.
 WARDEN_SCRIPT = """\
 trap '' TERM INT HUP
 groups=
@@ -65,12 +65,12 @@ def die_with_parent(parent: int) -> None:
         return
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
-        # It died before the line above took effect.
+        # The parent died before the line above took effect.
         os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
 def end_group(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
-    """Sends a signal to the process group that this process leads; one that is gone already is no error."""
+    """Sends a signal to the process group that process `pid` leads. A group that has ended already is no error."""
     try:
         os.killpg(pid, number)
     except (ProcessLookupError, PermissionError):
@@ -79,33 +79,31 @@ def end_group(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
 
 
 def hold_until_ended(descriptor: int) -> None:
-    """Lets the wardens that this process makes from now on hold this descriptor too.
+    """Has each warden that this process starts from now on inherit this descriptor. No other child inherits it.
 
-    So whoever waits for the end of a pipe, or for a lock, waits not only for this process but until its wardens have
-    ended what they guard. Nothing else that is started gets it.
+    So a pipe ends, and a lock becomes free, only when the wardens have ended the groups that they guard.
     """
     os.set_inheritable(descriptor, False)
     _held.append(descriptor)
 
 
 def forget_held() -> None:
-    """Takes hold_until_ended back: this process is a forked child, and what its parent holds is not its own."""
+    """Undoes hold_until_ended in a forked child, because the descriptors are its parent's."""
     _held.clear()
 
 
 class Warden:
-    r"""Ends the process groups that it guards when the process that made it is gone. A context manager, and not to be
-    forked.
+    r"""Ends the process groups that it guards when the process that made it is gone. It is a context manager.
 
-    `descriptor` may be passed to a child, which then guards itself by writing "+PID\n" to it before it executes
-    anything.
+    A forked child must not use it. `descriptor` may be passed to a child that is started: the child then guards itself
+    by writing "+PID\n" to it before it executes anything.
     """
 
     def __init__(self, held: Iterable[int] = ()) -> None:
         """Starts the warden.
 
         Args:
-            held: descriptors that it holds open to its end, besides those of hold_until_ended.
+            held: descriptors that the warden keeps open until it ends, besides those of hold_until_ended.
 
         Raises:
             OSError: when there is no /bin/sh.
@@ -133,18 +131,18 @@ class Warden:
         return self._process.pid
 
     def guard(self, group: int) -> None:
-        """Ends this group with its owner from now on."""
+        """Has the warden end this group when the process that made the warden is gone."""
         self._tell(b"+%d\n" % group)
 
     def release(self, group: int) -> None:
-        """Lets this group be, whose number may soon be another's."""
+        """Stops guarding this group, whose number may soon be another group's."""
         self._tell(b"-%d\n" % group)
 
     def _tell(self, line: bytes) -> None:
         try:
             os.write(self.descriptor, line)
         except BrokenPipeError:
-            # Somebody has killed it. What it would have guarded is still ended in every way but a kill of this process.
+            # Somebody has killed the warden. The groups are still ended, except when this process is killed.
             logger.warning("the warden is gone: process groups may outlive a killed worker")
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
-"""The hooks around attempts (`gowork_around_task`), each entered by itself, so that one at fault harms no task.
+"""The hooks around attempts (`gowork_around_task`), each entered by itself, so that a faulty hook harms no task.
 
-A hook that raises by its own fault is named in the log and left out of that attempt; one that does so a few times in a
-row is withdrawn. What it raises on purpose counts: a Retry, Snooze, Cancel or Fail is the attempt's.
+A hook that raises is named in the log and left out of that attempt. After FAULTS_MAX times in a row it is withdrawn. A
+Retry, Snooze, Cancel or Fail is no fault: it counts as the handler's.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from gowork.worker._core.steering import Steering
 
 logger = logging.getLogger("gowork.worker.runner")
 
-#: Faults in a row after which a hook is called no more.
+#: After this many faults in a row a hook is not called any more.
 FAULTS_MAX = 3
-#: What is not a hook's fault: the handler's steering, and the end of the attempt from outside.
+#: Exceptions that are no fault of a hook: steering, and a cancel from outside the attempt.
 _MEANT = (Steering, asyncio.CancelledError)
 
 
@@ -37,7 +37,7 @@ class AroundTasks:
         return bool(self._hooks)
 
     def enter(self, stack: ExitStack, context: Context) -> None:
-        """Enters all, for one attempt; the stack leaves them."""
+        """Enters all hooks for one attempt. `stack` leaves them."""
         for hook in self._hooks:
             if hook.faults >= FAULTS_MAX:
                 continue
@@ -54,22 +54,22 @@ class AroundTasks:
 
 
 class _Hook:
-    """One plugin's."""
+    """One plugin's hook."""
 
     def __init__(self, found: pluggy.HookImpl) -> None:
         self._function: Callable[..., Any] = found.function
         self._takes_context = bool(found.argnames)
         self.plugin = found.plugin_name
-        #: In a row. Threads may write over each other here: then it is withdrawn a little later.
+        #: Faults in a row. When threads overwrite each other's counts, the hook is only withdrawn a little later.
         self.faults = 0
 
     def call(self, context: Context) -> AbstractContextManager[Any] | None:
-        """What holds around the attempt, if anything does."""
+        """Returns the context manager to hold around the attempt, or None."""
         made: AbstractContextManager[Any] | None = self._function(context) if self._takes_context else self._function()
         return made
 
     def fault(self, error: BaseException) -> None:
-        """Counts a fault, and says so."""
+        """Counts a fault and logs it, until the hook is withdrawn."""
         self.faults += 1
         if self.faults > FAULTS_MAX:
             return
@@ -84,7 +84,7 @@ class _Hook:
 
 
 class _Guarded:
-    """A hook's context manager. It passes on to the attempt only what is meant for it."""
+    """Wraps a hook's context manager. Of what that raises itself, only _MEANT reaches the attempt."""
 
     def __init__(self, hook: _Hook, manager: AbstractContextManager[Any]) -> None:
         self._hook = hook

@@ -1,4 +1,4 @@
-"""Numbers that people write into options, checked where they stand: finite, within their limit, named when not."""
+"""Checks numbers that people write into options: finite and within their limits. The errors name the option."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from gowork.worker._core.steering import Delay
 
 
 def duration_ms(field: str, duration: Delay, ms_max: int) -> int:
-    """A length of time in whole milliseconds; one that is not zero stays so, since zero means "not set" on the wire.
+    """Returns a length of time in whole milliseconds. Only zero becomes 0, because 0 means "not set" on the wire.
 
     Args:
-        field: what it is called where it was given.
+        field: the option's name.
         duration: seconds, or a timedelta.
-        ms_max: the limit.
+        ms_max: the longest that is accepted, in milliseconds.
 
     Raises:
         ValueError: when it is no number, negative, not finite, or over the limit.
@@ -33,10 +33,10 @@ def duration_ms(field: str, duration: Delay, ms_max: int) -> int:
 
 
 def whole(field: str, value: Any, low: int, high: int) -> int:
-    """A whole number.
+    """Returns a whole number from `low` to `high` as an int.
 
     Raises:
-        ValueError: when it is none, or beyond its limits.
+        ValueError: when it is not whole, or beyond its limits.
     """
     try:
         number = operator.index(value)
@@ -47,10 +47,10 @@ def whole(field: str, value: Any, low: int, high: int) -> int:
 
 
 def within(field: str, value: float, low: float, high: float) -> float:
-    """A number.
+    """Returns a number from `low` to `high` as it is.
 
     Raises:
-        ValueError: when it is none, not finite, or beyond its limits.
+        ValueError: when it is no number, not finite, or beyond its limits.
     """
     try:
         fits = low <= value <= high

@@ -33,7 +33,7 @@ class Handler:
     decode: Decoder | None
     #: Looks for fields that the payload's type does not have; None where there can be none.
     unknown_fields: UnknownFields | None = None
-    #: What payloads it reads; empty when it reads any.
+    #: Which payloads it reads: see form_of. Empty when its payload's type has no form.
     form: str = ""
 
     @property
@@ -41,14 +41,14 @@ class Handler:
         return self.options.name
 
     def arguments(self, context: Context, *, in_other_forms: bool = False) -> tuple[Any, ...]:
-        """What to call the function with.
+        """Returns the arguments to call the function with.
 
         Args:
             context: holds the payload.
-            in_other_forms: others have the handler in another form: here a field that it does not know is at fault.
+            in_other_forms: another worker has the handler in another form, so an unknown field is an error here.
 
         Raises:
-            PayloadError: when the payload does not fit.
+            PayloadError: when the payload does not fit its type.
         """
         if self.decode is None:
             return (context,) if self.takes_context else ()
@@ -61,8 +61,8 @@ class Handler:
 def bind(function: Callable[..., Any], options: HandlerOptions, plugin: str) -> Handler:
     """Reads the function's signature: `()`, `(ctx)`, `(payload)` or `(ctx, payload)`.
 
-    The context's parameter is annotated with Context, or is called `ctx` or `context`, or is the first of two. Of the
-    annotations only the payload's must be there to be resolved, and a single parameter's.
+    The context's parameter is annotated with Context, or is called `ctx` or `context`, or is the first of two. Only
+    the annotation of the payload, and that of a single parameter, must be resolvable.
 
     Raises:
         HandlerDefinitionError: for a class or a generator, a signature of another form, or an annotation that cannot be
@@ -89,7 +89,7 @@ def _check_kind(function: Callable[..., Any], name: str) -> None:
     if isinstance(function, type):
         what = "a class"
     elif inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner):
-        what = "a generator: nothing of it would run when it is called"
+        what = "a generator, whose body does not run when it is called"
     else:
         return
     raise HandlerDefinitionError(
@@ -118,7 +118,7 @@ def _parameters(function: Callable[..., Any], name: str) -> list[inspect.Paramet
 
 
 def _resolved(function: Callable[..., Any], parameter: inspect.Parameter, name: str) -> Any:
-    """What a parameter is annotated with."""
+    """Returns the type that a parameter is annotated with."""
     if parameter.annotation is inspect.Parameter.empty:
         return parameter.annotation
     inner = inspect.unwrap(function)
@@ -128,20 +128,21 @@ def _resolved(function: Callable[..., Any], parameter: inspect.Parameter, name: 
         if "Context" not in outside:
             # Modules often import it for type checkers only.
             inside.setdefault("Context", Context)
-        # A namespace of this one annotation: the others need not exist when it runs.
+        # get_type_hints resolves every annotation that it finds, so it is given this one alone.
         alone = SimpleNamespace(__annotations__={parameter.name: parameter.annotation})
         return get_type_hints(alone, outside, inside, include_extras=True)[parameter.name]
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         raise HandlerDefinitionError(
             f"handler {name!r}: the annotation of {parameter.name!r} cannot be resolved ({reason}): "
-            "its module must define it when it runs"
+            "define or import that type in its module at run time"
         ) from error
 
 
 def _enclosed(function: object) -> dict[str, Any]:
-    """The variables around a function that it refers to. inspect.getclosurevars refuses a function with one that is not
-    bound yet, such as a function further down.
+    """Returns the variables of enclosing functions that a function refers to, except those that are not bound yet.
+
+    inspect.getclosurevars refuses a function with such a variable, for example a function defined further down.
     """
     if not inspect.isfunction(function):
         return {}

@@ -1,7 +1,7 @@
 """The token that tells a handler to stop.
 
-Set from any thread; read from any thread. It remembers whether the handler has looked, because a threaded handler
-that returns after a cancel that it never noticed has finished its work, while one that noticed has stopped early.
+Any thread may set it and read it. It remembers whether the handler has seen it set. A threaded handler that returns
+without having seen a cancel has finished its work; one that has seen it has stopped early.
 """
 
 from __future__ import annotations
@@ -10,9 +10,7 @@ import threading
 
 
 class CancelToken:
-    """True once the task is to stop. Cheap to test in a loop; `wait` sleeps at most so long, and less when it is
-    cancelled.
-    """
+    """True once the task is to stop. Cheap to test in a loop. `wait` sleeps, and wakes up when the task is to stop."""
 
     __slots__ = ("_event", "_reason", "_seen", "_set")
 
@@ -26,7 +24,7 @@ class CancelToken:
         self._event: threading.Event | None = None
 
     def __bool__(self) -> bool:
-        # One look, because the answer and the memory of it must agree even if another thread sets it meanwhile.
+        # Read once, because the answer and `_seen` must agree even if another thread sets the token meanwhile.
         is_set = self._set
         if is_set:
             self._seen = True
@@ -37,7 +35,7 @@ class CancelToken:
 
     @property
     def reason(self) -> str:
-        """Why, in words; empty while it is not set."""
+        """Why the task is to stop, in words. Empty while the token is not set."""
         return self._reason
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -46,7 +44,7 @@ class CancelToken:
         Returns:
             Whether it is set.
         """
-        # The event is made on first use: most tasks never wait. setdefault-like races are closed by the lock.
+        # The event is made on first use, because most tasks never wait. The lock keeps two threads from making two.
         with _LOCK:
             if self._event is None:
                 self._event = threading.Event()
@@ -69,7 +67,7 @@ class CancelToken:
 
     @property
     def noticed(self) -> bool:
-        """Whether it was set and somebody has looked since."""
+        """Whether anybody has looked since the token was set."""
         return self._seen
 
 

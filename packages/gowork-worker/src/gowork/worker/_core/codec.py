@@ -1,7 +1,7 @@
 """Turns payloads into the type that a handler asks for, and the value that it returns into a result.
 
-What the types mean is settled in gowork.base.typed_values, and what values become in gowork.base.values, where clients
-have it from too.
+gowork.base.typed_values decides how each type is read, and gowork.base.values how each value is written. Clients use
+the same modules.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ class ResultError(Exception):
 
 
 def decoder_of(annotation: Any, default: Any = inspect.Parameter.empty) -> Decoder:
-    """The decoder for a parameter with this annotation.
+    """Returns the decoder for a parameter with this annotation.
 
     A parameter without annotation gets text and bytes as they are. An empty payload becomes the parameter's default
     value where it has one.
 
     Raises:
-        PayloadError: when no payload can be read as that.
+        PayloadError: when no payload can be read as this type.
     """
     if annotation is inspect.Parameter.empty:
         return _with_default(_as_it_is, default)
@@ -55,7 +55,7 @@ def decoder_of(annotation: Any, default: Any = inspect.Parameter.empty) -> Decod
 
 
 def encode_result(value: Any) -> tuple[str, bytes]:
-    """What a handler returned, as JSON text or as bytes; ("", b"") is bytes, of which there are none.
+    """Writes what a handler returned as (JSON text, b"") or as ("", bytes). ("", b"") stands for no bytes.
 
     Raises:
         ResultError: when it cannot be written as JSON, or is over 1 MiB.
@@ -67,7 +67,7 @@ def encode_result(value: Any) -> tuple[str, bytes]:
 
 
 def encode_payload(value: Any) -> tuple[str, bytes, int]:
-    """A payload to schedule, as text or as bytes, and its form: text and bytes as they are, everything else as JSON.
+    """Writes a payload to schedule as (text, bytes, form). Text and bytes stay as they are, all else becomes JSON.
 
     Raises:
         ValueError: when it cannot be written as JSON, or is over 1 MiB.

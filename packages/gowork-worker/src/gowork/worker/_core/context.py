@@ -19,17 +19,17 @@ NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
 
 def _told_to_nobody(fence: int, id: str, fraction: float, message: str) -> None:
-    """Where no runner hears of progress."""
+    """Drops progress, where no runner takes it."""
 
 
 class SlotLender(Protocol):
-    """Whoever gives slots to attempts. May be told from any thread."""
+    """Gives slots to attempts, and lends them while attempts wait. May be called from any thread."""
 
     def begin_wait(self, fence: int) -> None:
-        """An attempt waits for other tasks, once more if it does already."""
+        """Notes that an attempt begins to wait for other tasks. An attempt may have several waits at once."""
 
     def end_wait(self, fence: int) -> None:
-        """One such wait is over."""
+        """Notes that one wait of an attempt is over."""
 
     def keeps(self, fence: int) -> bool:
         """Whether an attempt has waited for long and keeps its slot, because too many others lend theirs."""
@@ -43,15 +43,15 @@ class Place:
     def __init__(self, worker: str, *, trace_parent: bool = False, log_failures: str = "traceback") -> None:
         #: The worker's name.
         self.worker = worker
-        #: Attempts are traced as children of what scheduled them.
+        #: Whether the span of an attempt is a child of the span that scheduled its task, instead of a linked trace.
         self.trace_parent = trace_parent
         #: How much the log tells of a failed attempt: "type", "message" or "traceback".
         self.log_failures = log_failures
-        #: Whether the worker is in touch with its leader, or was within the lease.
+        #: False once the worker has not heard from its leader for longer than the lease. The executor writes it.
         self.lease_valid = True
-        #: None where no runner gives slots.
+        #: The executor's Lending; None outside of a runner.
         self.lender: SlotLender | None = None
-        #: Filled by lifespans.
+        #: What handlers see as `ctx.state`. Lifespans fill it.
         self.state = SimpleNamespace()
 
 
@@ -88,19 +88,19 @@ class Context:
         labels: Mapping[str, str] = NO_LABELS,
         payload_form: int = 0,
     ) -> None:
-        """The runner makes one for each attempt. A handler's test makes one with the values that the handler reads:
-        `Context(id="a", attempt=2)`; what is scheduled by it is in `follow_ups`, and `state` is free to be filled.
+        """The runner makes one for each attempt. A test of a handler makes one with the values that the handler reads:
+        `Context(id="a", attempt=2)`. It may fill `state`, and finds in `follow_ups` what the handler scheduled.
         """
         self._place = Place("test") if place is None else place
         self._progress = _told_to_nobody if progress is None else progress
-        #: Made when it is first asked for: few handlers schedule anything.
+        #: Made with the first follow-up, because few handlers schedule anything.
         self._follow_ups: FollowUps | None = None
         #: The task's id.
         self.id = id
         #: The number of this attempt, from 1.
         self.attempt = attempt
-        #: A number that only grows from attempt to attempt, over all workers: let whatever the handler writes to
-        #: refuse smaller ones.
+        #: A number that grows with each attempt of the task, on whatever worker. Store it with what the handler
+        #: writes, and refuse smaller ones there.
         self.fence = fence
         #: The name of the handler that runs.
         self.handler = handler
@@ -108,7 +108,7 @@ class Context:
         self.payload = payload
         #: The payload as it was scheduled, when it is binary.
         self.data = data
-        #: What the payload was before it was sent, where that cannot be seen from it: scheduler.v1.PayloadForm.
+        #: scheduler.v1.PayloadForm: what the payload was before it was sent, where the payload does not show it.
         self.payload_form = payload_form
         #: The queue that the task waited in.
         self.queue = queue
@@ -133,21 +133,20 @@ class Context:
 
     @property
     def lease_valid(self) -> bool:
-        """Whether the worker still holds this task rightfully as far as it knows: False once it has lost its leader
-        for longer than the lease.
+        """False once the worker has not heard from its leader for longer than the lease. Then the task may already
+        run elsewhere.
         """
         return self._place.lease_valid
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """To be entered while the handler does nothing but wait for other tasks: its slot is lent to them, as soon as
-        the wait has lasted 0.1 s. The client's own waits do so by themselves.
+        """Lends the handler's slot while it only waits for other tasks, as soon as the wait has lasted 0.1 s.
 
             with ctx.waiting():
                 done.wait()
 
-        When it is left, the handler goes on at once, and the next slot that becomes free is not given away. Time limit,
-        cancel and grace hold as ever.
+        The client's own waits do so by themselves. After the wait the handler goes on at once, and the next slot that
+        becomes free stays empty. Time limit, cancel and grace hold during the wait.
         """
         lender, fence = self._place.lender, self.fence
         if lender is None:
@@ -161,31 +160,31 @@ class Context:
 
     @property
     def keeps_slot(self) -> bool:
-        """Whether it waits for other tasks and keeps its slot meanwhile, because too many others lend theirs."""
+        """Whether the handler waits for other tasks but keeps its slot, because too many others lend theirs."""
         lender = self._place.lender
         return lender is not None and lender.keeps(self.fence)
 
     @property
     def tracer(self) -> Tracer:
-        """Makes spans, which are children of the attempt's: an opentelemetry.trace.Tracer.
+        """An opentelemetry.trace.Tracer. Its spans are children of the attempt's span.
 
             with ctx.tracer.start_as_current_span("grind"): ...
 
-        Its spans cost next to nothing and go nowhere where tracing is not set up.
+        Where tracing is not set up, its spans go nowhere and cost next to nothing.
         """
-        # Only who traces needs to import it.
+        # Imported here, because only handlers that trace need it.
         from opentelemetry.trace import get_tracer
 
         return get_tracer("gowork.worker.handler")
 
     def progress(self, fraction: float, message: object = "") -> None:
-        """Tells how far the handler has come. Cheap: only the latest word is sent, a few times a second.
+        """Tells the leader how far the handler has come. Cheap: only the latest progress is sent, a few times a second.
 
         Args:
             fraction: 0 to 1; other values are clipped.
-            message: at most 1 KiB, longer ones are cut. What is no text is written as `str` writes it, None as nothing.
+            message: cut to 1 KiB. What is no text is written as `str` writes it, and None as an empty text.
         """
-        # Here and not where it is sent, so that what cannot be written is this handler's error and nobody else's.
+        # Written here and not where it is sent, so that a message that `str` cannot write fails this handler alone.
         words = "" if message is None else message if type(message) is str else str.__str__(str(message))
         self._progress(self.fence, self.id, min(1.0, max(0.0, float(fraction))), words)
 
@@ -205,18 +204,18 @@ class Context:
     ) -> str:
         """Schedules a task together with this one's completion: both are recorded in one commit.
 
-        Nothing is scheduled when the attempt fails, is cancelled, or is reported too late; nothing twice when it is
-        tried again.
+        Nothing is scheduled when the attempt fails, is cancelled, or is reported too late. When the task is tried
+        again, nothing is scheduled twice.
 
         Args:
             payload: text and bytes are sent as they are, everything else as JSON; at most 1 MiB.
             handler: its name, or a function with @handler; empty for the worker's default handler.
-            id: the new task's key; None for this task's id with a slash and the number of the call.
+            id: the new task's id; None for "ID/N": this task's id and the number of the call, from 1.
             queue: empty for the default one.
             priority: None for low.
             labels: at most 64.
-            selector: labels that its worker must carry.
-            delay: seconds before it may start, from the completion on and by the leader's clock.
+            selector: labels that its worker must have.
+            delay: seconds from this task's completion, by the leader's clock, until the new task may start.
             time_limit: seconds that one attempt may run; 0 for the handler's own limit.
             max_attempts: 0 for the handler's own policy.
 
@@ -243,5 +242,5 @@ class Context:
 
     @property
     def follow_ups(self) -> Sequence[FollowUp]:
-        """What this attempt has scheduled so far."""
+        """The tasks that this attempt has scheduled so far."""
         return () if self._follow_ups is None else tuple(self._follow_ups.tasks)

@@ -13,9 +13,7 @@ from gowork.worker._core.handlers import handler
 
 @handler("echo")
 def echo(ctx: Context) -> dict[str, Any]:
-    """Answers the payload, the worker's name and the number of the attempt. A binary payload comes back in base64, as
-    `data`.
-    """
+    """Returns the payload, the worker's name and the attempt's number. A binary payload is in `data`, in base64."""
     answer: dict[str, Any] = {"payload": ctx.payload, "worker": ctx.worker, "attempt": ctx.attempt}
     if ctx.data:
         answer["data"] = base64.b64encode(ctx.data).decode()

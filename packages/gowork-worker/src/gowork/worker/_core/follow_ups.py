@@ -1,6 +1,6 @@
-"""Tasks that a handler schedules with its completion: gathered while it runs, sent with its report.
+"""Follow-ups: tasks that a handler schedules. They are gathered while it runs and sent with its report.
 
-They are scheduled in the commit that records the completion, or not at all. Knows no protobuf.
+They are scheduled in the commit that records its completion, or not at all. This module imports no protobuf.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from gowork.worker._core.codec import encode_payload
 from gowork.worker._core.steering import Delay
 
 PriorityName = Literal["low", "medium", "high"]
-#: Bytes of payload that the follow-ups of one attempt may have together: they travel in one message.
+#: Most bytes of payload in all follow-ups of one attempt, because they travel in one message.
 _PAYLOADS_BYTES_MAX = 4 << 20
 
 
@@ -35,7 +35,7 @@ class FollowUp:
     priority: PriorityName | None
     labels: Mapping[str, str]
     selector: Mapping[str, str]
-    #: For leaders that do not know delay_ms: by this machine's clock.
+    #: In ms since the epoch, by this machine's clock, for leaders that do not know delay_ms; 0 without a delay.
     run_at_ms: int
     delay_ms: int
     time_limit_ms: int
@@ -71,9 +71,9 @@ class FollowUps:
         name = handler if isinstance(handler, str) else handler.__gowork_handler__.name  # type: ignore[attr-defined]
         text, data, form = encode_payload(payload)
         if not (text or data or name):
-            raise ValueError("payload: it is empty, and no handler is named")
+            raise ValueError("payload: it is empty and no handler is named; give one of the two")
         if priority not in (None, "low", "medium", "high"):
-            raise ValueError(f"priority: {priority!r} is none of 'low', 'medium' and 'high'")
+            raise ValueError(f"priority: {priority!r} is not 'low', 'medium' or 'high'")
         _check_name("handler", name)
         _check_name("queue", queue)
         _check_labels("labels", labels)
@@ -83,11 +83,11 @@ class FollowUps:
         attempts = whole("max_attempts", max_attempts, 0, limits.ATTEMPTS_MAX)
         with self._lock:
             if len(self.tasks) >= limits.FOLLOW_UPS_MAX:
-                raise ValueError(f"one attempt may schedule {limits.FOLLOW_UPS_MAX:,} tasks, and has")
+                raise ValueError(f"one attempt may schedule at most {limits.FOLLOW_UPS_MAX:,} tasks")
             payload_bytes = self._payload_bytes + (len(data) or len(text.encode()))
             if payload_bytes > _PAYLOADS_BYTES_MAX:
                 raise ValueError(
-                    f"the payloads of one attempt's follow-ups have over {_PAYLOADS_BYTES_MAX:,} bytes together"
+                    f"payload: with it, this attempt's follow-ups have over {_PAYLOADS_BYTES_MAX:,} bytes of payload"
                 )
             # The same in every attempt, so that what two attempts schedule is scheduled once.
             key = f"{self._task_id}/{len(self.tasks) + 1}" if id is None else id

@@ -1,8 +1,8 @@
-"""The form of a handler: what payloads it reads. By it a leader tells workers apart that have it in another version.
+"""The form of a handler: which payloads it reads. From it the leader sees which workers have another version of it.
 
-Handlers that read the same payloads have the same form, in whatever process or version they are. So nothing of a type
-counts that is no rule for payloads: its texts, and its defaults, which each process may make anew (a time, a random id,
-a set in the order of its hashes).
+Handlers that read the same payloads have the same form, in whatever process or version they are. So the form leaves out
+what is no rule for payloads: a type's texts, and its defaults. Each process may make defaults anew (a time, a random
+id, a set in the order of its hashes).
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from gowork.base import values
 
 #: Keywords of a JSON schema that do not change which values it reads.
 _NO_RULES = frozenset({"title", "description", "default", "examples", "deprecated", "$comment"})
-#: Keywords below which the keys are names of the type's own.
+#: Keywords whose value has names that the type chose as its keys, not keywords.
 _NAMES = frozenset({"properties", "patternProperties", "$defs", "definitions", "mapping"})
-#: Keywords below which there are values, not schemas.
+#: Keywords that hold values, not schemas.
 _VALUES = frozenset({"const", "enum"})
 
 
 def form_of(annotation: Any) -> str:
-    """What payloads a parameter with this annotation reads, as a digest of its JSON schema; empty where it has none."""
+    """Returns a digest of the JSON schema of this annotation: 32 hex digits, or "" where it has no schema."""
     if annotation is inspect.Parameter.empty:
         return ""
     try:
         with warnings.catch_warnings():
-            # Of pydantic, about defaults that JSON cannot hold.
+            # Pydantic warns of defaults that JSON cannot hold.
             warnings.simplefilter("ignore")
             schema = _schema_of(annotation)
         text = json.dumps(_rules(schema), sort_keys=True, default=_type_of)
@@ -49,13 +49,13 @@ def _schema_of(annotation: Any) -> Any:
     except TypeError:
         if not any(values.models_in(annotation)):
             raise
-    from pydantic import TypeAdapter  # Who comes here has named one of its types.
+    from pydantic import TypeAdapter  # The annotation names one of its types, so it is installed.
 
     return TypeAdapter(annotation).json_schema()
 
 
 def _foreign(kind: type) -> dict[str, Any]:
-    """The schema of what msgspec does not read by itself."""
+    """Returns the schema of a type that msgspec does not read by itself."""
     if values.is_model(kind):
         schema: dict[str, Any] = kind.model_json_schema()  # type: ignore[attr-defined]
         return schema
@@ -66,7 +66,7 @@ def _foreign(kind: type) -> dict[str, Any]:
 
 
 def _rules(schema: Any) -> Any:
-    """A schema without its keywords that are no rules."""
+    """Returns a schema without the keywords that are no rules."""
     if isinstance(schema, list):
         return [_rules(part) for part in schema]
     if not isinstance(schema, Mapping):
@@ -83,5 +83,5 @@ def _rules(schema: Any) -> Any:
 
 
 def _type_of(value: object) -> str:
-    """A text in place of a value that JSON cannot hold. Its own text may hold an address, which differs by process."""
+    """Returns a text in place of a value that JSON cannot hold. Its repr may have an address, and those differ."""
     return type(value).__qualname__

@@ -1,8 +1,7 @@
-"""How handlers are written: the decorators, and the notes that they leave on the function.
+"""The decorator @handler, and the options that it leaves on the function.
 
-The decorated function stays what it was, so that it can be called and tested; its options hang on
-`__gowork_handler__`, where a client reads the name. What the signature means is found out later (calls.py), when
-every type that it names exists.
+The decorated function stays what it was, so that it can be called and tested. Its attribute `__gowork_handler__` holds
+the options; a client reads the name there. The signature is read later (calls.py), when every type in it exists.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from gowork.worker._core.bounds import duration_ms, whole, within
 from gowork.worker._core.steering import Delay
 from gowork.worker.errors import HandlerDefinitionError
 
-#: The longest grace, in milliseconds: a day. A drain that waits for it ends before.
+#: The longest grace, in milliseconds: a day.
 GRACE_MS_MAX = 24 * 3600 * 1000
 _NOTE = "__gowork_handler__"
 F = TypeVar("F", bound=Callable[..., Any])
@@ -51,7 +50,7 @@ class RetryOptions:
 
 @dataclass(frozen=True, slots=True)
 class HandlerOptions:
-    """What @handler was told."""
+    """The options given to @handler, checked."""
 
     name: str
     isolation: Isolation
@@ -61,7 +60,7 @@ class HandlerOptions:
     time_limit_ms: int = 0
     #: How long a handler may go on after it was asked to stop.
     grace_ms: int = 5000
-    #: Whether the handler is asked to stop when the worker has lost its leader for longer than the lease.
+    #: Whether the handler is asked to stop when the worker has not heard from its leader for longer than the lease.
     stop_on_lease_lost: bool = False
 
 
@@ -88,31 +87,31 @@ def handler(
 
 
 def handler(name: Any = None, /, **options: Any) -> Any:
-    """Makes a function a handler of tasks.
+    """Makes a function a handler.
 
     Args:
-        name: what tasks call it; the function's own name when left out.
+        name: the name by which tasks ask for it; the function's own name when left out.
         **options: those that follow, by name.
         time_limit: seconds that one attempt may run, where the task has no limit of its own.
         max_attempts: how often a task is tried in all when it fails or times out, 1 to 1,000, where the task has
             no policy.
         retry_delay: seconds before the first retry.
-        retry_factor: by how much each further delay grows, 1 to 100.
-        retry_delay_max: seconds that a delay is at most.
+        retry_factor: what each further delay is multiplied by, 1 to 100.
+        retry_delay_max: the longest delay, in seconds.
         retry_jitter: the share of the delay that is spread at random, 0 to 1.
-        no_retry: exception types, or their names, that are not tried again.
+        no_retry: exception types, or their names, after which the task is not tried again.
         isolation: "process" runs it alone in a process of its own. Else an `async def` runs on the runner's loop
             ("async") and a plain function in one of its threads ("thread").
-        grace: seconds that the handler may go on after it was asked to stop, before its process is ended: 5, and
-            0.5 with isolation="process".
-        on_lease_lost: "stop" asks the handler to stop when the worker has lost its leader for longer than the
-            lease; its task may then already run elsewhere.
+        grace: seconds that the handler may go on after it was asked to stop, before its process is ended. When left
+            out: 5, and 0.5 with isolation="process".
+        on_lease_lost: "stop" asks the handler to stop when the worker has not heard from its leader for longer than
+            the lease. Its task may then already run elsewhere.
 
     Returns:
         The function itself.
 
     Raises:
-        HandlerDefinitionError: for options that cannot be.
+        HandlerDefinitionError: when an option has a wrong type or is beyond its limits. The text names it.
     """
     if callable(name):
         return _decorate(name, None, {})
@@ -120,12 +119,12 @@ def handler(name: Any = None, /, **options: Any) -> Any:
 
 
 def options_of(function: object) -> HandlerOptions | None:
-    """What @handler noted on the function; None when it is no handler."""
+    """Returns the options that @handler left on the function; None when it is no handler."""
     try:
         if isinstance(function, type):
             options = vars(function).get(_NOTE)
         elif hasattr(type(function), _NOTE):
-            options = None  # Of a class with @handler, which is refused itself.
+            options = None  # An object of a class with @handler. The class itself is refused.
         else:
             options = getattr(function, _NOTE, None)
     except Exception:  # noqa: BLE001 - modules hold foreign objects, and these may raise anything
@@ -134,17 +133,17 @@ def options_of(function: object) -> HandlerOptions | None:
 
 
 def make_options(function: Callable[..., Any], name: str | None = None, **options: Any) -> HandlerOptions:
-    """Checks what @handler was told.
+    """Checks the options given to @handler.
 
     Raises:
-        HandlerDefinitionError: for options that cannot be.
+        HandlerDefinitionError: when an option has a wrong type or is beyond its limits. The text names it.
     """
-    # Classes are noted, and refused when they are loaded, so that the module's other handlers work.
+    # A class is accepted here and refused when it is loaded, so that the module's other handlers work.
     if not (inspect.isroutine(function) or isinstance(function, type)):
         raise HandlerDefinitionError(f"{function!r} is not a function; write @handler above a `def` or `async def`")
     name = function.__name__ if name is None else name
     if not isinstance(name, str):
-        raise HandlerDefinitionError(f"handler {name!r}: a name is text")
+        raise HandlerDefinitionError(f"handler {name!r}: its name is not text")
     try:
         return _options(function, name, **options)
     except (ValueError, TypeError) as error:
@@ -183,7 +182,7 @@ def _options(
 
 
 def _limit_ms(time_limit: Delay | None) -> int:
-    # None means no limit, which is 0 on the wire; no time at all is a limit.
+    # None means no limit, which is 0 on the wire. A limit of 0 s is a limit, so it becomes 1 ms.
     return 0 if time_limit is None else max(1, duration_ms("time_limit", time_limit, limits.DURATION_MS_MAX))
 
 
@@ -227,5 +226,5 @@ def _names(no_retry: Iterable[type[BaseException] | str]) -> tuple[str, ...]:
         raise ValueError(f"no_retry: give a list, as in no_retry=[{getattr(no_retry, '__name__', no_retry)}]")
     names = [kind if isinstance(kind, str) else getattr(kind, "__name__", None) for kind in no_retry]
     if not all(isinstance(name, str) for name in names):
-        raise ValueError("no_retry: it lists exception types, or their names")
+        raise ValueError("no_retry: each entry is an exception type or its name")
     return tuple(str(name) for name in names)

@@ -20,8 +20,7 @@ def lifespan(function: L) -> L:
         @lifespan
         async def database(state):
             state.pool = await open_pool()
-
-    Yield:
+            yield  # Tasks run now.
             await state.pool.close()
 
     Raises:
@@ -42,7 +41,7 @@ def is_lifespan(function: object) -> bool:
 
 
 async def enter(stack: AsyncExitStack, lifespans: Iterable[Lifespan], state: Any) -> None:
-    """Enters all in order; the stack leaves them in reverse.
+    """Enters all lifespans in order. `stack` leaves them in reverse.
 
     Raises:
         Exception: whatever one of them raises before it yields.

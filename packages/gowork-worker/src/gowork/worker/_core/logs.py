@@ -1,6 +1,6 @@
-"""Logging of processes that the worker owns: its own command and its runners. A library's host process is left alone.
+"""Logging of a worker's own processes: the command and the runners. A program that runs a worker keeps its logging.
 
-Whatever logs while an attempt runs, a library that the handler calls included, has the attempt's fields on its line.
+Each line that is logged while an attempt runs has the attempt's fields, also when a library of the handler logs it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from gowork.worker._core.context import Context
 
 __all__ = ["configure", "running", "take_standard_error"]
 
-#: The attempt that runs here: in this thread, or in this asyncio task and the tasks that it starts.
+#: The attempt that runs here: in this thread, or in this asyncio task and those that it starts.
 running: ContextVar[Context | None] = attempt
 
 
@@ -25,7 +25,7 @@ def configure(form: str, level: str, worker: str, *, waits: bool = False) -> Non
         form: "text" or "json".
         level: debug, info, warning or error.
         worker: the worker's name, a field of every line.
-        waits: see gowork.base.logs; for runners, whose last words matter when a handler brings its process down.
+        waits: see gowork.base.logs. For runners, whose last lines matter when a handler ends its process.
     """
     logs.configure(form, level, lambda: _scope(worker), waits=waits)
 

@@ -1,4 +1,4 @@
-"""What a worker is told at its start."""
+"""The options of a worker."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from gowork.worker._core.bounds import whole, within
 from gowork.worker._core.selection import Selection
 from gowork.worker.errors import ConfigurationError
 
-#: Seconds that a runner's loop may not answer before the runner is ended, when nothing else is said and at least and at
-#: most.
+#: Seconds that a runner's loop may go without answering before the runner is ended: the default, and its bounds.
 BLOCKED_TIMEOUT = 600.0
 BLOCKED_TIMEOUT_MIN = 5.0
 BLOCKED_TIMEOUT_MAX = 7 * 86400.0
@@ -25,7 +24,7 @@ LENT_SLOTS_MAX = 1000
 
 
 def default_name() -> str:
-    """The host's name with a random suffix: two workers on one host must not take each other's place."""
+    """The host's name with a random suffix, because two workers on one host must not take each other's place."""
     return f"{socket.gethostname()[:200]}-{secrets.token_hex(3)}"
 
 
@@ -37,53 +36,55 @@ def default_runners() -> int:
 
 
 def default_slots() -> int:
-    """Four for each processor: most handlers wait more than they compute."""
+    """Four for each processor, because most handlers wait more than they compute."""
     return 4 * default_runners()
 
 
-#: Most runner processes of one worker.
+#: The most runner processes of one worker.
 RUNNERS_MAX = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """All of it, checked."""
+    """All options, checked."""
 
     name: str = field(default_factory=default_name)
-    #: Where a worker that is started again by the same name finds the proof that nothing of its predecessor is left;
-    #: None keeps none.
+    #: Where a restarted worker of the same name finds proof that its predecessor's processes have ended. None: it
+    #: keeps no proof.
     state_dir: Path | None = None
     #: How many tasks run at once.
     slots: int = field(default_factory=default_slots)
-    #: How many runner processes there are; 0 runs handlers in this process.
+    #: How many runner processes there are. 0 runs handlers in the worker's own process.
     runners: int = field(default_factory=default_runners)
     labels: Mapping[str, str] = field(default_factory=dict)
     selection: Selection = field(default_factory=Selection)
-    #: Handlers and lifespans at hand, for runners=0.
+    #: Handlers and lifespans of this process, for runners=0.
     functions: tuple[Callable[..., Any], ...] = ()
-    #: "text" or "json" when runners are to log; empty leaves their logging alone.
+    #: The form of the runners' logs, "text" or "json". Empty leaves their logging alone.
     log_format: str = ""
     log_level: str = "INFO"
     #: How much the log tells of a failed attempt: "type", "message" or "traceback".
     log_failures: str = "traceback"
     #: Seconds that running tasks have to finish when the worker drains.
     drain_timeout: float = 110.0
-    #: Seconds that a runner's loop may not answer before the runner is ended.
+    #: Seconds that a runner's loop may go without answering before the runner is ended.
     blocked_timeout: float = BLOCKED_TIMEOUT
-    #: Attempts are traced as children of what scheduled them, instead of in traces of their own.
+    #: Whether the span of an attempt is a child of the span that scheduled its task, instead of a linked trace.
     trace_parent: bool = False
-    #: What unacknowledged reports may take, in bytes, before nothing new is started.
+    #: When unacknowledged reports take more bytes than this, no task is started until they take half of it.
     unacknowledged_bytes_max: int = 64 << 20
     #: How many tasks may lend their slots while they wait for others. 0 where the leader would send no more tasks for
     #: that.
     lent_slots_max: int = LENT_SLOTS_MAX
 
     def __post_init__(self) -> None:
-        """Raises:
-        ConfigurationError: for values that cannot be.
+        """Checks every option.
+
+        Raises:
+            ConfigurationError: when a value is beyond its limits. The text names the option.
         """
         if not 1 <= len(self.name.encode()) <= limits.ID_BYTES_MAX or not self.name.isprintable():
-            raise ConfigurationError(f"name: 1 to {limits.ID_BYTES_MAX} printable bytes")
+            raise ConfigurationError(f"name: {self.name!r:.100} is not 1 to {limits.ID_BYTES_MAX} printable bytes")
         if self.log_failures not in ("type", "message", "traceback"):
             raise ConfigurationError(f'log_failures: "type", "message" or "traceback", not {self.log_failures!r}')
         try:

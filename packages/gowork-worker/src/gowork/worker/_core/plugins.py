@@ -1,7 +1,7 @@
 """Loads plugins: the built-in one, installed ones by entry point, modules by name, functions by reference.
 
-One that fails is named and hides no other. Each of the four kinds is a name space of its own, and entry points are told
-apart by their distributions. Runs in runner processes (and in process, with runners=0), never in a supervisor.
+A plugin that fails is named and hides no other. Each of the four kinds has names of its own, and entry points of one
+name are told apart by their distributions. Plugins are loaded in runner processes, or with runners=0 in the worker's.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from gowork.worker._core.selection import Reference, Selection
 from gowork.worker.errors import PluginError
 
 ENTRY_POINT_GROUP = "gowork.plugins"
-#: The name that handlers given in code go by where a plugin is named.
+#: What stands in place of a plugin's name for handlers that were given in code.
 IN_CODE = "(code)"
-#: The one hook that only the loading of its own plugin calls.
+#: The one hook that is called for one plugin alone, when that is loaded.
 _REGISTERING = "gowork_register_handlers"
 
 
@@ -38,7 +38,7 @@ _REGISTERING = "gowork_register_handlers"
 class PluginInfo:
     """One plugin as it was found."""
 
-    #: Its own, with where it comes from when another has the same.
+    #: Its name, with its origin when another plugin has the same name: "thumbnails (aaa 1.0)".
     name: str
     #: The version of the distribution that it comes in; empty when there is none.
     version: str
@@ -46,15 +46,15 @@ class PluginInfo:
     handlers: Sequence[str]
     #: Why it could not be loaded, or what it could not register.
     errors: Sequence[str]
-    #: Handlers of other plugins need it: it has lifespans, or hooks around them.
+    #: Whether runners load it for handlers of other plugins too, because it has lifespans or hooks.
     is_shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What there is to run."""
+    """What the selected plugins offer."""
 
-    #: name -> handler
+    #: {name: handler}
     handlers: dict[str, Handler]
     lifespans: Sequence[Lifespan]
     plugins: Sequence[PluginInfo]
@@ -88,18 +88,18 @@ class _Source:
     """Where handlers come from."""
 
     name: str
-    #: What tells it from another of the same name, as in "thumbnails 1.2".
+    #: What tells it from another source of the same name: "thumbnails 1.2".
     origin: str
-    #: Answers a module, or a _Holder.
+    #: Returns a module or a _Holder.
     load: Callable[[], Any]
     distribution: str = ""
     version: str = ""
-    #: --plugin chooses among these.
+    #: Whether --plugin can choose it.
     is_plugin: bool = True
 
     @property
     def title(self) -> str:
-        """Its name with where it comes from, where that has a version."""
+        """The name, with the origin where that has a version."""
         return f"{self.name} ({self.origin})" if self.version and not self.name.endswith(")") else self.name
 
     def is_wanted(self, name: str) -> bool:
@@ -134,7 +134,7 @@ def _import(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except (ModuleNotFoundError, TypeError) as error:
-        # A name that begins with a dot is a TypeError.
+        # import_module raises TypeError for a name that begins with a dot.
         if not name.endswith(".py") and "/" not in name:
             raise
         module = name.removesuffix(".py").strip("./").replace("/", ".")
@@ -142,7 +142,7 @@ def _import(name: str) -> ModuleType:
 
 
 def _told_apart(sources: Sequence[_Source]) -> list[_Source]:
-    """The same, with its origin in each name that more than one has."""
+    """Returns the sources; where several have the same name, each gets its origin into the name."""
     counts = Counter(source.name for source in sources)
     return [
         replace(source, name=f"{source.name} ({source.origin})")
@@ -168,7 +168,7 @@ class _Loader:
         self.manager = pluggy.PluginManager(hookspecs.PROJECT)
         self.manager.add_hookspecs(hookspecs)
         self.registry = Registry()
-        #: plugin -> where it comes from, in the order of loading
+        #: {plugin name: its source}, in the order of loading
         self.sources: dict[str, _Source] = {}
         self.errors: list[PluginError] = []
         self._with_hooks: set[str] = set()
@@ -179,7 +179,7 @@ class _Loader:
             found = source.load()
             extensions.attempt(lambda: self._register(source.name, found), source.name)
         except extensions.ExtensionError as error:
-            # What it has registered until then stays: one fault takes nothing else away.
+            # What it has registered before the fault stays.
             self.errors.append(PluginError(source.name, str(error)))
 
     def _register(self, name: str, found: Any) -> None:

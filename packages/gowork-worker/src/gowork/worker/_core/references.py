@@ -1,8 +1,8 @@
 """How a runner process finds a function that was handed to Worker(handlers=[…]) in another process.
 
-As in multiprocessing's spawn: by module and qualified name; and a function of the script itself by running the
-script's file again, under another name than `__main__`. A script may start its worker without the guard `if __name__
-== "__main__":`: when it comes to that, the runner has what it needs and stops running the script.
+It imports the module and looks up the qualified name, as multiprocessing's spawn does. For a function of the script
+itself it runs the script's file again, under another name than `__main__`. When the script comes to the line that
+starts the worker, the runner stops running it. So the script needs no guard `if __name__ == "__main__":`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class ScriptReachedWorker(BaseException):
 
 
 def refer(function: Callable[..., Any]) -> Reference:
-    """The reference to a function.
+    """Returns the reference to a function.
 
     Raises:
         UnimportableError: for a lambda, a function within a function, or one typed into a prompt or a notebook.
@@ -51,7 +51,7 @@ def refer(function: Callable[..., Any]) -> Reference:
 
 
 def resolve(reference: Reference) -> Callable[..., Any]:
-    """The function.
+    """Returns the function that is found there.
 
     Raises:
         UnimportableError: when there is none.

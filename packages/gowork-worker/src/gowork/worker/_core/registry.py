@@ -1,7 +1,7 @@
-"""Who offers which handler: collects what plugins register and settles who gets a name.
+"""Collects the handlers that plugins register, and decides which plugin gets each name.
 
-Two plugins that claim one name: neither gets it. Which of them was meant cannot be known, and taking the first would
-make what runs depend on the order of installation.
+When two plugins claim one name, neither gets it. Nobody can know which one was meant, and if the first got it, the
+order of installation would decide what runs.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from gowork.worker.errors import HandlerDefinitionError, PluginError
 class Registry:
     """All handlers and lifespans of one runner."""
 
-    #: name -> the handlers that claim it, of different plugins
+    #: {name: the handlers that claim it}
     _claims: dict[str, list[Handler]] = field(default_factory=dict)
     lifespans: list[Lifespan] = field(default_factory=list)
     #: Plugins that have registered lifespans.
     with_lifespans: set[str] = field(default_factory=set)
-    #: What plugins wanted to register and could not.
+    #: One for each function that a plugin could not register.
     errors: list[PluginError] = field(default_factory=list)
 
     def for_plugin(self, name: str) -> PluginRegistry:
-        """What one plugin registers with."""
+        """Returns the registry that one plugin registers with."""
         return PluginRegistry(name, self)
 
     def claim(self, handler: Handler) -> None:
@@ -41,11 +41,11 @@ class Registry:
             claims.append(handler)
 
     def handlers(self) -> dict[str, Handler]:
-        """The handlers whose name nothing else claims, by name."""
+        """Returns the handlers whose name no other handler claims, by name."""
         return {name: claims[0] for name, claims in sorted(self._claims.items()) if len(claims) == 1}
 
     def conflicts(self, titles: Mapping[str, str]) -> list[PluginError]:
-        """One error for each plugin of each contested name; `titles` tells plugins with their versions."""
+        """Returns one error for each plugin of each contested name. `titles` is {plugin: its name and version}."""
         errors = []
         for name, claims in sorted(self._claims.items()):
             plugins = sorted({handler.plugin for handler in claims})
@@ -71,10 +71,10 @@ class PluginRegistry:
 
         Args:
             function: one marked with @handler, or any other function when `name` is given.
-            name: another name than the decorator's.
+            name: the handler's name, in place of the decorator's.
 
-        One that cannot be a handler is named among the plugin's errors, and takes no other with it, whatever its
-        annotations and signature raise when they are read.
+        A function that cannot be a handler becomes one of the plugin's errors, whatever its annotations and signature
+        raise when they are read. The plugin's other handlers are still offered.
         """
         try:
             options = options_of(function)
@@ -86,7 +86,7 @@ class PluginRegistry:
         except HandlerDefinitionError as error:
             self._refuse(function, extensions.describe(error))
         except KeyboardInterrupt:
-            raise  # A person's.
+            raise  # Ctrl-C.
         except BaseException as error:  # noqa: BLE001 - annotations and types bring code of their own
             called = name or getattr(options_of(function), "name", "")
             self._refuse(function, f"handler {called!r} cannot be read: {extensions.describe(error)}")

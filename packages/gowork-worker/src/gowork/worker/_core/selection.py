@@ -16,7 +16,7 @@ class Reference(msgspec.Struct, frozen=True):
 
 
 class Selection(msgspec.Struct, frozen=True):
-    """What to load."""
+    """What to load. The supervisor sends it to the runner processes."""
 
     #: Names of installed plugins, or of their distributions; None means all.
     plugins: tuple[str, ...] | None = None
@@ -27,5 +27,5 @@ class Selection(msgspec.Struct, frozen=True):
     #: Functions given in code.
     references: tuple[Reference, ...] = ()
     default_handler: str = "echo"
-    #: Names of plugins, as PluginInfo has them: no other is imported. None means no such bound.
+    #: Names of plugins, as in PluginInfo.name. No other plugin is imported; None means all.
     only: tuple[str, ...] | None = None

@@ -1,7 +1,7 @@
 """What a handler raises to say what becomes of its task, instead of returning or failing.
 
-They derive from Exception, so that `finally` and context managers in handlers do what they always do; a handler that
-catches Exception broadly should let them pass.
+They derive from Exception, so that `finally` and context managers in handlers work as always. A handler that catches
+Exception broadly should let them pass.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from gowork.proto import limits
 
 #: A delay, in seconds or as timedelta.
 Delay = float | timedelta
-#: From here on seconds have no fraction, and their milliseconds may not fit a float.
+#: From here on a float of seconds has no fraction, and its milliseconds may be too large for a float.
 _SECONDS_WHOLE = 2.0**53
 
 
@@ -22,8 +22,8 @@ class Steering(Exception):
     """The base of Retry, Snooze, Cancel and Fail."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # As it stands, not by calling __init__ again, whose parameters are not those that Exception has kept: it must
-        # come whole out of a process pool, and so must a subclass with an __init__ of its own.
+        # Restores args and attributes without a call of __init__, whose parameters Exception does not keep. So it comes
+        # whole out of a process pool, and so does a subclass with an __init__ of its own.
         return _restore, (type(self), self.args, vars(self))
 
 
@@ -33,8 +33,7 @@ class Retry(Steering):
     def __init__(self, reason: str = "the handler asked for a retry", *, delay: Delay | None = None) -> None:
         """Args:
         reason: why, for people.
-        delay: seconds to wait, in place of the retry policy's own delay; None leaves that to the policy. More
-            than 10 years are cut to that.
+        delay: seconds to wait, at most 10 years: a longer delay is cut. None for the retry policy's delay.
 
         Raises:
             ValueError: for a delay that is negative or not finite.
@@ -44,12 +43,12 @@ class Retry(Steering):
 
 
 class Snooze(Steering):
-    """Not now: run the task again after `delay`. It does not count as an attempt."""
+    """Puts the task off: it runs again after `delay`. This does not count as an attempt."""
 
     def __init__(self, reason: str = "the handler asked to be run later", *, delay: Delay) -> None:
         """Args:
         reason: why, for people.
-        delay: seconds to wait. More than 10 years are cut to that.
+        delay: seconds to wait, at most 10 years: a longer delay is cut.
 
         Raises:
             ValueError: for a delay that is negative or not finite.
@@ -74,7 +73,7 @@ class Fail(Steering):
 
 
 def delay_ms(delay: Delay) -> int:
-    """A delay in whole milliseconds.
+    """Returns a delay in whole milliseconds.
 
     Raises:
         ValueError: when it is negative or not finite.

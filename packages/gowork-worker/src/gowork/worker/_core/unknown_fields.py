@@ -1,8 +1,8 @@
-"""Fields of payloads that their handler's type does not have: said once each, since they are dropped.
+"""Finds fields of payloads that the handler's type does not have, and logs each once, because they are dropped.
 
-Producers are upgraded before workers, so such fields are no error; but somebody should learn that they were not heeded.
-A type that refuses them does so by itself (msgspec's forbid_unknown_fields, pydantic's extra="forbid"), and one
-that keeps them has no unknown ones (extra="allow").
+They are no error, because producers are upgraded before workers. A type that refuses them does so by itself (msgspec's
+forbid_unknown_fields, pydantic's extra="forbid"). A type that keeps them has no unknown ones (pydantic's
+extra="allow").
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from gowork.worker._core.codec import PayloadError
 
 logger = logging.getLogger("gowork.worker")
 
-#: Fields that are named for one handler: their names come from outside.
+#: Most fields that are named for one handler, because their names come from outside.
 FIELDS_NAMED_MAX = 64
-#: How deep types are looked into.
+#: How many levels deep types are looked into.
 _DEPTH_MAX = 20
 
 
 @dataclass(slots=True)
 class _Shape:
-    """What a type knows of the JSON that it is read from. Classes that contain themselves have shapes that do."""
+    """Which fields a type knows in its JSON. The shape of a class that contains itself contains itself."""
 
-    #: name -> the shape of its value, where that has fields; None when any name is taken
+    #: {name: the shape of its value, or None where that has no fields}; None when every name is accepted
     fields: dict[str, _Shape | None] | None = None
     #: The shape of every item of a list, and of every value of a dict.
     items: _Shape | None = None
@@ -46,20 +46,20 @@ class UnknownFields:
         self._shape = shape
         self._handler = handler
         self._named: set[str] = set()
-        #: The names that are known, where no field has fields of its own.
+        #: The known names, when no field has fields of its own; else None.
         self._flat = frozenset(shape.fields) if shape.fields is not None and not any(shape.fields.values()) else None
 
     @classmethod
     def of(cls, annotation: Any, handler: str) -> UnknownFields | None:
-        """The watch over payloads of this type; None where no field can be unknown."""
+        """Returns the check of payloads of this type; None where no field can be unknown."""
         shape = _shape_of(annotation, {}, 0)
         return cls(shape, handler) if shape is not None and shape.matters else None
 
     def look(self, source: str | bytes, *, refuse: bool = False) -> None:
-        """Says which fields of this payload are unknown, each once.
+        """Logs which fields of this payload are unknown, each name once.
 
         Raises:
-            PayloadError: there is one, and `refuse` is set.
+            PayloadError: when there is one and `refuse` is set.
         """
         if len(self._named) >= FIELDS_NAMED_MAX and not refuse:
             return
@@ -67,7 +67,7 @@ class UnknownFields:
         if not unknown:
             return
         if refuse:
-            raise PayloadError(f"payload: its field {min(unknown)!r} is not known")
+            raise PayloadError(f"payload: its handler's type has no field {min(unknown)!r}")
         for name in sorted(unknown - self._named):
             if len(self._named) >= FIELDS_NAMED_MAX:
                 return
@@ -81,11 +81,11 @@ class UnknownFields:
         try:
             if self._flat is None:
                 return set(_unknown(self._shape, _anything(source), ""))
-            # Most payloads have no fields within fields, and are not read twice.
+            # Most types have no fields within fields: then the values need not be read.
             names = _names(source)
             return frozenset() if self._flat.issuperset(names) else names.keys() - self._flat
         except msgspec.MsgspecError:
-            return frozenset()  # A text that is no JSON, for a type that takes texts too.
+            return frozenset()  # The text is no JSON: the type takes texts too.
 
 
 _names = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -137,7 +137,7 @@ def _of_model(model: Any, seen: dict[Any, _Shape], depth: int) -> _Shape | None:
         inner = _shape_of(about.annotation, seen, depth + 1)
         alias = about.validation_alias
         if alias is not None and not isinstance(alias, str) and not hasattr(alias, "choices"):
-            shape.fields = None  # A path into other fields: any name may be meant.
+            shape.fields = None  # The alias is a path into other fields, so any name may be meant.
             return shape
         for key in (name, about.alias, *getattr(alias, "choices", (alias,))):
             if isinstance(key, str):
@@ -184,7 +184,7 @@ def _of_fields(info: Any, seen: dict[Any, _Shape], depth: int) -> _Shape | None:
 
 
 def _merged(shapes: Iterable[_Shape | None]) -> _Shape | None:
-    """Of a union: a name that one of its types knows is known."""
+    """Merges the shapes of a union: a name is known when one of its types knows it."""
     found = [shape for shape in shapes if shape is not None and shape.matters]
     if len(found) < 2:
         return found[0] if found else None
