@@ -44,7 +44,7 @@ def _labels(context: click.Context, parameter: click.Parameter, values: tuple[st
 
 
 def _read_config(context: click.Context, parameter: click.Parameter, path: str | None) -> None:
-    """Options in a TOML file, by their long names, stand in for the defaults."""
+    """Takes defaults of options from a TOML file, where they have their long names."""
     if path is None:
         return
     try:
@@ -65,9 +65,7 @@ def _read_config(context: click.Context, parameter: click.Parameter, path: str |
 
 
 class _Command(click.Command):
-    """Names variables that gave bad values, and ends with 130 and without a word when it is interrupted before it
-    works.
-    """
+    """Names the variable that gave a bad value. Exits with 130, silently, when it is interrupted before it works."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:
@@ -101,9 +99,9 @@ class _Command(click.Command):
     default="127.0.0.1:50051",
     show_default=True,
     metavar="ADDR[,ADDR]",
-    help="HOST:PORT of the leader. Of several, the worker finds the one that leads.",
+    help="HOST:PORT of the leader. If you give several, the worker finds the one that leads.",
 )
-@click.option("--name", help="Unique in the cluster.  [default: the host's name and a random suffix]")
+@click.option("--name", help="A name unique in the cluster.  [default: the host's name and a random suffix]")
 @click.option(
     "--state-dir",
     type=click.Path(file_okay=False, path_type=Path),
@@ -114,7 +112,7 @@ class _Command(click.Command):
 @click.option(
     "--runners",
     type=click.IntRange(0, 1000),
-    help="How many processes run them. 0 runs them in this one.  [default: 1 per processor]",
+    help="How many processes run tasks. 0 runs them in the worker's own.  [default: 1 per processor]",
 )
 @click.option(
     "--label",
@@ -176,8 +174,8 @@ class _Command(click.Command):
     type=float,
     default=600.0,
     show_default=True,
-    help="A runner is ended when a handler has kept its loop from answering for this many seconds. "
-    "A time limit of a task that runs there is waited for first.",
+    help="Seconds that a handler may keep a runner's loop from answering before the runner is ended. "
+    "When a task that runs there has a time limit, the worker waits for that first.",
 )
 @click.option(
     "--trace-parent",
@@ -196,14 +194,14 @@ class _Command(click.Command):
     type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
     default="info",
     show_default=True,
-    help="What to log.",
+    help="The least severe lines to log.",
 )
 @click.option(
     "--log-failures",
     type=click.Choice(["type", "message", "traceback"]),
     default="traceback",
     show_default=True,
-    help="How much the log tells of a failed attempt: the exception's type, its text too, or all.",
+    help="How much the log tells of a failed attempt: the exception's type, its message too, or its traceback too.",
 )
 @click.option("--print-ready", is_flag=True, help="When a leader has accepted the worker, print one line of JSON.")
 @click.version_option(__version__, prog_name="gowork-worker")
@@ -234,7 +232,7 @@ def main(
     """Run handlers as a worker of a gowork cluster.
 
     Handlers come from installed plugins (entry points in the group gowork.plugins) and from modules named with
-    --import. The worker tries to reach its leader without an end. SIGTERM and Ctrl-C drain it.
+    --import. The worker never stops trying to reach its leader. SIGTERM and Ctrl-C drain it.
     """
     process_state.settle()
     telemetry = _telemetry()
@@ -242,17 +240,17 @@ def main(
         # A working directory that has been removed has no path; the modules may be installed.
         with contextlib.suppress(FileNotFoundError):
             add_search_path(os.getcwd())
-    # gRPC's own words about broken connections stand beside the worker's, which say the same in one line; and it waits
-    # for whoever reads standard error.
+    # The worker logs broken connections itself, in one line each. gRPC would log them again, and it blocks when nobody
+    # reads standard error.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    # Only now: `--help` and `--version` should not wait for gRPC.
+    # Imported only now, because `--help` and `--version` should not wait for gRPC.
     from gowork.base.channels import AddressError
     from gowork.worker._app.daemon import Listeners, run_worker
     from gowork.worker._core.options import Options
     from gowork.worker._supervisor.instances import default_state_dir
 
     if name is None:
-        # A name of its own for each start has no predecessor.
+        # A name that is new at each start has no predecessor.
         state_dir = None
     elif state_dir is None:
         state_dir = default_state_dir()
@@ -285,7 +283,7 @@ def main(
 
 
 class _BadVariable(click.ClickException):
-    """As click's UsageError, but without the usage: that says nothing about variables."""
+    """Is like click's UsageError without the usage, which says nothing about variables."""
 
     exit_code = 2
 

@@ -29,11 +29,11 @@ class Listeners:
 
     #: /metrics, /healthz and /readyz.
     http: str | None = None
-    #: worker.v1.WorkerService; the worker then is a callback worker.
+    #: worker.v1.WorkerService. When it is set, the worker is a callback worker.
     work: str | None = None
-    #: Where a leader dials the latter; the address that it listens on when None.
+    #: The address at which a leader calls that service; None for the one that it listens on.
     advertise: str | None = None
-    #: Where TaskComplete is called.
+    #: Addresses, separated by commas, at which a callback worker calls TaskComplete.
     scheduler: str = ""
 
 
@@ -46,10 +46,10 @@ async def run_worker(
         options: the worker's.
         leader: addresses of leaders, separated by commas.
         listeners: where to listen.
-        ready: called with facts about the worker once a leader has taken it in.
+        ready: called with facts about the worker when a leader has accepted it.
 
     Raises:
-        AddressError: for an address of another form.
+        AddressError: when an address is not HOST:PORT.
         OSError: when a port is taken.
     """
     service = _make(options, split_addresses(leader), listeners)
@@ -77,7 +77,7 @@ async def run_worker(
 def _make(options: Options, addresses: Sequence[str], listeners: Listeners) -> Service:
     if listeners.work is None:
         return Service(options, addresses)
-    # The leader sends the next task when the last one has ended: a lent slot would stay empty.
+    # It lends no slots, because its leader sends the next task only when the last one has ended.
     service = Service(replace(options, lent_slots_max=0), addresses)
     service.link = CallbackWorker(
         service.supervisor,
@@ -90,10 +90,10 @@ def _make(options: Options, addresses: Sequence[str], listeners: Listeners) -> S
 
 
 def _handlers_metrics(service: Service, stack: contextlib.ExitStack) -> list[Collector]:
-    """What shows the metrics that handlers keep; it lasts as long as the stack."""
+    """Returns what collects the handlers' metrics. It lasts until `stack` is left."""
     if not service.options.runners:
         return [InProcessMetrics()]
-    # The second is what prometheus_client once called it, and still heeds.
+    # prometheus_client still heeds the lower-case name, which it used first.
     if os.environ.get(VARIABLE) or os.environ.get(VARIABLE.lower()):
         logger.info("metrics of handlers go where the environment says, and are not on this worker's page")
         return []

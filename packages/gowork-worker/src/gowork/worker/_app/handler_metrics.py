@@ -1,13 +1,13 @@
-"""Metrics that handlers keep with prometheus_client in runner processes: gathered, summed, and kept when a runner ends.
+"""Gathers and sums the metrics that handlers keep with prometheus_client, and keeps those of ended runners.
 
-Each runner has a directory of its own, told to prometheus_client by a variable, in which it and its children keep
-their values in mapped files: they are there however a process ends. When it has ended its values are added to what this
-process remembers of all that ended before, and its files go; so disk and scrapes cost as much as what runs, however
-many processes there have been.
+Each runner has a directory of its own, which an environment variable names to prometheus_client. The runner and its
+children keep their values there in mapped files, which are complete however a process ends. When a process has ended,
+its values are added to what this process remembers, and its files are removed. So disk and scrapes cost as much as the
+processes that run, however many have ended.
 
-Invariant: a file's values are seen in the file or among what is remembered, at any moment in one of them. That is one
-assignment under a lock, after all that can fail and before the file goes. With this process ends what it remembers,
-and with it every series, which Prometheus takes for a reset; its directory is removed by itself or by the next worker.
+Invariant: at any moment a file's values are counted once, in the file or among the remembered values. One assignment
+under a lock moves them, after all that can fail and before the file is removed. The remembered values end with this
+process; Prometheus then sees each series reset. Its directory is removed by itself or by the next worker.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ from gowork.worker._app.metric_files import Values, complain_once, read
 
 logger = logging.getLogger("gowork.worker")
 
-#: By which prometheus_client knows, when it is imported, that it keeps values in files, and later where.
+#: The environment variable that tells prometheus_client, at its import, to keep values in files, and later where.
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 #: Metrics of this prefix are gowork's own.
 RESERVED_PREFIX = "gowork_"
-#: With less room a runner gets no directory: its mapped files would end it by SIGBUS once there is none.
+#: With less free room a runner gets no directory, because SIGBUS ends it when its mapped files find no room.
 ROOM_BYTES_MIN = 16 << 20
-#: Seconds between two looks for children of runners that have ended. Each scrape looks too.
+#: Seconds between two looks for ended children of runners. Each scrape looks too.
 _LOOK_INTERVAL = 60.0
-#: What a file is called whose process has ended, until it is remembered.
+#: The suffix of a file whose process has ended, until its values are remembered.
 _SUFFIX_ENDED = ".ended"
 
 
 def default_metrics_dir() -> Path:
-    """Where workers of this user keep such directories: in XDG_RUNTIME_DIR, else where temporary files are."""
+    """Where this user's workers keep their directories: in XDG_RUNTIME_DIR, else where temporary files are."""
     home = os.environ.get("XDG_RUNTIME_DIR")
     if home and os.path.isabs(home) and os.path.isdir(home):
         return Path(home, "gowork-metrics")
@@ -56,24 +56,24 @@ def default_metrics_dir() -> Path:
 
 
 class HandlerMetrics(Collector):
-    """Enter it; then it keeps the metrics of a fleet's runners (MetricsKeeper), and collects them for a registry."""
+    """Keeps the metrics of a fleet's runners (MetricsKeeper) while it is entered, and collects them for a registry."""
 
     def __init__(self, home: Path) -> None:
         """`home` is shared with other workers of this user, and made when it is not there."""
         self._home = home
         self._directory = home / secrets.token_hex(8)
-        #: Locked for as long as this process lives. Programs that tidy up temporary files heed that too.
+        #: The directory's, locked for as long as this process lives. Programs that clean up temporary files heed that.
         self._descriptor = -1
         self._started = 0
         #: Guards what follows.
         self._lock = threading.Lock()
         #: {a runner's directory: whether the runner has ended}
         self._directories: dict[Path, bool] = {}
-        #: What all processes have left that ended.
+        #: The values of all processes that have ended.
         self._remembered = Values()
         #: Files that are remembered and could not be removed.
         self._done: set[Path] = set()
-        #: Directories of runners that have ended; None at the end.
+        #: Directories of runners that have ended, for the thread. None ends it.
         self._left: SimpleQueue[Path | None] = SimpleQueue()
         #: Reads the files that they have left, on a thread of its own.
         self._thread = threading.Thread(target=self._remember_all, name="metrics", daemon=True)
@@ -82,11 +82,11 @@ class HandlerMetrics(Collector):
         """Makes the directory, and removes those of workers that were killed.
 
         Raises:
-            OSError: when it cannot be made.
+            OSError: when the directory cannot be made.
         """
         make_private(self._home)
         self._remove_orphans()
-        # Under another name until it is locked, so that nobody takes it for an orphan.
+        # It has another name until it is locked, so that no worker takes it for an orphan.
         hidden = self._home / f".{self._directory.name}"
         hidden.mkdir(mode=0o700)
         try:
@@ -108,9 +108,9 @@ class HandlerMetrics(Collector):
         os.close(self._descriptor)
 
     def begin(self) -> dict[str, str]:
-        """The variables for one more runner; no variables when there is no directory."""
+        """Makes one more runner's directory and returns its environment variables; none when there is no directory."""
         self._started += 1
-        # By a number and not by its process id, which a later one may get while this one's values are being read.
+        # Named by a number, because a later runner may get the same process id while these values are being read.
         directory = self._directory / str(self._started)
         try:
             room = os.statvfs(self._directory)
@@ -125,12 +125,12 @@ class HandlerMetrics(Collector):
         return {VARIABLE: str(directory)}
 
     def ended(self, variables: dict[str, str]) -> None:
-        """The runner that was given these variables has ended."""
+        """Notes that the runner with these variables has ended."""
         if VARIABLE in variables:
             self._left.put(Path(variables[VARIABLE]))
 
     def collect(self) -> Iterable[Metric]:
-        """Asked for at every scrape, on the listener's threads."""
+        """Yields the metrics of all processes. Called at each scrape, on the listener's threads."""
         with self._lock:
             self._remember()
             values = self._remembered.copy()
@@ -140,7 +140,7 @@ class HandlerMetrics(Collector):
         yield from _not_ours(values.metrics())
 
     def _remember_all(self) -> None:
-        """What the thread does."""
+        """Remembers what ended runners and their children have left, on the thread."""
         while True:
             try:
                 directory = self._left.get(timeout=_LOOK_INTERVAL)
@@ -154,9 +154,7 @@ class HandlerMetrics(Collector):
                 self._remember()
 
     def _remember(self) -> None:
-        """Adds what runners have left that have ended, and what children of others have. What cannot be read now stays
-        where it is.
-        """
+        """Adds the values of ended runners, and of ended children of others. Files that cannot be read now stay."""
         for directory, ended in list(self._directories.items()):
             with _complaining():
                 files = self._files(directory)
@@ -188,7 +186,7 @@ class HandlerMetrics(Collector):
             with contextlib.suppress(OSError):
                 descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
                 try:
-                    # Its worker holds this for as long as it lives.
+                    # Its worker holds the lock for as long as it lives.
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     shutil.rmtree(directory, ignore_errors=True)
                 finally:
@@ -199,7 +197,7 @@ class InProcessMetrics(Collector):
     """Metrics of this process, for handlers that run in it (runners=0)."""
 
     def collect(self) -> Iterable[Metric]:
-        """Asked for at every scrape, on the listener's threads."""
+        """Yields the metrics. Called at each scrape, on the listener's threads."""
         try:
             metrics = list(REGISTRY.collect())
         except Exception as error:  # noqa: BLE001 - handlers may have registered collectors of their own
@@ -225,14 +223,14 @@ def _complaining() -> Iterator[None]:
 
 
 def _taken_from_dead(path: Path) -> Path | None:
-    """The file by another name, when its process has ended; None when it may still be written to."""
+    """Renames a file whose process has ended, and returns its new path. None when it may still be written to."""
     if path.suffix == _SUFFIX_ENDED:
         return path
     if not _is_dead(path):
         return None
     taken = path.with_suffix(_SUFFIX_ENDED)
     path.rename(taken)
-    # A new process of the same id may have opened it between the two: then it lives, and has no reason to make another.
+    # A new process with the same id may have opened the file before it was renamed. Then it lives and makes no other.
     if not _is_dead(path) and not path.exists():
         taken.rename(path)
         return None
@@ -249,5 +247,5 @@ def _is_dead(path: Path) -> bool:
     except ProcessLookupError:
         return True
     except (OSError, OverflowError):
-        pass  # It lives and is another user's, or is no process id.
+        pass  # It is another user's and lives, or the number is no process id.
     return False

@@ -1,8 +1,8 @@
-"""What prometheus_client's multiprocess mode leaves in files: one value for each series, of each process.
+"""Reads the files of prometheus_client's multiprocess mode: one value for each series of each process.
 
-How values of several processes become one follows prometheus_client: counters, histograms and summaries add up, gauges
-go by their mode. Its own collector is not used: at one broken file it shows nothing, and it has nothing to add the
-values of ended processes up with. Here whatever can be read counts, up to where a file breaks off.
+Values of several processes are merged as prometheus_client does it: counters, histograms and summaries are added,
+gauges go by their mode. Its own collector is not used: one broken file makes it show nothing, and it cannot add up the
+values of ended processes. Here everything counts that can be read, up to where a file breaks off.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ logger = logging.getLogger("gowork.worker")
 
 #: A file that is larger is not read.
 FILE_BYTES_MAX = 16 << 20
-#: Series, each bucket counting for one, beyond which new ones are left out.
+#: Most series, where each bucket is one. New ones beyond that are left out.
 SERIES_MAX = 20_000
 _REASON_CHARS_MAX = 500
 
-#: What files are named by: the type, for gauges with their mode.
+#: Kinds, with which file names begin: the type, for gauges with the mode. Each set says how values are merged.
 _ADDED = frozenset({"counter", "histogram", "summary", "gauge_sum", "gauge_livesum"})
 _LEAST = frozenset({"gauge_min", "gauge_livemin"})
 _MOST = frozenset({"gauge_max", "gauge_livemax"})
 _LATEST = frozenset({"gauge_mostrecent", "gauge_livemostrecent"})
 _BY_PROCESS = frozenset({"gauge_all", "gauge_liveall"})
-#: What the samples of each type are named by, beside their metric.
+#: {type: what its samples' names have after the metric's name}
 _SUFFIXES = {
     "counter": {"_total"},
     "gauge": {""},
@@ -42,23 +42,23 @@ _SUFFIXES = {
     "summary": {"_count", "_sum"},
 }
 _KINDS = _ADDED | _LEAST | _MOST | _LATEST | _BY_PROCESS
-#: What is gone with its process: gauges of live modes, and those that have a series for each process, or else there
-#: would be more of them with each process that ends.
+#: Kinds whose values end with their process: gauges of live modes, and those with a series for each process, because
+#: there would be more series with each process that ends.
 _FLEETING = _BY_PROCESS | {kind for kind in _KINDS if kind.startswith("gauge_live")}
 
 
 class Series(NamedTuple):
-    """What a value is of."""
+    """The series that a value belongs to."""
 
     kind: str
-    #: The process, where each has a series of its own; else empty.
+    #: The process id, where each process has a series of its own; else empty.
     pid: str
     #: [metric, sample, labels, help] as JSON.
     key: str
 
 
 class Value(NamedTuple):
-    """A value, and when it was set where that matters."""
+    """A value, and when it was set, for gauges of which the latest counts."""
 
     number: float
     at: float
@@ -74,11 +74,11 @@ class Values:
         return len(self._values)
 
     def copy(self) -> Values:
-        """The same values, to be added to by themselves."""
+        """Returns a copy that can be added to by itself."""
         return Values(self._values)
 
     def add(self, values: Iterable[tuple[Series, Value]]) -> None:
-        """Adds those of another process."""
+        """Adds the values of another process."""
         mine = self._values
         for series, value in values:
             known = mine.get(series)
@@ -90,7 +90,7 @@ class Values:
                 complain_once("metrics of handlers have too many series; new ones are left out", str(SERIES_MAX))
 
     def metrics(self) -> list[Metric]:
-        """As Prometheus is to see them, by name."""
+        """Returns the metrics for Prometheus, sorted by name."""
         families: dict[str, _Family] = {}
         for series, value in self._values.items():
             parsed = _parse(series.key)
@@ -105,14 +105,14 @@ class Values:
 
 
 def read(paths: Iterable[Path], *, ended: bool) -> Iterator[tuple[Series, Value]]:
-    """The values in files.
+    """Yields the values in files.
 
     Args:
-        paths: named as prometheus_client does, whatever their suffix; others are passed over.
-        ended: whether the processes that wrote them have ended; their gauges of live modes are gone then.
+        paths: files that prometheus_client has named, with any suffix; others are skipped.
+        ended: whether the processes that wrote them have ended; values that end with their process are then left out.
 
     Raises:
-        OSError: when a file that is there cannot be read now. What has been read so far is not all of it.
+        OSError: when a file that is there cannot be read now. The values until then are not all.
     """
     for path in sorted(paths):
         kind, _, pid = path.stem.rpartition("_")
@@ -127,11 +127,11 @@ def _read_file(path: Path) -> Iterator[tuple[str, float, float]]:
     try:
         facts = path.stat(follow_symlinks=False)
         if not facts.st_size:
-            return  # It has been made this instant.
+            return  # It was made this instant.
         if not stat.S_ISREG(facts.st_mode) or facts.st_size > FILE_BYTES_MAX:
             raise RuntimeError(f"no file of at most {FILE_BYTES_MAX} bytes")
         last = 0
-        # Its own reader of untyped code; a length that is garbage could lead it backwards, for ever.
+        # prometheus_client's own reader. A length that is garbage could lead it backwards, for ever.
         for key, number, at, position in MmapedDict.read_all_values_from_file(str(path)):  # type: ignore[no-untyped-call]
             if position <= last:
                 raise RuntimeError("an entry has no length")
@@ -145,7 +145,7 @@ def _read_file(path: Path) -> Iterator[tuple[str, float, float]]:
 
 @functools.lru_cache(maxsize=100)
 def complain_once(event: str, reason: str) -> None:
-    """Logs a warning, unless it has been logged lately, because the next scrape finds the same fault."""
+    """Logs a warning, unless the same one was logged lately, because the next scrape finds the same fault."""
     logger.warning(event, extra={"reason": reason[:_REASON_CHARS_MAX]})
 
 
@@ -168,7 +168,7 @@ class _Parsed(NamedTuple):
 
 @functools.lru_cache(maxsize=SERIES_MAX)
 def _parse(key: str) -> _Parsed | None:
-    """A series' name and labels; None for what prometheus_client cannot have written."""
+    """Returns a series' names, labels and help; None when prometheus_client cannot have written that."""
     try:
         metric, sample, labels, documentation = json.loads(key)
         pairs = tuple(sorted(labels.items()))
@@ -191,7 +191,7 @@ class _Family:
         self._samples: dict[tuple[str, tuple[tuple[str, str], ...]], Value] = {}
 
     def add(self, parsed: _Parsed, series: Series, value: Value) -> None:
-        """Adds a value: once more for a series that is known when its help has changed."""
+        """Adds a value. Of a series whose help has changed there are several, which are merged."""
         if series.kind.partition("_")[0] != self._type:
             complain_once("a metric of handlers has two types; one is left out", self._name)
             return
@@ -204,7 +204,7 @@ class _Family:
         self._samples[place] = value if known is None else _merged(series.kind, known, value)
 
     def metric(self) -> Metric | None:
-        """The metric; None when nothing of it is whole."""
+        """Returns the metric; None when no series of it is complete."""
         try:
             metric = Metric(self._name, self._documentation, self._type)
         except ValueError as error:
@@ -218,7 +218,7 @@ class _Family:
         return metric if metric.samples else None
 
     def _add_histograms(self, metric: Metric) -> None:
-        """Files have how much each bucket has alone; Prometheus wants all up to each bound."""
+        """Adds up the buckets: files count each bucket alone, and Prometheus wants the count up to each bound."""
         buckets: dict[tuple[tuple[str, str], ...], dict[float, float]] = {}
         for (_, labels), value in self._samples.items():
             text = dict(labels).get("le")

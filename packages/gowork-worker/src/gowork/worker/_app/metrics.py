@@ -1,4 +1,4 @@
-"""The worker's metrics, for Prometheus: read from the supervisor when somebody asks. All their names are here."""
+"""The worker's metrics for Prometheus, read from the supervisor at each scrape. All their names are here."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 
 def metrics_page(supervisor: Supervisor, *others: Collector) -> WSGIApplication:
-    """The page /metrics, in OpenMetrics for those who ask for it: only that has room for exemplars.
+    """Returns the page /metrics. A scraper that asks for OpenMetrics gets it, and with it exemplars.
 
     Args:
-        supervisor: whose metrics.
-        others: what else is on the page.
+        supervisor: where the worker's metrics are read.
+        others: collectors of further metrics for the page.
     """
     registry = CollectorRegistry()
     for collector in (_WorkerCollector(supervisor), *others):
@@ -36,7 +36,7 @@ class _WorkerCollector(Collector):
         self._supervisor = supervisor
 
     def collect(self) -> Iterable[Metric]:
-        """Asked for by prometheus_client at every scrape, on the listener's thread."""
+        """Yields the metrics. prometheus_client calls it at each scrape, on the listener's thread."""
         measures = self._supervisor.measures
         slots = GaugeMetricFamily("gowork_worker_slots", "Slots by what they do.", labels=["state"])
         for state, count in self._supervisor.slots().items():
@@ -53,7 +53,7 @@ class _WorkerCollector(Collector):
             labels=["queue", "handler", "status"],
             unit="seconds",
         )
-        # A copy: the loop adds to it meanwhile.
+        # A copy, because the loop adds to it meanwhile.
         for labels, buckets in list(measures.executions.items()):
             executions.add_metric(labels, _cumulative(buckets), buckets.total)
         yield executions

@@ -1,6 +1,4 @@
-"""The command `gowork plugins`, an entry point of gowork.commands: what is installed here, without a
-leader.
-"""
+"""The command `gowork plugins`, an entry point of gowork.commands. It lists what is installed, without a leader."""
 
 from __future__ import annotations
 
@@ -29,16 +27,16 @@ Examples:
     "imports",
     multiple=True,
     metavar="MODULE",
-    help="Look at a module with handlers too, also in the working directory. May be repeated.",
+    help="List a module with handlers too, also one in the working directory. May be repeated.",
 )
-@click.option("--plugin", "plugins", multiple=True, metavar="NAME", help="Look at these plugins only. May be repeated.")
+@click.option("--plugin", "plugins", multiple=True, metavar="NAME", help="List only these plugins. May be repeated.")
 @click.option(
     "--output",
     "-o",
     type=click.Choice(["table", "json", "jsonl"]),
     default="table",
     show_default=True,
-    help="The form of the answer.",
+    help="The form of the list.",
 )
 def main(*, imports: Sequence[str], plugins: Sequence[str], output: str) -> None:
     """List the plugins that are installed here, their handlers and what is wrong with them.
@@ -88,7 +86,7 @@ def _row(loaded: Loaded, name: str) -> dict[str, Any]:
 
 
 def _summary(text: str | None) -> str:
-    """The first sentence of a docstring."""
+    """Returns the first sentence of a docstring, in one line."""
     return " ".join((text or "").split()).partition(". ")[0].rstrip(".")
 
 

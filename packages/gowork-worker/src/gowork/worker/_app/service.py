@@ -1,8 +1,8 @@
 """Start and stop of a worker, in order.
 
 start: supervisor with its runners -> handlers known -> session (or callback worker)
-stop:  draining told, nothing new -> running tasks finish, or are handed back -> reports acknowledged -> goodbye; beside
-       the last two the runners end
+stop:  leader told, nothing new starts -> running tasks finish, or are handed back -> reports acknowledged -> goodbye
+       The runners end during the last two steps.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ _TASKS_TOLD_MAX = 5
 
 
 class Link(Protocol):
-    """How the worker is tied to its leader: a session, or as a callback worker."""
+    """The worker's connection to its leader: a session, or that of a callback worker."""
 
-    #: Set once a leader has taken the worker in.
+    #: Set once a leader has accepted the worker.
     welcomed: asyncio.Event
-    #: Whether it is tied right now.
+    #: Whether it is connected right now.
     connected: bool
 
     async def run(self) -> None:
-        """Keeps the tie until the worker has left."""
+        """Keeps the worker connected until it has left."""
 
 
 class Service:
@@ -53,28 +53,28 @@ class Service:
         self.supervisor.asked_to_drain = self.drain
         self._stops = 0
         self._stop = asyncio.Event()
-        #: When running tasks are handed back, on the monotonic clock.
+        #: When running tasks are handed back, in seconds of the monotonic clock.
         self._deadline = math.inf
-        #: Ends the drain; there once it has begun.
+        #: Ends the drain; None while none is on.
         self._timeout: asyncio.Timeout | None = None
         self.link: Link = Connector(self.supervisor, addresses)
 
     def stop(self) -> None:
-        """Asks the worker to drain within its own budget; the second call to hand back at once."""
+        """Asks the worker to drain within its drain_timeout. The second call hands running tasks back at once."""
         self._stops += 1
         self._drain_within(self.options.drain_timeout if self._stops == 1 else 0.0)
 
     def drain(self, budget: float | None) -> None:
-        """Asks the worker to drain on behalf of its leader; one that drains already goes on as it does.
+        """Asks the worker to drain on behalf of its leader. A worker that drains already goes on as before.
 
         Args:
-            budget: seconds for what runs; None for the worker's own budget.
+            budget: seconds that running tasks have to finish; None for the worker's drain_timeout.
         """
         if not self._stop.is_set():
             self._drain_within(self.options.drain_timeout if budget is None else budget)
 
     def _drain_within(self, budget: float) -> None:
-        """Begins to drain, or drains faster: the shortest time that was asked for counts."""
+        """Begins the drain, or shortens it: the earliest deadline counts."""
         self._deadline = min(self._deadline, time.monotonic() + budget)
         if self._timeout is not None and not self._timeout.expired():
             self._timeout.reschedule(asyncio.get_running_loop().time() + self.seconds_left)
@@ -86,14 +86,14 @@ class Service:
         return max(0.0, self._deadline - time.monotonic())
 
     async def welcomed(self) -> None:
-        """Waits until a leader has taken the worker in."""
+        """Waits until a leader has accepted the worker."""
         await self.link.welcomed.wait()
 
     async def run(self, *, own_process: bool = False) -> None:
         """Runs the worker until `stop`, or until it is cancelled.
 
         Args:
-            own_process: take SIGTERM and SIGINT as calls of `stop`.
+            own_process: whether SIGTERM and SIGINT call `stop`.
         """
         logger.info(
             "starting", extra={"slots": self.options.slots, "runners": self.options.runners, "pid": os.getpid()}
@@ -106,7 +106,7 @@ class Service:
                     await self._stop.wait()
                     await self._drain()
                 finally:
-                    # Also when this is cancelled: then nothing was waited for, and running tasks are handed back now.
+                    # When this is cancelled, no task was waited for, and the running ones are handed back now.
                     await self.supervisor.hand_back("the worker stopped before it had finished")
                     async with asyncio.TaskGroup() as last:
                         last.create_task(self._say_goodbye(link), name="goodbye")

@@ -27,7 +27,7 @@ class Worker:
 
         Worker("127.0.0.1:50051", handlers=[thumbnail]).run()
 
-    Installs no signal handlers and no logging, save `run`, which owns the process while it lasts.
+    Only `run` installs signal handlers and logging, because it owns the process while it lasts.
     """
 
     def __init__(
@@ -50,26 +50,26 @@ class Worker:
     ) -> None:
         """Args:
             leader: HOST:PORT of a leader, or of several, separated by commas.
-            handlers: functions with @handler (or @lifespan). Runner processes import them, so they stand at the
-                top level of a module or script; with runners=0 any function will do.
+            handlers: functions with @handler (or @lifespan). Runner processes import them, so they must be at the
+                top level of a module or script. With runners=0 they may be anywhere.
             name: unique in the cluster; the host's name with a random suffix when left out.
-            state_dir: with a name, where a worker that is started again finds the proof that nothing of its predecessor
-                is left, so that its tasks run again at once after a crash; nothing is kept when left out.
+            state_dir: with a name: a directory where a restarted worker finds proof that its predecessor's processes
+                have ended. So its tasks run again at once after a crash. No proof is kept when left out.
             slots: how many tasks run at once; four for each processor when left out.
-            runners: how many processes run them; one for each processor when left out. 0 runs handlers in this process.
-            labels: what selectors of tasks are matched with.
+            runners: how many processes run tasks; one for each processor when left out. 0 runs them in this process.
+            labels: labels by which tasks select workers.
             plugins: names of installed plugins, or of their distributions, to load; all when left out.
             imports: modules with handlers to import.
             default_handler: the name of the handler for tasks that name none.
             drain_timeout: seconds that running tasks have to finish when the worker stops.
-            blocked_timeout: seconds that the loop of a runner process may not answer before the process is ended, 5 to
-                604,800; 600 when left out. While a task with a time limit runs there, it has that time.
-            trace_parent: trace attempts as children of what scheduled them, instead of in traces of their own that are
-                linked to it.
+            blocked_timeout: seconds that a handler may keep a runner's loop from answering before the runner is ended,
+                5 to 604,800; 600 when left out. When a task that runs there has a time limit, the worker waits for
+                that first.
+            trace_parent: makes the span of an attempt a child of the span that scheduled its task, instead of a linked
+                trace.
             log_failures: how much the log tells of an attempt that has failed: "type", "message" or "traceback".
 
         Raises:
-            ConfigurationError: for values that cannot be.
             UnimportableError: for a handler that a runner process could not import.
         """
         self._leader = leader
@@ -92,11 +92,12 @@ class Worker:
         self._group: asyncio.TaskGroup | None = None
 
     def run(self) -> None:
-        """Runs the worker until SIGTERM or Ctrl-C, which drain it; a second one hands its tasks back at once.
+        """Runs the worker until SIGTERM or Ctrl-C, which drain it. A second one hands its tasks back at once.
 
-        Logs to standard error, and so do its runners, when the program has set up no logging of its own.
+        When the program has set up no logging of its own, the worker and its runners log to standard error.
 
         Raises:
+            ConfigurationError: when an option is beyond its limits. The text names it.
             WorkerFailed: when something else ended it.
         """
         _not_in_runner()
@@ -106,14 +107,15 @@ class Worker:
         service = self._make()
         if owns_logging:
             logs.configure("text", service.options.log_level, service.options.name)
-        # In the moments before the worker takes Ctrl-C itself.
+        # KeyboardInterrupt comes only in the moments before the worker handles Ctrl-C itself.
         with _failures(), contextlib.suppress(KeyboardInterrupt):
             asyncio.run(service.run(own_process=True))
 
     async def serve(self) -> None:
-        """Runs the worker until `stop` is called or this is cancelled; cancelling hands running tasks back at once.
+        """Runs the worker until `stop` is called or this is cancelled. A cancel hands running tasks back at once.
 
         Raises:
+            ConfigurationError: when an option is beyond its limits. The text names it.
             WorkerFailed: when something else ended it.
         """
         _not_in_runner()
@@ -126,13 +128,13 @@ class Worker:
             self._service.stop()
 
     async def welcomed(self) -> None:
-        """Waits until a leader has taken the worker in."""
+        """Waits until a leader has accepted the worker."""
         if self._service is None:
             raise WorkerError("the worker does not run: await serve() or enter `async with` first")
         await self._service.welcomed()
 
     async def __aenter__(self) -> Self:
-        """Starts to serve beside the body of the `async with`; leaving it drains the worker.
+        """Starts the worker beside the body of the `async with`. Leaving the body drains the worker.
 
         When the worker ends by itself, the body is cancelled, and WorkerFailed comes out of the `async with`.
         """
@@ -163,10 +165,10 @@ class Worker:
 
 @contextlib.contextmanager
 def _failures(own: BaseException | None = None) -> Iterator[None]:
-    """Turns the nested groups in which the worker's tasks fail into one error that a program can expect.
+    """Raises WorkerFailed in place of the nested exception groups in which the worker's tasks fail.
 
     Args:
-        own: what the program itself has raised: that comes out by itself, and not in a group.
+        own: what the program's own body has raised. It propagates by itself, not in a group.
     """
     try:
         yield
@@ -183,11 +185,11 @@ def _first(error: BaseException) -> BaseException:
 
 
 def _not_in_runner() -> None:
-    """A script that is run again in a runner process, for its handlers, comes here when it would start its worker."""
+    """Raises where a script or module that a runner process loads for its handlers would start a worker."""
     if references.running_script():
         raise references.ScriptReachedWorker
     if references.in_runner():
         raise WorkerError(
-            f"a module that process {os.getpid()} imports for its handlers starts a worker: put that under "
+            f"a module that runner process {os.getpid()} imports for its handlers starts a worker: start it only under "
             'if __name__ == "__main__":'
         )
