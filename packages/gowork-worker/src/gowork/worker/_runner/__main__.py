@@ -1,4 +1,4 @@
-"""A supervisor, and nobody else, starts `python -m gowork.worker._runner PIPE TABLE PARENT [LOCK]`."""
+"""Only a supervisor starts `python -m gowork.worker._runner PIPE TABLE PARENT [LOCK]`."""
 
 from gowork.worker._runner.main import main
 

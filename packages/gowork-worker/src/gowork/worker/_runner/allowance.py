@@ -1,4 +1,4 @@
-"""How many lines of a kind the log may have in a second, and how many were left out."""
+"""Bounds how many lines a log gets in a second, and counts those that are left out."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Allowance:
 
     def __init__(self, key_lines_max: int, lines_max: int, clock: Callable[[], float] = time.monotonic) -> None:
         """Args:
-        key_lines_max: lines of one key in a second.
-        lines_max: lines of all keys together.
+        key_lines_max: most lines of one key in a second.
+        lines_max: most lines of all keys together in a second.
         clock: in seconds.
         """
         self._key_lines_max, self._lines_max = key_lines_max, lines_max
@@ -24,13 +24,13 @@ class Allowance:
         #: Guards all that follows. It is held for a few instructions only.
         self._lock = threading.Lock()
         self._window_ends = 0.0
-        #: key -> lines in this window
+        #: {key: lines in this window}
         self._lines: dict[str, int] = {}
-        #: key -> what has left no line
+        #: {key: lines left out since its last line}
         self.suppressed: dict[str, int] = {}
 
     def admit(self, key: str) -> int | None:
-        """How many of the key were suppressed before this one; None when this one is too."""
+        """Returns how many lines of the key were left out before this one; None when this one is left out too."""
         now = self._clock()
         with self._lock:
             if now >= self._window_ends:
@@ -44,7 +44,7 @@ class Allowance:
             return self.suppressed.pop(key, 0)
 
     def left_out(self) -> dict[str, int]:
-        """What was suppressed and has had no later line to be told in, each once. Cheap while there is nothing."""
+        """Returns {key: lines left out} that no later line has told, each once. Cheap while there are none."""
         if not self.suppressed or self._clock() < self._window_ends:
             return {}
         with self._lock:

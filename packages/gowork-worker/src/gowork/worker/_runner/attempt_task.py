@@ -16,9 +16,8 @@ logger = logging.getLogger("gowork.worker.runner")
 class AttemptTask(asyncio.Task[None]):
     """A task that no other attempt of the runner can cancel.
 
-    A handler that cancels all tasks of its loop, for whatever reason, would otherwise end its innocent neighbours. What
-    runs within the attempt itself (its timeouts, its task groups) has the attempt's context and may cancel it; so may
-    what runs in no attempt's.
+    Otherwise a handler that cancels all tasks of its loop would end other attempts. Code that runs in the attempt's own
+    context (its timeouts, its task groups) may cancel it, and so may code that runs in no attempt's context.
     """
 
     def __init__(self, coroutine: Coroutine[Any, Any, None], attempt: Context, **options: Any) -> None:
@@ -33,5 +32,5 @@ class AttemptTask(asyncio.Task[None]):
         return super().cancel(msg)
 
     def stop(self, reason: str) -> None:
-        """Cancels it for the runner, whichever context that calls from."""
+        """Cancels it on behalf of the runner, from any context."""
         super().cancel(reason)

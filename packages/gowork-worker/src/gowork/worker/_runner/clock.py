@@ -1,8 +1,8 @@
-"""The runner's own clock, which handlers do not set.
+"""The runner's own clock, which handlers cannot change.
 
-Those that freeze time, as tests and replays do (freezegun and its like), replace the functions of `time` for their
-whole process: limits would end innocents, and the timers of the loop would rest. Such libraries replace what modules
-hold, too, so the functions are kept in a class.
+Libraries that freeze time (freezegun and its like) replace the functions of `time` for the whole process. Then time
+limits would end the wrong tasks, and the loop's timers would stop. Such libraries also replace functions that modules
+hold, so these are held by classes.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import time
 
 
 class Clock:
-    """What `time` was when the runner began."""
+    """The functions of `time`, as they were when the runner began."""
 
-    #: Nanoseconds from some moment on.
+    #: Nanoseconds since some moment.
     monotonic_ns = staticmethod(time.monotonic_ns)
 
 
 class ClockedLoop(asyncio.SelectorEventLoop):
-    """A loop whose timers go by that clock."""
+    """A loop whose timers use this clock."""
 
-    #: Seconds from the same moment on.
+    #: Seconds since the same moment.
     time = staticmethod(time.monotonic)

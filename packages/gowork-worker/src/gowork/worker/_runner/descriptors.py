@@ -1,7 +1,7 @@
-"""Finds out that a handler has closed, or replaced, descriptors that are the runner's own.
+"""Notices when a handler has closed, or replaced, descriptors of the runner.
 
-Code that makes a daemon of its process closes all that it does not know. A runner without its pipe, or whose loop
-cannot be woken any more, would hold its tasks for ever; one without its lock would prove that it has ended.
+Code that makes a daemon of its process closes all descriptors that it does not know. A runner that has lost its pipe,
+or whose loop cannot be woken any more, would hold its tasks for ever. One that has lost its lock would count as ended.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ from collections.abc import Iterable
 def open_descriptors() -> set[int]:
     """The numbers of all open descriptors of this process."""
     found = set()
-    # On macOS the first is a link, and the second shows its target.
+    # macOS has only the first. On Linux it is a link to the second, and may be missing.
     for name in os.listdir("/dev/fd" if os.path.isdir("/dev/fd") else "/proc/self/fd"):
-        # The listing's own is among them, and closed by now.
+        # The listing's own descriptor is among them, and closed by now.
         if name.isdigit() and _identity(int(name)) is not None:
             found.add(int(name))
     return found
 
 
 class OwnDescriptors:
-    """Some descriptors, and the files behind them."""
+    """Remembers which file is behind each of some descriptors."""
 
     def __init__(self, numbers: Iterable[int]) -> None:
         self._identities = {number: _identity(number) for number in numbers}
 
     def intact(self) -> bool:
-        """Whether each has still the same file behind it."""
+        """Whether each descriptor still has the same file behind it."""
         return all(_identity(number) == identity for number, identity in self._identities.items())
 
 
 def _identity(number: int) -> tuple[int, int] | None:
-    """What is open there; None when nothing is."""
+    """Returns (device, inode) of the file that is open there; None when none is."""
     try:
         status = os.fstat(number)
     except OSError:

@@ -1,7 +1,7 @@
 """Texts of exceptions, even when an exception's own methods fail.
 
-An exception is the handler's: its `__str__`, its attributes, its notes and its metaclass run code of the handler, which
-may raise anything. Nothing here raises because of that; each question has an answer to fall back on.
+An exception's `__str__`, attributes, notes and metaclass run the handler's code, which may raise anything. Nothing here
+raises because of that: each function has something to fall back on.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from types import FrameType, TracebackType
 
 from gowork.proto import limits
 
-#: Frames of a traceback, counted from the one that raised.
+#: Most frames of a traceback, counted from the one that raised.
 _FRAMES_MAX = 50
-#: Exceptions that are told of one another, by `__cause__` or `__context__`, counted from the last.
+#: Most exceptions in a chain of `__cause__` or `__context__`, counted from the one that was raised last.
 _CHAIN_MAX = 20
-#: The first frames of a handler's traceback are those of this package, which call it.
+#: The first frames of a handler's traceback have their code in this folder, which calls the handler.
 _HERE = os.path.dirname(__file__) + os.sep
 _name_of = vars(type)["__name__"].__get__
 _bases_of = vars(type)["__mro__"].__get__
@@ -24,22 +24,22 @@ _traceback_of = vars(BaseException)["__traceback__"].__get__
 
 
 def type_name(error: BaseException) -> str:
-    """The name of its type. A metaclass has no say in it."""
+    """The name of the exception's type, read without its metaclass."""
     return str.__str__(_name_of(type(error)))
 
 
 def type_names(error: BaseException) -> set[str]:
-    """The names of its type and of all types that this derives from."""
+    """The names of the exception's type and of all types that this derives from."""
     return {str.__str__(_name_of(base)) for base in _bases_of(type(error))}
 
 
 def is_a(error: BaseException, kind: type[BaseException]) -> bool:
-    """As isinstance, but without a look at `__class__`, which may be a property."""
+    """Answers as isinstance does, but does not read `__class__`, which may be a property."""
     return kind in _bases_of(type(error))
 
 
 def text(error: BaseException) -> str:
-    """Its message, cut to the limit of a report; never empty."""
+    """The exception's message, cut to the limit of a report; never empty."""
     try:
         told = cut(str(error), limits.FAILURE_MESSAGE_BYTES_MAX)
     except BaseException as second:  # noqa: BLE001 - a broken __str__ may raise whatever it likes
@@ -48,7 +48,7 @@ def text(error: BaseException) -> str:
 
 
 def trace(error: BaseException) -> str:
-    """Its traceback from the handler on, with its causes; the end of it where it is long."""
+    """The exception's traceback from the handler on, with its causes. When it is too long, its end."""
     frames = _frames_of_the_handler(_traceback_of(error))
     try:
         told = traceback.TracebackException(type(error), error, frames, limit=-_FRAMES_MAX, compact=True)
@@ -66,8 +66,8 @@ def cut(words: str, bytes_max: int) -> str:
     """The beginning of a text, in at most `bytes_max` bytes. Lone surrogates, which protobuf refuses, are written as
     escapes.
     """
-    # The characters first, so that the rest of a huge text is not even encoded; str's own method, since a subclass may
-    # have another.
+    # Characters are cut first, so that the rest of a huge text is not even encoded. str's own methods are called,
+    # because a subclass may have others.
     data = str.encode(str.__getitem__(words, slice(bytes_max + 1)), errors="backslashreplace")
     return (data if len(data) <= bytes_max else data[: bytes_max - 3] + "…".encode()).decode(errors="ignore")
 
@@ -84,7 +84,7 @@ def _frames_of_the_handler(frames: TracebackType | None) -> TracebackType | None
 
 
 def _shorten(told: traceback.TracebackException) -> None:
-    """Cuts the chain of causes: a loop that raises anew in each round makes one without an end."""
+    """Cuts the chain of causes, which grows without an end when a loop raises anew in each round."""
     for _ in range(_CHAIN_MAX):
         following = told.__cause__ or told.__context__
         if following is None:
@@ -94,7 +94,7 @@ def _shorten(told: traceback.TracebackException) -> None:
 
 
 def _plain(frames: TracebackType | None) -> str:
-    """Frames without a look at any source, whose loader is the handler's too."""
+    """Writes frames without their source lines, because the loader of the source may be the handler's too."""
     lines = []
     while frames is not None:
         frame: FrameType = frames.tb_frame

@@ -1,6 +1,6 @@
 """The line that each failed attempt leaves in the worker's log: the exception, and what comes next.
 
-It says nothing of a payload by itself; the text of an exception and the lines of a traceback are the handler's own.
+gowork adds nothing of a payload. But the text of an exception and the lines of a traceback are the handler's own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gowork.worker._runner.next_steps import next_step
 
 logger = logging.getLogger("gowork.worker")
 
-#: Lines in a second: of one handler, and of all of a process together.
+#: Most lines in a second: of one handler, and of all handlers of a process together.
 HANDLER_LINES_MAX = 10
 PROCESS_LINES_MAX = 50
 #: Outcomes that leave a line. The others need nobody's attention.
@@ -28,7 +28,7 @@ _FAILED = frozenset({tasks.ATTEMPT_OUTCOME_FAILED, tasks.ATTEMPT_OUTCOME_TIMED_O
 
 
 class Detail(StrEnum):
-    """How much a line tells; each tells what those before it tell."""
+    """How much a line tells. Each value adds to the ones before it."""
 
     #: The type of the exception.
     TYPE = "type"
@@ -43,7 +43,7 @@ class FailureLog:
 
     def __init__(self, detail: Detail, clock: Callable[[], float] = time.monotonic) -> None:
         self._detail = detail
-        #: Of handlers.
+        #: Its keys are names of handlers.
         self._allowance = Allowance(HANDLER_LINES_MAX, PROCESS_LINES_MAX, clock)
 
     def note(
@@ -55,7 +55,7 @@ class FailureLog:
             grant: the attempt.
             task: the task.
             handler: the name of its handler; empty where this worker has none for it.
-            retry: the policy of its handler, where that has one.
+            retry: the policy of its handler; None where that has none.
             report: how it ended.
         """
         if report.outcome not in _FAILED:
@@ -78,12 +78,12 @@ class FailureLog:
                     fields["suppressed"] = suppressed
                 _emit("attempt failed", fields, report.failure.traceback if self._detail is Detail.TRACEBACK else "")
         except BaseException:  # noqa: BLE001 - filters and handlers of logging are the user's
-            # The number cannot be told by itself, so the next line tells it.
+            # This line was not written, so the next one counts it.
             left_out = self._allowance.suppressed
             left_out[handler] = left_out.get(handler, 0) + (suppressed or 0) + 1
 
     def look_after(self) -> None:
-        """Tells the number of suppressed lines when no later line has told it. To be called about once a second."""
+        """Logs how many lines were left out, where no later line has told it. Call it about once a second."""
         for handler, attempts in self._allowance.left_out().items():
             _emit("failed attempts were not logged one by one", {"handler": handler, "suppressed": attempts}, "")
 
@@ -95,9 +95,9 @@ def _emit(event: str, fields: dict[str, object], trace: str) -> None:
     if not logger.isEnabledFor(logging.WARNING):
         return
     record = logger.makeRecord(logger.name, logging.WARNING, __file__, 0, event, (), None, extra=fields)
-    # It is written already; formatting the exception again would ask it again.
+    # The traceback is text already. Formatting the exception again would call its own methods again.
     record.exc_text = trace.rstrip("\n") or None
-    # The line names its attempt itself: that is not always the one that runs here.
+    # The line names its attempt itself, which is not always the one that runs here.
     outer = running.set(None)
     try:
         logger.handle(record)

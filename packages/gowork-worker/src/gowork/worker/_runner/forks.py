@@ -1,9 +1,9 @@
 """Keeps a child that a handler forks from acting in the runner's place.
 
-Such a child has copies of all that the runner has: its pipe, its locks, its loop with all that waits there. It may do
-its own work, and start another program or end by itself, as those of multiprocessing do. It may not read what the
-supervisor sends, answer, run its neighbours' tasks a second time, or hold the runner's locks; when it comes back from
-the handler, or waits for the loop, it is ended.
+Such a child has copies of the runner's pipe, its locks, and its loop with all that waits there. The child may do its
+own work, start another program, or end by itself, as children of multiprocessing do. It must not read what the
+supervisor sends, answer, run other tasks a second time, or hold the runner's locks. When it returns from the handler,
+or waits for the loop, it is ended.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from collections.abc import Iterable
 
 from gowork.worker.processes import forget_held
 
-#: What the child exits with that waits for the loop: nobody would ever answer it.
+#: The exit code of a child that waits for the loop, where nothing would ever wake it.
 _EXIT_WAITING = 70
 
-#: How often this process has been forked since the runner that it copies: 0 in a runner. Read from any thread.
+#: 0 in a runner, 1 in a child that it has forked, 2 in a child of that one. Read from any thread.
 generation = 0
 
 _descriptors: list[int] = []
@@ -31,10 +31,10 @@ _registered = False
 
 
 def watch(descriptors: Iterable[int] = (), loop: asyncio.AbstractEventLoop | None = None) -> None:
-    """From now on takes the runner's descriptors from each child.
+    """Takes the runner's descriptors from each child that is forked from now on.
 
     Args:
-        descriptors: what a child must not hold.
+        descriptors: those that a child must not hold.
         loop: the runner's own, with a ForkedSelector.
     """
     global _registered  # noqa: PLW0603 - a fact of the process
@@ -47,7 +47,7 @@ def watch(descriptors: Iterable[int] = (), loop: asyncio.AbstractEventLoop | Non
 
 
 def leave(code: int) -> None:
-    """Ends a forked child, after its prints are written."""
+    """Flushes what a forked child has printed, and ends it."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()
@@ -55,23 +55,23 @@ def leave(code: int) -> None:
 
 
 class ForkedSelector(selectors.DefaultSelector):
-    """What the runner's loop waits with. A child that comes to wait here is ended."""
+    """The selector with which the runner's loop waits. A forked child that waits here is ended."""
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """As its base class does."""
+        """Waits as its base class does."""
         if generation:
             leave(_EXIT_WAITING)
         return super().select(timeout)
 
 
-#: What a runner leaves to its supervisor, and its children must heed.
+#: Signals that a runner ignores, because its supervisor decides, and that its children must heed.
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-#: `mask`: that of the thread which forks.
+#: `mask` is the signal mask of the thread that forks.
 _forking = threading.local()
 
 
 def _hold_signals() -> None:
-    # Until the child heeds them: one that is terminated as soon as it is there would throw the signal away.
+    # Held back until the child heeds them. Otherwise a signal that comes right after the fork would have no effect.
     _forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
 
 
@@ -83,14 +83,14 @@ def _disown() -> None:
     """Runs in the child, before it returns from fork."""
     global generation  # noqa: PLW0603 - a fact of the process
     generation += 1
-    # Not closed: what still refers to the numbers, and closes them later, would close another's.
+    # They are replaced, not closed: objects that have these numbers close them later, and would close other files.
     with open(os.devnull, "r+b", buffering=0) as null:
         for descriptor in _descriptors:
             with contextlib.suppress(OSError):
                 os.dup2(null.fileno(), descriptor, inheritable=False)
     forget_held()
     for loop in _loops:
-        # The child is within one step of one task. What else is ready belongs to others; no public name leads there.
+        # The child runs one step of one task. All else that is ready is for other tasks. No public name leads there.
         for handle in list(getattr(loop, "_ready", ())):
             handle.cancel()
     if _loops:

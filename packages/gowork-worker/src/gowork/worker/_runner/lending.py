@@ -1,9 +1,9 @@
 """Which attempts wait for other tasks, and which of them lend their slots meanwhile.
 
-Without it parents that wait for their children would keep the slots that the children need, and all would stand still.
-A short wait lends nothing: handing a slot over and back costs more than it is worth.
+Without it, parents that wait for their children would keep the slots that the children need, and none would go on.
+A short wait lends nothing, because handing a slot over and back costs more than it is worth.
 
-Invariants: an attempt lends once, however many waits it is in; no attempt lends that does not run; not more lend than
+Invariants: an attempt lends one slot, however many waits it is in. Only running attempts lend. At most as many lend as
 there are spare slots.
 """
 
@@ -17,28 +17,28 @@ LEND_AFTER_SECONDS = 0.1
 
 
 class Lending:
-    """See SlotLender. Its methods may be called from any thread, all others on the loop only."""
+    """The runner's SlotLender, whose methods any thread may call. Most others are called on the loop only."""
 
     def __init__(self, spare: int, running: Container[int], changed: Callable[[], None]) -> None:
         """Args:
-        spare: how many may lend at once.
-        running: the fences of what runs; a live view.
-        changed: called when more or fewer lend than before.
+        spare: how many attempts may lend at once.
+        running: the fences of running attempts; a live view.
+        changed: called when more or fewer attempts lend than before.
         """
         self._loop = asyncio.get_running_loop()
         self._spare = spare
         self._running = running
         self._changed = changed
-        #: The fences of those who have begun to wait. Empty while nobody waits, which spares everybody else a look.
-        #: Owner: whoever waits adds; the loop takes out.
+        #: The fences of attempts that have begun to wait. While it is empty, other attempts need not look further.
+        #: The waiting thread adds; the loop removes.
         self.noted: dict[int, None] = {}
-        #: fence -> how many waits it is in
+        #: {fence: how many waits the attempt is in}
         self._waits: dict[int, int] = {}
-        #: fence -> when it will have waited for long
+        #: {fence: the timer that ends when the attempt has waited for LEND_AFTER_SECONDS}
         self._timers: dict[int, asyncio.TimerHandle] = {}
-        #: Those that have waited for long and found no spare slot, in their order.
+        #: The fences of attempts that have waited that long and found no spare slot, in their order.
         self._beyond: dict[int, None] = {}
-        #: Those that lend.
+        #: The fences of attempts that lend.
         self.lent: set[int] = set()
 
     def begin_wait(self, fence: int) -> None:
@@ -55,7 +55,7 @@ class Lending:
         return fence in self._beyond
 
     def attempt_ended(self, fence: int) -> None:
-        """As `drop`, for an attempt that was noted and does not run any more. May be called from any thread."""
+        """Has the loop `drop` an attempt that was noted and has ended. May be called from any thread."""
         self._tell(self.drop, fence)
 
     def drop(self, fence: int) -> None:
@@ -67,14 +67,14 @@ class Lending:
             timer.cancel()
         lent = fence in self.lent
         self.lent.discard(fence)
-        # Last. If something breaks this off, the attempt stays noted, and its end comes here again.
+        # Removed last: if an exception breaks this off, the attempt stays noted, and its end calls this again.
         self.noted.pop(fence, None)
         if lent:
             self._fill()
             self._changed()
 
     def look_after(self) -> None:
-        """Takes back slots that were left behind when something was broken off."""
+        """Drops attempts that have ended and are still known here, because an exception broke something off."""
         for fence in [fence for fence in (*self.noted, *self._waits, *self.lent) if fence not in self._running]:
             self.drop(fence)
 
@@ -89,7 +89,7 @@ class Lending:
             # The attempt has ended, and a thread that it started goes on in its name.
             self.drop(fence)
             return
-        # The end of the wait before may have taken it out.
+        # The end of the previous wait may have removed it.
         self.noted[fence] = None
         waits = self._waits[fence] = self._waits.get(fence, 0) + 1
         if waits == 1:
@@ -108,7 +108,7 @@ class Lending:
         self._fill()
 
     def _fill(self) -> None:
-        """Lets those that wait for it lend, as long as there are spare slots."""
+        """Lets attempts that have waited long enough lend, as long as there are spare slots."""
         filled = False
         while self._beyond and len(self.lent) < self._spare:
             fence = next(iter(self._beyond))

@@ -1,6 +1,6 @@
-"""Says why a runner is not ready: what it waits for, or fails at. Else the log would say nothing.
+"""Logs why a runner is not ready: what it waits for, or fails at.
 
-It looks from a thread of its own, since the thread that imports can't speak meanwhile.
+It looks from a thread of its own, because the thread that imports cannot log meanwhile.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from gowork.base import extensions
 
 logger = logging.getLogger("gowork.worker.runner")
 
-#: Seconds until the first word, and between two.
+#: Seconds until the first line, and between two lines.
 FIRST_WORD = 3.0
 NEXT_WORD = 10.0
 
 
 class Loading:
-    """A context manager around all that comes before a runner is ready, in the thread that does it."""
+    """A context manager around all that a runner does before it is ready, in the thread that does it."""
 
     def __init__(self) -> None:
         self._doing = "starting"
@@ -45,7 +45,7 @@ class Loading:
         self._done.set()
         if isinstance(error, asyncio.CancelledError) or error is None:
             return
-        # An interpreter that ends because of SystemExit says nothing of it.
+        # An interpreter that ends because of SystemExit logs nothing.
         extra = {"doing": self._doing, "reason": extensions.describe(error)}
         logger.error("a runner cannot get ready", extra=extra)
 
@@ -62,7 +62,7 @@ class Loading:
 
 
 def place_of(frame: FrameType) -> dict[str, object]:
-    """Where a thread is that imports: the module that waits, and the line."""
+    """Returns where a thread is that imports: the module that it runs, and the line."""
     place: dict[str, object] = {}
     each: FrameType | None = frame
     while each is not None:

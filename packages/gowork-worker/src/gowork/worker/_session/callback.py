@@ -1,7 +1,7 @@
-"""The worker as a callback worker: it joins with an address, is dialled with StartWork and reports by TaskComplete.
+"""A callback worker: it joins with an address, the leader calls its StartWork, and it reports by TaskComplete.
 
-This is the original contract, for leaders that know no sessions. A leader that gives fences is held to by them; for one
-that gives none the worker makes its own.
+This is the original contract, for leaders that know no sessions. When a leader gives a fence with a task, the report
+has it. When it gives none, the worker numbers its tasks itself.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from gowork.worker._supervisor.supervisor import Supervisor
 
 logger = logging.getLogger("gowork.worker")
 
-#: Seconds between heartbeats; leaders give a member up after 45.
+#: Seconds between heartbeats. Leaders give a member up after 45 s without one.
 _HEARTBEAT_INTERVAL = 5.0
 #: Seconds that StopWork waits for a task to end: longer than any usual grace.
 _STOP_TIMEOUT = 15.0
 
 
 class CallbackWorker:
-    """Await `run`; it ends when the worker has said goodbye, or is cancelled."""
+    """Joins a leader and runs its tasks. `run` ends when the worker has said goodbye, or is cancelled."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class CallbackWorker:
         supervisor: runs the tasks.
         addresses: where the leader serves cluster.v1.LeaderService.
         listen: HOST:PORT to serve worker.v1.WorkerService on; port 0 takes a free one.
-        advertise: HOST:PORT that the leader dials; None means the address that it listens on.
+        advertise: HOST:PORT that the leader dials; None for the address that the worker listens on.
         scheduler: where the leader serves scheduler.v1.SchedulerService.
         """
         self._supervisor = supervisor
@@ -62,19 +62,19 @@ class CallbackWorker:
         self._scheduler = scheduler
         self.welcomed = asyncio.Event()
         self.connected = False
-        #: HOST:PORT that it listens on, once it does.
+        #: HOST:PORT that it listens on; empty before that.
         self.address = ""
         self._fences = itertools.count(1)
-        #: fence -> a task that runs
+        #: {fence: task that runs}
         self._running: dict[int, Started] = {}
-        #: fence -> a task whose end the leader has not heard
+        #: {fence: task whose end the leader has not heard}
         self._telling: dict[int, Started] = {}
-        #: fence -> its latest word that the leader has not been told
+        #: {fence: latest progress}, of tasks with progress that the leader has not been told
         self._progress: dict[int, session.ProgressReport] = {}
         self._progressed = asyncio.Event()
-        #: False: it is to join before the next heartbeat.
+        #: False when the worker has to join before the next heartbeat.
         self._is_member = False
-        #: Set when the leader is to hear of the worker at once.
+        #: Set when the worker has to join, or to send a heartbeat, at once.
         self._beat = asyncio.Event()
         self._told_draining = False
 
@@ -104,12 +104,12 @@ class CallbackWorker:
             await server.stop(None)
 
     def start(self, id: str, payload: str, fence: int = 0, attempt: int = 0) -> bool:
-        """Takes a task, if there is room."""
+        """Takes a task. Returns False when no slot is free, the worker drains, or it has the task already."""
         supervisor = self._supervisor
         held = [started.id for started in (*self._running.values(), *self._telling.values())]
         if supervisor.draining or len(self._running) >= supervisor.options.slots or id in held:
             return False
-        # Leaders count from far above what this worker counts to.
+        # Leaders' fences begin far above the numbers that this worker gives, so the two never meet.
         own = fence or next(self._fences)
         self._running[own] = Started(id, fence)
         task = tasks.Task(id=id, payload=payload, traceparent=_call_traceparent()).SerializeToString()
@@ -118,10 +118,10 @@ class CallbackWorker:
         return True
 
     async def stop(self, id: str) -> bool:
-        """Stops a task; whether the worker had it.
+        """Stops a task and waits for its end. Returns whether the worker had it.
 
         Raises:
-            Refusal: when it still runs after a while.
+            Refusal: when it still runs after 15 s.
         """
         found = next(((fence, started) for fence, started in self._running.items() if started.id == id), None)
         if found is None:
@@ -136,7 +136,7 @@ class CallbackWorker:
             message = f"task {id!r} still runs after {_STOP_TIMEOUT:g} s"
             raise Refusal(grpc.StatusCode.DEADLINE_EXCEEDED, "STILL_RUNNING", message) from None
         finally:
-            # Also when the caller has given up: then the end is reported.
+            # Also when the caller has given up: then TaskComplete reports the end.
             started.stops -= 1
         return True
 
@@ -156,13 +156,13 @@ class CallbackWorker:
             is_joining = False
             try:
                 if not self._is_member:
-                    # Before the call: it may be said meanwhile that the worker is to join once more.
+                    # Set before the call, because _report may have the worker join once more meanwhile.
                     self._is_member = is_joining = True
                     await stub.Join(leader_pb2.JoinRequest(id=name, address=address), timeout=CALL_TIMEOUT)
                     is_joining = False
                     logger.info("joined", extra={"address": address})
                     completions.meet_leader()
-                    # Not only with the first heartbeat: a worker that stops before that has to say goodbye as well.
+                    # Set before the first heartbeat, because a worker that stops before it has to say goodbye too.
                     self.connected = True
                     self.welcomed.set()
                 await heartbeat(leader_pb2.HeartbeatRequest(id=name, status=self._status()), timeout=CALL_TIMEOUT)
@@ -170,7 +170,7 @@ class CallbackWorker:
                 delay = RETRY_FIRST
                 await self._pause(_HEARTBEAT_INTERVAL)
             except grpc.aio.AioRpcError as error:
-                # Only a worker that is not known joins again, because a leader takes back the tasks of one that joins.
+                # It joins again only when the leader does not know it, because whoever joins loses its tasks.
                 if is_joining or error.code() is grpc.StatusCode.NOT_FOUND:
                     self._is_member = False
                 if self.connected or delay == RETRY_FIRST:
@@ -183,7 +183,7 @@ class CallbackWorker:
     def _status(self) -> leader_pb2.HeartbeatStatus.ValueType:
         if self._supervisor.draining:
             return leader_pb2.HEARTBEAT_STATUS_FAILED
-        # A task whose end is not heard yet is held: the leader would take it back from a member that is idle.
+        # A task whose end the leader has not heard counts too, because the leader takes tasks back from an idle member.
         busy = self._running or self._telling
         return leader_pb2.HEARTBEAT_STATUS_BUSY if busy else leader_pb2.HEARTBEAT_STATUS_IDLE
 
@@ -211,7 +211,7 @@ class CallbackWorker:
                     self._progress[progress.fence] = progress
                     self._progressed.set()
                 for report in request.reports:
-                    # Each by itself: one that can't be told yet holds up no other.
+                    # Each in a task of its own: a report that cannot be told yet holds up no other.
                     task = group.create_task(self._report(completions, report))
                     told.add(task)
                     task.add_done_callback(told.discard)
@@ -226,11 +226,11 @@ class CallbackWorker:
         try:
             is_all = await completions.tell(started, report)
         finally:
-            # Not before, because the report of the task says more than that it no longer runs.
+            # StopWork returns only after the report, because that says more than that the task no longer runs.
             started.ended.set()
             del self._telling[fence]
         if not is_all and not self._supervisor.draining:
-            # A worker that drains leaves, which gives the task back as well.
+            # A worker that drains leaves, and then the leader takes the task back too.
             self._is_member = False
             self._beat.set()
         self._supervisor.receive(session.ConnectResponse(acknowledged=[fence]))
@@ -254,7 +254,7 @@ class CallbackWorker:
 
 
 def _call_traceparent() -> str:
-    """The context of the call that is being served, to link the attempt to; empty where it is not traced."""
+    """Returns the trace context of the call that is served, for the attempt to link to; "" where nothing is traced."""
     if not is_traced():
         return ""
     # OpenTelemetry is imported only where it is used.

@@ -1,9 +1,9 @@
-"""What a callback worker tells of its tasks: how they ended, and how far they have come.
+"""Tells the leader how a callback worker's tasks ended, and how far they have come.
 
-TaskComplete of the original contract knows only done and failed. A leader that gives a fence with StartWork knows the
-rest: a task that is handed back, or is to run again later, is no error there. To a leader that gives none it can't be
-told; gowork's own up to 0.1.0 takes a task back when its member joins again, or leaves. The original's can't take a
-task back at all: there such a task ends with an error.
+TaskComplete of the original contract knows only done and failed. A leader that gives a fence with StartWork also knows
+tasks that are handed back or snoozed. A leader that gives none cannot be told of these. gowork's own leaders up to
+0.1.0 take a task back when its worker joins again, or leaves. The original's leader cannot take a task back: there it
+ends with an error.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ CALL_TIMEOUT = 5.0
 #: Seconds between attempts to reach the leader, at first and at most.
 RETRY_FIRST = 0.1
 RETRY_MAX = 2.0
-#: Seconds that a snoozed task is kept here at most, for a leader that would run it again at once.
+#: Most seconds that the worker keeps a snoozed task when its leader would run it again at once.
 SNOOZE_KEPT_MAX = 60.0
 
-#: The leader has decided: asking again changes nothing. Anything else may pass, a full store too.
+#: Codes with which the leader has decided, so that the same call would be refused again. All others may pass.
 _FINAL = frozenset(
     {
         grpc.StatusCode.NOT_FOUND,
@@ -44,13 +44,13 @@ _HANDED_BACK = (tasks.ATTEMPT_OUTCOME_INTERRUPTED, tasks.ATTEMPT_OUTCOME_SNOOZED
 
 
 class Started:
-    """A task that the worker was dialled with."""
+    """A task that the leader has started with StartWork."""
 
     __slots__ = ("ended", "fence", "id", "stops")
 
     def __init__(self, id: str, fence: int) -> None:
         self.id = id
-        #: As the leader gave it; 0: it gave none.
+        #: The leader's; 0 when it gave none.
         self.fence = fence
         #: How many calls of StopWork wait for its end, and the event that they wait for.
         self.stops = 0
@@ -69,10 +69,10 @@ class Completions:
         """Tells how a task ended, until the leader has heard it.
 
         Returns:
-            Whether that is all; False when the leader has to be made to take the task back.
+            Whether the leader knows it now; False when the worker has to join again for the leader to take it back.
         """
         if report.outcome == tasks.ATTEMPT_OUTCOME_CANCELLED and started.stops:
-            # StopWork is answered, which says it all.
+            # The answer to StopWork tells it.
             return True
         if not started.fence and report.outcome in _HANDED_BACK and await self._takes_back():
             if report.outcome == tasks.ATTEMPT_OUTCOME_SNOOZED:
@@ -85,7 +85,7 @@ class Completions:
         return True
 
     async def tell_progress(self, started: Started, progress: session.ProgressReport) -> None:
-        """Tells how far a task has come, if that can be done at once: the next word says more."""
+        """Tells how far a task has come, in one call that is not repeated, because newer progress follows."""
         if not self._knows_progress:
             return
         request = tasks.TaskProgressRequest(
@@ -98,14 +98,14 @@ class Completions:
             logger.debug("progress not told", extra={"task_id": started.id, "reason": refusal_of(error).message})
 
     def meet_leader(self) -> None:
-        """The worker has joined: perhaps another leader, which knows more."""
+        """Notes that the worker has joined: perhaps another leader, which knows TaskProgress."""
         self._knows_progress = True
 
     def _completion(self, started: Started, report: session.Report) -> tasks.TaskCompleteRequest:
         outcome = report.outcome
         request = tasks.TaskCompleteRequest(id=started.id, fence=started.fence)
         if report.follow_ups:
-            # TaskComplete has no room for them, and scheduling them by another call could do so twice.
+            # TaskComplete has no field for them, and another call could schedule them twice.
             outcome = tasks.ATTEMPT_OUTCOME_FAILED
             request.error = "the handler has scheduled follow-ups, which a callback worker can't report"
             request.failure.kind = tasks.FAILURE_KIND_REJECTED
@@ -113,7 +113,7 @@ class Completions:
         elif outcome != tasks.ATTEMPT_OUTCOME_COMPLETED:
             request.error = report.failure.message or report.reason or "failed"
         if not started.fence:
-            # Such a leader ignores the rest.
+            # A leader that gives no fence ignores the other fields.
             request.ClearField("failure")
             return request
         request.outcome = outcome
@@ -128,7 +128,7 @@ class Completions:
         return request
 
     async def _takes_back(self) -> bool:
-        """Whether the leader is gowork's, if an old one: it knows TaskProgress, and refuses one without an id."""
+        """Whether the leader takes tasks back, as gowork's do: these know TaskProgress, and refuse it without an id."""
         try:
             await self._until_heard(self._scheduler.TaskProgress, tasks.TaskProgressRequest(), "")
         except grpc.aio.AioRpcError as error:
@@ -136,10 +136,10 @@ class Completions:
         return True
 
     async def _until_heard(self, call: Any, request: Any, id: str) -> None:
-        """Calls until the leader has answered.
+        """Repeats the call until the leader has answered.
 
         Raises:
-            grpc.aio.AioRpcError: when it has refused.
+            grpc.aio.AioRpcError: when the leader has refused it.
         """
         delay = RETRY_FIRST
         while True:

@@ -1,4 +1,4 @@
-"""Keeps the worker in a session with a leader, for ever: any address, at once at first, then with patience."""
+"""Keeps the worker in a session with a leader: tries the addresses in turn, at once at first, then with delays."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gowork.worker._supervisor.supervisor import Supervisor
 
 logger = logging.getLogger("gowork.worker")
 
-#: Seconds before the second attempt in a row, and at most.
+#: Seconds of delay in the second round over all addresses. It doubles with each round, up to the second number.
 _DELAY_FIRST = 0.1
 _DELAY_MAX = 2.0
 #: Seconds after which the same complaint is logged again.
@@ -27,11 +27,11 @@ _REPEAT_AFTER = 60.0
 
 
 class Connector:
-    """Await `run`; it ends when the worker has said goodbye, or is cancelled."""
+    """Opens sessions. `run` ends when the worker has said goodbye, or is cancelled."""
 
     def __init__(self, supervisor: Supervisor, addresses: Sequence[str]) -> None:
         """Args:
-        supervisor: what the sessions are for.
+        supervisor: gives and takes the frames of the sessions.
         addresses: the leaders' addresses, each HOST:PORT, at least one.
         """
         self._supervisor = supervisor
@@ -45,11 +45,11 @@ class Connector:
         self._complaint = ""
         self._complained_at = 0.0
         self._lease = Lease(self._lose_lease)
-        #: Runs since the last session ended, until the next one.
+        #: The timer of the reconnect grace: runs from the end of a session to the next one.
         self._grace: asyncio.TimerHandle | None = None
 
     async def run(self) -> None:
-        """Connects, and connects again."""
+        """Connects, again after each session, until the worker has left."""
         failures = 0
         for address in itertools.cycle(self._addresses):
             # The first round over all addresses goes without waiting.
@@ -64,7 +64,7 @@ class Connector:
                 return
 
     async def _connect(self, address: str) -> bool:
-        """Holds one session to its end; whether there was one."""
+        """Holds one session to its end. Returns whether there was one."""
         loop = asyncio.get_running_loop()
         welcome: session.Welcome | None = None
         channel = open_channel([address])
@@ -72,7 +72,7 @@ class Connector:
             stream = SessionStream(channel, self._supervisor, self._lease)
             first = await stream.open()
             if first.welcome.term < self._term:
-                self._complain(f"the leader at {address} has term {first.welcome.term}, an older one than {self._term}")
+                self._complain(f"the leader at {address} has term {first.welcome.term}, older than term {self._term}")
                 return False
             welcome = first.welcome
             self._term = welcome.term
@@ -111,6 +111,6 @@ class Connector:
 def _words(address: str, error: grpc.aio.AioRpcError) -> str:
     refusal = refusal_of(error)
     if refusal.code is grpc.StatusCode.UNAVAILABLE:
-        # It stops, its store takes nothing, or it did not hear this worker: that is no word of the network's.
+        # The leader itself may say so, when it stops or its store takes nothing. Else nobody answers there.
         return f"the leader at {address} said: {refusal.message}" if refusal.is_said else unanswered([address])
     return f"the leader at {address} refused: {refusal.message or refusal.reason}"

@@ -1,7 +1,7 @@
-"""The worker's own reckoning of its lease: so long its tasks are certainly not given to others.
+"""The worker's own count of its lease. While it lasts, the worker's tasks are not given to others.
 
-The leader counts from the arrival of a frame, the worker from its sending, and only of frames that were answered: so
-the worker's lease ends first, whichever way the link was cut.
+The leader counts from the arrival of a frame. The worker counts from its sending, and only frames that were answered.
+So the worker's lease ends first, in whichever direction the link was cut.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ class Lease:
     """Runs from session to session. Times are those of the loop's clock, in seconds."""
 
     def __init__(self, lost: Callable[[], None]) -> None:
-        """`lost` is called when it has run out."""
+        """`lost` is called when the lease has run out."""
         self._lost = lost
         self._timer: asyncio.TimerHandle | None = None
-        #: How long the leader goes without hearing the worker.
+        #: The length of the lease, as the last Welcome named it.
         self.seconds = 0.0
 
     def begin(self, seconds: float) -> None:
-        """A leader has welcomed the worker, for so long."""
+        """Begins a lease of this length, when a leader has welcomed the worker."""
         self.seconds = seconds
         self.renew(asyncio.get_running_loop().time())
 
     def renew(self, sent_at: float) -> None:
-        """The leader has answered a frame that was sent then."""
+        """Renews the lease from `sent_at`, when the leader has answered a frame that was sent then."""
         if self._timer is not None:
             self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_at(sent_at + self.seconds, self._lost)
@@ -38,8 +38,8 @@ class Lease:
 
     @property
     def silence_max(self) -> float:
-        """How long ago the last frame that was answered may have been sent before the link is given up.
+        """The worker gives the link up when the last answered frame was sent longer ago than this.
 
-        It leaves the last third of the lease for finding a link that works.
+        The last third of the lease is left for finding a link that works.
         """
         return self.seconds * 2 / 3

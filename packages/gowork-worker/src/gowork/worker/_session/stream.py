@@ -1,9 +1,9 @@
 """One session: the stream to a leader, from Hello to its end.
 
-While a frame is on its way the next one gathers, so that frames carry as much as there is.
+While one frame is being sent, the content of the next one gathers.
 
-An empty frame is a heartbeat, and the leader answers each by an empty frame, in order: this is how the worker finds out
-that a link is silent, in either direction, long before TCP does.
+An empty frame is a heartbeat. The leader answers each with an empty frame, in order. So the worker notices a silent
+link, in either direction, long before TCP does.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from gowork.worker._version import __version__
 _WELCOME_TIMEOUT = 5.0
 #: The bytes after which a frame takes no further batch of reports. Any single batch fits gRPC's limit of 8 MiB.
 _FRAME_BYTES_MAX = 2 << 20
-#: Seconds between heartbeats at least, even if the leader asks for less.
+#: The least seconds between two heartbeats, even if the leader asks for less.
 _HEARTBEAT_MIN = 0.05
 #: Seconds that a leader has to end the stream after the goodbye.
 _GOODBYE_TIMEOUT = 2.0
@@ -42,15 +42,15 @@ class SessionStream:
     def __init__(self, channel: grpc.aio.Channel, supervisor: Supervisor, lease: Lease) -> None:
         self._supervisor = supervisor
         self._lease = lease
-        #: When the heartbeats were sent that have not been answered, on the loop's clock.
+        #: When each unanswered heartbeat was sent, on the loop's clock, the oldest first.
         self._beats: deque[float] = deque()
         self._call: Any = session_pb2_grpc.SessionServiceStub(channel).Connect()
 
     async def open(self) -> session.ConnectResponse:
-        """Introduces the worker, and answers the first frame, the one with Welcome.
+        """Sends Hello and returns the leader's first frame, the one with Welcome.
 
         Raises:
-            SessionEnded: when no Welcome comes in time.
+            SessionEnded: when no Welcome comes within 5 s.
             AioRpcError: when the leader refuses, or is not there.
         """
         try:
@@ -59,7 +59,7 @@ class SessionStream:
                     await self._call.write(session.ConnectRequest(hello=self._hello()))
                     first = await self._call.read()
                 except asyncio.InvalidStateError as error:
-                    # Written to a stream that is over; its status says why.
+                    # The stream is over; its status says why.
                     raise await self._status() from error
         except TimeoutError:
             self._call.cancel()
@@ -76,11 +76,11 @@ class SessionStream:
         """Sends and receives until the leader ends the stream.
 
         Args:
-            first: what `open` answered.
+            first: what `open` returned.
 
         Raises:
             AioRpcError: when the stream breaks.
-            SessionEnded: when the leader ends it, or does not answer any more.
+            SessionEnded: when the leader does not answer any more.
         """
         self._supervisor.start_session(first)
         silent = False
@@ -133,7 +133,7 @@ class SessionStream:
                     await self._call.write(request)
                 now = loop.time()
                 if now >= due:
-                    # They are sent beside all other frames, because only they are answered.
+                    # Heartbeats are sent beside all other frames, because only they are answered.
                     self._beats.append(now)
                     due = now + heartbeat
                     timer = loop.call_at(due, wake.set)
@@ -147,7 +147,7 @@ class SessionStream:
             timer.cancel()
 
     async def _status(self) -> Exception:
-        """How the stream ended."""
+        """Returns how the stream ended, as an exception."""
         code = await self._call.code()
         if code is grpc.StatusCode.OK:
             return SessionEnded("ended the session")
@@ -174,7 +174,7 @@ class SessionStream:
 
 
 def handler_info(note: HandlerNote, *, is_default: bool) -> session.HandlerInfo:
-    """A handler as the leader is told of it."""
+    """Returns the message that tells the leader of a handler."""
     info = session.HandlerInfo(name=note.name, is_default=is_default, form=note.form)
     if note.retry is not None:
         retry = note.retry
