@@ -1,7 +1,8 @@
 """Loads plugins: the built-in one, installed ones by entry point, modules by name, functions by reference.
 
 A plugin that fails is named and hides no other. Each of the four kinds has names of its own, and entry points of one
-name are told apart by their distributions. Plugins are loaded in runner processes, or with runners=0 in the worker's.
+name are told apart by their distributions. Loading happens in runner processes (with runners=0 in the worker's own),
+never in a supervisor.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ def timed_out(fence: int, id: str, limit_ms: int) -> session.Report:
 
 
 def lost(fence: int, id: str, reason: str) -> session.Report:
-    """The runner vanished while the task ran."""
+    """Reports that the runner ended while the task ran."""
     report = session.Report(fence=fence, id=id, outcome=tasks.ATTEMPT_OUTCOME_LOST, reason=reason)
     report.failure.kind = tasks.FAILURE_KIND_HANDLER
     report.failure.type = "RunnerLost"
@@ -30,7 +30,7 @@ def lost(fence: int, id: str, reason: str) -> session.Report:
 
 
 def cancelled(fence: int, id: str, reason: str) -> session.Report:
-    """It was to be cancelled, and no longer runs."""
+    """Reports that the task was cancelled, and no longer runs."""
     return session.Report(fence=fence, id=id, outcome=tasks.ATTEMPT_OUTCOME_CANCELLED, reason=reason)
 
 

@@ -36,10 +36,10 @@ from gowork.worker.processes import die_with_parent, hold_until_ended
 logger = logging.getLogger("gowork.worker.runner")
 T = TypeVar("T")
 
-#: How often in a row the loop may be broken off without having run what waited at the first time.
+#: How often the loop may be broken off before it has run all that waited at the first break.
 BREAKS_MAX = 1000
-#: Python's own 5 ms would hold up the loop that feeds the threads, and reports, by that long each time it waits for a
-#: busy thread.
+#: Seconds after which a busy thread gives way. With Python's own 5 ms the loop, which feeds the threads and reports,
+#: would wait that long each time.
 _SWITCH_INTERVAL = 0.001
 
 
@@ -48,23 +48,23 @@ def main() -> None:
     process_state.settle()
     descriptor, table = int(sys.argv[1]), int(sys.argv[2])
     die_with_parent(int(sys.argv[3]))
-    # The supervisor takes the end of the pipe, and a successor the lock, for the end of all that ran here. What
-    # handlers start holds neither; their wardens do, until they have ended what they guard.
+    # The end of the pipe tells the supervisor that all that ran here has ended, and the free lock tells a successor.
+    # So processes that handlers start hold neither. Their wardens do, until they have ended what they guard.
     held = (descriptor, *map(int, sys.argv[4:]))
     for each in held:
         hold_until_ended(each)
-    # The supervisor decides when its runners end. Not SIG_IGN, which the handlers' child processes would inherit.
+    # The supervisor decides when its runners end. SIG_IGN is not used, because handlers' child processes inherit it.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     references.enter_runner()
-    # It is a pipe: whole lines leave at once all the same, so that they are there when a handler ends the process.
+    # Standard output is a pipe. Its lines leave at once, so that none is lost when a handler ends the process.
     cast("TextIOWrapper", sys.stdout).reconfigure(line_buffering=True)
     sys.setswitchinterval(_SWITCH_INTERVAL)
     others = open_descriptors()
     with socket.socket(fileno=descriptor) as connection:
         with asyncio.Runner(loop_factory=_new_loop) as runner:
             loop = runner.get_loop()
-            # What the loop has opened for itself is among them.
+            # The descriptors that the loop has opened for itself are among them.
             numbers = {*held, *(open_descriptors() - others)}
             own = OwnDescriptors(numbers)
             forks.watch(numbers, loop)
@@ -83,18 +83,17 @@ def run_to_the_end(
     intact: Callable[[], bool],
     end: Callable[[], None] | None = None,
 ) -> T:
-    """As loop.run_until_complete, except that only the end of the work is one: the loop goes on whatever stops it or is
-    raised through it, since that is a handler's doing (loop.stop, SystemExit in a callback, a signal handler that
-    raises).
+    """Runs the loop until `work` has ended, and returns its result. The loop goes on when a handler stops it or raises
+    through it (loop.stop, SystemExit in a callback, a signal handler that raises).
 
-    A loop that comes no further between one break and the next, often in a row, will not go on: a handler has broken
-    what it is made of. It would turn on the spot for ever.
+    When it is broken off more than BREAKS_MAX times and gets no further, a handler has damaged the loop itself, and the
+    process is ended.
 
     Args:
         loop: the runner's.
-        work: what ends it.
-        intact: whether the loop has all that it waits with.
-        end: ends this process, which can't be saved; None: with its children.
+        work: its end is the end of the loop.
+        intact: tells whether the loop still has the descriptors that it waits with.
+        end: ends this process; None ends its children with it.
     """
     task = loop.create_task(work)
     breaks: list[None] = []
@@ -103,13 +102,13 @@ def run_to_the_end(
             return loop.run_until_complete(task)
         except BaseException as error:
             if not intact():
-                # It could not wait any more, and its own clean-up could not either.
+                # The loop could not wait any more, and neither could its clean-up.
                 pulse.leave()
             if task.done() or loop.is_closed():
                 raise
             if not breaks:
                 logger.error("the runner's loop was broken off, and goes on", extra={"reason": type_name(error)})
-                # Run once all has been run that waits now.
+                # This is called after all that waits now.
                 loop.call_soon(breaks.clear)
             breaks.append(None)
             if len(breaks) > BREAKS_MAX:
@@ -119,7 +118,7 @@ def run_to_the_end(
 
 
 async def _run(connection: socket.socket, table: int, own: OwnDescriptors) -> Telemetry | None:
-    """Runs the tasks that are sent, and answers the telemetry, which must be stopped last."""
+    """Runs the tasks that are sent. Returns the telemetry, which must be stopped last."""
     loop = asyncio.get_running_loop()
     ticker = pulse.Pulse(own)
     _, runner = await loop.create_connection(lambda: _Runner(ticker), sock=connection)
@@ -153,7 +152,7 @@ async def _run(connection: socket.socket, table: int, own: OwnDescriptors) -> Te
 
 
 async def _until(stopped: asyncio.Event) -> None:
-    """Waits for the supervisor's word, also when a handler cancels all tasks of the loop and this one with them."""
+    """Waits until the supervisor says Stop, also when a handler cancels all tasks of the loop and so this one."""
     while not stopped.is_set():
         try:
             await stopped.wait()
@@ -164,13 +163,13 @@ async def _until(stopped: asyncio.Event) -> None:
 async def load(
     stack: AsyncExitStack, selection: Selection, state: Any, functions: Iterable[Callable[..., Any]] = ()
 ) -> plugins.Loaded:
-    """Does all that a runner needs before its first task. When that takes long, it says what it waits for.
+    """Does all that a runner needs before its first task. When that takes long, it logs what it waits for.
 
     Args:
         stack: leaves the lifespans.
         selection: what to load.
         state: what the lifespans fill.
-        functions: handlers and lifespans that are at hand in this process.
+        functions: handlers and lifespans of this process.
     """
     with Loading() as loading:
         loading.doing("importing handlers")
@@ -184,17 +183,17 @@ async def load(
 
 
 def _telemetry() -> Telemetry | None:
-    """Sets up tracing by the environment, which is the supervisor's."""
+    """Sets up tracing from the environment, which is the supervisor's."""
     try:
         return start("gowork-worker")
     except TelemetryError as error:
-        # The command gowork-worker would not have started with it; within another program attempts go on untraced.
+        # The command gowork-worker refuses to start with this error. Within another program attempts go on untraced.
         logger.warning("attempts are not traced", extra={"reason": str(error)})
         return None
 
 
 def ready_of(loaded: plugins.Loaded) -> messages.Ready:
-    """What the supervisor must know of the handlers."""
+    """Returns what the supervisor must know of the handlers."""
     return messages.Ready(
         handlers=tuple(
             messages.HandlerNote(
@@ -231,7 +230,7 @@ class _Runner(asyncio.Protocol):
         self._reader = pipe.FrameReader(self._take)
 
     def begin(self, executor: Executor) -> None:
-        """From here on tasks are taken."""
+        """Gives all tasks that come from now on to the executor."""
         self._executor = executor
 
     def flush(self) -> None:
@@ -263,7 +262,7 @@ class _Runner(asyncio.Protocol):
         try:
             self._reader.feed(data)
         except BaseException as error:  # noqa: BLE001 - also what is sent to this thread by others
-            # Which frames were dealt with is not known, and no task must start twice.
+            # Nobody knows which frames were handled, and no task must start twice.
             self.give_up(error)
 
     def give_up(self, error: BaseException) -> None:
@@ -274,7 +273,7 @@ class _Runner(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.stopped.is_set():
             self._pulse.check()
-            # The supervisor is gone, and with it the right to run anything.
+            # The supervisor is gone, so nothing may run here any more.
             _end_group()
 
     def _take(self, kind: int, body: memoryview) -> None:

@@ -16,7 +16,7 @@ class StopKind(StrEnum):
 
     CANCEL = "cancel"
     TIMEOUT = "timeout"
-    #: It goes back without blame: drain, or a lost lease.
+    #: The task is handed back, because of a drain or a lost lease.
     INTERRUPT = "interrupt"
 
 
@@ -25,7 +25,7 @@ class Setup(msgspec.Struct, frozen=True, tag="setup"):
 
     worker: str
     slots: int
-    #: How many more tasks may run while as many wait for others.
+    #: How many tasks more than `slots` may run, while as many attempts wait for other tasks.
     spare: int
     selection: Selection
     #: The supervisor's module search path.
@@ -35,7 +35,7 @@ class Setup(msgspec.Struct, frozen=True, tag="setup"):
     log_level: str = "INFO"
     #: How much the log tells of a failed attempt: "type", "message" or "traceback".
     log_failures: str = "traceback"
-    #: Attempts are traced as children of what scheduled them.
+    #: Whether the span of an attempt is a child of the span that scheduled its task, instead of a linked trace.
     trace_parent: bool = False
 
 
@@ -48,7 +48,7 @@ class HandlerNote(msgspec.Struct, frozen=True):
     grace_ms: int
     #: The plugin that it comes from.
     plugin: str = ""
-    #: What payloads it reads; empty when it reads any.
+    #: Which payloads it reads: see form_of. Empty when its payload's type has no form.
     form: str = ""
 
 
@@ -58,7 +58,7 @@ class Ready(msgspec.Struct, frozen=True, tag="ready"):
     handlers: tuple[HandlerNote, ...]
     default_handler: str
     plugin_errors: tuple[str, ...]
-    #: Plugins that handlers of others need too.
+    #: Names of plugins that runners load for handlers of other plugins too: see PluginInfo.is_shared.
     shared: tuple[str, ...] = ()
 
 
@@ -79,7 +79,7 @@ class Returned(msgspec.Struct, frozen=True, tag="returned"):
 
 
 class Lease(msgspec.Struct, frozen=True, tag="lease"):
-    """To a runner: whether the worker is in touch with its leader."""
+    """To a runner: whether the worker has its lease."""
 
     valid: bool
 
@@ -126,7 +126,7 @@ class Running:
 
 
 class Executed(msgspec.Struct, frozen=True, tag="executed"):
-    """From a runner: how long attempts took, since the last such message."""
+    """From a runner: how long those attempts took that have ended since the last such message."""
 
     rows: tuple[ExecutedRow, ...]
 
@@ -137,7 +137,7 @@ class ExecutedRow(msgspec.Struct, frozen=True, array_like=True):
     queue: str
     handler: str
     status: str
-    #: How many fell into each bucket of EXECUTION_BUCKETS, and above the last.
+    #: How many attempts fell into each bucket of EXECUTION_BUCKETS, and above the last.
     counts: tuple[int, ...]
     seconds: float
     #: The last traced attempt in each bucket that has one.
@@ -154,10 +154,10 @@ class TracedRow(msgspec.Struct, frozen=True, array_like=True):
     at: float
 
 
-#: What a runner exits with that has lost descriptors of its own.
+#: The exit code of a runner that has lost descriptors of its own.
 DESCRIPTORS_LOST_EXIT = 119
 
-#: Upper bounds in seconds.
+#: The upper bounds of the buckets, in seconds.
 EXECUTION_BUCKETS = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0, 300.0, 1800.0)
 
 #: What a runner can be told once it is set up.

@@ -1,6 +1,6 @@
-"""What the leader makes of an attempt that has ended otherwise than completed, foretold in words for the log.
+"""Foretells, in words for the log, what the leader does after an attempt that failed, timed out or was lost.
 
-The leader decides, by the same rules; see RetryPolicy in scheduler.proto.
+The leader decides, by the same rules: see RetryPolicy in scheduler.proto.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._core.handlers import RetryOptions
 
 _FINAL = frozenset({tasks.FAILURE_KIND_REJECTED, tasks.FAILURE_KIND_NO_RETRY})
-#: The meaning of 0.
+#: What 0 means in a policy.
 _INITIAL_DELAY_MS = 1_000
 _FACTOR = 2.0
 _DELAY_MS_MAX = 300_000
-#: As the leader does, so that a long series of attempts doesn't overflow a float.
+#: The largest exponent of the factor, as in the leader, so that a long series of attempts doesn't overflow a float.
 _EXPONENT_MAX = 64
-#: The leader's multiplier that scatters fences (Knuth, The Art of Computer Programming, 6.4): a delay's spread follows
+#: The leader's multiplier (Knuth, The Art of Computer Programming, 6.4). With it the random part of a delay follows
 #: from the fence.
 _SCATTER = 2654435761
 
@@ -34,16 +34,16 @@ class _Policy:
 
 
 def next_step(grant: session.Grant, task: tasks.Task, handlers: RetryOptions | None, report: session.Report) -> str:
-    """What comes next for the task of this report.
+    """Returns what comes next for the task of this report, in words.
 
     Args:
         grant: the attempt.
         task: the task.
-        handlers: the policy of its handler, where that has one.
+        handlers: the policy of its handler; None where that has none.
         report: how the attempt ended: failed, timed out or lost.
     """
     if report.outcome == tasks.ATTEMPT_OUTCOME_LOST:
-        return "runs again alone, up to three such losses" if grant.alone else "runs again, alone in its process"
+        return "runs again alone, until lost alone three times" if grant.alone else "runs again, alone in its process"
     used = 1 + (grant.attempts_used if grant.HasField("attempts_used") else max(0, grant.attempt - 1))
     policy = _policy(task, handlers)
     failure = report.failure

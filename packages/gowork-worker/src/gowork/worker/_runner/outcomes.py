@@ -1,4 +1,4 @@
-"""What an attempt's end means: a result, or an exception, becomes a Report."""
+"""Makes the report of an attempt: from the result, from an exception, or from what the worker did."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gowork.worker._runner import exceptions
 from gowork.worker._runner.endings import interrupted
 from gowork.worker._runner.exceptions import cut
 
-#: Words for metrics and logs.
+#: {outcome: its word in metrics, logs and spans}
 STATUS = {
     tasks.ATTEMPT_OUTCOME_COMPLETED: "completed",
     tasks.ATTEMPT_OUTCOME_FAILED: "failed",
@@ -34,14 +34,14 @@ _PRIORITIES = {
 
 
 def completed(fence: int, id: str, value: object, follow_ups: Sequence[FollowUp] = ()) -> session.Report:
-    """The handler returned this value, and has scheduled these tasks.
+    """Reports that the handler returned this value and scheduled these tasks.
 
     Raises:
         ResultError: when it cannot be a result.
     """
     text, data = encode_result(value)
     report = session.Report()
-    # Assigned one by one: this runs once for each task, and keywords cost twice as much.
+    # Assigned one by one, because this runs once for each task, and keywords cost twice as much.
     report.fence = fence
     report.id = id
     report.outcome = tasks.ATTEMPT_OUTCOME_COMPLETED
@@ -57,14 +57,14 @@ def completed(fence: int, id: str, value: object, follow_ups: Sequence[FollowUp]
 
 
 def failed(fence: int, id: str, error: BaseException, no_retry: Iterable[str] = ()) -> session.Report:
-    """The handler raised this exception, or its payload or result was at fault. Raises nothing because of what the
-    exception does.
+    """Reports that the handler raised, or that its payload or result was at fault. Raises nothing, whatever the
+    exception's own methods do.
 
     Args:
         fence: the attempt's fence.
         id: the task's id.
         error: what was raised.
-        no_retry: names of exception types that are not tried again; a subclass counts.
+        no_retry: names of exception types after which the task is not tried again; a subclass counts too.
     """
     report = session.Report(fence=fence, id=id, outcome=tasks.ATTEMPT_OUTCOME_FAILED)
     report.failure.kind = tasks.FAILURE_KIND_HANDLER
@@ -93,7 +93,7 @@ def failed(fence: int, id: str, error: BaseException, no_retry: Iterable[str] = 
 
 
 def _delay(report: session.Report, error: BaseException, *, snoozed: bool) -> None:
-    """What Retry and Snooze ask for. Subclasses may leave out the attributes, or set them to anything."""
+    """Adds the delay that Retry or Snooze asks for. A subclass may lack the attribute, or have any value there."""
     delay_ms = _attribute(error, "delay_ms")
     if type(delay_ms) is int and delay_ms >= 0:
         report.retry_delay_ms = min(delay_ms, limits.REPORTED_DELAY_MS_MAX)
@@ -101,14 +101,14 @@ def _delay(report: session.Report, error: BaseException, *, snoozed: bool) -> No
             report.outcome = tasks.ATTEMPT_OUTCOME_SNOOZED
             _say_reason(report)
     elif snoozed:
-        # Without a delay it would run again at once, for ever and for free.
+        # Without a delay the task would run again at once, for ever, and use up no attempt.
         report.failure.message = (
             f"{report.failure.type} snoozes without a delay: its __init__ must call super().__init__(reason, delay=…)"
         )
 
 
 def _say_reason(report: session.Report) -> None:
-    """It is no failure: the text is why."""
+    """Makes the failure's text the reason, because the attempt has not failed."""
     report.reason = report.failure.message
     report.ClearField("failure")
 
@@ -121,14 +121,14 @@ def _attribute(error: BaseException, name: str) -> object:
 
 
 def unfit(rejected: session.Report) -> session.Report:
-    """The payload does not fit here, and may fit the handler as other workers have it."""
+    """Reports that the payload does not fit here, but may fit the handler of another worker."""
     report = interrupted(rejected.fence, rejected.id, rejected.failure.message)
     report.unfit = True
     return report
 
 
 def rejected(fence: int, id: str, reason: str) -> session.Report:
-    """This worker cannot take it."""
+    """Reports that this worker cannot run the task."""
     report = session.Report(fence=fence, id=id, outcome=tasks.ATTEMPT_OUTCOME_FAILED)
     report.failure.kind = tasks.FAILURE_KIND_REJECTED
     report.failure.type = "Rejected"

@@ -1,8 +1,7 @@
 """Frames on the socket pair between supervisor and runner: four bytes of length, one of kind, then the body.
 
 Tasks and reports travel as the messages of the session itself (ConnectResponse towards the runner, ConnectRequest
-back), so that a task is passed on unparsed and one frame carries many; what the two have to say to each other alone
-is JSON (messages.py).
+back). So a task is passed on unparsed, and one frame carries many. Control messages are JSON (messages.py).
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ WORK = 0
 CONTROL = 1
 
 _HEADER = struct.Struct("!IB")
-#: The bytes that a broken peer can make us buffer at most. A batch of results stays far below.
+#: The largest frame, which bounds what a broken peer can have this side buffer. A batch of results stays far below.
 FRAME_BYTES_MAX = 64 << 20
 
 
@@ -25,7 +24,7 @@ class FrameError(Exception):
 
 
 def frame(kind: int, body: bytes) -> bytes:
-    """One frame."""
+    """Returns one frame."""
     return _HEADER.pack(len(body), kind) + body
 
 
@@ -40,7 +39,7 @@ class FrameReader:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> None:
-        """Takes what was received.
+        """Takes received bytes, and hands on each frame that is complete.
 
         Raises:
             FrameError: for a frame over the limit.
@@ -52,7 +51,7 @@ class FrameReader:
             while end - start >= _HEADER.size:
                 length, kind = _HEADER.unpack_from(view, start)
                 if length > FRAME_BYTES_MAX:
-                    raise FrameError(f"a frame of {length} bytes, the limit is {FRAME_BYTES_MAX}")
+                    raise FrameError(f"a frame has {length} bytes; the limit is {FRAME_BYTES_MAX}")
                 stop = start + _HEADER.size + length
                 if stop > end:
                     break

@@ -1,6 +1,6 @@
-"""Shows the supervisor that the runner's loop ticks, also when it can't say so any more.
+"""Shows the supervisor, in the slot table, that the runner's loop ticks, also when the runner cannot send any more.
 
-And ends a runner that has lost descriptors of its own.
+It also ends a runner that has lost descriptors of its own.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ class Pulse:
     def __init__(self, own: OwnDescriptors) -> None:
         self._loop = asyncio.get_running_loop()
         self._own = own
-        #: There once the runner knows how many slots it has.
+        #: Where ticks are noted; None until the runner knows how many slots it has.
         self.table: SlotTable | None = None
         self._count = 0
         self._tick()
 
     def check(self) -> None:
-        """Ends the runner unless it has its descriptors."""
+        """Ends the runner when it has lost descriptors of its own."""
         if not self._own.intact():
             leave()
 
@@ -42,5 +42,5 @@ class Pulse:
 
 
 def leave() -> NoReturn:
-    """Ends the runner at once: nothing that it says would be heard."""
+    """Ends the runner at once, because nothing that it sends would arrive."""
     os._exit(DESCRIPTORS_LOST_EXIT)

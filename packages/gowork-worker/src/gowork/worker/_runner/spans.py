@@ -1,7 +1,7 @@
 """Spans named `process`: one for each attempt, around its handler.
 
-Each is the root of a trace of its own, linked to the submit and to the attempt before it; or, where the worker is told
-so, a child of the submit. Imported only where the process has a tracer provider.
+Each is the root of a trace of its own, linked to the submit and to the attempt before it. With --trace-parent it is a
+child of the submit instead. This module is imported only where the process has a tracer provider.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ from gowork.worker._version import __version__
 
 logger = logging.getLogger("gowork.worker.runner")
 
-#: Submits whose contexts are kept ready: those of a batch share one.
+#: How many contexts of submits are kept ready. The tasks of a batch share one.
 _SUBMITS_KEPT = 256
 _FAILED = tasks.ATTEMPT_OUTCOME_FAILED
 _ERRORS = frozenset({_FAILED, tasks.ATTEMPT_OUTCOME_TIMED_OUT, tasks.ATTEMPT_OUTCOME_LOST})
 
 
 class AttemptSpans:
-    """Begins and ends them. May be used from any thread.
+    """Begins and ends spans. May be used from any thread.
 
-    Samplers, processors, exporters and the runtime that keeps contexts are of the user's choosing and run in here. What
-    they raise costs the attempt its span, and nothing else.
+    The user chooses samplers, processors, exporters and the runtime that keeps contexts. They run in here, and when
+    they raise, the attempt loses its span and nothing else.
     """
 
     def __init__(self, place: Place) -> None:
         self._tracer = trace.get_tracer("gowork.worker", __version__)
         self._place = place
-        #: Something of the user's has raised. Only ever becomes True, so any thread may write it.
+        #: Whether anything of these has raised. It only ever becomes True, so any thread may write it.
         self._has_failed = False
-        #: The sampler takes no attempt whose submit it has not taken (telemetry_sdk).
+        #: Whether the sampler takes an attempt only if it has taken the submit (telemetry_sdk).
         self._follows_links = getattr(getattr(self._tracer, "sampler", None), "follows_links", False)
 
     def begin(self, job: Job) -> Span | None:
-        """The span of an attempt that starts now; None where there is none. It is not current yet."""
+        """Begins the span of an attempt, but does not make it current. Returns None when that fails."""
         try:
             return self._begin(job)
         except BaseException as error:  # noqa: BLE001 - see the class
@@ -56,8 +56,8 @@ class AttemptSpans:
     def _begin(self, job: Job) -> Span:
         task = job.task
         if self._follows_links and task.traceparent and not is_sampled(task.traceparent):
-            # To hear that from the sampler takes 10 µs, which at 1 % nearly every attempt would spend on it. What the
-            # handler traces is a child of the submit then, and is not recorded either.
+            # The sampler takes 10 µs to say that, and at 1 % it would say so of nearly every attempt. The handler's
+            # spans are then children of the submit, and are not recorded either.
             return _unrecorded(task.traceparent, task.tracestate)
         queue = task.queue or "default"
         submit = spans.context_of(task.traceparent, task.tracestate)
@@ -85,7 +85,7 @@ class AttemptSpans:
         )
 
     def enter(self, span: Span) -> object:
-        """Makes the span the current one of this context. Give the answer to `leave`."""
+        """Makes the span the current one of this context. Give what it returns to `leave`."""
         try:
             return attach(trace.set_span_in_context(span))
         except BaseException as error:  # noqa: BLE001 - see the class
@@ -102,10 +102,10 @@ class AttemptSpans:
             self._log(error)
 
     def end(self, span: Span, report: session.Report) -> None:
-        """Ends the span by the attempt's report, and notes its context in that and in the follow-ups.
+        """Ends the span with the outcome of the report. Writes its context into the report and the follow-ups.
 
         Args:
-            span: what `begin` answered.
+            span: what `begin` returned.
             report: how the attempt ended.
         """
         try:
@@ -114,7 +114,7 @@ class AttemptSpans:
             self._log(error)
 
     def _log(self, error: BaseException) -> None:
-        # Once: it would be so for each attempt.
+        # Logged once, because it would happen to each attempt.
         if not self._has_failed:
             self._has_failed = True
             logger.warning("an attempt could not be traced, and others may not be either", extra=_told(error))
@@ -137,7 +137,7 @@ class AttemptSpans:
             span.set_attribute(spans.ERROR_TYPE, report.failure.type or "_OTHER")
             span.set_status(Status(StatusCode.ERROR, report.failure.message))
             if report.outcome == _FAILED:
-                # Like Span.record_exception, which would call the exception's own methods again.
+                # Span.record_exception would do this too, but it would call the exception's own methods again.
                 event = {"exception.type": report.failure.type, "exception.message": report.failure.message}
                 if report.failure.traceback:
                     event["exception.stacktrace"] = report.failure.traceback
@@ -151,7 +151,7 @@ def _told(error: BaseException) -> dict[str, str]:
 
 @lru_cache(_SUBMITS_KEPT)
 def _unrecorded(traceparent: str, tracestate: str) -> Span:
-    """Stands for the span of a submit that was not sampled."""
+    """Returns what stands for the span of a submit that was not sampled."""
     context = spans.context_of(traceparent, tracestate)
     assert context is not None
     return trace.NonRecordingSpan(context)

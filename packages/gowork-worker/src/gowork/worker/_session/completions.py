@@ -69,7 +69,7 @@ class Completions:
         """Tells how a task ended, until the leader has heard it.
 
         Returns:
-            Whether the leader knows it now; False when the worker has to join again for the leader to take it back.
+            Whether that is all. False when the worker has to join again, so that the leader takes the task back.
         """
         if report.outcome == tasks.ATTEMPT_OUTCOME_CANCELLED and started.stops:
             # The answer to StopWork tells it.

@@ -19,7 +19,7 @@ from gowork.worker._supervisor.supervisor import Supervisor
 
 logger = logging.getLogger("gowork.worker")
 
-#: Seconds of delay in the second round over all addresses. It doubles with each round, up to the second number.
+#: Seconds of delay before each try of the second round over all addresses. It doubles with each round, up to the most.
 _DELAY_FIRST = 0.1
 _DELAY_MAX = 2.0
 #: Seconds after which the same complaint is logged again.
