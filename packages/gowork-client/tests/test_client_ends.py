@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from gowork.client import AsyncClient, CallError, Client, ClientClosed, WrongEventLoop
+from gowork.client._async import client as async_client
 
 CALLS: list[Callable[[Any], Any]] = [
     lambda client: client.schedule("p"),
@@ -81,6 +82,29 @@ def test_a_wait_that_is_under_way_when_the_client_is_closed_says_so(scripted) ->
     with pytest.raises(ClientClosed):
         client.wait(handles)
     closing.join()
+
+
+@pytest.mark.parametrize("calls", [1, 2])
+async def test_an_asyncio_wait_that_is_under_way_when_the_client_is_closed_is_cancelled(
+    scripted, monkeypatch: pytest.MonkeyPatch, calls: int
+) -> None:
+    monkeypatch.setattr(async_client, "IDS_MAX", 3 if calls == 1 else 2)
+    scripted.finishes_at_once = False
+    client = AsyncClient(scripted.address)
+    handles = [handle async for handle in client.schedule_many(["p"] * 2 * calls)]
+    loop, under_way = asyncio.get_running_loop(), asyncio.Semaphore(0)
+
+    def begin() -> None:
+        loop.call_soon_threadsafe(under_way.release)
+
+    for _ in range(calls):
+        scripted.run_next("WaitTasks", begin)
+    waiting = asyncio.create_task(client.wait(handles))
+    for _ in range(calls):
+        await under_way.acquire()
+    await client.close()
+    await asyncio.wait([waiting], timeout=30)
+    assert waiting.cancelled()
 
 
 def test_an_asyncio_client_in_a_second_event_loop_says_so(scripted) -> None:

@@ -10,6 +10,7 @@ import grpc
 
 from gowork.base import running
 from gowork.client import _arguments as arguments
+from gowork.client._async.cancelling import being_cancelled
 from gowork.client._waits import CALLS_MAX, AwaitedT, Wait
 from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
 
@@ -53,14 +54,19 @@ async def merged(
             for handle in done:
                 yield handle
         return
-    answers: asyncio.Queue[list[AwaitedT] | Exception | None] = asyncio.Queue(_ANSWERS_MAX)
+    answers: asyncio.Queue[list[AwaitedT] | BaseException | None] = asyncio.Queue(_ANSWERS_MAX)
 
     async def read(chunk: list[AwaitedT]) -> None:
-        last: Exception | None = None
+        last: BaseException | None = None
         try:
             async for done in stream(chunk):
                 await answers.put(done)
         except Exception as error:  # noqa: BLE001 - it is raised where the handles are iterated
+            last = error
+        except asyncio.CancelledError as error:
+            if being_cancelled():
+                raise
+            # The client was closed. Nobody else would end the iteration.
             last = error
         await answers.put(last)
 
@@ -77,7 +83,7 @@ async def merged(
             while left and (left >= CALLS_MAX or not chunk or not answers.empty()):
                 with running.waiting():
                     answer = await answers.get()
-                if isinstance(answer, Exception):
+                if isinstance(answer, BaseException):
                     raise answer
                 if answer is None:
                     left -= 1

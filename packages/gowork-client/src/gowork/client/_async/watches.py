@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import grpc
 
+from gowork.client._async.cancelling import being_cancelled
 from gowork.client._async.connection import Connection
 from gowork.client._calls import CallSettings
 from gowork.client._mapping import task_info
@@ -83,8 +84,7 @@ class AsyncWatch:
             except grpc.RpcError as error:
                 pause = self._state.pause_after(error)
             except asyncio.CancelledError:
-                # gRPC raises the same error when this call was cancelled as when the waiting asyncio task was.
-                if self._closed and not _being_cancelled():
+                if self._closed and not being_cancelled():
                     return False
                 self.close()
                 raise
@@ -97,8 +97,3 @@ class AsyncWatch:
             self._call = None
             await asyncio.sleep(pause)
         return False
-
-
-def _being_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
