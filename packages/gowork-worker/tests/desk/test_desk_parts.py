@@ -10,7 +10,7 @@ import pytest
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._desk.credit import Credit
-from gowork.worker._desk.instructions import Instruction, StartTasks, Tell
+from gowork.worker._desk.instructions import Instruction, Note, StartTasks, Tell
 from gowork.worker._desk.next_frame import NextFrame
 from gowork.worker._desk.roster import Roster, split
 from gowork.worker._desk.runner import Runner, RunnerId
@@ -277,6 +277,31 @@ def test_isolated_tasks_that_wait_make_room_for_so_many_processes_at_most() -> N
     assert len(scene.spawned) == 1
 
 
+def test_the_log_is_told_once_that_too_many_isolated_tasks_wait() -> None:
+    scene = SoloScene(2, (2, 0))
+    apart = [scene.add(load=1) for _ in range(LENT_PROCESSES_MAX + 1)]
+    for runner in apart:
+        runner.waiting = 1
+        scene.solo.lend(runner)
+    scene.solo.lend(apart[0])
+    assert [each.fields for each in scene.instructions if isinstance(each, Note)] == [{"lent_max": LENT_PROCESSES_MAX}]
+
+
+def test_a_slot_that_is_left_when_it_is_not_asked_for_any_more_is_not_used() -> None:
+    scene = SoloScene(2, (2, 0))
+    (ordinary,) = scene.ordinary
+    task = held(1)
+    scene.solo.put(task)
+    scene.solo.pump(0.0)
+    scene.solo.take_back(task)
+    # It was on its way when the runner was told to use all its slots again.
+    scene.solo.withheld(ordinary, 1)
+    apart = scene.add()
+    scene.solo.put(held(2))
+    scene.solo.pump(0.0)
+    assert scene.said(apart) == []
+
+
 def test_isolated_task_that_is_taken_back_reserves_nothing() -> None:
     scene = SoloScene(2, (2, 0))
     task = held(1)
@@ -284,6 +309,15 @@ def test_isolated_task_that_is_taken_back_reserves_nothing() -> None:
     scene.solo.pump(0.0)
     assert scene.solo.take_back(task)
     assert not scene.solo.take_back(task)
+    assert scene.ordinary[0].reserved == 0
+
+
+def test_isolated_tasks_that_are_all_taken_back_reserve_nothing() -> None:
+    scene = SoloScene(2, (2, 0))
+    scene.solo.put(held(1))
+    scene.solo.pump(0.0)
+    assert scene.ordinary[0].reserved == 1
+    assert [task.fence for task in scene.solo.take_back_all()] == [1]
     assert scene.ordinary[0].reserved == 0
 
 

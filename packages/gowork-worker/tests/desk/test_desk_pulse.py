@@ -76,6 +76,17 @@ def test_runner_whose_loop_ticks_and_does_not_hear_is_given_up_soon(beat: Beat) 
     assert "did not hear" in beat.ailment_at(1005.0 + DEAF_TICKS)
 
 
+def test_ticks_before_an_answer_do_not_make_a_runner_deaf(beat: Beat) -> None:
+    beat.ping_at(1000.0)
+    for tick in range(1, DEAF_TICKS):
+        beat.tick(tick)
+        assert beat.ailment_at(1004.0) == ""
+    assert beat.pulse.answered(1005.0) == 5.0
+    beat.ping_at(1006.0)
+    beat.tick(DEAF_TICKS)
+    assert beat.ailment_at(1010.0) == ""
+
+
 def test_supervisor_that_was_stopped_itself_takes_no_runner_for_deaf(beat: Beat) -> None:
     beat.ping_at(1000.0)
     beat.tick(500)

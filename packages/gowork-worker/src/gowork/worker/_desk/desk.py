@@ -137,7 +137,7 @@ class Desk:
             case HandBackForced():
                 # From now on no runner is started again.
                 self.roster.close()
-                self.roster.end(runner for runner in self.roster.runners.values() if runner.tasks and runner.is_process)
+                self.roster.end(runner for runner in self.roster.runners.values() if runner.tasks)
             case GivenUp(reason):
                 self.work.give_back(self.work.held.values(), reason)
             case LeaveBegun():
@@ -259,8 +259,7 @@ class Desk:
         self.roster.note_ready(runner)
         # First, so that it leaves the slots that isolated tasks already use before it starts anything.
         self.solo.pump(now)
-        if not runner.alone:
-            self.work.start_backlog(now)
+        self.work.start_backlog(now)
         self._instruct(SPEAK)
 
     def _ended(self, runner: Runner, begun: Collection[int], reason: str, now: float) -> None:
