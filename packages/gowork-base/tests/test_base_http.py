@@ -108,6 +108,10 @@ def test_what_is_no_request_is_a_bad_request(listener: HttpListener, line: bytes
     assert said(listener, line + b"\r\n\r\n").startswith(b"HTTP/1.1 400 Bad Request\r\n")
 
 
+def test_empty_lines_before_a_request_are_passed_over(listener: HttpListener) -> None:
+    assert said(listener, b"\r\n\r\nGET /readyz HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 200 OK\r\n")
+
+
 def test_lines_may_end_without_a_carriage_return(listener: HttpListener) -> None:
     assert said(listener, b"GET /readyz HTTP/1.0\n\n").endswith(b"\r\n\r\nleading\n")
 
@@ -148,6 +152,14 @@ def test_a_page_of_wsgi_gets_what_was_asked_for() -> None:
     with HttpListener("127.0.0.1:0", {"/page": threaded(application)}) as listener:
         response, text = ask(listener, "GET", "/page?a=b", Accept="text/x")
         assert (response.headers["Content-Type"], text) == ("text/x-test", "GET /page a=b text/x ")
+
+
+def test_a_page_is_told_headers_by_their_names_in_lower_case() -> None:
+    async def page(request: http_module.Request) -> http_module.Answer:
+        return http_module.Answer("200 OK", request.headers["x-one"].encode())
+
+    with HttpListener("127.0.0.1:0", {"/": page}) as listener:
+        assert said(listener, b"GET / HTTP/1.1\r\nX-One:  two \r\n\r\n").endswith(b"\r\n\r\ntwo")
 
 
 def test_a_page_that_raises_is_one_record_and_unavailable(
@@ -303,6 +315,49 @@ def test_what_a_caller_sends_after_its_answer_does_not_reset_its_connection(
             caller.sendall(b"x" * 1_000)
         caller.shutdown(socket.SHUT_WR)
         assert caller.recv(1) == b""
+
+
+def test_a_caller_that_does_not_close_its_end_is_ended_soon_after_its_answer(
+    listener: HttpListener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_module, "_LINGER_SECONDS", 0.01)
+    with connect(listener) as caller:
+        caller.sendall(b"GET /readyz HTTP/1.1\r\n\r\n")
+        assert b"".join(iter(lambda: caller.recv(65536), b"")).endswith(b"leading\n")
+        wait_for(lambda: not listener._connections, listener)
+
+
+def test_a_caller_that_sends_on_after_its_answer_is_ended_after_so_many_bytes(
+    listener: HttpListener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_module, "_LINGER_SECONDS", 10 * PATIENCE)
+    with connect(listener) as caller:
+        caller.sendall(b"GET /readyz HTTP/1.1\r\n\r\n")
+        assert b"".join(iter(lambda: caller.recv(65536), b"")).endswith(b"leading\n")
+        caller.sendall(b"x" * http_module._LINGER_BYTES_MAX)
+        wait_for(lambda: not listener._connections, listener)
+
+
+def test_each_line_about_ended_connections_counts_those_since_the_last(
+    listener: HttpListener, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(http_module, "_LOG_SECONDS", 0.0)
+    monkeypatch.setattr(http_module, "CONNECTIONS_MAX", 1)
+    with ExitStack() as stack:
+        callers = [stack.enter_context(connect(listener)) for _ in range(4)]
+        for caller in callers[:3]:
+            assert ended(caller)
+    assert [record.__dict__["connections"] for record in caplog.records] == [1, 1, 1]
+
+
+def test_a_name_with_addresses_of_both_families_is_listened_on_by_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [
+        (family, socket.SOCK_STREAM, 6, "", (host, 0, *more))
+        for family, host, more in ((socket.AF_INET6, "::1", (0, 0)), (socket.AF_INET, "127.0.0.1", ()))
+    ]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    with http_module._listen("both.test", 0) as listening:
+        assert listening.family == socket.AF_INET
 
 
 def test_the_end_of_the_listener_waits_for_no_caller(loop: asyncio.AbstractEventLoop) -> None:

@@ -49,6 +49,10 @@ class TestOrder:
         members = [member(f"{number}", liveness) for number, liveness in enumerate(livenesses)]
         assert [each.id for each in sorted(members, key=member_place)] == ["3", "4", "2", "1", "5", "0"]
 
+    def test_members_in_a_condition_that_is_not_known_come_last(self) -> None:
+        members = [member("1", Liveness.UNSPECIFIED), member("2", Liveness.LEFT)]
+        assert [each.id for each in sorted(members, key=member_place)] == ["2", "1"]
+
     def test_queues_where_most_waits_come_first_then_those_that_do_most(self) -> None:
         fast, slow = Flow(0, 9.0, 0, None, None), Flow(0, 1.0, 0, None, None)
         rows = [row("b"), row("a"), row("slow", flow=slow), row("fast", flow=fast), row("runs", running=1), row("w", 5)]
@@ -80,14 +84,14 @@ class TestNoAnswer:
 
     @pytest.mark.parametrize(
         ("answered", "told"),
-        [(False, "no leader answers at leader:50052"), (True, "the leader at leader:50052 can't serve now: it stops")],
+        [(False, "no leader answers at other:50052"), (True, "the leader at leader:50052 can't serve now: it stops")],
     )
     def test_a_leader_that_says_why_it_cannot_serve_is_not_called_silent(
         self, monkeypatch: pytest.MonkeyPatch, answered: bool, told: str
     ) -> None:
         def refuse(*_: object, **__: object) -> Activity:
             error = LeaderUnreachable("the leader at leader:50052 can't serve now: it stops")
-            error.address, error.answered = "leader:50052", answered
+            error.address, error.answered = "other:50052", answered
             raise error
 
         monkeypatch.setattr(Client, "activity", refuse)

@@ -51,6 +51,19 @@ class TestHistory:
         assert flow.start_p99 == 10.0
         assert total == flow
 
+    def test_cancelled_tasks_are_finished_ones(self) -> None:
+        latest = QueueCounts(10, 3, 4, 2, ())
+        flows, _ = history(answer(1.0, {"q": NOTHING}), answer(2.0, {"q": latest})).flows()
+        assert (flows["q"].finished, flows["q"].failed) == (9.0, 2.0)
+
+    def test_counts_of_another_term_are_not_compared(self) -> None:
+        before = answer(1.0, {"q": counts(100)}, term=1)
+        assert history(before, answer(2.0, {"q": counts(300)}, term=2)).flows() == ({}, None)
+
+    def test_the_last_two_answers_are_kept_however_short_the_window(self) -> None:
+        _, total = history(*(answer(at, {"q": counts(0)}) for at in (1.0, 2.0, 3.0)), window=0.0).flows()
+        assert total is not None
+
     def test_one_answer_alone_tells_no_rates(self) -> None:
         assert history(answer(10.0, {"q": counts(5)})).flows() == ({}, None)
 

@@ -6,7 +6,9 @@ import pytest
 from google.protobuf.message import DecodeError
 
 from gowork.leader._core.model import Priority
+from gowork.leader._wire import specs
 from gowork.leader._wire.specs import spec_from, stored_spec, trace_bytes
+from gowork.proto.limits import TIME_MS_MAX
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 
 CREATED_MS = 1_700_000_000_000
@@ -70,3 +72,20 @@ def test_a_task_without_queue_and_priority_has_the_defaults() -> None:
 def test_bytes_that_are_no_task_are_an_error() -> None:
     with pytest.raises(DecodeError):
         stored_spec(b"\xff\xff", CREATED_MS)
+
+
+def test_the_status_alone_is_not_asked_for() -> None:
+    assert spec_from(pb.Task(id="t", status=pb.TASK_STATUS_COMPLETED)) == spec_from(pb.Task(id="t"))
+
+
+def test_a_stored_time_beyond_the_last_one_is_the_last_one() -> None:
+    stored = pb.Task(id="t", run_at_ms=TIME_MS_MAX + 1, expires_at_ms=TIME_MS_MAX + 2).SerializeToString()
+    spec = stored_spec(stored, CREATED_MS)
+    assert (spec.run_at_ms, spec.expires_at_ms) == (TIME_MS_MAX, TIME_MS_MAX)
+
+
+def test_a_bounded_number_of_lanes_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(specs, "_lanes", {})
+    monkeypatch.setattr(specs, "_LANES_KEPT_MAX", 2)
+    lanes = [spec_from(pb.Task(id="t", queue=str(number))).lane.queue for number in range(5)]
+    assert (lanes, len(specs._lanes)) == (["0", "1", "2", "3", "4"], 1)

@@ -505,3 +505,20 @@ async def test_a_runner_that_is_struck_by_one_task_after_another_goes_on_no_more
             report = await settled(rig, fence)
         assert (report.outcome == tasks.ATTEMPT_OUTCOME_LOST) is (fence != STRIKES_MAX)
     assert [type(error) for error in rig.broken] == [Halt]
+
+
+async def test_a_task_that_its_runner_has_lost_is_in_the_log(
+    make_rig: MakeRig, caplog: pytest.LogCaptureFixture
+) -> None:
+    @handler
+    def plain() -> None:
+        pass
+
+    def strike(job: Job) -> None:
+        raise Halt
+
+    rig = make_rig(plain)
+    rig.executor._attempts.run = strike
+    rig.feed((1, "plain"))
+    assert (await rig.report(1)).outcome == tasks.ATTEMPT_OUTCOME_LOST
+    assert [record.__dict__["fence"] for record in caplog.records if "fence" in record.__dict__] == [1]

@@ -118,6 +118,32 @@ async def test_no_timer_is_left_of_a_job_that_ended_before_the_loop_heard_of_its
     assert [job.timer for job in jobs] == [None]
 
 
+async def test_what_has_passed_when_the_loop_hears_of_a_start_counts_to_the_limit(make_rig: MakeRig) -> None:
+    go, heard = threading.Event(), asyncio.Event()
+    left: list[float] = []
+
+    @handler
+    def plain() -> None:
+        go.wait(120)
+
+    rig = make_rig(plain)
+    started, loop = rig.executor._jobs._limit, asyncio.get_running_loop()
+
+    def hear_late(job: Job) -> None:
+        job.started_ns -= 600 * 10**9
+        started(job)
+        assert job.timer is not None
+        left.append(job.timer.when() - loop.time())
+        heard.set()
+
+    rig.executor._jobs._limit = hear_late
+    rig.feed((1, "plain"), time_limit_ms=1_000_000)
+    await heard.wait()
+    go.set()
+    await rig.report(1)
+    assert 0 < left[0] <= 400
+
+
 async def test_timer_ends_with_its_job(make_rig: MakeRig) -> None:
     jobs: list[Job] = []
     go = threading.Event()
