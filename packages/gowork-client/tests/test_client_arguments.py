@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -64,6 +65,13 @@ def test_an_option_of_a_wrong_type_is_refused_by_its_name(options: dict[str, Any
         (lambda client: list(client.tasks(queue=3)), "queue"),
         (lambda client: list(client.tasks(labels={"team": 3})), "labels['team']"),
         (lambda client: list(client.tasks(status=3)), "status"),
+        (lambda client: list(client.tasks(3)), "filter"),
+        (lambda client: list(client.tasks(page_size="all")), "page_size"),
+        (lambda client: client.watch(3), "filter"),
+        (lambda client: client.watch(token=3), "token"),
+        (lambda client: client.wait(["a"], timeout="10s"), "timeout"),
+        (lambda client: client.wait(["a"], timeout=math.nan), "timeout"),
+        (lambda client: list(client.as_completed(["a"], timeout=math.nan)), "timeout"),
     ],
 )
 def test_an_argument_of_a_wrong_type_is_refused_by_its_name(call: Callable[[Any], object], field: str) -> None:

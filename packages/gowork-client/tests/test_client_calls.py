@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 from collections.abc import Iterator
 
@@ -34,6 +35,12 @@ UNAVAILABLE = Refusal(grpc.StatusCode.UNAVAILABLE, "NOT_LEADING", "not leading n
 def client(scripted) -> Iterator[Client]:
     with Client(scripted.address) as client:
         yield client
+
+
+@pytest.mark.parametrize("timeout", [1e12, math.inf])
+def test_a_timeout_without_end_is_no_deadline_that_has_passed(scripted, timeout: float) -> None:
+    with Client(scripted.address, timeout=timeout) as client:
+        client.schedule("p")
 
 
 class TestCalls:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -60,6 +61,22 @@ def text(value: object, field: str) -> str:
     if not isinstance(value, str):
         raise InvalidArgument.of(field, f"is {value!r}; text is needed")
     return value
+
+
+def seconds(value: Any, field: str) -> float:
+    """Returns a number of seconds, which may be negative or infinite.
+
+    Raises:
+        InvalidArgument: when it is not a number.
+    """
+    try:
+        # A NaN is not: it is below nothing and above nothing, so that no wait would ever end by it.
+        is_number = bool(-math.inf <= value <= math.inf)
+    except TypeError:
+        is_number = False
+    if not is_number:
+        raise InvalidArgument.of(field, f"is {value!r}; a number of seconds is needed")
+    return float(value)
 
 
 def pairs(value: object, field: str) -> dict[str, str]:

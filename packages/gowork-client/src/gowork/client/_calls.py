@@ -16,6 +16,7 @@ import grpc
 
 from gowork.base.channels import split_addresses
 from gowork.client.errors import CallError, ClientClosed, LeaderUnreachable, error_of
+from gowork.proto import limits
 
 #: The address of a leader that was started without options.
 ADDRESS_DEFAULT = "127.0.0.1:50052"
@@ -25,6 +26,9 @@ _FIRST_PAUSE_S = 0.05
 _PAUSE_S_MAX = 2.0
 #: The shortest timeout, because in some places gRPC takes a timeout of 0 to mean none.
 _TIMEOUT_S_MIN = 0.001
+#: The longest timeout: ten years. gRPC takes one that its clock cannot count, such as infinity, for a deadline that
+#: has passed.
+_TIMEOUT_S_MAX = limits.DURATION_MS_MAX / 1000
 
 SCHEDULE_TASKS = "/scheduler.v1.SchedulerService/ScheduleTasks"
 
@@ -53,7 +57,7 @@ class CallSettings:
             raise ValueError(f"timeout {timeout} is not a positive number of seconds")
         return cls(
             tuple(split_addresses(address or environment or ADDRESS_DEFAULT)),
-            timeout,
+            min(timeout, _TIMEOUT_S_MAX),
             timeout if patience is None else patience,
         )
 

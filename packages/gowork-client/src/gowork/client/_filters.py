@@ -19,7 +19,7 @@ def filter_expression(filter: str, terms: TaskFilter) -> str:
     Raises:
         InvalidArgument: when a term cannot be written in the filter language.
     """
-    parts = [filter] if filter.strip() else []
+    parts = [filter] if arguments.text(filter, "filter").strip() else []
     if (status := terms.get("status")) is not None:
         parts.append(f"status = {arguments.text(status, 'status').upper()}")
     if (handler := terms.get("handler")) is not None:

@@ -14,6 +14,7 @@ from typing import Generic, Protocol, TypeVar
 import grpc
 
 from gowork.base import running
+from gowork.client import _arguments as arguments
 from gowork.client._calls import CallSettings, Tries
 from gowork.client.errors import CallError, TaskNotFinished
 from gowork.proto import limits
@@ -151,5 +152,9 @@ class Wait(Generic[AwaitedT]):
 
 
 def end_of(timeout: float | None) -> float | None:
-    """Returns when a wait of `timeout` seconds gives up, on the monotonic clock; None for never."""
-    return None if timeout is None else time.monotonic() + timeout
+    """Returns when a wait of `timeout` seconds gives up, on the monotonic clock; None for never.
+
+    Raises:
+        InvalidArgument: when the timeout is not a number.
+    """
+    return None if timeout is None else time.monotonic() + arguments.seconds(timeout, "timeout")

@@ -137,7 +137,8 @@ class AsyncClient(AsyncOperations):
             InvalidArgument: when the filter does not parse.
             CallError: when the leader refused otherwise, or could not be reached.
         """
-        request = scheduler.ListTasksRequest(
+        request = arguments.message(
+            scheduler.ListTasksRequest,
             filter=filter_expression(filter, terms),
             newest_first=newest_first,
             view=mapping.view_to_wire(view),
@@ -228,7 +229,9 @@ class AsyncClient(AsyncOperations):
             InvalidArgument, CallError: as for tasks.
         """
         expression = filter_expression(filter, terms)
-        request = scheduler.WatchTasksRequest(filter=expression, view=mapping.view_to_wire(view), token=token)
+        request = arguments.message(
+            scheduler.WatchTasksRequest, filter=expression, view=mapping.view_to_wire(view), token=token
+        )
         return AsyncWatch(self._connection, self._settings, request, on_removed)
 
     async def _finish(self, handle: AsyncTaskHandle, end: float | None) -> None:

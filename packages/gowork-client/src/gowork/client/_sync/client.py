@@ -136,7 +136,8 @@ class Client(Operations):
             InvalidArgument: when the filter does not parse.
             CallError: when the leader refused otherwise, or could not be reached.
         """
-        request = scheduler.ListTasksRequest(
+        request = arguments.message(
+            scheduler.ListTasksRequest,
             filter=filter_expression(filter, terms),
             newest_first=newest_first,
             view=mapping.view_to_wire(view),
@@ -225,7 +226,9 @@ class Client(Operations):
             InvalidArgument, CallError: as for tasks.
         """
         expression = filter_expression(filter, terms)
-        request = scheduler.WatchTasksRequest(filter=expression, view=mapping.view_to_wire(view), token=token)
+        request = arguments.message(
+            scheduler.WatchTasksRequest, filter=expression, view=mapping.view_to_wire(view), token=token
+        )
         return Watch(self._connection, self._settings, request, on_removed)
 
     def _finish(self, handle: TaskHandle, end: float | None) -> None:
