@@ -21,7 +21,7 @@ from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.proto.worker.v1 import session_pb2_grpc
 from gowork.worker._app.service import Service
 from gowork.worker._core.options import Options
-from gowork.worker._core.plugins import Selection
+from gowork.worker._core.selection import Selection
 
 MODULES = Path(__file__).parent / "modules"
 #: No test waits longer for anything; each fails with a timeout instead.

@@ -254,7 +254,7 @@ def test_module_that_starts_a_worker_while_it_is_imported_is_told(monkeypatch: p
 
 
 def test_sample_module_loads(monkeypatch: pytest.MonkeyPatch) -> None:
-    from gowork.worker._core.plugins import Selection
+    from gowork.worker._core.selection import Selection
 
     monkeypatch.syspath_prepend(str(MODULES))
     assert not load(Selection(plugins=("echo",), imports=("worker_sample",))).errors

@@ -12,7 +12,7 @@ import uvloop
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker import Worker, WorkerFailed
-from gowork.worker._core.plugins import Selection
+from gowork.worker._core.selection import Selection
 from gowork.worker._desk.events import Event, Looked, Reported, RunnerReady
 from gowork.worker._desk.instructions import StartRunner
 from gowork.worker._desk.runner import RunnerId

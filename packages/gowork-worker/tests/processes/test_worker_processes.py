@@ -18,7 +18,7 @@ import pytest
 
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
-from gowork.worker._core.plugins import Selection
+from gowork.worker._core.selection import Selection
 from gowork.worker._fleet import process as runner_process
 from gowork.worker._supervisor.instances import InstanceLocks
 

@@ -18,7 +18,7 @@ from gowork.worker import Cancel, Context, Retry, Snooze, handler
 from gowork.worker._app import service as service_module
 from gowork.worker._app.service import Service
 from gowork.worker._core.options import Options
-from gowork.worker._core.plugins import Selection
+from gowork.worker._core.selection import Selection
 from gowork.worker._session import callback
 from gowork.worker._session.callback import CallbackWorker
 

@@ -11,7 +11,7 @@ import pytest
 
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.worker import Context, handler, lifespan
-from gowork.worker._core.plugins import Selection
+from gowork.worker._core.selection import Selection
 
 HOOKED = """
 from pathlib import Path

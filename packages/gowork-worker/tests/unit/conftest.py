@@ -11,7 +11,8 @@ import pytest
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._core.context import Place
-from gowork.worker._core.plugins import Selection, load
+from gowork.worker._core.plugins import load
+from gowork.worker._core.selection import Selection
 from gowork.worker._runner import messages
 from gowork.worker._runner.executor import Executor
 from gowork.worker._runner.outbox import Outbox

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gowork.worker._core.plugins import Selection
+from gowork.worker._core.selection import Selection
 from gowork.worker._desk.instructions import StartRunner
 from gowork.worker._desk.runner import RunnerId
 from gowork.worker._fleet.process import ProcessRunner, describe_exit

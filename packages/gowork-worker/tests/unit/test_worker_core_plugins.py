@@ -12,7 +12,8 @@ import pytest
 
 from gowork.worker import UnimportableError, handler, hookspecs, lifespan
 from gowork.worker._core import references
-from gowork.worker._core.plugins import Selection, load
+from gowork.worker._core.plugins import load
+from gowork.worker._core.selection import Selection
 
 Write = Callable[[str, str], str]
 

@@ -15,11 +15,13 @@ from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker import Context, handler, hookimpl
 from gowork.worker._core.codec import ResultError
 from gowork.worker._core.context import Place
-from gowork.worker._core.plugins import Selection, load
+from gowork.worker._core.plugins import load
+from gowork.worker._core.selection import Selection
 from gowork.worker._runner import messages, outcomes, pipe
 from gowork.worker._runner.executor import Executor
 from gowork.worker._runner.job import Job
-from gowork.worker._runner.table import Running, SlotTable, make_shared
+from gowork.worker._runner.messages import Running
+from gowork.worker._runner.table import SlotTable, make_shared
 
 
 def test_frames_are_cut_wherever_the_stream_breaks() -> None:
