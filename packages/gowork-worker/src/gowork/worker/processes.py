@@ -108,6 +108,8 @@ class Warden:
         Raises:
             OSError: when there is no /bin/sh.
         """
+        #: Whether the log has said that it is gone.
+        self._is_missed = False
         reader, self.descriptor = os.pipe()
         try:
             # A session of its own: a signal to its owner's group, or a Ctrl-C, must not reach it.
@@ -143,6 +145,10 @@ class Warden:
             os.write(self.descriptor, line)
         except BrokenPipeError:
             # Somebody has killed the warden. The groups are still ended, except when this process is killed.
+            if self._is_missed:
+                # Each isolated task, and each command of a plugin, comes here twice.
+                return
+            self._is_missed = True
             logger.warning("the warden is gone: process groups may outlive a killed worker")
 
     def close(self) -> None:
