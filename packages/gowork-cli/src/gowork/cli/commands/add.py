@@ -112,8 +112,8 @@ def add(
 ) -> None:
     """Schedule a task, and print its id.
 
-    PAYLOAD is text, or JSON if the handler takes JSON. If it is -, it is read from standard input, unchanged. Without
-    ID the task gets a new id. Adding the same task under the same ID again changes nothing.
+    PAYLOAD is text, or JSON if the handler takes JSON. If it is -, it is read from standard input, unchanged. A single
+    argument is the PAYLOAD, and the task gets a new id. Adding the same task under the same ID again changes nothing.
     """
     if others["delay"] is not None and others["run_at"] is not None:
         raise click.UsageError("give --in or --at, not both")

@@ -93,7 +93,7 @@ def restore(path: Path, backup: Path) -> None:
         if format_at(path):
             raise StoreError(
                 f"{path} is there already: it was left as it is. To use it, start without --restore. To use the backup "
-                f"instead, move it away first."
+                f"instead, move it away first, with its -wal and -shm."
             )
         _check_backup(backup)
         building = Path(f"{path}.new")
