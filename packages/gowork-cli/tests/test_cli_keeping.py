@@ -107,3 +107,10 @@ def test_a_backup_is_written_and_not_overwritten(gowork, tmp_path: Path) -> None
     again = gowork("store", "backup", str(file))
     assert again.exit_code == 1
     assert "is there already" in again.stderr
+
+
+def test_a_backup_that_cannot_be_written_is_told_by_the_name_that_was_given(gowork, tmp_path: Path) -> None:
+    file = tmp_path / "missing" / "gowork.backup"
+    result = gowork("store", "backup", str(file))
+    assert result.exit_code == 1
+    assert result.stderr == f"Error: {file} can't be written: No such file or directory\n"

@@ -50,7 +50,9 @@ def backup(common: CommonOptions, file: Path) -> None:
         try:
             client.backup(file, lambda done, total: bars.update(bar, completed=done, total=total))
         except OSError as error:
-            raise click.ClickException(str(error)) from None
+            # Its own text names the file under which the copy is built.
+            told = f"{file} can't be written: {error.strerror}" if error.strerror else str(error)
+            raise click.ClickException(told) from None
     size = file.stat().st_size
     if common.output is not OutputFormat.TABLE:
         write_record({"file": str(file), "bytes": size}, common.output)
