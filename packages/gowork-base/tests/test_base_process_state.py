@@ -28,7 +28,13 @@ told = {
     "mask": os.umask(0),
     "files": resource.getrlimit(resource.RLIMIT_NOFILE),
     "exit": subprocess.run([sys.executable, "-c", "raise SystemExit(7)"]).returncode,
-    "streams": [stream is not None for stream in (sys.stdin, sys.stdout, sys.stderr)],
+    "streams": [
+        stream is not None
+        for stream in (sys.stdin, sys.stdout, sys.stderr, sys.__stdin__, sys.__stdout__, sys.__stderr__)
+    ],
+    "inherited": subprocess.run(
+        [sys.executable, "-c", "import sys; raise SystemExit(None in (sys.stdin, sys.stdout, sys.stderr))"]
+    ).returncode,
     "next": os.open(os.devnull, os.O_RDONLY) > 2,
 }
 with open(sys.argv[1], "w") as file:
@@ -82,6 +88,17 @@ def test_timer_that_was_set_before_does_not_ring(settled: Any) -> None:
     assert settled("signal.alarm(1000)")["timer"] == 0.0
 
 
+def test_a_timer_of_the_process_itself_goes_on() -> None:
+    handler = signal.signal(signal.SIGALRM, lambda *_: None)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 1000)
+        process_state._stop_timers()
+        assert signal.getitimer(signal.ITIMER_REAL)[0] > 0
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
+
+
 @pytest.mark.parametrize(("mask", "wanted"), [(0o777, 0o077), (0, 0o002), (0o022, 0o022), (0o007, 0o007)])
 def test_umask_lets_the_owner_do_all_and_others_never_write(settled: Any, mask: int, wanted: int) -> None:
     told = settled(f"os.umask({mask})")
@@ -106,7 +123,12 @@ def test_a_higher_limit_of_open_files_stays(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_closed_standard_streams_are_open_afterwards_and_no_file_gets_their_numbers(settled: Any) -> None:
     told = settled("for descriptor in (0, 1, 2): os.close(descriptor)")
-    assert (told["streams"], told["next"], told["said"]) == ([True] * 3, True, b"")
+    assert (told["streams"], told["next"], told["said"]) == ([True] * 6, True, b"")
+
+
+@pytest.mark.parametrize("descriptor", [0, 1, 2])
+def test_programs_that_are_started_inherit_a_standard_stream_that_was_closed(settled: Any, descriptor: int) -> None:
+    assert settled(f"os.close({descriptor})")["inherited"] == 0
 
 
 def test_open_standard_streams_are_left_alone(settled: Any) -> None:

@@ -90,10 +90,8 @@ def _open_standard_streams() -> None:
         try:
             os.fstat(descriptor)
         except OSError:
-            opened = os.open(os.devnull, os.O_RDWR)
-            os.dup2(opened, descriptor)
-            if opened != descriptor:
-                os.close(opened)
+            # Its number is the lowest free one, which is `descriptor`. Programs that this process starts inherit it.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
             stream = open(descriptor, "r" if name == "stdin" else "w", encoding="utf-8", closefd=False)  # noqa: SIM115
             setattr(sys, name, stream)
             setattr(sys, f"__{name}__", stream)
