@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 import pytest
 
-from gowork.base import logs
+from gowork.base import log_writer, logs
 from gowork.base.log_writer import LogWriter, QueuedStream
 
 PATIENCE = 120.0
@@ -107,6 +107,40 @@ def test_what_could_not_be_written_is_told_with_the_next_line(pipe: Pipe) -> Non
         writer.put(b"next\n")
         assert pipe.lines_until(b"next") == [b"dropped 1\n", b"next\n"]
         closed(writer)
+
+
+def test_what_could_not_be_written_is_not_told_before_there_is_a_next_line() -> None:
+    gone_reader, gone = os.pipe()
+    os.close(gone_reader)
+    told: list[int] = []
+    with open(gone, "wb", buffering=0) as nowhere:
+        before = set(threading.enumerate())
+        writer = LogWriter(nowhere.fileno(), lambda lines: notice(told.append(lines) or lines))  # type: ignore[func-returns-value]
+        (thread,) = set(threading.enumerate()) - before
+        writer.put(LINE)
+        writer.close(PATIENCE / 4)
+        thread.join(PATIENCE / 4)
+        assert (thread.is_alive(), told) == (False, [])
+
+
+def test_lines_that_have_gathered_are_written_in_bounded_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[int] = []
+    monkeypatch.setattr(log_writer, "_write", lambda _, chunk: bool(written.append(len(chunk)) or True))
+    writer = LogWriter(-1, notice)
+    with writer._changed:
+        for _ in range(3):
+            writer.put(b"x" * 39_999 + b"\n")
+    closed(writer)
+    assert written == [80_000, 40_000]
+
+
+def test_a_count_of_dropped_lines_that_is_not_written_is_not_flushed_yet(pipe: Pipe) -> None:
+    writer = LogWriter(pipe.end, notice)
+    with writer._changed:
+        writer._dropped = 1
+        assert not writer.flush(0)
+        writer._dropped = 0
+    closed(writer)
 
 
 def test_a_descriptor_that_others_made_non_blocking_loses_nothing(pipe: Pipe) -> None:
@@ -221,7 +255,7 @@ def test_the_notice_of_dropped_lines_has_the_form_of_the_log(pipe: Pipe) -> None
 
 PROGRAM = """
 import logging, os, sys, threading, warnings
-from gowork.base import logs
+from gowork.base import log_writer, logs
 logs.configure("json", "info")
 logs.take_standard_error()
 {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from gowork.base import logs
 from gowork.base.logs import JsonFormatter, TextFormatter, _is_no_gone_caller
 
 
@@ -220,3 +222,27 @@ def test_a_tracing_runtime_that_fails_costs_no_record(monkeypatch: pytest.Monkey
     monkeypatch.setattr("opentelemetry.trace.get_current_span", get_current)
     told = logging.makeLogRecord({"msg": "told", "levelname": "INFO"})
     assert TextFormatter().format(told).endswith(" told")
+
+
+def test_configure_takes_the_place_of_what_was_configured_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = logging.getLogger()
+    level = root.level
+    monkeypatch.setattr(root, "handlers", [logging.NullHandler()])
+    monkeypatch.setattr(logging.getLogger("grpc._cython.cygrpc"), "filters", [])
+    try:
+        logs.configure("json", "error", waits=True)
+        assert [type(handler.formatter) for handler in root.handlers] == [JsonFormatter]
+        assert root.level == logging.ERROR
+    finally:
+        root.setLevel(level)
+
+
+def test_the_text_of_an_exception_that_is_gone_is_kept() -> None:
+    made = logging.makeLogRecord({"msg": "x", "exc_text": "the trace"})
+    assert json.loads(JsonFormatter().format(made))["exception"] == "the trace"
+
+
+def test_an_end_that_was_asked_for_is_no_record(caplog: pytest.LogCaptureFixture) -> None:
+    logs._uncaught(KeyboardInterrupt, KeyboardInterrupt(), None)
+    logs._uncaught_in_thread(threading.ExceptHookArgs((SystemExit, SystemExit(1), None, None)))
+    assert caplog.records == []

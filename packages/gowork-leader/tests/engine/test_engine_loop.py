@@ -153,6 +153,7 @@ async def test_a_waiter_that_comes_while_the_batch_is_in_flight_that_ends_its_ta
         # Nothing more will be told of it, and nothing of one that there is not.
         assert not engine.will_tell("a")
         assert not engine.will_tell("unknown")
+        assert engine._stepper.being_moved == {}
 
 
 async def test_nothing_will_be_told_of_a_finished_task_that_a_batch_has_looked_up(tmp_path: Path) -> None:

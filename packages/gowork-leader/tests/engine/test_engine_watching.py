@@ -202,3 +202,9 @@ async def test_a_watcher_that_has_gone_leaves_nothing_of_its_filter(text: str) -
     assert told(second) == (["a"], [], 1)
     feed.drop(second)
     assert (feed._of_ids, feed._of_lanes, feed._of_all) == ({}, {}, {})
+
+
+def test_a_watcher_that_never_began_leaves_nothing() -> None:
+    feed = Feed()
+    feed.drop(Watcher(selection_of('id = "a"')))
+    assert feed._of_ids == {}

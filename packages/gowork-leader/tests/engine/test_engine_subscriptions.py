@@ -1,0 +1,80 @@
+"""What waiters are told, and what they hold meanwhile."""
+
+from __future__ import annotations
+
+import pytest
+
+from gowork.leader._core.model import LaneKey, Priority, Spec, Standing, Status, Task
+from gowork.leader._engine.subscriptions import WAITERS_BYTES_MAX, Subscriptions, Waiter
+from gowork.leader._engine.watching import Snapshot, SubscriptionsClosed
+
+
+def task(id: str) -> Task:
+    return Task(1, Spec(id, LaneKey("default", Priority.LOW, "", ()), b"body"), Standing(Status.COMPLETED, 0), 1)
+
+
+@pytest.fixture
+def subscriptions() -> Subscriptions:
+    return Subscriptions()
+
+
+def waiter_of(subscriptions: Subscriptions, *ids: str) -> Waiter:
+    waiter = Waiter(subscriptions.waiting)
+    subscriptions.add_waiter(waiter, ids)
+    return waiter
+
+
+def ids_of(taken: tuple[list[Snapshot], list[str]]) -> tuple[list[str], list[str]]:
+    snapshots, beyond = taken
+    return [snapshot.spec.id for snapshot in snapshots], beyond
+
+
+async def test_a_waiter_keeps_one_task_beyond_what_all_may_keep(subscriptions: Subscriptions) -> None:
+    subscriptions.waiting.bytes = WAITERS_BYTES_MAX
+    waiter = waiter_of(subscriptions, "a", "b")
+    subscriptions.publish([task("a"), task("b")], 1)
+    assert ids_of(await waiter.take()) == (["a"], ["b"])
+
+
+async def test_what_was_taken_counts_until_the_next_is_taken(subscriptions: Subscriptions) -> None:
+    waiter = waiter_of(subscriptions, "a", "b")
+    subscriptions.publish([task("a")], 1)
+    await waiter.take()
+    assert subscriptions.waiting.bytes == len(b"body")
+    subscriptions.publish([task("b")], 2)
+    await waiter.take()
+    assert subscriptions.waiting.bytes == len(b"body")
+
+
+async def test_a_waiter_that_ends_holds_nothing(subscriptions: Subscriptions) -> None:
+    waiter = waiter_of(subscriptions, "a", "b")
+    subscriptions.publish([task("a")], 1)
+    await waiter.take()
+    subscriptions.publish([task("b")], 2)
+    assert subscriptions.waiting.bytes == 2 * len(b"body")
+    waiter.end()
+    assert subscriptions.waiting.bytes == 0
+
+
+async def test_tasks_that_finished_before_the_end_are_told_and_then_why_it_ends(subscriptions: Subscriptions) -> None:
+    waiter = waiter_of(subscriptions, "a", "b")
+    subscriptions.publish([task("a")], 1)
+    subscriptions.close("the leader stops")
+    assert ids_of(await waiter.take()) == (["a"], [])
+    waiter.close()
+    with pytest.raises(SubscriptionsClosed, match="the leader stops"):
+        await waiter.take()
+
+
+def test_a_removed_task_is_not_kept(subscriptions: Subscriptions) -> None:
+    subscriptions.publish([task("a")], 1)
+    subscriptions.publish([], 2, ["a"])
+    assert subscriptions.recent("a") is None
+
+
+def test_nothing_is_left_of_tasks_that_nobody_waits_for(subscriptions: Subscriptions) -> None:
+    first, second = waiter_of(subscriptions, "a"), waiter_of(subscriptions, "a")
+    subscriptions.drop_waiter(first, ["a"])
+    assert subscriptions._waiters == {"a": (second,)}
+    subscriptions.drop_waiter(second, ["a"])
+    assert subscriptions._waiters == {}
