@@ -141,6 +141,17 @@ async def test_a_loop_that_was_held_up_while_it_waited_extends_all_leases(tmp_pa
         assert await it.leases() == {name: at + 7 for name, at in before.items()}
 
 
+async def test_a_loop_that_has_nothing_to_wait_for_was_not_held_up(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(tmp_path) as it:
+        await it.submit("t")
+        await it.rest()
+        it.clock.pass_time(3600)
+        await it.submit("u")
+    assert "loop was held up" not in caplog.messages
+
+
 async def test_a_loop_that_was_held_up_while_a_batch_gathered_extends_all_leases(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
