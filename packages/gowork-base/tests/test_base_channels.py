@@ -47,6 +47,11 @@ def test_an_address_survives_formatting_and_parsing(host: str, port: int) -> Non
     assert parse_address(format_address(host, port)) == (host, port)
 
 
+def test_an_address_that_is_not_utf8_is_refused() -> None:
+    with pytest.raises(AddressError, match="is not UTF-8 text"):
+        parse_address("host\udcff:1")
+
+
 @pytest.mark.parametrize(
     "text", ["", "localhost", "localhost:", "localhost:http", "localhost:65536", "host:-1", "host:²"]
 )

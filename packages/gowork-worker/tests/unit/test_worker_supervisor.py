@@ -7,6 +7,7 @@ import pytest
 
 from gowork.worker import ConfigurationError
 from gowork.worker._core.options import Options, default_name
+from gowork.worker._core.selection import Selection
 from gowork.worker._fleet.process import describe_exit
 from gowork.worker._runner import messages
 from gowork.worker._supervisor.measures import EXECUTIONS_MAX, HANDLERS_MAX, OTHER, QUEUES_MAX, Measures
@@ -29,7 +30,15 @@ def test_end_of_a_process_is_put_in_words() -> None:
         ({"runners": -1}, "runners"),
         ({"name": ""}, "name"),
         ({"name": "a\tb"}, "printable"),
+        ({"name": "a\udcff"}, "name: 'a.udcff' is not UTF-8 text"),
         ({"labels": {"": "x"}}, "label"),
+        ({"labels": {"k": 1}}, "label 'k': 1 is no text"),
+        ({"labels": {"k": "\udcff"}}, "label 'k': .* is not UTF-8 text"),
+        ({"labels": {"\udcff": "v"}}, "a label's key: .* is not UTF-8 text"),
+        ({"selection": Selection(default_handler="\udcff")}, "default_handler: .* is not UTF-8 text"),
+        ({"selection": Selection(plugins=("\udcff",))}, "plugins: .* is not UTF-8 text"),
+        ({"selection": Selection(handlers=("\udcff",))}, "handlers: .* is not UTF-8 text"),
+        ({"selection": Selection(imports=("\udcff",))}, "imports: .* is not UTF-8 text"),
         ({"labels": {"k": "x" * 254}}, "253"),
         ({"labels": {str(number): "" for number in range(65)}}, "64"),
     ],

@@ -94,6 +94,11 @@ def parse_address(text: str, *, name: str = "address") -> tuple[str, int]:
     if "://" in text:
         scheme, _, rest = text.strip().partition("://")
         raise AddressError(f"{name} {text!r}: write HOST:PORT without {scheme}://, as in {rest.rstrip('/')}")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        # Python reads bytes of a command line that are not UTF-8 as lone surrogates, which gRPC does not take.
+        raise AddressError(f"{name} {text!r} is not UTF-8 text") from None
     host, separator, port = text.strip().rpartition(":")
     if not separator or not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise AddressError(f"{name} {text!r} is not HOST:PORT, as in 127.0.0.1:50051")

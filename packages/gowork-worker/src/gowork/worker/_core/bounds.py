@@ -59,3 +59,17 @@ def within(field: str, value: float, low: float, high: float) -> float:
     if not fits:
         raise ValueError(f"{field} is {low:,} to {high:,}, not {value!r:.100}")
     return value
+
+
+def utf8(field: str, value: Any) -> bytes:
+    """Returns the bytes of a text. Python reads bytes of a command line that are not UTF-8 as lone surrogates.
+
+    Raises:
+        ValueError: when it is no text, or has lone surrogates.
+    """
+    if not isinstance(value, str):
+        raise ValueError(f"{field}: {value!r:.100} is no text")
+    try:
+        return value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{field}: {value!r:.100} is not UTF-8 text") from None

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gowork.proto import limits
-from gowork.worker._core.bounds import whole, within
+from gowork.worker._core.bounds import utf8, whole, within
 from gowork.worker._core.selection import Selection
 from gowork.worker.errors import ConfigurationError
 
@@ -83,6 +83,10 @@ class Options:
         Raises:
             ConfigurationError: when a value is beyond its limits. The text names the option.
         """
+        try:
+            self._check_texts()
+        except ValueError as error:
+            raise ConfigurationError(str(error)) from None
         if not 1 <= len(self.name.encode()) <= limits.ID_BYTES_MAX or not self.name.isprintable():
             raise ConfigurationError(f"name: {self.name!r:.100} is not 1 to {limits.ID_BYTES_MAX} printable bytes")
         if self.log_failures not in ("type", "message", "traceback"):
@@ -104,3 +108,22 @@ class Options:
                 raise ConfigurationError(f"label {key!r}: a key has 1 to {limits.LABEL_KEY_BYTES_MAX} bytes")
             if len(value.encode()) > limits.LABEL_VALUE_BYTES_MAX:
                 raise ConfigurationError(f"label {key!r}: a value has at most {limits.LABEL_VALUE_BYTES_MAX} bytes")
+
+    def _check_texts(self) -> None:
+        """Checks what is sent to the leader or to runners as text.
+
+        Raises:
+            ValueError: when one is no text, or not UTF-8.
+        """
+        utf8("name", self.name)
+        for key, value in self.labels.items():
+            utf8("a label's key", key)
+            utf8(f"label {key!r}", value)
+        utf8("default_handler", self.selection.default_handler)
+        for field_name, names in (
+            ("plugins", self.selection.plugins),
+            ("handlers", self.selection.handlers),
+            ("imports", self.selection.imports),
+        ):
+            for name in names or ():
+                utf8(field_name, name)
