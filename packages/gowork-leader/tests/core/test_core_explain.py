@@ -122,6 +122,17 @@ def test_what_has_ended_says_why():
     assert codes(core, "done") == []
 
 
+def test_a_task_that_its_handler_has_cancelled_says_why():
+    core = Core()
+    core.submit(spec("a"), spec("b"))
+    connection = core.connect(slots=1)
+    core.dispatch()
+    core.report(connection, "a", Outcome.CANCELLED, reason="nobody wants it")
+    core.do(cmd.Cancel("b"))
+    assert "nobody wants it" in explained(core, "a").reasons[0].message
+    assert explained(core, "b").reasons[0].message == "it was cancelled"
+
+
 def test_each_member_says_what_keeps_it():
     core = Core()
     core.connect("busy", slots=1)

@@ -164,7 +164,9 @@ def duration_ms(duration: models.Duration, field: str) -> int:
     """
     seconds = duration.total_seconds() if isinstance(duration, timedelta) else duration
     if not _between(0, seconds, 1e12):
-        raise InvalidArgument.of(field, f"{duration!r} is not a length of time in seconds")
+        raise InvalidArgument.of(
+            field, f"{duration!r} is not a length of time; write seconds, 0 or more, or a timedelta"
+        )
     return max(round(seconds * 1000), 1) if seconds else 0
 
 

@@ -165,13 +165,20 @@ def _is_limited(queue: Queue) -> bool:
 
 def _ended(standing: Standing) -> tuple[Reason, ...]:
     if standing.status is Status.CANCELLED:
-        return (Reason(WaitCode.CANCELLED, "it was cancelled", "`gowork retry` runs it nevertheless"),)
+        return (Reason(WaitCode.CANCELLED, _cancelled(standing), "`gowork retry` runs it nevertheless"),)
     failure = standing.failure
     if standing.status is not Status.ERROR or failure is None:
         return ()
     code = _FAILED.get(failure.kind, WaitCode.FAILED)
     advice = "" if code is WaitCode.EXPIRED else "when the cause is removed, `gowork retry` runs it again"
     return (Reason(code, failure.message, advice),)
+
+
+def _cancelled(standing: Standing) -> str:
+    last = standing.attempts[-1] if standing.attempts else None
+    if last is not None and last.outcome is Outcome.CANCELLED and last.reason:
+        return f"it was cancelled; its attempt ended with: {last.reason}"
+    return "it was cancelled"
 
 
 def _delay(standing: Standing, now: Now) -> Reason:
