@@ -2,6 +2,7 @@
 
 # ruff: noqa: ASYNC240 - a test may block its own loop.
 
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -48,6 +49,13 @@ async def refused(path: Path) -> str:
 async def test_closing_leaves_the_database_alone_with_its_lock(path: Path) -> None:
     await fill(path)
     assert sorted(file.name for file in path.parent.iterdir()) == ["gowork.db", "gowork.db.lock"]
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its file names are UTF-8")
+async def test_a_path_need_not_be_utf8(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/a\xff.db"))
+    await fill(path)
+    assert os.fsencode(path.name) in os.listdir(os.fsencode(tmp_path))
 
 
 async def test_directories_are_made(tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ def test_version_and_help_answer() -> None:
         (["--label", "novalue"], "KEY=VALUE"),
         (["--name", ""], "name"),
         (["--http-listen", "x"], "HOST:PORT"),
+        (["--listen", "x"], "--listen 'x' is not HOST:PORT"),
     ],
 )
 def test_bad_option_is_a_usage_error_that_names_it(arguments: list[str], word: str) -> None:

@@ -255,7 +255,7 @@ def connect(path: Path, *, read_only: bool = False, immutable: bool = False) -> 
     """Opens the database. Callers begin and end transactions themselves."""
     options = ("mode=ro" if read_only else "mode=rw") + ("&immutable=1" if immutable else "")
     return sqlite3.connect(
-        f"file:{quote(str(path))}?{options}",
+        f"file:{quote(os.fsencode(path))}?{options}",
         uri=True,
         isolation_level=None,
         check_same_thread=False,
