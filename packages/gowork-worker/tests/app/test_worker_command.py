@@ -5,6 +5,7 @@ import contextlib
 import functools
 import json
 import signal
+import socket
 import sys
 import urllib.error
 import urllib.request
@@ -48,12 +49,22 @@ def test_version_and_help_answer() -> None:
         (["--name", ""], "name"),
         (["--http-listen", "x"], "HOST:PORT"),
         (["--listen", "x"], "--listen 'x' is not HOST:PORT"),
+        (["--listen", "127.0.0.1:0", "--advertise", "x"], "--advertise 'x' is not HOST:PORT"),
     ],
 )
 def test_bad_option_is_a_usage_error_that_names_it(arguments: list[str], word: str) -> None:
     result = invoke(*arguments)
     assert result.exit_code == 2
     assert word in result.output
+
+
+@pytest.mark.parametrize("option", ["--listen", "--http-listen"])
+def test_a_port_that_is_taken_is_told_in_one_line(option: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = invoke("--leader", "127.0.0.1:1", option, f"127.0.0.1:{port}")
+    assert (result.exit_code, result.output.count("\n")) == (1, 1)
+    assert str(port) in result.output
 
 
 def test_a_variable_with_a_bad_value_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -244,7 +244,7 @@ def main(
     # reads standard error.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # Imported only now, because `--help` and `--version` should not wait for gRPC.
-    from gowork.base.channels import AddressError, parse_address
+    from gowork.base.channels import AddressError
     from gowork.worker._app.daemon import Listeners, run_worker
     from gowork.worker._core.options import Options
     from gowork.worker._supervisor.instances import default_state_dir
@@ -269,8 +269,6 @@ def main(
             blocked_timeout=blocked_timeout,
             trace_parent=trace_parent,
         )
-        if listen is not None:
-            parse_address(listen, name="--listen")
         logs.configure(log_format, log_level, options.name)
         logs.take_standard_error()
         listeners = Listeners(http=http_listen, work=listen, advertise=advertise, scheduler=scheduler)

@@ -54,6 +54,10 @@ class CallbackWorker:
         listen: HOST:PORT to serve worker.v1.WorkerService on; port 0 takes a free one.
         advertise: HOST:PORT that the leader dials; None for the address that the worker listens on.
         scheduler: where the leader serves scheduler.v1.SchedulerService.
+
+        Raises:
+            AddressError: when `listen` or `advertise` is not HOST:PORT.
+            OSError: when that can't be listened on, such as a port that is taken.
         """
         self._supervisor = supervisor
         self._addresses = addresses
@@ -62,8 +66,9 @@ class CallbackWorker:
         self._scheduler = scheduler
         self.welcomed = asyncio.Event()
         self.connected = False
-        #: HOST:PORT that it listens on; empty before that.
-        self.address = ""
+        self._server = grpc.aio.server(options=list(SERVER_OPTIONS), interceptors=server_interceptors())
+        #: HOST:PORT that it listens on.
+        self.address = self._bind()
         self._fences = itertools.count(1)
         #: {fence: task that runs}
         self._running: dict[int, Started] = {}
@@ -80,11 +85,9 @@ class CallbackWorker:
 
     async def run(self) -> None:
         """Serves, joins, sends heartbeats and reports."""
-        server = grpc.aio.server(options=list(SERVER_OPTIONS), interceptors=server_interceptors())
+        server = self._server
         worker_pb2_grpc.add_WorkerServiceServicer_to_server(_WorkerService(self), refusing_garbage(server))
         add_reflection(server, ["worker.v1.WorkerService"])
-        host, _ = parse_address(self._listen, name="--listen")
-        self.address = format_address(host, server.add_insecure_port(self._listen))
         await server.start()
         self._supervisor.start_session()
         try:
@@ -102,6 +105,15 @@ class CallbackWorker:
                 await self._leave(leader)
         finally:
             await server.stop(None)
+
+    def _bind(self) -> str:
+        host, _ = parse_address(self._listen, name="--listen")
+        if self._advertise is not None:
+            parse_address(self._advertise, name="--advertise")
+        try:
+            return format_address(host, self._server.add_insecure_port(self._listen))
+        except RuntimeError as error:
+            raise OSError(f"can't listen on {self._listen}: {error}") from error
 
     def start(self, id: str, payload: str, fence: int = 0, attempt: int = 0) -> bool:
         """Takes a task. Returns False when no slot is free, the worker drains, or it has the task already."""
