@@ -163,3 +163,15 @@ def test_no_turn_has_to_be_read_twice(turn: str) -> None:
 )
 def test_the_turns_are_found(words: str) -> None:
     assert sum(1 for turn in TURNS if re.search(turn, words)) == 1
+
+
+def test_nothing_is_raised_within_except_star() -> None:
+    """Python 3.11.2, which Debian 12 has, puts what is raised there into a group: commands end with a traceback."""
+    wrong = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in CODE
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.TryStar)
+        and any(isinstance(inner, ast.Raise) for handler in node.handlers for inner in ast.walk(handler))
+    ]
+    assert wrong == []

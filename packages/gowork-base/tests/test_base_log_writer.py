@@ -113,9 +113,14 @@ def test_what_could_not_be_written_is_not_told_before_there_is_a_next_line() -> 
     gone_reader, gone = os.pipe()
     os.close(gone_reader)
     told: list[int] = []
+
+    def tell(lines: int) -> bytes:
+        told.append(lines)
+        return notice(lines)
+
     with open(gone, "wb", buffering=0) as nowhere:
         before = set(threading.enumerate())
-        writer = LogWriter(nowhere.fileno(), lambda lines: notice(told.append(lines) or lines))  # type: ignore[func-returns-value]
+        writer = LogWriter(nowhere.fileno(), tell)
         (thread,) = set(threading.enumerate()) - before
         writer.put(LINE)
         writer.close(PATIENCE / 4)
@@ -125,7 +130,12 @@ def test_what_could_not_be_written_is_not_told_before_there_is_a_next_line() -> 
 
 def test_lines_that_have_gathered_are_written_in_bounded_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[int] = []
-    monkeypatch.setattr(log_writer, "_write", lambda _, chunk: bool(written.append(len(chunk)) or True))
+
+    def write(_: int, chunk: bytes) -> bool:
+        written.append(len(chunk))
+        return True
+
+    monkeypatch.setattr(log_writer, "_write", write)
     writer = LogWriter(-1, notice)
     with writer._changed:
         for _ in range(3):

@@ -242,8 +242,12 @@ def main(
         _log.info("keeps tasks", extra={"store": _PASSWORD.sub("//", url)})
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(leader, print_addresses))
-    except* (StoreError, ListenError) as group:
-        raise click.ClickException("; ".join(str(error) for error in _leaves(group))) from None
+    except (StoreError, ListenError, BaseExceptionGroup) as error:
+        # Not `except*`, because Python 3.11.2 puts what is raised within it into a group.
+        faults = _leaves(error)
+        if not all(isinstance(fault, (StoreError, ListenError)) for fault in faults):
+            raise
+        raise click.ClickException("; ".join(str(fault) for fault in faults)) from None
     finally:
         if telemetry is not None:
             telemetry.stop()
@@ -309,11 +313,11 @@ def _restore(store: Store, backup: Path) -> None:
         raise click.ClickException(str(error)) from None
 
 
-def _leaves(group: BaseExceptionGroup[Exception]) -> list[Exception]:
-    leaves: list[Exception] = []
-    for error in group.exceptions:
-        leaves += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
-    return leaves
+def _leaves(error: BaseException) -> list[BaseException]:
+    """Returns the exceptions of a group and of the groups in it; of another exception that alone."""
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    return [leaf for part in error.exceptions for leaf in _leaves(part)]
 
 
 async def _serve(leader: Leader, print_addresses: bool) -> None:
