@@ -121,7 +121,9 @@ async def soon(queue: asyncio.Queue[Any]) -> Any:
 @contextlib.asynccontextmanager
 async def worker_for(leader: OriginalLeader, *handlers: Any, default: str = "echo", **options: Any) -> Any:
     selection = Selection(plugins=("echo",), default_handler=default)
-    settings = Options(name="dialled", slots=1, runners=0, selection=selection, functions=handlers, **options)
+    settings = Options(
+        **{"name": "dialled", "slots": 1, "runners": 0, "selection": selection, "functions": handlers, **options}
+    )
     service = Service(settings, [leader.address])
     service.link = CallbackWorker(
         service.supervisor, [leader.address], listen="127.0.0.1:0", advertise=None, scheduler=[leader.address]
@@ -190,6 +192,42 @@ async def test_full_worker_takes_no_more_and_stop_work_frees_it() -> None:
         assert (await stub.StartWork(worker_pb2.StartWorkRequest(id="t3", payload="x"))).success
         assert (await stub.StopWork(worker_pb2.StopWorkRequest(id="t3"))).success
         assert leader.completed.empty()
+
+
+async def test_a_fence_is_taken_once_until_the_leader_has_heard_of_its_end() -> None:
+    told = asyncio.Event()
+
+    class SlowLeader(OriginalLeader):
+        async def TaskComplete(self, request: Any, context: Any) -> Any:
+            self.completed.put_nowait(request)
+            await told.wait()
+            return scheduler_pb2.TaskCompleteResponse()
+
+    gate = asyncio.Event()
+
+    @handler
+    async def waits(text: str) -> None:
+        await gate.wait()
+
+    fence = 1 << 40
+    async with SlowLeader(streaming=False) as leader, worker_for(leader, waits, default="waits", slots=4) as given:
+        stub = given[0]
+
+        async def taken(id: str, fence: int) -> bool:
+            answer = await stub.StartWork(worker_pb2.StartWorkRequest(id=id, payload="x", fence=fence))
+            return bool(answer.success)
+
+        assert await taken("t1", fence)
+        assert not await taken("t2", fence), "it runs"
+        gate.set()
+        assert (await soon(leader.completed)).id == "t1"
+        assert not await taken("t3", fence), "its end is still to be told"
+        told.set()
+        # The numbers that the worker gives by itself are low, and so may those of a stranger be.
+        gate.clear()
+        assert [await taken("t4", 1), await taken("t5", 0)] == [True, True]
+        gate.set()
+        assert {(await soon(leader.completed)).id for _ in range(2)} == {"t4", "t5"}
 
 
 async def test_empty_id_is_refused() -> None:

@@ -116,13 +116,19 @@ class CallbackWorker:
             raise OSError(f"can't listen on {self._listen}: {error}") from error
 
     def start(self, id: str, payload: str, fence: int = 0, attempt: int = 0) -> bool:
-        """Takes a task. Returns False when no slot is free, the worker drains, or it has the task already."""
+        """Takes a task.
+
+        Returns False when no slot is free, the worker drains, or it has the task, or one with this fence, already.
+        """
         supervisor = self._supervisor
         held = [started.id for started in (*self._running.values(), *self._telling.values())]
         if supervisor.draining or len(self._running) >= supervisor.options.slots or id in held:
             return False
-        # Leaders' fences begin far above the numbers that this worker gives, so the two never meet.
-        own = fence or next(self._fences)
+        if fence in self._running or fence in self._telling:
+            # A leader grants each fence once. Anybody else must not mix up two tasks here.
+            return False
+        # Leaders' fences begin far above the numbers that this worker gives.
+        own = fence or next(number for number in self._fences if number not in self._running)
         self._running[own] = Started(id, fence)
         task = tasks.Task(id=id, payload=payload, traceparent=_call_traceparent()).SerializeToString()
         grant = session.Grant(fence=own, id=id, attempt=max(attempt, 1), task=task)
