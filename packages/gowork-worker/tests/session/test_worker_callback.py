@@ -222,12 +222,16 @@ async def test_a_fence_is_taken_once_until_the_leader_has_heard_of_its_end() -> 
         gate.set()
         assert (await soon(leader.completed)).id == "t1"
         assert not await taken("t3", fence), "its end is still to be told"
-        told.set()
         # The numbers that the worker gives by itself are low, and so may those of a stranger be.
+        assert await taken("t4", 1)
+        assert (await soon(leader.completed)).id == "t4"
+        assert await taken("t5", 0), "its number is not that of t4, whose end is still to be told"
+        assert (await soon(leader.completed)).id == "t5"
         gate.clear()
-        assert [await taken("t4", 1), await taken("t5", 0)] == [True, True]
+        assert [await taken("t6", 3), await taken("t7", 0)] == [True, True]
+        told.set()
         gate.set()
-        assert {(await soon(leader.completed)).id for _ in range(2)} == {"t4", "t5"}
+        assert {(await soon(leader.completed)).id for _ in range(2)} == {"t6", "t7"}
 
 
 async def test_empty_id_is_refused() -> None:

@@ -128,7 +128,8 @@ class CallbackWorker:
             # A leader grants each fence once. Anybody else must not mix up two tasks here.
             return False
         # Leaders' fences begin far above the numbers that this worker gives.
-        own = fence or next(number for number in self._fences if number not in self._running)
+        taken = self._running.keys() | self._telling.keys()
+        own = fence or next(number for number in self._fences if number not in taken)
         self._running[own] = Started(id, fence)
         task = tasks.Task(id=id, payload=payload, traceparent=_call_traceparent()).SerializeToString()
         grant = session.Grant(fence=own, id=id, attempt=max(attempt, 1), task=task)
