@@ -358,6 +358,17 @@ class FactKey(NamedTuple):
     key: str
 
 
+class Position(Struct, frozen=True, gc=False):
+    """How far a store has come in a log that several leaders share."""
+
+    #: The id of the log's generation.
+    generation: str
+    #: The index of the last entry that the store has applied.
+    index: int
+    #: The SHA-256 of that entry, or 32 zero bytes before the first entry of a generation.
+    hash: bytes
+
+
 class Brief(Struct, frozen=True, gc=False):
     """What the removal of a task needs to know about it."""
 
