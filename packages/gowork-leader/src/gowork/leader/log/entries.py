@@ -1,7 +1,8 @@
 """The bytes of an entry, and the chain that the entries of a generation form.
 
 Each entry carries its generation, index and term, and the hash of its predecessor. So a store can tell that the next
-entry belongs to what it has applied. A log that was restored from a backup, or shared by two clusters, breaks the chain.
+entry belongs to what it has applied. A log that was restored from a backup, or that two clusters share, breaks the
+chain.
 """
 
 from __future__ import annotations
@@ -52,15 +53,15 @@ class NewerFormatError(Exception):
     """An entry has a format that this version can't read.
 
     Args:
-        format: the entry's.
+        needed: the entry's format.
     """
 
-    def __init__(self, format: int) -> None:
+    def __init__(self, needed: int) -> None:
         super().__init__(
-            f"the log has entries of format {format}, and this version of gowork-leader reads formats up to {FORMAT}: "
+            f"the log has entries of format {needed}, and this version of gowork-leader reads formats up to {FORMAT}: "
             f"install a newer version here"
         )
-        self.format = format
+        self.needed = needed
 
 
 class _Head(Struct, frozen=True, array_like=True, gc=False):
@@ -94,9 +95,9 @@ def unseal(after: Position, index: int, data: bytes) -> tuple[Entry, Position]:
         NewerFormatError: this version can't read it.
     """
     try:
-        format = _decode_head(data).format
-        if format > FORMAT:
-            raise NewerFormatError(format)
+        needed = _decode_head(data).format
+        if needed > FORMAT:
+            raise NewerFormatError(needed)
         entry = _decode(data)
     except msgspec.MsgspecError as error:
         raise ChainError(f"entry {index} of the log can't be read: {error}") from error

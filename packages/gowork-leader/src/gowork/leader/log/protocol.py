@@ -268,7 +268,7 @@ class Log(Protocol):
         ...
 
     async def notes(self, prefix: str = "") -> Mapping[str, bytes]:
-        """Returns {key: value} of the records whose keys begin with the prefix, at some time between call and return."""
+        """Returns {key: value} of the records whose keys begin with the prefix."""
         ...
 
 
