@@ -252,11 +252,13 @@ def protos(session: nox.Session) -> None:
     if "--check" not in session.posargs:
         session.run("python", str(PROTO / "generate.py"))
         return
-    fresh = Path(session.create_tmp()).resolve() / "src"
-    shutil.rmtree(fresh, ignore_errors=True)
-    shutil.copytree(PROTO / "src", fresh, ignore=shutil.ignore_patterns("*_pb2*.py*", "__pycache__"))
-    session.run("python", str(PROTO / "generate.py"), str(fresh))
-    stale = [str(path) for path in differing(fresh, PROTO / "src")]
+    fresh = Path(session.create_tmp()).resolve()
+    kept = {name: ROOT / "packages" / name / "src" for name in ("gowork-proto", "gowork-leader")}
+    for name, source in kept.items():
+        shutil.rmtree(fresh / name, ignore_errors=True)
+        shutil.copytree(source, fresh / name, ignore=shutil.ignore_patterns("*_pb2*.py*", "__pycache__"))
+    session.run("python", str(PROTO / "generate.py"), *(str(fresh / name) for name in kept))
+    stale = [f"{name}/{path}" for name, source in kept.items() for path in differing(fresh / name, source)]
     if stale:
         session.error(f"not what the protos give; run `nox -s protos` and commit: {', '.join(stale)}")
 

@@ -7,7 +7,7 @@ log does not read. Safety rests on no clock: each append compares the leadership
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from msgspec import Struct
@@ -77,7 +77,7 @@ class Span(NamedTuple):
     last: int
 
 
-class LogEntry(NamedTuple):
+class LogEntry(Struct, frozen=True, gc=False):
     """An entry under its index."""
 
     index: int
@@ -209,7 +209,7 @@ class Log(Protocol):
         """
         ...
 
-    def leaders(self) -> AsyncIterator[Leader | None]:
+    def leaders(self) -> AsyncGenerator[Leader | None, None]:
         """Yields who leads now, or None, and then each change, until it is closed. It may leave out short ones.
 
         Raises:
@@ -237,7 +237,7 @@ class Log(Protocol):
         """
         ...
 
-    def follow(self, after: int) -> AsyncIterator[Sequence[LogEntry]]:
+    def follow(self, after: int) -> AsyncGenerator[Sequence[LogEntry], None]:
         """Yields the entries after an index as they come, in order and without a gap, until it is closed.
 
         It goes on by itself while the log can't be reached for a while.
@@ -272,7 +272,23 @@ class Log(Protocol):
         ...
 
 
+#: A term has so many bits in fences and in `changed`.
+TERM_BITS = 23
 #: The largest entry, in bytes.
 ENTRY_BYTES_MAX = 64 << 20
 #: For how long `follow` tries to reach the log before it gives up, in seconds.
 FOLLOW_SECONDS = 30.0
+
+
+def next_term(*known: int) -> int:
+    """Returns the term that comes after all of these.
+
+    Raises:
+        NotElectedError: there is none.
+    """
+    term = max(known) + 1
+    if term >= 1 << TERM_BITS:
+        raise NotElectedError(
+            f"all {1 << TERM_BITS} terms are used up: nobody can lead any more. Export the tasks into a new cluster."
+        )
+    return term

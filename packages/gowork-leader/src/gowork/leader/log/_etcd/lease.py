@@ -1,0 +1,139 @@
+"""Keeps a lease of etcd alive, in a thread and over a connection of its own, so that no load delays it.
+
+The own lease is counted from the sending of the last keepalive that was answered, and is shorter than etcd's by a
+tenth. So it ends here before it ends there, as long as both clocks run at about the same speed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+import grpc
+
+from gowork.leader.log._etcd import etcd_pb2 as pb
+from gowork.leader.log._etcd import etcd_pb2_grpc as rpc
+from gowork.leader.log._etcd.endpoints import Endpoints
+
+_log = logging.getLogger(__name__)
+
+#: The part of a lease that is counted on here.
+_PART = 0.9
+#: How many keepalives are sent in the time of a lease.
+_PER_LEASE = 6
+#: How long one keepalive may be under way, in seconds.
+_ATTEMPT_SECONDS = 1.0
+
+#: Counts the time that the machine sleeps, where there is such a clock.
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+class OwnLease:
+    """Until when a lease surely holds.
+
+    Args:
+        seconds: how long etcd keeps the lease without a keepalive.
+        sent: when it was asked for, by `now`.
+    """
+
+    def __init__(self, seconds: float, sent: float) -> None:
+        self._seconds = seconds * _PART
+        #: The end, in seconds of `now`.
+        self.until = sent + self._seconds
+        #: How long to wait from one keepalive to the next, in seconds.
+        self.interval = seconds / _PER_LEASE
+
+    @staticmethod
+    def now() -> float:
+        """Returns seconds of a clock that also counts the time that the machine sleeps."""
+        return time.clock_gettime(_CLOCK)
+
+    def renewed(self, sent: float) -> None:
+        """Is told that a keepalive was answered.
+
+        Args:
+            sent: when it was sent. A lease that has ended stays ended.
+        """
+        self.until = max(self.until, sent + self._seconds)
+
+
+class Keeper:
+    """Keeps one lease alive until it is stopped or fails.
+
+    Args:
+        endpoints: the members of etcd.
+        lease: the lease's number.
+        own: is told of each keepalive that was answered.
+        over: is called once, on the loop that makes the keeper, when the lease is gone or its time is over.
+        token: who this program is, for etcd; empty without authentication.
+    """
+
+    def __init__(
+        self, endpoints: Endpoints, lease: int, own: OwnLease, over: Callable[[], None], token: str = ""
+    ) -> None:
+        self._endpoints = endpoints
+        self._lease = lease
+        self._own = own
+        self._over = over
+        self._metadata = (("token", token),) if token else ()
+        self._loop = asyncio.get_running_loop()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="gowork-etcd-lease", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    def _run(self) -> None:
+        channels: dict[str, grpc.Channel] = {}
+        try:
+            self._keep(channels)
+        except Exception:  # noqa: BLE001 - the lease then ends, as it must
+            _log.exception("keeping the lease failed")
+        finally:
+            for channel in channels.values():
+                channel.close()
+        if not self._stopped.is_set():
+            # When the loop is closed, nobody leads any more.
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._over)
+
+    def _keep(self, channels: dict[str, grpc.Channel]) -> None:
+        """Returns when the lease is over, or it is stopped."""
+        tried = 0
+        while True:
+            address = self._endpoints.addresses[tried % len(self._endpoints.addresses)]
+            if address not in channels:
+                channels[address] = self._endpoints.blocking_channel(address)
+            sent = self._own.now()
+            if sent >= self._own.until:
+                return
+            try:
+                left = self._attempt(channels[address], min(_ATTEMPT_SECONDS, self._own.until - sent))
+            except grpc.RpcError:
+                tried += 1
+                left = -1
+                wait = self._own.interval / 5
+            else:
+                wait = self._own.interval
+            if left == 0:
+                # The lease has ended, or was revoked.
+                return
+            if left > 0:
+                self._own.renewed(sent)
+            if self._stopped.wait(min(wait, max(self._own.until - self._own.now(), 0.0))):
+                return
+
+    def _attempt(self, channel: grpc.Channel, seconds: float) -> int:
+        """Sends one keepalive, and returns how many seconds the lease has; 0 when it is gone."""
+        # A stream for each, because a stream that has gone silent would have to be found out.
+        call = rpc.LeaseStub(channel).LeaseKeepAlive(
+            iter([pb.LeaseKeepAliveRequest(ID=self._lease)]), timeout=seconds, metadata=self._metadata
+        )
+        for answer in call:
+            return max(int(answer.TTL), 0)
+        return -1
