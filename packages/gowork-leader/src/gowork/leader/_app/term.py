@@ -19,6 +19,7 @@ from gowork.leader._core.state import Settings, State
 from gowork.leader._engine.counts import Counts
 from gowork.leader._engine.loop import Engine
 from gowork.leader._engine.retention import Kept, Retention
+from gowork.leader._replication.journal import Journal
 from gowork.leader._rpc.activity import Overview
 from gowork.leader._rpc.dialer import Dialer
 from gowork.leader._rpc.explaining import Explaining
@@ -46,7 +47,9 @@ class Duty(Protocol):
 class Term:
     """One term. Open it, run it, end it, and close it, each once."""
 
-    def __init__(self, store: Store, counts: Counts, settings: Settings, kept: Kept) -> None:
+    def __init__(
+        self, store: Store, counts: Counts, settings: Settings, kept: Kept, journal: Journal | None = None
+    ) -> None:
         """Makes a term and begins nothing yet.
 
         Args:
@@ -54,13 +57,13 @@ class Term:
             counts: counts what happens.
             settings: spans and bounds.
             kept: how many finished tasks are kept, and for how long.
+            journal: makes batches durable, in a store that is open already; None: the store does so alone.
         """
-        self._store = store
         self._counts = counts
         self._sessions = Sessions(settings)
         dialer = Dialer()
         router = EffectRouter(self._sessions, dialer, counts, *_settling(settings))
-        self._engine = engine = Engine(store, router, counts, settings)
+        self._engine = engine = Engine(store, router, counts, settings, journal=journal)
         self._sessions.attach(engine)
         dialer.attach(engine)
         self._retention = Retention(engine, store, kept)
@@ -87,7 +90,7 @@ class Term:
 
     @property
     def blocked(self) -> StoreBlockedError | None:
-        """Why the store takes nothing now; None when it takes batches."""
+        """Why nothing is taken now; None when batches are taken."""
         return self._engine.blocked
 
     def now(self) -> Now:
@@ -106,7 +109,8 @@ class Term:
         """Leads until `end`. When it returns, what was taken is durable and answered.
 
         Raises:
-            ExceptionGroup: with a StoreError: the store can no longer be trusted.
+            ExceptionGroup: with a StoreError or LogError: the store or the log can no longer be trusted, or
+                (LeadershipLostError) another leader leads.
         """
         over = asyncio.Event()
         async with asyncio.TaskGroup() as group:
@@ -114,6 +118,8 @@ class Term:
             engine.add_done_callback(lambda _: over.set())
             for duty in self.duties:
                 group.create_task(duty.run(over), name=type(duty).__name__.lower())
+        # Before the streams of this term have ended, which takes a while.
+        await self._engine.resign()
 
     def end(self, because: str) -> None:
         """Takes nothing more, and ends sessions, heartbeats, waits and watches. Harmless when repeated.
@@ -127,8 +133,8 @@ class Term:
         self._membership.end_all(because)
 
     async def close(self) -> None:
-        """Closes the store. No call may be under way any more."""
-        await self._store.close()
+        """Ends the engine, and closes the store if the engine has opened it. No call may be under way any more."""
+        await self._engine.close()
 
     async def look(self) -> Look:
         """Returns what a scrape sees of the state.

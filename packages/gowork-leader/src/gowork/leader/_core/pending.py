@@ -71,3 +71,8 @@ class Pending:
 
         # To be counted.
         self.tally: Tally = Tally() if before is None or before.tally else before.tally
+
+    @property
+    def lets_out(self) -> bool:
+        """Whether it has anything to be told."""
+        return bool(self.answers or self.effects or self.progressed)

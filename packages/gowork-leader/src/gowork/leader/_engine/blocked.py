@@ -1,4 +1,4 @@
-"""What the engine does while its store takes nothing, because the disk is full or another program has the write lock.
+"""What the engine does while nothing can be made durable: the disk or the log is full, or the store is locked.
 
 The batch that could not be written is kept and tried again. Callers that wait for it are told, and so are later
 callers. The sessions of workers are kept alive.
@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable
 
 from gowork.leader._core.commands import ReceiveFrame
 from gowork.leader._engine.asked import Item
-from gowork.leader.store.protocol import Batch, Store, StoreBlockedError, StoreFullError
+from gowork.leader._replication.journal import Journal, LogBlockedError
+from gowork.leader.store.protocol import Batch, StoreBlockedError, StoreFullError
 
 _log = logging.getLogger(__name__)
 
@@ -28,15 +29,14 @@ class NotServingError(Exception):
 
 
 class NotTakenError(NotServingError):
-    """The engine takes nothing now, because its store can't be written."""
+    """The engine takes nothing now, because nothing can be made durable."""
 
     def __init__(self, blocked: StoreBlockedError, *, taken: bool = False) -> None:
         """Args:
         blocked: why the store takes nothing.
         taken: whether the command is in the batch that could not be written, so that it may yet come about.
         """
-        #: True: the disk has no room. False: another program holds the store's write lock.
-        self.full = isinstance(blocked, StoreFullError)
+        self.blocked = blocked
         more = "; what this call asked for may yet come about: repeat the call later to be sure" if taken else ""
         super().__init__(f"{reason(blocked)}{more}")
 
@@ -47,6 +47,8 @@ class Abandoned(Exception):
 
 def reason(blocked: StoreBlockedError) -> str:
     """Returns why the store takes nothing, for people."""
+    if isinstance(blocked, LogBlockedError):
+        return f"the log takes nothing: nothing is accepted until it does; {blocked}"
     return FULL if isinstance(blocked, StoreFullError) else LOCKED
 
 
@@ -70,35 +72,36 @@ def refuse(items: Iterable[Item], blocked: StoreBlockedError, *, taken: bool = F
 
 
 class Writer:
-    """Writes one batch after the other to the store."""
+    """Makes one batch durable after the other."""
 
     def __init__(
-        self, store: Store, stop_asked: asyncio.Event, tell_refused: Callable[[StoreBlockedError], None]
+        self, journal: Journal, stop_asked: asyncio.Event, tell_refused: Callable[[StoreBlockedError], None]
     ) -> None:
-        """Makes a writer to one store.
+        """Makes a writer.
 
         Args:
-            store: the store.
-            stop_asked: is set when a batch that the store does not take is to be given up.
-            tell_refused: tells waiting callers that nothing is taken. It is called each time that the store takes no
-                batch.
+            journal: makes batches durable.
+            stop_asked: is set when a batch that is not taken is to be given up.
+            tell_refused: tells waiting callers that nothing is taken. It is called each time that a batch is not taken.
         """
-        self._store = store
+        self._journal = journal
+        #: See Journal.confirm.
+        self.confirm = journal.confirm
         self._stop_asked = stop_asked
         self._tell_refused = tell_refused
-        #: Why the store takes nothing now; None when it takes batches.
+        #: Why nothing is taken now; None when batches are taken.
         self.blocked: StoreBlockedError | None = None
 
     async def write(self, batch: Batch) -> None:
         """Makes a batch durable, however long that takes.
 
         Raises:
-            Abandoned: the store does not take the batch, and the engine is to stop.
-            StoreError: the store can no longer be trusted.
+            Abandoned: the batch is not taken, and the engine is to stop.
+            StoreError, LogError: the leader must stop.
         """
         while True:
             try:
-                await self._store.commit(batch)
+                await self._journal.commit(batch)
             except StoreBlockedError as error:
                 if self.blocked is None:
                     _log.error(reason(error), extra={"reason": str(error)})

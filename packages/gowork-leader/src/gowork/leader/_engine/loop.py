@@ -24,6 +24,8 @@ from gowork.leader._engine.loading import Loader
 from gowork.leader._engine.recovery import recover
 from gowork.leader._engine.step import STALL_SECONDS, Delivery, Stepper
 from gowork.leader._engine.subscriptions import Subscriptions
+from gowork.leader._replication.journal import Journal, LoneJournal
+from gowork.leader.log.protocol import LogError
 from gowork.leader.store.protocol import Opened, Store, StoreBlockedError, StoreError
 
 _log = logging.getLogger(__name__)
@@ -59,8 +61,21 @@ class Engine:
         counts: Counts,
         settings: Settings | None = None,
         clock: Clock | None = None,
+        *,
+        journal: Journal | None = None,
     ) -> None:
+        """Makes an engine.
+
+        Args:
+            store: is read.
+            delivery: carries effects.
+            counts: counts what happens.
+            settings: spans and bounds.
+            clock: tells the time.
+            journal: makes batches durable; None: the store does so alone.
+        """
         self._store = seams.checked(store)
+        self._journal = LoneJournal(self._store) if journal is None else seams.checked_journal(journal, self._store)
         self._is_checked = seams.ON
         self._delivery = delivery
         self._counts = counts
@@ -81,7 +96,7 @@ class Engine:
         self.opened = Opened(0, "", 1)
         self.started_ms = 0
         self.started_mono = 0.0
-        self._writer = Writer(self._store, self._stop_asked, self._refuse)
+        self._writer = Writer(self._journal, self._stop_asked, self._refuse)
         self._lead(State(self._settings, fence=0, next_seq=1))
 
     # For the RPC layer.
@@ -157,8 +172,13 @@ class Engine:
 
     @property
     def blocked(self) -> StoreBlockedError | None:
-        """Why the store takes nothing now; None when it takes batches."""
+        """Why nothing is taken now; None when batches are taken."""
         return self._writer.blocked
+
+    @property
+    def leads(self) -> bool:
+        """Whether nothing is known yet that has ended this term. See Journal.leads."""
+        return self._journal.leads()
 
     @property
     def finished_tasks(self) -> tuple[int, int]:
@@ -179,7 +199,7 @@ class Engine:
         Raises:
             StoreError: see Store.open.
         """
-        self.opened = await self._store.open()
+        self.opened = await self._journal.open()
         now = self._clock.now()
         self.started_ms, self.started_mono = now.wall_ms, now.mono
         state, unfinished = await recover(self._store, self.opened, self._settings, now)
@@ -194,6 +214,7 @@ class Engine:
 
         Raises:
             StoreError: the store can no longer be trusted, so the leader must end.
+            LogError: the same of the log. LeadershipLostError: another leader leads.
         """
         while True:
             await self._wait()
@@ -206,7 +227,7 @@ class Engine:
                 # their commands may not come about.
                 _log.warning("stopped while the store takes nothing; the last batch is dropped")
                 return
-            except StoreError as error:
+            except (StoreError, LogError) as error:
                 self._stopping = True
                 for _, future in (*self._in_hand, *self._queue):
                     if future is not None and not future.done():
@@ -223,6 +244,14 @@ class Engine:
         self._stopping = True
         self._stop_asked.set()
         self._wake.set()
+
+    async def resign(self) -> None:
+        """Lets another leader take over. Call it when `run` has ended."""
+        await self._journal.resign()
+
+    async def close(self) -> None:
+        """Ends the journal. Call it when `run` has ended."""
+        await self._journal.close()
 
     # The loop.
 

@@ -6,11 +6,12 @@ running task's standing names must hold the task.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Any, cast
 
 from gowork.leader._core.model import PENDING, RUNNING, LaneKey, Standing, Task
 from gowork.leader._core.state import State
+from gowork.leader._replication.journal import Journal
 from gowork.leader.store.protocol import TERM_SHIFT, Batch, Opened, Record, Store
 
 #: The one switch. An engine reads it when it is made.
@@ -29,6 +30,11 @@ class BrokenSeamError(AssertionError):
 def checked(store: Store) -> Store:
     """Returns the store. When checks are switched on, it checks what goes in and comes out."""
     return cast(Store, CheckedStore(store)) if ON else store
+
+
+def checked_journal(journal: Journal, store: Store) -> Journal:
+    """Returns the journal. If the store is checked, so is what the journal commits to it."""
+    return CheckedJournal(journal, store) if isinstance(store, CheckedStore) else journal
 
 
 class CheckedStore:
@@ -50,14 +56,21 @@ class CheckedStore:
 
     async def open(self) -> Opened:
         opened = await self._store.open()
-        self._next_seq = opened.next_seq
-        self._fence_floor = self._fence = self._changed = opened.term << TERM_SHIFT
+        self.begin(opened)
         return opened
 
+    def begin(self, opened: Opened) -> None:
+        """Remembers what was true at the beginning."""
+        self._next_seq = opened.next_seq
+        self._fence_floor = self._fence = self._changed = opened.term << TERM_SHIFT
+
     async def commit(self, batch: Batch) -> None:
+        await self.commit_by(self._store.commit, batch)
+
+    async def commit_by(self, commit: Callable[[Batch], Awaitable[None]], batch: Batch) -> None:
         """Checks the batch, and remembers it when it is durable. A batch that is tried again is checked again."""
         granted = self._check(batch)
-        await self._store.commit(batch)
+        await commit(batch)
         for new in batch.inserts:
             self._remember(new.record.seq, new.record.id, new.record.standing)
             self._next_seq = new.record.seq + 1
@@ -141,6 +154,26 @@ class CheckedStore:
             id, standing = self._written.get(record.seq, (record.id, record.standing))
             if standing != record.standing or id not in ("", record.id):
                 raise BrokenSeamError("what comes out is what was written", record.id, record.standing, "not", standing)
+
+
+class CheckedJournal:
+    """A journal whose batches are checked."""
+
+    def __init__(self, journal: Journal, store: CheckedStore) -> None:
+        self._journal = journal
+        self._store = store
+        self.confirm = journal.confirm
+        self.leads = journal.leads
+        self.resign = journal.resign
+        self.close = journal.close
+
+    async def open(self) -> Opened:
+        opened = await self._journal.open()
+        self._store.begin(opened)
+        return opened
+
+    async def commit(self, batch: Batch) -> None:
+        await self._store.commit_by(self._journal.commit, batch)
 
 
 def check_held(state: State, changed: Iterable[Task]) -> None:

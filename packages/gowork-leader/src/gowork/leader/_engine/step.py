@@ -1,7 +1,8 @@
 """One step of the engine: it loads, decides, applies and commits a batch, and then lets its answers and effects out.
 
 Invariants: ONE-BATCH (the next batch is decided after this one is durable), BARRIER (nothing leaves before the commit
-of the batch that it came from; that includes answers to reads).
+of the batch that it came from; that includes answers to reads), STILL-LEADS (what writes nothing leaves only after the
+log has confirmed, later than the last question came, that this leader leads).
 """
 
 from __future__ import annotations
@@ -89,8 +90,8 @@ class Stepper:
             The time at which the batch was decided.
 
         Raises:
-            Abandoned: the store does not take the batch, and the engine is to stop.
-            StoreError: the store can no longer be trusted.
+            Abandoned: the batch is not taken, and the engine is to stop.
+            StoreError, LogError: the leader must stop.
         """
         state = self._state
         # Timers that come due while the store is read are left for the next batch.
@@ -117,6 +118,8 @@ class Stepper:
             check_held(state, changed)
         if pending.is_written:
             await self._commit(pending, changed)
+        elif reads or pending.lets_out:
+            await self._writer.confirm()
         self._let_out(pending, changed, reads)
         forget(state, [task.spec.id for task in changed])
         forget(state, visiting)

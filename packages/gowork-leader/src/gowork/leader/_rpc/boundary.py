@@ -13,7 +13,9 @@ from gowork.leader._core.commands import Refused
 from gowork.leader._engine.asked import RefusedError
 from gowork.leader._engine.blocked import NotServingError, NotTakenError
 from gowork.leader._engine.watching import SubscriptionsClosed, WatcherBehind
-from gowork.leader.store.protocol import StoreError, StoreFullError
+from gowork.leader._replication.journal import LogBlockedError
+from gowork.leader.log.protocol import LeadershipLostError, LogError
+from gowork.leader.store.protocol import StoreBlockedError, StoreError, StoreFullError
 from gowork.proto.status import FieldViolation, Refusal, abort
 
 _log = logging.getLogger(__name__)
@@ -44,13 +46,10 @@ async def refusing(context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator
     except RefusedError as error:
         await abort(context, refusal_from(error.refused))
     except NotTakenError as error:
+        reason = _reason(error.blocked)
         # Another program's lock passes soon, and clients repeat calls that end with UNAVAILABLE.
-        code = (
-            (grpc.StatusCode.RESOURCE_EXHAUSTED, "STORE_FULL")
-            if error.full
-            else (grpc.StatusCode.UNAVAILABLE, "STORE_LOCKED")
-        )
-        await abort(context, Refusal(*code, str(error)))
+        code = grpc.StatusCode.UNAVAILABLE if reason == "STORE_LOCKED" else grpc.StatusCode.RESOURCE_EXHAUSTED
+        await abort(context, Refusal(code, reason, str(error)))
     except (NotServingError, SubscriptionsClosed) as error:
         await abort(context, Refusal(grpc.StatusCode.UNAVAILABLE, "NOT_SERVING", str(error)))
     except WatcherBehind:
@@ -58,6 +57,11 @@ async def refusing(context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator
         await abort(context, Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "WATCHER_BEHIND", message))
     except StoreFullError as error:
         await abort(context, Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "STORE_FULL", str(error)))
+    except LeadershipLostError:
+        message = "another leader leads now; what this call asked for may have come about: repeat the call to be sure"
+        await abort(context, Refusal(grpc.StatusCode.UNAVAILABLE, "NOT_LEADING", message))
+    except LogError as error:
+        await abort(context, Refusal(grpc.StatusCode.UNAVAILABLE, "LOG_UNAVAILABLE", str(error)))
     except StoreError as error:
         await abort(context, Refusal(grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE", str(error)))
     except (grpc.aio.AbortError, grpc.RpcError):
@@ -66,3 +70,10 @@ async def refusing(context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator
         _log.exception("request failed", extra={"method": getattr(context, "method", lambda: "")()})
         message = "the leader could not handle this request; its log has the reason"
         await abort(context, Refusal(grpc.StatusCode.INTERNAL, "INTERNAL", message))
+
+
+def _reason(blocked: StoreBlockedError) -> str:
+    """Returns the reason that programs read, for what keeps batches from being durable."""
+    if isinstance(blocked, LogBlockedError):
+        return "LOG_FULL"
+    return "STORE_FULL" if isinstance(blocked, StoreFullError) else "STORE_LOCKED"

@@ -1,0 +1,181 @@
+"""What a leader does while it does not lead: it follows the log, watches who leads, and stands for election.
+
+An election looks at the log: only a candidate whose store can go on from what the log still has is elected. It then
+reads the end of the log, applies all of it, and only then decides anything (LOG-FIRST).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+
+from gowork.leader._core.model import Position
+from gowork.leader._replication.journal import LoggedJournal
+from gowork.leader._replication.replica import Replica, TermBegun, encode_term
+from gowork.leader.log.entries import NO_HASH
+from gowork.leader.log.protocol import (
+    Candidate,
+    Generation,
+    GenerationError,
+    Leader,
+    Leadership,
+    Log,
+    LogError,
+    LogRefusedError,
+    LogUnreachableError,
+    NotElectedError,
+)
+from gowork.leader.store.protocol import LoggedStore, Opened, StoreError
+
+_log = logging.getLogger(__name__)
+
+#: The longest wait before a candidate stands for election, in seconds, so that the one that has come furthest is first.
+LAG_WAIT_SECONDS = 0.2
+#: How many entries behind makes a candidate wait the longest.
+LAG_FULL = 20
+#: How long to wait before the log is asked again, in seconds.
+AGAIN_SECONDS = 1.0
+
+
+async def join(store: LoggedStore, opened: Opened, log: Log) -> Opened | None:
+    """Has a store belong to the log, beginning the log if it has not begun. Returns what the store says then.
+
+    None: the log has begun, and this new store needs a copy of another leader's store.
+
+    Raises:
+        StoreError: the store has tasks that the log knows nothing of, or belongs to another log.
+        LogError: the log can't be used.
+    """
+    generation = await log.generation()
+    if opened.position is not None:
+        if generation is None or generation.id != opened.position.generation:
+            raise StoreError(
+                f"this store belongs to generation {opened.position.generation} of a log, and this log has "
+                f"{generation.id if generation else 'not begun'}: use the log that the store belongs to"
+            )
+        return opened
+    if generation is None:
+        # The store's own id names the generation. So it still knows after a crash in between that it began the log.
+        try:
+            await log.begin(Generation(opened.store_id, 0, opened.term), None)
+        except GenerationError:
+            # Another leader was first.
+            generation = await log.generation()
+        else:
+            generation = Generation(opened.store_id, 0, opened.term)
+    if generation is not None and generation.id == opened.store_id:
+        await store.join_log(Position(generation.id, generation.base, NO_HASH), opened.term)
+        return await store.opened()
+    if opened.next_seq > 1:
+        raise StoreError(
+            "this store has tasks of its own, and the log was begun by another leader: give this leader an empty "
+            "data directory, or another log"
+        )
+    return None
+
+
+class Candidacy:
+    """Follows the log and stands for election, until this leader is elected.
+
+    Args:
+        store: belongs to the log.
+        log: is open.
+        announcement: what this leader says of itself to the others.
+        version: the version of this program.
+        told: is called with who leads, each time that it changes.
+    """
+
+    def __init__(
+        self,
+        store: LoggedStore,
+        log: Log,
+        announcement: bytes,
+        version: str,
+        told: Callable[[Leader | None], None] = lambda leader: None,
+    ) -> None:
+        self._store = store
+        self._log = log
+        self._announcement = announcement
+        self._version = version
+        self._told = told
+        #: The replica while this leader follows; None before.
+        self.replica: Replica | None = None
+
+    async def elected(self) -> tuple[LoggedJournal, Leadership]:
+        """Returns when this leader is elected and its store has applied all of the log.
+
+        Raises:
+            ChainError, NewerFormatError, PrunedError, StoreError: the store can't follow the log.
+            LogRefusedError, LogDamagedError.
+        """
+        # The store says where it stands, because the last term may have ended in the middle of a batch.
+        self.replica = replica = Replica(self._store, await self._store.opened())
+        following = asyncio.ensure_future(self._follow(replica))
+        electing = asyncio.ensure_future(self._elected(replica))
+        try:
+            await asyncio.wait({following, electing}, return_when=asyncio.FIRST_COMPLETED)
+            if following.done():
+                # It ends only when it fails.
+                await following
+            leadership = await electing
+        finally:
+            for task in (following, electing):
+                task.cancel()
+            await asyncio.wait({following, electing})
+        try:
+            # Read after the election, so nothing can come after it but what this leader appends.
+            span = await self._log.span()
+            replica = self.replica = Replica(self._store, await self._store.opened())
+            await replica.follow(self._log, span.last)
+        except BaseException:
+            await leadership.resign()
+            raise
+        begun = TermBegun(self._announcement, time.time_ns() // 1_000_000, self._version)
+        return LoggedJournal(self._store, replica, leadership, encode_term(begun)), leadership
+
+    async def _follow(self, replica: Replica) -> None:
+        """Follows the log for as long as it can be reached, and goes on when it can be reached again."""
+        while True:
+            try:
+                await replica.follow(self._log)
+            except LogUnreachableError as error:
+                _log.warning("log can't be reached", extra={"reason": str(error)})
+                await asyncio.sleep(AGAIN_SECONDS)
+
+    async def _elected(self, replica: Replica) -> Leadership:
+        while True:
+            try:
+                async with aclosing(self._log.leaders()) as leaders:
+                    async for leader in leaders:
+                        self._told(leader)
+                        if leader is not None:
+                            continue
+                        leadership = await self._campaign(replica)
+                        if leadership is not None:
+                            self._told(leadership.leader)
+                            return leadership
+                        # Nobody leads, and this candidate was not elected: look again.
+                        break
+            except LogUnreachableError as error:
+                self._told(None)
+                _log.warning("log can't be reached", extra={"reason": str(error)})
+                await asyncio.sleep(AGAIN_SECONDS)
+
+    async def _campaign(self, replica: Replica) -> Leadership | None:
+        behind = (await self._log.span()).last - replica.position.index
+        await asyncio.sleep(LAG_WAIT_SECONDS * min(max(behind, 0) / LAG_FULL, 1.0))
+        position = replica.position
+        candidate = Candidate(position.generation, position.index, replica.term, self._announcement)
+        try:
+            return await self._log.campaign(candidate)
+        except GenerationError as error:
+            raise StoreError(str(error)) from error
+        except NotElectedError as error:
+            _log.info("not elected", extra={"reason": str(error)})
+            # A short random wait, so that two candidates do not go on getting in each other's way.
+            await asyncio.sleep(random.uniform(0.02, 0.1))
+            return None
