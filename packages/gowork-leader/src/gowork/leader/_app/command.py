@@ -30,6 +30,9 @@ from gowork.leader._app.node import Addresses
 from gowork.leader._app.ports import ListenError
 from gowork.leader._engine.retention import Kept
 from gowork.leader._version import __version__
+from gowork.leader.log.entries import ChainError, NewerFormatError
+from gowork.leader.log.protocol import LogError
+from gowork.leader.log.registry import open_log
 from gowork.leader.store.protocol import Store, StoreError
 from gowork.leader.store.registry import open_store
 from gowork.proto.limits import RETAIN_DAYS_MAX, RETAIN_TASKS_MAX
@@ -40,6 +43,9 @@ SWITCH_SECONDS = 0.0005
 _DAY = 24 * 3600.0
 #: The user and password that a URL may have before its host. They must not get into the log.
 _PASSWORD = re.compile(r"//[^/@]*@")
+
+#: What ends the leader with one line.
+_FAULTS = (StoreError, LogError, ChainError, NewerFormatError, ListenError)
 
 _log = logging.getLogger(__name__)
 
@@ -184,6 +190,19 @@ class _Command(click.Command):
     metavar="N",
     help="How many tasks with status ERROR are kept.",
 )
+@click.option(
+    "--log",
+    metavar="URL",
+    show_default="none; this is the only leader",
+    help="Share this log with other leaders: etcd://HOST:2379,HOST:2379/PREFIX.",
+)
+@click.option("--name", metavar="NAME", show_default="this machine's name", help="This leader's name among the others.")
+@click.option(
+    "--advertise",
+    metavar="HOST",
+    show_default="the host that it listens on",
+    help="The host at which the other leaders, workers and clients reach this one.",
+)
 @click.option("--reflection/--no-reflection", default=True, help="Describe the services to grpcurl and similar tools.")
 @click.option(
     "--print-addresses", is_flag=True, help="When it serves, print one JSON line with the addresses on standard output."
@@ -214,6 +233,9 @@ def main(
     retain_tasks: int,
     retain_failed_days: float,
     retain_failed_tasks: int,
+    log: str | None,
+    name: str | None,
+    advertise: str | None,
     reflection: bool,
     print_addresses: bool,
     log_format: str,
@@ -238,14 +260,17 @@ def main(
             http_listen=http_listen,
             kept=kept,
             reflection=reflection,
+            log=open_log(log) if log else None,
+            name=name or "",
+            advertise=advertise or "",
         )
         _log.info("keeps tasks", extra={"store": _PASSWORD.sub("//", url)})
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(leader, print_addresses))
-    except (StoreError, ListenError, BaseExceptionGroup) as error:
+    except (*_FAULTS, BaseExceptionGroup) as error:
         # Not `except*`, because Python 3.11.2 puts what is raised within it into a group.
         faults = _leaves(error)
-        if not all(isinstance(fault, (StoreError, ListenError)) for fault in faults):
+        if not all(isinstance(fault, _FAULTS) for fault in faults):
             raise
         raise click.ClickException("; ".join(str(fault) for fault in faults)) from None
     finally:

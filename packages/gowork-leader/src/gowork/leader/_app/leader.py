@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
+from typing import cast
 
+from gowork.base.channels import format_address, parse_address
 from gowork.base.telemetry import is_traced
 from gowork.leader._app.node import Addresses, Node
+from gowork.leader._app.standby import Standby
 from gowork.leader._app.term import Term
 from gowork.leader._core.state import Settings
 from gowork.leader._engine.counts import Counts
 from gowork.leader._engine.retention import Kept
-from gowork.leader.store.protocol import Store
+from gowork.leader.log.protocol import Log
+from gowork.leader.store.protocol import LoggedStore, Store
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +42,9 @@ class Leader:
         settings: Settings | None = None,
         kept: Kept | None = None,
         reflection: bool = True,
+        log: Log | None = None,
+        name: str = "",
+        advertise: str = "",
     ) -> None:
         """Makes a leader. All three addresses are HOST:PORT; port 0 takes a free one.
 
@@ -49,7 +57,15 @@ class Leader:
             kept: how many finished tasks are kept, and for how long. When the store has more than twice as many, and
                 more than FINISHED_FULL_MIN, the leader takes no new tasks.
             reflection: whether the services describe themselves.
+            log: a log that is not opened yet, which this leader shares with others; None: it is the only leader. The
+                store must be a LoggedStore.
+            name: what this leader is called among those that share the log; empty: the name of this machine.
+            advertise: the host at which the others, workers and clients reach this leader; empty: the host that it
+                listens on, or where that is any, the name of this machine.
         """
+        self._log = log
+        self._name = name or socket.gethostname()
+        self._advertise = advertise
         self._kept = kept or Kept()
         kept_tasks = self._kept.tasks + self._kept.failed_tasks
         self._settings = settings or Settings(finished_full=max(2 * kept_tasks, FINISHED_FULL_MIN))
@@ -69,10 +85,43 @@ class Leader:
 
         Raises:
             StoreError: the store can't be opened, or can no longer be trusted.
+            LogError, ChainError, NewerFormatError: the same of the log.
             ListenError, AddressError: the leader can't listen.
         """
+        if self._log is not None:
+            await self._run_among_others(self._log, started, stopped)
+            return
         term = Term(self._store, self._counts, self._settings, self._kept)
         async with self._node.serving(stopped) as addresses:
             await self._node.lead(term, leads=lambda: started.set_result(addresses))
         if stopped.is_set():
             _log.info("stopped")
+
+    async def _run_among_others(self, log: Log, started: asyncio.Future[Addresses], stopped: asyncio.Event) -> None:
+        """Serves from the start: while another leads, calls are forwarded to it."""
+        async with self._node.serving(stopped) as addresses:
+            started.set_result(addresses)
+            standby = Standby(
+                self._node,
+                cast(LoggedStore, self._store),
+                log,
+                self._counts,
+                self._settings,
+                self._kept,
+                name=self._name,
+                advertised=_advertised(addresses, self._advertise),
+            )
+            await standby.run(stopped)
+        _log.info("stopped")
+
+
+def _advertised(addresses: Addresses, host: str) -> Addresses:
+    """Returns the addresses at which others reach this leader."""
+
+    def reached(address: str) -> str:
+        listened, port = parse_address(address)
+        if not host and listened in ("0.0.0.0", "::"):  # noqa: S104 - it is looked for
+            return format_address(socket.gethostname(), port)
+        return format_address(host or listened, port)
+
+    return Addresses(reached(addresses.cluster), reached(addresses.scheduler), reached(addresses.http))

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from gowork.leader._app.early_ending import EarlyEnding
 from gowork.leader._app.node import Addresses, Node
 from gowork.leader._app.term import Term
 from gowork.leader._core.state import Settings
@@ -65,6 +66,7 @@ class Standby:
         self._kept = kept
         self._name = name
         self._advertised = advertised
+        self._early_ending = EarlyEnding(log)
         self._stopped = asyncio.Event()
 
     async def run(self, stopped: asyncio.Event) -> None:
@@ -98,12 +100,14 @@ class Standby:
         except Stopped:
             return
         finally:
+            self._early_ending.watch(None)
             await self._store.close()
             await self._log.close()
 
     def _told(self, leader: Leader | None) -> None:
-        """Is told who leads."""
+        """Is told who leads; not of this leader's own terms."""
         self._node.follow(leader)
+        self._early_ending.watch(leader)
 
     async def _reach_log(self) -> None:
         while True:

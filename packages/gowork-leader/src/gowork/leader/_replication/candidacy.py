@@ -69,7 +69,7 @@ async def join(store: LoggedStore, opened: Opened, log: Log) -> Opened | None:
             generation = Generation(opened.store_id, 0, opened.term)
     if generation is not None and generation.id == opened.store_id:
         await store.join_log(Position(generation.id, generation.base, NO_HASH), opened.term)
-        return await store.opened()
+        return await store.current()
     if opened.next_seq > 1:
         raise StoreError(
             "this store has tasks of its own, and the log was begun by another leader: give this leader an empty "
@@ -113,7 +113,7 @@ class Candidacy:
             LogRefusedError, LogDamagedError.
         """
         # The store says where it stands, because the last term may have ended in the middle of a batch.
-        self.replica = replica = Replica(self._store, await self._store.opened())
+        self.replica = replica = Replica(self._store, await self._store.current())
         following = asyncio.ensure_future(self._follow(replica))
         electing = asyncio.ensure_future(self._elected(replica))
         try:
@@ -129,7 +129,7 @@ class Candidacy:
         try:
             # Read after the election, so nothing can come after it but what this leader appends.
             span = await self._log.span()
-            replica = self.replica = Replica(self._store, await self._store.opened())
+            replica = self.replica = Replica(self._store, await self._store.current())
             await replica.follow(self._log, span.last)
         except BaseException:
             await leadership.resign()
@@ -156,7 +156,6 @@ class Candidacy:
                             continue
                         leadership = await self._campaign(replica)
                         if leadership is not None:
-                            self._told(leadership.leader)
                             return leadership
                         # Nobody leads, and this candidate was not elected: look again.
                         break

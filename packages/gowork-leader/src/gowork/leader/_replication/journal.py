@@ -100,7 +100,7 @@ class LoggedJournal:
             LogFullError, LogRefusedError: the term can't begin.
         """
         await self._write(Batch(), Kind.TERM, self._begun)
-        return await self._store.opened()
+        return await self._store.current()
 
     async def commit(self, batch: Batch) -> None:
         """See Journal.commit.

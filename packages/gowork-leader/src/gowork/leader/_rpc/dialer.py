@@ -96,6 +96,9 @@ class Dialer:
         request = worker_pb2.StartWorkRequest(id=spec.id, payload=payload, fence=effect.fence, attempt=effect.attempt)
         if effect.delay:
             await asyncio.sleep(effect.delay)
+        if self._engine is not None and not self._engine.leads:
+            # Another leader may have given the task to somebody else by now.
+            return
         answered = True
         try:
             with _of_submit(spec):

@@ -1,0 +1,94 @@
+"""Ends the leadership of a leader whose process is gone, instead of waiting for its lease to run out.
+
+A process that is gone refuses connections: nobody listens any more. A leader that is slow, stopped or cut off does not
+refuse them, so it keeps its lease. Even a wrong ending would be safe, because a leader confirms with the log that it
+leads before anything leaves it (STILL-LEADS).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+import grpc
+import msgspec
+
+from gowork.base.channels import open_channel, parse_address
+from gowork.leader._replication import announcement
+from gowork.leader.log.protocol import Leader, Log, LogError
+
+_log = logging.getLogger(__name__)
+
+#: How long to wait between two refused connections, in seconds. Both must be refused.
+BETWEEN_SECONDS = 0.05
+#: How long one attempt to connect may take, in seconds.
+CONNECT_SECONDS = 1.0
+#: A leader ends another one's leadership at most once in this time, in seconds.
+AGAIN_SECONDS = 10.0
+
+
+class EarlyEnding:
+    """Watches the leader that leads.
+
+    Args:
+        log: knows who leads.
+    """
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._watching: asyncio.Task[None] | None = None
+        self._ended_mono = float("-inf")
+
+    def watch(self, leader: Leader | None) -> None:
+        """Watches this leader from now on, and no other. None: watches nobody."""
+        if self._watching is not None:
+            self._watching.cancel()
+            self._watching = None
+        if leader is not None:
+            self._watching = asyncio.get_running_loop().create_task(self._watch(leader), name="watch the leader")
+
+    async def _watch(self, leader: Leader) -> None:
+        try:
+            address = announcement.decode(leader.announcement).cluster
+            await until_refused(address)
+            wait = self._ended_mono + AGAIN_SECONDS - time.monotonic()
+            if wait > 0:
+                # By then its lease is over, and another leader is watched.
+                return
+            self._ended_mono = time.monotonic()
+            ended = await self._log.depose(leader)
+        except (LogError, msgspec.MsgspecError) as error:
+            # Its lease runs out.
+            _log.warning("leader not watched", extra={"term": leader.term, "reason": str(error)})
+        else:
+            _log.warning("leader is gone", extra={"term": leader.term, "address": address, "ended": ended})
+
+
+async def until_refused(address: str) -> None:
+    """Returns when nobody listens at an address any more: when two connections were refused, one after the other.
+
+    Args:
+        address: HOST:PORT.
+    """
+    async with open_channel([address]) as channel:
+        while True:
+            state = channel.get_state(try_to_connect=True)
+            if state is not grpc.ChannelConnectivity.READY and await _is_refused(address):
+                await asyncio.sleep(BETWEEN_SECONDS)
+                if await _is_refused(address):
+                    return
+            await channel.wait_for_state_change(state)
+
+
+async def _is_refused(address: str) -> bool:
+    """Whether a connection is refused. One that gets no answer is not."""
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            _, writer = await asyncio.open_connection(*parse_address(address))
+    except ConnectionRefusedError:
+        return True
+    except (OSError, TimeoutError):
+        return False
+    writer.close()
+    return False

@@ -1,0 +1,125 @@
+"""Real etcd members on this machine, for tests."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+#: How long a member may take to answer, in seconds.
+START_SECONDS = 60.0
+
+
+class EtcdMember:
+    """One member. It keeps its ports and its data when it is killed and started again."""
+
+    def __init__(self, name: str, folder: Path, client: int, peer: int, cluster: str, *more: str) -> None:
+        self.name = name
+        self.address = f"127.0.0.1:{client}"
+        self._folder = folder
+        self._command = [
+            "etcd",
+            f"--name={name}",
+            f"--data-dir={folder / name}",
+            f"--listen-client-urls=http://{self.address}",
+            f"--advertise-client-urls=http://{self.address}",
+            f"--listen-peer-urls=http://127.0.0.1:{peer}",
+            f"--initial-advertise-peer-urls=http://127.0.0.1:{peer}",
+            f"--initial-cluster={cluster}",
+            "--logger=zap",
+            "--log-level=warn",
+            # Tests need no time of grace.
+            "--heartbeat-interval=100",
+            "--election-timeout=1000",
+            *more,
+        ]
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Starts it, and does not wait for it."""
+        with (self._folder / f"{self.name}.log").open("ab") as log:
+            self.process = subprocess.Popen(self._command, stdout=log, stderr=log)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Sends a signal to it."""
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """Ends it at once."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def wait(self) -> None:
+        """Waits until it answers, and has a leader."""
+        until = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://{self.address}/health", timeout=2) as answer:
+                    if b'"true"' in answer.read():
+                        return
+            except (urllib.error.URLError, OSError):
+                pass
+            if time.monotonic() > until:
+                log = (self._folder / f"{self.name}.log").read_text()[-2000:]
+                raise AssertionError(f"etcd {self.name} does not answer: {log}")
+            time.sleep(0.05)
+
+
+class EtcdCluster:
+    """Several members with one content. Leave it to end them."""
+
+    def __init__(self, folder: Path, members: int = 1, *more: str) -> None:
+        """Args:
+        folder: for data and logs.
+        members: how many.
+        more: further options of etcd.
+        """
+        ports = free_ports(2 * members)
+        names = [f"etcd{number}" for number in range(members)]
+        peers = ports[members:]
+        cluster = ",".join(f"{name}=http://127.0.0.1:{peer}" for name, peer in zip(names, peers, strict=True))
+        self._folder = folder
+        self.members = [
+            EtcdMember(name, folder, ports[number], peers[number], cluster, *more) for number, name in enumerate(names)
+        ]
+
+    def __enter__(self) -> EtcdCluster:
+        for member in self.members:
+            member.start()
+        try:
+            for member in self.members:
+                member.wait()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for member in self.members:
+            member.kill()
+        for member in self.members:
+            shutil.rmtree(self._folder / member.name, ignore_errors=True)
+
+    def url(self, prefix: str) -> str:
+        """The URL of a log below a prefix."""
+        return f"etcd://{','.join(member.address for member in self.members)}/{prefix}"
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that are free now. etcd can't be given port 0, because its members must know one another's ports."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [int(each.getsockname()[1]) for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
