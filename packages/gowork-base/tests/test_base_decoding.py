@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from gowork.base.channels import open_channel
-from gowork.base.decoding import _stream_stream, _unary, _unary_stream, refusing_garbage
+from gowork.base.decoding import _Codec, _stream_stream, _unary, _unary_stream, refusing_garbage
 from gowork.base.outgoing import COUNTED_BYTES_MIN, Later, Outgoing
 from gowork.proto.cluster.v1 import leader_pb2 as cluster
 from gowork.proto.cluster.v1 import leader_pb2_grpc as cluster_grpc
@@ -89,7 +89,13 @@ def untimed(_: object) -> Iterator[Any]:
     yield
 
 
+async def these(*requests: bytes) -> AsyncIterator[bytes]:
+    for request in requests:
+        yield request
+
+
 UNTIMED: Any = untimed
+AS_IS = _Codec(bytes, bytes, lambda: False)
 
 
 async def test_a_large_answer_of_a_unary_call_is_counted_until_the_call_is_over() -> None:
@@ -98,7 +104,7 @@ async def test_a_large_answer_of_a_unary_call_is_counted_until_the_call_is_over(
     async def method(request: bytes, context: object) -> bytes:
         return request
 
-    call = _unary(method, UNTIMED, bytes, outgoing)
+    call = _unary(method, UNTIMED, AS_IS, outgoing)
 
     async def counted(request: bytes) -> int:
         await call(request, None)
@@ -119,11 +125,8 @@ async def test_a_large_answer_of_a_stream_is_counted_until_the_next_is_asked_for
         for response in (LARGE, LARGE[1:], LARGE):
             yield response
 
-    async def nothing() -> AsyncIterator[bytes]:
-        for request in list[bytes]():
-            yield request
-
-    async with aclosing(shape(method, untimed, bytes, outgoing)(nothing(), None)) as responses:
+    request = b"" if shape is _unary_stream else these()
+    async with aclosing(shape(method, untimed, AS_IS, outgoing)(request, None)) as responses:
         counted = [outgoing.unread_bytes async for _ in responses]
     assert counted == [len(LARGE), 0, len(LARGE)]
     assert outgoing.unread_bytes == 0
@@ -135,7 +138,34 @@ async def test_an_answer_that_is_made_later_is_counted_as_a_whole() -> None:
     async def method(request: object, context: object) -> AsyncIterator[Later]:
         yield Later(70_000, lambda: [b"a", b"b"])
 
-    async with aclosing(_unary_stream(method, UNTIMED, bytes, outgoing)(None, None)) as responses:
+    async with aclosing(_unary_stream(method, UNTIMED, AS_IS, outgoing)(b"", None)) as responses:
         counted = [(data, outgoing.unread_bytes) async for data in responses]
     assert counted == [(b"a", 70_000), (b"b", 70_000)]
     assert outgoing.unread_bytes == 0
+
+
+@pytest.mark.parametrize("shape", [_unary, _unary_stream, _stream_stream])
+async def test_a_call_is_passed_on_as_bytes_to_its_end_whatever_becomes_of_later_calls(
+    shape: Callable[..., Any],
+) -> None:
+    passed_on = True
+
+    def never(_: object) -> bytes:
+        raise AssertionError("bytes that are passed on are neither read nor written")
+
+    async def answer(request: Any, context: object) -> bytes:
+        nonlocal passed_on
+        passed_on = False
+        return request if shape is _unary else b"".join([data async for data in request])
+
+    async def answers(request: Any, context: object) -> AsyncIterator[bytes]:
+        yield await answer(request if shape is _stream_stream else these(request), context)
+
+    method = answer if shape is _unary else answers
+    call = shape(method, UNTIMED, _Codec(never, never, lambda: passed_on), Outgoing())
+    if shape is _unary:
+        assert await call(GARBAGE, None) == GARBAGE
+    else:
+        request = these(GARBAGE) if shape is _stream_stream else GARBAGE
+        assert [data async for data in call(request, None)] == [GARBAGE]
+    assert not passed_on

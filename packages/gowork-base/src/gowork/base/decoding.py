@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from functools import partial
-from typing import Any, TypeAlias, cast
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -24,12 +24,15 @@ _Handlers: TypeAlias = "Mapping[str, grpc.RpcMethodHandler[Any, Any]]"
 
 #: Called when a call ends, with its method (package.Service/Method), the name of its status code, and its seconds.
 Called = Callable[[str, str, float], None]
+#: Whether a call that comes now is passed on as bytes: then the servicer gets requests, and returns answers, undecoded.
+PassedOn = Callable[[], bool]
 
 
 def refusing_garbage(
     server: grpc.aio.Server,
     called: Called = lambda method, code, seconds: None,
     outgoing: Outgoing | None = None,
+    passed_on: PassedOn = lambda: False,
 ) -> grpc.aio.Server:
     """Returns what to add servicers to, in place of the server: requests that are not protobuf are then refused.
 
@@ -39,17 +42,26 @@ def refusing_garbage(
         server: a server that is not started yet.
         called: called when a call ends.
         outgoing: bounds the answers that callers do not read; pass the same one for all servers of the process.
+        passed_on: is asked as each call begins. Bytes that are passed on are not checked.
     """
-    return cast(grpc.aio.Server, _DecodingServer(server, called, outgoing or Outgoing()))
+    return cast(grpc.aio.Server, _DecodingServer(server, called, outgoing or Outgoing(), passed_on))
+
+
+def not_protobuf() -> Refusal:
+    """Returns the refusal of a request that can't be decoded."""
+    return Refusal(
+        grpc.StatusCode.INVALID_ARGUMENT, "NOT_PROTOBUF", "the request is not a protobuf message of this method's type"
+    )
 
 
 class _DecodingServer:
     """Stands in for a server while servicers are added."""
 
-    def __init__(self, server: grpc.aio.Server, called: Called, outgoing: Outgoing) -> None:
+    def __init__(self, server: grpc.aio.Server, called: Called, outgoing: Outgoing, passed_on: PassedOn) -> None:
         self._server = server
         self._called = called
         self._outgoing = outgoing
+        self._passed_on = passed_on
 
     def add_generic_rpc_handlers(self, handlers: object) -> None:
         """Does nothing, because the generated code then calls add_registered_method_handlers with the same handlers."""
@@ -57,17 +69,10 @@ class _DecodingServer:
     def add_registered_method_handlers(self, service: str, handlers: _Handlers) -> None:
         """Adds a service's handlers: {name of the method: its handler}."""
         checked = {
-            name: _checked(handler, partial(_Timed, f"{service}/{name}", self._called), self._outgoing)
+            name: _checked(handler, partial(_Timed, f"{service}/{name}", self._called), self._outgoing, self._passed_on)
             for name, handler in handlers.items()
         }
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, checked),))
-
-
-class _Undecodable:
-    """What a deserializer returns for bytes that it cannot read."""
-
-
-_UNDECODABLE = _Undecodable()
 
 
 class _Timed:
@@ -96,42 +101,56 @@ class _Timed:
         self._called(self._method, code, time.perf_counter() - self._started)
 
 
-_Encode: TypeAlias = "Callable[[Any], bytes]"
+class _Codec(NamedTuple):
+    """How a method's messages are read and written."""
+
+    decode: Callable[[bytes], Any]
+    encode: Callable[[Any], bytes]
+    passed_on: PassedOn
+
+    def begin(self) -> _Codec:
+        """Returns how the messages of a call that begins now are read and written until it ends."""
+        return _AS_BYTES if self.passed_on() else self
+
+
+def _same(data: bytes) -> bytes:
+    return data
+
+
+_AS_BYTES = _Codec(_same, _same, lambda: True)
 #: Makes what times a call from the call's context.
 _Timing: TypeAlias = "Callable[[grpc.aio.ServicerContext[Any, Any]], _Timed]"
 
 
 def _checked(
-    handler: grpc.RpcMethodHandler[Any, Any], timed: _Timing, outgoing: Outgoing
+    handler: grpc.RpcMethodHandler[Any, Any], timed: _Timing, outgoing: Outgoing, passed_on: PassedOn
 ) -> grpc.RpcMethodHandler[Any, Any]:
     decode, encode = handler.request_deserializer, handler.response_serializer
     assert decode is not None
     assert encode is not None
-
-    def deserialize(data: bytes) -> Any:
-        try:
-            return decode(data)
-        except DecodeError:
-            return _UNDECODABLE
-
-    # Responses are serialized here, before gRPC gets them, because `outgoing` makes room by their size.
+    codec = _Codec(decode, encode, passed_on)
+    # gRPC gets no deserializers, because whether a request is decoded at all is settled only as its call begins.
+    # Responses are serialized here too, before gRPC gets them, because `outgoing` makes room by their size.
     if handler.unary_unary is not None:
-        unary = _unary(handler.unary_unary, timed, encode, outgoing)
-        return grpc.unary_unary_rpc_method_handler(unary, deserialize, None)
+        unary = _unary(handler.unary_unary, timed, codec, outgoing)
+        return grpc.unary_unary_rpc_method_handler(unary, None, None)
     if handler.unary_stream is not None:
-        stream = _unary_stream(handler.unary_stream, timed, encode, outgoing)
-        return grpc.unary_stream_rpc_method_handler(stream, deserialize, None)
+        stream = _unary_stream(handler.unary_stream, timed, codec, outgoing)
+        return grpc.unary_stream_rpc_method_handler(stream, None, None)
     assert handler.stream_stream is not None
-    stream = _stream_stream(handler.stream_stream, timed, encode, outgoing)
-    return grpc.stream_stream_rpc_method_handler(stream, deserialize, None)
+    stream = _stream_stream(handler.stream_stream, timed, codec, outgoing)
+    return grpc.stream_stream_rpc_method_handler(stream, None, None)
 
 
-def _unary(method: Callable[..., Any], timed: _Timing, encode: _Encode, outgoing: Outgoing) -> Callable[..., Any]:
-    async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
+def _unary(method: Callable[..., Any], timed: _Timing, codec: _Codec, outgoing: Outgoing) -> Callable[..., Any]:
+    async def call(request: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
         with timed(context):
-            if request is _UNDECODABLE:
-                await abort(context, _refusal())
-            data = encode(await method(request, context))
+            decode, encode, _ = codec.begin()
+            try:
+                decoded = decode(request)
+            except DecodeError:
+                await abort(context, not_protobuf())
+            data = encode(await method(decoded, context))
             if len(data) >= COUNTED_BYTES_MIN:
                 await _make_room(outgoing, len(data), context)
                 serving = asyncio.current_task()
@@ -142,14 +161,15 @@ def _unary(method: Callable[..., Any], timed: _Timing, encode: _Encode, outgoing
     return call
 
 
-def _unary_stream(
-    method: Callable[..., Any], timed: _Timing, encode: _Encode, outgoing: Outgoing
-) -> Callable[..., Any]:
-    async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[bytes]:
+def _unary_stream(method: Callable[..., Any], timed: _Timing, codec: _Codec, outgoing: Outgoing) -> Callable[..., Any]:
+    async def call(request: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[bytes]:
         with timed(context):
-            if request is _UNDECODABLE:
-                await abort(context, _refusal())
-            async with aclosing(method(request, context)) as responses:
+            decode, encode, _ = codec.begin()
+            try:
+                decoded = decode(request)
+            except DecodeError:
+                await abort(context, not_protobuf())
+            async with aclosing(method(decoded, context)) as responses:
                 async for response in responses:
                     if isinstance(response, Later):
                         await _make_room(outgoing, response.size, context)
@@ -168,12 +188,11 @@ def _unary_stream(
     return call
 
 
-def _stream_stream(
-    method: Callable[..., Any], timed: _Timing, encode: _Encode, outgoing: Outgoing
-) -> Callable[..., Any]:
-    async def call(requests: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[bytes]:
+def _stream_stream(method: Callable[..., Any], timed: _Timing, codec: _Codec, outgoing: Outgoing) -> Callable[..., Any]:
+    async def call(requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[bytes]:
         with timed(context):
-            async with aclosing(method(_decoded(requests), context)) as responses:
+            decode, encode, _ = codec.begin()
+            async with aclosing(method(_decoded(requests, decode), context)) as responses:
                 async for response in responses:
                     data = encode(response)
                     if len(data) < COUNTED_BYTES_MIN:
@@ -193,15 +212,14 @@ async def _make_room(outgoing: Outgoing, size: int, context: grpc.aio.ServicerCo
         await abort(context, refusal)
 
 
-async def _decoded(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+async def _decoded(requests: AsyncIterator[bytes], decode: Callable[[bytes], Any]) -> AsyncIterator[Any]:
     async for request in requests:
-        if request is _UNDECODABLE:
+        try:
+            decoded = decode(request)
+        except DecodeError:
             # A servicer's method does not catch a Refusal: it cleans up, and the Refusal ends the call.
-            raise _refusal()
-        yield request
-
-
-def _refusal() -> Refusal:
-    return Refusal(
-        grpc.StatusCode.INVALID_ARGUMENT, "NOT_PROTOBUF", "the request is not a protobuf message of this method's type"
-    )
+            raise not_protobuf() from None
+        del request
+        yield decoded
+        # Freed before the wait for the next one.
+        del decoded
