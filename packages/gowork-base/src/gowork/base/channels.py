@@ -181,13 +181,17 @@ def _look_up(host: str, port: int) -> list[tuple[int, str, int]]:
     return [(family, str(address[0]), port) for family, *_, address in answers]
 
 
-def open_channel(addresses: Sequence[str]) -> grpc.aio.Channel:
+def open_channel(addresses: Sequence[str], more: Sequence[Option] = ()) -> grpc.aio.Channel:
     """Opens an asyncio channel to the first of these addresses that answers. It connects at its first use.
 
     Its calls are traced if the process has set up tracing before this call.
+
+    Args:
+        addresses: each HOST:PORT.
+        more: options besides those that all channels have.
     """
     return grpc.aio.insecure_channel(
-        target_of(addresses), options=_options_for(addresses), interceptors=client_interceptors()
+        target_of(addresses), options=_options_for(addresses, more), interceptors=client_interceptors()
     )
 
 

@@ -1,15 +1,18 @@
 """The node: the part of a leader that lives as long as the process, over all its terms.
 
 It owns the ports, health, probes and metrics, and puts calls through to the term that leads. When no term leads, it
-answers each call with UNAVAILABLE and says why.
+answers each call with UNAVAILABLE and says why. A node that follows forwards calls to the leader instead.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import grpc
 from msgspec import Struct
@@ -22,7 +25,8 @@ from gowork.leader._app.term import Term
 from gowork.leader._engine.blocked import NotServingError
 from gowork.leader._engine.counts import Counts
 from gowork.leader._engine.loop import STOPPING
-from gowork.leader._rpc.services import Switchboard
+from gowork.leader._rpc.forwarding import Forwarding
+from gowork.leader._rpc.services import Port, Switchboard
 from gowork.leader.store.protocol import StoreFullError
 from gowork.proto.status import Refusal
 
@@ -48,7 +52,10 @@ class Addresses(Struct, frozen=True):
 
 
 class Node:
-    """The node of a process. Enter `serving` once, and have terms `lead` inside it, one after the other."""
+    """The node of a process. Enter `serving` once, and have terms `lead` inside it, one after the other.
+
+    Where there are several leaders, tell it by `follow` which of them leads now.
+    """
 
     def __init__(
         self, counts: Counts, *, cluster_listen: str, scheduler_listen: str, http_listen: str, reflection: bool
@@ -65,15 +72,24 @@ class Node:
         self._counts = counts
         self._listen = (cluster_listen, scheduler_listen)
         self._http_listen = http_listen
-        self._switchboard = Switchboard(Refusal(grpc.StatusCode.UNAVAILABLE, "NOT_LEADING", NOT_LEADING))
+        #: Why no term answers.
+        self._refusal = Refusal(grpc.StatusCode.UNAVAILABLE, "NOT_LEADING", NOT_LEADING)
+        self._switchboard = Switchboard(self._refusal)
         self._ports = Ports(self._switchboard, counts, reflection=reflection)
         self._addresses = Addresses("", "", "")
         self._stopped = asyncio.Event()
         #: Until when calls that are under way may go on, by the loop's clock; None: the node is not to stop.
         self._stops_by: float | None = None
-        #: The term that leads, or None, and why none does.
+        #: The term that leads, or None.
         self._term: Term | None = None
-        self._not_ready = NOT_LEADING
+        #: The calls that were under way when the last term ended.
+        self._left: set[asyncio.Task[Any]] = set()
+        #: Whether it forwards calls while no term leads, and the leader that was told last.
+        self._follows = False
+        self._leader: Addresses | None = None
+        self._turned = asyncio.Event()
+        self._forwarding = Forwarding(self._turned.set)
+        self._telling = asyncio.Lock()
 
     @asynccontextmanager
     async def serving(self, stopped: asyncio.Event) -> AsyncIterator[Addresses]:
@@ -87,22 +103,43 @@ class Node:
         """
         self._stopped = stopped
         try:
-            cluster, scheduler = (self._ports.bind(listen) for listen in self._listen)
+            cluster, scheduler = (
+                self._ports.bind(port, listen) for port, listen in zip(Port, self._listen, strict=True)
+            )
             listener = self._listener(asyncio.get_running_loop())
         except BaseException:
             await self._ports.stop(0.0)
             raise
         with listener:
-            try:
-                await self._ports.start()
-                self._addresses = Addresses(cluster, scheduler, listener.address)
-                yield self._addresses
-            finally:
-                if stopped.is_set():
-                    self._begin_to_stop()
-                # Also when it never led, or its store failed: callers get UNAVAILABLE, not silence.
-                self._refuse("NOT_SERVING", STOPPING)
-                await self._ports.stop(self._grace_left())
+            async with self._forwarding.running():
+                watching = asyncio.create_task(self._watch_health(), name="health")
+                try:
+                    await self._ports.start()
+                    self._addresses = Addresses(cluster, scheduler, listener.address)
+                    yield self._addresses
+                finally:
+                    watching.cancel()
+                    if stopped.is_set():
+                        self._begin_to_stop()
+                    # Also when it never led, or its store failed: callers get UNAVAILABLE, not silence.
+                    self._follows = False
+                    self._refuse("NOT_SERVING", STOPPING)
+                    self._forwarding.stop(self._refusal)
+                    await self._ports.stop(self._grace_left())
+
+    def follow(self, leader: Addresses | None) -> None:
+        """Forwards calls to this leader while no term leads here, from the first call of this method on.
+
+        It may be called at any time while the node serves.
+
+        Args:
+            leader: where the leader of the cluster can be reached from here; None: no leader is known.
+        """
+        self._follows, self._leader = True, leader
+        if self._term is None:
+            self._forwarding.follow(_ports_of(leader))
+            if self._forwards:
+                self._switchboard.forward(self._forwarding.methods)
 
     async def lead(
         self, term: Term, *, leads: Callable[[], None] = lambda: None, ended: asyncio.Event | None = None
@@ -136,14 +173,16 @@ class Node:
                 await self._turn_away(term)
         finally:
             await self._turn_away(term)
-            await self._ports.see_off(grace)
+            await self._ports.see_off(self._left, grace, self._refusal)
+            self._left = set()
             await term.close()
 
     async def _put_through(self, term: Term, began_mono: float) -> None:
         self._switchboard.connect(term.methods)
+        self._forwarding.lead_here(term.methods)
         self._term = term
         self._counts.leads(term.now().mono - began_mono)
-        await self._ports.set_health(serving=True)
+        await self._tell_health()
         _log.info("serves workers", extra={"address": self._addresses.cluster})
         _log.info("serves clients", extra={"address": self._addresses.scheduler})
         _log.info("serves probes and metrics", extra={"address": self._addresses.http})
@@ -157,14 +196,40 @@ class Node:
             self._refuse("NOT_LEADING", NOT_LEADING)
         if self._term is not None:
             self._term = None
+            self._left = self._ports.under_way
             self._counts.leads_no_more()
-        term.end(self._not_ready)
-        await self._ports.set_health(serving=False)
+            self._forwarding.follow(_ports_of(self._leader))
+        term.end(self._refusal.message)
+        await self._tell_health()
 
     def _refuse(self, reason: str, because: str) -> None:
-        """Has all calls, and the probe of readiness, answered with this reason."""
-        self._not_ready = because
-        self._switchboard.disconnect(Refusal(grpc.StatusCode.UNAVAILABLE, reason, because))
+        """Has all calls, and the probe of readiness, answered with this reason; calls are forwarded if it follows."""
+        self._refusal = Refusal(grpc.StatusCode.UNAVAILABLE, reason, because)
+        if self._forwards:
+            self._switchboard.forward(self._forwarding.methods)
+        else:
+            self._switchboard.disconnect(self._refusal)
+
+    @property
+    def _forwards(self) -> bool:
+        """Whether calls are forwarded while no term leads."""
+        return self._follows and not self._stopped.is_set()
+
+    async def _tell_health(self) -> None:
+        async with self._telling:
+            ready = self._term is not None or (self._forwards and self._forwarding.reaches[0])
+            await self._ports.set_health(serving=ready)
+
+    async def _watch_health(self) -> None:
+        """Keeps up to date what the health service says of a node that forwards."""
+        while True:
+            await self._tell_health()
+            expires_at = self._forwarding.expires_at
+            expires = asyncio.get_running_loop().time() < expires_at < math.inf
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(expires_at if expires else None):
+                    await self._turned.wait()
+            self._turned.clear()
 
     def _begin_to_stop(self) -> None:
         if self._stops_by is None:
@@ -191,7 +256,7 @@ class Node:
 
     def _ready(self) -> tuple[bool, str]:
         if self._term is None:
-            return False, self._not_ready
+            return self._forwarding.reaches if self._forwards else (False, self._refusal.message)
         blocked = self._term.blocked
         if blocked is not None:
             full = isinstance(blocked, StoreFullError)
@@ -202,8 +267,12 @@ class Node:
         """Returns what a scrape sees. The threads of the HTTP listener call it."""
         term = self._term
         if term is None:
-            raise TimeoutError(self._not_ready)
+            raise TimeoutError(self._refusal.message)
         try:
             return asyncio.run_coroutine_threadsafe(term.look(), loop).result(LOOK_SECONDS)
         except NotServingError as error:
             raise TimeoutError(str(error)) from error
+
+
+def _ports_of(leader: Addresses | None) -> dict[Port, str] | None:
+    return None if leader is None else {Port.CLUSTER: leader.cluster, Port.SCHEDULER: leader.scheduler}

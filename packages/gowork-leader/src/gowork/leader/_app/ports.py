@@ -1,6 +1,7 @@
 """Binds, serves and closes the ports for gRPC.
 
-Both ports serve the same services: the leader's, through the switchboard, and gRPC's own health and reflection.
+Both ports serve the same services: the leader's, through the switchboard, and gRPC's own health and reflection, which
+are this node's own also while it forwards the others.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -20,7 +22,8 @@ from gowork.base.reflection import add_reflection
 from gowork.base.telemetry import is_traced
 from gowork.leader._engine.counts import Counts
 from gowork.leader._rpc.admission import HoldBack
-from gowork.leader._rpc.services import SERVICES, Switchboard
+from gowork.leader._rpc.services import SERVICES, Port, Switchboard
+from gowork.proto.status import Refusal
 
 _SESSIONS = "worker.v1.SessionService"
 #: The ports close when no request has come for two spans of STOP_QUIET_SECONDS, and at the latest after
@@ -52,7 +55,7 @@ class Ports:
         self._health = health.aio.HealthServicer()
         self._servers: list[grpc.aio.Server] = []
 
-    def bind(self, listen: str) -> str:
+    def bind(self, name: Port, listen: str) -> str:
         """Takes a port, which answers after `start`. Returns its address as HOST:PORT.
 
         Raises:
@@ -65,7 +68,8 @@ class Ports:
         self._servers.append(server)
         for service in SERVICES:
             outgoing = self._session_outgoing if service == _SESSIONS else self._outgoing
-            self._switchboard.add_to(refusing_garbage(server, self._called, outgoing), service)
+            checked = refusing_garbage(server, self._called, outgoing, lambda: self._switchboard.forwards)
+            self._switchboard.add_to(checked, service, name)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if self._reflection:
             add_reflection(server, (*SERVICES, "grpc.health.v1.Health"))
@@ -88,18 +92,24 @@ class Ports:
         for service in ("", *SERVICES):
             await self._health.set(service, status)
 
-    async def see_off(self, seconds: float) -> None:
-        """Waits for the calls of the leader's services that are under way, and then ends the streams among them.
+    @property
+    def under_way(self) -> set[asyncio.Task[Any]]:
+        """The asyncio tasks that serve calls of the leader's services now."""
+        return self._hold_back.under_way
+
+    async def see_off(self, calls: set[asyncio.Task[Any]], seconds: float, refusal: Refusal) -> None:
+        """Waits for calls of the leader's services, and then ends the streams among them.
 
         Other calls end by themselves: their requests are still being received, or their answers read.
 
         Args:
+            calls: the asyncio tasks that serve them.
             seconds: how long to wait before streams are ended.
+            refusal: what the callers of such streams are told.
         """
-        calls = self._hold_back.under_way
         if calls:
             _, late = await asyncio.wait(calls, timeout=seconds)
-            ended = self._switchboard.end_streams() if late else []
+            ended = self._switchboard.end_streams(late, refusal)
             if ended:
                 await asyncio.wait(ended)
 

@@ -141,15 +141,21 @@ async def _refuse(request: bytes, context: grpc.aio.ServicerContext[Any, Any]) -
 
 
 class Admission:
-    """Counts the bytes of tasks that wait to be recorded."""
+    """Counts the bytes of requests that wait for something.
 
-    def __init__(self, bytes_max: int = BYTES_WAITING_MAX) -> None:
+    Args:
+        bytes_max: how many may wait.
+        what: what waits, and for what, as the refusal says it.
+    """
+
+    def __init__(self, bytes_max: int = BYTES_WAITING_MAX, what: str = "tasks wait to be recorded") -> None:
         self._bytes_max = bytes_max
+        self._what = what
         self._waiting = 0
 
     @contextlib.contextmanager
     def taking(self, size: int) -> Iterator[None]:
-        """Counts a call with tasks of `size` bytes for as long as it waits.
+        """Counts a call of `size` bytes for as long as it waits.
 
         Raises:
             Refusal: RESOURCE_EXHAUSTED: too many bytes wait already. A call is always taken when no other waits.
@@ -157,7 +163,7 @@ class Admission:
         size += _CALL_BYTES
         if self._waiting and self._waiting + size > self._bytes_max:
             message = (
-                f"{self._waiting} bytes of tasks wait to be recorded and the limit is {self._bytes_max}; "
+                f"{self._waiting} bytes of {self._what} and the limit is {self._bytes_max}; "
                 "nothing of this call was taken: repeat it in a moment"
             )
             raise Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MUCH_WAITING", message)

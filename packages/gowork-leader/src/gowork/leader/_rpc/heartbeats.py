@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Generic, TypeVar
 
 from gowork.proto.cluster.v1 import leader_pb2 as pb
 
@@ -17,10 +18,14 @@ from gowork.proto.cluster.v1 import leader_pb2 as pb
 UNREAD_SECONDS = 5.0
 
 
-class HeartbeatStream:
+#: A heartbeat, as a message or as bytes.
+BeatT = TypeVar("BeatT")
+
+
+class HeartbeatStream(Generic[BeatT]):
     """Reads the heartbeats of one caller and answers each, at the caller's pace."""
 
-    def __init__(self, requests: AsyncIterator[pb.HeartbeatRequest]) -> None:
+    def __init__(self, requests: AsyncIterator[BeatT]) -> None:
         self._requests = requests
         #: How many responses the caller has not been sent. A number is enough, because all responses are alike.
         self._owed = 0
@@ -31,9 +36,7 @@ class HeartbeatStream:
         #: Is set when `responses` has come to the end.
         self._told = asyncio.Event()
 
-    async def responses(
-        self, hear: Callable[[pb.HeartbeatRequest], Awaitable[None]]
-    ) -> AsyncIterator[pb.HeartbeatResponse]:
+    async def responses(self, hear: Callable[[BeatT], Awaitable[None]]) -> AsyncIterator[pb.HeartbeatResponse]:
         """Yields one response for each heartbeat that was heard.
 
         Raises:
@@ -65,7 +68,7 @@ class HeartbeatStream:
             self._over = True
             self._changed.set()
 
-    async def _read(self, hear: Callable[[pb.HeartbeatRequest], Awaitable[None]], call: asyncio.Task[object]) -> None:
+    async def _read(self, hear: Callable[[BeatT], Awaitable[None]], call: asyncio.Task[object]) -> None:
         try:
             async for request in self._requests:
                 await hear(request)

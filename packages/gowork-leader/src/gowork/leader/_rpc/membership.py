@@ -34,7 +34,7 @@ class Membership:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._heartbeats: set[HeartbeatStream] = set()
+        self._heartbeats: set[HeartbeatStream[pb.HeartbeatRequest]] = set()
 
     def end_all(self, because: str) -> None:
         """Ends all streams of heartbeats, so that their members look for a leader.

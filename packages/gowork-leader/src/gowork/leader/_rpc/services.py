@@ -2,18 +2,23 @@
 
 A service is composed of parts. A part is an object with methods that have the names of RPCs, so each part keeps only
 what it needs itself. The parts belong to a term, and the servers belong to the process. The switchboard connects them.
+While no term leads, it may connect the servers with what forwards calls to the leader instead.
 """
 
 from __future__ import annotations
 
 import asyncio
+import enum
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from types import SimpleNamespace
 from typing import Any, NoReturn, TypeAlias
 
 import grpc
+from google.protobuf.message_factory import GetMessageClass
 
 from gowork.leader._rpc.endings import Endings
+from gowork.leader._rpc.hops import NOT_LEADER, is_forwarded
 from gowork.proto.cluster.v1 import leader_pb2, leader_pb2_grpc
 from gowork.proto.scheduler.v1 import scheduler_pb2, scheduler_pb2_grpc
 from gowork.proto.status import Refusal, abort
@@ -21,6 +26,10 @@ from gowork.proto.worker.v1 import session_pb2, session_pb2_grpc
 
 #: Answers a call. Its arguments are the request, or the iterator of requests, and the context.
 Method: TypeAlias = "Callable[[Any, Any], Any]"
+
+#: Calls that are treated apart.
+HEARTBEAT = "cluster.v1.LeaderService/Heartbeat"
+SESSION = "worker.v1.SessionService/Connect"
 
 _DESCRIPTORS = (
     leader_pb2.DESCRIPTOR.services_by_name["LeaderService"],
@@ -37,6 +46,21 @@ _ADDERS: dict[str, Callable[[Any, grpc.aio.Server], None]] = {
 SERVICES: dict[str, dict[str, bool]] = {
     service.full_name: {method.name: method.server_streaming for method in service.methods} for service in _DESCRIPTORS
 }
+#: {call: the type of its requests}
+REQUESTS: dict[str, Any] = {
+    f"{service.full_name}/{method.name}": GetMessageClass(method.input_type)
+    for service in _DESCRIPTORS
+    for method in service.methods
+}
+
+
+class Port(enum.Enum):
+    """A port for gRPC. Both serve all services."""
+
+    #: For workers.
+    CLUSTER = "cluster"
+    #: For clients.
+    SCHEDULER = "scheduler"
 
 
 def compose(parts: Mapping[str, Sequence[object]]) -> dict[str, Method]:
@@ -59,15 +83,17 @@ def compose(parts: Mapping[str, Sequence[object]]) -> dict[str, Method]:
 
 
 class Switchboard:
-    """Receives the calls of all terms. It puts each call through to the current term, or refuses it.
+    """Receives the calls of all terms. It puts each call through to the current term, forwards it, or refuses it.
 
     Args:
         refusal: the refusal of calls until `connect`.
     """
 
     def __init__(self, refusal: Refusal) -> None:
-        #: {call: what answers it now}
-        self._methods: dict[str, Method] = {}
+        #: {port: {call: what answers it now}}
+        self._methods: dict[Port, dict[str, Method]] = {port: {} for port in Port}
+        #: Whether calls are answered by methods that take requests, and return answers, as bytes.
+        self.forwards = False
         self._refusal = refusal
         #: How many calls were not put through so far.
         self.refused = 0
@@ -78,34 +104,51 @@ class Switchboard:
 
     def connect(self, methods: Mapping[str, Method]) -> None:
         """Puts calls through to these methods from now on."""
-        self._methods.update(methods)
+        self.forwards = False
+        for table in self._methods.values():
+            table.update(methods)
+
+    def forward(self, methods: Mapping[Port, Mapping[str, Method]]) -> None:
+        """Puts calls through to methods that take requests, and return answers, as bytes: {port: {call: method}}."""
+        self.forwards = True
+        for port, table in self._methods.items():
+            table.update(methods[port])
 
     def disconnect(self, refusal: Refusal) -> None:
         """Refuses calls from now on. Calls that were put through before go on."""
         self._refusal = refusal
-        for service, names in SERVICES.items():
-            for name, streams in names.items():
-                self._methods[f"{service}/{name}"] = self._refuse_stream if streams else self._refuse
+        self.connect(
+            {
+                f"{service}/{name}": self._refuse_stream if streams else self._refuse
+                for service, names in SERVICES.items()
+                for name, streams in names.items()
+            }
+        )
 
-    def add_to(self, server: grpc.aio.Server, service: str) -> None:
-        """Adds a service to a server that has not started."""
+    def add_to(self, server: grpc.aio.Server, service: str, port: Port) -> None:
+        """Adds a service to the server of a port, which has not started."""
         through = {
-            name: self._through(f"{service}/{name}", streams=streams) for name, streams in SERVICES[service].items()
+            name: self._through(f"{service}/{name}", port, streams=streams)
+            for name, streams in SERVICES[service].items()
         }
         _ADDERS[service](SimpleNamespace(**through), server)
 
-    def end_streams(self) -> list[asyncio.Task[Any]]:
-        """Ends the streams that were put through and are still under way. Their callers are told why when they read.
+    def end_streams(self, among: AbstractSet[asyncio.Task[Any]], refusal: Refusal) -> list[asyncio.Task[Any]]:
+        """Ends streams that were put through and are still under way. Their callers are told why when they read.
+
+        Args:
+            among: the asyncio tasks that serve those that are to end.
+            refusal: what their callers are told.
 
         Returns: the asyncio tasks that serve them, which end soon.
         """
-        streams = list(self._streams.items())
+        streams = [(serving, context) for serving, context in self._streams.items() if serving in among]
         for serving, context in streams:
-            self._endings.end(serving, context, self._refusal)
+            self._endings.end(serving, context, refusal)
         return [serving for serving, _ in streams]
 
-    def _through(self, call: str, *, streams: bool) -> Method:
-        methods = self._methods
+    def _through(self, call: str, port: Port, *, streams: bool) -> Method:
+        methods = self._methods[port]
 
         # Not a coroutine, because each call would pay for one. It returns what the method returns.
         def put_through(request: Any, context: Any) -> Any:
@@ -122,7 +165,10 @@ class Switchboard:
 
     async def _refuse(self, request: object, context: grpc.aio.ServicerContext[Any, Any]) -> NoReturn:
         self.refused += 1
-        await abort(context, self._refusal)
+        refusal = self._refusal
+        if is_forwarded(context):
+            refusal = Refusal(refusal.code, NOT_LEADER, refusal.message)
+        await abort(context, refusal)
 
     async def _refuse_stream(
         self, request: object, context: grpc.aio.ServicerContext[Any, Any]

@@ -18,6 +18,7 @@ from gowork.leader._core import effects as ef
 from gowork.leader._core.state import Settings
 from gowork.leader._engine.loop import Engine
 from gowork.leader._rpc.boundary import refusal_from, refusing
+from gowork.leader._rpc.hops import peer_of
 from gowork.leader._rpc.mapping import frame_from, hello_from
 from gowork.leader._rpc.validation import Violations, check_hello
 from gowork.proto.status import FieldViolation, Refusal, invalid
@@ -102,7 +103,7 @@ class Sessions:
         async with refusing(context), self._counted():
             hello = await self._hello(request_iterator)
             stream = self._streams[connection] = _Stream(self._unread)
-            engine.post(hello_from(hello, connection, context.peer()))
+            engine.post(hello_from(hello, connection, peer_of(context)))
             reader = asyncio.create_task(self._read(request_iterator, connection, engine, stream))
             try:
                 while True:
