@@ -25,9 +25,10 @@ from gowork.leader._app.term import Term
 from gowork.leader._engine.blocked import NotServingError
 from gowork.leader._engine.counts import Counts
 from gowork.leader._engine.loop import STOPPING
+from gowork.leader._replication.journal import LogBlockedError
 from gowork.leader._rpc.forwarding import Forwarding
 from gowork.leader._rpc.services import Port, Switchboard
-from gowork.leader.store.protocol import StoreFullError
+from gowork.leader.store.protocol import StoreBlockedError, StoreFullError
 from gowork.proto.status import Refusal
 
 _log = logging.getLogger(__name__)
@@ -141,6 +142,10 @@ class Node:
             if self._forwards:
                 self._switchboard.forward(self._forwarding.methods)
 
+    def wait_for(self, because: str) -> None:
+        """Has all calls, and the probe of readiness, answered with what this node waits for before it can follow."""
+        self._refuse("NOT_LEADING", because)
+
     async def lead(
         self, term: Term, *, leads: Callable[[], None] = lambda: None, ended: asyncio.Event | None = None
     ) -> None:
@@ -153,7 +158,7 @@ class Node:
 
         Raises:
             StoreError: the store can't be opened.
-            ExceptionGroup: with a StoreError: the store can no longer be trusted.
+            ExceptionGroup: with a StoreError or LogError; see Term.run.
         """
         began_mono = term.now().mono
         self._refuse("NOT_LEADING", STARTING)
@@ -259,8 +264,7 @@ class Node:
             return self._forwarding.reaches if self._forwards else (False, self._refusal.message)
         blocked = self._term.blocked
         if blocked is not None:
-            full = isinstance(blocked, StoreFullError)
-            return False, "the store is full" if full else "another program holds the store's write lock"
+            return False, _in_short(blocked)
         return True, "ready"
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> Look:
@@ -272,6 +276,12 @@ class Node:
             return asyncio.run_coroutine_threadsafe(term.look(), loop).result(LOOK_SECONDS)
         except NotServingError as error:
             raise TimeoutError(str(error)) from error
+
+
+def _in_short(blocked: StoreBlockedError) -> str:
+    if isinstance(blocked, LogBlockedError):
+        return "the log takes nothing"
+    return "the store is full" if isinstance(blocked, StoreFullError) else "another program holds the store's write lock"
 
 
 def _ports_of(leader: Addresses | None) -> dict[Port, str] | None:

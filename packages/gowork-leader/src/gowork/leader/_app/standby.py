@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import TypeVar
+
+import msgspec
 
 from gowork.leader._app.early_ending import EarlyEnding
 from gowork.leader._app.node import Addresses, Node
@@ -13,7 +15,8 @@ from gowork.leader._app.term import Term
 from gowork.leader._core.state import Settings
 from gowork.leader._engine.counts import Counts
 from gowork.leader._engine.retention import Kept
-from gowork.leader._replication.announcement import Announcement, encode
+from gowork.leader._replication import announcement
+from gowork.leader._replication.announcement import Announcement
 from gowork.leader._replication.candidacy import Candidacy, join
 from gowork.leader._rpc.copying import fetch_copy
 from gowork.leader._version import __version__
@@ -79,7 +82,7 @@ class Standby:
         try:
             await self._unless_stopped(self._reach_log())
             opened = await self._unless_stopped(self._open_store())
-            announcement = Announcement(
+            own = Announcement(
                 self._name,
                 self._advertised.cluster,
                 self._advertised.scheduler,
@@ -87,7 +90,7 @@ class Standby:
                 opened.store_id,
                 __version__,
             )
-            candidacy = Candidacy(self._store, self._log, encode(announcement), __version__, self._told)
+            candidacy = Candidacy(self._store, self._log, announcement.encode(own), __version__, self._told)
             while True:
                 journal, leadership = await self._unless_stopped(candidacy.elected())
                 term = Term(self._store, self._counts, self._settings, self._kept, journal)
@@ -106,8 +109,18 @@ class Standby:
 
     def _told(self, leader: Leader | None) -> None:
         """Is told who leads; not of this leader's own terms."""
-        self._node.follow(leader)
         self._early_ending.watch(leader)
+        if leader is None:
+            self._node.follow(None)
+            return
+        try:
+            found = announcement.decode(leader.announcement)
+        except msgspec.MsgspecError as error:
+            _log.warning("leader can't be reached", extra={"term": leader.term, "reason": str(error)})
+            self._node.follow(None)
+            return
+        _log.info("follows", extra={"leader": found.name, "term": leader.term, "address": found.cluster})
+        self._node.follow(Addresses(found.cluster, found.scheduler, found.http))
 
     async def _reach_log(self) -> None:
         while True:
