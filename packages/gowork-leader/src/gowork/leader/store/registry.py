@@ -11,58 +11,29 @@ A package adds a store with an entry point in the group `gowork.stores` that nam
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
-import pluggy
-
-from gowork.base import extensions
+from gowork.leader._schemes import SchemeRegistry, hookimpl, hookspec, load
 from gowork.leader.store.protocol import Store, StoreError
 from gowork.leader.store.sqlite import SqliteStore
+
+__all__ = ["ENTRY_POINT_GROUP", "StoreMaker", "StoreRegistry", "hookimpl", "load_registry", "open_store"]
 
 ENTRY_POINT_GROUP = "gowork.stores"
 #: Returns the Store for a URL, not opened yet. Raises StoreError when the URL makes no sense.
 StoreMaker = Callable[[str], Store]
 
-hookspec = pluggy.HookspecMarker("gowork")
-hookimpl = pluggy.HookimplMarker("gowork")
 
-logger = logging.getLogger(__name__)
-
-
-class StoreRegistry:
+class StoreRegistry(SchemeRegistry[Store]):
     """Knows which store claims which scheme."""
 
-    def __init__(self) -> None:
-        #: {scheme: makers}. More than one maker is a conflict, for which `make` raises an error.
-        self._makers: dict[str, list[StoreMaker]] = {}
-        #: {plugin, with its distribution and version: why it failed}
-        self.errors: dict[str, str] = {}
+    noun = "store"
+    error = StoreError
 
-    def add(self, scheme: str, maker: StoreMaker) -> None:
-        """Claims the URLs of a scheme, as in `sqlite`."""
-        self._makers.setdefault(scheme.lower(), []).append(maker)
-
-    def make(self, url: str) -> Store:
-        """Returns the store for this URL, not opened yet.
-
-        Raises:
-            StoreError: no store claims the scheme, or more than one does, or the rest of the URL makes no sense.
-        """
-        scheme, separator, _ = url.partition("://")
-        if not separator:
-            example = f"sqlite:///{url}" if url and ":" not in url else "sqlite:///gowork.db"
-            raise StoreError(f"{url!r} is no store URL: it must read SCHEME://…, as in {example}.")
-        makers = self._makers.get(scheme.lower(), [])
-        if not makers:
-            broken = "".join(f" Its plugin {name} could not be loaded: {why}." for name, why in self.errors.items())
-            raise StoreError(f"No store is known for {scheme}://. Known: {', '.join(sorted(self._makers))}.{broken}")
-        if len(makers) > 1:
-            names = ", ".join(f"{maker.__module__}.{maker.__qualname__}" for maker in makers)
-            raise StoreError(f"More than one store claims {scheme}://: {names}. Uninstall all but one.")
-        return makers[0](url)
+    def example(self, url: str) -> str:
+        """See SchemeRegistry.example."""
+        return f"sqlite:///{url}" if url and not {":", "@"} & set(url) else "sqlite:///gowork.db"
 
 
 class StoreHooks:
@@ -96,27 +67,7 @@ def load_registry() -> StoreRegistry:
 
     A plugin that fails is named in `errors` and in the log. The others still work.
     """
-    registry = StoreRegistry()
-    manager = pluggy.PluginManager("gowork")
-    manager.add_hookspecs(StoreHooks)
-    BuiltinStores().gowork_register_stores(registry)
-    for extension in extensions.installed(ENTRY_POINT_GROUP):
-        try:
-            extensions.attempt(partial(_ask, manager, extension.load(), registry), extension.title)
-        except extensions.ExtensionError as error:
-            # A plugin that fails must not stop a leader that does not need it.
-            registry.errors[extension.title] = str(error)
-            logger.warning("store plugin failed", extra={"plugin": extension.title, "reason": str(error)})
-    return registry
-
-
-def _ask(manager: pluggy.PluginManager, plugin: object, registry: StoreRegistry) -> None:
-    """Has one plugin register its stores."""
-    if manager.is_registered(plugin):
-        return
-    others = manager.get_plugins()
-    manager.register(plugin)
-    manager.subset_hook_caller("gowork_register_stores", others)(registry=registry)
+    return load(StoreRegistry(), StoreHooks, BuiltinStores(), "gowork_register_stores", ENTRY_POINT_GROUP)
 
 
 def open_store(url: str) -> Store:

@@ -13,6 +13,7 @@ from msgspec import Struct
 from gowork.base.channels import AddressError, split_addresses
 from gowork.base.interception import uninstrumented
 from gowork.base.proxies import goes_past_proxies
+from gowork.leader._schemes import shown
 from gowork.leader.log.protocol import LogError
 
 #: How much one answer may have, in bytes: a page of entries.
@@ -89,11 +90,11 @@ def endpoints_of(url: str, environment: Mapping[str, str] = os.environ) -> Endpo
     try:
         addresses = split_addresses(hosts)
     except AddressError as error:
-        raise LogError(f"{url!r} names no etcd: {error}; write etcd://HOST:2379,HOST:2379/PREFIX") from None
+        raise LogError(f"{shown(url)!r} names no etcd: {error}; write etcd://HOST:2379,HOST:2379/PREFIX") from None
     options = dict(parse_qsl(query, keep_blank_values=True))
     compact = options.pop("compact", "yes")
     if options or compact not in ("yes", "no"):
-        raise LogError(f"{url!r}: the only option is compact=yes or compact=no")
+        raise LogError(f"{shown(url)!r}: the only option is compact=yes or compact=no")
     files = {name: environment.get(f"GOWORK_ETCD_{name}", "") for name in ("CA", "CERT", "KEY")}
     if bool(files["CERT"]) != bool(files["KEY"]):
         raise LogError("set both GOWORK_ETCD_CERT and GOWORK_ETCD_KEY, or neither")
