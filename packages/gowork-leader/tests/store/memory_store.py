@@ -6,6 +6,8 @@ It is as plain as the protocol allows. Each question looks at every task.
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import itertools
 import pickle
 import uuid
 from collections import Counter
@@ -27,12 +29,15 @@ from gowork.leader.store import (
     MovedTask,
     NewTask,
     Opened,
+    Position,
     Query,
     Record,
     Status,
+    StoreEntryError,
     StoreError,
     StoreFormatError,
     StoreLockedError,
+    StoreLostError,
     Timer,
     changed_number,
 )
@@ -51,6 +56,8 @@ class Content:
         self.facts: dict[FactKey, Fact] = {}
         self.removals: list[DeletedTask] = []
         self.floor = 0
+        self.store_id = uuid.uuid4().hex
+        self.position: Position | None = None
 
     def after(self, batch: Batch) -> Content:
         """What it holds after a batch; itself it stays as it is."""
@@ -78,6 +85,48 @@ class Content:
         new.removals = [gone for gone in removals if gone.changed >= batch.tombstones_before]
         return new
 
+    def after_entry(self, batch: Batch | None, position: Position, term: int) -> Content:
+        """What it holds after an entry of the log."""
+        present = self.position
+        if present is None:
+            raise StoreError("the store belongs to no log")
+        if (present.generation, present.index + 1) != (position.generation, position.index):
+            raise StoreError(
+                f"the store is at index {present.index} of generation {present.generation}, and the entry has index "
+                f"{position.index} of generation {position.generation}"
+            )
+        self.compare_term(term)
+        try:
+            new = self.after(batch or Batch())
+        except StoreError as error:
+            raise StoreEntryError(position.index, error) from error
+        new.position, new.term = position, term
+        return new
+
+    def compare_term(self, term: int) -> None:
+        if term < self.term:
+            raise StoreLostError(f"the store has term {self.term}, and the entry has term {term}")
+
+    def begin_anew(self) -> None:
+        """Makes it belong to no log, above all that others may have written since."""
+        self.position, self.store_id = None, uuid.uuid4().hex
+        self.term += RESTORE_TERMS
+        self.floor = changed_number(self.term, 0)
+
+    def opened(self) -> Opened:
+        """What it says of itself."""
+        return Opened(self.term, self.identity, max(self.tasks, default=0) + 1, self.position, self.store_id)
+
+    def digest(self) -> bytes:
+        """A digest of all that two stores have in common when they have applied the same entries."""
+        tasks = [
+            (task.record, task.labels, *((task.lane, task.expires_ms) if is_unfinished(task) else ()))
+            for _, task in sorted(self.tasks.items())
+        ]
+        removals = sorted((gone.changed, gone.id) for gone in self.removals)
+        content = (tasks, sorted(self.facts.items()), removals, self.floor, self.term, self.position)
+        return hashlib.sha256(repr(content).encode()).digest()
+
 
 def moved(task: NewTask, move: MovedTask) -> NewTask:
     """The task in its new standing."""
@@ -103,29 +152,87 @@ class MemoryStore:
         self._shelf = shelf
         self._name = name
         self._is_open = False
+        self._is_logged = False
+        #: What it will hold when what was prepared is settled.
+        self._prepared: Content | None = None
 
     @property
     def scratch(self) -> Path | None:
         return None
 
     async def open(self) -> Opened:
-        if self._name in self._shelf.held:
-            raise StoreLockedError(f"{self._name} is used by another leader")
-        self._shelf.held.add(self._name)
-        self._is_open = True
+        self._check_free()
         content = self._shelf.contents.setdefault(self._name, Content())
+        if content.position is not None:
+            raise StoreError(f"{self._name} belongs to a log: use --log, or run gowork store detach")
+        self._take(logged=False)
         content.term += 1
-        return Opened(content.term, content.identity, max(content.tasks, default=0) + 1)
+        return content.opened()
 
     async def close(self) -> None:
         if self._is_open:
-            self._is_open = False
+            self._is_open = self._is_logged = False
+            self._prepared = None
             self._shelf.held.discard(self._name)
 
     async def commit(self, batch: Batch) -> None:
         # Others have their turn, as they do where a commit takes time.
         await asyncio.sleep(0)
-        self._shelf.contents[self._name] = self._content.after(batch)
+        if self._is_logged:
+            raise StoreError(f"{self._name} follows a log")
+        self._content = self._content.after(batch)
+
+    async def open_logged(self, generation: str | None) -> Opened:
+        self._check_free()
+        content = self._shelf.contents.setdefault(self._name, Content())
+        present = content.position
+        if present is None:
+            if generation is not None and (content.tasks or content.facts or content.removals or content.floor):
+                raise StoreError(f"{self._name} is not empty, and the log is at generation {generation}")
+        elif generation is None and any(present.hash):
+            raise StoreError(f"index {present.index} of generation {present.generation}, and the log has not begun")
+        elif generation not in (None, present.generation):
+            raise StoreError(f"{self._name} belongs to generation {present.generation}, and not to {generation}")
+        self._take(logged=True)
+        return content.opened()
+
+    async def join_log(self, position: Position, term: int) -> None:
+        content = copy(self._logged)
+        if content.position is not None:
+            raise StoreError(f"{self._name} belongs to a log already")
+        content.compare_term(term)
+        content.position, content.term = position, term
+        self._content = content
+
+    async def current(self) -> Opened:
+        return self._content.opened()
+
+    async def prepare(self, batch: Batch, position: Position, term: int) -> None:
+        self._check_nothing_prepared()
+        self._prepared = self._logged.after_entry(batch, position, term)
+
+    async def settle(self) -> None:
+        if self._prepared is None:
+            raise StoreError("nothing is prepared")
+        self._content, self._prepared = self._prepared, None
+
+    async def give_up(self) -> None:
+        self._prepared = None
+
+    async def apply(self, entries: Sequence[tuple[Batch | None, Position, int]]) -> None:
+        self._check_nothing_prepared()
+        content = self._logged
+        for batch, position, term in entries:
+            content = content.after_entry(batch, position, term)
+        self._content = content
+
+    async def force(self) -> Position:
+        if self._logged.position is None:
+            raise StoreError(f"{self._name} belongs to no log")
+        return self._logged.position
+
+    async def digest(self) -> bytes:
+        return self._content.digest()
 
     async def load(self, ids: Sequence[str]) -> list[Record]:
         wanted = set(ids)
@@ -224,16 +331,63 @@ class MemoryStore:
         if self._name in self._shelf.contents:
             raise StoreError(f"{self._name} is there already")
         content = read_copy(backup)
-        content.term += RESTORE_TERMS
-        # Whatever was changed after the backup is below.
-        content.floor = changed_number(content.term, 0)
+        content.begin_anew()
         self._shelf.contents[self._name] = content
+
+    async def install_copy(self, backup: Path) -> None:
+        if self._name in self._shelf.contents:
+            raise StoreError(f"{self._name} is there already")
+        content = read_copy(backup)
+        if content.position is None:
+            raise StoreFormatError(f"{backup} belongs to no log")
+        content.store_id = uuid.uuid4().hex
+        self._shelf.contents[self._name] = content
+
+    async def set_aside(self) -> Path:
+        self._check_free()
+        if self._name not in self._shelf.contents:
+            raise StoreError(f"{self._name} is not there")
+        names = (f"{self._name}.aside-{number}" for number in itertools.count(1))
+        name = next(name for name in names if name not in self._shelf.contents)
+        self._shelf.contents[name] = self._shelf.contents.pop(self._name)
+        return Path(name)
+
+    async def detach(self) -> None:
+        self._check_free()
+        content = copy(self._shelf.contents[self._name])
+        if content.position is None:
+            raise StoreError(f"{self._name} belongs to no log")
+        content.begin_anew()
+        self._shelf.contents[self._name] = content
+
+    def _check_free(self) -> None:
+        if self._name in self._shelf.held:
+            raise StoreLockedError(f"{self._name} is used by another leader")
+
+    def _take(self, *, logged: bool) -> None:
+        self._shelf.held.add(self._name)
+        self._is_open, self._is_logged = True, logged
+
+    def _check_nothing_prepared(self) -> None:
+        if self._prepared is not None:
+            assert self._prepared.position is not None
+            raise StoreError(f"entry {self._prepared.position.index} is prepared")
 
     @property
     def _content(self) -> Content:
         if not self._is_open:
             raise StoreError(f"{self._name} is not open")
         return self._shelf.contents[self._name]
+
+    @_content.setter
+    def _content(self, content: Content) -> None:
+        self._shelf.contents[self._name] = content
+
+    @property
+    def _logged(self) -> Content:
+        if not self._is_logged:
+            raise StoreError(f"{self._name} is not open for a log")
+        return self._content
 
     def _tasks(self) -> Iterator[NewTask]:
         """All tasks, in the order of seq."""
@@ -265,6 +419,10 @@ def read_copy(path: Path) -> Content:
 
 def brief(record: Record) -> Brief:
     return Brief(record.seq, record.id, record.standing.status, record.standing.finished_ms)
+
+
+def is_unfinished(task: NewTask) -> bool:
+    return task.record.standing.status not in FINISHED
 
 
 def is_pending(task: NewTask) -> bool:

@@ -47,7 +47,7 @@ def test_all_public_names_of_the_protocol_are_offered() -> None:
 def test_whatever_a_store_is_given_or_answers_has_its_type_among_them() -> None:
     offered = {getattr(store, name) for name in store.__all__}
     seen: set[type] = set()
-    found: set[type] = {protocol.Store, protocol.Batch}
+    found: set[type] = {protocol.LoggedStore, protocol.Batch}
     while found:
         each = found.pop()
         seen.add(each)

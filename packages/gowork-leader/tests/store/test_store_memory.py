@@ -7,20 +7,20 @@ import pytest
 from memory_store import MemoryStore, Shelf, read_copy
 
 from gowork.leader.store import Store
-from gowork.leader.store.conformance import StoreConformance, StoreFactory
+from gowork.leader.store.conformance import LoggedConformance, LoggedFactory, StoreConformance
 
 
-class TestMemoryStore(StoreConformance):
+class TestMemoryStore(StoreConformance, LoggedConformance):
     @pytest.fixture
     def shelf(self) -> Shelf:
         return Shelf()
 
     @pytest.fixture
-    def open_store(self, shelf: Shelf) -> StoreFactory:
+    def open_store(self, shelf: Shelf) -> LoggedFactory:
         return lambda: MemoryStore(shelf, "first")
 
     @pytest.fixture
-    def open_restored(self, shelf: Shelf) -> StoreFactory:
+    def open_restored(self, shelf: Shelf) -> LoggedFactory:
         return lambda: MemoryStore(shelf, "restored")
 
     @pytest.fixture

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from gowork.leader.store.conformance import DurabilityConformance, StoreConformance
+from gowork.leader.store.conformance import DurabilityConformance, LoggedConformance, StoreConformance
 
 
-class TestSqliteStore(StoreConformance, DurabilityConformance):
+class TestSqliteStore(StoreConformance, LoggedConformance, DurabilityConformance):
     @pytest.fixture
     def store_url(self, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path}/data/gowork.db"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from gowork.leader.store._sqlite_schema import FORMAT
+from gowork.leader.store._sqlite_schema import FORMAT, FORMAT_LOGGED
 from gowork.leader.store.conformance import all_unfinished, new_task
 from gowork.leader.store.protocol import Batch, StoreError, StoreFormatError
 from gowork.leader.store.sqlite import SqliteStore
@@ -123,16 +123,16 @@ def set_format(path: Path, version: int) -> None:
 
 async def test_a_newer_format_is_refused_and_stays(path: Path) -> None:
     await fill(path)
-    set_format(path, FORMAT + 1)
+    set_format(path, FORMAT_LOGGED + 1)
     message = await refused(path)
-    assert f"format {FORMAT + 1}" in message
+    assert f"format {FORMAT_LOGGED + 1}" in message
     assert "Install the version that wrote it" in message
 
 
 async def test_a_newer_format_that_only_the_log_tells_of_is_refused_and_stays(path: Path, tmp_path: Path) -> None:
     await fill(path)
     connection = sqlite3.connect(path)
-    connection.execute(f"PRAGMA user_version = {FORMAT + 1}")
+    connection.execute(f"PRAGMA user_version = {FORMAT_LOGGED + 1}")
     connection.commit()
     # Copied while it is open, as a crash would leave it: the header of the database itself still has the old format.
     crashed = tmp_path / "crashed"
@@ -141,7 +141,7 @@ async def test_a_newer_format_that_only_the_log_tells_of_is_refused_and_stays(pa
         shutil.copy(f"{path}{suffix}", crashed)
     connection.close()
     assert (crashed / path.name).read_bytes()[60:64] == FORMAT.to_bytes(4, "big")
-    assert f"format {FORMAT + 1}" in await refused(crashed / path.name)
+    assert f"format {FORMAT_LOGGED + 1}" in await refused(crashed / path.name)
 
 
 def cut(content: bytearray) -> bytearray:

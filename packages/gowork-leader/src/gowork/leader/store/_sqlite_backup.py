@@ -23,7 +23,9 @@ from gowork.leader.store._sqlite_file import (
     sync_file,
     unwritable,
 )
-from gowork.leader.store.protocol import RESTORE_TERMS, StoreError, StoreFormatError, changed_number
+from gowork.leader.store._sqlite_meta import begin_anew, rename
+from gowork.leader.store._sqlite_schema import FORMAT_LOGGED
+from gowork.leader.store.protocol import StoreError, StoreFormatError
 
 #: How many pages are copied and forced to disk at a time. A commit that comes meanwhile waits for no more than that.
 _STEP_PAGES = 512
@@ -88,21 +90,39 @@ def _copy(source: Path, building: Path, descriptor: int, stopped: Callable[[], b
 
 def restore(path: Path, backup: Path) -> None:
     """Makes a store at `path` from a copy. It is whole or not there; see Store.restore."""
+    instead = (
+        "To use it, start without --restore. To use the backup instead, move it away first, with its -wal and -shm."
+    )
+    _make(path, backup, begin_anew, instead)
+
+
+def install(path: Path, backup: Path) -> None:
+    """Makes a store at `path` from a copy of another leader's; see LoggedStore.install_copy."""
+    _make(path, backup, rename, "To use the copy instead, set it aside first.", belongs_to_log=True)
+
+
+def _make(
+    path: Path,
+    backup: Path,
+    change: Callable[[sqlite3.Connection], None],
+    instead: str,
+    *,
+    belongs_to_log: bool = False,
+) -> None:
     lock = FileLock(path)
     try:
         if format_at(path):
-            raise StoreError(
-                f"{path} is there already: it was left as it is. To use it, start without --restore. To use the backup "
-                f"instead, move it away first, with its -wal and -shm."
-            )
-        _check_backup(backup)
+            raise StoreError(f"{path} is there already: it was left as it is. {instead}")
+        version = _check_backup(backup)
+        if belongs_to_log and version != FORMAT_LOGGED:
+            raise StoreFormatError(f"{backup} belongs to no log, so it can't follow one.")
         building = Path(f"{path}.new")
         try:
             clear(building)
             with backup.open("rb") as source, os.fdopen(make_file(building), "wb") as target:
                 shutil.copyfileobj(source, target)
             with reported(str(path)):
-                _raise_term(building)
+                _change(building, change)
             sync_file(building)
             building.replace(path)
             sync_directory(path.parent)
@@ -112,7 +132,8 @@ def restore(path: Path, backup: Path) -> None:
         lock.release()
 
 
-def _check_backup(backup: Path) -> None:
+def _check_backup(backup: Path) -> int:
+    """Returns the backup's format."""
     try:
         with backup.open("rb"):
             pass
@@ -124,19 +145,18 @@ def _check_backup(backup: Path) -> None:
             f"{backup} is a store and not a backup, because it has a log beside it. Make a backup of it with "
             f"`gowork store backup`, or start a leader on it once and stop it."
         )
-    if not format_at(backup, writable=False, check_all=True):
+    version = format_at(backup, writable=False, check_all=True)
+    if not version:
         raise StoreFormatError(f"{backup} is empty: it is no backup.")
+    return version
 
 
-def _raise_term(path: Path) -> None:
+def _change(path: Path, change: Callable[[sqlite3.Connection], None]) -> None:
     connection = connect(path)
     try:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("BEGIN IMMEDIATE")
-        connection.execute("UPDATE meta SET value = value + ? WHERE key = 'term'", (RESTORE_TERMS,))
-        (term,) = connection.execute("SELECT value FROM meta WHERE key = 'term'").fetchone()
-        # Watchers know tasks that came after the backup and are gone, so their tokens must not be valid.
-        connection.execute("INSERT OR REPLACE INTO meta VALUES ('watch_floor', ?)", (changed_number(term, 0),))
+        change(connection)
         connection.execute("COMMIT")
     finally:
         # The last connection merges the log when it closes.

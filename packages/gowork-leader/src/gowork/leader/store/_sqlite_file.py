@@ -22,7 +22,15 @@ from urllib.parse import quote
 
 from gowork.base.directories import make_directory, sync_directory
 from gowork.leader.store._sqlite_errors import damaged, reported
-from gowork.leader.store._sqlite_schema import ADDED_TO_2, APPLICATION_ID, FORMAT, META, SQLITE_VERSION_MIN, TABLES
+from gowork.leader.store._sqlite_schema import (
+    ADDED_TO_2,
+    APPLICATION_ID,
+    FORMAT,
+    FORMAT_LOGGED,
+    META,
+    SQLITE_VERSION_MIN,
+    TABLES,
+)
 from gowork.leader.store.protocol import StoreError, StoreFormatError, StoreLockedError, StoreLostError
 
 _MAGIC = b"SQLite format 3\0"
@@ -294,10 +302,10 @@ def _check_header(path: Path, header: bytes, size: int, log_bytes: int) -> None:
 
 
 def _check_format(path: Path, version: int) -> None:
-    if version > FORMAT:
+    if version > FORMAT_LOGGED:
         raise StoreFormatError(
-            f"{path} has format {version}; this version of gowork-leader reads formats up to {FORMAT}. It was left as "
-            f"it is. Install the version that wrote it, or a newer one."
+            f"{path} has format {version}; this version of gowork-leader reads formats up to {FORMAT_LOGGED}. It was "
+            f"left as it is. Install the version that wrote it, or a newer one."
         )
     if version < 1:
         raise damaged(str(path), "it has no format number")

@@ -88,3 +88,13 @@ def merge(connection: sqlite3.Connection) -> tuple[int, int]:
     """
     _, log_pages, merged_pages = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
     return int(log_pages), int(log_pages - merged_pages)
+
+
+def merge_all(connection: sqlite3.Connection) -> bool:
+    """Merges the log. Returns whether all that had been committed before is merged, and so forced to disk.
+
+    A merge that goes on elsewhere, or a reader that needs an older page, keeps it from that.
+    """
+    busy, log_pages, merged_pages = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    # The numbers are -1 when it was not tried at all.
+    return not busy and 0 <= log_pages == merged_pages

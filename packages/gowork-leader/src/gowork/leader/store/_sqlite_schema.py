@@ -7,8 +7,10 @@ from __future__ import annotations
 
 #: `gowk`, in the header of every gowork store.
 APPLICATION_ID = 0x676F776B
-#: The highest format that this version reads, and the one that it writes. It is in the header's user_version.
+#: The format that this version writes. It is in the header's user_version.
 FORMAT = 2
+#: Format 2 that belongs to a log: the highest format that this version reads. Versions that know no log refuse it.
+FORMAT_LOGGED = 3
 #: Every Python that gowork runs on brings a newer SQLite, unless it was built by hand. JSON is checked apart from this.
 SQLITE_VERSION_MIN = (3, 35, 0)
 
@@ -83,6 +85,7 @@ TABLES_OF_1 = (
 TABLES = {
     1: (_META, _SPECS, *TABLES_OF_1, _MEMBERS),
     2: (_META, _SPECS, *TABLES_OF_2, _MEMBERS),
+    3: (_META, _SPECS, *TABLES_OF_2, _MEMBERS),
 }
 #: {name: table} of tables that stores of format 2 may lack, because version 0.1.0 made stores without them. It can use
 #: stores that have them. They are added when a store is opened.
@@ -95,5 +98,5 @@ ADDED_TO_2 = {
         PRIMARY KEY (kind, key)
     ) WITHOUT ROWID""",
 }
-#: The rows of `meta` in a new store, besides its identity.
+#: The rows of `meta` in a new store, besides its identity. `_sqlite_meta` adds others.
 META = {"term": 0, "watch_floor": 0}

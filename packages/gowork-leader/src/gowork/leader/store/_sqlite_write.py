@@ -52,16 +52,7 @@ def write_batch(connection: sqlite3.Connection, batch: Batch, lanes: LaneIds, te
             # This takes no lock of the database, so it ends before another thread can ask for Python's lock. That is
             # safe, because nobody else writes.
             connection.execute("BEGIN")
-        if batch.deletes:
-            _delete(connection, batch)
-        if batch.inserts or batch.moves:
-            _write_tasks(connection, batch, lanes, term)
-        else:
-            _compare_term(connection, term)
-        if batch.facts or batch.facts_gone:
-            write_facts(connection, batch.facts, batch.facts_gone)
-        if batch.tombstones_before:
-            _forget_removals(connection, batch.tombstones_before)
+        write_rows(connection, batch, lanes, term)
         if not single:
             connection.execute("COMMIT")
     except BaseException as error:
@@ -73,6 +64,25 @@ def write_batch(connection: sqlite3.Connection, batch: Batch, lanes: LaneIds, te
         # After some errors SQLite has rolled back by itself, and after others it has not.
         if connection.in_transaction:
             connection.execute("ROLLBACK")
+
+
+def write_rows(connection: sqlite3.Connection, batch: Batch, lanes: LaneIds, term: int) -> None:
+    """Writes the batch in the transaction that is open. After an error that must be rolled back, and lanes forgotten.
+
+    Raises:
+        sqlite3.IntegrityError: the batch contradicts what is stored.
+        sqlite3.Error, StoreLostError, StoreError: see write_batch.
+    """
+    if batch.deletes:
+        _delete(connection, batch)
+    if batch.inserts or batch.moves:
+        _write_tasks(connection, batch, lanes, term)
+    else:
+        _compare_term(connection, term)
+    if batch.facts or batch.facts_gone:
+        write_facts(connection, batch.facts, batch.facts_gone)
+    if batch.tombstones_before:
+        _forget_removals(connection, batch.tombstones_before)
 
 
 def _is_one_statement(batch: Batch) -> bool:
@@ -110,15 +120,16 @@ def _write_tasks(connection: sqlite3.Connection, batch: Batch, lanes: LaneIds, t
             at(standing),
             numbers[id(lane)],
             new.expires_ms,
-            encode(standing),
+            new.state or encode(standing),
         )
     for moved in batch.moves:
         standing = moved.standing
         row = (moved.seq, moved.changed, int(standing.status), at(standing))
+        state = moved.state or encode(standing)
         if moved.lane is None:
-            standings += (*row, 0, 0, encode(standing))
+            standings += (*row, 0, 0, state)
         else:
-            in_lanes += (*row, numbers[id(moved.lane)], moved.expires_ms, encode(standing))
+            in_lanes += (*row, numbers[id(moved.lane)], moved.expires_ms, state)
     if specs:
         _SPECS.run(connection, specs)
     written = 0

@@ -49,7 +49,7 @@ def new_task(task: Task) -> NewTask:
     """Returns what the store writes of a task that it does not have yet."""
     spec = task.spec
     record = Record(task.seq, spec.id, task.changed, spec.body + spec.trace, task.standing)
-    return NewTask(record, spec.lane, spec.labels, spec.expires_at_ms)
+    return NewTask(record, spec.lane, spec.labels, spec.expires_at_ms, encode_standing(task.standing))
 
 
 def moved_task(task: Task) -> MovedTask:
@@ -57,5 +57,7 @@ def moved_task(task: Task) -> MovedTask:
     standing = task.standing
     if standing.status is PENDING:
         # The task may have been finished before, which can't be seen here.
-        return MovedTask(task.seq, task.changed, standing, task.spec.lane, task.spec.expires_at_ms)
-    return MovedTask(task.seq, task.changed, standing)
+        return MovedTask(
+            task.seq, task.changed, standing, task.spec.lane, task.spec.expires_at_ms, encode_standing(standing)
+        )
+    return MovedTask(task.seq, task.changed, standing, state=encode_standing(standing))

@@ -1,7 +1,7 @@
 """What the engine asks of a store. The suite in `gowork.leader.store.conformance` says the same in tests.
 
 A store keeps tasks and facts. The record of a task has what was asked for, which never changes, and where the task
-stands. A store decides nothing.
+stands. A store decides nothing. With `LoggedStore` it can also follow a log, which several leaders share.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 from msgspec import Struct
 
 from gowork.leader._core import facts
-from gowork.leader._core.model import Brief, Fact, FactKey, LaneKey, Standing, Status
+from gowork.leader._core.model import Brief, Fact, FactKey, LaneKey, Position, Standing, Status
 
 
 class StoreError(Exception):
@@ -44,6 +44,19 @@ class StoreLostError(StoreError):
     """The store is no longer this leader's: it was moved, deleted or replaced, or another leader has opened it."""
 
 
+class StoreEntryError(StoreError):
+    """An entry of the log contradicts the store. Nothing was written.
+
+    Args:
+        index: the entry's index.
+        why: what contradicts what.
+    """
+
+    def __init__(self, index: int, why: object) -> None:
+        super().__init__(f"Entry {index} of the log can't be applied: {why}")
+        self.index = index
+
+
 class Record(Struct, frozen=True, gc=False):
     """A task as stored."""
 
@@ -68,6 +81,8 @@ class NewTask(Struct, frozen=True, gc=False):
     labels: tuple[tuple[str, str], ...]
     #: When it expires unless it has started, in wall-clock milliseconds; 0: never.
     expires_ms: int
+    #: The standing as bytes, which a store that follows a log keeps as they are. Empty: it is not encoded yet.
+    state: bytes = b""
 
 
 class MovedTask(Struct, frozen=True, gc=False):
@@ -81,6 +96,8 @@ class MovedTask(Struct, frozen=True, gc=False):
     #: None leaves both as they are.
     lane: LaneKey | None = None
     expires_ms: int = 0
+    #: See NewTask.state.
+    state: bytes = b""
 
 
 class DeletedTask(Struct, frozen=True, gc=False):
@@ -149,6 +166,11 @@ class Opened(Struct, frozen=True):
     identity: str
     #: Higher than every seq in the store.
     next_seq: int
+    #: Where it stands in the log that it belongs to; None when it belongs to none.
+    position: Position | None = None
+    #: Names this store among those of all leaders; hexadecimal. A copy and a restored store have names of their own. A
+    #: store that can't follow a log has none.
+    store_id: str = ""
 
 
 #: By how many terms a restored store is above its backup. It is more than the number of times that a leader is started
@@ -181,7 +203,8 @@ class Store(Protocol):
         """Opens the store for this process alone, creates it when there is none, and raises its term durably.
 
         Raises:
-            StoreLockedError, StoreFormatError, StoreError.
+            StoreLockedError, StoreFormatError.
+            StoreError: it belongs to a log, or can't be used.
         """
         ...
 
@@ -340,7 +363,7 @@ class Store(Protocol):
         """Makes the store from a backup, before it is opened. The store is durable, and whole or not there.
 
         Its term is RESTORE_TERMS above that of the backup, so that new fences are above all that were granted after the
-        backup. Watch tokens from before are no longer valid.
+        backup. Watch tokens from before are no longer valid. It belongs to no log.
 
         Raises:
             StoreFormatError: the backup can't be used. It was left as it is.
@@ -351,4 +374,146 @@ class Store(Protocol):
 
     async def counts(self) -> Mapping[tuple[str, str, Status], int]:
         """Counts the tasks now: {(queue, handler, status): tasks}."""
+        ...
+
+
+class LoggedStore(Store, Protocol):
+    """A store that can follow a log, which several leaders share.
+
+    It stands at a position of the log. `open_logged` takes the place of `open`. `prepare` with `settle`, or `apply`,
+    take the place of `commit`: they write entries and the position together, so that the store is always an exact
+    prefix of the log. They need not force each entry to disk, because the log has it: after a power cut the store is a
+    shorter prefix. `force` says how much is on disk.
+    """
+
+    async def open_logged(self, generation: str | None) -> Opened:
+        """Opens the store for this process alone, to use it with a log. Creates it when there is none.
+
+        Neither its content nor its term changes.
+
+        Args:
+            generation: the id of the log's generation. Allowed are a store that belongs to it, and an empty store that
+                belongs to none. None: the caller is going to begin a generation. Allowed are a store that belongs to
+                none, and one that has applied no entry of its generation, which is the one to begin.
+
+        Raises:
+            StoreLockedError, StoreFormatError.
+            StoreError: it belongs to another generation, or is not empty and belongs to none.
+        """
+        ...
+
+    async def join_log(self, position: Position, term: int) -> None:
+        """Makes the open store belong to a log, durably.
+
+        Args:
+            position: where it stands in the log.
+            term: its new term, at least as high as its present one.
+
+        Raises:
+            StoreBlockedError: nothing was written; try again later.
+            StoreError: it belongs to a log already, or has a higher term.
+        """
+        ...
+
+    async def current(self) -> Opened:
+        """Returns what `open_logged` would return now. What is prepared is not in it."""
+        ...
+
+    async def prepare(self, batch: Batch, position: Position, term: int) -> None:
+        """Writes a batch so far that only `settle` is missing. Nobody sees it until then, and it may still be given up.
+
+        A store keeps room for what is prepared. Without it, nothing is prepared.
+
+        Args:
+            batch: the batch.
+            position: where the store stands after it, which is one entry further than now.
+            term: the entry's term, which becomes the store's.
+
+        Raises:
+            StoreBlockedError: nothing was written; try the same batch again later.
+            StoreLostError: the store has a higher term, or is no longer where it was.
+            StoreEntryError: the batch contradicts the store.
+            StoreError: the store stands somewhere else, or is not open for a log.
+        """
+        ...
+
+    async def settle(self) -> None:
+        """Makes what was prepared part of the store. When the disk is full, the room that was kept for it is used.
+
+        Raises:
+            StoreError: nothing was prepared, or it was not written. The leader must stop.
+        """
+        ...
+
+    async def give_up(self) -> None:
+        """Takes back what was prepared. Harmless when nothing is prepared. `close` does so too."""
+        ...
+
+    async def apply(self, entries: Sequence[tuple[Batch | None, Position, int]]) -> None:
+        """Writes the next entries of the log, all or none.
+
+        Args:
+            entries: (batch, position after it, term) of each, in order and without a gap; a batch of None moves the
+                position and the term alone.
+
+        Raises:
+            StoreBlockedError: nothing was written; try the same entries again later.
+            StoreLostError: the store has a higher term than an entry.
+            StoreEntryError: an entry contradicts the store; the error names its index.
+            StoreError: the store stands somewhere else, or is not open for a log.
+        """
+        ...
+
+    async def force(self) -> Position:
+        """Forces to disk what the store has. Returns a position; all up to it survives a power cut.
+
+        It may take as long as a backup or a digest that is being made. Commits go on meanwhile.
+
+        Raises:
+            StoreBlockedError: try again later.
+            StoreError: the store is not open for a log.
+        """
+        ...
+
+    async def digest(self) -> bytes:
+        """Returns a SHA-256 over all tasks, facts, tombstones, term and position, as they are at one moment.
+
+        Stores of one kind that have applied the same entries have the same one.
+
+        Raises:
+            StoreError: it closes.
+        """
+        ...
+
+    async def install_copy(self, backup: Path) -> None:
+        """Makes the store from a backup of another leader's store, before it is opened. It is whole or not there.
+
+        It has the backup's term and position, and an id of its own.
+
+        Raises:
+            StoreFormatError: the backup can't be used, or belongs to no log. It was left as it is.
+            StoreFullError: there is no room.
+            StoreError: there is a store already, or it can't be written, or the backup can't be read.
+        """
+        ...
+
+    async def set_aside(self) -> Path:
+        """Gives the closed store another name, so that a copy can take its place. Returns that name.
+
+        Raises:
+            StoreLockedError: a leader uses it.
+            StoreError: there is none, or it can't be renamed.
+        """
+        ...
+
+    async def detach(self) -> None:
+        """Makes the closed store belong to no log, so that `open` opens it.
+
+        Like `restore`, it raises the term by RESTORE_TERMS and makes watch tokens from before invalid, because the log
+        may have gone on without this store.
+
+        Raises:
+            StoreLockedError: a leader uses it.
+            StoreError: there is none, it belongs to no log, or it can't be written.
+        """
         ...

@@ -1,10 +1,11 @@
 """The store in one SQLite file: durable before it answers, for one leader at a time.
 
 Owns the connections and the threads that use them. One thread writes. One looks up what the leader waits for: many ids,
-and pages of lanes. One scans, which may take long. One merges the log, and one makes backups. A few ids are looked up
-on the caller's thread.
+and pages of lanes. One scans, which may take long. One merges SQLite's own log, one makes backups, and one digests. A
+few ids are looked up on the caller's thread.
 It never decides anything.
-Invariant DURABLE: a commit returns after its log was forced to disk.
+Invariant DURABLE: a commit returns after SQLite's log was forced to disk. A store that follows a log of several leaders
+forces its entries later; see `force`.
 """
 
 from __future__ import annotations
@@ -16,16 +17,18 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
-from gowork.leader._core.model import Brief, Fact, LaneKey, Status
-from gowork.leader.store import _sqlite_file, _sqlite_query, _sqlite_scans
-from gowork.leader.store._sqlite_backup import back_up, restore
+from gowork.leader._core.model import Brief, Fact, LaneKey, Position, Status
+from gowork.leader.store import _sqlite_aside, _sqlite_file, _sqlite_meta, _sqlite_query, _sqlite_scans
+from gowork.leader.store._sqlite_backup import back_up, install, restore
+from gowork.leader.store._sqlite_digest import digest
+from gowork.leader.store._sqlite_entries import EntryWriter
 from gowork.leader.store._sqlite_errors import reported, translated
 from gowork.leader.store._sqlite_facts import facts_page
 from gowork.leader.store._sqlite_file import FileLock, check_library
 from gowork.leader.store._sqlite_lanes import LaneIds, drop_unused
-from gowork.leader.store._sqlite_log import LogKeeper, merge
+from gowork.leader.store._sqlite_log import LogKeeper, merge, merge_all
 from gowork.leader.store._sqlite_migrate import add_missing, migrate
-from gowork.leader.store._sqlite_schema import FORMAT
+from gowork.leader.store._sqlite_schema import FORMAT, FORMAT_LOGGED
 from gowork.leader.store._sqlite_threads import LoopExecutor
 from gowork.leader.store._sqlite_write import write_batch
 from gowork.leader.store.protocol import (
@@ -46,6 +49,9 @@ _T = TypeVar("_T")
 _IDS_AT_ONCE_MAX = 16
 _CHUNK_RECORDS = 5_000
 _CHUNK_BYTES = 8 << 20
+#: How long `force` waits before it tries again, in seconds, at first and at most.
+_FORCE_AGAIN_SECONDS = 0.01
+_FORCE_AGAIN_SECONDS_MAX = 1.0
 #: How long a commit waits for another program's write lock before it raises StoreBusyError, in milliseconds.
 _BUSY_MS = 1_000
 _PRAGMAS = (
@@ -77,13 +83,16 @@ class SqliteStore:
         self._scans = _Connection("gowork-store-scan")
         self._merges = _Connection("gowork-store-merge")
         self._backups = _Connection("gowork-store-backup")
+        self._digests = _Connection("gowork-store-digest")
         self._closing = False
         #: The connection that looks up a few ids on the caller's own thread.
         self._at_once: sqlite3.Connection | None = None
         self._log = LogKeeper(self._merges.start)
         self._lanes = LaneIds()
-        #: The term of this opening.
+        #: The term of this opening; without a log alone.
         self._term = 0
+        #: Takes the place of `commit` while it is open for a log.
+        self._entries: EntryWriter | None = None
 
     @property
     def path(self) -> Path:
@@ -97,14 +106,11 @@ class SqliteStore:
 
     async def open(self) -> Opened:
         """See Store.open."""
-        if self._lock is not None:
-            raise StoreError(f"{self._path} is open already.")
-        self._closing = False
-        try:
-            return await self._writer.submit(self._open)
-        except BaseException:
-            await self.close()
-            raise
+        return await self._opening(self._open)
+
+    async def open_logged(self, generation: str | None) -> Opened:
+        """See LoggedStore.open_logged."""
+        return await self._opening(lambda: self._open_logged(generation))
 
     async def close(self) -> None:
         """See Store.close. It merges the log into the database, so that a single file is left to copy."""
@@ -112,7 +118,10 @@ class SqliteStore:
             self._at_once.close()
             self._at_once = None
         self._closing = True
+        # What is prepared is rolled back when its connection is closed.
+        self._entries = None
         await self._backups.close()
+        await self._digests.close()
         await self._scans.close()
         await self._lookups.close()
         await self._merges.close()
@@ -125,6 +134,44 @@ class SqliteStore:
     async def commit(self, batch: Batch) -> None:
         """See Store.commit."""
         await self._call(self._writer, self._commit, batch)
+
+    async def join_log(self, position: Position, term: int) -> None:
+        """See LoggedStore.join_log."""
+        await self._call(self._writer, self._entry_writer.join, position, term)
+
+    async def current(self) -> Opened:
+        """See LoggedStore.current."""
+        # Not by the writer, which sees what is prepared.
+        return await self._call(self._lookups, _sqlite_meta.read_opened)
+
+    async def prepare(self, batch: Batch, position: Position, term: int) -> None:
+        """See LoggedStore.prepare. The transaction stays open on the writer's connection."""
+        await self._call(self._writer, self._entry_writer.prepare, batch, position, term)
+
+    async def settle(self) -> None:
+        """See LoggedStore.settle."""
+        await self._call(self._writer, self._entry_writer.settle)
+
+    async def give_up(self) -> None:
+        """See LoggedStore.give_up."""
+        await self._call(self._writer, self._entry_writer.give_up)
+
+    async def apply(self, entries: Sequence[tuple[Batch | None, Position, int]]) -> None:
+        """See LoggedStore.apply."""
+        await self._call(self._writer, self._entry_writer.apply, entries)
+
+    async def force(self) -> Position:
+        """See LoggedStore.force."""
+        wait = _FORCE_AGAIN_SECONDS
+        while (position := await self._call(self._merges, _forced)) is None:
+            await asyncio.sleep(wait)
+            wait = min(2 * wait, _FORCE_AGAIN_SECONDS_MAX)
+        return position
+
+    async def digest(self) -> bytes:
+        """See LoggedStore.digest."""
+        self._check_open()
+        return await self._interruptible(self._digests, lambda stopped: digest(self._path, stopped), lambda _: None)
 
     async def load(self, ids: Sequence[str]) -> list[Record]:
         """See Store.load."""
@@ -194,30 +241,29 @@ class SqliteStore:
 
     async def backup(self, path: Path) -> None:
         """See Store.backup."""
-        if self._lock is None:
-            raise StoreError(f"{self._path} is not open.")
-        given_up = threading.Event()
-        copying = asyncio.ensure_future(
-            self._backups.submit(lambda: back_up(self._path, path, lambda: self._closing or given_up.is_set()))
+        self._check_open()
+        await self._interruptible(
+            self._backups,
+            lambda stopped: back_up(self._path, path, stopped),
+            # The copy was complete before it could be given up.
+            lambda _: path.unlink(missing_ok=True),
         )
-        try:
-            await asyncio.shield(copying)
-        except asyncio.CancelledError:
-            given_up.set()
-            await asyncio.wait({copying})
-            if copying.exception() is None:
-                # The copy was complete before it could be given up.
-                await self._backups.submit(lambda: path.unlink(missing_ok=True))
-            raise
 
     async def restore(self, backup: Path) -> None:
         """See Store.restore."""
-        if self._lock is not None:
-            raise StoreError(f"{self._path} is open already.")
-        try:
-            await self._writer.submit(lambda: restore(self._path, backup))
-        finally:
-            await self._writer.close()
+        await self._while_closed(lambda: restore(self._path, backup))
+
+    async def install_copy(self, backup: Path) -> None:
+        """See LoggedStore.install_copy."""
+        await self._while_closed(lambda: install(self._path, backup))
+
+    async def set_aside(self) -> Path:
+        """See LoggedStore.set_aside. The log and the shared memory of SQLite are renamed with it."""
+        return await self._while_closed(lambda: _sqlite_aside.set_aside(self._path))
+
+    async def detach(self) -> None:
+        """See LoggedStore.detach."""
+        await self._while_closed(lambda: _sqlite_aside.detach(self._path))
 
     async def select_finished(self, query: Query, before_ms: int | None, limit: int) -> list[Brief]:
         """See Store.select_finished."""
@@ -234,6 +280,58 @@ class SqliteStore:
     async def counts(self) -> Mapping[tuple[str, str, Status], int]:
         """See Store.counts."""
         return await self._scan(_sqlite_query.counts)
+
+    async def _opening(self, function: Callable[[], Opened]) -> Opened:
+        self._check_closed()
+        self._closing = False
+        try:
+            return await self._writer.submit(function)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _while_closed(self, function: Callable[[], _T]) -> _T:
+        """Runs the function in the writer's thread, and ends the thread."""
+        self._check_closed()
+        try:
+            return await self._writer.submit(function)
+        finally:
+            await self._writer.close()
+
+    async def _interruptible(
+        self, thread: _Connection, function: Callable[[Callable[[], bool]], _T], undo: Callable[[_T], None]
+    ) -> _T:
+        """Runs a long function in a thread. It must stop when the store closes or the caller is cancelled.
+
+        Args:
+            thread: the thread.
+            function: gets a function that tells whether to stop.
+            undo: is called, in the same thread, when the caller was cancelled too late for the function to notice.
+        """
+        given_up = threading.Event()
+        running = asyncio.ensure_future(thread.submit(lambda: function(lambda: self._closing or given_up.is_set())))
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            given_up.set()
+            await asyncio.wait({running})
+            if running.exception() is None:
+                await thread.submit(lambda: undo(running.result()))
+            raise
+
+    def _check_open(self) -> None:
+        if self._lock is None:
+            raise StoreError(f"{self._path} is not open.")
+
+    def _check_closed(self) -> None:
+        if self._lock is not None:
+            raise StoreError(f"{self._path} is open already.")
+
+    @property
+    def _entry_writer(self) -> EntryWriter:
+        if self._entries is None:
+            raise StoreError(f"{self._path} is not open for a log.")
+        return self._entries
 
     async def _scan(
         self,
@@ -264,6 +362,8 @@ class SqliteStore:
 
     def _commit(self, connection: sqlite3.Connection, batch: Batch) -> None:
         assert self._lock is not None
+        if self._entries is not None:
+            raise StoreError(f"{self._path} follows a log: nothing else is written.")
         self._log.before_commit(connection)
         try:
             write_batch(connection, batch, self._lanes, self._term)
@@ -281,6 +381,34 @@ class SqliteStore:
         self._log.after_commit(batch)
 
     def _open(self) -> Opened:
+        if self._take() == FORMAT_LOGGED:
+            raise StoreError(
+                f"{self._path} belongs to a log that several leaders share. Start the leader with --log. To use the "
+                f"store without the others, run `gowork store detach` first."
+            )
+        with reported(str(self._path)):
+            writer = self._connect()
+            # Every opening gets a new term, which is durable before it is used.
+            writer.execute("UPDATE meta SET value = value + 1 WHERE key = 'term'")
+            opened = self._opened(writer)
+        self._term = opened.term
+        return opened
+
+    def _open_logged(self, generation: str | None) -> Opened:
+        self._take()
+        assert self._lock is not None
+        with reported(str(self._path)):
+            writer = self._connect()
+            _sqlite_meta.check_generation(writer, self._path, generation)
+            opened = self._opened(writer)
+            entries = EntryWriter(self._path, self._lock, self._lanes, self._log)
+            if opened.position is not None:
+                entries.begin(writer)
+        self._entries = entries
+        return opened
+
+    def _take(self) -> int:
+        """Locks the store and makes it when there is none. Returns the format that it had; 0 when there was none."""
         check_library()
         path = self._path
         self._lock = FileLock(path)
@@ -293,27 +421,41 @@ class SqliteStore:
         self._lock.make_private()
         if 0 < version < FORMAT:
             migrate(path, version)
-        with reported(str(path)):
-            writer = self._writer.connection = _sqlite_file.connect(path)
-            for pragma in _PRAGMAS:
-                writer.execute(f"PRAGMA {pragma}")
-            add_missing(writer)
-            self._lanes.forget()
-            drop_unused(writer)
-            # Every opening gets a new term, which is durable before it is used.
-            writer.execute("UPDATE meta SET value = value + 1 WHERE key = 'term'")
-            values = dict(writer.execute("SELECT key, value FROM meta").fetchall())
-            (highest,) = writer.execute("SELECT coalesce(max(seq), 0) FROM specs").fetchone()
-            for thread in (self._lookups, self._scans):
-                thread.connection = _sqlite_file.connect(path, read_only=True)
-            self._at_once = _sqlite_file.connect(path, read_only=True)
-            self._merges.connection = _sqlite_file.connect(path)
-            for pragma in _PRAGMAS:
-                self._merges.connection.execute(f"PRAGMA {pragma}")
-            writer.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
-            self._lock.watch_log()
-        self._term = values["term"]
-        return Opened(values["term"], values["identity"], highest + 1)
+        return version
+
+    def _connect(self) -> sqlite3.Connection:
+        """Connects the one that writes. The store has all tables then."""
+        writer = self._writer.connection = _sqlite_file.connect(self._path)
+        for pragma in _PRAGMAS:
+            writer.execute(f"PRAGMA {pragma}")
+        add_missing(writer)
+        return writer
+
+    def _opened(self, writer: sqlite3.Connection) -> Opened:
+        """Makes the store ready for use, and returns what it says of itself."""
+        self._lanes.forget()
+        drop_unused(writer)
+        _sqlite_meta.name(writer)
+        opened = _sqlite_meta.read_opened(writer)
+        for thread in (self._lookups, self._scans):
+            thread.connection = _sqlite_file.connect(self._path, read_only=True)
+        self._at_once = _sqlite_file.connect(self._path, read_only=True)
+        self._merges.connection = _sqlite_file.connect(self._path)
+        for pragma in _PRAGMAS:
+            self._merges.connection.execute(f"PRAGMA {pragma}")
+        writer.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
+        assert self._lock is not None
+        self._lock.watch_log()
+        return opened
+
+
+def _forced(connection: sqlite3.Connection) -> Position | None:
+    """Forces to disk what is committed. Returns up to where; None when it could not yet."""
+    # Read before the merge, because what is committed meanwhile need not be on disk.
+    position = _sqlite_meta.read_position(connection)
+    if position is None:
+        raise StoreError("The store belongs to no log, so it has no position in one.")
+    return position if merge_all(connection) else None
 
 
 class _Connection:

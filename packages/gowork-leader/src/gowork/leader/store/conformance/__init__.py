@@ -10,8 +10,9 @@ A store's own tests subclass them and say how the store is opened:
 `store_url` is a URL that no other test uses. For a store without a URL, such as a fake, write a fixture `open_store`
 instead: a function that returns a store on the same data at each call, not opened yet. If backups are not files of
 SQLite, write a fixture `open_backup` too: a function that makes a store of the backup at a path.
-DurabilityConformance starts real processes on the URL and kills them. The extra `gowork-leader[conformance]` installs
-what both classes need.
+A store that can follow a log passes LoggedConformance too. DurabilityConformance starts real processes on the URL and
+kills them. The extra `gowork-leader[conformance]` installs
+what the classes need.
 """
 
 from gowork.leader.store.conformance.durability import DurabilityConformance
@@ -26,13 +27,17 @@ from gowork.leader.store.conformance.kit import (
     seqs_of_page,
     standing,
 )
+from gowork.leader.store.conformance.logged import HISTORY, LoggedConformance, LoggedFactory
 from gowork.leader.store.conformance.suite import StoreConformance
 
 __all__ = [
     "ALL_BYTES",
     "FULL_LANE",
     "FULL_STANDING",
+    "HISTORY",
     "DurabilityConformance",
+    "LoggedConformance",
+    "LoggedFactory",
     "StoreConformance",
     "StoreFactory",
     "all_unfinished",

@@ -1,0 +1,107 @@
+"""The rows of `meta`: the store's names, its term, and where it stands in the log that it belongs to.
+
+The format tells whether it belongs to one, so that versions that know no log refuse it.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+from pathlib import Path
+
+from gowork.leader._core.model import Position
+from gowork.leader.store._sqlite_schema import FORMAT, FORMAT_LOGGED
+from gowork.leader.store.protocol import RESTORE_TERMS, Opened, StoreError, changed_number
+
+_PUT = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
+_POSITION = "SELECT value FROM meta WHERE key IN ('generation', 'log_hash', 'log_index') ORDER BY key"
+_HOLDS_ANYTHING = """
+    SELECT EXISTS (SELECT 1 FROM specs) OR EXISTS (SELECT 1 FROM facts) OR EXISTS (SELECT 1 FROM members)
+    OR EXISTS (SELECT 1 FROM queues) OR EXISTS (SELECT 1 FROM tombstones)
+    OR EXISTS (SELECT 1 FROM meta WHERE key = 'watch_floor' AND value > 0)
+"""
+
+
+def read_opened(connection: sqlite3.Connection) -> Opened:
+    """Returns what the store says of itself."""
+    values = dict(connection.execute("SELECT key, value FROM meta").fetchall())
+    (highest,) = connection.execute("SELECT coalesce(max(seq), 0) FROM specs").fetchone()
+    return Opened(values["term"], values["identity"], highest + 1, read_position(connection), values["store_id"])
+
+
+def read_position(connection: sqlite3.Connection) -> Position | None:
+    """Returns where it stands in its log; None when it belongs to none."""
+    rows = connection.execute(_POSITION).fetchall()
+    if not rows:
+        return None
+    # In the order of the keys.
+    (generation,), (digest,), (index,) = rows
+    return Position(generation, index, digest)
+
+
+def check_generation(connection: sqlite3.Connection, path: Path, generation: str | None) -> None:
+    """Checks that the store may be used with a log of this generation; see LoggedStore.open_logged.
+
+    Raises:
+        StoreError: it may not.
+    """
+    position = read_position(connection)
+    if position is None:
+        if generation is not None and _holds_anything(connection):
+            raise StoreError(
+                f"{path} belongs to no log and is not empty, and the log has begun already: it is at generation "
+                f"{generation}. Move the store away, and this leader takes a copy from the others."
+            )
+    elif generation is None:
+        # With a hash of zeros it has applied no entry: the leader ended before it could begin the generation.
+        if any(position.hash):
+            raise StoreError(
+                f"{path} is at index {position.index} of generation {position.generation} of a log, and the log here "
+                f"has not begun. Name the right log, or run `gowork store detach` to use the store without it."
+            )
+    elif position.generation != generation:
+        raise StoreError(
+            f"{path} belongs to generation {position.generation} of a log, and the log here is at generation "
+            f"{generation}. Name the right log, or move the store away, and this leader takes a copy from the others."
+        )
+
+
+def name(connection: sqlite3.Connection) -> None:
+    """Gives the store an id, unless it has one."""
+    if connection.execute("SELECT 1 FROM meta WHERE key = 'store_id'").fetchone() is None:
+        connection.execute(_PUT, ("store_id", secrets.token_hex(16)))
+
+
+def rename(connection: sqlite3.Connection) -> None:
+    """Gives the store an id of its own, because it was made from another one."""
+    connection.execute(_PUT, ("store_id", secrets.token_hex(16)))
+
+
+def join(connection: sqlite3.Connection, position: Position, term: int) -> None:
+    """Makes it belong to a log, in the transaction that is open."""
+    rows = (
+        ("generation", position.generation),
+        ("log_hash", position.hash),
+        ("log_index", position.index),
+        ("term", term),
+    )
+    connection.executemany(_PUT, rows)
+    connection.execute(f"PRAGMA user_version = {FORMAT_LOGGED}")
+
+
+def begin_anew(connection: sqlite3.Connection) -> None:
+    """Makes it belong to no log, above all that was written after it was copied, in the transaction that is open."""
+    rename(connection)
+    connection.execute("DELETE FROM meta WHERE key IN ('generation', 'log_hash', 'log_index')")
+    connection.execute("UPDATE meta SET value = value + ? WHERE key = 'term'", (RESTORE_TERMS,))
+    (term,) = connection.execute("SELECT value FROM meta WHERE key = 'term'").fetchone()
+    # Watchers know tasks that came later and are not here, so their tokens must not be valid.
+    connection.execute(_PUT, ("watch_floor", changed_number(term, 0)))
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version == FORMAT_LOGGED:
+        connection.execute(f"PRAGMA user_version = {FORMAT}")
+
+
+def _holds_anything(connection: sqlite3.Connection) -> bool:
+    """Whether it holds, or has held, any task or fact."""
+    return bool(connection.execute(_HOLDS_ANYTHING).fetchone()[0])
