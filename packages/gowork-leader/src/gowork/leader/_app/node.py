@@ -281,7 +281,9 @@ class Node:
 def _in_short(blocked: StoreBlockedError) -> str:
     if isinstance(blocked, LogBlockedError):
         return "the log takes nothing"
-    return "the store is full" if isinstance(blocked, StoreFullError) else "another program holds the store's write lock"
+    return (
+        "the store is full" if isinstance(blocked, StoreFullError) else "another program holds the store's write lock"
+    )
 
 
 def _ports_of(leader: Addresses | None) -> dict[Port, str] | None:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Callable
 from contextlib import aclosing
 
 from gowork.leader._core.model import Position
@@ -24,8 +24,6 @@ from gowork.leader.log.protocol import (
     Leader,
     Leadership,
     Log,
-    LogError,
-    LogRefusedError,
     LogUnreachableError,
     NotElectedError,
 )

@@ -11,7 +11,7 @@ from typing import Protocol
 from gowork.leader._replication.replica import Replica
 from gowork.leader.log.entries import Kind, seal
 from gowork.leader.log.protocol import Leadership, LeadershipLostError, LogFullError, LogRefusedError
-from gowork.leader.store.codec import encode_batch
+from gowork.leader.store.batches import encode_batch
 from gowork.leader.store.protocol import Batch, LoggedStore, Opened, Store, StoreBlockedError
 
 

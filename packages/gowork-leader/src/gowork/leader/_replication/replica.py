@@ -12,7 +12,7 @@ from msgspec import Struct
 from gowork.leader._core.model import Position
 from gowork.leader.log.entries import ChainError, Kind, unseal
 from gowork.leader.log.protocol import Log, LogEntry
-from gowork.leader.store.codec import decode_batch
+from gowork.leader.store.batches import decode_batch
 from gowork.leader.store.protocol import Batch, LoggedStore, Opened
 
 _log = logging.getLogger(__name__)

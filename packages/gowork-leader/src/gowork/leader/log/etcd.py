@@ -198,7 +198,7 @@ class EtcdLog:
             if not is_told or now != told:
                 told, is_told = now, True
                 yield now
-            async with aclosing(self._events(key, b"", answer.header.revision + 1)) as events:
+            async with aclosing(_changes(self._etcd, key, b"", answer.header.revision + 1)) as events:
                 async for event in events:
                     told = _leader_of(event.kv) if event.type == pb.Event.PUT else None
                     yield told
@@ -273,7 +273,7 @@ class EtcdLog:
                 yield page
             if more:
                 continue
-            async with aclosing(self._events(*keys.entries, revision + 1)) as events:
+            async with aclosing(_changes(self._etcd, *keys.entries, revision + 1)) as events:
                 async for event in events:
                     if event.type == pb.Event.DELETE:
                         continue
@@ -354,17 +354,6 @@ class EtcdLog:
             parts += [part.value for part in answer.kvs]
         return LogEntry(index, joined(parts, last))
 
-    async def _events(self, key: bytes, end: bytes, revision: int) -> AsyncGenerator[pb.Event, None]:
-        """Yields changes until the watch breaks, for whatever reason. Then what is there must be read anew."""
-        create = pb.WatchCreateRequest(key=key, range_end=end, start_revision=revision)
-        with suppress(LogUnreachableError):
-            async with aclosing(self._etcd.watch(create)) as answers:
-                async for answer in answers:
-                    for event in answer.events:
-                        yield event
-        # A watch that always breaks at once must not be asked for without a pause.
-        await asyncio.sleep(PAUSE_SECONDS)
-
     async def _grant(self, seconds: int) -> tuple[OwnLease, int]:
         """Makes a lease of etcd. Returns how long it surely holds, and its number."""
         sent = self._etcd.now()
@@ -421,6 +410,7 @@ class EtcdLeadership:
         self._compacts = compacts
         self._lost = asyncio.Event()
         self._keeping: Keeping = etcd.keep(lease, own, self._lost.set)
+        self._watching = asyncio.get_running_loop().create_task(self._watch(), name="watch the leadership")
 
     @property
     def leader(self) -> Leader:
@@ -442,6 +432,8 @@ class EtcdLeadership:
     async def append(self, index: int, data: bytes) -> None:
         """See Leadership.append."""
         keys, token = self._keys, self._leader.token
+        if index <= self._base:
+            raise LogDamagedError(f"the log begins after entry {self._base}, and entry {index} was to be appended")
         nonce = secrets.token_bytes(8)
         parts, value = split(data, nonce)
         for number, part in enumerate(parts):
@@ -451,8 +443,7 @@ class EtcdLeadership:
             ).succeeded:
                 raise self._over()
         compared = [held(keys.leader, token), absent(keys.entry(index))]
-        if index > self._base + 1:
-            compared.append(present(keys.entry(index - 1)))
+        compared.append(empty(*keys.entries) if index == self._base + 1 else present(keys.entry(index - 1)))
         read = [get(keys.entry(index)), get(keys.leader, keys_only=True)]
         answer = await self._told(compared, [put(keys.entry(index), value)], read, is_final=True)
         if answer.succeeded:
@@ -499,6 +490,7 @@ class EtcdLeadership:
     async def resign(self) -> None:
         """See Leadership.resign."""
         self._keeping.stop()
+        self._watching.cancel()
         if self._lost.is_set():
             return
         self._lost.set()
@@ -544,10 +536,41 @@ class EtcdLeadership:
                     raise
             await asyncio.sleep(PAUSE_SECONDS)
 
+    async def _watch(self) -> None:
+        """Finds out that the key of the leader is gone, also when nothing is appended."""
+        key = self._keys.leader
+        # What was before the watch is compared by each append.
+        revision = self._leader.token + 1
+        while not self._lost.is_set():
+            async with aclosing(_changes(self._etcd, key, b"", revision)) as events:
+                async for _ in events:
+                    # It was removed. Nobody writes it again while it is there.
+                    self._over()
+            request = pb.RangeRequest(key=key, keys_only=True)
+            revision = 0
+            with suppress(LogUnreachableError):
+                answer = await self._etcd.range(request)
+                if not answer.kvs or answer.kvs[0].create_revision != self._leader.token:
+                    self._over()
+                revision = answer.header.revision + 1
+
     def _over(self) -> LeadershipLostError:
         self._lost.set()
         self._keeping.stop()
+        self._watching.cancel()
         return LeadershipLostError(f"this leader no longer leads: term {self._leader.term} is over")
+
+
+async def _changes(etcd: Etcd, key: bytes, end: bytes, revision: int) -> AsyncGenerator[pb.Event, None]:
+    """Yields changes from a revision on until the watch breaks, for whatever reason. Then all must be read anew."""
+    create = pb.WatchCreateRequest(key=key, range_end=end, start_revision=revision)
+    with suppress(LogUnreachableError):
+        async with aclosing(etcd.watch(create)) as answers:
+            async for answer in answers:
+                for event in answer.events:
+                    yield event
+    # A watch that always breaks at once must not be asked for without a pause.
+    await asyncio.sleep(PAUSE_SECONDS)
 
 
 def _ends_of(keys: _Keys) -> list[pb.RequestOp]:
