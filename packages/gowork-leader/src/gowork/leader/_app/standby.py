@@ -146,6 +146,9 @@ class Standby:
 
     async def _copied(self) -> Opened:
         await self._store.close()
+        # It is empty, or `join` would not have asked for a copy.
+        aside = await self._store.set_aside()
+        await asyncio.to_thread(aside.unlink)
         await fetch_copy(self._log, self._store)
         generation = await self._log.generation()
         return await self._store.open_logged(generation.id if generation else None)
