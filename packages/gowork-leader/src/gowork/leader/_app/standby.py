@@ -96,8 +96,8 @@ class Standby:
                 term = Term(self._store, self._counts, self._settings, self._kept, journal)
                 try:
                     await self._node.lead(term, ended=leadership.lost)
-                except* LeadershipLostError as lost:
-                    _log.warning("leads no more", extra={"reason": str(lost.exceptions[0])})
+                except* LeadershipLostError:
+                    _log.warning("leads no more", extra={"term": leadership.leader.term})
                 finally:
                     await leadership.resign()
         except Stopped:

@@ -232,6 +232,8 @@ class Engine:
                 for _, future in (*self._in_hand, *self._queue):
                     if future is not None and not future.done():
                         future.set_exception(error)
+                        # Asked for, because some callers have gone, and asyncio would report that nobody was told.
+                        future.exception()
                 raise
 
     def stop(self, because: str = STOPPING) -> None:
