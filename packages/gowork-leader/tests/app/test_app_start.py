@@ -164,7 +164,7 @@ def test_a_store_that_makes_no_sense_is_refused(tmp_path: Path, store: str, word
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("colour = 'red'", "unknown name 'colour'; known are cluster_listen"),
+        ("colour = 'red'", "unknown name 'colour'; known are advertise"),
         ("[leader]\nstore = 'x'", "unknown name 'leader'"),
         ("config = 'other.toml'", "unknown name 'config'"),
         ("version = true", "unknown name 'version'"),

@@ -187,7 +187,8 @@ class MemoryStore:
         content = self._shelf.contents.setdefault(self._name, Content())
         present = content.position
         if present is None:
-            if generation is not None and (content.tasks or content.facts or content.removals or content.floor):
+            own = content.opened().store_id
+            if generation not in (None, own) and (content.tasks or content.facts or content.removals or content.floor):
                 raise StoreError(f"{self._name} is not empty, and the log is at generation {generation}")
         elif generation is None and any(present.hash):
             raise StoreError(f"index {present.index} of generation {present.generation}, and the log has not begun")

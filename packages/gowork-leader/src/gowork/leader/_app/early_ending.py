@@ -52,11 +52,12 @@ class EarlyEnding:
         try:
             address = announcement.decode(leader.announcement).cluster
             await until_refused(address)
-            wait = self._ended_mono + AGAIN_SECONDS - time.monotonic()
-            if wait > 0:
-                # By then its lease is over, and another leader is watched.
+            # No clock of the engine's: this is no matter of any term.
+            now = time.monotonic()
+            if now < self._ended_mono + AGAIN_SECONDS:
+                # Its lease runs out by itself.
                 return
-            self._ended_mono = time.monotonic()
+            self._ended_mono = now
             ended = await self._log.depose(leader)
         except (LogError, msgspec.MsgspecError) as error:
             # Its lease runs out.

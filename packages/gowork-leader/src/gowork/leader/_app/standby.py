@@ -13,6 +13,7 @@ from gowork.leader._app.early_ending import EarlyEnding
 from gowork.leader._app.node import Addresses, Node
 from gowork.leader._app.term import Term
 from gowork.leader._core.state import Settings
+from gowork.leader._engine.clock import SystemClock
 from gowork.leader._engine.counts import Counts
 from gowork.leader._engine.retention import Kept
 from gowork.leader._replication import announcement
@@ -90,7 +91,7 @@ class Standby:
                 opened.store_id,
                 __version__,
             )
-            candidacy = Candidacy(self._store, self._log, announcement.encode(own), __version__, self._told)
+            candidacy = Candidacy(self._store, self._log, announcement.encode(own), __version__, _wall_ms, self._told)
             while True:
                 journal, leadership = await self._unless_stopped(candidacy.elected())
                 term = Term(self._store, self._counts, self._settings, self._kept, journal)
@@ -170,3 +171,7 @@ class Standby:
             for each in (task, stopping):
                 each.cancel()
             await asyncio.wait({task, stopping})
+
+
+def _wall_ms() -> int:
+    return SystemClock().now().wall_ms

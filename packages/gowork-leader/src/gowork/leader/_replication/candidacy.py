@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import time
 from collections.abc import Callable
 from contextlib import aclosing
 
@@ -84,6 +83,7 @@ class Candidacy:
         log: is open.
         announcement: what this leader says of itself to the others.
         version: the version of this program.
+        wall_ms: returns the time in wall-clock milliseconds.
         told: is called with who leads, each time that it changes.
     """
 
@@ -93,12 +93,14 @@ class Candidacy:
         log: Log,
         announcement: bytes,
         version: str,
+        wall_ms: Callable[[], int],
         told: Callable[[Leader | None], None] = lambda leader: None,
     ) -> None:
         self._store = store
         self._log = log
         self._announcement = announcement
         self._version = version
+        self._wall_ms = wall_ms
         self._told = told
         #: The replica while this leader follows; None before.
         self.replica: Replica | None = None
@@ -132,7 +134,7 @@ class Candidacy:
         except BaseException:
             await leadership.resign()
             raise
-        begun = TermBegun(self._announcement, time.time_ns() // 1_000_000, self._version)
+        begun = TermBegun(self._announcement, self._wall_ms(), self._version)
         return LoggedJournal(self._store, replica, leadership, encode_term(begun)), leadership
 
     async def _follow(self, replica: Replica) -> None:

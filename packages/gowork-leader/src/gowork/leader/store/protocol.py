@@ -392,9 +392,10 @@ class LoggedStore(Store, Protocol):
         Neither its content nor its term changes.
 
         Args:
-            generation: the id of the log's generation. Allowed are a store that belongs to it, and an empty store that
-                belongs to none. None: the caller is going to begin a generation. Allowed are a store that belongs to
-                none, and one that has applied no entry of its generation, which is the one to begin.
+            generation: the id of the log's generation. Allowed are a store that belongs to it, an empty store that
+                belongs to none, and a store whose own id names the generation, because it has begun it. None: the
+                caller is going to begin a generation. Allowed are a store that belongs to none, and one that has
+                applied no entry of its generation, which is the one to begin.
 
         Raises:
             StoreLockedError, StoreFormatError.

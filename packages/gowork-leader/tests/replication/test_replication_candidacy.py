@@ -1,0 +1,217 @@
+"""Who joins a log, who is elected, and what a leader has applied before it leads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from memory_log import LEASE_SECONDS, MemoryLog, MemoryPlace
+from memory_store import MemoryStore, Shelf
+
+from gowork.leader._core.model import Position
+from gowork.leader._replication.candidacy import Candidacy, join
+from gowork.leader._replication.journal import LoggedJournal
+from gowork.leader.log import Generation, Leader, Leadership
+from gowork.leader.log.entries import NO_HASH, ChainError
+from gowork.leader.store import Batch, Fact, Opened, StoreError
+
+PATIENCE = 1_000.0
+
+
+def batch(key: str) -> Batch:
+    return Batch(facts=[Fact("notes", key, b"value")])
+
+
+class House:
+    """Leaders that share a log, each with a store of its own."""
+
+    def __init__(self) -> None:
+        self.place = MemoryPlace()
+        self.shelf = Shelf()
+        self.logs: dict[str, MemoryLog] = {}
+        self.stores: dict[str, MemoryStore] = {}
+
+    async def opened(self, name: str) -> Opened:
+        """Opens the store of this name with the log."""
+        self.logs[name] = MemoryLog(self.place)
+        self.stores[name] = MemoryStore(self.shelf, name)
+        generation = self.place.generation
+        return await self.stores[name].open_logged(generation.id if generation else None)
+
+    async def joined(self, name: str) -> Opened | None:
+        opened = await self.opened(name)
+        return await join(self.stores[name], opened, self.logs[name])
+
+    async def copied(self, name: str, source: str) -> None:
+        """Makes a store as a copy of another one, and opens it."""
+        content = self.shelf.contents[source]
+        opened = await self.opened(name)
+        await self.stores[name].join_log(content.position or Position("", 0, NO_HASH), opened.term)
+        self.shelf.contents[name] = self.shelf.contents[source]
+
+    def candidacy(self, name: str, told: list[Leader | None] | None = None) -> Candidacy:
+        tell = [].append if told is None else told.append
+        return Candidacy(self.stores[name], self.logs[name], name.encode(), "1.0", lambda: 7, tell)
+
+    async def facts(self, name: str) -> list[str]:
+        return [fact.key for fact in await self.stores[name].facts("notes", "", 100, 1 << 20)]
+
+
+@pytest.fixture
+async def house() -> AsyncIterator[House]:
+    async with asyncio.timeout(PATIENCE):
+        yield House()
+
+
+async def elected(house: House, name: str) -> tuple[LoggedJournal, Leadership]:
+    journal, leadership = await house.candidacy(name).elected()
+    await journal.open()
+    return journal, leadership
+
+
+async def test_the_first_leader_begins_the_log_under_the_id_of_its_store(house: House) -> None:
+    opened = await house.joined("one")
+    assert opened is not None
+    assert house.place.generation == Generation(opened.store_id, 0, 0)
+    assert opened.position == Position(opened.store_id, 0, NO_HASH)
+
+
+async def test_who_began_the_log_and_ended_before_it_noted_that_is_the_one_after_all(house: House) -> None:
+    opened = await house.opened("one")
+    await house.logs["one"].begin(Generation(opened.store_id, 0, opened.term), None)
+    await house.stores["one"].close()
+    joined = await house.joined("one")
+    assert joined is not None
+    assert joined.position == Position(opened.store_id, 0, NO_HASH)
+
+
+async def test_a_store_with_tasks_of_its_own_moves_onto_a_new_log(house: House) -> None:
+    store = MemoryStore(house.shelf, "one")
+    opened = await store.open()
+    await store.commit(batch("old"))
+    await store.close()
+    joined = await house.joined("one")
+    assert joined is not None
+    assert joined.term == opened.term
+    assert house.place.generation == Generation(joined.store_id, 0, opened.term)
+    assert await house.facts("one") == ["old"]
+    _, leadership = await elected(house, "one")
+    assert leadership.leader.term > opened.term
+
+
+async def test_a_new_store_needs_a_copy_and_does_not_lead(house: House) -> None:
+    await house.joined("one")
+    assert await house.joined("two") is None
+
+
+async def test_of_two_that_begin_a_log_at_once_one_needs_a_copy(house: House) -> None:
+    opened = {name: await house.opened(name) for name in ("one", "two")}
+    joined = await asyncio.gather(*(join(house.stores[name], opened[name], house.logs[name]) for name in opened))
+    assert [each is None for each in joined].count(True) == 1
+
+
+async def test_a_store_of_another_log_is_refused_and_both_are_named(house: House) -> None:
+    joined = await house.joined("one")
+    assert joined is not None
+    await house.stores["one"].close()
+    house.place.begin(Generation("another"), joined.store_id)
+    with pytest.raises(StoreError, match=f"{joined.store_id}.*another"):
+        await house.joined("one")
+
+
+async def test_a_store_of_a_log_that_is_gone_is_refused(house: House) -> None:
+    await house.joined("one")
+    await elected(house, "one")
+    await house.stores["one"].close()
+    house.place = MemoryPlace()
+    with pytest.raises(StoreError, match="has not begun"):
+        await house.joined("one")
+
+
+async def test_a_follower_applies_entries_as_they_come_and_is_told_who_leads(house: House) -> None:
+    await house.joined("one")
+    journal, leadership = await elected(house, "one")
+    await house.copied("two", "one")
+    told: list[Leader | None] = []
+    following = asyncio.ensure_future(house.candidacy("two", told).elected())
+    await journal.commit(batch("a"))
+    await asyncio.sleep(LEASE_SECONDS / 3)
+    assert await house.facts("two") == ["a"]
+    assert told == [leadership.leader]
+    assert not following.done()
+    following.cancel()
+
+
+async def test_who_takes_over_has_applied_all_of_the_log_before_it_leads(house: House) -> None:
+    await house.joined("one")
+    journal, first = await elected(house, "one")
+    await house.copied("two", "one")
+    for key in ("a", "b", "c"):
+        await journal.commit(batch(key))
+    await journal.resign()
+    await journal.close()
+    taking_over, leadership = await house.candidacy("two").elected()
+    assert await house.facts("two") == ["a", "b", "c"]
+    opened = await taking_over.open()
+    assert opened.term == leadership.leader.term == first.leader.term + 1
+    await taking_over.commit(batch("d"))
+    assert await house.facts("two") == ["a", "b", "c", "d"]
+
+
+async def test_an_entry_in_doubt_that_was_written_is_applied_by_its_own_author_when_that_leads_again(
+    house: House,
+) -> None:
+    await house.joined("one")
+    journal, _ = await elected(house, "one")
+    committing = asyncio.ensure_future(journal.commit(batch("a")))
+    # The entry is in the log, and the leader ends before its store has it.
+    while len(house.place.entries) < 2:
+        await house.place.change(LEASE_SECONDS)
+    house.logs["one"].lose_lease()
+    committing.cancel()
+    await asyncio.wait({committing})
+    await journal.close()
+    again, _ = await elected(house, "one")
+    assert await house.facts("one") == ["a"]
+    await again.commit(batch("b"))
+    assert await house.facts("one") == ["a", "b"]
+
+
+async def test_of_several_candidates_one_leads_and_the_others_follow_it(house: House) -> None:
+    await house.joined("one")
+    journal, _ = await elected(house, "one")
+    for name in ("two", "three"):
+        await house.copied(name, "one")
+    await journal.resign()
+    candidates = [asyncio.ensure_future(house.candidacy(name).elected()) for name in ("two", "three")]
+    done, waiting = await asyncio.wait(candidates, return_when=asyncio.FIRST_COMPLETED)
+    assert len(done) == 1
+    await asyncio.sleep(2 * LEASE_SECONDS)
+    assert not any(each.done() for each in waiting)
+    for each in waiting:
+        each.cancel()
+
+
+async def test_a_candidate_that_can_not_reach_the_log_goes_on_when_it_can(house: House) -> None:
+    await house.joined("one")
+    house.logs["one"].is_cut = True
+    campaigning = asyncio.ensure_future(house.candidacy("one").elected())
+    await asyncio.sleep(60)
+    assert not campaigning.done()
+    house.logs["one"].is_cut = False
+    await campaigning
+
+
+async def test_a_store_that_does_not_fit_the_log_neither_follows_nor_leads(house: House) -> None:
+    await house.joined("one")
+    journal, _ = await elected(house, "one")
+    await house.copied("two", "one")
+    await journal.commit(batch("a"))
+    content = house.shelf.contents["two"]
+    assert content.position is not None
+    content.position = Position(content.position.generation, 1, b"x" * 32)
+    before = house.place.span
+    with pytest.raises(ChainError, match="hash"):
+        await house.candidacy("two").elected()
+    assert house.place.span == before
