@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
 import time
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,22 @@ async def test_a_token_from_before_what_is_forgotten_is_out_of_range(tmp_path: P
     async with serving(tmp_path) as leader:
         refusal = await stream_refused(leader.scheduler.WatchTasks(pb.WatchTasksRequest(token=token), timeout=PATIENCE))
         assert (refusal.code, refusal.reason) == (grpc.StatusCode.OUT_OF_RANGE, "TOKEN_TOO_OLD")
+
+
+async def test_a_token_that_is_ahead_of_the_leader_is_out_of_range_and_not_taken_for_nothing_new(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path) as leader:
+        watch = leader.scheduler.WatchTasks(pb.WatchTasksRequest(), timeout=PATIENCE)
+        token = (await watch.read()).token
+        watch.cancel()
+    with sqlite3.connect(tmp_path / "leader.db") as store:
+        # As in an older copy of the store.
+        store.execute("UPDATE meta SET value = 0 WHERE key = 'term'")
+    store.close()
+    async with serving(tmp_path) as leader:
+        refusal = await stream_refused(leader.scheduler.WatchTasks(pb.WatchTasksRequest(token=token), timeout=PATIENCE))
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.OUT_OF_RANGE, "TOKEN_UNKNOWN")
 
 
 async def test_a_watch_ends_when_removals_are_forgotten_while_it_reads_them(

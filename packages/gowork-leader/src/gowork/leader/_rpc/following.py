@@ -101,6 +101,10 @@ class Following:
 
             try:
                 current = await self._engine.read(subscribe)
+                if since is not None and since > current:
+                    # As after the log was restored from a backup. Silence would pass for "nothing new".
+                    message = "this leader has not come as far as this token; list the tasks again and watch from there"
+                    raise Refusal(grpc.StatusCode.OUT_OF_RANGE, "TOKEN_UNKNOWN", message)
                 await self._require_known(since)
                 yield pb.WatchTasksResponse(token=make_token(current if since is None else since, *scope))
                 # Removals come before changes, because a new task may have the id of a removed one.
