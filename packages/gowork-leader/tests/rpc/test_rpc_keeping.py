@@ -120,6 +120,7 @@ async def test_a_token_that_is_ahead_of_the_leader_is_out_of_range_and_not_taken
     tmp_path: Path,
 ) -> None:
     async with serving(tmp_path) as leader:
+        await fail(leader, "a")
         watch = leader.scheduler.WatchTasks(pb.WatchTasksRequest(), timeout=PATIENCE)
         token = (await watch.read()).token
         watch.cancel()

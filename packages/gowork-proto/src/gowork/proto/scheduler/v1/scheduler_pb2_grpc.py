@@ -238,7 +238,8 @@ class SchedulerServiceServicer(object):
         """WatchTasks streams the latest state of tasks as they change; steps in between may be left out.
 
         A watcher that does not read fast enough is ended with RESOURCE_EXHAUSTED and may go on from its last token. OUT_OF_RANGE for a
-        token from before removals that are no longer known, after an hour: list anew.
+        token from before removals that are no longer known, after an hour, and for one that is ahead of the leader, as after the
+        restore of a backup: list anew.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

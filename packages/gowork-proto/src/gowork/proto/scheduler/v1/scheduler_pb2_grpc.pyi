@@ -80,7 +80,8 @@ class SchedulerServiceStub:
     """WatchTasks streams the latest state of tasks as they change; steps in between may be left out.
 
     A watcher that does not read fast enough is ended with RESOURCE_EXHAUSTED and may go on from its last token. OUT_OF_RANGE for a
-    token from before removals that are no longer known, after an hour: list anew.
+    token from before removals that are no longer known, after an hour, and for one that is ahead of the leader, as after the
+    restore of a backup: list anew.
     """
     Stats: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.StatsRequest, _scheduler_pb2.StatsResponse]
     """Stats counts tasks and members, derived at the time of the call. It reads every task that is kept; to look once a second,
@@ -190,7 +191,8 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     """WatchTasks streams the latest state of tasks as they change; steps in between may be left out.
 
     A watcher that does not read fast enough is ended with RESOURCE_EXHAUSTED and may go on from its last token. OUT_OF_RANGE for a
-    token from before removals that are no longer known, after an hour: list anew.
+    token from before removals that are no longer known, after an hour, and for one that is ahead of the leader, as after the
+    restore of a backup: list anew.
     """
     Stats: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.StatsRequest, _scheduler_pb2.StatsResponse]  # type: ignore[assignment]
     """Stats counts tasks and members, derived at the time of the call. It reads every task that is kept; to look once a second,
@@ -357,7 +359,8 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         """WatchTasks streams the latest state of tasks as they change; steps in between may be left out.
 
         A watcher that does not read fast enough is ended with RESOURCE_EXHAUSTED and may go on from its last token. OUT_OF_RANGE for a
-        token from before removals that are no longer known, after an hour: list anew.
+        token from before removals that are no longer known, after an hour, and for one that is ahead of the leader, as after the
+        restore of a backup: list anew.
         """
 
     @_abc_1.abstractmethod
