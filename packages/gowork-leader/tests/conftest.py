@@ -1,4 +1,4 @@
-"""Puts the helpers of the test folders on the import path, and has engines look at their seams."""
+"""Puts the helpers of the test folders on the import path, has engines look at their seams, and spares the disk."""
 
 import sys
 from pathlib import Path
@@ -18,3 +18,11 @@ def seams_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     from gowork.leader._engine import seams
 
     monkeypatch.setattr(seams, "ON", True)
+
+
+@pytest.fixture(autouse=True)
+def reserves_are_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store with a log keeps 1 MiB of room in place of 64."""
+    from gowork.leader.store import _sqlite_reserve
+
+    monkeypatch.setattr(_sqlite_reserve, "RESERVE_BYTES", 1 << 20)

@@ -232,7 +232,9 @@ class MemoryStore:
             raise StoreError(f"{self._name} belongs to no log")
         return self._logged.position
 
-    async def digest(self) -> bytes:
+    async def digest(self, begun: asyncio.Event | None = None) -> bytes:
+        if begun is not None:
+            begun.set()
         return self._content.digest()
 
     async def load(self, ids: Sequence[str]) -> list[Record]:

@@ -4,10 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from gowork.leader.store.conformance import DurabilityConformance, LoggedConformance, StoreConformance
+from gowork.leader.store.conformance import (
+    DurabilityConformance,
+    LoggedConformance,
+    LoggedDurabilityConformance,
+    StoreConformance,
+)
 
 
-class TestSqliteStore(StoreConformance, LoggedConformance, DurabilityConformance):
+class TestSqliteStore(StoreConformance, LoggedConformance, DurabilityConformance, LoggedDurabilityConformance):
     @pytest.fixture
     def store_url(self, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path}/data/gowork.db"

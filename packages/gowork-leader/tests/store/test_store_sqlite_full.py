@@ -14,6 +14,7 @@ import pytest
 
 from gowork.leader._core.model import Status
 from gowork.leader.store.conformance import ALL_BYTES, new_task, standing
+from gowork.leader.store.conformance.logged import BASE, GENERATION, TERM, joined, position, position_of
 from gowork.leader.store.protocol import Batch, MovedTask, Query, StoreFullError
 from gowork.leader.store.sqlite import SqliteStore
 
@@ -123,6 +124,71 @@ async def test_a_disk_too_small_for_a_new_store_is_told(small_disk: Path) -> Non
     (small_disk / "ballast").unlink()
     store = SqliteStore(small_disk / "gowork.db")
     await store.open()
+    await store.close()
+
+
+def large_batch(seq: int) -> Batch:
+    """Takes some 200 KiB: less than the reserve, and more than what is free in SQLite's files."""
+    return Batch([new_task(seq * 100 + place, changed=seq, body=os.urandom(20_000)) for place in range(10)])
+
+
+async def test_what_the_log_has_is_settled_on_a_full_disk_and_then_nothing_is_prepared(small_disk: Path) -> None:
+    path, ballast = small_disk / "gowork.db", small_disk / "ballast"
+    store = SqliteStore(path)
+    await joined(store)
+    reserve = Path(f"{path}.reserve")
+    await store.prepare(large_batch(1), position(BASE + 1), TERM)
+    # The log has the batch now, and the disk becomes full.
+    take_the_rest(ballast)
+    await store.settle()
+    assert not reserve.exists()
+    assert await position_of(store) == position(BASE + 1)
+    ids = {new.record.id for new in large_batch(1).inserts}
+    assert await ids_of(store) == ids
+    for _ in range(2):
+        with pytest.raises(StoreFullError, match=r"gowork\.db\.reserve"):
+            await store.prepare(large_batch(2), position(BASE + 2), TERM)
+    ballast.unlink()
+    await store.prepare(large_batch(2), position(BASE + 2), TERM)
+    assert reserve.exists()
+    await store.settle()
+    await store.close()
+    again = SqliteStore(path)
+    await again.open_logged(GENERATION)
+    assert await position_of(again) == position(BASE + 2)
+    assert await ids_of(again) == ids | {new.record.id for new in large_batch(2).inserts}
+    await again.close()
+
+
+async def is_applied(store: SqliteStore, number: int) -> bool:
+    try:
+        await store.apply([(large_batch(number), position(BASE + number), TERM)])
+    except StoreFullError:
+        return False
+    return True
+
+
+async def test_a_follower_applies_on_a_full_disk_while_the_reserve_lasts_and_goes_on_once_there_is_room(
+    small_disk: Path,
+) -> None:
+    path, ballast = small_disk / "gowork.db", small_disk / "ballast"
+    store = SqliteStore(path)
+    await joined(store)
+    take_the_rest(ballast)
+    number = 1
+    while await is_applied(store, number):
+        number += 1
+    # The reserve has had room for more than one.
+    assert number > 2
+    assert not Path(f"{path}.reserve").exists()
+    assert await position_of(store) == position(BASE + number - 1)
+    assert len(await ids_of(store)) == 10 * (number - 1)
+    ballast.unlink()
+    await store.apply([(large_batch(number), position(BASE + number), TERM)])
+    # It is made again with the next entry.
+    await store.apply([(None, position(BASE + number + 1), TERM)])
+    assert Path(f"{path}.reserve").exists()
+    assert len(await ids_of(store)) == 10 * number
     await store.close()
 
 

@@ -40,12 +40,13 @@ _STEP_ROWS = 1_000
 _encode = msgspec.msgpack.Encoder().encode
 
 
-def digest(path: Path, stopped: Callable[[], bool]) -> bytes:
+def digest(path: Path, stopped: Callable[[], bool], begun: Callable[[], None]) -> bytes:
     """Returns a SHA-256 over what the store at `path` holds at one moment. The store may be in use.
 
     Args:
         path: the path of a store.
         stopped: is called now and then; when it returns True, the digest is given up.
+        begun: is called when the moment has come: what is committed later is not in the digest.
 
     Raises:
         StoreError: the store can't be read, or the digest was given up.
@@ -55,13 +56,16 @@ def digest(path: Path, stopped: Callable[[], bool]) -> bytes:
         connection = connect(path, read_only=True)
         try:
             with snapshot(connection):
+                # The transaction begins with the first read.
+                connection.execute("SELECT count(*) FROM meta").fetchone()
+                begun()
                 for place, statement in enumerate(_ROWS):
                     # Between two tables, so that a row counts for its own. A row is an array, and this is a number.
                     hashed.update(_encode(place))
                     for number, row in enumerate(connection.execute(statement)):
                         hashed.update(_encode(row))
                         if number % _STEP_ROWS == 0 and stopped():
-                            raise StoreError("The digest was given up.")
+                            raise StoreError("The store closes: the digest was given up.")
         finally:
             connection.close()
     return hashed.digest()

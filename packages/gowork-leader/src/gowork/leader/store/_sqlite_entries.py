@@ -131,7 +131,8 @@ class EntryWriter:
 
     def _write(self, connection: sqlite3.Connection, entries: Sequence[Entry]) -> None:
         """Writes entries in a transaction that stays open. When it raises, nothing is left of it."""
-        connection.execute("BEGIN IMMEDIATE")
+        # The first statement writes, so nothing is read before the write lock is there.
+        connection.execute("BEGIN")
         with self._undone(connection):
             for batch, position, term in entries:
                 self._move_on(connection, position, term)

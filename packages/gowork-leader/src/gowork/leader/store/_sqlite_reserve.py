@@ -5,6 +5,7 @@ Once the log has an entry, the store has to write it, even when the disk has bec
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -45,7 +46,8 @@ class Reserve:
             finally:
                 os.close(descriptor)
         except OSError as error:
-            self._path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self._path.unlink(missing_ok=True)
             raise self._too_full(error.strerror or str(error)) from error
         self._is_held = True
 

@@ -6,6 +6,7 @@ stands. A store decides nothing. With `LoggedStore` it can also follow a log, wh
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -476,10 +477,14 @@ class LoggedStore(Store, Protocol):
         """
         ...
 
-    async def digest(self) -> bytes:
+    async def digest(self, begun: asyncio.Event | None = None) -> bytes:
         """Returns a SHA-256 over all tasks, facts, tombstones, term and position, as they are at one moment.
 
         Stores of one kind that have applied the same entries have the same one.
+
+        Args:
+            begun: is set when the moment has come: what is settled or applied later is not in the digest. It is set
+                when the digest fails, too.
 
         Raises:
             StoreError: it closes.

@@ -14,6 +14,7 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -168,10 +169,17 @@ class SqliteStore:
             wait = min(2 * wait, _FORCE_AGAIN_SECONDS_MAX)
         return position
 
-    async def digest(self) -> bytes:
-        """See LoggedStore.digest."""
+    async def digest(self, begun: asyncio.Event | None = None) -> bytes:
+        """See LoggedStore.digest. Until it ends, SQLite's log grows with each commit, as with a backup."""
         self._check_open()
-        return await self._interruptible(self._digests, lambda stopped: digest(self._path, stopped), lambda _: None)
+        begun = begun or asyncio.Event()
+        tell = partial(asyncio.get_running_loop().call_soon_threadsafe, begun.set)
+        try:
+            return await self._interruptible(
+                self._digests, lambda stopped: digest(self._path, stopped, tell), lambda _: None
+            )
+        finally:
+            begun.set()
 
     async def load(self, ids: Sequence[str]) -> list[Record]:
         """See Store.load."""

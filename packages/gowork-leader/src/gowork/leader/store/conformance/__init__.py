@@ -10,12 +10,12 @@ A store's own tests subclass them and say how the store is opened:
 `store_url` is a URL that no other test uses. For a store without a URL, such as a fake, write a fixture `open_store`
 instead: a function that returns a store on the same data at each call, not opened yet. If backups are not files of
 SQLite, write a fixture `open_backup` too: a function that makes a store of the backup at a path.
-A store that can follow a log passes LoggedConformance too. DurabilityConformance starts real processes on the URL and
-kills them. The extra `gowork-leader[conformance]` installs
+A store that can follow a log passes LoggedConformance too. DurabilityConformance and LoggedDurabilityConformance start
+real processes on the URL and kill them. The extra `gowork-leader[conformance]` installs
 what the classes need.
 """
 
-from gowork.leader.store.conformance.durability import DurabilityConformance
+from gowork.leader.store.conformance.durability import DurabilityConformance, LoggedDurabilityConformance
 from gowork.leader.store.conformance.kit import (
     ALL_BYTES,
     FULL_LANE,
@@ -37,6 +37,7 @@ __all__ = [
     "HISTORY",
     "DurabilityConformance",
     "LoggedConformance",
+    "LoggedDurabilityConformance",
     "LoggedFactory",
     "StoreConformance",
     "StoreFactory",

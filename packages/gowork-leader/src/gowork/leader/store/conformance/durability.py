@@ -1,17 +1,28 @@
-"""A commit that has returned survives the death of its process."""
+"""A commit that has returned survives the death of its process. So does an entry that was settled or applied."""
 
 from __future__ import annotations
 
 import asyncio
 import subprocess
 import sys
+from typing import cast
 
 import pytest
 
 from gowork.leader._core.model import Status
 from gowork.leader.store import registry
 from gowork.leader.store.conformance.kit import ALL_BYTES, Fixtures, StoreFactory, new_task, standing
-from gowork.leader.store.protocol import Batch, MovedTask, Query, StoreLockedError, changed_number
+from gowork.leader.store.conformance.logged import (
+    BASE,
+    GENERATION,
+    START,
+    TERM,
+    LoggedFactory,
+    position,
+    position_of,
+    seqs,
+)
+from gowork.leader.store.protocol import Batch, LoggedStore, MovedTask, Query, StoreLockedError, changed_number
 
 #: How many tasks each batch of the killed process has.
 _KILLED_BATCH_TASKS = 40
@@ -107,3 +118,95 @@ def _kill_after(url: str, batches: int) -> tuple[int, int]:
         # Lines that it printed before it died count too, except one that is cut off.
         told = [line for line in process.stdout.readlines() if line.endswith("\n")]
         return term, int(told[-1]) if told else batches
+
+
+def lead_until_killed(url: str, entries_per_step: int) -> None:
+    """Writes entries for ever, in a process that is killed. Each has one task, whose seq is the entry's number.
+
+    Args:
+        url: the store's.
+        entries_per_step: 0: each is prepared, which is printed, and settled once a line was read. Otherwise so many are
+            applied at once.
+    """
+
+    async def run() -> None:
+        store = cast(LoggedStore, registry.open_store(url))
+        opened = await store.open_logged(GENERATION)
+        if opened.position is None:
+            await store.join_log(START, TERM)
+        number = opened.next_seq
+        while True:
+            if entries_per_step:
+                numbers = range(number, number + entries_per_step)
+                await store.apply([(_entry(n), position(BASE + n), TERM) for n in numbers])
+            else:
+                await store.prepare(_entry(number), position(BASE + number), TERM)
+                print(f"prepared {number}", flush=True)  # noqa: T201 - the test reads it.
+                if not sys.stdin.readline():
+                    return
+                await store.settle()
+            number += entries_per_step or 1
+            print(number - 1, flush=True)  # noqa: T201
+
+    asyncio.run(run())
+
+
+def _entry(number: int) -> Batch:
+    moves = [MovedTask(number - 1, number, standing(Status.COMPLETED))] if number > 1 else []
+    return Batch([new_task(number, changed=number)], moves)
+
+
+@pytest.mark.asyncio
+class LoggedDurabilityConformance(Fixtures):
+    """An entry that was settled or applied survives the death of its process. One that was prepared was never there."""
+
+    async def test_a_process_that_is_killed_leaves_what_was_settled_and_nothing_that_was_prepared(
+        self, store_url: str, open_store: LoggedFactory
+    ) -> None:
+        for settled in (0, 1, 3):
+            with _leading(store_url, 0) as process:
+                assert process.stdout is not None
+                assert process.stdin is not None
+                first = int(process.stdout.readline().removeprefix("prepared "))
+                for number in range(first, first + settled):
+                    process.stdin.write("settle\n")
+                    process.stdin.flush()
+                    assert int(process.stdout.readline()) == number
+                    # The next one is prepared when the process is killed.
+                    assert process.stdout.readline() == f"prepared {number + 1}\n"
+                process.kill()
+            await _check_prefix(open_store(), first + settled - 1)
+
+    async def test_a_process_that_is_killed_while_it_applies_leaves_whole_steps(
+        self, store_url: str, open_store: LoggedFactory
+    ) -> None:
+        entries_per_step = 7
+        for steps in (1, 10, 40):
+            with _leading(store_url, entries_per_step) as process:
+                assert process.stdout is not None
+                for _ in range(steps):
+                    told = process.stdout.readline()
+                process.kill()
+                # A line that is cut off does not count.
+                told = next((line for line in reversed(process.stdout.readlines()) if line.endswith("\n")), told)
+            store = open_store()
+            await store.open_logged(GENERATION)
+            last = (await position_of(store)).index - BASE
+            await store.close()
+            assert last in (int(told), int(told) + entries_per_step)
+            await _check_prefix(open_store(), last)
+
+
+async def _check_prefix(store: LoggedStore, last: int) -> None:
+    """Checks that the store is what the entries up to a number make, and no more or less."""
+    await store.open_logged(GENERATION)
+    assert await position_of(store) == (position(BASE + last) if last else START)
+    assert await seqs(store) == list(range(1, last + 1))
+    pending = await store.page(Query(statuses=frozenset({Status.PENDING})), None, 10, ALL_BYTES)
+    assert [record.seq for record in pending] == ([last] if last else [])
+    await store.close()
+
+
+def _leading(url: str, entries_per_step: int) -> subprocess.Popen[str]:
+    code = f"from {__name__} import lead_until_killed; lead_until_killed({url!r}, {entries_per_step})"
+    return subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -359,6 +360,18 @@ class LoggedConformance(Fixtures):
         assert await follower.waiting() == await leader.waiting()
         await leader.close()
         await follower.close()
+
+    async def test_a_digest_is_of_the_moment_at_which_it_has_begun(self, open_store: LoggedFactory) -> None:
+        store = await led(await joined(open_store()), HISTORY[:1])
+        expected = await store.digest()
+        begun = asyncio.Event()
+        digesting = asyncio.ensure_future(store.digest(begun))
+        await begun.wait()
+        await led(store, HISTORY[1:])
+        assert await digesting == expected
+        await store.close()
+        with pytest.raises(StoreError):
+            await store.digest()
 
     @pytest.mark.parametrize(
         "other",
