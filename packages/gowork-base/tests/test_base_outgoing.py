@@ -7,6 +7,7 @@ import asyncio
 import grpc
 import pytest
 
+from gowork.base import outgoing as module
 from gowork.base.outgoing import Outgoing
 from gowork.proto.status import Refusal
 
@@ -43,3 +44,28 @@ async def test_the_answer_of_a_unary_call_is_counted_until_its_task_is_done() ->
     await serving
     await asyncio.sleep(0)
     assert outgoing.unread_bytes == 0
+
+
+async def test_answers_that_exist_wait_for_room_up_to_a_bound_and_those_made_later_without(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "WAITING_BYTES_MAX", 150)
+    outgoing = Outgoing(100)
+    with outgoing.sending(100):
+        waiting = [
+            asyncio.create_task(outgoing.make_room(100)),
+            asyncio.create_task(outgoing.make_room(99, made=False)),
+        ]
+        await asyncio.sleep(0)
+        with pytest.raises(Refusal) as caught:
+            await outgoing.make_room(51)
+        assert caught.value.reason == "TOO_MUCH_UNREAD"
+        waiting.append(asyncio.create_task(outgoing.make_room(50)))
+        await asyncio.sleep(0)
+        assert not any(each.done() for each in waiting)
+    await asyncio.gather(*waiting)
+    with outgoing.sending(100):
+        waiting = [asyncio.create_task(outgoing.make_room(150))]
+        await asyncio.sleep(0)
+        assert not waiting[0].done()
+    await waiting[0]

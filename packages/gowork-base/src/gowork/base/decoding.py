@@ -172,7 +172,7 @@ def _unary_stream(method: Callable[..., Any], timed: _Timing, codec: _Codec, out
             async with aclosing(method(decoded, context)) as responses:
                 async for response in responses:
                     if isinstance(response, Later):
-                        await _make_room(outgoing, response.size, context)
+                        await _make_room(outgoing, response.size, context, made=False)
                         with outgoing.sending(response.size):
                             for data in response.make():
                                 yield data
@@ -205,9 +205,11 @@ def _stream_stream(method: Callable[..., Any], timed: _Timing, codec: _Codec, ou
     return call
 
 
-async def _make_room(outgoing: Outgoing, size: int, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+async def _make_room(
+    outgoing: Outgoing, size: int, context: grpc.aio.ServicerContext[Any, Any], *, made: bool = True
+) -> None:
     try:
-        await outgoing.make_room(size)
+        await outgoing.make_room(size, made=made)
     except Refusal as refusal:
         await abort(context, refusal)
 

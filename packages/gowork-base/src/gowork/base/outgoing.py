@@ -18,6 +18,8 @@ from gowork.proto.status import Refusal
 
 #: How many bytes of answers callers may leave unread, over all calls.
 UNREAD_BYTES_MAX = 256 << 20
+#: How many bytes of answers that are made already may wait for room, over all calls. Further ones are refused at once.
+WAITING_BYTES_MAX = UNREAD_BYTES_MAX
 #: An answer of fewer bytes is not counted, because all calls together take little memory for such answers.
 COUNTED_BYTES_MIN = 16 << 10
 #: How long an answer waits for room, in seconds. Callers that read make room within milliseconds.
@@ -40,27 +42,34 @@ class Outgoing:
         self._unread_bytes_max = unread_bytes_max
         self._room_seconds = room_seconds
         self.unread_bytes = 0
+        self._waiting_bytes = 0
         self._room = asyncio.Event()
 
-    async def make_room(self, size: int) -> None:
+    async def make_room(self, size: int, *, made: bool = True) -> None:
         """Waits until an answer of `size` bytes may be sent. When no other is unread, it may be sent whatever its size.
 
+        Args:
+            size: how many bytes the answer takes.
+            made: whether the answer takes them already while it waits.
+
         Raises:
-            Refusal: RESOURCE_EXHAUSTED; unread answers have left no room for `room_seconds`.
+            Refusal: RESOURCE_EXHAUSTED; unread answers have left no room for `room_seconds`, or too many bytes wait.
         """
         if self._fits(size):
             return
+        held = size if made else 0
+        if self._waiting_bytes + held > WAITING_BYTES_MAX:
+            raise self._refusal()
+        self._waiting_bytes += held
         try:
             async with asyncio.timeout(self._room_seconds):
                 while not self._fits(size):
                     self._room.clear()
                     await self._room.wait()
         except TimeoutError:
-            message = (
-                f"callers have not read {self.unread_bytes} bytes of answers, and the limit is "
-                f"{self._unread_bytes_max}; ask for less at once, or try again later"
-            )
-            raise Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MUCH_UNREAD", message) from None
+            raise self._refusal() from None
+        finally:
+            self._waiting_bytes -= held
 
     @contextmanager
     def sending(self, size: int) -> Iterator[None]:
@@ -75,6 +84,13 @@ class Outgoing:
         """Counts an answer of `size` bytes until the asyncio task that serves the call is done."""
         self.unread_bytes += size
         task.add_done_callback(lambda _: self._left(size))
+
+    def _refusal(self) -> Refusal:
+        message = (
+            f"callers have not read {self.unread_bytes} bytes of answers, and the limit is {self._unread_bytes_max}; "
+            "ask for less at once, or try again later"
+        )
+        return Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MUCH_UNREAD", message)
 
     def _fits(self, size: int) -> bool:
         return not self.unread_bytes or self.unread_bytes + size <= self._unread_bytes_max
