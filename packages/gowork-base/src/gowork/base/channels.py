@@ -6,7 +6,7 @@ Owns gRPC's options and the form of addresses. Opens a channel only when it is a
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import grpc
 
@@ -39,6 +39,13 @@ CHANNEL_OPTIONS: Sequence[Option] = (
     # Otherwise gRPC also asks name servers for a service config record of each name, which nobody has.
     ("grpc.service_config_disable_resolution", 1),
 )
+
+#: How many addresses of leaders a client or worker takes.
+ADDRESSES_MAX = 16
+#: How long one attempt to connect may take where there are other addresses, in seconds.
+CONNECT_SECONDS = 1.0
+#: A channel to several addresses connects to each, and its calls take turns.
+_IN_TURN = '{"loadBalancingConfig": [{"round_robin": {}}]}'
 
 #: grpc.experimental.ChannelOptions: the thread that iterates a stream reads it, instead of one of gRPC's threads. That
 #: halves the processor time; a stream of one message takes 0.8 ms instead of 0.9.
@@ -114,22 +121,28 @@ def format_address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def split_addresses(text: str) -> list[str]:
-    """Splits `HOST:PORT[,HOST:PORT]…` and checks each part.
+def split_addresses(given: str | Iterable[str]) -> list[str]:
+    """Splits `HOST:PORT[,HOST:PORT]…`, or several such texts, and checks each part. What is given twice counts once.
 
     Raises:
-        AddressError: there is no address, or one has another form.
+        AddressError: there is no address, or one has another form, or there are more than ADDRESSES_MAX.
     """
-    addresses = [part.strip() for part in text.split(",") if part.strip()]
+    addresses: dict[str, None] = {}
+    for text in (given,) if isinstance(given, str) else given:
+        if not isinstance(text, str):
+            raise AddressError(f"address {text!r} is not HOST:PORT, as in '127.0.0.1:50051'")
+        addresses |= dict.fromkeys(part.strip() for part in text.split(",") if part.strip())
     if not addresses:
         raise AddressError("no address given; write HOST:PORT, as in 127.0.0.1:50051")
     for address in addresses:
         parse_address(address)
-    return addresses
+    if len(addresses) > ADDRESSES_MAX:
+        raise AddressError(f"{len(addresses)} addresses given; at most {ADDRESSES_MAX} are taken")
+    return list(addresses)
 
 
 def target_of(addresses: Sequence[str]) -> str:
-    """Returns the gRPC target that tries these addresses (each HOST:PORT) in turn.
+    """Returns the gRPC target of these addresses (each HOST:PORT).
 
     gRPC looks up a single name itself, again at every reconnect. In a list it takes only IP addresses of one family.
     The names in a list are therefore looked up here, once, and unknown names are left out. If any name has an IPv4
@@ -150,9 +163,13 @@ def target_of(addresses: Sequence[str]) -> str:
 
 def unanswered(addresses: Sequence[str]) -> str:
     """Returns the error text for addresses without a leader that answers, with the proxy between, if there is one."""
+    return f"no leader answers at {','.join(addresses)}{through_proxy(addresses)}"
+
+
+def through_proxy(addresses: Sequence[str]) -> str:
+    """Returns words about the proxy before these addresses; empty where there is none."""
     proxy = proxy_of(_hosts(addresses))
-    through = f" through the proxy of {proxy}; list the host in no_proxy to go past it" if proxy else ""
-    return f"no leader answers at {','.join(addresses)}{through}"
+    return f" through the proxy of {proxy}; list the host in no_proxy to go past it" if proxy else ""
 
 
 def _hosts(addresses: Sequence[str]) -> list[str]:
@@ -166,11 +183,15 @@ def _hosts(addresses: Sequence[str]) -> list[str]:
     return hosts
 
 
-def _options_for(addresses: Sequence[str], more: Sequence[Option] = ()) -> list[Option]:
-    options = [*CHANNEL_OPTIONS, *more]
+def _options_for(addresses: Sequence[str], more: Sequence[Option] = (), *, has_others: bool = False) -> list[Option]:
+    options = dict([*CHANNEL_OPTIONS, *more])
+    if has_others or len(addresses) > 1:
+        options["grpc.min_reconnect_backoff_ms"] = int(CONNECT_SECONDS * 1000)
+    if len(addresses) > 1:
+        options["grpc.service_config"] = _IN_TURN
     if goes_past_proxies(_hosts(addresses)):
-        options.append(("grpc.enable_http_proxy", 0))
-    return options
+        options["grpc.enable_http_proxy"] = 0
+    return list(options.items())
 
 
 def _look_up(host: str, port: int) -> list[tuple[int, str, int]]:
@@ -181,21 +202,25 @@ def _look_up(host: str, port: int) -> list[tuple[int, str, int]]:
     return [(family, str(address[0]), port) for family, *_, address in answers]
 
 
-def open_channel(addresses: Sequence[str], more: Sequence[Option] = ()) -> grpc.aio.Channel:
-    """Opens an asyncio channel to the first of these addresses that answers. It connects at its first use.
+def open_channel(
+    addresses: Sequence[str], more: Sequence[Option] = (), *, has_others: bool = False
+) -> grpc.aio.Channel:
+    """Opens an asyncio channel. It connects at its first use.
 
     Its calls are traced if the process has set up tracing before this call.
 
     Args:
-        addresses: each HOST:PORT.
+        addresses: each HOST:PORT. The calls of a channel to several take turns among those that are connected.
         more: options besides those that all channels have.
+        has_others: whether the caller goes on to other addresses when a call fails. An attempt to connect is then given
+            up after CONNECT_SECONDS.
     """
-    return grpc.aio.insecure_channel(
-        target_of(addresses), options=_options_for(addresses, more), interceptors=client_interceptors()
-    )
+    options = _options_for(addresses, more, has_others=has_others)
+    return grpc.aio.insecure_channel(target_of(addresses), options=options, interceptors=client_interceptors())
 
 
-def open_blocking_channel(addresses: Sequence[str]) -> grpc.Channel:
+def open_blocking_channel(addresses: Sequence[str], *, has_others: bool = False) -> grpc.Channel:
     """Does what open_channel does, for callers without an event loop."""
     insecure_channel = uninstrumented(grpc.insecure_channel)
-    return intercepted(insecure_channel(target_of(addresses), options=_options_for(addresses, _BLOCKING_OPTIONS)))
+    options = _options_for(addresses, _BLOCKING_OPTIONS, has_others=has_others)
+    return intercepted(insecure_channel(target_of(addresses), options=options))

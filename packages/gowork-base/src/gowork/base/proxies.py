@@ -37,6 +37,11 @@ def goes_past_proxies(hosts: Sequence[str]) -> bool:
     return any(map(is_loopback, hosts))
 
 
+def is_proxy_named(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether the environment names a proxy for any host."""
+    return any(environment.get(name) for name in _VARIABLES)
+
+
 def proxy_of(hosts: Sequence[str], environment: Mapping[str, str] = os.environ) -> str:
     """Returns the variable and the proxy for a channel to these hosts, as in `http_proxy=http://10.0.0.1:3128`.
 
