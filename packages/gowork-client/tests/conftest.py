@@ -36,12 +36,18 @@ class ScriptedLeader(pb_grpc.SchedulerServiceServicer):
         self.timeouts: dict[str, list[float]] = {}
         #: What happens to the next calls of a method: called before they are served, in turn.
         self.faults: dict[str, deque[Callable[[], None]]] = {}
+        #: Refusals of calls that were carried out.
+        self.breaks: dict[str, Refusal] = {}
         #: Refusals of ScheduleTasks by the id of a task in it.
         self.refused: dict[str, Refusal] = {}
         #: The fields that it says it reads.
         self.request_fields = sorted(KNOWN_HERE)
         #: Methods that it does not have.
         self.lacks: set[str] = set()
+        #: With what it refuses every call; None to answer.
+        self.refusal: Refusal | None = None
+        #: The hint in its answers: the address of the one that leads.
+        self.hint = ""
         #: Whether tasks finish as they come; else the test calls finish.
         self.finishes_at_once = True
         self._changed = threading.Condition()
@@ -55,6 +61,10 @@ class ScriptedLeader(pb_grpc.SchedulerServiceServicer):
     def run_next(self, method: str, action: Callable[[], None]) -> None:
         self.faults.setdefault(method, deque()).append(action)
 
+    def breaks_after(self, method: str, refusal: Refusal) -> None:
+        """Has the next call of a method carried out, and then refused."""
+        self.breaks[method] = refusal
+
     def finish(self, *ids: str, result: str = "null") -> None:
         with self._changed:
             for id in ids:
@@ -65,6 +75,8 @@ class ScriptedLeader(pb_grpc.SchedulerServiceServicer):
     def ScheduleTask(self, request: pb.ScheduleTaskRequest, context: grpc.ServicerContext) -> pb.ScheduleTaskResponse:
         self._enter("ScheduleTask", request, context)
         self._add([request.task])
+        if broken := self.breaks.pop("ScheduleTask", None):
+            context.abort(broken.code, broken.message)
         return pb.ScheduleTaskResponse()
 
     def ScheduleTasks(
@@ -73,6 +85,16 @@ class ScriptedLeader(pb_grpc.SchedulerServiceServicer):
         self._enter("ScheduleTasks", request, context)
         self._add(list(request.tasks))
         return pb.ScheduleTasksResponse(created=len(request.tasks))
+
+    def RetryTask(self, request: pb.RetryTaskRequest, context: grpc.ServicerContext) -> pb.RetryTaskResponse:
+        self._enter("RetryTask", request, context)
+        return pb.RetryTaskResponse()
+
+    def BackupStore(
+        self, request: pb.BackupStoreRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.BackupStoreResponse]:
+        self._enter("BackupStore", request, context)
+        yield pb.BackupStoreResponse(data=b"store", total_bytes=5)
 
     def GetLeader(self, request: pb.GetLeaderRequest, context: grpc.ServicerContext) -> pb.GetLeaderResponse:
         self._enter("GetLeader", request, context)
@@ -138,7 +160,11 @@ class ScriptedLeader(pb_grpc.SchedulerServiceServicer):
         # A copy: what is added to the tasks below would show in it.
         self.requests.setdefault(method, []).append(type(request).FromString(request.SerializeToString()))
         self.timeouts.setdefault(method, []).append(context.time_remaining() or 0.0)
+        if self.hint:
+            context.set_trailing_metadata((("gowork-leader", self.hint),))
         try:
+            if self.refusal is not None:
+                raise self.refusal
             if fault := self.faults.get(method):
                 fault.popleft()()
             for task in getattr(request, "tasks", ()):
@@ -146,7 +172,8 @@ class ScriptedLeader(pb_grpc.SchedulerServiceServicer):
                     raise self.refused[task.id]
         except Refusal as refusal:
             status = status_of(refusal)
-            context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
+            hint = [("gowork-leader", self.hint)] if self.hint else []
+            context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()), *hint))
             context.abort(refusal.code, status.message)
 
     def _add(self, tasks: list[pb.Task]) -> None:
@@ -163,17 +190,54 @@ class ScriptedLeader(pb_grpc.SchedulerServiceServicer):
             self._changed.notify_all()
 
 
-@pytest.fixture
-def scripted() -> Iterator[ScriptedLeader]:
-    """A scripted leader; its address is `scripted.address`."""
-    leader = ScriptedLeader()
-    with ThreadPoolExecutor(max_workers=40, thread_name_prefix="scripted") as pool:
+class Ports:
+    """Serves scripted leaders, each on ports of its own."""
+
+    def __init__(self) -> None:
+        self._servers: dict[str, tuple[grpc.Server, ThreadPoolExecutor]] = {}
+
+    def serve(self, leader: ScriptedLeader, address: str = "127.0.0.1:0") -> str:
+        """Serves a leader, and answers the address."""
+        pool = ThreadPoolExecutor(max_workers=40, thread_name_prefix="scripted")
         server = grpc.server(pool, options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 8 << 20)])
         pb_grpc.add_SchedulerServiceServicer_to_server(leader, server)
-        leader.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+        address = f"{address.rpartition(':')[0]}:{server.add_insecure_port(address)}"
         server.start()
-        yield leader
+        self._servers[address] = server, pool
+        return address
+
+    def stop(self, address: str) -> None:
+        """Ends a server at once: the calls that it serves break."""
+        server, pool = self._servers.pop(address)
         server.stop(None).wait()
+        pool.shutdown()
+
+    def stop_all(self) -> None:
+        for address in list(self._servers):
+            self.stop(address)
+
+
+@pytest.fixture
+def ports() -> Iterator[Ports]:
+    ports = Ports()
+    yield ports
+    ports.stop_all()
+
+
+@pytest.fixture
+def scripted(ports: Ports) -> ScriptedLeader:
+    """A scripted leader; its address is `scripted.address`."""
+    leader = ScriptedLeader()
+    leader.address = ports.serve(leader)
+    return leader
+
+
+@pytest.fixture
+def other(ports: Ports) -> ScriptedLeader:
+    """A second one."""
+    leader = ScriptedLeader()
+    leader.address = ports.serve(leader)
+    return leader
 
 
 @pytest.fixture
@@ -182,6 +246,13 @@ def held() -> Iterator[threading.Event]:
     event = threading.Event()
     yield event
     event.set()
+
+
+@pytest.fixture
+def silent_address() -> Iterator[str]:
+    """An address that connects and says nothing, as that of a leader whose process is stopped."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
 
 
 @pytest.fixture

@@ -187,6 +187,8 @@ def _say(error: Exception | str) -> None:
 def _unreachable(error: LeaderUnreachable) -> str:
     if error.answered:
         return f"gowork: {error}"
+    if "," in error.address:
+        return f"gowork: {error}"
     reason = f", because its name can't be looked up: {error.unknown_host}" if error.unknown_host else ""
     return (
         f"gowork: {unanswered(error.address.split(','))}{reason}. "

@@ -43,6 +43,11 @@ class BackupFile:
         self._file.close()
         self._building.unlink(missing_ok=True)
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether a part has been received."""
+        return self._bytes_total >= 0
+
     def take(self, response: scheduler.BackupStoreResponse, progress: Callable[[int, int], object] | None) -> None:
         """Writes the next part."""
         self._file.write(response.data)

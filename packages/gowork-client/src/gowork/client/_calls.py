@@ -1,21 +1,33 @@
 """The rules by which calls are made: always with a deadline, again when no leader took them, and with typed errors.
 
-gRPC's own retry policy stops after five tries and does not know how much time is left, so that the loop is here. Every
-call is safe to repeat: task ids make scheduling idempotent, and the other calls read, or change nothing when they are
-made twice.
+gRPC's own retry policy stops after five tries, does not know how much time is left, and stays with the address that it
+is connected to, also where no leader leads. So the loop is here. It goes over all addresses at once, and then pauses.
+
+A call whose leader went away may have been carried out. It is made again all the same, because every call but RetryTask
+is safe to repeat: task ids make scheduling idempotent, and the other calls read, or change nothing when they are made
+twice. RetryTask would run a task again that has failed again meanwhile.
 """
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import grpc
 
-from gowork.base.channels import split_addresses
-from gowork.client.errors import CallError, ClientClosed, LeaderUnreachable, error_of
+from gowork.base.channels import split_addresses, through_proxy
+from gowork.base.rotation import Rotation
+from gowork.client.errors import (
+    CallError,
+    ClientClosed,
+    DeadlineExceeded,
+    LeaderUnreachable,
+    error_of,
+    was_not_taken,
+    words_of,
+)
 from gowork.proto import limits
 
 #: The address of a leader that was started without options.
@@ -38,6 +50,8 @@ class CallSettings:
     """The settings that all calls of one client share."""
 
     addresses: Sequence[str]
+    #: Which of the addresses is called.
+    rotation: Rotation
     #: The deadline of each call, in seconds.
     timeout: float
     #: How long a call is made again while no leader answers, in seconds. It is never made after its deadline.
@@ -46,17 +60,21 @@ class CallSettings:
     closed: bool = False
 
     @classmethod
-    def of(cls, address: str | None, environment: str | None, timeout: float, patience: float | None) -> CallSettings:
+    def of(
+        cls, address: str | Iterable[str] | None, environment: str | None, timeout: float, patience: float | None
+    ) -> CallSettings:
         """Makes the settings from a client's arguments. `environment` is the value of ADDRESS_VARIABLE.
 
         Raises:
-            AddressError: when an address is not HOST:PORT.
+            AddressError: when an address is not HOST:PORT, or there are too many.
             ValueError: when the timeout is not positive.
         """
         if not timeout > 0:
             raise ValueError(f"timeout {timeout} is not a positive number of seconds")
+        addresses = tuple(split_addresses((environment or ADDRESS_DEFAULT) if address in (None, "") else address))
         return cls(
-            tuple(split_addresses(address or environment or ADDRESS_DEFAULT)),
+            addresses,
+            Rotation(addresses),
             min(timeout, _TIMEOUT_S_MAX),
             timeout if patience is None else patience,
         )
@@ -75,16 +93,38 @@ class CallSettings:
         if self.closed:
             raise ClientClosed(code=grpc.StatusCode.CANCELLED)
 
-    def error_of(self, error: grpc.RpcError) -> CallError:
-        """Returns the typed error of a failed call; ClientClosed when the client was closed meanwhile."""
-        return ClientClosed(code=grpc.StatusCode.CANCELLED) if self.closed else error_of(error, self.address)
+    def error_of(self, error: grpc.RpcError, address: str) -> CallError:
+        """Returns the typed error of a call to this address that failed; ClientClosed when the client was closed."""
+        return ClientClosed(code=grpc.StatusCode.CANCELLED) if self.closed else error_of(error, address)
+
+    def unreachable(self, last: LeaderUnreachable) -> LeaderUnreachable:
+        """Returns the error of a call that no leader took. `last` is that of its last try."""
+        said = self.rotation.said()
+        if len(said) == 1:
+            return last
+        words = ", ".join(f"{each.address} ({each.words})" for each in said)
+        error = LeaderUnreachable(
+            f"no leader takes the call: {words}{through_proxy([each.address for each in said])}",
+            code=last.code,
+            reason=last.reason,
+            metadata=last.metadata,
+        )
+        error.address, error.answered = self.address, any(each.answered for each in said)
+        return error
 
 
 class Tries:
     """The tries of one call: how long each may take, and how long to pause before the next."""
 
-    def __init__(self, settings: CallSettings) -> None:
+    def __init__(self, settings: CallSettings, *, is_repeatable: bool = True) -> None:
+        """Args:
+        settings: those of the client.
+        is_repeatable: whether the call may be made again when a leader may have carried it out.
+        """
         self._settings = settings
+        self._is_repeatable = is_repeatable
+        #: The addresses that were tried since the last pause.
+        self._tried: set[str] = set()
         self._began = time.monotonic()
         self._end = self._began + settings.timeout
         self._pause = _FIRST_PAUSE_S
@@ -98,16 +138,31 @@ class Tries:
         self._settings.check_open()
         return max(self._end - time.monotonic(), _TIMEOUT_S_MIN)
 
-    def pause_after(self, error: grpc.RpcError) -> float:
-        """Returns how long to wait before the next try, in seconds.
+    def pause_after(self, error: grpc.RpcError, address: str) -> float:
+        """Returns how long to wait before the next try, in seconds; 0 when the next address is to be tried.
+
+        Args:
+            error: how the try failed.
+            address: where the try went.
 
         Raises:
             CallError: the typed error, when there is no next try.
         """
-        typed = self._settings.error_of(error)
-        pause = self._pause * random.uniform(0.5, 1.0)
-        give_up = min(self._end, self._began + self._settings.patience)
-        if not isinstance(typed, LeaderUnreachable) or time.monotonic() + pause >= give_up:
+        rotation = self._settings.rotation
+        typed = self._settings.error_of(error, address)
+        if isinstance(typed, LeaderUnreachable | DeadlineExceeded):
+            # An address that let a deadline pass may never answer. The next call goes to another one.
+            rotation.failed(address, words_of(error), answered=isinstance(typed, LeaderUnreachable) and typed.answered)
+        if not isinstance(typed, LeaderUnreachable) or not (self._is_repeatable or was_not_taken(error)):
             raise typed from None
+        self._tried.add(address)
+        if rotation.current not in self._tried:
+            if time.monotonic() >= self._end:
+                raise self._settings.unreachable(typed) from None
+            return 0.0
+        pause = self._pause * random.uniform(0.5, 1.0)
+        if time.monotonic() + pause >= min(self._end, self._began + self._settings.patience):
+            raise self._settings.unreachable(typed) from None
+        self._tried.clear()
         self._pause = min(self._pause * 2, _PAUSE_S_MAX)
         return pause

@@ -109,7 +109,7 @@ def _attributes(settings: CallSettings) -> dict[str, str | int]:
         spans.OPERATION_TYPE: spans.SEND,
     }
     if len(settings.addresses) == 1:
-        # Of several addresses, gRPC does not say which one answers.
+        # With several addresses, tries of one call may go to several of them.
         attributes[spans.SERVER_ADDRESS], attributes[spans.SERVER_PORT] = parse_address(settings.addresses[0])
     return attributes
 

@@ -62,6 +62,8 @@ class Wait(Generic[AwaitedT]):
         self._out = {handle.id: handle for handle in handles}
         self._end = end
         self._tries: Tries | None = None
+        #: The address of the last call.
+        self._address = settings.rotation.current
         #: The attempt that waits; None where no attempt runs, and after the log has named its handler.
         self._attempt = running.attempt.get()
         self._begun = time.monotonic()
@@ -81,6 +83,7 @@ class Wait(Generic[AwaitedT]):
             ClientClosed: when the client was closed.
         """
         self._settings.check_open()
+        self._address = self._settings.rotation.current
         timeout = self._settings.timeout if self._attempt is None else min(self._settings.timeout, LONG_WAIT_SECONDS)
         if self._end is None:
             return timeout
@@ -116,7 +119,7 @@ class Wait(Generic[AwaitedT]):
         if self._tries is None:
             # The tries begin at the first failure, because the wait may have begun hours before.
             self._tries = Tries(self._settings)
-        pause = self._tries.pause_after(error)
+        pause = self._tries.pause_after(error, self._address)
         if self._end is not None and time.monotonic() + pause >= self._end:
             raise self._not_finished()
         return pause

@@ -26,6 +26,8 @@ class WatchState:
         self._settings = settings
         self._on_removed = on_removed
         self._tries: Tries | None = None
+        #: The address of the last call.
+        self._address = settings.rotation.current
         self._heard = False
 
     def timeout(self) -> float:
@@ -35,6 +37,7 @@ class WatchState:
             ClientClosed: when the client was closed.
         """
         self._settings.check_open()
+        self._address = self._settings.rotation.current
         return self._settings.timeout
 
     def take(self, response: scheduler.WatchTasksResponse) -> None:
@@ -61,4 +64,4 @@ class WatchState:
             return 0.0
         if self._tries is None:
             self._tries = Tries(self._settings)
-        return self._tries.pause_after(error)
+        return self._tries.pause_after(error, self._address)

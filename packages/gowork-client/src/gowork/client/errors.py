@@ -231,6 +231,13 @@ class ResultError(GoworkError, ValueError):
 #: The messages with which gRPC's resolver fails; the reason follows the last colon.
 _LOOKUP_FAILED = re.compile(r"^(?:errors resolving|DNS resolution failed) .*: ([^:\]]+)\]?$", re.DOTALL)
 
+#: What gRPC says of the transport, without the words before it that repeat the address.
+_TRANSPORT = re.compile(r"(?:last error: )?\w+: ?ipv[46]:\S+: (?:Failed to connect to remote host: )?(.+)$", re.DOTALL)
+#: The messages of calls that never left this machine.
+_NOT_SENT = re.compile(r"^(?:failed to connect to all addresses|errors resolving|DNS resolution failed)")
+#: The reasons with which a leader refuses a call before it looks at it.
+_NOT_TAKEN = frozenset({"NOT_LEADING", "NOT_SERVING", "NOT_LEADER"})
+
 _BY_CODE: Mapping[grpc.StatusCode, type[CallError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidArgument,
     grpc.StatusCode.NOT_FOUND: NotFound,
@@ -253,7 +260,7 @@ def error_of(error: grpc.RpcError, address: str) -> CallError:
 
     Args:
         error: the error that gRPC raised, blocking or asyncio.
-        address: the address that was called, HOST:PORT[,HOST:PORT].
+        address: the address that was called, HOST:PORT.
     """
     refusal = refusal_of(error)
     if refusal.code is grpc.StatusCode.UNIMPLEMENTED and refusal.reason in ("", "UNIMPLEMENTED"):
@@ -266,7 +273,7 @@ def error_of(error: grpc.RpcError, address: str) -> CallError:
     elif kind is LeaderUnreachable and refusal.is_said:
         message = f"the leader at {address} can't serve now: {message}"
     elif kind is LeaderUnreachable:
-        words = unanswered(address.split(","))
+        words = unanswered([address])
         message = f"{words}: {message}" if message else words
     elif kind is DeadlineExceeded:
         message = ""
@@ -276,6 +283,28 @@ def error_of(error: grpc.RpcError, address: str) -> CallError:
         typed.answered = refusal.is_said
         typed.unknown_host = "" if refusal.is_said else _lookup_failure(refusal.message)
     return typed
+
+
+def words_of(error: grpc.RpcError) -> str:
+    """Returns what came back from an address where no leader took the call, in a few words."""
+    refusal = refusal_of(error)
+    if refusal.is_said:
+        return refusal.message
+    if refusal.code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return "no answer within the deadline"
+    if refusal.code is grpc.StatusCode.CANCELLED:
+        return "the leader did not take the call"
+    found = _TRANSPORT.search(refusal.message)
+    words = _lookup_failure(refusal.message) or (found[1] if found else refusal.message)
+    return "no answer" if "timed out" in words else words
+
+
+def was_not_taken(error: grpc.RpcError) -> bool:
+    """Whether it is certain that no leader has carried out the call."""
+    refusal = refusal_of(error)
+    if refusal.code is not grpc.StatusCode.UNAVAILABLE:
+        return False
+    return refusal.reason in _NOT_TAKEN if refusal.is_said else bool(_NOT_SENT.match(refusal.message))
 
 
 def _lookup_failure(message: str) -> str:

@@ -54,6 +54,19 @@ class Calls:
         except LeaderTooOld:
             raise await self.too_old(type(request).__name__.removesuffix("Request")) from None
 
+    async def send_once(
+        self, method: grpc.aio.UnaryUnaryMultiCallable[RequestT, ResponseT], request: RequestT
+    ) -> ResponseT:
+        """Does what `send` does, but makes the call again only if no leader has carried it out.
+
+        Raises:
+            CallError: as for `send`; LeaderUnreachable also when a leader may have carried it out.
+        """
+        try:
+            return await self._try(method, request, is_repeatable=False)
+        except LeaderTooOld:
+            raise await self.too_old(type(request).__name__.removesuffix("Request")) from None
+
     async def fit(self, fit: Callable[[LeaderFields], None]) -> LeaderFields:
         """Calls `fit` with the fields that the leader reads, and returns these.
 
@@ -78,13 +91,20 @@ class Calls:
             version = None
         return LeaderTooOld.without_method(method, version, self._settings.address)
 
-    async def _try(self, method: grpc.aio.UnaryUnaryMultiCallable[RequestT, ResponseT], request: RequestT) -> ResponseT:
-        tries = Tries(self._settings)
+    async def _try(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[RequestT, ResponseT],
+        request: RequestT,
+        *,
+        is_repeatable: bool = True,
+    ) -> ResponseT:
+        tries = Tries(self._settings, is_repeatable=is_repeatable)
         while True:
+            address = self._settings.rotation.current
             try:
                 return await method(request, timeout=tries.left())
             except grpc.RpcError as error:
-                pause = tries.pause_after(error)
+                pause = tries.pause_after(error, address)
                 # The next leader may have another version.
                 self._told.forget()
             await asyncio.sleep(pause)

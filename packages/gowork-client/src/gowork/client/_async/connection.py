@@ -1,26 +1,30 @@
-"""The channel of an AsyncClient, with its stubs."""
+"""The connection of an AsyncClient, with its stubs."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias, cast
 
 import grpc
 
-from gowork.base.channels import open_channel
+from gowork.client._async.routes import Routes
 from gowork.client._calls import SCHEDULE_TASKS, CallSettings
 from gowork.client.errors import WrongEventLoop
 from gowork.proto.cluster.v1 import leader_pb2_grpc as cluster_grpc
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.proto.scheduler.v1 import scheduler_pb2_grpc as scheduler_grpc
 
+#: Starts ScheduleTasks. Its arguments are the serialized request, and `timeout`.
+StartsBatch: TypeAlias = "Callable[..., grpc.aio.UnaryUnaryCall[bytes, pb.ScheduleTasksResponse]]"
+
 
 class _Open(NamedTuple):
     loop: asyncio.AbstractEventLoop
-    channel: grpc.aio.Channel
+    routes: Routes
     scheduler: scheduler_grpc.SchedulerServiceAsyncStub
     cluster: cluster_grpc.LeaderServiceAsyncStub
-    schedule_tasks: grpc.aio.UnaryUnaryMultiCallable[bytes, pb.ScheduleTasksResponse]
+    schedule_tasks: StartsBatch
 
 
 class Connection:
@@ -41,8 +45,8 @@ class Connection:
         return self._opened().cluster
 
     @property
-    def schedule_tasks(self) -> grpc.aio.UnaryUnaryMultiCallable[bytes, pb.ScheduleTasksResponse]:
-        """ScheduleTasks, for requests that are serialized already."""
+    def schedule_tasks(self) -> StartsBatch:
+        """Starts ScheduleTasks, with a request that is serialized already."""
         return self._opened().schedule_tasks
 
     async def close(self) -> None:
@@ -52,25 +56,26 @@ class Connection:
             WrongEventLoop: when it belongs to another event loop, which is not closed.
         """
         opened = self._open
-        # The channel of a closed loop is gone. It could be closed only in that loop.
+        # The channels of a closed loop are gone. They could be closed only in that loop.
         lives = opened is not None and not opened.loop.is_closed()
         if opened is not None and lives and opened.loop is not asyncio.get_running_loop():
             raise WrongEventLoop
         self._settings.closed, self._open = True, None
         if opened is not None and lives:
-            await opened.channel.close()
+            await opened.routes.close()
 
     def _opened(self) -> _Open:
         loop = asyncio.get_running_loop()
         if self._open is None:
             self._settings.check_open()
-            channel = open_channel(self._settings.addresses)
+            routes = Routes(self._settings.rotation)
+            channel = cast("grpc.aio.Channel", routes)
             self._open = _Open(
                 loop,
-                channel,
+                routes,
                 scheduler_grpc.SchedulerServiceStub(channel),
                 cluster_grpc.LeaderServiceStub(channel),
-                channel.unary_unary(SCHEDULE_TASKS, response_deserializer=pb.ScheduleTasksResponse.FromString),
+                routes.started(SCHEDULE_TASKS, response_deserializer=pb.ScheduleTasksResponse.FromString),
             )
         elif self._open.loop is not loop:
             raise WrongEventLoop

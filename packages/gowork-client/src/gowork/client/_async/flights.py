@@ -9,6 +9,7 @@ from typing import Self
 
 import grpc
 
+from gowork.client._async.connection import StartsBatch
 from gowork.client._batches import BATCH_AGE_S, BATCHES_IN_FLIGHT_MAX, Batch, Filling, span_of
 from gowork.client._calls import CallSettings, Tries
 from gowork.client.errors import CallError
@@ -20,11 +21,12 @@ class _Flight:
 
     def __init__(
         self,
-        method: grpc.aio.UnaryUnaryMultiCallable[bytes, scheduler.ScheduleTasksResponse],
+        start: StartsBatch,
         settings: CallSettings,
         batch: Batch,
     ) -> None:
-        self._method = method
+        self._starts = start
+        self._settings = settings
         self._tries = Tries(settings)
         self._request = batch.request()
         #: None where nothing is traced.
@@ -52,7 +54,7 @@ class _Flight:
                 return
             except grpc.RpcError as error:
                 try:
-                    pause = self._tries.pause_after(error)
+                    pause = self._tries.pause_after(error, self._address)
                 except CallError as typed:
                     if self._span is not None:
                         self._span.end(typed)
@@ -68,10 +70,11 @@ class _Flight:
 
     def _start(self) -> grpc.aio.UnaryUnaryCall[bytes, scheduler.ScheduleTasksResponse]:
         # gRPC begins the call here. To await it only takes the response.
+        self._address = self._settings.rotation.current
         if self._span is None:
-            return self._method(self._request, timeout=self._tries.left())
+            return self._starts(self._request, timeout=self._tries.left())
         with self._span.current():
-            call = self._method(self._request, timeout=self._tries.left())
+            call = self._starts(self._request, timeout=self._tries.left())
         call.add_done_callback(self._span.answered)
         return call
 
@@ -84,10 +87,10 @@ class Flights:
 
     def __init__(
         self,
-        method: grpc.aio.UnaryUnaryMultiCallable[bytes, scheduler.ScheduleTasksResponse],
+        start: StartsBatch,
         settings: CallSettings,
     ) -> None:
-        self._method = method
+        self._starts = start
         self._settings = settings
         self._filling = Filling()
         self._flying: deque[_Flight] = deque()
@@ -137,7 +140,7 @@ class Flights:
 
     def _send(self, batch: Batch) -> None:
         self._stop_timer()
-        self._flying.append(_Flight(self._method, self._settings, batch))
+        self._flying.append(_Flight(self._starts, self._settings, batch))
 
     def _timer_rings(self) -> None:
         self._timer = None

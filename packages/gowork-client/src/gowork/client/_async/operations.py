@@ -5,6 +5,7 @@ The asyncio form of this module is written by hand; the blocking form is generat
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable, Iterable
 from os import PathLike
@@ -20,7 +21,7 @@ from gowork.client._async.calls import Calls
 from gowork.client._async.connection import Connection
 from gowork.client._async.threads import blocking
 from gowork.client._backups import BackupFile
-from gowork.client._calls import ADDRESS_VARIABLE, CallSettings
+from gowork.client._calls import ADDRESS_VARIABLE, CallSettings, Tries
 from gowork.client._filters import filter_expression
 from gowork.client._models import Duration, Member, Stats, TaskFilter
 from gowork.client._queue_models import Explanation, Queue
@@ -31,17 +32,21 @@ from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
 class AsyncOperations:
     """The part of a client that opens and closes it, and makes the calls about the cluster as a whole."""
 
-    def __init__(self, address: str | None = None, *, timeout: float = 30.0, patience: float | None = None) -> None:
+    def __init__(
+        self, address: str | Iterable[str] | None = None, *, timeout: float = 30.0, patience: float | None = None
+    ) -> None:
         """Makes a client. It connects at the first call. An asyncio client belongs to the event loop of that call.
 
         Args:
-            address: HOST:PORT[,HOST:PORT]… of leaders; one is enough. None for the value of the environment variable
-                GOWORK_LEADER, or 127.0.0.1:50052 if that is not set.
+            address: HOST:PORT[,HOST:PORT]… of leaders, or a list of these, at most 16; one is enough. None for the
+                value of the environment variable GOWORK_LEADER, or 127.0.0.1:50052 if that is not set. A call goes to
+                the address that took the last one. When no leader takes it there, it goes to the next one.
             timeout: the deadline of each call, in seconds.
-            patience: how long a call is tried again while no leader answers, in seconds; None for its whole deadline.
+            patience: how long a call is tried again after no leader took it at any address, in seconds; None for its
+                whole deadline.
 
         Raises:
-            AddressError: when an address is not HOST:PORT.
+            AddressError: when an address is not HOST:PORT, or there are too many.
             ValueError: when the timeout is not positive.
         """
         self._settings = CallSettings.of(address, os.environ.get(ADDRESS_VARIABLE), timeout, patience)
@@ -65,7 +70,7 @@ class AsyncOperations:
 
     @property
     def address(self) -> str:
-        """The addresses that the client calls: HOST:PORT, several joined by commas."""
+        """The addresses that the client was given: HOST:PORT, several joined by commas."""
         return self._settings.address
 
     async def members(self) -> list[Member]:
@@ -205,14 +210,15 @@ class AsyncOperations:
     async def retry(self, id: str) -> None:
         """Runs a task that ended with ERROR or CANCELLED again, as if it were new. Its attempts stay on record.
 
-        A pending or running task is left as it is.
+        A pending or running task is left as it is. When a leader goes away during the call, and may have run the task
+        again, the call is not repeated, because the task could run twice. It raises LeaderUnreachable.
 
         Raises:
             NotFound: when no task has the id.
             FailedPrecondition: when the task has completed or expired.
             CallError: when the leader refused otherwise, or could not be reached.
         """
-        await self._calls.call(
+        await self._calls.send_once(
             self._connection.scheduler.RetryTask, arguments.message(scheduler.RetryTaskRequest, id=id)
         )
 
@@ -262,10 +268,18 @@ class AsyncOperations:
             CallError: when the leader refused, or could not be reached, or the copy broke off.
         """
         self._settings.check_open()
+        tries = Tries(self._settings)
         with await blocking(BackupFile, path) as file:
-            try:
-                async for response in self._connection.scheduler.BackupStore(scheduler.BackupStoreRequest()):
-                    await blocking(file.take, response, progress)
-                await blocking(file.finish)
-            except grpc.RpcError as error:
-                raise self._settings.error_of(error) from error
+            while True:
+                self._settings.check_open()
+                address = self._settings.rotation.current
+                try:
+                    async for response in self._connection.scheduler.BackupStore(scheduler.BackupStoreRequest()):
+                        await blocking(file.take, response, progress)
+                    await blocking(file.finish)
+                    return
+                except grpc.RpcError as error:
+                    if file.has_begun:
+                        raise self._settings.error_of(error, address) from error
+                    pause = tries.pause_after(error, address)
+                await asyncio.sleep(pause)

@@ -1,14 +1,23 @@
-"""The channel of a Client, with its stubs."""
+"""The connection of a Client, with its stubs."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias, cast
+
 import grpc
 
-from gowork.base.channels import open_blocking_channel
 from gowork.client._calls import SCHEDULE_TASKS, CallSettings
+from gowork.client._sync.routes import Routes
 from gowork.proto.cluster.v1 import leader_pb2_grpc as cluster_grpc
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.proto.scheduler.v1 import scheduler_pb2_grpc as scheduler_grpc
+
+if TYPE_CHECKING:
+    from grpc import _CallFuture
+
+#: Starts ScheduleTasks. Its arguments are the serialized request, and `timeout`.
+StartsBatch: TypeAlias = "Callable[..., _CallFuture[pb.ScheduleTasksResponse]]"
 
 
 class Connection:
@@ -19,17 +28,18 @@ class Connection:
 
     def __init__(self, settings: CallSettings) -> None:
         self._settings = settings
-        self._channel = open_blocking_channel(settings.addresses)
+        self._routes = Routes(settings.rotation)
+        channel = cast("grpc.Channel", self._routes)
         #: The methods about tasks and queues.
-        self.scheduler = scheduler_grpc.SchedulerServiceStub(self._channel)
+        self.scheduler = scheduler_grpc.SchedulerServiceStub(channel)
         #: The methods about members.
-        self.cluster = cluster_grpc.LeaderServiceStub(self._channel)
-        #: ScheduleTasks, for requests that are serialized already.
-        self.schedule_tasks: grpc.UnaryUnaryMultiCallable[bytes, pb.ScheduleTasksResponse] = self._channel.unary_unary(
+        self.cluster = cluster_grpc.LeaderServiceStub(channel)
+        #: Starts ScheduleTasks, with a request that is serialized already.
+        self.schedule_tasks: StartsBatch = self._routes.started(
             SCHEDULE_TASKS, response_deserializer=pb.ScheduleTasksResponse.FromString
         )
 
     def close(self) -> None:
         """Ends the connection for good. Calls that are under way fail."""
         self._settings.closed = True
-        self._channel.close()
+        self._routes.close()

@@ -11,6 +11,7 @@ import grpc
 
 from gowork.client._batches import BATCHES_IN_FLIGHT_MAX, Batch, Filling, span_of
 from gowork.client._calls import CallSettings, Tries
+from gowork.client._sync.connection import StartsBatch
 from gowork.client.errors import CallError
 from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
 
@@ -23,11 +24,12 @@ class _Flight:
 
     def __init__(
         self,
-        method: grpc.UnaryUnaryMultiCallable[bytes, scheduler.ScheduleTasksResponse],
+        start: StartsBatch,
         settings: CallSettings,
         batch: Batch,
     ) -> None:
-        self._method = method
+        self._starts = start
+        self._settings = settings
         self._tries = Tries(settings)
         self._request = batch.request()
         #: None where nothing is traced.
@@ -55,7 +57,7 @@ class _Flight:
                 return
             except grpc.RpcError as error:
                 try:
-                    pause = self._tries.pause_after(error)
+                    pause = self._tries.pause_after(error, self._address)
                 except CallError as typed:
                     if self._span is not None:
                         self._span.end(typed)
@@ -70,10 +72,11 @@ class _Flight:
             self._span.give_up()
 
     def _start(self) -> _CallFuture[scheduler.ScheduleTasksResponse]:
+        self._address = self._settings.rotation.current
         if self._span is None:
-            return self._method.future(self._request, timeout=self._tries.left())
+            return self._starts(self._request, timeout=self._tries.left())
         with self._span.current():
-            call = self._method.future(self._request, timeout=self._tries.left())
+            call = self._starts(self._request, timeout=self._tries.left())
         call.add_done_callback(self._span.answered)
         return call
 
@@ -83,10 +86,10 @@ class Flights:
 
     def __init__(
         self,
-        method: grpc.UnaryUnaryMultiCallable[bytes, scheduler.ScheduleTasksResponse],
+        start: StartsBatch,
         settings: CallSettings,
     ) -> None:
-        self._method = method
+        self._starts = start
         self._settings = settings
         self._filling = Filling()
         self._flying: deque[_Flight] = deque()
@@ -130,4 +133,4 @@ class Flights:
         return self._flying.popleft().batch.ids
 
     def _send(self, batch: Batch) -> None:
-        self._flying.append(_Flight(self._method, self._settings, batch))
+        self._flying.append(_Flight(self._starts, self._settings, batch))
