@@ -32,7 +32,7 @@ def simulated_machines(world: World) -> Iterator[None]:
         for module in (service, fleet):
             stack.enter_context(mock.patch.object(module, "time", _Time))
         for owner, name, stand_in in (
-            (connector, "open_channel", lambda addresses: SimChannel(world, LIFE.get())),
+            (connector, "open_channel", lambda addresses, **_: SimChannel(world, LIFE.get())),
             (connector, "random", _Chance),
             (process, "end_group", _end_group),
             (process, "_oom_kills", lambda: 0),

@@ -162,7 +162,7 @@ class Life:
         self._task.add_done_callback(self._done)
 
     def _make(self, machine: SimWorker) -> None:
-        self.service = Service(machine.options, ["leader:40041"])
+        self.service = Service(machine.options, ["10.0.0.1:50051"])
         supervisor = self.service.supervisor
         supervisor.instance = self.instance
         supervisor._locks = _Proof(machine, self._number)  # type: ignore[assignment]

@@ -107,6 +107,8 @@ class ScriptedLeader(session_pb2_grpc.SessionServiceServicer):
         self.heartbeat_ms = 3_000
         self.reconnect_grace_ms = 1_000
         self.refusal: grpc.StatusCode | Refusal | None = None
+        #: The hint in its answers: the address of the one that leads.
+        self.hint = ""
         #: Comes with each Welcome.
         self.drain: session.Drain | None = None
         self.released: list[int] = []
@@ -137,6 +139,8 @@ class ScriptedLeader(session_pb2_grpc.SessionServiceServicer):
             return await self._sessions.get()
 
     async def Connect(self, request_iterator: Requests, context: Any) -> Responses:
+        if self.hint:
+            await context.send_initial_metadata((("gowork-leader", self.hint),))
         first = await anext(request_iterator)
         if isinstance(self.refusal, Refusal):
             await abort(context, self.refusal)

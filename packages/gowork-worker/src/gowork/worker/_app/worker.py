@@ -32,7 +32,7 @@ class Worker:
 
     def __init__(
         self,
-        leader: str = "127.0.0.1:50051",
+        leader: str | Iterable[str] = "127.0.0.1:50051",
         *,
         handlers: Iterable[Callable[..., Any]] = (),
         name: str | None = None,
@@ -49,7 +49,7 @@ class Worker:
         log_failures: str = "traceback",
     ) -> None:
         """Args:
-            leader: HOST:PORT of a leader, or of several, separated by commas.
+            leader: HOST:PORT of a leader, or of several: a list of them, or separated by commas; at most 16.
             handlers: functions with @handler (or @lifespan). Runner processes import them, so they must be at the
                 top level of a module or script. With runners=0 they may be anywhere.
             name: unique in the cluster; the host's name with a random suffix when left out.
@@ -72,7 +72,7 @@ class Worker:
         Raises:
             UnimportableError: for a handler that a runner process could not import.
         """
-        self._leader = leader
+        self._leader = leader if isinstance(leader, str) else tuple(leader)
         functions = tuple(handlers)
         from_processes = runners != 0 and not references.in_runner()
         self._selection = Selection(

@@ -1,16 +1,19 @@
-"""Keeps the worker in a session with a leader: tries the addresses in turn, at once at first, then with delays."""
+"""Keeps the worker in a session with a leader: tries the addresses in turn, at once at first, then with delays.
+
+A leader that forwards sessions may name the one that leads. The worker then goes there, if that connects.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import random
 from collections.abc import Sequence
 
 import grpc
 
-from gowork.base.channels import open_channel, unanswered
+from gowork.base.channels import CONNECT_SECONDS, open_channel, parse_address, unanswered
+from gowork.base.rotation import Rotation, hint_of
 from gowork.proto.status import refusal_of
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._session.lease import Lease
@@ -35,7 +38,9 @@ class Connector:
         addresses: the leaders' addresses, each HOST:PORT, at least one.
         """
         self._supervisor = supervisor
-        self._addresses = addresses
+        self._rotation = Rotation(addresses)
+        #: Whether a hint led away from the address that was tried last.
+        self._has_followed = False
         #: The highest term that a leader has shown.
         self._term = 0
         #: Set by the first Welcome.
@@ -50,16 +55,20 @@ class Connector:
 
     async def run(self) -> None:
         """Connects, again after each session, until the worker has left."""
+        rotation = self._rotation
         failures = 0
-        for address in itertools.cycle(self._addresses):
+        while True:
             # The first round over all addresses goes without waiting.
-            if failures >= len(self._addresses):
-                rounds = failures // len(self._addresses) - 1
+            if failures >= (count := len(rotation.addresses)):
+                rounds = failures // count - 1
                 await asyncio.sleep(min(_DELAY_MAX, _DELAY_FIRST * 2 ** min(rounds, 10)) * random.uniform(0.8, 1.0))
+            address = rotation.current
             if await self._connect(address):
                 failures = 0
-            else:
+                rotation.leave(address)
+            elif not self._has_followed:
                 failures += 1
+                rotation.failed(address, self._complaint, answered=False)
             if self._supervisor.has_left:
                 return
 
@@ -67,12 +76,17 @@ class Connector:
         """Holds one session to its end. Returns whether there was one."""
         loop = asyncio.get_running_loop()
         welcome: session.Welcome | None = None
-        channel = open_channel([address])
+        # Of two leaders that name each other, each is left once.
+        may_follow, self._has_followed = not self._has_followed, False
+        known = self._rotation.addresses
+        channel = open_channel([address], has_others=len(known) > 1 or address not in known)
         try:
             stream = SessionStream(channel, self._supervisor, self._lease)
             first = await stream.open()
             if first.welcome.term < self._term:
                 self._complain(f"the leader at {address} has term {first.welcome.term}, older than term {self._term}")
+                return False
+            if may_follow and await self._follow(hint_of(address, await stream.initial_metadata())):
                 return False
             welcome = first.welcome
             self._term = welcome.term
@@ -89,12 +103,29 @@ class Connector:
             self._complain(f"the leader at {address} {error}")
         except grpc.aio.AioRpcError as error:
             self._complain(_words(address, error))
+            if may_follow:
+                await self._follow(hint_of(address, error.trailing_metadata(), error.initial_metadata()))
         finally:
             if welcome is not None:
                 self.connected = False
                 self._grace = loop.call_later(welcome.reconnect_grace_ms / 1000, self._supervisor.cut_off)
             await channel.close()
         return welcome is not None
+
+    async def _follow(self, hint: str) -> bool:
+        """Makes the hinted address the next one, if it connects. Returns whether it does."""
+        if not self._rotation.wants(hint):
+            return False
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                _, writer = await asyncio.open_connection(*parse_address(hint))
+        except (OSError, UnicodeError):
+            self._rotation.refuse(hint)
+            return False
+        writer.close()
+        self._rotation.prefer(hint)
+        self._has_followed = True
+        return True
 
     def _lose_lease(self) -> None:
         logger.warning("lease lost")

@@ -72,6 +72,10 @@ class SessionStream:
         answer: session.ConnectResponse = first
         return answer
 
+    async def initial_metadata(self) -> Any:
+        """Returns the metadata that came before the leader's first frame. Call it after `open`."""
+        return await self._call.initial_metadata()
+
     async def run(self, first: session.ConnectResponse) -> None:
         """Sends and receives until the leader ends the stream.
 

@@ -1,0 +1,127 @@
+"""A worker with the addresses of several leaders, of which one leads."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import grpc
+import pytest
+
+from gowork.proto.status import Refusal
+from gowork.proto.worker.v1 import session_pb2 as session
+from gowork.worker import Context, Worker, handler
+from gowork.worker._session import connector
+
+NOT_LEADING = Refusal(grpc.StatusCode.UNAVAILABLE, "NOT_LEADING", "this leader does not lead now")
+
+
+@pytest.fixture
+async def other(leader: Any) -> AsyncIterator[Any]:
+    """A second scripted leader."""
+    other = type(leader)()
+    await other.start()
+    yield other
+    await other.stop()
+
+
+@pytest.fixture
+def silent_address() -> Iterator[str]:
+    """An address that connects and says nothing, as that of a leader whose process is stopped."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.fixture
+def never_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that would pause before it connects stays away for good."""
+    monkeypatch.setattr(connector, "_DELAY_FIRST", 1e9)
+    monkeypatch.setattr(connector, "_DELAY_MAX", 1e9)
+
+
+@handler
+async def endless(ctx: Context) -> None:
+    ctx.progress(0.5)
+    await asyncio.Event().wait()
+
+
+@pytest.mark.usefixtures("never_pauses")
+async def test_worker_goes_from_a_leader_that_does_not_lead_to_the_next_at_once(
+    leader: Any, other: Any, start_worker: Any
+) -> None:
+    leader.refusal = NOT_LEADING
+    await start_worker(addresses=[leader.address, other.address])
+    assert (await other.session()).hello.name
+
+
+@pytest.mark.usefixtures("never_pauses")
+async def test_worker_takes_its_tasks_to_the_next_leader_at_once(leader: Any, other: Any, start_worker: Any) -> None:
+    await start_worker([endless], addresses=[leader.address, other.address])
+    first = await leader.session()
+    first.grant(1, "endless")
+    await first.started(1)
+    await leader.stop()
+    second = await other.session()
+    assert [(held.fence, held.state) for held in second.hello.held] == [(1, session.HELD_STATE_RUNNING)]
+
+
+@pytest.mark.usefixtures("never_pauses")
+async def test_address_that_is_silent_is_given_up_before_the_welcome_would_be(
+    leader: Any, silent_address: str, start_worker: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    await start_worker(addresses=[silent_address, leader.address])
+    assert (await leader.session()).hello.name
+    # It would say "did not answer within 5 s" if it had waited for the Welcome.
+    assert f"no leader answers at {silent_address}" in str([vars(record).get("reason") for record in caplog.records])
+
+
+@pytest.mark.usefixtures("never_pauses")
+async def test_worker_goes_to_the_leader_that_a_follower_names(leader: Any, other: Any, start_worker: Any) -> None:
+    leader.hint = other.address
+    await start_worker()
+    through = await leader.session()
+    direct = await other.session()
+    assert direct.hello.instance == through.hello.instance
+    assert await direct.until(lambda: direct.credit)
+    assert not through.frames
+
+
+@pytest.mark.usefixtures("never_pauses")
+async def test_worker_goes_to_the_leader_that_a_refusal_names(leader: Any, other: Any, start_worker: Any) -> None:
+    leader.refusal, leader.hint = NOT_LEADING, other.address
+    await start_worker()
+    assert (await other.session()).hello.name
+
+
+async def test_worker_stays_with_a_follower_whose_hint_does_not_connect(leader: Any, start_worker: Any) -> None:
+    leader.hint = "127.0.0.1:1"
+    await start_worker()
+    scripted = await leader.session()
+    assert await scripted.until(lambda: scripted.credit)
+
+
+async def test_worker_stays_with_one_of_two_leaders_that_name_each_other(
+    leader: Any, other: Any, start_worker: Any
+) -> None:
+    leader.hint, other.hint = other.address, leader.address
+    await start_worker()
+    scripted = await other.session()
+    assert await scripted.until(lambda: scripted.credit)
+
+
+async def test_worker_that_a_hint_led_astray_goes_back_to_its_own_addresses(
+    leader: Any, other: Any, start_worker: Any
+) -> None:
+    leader.hint = other.address
+    other.refusal = NOT_LEADING
+    await start_worker()
+    await leader.session()
+    scripted = await leader.session()
+    assert await scripted.until(lambda: scripted.credit)
+
+
+def test_library_takes_a_list_of_addresses() -> None:
+    service = Worker(iter(["10.0.0.1:1", "10.0.0.2:1,10.0.0.3:1"]), runners=0)._make()
+    assert list(service.link._rotation.addresses) == ["10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1"]  # type: ignore[attr-defined]
