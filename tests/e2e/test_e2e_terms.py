@@ -1,4 +1,4 @@
-"""A worker and a client stay connected to a node while its terms change; the worker is a real process."""
+"""A worker and a client go on while terms change, on one node and between two; the worker is a real process."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -59,35 +59,38 @@ async def node(folder: Path) -> AsyncIterator[Leading]:
         yield Leading(made, counts, addresses, folder)
 
 
+@pytest.mark.parametrize("count", [1, 2])
 async def test_what_a_worker_finishes_while_nobody_leads_is_reported_to_the_next_term(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
     handlers = str(Path(__file__).parent)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([handlers, *filter(None, [os.environ.get("PYTHONPATH")])]))
     for name in ("begin", "end"):
         os.mkfifo(tmp_path / name)
-    async with node(tmp_path) as here:
+    async with AsyncExitStack() as stack:
+        nodes = [await stack.enter_async_context(node(tmp_path)) for _ in range(count)]
         worker = start(
             "gowork-worker",
-            f"--leader={here.addresses.cluster}",
+            f"--leader={','.join(each.addresses.cluster for each in nodes)}",
             "--import=terms_handlers",
             "--slots=1",
             "--runners=1",
             folder=tmp_path,
         )
         try:
-            async with AsyncClient(here.addresses.scheduler, timeout=PATIENCE, patience=PATIENCE) as client:
-                await over_terms(here, client, tmp_path, worker)
+            leaders = [each.addresses.scheduler for each in nodes]
+            async with AsyncClient(leaders, timeout=PATIENCE, patience=PATIENCE) as client:
+                await over_terms(nodes, client, tmp_path, worker)
         finally:
             kill(worker)
     # Nothing was lost, and nothing ran twice.
     assert (tmp_path / "runs").read_text().split() == [f"t{n}" for n in range(TERMS)]
 
 
-async def over_terms(here: Leading, client: AsyncClient, folder: Path, worker: subprocess.Popen[str]) -> None:
+async def over_terms(nodes: list[Leading], client: AsyncClient, folder: Path, worker: subprocess.Popen[str]) -> None:
     handle = None
     for n in range(TERMS):
-        async with here.term():
+        async with nodes[n % len(nodes)].term():
             if handle is not None:
                 assert await handle.result(str, timeout=PATIENCE) == f"t{n - 1}"
                 assert (await handle.get()).attempts_used == 1
@@ -98,11 +101,11 @@ async def over_terms(here: Leading, client: AsyncClient, folder: Path, worker: s
         begin.write(f"t{n}")
         begin.close()
         assert await asyncio.to_thread((folder / "end").read_text) == f"t{n}"
-    async with here.term():
+    async with nodes[0].term():
         assert handle is not None
         assert await handle.result(str, timeout=PATIENCE) == f"t{TERMS - 1}"
-        assert here.counts.reassigned == {}
-        assert here.counts.stale_reports == 0
+        assert all(each.counts.reassigned == {} for each in nodes)
+        assert all(each.counts.stale_reports == 0 for each in nodes)
         worker.send_signal(signal.SIGTERM)
         # In a thread, because on this loop the leader must hear that the worker leaves.
         assert await asyncio.to_thread(worker.wait, STOP_SECONDS) == 0

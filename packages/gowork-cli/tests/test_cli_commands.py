@@ -422,6 +422,13 @@ class TestEnds:
         assert "no leader answers at leader.invalid:50052, because its name can't be looked up: " in line
         assert line.endswith(". Start one with 'gowork up', or name another with --leader HOST:PORT or GOWORK_LEADER.")
 
+    def test_several_addresses_without_a_leader_are_one_line_that_names_each(self, invoke, free_address: str) -> None:
+        result = invoke(["stats", "--leader", f"{free_address},leader.invalid:50052"])
+        assert result.exit_code == 3
+        (line,) = result.stderr.splitlines()
+        assert line.startswith(f"gowork: no leader takes the call: {free_address} (Connection refused), leader.invalid")
+        assert line.endswith(". Start one with 'gowork up', or name another with --leader HOST:PORT or GOWORK_LEADER.")
+
     def test_an_address_of_another_form_exits_with_2(self, invoke) -> None:
         result = invoke(["tasks", "--leader", "nonsense"])
         assert result.exit_code == 2

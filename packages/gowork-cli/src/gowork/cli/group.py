@@ -188,9 +188,9 @@ def _unreachable(error: LeaderUnreachable) -> str:
     if error.answered:
         return f"gowork: {error}"
     if "," in error.address:
-        return f"gowork: {error}"
-    reason = f", because its name can't be looked up: {error.unknown_host}" if error.unknown_host else ""
-    return (
-        f"gowork: {unanswered(error.address.split(','))}{reason}. "
-        "Start one with 'gowork up', or name another with --leader HOST:PORT or GOWORK_LEADER."
-    )
+        # It names each address with what was said there.
+        words = str(error)
+    else:
+        reason = f", because its name can't be looked up: {error.unknown_host}" if error.unknown_host else ""
+        words = f"{unanswered([error.address])}{reason}"
+    return f"gowork: {words}. Start one with 'gowork up', or name another with --leader HOST:PORT or GOWORK_LEADER."

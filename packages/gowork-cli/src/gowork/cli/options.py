@@ -18,7 +18,7 @@ from gowork.client import Client
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
-#: How long a command tries while no leader answers, in seconds. It is short, because people wait for it.
+#: How long a command tries after no leader answered at any address, in seconds. It is short, because people wait.
 _QUICK_PATIENCE_S = 1.0
 #: The timeout of a call that is soon made again, in seconds.
 _WATCHING_TIMEOUT_S = 5.0
@@ -86,10 +86,10 @@ def common_options(command: FunctionT) -> FunctionT:
     """Gives a command the options --leader and --output. Their values are in the CommonOptions of its context."""
     leader = click.option(
         "--leader",
-        metavar="HOST:PORT",
+        metavar="HOST:PORT[,…]",
         expose_value=False,
         callback=_keep_leader,
-        help="The leader's address. Of several, joined by commas, the first that answers is used.  [default: "
+        help="The leader's address. If you give several, joined by commas, the one that leads is found.  [default: "
         "GOWORK_LEADER, else 127.0.0.1:50052]",
     )
     output = click.option(

@@ -42,6 +42,7 @@ Examples:
   gowork add --handler hello '{"name": "Ada"}' --wait
   gowork tasks --status RUNNING
   gowork --leader 10.0.0.5:50052 members
+  gowork --leader a:50052,b:50052,c:50052 stats  # asks whichever of three leaders leads
 
 \b
 Exit codes: 0 done; 1 a task failed, was cancelled, is unknown or has not finished in time;

@@ -27,7 +27,7 @@ _EXAMPLES = """\b
 Examples:
   gowork-worker                                     # works for 127.0.0.1:50051 with all installed plugins
   gowork-worker --import hello                      # with the handlers of ./hello.py too
-  gowork-worker --leader a:50051,b:50051 --slots 64 # for whichever of two leaders leads
+  gowork-worker --leader a:50051,b:50051 --slots 64 # for whichever of two leaders leads, also when that changes
   gowork-worker --plugin shell --label disk=ssd     # runs shell commands only, where tasks select disk=ssd
   GOWORK_SLOTS=64 gowork-worker                     # each option is a variable too
 """
@@ -99,7 +99,8 @@ class _Command(click.Command):
     default="127.0.0.1:50051",
     show_default=True,
     metavar="ADDR[,ADDR]",
-    help="HOST:PORT of the leader. If you give several, the worker finds the one that leads.",
+    help="HOST:PORT of the leader. If you give several, at most 16, the worker finds the one that leads. A name with "
+    "several addresses counts as these.",
 )
 @click.option("--name", help="A name unique in the cluster.  [default: the host's name and a random suffix]")
 @click.option(
@@ -159,8 +160,9 @@ class _Command(click.Command):
     "--scheduler",
     default="127.0.0.1:50052",
     show_default=True,
-    metavar="ADDR",
-    help="With --listen: the address at which the leader takes TaskComplete.",
+    metavar="ADDR[,ADDR]",
+    help="With --listen: the address at which the leader takes TaskComplete. If there are several leaders, give those "
+    "of all.",
 )
 @click.option(
     "--drain-timeout",
