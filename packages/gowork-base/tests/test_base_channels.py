@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 import pytest
@@ -12,6 +14,7 @@ from grpc_health.v1.health import aio as health_aio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gowork.base import channels
 from gowork.base.channels import (
     SERVER_OPTIONS,
     AddressError,
@@ -86,6 +89,17 @@ def test_a_list_without_an_address_or_with_a_bad_one_is_refused(text: str) -> No
         split_addresses(text)
 
 
+def test_addresses_are_given_as_several_texts_too_and_those_given_twice_count_once() -> None:
+    assert split_addresses(["a:1", "b:2,a:1"]) == ["a:1", "b:2"]
+
+
+def test_more_addresses_than_anybody_needs_are_refused() -> None:
+    given = [f"a:{port}" for port in range(channels.ADDRESSES_MAX + 1)]
+    assert len(split_addresses(given[1:])) == channels.ADDRESSES_MAX
+    with pytest.raises(AddressError, match="17 addresses given; at most 16 are taken"):
+        split_addresses(given)
+
+
 @pytest.mark.parametrize(
     ("addresses", "target"),
     [
@@ -111,6 +125,43 @@ async def test_a_channel_goes_on_to_the_next_address_when_one_refuses(port: int)
     async with open_channel(["127.0.0.1:1", f"localhost:{port}"]) as channel:
         answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=120)
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+async def test_calls_of_a_channel_to_several_addresses_take_turns() -> None:
+    called = []
+
+    class Counted(health_aio.HealthServicer):
+        async def Check(self, request: health_pb2.HealthCheckRequest, context: Any) -> health_pb2.HealthCheckResponse:
+            called.append(self)
+            return await super().Check(request, context)
+
+    servers = [grpc.aio.server(options=list(SERVER_OPTIONS)) for _ in range(2)]
+    for server in servers:
+        health_pb2_grpc.add_HealthServicer_to_server(Counted(), server)
+    addresses = [f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}" for server in servers]
+    for server in servers:
+        await server.start()
+    async with open_channel(addresses) as channel:
+        for _ in range(1000):
+            await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=120)
+            if len(set(called)) == 2:
+                break
+    for server in servers:
+        await server.stop(0)
+    assert len(set(called)) == 2
+
+
+def test_an_attempt_to_connect_is_given_up_early_where_there_are_other_addresses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(channels, "CONNECT_SECONDS", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        for has_others, code in ((True, grpc.StatusCode.UNAVAILABLE), (False, grpc.StatusCode.DEADLINE_EXCEEDED)):
+            with open_blocking_channel([address], has_others=has_others) as channel:
+                with pytest.raises(grpc.RpcError) as caught:
+                    health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=1.5)
+            assert caught.value.code() is code
 
 
 async def test_two_servers_never_share_a_port(port: int) -> None:

@@ -60,10 +60,10 @@ class TestTurns:
         assert rotation.current == B
 
     def test_an_address_that_did_not_fail_stays(self) -> None:
-        rotation = Rotation([A, B])
-        rotation.prefer(B)
+        rotation = Rotation([A, B, C])
+        rotation.prefer(C)
         rotation.failed(A, "refused", answered=False)
-        assert rotation.current == B
+        assert rotation.current == C
 
     def test_what_each_address_said_last_is_kept_in_one_short_line(self) -> None:
         rotation = Rotation([A, B])
