@@ -239,23 +239,24 @@ class Forwarding:
                 return await found.ask(call, request, port, context)
 
     async def _hear(self, beat: bytes, port: Port, context: _Context) -> None:
-        """Forwards a heartbeat, as a call of its own, so that nothing is lost with the leader that heard the others."""
+        """Forwards a heartbeat, as a call of its own, so that its stream outlives the leader that heard the others."""
         until = _until(context)
-        while True:
-            found = await self._found(until)
-            if not isinstance(found, Upstream):
-                raise _not_leading(_CHANGED)
-            try:
-                await found.ask(HEARTBEAT, beat, port, context)
-            except (RefusedUnread, LeaderLost):
-                continue
-            except grpc.aio.AioRpcError as error:
-                if refusal_of(error).reason != "NOT_SERVING":
-                    raise
-                # Its term ends.
-                found.doubt()
-                continue
-            return
+        with self._asked.taking(len(beat)):
+            while True:
+                found = await self._found(until)
+                if not isinstance(found, Upstream):
+                    raise _not_leading(_CHANGED)
+                try:
+                    await found.ask(HEARTBEAT, beat, port, context)
+                except (RefusedUnread, LeaderLost):
+                    continue
+                except grpc.aio.AioRpcError as error:
+                    if refusal_of(error).reason != "NOT_SERVING":
+                        raise
+                    # Its term ends.
+                    found.doubt()
+                    continue
+                return
 
     async def _found(self, until: float) -> Upstream | Mapping[str, Method]:
         """Returns the leader, or what answers calls here, and waits for that.

@@ -6,6 +6,7 @@ and never forwards it again. The value is only shown to people, so it needs no p
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from typing import Any, TypeAlias, cast
 
@@ -46,7 +47,9 @@ def handed_back(trailing: Any) -> Metadata:
 
 async def hint(context: _Context, address: str) -> None:
     """Tells the caller of a forwarded call, before any answer, where the leader takes such calls itself."""
-    await context.send_initial_metadata(((LEADER, address),))
+    # A caller that has just hung up can't be told, and the call ends anyway.
+    with contextlib.suppress(grpc.aio.BaseError):
+        await context.send_initial_metadata(((LEADER, address),))
 
 
 def is_forwarded(context: _Context) -> bool:

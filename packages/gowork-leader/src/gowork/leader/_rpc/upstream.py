@@ -216,6 +216,7 @@ class Upstream:
             self.doubt()
             return RefusedUnread()
         if refusal.code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED) and not refusal.is_said:
+            self.doubt()
             return LeaderLost()
         return error
 
