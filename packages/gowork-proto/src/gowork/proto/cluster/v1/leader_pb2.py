@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$gowork/proto/cluster/v1/leader.proto\x12\ncluster.v1\"*\n\x0bJoinRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\"\x0e\n\x0cJoinResponse\"\x1a\n\x0cLeaveRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x0f\n\rLeaveResponse\"7\n\x0eMembersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"O\n\x0fMembersResponse\x12#\n\x07members\x18\x01 \x03(\x0b\x32\x12.cluster.v1.Member\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xec\x02\n\x06Member\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0e\n\x06status\x18\x03 \x01(\t\x12,\n\x08liveness\x18\x04 \x01(\x0e\x32\x1a.cluster.v1.MemberLiveness\x12$\n\x04kind\x18\x05 \x01(\x0e\x32\x16.cluster.v1.MemberKind\x12\r\n\x05slots\x18\x06 \x01(\x05\x12\x0f\n\x07running\x18\x07 \x01(\x05\x12\x10\n\x08handlers\x18\x08 \x03(\t\x12.\n\x06labels\x18\t \x03(\x0b\x32\x1e.cluster.v1.Member.LabelsEntry\x12\x0f\n\x07version\x18\n \x01(\t\x12\x14\n\x0cjoined_at_ms\x18\x0b \x01(\x03\x12\x12\n\nseen_at_ms\x18\x0c \x01(\x03\x12\x15\n\rplugin_errors\x18\r \x03(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"K\n\x10HeartbeatRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12+\n\x06status\x18\x02 \x01(\x0e\x32\x1b.cluster.v1.HeartbeatStatus\"\x13\n\x11HeartbeatResponse\"-\n\x0c\x44rainRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\tbudget_ms\x18\x02 \x01(\x03\"\x0f\n\rDrainResponse*\\\n\nMemberKind\x12\x1b\n\x17MEMBER_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13MEMBER_KIND_SESSION\x10\x01\x12\x18\n\x14MEMBER_KIND_CALLBACK\x10\x02*\xba\x01\n\x0eMemberLiveness\x12\x1f\n\x1bMEMBER_LIVENESS_UNSPECIFIED\x10\x00\x12\x18\n\x14MEMBER_LIVENESS_LIVE\x10\x01\x12\x1b\n\x17MEMBER_LIVENESS_BLOCKED\x10\x02\x12\x18\n\x14MEMBER_LIVENESS_LOST\x10\x03\x12\x1c\n\x18MEMBER_LIVENESS_DRAINING\x10\x04\x12\x18\n\x14MEMBER_LIVENESS_LEFT\x10\x05*\x86\x01\n\x0fHeartbeatStatus\x12 \n\x1cHEARTBEAT_STATUS_UNSPECIFIED\x10\x00\x12\x19\n\x15HEARTBEAT_STATUS_IDLE\x10\x01\x12\x19\n\x15HEARTBEAT_STATUS_BUSY\x10\x02\x12\x1b\n\x17HEARTBEAT_STATUS_FAILED\x10\x03\x32\xd8\x02\n\rLeaderService\x12\x39\n\x04Join\x12\x17.cluster.v1.JoinRequest\x1a\x18.cluster.v1.JoinResponse\x12<\n\x05Leave\x12\x18.cluster.v1.LeaveRequest\x1a\x19.cluster.v1.LeaveResponse\x12\x42\n\x07Members\x12\x1a.cluster.v1.MembersRequest\x1a\x1b.cluster.v1.MembersResponse\x12L\n\tHeartbeat\x12\x1c.cluster.v1.HeartbeatRequest\x1a\x1d.cluster.v1.HeartbeatResponse(\x01\x30\x01\x12<\n\x05\x44rain\x12\x18.cluster.v1.DrainRequest\x1a\x19.cluster.v1.DrainResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$gowork/proto/cluster/v1/leader.proto\x12\ncluster.v1\"*\n\x0bJoinRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\"\x0e\n\x0cJoinResponse\"\x1a\n\x0cLeaveRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x0f\n\rLeaveResponse\"7\n\x0eMembersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"O\n\x0fMembersResponse\x12#\n\x07members\x18\x01 \x03(\x0b\x32\x12.cluster.v1.Member\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xec\x02\n\x06Member\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0e\n\x06status\x18\x03 \x01(\t\x12,\n\x08liveness\x18\x04 \x01(\x0e\x32\x1a.cluster.v1.MemberLiveness\x12$\n\x04kind\x18\x05 \x01(\x0e\x32\x16.cluster.v1.MemberKind\x12\r\n\x05slots\x18\x06 \x01(\x05\x12\x0f\n\x07running\x18\x07 \x01(\x05\x12\x10\n\x08handlers\x18\x08 \x03(\t\x12.\n\x06labels\x18\t \x03(\x0b\x32\x1e.cluster.v1.Member.LabelsEntry\x12\x0f\n\x07version\x18\n \x01(\t\x12\x14\n\x0cjoined_at_ms\x18\x0b \x01(\x03\x12\x12\n\nseen_at_ms\x18\x0c \x01(\x03\x12\x15\n\rplugin_errors\x18\r \x03(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"K\n\x10HeartbeatRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12+\n\x06status\x18\x02 \x01(\x0e\x32\x1b.cluster.v1.HeartbeatStatus\"\x13\n\x11HeartbeatResponse\"-\n\x0c\x44rainRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\tbudget_ms\x18\x02 \x01(\x03\"\x0f\n\rDrainResponse\"\x10\n\x0eLeadersRequest\"i\n\x0fLeadersResponse\x12#\n\x07leaders\x18\x01 \x03(\x0b\x32\x12.cluster.v1.Leader\x12\x1c\n\x03log\x18\x02 \x01(\x0b\x32\x0f.cluster.v1.Log\x12\x13\n\x0b\x61nswered_by\x18\x03 \x01(\t\"\x8e\x02\n\x06Leader\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08store_id\x18\x02 \x01(\t\x12\r\n\x05leads\x18\x03 \x01(\x08\x12\x0c\n\x04term\x18\x04 \x01(\x03\x12\x16\n\x0eleads_since_ms\x18\x05 \x01(\x03\x12\x15\n\rapplied_index\x18\x06 \x01(\x03\x12\x14\n\x0c\x66orced_index\x18\x07 \x01(\x03\x12\x13\n\x0blag_entries\x18\x08 \x01(\x03\x12\x17\n\x0f\x63luster_address\x18\t \x01(\t\x12\x19\n\x11scheduler_address\x18\n \x01(\t\x12\x14\n\x0chttp_address\x18\x0b \x01(\t\x12\x0f\n\x07version\x18\x0c \x01(\t\x12\x12\n\nseen_at_ms\x18\r \x01(\x03\"B\n\x03Log\x12\x12\n\ngeneration\x18\x01 \x01(\t\x12\x13\n\x0b\x66irst_index\x18\x02 \x01(\x03\x12\x12\n\nlast_index\x18\x03 \x01(\x03\"\x1f\n\x0fStepDownRequest\x12\x0c\n\x04term\x18\x01 \x01(\x03\"6\n\x10StepDownResponse\x12\"\n\x06leader\x18\x01 \x01(\x0b\x32\x12.cluster.v1.Leader\"\'\n\x13RemoveLeaderRequest\x12\x10\n\x08store_id\x18\x01 \x01(\t\"\x16\n\x14RemoveLeaderResponse*\\\n\nMemberKind\x12\x1b\n\x17MEMBER_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13MEMBER_KIND_SESSION\x10\x01\x12\x18\n\x14MEMBER_KIND_CALLBACK\x10\x02*\xba\x01\n\x0eMemberLiveness\x12\x1f\n\x1bMEMBER_LIVENESS_UNSPECIFIED\x10\x00\x12\x18\n\x14MEMBER_LIVENESS_LIVE\x10\x01\x12\x1b\n\x17MEMBER_LIVENESS_BLOCKED\x10\x02\x12\x18\n\x14MEMBER_LIVENESS_LOST\x10\x03\x12\x1c\n\x18MEMBER_LIVENESS_DRAINING\x10\x04\x12\x18\n\x14MEMBER_LIVENESS_LEFT\x10\x05*\x86\x01\n\x0fHeartbeatStatus\x12 \n\x1cHEARTBEAT_STATUS_UNSPECIFIED\x10\x00\x12\x19\n\x15HEARTBEAT_STATUS_IDLE\x10\x01\x12\x19\n\x15HEARTBEAT_STATUS_BUSY\x10\x02\x12\x1b\n\x17HEARTBEAT_STATUS_FAILED\x10\x03\x32\xb6\x04\n\rLeaderService\x12\x39\n\x04Join\x12\x17.cluster.v1.JoinRequest\x1a\x18.cluster.v1.JoinResponse\x12<\n\x05Leave\x12\x18.cluster.v1.LeaveRequest\x1a\x19.cluster.v1.LeaveResponse\x12\x42\n\x07Members\x12\x1a.cluster.v1.MembersRequest\x1a\x1b.cluster.v1.MembersResponse\x12L\n\tHeartbeat\x12\x1c.cluster.v1.HeartbeatRequest\x1a\x1d.cluster.v1.HeartbeatResponse(\x01\x30\x01\x12<\n\x05\x44rain\x12\x18.cluster.v1.DrainRequest\x1a\x19.cluster.v1.DrainResponse\x12\x42\n\x07Leaders\x12\x1a.cluster.v1.LeadersRequest\x1a\x1b.cluster.v1.LeadersResponse\x12\x45\n\x08StepDown\x12\x1b.cluster.v1.StepDownRequest\x1a\x1c.cluster.v1.StepDownResponse\x12Q\n\x0cRemoveLeader\x12\x1f.cluster.v1.RemoveLeaderRequest\x1a .cluster.v1.RemoveLeaderResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,12 +33,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_MEMBER_LABELSENTRY']._loaded_options = None
   _globals['_MEMBER_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_MEMBERKIND']._serialized_start=824
-  _globals['_MEMBERKIND']._serialized_end=916
-  _globals['_MEMBERLIVENESS']._serialized_start=919
-  _globals['_MEMBERLIVENESS']._serialized_end=1105
-  _globals['_HEARTBEATSTATUS']._serialized_start=1108
-  _globals['_HEARTBEATSTATUS']._serialized_end=1242
+  _globals['_MEMBERKIND']._serialized_start=1444
+  _globals['_MEMBERKIND']._serialized_end=1536
+  _globals['_MEMBERLIVENESS']._serialized_start=1539
+  _globals['_MEMBERLIVENESS']._serialized_end=1725
+  _globals['_HEARTBEATSTATUS']._serialized_start=1728
+  _globals['_HEARTBEATSTATUS']._serialized_end=1862
   _globals['_JOINREQUEST']._serialized_start=52
   _globals['_JOINREQUEST']._serialized_end=94
   _globals['_JOINRESPONSE']._serialized_start=96
@@ -63,6 +63,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DRAINREQUEST']._serialized_end=805
   _globals['_DRAINRESPONSE']._serialized_start=807
   _globals['_DRAINRESPONSE']._serialized_end=822
-  _globals['_LEADERSERVICE']._serialized_start=1245
-  _globals['_LEADERSERVICE']._serialized_end=1589
+  _globals['_LEADERSREQUEST']._serialized_start=824
+  _globals['_LEADERSREQUEST']._serialized_end=840
+  _globals['_LEADERSRESPONSE']._serialized_start=842
+  _globals['_LEADERSRESPONSE']._serialized_end=947
+  _globals['_LEADER']._serialized_start=950
+  _globals['_LEADER']._serialized_end=1220
+  _globals['_LOG']._serialized_start=1222
+  _globals['_LOG']._serialized_end=1288
+  _globals['_STEPDOWNREQUEST']._serialized_start=1290
+  _globals['_STEPDOWNREQUEST']._serialized_end=1321
+  _globals['_STEPDOWNRESPONSE']._serialized_start=1323
+  _globals['_STEPDOWNRESPONSE']._serialized_end=1377
+  _globals['_REMOVELEADERREQUEST']._serialized_start=1379
+  _globals['_REMOVELEADERREQUEST']._serialized_end=1418
+  _globals['_REMOVELEADERRESPONSE']._serialized_start=1420
+  _globals['_REMOVELEADERRESPONSE']._serialized_end=1442
+  _globals['_LEADERSERVICE']._serialized_start=1865
+  _globals['_LEADERSERVICE']._serialized_end=2431
 # @@protoc_insertion_point(module_scope)

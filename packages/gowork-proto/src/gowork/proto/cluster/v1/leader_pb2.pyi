@@ -383,3 +383,229 @@ class DrainResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DrainResponse: _TypeAlias = DrainResponse  # noqa: Y015
+
+@_typing.final
+class LeadersRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeadersRequest: _TypeAlias = LeadersRequest  # noqa: Y015
+
+@_typing.final
+class LeadersResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEADERS_FIELD_NUMBER: _builtins.int
+    LOG_FIELD_NUMBER: _builtins.int
+    ANSWERED_BY_FIELD_NUMBER: _builtins.int
+    answered_by: _builtins.str
+    """The id of the store of the leader that answered."""
+    @_builtins.property
+    def leaders(self) -> _containers.RepeatedCompositeFieldContainer[Global___Leader]:
+        """The leader that leads is first; the others follow by name."""
+
+    @_builtins.property
+    def log(self) -> Global___Log:
+        """The log that they share. Not set when the leader has no log."""
+
+    def __init__(
+        self,
+        *,
+        leaders: _abc.Iterable[Global___Leader] | None = ...,
+        log: Global___Log | None = ...,
+        answered_by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["log", b"log"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered_by", b"answered_by", "leaders", b"leaders", "log", b"log"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeadersResponse: _TypeAlias = LeadersResponse  # noqa: Y015
+
+@_typing.final
+class Leader(_message.Message):
+    """Leader is one leader, as it has registered itself with the log. A leader registers at least every ten seconds, so the numbers of
+    one that does not lead may be as old as seen_at_ms.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    STORE_ID_FIELD_NUMBER: _builtins.int
+    LEADS_FIELD_NUMBER: _builtins.int
+    TERM_FIELD_NUMBER: _builtins.int
+    LEADS_SINCE_MS_FIELD_NUMBER: _builtins.int
+    APPLIED_INDEX_FIELD_NUMBER: _builtins.int
+    FORCED_INDEX_FIELD_NUMBER: _builtins.int
+    LAG_ENTRIES_FIELD_NUMBER: _builtins.int
+    CLUSTER_ADDRESS_FIELD_NUMBER: _builtins.int
+    SCHEDULER_ADDRESS_FIELD_NUMBER: _builtins.int
+    HTTP_ADDRESS_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    SEEN_AT_MS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name among the leaders. Names need not be unique."""
+    store_id: _builtins.str
+    """The id of its store, which no other leader has. A new or copied store has a new one."""
+    leads: _builtins.bool
+    """Whether it leads."""
+    term: _builtins.int
+    """The number of its term; 0 when it does not lead."""
+    leads_since_ms: _builtins.int
+    """Since when it leads, in milliseconds since the Unix epoch, by its own clock; 0 when it does not lead."""
+    applied_index: _builtins.int
+    """The index of the last entry of the log that its store has applied; 0 without a log."""
+    forced_index: _builtins.int
+    """The index of the last entry that its store has forced to disk; 0 when it has not said."""
+    lag_entries: _builtins.int
+    """How many entries the log has now that its store had not applied when it was last seen."""
+    cluster_address: _builtins.str
+    """Where it serves workers, clients, and probes and metrics, each as HOST:PORT."""
+    scheduler_address: _builtins.str
+    http_address: _builtins.str
+    version: _builtins.str
+    """The version of gowork-leader."""
+    seen_at_ms: _builtins.int
+    """When it registered last, in milliseconds since the Unix epoch, by its own clock. For the leader that answers: now. 0 when a leader
+    leads that is not registered yet.
+    """
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        store_id: _builtins.str = ...,
+        leads: _builtins.bool = ...,
+        term: _builtins.int = ...,
+        leads_since_ms: _builtins.int = ...,
+        applied_index: _builtins.int = ...,
+        forced_index: _builtins.int = ...,
+        lag_entries: _builtins.int = ...,
+        cluster_address: _builtins.str = ...,
+        scheduler_address: _builtins.str = ...,
+        http_address: _builtins.str = ...,
+        version: _builtins.str = ...,
+        seen_at_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_index", b"applied_index", "cluster_address", b"cluster_address", "forced_index", b"forced_index", "http_address", b"http_address", "lag_entries", b"lag_entries", "leads", b"leads", "leads_since_ms", b"leads_since_ms", "name", b"name", "scheduler_address", b"scheduler_address", "seen_at_ms", b"seen_at_ms", "store_id", b"store_id", "term", b"term", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Leader: _TypeAlias = Leader  # noqa: Y015
+
+@_typing.final
+class Log(_message.Message):
+    """Log is the log that leaders share."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GENERATION_FIELD_NUMBER: _builtins.int
+    FIRST_INDEX_FIELD_NUMBER: _builtins.int
+    LAST_INDEX_FIELD_NUMBER: _builtins.int
+    generation: _builtins.str
+    """The id of its generation. A restored or moved cluster begins a new one."""
+    first_index: _builtins.int
+    """The index of its first entry; older ones are pruned."""
+    last_index: _builtins.int
+    """The index of its last entry; first_index - 1 when there is none."""
+    def __init__(
+        self,
+        *,
+        generation: _builtins.str = ...,
+        first_index: _builtins.int = ...,
+        last_index: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_index", b"first_index", "generation", b"generation", "last_index", b"last_index"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Log: _TypeAlias = Log  # noqa: Y015
+
+@_typing.final
+class StepDownRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TERM_FIELD_NUMBER: _builtins.int
+    term: _builtins.int
+    """The term that is to end; 0 for the present one. With it, the call may be repeated."""
+    def __init__(
+        self,
+        *,
+        term: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["term", b"term"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StepDownRequest: _TypeAlias = StepDownRequest  # noqa: Y015
+
+@_typing.final
+class StepDownResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEADER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def leader(self) -> Global___Leader:
+        """The leader that leads now."""
+
+    def __init__(
+        self,
+        *,
+        leader: Global___Leader | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["leader", b"leader"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["leader", b"leader"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StepDownResponse: _TypeAlias = StepDownResponse  # noqa: Y015
+
+@_typing.final
+class RemoveLeaderRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STORE_ID_FIELD_NUMBER: _builtins.int
+    store_id: _builtins.str
+    """The id of the leader's store."""
+    def __init__(
+        self,
+        *,
+        store_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["store_id", b"store_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveLeaderRequest: _TypeAlias = RemoveLeaderRequest  # noqa: Y015
+
+@_typing.final
+class RemoveLeaderResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveLeaderResponse: _TypeAlias = RemoveLeaderResponse  # noqa: Y015

@@ -64,6 +64,21 @@ class LeaderServiceStub(object):
                 request_serializer=gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.DrainRequest.SerializeToString,
                 response_deserializer=gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.DrainResponse.FromString,
                 _registered_method=True)
+        self.Leaders = channel.unary_unary(
+                '/cluster.v1.LeaderService/Leaders',
+                request_serializer=gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.LeadersRequest.SerializeToString,
+                response_deserializer=gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.LeadersResponse.FromString,
+                _registered_method=True)
+        self.StepDown = channel.unary_unary(
+                '/cluster.v1.LeaderService/StepDown',
+                request_serializer=gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.StepDownRequest.SerializeToString,
+                response_deserializer=gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.StepDownResponse.FromString,
+                _registered_method=True)
+        self.RemoveLeader = channel.unary_unary(
+                '/cluster.v1.LeaderService/RemoveLeader',
+                request_serializer=gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.RemoveLeaderRequest.SerializeToString,
+                response_deserializer=gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.RemoveLeaderResponse.FromString,
+                _registered_method=True)
 
 
 class LeaderServiceServicer(object):
@@ -126,6 +141,40 @@ class LeaderServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Leaders(self, request, context):
+        """Leaders lists the leaders of the cluster, and says which one leads. Leaders that share a log are in it from their
+        registration on until RemoveLeader, or until they were absent for seven days. A leader without a log lists itself alone.
+
+        Any leader answers it, also while none leads. UNAVAILABLE when the log does not answer.
+
+        Leaders before 0.2.0 answer UNIMPLEMENTED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StepDown(self, request, context):
+        """StepDown has the leader that leads hand over to another one. It ends its term: what it has taken becomes durable and is
+        answered, and streams end with UNAVAILABLE. Then it resigns, and lets the others take over. Answers when another one leads.
+
+        Made again for a term that is over, it changes nothing and answers who leads. FAILED_PRECONDITION when no other leader could
+        take over: the term goes on. ABORTED when the term has ended and no other leader has taken over within ten seconds.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveLeader(self, request, context):
+        """RemoveLeader removes the registration of a leader that will not come back, so that the log need not keep entries for its store.
+        If it does come back, it registers again.
+
+        INVALID_ARGUMENT when the id is empty; NOT_FOUND when no leader with such a store is registered; FAILED_PRECONDITION when it
+        was seen within the last minute, or when it is the only one that is registered.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LeaderServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -153,6 +202,21 @@ def add_LeaderServiceServicer_to_server(servicer, server):
                     servicer.Drain,
                     request_deserializer=gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.DrainRequest.FromString,
                     response_serializer=gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.DrainResponse.SerializeToString,
+            ),
+            'Leaders': grpc.unary_unary_rpc_method_handler(
+                    servicer.Leaders,
+                    request_deserializer=gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.LeadersRequest.FromString,
+                    response_serializer=gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.LeadersResponse.SerializeToString,
+            ),
+            'StepDown': grpc.unary_unary_rpc_method_handler(
+                    servicer.StepDown,
+                    request_deserializer=gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.StepDownRequest.FromString,
+                    response_serializer=gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.StepDownResponse.SerializeToString,
+            ),
+            'RemoveLeader': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveLeader,
+                    request_deserializer=gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.RemoveLeaderRequest.FromString,
+                    response_serializer=gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.RemoveLeaderResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -295,6 +359,87 @@ class LeaderService(object):
             '/cluster.v1.LeaderService/Drain',
             gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.DrainRequest.SerializeToString,
             gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.DrainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Leaders(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cluster.v1.LeaderService/Leaders',
+            gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.LeadersRequest.SerializeToString,
+            gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.LeadersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StepDown(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cluster.v1.LeaderService/StepDown',
+            gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.StepDownRequest.SerializeToString,
+            gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.StepDownResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveLeader(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cluster.v1.LeaderService/RemoveLeader',
+            gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.RemoveLeaderRequest.SerializeToString,
+            gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.RemoveLeaderResponse.FromString,
             options,
             channel_credentials,
             insecure,

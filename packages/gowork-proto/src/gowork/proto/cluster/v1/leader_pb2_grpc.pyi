@@ -70,6 +70,28 @@ class LeaderServiceStub:
 
     INVALID_ARGUMENT for an empty id or a negative budget; NOT_FOUND when no live member has the id.
     """
+    Leaders: _grpc.UnaryUnaryMultiCallable[_leader_pb2.LeadersRequest, _leader_pb2.LeadersResponse]
+    """Leaders lists the leaders of the cluster, and says which one leads. Leaders that share a log are in it from their
+    registration on until RemoveLeader, or until they were absent for seven days. A leader without a log lists itself alone.
+
+    Any leader answers it, also while none leads. UNAVAILABLE when the log does not answer.
+
+    Leaders before 0.2.0 answer UNIMPLEMENTED.
+    """
+    StepDown: _grpc.UnaryUnaryMultiCallable[_leader_pb2.StepDownRequest, _leader_pb2.StepDownResponse]
+    """StepDown has the leader that leads hand over to another one. It ends its term: what it has taken becomes durable and is
+    answered, and streams end with UNAVAILABLE. Then it resigns, and lets the others take over. Answers when another one leads.
+
+    Made again for a term that is over, it changes nothing and answers who leads. FAILED_PRECONDITION when no other leader could
+    take over: the term goes on. ABORTED when the term has ended and no other leader has taken over within ten seconds.
+    """
+    RemoveLeader: _grpc.UnaryUnaryMultiCallable[_leader_pb2.RemoveLeaderRequest, _leader_pb2.RemoveLeaderResponse]
+    """RemoveLeader removes the registration of a leader that will not come back, so that the log need not keep entries for its store.
+    If it does come back, it registers again.
+
+    INVALID_ARGUMENT when the id is empty; NOT_FOUND when no leader with such a store is registered; FAILED_PRECONDITION when it
+    was seen within the last minute, or when it is the only one that is registered.
+    """
 
 @_typing.type_check_only
 class LeaderServiceAsyncStub(LeaderServiceStub):
@@ -112,6 +134,28 @@ class LeaderServiceAsyncStub(LeaderServiceStub):
     again. Answers when the member has been told; draining it again changes nothing.
 
     INVALID_ARGUMENT for an empty id or a negative budget; NOT_FOUND when no live member has the id.
+    """
+    Leaders: _aio.UnaryUnaryMultiCallable[_leader_pb2.LeadersRequest, _leader_pb2.LeadersResponse]  # type: ignore[assignment]
+    """Leaders lists the leaders of the cluster, and says which one leads. Leaders that share a log are in it from their
+    registration on until RemoveLeader, or until they were absent for seven days. A leader without a log lists itself alone.
+
+    Any leader answers it, also while none leads. UNAVAILABLE when the log does not answer.
+
+    Leaders before 0.2.0 answer UNIMPLEMENTED.
+    """
+    StepDown: _aio.UnaryUnaryMultiCallable[_leader_pb2.StepDownRequest, _leader_pb2.StepDownResponse]  # type: ignore[assignment]
+    """StepDown has the leader that leads hand over to another one. It ends its term: what it has taken becomes durable and is
+    answered, and streams end with UNAVAILABLE. Then it resigns, and lets the others take over. Answers when another one leads.
+
+    Made again for a term that is over, it changes nothing and answers who leads. FAILED_PRECONDITION when no other leader could
+    take over: the term goes on. ABORTED when the term has ended and no other leader has taken over within ten seconds.
+    """
+    RemoveLeader: _aio.UnaryUnaryMultiCallable[_leader_pb2.RemoveLeaderRequest, _leader_pb2.RemoveLeaderResponse]  # type: ignore[assignment]
+    """RemoveLeader removes the registration of a leader that will not come back, so that the log need not keep entries for its store.
+    If it does come back, it registers again.
+
+    INVALID_ARGUMENT when the id is empty; NOT_FOUND when no leader with such a store is registered; FAILED_PRECONDITION when it
+    was seen within the last minute, or when it is the only one that is registered.
     """
 
 class LeaderServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -182,6 +226,46 @@ class LeaderServiceServicer(metaclass=_abc_1.ABCMeta):
         again. Answers when the member has been told; draining it again changes nothing.
 
         INVALID_ARGUMENT for an empty id or a negative budget; NOT_FOUND when no live member has the id.
+        """
+
+    @_abc_1.abstractmethod
+    def Leaders(
+        self,
+        request: _leader_pb2.LeadersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_leader_pb2.LeadersResponse, _abc.Awaitable[_leader_pb2.LeadersResponse]]:
+        """Leaders lists the leaders of the cluster, and says which one leads. Leaders that share a log are in it from their
+        registration on until RemoveLeader, or until they were absent for seven days. A leader without a log lists itself alone.
+
+        Any leader answers it, also while none leads. UNAVAILABLE when the log does not answer.
+
+        Leaders before 0.2.0 answer UNIMPLEMENTED.
+        """
+
+    @_abc_1.abstractmethod
+    def StepDown(
+        self,
+        request: _leader_pb2.StepDownRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_leader_pb2.StepDownResponse, _abc.Awaitable[_leader_pb2.StepDownResponse]]:
+        """StepDown has the leader that leads hand over to another one. It ends its term: what it has taken becomes durable and is
+        answered, and streams end with UNAVAILABLE. Then it resigns, and lets the others take over. Answers when another one leads.
+
+        Made again for a term that is over, it changes nothing and answers who leads. FAILED_PRECONDITION when no other leader could
+        take over: the term goes on. ABORTED when the term has ended and no other leader has taken over within ten seconds.
+        """
+
+    @_abc_1.abstractmethod
+    def RemoveLeader(
+        self,
+        request: _leader_pb2.RemoveLeaderRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_leader_pb2.RemoveLeaderResponse, _abc.Awaitable[_leader_pb2.RemoveLeaderResponse]]:
+        """RemoveLeader removes the registration of a leader that will not come back, so that the log need not keep entries for its store.
+        If it does come back, it registers again.
+
+        INVALID_ARGUMENT when the id is empty; NOT_FOUND when no leader with such a store is registered; FAILED_PRECONDITION when it
+        was seen within the last minute, or when it is the only one that is registered.
         """
 
 def add_LeaderServiceServicer_to_server(servicer: LeaderServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1960,8 +1960,11 @@ class GetLeaderResponse(_message.Message):
 
     VERSION_FIELD_NUMBER: _builtins.int
     REQUEST_FIELDS_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """The version of gowork-leader."""
+    name: _builtins.str
+    """The name of the leader that answers. Where several leaders share a log, it is the one that leads."""
     @_builtins.property
     def request_fields(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The full names of all fields that it reads in requests to scheduler.v1.SchedulerService and cluster.v1.LeaderService, and in the
@@ -1973,10 +1976,11 @@ class GetLeaderResponse(_message.Message):
         *,
         version: _builtins.str = ...,
         request_fields: _abc.Iterable[_builtins.str] | None = ...,
+        name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_fields", b"request_fields", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "request_fields", b"request_fields", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -333,7 +333,7 @@ class SchedulerServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetLeader(self, request, context):
-        """GetLeader tells which leader this is and which fields of requests it reads. A leader silently drops fields that it does not
+        """GetLeader tells which leader leads and which fields of requests it reads. A leader silently drops fields that it does not
         know, because protobuf does. So a client that depends on a field asks here first.
 
         Leaders before 0.2.0 answer UNIMPLEMENTED.

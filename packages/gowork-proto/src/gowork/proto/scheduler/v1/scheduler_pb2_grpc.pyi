@@ -127,7 +127,7 @@ class SchedulerServiceStub:
     ConfigureQueue: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.ConfigureQueueRequest, _scheduler_pb2.ConfigureQueueResponse]
     """ConfigureQueue sets a queue's weight and limits; a field that is not set stays as it is."""
     GetLeader: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.GetLeaderRequest, _scheduler_pb2.GetLeaderResponse]
-    """GetLeader tells which leader this is and which fields of requests it reads. A leader silently drops fields that it does not
+    """GetLeader tells which leader leads and which fields of requests it reads. A leader silently drops fields that it does not
     know, because protobuf does. So a client that depends on a field asks here first.
 
     Leaders before 0.2.0 answer UNIMPLEMENTED.
@@ -238,7 +238,7 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     ConfigureQueue: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ConfigureQueueRequest, _scheduler_pb2.ConfigureQueueResponse]  # type: ignore[assignment]
     """ConfigureQueue sets a queue's weight and limits; a field that is not set stays as it is."""
     GetLeader: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.GetLeaderRequest, _scheduler_pb2.GetLeaderResponse]  # type: ignore[assignment]
-    """GetLeader tells which leader this is and which fields of requests it reads. A leader silently drops fields that it does not
+    """GetLeader tells which leader leads and which fields of requests it reads. A leader silently drops fields that it does not
     know, because protobuf does. So a client that depends on a field asks here first.
 
     Leaders before 0.2.0 answer UNIMPLEMENTED.
@@ -472,7 +472,7 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _scheduler_pb2.GetLeaderRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_scheduler_pb2.GetLeaderResponse, _abc.Awaitable[_scheduler_pb2.GetLeaderResponse]]:
-        """GetLeader tells which leader this is and which fields of requests it reads. A leader silently drops fields that it does not
+        """GetLeader tells which leader leads and which fields of requests it reads. A leader silently drops fields that it does not
         know, because protobuf does. So a client that depends on a field asks here first.
 
         Leaders before 0.2.0 answer UNIMPLEMENTED.
