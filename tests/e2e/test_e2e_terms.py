@@ -41,7 +41,7 @@ class Leading:
         leads, ended = asyncio.Event(), asyncio.Event()
         term = Term(SqliteStore(self.folder / "leader.db"), self.counts, Settings(), Kept())
         async with asyncio.TaskGroup() as group:
-            group.create_task(self.node.lead(term, leads=leads.set, ended=ended))
+            group.create_task(self.node.lead(term, leads=leads.set, ended=[ended]))
             try:
                 await leads.wait()
                 yield

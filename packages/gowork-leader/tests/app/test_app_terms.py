@@ -60,7 +60,7 @@ class Office:
         self.past.append(weakref.ref(term))
         leads, ended = asyncio.Event(), asyncio.Event()
         async with asyncio.TaskGroup() as group:
-            leading = group.create_task(self.node.lead(term, leads=leads.set, ended=ended))
+            leading = group.create_task(self.node.lead(term, leads=leads.set, ended=[ended]))
             waiting = group.create_task(leads.wait())
             await asyncio.wait({leading, waiting}, return_when=asyncio.FIRST_COMPLETED)
             try:

@@ -52,7 +52,7 @@ class House:
 
     def candidacy(self, name: str, told: list[Leader | None] | None = None) -> Candidacy:
         tell = [].append if told is None else told.append
-        return Candidacy(self.stores[name], self.logs[name], name.encode(), "1.0", lambda: 7, tell)
+        return Candidacy(self.stores[name], self.logs[name], lambda _: name.encode(), "1.0", lambda: 7, tell)
 
     async def facts(self, name: str) -> list[str]:
         return [fact.key for fact in await self.stores[name].facts("notes", "", 100, 1 << 20)]

@@ -14,7 +14,7 @@ from typing import cast
 from gowork.base.channels import format_address, parse_address
 from gowork.base.telemetry import is_traced
 from gowork.leader._app.node import Addresses, Node
-from gowork.leader._app.standby import Standby
+from gowork.leader._app.standby import Standby, announced
 from gowork.leader._app.term import Term
 from gowork.leader._core.state import Settings
 from gowork.leader._engine.counts import Counts
@@ -91,8 +91,9 @@ class Leader:
         if self._log is not None:
             await self._run_among_others(self._log, started, stopped)
             return
-        term = Term(self._store, self._counts, self._settings, self._kept)
         async with self._node.serving(stopped) as addresses:
+            own = announced(self._name, _advertised(addresses, self._advertise))
+            term = Term(self._store, self._counts, self._settings, self._kept, own=own)
             await self._node.lead(term, leads=lambda: started.set_result(addresses))
         if stopped.is_set():
             _log.info("stopped")

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -27,7 +27,7 @@ from gowork.leader._engine.counts import Counts
 from gowork.leader._engine.loop import STOPPING
 from gowork.leader._replication.journal import LogBlockedError
 from gowork.leader._rpc.forwarding import Forwarding
-from gowork.leader._rpc.services import Port, Switchboard
+from gowork.leader._rpc.services import Method, Port, Switchboard
 from gowork.leader.store.protocol import StoreBlockedError, StoreFullError
 from gowork.proto.status import Refusal
 
@@ -142,19 +142,27 @@ class Node:
             if self._forwards:
                 self._switchboard.forward(self._forwarding.methods)
 
+    def answer(self, methods: Mapping[str, Method]) -> None:
+        """Has these calls answered here, and not forwarded, while it follows. Call it before `follow`.
+
+        Args:
+            methods: what answers them: {call: method}.
+        """
+        self._forwarding.answer(methods)
+
     def wait_for(self, because: str) -> None:
         """Has all calls, and the probe of readiness, answered with what this node waits for before it can follow."""
         self._refuse("NOT_LEADING", because)
 
     async def lead(
-        self, term: Term, *, leads: Callable[[], None] = lambda: None, ended: asyncio.Event | None = None
+        self, term: Term, *, leads: Callable[[], None] = lambda: None, ended: Sequence[asyncio.Event] = ()
     ) -> None:
         """Has a term answer the calls until it ends. After that nothing of the term is left, and the node answers on.
 
         Args:
             term: a term that is not opened yet.
             leads: is called when the term answers.
-            ended: is set to end the term. The term also ends when the node stops.
+            ended: each of these ends the term when it is set. The term also ends when the node stops.
 
         Raises:
             StoreError: the store can't be opened.
@@ -169,8 +177,7 @@ class Node:
                 running = group.create_task(term.run(), name="term")
                 await self._put_through(term, began_mono)
                 leads()
-                events = (self._stopped, ended or asyncio.Event())
-                ends = {group.create_task(event.wait(), name="end of term") for event in events}
+                ends = {group.create_task(event.wait(), name="end of term") for event in (self._stopped, *ended)}
                 await asyncio.wait({running, *ends}, return_when=asyncio.FIRST_COMPLETED)
                 for end in ends:
                     end.cancel()
@@ -201,7 +208,7 @@ class Node:
             self._refuse("NOT_LEADING", NOT_LEADING)
         if self._term is not None:
             self._term = None
-            self._left = self._ports.under_way
+            self._left = self._ports.under_way - term.outliving
             self._counts.leads_no_more()
             self._forwarding.follow(_ports_of(self._leader))
         term.end(self._refusal.message)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from gowork.leader._app.early_ending import EarlyEnding
 from gowork.leader._app.node import Addresses, Node
@@ -20,8 +22,10 @@ from gowork.leader._replication import announcement
 from gowork.leader._replication.announcement import Announcement
 from gowork.leader._replication.candidacy import Candidacy, join
 from gowork.leader._rpc.copying import fetch_copy
+from gowork.leader._rpc.leaders import Leaders
+from gowork.leader._rpc.services import LEADERS, REMOVE_LEADER
 from gowork.leader._version import __version__
-from gowork.leader.log.protocol import Leader, LeadershipLostError, Log, LogUnreachableError
+from gowork.leader.log.protocol import Leader, Leadership, LeadershipLostError, Log, LogUnreachableError
 from gowork.leader.store.protocol import LoggedStore, Opened
 
 _log = logging.getLogger(__name__)
@@ -32,8 +36,47 @@ _T = TypeVar("_T")
 AGAIN_SECONDS = 1.0
 
 
+def announced(name: str, advertised: Addresses) -> Announcement:
+    """Returns what a leader says of itself before its store is open."""
+    return Announcement(name, advertised.cluster, advertised.scheduler, advertised.http, "", __version__)
+
+
 class Stopped(Exception):
     """The process is to stop."""
+
+
+class Presence:
+    """What this process does in the log: how far its store has come, and which term leads here.
+
+    Args:
+        candidacy: knows the replica.
+    """
+
+    def __init__(self, candidacy: Candidacy) -> None:
+        self._candidacy = candidacy
+        #: See OwnTerms.led.
+        self.led = 0
+        self._stepping_down = asyncio.Event()
+
+    @property
+    def applied(self) -> int:
+        """See OwnTerms.applied."""
+        replica = self._candidacy.replica
+        return 0 if replica is None else replica.position.index
+
+    def step_down(self) -> None:
+        """See OwnTerms.step_down."""
+        self._candidacy.give_way()
+        self._stepping_down.set()
+
+    @contextmanager
+    def leading(self, leadership: Leadership) -> Iterator[asyncio.Event]:
+        """A term leads here while it is entered. Yields what is set when it is to step down."""
+        self.led, self._stepping_down = leadership.leader.term, asyncio.Event()
+        try:
+            yield self._stepping_down
+        finally:
+            self.led = 0
 
 
 class Standby:
@@ -83,20 +126,21 @@ class Standby:
         try:
             await self._unless_stopped(self._reach_log())
             opened = await self._unless_stopped(self._open_store())
-            own = Announcement(
-                self._name,
-                self._advertised.cluster,
-                self._advertised.scheduler,
-                self._advertised.http,
-                opened.store_id,
-                __version__,
-            )
-            candidacy = Candidacy(self._store, self._log, announcement.encode(own), __version__, _wall_ms, self._told)
+            own = replace(announced(self._name, self._advertised), store_id=opened.store_id)
+
+            def announce(stood_ms: int) -> bytes:
+                return announcement.encode(replace(own, stood_ms=stood_ms))
+
+            candidacy = Candidacy(self._store, self._log, announce, __version__, _wall_ms, self._told)
+            presence = Presence(candidacy)
+            leaders = Leaders(self._log, own, presence, _wall_ms)
+            self._node.answer({LEADERS: leaders.Leaders, REMOVE_LEADER: leaders.RemoveLeader})
             while True:
                 journal, leadership = await self._unless_stopped(candidacy.elected())
-                term = Term(self._store, self._counts, self._settings, self._kept, journal)
+                term = Term(self._store, self._counts, self._settings, self._kept, journal, own=own, leaders=leaders)
                 try:
-                    await self._node.lead(term, ended=leadership.lost)
+                    with presence.leading(leadership) as stepping_down:
+                        await self._node.lead(term, ended=(leadership.lost, stepping_down))
                 except* LeadershipLostError:
                     _log.warning("leads no more", extra={"term": leadership.leader.term})
                 finally:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Set as AbstractSet
+from typing import Any, Protocol
 
 from gowork.leader._app.metrics import Look
 from gowork.leader._core.effects import TraceSettling
@@ -19,12 +20,14 @@ from gowork.leader._core.state import Settings, State
 from gowork.leader._engine.counts import Counts
 from gowork.leader._engine.loop import Engine
 from gowork.leader._engine.retention import Kept, Retention
+from gowork.leader._replication.announcement import Announcement
 from gowork.leader._replication.journal import Journal
 from gowork.leader._rpc.activity import Overview
 from gowork.leader._rpc.dialer import Dialer
 from gowork.leader._rpc.explaining import Explaining
 from gowork.leader._rpc.following import Following
 from gowork.leader._rpc.keeping import Keeping
+from gowork.leader._rpc.leaders import Leaders, LoneLeader
 from gowork.leader._rpc.lookups import Lookups
 from gowork.leader._rpc.membership import Membership
 from gowork.leader._rpc.queues import QueueControl
@@ -34,6 +37,9 @@ from gowork.leader._rpc.services import compose
 from gowork.leader._rpc.sessions import Sessions
 from gowork.leader._version import __version__
 from gowork.leader.store.protocol import Store, StoreBlockedError
+
+#: A leader that says nothing of itself.
+UNNAMED = Announcement("", "", "", "", "", __version__)
 
 
 class Duty(Protocol):
@@ -48,7 +54,15 @@ class Term:
     """One term. Open it, run it, end it, and close it, each once."""
 
     def __init__(
-        self, store: Store, counts: Counts, settings: Settings, kept: Kept, journal: Journal | None = None
+        self,
+        store: Store,
+        counts: Counts,
+        settings: Settings,
+        kept: Kept,
+        journal: Journal | None = None,
+        *,
+        own: Announcement = UNNAMED,
+        leaders: Leaders | None = None,
     ) -> None:
         """Makes a term and begins nothing yet.
 
@@ -58,6 +72,8 @@ class Term:
             settings: spans and bounds.
             kept: how many finished tasks are kept, and for how long.
             journal: makes batches durable, in a store that is open already; None: the store does so alone.
+            own: what this leader says of itself.
+            leaders: answers the calls about the leaders of the log; None: there is no log.
         """
         self._counts = counts
         self._sessions = Sessions(settings)
@@ -70,14 +86,15 @@ class Term:
         #: All duties of the term.
         self.duties: list[Duty] = [dialer, self._retention]
         self._membership = Membership(engine)
+        self._leaders = leaders or LoneLeader(engine, own)
         explaining = Explaining(engine, store)
         #: {call: what answers it while this term leads}
         self.methods = compose(
             {
-                "cluster.v1.LeaderService": (self._membership,),
+                "cluster.v1.LeaderService": (self._membership, self._leaders),
                 "scheduler.v1.SchedulerService": (
                     Scheduling(engine),
-                    Lookups(engine, store, explaining, __version__),
+                    Lookups(engine, store, explaining, __version__, own.name),
                     explaining,
                     QueueControl(engine),
                     Following(engine, store),
@@ -92,6 +109,11 @@ class Term:
     def blocked(self) -> StoreBlockedError | None:
         """Why nothing is taken now; None when batches are taken."""
         return self._engine.blocked
+
+    @property
+    def outliving(self) -> AbstractSet[asyncio.Task[Any]]:
+        """The asyncio tasks that serve calls which go on when the term is over, because they do not belong to it."""
+        return self._leaders.outliving
 
     def now(self) -> Now:
         """Returns the time by the clock of its engine."""

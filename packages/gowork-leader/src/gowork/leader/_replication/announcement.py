@@ -19,8 +19,12 @@ class Announcement(Struct, frozen=True):
     store_id: str
     #: The version of gowork-leader.
     version: str
+    #: When it stood for election, in wall-clock milliseconds; 0 where it says so without standing.
+    stood_ms: int = 0
 
 
 encode = msgspec.json.Encoder().encode
 #: Reads what `encode` wrote. It raises msgspec.MsgspecError.
 decode = msgspec.json.Decoder(Announcement).decode
+#: Stands for what can't be read.
+UNREADABLE = Announcement("unreadable", "", "", "", "", "")

@@ -34,6 +34,8 @@ _log = logging.getLogger(__name__)
 LAG_WAIT_SECONDS = 0.2
 #: How many entries behind makes a candidate wait the longest.
 LAG_FULL = 20
+#: For how long a leader that has stepped down lets the others stand for election first, in seconds.
+GIVE_WAY_SECONDS = 5.0
 #: How long to wait before the log is asked again, in seconds.
 AGAIN_SECONDS = 1.0
 
@@ -81,7 +83,8 @@ class Candidacy:
     Args:
         store: belongs to the log.
         log: is open.
-        announcement: what this leader says of itself to the others.
+        announce: returns what this leader says of itself to the others. It is given the time at which it stands for
+            election, in wall-clock milliseconds.
         version: the version of this program.
         wall_ms: returns the time in wall-clock milliseconds.
         told: is called with who leads, each time that it changes.
@@ -91,19 +94,25 @@ class Candidacy:
         self,
         store: LoggedStore,
         log: Log,
-        announcement: bytes,
+        announce: Callable[[int], bytes],
         version: str,
         wall_ms: Callable[[], int],
         told: Callable[[Leader | None], None] = lambda leader: None,
     ) -> None:
         self._store = store
         self._log = log
-        self._announcement = announcement
+        self._announce = announce
         self._version = version
         self._wall_ms = wall_ms
         self._told = told
+        #: For how long it lets another leader take over before it stands for election again, in seconds.
+        self._way_seconds = 0.0
         #: The replica while this leader follows; None before.
         self.replica: Replica | None = None
+
+    def give_way(self) -> None:
+        """Lets the others stand for election first, the next time that it is to be elected."""
+        self._way_seconds = GIVE_WAY_SECONDS
 
     async def elected(self) -> tuple[LoggedJournal, Leadership]:
         """Returns when this leader is elected and its store has applied all of the log.
@@ -134,7 +143,7 @@ class Candidacy:
         except BaseException:
             await leadership.resign()
             raise
-        begun = TermBegun(self._announcement, self._wall_ms(), self._version)
+        begun = TermBegun(leadership.leader.announcement, self._wall_ms(), self._version)
         return LoggedJournal(self._store, replica, leadership, encode_term(begun)), leadership
 
     async def _follow(self, replica: Replica) -> None:
@@ -147,6 +156,7 @@ class Candidacy:
                 await asyncio.sleep(AGAIN_SECONDS)
 
     async def _elected(self, replica: Replica) -> Leadership:
+        await self._another_leads()
         while True:
             try:
                 async with aclosing(self._log.leaders()) as leaders:
@@ -164,11 +174,24 @@ class Candidacy:
                 _log.warning("log can't be reached", extra={"reason": str(error)})
                 await asyncio.sleep(AGAIN_SECONDS)
 
+    async def _another_leads(self) -> None:
+        """Returns when another leader leads, and at the latest when this one has given way for long enough."""
+        seconds, self._way_seconds = self._way_seconds, 0.0
+        if not seconds:
+            return
+        try:
+            async with asyncio.timeout(seconds), aclosing(self._log.leaders()) as leaders:
+                async for leader in leaders:
+                    if leader is not None:
+                        return
+        except (TimeoutError, LogUnreachableError) as error:
+            _log.info("no other leader took over", extra={"reason": str(error) or f"none did in {seconds:g} s"})
+
     async def _campaign(self, replica: Replica) -> Leadership | None:
         behind = (await self._log.span()).last - replica.position.index
         await asyncio.sleep(LAG_WAIT_SECONDS * min(max(behind, 0) / LAG_FULL, 1.0))
         position = replica.position
-        candidate = Candidate(position.generation, position.index, replica.term, self._announcement)
+        candidate = Candidate(position.generation, position.index, replica.term, self._announce(self._wall_ms()))
         try:
             return await self._log.campaign(candidate)
         except GenerationError as error:

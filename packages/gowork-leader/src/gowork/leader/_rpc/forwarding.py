@@ -131,6 +131,16 @@ class Forwarding:
         self._change(None)
         self._end_heartbeats(_not_leading(_CHANGED))
 
+    def answer(self, methods: Mapping[str, Method]) -> None:
+        """Has these calls answered here, also while a leader is known. They have one request and one answer.
+
+        Args:
+            methods: what answers them: {call: method}.
+        """
+        for call, method in methods.items():
+            for table in self.methods.values():
+                table[call] = _answering(call, method)
+
     def stop(self, refusal: Refusal) -> None:
         """Ends streams, and calls that wait for a leader, with this refusal. Calls under way may be answered."""
         self._stopped = refusal
@@ -320,6 +330,14 @@ async def _handing_on(context: _Context, lost: Refusal) -> AsyncIterator[None]:
             await abort(context, lost)
         except grpc.aio.AioRpcError as error:
             await context.abort(error.code(), error.details() or "", handed_back(error.trailing_metadata()))
+
+
+def _answering(call: str, method: Method) -> Method:
+    async def answer(request: bytes, context: _Context) -> bytes:
+        async with refusing(context):
+            return await _answered_here(method, call, request, context)
+
+    return answer
 
 
 async def _answered_here(method: Method, call: str, request: bytes, context: _Context) -> bytes:

@@ -28,12 +28,13 @@ _Context = grpc.aio.ServicerContext[object, object]
 class Lookups:
     """Answers look-ups from the state and the store."""
 
-    def __init__(self, engine: Engine, store: Store, explaining: Explaining, version: str) -> None:
-        """`explaining` says why a pending task waits."""
+    def __init__(self, engine: Engine, store: Store, explaining: Explaining, version: str, name: str) -> None:
+        """`explaining` says why a pending task waits. `name` is that of this leader."""
         self._engine = engine
         self._store = store
         self._explaining = explaining
         self._version = version
+        self._name = name
 
     async def GetTask(self, request: pb.GetTaskRequest, context: _Context) -> pb.GetTaskResponse:
         async with refusing(context):
@@ -114,7 +115,7 @@ class Lookups:
         return response
 
     async def GetLeader(self, request: pb.GetLeaderRequest, context: _Context) -> pb.GetLeaderResponse:
-        return pb.GetLeaderResponse(version=self._version, request_fields=_KNOWN_FIELDS)
+        return pb.GetLeaderResponse(version=self._version, request_fields=_KNOWN_FIELDS, name=self._name)
 
 
 def _barrier(state: State) -> None:

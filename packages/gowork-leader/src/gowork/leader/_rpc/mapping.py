@@ -24,6 +24,7 @@ from gowork.leader._core.model import (
 )
 from gowork.leader._core.queries import MemberView
 from gowork.leader._core.queues import Queue
+from gowork.leader._replication.census import Census, LeaderView
 from gowork.leader._rpc.validation import check_follow_ups
 from gowork.leader._wire.specs import retry_of, spec_from
 from gowork.leader.store.codec import restore
@@ -369,3 +370,31 @@ def _cut_start(text: str, bytes_max: int) -> str:
     if len(text) * 4 <= bytes_max:
         return text
     return text.encode()[-bytes_max:].decode(errors="ignore")
+
+
+def leader_message(view: LeaderView) -> leader_pb2.Leader:
+    """Returns a leader as operators see it."""
+    own = view.announcement
+    return leader_pb2.Leader(
+        name=own.name,
+        store_id=own.store_id,
+        leads=view.term > 0,
+        term=view.term,
+        leads_since_ms=own.stood_ms if view.term else 0,
+        applied_index=view.applied,
+        forced_index=view.forced,
+        lag_entries=view.lag,
+        cluster_address=own.cluster,
+        scheduler_address=own.scheduler,
+        http_address=own.http,
+        version=own.version,
+        seen_at_ms=view.seen_ms,
+    )
+
+
+def census_message(census: Census, answered_by: str) -> leader_pb2.LeadersResponse:
+    """Returns the leaders and their log. `answered_by` is the id of the store of the leader that answers."""
+    log = leader_pb2.Log(generation=census.generation, first_index=census.span.first, last_index=census.span.last)
+    return leader_pb2.LeadersResponse(
+        leaders=[leader_message(view) for view in census.leaders], log=log, answered_by=answered_by
+    )

@@ -30,6 +30,8 @@ Method: TypeAlias = "Callable[[Any, Any], Any]"
 #: Calls that are treated apart.
 HEARTBEAT = "cluster.v1.LeaderService/Heartbeat"
 SESSION = "worker.v1.SessionService/Connect"
+LEADERS = "cluster.v1.LeaderService/Leaders"
+REMOVE_LEADER = "cluster.v1.LeaderService/RemoveLeader"
 
 _DESCRIPTORS = (
     leader_pb2.DESCRIPTOR.services_by_name["LeaderService"],

@@ -11,6 +11,7 @@ from operator import attrgetter
 
 from gowork.base.channels import AddressError, parse_address
 from gowork.base.trace_context import is_traceparent, is_tracestate
+from gowork.leader.log.protocol import TERM_BITS
 from gowork.proto import limits
 from gowork.proto.cluster.v1 import leader_pb2
 from gowork.proto.scheduler.v1 import scheduler_pb2
@@ -43,6 +44,12 @@ def check_id(id: str, field: str, violations: Violations) -> None:
         violations.append(FieldViolation(field, f"has the unprintable character {_unprintable(id)}"))
     elif len(id) > limits.ID_BYTES_MAX or (not id.isascii() and len(id.encode()) > limits.ID_BYTES_MAX):
         violations.append(FieldViolation(field, f"has {len(id.encode())} bytes; the limit is {limits.ID_BYTES_MAX}"))
+
+
+def check_term(term: int, violations: Violations) -> None:
+    """Checks the number of a term: 0 for the present one, or the number of one."""
+    if not 0 <= term < 1 << TERM_BITS:
+        violations.append(FieldViolation("term", f"is {term}; 0 to {(1 << TERM_BITS) - 1} are allowed"))
 
 
 def require_id(id: str) -> None:

@@ -1,0 +1,97 @@
+"""Which leaders share a log, how far each has come, and which of them leads: what operators ask."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import aclosing
+
+import msgspec
+from msgspec import Struct
+
+from gowork.leader._replication import announcement
+from gowork.leader._replication.announcement import Announcement
+from gowork.leader._replication.registers import Registration, registered
+from gowork.leader.log.protocol import Leader, Log, Span
+
+_log = logging.getLogger(__name__)
+
+
+class LeaderView(Struct, frozen=True):
+    """One leader. What it says of itself may be as old as `seen_ms`."""
+
+    announcement: Announcement
+    #: The term that it leads; 0: it does not lead.
+    term: int
+    #: The indexes of the last entry that its store has applied, and of the last one that it has forced to disk.
+    applied: int
+    forced: int
+    #: How many entries the log has beyond what was applied.
+    lag: int
+    #: When it was registered, in wall-clock milliseconds; 0: it leads, and is not registered yet.
+    seen_ms: int
+
+
+class Census(Struct, frozen=True):
+    """The leaders of a log, at one moment."""
+
+    #: The id of the log's generation.
+    generation: str
+    span: Span
+    #: The one that leads comes first, then all by their names and store ids.
+    leaders: list[LeaderView]
+
+    @property
+    def leading(self) -> LeaderView | None:
+        """The leader that leads; None when none does."""
+        return self.leaders[0] if self.leaders and self.leaders[0].term else None
+
+
+async def take_census(log: Log, own: Announcement, applied: int, now_ms: int) -> Census:
+    """Returns which leaders there are.
+
+    Args:
+        log: is open, and has begun.
+        own: what the leader that asks says of itself. It is in the census also when it is not registered yet.
+        applied: the index of the last entry that its store has applied.
+        now_ms: the time, in wall-clock milliseconds.
+
+    Raises:
+        LogUnreachableError, LogRefusedError.
+    """
+    generation = await log.generation()
+    found = await registered(log)
+    leading = await _leading(log)
+    # Read last, so that no store has more than the log.
+    span = await log.span()
+    known = found.get(own.store_id)
+    found[own.store_id] = Registration(own, applied, known.forced if known else 0, now_ms, known.format if known else 0)
+    views = [_view(registration, leading, span) for registration in found.values()]
+    if leading is not None and not any(view.term for view in views):
+        views.append(LeaderView(_announced(leading), leading.term, span.last, 0, 0, 0))
+    views.sort(key=lambda view: (not view.term, view.announcement.name, view.announcement.store_id))
+    return Census(generation.id if generation else "", span, views)
+
+
+async def _leading(log: Log) -> Leader | None:
+    async with aclosing(log.leaders()) as leaders:
+        async for leader in leaders:
+            return leader
+    return None
+
+
+def _view(registration: Registration, leading: Leader | None, span: Span) -> LeaderView:
+    own = registration.leader
+    led = _announced(leading) if leading is not None else None
+    if leading is not None and led is not None and led.store_id == own.store_id:
+        # Who leads has applied all, because it appends the next entry only then.
+        return LeaderView(led, leading.term, span.last, registration.forced, 0, registration.seen_ms)
+    lag = max(0, span.last - registration.applied)
+    return LeaderView(own, 0, registration.applied, registration.forced, lag, registration.seen_ms)
+
+
+def _announced(leader: Leader) -> Announcement:
+    try:
+        return announcement.decode(leader.announcement)
+    except msgspec.MsgspecError as error:
+        _log.warning("announcement can't be read", extra={"term": leader.term, "reason": str(error)})
+        return announcement.UNREADABLE

@@ -1,0 +1,204 @@
+"""Answers the calls of cluster.v1.LeaderService about the leaders that share a log.
+
+The part of a leader among several belongs to the node, and not to a term: it answers who leads also while nobody does,
+and says that another leader has taken over when its own term is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import aclosing, contextmanager
+from typing import Any, NoReturn, Protocol
+
+import grpc
+from msgspec.structs import replace
+
+from gowork.leader._engine.loop import Engine
+from gowork.leader._replication.announcement import Announcement
+from gowork.leader._replication.census import Census, LeaderView, take_census
+from gowork.leader._replication.registers import PREFIX, registered
+from gowork.leader._rpc.boundary import refusing
+from gowork.leader._rpc.mapping import census_message, leader_message
+from gowork.leader._rpc.validation import Violations, check_id, check_term
+from gowork.leader.log.protocol import Log
+from gowork.proto.cluster.v1 import leader_pb2 as pb
+from gowork.proto.status import Refusal, abort, invalid
+
+#: A leader that was seen so lately can take over, in milliseconds. Leaders register at least every ten seconds.
+SUCCESSOR_MS = 30_000
+#: For how long StepDown waits until another leader leads, in seconds.
+TAKE_OVER_SECONDS = 10.0
+#: A leader that was seen so lately can't be removed, in milliseconds, because it would register again.
+REMOVABLE_MS = 60_000
+
+_Context = grpc.aio.ServicerContext[object, object]
+
+_ALONE = "this leader shares no log with others; start it and others with --log to have several"
+
+
+class OwnTerms(Protocol):
+    """What this process does in the log."""
+
+    @property
+    def led(self) -> int:
+        """The number of the term that leads here; 0 when none does."""
+        ...
+
+    @property
+    def applied(self) -> int:
+        """The index of the last entry that its store has applied."""
+        ...
+
+    def step_down(self) -> None:
+        """Ends the term that leads here, and lets the other leaders take over."""
+        ...
+
+
+class Leaders:
+    """Answers for a leader among several.
+
+    Args:
+        log: is open, and has begun.
+        own: what this leader says of itself.
+        terms: what it does now.
+        wall_ms: returns the time in wall-clock milliseconds.
+    """
+
+    def __init__(self, log: Log, own: Announcement, terms: OwnTerms, wall_ms: Callable[[], int]) -> None:
+        self._log = log
+        self._own = own
+        self._terms = terms
+        self._wall_ms = wall_ms
+        #: The asyncio tasks that serve calls which outlive the term.
+        self.outliving: set[asyncio.Task[Any]] = set()
+
+    async def Leaders(self, request: pb.LeadersRequest, context: _Context) -> pb.LeadersResponse:
+        async with refusing(context):
+            return census_message(await self._census(), self._own.store_id)
+
+    async def StepDown(self, request: pb.StepDownRequest, context: _Context) -> pb.StepDownResponse:
+        async with refusing(context):
+            violations: Violations = []
+            check_term(request.term, violations)
+            if violations:
+                raise invalid(violations)
+            with self._outliving():
+                term = request.term or self._terms.led
+                if term == self._terms.led:
+                    self._check_successor(await self._census())
+                    # Another call may have ended it meanwhile.
+                    if term == self._terms.led:
+                        self._terms.step_down()
+                await self._another_term(term)
+                leading = (await self._census()).leading
+        return pb.StepDownResponse(leader=leader_message(leading) if leading is not None else None)
+
+    async def RemoveLeader(self, request: pb.RemoveLeaderRequest, context: _Context) -> pb.RemoveLeaderResponse:
+        async with refusing(context):
+            violations: Violations = []
+            check_id(request.store_id, "store_id", violations)
+            if violations:
+                raise invalid(violations)
+            found = await registered(self._log)
+            if request.store_id not in found:
+                message = f"no leader with the store {request.store_id!r} is registered"
+                raise Refusal(grpc.StatusCode.NOT_FOUND, "LEADER_UNKNOWN", message)
+            removed = found[request.store_id]
+            seconds = (self._wall_ms() - removed.seen_ms) / 1000
+            if seconds < REMOVABLE_MS / 1000:
+                message = f"{removed.leader.name} was seen {seconds:.0f} s ago; stop it, and remove it a minute later"
+                raise Refusal(grpc.StatusCode.FAILED_PRECONDITION, "LEADER_LIVES", message)
+            if len(found) == 1:
+                message = f"{removed.leader.name} is the only leader that is registered"
+                raise Refusal(grpc.StatusCode.FAILED_PRECONDITION, "LAST_LEADER", message)
+            await self._log.drop_note(f"{PREFIX}{request.store_id}")
+        return pb.RemoveLeaderResponse()
+
+    async def _census(self) -> Census:
+        return await take_census(self._log, self._own, self._terms.applied, self._wall_ms())
+
+    def _check_successor(self, census: Census) -> None:
+        """Checks that another leader can take over.
+
+        Raises:
+            Refusal: FAILED_PRECONDITION: none can. It says why.
+        """
+        others = [view for view in census.leaders if view.announcement.store_id != self._own.store_id]
+        reasons = [reason for view in others if (reason := self._unfit(view, census))]
+        if len(reasons) == len(others):
+            why = "; ".join(reasons) or "no other leader is registered"
+            message = f"no other leader can take over: {why}"
+            raise Refusal(grpc.StatusCode.FAILED_PRECONDITION, "NO_SUCCESSOR", message)
+
+    def _unfit(self, view: LeaderView, census: Census) -> str:
+        """Returns why this leader can't take over; empty when it can."""
+        seconds = (self._wall_ms() - view.seen_ms) / 1000
+        if seconds > SUCCESSOR_MS / 1000:
+            return f"{view.announcement.name} was last seen {seconds:.0f} s ago"
+        if view.applied + 1 < census.span.first:
+            return f"{view.announcement.name} lacks entries that the log has no more, and takes a copy first"
+        return ""
+
+    async def _another_term(self, term: int) -> None:
+        """Returns when another leader leads a later term.
+
+        Raises:
+            Refusal: ABORTED: none does in time.
+        """
+        try:
+            async with asyncio.timeout(TAKE_OVER_SECONDS), aclosing(self._log.leaders()) as leaders:
+                async for leader in leaders:
+                    if leader is None or leader.term <= term:
+                        continue
+                    if self._terms.led == leader.term:
+                        message = f"no other leader took over, and this one leads again, in term {leader.term}"
+                        raise Refusal(grpc.StatusCode.ABORTED, "NOT_TAKEN_OVER", message)
+                    return
+        except TimeoutError:
+            message = f"the term has ended, and no other leader took over within {TAKE_OVER_SECONDS:g} s"
+            raise Refusal(grpc.StatusCode.ABORTED, "NOT_TAKEN_OVER", message) from None
+
+    @contextmanager
+    def _outliving(self) -> Iterator[None]:
+        """The end of a term does not wait for the call that is served within."""
+        serving = asyncio.current_task()
+        assert serving is not None
+        self.outliving.add(serving)
+        try:
+            yield
+        finally:
+            self.outliving.discard(serving)
+
+
+class LoneLeader:
+    """Answers for a leader without a log.
+
+    Args:
+        engine: of the term that leads.
+        own: what this leader says of itself. Its store's id is not known yet.
+    """
+
+    def __init__(self, engine: Engine, own: Announcement) -> None:
+        self._engine = engine
+        self._own = own
+        #: See Leaders.outliving. There are none.
+        self.outliving: set[asyncio.Task[Any]] = set()
+
+    async def Leaders(self, request: pb.LeadersRequest, context: _Context) -> pb.LeadersResponse:
+        async with refusing(context):
+            now = await self._engine.read(lambda _: self._engine.now())
+            opened = self._engine.opened
+            own = replace(self._own, store_id=opened.store_id, stood_ms=self._engine.started_ms)
+            view = LeaderView(own, opened.term, 0, 0, 0, now.wall_ms)
+        return pb.LeadersResponse(leaders=[leader_message(view)], answered_by=opened.store_id)
+
+    async def StepDown(self, request: pb.StepDownRequest, context: _Context) -> pb.StepDownResponse:
+        return await _refuse_alone(context)
+
+    async def RemoveLeader(self, request: pb.RemoveLeaderRequest, context: _Context) -> pb.RemoveLeaderResponse:
+        return await _refuse_alone(context)
+
+
+async def _refuse_alone(context: _Context) -> NoReturn:
+    await abort(context, Refusal(grpc.StatusCode.FAILED_PRECONDITION, "NO_LOG", _ALONE))
