@@ -48,8 +48,8 @@ def check_generation(connection: sqlite3.Connection, path: Path, generation: str
     position = read_position(connection)
     if position is None:
         # It has begun the generation that has its own id, and ended before it could note that.
-        (own,) = connection.execute("SELECT value FROM meta WHERE key = 'store_id'").fetchone()
-        if generation not in (None, own) and _holds_anything(connection):
+        own = connection.execute("SELECT value FROM meta WHERE key = 'store_id'").fetchone()
+        if generation is not None and own != (generation,) and _holds_anything(connection):
             raise StoreError(
                 f"{path} belongs to no log and is not empty, and the log has begun already: it is at generation "
                 f"{generation}. Move the store away, and this leader takes a copy from the others."
