@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path[:0] = [str(Path(__file__).parent / folder) for folder in ("core", "log", "property", "store")]
+sys.path[:0] = [str(Path(__file__).parent / folder) for folder in ("core", "log", "property", "replication", "store")]
 
 # Before any test module imports it: its asserts are to tell what they have compared.
 pytest.register_assert_rewrite("gowork.leader.log.conformance", "gowork.leader.store.conformance")

@@ -232,6 +232,10 @@ class MemoryStore:
             raise StoreError(f"{self._name} belongs to no log")
         return self._logged.position
 
+    async def force_each(self, each: bool) -> None:
+        # What memory holds is as safe as it can be.
+        assert self._logged
+
     async def digest(self, begun: asyncio.Event | None = None) -> bytes:
         if begun is not None:
             begun.set()

@@ -110,6 +110,33 @@ async def test_with_a_log_commits_are_not_forced_one_by_one_and_merges_are(path:
     await store.close()
 
 
+async def test_each_entry_is_forced_to_disk_from_the_next_one_on_if_that_is_asked_for(path: Path) -> None:
+    store = await logged(path)
+    connection = store._writer.connection
+    assert connection is not None
+    levels = []
+    for number, each in enumerate((True, True, False), 1):
+        await store.prepare(Batch([new_task(number, changed=number)]), position(BASE + number), TERM)
+        # In the open transaction SQLite would refuse it.
+        await store.force_each(each)
+        await store.settle()
+        levels += connection.execute("PRAGMA synchronous").fetchone()
+    await store.apply([(None, position(BASE + 4), TERM)])
+    levels += connection.execute("PRAGMA synchronous").fetchone()
+    # 1 is NORMAL, and 2 is FULL.
+    assert levels == [1, 2, 2, 1]
+    await store.force_each(True)
+    await store.close()
+    with pytest.raises(StoreError):
+        await store.force_each(True)
+    await store.open_logged(GENERATION)
+    connection = store._writer.connection
+    assert connection is not None
+    await store.apply([(None, position(BASE + 5), TERM)])
+    assert connection.execute("PRAGMA synchronous").fetchone() == (1,)
+    await store.close()
+
+
 async def test_versions_that_know_no_log_refuse_a_store_that_belongs_to_one(path: Path) -> None:
     def format_of_file() -> int:
         return int.from_bytes(path.read_bytes()[60:64], "big")

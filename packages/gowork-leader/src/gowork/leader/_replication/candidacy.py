@@ -15,6 +15,7 @@ from contextlib import aclosing
 from gowork.leader._core.model import Position
 from gowork.leader._replication.journal import LoggedJournal
 from gowork.leader._replication.replica import Replica, TermBegun, encode_term
+from gowork.leader._replication.weight import Weight
 from gowork.leader.log.entries import NO_HASH
 from gowork.leader.log.protocol import (
     Candidate,
@@ -23,10 +24,11 @@ from gowork.leader.log.protocol import (
     Leader,
     Leadership,
     Log,
+    LogFullError,
     LogUnreachableError,
     NotElectedError,
 )
-from gowork.leader.store.protocol import LoggedStore, Opened, StoreError
+from gowork.leader.store.protocol import LoggedStore, Opened, StoreBlockedError, StoreError
 
 _log = logging.getLogger(__name__)
 
@@ -88,6 +90,9 @@ class Candidacy:
         version: the version of this program.
         wall_ms: returns the time in wall-clock milliseconds.
         told: is called with who leads, each time that it changes.
+        told_blocked: is called when the store has no room for what the log has, and with None when it has.
+        told_full: is called with what the log says when it has no room for an election.
+        weight: counts the entries that the store applies.
     """
 
     def __init__(
@@ -98,6 +103,10 @@ class Candidacy:
         version: str,
         wall_ms: Callable[[], int],
         told: Callable[[Leader | None], None] = lambda leader: None,
+        *,
+        told_blocked: Callable[[StoreBlockedError | None], None] = lambda blocked: None,
+        told_full: Callable[[str], None] = lambda full: None,
+        weight: Weight | None = None,
     ) -> None:
         self._store = store
         self._log = log
@@ -107,6 +116,9 @@ class Candidacy:
         self._told = told
         #: For how long it lets another leader take over before it stands for election again, in seconds.
         self._way_seconds = 0.0
+        self._told_blocked = told_blocked
+        self._told_full = told_full
+        self._weight = weight
         #: The replica while this leader follows; None before.
         self.replica: Replica | None = None
 
@@ -121,8 +133,34 @@ class Candidacy:
             ChainError, NewerFormatError, PrunedError, StoreError: the store can't follow the log.
             LogRefusedError, LogDamagedError.
         """
-        # The store says where it stands, because the last term may have ended in the middle of a batch.
-        self.replica = replica = Replica(self._store, await self._store.current())
+        while True:
+            leadership = await self._won()
+            try:
+                # Read after the election, so nothing can come after it but what this leader appends.
+                span = await self._log.span()
+                replica = await self._new_replica()
+                await replica.follow(self._log, span.last)
+            except StoreBlockedError as error:
+                # Another one may have room.
+                await leadership.resign()
+                self._told_blocked(error)
+                await asyncio.sleep(AGAIN_SECONDS)
+                self._told_blocked(None)
+            except BaseException:
+                await leadership.resign()
+                raise
+            else:
+                begun = TermBegun(leadership.leader.announcement, self._wall_ms(), self._version)
+                return LoggedJournal(self._store, replica, leadership, encode_term(begun)), leadership
+
+    async def _new_replica(self) -> Replica:
+        """Asks the store where it stands, because the last term may have ended in the middle of a batch."""
+        self.replica = Replica(self._store, await self._store.current(), self._weight)
+        return self.replica
+
+    async def _won(self) -> Leadership:
+        """Follows and stands for election until this leader is elected."""
+        replica = await self._new_replica()
         following = asyncio.ensure_future(self._follow(replica))
         electing = asyncio.ensure_future(self._elected(replica))
         try:
@@ -130,27 +168,22 @@ class Candidacy:
             if following.done():
                 # It ends only when it fails.
                 await following
-            leadership = await electing
+            return await electing
+        except BaseException:
+            if electing.done() and not electing.cancelled() and electing.exception() is None:
+                # It was elected in the moment in which its store could not follow any more.
+                await electing.result().resign()
+            raise
         finally:
             for task in (following, electing):
                 task.cancel()
             await asyncio.wait({following, electing})
-        try:
-            # Read after the election, so nothing can come after it but what this leader appends.
-            span = await self._log.span()
-            replica = self.replica = Replica(self._store, await self._store.current())
-            await replica.follow(self._log, span.last)
-        except BaseException:
-            await leadership.resign()
-            raise
-        begun = TermBegun(leadership.leader.announcement, self._wall_ms(), self._version)
-        return LoggedJournal(self._store, replica, leadership, encode_term(begun)), leadership
 
     async def _follow(self, replica: Replica) -> None:
         """Follows the log for as long as it can be reached, and goes on when it can be reached again."""
         while True:
             try:
-                await replica.follow(self._log)
+                await replica.follow(self._log, told_blocked=self._told_blocked)
             except LogUnreachableError as error:
                 _log.warning("log can't be reached", extra={"reason": str(error)})
                 await asyncio.sleep(AGAIN_SECONDS)
@@ -188,6 +221,10 @@ class Candidacy:
             _log.info("no other leader took over", extra={"reason": str(error) or f"none did in {seconds:g} s"})
 
     async def _campaign(self, replica: Replica) -> Leadership | None:
+        if replica.blocked is not None:
+            # It could not begin its term.
+            await asyncio.sleep(AGAIN_SECONDS)
+            return None
         behind = (await self._log.span()).last - replica.position.index
         await asyncio.sleep(LAG_WAIT_SECONDS * min(max(behind, 0) / LAG_FULL, 1.0))
         position = replica.position
@@ -196,6 +233,11 @@ class Candidacy:
             return await self._log.campaign(candidate)
         except GenerationError as error:
             raise StoreError(str(error)) from error
+        except LogFullError as error:
+            _log.error("not elected, because the log is full", extra={"reason": str(error)})
+            self._told_full(str(error))
+            await asyncio.sleep(AGAIN_SECONDS)
+            return None
         except NotElectedError as error:
             _log.info("not elected", extra={"reason": str(error)})
             # A short random wait, so that two candidates do not go on getting in each other's way.

@@ -92,6 +92,8 @@ class LoggedJournal:
         self._replica = replica
         self._leadership = leadership
         self._begun = begun
+        #: Why no batch is taken now; empty: batches are taken.
+        self.refused = ""
 
     async def open(self) -> Opened:
         """See Journal.open. It appends the first entry of the term, with which the store gets the term.
@@ -107,6 +109,8 @@ class LoggedJournal:
 
         The store writes first, in a transaction that stays open, because it may refuse what the log would take.
         """
+        if self.refused:
+            raise LogBlockedError(self.refused)
         try:
             await self._write(batch, Kind.BATCH, encode_batch(batch))
         except (LogFullError, LogRefusedError) as error:
@@ -139,7 +143,7 @@ class LoggedJournal:
             await self._store.give_up()
             raise
         await self._store.settle()
-        self._replica.moved_to(position, term)
+        self._replica.moved_to(position, term, len(data))
         # The batch is durable, and counts. But after the own lease nothing may leave, because another may lead by then.
         if not self._leadership.holds():
             raise LeadershipLostError(f"term {term} ended while its last batch became durable")

@@ -35,6 +35,10 @@ class Registration(Struct, frozen=True):
     #: The highest format of entries that it reads.
     format: int
 
+    def key(self) -> str:
+        """Returns the key of its note."""
+        return PREFIX + self.leader.store_id
+
 
 encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Registration).decode

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 
 import msgspec
 from msgspec import Struct
 
 from gowork.leader._core.model import Position
+from gowork.leader._replication.weight import Weight
 from gowork.leader.log.entries import ChainError, Kind, unseal
 from gowork.leader.log.protocol import Log, LogEntry
 from gowork.leader.store.batches import decode_batch
-from gowork.leader.store.protocol import Batch, LoggedStore, Opened
+from gowork.leader.store.protocol import Batch, LoggedStore, Opened, StoreBlockedError
 
 _log = logging.getLogger(__name__)
+
+#: How long to wait before entries that the store had no room for are tried again, in seconds.
+BLOCKED_RETRY_SECONDS = 1.0
 
 
 class TermBegun(Struct, frozen=True, array_like=True, gc=False):
@@ -42,13 +47,17 @@ class Replica:
     Args:
         store: is open, and belongs to the log.
         opened: what it said when it was opened.
+        weight: counts the entries that it applies; None: nobody asks.
     """
 
-    def __init__(self, store: LoggedStore, opened: Opened) -> None:
+    def __init__(self, store: LoggedStore, opened: Opened, weight: Weight | None = None) -> None:
         assert opened.position is not None
         self._store = store
         self._position: Position = opened.position
         self._term = opened.term
+        self._weight = weight or Weight(opened.position.index)
+        #: Why the store can't take the next entries now; None: it can.
+        self.blocked: StoreBlockedError | None = None
 
     @property
     def position(self) -> Position:
@@ -78,13 +87,22 @@ class Replica:
             written.append((_batch_of(entry.kind, entry.body, entry.index), position, term))
         await self._store.apply(written)
         self._position, self._term = position, term
+        for found in entries:
+            self._weight.add(found.index, len(found.data))
 
-    async def follow(self, log: Log, until: int | None = None) -> None:
+    async def follow(
+        self,
+        log: Log,
+        until: int | None = None,
+        told_blocked: Callable[[StoreBlockedError | None], None] | None = None,
+    ) -> None:
         """Applies entries as they come.
 
         Args:
             log: the log.
             until: the index of the entry after which to stop; None: goes on until it is cancelled.
+            told_blocked: is called when the store has no room for the next entries, which are then tried until it has,
+                and with None when it takes them. None: StoreBlockedError is raised.
 
         Raises:
             ChainError, NewerFormatError, StoreError: see `apply`.
@@ -94,13 +112,37 @@ class Replica:
             return
         async with aclosing(log.follow(self._position.index)) as pages:
             async for page in pages:
-                await self.apply(page)
+                await (self.apply(page) if told_blocked is None else self._apply_in_the_end(page, told_blocked))
                 if until is not None and self._position.index >= until:
                     return
 
-    def moved_to(self, position: Position, term: int) -> None:
-        """Is told how far the store has come by other means: its own leader's."""
+    def moved_to(self, position: Position, term: int, size: int) -> None:
+        """Is told of an entry that the store has got by other means: its own leader's.
+
+        Args:
+            position: where the store stands after it.
+            term: the entry's term.
+            size: its bytes.
+        """
         self._position, self._term = position, term
+        self._weight.add(position.index, size)
+
+    async def _apply_in_the_end(
+        self, entries: Sequence[LogEntry], told_blocked: Callable[[StoreBlockedError | None], None]
+    ) -> None:
+        """Applies the next entries, however long the store has no room for them."""
+        while True:
+            try:
+                await self.apply(entries)
+            except StoreBlockedError as error:
+                self.blocked = error
+                told_blocked(error)
+                await asyncio.sleep(BLOCKED_RETRY_SECONDS)
+                continue
+            if self.blocked is not None:
+                self.blocked = None
+                told_blocked(None)
+            return
 
 
 def _batch_of(kind: Kind, body: bytes, index: int) -> Batch | None:

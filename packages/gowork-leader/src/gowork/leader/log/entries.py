@@ -49,6 +49,10 @@ class ChainError(Exception):
     """An entry does not follow from what the store has applied. The message names both."""
 
 
+class OtherGenerationError(ChainError):
+    """An entry belongs to another generation than the store."""
+
+
 class NewerFormatError(Exception):
     """An entry has a format that this version can't read.
 
@@ -92,6 +96,7 @@ def unseal(after: Position, index: int, data: bytes) -> tuple[Entry, Position]:
 
     Raises:
         ChainError: it does not follow from what is before it.
+        OtherGenerationError: it belongs to another generation.
         NewerFormatError: this version can't read it.
     """
     try:
@@ -102,7 +107,7 @@ def unseal(after: Position, index: int, data: bytes) -> tuple[Entry, Position]:
     except msgspec.MsgspecError as error:
         raise ChainError(f"entry {index} of the log can't be read: {error}") from error
     if entry.generation != after.generation:
-        raise ChainError(
+        raise OtherGenerationError(
             f"the store belongs to generation {after.generation}, and entry {index} of the log to {entry.generation}"
         )
     if not index == entry.index == after.index + 1:

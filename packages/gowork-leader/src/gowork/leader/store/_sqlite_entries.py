@@ -54,6 +54,8 @@ class EntryWriter:
         self._reserve = Reserve(path)
         #: What is written and not committed.
         self._prepared: Entry | None = None
+        #: Whether each commit is to be forced to disk, and whether SQLite has been told so.
+        self._forces_each = self._is_forcing_each = False
 
     def begin(self, connection: sqlite3.Connection) -> None:
         """Prepares a store that belongs to a log for its entries.
@@ -63,6 +65,10 @@ class EntryWriter:
         """
         connection.execute("PRAGMA synchronous = NORMAL")
         self._hold_if_possible()
+
+    def force_each(self, each: bool) -> None:
+        """See LoggedStore.force_each. Any thread may call it."""
+        self._forces_each = each
 
     def join(self, connection: sqlite3.Connection, position: Position, term: int) -> None:
         """See LoggedStore.join_log."""
@@ -131,6 +137,11 @@ class EntryWriter:
 
     def _write(self, connection: sqlite3.Connection, entries: Sequence[Entry]) -> None:
         """Writes entries in a transaction that stays open. When it raises, nothing is left of it."""
+        forces_each = self._forces_each
+        if forces_each != self._is_forcing_each:
+            # Here, because SQLite refuses it in a transaction.
+            connection.execute(f"PRAGMA synchronous = {'FULL' if forces_each else 'NORMAL'}")
+            self._is_forcing_each = forces_each
         # The first statement writes, so nothing is read before the write lock is there.
         connection.execute("BEGIN")
         with self._undone(connection):

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from gowork.leader.store.protocol import StoreBusyError, StoreError, StoreFormatError, StoreFullError
+from gowork.leader.store.protocol import StoreBusyError, StoreDamagedError, StoreError, StoreFullError
 
 #: A page could not be written, because of a quota, the process's file size limit or a failing disk. The batch is not in
 #: the log, because a transaction counts only when its last frame is there whole. So it may be tried again. After a
@@ -54,9 +54,9 @@ def translated(error: sqlite3.Error, path: str) -> StoreError:
     return StoreError(f"{path} can't be used: {error}.")
 
 
-def damaged(path: str, what: str) -> StoreFormatError:
+def damaged(path: str, what: str) -> StoreDamagedError:
     """Returns the error for a damaged store."""
-    return StoreFormatError(
+    return StoreDamagedError(
         f"{path} is damaged: {what}. It was left as it is. Restore a backup, or move it away together with {path}-wal "
         f"to start with an empty store; `sqlite3 {path} .recover` may save what can still be read."
     )

@@ -29,6 +29,10 @@ class StoreFormatError(StoreError):
     """The store is damaged, has a newer format, or is no store at all. It was left untouched."""
 
 
+class StoreDamagedError(StoreFormatError):
+    """The store is damaged. It was left untouched."""
+
+
 class StoreBlockedError(StoreError):
     """Nothing can be written now. Nothing of this batch was written, and the same batch may be tried again."""
 
@@ -473,6 +477,16 @@ class LoggedStore(Store, Protocol):
 
         Raises:
             StoreBlockedError: try again later.
+            StoreError: the store is not open for a log.
+        """
+        ...
+
+    async def force_each(self, each: bool) -> None:
+        """Says whether each entry is to be on disk before `settle` or `apply` returns. At first it need not be.
+
+        It holds from the next entry on, until the store is closed.
+
+        Raises:
             StoreError: the store is not open for a log.
         """
         ...

@@ -169,6 +169,10 @@ class SqliteStore:
             wait = min(2 * wait, _FORCE_AGAIN_SECONDS_MAX)
         return position
 
+    async def force_each(self, each: bool) -> None:
+        """See LoggedStore.force_each."""
+        self._entry_writer.force_each(each)
+
     async def digest(self, begun: asyncio.Event | None = None) -> bytes:
         """See LoggedStore.digest. Until it ends, SQLite's log grows with each commit, as with a backup."""
         self._check_open()

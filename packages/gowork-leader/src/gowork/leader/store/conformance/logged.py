@@ -448,6 +448,22 @@ class LoggedConformance(Fixtures):
         assert await store.force() == position(BASE + 3)
         await store.close()
 
+    async def test_a_store_that_forces_each_entry_is_the_same_store(self, open_store: LoggedFactory) -> None:
+        store = await joined(open_store())
+        digests = []
+        for each in (True, False):
+            await store.force_each(each)
+            await store.prepare(HISTORY[0], position(BASE + 1), TERM)
+            await store.force_each(not each)
+            await store.give_up()
+            digests.append(await store.digest())
+        assert digests[0] == digests[1]
+        await led(store, HISTORY[:1])
+        await store.force_each(True)
+        await store.apply([(HISTORY[1], position(BASE + 2), TERM)])
+        assert await store.force() == position(BASE + 2)
+        await store.close()
+
     async def test_a_restored_store_belongs_to_no_log(
         self, open_store: LoggedFactory, open_restored: LoggedFactory, tmp_path: Path
     ) -> None:
