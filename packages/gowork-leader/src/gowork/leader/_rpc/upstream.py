@@ -141,13 +141,10 @@ class Upstream:
             Refusal: too many sessions are forwarded.
             AioRpcError: the leader's refusal.
         """
-        channel, options = self._channel(call), {"timeout": context.time_remaining(), "metadata": handed_on(context)}
+        channel, is_one = self._channel(call), isinstance(requests, bytes)
+        method: Any = channel.unary_stream(f"/{call}") if is_one else channel.stream_stream(f"/{call}")
         with self._serving(call, context):
-            begun: Any
-            if isinstance(requests, bytes):
-                begun = channel.unary_stream(f"/{call}")(requests, **options)
-            else:
-                begun = channel.stream_stream(f"/{call}")(requests, **options)
+            begun: Any = method(requests, timeout=context.time_remaining(), metadata=handed_on(context))
             del requests
             try:
                 hinted = False
