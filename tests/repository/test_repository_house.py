@@ -37,9 +37,13 @@ def drawing() -> Iterator[tuple[str, str, list[str]]]:
         depth = found.start(2)
         while above[-1][0] >= depth:
             above.pop()
-        names = found[2].split(" | ")
-        yield package, above[-1][1], names
-        above.append((depth, ".".join(filter(None, [above[-1][1], names[-1]]))))
+        inside, names = above[-1][1], found[2].split(" | ")
+        if inside and "." in names[0]:
+            # A room of one of several neighbours says whose it is.
+            owner, _, name = names[0].rpartition(".")
+            inside, names = f"{inside.rpartition('.')[0]}.{owner}", [name]
+        yield package, inside, names
+        above.append((depth, ".".join(filter(None, [inside, names[-1]]))))
 
 
 def drawn_modules() -> dict[str, str]:

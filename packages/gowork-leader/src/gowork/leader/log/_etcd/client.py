@@ -75,11 +75,11 @@ class Keeping(Protocol):
 
 
 class _BusyError(Exception):
-    """etcd has too much to do. Nothing was written."""
+    """The member has too much to do. Nothing was written."""
 
 
 class _OldTokenError(Exception):
-    """etcd no longer takes the token. Nothing was written."""
+    """The token is no longer taken. Nothing was written."""
 
 
 class EtcdClient:
