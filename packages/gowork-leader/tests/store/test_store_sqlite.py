@@ -12,7 +12,13 @@ from gowork.leader.store.conformance import (
 )
 
 
-class TestSqliteStore(StoreConformance, LoggedConformance, DurabilityConformance, LoggedDurabilityConformance):
+class TestSqliteStore(StoreConformance, DurabilityConformance):
+    @pytest.fixture
+    def store_url(self, tmp_path: Path) -> str:
+        return f"sqlite:///{tmp_path}/data/gowork.db"
+
+
+class TestLoggedSqliteStore(LoggedConformance, LoggedDurabilityConformance):
     @pytest.fixture
     def store_url(self, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path}/data/gowork.db"

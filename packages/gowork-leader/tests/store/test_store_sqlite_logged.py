@@ -3,6 +3,7 @@
 # ruff: noqa: ASYNC240 - a test may block its own loop.
 
 import asyncio
+import errno
 import os
 import shutil
 import sqlite3
@@ -15,8 +16,8 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from gowork.leader._core.model import Position, Standing, Status
-from gowork.leader.store import _sqlite_digest, _sqlite_log, _sqlite_reserve, sqlite
+from gowork.leader._core.model import LaneKey, Position, Priority, Standing, Status
+from gowork.leader.store import _sqlite_digest, _sqlite_lanes, _sqlite_log, _sqlite_reserve
 from gowork.leader.store._sqlite_schema import FORMAT, FORMAT_LOGGED
 from gowork.leader.store.batches import decode_batch, encode_batch
 from gowork.leader.store.codec import encode_standing
@@ -167,14 +168,14 @@ async def test_what_is_forced_is_in_the_database_itself(path: Path, tmp_path: Pa
 async def test_what_is_settled_during_a_merge_is_not_forced(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = await logged(path, batches=1)
     loop = asyncio.get_running_loop()
-    real = sqlite.merge_all
+    real = _sqlite_log.merge_all
 
     def merge_all(connection: sqlite3.Connection) -> bool:
         merged = real(connection)
         asyncio.run_coroutine_threadsafe(led(store, [HISTORY[1]]), loop).result(30)
         return merged
 
-    monkeypatch.setattr(sqlite, "merge_all", merge_all)
+    monkeypatch.setattr("gowork.leader.store.sqlite.merge_all", merge_all)
     assert await store.force() == position(BASE + 1)
     assert await position_of(store) == position(BASE + 2)
     await store.close()
@@ -184,14 +185,14 @@ async def test_while_a_reader_holds_up_the_merge_nothing_is_forced(path: Path, m
     store = await logged(path, batches=1)
     tried = asyncio.Event()
     loop = asyncio.get_running_loop()
-    real = sqlite.merge_all
+    real = _sqlite_log.merge_all
 
     def merge_all(connection: sqlite3.Connection) -> bool:
         merged = real(connection)
         loop.call_soon_threadsafe(tried.set)
         return merged
 
-    monkeypatch.setattr(sqlite, "merge_all", merge_all)
+    monkeypatch.setattr("gowork.leader.store.sqlite.merge_all", merge_all)
     reader = sqlite3.connect(path, isolation_level=None)
     reader.execute("BEGIN")
     reader.execute("SELECT count(*) FROM meta").fetchone()
@@ -305,6 +306,32 @@ async def test_a_rename_that_was_cut_short_is_ended_by_the_next_one(path: Path) 
     await second.open_logged(GENERATION)
     await second.close()
     await store.close()
+
+
+async def test_a_rename_that_is_cut_short_leaves_no_database_without_its_log(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await logged(path, batches=2)
+    crashed = path.parent / "crashed" / path.name
+    crashed.parent.mkdir()
+    for suffix in ("", "-wal", "-shm"):
+        shutil.copy(f"{path}{suffix}", f"{crashed}{suffix}")
+    await store.close()
+    renamed: list[Path] = []
+    real = os.rename
+
+    def rename(source: str, target: str) -> None:
+        if renamed:
+            raise OSError(errno.EIO, "Input/output error")
+        renamed.append(Path(target))
+        real(source, target)
+
+    monkeypatch.setattr(os, "rename", rename)
+    with pytest.raises(StoreError, match="Input/output error"):
+        await SqliteStore(crashed).set_aside()
+    monkeypatch.undo()
+    with pytest.raises(StoreError, match="its log"):
+        await SqliteStore(crashed).open_logged(GENERATION)
 
 
 async def test_the_new_names_are_forced_to_disk(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -422,6 +449,35 @@ async def test_a_store_of_a_version_that_gave_no_id_gets_one_and_keeps_it(path: 
     assert opened.store_id
     assert (await store.open()).store_id == opened.store_id
     await store.close()
+
+
+async def test_the_numbers_of_lanes_are_no_part_of_the_digest(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lanes = [LaneKey("q", Priority.LOW, "h", (), f"key {number}") for number in range(3)]
+    batches = [
+        Batch([new_task(1, lane=lanes[0])]),
+        Batch(moves=[MovedTask(1, 2, standing(Status.COMPLETED))]),
+        Batch([new_task(2, changed=3, lane=lanes[1])]),
+        Batch([new_task(3, changed=4, lane=lanes[0]), new_task(4, changed=4, lane=lanes[2])]),
+    ]
+    store, other = await logged(path), await logged(path.with_name("other.db"))
+    await led(store, batches[:2])
+    await led(other, batches)
+    await store.close()
+    # The lane of a task that has finished is dropped, and its number is given to another one.
+    monkeypatch.setattr(_sqlite_lanes, "_UNUSED_MAX", 0)
+    await store.open_logged(GENERATION)
+    await led(store, batches[2:])
+    assert lanes_of(path) != lanes_of(other.path)
+    assert await store.digest() == await other.digest()
+    await store.close()
+    await other.close()
+
+
+def lanes_of(path: Path) -> dict[int, str]:
+    connection = sqlite3.connect(path)
+    found = dict(connection.execute("SELECT id, key FROM lanes").fetchall())
+    connection.close()
+    return found
 
 
 async def test_two_stores_have_two_ids(path: Path, tmp_path: Path) -> None:

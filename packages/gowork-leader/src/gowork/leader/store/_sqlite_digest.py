@@ -40,7 +40,7 @@ _STEP_ROWS = 1_000
 _encode = msgspec.msgpack.Encoder().encode
 
 
-def digest(path: Path, stopped: Callable[[], bool], begun: Callable[[], None]) -> bytes:
+def digest(path: Path, stopped: Callable[[], bool], begun: Callable[[], object]) -> bytes:
     """Returns a SHA-256 over what the store at `path` holds at one moment. The store may be in use.
 
     Args:
