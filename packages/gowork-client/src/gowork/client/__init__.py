@@ -6,6 +6,7 @@ from gowork.client._async.handles import AsyncTaskHandle
 from gowork.client._async.watches import AsyncWatch
 from gowork.client._handles import completed
 from gowork.client._ids import new_task_id
+from gowork.client._leader_models import LeaderInfo, Leaders, LogInfo
 from gowork.client._models import (
     Attempt,
     AttemptOutcome,
@@ -74,9 +75,12 @@ __all__ = [
     "FieldViolation",
     "GoworkError",
     "InvalidArgument",
+    "LeaderInfo",
     "LeaderTooOld",
     "LeaderUnreachable",
+    "Leaders",
     "Liveness",
+    "LogInfo",
     "Member",
     "MemberKind",
     "MemberStats",

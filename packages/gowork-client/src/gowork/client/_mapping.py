@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from gowork.client import _activity_models as activity_models
 from gowork.client import _arguments as arguments
+from gowork.client import _leader_models as leader_models
 from gowork.client import _models as models
 from gowork.client import _queue_models as queue_models
 from gowork.client._ids import new_task_id
@@ -240,6 +241,35 @@ def member(message: cluster.Member) -> models.Member:
         joined_at=_moment(message.joined_at_ms),
         seen_at=_moment(message.seen_at_ms),
         plugin_errors=tuple(message.plugin_errors),
+    )
+
+
+def leader(message: cluster.Leader) -> leader_models.LeaderInfo:
+    """Converts a leader."""
+    return leader_models.LeaderInfo(
+        name=message.name,
+        store_id=message.store_id,
+        leads=message.leads,
+        term=message.term,
+        leads_since=_moment(message.leads_since_ms),
+        applied_index=message.applied_index,
+        forced_index=message.forced_index,
+        lag_entries=message.lag_entries,
+        cluster_address=message.cluster_address,
+        scheduler_address=message.scheduler_address,
+        http_address=message.http_address,
+        version=message.version,
+        seen_at=_moment(message.seen_at_ms),
+    )
+
+
+def leaders(message: cluster.LeadersResponse) -> leader_models.Leaders:
+    """Converts the response of Leaders."""
+    log = message.log
+    return leader_models.Leaders(
+        leaders=tuple(map(leader, message.leaders)),
+        log=leader_models.LogInfo(log.generation, log.first_index, log.last_index) if message.HasField("log") else None,
+        answered_by=message.answered_by,
     )
 
 

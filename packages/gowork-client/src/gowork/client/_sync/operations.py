@@ -21,6 +21,7 @@ from gowork.client._activity_models import Activity
 from gowork.client._backups import BackupFile
 from gowork.client._calls import ADDRESS_VARIABLE, CallSettings, Tries
 from gowork.client._filters import filter_expression
+from gowork.client._leader_models import LeaderInfo, Leaders
 from gowork.client._models import Duration, Member, Stats, TaskFilter
 from gowork.client._queue_models import Explanation, Queue
 from gowork.client._sync.calls import Calls
@@ -105,6 +106,45 @@ class Operations:
             CallError: when the leader refused otherwise, or could not be reached.
         """
         self._calls.call(self._connection.cluster.Drain, mapping.drain_request(id, budget))
+
+    def leaders(self) -> Leaders:
+        """Returns the leaders of the cluster, and which one leads. Any leader answers, also while none leads.
+
+        Raises:
+            CallError: when the leader refused, or could not be reached, or its log does not answer.
+        """
+        return mapping.leaders(self._calls.call(self._connection.cluster.Leaders, cluster.LeadersRequest()))
+
+    def step_down(self, term: int | None = None) -> LeaderInfo:
+        """Has the leader that leads hand over to another one. Returns the one that leads then.
+
+        Args:
+            term: the term that is to end; None for the present one. When that term is over, nothing changes.
+
+        Raises:
+            FailedPrecondition: when no other leader could take over. The term goes on.
+            CallError: when no other leader took over in time, or the leader refused otherwise, or could not be reached.
+        """
+        if term is None:
+            # Named, so that a call that is made again ends no second term.
+            leading = (self.leaders()).leading
+            term = 0 if leading is None else leading.term
+        request = arguments.message(cluster.StepDownRequest, term=term)
+        return mapping.leader((self._calls.call(self._connection.cluster.StepDown, request)).leader)
+
+    def remove_leader(self, store_id: str) -> None:
+        """Removes the registration of a leader that will not come back, so that the log keeps nothing for its store.
+
+        Args:
+            store_id: the id of its store.
+
+        Raises:
+            NotFound: when no such leader is registered.
+            FailedPrecondition: when it was seen within the last minute, or is the only one.
+            CallError: when the leader refused otherwise, or could not be reached.
+        """
+        request = arguments.message(cluster.RemoveLeaderRequest, store_id=store_id)
+        self._calls.call(self._connection.cluster.RemoveLeader, request)
 
     def stats(self) -> Stats:
         """Returns how many tasks there are by queue, handler and status, and how many members by liveness.

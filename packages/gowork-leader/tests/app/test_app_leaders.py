@@ -1,0 +1,246 @@
+"""What leaders that share a log say of one another, and how one hands over to another."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc
+import pytest
+from leader_serving import PATIENCE, ServedLeader, refused, serving
+from several_leaders import Several, several
+
+from gowork.leader import __version__
+from gowork.leader._replication import announcement, registers
+from gowork.leader._replication.announcement import Announcement
+from gowork.leader._replication.registers import PREFIX, Registration
+from gowork.leader._rpc import leaders
+from gowork.proto.cluster.v1 import leader_pb2 as pb
+from gowork.proto.scheduler.v1 import scheduler_pb2 as spb
+
+pytestmark = pytest.mark.timeout(240)
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[Several]:
+    async with several(tmp_path) as house:
+        yield house
+
+
+async def pair(house: Several) -> tuple[ServedLeader, ServedLeader]:
+    """The leader `one`, which leads, and `two`, which follows it and is registered."""
+    one = await house.start("one")
+    await house.leads()
+    two = await house.start("two")
+    # A follower answers by itself only when it has a store of its own.
+    store_id = (await house.listed(two, "one", "two")).answered_by
+    await register(house, "two", store_id, applied=house.place.span.last)
+    return one, two
+
+
+async def register(house: Several, name: str, store_id: str, *, applied: int = 0, seconds: float = 0.0) -> None:
+    """Registers a store, as it was so many seconds ago."""
+    own = Announcement(name, "c:1", "s:2", "h:3", store_id, "9.9")
+    seen_ms = round((time.time() - seconds) * 1000)
+    value = registers.encode(Registration(own, applied, applied, seen_ms, 1))
+    house.place.put_note(f"{PREFIX}{store_id}", value, float("inf"))
+
+
+def leaders_of(leader: ServedLeader) -> pb.LeadersRequest:
+    return leader.cluster.Leaders(pb.LeadersRequest(), timeout=PATIENCE)
+
+
+def step_down(leader: ServedLeader, term: int = 0) -> pb.StepDownResponse:
+    return leader.cluster.StepDown(pb.StepDownRequest(term=term), timeout=PATIENCE)
+
+
+def remove(leader: ServedLeader, store_id: str) -> pb.RemoveLeaderResponse:
+    return leader.cluster.RemoveLeader(pb.RemoveLeaderRequest(store_id=store_id), timeout=PATIENCE)
+
+
+async def test_any_leader_lists_all_and_says_which_one_leads(house: Several) -> None:
+    before_ms = round(time.time() * 1000)
+    one, two = await pair(house)
+    for leader in (one, two):
+        response = await house.listed(leader, "one", "two")
+        first, second = response.leaders
+        assert (first.name, first.leads, first.lag_entries) == ("one", True, 0)
+        assert first.term == house.place.leader()[0].term
+        assert before_ms <= first.leads_since_ms <= time.time() * 1000
+        assert (second.name, second.leads, second.term, second.leads_since_ms) == ("two", False, 0, 0)
+        assert (response.log.first_index, response.log.last_index) == house.place.span
+        assert response.log.generation == house.place.generation.id
+        assert first.applied_index == response.log.last_index
+    assert (first.cluster_address, first.scheduler_address, first.http_address) == (
+        one.addresses.cluster,
+        one.addresses.scheduler,
+        one.addresses.http,
+    )
+    assert first.version == second.version == __version__
+    assert response.answered_by == second.store_id != first.store_id
+    assert second.seen_at_ms >= before_ms
+
+
+async def test_a_leader_that_is_behind_is_listed_with_its_lag_and_when_it_was_seen(house: Several) -> None:
+    one = await house.start("one")
+    await house.leads()
+    await one.submit("a")
+    await register(house, "gone", "g", applied=1, seconds=100)
+    response = await house.listed(one, "one", "gone")
+    gone = response.leaders[1]
+    assert gone.lag_entries == response.log.last_index - 1 > 0
+    assert (gone.applied_index, gone.forced_index, gone.version) == (1, 1, "9.9")
+    assert 90_000 < time.time() * 1000 - gone.seen_at_ms < 200_000
+
+
+async def test_a_leader_answers_also_while_none_leads(house: Several) -> None:
+    one, two = await pair(house)
+    house.logs["one"].is_cut = True
+    async with asyncio.timeout(PATIENCE):
+        while house.place.leader()[0] is not None:
+            await house.place.change(asyncio.get_running_loop().time() + 1)
+        assert (await leaders_of(two)).leaders
+    assert (await refused(leaders_of(one))).reason == "LOG_UNAVAILABLE"
+
+
+async def test_a_leader_without_a_log_lists_itself_alone(tmp_path: Path) -> None:
+    async with serving(tmp_path, name="lone", advertise="somewhere") as leader:
+        response = await leaders_of(leader)
+        (lone,) = response.leaders
+        assert (lone.name, lone.leads, lone.version) == ("lone", True, __version__)
+        assert lone.term > 0
+        assert lone.leads_since_ms > 0
+        assert lone.scheduler_address.startswith("somewhere:")
+        assert lone.store_id == response.answered_by != ""
+        assert not response.HasField("log")
+        for call in (step_down(leader), remove(leader, "x")):
+            refusal = await refused(call)
+            assert (refusal.code, refusal.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "NO_LOG")
+            assert "--log" in refusal.message
+
+
+async def test_get_leader_names_the_leader_that_leads_whoever_is_asked(house: Several) -> None:
+    for leader in await pair(house):
+        answer = await leader.scheduler.GetLeader(spb.GetLeaderRequest(), timeout=PATIENCE)
+        assert answer.name == "one"
+
+
+@pytest.mark.parametrize("asked", [0, 1])
+async def test_step_down_hands_over_and_answers_when_another_leads(house: Several, asked: int) -> None:
+    both = await pair(house)
+    await both[0].submit("before")
+    term = house.place.leader()[0].term
+    answer = await step_down(both[asked])
+    assert (answer.leader.name, answer.leader.leads) == ("two", True)
+    assert answer.leader.term > term
+    for leader in both:
+        assert (await leader.get("before")).id == "before"
+        assert (await leader.submit(f"after-{leader.addresses.http}")).tasks
+
+
+async def test_step_down_again_for_a_term_that_is_over_changes_nothing(house: Several) -> None:
+    one, two = await pair(house)
+    term = house.place.leader()[0].term
+    first = await step_down(one, term)
+    for leader in (one, two):
+        again = await step_down(leader, term)
+        assert (again.leader.name, again.leader.term) == ("two", first.leader.term)
+
+
+async def test_the_end_of_a_term_does_not_wait_for_the_answer_to_step_down(
+    house: Several, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, _ = await pair(house)
+    answer = asyncio.ensure_future(one.cluster.StepDown(pb.StepDownRequest(), timeout=PATIENCE))
+    await house.leads(after=house.place.leader()[0].term)
+    began = time.monotonic()
+    assert (await one.submit("after")).tasks
+    await answer
+    assert time.monotonic() - began < PATIENCE
+
+
+async def test_step_down_without_another_leader_is_refused_and_the_term_goes_on(house: Several) -> None:
+    one = await house.start("one")
+    await house.leads()
+    term = house.place.leader()[0].term
+    refusal = await refused(step_down(one))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "NO_SUCCESSOR")
+    assert "no other leader is registered" in refusal.message
+    await register(house, "gone", "g", applied=house.place.span.last, seconds=3600)
+    assert "gone was last seen 360" in (await refused(step_down(one))).message
+    house.place.span = house.place.span._replace(first=house.place.span.last)
+    await register(house, "late", "l", applied=0)
+    if house.place.span.last > 1:
+        assert "late lacks entries" in (await refused(step_down(one))).message
+    assert house.place.leader()[0].term == term
+    assert (await one.submit("still")).tasks
+
+
+async def test_step_down_says_when_nobody_took_over_in_time(house: Several, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leaders, "TAKE_OVER_SECONDS", 0.05)
+    one = await house.start("one")
+    await house.leads()
+    await register(house, "ghost", "g", applied=house.place.span.last)
+    refusal = await refused(step_down(one))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.ABORTED, "NOT_TAKEN_OVER")
+
+
+async def test_who_stepped_down_for_nobody_leads_again(house: Several, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gowork.leader._replication.candidacy.GIVE_WAY_SECONDS", 0.05)
+    one = await house.start("one")
+    await house.leads()
+    await register(house, "ghost", "g", applied=house.place.span.last)
+    refusal = await refused(step_down(one))
+    assert refusal.reason == "NOT_TAKEN_OVER"
+    assert (await one.submit("a")).tasks
+
+
+async def test_a_negative_term_is_refused(house: Several) -> None:
+    one = await house.start("one")
+    await house.leads()
+    for term in (-1, 1 << 23):
+        (violation,) = (await refused(step_down(one, term))).violations
+        assert violation.field == "term"
+
+
+async def test_a_leader_that_is_gone_is_removed_by_its_store(house: Several) -> None:
+    one, two = await pair(house)
+    await register(house, "gone", "g", seconds=61)
+    await house.listed(two, "gone", "one", "two")
+    await remove(two, "g")
+    await house.listed(one, "one", "two")
+
+
+async def test_a_leader_that_lives_is_not_removed(house: Several) -> None:
+    one = await house.start("one")
+    await house.leads()
+    await register(house, "lives", "l", seconds=30)
+    refusal = await refused(remove(one, "l"))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "LEADER_LIVES")
+    assert "lives was seen 3" in refusal.message
+
+
+async def test_the_only_registered_leader_is_not_removed(house: Several) -> None:
+    one = await house.start("one")
+    await house.leads()
+    await register(house, "last", "l", seconds=61)
+    assert (await refused(remove(one, "l"))).reason == "LAST_LEADER"
+
+
+async def test_an_unknown_store_is_not_removed(house: Several) -> None:
+    one = await house.start("one")
+    await house.leads()
+    refusal = await refused(remove(one, "nobody"))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.NOT_FOUND, "LEADER_UNKNOWN")
+    (violation,) = (await refused(remove(one, ""))).violations
+    assert violation.field == "store_id"
+
+
+async def test_an_announcement_that_can_not_be_read_is_listed_as_such(house: Several) -> None:
+    one = await house.start("one")
+    await house.leads()
+    house.place.depose(house.place.leader()[0].token)
+    assert announcement.UNREADABLE.name == "unreadable"
+    del one
