@@ -192,7 +192,9 @@ async def test_a_leader_that_did_not_see_the_entries_pass_counts_them(leader: Lo
     assert VALUE_BYTES * 14 < counted.after(0) < VALUE_BYTES * 15
     await leader.register(leader.store_id, 7)
     await newcomer.look()
-    assert (counted.first, leader.span) == (8, Span(8, 15))
+    assert leader.span == Span(8, 15)
+    await newcomer.look()
+    assert counted.first == 8
     assert VALUE_BYTES * 8 < counted.after(0) < VALUE_BYTES * 9
 
 

@@ -203,6 +203,12 @@ class _Command(click.Command):
     show_default="the host that it listens on",
     help="The host at which the other leaders, workers and clients reach this one.",
 )
+@click.option(
+    "--one-copy",
+    type=click.Choice(["accept", "refuse"]),
+    default="accept",
+    help="What to do with new tasks when the log is full of what only this leader's store has.",
+)
 @click.option("--reflection/--no-reflection", default=True, help="Describe the services to grpcurl and similar tools.")
 @click.option(
     "--print-addresses", is_flag=True, help="When it serves, print one JSON line with the addresses on standard output."
@@ -236,6 +242,7 @@ def main(
     log: str | None,
     name: str | None,
     advertise: str | None,
+    one_copy: str,
     reflection: bool,
     print_addresses: bool,
     log_format: str,
@@ -263,6 +270,7 @@ def main(
             log=open_log(log) if log else None,
             name=name or "",
             advertise=advertise or "",
+            may_be_one_copy=one_copy == "accept",
         )
         _log.info("keeps tasks", extra={"store": _PASSWORD.sub("//", url)})
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -45,6 +45,7 @@ class Leader:
         log: Log | None = None,
         name: str = "",
         advertise: str = "",
+        may_be_one_copy: bool = True,
     ) -> None:
         """Makes a leader. All three addresses are HOST:PORT; port 0 takes a free one.
 
@@ -62,10 +63,13 @@ class Leader:
             name: what this leader is called among those that share the log; empty: the name of this machine.
             advertise: the host at which the others, workers and clients reach this leader; empty: the host that it
                 listens on, or where that is any, the name of this machine.
+            may_be_one_copy: what happens when the log has grown to its bound, and most leaders' stores lack its
+                entries. True: only one store has what is pruned, and readiness says so. False: nothing more is written.
         """
         self._log = log
         self._name = name or socket.gethostname()
         self._advertise = advertise
+        self._may_be_one_copy = may_be_one_copy
         self._kept = kept or Kept()
         kept_tasks = self._kept.tasks + self._kept.failed_tasks
         self._settings = settings or Settings(finished_full=max(2 * kept_tasks, FINISHED_FULL_MIN))
@@ -111,6 +115,7 @@ class Leader:
                 self._kept,
                 name=self._name,
                 advertised=_advertised(addresses, self._advertise),
+                may_be_one_copy=self._may_be_one_copy,
             )
             await standby.run(stopped)
         _log.info("stopped")

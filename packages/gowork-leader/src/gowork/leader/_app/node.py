@@ -81,6 +81,10 @@ class Node:
         self._stopped = asyncio.Event()
         #: Until when calls that are under way may go on, by the loop's clock; None: the node is not to stop.
         self._stops_by: float | None = None
+        #: What keeps this node from being ready; None: nothing does.
+        self._waits_for: str | None = None
+        #: {what it is about: what the probe of readiness says besides}
+        self._remarks: dict[str, str] = {}
         #: The term that leads, or None.
         self._term: Term | None = None
         #: The calls that were under way when the last term ended.
@@ -150,9 +154,27 @@ class Node:
         """
         self._forwarding.answer(methods)
 
-    def wait_for(self, because: str) -> None:
-        """Has all calls, and the probe of readiness, answered with what this node waits for before it can follow."""
-        self._refuse("NOT_LEADING", because)
+    def wait_for(self, because: str | None) -> None:
+        """Says what this node waits for, which is not ready then. Calls are refused with it unless they are forwarded.
+
+        Args:
+            because: what it waits for; None: it waits no more.
+        """
+        if self._term is None:
+            self._refuse("NOT_LEADING", because or NOT_LEADING)
+        self._waits_for = because
+        self._turned.set()
+
+    def remark(self, about: str, words: str | None) -> None:
+        """Has the probe of readiness say something besides. It does not change what is ready.
+
+        Args:
+            about: what it is about. It takes the place of what was said about this before.
+            words: a sentence; None: nothing is to be said any more.
+        """
+        self._remarks.pop(about, None)
+        if words is not None:
+            self._remarks[about] = words
 
     async def lead(
         self, term: Term, *, leads: Callable[[], None] = lambda: None, ended: Sequence[asyncio.Event] = ()
@@ -229,7 +251,8 @@ class Node:
 
     async def _tell_health(self) -> None:
         async with self._telling:
-            ready = self._term is not None or (self._forwards and self._forwarding.reaches[0])
+            follows = self._forwards and self._waits_for is None and self._forwarding.reaches[0]
+            ready = self._term is not None or follows
             await self._ports.set_health(serving=ready)
 
     async def _watch_health(self) -> None:
@@ -267,7 +290,13 @@ class Node:
             raise ListenError(f"can't listen on {self._http_listen} for HTTP: {error.strerror}") from error
 
     def _ready(self) -> tuple[bool, str]:
+        is_ready, words = self._ready_in_short()
+        return is_ready, "; ".join((words, *self._remarks.values()))
+
+    def _ready_in_short(self) -> tuple[bool, str]:
         if self._term is None:
+            if self._waits_for is not None and not self._stopped.is_set():
+                return False, self._waits_for
             return self._forwarding.reaches if self._forwards else (False, self._refusal.message)
         blocked = self._term.blocked
         if blocked is not None:
@@ -287,7 +316,7 @@ class Node:
 
 def _in_short(blocked: StoreBlockedError) -> str:
     if isinstance(blocked, LogBlockedError):
-        return "the log takes nothing"
+        return f"the log takes nothing: {blocked}"
     return (
         "the store is full" if isinstance(blocked, StoreFullError) else "another program holds the store's write lock"
     )

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TypeVar
 
 import msgspec
@@ -14,19 +15,39 @@ from msgspec.structs import replace
 from gowork.leader._app.early_ending import EarlyEnding
 from gowork.leader._app.node import Addresses, Node
 from gowork.leader._app.term import Term
+from gowork.leader._core.model import Now
 from gowork.leader._core.state import Settings
 from gowork.leader._engine.clock import SystemClock
 from gowork.leader._engine.counts import Counts
-from gowork.leader._engine.retention import Kept
+from gowork.leader._engine.retention import CautiousClock, Kept
 from gowork.leader._replication import announcement
 from gowork.leader._replication.announcement import Announcement
 from gowork.leader._replication.candidacy import Candidacy, join
-from gowork.leader._rpc.copying import fetch_copy
+from gowork.leader._replication.pruning import Pruning
+from gowork.leader._replication.upkeep import Upkeep
+from gowork.leader._replication.weight import Weight
+from gowork.leader._rpc.copying import take_copy
 from gowork.leader._rpc.leaders import Leaders
 from gowork.leader._rpc.services import LEADERS, REMOVE_LEADER
 from gowork.leader._version import __version__
-from gowork.leader.log.protocol import Leader, Leadership, LeadershipLostError, Log, LogUnreachableError
-from gowork.leader.store.protocol import LoggedStore, Opened
+from gowork.leader.log.entries import ChainError, OtherGenerationError
+from gowork.leader.log.protocol import (
+    Leader,
+    Leadership,
+    LeadershipLostError,
+    Log,
+    LogFullError,
+    LogUnreachableError,
+    PrunedError,
+)
+from gowork.leader.store.protocol import (
+    LoggedStore,
+    Opened,
+    StoreBlockedError,
+    StoreDamagedError,
+    StoreEntryError,
+    StoreError,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -34,6 +55,8 @@ _T = TypeVar("_T")
 
 #: How long to wait before the log, or another leader, is tried again, in seconds.
 AGAIN_SECONDS = 1.0
+#: How long to wait before the next election when a term could not begin, in seconds. Each one uses up a term.
+BLOCKED_SECONDS = 10.0
 
 
 def announced(name: str, advertised: Addresses) -> Announcement:
@@ -43,6 +66,10 @@ def announced(name: str, advertised: Addresses) -> Announcement:
 
 class Stopped(Exception):
     """The process is to stop."""
+
+
+class _DivergedError(Exception):
+    """The store is not what the log makes. The message says where."""
 
 
 class Presence:
@@ -91,6 +118,7 @@ class Standby:
         kept: how many finished tasks are kept, and for how long.
         name: the leader's name among the others.
         advertised: where the others, workers and clients reach it.
+        may_be_one_copy: see Pruning.
     """
 
     def __init__(
@@ -104,6 +132,7 @@ class Standby:
         *,
         name: str,
         advertised: Addresses,
+        may_be_one_copy: bool = True,
     ) -> None:
         self._node = node
         self._store = store
@@ -113,7 +142,11 @@ class Standby:
         self._kept = kept
         self._name = name
         self._advertised = advertised
+        self._may_be_one_copy = may_be_one_copy
         self._early_ending = EarlyEnding(log)
+        self._clock = CautiousClock()
+        #: The ids of stores that were set aside.
+        self._gone: set[str] = set()
         self._stopped = asyncio.Event()
 
     async def run(self, stopped: asyncio.Event) -> None:
@@ -125,32 +158,147 @@ class Standby:
         self._stopped = stopped
         try:
             await self._unless_stopped(self._reach_log())
-            opened = await self._unless_stopped(self._open_store())
-            own = replace(announced(self._name, self._advertised), store_id=opened.store_id)
-
-            def announce(stood_ms: int) -> bytes:
-                return announcement.encode(replace(own, stood_ms=stood_ms))
-
-            candidacy = Candidacy(self._store, self._log, announce, __version__, _wall_ms, self._told)
-            presence = Presence(candidacy)
-            leaders = Leaders(self._log, own, presence, _wall_ms)
-            self._node.answer({LEADERS: leaders.Leaders, REMOVE_LEADER: leaders.RemoveLeader})
-            while True:
-                journal, leadership = await self._unless_stopped(candidacy.elected())
-                term = Term(self._store, self._counts, self._settings, self._kept, journal, own=own, leaders=leaders)
-                try:
-                    with presence.leading(leadership) as stepping_down:
-                        await self._node.lead(term, ended=(leadership.lost, stepping_down))
-                except* LeadershipLostError:
-                    _log.warning("leads no more", extra={"term": leadership.leader.term})
-                finally:
-                    await leadership.resign()
+            while (unfit := await self._take_part()) is not None:
+                await self._unless_stopped(self._take_copy(unfit))
         except Stopped:
             return
         finally:
             self._early_ending.watch(None)
             await self._store.close()
             await self._log.close()
+
+    async def _take_part(self) -> BaseException | None:
+        """Follows and leads until the process is to stop, which returns None, or until the store is no longer fit.
+
+        Returns:
+            Why the store can't follow the log any more, though a copy of another leader's could.
+        """
+        unfit: list[BaseException] = []
+        store_id = ""
+        try:
+            opened = await self._unless_stopped(self._open_store())
+            assert opened.position is not None
+            store_id = opened.store_id
+            self._node.wait_for(None)
+            weight = Weight(opened.position.index)
+            own = replace(announced(self._name, self._advertised), store_id=opened.store_id)
+            upkeep = Upkeep(
+                self._store, self._log, own, weight, _wall_ms, gone=self._gone, told_full=partial(self._remark, "log")
+            )
+            async with asyncio.TaskGroup() as group:
+                keeping = group.create_task(upkeep.run(), name="upkeep")
+                try:
+                    await self._follow_and_lead(own, weight)
+                except Stopped:
+                    pass
+                finally:
+                    keeping.cancel()
+        except* (PrunedError, StoreEntryError, StoreDamagedError, _DivergedError) as group:
+            unfit.append(_first(group))
+        if not unfit:
+            return None
+        self._gone.add(store_id)
+        return unfit[0]
+
+    async def _follow_and_lead(self, own: Announcement, weight: Weight) -> None:
+        """Follows and leads, term after term.
+
+        Raises:
+            Stopped: the process is to stop.
+            PrunedError, StoreEntryError, StoreDamagedError, _DivergedError: the store is no longer fit.
+        """
+
+        def announce(stood_ms: int) -> bytes:
+            return announcement.encode(replace(own, stood_ms=stood_ms))
+
+        candidacy = Candidacy(
+            self._store,
+            self._log,
+            announce,
+            __version__,
+            _wall_ms,
+            self._told,
+            told_blocked=self._told_blocked,
+            told_full=partial(self._remark, "log"),
+            weight=weight,
+        )
+        presence = Presence(candidacy)
+        leaders = Leaders(self._log, own, presence, _wall_ms)
+        self._node.answer({LEADERS: leaders.Leaders, REMOVE_LEADER: leaders.RemoveLeader})
+        while True:
+            try:
+                journal, leadership = await self._unless_stopped(candidacy.elected())
+            except OtherGenerationError:
+                raise
+            except ChainError as error:
+                raise _DivergedError(str(error)) from error
+            pruning = Pruning(
+                self._log,
+                leadership,
+                self._store,
+                own.store_id,
+                journal,
+                weight,
+                self._cautious_now,
+                may_be_one_copy=self._may_be_one_copy,
+                tell=partial(self._remark, "copies"),
+            )
+            term = Term(
+                self._store,
+                self._counts,
+                self._settings,
+                self._kept,
+                journal,
+                own=own,
+                leaders=leaders,
+                duties=[pruning],
+            )
+            blocked: BaseException | None = None
+            refused: BaseException | None = None
+            try:
+                with presence.leading(leadership) as stepping_down:
+                    await self._node.lead(term, ended=(leadership.lost, stepping_down))
+            except* LeadershipLostError:
+                _log.warning("leads no more", extra={"term": leadership.leader.term})
+            except* (StoreBlockedError, LogFullError) as group:
+                blocked = _first(group)
+            except* StoreEntryError as group:
+                refused = _first(group)
+            finally:
+                await leadership.resign()
+            if refused is not None:
+                # The log does not have it, so no copy would have it.
+                raise StoreError(str(refused)) from refused
+            if blocked is not None:
+                await self._unless_stopped(self._wait_for_room(blocked))
+
+    async def _wait_for_room(self, blocked: BaseException) -> None:
+        """Waits before it stands for election again, because its term could not begin. Another one may have room."""
+        _log.error("term can't begin", extra={"reason": str(blocked)})
+        self._node.wait_for(str(blocked))
+        await asyncio.sleep(BLOCKED_SECONDS)
+        self._node.wait_for(None)
+
+    async def _take_copy(self, unfit: BaseException) -> None:
+        """Sets the store aside, and puts a copy of another leader's in its place. It waits until another one leads."""
+        _log.error("store can't follow the log, and is replaced by a copy", extra={"reason": str(unfit)})
+        self._node.wait_for(
+            f"this leader takes a copy of another leader's store, as soon as one leads, because {unfit}"
+        )
+        await self._store.close()
+        aside = await take_copy(self._log, self._store)
+        _log.warning("store was set aside", extra={"path": str(aside)})
+
+    def _remark(self, about: str, words: str | None) -> None:
+        self._node.remark(about, words)
+
+    def _told_blocked(self, blocked: StoreBlockedError | None) -> None:
+        """Is told that the store has no room for what the log has, or that it has."""
+        self._node.wait_for(None if blocked is None else f"this leader lags behind: {blocked}")
+
+    def _cautious_now(self) -> Now:
+        now = SystemClock().now()
+        return Now(self._clock.wall_ms(now), now.mono)
 
     def _told(self, leader: Leader | None) -> None:
         """Is told who leads; not of this leader's own terms."""
@@ -180,23 +328,23 @@ class Standby:
 
     async def _open_store(self) -> Opened:
         """Opens the store, and has it belong to the log. A new one gets a copy of the leader's."""
-        generation = await self._log.generation()
-        opened = await self._store.open_logged(generation.id if generation else None)
         while True:
+            generation = await self._log.generation()
+            try:
+                opened = await self._store.open_logged(generation.id if generation else None)
+            except StoreDamagedError as error:
+                if generation is None:
+                    # Nobody has what it had.
+                    raise StoreError(str(error)) from error
+                raise
             joined = await join(self._store, opened, self._log)
             if joined is not None:
                 return joined
             self._node.wait_for("this leader takes a copy of another leader's store")
-            opened = await self._copied()
-
-    async def _copied(self) -> Opened:
-        await self._store.close()
-        # It is empty, or `join` would not have asked for a copy.
-        aside = await self._store.set_aside()
-        await asyncio.to_thread(aside.unlink)
-        await fetch_copy(self._log, self._store)
-        generation = await self._log.generation()
-        return await self._store.open_logged(generation.id if generation else None)
+            await self._store.close()
+            aside = await take_copy(self._log, self._store)
+            # It is empty, or `join` would not have asked for a copy.
+            await asyncio.to_thread(aside.unlink)
 
     async def _unless_stopped(self, doing: Awaitable[_T]) -> _T:
         """Returns what this returns.
@@ -219,3 +367,10 @@ class Standby:
 
 def _wall_ms() -> int:
     return SystemClock().now().wall_ms
+
+
+def _first(error: BaseException) -> BaseException:
+    """Returns the first exception in a group of groups."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

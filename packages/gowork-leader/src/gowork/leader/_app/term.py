@@ -7,7 +7,7 @@ belong to the process and go on.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, Protocol
 
@@ -63,6 +63,7 @@ class Term:
         *,
         own: Announcement = UNNAMED,
         leaders: Leaders | None = None,
+        duties: Sequence[Duty] = (),
     ) -> None:
         """Makes a term and begins nothing yet.
 
@@ -74,6 +75,7 @@ class Term:
             journal: makes batches durable, in a store that is open already; None: the store does so alone.
             own: what this leader says of itself.
             leaders: answers the calls about the leaders of the log; None: there is no log.
+            duties: what it does besides answering calls because there is a log.
         """
         self._counts = counts
         self._sessions = Sessions(settings)
@@ -84,7 +86,7 @@ class Term:
         dialer.attach(engine)
         self._retention = Retention(engine, store, kept)
         #: All duties of the term.
-        self.duties: list[Duty] = [dialer, self._retention]
+        self.duties: list[Duty] = [dialer, self._retention, *duties]
         self._membership = Membership(engine)
         self._leaders = leaders or LoneLeader(engine, own)
         explaining = Explaining(engine, store)

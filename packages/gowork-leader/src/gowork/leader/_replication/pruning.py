@@ -118,8 +118,8 @@ class Pruning:
             if is_full:
                 keep = max(keep, (await self._store.force()).index)
         if keep >= span.first:
+            # What it removed counts no more at the next look, because the log keeps its last entry.
             await self._leadership.prune(keep + 1)
-            self._weight.drop(keep + 1)
 
     def _kept_for_others(
         self, most: int, gone: int, registrations: Mapping[str, Registration], pinned: list[int]

@@ -1,4 +1,4 @@
-"""Takes a copy of another leader's store, for a leader that is new or has fallen too far behind."""
+"""Takes a copy of another leader's store, for a leader that is new, too far behind, or can't use its store."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import msgspec
 
 from gowork.base.channels import open_channel
 from gowork.leader._replication import announcement
-from gowork.leader.log.protocol import Leader, Log
-from gowork.leader.store.protocol import LoggedStore, StoreError
+from gowork.leader._replication.pins import pinned
+from gowork.leader.log.protocol import Leader, Log, LogUnreachableError
+from gowork.leader.store.protocol import LoggedStore, StoreError, StoreFormatError, StoreFullError
 from gowork.proto.scheduler.v1 import scheduler_pb2, scheduler_pb2_grpc
 
 _log = logging.getLogger(__name__)
@@ -22,38 +23,51 @@ _log = logging.getLogger(__name__)
 AGAIN_SECONDS = 1.0
 #: How long the next part may take, in seconds.
 PART_SECONDS = 60.0
+#: What ends one attempt, and may not end the next one.
+_PASSING = (grpc.aio.AioRpcError, TimeoutError, OSError, LogUnreachableError, StoreFormatError, StoreFullError)
 
 
 class _NoCopy(Exception):
     """No copy was made. The message says why."""
 
 
-async def fetch_copy(log: Log, store: LoggedStore) -> None:
-    """Makes the closed store from a copy of the leader's. It tries until that succeeds.
+async def take_copy(log: Log, store: LoggedStore) -> Path:
+    """Puts a copy of the leader's store in the place of a closed store. It tries until that succeeds.
+
+    The store is set aside when the copy is there whole, and not before. While the copy is under way the log keeps what
+    comes after it.
+
+    Returns:
+        Where the store is now that was there before.
 
     Raises:
-        StoreError: the store can't be made.
-        LogUnreachableError, LogRefusedError.
+        StoreError: the store can't be set aside or made.
+        LogRefusedError, GenerationError.
     """
     place = store.scratch
     if place is None:
         raise StoreError("this store can't be made from a copy")
+    aside: Path | None = None
     while True:
         try:
-            await _fetch(await _who_leads(log), place)
-        except (_NoCopy, grpc.aio.AioRpcError, TimeoutError, OSError) as error:
+            async with pinned(log):
+                await _fetch(await _who_leads(log), place)
+                if aside is None:
+                    aside = await store.set_aside()
+                await store.install_copy(place)
+        except (_NoCopy, *_PASSING) as error:
             reason = (error.details() or error.code().name) if isinstance(error, grpc.aio.AioRpcError) else str(error)
             _log.warning("no copy of the leader's store yet", extra={"reason": reason})
-            await asyncio.sleep(AGAIN_SECONDS)
-            continue
-        try:
-            await store.install_copy(place)
+        else:
+            return aside
         finally:
+            # A part of a copy must not fill the disk until the next attempt.
             await asyncio.to_thread(place.unlink, missing_ok=True)
-        return
+        await asyncio.sleep(AGAIN_SECONDS)
 
 
 async def _who_leads(log: Log) -> Leader:
+    """Returns the leader, and waits until there is one."""
     async with aclosing(log.leaders()) as leaders:
         async for leader in leaders:
             if leader is not None:

@@ -1,0 +1,328 @@
+"""Leaders that share a log keep it small, and help themselves when a store can't follow it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import grpc
+import pytest
+from leader_serving import PATIENCE
+from memory_log import MemoryLeadership, MemoryLog, MemoryPlace
+from sharing_leaders import Sharing, sharing
+
+from gowork.leader._app import standby
+from gowork.leader._replication import pins, pruning, replica, upkeep
+from gowork.leader.log import Candidate, LogFullError
+from gowork.leader.log.entries import NewerFormatError
+from gowork.leader.store.protocol import Batch, Position, StoreFullError
+from gowork.leader.store.sqlite import SqliteStore
+
+
+@pytest.fixture(autouse=True)
+def all_goes_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upkeep, "FORCE_SECONDS", 0.05)
+    monkeypatch.setattr(upkeep, "AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr(pruning, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(pins, "PIN_SECONDS", 2.0)
+    monkeypatch.setattr(pins, "AGAIN_SECONDS", 0.5)
+    monkeypatch.setattr(standby, "BLOCKED_SECONDS", 0.05)
+    monkeypatch.setattr(replica, "BLOCKED_RETRY_SECONDS", 0.05)
+
+
+@pytest.fixture
+async def crew(tmp_path: Path) -> AsyncIterator[Sharing]:
+    async with asyncio.timeout(PATIENCE), sharing(tmp_path) as crew:
+        yield crew
+
+
+async def pair(crew: Sharing) -> None:
+    """Has a lead and b follow, with two tasks in both stores."""
+    await crew.start("a")
+    await crew.says("a", 200, "ready")
+    await crew.start("b")
+    await crew.says("b", 200, "follows")
+    await crew.submitted("a", "one", "two")
+    await crew.forced("a", "b")
+
+
+def change(path: Path, *statements: str) -> None:
+    """Changes a closed store behind its back."""
+    with sqlite3.connect(path) as connection:
+        for statement in statements:
+            assert connection.execute(statement).rowcount >= 1, statement
+    connection.close()
+
+
+async def leads_with(crew: Sharing, name: str, *ids: str) -> None:
+    """Checks that a leader leads once it is alone, and has these tasks."""
+    for other in crew.running:
+        if other != name:
+            await crew.stop(other)
+    text = await crew.says(name, 200, "ready")
+    assert text == "ready"
+    served = crew._served[name]
+    assert sorted([(await served.get(each)).id for each in ids]) == sorted(ids)
+
+
+async def test_the_log_is_pruned_while_leaders_share_it_and_none_needs_a_copy(crew: Sharing) -> None:
+    await pair(crew)
+    await crew.start("c")
+    await crew.says("c", 200, "follows")
+    for number in range(20):
+        await crew.submitted("abc"[number % 3], f"task-{number}")
+    await crew.forced("a", "b", "c")
+    while crew.place.span.first < crew.place.span.last:  # noqa: ASYNC110 - nothing announces it
+        await asyncio.sleep(0.01)
+    assert [crew.asides(name) for name in "abc"] == [[], [], []]
+    assert await crew.ready("a") == (200, "ready")
+    await leads_with(crew, "c", "one", "two", "task-0", "task-19")
+
+
+async def test_a_leader_that_lacks_what_was_pruned_sets_its_store_aside_and_takes_a_copy(crew: Sharing) -> None:
+    await pair(crew)
+    before = (await crew.registered("a", "b"))["b"].leader.store_id
+    await crew.stop("b")
+    await crew.submitted("a", "three")
+    await crew.submitted("a", "four")
+    leader, _ = crew.place.leader()
+    assert leader is not None
+    crew.place.prune(leader.token, crew.place.span.last)
+    await crew.start("b")
+    await crew.says("b", 200, "follows")
+    (aside,) = crew.asides("b")
+    assert aside.stat().st_size
+    # What it had before is registered no more.
+    assert (await crew.registered("a", "b"))["b"].leader.store_id != before
+    await crew.forced("a", "b")
+    await leads_with(crew, "b", "one", "three", "four")
+
+
+async def test_a_leader_with_a_damaged_store_takes_a_copy(crew: Sharing) -> None:
+    await pair(crew)
+    await crew.stop("b")
+    path = crew.store_path("b")
+    damaged = path.read_bytes()[:4096] + os.urandom(8192)
+    path.write_bytes(damaged)
+    await crew.start("b")
+    await crew.says("b", 200, "follows")
+    (aside,) = crew.asides("b")
+    assert aside.read_bytes() == damaged
+    await leads_with(crew, "b", "one", "two")
+
+
+async def test_a_damaged_store_is_left_as_it_is_when_the_log_has_not_begun(crew: Sharing) -> None:
+    path = crew.store_path("a")
+    path.write_bytes(b"SQLite format 3\0" + bytes(84))
+    await crew.start("a")
+    await asyncio.wait({crew.running["a"]})
+    assert crew.running["a"].exception() is not None
+    assert crew.asides("a") == []
+
+
+async def test_a_store_that_has_diverged_is_set_aside_and_copied_anew(
+    crew: Sharing, caplog: pytest.LogCaptureFixture
+) -> None:
+    await pair(crew)
+    await crew.stop("b")
+    change(crew.store_path("b"), f"UPDATE meta SET value = x'{'ab' * 32}' WHERE key = 'log_hash'")
+    await crew.submitted("a", "three")
+    await crew.start("b")
+    await crew.says("b", 200, "follows")
+    assert len(crew.asides("b")) == 1
+    (record,) = [
+        each for each in caplog.records if each.message == "store can't follow the log, and is replaced by a copy"
+    ]
+    # Both are named.
+    assert "abababab" in record.reason
+    assert [each.path for each in caplog.records if each.message == "store was set aside"] == [str(crew.asides("b")[0])]
+    await leads_with(crew, "b", "one", "three")
+
+
+async def test_a_store_that_can_not_apply_an_entry_waits_for_a_leader_and_names_the_entry(crew: Sharing) -> None:
+    await pair(crew)
+    await crew.stop("b")
+    change(
+        crew.store_path("b"),
+        "DELETE FROM standings WHERE seq IN (SELECT seq FROM specs WHERE id = 'one')",
+        "DELETE FROM specs WHERE id = 'one'",
+    )
+    served = crew._served["a"]
+    await served.scheduler.CancelTask(_cancel("one"), timeout=PATIENCE)
+    index = crew.place.span.last
+    await crew.stop("a")
+    await crew.start("b")
+    # Nobody leads who has come past the entry. So the store stays, and b does not lead.
+    await crew.says("b", 503, f"Entry {index} of the log can't be applied")
+    assert crew.asides("b") == []
+    await crew.start("a")
+    await crew.says("b", 200, "follows")
+    assert len(crew.asides("b")) == 1
+    await leads_with(crew, "b", "one", "two")
+
+
+def _cancel(id: str) -> object:
+    from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
+
+    return pb.CancelTaskRequest(id=id)
+
+
+class FullStore(SqliteStore):
+    """A store whose disk can be full."""
+
+    is_full = False
+
+    async def apply(self, entries: Sequence[tuple[Batch | None, Position, int]]) -> None:
+        self._look()
+        await super().apply(entries)
+
+    async def prepare(self, batch: Batch, position: Position, term: int) -> None:
+        self._look()
+        await super().prepare(batch, position, term)
+
+    def _look(self) -> None:
+        if type(self).is_full:
+            raise StoreFullError("There is no space left.")
+
+
+@pytest.fixture
+def full_store() -> type[FullStore]:
+    class Full(FullStore):
+        pass
+
+    return Full
+
+
+async def test_a_follower_with_a_full_disk_waits_and_goes_on_when_there_is_room(
+    crew: Sharing, full_store: type[FullStore]
+) -> None:
+    await crew.start("a")
+    await crew.says("a", 200, "ready")
+    await crew.start("b", full_store)
+    await crew.says("b", 200, "follows")
+    full_store.is_full = True
+    await crew.submitted("a", "one")
+    text = await crew.says("b", 503, "lags behind")
+    assert "no space left" in text
+    # Its calls are forwarded all the same.
+    await crew.submitted("b", "two")
+    full_store.is_full = False
+    await crew.says("b", 200, "follows")
+    assert crew.asides("b") == []
+    await leads_with(crew, "b", "one", "two")
+
+
+async def test_a_leader_with_a_full_disk_leaves_the_term_to_one_with_room(
+    crew: Sharing, full_store: type[FullStore]
+) -> None:
+    full_store.is_full = True
+    await crew.start("a", full_store)
+    await crew.says("a", 503, "no space left")
+    full_store.is_full = False
+    await crew.says("a", 200, "ready")
+    await crew.start("b")
+    await crew.says("b", 200, "follows")
+    await crew.submitted("a", "one")
+    await crew.forced("a", "b")
+    full_store.is_full = True
+    await crew.stop("b")
+    assert await crew.ready("a") == (200, "ready")
+    await crew.stop("a")
+    await crew.start("a", full_store)
+    await crew.says("a", 503, "no space left")
+    await crew.start("b")
+    await crew.says("b", 200, "ready")
+    await crew.submitted("b", "two")
+
+
+class FullLog(MemoryLog):
+    """A log that can be full."""
+
+    is_full = False
+
+    async def campaign(self, candidate: Candidate) -> MemoryLeadership:
+        self._look()
+        return await super().campaign(candidate)
+
+    async def put_note(self, key: str, value: bytes, seconds: float | None = None) -> None:
+        self._look()
+        await super().put_note(key, value, seconds)
+
+    def _look(self) -> None:
+        if self.is_full:
+            raise LogFullError("the log has used up its quota: defrag it, and disarm the alarm")
+
+
+async def test_a_full_log_is_named_and_the_leader_goes_on_when_it_has_room(crew: Sharing) -> None:
+    log = FullLog(crew.place)
+    await crew.start("a", log=log)
+    await crew.says("a", 200, "ready")
+    log.is_full = True
+    await crew.says("a", 200, "defrag it, and disarm the alarm")
+    leader, _ = crew.place.leader()
+    assert leader is not None
+    crew.place.depose(leader.token)
+    # Nobody can be elected, and the leader lives on.
+    log.is_full = False
+    text = await crew.says("a", 200, "ready")
+    while "defrag" in text:
+        text = await crew.says("a", 200, "ready")
+
+
+@pytest.mark.parametrize("accepts", [True, False])
+async def test_one_copy_is_said_or_refused(crew: Sharing, monkeypatch: pytest.MonkeyPatch, accepts: bool) -> None:
+    await crew.start("a", may_be_one_copy=accepts)
+    await crew.says("a", 200, "ready")
+    await crew.start("b")
+    await crew.says("b", 200, "follows")
+    await crew.forced("a", "b")
+    await crew.stop("b")
+    monkeypatch.setattr(pruning, "LOG_BYTES_MAX", 1_000)
+    monkeypatch.setattr(pruning, "BEHIND_BYTES_MAX", 500)
+    await crew.submitted("a", "one", payload='"' + "x" * 2_000 + '"')
+    if accepts:
+        await crew.says("a", 200, "ready; one copy")
+        await crew.submitted("a", "two")
+        while crew.place.span.first < crew.place.span.last:  # noqa: ASYNC110 - nothing announces it
+            await asyncio.sleep(0.01)
+        await crew.says("a", 200, "ready; one copy")
+    else:
+        await crew.says("a", 200, "--one-copy refuse")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await crew._served["a"].submit("two")
+        assert "--one-copy refuse" in str(caught.value.details())
+        await crew.says("a", 503, "the log takes nothing: the log has")
+    await crew.start("b")
+    await crew.forced("a", "b")
+    text = await crew.says("a", 200, "ready")
+    while text != "ready":
+        text = await crew.says("a", 200, "ready")
+    await crew.submitted("a", "two")
+    assert len(crew.asides("b")) == accepts
+
+
+async def test_a_leader_that_meets_a_newer_format_stops_and_keeps_its_store(crew: Sharing) -> None:
+    await pair(crew)
+    before = (await crew.registered("a", "b"))["b"].leader.store_id
+    await crew.stop("b")
+    leader, _ = crew.place.leader()
+    assert leader is not None
+    await crew.stop("a")
+    place: MemoryPlace = crew.place
+    leadership = await MemoryLog(place).campaign(
+        Candidate(place.generation.id if place.generation else "", place.span.last, leader.term, b"newer")
+    )
+    await leadership.append(place.span.last + 1, b"\x92\x02\x00")
+    await leadership.resign()
+    await crew.start("b")
+    await asyncio.wait({crew.running["b"]})
+    error = crew.running["b"].exception()
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, NewerFormatError)
+    assert error.needed == 2
+    assert crew.asides("b") == []
+    assert (await crew.registered("a", "b"))["b"].leader.store_id == before
