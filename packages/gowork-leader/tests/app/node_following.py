@@ -38,7 +38,7 @@ class Follower(ServedLeader):
         term = Term(SqliteStore(folder / "leader.db"), self.counts, Settings(), Kept())
         leads, ended = asyncio.Event(), asyncio.Event()
         async with asyncio.TaskGroup() as group:
-            group.create_task(self.node.lead(term, leads=leads.set, ended=ended))
+            group.create_task(self.node.lead(term, leads=leads.set, ended=[ended]))
             await leads.wait()
             try:
                 yield
