@@ -54,7 +54,21 @@ from gowork.client import (
 from gowork.client.frames import Frame, QueueRow
 from gowork.client.rates import Flow
 
-COMMANDS = ["add", "cancel", "completion", "drain", "members", "remove", "show", "stats", "tasks", "top", "up", "wait"]
+COMMANDS = [
+    "add",
+    "cancel",
+    "completion",
+    "drain",
+    "leaders",
+    "members",
+    "remove",
+    "show",
+    "stats",
+    "tasks",
+    "top",
+    "up",
+    "wait",
+]
 
 
 def contribute(

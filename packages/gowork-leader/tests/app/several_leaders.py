@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc
 from leader_serving import PATIENCE, ServedLeader
 from memory_log import MemoryLog, MemoryPlace
 
@@ -47,6 +48,12 @@ class Several:
         self._stops[name].set()
         await self._running[name]
 
+    @property
+    def term(self) -> int:
+        """The term that is led now; 0: none is."""
+        leader, _ = self.place.leader()
+        return 0 if leader is None else leader.term
+
     async def leads(self, after: int = 0) -> str:
         """Waits until a leader leads a term above this one, and returns its name."""
         async with asyncio.timeout(PATIENCE):
@@ -60,12 +67,18 @@ class Several:
                 await self.place.change(asyncio.get_running_loop().time() + 0.05)
 
     async def listed(self, by: ServedLeader, *names: str) -> pb.LeadersResponse:
-        """Asks a leader until it lists leaders of these names, of which one leads."""
+        """Asks a leader until it lists leaders of these names, in this order, of which the first leads."""
         async with asyncio.timeout(PATIENCE):
             while True:
-                response = await by.cluster.Leaders(pb.LeadersRequest(), timeout=PATIENCE, wait_for_ready=True)
-                if sorted(each.name for each in response.leaders) == sorted(names) and response.leaders[0].leads:
-                    return response
+                try:
+                    response = await by.cluster.Leaders(pb.LeadersRequest(), timeout=PATIENCE)
+                except grpc.aio.AioRpcError as error:
+                    # It has no store yet.
+                    if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                        raise
+                else:
+                    if [each.name for each in response.leaders] == list(names) and response.leaders[0].leads:
+                        return response
                 await asyncio.sleep(0.01)
 
 

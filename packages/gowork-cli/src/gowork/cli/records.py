@@ -17,6 +17,8 @@ from typing import Any
 from gowork.client import (
     Attempt,
     Explanation,
+    LeaderInfo,
+    Leaders,
     Member,
     Queue,
     QueueCounts,
@@ -87,6 +89,22 @@ def member_record(member: Member) -> Record:
         "seen_at": _time(member.seen_at),
         "plugin_errors": list(member.plugin_errors),
     }
+
+
+def leaders_record(found: Leaders) -> Record:
+    """Converts the leaders and their log."""
+    log = found.log
+    return {
+        "leaders": [leader_record(leader) for leader in found.leaders],
+        "log": None if log is None else dataclasses.asdict(log),
+        "answered_by": found.answered_by,
+    }
+
+
+def leader_record(leader: LeaderInfo) -> Record:
+    """Converts a leader."""
+    times = {"leads_since": _time(leader.leads_since), "seen_at": _time(leader.seen_at)}
+    return dataclasses.asdict(leader) | times
 
 
 def explanation_record(explanation: Explanation) -> Record:

@@ -113,7 +113,7 @@ class AlreadyExists(CallError):
 
 
 class FailedPrecondition(CallError):
-    """The task's state does not allow this."""
+    """The state of the task, or of the cluster, does not allow this."""
 
 
 class ResourceExhausted(CallError):

@@ -67,7 +67,7 @@ async def take_census(log: Log, own: Announcement, applied: int, now_ms: int) ->
     found[own.store_id] = Registration(own, applied, known.forced if known else 0, now_ms, known.format if known else 0)
     views = [_view(registration, leading, span) for registration in found.values()]
     if leading is not None and not any(view.term for view in views):
-        views.append(LeaderView(_announced(leading), leading.term, span.last, 0, 0, 0))
+        views.append(LeaderView(announced_by(leading), leading.term, span.last, 0, 0, 0))
     views.sort(key=lambda view: (not view.term, view.announcement.name, view.announcement.store_id))
     return Census(generation.id if generation else "", span, views)
 
@@ -81,7 +81,7 @@ async def _leading(log: Log) -> Leader | None:
 
 def _view(registration: Registration, leading: Leader | None, span: Span) -> LeaderView:
     own = registration.leader
-    led = _announced(leading) if leading is not None else None
+    led = announced_by(leading) if leading is not None else None
     if leading is not None and led is not None and led.store_id == own.store_id:
         # Who leads has applied all, because it appends the next entry only then.
         return LeaderView(led, leading.term, span.last, registration.forced, 0, registration.seen_ms)
@@ -89,7 +89,8 @@ def _view(registration: Registration, leading: Leader | None, span: Span) -> Lea
     return LeaderView(own, 0, registration.applied, registration.forced, lag, registration.seen_ms)
 
 
-def _announced(leader: Leader) -> Announcement:
+def announced_by(leader: Leader) -> Announcement:
+    """Returns what a leader says of itself."""
     try:
         return announcement.decode(leader.announcement)
     except msgspec.MsgspecError as error:

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from gowork.leader._engine.loop import Engine
 from gowork.leader._replication.announcement import Announcement
-from gowork.leader._replication.census import Census, LeaderView, take_census
+from gowork.leader._replication.census import Census, LeaderView, announced_by, take_census
 from gowork.leader._replication.registers import PREFIX, registered
 from gowork.leader._rpc.boundary import refusing
 from gowork.leader._rpc.mapping import census_message, leader_message
@@ -84,13 +84,17 @@ class Leaders:
             if violations:
                 raise invalid(violations)
             with self._outliving():
-                term = request.term or self._terms.led
-                if term == self._terms.led:
+                led = self._terms.led
+                term = request.term or led
+                if term == led:
                     self._check_successor(await self._census())
                     # Another call may have ended it meanwhile.
                     if term == self._terms.led:
                         self._terms.step_down()
-                await self._another_term(term)
+                successor = await self._next_leader(term)
+                if term == led and successor.store_id == self._own.store_id:
+                    message = "no other leader took over, so this one leads again"
+                    raise Refusal(grpc.StatusCode.ABORTED, "NOT_TAKEN_OVER", message)
                 leading = (await self._census()).leading
         return pb.StepDownResponse(leader=leader_message(leading) if leading is not None else None)
 
@@ -140,8 +144,8 @@ class Leaders:
             return f"{view.announcement.name} lacks entries that the log has no more, and takes a copy first"
         return ""
 
-    async def _another_term(self, term: int) -> None:
-        """Returns when another leader leads a later term.
+    async def _next_leader(self, term: int) -> Announcement:
+        """Returns who leads a later term, when somebody does.
 
         Raises:
             Refusal: ABORTED: none does in time.
@@ -149,15 +153,12 @@ class Leaders:
         try:
             async with asyncio.timeout(TAKE_OVER_SECONDS), aclosing(self._log.leaders()) as leaders:
                 async for leader in leaders:
-                    if leader is None or leader.term <= term:
-                        continue
-                    if self._terms.led == leader.term:
-                        message = f"no other leader took over, and this one leads again, in term {leader.term}"
-                        raise Refusal(grpc.StatusCode.ABORTED, "NOT_TAKEN_OVER", message)
-                    return
+                    if leader is not None and leader.term > term:
+                        return announced_by(leader)
         except TimeoutError:
-            message = f"the term has ended, and no other leader took over within {TAKE_OVER_SECONDS:g} s"
-            raise Refusal(grpc.StatusCode.ABORTED, "NOT_TAKEN_OVER", message) from None
+            pass
+        message = f"the term has ended, and no other leader took over within {TAKE_OVER_SECONDS:g} s"
+        raise Refusal(grpc.StatusCode.ABORTED, "NOT_TAKEN_OVER", message)
 
     @contextmanager
     def _outliving(self) -> Iterator[None]:
