@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import urllib.request
 from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 
@@ -234,3 +235,54 @@ async def test_an_unknown_store_is_not_removed(house: Several) -> None:
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.NOT_FOUND, "LEADER_UNKNOWN")
     (violation,) = (await refused(remove(one, ""))).violations
     assert violation.field == "store_id"
+
+
+async def page(leader: ServedLeader) -> dict[str, float]:
+    """The metrics without labels of a leader: {name: value}."""
+
+    def read() -> str:
+        with urllib.request.urlopen(f"http://{leader.addresses.http}/metrics", timeout=PATIENCE) as answer:
+            text: str = answer.read().decode()
+            return text
+
+    rows = [line.split() for line in (await asyncio.to_thread(read)).splitlines() if "{" not in line]
+    return {row[0]: float(row[1]) for row in rows if not row[0].startswith("#")}
+
+
+async def test_metrics_of_a_follower_say_that_it_does_not_lead_and_where_it_stands(house: Several) -> None:
+    one, two = await pair(house)
+    await one.submit("a")
+    span = house.place.span
+    async with asyncio.timeout(PATIENCE):
+        while (seen := await page(two))["gowork_log_applied_index"] < span.last:
+            await asyncio.sleep(0.01)
+    assert seen["gowork_leader_is_leader"] == 0
+    assert seen["gowork_leader_term"] == house.term
+    assert (seen["gowork_log_first_index"], seen["gowork_log_last_index"]) == span
+    assert seen["gowork_log_lag_entries"] == 0
+    assert seen["gowork_log_full"] == seen["gowork_log_one_copy"] == 0
+    assert 0 <= seen["gowork_log_silent_seconds"] < PATIENCE
+    assert "gowork_retention_oldest_seconds" not in seen
+    assert seen["gowork_leader_transitions_total"] == 0
+
+
+async def test_metrics_of_the_one_that_leads_say_so_and_how_long_nobody_led(house: Several) -> None:
+    one, two = await pair(house)
+    await one.submit("a" * 200)
+    seen = await page(one)
+    assert seen["gowork_leader_is_leader"] == 1
+    assert seen["gowork_log_applied_index"] == house.place.span.last
+    assert seen["gowork_log_bytes"] > 200
+    assert seen["gowork_leader_failover_seconds_count"] == 1
+    await step_down(one)
+    assert (await page(one))["gowork_leader_transitions_total"] == 2
+    async with asyncio.timeout(PATIENCE):
+        while (seen := await page(two))["gowork_leader_is_leader"] == 0:
+            await asyncio.sleep(0.01)
+    assert seen["gowork_leader_transitions_total"] == seen["gowork_leader_failover_seconds_count"] == 1
+    assert seen["gowork_leader_failover_seconds_sum"] < PATIENCE
+
+
+async def test_metrics_of_a_leader_without_a_log_show_none_of_a_log(tmp_path: Path) -> None:
+    async with serving(tmp_path) as leader:
+        assert not [name for name in await page(leader) if name.startswith("gowork_log")]

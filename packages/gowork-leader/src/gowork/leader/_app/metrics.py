@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 from msgspec import Struct
 from prometheus_client import CollectorRegistry
@@ -18,6 +19,8 @@ from gowork.base.buckets import Buckets
 from gowork.leader._core.model import Liveness
 from gowork.leader._core.queries import MemberView, QueueDepth
 from gowork.leader._engine.counts import OTHER, QUEUES_MAX, Counts, QueueCounts
+
+_T = TypeVar("_T")
 
 #: How many members have series of their own.
 MEMBERS_MAX = 500
@@ -38,22 +41,49 @@ class Look(Struct, frozen=True):
     now_ms: int
 
 
-def registry_of(counts: Counts, look: Callable[[], Look]) -> CollectorRegistry:
+class LogLook(Struct, frozen=True):
+    """What a scrape sees of the log that several leaders share, and of this leader's place in it."""
+
+    #: The term of the last entry that the store has applied.
+    term: int
+    #: The indexes of the last entry that the store has applied, and of the last one that it has forced to disk.
+    applied: int
+    forced: int
+    #: The indexes of the log's first and last entries, when it last answered.
+    first: int
+    last: int
+    #: How many bytes of its entries this leader has seen.
+    size: int
+    #: How many leaders are registered.
+    leaders: int
+    #: For how long it has not answered, in seconds.
+    silent_seconds: float
+    is_full: bool
+    is_one_copy: bool
+
+
+def registry_of(
+    counts: Counts, look: Callable[[], Look], look_at_log: Callable[[], LogLook | None] = lambda: None
+) -> CollectorRegistry:
     """Returns a registry of all metrics of the leader.
 
     Args:
         counts: what has happened.
-        look: reads the state, from any thread. It raises TimeoutError when the leader does not answer.
+        look: reads the state, from any thread. It raises TimeoutError when the leader does not answer, or does not
+            lead.
+        look_at_log: returns what is known of the log, from any thread; None: there is no log. It raises TimeoutError
+            when the leader does not answer.
     """
     registry = CollectorRegistry()
-    registry.register(_LeaderCollector(counts, look))
+    registry.register(_LeaderCollector(counts, look, look_at_log))
     return registry
 
 
 class _LeaderCollector(Collector):
-    def __init__(self, counts: Counts, look: Callable[[], Look]) -> None:
+    def __init__(self, counts: Counts, look: Callable[[], Look], look_at_log: Callable[[], LogLook | None]) -> None:
         self._counts = counts
         self._look = look
+        self._look_at_log = look_at_log
 
     def describe(self) -> Iterable[Metric]:
         # Without this method the registry would collect once at registration, before the leader serves.
@@ -61,19 +91,45 @@ class _LeaderCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Yields all metrics. prometheus_client calls it at every scrape, on the listener's thread."""
-        try:
-            seen = self._look()
-        except TimeoutError:
-            yield _gauge("leader_is_leader", "Whether this leader leads: 1 or 0.", 0)
-        else:
-            yield _gauge("leader_is_leader", "Whether this leader leads: 1 or 0.", 1)
+        seen = _in_time(self._look)
+        log = _in_time(self._look_at_log)
+        yield _gauge("leader_is_leader", "Whether this leader leads: 1 or 0.", seen is not None)
+        term = seen.term if seen is not None else log.term if log is not None else None
+        if term is not None:
+            yield _gauge("leader_term", "The number of the leader's term.", term)
+        if seen is not None:
             yield from _of_state(seen)
+        if log is not None:
+            yield from _of_log(log)
         yield from _of_queues(list(self._counts.queues.items()))
         yield from _of_counts(self._counts)
 
 
+def _in_time(look: Callable[[], _T]) -> _T | None:
+    """Returns what this sees; None when it is not answered."""
+    try:
+        return look()
+    except TimeoutError:
+        return None
+
+
+def _of_log(seen: LogLook) -> Iterator[Metric]:
+    lag = max(0, seen.last - seen.applied)
+    yield _gauge("log_first_index", "The index of the log's first entry.", seen.first)
+    yield _gauge("log_last_index", "The index of the log's last entry.", seen.last)
+    yield _gauge("log_applied_index", "The index of the last entry that the store has applied.", seen.applied)
+    yield _gauge("log_forced_index", "The index of the last entry that the store has forced to disk.", seen.forced)
+    yield _gauge("log_lag_entries", "How many entries of the log the store has not applied.", lag)
+    yield _gauge("log_bytes", "How many bytes of entries the log has, as far as this leader has seen them.", seen.size)
+    yield _gauge("log_leaders", "Leaders that are registered.", seen.leaders)
+    yield _gauge("log_silent_seconds", "For how long the log has not answered.", seen.silent_seconds)
+    yield _gauge("log_full", "Whether the log has no room: 1 or 0.", seen.is_full)
+    yield _gauge(
+        "log_one_copy", "Whether the log has grown too large to keep what most stores lack: 1 or 0.", seen.is_one_copy
+    )
+
+
 def _of_state(seen: Look) -> Iterator[Metric]:
-    yield _gauge("leader_term", "The number of the leader's term.", seen.term)
     members = GaugeMetricFamily("gowork_members", "Members by liveness.", labels=["state"])
     counts = collections.Counter(view.liveness for view in seen.members)
     for liveness in Liveness:
@@ -185,7 +241,9 @@ def _of_counts(counts: Counts) -> Iterator[Metric]:
     yield _histogram("store_commit_tasks", "How many tasks a batch wrote.", counts.commit_tasks)
     yield _counter("leader_transitions", "How often this leader has begun or ceased to lead.", counts.transitions)
     yield _histogram(
-        "leader_failover_seconds", "How long this leader took to serve once it could lead.", counts.failover_seconds
+        "leader_failover_seconds",
+        "How long nobody led, or this leader had not opened its store, until it served.",
+        counts.failover_seconds,
     )
     calls = HistogramMetricFamily(
         "rpc_server_call_duration_seconds", "How long calls took, streams as a whole.", labels=["method", "code"]

@@ -19,7 +19,7 @@ from msgspec import Struct
 from prometheus_client import make_wsgi_app
 
 from gowork.base.http import HttpListener, probe, threaded
-from gowork.leader._app.metrics import Look, registry_of
+from gowork.leader._app.metrics import LogLook, Look, registry_of
 from gowork.leader._app.ports import ListenError, Ports
 from gowork.leader._app.term import Term
 from gowork.leader._engine.blocked import NotServingError
@@ -95,6 +95,8 @@ class Node:
         self._turned = asyncio.Event()
         self._forwarding = Forwarding(self._turned.set)
         self._telling = asyncio.Lock()
+        #: What the page of metrics shows of the log; None: there is no log, or it is not open yet.
+        self._look_at_log: Callable[[], LogLook] | None = None
 
     @asynccontextmanager
     async def serving(self, stopped: asyncio.Event) -> AsyncIterator[Addresses]:
@@ -176,8 +178,17 @@ class Node:
         if words is not None:
             self._remarks[about] = words
 
+    def show_log(self, look: Callable[[], LogLook]) -> None:
+        """Has the page of metrics show what this returns. It is called on the event loop."""
+        self._look_at_log = look
+
     async def lead(
-        self, term: Term, *, leads: Callable[[], None] = lambda: None, ended: Sequence[asyncio.Event] = ()
+        self,
+        term: Term,
+        *,
+        leads: Callable[[], None] = lambda: None,
+        ended: Sequence[asyncio.Event] = (),
+        since_mono: float | None = None,
     ) -> None:
         """Has a term answer the calls until it ends. After that nothing of the term is left, and the node answers on.
 
@@ -185,12 +196,13 @@ class Node:
             term: a term that is not opened yet.
             leads: is called when the term answers.
             ended: each of these ends the term when it is set. The term also ends when the node stops.
+            since_mono: since when nobody leads, by the engine's clock; None: since now.
 
         Raises:
             StoreError: the store can't be opened.
             ExceptionGroup: with a StoreError or LogError; see Term.run.
         """
-        began_mono = term.now().mono
+        began_mono = term.now().mono if since_mono is None else since_mono
         self._refuse("NOT_LEADING", STARTING)
         grace = FAILED_GRACE_SECONDS
         try:
@@ -278,7 +290,7 @@ class Node:
         return max(left, FAILED_GRACE_SECONDS)
 
     def _listener(self, loop: asyncio.AbstractEventLoop) -> HttpListener:
-        registry = registry_of(self._counts, lambda: self._look(loop))
+        registry = registry_of(self._counts, lambda: self._look(loop), lambda: self._log_seen(loop))
         pages = {
             "/metrics": threaded(make_wsgi_app(registry)),
             "/healthz": probe(lambda: (True, "alive"), loop),
@@ -312,6 +324,17 @@ class Node:
             return asyncio.run_coroutine_threadsafe(term.look(), loop).result(LOOK_SECONDS)
         except NotServingError as error:
             raise TimeoutError(str(error)) from error
+
+    def _log_seen(self, loop: asyncio.AbstractEventLoop) -> LogLook | None:
+        """Does what `_look` does for the log."""
+        look = self._look_at_log
+        if look is None:
+            return None
+
+        async def on_loop() -> LogLook:
+            return look()
+
+        return asyncio.run_coroutine_threadsafe(on_loop(), loop).result(LOOK_SECONDS)
 
 
 def _in_short(blocked: StoreBlockedError) -> str:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable
 from functools import partial
 from typing import TypeVar
 
@@ -14,6 +13,7 @@ from msgspec.structs import replace
 
 from gowork.leader._app.early_ending import EarlyEnding
 from gowork.leader._app.node import Addresses, Node
+from gowork.leader._app.presence import COPIES, LOG, Presence
 from gowork.leader._app.term import Term
 from gowork.leader._core.model import Now
 from gowork.leader._core.state import Settings
@@ -23,6 +23,7 @@ from gowork.leader._engine.retention import CautiousClock, Kept
 from gowork.leader._replication import announcement
 from gowork.leader._replication.announcement import Announcement
 from gowork.leader._replication.candidacy import Candidacy, join
+from gowork.leader._replication.log_watch import LogWatch
 from gowork.leader._replication.pruning import Pruning
 from gowork.leader._replication.upkeep import Upkeep
 from gowork.leader._replication.weight import Weight
@@ -33,7 +34,6 @@ from gowork.leader._version import __version__
 from gowork.leader.log.entries import ChainError, OtherGenerationError
 from gowork.leader.log.protocol import (
     Leader,
-    Leadership,
     LeadershipLostError,
     Log,
     LogFullError,
@@ -70,40 +70,6 @@ class Stopped(Exception):
 
 class _DivergedError(Exception):
     """The store is not what the log makes. The message says where."""
-
-
-class Presence:
-    """What this process does in the log: how far its store has come, and which term leads here.
-
-    Args:
-        candidacy: knows the replica.
-    """
-
-    def __init__(self, candidacy: Candidacy) -> None:
-        self._candidacy = candidacy
-        #: See OwnTerms.led.
-        self.led = 0
-        self._stepping_down = asyncio.Event()
-
-    @property
-    def applied(self) -> int:
-        """See OwnTerms.applied."""
-        replica = self._candidacy.replica
-        return 0 if replica is None else replica.position.index
-
-    def step_down(self) -> None:
-        """See OwnTerms.step_down."""
-        self._candidacy.give_way()
-        self._stepping_down.set()
-
-    @contextmanager
-    def leading(self, leadership: Leadership) -> Iterator[asyncio.Event]:
-        """A term leads here while it is entered. Yields what is set when it is to step down."""
-        self.led, self._stepping_down = leadership.leader.term, asyncio.Event()
-        try:
-            yield self._stepping_down
-        finally:
-            self.led = 0
 
 
 class Standby:
@@ -147,6 +113,10 @@ class Standby:
         self._clock = CautiousClock()
         #: The ids of stores that were set aside.
         self._gone: set[str] = set()
+        #: What something is remarked about now.
+        self._remarked: set[str] = set()
+        #: Since when nobody leads, by the engine's clock; None: somebody does.
+        self._leaderless_mono: float | None = None
         self._stopped = asyncio.Event()
 
     async def run(self, stopped: asyncio.Event) -> None:
@@ -183,16 +153,21 @@ class Standby:
             weight = Weight(opened.position.index)
             own = replace(announced(self._name, self._advertised), store_id=opened.store_id)
             upkeep = Upkeep(
-                self._store, self._log, own, weight, _wall_ms, gone=self._gone, told_full=partial(self._remark, "log")
+                self._store, self._log, own, weight, _wall_ms, gone=self._gone, told_full=partial(self._remark, LOG)
             )
             async with asyncio.TaskGroup() as group:
-                keeping = group.create_task(upkeep.run(), name="upkeep")
+                watch = LogWatch(self._log, await self._log.span(), _mono)
+                beside = [
+                    group.create_task(upkeep.run(), name="upkeep"),
+                    group.create_task(watch.run(), name="watch the log"),
+                ]
                 try:
-                    await self._follow_and_lead(own, weight)
+                    await self._follow_and_lead(own, weight, watch)
                 except Stopped:
                     pass
                 finally:
-                    keeping.cancel()
+                    for each in beside:
+                        each.cancel()
         except* (PrunedError, StoreEntryError, StoreDamagedError, _DivergedError) as group:
             unfit.append(_first(group))
         if not unfit:
@@ -200,7 +175,7 @@ class Standby:
         self._gone.add(store_id)
         return unfit[0]
 
-    async def _follow_and_lead(self, own: Announcement, weight: Weight) -> None:
+    async def _follow_and_lead(self, own: Announcement, weight: Weight, watch: LogWatch) -> None:
         """Follows and leads, term after term.
 
         Raises:
@@ -219,12 +194,13 @@ class Standby:
             _wall_ms,
             self._told,
             told_blocked=self._told_blocked,
-            told_full=partial(self._remark, "log"),
+            told_full=partial(self._remark, LOG),
             weight=weight,
         )
-        presence = Presence(candidacy)
+        presence = Presence(candidacy, own.store_id, weight, watch, self._remarked)
         leaders = Leaders(self._log, own, presence, _wall_ms)
         self._node.answer({LEADERS: leaders.Leaders, REMOVE_LEADER: leaders.RemoveLeader})
+        self._node.show_log(presence.look)
         while True:
             try:
                 journal, leadership = await self._unless_stopped(candidacy.elected())
@@ -241,7 +217,7 @@ class Standby:
                 weight,
                 self._cautious_now,
                 may_be_one_copy=self._may_be_one_copy,
-                tell=partial(self._remark, "copies"),
+                tell=partial(self._remark, COPIES),
             )
             term = Term(
                 self._store,
@@ -257,7 +233,8 @@ class Standby:
             refused: BaseException | None = None
             try:
                 with presence.leading(leadership) as stepping_down:
-                    await self._node.lead(term, ended=(leadership.lost, stepping_down))
+                    since_mono, self._leaderless_mono = self._leaderless_mono, None
+                    await self._node.lead(term, ended=(leadership.lost, stepping_down), since_mono=since_mono)
             except* LeadershipLostError:
                 _log.warning("leads no more", extra={"term": leadership.leader.term})
             except* (StoreBlockedError, LogFullError) as group:
@@ -291,6 +268,10 @@ class Standby:
 
     def _remark(self, about: str, words: str | None) -> None:
         self._node.remark(about, words)
+        if words is None:
+            self._remarked.discard(about)
+        else:
+            self._remarked.add(about)
 
     def _told_blocked(self, blocked: StoreBlockedError | None) -> None:
         """Is told that the store has no room for what the log has, or that it has."""
@@ -304,8 +285,11 @@ class Standby:
         """Is told who leads; not of this leader's own terms."""
         self._early_ending.watch(leader)
         if leader is None:
+            if self._leaderless_mono is None:
+                self._leaderless_mono = _mono()
             self._node.follow(None)
             return
+        self._leaderless_mono = None
         try:
             found = announcement.decode(leader.announcement)
         except msgspec.MsgspecError as error:
@@ -363,6 +347,10 @@ class Standby:
             for each in (task, stopping):
                 each.cancel()
             await asyncio.wait({task, stopping})
+
+
+def _mono() -> float:
+    return SystemClock().now().mono
 
 
 def _wall_ms() -> int:

@@ -1,0 +1,81 @@
+"""What one leader among several does in the log: how far its store is, which term leads here, what metrics show."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
+
+from gowork.leader._app.metrics import LogLook
+from gowork.leader._replication.candidacy import Candidacy
+from gowork.leader._replication.log_watch import LogWatch
+from gowork.leader._replication.weight import Weight
+from gowork.leader.log.protocol import Leadership
+
+#: What is remarked on: a log without room, and that most stores lack what the log has no more.
+LOG = "log"
+COPIES = "copies"
+
+
+class Presence:
+    """It belongs to one store of this process. See OwnTerms for what its methods promise.
+
+    Args:
+        candidacy: knows the replica.
+        store_id: the id of the store.
+        weight: counts the bytes of entries.
+        watch: knows what the log has.
+        remarked: what something is remarked about now.
+    """
+
+    def __init__(
+        self, candidacy: Candidacy, store_id: str, weight: Weight, watch: LogWatch, remarked: AbstractSet[str]
+    ) -> None:
+        self._candidacy = candidacy
+        self._store_id = store_id
+        self._weight = weight
+        self._watch = watch
+        self._remarked = remarked
+        #: See OwnTerms.led.
+        self.led = 0
+        self._stepping_down = asyncio.Event()
+
+    @property
+    def applied(self) -> int:
+        """See OwnTerms.applied."""
+        replica = self._candidacy.replica
+        return 0 if replica is None else replica.position.index
+
+    def step_down(self) -> None:
+        """See OwnTerms.step_down."""
+        self._candidacy.give_way()
+        self._stepping_down.set()
+
+    @contextmanager
+    def leading(self, leadership: Leadership) -> Iterator[asyncio.Event]:
+        """A term leads here while it is entered. Yields what is set when it is to step down."""
+        self.led, self._stepping_down = leadership.leader.term, asyncio.Event()
+        try:
+            yield self._stepping_down
+        finally:
+            self.led = 0
+
+    def look(self) -> LogLook:
+        """Returns what a scrape sees of the log."""
+        own = self._watch.registrations.get(self._store_id)
+        replica = self._candidacy.replica
+        first, last = self._watch.span
+        return LogLook(
+            term=0 if replica is None else replica.term,
+            applied=self.applied,
+            forced=0 if own is None else own.forced,
+            first=first,
+            # The log was asked a while ago.
+            last=max(last, self.applied),
+            size=self._weight.after(first - 1),
+            leaders=len(self._watch.registrations),
+            silent_seconds=self._watch.silent_seconds,
+            is_full=LOG in self._remarked,
+            is_one_copy=COPIES in self._remarked,
+        )
