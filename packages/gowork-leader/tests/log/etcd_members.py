@@ -45,6 +45,12 @@ class EtcdMember:
         with (self._folder / f"{self.name}.log").open("ab") as log:
             self.process = subprocess.Popen(self._command, stdout=log, stderr=log)
 
+    def begin_anew(self) -> None:
+        """Starts it with an empty disk. The other members must have been told that a new one comes."""
+        shutil.rmtree(self._folder / self.name)
+        self._command.append("--initial-cluster-state=existing")
+        self.start()
+
     def signal(self, number: signal.Signals) -> None:
         """Sends a signal to it."""
         assert self.process is not None
