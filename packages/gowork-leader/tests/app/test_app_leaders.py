@@ -43,7 +43,7 @@ async def pair(house: Several) -> tuple[ServedLeader, ServedLeader]:
 
 
 async def register(house: Several, name: str, store_id: str, *, applied: int = 0, seconds: float = 0.0) -> None:
-    """Registers a store, as it was so many seconds ago."""
+    """Registers a store, as it was some time ago."""
     own = Announcement(name, "c:1", "s:2", "h:3", store_id, "9.9")
     seen_ms = round((time.time() - seconds) * 1000)
     value = registers.encode(Registration(own, applied, applied, seen_ms, 1))

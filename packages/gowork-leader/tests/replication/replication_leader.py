@@ -22,7 +22,7 @@ from gowork.leader.store import Batch, Fact, Position
 
 #: The wall clock when the loop's time is 0.
 WALL_MS = 1_000_000_000_000
-#: An entry has about so many bytes more than the value in it.
+#: About how many bytes more an entry has than the value in it.
 VALUE_BYTES = 10_000
 
 
@@ -113,7 +113,7 @@ class LoneLeader:
         )
 
     async def write(self, entries: int, value_bytes: int = VALUE_BYTES) -> None:
-        """Appends so many entries."""
+        """Appends entries of this number."""
         for _ in range(entries):
             await self.journal.commit(Batch(facts=[Fact("notes", "a", bytes(value_bytes))]))
 
@@ -124,7 +124,7 @@ class LoneLeader:
         await self.log.put_note(registration.key(), encode(registration))
 
     async def registered(self) -> dict[str, int]:
-        """{store id: what it has forced}"""
+        """Returns {store id: what it has forced}."""
         return {store_id: each.forced for store_id, each in (await registered(self.log)).items()}
 
     @property

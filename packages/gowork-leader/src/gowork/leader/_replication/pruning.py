@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 LOG_BYTES_MAX = 256 << 20
 #: A registered store that lacks no more than this is waited for, in bytes, so that it needs no copy when it comes back.
 BEHIND_BYTES_MAX = 64 << 20
-#: It looks after so many seconds, or when so many bytes were appended.
+#: It looks after LOOK_SECONDS, or when LOOK_BYTES were appended.
 LOOK_SECONDS = 10.0
 LOOK_BYTES = 16 << 20
 #: A store whose registration has changed within this time is not absent, whatever the clocks say, in seconds.

@@ -20,10 +20,10 @@ from gowork.leader.store.protocol import LoggedStore, StoreBlockedError
 
 _log = logging.getLogger(__name__)
 
-#: A store is forced when it has applied so many bytes since, or after so many seconds.
+#: A store is forced when it has applied FORCE_BYTES since, or after FORCE_SECONDS.
 FORCE_BYTES = 32 << 20
 FORCE_SECONDS = 30.0
-#: A store is registered anew after so many seconds, and at once when it was forced further.
+#: A store is registered anew after REGISTER_SECONDS, and at once when it was forced further.
 REGISTER_SECONDS = 10.0
 #: How long to wait before what failed is tried again, in seconds.
 AGAIN_SECONDS = 1.0

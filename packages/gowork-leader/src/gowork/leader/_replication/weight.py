@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-#: Entries are counted together until they have so many bytes, so that a log of small entries needs little memory.
+#: Entries are counted together until they have this size, in bytes, so that a log of small entries needs little memory.
 BLOCK_BYTES = 64 << 10
 
 
@@ -69,7 +69,7 @@ class Weight:
         return sum(size for last, size in self._blocks if last > index)
 
     async def until(self, passed: int) -> None:
-        """Returns when so many bytes have passed."""
+        """Returns when `passed` bytes have passed."""
         event = asyncio.Event()
         waiting = passed, event
         self._waiting.append(waiting)

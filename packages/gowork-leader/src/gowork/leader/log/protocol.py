@@ -272,7 +272,7 @@ class Log(Protocol):
         ...
 
 
-#: A term has so many bits in fences and in `changed`.
+#: How many bits a term has in fences and in `changed`.
 TERM_BITS = 23
 #: The largest entry, in bytes.
 ENTRY_BYTES_MAX = 64 << 20

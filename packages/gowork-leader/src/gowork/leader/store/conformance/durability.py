@@ -125,8 +125,8 @@ def lead_until_killed(url: str, entries_per_step: int) -> None:
 
     Args:
         url: the store's.
-        entries_per_step: 0: each is prepared, which is printed, and settled once a line was read. Otherwise so many are
-            applied at once.
+        entries_per_step: 0: each is prepared, which is printed, and settled once a line was read. Otherwise this
+            number is applied at once.
     """
 
     async def run() -> None:
