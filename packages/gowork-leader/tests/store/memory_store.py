@@ -234,7 +234,7 @@ class MemoryStore:
 
     async def force_each(self, each: bool) -> None:
         # What memory holds is as safe as it can be.
-        assert self._logged
+        assert self._logged is not None
 
     async def digest(self, begun: asyncio.Event | None = None) -> bytes:
         if begun is not None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from gowork.leader._core.model import Fact, FactKey, Position, Status
 from gowork.leader.store.conformance.kit import (
@@ -199,6 +200,20 @@ class LoggedConformance(Fixtures):
         await store.close()
         with pytest.raises(StoreError, match=f"not empty.*{GENERATION}"):
             await open_store().open_logged(GENERATION)
+
+    async def test_a_store_that_has_begun_a_generation_under_its_own_id_knows_that_it_has(
+        self, open_store: LoggedFactory
+    ) -> None:
+        store = open_store()
+        opened = await store.open()
+        await store.commit(Batch([new_task(1)]))
+        await store.close()
+        # Its leader ended after it had begun the log, and before the store had joined it.
+        found = await store.open_logged(opened.store_id)
+        assert (found.position, found.store_id) == (None, opened.store_id)
+        await store.join_log(replace(START, generation=opened.store_id), TERM)
+        assert await seqs(store) == [1]
+        await store.close()
 
     async def test_a_lone_store_is_moved_onto_a_log_as_it_is(self, open_store: LoggedFactory) -> None:
         store = open_store()
