@@ -252,9 +252,7 @@ class TestErrors:
 
 
 class TestAddresses:
-    @pytest.mark.parametrize(
-        "given", [["a:1", "b:2"], ("a:1,b:2",), iter(["a:1", "b:2", "a:1"]), "a:1,b:2,b:2"], ids=repr
-    )
+    @pytest.mark.parametrize("given", [["a:1", "b:2"], ("a:1,b:2",), iter(["a:1", "b:2", "a:1"]), "a:1,b:2,b:2"])
     def test_they_are_given_as_a_list_or_joined_by_commas(self, given: Any) -> None:
         with Client(given) as client:
             assert client.address == "a:1,b:2"
