@@ -22,7 +22,7 @@ from gowork.leader.store import Batch, Fact, Position
 
 #: The wall clock when the loop's time is 0.
 WALL_MS = 1_000_000_000_000
-#: About how many bytes more an entry has than the value in it.
+#: How many bytes the value has that an entry of these tests writes. The entry has little more.
 VALUE_BYTES = 10_000
 
 
@@ -113,18 +113,19 @@ class LoneLeader:
         )
 
     async def write(self, entries: int, value_bytes: int = VALUE_BYTES) -> None:
-        """Appends entries of this number."""
+        """Appends entries."""
         for _ in range(entries):
             await self.journal.commit(Batch(facts=[Fact("notes", "a", bytes(value_bytes))]))
 
     async def register(self, store_id: str, forced: int, *, seen_ms: int | None = None) -> None:
-        """Registers the store of another leader."""
+        """Registers a store; "own" is the leader's own."""
+        store_id = self.store_id if store_id == "own" else store_id
         wall_ms = now().wall_ms if seen_ms is None else seen_ms
         registration = Registration(announcement(store_id), forced, forced, wall_ms, 1)
         await self.log.put_note(registration.key(), encode(registration))
 
     async def registered(self) -> dict[str, int]:
-        """Returns {store id: what it has forced}."""
+        """What each store has forced, by its id."""
         return {store_id: each.forced for store_id, each in (await registered(self.log)).items()}
 
     @property

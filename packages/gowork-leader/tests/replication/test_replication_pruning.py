@@ -38,7 +38,7 @@ async def leader() -> LoneLeader:
 async def test_nothing_is_pruned_that_no_majority_has_forced(leader: LoneLeader) -> None:
     for forced in ((), (0,), (10, 0), (10, 0, 0), (10, 10, 0, 0)):
         for number, index in enumerate(forced):
-            await leader.register(f"store{number}", index)
+            await leader.register(f"store{number}" if number else "own", index)
         await leader.pruning.look()
         assert leader.span == Span(1, 10)
 
@@ -51,7 +51,7 @@ async def test_the_log_is_pruned_up_to_what_a_majority_has_forced(
     leader: LoneLeader, forced: tuple[int, ...], first: int
 ) -> None:
     for number, index in enumerate(forced):
-        await leader.register(f"store{number}", index)
+        await leader.register(f"store{number}" if number else "own", index)
     await leader.pruning.look()
     # The last entry stays always.
     assert leader.span == Span(first, 10)
@@ -61,37 +61,47 @@ async def test_the_log_is_pruned_up_to_what_a_majority_has_forced(
     assert leader.span == Span(first, 10)
 
 
+async def test_nothing_is_pruned_before_the_leader_has_registered_its_own_store(leader: LoneLeader) -> None:
+    await leader.register("b", 9)
+    await leader.pruning.look()
+    assert leader.span == Span(1, 10)
+    await leader.register("own", 9)
+    await leader.pruning.look()
+    assert leader.span == Span(10, 10)
+    assert leader.told == []
+
+
 async def test_a_store_that_lacks_little_is_waited_for_and_one_that_lacks_more_is_not(leader: LoneLeader) -> None:
-    await leader.register("a", 10)
+    await leader.register("own", 10)
     await leader.register("b", 9)
     await leader.register("c", 6)
     await leader.pruning.look()
     assert leader.span == Span(7, 10)
     await leader.write(4)
-    await leader.register("a", 14)
+    await leader.register("own", 14)
     await leader.register("b", 13)
     await leader.pruning.look()
     assert leader.span == Span(14, 14)
 
 
 async def test_a_store_that_needs_a_copy_in_any_case_is_not_waited_for(leader: LoneLeader) -> None:
-    await leader.register("a", 9)
+    await leader.register("own", 9)
     await leader.pruning.look()
     await leader.register("c", 3)
     await leader.register("b", 9)
     await leader.write(3)
-    await leader.register("a", 12)
+    await leader.register("own", 12)
     await leader.register("b", 12)
     await leader.pruning.look()
     assert leader.span == Span(13, 13)
 
 
 async def test_a_pin_keeps_what_the_log_had_when_the_copy_began(leader: LoneLeader) -> None:
-    await leader.register("a", 4)
+    await leader.register("own", 4)
     await leader.pruning.look()
     async with pinned(leader.log):
         assert await pins(leader.log) == [4]
-        await leader.register("a", 10)
+        await leader.register("own", 10)
         await leader.pruning.look()
         assert leader.span == Span(5, 10)
         # It is renewed for as long as the copy takes.
@@ -110,13 +120,13 @@ async def test_a_pin_keeps_what_the_log_had_when_the_copy_began(leader: LoneLead
 async def test_a_pin_keeps_no_more_than_the_bound(leader: LoneLeader) -> None:
     async with pinned(leader.log):
         await leader.write(20)
-        await leader.register("a", 25)
+        await leader.register("own", 25)
         await leader.pruning.look()
         assert leader.span == Span(26, 30)
         assert leader.told == []
         # From here on it keeps again what there is.
         await leader.write(5)
-        await leader.register("a", 35)
+        await leader.register("own", 35)
         await leader.pruning.look()
         assert leader.span == Span(26, 35)
 
@@ -128,13 +138,13 @@ async def test_a_copy_goes_on_when_the_log_takes_no_pin(leader: LoneLeader) -> N
 
 
 async def test_at_the_bound_one_copy_is_left_and_that_is_said(leader: LoneLeader) -> None:
-    await leader.register(leader.store_id, 10)
+    await leader.register("own", 10)
     await leader.register("b", 9)
     await leader.register("c", 3)
     await leader.pruning.look()
     assert leader.span == Span(10, 10)
     await leader.write(19)
-    await leader.register(leader.store_id, 29)
+    await leader.register("own", 29)
     await leader.pruning.look()
     assert (leader.span, leader.told) == (Span(10, 29), [])
     await leader.write(2)
@@ -164,10 +174,10 @@ async def test_at_the_bound_one_copy_is_left_and_that_is_said(leader: LoneLeader
 async def test_at_the_bound_nothing_more_is_written_if_that_was_chosen() -> None:
     leader = LoneLeader()
     await leader.lead(may_be_one_copy=False)
-    await leader.register(leader.store_id, 1)
+    await leader.register("own", 1)
     await leader.register("b", 1)
     await leader.write(22)
-    await leader.register(leader.store_id, 23)
+    await leader.register("own", 23)
     await leader.pruning.look()
     assert leader.span == Span(2, 23)
     with pytest.raises(LogBlockedError, match="--one-copy refuse") as caught:
@@ -182,7 +192,7 @@ async def test_at_the_bound_nothing_more_is_written_if_that_was_chosen() -> None
 
 
 async def test_a_leader_that_did_not_see_the_entries_pass_counts_them(leader: LoneLeader) -> None:
-    await leader.register(leader.store_id, 0)
+    await leader.register("own", 0)
     await leader.write(5)
     counted = Weight(14)
     counted.add(15, VALUE_BYTES)
@@ -190,7 +200,7 @@ async def test_a_leader_that_did_not_see_the_entries_pass_counts_them(leader: Lo
     await newcomer.look()
     assert (counted.first, counted.last) == (1, 15)
     assert VALUE_BYTES * 14 < counted.after(0) < VALUE_BYTES * 15
-    await leader.register(leader.store_id, 7)
+    await leader.register("own", 7)
     await newcomer.look()
     assert leader.span == Span(8, 15)
     await newcomer.look()
@@ -199,7 +209,7 @@ async def test_a_leader_that_did_not_see_the_entries_pass_counts_them(leader: Lo
 
 
 async def test_a_store_that_was_absent_for_a_week_counts_no_more(leader: LoneLeader) -> None:
-    await leader.register(leader.store_id, 9, seen_ms=0)
+    await leader.register("own", 9, seen_ms=0)
     await leader.register("b", 9)
     await leader.register("c", 2, seen_ms=now().wall_ms - ABSENT_MS + 120_000)
     await leader.register("d", 2, seen_ms=now().wall_ms - ABSENT_MS - 60_000)
@@ -214,10 +224,11 @@ async def test_a_store_that_was_absent_for_a_week_counts_no_more(leader: LoneLea
 
 async def test_a_store_that_registers_is_there_whatever_its_clock_says(leader: LoneLeader) -> None:
     for second in range(10):
+        await leader.register("own", 2)
         await leader.register("wrong clock", 2, seen_ms=second)
         await leader.pruning.look()
         await asyncio.sleep(pruning.SILENT_SECONDS / 2)
-    assert await leader.registered() == {"wrong clock": 2}
+    assert await leader.registered() == {leader.store_id: 2, "wrong clock": 2}
 
 
 async def test_a_leader_that_is_left_alone_for_a_day_goes_on_and_says_so(leader: LoneLeader) -> None:
@@ -250,10 +261,10 @@ async def test_the_duty_looks_at_once_when_much_was_appended_and_ends_when_it_is
     monkeypatch.setattr(pruning, "LOOK_BYTES", 3 * VALUE_BYTES)
     stopped = asyncio.Event()
     duty = asyncio.ensure_future(leader.pruning.run(stopped))
-    await leader.register("a", 9)
+    await leader.register("own", 9)
     await asyncio.sleep(pruning.LOOK_SECONDS + 1)
     assert leader.span == Span(10, 10)
-    await leader.register("a", 13)
+    await leader.register("own", 13)
     await leader.write(3)
     await asyncio.sleep(1)
     assert leader.span == Span(13, 13)
@@ -268,8 +279,8 @@ async def test_the_duty_lives_on_while_the_log_does_not_answer_and_while_the_dis
     async def full(self: object) -> None:
         raise StoreFullError("full")
 
+    await leader.register("own", 0)
     await leader.register("b", 0)
-    await leader.register("c", 0)
     await leader.write(12)
     stopped = asyncio.Event()
     with monkeypatch.context() as patch:
@@ -291,3 +302,4 @@ async def test_the_duty_lives_on_while_the_log_does_not_answer_and_while_the_dis
     await duty
     # Who comes next must say it anew.
     assert leader.told[-1] is None
+    assert not leader.store.forces_each

@@ -72,6 +72,12 @@ def test_small_entries_are_counted_in_blocks_so_a_pruned_one_counts_a_little_lon
     assert len(weight._blocks) == 250
 
 
+def test_only_the_last_entries_are_counted_while_nobody_drops_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weight_module, "BLOCKS_MAX", 10)
+    weight = weight_of(*[3] * 1_000)
+    assert (weight.first, weight.after(0), len(weight._blocks)) == (991, 30, 10)
+
+
 async def test_who_waits_for_bytes_is_woken_when_they_have_passed() -> None:
     weight = weight_of(1)
     await weight.until(1)

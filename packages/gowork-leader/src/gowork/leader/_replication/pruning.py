@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 from gowork.leader._core.model import Now
 from gowork.leader._replication.journal import LoggedJournal
@@ -18,7 +18,7 @@ from gowork.leader._replication.pins import pins
 from gowork.leader._replication.registers import ABSENT_MS, Registration, forced_by_most, registered
 from gowork.leader._replication.weight import Weight
 from gowork.leader.log.protocol import Leadership, Log, LogError, Span
-from gowork.leader.store.protocol import LoggedStore, StoreBlockedError
+from gowork.leader.store.protocol import LoggedStore, StoreBlockedError, StoreError
 
 _log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 LOG_BYTES_MAX = 256 << 20
 #: A registered store that lacks no more than this is waited for, in bytes, so that it needs no copy when it comes back.
 BEHIND_BYTES_MAX = 64 << 20
-#: It looks after LOOK_SECONDS, or when LOOK_BYTES were appended.
+#: It looks again when LOOK_BYTES were appended, and at the latest after LOOK_SECONDS.
 LOOK_SECONDS = 10.0
 LOOK_BYTES = 16 << 20
 #: A store whose registration has changed within this time is not absent, whatever the clocks say, in seconds.
@@ -89,7 +89,10 @@ class Pruning:
                     _log.warning("log not pruned", extra={"reason": str(error)})
                 await self._wait(stopped, passed + LOOK_BYTES)
         finally:
+            # Another term, here or elsewhere, finds out anew.
             self._say(None)
+            with suppress(StoreError):
+                await self._store.force_each(False)
 
     async def look(self) -> None:
         """Prunes what can be pruned now.
@@ -100,6 +103,9 @@ class Pruning:
         span = await self._log.span()
         await self._count(span)
         registrations = await self._drop_absent(await registered(self._log))
+        if self._store_id not in registrations:
+            # A majority of the others alone might be one store.
+            return
         most = forced_by_most(registrations.values())
         keep = self._kept_for_others(most, span.first - 1, registrations, await pins(self._log))
         if self._weight.after(keep) > LOG_BYTES_MAX:

@@ -20,10 +20,10 @@ from gowork.leader.store.protocol import LoggedStore, StoreBlockedError
 
 _log = logging.getLogger(__name__)
 
-#: A store is forced when it has applied FORCE_BYTES since, or after FORCE_SECONDS.
+#: A store is forced again when it has applied FORCE_BYTES since the last time, and at the latest after FORCE_SECONDS.
 FORCE_BYTES = 32 << 20
 FORCE_SECONDS = 30.0
-#: A store is registered anew after REGISTER_SECONDS, and at once when it was forced further.
+#: A store is registered again when it was forced, and at the latest after this time, in seconds.
 REGISTER_SECONDS = 10.0
 #: How long to wait before what failed is tried again, in seconds.
 AGAIN_SECONDS = 1.0
@@ -63,6 +63,8 @@ class Upkeep:
         #: The index up to which the store was forced; None: it is not known yet.
         self.forced: int | None = None
         self._is_forced_further = asyncio.Event()
+        #: Why it could not be registered the last time; empty: it could.
+        self._not_registered = ""
 
     async def run(self) -> None:
         """Runs until it is cancelled.
@@ -110,9 +112,13 @@ class Upkeep:
                 self._gone.discard(store_id)
             await self._log.put_note(registration.key(), encode(registration))
         except LogError as error:
-            _log.warning("store not registered in the log", extra={"reason": str(error)})
+            if str(error) != self._not_registered:
+                # It is tried each second, for as long as the log can't be reached.
+                self._not_registered = str(error)
+                _log.warning("store not registered in the log", extra={"reason": str(error)})
             if isinstance(error, LogFullError):
                 self._told_full(str(error))
             return False
+        self._not_registered = ""
         self._told_full(None)
         return True

@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-#: Entries are counted together until they have this size, in bytes, so that a log of small entries needs little memory.
+#: The bytes of entries that are counted together, at least, so that a log of small entries needs little memory.
 BLOCK_BYTES = 64 << 10
+#: How many such blocks are kept. Together they have four times the bytes that the log may have.
+BLOCKS_MAX = 1 << 14
 
 
 class Weight:
@@ -48,6 +50,9 @@ class Weight:
         if self._blocks and self._blocks[-1][1] < BLOCK_BYTES:
             size += self._blocks.pop()[1]
         self._blocks.append((index, size))
+        if len(self._blocks) > BLOCKS_MAX:
+            # Only who leads drops what was pruned.
+            self.first = self._blocks.popleft()[0] + 1
         for wanted, event in self._waiting:
             if self.passed >= wanted:
                 event.set()

@@ -19,8 +19,9 @@ from gowork.proto.scheduler.v1 import scheduler_pb2, scheduler_pb2_grpc
 
 _log = logging.getLogger(__name__)
 
-#: How long to wait before another attempt, in seconds.
+#: How long to wait before another attempt, in seconds, at first and at most.
 AGAIN_SECONDS = 1.0
+AGAIN_SECONDS_MAX = 60.0
 #: How long the next part may take, in seconds.
 PART_SECONDS = 60.0
 #: What ends one attempt, and may not end the next one.
@@ -48,6 +49,7 @@ async def take_copy(log: Log, store: LoggedStore) -> Path:
     if place is None:
         raise StoreError("this store can't be made from a copy")
     aside: Path | None = None
+    wait = AGAIN_SECONDS
     while True:
         try:
             async with pinned(log):
@@ -63,7 +65,8 @@ async def take_copy(log: Log, store: LoggedStore) -> Path:
         finally:
             # A part of a copy must not fill the disk until the next attempt.
             await asyncio.to_thread(place.unlink, missing_ok=True)
-        await asyncio.sleep(AGAIN_SECONDS)
+        await asyncio.sleep(wait)
+        wait = min(2 * wait, AGAIN_SECONDS_MAX)
 
 
 async def _who_leads(log: Log) -> Leader:
