@@ -16,9 +16,9 @@ from sharing_leaders import Sharing, sharing
 
 from gowork.leader._app import standby
 from gowork.leader._replication import pins, pruning, replica, upkeep
-from gowork.leader.log import Candidate, LogFullError
+from gowork.leader.log import Candidate, Generation, LogFullError
 from gowork.leader.log.entries import NewerFormatError
-from gowork.leader.store.protocol import Batch, Position, StoreFullError
+from gowork.leader.store.protocol import Batch, Position, StoreError, StoreFullError
 from gowork.leader.store.sqlite import SqliteStore
 
 
@@ -174,6 +174,7 @@ class FullStore(SqliteStore):
     """A store whose disk can be full."""
 
     is_full = False
+    refused = 0
 
     async def apply(self, entries: Sequence[tuple[Batch | None, Position, int]]) -> None:
         self._look()
@@ -185,6 +186,7 @@ class FullStore(SqliteStore):
 
     def _look(self) -> None:
         if type(self).is_full:
+            type(self).refused += 1
             raise StoreFullError("There is no space left.")
 
 
@@ -213,6 +215,25 @@ async def test_a_follower_with_a_full_disk_waits_and_goes_on_when_there_is_room(
     await crew.says("b", 200, "follows")
     assert crew.asides("b") == []
     await leads_with(crew, "b", "one", "two")
+
+
+async def test_a_leader_whose_store_lags_for_want_of_room_does_not_lead(
+    crew: Sharing, full_store: type[FullStore]
+) -> None:
+    await crew.start("a")
+    await crew.says("a", 200, "ready")
+    await crew.start("b", full_store)
+    await crew.says("b", 200, "follows")
+    full_store.is_full = True
+    await crew.submitted("a", "one")
+    await crew.says("b", 503, "lags behind")
+    await crew.stop("a")
+    tokens, refused = crew.place._tokens, full_store.refused
+    while full_store.refused < refused + 10:  # noqa: ASYNC110 - it would have been elected by then
+        await asyncio.sleep(0.01)
+    assert crew.place._tokens == tokens
+    full_store.is_full = False
+    await leads_with(crew, "b", "one")
 
 
 async def test_a_leader_with_a_full_disk_leaves_the_term_to_one_with_room(
@@ -302,6 +323,22 @@ async def test_one_copy_is_said_or_refused(crew: Sharing, monkeypatch: pytest.Mo
         text = await crew.says("a", 200, "ready")
     await crew.submitted("a", "two")
     assert len(crew.asides("b")) == accepts
+
+
+async def test_a_leader_whose_log_has_begun_anew_stops_names_both_and_keeps_its_store(crew: Sharing) -> None:
+    await pair(crew)
+    before = crew.place.generation
+    assert before is not None
+    crew.place.begin(Generation("another", crew.place.span.last, 9), before.id)
+    await asyncio.wait({crew.running["a"], crew.running["b"]})
+    for name in "ab":
+        error = crew.running[name].exception()
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        assert isinstance(error, StoreError), error
+        assert "another" in str(error)
+        assert before.id in str(error)
+        assert crew.asides(name) == []
 
 
 async def test_a_leader_that_meets_a_newer_format_stops_and_keeps_its_store(crew: Sharing) -> None:
