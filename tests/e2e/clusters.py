@@ -6,7 +6,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,19 +26,20 @@ class RunningLeader:
     process: subprocess.Popen[str]
 
 
-def start_leader(folder: Path, *addresses: str) -> RunningLeader:
+def start_leader(folder: Path, *addresses: str, more: Sequence[str] = ()) -> RunningLeader:
     """Starts a leader that keeps its store and its log in this folder.
 
     Args:
         folder: its working directory.
         addresses: where it listens: cluster, scheduler, HTTP, as an earlier leader did. Free ports when left out.
+        more: further options.
     """
     names = ("cluster", "scheduler", "http")
     listen = [
         f"--{name}-listen={address}" for name, address in zip(names, addresses or ["127.0.0.1:0"] * 3, strict=True)
     ]
     process = start(
-        "gowork-leader", *listen, f"--store=sqlite:///{folder}/leader.db", "--print-addresses", folder=folder
+        "gowork-leader", *listen, f"--store=sqlite:///{folder}/leader.db", "--print-addresses", *more, folder=folder
     )
     return RunningLeader(**json.loads(first_line(process, folder / "gowork-leader.log")), process=process)
 

@@ -21,7 +21,7 @@ def cluster() -> Dashboard:
     )
     for panel in (*_health(), _firing()):
         made = made.with_panel(panel)
-    sections = {"Tasks": _tasks(), "Members": _members(), "Leader and store": _leader()}
+    sections = {"Tasks": _tasks(), "Members": _members(), "Leader and store": _leader(), "Log": _log()}
     for title, panels in sections.items():
         made = made.with_row(Row(title))
         for panel in panels:
@@ -245,5 +245,56 @@ def _leader() -> list[Panel]:
             "s",
             query(f"max(gowork_retention_oldest_seconds{{{JOB}}})", "oldest"),
             span=24,
+        ),
+    ]
+
+
+def _log() -> list[Panel]:
+    return [
+        lines(
+            "Entries that leaders are behind",
+            "Where leaders share a log: how far each store is behind it. One that stays behind could not take over at "
+            "once: see GoworkLeaderBehind in the runbook.",
+            "short",
+            query(f"max by (instance) (gowork_log_lag_entries{{{HERE}}})", "{{instance}}"),
+            limit=1000,
+        ),
+        lines(
+            "Entries that the log keeps",
+            "Entries are pruned when most stores have them on disk. A number that only grows: `gowork leaders` shows "
+            "which store is not forced, or not there.",
+            "short",
+            query(
+                f"max(gowork_log_last_index{{{HERE}}}) - max(gowork_log_first_index{{{HERE}}}) + 1",
+                "entries in the log",
+            ),
+            query(
+                f"max(gowork_log_last_index{{{HERE}}}) - max by (instance) (gowork_log_forced_index{{{HERE}}})",
+                "not forced: {{instance}}",
+            ),
+        ),
+        lines(
+            "Entries that stores apply",
+            "How many entries each store applies in a second. Those that follow apply as many as the one that leads, or "
+            "they fall behind.",
+            "ops",
+            query(f"max by (instance) (deriv(gowork_log_applied_index{{{HERE}}}[5m]))", "{{instance}}"),
+        ),
+        lines(
+            "Size of the log",
+            "At 256 MiB the leader prunes what most stores lack, or refuses what is new: see GoworkLogOneCopy and "
+            "GoworkLogFull in the runbook.",
+            "bytes",
+            query(f"max(gowork_log_bytes{{{HERE}}})", "entries"),
+        ),
+        lines(
+            "Silence of the log, and leaders",
+            "How long the log has not answered each leader: see GoworkLogSilent in the runbook. Fewer leaders that "
+            "answer than are registered: see GoworkLeaderAbsent.",
+            "short",
+            query(f"max by (instance) (gowork_log_silent_seconds{{{HERE}}})", "silent: {{instance}}, s"),
+            query(f"max(gowork_log_leaders{{{JOB}}})", "registered leaders"),
+            query(f"max(gowork_log_full{{{JOB}}})", "1: the log has no room"),
+            query(f"max(gowork_log_one_copy{{{JOB}}})", "1: one copy"),
         ),
     ]

@@ -71,7 +71,7 @@ class Several:
         async with asyncio.timeout(PATIENCE):
             while True:
                 try:
-                    response = await by.cluster.Leaders(pb.LeadersRequest(), timeout=PATIENCE)
+                    response: pb.LeadersResponse = await by.cluster.Leaders(pb.LeadersRequest(), timeout=PATIENCE)
                 except grpc.aio.AioRpcError as error:
                     # It has no store yet.
                     if error.code() is not grpc.StatusCode.UNAVAILABLE:
@@ -79,7 +79,6 @@ class Several:
                 else:
                     if [each.name for each in response.leaders] == list(names) and response.leaders[0].leads:
                         return response
-                await asyncio.sleep(0.01)
 
 
 @asynccontextmanager
