@@ -129,7 +129,7 @@ class TestGroup:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert done.stdout == "[]\n"
 
-    @pytest.mark.parametrize("command", ["leader", "worker", "plugins"])
+    @pytest.mark.parametrize("command", ["leader", "worker", "plugins", "store show", "store detach"])
     def test_a_command_whose_package_is_missing_prints_its_pip_line(
         self, invoke, monkeypatch: pytest.MonkeyPatch, command: str
     ) -> None:
@@ -138,7 +138,7 @@ class TestGroup:
 
         monkeypatch.setattr(metadata, "entry_points", lambda group: [])
         monkeypatch.setattr(group, "version", version)
-        result = invoke([command, "--any", "thing"])
+        result = invoke([*command.split(), "--any", "thing"])
         assert result.exit_code == 1
         assert "python3 -m pip install --upgrade ./packages/gowork-" in result.stderr
         assert "Needs gowork-" in invoke(["--help"]).stdout

@@ -32,7 +32,8 @@ EXIT_BROKEN_PIPE = 141
 
 #: {command that another package of gowork contributes: (the package, what the command does)}. So `--help` need not
 #: import these commands, and a missing one can say how to install it.
-CONTRIBUTED: Mapping[str, tuple[str, str]] = {
+Contributed = Mapping[str, tuple[str, str]]
+CONTRIBUTED: Contributed = {
     "leader": ("gowork-leader", "Run a leader."),
     "plugins": ("gowork-worker", "List the plugins and handlers installed here."),
     "worker": ("gowork-worker", "Run a worker."),
@@ -40,36 +41,74 @@ CONTRIBUTED: Mapping[str, tuple[str, str]] = {
 }
 
 
-class CommandGroup(SuggestingGroup):
-    """A group that imports a command only when it is called."""
+class OpenGroup(SuggestingGroup):
+    """A group to which other packages contribute commands. It imports a command only when it is called."""
 
-    def __init__(self, *args: Any, own: Mapping[str, str], **attributes: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        own: Mapping[str, str],
+        entry_points: str = ENTRY_POINT_GROUP,
+        contributed: Contributed = CONTRIBUTED,
+        **attributes: Any,
+    ) -> None:
         """Takes the commands of this package, and the arguments of click.Group.
 
         Args:
             args: for click.Group.
             own: {command: "module:attribute"}.
+            entry_points: the group of entry points of the commands that others contribute.
+            contributed: those that other packages of gowork contribute.
             attributes: for click.Group.
         """
         super().__init__(*args, **attributes)
         self._own = own
+        self._entry_points = entry_points
+        self._known = contributed
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted({*self._own, *CONTRIBUTED, *_contributed()})
+        return sorted({*self._own, *self._known, *self._contributed()})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in self._own:
             module, _, attribute = self._own[cmd_name].partition(":")
             command: click.Command = getattr(importlib.import_module(module), attribute)
             return command
-        entries = _contributed().get(cmd_name)
+        entries = self._contributed().get(cmd_name)
         if entries is None:
-            return _missing(cmd_name) if cmd_name in CONTRIBUTED else None
+            return _missing(cmd_name, *self._known[cmd_name]) if cmd_name in self._known else None
         return _load(cmd_name, entries)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, self._summary(ctx, name)) for name in self.list_commands(ctx)])
+
+    def _summary(self, ctx: click.Context, name: str) -> str:
+        if name in self._known:
+            package, summary = self._known[name]
+            return summary if name in self._contributed() else f"{summary} Needs {package}."
+        try:
+            command = self.get_command(ctx, name)
+            return attempt(lambda: command.get_short_help_str(limit=80), name) if command else ""
+        except click.ClickException as error:
+            return error.message
+        except ExtensionError as error:
+            return str(error)
+
+    def _contributed(self) -> dict[str, list[Extension]]:
+        """Returns {command: its entry points}. Those of gowork's own packages hide others of the same name."""
+        found: dict[str, list[Extension]] = {}
+        for extension in installed(self._entry_points):
+            found.setdefault(extension.name, []).append(extension)
+        for name, (package, _) in self._known.items():
+            own = [extension for extension in found.get(name, ()) if extension.distribution == package]
+            if own:
+                found[name] = own
+        return found
+
+
+class CommandGroup(OpenGroup):
+    """The group `gowork`, which turns errors into exit codes."""
 
     def main(self, *args: Any, **extra: Any) -> Any:
         """Does what click.Group.main does, and handles errors of writing also for `--help` and the like."""
@@ -102,30 +141,6 @@ class CommandGroup(SuggestingGroup):
             ctx.exit(_write_failed(error))
         return value
 
-    def _summary(self, ctx: click.Context, name: str) -> str:
-        if name in CONTRIBUTED:
-            package, summary = CONTRIBUTED[name]
-            return summary if name in _contributed() else f"{summary} Needs {package}."
-        try:
-            command = self.get_command(ctx, name)
-            return attempt(lambda: command.get_short_help_str(limit=80), name) if command else ""
-        except click.ClickException as error:
-            return error.message
-        except ExtensionError as error:
-            return str(error)
-
-
-def _contributed() -> dict[str, list[Extension]]:
-    """Returns {command: its entry points}. Those of gowork's own packages hide others of the same name."""
-    found: dict[str, list[Extension]] = {}
-    for extension in installed(ENTRY_POINT_GROUP):
-        found.setdefault(extension.name, []).append(extension)
-    for name, (package, _) in CONTRIBUTED.items():
-        own = [extension for extension in found.get(name, ()) if extension.distribution == package]
-        if own:
-            found[name] = own
-    return found
-
 
 def _load(name: str, entries: Sequence[Extension]) -> click.Command:
     if len(entries) > 1:
@@ -142,9 +157,8 @@ def _load(name: str, entries: Sequence[Extension]) -> click.Command:
     return command
 
 
-def _missing(name: str) -> click.Command:
+def _missing(name: str, package: str, summary: str) -> click.Command:
     """Makes a command that stands in for one whose package is not installed, and says how to install it."""
-    package, summary = CONTRIBUTED[name]
 
     @click.command(
         name,

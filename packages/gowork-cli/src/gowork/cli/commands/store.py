@@ -1,4 +1,4 @@
-"""The command `gowork store backup` writes a copy of the leader's store."""
+"""The command `gowork store`: `backup` writes a copy of the leader's store. gowork-leader contributes the others."""
 
 from __future__ import annotations
 
@@ -7,22 +7,33 @@ from pathlib import Path
 import click
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
+from gowork.cli.group import Contributed, OpenGroup
 from gowork.cli.options import CommonOptions, OutputFormat, common_options, pass_common
 from gowork.cli.output import console, write_record
-from gowork.cli.suggestions import SuggestingGroup
+
+#: The entry point group in which packages contribute commands of `gowork store`: name = "module:click_command".
+ENTRY_POINT_GROUP = "gowork.store_commands"
+_CONTRIBUTED: Contributed = {
+    "detach": ("gowork-leader", "Make a store usable without the log that it belongs to."),
+    "show": ("gowork-leader", "Say what a store's file is: its format, term, and place in a log."),
+}
 
 
 @click.group(
-    cls=SuggestingGroup,
+    cls=OpenGroup,
+    own={"backup": "gowork.cli.commands.store:backup"},
+    entry_points=ENTRY_POINT_GROUP,
+    contributed=_CONTRIBUTED,
     epilog="""\b
-Example:
-  gowork store backup gowork-$(date +%F).backup""",
+Examples:
+  gowork store backup gowork-$(date +%F).backup
+  gowork store show /var/lib/gowork/gowork.db""",
 )
 def store() -> None:
-    """Back up the leader's store."""
+    """Back up the leader's store; look at a store's file, take it out of a log."""
 
 
-@store.command(
+@click.command(
     epilog="""\b
 Examples:
   gowork store backup gowork-$(date +%F).backup
