@@ -89,7 +89,7 @@ class Load:
         while self._unfinished + len(self.ledger.acknowledged) > UNFINISHED_MAX:
             if self._stopped.wait(0.05):
                 return
-        tasks = [_task(f"{name}-{place}", chance) for place in range(chance.randrange(5, 150))]
+        tasks = [random_task(f"{name}-{place}", chance) for place in range(chance.randrange(5, 150))]
         for _ in range(2 if chance.random() < 0.2 else 1):
             self._until_answered(lambda: self._batch(client, tasks))
 
@@ -98,7 +98,7 @@ class Load:
             self._acknowledge(handle.id)
 
     def _singles(self, client: Client, name: str, chance: random.Random) -> None:
-        task = _task(name, chance)
+        task = random_task(name, chance)
         for _ in range(2 if chance.random() < 0.1 else 1):
             self._until_answered(lambda: self._acknowledge(client.schedule(task).id))
         self._stopped.wait(chance.uniform(0, 0.02))
@@ -131,7 +131,7 @@ class Load:
             return
 
 
-def _task(id: str, chance: random.Random) -> NewTask:
+def random_task(id: str, chance: random.Random) -> NewTask:
     """A random task; most are short."""
     priority = chance.choice((None, Priority.LOW, Priority.MEDIUM, Priority.HIGH))
     # An absolute time, so that the same task can be submitted again.

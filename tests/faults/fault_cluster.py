@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -86,7 +86,9 @@ class Cluster:
         """Where workers find the leader."""
         return self._addresses["cluster"]
 
-    def start_worker(self, name: str, *arguments: str, leader: str = "", ready: bool = True) -> None:
+    def start_worker(
+        self, name: str, *arguments: str, leader: str = "", ready: bool = True, program: Sequence[str] = ()
+    ) -> None:
         """Starts a worker, and waits until the leader has welcomed it unless `ready` is False.
 
         Args:
@@ -94,9 +96,10 @@ class Cluster:
             arguments: further options.
             leader: the address at which it calls the leader; empty for the leader's own.
             ready: whether to wait.
+            program: what to run; empty for the worker's own command.
         """
         self.workers[name] = self._start(
-            str(COMMANDS / "gowork-worker"),
+            *(program or (str(COMMANDS / "gowork-worker"),)),
             *("--leader", leader or self.leader_address, "--name", name, "--import", self._handlers, "--print-ready"),
             *("--state-dir", str(self._folder / "state")),
             *arguments,
@@ -189,9 +192,9 @@ class Cluster:
             os.close(gate)
         assert still_running(self._seen, PATIENCE) == []
 
-    def _start(self, *command: str) -> subprocess.Popen[str]:
+    def _start(self, *command: str, log_name: str = "log") -> subprocess.Popen[str]:
         path = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
-        with (self._folder / "log").open("a") as log:
+        with (self._folder / log_name).open("a") as log:
             return subprocess.Popen(
                 command,
                 cwd=self._folder,
