@@ -57,6 +57,7 @@ LONGER = {
     "demo": [],
     "sim": ["--seeds", "500"],
     "chaos": ["--minutes", "10"],
+    "chaos-ha": ["--minutes", "5"],
     "soak": ["--minutes", "10"],
 }
 #: {folder or file of tests or benchmarks whose types are checked: the folders of modules that it shares, joined by
@@ -83,7 +84,7 @@ TYPED_TESTS = {
     "tests/costs": "tests/costs",
     "tests/deploy": "tests/deploy:tests/e2e:tests/tracing:packages/gowork-leader/tests/log",
     "tests/e2e": "tests/e2e:packages/gowork-leader/tests/log",
-    "tests/faults": "tests/faults",
+    "tests/faults": "tests/faults:packages/gowork-leader/tests/log",
     "tests/floods": "tests/e2e",
     "tests/fuzz": "tests/fuzz:tests/e2e",
     "tests/mutants": "",
@@ -438,6 +439,14 @@ def chaos(session: nox.Session) -> None:
     """Kills and stops real processes under load, and checks the history: `-- --minutes 5`, `-- --seed 17`."""
     install_packages(session, *group("test"))
     session.run("python", str(ROOT / "tests/faults/run_chaos.py"), *session.posargs)
+
+
+@nox.session(name="chaos-ha")
+@timed
+def chaos_ha(session: nox.Session) -> None:
+    """Does faults to several leaders and to etcd, which it needs: `-- --minutes 5 --seed 17`, `-- --json FILE`."""
+    install_packages(session, *group("test"))
+    session.run("python", str(ROOT / "tests/faults/run_chaos_ha.py"), *session.posargs)
 
 
 @nox.session

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(1, str(Path(__file__).parents[2] / "packages/gowork-leader/tests/log"))
 
 from fault_cluster import Cluster, running_cluster
 

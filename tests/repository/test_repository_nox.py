@@ -18,7 +18,7 @@ from packaging.version import Version
 
 ROOT = Path(__file__).parents[2]
 #: Sessions that take too long for the tests, and belong to `nox -s all`. Not `bench`, whose figures people read.
-LONG = {"chaos", "demo", "mutants", "newest", "oldest", "sim", "soak"}
+LONG = {"chaos", "chaos-ha", "demo", "mutants", "newest", "oldest", "sim", "soak"}
 
 
 class Failed(Exception):
@@ -147,7 +147,7 @@ def test_a_selection_of_tests_runs_no_other_part(noxfile: ModuleType) -> None:
 def test_all_runs_the_tests_and_every_long_session(noxfile: ModuleType) -> None:
     session = Session()
     noxfile.all_(session)
-    there = {name for name in LONG if hasattr(noxfile, name)}
+    there = {name for name in LONG if hasattr(noxfile, name.replace("-", "_"))}
     assert set(session.parts) == {"tests", *there}
     assert set(noxfile.LONGER) == there
 

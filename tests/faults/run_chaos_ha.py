@@ -1,0 +1,61 @@
+"""Runs three leaders on three members of etcd, does faults to them under load, and checks what came of it:
+`python run_chaos_ha.py --minutes 5 [--seed 17] [--json FILE]`.
+
+The seed decides on the faults and on the tasks. Their order on the machine differs from run to run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+
+HERE = Path(__file__).parent
+
+
+def main() -> int:
+    sys.path[:0] = [str(HERE), str(HERE.parents[1] / "packages/gowork-leader/tests/log")]
+    from ha_faults import DECK, SHORT_DECK, Kind
+    from ha_planted import PLANTED
+    from ha_result import show, write
+    from ha_run import run
+
+    parser = argparse.ArgumentParser(description="Does faults to several leaders and to etcd under load, and checks.")
+    parser.add_argument(
+        "--minutes", type=float, default=5.0, help="how long faults are done, if not each was by then [5]"
+    )
+    parser.add_argument("--seed", type=int, default=None, help="decides on the faults and the tasks [a random one]")
+    parser.add_argument("--short", action="store_true", help="do the few faults that the tests do")
+    parser.add_argument("--only", metavar="NAME", default="", help="do this kind of fault alone, such as STOP_LEADER")
+    parser.add_argument("--plant", choices=sorted(PLANTED), default="", help="plant a bug, which must be found")
+    parser.add_argument("--json", type=Path, default=None, help="write the figures to this file")
+    parser.add_argument("--directory", type=Path, default=None, help="work below this one [that of temporary files]")
+    options = parser.parse_args()
+    seed = random.SystemRandom().randrange(1 << 16) if options.seed is None else options.seed
+    folder = Path(tempfile.mkdtemp(prefix=f"gowork-chaos-ha-{seed}-", dir=options.directory))
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    console.print(f"seed {seed}, in {folder}", highlight=False)
+    deck, seconds = (SHORT_DECK, 0.0) if options.short else (DECK, options.minutes * 60)
+    if options.only:
+        deck = {Kind[options.only]: 3}
+    tell = Console(stderr=True, highlight=False).print
+    result = asyncio.run(run(folder, seed, deck, seconds, planted=options.plant, tell=tell))
+    show(console, result)
+    if options.json is not None:
+        write(options.json, result, seed)
+    if result.found:
+        console.print(f"{len(result.found)} findings; its folder is kept: {folder}", style="bold red", highlight=False)
+        return 1
+    shutil.rmtree(folder)
+    console.print("nothing is wrong", style="bold green")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
