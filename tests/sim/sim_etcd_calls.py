@@ -1,0 +1,351 @@
+"""Calls the simulated etcd: the real client, over a network that loses, delays and lies.
+
+Each client has a link. A link says of each call what goes wrong with it, and can be cut.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import grpc
+from sim_etcd import Change, Clock, SimEtcd, SimEtcdError
+from sim_loop import SimLoop
+
+from gowork.leader.log._etcd import etcd_pb2 as pb
+from gowork.leader.log._etcd.client import EtcdClient, Keeping
+from gowork.leader.log._etcd.endpoints import Endpoints
+from gowork.leader.log._etcd.lease import OwnLease
+
+#: After how long a connection that has gone silent is given up, in seconds: a ping and its time-out.
+_SILENCE_SECONDS = 8.0
+#: How long one keepalive may be under way, in seconds.
+_KEEPALIVE_SECONDS = 1.0
+
+
+class Fault(enum.Enum):
+    """What goes wrong with one call."""
+
+    #: It does not arrive.
+    LOST = enum.auto()
+    #: It is done, and the answer does not arrive.
+    UNANSWERED = enum.auto()
+    #: It is done after the caller has given up.
+    LATE = enum.auto()
+    #: Its answer arrives just in time.
+    SLOW = enum.auto()
+    #: It is refused, because etcd has too much to do.
+    BUSY = enum.auto()
+    #: It is answered and not done, as keepalives are by a leader of etcd that is cut off from the other members:
+    #: https://github.com/etcd-io/etcd/issues/15247
+    HOLLOW = enum.auto()
+
+
+class Link(Protocol):
+    """How one client reaches etcd."""
+
+    def now(self) -> float:
+        """Returns seconds of the client's clock."""
+        ...
+
+    async def call(self, request: Any, seconds: float) -> Any:
+        """Makes a call.
+
+        Raises:
+            grpc.aio.AioRpcError: it was refused, or not answered in time.
+        """
+        ...
+
+    def watch(self) -> WatchCall:
+        """Opens a stream for one watch."""
+        ...
+
+    def keep(self, lease: int, own: OwnLease, over: Callable[[], None]) -> Keeping:
+        """See Etcd.keep."""
+        ...
+
+
+class WatchCall(Protocol):
+    """A stream for one watch, as gRPC has it."""
+
+    async def write(self, request: pb.WatchRequest) -> None: ...
+
+    async def read(self) -> pb.WatchResponse: ...
+
+    def cancel(self) -> None: ...
+
+
+class SimEtcdClient(EtcdClient):
+    """The real client, over a simulated network.
+
+    Args:
+        link: how it reaches etcd, whichever member it calls.
+    """
+
+    def __init__(self, link: Link) -> None:
+        super().__init__(_SimEndpoints(("member-1:2379", "member-2:2379", "member-3:2379"), link=link))
+        self._link = link
+
+    def keep(self, lease: int, own: OwnLease, over: Callable[[], None]) -> Keeping:  # type: ignore[override]
+        return self._link.keep(lease, own, over)
+
+    def now(self) -> float:
+        return self._link.now()
+
+
+class SimLink:
+    """A network between one client and etcd.
+
+    Args:
+        etcd: is called.
+        clock: the network's.
+        now: the client's clock.
+        delay: how long a message is under way, in seconds.
+        fault: says of each request what goes wrong with it.
+        late: how long after its deadline a late request arrives, in seconds.
+        breaks: whether a call without an answer fails at once, as when its connection breaks, and not at its deadline.
+    """
+
+    def __init__(
+        self,
+        etcd: SimEtcd,
+        clock: Clock,
+        now: Callable[[], float],
+        *,
+        delay: Callable[[], float] = lambda: 0.0,
+        fault: Callable[[Any], Fault | None] = lambda request: None,
+        late: Callable[[], float] = lambda: 0.5,
+        breaks: bool = False,
+    ) -> None:
+        self._etcd, self._clock = etcd, clock
+        self.now = now
+        self.delay, self.fault, self.late, self.breaks = delay, fault, late, breaks
+        self.is_cut = False
+        self._cuts = 0
+        self._streams: set[_SimWatch] = set()
+
+    def cut(self) -> None:
+        """Loses all from now on. Streams are silent, and break when that was noticed."""
+        self.is_cut = True
+        self._cuts += 1
+        this, streams = self._cuts, list(self._streams)
+
+        def notice() -> None:
+            if self.is_cut and self._cuts == this:
+                self._break(streams)
+
+        self._clock.later(_SILENCE_SECONDS, notice)
+
+    def heal(self) -> None:
+        """Ends a cut."""
+        self.is_cut = False
+        for stream in self._streams:
+            stream.wake()
+
+    def break_streams(self) -> None:
+        """Ends all watches, as a member does that has lost its leader."""
+        self._break(list(self._streams))
+
+    async def call(self, request: Any, seconds: float) -> Any:
+        """See Link.call."""
+        fault = Fault.LOST if self.is_cut else self.fault(request)
+        if fault is Fault.BUSY:
+            raise rpc_error(grpc.StatusCode.RESOURCE_EXHAUSTED, "etcdserver: too many requests")
+        if fault is Fault.HOLLOW:
+            return _hollow(request)
+        started = asyncio.get_running_loop().time()
+        answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+        def arrive() -> None:
+            try:
+                answer: object = self._etcd.do(request)
+            except SimEtcdError as error:
+                answer = rpc_error(error.code, error.details)
+            if fault not in (Fault.UNANSWERED, Fault.LATE):
+                self._clock.later(
+                    0.9 * seconds if fault is Fault.SLOW else self.delay(), lambda: _settle(answered, answer)
+                )
+
+        if fault is not Fault.LOST:
+            # It arrives even if its caller is cancelled meanwhile.
+            self._clock.later(seconds + self.late() if fault is Fault.LATE else self.delay(), arrive)
+        loses = fault in (Fault.LOST, Fault.UNANSWERED, Fault.LATE)
+        try:
+            async with asyncio.timeout_at(started + (self.delay() * 2 if loses and self.breaks else seconds)):
+                return await answered
+        except TimeoutError:
+            if loses and self.breaks:
+                raise rpc_error(grpc.StatusCode.UNAVAILABLE, "the connection broke") from None
+            raise rpc_error(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded") from None
+
+    def watch(self) -> WatchCall:
+        """See Link.watch."""
+        return _SimWatch(self, self._etcd, self._clock, self._streams)
+
+    def keep(self, lease: int, own: OwnLease, over: Callable[[], None]) -> Keeping:
+        """See Link.keep."""
+        return _SimKeeping(self, lease, own, over)
+
+    def _break(self, streams: list[_SimWatch]) -> None:
+        for stream in streams:
+            stream.is_broken = True
+            stream.wake()
+
+
+class _SimWatch:
+    """One watch. It can fall behind what etcd still knows, and is told so then."""
+
+    def __init__(self, link: SimLink, etcd: SimEtcd, clock: Clock, streams: set[_SimWatch]) -> None:
+        self._link, self._etcd, self._clock, self._streams = link, etcd, clock, streams
+        self._watching: Watching | None = None
+        self._woken = asyncio.Event()
+        self.is_broken = False
+        streams.add(self)
+        etcd.watchers.add(self.wake)
+
+    def wake(self) -> None:
+        self._woken.set()
+
+    async def write(self, request: pb.WatchRequest) -> None:
+        self._asked = request.create_request
+
+    async def read(self) -> pb.WatchResponse:
+        while True:
+            await self._pass()
+            if self.is_broken:
+                self.cancel()
+                raise rpc_error(grpc.StatusCode.UNAVAILABLE, "etcdserver: no leader")
+            if not self._link.is_cut:
+                if self._watching is None:
+                    self._watching = Watching(self._etcd, self._asked)
+                    return pb.WatchResponse(header=self._etcd.header(), created=True)
+                answer = self._watching.next_answer()
+                if answer is not None:
+                    return answer
+            self._woken.clear()
+            await self._woken.wait()
+
+    def cancel(self) -> None:
+        self._streams.discard(self)
+        self._etcd.watchers.discard(self.wake)
+
+    async def _pass(self) -> None:
+        passed = asyncio.get_running_loop().create_future()
+        self._clock.later(self._link.delay(), lambda: _settle(passed, None))
+        await passed
+
+
+class Watching:
+    """How far a watch has told what it was asked for."""
+
+    def __init__(self, etcd: SimEtcd, asked: pb.WatchCreateRequest) -> None:
+        self._etcd, self._asked = etcd, asked
+        self.next = asked.start_revision or etcd.revision + 1
+
+    def next_change(self) -> Change | None:
+        """Returns what it has to tell next."""
+        return next(self._etcd.changes(self._asked.key, self._asked.range_end, self.next), None)
+
+    def next_answer(self) -> pb.WatchResponse | None:
+        """Returns its next answer, if there is one."""
+        if self.next < self._etcd.compacted:
+            return pb.WatchResponse(header=self._etcd.header(), canceled=True, compact_revision=self._etcd.compacted)
+        change = self.next_change()
+        if change is None:
+            self.next = max(self.next, self._etcd.revision + 1)
+            return None
+        self.next = change.revision + 1
+        return pb.WatchResponse(header=pb.ResponseHeader(revision=change.revision), events=change.events)
+
+
+class _SimKeeping:
+    """Does as Keeper, without a thread."""
+
+    def __init__(self, link: SimLink, lease: int, own: OwnLease, over: Callable[[], None]) -> None:
+        self._link, self._lease, self._own, self._over = link, lease, own, over
+        self._keeping = asyncio.get_running_loop().create_task(self._keep())
+
+    def stop(self) -> None:
+        self._keeping.cancel()
+
+    async def _keep(self) -> None:
+        own, now = self._own, self._link.now
+        while True:
+            sent = now()
+            if sent >= own.until:
+                break
+            wait = own.interval
+            try:
+                request = pb.LeaseKeepAliveRequest(ID=self._lease)
+                answer = await self._link.call(request, min(_KEEPALIVE_SECONDS, own.until - sent))
+            except grpc.aio.AioRpcError:
+                wait = own.interval / 5
+            else:
+                if not answer.TTL:
+                    break
+                own.renewed(sent)
+            await asyncio.sleep(min(wait, max(own.until - now(), 0.0)))
+        self._over()
+
+
+class SimChannel:
+    """A channel of gRPC to one member, as far as the stubs need it. Every member leads to the same link."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    def unary_unary(self, path: str, **_: object) -> Callable[..., Any]:
+        link = self._link
+        return lambda request, *, timeout, metadata=(): link.call(request, timeout)
+
+    def stream_stream(self, path: str, **_: object) -> Callable[..., WatchCall]:
+        return self._watch
+
+    def _watch(self, *, metadata: object) -> WatchCall:
+        return self._link.watch()
+
+    async def close(self) -> None:
+        """Has nothing to close."""
+
+
+class _SimEndpoints(Endpoints, frozen=True):
+    link: Any = None
+
+    def channel(self, address: str) -> Any:
+        return SimChannel(self.link)
+
+
+class LoopClock:
+    """The clock of an event loop; of a simulator's loop, the world's."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+    def now(self) -> float:
+        return self._loop.now if isinstance(self._loop, SimLoop) else self._loop.time()
+
+    def later(self, seconds: float, function: Callable[[], object]) -> object:
+        if isinstance(self._loop, SimLoop):
+            return self._loop.later(seconds, function)
+        return self._loop.call_later(seconds, function)
+
+
+def rpc_error(code: grpc.StatusCode, details: str) -> grpc.aio.AioRpcError:
+    """Returns what a call of gRPC raises."""
+    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details)
+
+
+def _settle(future: asyncio.Future[Any], answer: object) -> None:
+    if future.done():
+        return
+    if isinstance(answer, Exception):
+        future.set_exception(answer)
+    else:
+        future.set_result(answer)
+
+
+def _hollow(request: Any) -> Any:
+    assert isinstance(request, pb.LeaseKeepAliveRequest)
+    return pb.LeaseKeepAliveResponse(ID=request.ID, TTL=3)
