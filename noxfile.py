@@ -67,7 +67,9 @@ TYPED_TESTS = {
     "packages/gowork-cli/tests": "",
     "packages/gowork-client/tests": "",
     "packages/gowork-leader/tests/conftest.py": "",
-    "packages/gowork-leader/tests/app": "packages/gowork-leader/tests/rpc:packages/gowork-leader/tests/app:packages/gowork-leader/tests/log",
+    "packages/gowork-leader/tests/app": (
+        "packages/gowork-leader/tests/rpc:packages/gowork-leader/tests/app:packages/gowork-leader/tests/log"
+    ),
     "packages/gowork-leader/tests/check": "",
     "packages/gowork-leader/tests/core": "packages/gowork-leader/tests/core",
     "packages/gowork-leader/tests/engine": "packages/gowork-leader/tests/core",

@@ -275,8 +275,8 @@ def _log() -> list[Panel]:
         ),
         lines(
             "Entries that stores apply",
-            "How many entries each store applies in a second. Those that follow apply as many as the one that leads, or "
-            "they fall behind.",
+            "How many entries each store applies in a second. Those that follow apply as many as the one that leads, "
+            "or they fall behind.",
             "ops",
             query(f"max by (instance) (deriv(gowork_log_applied_index{{{HERE}}}[5m]))", "{{instance}}"),
         ),
