@@ -1,6 +1,7 @@
 """Logs are found by the scheme of their URL, as stores are."""
 
 import logging
+import sys
 from importlib import metadata
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -10,6 +11,7 @@ from memory_log import MemoryLog, MemoryPlace
 
 from gowork.leader.log import LogError, open_log, registry
 from gowork.leader.log.etcd import EtcdLog
+from gowork.leader.log.postgresql import PostgresqlLog
 from gowork.leader.log.registry import LogRegistry, hookimpl, load_registry
 
 
@@ -17,12 +19,25 @@ def test_etcd_is_built_in() -> None:
     assert isinstance(open_log("etcd://127.0.0.1:2379,127.0.0.2:2379/prefix"), EtcdLog)
 
 
+@pytest.mark.parametrize("scheme", ["postgresql", "postgres", "PostgreSQL"])
+def test_postgresql_is_built_in(scheme: str) -> None:
+    assert isinstance(open_log(f"{scheme}://me:secret@host/x"), PostgresqlLog)
+
+
+def test_without_psycopg_it_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "gowork.leader.log.postgresql")
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(LogError, match=r"pip install 'gowork-leader\[postgresql\]'"):
+        open_log("postgresql://me:secret@host/x")
+    assert isinstance(open_log("etcd://127.0.0.1:2379"), EtcdLog)
+
+
 @pytest.mark.parametrize(
     ("url", "message"),
     [
         ("", "'' is no log URL: it must read SCHEME://…, as in etcd://host:2379"),
         ("127.0.0.1:2379", "'127.0.0.1:2379' is no log URL"),
-        ("raft://host/x", "No log is known for raft://. Known: etcd"),
+        ("raft://host/x", "No log is known for raft://. Known: etcd, postgres, postgresql."),
         ("sqlite:///gowork.db", "No log is known for sqlite://"),
     ],
 )
@@ -43,6 +58,10 @@ def test_a_url_that_makes_no_sense_is_refused(url: str, message: str) -> None:
         "me:secret@etcd://host",
         "etcd://me:secret@host:2379",
         "etcd://host:2379?password=secret",
+        "postgresql://me:secret%@host/x",
+        "postgresql://me:secret@host:port/x?nonsense=secret",
+        "postgresql://host/x?password=secret&nonsense=1",
+        "postgresql://me:secret@host/x?schema=a-secret",
     ],
 )
 def test_no_message_has_a_password(url: str) -> None:

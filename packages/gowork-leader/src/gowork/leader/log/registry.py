@@ -48,6 +48,8 @@ class BuiltinLogs:
     @hookimpl
     def gowork_register_logs(self, registry: LogRegistry) -> None:
         registry.add("etcd", _etcd)
+        registry.add("postgresql", _postgresql)
+        registry.add("postgres", _postgresql)
 
 
 def load_registry() -> LogRegistry:
@@ -71,3 +73,15 @@ def _etcd(url: str) -> Log:
     from gowork.leader.log.etcd import etcd_log
 
     return etcd_log(url)
+
+
+def _postgresql(url: str) -> Log:
+    try:
+        from gowork.leader.log.postgresql import postgresql_log
+    except ImportError as error:
+        if not (error.name or "psycopg").startswith("psycopg"):
+            raise
+        raise LogError(
+            f"The log in PostgreSQL needs psycopg ({error}): pip install 'gowork-leader[postgresql]'."
+        ) from None
+    return postgresql_log(url)

@@ -13,7 +13,17 @@ of these logs from arriving, and `lease_seconds` is how long a leadership lasts 
 `gowork-leader[conformance]` installs what the class needs.
 """
 
-from gowork.leader.log.conformance.kit import FIRST, Fixtures, LogFactory, Opener, Silence, candidate, follow, lead
+from gowork.leader.log.conformance.kit import (
+    FIRST,
+    Fixtures,
+    LogFactory,
+    Opener,
+    Silence,
+    candidate,
+    follow,
+    lead,
+    lead_in_time,
+)
 from gowork.leader.log.conformance.suite import LogConformance
 
 __all__ = [
@@ -26,4 +36,5 @@ __all__ = [
     "candidate",
     "follow",
     "lead",
+    "lead_in_time",
 ]

@@ -1,0 +1,107 @@
+"""What a leader knows of its own leadership, and how it settles doubt. Logs share it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from gowork.leader.log.protocol import (
+    Leader,
+    LeadershipLostError,
+    LogFullError,
+    LogRefusedError,
+    LogUnreachableError,
+)
+
+_T = TypeVar("_T")
+
+#: How long to wait before the same is asked again, in seconds.
+PAUSE_SECONDS = 0.05
+#: The part of a lease that is counted on here.
+_PART = 0.9
+#: How many keepalives are sent in the time of a lease.
+_PER_LEASE = 6
+#: Counts the time that the machine sleeps, where there is such a clock.
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+class OwnLease:
+    """Until when a lease surely holds.
+
+    Args:
+        seconds: how long the log keeps the lease without a keepalive.
+        sent: when it was asked for, by `now`.
+    """
+
+    def __init__(self, seconds: float, sent: float) -> None:
+        self._seconds = seconds * _PART
+        #: The end, in seconds of `now`.
+        self.until = sent + self._seconds
+        #: How long to wait from one keepalive to the next, in seconds.
+        self.interval = seconds / _PER_LEASE
+
+    @staticmethod
+    def now() -> float:
+        """Returns seconds of a clock that also counts the time that the machine sleeps."""
+        return time.clock_gettime(_CLOCK)
+
+    def renewed(self, sent: float) -> None:
+        """Is told that a keepalive was answered.
+
+        Args:
+            sent: when it was sent. A lease that has ended stays ended.
+        """
+        self.until = max(self.until, sent + self._seconds)
+
+
+class Holding:
+    """A leadership as its leader knows it.
+
+    Args:
+        leader: what the log says of it.
+        own: until when it surely lasts.
+    """
+
+    def __init__(self, leader: Leader, own: OwnLease) -> None:
+        self.leader = leader
+        self.lost = asyncio.Event()
+        self._own = own
+
+    def holds(self) -> bool:
+        """See Leadership.holds."""
+        if not self.lost.is_set() and self._own.now() < self._own.until:
+            return True
+        self.lost.set()
+        return False
+
+    async def until_told(self, call: Callable[[], Awaitable[_T]], *, is_final: bool = False) -> _T:
+        """Makes a call again and again, until one is answered or the lease is over.
+
+        Args:
+            call: may be made again.
+            is_final: whether it decides what is in the log. Once such a call is in doubt, the refusal of a later one
+                says nothing of the first.
+
+        Raises:
+            LogFullError, LogRefusedError: nothing was written.
+            LeadershipLostError: the own lease is over.
+        """
+        doubted = False
+        while True:
+            if not self.holds():
+                raise self.over()
+            try:
+                return await call()
+            except LogUnreachableError:
+                doubted = True
+            except (LogFullError, LogRefusedError):
+                if not (doubted and is_final):
+                    raise
+            await asyncio.sleep(PAUSE_SECONDS)
+
+    def over(self) -> LeadershipLostError:
+        """Ends the leadership here, and returns what says so."""
+        self.lost.set()
+        return LeadershipLostError(f"this leader no longer leads: term {self.leader.term} is over")

@@ -1,0 +1,101 @@
+"""A real PostgreSQL server on this machine, for tests."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+#: How long the server may take to answer, in seconds.
+START_SECONDS = 120.0
+#: Who runs it, because it refuses to be run by root.
+USER = "postgres"
+
+
+class PostgresqlServer:
+    """A server that listens on a socket in its folder alone. It keeps its data when it is killed and started again."""
+
+    def __init__(self, *options: str) -> None:
+        # pytest's own folders can't be entered by another user.
+        self._folder = Path(tempfile.mkdtemp(prefix="gowork-pg-"))
+        self._as_user = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"] if os.getuid() == 0 else []
+        if self._as_user:
+            shutil.chown(self._folder, USER, USER)
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> PostgresqlServer:
+        initdb = ["initdb", "--no-sync", "--no-instructions", "--auth=trust", f"--username={USER}", "--encoding=UTF8"]
+        try:
+            self._run(*initdb, "--locale=C", f"--pgdata={self._folder / 'data'}")
+            self.start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    @property
+    def socket_path(self) -> Path:
+        """The path of its socket."""
+        return self._folder / ".s.PGSQL.5432"
+
+    @property
+    def log(self) -> str:
+        """What it has logged."""
+        return (self._folder / "log").read_text()
+
+    def start(self) -> None:
+        """Starts it, and waits until it answers."""
+        command = ["postgres", "-D", str(self._folder / "data"), "-c", "listen_addresses=", "-k", str(self._folder)]
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen([*self._as_user, *command, *self._options], stdout=log, stderr=log)
+        until = time.monotonic() + START_SECONDS
+        while "ready to accept connections" not in self.log.rpartition("starting PostgreSQL")[2]:
+            if self._process.poll() is not None or time.monotonic() > until:
+                raise AssertionError(f"PostgreSQL does not start: {self.log[-2000:]}")
+            time.sleep(0.02)
+
+    def kill(self) -> None:
+        """Ends all of it at once, as a machine that loses its power does."""
+        if self._process is None:
+            return
+        processes = [self._process.pid, *_children(self._process.pid)]
+        for number in processes:
+            _signal(number, signal.SIGKILL)
+        self._process.wait()
+        self._process = None
+
+    def stop(self, seconds_of: signal.Signals = signal.SIGSTOP) -> None:
+        """Sends a signal to all of it."""
+        assert self._process is not None
+        for number in [self._process.pid, *_children(self._process.pid)]:
+            _signal(number, seconds_of)
+
+    def url(self, schema: str, host: str = "", database: str = "postgres") -> str:
+        """The URL of a log."""
+        place = f"host={self._folder}&" if not host else ""
+        return f"postgresql://{USER}@{host}/{database}?{place}schema={schema}"
+
+    def _run(self, *command: str) -> None:
+        done = subprocess.run([*self._as_user, *command], capture_output=True, text=True, cwd="/")
+        assert done.returncode == 0, done.stderr
+
+
+def _children(pid: int) -> list[int]:
+    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True)
+    return [int(line) for line in found.stdout.split()]
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass
