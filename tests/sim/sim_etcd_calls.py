@@ -17,7 +17,7 @@ from sim_loop import SimLoop
 from gowork.leader.log._etcd import etcd_pb2 as pb
 from gowork.leader.log._etcd.client import EtcdClient, Keeping
 from gowork.leader.log._etcd.endpoints import Endpoints
-from gowork.leader.log._etcd.lease import OwnLease
+from gowork.leader.log.holding import OwnLease
 
 #: After how long a connection that has gone silent is given up, in seconds: a ping and its time-out.
 _SILENCE_SECONDS = 8.0

@@ -12,8 +12,8 @@ from sim_etcd_calls import Fault, LoopClock, SimEtcdClient, SimLink
 from sim_loop import SimLoop
 
 from gowork.leader.log._etcd import etcd_pb2 as pb
-from gowork.leader.log._etcd.lease import OwnLease
 from gowork.leader.log._etcd.requests import put
+from gowork.leader.log.holding import OwnLease
 from gowork.leader.log.protocol import LogUnreachableError
 
 WRITE = pb.TxnRequest(success=[put(b"key", b"value")])

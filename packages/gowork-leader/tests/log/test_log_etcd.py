@@ -13,9 +13,10 @@ from etcd_members import EtcdCluster
 from gowork.leader.log import Log
 from gowork.leader.log._etcd.client import EtcdClient
 from gowork.leader.log._etcd.endpoints import endpoints_of
-from gowork.leader.log._etcd.lease import Keeper, OwnLease
+from gowork.leader.log._etcd.lease import Keeper
 from gowork.leader.log.conformance import LogConformance, LogFactory, Silence
 from gowork.leader.log.etcd import LEASE_SECONDS, EtcdLog
+from gowork.leader.log.holding import OwnLease
 
 pytestmark = pytest.mark.tool("etcd")
 

@@ -28,7 +28,6 @@ import msgspec
 from gowork.leader.log._etcd import etcd_pb2 as pb
 from gowork.leader.log._etcd.client import CALL_SECONDS, PAGE_SECONDS, PAUSE_SECONDS, Etcd, EtcdClient, Keeping
 from gowork.leader.log._etcd.endpoints import endpoints_of
-from gowork.leader.log._etcd.lease import OwnLease
 from gowork.leader.log._etcd.requests import (
     absent,
     delete,
@@ -40,6 +39,7 @@ from gowork.leader.log._etcd.requests import (
     put,
 )
 from gowork.leader.log._etcd.values import joined, read_value, split
+from gowork.leader.log.holding import OwnLease
 from gowork.leader.log.protocol import (
     FOLLOW_SECONDS,
     Candidate,

@@ -11,7 +11,8 @@ import grpc
 from gowork.leader.log._etcd import etcd_pb2 as pb
 from gowork.leader.log._etcd import etcd_pb2_grpc as rpc
 from gowork.leader.log._etcd.endpoints import Endpoints
-from gowork.leader.log._etcd.lease import Keeper, OwnLease
+from gowork.leader.log._etcd.lease import Keeper
+from gowork.leader.log.holding import OwnLease
 from gowork.leader.log.protocol import LogError, LogFullError, LogRefusedError, LogUnreachableError
 
 _T = TypeVar("_T")

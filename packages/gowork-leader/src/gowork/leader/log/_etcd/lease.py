@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 import threading
-import time
 from collections.abc import Callable
 
 import grpc
@@ -18,47 +17,12 @@ import grpc
 from gowork.leader.log._etcd import etcd_pb2 as pb
 from gowork.leader.log._etcd import etcd_pb2_grpc as rpc
 from gowork.leader.log._etcd.endpoints import Endpoints
+from gowork.leader.log.holding import OwnLease
 
 _log = logging.getLogger(__name__)
 
-#: The part of a lease that is counted on here.
-_PART = 0.9
-#: How many keepalives are sent in the time of a lease.
-_PER_LEASE = 6
 #: How long one keepalive may be under way, in seconds.
 _ATTEMPT_SECONDS = 1.0
-
-#: Counts the time that the machine sleeps, where there is such a clock.
-_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-
-
-class OwnLease:
-    """Until when a lease surely holds.
-
-    Args:
-        seconds: how long etcd keeps the lease without a keepalive.
-        sent: when it was asked for, by `now`.
-    """
-
-    def __init__(self, seconds: float, sent: float) -> None:
-        self._seconds = seconds * _PART
-        #: The end, in seconds of `now`.
-        self.until = sent + self._seconds
-        #: How long to wait from one keepalive to the next, in seconds.
-        self.interval = seconds / _PER_LEASE
-
-    @staticmethod
-    def now() -> float:
-        """Returns seconds of a clock that also counts the time that the machine sleeps."""
-        return time.clock_gettime(_CLOCK)
-
-    def renewed(self, sent: float) -> None:
-        """Is told that a keepalive was answered.
-
-        Args:
-            sent: when it was sent. A lease that has ended stays ended.
-        """
-        self.until = max(self.until, sent + self._seconds)
 
 
 class Keeper:
