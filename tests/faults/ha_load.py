@@ -1,5 +1,7 @@
-"""Clients that know all leaders and live on while these fail, readers that ask one leader each, and everything that
-they were told.
+"""Clients that live on while leaders fail, and everything that they were told.
+
+Clients of applications know all leaders. Deaf ones call one leader each, whether or not it leads, and follow no hint.
+So they would hear what a deposed leader answers. Their errors and the times of their calls count for nothing.
 
 Each task has a life of its own: it is submitted, perhaps twice at once, read by others meanwhile, perhaps cancelled,
 and waited for. Lives begin at a steady pace, whether or not the calls of earlier ones were answered.
@@ -17,7 +19,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-import grpc
 from chaos_load import Ledger, random_task
 from ha_linear import Answer, Call, Did, Seen
 
@@ -31,13 +32,11 @@ from gowork.client import (
     TaskNotFinished,
     TaskStatus,
 )
-from gowork.client._mapping import task_info
-from gowork.proto.scheduler.v1 import scheduler_pb2, scheduler_pb2_grpc
 
 T = TypeVar("T")
 
 #: How many lives begin in a second.
-RATE = 25.0
+RATE = 30.0
 #: How many lives there are at once, at most. None begins while there are so many.
 LIVES_MAX = 2_000
 #: The deadline of a call, in seconds, which is the client's own default.
@@ -46,10 +45,10 @@ CALL_SECONDS = 30.0
 _CANCELLED = frozenset({"quick", "threaded", "isolated"})
 #: How long a task is waited for, in seconds.
 _WAIT_SECONDS = 120.0
-#: How long a reader waits, in seconds, which is longer than most leaders are stopped.
-_READER_SECONDS = 15.0
-#: Which share of the tasks readers ask for.
-_READ_SHARE = 0.3
+#: The deadline of a deaf client's call, in seconds, which is longer than leaders are stopped.
+_DEAF_SECONDS = 15.0
+#: Which share of the tasks deaf clients submit.
+_DEAF_SHARE = 0.25
 #: How much of an error's text is kept, in characters.
 _TEXT_MAX = 200
 
@@ -69,11 +68,21 @@ class Told:
     held_back: int = 0
 
 
+@dataclass(frozen=True)
+class _Client:
+    """A client under the name that findings have."""
+
+    name: str
+    calls: AsyncClient
+    is_deaf: bool = False
+
+
 @dataclass
 class Submit:
-    """The first submit of a task: when it began, was acknowledged, and when the task's completion was known.
+    """The first submit of a task, by a client that knows all leaders.
 
-    All are monotonic seconds; None: that has not happened.
+    It has the monotonic seconds when it began, when it was acknowledged, and when the task's completion was known.
+    None: that has not happened.
     """
 
     began: float
@@ -83,35 +92,20 @@ class Submit:
     worker: str = ""
 
 
-class Reader:
-    """Asks one leader, whether or not it leads, so that it would hear what a deposed leader answers.
-
-    It is no client of an application, so its errors count for nothing.
-    """
-
-    def __init__(self, leader: str, channel: grpc.aio.Channel) -> None:
-        self._leader = leader
-        self._stub = scheduler_pb2_grpc.SchedulerServiceStub(channel)
-
-    async def get(self, id: str) -> Call | None:
-        """Reads a task. Returns None if that failed."""
-        began, answer, seen = time.monotonic(), Answer.DONE, None
-        request = scheduler_pb2.GetTaskRequest(id=id)
-        try:
-            seen = Seen.of(task_info((await self._stub.GetTask(request, timeout=_READER_SECONDS)).task))
-        except grpc.aio.AioRpcError as error:
-            if error.code() is not grpc.StatusCode.NOT_FOUND:
-                return None
-            answer = Answer.ABSENT
-        return Call(Did.READ, answer, began, time.monotonic(), seen, f"reader of {self._leader}")
+def deaf_client(address: str) -> AsyncClient:
+    """Returns a client that calls this address alone."""
+    client = AsyncClient(address, timeout=_DEAF_SECONDS)
+    client._settings.rotation.hear = lambda *metadata: None  # type: ignore[method-assign]
+    return client
 
 
 class Load:
-    """The clients and readers. Run it once."""
+    """The clients. Run it once."""
 
-    def __init__(self, clients: Sequence[AsyncClient], readers: Sequence[Reader], seed: int) -> None:
-        self._clients = clients
-        self._readers = readers
+    def __init__(self, clients: Sequence[AsyncClient], deaf: Sequence[AsyncClient], seed: int) -> None:
+        """`clients` know all leaders, and `deaf` ones were made by deaf_client."""
+        self._clients = [_Client(f"c{number}", client) for number, client in enumerate(clients)]
+        self._deaf = [_Client(f"d{number}", client, is_deaf=True) for number, client in enumerate(deaf)]
         self._seed = seed
         self.told = Told()
         self._stopped = asyncio.Event()
@@ -157,31 +151,33 @@ class Load:
         task = random_task(f"t{number}", chance)
         id = task.id
         assert id is not None
-        submit = Submit(time.monotonic())
-        self.told.submits.append(submit)
         self.told.calls[id] = []
+        submit = Submit(time.monotonic())
+        is_deaf = chance.random() < _DEAF_SHARE
+        mine, *others = chance.sample(self._deaf if is_deaf else self._clients, 3)
+        if not is_deaf:
+            self.told.submits.append(submit)
         async with asyncio.TaskGroup() as group:
-            for place in range(chance.choice((0, 0, 1, 2))):
+            for other in chance.sample([*others, *self._deaf], chance.choice((0, 0, 1, 2))):
                 delays = [chance.expovariate(4) for _ in range(chance.randrange(1, 4))]
-                group.create_task(self._look(id, number + place + 1, delays))
-            if chance.random() < _READ_SHARE:
-                for reader in self._readers:
-                    delays = [chance.expovariate(2) for _ in range(2)]
-                    group.create_task(self._read(id, reader, delays))
+                group.create_task(self._look(id, other, delays))
             if chance.random() < 0.1:
-                group.create_task(self._submit(task, number + 1))
-            if not await self._submit(task, number):
+                group.create_task(self._submit(task, others[0]))
+            if not await self._submit(task, mine):
                 return
             submit.acknowledged = time.monotonic()
             if task.handler in _CANCELLED and chance.random() < 0.2:
-                group.create_task(self._cancel(id, number + 2, chance.expovariate(3)))
-            ended = await self._wait(id, number)
+                group.create_task(self._cancel(id, others[1], chance.expovariate(3)))
+            ended = await self._wait(id, mine)
             if ended is not None and ended.status is TaskStatus.COMPLETED:
                 submit.completed, submit.worker = time.monotonic(), ended.worker
                 async with self._news:
                     self._news.notify_all()
+            for other in self._deaf if is_deaf else ():
+                # None may answer now that the task has not ended.
+                group.create_task(self._look(id, other, [0.0]))
 
-    async def _submit(self, task: NewTask, client: int) -> bool:
+    async def _submit(self, task: NewTask, client: _Client) -> bool:
         """Submits a task. Returns whether that was acknowledged."""
         assert task.id is not None
         call, _ = await self._call(Did.SUBMIT, task.id, client, lambda client: client.schedule(task))
@@ -189,25 +185,18 @@ class Load:
             self.told.ledger.acknowledged[task.id] = None
         return call.answer is Answer.DONE
 
-    async def _look(self, id: str, client: int, delays: Sequence[float]) -> None:
+    async def _look(self, id: str, client: _Client, delays: Sequence[float]) -> None:
         for delay in delays:
             # Somebody looks at a task at any time, also before it is there.
             await asyncio.sleep(delay)
             await self._call(Did.READ, id, client, lambda client: client.get(id))
 
-    async def _read(self, id: str, reader: Reader, delays: Sequence[float]) -> None:
-        for delay in delays:
-            await asyncio.sleep(delay)
-            call = await reader.get(id)
-            if call is not None:
-                self.told.calls[id].append(call)
-
-    async def _wait(self, id: str, client: int) -> TaskInfo | None:
+    async def _wait(self, id: str, client: _Client) -> TaskInfo | None:
         """Waits for a task's end. Returns None if the wait failed."""
         _, ended = await self._call(Did.READ, id, client, lambda client: _finished(client, id), name="wait")
         return ended
 
-    async def _cancel(self, id: str, client: int, delay: float) -> None:
+    async def _cancel(self, id: str, client: _Client, delay: float) -> None:
         await asyncio.sleep(delay)
         self.told.ledger.cancels[id] = None
         call, _ = await self._call(Did.CANCEL, id, client, lambda client: client.cancel(id))
@@ -215,26 +204,25 @@ class Load:
             self.told.ledger.cancelled[id] = time.time_ns() // 1_000_000
 
     async def _call(
-        self, did: Did, id: str, client: int, make: Callable[[AsyncClient], Awaitable[T]], name: str = ""
+        self, did: Did, id: str, client: _Client, make: Callable[[AsyncClient], Awaitable[T]], name: str = ""
     ) -> tuple[Call, T | None]:
         """Makes a call and notes it. Returns the note and what was returned, if anything was."""
         began, returned, seen = time.monotonic(), None, None
         try:
-            returned = await make(self._clients[client % len(self._clients)])
+            returned = await make(client.calls)
             answer = Answer.DONE
             if isinstance(returned, TaskInfo):
                 seen = Seen.of(returned)
         except NotFound:
             answer = Answer.ABSENT
         except (CallError, TaskNotFinished) as error:
-            if did is Did.CANCEL and isinstance(error, FailedPrecondition):
-                answer = Answer.ENDED
-            else:
-                answer = Answer.UNKNOWN
+            has_ended = did is Did.CANCEL and isinstance(error, FailedPrecondition)
+            answer = Answer.ENDED if has_ended else Answer.UNKNOWN
+            if answer is Answer.UNKNOWN and not client.is_deaf:
                 text = f"{name or did.name.lower()}: {type(error).__name__}: {str(error)[:_TEXT_MAX]}"
                 self.told.errors[text] += 1
         ended = math.inf if answer is Answer.UNKNOWN else time.monotonic()
-        call = Call(did, answer, began, ended, seen, f"c{client % len(self._clients)}", waited=name == "wait")
+        call = Call(did, answer, began, ended, seen, client.name, waited=name == "wait")
         if did is not Did.READ or answer is not Answer.UNKNOWN:
             self.told.calls[id].append(call)
         return call, returned

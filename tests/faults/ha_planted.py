@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from collections.abc import Callable
 
@@ -36,14 +37,22 @@ def acknowledges_early() -> None:
     EtcdLeadership.append = append_later  # type: ignore[method-assign,assignment]
 
 
-def confirms_nothing() -> None:
-    """It goes by neither its lease nor the log before it answers a question."""
+def ignores_that_it_is_deposed() -> None:
+    """It goes by neither its lease nor the log: what the log refuses counts as appended."""
+    append = EtcdLeadership.append
+    never = asyncio.Event()
+
+    async def append_or_not(leadership: EtcdLeadership, index: int, data: bytes) -> None:
+        with contextlib.suppress(LogError):
+            await append(leadership, index, data)
 
     async def confirm(leadership: EtcdLeadership) -> None:
         pass
 
+    EtcdLeadership.append = append_or_not  # type: ignore[method-assign,assignment]
     EtcdLeadership.confirm = confirm  # type: ignore[method-assign,assignment]
     EtcdLeadership.holds = lambda leadership: True  # type: ignore[method-assign,assignment]
+    EtcdLeadership.lost = property(lambda leadership: never)  # type: ignore[method-assign,assignment]
 
 
 def repeats_terms() -> None:
@@ -66,7 +75,7 @@ def applies_less() -> None:
 #: {name: what plants it}
 PLANTED: dict[str, Callable[[], None]] = {
     planted.__name__.replace("_", "-"): planted
-    for planted in (acknowledges_early, confirms_nothing, repeats_terms, applies_less)
+    for planted in (acknowledges_early, ignores_that_it_is_deposed, repeats_terms, applies_less)
 }
 
 if __name__ == "__main__":

@@ -11,12 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import chaos_faults
-import grpc
 from chaos_history import History, read_executions
 from ha_cluster import LEADERS, LeaderEnded, LeadersCluster, running_leaders
 from ha_faults import Event, Faults, Kind, plan
 from ha_linear import linearizable
-from ha_load import CALL_SECONDS, Load, Reader, Told
+from ha_load import CALL_SECONDS, Load, Told, deaf_client
 from ha_log import LogReader, check_log, check_stores, reading
 from ha_result import STUCK_SECONDS, Result, count, measure
 
@@ -26,9 +25,6 @@ from gowork.client import AsyncClient, TaskView
 CLIENTS = 6
 #: The longest pause between two faults, in seconds.
 _PAUSE_SECONDS = 1.0
-
-#: Each reader has a connection of its own.
-_READER_OPTIONS = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_reconnect_backoff_ms", 500)]
 
 Tell = Callable[[str], None]
 
@@ -75,12 +71,8 @@ async def _run(
             await stack.enter_async_context(AsyncClient(cluster.addresses(number), timeout=CALL_SECONDS))
             for number in range(CLIENTS)
         ]
-        readers = []
-        for name in LEADERS:
-            address = cluster.address_of(name)
-            channel = await stack.enter_async_context(grpc.aio.insecure_channel(address, options=_READER_OPTIONS))
-            readers.append(Reader(name, channel))
-        load = Load(clients, readers, seed)
+        deaf = [await stack.enter_async_context(deaf_client(cluster.address_of(name))) for name in LEADERS]
+        load = Load(clients, deaf, seed)
         async with asyncio.TaskGroup() as group:
             # So that everything ends when one of both fails.
             group.create_task(load.run())
