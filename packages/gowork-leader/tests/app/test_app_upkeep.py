@@ -1,8 +1,11 @@
 """Leaders that share a log keep it small, and help themselves when a store can't follow it."""
 
+# ruff: noqa: ASYNC240 - a test may block its own loop.
+
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
@@ -16,7 +19,8 @@ from sharing_leaders import Sharing, sharing
 
 from gowork.leader._app import standby
 from gowork.leader._replication import pins, pruning, replica, upkeep
-from gowork.leader.log import Candidate, Generation, LogFullError
+from gowork.leader._rpc import copying
+from gowork.leader.log import Candidate, Generation, Leader, LogFullError
 from gowork.leader.log.entries import NewerFormatError
 from gowork.leader.store.protocol import Batch, Position, StoreError, StoreFullError
 from gowork.leader.store.sqlite import SqliteStore
@@ -95,10 +99,46 @@ async def test_a_leader_that_lacks_what_was_pruned_sets_its_store_aside_and_take
     await crew.says("b", 200, "follows")
     (aside,) = crew.asides("b")
     assert aside.stat().st_size
+    await crew.forced("a", "b")
     # What it had before is registered no more.
     assert (await crew.registered("a", "b"))["b"].leader.store_id != before
-    await crew.forced("a", "b")
     await leads_with(crew, "b", "one", "three", "four")
+
+
+async def test_a_copy_that_fails_is_made_again_and_the_store_is_set_aside_when_one_is_there(
+    crew: Sharing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await pair(crew)
+    await crew.stop("b")
+    path = crew.store_path("b")
+    path.write_bytes(path.read_bytes()[:4096])
+    scratch = path.with_name("b.db.backup")
+    asides: list[int] = []
+    fetch, install = copying._fetch, SqliteStore.install_copy
+
+    async def full(leader: Leader, place: Path) -> None:
+        asides.append(len(crew.asides("b")))
+        if len(asides) == 1:
+            place.write_bytes(b"a part of it")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        assert not place.exists()
+        await fetch(leader, place)
+
+    async def full_again(store: SqliteStore, backup: Path) -> None:
+        asides.append(len(crew.asides("b")))
+        if len(asides) == 3:
+            raise StoreFullError("There is no room.")
+        await install(store, backup)
+
+    monkeypatch.setattr(copying, "_fetch", full)
+    monkeypatch.setattr(copying, "AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr(SqliteStore, "install_copy", full_again)
+    await crew.start("b")
+    await crew.says("b", 200, "follows")
+    # Fetched in vain, fetched, installed in vain, fetched, installed.
+    assert asides == [0, 0, 1, 1, 1]
+    assert not scratch.exists()
+    await leads_with(crew, "b", "one", "two")
 
 
 async def test_a_leader_with_a_damaged_store_takes_a_copy(crew: Sharing) -> None:

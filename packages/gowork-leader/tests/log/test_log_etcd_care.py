@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 from etcd_members import EtcdCluster
 
-from gowork.leader.log import Candidate, Leadership, LeadershipLostError, LogFullError, Span
+from gowork.leader.log import Candidate, Leadership, LeadershipLostError, LogFullError, LogRefusedError, Span
+from gowork.leader.log._etcd import compaction
+from gowork.leader.log._etcd import etcd_pb2 as pb
 from gowork.leader.log.conformance.kit import FIRST, lead_in_time
 from gowork.leader.log.etcd import EtcdLog, etcd_log
 
@@ -146,6 +148,42 @@ async def test_a_slow_follower_goes_on_after_etcd_was_compacted_past_it(tmp_path
         assert found == list(range(1, 41))
         for each in (log, slow):
             await each.close()
+
+
+async def test_who_shares_etcd_is_told_when_nobody_compacts_it(
+    tmp_path: Path, in_time: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(compaction, "OTHERS_SECONDS", 0.0)
+    with EtcdCluster(tmp_path) as cluster:
+        log = etcd_log(f"{cluster.url('care')}?compact=no")
+        await log.open()
+        await log.begin(FIRST, None)
+        leadership = await log.campaign(CANDIDATE)
+        said = []
+        for index in range(1, 6):
+            await leadership.append(index, b"%d" % index)
+            if index == 4:
+                await etcdctl([cluster.members[0].address], "compact", str(await revision(log)))
+            await leadership.prune(index)
+            said.append(sum(record.message == "etcd is not compacted" for record in caplog.records))
+        # The first prune removed nothing. After the next ones history is there, until somebody compacts it.
+        assert said == [0, 0, 1, 1, 2]
+        await log.close()
+
+
+async def test_what_was_compacted_further_is_no_matter(tmp_path: Path, in_time: None) -> None:
+    with EtcdCluster(tmp_path) as cluster:
+        log = await begun(cluster)
+        last = await revision(log)
+        await log._etcd.compact(last)
+        with pytest.raises(LogRefusedError, match="has been compacted"):
+            await log._etcd.compact(last)
+        await log._compaction.pruned(last)
+        await log.close()
+
+
+async def revision(log: EtcdLog) -> int:
+    return int((await log._etcd.range(pb.RangeRequest(key=b"nothing"))).header.revision)
 
 
 async def test_members_of_etcd_are_replaced_under_a_leader_one_after_the_other(tmp_path: Path, in_time: None) -> None:

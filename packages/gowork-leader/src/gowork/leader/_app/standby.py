@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable
+from contextlib import aclosing
 from functools import partial
 from typing import TypeVar
 
@@ -36,6 +37,7 @@ from gowork.leader.log.protocol import (
     Leader,
     LeadershipLostError,
     Log,
+    LogError,
     LogFullError,
     LogUnreachableError,
     PrunedError,
@@ -263,8 +265,25 @@ class Standby:
             f"this leader takes a copy of another leader's store, as soon as one leads, because {unfit}"
         )
         await self._store.close()
-        aside = await take_copy(self._log, self._store)
+        watching = asyncio.ensure_future(self._watch_leaders())
+        try:
+            aside = await take_copy(self._log, self._store)
+        finally:
+            watching.cancel()
+            await asyncio.wait({watching})
         _log.warning("store was set aside", extra={"path": str(aside)})
+
+    async def _watch_leaders(self) -> None:
+        """Forwards calls to who leads, while there is no store to follow with."""
+        while True:
+            try:
+                async with aclosing(self._log.leaders()) as leaders:
+                    async for leader in leaders:
+                        self._told(leader)
+            except LogError as error:
+                self._told(None)
+                _log.warning("log can't be reached", extra={"reason": str(error)})
+                await asyncio.sleep(AGAIN_SECONDS)
 
     def _remark(self, about: str, words: str | None) -> None:
         self._node.remark(about, words)

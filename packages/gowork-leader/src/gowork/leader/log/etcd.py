@@ -27,6 +27,7 @@ import msgspec
 
 from gowork.leader.log._etcd import etcd_pb2 as pb
 from gowork.leader.log._etcd.client import CALL_SECONDS, PAGE_SECONDS, PAUSE_SECONDS, Etcd, EtcdClient, Keeping
+from gowork.leader.log._etcd.compaction import Compaction
 from gowork.leader.log._etcd.endpoints import endpoints_of
 from gowork.leader.log._etcd.requests import (
     absent,
@@ -127,7 +128,7 @@ class EtcdLog:
     def __init__(self, etcd: Etcd, prefix: str, *, compacts: bool = True) -> None:
         self._etcd = etcd
         self._keys = _Keys(prefix)
-        self._compacts = compacts
+        self._compaction = Compaction(etcd, self._keys.leader, compacts=compacts)
         self._leadership: EtcdLeadership | None = None
         #: What revokes leases that nobody needs.
         self._revoking: set[asyncio.Task[None]] = set()
@@ -254,7 +255,7 @@ class EtcdLog:
             self._revoking.add(revoking)
             revoking.add_done_callback(self._revoking.discard)
             raise
-        self._leadership = EtcdLeadership(self._etcd, keys, won, own, granted, base, compacts=self._compacts)
+        self._leadership = EtcdLeadership(self._etcd, keys, won, own, granted, base, self._compaction)
         return self._leadership
 
     async def depose(self, leader: Leader) -> bool:
@@ -399,7 +400,14 @@ class EtcdLeadership:
     """See Leadership."""
 
     def __init__(
-        self, etcd: Etcd, keys: _Keys, leader: Leader, own: OwnLease, lease: int, base: int, *, compacts: bool
+        self,
+        etcd: Etcd,
+        keys: _Keys,
+        leader: Leader,
+        own: OwnLease,
+        lease: int,
+        base: int,
+        compaction: Compaction,
     ) -> None:
         self._etcd = etcd
         self._keys = keys
@@ -407,7 +415,7 @@ class EtcdLeadership:
         self._own = own
         self._lease = lease
         self._base = base
-        self._compacts = compacts
+        self._compaction = compaction
         self._lost = asyncio.Event()
         self._keeping: Keeping = etcd.keep(lease, own, self._lost.set)
         self._watching = asyncio.get_running_loop().create_task(self._watch(), name="watch the leadership")
@@ -482,10 +490,8 @@ class EtcdLeadership:
             if not answer.succeeded:
                 raise self._over()
             revision = answer.header.revision
-        if revision and self._compacts:
-            with suppress(LogRefusedError):
-                # Refused when somebody else has compacted further.
-                await self._etcd.compact(revision)
+        if revision:
+            await self._compaction.pruned(revision)
 
     async def resign(self) -> None:
         """See Leadership.resign."""

@@ -209,6 +209,8 @@ class EtcdClient:
             return LogRefusedError(
                 f"etcd at {address} takes no request as large as this: set its --max-request-bytes to 1572864 or more"
             )
+        if code is grpc.StatusCode.OUT_OF_RANGE and "has been compacted" in details:
+            return LogRefusedError(f"etcd at {address} has forgotten that revision ({details})")
         if code is grpc.StatusCode.PERMISSION_DENIED or "user name is empty" in details:
             return LogRefusedError(
                 f"etcd at {address} refuses this user ({details}): it must be able to read and write everything below "
