@@ -242,7 +242,7 @@ def _of_counts(counts: Counts) -> Iterator[Metric]:
     yield _counter("leader_transitions", "How often this leader has begun or ceased to lead.", counts.transitions)
     yield _histogram(
         "leader_failover_seconds",
-        "How long nobody led, or this leader had not opened its store, until it served.",
+        "How long the log had no leader, or this leader had not opened its store, until it served.",
         counts.failover_seconds,
     )
     calls = HistogramMetricFamily(
