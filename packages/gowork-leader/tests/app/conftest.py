@@ -9,10 +9,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+from jumping_loop import JumpingLoop
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "rpc")]
-
-from jumping_loop import JumpingLoop
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:

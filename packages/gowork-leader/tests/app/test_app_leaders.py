@@ -227,7 +227,7 @@ async def test_the_only_registered_leader_is_not_removed(house: Several) -> None
     own = (await house.listed(one, "one")).answered_by
     # It registers when it has forced its store, and again ten seconds later.
     async with asyncio.timeout(PATIENCE):
-        while not house.place.notes(PREFIX):
+        while not house.place.notes(PREFIX):  # noqa: ASYNC110 - a note announces itself to nobody
             await asyncio.sleep(0)
     house.place.drop_note(f"{PREFIX}{own}")
     await register(house, "last", "l", seconds=61)
