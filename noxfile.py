@@ -69,6 +69,7 @@ TYPED_TESTS = {
     "packages/gowork-leader/tests/conftest.py": "",
     "packages/gowork-leader/tests/app": (
         "packages/gowork-leader/tests/rpc:packages/gowork-leader/tests/app:packages/gowork-leader/tests/log"
+        ":packages/gowork-leader/tests/store"
     ),
     "packages/gowork-leader/tests/check": "",
     "packages/gowork-leader/tests/core": "packages/gowork-leader/tests/core",
@@ -77,7 +78,7 @@ TYPED_TESTS = {
     "packages/gowork-leader/tests/property": "packages/gowork-leader/tests/property:packages/gowork-leader/tests/core",
     "packages/gowork-leader/tests/replication": "packages/gowork-leader/tests/log:packages/gowork-leader/tests/store",
     "packages/gowork-leader/tests/rpc": "packages/gowork-leader/tests/rpc:packages/gowork-leader/tests/core",
-    "packages/gowork-leader/tests/store": "packages/gowork-leader/tests/store",
+    "packages/gowork-leader/tests/store": "packages/gowork-leader/tests/store:packages/gowork-leader/tests/core",
     "packages/gowork-leader/tests/wire": "",
     "packages/gowork-proto/tests": "",
     "packages/gowork-worker/tests": "packages/gowork-worker/tests:packages/gowork-worker/tests/desk",

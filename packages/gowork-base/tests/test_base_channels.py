@@ -130,7 +130,7 @@ async def test_a_channel_goes_on_to_the_next_address_when_one_refuses(port: int)
 async def test_calls_of_a_channel_to_several_addresses_take_turns() -> None:
     called = []
 
-    class Counted(health_aio.HealthServicer):
+    class Counted(health_aio.HealthServicer):  # type: ignore[misc]
         async def Check(self, request: health_pb2.HealthCheckRequest, context: Any) -> health_pb2.HealthCheckResponse:
             called.append(self)
             return await super().Check(request, context)

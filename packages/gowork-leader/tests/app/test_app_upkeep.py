@@ -177,8 +177,10 @@ async def test_a_store_that_has_diverged_is_set_aside_and_copied_anew(
         each for each in caplog.records if each.message == "store can't follow the log, and is replaced by a copy"
     ]
     # Both are named.
-    assert "abababab" in record.reason
-    assert [each.path for each in caplog.records if each.message == "store was set aside"] == [str(crew.asides("b")[0])]
+    assert "abababab" in record.__dict__["reason"]
+    assert [each.__dict__["path"] for each in caplog.records if each.message == "store was set aside"] == [
+        str(crew.asides("b")[0])
+    ]
     await leads_with(crew, "b", "one", "three")
 
 

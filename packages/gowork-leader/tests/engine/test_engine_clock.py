@@ -14,7 +14,14 @@ from gowork.proto.worker.v1 import session_pb2
 
 LEADER = Path(gowork.leader._engine.clock.__file__).parents[1]
 #: Who reads the machine's clocks, with the reason beside the reading.
-READERS = {"_engine/clock.py", "_engine/counts.py", "_app/node.py", "_app/early_ending.py"}
+READERS = {
+    "_app/early_ending.py",
+    "_app/node.py",
+    "_engine/clock.py",
+    "_engine/counts.py",
+    "_rpc/forwarding.py",
+    "store/_sqlite_aside.py",
+}
 CLOCKS = {"time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "now", "utcnow", "today"}
 MACHINE = {"time", "datetime", "date", "loop", "get_running_loop", "get_event_loop"}
 

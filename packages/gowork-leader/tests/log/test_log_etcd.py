@@ -43,7 +43,7 @@ class SilentClient(EtcdClient):
         def attempt_unless_silent(channel: object, seconds: float) -> int:
             return -1 if self.is_silent else attempt(channel, seconds)  # type: ignore[arg-type]
 
-        keeper._attempt = attempt_unless_silent  # type: ignore[method-assign,assignment]
+        keeper._attempt = attempt_unless_silent  # type: ignore[method-assign]
         return keeper
 
 

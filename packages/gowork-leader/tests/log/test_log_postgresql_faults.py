@@ -28,7 +28,7 @@ from gowork.leader.log import (
 from gowork.leader.log._postgresql import server as connections
 from gowork.leader.log._postgresql import statements
 from gowork.leader.log.conformance import FIRST, candidate, follow, lead, lead_in_time
-from gowork.leader.log.postgresql import LEASE_SECONDS, PostgresqlLog, postgresql_log
+from gowork.leader.log.postgresql import LEASE_SECONDS, PostgresqlLeadership, PostgresqlLog, postgresql_log
 
 pytestmark = pytest.mark.tool("postgres", "initdb")
 
@@ -261,6 +261,7 @@ async def test_a_clock_that_is_set_costs_no_more_than_an_election(
     server: PostgresqlServer, log: PostgresqlLog, schema: str, until: str
 ) -> None:
     leadership = await lead(log)
+    assert isinstance(leadership, PostgresqlLeadership)
     leadership._keeper.stop()
     run(server, f"UPDATE {schema}.lease SET until = {until}")
     other = postgresql_log(server.url(schema))
@@ -333,9 +334,9 @@ async def test_a_place_that_is_not_there_is_named_without_the_password(server: P
         await unknown.open()
     assert "secret" not in str(caught.value)
     closed = postgresql_log("postgresql://me:secret@127.0.0.1:1/x")
-    with pytest.raises(LogUnreachableError, match="127.0.0.1") as caught:
+    with pytest.raises(LogUnreachableError, match="127.0.0.1") as unreachable:
         await closed.open()
-    assert "secret" not in str(caught.value)
+    assert "secret" not in str(unreachable.value)
 
 
 async def test_a_database_that_does_not_force_commits_is_refused(server: PostgresqlServer, schema: str) -> None:

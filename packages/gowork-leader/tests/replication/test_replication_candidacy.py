@@ -12,7 +12,7 @@ from memory_store import MemoryStore, Shelf
 from gowork.leader._core.model import Position
 from gowork.leader._replication.candidacy import Candidacy, join
 from gowork.leader._replication.journal import LoggedJournal
-from gowork.leader.log import Generation, Leader, Leadership
+from gowork.leader.log import Generation, Leader, Leadership, LogUnreachableError, Span
 from gowork.leader.log.entries import NO_HASH, ChainError
 from gowork.leader.store import Batch, Fact, Opened, StoreError
 
@@ -51,7 +51,7 @@ class House:
         self.shelf.contents[name] = self.shelf.contents[source]
 
     def candidacy(self, name: str, told: list[Leader | None] | None = None) -> Candidacy:
-        tell = [].append if told is None else told.append
+        tell = list[Leader | None]().append if told is None else told.append
         return Candidacy(self.stores[name], self.logs[name], lambda _: name.encode(), "1.0", lambda: 7, tell)
 
     async def facts(self, name: str) -> list[str]:
@@ -176,6 +176,54 @@ async def test_an_entry_in_doubt_that_was_written_is_applied_by_its_own_author_w
     assert await house.facts("one") == ["a"]
     await again.commit(batch("b"))
     assert await house.facts("one") == ["a", "b"]
+
+
+async def test_who_loses_its_lease_before_it_has_read_the_end_of_the_log_follows_again(house: House) -> None:
+    await house.joined("one")
+    journal, _ = await elected(house, "one")
+    await house.copied("two", "one")
+    await journal.resign()
+    await journal.close()
+    span = house.logs["two"].span
+    others: list[LoggedJournal] = []
+
+    async def late_span() -> Span:
+        if house.place.leader()[0] is None or others:
+            return await span()
+        # Its lease ends, and another leader is elected and appends before this one has its answer.
+        house.logs["two"].lose_lease()
+        await asyncio.sleep(LEASE_SECONDS)
+        others.append((await elected(house, "one"))[0])
+        await others[0].commit(batch("a"))
+        return await span()
+
+    house.logs["two"].span = late_span  # type: ignore[method-assign]
+    candidate = asyncio.ensure_future(house.candidacy("two").elected())
+    await asyncio.sleep(4 * LEASE_SECONDS)
+    assert len(others) == 1
+    assert not candidate.done()
+    assert await house.facts("two") == ["a"]
+    await others[0].resign()
+    taking_over, leadership = await candidate
+    await taking_over.open()
+    assert leadership.leader.term == 4
+
+
+async def test_who_is_elected_and_can_not_reach_the_log_stands_again(house: House) -> None:
+    await house.joined("one")
+    span = house.logs["one"].span
+    failed: list[int] = []
+
+    async def unreachable_once() -> Span:
+        if house.place.leader()[0] is not None and not failed:
+            failed.append(1)
+            raise LogUnreachableError("no answer")
+        return await span()
+
+    house.logs["one"].span = unreachable_once  # type: ignore[method-assign]
+    _, leadership = await elected(house, "one")
+    assert failed
+    assert leadership.leader.term == 2
 
 
 async def test_of_several_candidates_one_leads_and_the_others_follow_it(house: House) -> None:

@@ -128,7 +128,7 @@ async def test_what_the_store_refuses_never_gets_into_the_log(place: Place) -> N
     async def refuse(*_: object) -> None:
         raise StoreError("it contradicts the store")
 
-    place.store.prepare = refuse  # type: ignore[method-assign]
+    place.store.prepare = refuse  # type: ignore[method-assign,assignment]
     with pytest.raises(StoreError, match="contradicts"):
         await journal.commit(batch("a"))
     assert list(place.entries) == [1]

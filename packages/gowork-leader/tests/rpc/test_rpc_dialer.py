@@ -51,6 +51,9 @@ class Member(worker_pb2_grpc.WorkerServiceServicer):
 class Posted(asyncio.Queue[cmd.AnyCommand]):
     """Stands in for the engine."""
 
+    #: Whether the leader that dials leads.
+    leads = True
+
     def post(self, command: cmd.AnyCommand) -> None:
         self.put_nowait(command)
 

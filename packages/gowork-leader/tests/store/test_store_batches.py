@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from leader_core import spec
 from msgspec.structs import replace
 from store_histories import histories
@@ -36,6 +36,7 @@ def test_every_kind_of_change_comes_out_as_it_went_in(batch: Batch) -> None:
     assert encode_batch(decode_batch(encode_batch(batch))) == encode_batch(batch)
 
 
+@settings(deadline=None)
 @given(histories())
 def test_any_batch_comes_out_as_it_went_in(batches: list[Batch]) -> None:
     for batch in batches:

@@ -23,10 +23,12 @@ from gowork.leader.log.protocol import (
     GenerationError,
     Leader,
     Leadership,
+    LeadershipLostError,
     Log,
     LogFullError,
     LogUnreachableError,
     NotElectedError,
+    PrunedError,
 )
 from gowork.leader.store.protocol import LoggedStore, Opened, StoreBlockedError, StoreError
 
@@ -140,6 +142,14 @@ class Candidacy:
                 span = await self._log.span()
                 replica = await self._new_replica()
                 await replica.follow(self._log, span.last)
+                if replica.term > leadership.leader.term or not leadership.holds():
+                    raise LeadershipLostError("another leader was elected meanwhile")
+            except (LeadershipLostError, LogUnreachableError, PrunedError) as error:
+                holds = leadership.holds()
+                await leadership.resign()
+                if holds and isinstance(error, PrunedError):
+                    raise
+                _log.warning("elected for nothing", extra={"term": leadership.leader.term, "reason": str(error)})
             except StoreBlockedError as error:
                 # Another one may have room.
                 await leadership.resign()
