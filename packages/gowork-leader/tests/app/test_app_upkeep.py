@@ -18,7 +18,7 @@ from memory_log import MemoryLeadership, MemoryLog, MemoryPlace
 from sharing_leaders import Sharing, sharing
 
 from gowork.leader._app import standby
-from gowork.leader._replication import pins, pruning, replica, upkeep
+from gowork.leader._replication import candidacy, pins, pruning, replica, upkeep
 from gowork.leader._rpc import copying
 from gowork.leader.log import Candidate, Generation, Leader, LogFullError
 from gowork.leader.log.entries import NewerFormatError
@@ -34,6 +34,7 @@ def all_goes_fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pins, "PIN_SECONDS", 2.0)
     monkeypatch.setattr(pins, "AGAIN_SECONDS", 0.5)
     monkeypatch.setattr(standby, "BLOCKED_SECONDS", 0.05)
+    monkeypatch.setattr(candidacy, "AGAIN_SECONDS", 0.05)
     monkeypatch.setattr(replica, "BLOCKED_RETRY_SECONDS", 0.05)
 
 
@@ -305,8 +306,10 @@ class FullLog(MemoryLog):
     """A log that can be full."""
 
     is_full = False
+    campaigns = 0
 
     async def campaign(self, candidate: Candidate) -> MemoryLeadership:
+        self.campaigns += 1
         self._look()
         return await super().campaign(candidate)
 
@@ -328,7 +331,11 @@ async def test_a_full_log_is_named_and_the_leader_goes_on_when_it_has_room(crew:
     leader, _ = crew.place.leader()
     assert leader is not None
     crew.place.depose(leader.token)
-    # Nobody can be elected, and the leader lives on.
+    # Nobody can be elected, and the leader stands again and again.
+    campaigns = log.campaigns
+    while log.campaigns < campaigns + 2:
+        assert not crew.running["a"].done()
+        await asyncio.sleep(0.01)
     log.is_full = False
     text = await crew.says("a", 200, "ready")
     while "defrag" in text:

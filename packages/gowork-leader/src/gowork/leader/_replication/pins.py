@@ -18,9 +18,9 @@ _log = logging.getLogger(__name__)
 #: The keys of pins begin so.
 PREFIX = "pin/"
 #: How long a pin lasts after it was put last, in seconds. The store that was copied has registered by then.
-PIN_SECONDS = 120.0
+PIN_SECONDS = 30.0
 #: How often it is put, in seconds.
-AGAIN_SECONDS = 20.0
+AGAIN_SECONDS = 10.0
 
 
 @contextlib.asynccontextmanager
