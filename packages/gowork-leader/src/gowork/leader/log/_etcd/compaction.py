@@ -1,4 +1,4 @@
-"""etcd keeps what was deleted until its history is compacted. So each prune is followed by a compaction."""
+"""Compacts etcd after each prune, because it keeps what was deleted until its history is compacted."""
 
 from __future__ import annotations
 
