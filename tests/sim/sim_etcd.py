@@ -34,7 +34,7 @@ class SimEtcdError(Exception):
 
 
 class Clock(Protocol):
-    """etcd's clock."""
+    """The clock of etcd."""
 
     def now(self) -> float:
         """Returns seconds."""
