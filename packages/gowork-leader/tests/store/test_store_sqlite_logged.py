@@ -10,7 +10,7 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from gowork.leader._core.model import LaneKey, Position, Priority, Standing, Status
 from gowork.leader.store import _sqlite_digest, _sqlite_lanes, _sqlite_log, _sqlite_reserve
+from gowork.leader.store._sqlite_entries import EntryWriter
 from gowork.leader.store._sqlite_schema import FORMAT, FORMAT_LOGGED
 from gowork.leader.store.batches import decode_batch, encode_batch
 from gowork.leader.store.codec import encode_standing
@@ -47,6 +48,28 @@ async def logged(path: Path, batches: int = 0) -> SqliteStore:
     store = SqliteStore(path)
     await led(await joined(store), HISTORY[:batches])
     return store
+
+
+async def test_the_store_says_where_it_stands_when_what_was_cancelled_is_written(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await logged(path)
+    begun, goes_on = threading.Event(), threading.Event()
+    write = EntryWriter.apply
+
+    def slow(self: EntryWriter, *given: Any) -> None:
+        begun.set()
+        assert goes_on.wait(60)
+        write(self, *given)
+
+    monkeypatch.setattr(EntryWriter, "apply", slow)
+    applying = asyncio.ensure_future(store.apply([(HISTORY[0], position(BASE + 1), TERM)]))
+    await asyncio.to_thread(begun.wait, 60)
+    applying.cancel()
+    await asyncio.wait({applying})
+    asyncio.get_running_loop().call_later(0.1, goes_on.set)
+    assert (await store.current()).position == position(BASE + 1)
+    await store.close()
 
 
 def longer(at: Standing) -> bytes:

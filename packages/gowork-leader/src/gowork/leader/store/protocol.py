@@ -422,7 +422,10 @@ class LoggedStore(Store, Protocol):
         ...
 
     async def current(self) -> Opened:
-        """Returns what `open_logged` would return now. What is prepared is not in it."""
+        """Returns what `open_logged` would return now. What is prepared is not in it.
+
+        What a call that was cancelled still writes is in it.
+        """
         ...
 
     async def prepare(self, batch: Batch, position: Position, term: int) -> None:

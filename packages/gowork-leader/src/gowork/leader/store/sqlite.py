@@ -142,7 +142,9 @@ class SqliteStore:
 
     async def current(self) -> Opened:
         """See LoggedStore.current."""
-        # Not by the writer, which sees what is prepared.
+        # What a cancelled call has begun to write is still written, so this waits for it. But the writer does not read,
+        # because it sees what is prepared.
+        await self._call(self._writer, lambda connection: None)
         return await self._call(self._lookups, _sqlite_meta.read_opened)
 
     async def prepare(self, batch: Batch, position: Position, term: int) -> None:
