@@ -135,9 +135,13 @@ class LeadersCluster(Cluster):
         links = ",".join(link.address for link in self.from_workers.values())
         deaf = (sys.executable, str(HERE / "ha_worker.py"))
         for name in LINKED_WORKERS:
-            self.start_worker(name, *options, leader=links, program=deaf)
+            self.start_worker(name, *options, leader=links, program=deaf, ready=False)
         direct = ",".join(self._listens[name]["cluster"] for name in LEADERS)
-        self.start_worker(DIRECT_WORKER, *options, leader=direct)
+        self.start_worker(DIRECT_WORKER, *options, leader=direct, ready=False)
+        # All at once, because each takes a while.
+        for name, worker in self.workers.items():
+            self._first_line(worker)
+            self.processes(name)
 
     async def well(self) -> None:
         """Returns when all leaders are ready, and all members of etcd are healthy.

@@ -70,8 +70,8 @@ class Call:
     seen: Seen | None = None
     #: Who made the call.
     client: str = ""
-    #: It waited for the task's end.
-    waited: bool = False
+    #: Its time is a figure.
+    timed: bool = False
 
 
 class _May(Enum):

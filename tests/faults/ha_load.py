@@ -222,7 +222,9 @@ class Load:
                 text = f"{name or did.name.lower()}: {type(error).__name__}: {str(error)[:_TEXT_MAX]}"
                 self.told.errors[text] += 1
         ended = math.inf if answer is Answer.UNKNOWN else time.monotonic()
-        call = Call(did, answer, began, ended, seen, client.name, waited=name == "wait")
+        # How long a wait takes depends on its task.
+        timed = not client.is_deaf and name != "wait"
+        call = Call(did, answer, began, ended, seen, client.name, timed)
         if did is not Did.READ or answer is not Answer.UNKNOWN:
             self.told.calls[id].append(call)
         return call, returned

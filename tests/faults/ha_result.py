@@ -33,7 +33,7 @@ class Times:
     acknowledged: Sequence[float]
     #: Until the first task whose submit began after the fault had completed.
     completed: Sequence[float]
-    #: The longest call, waits left out, that was under way at some time between a fault and the next one.
+    #: The longest call of an application, waits left out, that was under way between a fault and the next one.
     longest: float
 
 
@@ -54,7 +54,7 @@ def measure(result: Result, told: Told) -> None:
     """Finds out how long each fault kept new tasks back. One that kept them back for too long is a finding."""
     times: dict[Kind, list[tuple[float, float, float]]] = defaultdict(list)
     began = [submit.began for submit in told.submits]
-    calls = [call for calls in told.calls.values() for call in calls if not call.waited]
+    calls = [call for calls in told.calls.values() for call in calls if call.timed]
     following = [event.at for event in result.events[1:]] + [float("inf")]
     for event, after in zip(result.events, following, strict=True):
         later = told.submits[bisect_left(began, event.at) :]
