@@ -8,6 +8,7 @@ leads before anything leaves it (STILL-LEADS).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 
@@ -24,6 +25,8 @@ _log = logging.getLogger(__name__)
 BETWEEN_SECONDS = 0.05
 #: How long one attempt to connect may take, in seconds.
 CONNECT_SECONDS = 1.0
+#: How long to wait before an address that can't be reached is tried again, in seconds.
+UNREACHED_SECONDS = 0.2
 #: A leader ends another one's leadership at most once in this time, in seconds.
 AGAIN_SECONDS = 10.0
 
@@ -58,12 +61,12 @@ class EarlyEnding:
                 # Its lease runs out by itself.
                 return
             self._ended_mono = now
-            ended = await self._log.depose(leader)
+            # Said first: when the log has no leader any more, this watch ends.
+            _log.warning("leader is gone", extra={"term": leader.term, "address": address})
+            await self._log.depose(leader)
         except (LogError, msgspec.MsgspecError) as error:
             # Its lease runs out.
             _log.warning("leader not watched", extra={"term": leader.term, "reason": str(error)})
-        else:
-            _log.warning("leader is gone", extra={"term": leader.term, "address": address, "ended": ended})
 
 
 async def until_refused(address: str) -> None:
@@ -79,7 +82,11 @@ async def until_refused(address: str) -> None:
                 await asyncio.sleep(BETWEEN_SECONDS)
                 if await _is_refused(address):
                     return
-            await channel.wait_for_state_change(state)
+            # A channel that can't connect says so once, however often it tries. So the address is tried again here.
+            wait = None if state is grpc.ChannelConnectivity.READY else UNREACHED_SECONDS
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await channel.wait_for_state_change(state)
 
 
 async def _is_refused(address: str) -> bool:
