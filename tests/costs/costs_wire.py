@@ -101,6 +101,10 @@ class _Context:
     def __init__(self) -> None:
         self._code: grpc.StatusCode | None = None
 
+    def invocation_metadata(self) -> tuple[()]:
+        """No leader has forwarded this call."""
+        return ()
+
     def peer(self) -> str:
         return "ipv4:127.0.0.1:1"
 

@@ -117,6 +117,10 @@ class Link:
         self.credit = max([self.credit, *request.credit])
         return request
 
+    def invocation_metadata(self) -> tuple[()]:
+        """No leader has forwarded this call."""
+        return ()
+
     def peer(self) -> str:
         """Plays grpc.aio.ServicerContext.peer."""
         return "sim"
@@ -184,6 +188,10 @@ class _Context:
 
     def __init__(self) -> None:
         self.status: _Status = (grpc.StatusCode.OK, "", ())
+
+    def invocation_metadata(self) -> tuple[()]:
+        """No leader has forwarded this call."""
+        return ()
 
     def peer(self) -> str:
         return "sim"
