@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -125,10 +125,11 @@ class Channel:
     def unary_unary(
         self, method: str, request_serializer: Any = None, response_deserializer: Any = None, **_: Any
     ) -> Any:
-        def start(request: Any, timeout: float | None = None, **_: Any) -> asyncio.Task[Any]:
+        def start(request: Any, timeout: float | None = None, **_: Any) -> Call:
             call = Call(self._wire, method, request_serializer, response_deserializer)
             call.send(request)
-            return asyncio.get_running_loop().create_task(call.only())
+            call.begin()
+            return call
 
         return start
 
@@ -200,6 +201,13 @@ class Call:
         data = await self._responses.receive()
         return grpc.aio.EOF if data is None else self._deserialize(data)
 
+    def begin(self) -> None:
+        """Reads the one response, whether or not it is awaited."""
+        self._only = asyncio.get_running_loop().create_task(self.only())
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self._only.__await__()
+
     async def only(self) -> Any:
         data = await self._responses.receive()
         if data is None:
@@ -237,7 +245,7 @@ class Call:
             if handler.stream_stream is not None:
                 responses = handler.stream_stream(self._received(handler), context)
             else:
-                request = handler.request_deserializer(await self._requests.receive())
+                request = _as_it_is(handler.request_deserializer)(await self._requests.receive())
                 if handler.unary_unary is not None:
                     self._respond(encode(await handler.unary_unary(request, context)))
                     return
@@ -250,8 +258,13 @@ class Call:
 
     async def _received(self, handler: Any) -> AsyncIterator[Any]:
         while True:
-            yield handler.request_deserializer(await self._requests.receive())
+            yield _as_it_is(handler.request_deserializer)(await self._requests.receive())
 
     def _respond(self, data: bytes) -> None:
         self._wire.count(self._method, of_server=True)
         self._responses.send(data)
+
+
+def _as_it_is(convert: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
+    """Returns what gRPC converts a message with; without it the message passes as bytes."""
+    return convert if convert is not None else lambda message: message
