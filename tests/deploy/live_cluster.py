@@ -1,4 +1,4 @@
-"""A real cluster with tasks of every kind, and a real Prometheus that watches it by the committed rules.
+"""A real cluster of two leaders with tasks of every kind, and a real Prometheus that watches it by the committed rules.
 
 Scrapes and rules run every second instead of every 15, so that rates are there soon. Otherwise all is as in
 deploy/prometheus.
@@ -24,6 +24,7 @@ from typing import Any
 
 import yaml
 from clusters import first_line, kill, start, start_leader
+from etcd_members import EtcdCluster
 from otlp_receiver import Receiver, receiving
 
 from gowork.client import Client
@@ -94,13 +95,18 @@ def filled_in(expression: str) -> str:
 
 @contextmanager
 def live(folder: Path) -> Iterator[Live]:
-    """Runs leader, workers, Prometheus and load, and ends all of them."""
+    """Runs etcd, leaders, workers, Prometheus and load, and ends all of them."""
     with ExitStack() as stack:
         shutil.copy(HERE / "live_handlers.py", folder)
         collector = stack.enter_context(receiving())
         stack.enter_context(_exporting_to(collector))
-        leader = start_leader(folder)
-        stack.callback(kill, leader.process)
+        etcd = stack.enter_context(EtcdCluster(folder))
+        leaders = []
+        for name in ("leads", "follows"):
+            (folder / name).mkdir()
+            leaders.append(start_leader(folder / name, more=[f"--log={etcd.url('gowork')}", f"--name={name}"]))
+            stack.callback(kill, leaders[-1].process)
+        leader = leaders[0]
         workers, pages = {}, []
         for name, slots in (("worker-1", 8), ("worker-2", 8), ("hangs", 1)):
             process = start(
@@ -118,7 +124,7 @@ def live(folder: Path) -> Iterator[Live]:
             stack.callback(kill, process)
             workers[name] = process
             pages.append(json.loads(first_line(process, folder / "gowork-worker.log"))["http"])
-        prometheus = stack.enter_context(_prometheus(folder, leader.http, pages))
+        prometheus = stack.enter_context(_prometheus(folder, [each.http for each in leaders], pages))
         client = stack.enter_context(Client(leader.scheduler))
         with _load(client):
             yield Live(workers, prometheus, collector)
@@ -137,12 +143,12 @@ def _exporting_to(collector: Receiver) -> Iterator[None]:
 
 
 @contextmanager
-def _prometheus(folder: Path, leader: str, workers: list[str]) -> Iterator[Prometheus]:
+def _prometheus(folder: Path, leaders: list[str], workers: list[str]) -> Iterator[Prometheus]:
     config = yaml.safe_load((DEPLOY / "prometheus/prometheus.yml").read_text())
     config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     config["rule_files"] = [str(DEPLOY / "prometheus/rules/*.yaml")]
     (folder / "targets").mkdir()
-    for job, targets in zip(config["scrape_configs"], ([leader], workers), strict=True):
+    for job, targets in zip(config["scrape_configs"], (leaders, workers), strict=True):
         (name,) = job["file_sd_configs"][0]["files"]
         (folder / name).write_text(yaml.safe_dump([{"targets": targets}]))
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))

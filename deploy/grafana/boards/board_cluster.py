@@ -269,7 +269,7 @@ def _log() -> list[Panel]:
                 "entries in the log",
             ),
             query(
-                f"max(gowork_log_last_index{{{HERE}}}) - max by (instance) (gowork_log_forced_index{{{HERE}}})",
+                f"scalar(max(gowork_log_last_index{{{HERE}}})) - max by (instance) (gowork_log_forced_index{{{HERE}}})",
                 "not forced: {{instance}}",
             ),
         ),

@@ -20,7 +20,7 @@ from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
 
 #: How long a leader's answer counts, in seconds. It ends because an older leader may take this one's place.
 BELIEVED_S = 60.0
-#: Fields of requests that were added after 0.1.0.
+#: Fields that were added after 0.1.0 to messages that it has. A method that it lacks is refused whole.
 SINCE_0_1_0 = frozenset(
     {
         "scheduler.v1.Task.delay_ms",

@@ -28,8 +28,8 @@ class Routes:
         """See grpc.aio.Channel. What it returns gives no call object: await it for the response."""
         started = self.started(method, **forms)
 
-        async def call(request: Any, *, timeout: float) -> Any:
-            call = started(request, timeout=timeout)
+        async def call(request: Any, **keywords: Any) -> Any:
+            call = started(request, **keywords)
             try:
                 response = await call
             except grpc.aio.AioRpcError as error:

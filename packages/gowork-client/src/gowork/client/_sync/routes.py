@@ -27,9 +27,9 @@ class Routes:
         """See grpc.Channel. What it returns can only be called for the response."""
         routed = self._routed(lambda channel: channel.unary_unary(method, **forms).with_call)
 
-        def call(request: Any, *, timeout: float) -> Any:
+        def call(request: Any, **keywords: Any) -> Any:
             try:
-                response, call = routed(request, timeout=timeout)
+                response, call = routed(request, **keywords)
             except grpc.RpcError as error:
                 failed = cast("grpc.Call", error)
                 self._rotation.hear(failed.trailing_metadata(), failed.initial_metadata())
