@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
@@ -69,3 +71,27 @@ async def test_execution_times_are_sent_once_and_later_ones_by_a_timer_of_their_
         sent.outbox.flush_executed()
         assert sent.outbox._executed_timer is None
     assert sent.executed == [1, 1]
+
+
+async def test_reports_that_come_while_garbage_is_collected_break_no_flush(sent: Sent) -> None:
+    """A thread may add a report wherever the collector runs, because that lets other code run."""
+    more = iter(range(2, 50))
+
+    def add_one(phase: str, info: object) -> None:
+        fence = next(more, None)
+        if fence is not None:
+            sent.outbox.add(session.Report(fence=fence), None)
+
+    thresholds = gc.get_threshold()
+    sent.outbox.add(session.Report(fence=1), None)
+    gc.callbacks.append(add_one)
+    gc.set_threshold(1, 1, 1)
+    try:
+        sent.outbox.flush()
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.callbacks.remove(add_one)
+    sent.outbox.flush()
+    fences = [fence for frame in sent.reports for fence in frame]
+    assert len(fences) > 1
+    assert fences == list(range(1, len(fences) + 1))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from itertools import islice
 
 from gowork.base.buckets import Buckets
 from gowork.base.trace_context import sampled_trace_id
@@ -81,8 +80,10 @@ class Outbox:
         while reports:
             batch: list[session.Report] = []
             size = 0
-            # A copy, made in one step: threads add to the end meanwhile, which an iterator refuses.
-            for report, job in list(islice(reports, _REPORTS_MAX)):
+            # By place, because threads add to the end meanwhile, which an iterator refuses. Even a copy is not made in
+            # one step: the garbage collector may run other code at its start.
+            for place in range(min(len(reports), _REPORTS_MAX)):
+                report, job = reports[place]
                 batch.append(report)
                 size += report.ByteSize() + 4
                 if job is not None:
