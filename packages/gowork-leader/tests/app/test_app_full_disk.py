@@ -113,6 +113,7 @@ async def test_a_full_disk_refuses_loses_nothing_and_goes_on_when_there_is_room(
     async with open_channel([process.scheduler]) as channel:
         leader = served(process, channel)
         await leader.submit("before", "running")
+        await leader.submit("waits", selector={"zone": "none"})
         async with leader.worker(credit=2, slots=2) as session, asyncio.TaskGroup() as group:
             beating = group.create_task(heartbeats(session))
             done, running_task = await session.grants(2)
@@ -131,6 +132,8 @@ async def test_a_full_disk_refuses_loses_nothing_and_goes_on_when_there_is_room(
             ]
             assert {(refusal.code, refusal.reason) for refusal in refusals} == {FULL}
             assert "the store is full" in refusals[0].message
+            explained = await leader.scheduler.ExplainTask(pb.ExplainTaskRequest(id="waits"), timeout=PATIENCE)
+            assert [reason.message for reason in explained.reasons] == ["the store is full, so no task is started"]
             # A report is not acknowledged, and not forgotten either.
             await session.send(reports=[spb.Report(fence=done.fence, id=done.id, outcome=COMPLETED, result="1")])
             free()

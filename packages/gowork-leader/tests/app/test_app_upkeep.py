@@ -13,17 +13,18 @@ from pathlib import Path
 
 import grpc
 import pytest
-from leader_serving import PATIENCE
+from leader_serving import PATIENCE, refused
 from memory_log import MemoryLeadership, MemoryLog, MemoryPlace
 from sharing_leaders import Sharing, sharing
 
 from gowork.leader._app import standby
 from gowork.leader._replication import candidacy, pins, pruning, replica, upkeep
 from gowork.leader._rpc import copying
-from gowork.leader.log import Candidate, Generation, Leader, LogFullError
+from gowork.leader.log import Candidate, Generation, Leader, LeadershipLostError, LogFullError
 from gowork.leader.log.entries import NewerFormatError
 from gowork.leader.store.protocol import Batch, Position, StoreError, StoreFullError
 from gowork.leader.store.sqlite import SqliteStore
+from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 
 
 @pytest.fixture(autouse=True)
@@ -342,6 +343,10 @@ async def test_a_full_log_is_named_and_the_leader_goes_on_when_it_has_room(crew:
         text = await crew.says("a", 200, "ready")
 
 
+async def lost(leadership: MemoryLeadership) -> None:
+    raise LeadershipLostError("another leader leads")
+
+
 @pytest.mark.parametrize("accepts", [True, False])
 async def test_one_copy_is_said_or_refused(crew: Sharing, monkeypatch: pytest.MonkeyPatch, accepts: bool) -> None:
     await crew.start("a", may_be_one_copy=accepts)
@@ -365,6 +370,16 @@ async def test_one_copy_is_said_or_refused(crew: Sharing, monkeypatch: pytest.Mo
             await crew._served["a"].submit("two")
         assert "--one-copy refuse" in str(caught.value.details())
         await crew.says("a", 503, "the log takes nothing: the log has")
+        request = pb.ExplainTaskRequest(id="one")
+        explained = await crew._served["a"].scheduler.ExplainTask(request, timeout=PATIENCE)
+        (why,) = explained.reasons
+        assert why.code == pb.WAIT_CODE_STORE_FULL
+        assert why.message == "the log takes nothing, so no task is started"
+        assert "--one-copy refuse" in why.advice
+        with monkeypatch.context() as deposed:
+            deposed.setattr(MemoryLeadership, "confirm", lost)
+            refusal = await refused(crew._served["a"].scheduler.ExplainTask(request, timeout=PATIENCE))
+        assert refusal.reason == "NOT_LEADING"
     await crew.start("b")
     await crew.forced("a", "b")
     text = await crew.says("a", 200, "ready")

@@ -68,10 +68,6 @@ class Explanation(Struct, frozen=True):
     ahead: int = 0
 
 
-#: Why no task starts while the store accepts no writes.
-STORE_FULL = Reason(WaitCode.STORE_FULL, "the store is full, so no task is started", "make room on its disk")
-
-
 def explain(state: State, task: Task, now: Now, *, verbose: bool = False) -> Explanation:
     """Explains why this task has not started, or why it has ended.
 

@@ -52,6 +52,15 @@ def reason(blocked: StoreBlockedError) -> str:
     return FULL if isinstance(blocked, StoreFullError) else LOCKED
 
 
+def why_nothing_starts(blocked: StoreBlockedError) -> tuple[str, str]:
+    """Returns why no task is started now, and what to do about it, for people."""
+    if isinstance(blocked, LogBlockedError):
+        return "the log takes nothing, so no task is started", str(blocked)
+    if isinstance(blocked, StoreFullError):
+        return "the store is full, so no task is started", "make room on its disk"
+    return "another program holds the store's write lock, so no task is started", "end that program, or wait for it"
+
+
 def refuse(items: Iterable[Item], blocked: StoreBlockedError, *, taken: bool = False) -> list[Item]:
     """Refuses the items that somebody waits for, except the frames of sessions. Returns the others.
 

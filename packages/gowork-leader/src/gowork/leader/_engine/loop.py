@@ -125,6 +125,14 @@ class Engine:
         answer: T = await self._enqueue(question)
         return answer
 
+    async def confirm(self) -> None:
+        """Returns if this term still led at some time after the call. For what is read from the store alone.
+
+        Raises:
+            LeadershipLostError: see Journal.confirm.
+        """
+        await self._journal.confirm()
+
     def will_tell(self, id: str) -> bool:
         """Whether the subscriptions will tell when this task finishes; then a waiter that is added now misses nothing.
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import grpc
 
-from gowork.leader._core.explain import STORE_FULL, Explanation, explain
-from gowork.leader._core.model import Standing, Status
+from gowork.leader._core.explain import Explanation, Reason, explain
+from gowork.leader._core.model import Standing, Status, WaitCode
 from gowork.leader._core.state import State
+from gowork.leader._engine.blocked import why_nothing_starts
 from gowork.leader._engine.loop import Engine
 from gowork.leader._rpc.boundary import refusing, unknown_tasks
 from gowork.leader._rpc.validation import require_id
@@ -59,14 +60,16 @@ class Explaining:
             task = state.tasks.get(id)
             return None if task is None else (task.standing, explain(state, task, now, verbose=verbose))
 
-        found = None if self._engine.blocked is not None else await self._engine.read(look)
-        if found is not None:
+        blocked = self._engine.blocked
+        if blocked is not None:
+            # Memory is ahead of the store, and only what is durable counts.
+            await self._engine.confirm()
+        elif (found := await self._engine.read(look)) is not None:
             return found
         records = await self._store.load([id])
         if not records:
             raise unknown_tasks([id])
         task = restore(records[0])
-        if task.standing.status is Status.PENDING and self._engine.blocked is not None:
-            # Memory is ahead of the store, and only what is durable counts.
-            return task.standing, Explanation((STORE_FULL,))
+        if blocked is not None and task.standing.status is Status.PENDING:
+            return task.standing, Explanation((Reason(WaitCode.STORE_FULL, *why_nothing_starts(blocked)),))
         return task.standing, await self._engine.read(lambda state: explain(state, task, now, verbose=verbose))
