@@ -300,6 +300,18 @@ async def test_a_node_that_had_a_leader_is_ready_for_a_while(monkeypatch: pytest
         follower.node.follow(None)
         await follower.until_healthy(False)
         assert await follower.page("/readyz") == (503, "no leader is known\n")
+        follower.node.follow(None, "the log is silent")
+        assert await follower.page("/readyz") == (503, "no leader is known; the log is silent\n")
+
+
+async def test_a_call_learns_before_its_deadline_that_it_was_not_carried_out_and_why(tmp_path: Path) -> None:
+    async with serving(tmp_path) as leader, following(leader.addresses) as follower:
+        await follower.submit("a")
+        follower.node.follow(None, "the log is silent")
+        request = pb.GetTaskRequest(id="a")
+        refusal = await refused(follower.scheduler.GetTask(request, timeout=2 * forwarding.TELL_SECONDS))
+        assert is_unavailable(refusal, "NOT_LEADING")
+        assert refusal.message.endswith("was not carried out; repeat it; the log is silent")
 
 
 async def test_nothing_of_a_former_leader_is_left(tmp_path: Path) -> None:

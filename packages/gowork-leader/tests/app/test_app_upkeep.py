@@ -8,7 +8,7 @@ import asyncio
 import errno
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from pathlib import Path
 
 import grpc
@@ -20,7 +20,7 @@ from sharing_leaders import Sharing, sharing
 from gowork.leader._app import standby
 from gowork.leader._replication import candidacy, pins, pruning, replica, upkeep
 from gowork.leader._rpc import copying
-from gowork.leader.log import Candidate, Generation, Leader, LeadershipLostError, LogFullError
+from gowork.leader.log import Candidate, Generation, Leader, LeadershipLostError, LogFullError, LogUnreachableError
 from gowork.leader.log.entries import NewerFormatError
 from gowork.leader.store.protocol import Batch, Position, StoreError, StoreFullError
 from gowork.leader.store.sqlite import SqliteStore
@@ -341,6 +341,31 @@ async def test_a_full_log_is_named_and_the_leader_goes_on_when_it_has_room(crew:
     text = await crew.says("a", 200, "ready")
     while "defrag" in text:
         text = await crew.says("a", 200, "ready")
+
+
+class SilentLog(MemoryLog):
+    """A log that can be silent about who leads."""
+
+    is_silent = False
+
+    async def leaders(self) -> AsyncGenerator[Leader | None, None]:
+        if self.is_silent:
+            raise LogUnreachableError("all members are away")
+        async for leader in super().leaders():
+            yield leader
+
+
+async def test_a_log_that_is_silent_is_named_until_it_answers(crew: Sharing) -> None:
+    log = SilentLog(crew.place)
+    await crew.start("a", log=log)
+    await crew.says("a", 200, "ready")
+    leader, _ = crew.place.leader()
+    assert leader is not None
+    log.is_silent = True
+    crew.place.depose(leader.token)
+    await crew.says("a", 503, "no leader is known; the log does not answer: all members are away")
+    log.is_silent = False
+    await crew.says("a", 200, "ready")
 
 
 async def lost(leadership: MemoryLeadership) -> None:

@@ -51,7 +51,11 @@ class House:
         self.shelf.contents[name] = self.shelf.contents[source]
 
     def candidacy(self, name: str, told: list[Leader | None] | None = None) -> Candidacy:
-        tell = list[Leader | None]().append if told is None else told.append
+        known: list[Leader | None] = [] if told is None else told
+
+        def tell(leader: Leader | None, because: str) -> None:
+            known.append(leader)
+
         return Candidacy(self.stores[name], self.logs[name], lambda _: name.encode(), "1.0", lambda: 7, tell)
 
     async def facts(self, name: str) -> list[str]:

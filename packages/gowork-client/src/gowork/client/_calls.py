@@ -38,6 +38,8 @@ _FIRST_PAUSE_S = 0.05
 _PAUSE_S_MAX = 2.0
 #: The shortest timeout, because in some places gRPC takes a timeout of 0 to mean none.
 _TIMEOUT_S_MIN = 0.001
+#: A further try that is shorter could hardly end but by its deadline, and would hide what the last one was told.
+_FURTHER_TRY_S_MIN = 0.1
 #: The longest timeout: ten years. gRPC takes one that its clock cannot count, such as infinity, for a deadline that
 #: has passed.
 _TIMEOUT_S_MAX = limits.DURATION_MS_MAX / 1000
@@ -157,7 +159,7 @@ class Tries:
             raise typed from None
         self._tried.add(address)
         if rotation.current not in self._tried:
-            if time.monotonic() >= self._end:
+            if time.monotonic() >= self._end - _FURTHER_TRY_S_MIN:
                 raise self._settings.unreachable(typed) from None
             return 0.0
         pause = self._pause * random.uniform(0.5, 1.0)

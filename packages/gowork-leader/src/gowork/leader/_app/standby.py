@@ -23,7 +23,7 @@ from gowork.leader._engine.counts import Counts
 from gowork.leader._engine.retention import CautiousClock, Kept
 from gowork.leader._replication import announcement
 from gowork.leader._replication.announcement import Announcement
-from gowork.leader._replication.candidacy import Candidacy, join
+from gowork.leader._replication.candidacy import Candidacy, join, silent
 from gowork.leader._replication.log_watch import LogWatch
 from gowork.leader._replication.pruning import Pruning
 from gowork.leader._replication.upkeep import Upkeep
@@ -279,9 +279,9 @@ class Standby:
             try:
                 async with aclosing(self._log.leaders()) as leaders:
                     async for leader in leaders:
-                        self._told(leader)
+                        self._told(leader, "")
             except LogError as error:
-                self._told(None)
+                self._told(None, silent(error))
                 _log.warning("log can't be reached", extra={"reason": str(error)})
                 await asyncio.sleep(AGAIN_SECONDS)
 
@@ -300,13 +300,13 @@ class Standby:
         now = SystemClock().now()
         return Now(self._clock.wall_ms(now), now.mono)
 
-    def _told(self, leader: Leader | None) -> None:
-        """Is told who leads; not of this leader's own terms."""
+    def _told(self, leader: Leader | None, because: str) -> None:
+        """Is told who leads, or why nobody is known to; not of this leader's own terms."""
         self._early_ending.watch(leader)
         if leader is None:
             if self._leaderless_mono is None:
                 self._leaderless_mono = _mono()
-            self._node.follow(None)
+            self._node.follow(None, because)
             return
         self._leaderless_mono = None
         try:

@@ -25,6 +25,7 @@ from gowork.leader.log.protocol import (
     Leadership,
     LeadershipLostError,
     Log,
+    LogError,
     LogFullError,
     LogUnreachableError,
     NotElectedError,
@@ -81,6 +82,11 @@ async def join(store: LoggedStore, opened: Opened, log: Log) -> Opened | None:
     return None
 
 
+def silent(error: LogError) -> str:
+    """Says that nobody is known to lead because the log does not answer."""
+    return f"the log does not answer: {error}"
+
+
 class Candidacy:
     """Follows the log and stands for election, until this leader is elected.
 
@@ -91,7 +97,8 @@ class Candidacy:
             election, in wall-clock milliseconds.
         version: the version of this program.
         wall_ms: returns the time in wall-clock milliseconds.
-        told: is called with who leads, each time that it changes.
+        told: is called with who leads, each time that it changes; when nobody is known to, also with why not, as far as
+            that is known.
         told_blocked: is called when the store has no room for what the log has, and with None when it has.
         told_full: is called with what the log says when it has no room for an election.
         weight: counts the entries that the store applies.
@@ -104,7 +111,7 @@ class Candidacy:
         announce: Callable[[int], bytes],
         version: str,
         wall_ms: Callable[[], int],
-        told: Callable[[Leader | None], None] = lambda leader: None,
+        told: Callable[[Leader | None, str], None] = lambda leader, because: None,
         *,
         told_blocked: Callable[[StoreBlockedError | None], None] = lambda blocked: None,
         told_full: Callable[[str], None] = lambda full: None,
@@ -204,7 +211,7 @@ class Candidacy:
             try:
                 async with aclosing(self._log.leaders()) as leaders:
                     async for leader in leaders:
-                        self._told(leader)
+                        self._told(leader, "")
                         if leader is not None:
                             continue
                         leadership = await self._campaign(replica)
@@ -213,7 +220,7 @@ class Candidacy:
                         # Nobody leads, and this candidate was not elected: look again.
                         break
             except LogUnreachableError as error:
-                self._told(None)
+                self._told(None, silent(error))
                 _log.warning("log can't be reached", extra={"reason": str(error)})
                 await asyncio.sleep(AGAIN_SECONDS)
 

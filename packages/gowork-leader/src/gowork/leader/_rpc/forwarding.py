@@ -43,14 +43,16 @@ STREAM_REQUEST_BYTES_MAX = 64 << 20
 #: How long calls with one answer that were sent may go on when their leader is given up, in seconds. A former leader
 #: that lives answers by then what it has taken.
 UNDER_WAY_SECONDS = 1.0
+#: How long before a caller's deadline it is told that no leader was found, in seconds.
+TELL_SECONDS = 0.5
 #: How long after it had a leader a node is still ready, in seconds.
 READY_SECONDS = 30.0
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
-_NO_LEADER = "no leader was found in time, and the call was not carried out; repeat it"
-_TOO_MANY = "no leader is known, and {} calls wait for one, which is the limit; repeat this one in a moment"
-_NO_STREAMS = "no leader can be reached now; open the stream again in a moment"
+_NO_LEADER = "no leader was found in time, and the call was not carried out; repeat it{}"
+_TOO_MANY = "no leader is known, and {} calls wait for one, which is the limit; repeat this one in a moment{}"
+_NO_STREAMS = "no leader can be reached now; open the stream again in a moment{}"
 _CHANGED = "the leader has changed, or can't be reached any more; open the stream again"
 _TWO_HOPS = "this leader does not lead, and calls are forwarded once only"
 _LOST = Refusal(
@@ -87,6 +89,8 @@ class Forwarding:
         #: Of former leaders and of the current one.
         self._tasks: set[asyncio.Task[None]] = set()
         self._leader: Upstream | None = None
+        #: Why no leader is known; empty: that is not known, or one is.
+        self._because = ""
         self._reaching: asyncio.Task[None] | None = None
         #: What answers calls of a term that leads here: {call: method}; None: none does.
         self._here: Mapping[str, Method] | None = None
@@ -111,13 +115,15 @@ class Forwarding:
             if self._tasks:
                 await asyncio.wait(self._tasks)
 
-    def follow(self, addresses: Mapping[Port, str] | None) -> None:
+    def follow(self, addresses: Mapping[Port, str] | None, because: str = "") -> None:
         """Forwards calls to this leader from now on. Streams to a former one end.
 
         Args:
             addresses: where it serves: {port: HOST:PORT}; None: no leader is known.
+            because: why no leader is known, for people; empty: that is not known either.
         """
         self._here = None
+        self._because = f"; {because}" if because else ""
         if addresses is None or self._leader is None or self._leader.addresses != addresses:
             self._change(addresses)
 
@@ -153,7 +159,7 @@ class Forwarding:
         at = "" if self._leader is None else self._leader.addresses[Port.SCHEDULER]
         if self._leads:
             return True, f"follows the leader at {at}"
-        missing = f"the leader at {at} does not answer" if at else "no leader is known"
+        missing = f"the leader at {at} does not answer" if at else f"no leader is known{self._because}"
         seconds = asyncio.get_running_loop().time() - self._reached_at
         if seconds < READY_SECONDS:
             return True, f"{missing}; one answered {seconds:.0f} s ago"
@@ -281,14 +287,14 @@ class Forwarding:
         if found is not None:
             return found
         if self._waiting >= WAITING_CALLS_MAX:
-            raise _not_leading(_TOO_MANY.format(self._waiting))
+            raise _not_leading(_TOO_MANY.format(self._waiting, self._because))
         self._waiting += 1
         try:
             async with asyncio.timeout_at(until):
                 while (found := self._at_hand()) is None:
                     await self._news.wait()
         except TimeoutError:
-            raise _not_leading(_NO_LEADER) from None
+            raise _not_leading(_NO_LEADER.format(self._because)) from None
         finally:
             self._waiting -= 1
         return found
@@ -303,7 +309,7 @@ class Forwarding:
                 raise
             found = None
         if not isinstance(found, Upstream):
-            raise _not_leading(_NO_STREAMS)
+            raise _not_leading(_NO_STREAMS.format(self._because))
         return found
 
     def _at_hand(self) -> Upstream | Mapping[str, Method] | None:
@@ -350,7 +356,10 @@ async def _answered_here(method: Method, call: str, request: bytes, context: _Co
 
 
 def _until(context: _Context) -> float:
-    """Returns how long a call may wait for a leader, by the loop's clock."""
+    """Returns how long a call may wait for a leader, by the loop's clock.
+
+    That ends before the caller's deadline does, so that the caller learns that the call was not carried out, and why.
+    """
     remaining = cast("float | None", context.time_remaining())
-    seconds = WAIT_SECONDS if remaining is None else min(remaining, WAIT_SECONDS)
+    seconds = WAIT_SECONDS if remaining is None else min(max(remaining - TELL_SECONDS, remaining / 2), WAIT_SECONDS)
     return asyncio.get_running_loop().time() + seconds
