@@ -96,7 +96,7 @@ class SimCallback:
             success = None
         if isinstance(effect, ef.StartWork) and starting is not None:
             starting.set()
-        if world.engine is not engine:
+        if not world.serves(engine):
             await heard
             return
         if isinstance(effect, ef.StopWork):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from sim_check_removals import KEPT_SECONDS
+from sim_seat import Seat
 from sim_store import SimClock, SimStore
 from sim_violation import Violation
 
@@ -73,7 +74,7 @@ class SimLeader:
             world.plants.after_recovery(engine)
             running = asyncio.get_running_loop().create_task(engine.run())
             sweeping = asyncio.get_running_loop().create_task(self._sweep(engine, store))
-            world.lead(engine, sessions)
+            world.lead(Seat(engine, sessions))
             crash_in = world.rng.uniform(0.5, 12.0) if not world.calm else 1e6
             await asyncio.wait({running}, timeout=crash_in)
             if not running.done() and world.rng.random() < 0.2:
@@ -154,14 +155,14 @@ class SimOutbox:
             self._sessions.deliver(effect)
 
 
-async def ask(engine: Engine, command: cmd.AnyCommand, gone: asyncio.Future[None], timeout: float | None) -> object:
+async def ask(seat: Seat, command: cmd.AnyCommand, timeout: float | None) -> object:
     """Returns the leader's answer, or its refusal.
 
     Raises:
         LookupError: the leader is gone, does not take the command, or takes longer than `timeout` seconds.
     """
-    asked = asyncio.ensure_future(engine.ask(command))
-    first: set[asyncio.Future[Any]] = {asked, gone}
+    asked = asyncio.ensure_future(seat.engine.ask(command))
+    first: set[asyncio.Future[Any]] = {asked, seat.gone}
     await asyncio.wait(first, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
     if not asked.done():
         asked.cancel()

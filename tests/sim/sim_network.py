@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
 from sim_loop import STEP
+from sim_seat import Seat
 from sim_violation import Violation
 
 from gowork.proto.worker.v1 import session_pb2 as session
@@ -35,10 +36,8 @@ _CANCELLED: _Status = (grpc.StatusCode.CANCELLED, "the call was given up", ())
 class Link:
     """One stream. A worker may have a new stream while its frames on an old one are still under way."""
 
-    def __init__(self, world: World, life: Life, call: SimCall, connection: int) -> None:
-        assert world.engine is not None
-        self._world, self._life, self._call = world, life, call
-        self._engine, self._sessions = world.engine, world.sessions
+    def __init__(self, world: World, seat: Seat, life: Life, call: SimCall, connection: int) -> None:
+        self._world, self.seat, self._life, self._call = world, seat, life, call
         self.connection = connection
         #: The worker's credit, as far as the leader has heard.
         self.credit = 0
@@ -128,16 +127,17 @@ class Link:
     def _receive(self, frame: bytes) -> None:
         if self._handler is None:
             self._greeted = True
-            self._handler = self._world.loop.create_task(self._serve())
+            self._handler = self._world.loop.create_task(self._serve(), context=self.seat.context)
         self._requests.append(frame)
         self._arrived.set()
 
     async def _serve(self) -> None:
         context = _Context()
         # The service takes the next number when a call begins.
-        self._sessions._numbers = iter((self.connection,))  # type: ignore[assignment]
+        sessions = self.seat.sessions
+        sessions._numbers = iter((self.connection,))  # type: ignore[assignment]
         try:
-            async for response in self._sessions.Connect(self, context):  # type: ignore[arg-type]
+            async for response in sessions.Connect(self, context):  # type: ignore[arg-type]
                 self._later("down", self._call.deliver, response.SerializeToString())
         except grpc.aio.AbortError:
             if context.status[0] is grpc.StatusCode.INTERNAL:
@@ -170,14 +170,14 @@ class Link:
             return
         if way == "down":
             function(*args)
-        elif self._world.engine is self._engine:
+        elif self.seat.is_open:
             if self._late is None:
                 function(*args)
             else:
                 self._world.loop.later(self._late, self._arrive_late, function, args)
 
     def _arrive_late(self, function: Callable[..., object], args: tuple[object, ...]) -> None:
-        if self._alive and self._world.engine is self._engine:
+        if self._alive and self.seat.is_open:
             if function != self._close:
                 self._world.trace.seen["network: a frame of an old stream arrives late"] += 1
             function(*args)

@@ -18,6 +18,7 @@ from sim_loop import SimLoop
 from sim_machine import simulated_machines
 from sim_network import Link, SimCall
 from sim_plants import Plants
+from sim_seat import Seat
 from sim_store import SimStore
 from sim_tasks import WALL_MS
 from sim_trace import Trace
@@ -25,7 +26,6 @@ from sim_worker import Life, SimWorker
 
 from gowork.leader._core import commands as cmd
 from gowork.leader._engine.loop import Engine
-from gowork.leader._rpc.sessions import Sessions
 
 #: How many simulated seconds have faults, and how many at most follow without.
 FAULTY_SECONDS = 25.0
@@ -54,11 +54,8 @@ class World:
         #: All steps of the wall clock: (the world's seconds, step in milliseconds).
         self._wall_steps = [(0.0, 0)]
         self.disk_full_until = 0.0
-        #: The engine of the leader that serves; None while none does.
-        self.engine: Engine | None = None
-        #: That leader's service of workers' streams.
-        self.sessions: Sessions
-        self._gone: asyncio.Future[None] = self.loop.create_future()
+        #: The seat of the leader that serves; None while none does.
+        self.seat: Seat | None = None
         self._connections = itertools.count(1)
         #: The process ids of runners.
         self.pids = itertools.count(1)
@@ -166,31 +163,35 @@ class World:
         """Whether the disk is full at this moment."""
         return not self.calm and (self.loop.now < self.disk_full_until or self.rng.random() < 0.005)
 
-    def lead(self, engine: Engine | None, sessions: Sessions | None = None) -> None:
+    def lead(self, seat: Seat | None) -> None:
         """Makes this leader the one that serves; None for none."""
-        if sessions is not None:
-            self.sessions = sessions
-        if engine is None and not self._gone.done():
-            self._gone.set_result(None)
-        elif engine is not None:
-            self._gone = self.loop.create_future()
-        self.engine = engine
+        if self.seat is not None:
+            self.seat.close()
+        self.seat = seat
+
+    def serves(self, engine: Engine) -> bool:
+        """Whether this engine's leader serves."""
+        return self.seat is not None and self.seat.engine is engine
 
     def connect(self, life: Life, call: SimCall) -> Link | None:
         """Opens a stream; returns None when no leader answers."""
-        if self.engine is None or not life.is_alive or self.loop.now < life.machine.away_until:
+        if self.seat is None or not life.is_alive or self.loop.now < life.machine.away_until:
             return None
-        link = Link(self, life, call, next(self._connections))
+        return self.link(self.seat, life, call)
+
+    def link(self, seat: Seat, life: Life, call: SimCall) -> Link:
+        """Opens a stream to this leader."""
+        link = Link(self, seat, life, call, next(self._connections))
         self.links[link.connection] = link
         return link
 
     async def call(self, command: cmd.AnyCommand) -> object:
         """Sends a command, and returns the leader's answer; LOST when the caller does not hear it."""
-        if self.engine is None:
+        if self.seat is None:
             return self.LOST
         gives_up, misses = (0.0, 0.0) if self.calm else (self.rng.random(), self.rng.random())
         try:
-            answer = await ask(self.engine, command, self._gone, 0.02 if gives_up > 0.95 else None)
+            answer = await ask(self.seat, command, 0.02 if gives_up > 0.95 else None)
         except LookupError:
             return self.LOST
         if misses > 0.95:
