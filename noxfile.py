@@ -93,11 +93,11 @@ TYPED_TESTS = {
     "tests/mutants": "",
     "tests/property": "",
     "tests/protocol": "",
-    "tests/repository": "tests/mutants",
+    "tests/repository": "tests/mutants:packages/gowork-leader/tests/log",
     "tests/sim": "tests/sim",
     "tests/soak": "tests/soak:tests/e2e:tests/tracing",
     "tests/tracing": "tests/tracing:tests/e2e",
-    "benchmarks": "benchmarks",
+    "benchmarks": "benchmarks:packages/gowork-leader/tests/log",
 }
 #: mypy's options for tests: fixtures need no types, and a servicer that a test plays need not have every method.
 UNASKED_OF_TESTS = [

@@ -146,11 +146,7 @@ class Cluster:
 
     def commits(self) -> float:
         """The number of batches that the leader has made durable."""
-        with urllib.request.urlopen(f"http://{self.addresses['http']}/metrics", timeout=10) as response:
-            for line in response.read().decode().splitlines():
-                if line.startswith("gowork_store_commit_seconds_count "):
-                    return float(line.split()[1])
-        raise LookupError("the leader's metrics do not count its commits")
+        return metric(self.addresses["http"], "gowork_store_commit_seconds_count")
 
 
 @contextlib.contextmanager
@@ -158,6 +154,15 @@ def cluster(directory: Path) -> Iterator[Cluster]:
     """Yields a fresh cluster, and stops and removes it at the end."""
     with Processes(directory) as processes:
         yield Cluster(processes)
+
+
+def metric(http: str, name: str) -> float:
+    """Returns the value of a metric, with its labels if it has any, of the leader whose HTTP address this is."""
+    with urllib.request.urlopen(f"http://{http}/metrics", timeout=10) as response:
+        for line in response.read().decode().splitlines():
+            if line.startswith(f"{name} "):
+                return float(line.rpartition(" ")[2])
+    raise LookupError(f"the leader has no metric {name}")
 
 
 def cpu_seconds(process: psutil.Process) -> float:

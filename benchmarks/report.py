@@ -56,6 +56,9 @@ class Bench:
     rounds: int
     tasks: int
     progress: Progress
+    #: How many tasks wait, and how many run, while leaders are killed; None for `pending`: none are.
+    pending: int | None = None
+    running: int = 0
 
 
 def progress_on(console: Console) -> Progress:

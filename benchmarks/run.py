@@ -1,6 +1,7 @@
 """Measures gowork beside what the machine can do without it, in the same run.
 
-    python benchmarks/run.py [throughput|callers|sequential|idle|backlog|killed|watched|all]... [--json FILE]
+    python benchmarks/run.py [throughput|callers|sequential|idle|backlog|killed|watched|all|ha]... [--json FILE]
+    python benchmarks/run.py ha --pending 100000 [--running 10000]
     python benchmarks/run.py --against 0.1.0 [--pairs 5]
 
 docs/benchmarks.md tells what each scenario does and how to read its figures.
@@ -16,6 +17,7 @@ from pathlib import Path
 import against
 import backlog
 import callers
+import ha
 import idle
 import killed_worker
 import sequential
@@ -33,19 +35,26 @@ SCENARIOS = {
     "backlog": backlog.run,
     "killed": killed_worker.run,
     "watched": watched.run,
+    "ha": ha.run,
 }
+#: The scenario that needs etcd, and so is not one of `all`.
+_NOT_OF_ALL = "ha"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Measures gowork beside what the machine can do without it.")
     parser.add_argument(
-        "scenarios", nargs="*", default=["all"], metavar="SCENARIO", help=f"{', '.join(SCENARIOS)}, or all"
+        "scenarios", nargs="*", default=["all"], metavar="SCENARIO", help=f"{', '.join(SCENARIOS)}, or all except ha"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file too")
     parser.add_argument("--against", metavar="VERSION", help="measure the processor time of a task beside that version")
     parser.add_argument("--pairs", type=int, default=5, help="how often --against measures each of the two [5]")
     parser.add_argument("--rounds", type=int, default=3, help="how often each figure is measured [3]")
     parser.add_argument("--tasks", type=int, default=100_000, help="tasks of a round of throughput [100,000]")
+    parser.add_argument("--pending", type=int, metavar="N", help="with ha: kill leaders while N tasks wait")
+    parser.add_argument(
+        "--running", type=int, default=0, metavar="N", help="with ha --pending: and while N tasks run [0]"
+    )
     parser.add_argument(
         "--directory",
         type=Path,
@@ -58,18 +67,21 @@ def main() -> int:
     unknown = [name for name in options.scenarios if name not in SCENARIOS and name != "all"]
     if unknown:
         parser.error(f"no scenario {unknown[0]!r}; there are {', '.join(SCENARIOS)} and all")
+    if (options.pending is not None and options.scenarios != ["ha"]) or (options.running and options.pending is None):
+        parser.error("--pending is an option of ha alone, and --running one of ha --pending")
     if not is_on_disk(options.directory):
         parser.error(
             f"{options.directory} is kept in memory, where nothing is forced to disk: name another --directory"
         )
-    chosen = [name for name in SCENARIOS if name in options.scenarios or "all" in options.scenarios]
+    every = "all" in options.scenarios
+    chosen = [name for name in SCENARIOS if name in options.scenarios or (every and name != _NOT_OF_ALL)]
     # A file or a pipe has no width, so it gets one.
     console, errors = Console(width=None if sys.stdout.isatty() else 140), Console(stderr=True)
     facts = machine(options.directory)
     measures = []
     try:
         with progress_on(errors) as progress:
-            bench = Bench(options.directory, options.rounds, options.tasks, progress)
+            bench = Bench(options.directory, options.rounds, options.tasks, progress, options.pending, options.running)
             if options.against:
                 measures += against.run(bench, options.against, options.pairs)
             else:

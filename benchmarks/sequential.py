@@ -7,6 +7,7 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 import grpc
 from processes import Cluster, Processes, cluster
@@ -24,7 +25,16 @@ _WARM_UP = 50
 TARGET_TIMES = 2.0
 _PAYLOAD = "x" * 50
 
+#: {"submit", "start", "result" or "raw": milliseconds of each sample}
 Samples = dict[str, list[float]]
+
+
+class Writes(Protocol):
+    """What a task has to be written to, without gowork."""
+
+    def sync(self) -> None:
+        """Writes once, and returns when that is durable."""
+        ...
 
 
 def run(bench: Bench) -> list[Measure]:
@@ -33,9 +43,9 @@ def run(bench: Bench) -> list[Measure]:
         shown = bench.progress.add_task("sequential", total=2 * bench.rounds)
         rounds: list[tuple[Samples, Samples]] = []
         for _ in range(bench.rounds):
-            asynchronous = asyncio.run(_asynchronous(measured, echo, disk))
+            awaited = asyncio.run(asynchronous(measured, echo, disk))
             bench.progress.advance(shown)
-            rounds.append((asynchronous, _blocking(measured, echo, disk)))
+            rounds.append((awaited, _blocking(measured, echo, disk)))
             bench.progress.advance(shown)
     scenario = f"sequential: submit → result, one at a time, {SAMPLES} samples, fsync on"
     measures = []
@@ -45,20 +55,21 @@ def run(bench: Bench) -> list[Measure]:
         def each(of: Callable[[Sequence[float]], float], what: str, samples: list[Samples] = samples) -> list[float]:
             return [of(sample[what]) for sample in samples]
 
-        times = [ours / raw for ours, raw in zip(each(_p50, "result"), each(_p50, "raw"), strict=True)]
+        times = [ours / raw for ours, raw in zip(each(p50, "result"), each(p50, "raw"), strict=True)]
         measures += [
-            Measure(scenario, f"{style}: p50", "ms", each(_p50, "result")),
+            Measure(scenario, f"{style}: p50", "ms", each(p50, "result")),
             Measure(scenario, f"{style}: p99", "ms", each(_p99, "result")),
-            Measure(scenario, f"{style}: submit → handler starts, p50", "ms", each(_p50, "start")),
-            Measure(scenario, f"{style}: submit → acknowledged, p50", "ms", each(_p50, "submit")),
-            Measure(scenario, f"{style}: 2 fdatasync + 2 calls, p50", "ms", each(_p50, "raw"), raw=True),
+            Measure(scenario, f"{style}: submit → handler starts, p50", "ms", each(p50, "start")),
+            Measure(scenario, f"{style}: submit → acknowledged, p50", "ms", each(p50, "submit")),
+            Measure(scenario, f"{style}: 2 fdatasync + 2 calls, p50", "ms", each(p50, "raw"), raw=True),
             Measure(scenario, f"{style}: 2 fdatasync + 2 calls, p99", "ms", each(_p99, "raw"), raw=True),
             Measure(scenario, f"{style}: p50 / raw p50", "times", times, TARGET_TIMES, "at most"),
         ]
     return measures
 
 
-async def _asynchronous(measured: Cluster, echo: str, disk: Disk) -> Samples:
+async def asynchronous(measured: Cluster, echo: str, disk: Writes) -> Samples:
+    """Takes samples with the asyncio client, in turns with raw ones: two calls to `echo` and two writes to `disk`."""
     samples: Samples = defaultdict(list)
     async with open_channel([echo]) as channel, AsyncClient(measured.addresses["scheduler"]) as client:
         stub = scheduler_pb2_grpc.SchedulerServiceStub(channel)
@@ -112,7 +123,7 @@ def _note(samples: Samples, began: int, acknowledged: int, started: int, ended: 
     samples["result"].append((ended - began) / 1e6)
 
 
-def _p50(values: Sequence[float]) -> float:
+def p50(values: Sequence[float]) -> float:
     return statistics.median(values)
 
 
