@@ -26,6 +26,7 @@ from gowork.leader._app.node import Node
 from gowork.leader._app.term import Term
 from gowork.leader._engine.counts import Counts
 from gowork.leader._engine.retention import Kept
+from gowork.leader._replication.journal import LoneJournal
 from gowork.leader.store.protocol import Batch, Opened, StoreError
 from gowork.leader.store.sqlite import SqliteStore
 from gowork.proto.cluster.v1 import leader_pb2 as cpb
@@ -108,6 +109,18 @@ class CountingDuty:
         self.begun += 1
         await stopped.wait()
         self.ended += 1
+
+
+class SlowDuty(CountingDuty):
+    """Ends when it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_end = asyncio.Event()
+
+    async def run(self, stopped: asyncio.Event) -> None:
+        await self.may_end.wait()
+        await super().run(stopped)
 
 
 async def test_before_a_term_all_calls_are_refused_with_the_reason(tmp_path: Path) -> None:
@@ -335,6 +348,20 @@ async def test_a_node_stops_between_terms_and_says_so(tmp_path: Path) -> None:
         refusal = await call
     assert refusal.code is grpc.StatusCode.UNAVAILABLE
     assert refusal.reason in {"NOT_LEADING", "NOT_SERVING"}
+
+
+async def test_a_term_resigns_before_its_duties_have_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    duty = SlowDuty()
+
+    async def resign(journal: LoneJournal) -> None:
+        duty.may_end.set()
+
+    monkeypatch.setattr(LoneJournal, "resign", resign)
+    async with office(tmp_path) as here:
+        here.duties.append(duty)
+        async with asyncio.timeout(PATIENCE), here.term():
+            pass
+    assert duty.ended == 1
 
 
 async def test_a_duty_is_begun_and_ended_with_each_term(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -10,12 +12,13 @@ from uuid import uuid4
 import pytest
 from etcd_members import EtcdCluster
 
-from gowork.leader.log import Log
+from gowork.leader.log import Log, LogUnreachableError
+from gowork.leader.log._etcd import etcd_pb2 as pb
 from gowork.leader.log._etcd.client import EtcdClient
 from gowork.leader.log._etcd.endpoints import endpoints_of
 from gowork.leader.log._etcd.lease import Keeper
-from gowork.leader.log.conformance import LogConformance, LogFactory, Silence
-from gowork.leader.log.etcd import LEASE_SECONDS, EtcdLog
+from gowork.leader.log.conformance import FIRST, LogConformance, LogFactory, Silence, lead
+from gowork.leader.log.etcd import LEASE_SECONDS, EtcdLog, etcd_log
 from gowork.leader.log.holding import OwnLease
 
 pytestmark = pytest.mark.tool("etcd")
@@ -45,6 +48,50 @@ class SilentClient(EtcdClient):
 
         keeper._attempt = attempt_unless_silent  # type: ignore[method-assign]
         return keeper
+
+
+class FailingClient(EtcdClient):
+    """A client whose transactions fail for as often as a test says."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(endpoints_of(url, {}))
+        self.failures = 0.0
+
+    async def txn(self, request: pb.TxnRequest, seconds: float = 1.0) -> pb.TxnResponse:
+        if self.failures > 0:
+            self.failures -= 1
+            raise LogUnreachableError("etcd: the member was just killed")
+        return await super().txn(request, seconds)
+
+
+async def test_who_resigns_tells_it_until_etcd_answers(cluster: EtcdCluster) -> None:
+    url = cluster.url(f"log-{next(_numbers)}")
+    client = FailingClient(url)
+    log, other = EtcdLog(client, endpoints_of(url, {}).prefix), etcd_log(url)
+    for each in (log, other):
+        await each.open()
+    await log.begin(FIRST, None)
+    leadership = await lead(log)
+    client.failures = 3
+    await leadership.resign()
+    # Nobody waits for the lease.
+    await lead(other)
+    for each in (log, other):
+        await each.close()
+
+
+async def test_who_resigns_waits_for_no_longer_than_its_lease(cluster: EtcdCluster) -> None:
+    url = cluster.url(f"log-{next(_numbers)}")
+    client = FailingClient(url)
+    log = EtcdLog(client, endpoints_of(url, {}).prefix)
+    await log.open()
+    await log.begin(FIRST, None)
+    leadership = await lead(log)
+    client.failures = math.inf
+    async with asyncio.timeout(10 * LEASE_SECONDS):
+        await leadership.resign()
+    assert not leadership.holds()
+    await log.close()
 
 
 class TestEtcdLog(LogConformance):

@@ -154,6 +154,17 @@ async def test_a_connection_that_breaks_is_no_more_than_a_delay(
     assert [entry.index for entry in await following] == list(range(1, 13))
 
 
+async def test_who_resigns_tells_it_though_the_connections_have_broken(
+    patience: None, log: PostgresqlLog, distant: PostgresqlLog, proxy: TcpProxy
+) -> None:
+    leadership = await lead(distant)
+    await leadership.append(1, b"1")
+    proxy.cut()
+    await leadership.resign()
+    # Nobody waits for the lease.
+    await lead(log, applied=1)
+
+
 async def test_a_call_is_given_up_in_time_and_when_it_is_cancelled(distant: PostgresqlLog, proxy: TcpProxy) -> None:
     proxy.stall()
     began = time.monotonic()

@@ -138,11 +138,16 @@ class Term:
         """
         over = asyncio.Event()
         async with asyncio.TaskGroup() as group:
-            engine = group.create_task(self._engine.run(), name="engine")
-            engine.add_done_callback(lambda _: over.set())
+            group.create_task(self._lead(over), name="engine")
             for duty in self.duties:
                 group.create_task(duty.run(over), name=type(duty).__name__.lower())
-        # Before the streams of this term have ended, which takes a while.
+
+    async def _lead(self, over: asyncio.Event) -> None:
+        try:
+            await self._engine.run()
+        finally:
+            over.set()
+        # Before the duties and the streams of this term have ended, which takes a while.
         await self._engine.resign()
 
     def end(self, because: str) -> None:

@@ -40,7 +40,7 @@ from gowork.leader.log._etcd.requests import (
     put,
 )
 from gowork.leader.log._etcd.values import joined, read_value, split
-from gowork.leader.log.holding import OwnLease
+from gowork.leader.log.holding import OwnLease, told_in_time
 from gowork.leader.log.protocol import (
     FOLLOW_SECONDS,
     Candidate,
@@ -501,8 +501,9 @@ class EtcdLeadership:
             return
         self._lost.set()
         key = self._keys.leader
+        request = pb.TxnRequest(compare=[held(key, self._leader.token)], success=[delete(key)])
+        await told_in_time(lambda: self._etcd.txn(request), lambda: self._etcd.now() < self._own.until)
         with suppress(LogError):
-            await self._etcd.txn(pb.TxnRequest(compare=[held(key, self._leader.token)], success=[delete(key)]))
             await self._etcd.revoke(self._lease)
 
     async def _told(

@@ -10,6 +10,7 @@ from typing import TypeVar
 from gowork.leader.log.protocol import (
     Leader,
     LeadershipLostError,
+    LogError,
     LogFullError,
     LogRefusedError,
     LogUnreachableError,
@@ -71,10 +72,14 @@ class Holding:
 
     def holds(self) -> bool:
         """See Leadership.holds."""
-        if not self.lost.is_set() and self._own.now() < self._own.until:
+        if not self.lost.is_set() and self.lasts():
             return True
         self.lost.set()
         return False
+
+    def lasts(self) -> bool:
+        """Whether the own lease still runs, also when the leadership was given up."""
+        return self._own.now() < self._own.until
 
     async def until_told(self, call: Callable[[], Awaitable[_T]], *, is_final: bool = False) -> _T:
         """Makes a call again and again, until one is answered or the lease is over.
@@ -105,3 +110,23 @@ class Holding:
         """Ends the leadership here, and returns what says so."""
         self.lost.set()
         return LeadershipLostError(f"this leader no longer leads: term {self.leader.term} is over")
+
+
+async def told_in_time(call: Callable[[], Awaitable[object]], goes_on: Callable[[], bool]) -> None:
+    """Makes a call that ends a leadership, again and again, until one is answered.
+
+    Until the log knows it, the others wait for the lease.
+
+    Args:
+        call: may be made again.
+        goes_on: whether the lease may still run. When it is over, nobody waits any more.
+    """
+    while goes_on():
+        try:
+            await call()
+        except LogUnreachableError:
+            await asyncio.sleep(PAUSE_SECONDS)
+        except LogError:
+            return
+        else:
+            return

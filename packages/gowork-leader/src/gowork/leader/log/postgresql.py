@@ -24,7 +24,7 @@ from gowork.leader.log._postgresql.keeper import Keeper
 from gowork.leader.log._postgresql.server import CALL_SECONDS, Row, place_of, run_on
 from gowork.leader.log._postgresql.statements import State, segment_of
 from gowork.leader.log._postgresql.tables import Tables
-from gowork.leader.log.holding import PAUSE_SECONDS, Holding, OwnLease
+from gowork.leader.log.holding import PAUSE_SECONDS, Holding, OwnLease, told_in_time
 from gowork.leader.log.protocol import (
     FOLLOW_SECONDS,
     Candidate,
@@ -333,8 +333,8 @@ class PostgresqlLeadership:
         if self.lost.is_set():
             return
         self.lost.set()
-        with suppress(LogError):
-            await self._tables.run(self._tables.statements.depose, {"token": self.leader.token})
+        statement, values = self._tables.statements.depose, {"token": self.leader.token}
+        await told_in_time(lambda: self._tables.run(statement, values), self._holding.lasts)
 
     async def _append(self, segment: str, index: int, data: bytes) -> None:
         """Tries once, and looks at what is there when that is refused."""
