@@ -8,7 +8,7 @@ import pytest
 from memory_log import MemoryLog, MemoryPlace
 
 from gowork.leader._replication.announcement import Announcement, encode
-from gowork.leader._replication.census import take_census
+from gowork.leader._replication.census import SUCCESSOR_MS, take_census, unfit
 from gowork.leader._replication.registers import PREFIX, Registration
 from gowork.leader._replication.registers import encode as encode_registration
 from gowork.leader.log import Candidate, Generation
@@ -72,3 +72,20 @@ async def test_a_leader_that_is_not_registered_yet_is_listed_and_so_is_one_that_
     assert (first.announcement.name, first.term) == ("unreadable", 2)
     assert second.announcement == own
     assert len(caplog.records) == 3
+
+
+async def test_a_leader_takes_over_only_if_it_was_seen_lately_can_follow_and_has_room(place: MemoryPlace) -> None:
+    own, other = announced("own", "o"), announced("other", "b")
+    place.put_note(f"{PREFIX}b", encode_registration(Registration(other, 3, 3, NOW_MS, 1)), float("inf"))
+    place.span = place.span._replace(first=4, last=7)
+    census = await take_census(MemoryLog(place), own, 7, NOW_MS)
+    (view,) = [each for each in census.leaders if each.announcement == other]
+    assert unfit(view, census, NOW_MS + SUCCESSOR_MS) == ""
+    assert "was last seen 31 s ago" in unfit(view, census, NOW_MS + SUCCESSOR_MS + 1_000)
+    place.span = place.span._replace(first=5)
+    assert "lacks entries" in unfit(view, await take_census(MemoryLog(place), own, 7, NOW_MS), NOW_MS)
+    full = Registration(other, 7, 7, NOW_MS, 1, has_room=False)
+    place.put_note(f"{PREFIX}b", encode_registration(full), float("inf"))
+    census = await take_census(MemoryLog(place), own, 7, NOW_MS)
+    (view,) = [each for each in census.leaders if each.announcement == other]
+    assert unfit(view, census, NOW_MS) == "other has no room on its disk"

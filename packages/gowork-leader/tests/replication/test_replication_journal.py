@@ -14,7 +14,7 @@ from gowork.leader._replication.journal import LogBlockedError, LoggedJournal
 from gowork.leader._replication.replica import Replica, TermBegun, encode_term
 from gowork.leader.log import Candidate, LeadershipLostError, LogFullError
 from gowork.leader.log.entries import Kind, unseal
-from gowork.leader.store import Batch, Fact, StoreError
+from gowork.leader.store import Batch, Fact, StoreError, StoreFullError
 from gowork.leader.store.batches import encode_batch
 
 BEGUN = encode_term(TermBegun(b"one", 5, "1.0"))
@@ -183,3 +183,24 @@ async def test_a_cancelled_commit_leaves_nothing_prepared(place: Place) -> None:
     place.log.is_cut = False
     await place.store.apply([])
     assert await place.facts() == []
+
+
+async def test_a_batch_that_the_store_has_no_room_for_after_the_log_has_it_counts_and_ends_the_term(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = await place.lead()
+    await journal.open()
+    before = await place.position()
+
+    async def full() -> None:
+        await place.store.give_up()
+        raise StoreFullError("There is no space left.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(place.store, "settle", full)
+        # A batch that may be tried again would be in the log twice.
+        with pytest.raises(LeadershipLostError, match="entry, 2, is in the log alone"):
+            await journal.commit(batch("a"))
+    assert await place.position() == before == place.replica.position
+    await place.replica.follow(place.log, 2)
+    assert await place.facts() == ["a"]

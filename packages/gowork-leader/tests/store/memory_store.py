@@ -236,6 +236,9 @@ class MemoryStore:
         # What memory holds is as safe as it can be.
         assert self._logged is not None
 
+    async def has_room(self) -> bool:
+        return True
+
     async def digest(self, begun: asyncio.Event | None = None) -> bytes:
         if begun is not None:
             begun.set()

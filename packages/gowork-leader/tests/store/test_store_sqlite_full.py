@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from gowork.leader._core.model import Status
+from gowork.leader.store import _sqlite_entries
 from gowork.leader.store.conformance import ALL_BYTES, new_task, standing
 from gowork.leader.store.conformance.logged import BASE, GENERATION, TERM, joined, position, position_of
 from gowork.leader.store.protocol import Batch, MovedTask, Query, StoreFullError
@@ -158,6 +159,41 @@ async def test_what_the_log_has_is_settled_on_a_full_disk_and_then_nothing_is_pr
     assert await position_of(again) == position(BASE + 2)
     assert await ids_of(again) == ids | {new.record.id for new in large_batch(2).inserts}
     await again.close()
+
+
+async def test_a_store_has_room_when_it_keeps_room_and_the_disk_has_more(small_disk: Path) -> None:
+    path, ballast = small_disk / "gowork.db", small_disk / "ballast"
+    store = SqliteStore(path)
+    await joined(store)
+    assert await store.has_room()
+    take_the_rest(ballast)
+    # What it keeps is for what the log has already.
+    assert Path(f"{path}.reserve").exists()
+    assert not await store.has_room()
+    Path(f"{path}.reserve").unlink()
+    take_the_rest(ballast)
+    await store.close()
+    await store.open_logged(GENERATION)
+    assert not await store.has_room()
+    ballast.unlink()
+    assert await store.has_room()
+    await store.close()
+
+
+async def test_the_reserve_goes_to_what_the_log_has_before_older_entries_are_merged(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The older ones might take all of it, and then the term would end."""
+    store = SqliteStore(small_disk / "gowork.db")
+    await joined(store)
+    merges: list[bool] = []
+    monkeypatch.setattr(_sqlite_entries, "merge", lambda connection: merges.append(True))
+    await store.prepare(large_batch(1), position(BASE + 1), TERM)
+    take_the_rest(small_disk / "ballast")
+    await store.settle()
+    assert not merges
+    assert await position_of(store) == position(BASE + 1)
+    await store.close()
 
 
 async def is_applied(store: SqliteStore, number: int) -> bool:

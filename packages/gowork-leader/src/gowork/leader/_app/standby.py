@@ -26,6 +26,7 @@ from gowork.leader._replication.announcement import Announcement
 from gowork.leader._replication.candidacy import Candidacy, join, silent
 from gowork.leader._replication.log_watch import LogWatch
 from gowork.leader._replication.pruning import Pruning
+from gowork.leader._replication.relief import Relief
 from gowork.leader._replication.upkeep import Upkeep
 from gowork.leader._replication.weight import Weight
 from gowork.leader._rpc.copying import take_copy
@@ -221,6 +222,7 @@ class Standby:
                 may_be_one_copy=self._may_be_one_copy,
                 tell=partial(self._remark, COPIES),
             )
+            relief = Relief(self._log, own, presence, _wall_ms)
             term = Term(
                 self._store,
                 self._counts,
@@ -229,8 +231,9 @@ class Standby:
                 journal,
                 own=own,
                 leaders=leaders,
-                duties=[pruning],
+                duties=[pruning, relief],
             )
+            relief.attach(term)
             blocked: BaseException | None = None
             refused: BaseException | None = None
             try:

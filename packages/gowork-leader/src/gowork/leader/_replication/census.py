@@ -15,6 +15,9 @@ from gowork.leader.log.protocol import Leader, Log, Span
 
 _log = logging.getLogger(__name__)
 
+#: A leader that was seen so lately can take over, in milliseconds. Leaders register at least every ten seconds.
+SUCCESSOR_MS = 30_000
+
 
 class LeaderView(Struct, frozen=True):
     """One leader. What it says of itself may be as old as `seen_ms`."""
@@ -29,6 +32,8 @@ class LeaderView(Struct, frozen=True):
     lag: int
     #: When it was registered, in wall-clock milliseconds; 0: it leads, and is not registered yet.
     seen_ms: int
+    #: Whether its disk has room for what a leader writes, as far as it has said.
+    has_room: bool = True
 
 
 class Census(Struct, frozen=True):
@@ -72,6 +77,19 @@ async def take_census(log: Log, own: Announcement, applied: int, now_ms: int) ->
     return Census(generation.id if generation else "", span, views)
 
 
+def unfit(view: LeaderView, census: Census, now_ms: int) -> str:
+    """Returns why a leader can't take over at `now_ms`, in wall-clock milliseconds; empty when it can."""
+    name = view.announcement.name
+    seconds = (now_ms - view.seen_ms) / 1000
+    if seconds > SUCCESSOR_MS / 1000:
+        return f"{name} was last seen {seconds:.0f} s ago"
+    if view.applied + 1 < census.span.first:
+        return f"{name} lacks entries that the log has no more, and takes a copy first"
+    if not view.has_room:
+        return f"{name} has no room on its disk"
+    return ""
+
+
 async def _leading(log: Log) -> Leader | None:
     async with aclosing(log.leaders()) as leaders:
         async for leader in leaders:
@@ -84,9 +102,12 @@ def _view(registration: Registration, leading: Leader | None, span: Span) -> Lea
     led = announced_by(leading) if leading is not None else None
     if leading is not None and led is not None and led.store_id == own.store_id:
         # Who leads has applied all, because it appends the next entry only then.
-        return LeaderView(led, leading.term, span.last, registration.forced, 0, registration.seen_ms)
+        return LeaderView(
+            led, leading.term, span.last, registration.forced, 0, registration.seen_ms, registration.has_room
+        )
     lag = max(0, span.last - registration.applied)
-    return LeaderView(own, 0, registration.applied, registration.forced, lag, registration.seen_ms)
+    seen_ms, has_room = registration.seen_ms, registration.has_room
+    return LeaderView(own, 0, registration.applied, registration.forced, lag, seen_ms, has_room)
 
 
 def announced_by(leader: Leader) -> Announcement:

@@ -142,7 +142,12 @@ class LoggedJournal:
             # Also when it is cancelled: whether the log has the entry is then unknown, and the store follows the log.
             await self._store.give_up()
             raise
-        await self._store.settle()
+        try:
+            await self._store.settle()
+        except StoreBlockedError as error:
+            # The batch counts, because the log has it. The store applies it when there is room.
+            words = f"term {term} ends, because its last entry, {position.index}, is in the log alone: {error}"
+            raise LeadershipLostError(words) from error
         self._replica.moved_to(position, term, len(data))
         # The batch is durable, and counts. But after the own lease nothing may leave, because another may lead by then.
         if not self._leadership.holds():

@@ -34,6 +34,8 @@ class Registration(Struct, frozen=True):
     seen_ms: int
     #: The highest format of entries that it reads.
     format: int
+    #: Whether its disk has room for what a leader writes.
+    has_room: bool = True
 
     def key(self) -> str:
         """Returns the key of its note."""

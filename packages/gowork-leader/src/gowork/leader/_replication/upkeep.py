@@ -105,7 +105,8 @@ class Upkeep:
         assert self.forced is not None
         # What was forced was applied, though it may not have been counted yet.
         applied = max(self._weight.last, self.forced)
-        registration = Registration(self._leader, applied, self.forced, self._wall_ms(), FORMAT)
+        has_room = await self._store.has_room()
+        registration = Registration(self._leader, applied, self.forced, self._wall_ms(), FORMAT, has_room)
         try:
             for store_id in tuple(self._gone):
                 await self._log.drop_note(PREFIX + store_id)

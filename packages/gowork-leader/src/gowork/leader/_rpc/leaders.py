@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from gowork.leader._engine.loop import Engine
 from gowork.leader._replication.announcement import Announcement
-from gowork.leader._replication.census import Census, LeaderView, announced_by, take_census
+from gowork.leader._replication.census import Census, LeaderView, announced_by, take_census, unfit
 from gowork.leader._replication.registers import PREFIX, registered
 from gowork.leader._rpc.boundary import refusing
 from gowork.leader._rpc.mapping import census_message, leader_message
@@ -25,8 +25,6 @@ from gowork.leader.log.protocol import Log
 from gowork.proto.cluster.v1 import leader_pb2 as pb
 from gowork.proto.status import Refusal, abort, invalid
 
-#: A leader that was seen so lately can take over, in milliseconds. Leaders register at least every ten seconds.
-SUCCESSOR_MS = 30_000
 #: For how long StepDown waits until another leader leads, in seconds.
 TAKE_OVER_SECONDS = 10.0
 #: A leader that was seen so lately can't be removed, in milliseconds, because it would register again.
@@ -129,20 +127,12 @@ class Leaders:
             Refusal: FAILED_PRECONDITION: none can. It says why.
         """
         others = [view for view in census.leaders if view.announcement.store_id != self._own.store_id]
-        reasons = [reason for view in others if (reason := self._unfit(view, census))]
+        now_ms = self._wall_ms()
+        reasons = [reason for view in others if (reason := unfit(view, census, now_ms))]
         if len(reasons) == len(others):
             why = "; ".join(reasons) or "no other leader is registered"
             message = f"no other leader can take over: {why}"
             raise Refusal(grpc.StatusCode.FAILED_PRECONDITION, "NO_SUCCESSOR", message)
-
-    def _unfit(self, view: LeaderView, census: Census) -> str:
-        """Returns why this leader can't take over; empty when it can."""
-        seconds = (self._wall_ms() - view.seen_ms) / 1000
-        if seconds > SUCCESSOR_MS / 1000:
-            return f"{view.announcement.name} was last seen {seconds:.0f} s ago"
-        if view.applied + 1 < census.span.first:
-            return f"{view.announcement.name} lacks entries that the log has no more, and takes a copy first"
-        return ""
 
     async def _next_leader(self, term: int) -> Announcement:
         """Returns who leads a later term, when somebody does.

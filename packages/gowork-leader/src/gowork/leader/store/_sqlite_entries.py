@@ -70,6 +70,11 @@ class EntryWriter:
         """See LoggedStore.force_each. Any thread may call it."""
         self._forces_each = each
 
+    def has_room(self, connection: sqlite3.Connection) -> bool:
+        """See LoggedStore.has_room."""
+        self._hold_if_possible()
+        return self._reserve.has_more
+
     def join(self, connection: sqlite3.Connection, position: Position, term: int) -> None:
         """See LoggedStore.join_log."""
         connection.execute("BEGIN IMMEDIATE")
@@ -118,19 +123,23 @@ class EntryWriter:
     def _commit(self, connection: sqlite3.Connection, entries: Sequence[Entry], *, is_written: bool) -> None:
         """Commits entries that the log has. When the disk is full, it uses the room that was kept for them."""
         try:
-            if not is_written:
+            if is_written:
+                self._end(connection)
+            else:
                 self._keeper.before_commit(connection)
-                self._write(connection, entries)
-            self._end(connection)
+                self._write_through(connection, entries)
         except sqlite3.OperationalError as error:
-            if not isinstance(translated(error, str(self._path)), StoreFullError):
-                raise
+            self._check_full(error)
             self._reserve.release()
-            with contextlib.suppress(sqlite3.Error):
-                # If it can, the next transaction starts the log from its beginning.
-                merge(connection)
-            self._write(connection, entries)
-            self._end(connection)
+            try:
+                # Before the merge, which may need all of that room for what is older.
+                self._write_through(connection, entries)
+            except sqlite3.OperationalError as again:
+                self._check_full(again)
+                with contextlib.suppress(sqlite3.Error):
+                    # If it can, the next transaction starts the log from its beginning.
+                    merge(connection)
+                self._write_through(connection, entries)
         for batch, _, _ in entries:
             if batch is not None:
                 self._keeper.after_commit(batch)
@@ -153,6 +162,15 @@ class EntryWriter:
                     write_rows(connection, batch, self._lanes, term)
                 except (sqlite3.IntegrityError, StoreError) as error:
                     raise StoreEntryError(position.index, error) from error
+
+    def _write_through(self, connection: sqlite3.Connection, entries: Sequence[Entry]) -> None:
+        self._write(connection, entries)
+        self._end(connection)
+
+    def _check_full(self, error: sqlite3.OperationalError) -> None:
+        """Raises the error again, unless it says that the disk is full."""
+        if not isinstance(translated(error, str(self._path)), StoreFullError):
+            raise error
 
     def _end(self, connection: sqlite3.Connection) -> None:
         with self._undone(connection):

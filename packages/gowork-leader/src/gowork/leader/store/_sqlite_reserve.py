@@ -37,8 +37,7 @@ class Reserve:
         if self._is_held:
             return
         try:
-            look = os.statvfs(self._path.parent)
-            if look.f_bavail * look.f_frsize < RESERVE_BYTES:
+            if _free_bytes(self._path.parent) < RESERVE_BYTES:
                 raise self._too_full("the disk is full")
             descriptor = make_file(self._path)
             try:
@@ -50,6 +49,15 @@ class Reserve:
                 self._path.unlink(missing_ok=True)
             raise self._too_full(error.strerror or str(error)) from error
         self._is_held = True
+
+    @property
+    def has_more(self) -> bool:
+        """Whether the file is there, and the disk has room for as much besides."""
+        try:
+            return self._is_held and _free_bytes(self._path.parent) >= RESERVE_BYTES
+        except OSError:
+            # The disk is gone, and the next entry will say so.
+            return False
 
     def release(self) -> None:
         """Removes the file, so that its room can be used."""
@@ -66,6 +74,11 @@ class Reserve:
 def reserve_path(store: Path) -> Path:
     """Returns where the reserve of a store is."""
     return Path(f"{store}.reserve")
+
+
+def _free_bytes(folder: Path) -> int:
+    look = os.statvfs(folder)
+    return look.f_bavail * look.f_frsize
 
 
 def _allocate(descriptor: int) -> None:

@@ -494,6 +494,14 @@ class LoggedStore(Store, Protocol):
         """
         ...
 
+    async def has_room(self) -> bool:
+        """Returns whether it could lead for a while: it keeps room for what is prepared, and there is more besides.
+
+        Raises:
+            StoreError: the store is not open for a log.
+        """
+        ...
+
     async def digest(self, begun: asyncio.Event | None = None) -> bytes:
         """Returns a SHA-256 over all tasks, facts, tombstones, term and position, as they are at one moment.
 

@@ -175,6 +175,10 @@ class SqliteStore:
         """See LoggedStore.force_each."""
         self._entry_writer.force_each(each)
 
+    async def has_room(self) -> bool:
+        """See LoggedStore.has_room."""
+        return await self._call(self._writer, self._entry_writer.has_room)
+
     async def digest(self, begun: asyncio.Event | None = None) -> bytes:
         """See LoggedStore.digest. Until it ends, SQLite's log grows with each commit, as with a backup."""
         self._check_open()

@@ -479,6 +479,11 @@ class LoggedConformance(Fixtures):
         assert await store.force() == position(BASE + 2)
         await store.close()
 
+    async def test_a_store_says_whether_it_has_room(self, open_store: LoggedFactory) -> None:
+        store = await joined(open_store())
+        assert await store.has_room() is True
+        await store.close()
+
     async def test_a_restored_store_belongs_to_no_log(
         self, open_store: LoggedFactory, open_restored: LoggedFactory, tmp_path: Path
     ) -> None:
