@@ -18,6 +18,7 @@ from gowork.leader._core import effects as ef
 from gowork.leader._core.kinds import MEMBERS
 from gowork.leader._core.state import Settings
 from gowork.leader._engine import seams
+from gowork.leader._engine.ages import Ages
 from gowork.leader._engine.asked import RefusedError
 from gowork.leader._engine.blocked import NotServingError
 from gowork.leader._engine.counts import Counts
@@ -101,7 +102,7 @@ class SimLeader:
     async def _sweep(self, engine: Engine, store: SimStore) -> None:
         """Runs the retention, more often than a real leader."""
         kept = Kept(seconds=KEPT_SECONDS, failed_seconds=KEPT_SECONDS)
-        retention = Retention(engine, store, kept)
+        retention = Retention(engine, store, kept, Ages())
         while True:
             await self._world.loop.pass_time(self._world.rng.uniform(1.0, 4.0))
             try:

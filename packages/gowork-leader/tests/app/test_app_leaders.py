@@ -11,14 +11,18 @@ from pathlib import Path
 import grpc
 import pytest
 from leader_serving import PATIENCE, ServedLeader, refused, serving
+from memory_log import MemoryLog, MemoryPlace
 from several_leaders import Several, several
 
-from gowork.leader import __version__
+from gowork.leader import Leader, __version__
 from gowork.leader._app import node
 from gowork.leader._replication import candidacy, registers
 from gowork.leader._replication.announcement import Announcement
 from gowork.leader._replication.registers import PREFIX, Registration
 from gowork.leader._rpc import leaders
+from gowork.leader._rpc.dialer import DIAL_SECONDS
+from gowork.leader.log.etcd import LEASE_SECONDS
+from gowork.leader.store.sqlite import SqliteStore
 from gowork.proto.cluster.v1 import leader_pb2 as pb
 from gowork.proto.scheduler.v1 import scheduler_pb2 as spb
 
@@ -292,3 +296,10 @@ async def test_metrics_of_the_one_that_leads_say_so_and_how_long_nobody_led(hous
 async def test_metrics_of_a_leader_without_a_log_show_none_of_a_log(tmp_path: Path) -> None:
     async with serving(tmp_path) as leader:
         assert not [name for name in await page(leader) if name.startswith("gowork_log")]
+
+
+def test_a_leader_among_several_waits_until_its_predecessor_can_no_longer_call(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "store.db")
+    assert Leader(store)._settings.callback_adopted_grace == 0
+    shared = Leader(store, log=MemoryLog(MemoryPlace()))
+    assert shared._settings.callback_adopted_grace >= LEASE_SECONDS + DIAL_SECONDS

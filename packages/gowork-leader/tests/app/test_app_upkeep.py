@@ -8,6 +8,7 @@ import asyncio
 import errno
 import os
 import sqlite3
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from memory_log import MemoryLeadership, MemoryLog, MemoryPlace
 from sharing_leaders import Sharing, sharing
 
 from gowork.leader._app import standby
+from gowork.leader._engine.ages import Ages
 from gowork.leader._replication import candidacy, pins, pruning, replica, upkeep
 from gowork.leader._rpc import copying
 from gowork.leader.log import Candidate, Generation, Leader, LeadershipLostError, LogFullError, LogUnreachableError
@@ -212,6 +214,29 @@ def _cancel(id: str) -> object:
     from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 
     return pb.CancelTaskRequest(id=id)
+
+
+async def test_a_follower_notes_how_old_batches_are(crew: Sharing, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(standby, "LOOK_SECONDS", 0.05)
+    made: list[Ages] = []
+
+    class Noted(Ages):
+        def __init__(self) -> None:
+            super().__init__()
+            made.append(self)
+
+    monkeypatch.setattr(standby, "Ages", Noted)
+    await pair(crew)
+    await crew.submitted("a", "three")
+    leads, follows = made
+    while not follows.batch_at(time.monotonic()):  # noqa: ASYNC110 - nothing announces it
+        await asyncio.sleep(0.01)
+    number = follows.batch_at(time.monotonic())
+    await crew.stop("a")
+    await crew.says("b", 200, "ready")
+    # One for the process, over its terms.
+    assert made == [leads, follows]
+    assert follows.batch_at(time.monotonic()) >= number
 
 
 class FullStore(SqliteStore):

@@ -166,6 +166,23 @@ def test_a_stop_that_was_not_answered_is_asked_for_again_by_the_next_heartbeats(
     assert core.stops() == ["a"], "a leader that has just started does not know of any call"
 
 
+# Another leader has granted it.
+
+
+def test_a_member_that_is_idle_keeps_what_the_last_leader_granted_for_as_long_as_that_one_may_call():
+    core = Dialled()
+    core.state.settings.callback_adopted_grace = 8.0
+    core.restart()
+    for _ in range(7):
+        core.beat(IDLE)
+        core.pass_time(1)
+    assert core.status("a") is Status.RUNNING
+    core.pass_time(1)
+    core.beat(IDLE)
+    assert core.status("a") is Status.PENDING
+    assert core.standing("a").attempts[-1].reason == "its worker is idle: the start did not reach it"
+
+
 # Time limits.
 
 

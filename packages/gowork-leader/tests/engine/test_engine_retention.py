@@ -13,17 +13,10 @@ import pytest
 from gowork.leader._core import commands as cmd
 from gowork.leader._core.model import Now
 from gowork.leader._engine import retention
+from gowork.leader._engine.ages import SETTLE_SECONDS, TOMBSTONE_SECONDS, YOUNG_SECONDS, Ages, CautiousClock
 from gowork.leader._engine.counts import Counts
 from gowork.leader._engine.loop import Engine
-from gowork.leader._engine.retention import (
-    RETAIN_SECONDS_MAX,
-    SETTLE_SECONDS,
-    TOMBSTONE_SECONDS,
-    YOUNG_SECONDS,
-    CautiousClock,
-    Kept,
-    Retention,
-)
+from gowork.leader._engine.retention import RETAIN_SECONDS_MAX, Kept, Retention
 from gowork.leader._wire.specs import spec_from
 from gowork.leader.store.protocol import Finished, StoreError
 from gowork.leader.store.sqlite import SqliteStore
@@ -55,9 +48,9 @@ class Nobody:
 class Keeping:
     """An engine with a clock of its own, and its retention."""
 
-    def __init__(self, engine: Engine, store: SqliteStore, clock: Clock, kept: Kept) -> None:
+    def __init__(self, engine: Engine, store: SqliteStore, clock: Clock, kept: Kept, ages: Ages) -> None:
         self.engine, self.store, self.clock = engine, store, clock
-        self.retention = Retention(engine, store, kept)
+        self.retention = Retention(engine, store, kept, ages)
 
     async def finish(self, *ids: str) -> None:
         """Cancelled tasks are finished ones."""
@@ -82,14 +75,16 @@ class Keeping:
 
 
 @asynccontextmanager
-async def keeping(folder: Path, clock: Clock | None = None, **kept: Any) -> AsyncIterator[Keeping]:
+async def keeping(
+    folder: Path, clock: Clock | None = None, ages: Ages | None = None, **kept: Any
+) -> AsyncIterator[Keeping]:
     store, clock = SqliteStore(folder / "store.db"), clock or Clock()
     engine = Engine(store, Nobody(), Counts(), clock=clock)
     await engine.recover()
     try:
         async with asyncio.TaskGroup() as group, asyncio.timeout(120):
             group.create_task(engine.run())
-            yield Keeping(engine, store, clock, Kept(**kept))
+            yield Keeping(engine, store, clock, Kept(**kept), ages or Ages())
             engine.stop()
     finally:
         await store.close()
@@ -146,6 +141,36 @@ async def test_a_clock_that_is_wrong_at_a_start_has_an_hour_to_be_set_right(tmp_
         assert await kept.look_on(SETTLE_SECONDS - 60) == ["a", "b"]
         # It was right, then: the leader was away for so long.
         assert await kept.look_on(120) == []
+
+
+async def test_a_leader_that_has_followed_knows_how_old_tasks_are_when_it_takes_over(tmp_path: Path) -> None:
+    clock = Clock()
+    async with keeping(tmp_path, clock, seconds=DAY, tasks=1) as kept:
+        await kept.finish("a", "b")
+        finished = kept.engine.changed
+    # Another leader led, and this one followed.
+    follower = Ages()
+    follower.look(clock.now(), finished)
+    clock.pass_time(YOUNG_SECONDS + 1)
+    async with keeping(tmp_path, clock, follower, seconds=7 * DAY, tasks=1) as kept:
+        assert await kept.sweep() == ["b"]
+        await kept.finish("c", "d")
+        assert await kept.sweep() == ["c", "d"]
+    clock.pass_time(SETTLE_SECONDS + DAY)
+    async with keeping(tmp_path, clock, follower, seconds=DAY) as kept:
+        # The clock has been believed for long enough.
+        assert await kept.sweep() == []
+
+
+def test_ages_know_no_batch_before_it_was_seen() -> None:
+    ages = Ages()
+    assert ages.seconds(Now(WALL_MS, 5.0)) == 0
+    ages.look(Now(WALL_MS, 10.0), 7)
+    ages.look(Now(WALL_MS, 20.0), 9)
+    # What was seen before a store was replaced is still true.
+    ages.look(Now(WALL_MS, 30.0), 0)
+    assert [ages.batch_at(mono) for mono in (9.0, 10.0, 19.0, 20.0, 30.0)] == [0, 7, 7, 9, 9]
+    assert ages.seconds(Now(WALL_MS, 30.0)) == 20.0
 
 
 async def test_many_go_in_batches(tmp_path: Path) -> None:
@@ -254,7 +279,7 @@ async def test_what_goes_wrong_in_tidying_up_ends_no_leader(
     await engine.recover()
     try:
         async with asyncio.timeout(120), asyncio.TaskGroup() as group:
-            group.create_task(Retention(engine, store, Kept()).run(stopped))
+            group.create_task(Retention(engine, store, Kept(), Ages()).run(stopped))
             await store.asked_twice.wait()
             stopped.set()
     finally:

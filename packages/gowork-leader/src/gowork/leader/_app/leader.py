@@ -19,6 +19,7 @@ from gowork.leader._app.term import Term
 from gowork.leader._core.state import Settings
 from gowork.leader._engine.counts import Counts
 from gowork.leader._engine.retention import Kept
+from gowork.leader._rpc.dialer import DIAL_SECONDS
 from gowork.leader.log.protocol import Log
 from gowork.leader.store.protocol import LoggedStore, Store
 
@@ -27,6 +28,11 @@ _log = logging.getLogger(__name__)
 #: The least `Settings.finished_full`: tasks that finished in the last minutes are kept in any case, and there must be
 #: room for new tasks beside them.
 FINISHED_FULL_MIN = 100_000
+
+
+#: For how long after it takes over a leader among several believes no callback worker that it is idle, in seconds. The
+#: leader before it may call until its lease is over, and a call may take as long as DIAL_SECONDS.
+ADOPTED_SECONDS = 5.0 + DIAL_SECONDS
 
 
 class Leader:
@@ -74,6 +80,8 @@ class Leader:
         kept_tasks = self._kept.tasks + self._kept.failed_tasks
         self._settings = settings or Settings(finished_full=max(2 * kept_tasks, FINISHED_FULL_MIN))
         self._settings.traced = is_traced()
+        if log is not None:
+            self._settings.callback_adopted_grace = ADOPTED_SECONDS
         self._store = store
         self._counts = Counts()
         self._node = Node(

@@ -18,9 +18,10 @@ from gowork.leader._app.presence import COPIES, LOG, Presence
 from gowork.leader._app.term import Term
 from gowork.leader._core.model import Now
 from gowork.leader._core.state import Settings
+from gowork.leader._engine.ages import Ages
 from gowork.leader._engine.clock import SystemClock
 from gowork.leader._engine.counts import Counts
-from gowork.leader._engine.retention import CautiousClock, Kept
+from gowork.leader._engine.retention import LOOK_SECONDS, Kept
 from gowork.leader._replication import announcement
 from gowork.leader._replication.announcement import Announcement
 from gowork.leader._replication.candidacy import Candidacy, join, silent
@@ -113,7 +114,9 @@ class Standby:
         self._advertised = advertised
         self._may_be_one_copy = may_be_one_copy
         self._early_ending = EarlyEnding(log)
-        self._clock = CautiousClock()
+        self._ages = Ages()
+        #: Follows and leads; None before the store is open.
+        self._candidacy: Candidacy | None = None
         #: The ids of stores that were set aside.
         self._gone: set[str] = set()
         #: What something is remarked about now.
@@ -163,6 +166,7 @@ class Standby:
                 beside = [
                     group.create_task(upkeep.run(), name="upkeep"),
                     group.create_task(watch.run(), name="watch the log"),
+                    group.create_task(self._grow_old(), name="ages"),
                 ]
                 try:
                     await self._follow_and_lead(own, weight, watch)
@@ -189,7 +193,7 @@ class Standby:
         def announce(stood_ms: int) -> bytes:
             return announcement.encode(replace(own, stood_ms=stood_ms))
 
-        candidacy = Candidacy(
+        candidacy = self._candidacy = Candidacy(
             self._store,
             self._log,
             announce,
@@ -229,6 +233,7 @@ class Standby:
                 self._settings,
                 self._kept,
                 journal,
+                ages=self._ages,
                 own=own,
                 leaders=leaders,
                 duties=[pruning, relief],
@@ -299,9 +304,21 @@ class Standby:
         """Is told that the store has no room for what the log has, or that it has."""
         self._node.wait_for(None if blocked is None else f"this leader lags behind: {blocked}")
 
+    @property
+    def _applied(self) -> int:
+        """The number of the last batch that the store is known to have applied while it followed; 0: none is known."""
+        replica = None if self._candidacy is None else self._candidacy.replica
+        return 0 if replica is None else replica.changed
+
+    async def _grow_old(self) -> None:
+        """Notes the age of what the log has, also while another leads."""
+        while True:
+            self._cautious_now()
+            await asyncio.sleep(LOOK_SECONDS)
+
     def _cautious_now(self) -> Now:
         now = SystemClock().now()
-        return Now(self._clock.wall_ms(now), now.mono)
+        return Now(self._ages.look(now, self._applied), now.mono)
 
     def _told(self, leader: Leader | None, because: str) -> None:
         """Is told who leads, or why nobody is known to; not of this leader's own terms."""

@@ -17,6 +17,7 @@ from gowork.leader._core.explain import waiting_by_reason
 from gowork.leader._core.model import Now
 from gowork.leader._core.queries import members, queue_depths
 from gowork.leader._core.state import Settings, State
+from gowork.leader._engine.ages import Ages
 from gowork.leader._engine.counts import Counts
 from gowork.leader._engine.loop import Engine
 from gowork.leader._engine.retention import Kept, Retention
@@ -61,6 +62,7 @@ class Term:
         kept: Kept,
         journal: Journal | None = None,
         *,
+        ages: Ages | None = None,
         own: Announcement = UNNAMED,
         leaders: Leaders | None = None,
         duties: Sequence[Duty] = (),
@@ -73,6 +75,7 @@ class Term:
             settings: spans and bounds.
             kept: how many finished tasks are kept, and for how long.
             journal: makes batches durable, in a store that is open already; None: the store does so alone.
+            ages: what this process knows of time; None: nothing yet.
             own: what this leader says of itself.
             leaders: answers the calls about the leaders of the log; None: there is no log.
             duties: what it does besides answering calls because there is a log.
@@ -84,7 +87,7 @@ class Term:
         self._engine = engine = Engine(store, router, counts, settings, journal=journal)
         self._sessions.attach(engine)
         dialer.attach(engine)
-        self._retention = Retention(engine, store, kept)
+        self._retention = Retention(engine, store, kept, ages or Ages())
         #: All duties of the term.
         self.duties: list[Duty] = [dialer, self._retention, *duties]
         self._membership = Membership(engine)

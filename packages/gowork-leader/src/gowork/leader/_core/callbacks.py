@@ -84,12 +84,12 @@ def _compare(state: State, callback: Callback, status: HeartbeatStatus, now: Now
     if held is None:
         return
     if status is HeartbeatStatus.IDLE:
-        if held.adopted:
+        seconds = now.mono - held.since_mono
+        if held.adopted and seconds >= state.settings.callback_adopted_grace:
             # An earlier leader ended between the grant and the call, or before the member's refusal arrived.
             reason = "its worker is idle: the start did not reach it"
             release(state, callback, reason, Outcome.INTERRUPTED, now, decision)
             return
-        seconds = now.mono - held.since_mono
         if held.idle_beats + 1 >= IDLE_BEATS_MIN and seconds >= state.settings.callback_idle_grace:
             reason = f"its worker is idle {seconds:.0f} s after the start, and has reported no end"
             lose(state, callback, reason, now, decision)

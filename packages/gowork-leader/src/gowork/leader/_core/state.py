@@ -24,6 +24,7 @@ class Settings:
 
     __slots__ = (
         "callback_absent_grace",
+        "callback_adopted_grace",
         "callback_idle_grace",
         "callback_lease",
         "callback_stop_grace",
@@ -46,6 +47,7 @@ class Settings:
         *,
         lease: float = 10.0,
         reconnect_grace: float = 1.0,
+        callback_adopted_grace: float = 0.0,
         callback_lease: float = 45.0,
         callback_idle_grace: float = 10.0,
         callback_stop_grace: float = 20.0,
@@ -67,6 +69,9 @@ class Settings:
         self.reconnect_grace = reconnect_grace
         #: How long a callback worker may be silent.
         self.callback_lease = callback_lease
+        #: For how long after a start a callback worker may still say that it is idle though an earlier leader has
+        #: granted it a task, because that leader may still call it.
+        self.callback_adopted_grace = callback_adopted_grace
         #: For how long after it was dialled a callback worker may still say that it is idle, because the call has not
         #: reached it; longer than a call may take.
         self.callback_idle_grace = callback_idle_grace

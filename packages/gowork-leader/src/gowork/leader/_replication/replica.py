@@ -56,6 +56,8 @@ class Replica:
         self._position: Position = opened.position
         self._term = opened.term
         self._weight = weight or Weight(opened.position.index)
+        #: The number of the last batch of tasks that was applied here; see Record.changed. 0: none was yet.
+        self.changed = 0
         #: Why the store can't take the next entries now; None: it can.
         self.blocked: StoreBlockedError | None = None
 
@@ -87,6 +89,7 @@ class Replica:
             written.append((_batch_of(entry.kind, entry.body, entry.index), position, term))
         await self._store.apply(written)
         self._position, self._term = position, term
+        self.changed = max(self.changed, *(_changed(batch) for batch, _, _ in written))
         for found in entries:
             self._weight.add(found.index, len(found.data))
 
@@ -143,6 +146,18 @@ class Replica:
                 self.blocked = None
                 told_blocked(None)
             return
+
+
+def _changed(batch: Batch | None) -> int:
+    """Returns the number of a batch; 0: it writes no tasks."""
+    if batch is None:
+        return 0
+    # One number for all that it writes.
+    if batch.inserts:
+        return batch.inserts[0].record.changed
+    if batch.moves:
+        return batch.moves[0].changed
+    return batch.deletes[0].changed if batch.deletes else 0
 
 
 def _batch_of(kind: Kind, body: bytes, index: int) -> Batch | None:
