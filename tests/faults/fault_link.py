@@ -28,8 +28,8 @@ class Link:
     """A context manager in which a thread forwards bytes between workers and the target."""
 
     def __init__(self, target: str) -> None:
-        host, port = target.rsplit(":", 1)
-        self._target = (host, int(port))
+        """`target` is HOST:PORT, or the path of a socket."""
+        self._target = target
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._selector = selectors.DefaultSelector()
         self._waker, self._woken = socket.socketpair()
@@ -111,13 +111,25 @@ class Link:
     def _accept(self) -> None:
         worker, _ = self._listener.accept()
         try:
-            leader = socket.create_connection(self._target)
-        except ConnectionError:
+            leader = self._connected()
+        except OSError:
             worker.close()
             return
         for end in (_End(worker, leader, "up"), _End(leader, worker, "down")):
             self._ends.append(end)
             self._watch(end)
+
+    def _connected(self) -> socket.socket:
+        if self._target.startswith("/"):
+            connection = socket.socket(socket.AF_UNIX)
+            try:
+                connection.connect(self._target)
+            except OSError:
+                connection.close()
+                raise
+            return connection
+        host, port = self._target.rsplit(":", 1)
+        return socket.create_connection((host, int(port)))
 
     def _forward(self, end: _End) -> None:
         try:

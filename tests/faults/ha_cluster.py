@@ -1,7 +1,7 @@
-"""Three members of etcd, three leaders that share a log in it, and workers: real processes, with links to be cut.
+"""Three leaders that share a log, workers, and what has the log: real processes, on a network that can be cut.
 
-Each leader reaches etcd through links of its own, and all workers except one reach the leaders through links. A link is
-a proxy of the tests, so that cuts need no rights. Leaders and clients reach leaders directly.
+The workers that can be cut off, and the way from each leader to the log, are paths of the network. Leaders and clients
+reach leaders directly.
 """
 
 from __future__ import annotations
@@ -9,27 +9,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import random
 import signal
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from etcd_members import EtcdCluster, EtcdMember
 from fault_cluster import COMMANDS, HERE, PATIENCE, Cluster
-from fault_link import Link
+from ha_network import WORKERS, LinkedNetwork, Network
+from ha_servers import LOOK_SECONDS, EtcdServers, PostgresqlServers, answer, running_servers
 
 LEADERS = ("l1", "l2", "l3")
-#: Workers that reach the leaders through links alone, and one that reaches them directly and follows hints.
+#: Workers that can be cut off from leaders, and one that can't be, and follows hints.
 LINKED_WORKERS = ("w1", "w2")
 DIRECT_WORKER = "w3"
-PREFIX = "chaos"
-#: How long a probe waits for its answer, in seconds.
-_PROBE_SECONDS = 1.0
-_LOOK_SECONDS = 0.05
 
 
 class LeaderEnded(Exception):
@@ -39,43 +32,38 @@ class LeaderEnded(Exception):
 class LeadersCluster(Cluster):
     """See the module. Processes are named `l1` to `l3`, `etcd0` to `etcd2`, and as workers are named."""
 
-    def __init__(self, folder: Path, links: contextlib.ExitStack, etcd: EtcdCluster, planted: str = "") -> None:
+    def __init__(
+        self, folder: Path, network: Network, servers: EtcdServers | PostgresqlServers, planted: str = ""
+    ) -> None:
         """Args:
         folder: for data and logs.
-        links: ends the links.
-        etcd: runs.
+        network: where processes run.
+        servers: have the log, and run.
         planted: the name of a bug that each leader gets; see ha_planted.py. Empty: none.
         """
         super().__init__(folder, "chaos_handlers")
-        self.etcd = etcd
+        self.network = network
+        self.servers = servers
         self._planted = planted
         self.leaders: dict[str, subprocess.Popen[str]] = {}
         #: {leader: {"cluster", "scheduler", "http": HOST:PORT}}
         self._listens: dict[str, dict[str, str]] = {}
-        #: {leader: its links to the members of etcd}
-        self.to_etcd = {
-            name: [links.enter_context(Link(member.address)) for member in etcd.members] for name in LEADERS
-        }
-        self._links = links
-        #: {leader: the link by which workers reach it}
-        self.from_workers: dict[str, Link] = {}
 
     def begin(self, name: str) -> None:
         """Starts a leader for the first time, and waits until it has its addresses."""
-        self._listens[name] = dict.fromkeys(("cluster", "scheduler", "http"), "127.0.0.1:0")
+        self._listens[name] = dict.fromkeys(("cluster", "scheduler", "http"), f"{self.network.machine(name).host}:0")
         self.start(name)
         self._listens[name] = json.loads(self._first_line(self.leaders[name]))
-        self.from_workers[name] = self._links.enter_context(Link(self._listens[name]["cluster"]))
 
     def start(self, name: str) -> None:
         """Starts a leader, at the addresses that it had before, and does not wait for it."""
         command = [str(COMMANDS / "gowork-leader")]
         if self._planted:
             command = [sys.executable, str(HERE / "ha_planted.py"), self._planted]
-        members = ",".join(link.address for link in self.to_etcd[name])
         self.leaders[name] = self._start(
+            *self.network.machine(name).command,
             *command,
-            *("--name", name, "--data-dir", str(self._folder / name), "--log", f"etcd://{members}/{PREFIX}"),
+            *("--name", name, "--data-dir", str(self._folder / name), "--log", self.servers.url_for(name)),
             *(f"--{port}-listen={address}" for port, address in self._listens[name].items()),
             "--print-addresses",
             log_name=f"{name}.log",
@@ -116,9 +104,16 @@ class LeadersCluster(Cluster):
         return self._folder / name / "gowork.db"
 
     @property
-    def url(self) -> str:
-        """The URL of the log, past the links."""
-        return self.etcd.url(PREFIX)
+    def etcd(self) -> EtcdServers:
+        """The members of etcd that have the log."""
+        assert isinstance(self.servers, EtcdServers)
+        return self.servers
+
+    @property
+    def postgresql(self) -> PostgresqlServers:
+        """The PostgreSQL that has the log."""
+        assert isinstance(self.servers, PostgresqlServers)
+        return self.servers
 
     def addresses(self, first: int) -> str:
         """Where clients find the leaders, in an order that begins with this one."""
@@ -132,10 +127,10 @@ class LeadersCluster(Cluster):
     def start_workers(self) -> None:
         """Starts the workers, which know all leaders, and waits until they are welcomed."""
         options = ("--runners", "2", "--slots", "8")
-        links = ",".join(link.address for link in self.from_workers.values())
-        deaf = (sys.executable, str(HERE / "ha_worker.py"))
+        paths = ",".join(self.network.path(WORKERS, name, self._listens[name]["cluster"]) for name in LEADERS)
+        deaf = (*self.network.machine(WORKERS).command, sys.executable, str(HERE / "ha_worker.py"))
         for name in LINKED_WORKERS:
-            self.start_worker(name, *options, leader=links, program=deaf, ready=False)
+            self.start_worker(name, *options, leader=paths, program=deaf, ready=False)
         direct = ",".join(self._listens[name]["cluster"] for name in LEADERS)
         self.start_worker(DIRECT_WORKER, *options, leader=direct, ready=False)
         # All at once, because each takes a while.
@@ -144,33 +139,27 @@ class LeadersCluster(Cluster):
             self.processes(name)
 
     async def well(self) -> None:
-        """Returns when all leaders are ready, and all members of etcd are healthy.
+        """Returns when all leaders are ready, and the servers of the log answer.
 
         Raises:
             LeaderEnded: that can't be.
             TimeoutError: that did not happen within PATIENCE.
         """
         async with asyncio.timeout(PATIENCE):
-            probes = [f"http://{self._listens[name]['http']}/readyz" for name in LEADERS]
-            for url in [*probes, *(f"http://{member.address}/health" for member in self.etcd.members)]:
-                while b"false" in (await asyncio.to_thread(_answer, url) or b"false"):
-                    ended = [name for name, process in self.leaders.items() if process.poll() is not None]
-                    if ended:
-                        raise LeaderEnded(f"{', '.join(ended)} ended without being told to: {self.told(ended[0])}")
-                    # A probe is asked, because nobody tells.
-                    await asyncio.sleep(_LOOK_SECONDS)
+            while not await self._is_well():
+                ended = [name for name, process in self.leaders.items() if process.poll() is not None]
+                if ended:
+                    raise LeaderEnded(f"{', '.join(ended)} ended without being told to: {self.told(ended[0])}")
+                # Probes are asked, because nobody tells.
+                await asyncio.sleep(LOOK_SECONDS)
 
-    async def member(self, chance: random.Random, *, leads: bool) -> EtcdMember:
-        """Returns the member that leads etcd, or one of the others."""
-        while True:
-            found = []
-            for member in self.etcd.members:
-                metrics = await asyncio.to_thread(_answer, f"http://{member.address}/metrics") or b""
-                if (b"\netcd_server_is_leader 1" in metrics) is leads and metrics:
-                    found.append(member)
-            if found:
-                return chance.choice(found)
-            await asyncio.sleep(_LOOK_SECONDS)
+    async def _is_well(self) -> bool:
+        for name in LEADERS:
+            if b"false" in (
+                await asyncio.to_thread(answer, f"http://{self._listens[name]['http']}/readyz") or b"false"
+            ):
+                return False
+        return await self.servers.is_well()
 
     def stop(self) -> None:
         """Kills everything."""
@@ -179,25 +168,25 @@ class LeadersCluster(Cluster):
         super().stop()
 
 
-def _answer(url: str) -> bytes | None:
-    """Returns what is answered; None without an answer, or with a bad one."""
-    try:
-        with urllib.request.urlopen(url, timeout=_PROBE_SECONDS) as answer:
-            return bytes(answer.read())
-    except (urllib.error.URLError, OSError):
-        return None
-
-
 @contextlib.asynccontextmanager
-async def running_leaders(folder: Path, planted: str = "") -> AsyncIterator[LeadersCluster]:
-    """Yields a cluster in which everything runs, and ends it all."""
-    with EtcdCluster(folder, len(LEADERS)) as etcd, contextlib.ExitStack() as links:
-        cluster = LeadersCluster(folder, links, etcd, planted)
-        try:
-            for name in LEADERS:
-                await asyncio.to_thread(cluster.begin, name)
-            await asyncio.to_thread(cluster.start_workers)
-            await cluster.well()
-            yield cluster
-        finally:
-            cluster.stop()
+async def running_leaders(
+    folder: Path, kind: str = "etcd", network: Network | None = None, planted: str = ""
+) -> AsyncIterator[LeadersCluster]:
+    """Yields a cluster in which everything runs, and ends it all.
+
+    Args:
+        folder: for data and logs.
+        kind: what has the log: "etcd" or "postgresql".
+        network: where processes run; None: here, with links.
+        planted: see LeadersCluster.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        network = network or LinkedNetwork(stack.enter_context(contextlib.ExitStack()))
+        servers = await stack.enter_async_context(running_servers(kind, folder, network))
+        cluster = LeadersCluster(folder, network, servers, planted)
+        stack.callback(cluster.stop)
+        for name in LEADERS:
+            await asyncio.to_thread(cluster.begin, name)
+        await asyncio.to_thread(cluster.start_workers)
+        await cluster.well()
+        yield cluster

@@ -14,6 +14,7 @@ from ha_cluster import LINKED_WORKERS
 from ha_faults import Event, Kind
 from ha_load import Told
 from ha_log import LogChecks
+from ha_targets import TARGETS, percentiles
 from rich.console import Console
 from rich.table import Table
 
@@ -21,6 +22,8 @@ from gowork.client import AttemptOutcome
 
 #: How long after a fault a new task must have completed, in seconds.
 STUCK_SECONDS = 60.0
+#: What the leader says while the log is full.
+_LOG_FULL = "the log takes nothing"
 #: How many findings are printed.
 _FOUND_MAX = 30
 
@@ -84,6 +87,9 @@ def _first(at: float, moments: Iterable[float | None]) -> float:
 
 def count(result: Result, told: Told, history: History, log: LogChecks) -> None:
     result.errors = told.errors
+    if any(event.kind is Kind.FILL_ETCD for event in result.events):
+        # This one an application is told.
+        result.errors = Counter({text: number for text, number in told.errors.items() if _LOG_FULL not in text})
     result.found += [
         f"an application sees a delay, not an error: {number} times {text}"
         for text, number in result.errors.most_common()
@@ -116,15 +122,15 @@ def _named(result: Result, rule: str) -> int:
 def show(console: Console, result: Result) -> None:
     """Prints the figures and the findings."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for title in ("seconds until a new task is", "n", "acknowledged", "", "", "completed", "", "", "longest"):
-        table.add_column(title, justify="left" if title.startswith("seconds") else "right")
-    table.add_row("", "", "p50", "p99", "max", "p50", "p99", "max", "call", style="bold")
+    for title in ("seconds until a new task is", "n", "acknowledged", "", "", "completed", "", "", "longest", "target"):
+        table.add_column(title, justify="left" if title.startswith(("seconds", "target")) else "right")
+    table.add_row("", "", "p50", "p99", "max", "p50", "p99", "max", "call", "", style="bold")
     for kind in Kind:
         if kind in result.times:
             times = result.times[kind]
-            both = [*_percentiles(times.acknowledged), *_percentiles(times.completed)]
+            both = [*percentiles(times.acknowledged), *percentiles(times.completed)]
             figures = [f"{seconds:.2f}" for seconds in (*both, times.longest)]
-            table.add_row(kind.value, str(len(times.acknowledged)), *figures)
+            table.add_row(kind.value, str(len(times.acknowledged)), *figures, _judged(kind, times))
     console.print(table)
     counts = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for what, number in result.counts.items():
@@ -136,15 +142,28 @@ def show(console: Console, result: Result) -> None:
         console.print(f"and {len(result.found) - _FOUND_MAX} more", style="red")
 
 
-def _percentiles(seconds: Sequence[float]) -> tuple[float, float, float]:
-    """Returns the 50th and the 99th percentile, and the most, of sorted figures."""
-    return seconds[len(seconds) // 2], seconds[min(len(seconds) * 99 // 100, len(seconds) - 1)], seconds[-1]
+def _judged(kind: Kind, times: Times) -> str:
+    target = TARGETS.get(kind)
+    if target is None:
+        return ""
+    return f"{target}: {'met' if target.is_met(times.acknowledged, times.completed) else 'MISSED'}"
+
+
+def _figures(seconds: Sequence[float]) -> dict[str, object]:
+    p50, p99, most = percentiles(seconds)
+    return {"p50": p50, "p99": p99, "max": most, "all": list(seconds)}
 
 
 def write(path: Path, result: Result, seed: int) -> None:
     """Writes what came of a run as JSON."""
     times = {
-        kind.value: {"acknowledged": each.acknowledged, "completed": each.completed, "longest_call": each.longest}
+        kind.value: {
+            "acknowledged": _figures(each.acknowledged),
+            "completed": _figures(each.completed),
+            "longest_call": each.longest,
+            "target": str(TARGETS[kind]) if kind in TARGETS else None,
+            "is_met": TARGETS[kind].is_met(each.acknowledged, each.completed) if kind in TARGETS else None,
+        }
         for kind, each in result.times.items()
     }
     whole = {

@@ -1,4 +1,4 @@
-"""A run: three leaders on three members of etcd, faults one after the other under load, and what came of it."""
+"""A run: three leaders that share a log, faults one after the other under load, and what came of it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from ha_faults import Event, Faults, Kind, plan
 from ha_linear import linearizable
 from ha_load import CALL_SECONDS, Load, Told, deaf_client
 from ha_log import LogReader, check_log, check_stores, reading
+from ha_network import Network
 from ha_result import STUCK_SECONDS, Result, count, measure
 
 from gowork.client import AsyncClient, TaskView
@@ -39,6 +40,8 @@ async def run(
     deck: Mapping[Kind, int],
     seconds: float = 0.0,
     *,
+    log: str = "etcd",
+    network: Network | None = None,
     planted: str = "",
     tell: Tell = lambda line: None,
 ) -> Result:
@@ -49,24 +52,32 @@ async def run(
         seed: decides on the faults and the tasks.
         deck: how often each fault is done.
         seconds: how long faults are done at least; when the deck is through, it is shuffled anew.
+        log: what has the log: "etcd" or "postgresql".
+        network: where processes run; None: here, with links.
         planted: a bug that the leaders get; see ha_planted.py.
         tell: is called with a line for each fault.
     """
     result = Result()
     try:
-        await _run(result, folder, seed, deck, seconds, planted, tell)
+        async with running_leaders(folder, log, network, planted) as cluster:
+            await _run(result, cluster, folder, seed, deck, seconds, tell)
     except* (LeaderEnded, Stuck) as errors:
         result.found += [f"nobody needs to help: {error}" for error in _leaves(errors)]
     return result
 
 
 async def _run(
-    result: Result, folder: Path, seed: int, deck: Mapping[Kind, int], seconds: float, planted: str, tell: Tell
+    result: Result,
+    cluster: LeadersCluster,
+    folder: Path,
+    seed: int,
+    deck: Mapping[Kind, int],
+    seconds: float,
+    tell: Tell,
 ) -> None:
     wall_offset = time.time() - time.monotonic()
     async with AsyncExitStack() as stack:
-        cluster = await stack.enter_async_context(running_leaders(folder, planted))
-        reader = await stack.enter_async_context(reading(cluster.url))
+        reader = await stack.enter_async_context(reading(cluster.servers.url))
         clients = [
             await stack.enter_async_context(AsyncClient(cluster.addresses(number), timeout=CALL_SECONDS))
             for number in range(CLIENTS)
@@ -84,14 +95,14 @@ async def _run(
             await asyncio.to_thread(cluster.terminate, name)
         await reader.all_read()
         assert reader.generation is not None
-        log = check_log(reader.generation, reader.entries)
+        checks = check_log(reader.generation, reader.entries)
         stores = {name: cluster.store(name) for name in LEADERS}
-        log.found += await check_stores(folder, reader.generation, reader.entries, log, stores)
+        checks.found += await check_stores(folder, reader.generation, reader.entries, checks, stores)
     executions = await asyncio.to_thread(lambda: read_executions(folder.glob("*.chaos")))
     history = History(tasks, executions, load.told.ledger, _as_faults(result.events), wall_offset)
-    result.found += [*log.found, *history.found(), *_linear(load.told)]
+    result.found += [*checks.found, *history.found(), *_linear(load.told)]
     measure(result, load.told)
-    count(result, load.told, history, log)
+    count(result, load.told, history, checks)
 
 
 async def _faults(
@@ -139,7 +150,7 @@ async def _well(cluster: LeadersCluster, load: Load) -> None:
 def _as_faults(events: Sequence[Event]) -> list[chaos_faults.Event]:
     """Returns the faults as the checker of the handlers' record wants them: each may cost a task its attempt."""
     return [
-        chaos_faults.Event(chaos_faults.Kind.STOP_LEADER, "leader", event.at, event.until, frozenset())
+        chaos_faults.Event(chaos_faults.Kind.STOP_LEADER, "leader", event.began, event.until, frozenset())
         for event in events
     ]
 

@@ -1,5 +1,8 @@
-"""Runs three leaders on three members of etcd, does faults to them under load, and checks what came of it:
+"""Runs three leaders that share a log, does faults to them under load, and checks what came of it:
 `python run_chaos_ha.py --minutes 5 [--seed 17] [--json FILE]`.
+
+The log is in three members of the `etcd` on PATH, or of another one, or in a PostgreSQL. With `--namespaces` each of
+them, and each leader, has a network namespace of its own, so that whole machines can be lost.
 
 The seed decides on the faults and on the tasks. Their order on the machine differs from run to run.
 """
@@ -8,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import random
 import shutil
 import sys
@@ -21,7 +25,8 @@ HERE = Path(__file__).parent
 
 def main() -> int:
     sys.path[:0] = [str(HERE), str(HERE.parents[1] / "packages/gowork-leader/tests/log")]
-    from ha_faults import DECK, SHORT_DECK, Kind
+    import ha_namespaces
+    from ha_faults import Kind, deck_of
     from ha_planted import PLANTED
     from ha_result import show, write
     from ha_run import run
@@ -33,19 +38,38 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None, help="decides on the faults and the tasks [a random one]")
     parser.add_argument("--short", action="store_true", help="do the few faults that the tests do")
     parser.add_argument("--only", metavar="NAME", default="", help="do this kind of fault alone, such as STOP_LEADER")
+    parser.add_argument(
+        "--log", choices=("etcd", "postgresql"), default="etcd", metavar="KIND", help="etcd or postgresql [etcd]"
+    )
+    parser.add_argument("--etcd", type=Path, default=None, metavar="PATH", help="this etcd [the one on PATH]")
+    parser.add_argument(
+        "--namespaces", action="store_true", help="give each a network namespace, and lose machines too; needs root"
+    )
     parser.add_argument("--plant", choices=sorted(PLANTED), default="", help="plant a bug, which must be found")
     parser.add_argument("--json", type=Path, default=None, help="write the figures to this file")
     parser.add_argument("--directory", type=Path, default=None, help="work below this one [that of temporary files]")
     options = parser.parse_args()
+    if options.namespaces:
+        if why := ha_namespaces.missing():
+            parser.error(f"--namespaces can't be had: {why}")
+        ha_namespaces.enter()
+    if options.etcd is not None:
+        os.environ["PATH"] = os.pathsep.join([str(options.etcd.resolve().parent), os.environ["PATH"]])
     seed = random.SystemRandom().randrange(1 << 16) if options.seed is None else options.seed
     folder = Path(tempfile.mkdtemp(prefix=f"gowork-chaos-ha-{seed}-", dir=options.directory))
     console = Console(width=None if sys.stdout.isatty() else 140)
     console.print(f"seed {seed}, in {folder}", highlight=False)
-    deck, seconds = (SHORT_DECK, 0.0) if options.short else (DECK, options.minutes * 60)
+    deck = deck_of(options.log, short=options.short, loses_machines=options.namespaces)
     if options.only:
         deck = {Kind[options.only]: 3}
+    if not options.namespaces:
+        console.print("no machine is lost: that needs --namespaces", highlight=False)
+    seconds = 0.0 if options.short else options.minutes * 60
+    network = ha_namespaces.Namespaces() if options.namespaces else None
     tell = Console(stderr=True, highlight=False).print
-    result = asyncio.run(run(folder, seed, deck, seconds, planted=options.plant, tell=tell))
+    result = asyncio.run(
+        run(folder, seed, deck, seconds, log=options.log, network=network, planted=options.plant, tell=tell)
+    )
     show(console, result)
     if options.json is not None:
         write(options.json, result, seed)

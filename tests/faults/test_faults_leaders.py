@@ -10,10 +10,11 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from ha_faults import DECK, SHORT_DECK, Kind, plan
+from ha_faults import DECKS, MACHINE_DECKS, SHORT_DECKS, Kind, deck_of, plan
 from ha_linear import Answer, Call, Did, Seen, linearizable
 from ha_log import check_log, check_stores
 from ha_run import run
+from ha_targets import LEASE_SECONDS, TARGETS
 
 from gowork.client import TaskStatus
 from gowork.leader._core.model import Position, Standing, Status
@@ -21,6 +22,7 @@ from gowork.leader._replication import announcement
 from gowork.leader._replication.announcement import Announcement
 from gowork.leader._replication.replica import Replica, TermBegun, encode_term
 from gowork.leader.log import entries as log_entries
+from gowork.leader.log import etcd, postgresql
 from gowork.leader.log.entries import NO_HASH, seal
 from gowork.leader.log.protocol import Generation, LogEntry
 from gowork.leader.store.batches import encode_batch
@@ -33,16 +35,35 @@ GENERATION = Generation("g" * 32, 0, 4)
 
 
 def test_one_seed_gives_one_plan() -> None:
-    assert plan(Random(3), DECK) == plan(Random(3), DECK) != plan(Random(4), DECK)
-    kinds = [fault.kind for fault in plan(Random(3), DECK)]
-    assert {kind: kinds.count(kind) for kind in Kind} == DECK
+    deck = deck_of("etcd")
+    assert plan(Random(3), deck) == plan(Random(3), deck) != plan(Random(4), deck)
+    kinds = [fault.kind for fault in plan(Random(3), deck)]
+    assert {kind: kinds.count(kind) for kind in deck} == deck
+
+
+def test_each_fault_is_in_some_deck() -> None:
+    decks = [deck_of(log, loses_machines=True) for log in DECKS]
+    assert set().union(*decks) == set(Kind)
+    assert all(set(MACHINE_DECKS[log]).isdisjoint(deck_of(log)) for log in DECKS)
+
+
+def test_a_target_is_missed_by_the_median_the_99th_percentile_or_the_other_figure() -> None:
+    kill, resign = TARGETS[Kind.KILL_LEADER], TARGETS[Kind.TERM_LEADER]
+    slow = [9.0, 9.0, 9.0]
+    assert kill.is_met(slow, [0.2, 1.0, 4.0])
+    assert not kill.is_met(slow, [0.2, 1.1, 4.0])
+    assert not kill.is_met(slow, [0.2, 1.0, 4.1])
+    assert resign.is_met([0.2, 0.4, 0.5], slow)
+    assert not resign.is_met([0.2, 0.4, 0.6], slow)
+    assert TARGETS[Kind.LOSE_LEADER].p99 == LEASE_SECONDS + 1 == etcd.LEASE_SECONDS + 1
+    assert postgresql.LEASE_SECONDS == LEASE_SECONDS
 
 
 @pytest.mark.tool("etcd")
 async def test_nothing_is_lost_or_unexplained_while_leaders_and_etcd_fail(tmp_path: Path) -> None:
-    result = await run(tmp_path, SEED, SHORT_DECK)
+    result = await run(tmp_path, SEED, SHORT_DECKS["etcd"])
     assert result.found == []
-    assert {event.kind for event in result.events} == set(SHORT_DECK)
+    assert {event.kind for event in result.events} == set(SHORT_DECKS["etcd"])
     assert result.counts["tasks acknowledged"] > 200
     assert result.counts["terms"] > len(result.events)
 

@@ -359,7 +359,7 @@ async def test_a_term_resigns_before_its_duties_have_ended(tmp_path: Path, monke
     monkeypatch.setattr(LoneJournal, "resign", resign)
     async with office(tmp_path) as here:
         here.duties.append(duty)
-        async with asyncio.timeout(PATIENCE), here.term():
+        async with asyncio.timeout(SOON), here.term():
             pass
     assert duty.ended == 1
 

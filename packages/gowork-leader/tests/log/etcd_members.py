@@ -9,27 +9,49 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
 
 #: How long a member may take to answer, in seconds.
 START_SECONDS = 60.0
 
 
+class Machine(NamedTuple):
+    """Where a process runs."""
+
+    #: Its IP address.
+    host: str
+    #: What a command that runs there begins with.
+    command: tuple[str, ...] = ()
+
+
 class EtcdMember:
     """One member. It keeps its ports and its data when it is killed and started again."""
 
-    def __init__(self, name: str, folder: Path, client: int, peer: int, cluster: str, *more: str) -> None:
+    def __init__(
+        self, name: str, folder: Path, address: str, peer: str, cluster: str, *more: str, program: Sequence[str]
+    ) -> None:
+        """Args:
+        name: its name among the members.
+        folder: for data and log.
+        address, peer: where it serves clients, and the other members, as HOST:PORT.
+        cluster: the names and URLs of all members.
+        more: further options.
+        program: what begins its command line.
+        """
         self.name = name
-        self.address = f"127.0.0.1:{client}"
+        self.address = address
         self._folder = folder
         self._command = [
-            "etcd",
+            *program,
             f"--name={name}",
             f"--data-dir={folder / name}",
             f"--listen-client-urls=http://{self.address}",
             f"--advertise-client-urls=http://{self.address}",
-            f"--listen-peer-urls=http://127.0.0.1:{peer}",
-            f"--initial-advertise-peer-urls=http://127.0.0.1:{peer}",
+            f"--listen-peer-urls=http://{peer}",
+            f"--initial-advertise-peer-urls=http://{peer}",
             f"--initial-cluster={cluster}",
             "--logger=zap",
             "--log-level=warn",
@@ -82,19 +104,25 @@ class EtcdMember:
 class EtcdCluster:
     """Several members with one content. Leave it to end them."""
 
-    def __init__(self, folder: Path, members: int = 1, *more: str) -> None:
+    def __init__(
+        self, folder: Path, members: int = 1, *more: str, machines: Mapping[str, Machine] = MappingProxyType({})
+    ) -> None:
         """Args:
         folder: for data and logs.
-        members: how many.
+        members: how many. They are named `etcd0` and so on.
         more: further options of etcd.
+        machines: where members run: {name: machine}. Those that are not named run on this machine's loopback.
         """
-        ports = free_ports(2 * members)
         names = [f"etcd{number}" for number in range(members)]
-        peers = ports[members:]
-        cluster = ",".join(f"{name}=http://127.0.0.1:{peer}" for name, peer in zip(names, peers, strict=True))
+        here = iter(free_ports(2 * members))
+        places = {name: machines.get(name, Machine("127.0.0.1")) for name in names}
+        clients = {name: f"{place.host}:{next(here)}" for name, place in places.items()}
+        peers = {name: f"{place.host}:{next(here)}" for name, place in places.items()}
+        cluster = ",".join(f"{name}=http://{peer}" for name, peer in peers.items())
         self._folder = folder
         self.members = [
-            EtcdMember(name, folder, ports[number], peers[number], cluster, *more) for number, name in enumerate(names)
+            EtcdMember(name, folder, clients[name], peers[name], cluster, *more, program=(*place.command, "etcd"))
+            for name, place in places.items()
         ]
 
     def __enter__(self) -> EtcdCluster:

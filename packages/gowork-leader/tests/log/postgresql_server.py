@@ -10,6 +10,10 @@ import tempfile
 import time
 from pathlib import Path
 
+from etcd_members import Machine
+
+#: No machine: the server listens on its socket alone.
+NOWHERE = Machine("")
 #: How long the server may take to answer, in seconds.
 START_SECONDS = 120.0
 #: Who runs it, because it refuses to be run by root.
@@ -17,21 +21,28 @@ USER = "postgres"
 
 
 class PostgresqlServer:
-    """A server that listens on a socket in its folder alone. It keeps its data when it is killed and started again."""
+    """A server that listens on a socket in its folder. It keeps its data when it is killed and started again."""
 
-    def __init__(self, *options: str) -> None:
+    def __init__(self, *options: str, machine: Machine = NOWHERE) -> None:
+        """Args:
+        options: further ones of `postgres`.
+        machine: where it runs, and listens on its usual port; one without a host: here, on the socket alone.
+        """
         # pytest's own folders can't be entered by another user.
         self._folder = Path(tempfile.mkdtemp(prefix="gowork-pg-"))
         self._as_user = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"] if os.getuid() == 0 else []
         if self._as_user:
             shutil.chown(self._folder, USER, USER)
         self._options = options
+        self._machine = machine
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> PostgresqlServer:
         initdb = ["initdb", "--no-sync", "--no-instructions", "--auth=trust", f"--username={USER}", "--encoding=UTF8"]
         try:
             self._run(*initdb, "--locale=C", f"--pgdata={self._folder / 'data'}")
+            with (self._folder / "data/pg_hba.conf").open("a") as trusted:
+                trusted.write("host all all 10.0.0.0/8 trust\n")
             self.start()
         except BaseException:
             self.__exit__()
@@ -54,9 +65,12 @@ class PostgresqlServer:
 
     def start(self) -> None:
         """Starts it, and waits until it answers."""
-        command = ["postgres", "-D", str(self._folder / "data"), "-c", "listen_addresses=", "-k", str(self._folder)]
+        listen = f"listen_addresses={self._machine.host}"
+        command = ["postgres", "-D", str(self._folder / "data"), "-c", listen, "-k", str(self._folder)]
         with (self._folder / "log").open("ab") as log:
-            self._process = subprocess.Popen([*self._as_user, *command, *self._options], stdout=log, stderr=log)
+            self._process = subprocess.Popen(
+                [*self._machine.command, *self._as_user, *command, *self._options], stdout=log, stderr=log
+            )
         until = time.monotonic() + START_SECONDS
         while "ready to accept connections" not in self.log.rpartition("starting PostgreSQL")[2]:
             if self._process.poll() is not None or time.monotonic() > until:
