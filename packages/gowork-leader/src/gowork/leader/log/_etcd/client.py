@@ -26,6 +26,8 @@ PAUSE_SECONDS = 0.05
 #: How often an attempt is repeated because etcd has too much to do.
 _BUSY_MAX = 10
 #: What etcd says of a token that it no longer takes. The token is asked for again.
+#: What gRPC says when a member ended a connection that was to begin.
+_ENDED = ("Socket closed", "Connection reset", "andshake", "Unwrap failed")
 _OLD_TOKEN = ("invalid auth token", "revision of auth store is old")
 #: Streams end when the member that serves them has lost its leader.
 _STREAM_METADATA = (("hasleader", "true"),)
@@ -95,6 +97,8 @@ class EtcdClient:
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._current = 0
         self._token = ""
+        #: Whether a member has answered. Then a connection that ends says nothing of how members are called.
+        self._was_reached = False
 
     async def open(self) -> None:
         """Asks each member in turn for its version, until one answers.
@@ -111,6 +115,7 @@ class EtcdClient:
                 said.append(str(error))
                 continue
             _check_version(address, answer.version)
+            self._was_reached = True
             return
         raise LogUnreachableError("; ".join(said))
 
@@ -224,7 +229,8 @@ class EtcdClient:
         if code is grpc.StatusCode.UNIMPLEMENTED:
             return LogRefusedError(f"{address} is no etcd with the version 3 API ({details})")
         self._go_on(address)
-        return LogUnreachableError(f"etcd at {address}: {details or code.name}")
+        hint = "" if self._was_reached else _hint(details, encrypts=bool(self._endpoints.ca))
+        return LogUnreachableError(f"etcd at {address}: {details or code.name}{hint}")
 
     def _address(self) -> str:
         return self._endpoints.addresses[self._current]
@@ -248,6 +254,18 @@ class EtcdClient:
             stub = rpc.AuthStub(self._channel(self._address()))
             self._token = (await stub.Authenticate(request, timeout=CALL_SECONDS)).token
         return (("token", self._token),)
+
+
+def _hint(details: str, *, encrypts: bool) -> str:
+    """Returns what may be wrong, when what was said of a connection looks as if only one side encrypts or trusts."""
+    if not any(sign in details for sign in _ENDED):
+        return ""
+    if encrypts:
+        return (
+            "; check that etcd encrypts, that its certificate is from GOWORK_ETCD_CA and names this address, and "
+            "whether it asks for GOWORK_ETCD_CERT and GOWORK_ETCD_KEY"
+        )
+    return "; if etcd encrypts, set GOWORK_ETCD_CA"
 
 
 def _check_version(address: str, version: str) -> None:
