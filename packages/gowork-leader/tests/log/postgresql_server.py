@@ -8,8 +8,10 @@ import signal
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 from etcd_members import Machine
 
 #: No machine: the server listens on its socket alone.
@@ -68,11 +70,12 @@ class PostgresqlServer:
         listen = f"listen_addresses={self._machine.host}"
         command = ["postgres", "-D", str(self._folder / "data"), "-c", listen, "-k", str(self._folder)]
         with (self._folder / "log").open("ab") as log:
+            before = log.tell()
             self._process = subprocess.Popen(
                 [*self._machine.command, *self._as_user, *command, *self._options], stdout=log, stderr=log
             )
         until = time.monotonic() + START_SECONDS
-        while "ready to accept connections" not in self.log.rpartition("starting PostgreSQL")[2]:
+        while "ready to accept connections" not in self.log[before:]:
             if self._process.poll() is not None or time.monotonic() > until:
                 raise AssertionError(f"PostgreSQL does not start: {self.log[-2000:]}")
             time.sleep(0.02)
@@ -81,17 +84,25 @@ class PostgresqlServer:
         """Ends all of it at once, as a machine that loses its power does."""
         if self._process is None:
             return
-        processes = [self._process.pid, *_children(self._process.pid)]
-        for number in processes:
-            _signal(number, signal.SIGKILL)
+        # Its other processes would keep the memory that they share from the next one.
+        processes = self._all()
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         self._process.wait()
+        psutil.wait_procs(processes, timeout=START_SECONDS)
         self._process = None
 
     def stop(self, seconds_of: signal.Signals = signal.SIGSTOP) -> None:
         """Sends a signal to all of it."""
+        for process in self._all():
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(seconds_of)
+
+    def _all(self) -> list[psutil.Process]:
         assert self._process is not None
-        for number in [self._process.pid, *_children(self._process.pid)]:
-            _signal(number, seconds_of)
+        first = psutil.Process(self._process.pid)
+        return [first, *first.children()]
 
     def url(self, schema: str, host: str = "", database: str = "postgres") -> str:
         """The URL of a log."""
@@ -101,15 +112,3 @@ class PostgresqlServer:
     def _run(self, *command: str) -> None:
         done = subprocess.run([*self._as_user, *command], capture_output=True, text=True, cwd="/")
         assert done.returncode == 0, done.stderr
-
-
-def _children(pid: int) -> list[int]:
-    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True)
-    return [int(line) for line in found.stdout.split()]
-
-
-def _signal(pid: int, number: signal.Signals) -> None:
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        pass
