@@ -53,6 +53,7 @@ PARTS = {
 LONGER = {
     "oldest": [],
     "newest": [],
+    "newest-etcd": [],
     "mutants": [],
     "demo": [],
     "sim": ["--seeds", "500"],
@@ -108,6 +109,14 @@ UNASKED_OF_TESTS = [
     "--no-warn-return-any",
     "--implicit-reexport",
     "--disable-error-code=abstract",
+]
+#: What is built as the newest etcd, and the tests that a log in etcd must pass.
+ETCD_MODULE = "go.etcd.io/etcd/server/v3"
+ETCD_TESTS = [
+    "packages/gowork-leader/tests/log",
+    "packages/gowork-leader/tests/app/test_app_etcd.py",
+    "tests/sim/test_sim_etcd.py",
+    "tests/e2e/test_e2e_leaders.py",
 ]
 #: pytest's arguments for all tests: on every processor.
 EVERYTHING = ["-n", "auto", "--dist", "worksteal"]
@@ -193,6 +202,26 @@ def newest(session: nox.Session) -> None:
     """Runs the tests with the newest Python of this machine."""
     install_packages(session, *group("test"))
     session.run("pytest", *(session.posargs or EVERYTHING))
+
+
+@nox.session(name="newest-etcd")
+@timed
+def newest_etcd(session: nox.Session) -> None:
+    """Builds the newest etcd, for which it needs Go, and has it keep the log in tests and in a short chaos-ha."""
+    if shutil.which("go") is None:
+        session.skip("Go builds etcd, and is not on PATH")
+    install_packages(session, *group("test"))
+    folder = Path(session.create_tmp())
+    (folder / "go.mod").write_text("module newest-etcd\n")
+    etcd = folder / "bin/etcd"
+    with session.chdir(folder):
+        session.run("go", "get", f"{ETCD_MODULE}@latest", external=True)
+        session.run("go", "build", "-o", str(etcd), ETCD_MODULE, external=True)
+    session.run(str(etcd), "--version", external=True)
+    path = os.pathsep.join([str(etcd.parent), session.bin, os.environ["PATH"]])
+    session.run("pytest", *ETCD_TESTS, *EVERYTHING, env={"PATH": path})
+    chaos = ["--short", "--etcd", str(etcd), *session.posargs]
+    session.run("python", str(ROOT / "tests/faults/run_chaos_ha.py"), *chaos)
 
 
 @nox.session(name="all")
