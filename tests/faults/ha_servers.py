@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import signal
 import urllib.error
@@ -119,8 +120,9 @@ class EtcdServers:
 
     async def _etcdctl(self, *arguments: str) -> None:
         endpoints = ",".join(member.address for member in self._cluster.members)
+        command = ["etcdctl", f"--endpoints={endpoints}", "--command-timeout=30s", *arguments]
         process = await asyncio.create_subprocess_exec(
-            "etcdctl", f"--endpoints={endpoints}", "--command-timeout=30s", *arguments, env={"ETCDCTL_API": "3"}
+            *command, env={"ETCDCTL_API": "3", "PATH": os.environ["PATH"]}, stdout=asyncio.subprocess.DEVNULL
         )
         assert await process.wait() == 0
 

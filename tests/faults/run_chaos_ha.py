@@ -16,6 +16,7 @@ import random
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -27,7 +28,7 @@ def main() -> int:
     sys.path[:0] = [str(HERE), str(HERE.parents[1] / "packages/gowork-leader/tests/log")]
     import ha_namespaces
     from ha_faults import Kind, deck_of
-    from ha_planted import PLANTED
+    from ha_plants import PLANTS
     from ha_result import show, write
     from ha_run import run
 
@@ -45,7 +46,9 @@ def main() -> int:
     parser.add_argument(
         "--namespaces", action="store_true", help="give each a network namespace, and lose machines too; needs root"
     )
-    parser.add_argument("--plant", choices=sorted(PLANTED), default="", help="plant a bug, which must be found")
+    parser.add_argument(
+        "--plants", nargs="*", choices=PLANTS, metavar="NAME", help="plant these bugs, or all; each must be found"
+    )
     parser.add_argument("--json", type=Path, default=None, help="write the figures to this file")
     parser.add_argument("--directory", type=Path, default=None, help="work below this one [that of temporary files]")
     options = parser.parse_args()
@@ -56,6 +59,8 @@ def main() -> int:
     if options.etcd is not None:
         os.environ["PATH"] = os.pathsep.join([str(options.etcd.resolve().parent), os.environ["PATH"]])
     seed = random.SystemRandom().randrange(1 << 16) if options.seed is None else options.seed
+    if options.plants is not None:
+        return _plant_each(options.plants or list(PLANTS), seed, options.directory)
     folder = Path(tempfile.mkdtemp(prefix=f"gowork-chaos-ha-{seed}-", dir=options.directory))
     console = Console(width=None if sys.stdout.isatty() else 140)
     console.print(f"seed {seed}, in {folder}", highlight=False)
@@ -67,9 +72,7 @@ def main() -> int:
     seconds = 0.0 if options.short else options.minutes * 60
     network = ha_namespaces.Namespaces() if options.namespaces else None
     tell = Console(stderr=True, highlight=False).print
-    result = asyncio.run(
-        run(folder, seed, deck, seconds, log=options.log, network=network, planted=options.plant, tell=tell)
-    )
+    result = asyncio.run(run(folder, seed, deck, seconds, log=options.log, network=network, tell=tell))
     show(console, result)
     if options.json is not None:
         write(options.json, result, seed)
@@ -79,6 +82,23 @@ def main() -> int:
     shutil.rmtree(folder)
     console.print("nothing is wrong", style="bold green")
     return 0
+
+
+def _plant_each(names: Sequence[str], seed: int, directory: Path | None) -> int:
+    """Runs once with each of these bugs. Returns 1 if one was not found by the rule that it breaks."""
+    from ha_plants import PLANTS
+    from ha_run import run
+
+    missed = 0
+    for name in names:
+        plant = PLANTS[name]
+        with tempfile.TemporaryDirectory(prefix=f"gowork-chaos-ha-{name}-", dir=directory) as folder:
+            result = asyncio.run(run(Path(folder), seed, plant.deck, planted=name))
+        fitting = [found for found in result.found if found.startswith(plant.rule)]
+        told = f"found {len(fitting)} times" if fitting else f"NOT FOUND, but {result.found[:3]}"
+        print(f"{name}: {told}: {plant.rule}", flush=True)
+        missed += not fitting
+    return 1 if missed else 0
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ import pytest
 from ha_faults import DECKS, MACHINE_DECKS, SHORT_DECKS, Kind, deck_of, plan
 from ha_linear import Answer, Call, Did, Seen, linearizable
 from ha_log import check_log, check_stores
+from ha_planted import PLANTED
+from ha_plants import PLANTS
 from ha_run import run
 from ha_targets import LEASE_SECONDS, TARGETS
 
@@ -45,6 +47,10 @@ def test_each_fault_is_in_some_deck() -> None:
     decks = [deck_of(log, loses_machines=True) for log in DECKS]
     assert set().union(*decks) == set(Kind)
     assert all(set(MACHINE_DECKS[log]).isdisjoint(deck_of(log)) for log in DECKS)
+
+
+def test_of_each_planted_bug_it_is_said_how_it_is_found() -> None:
+    assert set(PLANTS) == set(PLANTED)
 
 
 def test_a_target_is_missed_by_the_median_the_99th_percentile_or_the_other_figure() -> None:
