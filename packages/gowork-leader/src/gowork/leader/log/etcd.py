@@ -40,7 +40,7 @@ from gowork.leader.log._etcd.requests import (
     put,
 )
 from gowork.leader.log._etcd.values import joined, read_value, split
-from gowork.leader.log.holding import OwnLease, told_in_time
+from gowork.leader.log.holding import OwnLease, settled, told_in_time
 from gowork.leader.log.protocol import (
     FOLLOW_SECONDS,
     Candidate,
@@ -381,19 +381,8 @@ class EtcdLog:
         return await self._settled(lambda: self._etcd.range(request, PAGE_SECONDS if end else CALL_SECONDS))
 
     async def _settled(self, call: Callable[[], Awaitable[_T]], seconds: float = _READ_SECONDS) -> _T:
-        """Makes a call that may be repeated, at one member after the other, until one answers.
-
-        Raises:
-            LogUnreachableError: none did in this time.
-        """
-        until = self._etcd.now() + seconds
-        while True:
-            try:
-                return await call()
-            except LogUnreachableError:
-                if self._etcd.now() >= until:
-                    raise
-                await asyncio.sleep(PAUSE_SECONDS)
+        """Makes a call that may be repeated, at one member after the other, until one answers. See `settled`."""
+        return await settled(call, seconds, self._etcd.now)
 
 
 class EtcdLeadership:

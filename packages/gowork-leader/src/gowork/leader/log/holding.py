@@ -112,6 +112,27 @@ class Holding:
         return LeadershipLostError(f"this leader no longer leads: term {self.leader.term} is over")
 
 
+async def settled(call: Callable[[], Awaitable[_T]], seconds: float, now: Callable[[], float] = OwnLease.now) -> _T:
+    """Makes a call again and again, until one is answered.
+
+    Args:
+        call: may be made again.
+        seconds: for how long it is tried.
+        now: returns seconds.
+
+    Raises:
+        LogUnreachableError: none was answered in this time.
+    """
+    until = now() + seconds
+    while True:
+        try:
+            return await call()
+        except LogUnreachableError:
+            if now() >= until:
+                raise
+        await asyncio.sleep(PAUSE_SECONDS)
+
+
 async def told_in_time(call: Callable[[], Awaitable[object]], goes_on: Callable[[], bool]) -> None:
     """Makes a call that ends a leadership, again and again, until one is answered.
 

@@ -13,18 +13,17 @@ So the confirmation of a leadership is a write.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
-from typing import TypeVar
 
 import psycopg
 from psycopg import errors
 
 from gowork.leader.log._postgresql.keeper import Keeper
 from gowork.leader.log._postgresql.server import CALL_SECONDS, Row, place_of, run_on
-from gowork.leader.log._postgresql.statements import State, segment_of
+from gowork.leader.log._postgresql.statements import APPEND, ENTRY, PAGE, State, segment_of
 from gowork.leader.log._postgresql.tables import Tables
-from gowork.leader.log.holding import PAUSE_SECONDS, Holding, OwnLease, told_in_time
+from gowork.leader.log.holding import Holding, OwnLease, settled, told_in_time
 from gowork.leader.log.protocol import (
     FOLLOW_SECONDS,
     Candidate,
@@ -41,8 +40,6 @@ from gowork.leader.log.protocol import (
     Span,
     next_term,
 )
-
-_T = TypeVar("_T")
 
 #: How long a leadership lasts without a keepalive, in seconds.
 LEASE_SECONDS = 3.0
@@ -102,8 +99,8 @@ class PostgresqlLog:
         if listening is not None:
             listening.cancel()
             await asyncio.wait({listening})
-        await self._leading.server.close()
-        await self._tables.server.close()
+        await self._leading.close()
+        await self._tables.close()
 
     async def generation(self) -> Generation | None:
         """See Log.generation."""
@@ -112,18 +109,13 @@ class PostgresqlLog:
 
     async def begin(self, generation: Generation, replaces: str | None) -> None:
         """See Log.begin."""
-        values = {
-            "id": generation.id,
-            "base": generation.base,
-            "floor": generation.term_floor,
-            "replaces": replaces,
-        }
+        new = {"id": generation.id, "base": generation.base, "floor": generation.term_floor}
         doubted = False
 
         async def begin() -> None:
             nonlocal doubted
             try:
-                if await self._tables.run(self._tables.statements.begin, values):
+                if await self._tables.run(self._tables.statements.begin, {**new, "replaces": replaces}):
                     return
             except LogUnreachableError:
                 doubted = True
@@ -135,7 +127,7 @@ class PostgresqlLog:
                 f"the log has generation {now.id if now else 'none'} by now, not {replaces or 'none'}"
             )
 
-        await self._settled(begin)
+        await settled(begin, _READ_SECONDS)
         state = await self._state()
         await self._tables.drop_segments(state.life, state.first)
 
@@ -191,8 +183,7 @@ class PostgresqlLog:
 
     async def depose(self, leader: Leader) -> bool:
         """See Log.depose."""
-        values = {"token": leader.token}
-        return bool(await self._settled(lambda: self._tables.run(self._tables.statements.depose, values)))
+        return bool(await self._told(self._tables.statements.depose, {"token": leader.token}))
 
     async def follow(self, after: int) -> AsyncGenerator[Sequence[LogEntry], None]:
         """See Log.follow."""
@@ -217,19 +208,18 @@ class PostgresqlLog:
 
     async def put_note(self, key: str, value: bytes, seconds: float | None = None) -> None:
         """See Log.put_note."""
-        values = {"key": key, "value": value, "seconds": seconds}
-        await self._settled(lambda: self._tables.run(self._tables.statements.put_note, values))
+        await self._told(self._tables.statements.put_note, {"key": key, "value": value, "seconds": seconds})
 
     async def drop_note(self, key: str) -> None:
         """See Log.drop_note."""
-        await self._settled(lambda: self._tables.run(self._tables.statements.drop_note, {"key": key}))
+        await self._told(self._tables.statements.drop_note, {"key": key})
 
     async def notes(self, prefix: str = "") -> Mapping[str, bytes]:
         """See Log.notes."""
-        return dict(await self._settled(lambda: self._tables.run(self._tables.statements.notes, {"prefix": prefix})))
+        return dict(await self._told(self._tables.statements.notes, {"prefix": prefix}))
 
     async def _state(self, seconds: float = _READ_SECONDS) -> State:
-        return await self._settled(self._tables.look, seconds)
+        return await settled(self._tables.look, seconds)
 
     async def _begun(self, seconds: float = _READ_SECONDS) -> State:
         state = await self._state(seconds)
@@ -239,10 +229,10 @@ class PostgresqlLog:
 
     async def _page(self, life: int, after: int) -> list[LogEntry]:
         """Returns the next entries; none if they were pruned or replaced after the state was read."""
-        statement = self._tables.statements.page(segment_of(life, after + 1))
+        statement = self._tables.statements.on(segment_of(life, after + 1), PAGE)
         values = {"life": life, "after": after, "bytes": _PAGE_BYTES, "entries": _PAGE_ENTRIES}
         try:
-            rows = await self._settled(lambda: self._tables.run(statement, values, _PAGE_SECONDS), FOLLOW_SECONDS)
+            rows = await settled(lambda: self._tables.run(statement, values, _PAGE_SECONDS), FOLLOW_SECONDS)
         except errors.UndefinedTable:
             return []
         for expected, (index, _) in enumerate(rows, after + 1):
@@ -250,25 +240,14 @@ class PostgresqlLog:
                 raise LogDamagedError(f"the log lacks entry {expected}: the next one that it has is {index}")
         return [LogEntry(index, data) for index, data in rows]
 
-    async def _settled(self, call: Callable[[], Awaitable[_T]], seconds: float = _READ_SECONDS) -> _T:
-        """Makes a call that may be repeated until it is answered.
-
-        Raises:
-            LogUnreachableError: it was not, in this time.
-        """
-        until = OwnLease.now() + seconds
-        while True:
-            try:
-                return await call()
-            except LogUnreachableError:
-                if OwnLease.now() >= until:
-                    raise
-                await asyncio.sleep(PAUSE_SECONDS)
+    async def _told(self, statement: bytes, values: Mapping[str, object]) -> list[Row]:
+        """Runs a statement that may be repeated."""
+        return await settled(lambda: self._tables.run(statement, values), _READ_SECONDS)
 
     async def _listen(self) -> None:
         while True:
             with suppress(LogError, psycopg.Error):
-                connection = await self._tables.server.connect()
+                connection = await self._tables.connect()
                 try:
                     await run_on(connection, self._tables.statements.listen)
                     async for _ in connection.notifies():
@@ -290,7 +269,7 @@ class PostgresqlLeadership:
         #: The segment that is known to be there.
         self._segment = ""
         keep, values = tables.statements.keep, {"token": holding.leader.token, "lease": tables.lease_seconds}
-        self._keeper = Keeper(tables.server.conninfo, keep, values, own, holding.lost.set)
+        self._keeper = Keeper(tables.conninfo, keep, values, own, holding.lost.set)
 
     @property
     def leader(self) -> Leader:
@@ -349,9 +328,9 @@ class PostgresqlLeadership:
         statements = self._tables.statements
         there: list[Row] = []
         try:
-            if await self._tables.run(statements.append(segment), values, seconds):
+            if await self._tables.run(statements.on(segment, APPEND), values, seconds):
                 return
-            there = await self._tables.run(statements.entry(segment), {"index": index}, seconds)
+            there = await self._tables.run(statements.on(segment, ENTRY), {"index": index}, seconds)
         except errors.UniqueViolation:
             raise LogDamagedError(f"the log has an entry {index} beyond its end") from None
         except errors.UndefinedTable:

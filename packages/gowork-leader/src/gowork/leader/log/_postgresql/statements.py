@@ -37,11 +37,11 @@ CREATE TABLE {notes} (key text COLLATE "C" PRIMARY KEY, value bytea NOT NULL, un
 INSERT INTO {log} VALUES (true, {format}, NULL, 0, 0, 0, 0, 0, NULL, '', 1, 0);
 INSERT INTO {lease} VALUES (true, NULL, '-infinity')
 """
-_CREATE_SEGMENT = """
+CREATE_SEGMENT = """
 CREATE TABLE {segment} (index bigint PRIMARY KEY, data bytea NOT NULL);
 ALTER TABLE {segment} ALTER COLUMN data SET STORAGE EXTERNAL
 """
-_DROP_SEGMENT = "SET LOCAL lock_timeout = '500ms'; DROP TABLE IF EXISTS {segment}"
+DROP_SEGMENT = "SET LOCAL lock_timeout = '500ms'; DROP TABLE IF EXISTS {segment}"
 _SEGMENTS = (
     "SELECT relname::text FROM pg_class WHERE relnamespace = to_regnamespace({name}) AND relkind = 'r' "
     "AND relname ~ '^entries_[0-9]+_[0-9]+$'"
@@ -50,7 +50,7 @@ _IS_THERE = """
 SELECT to_regclass({log_name}) IS NOT NULL, current_setting('synchronous_commit'), current_setting('fsync'),
     current_setting('server_version_num')::integer
 """
-_HAS_SEGMENT = "SELECT to_regclass({segment_name}) IS NOT NULL"
+HAS_SEGMENT = "SELECT to_regclass({segment_name}) IS NOT NULL"
 # A lease that ends later than it could was given by a clock that has been set back since.
 _STATE = """
 SELECT format, generation, base, term_floor, life, term, token, log.holder, announcement, first_index, last_index,
@@ -98,7 +98,7 @@ WITH ended AS (
 )
 SELECT true FROM ended
 """
-_APPEND = """
+APPEND = """
 WITH held AS (
     UPDATE {log} SET last_index = %(index)s
     WHERE generation = %(generation)s AND term = %(term)s AND holder = %(token)s
@@ -107,12 +107,12 @@ WITH held AS (
 )
 INSERT INTO {segment} SELECT %(index)s, %(data)s FROM held RETURNING true
 """
-_ENTRY = "SELECT data FROM {segment} WHERE index = %(index)s"
+ENTRY = "SELECT data FROM {segment} WHERE index = %(index)s"
 _PRUNE = """
 UPDATE {log} SET first_index = greatest(first_index, least(%(before)s, last_index)) WHERE holder = %(token)s
 RETURNING first_index, life
 """
-_PAGE = """
+PAGE = """
 SELECT index, data FROM (
     SELECT index, data, sum(octet_length(data)) OVER (ORDER BY index) - octet_length(data) AS bytes_before
     FROM {segment} WHERE index > %(after)s
@@ -180,29 +180,9 @@ class Statements:
         self.segments = self._composed(_SEGMENTS)
         self.listen = self._composed("LISTEN {schema}")
 
-    def append(self, segment: str) -> bytes:
-        """Returns the statement that appends to a segment, if this leader may."""
-        return self._composed(_APPEND, segment)
-
-    def entry(self, segment: str) -> bytes:
-        """Returns the statement that reads one entry."""
-        return self._composed(_ENTRY, segment)
-
-    def page(self, segment: str) -> bytes:
-        """Returns the statement that reads the next entries of a segment, unless they were pruned or replaced."""
-        return self._composed(_PAGE, segment)
-
-    def has_segment(self, segment: str) -> bytes:
-        """Returns the question whether a segment is there."""
-        return self._composed(_HAS_SEGMENT, segment)
-
-    def create_segment(self, segment: str) -> bytes:
-        """Returns the statement that makes a segment."""
-        return self._composed(_CREATE_SEGMENT, segment)
-
-    def drop_segment(self, segment: str) -> bytes:
-        """Returns the statement that removes a segment, unless others read it for long."""
-        return self._composed(_DROP_SEGMENT, segment)
+    def on(self, segment: str, text: str) -> bytes:
+        """Returns one of the statements that are about a segment."""
+        return self._composed(text, segment)
 
     def _composed(self, text: str, segment: str = "") -> bytes:
         name = sql.Identifier(self._schema, segment or "log")

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import suppress
 
 from psycopg import errors
 
-from gowork.leader.log._postgresql.server import CALL_SECONDS, Row, Server
-from gowork.leader.log._postgresql.statements import FORMAT, State, Statements, is_over
+from gowork.leader.log._postgresql.server import Server
+from gowork.leader.log._postgresql.statements import (
+    CREATE_SEGMENT,
+    DROP_SEGMENT,
+    FORMAT,
+    HAS_SEGMENT,
+    State,
+    Statements,
+    is_over,
+)
 from gowork.leader.log.protocol import LogError, LogUnreachableError
 
 _OLDEST_VERSION = 130_000
 
 
-class Tables:
+class Tables(Server):
     """The tables of one log.
 
     Args:
@@ -24,13 +31,9 @@ class Tables:
     """
 
     def __init__(self, conninfo: str, schema: str, lease_seconds: float) -> None:
-        self.server = Server(conninfo)
+        super().__init__(conninfo)
         self.statements = Statements(schema)
         self.lease_seconds = lease_seconds
-
-    async def run(self, statement: bytes, values: Mapping[str, object], seconds: float = CALL_SECONDS) -> list[Row]:
-        """See Server.run."""
-        return await self.server.run(statement, values, seconds)
 
     async def look(self) -> State:
         """Returns what the primary says.
@@ -60,7 +63,7 @@ class Tables:
         if not is_there:
             # Another process may be faster.
             with suppress(errors.UniqueViolation, errors.DuplicateTable):
-                await self.server.run(self.statements.create)
+                await self.run(self.statements.create)
         found = (await self.look()).format
         if found > FORMAT:
             raise LogError(
@@ -70,15 +73,15 @@ class Tables:
 
     async def make_segment(self, segment: str) -> None:
         """Makes a segment, if it is not there."""
-        ((is_there,),) = await self.run(self.statements.has_segment(segment), {})
+        ((is_there,),) = await self.run(self.statements.on(segment, HAS_SEGMENT), {})
         if not is_there:
             # Another leader, or an attempt in doubt, may have made it.
             with suppress(errors.UniqueViolation, errors.DuplicateTable):
-                await self.server.run(self.statements.create_segment(segment))
+                await self.run(self.statements.on(segment, CREATE_SEGMENT))
 
     async def drop_segments(self, life: int, first: int) -> None:
         """Drops what is needed no more. What others read at the moment is left for the next time."""
         with suppress(LogError):
             for (segment,) in await self.run(self.statements.segments, {}):
                 if is_over(segment, life, first):
-                    await self.server.run(self.statements.drop_segment(segment))
+                    await self.run(self.statements.on(segment, DROP_SEGMENT))
