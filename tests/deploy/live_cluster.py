@@ -102,9 +102,11 @@ def live(folder: Path) -> Iterator[Live]:
         stack.enter_context(_exporting_to(collector))
         etcd = stack.enter_context(EtcdCluster(folder))
         leaders = []
+        (folder / "snapshots").mkdir()
+        shared = [f"--log={etcd.url('gowork')}", f"--snapshots={folder / 'snapshots'}"]
         for name in ("leads", "follows"):
             (folder / name).mkdir()
-            leaders.append(start_leader(folder / name, more=[f"--log={etcd.url('gowork')}", f"--name={name}"]))
+            leaders.append(start_leader(folder / name, more=[*shared, f"--name={name}"]))
             stack.callback(kill, leaders[-1].process)
         leader = leaders[0]
         workers, pages = {}, []

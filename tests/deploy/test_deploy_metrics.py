@@ -60,7 +60,9 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Metri
     """The metrics of a leader that shares a log."""
     folder = tmp_path_factory.mktemp("shared")
     with EtcdCluster(folder) as etcd:
-        leader = start_leader(folder, more=[f"--log={etcd.url('gowork')}"])
+        place = folder / "snapshots"
+        place.mkdir()
+        leader = start_leader(folder, more=[f"--log={etcd.url('gowork')}", f"--snapshots={place}"])
         with stopped_cleanly(leader.process):
             found: dict[str, Metric] = {}
             while "gowork_members" not in found:

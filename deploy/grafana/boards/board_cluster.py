@@ -297,4 +297,15 @@ def _log() -> list[Panel]:
             query(f"max(gowork_log_full{{{JOB}}})", "1: the log has no room"),
             query(f"max(gowork_log_one_copy{{{JOB}}})", "1: one copy"),
         ),
+        lines(
+            "The newest shared snapshot",
+            "With --snapshots: how long ago it was taken, as each leader sees it, and 0 while the log has nothing "
+            "more; and how many entries it lacks. See GoworkSnapshotsOld in the runbook.",
+            "short",
+            query(f"max by (instance) (gowork_log_snapshot_age_seconds{{{HERE}}})", "age: {{instance}}, s"),
+            query(
+                f"max(gowork_log_last_index{{{HERE}}}) - max by (instance) (gowork_log_snapshot_index{{{HERE}}})",
+                "lacks: {{instance}}",
+            ),
+        ),
     ]

@@ -1,7 +1,5 @@
 """Leaders that share a log keep it small, and help themselves when a store can't follow it."""
 
-# ruff: noqa: ASYNC240 - a test may block its own loop.
-
 from __future__ import annotations
 
 import asyncio
@@ -118,15 +116,19 @@ async def test_a_copy_that_fails_is_made_again_and_the_store_is_set_aside_when_o
     path.write_bytes(path.read_bytes()[:4096])
     scratch = path.with_name("b.db.backup")
     asides: list[int] = []
-    fetch, install = copying._fetch, SqliteStore.install_copy
+    leading = crew._served["a"].addresses.scheduler
+    receive, install = copying._Taking._receive, SqliteStore.install_copy
 
-    async def full(leader: Leader, place: Path) -> None:
+    async def full(taking: copying._Taking, begun: copying._Begun, least: int) -> None:
+        if begun.address != leading:
+            # Where b was itself.
+            await receive(taking, begun, least)
         asides.append(len(crew.asides("b")))
         if len(asides) == 1:
-            place.write_bytes(b"a part of it")
+            scratch.write_bytes(b"a part of it")
             raise OSError(errno.ENOSPC, "No space left on device")
-        assert not place.exists()
-        await fetch(leader, place)
+        assert not scratch.exists()
+        await receive(taking, begun, least)
 
     async def full_again(store: SqliteStore, backup: Path) -> None:
         asides.append(len(crew.asides("b")))
@@ -134,7 +136,7 @@ async def test_a_copy_that_fails_is_made_again_and_the_store_is_set_aside_when_o
             raise StoreFullError("There is no room.")
         await install(store, backup)
 
-    monkeypatch.setattr(copying, "_fetch", full)
+    monkeypatch.setattr(copying._Taking, "_receive", full)
     monkeypatch.setattr(copying, "AGAIN_SECONDS", 0.05)
     monkeypatch.setattr(SqliteStore, "install_copy", full_again)
     await crew.start("b")

@@ -20,6 +20,7 @@ READERS = {
     "_engine/clock.py",
     "_engine/counts.py",
     "_rpc/forwarding.py",
+    "_snapshots/stalls.py",
     "store/_sqlite_aside.py",
 }
 CLOCKS = {"time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "now", "utcnow", "today"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from memory_log import MemoryLog, MemoryPlace
 from memory_store import MemoryStore, Shelf
@@ -88,7 +88,9 @@ class LoneLeader:
         self.pruning = self.make_pruning(self.weight, may_be_one_copy=may_be_one_copy)
         await self.journal.open()
 
-    def make_pruning(self, weight: Weight, *, may_be_one_copy: bool = True) -> Pruning:
+    def make_pruning(
+        self, weight: Weight, *, may_be_one_copy: bool = True, shared: Callable[[], int] | None = None
+    ) -> Pruning:
         return Pruning(
             self.log,
             self.leadership,
@@ -98,6 +100,7 @@ class LoneLeader:
             weight,
             now,
             may_be_one_copy=may_be_one_copy,
+            shared=shared,
             tell=self.told.append,
         )
 

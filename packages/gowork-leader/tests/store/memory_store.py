@@ -344,6 +344,16 @@ class MemoryStore:
         content.begin_anew()
         self._shelf.contents[self._name] = content
 
+    @property
+    def copy_format(self) -> int:
+        return 3
+
+    async def check_copy(self, backup: Path) -> tuple[int, Position]:
+        content = read_copy(backup)
+        if content.position is None:
+            raise StoreFormatError(f"{backup} belongs to no log")
+        return self.copy_format, content.position
+
     async def install_copy(self, backup: Path) -> None:
         if self._name in self._shelf.contents:
             raise StoreError(f"{self._name} is there already")

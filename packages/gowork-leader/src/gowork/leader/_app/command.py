@@ -29,6 +29,7 @@ from gowork.leader._app.leader import Leader
 from gowork.leader._app.node import Addresses
 from gowork.leader._app.ports import ListenError
 from gowork.leader._engine.retention import Kept
+from gowork.leader._snapshots.places import PlaceError, place_at
 from gowork.leader._version import __version__
 from gowork.leader.log.entries import ChainError, NewerFormatError
 from gowork.leader.log.protocol import LogError
@@ -45,7 +46,7 @@ _DAY = 24 * 3600.0
 _PASSWORD = re.compile(r"//[^/@]*@")
 
 #: What ends the leader with one line.
-_FAULTS = (StoreError, LogError, ChainError, NewerFormatError, ListenError)
+_FAULTS = (StoreError, LogError, PlaceError, ChainError, NewerFormatError, ListenError)
 
 _log = logging.getLogger(__name__)
 
@@ -209,6 +210,12 @@ class _Command(click.Command):
     default="accept",
     help="What to do with new tasks when the log is full of what only this leader's store has.",
 )
+@click.option(
+    "--snapshots",
+    metavar="PLACE",
+    show_default="none",
+    help="Share snapshots of the store with the other leaders here: a folder that all of them mount.",
+)
 @click.option("--reflection/--no-reflection", default=True, help="Describe the services to grpcurl and similar tools.")
 @click.option(
     "--print-addresses", is_flag=True, help="When it serves, print one JSON line with the addresses on standard output."
@@ -243,6 +250,7 @@ def main(
     name: str | None,
     advertise: str | None,
     one_copy: str,
+    snapshots: str | None,
     reflection: bool,
     print_addresses: bool,
     log_format: str,
@@ -253,6 +261,8 @@ def main(
     sys.setswitchinterval(SWITCH_SECONDS)
     logs.configure(log_format, log_level)
     logs.take_standard_error()
+    if snapshots and not log:
+        raise click.UsageError("--snapshots is for leaders that share a log; give --log, too, or leave it out")
     url = store or f"sqlite:///{_prepared(data_dir or _own_directory()) / 'gowork.db'}"
     kept = Kept(retain_tasks, retain_days * _DAY, retain_failed_tasks, retain_failed_days * _DAY)
     telemetry = _telemetry()
@@ -271,6 +281,7 @@ def main(
             name=name or "",
             advertise=advertise or "",
             may_be_one_copy=one_copy == "accept",
+            snapshots=place_at(snapshots) if snapshots else None,
         )
         _log.info("keeps tasks", extra={"store": _PASSWORD.sub("//", url)})
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -20,6 +20,7 @@ from gowork.leader._core.state import Settings
 from gowork.leader._engine.counts import Counts
 from gowork.leader._engine.retention import Kept
 from gowork.leader._rpc.dialer import DIAL_SECONDS
+from gowork.leader._snapshots.places import SnapshotPlace
 from gowork.leader.log.protocol import Log
 from gowork.leader.store.protocol import LoggedStore, Store
 
@@ -52,6 +53,7 @@ class Leader:
         name: str = "",
         advertise: str = "",
         may_be_one_copy: bool = True,
+        snapshots: SnapshotPlace | None = None,
     ) -> None:
         """Makes a leader. All three addresses are HOST:PORT; port 0 takes a free one.
 
@@ -71,11 +73,13 @@ class Leader:
                 listens on, or where that is any, the name of this machine.
             may_be_one_copy: what happens when the log has grown to its bound, and most leaders' stores lack its
                 entries. True: only one store has what is pruned, and readiness says so. False: nothing more is written.
+            snapshots: where leaders that share a log keep snapshots of their stores; None: nowhere.
         """
         self._log = log
         self._name = name or socket.gethostname()
         self._advertise = advertise
         self._may_be_one_copy = may_be_one_copy
+        self._snapshots = snapshots
         self._kept = kept or Kept()
         kept_tasks = self._kept.tasks + self._kept.failed_tasks
         self._settings = settings or Settings(finished_full=max(2 * kept_tasks, FINISHED_FULL_MIN))
@@ -124,6 +128,7 @@ class Leader:
                 name=self._name,
                 advertised=_advertised(addresses, self._advertise),
                 may_be_one_copy=self._may_be_one_copy,
+                place=self._snapshots,
             )
             await standby.run(stopped)
         _log.info("stopped")

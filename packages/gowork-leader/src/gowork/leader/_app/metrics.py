@@ -60,6 +60,8 @@ class LogLook(Struct, frozen=True):
     silent_seconds: float
     is_full: bool
     is_one_copy: bool
+    #: (index of the newest shared snapshot, its age in seconds); None: leaders share none.
+    snapshot: tuple[int, float] | None = None
 
 
 def registry_of(
@@ -127,6 +129,12 @@ def _of_log(seen: LogLook) -> Iterator[Metric]:
     yield _gauge(
         "log_one_copy", "Whether the log has grown too large to keep what most stores lack: 1 or 0.", seen.is_one_copy
     )
+    if seen.snapshot is not None:
+        index, age_seconds = seen.snapshot
+        yield _gauge("log_snapshot_index", "The index up to which the newest shared snapshot has everything.", index)
+        yield _gauge(
+            "log_snapshot_age_seconds", "How old the newest shared snapshot is, while the log has more.", age_seconds
+        )
 
 
 def _of_state(seen: Look) -> Iterator[Metric]:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 
 from gowork.leader._app.metrics import LogLook
 from gowork.leader._replication.candidacy import Candidacy
 from gowork.leader._replication.log_watch import LogWatch
+from gowork.leader._replication.snapshots import Snapshots
 from gowork.leader._replication.weight import Weight
 from gowork.leader.log.protocol import Leadership
 
-#: What is remarked on: a log without room, and that most stores lack what the log has no more.
+#: What is remarked on: a log without room, that most stores lack what the log has no more, and snapshots that fail.
 LOG = "log"
 COPIES = "copies"
+SNAPSHOTS = "snapshots"
 
 
 class Presence:
@@ -37,6 +39,8 @@ class Presence:
         self._weight = weight
         self._watch = watch
         self._remarked = remarked
+        #: Those that this leader shares with the others; None: they share none.
+        self.snapshots: Snapshots | None = None
         #: See OwnTerms.led.
         self.led = 0
         self._stepping_down = asyncio.Event()
@@ -46,6 +50,17 @@ class Presence:
         """See OwnTerms.applied."""
         replica = self._candidacy.replica
         return 0 if replica is None else replica.position.index
+
+    @property
+    def leads(self) -> bool:
+        """Whether a term leads here."""
+        return self.led > 0
+
+    @property
+    def shared(self) -> Callable[[], int] | None:
+        """See Pruning."""
+        snapshots = self.snapshots
+        return None if snapshots is None else lambda: snapshots.index
 
     def step_down(self) -> None:
         """See OwnTerms.step_down."""
@@ -78,4 +93,5 @@ class Presence:
             silent_seconds=self._watch.silent_seconds,
             is_full=LOG in self._remarked,
             is_one_copy=COPIES in self._remarked,
+            snapshot=None if self.snapshots is None else (self.snapshots.index, self.snapshots.age_seconds),
         )

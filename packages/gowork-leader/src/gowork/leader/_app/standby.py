@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from gowork.leader._app.early_ending import EarlyEnding
 from gowork.leader._app.node import Addresses, Node
-from gowork.leader._app.presence import COPIES, LOG, Presence
+from gowork.leader._app.presence import COPIES, LOG, SNAPSHOTS, Presence
 from gowork.leader._app.term import Term
 from gowork.leader._core.model import Now
 from gowork.leader._core.state import Settings
@@ -28,11 +28,14 @@ from gowork.leader._replication.candidacy import Candidacy, join, silent
 from gowork.leader._replication.log_watch import LogWatch
 from gowork.leader._replication.pruning import Pruning
 from gowork.leader._replication.relief import Relief
+from gowork.leader._replication.snapshots import Snapshots
 from gowork.leader._replication.upkeep import Upkeep
 from gowork.leader._replication.weight import Weight
+from gowork.leader._rpc.copies import Copies
 from gowork.leader._rpc.copying import take_copy
 from gowork.leader._rpc.leaders import Leaders
-from gowork.leader._rpc.services import LEADERS, REMOVE_LEADER
+from gowork.leader._rpc.services import COPY_STORE, LEADERS, REMOVE_LEADER
+from gowork.leader._snapshots.places import SnapshotPlace
 from gowork.leader._version import __version__
 from gowork.leader.log.entries import ChainError, OtherGenerationError
 from gowork.leader.log.protocol import (
@@ -89,6 +92,7 @@ class Standby:
         name: the leader's name among the others.
         advertised: where the others, workers and clients reach it.
         may_be_one_copy: see Pruning.
+        place: where the leaders share snapshots; None: they share none.
     """
 
     def __init__(
@@ -103,6 +107,7 @@ class Standby:
         name: str,
         advertised: Addresses,
         may_be_one_copy: bool = True,
+        place: SnapshotPlace | None = None,
     ) -> None:
         self._node = node
         self._store = store
@@ -113,6 +118,8 @@ class Standby:
         self._name = name
         self._advertised = advertised
         self._may_be_one_copy = may_be_one_copy
+        self._place = place
+        self._copies = Copies(store)
         self._early_ending = EarlyEnding(log)
         self._ages = Ages()
         #: Follows and leads; None before the store is open.
@@ -140,8 +147,11 @@ class Standby:
             return
         finally:
             self._early_ending.watch(None)
+            self._copies.drop()
             await self._store.close()
             await self._log.close()
+            if self._place is not None:
+                await self._place.close()
 
     async def _take_part(self) -> BaseException | None:
         """Follows and leads until the process is to stop, which returns None, or until the store is no longer fit.
@@ -163,13 +173,28 @@ class Standby:
             )
             async with asyncio.TaskGroup() as group:
                 watch = LogWatch(self._log, await self._log.span(), _mono)
+                candidacy = self._candidacy = self._new_candidacy(own, weight)
+                presence = Presence(candidacy, own.store_id, weight, watch, self._remarked)
                 beside = [
                     group.create_task(upkeep.run(), name="upkeep"),
                     group.create_task(watch.run(), name="watch the log"),
                     group.create_task(self._grow_old(), name="ages"),
                 ]
+                if self._place is not None:
+                    presence.snapshots = Snapshots(
+                        self._place,
+                        self._store,
+                        self._log,
+                        own.store_id,
+                        weight,
+                        watch,
+                        presence,
+                        SystemClock().now,
+                        partial(self._remark, SNAPSHOTS),
+                    )
+                    beside.append(group.create_task(presence.snapshots.run(), name="snapshots"))
                 try:
-                    await self._follow_and_lead(own, weight, watch)
+                    await self._follow_and_lead(own, weight, candidacy, presence)
                 except Stopped:
                     pass
                 finally:
@@ -182,18 +207,11 @@ class Standby:
         self._gone.add(store_id)
         return unfit[0]
 
-    async def _follow_and_lead(self, own: Announcement, weight: Weight, watch: LogWatch) -> None:
-        """Follows and leads, term after term.
-
-        Raises:
-            Stopped: the process is to stop.
-            PrunedError, StoreEntryError, StoreDamagedError, _DivergedError: the store is no longer fit.
-        """
-
+    def _new_candidacy(self, own: Announcement, weight: Weight) -> Candidacy:
         def announce(stood_ms: int) -> bytes:
             return announcement.encode(replace(own, stood_ms=stood_ms))
 
-        candidacy = self._candidacy = Candidacy(
+        return Candidacy(
             self._store,
             self._log,
             announce,
@@ -204,9 +222,20 @@ class Standby:
             told_full=partial(self._remark, LOG),
             weight=weight,
         )
-        presence = Presence(candidacy, own.store_id, weight, watch, self._remarked)
-        leaders = Leaders(self._log, own, presence, _wall_ms)
-        self._node.answer({LEADERS: leaders.Leaders, REMOVE_LEADER: leaders.RemoveLeader})
+
+    async def _follow_and_lead(
+        self, own: Announcement, weight: Weight, candidacy: Candidacy, presence: Presence
+    ) -> None:
+        """Follows and leads, term after term.
+
+        Raises:
+            Stopped: the process is to stop.
+            PrunedError, StoreEntryError, StoreDamagedError, _DivergedError: the store is no longer fit.
+        """
+        leaders = Leaders(self._log, own, presence, _wall_ms, self._copies)
+        self._node.answer(
+            {LEADERS: leaders.Leaders, REMOVE_LEADER: leaders.RemoveLeader, COPY_STORE: leaders.CopyStore}
+        )
         self._node.show_log(presence.look)
         while True:
             try:
@@ -224,6 +253,7 @@ class Standby:
                 weight,
                 self._cautious_now,
                 may_be_one_copy=self._may_be_one_copy,
+                shared=presence.shared,
                 tell=partial(self._remark, COPIES),
             )
             relief = Relief(self._log, own, presence, _wall_ms)
@@ -270,12 +300,15 @@ class Standby:
         """Sets the store aside, and puts a copy of another leader's in its place. It waits until another one leads."""
         _log.error("store can't follow the log, and is replaced by a copy", extra={"reason": str(unfit)})
         self._node.wait_for(
-            f"this leader takes a copy of another leader's store, as soon as one leads, because {unfit}"
+            f"this leader takes a copy of another leader's store, as soon as there is one to be had, because {unfit}"
         )
+        self._copies.drop()
+        # A copy that lacks the entry would fail at it, too.
+        least = unfit.index if isinstance(unfit, StoreEntryError) else 0
         await self._store.close()
         watching = asyncio.ensure_future(self._watch_leaders())
         try:
-            aside = await take_copy(self._log, self._store)
+            aside = await take_copy(self._log, self._store, self._place, least)
         finally:
             watching.cancel()
             await asyncio.wait({watching})
@@ -365,7 +398,7 @@ class Standby:
                 return joined
             self._node.wait_for("this leader takes a copy of another leader's store")
             await self._store.close()
-            aside = await take_copy(self._log, self._store)
+            aside = await take_copy(self._log, self._store, self._place)
             # It is empty, or `join` would not have asked for a copy.
             await asyncio.to_thread(aside.unlink)
 

@@ -1,8 +1,10 @@
 """Keeps the log small while a leader leads: it removes what most stores have forced to disk.
 
-Invariant MOST-HAVE: an entry is removed only when a majority of the registered stores has forced it. The one exception
-is a log that has grown to LOG_BYTES_MAX. Then one copy of what is removed is left, that of the store that leads, and
-readiness says so. Or, if that was chosen, nothing is removed and nothing more is written.
+Invariant MOST-HAVE: an entry is removed only when a majority of the registered stores has forced it, or, where leaders
+share snapshots, when the newest snapshot and the store that leads have it. A snapshot is waited for, so that the log
+and it have everything even if all leaders' disks are lost. The exception is a log that has grown to LOG_BYTES_MAX. Then
+it is removed as without snapshots. If no majority has forced it either, one copy of it is left, that of the store that
+leads, and readiness says so. Or, if that was chosen, nothing is removed and nothing more is written.
 """
 
 from __future__ import annotations
@@ -46,6 +48,8 @@ class Pruning:
         now: returns the time.
         may_be_one_copy: whether the log is pruned at LOG_BYTES_MAX though most stores lack its entries. Otherwise
             nothing more is written.
+        shared: returns the index up to which a shared snapshot has everything, 0 without one; None: leaders share no
+            snapshots.
         tell: is called with words for people when only one store has what was pruned, or nothing is written any more,
             and with None when that is over.
     """
@@ -61,6 +65,7 @@ class Pruning:
         now: Callable[[], Now],
         *,
         may_be_one_copy: bool = True,
+        shared: Callable[[], int] | None = None,
         tell: Callable[[str | None], None] = lambda words: None,
     ) -> None:
         self._log = log
@@ -71,6 +76,7 @@ class Pruning:
         self._weight = weight
         self._now = now
         self._may_be_one_copy = may_be_one_copy
+        self._shared = shared
         self._tell = tell
         #: {store id: its registration as it was seen last, and since when it has been so, in monotonic seconds}
         self._seen: dict[str, tuple[Registration, float]] = {}
@@ -107,7 +113,9 @@ class Pruning:
             # A majority of the others alone might be one store.
             return
         most = forced_by_most(registrations.values())
-        keep = self._kept_for_others(most, span.first - 1, registrations, await pins(self._log))
+        wanted = most if self._shared is None else min(self._shared(), registrations[self._store_id].forced)
+        keep = self._kept_for_others(wanted, span.first - 1, registrations, await pins(self._log))
+        most = max(most, wanted)
         if self._weight.after(keep) > LOG_BYTES_MAX:
             keep = most
         held = self._weight.after(max(keep, span.first - 1))
@@ -128,12 +136,12 @@ class Pruning:
             await self._leadership.prune(keep + 1)
 
     def _kept_for_others(
-        self, most: int, gone: int, registrations: Mapping[str, Registration], pinned: list[int]
+        self, wanted: int, gone: int, registrations: Mapping[str, Registration], pinned: list[int]
     ) -> int:
         """Returns up to where the log can be pruned without a loss to stores that are a little behind, or copied.
 
         Args:
-            most: up to where a majority has forced the log.
+            wanted: up to where a majority has forced the log, or a shared snapshot has everything.
             gone: up to where it is pruned already. A store that lacks such entries needs a copy in any case.
             registrations: {store id: its registration}
             pinned: the pins.
@@ -143,7 +151,7 @@ class Pruning:
             for each in registrations.values()
             if each.forced >= gone and self._weight.after(each.forced) <= BEHIND_BYTES_MAX
         ]
-        return min([most, *behind, *(max(pin, gone) for pin in pinned)])
+        return min([wanted, *behind, *(max(pin, gone) for pin in pinned)])
 
     async def _count(self, span: Span) -> None:
         """Counts what the log has, if this leader has not seen all of it pass."""

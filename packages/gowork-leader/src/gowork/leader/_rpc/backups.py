@@ -26,13 +26,37 @@ CHUNK_BYTES = 1 << 20
 UNREAD_SECONDS = 60.0
 
 
-class Backups:
+class UnreadParts:
+    """Gives up calls whose caller does not read the part that is sent."""
+
+    def __init__(self) -> None:
+        self._endings = Endings()
+
+    @contextlib.contextmanager
+    def reading(self, context: grpc.aio.ServicerContext[Any, Any]) -> Iterator[None]:
+        """Gives the call up when this lasts UNREAD_SECONDS."""
+        serving = asyncio.current_task()
+        assert serving is not None
+        timer = asyncio.get_running_loop().call_later(UNREAD_SECONDS, self._give_up, serving, context)
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _give_up(self, serving: asyncio.Task[object], context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        _log.warning("backup given up, its caller does not read", extra={"seconds": UNREAD_SECONDS})
+        message = f"no part of the backup was read for {UNREAD_SECONDS:g} s, and others may wait; make the backup again"
+        refusal = Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "BACKUP_UNREAD", message)
+        self._endings.end(serving, context, refusal)
+
+
+class Backups(UnreadParts):
     """Makes one copy of a store at a time, beside the store's own files, and reads it."""
 
     def __init__(self, store: Store) -> None:
+        super().__init__()
         self._store = store
         self._running = False
-        self._endings = Endings()
 
     async def read_copy(self) -> AsyncGenerator[tuple[bytes, int], None]:
         """Makes a copy of the store as it is now. Yields (part, how many bytes the copy has).
@@ -63,23 +87,6 @@ class Backups:
                     await loop.run_in_executor(reader, os.close, descriptor)
             finally:
                 self._running = False
-
-    @contextlib.contextmanager
-    def reading(self, context: grpc.aio.ServicerContext[Any, Any]) -> Iterator[None]:
-        """Gives the call up when this lasts UNREAD_SECONDS, because the caller does not read the part that is sent."""
-        serving = asyncio.current_task()
-        assert serving is not None
-        timer = asyncio.get_running_loop().call_later(UNREAD_SECONDS, self._give_up, serving, context)
-        try:
-            yield
-        finally:
-            timer.cancel()
-
-    def _give_up(self, serving: asyncio.Task[object], context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        _log.warning("backup given up, its caller does not read", extra={"seconds": UNREAD_SECONDS})
-        message = f"no part of the backup was read for {UNREAD_SECONDS:g} s, and others may wait; make the backup again"
-        refusal = Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "BACKUP_UNREAD", message)
-        self._endings.end(serving, context, refusal)
 
 
 def _take(place: Path) -> int:

@@ -138,14 +138,16 @@ class Forwarding:
         self._end_heartbeats(_not_leading(_CHANGED))
 
     def answer(self, methods: Mapping[str, Method]) -> None:
-        """Has these calls answered here, also while a leader is known. They have one request and one answer.
+        """Has these calls answered here, also while a leader is known. They have one request.
 
         Args:
             methods: what answers them: {call: method}.
         """
         for call, method in methods.items():
+            service, name = call.split("/")
+            answering = _answering_in_parts if SERVICES[service][name] else _answering
             for table in self.methods.values():
-                table[call] = _answering(call, method)
+                table[call] = answering(call, method)
 
     def stop(self, refusal: Refusal) -> None:
         """Ends streams, and calls that wait for a leader, with this refusal. Calls under way may be answered."""
@@ -346,13 +348,25 @@ def _answering(call: str, method: Method) -> Method:
     return answer
 
 
+def _answering_in_parts(call: str, method: Method) -> Method:
+    async def answer(request: bytes, context: _Context) -> AsyncIterator[bytes]:
+        async with refusing(context), contextlib.aclosing(method(_decoded(call, request), context)) as parts:
+            async for part in parts:
+                yield part.SerializeToString()
+
+    return answer
+
+
 async def _answered_here(method: Method, call: str, request: bytes, context: _Context) -> bytes:
+    answer: bytes = (await method(_decoded(call, request), context)).SerializeToString()
+    return answer
+
+
+def _decoded(call: str, request: bytes) -> Any:
     try:
-        decoded = REQUESTS[call].FromString(request)
+        return REQUESTS[call].FromString(request)
     except DecodeError:
         raise not_protobuf() from None
-    answer: bytes = (await method(decoded, context)).SerializeToString()
-    return answer
 
 
 def _until(context: _Context) -> float:

@@ -7,7 +7,7 @@ and says that another leader has taken over when its own term is over.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from typing import Any, NoReturn, Protocol
 
@@ -19,6 +19,7 @@ from gowork.leader._replication.announcement import Announcement
 from gowork.leader._replication.census import Census, LeaderView, announced_by, take_census, unfit
 from gowork.leader._replication.registers import PREFIX, registered
 from gowork.leader._rpc.boundary import refusing
+from gowork.leader._rpc.copies import Copies
 from gowork.leader._rpc.mapping import census_message, leader_message
 from gowork.leader._rpc.validation import Violations, check_id, check_term
 from gowork.leader.log.protocol import Log
@@ -61,13 +62,17 @@ class Leaders:
         own: what this leader says of itself.
         terms: what it does now.
         wall_ms: returns the time in wall-clock milliseconds.
+        copies: sends copies of its store.
     """
 
-    def __init__(self, log: Log, own: Announcement, terms: OwnTerms, wall_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, log: Log, own: Announcement, terms: OwnTerms, wall_ms: Callable[[], int], copies: Copies
+    ) -> None:
         self._log = log
         self._own = own
         self._terms = terms
         self._wall_ms = wall_ms
+        self._copies = copies
         #: The asyncio tasks that serve calls which outlive the term.
         self.outliving: set[asyncio.Task[Any]] = set()
 
@@ -116,6 +121,13 @@ class Leaders:
                 raise Refusal(grpc.StatusCode.FAILED_PRECONDITION, "LAST_LEADER", message)
             await self._log.drop_note(f"{PREFIX}{request.store_id}")
         return pb.RemoveLeaderResponse()
+
+    async def CopyStore(self, request: pb.CopyStoreRequest, context: _Context) -> AsyncIterator[pb.CopyStoreResponse]:
+        async with refusing(context), aclosing(self._copies.parts(request, self._terms.applied)) as parts:
+            with self._outliving():
+                async for part in parts:
+                    with self._copies.reading(context):
+                        yield part
 
     async def _census(self) -> Census:
         return await take_census(self._log, self._own, self._terms.applied, self._wall_ms())
@@ -189,6 +201,9 @@ class LoneLeader:
 
     async def RemoveLeader(self, request: pb.RemoveLeaderRequest, context: _Context) -> pb.RemoveLeaderResponse:
         return await _refuse_alone(context)
+
+    async def CopyStore(self, request: pb.CopyStoreRequest, context: _Context) -> AsyncIterator[NoReturn]:
+        yield await _refuse_alone(context)
 
 
 async def _refuse_alone(context: _Context) -> NoReturn:

@@ -32,6 +32,7 @@ HEARTBEAT = "cluster.v1.LeaderService/Heartbeat"
 SESSION = "worker.v1.SessionService/Connect"
 LEADERS = "cluster.v1.LeaderService/Leaders"
 REMOVE_LEADER = "cluster.v1.LeaderService/RemoveLeader"
+COPY_STORE = "cluster.v1.LeaderService/CopyStore"
 
 _DESCRIPTORS = (
     leader_pb2.DESCRIPTOR.services_by_name["LeaderService"],

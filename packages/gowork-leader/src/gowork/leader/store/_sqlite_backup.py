@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gowork.base.directories import sync_directory
+from gowork.leader._core.model import Position
 from gowork.leader.store._sqlite_errors import reported
 from gowork.leader.store._sqlite_file import (
     FileLock,
@@ -23,7 +24,7 @@ from gowork.leader.store._sqlite_file import (
     sync_file,
     unwritable,
 )
-from gowork.leader.store._sqlite_meta import begin_anew, rename
+from gowork.leader.store._sqlite_meta import begin_anew, read_position, rename
 from gowork.leader.store._sqlite_schema import FORMAT_LOGGED
 from gowork.leader.store.protocol import StoreError, StoreFormatError
 
@@ -99,6 +100,21 @@ def restore(path: Path, backup: Path) -> None:
 def install(path: Path, backup: Path) -> None:
     """Makes a store at `path` from a copy of another leader's; see LoggedStore.install_copy."""
     _make(path, backup, rename, "To use the copy instead, set it aside first.", belongs_to_log=True)
+
+
+def check_copy(backup: Path) -> tuple[int, Position]:
+    """Checks all pages of a copy, and returns its format and position; see LoggedStore.check_copy."""
+    version = _check_backup(backup)
+    with reported(str(backup)):
+        # It has no log beside it, and so SQLite puts no files there.
+        connection = connect(backup, read_only=True, immutable=True)
+        try:
+            position = read_position(connection)
+        finally:
+            connection.close()
+    if position is None:
+        raise StoreFormatError(f"{backup} belongs to no log, so it can't follow one.")
+    return version, position
 
 
 def _make(

@@ -516,6 +516,23 @@ class LoggedStore(Store, Protocol):
         """
         ...
 
+    @property
+    def copy_format(self) -> int:
+        """The format of its copies, which is also the highest that it can be made from."""
+        ...
+
+    async def check_copy(self, backup: Path) -> tuple[int, Position]:
+        """Checks all of a backup of a store like this one. It may be called at any time, and needs no store.
+
+        Returns:
+            The backup's format, and where it stands in its log.
+
+        Raises:
+            StoreFormatError: it can't be used, or belongs to no log. It was left as it is.
+            StoreError: it can't be read.
+        """
+        ...
+
     async def install_copy(self, backup: Path) -> None:
         """Makes the store from a backup of another leader's store, before it is opened. It is whole or not there.
 

@@ -20,7 +20,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 from gowork.leader._core.model import Brief, Fact, LaneKey, Position, Status
 from gowork.leader.store import _sqlite_aside, _sqlite_file, _sqlite_meta, _sqlite_query, _sqlite_scans
-from gowork.leader.store._sqlite_backup import back_up, install, restore
+from gowork.leader.store._sqlite_backup import back_up, check_copy, install, restore
 from gowork.leader.store._sqlite_digest import digest
 from gowork.leader.store._sqlite_entries import EntryWriter
 from gowork.leader.store._sqlite_errors import reported, translated
@@ -55,6 +55,8 @@ _FORCE_AGAIN_SECONDS = 0.01
 _FORCE_AGAIN_SECONDS_MAX = 1.0
 #: How long a commit waits for another program's write lock before it raises StoreBusyError, in milliseconds.
 _BUSY_MS = 1_000
+#: What the names of copies that are made for a while end with, after `scratch`: for clients, leaders, shared snapshots.
+_SCRATCHES = ("", "-copy", "-snapshot")
 _PRAGMAS = (
     "synchronous = FULL",
     # For macOS, where fsync alone leaves data in the disk's cache. Elsewhere it changes nothing.
@@ -271,6 +273,20 @@ class SqliteStore:
         """See Store.restore."""
         await self._while_closed(lambda: restore(self._path, backup))
 
+    @property
+    def copy_format(self) -> int:
+        """See LoggedStore.copy_format."""
+        return FORMAT_LOGGED
+
+    async def check_copy(self, backup: Path) -> tuple[int, Position]:
+        """See LoggedStore.check_copy."""
+        # A thread of its own, which is not waited for when the process ends: a large copy takes a while.
+        thread = LoopExecutor("gowork-store-check")
+        try:
+            return await asyncio.get_running_loop().run_in_executor(thread, lambda: check_copy(backup))
+        finally:
+            thread.shutdown(wait=False)
+
     async def install_copy(self, backup: Path) -> None:
         """See LoggedStore.install_copy."""
         await self._while_closed(lambda: install(self._path, backup))
@@ -430,8 +446,9 @@ class SqliteStore:
         check_library()
         path = self._path
         self._lock = FileLock(path)
-        for leftover in (self.scratch, Path(f"{self.scratch}.part")):
-            leftover.unlink(missing_ok=True)
+        for name in _SCRATCHES:
+            for leftover in (Path(f"{self.scratch}{name}"), Path(f"{self.scratch}{name}.part")):
+                leftover.unlink(missing_ok=True)
         version = _sqlite_file.format_at(path)
         if not version:
             _sqlite_file.create(path)

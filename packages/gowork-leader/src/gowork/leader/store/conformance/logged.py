@@ -129,6 +129,30 @@ class LoggedConformance(Fixtures):
         assert opened.store_id not in ("", before.store_id)
         await copy.close()
 
+    async def test_a_backup_is_checked_without_a_store_and_says_where_it_stands(
+        self, open_store: LoggedFactory, tmp_path: Path
+    ) -> None:
+        store = await led(await joined(open_store()), HISTORY)
+        await store.backup(tmp_path / "copy")
+        found = await store.check_copy(tmp_path / "copy")
+        assert found == (store.copy_format, position(BASE + len(HISTORY)))
+        await store.close()
+        assert await open_store().check_copy(tmp_path / "copy") == found
+        data = (tmp_path / "copy").read_bytes()
+        for damaged in (b"", b"x" * 100, data[: len(data) // 2]):
+            (tmp_path / "damaged").write_bytes(damaged)
+            with pytest.raises(StoreFormatError):
+                await open_store().check_copy(tmp_path / "damaged")
+            assert (tmp_path / "damaged").read_bytes() == damaged
+
+    async def test_a_backup_that_belongs_to_no_log_is_said_to(self, open_store: LoggedFactory, tmp_path: Path) -> None:
+        store = open_store()
+        await store.open_logged(GENERATION)
+        await store.backup(tmp_path / "copy")
+        with pytest.raises(StoreFormatError, match="belongs to no log"):
+            await store.check_copy(tmp_path / "copy")
+        await store.close()
+
     async def test_a_backup_has_the_position_of_what_it_holds(
         self, open_store: LoggedFactory, open_restored: LoggedFactory, tmp_path: Path
     ) -> None:

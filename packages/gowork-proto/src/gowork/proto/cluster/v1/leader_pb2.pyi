@@ -609,3 +609,71 @@ class RemoveLeaderResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RemoveLeaderResponse: _TypeAlias = RemoveLeaderResponse  # noqa: Y015
+
+@_typing.final
+class CopyStoreRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GENERATION_FIELD_NUMBER: _builtins.int
+    FORMAT_MAX_FIELD_NUMBER: _builtins.int
+    INDEX_MIN_FIELD_NUMBER: _builtins.int
+    COPY_ID_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    generation: _builtins.str
+    """The id of the log's generation."""
+    format_max: _builtins.int
+    """The highest format of a copy that the caller can read."""
+    index_min: _builtins.int
+    """The index that the copy must have reached at least."""
+    copy_id: _builtins.str
+    """The copy to go on with, as an earlier response names it; empty for a new one."""
+    offset: _builtins.int
+    """How many bytes of that copy the caller has."""
+    def __init__(
+        self,
+        *,
+        generation: _builtins.str = ...,
+        format_max: _builtins.int = ...,
+        index_min: _builtins.int = ...,
+        copy_id: _builtins.str = ...,
+        offset: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["copy_id", b"copy_id", "format_max", b"format_max", "generation", b"generation", "index_min", b"index_min", "offset", b"offset"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CopyStoreRequest: _TypeAlias = CopyStoreRequest  # noqa: Y015
+
+@_typing.final
+class CopyStoreResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    COPY_ID_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """The next part of the file."""
+    total_bytes: _builtins.int
+    """How many bytes the copy has; in every response, as all that follows."""
+    sha256: _builtins.bytes
+    """The SHA-256 over all of them."""
+    copy_id: _builtins.str
+    """Names the copy, to go on with it."""
+    def __init__(
+        self,
+        *,
+        data: _builtins.bytes = ...,
+        total_bytes: _builtins.int = ...,
+        sha256: _builtins.bytes = ...,
+        copy_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["copy_id", b"copy_id", "data", b"data", "sha256", b"sha256", "total_bytes", b"total_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CopyStoreResponse: _TypeAlias = CopyStoreResponse  # noqa: Y015

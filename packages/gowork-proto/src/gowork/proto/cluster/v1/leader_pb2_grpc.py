@@ -79,6 +79,11 @@ class LeaderServiceStub(object):
                 request_serializer=gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.RemoveLeaderRequest.SerializeToString,
                 response_deserializer=gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.RemoveLeaderResponse.FromString,
                 _registered_method=True)
+        self.CopyStore = channel.unary_stream(
+                '/cluster.v1.LeaderService/CopyStore',
+                request_serializer=gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.CopyStoreRequest.SerializeToString,
+                response_deserializer=gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.CopyStoreResponse.FromString,
+                _registered_method=True)
 
 
 class LeaderServiceServicer(object):
@@ -175,6 +180,19 @@ class LeaderServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CopyStore(self, request, context):
+        """CopyStore streams a copy of the store of the leader that is called, to another leader of the same log. A leader that follows
+        sends its own. The copy shows one moment, and has its place in the log. When the stream breaks, the same copy can be gone on with
+        for a minute.
+
+        FAILED_PRECONDITION when the leader shares no log, or another generation of it, when it has not applied index_min yet, or when the
+        caller can't read the copy's format. NOT_FOUND when the copy to go on with is there no more. RESOURCE_EXHAUSTED when another leader
+        takes a copy here, and when a part is not read for a minute.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LeaderServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -217,6 +235,11 @@ def add_LeaderServiceServicer_to_server(servicer, server):
                     servicer.RemoveLeader,
                     request_deserializer=gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.RemoveLeaderRequest.FromString,
                     response_serializer=gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.RemoveLeaderResponse.SerializeToString,
+            ),
+            'CopyStore': grpc.unary_stream_rpc_method_handler(
+                    servicer.CopyStore,
+                    request_deserializer=gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.CopyStoreRequest.FromString,
+                    response_serializer=gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.CopyStoreResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -440,6 +463,33 @@ class LeaderService(object):
             '/cluster.v1.LeaderService/RemoveLeader',
             gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.RemoveLeaderRequest.SerializeToString,
             gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.RemoveLeaderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CopyStore(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/cluster.v1.LeaderService/CopyStore',
+            gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.CopyStoreRequest.SerializeToString,
+            gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.CopyStoreResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -92,6 +92,15 @@ class LeaderServiceStub:
     INVALID_ARGUMENT when the id is empty; NOT_FOUND when no leader with such a store is registered; FAILED_PRECONDITION when it
     was seen within the last minute, or when it is the only one that is registered.
     """
+    CopyStore: _grpc.UnaryStreamMultiCallable[_leader_pb2.CopyStoreRequest, _leader_pb2.CopyStoreResponse]
+    """CopyStore streams a copy of the store of the leader that is called, to another leader of the same log. A leader that follows
+    sends its own. The copy shows one moment, and has its place in the log. When the stream breaks, the same copy can be gone on with
+    for a minute.
+
+    FAILED_PRECONDITION when the leader shares no log, or another generation of it, when it has not applied index_min yet, or when the
+    caller can't read the copy's format. NOT_FOUND when the copy to go on with is there no more. RESOURCE_EXHAUSTED when another leader
+    takes a copy here, and when a part is not read for a minute.
+    """
 
 @_typing.type_check_only
 class LeaderServiceAsyncStub(LeaderServiceStub):
@@ -156,6 +165,15 @@ class LeaderServiceAsyncStub(LeaderServiceStub):
 
     INVALID_ARGUMENT when the id is empty; NOT_FOUND when no leader with such a store is registered; FAILED_PRECONDITION when it
     was seen within the last minute, or when it is the only one that is registered.
+    """
+    CopyStore: _aio.UnaryStreamMultiCallable[_leader_pb2.CopyStoreRequest, _leader_pb2.CopyStoreResponse]  # type: ignore[assignment]
+    """CopyStore streams a copy of the store of the leader that is called, to another leader of the same log. A leader that follows
+    sends its own. The copy shows one moment, and has its place in the log. When the stream breaks, the same copy can be gone on with
+    for a minute.
+
+    FAILED_PRECONDITION when the leader shares no log, or another generation of it, when it has not applied index_min yet, or when the
+    caller can't read the copy's format. NOT_FOUND when the copy to go on with is there no more. RESOURCE_EXHAUSTED when another leader
+    takes a copy here, and when a part is not read for a minute.
     """
 
 class LeaderServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -266,6 +284,21 @@ class LeaderServiceServicer(metaclass=_abc_1.ABCMeta):
 
         INVALID_ARGUMENT when the id is empty; NOT_FOUND when no leader with such a store is registered; FAILED_PRECONDITION when it
         was seen within the last minute, or when it is the only one that is registered.
+        """
+
+    @_abc_1.abstractmethod
+    def CopyStore(
+        self,
+        request: _leader_pb2.CopyStoreRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_leader_pb2.CopyStoreResponse], _abc.AsyncIterator[_leader_pb2.CopyStoreResponse]]:
+        """CopyStore streams a copy of the store of the leader that is called, to another leader of the same log. A leader that follows
+        sends its own. The copy shows one moment, and has its place in the log. When the stream breaks, the same copy can be gone on with
+        for a minute.
+
+        FAILED_PRECONDITION when the leader shares no log, or another generation of it, when it has not applied index_min yet, or when the
+        caller can't read the copy's format. NOT_FOUND when the copy to go on with is there no more. RESOURCE_EXHAUSTED when another leader
+        takes a copy here, and when a part is not read for a minute.
         """
 
 def add_LeaderServiceServicer_to_server(servicer: LeaderServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
