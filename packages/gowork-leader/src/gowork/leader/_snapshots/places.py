@@ -72,4 +72,16 @@ def place_at(where: str) -> SnapshotPlace:
         from gowork.leader._snapshots.folder import Folder
 
         return Folder(Path(where).absolute())
-    raise PlaceError(f"{shown(where)!r} is no place for snapshots: name a folder that all leaders share")
+    if where.partition("://")[0].lower() in ("postgresql", "postgres"):
+        try:
+            from gowork.leader._snapshots.postgresql import Database
+        except ImportError as error:
+            if not (error.name or "psycopg").startswith("psycopg"):
+                raise
+            raise PlaceError(
+                f"Snapshots in PostgreSQL need psycopg ({error}): pip install 'gowork-leader[postgresql]'."
+            ) from None
+        return Database(where)
+    raise PlaceError(
+        f"{shown(where)!r} is no place for snapshots: name a folder that all leaders share, or postgresql://…"
+    )
