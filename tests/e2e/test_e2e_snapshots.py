@@ -1,0 +1,86 @@
+"""Three leaders share snapshots of their stores. All are killed, and the disks of all are lost."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import threading
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from clusters import RunningLeader, kill, start_leader, start_worker, stopped_cleanly
+from etcd_members import EtcdCluster
+from postgresql_server import PostgresqlServer
+
+from gowork.client import Client
+
+pytestmark = pytest.mark.timeout(300)
+NAMES = ("one", "two", "three")
+
+Start = Callable[[], dict[str, RunningLeader]]
+
+
+@pytest.fixture(
+    params=[
+        pytest.param("etcd", marks=pytest.mark.tool("etcd")),
+        pytest.param("postgresql", marks=pytest.mark.tool("postgres", "initdb")),
+    ]
+)
+def start(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Start]:
+    """Starts the leaders, each with its own data directory, on one log and one place for snapshots."""
+    with ExitStack() as stack:
+        if request.param == "etcd":
+            log = stack.enter_context(EtcdCluster(tmp_path)).url("gowork")
+            (tmp_path / "shared").mkdir()
+            place = str(tmp_path / "shared")
+        else:
+            log = place = stack.enter_context(PostgresqlServer()).url("gowork")
+
+        def start() -> dict[str, RunningLeader]:
+            leaders = {}
+            for name in NAMES:
+                (tmp_path / name).mkdir()
+                more = [f"--log={log}", f"--name={name}", f"--snapshots={place}"]
+                leaders[name] = start_leader(tmp_path / name, more=more)
+                stack.callback(kill, leaders[name].process)
+            return leaders
+
+        yield start
+
+
+def snapshot_index(leader: RunningLeader) -> int:
+    """Up to which entry the newest snapshot has everything, as far as a leader knows; 0 without one."""
+    with urllib.request.urlopen(f"http://{leader.http}/metrics", timeout=60) as page:
+        rows = [line.split() for line in page.read().decode().splitlines()]
+    return round(next((float(row[1]) for row in rows if row[0] == "gowork_log_snapshot_index"), 0.0))
+
+
+def addresses(leaders: dict[str, RunningLeader]) -> str:
+    return ",".join(leader.scheduler for leader in leaders.values())
+
+
+def test_nothing_acknowledged_is_lost_with_the_disks_of_all_leaders(start: Start, tmp_path: Path) -> None:
+    leaders = start()
+    with Client(addresses(leaders), timeout=120) as client, stopped_cleanly(start_worker(tmp_path, leaders["two"])):
+        done = [client.schedule("p", id=f"done-{number}") for number in range(20)]
+        assert all(task.result(timeout=120) is not None for task in done)
+        while not snapshot_index(leaders["one"]):
+            threading.Event().wait(0.2)
+        for number in range(50):
+            client.schedule("p", id=f"waits-{number}", handler="nobody-has-it")
+    for leader in leaders.values():
+        kill(leader.process)
+    for name in NAMES:
+        shutil.rmtree(tmp_path / name)
+    leaders = start()
+    with Client(addresses(leaders), timeout=120) as client, stopped_cleanly(start_worker(tmp_path, leaders["one"])):
+        assert {client.get(f"done-{number}").status.name for number in range(20)} == {"COMPLETED"}
+        assert {client.get(f"waits-{number}").status.name for number in range(50)} == {"PENDING"}
+        assert client.schedule("p").result(timeout=120) is not None
+    command = ["gowork", "--leader", addresses(leaders), "leaders", "-o", "json"]
+    told = json.loads(subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout)
+    assert sum(leader["leads"] for leader in told["leaders"]) == 1
