@@ -293,6 +293,24 @@ def test_a_retention_that_no_clock_reaches_is_refused(option: str, days: str) ->
     assert "0<=x<=36500" in result.output or "not a number of days" in result.output
 
 
+def test_snapshots_without_a_log_are_refused(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["--data-dir", str(tmp_path), "--snapshots", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "--snapshots is for leaders that share a log; give --log, too" in result.output
+
+
+@pytest.mark.parametrize("place", ["s3://bucket", "postgresql://user:secret@host/db?schema=a-b"])
+def test_a_place_for_snapshots_that_makes_no_sense_is_told_in_one_line_without_its_password(
+    tmp_path: Path, place: str
+) -> None:
+    result = CliRunner().invoke(
+        main, ["--data-dir", str(tmp_path), "--log", "etcd://127.0.0.1:1/a", "--snapshots", place]
+    )
+    assert result.exit_code == 1
+    assert len(result.output.strip().splitlines()) == 1
+    assert "secret" not in result.output
+
+
 @pytest.mark.parametrize("option", ["--retain-tasks", "--retain-failed-tasks"])
 def test_more_tasks_than_a_store_may_hold_are_not_kept(option: str) -> None:
     result = CliRunner().invoke(main, [option, "1000000001"])

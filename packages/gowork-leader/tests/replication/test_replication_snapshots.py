@@ -197,6 +197,9 @@ async def test_who_leads_says_which_place_it_is(house: House) -> None:
     follower = house.make("a", leads=False)
     await house.look(follower)
     assert (follower.index, list(house.folder.iterdir())) == (0, [])
+    await Folder(house.folder).mark(make=True)
+    await house.look(follower)
+    assert (follower.index, await house.leader.log.notes(PLACE)) == (0, {})
     await house.look(house.make())
     await house.look(follower)
     assert follower.index == 10

@@ -57,6 +57,8 @@ Examples:
   gowork-leader --cluster-listen 0.0.0.0:50051 --scheduler-listen 0.0.0.0:50052
   gowork-leader --store sqlite:////var/lib/gowork/gowork.db --restore gowork-2026-11-24.backup
   gowork-leader --retain-days 2 --retain-tasks 200000
+  gowork-leader --log etcd://10.0.0.1:2379/gowork --snapshots /mnt/gowork
+  gowork-leader --log postgresql://gowork@db/gowork --snapshots postgresql://gowork@db/gowork
   GOWORK_LOG_FORMAT=json gowork-leader --config /etc/gowork/leader.toml
 
 Every option can be set as a variable GOWORK_NAME and in the TOML file of
@@ -214,7 +216,7 @@ class _Command(click.Command):
     "--snapshots",
     metavar="PLACE",
     show_default="none",
-    help="Share snapshots of the store with the other leaders here: a folder that all of them mount.",
+    help="Share snapshots of the store with the other leaders: in a folder that all of them mount, or in postgresql://….",
 )
 @click.option("--reflection/--no-reflection", default=True, help="Describe the services to grpcurl and similar tools.")
 @click.option(
