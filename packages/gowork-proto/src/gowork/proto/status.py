@@ -25,6 +25,8 @@ _VIOLATIONS_MAX = 20
 _VIOLATIONS_BYTES_MAX = 2_300
 _DESCRIPTION_BYTES_MAX = 200
 _MESSAGE_BYTES_MAX = 1_000
+#: What gRPC calls it when a proxy resets the stream of a call, as it does when its own connection to the server ends.
+_CUT_OFF = frozenset({grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN})
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +110,13 @@ async def abort(context: grpc.aio.ServicerContext[Any, Any], refusal: Refusal) -
 def refusal_of(error: grpc.RpcError) -> Refusal:
     """Reads the refusal from the error of a failed call, blocking or asyncio. It never raises.
 
-    For an error without details, or with details that are not gowork's, the Refusal has none.
+    For an error without details, or with details that are not gowork's, the Refusal has none. A call that was cut off
+    on its way is UNAVAILABLE.
     """
     code = error.code()
     message = error.details() or ""
+    if code in _CUT_OFF and "RST_STREAM" in message:
+        code = grpc.StatusCode.UNAVAILABLE
     trailers = error.trailing_metadata() or ()
     reason, metadata, violations = code.name, {}, []
     for key, value in cast("Iterable[tuple[str, str | bytes]]", trailers):
