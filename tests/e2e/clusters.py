@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,5 +84,8 @@ def kill(process: subprocess.Popen[str]) -> None:
     """Ends the process at once, if it still runs."""
     process.kill()
     process.wait()
-    if process.stdout:
-        process.stdout.close()
+    for pipe in (process.stdin, process.stdout):
+        if pipe:
+            # What nobody reads any more can't be written.
+            with suppress(BrokenPipeError):
+                pipe.close()
