@@ -10,7 +10,8 @@ from memory_log import LEASE_SECONDS, MemoryLog, MemoryPlace
 from memory_store import MemoryStore, Shelf
 
 from gowork.leader._core.model import Position
-from gowork.leader._replication.candidacy import Candidacy, join
+from gowork.leader._replication.candidacy import LAG_FULL, LAG_WAIT_SECONDS, Candidacy, join
+from gowork.leader._replication.gathering import GATHER_SECONDS
 from gowork.leader._replication.journal import LoggedJournal
 from gowork.leader.log import Generation, Leader, Leadership, LogUnreachableError, Span
 from gowork.leader.log.entries import NO_HASH, ChainError
@@ -131,6 +132,27 @@ async def test_a_store_of_a_log_that_is_gone_is_refused(house: House) -> None:
     house.place = MemoryPlace()
     with pytest.raises(StoreError, match="has not begun"):
         await house.joined("one")
+
+
+async def test_a_candidate_does_not_wait_because_of_entries_that_it_gathers(house: House) -> None:
+    await house.joined("one")
+    journal, leadership = await elected(house, "one")
+    await house.copied("two", "one")
+    candidacy = house.candidacy("two")
+    electing = asyncio.ensure_future(candidacy.elected())
+    await asyncio.sleep(2 * GATHER_SECONDS)
+    keys = [str(number) for number in range(LAG_FULL)]
+    for key in keys:
+        await journal.commit(batch(key))
+    await asyncio.sleep(GATHER_SECONDS / 4)
+    assert candidacy.replica is not None
+    assert candidacy.replica.come == house.place.span.last > candidacy.replica.position.index + LAG_FULL / 2
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    await leadership.resign()
+    journal, leadership = await electing
+    assert loop.time() - began < LAG_WAIT_SECONDS / 2
+    assert sorted(await house.facts("two")) == sorted(keys)
 
 
 async def test_a_follower_applies_entries_as_they_come_and_is_told_who_leads(house: House) -> None:

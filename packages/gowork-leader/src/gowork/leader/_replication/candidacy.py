@@ -242,7 +242,8 @@ class Candidacy:
             # It could not begin its term.
             await asyncio.sleep(AGAIN_SECONDS)
             return None
-        behind = (await self._log.span()).last - replica.position.index
+        # What has come is applied before the term begins.
+        behind = (await self._log.span()).last - replica.come
         await asyncio.sleep(LAG_WAIT_SECONDS * min(max(behind, 0) / LAG_FULL, 1.0))
         position = replica.position
         candidate = Candidate(position.generation, position.index, replica.term, self._announce(self._wall_ms()))

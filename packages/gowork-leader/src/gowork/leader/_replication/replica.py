@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 
 import msgspec
 from msgspec import Struct
 
 from gowork.leader._core.model import Position
+from gowork.leader._replication.gathering import gathered
 from gowork.leader._replication.weight import Weight
 from gowork.leader.log.entries import ChainError, Kind, unseal
 from gowork.leader.log.protocol import Log, LogEntry
@@ -58,6 +59,7 @@ class Replica:
         self._weight = weight or Weight(opened.position.index)
         #: The number of the last batch of tasks that was applied here; see Record.changed. 0: none was yet.
         self.changed = 0
+        self._come = opened.position.index
         #: Why the store can't take the next entries now; None: it can.
         self.blocked: StoreBlockedError | None = None
 
@@ -65,6 +67,11 @@ class Replica:
     def position(self) -> Position:
         """How far the store has come."""
         return self._position
+
+    @property
+    def come(self) -> int:
+        """The index of the last entry that has come here. It is applied a moment later."""
+        return max(self._come, self._position.index)
 
     @property
     def term(self) -> int:
@@ -113,8 +120,12 @@ class Replica:
         """
         if until is not None and self._position.index >= until:
             return
-        async with aclosing(log.follow(self._position.index)) as pages:
-            async for page in pages:
+        async with (
+            aclosing(log.follow(self._position.index)) as pages,
+            # Who waits for an entry does not gather.
+            aclosing(gathered(pages, self._came)) if until is None else nullcontext(pages) as ready,
+        ):
+            async for page in ready:
                 await (self.apply(page) if told_blocked is None else self._apply_in_the_end(page, told_blocked))
                 if until is not None and self._position.index >= until:
                     return
@@ -129,6 +140,9 @@ class Replica:
         """
         self._position, self._term = position, term
         self._weight.add(position.index, size)
+
+    def _came(self, index: int) -> None:
+        self._come = index
 
     async def _apply_in_the_end(
         self, entries: Sequence[LogEntry], told_blocked: Callable[[StoreBlockedError | None], None]

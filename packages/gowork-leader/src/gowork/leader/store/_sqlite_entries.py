@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from gowork.leader._core.model import Position
 from gowork.leader.store._sqlite_errors import translated
 from gowork.leader.store._sqlite_file import FileLock
+from gowork.leader.store._sqlite_fold import Entry, folded, groups
 from gowork.leader.store._sqlite_lanes import LaneIds
 from gowork.leader.store._sqlite_log import LogKeeper, merge
 from gowork.leader.store._sqlite_meta import join, read_position
@@ -25,9 +26,6 @@ from gowork.leader.store.protocol import (
     StoreFullError,
     StoreLostError,
 )
-
-#: (batch, position after it, term)
-Entry = tuple[Batch | None, Position, int]
 
 #: It compares and moves on in one statement. The sub-queries are evaluated once, before the first row is written.
 _MOVE_ON = """
@@ -151,15 +149,26 @@ class EntryWriter:
             # Here, because SQLite refuses it in a transaction.
             connection.execute(f"PRAGMA synchronous = {'FULL' if forces_each else 'NORMAL'}")
             self._is_forcing_each = forces_each
+        try:
+            self._write_groups(connection, groups(entries))
+        except StoreEntryError:
+            if len(entries) == 1:
+                raise
+            # Each alone, so that the one that contradicts the store is named.
+            self._write_groups(connection, [[entry] for entry in entries])
+
+    def _write_groups(self, connection: sqlite3.Connection, parts: Iterable[Sequence[Entry]]) -> None:
         # The first statement writes, so nothing is read before the write lock is there.
         connection.execute("BEGIN")
         with self._undone(connection):
-            for batch, position, term in entries:
-                self._move_on(connection, position, term)
-                if batch is None:
+            for group in parts:
+                for _, position, term in group:
+                    self._move_on(connection, position, term)
+                batches = [batch for batch, _, _ in group if batch is not None]
+                if not batches:
                     continue
                 try:
-                    write_rows(connection, batch, self._lanes, term)
+                    write_rows(connection, folded(batches), self._lanes, term)
                 except (sqlite3.IntegrityError, StoreError) as error:
                     raise StoreEntryError(position.index, error) from error
 
