@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import time
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 import pytest
@@ -163,6 +164,37 @@ async def test_who_resigns_tells_it_though_the_connections_have_broken(
     await leadership.resign()
     # Nobody waits for the lease.
     await lead(log, applied=1)
+
+
+async def test_connections_that_have_broken_since_the_last_term_cost_no_election(
+    patience: None, distant: PostgresqlLog, proxy: TcpProxy
+) -> None:
+    await (await lead(distant)).resign()
+    proxy.cut()
+    await lead(distant)
+
+
+async def test_a_call_that_is_cancelled_reports_no_error_that_nobody_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    reported: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: reported.append(context["message"]))
+    asked, broken = asyncio.Event(), asyncio.Event()
+
+    async def fetch(*_: object) -> list[Any]:
+        asked.set()
+        await broken.wait()
+        raise psycopg.OperationalError("the connection is broken")
+
+    monkeypatch.setattr(connections, "_fetch", fetch)
+    monkeypatch.setattr(connections, "_cut", lambda connection: broken.set())
+    asking = asyncio.ensure_future(connections.run_on(cast(Any, None), b"SELECT 1"))
+    await asked.wait()
+    asking.cancel()
+    await asyncio.wait({asking})
+    assert asking.cancelled()
+    # It has the frames that know the inner task.
+    del asking
+    gc.collect()
+    assert reported == []
 
 
 async def test_a_call_is_given_up_in_time_and_when_it_is_cancelled(distant: PostgresqlLog, proxy: TcpProxy) -> None:

@@ -152,7 +152,8 @@ class PostgresqlLog:
 
     async def campaign(self, candidate: Candidate) -> PostgresqlLeadership:
         """See Log.campaign."""
-        state = await self._begun()
+        # Over the leadership's own connection, so that one that has broken since its last term costs no election.
+        state = _begun(await settled(self._leading.look, _READ_SECONDS))
         if state.generation != candidate.generation:
             raise GenerationError(
                 f"the log has generation {state.generation}, and this store belongs to {candidate.generation}"
@@ -222,10 +223,7 @@ class PostgresqlLog:
         return await settled(self._tables.look, seconds)
 
     async def _begun(self, seconds: float = _READ_SECONDS) -> State:
-        state = await self._state(seconds)
-        if state.generation is None:
-            raise GenerationError("the log has not begun")
-        return state
+        return _begun(await self._state(seconds))
 
     async def _page(self, life: int, after: int) -> list[LogEntry]:
         """Returns the next entries; none if they were pruned or replaced after the state was read."""
@@ -350,6 +348,12 @@ class PostgresqlLeadership:
     def _over(self) -> LeadershipLostError:
         self._keeper.stop()
         return self._holding.over()
+
+
+def _begun(state: State) -> State:
+    if state.generation is None:
+        raise GenerationError("the log has not begun")
+    return state
 
 
 def _leader_of(state: State) -> Leader | None:

@@ -155,6 +155,8 @@ async def run_on(
     except asyncio.CancelledError:
         _cut(connection)
         await asyncio.wait({running})
+        # Asked for, because asyncio would report that nobody was told.
+        running.exception()
         raise
     except psycopg.Error as error:
         raise _meaning(error) from error
