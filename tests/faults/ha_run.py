@@ -51,7 +51,8 @@ async def run(
         folder: the working directory of its processes.
         seed: decides on the faults and the tasks.
         deck: how often each fault is done.
-        seconds: how long faults are done at least; when the deck is through, it is shuffled anew.
+        seconds: how long faults are done at least; when the deck is through, it is shuffled anew. 0: a short run, in
+            which it is done once, and nothing stays away for longer than it must.
         log: what has the log: "etcd" or "postgresql".
         network: where processes run; None: here, with links.
         planted: a bug that the leaders get; see ha_planted.py.
@@ -117,7 +118,7 @@ async def _faults(
 ) -> None:
     chance, faults = random.Random(seed), Faults(cluster, reader)
     began = time.monotonic()
-    planned = plan(chance, deck)
+    planned = plan(chance, deck, is_short=not seconds)
     while planned or time.monotonic() < began + seconds:
         planned = planned or plan(chance, deck)
         fault = planned.pop()

@@ -32,13 +32,15 @@ def main() -> int:
     from ha_result import show, write
     from ha_run import run
 
-    parser = argparse.ArgumentParser(description="Does faults to several leaders and to etcd under load, and checks.")
+    parser = argparse.ArgumentParser(description="Does faults to several leaders and their log, and checks.")
     parser.add_argument(
         "--minutes", type=float, default=5.0, help="how long faults are done, if not each was by then [5]"
     )
     parser.add_argument("--seed", type=int, default=None, help="decides on the faults and the tasks [a random one]")
     parser.add_argument("--short", action="store_true", help="do the few faults that the tests do")
-    parser.add_argument("--only", metavar="NAME", default="", help="do this kind of fault alone, such as STOP_LEADER")
+    parser.add_argument(
+        "--only", nargs="+", choices=list(Kind.__members__), metavar="NAME", help="do these faults alone, 3 of each"
+    )
     parser.add_argument(
         "--log", choices=("etcd", "postgresql"), default="etcd", metavar="KIND", help="etcd or postgresql [etcd]"
     )
@@ -61,12 +63,15 @@ def main() -> int:
     seed = random.SystemRandom().randrange(1 << 16) if options.seed is None else options.seed
     if options.plants is not None:
         return _plant_each(options.plants or list(PLANTS), seed, options.directory)
+    possible = deck_of(options.log, loses_machines=options.namespaces)
+    if impossible := [name for name in options.only or () if Kind[name] not in possible]:
+        parser.error(f"{', '.join(impossible)}: that needs another --log, or --namespaces")
     folder = Path(tempfile.mkdtemp(prefix=f"gowork-chaos-ha-{seed}-", dir=options.directory))
     console = Console(width=None if sys.stdout.isatty() else 140)
     console.print(f"seed {seed}, in {folder}", highlight=False)
     deck = deck_of(options.log, short=options.short, loses_machines=options.namespaces)
     if options.only:
-        deck = {Kind[options.only]: 3}
+        deck = {Kind[name]: 3 for name in options.only}
     if not options.namespaces:
         console.print("no machine is lost: that needs --namespaces", highlight=False)
     seconds = 0.0 if options.short else options.minutes * 60

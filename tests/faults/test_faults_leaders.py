@@ -43,6 +43,11 @@ def test_one_seed_gives_one_plan() -> None:
     assert {kind: kinds.count(kind) for kind in deck} == deck
 
 
+def test_in_a_short_run_nothing_stays_away_for_longer_than_it_must() -> None:
+    (short,), (usual,) = (plan(Random(3), {Kind.STOP_LEADER: 1}, is_short=is_short) for is_short in (True, False))
+    assert LEASE_SECONDS < short.away < usual.away
+
+
 def test_each_fault_is_in_some_deck() -> None:
     decks = [deck_of(log, loses_machines=True) for log in DECKS]
     assert set().union(*decks) == set(Kind)
