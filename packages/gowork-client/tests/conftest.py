@@ -16,6 +16,8 @@ import pytest
 from google.protobuf.message import Message
 
 from gowork.client._leader_fields import KNOWN_HERE
+from gowork.proto.cluster.v1 import leader_pb2 as cluster
+from gowork.proto.cluster.v1 import leader_pb2_grpc as cluster_grpc
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.proto.scheduler.v1 import scheduler_pb2_grpc as pb_grpc
 from gowork.proto.status import Refusal, status_of
@@ -23,7 +25,7 @@ from gowork.proto.status import Refusal, status_of
 COMPLETED = pb.TASK_STATUS_COMPLETED
 
 
-class ScriptedLeader(pb_grpc.SchedulerServiceServicer):
+class ScriptedLeader(pb_grpc.SchedulerServiceServicer, cluster_grpc.LeaderServiceServicer):
     """Takes tasks; what it does besides is what the test put into `faults`."""
 
     def __init__(self) -> None:
@@ -50,6 +52,10 @@ class ScriptedLeader(pb_grpc.SchedulerServiceServicer):
         self.hint = ""
         #: Whether tasks finish as they come; else the test calls finish.
         self.finishes_at_once = True
+        #: What it says of the leaders.
+        self.leaders = cluster.LeadersResponse()
+        #: Whether it answers pings. It still answers other calls.
+        self.answers_pings = True
         self._changed = threading.Condition()
 
     def fail_next(self, method: str, refusal: Refusal, times: int = 1) -> None:
@@ -64,6 +70,11 @@ class ScriptedLeader(pb_grpc.SchedulerServiceServicer):
     def breaks_after(self, method: str, refusal: Refusal) -> None:
         """Has the next call of a method carried out, and then refused."""
         self.breaks[method] = refusal
+
+    def until_asked(self, method: str, times: int) -> None:
+        """Waits until a method was called so often."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.requests.get(method, ())) >= times, 60)
 
     def finish(self, *ids: str, result: str = "null") -> None:
         with self._changed:
@@ -133,6 +144,32 @@ class ScriptedLeader(pb_grpc.SchedulerServiceServicer):
             yield pb.WatchTasksResponse(tasks=new, token=str(token))
             self._enter("WatchTasks.between", request, context)
 
+    def Leaders(self, request: cluster.LeadersRequest, context: grpc.ServicerContext) -> cluster.LeadersResponse:
+        self._enter("Leaders", request, context)
+        return self.leaders
+
+    def says_leads(self, term: int, address: str, *others: str) -> None:
+        """Has it say that the leader at this address leads, and that there are others."""
+        self.leaders = cluster.LeadersResponse(log=cluster.Log(generation="g"))
+        self.leaders.leaders.add(leads=True, term=term, scheduler_address=address)
+        for other in others:
+            self.leaders.leaders.add(scheduler_address=other)
+
+    def _ping(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+        self.requests.setdefault("Check", []).append(request)
+        self._wake()
+        while not self.answers_pings and context.is_active():
+            with self._changed:
+                context.add_callback(self._wake)
+                self._changed.wait()
+        return b""
+
+    def ping_handlers(self) -> grpc.GenericRpcHandler:
+        """Answers pings."""
+        return grpc.method_handlers_generic_handler(
+            "grpc.health.v1.Health", {"Check": grpc.unary_unary_rpc_method_handler(self._ping)}
+        )
+
     def _wait_for_finished(self, ids: list[str], context: grpc.ServicerContext) -> dict[str, pb.Task]:
         """Those of the tasks that have finished, at least one; none when there are none to wait for or the caller is
         gone.
@@ -159,6 +196,7 @@ class ScriptedLeader(pb_grpc.SchedulerServiceServicer):
             context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
         # A copy: what is added to the tasks below would show in it.
         self.requests.setdefault(method, []).append(type(request).FromString(request.SerializeToString()))
+        self._wake()
         self.timeouts.setdefault(method, []).append(context.time_remaining() or 0.0)
         if self.hint:
             context.set_trailing_metadata((("gowork-leader", self.hint),))
@@ -201,6 +239,8 @@ class Ports:
         pool = ThreadPoolExecutor(max_workers=40, thread_name_prefix="scripted")
         server = grpc.server(pool, options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 8 << 20)])
         pb_grpc.add_SchedulerServiceServicer_to_server(leader, server)
+        cluster_grpc.add_LeaderServiceServicer_to_server(leader, server)
+        server.add_generic_rpc_handlers((leader.ping_handlers(),))
         address = f"{address.rpartition(':')[0]}:{server.add_insecure_port(address)}"
         server.start()
         self._servers[address] = server, pool

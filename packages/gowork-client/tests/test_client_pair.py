@@ -12,10 +12,11 @@ import pytest
 from gowork.client import AsyncClient, AsyncTaskHandle, AsyncWatch, Client, TaskHandle, Watch
 from gowork.client._async import connection as async_connection
 from gowork.client._async import flights as async_flights
+from gowork.client._async import lookout as async_lookout
 from gowork.client._async import routes as async_routes
 from gowork.client._async import streams as async_streams
 from gowork.client._async import threads as async_threads
-from gowork.client._sync import connection, flights, routes, streams, threads
+from gowork.client._sync import connection, flights, lookout, routes, streams, threads
 
 PAIRS = [(AsyncClient, Client), (AsyncTaskHandle, TaskHandle), (AsyncWatch, Watch)]
 #: {what an asyncio class has: what a blocking one has in its place}
@@ -89,6 +90,7 @@ def test_both_classes_are_documented_in_the_same_words(theirs: type, ours: type)
     [
         (async_connection, connection),
         (async_flights, flights),
+        (async_lookout, lookout),
         (async_routes, routes),
         (async_streams, streams),
         (async_threads, threads),

@@ -93,6 +93,11 @@ class Rotation:
             known = self._addresses
             self._current = known[(known.index(address) + 1) % len(known)] if address in known else known[0]
 
+    def replace(self, silent: str, successor: str) -> None:
+        """Makes `successor` the current address if `silent` is it, which does not answer while another leader leads."""
+        if silent == self._current:
+            self._current = successor
+
     def prefer(self, address: str) -> None:
         """Makes this address the current one, until it fails."""
         self._current = address

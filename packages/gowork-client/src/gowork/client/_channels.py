@@ -3,16 +3,93 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
+
+import grpc
 
 from gowork.base.channels import ADDRESSES_MAX
 from gowork.base.rotation import Rotation
 
 #: How many channels a client has: for its addresses, and for earlier ones, on which streams may still be open.
 CHANNELS_MAX = 2 * ADDRESSES_MAX
+#: How long nothing may come back from an address while a call waits for its answer, in seconds, until the client looks
+#: whether anybody is there; and the same while only calls that may be silent for long are open.
+SILENCE_SECONDS = 1.0
+LONG_SILENCE_SECONDS = 3.0
+#: Calls with one answer that may be silent for long.
+LONG_CALLS = frozenset({"/scheduler.v1.SchedulerService/WaitTask"})
 
 ChannelT = TypeVar("ChannelT")
+
+
+class GivenUp(grpc.RpcError):
+    """A call was given up, because its address is silent and another leader leads. It has the form of gRPC's errors."""
+
+    def code(self) -> grpc.StatusCode:
+        """As of a connection that broke: the call may have been carried out."""
+        return grpc.StatusCode.UNAVAILABLE
+
+    def details(self) -> str:
+        """Why it was given up."""
+        return "nothing came back, and another leader leads now"
+
+    def trailing_metadata(self) -> tuple[()]:
+        """There is none."""
+        return ()
+
+
+class Line(Generic[ChannelT]):
+    """A channel to one address, the calls that are open on it, and for how long nothing has come back on it.
+
+    Threads may share it.
+    """
+
+    __slots__ = ("_calls", "_is_answered", "_long_calls", "_since", "address", "channel", "is_given_up")
+
+    def __init__(self, address: str, channel: ChannelT) -> None:
+        self.address = address
+        self.channel = channel
+        #: Whether its calls were given up, because the address is silent and another leader leads.
+        self.is_given_up = False
+        self._calls: set[object] = set()
+        self._long_calls: set[object] = set()
+        #: Since when nothing has come back, and whether nothing was asked then either.
+        self._since = 0.0
+        self._is_answered = True
+
+    @property
+    def open(self) -> list[object]:
+        """The calls that are open."""
+        return [*self._calls, *self._long_calls]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether calls are open."""
+        return bool(self._calls or self._long_calls)
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether nothing has come back for too long, while calls are open."""
+        if not self.is_open:
+            return False
+        return time.monotonic() - self._since >= (SILENCE_SECONDS if self._calls else LONG_SILENCE_SECONDS)
+
+    def begin(self, call: object, *, is_long: bool = False) -> None:
+        """Notes that a call is open, or whatever stands for it; `is_long` when it may be silent for long."""
+        if self._is_answered and not self.is_open:
+            self._since, self._is_answered = time.monotonic(), False
+        (self._long_calls if is_long else self._calls).add(call)
+
+    def end(self, call: object) -> None:
+        """Notes that a call is over. Harmless when repeated."""
+        self._calls.discard(call)
+        self._long_calls.discard(call)
+
+    def hear(self) -> None:
+        """Notes that something came back."""
+        self._since, self._is_answered = time.monotonic(), True
 
 
 class Channels(Generic[ChannelT]):
@@ -24,42 +101,56 @@ class Channels(Generic[ChannelT]):
         """Args:
         rotation: which address to call.
         opens: opens the channel to an address. Its second argument says whether there are other addresses.
-        drops: called with a channel that is not used any more because there are too many.
+        drops: called with a channel that is not used any more.
         """
         self._rotation = rotation
         self._opens = opens
         self._drops = drops
-        #: {address: its channel}, the oldest first
-        self._channels: dict[str, ChannelT] = {}
+        #: {address: the line to it}, the oldest first
+        self._lines: dict[str, Line[ChannelT]] = {}
         self._lock = threading.Lock()
         self._closed = False
 
-    def current(self) -> ChannelT:
-        """Returns the channel to the address that is called now.
+    def current(self) -> Line[ChannelT]:
+        """Returns the line to the address that is called now.
 
         Raises:
             ValueError: when `close` was called.
         """
         address = self._rotation.current
-        return self._channels.get(address) or self._open(address)
+        return self._lines.get(address) or self._open(address)
+
+    @property
+    def open(self) -> list[Line[ChannelT]]:
+        """The lines on which calls are open."""
+        return [line for line in list(self._lines.values()) if line.is_open]
+
+    def give_up(self, line: Line[ChannelT]) -> None:
+        """Drops a line. The next call of its address opens another one."""
+        with self._lock:
+            if self._lines.get(line.address) is line:
+                del self._lines[line.address]
+        line.is_given_up = True
+        self._drops(line.channel)
 
     def close(self) -> list[ChannelT]:
         """Returns all channels, for the caller to close. No further one is opened."""
         with self._lock:
             self._closed = True
-            channels = list(self._channels.values())
-            self._channels = {}
-        return channels
+            lines = list(self._lines.values())
+            self._lines = {}
+        return [line.channel for line in lines]
 
-    def _open(self, address: str) -> ChannelT:
+    def _open(self, address: str) -> Line[ChannelT]:
         self._rotation.refresh()
         with self._lock:
             if self._closed:
                 # As gRPC says it of a channel.
                 raise ValueError("Cannot invoke RPC on closed channel!")
-            if address not in self._channels:
+            if address not in self._lines:
                 known: Sequence[str] = self._rotation.addresses
-                if len(self._channels) >= CHANNELS_MAX:
-                    self._drops(self._channels.pop(next(each for each in self._channels if each not in known)))
-                self._channels[address] = self._opens(address, len(known) > 1 or address not in known)
-            return self._channels[address]
+                if len(self._lines) >= CHANNELS_MAX:
+                    self._drops(self._lines.pop(next(each for each in self._lines if each not in known)).channel)
+                channel = self._opens(address, len(known) > 1 or address not in known)
+                self._lines[address] = Line(address, channel)
+            return self._lines[address]

@@ -1,0 +1,105 @@
+"""Finds out whether another leader leads, when an address has fallen silent.
+
+A leader whose process is stopped, or whose machine is gone, neither answers nor refuses. Only the other leaders know
+whether a successor leads, because all of them read the log. So one of them is asked. No call goes elsewhere merely
+because a leader is slow: the address is left only when another leader says that somebody else leads.
+
+Owns the judgement of what the others say. It never calls an address by itself: `ask` and `ask_blocking` ask once, and
+their callers decide how often.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import grpc
+
+from gowork.base.channels import open_blocking_channel, open_channel
+from gowork.base.rotation import Rotation
+
+if TYPE_CHECKING:
+    from gowork.proto.cluster.v1 import leader_pb2
+
+#: How long another leader has to say who leads, in seconds.
+ANSWER_SECONDS = 1.0
+
+
+class Succession:
+    """Asks the addresses of a rotation who leads. Make one for each rotation, and ask from one thread at a time."""
+
+    def __init__(self, rotation: Rotation, *, for_workers: bool = False) -> None:
+        """Args:
+        rotation: has the addresses.
+        for_workers: whether they are addresses for workers; else they are for clients.
+        """
+        self._rotation = rotation
+        self._for_workers = for_workers
+        #: The highest term that a leader was said to lead.
+        self._term = 0
+
+    async def ask(self, silent: str, term: int = 0) -> None:
+        """Asks the other addresses, one after the other, until one of them knows who leads.
+
+        If that is another leader, it becomes the rotation's current address. Where its own address is not among the
+        rotation's, the one that said so does, because it forwards calls. Otherwise nothing changes.
+
+        Args:
+            silent: the address that does not answer.
+            term: the term of the leader there; 0: it is not known. Only a leader of a higher one is another leader.
+        """
+        from gowork.proto.cluster.v1 import leader_pb2, leader_pb2_grpc
+
+        for address in self._others(silent):
+            async with open_channel([address], has_others=True) as channel:
+                stub = leader_pb2_grpc.LeaderServiceStub(channel)
+                try:
+                    told = await stub.Leaders(leader_pb2.LeadersRequest(), timeout=ANSWER_SECONDS)
+                except grpc.RpcError:
+                    continue
+            if self._heard(told, address, silent, term):
+                return
+
+    def ask_blocking(self, silent: str, term: int = 0) -> None:
+        """Does what `ask` does, for callers without an event loop."""
+        from gowork.proto.cluster.v1 import leader_pb2, leader_pb2_grpc
+
+        for address in self._others(silent):
+            channel = open_blocking_channel([address], has_others=True)
+            try:
+                stub = leader_pb2_grpc.LeaderServiceStub(channel)
+                told = stub.Leaders(leader_pb2.LeadersRequest(), timeout=ANSWER_SECONDS)
+            except grpc.RpcError:
+                continue
+            finally:
+                channel.close()
+            if self._heard(told, address, silent, term):
+                return
+
+    def _others(self, silent: str) -> Iterator[str]:
+        """Yields the addresses to ask, as long as the silent one is the current one."""
+        known = self._rotation.addresses
+        after = known.index(silent) + 1 if silent in known else 0
+        for address in (*known[after:], *known[:after]):
+            if self._rotation.current != silent:
+                return
+            if address != silent:
+                yield address
+
+    def _heard(self, told: leader_pb2.LeadersResponse, by: str, silent: str, term: int) -> bool:
+        """Judges an answer. Returns whether it is one of this cluster's, so that no other address need be asked."""
+        known = self._rotation.addresses
+        addresses = [each.cluster_address if self._for_workers else each.scheduler_address for each in told.leaders]
+        is_listed = silent in addresses or silent not in known or {*known}.isdisjoint(addresses)
+        if not told.HasField("log") or not is_listed:
+            # A leader without a log has no successor. One that lists others of these addresses, and not the silent
+            # one, belongs to another cluster.
+            return False
+        leading = next((each for each in told.leaders if each.leads), None)
+        if leading is None or leading.term < max(self._term, term + 1):
+            return True
+        self._term = leading.term
+        address = leading.cluster_address if self._for_workers else leading.scheduler_address
+        if address != silent:
+            self._rotation.replace(silent, address if address in known else by)
+        return True
