@@ -15,6 +15,7 @@ import grpc
 import pytest
 
 from gowork.base.channels import SERVER_OPTIONS
+from gowork.proto.cluster.v1 import leader_pb2, leader_pb2_grpc
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.status import Refusal, abort
 from gowork.proto.worker.v1 import session_pb2 as session
@@ -100,7 +101,7 @@ Requests = AsyncIterator[session.ConnectRequest]
 Responses = AsyncIterator[session.ConnectResponse]
 
 
-class ScriptedLeader(session_pb2_grpc.SessionServiceServicer):
+class ScriptedLeader(session_pb2_grpc.SessionServiceServicer, leader_pb2_grpc.LeaderServiceServicer):
     def __init__(self) -> None:
         self.term = 1
         self.lease_ms = 10_000
@@ -112,6 +113,9 @@ class ScriptedLeader(session_pb2_grpc.SessionServiceServicer):
         #: Comes with each Welcome.
         self.drain: session.Drain | None = None
         self.released: list[int] = []
+        #: What it says of the leaders, and is set when it is asked.
+        self.leaders = leader_pb2.LeadersResponse()
+        self.asked = asyncio.Event()
         #: Whether heartbeats are answered.
         self.answers = True
         self.port = 0
@@ -125,8 +129,20 @@ class ScriptedLeader(session_pb2_grpc.SessionServiceServicer):
     async def start(self) -> None:
         self._server = grpc.aio.server(options=list(SERVER_OPTIONS))
         session_pb2_grpc.add_SessionServiceServicer_to_server(self, self._server)
+        leader_pb2_grpc.add_LeaderServiceServicer_to_server(self, self._server)
         self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
         await self._server.start()
+
+    def says_leads(self, term: int, address: str, *others: str) -> None:
+        """Has it say that the leader at this address leads, and that there are others."""
+        self.leaders = leader_pb2.LeadersResponse(log=leader_pb2.Log(generation="g"))
+        self.leaders.leaders.add(leads=True, term=term, cluster_address=address)
+        for other in others:
+            self.leaders.leaders.add(cluster_address=other)
+
+    async def Leaders(self, request: leader_pb2.LeadersRequest, context: Any) -> leader_pb2.LeadersResponse:
+        self.asked.set()
+        return self.leaders
 
     async def stop(self) -> None:
         if self._server is not None:

@@ -13,7 +13,7 @@ import pytest
 from gowork.proto.status import Refusal
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker import Context, Worker, handler
-from gowork.worker._session import connector
+from gowork.worker._session import connector, stream
 
 NOT_LEADING = Refusal(grpc.StatusCode.UNAVAILABLE, "NOT_LEADING", "this leader does not lead now")
 
@@ -75,6 +75,44 @@ async def test_address_that_is_silent_is_given_up_before_the_welcome_would_be(
     assert (await leader.session()).hello.name
     # It would say "did not answer within 5 s" if it had waited for the Welcome.
     assert f"no leader answers at {silent_address}" in str([vars(record).get("reason") for record in caplog.records])
+
+
+@pytest.mark.usefixtures("never_pauses")
+async def test_worker_takes_its_tasks_from_a_leader_that_falls_silent_to_the_one_that_leads_then(
+    leader: Any, other: Any, start_worker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "_ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr(stream, "_ASK_AGAIN", 0.02)
+    leader.heartbeat_ms, leader.lease_ms = 50, 3_600_000
+    await start_worker([endless], addresses=[leader.address, other.address])
+    first = await leader.session()
+    first.grant(1, "endless")
+    await first.started(1)
+    # It still leads, and is not left.
+    other.says_leads(1, leader.address, other.address)
+    leader.answers = False
+    await other.asked.wait()
+    other.asked.clear()
+    await other.asked.wait()
+    assert not first.closed.is_set()
+    other.term = 2
+    other.says_leads(2, other.address, leader.address)
+    second = await other.session()
+    assert [(held.fence, held.state) for held in second.hello.held] == [(1, session.HELD_STATE_RUNNING)]
+
+
+@pytest.mark.usefixtures("never_pauses")
+async def test_worker_asks_nobody_while_its_leader_answers(
+    leader: Any, other: Any, start_worker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "_ANSWER_SECONDS", 60.0)
+    monkeypatch.setattr(stream, "_ASK_AGAIN", 0.01)
+    leader.heartbeat_ms = 50
+    other.says_leads(2, other.address, leader.address)
+    await start_worker([endless], addresses=[leader.address, other.address])
+    first = await leader.session()
+    await first.until(lambda: [frame.ByteSize() for frame in first.frames].count(0) >= 5)
+    assert not other.asked.is_set()
 
 
 @pytest.mark.usefixtures("never_pauses")

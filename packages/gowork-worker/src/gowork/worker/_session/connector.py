@@ -14,6 +14,7 @@ import grpc
 
 from gowork.base.channels import CONNECT_SECONDS, open_channel, parse_address, unanswered
 from gowork.base.rotation import Rotation, hint_of
+from gowork.base.succession import Succession
 from gowork.proto.status import refusal_of
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._session.lease import Lease
@@ -39,6 +40,7 @@ class Connector:
         """
         self._supervisor = supervisor
         self._rotation = Rotation(addresses)
+        self._succession = Succession(self._rotation, for_workers=True)
         #: Whether a hint led away from the address that was tried last.
         self._has_followed = False
         #: The highest term that a leader has shown.
@@ -97,7 +99,7 @@ class Connector:
             self._lease.begin(welcome.lease_ms / 1000)
             logger.info("session open", extra={"leader": address, "term": welcome.term})
             self.welcomed.set()
-            await stream.run(first)
+            await stream.run(first, None if len(known) == 1 and address in known else self._is_succeeded)
             logger.info("session over", extra={"leader": address, "reason": "the leader ended it"})
         except SessionEnded as error:
             self._complain(f"the leader at {address} {error}")
@@ -111,6 +113,12 @@ class Connector:
                 self._grace = loop.call_later(welcome.reconnect_grace_ms / 1000, self._supervisor.cut_off)
             await channel.close()
         return welcome is not None
+
+    async def _is_succeeded(self) -> bool:
+        """Asks others whether another leader leads. If one does, it is the next to connect to."""
+        address = self._rotation.current
+        await self._succession.ask(address, self._term)
+        return self._rotation.current != address
 
     async def _follow(self, hint: str) -> bool:
         """Makes the hinted address the next one, if it connects. Returns whether it does."""

@@ -9,7 +9,9 @@ link, in either direction, long before TCP does.
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import deque
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -28,6 +30,12 @@ _WELCOME_TIMEOUT = 5.0
 _FRAME_BYTES_MAX = 2 << 20
 #: The least seconds between two heartbeats, even if the leader asks for less.
 _HEARTBEAT_MIN = 0.05
+#: The most seconds between two heartbeats where another leader may take over.
+_HEARTBEAT_AMONG_SEVERAL = 1.5
+#: Seconds that a leader has to answer a heartbeat, until others are asked whether another one leads; and how often they
+#: are asked, on average.
+_ANSWER_SECONDS = 1.0
+_ASK_AGAIN = 0.5
 #: Seconds that a leader has to end the stream after the goodbye.
 _GOODBYE_TIMEOUT = 2.0
 
@@ -44,6 +52,10 @@ class SessionStream:
         self._lease = lease
         #: When each unanswered heartbeat was sent, on the loop's clock, the oldest first.
         self._beats: deque[float] = deque()
+        #: Ends the reading when no heartbeat is answered any more.
+        self._silence = asyncio.timeout(None)
+        #: Whether another leader leads, while this one is silent.
+        self._is_succeeded = False
         self._call: Any = session_pb2_grpc.SessionServiceStub(channel).Connect()
 
     async def open(self) -> session.ConnectResponse:
@@ -76,11 +88,15 @@ class SessionStream:
         """Returns the metadata that came before the leader's first frame. Call it after `open`."""
         return await self._call.initial_metadata()
 
-    async def run(self, first: session.ConnectResponse) -> None:
+    async def run(
+        self, first: session.ConnectResponse, is_succeeded: Callable[[], Awaitable[bool]] | None = None
+    ) -> None:
         """Sends and receives until the leader ends the stream.
 
         Args:
             first: what `open` returned.
+            is_succeeded: asks others whether another leader leads. It is called while the leader does not answer. None:
+                there are no others.
 
         Raises:
             AioRpcError: when the stream breaks.
@@ -89,8 +105,12 @@ class SessionStream:
         self._supervisor.start_session(first)
         silent = False
         async with asyncio.TaskGroup() as group:
-            heartbeat = max(_HEARTBEAT_MIN, min(first.welcome.heartbeat_ms / 1000, self._lease.heartbeat_max))
-            writer = group.create_task(self._write(heartbeat), name="session writer")
+            heartbeat = min(first.welcome.heartbeat_ms / 1000, self._lease.heartbeat_max)
+            beside = []
+            if is_succeeded is not None:
+                heartbeat = min(heartbeat, _HEARTBEAT_AMONG_SEVERAL)
+                beside.append(group.create_task(self._look_out(is_succeeded), name="session lookout"))
+            beside.append(group.create_task(self._write(max(_HEARTBEAT_MIN, heartbeat)), name="session writer"))
             try:
                 await self._read()
             except grpc.aio.AioRpcError:
@@ -98,8 +118,11 @@ class SessionStream:
             except TimeoutError:
                 silent = True
             finally:
-                writer.cancel()
+                for task in beside:
+                    task.cancel()
                 self._call.cancel()
+        if self._is_succeeded:
+            raise SessionEnded("does not answer, and another leader leads")
         if silent:
             raise SessionEnded(f"has not answered for {self._lease.silence_max:g} s")
         error = await self._status()
@@ -112,14 +135,23 @@ class SessionStream:
         Raises:
             TimeoutError: when no heartbeat is answered any more.
         """
-        async with asyncio.timeout(self._lease.silence_max) as silence:
+        async with asyncio.timeout(self._lease.silence_max) as self._silence:
             while (response := await self._call.read()) is not grpc.aio.EOF:
                 if self._beats and not response.ByteSize():
                     sent_at = self._beats.popleft()
                     self._lease.renew(sent_at)
-                    silence.reschedule(sent_at + self._lease.silence_max)
+                    self._silence.reschedule(sent_at + self._lease.silence_max)
                 else:
                     self._supervisor.receive(response)
+
+    async def _look_out(self, is_succeeded: Callable[[], Awaitable[bool]]) -> None:
+        loop = asyncio.get_running_loop()
+        while not self._is_succeeded:
+            # Workers that fall silent together ask one after the other.
+            await asyncio.sleep(_ASK_AGAIN * random.uniform(0.5, 1.5))
+            if self._beats and loop.time() - self._beats[0] >= _ANSWER_SECONDS:
+                self._is_succeeded = await is_succeeded()
+        self._silence.reschedule(loop.time())
 
     async def _write(self, heartbeat: float) -> None:
         supervisor = self._supervisor
