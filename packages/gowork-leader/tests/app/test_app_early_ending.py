@@ -107,7 +107,7 @@ async def test_one_refused_connection_is_not_enough(house: House, monkeypatch: p
     assert house.place.leader()[0] == leadership.leader
 
 
-async def test_a_leader_ends_another_one_at_most_once_in_a_while(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_leader_ends_those_at_one_address_at_most_once_in_a_while(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     refused = asyncio.Event()
     until_refused = early_ending.until_refused
 
@@ -127,6 +127,14 @@ async def test_a_leader_ends_another_one_at_most_once_in_a_while(house: House, m
     monkeypatch.setattr(early_ending, "AGAIN_SECONDS", 0.0)
     house.ending.watch(leadership.leader)
     await house.until_nobody_leads()
+
+
+async def test_a_successor_that_is_gone_as_well_is_not_waited_for(house: House) -> None:
+    for _ in range(3):
+        server, address = await serving()
+        await house.led_from(address)
+        await server.stop(None)
+        await house.until_nobody_leads()
 
 
 async def test_who_is_watched_no_more_is_left_alone(house: House) -> None:

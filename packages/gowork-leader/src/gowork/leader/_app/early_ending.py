@@ -27,7 +27,9 @@ BETWEEN_SECONDS = 0.05
 CONNECT_SECONDS = 1.0
 #: How long to wait before an address that can't be reached is tried again, in seconds.
 UNREACHED_SECONDS = 0.2
-#: A leader ends another one's leadership at most once in this time, in seconds.
+#: A leader ends the leadership of those at one address at most once in this time, in seconds. Otherwise one that
+#: advertises an address where nobody listens would be ended again and again. The limit is for each address, so that a
+#: successor that is killed as well is not waited for.
 AGAIN_SECONDS = 10.0
 
 
@@ -41,7 +43,8 @@ class EarlyEnding:
     def __init__(self, log: Log) -> None:
         self._log = log
         self._watching: asyncio.Task[None] | None = None
-        self._ended_mono = float("-inf")
+        #: {address: when the leadership of a leader there was ended}, of the last AGAIN_SECONDS.
+        self._ended_mono: dict[str, float] = {}
 
     def watch(self, leader: Leader | None) -> None:
         """Watches this leader from now on, and no other. None: watches nobody."""
@@ -57,10 +60,11 @@ class EarlyEnding:
             await until_refused(address)
             # No clock of the engine's: this is no matter of any term.
             now = time.monotonic()
-            if now < self._ended_mono + AGAIN_SECONDS:
+            lately = {at: mono for at, mono in self._ended_mono.items() if now < mono + AGAIN_SECONDS}
+            if address in lately:
                 # Its lease runs out by itself.
                 return
-            self._ended_mono = now
+            self._ended_mono = {**lately, address: now}
             # Said first: when the log has no leader any more, this watch ends.
             _log.warning("leader is gone", extra={"term": leader.term, "address": address})
             await self._log.depose(leader)
