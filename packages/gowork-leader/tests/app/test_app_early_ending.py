@@ -107,7 +107,9 @@ async def test_one_refused_connection_is_not_enough(house: House, monkeypatch: p
     assert house.place.leader()[0] == leadership.leader
 
 
-async def test_a_leader_ends_those_at_one_address_at_most_once_in_a_while(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_leader_ends_those_at_one_address_at_most_once_in_a_while(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
     refused = asyncio.Event()
     until_refused = early_ending.until_refused
 
