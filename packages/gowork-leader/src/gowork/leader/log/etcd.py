@@ -327,7 +327,9 @@ class EtcdLog:
         if indexes and indexes[0] > after + 1 and not before.kvs:
             raise PrunedError(indexes[0])
         if not indexes and not before.kvs and after > base:
-            raise LogDamagedError(f"the log ends before entry {after}, which the store has applied")
+            raise LogDamagedError(
+                f"the log ends before entry {after}, which the store has applied; it was put back to an earlier state"
+            )
         if not indexes and after < base:
             raise PrunedError(base + 1)
         for index, expected in zip(indexes, range(after + 1, after + 1 + len(indexes)), strict=True):

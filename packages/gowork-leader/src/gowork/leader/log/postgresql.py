@@ -194,7 +194,10 @@ class PostgresqlLog:
             if after < state.first - 1:
                 raise PrunedError(state.first)
             if after > state.last:
-                raise LogDamagedError(f"the log ends before entry {after}, which the store has applied")
+                raise LogDamagedError(
+                    f"the log ends before entry {after}, which the store has applied; it was put back to an "
+                    "earlier state"
+                )
             if after == state.last:
                 await _next(news)
                 continue
