@@ -59,6 +59,7 @@ LONGER = {
     "sim": ["--seeds", "500"],
     "chaos": ["--minutes", "10"],
     "chaos-ha": ["--minutes", "5"],
+    "drill": [],
     "soak": ["--minutes", "10"],
 }
 #: {folder or file of tests or benchmarks whose types are checked: the folders of modules that it shares, joined by
@@ -480,6 +481,16 @@ def chaos_ha(session: nox.Session) -> None:
     """Does faults to several leaders and to etcd, which it needs: `-- --minutes 5 --seed 17`, `-- --json FILE`."""
     install_packages(session, *group("test"))
     session.run("python", str(ROOT / "tests/faults/run_chaos_ha.py"), *session.posargs)
+
+
+@nox.session
+@timed
+def drill(session: nox.Session) -> None:
+    """Kills each process of the deployment in deploy/systemd once, under load. Needs root, etcd and NGINX."""
+    if os.geteuid() != 0:
+        session.skip("only root can make the network in which it runs")
+    install_packages(session, *group("test"))
+    session.run("python", str(ROOT / "tests/deploy/run_drill.py"))
 
 
 @nox.session
