@@ -35,6 +35,7 @@ class Own:
 
     leads: bool
     leader: LoneLeader
+    follows: str = ""
 
     @property
     def applied(self) -> int:
@@ -51,6 +52,8 @@ class House:
         self.scratch = tmp_path / "scratch"
         self.mono = 0.0
         self.said: list[str | None] = []
+        #: The ids of other stores that are seen again and again.
+        self.others: tuple[str, ...] = ()
         self.watch = LogWatch(leader.log, leader.span, lambda: self.mono)
 
     def now(self) -> Now:
@@ -65,7 +68,7 @@ class House:
             store_id or self.leader.store_id,
             self.leader.weight,
             self.watch,
-            Own(leads, self.leader),
+            Own(leads, self.leader, "" if leads else self.leader.store_id),
             self.now,
             self.said.append,
         )
@@ -73,6 +76,7 @@ class House:
     async def look(self, snapshots: Snapshots) -> list[int]:
         """Has one leader look, and returns the indexes of the snapshots that are there then."""
         self.watch.span = self.leader.span
+        self.register(*self.others)
         await snapshots.look(self.scratch)
         assert not self.scratch.exists()
         return self.indexes
@@ -88,7 +92,8 @@ class House:
 
     def register(self, *store_ids: str) -> None:
         self.watch.registrations = {
-            each: Registration(announcement(each), 1, 1, 1, 1) for each in (self.leader.store_id, *store_ids)
+            each: Registration(announcement(each), 1, 1, self.now().wall_ms, 1)
+            for each in (self.leader.store_id, *store_ids)
         }
 
 
@@ -136,9 +141,9 @@ async def test_a_snapshot_is_taken_at_once_when_much_was_written(house: House, m
 
 
 async def test_followers_are_first_and_the_next_one_steps_in_when_one_does_not(house: House) -> None:
-    # They sort before the id of the store that leads.
-    house.register("!a", "!b")
-    leading, a, b = house.make(), house.make("!a", leads=False), house.make("!b", leads=False)
+    # One sorts before the id of the store that leads, and the other one after it.
+    house.others = ("!a", "~b")
+    leading, a, b = house.make(), house.make("!a", leads=False), house.make("~b", leads=False)
     # Who leads says which place it is, and leaves the first one to the others.
     assert await house.look(leading) == []
     assert await house.look(b) == []
@@ -159,6 +164,20 @@ async def test_followers_are_first_and_the_next_one_steps_in_when_one_does_not(h
         assert (await house.look(next_one))[-1] == house.leader.span.last
         for each in (leading, a, b):
             await house.look(each)
+
+
+async def test_who_was_not_seen_for_a_while_is_not_waited_for(house: House) -> None:
+    house.others = ("!a",)
+    leading = house.make()
+    assert await house.look(leading) == []
+    house.others = ()
+    house.mono += RANK_SECONDS / 2
+    # What was registered stays in the log.
+    gone = Registration(announcement("!a"), 1, 1, house.now().wall_ms - snapshots.SEEN_MS - 1, 1)
+    house.register()
+    house.watch.registrations = {**house.watch.registrations, "!a": gone}
+    await leading.look(house.scratch)
+    assert house.indexes == [10]
 
 
 async def test_two_are_kept_of_this_generation_and_nothing_else_is_touched(house: House) -> None:

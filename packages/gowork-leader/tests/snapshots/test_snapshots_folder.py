@@ -218,8 +218,9 @@ async def test_a_folder_that_hangs_is_given_up_and_not_asked_again_until_it_answ
     monkeypatch.setattr(folder.os, "scandir", hang)
     place = Folder(path)
     for _ in range(2):
-        with pytest.raises(PlaceError, match=r"shared does not answer"):
-            await place.snapshots()
+        async with asyncio.timeout(30):
+            with pytest.raises(PlaceError, match=r"shared does not answer"):
+                await place.snapshots()
     assert len(calls) == 1
     goes_on.set()
     async with asyncio.timeout(30):

@@ -39,6 +39,8 @@ class Presence:
         self._weight = weight
         self._watch = watch
         self._remarked = remarked
+        #: The id of the store of the leader that it follows; empty: it knows none.
+        self.follows = ""
         #: Those that this leader shares with the others; None: they share none.
         self.snapshots: Snapshots | None = None
         #: See OwnTerms.led.

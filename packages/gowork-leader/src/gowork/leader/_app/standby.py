@@ -124,6 +124,8 @@ class Standby:
         self._ages = Ages()
         #: Follows and leads; None before the store is open.
         self._candidacy: Candidacy | None = None
+        #: What it does in the log; None before the store is open.
+        self._presence: Presence | None = None
         #: The ids of stores that were set aside.
         self._gone: set[str] = set()
         #: What something is remarked about now.
@@ -174,7 +176,7 @@ class Standby:
             async with asyncio.TaskGroup() as group:
                 watch = LogWatch(self._log, await self._log.span(), _mono)
                 candidacy = self._candidacy = self._new_candidacy(own, weight)
-                presence = Presence(candidacy, own.store_id, weight, watch, self._remarked)
+                presence = self._presence = Presence(candidacy, own.store_id, weight, watch, self._remarked)
                 beside = [
                     group.create_task(upkeep.run(), name="upkeep"),
                     group.create_task(watch.run(), name="watch the log"),
@@ -360,6 +362,7 @@ class Standby:
             if self._leaderless_mono is None:
                 self._leaderless_mono = _mono()
             self._node.follow(None, because)
+            self._note_followed("")
             return
         self._leaderless_mono = None
         try:
@@ -367,9 +370,15 @@ class Standby:
         except msgspec.MsgspecError as error:
             _log.warning("leader can't be reached", extra={"term": leader.term, "reason": str(error)})
             self._node.follow(None)
+            self._note_followed("")
             return
+        self._note_followed(found.store_id)
         _log.info("follows", extra={"leader": found.name, "term": leader.term, "address": found.cluster})
         self._node.follow(Addresses(found.cluster, found.scheduler, found.http))
+
+    def _note_followed(self, store_id: str) -> None:
+        if self._presence is not None:
+            self._presence.follows = store_id
 
     async def _reach_log(self) -> None:
         while True:

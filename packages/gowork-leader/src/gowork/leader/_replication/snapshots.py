@@ -38,6 +38,8 @@ SNAPSHOT_BYTES = 64 << 20
 RANK_SECONDS = 60.0
 RANK_BYTES = 8 << 20
 RANKS_MAX = 5
+#: A leader that was not seen for so long takes none, in milliseconds. Clocks may differ: it is about the order alone.
+SEEN_MS = 60_000
 #: How long to wait before a snapshot that failed is tried again, in seconds, at least.
 AGAIN_SECONDS = 60.0
 #: The next snapshot waits TIMES_APART times as long as the last one took, unless SNAPSHOT_BYTES come first.
@@ -57,6 +59,11 @@ class OwnPlace(Protocol):
     @property
     def leads(self) -> bool:
         """Whether a term leads here."""
+        ...
+
+    @property
+    def follows(self) -> str:
+        """The id of the store of the leader that it follows; empty: it knows none."""
         ...
 
 
@@ -233,7 +240,12 @@ class Snapshots:
 
     def _rank(self) -> int:
         """Returns how many leaders are to take a snapshot rather than this one."""
-        others = [store_id for store_id in self._watch.registrations if store_id != self._store_id]
+        seen_since_ms = self._now().wall_ms - SEEN_MS
+        others = [
+            store_id
+            for store_id, each in self._watch.registrations.items()
+            if store_id not in (self._store_id, self._own.follows) and each.seen_ms >= seen_since_ms
+        ]
         before = others if self._own.leads else [store_id for store_id in others if store_id < self._store_id]
         return min(len(before), RANKS_MAX)
 
