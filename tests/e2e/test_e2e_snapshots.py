@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import subprocess
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -14,37 +12,27 @@ from pathlib import Path
 import pytest
 from clusters import RunningLeader, kill, start_leader, start_worker, stopped_cleanly
 from etcd_members import EtcdCluster
-from postgresql_server import PostgresqlServer
 
 from gowork.client import Client
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.tool("etcd"), pytest.mark.timeout(300)]
 NAMES = ("one", "two", "three")
 
 Start = Callable[[], dict[str, RunningLeader]]
 
 
-@pytest.fixture(
-    params=[
-        pytest.param("etcd", marks=pytest.mark.tool("etcd")),
-        pytest.param("postgresql", marks=pytest.mark.tool("postgres", "initdb")),
-    ]
-)
-def start(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Start]:
-    """Starts the leaders, each with its own data directory, on one log and one place for snapshots."""
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts the leaders, each with its own data directory, on one log and one folder for snapshots."""
     with ExitStack() as stack:
-        if request.param == "etcd":
-            log = stack.enter_context(EtcdCluster(tmp_path)).url("gowork")
-            (tmp_path / "shared").mkdir()
-            place = str(tmp_path / "shared")
-        else:
-            log = place = stack.enter_context(PostgresqlServer()).url("gowork")
+        etcd = stack.enter_context(EtcdCluster(tmp_path))
+        (tmp_path / "shared").mkdir()
 
         def start() -> dict[str, RunningLeader]:
             leaders = {}
             for name in NAMES:
                 (tmp_path / name).mkdir()
-                more = [f"--log={log}", f"--name={name}", f"--snapshots={place}"]
+                more = [f"--log={etcd.url('gowork')}", f"--name={name}", f"--snapshots={tmp_path / 'shared'}"]
                 leaders[name] = start_leader(tmp_path / name, more=more)
                 stack.callback(kill, leaders[name].process)
             return leaders
@@ -81,6 +69,3 @@ def test_nothing_acknowledged_is_lost_with_the_disks_of_all_leaders(start: Start
         assert {client.get(f"done-{number}").status.name for number in range(20)} == {"COMPLETED"}
         assert {client.get(f"waits-{number}").status.name for number in range(50)} == {"PENDING"}
         assert client.schedule("p").result(timeout=120) is not None
-    command = ["gowork", "--leader", addresses(leaders), "leaders", "-o", "json"]
-    told = json.loads(subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout)
-    assert sum(leader["leads"] for leader in told["leaders"]) == 1

@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 import pytest
 from leader_serving import PATIENCE, ServedLeader, serving
+from postgresql_server import PostgresqlServer
 from sharing_leaders import Sharing, sharing
 
 from gowork.leader._replication import candidacy, pins, pruning, snapshots, upkeep
@@ -20,7 +21,8 @@ from gowork.leader._rpc import copies, copying
 from gowork.leader._rpc.copies import Copies
 from gowork.leader._snapshots.folder import Folder
 from gowork.leader._snapshots.names import Snapshot, named
-from gowork.leader._snapshots.places import SnapshotPlace
+from gowork.leader._snapshots.places import SnapshotPlace, place_at
+from gowork.leader.log.postgresql import postgresql_log
 from gowork.leader.store.sqlite import SqliteStore
 from gowork.proto.cluster.v1 import leader_pb2 as pb
 from gowork.proto.status import Refusal
@@ -114,6 +116,28 @@ async def test_when_all_disks_are_lost_nothing_is_lost(crew: Sharing, folder: Pa
     seen = await metrics(crew._served["a"])
     assert seen["gowork_log_snapshot_index"] > 0
     assert seen["gowork_log_snapshot_age_seconds"] < PATIENCE
+
+
+@pytest.mark.tool("postgres", "initdb")
+async def test_leaders_with_log_and_snapshots_in_one_database_need_no_disk_that_lasts(tmp_path: Path) -> None:
+    with PostgresqlServer() as server:
+        url = server.url("gowork")
+        async with asyncio.timeout(PATIENCE), sharing(tmp_path, lambda: postgresql_log(url)) as crew:
+            first = await crew.start("a", snapshots=place_at(url))
+            await crew.says("a", 200, "ready")
+            await crew.submitted("a", "one")
+            while (await metrics(first))["gowork_log_snapshot_index"] < 2:
+                await asyncio.sleep(0.02)
+            await crew.submitted("a", "two")
+            await crew.stop("a")
+            for path in tmp_path.glob("*.db*"):
+                path.unlink()
+            for name in "ab":
+                await crew.start(name, snapshots=place_at(url))
+            for name in "ab":
+                await crew.says(name, 200)
+            for id in ("one", "two"):
+                await got(crew, "b", id)
 
 
 async def test_a_new_leader_takes_a_snapshot_and_asks_no_leader_for_a_copy(
