@@ -113,20 +113,64 @@ async def test_the_first_snapshot_is_taken_at_once_and_the_next_when_it_is_time(
     (there,) = house.there
     assert there.position == (await house.leader.store.current()).position
     assert there.taken_ms == WALL_MS
-    house.mono += 10 * SNAPSHOT_SECONDS
-    # Nothing was written since.
-    assert await house.look(one) == [10]
-    assert one.age_seconds == 0
-    one = house.make()
-    assert await house.look(one) == [10]
     await house.leader.write(1)
     house.mono += SNAPSHOT_SECONDS - 1
     assert await house.look(one) == [10]
-    assert one.age_seconds == 11 * SNAPSHOT_SECONDS - 1
+    assert one.age_seconds == SNAPSHOT_SECONDS - 1
     house.mono += 1
     assert await house.look(one) == [10, 11]
     assert one.index == 11
+    house.mono += 10 * SNAPSHOT_SECONDS
+    # Nothing was written since.
+    assert await house.look(one) == [10, 11]
+    assert one.age_seconds == 0
     assert house.said == []
+
+
+async def test_who_starts_again_does_not_wait_anew_and_believes_no_clock_twice(house: House) -> None:
+    await house.look(house.make())
+    await house.leader.write(1)
+    house.mono += 10 * SNAPSHOT_SECONDS
+    one = house.make()
+    assert await house.look(one) == [10, 11]
+    await house.leader.write(1)
+    # Another leader's clock is far behind, so its snapshot looks old.
+    another = house.make()
+    another._now = lambda: Now(5, house.mono)
+    await house.look(another)
+    house.mono += SNAPSHOT_SECONDS
+    assert await house.look(another) == [11, 12]
+    await house.leader.write(1)
+    assert await house.look(one) == [11, 12]
+    house.mono += SNAPSHOT_SECONDS
+    assert await house.look(one) == [12, 13]
+
+
+async def test_a_place_that_is_away_now_and_then_keeps_nobody_from_taking_snapshots(house: House) -> None:
+    one = house.make()
+    await house.look(one)
+    await house.leader.write(1)
+    for _ in range(3):
+        house.mono += SNAPSHOT_SECONDS / 3
+        house.folder.rename(house.scratch)
+        with pytest.raises(PlaceError):
+            await one.look(house.scratch)
+        one._found(None)
+        assert one.age_seconds == 0
+        house.scratch.rename(house.folder)
+        await house.look(one)
+    assert house.indexes == [10, 11]
+
+
+async def test_when_all_are_removed_one_leader_takes_the_next(house: House) -> None:
+    house.others = ("!a",)
+    leading, follower = house.make(), house.make("!a", leads=False)
+    for each in (leading, follower, leading):
+        await house.look(each)
+    house.mono += SNAPSHOT_SECONDS
+    (house.folder / house.there[0].name).unlink()
+    assert await house.look(leading) == []
+    assert await house.look(follower) == [10]
 
 
 async def test_a_snapshot_is_taken_at_once_when_much_was_written(house: House, monkeypatch: pytest.MonkeyPatch) -> None:

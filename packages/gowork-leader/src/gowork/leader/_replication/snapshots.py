@@ -105,7 +105,10 @@ class Snapshots:
         self._tell = tell
         #: The newest snapshot that a leader could go on from; None: there is none, or the place can't be used.
         self.newest: Snapshot | None = None
-        #: Since when it is the newest one, in monotonic seconds.
+        #: Since when there is none, in monotonic seconds.
+        self._without_mono = now().mono
+        #: The newest one that was ever seen, and since when it was the newest, in monotonic seconds.
+        self._seen: Snapshot | None = None
         self._since_mono = now().mono
         #: Those that do not fit the log, which was remarked on.
         self._unfit: set[Snapshot] = set()
@@ -126,7 +129,7 @@ class Snapshots:
         """How old the newest snapshot is; 0 while the log has nothing that it lacks. Without one: since when."""
         now = self._now()
         if self.newest is None:
-            return now.mono - self._since_mono
+            return now.mono - self._without_mono
         if self.index >= self._watch.span.last:
             return 0.0
         return max(0.0, (now.wall_ms - self.newest.taken_ms) / 1000)
@@ -220,8 +223,16 @@ class Snapshots:
         return None
 
     def _found(self, newest: Snapshot | None) -> None:
-        if newest != self.newest:
-            self.newest, self._since_mono = newest, self._now().mono
+        now = self._now()
+        if newest is None and self.newest is not None:
+            self._without_mono = now.mono
+        self.newest = newest
+        if newest is None or newest == self._seen:
+            return
+        # Only when it is the first one, because the clocks of two machines may differ.
+        age_seconds = 0.0 if self._seen is not None else (now.wall_ms - newest.taken_ms) / 1000
+        self._seen = newest
+        self._since_mono = now.mono - min(max(age_seconds, 0.0), SNAPSHOT_SECONDS)
 
     def _is_due(self) -> bool:
         now_mono = self._now().mono
@@ -231,11 +242,11 @@ class Snapshots:
             self._failed = "" if lacks_nothing else self._failed
             return False
         rank = self._rank()
-        seconds = RANK_SECONDS * rank
-        if self.newest is not None:
-            seconds += max(SNAPSHOT_SECONDS, TIMES_APART * self._took_seconds)
-            if self._weight.after(self.index) >= SNAPSHOT_BYTES + rank * RANK_BYTES:
-                return True
+        if self.newest is None:
+            return now_mono - self._without_mono >= RANK_SECONDS * rank
+        if self._weight.after(self.index) >= SNAPSHOT_BYTES + rank * RANK_BYTES:
+            return True
+        seconds = RANK_SECONDS * rank + max(SNAPSHOT_SECONDS, TIMES_APART * self._took_seconds)
         return now_mono - self._since_mono >= seconds
 
     def _rank(self) -> int:
