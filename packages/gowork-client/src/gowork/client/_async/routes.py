@@ -49,7 +49,7 @@ class Routes:
     def started(self, method: str, **forms: Any) -> Callable[..., Any]:
         """Starts a call, as grpc.aio.Channel.unary_unary does, and hears no hints."""
         begin = self._routed(lambda channel: channel.unary_unary(method, **forms))
-        return lambda *args, **keywords: StartedCall(*begin(*args, **keywords))
+        return lambda *args, **keywords: _StartedCall(*begin(*args, **keywords))
 
     def unary_stream(self, method: str, **forms: Any) -> Callable[..., Any]:
         """See grpc.aio.Channel. What it returns is a StreamCall."""
@@ -90,7 +90,7 @@ class Routes:
         return begin
 
 
-class StartedCall:
+class _StartedCall:
     """A call with one answer that was started: the part of grpc.aio.UnaryUnaryCall that batches use."""
 
     def __init__(self, line: Line[grpc.aio.Channel], call: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
@@ -37,39 +38,52 @@ def unknown_tasks(ids: list[str]) -> Refusal:
 async def refusing(context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
     """Ends the call with the status that stands for the exception that is raised inside.
 
-    Only a defect becomes INTERNAL. Its traceback goes to the log and not to the caller.
+    Only a defect becomes INTERNAL. Its traceback goes to the log and not to the caller. A call whose caller is gone
+    ends as a cancelled one does, because nobody can be told.
     """
     try:
         yield
     except Refusal as refusal:
-        await abort(context, refusal)
+        await _tell(context, refusal)
     except RefusedError as error:
-        await abort(context, refusal_from(error.refused))
+        await _tell(context, refusal_from(error.refused))
     except NotTakenError as error:
         reason = _reason(error.blocked)
         # Another program's lock passes soon, and clients repeat calls that end with UNAVAILABLE.
         code = grpc.StatusCode.UNAVAILABLE if reason == "STORE_LOCKED" else grpc.StatusCode.RESOURCE_EXHAUSTED
-        await abort(context, Refusal(code, reason, str(error)))
+        await _tell(context, Refusal(code, reason, str(error)))
     except (NotServingError, SubscriptionsClosed) as error:
-        await abort(context, Refusal(grpc.StatusCode.UNAVAILABLE, "NOT_SERVING", str(error)))
+        await _tell(context, Refusal(grpc.StatusCode.UNAVAILABLE, "NOT_SERVING", str(error)))
     except WatcherBehind:
         message = "the watcher did not read fast enough; go on from the last token"
-        await abort(context, Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "WATCHER_BEHIND", message))
+        await _tell(context, Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "WATCHER_BEHIND", message))
     except StoreFullError as error:
-        await abort(context, Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "STORE_FULL", str(error)))
+        await _tell(context, Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "STORE_FULL", str(error)))
     except LeadershipLostError:
         message = "another leader leads now; what this call asked for may have come about: repeat the call to be sure"
-        await abort(context, Refusal(grpc.StatusCode.UNAVAILABLE, "NOT_LEADING", message))
+        await _tell(context, Refusal(grpc.StatusCode.UNAVAILABLE, "NOT_LEADING", message))
     except LogError as error:
-        await abort(context, Refusal(grpc.StatusCode.UNAVAILABLE, "LOG_UNAVAILABLE", str(error)))
+        await _tell(context, Refusal(grpc.StatusCode.UNAVAILABLE, "LOG_UNAVAILABLE", str(error)))
     except StoreError as error:
-        await abort(context, Refusal(grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE", str(error)))
+        await _tell(context, Refusal(grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE", str(error)))
     except (grpc.aio.AbortError, grpc.RpcError):
         raise
+    except grpc.aio.BaseError:
+        raise asyncio.CancelledError from None
     except Exception:  # noqa: BLE001 - a defect must not reach the caller as a traceback
         _log.exception("request failed", extra={"method": getattr(context, "method", lambda: "")()})
         message = "the leader could not handle this request; its log has the reason"
-        await abort(context, Refusal(grpc.StatusCode.INTERNAL, "INTERNAL", message))
+        await _tell(context, Refusal(grpc.StatusCode.INTERNAL, "INTERNAL", message))
+
+
+async def _tell(context: grpc.aio.ServicerContext[Any, Any], refusal: Refusal) -> None:
+    try:
+        await abort(context, refusal)
+    except grpc.aio.AbortError:
+        raise
+    except grpc.aio.BaseError:
+        # gRPC has no other word for it. It logs what else is raised, with a traceback.
+        raise asyncio.CancelledError from None
 
 
 def _reason(blocked: StoreBlockedError) -> str:

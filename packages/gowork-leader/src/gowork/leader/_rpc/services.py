@@ -17,11 +17,12 @@ from typing import Any, NoReturn, TypeAlias
 import grpc
 from google.protobuf.message_factory import GetMessageClass
 
+from gowork.leader._rpc.boundary import refusing
 from gowork.leader._rpc.endings import Endings
 from gowork.leader._rpc.hops import NOT_LEADER, is_forwarded
 from gowork.proto.cluster.v1 import leader_pb2, leader_pb2_grpc
 from gowork.proto.scheduler.v1 import scheduler_pb2, scheduler_pb2_grpc
-from gowork.proto.status import Refusal, abort
+from gowork.proto.status import Refusal
 from gowork.proto.worker.v1 import session_pb2, session_pb2_grpc
 
 #: Answers a call. Its arguments are the request, or the iterator of requests, and the context.
@@ -171,7 +172,8 @@ class Switchboard:
         refusal = self._refusal
         if is_forwarded(context):
             refusal = Refusal(refusal.code, NOT_LEADER, refusal.message)
-        await abort(context, refusal)
+        async with refusing(context):
+            raise Refusal(refusal.code, refusal.reason, refusal.message)
 
     async def _refuse_stream(
         self, request: object, context: grpc.aio.ServicerContext[Any, Any]
