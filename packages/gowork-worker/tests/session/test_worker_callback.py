@@ -119,14 +119,17 @@ async def soon(queue: asyncio.Queue[Any]) -> Any:
 
 
 @contextlib.asynccontextmanager
-async def worker_for(leader: OriginalLeader, *handlers: Any, default: str = "echo", **options: Any) -> Any:
+async def worker_for(
+    leader: OriginalLeader, *handlers: Any, default: str = "echo", other: OriginalLeader | None = None, **options: Any
+) -> Any:
     selection = Selection(plugins=("echo",), default_handler=default)
     settings = Options(
         **{"name": "dialled", "slots": 1, "runners": 0, "selection": selection, "functions": handlers, **options}
     )
-    service = Service(settings, [leader.address])
+    addresses = [each.address for each in (leader, other) if each is not None]
+    service = Service(settings, addresses)
     service.link = CallbackWorker(
-        service.supervisor, [leader.address], listen="127.0.0.1:0", advertise=None, scheduler=[leader.address]
+        service.supervisor, addresses, listen="127.0.0.1:0", advertise=None, scheduler=addresses
     )
     async with asyncio.TaskGroup() as group:
         running = group.create_task(service.run())
@@ -259,6 +262,22 @@ async def test_member_that_is_not_answered_stays_one_and_does_not_join_again() -
         async with worker_for(leader):
             await soon(leader.heartbeats)
             assert leader.joined.empty()
+
+
+async def test_member_whose_leader_is_silent_goes_to_the_next_one_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(callback, "_HEARTBEAT_INTERVAL", 0.01)
+    monkeypatch.setattr(callback, "CALL_TIMEOUT", 3_600.0)
+    monkeypatch.setattr(callback, "CALL_TIMEOUT_AMONG_SEVERAL", 0.2)
+    async with OriginalLeader(streaming=False) as silent, OriginalLeader(streaming=False) as other:
+        silent.joined = other.joined
+        async with worker_for(silent, other=other):
+            await soon(silent.heartbeats)
+            silent.may_answer.clear()
+            for _ in range(2):
+                silent.heartbeats, other.heartbeats = asyncio.Queue(), asyncio.Queue()
+                await soon(silent.heartbeats)
+                await soon(other.heartbeats)
+            silent.may_answer.set()
 
 
 async def test_member_is_busy_until_the_leader_has_heard_of_the_end(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,14 @@ from gowork.proto.scheduler.v1 import scheduler_pb2_grpc
 from gowork.proto.status import FieldViolation, Refusal, abort, invalid, refusal_of
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.proto.worker.v1 import worker_pb2, worker_pb2_grpc
-from gowork.worker._session.completions import CALL_TIMEOUT, RETRY_FIRST, RETRY_MAX, Completions, Started
+from gowork.worker._session.completions import (
+    CALL_TIMEOUT,
+    CALL_TIMEOUT_AMONG_SEVERAL,
+    RETRY_FIRST,
+    RETRY_MAX,
+    Completions,
+    Started,
+)
 from gowork.worker._supervisor.supervisor import Supervisor
 
 logger = logging.getLogger("gowork.worker")
@@ -64,6 +71,9 @@ class CallbackWorker:
         self._listen = listen
         self._advertise = advertise
         self._scheduler = scheduler
+        has_others = len(addresses) > 1 and len(scheduler) > 1
+        #: How long a leader has to answer a call, in seconds.
+        self._timeout = CALL_TIMEOUT_AMONG_SEVERAL if has_others else CALL_TIMEOUT
         self.welcomed = asyncio.Event()
         self.connected = False
         self._server = grpc.aio.server(options=list(SERVER_OPTIONS), interceptors=server_interceptors())
@@ -92,7 +102,9 @@ class CallbackWorker:
         self._supervisor.start_session()
         try:
             async with open_channel(self._addresses) as leader, open_channel(self._scheduler) as scheduler:
-                completions = Completions(scheduler_pb2_grpc.SchedulerServiceStub(scheduler), self._supervisor)
+                completions = Completions(
+                    scheduler_pb2_grpc.SchedulerServiceStub(scheduler), self._supervisor, self._timeout
+                )
                 async with asyncio.TaskGroup() as group:
                     parts = [
                         group.create_task(self._stay_member(leader, completions), name="heartbeats"),
@@ -177,14 +189,14 @@ class CallbackWorker:
                 if not self._is_member:
                     # Set before the call, because _report may have the worker join once more meanwhile.
                     self._is_member = is_joining = True
-                    await stub.Join(leader_pb2.JoinRequest(id=name, address=address), timeout=CALL_TIMEOUT)
+                    await stub.Join(leader_pb2.JoinRequest(id=name, address=address), timeout=self._timeout)
                     is_joining = False
                     logger.info("joined", extra={"address": address})
                     completions.meet_leader()
                     # Set before the first heartbeat, because a worker that stops before it has to say goodbye too.
                     self.connected = True
                     self.welcomed.set()
-                await heartbeat(leader_pb2.HeartbeatRequest(id=name, status=self._status()), timeout=CALL_TIMEOUT)
+                await heartbeat(leader_pb2.HeartbeatRequest(id=name, status=self._status()), timeout=self._timeout)
                 self.connected = True
                 delay = RETRY_FIRST
                 await self._pause(_HEARTBEAT_INTERVAL)
@@ -267,7 +279,7 @@ class CallbackWorker:
     async def _leave(self, channel: grpc.aio.Channel) -> None:
         stub: Any = leader_pb2_grpc.LeaderServiceStub(channel)
         try:
-            await stub.Leave(leader_pb2.LeaveRequest(id=self._supervisor.options.name), timeout=CALL_TIMEOUT)
+            await stub.Leave(leader_pb2.LeaveRequest(id=self._supervisor.options.name), timeout=self._timeout)
         except grpc.aio.AioRpcError as error:
             logger.warning("could not say goodbye", extra={"reason": refusal_of(error).message})
 

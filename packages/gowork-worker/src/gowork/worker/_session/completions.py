@@ -22,7 +22,10 @@ from gowork.worker._supervisor.supervisor import Supervisor
 
 logger = logging.getLogger("gowork.worker")
 
+#: Seconds that a leader has to answer a call: where it is the only one, and where the next try goes to another one. All
+#: calls may be repeated.
 CALL_TIMEOUT = 5.0
+CALL_TIMEOUT_AMONG_SEVERAL = 2.0
 #: Seconds between attempts to reach the leader, at first and at most.
 RETRY_FIRST = 0.1
 RETRY_MAX = 2.0
@@ -60,8 +63,14 @@ class Started:
 class Completions:
     """Calls the leader's SchedulerService."""
 
-    def __init__(self, scheduler: Any, supervisor: Supervisor) -> None:
+    def __init__(self, scheduler: Any, supervisor: Supervisor, timeout: float = CALL_TIMEOUT) -> None:
+        """Args:
+        scheduler: the stub.
+        supervisor: knows the handlers.
+        timeout: how long a leader has to answer a call, in seconds.
+        """
         self._scheduler = scheduler
+        self._timeout = timeout
         self._supervisor = supervisor
         self._knows_progress = True
 
@@ -92,7 +101,7 @@ class Completions:
             id=started.id, fraction=progress.fraction, message=progress.message, fence=started.fence
         )
         try:
-            await self._scheduler.TaskProgress(request, timeout=CALL_TIMEOUT)
+            await self._scheduler.TaskProgress(request, timeout=self._timeout)
         except grpc.aio.AioRpcError as error:
             self._knows_progress = error.code() is not grpc.StatusCode.UNIMPLEMENTED
             logger.debug("progress not told", extra={"task_id": started.id, "reason": refusal_of(error).message})
@@ -144,7 +153,7 @@ class Completions:
         delay = RETRY_FIRST
         while True:
             try:
-                await call(request, timeout=CALL_TIMEOUT)
+                await call(request, timeout=self._timeout)
                 return
             except grpc.aio.AioRpcError as error:
                 if error.code() in _FINAL:
