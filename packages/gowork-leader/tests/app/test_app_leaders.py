@@ -7,6 +7,8 @@ import time
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import grpc
 import pytest
@@ -113,6 +115,32 @@ async def test_a_leader_answers_also_while_none_leads(house: Several) -> None:
             await house.place.change(asyncio.get_running_loop().time() + 1)
         assert (await leaders_of(two)).leaders
     assert (await refused(leaders_of(one))).reason == "LOG_UNAVAILABLE"
+
+
+async def test_all_who_ask_while_a_census_is_taken_share_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[asyncio.Future[Any]] = []
+    more = asyncio.Condition()
+
+    async def take(*_: object) -> Any:
+        async with more:
+            taken.append(asyncio.get_running_loop().create_future())
+            more.notify_all()
+        return await taken[-1]
+
+    monkeypatch.setattr(leaders, "take_census", take)
+    anything: Any = SimpleNamespace(applied=0)
+    asked = leaders.Leaders(anything, anything, anything, lambda: 0, anything)
+    async with asyncio.timeout(PATIENCE), more:
+        first = asyncio.create_task(asked._shared_census())
+        await more.wait_for(lambda: len(taken) == 1)
+        others = [asyncio.create_task(asked._shared_census()) for _ in range(20)]
+        await asyncio.sleep(0)
+        taken[0].set_result("older than their questions")
+        await more.wait_for(lambda: len(taken) == 2)
+        taken[1].set_result("new")
+    assert await first == "older than their questions"
+    assert await asyncio.gather(*others) == ["new"] * 20
+    assert len(taken) == 2
 
 
 async def test_a_leader_without_a_log_lists_itself_alone(tmp_path: Path) -> None:

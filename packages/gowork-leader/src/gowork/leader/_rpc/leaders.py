@@ -75,10 +75,15 @@ class Leaders:
         self._copies = copies
         #: The asyncio tasks that serve calls which outlive the term.
         self.outliving: set[asyncio.Task[Any]] = set()
+        #: Held while a census is taken for all who have asked before it began.
+        self._taking = asyncio.Lock()
+        self._taken: Census | None = None
+        #: How many have been begun.
+        self._begun = 0
 
     async def Leaders(self, request: pb.LeadersRequest, context: _Context) -> pb.LeadersResponse:
         async with refusing(context):
-            return census_message(await self._census(), self._own.store_id)
+            return census_message(await self._shared_census(), self._own.store_id)
 
     async def StepDown(self, request: pb.StepDownRequest, context: _Context) -> pb.StepDownResponse:
         async with refusing(context):
@@ -128,6 +133,19 @@ class Leaders:
                 async for part in parts:
                     with self._copies.reading(context):
                         yield part
+
+    async def _shared_census(self) -> Census:
+        """Takes a census, or shares one that was begun after the question came.
+
+        All clients and workers of a silent leader ask at the same time.
+        """
+        begun = self._begun
+        async with self._taking:
+            if self._taken is None or self._begun == begun:
+                self._taken = None
+                self._begun += 1
+                self._taken = await self._census()
+            return self._taken
 
     async def _census(self) -> Census:
         return await take_census(self._log, self._own, self._terms.applied, self._wall_ms())
