@@ -6,7 +6,7 @@ import asyncio
 import random
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from enum import StrEnum
@@ -28,6 +28,8 @@ class Kind(StrEnum):
     MUTE_LEADER = "what the leader sends to the log is lost"
     DEAFEN_LEADER = "what the log answers the leader is lost"
     CUT_LEADER_FROM_WORKERS = "the leader is cut off from workers"
+    MUTE_WORKERS = "what workers send the leader is lost"
+    DEAFEN_WORKERS = "what the leader sends workers is lost"
     KILL_SUCCESSOR = "the leader is killed, and its successor when it is elected"
     KILL_FOLLOWER = "a follower is killed"
     CUT_FOLLOWER_FROM_LOG = "a follower is cut off from the log"
@@ -44,6 +46,12 @@ class Kind(StrEnum):
     STOP_POSTGRESQL = "PostgreSQL is stopped"
 
 
+#: {cut of workers from the leader: the ways that are cut}
+FROM_WORKERS: Mapping[Kind, Sequence[str]] = {
+    Kind.CUT_LEADER_FROM_WORKERS: ("up", "down"),
+    Kind.MUTE_WORKERS: ("up",),
+    Kind.DEAFEN_WORKERS: ("down",),
+}
 #: How often each is done at least, whatever has the log.
 _ANY_LOG: Mapping[Kind, int] = {
     Kind.KILL_LEADER: 20,
@@ -53,6 +61,8 @@ _ANY_LOG: Mapping[Kind, int] = {
     Kind.MUTE_LEADER: 2,
     Kind.DEAFEN_LEADER: 2,
     Kind.CUT_LEADER_FROM_WORKERS: 3,
+    Kind.MUTE_WORKERS: 2,
+    Kind.DEAFEN_WORKERS: 2,
     Kind.KILL_SUCCESSOR: 4,
     Kind.KILL_FOLLOWER: 3,
     Kind.CUT_FOLLOWER_FROM_LOG: 3,
@@ -97,7 +107,7 @@ _AWAY: Mapping[Kind, tuple[float, float]] = {
     Kind.DEAFEN_LEADER: (3.5, 7.0),
     Kind.LOSE_LEADER: (5.0, 10.0),
     Kind.LOSE_LEADER_AND_ETCD_LEADER: (7.0, 12.0),
-    Kind.CUT_LEADER_FROM_WORKERS: (2.0, 12.0),
+    **dict.fromkeys(FROM_WORKERS, (2.0, 12.0)),
     Kind.CUT_FOLLOWER_FROM_LOG: (2.0, 7.0),
     Kind.STOP_MEMBER: (2.0, 5.0),
     Kind.STOP_ETCD_LEADER: (2.0, 5.0),
@@ -193,8 +203,8 @@ class Faults:
                 targets = [self._cut_from_log(leader, recovery, "up")]
             case Kind.DEAFEN_LEADER:
                 targets = [self._cut_from_log(leader, recovery, "down")]
-            case Kind.CUT_LEADER_FROM_WORKERS:
-                cluster.network.cut(WORKERS, leader, "up", "down")
+            case Kind.CUT_LEADER_FROM_WORKERS | Kind.MUTE_WORKERS | Kind.DEAFEN_WORKERS:
+                cluster.network.cut(WORKERS, leader, *FROM_WORKERS[fault.kind])
                 recovery.callback(cluster.network.heal, WORKERS, leader)
                 targets = [leader]
             case Kind.KILL_SUCCESSOR:

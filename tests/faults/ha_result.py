@@ -11,7 +11,7 @@ from pathlib import Path
 
 from chaos_history import History
 from ha_cluster import LINKED_WORKERS
-from ha_faults import Event, Kind
+from ha_faults import FROM_WORKERS, Event, Kind
 from ha_load import Told
 from ha_log import LogChecks
 from ha_targets import TARGETS, percentiles
@@ -62,7 +62,7 @@ def measure(result: Result, told: Told) -> None:
     for event, after in zip(result.events, following, strict=True):
         later = told.submits[bisect_left(began, event.at) :]
         acknowledged = _first(event.at, [submit.acknowledged for submit in later])
-        if event.kind is Kind.CUT_LEADER_FROM_WORKERS:
+        if event.kind in FROM_WORKERS:
             # Until each worker that has a link works again, because some may not have been with the leader.
             by_worker = [[s.completed for s in later if s.worker == worker] for worker in LINKED_WORKERS]
             completed = max(_first(event.at, each) for each in by_worker)
