@@ -296,6 +296,7 @@ def _log() -> list[Panel]:
             query(f"max(gowork_log_leaders{{{JOB}}})", "registered leaders"),
             query(f"max(gowork_log_full{{{JOB}}})", "1: the log has no room"),
             query(f"max(gowork_log_one_copy{{{JOB}}})", "1: one copy"),
+            query(f"sum(gowork_log_diverged_total{{{JOB}}})", "stores that differed"),
         ),
         lines(
             "The newest shared snapshot",

@@ -41,11 +41,24 @@ class ScriptedLeaders(leader_pb2_grpc.LeaderServiceServicer):
             answered_by="ab22",
         )
         self.removed: list[str] = []
+        self.compared: list[int] = []
+        self.at_first = pb.STORE_VERDICT_PENDING
+        self.verdicts = [("one", "aa11", pb.STORE_VERDICT_EQUAL), ("two", "ab22", pb.STORE_VERDICT_OTHER_VERSION)]
         self.stepped_down: list[int] = []
         self.refusal: Refusal | None = None
 
     def Leaders(self, request: pb.LeadersRequest, context: grpc.ServicerContext) -> pb.LeadersResponse:
         return self.answer
+
+    def CompareStores(
+        self, request: pb.CompareStoresRequest, context: grpc.ServicerContext
+    ) -> pb.CompareStoresResponse:
+        self.compared.append(request.index)
+        stores = [
+            pb.ComparedStore(name=name, store_id=store_id, verdict=verdict if request.index else self.at_first)
+            for name, store_id, verdict in self.verdicts
+        ]
+        return pb.CompareStoresResponse(index=1234, stores=stores)
 
     def StepDown(self, request: pb.StepDownRequest, context: grpc.ServicerContext) -> pb.StepDownResponse:
         self.stepped_down.append(request.term)
@@ -67,17 +80,23 @@ def leaders() -> ScriptedLeaders:
 
 
 @pytest.fixture
-def run(leaders: ScriptedLeaders, invoke: Callable[..., object]) -> Iterator[Callable[..., object]]:
-    """Runs `gowork leaders` with these arguments."""
+def call(leaders: ScriptedLeaders, invoke: Callable[..., object]) -> Iterator[Callable[..., object]]:
+    """Runs `gowork` with these arguments."""
     with ThreadPoolExecutor(2) as pool:
         server = grpc.server(pool, options=[("grpc.so_reuseport", 0)])
         leader_pb2_grpc.add_LeaderServiceServicer_to_server(leaders, server)
         port = server.add_insecure_port("127.0.0.1:0")
         server.start()
         try:
-            yield lambda *arguments: invoke(["--leader", f"127.0.0.1:{port}", "leaders", *arguments])
+            yield lambda *arguments: invoke(["--leader", f"127.0.0.1:{port}", *arguments])
         finally:
             server.stop(0).wait()
+
+
+@pytest.fixture
+def run(call: Callable[..., object]) -> Callable[..., object]:
+    """Runs `gowork leaders` with these arguments."""
+    return lambda *arguments: call("leaders", *arguments)
 
 
 def test_leaders_are_a_table_with_the_one_that_leads_and_the_log(run) -> None:
@@ -167,3 +186,30 @@ def test_what_names_none_or_several_is_not_removed(run, leaders: ScriptedLeaders
     assert result.exit_code == 1
     assert words in result.stderr
     assert leaders.removed == []
+
+
+def test_stores_are_compared_until_nothing_is_pending(
+    call, leaders: ScriptedLeaders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gowork.cli.commands.store.AGAIN_SECONDS", 0.01)
+    result = call("store", "compare")
+    assert result.exit_code == 0
+    heading, one, two, last = result.stdout.splitlines()
+    assert heading.split() == ["NAME", "VERDICT", "STORE"]
+    assert one.split() == ["one", "equal", "aa11"]
+    assert two.split() == ["two", "other", "version", "ab22"]
+    assert last == "compared at entry 1,234 of the log"
+    assert leaders.compared == [0, 1234]
+
+
+@pytest.mark.parametrize(("wait", "verdict"), [("60", "DIFFERS"), ("0", "PENDING")])
+def test_a_comparison_fails_when_a_store_differs_or_stays_pending(
+    call, leaders: ScriptedLeaders, monkeypatch: pytest.MonkeyPatch, wait: str, verdict: str
+) -> None:
+    monkeypatch.setattr("gowork.cli.commands.store.AGAIN_SECONDS", 0.01)
+    leaders.verdicts[1] = ("two", "ab22", pb.STORE_VERDICT_DIFFERS)
+    result = call("store", "compare", "--wait", wait, "-o", "json")
+    assert result.exit_code == 1
+    told = json.loads(result.stdout)
+    assert told["index"] == 1234
+    assert told["stores"][1] == {"name": "two", "store_id": "ab22", "verdict": verdict}

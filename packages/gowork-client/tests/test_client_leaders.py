@@ -5,11 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from typing import Any
 
 import grpc
 import pytest
 
-from gowork.client import AsyncClient, Client, FailedPrecondition, InvalidArgument, LeaderInfo, LogInfo
+from gowork.client import (
+    AsyncClient,
+    Client,
+    ComparedStore,
+    FailedPrecondition,
+    InvalidArgument,
+    LeaderInfo,
+    LogInfo,
+    StoreVerdict,
+)
 from gowork.proto.cluster.v1 import leader_pb2 as pb
 from gowork.proto.cluster.v1 import leader_pb2_grpc
 from gowork.proto.status import Refusal, status_of
@@ -54,6 +64,17 @@ class ScriptedLeaders(leader_pb2_grpc.LeaderServiceServicer):
     def RemoveLeader(self, request: pb.RemoveLeaderRequest, context: grpc.ServicerContext) -> pb.RemoveLeaderResponse:
         self.removed.append(request.store_id)
         return pb.RemoveLeaderResponse()
+
+    def CompareStores(
+        self, request: pb.CompareStoresRequest, context: grpc.ServicerContext
+    ) -> pb.CompareStoresResponse:
+        verdict = pb.STORE_VERDICT_DIFFERS if request.index else pb.STORE_VERDICT_PENDING
+        newer: Any = 77
+        stores = [
+            pb.ComparedStore(name="one", store_id="aa", verdict=verdict),
+            pb.ComparedStore(name="two", store_id="bb", verdict=newer),
+        ]
+        return pb.CompareStoresResponse(index=request.index or 9, stores=stores)
 
 
 @pytest.fixture
@@ -136,3 +157,13 @@ async def test_the_asyncio_client_does_all_of_it_too(address: str, leaders: Scri
         assert (await client.step_down()).name == "two"
         await client.remove_leader("bb")
     assert leaders.removed == ["bb"]
+
+
+def test_stores_are_compared_and_asked_for_again(address: str) -> None:
+    with Client(address) as client:
+        first = client.compare_stores()
+        again = client.compare_stores(first.index)
+    assert (first.index, again.index) == (9, 9)
+    assert first.stores[0] == ComparedStore("one", "aa", StoreVerdict.PENDING)
+    # A verdict of a newer leader.
+    assert [store.verdict for store in again.stores] == [StoreVerdict.DIFFERS, StoreVerdict.UNSPECIFIED]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from functools import cached_property
 
 from memory_log import MemoryLog, MemoryPlace
 from memory_store import MemoryStore, Shelf
@@ -11,6 +12,7 @@ from memory_store import MemoryStore, Shelf
 from gowork.leader._core.model import Now
 from gowork.leader._replication.announcement import Announcement
 from gowork.leader._replication.candidacy import join
+from gowork.leader._replication.comparison import Comparison
 from gowork.leader._replication.journal import LoggedJournal
 from gowork.leader._replication.pruning import Pruning
 from gowork.leader._replication.registers import Registration, encode, registered
@@ -104,12 +106,17 @@ class LoneLeader:
             tell=self.told.append,
         )
 
+    @cached_property
+    def comparison(self) -> Comparison:
+        return Comparison(self.store, lambda: now().mono)
+
     def make_upkeep(self, gone: Iterable[str] = ()) -> Upkeep:
         return Upkeep(
             self.store,
             self.log,
             announcement(self.store_id),
             self.weight,
+            self.comparison,
             lambda: now().wall_ms,
             gone=gone,
             told_full=self.told.append,

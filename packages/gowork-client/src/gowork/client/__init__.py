@@ -6,7 +6,7 @@ from gowork.client._async.handles import AsyncTaskHandle
 from gowork.client._async.watches import AsyncWatch
 from gowork.client._handles import completed
 from gowork.client._ids import new_task_id
-from gowork.client._leader_models import LeaderInfo, Leaders, LogInfo
+from gowork.client._leader_models import ComparedStore, LeaderInfo, Leaders, LogInfo, StoreComparison, StoreVerdict
 from gowork.client._models import (
     Attempt,
     AttemptOutcome,
@@ -67,6 +67,7 @@ __all__ = [
     "CallError",
     "Client",
     "ClientClosed",
+    "ComparedStore",
     "DeadlineExceeded",
     "Explanation",
     "FailedPrecondition",
@@ -98,6 +99,8 @@ __all__ = [
     "ResultError",
     "RetryPolicy",
     "Stats",
+    "StoreComparison",
+    "StoreVerdict",
     "TaskCancelled",
     "TaskError",
     "TaskFailed",

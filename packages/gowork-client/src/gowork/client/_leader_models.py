@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,3 +64,38 @@ class Leaders:
     def leading(self) -> LeaderInfo | None:
         """The leader that leads; None while none does."""
         return next((leader for leader in self.leaders if leader.leads), None)
+
+
+class StoreVerdict(StrEnum):
+    """What is known of one store in a comparison."""
+
+    UNSPECIFIED = "UNSPECIFIED"
+    #: Its digest is not known yet.
+    PENDING = "PENDING"
+    #: It holds what most stores hold.
+    EQUAL = "EQUAL"
+    #: It holds something else than most stores, and is replaced by a copy.
+    DIFFERS = "DIFFERS"
+    #: Another version of gowork-leader made its digest, so it can't be compared.
+    OTHER_VERSION = "OTHER_VERSION"
+
+
+@dataclass(frozen=True, slots=True)
+class ComparedStore:
+    """One store in a comparison."""
+
+    #: The name of its leader.
+    name: str
+    #: The id of the store.
+    store_id: str
+    verdict: StoreVerdict
+
+
+@dataclass(frozen=True, slots=True)
+class StoreComparison:
+    """What is known of the stores of all leaders at one entry of the log."""
+
+    #: The index of the entry.
+    index: int
+    #: By the names of their leaders.
+    stores: tuple[ComparedStore, ...]

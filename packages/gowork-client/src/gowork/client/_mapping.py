@@ -273,6 +273,12 @@ def leaders(message: cluster.LeadersResponse) -> leader_models.Leaders:
     )
 
 
+def comparison(message: cluster.CompareStoresResponse) -> leader_models.StoreComparison:
+    """Converts a comparison of stores."""
+    stores = (leader_models.ComparedStore(s.name, s.store_id, _VERDICT(s.verdict)) for s in message.stores)
+    return leader_models.StoreComparison(message.index, tuple(stores))
+
+
 def stats(message: scheduler.StatsResponse) -> models.Stats:
     """Converts the response of Stats."""
     return models.Stats(
@@ -484,4 +490,5 @@ _FAILURE_KIND = _reader(models.FailureKind, scheduler.FailureKind, "FAILURE_KIND
 # An unknown code of a newer leader is a reason to wait, so that it must not read as UNSPECIFIED, which is none.
 _WAIT_CODE = _reader(queue_models.WaitCode, scheduler.WaitCode, "WAIT_CODE_", "OTHER")
 _LIVENESS = _reader(models.Liveness, cluster.MemberLiveness, "MEMBER_LIVENESS_")
+_VERDICT = _reader(leader_models.StoreVerdict, cluster.StoreVerdict, "STORE_VERDICT_")
 _MEMBER_KIND = _reader(models.MemberKind, cluster.MemberKind, "MEMBER_KIND_")

@@ -21,7 +21,7 @@ from gowork.client._activity_models import Activity
 from gowork.client._backups import BackupFile
 from gowork.client._calls import ADDRESS_VARIABLE, CallSettings, Tries
 from gowork.client._filters import filter_expression
-from gowork.client._leader_models import LeaderInfo, Leaders
+from gowork.client._leader_models import LeaderInfo, Leaders, StoreComparison
 from gowork.client._models import Duration, Member, Stats, TaskFilter
 from gowork.client._queue_models import Explanation, Queue
 from gowork.client._sync.calls import Calls
@@ -145,6 +145,21 @@ class Operations:
         """
         request = arguments.message(cluster.RemoveLeaderRequest, store_id=store_id)
         self._calls.call(self._connection.cluster.RemoveLeader, request)
+
+    def compare_stores(self, index: int = 0) -> StoreComparison:
+        """Has each leader make a digest of its store at one entry of the log, and returns what is known of them.
+
+        Digests take a while. Call it again with the index of the first answer until nothing is pending.
+
+        Args:
+            index: the index that an earlier call returned; 0 begins a comparison, unless one is under way.
+
+        Raises:
+            FailedPrecondition: when the leader shares no log.
+            CallError: when the leader refused otherwise, or could not be reached.
+        """
+        request = arguments.message(cluster.CompareStoresRequest, index=index)
+        return mapping.comparison(self._calls.call(self._connection.cluster.CompareStores, request))
 
     def stats(self) -> Stats:
         """Returns how many tasks there are by queue, handler and status, and how many members by liveness.

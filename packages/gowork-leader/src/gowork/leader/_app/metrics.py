@@ -62,6 +62,8 @@ class LogLook(Struct, frozen=True):
     is_one_copy: bool
     #: (index of the newest shared snapshot, its age in seconds); None: leaders share none.
     snapshot: tuple[int, float] | None = None
+    #: How often a store of this process was found to differ from the others.
+    diverged: int = 0
 
 
 def registry_of(
@@ -135,6 +137,7 @@ def _of_log(seen: LogLook) -> Iterator[Metric]:
         yield _gauge(
             "log_snapshot_age_seconds", "How old the newest shared snapshot is, while the log has more.", age_seconds
         )
+    yield _counter("log_diverged_total", "How often the store was found to differ from most others.", seen.diverged)
 
 
 def _of_state(seen: Look) -> Iterator[Metric]:

@@ -9,10 +9,11 @@ from contextlib import contextmanager
 
 from gowork.leader._app.metrics import LogLook
 from gowork.leader._replication.candidacy import Candidacy
+from gowork.leader._replication.checks import Checks
 from gowork.leader._replication.log_watch import LogWatch
 from gowork.leader._replication.snapshots import Snapshots
 from gowork.leader._replication.weight import Weight
-from gowork.leader.log.protocol import Leadership
+from gowork.leader.log.protocol import Leadership, LeadershipLostError
 
 #: What is remarked on: a log without room, that most stores lack what the log has no more, and snapshots that fail.
 LOG = "log"
@@ -29,10 +30,17 @@ class Presence:
         weight: counts the bytes of entries.
         watch: knows what the log has.
         remarked: what something is remarked about now.
+        diverged: returns how often a store of this process was found to differ from the others.
     """
 
     def __init__(
-        self, candidacy: Candidacy, store_id: str, weight: Weight, watch: LogWatch, remarked: AbstractSet[str]
+        self,
+        candidacy: Candidacy,
+        store_id: str,
+        weight: Weight,
+        watch: LogWatch,
+        remarked: AbstractSet[str],
+        diverged: Callable[[], int] = lambda: 0,
     ) -> None:
         self._candidacy = candidacy
         self._store_id = store_id
@@ -43,9 +51,11 @@ class Presence:
         self.follows = ""
         #: Those that this leader shares with the others; None: they share none.
         self.snapshots: Snapshots | None = None
+        self._diverged = diverged
         #: See OwnTerms.led.
         self.led = 0
         self._stepping_down = asyncio.Event()
+        self._checks: Checks | None = None
 
     @property
     def applied(self) -> int:
@@ -69,14 +79,20 @@ class Presence:
         self._candidacy.give_way()
         self._stepping_down.set()
 
+    async def compare(self) -> int:
+        """See OwnTerms.compare."""
+        if self._checks is None:
+            raise LeadershipLostError("no term leads here")
+        return await self._checks.ask()
+
     @contextmanager
-    def leading(self, leadership: Leadership) -> Iterator[asyncio.Event]:
+    def leading(self, leadership: Leadership, checks: Checks | None = None) -> Iterator[asyncio.Event]:
         """A term leads here while it is entered. Yields what is set when it is to step down."""
-        self.led, self._stepping_down = leadership.leader.term, asyncio.Event()
+        self.led, self._stepping_down, self._checks = leadership.leader.term, asyncio.Event(), checks
         try:
             yield self._stepping_down
         finally:
-            self.led = 0
+            self.led, self._checks = 0, None
 
     def look(self) -> LogLook:
         """Returns what a scrape sees of the log."""
@@ -96,4 +112,5 @@ class Presence:
             is_full=LOG in self._remarked,
             is_one_copy=COPIES in self._remarked,
             snapshot=None if self.snapshots is None else (self.snapshots.index, self.snapshots.age_seconds),
+            diverged=self._diverged(),
         )

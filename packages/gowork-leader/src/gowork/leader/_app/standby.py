@@ -25,6 +25,8 @@ from gowork.leader._engine.retention import LOOK_SECONDS, Kept
 from gowork.leader._replication import announcement
 from gowork.leader._replication.announcement import Announcement
 from gowork.leader._replication.candidacy import Candidacy, join, silent
+from gowork.leader._replication.checks import Checks
+from gowork.leader._replication.comparison import Comparison
 from gowork.leader._replication.log_watch import LogWatch
 from gowork.leader._replication.pruning import Pruning
 from gowork.leader._replication.relief import Relief
@@ -62,6 +64,8 @@ _T = TypeVar("_T")
 
 #: How long to wait before the log, or another leader, is tried again, in seconds.
 AGAIN_SECONDS = 1.0
+#: How often it looks whether the store holds what most stores hold, in seconds.
+JUDGE_SECONDS = 5.0
 #: How long to wait before the next election when a term could not begin, in seconds. Each one uses up a term.
 BLOCKED_SECONDS = 10.0
 
@@ -132,6 +136,8 @@ class Standby:
         self._remarked: set[str] = set()
         #: Since when nobody leads, by the engine's clock; None: somebody does.
         self._leaderless_mono: float | None = None
+        #: How often the store was found to differ from the others.
+        self._diverged = 0
         self._stopped = asyncio.Event()
 
     async def run(self, stopped: asyncio.Event) -> None:
@@ -170,17 +176,28 @@ class Standby:
             self._node.wait_for(None)
             weight = Weight(opened.position.index)
             own = replace(announced(self._name, self._advertised), store_id=opened.store_id)
+            comparison = Comparison(self._store, _mono)
             upkeep = Upkeep(
-                self._store, self._log, own, weight, _wall_ms, gone=self._gone, told_full=partial(self._remark, LOG)
+                self._store,
+                self._log,
+                own,
+                weight,
+                comparison,
+                _wall_ms,
+                gone=self._gone,
+                told_full=partial(self._remark, LOG),
             )
             async with asyncio.TaskGroup() as group:
                 watch = LogWatch(self._log, await self._log.span(), _mono)
-                candidacy = self._candidacy = self._new_candidacy(own, weight)
-                presence = self._presence = Presence(candidacy, own.store_id, weight, watch, self._remarked)
+                candidacy = self._candidacy = self._new_candidacy(own, weight, comparison)
+                presence = self._presence = Presence(
+                    candidacy, own.store_id, weight, watch, self._remarked, lambda: self._diverged
+                )
                 beside = [
                     group.create_task(upkeep.run(), name="upkeep"),
                     group.create_task(watch.run(), name="watch the log"),
                     group.create_task(self._grow_old(), name="ages"),
+                    group.create_task(comparison.run(), name="digests"),
                 ]
                 if self._place is not None:
                     presence.snapshots = Snapshots(
@@ -196,9 +213,7 @@ class Standby:
                     )
                     beside.append(group.create_task(presence.snapshots.run(), name="snapshots"))
                 try:
-                    await self._follow_and_lead(own, weight, candidacy, presence)
-                except Stopped:
-                    pass
+                    await self._follow_and_lead(own, weight, watch, candidacy, presence, comparison)
                 finally:
                     for each in beside:
                         each.cancel()
@@ -209,7 +224,7 @@ class Standby:
         self._gone.add(store_id)
         return unfit[0]
 
-    def _new_candidacy(self, own: Announcement, weight: Weight) -> Candidacy:
+    def _new_candidacy(self, own: Announcement, weight: Weight, comparison: Comparison) -> Candidacy:
         def announce(stood_ms: int) -> bytes:
             return announcement.encode(replace(own, stood_ms=stood_ms))
 
@@ -223,22 +238,76 @@ class Standby:
             told_blocked=self._told_blocked,
             told_full=partial(self._remark, LOG),
             weight=weight,
+            check=comparison.begin,
         )
 
     async def _follow_and_lead(
-        self, own: Announcement, weight: Weight, candidacy: Candidacy, presence: Presence
+        self,
+        own: Announcement,
+        weight: Weight,
+        watch: LogWatch,
+        candidacy: Candidacy,
+        presence: Presence,
+        comparison: Comparison,
     ) -> None:
-        """Follows and leads, term after term.
+        """Follows and leads, term after term, until the process is to stop.
 
         Raises:
-            Stopped: the process is to stop.
-            PrunedError, StoreEntryError, StoreDamagedError, _DivergedError: the store is no longer fit.
+            ExceptionGroup: with a PrunedError, StoreEntryError, StoreDamagedError or _DivergedError: the store is no
+                longer fit.
         """
         leaders = Leaders(self._log, own, presence, _wall_ms, self._copies)
         self._node.answer(
             {LEADERS: leaders.Leaders, REMOVE_LEADER: leaders.RemoveLeader, COPY_STORE: leaders.CopyStore}
         )
         self._node.show_log(presence.look)
+        async with asyncio.TaskGroup() as group:
+            judging = group.create_task(self._judge(own, presence, watch, comparison), name="judge")
+            try:
+                await self._take_turns(own, weight, candidacy, presence, leaders, comparison)
+            except Stopped:
+                pass
+            finally:
+                judging.cancel()
+
+    async def _judge(self, own: Announcement, presence: Presence, watch: LogWatch, comparison: Comparison) -> None:
+        """Looks whether the store holds what most stores hold.
+
+        Raises:
+            _DivergedError: it does not, and another leader leads.
+        """
+        resigned_for = 0
+        while True:
+            await asyncio.sleep(JUDGE_SECONDS)
+            leads = presence.led > 0
+            leading = own.store_id if leads else presence.follows
+            if not comparison.is_wrong(watch.registrations, own.store_id, leading):
+                continue
+            index = comparison.checked
+            if not leads:
+                self._diverged += 1
+                raise _DivergedError(f"it differs from the other leaders' stores at entry {index} of the log")
+            if resigned_for != index:
+                # It is replaced when another leader leads.
+                resigned_for = index
+                _log.error("hands over, because the store differs from most others", extra={"index": index})
+                presence.step_down()
+
+    async def _take_turns(
+        self,
+        own: Announcement,
+        weight: Weight,
+        candidacy: Candidacy,
+        presence: Presence,
+        leaders: Leaders,
+        comparison: Comparison,
+    ) -> None:
+        """Does what `_follow_and_lead` says, beside judging the store.
+
+        Raises:
+            Stopped: the process is to stop.
+            PrunedError, StoreEntryError, StoreDamagedError, _DivergedError: the store is no longer fit.
+        """
         while True:
             try:
                 journal, leadership = await self._unless_stopped(candidacy.elected())
@@ -259,6 +328,7 @@ class Standby:
                 tell=partial(self._remark, COPIES),
             )
             relief = Relief(self._log, own, presence, _wall_ms)
+            checks = Checks(journal, comparison, _mono)
             term = Term(
                 self._store,
                 self._counts,
@@ -268,13 +338,13 @@ class Standby:
                 ages=self._ages,
                 own=own,
                 leaders=leaders,
-                duties=[pruning, relief],
+                duties=[pruning, relief, checks],
             )
             relief.attach(term)
             blocked: BaseException | None = None
             refused: BaseException | None = None
             try:
-                with presence.leading(leadership) as stepping_down:
+                with presence.leading(leadership, checks) as stepping_down:
                     since_mono, self._leaderless_mono = self._leaderless_mono, None
                     await self._node.lead(term, ended=(leadership.lost, stepping_down), since_mono=since_mono)
             except* LeadershipLostError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 
 from gowork.leader._core.model import Position
@@ -102,6 +102,7 @@ class Candidacy:
         told_blocked: is called when the store has no room for what the log has, and with None when it has.
         told_full: is called with what the log says when it has no room for an election.
         weight: counts the entries that the store applies.
+        check: see Replica; None: no digests are made.
     """
 
     def __init__(
@@ -116,6 +117,7 @@ class Candidacy:
         told_blocked: Callable[[StoreBlockedError | None], None] = lambda blocked: None,
         told_full: Callable[[str], None] = lambda full: None,
         weight: Weight | None = None,
+        check: Callable[[int], Awaitable[None]] | None = None,
     ) -> None:
         self._store = store
         self._log = log
@@ -128,6 +130,7 @@ class Candidacy:
         self._told_blocked = told_blocked
         self._told_full = told_full
         self._weight = weight
+        self._check = check
         #: The replica while this leader follows; None before.
         self.replica: Replica | None = None
 
@@ -173,6 +176,8 @@ class Candidacy:
     async def _new_replica(self) -> Replica:
         """Asks the store where it stands, because the last term may have ended in the middle of a batch."""
         self.replica = Replica(self._store, await self._store.current(), self._weight)
+        if self._check is not None:
+            self.replica.check = self._check
         return self.replica
 
     async def _won(self) -> Leadership:

@@ -5,6 +5,7 @@ Invariant LOG-FIRST: a store commits an entry only when the log has it. So a sto
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from typing import Protocol
 
@@ -94,6 +95,8 @@ class LoggedJournal:
         self._begun = begun
         #: Why no batch is taken now; empty: batches are taken.
         self.refused = ""
+        #: One entry is appended at a time.
+        self._appending = asyncio.Lock()
 
     async def open(self) -> Opened:
         """See Journal.open. It appends the first entry of the term, with which the store gets the term.
@@ -116,6 +119,18 @@ class LoggedJournal:
         except (LogFullError, LogRefusedError) as error:
             raise LogBlockedError(str(error)) from error
 
+    async def check(self) -> int:
+        """Appends a check, and returns its index when the store has begun its digest. No batch is written meanwhile.
+
+        Raises:
+            LogFullError, LogRefusedError, StoreBlockedError: nothing was written.
+            LeadershipLostError, StoreError, LogError: as for `commit`.
+        """
+        async with self._appending:
+            index = await self._append(Batch(), Kind.CHECK, b"")
+            await self._replica.check(index)
+        return index
+
     async def resign(self) -> None:
         """See Journal.resign."""
         await self._leadership.resign()
@@ -133,6 +148,11 @@ class LoggedJournal:
         await self._store.give_up()
 
     async def _write(self, batch: Batch, kind: Kind, body: bytes) -> None:
+        async with self._appending:
+            await self._append(batch, kind, body)
+
+    async def _append(self, batch: Batch, kind: Kind, body: bytes) -> int:
+        """Appends an entry, and returns its index."""
         term = self._leadership.leader.term
         data, position = seal(self._replica.position, term, kind, body, secrets.token_bytes(8))
         await self._store.prepare(batch, position, term)
@@ -152,3 +172,4 @@ class LoggedJournal:
         # The batch is durable, and counts. But after the own lease nothing may leave, because another may lead by then.
         if not self._leadership.holds():
             raise LeadershipLostError(f"term {term} ended while its last batch became durable")
+        return position.index

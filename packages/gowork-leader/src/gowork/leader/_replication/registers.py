@@ -36,6 +36,9 @@ class Registration(Struct, frozen=True):
     format: int
     #: Whether its disk has room for what a leader writes.
     has_room: bool = True
+    #: The index of the last check whose digest it has, and the digest in hexadecimal; 0: it has none.
+    checked: int = 0
+    digest: str = ""
 
     def key(self) -> str:
         """Returns the key of its note."""

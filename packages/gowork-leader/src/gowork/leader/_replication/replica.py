@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing, nullcontext
 
 import msgspec
@@ -42,6 +42,10 @@ class UnreadableEntryError(ChainError):
     """An entry has a body that this version can't read, though it should. The message names the entry."""
 
 
+async def _unchecked(index: int) -> None:
+    """Makes no digest."""
+
+
 class Replica:
     """A store and its place in the log.
 
@@ -49,13 +53,22 @@ class Replica:
         store: is open, and belongs to the log.
         opened: what it said when it was opened.
         weight: counts the entries that it applies; None: nobody asks.
+        check: is called with the index of a check when the store stands there. It goes on when this returns.
     """
 
-    def __init__(self, store: LoggedStore, opened: Opened, weight: Weight | None = None) -> None:
+    def __init__(
+        self,
+        store: LoggedStore,
+        opened: Opened,
+        weight: Weight | None = None,
+        check: Callable[[int], Awaitable[None]] = _unchecked,
+    ) -> None:
         assert opened.position is not None
         self._store = store
         self._position: Position = opened.position
         self._term = opened.term
+        #: See above.
+        self.check = check
         self._weight = weight or Weight(opened.position.index)
         #: The number of the last batch of tasks that was applied here; see Record.changed. 0: none was yet.
         self.changed = 0
@@ -79,26 +92,38 @@ class Replica:
         return self._term
 
     async def apply(self, entries: Sequence[LogEntry]) -> None:
-        """Applies the next entries, all in one transaction.
+        """Applies the next entries: all in one transaction, except that one ends after each check.
 
         Raises:
             ChainError: they do not follow from what the store has.
             NewerFormatError: this version can't read them.
-            StoreError: the store can't take them. Nothing was written.
+            StoreError: the store can't take them. Those after `position` were not written.
         """
         position, term = self._position, self._term
         written: list[tuple[Batch | None, Position, int]] = []
+        sizes: list[tuple[int, int]] = []
         for found in entries:
             entry, position = unseal(position, found.index, found.data)
             if entry.term < term:
                 raise ChainError(f"entry {entry.index} of the log has term {entry.term}, after one of term {term}")
             term = entry.term
             written.append((_batch_of(entry.kind, entry.body, entry.index), position, term))
+            sizes.append((found.index, len(found.data)))
+            if entry.kind is Kind.CHECK:
+                await self._write(written, sizes)
+                written, sizes = [], []
+                await self.check(entry.index)
+        if written:
+            await self._write(written, sizes)
+
+    async def _write(
+        self, written: Sequence[tuple[Batch | None, Position, int]], sizes: Sequence[tuple[int, int]]
+    ) -> None:
         await self._store.apply(written)
-        self._position, self._term = position, term
+        _, self._position, self._term = written[-1]
         self.changed = max(self.changed, *(_changed(batch) for batch, _, _ in written))
-        for found in entries:
-            self._weight.add(found.index, len(found.data))
+        for index, size in sizes:
+            self._weight.add(index, size)
 
     async def follow(
         self,
@@ -148,11 +173,12 @@ class Replica:
         self, entries: Sequence[LogEntry], told_blocked: Callable[[StoreBlockedError | None], None]
     ) -> None:
         """Applies the next entries, however long the store has no room for them."""
+        written = 0
         while True:
             try:
-                await self.apply(entries)
+                await self.apply([each for each in entries if each.index > written])
             except StoreBlockedError as error:
-                self.blocked = error
+                self.blocked, written = error, self._position.index
                 told_blocked(error)
                 await asyncio.sleep(BLOCKED_RETRY_SECONDS)
                 continue
@@ -176,7 +202,7 @@ def _changed(batch: Batch | None) -> int:
 
 def _batch_of(kind: Kind, body: bytes, index: int) -> Batch | None:
     """Returns what the store writes of an entry besides its position."""
-    if kind is Kind.TERM:
+    if kind is not Kind.BATCH:
         return None
     try:
         return decode_batch(body)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from gowork.leader._replication.announcement import Announcement
+from gowork.leader._replication.comparison import Comparison
 from gowork.leader._replication.registers import PREFIX, Registration, encode
 from gowork.leader._replication.weight import Weight
 from gowork.leader.log.entries import FORMAT
@@ -37,6 +38,7 @@ class Upkeep:
         log: is open.
         leader: what this leader says of itself.
         weight: has counted all that the store has applied.
+        comparison: makes the store's digests.
         wall_ms: returns the time in wall-clock milliseconds.
         gone: the ids of stores that this leader had before. They are registered no more.
         told_full: is called with what the log says when it is full, and with None when it no longer is.
@@ -48,6 +50,7 @@ class Upkeep:
         log: Log,
         leader: Announcement,
         weight: Weight,
+        comparison: Comparison,
         wall_ms: Callable[[], int],
         *,
         gone: Iterable[str] = (),
@@ -57,12 +60,13 @@ class Upkeep:
         self._log = log
         self._leader = leader
         self._weight = weight
+        self._comparison = comparison
         self._wall_ms = wall_ms
         self._gone = set(gone)
         self._told_full = told_full
         #: The index up to which the store was forced; None: it is not known yet.
         self.forced: int | None = None
-        self._is_forced_further = asyncio.Event()
+        self._is_news = asyncio.Event()
         #: Why it could not be registered the last time; empty: it could.
         self._not_registered = ""
 
@@ -75,6 +79,7 @@ class Upkeep:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._keep_forced(), name="force")
             group.create_task(self._keep_registered(), name="register")
+            group.create_task(self._tell_digests(), name="register digests")
 
     async def _keep_forced(self) -> None:
         while True:
@@ -85,28 +90,46 @@ class Upkeep:
             except StoreBlockedError as error:
                 _log.warning("store not forced to disk", extra={"reason": str(error)})
             else:
-                self._is_forced_further.set()
+                self._is_news.set()
             with suppress(TimeoutError):
                 async with asyncio.timeout(FORCE_SECONDS):
                     await self._weight.until(passed + FORCE_BYTES)
             # Under any load, and when it is blocked, there is a pause.
             await asyncio.sleep(AGAIN_SECONDS)
 
-    async def _keep_registered(self) -> None:
-        await self._is_forced_further.wait()
+    async def _tell_digests(self) -> None:
+        """Has the store registered as soon as it has another digest."""
         while True:
-            self._is_forced_further.clear()
+            await self._comparison.made.wait()
+            self._comparison.made.clear()
+            self._is_news.set()
+
+    async def _keep_registered(self) -> None:
+        while self.forced is None:
+            await self._is_news.wait()
+            self._is_news.clear()
+        while True:
+            self._is_news.clear()
             is_registered = await self._register()
             with suppress(TimeoutError):
                 async with asyncio.timeout(REGISTER_SECONDS if is_registered else AGAIN_SECONDS):
-                    await self._is_forced_further.wait()
+                    await self._is_news.wait()
 
     async def _register(self) -> bool:
         assert self.forced is not None
         # What was forced was applied, though it may not have been counted yet.
         applied = max(self._weight.last, self.forced)
         has_room = await self._store.has_room()
-        registration = Registration(self._leader, applied, self.forced, self._wall_ms(), FORMAT, has_room)
+        registration = Registration(
+            self._leader,
+            applied,
+            self.forced,
+            self._wall_ms(),
+            FORMAT,
+            has_room,
+            self._comparison.checked,
+            self._comparison.digest,
+        )
         try:
             for store_id in tuple(self._gone):
                 await self._log.drop_note(PREFIX + store_id)

@@ -14,17 +14,20 @@ from typing import Any, NoReturn, Protocol
 import grpc
 from msgspec.structs import replace
 
+from gowork.leader._engine.blocked import NotServingError, NotTakenError
 from gowork.leader._engine.loop import Engine
 from gowork.leader._replication.announcement import Announcement
 from gowork.leader._replication.census import Census, LeaderView, announced_by, take_census, unfit
+from gowork.leader._replication.comparison import Verdict, judge
 from gowork.leader._replication.registers import PREFIX, registered
 from gowork.leader._rpc.boundary import refusing
 from gowork.leader._rpc.copies import Copies
 from gowork.leader._rpc.mapping import census_message, leader_message
 from gowork.leader._rpc.validation import Violations, check_id, check_term
-from gowork.leader.log.protocol import Log
+from gowork.leader.log.protocol import LeadershipLostError, Log
+from gowork.leader.store.protocol import StoreBlockedError
 from gowork.proto.cluster.v1 import leader_pb2 as pb
-from gowork.proto.status import Refusal, abort, invalid
+from gowork.proto.status import FieldViolation, Refusal, abort, invalid
 
 #: For how long StepDown waits until another leader leads, in seconds.
 TAKE_OVER_SECONDS = 10.0
@@ -32,6 +35,13 @@ TAKE_OVER_SECONDS = 10.0
 REMOVABLE_MS = 60_000
 
 _Context = grpc.aio.ServicerContext[object, object]
+
+_VERDICTS = {
+    Verdict.PENDING: pb.STORE_VERDICT_PENDING,
+    Verdict.EQUAL: pb.STORE_VERDICT_EQUAL,
+    Verdict.DIFFERS: pb.STORE_VERDICT_DIFFERS,
+    Verdict.OTHER_VERSION: pb.STORE_VERDICT_OTHER_VERSION,
+}
 
 _ALONE = "this leader shares no log with others; start it and others with --log to have several"
 
@@ -51,6 +61,15 @@ class OwnTerms(Protocol):
 
     def step_down(self) -> None:
         """Ends the term that leads here, and lets the other leaders take over."""
+        ...
+
+    async def compare(self) -> int:
+        """Appends a check, unless one is under way. Returns its index.
+
+        Raises:
+            LeadershipLostError: no term leads here.
+            LogFullError, LogRefusedError, StoreBlockedError: nothing can be appended now.
+        """
         ...
 
 
@@ -147,6 +166,27 @@ class Leaders:
                 self._taken = await self._census()
             return self._taken
 
+    async def CompareStores(self, request: pb.CompareStoresRequest, context: _Context) -> pb.CompareStoresResponse:
+        async with refusing(context):
+            if request.index < 0:
+                raise invalid([FieldViolation("index", "must not be negative")])
+            index = request.index or await self._comparison_begun()
+            found = await registered(self._log)
+        verdicts = judge(found, index, self._own.store_id)
+        stores = [
+            pb.ComparedStore(name=each.leader.name, store_id=store_id, verdict=_VERDICTS[verdicts[store_id]])
+            for store_id, each in sorted(found.items(), key=lambda item: (item[1].leader.name, item[0]))
+        ]
+        return pb.CompareStoresResponse(index=index, stores=stores)
+
+    async def _comparison_begun(self) -> int:
+        try:
+            return await self._terms.compare()
+        except StoreBlockedError as error:
+            raise NotTakenError(error) from error
+        except LeadershipLostError as error:
+            raise NotServingError(str(error)) from error
+
     async def _census(self) -> Census:
         return await take_census(self._log, self._own, self._terms.applied, self._wall_ms())
 
@@ -222,6 +262,9 @@ class LoneLeader:
 
     async def CopyStore(self, request: pb.CopyStoreRequest, context: _Context) -> AsyncIterator[NoReturn]:
         yield await _refuse_alone(context)
+
+    async def CompareStores(self, request: pb.CompareStoresRequest, context: _Context) -> pb.CompareStoresResponse:
+        return await _refuse_alone(context)
 
 
 async def _refuse_alone(context: _Context) -> NoReturn:

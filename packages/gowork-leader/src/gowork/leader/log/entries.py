@@ -28,6 +28,8 @@ class Kind(enum.IntEnum):
     BATCH = 1
     #: The first entry of a term: who leads.
     TERM = 2
+    #: It writes nothing. Each store makes a digest of what it holds here.
+    CHECK = 3
 
 
 class Entry(Struct, frozen=True, array_like=True, gc=False):

@@ -94,6 +94,35 @@ HEARTBEAT_STATUS_FAILED: HeartbeatStatus.ValueType  # 3
 """The member is alive but can't work: it is given no tasks until it reports IDLE."""
 Global___HeartbeatStatus: _TypeAlias = HeartbeatStatus  # noqa: Y015
 
+class _StoreVerdict:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _StoreVerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StoreVerdict.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    STORE_VERDICT_UNSPECIFIED: _StoreVerdict.ValueType  # 0
+    STORE_VERDICT_PENDING: _StoreVerdict.ValueType  # 1
+    """Its digest is not known yet."""
+    STORE_VERDICT_EQUAL: _StoreVerdict.ValueType  # 2
+    """It holds what most stores hold."""
+    STORE_VERDICT_DIFFERS: _StoreVerdict.ValueType  # 3
+    """It holds something else than most stores; with two, something else than the store of the leader that leads."""
+    STORE_VERDICT_OTHER_VERSION: _StoreVerdict.ValueType  # 4
+    """Another version of gowork-leader made its digest, so it can't be compared."""
+
+class StoreVerdict(_StoreVerdict, metaclass=_StoreVerdictEnumTypeWrapper): ...
+
+STORE_VERDICT_UNSPECIFIED: StoreVerdict.ValueType  # 0
+STORE_VERDICT_PENDING: StoreVerdict.ValueType  # 1
+"""Its digest is not known yet."""
+STORE_VERDICT_EQUAL: StoreVerdict.ValueType  # 2
+"""It holds what most stores hold."""
+STORE_VERDICT_DIFFERS: StoreVerdict.ValueType  # 3
+"""It holds something else than most stores; with two, something else than the store of the leader that leads."""
+STORE_VERDICT_OTHER_VERSION: StoreVerdict.ValueType  # 4
+"""Another version of gowork-leader made its digest, so it can't be compared."""
+Global___StoreVerdict: _TypeAlias = StoreVerdict  # noqa: Y015
+
 @_typing.final
 class JoinRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -677,3 +706,76 @@ class CopyStoreResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CopyStoreResponse: _TypeAlias = CopyStoreResponse  # noqa: Y015
+
+@_typing.final
+class CompareStoresRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    """The index that an earlier answer gave, to ask again; 0 begins a comparison, unless one is under way."""
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompareStoresRequest: _TypeAlias = CompareStoresRequest  # noqa: Y015
+
+@_typing.final
+class CompareStoresResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    STORES_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    """The index of the entry at which the stores are compared."""
+    @_builtins.property
+    def stores(self) -> _containers.RepeatedCompositeFieldContainer[Global___ComparedStore]:
+        """The stores that are registered now, by the names of their leaders."""
+
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+        stores: _abc.Iterable[Global___ComparedStore] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "stores", b"stores"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompareStoresResponse: _TypeAlias = CompareStoresResponse  # noqa: Y015
+
+@_typing.final
+class ComparedStore(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    STORE_ID_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The name of its leader."""
+    store_id: _builtins.str
+    """The id of the store."""
+    verdict: Global___StoreVerdict.ValueType
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        store_id: _builtins.str = ...,
+        verdict: Global___StoreVerdict.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "store_id", b"store_id", "verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ComparedStore: _TypeAlias = ComparedStore  # noqa: Y015

@@ -84,6 +84,11 @@ class LeaderServiceStub(object):
                 request_serializer=gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.CopyStoreRequest.SerializeToString,
                 response_deserializer=gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.CopyStoreResponse.FromString,
                 _registered_method=True)
+        self.CompareStores = channel.unary_unary(
+                '/cluster.v1.LeaderService/CompareStores',
+                request_serializer=gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.CompareStoresRequest.SerializeToString,
+                response_deserializer=gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.CompareStoresResponse.FromString,
+                _registered_method=True)
 
 
 class LeaderServiceServicer(object):
@@ -193,6 +198,17 @@ class LeaderServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CompareStores(self, request, context):
+        """CompareStores has each leader make a digest of what its store holds at one entry of the log, and says which of them are equal.
+        A digest takes a while, and work goes on meanwhile: ask again with the index that was answered. A store that is not as most are
+        is replaced by a copy, by its own leader. Leaders have their stores compared daily without this call.
+
+        FAILED_PRECONDITION when the leader shares no log. UNAVAILABLE or RESOURCE_EXHAUSTED when nothing can be written to the log now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LeaderServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -240,6 +256,11 @@ def add_LeaderServiceServicer_to_server(servicer, server):
                     servicer.CopyStore,
                     request_deserializer=gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.CopyStoreRequest.FromString,
                     response_serializer=gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.CopyStoreResponse.SerializeToString,
+            ),
+            'CompareStores': grpc.unary_unary_rpc_method_handler(
+                    servicer.CompareStores,
+                    request_deserializer=gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.CompareStoresRequest.FromString,
+                    response_serializer=gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.CompareStoresResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -490,6 +511,33 @@ class LeaderService(object):
             '/cluster.v1.LeaderService/CopyStore',
             gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.CopyStoreRequest.SerializeToString,
             gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.CopyStoreResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CompareStores(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cluster.v1.LeaderService/CompareStores',
+            gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.CompareStoresRequest.SerializeToString,
+            gowork_dot_proto_dot_cluster_dot_v1_dot_leader__pb2.CompareStoresResponse.FromString,
             options,
             channel_credentials,
             insecure,

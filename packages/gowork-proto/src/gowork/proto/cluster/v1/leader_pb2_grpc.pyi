@@ -101,6 +101,13 @@ class LeaderServiceStub:
     caller can't read the copy's format. NOT_FOUND when the copy to go on with is there no more. RESOURCE_EXHAUSTED when another leader
     takes a copy here, and when a part is not read for a minute.
     """
+    CompareStores: _grpc.UnaryUnaryMultiCallable[_leader_pb2.CompareStoresRequest, _leader_pb2.CompareStoresResponse]
+    """CompareStores has each leader make a digest of what its store holds at one entry of the log, and says which of them are equal.
+    A digest takes a while, and work goes on meanwhile: ask again with the index that was answered. A store that is not as most are
+    is replaced by a copy, by its own leader. Leaders have their stores compared daily without this call.
+
+    FAILED_PRECONDITION when the leader shares no log. UNAVAILABLE or RESOURCE_EXHAUSTED when nothing can be written to the log now.
+    """
 
 @_typing.type_check_only
 class LeaderServiceAsyncStub(LeaderServiceStub):
@@ -174,6 +181,13 @@ class LeaderServiceAsyncStub(LeaderServiceStub):
     FAILED_PRECONDITION when the leader shares no log, or another generation of it, when it has not applied index_min yet, or when the
     caller can't read the copy's format. NOT_FOUND when the copy to go on with is there no more. RESOURCE_EXHAUSTED when another leader
     takes a copy here, and when a part is not read for a minute.
+    """
+    CompareStores: _aio.UnaryUnaryMultiCallable[_leader_pb2.CompareStoresRequest, _leader_pb2.CompareStoresResponse]  # type: ignore[assignment]
+    """CompareStores has each leader make a digest of what its store holds at one entry of the log, and says which of them are equal.
+    A digest takes a while, and work goes on meanwhile: ask again with the index that was answered. A store that is not as most are
+    is replaced by a copy, by its own leader. Leaders have their stores compared daily without this call.
+
+    FAILED_PRECONDITION when the leader shares no log. UNAVAILABLE or RESOURCE_EXHAUSTED when nothing can be written to the log now.
     """
 
 class LeaderServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -299,6 +313,19 @@ class LeaderServiceServicer(metaclass=_abc_1.ABCMeta):
         FAILED_PRECONDITION when the leader shares no log, or another generation of it, when it has not applied index_min yet, or when the
         caller can't read the copy's format. NOT_FOUND when the copy to go on with is there no more. RESOURCE_EXHAUSTED when another leader
         takes a copy here, and when a part is not read for a minute.
+        """
+
+    @_abc_1.abstractmethod
+    def CompareStores(
+        self,
+        request: _leader_pb2.CompareStoresRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_leader_pb2.CompareStoresResponse, _abc.Awaitable[_leader_pb2.CompareStoresResponse]]:
+        """CompareStores has each leader make a digest of what its store holds at one entry of the log, and says which of them are equal.
+        A digest takes a while, and work goes on meanwhile: ask again with the index that was answered. A store that is not as most are
+        is replaced by a copy, by its own leader. Leaders have their stores compared daily without this call.
+
+        FAILED_PRECONDITION when the leader shares no log. UNAVAILABLE or RESOURCE_EXHAUSTED when nothing can be written to the log now.
         """
 
 def add_LeaderServiceServicer_to_server(servicer: LeaderServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
