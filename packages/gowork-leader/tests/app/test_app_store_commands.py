@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from gowork.leader._app.override_commands import force_lead, skip
 from gowork.leader._app.store_commands import detach, show
 from gowork.leader._core.model import Position
 from gowork.leader.store import Batch, Fact
@@ -136,4 +137,4 @@ def test_a_store_of_no_log_is_not_detached(lone: Path) -> None:
 
 def test_the_commands_are_found_by_their_entry_points() -> None:
     found = {entry.name: entry.load() for entry in entry_points(group="gowork.store_commands")}
-    assert found == {"show": show, "detach": detach}
+    assert found == {"show": show, "detach": detach, "skip": skip, "force-lead": force_lead}

@@ -22,7 +22,9 @@ AGAIN_SECONDS = 1.0
 ENTRY_POINT_GROUP = "gowork.store_commands"
 _CONTRIBUTED: Contributed = {
     "detach": ("gowork-leader", "Make a store usable without the log that it belongs to."),
+    "force-lead": ("gowork-leader", "Have a store lead that lacks entries which its log has no more."),
     "show": ("gowork-leader", "Say what a store's file is: its format, term, and place in a log."),
+    "skip": ("gowork-leader", "Have a store go past an entry of the log that it can't apply."),
 }
 
 
@@ -38,7 +40,7 @@ Examples:
   gowork store show /var/lib/gowork/gowork.db""",
 )
 def store() -> None:
-    """Back up the leader's store; compare those of several leaders; look at a store's file, take it out of a log."""
+    """Back up the leader's store; compare those of several leaders; look at a store's file, help it past its log."""
 
 
 @click.command(

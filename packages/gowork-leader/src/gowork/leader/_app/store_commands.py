@@ -13,7 +13,7 @@ from gowork.leader.store._sqlite_outline import Outline, outline
 from gowork.leader.store.protocol import StoreError
 from gowork.leader.store.sqlite import SqliteStore
 
-_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}
+SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}
 
 _file = click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 
@@ -23,7 +23,7 @@ _file = click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 Examples:
   gowork store show /var/lib/gowork/gowork.db
   gowork store show gowork.db -o json | jq .log.index""",
-    context_settings=_SETTINGS,
+    context_settings=SETTINGS,
 )
 @_file
 @click.option("--output", "-o", type=click.Choice(["table", "json"]), default="table", help="How to print it.")
@@ -74,7 +74,7 @@ def _record(file: Path, found: Outline) -> dict[str, object]:
 Examples:
   gowork store detach /var/lib/gowork/gowork.db
   gowork store detach gowork.db --yes && gowork-leader --store sqlite:///gowork.db""",
-    context_settings=_SETTINGS,
+    context_settings=SETTINGS,
 )
 @_file
 @click.option("--yes", "-y", is_flag=True, help="Don't ask.")
@@ -93,14 +93,20 @@ def detach(file: Path, *, yes: bool) -> None:
         if position is None:
             raise click.ClickException(f"{file} belongs to no log, so there is nothing to detach")
         if not yes:
-            _confirm(f"{file} is at index {position.index:,} of its log, and can't go back to it. Detach it?")
+            confirm(f"{file} is at index {position.index:,} of its log, and can't go back to it. Detach it?")
         asyncio.run(SqliteStore(file).detach())
     except StoreError as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"{file} belongs to no log now; start the leader without --log")
 
 
-def _confirm(question: str) -> None:
+def confirm(question: str) -> None:
+    """Asks a question on a terminal.
+
+    Raises:
+        click.Abort: the answer is no.
+        click.UsageError: there is no terminal.
+    """
     if not sys.stdin.isatty():
         raise click.UsageError("this command asks a question, and standard input is not a terminal; give --yes")
     click.confirm(question, abort=True, err=True)

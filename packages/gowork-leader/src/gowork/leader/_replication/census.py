@@ -65,7 +65,7 @@ async def take_census(log: Log, own: Announcement, applied: int, now_ms: int) ->
     """
     generation = await log.generation()
     found = await registered(log)
-    leading = await _leading(log)
+    leading = await leading_of(log)
     # Read last, so that no store has more than the log.
     span = await log.span()
     known = found.get(own.store_id)
@@ -90,7 +90,8 @@ def unfit(view: LeaderView, census: Census, now_ms: int) -> str:
     return ""
 
 
-async def _leading(log: Log) -> Leader | None:
+async def leading_of(log: Log) -> Leader | None:
+    """Returns who leads; None when nobody does."""
     async with aclosing(log.leaders()) as leaders:
         async for leader in leaders:
             return leader

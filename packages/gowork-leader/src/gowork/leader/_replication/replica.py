@@ -16,7 +16,7 @@ from gowork.leader._replication.weight import Weight
 from gowork.leader.log.entries import ChainError, Kind, unseal
 from gowork.leader.log.protocol import Log, LogEntry
 from gowork.leader.store.batches import decode_batch
-from gowork.leader.store.protocol import Batch, LoggedStore, Opened, StoreBlockedError
+from gowork.leader.store.protocol import Batch, LoggedStore, Opened, StoreBlockedError, StoreError
 
 _log = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ class Replica:
             if entry.term < term:
                 raise ChainError(f"entry {entry.index} of the log has term {entry.term}, after one of term {term}")
             term = entry.term
-            written.append((_batch_of(entry.kind, entry.body, entry.index), position, term))
+            written.append((batch_of(entry.kind, entry.body, entry.index), position, term))
             sizes.append((found.index, len(found.data)))
             if entry.kind is Kind.CHECK:
                 await self._write(written, sizes)
@@ -200,11 +200,15 @@ def _changed(batch: Batch | None) -> int:
     return batch.deletes[0].changed if batch.deletes else 0
 
 
-def _batch_of(kind: Kind, body: bytes, index: int) -> Batch | None:
-    """Returns what the store writes of an entry besides its position."""
+def batch_of(kind: Kind, body: bytes, index: int) -> Batch | None:
+    """Returns what the store writes of an entry besides its position; None: nothing.
+
+    Raises:
+        UnreadableEntryError: the body can't be read.
+    """
     if kind is not Kind.BATCH:
         return None
     try:
         return decode_batch(body)
-    except (msgspec.MsgspecError, ValueError) as error:
+    except StoreError as error:
         raise UnreadableEntryError(f"entry {index} of the log can't be read: {error}") from error

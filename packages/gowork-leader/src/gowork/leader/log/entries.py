@@ -101,13 +101,7 @@ def unseal(after: Position, index: int, data: bytes) -> tuple[Entry, Position]:
         OtherGenerationError: it belongs to another generation.
         NewerFormatError: this version can't read it.
     """
-    try:
-        needed = _decode_head(data).format
-        if needed > FORMAT:
-            raise NewerFormatError(needed)
-        entry = _decode(data)
-    except msgspec.MsgspecError as error:
-        raise ChainError(f"entry {index} of the log can't be read: {error}") from error
+    entry = _read(index, data)
     if entry.generation != after.generation:
         raise OtherGenerationError(
             f"the store belongs to generation {after.generation}, and entry {index} of the log to {entry.generation}"
@@ -120,3 +114,23 @@ def unseal(after: Position, index: int, data: bytes) -> tuple[Entry, Position]:
             f"the store has applied one with the hash {after.hash.hex()[:16]}"
         )
     return entry, Position(after.generation, index, hashlib.sha256(data).digest())
+
+
+def term_of(index: int, data: bytes) -> int:
+    """Returns the term of the entry at this index.
+
+    Raises:
+        ChainError: it can't be read.
+        NewerFormatError: this version can't read it.
+    """
+    return _read(index, data).term
+
+
+def _read(index: int, data: bytes) -> Entry:
+    try:
+        needed = _decode_head(data).format
+        if needed > FORMAT:
+            raise NewerFormatError(needed)
+        return _decode(data)
+    except msgspec.MsgspecError as error:
+        raise ChainError(f"entry {index} of the log can't be read: {error}") from error
