@@ -26,7 +26,7 @@ from gowork.leader._engine.step import STALL_SECONDS, Delivery, Stepper
 from gowork.leader._engine.subscriptions import Subscriptions
 from gowork.leader._replication.journal import Journal, LoneJournal
 from gowork.leader.log.protocol import LogError
-from gowork.leader.store.protocol import Opened, Store, StoreBlockedError, StoreError
+from gowork.leader.store.protocol import TERM_MAX, TERM_WARNING, Opened, Store, StoreBlockedError, StoreError
 
 _log = logging.getLogger(__name__)
 
@@ -208,6 +208,8 @@ class Engine:
             StoreError: see Store.open.
         """
         self.opened = await self._journal.open()
+        if self.opened.term >= TERM_WARNING:
+            _log.warning("terms come to an end", extra={"term": self.opened.term, "left": TERM_MAX - self.opened.term})
         now = self._clock.now()
         self.started_ms, self.started_mono = now.wall_ms, now.mono
         state, unfinished = await recover(self._store, self.opened, self._settings, now)

@@ -30,6 +30,7 @@ from gowork.leader.log.protocol import (
     LogUnreachableError,
     NotElectedError,
     PrunedError,
+    TermsUsedUpError,
 )
 from gowork.leader.store.protocol import LoggedStore, Opened, StoreBlockedError, StoreError
 
@@ -100,7 +101,7 @@ class Candidacy:
         told: is called with who leads, each time that it changes; when nobody is known to, also with why not, as far as
             that is known.
         told_blocked: is called when the store has no room for what the log has, and with None when it has.
-        told_full: is called with what the log says when it has no room for an election.
+        told_full: is called with what the log says when it has no room, or no term, for an election.
         weight: counts the entries that the store applies.
         check: see Replica; None: no digests are made.
     """
@@ -258,6 +259,11 @@ class Candidacy:
             raise StoreError(str(error)) from error
         except LogFullError as error:
             _log.error("not elected, because the log is full", extra={"reason": str(error)})
+            self._told_full(str(error))
+            await asyncio.sleep(AGAIN_SECONDS)
+            return None
+        except TermsUsedUpError as error:
+            _log.error("not elected, because there is no term left", extra={"reason": str(error)})
             self._told_full(str(error))
             await asyncio.sleep(AGAIN_SECONDS)
             return None

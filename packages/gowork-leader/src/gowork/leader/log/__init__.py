@@ -23,6 +23,7 @@ from gowork.leader.log.protocol import (
     NotElectedError,
     PrunedError,
     Span,
+    TermsUsedUpError,
     next_term,
 )
 from gowork.leader.log.registry import ENTRY_POINT_GROUP, LogMaker, LogRegistry, hookimpl, open_log
@@ -50,6 +51,7 @@ __all__ = [
     "NotElectedError",
     "PrunedError",
     "Span",
+    "TermsUsedUpError",
     "hookimpl",
     "next_term",
     "open_log",

@@ -41,6 +41,10 @@ class NotElectedError(LogError):
     """The candidate was not elected, and nothing has changed. The message says why."""
 
 
+class TermsUsedUpError(NotElectedError):
+    """There is no term left that could be given."""
+
+
 class GenerationError(NotElectedError):
     """The log has another generation than the caller thinks."""
 
@@ -284,11 +288,11 @@ def next_term(*known: int) -> int:
     """Returns the term that comes after all of these.
 
     Raises:
-        NotElectedError: there is none.
+        TermsUsedUpError: there is none.
     """
     term = max(known) + 1
     if term >= 1 << TERM_BITS:
-        raise NotElectedError(
+        raise TermsUsedUpError(
             f"all {1 << TERM_BITS} terms are used up: nobody can lead any more. Export the tasks into a new cluster."
         )
     return term

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gowork.leader._core.model import Position
 from gowork.leader.store._sqlite_schema import FORMAT, FORMAT_LOGGED
-from gowork.leader.store.protocol import RESTORE_TERMS, Opened, StoreError, changed_number
+from gowork.leader.store.protocol import RESTORE_TERMS, TERM_MAX, Opened, StoreError, changed_number
 
 _PUT = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
 _POSITION = "SELECT value FROM meta WHERE key IN ('generation', 'log_hash', 'log_index') ORDER BY key"
@@ -65,6 +65,20 @@ def check_generation(connection: sqlite3.Connection, path: Path, generation: str
         raise StoreError(
             f"{path} belongs to generation {position.generation} of a log, and the log here is at generation "
             f"{generation}. Name the right log, or move the store away, and this leader takes a copy from the others."
+        )
+
+
+def check_next_term(connection: sqlite3.Connection, path: Path) -> None:
+    """Checks that the store has a term left.
+
+    Raises:
+        StoreError: it has none.
+    """
+    (term,) = connection.execute("SELECT value FROM meta WHERE key = 'term'").fetchone()
+    if term >= TERM_MAX:
+        raise StoreError(
+            f"{path} has used up all {TERM_MAX:,} terms, so no leader can use it any more. Export the tasks into a new "
+            f"store."
         )
 
 

@@ -186,6 +186,10 @@ FACT_KEY_BYTES_MAX = facts.KEY_BYTES_MAX
 FACT_VALUE_BYTES_MAX = facts.VALUE_BYTES_MAX
 #: How many low bits of `changed` and of fences count batches and grants. The term is above them.
 TERM_SHIFT = 40
+#: The last term. With it, `changed` and fences still have 63 bits.
+TERM_MAX = (1 << 63 - TERM_SHIFT) - 1
+#: From this term on, a leader warns that there are no more terms soon.
+TERM_WARNING = TERM_MAX + 1 - (1 << 17)
 
 
 def changed_number(term: int, batch: int) -> int:

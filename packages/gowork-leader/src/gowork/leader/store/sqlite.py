@@ -422,6 +422,7 @@ class SqliteStore:
             )
         with reported(str(self._path)):
             writer = self._connect()
+            _sqlite_meta.check_next_term(writer, self._path)
             # Every opening gets a new term, which is durable before it is used.
             writer.execute("UPDATE meta SET value = value + 1 WHERE key = 'term'")
             opened = self._opened(writer)
