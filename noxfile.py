@@ -57,6 +57,7 @@ LONGER = {
     "mutants": [],
     "demo": [],
     "sim": ["--seeds", "500"],
+    "explore": ["--in-order"],
     "chaos": ["--minutes", "10"],
     "chaos-ha": ["--minutes", "5"],
     "drill": [],
@@ -90,6 +91,7 @@ TYPED_TESTS = {
     "tests/costs": "tests/costs",
     "tests/deploy": "tests/deploy:tests/e2e:tests/tracing:packages/gowork-leader/tests/log",
     "tests/e2e": "tests/e2e:packages/gowork-leader/tests/log",
+    "tests/explore": "tests/explore:tests/sim:packages/gowork-leader/tests/store",
     "tests/faults": "tests/faults:packages/gowork-leader/tests/log",
     "tests/floods": "tests/e2e",
     "tests/fuzz": "tests/fuzz:tests/e2e",
@@ -449,6 +451,16 @@ def sim(session: nox.Session) -> None:
     """Simulates clusters with faults: `-- --seeds 200`; one seed with its history: `-- --seed 17`."""
     install_packages(session)
     session.run("python", str(ROOT / "tests/sim/run_sim.py"), *session.posargs)
+
+
+@nox.session
+@timed
+def explore(session: nox.Session) -> None:
+    """Explores all interleavings of two leaders and one log: `-- --batches 3 --faults 1`; `-- --plants` plants bugs."""
+    install_packages(session, *group("test"))
+    shared = [str(ROOT / folder) for folder in ("tests/sim", "packages/gowork-leader/tests/store")]
+    env = {"PYTHONPATH": os.pathsep.join(shared)}
+    session.run("python", str(ROOT / "tests/explore/run_explore.py"), *session.posargs, env=env)
 
 
 @nox.session

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from typing import Any, NamedTuple, Protocol
 
 import grpc
@@ -131,6 +132,21 @@ class SimEtcd:
     def lease_holds(self, lease: int) -> bool:
         """Whether a lease is there."""
         return lease in self._leases and self._clock.now() < self._leases[lease].until
+
+    def copy(self) -> SimEtcd:
+        """Returns another etcd with the same state, and without watchers."""
+        other = copy(self)
+        other.watchers = set()
+        other._keys, other._found, other._changes = list(self._keys), dict(self._found), list(self._changes)
+        other._leases = {}
+        for number, lease in self._leases.items():
+            kept = other._leases[number] = copy(lease)
+            kept.keys = set(lease.keys)
+        return other
+
+    def leases(self) -> dict[int, frozenset[bytes]]:
+        """Returns {lease: the keys that are on it} for each lease that there is."""
+        return {number: frozenset(lease.keys) for number, lease in self._leases.items()}
 
     def state(self) -> tuple[object, ...]:
         """Returns all that decides what later answers are, except leases and how long they last."""

@@ -1,0 +1,58 @@
+"""All interleavings of two leaders and one log, within small bounds; and bugs that are planted, each found by its rule.
+
+`nox -s explore` explores more.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+from explore_local import DifferError
+from explore_plants import PLANTS, Plant
+from explore_process import Process
+from explore_search import Found, explore
+from explore_world import Fault, World
+
+#: How many states find each planted bug at the latest.
+STATES_MAX = 20_000
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_logged() -> Iterator[None]:
+    logging.disable()
+    yield
+    logging.disable(logging.NOTSET)
+
+
+def test_two_leaders_that_start_together_break_no_rule() -> None:
+    counts = explore(World(1))
+    print(counts)
+    assert counts.is_whole
+    assert counts.ends
+    assert counts.compared
+
+
+def test_an_answer_that_is_in_doubt_breaks_no_rule() -> None:
+    counts = explore(World(1, [Fault.DOUBT], 1, in_order=True), leads=True)
+    print(counts)
+    assert counts.is_whole
+
+
+def test_a_digest_that_leaves_something_out_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def careless(process: Process) -> bytes:
+        kinds = [call.key[0] for call in process.calls]
+        return repr((kinds, [stream.is_read() for stream in process.streams], process.copied is None)).encode()
+
+    monkeypatch.setattr(Process, "digest", careless)
+    with pytest.raises(DifferError):
+        explore(World(1))
+
+
+@pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.name.replace(" ", "-"))
+def test_planted_bug_is_found_by_the_rule_that_it_breaks(plant: Plant) -> None:
+    with plant.planted() as world, pytest.raises(Found) as found:
+        explore(world, STATES_MAX, leads=plant.leads)
+    print(found.value)
+    assert found.value.violation.rule == plant.rule
