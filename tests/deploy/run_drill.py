@@ -202,7 +202,7 @@ def kill_child(service: Service, number: int) -> None:
 
 
 def children(pid: int, count: int) -> list[psutil.Process]:
-    """Waits until a process has so many children, and returns them."""
+    """Waits until a process has `count` children, and returns all that it has."""
     found: list[psutil.Process] = []
 
     def look() -> bool:

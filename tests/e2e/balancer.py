@@ -1,4 +1,4 @@
-"""NGINX as deploy/nginx configures it, at other addresses; and a network from which nothing else can be reached."""
+"""NGINX as deploy/nginx configures it, at other addresses; and a network where callers reach nothing else."""
 
 from __future__ import annotations
 
