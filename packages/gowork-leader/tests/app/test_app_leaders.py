@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable
@@ -17,12 +18,13 @@ from memory_log import MemoryLog, MemoryPlace
 from several_leaders import Several, several
 
 from gowork.leader import Leader, __version__
-from gowork.leader._app import node
+from gowork.leader._app import node, standby
 from gowork.leader._replication import candidacy, registers
 from gowork.leader._replication.announcement import Announcement
 from gowork.leader._replication.registers import PREFIX, Registration
 from gowork.leader._rpc import leaders
 from gowork.leader._rpc.dialer import DIAL_SECONDS
+from gowork.leader.log import LogUnreachableError
 from gowork.leader.log.etcd import LEASE_SECONDS
 from gowork.leader.store.sqlite import SqliteStore
 from gowork.proto.cluster.v1 import leader_pb2 as pb
@@ -331,3 +333,21 @@ def test_a_leader_among_several_waits_until_its_predecessor_can_no_longer_call(t
     assert Leader(store)._settings.callback_adopted_grace == 0
     shared = Leader(store, log=MemoryLog(MemoryPlace()))
     assert shared._settings.callback_adopted_grace >= LEASE_SECONDS + DIAL_SECONDS
+
+
+@pytest.mark.parametrize("question", ["generation", "span"])
+async def test_a_leader_that_starts_while_the_log_does_not_answer_waits_for_it(
+    house: Several, monkeypatch: pytest.MonkeyPatch, question: str
+) -> None:
+    monkeypatch.setattr(standby, "AGAIN_SECONDS", 0.01)
+    answer, asked = getattr(MemoryLog, question), itertools.count()
+
+    async def answer_each_other_time(log: MemoryLog) -> object:
+        if next(asked) in (0, 2):
+            raise LogUnreachableError("it does not answer")
+        return await answer(log)
+
+    monkeypatch.setattr(MemoryLog, question, answer_each_other_time)
+    await house.start("one")
+    assert await house.leads() == "one"
+    assert next(asked) > 2

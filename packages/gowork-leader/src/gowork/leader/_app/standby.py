@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from functools import partial
 from typing import TypeVar
@@ -148,7 +148,7 @@ class Standby:
         """
         self._stopped = stopped
         try:
-            await self._unless_stopped(self._reach_log())
+            await self._unless_stopped(self._reached(self._log.open))
             while (unfit := await self._take_part()) is not None:
                 await self._unless_stopped(self._take_copy(unfit))
         except Stopped:
@@ -173,6 +173,7 @@ class Standby:
             opened = await self._unless_stopped(self._open_store())
             assert opened.position is not None
             store_id = opened.store_id
+            span = await self._unless_stopped(self._reached(self._log.span))
             self._node.wait_for(None)
             weight = Weight(opened.position.index)
             own = replace(announced(self._name, self._advertised), store_id=opened.store_id)
@@ -188,7 +189,7 @@ class Standby:
                 told_full=partial(self._remark, LOG),
             )
             async with asyncio.TaskGroup() as group:
-                watch = LogWatch(self._log, await self._log.span(), _mono)
+                watch = LogWatch(self._log, span, _mono)
                 candidacy = self._candidacy = self._new_candidacy(own, weight, comparison)
                 presence = self._presence = Presence(
                     candidacy, own.store_id, weight, watch, self._remarked, lambda: self._diverged
@@ -450,21 +451,26 @@ class Standby:
         if self._presence is not None:
             self._presence.follows = store_id
 
-    async def _reach_log(self) -> None:
+    async def _reached(self, ask: Callable[[], Awaitable[_T]]) -> _T:
+        """Returns what the log answers, and waits until it can be reached."""
+        waits = False
         while True:
             try:
-                await self._log.open()
+                answer = await ask()
             except LogUnreachableError as error:
+                waits = True
                 self._node.wait_for(f"the log can't be reached: {error}")
                 _log.warning("log can't be reached", extra={"reason": str(error)})
                 await asyncio.sleep(AGAIN_SECONDS)
             else:
-                return
+                if waits:
+                    self._node.wait_for(None)
+                return answer
 
     async def _open_store(self) -> Opened:
         """Opens the store, and has it belong to the log. A new one gets a copy of the leader's."""
         while True:
-            generation = await self._log.generation()
+            generation = await self._reached(self._log.generation)
             try:
                 opened = await self._store.open_logged(generation.id if generation else None)
             except StoreDamagedError as error:
@@ -472,7 +478,7 @@ class Standby:
                     # Nobody has what it had.
                     raise StoreError(str(error)) from error
                 raise
-            joined = await join(self._store, opened, self._log)
+            joined = await self._reached(partial(join, self._store, opened, self._log))
             if joined is not None:
                 return joined
             self._node.wait_for("this leader takes a copy of another leader's store")
