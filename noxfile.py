@@ -448,7 +448,7 @@ def demo(session: nox.Session) -> None:
 @nox.session
 @timed
 def sim(session: nox.Session) -> None:
-    """Simulates clusters with faults: `-- --seeds 200`; one seed with its history: `-- --seed 17`."""
+    """Simulates clusters with faults: `-- --seeds 200` of each kind; one seed with its history: `-- --seed 17`."""
     install_packages(session)
     session.run("python", str(ROOT / "tests/sim/run_sim.py"), *session.posargs)
 

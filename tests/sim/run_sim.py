@@ -12,11 +12,14 @@ from collections import Counter
 from pathlib import Path
 
 from sim_plants import Plants
+from sim_several import SeveralWorld
 from sim_violation import Violation
 from sim_world import World, run_seed
 
 #: The file of seeds that have found a bug; every run includes them.
 SEEDS_KEPT = Path(__file__).with_name("seeds_kept.txt")
+#: From this seed on, worlds have several leaders.
+SEVERAL = 1_000_000
 PLANTS = [field.name for field in dataclasses.fields(Plants)]
 
 
@@ -26,10 +29,15 @@ def kept_seeds() -> list[int]:
     return [int(line.split("#")[0]) for line in lines if line.split("#")[0].strip()]
 
 
+def world_of(seed: int, plants: Plants) -> World:
+    """Returns the world of a seed."""
+    return SeveralWorld(seed, plants) if seed >= SEVERAL else World(seed, plants)
+
+
 def try_seed(seed: int, plant: str = "") -> tuple[str, Counter[str]]:
     """Runs a seed, and returns what went wrong ("" when nothing did), and {what occurred: how often}."""
     plants = Plants(**{plant: True}) if plant else Plants()
-    world = World(seed, plants)
+    world = world_of(seed, plants)
     try:
         with plants.planted():
             run_seed(world)
@@ -42,15 +50,21 @@ def try_seed(seed: int, plant: str = "") -> tuple[str, Counter[str]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=200, help="how many seeds to run besides those in seeds_kept.txt")
-    parser.add_argument("--first", type=int, default=0, help="the first of these seeds")
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        default=200,
+        help="how many seeds to run of one leader, and how many of several, besides those in seeds_kept.txt",
+    )
+    parser.add_argument("--first", type=int, default=0, help="the first of these seeds; of several leaders, 1000000 on")
     parser.add_argument("--seed", type=int, help="run this seed alone and print its history")
     parser.add_argument("--plant", choices=PLANTS, default="", help="plant this bug, to see whether it is found")
     parser.add_argument("--jobs", type=int, default=multiprocessing.cpu_count(), help="how many processes to use")
     options = parser.parse_args()
     if options.seed is not None:
         return replay(options.seed, options.plant)
-    seeds = [*kept_seeds(), *range(options.first, options.first + options.seeds)]
+    firsts = (options.first, SEVERAL + options.first)
+    seeds = [*kept_seeds(), *(seed for first in firsts for seed in range(first, first + options.seeds))]
     started = time.monotonic()
     seen: Counter[str] = Counter()
     failed = 0
@@ -82,7 +96,7 @@ def replay(seed: int, plant: str) -> int:
     """Prints the history of one seed, what occurred in it, and what ended it."""
     logging.disable()
     plants = Plants(**{plant: True}) if plant else Plants()
-    world = World(seed, plants)
+    world = world_of(seed, plants)
     words = ""
     try:
         with plants.planted():

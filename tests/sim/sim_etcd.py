@@ -114,9 +114,10 @@ class SimEtcd:
 
     def changes(self, key: bytes, end: bytes, since: int) -> Iterator[Change]:
         """Yields what has changed in a range of keys since a revision, that one included."""
-        for change in self._changes:
+        begin = bisect_left(self._changes, since, key=lambda change: change.revision)
+        for change in self._changes[begin:]:
             events = [event for event in change.events if _is_in(event.kv.key, key, end)]
-            if change.revision >= since and events:
+            if events:
                 yield Change(change.revision, events)
 
     def extend_leases(self) -> None:

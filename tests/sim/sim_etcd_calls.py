@@ -123,12 +123,17 @@ class SimLink:
         self.now = now
         self.delay, self.fault, self.late, self.breaks = delay, fault, late, breaks
         self.is_cut = False
+        self._is_deceived = False
         self._cuts = 0
         self._streams: set[_SimWatch] = set()
 
-    def cut(self) -> None:
-        """Loses all from now on. Streams are silent, and break when that was noticed."""
-        self.is_cut = True
+    def cut(self, *, is_deceived: bool = False) -> None:
+        """Loses all from now on. Streams are silent, and break when that was noticed.
+
+        Args:
+            is_deceived: whether keepalives are answered all the same; see Fault.HOLLOW.
+        """
+        self.is_cut, self._is_deceived = True, is_deceived
         self._cuts += 1
         this, streams = self._cuts, list(self._streams)
 
@@ -150,7 +155,7 @@ class SimLink:
 
     async def call(self, request: Any, seconds: float) -> Any:
         """See Link.call."""
-        fault = Fault.LOST if self.is_cut else self.fault(request)
+        fault = self._fault_of_cut(request) if self.is_cut else self.fault(request)
         if fault is Fault.BUSY:
             raise rpc_error(grpc.StatusCode.RESOURCE_EXHAUSTED, "etcdserver: too many requests")
         if fault is Fault.HOLLOW:
@@ -179,6 +184,10 @@ class SimLink:
             if loses and self.breaks:
                 raise rpc_error(grpc.StatusCode.UNAVAILABLE, "the connection broke") from None
             raise rpc_error(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded") from None
+
+    def _fault_of_cut(self, request: Any) -> Fault:
+        is_answered = self._is_deceived and isinstance(request, pb.LeaseKeepAliveRequest)
+        return Fault.HOLLOW if is_answered else Fault.LOST
 
     def watch(self) -> WatchCall:
         """See Link.watch."""

@@ -25,6 +25,7 @@ from gowork.leader._engine.counts import Counts
 from gowork.leader._engine.loop import Engine
 from gowork.leader._engine.retention import Kept, Retention
 from gowork.leader._rpc.sessions import Sessions
+from gowork.leader.log.protocol import LogError
 from gowork.leader.store.protocol import StoreError
 
 if TYPE_CHECKING:
@@ -172,5 +173,5 @@ async def ask(seat: Seat, command: cmd.AnyCommand, timeout: float | None) -> obj
         return asked.result()
     except RefusedError as error:
         return error.refused
-    except (NotServingError, StoreError):
+    except (NotServingError, StoreError, LogError):
         raise LookupError from None

@@ -132,7 +132,7 @@ class Link:
         self._arrived.set()
 
     async def _serve(self) -> None:
-        context = _Context()
+        context = SimContext()
         # The service takes the next number when a call begins.
         sessions = self.seat.sessions
         sessions._numbers = iter((self.connection,))  # type: ignore[assignment]
@@ -183,7 +183,7 @@ class Link:
             function(*args)
 
 
-class _Context:
+class SimContext:
     """Plays grpc.aio.ServicerContext, as far as the leader's service needs it."""
 
     def __init__(self) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from unittest import mock
 
 from msgspec.structs import replace
+from sim_plants_log import LogPlants
 
 from gowork.leader._core import attempts, callbacks, dispatch, sessions, state, step
 from gowork.leader._core import commands as cmd
@@ -32,7 +33,7 @@ from gowork.worker._runner import messages
 
 
 @dataclass
-class Plants:
+class Plants(LogPlants):
     """Which bugs are planted."""
 
     accept_stale_fence: bool = False
@@ -131,6 +132,7 @@ class Plants:
         if self.give_callback_workers_more:
             yield state.Callback, "free", True
         yield from self._patches_of_workers()
+        yield from self.patches_of_the_log()
 
     def _patches_of_workers(self) -> Iterator[tuple[Any, str, Any]]:
         if self.worker_drops_reports:

@@ -16,10 +16,15 @@ class Seat:
         engine: takes the commands of callers.
         sessions: serves workers' streams.
         context: in which the leader's code runs; None: that of whoever calls it.
+        name: the leader's name; empty: there is only one.
+        token: the token of its leadership; 0: there is only one leader.
     """
 
-    def __init__(self, engine: Engine, sessions: Sessions, context: Context | None = None) -> None:
+    def __init__(
+        self, engine: Engine, sessions: Sessions, context: Context | None = None, name: str = "", token: int = 0
+    ) -> None:
         self.engine, self.sessions, self.context = engine, sessions, context
+        self.name, self.token = name, token
         #: Is done when it is closed.
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 

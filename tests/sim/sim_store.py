@@ -14,7 +14,8 @@ from gowork.leader.store.sqlite import SqliteStore
 if TYPE_CHECKING:
     from sim_world import World
 
-_LOG_HEADER_BYTES = 32
+#: SQLite's log begins with a header.
+LOG_HEADER_BYTES = 32
 _FRAME_BYTES = 24 + 4096
 
 
@@ -37,7 +38,7 @@ class SimClock:
         return self._world.wall_ms() * 1_000_000
 
 
-class _NoThread:
+class NoThread:
     """Stands in for a store's thread; the loop does the thread's work."""
 
     def shutdown(self) -> None:
@@ -55,7 +56,7 @@ class SimStore(SqliteStore):
         self._world, self._clock = world, clock
         self._log = LogKeeper(lambda merge: None)
         for connection in (self._writer, self._lookups, self._scans, self._merges, self._backups):
-            connection._executor = _NoThread()  # type: ignore[assignment]
+            connection._executor = NoThread()  # type: ignore[assignment]
         self._batch: Batch | None = None
         #: The times that the leader read while the current batch was made; the last two when it was decided.
         self._decided: list[Now] = []
@@ -77,7 +78,7 @@ class SimStore(SqliteStore):
         rng = world.rng
         chance = 1.0 if world.calm else rng.random()
         if chance < 0.003:
-            self._torn_from = self._log_end()
+            self._torn_from = log_end(self._path)
         elif chance < 0.005:
             world.trace.fault("commit in doubt, not written")
             raise StoreError("the simulated disk has failed")
@@ -100,12 +101,12 @@ class SimStore(SqliteStore):
             await self.close()
             return
         log_path = Path(f"{self._path}-wal")
-        log_end = self._log_end()
+        end = log_end(self._path)
         files = {path: path.read_bytes() for path in (self._path, log_path) if path.exists()}
         await self.close()
         log = files.get(log_path)
         if self._torn_from and log is not None:
-            files[log_path] = _torn(log, self._torn_from, log_end, self._world.rng)
+            files[log_path] = _torn(log, self._torn_from, end, self._world.rng)
         for path, data in files.items():
             path.write_bytes(data)
 
@@ -118,21 +119,22 @@ class SimStore(SqliteStore):
         if self._lock is not None:
             self._lock.release()
 
-    def _log_end(self) -> int:
-        """Where the valid part of the log ends, in bytes, as the wal-index says (https://sqlite.org/walformat.html)."""
-        with Path(f"{self._path}-shm").open("rb") as index:
-            frames = int.from_bytes(index.read(20)[16:], "little")
-        return _LOG_HEADER_BYTES + frames * _FRAME_BYTES if frames else 0
+
+def log_end(path: Path) -> int:
+    """Where the valid part of a store's log ends, in bytes, as the wal-index says (https://sqlite.org/walformat.html)."""
+    with Path(f"{path}-shm").open("rb") as index:
+        frames = int.from_bytes(index.read(20)[16:], "little")
+    return LOG_HEADER_BYTES + frames * _FRAME_BYTES if frames else 0
 
 
 def _torn(log: bytes, begin: int, end: int, rng: Random) -> bytes:
     """The log without some of the bytes of its last commit, which may be missing in the middle."""
     if end <= begin:
         return log
-    at = rng.randrange(max(begin, _LOG_HEADER_BYTES), end)
+    at = rng.randrange(max(begin, LOG_HEADER_BYTES), end)
     if rng.random() < 0.5:
         return log[:at]
     # One sector has not reached the disk, but those after it have.
     sector = at // 512 * 512
-    first, last = max(sector, begin, _LOG_HEADER_BYTES), min(sector + 512, end)
+    first, last = max(sector, begin, LOG_HEADER_BYTES), min(sector + 512, end)
     return log[:first] + bytes(byte ^ 0xA5 for byte in log[first:last]) + log[last:]

@@ -6,8 +6,11 @@ import asyncio
 import gc
 import itertools
 import tempfile
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from sim_callback import SimCallback
 from sim_checks import Checks, Violation
@@ -35,13 +38,15 @@ CALM_SECONDS = 150
 class World:
     """The cluster, its faults and its checkers."""
 
+    #: What runs everything.
+    loop_class = SimLoop
     #: The answer of a caller that does not know whether its command was carried out.
     LOST = object()
 
     def __init__(self, seed: int, plants: Plants | None = None) -> None:
         self.seed = seed
         self.rng = Random(seed)
-        self.loop = SimLoop(self.rng)
+        self.loop = self.loop_class(self.rng)
         self.plants = plants or Plants()
         self.trace = Trace(lambda: self.loop.now)
         self.checks = Checks(self.trace)
@@ -78,16 +83,15 @@ class World:
         """
         self.loop.set_exception_handler(self._handle)
         folders = tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
-        with simulated_machines(self), folders as folder:
+        with self.simulated(), folders as folder:
             try:
-                self.loop.run_until_complete(self._live(Path(folder) / "gowork.db"))
+                self.loop.run_until_complete(self._live(Path(folder)))
             except BaseExceptionGroup as group:
-                raise _first(group) from None
+                raise self._violation or first_of(group) from None
             finally:
                 self.loop.run_until_complete(self._unwind())
                 self.loop.close()
-                if self.store is not None:
-                    self.store.let_go()
+                self.let_go()
         if self._violation is not None:
             raise self._violation
 
@@ -108,13 +112,36 @@ class World:
     def found(self, error: BaseException) -> None:
         """Keeps the first error, of a checker or of any code."""
         if self._violation is None and not self._is_told:
-            self._violation = _first(error)
+            self._violation = first_of(error)
             self.trace.note("error", repr(self._violation))
 
-    async def _live(self, path: Path) -> None:
+    @contextmanager
+    def simulated(self) -> Iterator[None]:
+        """Within, all runs on simulated machines."""
+        with simulated_machines(self):
+            yield
+
+    def start_leaders(self, group: asyncio.TaskGroup, folder: Path) -> list[asyncio.Task[None]]:
+        """Starts what leads, with its store in the folder. Returns what is to be cancelled in the end."""
+        return [group.create_task(SimLeader(self, folder / "gowork.db").run())]
+
+    def faults(self) -> list[Coroutine[Any, Any, None]]:
+        """Returns what causes faults, and ends them before all is calm."""
+        return [break_things(self, FAULTY_SECONDS)]
+
+    def all_ended(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.checks.all_ended()
+
+    def let_go(self) -> None:
+        """Closes what is still open in the end."""
+        if self.store is not None:
+            self.store.let_go()
+
+    async def _live(self, folder: Path) -> None:
         rng = self.rng
         async with asyncio.TaskGroup() as group:
-            leader = group.create_task(SimLeader(self, path).run())
+            leaders = self.start_leaders(group, folder)
             for number in range(rng.randint(1, 4)):
                 self.workers.append(SimWorker(self, f"w{number}", f"w{number}", rng))
             if rng.random() < 0.3:
@@ -124,19 +151,19 @@ class World:
             callers = [group.create_task(SimClient(self, number).run(FAULTY_SECONDS)) for number in range(2)]
             operator = SimOperator(self)
             callers.append(group.create_task(operator.run(FAULTY_SECONDS)))
-            await asyncio.gather(break_things(self, FAULTY_SECONDS), *callers)
+            await asyncio.gather(*self.faults(), *callers)
             self.calm = True
             self.step_wall(0)
             self.trace.note("world", "is calm")
             await operator.lift()
             for _ in range(CALM_SECONDS):
                 await self.loop.pass_time(1)
-                if self._violation is not None or self.checks.all_ended():
+                if self._violation is not None or self.all_ended():
                     break
             self.is_over = True
             for worker in self.workers:
                 worker.life.end()
-            for task in (leader, *dialled):
+            for task in (*leaders, *dialled):
                 task.cancel()
         if self._violation is None:
             self.checks.ended()
@@ -194,7 +221,11 @@ class World:
             answer = await ask(self.seat, command, 0.02 if gives_up > 0.95 else None)
         except LookupError:
             return self.LOST
-        if misses > 0.95:
+        return self.heard(command, answer, misses=misses > 0.95)
+
+    def heard(self, command: cmd.AnyCommand, answer: object, *, misses: bool = False) -> object:
+        """Returns what the caller hears of an answer."""
+        if misses:
             self.trace.fault("an answer is lost", type(command).__name__)
             return self.LOST
         what = answer.code.reason if isinstance(answer, cmd.Refused) else "done"
@@ -216,10 +247,11 @@ def run_seed(world: World) -> None:
         gc.enable()
 
 
-def _first(error: BaseException) -> BaseException:
+def first_of(error: BaseException) -> BaseException:
+    """Returns the first exception in a group of groups."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
 
 
-__all__ = ["Violation", "World", "run_seed"]
+__all__ = ["Violation", "World", "first_of", "run_seed"]

@@ -1,0 +1,129 @@
+"""A simulated cluster with several leaders, which share a log in a simulated etcd."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sim_check_log import CheckedEtcd, LogChecks
+from sim_etcd_calls import LoopClock
+from sim_faults import break_things
+from sim_leader import ask
+from sim_leader_faults import break_leaders
+from sim_network import Link, SimCall
+from sim_node import LeaderProcess, SimNode
+from sim_plants import Plants
+from sim_process import StoppingLoop
+from sim_seat import Seat
+from sim_standins import simulated_leaders
+from sim_violation import Violation
+from sim_worker import Life
+from sim_world import FAULTY_SECONDS, World
+
+from gowork.leader._core import commands as cmd
+from gowork.leader._engine.loop import Engine
+
+#: How long a caller waits for an answer, in seconds.
+_ANSWER_SECONDS = 3.0
+#: Callers that still ask at this time have waited in vain, in the world's seconds.
+_ENDLESS_SECONDS = 1_000.0
+
+
+class SeveralWorld(World):
+    """A world with two or three leaders."""
+
+    loop: StoppingLoop
+    loop_class = StoppingLoop
+
+    def __init__(self, seed: int, plants: Plants | None = None) -> None:
+        super().__init__(seed, plants)
+        self.log_checks = LogChecks(self)
+        self.etcd = CheckedEtcd(LoopClock(self.loop), self.log_checks)
+        #: The largest part of an entry, in bytes.
+        self.part_bytes = self.rng.choice((1 << 20, 200))
+        self.nodes: list[SimNode] = []
+        #: Whether the disk of a machine was lost.
+        self.has_lost_a_disk = False
+
+    @contextmanager
+    def simulated(self) -> Iterator[None]:
+        with super().simulated(), simulated_leaders(self):
+            yield
+
+    def start_leaders(self, group: asyncio.TaskGroup, folder: Path) -> list[asyncio.Task[None]]:
+        for number in range(self.rng.choice((2, 3, 3))):
+            self.nodes.append(SimNode(self, folder, number))
+        return []
+
+    def faults(self) -> list[Coroutine[Any, Any, None]]:
+        return [break_things(self, FAULTY_SECONDS), break_leaders(self, FAULTY_SECONDS)]
+
+    def all_ended(self) -> bool:
+        applied = [self.applied(node.name) for node in self.nodes]
+        return super().all_ended() and all(index == self.log_checks.end.index for index in applied)
+
+    # What its parts ask for.
+
+    def node_at(self, address: str) -> SimNode:
+        """Returns the machine with this address."""
+        return next(node for node in self.nodes if node.cluster == address)
+
+    def process_at(self, address: str) -> LeaderProcess | None:
+        """Returns the process that serves at this address, if there is one."""
+        return self.node_at(address).process
+
+    def applied(self, name: str) -> int | None:
+        """Returns the index of the last entry that a leader's store has; None when none is open."""
+        process = next((node.process for node in self.nodes if node.name == name), None)
+        return None if process is None else process.store.applied
+
+    def links_of(self, node: SimNode) -> list[Link]:
+        """Returns the streams whose other end is on this machine."""
+        return [link for link in self.links.values() if link.seat.name == node.name]
+
+    def serves(self, engine: Engine) -> bool:
+        return any(
+            node.process is not None and node.process.seat is not None and node.process.seat.engine is engine
+            for node in self.nodes
+        )
+
+    def connect(self, life: Life, call: SimCall) -> Link | None:
+        if not life.is_alive or self.loop.now < life.machine.away_until:
+            return None
+        seat = self._seat_by_way_of(self.rng.choice(self.nodes))
+        return None if seat is None else self.link(seat, life, call)
+
+    async def call(self, command: cmd.AnyCommand) -> object:
+        if self._violation is not None:
+            # Nobody may ever answer again.
+            raise self._violation
+        if self.loop.now > _ENDLESS_SECONDS:
+            raise Violation("a leader answers once all is calm", self.loop.now)
+        seat = self._seat_by_way_of(self.rng.choice(self.nodes))
+        if seat is None:
+            return self.LOST
+        asked = self.loop.now
+        gives_up, misses = (0.0, 0.0) if self.calm else (self.rng.random(), self.rng.random())
+        try:
+            answer = await ask(seat, command, 0.02 if gives_up > 0.95 else _ANSWER_SECONDS)
+        except LookupError:
+            return self.LOST
+        self.log_checks.answered(seat.name, seat.token, asked)
+        return self.heard(command, answer, misses=misses > 0.95)
+
+    def _seat_by_way_of(self, node: SimNode) -> Seat | None:
+        """Returns the leader that answers a call to this machine, which may forward it."""
+        if not node.is_reached:
+            return None
+        assert node.process is not None
+        if node.process.seat is not None:
+            return node.process.seat
+        address = node.process.follows
+        leading = None if address is None else self.node_at(address.cluster)
+        if leading is None or self.loop.now < leading.away_until or leading.process is None:
+            return None
+        self.trace.seen["log: a call is forwarded"] += leading.process.seat is not None
+        return leading.process.seat
