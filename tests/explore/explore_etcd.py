@@ -28,7 +28,7 @@ PARTS = f"{PREFIX}/part/".encode()
 
 
 class StillClock:
-    """etcd's clock stands still: leases end when that is chosen."""
+    """The clock of etcd stands still: leases end when that is chosen."""
 
     def now(self) -> float:
         return 0.0

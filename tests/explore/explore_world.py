@@ -147,7 +147,7 @@ class World(Outside):
         )
 
     def check_end(self, state: State) -> None:
-        """Looks at a state in which nothing must happen any more."""
+        """Looks at a state that `is_over`."""
         positions = [self.content(machine).position for machine in state.machines]
         generation = self.etcds[state.etcd].generation_id
         if generation == FIRST_GENERATION.id:

@@ -16,7 +16,7 @@ from explore_world import USUAL, Fault, World
 
 #: How often it says how far it is, in seconds.
 _SAY_SECONDS = 30.0
-#: So many more objects than before call for a look for garbage. Nearly all that a search makes it keeps.
+#: How many new objects call for a look for garbage. A search keeps nearly all that it makes.
 _COLLECT_OBJECTS = 500_000
 
 
