@@ -305,7 +305,8 @@ def _log() -> list[Panel]:
             "short",
             query(f"max by (instance) (gowork_log_snapshot_age_seconds{{{HERE}}})", "age: {{instance}}, s"),
             query(
-                f"max(gowork_log_last_index{{{HERE}}}) - max by (instance) (gowork_log_snapshot_index{{{HERE}}})",
+                f"scalar(max(gowork_log_last_index{{{HERE}}})) - "
+                f"max by (instance) (gowork_log_snapshot_index{{{HERE}}})",
                 "lacks: {{instance}}",
             ),
         ),
