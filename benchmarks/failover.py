@@ -188,7 +188,7 @@ def _is_welcome(address: str) -> bool:
 
 
 def _wait_running(client: Client, running: int) -> None:
-    """Returns when so many tasks run."""
+    """Returns when `running` tasks run."""
     until = time.monotonic() + _PATIENCE_SECONDS
     while _count(client)[1] < running:
         if time.monotonic() > until:

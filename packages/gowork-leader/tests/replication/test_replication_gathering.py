@@ -20,7 +20,7 @@ def entry(index: int, size: int = 1) -> LogEntry:
 
 
 async def log_of(*come: Come) -> AsyncGenerator[Sequence[LogEntry], None]:
-    """A log in which these entries come, with pauses of so many seconds, until something is raised."""
+    """A log in which these come: entries, seconds without an entry, and an error, which is raised."""
     for each in come:
         if isinstance(each, LogEntry):
             yield [each]
