@@ -165,9 +165,11 @@ class Deployment:
 
     def kill_balancer(self) -> None:
         """Kills NGINX as a whole, and starts it again, as systemd does when its main process ends."""
-        for process in psutil.Process(self.balancer.pid).children():
-            process.kill()
+        left = psutil.Process(self.balancer.pid).children()
+        # First, because it would start others in their place.
         self.balancer.kill()
+        for process in left:
+            process.kill()
         self._nginx.close()
         time.sleep(1.0)
         self.balancer = self._balanced()
