@@ -108,21 +108,19 @@ async def test_an_unreachable_server_reads_as_a_refusal_too() -> None:
 
 
 async def test_a_call_that_a_proxy_cuts_off_reads_as_one_that_no_server_answered() -> None:
-    def cut_off(listener: socket.socket) -> None:
+    def cut_off(listener: socket.socket) -> socket.socket:
         connection, _ = listener.accept()
-        with connection:
-            # HTTP/2: an empty SETTINGS; and when the call has begun, RST_STREAM for stream 1 with INTERNAL_ERROR.
-            connection.sendall(bytes.fromhex("000000 04 00 00000000"))
-            while b"/cluster.v1.LeaderService/Join" not in connection.recv(1 << 16):
-                continue
-            connection.sendall(bytes.fromhex("000004 03 00 00000001 00000002"))
-            while connection.recv(1 << 16):
-                continue
+        # HTTP/2: an empty SETTINGS; and when the call has begun, RST_STREAM for stream 1 with INTERNAL_ERROR.
+        connection.sendall(bytes.fromhex("000000 04 00 00000000"))
+        while b"/cluster.v1.LeaderService/Join" not in connection.recv(1 << 16):
+            continue
+        connection.sendall(bytes.fromhex("000004 03 00 00000001 00000002"))
+        return connection
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         serving = asyncio.create_task(asyncio.to_thread(cut_off, listener))
         refusal = await join(f"127.0.0.1:{listener.getsockname()[1]}")
-        await serving
+        (await serving).close()
     assert (refusal.code, refusal.is_said) == (grpc.StatusCode.UNAVAILABLE, False)
     assert "RST_STREAM" in refusal.message
 
