@@ -133,9 +133,9 @@ async def test_all_who_ask_while_a_census_is_taken_share_the_next_one(monkeypatc
     anything: Any = SimpleNamespace(applied=0)
     asked = leaders.Leaders(anything, anything, anything, lambda: 0, anything)
     async with asyncio.timeout(PATIENCE), more:
-        first = asyncio.create_task(asked._shared_census())
+        first: asyncio.Task[Any] = asyncio.create_task(asked._shared_census())
         await more.wait_for(lambda: len(taken) == 1)
-        others = [asyncio.create_task(asked._shared_census()) for _ in range(20)]
+        others: list[asyncio.Task[Any]] = [asyncio.create_task(asked._shared_census()) for _ in range(20)]
         await asyncio.sleep(0)
         taken[0].set_result("older than their questions")
         await more.wait_for(lambda: len(taken) == 2)

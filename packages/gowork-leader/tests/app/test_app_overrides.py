@@ -42,7 +42,7 @@ async def run(command: object, *arguments: object, log: str = "memory://") -> Re
     """Runs a command in a thread, because it has a loop of its own."""
     assert command in (skip, force_lead)
     words = [*map(str, arguments), "--log", log]
-    result = await asyncio.to_thread(CliRunner().invoke, command, words)  # type: ignore[arg-type]
+    result = await asyncio.to_thread(CliRunner().invoke, command, words)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result

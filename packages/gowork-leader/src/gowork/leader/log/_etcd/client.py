@@ -25,9 +25,9 @@ PAGE_SECONDS = 5.0
 PAUSE_SECONDS = 0.05
 #: How often an attempt is repeated because etcd has too much to do.
 _BUSY_MAX = 10
-#: What etcd says of a token that it no longer takes. The token is asked for again.
 #: What gRPC says when a member ended a connection that was to begin.
 _ENDED = ("Socket closed", "Connection reset", "andshake", "Unwrap failed")
+#: What etcd says of a token that it no longer takes. The token is asked for again.
 _OLD_TOKEN = ("invalid auth token", "revision of auth store is old")
 #: Streams end when the member that serves them has lost its leader.
 _STREAM_METADATA = (("hasleader", "true"),)
