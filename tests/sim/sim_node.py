@@ -117,6 +117,7 @@ class SimNode:
         self.cut_until, self.is_deceived = self.world.loop.now + seconds, is_deceived
         if self.process is not None:
             self.process.link.cut(is_deceived=is_deceived)
+            self.process.was_deceived |= is_deceived
         self.world.loop.later(seconds, self._heal)
 
     def isolate(self, seconds: float) -> None:
@@ -157,6 +158,8 @@ class LeaderProcess(SimProcess):
         #: Copies of its store that others take.
         self.copies: set[SimCopyCall] = set()
         self._path = folder / "gowork.db"
+        #: Whether keepalives were answered and not done, so that its own lease may outlast that of etcd.
+        self.was_deceived = False
         #: Asks it to stop.
         self.stopped = asyncio.Event()
         self.leader: Leader
@@ -185,6 +188,7 @@ class LeaderProcess(SimProcess):
         )
         if loop.now < node.cut_until:
             self.link.cut(is_deceived=node.is_deceived)
+            self.was_deceived = node.is_deceived
         self.leader = Leader(
             self.store,
             cluster_listen=node.cluster,

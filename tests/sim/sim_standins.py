@@ -228,7 +228,9 @@ class LeaderOutbox(SimOutbox):
         process = self._process
         if not process.is_alive:
             return
-        if process.seat is not None and any(not isinstance(each, ef.CountStale) for each in effects):
+        # What was confirmed before may leave late where keepalives were lies.
+        is_told = any(not isinstance(each, ef.CountStale) for each in effects)
+        if process.seat is not None and is_told and not process.was_deceived:
             process.world.log_checks.leaves(process.name, process.seat.token)
         super().deliver(effects)
 
