@@ -75,7 +75,7 @@ class SimEtcd:
         #: Whether the alarm NOSPACE is on.
         self.is_full = False
         #: Each is called after each change, and after each compaction.
-        self.watchers: set[Callable[[], object]] = set()
+        self.watchers: dict[Callable[[], object], None] = {}
         self._keys: list[bytes] = []
         self._found: dict[bytes, pb.KeyValue] = {}
         self._changes: list[Change] = []

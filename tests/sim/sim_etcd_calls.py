@@ -125,7 +125,7 @@ class SimLink:
         self.is_cut = False
         self._is_deceived = False
         self._cuts = 0
-        self._streams: set[_SimWatch] = set()
+        self._streams: dict[_SimWatch, None] = {}
 
     def cut(self, *, is_deceived: bool = False) -> None:
         """Loses all from now on. Streams are silent, and break when that was noticed.
@@ -206,13 +206,13 @@ class SimLink:
 class _SimWatch:
     """One watch. It can fall behind what etcd still knows, and is told so then."""
 
-    def __init__(self, link: SimLink, etcd: SimEtcd, clock: Clock, streams: set[_SimWatch]) -> None:
+    def __init__(self, link: SimLink, etcd: SimEtcd, clock: Clock, streams: dict[_SimWatch, None]) -> None:
         self._link, self._etcd, self._clock, self._streams = link, etcd, clock, streams
         self._watching: Watching | None = None
         self._woken = asyncio.Event()
         self.is_broken = False
-        streams.add(self)
-        etcd.watchers.add(self.wake)
+        streams[self] = None
+        etcd.watchers[self.wake] = None
 
     def wake(self) -> None:
         self._woken.set()
@@ -237,8 +237,8 @@ class _SimWatch:
             await self._woken.wait()
 
     def cancel(self) -> None:
-        self._streams.discard(self)
-        self._etcd.watchers.discard(self.wake)
+        self._streams.pop(self, None)
+        self._etcd.watchers.pop(self.wake, None)
 
     async def _pass(self) -> None:
         passed = asyncio.get_running_loop().create_future()
