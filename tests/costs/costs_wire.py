@@ -208,6 +208,12 @@ class Call:
     def __await__(self) -> Generator[Any, None, Any]:
         return self._only.__await__()
 
+    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
+        self._only.add_done_callback(lambda _: callback(self))
+
+    def cancelled(self) -> bool:
+        return self._only.cancelled()
+
     async def only(self) -> Any:
         data = await self._responses.receive()
         if data is None:

@@ -295,7 +295,8 @@ class _SimKeeping:
                 if not answer.TTL:
                     break
                 own.renewed(sent)
-            await asyncio.sleep(min(wait, max(own.until - now(), 0.0)))
+            # At least this, because a wait that is lost in rounding would be made for ever at one moment.
+            await asyncio.sleep(max(min(wait, own.until - now()), 1e-6))
         self._over()
 
 

@@ -41,7 +41,7 @@ class SimClock:
 class NoThread:
     """Stands in for a store's thread; the loop does the thread's work."""
 
-    def shutdown(self) -> None:
+    def shutdown(self, wait: bool = True) -> None:
         """Does nothing, because there is no thread."""
 
     def start(self, function: object) -> None:

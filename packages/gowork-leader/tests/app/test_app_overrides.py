@@ -27,6 +27,7 @@ from gowork.leader.store.conformance import new_task, standing
 @pytest.fixture(autouse=True)
 def all_goes_fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upkeep, "REGISTER_SECONDS", 0.2)
+    monkeypatch.setattr(upkeep, "FORCE_SECONDS", 0.2)
     monkeypatch.setattr(standby, "BLOCKED_SECONDS", 0.05)
     monkeypatch.setattr(candidacy, "AGAIN_SECONDS", 0.05)
 

@@ -19,6 +19,7 @@ READERS = {
     "_app/node.py",
     "_engine/clock.py",
     "_engine/counts.py",
+    "_replication/gathering.py",
     "_rpc/forwarding.py",
     "_snapshots/stalls.py",
     "store/_sqlite_aside.py",

@@ -18,6 +18,7 @@ from gowork.leader._engine.counts import Counts
 from gowork.leader._engine.loop import Engine
 from gowork.leader._engine.retention import RETAIN_SECONDS_MAX, Kept, Retention
 from gowork.leader._wire.specs import spec_from
+from gowork.leader.log.protocol import LeadershipLostError
 from gowork.leader.store.protocol import Finished, StoreError
 from gowork.leader.store.sqlite import SqliteStore
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
@@ -285,3 +286,18 @@ async def test_what_goes_wrong_in_tidying_up_ends_no_leader(
     finally:
         await store.close()
     assert "finished tasks could not be" in caplog.text
+
+
+async def test_another_leader_that_takes_over_is_no_error_in_tidying_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    stopped = asyncio.Event()
+    async with keeping(tmp_path) as here:
+
+        async def lose() -> bool:
+            stopped.set()
+            raise LeadershipLostError("another one leads")
+
+        monkeypatch.setattr(here.retention, "sweep", lose)
+        await here.retention.run(stopped)
+    assert "finished tasks could not be" not in caplog.text

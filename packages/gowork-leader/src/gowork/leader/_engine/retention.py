@@ -18,6 +18,7 @@ from gowork.leader._core import commands as cmd
 from gowork.leader._engine.ages import SETTLE_SECONDS, TOMBSTONE_SECONDS, YOUNG_SECONDS, Ages
 from gowork.leader._engine.blocked import NotServingError
 from gowork.leader._engine.loop import Engine
+from gowork.leader.log.protocol import LeadershipLostError
 from gowork.leader.store.protocol import Store, StoreError
 from gowork.proto.limits import RETAIN_DAYS_MAX
 
@@ -71,8 +72,8 @@ class Retention:
         while not stopped.is_set():
             try:
                 more = await self.sweep()
-            except NotServingError:
-                # The store is full, or the leader stops.
+            except (NotServingError, LeadershipLostError):
+                # The store is full, the leader stops, or another one leads.
                 more = False
             except StoreError:
                 # The leader's next commit will show whether it may go on with this store.
