@@ -41,8 +41,6 @@ class SimLoggedStore(SqliteStore):
         self.applied: int | None = None
         #: The same when it was closed.
         self._last_applied = 0
-        #: What is on the disk of SQLite's log: which run of it, and up to where.
-        self._forced = b"", 0
 
     async def open_logged(self, generation: str | None) -> Opened:
         """See LoggedStore.open_logged."""
@@ -92,14 +90,14 @@ class SimLoggedStore(SqliteStore):
 
     def merged(self) -> None:
         """Notes that all that is committed is on the disk."""
-        self._forced = _run_of(self._path), log_end(self._path)
+        self._life.node.forced = _run_of(self._path), log_end(self._path)
 
     def left(self, *, power_cut: bool, rng: Random) -> dict[str, bytes]:
         """Returns what the process leaves on its disk when it ends now: {suffix of the path: content}."""
         files = {suffix: Path(f"{self._path}{suffix}") for suffix in ("", "-wal")}
         left = {suffix: path.read_bytes() for suffix, path in files.items() if path.exists()}
         if power_cut and len(left.get("-wal", b"")) > LOG_HEADER_BYTES and self._lock is not None:
-            run, forced = self._forced
+            run, forced = self._life.node.forced
             begin = forced if run == _run_of(self._path) else LOG_HEADER_BYTES
             end = log_end(self._path)
             if begin < end:

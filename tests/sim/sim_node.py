@@ -58,6 +58,8 @@ class SimNode:
         self.holds_back = False
         self.is_slow = False
         self.drags = self.loses_keepalives = False
+        #: What is on the disk of the log of SQLite: which run of it, and up to where. It outlives the processes.
+        self.forced = b"", 0
         self.process: LeaderProcess | None = None
         self.refuses.set()
         self.start()
