@@ -137,7 +137,7 @@ class SimEtcd:
     def copy(self) -> SimEtcd:
         """Returns another etcd with the same state, and without watchers."""
         other = copy(self)
-        other.watchers = set()
+        other.watchers = {}
         other._keys, other._found, other._changes = list(self._keys), dict(self._found), list(self._changes)
         other._leases = {}
         for number, lease in self._leases.items():
