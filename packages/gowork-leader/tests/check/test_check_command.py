@@ -7,6 +7,7 @@ import json
 import socket
 import sys
 from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 import pytest
@@ -134,3 +135,34 @@ async def test_a_first_frame_without_hello_is_a_fault_of_the_worker(leader: Scri
         async with asyncio.timeout(SOON):
             assert await call.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert leader.faults == [("hello-first", "the first frame has no Hello")]
+
+
+async def test_a_stream_that_is_cancelled_while_it_ends_is_over() -> None:
+    leader, reading, ends = ScriptedLeader(), asyncio.Event(), asyncio.Event()
+
+    async def requests() -> AsyncIterator[pb.ConnectRequest]:
+        yield pb.ConnectRequest.FromString(HELLO)
+        reading.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            # What reads takes its time to end.
+            await ends.wait()
+
+    async def serve() -> None:
+        context: Any = None
+        async for _ in leader.Connect(requests(), context):
+            pass
+
+    serving = asyncio.create_task(serve())
+    stream = await leader.stream(SOON)
+    assert stream is not None
+    await reading.wait()
+    # grpc cancels a call that its caller has cancelled, whether or not it is about to end.
+    for _ in range(2):
+        serving.cancel()
+        await asyncio.sleep(0)
+    assert stream.over
+    assert not leader.open
+    ends.set()
+    await asyncio.wait({serving})

@@ -51,7 +51,8 @@ class Stream:
         #: Whether reports are acknowledged as they come.
         self.acknowledging = True
         self._outbox: asyncio.Queue[pb.ConnectResponse | _End] = asyncio.Queue()
-        self._heard = asyncio.Condition()
+        #: Is set, and replaced by a new one, when something has come, or the stream is over.
+        self._heard = asyncio.Event()
 
     def send(self, frame: pb.ConnectResponse) -> None:
         """Puts a frame on its way."""
@@ -79,13 +80,14 @@ class Stream:
     async def until(self, condition: Callable[[], bool], seconds: float) -> bool:
         """Waits until the condition holds, the time is over or the stream is. Returns whether the condition holds."""
         try:
-            async with asyncio.timeout(seconds), self._heard:
-                await self._heard.wait_for(lambda: condition() or self.over)
+            async with asyncio.timeout(seconds):
+                while not (condition() or self.over):
+                    await self._heard.wait()
         except TimeoutError:
             pass
         return condition()
 
-    async def take(self, request: pb.ConnectRequest) -> None:
+    def take(self, request: pb.ConnectRequest) -> None:
         """Notes what a frame says, and answers heartbeats and reports."""
         if request.HasField("hello"):
             self.faults.append("Hello came in a later frame")
@@ -105,12 +107,17 @@ class Stream:
             self.heartbeats += 1
             if self.answering:
                 self.send(pb.ConnectResponse())
-        await self.changed()
+        self._wake()
 
-    async def changed(self) -> None:
+    def close(self) -> None:
+        """Notes that the stream is over."""
+        self.over = True
+        self._wake()
+
+    def _wake(self) -> None:
         """Wakes the scene that waits in `until`."""
-        async with self._heard:
-            self._heard.notify_all()
+        heard, self._heard = self._heard, asyncio.Event()
+        heard.set()
 
     def _look_at(self, report: pb.Report) -> None:
         size = len(report.result.encode()) + len(report.result_data)
@@ -193,11 +200,11 @@ class ScriptedLeader(session_pb2_grpc.SessionServiceServicer):
                 elif item is not None:
                     await context.abort(*item)
         finally:
+            # Noted before anything is awaited: a call that has ended may be cancelled while it still waits.
+            self.open.remove(stream)
+            stream.close()
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
-            self.open.remove(stream)
-            stream.over = True
-            await stream.changed()
 
     async def _read(self, stream: Stream, requests: AsyncIterator[pb.ConnectRequest]) -> None:
         count = 0
@@ -208,7 +215,7 @@ class ScriptedLeader(session_pb2_grpc.SessionServiceServicer):
                     stream.faults.append(f"more than {FRAMES_MAX} frames came in one scene")
                     stream.end(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many frames")
                     return
-                await stream.take(request)
+                stream.take(request)
         except DecodeError:
             stream.faults.append("a frame is no ConnectRequest: its bytes can't be decoded")
             stream.end(grpc.StatusCode.INVALID_ARGUMENT, "a frame can't be decoded")
