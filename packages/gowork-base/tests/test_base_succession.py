@@ -23,6 +23,9 @@ class Told(pb_grpc.LeaderServiceServicer):
         self.address = ""
         self.asked = 0
         self.said: pb.LeadersResponse | None = None
+        #: What it says to who waits for a later leader, and after which terms they waited.
+        self.says_later: pb.LeadersResponse | None = None
+        self.waited_after: list[int] = []
 
     def says(self, *addresses: str, term: int = 5, leads: bool = True, shares: bool = True) -> None:
         """Has it list leaders at these addresses, of which the first leads."""
@@ -37,6 +40,9 @@ class Told(pb_grpc.LeaderServiceServicer):
         self.asked += 1
         if self.said is None:
             context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+        if request.wait_ms:
+            self.waited_after.append(request.after_term)
+            return self.says_later or self.said
         return self.said
 
 
@@ -83,6 +89,16 @@ async def test_who_still_leads_is_not_left_nor_while_nobody_leads(told: Told) ->
     assert await asked(told, Rotation([SILENT, told.address])) == SILENT
     told.says(told.address, SILENT, leads=False)
     assert await asked(told, Rotation([SILENT, told.address])) == SILENT
+
+
+async def test_who_knows_no_other_leader_is_asked_to_say_so_when_there_is_one(told: Told) -> None:
+    told.says(told.address, SILENT, term=6)
+    told.says_later = told.said
+    told.says(SILENT, told.address, term=5)
+    assert await asked(told, Rotation([SILENT, told.address])) == told.address
+    told.says(SILENT, told.address, term=0, leads=False)
+    assert await asked(told, Rotation([SILENT, told.address]), term=3) == told.address
+    assert told.waited_after == [5, 5, 3, 3]
 
 
 async def test_only_a_leader_of_a_higher_term_takes_its_place(told: Told) -> None:

@@ -119,6 +119,58 @@ async def test_a_leader_answers_also_while_none_leads(house: Several) -> None:
     assert (await refused(leaders_of(one))).reason == "LOG_UNAVAILABLE"
 
 
+@pytest.mark.parametrize("asked", [0, 1])
+async def test_who_waits_for_a_later_leader_is_told_when_it_leads(house: Several, asked: int) -> None:
+    both = await pair(house)
+    term = house.term
+    request = pb.LeadersRequest(wait_ms=10_000, after_term=term)
+    waiting = asyncio.ensure_future(both[asked].cluster.Leaders(request, timeout=PATIENCE))
+    # A call that came later is answered.
+    await leaders_of(both[asked])
+    assert not waiting.done()
+    await step_down(both[0])
+    first = (await waiting).leaders[0]
+    assert (first.name, first.leads) == ("two", True)
+    assert first.term > term
+    # It leads already.
+    again = await both[asked].cluster.Leaders(request, timeout=PATIENCE)
+    assert again.leaders[0].name == "two"
+
+
+async def test_a_wait_for_a_later_leader_is_over_in_time(house: Several) -> None:
+    one, two = await pair(house)
+    for each in (one, two):
+        request = pb.LeadersRequest(wait_ms=1, after_term=house.term)
+        assert (await each.cluster.Leaders(request, timeout=PATIENCE)).leaders[0].name == "one"
+
+
+async def test_no_more_calls_wait_for_a_leader_than_may(house: Several, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, _ = await pair(house)
+    monkeypatch.setattr(leaders, "WAITING_MAX", 1)
+    request = pb.LeadersRequest(wait_ms=10_000, after_term=house.term)
+    both = [asyncio.ensure_future(one.cluster.Leaders(request, timeout=PATIENCE)) for _ in range(2)]
+    done, _ = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+    assert len(done) == 1
+    await step_down(one)
+    assert (await asyncio.gather(*both))[0].leaders
+
+
+@pytest.mark.parametrize(
+    ("request_", "words"),
+    [
+        (pb.LeadersRequest(wait_ms=-1), "wait_ms: is -1; 0 to 10000 are allowed"),
+        (pb.LeadersRequest(wait_ms=10_001), "wait_ms: is 10001; 0 to 10000 are allowed"),
+        (pb.LeadersRequest(wait_ms=1, after_term=-1), "after_term: is -1; 0 to"),
+    ],
+)
+async def test_a_wait_for_a_leader_out_of_its_limits_is_refused(
+    house: Several, request_: pb.LeadersRequest, words: str
+) -> None:
+    one = await house.start("one")
+    await house.leads()
+    assert words in (await refused(one.cluster.Leaders(request_, timeout=PATIENCE))).message
+
+
 async def test_all_who_ask_while_a_census_is_taken_share_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[asyncio.Future[Any]] = []
     more = asyncio.Condition()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
+import signal
 from collections.abc import Iterator
+from contextlib import aclosing
 from pathlib import Path
 from uuid import uuid4
 
@@ -13,10 +15,12 @@ import pytest
 from etcd_members import EtcdCluster
 
 from gowork.leader.log import Log, LogUnreachableError
+from gowork.leader.log._etcd import client as etcd_client
 from gowork.leader.log._etcd import etcd_pb2 as pb
 from gowork.leader.log._etcd.client import EtcdClient
 from gowork.leader.log._etcd.endpoints import endpoints_of
 from gowork.leader.log._etcd.lease import Keeper
+from gowork.leader.log._etcd.requests import put
 from gowork.leader.log.conformance import FIRST, LogConformance, LogFactory, Silence, lead
 from gowork.leader.log.etcd import LEASE_SECONDS, EtcdLog, etcd_log
 from gowork.leader.log.holding import OwnLease
@@ -92,6 +96,43 @@ async def test_who_resigns_waits_for_no_longer_than_its_lease(cluster: EtcdClust
         await leadership.resign()
     assert not leadership.holds()
     await log.close()
+
+
+async def test_a_watch_leaves_a_member_that_is_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(etcd_client, "ASK_SECONDS", 0.3)
+    with EtcdCluster(tmp_path) as own:
+        member = own.members[0]
+        client = EtcdClient(endpoints_of(own.url("silent"), {}))
+        async with aclosing(client.watch(pb.WatchCreateRequest(key=b"key"))) as watch:
+            assert (await anext(watch)).created
+            member.signal(signal.SIGSTOP)
+            try:
+                async with asyncio.timeout(60):
+                    with pytest.raises(LogUnreachableError, match="the watch is not answered any more"):
+                        await anext(watch)
+            finally:
+                member.signal(signal.SIGCONT)
+        await client.close()
+
+
+async def test_a_watch_stays_where_nothing_happens_for_long(
+    cluster: EtcdCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(etcd_client, "ASK_SECONDS", 0.02)
+    client = EtcdClient(endpoints_of(cluster.url("quiet"), {}))
+    async with aclosing(client.watch(pb.WatchCreateRequest(key=b"key"))) as watch:
+        assert (await anext(watch)).created
+        # Answers to questions have no events.
+        for _ in range(20):
+            assert not (await anext(watch)).events
+        # Nobody reads for longer than two questions take, so nobody is missed.
+        for _ in range(100):
+            await client.range(pb.RangeRequest(key=b"key"))
+        await client.txn(pb.TxnRequest(success=[put(b"key", b"value")]))
+        while not (answer := await anext(watch)).events:
+            pass
+        assert answer.events[0].kv.value == b"value"
+    await client.close()
 
 
 class TestEtcdLog(LogConformance):

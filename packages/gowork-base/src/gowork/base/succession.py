@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: How long another leader has to say who leads, in seconds.
 ANSWER_SECONDS = 1.0
+#: For how long one that knows no successor is asked to wait for one, in milliseconds.
+WAIT_MS = 2_000
 
 
 class Succession:
@@ -41,7 +43,8 @@ class Succession:
     async def ask(self, silent: str, term: int = 0) -> None:
         """Asks the other addresses, one after the other, until one of them knows who leads.
 
-        If that is another leader, it becomes the rotation's current address. Where its own address is not among the
+        When it knows no other leader than before, it is asked to say so as soon as there is one, for two seconds. If
+        that is another leader, it becomes the rotation's current address. Where its own address is not among the
         rotation's, the one that said so does, because it forwards calls. Otherwise nothing changes.
 
         Args:
@@ -53,12 +56,16 @@ class Succession:
         for address in self._others(silent):
             async with open_channel([address], has_others=True) as channel:
                 stub = leader_pb2_grpc.LeaderServiceStub(channel)
-                try:
-                    told = await stub.Leaders(leader_pb2.LeadersRequest(), timeout=ANSWER_SECONDS)
-                except grpc.RpcError:
-                    continue
-            if self._heard(told, address, silent, term):
-                return
+                for wait_ms in (0, WAIT_MS):
+                    request = leader_pb2.LeadersRequest(wait_ms=wait_ms, after_term=max(self._term, term))
+                    try:
+                        told = await stub.Leaders(request, timeout=ANSWER_SECONDS + wait_ms / 1000)
+                    except grpc.RpcError:
+                        break
+                    if not self._heard(told, address, silent, term):
+                        break
+                    if wait_ms or self._rotation.current != silent:
+                        return
 
     def ask_blocking(self, silent: str, term: int = 0) -> None:
         """Does what `ask` does, for callers without an event loop."""
@@ -68,13 +75,17 @@ class Succession:
             channel = open_blocking_channel([address], has_others=True)
             try:
                 stub = leader_pb2_grpc.LeaderServiceStub(channel)
-                told = stub.Leaders(leader_pb2.LeadersRequest(), timeout=ANSWER_SECONDS)
+                for wait_ms in (0, WAIT_MS):
+                    request = leader_pb2.LeadersRequest(wait_ms=wait_ms, after_term=max(self._term, term))
+                    told = stub.Leaders(request, timeout=ANSWER_SECONDS + wait_ms / 1000)
+                    if not self._heard(told, address, silent, term):
+                        break
+                    if wait_ms or self._rotation.current != silent:
+                        return
             except grpc.RpcError:
                 continue
             finally:
                 channel.close()
-            if self._heard(told, address, silent, term):
-                return
 
     def _others(self, silent: str) -> Iterator[str]:
         """Yields the addresses to ask, as long as the silent one is the current one."""

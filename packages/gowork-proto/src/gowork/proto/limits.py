@@ -39,6 +39,8 @@ SESSIONS_MAX = 10_000
 MESSAGE_BYTES_MAX = 8 << 20
 #: The longest budget of a drain, in milliseconds.
 DRAIN_BUDGET_MS_MAX = 24 * 3600 * 1000
+#: The longest wait for a leader of a later term, in milliseconds.
+LEADERS_WAIT_MS_MAX = 10_000
 #: Most slots of one worker.
 SLOTS_MAX = 10_000
 #: Most predecessors that a worker may prove to have ended.

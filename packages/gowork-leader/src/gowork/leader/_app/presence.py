@@ -49,6 +49,10 @@ class Presence:
         self._remarked = remarked
         #: The id of the store of the leader that it follows; empty: it knows none.
         self.follows = ""
+        #: The term that leads, here or elsewhere; 0: none is known.
+        self._leading_term = 0
+        #: Is set, and replaced by a new one, when that changes.
+        self._turned = asyncio.Event()
         #: Those that this leader shares with the others; None: they share none.
         self.snapshots: Snapshots | None = None
         self._diverged = diverged
@@ -74,6 +78,16 @@ class Presence:
         snapshots = self.snapshots
         return None if snapshots is None else lambda: snapshots.index
 
+    def follow(self, store_id: str, term: int) -> None:
+        """Is told who leads elsewhere: the id of its store, and its term; nothing and 0 when nobody is known to."""
+        self.follows = store_id
+        self._turn(term)
+
+    async def later_than(self, term: int) -> None:
+        """See OwnTerms.later_than."""
+        while self._leading_term <= term:
+            await self._turned.wait()
+
     def step_down(self) -> None:
         """See OwnTerms.step_down."""
         self._candidacy.give_way()
@@ -89,10 +103,17 @@ class Presence:
     def leading(self, leadership: Leadership, checks: Checks | None = None) -> Iterator[asyncio.Event]:
         """A term leads here while it is entered. Yields what is set when it is to step down."""
         self.led, self._stepping_down, self._checks = leadership.leader.term, asyncio.Event(), checks
+        self._turn(self.led)
         try:
             yield self._stepping_down
         finally:
             self.led, self._checks = 0, None
+            self._turn(0)
+
+    def _turn(self, term: int) -> None:
+        self._leading_term = term
+        turned, self._turned = self._turned, asyncio.Event()
+        turned.set()
 
     def look(self) -> LogLook:
         """Returns what a scrape sees of the log."""

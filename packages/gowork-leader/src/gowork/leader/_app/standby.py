@@ -433,7 +433,7 @@ class Standby:
             if self._leaderless_mono is None:
                 self._leaderless_mono = _mono()
             self._node.follow(None, because)
-            self._note_followed("")
+            self._note_followed("", 0)
             return
         self._leaderless_mono = None
         try:
@@ -441,15 +441,15 @@ class Standby:
         except msgspec.MsgspecError as error:
             _log.warning("leader can't be reached", extra={"term": leader.term, "reason": str(error)})
             self._node.follow(None)
-            self._note_followed("")
+            self._note_followed("", leader.term)
             return
-        self._note_followed(found.store_id)
+        self._note_followed(found.store_id, leader.term)
         _log.info("follows", extra={"leader": found.name, "term": leader.term, "address": found.cluster})
         self._node.follow(Addresses(found.cluster, found.scheduler, found.http))
 
-    def _note_followed(self, store_id: str) -> None:
+    def _note_followed(self, store_id: str, term: int) -> None:
         if self._presence is not None:
-            self._presence.follows = store_id
+            self._presence.follow(store_id, term)
 
     async def _reached(self, ask: Callable[[], Awaitable[_T]]) -> _T:
         """Returns what the log answers, and waits until it can be reached."""

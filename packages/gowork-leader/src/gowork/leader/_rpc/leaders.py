@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from typing import Any, NoReturn, Protocol
 
 import grpc
@@ -23,7 +23,7 @@ from gowork.leader._replication.registers import PREFIX, registered
 from gowork.leader._rpc.boundary import refusing
 from gowork.leader._rpc.copies import Copies
 from gowork.leader._rpc.mapping import census_message, leader_message
-from gowork.leader._rpc.validation import Violations, check_id, check_term
+from gowork.leader._rpc.validation import Violations, check_id, check_term, check_wait_for_leader
 from gowork.leader.log.protocol import LeadershipLostError, Log
 from gowork.leader.store.protocol import StoreBlockedError
 from gowork.proto.cluster.v1 import leader_pb2 as pb
@@ -31,6 +31,8 @@ from gowork.proto.status import FieldViolation, Refusal, abort, invalid
 
 #: For how long StepDown waits until another leader leads, in seconds.
 TAKE_OVER_SECONDS = 10.0
+#: How many calls may wait for a leader of a later term. Further ones are answered at once.
+WAITING_MAX = 10_000
 #: A leader that was seen so lately can't be removed, in milliseconds, because it would register again.
 REMOVABLE_MS = 60_000
 
@@ -57,6 +59,10 @@ class OwnTerms(Protocol):
     @property
     def applied(self) -> int:
         """The index of the last entry that its store has applied."""
+        ...
+
+    async def later_than(self, term: int) -> None:
+        """Returns when a leader of a later term than this leads, as far as is known here."""
         ...
 
     def step_down(self) -> None:
@@ -94,6 +100,8 @@ class Leaders:
         self._copies = copies
         #: The asyncio tasks that serve calls which outlive the term.
         self.outliving: set[asyncio.Task[Any]] = set()
+        #: How many calls wait for a leader of a later term.
+        self._waiting = 0
         #: Held while a census is taken for all who have asked before it began.
         self._taking = asyncio.Lock()
         self._taken: Census | None = None
@@ -102,6 +110,18 @@ class Leaders:
 
     async def Leaders(self, request: pb.LeadersRequest, context: _Context) -> pb.LeadersResponse:
         async with refusing(context):
+            violations: Violations = []
+            check_wait_for_leader(request, violations)
+            if violations:
+                raise invalid(violations)
+            if request.wait_ms and self._waiting < WAITING_MAX:
+                self._waiting += 1
+                try:
+                    with self._outliving(), suppress(TimeoutError):
+                        async with asyncio.timeout(request.wait_ms / 1000):
+                            await self._terms.later_than(request.after_term)
+                finally:
+                    self._waiting -= 1
             return census_message(await self._shared_census(), self._own.store_id)
 
     async def StepDown(self, request: pb.StepDownRequest, context: _Context) -> pb.StepDownResponse:

@@ -46,10 +46,19 @@ def check_id(id: str, field: str, violations: Violations) -> None:
         violations.append(FieldViolation(field, f"has {len(id.encode())} bytes; the limit is {limits.ID_BYTES_MAX}"))
 
 
-def check_term(term: int, violations: Violations) -> None:
-    """Checks the number of a term: 0 for the present one, or the number of one."""
+def check_term(term: int, violations: Violations, field: str = "term") -> None:
+    """Checks the number of a term, which may be 0."""
     if not 0 <= term < 1 << TERM_BITS:
-        violations.append(FieldViolation("term", f"is {term}; 0 to {(1 << TERM_BITS) - 1} are allowed"))
+        violations.append(FieldViolation(field, f"is {term}; 0 to {(1 << TERM_BITS) - 1} are allowed"))
+
+
+def check_wait_for_leader(request: leader_pb2.LeadersRequest, violations: Violations) -> None:
+    """Checks how long a caller waits for a leader of a later term, and of which."""
+    if not 0 <= request.wait_ms <= limits.LEADERS_WAIT_MS_MAX:
+        violations.append(
+            FieldViolation("wait_ms", f"is {request.wait_ms}; 0 to {limits.LEADERS_WAIT_MS_MAX} are allowed")
+        )
+    check_term(request.after_term, violations, "after_term")
 
 
 def require_id(id: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, Protocol, TypeVar
 
@@ -23,6 +24,10 @@ CALL_SECONDS = 1.0
 PAGE_SECONDS = 5.0
 #: How long to wait before the same is asked again, in seconds.
 PAUSE_SECONDS = 0.05
+#: How often the member that serves a watch is asked whether it is still there, while nothing comes, in seconds. When
+#: two of these questions in a row have no answer, another member is watched.
+ASK_SECONDS = 0.7
+_UNANSWERED_MAX = 2
 #: How often an attempt is repeated because etcd has too much to do.
 _BUSY_MAX = 10
 #: What gRPC says when a member ended a connection that was to begin.
@@ -151,13 +156,15 @@ class EtcdClient:
         try:
             metadata = (*_STREAM_METADATA, *await self._metadata())
             call = rpc.WatchStub(self._channel(address)).Watch(metadata=metadata)
+            presence = _Presence(call)
             try:
                 await call.write(pb.WatchRequest(create_request=request))
-                while isinstance(answer := await call.read(), pb.WatchResponse):
+                while isinstance(answer := await presence.answer(), pb.WatchResponse):
                     yield answer
                     if answer.canceled:
                         return
             finally:
+                presence.end()
                 call.cancel()
         except grpc.aio.AioRpcError as error:
             failed = self._failed(address, error)
@@ -165,6 +172,9 @@ class EtcdClient:
                 raise failed from error
             self._token = ""
             raise LogUnreachableError(f"etcd at {address}: {failed}") from error
+        except TimeoutError:
+            self._go_on(address)
+            raise LogUnreachableError(f"etcd at {address}: the watch is not answered any more") from None
         self._go_on(address)
         raise LogUnreachableError(f"{address}: the watch ended")
 
@@ -254,6 +264,65 @@ class EtcdClient:
             stub = rpc.AuthStub(self._channel(self._address()))
             self._token = (await stub.Authenticate(request, timeout=CALL_SECONDS)).token
         return (("token", self._token),)
+
+
+class _Presence:
+    """Reads the answers of a watch, and ends it when the member that serves it is silent.
+
+    A member whose machine is gone closes no connection. gRPC's own pings would find that out after more than five
+    seconds only, because etcd allows no more of them.
+
+    Args:
+        call: the watch.
+    """
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+        self._is_silent = False
+        #: How many questions in a row had no answer, and whether somebody waits for one.
+        self._unanswered = 0
+        self._is_reading = False
+        self._asking = asyncio.get_running_loop().create_task(self._ask())
+
+    async def answer(self) -> object:
+        """Returns the next answer.
+
+        Raises:
+            AioRpcError: the watch has ended.
+            TimeoutError: the member is silent.
+        """
+        self._is_reading = True
+        try:
+            answer: object = await self._call.read()
+        except asyncio.CancelledError:
+            reader = asyncio.current_task()
+            if self._is_silent and reader is not None and not reader.cancelling():
+                raise TimeoutError from None
+            raise
+        finally:
+            self._is_reading = False
+            self._unanswered = 0
+        return answer
+
+    def end(self) -> None:
+        """Asks no more."""
+        self._asking.cancel()
+
+    async def _ask(self) -> None:
+        # The watch may have ended meanwhile. Who reads it learns why.
+        with contextlib.suppress(asyncio.InvalidStateError, grpc.aio.AioRpcError):
+            while True:
+                await asyncio.sleep(ASK_SECONDS)
+                if self._unanswered == _UNANSWERED_MAX:
+                    self._is_silent = True
+                    self._call.cancel()
+                    return
+                if not self._is_reading:
+                    # What has come is not read.
+                    continue
+                # Counted, and not timed, because this process may have stood still.
+                self._unanswered += 1
+                await self._call.write(pb.WatchRequest(progress_request=pb.WatchProgressRequest()))
 
 
 def _hint(details: str, *, encrypts: bool) -> str:

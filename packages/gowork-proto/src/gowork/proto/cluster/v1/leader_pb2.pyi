@@ -417,12 +417,23 @@ Global___DrainResponse: _TypeAlias = DrainResponse  # noqa: Y015
 class LeadersRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    WAIT_MS_FIELD_NUMBER: _builtins.int
+    AFTER_TERM_FIELD_NUMBER: _builtins.int
+    wait_ms: _builtins.int
+    """How long to wait for a leader of a later term than after_term, in milliseconds, at most 10,000; 0 answers at once. Leaders before
+    0.2.0 do not wait.
+    """
+    after_term: _builtins.int
+    """The number of a term; 0 waits for any leader."""
     def __init__(
         self,
+        *,
+        wait_ms: _builtins.int = ...,
+        after_term: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_term", b"after_term", "wait_ms", b"wait_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -155,7 +155,10 @@ class LeaderServiceServicer(object):
         """Leaders lists the leaders of the cluster, and says which one leads. Leaders that share a log are in it from their
         registration on until RemoveLeader, or until they were absent for seven days. A leader without a log lists itself alone.
 
-        Any leader answers it, also while none leads. UNAVAILABLE when the log does not answer.
+        Any leader answers it, also while none leads. With wait_ms one that shares a log answers as soon as a leader of a later term than
+        after_term leads, and at the latest when that time is over. So who waits for a new leader need not ask again and again.
+
+        INVALID_ARGUMENT when a number is negative or above its limit; UNAVAILABLE when the log does not answer.
 
         Leaders before 0.2.0 answer UNIMPLEMENTED.
         """
