@@ -15,11 +15,12 @@ from sim_etcd import Change, Clock, SimEtcd, SimEtcdError
 from sim_loop import SimLoop
 
 from gowork.leader.log._etcd import etcd_pb2 as pb
-from gowork.leader.log._etcd.client import EtcdClient, Keeping
+from gowork.leader.log._etcd.client import Answers, EtcdClient, Keeping
 from gowork.leader.log._etcd.endpoints import Endpoints
 from gowork.leader.log.holding import OwnLease
 
-#: After how long a connection that has gone silent is given up, in seconds: a ping and its time-out.
+#: After how long a connection that has gone silent is given up, in seconds: a ping of gRPC and its time-out. The real
+#: client finds out sooner, because it asks the member besides.
 _SILENCE_SECONDS = 8.0
 #: How long one keepalive may be under way, in seconds.
 _KEEPALIVE_SECONDS = 1.0
@@ -91,8 +92,21 @@ class SimEtcdClient(EtcdClient):
     def keep(self, lease: int, own: OwnLease, over: Callable[[], None]) -> Keeping:  # type: ignore[override]
         return self._link.keep(lease, own, over)
 
+    def answers_of(self, call: WatchCall) -> Answers:
+        return _Answers(call)
+
     def now(self) -> float:
         return self._link.now()
+
+
+class _Answers:
+    """Reads a watch that breaks by itself when nobody is there."""
+
+    def __init__(self, call: WatchCall) -> None:
+        self.next = call.read
+
+    def end(self) -> None:
+        """Has nothing to end."""
 
 
 class SimLink:

@@ -82,6 +82,23 @@ class Keeping(Protocol):
         ...
 
 
+class Answers(Protocol):
+    """The answers of a watch."""
+
+    async def next(self) -> object:
+        """Returns the next one.
+
+        Raises:
+            AioRpcError: the watch has ended.
+            TimeoutError: the member is silent.
+        """
+        ...
+
+    def end(self) -> None:
+        """Reads no more."""
+        ...
+
+
 class _BusyError(Exception):
     """The member has too much to do. Nothing was written."""
 
@@ -156,15 +173,15 @@ class EtcdClient:
         try:
             metadata = (*_STREAM_METADATA, *await self._metadata())
             call = rpc.WatchStub(self._channel(address)).Watch(metadata=metadata)
-            presence = _Presence(call)
+            answers = self.answers_of(call)
             try:
                 await call.write(pb.WatchRequest(create_request=request))
-                while isinstance(answer := await presence.answer(), pb.WatchResponse):
+                while isinstance(answer := await answers.next(), pb.WatchResponse):
                     yield answer
                     if answer.canceled:
                         return
             finally:
-                presence.end()
+                answers.end()
                 call.cancel()
         except grpc.aio.AioRpcError as error:
             failed = self._failed(address, error)
@@ -177,6 +194,10 @@ class EtcdClient:
             raise LogUnreachableError(f"etcd at {address}: the watch is not answered any more") from None
         self._go_on(address)
         raise LogUnreachableError(f"{address}: the watch ended")
+
+    def answers_of(self, call: Any) -> Answers:
+        """Reads the answers of a watch."""
+        return _WatchedAnswers(call)
 
     def keep(self, lease: int, own: OwnLease, over: Callable[[], None]) -> Keeper:
         return Keeper(self._endpoints, lease, own, over, self._token)
@@ -266,7 +287,7 @@ class EtcdClient:
         return (("token", self._token),)
 
 
-class _Presence:
+class _WatchedAnswers:
     """Reads the answers of a watch, and ends it when the member that serves it is silent.
 
     A member whose machine is gone closes no connection. gRPC's own pings would find that out after more than five
@@ -284,13 +305,8 @@ class _Presence:
         self._is_reading = False
         self._asking = asyncio.get_running_loop().create_task(self._ask())
 
-    async def answer(self) -> object:
-        """Returns the next answer.
-
-        Raises:
-            AioRpcError: the watch has ended.
-            TimeoutError: the member is silent.
-        """
+    async def next(self) -> object:
+        """See Answers.next."""
         self._is_reading = True
         try:
             answer: object = await self._call.read()
@@ -305,7 +321,7 @@ class _Presence:
         return answer
 
     def end(self) -> None:
-        """Asks no more."""
+        """See Answers.end."""
         self._asking.cancel()
 
     async def _ask(self) -> None:
