@@ -257,7 +257,7 @@ async def test_the_log_of_sqlite_stays_short_while_entries_come(path: Path, monk
     monkeypatch.setattr(_sqlite_log, "_MERGE_PAGES", 50)
     monkeypatch.setattr(_sqlite_log, "_LOG_PAGES_MAX", 100)
     leader, follower = await logged(path), await logged(path.with_name("follower.db"))
-    tasks, rounds = 100, 200
+    tasks, rounds = 100, 400
     first = Batch([new_task(seq) for seq in range(1, tasks + 1)])
     moves = [
         Batch(moves=[MovedTask(seq, changed, standing(Status.RUNNING)) for seq in range(1, tasks + 1)])
