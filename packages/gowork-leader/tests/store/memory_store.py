@@ -36,6 +36,7 @@ from gowork.leader.store import (
     StoreEntryError,
     StoreError,
     StoreFormatError,
+    StoreGenerationError,
     StoreLockedError,
     StoreLostError,
     Timer,
@@ -193,7 +194,8 @@ class MemoryStore:
         elif generation is None and any(present.hash):
             raise StoreError(f"index {present.index} of generation {present.generation}, and the log has not begun")
         elif generation not in (None, present.generation):
-            raise StoreError(f"{self._name} belongs to generation {present.generation}, and not to {generation}")
+            words = f"{self._name} belongs to generation {present.generation}, and not to {generation}"
+            raise StoreGenerationError(present.generation, words)
         self._take(logged=True)
         return content.opened()
 

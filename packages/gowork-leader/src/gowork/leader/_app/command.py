@@ -12,7 +12,7 @@ import signal
 import sys
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 import msgspec
@@ -29,12 +29,13 @@ from gowork.leader._app.leader import Leader
 from gowork.leader._app.node import Addresses
 from gowork.leader._app.ports import ListenError
 from gowork.leader._engine.retention import Kept
+from gowork.leader._replication import generations
 from gowork.leader._snapshots.places import PlaceError, place_at
 from gowork.leader._version import __version__
 from gowork.leader.log.entries import ChainError, NewerFormatError
-from gowork.leader.log.protocol import LogError
+from gowork.leader.log.protocol import Log, LogError
 from gowork.leader.log.registry import open_log
-from gowork.leader.store.protocol import Store, StoreError
+from gowork.leader.store.protocol import LoggedStore, Store, StoreError
 from gowork.leader.store.registry import open_store
 from gowork.proto.limits import RETAIN_DAYS_MAX, RETAIN_TASKS_MAX
 
@@ -175,7 +176,8 @@ class _Command(click.Command):
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="BACKUP",
     show_default=False,
-    help="Make the store from this backup first. It is refused when there is a store already.",
+    help="Make the store from this backup first. It is refused when there is a store already. With --log, the log "
+    "begins anew with it: stop all leaders first.",
 )
 @click.option("--retain-days", type=_DAYS, default=7.0, metavar="DAYS", help="How long finished tasks are kept.")
 @click.option("--retain-tasks", type=_TASKS, default=1_000_000, metavar="N", help="How many finished tasks are kept.")
@@ -270,8 +272,6 @@ def main(
     telemetry = _telemetry()
     try:
         opened = open_store(url)
-        if restore is not None:
-            _restore(opened, restore)
         leader = Leader(
             opened,
             cluster_listen=cluster_listen,
@@ -287,6 +287,8 @@ def main(
         )
         _log.info("keeps tasks", extra={"store": _PASSWORD.sub("//", url)})
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            if restore is not None:
+                runner.run(_restore(opened, restore, open_log(log) if log else None))
             runner.run(_serve(leader, print_addresses))
     except (*_FAULTS, BaseExceptionGroup) as error:
         # Not `except*`, because Python 3.11.2 puts what is raised within it into a group.
@@ -352,11 +354,25 @@ def _telemetry() -> Telemetry | None:
         raise _BadVariable(str(error)) from None
 
 
-def _restore(store: Store, backup: Path) -> None:
+async def _restore(store: Store, backup: Path, log: Log | None) -> None:
+    """Makes the store from the backup. With a log that has begun, it begins a generation of the log.
+
+    Raises:
+        StoreError, LogError, ChainError, NewerFormatError: it was not restored, or not wholly. The message says which.
+    """
+    if log is None:
+        await store.restore(backup)
+        return
     try:
-        asyncio.run(store.restore(backup))
-    except StoreError as error:
-        raise click.ClickException(str(error)) from None
+        await log.open()
+        generation = await generations.restore(log, cast(LoggedStore, store), backup)
+    finally:
+        await log.close()
+    if generation is not None:
+        _log.warning(
+            "log begins anew with a backup",
+            extra={"generation": generation.id, "replaces": generation.replaces, "backup": str(backup)},
+        )
 
 
 def _leaves(error: BaseException) -> list[BaseException]:

@@ -56,6 +56,7 @@ from gowork.leader.store.protocol import (
     StoreDamagedError,
     StoreEntryError,
     StoreError,
+    StoreGenerationError,
 )
 
 _log = logging.getLogger(__name__)
@@ -81,6 +82,10 @@ class Stopped(Exception):
 
 class _DivergedError(Exception):
     """The store is not what the log makes. The message says where."""
+
+
+class _ReplacedError(Exception):
+    """The store belongs to a generation of the log that a restored backup has replaced. The message names both."""
 
 
 class Standby:
@@ -218,7 +223,7 @@ class Standby:
                 finally:
                     for each in beside:
                         each.cancel()
-        except* (PrunedError, StoreEntryError, StoreDamagedError, _DivergedError) as group:
+        except* (PrunedError, StoreEntryError, StoreDamagedError, _DivergedError, _ReplacedError) as group:
             unfit.append(_first(group))
         if not unfit:
             return None
@@ -478,6 +483,13 @@ class Standby:
                     # Nobody has what it had.
                     raise StoreError(str(error)) from error
                 raise
+            except StoreGenerationError as error:
+                if generation is None or error.generation != generation.replaces:
+                    raise
+                raise _ReplacedError(
+                    f"it belongs to generation {error.generation} of the log, and a backup was restored, which began "
+                    f"generation {generation.id} in its place"
+                ) from error
             joined = await self._reached(partial(join, self._store, opened, self._log))
             if joined is not None:
                 return joined

@@ -27,15 +27,15 @@ async def check_follows(log: Log, position: Position) -> None:
     if position.index > span.last:
         raise ChainError(f"it is at index {position.index}, and the log ends at {span.last}")
     if position.index >= span.first:
-        entry = await _after(log, position.index - 1)
+        entry = await entry_after(log, position.index - 1)
         if hashlib.sha256(entry.data).digest() != position.hash:
             raise ChainError(f"it has applied another entry {position.index} than the log has")
     elif span.first <= span.last:
-        entry = await _after(log, position.index)
+        entry = await entry_after(log, position.index)
         unseal(position, entry.index, entry.data)
 
 
-async def _after(log: Log, index: int) -> LogEntry:
+async def entry_after(log: Log, index: int) -> LogEntry:
     """Returns the entry that comes after this index. The log has it."""
     async with aclosing(log.follow(index)) as pages:
         async for page in pages:

@@ -13,12 +13,12 @@ from msgspec import Struct
 
 from gowork.leader._core.model import Position
 from gowork.leader._replication.census import announced_by, leading_of
+from gowork.leader._replication.generations import begin_after, last_term
 from gowork.leader._replication.registers import Registration, registered
 from gowork.leader._replication.replica import UnreadableEntryError, batch_of
-from gowork.leader.log.entries import Entry, term_of, unseal
+from gowork.leader.log.entries import Entry, unseal
 from gowork.leader.log.protocol import Generation, Log, LogEntry, Span
 from gowork.leader.store.protocol import (
-    RESTORE_TERMS,
     Batch,
     LoggedStore,
     Opened,
@@ -155,12 +155,11 @@ async def forceable(log: Log, position: Position | None) -> Forced:
     span = await log.span()
     if position is not None and position.index + 1 >= span.first:
         raise OverrideError("the log still has all that the store lacks: start its leader, nothing need be forced")
-    entries = span.last - span.first + 1
-    last_term = term_of(span.last, (await _read(log, span.last)).data) if entries else 0
+    term = await last_term(log, span)
     applied = None if position is None else position.index
     found = (await registered(log)).values()
     further = sorted((each for each in found if each.applied > (applied or 0)), key=lambda each: -each.applied)
-    return Forced(generation, span, applied, last_term, further)
+    return Forced(generation, span, applied, term, further)
 
 
 async def force(log: Log, store: LoggedStore, found: Forced) -> Generation:
@@ -174,13 +173,7 @@ async def force(log: Log, store: LoggedStore, found: Forced) -> Generation:
     """
     if found.applied is not None:
         await store.detach()
-    opened = await store.open()
-    await store.close()
-    # Terms are above all that were ever given, so that fences and tokens of the lost entries are not given again.
-    floor = max(opened.term, found.last_term + RESTORE_TERMS)
-    generation = Generation(opened.store_id, found.span.last, floor)
-    await log.begin(generation, found.generation.id)
-    return generation
+    return await begin_after(log, store, found.generation, found.span, found.last_term)
 
 
 @asynccontextmanager

@@ -105,17 +105,25 @@ class PostgresqlLog:
     async def generation(self) -> Generation | None:
         """See Log.generation."""
         state = await self._state()
-        return Generation(state.generation, state.base, state.term_floor) if state.generation is not None else None
+        if state.generation is None:
+            return None
+        return Generation(state.generation, state.base, state.term_floor, state.replaces, state.backup)
 
     async def begin(self, generation: Generation, replaces: str | None) -> None:
         """See Log.begin."""
-        new = {"id": generation.id, "base": generation.base, "floor": generation.term_floor}
+        new = {
+            "id": generation.id,
+            "base": generation.base,
+            "floor": generation.term_floor,
+            "replaces": generation.replaces,
+            "backup": generation.backup,
+        }
         doubted = False
 
         async def begin() -> None:
             nonlocal doubted
             try:
-                if await self._tables.run(self._tables.statements.begin, {**new, "replaces": replaces}):
+                if await self._tables.run(self._tables.statements.begin, {**new, "present": replaces}):
                     return
             except LogUnreachableError:
                 doubted = True

@@ -70,6 +70,10 @@ class Generation(Struct, frozen=True):
     base: int = 0
     #: All its terms are above this.
     term_floor: int = 0
+    #: The id of the generation whose stores a restored backup replaces; empty: it replaces none.
+    replaces: str = ""
+    #: The SHA-256 of that backup, in hexadecimal; empty: it was begun with none.
+    backup: str = ""
 
 
 class Span(NamedTuple):

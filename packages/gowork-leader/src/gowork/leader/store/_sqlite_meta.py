@@ -11,7 +11,14 @@ from pathlib import Path
 
 from gowork.leader._core.model import Position
 from gowork.leader.store._sqlite_schema import FORMAT, FORMAT_LOGGED
-from gowork.leader.store.protocol import RESTORE_TERMS, TERM_MAX, Opened, StoreError, changed_number
+from gowork.leader.store.protocol import (
+    RESTORE_TERMS,
+    TERM_MAX,
+    Opened,
+    StoreError,
+    StoreGenerationError,
+    changed_number,
+)
 
 _PUT = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
 _POSITION = "SELECT value FROM meta WHERE key IN ('generation', 'log_hash', 'log_index') ORDER BY key"
@@ -62,9 +69,10 @@ def check_generation(connection: sqlite3.Connection, path: Path, generation: str
                 f"has not begun. Name the right log, or run `gowork store detach` to use the store without it."
             )
     elif position.generation != generation:
-        raise StoreError(
+        raise StoreGenerationError(
+            position.generation,
             f"{path} belongs to generation {position.generation} of a log, and the log here is at generation "
-            f"{generation}. Name the right log, or move the store away, and this leader takes a copy from the others."
+            f"{generation}. Name the right log, or move the store away, and this leader takes a copy from the others.",
         )
 
 

@@ -33,6 +33,19 @@ class StoreDamagedError(StoreFormatError):
     """The store is damaged. It was left untouched."""
 
 
+class StoreGenerationError(StoreError):
+    """The store belongs to another generation of the log.
+
+    Args:
+        generation: the store's.
+        words: the message, which names both.
+    """
+
+    def __init__(self, generation: str, words: str) -> None:
+        super().__init__(words)
+        self.generation = generation
+
+
 class StoreBlockedError(StoreError):
     """Nothing can be written now. Nothing of this batch was written, and the same batch may be tried again."""
 
@@ -408,7 +421,8 @@ class LoggedStore(Store, Protocol):
 
         Raises:
             StoreLockedError, StoreFormatError.
-            StoreError: it belongs to another generation, or is not empty and belongs to none.
+            StoreGenerationError: it belongs to another generation.
+            StoreError: it is not empty and belongs to none, or the log that it belongs to has not begun.
         """
         ...
 

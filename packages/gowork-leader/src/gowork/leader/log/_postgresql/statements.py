@@ -28,13 +28,15 @@ CREATE TABLE {log} (
     term bigint NOT NULL, token bigint NOT NULL,
     -- The token of the leadership; NULL: nobody leads.
     holder bigint, announcement bytea NOT NULL,
-    first_index bigint NOT NULL, last_index bigint NOT NULL
+    first_index bigint NOT NULL, last_index bigint NOT NULL,
+    -- The generation that a restored backup replaces, and that backup.
+    replaces text NOT NULL, backup text NOT NULL
 ) WITH (fillfactor = 10);
 CREATE TABLE {lease} (
     one boolean PRIMARY KEY DEFAULT true CHECK (one), holder bigint, until timestamptz NOT NULL
 ) WITH (fillfactor = 10);
 CREATE TABLE {notes} (key text COLLATE "C" PRIMARY KEY, value bytea NOT NULL, until timestamptz);
-INSERT INTO {log} VALUES (true, {format}, NULL, 0, 0, 0, 0, 0, NULL, '', 1, 0);
+INSERT INTO {log} VALUES (true, {format}, NULL, 0, 0, 0, 0, 0, NULL, '', 1, 0, '', '');
 INSERT INTO {lease} VALUES (true, NULL, '-infinity')
 """
 CREATE_SEGMENT = """
@@ -56,15 +58,16 @@ _STATE = """
 SELECT format, generation, base, term_floor, life, term, token, log.holder, announcement, first_index, last_index,
     coalesce(log.holder = lease.holder AND until > clock_timestamp()
         AND until <= clock_timestamp() + make_interval(secs => %(lease)s), false),
-    pg_is_in_recovery()
+    pg_is_in_recovery(), replaces, backup
 FROM {log} log, {lease} lease
 """
 _BEGIN = """
 WITH begun AS (
     UPDATE {log} SET generation = %(id)s, base = %(base)s, term_floor = %(floor)s, life = life + 1,
         term = greatest(term, %(floor)s), holder = NULL, announcement = '',
-        first_index = %(base)s::bigint + 1, last_index = %(base)s
-    WHERE generation IS NOT DISTINCT FROM %(replaces)s::text
+        first_index = %(base)s::bigint + 1, last_index = %(base)s,
+        replaces = %(replaces)s, backup = %(backup)s
+    WHERE generation IS NOT DISTINCT FROM %(present)s::text
     RETURNING pg_notify({channel}, '')
 ), freed AS (
     UPDATE {lease} SET holder = NULL WHERE EXISTS (SELECT FROM begun)
@@ -151,6 +154,8 @@ class State(NamedTuple):
     last: int
     is_led: bool
     is_standby: bool
+    replaces: str
+    backup: str
 
 
 class Statements:

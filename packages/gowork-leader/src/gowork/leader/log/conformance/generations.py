@@ -52,7 +52,7 @@ class GenerationConformance(Fixtures):
 
     async def test_all_processes_see_at_once_that_a_log_has_begun(self, open_log: Opener) -> None:
         log, other = await open_log(), await open_log()
-        begun = Generation("a" * 32, base=12, term_floor=34)
+        begun = Generation("a" * 32, base=12, term_floor=34, replaces="b" * 32, backup="c" * 64)
         await log.begin(begun, None)
         assert await other.generation() == begun
         assert await other.span() == Span(13, 12)

@@ -29,6 +29,7 @@ from gowork.leader.store.protocol import (
     StoreEntryError,
     StoreError,
     StoreFormatError,
+    StoreGenerationError,
     StoreLockedError,
     StoreLostError,
     changed_number,
@@ -181,8 +182,9 @@ class LoggedConformance(Fixtures):
     async def test_a_store_of_another_generation_is_refused_and_both_are_named(self, open_store: LoggedFactory) -> None:
         store = await led(await joined(open_store()), HISTORY[:1])
         await store.close()
-        with pytest.raises(StoreError, match=f"{GENERATION}.*other"):
+        with pytest.raises(StoreGenerationError, match=f"{GENERATION}.*other") as caught:
             await open_store().open_logged("other")
+        assert caught.value.generation == GENERATION
         # A log that has not begun, after the store has applied an entry of one.
         with pytest.raises(StoreError, match=rf"index {BASE + 1} of generation {GENERATION}.*has not begun"):
             await open_store().open_logged(None)
