@@ -81,6 +81,7 @@ class SimRunner:
         self._limit = table.slots
         #: Whether it owes the supervisor a Withheld.
         self._owes_word = False
+        self._slots_heard = 0
         #: Reports that it has not sent yet.
         self._reports: list[session.Report] = []
         self._is_ready = self._is_stopped = False
@@ -230,6 +231,7 @@ class SimRunner:
             case messages.Slots(slots):
                 seen["worker: nothing is started for a while"] += not slots
                 self._limit, self._owes_word = slots, True
+                self._slots_heard += 1
                 self._pump()
             case messages.Recall():
                 returned, self._queued = tuple(self._queued), {}
@@ -298,7 +300,7 @@ class SimRunner:
         excess = len(self._running) - len(self._lending) - self._limit
         if self._owes_word and excess <= 0:
             self._owes_word = False
-            self._say(messages.Withheld(self._table.slots - self._limit))
+            self._say(messages.Withheld(self._table.slots - self._limit, self._slots_heard))
 
     def _start(self, work: _Work) -> None:
         world, rng = self._world, self._rng

@@ -50,6 +50,7 @@ class ModelRunner:
         self.waiting: set[int] = set()
         self.cancelled: set[int] = set()
         self._has_said_withheld = True
+        self._slots_heard = 0
         #: All that it has ever started.
         self.started: list[int] = []
         self.now_ns = 0
@@ -84,6 +85,7 @@ class ModelRunner:
         match message:
             case messages.Slots(slots):
                 self.limit = slots
+                self._slots_heard += 1
                 self._has_said_withheld = False
             case messages.Recall():
                 back = tuple(self.queue)
@@ -107,7 +109,7 @@ class ModelRunner:
             self.started.append(fence)
         if not self._has_said_withheld and self.used <= self.limit:
             self._has_said_withheld = True
-            self._tell(RunnerSaid(self.id, messages.Withheld(self.slots - self.limit)))
+            self._tell(RunnerSaid(self.id, messages.Withheld(self.slots - self.limit, self._slots_heard)))
 
     def report(self, fences: Iterable[int], outcome: tasks.AttemptOutcome.ValueType) -> None:
         reports = [session.Report(fence=fence, id=self.ids[fence], outcome=outcome) for fence in fences]

@@ -114,6 +114,10 @@ class Stage:
     def say(self, runner: FakeRunner, message: Any) -> None:
         self.tell(RunnerSaid(runner.id, message))
 
+    def withhold(self, runner: FakeRunner, slots: int) -> None:
+        """The runner has heard all Slots, and leaves `slots` of its slots."""
+        self.say(runner, messages.Withheld(slots, runner.known.told))
+
     def end(self, runner: FakeRunner, reason: str = "it crashed") -> None:
         self.tell(RunnerEnded(runner.id, runner.runs, reason))
 

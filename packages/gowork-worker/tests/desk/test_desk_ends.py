@@ -66,7 +66,7 @@ def test_an_isolated_process_is_told_to_stop_when_it_has_been_idle_since_its_las
     lender = stage.ready()
     stage.grant(1, alone=True)
     alone = stage.alone()
-    stage.say(lender, messages.Withheld(1))
+    stage.withhold(lender, 1)
     stage.now = 100.0
     stage.look()
     stage.tell(Reported(alone.id, [outcomes.completed(1, "t1", None)], 10))
@@ -226,7 +226,7 @@ def test_nothing_is_recalled_from_a_process_of_isolated_tasks(stage: Stage) -> N
     lender = stage.ready()
     stage.grant(1, alone=True)
     alone = stage.alone()
-    stage.say(lender, messages.Withheld(1))
+    stage.withhold(lender, 1)
     assert alone.granted == [1]
     stage.now = 5.0
     stage.look()

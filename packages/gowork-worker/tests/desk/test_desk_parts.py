@@ -68,6 +68,10 @@ class SoloScene(Scene):
     def _spawn(self, only: tuple[str, ...] | None, now: float) -> None:
         self.spawned.append(only)
 
+    def withhold(self, runner: Runner, slots: int) -> None:
+        """An ordinary runner has heard all Slots, and leaves `slots` of its slots."""
+        self.solo.withheld(runner, slots, runner.told)
+
     def add(self, *, load: int = 0, only: tuple[str, ...] | None = None) -> Runner:
         """Another process for isolated tasks, which is ready."""
         runner = self.runner(1, load, alone=True, only=only)
@@ -226,7 +230,7 @@ def test_isolated_task_starts_once_a_slot_is_left_to_it() -> None:
     apart = scene.add()
     scene.solo.pump(0.0)
     assert scene.said(apart) == []
-    scene.solo.withheld(ordinary, 1)
+    scene.withhold(ordinary, 1)
     scene.solo.pump(0.0)
     assert scene.said(apart) == [1]
     assert ordinary.lent == 1
@@ -242,7 +246,7 @@ def test_isolated_task_that_waits_gives_its_slot_back_until_it_goes_on() -> None
     apart = scene.add()
     scene.solo.put(held(1))
     scene.solo.pump(0.0)
-    scene.solo.withheld(ordinary, 1)
+    scene.withhold(ordinary, 1)
     scene.solo.pump(0.0)
     assert (scene.said(apart), ordinary.lent) == ([1], 1)
     apart.waiting = 1
@@ -253,7 +257,7 @@ def test_isolated_task_that_waits_gives_its_slot_back_until_it_goes_on() -> None
     scene.solo.pump(0.0)
     # It runs: the slot is asked for, and counts as used once it is left.
     assert (ordinary.lent, ordinary.reserved, scene.said(ordinary)[-1]) == (0, 1, messages.Slots(0))
-    scene.solo.withheld(ordinary, 1)
+    scene.withhold(ordinary, 1)
     scene.solo.pump(0.0)
     assert ordinary.lent == 1
     (task,) = apart.tasks.values()
@@ -295,7 +299,7 @@ def test_a_slot_that_is_left_when_it_is_not_asked_for_any_more_is_not_used() -> 
     scene.solo.pump(0.0)
     scene.solo.take_back(task)
     # It was on its way when the runner was told to use all its slots again.
-    scene.solo.withheld(ordinary, 1)
+    scene.withhold(ordinary, 1)
     apart = scene.add()
     scene.solo.put(held(2))
     scene.solo.pump(0.0)
@@ -341,7 +345,7 @@ def test_an_isolated_task_waits_for_a_process_that_has_imported_its_plugin() -> 
     scene.solo.put(held_for(1, "a"))
     scene.solo.put(held_for(2, "b"))
     scene.solo.pump(0.0)
-    scene.solo.withheld(scene.ordinary[0], 4)
+    scene.withhold(scene.ordinary[0], 4)
     scene.solo.pump(0.0)
     assert scene.said(other) == [2]
     assert scene.spawned[0] == ("a",)
@@ -358,7 +362,7 @@ def test_an_idle_process_of_another_plugin_makes_room_for_the_first_task_that_ha
     assert scene.said(other) == [messages.Stop()]
     assert scene.spawned == [("a",)]
     own = scene.add(only=("a",))
-    scene.solo.withheld(ordinary, 1)
+    scene.withhold(ordinary, 1)
     scene.solo.pump(0.0)
     assert scene.said(own) == [1]
 
@@ -378,7 +382,7 @@ def test_isolated_task_owes_its_slot_to_whoever_follows_the_runner_that_lent_it(
     apart = scene.add()
     scene.solo.put(held(1))
     scene.solo.pump(0.0)
-    scene.solo.withheld(first, 1)
+    scene.withhold(first, 1)
     scene.solo.pump(0.0)
     assert scene.said(apart) == [1]
     scene.ordinary.remove(first)
@@ -387,7 +391,7 @@ def test_isolated_task_owes_its_slot_to_whoever_follows_the_runner_that_lent_it(
     scene.ordinary.append(second)
     scene.solo.pump(0.0)
     assert scene.said(second) == [messages.Slots(0)]
-    scene.solo.withheld(second, 1)
+    scene.withhold(second, 1)
     scene.solo.pump(0.0)
     assert second.lent == 1
 
@@ -398,7 +402,7 @@ def test_end_of_an_isolated_task_gives_no_slot_back_while_nothing_is_started() -
     apart = scene.add()
     scene.solo.put(held(1))
     scene.solo.pump(0.0)
-    scene.solo.withheld(ordinary, 1)
+    scene.withhold(ordinary, 1)
     scene.solo.pump(0.0)
     (task,) = apart.tasks.values()
     scene.solo.pause(on=True)
@@ -407,6 +411,40 @@ def test_end_of_an_isolated_task_gives_no_slot_back_while_nothing_is_started() -
     scene.solo.pump(0.0)
     assert ordinary.reserved == 0
     assert scene.said(ordinary) == [messages.Slots(1)]
+
+
+def test_word_of_slots_that_were_given_back_since_is_not_taken_for_the_answer_to_a_later_request() -> None:
+    scene = SoloScene(2, (2, 2))
+    (ordinary,) = scene.ordinary
+    apart = scene.add()
+    scene.solo.put(held(1))
+    scene.solo.pump(0.0)
+    (first,) = scene.solo.take_back_all()
+    scene.solo.put(first)
+    scene.solo.pump(0.0)
+    assert scene.said(ordinary) == [messages.Slots(1), messages.Slots(2), messages.Slots(1)]
+    # It may have started another task between the second and the third.
+    for slots, heard in ((1, 1), (0, 2)):
+        scene.solo.withheld(ordinary, slots, heard=heard)
+        scene.solo.pump(0.0)
+        assert scene.said(apart) == []
+    scene.solo.withheld(ordinary, 1, heard=3)
+    scene.solo.pump(0.0)
+    assert scene.said(apart) == [1]
+
+
+def test_word_of_slots_counts_while_only_more_of_them_were_asked_for() -> None:
+    scene = SoloScene(2, (2, 2))
+    (ordinary,) = scene.ordinary
+    apart = scene.add()
+    for fence in (1, 2):
+        scene.solo.put(held(fence))
+        scene.solo.pump(0.0)
+    assert scene.said(ordinary) == [messages.Slots(1), messages.Slots(0)]
+    # A long task may be in the other slot, which would keep the first isolated one waiting.
+    scene.solo.withheld(ordinary, 1, heard=1)
+    scene.solo.pump(0.0)
+    assert scene.said(apart) == [1]
 
 
 def test_slots_are_split_over_runners_and_none_goes_without() -> None:

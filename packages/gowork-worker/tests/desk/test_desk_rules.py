@@ -191,7 +191,7 @@ def test_a_process_that_lost_its_isolated_task_and_lives_gets_no_other(
     lender = stage.ready()
     stage.grant(1, alone=True)
     alone = stage.alone()
-    stage.say(lender, messages.Withheld(1))
+    stage.withhold(lender, 1)
     assert alone.granted == [1]
     stage.tell(Reported(alone.id, [report], 10))
     assert stage.reported() == {1: report.outcome}
@@ -338,8 +338,24 @@ def test_isolated_runner_that_gets_ready_while_nothing_is_started_keeps_its_slot
     stage.tell(CutOff())
     alone = stage.alone()
     stage.tell(SessionStarted())
-    stage.say(lender, messages.Withheld(1))
+    stage.withhold(lender, 1)
     assert (alone.said, alone.granted) == ([], [1])
+
+
+def test_slots_that_a_pause_took_are_not_taken_for_those_of_an_isolated_task_after_it(stage: Stage) -> None:
+    lender = stage.ready()
+    stage.tell(CutOff())
+    stage.tell(SessionStarted())
+    stage.grant(1, 2)
+    stage.grant(3, alone=True)
+    alone = stage.alone()
+    assert lender.said == [messages.Slots(0), messages.Slots(2), messages.Slots(1)]
+    # The answer to the pause comes late, and both slots are in use again.
+    stage.say(lender, messages.Withheld(2, heard=1))
+    assert alone.granted == []
+    stage.report(lender, 1)
+    stage.withhold(lender, 1)
+    assert alone.granted == [3]
 
 
 def test_report_that_is_released_before_it_is_sent_is_not_sent(stage: Stage) -> None:
@@ -364,7 +380,7 @@ def test_new_runner_leaves_the_slot_of_an_isolated_task_before_it_starts_anythin
     first = stage.ready()
     stage.grant(1, alone=True)
     alone = stage.alone()
-    stage.say(first, messages.Withheld(1))
+    stage.withhold(first, 1)
     assert alone.granted == [1]
     stage.end(first)
     stage.grant(2)

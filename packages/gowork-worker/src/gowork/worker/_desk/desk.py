@@ -282,8 +282,8 @@ class Desk:
                     if kind is StopKind.TIMEOUT:
                         fields = {"grace_ms": grace_ms}
                         self._instruct(Note(Level.WARNING, "time limit ran out", fields, None, task.grant))
-            case messages.Withheld(slots):
-                self.solo.withheld(runner, slots)
+            case messages.Withheld(slots, heard):
+                self.solo.withheld(runner, slots, heard)
                 self.solo.pump(now)
             case messages.Waiting(attempts):
                 self.work.waits(runner, attempts, now)

@@ -69,7 +69,7 @@ class Pause:
             self._instruct(Tell(runner.id, messages.Lease(False)))
         # A runner of isolated tasks is given none during a pause, and nobody would give it its slot back afterwards.
         if self.is_on and not runner.alone:
-            self._instruct(Tell(runner.id, messages.Slots(0)))
+            self._instruct(Tell(runner.id, runner.limit(0)))
 
     def check(self, now: float) -> None:
         """Begins or ends the pause, if it must."""
@@ -81,7 +81,7 @@ class Pause:
         self._solo.pause(on=is_on)
         for runner in self._roster.ready():
             slots = 0 if is_on else runner.slots - runner.reserved
-            self._instruct(Tell(runner.id, messages.Slots(slots)))
+            self._instruct(Tell(runner.id, runner.limit(slots)))
         if not is_on:
             self._solo.pump(now)
         self._instruct(SPEAK)

@@ -9,6 +9,7 @@ from typing import NewType
 
 from gowork.worker._desk.pulse import Pulse
 from gowork.worker._desk.tasks import HeldTask
+from gowork.worker._runner import messages
 
 #: Names a runner for as long as the worker lives. The runner that takes its place has another id.
 RunnerId = NewType("RunnerId", int)
@@ -31,12 +32,15 @@ class Runner:
         "name",
         "only",
         "pulse",
+        "raised",
         "reserved",
         "slots",
+        "slots_told",
         "spare",
         "started_at",
         "stopped_at",
         "tasks",
+        "told",
         "waiting",
         "was_stopped",
         "withheld",
@@ -88,6 +92,10 @@ class Runner:
         #: How many slots it was asked to leave to isolated tasks, how many it has left, and how many of those are used.
         #: Written by `solo`.
         self.reserved = self.withheld = self.lent = 0
+        #: The slots that it was told last, in how many Slots, and which of these was the last that gave it some back.
+        #: What it says that it withholds counts only when it has heard that one.
+        self.slots_told = slots
+        self.told = self.raised = 0
         #: When it became idle, if it runs isolated tasks. Written by `solo`.
         self.idle_since = now
 
@@ -110,6 +118,14 @@ class Runner:
     def get_ready(self) -> None:
         """It is ready: it takes tasks from now on."""
         self.is_ready = True
+
+    def limit(self, slots: int) -> messages.Slots:
+        """It may run `slots` tasks from now on. Returns what it is to be told; each call counts as told."""
+        self.told += 1
+        if slots > self.slots_told:
+            self.raised = self.told
+        self.slots_told = slots
+        return messages.Slots(slots)
 
     def go(self) -> None:
         """Its process ends or has ended: it takes nothing more."""

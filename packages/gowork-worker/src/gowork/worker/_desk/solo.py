@@ -169,9 +169,10 @@ class Solo:
         runner.stop(now)
         self._instruct(Tell(runner.id, messages.Stop()))
 
-    def withheld(self, runner: Runner, slots: int) -> None:
-        """An ordinary runner has left `slots` of its slots to isolated tasks."""
-        runner.withheld = min(slots, runner.reserved)
+    def withheld(self, runner: Runner, slots: int, heard: int) -> None:
+        """An ordinary runner had left `slots` of its slots to isolated tasks when it had heard `heard` Slots."""
+        if heard >= runner.raised:
+            runner.withheld = min(slots, runner.reserved)
 
     def _start(self, only: tuple[str, ...] | None, now: float) -> None:
         runner = self._spawn(only, now)
@@ -226,4 +227,4 @@ class Solo:
         runner.withheld = min(runner.withheld, runner.reserved)
         # During a pause runners have no slots. They are told how many they have when it is over.
         if not self._is_paused:
-            self._instruct(Tell(runner.id, messages.Slots(runner.slots - runner.reserved)))
+            self._instruct(Tell(runner.id, runner.limit(runner.slots - runner.reserved)))

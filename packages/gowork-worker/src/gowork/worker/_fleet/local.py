@@ -62,6 +62,8 @@ class LocalRunner:
         self._log_failures = log_failures
         self._table = SlotTable.private(start.slots, start.spare)
         self._executor: Executor | None = None
+        #: How many Slots have come.
+        self._slots_heard = 0
         self._stopped = asyncio.Event()
         #: The asyncio task in which it runs, until it is ready.
         self._starting: asyncio.Task[Any] | None = None
@@ -115,6 +117,7 @@ class LocalRunner:
         assert executor is not None
         match message:
             case messages.Slots(slots):
+                self._slots_heard += 1
                 executor.set_slots(slots)
             case messages.Recall():
                 self._tell(RunnerSaid(self.id, messages.Returned(executor.recall())))
@@ -159,7 +162,7 @@ class LocalRunner:
         logger.error("an exception broke off the runner's own work", extra={"reason": type_name(error)})
 
     def _say_withheld(self, slots: int) -> None:
-        self._tell(RunnerSaid(self.id, messages.Withheld(slots)))
+        self._tell(RunnerSaid(self.id, messages.Withheld(slots, self._slots_heard)))
 
     def _say_waiting(self, attempts: int) -> None:
         self._tell(RunnerSaid(self.id, messages.Waiting(attempts)))

@@ -226,6 +226,8 @@ class _Runner(asyncio.Protocol):
         self.stopped = asyncio.Event()
         self.outbox = Outbox(self._send_work, self.send)
         self._executor: Executor | None = None
+        #: How many Slots have come.
+        self._slots_heard = 0
         self._transport: asyncio.Transport | None = None
         self._reader = pipe.FrameReader(self._take)
 
@@ -248,7 +250,7 @@ class _Runner(asyncio.Protocol):
 
     def send_withheld(self, slots: int) -> None:
         """Tells how many slots are out of use."""
-        self.send(messages.Withheld(slots))
+        self.send(messages.Withheld(slots, self._slots_heard))
 
     def send_waiting(self, attempts: int) -> None:
         """Tells how many attempts wait for other tasks."""
@@ -298,6 +300,7 @@ class _Runner(asyncio.Protocol):
         assert executor is not None
         match message:
             case messages.Slots(slots):
+                self._slots_heard += 1
                 executor.set_slots(slots)
             case messages.Recall():
                 self.send(messages.Returned(executor.recall()))

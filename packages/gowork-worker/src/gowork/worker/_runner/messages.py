@@ -106,6 +106,8 @@ class Withheld(msgspec.Struct, frozen=True, tag="withheld"):
     """From a runner, in answer to Slots: how many of its slots are out of use now. Nothing runs in them."""
 
     slots: int
+    #: How many Slots it had heard by then. The supervisor may have told it of more slots since.
+    heard: int
 
 
 class Waiting(msgspec.Struct, frozen=True, tag="waiting"):
