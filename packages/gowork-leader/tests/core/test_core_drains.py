@@ -1,9 +1,11 @@
+import pytest
 from leader_core import Core, spec
 
 from gowork.leader._core import commands as cmd
 from gowork.leader._core.effects import DrainWorker, StartWork, Welcome
 from gowork.leader._core.explain import explain
-from gowork.leader._core.model import HeartbeatStatus, Liveness
+from gowork.leader._core.kinds import DRAINS, Drain
+from gowork.leader._core.model import FactKey, HeartbeatStatus, Liveness
 from gowork.leader._core.queries import members
 
 
@@ -86,6 +88,73 @@ def test_a_callback_worker_that_is_drained_is_not_dialled_until_it_joins_again()
     assert "draining" in explain(core.state, core.task("b"), core.now).reasons[0].message
     core.do(cmd.Join("m", "host:1"))
     assert dialled(core) == ["m"]
+
+
+def test_a_drained_callback_worker_stays_so_with_the_next_leader():
+    core = Core()
+    core.do(cmd.Join("m", "host:1"))
+    core.do(cmd.Join("n", "host:2"))
+    core.do(cmd.DrainMember("m", 0))
+    core.restart()
+    core.submit(spec("a", handler=""), spec("b", handler=""))
+    assert dialled(core) == ["n"]
+    assert liveness(core) == {"m": Liveness.DRAINING, "n": Liveness.LIVE}
+    core.do(cmd.Join("m", "host:1"))
+    core.restart()
+    assert dialled(core) == ["m"]
+
+
+def test_a_drained_callback_worker_whose_lease_runs_out_comes_back_drained():
+    core = Core()
+    core.do(cmd.Join("m", "host:1"))
+    core.do(cmd.DrainMember("m", 0))
+    core.pass_time(core.state.settings.callback_lease + 1)
+    core.tick()
+    assert liveness(core) == {"m": Liveness.LOST}
+    for _ in range(2):
+        core.do(cmd.Heartbeat("m", HeartbeatStatus.IDLE))
+        core.submit(spec("a", handler=""))
+        assert dialled(core) == []
+        assert liveness(core) == {"m": Liveness.DRAINING}
+        core.restart()
+
+
+@pytest.mark.parametrize("ends", ["join", "leave", "lease"])
+def test_nothing_is_left_of_a_drain_when_it_ends(ends: str):
+    core = Core()
+    core.do(cmd.Join("m", "host:1"))
+    core.do(cmd.DrainMember("m", 0))
+    assert core.state.facts.of(DRAINS) == {"m": Drain(core.wall_ms)}
+    if ends == "join":
+        core.do(cmd.Join("m", "host:1"))
+    elif ends == "leave":
+        core.do(cmd.Leave("m"))
+    else:
+        core.pass_time(core.state.settings.callback_lease + 1)
+    assert core.state.facts.of(DRAINS) == {}
+    assert FactKey("drain", "m") not in core.facts
+
+
+def test_a_drain_of_a_member_that_has_joined_again_since_means_nothing():
+    core = Core()
+    core.do(cmd.Join("m", "host:1"))
+    # A version that knows no drains let it join again. Nobody is called "gone" any more.
+    for id in ("m", "gone"):
+        core.facts[FactKey("drain", id)] = DRAINS.encode(Drain(core.wall_ms - 1))
+    core.restart()
+    assert liveness(core) == {"m": Liveness.LIVE}
+
+
+def test_past_the_bound_no_callback_worker_is_drained(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(DRAINS, "rows_max", 1)
+    core = Core()
+    for id in ("m", "n"):
+        core.do(cmd.Join(id, "host:1"))
+    core.do(cmd.DrainMember("m", 0))
+    answer = core.do(cmd.DrainMember("n", 0)).answer
+    assert isinstance(answer, cmd.Refused)
+    assert answer.code == cmd.TOO_MANY_MEMBERS
+    assert liveness(core) == {"m": Liveness.DRAINING, "n": Liveness.LIVE}
 
 
 def test_a_member_that_is_not_there_cannot_be_drained():

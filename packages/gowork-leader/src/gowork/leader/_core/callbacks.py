@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from gowork.leader._core import changes as ch
 from gowork.leader._core import commands as cmd
+from gowork.leader._core import drains
 from gowork.leader._core import effects as ef
 from gowork.leader._core.decision import Decision
 from gowork.leader._core.dialled import ask_to_stop, dialled, is_to_stop, lose, release
@@ -34,6 +35,7 @@ def join(state: State, command: cmd.Join, now: Now) -> Decision:
     if earlier is not None:
         release(state, earlier, "its worker has joined again", Outcome.INTERRUPTED, now, decision)
     lease = now.mono + state.settings.callback_lease
+    drains.end(state, command.id, decision)
     decision.changes.append(ch.FactPut(MEMBERS, command.id, Member(command.address, now.wall_ms)))
     decision.changes.append(ch.CallbackJoined(command.id, command.address, lease, now.wall_ms))
     return decision
@@ -46,6 +48,7 @@ def leave(state: State, command: cmd.Leave, now: Now) -> Decision:
         return Decision(_member_unknown(state, command.id))
     decision = Decision()
     release(state, callback, "its worker has left", Outcome.INTERRUPTED, now, decision)
+    drains.end(state, command.id, decision)
     decision.changes.append(ch.FactRemoved(MEMBERS, command.id))
     decision.changes.append(ch.CallbackGone(command.id, Liveness.LEFT, now.wall_ms))
     return decision
@@ -61,6 +64,8 @@ def heartbeat(state: State, command: cmd.Heartbeat, now: Now) -> Decision:
     elif (gone := _lost(state, command.id)) is not None:
         decision.changes.append(ch.FactPut(MEMBERS, command.id, Member(gone.address, gone.joined_ms)))
         decision.changes.append(ch.CallbackJoined(command.id, gone.address, lease, gone.joined_ms))
+        if gone.draining:
+            drains.begin(command.id, gone.joined_ms, decision)
     else:
         decision.answer = _member_unknown(state, command.id)
         decision.effects.append(ef.CountHeartbeatRefused(command.id))

@@ -24,9 +24,23 @@ class Member(Struct, frozen=True, array_like=True, gc=False):
     joined_ms: int
 
 
+class Drain(Struct, frozen=True, array_like=True, gc=False):
+    """An operator has taken a callback worker out of service; its id is the fact's key."""
+
+    #: The `joined_ms` of that member. The drain of a member that has joined again since, with a version that knows no
+    #: drains, means nothing.
+    joined_ms: int
+
+
 def _member_follows(state: State, id: str, member: Member, now: Now) -> Iterable[ch.Change]:
     lease = now.mono + state.settings.callback_lease
     return (ch.CallbackJoined(id, member.address, lease, member.joined_ms),)
+
+
+def _drain_follows(state: State, id: str, drain: Drain, now: Now) -> Iterable[ch.Change]:
+    callback = state.callbacks.get(id)
+    if callback is not None and callback.joined_ms == drain.joined_ms:
+        yield ch.CallbackDraining(id)
 
 
 def _queue_follows(state: State, name: str, settings: QueueSettings, now: Now) -> Iterable[ch.Change]:
@@ -35,8 +49,10 @@ def _queue_follows(state: State, name: str, settings: QueueSettings, now: Now) -
 
 
 MEMBERS = Kind("member", Member, rows_max=10_000, follows=_member_follows)
+#: Drains of callback workers. They are no part of the members' facts, whose table has the columns of version 0.1.0.
+DRAINS = Kind("drain", Drain, rows_max=10_000, follows=_drain_follows)
 #: Queues with settings, by name. A queue with the defaults has no fact.
 QUEUES = Kind("queue", QueueSettings, rows_max=QUEUES_CONFIGURED_MAX, follows=_queue_follows)
 #: All kinds, in the order in which a leader takes up their facts when it starts. Facts of other kinds come from other
 #: versions and stay in the store as they are.
-KINDS: tuple[Kind[Any], ...] = (MEMBERS, QUEUES)
+KINDS: tuple[Kind[Any], ...] = (MEMBERS, DRAINS, QUEUES)

@@ -238,10 +238,12 @@ class Callback:
 class Departed:
     """A member that has gone and is still listed."""
 
-    __slots__ = ("address", "id", "is_callback", "joined_ms", "liveness", "seen_ms", "version")
+    __slots__ = ("address", "draining", "id", "is_callback", "joined_ms", "liveness", "seen_ms", "version")
 
     def __init__(self, member: Worker | Callback, liveness: Liveness, at_ms: int) -> None:
         self.is_callback = isinstance(member, Callback)
+        #: It is a callback worker that was taken out of service.
+        self.draining = isinstance(member, Callback) and member.draining
         if isinstance(member, Callback):
             self.id, self.address, self.version = member.id, member.address, ""
         else:
