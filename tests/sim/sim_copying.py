@@ -58,9 +58,9 @@ class SimCopyCall:
         if process is None:
             self.break_off()
             return
-        process.copies.add(self)
+        process.copies[self] = None
         serving = world.loop.create_task(self._serve(process, request, metadata), context=process.context)
-        serving.add_done_callback(lambda _: process.copies.discard(self))
+        serving.add_done_callback(lambda _: process.copies.pop(self, None))
 
     def break_off(self) -> None:
         """Ends it without an answer."""

@@ -7,6 +7,7 @@ one seed gives one history. Each simulated machine has a clock of its own, which
 from __future__ import annotations
 
 import asyncio
+import itertools
 import selectors
 from collections.abc import Callable
 from contextvars import Context, ContextVar, copy_context
@@ -48,6 +49,21 @@ class _NoInput(selectors.BaseSelector):
         raise KeyError(fileobj)
 
 
+class _Task(asyncio.Task[Any]):
+    """A task that a set has at the same place in each run, because its hash is no address.
+
+    TaskGroup keeps its tasks in a set, and cancels them in its order.
+    """
+
+    def __init__(self, coro: Any, *, loop: SimLoop, **options: Any) -> None:
+        # First, because it is put into a set of all tasks.
+        self._number = next(loop.task_numbers)
+        super().__init__(coro, loop=loop, **options)
+
+    def __hash__(self) -> int:
+        return self._number
+
+
 class SimLoop(asyncio.SelectorEventLoop):
     """`now` is the world's time, in simulated seconds from 0; `time()` is the time of the machine whose code asks."""
 
@@ -56,6 +72,8 @@ class SimLoop(asyncio.SelectorEventLoop):
         super().__init__(self._sim_selector)
         self._rng = rng
         self._no_machine = copy_context()
+        self.task_numbers = itertools.count()
+        self.set_task_factory(lambda loop, coro, **options: _Task(coro, loop=self, **options))
         #: The least and the most that the disk takes for one request, in seconds.
         self.io_seconds = (0.0002, 0.02)
 

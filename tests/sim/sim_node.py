@@ -158,7 +158,7 @@ class LeaderProcess(SimProcess):
         #: The seat of the term that it leads; None while it leads none.
         self.seat: Seat | None = None
         #: Copies of its store that others take.
-        self.copies: set[SimCopyCall] = set()
+        self.copies: dict[SimCopyCall, None] = {}
         self._path = folder / "gowork.db"
         #: Whether keepalives were answered and not done, so that its own lease may outlast that of etcd.
         self.was_deceived = False

@@ -24,7 +24,7 @@ from gowork.leader._core.model import Now
 from gowork.leader._engine import retention, seams
 from gowork.leader._engine.loop import Engine
 from gowork.leader._replication import candidacy, journal, pins, pruning, upkeep, weight
-from gowork.leader._rpc import copying, forwarding
+from gowork.leader._rpc import copies, copying, forwarding
 from gowork.leader._rpc.services import Port
 from gowork.leader.log import etcd
 from gowork.leader.log._etcd import values
@@ -70,7 +70,7 @@ def simulated_leaders(world: SeveralWorld) -> Iterator[None]:
         (sqlite, "LoopExecutor", lambda name: NoThread()),
         (sqlite, "merge_all", _merge_all),
         (values, "PART_BYTES", world.part_bytes),
-        *((module, "secrets", _Secrets) for module in (journal, pins, etcd, _sqlite_meta, _sqlite_file)),
+        *((module, "secrets", _Secrets) for module in (copies, etcd, journal, pins, _sqlite_file, _sqlite_meta)),
         *((module, name, value) for module, bounds in _BOUNDS.items() for name, value in bounds.items()),
     ]
     with ExitStack() as stack:

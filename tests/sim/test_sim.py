@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from run_sim import PLANTS, SEVERAL, kept_seeds, try_seed
+from run_sim import PLANTS, SEVERAL, kept_seeds, replay, try_seed
 from sim_plants_log import LogPlants
 
 HERE = Path(__file__).parent
@@ -197,16 +197,15 @@ def test_a_planted_bug_is_found_by_its_checker(plant: str):
     assert any(FINDERS[plant] in try_seed(seed, plant)[0] for seed in seeds)
 
 
-def test_a_seed_has_one_history_whatever_the_hashes():
-    histories = [
-        subprocess.run(
-            [sys.executable, HERE / "run_sim.py", "--seed", "3"],
-            env={**os.environ, "PYTHONHASHSEED": seed},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for seed in ("1", "2")
-    ]
-    assert histories[0] == histories[1]
-    assert "world   is calm" in histories[0]
+@pytest.mark.parametrize("seed", [3, SEVERAL + 3])
+def test_a_seed_has_one_history_whatever_the_hashes_and_what_ran_before(seed: int, capsys: pytest.CaptureFixture[str]):
+    alone = subprocess.run(
+        [sys.executable, HERE / "run_sim.py", "--seed", str(seed)],
+        env={**os.environ, "PYTHONHASHSEED": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    replay(seed, "")
+    assert capsys.readouterr().out == alone
+    assert "world   is calm" in alone

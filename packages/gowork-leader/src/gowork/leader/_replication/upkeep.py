@@ -131,7 +131,7 @@ class Upkeep:
             self._comparison.digest,
         )
         try:
-            for store_id in tuple(self._gone):
+            for store_id in sorted(self._gone):
                 await self._log.drop_note(PREFIX + store_id)
                 self._gone.discard(store_id)
             await self._log.put_note(registration.key(), encode(registration))
