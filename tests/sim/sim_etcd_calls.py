@@ -137,7 +137,7 @@ class SimLink:
         self.now = now
         self.delay, self.fault, self.late, self.breaks = delay, fault, late, breaks
         self.is_cut = False
-        self._is_deceived = False
+        self._is_deceived = self._is_lied_to = False
         self._cuts = 0
         self._streams: dict[_SimWatch, None] = {}
 
@@ -163,13 +163,27 @@ class SimLink:
         for stream in self._streams:
             stream.wake()
 
+    def lie(self, *, is_on: bool) -> None:
+        """Has keepalives answered and not done, and watches told nothing, or no more.
+
+        Such is a member of etcd that is cut off from the other members. All other calls go to those.
+        """
+        self._is_lied_to = is_on
+        for stream in self._streams:
+            stream.wake()
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether watches are told nothing."""
+        return self.is_cut or self._is_lied_to
+
     def break_streams(self) -> None:
         """Ends all watches, as a member does that has lost its leader."""
         self._break(list(self._streams))
 
     async def call(self, request: Any, seconds: float) -> Any:
         """See Link.call."""
-        fault = self._fault_of_cut(request) if self.is_cut else self.fault(request)
+        fault = self._fault_of(request)
         if fault is Fault.BUSY:
             raise rpc_error(grpc.StatusCode.RESOURCE_EXHAUSTED, "etcdserver: too many requests")
         if fault is Fault.HOLLOW:
@@ -199,9 +213,11 @@ class SimLink:
                 raise rpc_error(grpc.StatusCode.UNAVAILABLE, "the connection broke") from None
             raise rpc_error(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded") from None
 
-    def _fault_of_cut(self, request: Any) -> Fault:
-        is_answered = self._is_deceived and isinstance(request, pb.LeaseKeepAliveRequest)
-        return Fault.HOLLOW if is_answered else Fault.LOST
+    def _fault_of(self, request: Any) -> Fault | None:
+        is_deceived = self._is_deceived if self.is_cut else self._is_lied_to
+        if is_deceived and isinstance(request, pb.LeaseKeepAliveRequest):
+            return Fault.HOLLOW
+        return Fault.LOST if self.is_cut else self.fault(request)
 
     def watch(self) -> WatchCall:
         """See Link.watch."""
@@ -240,7 +256,7 @@ class _SimWatch:
             if self.is_broken:
                 self.cancel()
                 raise rpc_error(grpc.StatusCode.UNAVAILABLE, "etcdserver: no leader")
-            if not self._link.is_cut:
+            if not self._link.is_silent:
                 if self._watching is None:
                     self._watching = Watching(self._etcd, self._asked)
                     return pb.WatchResponse(header=self._etcd.header(), created=True)

@@ -12,21 +12,28 @@ if TYPE_CHECKING:
     from sim_several import SeveralWorld
 
 
+#: For how long a leader is kept away from the log, so that it lags behind, and how often that is looked at, in seconds.
+_BEHIND_SECONDS = 12.0
+_LOOK_SECONDS = 0.5
+
+
 async def break_leaders(world: SeveralWorld, until: float) -> None:
     """Causes one fault after the other until the time `until`, and then heals all leaders."""
     while world.loop.now < until:
         await world.loop.pass_time(world.rng.expovariate(0.7))
-        _break_something(world)
+        await world.loop.pass_time(_break_something(world))
     _fill(world, False)
     for node in world.nodes:
         node.calm_down()
 
 
-def _break_something(world: SeveralWorld) -> None:
+def _break_something(world: SeveralWorld) -> float:
+    """Causes a fault. Returns for how long no other is caused, in seconds, because some faults take a while to act."""
+    quiet = 0.0
     rng, trace = world.rng, world.trace
     leading = [node for node in world.nodes if node.process is not None and node.process.seat is not None]
     node = rng.choice(leading if leading and rng.random() < 0.7 else world.nodes)
-    match rng.randrange(14):
+    match rng.randrange(17):
         case 0:
             trace.fault("a leader's process is killed", node.name)
             node.kill(power_cut=False)
@@ -77,19 +84,50 @@ def _break_something(world: SeveralWorld) -> None:
                     each.process.link.break_streams()
         case 12:
             trace.fault("etcd answers a leader late, and then loses its keepalives", node.name)
-            node.drags = True
+            node.drags, quiet = True, rng.choice((0.0, 5.0))
             world.loop.later(1.5, setattr, node, "loses_keepalives", True)
             world.loop.later(6.0, _drag_no_more, node)
+        case 13:
+            seconds = rng.choice([4.0, 6.0, 9.0])
+            trace.fault("the keepalives of a leader are answered and not done", node.name, f"for {seconds:g} s")
+            node.lie(seconds)
+            quiet = rng.choice((0.0, 4.0))
+        case 14:
+            node.parts_left = rng.choice((1, 1, 2))
+        case 15:
+            # The log waits for the second of two stores.
+            following = [each for each in world.nodes if each not in leading and len(world.nodes) > 2]
+            if following:
+                _leave_behind(world, rng.choice(following), world.loop.now + _BEHIND_SECONDS)
+                quiet = rng.choice((0.0, 6.0))
         case _:
             if rng.random() < 0.4:
                 trace.fault("etcd is full for a while")
                 _fill(world, True)
                 world.loop.later(rng.uniform(0.5, 4.0), _fill, world, False)
+    return quiet
 
 
 def _die(world: SeveralWorld, node: SimNode) -> None:
     node.holds_back = False
     node.kill(power_cut=world.rng.random() < 0.5)
+
+
+def _leave_behind(world: SeveralWorld, node: SimNode, until: float) -> None:
+    """Cuts a leader off until the log lacks what it needs. Then all others die, and it comes back."""
+    applied = world.applied(node.name)
+    if applied is None or world.calm or world.loop.now >= until:
+        return
+    if not world.etcd.has_entries() or world.etcd.first_entry() <= applied + 1:
+        node.cut_from_etcd(2 * _LOOK_SECONDS, is_deceived=False)
+        world.loop.later(_LOOK_SECONDS, _leave_behind, world, node, until)
+        return
+    world.trace.fault("a leader comes back that lags behind the log, and nobody leads", node.name)
+    node.loses_pages = True
+    world.loop.later(_BEHIND_SECONDS / 2, setattr, node, "loses_pages", False)
+    for each in world.nodes:
+        if each is not node:
+            each.kill(power_cut=False)
 
 
 def _drag_no_more(node: SimNode) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, cast
@@ -22,12 +23,14 @@ from gowork.leader._app.node import Addresses
 from gowork.leader._core.state import Settings
 from gowork.leader._engine.retention import Kept
 from gowork.leader.log._etcd import etcd_pb2 as pb
-from gowork.leader.log.etcd import EtcdLog
+from gowork.leader.log.etcd import _PAGE_ENTRIES, EtcdLog
 
 if TYPE_CHECKING:
     from sim_copying import SimCopyCall
     from sim_several import SeveralWorld
 
+#: What the keys of parts begin with.
+_PARTS = b"gowork/part/"
 #: How long a message to etcd is under way, in seconds.
 _QUICK = (0.0005, 0.003, 0.02)
 _SLOW = (0.05, 0.2, 0.3)
@@ -58,6 +61,10 @@ class SimNode:
         self.holds_back = False
         self.is_slow = False
         self.drags = self.loses_keepalives = False
+        #: Whether pages of entries do not reach it.
+        self.loses_pages = False
+        #: How many parts of an entry it sends until its machine loses its power; None: it does not.
+        self.parts_left: int | None = None
         #: What is on the disk of the log of SQLite: which run of it, and up to where. It outlives the processes.
         self.forced = b"", 0
         self.process: LeaderProcess | None = None
@@ -122,6 +129,14 @@ class SimNode:
             self.process.was_deceived |= is_deceived
         self.world.loop.later(seconds, self._heal)
 
+    def lie(self, seconds: float) -> None:
+        """Has its keepalives answered and not done for a while, and tells its watches nothing; see SimLink.lie."""
+        process = self.process
+        if process is not None:
+            process.was_deceived = True
+            process.link.lie(is_on=True)
+            self.world.loop.later(seconds, partial(process.link.lie, is_on=False))
+
     def isolate(self, seconds: float) -> None:
         """Lets nobody but etcd reach it for a while."""
         self.away_until = self.world.loop.now + seconds
@@ -131,7 +146,8 @@ class SimNode:
     def calm_down(self) -> None:
         """Ends its faults."""
         self.away_until = self.cut_until = 0.0
-        self.holds_back = self.is_slow = self.drags = self.loses_keepalives = False
+        self.holds_back = self.is_slow = self.drags = self.loses_keepalives = self.loses_pages = False
+        self.parts_left = None
         self._heal()
         if self.process is not None and self.process.is_stopped:
             self.process.go_on()
@@ -212,6 +228,10 @@ class LeaderProcess(SimProcess):
             return Fault.LATE
         if is_keepalive and self.node.loses_keepalives:
             return Fault.LOST
+        if self.node.loses_pages and _is_page(request):
+            return Fault.LOST
+        if self.node.parts_left is not None and not is_keepalive and self._dies_amid_parts(request):
+            return Fault.LOST
         if self.node.drags:
             return Fault.SLOW
         chance = self.rng.random()
@@ -222,6 +242,17 @@ class LeaderProcess(SimProcess):
         if fault is not None:
             self.world.trace.fault(f"a call of etcd is {fault.name}", self.name)
         return fault
+
+    def _dies_amid_parts(self, request: object) -> bool:
+        """Lets some parts of an entry through. With the next request, the machine loses its power."""
+        node = self.node
+        if node.parts_left:
+            node.parts_left -= _is_part(request)
+            return False
+        node.parts_left = None
+        self.world.trace.fault("a leader dies between the parts of an entry", node.name)
+        self.world.loop.later(0.0, partial(node.kill, power_cut=True))
+        return True
 
     @property
     def follows(self) -> Addresses | None:
@@ -263,3 +294,17 @@ class LeaderProcess(SimProcess):
             self.is_alive = False
             self.serve_no_more()
             self.node.ended(None if task.cancelled() else task.exception())
+
+
+def _is_part(request: object) -> bool:
+    """Whether this appends a part of an entry that is not its last."""
+    return isinstance(request, pb.TxnRequest) and any(
+        each.request_put.key.startswith(_PARTS) for each in request.success
+    )
+
+
+def _is_page(request: object) -> bool:
+    """Whether this reads entries to follow the log."""
+    return isinstance(request, pb.TxnRequest) and any(
+        each.request_range.limit == _PAGE_ENTRIES for each in request.success
+    )

@@ -44,6 +44,8 @@ class SeveralWorld(World):
         self.etcd = CheckedEtcd(LoopClock(self.loop), self.log_checks)
         #: The largest part of an entry, in bytes.
         self.part_bytes = self.rng.choice((1 << 20, 200))
+        #: A store that lacks no more than this is waited for, in bytes.
+        self.behind_bytes = self.rng.choice((4 << 10, 256))
         self.nodes: list[SimNode] = []
         #: Whether the disk of a machine was lost.
         self.has_lost_a_disk = False

@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 
 #: Bounds that are reached in seconds with some hundred small batches: {module: {name: value}}.
 _BOUNDS: Mapping[Any, Mapping[str, float]] = {
-    pruning: {"LOOK_SECONDS": 1.0, "BEHIND_BYTES_MAX": 4 << 10},
+    pruning: {"LOOK_SECONDS": 1.0},
     upkeep: {"FORCE_SECONDS": 1.0, "REGISTER_SECONDS": 2.0},
-    weight: {"BLOCK_BYTES": 512},
+    weight: {"BLOCK_BYTES": 128},
     pins: {"PIN_SECONDS": 10.0, "AGAIN_SECONDS": 3.0},
     retention: {"LOOK_SECONDS": 3.0},
     copying: {"AGAIN_SECONDS_MAX": 2.0},
@@ -70,6 +70,7 @@ def simulated_leaders(world: SeveralWorld) -> Iterator[None]:
         (sqlite, "LoopExecutor", lambda name: NoThread()),
         (sqlite, "merge_all", _merge_all),
         (values, "PART_BYTES", world.part_bytes),
+        (pruning, "BEHIND_BYTES_MAX", world.behind_bytes),
         *((module, "secrets", _Secrets) for module in (copies, etcd, journal, pins, _sqlite_file, _sqlite_meta)),
         *((module, name, value) for module, bounds in _BOUNDS.items() for name, value in bounds.items()),
     ]
@@ -117,10 +118,9 @@ class _Secrets:
 
 def _merge_all(connection: Any) -> bool:
     busy, log_pages, merged_pages = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-    is_merged = not busy and 0 <= log_pages == merged_pages
-    if is_merged:
+    if merged_pages > 0:
         own().store.merged()
-    return is_merged
+    return not busy and 0 <= log_pages == merged_pages
 
 
 async def _until_refused(address: str) -> None:
