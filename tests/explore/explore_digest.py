@@ -24,10 +24,15 @@ from gowork.leader.log.etcd import EtcdLog
 
 #: Attributes that decide nothing here: what never changes, and what was counted.
 _LEFT_OUT = {"_channels", "_endpoints", "_keys", "_weight"}
+#: {function: variables that it reads again only if who it tells of a leader waits for the next one}. Nobody does: each
+#: lets go of it, or has not awaited anything.
+_UNUSED = {"EtcdLog.leaders": frozenset({"answer"})}
 #: What coroutines await: a future, or the next value of a generator.
 _AWAITED = {"FutureIter", "async_generator_asend", "anext_awaitable"}
 #: Numbers above this are times of a process. Only how far they are from now tells processes apart.
 EPOCH_SECONDS = 1e8
+#: No two timers of a process are shorter than this at once, in seconds.
+_SHORT_SECONDS = 0.05
 
 
 class Outside:
@@ -58,15 +63,19 @@ class ProcessDigest:
     def add(self, value: Any) -> None:
         """Adds a value, with all that it can reach."""
         kind = type(value)
+        if kind in _PLAIN:
+            self._parts.append(repr(value))
+            return
         how = _hows.get(kind)
         if how is None:
             how = _hows[kind] = _how(kind)
-        if how in (ProcessDigest._add_plain, ProcessDigest._add_number):
+        known = self._known
+        if how in _PLAIN_HOWS:
             how(self, value)
-        elif id(value) in self._known:
-            self._parts.append(f"#{self._known[id(value)]}")
+        elif (number := known.get(id(value))) is not None:
+            self._parts.append(f"#{number}")
         else:
-            self._known[id(value)] = len(self._known)
+            known[id(value)] = len(known)
             self._kept.append(value)
             self._parts.append(kind.__qualname__)
             how(self, value)
@@ -79,6 +88,10 @@ class ProcessDigest:
             self._parts.append(repr(value))
         else:
             self._parts.append("past" if value <= self._now else f"in {value - self._now:.3f}")
+
+    def _add_error(self, value: BaseException) -> None:
+        """Adds its type, and what it says to programs. Its words are for people."""
+        self._all(vars(value).values())
 
     def _add_message(self, value: Message) -> None:
         self._parts.append(value.SerializeToString(deterministic=True).hex())
@@ -132,7 +145,8 @@ class ProcessDigest:
         self._all(value.__reduce__()[1:])
 
     def _add_timer(self, value: Any) -> None:
-        self._add_number(value.when())
+        """Adds what its time decides: which timer fires first. All that are shorter than any pause are alike."""
+        self._add_number(value.when() if value.when() <= self._now else max(value.when(), self._now + _SHORT_SECONDS))
         self._all(value._args)
 
     def _add_struct(self, value: Struct) -> None:
@@ -149,24 +163,35 @@ class ProcessDigest:
         """Adds where a coroutine or generator stands, and what it still uses: variables, and what it works with."""
         if frame is None:
             return
-        self._parts.append(f"{frame.f_code.co_qualname} {_places(frame.f_code)[frame.f_lasti // 2]}")
-        if frame.f_code.co_filename == asyncio.tasks.__file__:
+        code = frame.f_code
+        where, live = _standing(code, frame.f_lasti)
+        self._parts.append(where)
+        if code.co_filename == asyncio.tasks.__file__:
             # Where it stands says all, because what it waits for is found by other ways.
             return
         names = frame.f_locals
-        live = live_names(frame.f_code, frame.f_lasti)
-        for name in sorted(live & names.keys()):
-            self._parts.append(name)
-            self.add(names[name])
+        for name in live:
+            if name in names:
+                self._parts.append(name)
+                self.add(names[name])
         # A frame refers to its code, then to its variables, and then to what it works with, such as iterators.
         refers = gc.get_referents(suspended)
-        code = max(place for place, each in enumerate(refers) if each is frame.f_code)
+        place = max(place for place, each in enumerate(refers) if each is code)
         # In the end there may be the exception that is being handled, or None.
-        self._all(each for each in refers[code + 1 + len(names) :] if each is not None)
+        for each in refers[place + 1 + len(names) :]:
+            if each is not None:
+                self.add(each)
 
     def _all(self, values: Iterable[object]) -> None:
         for value in values:
             self.add(value)
+
+
+@cache
+def _standing(code: types.CodeType, offset: int) -> tuple[str, tuple[str, ...]]:
+    """Returns where a frame stands, and the variables that it still uses, in order."""
+    live = live_names(code, offset) - _UNUSED.get(code.co_qualname, frozenset())
+    return f"{code.co_qualname} {_places(code)[offset // 2]}", tuple(sorted(live))
 
 
 @cache
@@ -192,7 +217,8 @@ def _content(cell: types.CellType) -> object:
 
 #: How values of each type are added. The first type that fits counts.
 _TABLE: list[tuple[type | tuple[type, ...], Callable[[ProcessDigest, Any], None]]] = [
-    ((int, str, bytes, enum.Enum, type(None), BaseException), ProcessDigest._add_plain),
+    ((int, str, bytes, enum.Enum, type(None)), ProcessDigest._add_plain),
+    (BaseException, ProcessDigest._add_error),
     (float, ProcessDigest._add_number),
     (Message, ProcessDigest._add_message),
     ((Outside, type, types.ModuleType, types.BuiltinFunctionType), ProcessDigest._add_nothing),
@@ -212,6 +238,9 @@ _TABLE: list[tuple[type | tuple[type, ...], Callable[[ProcessDigest, Any], None]
     (Struct, ProcessDigest._add_struct),
     (Iterator, ProcessDigest._add_iterator),
 ]
+#: Types of which `repr` says all, and what adds such values: values that need not be known again.
+_PLAIN = {int, str, bytes, bool, type(None)}
+_PLAIN_HOWS = {ProcessDigest._add_plain, ProcessDigest._add_number}
 #: {type: how its values are added}
 _hows: dict[type, Callable[[ProcessDigest, Any], None]] = {}
 

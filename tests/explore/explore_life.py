@@ -75,6 +75,7 @@ class Life:
                 process.leads = False
                 await journal.close()
                 await leadership.resign()
+                process.is_over()
 
     async def _copy(self, process: Process) -> None:
         process.copied = asyncio.get_running_loop().create_future()

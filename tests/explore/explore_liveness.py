@@ -14,7 +14,7 @@ _NO_NEXT = {"RETURN_VALUE", "RETURN_CONST", "RAISE_VARARGS", "RERAISE", "JUMP_FO
 @cache
 def live_names(code: CodeType, offset: int) -> frozenset[str]:
     """Returns the names that are read after an instruction, before they are written."""
-    return _all_live(code).get(offset, frozenset(code.co_varnames)) | {*code.co_cellvars, *code.co_freevars}
+    return _all_live(code).get(offset, frozenset((*code.co_varnames, *code.co_cellvars, *code.co_freevars)))
 
 
 @cache
@@ -49,6 +49,10 @@ def _all_live(code: CodeType) -> dict[int, frozenset[str]]:
 def _names(instruction: dis.Instruction) -> tuple[frozenset[str], frozenset[str]]:
     """Returns the local variables that an instruction reads and writes."""
     name = instruction.opname
+    if "DEREF" in name or name == "LOAD_CLOSURE":
+        # Functions that share the variable are looked at where they are found.
+        found = frozenset({instruction.argval})
+        return (frozenset(), found) if name in ("STORE_DEREF", "DELETE_DEREF") else (found, frozenset())
     if "_FAST" not in name:
         return frozenset(), frozenset()
     names = instruction.argval if isinstance(instruction.argval, tuple) else (instruction.argval,)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 from explore_digest import Outside
@@ -18,10 +19,14 @@ from explore_process import Effect, Process, Word, writes
 from memory_store import Content
 from sim_etcd_calls import SimEtcdClient
 
-#: How many processes are kept for their next step.
-_LIVE_MAX = 2_000
+#: How many processes are kept for their next step, in all and in one state.
+_LIVE_MAX, _LIVE_EACH_MAX = 6_000, 4
+#: How many steps are all compared, if there is something to compare them with. Of those after them, one of so many is.
+_ALL_COMPARED, _COMPARED_EVERY = 1_000, 10
 #: (what is told, the place of a call or stream, number of what is told)
 Told = tuple[Word, int, int]
+#: How a process has come into a state: the number of its store at the start, and what it was told since.
+Way = tuple[int, tuple[Told, ...]]
 
 
 class DifferError(Exception):
@@ -71,8 +76,8 @@ class Local:
         self.store = store
         self.wants_copy = process.copied is not None
         self.leads = process.leads
-        #: Up to two ways to it: the store at the start, and what was told since.
-        self.ways: list[tuple[int, tuple[Told, ...]]] = []
+        #: Up to two ways to it.
+        self.ways: list[Way] = []
         self.steps: dict[Told, Step] = {}
         #: What can be told to it while it is cut off, until it is reached again. See Locals.while_cut_off.
         self.while_cut_off: list[tuple[Told, ...]] | None = None
@@ -105,8 +110,10 @@ class Locals(Outside):
         self._locals: Numbers[Local] = Numbers()
         self.stores: Numbers[Content] = Numbers()
         self._births: dict[int, Step] = {}
-        #: {state: a process in it}, the ones used last at the end.
-        self._live: OrderedDict[int, Process] = OrderedDict()
+        #: {state: processes in it, each with its way}, the states that were seen last at the end. All processes in a
+        #: state are alike, so any of them takes its next step.
+        self._live: OrderedDict[int, list[tuple[Process, Way]]] = OrderedDict()
+        self._live_count = 0
         #: The process that runs.
         self.running: Process | None = None
         #: How many steps processes have taken, and how many of them again.
@@ -123,7 +130,7 @@ class Locals(Outside):
 
     def close(self) -> None:
         """Ends all processes."""
-        for process in self._live.values():
+        for process, _ in chain.from_iterable(self._live.values()):
             process.discard()
         self._loop.close()
 
@@ -143,10 +150,10 @@ class Locals(Outside):
         local = self._locals[number]
         step = local.steps.get(told)
         if step is None:
-            step = local.steps[told] = self._take(number, local.ways[0], told)
-            if len(local.ways) > 1:
+            step = local.steps[told] = self._take(*self._in_state(number), told)
+            if len(local.ways) > 1 and (self.steps < _ALL_COMPARED or self.steps % _COMPARED_EVERY == 0):
                 self.compared += 1
-                other = self._take(number, local.ways[1], told)
+                other = self._take(self._remade(local.ways[1]), local.ways[1], told)
                 if other != step:
                     raise DifferError(f"{step} and {other} after {told}, told after {local.ways}")
         return step
@@ -174,13 +181,25 @@ class Locals(Outside):
             local.while_cut_off = list(found.values())
         return local.while_cut_off
 
-    def _take(self, number: int, way: tuple[int, tuple[Told, ...]], told: Told) -> Step:
-        process = self._live.pop(number, None) if way is self._locals[number].ways[0] else None
-        if process is None:
-            process = self._make(way[0])
-            for word in way[1]:
-                self._tell(process, word)
-                self.repeated += 1
+    def _in_state(self, number: int) -> tuple[Process, Way]:
+        """Returns a process in a state, and its way."""
+        kept = self._live.get(number)
+        if kept is None:
+            way = self._locals[number].ways[0]
+            return self._remade(way), way
+        self._live_count -= 1
+        if len(kept) == 1:
+            del self._live[number]
+        return kept.pop()
+
+    def _remade(self, way: Way) -> Process:
+        process = self._make(way[0])
+        for word in way[1]:
+            self._tell(process, word)
+            self.repeated += 1
+        return process
+
+    def _take(self, process: Process, way: Way, told: Told) -> Step:
         calls, streams = list(process.calls), list(process.streams)
         self._tell(process, told, is_new=True)
         return self._step(process, (way[0], (*way[1], told)), calls, streams)
@@ -201,9 +220,7 @@ class Locals(Outside):
         process.tell(word, place, self.stores[number] if word is Word.COPY else self._etcds.answers[number])
         process.sort()
 
-    def _step(
-        self, process: Process, way: tuple[int, tuple[Told, ...]], calls: Sequence[object], streams: Sequence[object]
-    ) -> Step:
+    def _step(self, process: Process, way: Way, calls: Sequence[object], streams: Sequence[object]) -> Step:
         requests = tuple(self._etcds.request(call.request) for call in process.calls)
         store = self.store(process.content)
         digest = process.digest()
@@ -221,16 +238,21 @@ class Locals(Outside):
             tuple((_place(calls, call), self._etcds.request(call.request)) for call in process.abandoned),
             tuple(process.effects),
         )
-        if way is local.ways[0]:
-            self._keep(number, process)
-        else:
-            process.discard()
+        self._keep(number, process, way)
         return step
 
-    def _keep(self, number: int, process: Process) -> None:
-        self._live[number] = process
-        if len(self._live) > _LIVE_MAX:
-            self._live.popitem(last=False)[1].discard()
+    def _keep(self, number: int, process: Process, way: Way) -> None:
+        kept = self._live.setdefault(number, [])
+        if len(kept) == _LIVE_EACH_MAX:
+            process.discard()
+            return
+        kept.append((process, way))
+        self._live_count += 1
+        while self._live_count > _LIVE_MAX:
+            _, oldest = self._live.popitem(last=False)
+            self._live_count -= len(oldest)
+            for each, _ in oldest:
+                each.discard()
 
 
 def _place(among: Sequence[object], wanted: object) -> int:

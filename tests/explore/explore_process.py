@@ -202,9 +202,10 @@ class Process(Outside):
             digest.add(stream.reading)
         digest.add(self.copied)
         digest.add(sorted(self.live_timers(), key=lambda timer: timer.when()))
-        digest.add((self.keeps, sorted(self.leases.items()), sorted(self.fresh), self._nonces))
+        digest.add((self.keeps, sorted(self.leases), sorted((each, self.leases[each]) for each in self.fresh)))
+        digest.add(self._nonces)
         digest.add((self.leads, self.stepping_down.is_set()))
-        digest.add(self.held.own if self.held is not None else None)
+        digest.add(self.held.own if self.held is not None and not self.held.is_stopped else None)
         digest.add(self.store)
         digest.add(self._main)
         for task in self.tasks:
@@ -232,6 +233,13 @@ class Process(Outside):
 
     def was_elected(self, token: int) -> None:
         self._nonces = token, 0
+
+    def is_over(self) -> None:
+        """Ends a leadership. Nothing of it is used any more."""
+        self.leads = False
+        self._nonces = 0, 0
+        if self.held is not None:
+            self.leases.pop(self.held.lease, None)
 
     def now(self) -> float:
         """See Link.now."""
