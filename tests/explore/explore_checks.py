@@ -39,6 +39,8 @@ class Violation(Exception):
     def __init__(self, rule: str, seen: str) -> None:
         super().__init__(f"{rule}: {seen}")
         self.rule = rule
+        #: What happened until it was seen, from the last state on; see World.words.
+        self.last: list[tuple[str, int, int]] = []
 
 
 class Written(NamedTuple):

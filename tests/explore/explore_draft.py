@@ -57,6 +57,9 @@ class State(NamedTuple):
     past: int
 
 
+#: What is true later if it is now.
+_LASTING = {"read", "acknowledged", "confirmed"}
+
 NOBODY = Machine(-1, (), (), Mode.USUAL, 0, 0)
 
 
@@ -69,17 +72,18 @@ class Draft:
     """
 
     def __init__(self, world: World, state: State) -> None:
-        self._world, self._etcds, self._locals, self._before = world, world.etcds, world.locals, state
+        self._world, self._etcds, self._locals = world, world.etcds, world.locals
         self.etcd, self.past, self.faults_left = state.etcd, state.past, state.faults_left
         self.machines = list(state.machines)
         self.floating = list(state.floating)
+        #: Whether a checker has looked at what may change later.
+        self.is_checked = False
 
     def state(self) -> State:
         """Returns the state after the change. What makes no difference is left out."""
         self._forget_leases()
         floating = [request for request in self.floating if not self._etcds.is_hopeless(self.etcd, request)]
-        # Both machines are the same, so it makes no difference which is which.
-        one, other = sorted(self._told_until_now(machine) for machine in self.machines)
+        one, other = (self._world.seeing(self.etcd, machine) for machine in self.machines)
         return State(self.etcd, (one, other), tuple(sorted(floating)), self.faults_left, self.past)
 
     def start(self, place: int, store: int) -> None:
@@ -214,6 +218,7 @@ class Draft:
 
     def _check(self, place: int, effect: Effect) -> None:
         kind, number, digest = effect
+        self.is_checked = self.is_checked or kind not in _LASTING
         past, etcd, machine = self._world.pasts[self.past], self._etcds[self.etcd], self.machines[place]
         match kind:
             case "acknowledged":
@@ -223,6 +228,7 @@ class Draft:
             case "read":
                 checks.check_read(past, number, digest)
             case "asks":
+                # It stays as it is, because a leadership that is over never comes back.
                 self.machines[place] = machine._replace(confirming=1 + (etcd.token == number), token=number)
             case "confirmed":
                 if machine.confirming != 2:
@@ -254,9 +260,6 @@ class Draft:
             self.past = self._world.pasts.of(past, past)
             positions = [self._world.content(machine).position for machine in self.machines]
             checks.check_kept(past, etcd, max(position.index for position in positions if position is not None))
-        for place, machine in enumerate(self.machines):
-            if machine.confirming == 1 and machine.token == etcd.token:
-                self.machines[place] = machine._replace(confirming=2)
 
     def _with_lease(self, request: int) -> int:
         """Returns the request; one for a lease with a number that nobody uses, the same in each state like this one."""
@@ -279,17 +282,6 @@ class Draft:
             used |= self._locals[machine.local].fresh
         for lease in idle - used:
             self.etcd = self._etcds.end_lease(self.etcd, lease)
-
-    def _told_until_now(self, machine: Machine) -> Machine:
-        """Returns the machine, each stream at the next change that it has to tell."""
-        if self.etcd == self._before.etcd and machine in self._before.machines:
-            return machine
-        streams = self._locals[machine.local].streams
-        told = (
-            self._etcds.next_change(self.etcd, watch.key, watch.end, revision)
-            for watch, revision in zip(streams, machine.told, strict=True)
-        )
-        return machine._replace(told=tuple(told))
 
     def _named(self, names: Callable[[int], Iterable[int]]) -> Iterator[int]:
         """Yields the leases that requests name that are under way."""

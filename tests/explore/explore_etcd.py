@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Set
 from hashlib import sha256
 from typing import Any, NamedTuple
 
@@ -131,6 +131,10 @@ class Etcds(Outside):
 
     def __getitem__(self, number: int) -> EtcdState:
         return self._states[number]
+
+    def keys(self) -> Set[Hashable]:
+        """Returns what stands for each state."""
+        return self._states.keys()
 
     def add(self, sim: SimEtcd) -> int:
         """Returns the number of a state."""

@@ -7,7 +7,7 @@ state is found by running a real process, and each step is taken once. After tha
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence, Set
 from itertools import chain
 from typing import NamedTuple
 
@@ -127,6 +127,10 @@ class Locals(Outside):
 
     def __getitem__(self, number: int) -> Local:
         return self._locals[number]
+
+    def digests(self) -> Set[Hashable]:
+        """Returns the digests of all states."""
+        return self._locals.keys()
 
     def close(self) -> None:
         """Ends all processes."""

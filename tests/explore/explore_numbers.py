@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Set
 from typing import Generic, TypeVar
 
 _T = TypeVar("_T")
@@ -20,6 +20,10 @@ class Numbers(Generic[_T]):
 
     def __getitem__(self, number: int) -> _T:
         return self._values[number]
+
+    def keys(self) -> Set[Hashable]:
+        """Returns the keys of all things."""
+        return self._numbers.keys()
 
     def find(self, key: Hashable) -> int | None:
         """Returns the number of the thing with this key; None: there is none yet."""

@@ -54,8 +54,12 @@ class Plant(NamedTuple):
     leads: bool = True
 
     @contextmanager
-    def planted(self) -> Iterator[World]:
-        """Yields a world with the bug, for as long as it is planted."""
+    def planted(self, *, reduces: bool = True) -> Iterator[World]:
+        """Yields a world with the bug, for as long as it is planted.
+
+        Args:
+            reduces: see World.
+        """
         with ExitStack() as stack:
             for where, name, instead in self.code:
                 stack.enter_context(mock.patch.object(where, name, instead))
@@ -67,6 +71,7 @@ class Plant(NamedTuple):
                 plant=self.request,
                 prunes=self.prunes,
                 in_order=self.in_order,
+                reduces=reduces,
             )
 
 

@@ -13,17 +13,16 @@ from itertools import islice
 from typing import NamedTuple
 from unittest import mock
 
-import msgspec
 from explore_checks import Violation
-from explore_draft import Draft, State
+from explore_successors import Successors
 from explore_world import World
 
-_pack = msgspec.msgpack.Encoder().encode
-_unpack = msgspec.msgpack.Decoder(State).decode
+#: After how many states to look at the clock.
+_LOOK_AT = 1_000
 
 
 class Found(Exception):
-    """A violation, and the shortest way to it.
+    """A violation, and a way to it with the fewest changes of state.
 
     Args:
         violation: what does not hold.
@@ -81,37 +80,34 @@ def explore(world: World, states_max: int | None = None, told: float = 0.0, *, l
         DifferError: the digest of processes does not say all.
     """
     began, said = time.process_time(), time.monotonic()
+    successors = Successors(world)
     with _repeatable(world):
-        first = world.first_with_a_leader() if leads else world.first()
+        first = successors.pack(world.first_with_a_leader() if leads else world.first())
         #: {state: None}, in the order in which they were found.
-        seen = {_pack(first): None}
+        seen = {first: None}
+        #: For each of them, the place of the one before it.
         before = array("Q", [0])
-        layer, depth, changes, ends, visited = [first], 0, 0, 0, 0
+        ends: set[int] = set()
+        layer, depth, changes, visited = [first], 0, 0, 0
         while layer and (states_max is None or len(seen) < states_max):
-            following: list[State] = []
+            following: list[int] = []
             for state in layer:
                 try:
-                    if world.is_over(state):
-                        ends += 1
-                        world.check_end(state)
+                    after, at_end = successors.following(state)
+                    for each_end in at_end:
+                        world.check_end(each_end)
                 except Violation as violation:
-                    raise Found(violation, _trace(world, seen, before, visited), len(seen)) from violation
-                for choice, happen in world.following(state):
-                    changes += 1
-                    draft = Draft(world, state)
-                    try:
-                        happen(draft)
-                    except Violation as violation:
-                        trace = [*_trace(world, seen, before, visited), world.words(choice)]
-                        raise Found(violation, trace, len(seen)) from violation
-                    after = draft.state()
-                    packed = _pack(after)
-                    if packed not in seen:
-                        seen[packed] = None
+                    trace = _trace(successors, seen, before, visited)
+                    raise Found(violation, [*trace, *map(world.words, violation.last)], len(seen)) from violation
+                changes += len(after)
+                ends.update(map(successors.pack, at_end))
+                for each in after:
+                    if each not in seen:
+                        seen[each] = None
                         before.append(visited)
-                        following.append(after)
+                        following.append(each)
                 visited += 1
-                if told and time.monotonic() - said > told:
+                if told and not visited % _LOOK_AT and time.monotonic() - said > told:
                     said = time.monotonic()
                     print(f"  depth {depth}: {len(seen):,} states, {len(world.locals):,} of a leader", flush=True)
             layer, depth = following, depth + 1
@@ -121,7 +117,7 @@ def explore(world: World, states_max: int | None = None, told: float = 0.0, *, l
             len(seen),
             changes,
             depth - 1,
-            ends,
+            len(ends),
             len(world.etcds),
             len(found),
             found.steps,
@@ -131,25 +127,15 @@ def explore(world: World, states_max: int | None = None, told: float = 0.0, *, l
         )
 
 
-def _trace(world: World, seen: dict[bytes, None], before: array[int], number: int) -> list[str]:
+def _trace(successors: Successors, seen: dict[int, None], before: array[int], number: int) -> list[str]:
     """Returns what leads to a state."""
     numbers = [number]
     while numbers[-1]:
         numbers.append(before[numbers[-1]])
     wanted = set(numbers)
-    states = {place: _unpack(packed) for place, packed in enumerate(islice(seen, max(wanted) + 1)) if place in wanted}
-    trace = []
-    for one, other in zip(reversed(numbers), list(reversed(numbers))[1:], strict=False):
-        for choice, happen in world.following(states[one]):
-            draft = Draft(world, states[one])
-            try:
-                happen(draft)
-            except Violation:
-                continue
-            if draft.state() == states[other]:
-                trace.append(world.words(choice))
-                break
-    return trace
+    states = {place: state for place, state in enumerate(islice(seen, max(wanted) + 1)) if place in wanted}
+    ways = zip(reversed(numbers), list(reversed(numbers))[1:], strict=False)
+    return [word for one, other in ways for word in successors.words(states[one], states[other])]
 
 
 @contextmanager

@@ -7,7 +7,7 @@ etcd, what watches tell, timers and faults are choices.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any
 
 import explore_checks as checks
@@ -82,6 +82,7 @@ class World(Outside):
         prunes: whether leaders prune.
         in_order: whether after the last fault all that one process waits for comes in one order, its calls first. Both
             processes still go on in all orders.
+        reduces: whether states are left out that can make no difference.
     """
 
     def __init__(
@@ -94,8 +95,10 @@ class World(Outside):
         plant: Callable[[Any], Any] = lambda request: request,
         prunes: bool = True,
         in_order: bool = False,
+        reduces: bool = True,
     ) -> None:
         self.batches, self.faults, self.faults_max, self.in_order = batches, frozenset(faults), faults_max, in_order
+        self.reduces = reduces
         self.etcds = Etcds(plant)
         self.locals = Locals(self.etcds, Life(batches, make_log, prunes=prunes))
         self.pasts: Numbers[Past] = Numbers()
@@ -117,37 +120,14 @@ class World(Outside):
         start = state.machines[0]
         while not any(self.locals[machine.local].leads for machine in state.machines):
             place = 0 if state.machines[1] == start else 1
-            machine = state.machines[place]
-            _, happen = next(self._usual(state, place, machine, self.locals[machine.local]))
+            _, happen = next(self.usual(state, place))
             draft = Draft(self, state)
             happen(draft)
             state = draft.state()
         return state
 
-    def following(self, state: State) -> Iterator[Happening]:
-        """Yields all that can happen in a state: its name, and what does it."""
-        same = state.machines[0] == state.machines[1]
-        for place, machine in enumerate(state.machines[:1] if same else state.machines):
-            yield from self._usual(state, place, machine, self.locals[machine.local])
-            if state.faults_left:
-                yield from self._faulty(state, place, machine, self.locals[machine.local])
-        for lease in self._ending(state):
-            yield ("a lease ends", -1, lease), _call(Draft.end_lease, lease)
-        for number, request in enumerate(state.floating):
-            if number == 0 or request != state.floating[number - 1]:
-                yield ("arrives late", -1, request), _call(Draft.arrive, request)
-        if state.faults_left and Fault.BEGIN in self.faults and not self.pasts[state.past].log:
-            yield ("another generation begins", -1, 0), self._begin_other
-
-    def is_over(self, state: State) -> bool:
-        """Whether nothing must happen any more. Faults, and late requests, need not happen."""
-        return not any(self._ending(state)) and not any(
-            any(self._usual(state, place, machine, self.locals[machine.local]))
-            for place, machine in enumerate(state.machines)
-        )
-
     def check_end(self, state: State) -> None:
-        """Looks at a state that `is_over`."""
+        """Looks at a state in which nothing must happen any more. Faults, and late requests, need not happen."""
         positions = [self.content(machine).position for machine in state.machines]
         generation = self.etcds[state.etcd].generation_id
         if generation == FIRST_GENERATION.id:
@@ -165,8 +145,34 @@ class World(Outside):
             return f"{type(self.etcds.requests[number]).__name__} arrives late"
         return f"{'AB'[place]}: {name} {number}" if place >= 0 else f"{name} {number}"
 
-    def _usual(self, state: State, place: int, machine: Machine, local: Local) -> Iterator[Happening]:
+    def face(self, machine: Machine) -> Hashable:
+        """Returns all of a machine that makes a difference to what can happen to the other one, or to etcd."""
+        local = self.locals[machine.local]
+        named, put_on = set(local.leases), set(local.fresh)
+        for request in local.requests:
+            named.update(self.etcds.leases_of(request))
+            put_on.update(self.etcds.put_on(request))
+        keeps = local.safe if machine.mode == Mode.USUAL else frozenset[int]()
+        return local.store, frozenset(named), frozenset(put_on), keeps, local.wants_copy
+
+    def kept(self, etcd: int, machine: Machine) -> frozenset[int]:
+        """Returns the leases of etcd that can't end because of this machine."""
+        safe = self.locals[machine.local].safe
+        return safe.intersection(self.etcds[etcd].leases) if machine.mode == Mode.USUAL else frozenset()
+
+    def seeing(self, etcd: int, machine: Machine) -> Machine:
+        """Returns a machine when etcd is in this state, each of its streams at the next change that it has to tell."""
+        streams = self.locals[machine.local].streams
+        told = (
+            self.etcds.next_change(etcd, watch.key, watch.end, revision)
+            for watch, revision in zip(streams, machine.told, strict=True)
+        )
+        return machine._replace(told=tuple(told))
+
+    def usual(self, state: State, place: int) -> Iterator[Happening]:
         """Yields what happens to a machine without a fault."""
+        machine = state.machines[place]
+        local = self.locals[machine.local]
         match machine.mode:
             case Mode.CUT:
                 for number, way in enumerate(self.locals.while_cut_off(machine.local)):
@@ -205,17 +211,18 @@ class World(Outside):
             answer = becomes - ANSWERED
             yield ("is answered", place, number), _call(Draft.tell, place, (Word.ANSWER, number, answer))
 
-    def _faulty(self, state: State, place: int, machine: Machine, local: Local) -> Iterator[Happening]:
+    def faulty(self, state: State, place: int) -> Iterator[Happening]:
         """Yields what goes wrong with a machine."""
-        faults = self.faults
-        if machine.mode != Mode.USUAL:
+        faults, machine = self.faults, state.machines[place]
+        if not state.faults_left or machine.mode != Mode.USUAL:
             return
+        local = self.locals[machine.local]
         if Fault.CRASH in faults:
             yield ("crashes", place, 0), _call(Draft.crash, place)
         if Fault.CUT in faults:
-            yield ("is cut off", place, 0), _call(Draft.cut, place)
+            yield from self._put_off(state, place, ("is cut off", place, 0), _call(Draft.cut, place))
         if Fault.PAUSE in faults and local.leases:
-            yield ("stands still", place, 0), _call(Draft.pause, place)
+            yield from self._put_off(state, place, ("stands still", place, 0), _call(Draft.pause, place))
         if Fault.STEP_DOWN in faults and local.leads:
             yield ("is told to step down", place, 0), _call(Draft.step_down, place)
         if Fault.EXPIRE in faults and local.keeps in self.etcds[state.etcd].leases:
@@ -235,15 +242,45 @@ class World(Outside):
                 if watch.is_read:
                     yield ("breaks", place, number), _call(Draft.break_watch, place, number)
 
-    def _ending(self, state: State) -> Iterator[int]:
+    def _put_off(self, state: State, place: int, choice: Choice, begin: Callable[[Draft], None]) -> Iterator[Happening]:
+        """Yields the beginning of a fault together with the first thing that comes of it.
+
+        Nobody sees that a machine is cut off or stands still before its lease ends, or one of its calls is done without
+        it, or it goes on. So the beginning of the fault is put off until then.
+        """
+        if not self.reduces:
+            yield choice, begin
+            return
+        name = choice[0]
+        draft = Draft(self, state)
+        begin(draft)
+        begun = draft.state()
+        local = self.locals[begun.machines[place].local]
+        becomes = list(self.usual(begun, place))
+        becomes += [each for each in self.ending(begun) if each[0][2] in local.safe]
+        if begun.machines[place].mode == Mode.CUT:
+            sent = {local.requests[each] for each, writes in enumerate(local.writes) if writes}
+            becomes += [each for each in self.late(begun) if each[0][2] in sent and self._changes(begun, each[0][2])]
+        for (then, _, which), happen in becomes:
+            yield (f"{name} and {then}", place, which), _both(begin, happen)
+
+    def _changes(self, state: State, request: int) -> bool:
+        return self.etcds.do(state.etcd, request)[0] != state.etcd
+
+    def ending(self, state: State) -> Iterator[Happening]:
         """Yields the leases that may end, because nobody keeps them."""
-        kept: set[int] = set()
-        for machine in state.machines:
-            if machine.mode == Mode.USUAL:
-                kept |= self.locals[machine.local].safe
+        kept = set[int]().union(*(self.kept(state.etcd, machine) for machine in state.machines))
         for lease in self.etcds[state.etcd].leases:
             if lease not in kept:
-                yield lease
+                yield ("a lease ends", -1, lease), _call(Draft.end_lease, lease)
+
+    def late(self, state: State) -> Iterator[Happening]:
+        """Yields what need not happen, and happens to neither machine."""
+        for number, request in enumerate(state.floating):
+            if number == 0 or request != state.floating[number - 1]:
+                yield ("arrives late", -1, request), _call(Draft.arrive, request)
+        if state.faults_left and Fault.BEGIN in self.faults and not self.pasts[state.past].log:
+            yield ("another generation begins", -1, 0), self._begin_other
 
     def _has_copy(self, state: State, place: int) -> bool:
         other = self.content(state.machines[1 - place]).position
@@ -265,6 +302,14 @@ class World(Outside):
 def _call(function: Callable[..., None], *arguments: Any, **named: Any) -> Callable[[Draft], None]:
     """Returns what has something happen to a draft."""
     return lambda draft: function(draft, *arguments, **named)
+
+
+def _both(first: Callable[[Draft], None], second: Callable[[Draft], None]) -> Callable[[Draft], None]:
+    def happen(draft: Draft) -> None:
+        first(draft)
+        second(draft)
+
+    return happen
 
 
 class _Direct:

@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
+from explore_draft import State
+from explore_life import keys_of
 from explore_local import DifferError
 from explore_plants import PLANTS, Plant
 from explore_process import Process
@@ -38,6 +40,41 @@ def test_an_answer_that_is_in_doubt_breaks_no_rule() -> None:
     counts = explore(World(1, [Fault.DOUBT], 1, in_order=True), leads=True)
     print(counts)
     assert counts.is_whole
+
+
+class _Kept(World):
+    """A world that keeps in which states it ended."""
+
+    def __init__(self, batches: int, faults: Sequence[Fault], *, reduces: bool) -> None:
+        super().__init__(batches, faults, len(faults), in_order=True, reduces=reduces)
+        self.ends: set[object] = set()
+
+    def check_end(self, state: State) -> None:
+        super().check_end(state)
+        stores = sorted(f"{each.position} {sorted(keys_of(each))}" for each in map(self.content, state.machines))
+        self.ends.add((self.etcds[state.etcd].sim.state(), self.pasts[state.past], *stores, state.faults_left))
+
+
+@pytest.mark.parametrize(
+    ("batches", "faults"), [(1, []), (1, [Fault.DOUBT]), (0, [Fault.CRASH]), (0, [Fault.PAUSE])], ids=str
+)
+def test_what_is_left_out_changes_no_outcome(batches: int, faults: Sequence[Fault]) -> None:
+    whole, reduced = _Kept(batches, faults, reduces=False), _Kept(batches, faults, reduces=True)
+    all_states, states = explore(whole, leads=bool(faults)), explore(reduced, leads=bool(faults))
+    print(all_states, states)
+    assert reduced.ends == whole.ends
+    # All that a leader, etcd and the log can become is seen.
+    assert reduced.locals.digests() == whole.locals.digests()
+    assert reduced.etcds.keys() == whole.etcds.keys()
+    assert reduced.pasts.keys() == whole.pasts.keys()
+    assert states.states < all_states.states / 2
+
+
+@pytest.mark.parametrize("plant", PLANTS[:3], ids=lambda plant: plant.name.replace(" ", "-"))
+def test_what_is_left_out_hides_no_bug(plant: Plant) -> None:
+    with plant.planted(reduces=False) as world, pytest.raises(Found) as found:
+        explore(world, STATES_MAX, leads=plant.leads)
+    assert found.value.violation.rule == plant.rule
 
 
 def test_a_digest_that_leaves_something_out_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
