@@ -21,7 +21,7 @@ from sim_etcd_calls import SimEtcdClient
 
 #: How many processes are kept for their next step, in all and in one state.
 _LIVE_MAX, _LIVE_EACH_MAX = 6_000, 4
-#: How many steps are all compared, if there is something to compare them with. Of those after them, one of so many is.
+#: The first 1,000 steps are compared with those of another process, where there is one; later every tenth step is.
 _ALL_COMPARED, _COMPARED_EVERY = 1_000, 10
 #: (what is told, the place of a call or stream, number of what is told)
 Told = tuple[Word, int, int]

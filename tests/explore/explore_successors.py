@@ -28,7 +28,7 @@ from explore_draft import Draft, Machine, State
 from explore_numbers import Numbers
 from explore_world import Choice, Happening, World
 
-#: A state is one number of these parts, each of which is a number of so many bits. The machines are above the rest.
+#: A state is one number of these parts, and these are their bits. The machines come above the other parts.
 _FAULTS, _PAST, _FLOATING, _ETCD, _MACHINE = 4, 22, 22, 24, 28
 _FLOATING_AT = _FAULTS + _PAST
 _ETCD_AT = _FLOATING_AT + _FLOATING
@@ -102,7 +102,7 @@ class Successors:
         )
 
     def following(self, number: int) -> tuple[list[int], list[State]]:
-        """Returns the states that follow a state, and those states in which nothing must happen any more.
+        """Returns the states that follow a state, and the ends: states where nothing must happen any more.
 
         Raises:
             Violation: a rule is broken on the way to one of them.

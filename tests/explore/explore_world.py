@@ -127,7 +127,7 @@ class World(Outside):
         return state
 
     def check_end(self, state: State) -> None:
-        """Looks at a state in which nothing must happen any more. Faults, and late requests, need not happen."""
+        """Looks at a state where nothing must happen any more. Faults, and late requests, need not happen."""
         positions = [self.content(machine).position for machine in state.machines]
         generation = self.etcds[state.etcd].generation_id
         if generation == FIRST_GENERATION.id:
