@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import grpc
@@ -12,7 +15,7 @@ import pytest
 
 from gowork.base.channels import ADDRESSES_MAX, AddressError
 from gowork.base.rotation import Rotation
-from gowork.client import AsyncClient, Client, DeadlineExceeded, LeaderUnreachable
+from gowork.client import AsyncClient, Client, DeadlineExceeded, LeaderTooOld, LeaderUnreachable
 from gowork.client import _calls as calls
 from gowork.client._channels import CHANNELS_MAX, Channels
 from gowork.proto.status import Refusal
@@ -130,6 +133,70 @@ class TestTurns:
                 client.schedule("p")
             assert seen(scripted, "ScheduleTask") == 1
             client.schedule("p")
+
+
+class TestOtherKinds:
+    """Addresses that answer, and are not those of leaders for clients."""
+
+    @pytest.fixture
+    def for_workers(self, ports) -> Iterator[str]:
+        """An address that lacks every method of clients, as the one for workers does."""
+        server = grpc.server(ThreadPoolExecutor(max_workers=2))
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        yield f"127.0.0.1:{port}"
+        server.stop(None).wait()
+
+    @pytest.fixture
+    def http(self) -> Iterator[str]:
+        """An address that speaks HTTP/1.1, as that of /metrics does."""
+        with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+            thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+            thread.start()
+            yield f"127.0.0.1:{server.server_port}"
+            server.shutdown()
+            thread.join()
+
+    @pytest.mark.usefixtures("never_pauses")
+    def test_calls_go_on_to_the_next_address(self, connect, for_workers: str, http: str, scripted) -> None:
+        with connect([for_workers, http, scripted.address], timeout=60) as client:
+            client.schedule("p", id="a", delay=1)
+            client.retry("a")
+            assert [handle.id for handle in client.schedule_many(["b"], delay=1)]
+        assert seen(scripted, "ScheduleTask") == seen(scripted, "RetryTask") == seen(scripted, "ScheduleTasks") == 1
+
+    @pytest.mark.usefixtures("never_pauses")
+    def test_what_waits_and_is_not_repeated_goes_on_too(self, connect, for_workers: str, scripted) -> None:
+        scripted.finishes_at_once = True
+        with connect(scripted.address) as client:
+            client.schedule("p", id="a")
+        with connect([for_workers, scripted.address]) as client:
+            assert [task.id for task in client.wait(["a"])] == ["a"]
+        with connect([for_workers, scripted.address]) as client:
+            client.retry("a")
+        assert seen(scripted, "RetryTask") == 1
+
+    def test_a_call_waits_for_a_leader_that_can_not_take_it_now(self, connect, for_workers: str, scripted) -> None:
+        scripted.fail_next("ScheduleTask", NOT_LEADING, times=3)
+        with connect([for_workers, scripted.address]) as client:
+            client.schedule("p", id="a")
+        assert list(scripted.tasks) == ["a"]
+
+    def test_the_error_names_it_and_why(self, connect, for_workers: str, http: str, scripted) -> None:
+        scripted.refusal = NOT_LEADING
+        with connect([scripted.address, http, for_workers], patience=0) as client:
+            with pytest.raises(LeaderUnreachable) as raised:
+                client.schedule("p")
+        told = str(raised.value)
+        assert f"{for_workers} (it lacks this method: it is no address for clients, or of an older leader)" in told
+        assert f"{http} (" in told
+        assert raised.value.code is grpc.StatusCode.UNAVAILABLE
+
+    def test_an_old_leader_is_told_where_no_other_answers(self, connect, free_address: str, scripted) -> None:
+        scripted.lacks.add("RetryTask")
+        with connect([scripted.address, free_address]) as client:
+            with pytest.raises(LeaderTooOld, match="has no RetryTask"):
+                client.retry("a")
 
 
 class TestStreams:

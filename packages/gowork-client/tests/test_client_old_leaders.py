@@ -127,7 +127,8 @@ def test_a_method_that_the_original_lacks_is_named(do: Do, scripted: Any, call: 
     with pytest.raises(LeaderTooOld) as raised:
         do(scripted.address, call)
     assert str(raised.value) == (
-        f"the leader at {scripted.address} is the original go-work: it has no {method}. Upgrade it"
+        f"the leader at {scripted.address} is the original go-work: it has no {method}. Upgrade it, "
+        "or give a leader's address for clients"
     )
     assert raised.value.code is grpc.StatusCode.UNIMPLEMENTED
 

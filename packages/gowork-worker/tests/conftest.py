@@ -108,6 +108,8 @@ class ScriptedLeader(session_pb2_grpc.SessionServiceServicer, leader_pb2_grpc.Le
         self.heartbeat_ms = 3_000
         self.reconnect_grace_ms = 1_000
         self.refusal: grpc.StatusCode | Refusal | None = None
+        #: How many sessions were refused.
+        self.refused = 0
         #: The hint in its answers: the address of the one that leads.
         self.hint = ""
         #: Comes with each Welcome.
@@ -158,6 +160,8 @@ class ScriptedLeader(session_pb2_grpc.SessionServiceServicer, leader_pb2_grpc.Le
         if self.hint:
             await context.send_initial_metadata((("gowork-leader", self.hint),))
         first = await anext(request_iterator)
+        if self.refusal is not None:
+            self.refused += 1
         if isinstance(self.refusal, Refusal):
             await abort(context, self.refusal)
         if self.refusal is not None:

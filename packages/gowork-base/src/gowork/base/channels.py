@@ -5,6 +5,7 @@ Owns gRPC's options and the form of addresses. Opens a channel only when it is a
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Iterable, Sequence
 
@@ -79,6 +80,12 @@ SERVER_OPTIONS: Sequence[Option] = (
     ("grpc.http2.bdp_probe", 0),
     ("grpc.http2.lookahead_bytes", 256 << 10),
 )
+
+
+#: The messages with which gRPC's resolver fails; the reason follows the last colon.
+_LOOKUP_FAILED = re.compile(r"^(?:errors resolving|DNS resolution failed) .*: ([^:\]]+)\]?$", re.DOTALL)
+#: What gRPC says of the transport, without the words before it that repeat the address.
+_TRANSPORT = re.compile(r"(?:last error: )?\w+: ?ipv[46]:\S+: (?:Failed to connect to remote host: )?(.+)$", re.DOTALL)
 
 
 class AddressError(ValueError):
@@ -164,6 +171,19 @@ def target_of(addresses: Sequence[str]) -> str:
 def unanswered(addresses: Sequence[str]) -> str:
     """Returns the error text for addresses without a leader that answers, with the proxy between, if there is one."""
     return f"no leader answers at {','.join(addresses)}{through_proxy(addresses)}"
+
+
+def why_unanswered(message: str) -> str:
+    """Returns why nobody answers at an address, in a few words, from gRPC's message about it."""
+    found = _TRANSPORT.search(message)
+    words = lookup_failure(message) or (found[1] if found else message)
+    return "no answer" if "timed out" in words else words
+
+
+def lookup_failure(message: str) -> str:
+    """Returns the reason in gRPC's message about a name that it could not look up; empty for other messages."""
+    found = _LOOKUP_FAILED.search(message)
+    return found[1] if found else ""
 
 
 def through_proxy(addresses: Sequence[str]) -> str:

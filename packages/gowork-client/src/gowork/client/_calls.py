@@ -23,6 +23,7 @@ from gowork.client.errors import (
     CallError,
     ClientClosed,
     DeadlineExceeded,
+    LeaderTooOld,
     LeaderUnreachable,
     error_of,
     was_not_taken,
@@ -127,6 +128,10 @@ class Tries:
         self._is_repeatable = is_repeatable
         #: The addresses that were tried since the last pause.
         self._tried: set[str] = set()
+        #: What the last address said at which a leader may come to take the call; None until there was one.
+        self._unreachable: LeaderUnreachable | None = None
+        #: What the last address said that lacks the method.
+        self._lacking: LeaderTooOld | None = None
         self._began = time.monotonic()
         self._end = self._began + settings.timeout
         self._pause = _FIRST_PAUSE_S
@@ -152,19 +157,35 @@ class Tries:
         """
         rotation = self._settings.rotation
         typed = self._settings.error_of(error, address)
-        if isinstance(typed, LeaderUnreachable | DeadlineExceeded):
-            # An address that let a deadline pass may never answer. The next call goes to another one.
-            rotation.failed(address, words_of(error), answered=isinstance(typed, LeaderUnreachable) and typed.answered)
-        if not isinstance(typed, LeaderUnreachable) or not (self._is_repeatable or was_not_taken(error)):
+        if isinstance(typed, LeaderUnreachable):
+            self._unreachable = typed
+        elif isinstance(typed, LeaderTooOld) and len(rotation.addresses) > 1:
+            # It may be an address of another kind, such as the one for workers. Others may have the method.
+            self._lacking = typed
+        elif not isinstance(typed, DeadlineExceeded):
+            raise typed from None
+        # An address that let a deadline pass may never answer. The next call goes to another one.
+        rotation.failed(address, words_of(error), answered=isinstance(typed, LeaderUnreachable) and typed.answered)
+        if isinstance(typed, DeadlineExceeded) or not (self._is_repeatable or was_not_taken(error)):
             raise typed from None
         self._tried.add(address)
         if rotation.current not in self._tried:
             if time.monotonic() >= self._end - _FURTHER_TRY_S_MIN:
-                raise self._settings.unreachable(typed) from None
+                raise self._failed() from None
             return 0.0
+        if self._lacking is not None and not any(said.answered for said in rotation.said()):
+            # No leader said that it can't take the call now, so that waiting for one would hardly help.
+            raise self._lacking from None
         pause = self._pause * random.uniform(0.5, 1.0)
         if time.monotonic() + pause >= min(self._end, self._began + self._settings.patience):
-            raise self._settings.unreachable(typed) from None
+            raise self._failed() from None
         self._tried.clear()
         self._pause = min(self._pause * 2, _PAUSE_S_MAX)
         return pause
+
+    def _failed(self) -> CallError:
+        """Returns the error of the call when there is no time for a further try."""
+        if self._unreachable is not None:
+            return self._settings.unreachable(self._unreachable)
+        assert self._lacking is not None
+        return self._lacking

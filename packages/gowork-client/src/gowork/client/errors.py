@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from gowork.base.channels import unanswered
+from gowork.base.channels import lookup_failure, unanswered, why_unanswered
 from gowork.proto.status import FieldViolation, Refusal, refusal_of
 
 if TYPE_CHECKING:
@@ -173,11 +173,16 @@ class LeaderTooOld(CallError):
         """Makes the error for a method that the leader lacks. `version` is None where it is not known."""
         who = "older than this client" if version is None else _called(version)
         what = f"has no {method}" if method else "lacks a method that this call needs"
-        return cls._of(what, (method,) if method else (), who, version or "", address)
+        # What answers at a port of another kind, such as the one for workers, lacks all that the original lacks.
+        other = "" if version else ", or give a leader's address for clients"
+        return cls._of(what, (method,) if method else (), who, version or "", address, other)
 
     @classmethod
-    def _of(cls, what: str, lacks: tuple[str, ...], who: str, version: str, address: str) -> LeaderTooOld:
-        error = cls(f"the leader at {address} is {who}: it {what}. Upgrade it", code=grpc.StatusCode.UNIMPLEMENTED)
+    def _of(
+        cls, what: str, lacks: tuple[str, ...], who: str, version: str, address: str, other: str = ""
+    ) -> LeaderTooOld:
+        message = f"the leader at {address} is {who}: it {what}. Upgrade it{other}"
+        error = cls(message, code=grpc.StatusCode.UNIMPLEMENTED)
         error.lacks, error.version, error.address = lacks, version, address
         return error
 
@@ -228,11 +233,6 @@ class ResultError(GoworkError, ValueError):
     """The task's result does not fit the type that was asked for."""
 
 
-#: The messages with which gRPC's resolver fails; the reason follows the last colon.
-_LOOKUP_FAILED = re.compile(r"^(?:errors resolving|DNS resolution failed) .*: ([^:\]]+)\]?$", re.DOTALL)
-
-#: What gRPC says of the transport, without the words before it that repeat the address.
-_TRANSPORT = re.compile(r"(?:last error: )?\w+: ?ipv[46]:\S+: (?:Failed to connect to remote host: )?(.+)$", re.DOTALL)
 #: The messages of calls that never left this machine.
 _NOT_SENT = re.compile(r"^(?:failed to connect to all addresses|errors resolving|DNS resolution failed)")
 #: The reasons with which a leader refuses a call before it looks at it.
@@ -281,7 +281,7 @@ def error_of(error: grpc.RpcError, address: str) -> CallError:
     if isinstance(typed, LeaderUnreachable):
         typed.address = address
         typed.answered = refusal.is_said
-        typed.unknown_host = "" if refusal.is_said else _lookup_failure(refusal.message)
+        typed.unknown_host = "" if refusal.is_said else lookup_failure(refusal.message)
     return typed
 
 
@@ -294,23 +294,19 @@ def words_of(error: grpc.RpcError) -> str:
         return "no answer within the deadline"
     if refusal.code is grpc.StatusCode.CANCELLED:
         return "the leader did not take the call"
-    found = _TRANSPORT.search(refusal.message)
-    words = _lookup_failure(refusal.message) or (found[1] if found else refusal.message)
-    return "no answer" if "timed out" in words else words
+    if refusal.code is grpc.StatusCode.UNIMPLEMENTED:
+        return "it lacks this method: it is no address for clients, or of an older leader"
+    return why_unanswered(refusal.message)
 
 
 def was_not_taken(error: grpc.RpcError) -> bool:
     """Whether it is certain that no leader has carried out the call."""
     refusal = refusal_of(error)
+    if refusal.code is grpc.StatusCode.UNIMPLEMENTED:
+        return True
     if refusal.code is not grpc.StatusCode.UNAVAILABLE:
         return False
     return refusal.reason in _NOT_TAKEN if refusal.is_said else bool(_NOT_SENT.match(refusal.message))
-
-
-def _lookup_failure(message: str) -> str:
-    """Returns the reason in gRPC's message about a name that it could not look up; empty for other messages."""
-    found = _LOOKUP_FAILED.search(message)
-    return found[1] if found else ""
 
 
 def typed_refusal(kind: type[CallError], refusal: Refusal, message: str) -> CallError:

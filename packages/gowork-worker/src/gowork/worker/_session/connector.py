@@ -12,10 +12,10 @@ from collections.abc import Sequence
 
 import grpc
 
-from gowork.base.channels import CONNECT_SECONDS, open_channel, parse_address, unanswered
+from gowork.base.channels import CONNECT_SECONDS, open_channel, parse_address, unanswered, why_unanswered
 from gowork.base.rotation import Rotation, hint_of
 from gowork.base.succession import Succession
-from gowork.proto.status import refusal_of
+from gowork.proto.status import Refusal, refusal_of
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._session.lease import Lease
 from gowork.worker._session.stream import SessionEnded, SessionStream
@@ -49,8 +49,10 @@ class Connector:
         self.welcomed = asyncio.Event()
         #: Whether a session is open.
         self.connected = False
+        #: Why there was no session at the address that was tried last.
         self._complaint = ""
-        self._complained_at = 0.0
+        #: {complaint: when it was logged, on the loop's clock}, of the last minute
+        self._complaints: dict[str, float] = {}
         self._lease = Lease(self._lose_lease)
         #: The timer of the reconnect grace: runs from the end of a session to the next one.
         self._grace: asyncio.TimerHandle | None = None
@@ -93,7 +95,7 @@ class Connector:
             welcome = first.welcome
             self._term = welcome.term
             self.connected = True
-            self._complaint = ""
+            self._complaints = {}
             if self._grace is not None:
                 self._grace.cancel()
             self._lease.begin(welcome.lease_ms / 1000)
@@ -140,10 +142,12 @@ class Connector:
         self._supervisor.lose_lease()
 
     def _complain(self, complaint: str) -> None:
-        """Logs why there is no session, once for each reason."""
+        """Logs why there is no session, once a minute for each address and reason."""
+        self._complaint = complaint
         now = asyncio.get_running_loop().time()
-        if complaint != self._complaint or now - self._complained_at > _REPEAT_AFTER:
-            self._complaint, self._complained_at = complaint, now
+        self._complaints = {each: at for each, at in self._complaints.items() if now - at <= _REPEAT_AFTER}
+        if complaint not in self._complaints:
+            self._complaints[complaint] = now
             logger.warning("no session, trying again", extra={"reason": complaint})
 
 
@@ -151,5 +155,12 @@ def _words(address: str, error: grpc.aio.AioRpcError) -> str:
     refusal = refusal_of(error)
     if refusal.code is grpc.StatusCode.UNAVAILABLE:
         # The leader itself may say so, when it stops or its store takes nothing. Else nobody answers there.
-        return f"the leader at {address} said: {refusal.message}" if refusal.is_said else unanswered([address])
+        return f"the leader at {address} said: {refusal.message}" if refusal.is_said else _unanswered(address, refusal)
+    if refusal.code is grpc.StatusCode.UNIMPLEMENTED and not refusal.is_said:
+        return f"what answers at {address} takes no sessions: it is no address of a leader for workers"
     return f"the leader at {address} refused: {refusal.message or refusal.reason}"
+
+
+def _unanswered(address: str, refusal: Refusal) -> str:
+    why = why_unanswered(refusal.message)
+    return f"{unanswered([address])}: {why}" if why else unanswered([address])
