@@ -103,7 +103,10 @@ class CallbackWorker:
         try:
             async with open_channel(self._addresses) as leader, open_channel(self._scheduler) as scheduler:
                 completions = Completions(
-                    scheduler_pb2_grpc.SchedulerServiceStub(scheduler), self._supervisor, self._timeout
+                    scheduler_pb2_grpc.SchedulerServiceStub(scheduler),
+                    self._supervisor,
+                    self._timeout,
+                    addresses=len(self._scheduler),
                 )
                 async with asyncio.TaskGroup() as group:
                     parts = [

@@ -63,13 +63,19 @@ class Started:
 class Completions:
     """Calls the leader's SchedulerService."""
 
-    def __init__(self, scheduler: Any, supervisor: Supervisor, timeout: float = CALL_TIMEOUT) -> None:
+    def __init__(
+        self, scheduler: Any, supervisor: Supervisor, timeout: float = CALL_TIMEOUT, *, addresses: int = 1
+    ) -> None:
         """Args:
         scheduler: the stub.
         supervisor: knows the handlers.
         timeout: how long a leader has to answer a call, in seconds.
+        addresses: how many addresses the stub's calls go to, in turn.
         """
         self._scheduler = scheduler
+        #: How many calls in a row must find no such method, until no leader is believed to have it. With several
+        #: addresses one may be no leader's for clients. Two rounds, because other calls take turns too.
+        self._lacking_max = 1 if addresses == 1 else 2 * addresses
         self._timeout = timeout
         self._supervisor = supervisor
         self._knows_progress = True
@@ -103,7 +109,7 @@ class Completions:
         try:
             await self._scheduler.TaskProgress(request, timeout=self._timeout)
         except grpc.aio.AioRpcError as error:
-            self._knows_progress = error.code() is not grpc.StatusCode.UNIMPLEMENTED
+            self._knows_progress = self._lacking_max > 1 or error.code() is not grpc.StatusCode.UNIMPLEMENTED
             logger.debug("progress not told", extra={"task_id": started.id, "reason": refusal_of(error).message})
 
     def meet_leader(self) -> None:
@@ -150,13 +156,14 @@ class Completions:
         Raises:
             grpc.aio.AioRpcError: when the leader has refused it.
         """
-        delay = RETRY_FIRST
+        delay, lacking = RETRY_FIRST, 0
         while True:
             try:
                 await call(request, timeout=self._timeout)
                 return
             except grpc.aio.AioRpcError as error:
-                if error.code() in _FINAL:
+                lacking = lacking + 1 if error.code() is grpc.StatusCode.UNIMPLEMENTED else 0
+                if error.code() in _FINAL and not 0 < lacking < self._lacking_max:
                     raise
                 if delay == RETRY_FIRST:
                     reason = refusal_of(error).message or error.code().name
