@@ -44,8 +44,11 @@ COPIED = (
     "ARCHITECTURE.md",
     "README.md",
 )
-#: Time limits, in seconds, of one test and of a suite. A test that hangs because of an edit has noticed the edit.
+#: Time limits, in seconds, of one test and of a suite. A test that hangs because of an edit has noticed the edit. A
+#: test's limit is also PATIENCE times what all selected tests took together without an edit, but never below the least.
 TEST_SECONDS = 120.0
+TEST_SECONDS_LEAST = 30.0
+PATIENCE = 4.0
 SUITE_SECONDS = 600.0
 #: pytest's exit codes: https://docs.pytest.org/en/stable/reference/exit-codes.html
 PASSED, FAILED = 0, 1
@@ -163,13 +166,13 @@ class Tree:
         os.utime(path, (self._time, self._time))
 
 
-def judge(tree: Tree, mutant: Mutant) -> Verdict:
-    """Plants one edit and runs the tests that may notice it."""
+def judge(tree: Tree, mutant: Mutant, test_seconds: float) -> Verdict:
+    """Plants one edit and runs the tests that may notice it. Its own test may take `test_seconds`."""
     began = time.monotonic()
     with tree.edited(mutant):
-        code, output = tree.run([mutant.test], TEST_SECONDS)
+        code, output = tree.run([mutant.test], test_seconds)
         if code in (FAILED, None):
-            told = "its test" if code == FAILED else f"its test, which took more than {TEST_SECONDS:.0f} s"
+            told = "its test" if code == FAILED else f"its test, which took more than {test_seconds:.0f} s"
             return Verdict(mutant, True, told, time.monotonic() - began)
         if code != PASSED:
             last = (output.strip().splitlines() or [""])[-1]
@@ -184,11 +187,13 @@ def run(mutants: Sequence[Mutant], folder: Path, workers: int) -> list[Verdict]:
     """Judges all mutants, and prints each verdict as it comes."""
     copies = [Tree(folder / str(number)) for number in range(workers)]
     print("without an edit: ", end="", flush=True)
+    began = time.monotonic()
     code, output = copies[0].run(sorted({mutant.test for mutant in mutants}), SUITE_SECONDS, "-n", str(workers))
     if code != PASSED:
         print(f"their tests must pass, and pytest ended with {code}\n{output}")
         raise SystemExit(2)
     print(output.strip().splitlines()[-1])
+    test_seconds = min(TEST_SECONDS, max(TEST_SECONDS_LEAST, PATIENCE * (time.monotonic() - began)))
     trees: queue.SimpleQueue[Tree] = queue.SimpleQueue()
     for copy in copies:
         trees.put(copy)
@@ -196,7 +201,7 @@ def run(mutants: Sequence[Mutant], folder: Path, workers: int) -> list[Verdict]:
     def one(mutant: Mutant) -> Verdict:
         tree = trees.get()
         try:
-            return judge(tree, mutant)
+            return judge(tree, mutant, test_seconds)
         finally:
             trees.put(tree)
 
