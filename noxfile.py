@@ -54,6 +54,7 @@ LONGER = {
     "oldest": [],
     "newest": [],
     "newest-etcd": [],
+    "upgrade": [],
     "mutants": [],
     "demo": [],
     "sim": ["--seeds", "500"],
@@ -87,7 +88,7 @@ TYPED_TESTS = {
     "packages/gowork-proto/tests": "",
     "packages/gowork-worker/tests": "packages/gowork-worker/tests:packages/gowork-worker/tests/desk",
     "plugins/gowork-plugin-shell/tests": "",
-    "tests/compat": "tests/compat",
+    "tests/compat": "tests/compat:packages/gowork-leader/tests/log",
     "tests/costs": "tests/costs",
     "tests/deploy": "tests/deploy:tests/e2e:tests/tracing:packages/gowork-leader/tests/log",
     "tests/e2e": "tests/e2e:packages/gowork-leader/tests/log",
@@ -122,6 +123,8 @@ ETCD_TESTS = [
     "tests/sim/test_sim_etcd.py",
     "tests/e2e/test_e2e_leaders.py",
 ]
+#: The commit from which leaders that share a log can be upgraded.
+FIRST_WITH_SEVERAL_LEADERS = "dd5c6b3"
 #: pytest's arguments for all tests: on every processor.
 EVERYTHING = ["-n", "auto", "--dist", "worksteal"]
 
@@ -226,6 +229,25 @@ def newest_etcd(session: nox.Session) -> None:
     session.run("pytest", *ETCD_TESTS, *EVERYTHING, env={"PATH": path})
     chaos = ["--short", "--etcd", str(etcd), *session.posargs]
     session.run("python", str(ROOT / "tests/faults/run_chaos_ha.py"), *chaos)
+
+
+@nox.session
+@timed
+def upgrade(session: nox.Session) -> None:
+    """Upgrades three leaders under load, from the first commit with several leaders, and puts them back. Needs etcd."""
+    if shutil.which("etcd") is None:
+        session.skip("not on PATH: etcd; see CONTRIBUTING.md")
+    install_packages(session, *group("test"))
+    commit = session.posargs[0] if session.posargs else FIRST_WITH_SEVERAL_LEADERS
+    folder = Path(session.create_tmp()).resolve()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    session.run("git", "archive", "--output", str(folder / "packages.tar"), commit, "packages", external=True)
+    shutil.unpack_archive(folder / "packages.tar", folder, filter="data")
+    former = folder / "former"
+    session.install("--no-deps", "--target", str(former), *map(str, sorted((folder / "packages").iterdir())))
+    env = {"PYTHONPATH": str(ROOT / "packages/gowork-leader/tests/log")}
+    session.run("python", str(ROOT / "tests/compat/run_upgrade.py"), str(former), env=env)
 
 
 @nox.session(name="all")
