@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from etcd_members import EtcdCluster, free_ports
 
 pytestmark = [pytest.mark.tool("etcd", "nginx"), pytest.mark.timeout(300)]
 NAMES = ("one", "two", "three")
+#: Schedules a task, and waits for its end.
+ADD = (COMMANDS / "gowork", "add", "--wait")
 PROGRAM = Path(__file__).with_name("balanced_client.py")
 
 
@@ -115,3 +118,26 @@ def test_nobody_behind_the_balancer_notices_that_the_leader_dies(balanced: Balan
         for statuses in watched.values():
             assert statuses[-1] == "COMPLETED"
     assert len(seen["cancelled"]) > 2
+
+
+def test_commands_and_tasks_go_on_behind_the_balancer_when_the_leader_is_stopped(
+    balanced: Balanced, tmp_path: Path
+) -> None:
+    options = ("--leader", balanced.cluster, "--runners=1", "--slots=8", "--print-ready")
+    worker = balanced.start(COMMANDS / "gowork-worker", *options, folder=tmp_path)
+    first_line(worker, tmp_path / "gowork-worker.log")
+    with stopped_cleanly(worker):
+        first = balanced.leading()
+        former = balanced.leaders[first].process
+        former.send_signal(signal.SIGSTOP)
+        try:
+            # Connections to a stopped process succeed, and nothing comes back. Each command is a caller of its own, so
+            # that NGINX chooses anew.
+            commands = [balanced.start(*ADD, "--leader", balanced.scheduler, "p", folder=tmp_path) for _ in range(4)]
+            for command in commands:
+                told, _ = command.communicate(timeout=120)
+                assert command.returncode == 0, (tmp_path / "gowork.log").read_text()
+                assert told
+            assert balanced.leading() != first
+        finally:
+            former.send_signal(signal.SIGCONT)

@@ -59,6 +59,19 @@ class TestCalls:
         assert len(requests) == 3
         assert all(request == requests[0] for request in requests)
 
+    def test_a_call_is_made_again_also_when_its_first_try_took_longer_than_the_patience(
+        self, scripted, held: threading.Event
+    ) -> None:
+        def refuse_late() -> None:
+            # As a load balancer does, which waits for a leader that is stopped, and then answers in its place.
+            held.wait(0.3)
+            raise UNAVAILABLE
+
+        scripted.run_next("ScheduleTask", refuse_late)
+        with Client(scripted.address, patience=0.1) as client:
+            client.schedule("p", id="a")
+        assert len(scripted.requests["ScheduleTask"]) == 2
+
     def test_a_call_that_was_cancelled_though_nobody_asked_for_it_is_made_again(self, client: Client, scripted) -> None:
         scripted.fail_next("ScheduleTask", CANCELLED, times=2)
         client.schedule("p", id="a")

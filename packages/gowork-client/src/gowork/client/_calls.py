@@ -132,8 +132,10 @@ class Tries:
         self._unreachable: LeaderUnreachable | None = None
         #: What the last address said that lacks the method.
         self._lacking: LeaderTooOld | None = None
-        self._began = time.monotonic()
-        self._end = self._began + settings.timeout
+        self._end = time.monotonic() + settings.timeout
+        #: When all addresses had failed for the first time, on the monotonic clock. The patience counts from then, so
+        #: that a call is made again also when its first try took long.
+        self._failed_at: float | None = None
         self._pause = _FIRST_PAUSE_S
 
     def left(self) -> float:
@@ -177,7 +179,10 @@ class Tries:
             # No leader said that it can't take the call now, so that waiting for one would hardly help.
             raise self._lacking from None
         pause = self._pause * random.uniform(0.5, 1.0)
-        if time.monotonic() + pause >= min(self._end, self._began + self._settings.patience):
+        now = time.monotonic()
+        if self._failed_at is None:
+            self._failed_at = now
+        if now + pause >= min(self._end, self._failed_at + self._settings.patience):
             raise self._failed() from None
         self._tried.clear()
         self._pause = min(self._pause * 2, _PAUSE_S_MAX)
