@@ -15,7 +15,7 @@ from leader_serving import PATIENCE, refused, serving
 from node_following import Follower, Waiters, following, node, stats
 
 from gowork.leader import Addresses
-from gowork.leader._rpc import forwarding
+from gowork.leader._rpc import forwarding, upstream
 from gowork.proto.cluster.v1 import leader_pb2 as cpb
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.proto.status import Refusal
@@ -300,18 +300,84 @@ async def test_a_node_that_had_a_leader_is_ready_for_a_while(monkeypatch: pytest
         follower.node.follow(None)
         await follower.until_healthy(False)
         assert await follower.page("/readyz") == (503, "no leader is known\n")
-        follower.node.follow(None, "the log is silent")
+        follower.node.follow_on("the log is silent")
         assert await follower.page("/readyz") == (503, "no leader is known; the log is silent\n")
 
 
 async def test_a_call_learns_before_its_deadline_that_it_was_not_carried_out_and_why(tmp_path: Path) -> None:
     async with serving(tmp_path) as leader, following(leader.addresses) as follower:
         await follower.submit("a")
-        follower.node.follow(None, "the log is silent")
+        follower.node.follow(None)
+        follower.node.follow_on("the log is silent")
         request = pb.GetTaskRequest(id="a")
         refusal = await refused(follower.scheduler.GetTask(request, timeout=2 * forwarding.TELL_SECONDS))
         assert is_unavailable(refusal, "NOT_LEADING")
         assert refusal.message.endswith("was not carried out; repeat it; the log is silent")
+
+
+async def test_a_node_that_is_not_told_who_leads_goes_on_with_the_leader_that_it_knows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upstream, "CONFIRM_SECONDS", 0.01)
+    async with serving(tmp_path) as leader, following(leader.addresses) as follower:
+        session, watch = await opened(follower)
+        upheld = follower.node._forwarding._leader
+        for _ in range(2):
+            follower.node.follow_on("the log is silent")
+            await follower.submit("a")
+        words = f"follows the leader at {leader.addresses.scheduler}; the log is silent\n"
+        assert await follower.page("/readyz") == (200, words)
+        # Since that leader leads, the log works, and only this node is cut off.
+        monkeypatch.setattr(forwarding, "BEHIND_SECONDS", 0.05)
+        follower.node.follow_on("the log is silent")
+        await follower.until_healthy(False)
+        assert await follower.page("/readyz") == (503, words)
+        await follower.submit("b")
+        follower.node.follow(leader.addresses)
+        await follower.until_healthy(True)
+        assert await follower.page("/readyz") == (200, f"follows the leader at {leader.addresses.scheduler}\n")
+        assert follower.node._forwarding._leader is upheld
+        session.call.cancel()
+        watch.cancel()
+
+
+@pytest.mark.parametrize("ends", ["leads no more", "hangs"])
+async def test_a_node_that_is_not_told_who_leads_gives_up_a_leader_that_does_not_say_so_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: str
+) -> None:
+    monkeypatch.setattr(upstream, "CONFIRM_SECONDS", 0.01)
+    monkeypatch.setattr(upstream, "ASK_SECONDS", 1.0)
+    monkeypatch.setattr(forwarding, "UNDER_WAY_SECONDS", 0.05)
+    monkeypatch.setattr(forwarding, "WAIT_SECONDS", 0.05)
+    with running(tmp_path) as process:
+        async with node() as other, following(addresses_of(process)) as follower:
+            leads_elsewhere = ends == "leads no more"
+            folder = tmp_path / "other"
+            folder.mkdir()
+            async with AsyncExitStack() as terms:
+                if leads_elsewhere:
+                    await terms.enter_async_context(other.term(folder))
+                    follower.node.follow(other.addresses)
+                session, _ = await opened(follower)
+                follower.node.follow_on("the log is silent")
+                await follower.submit("a")
+                if not leads_elsewhere:
+                    process.process.send_signal(signal.SIGSTOP)
+            assert (await session.refusal()).code is UNAVAILABLE
+            refusal = await refused(stats(follower))
+            assert is_unavailable(refusal, "NOT_LEADING")
+            assert refusal.message.endswith("; the log is silent")
+            status, words = await follower.page("/readyz")
+            assert status == 200
+            assert " does not answer; the log is silent; one answered " in words
+            # It leads again, and nobody says so except itself.
+            monkeypatch.setattr(forwarding, "WAIT_SECONDS", LONG)
+            if leads_elsewhere:
+                async with other.term(folder):
+                    assert (await follower.get("a")).id == "a"
+            else:
+                process.process.send_signal(signal.SIGCONT)
+                assert (await follower.get("a")).id == "a"
 
 
 async def test_nothing_of_a_former_leader_is_left(tmp_path: Path) -> None:

@@ -134,18 +134,29 @@ class Node:
                     self._forwarding.stop(self._refusal)
                     await self._ports.stop(self._grace_left())
 
-    def follow(self, leader: Addresses | None, because: str = "") -> None:
+    def follow(self, leader: Addresses | None) -> None:
         """Forwards calls to this leader while no term leads here, from the first call of this method on.
 
         It may be called at any time while the node serves.
 
         Args:
-            leader: where the leader of the cluster can be reached from here; None: no leader is known.
-            because: why no leader is known, for people; empty: that is not known either.
+            leader: where the leader of the cluster can be reached from here; None: nobody leads.
         """
         self._follows, self._leader = True, leader
         if self._term is None:
-            self._forwarding.follow(_ports_of(leader), because)
+            self._forwarding.follow(_ports_of(leader))
+            if self._forwards:
+                self._switchboard.forward(self._forwarding.methods)
+
+    def follow_on(self, because: str) -> None:
+        """Does what `follow` does with the leader that was told last, for as long as that says itself that it leads.
+
+        Args:
+            because: why nobody else says who leads, for people.
+        """
+        self._follows = True
+        if self._term is None:
+            self._forwarding.follow_on(because)
             if self._forwards:
                 self._switchboard.forward(self._forwarding.methods)
 

@@ -432,12 +432,15 @@ class Standby:
         return Now(self._ages.look(now, self._applied), now.mono)
 
     def _told(self, leader: Leader | None, because: str) -> None:
-        """Is told who leads, or why nobody is known to; not of this leader's own terms."""
+        """Is told who leads, or that nobody does, or why the log does not say; not of this leader's own terms."""
         self._early_ending.watch(leader)
         if leader is None:
             if self._leaderless_mono is None:
                 self._leaderless_mono = _mono()
-            self._node.follow(None, because)
+            if because:
+                self._node.follow_on(because)
+            else:
+                self._node.follow(None)
             self._note_followed("", 0)
             return
         self._leaderless_mono = None

@@ -84,7 +84,7 @@ async def join(store: LoggedStore, opened: Opened, log: Log) -> Opened | None:
 
 
 def silent(error: LogError) -> str:
-    """Says that nobody is known to lead because the log does not answer."""
+    """Says why it is not known who leads."""
     return f"the log does not answer: {error}"
 
 
@@ -98,8 +98,8 @@ class Candidacy:
             election, in wall-clock milliseconds.
         version: the version of this program.
         wall_ms: returns the time in wall-clock milliseconds.
-        told: is called with who leads, each time that it changes; when nobody is known to, also with why not, as far as
-            that is known.
+        told: is called with who leads, or None, each time that it changes; and with None, and why, when the log does
+            not say who leads.
         told_blocked: is called when the store has no room for what the log has, and with None when it has.
         told_full: is called with what the log says when it has no room, or no term, for an election.
         weight: counts the entries that the store applies.

@@ -47,6 +47,9 @@ UNDER_WAY_SECONDS = 1.0
 TELL_SECONDS = 0.5
 #: How long after it had a leader a node is still ready, in seconds.
 READY_SECONDS = 30.0
+#: For how long a node that reaches the leader, but not the log, is still ready, in seconds. That leader leads, so the
+#: log works, and only this node is cut off from it.
+BEHIND_SECONDS = 5.0
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
@@ -89,8 +92,10 @@ class Forwarding:
         #: Of former leaders and of the current one.
         self._tasks: set[asyncio.Task[None]] = set()
         self._leader: Upstream | None = None
-        #: Why no leader is known; empty: that is not known, or one is.
+        #: Why nobody says who leads; empty: somebody does.
         self._because = ""
+        #: Since when nobody does, by the loop's clock.
+        self._silent_at = math.inf
         self._reaching: asyncio.Task[None] | None = None
         #: What answers calls of a term that leads here: {call: method}; None: none does.
         self._here: Mapping[str, Method] | None = None
@@ -115,17 +120,32 @@ class Forwarding:
             if self._tasks:
                 await asyncio.wait(self._tasks)
 
-    def follow(self, addresses: Mapping[Port, str] | None, because: str = "") -> None:
+    def follow(self, addresses: Mapping[Port, str] | None) -> None:
         """Forwards calls to this leader from now on. Streams to a former one end.
 
         Args:
-            addresses: where it serves: {port: HOST:PORT}; None: no leader is known.
-            because: why no leader is known, for people; empty: that is not known either.
+            addresses: where it serves: {port: HOST:PORT}; None: nobody leads.
         """
         self._here = None
-        self._because = f"; {because}" if because else ""
+        self._because, self._silent_at = "", math.inf
         if addresses is None or self._leader is None or self._leader.addresses != addresses:
             self._change(addresses)
+        else:
+            self._leader.unconfirmed.clear()
+            self._tell()
+
+    def follow_on(self, because: str) -> None:
+        """Forwards calls to the leader that was told last, for as long as it says itself that it leads.
+
+        Args:
+            because: why nobody else says who leads, for people.
+        """
+        self._here = None
+        self._because = f"; {because}"
+        self._silent_at = min(self._silent_at, asyncio.get_running_loop().time())
+        if self._leader is not None:
+            self._leader.unconfirmed.set()
+        self._tell()
 
     def lead_here(self, methods: Mapping[str, Method]) -> None:
         """Forwards nothing until `follow`, and ends streams. Calls that wait for a leader are answered here.
@@ -157,12 +177,17 @@ class Forwarding:
 
     @property
     def reaches(self) -> tuple[bool, str]:
-        """Whether calls reach a leader, or did so within READY_SECONDS, and words that say so."""
+        """Whether this node is ready, and words that say why.
+
+        It is when calls reach a leader, unless the log has been silent for BEHIND_SECONDS, and for READY_SECONDS after
+        they did.
+        """
         at = "" if self._leader is None else self._leader.addresses[Port.SCHEDULER]
+        now = asyncio.get_running_loop().time()
         if self._leads:
-            return True, f"follows the leader at {at}"
-        missing = f"the leader at {at} does not answer" if at else f"no leader is known{self._because}"
-        seconds = asyncio.get_running_loop().time() - self._reached_at
+            return now < self._silent_at + BEHIND_SECONDS, f"follows the leader at {at}{self._because}"
+        missing = (f"the leader at {at} does not answer" if at else "no leader is known") + self._because
+        seconds = now - self._reached_at
         if seconds < READY_SECONDS:
             return True, f"{missing}; one answered {seconds:.0f} s ago"
         return False, missing
@@ -170,7 +195,7 @@ class Forwarding:
     @property
     def expires_at(self) -> float:
         """When `reaches` turns false if nothing happens, by the loop's clock."""
-        return math.inf if self._leads else self._reached_at + READY_SECONDS
+        return self._silent_at + BEHIND_SECONDS if self._leads else self._reached_at + READY_SECONDS
 
     @property
     def _leads(self) -> bool:
@@ -185,6 +210,8 @@ class Forwarding:
             self._begin(former.close(self._stopped or _not_leading(_CHANGED), UNDER_WAY_SECONDS))
         if addresses is not None:
             self._leader = Upstream(addresses, self._met)
+            if self._because:
+                self._leader.unconfirmed.set()
             self._reaching = self._begin(self._leader.run())
         self._tell()
 
@@ -203,6 +230,10 @@ class Forwarding:
     def _met(self) -> None:
         """Notes that a leader is reached from now on, or was until now."""
         self._reached_at = asyncio.get_running_loop().time()
+        leader = self._leader
+        if leader is not None and not leader.leads and self._because:
+            # Nobody will say that another one leads. Its streams end, and it is tried anew.
+            self._change(leader.addresses)
         self._tell()
 
     def _tell(self) -> None:

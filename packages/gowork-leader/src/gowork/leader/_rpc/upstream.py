@@ -22,6 +22,8 @@ from gowork.proto.status import Refusal, refusal_of
 #: How long the question whether it leads may take, in seconds, and how long to wait before it is asked again.
 ASK_SECONDS = 2.0
 ASK_AGAIN_SECONDS = 0.05
+#: How often it is asked while the log does not say who leads, in seconds.
+CONFIRM_SECONDS = 1.0
 #: How many sessions may go over one connection. Further ones are refused, because gRPC would hold them back in silence.
 SESSIONS_MAX = CONNECTION_CALLS_MAX
 #: How many bytes of answers a stream may receive before its caller reads them. With gRPC's default they could become
@@ -61,6 +63,8 @@ class Upstream:
         #: Whether it is connected, and has said that it leads.
         self.leads = False
         self._channels = {line: open_channel([addresses[Port.CLUSTER]], _OPTIONS) for line in (*_LINES.values(), _REST)}
+        #: Is set while nobody else says that it leads.
+        self.unconfirmed = asyncio.Event()
         self._connected = asyncio.Event()
         self._doubted = asyncio.Event()
         self._closed = False
@@ -73,6 +77,7 @@ class Upstream:
         """Keeps `leads` up to date until it is cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._watch(), name="watch the connection to the leader")
+            group.create_task(self._confirm(), name="confirm that the leader leads")
             while True:
                 await self._connected.wait()
                 self._doubted.clear()
@@ -173,6 +178,14 @@ class Upstream:
                 self._connected.clear()
                 self.doubt()
             await channel.wait_for_state_change(state)
+
+    async def _confirm(self) -> None:
+        """Doubts a leader that no longer says that it leads, for as long as nobody else would say so."""
+        while True:
+            await self.unconfirmed.wait()
+            await asyncio.sleep(CONFIRM_SECONDS)
+            if self.leads and self.unconfirmed.is_set() and not await self._asked():
+                self.doubt()
 
     async def _asked(self) -> bool:
         # A heartbeat of nobody: a leader refuses it as invalid, without a batch, and no span is made of it.
