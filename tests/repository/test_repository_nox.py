@@ -18,7 +18,20 @@ from packaging.version import Version
 
 ROOT = Path(__file__).parents[2]
 #: Sessions that take too long for the tests, and belong to `nox -s all`. Not `bench`, whose figures people read.
-LONG = {"chaos", "chaos-ha", "demo", "drill", "explore", "mutants", "newest", "newest-etcd", "oldest", "sim", "soak"}
+LONG = {
+    "chaos",
+    "chaos-ha",
+    "demo",
+    "drill",
+    "explore",
+    "mutants",
+    "newest",
+    "newest-etcd",
+    "oldest",
+    "sim",
+    "soak",
+    "upgrade",
+}
 
 
 class Failed(Exception):

@@ -15,7 +15,7 @@ from gowork.worker._session.completions import Completions, Started
 
 
 class Leader:
-    """A leader that hears all, after so many calls that an address without these methods has got."""
+    """A leader that hears all. Another address, which lacks these methods, gets the first `lacking` calls."""
 
     def __init__(self, lacking: int = 0) -> None:
         self.heard: list[tasks.TaskCompleteRequest] = []
