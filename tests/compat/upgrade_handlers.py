@@ -16,7 +16,7 @@ def _note(ctx: Context) -> None:
 
 @handler
 def noted(ctx: Context, ms: int) -> int:
-    """Takes as long as its payload says, in milliseconds."""
+    """Takes `ms` milliseconds."""
     _note(ctx)
     time.sleep(ms / 1000)
     return ms

@@ -136,11 +136,11 @@ class TestTurns:
 
 
 class TestOtherKinds:
-    """Addresses that answer, and are not those of leaders for clients."""
+    """Addresses that answer, and are not those of leaders."""
 
     @pytest.fixture
-    def for_workers(self, ports) -> Iterator[str]:
-        """An address that lacks every method of clients, as the one for workers does."""
+    def of_worker(self, ports) -> Iterator[str]:
+        """An address that lacks every method of leaders, as that of a callback worker does."""
         server = grpc.server(ThreadPoolExecutor(max_workers=2))
         port = server.add_insecure_port("127.0.0.1:0")
         server.start()
@@ -158,39 +158,46 @@ class TestOtherKinds:
             thread.join()
 
     @pytest.mark.usefixtures("never_pauses")
-    def test_calls_go_on_to_the_next_address(self, connect, for_workers: str, http: str, scripted) -> None:
-        with connect([for_workers, http, scripted.address], timeout=60) as client:
+    def test_calls_go_on_to_the_next_address(self, connect, of_worker: str, http: str, scripted) -> None:
+        with connect([of_worker, http, scripted.address], timeout=60) as client:
             client.schedule("p", id="a", delay=1)
             client.retry("a")
             assert [handle.id for handle in client.schedule_many(["b"], delay=1)]
         assert seen(scripted, "ScheduleTask") == seen(scripted, "RetryTask") == seen(scripted, "ScheduleTasks") == 1
 
     @pytest.mark.usefixtures("never_pauses")
-    def test_what_waits_and_is_not_repeated_goes_on_too(self, connect, for_workers: str, scripted) -> None:
+    def test_what_waits_and_is_not_repeated_goes_on_too(self, connect, of_worker: str, scripted) -> None:
         scripted.finishes_at_once = True
         with connect(scripted.address) as client:
             client.schedule("p", id="a")
-        with connect([for_workers, scripted.address]) as client:
+        with connect([of_worker, scripted.address]) as client:
             assert [task.id for task in client.wait(["a"])] == ["a"]
-        with connect([for_workers, scripted.address]) as client:
+        with connect([of_worker, scripted.address]) as client:
             client.retry("a")
         assert seen(scripted, "RetryTask") == 1
 
-    def test_a_call_waits_for_a_leader_that_can_not_take_it_now(self, connect, for_workers: str, scripted) -> None:
+    def test_a_call_waits_for_a_leader_that_can_not_take_it_now(self, connect, of_worker: str, scripted) -> None:
         scripted.fail_next("ScheduleTask", NOT_LEADING, times=3)
-        with connect([for_workers, scripted.address]) as client:
+        with connect([of_worker, scripted.address]) as client:
             client.schedule("p", id="a")
         assert list(scripted.tasks) == ["a"]
 
-    def test_the_error_names_it_and_why(self, connect, for_workers: str, http: str, scripted) -> None:
+    def test_the_error_names_it_and_why(self, connect, of_worker: str, http: str, scripted) -> None:
         scripted.refusal = NOT_LEADING
-        with connect([scripted.address, http, for_workers], patience=0) as client:
+        with connect([scripted.address, http, of_worker], patience=0) as client:
             with pytest.raises(LeaderUnreachable) as raised:
                 client.schedule("p")
         told = str(raised.value)
-        assert f"{for_workers} (it lacks this method: it is no address for clients, or of an older leader)" in told
-        assert f"{http} (" in told
+        assert f"{of_worker} (it lacks this method: it is no leader's address, or an older leader's)" in told
+        assert f"{http} (it does not speak gRPC)" in told
         assert raised.value.code is grpc.StatusCode.UNAVAILABLE
+
+    def test_the_error_names_all_where_no_address_is_a_leader_s(self, connect, of_worker, http, free_address) -> None:
+        with connect([of_worker, http, free_address]) as client:
+            with pytest.raises(LeaderTooOld, match="give a leader's address: ") as raised:
+                client.schedule("p")
+        assert f"{of_worker} (it lacks this method: " in str(raised.value)
+        assert f"{http} (it does not speak gRPC), {free_address} (Connection refused)" in str(raised.value)
 
     def test_an_old_leader_is_told_where_no_other_answers(self, connect, free_address: str, scripted) -> None:
         scripted.lacks.add("RetryTask")

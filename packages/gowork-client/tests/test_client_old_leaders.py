@@ -128,7 +128,7 @@ def test_a_method_that_the_original_lacks_is_named(do: Do, scripted: Any, call: 
         do(scripted.address, call)
     assert str(raised.value) == (
         f"the leader at {scripted.address} is the original go-work: it has no {method}. Upgrade it, "
-        "or give a leader's address for clients"
+        "or give a leader's address"
     )
     assert raised.value.code is grpc.StatusCode.UNIMPLEMENTED
 

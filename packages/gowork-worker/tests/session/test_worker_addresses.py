@@ -80,9 +80,9 @@ async def test_address_that_is_silent_is_given_up_before_the_welcome_would_be(
 async def test_each_bad_address_is_named_with_its_reason_once(
     leader: Any, silent_address: str, start_worker: Any, caplog: pytest.LogCaptureFixture, eventually: Any
 ) -> None:
-    for_clients = grpc.aio.server()
-    wrong = f"127.0.0.1:{for_clients.add_insecure_port('127.0.0.1:0')}"
-    await for_clients.start()
+    lacking = grpc.aio.server()
+    wrong = f"127.0.0.1:{lacking.add_insecure_port('127.0.0.1:0')}"
+    await lacking.start()
     leader.refusal = NOT_LEADING
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
@@ -92,12 +92,12 @@ async def test_each_bad_address_is_named_with_its_reason_once(
         await eventually(lambda: leader.refused >= 3)
         leader.refusal = None
         await leader.session()
-    await for_clients.stop(None)
+    await lacking.stop(None)
     reasons = [vars(each)["reason"] for each in caplog.records if each.getMessage() == "no session, trying again"]
     unknown = reasons.pop(2)
     assert unknown.startswith("no leader answers at leaders.invalid:1: ")
     assert reasons == [
-        f"what answers at {wrong} takes no sessions: it is no address of a leader for workers",
+        f"what answers at {wrong} takes no sessions: it is no leader's address",
         f"no leader answers at {free}: Connection refused",
         f"no leader answers at {silent_address}: no answer",
         f"the leader at {leader.address} said: this leader does not lead now",

@@ -15,7 +15,7 @@ from gowork.worker._session.completions import Completions, Started
 
 
 class Leader:
-    """A leader that hears all. Another address, which lacks these methods, gets the first `lacking` calls."""
+    """A leader that hears all. The first calls, `lacking` of them, go to an address that lacks their methods."""
 
     def __init__(self, lacking: int = 0) -> None:
         self.heard: list[tasks.TaskCompleteRequest] = []

@@ -177,6 +177,8 @@ def why_unanswered(message: str) -> str:
     """Returns why nobody answers at an address, in a few words, from gRPC's message about it."""
     found = _TRANSPORT.search(message)
     words = lookup_failure(message) or (found[1] if found else message)
+    if "Failed parsing HTTP/2" in words:
+        return "it does not speak gRPC"
     return "no answer" if "timed out" in words else words
 
 

@@ -100,12 +100,17 @@ class CallSettings:
         """Returns the typed error of a call to this address that failed; ClientClosed when the client was closed."""
         return ClientClosed(code=grpc.StatusCode.CANCELLED) if self.closed else error_of(error, address)
 
+    def told_by_each(self) -> str:
+        """Returns what each address said last, for people; empty where there is only one."""
+        said = self.rotation.said()
+        return ", ".join(f"{each.address} ({each.words})" for each in said) if len(said) > 1 else ""
+
     def unreachable(self, last: LeaderUnreachable) -> LeaderUnreachable:
         """Returns the error of a call that no leader took. `last` is that of its last try."""
         said = self.rotation.said()
         if len(said) == 1:
             return last
-        words = ", ".join(f"{each.address} ({each.words})" for each in said)
+        words = self.told_by_each()
         error = LeaderUnreachable(
             f"no leader takes the call: {words}{through_proxy([each.address for each in said])}",
             code=last.code,
@@ -162,7 +167,7 @@ class Tries:
         if isinstance(typed, LeaderUnreachable):
             self._unreachable = typed
         elif isinstance(typed, LeaderTooOld) and len(rotation.addresses) > 1:
-            # It may be an address of another kind, such as the one for workers. Others may have the method.
+            # It may be an address of another kind, such as a callback worker's. Others may have the method.
             self._lacking = typed
         elif not isinstance(typed, DeadlineExceeded):
             raise typed from None

@@ -169,12 +169,19 @@ class LeaderTooOld(CallError):
         return cls._of(what, names, _called(version), version, address)
 
     @classmethod
-    def without_method(cls, method: str, version: str | None, address: str) -> LeaderTooOld:
-        """Makes the error for a method that the leader lacks. `version` is None where it is not known."""
+    def without_method(cls, method: str, version: str | None, address: str, told: str = "") -> LeaderTooOld:
+        """Makes the error for a method that the leader lacks.
+
+        Args:
+            method: its name; empty where it is not known.
+            version: the leader's; empty for the original go-work, None where it is not known.
+            address: the address or addresses that were called.
+            told: what each of several addresses said, for people.
+        """
         who = "older than this client" if version is None else _called(version)
         what = f"has no {method}" if method else "lacks a method that this call needs"
-        # What answers at a port of another kind, such as the one for workers, lacks all that the original lacks.
-        other = "" if version else ", or give a leader's address for clients"
+        # What answers at an address of another kind, such as a callback worker's, lacks all that the original lacks.
+        other = "" if version else f", or give a leader's address{told and f': {told}'}"
         return cls._of(what, (method,) if method else (), who, version or "", address, other)
 
     @classmethod
@@ -295,7 +302,7 @@ def words_of(error: grpc.RpcError) -> str:
     if refusal.code is grpc.StatusCode.CANCELLED:
         return "the leader did not take the call"
     if refusal.code is grpc.StatusCode.UNIMPLEMENTED:
-        return "it lacks this method: it is no address for clients, or of an older leader"
+        return "it lacks this method: it is no leader's address, or an older leader's"
     return why_unanswered(refusal.message)
 
 

@@ -89,7 +89,7 @@ class Calls:
             version = leader.version
         except CallError:
             version = None
-        return LeaderTooOld.without_method(method, version, self._settings.address)
+        return LeaderTooOld.without_method(method, version, self._settings.address, self._settings.told_by_each())
 
     async def _try(
         self,

@@ -88,7 +88,7 @@ class Calls:
             version = leader.version
         except CallError:
             version = None
-        return LeaderTooOld.without_method(method, version, self._settings.address)
+        return LeaderTooOld.without_method(method, version, self._settings.address, self._settings.told_by_each())
 
     def _try(
         self,

@@ -74,7 +74,7 @@ class Completions:
         """
         self._scheduler = scheduler
         #: How many calls in a row must find no such method, until no leader is believed to have it. With several
-        #: addresses one may be no leader's for clients. Two rounds, because other calls take turns too.
+        #: addresses one may be no leader's. Two rounds, because other calls take turns too.
         self._lacking_max = 1 if addresses == 1 else 2 * addresses
         self._timeout = timeout
         self._supervisor = supervisor

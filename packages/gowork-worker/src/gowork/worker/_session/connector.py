@@ -26,6 +26,8 @@ logger = logging.getLogger("gowork.worker")
 #: Seconds of delay before each try of the second round over all addresses. It doubles with each round, up to the most.
 _DELAY_FIRST = 0.1
 _DELAY_MAX = 2.0
+#: What gRPC says of a call whose status it has lost.
+_STATUS_LOST = "Internal error from Core"
 #: Seconds after which the same complaint is logged again.
 _REPEAT_AFTER = 60.0
 
@@ -156,8 +158,10 @@ def _words(address: str, error: grpc.aio.AioRpcError) -> str:
     if refusal.code is grpc.StatusCode.UNAVAILABLE:
         # The leader itself may say so, when it stops or its store takes nothing. Else nobody answers there.
         return f"the leader at {address} said: {refusal.message}" if refusal.is_said else _unanswered(address, refusal)
-    if refusal.code is grpc.StatusCode.UNIMPLEMENTED and not refusal.is_said:
-        return f"what answers at {address} takes no sessions: it is no address of a leader for workers"
+    # gRPC loses the status of a call that ends while Hello is being written. Only what reads no Hello ends a call then.
+    lacks_sessions = refusal.code is grpc.StatusCode.UNIMPLEMENTED and not refusal.is_said
+    if lacks_sessions or refusal.message == _STATUS_LOST:
+        return f"what answers at {address} takes no sessions: it is no leader's address"
     return f"the leader at {address} refused: {refusal.message or refusal.reason}"
 
 
