@@ -20,7 +20,7 @@ from gowork.base.channels import open_blocking_channel
 from gowork.leader._replication import candidacy, generations, upkeep
 from gowork.leader.log import Candidate, Generation, LogUnreachableError
 from gowork.leader.log.entries import Kind, seal
-from gowork.leader.store import RESTORE_TERMS, StoreError
+from gowork.leader.store import RESTORE_TERMS, StoreError, changed_number
 from gowork.leader.store._sqlite_backup import back_up
 from gowork.leader.store._sqlite_outline import outline
 from gowork.leader.store.sqlite import SqliteStore
@@ -160,9 +160,35 @@ async def test_terms_are_above_those_of_the_log_that_the_backup_lacks(crew: Shar
     await leadership.append(at.index + 1, data)
     await leadership.resign()
     await crew.logs["a"].open()
-    begun = await generations.restore(crew.logs["a"], moved_away(crew), backup)
+    store = moved_away(crew)
+    begun = await generations.restore(crew.logs["a"], store, backup)
     assert begun is not None
-    assert begun.term_floor == leadership.leader.term + RESTORE_TERMS
+    assert begun.term_floor == leadership.leader.term + RESTORE_TERMS + 1
+    # Who watched what is lost lists anew.
+    await store.open_logged(begun.id)
+    assert await store.watch_floor() > changed_number(leadership.leader.term + 1, 0)
+    await store.close()
+
+
+async def test_an_older_backup_comes_above_all_that_a_newer_one_gave(crew: Sharing, tmp_path: Path) -> None:
+    newer = await backed_up(crew, tmp_path)
+    await crew.stop("b")
+    await crew.stop("a")
+    older = SqliteStore(tmp_path / "older.db")
+    await older.open()
+    await older.backup(tmp_path / "older")
+    await older.close()
+    await crew.logs["a"].open()
+    first = await generations.restore(crew.logs["a"], moved_away(crew), newer)
+    assert first is not None
+    # No entry says which terms there were, because nobody has led since.
+    store = moved_away(crew)
+    second = await generations.restore(crew.logs["a"], store, tmp_path / "older")
+    assert second is not None
+    assert second.term_floor >= first.term_floor + RESTORE_TERMS
+    await store.open_logged(second.id)
+    assert await store.watch_floor() > changed_number(first.term_floor + 1, 0)
+    await store.close()
 
 
 async def test_a_restore_that_was_cut_short_says_how_to_go_on(

@@ -108,10 +108,10 @@ class Content:
         if term < self.term:
             raise StoreLostError(f"the store has term {self.term}, and the entry has term {term}")
 
-    def begin_anew(self) -> None:
+    def begin_anew(self, above: int = 0) -> None:
         """Makes it belong to no log, above all that others may have written since."""
         self.position, self.store_id = None, uuid.uuid4().hex
-        self.term += RESTORE_TERMS
+        self.term = max(self.term, above) + RESTORE_TERMS
         self.floor = changed_number(self.term, 0)
 
     def opened(self) -> Opened:
@@ -339,11 +339,11 @@ class MemoryStore:
         except OSError as error:
             raise StoreError(f"{path} can't be written: {error.strerror}") from error
 
-    async def restore(self, backup: Path) -> None:
+    async def restore(self, backup: Path, above: int = 0) -> None:
         if self._name in self._shelf.contents:
             raise StoreError(f"{self._name} is there already")
         content = read_copy(backup)
-        content.begin_anew()
+        content.begin_anew(above)
         self._shelf.contents[self._name] = content
 
     @property

@@ -49,7 +49,7 @@ async def begin_after(
     opened = await store.open()
     await store.close()
     # Terms are above all that were ever given, so that fences and tokens of the lost entries are not given again.
-    floor = max(opened.term, term + RESTORE_TERMS)
+    floor = max(opened.term, max(term, old.term_floor) + RESTORE_TERMS)
     generation = Generation(opened.store_id, span.last, floor, replaces, backup)
     await log.begin(generation, old.id)
     return generation
@@ -89,7 +89,8 @@ async def restore(log: Log, store: LoggedStore, backup: Path) -> Generation | No
         )
     span = await log.span()
     term = await last_term(log, span)
-    await store.restore(backup)
+    # A generation may have no entry yet, and an older backup may come after a newer one.
+    await store.restore(backup, max(term, old.term_floor))
     try:
         return await begin_after(log, store, old, span, term, replaces=old.id, backup=digest)
     except LogError as error:

@@ -10,6 +10,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from gowork.base.directories import sync_directory
@@ -89,12 +90,12 @@ def _copy(source: Path, building: Path, descriptor: int, stopped: Callable[[], b
         reader.close()
 
 
-def restore(path: Path, backup: Path) -> None:
+def restore(path: Path, backup: Path, above: int) -> None:
     """Makes a store at `path` from a copy. It is whole or not there; see Store.restore."""
     instead = (
         "To use it, start without --restore. To use the backup instead, move it away first, with its -wal and -shm."
     )
-    _make(path, backup, begin_anew, instead)
+    _make(path, backup, partial(begin_anew, above=above), instead)
 
 
 def install(path: Path, backup: Path) -> None:

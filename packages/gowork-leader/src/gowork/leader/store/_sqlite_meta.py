@@ -113,11 +113,16 @@ def join(connection: sqlite3.Connection, position: Position, term: int) -> None:
     connection.execute(f"PRAGMA user_version = {FORMAT_LOGGED}")
 
 
-def begin_anew(connection: sqlite3.Connection) -> None:
-    """Makes it belong to no log, above all that was written after it was copied, in the transaction that is open."""
+def begin_anew(connection: sqlite3.Connection, above: int = 0) -> None:
+    """Makes it belong to no log, above all that was written after it was copied, in the transaction that is open.
+
+    Args:
+        connection: the store.
+        above: a term that is known to have been given.
+    """
     rename(connection)
     connection.execute("DELETE FROM meta WHERE key IN ('generation', 'log_hash', 'log_index')")
-    connection.execute("UPDATE meta SET value = value + ? WHERE key = 'term'", (RESTORE_TERMS,))
+    connection.execute("UPDATE meta SET value = max(value, ?) + ? WHERE key = 'term'", (above, RESTORE_TERMS))
     (term,) = connection.execute("SELECT value FROM meta WHERE key = 'term'").fetchone()
     # Watchers know tasks that came later and are not here, so their tokens must not be valid.
     connection.execute(_PUT, ("watch_floor", changed_number(term, 0)))

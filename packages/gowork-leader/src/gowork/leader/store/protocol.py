@@ -381,11 +381,15 @@ class Store(Protocol):
         """
         ...
 
-    async def restore(self, backup: Path) -> None:
+    async def restore(self, backup: Path, above: int = 0) -> None:
         """Makes the store from a backup, before it is opened. The store is durable, and whole or not there.
 
         Its term is RESTORE_TERMS above that of the backup, so that new fences are above all that were granted after the
         backup. Watch tokens from before are no longer valid. It belongs to no log.
+
+        Args:
+            backup: the backup.
+            above: a term that is known to have been given; the store's is RESTORE_TERMS above this one, too.
 
         Raises:
             StoreFormatError: the backup can't be used. It was left as it is.

@@ -269,9 +269,9 @@ class SqliteStore:
             lambda _: path.unlink(missing_ok=True),
         )
 
-    async def restore(self, backup: Path) -> None:
+    async def restore(self, backup: Path, above: int = 0) -> None:
         """See Store.restore."""
-        await self._while_closed(lambda: restore(self._path, backup))
+        await self._while_closed(lambda: restore(self._path, backup, above))
 
     @property
     def copy_format(self) -> int:

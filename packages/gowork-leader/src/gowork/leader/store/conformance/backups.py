@@ -166,6 +166,21 @@ class BackupConformance(Fixtures):
         await restored.commit(Batch([new_task(again.next_seq, "new", changed=changed_number(again.term, 1))]))
         await restored.close()
 
+    @pytest.mark.parametrize("above", [0, 1, 1_000_000])
+    async def test_a_store_is_made_above_a_term_that_is_known_to_have_been_given(
+        self, open_store: StoreFactory, open_restored: StoreFactory, tmp_path: Path, above: int
+    ) -> None:
+        store = open_store()
+        term = (await store.open()).term
+        await store.backup(tmp_path / "copy")
+        await store.close()
+        restored = open_restored()
+        await restored.restore(tmp_path / "copy", above)
+        assert (await restored.open()).term == max(term, above) + RESTORE_TERMS + 1
+        # Tokens of that term are no longer valid either.
+        assert await restored.watch_floor() == changed_number(max(term, above) + RESTORE_TERMS, 0)
+        await restored.close()
+
     async def test_a_store_that_is_there_is_not_replaced_by_a_backup(
         self, open_store: StoreFactory, tmp_path: Path
     ) -> None:
