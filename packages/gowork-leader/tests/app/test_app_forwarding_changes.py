@@ -319,6 +319,7 @@ async def test_a_node_that_is_not_told_who_leads_goes_on_with_the_leader_that_it
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(upstream, "CONFIRM_SECONDS", 0.01)
+    monkeypatch.setattr(forwarding, "BEHIND_SECONDS", LONG)
     async with serving(tmp_path) as leader, following(leader.addresses) as follower:
         session, watch = await opened(follower)
         upheld = follower.node._forwarding._leader

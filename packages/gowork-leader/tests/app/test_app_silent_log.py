@@ -9,13 +9,16 @@ from pathlib import Path
 
 import grpc
 import pytest
+from etcd_members import EtcdCluster
 from leader_serving import PATIENCE, refused
 from memory_log import MemoryLog
 from sharing_leaders import Sharing, sharing
+from tcp_proxy import TcpProxy
 
-from gowork.leader._replication import candidacy
+from gowork.leader._replication import candidacy, upkeep
 from gowork.leader._rpc import forwarding, upstream
 from gowork.leader.log import Leader, LogUnreachableError
+from gowork.leader.log.etcd import etcd_log
 from gowork.proto.cluster.v1 import leader_pb2 as pb
 
 
@@ -23,6 +26,10 @@ from gowork.proto.cluster.v1 import leader_pb2 as pb
 def all_goes_fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(candidacy, "AGAIN_SECONDS", 0.05)
     monkeypatch.setattr(upstream, "CONFIRM_SECONDS", 0.05)
+    # A busy machine must not miss the time before that.
+    monkeypatch.setattr(forwarding, "BEHIND_SECONDS", 10 * PATIENCE)
+    monkeypatch.setattr(upkeep, "REGISTER_SECONDS", 0.1)
+    monkeypatch.setattr(upkeep, "FORCE_SECONDS", 0.1)
 
 
 @pytest.fixture
@@ -85,3 +92,30 @@ async def test_a_follower_that_is_cut_off_from_the_log_alone_goes_on_forwarding_
     await cut.submit("three")
     text = await crew.says("b", 200, "follows")
     assert "the log" not in text
+
+
+@pytest.mark.tool("etcd")
+async def test_a_follower_whose_packets_to_etcd_are_lost_goes_on_forwarding(tmp_path: Path) -> None:
+    with EtcdCluster(tmp_path, 1) as cluster:
+        async with (
+            asyncio.timeout(PATIENCE),
+            TcpProxy(cluster.members[0].address) as proxy,
+            sharing(tmp_path, lambda: etcd_log(cluster.url("cut"))) as crew,
+        ):
+            await crew.start("a")
+            await crew.says("a", 200, "ready")
+            cut = await crew.start("b", log=etcd_log(f"etcd://{proxy.host}/cut"))
+            await crew.says("b", 200, "follows")
+            async with cut.worker("w") as session:
+                proxy.stall()
+                await cut.submit("one")
+                await crew.says("b", 200, "the log does not answer: ")
+                await cut.submit("two")
+                for id in ("one", "two"):
+                    await session.report(await session.grant())
+                    assert set(await cut.finished(id)) == {id}
+                proxy.heal()
+                while "the log" in await crew.says("b", 200, "follows"):
+                    pass
+                # The store has what came meanwhile.
+                await crew.forced("a", "b")

@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from gowork.base.channels import parse_address
+
 
 class TcpProxy:
-    """Listens on loopback, and passes bytes on to a socket in the file system.
+    """Listens on loopback, and passes bytes on to a server.
+
+    Args:
+        server: a socket in the file system, or HOST:PORT.
 
     Attributes:
         passes_requests, passes_answers: an event each, which is set while bytes go on in this direction.
     """
 
-    def __init__(self, server: Path) -> None:
+    def __init__(self, server: Path | str) -> None:
         self._server = server
         self.passes_requests = asyncio.Event()
         self.passes_answers = asyncio.Event()
@@ -59,7 +64,10 @@ class TcpProxy:
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            server_reader, server_writer = await asyncio.open_unix_connection(str(self._server))
+            if isinstance(self._server, Path):
+                server_reader, server_writer = await asyncio.open_unix_connection(self._server)
+            else:
+                server_reader, server_writer = await asyncio.open_connection(*parse_address(self._server))
         except OSError:
             writer.transport.abort()
             return
