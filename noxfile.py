@@ -125,6 +125,8 @@ ETCD_TESTS = [
 ]
 #: The commit from which leaders that share a log can be upgraded.
 FIRST_WITH_SEVERAL_LEADERS = "dd5c6b3"
+#: What `oldest` and `newest` try more of than CI: tests/fuzz sends other sequences of calls each time.
+MORE = {"GOWORK_FUZZ_EXAMPLES": "120"}
 #: pytest's arguments for all tests: on every processor.
 EVERYTHING = ["-n", "auto", "--dist", "worksteal"]
 
@@ -200,7 +202,7 @@ def oldest(session: nox.Session) -> None:
     if session.venv_backend != "uv":
         session.skip("only uv resolves to the oldest versions: pip install uv")
     install_packages(session, "--resolution", "lowest-direct", *group("test"))
-    session.run("pytest", *(session.posargs or EVERYTHING))
+    session.run("pytest", *(session.posargs or EVERYTHING), env=MORE)
 
 
 @nox.session(python=newest_python())
@@ -208,7 +210,7 @@ def oldest(session: nox.Session) -> None:
 def newest(session: nox.Session) -> None:
     """Runs the tests with the newest Python of this machine."""
     install_packages(session, *group("test"))
-    session.run("pytest", *(session.posargs or EVERYTHING))
+    session.run("pytest", *(session.posargs or EVERYTHING), env=MORE)
 
 
 @nox.session(name="newest-etcd")

@@ -21,7 +21,7 @@ from gowork.proto.worker.v1 import session_pb2
 EXAMPLES = int(os.environ.get("GOWORK_FUZZ_EXAMPLES", "0"))
 #: In CI each run tries the same sequences. With a number of one's own, each run tries others.
 FUZZ = settings(
-    max_examples=EXAMPLES or 120,
+    max_examples=EXAMPLES or 60,
     derandomize=not EXAMPLES,
     database=None,
     deadline=None,
