@@ -164,6 +164,7 @@ class SimUpstream:
 
     def __init__(self, addresses: Mapping[Port, str], changed: Callable[[], None]) -> None:
         self.addresses = addresses
+        self.unconfirmed = asyncio.Event()
 
     async def run(self) -> None:
         await asyncio.get_running_loop().create_future()

@@ -98,6 +98,45 @@ async def test_who_resigns_waits_for_no_longer_than_its_lease(cluster: EtcdClust
     await log.close()
 
 
+class LateClient(EtcdClient):
+    """A client whose first transaction that removes parts is sent again just before the next entry is."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(endpoints_of(url, {}))
+        self.late: pb.TxnRequest | None = None
+
+    async def txn(self, request: pb.TxnRequest, seconds: float = 1.0) -> pb.TxnResponse:
+        keys = [each.request_put.key for each in request.success if each.HasField("request_put")]
+        removed = [each.request_delete_range.key for each in request.success if each.HasField("request_delete_range")]
+        if self.late is None and any(b"/part/0" in key for key in removed):
+            self.late = request
+        elif self.late is not None and any(b"/log/" in key for key in keys):
+            await super().txn(self.late, seconds)
+        return await super().txn(request, seconds)
+
+
+async def test_parts_of_a_dead_leader_that_are_removed_late_take_none_of_the_next_one_along(
+    cluster: EtcdCluster,
+) -> None:
+    url = cluster.url(f"log-{next(_numbers)}")
+    prefix = endpoints_of(url, {}).prefix
+    client = LateClient(url)
+    log = EtcdLog(client, prefix)
+    await log.open()
+    await log.begin(FIRST, None)
+    # Two leaders have each written a part of the first entry.
+    for nonce in ("00", "ff"):
+        await client.txn(pb.TxnRequest(success=[put(f"{prefix}/part/{1:016x}/{nonce * 8}/{0:08x}".encode(), b"void")]))
+    data = b"data" * (1 << 19)
+    await (await lead(log)).append(1, data)
+    assert client.late is not None
+    async with aclosing(log.follow(0)) as pages:
+        assert [(entry.index, entry.data) for entry in await anext(pages)] == [(1, data)]
+    found = await client.range(pb.RangeRequest(key=f"{prefix}/part/".encode(), range_end=f"{prefix}/part0".encode()))
+    assert not [part.key for part in found.kvs if part.value == b"void"]
+    await log.close()
+
+
 async def test_a_watch_leaves_a_member_that_is_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(etcd_client, "ASK_SECONDS", 0.3)
     with EtcdCluster(tmp_path) as own:

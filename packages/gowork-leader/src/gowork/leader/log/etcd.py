@@ -21,6 +21,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
+from functools import partial
 from typing import TypeVar
 
 import msgspec
@@ -368,15 +369,22 @@ class EtcdLog:
             await self._etcd.revoke(lease)
 
     async def _remove_void_parts(self, leader: Leader) -> None:
-        """Removes parts of an entry that a leader before this one did not finish."""
+        """Removes parts of an entry that a leader before this one did not finish.
+
+        Each set of parts is removed by its name. An attempt that arrives late must not remove parts that this leader
+        has written meanwhile.
+        """
         keys = self._keys
-        read = [*_ends_of(keys), get(*keys.parts, limit=1, keys_only=True, descending=True)]
-        answer = await self._settled(lambda: self._etcd.txn(pb.TxnRequest(success=read)))
-        _, last, part = (response.response_range.kvs for response in answer.responses)
+        answer = await self._settled(lambda: self._etcd.txn(pb.TxnRequest(success=_ends_of(keys))))
+        _, last = (response.response_range.kvs for response in answer.responses)
         void = keys.part(keys.index_of(last[0].key) + 1 if last else 0)
-        if part and part[0].key >= void:
-            request = pb.TxnRequest(compare=[held(keys.leader, leader.token)], success=[delete(void, keys.parts[1])])
-            await self._settled(lambda: self._etcd.txn(request))
+        request = pb.RangeRequest(key=void, range_end=keys.parts[1], keys_only=True)
+        found = await self._settled(lambda: self._etcd.range(request, PAGE_SECONDS))
+        for name in sorted({part.key.rpartition(b"/")[0] for part in found.kvs}):
+            removed = [delete(name + b"/", name + b"0")]
+            await self._settled(
+                partial(self._etcd.txn, pb.TxnRequest(compare=[held(keys.leader, leader.token)], success=removed))
+            )
 
     async def _read(self, key: bytes, end: bytes = b"", *, limit: int = 0) -> pb.RangeResponse:
         request = pb.RangeRequest(key=key, range_end=end, limit=limit)
