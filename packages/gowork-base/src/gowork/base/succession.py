@@ -43,9 +43,10 @@ class Succession:
     async def ask(self, silent: str, term: int = 0) -> None:
         """Asks the other addresses, one after the other, until one of them knows who leads.
 
-        When it knows no other leader than before, it is asked to say so as soon as there is one, for two seconds. If
-        that is another leader, it becomes the rotation's current address. Where its own address is not among the
-        rotation's, the one that said so does, because it forwards calls. Otherwise nothing changes.
+        One that knows no other leader than before is asked once more, to answer as soon as there is one, and after two
+        seconds at the latest. A leader that leads instead of the silent one becomes the rotation's current address.
+        Where its address is not among the rotation's, the address that named it does, because leaders forward calls.
+        Otherwise nothing changes.
 
         Args:
             silent: the address that does not answer.
