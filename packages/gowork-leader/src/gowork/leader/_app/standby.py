@@ -27,6 +27,7 @@ from gowork.leader._replication.announcement import Announcement
 from gowork.leader._replication.candidacy import Candidacy, join, silent
 from gowork.leader._replication.checks import Checks
 from gowork.leader._replication.comparison import Comparison
+from gowork.leader._replication.formats import Formats
 from gowork.leader._replication.log_watch import LogWatch
 from gowork.leader._replication.pruning import Pruning
 from gowork.leader._replication.relief import Relief
@@ -344,7 +345,7 @@ class Standby:
                 ages=self._ages,
                 own=own,
                 leaders=leaders,
-                duties=[pruning, relief, checks],
+                duties=[pruning, relief, checks, Formats(self._log, journal)],
             )
             relief.attach(term)
             blocked: BaseException | None = None

@@ -13,10 +13,11 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 
 from gowork.leader._core.model import Position
+from gowork.leader._replication.chain import entry_after
 from gowork.leader._replication.journal import LoggedJournal
 from gowork.leader._replication.replica import Replica, TermBegun, encode_term
 from gowork.leader._replication.weight import Weight
-from gowork.leader.log.entries import NO_HASH
+from gowork.leader.log.entries import FORMAT_FIRST, NO_HASH, format_of
 from gowork.leader.log.protocol import (
     Candidate,
     Generation,
@@ -30,6 +31,7 @@ from gowork.leader.log.protocol import (
     LogUnreachableError,
     NotElectedError,
     PrunedError,
+    Span,
     TermsUsedUpError,
 )
 from gowork.leader.store.protocol import LoggedStore, Opened, StoreBlockedError, StoreError
@@ -153,6 +155,7 @@ class Candidacy:
                 span = await self._log.span()
                 replica = await self._new_replica()
                 await replica.follow(self._log, span.last)
+                last_format = replica.format or await self._last_format(span)
                 if replica.term > leadership.leader.term or not leadership.holds():
                     raise LeadershipLostError("another leader was elected meanwhile")
             except (LeadershipLostError, LogUnreachableError, PrunedError) as error:
@@ -172,11 +175,24 @@ class Candidacy:
                 raise
             else:
                 begun = TermBegun(leadership.leader.announcement, self._wall_ms(), self._version)
-                return LoggedJournal(self._store, replica, leadership, encode_term(begun)), leadership
+                journal = LoggedJournal(self._store, replica, leadership, encode_term(begun), last_format)
+                return journal, leadership
+
+    async def _last_format(self, span: Span) -> int:
+        """Returns the format of the log's last entry.
+
+        Raises:
+            NewerFormatError: this version can't read it.
+        """
+        if span.last < span.first:
+            return FORMAT_FIRST
+        last = await entry_after(self._log, span.last - 1)
+        return format_of(last.index, last.data)
 
     async def _new_replica(self) -> Replica:
         """Asks the store where it stands, because the last term may have ended in the middle of a batch."""
-        self.replica = Replica(self._store, await self._store.current(), self._weight)
+        known = 0 if self.replica is None else self.replica.format
+        self.replica = Replica(self._store, await self._store.current(), self._weight, known_format=known)
         if self._check is not None:
             self.replica.check = self._check
         return self.replica
@@ -249,7 +265,11 @@ class Candidacy:
             await asyncio.sleep(AGAIN_SECONDS)
             return None
         # What has come is applied before the term begins.
-        behind = (await self._log.span()).last - replica.come
+        span = await self._log.span()
+        behind = span.last - replica.come
+        if span.last > replica.position.index:
+            # Who can't read the log does not stand for election.
+            await self._last_format(span)
         await asyncio.sleep(LAG_WAIT_SECONDS * min(max(behind, 0) / LAG_FULL, 1.0))
         position = replica.position
         candidate = Candidate(position.generation, position.index, replica.term, self._announce(self._wall_ms()))

@@ -10,7 +10,7 @@ import secrets
 from typing import Protocol
 
 from gowork.leader._replication.replica import Replica
-from gowork.leader.log.entries import Kind, seal
+from gowork.leader.log.entries import FORMAT_FIRST, Kind, seal
 from gowork.leader.log.protocol import Leadership, LeadershipLostError, LogFullError, LogRefusedError
 from gowork.leader.store.batches import encode_batch
 from gowork.leader.store.protocol import Batch, LoggedStore, Opened, Store, StoreBlockedError
@@ -86,13 +86,23 @@ class LoggedJournal:
         replica: the store's place in the log.
         leadership: the right to append.
         begun: the body of the term's first entry.
+        entry_format: the format of the log's last entry.
     """
 
-    def __init__(self, store: LoggedStore, replica: Replica, leadership: Leadership, begun: bytes) -> None:
+    def __init__(
+        self,
+        store: LoggedStore,
+        replica: Replica,
+        leadership: Leadership,
+        begun: bytes,
+        entry_format: int = FORMAT_FIRST,
+    ) -> None:
         self._store = store
         self._replica = replica
         self._leadership = leadership
         self._begun = begun
+        #: The format of the entries that it appends.
+        self.format = entry_format
         #: Why no batch is taken now; empty: batches are taken.
         self.refused = ""
         #: One entry is appended at a time.
@@ -131,6 +141,17 @@ class LoggedJournal:
             await self._replica.check(index)
         return index
 
+    async def raise_format(self, raised: int) -> None:
+        """Appends the entry from which on entries have a higher format.
+
+        Raises:
+            LogFullError, LogRefusedError, StoreBlockedError: nothing was written.
+            LeadershipLostError, StoreError, LogError: as for `commit`.
+        """
+        async with self._appending:
+            await self._append(Batch(), Kind.FORMAT, b"", raised)
+            self.format = raised
+
     async def resign(self) -> None:
         """See Journal.resign."""
         await self._leadership.resign()
@@ -151,10 +172,11 @@ class LoggedJournal:
         async with self._appending:
             await self._append(batch, kind, body)
 
-    async def _append(self, batch: Batch, kind: Kind, body: bytes) -> int:
+    async def _append(self, batch: Batch, kind: Kind, body: bytes, raised: int = 0) -> int:
         """Appends an entry, and returns its index."""
         term = self._leadership.leader.term
-        data, position = seal(self._replica.position, term, kind, body, secrets.token_bytes(8))
+        entry_format = raised or self.format
+        data, position = seal(self._replica.position, term, kind, body, secrets.token_bytes(8), entry_format)
         await self._store.prepare(batch, position, term)
         try:
             await self._leadership.append(position.index, data)
@@ -168,7 +190,7 @@ class LoggedJournal:
             # The batch counts, because the log has it. The store applies it when there is room.
             words = f"term {term} ends, because its last entry, {position.index}, is in the log alone: {error}"
             raise LeadershipLostError(words) from error
-        self._replica.moved_to(position, term, len(data))
+        self._replica.moved_to(position, term, len(data), entry_format)
         # The batch is durable, and counts. But after the own lease nothing may leave, because another may lead by then.
         if not self._leadership.holds():
             raise LeadershipLostError(f"term {term} ended while its last batch became durable")

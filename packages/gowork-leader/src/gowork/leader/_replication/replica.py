@@ -54,6 +54,7 @@ class Replica:
         opened: what it said when it was opened.
         weight: counts the entries that it applies; None: nobody asks.
         check: is called with the index of a check when the store stands there. It goes on when this returns.
+        known_format: the format of the last entry that the store has applied; 0: it is not known.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Replica:
         opened: Opened,
         weight: Weight | None = None,
         check: Callable[[int], Awaitable[None]] = _unchecked,
+        known_format: int = 0,
     ) -> None:
         assert opened.position is not None
         self._store = store
@@ -73,6 +75,8 @@ class Replica:
         #: The number of the last batch of tasks that was applied here; see Record.changed. 0: none was yet.
         self.changed = 0
         self._come = opened.position.index
+        #: The format of the last entry that the store has applied; 0: it is not known.
+        self.format = known_format
         #: Why the store can't take the next entries now; None: it can.
         self.blocked: StoreBlockedError | None = None
 
@@ -106,7 +110,7 @@ class Replica:
             entry, position = unseal(position, found.index, found.data)
             if entry.term < term:
                 raise ChainError(f"entry {entry.index} of the log has term {entry.term}, after one of term {term}")
-            term = entry.term
+            term, self.format = entry.term, entry.format
             written.append((batch_of(entry.kind, entry.body, entry.index), position, term))
             sizes.append((found.index, len(found.data)))
             if entry.kind is Kind.CHECK:
@@ -155,15 +159,16 @@ class Replica:
                 if until is not None and self._position.index >= until:
                     return
 
-    def moved_to(self, position: Position, term: int, size: int) -> None:
+    def moved_to(self, position: Position, term: int, size: int, entry_format: int) -> None:
         """Is told of an entry that the store has got by other means: its own leader's.
 
         Args:
             position: where the store stands after it.
             term: the entry's term.
             size: its bytes.
+            entry_format: its format.
         """
-        self._position, self._term = position, term
+        self._position, self._term, self.format = position, term, entry_format
         self._weight.add(position.index, size)
 
     def _came(self, index: int) -> None:

@@ -15,7 +15,7 @@ from gowork.leader._replication.announcement import Announcement
 from gowork.leader._replication.comparison import Comparison
 from gowork.leader._replication.registers import PREFIX, Registration, encode
 from gowork.leader._replication.weight import Weight
-from gowork.leader.log.entries import FORMAT
+from gowork.leader.log import entries
 from gowork.leader.log.protocol import Log, LogError, LogFullError
 from gowork.leader.store.protocol import LoggedStore, StoreBlockedError
 
@@ -125,7 +125,7 @@ class Upkeep:
             applied,
             self.forced,
             self._wall_ms(),
-            FORMAT,
+            entries.FORMAT,
             has_room,
             self._comparison.checked,
             self._comparison.digest,

@@ -17,8 +17,10 @@ from gowork.leader._core.model import Position
 
 #: The hash before the first entry of a generation.
 NO_HASH = bytes(32)
-#: The format of entries that this version writes, and the highest that it reads.
+#: The highest format of entries that this version reads, and writes when all leaders read it.
 FORMAT = 1
+#: The format that each generation begins with.
+FORMAT_FIRST = 1
 
 
 class Kind(enum.IntEnum):
@@ -30,6 +32,8 @@ class Kind(enum.IntEnum):
     TERM = 2
     #: It writes nothing. Each store makes a digest of what it holds here.
     CHECK = 3
+    #: It writes nothing. From this entry on, entries have its format, which is higher than that of the entry before.
+    FORMAT = 4
 
 
 class Entry(Struct, frozen=True, array_like=True, gc=False):
@@ -81,10 +85,12 @@ _decode = msgspec.msgpack.Decoder(Entry).decode
 _decode_head = msgspec.msgpack.Decoder(_Head).decode
 
 
-def seal(after: Position, term: int, kind: Kind, body: bytes, nonce: bytes) -> tuple[bytes, Position]:
+def seal(
+    after: Position, term: int, kind: Kind, body: bytes, nonce: bytes, entry_format: int = FORMAT_FIRST
+) -> tuple[bytes, Position]:
     """Returns the bytes of the entry that comes next, and the position after it."""
     index = after.index + 1
-    data = _encode(Entry(FORMAT, after.generation, index, term, after.hash, nonce, kind, body))
+    data = _encode(Entry(entry_format, after.generation, index, term, after.hash, nonce, kind, body))
     return data, Position(after.generation, index, hashlib.sha256(data).digest())
 
 
@@ -124,6 +130,16 @@ def term_of(index: int, data: bytes) -> int:
         NewerFormatError: this version can't read it.
     """
     return _read(index, data).term
+
+
+def format_of(index: int, data: bytes) -> int:
+    """Returns the format of the entry at this index.
+
+    Raises:
+        ChainError: it can't be read.
+        NewerFormatError: this version can't read it.
+    """
+    return _read(index, data).format
 
 
 def _read(index: int, data: bytes) -> Entry:
