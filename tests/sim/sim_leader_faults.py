@@ -99,7 +99,7 @@ def _break_something(world: SeveralWorld) -> float:
             following = [each for each in world.nodes if each not in leading and len(world.nodes) > 2]
             if following:
                 _leave_behind(world, rng.choice(following), world.loop.now + _BEHIND_SECONDS)
-                quiet = rng.choice((0.0, 6.0))
+                quiet = rng.choice((0.0, 9.0, 9.0))
         case _:
             if rng.random() < 0.4:
                 trace.fault("etcd is full for a while")

@@ -61,7 +61,7 @@ class SimNode:
         self.holds_back = False
         self.is_slow = False
         self.drags = self.loses_keepalives = False
-        #: Whether pages of entries do not reach it.
+        #: Whether pages of entries do not reach it. The last entry does, without which it would not stand for election.
         self.loses_pages = False
         #: How many parts of an entry it sends until its machine loses its power; None: it does not.
         self.parts_left: int | None = None
@@ -228,7 +228,7 @@ class LeaderProcess(SimProcess):
             return Fault.LATE
         if is_keepalive and self.node.loses_keepalives:
             return Fault.LOST
-        if self.node.loses_pages and _is_page(request):
+        if self.node.loses_pages and _is_page_before(request, self.world.log_checks.end.index):
             return Fault.LOST
         if self.node.parts_left is not None and not is_keepalive and self._dies_amid_parts(request):
             return Fault.LOST
@@ -303,8 +303,9 @@ def _is_part(request: object) -> bool:
     )
 
 
-def _is_page(request: object) -> bool:
-    """Whether this reads entries to follow the log."""
+def _is_page_before(request: object, last: int) -> bool:
+    """Whether this reads entries to follow the log, from one before the last one on."""
     return isinstance(request, pb.TxnRequest) and any(
-        each.request_range.limit == _PAGE_ENTRIES for each in request.success
+        each.request_range.limit == _PAGE_ENTRIES and int(each.request_range.key.rpartition(b"/")[2], 16) < last
+        for each in request.success
     )

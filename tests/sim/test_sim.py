@@ -60,7 +60,6 @@ SEEDS_IN_VAIN = {
     "apply_void_parts": 11,
     "believe_absence_in_doubt": 5,
     "confirm_before_the_question": 43,
-    "elect_a_lagging_store": 132,
     "worker_reports_what_was_released": 42,
 }
 #: What must occur in each chunk, so that every part of the simulator is used.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 from memory_log import LEASE_SECONDS, MemoryLog, MemoryPlace
@@ -13,7 +13,7 @@ from gowork.leader._core.model import Position
 from gowork.leader._replication.candidacy import LAG_FULL, LAG_WAIT_SECONDS, Candidacy, join
 from gowork.leader._replication.gathering import GATHER_SECONDS
 from gowork.leader._replication.journal import LoggedJournal
-from gowork.leader.log import Generation, Leader, Leadership, LogUnreachableError, Span
+from gowork.leader.log import Generation, Leader, Leadership, LogEntry, LogUnreachableError, Span
 from gowork.leader.log.entries import NO_HASH, ChainError
 from gowork.leader.store import Batch, Fact, Opened, StoreError
 
@@ -250,6 +250,43 @@ async def test_who_is_elected_and_can_not_reach_the_log_stands_again(house: Hous
     _, leadership = await elected(house, "one")
     assert failed
     assert leadership.leader.term == 2
+
+
+async def test_a_candidate_that_looked_at_the_log_too_long_ago_looks_again(house: House) -> None:
+    await house.joined("one")
+    journal, _ = await elected(house, "one")
+    await house.copied("two", "one")
+    await journal.commit(batch("a"))
+    await journal.commit(batch("b"))
+    await journal.resign()
+    await journal.close()
+    follow = house.logs["two"].follow
+    others: list[LoggedJournal] = []
+    led_again = asyncio.Event()
+
+    async def late(after: int) -> AsyncIterator[Sequence[LogEntry]]:
+        if after == 1:
+            # So it lags when it looks at the end of the log.
+            await led_again.wait()
+        elif not others:
+            # Before it has read the last entry, another one leads, and all entries are applied and removed.
+            again, leadership = await elected(house, "one")
+            await again.commit(batch("c"))
+            others.append(again)
+            led_again.set()
+            await asyncio.sleep(LEASE_SECONDS)
+            assert await house.facts("two") == ["a", "b", "c"]
+            await leadership.prune(house.place.span.last)
+        async for page in follow(after):
+            yield page
+
+    house.logs["two"].follow = late  # type: ignore[assignment, method-assign]
+    candidate = asyncio.ensure_future(house.candidacy("two").elected())
+    await asyncio.sleep(4 * LEASE_SECONDS)
+    assert others
+    assert not candidate.done()
+    await others[0].resign()
+    await candidate
 
 
 async def test_of_several_candidates_one_leads_and_the_others_follow_it(house: House) -> None:

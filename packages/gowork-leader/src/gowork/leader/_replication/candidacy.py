@@ -269,7 +269,11 @@ class Candidacy:
         behind = span.last - replica.come
         if span.last > replica.position.index:
             # Who can't read the log does not stand for election.
-            await self._last_format(span)
+            try:
+                await self._last_format(span)
+            except PrunedError:
+                # Others have led since. Whether this store can go on is seen by following.
+                return None
         await asyncio.sleep(LAG_WAIT_SECONDS * min(max(behind, 0) / LAG_FULL, 1.0))
         position = replica.position
         candidate = Candidate(position.generation, position.index, replica.term, self._announce(self._wall_ms()))
