@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from memory_log import MemoryLog
+from memory_log import MemoryLeadership, MemoryLog
 from memory_store import MemoryStore
 from msgspec.structs import replace
 from replication_leader import LoneLeader, announcement
@@ -16,7 +16,7 @@ from gowork.leader._replication.candidacy import Candidacy, join
 from gowork.leader._replication.formats import Formats
 from gowork.leader._replication.registers import Registration, encode
 from gowork.leader._replication.replica import Replica
-from gowork.leader.log import Candidate, Leadership, entries
+from gowork.leader.log import Candidate, entries
 from gowork.leader.log.entries import NO_HASH, NewerFormatError, format_of
 
 pytestmark = pytest.mark.timeout(60)
@@ -84,7 +84,7 @@ async def test_who_cannot_read_the_format_stops_before_it_and_names_what_it_need
     leader.log.place.depose(leader.leadership.leader.token)
 
     class Standing(MemoryLog):
-        async def campaign(self, candidate: Candidate) -> Leadership:
+        async def campaign(self, candidate: Candidate) -> MemoryLeadership:
             raise AssertionError("it stands for election")
 
     with pytest.raises(NewerFormatError):
@@ -100,13 +100,15 @@ async def test_the_next_leader_goes_on_with_the_format_of_the_log(monkeypatch: p
     await leader.journal.raise_format(2)
     assert found(leader) == [1, 2]
     await leader.journal.resign()
-    for _ in range(2):
-        # The second time it has applied nothing since its process started.
-        candidacy = Candidacy(follower, MemoryLog(leader.log.place), lambda _: b"two", "1.0", lambda: 7)
+    first, again = (
+        Candidacy(follower, MemoryLog(leader.log.place), lambda _: b"two", "1.0", lambda: 7) for _ in range(2)
+    )
+    # The second time it has applied nothing since its process started.
+    for candidacy in (first, again):
         journal, leadership = await candidacy.elected()
         assert journal.format == 2
         await leadership.resign()
-    journal, leadership = await candidacy.elected()
+    journal, leadership = await again.elected()
     await journal.open()
     assert found(leader) == [1, 2, 2]
 
