@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 from unittest import mock
 
 import explore_checks as checks
@@ -12,11 +12,12 @@ from explore_etcd import ENTRIES, GENERATION_KEY, LEADER_KEY
 from explore_world import Fault, World
 from msgspec.structs import replace
 
-from gowork.leader.log import etcd as log_etcd
 from gowork.leader.log._etcd import etcd_pb2 as pb
 from gowork.leader.log._etcd import values
+from gowork.leader.log._etcd.leadership import EtcdLeadership
+from gowork.leader.log._etcd.requests import delete
 from gowork.leader.log._etcd.values import joined, read_value
-from gowork.leader.log.etcd import EtcdLeadership, EtcdLog
+from gowork.leader.log.etcd import EtcdLog
 from gowork.leader.log.holding import OwnLease
 from gowork.leader.log.protocol import (
     Candidate,
@@ -27,7 +28,7 @@ from gowork.leader.log.protocol import (
     LogUnreachableError,
 )
 
-_T = TypeVar("_T")
+_told = EtcdLeadership._told
 
 #: How large a part is where entries have parts, in bytes: so small that each entry has several.
 PART_BYTES = 40
@@ -83,17 +84,18 @@ def _without_compare(request: Any, of: bytes, writes: bytes) -> Any:
     return request
 
 
-async def _told_absent(self: EtcdLeadership, call: Callable[[], Awaitable[_T]], *, is_final: bool = False) -> _T:
+async def _told_absent(self: EtcdLeadership, *asked: Any, is_final: bool = False) -> pb.TxnResponse:
+    if not is_final:
+        return await _told(self, *asked)
+    compared, success, failure = asked
     try:
-        return await call()
+        return await self._etcd.txn(pb.TxnRequest(compare=compared, success=success, failure=failure))
     except LogUnreachableError:
-        if not is_final:
-            raise
         raise LogRefusedError("it was not found, so it was not written") from None
 
 
 async def _prune_all(self: EtcdLeadership, before: int) -> None:
-    await self._told([], [log_etcd.delete(*self._keys.entries)])
+    await self._told([], [delete(*self._keys.entries)])
 
 
 async def _confirm_at_once(self: EtcdLeadership) -> None:
@@ -135,7 +137,7 @@ PLANTS = [
         "what is absent in doubt is taken for not written",
         checks.REFUSED,
         [Fault.DOUBT],
-        code=[(EtcdLeadership, "_until_told", _told_absent)],
+        code=[(EtcdLeadership, "_told", _told_absent)],
     ),
     Plant("a prune empties the log", checks.LAST_ENTRY, code=[(EtcdLeadership, "prune", _prune_all)]),
     Plant("a store that lags is elected", checks.CAN_APPLY, [Fault.STEP_DOWN], make_log=_CarelessLog),

@@ -16,7 +16,7 @@ from gowork.leader._engine.loop import Engine
 from gowork.leader._replication import replica
 from gowork.leader._replication.journal import LoggedJournal
 from gowork.leader.log import etcd
-from gowork.leader.log.etcd import EtcdLeadership
+from gowork.leader.log._etcd.leadership import EtcdLeadership
 from gowork.leader.log.protocol import LogError
 from gowork.leader.store.protocol import Batch
 

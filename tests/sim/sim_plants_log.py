@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from msgspec.structs import replace
 
 from gowork.leader._core.model import Position
 from gowork.leader.log._etcd import etcd_pb2 as pb
-from gowork.leader.log._etcd.requests import delete, held
+from gowork.leader.log._etcd.leadership import EtcdLeadership
+from gowork.leader.log._etcd.requests import delete, get, held
 from gowork.leader.log._etcd.values import joined, read_value
-from gowork.leader.log.etcd import EtcdLeadership, EtcdLog
+from gowork.leader.log.etcd import EtcdLog
 from gowork.leader.log.holding import OwnLease
 from gowork.leader.log.protocol import Candidate, Leader, Leadership, LogEntry, LogRefusedError, LogUnreachableError
 from gowork.leader.store import _sqlite_backup, sqlite
@@ -51,7 +51,7 @@ class LogPlants:
             yield EtcdLeadership, "_told", _told_without_comparing
         if self.believe_absence_in_doubt:
             yield EtcdLeadership, "append", _append_noting_where
-            yield EtcdLeadership, "_until_told", _until_told_or_absent
+            yield EtcdLeadership, "_told", _told_or_absent
         if self.prune_empties_the_log:
             yield EtcdLeadership, "prune", _prune_all
         if self.elect_a_lagging_store:
@@ -69,7 +69,7 @@ class LogPlants:
             yield OwnLease, "renewed", _renewed_now
 
 
-_told, _until_told, _append = EtcdLeadership._told, EtcdLeadership._until_told, EtcdLeadership.append
+_told, _append = EtcdLeadership._told, EtcdLeadership.append
 _prune, _confirm, _campaign, _renewed = EtcdLeadership.prune, EtcdLeadership.confirm, EtcdLog.campaign, OwnLease.renewed
 
 
@@ -84,24 +84,23 @@ async def _append_noting_where(self: EtcdLeadership, index: int, data: bytes) ->
     await _append(self, index, data)
 
 
-async def _until_told_or_absent(
-    self: EtcdLeadership, call: Callable[[], Awaitable[Any]], *, is_final: bool = False
-) -> Any:
+async def _told_or_absent(self: EtcdLeadership, *asked: Any, is_final: bool = False) -> pb.TxnResponse:
     if not is_final:
-        return await _until_told(self, call)
-    request = pb.RangeRequest(key=self._where)  # type: ignore[attr-defined]
+        return await _told(self, *asked)
+    compared, success, failure = asked
+    request = pb.TxnRequest(compare=compared, success=success, failure=failure)
     while True:
         try:
-            return await call()
+            return await self._etcd.txn(request)
         except LogUnreachableError:
-            found = await _until_told(self, partial(self._etcd.range, request))
-            if not found.kvs:
+            found = await _told(self, [], [get(self._where, keys_only=True)])  # type: ignore[attr-defined]
+            if not found.responses[0].response_range.kvs:
                 raise LogRefusedError("the log does not have it") from None
 
 
 async def _prune_all(self: EtcdLeadership, before: int) -> None:
     await _prune(self, before)
-    await self._told([held(self._keys.leader, self._leader.token)], [delete(*self._keys.entries)])
+    await self._told([held(self._keys.leader, self.leader.token)], [delete(*self._keys.entries)])
 
 
 async def _campaign_as_if_up_to_date(self: EtcdLog, candidate: Candidate) -> Leadership:

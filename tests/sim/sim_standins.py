@@ -26,8 +26,7 @@ from gowork.leader._engine.loop import Engine
 from gowork.leader._replication import candidacy, journal, pins, pruning, upkeep, weight
 from gowork.leader._rpc import copies, copying, forwarding
 from gowork.leader._rpc.services import Port
-from gowork.leader.log import etcd
-from gowork.leader.log._etcd import values
+from gowork.leader.log._etcd import leadership, values
 from gowork.leader.store import _sqlite_file, _sqlite_meta, _sqlite_reserve, sqlite
 
 if TYPE_CHECKING:
@@ -71,7 +70,7 @@ def simulated_leaders(world: SeveralWorld) -> Iterator[None]:
         (sqlite, "merge_all", _merge_all),
         (values, "PART_BYTES", world.part_bytes),
         (pruning, "BEHIND_BYTES_MAX", world.behind_bytes),
-        *((module, "secrets", _Secrets) for module in (copies, etcd, journal, pins, _sqlite_file, _sqlite_meta)),
+        *((module, "secrets", _Secrets) for module in (copies, leadership, journal, pins, _sqlite_file, _sqlite_meta)),
         *((module, name, value) for module, bounds in _BOUNDS.items() for name, value in bounds.items()),
     ]
     with ExitStack() as stack:

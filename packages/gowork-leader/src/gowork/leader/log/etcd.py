@@ -18,7 +18,6 @@ removed from their beginning, that says the same.
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from functools import partial
@@ -27,9 +26,11 @@ from typing import TypeVar
 import msgspec
 
 from gowork.leader.log._etcd import etcd_pb2 as pb
-from gowork.leader.log._etcd.client import CALL_SECONDS, PAGE_SECONDS, PAUSE_SECONDS, Etcd, EtcdClient, Keeping
+from gowork.leader.log._etcd.client import CALL_SECONDS, PAGE_SECONDS, Etcd, EtcdClient
 from gowork.leader.log._etcd.compaction import Compaction
 from gowork.leader.log._etcd.endpoints import endpoints_of
+from gowork.leader.log._etcd.keys import Keys
+from gowork.leader.log._etcd.leadership import EtcdLeadership
 from gowork.leader.log._etcd.requests import (
     absent,
     delete,
@@ -40,8 +41,9 @@ from gowork.leader.log._etcd.requests import (
     present,
     put,
 )
-from gowork.leader.log._etcd.values import joined, read_value, split
-from gowork.leader.log.holding import OwnLease, settled, told_in_time
+from gowork.leader.log._etcd.values import joined, read_value
+from gowork.leader.log._etcd.watching import changes
+from gowork.leader.log.holding import PAUSE_SECONDS, OwnLease, settled
 from gowork.leader.log.protocol import (
     FOLLOW_SECONDS,
     Candidate,
@@ -49,12 +51,9 @@ from gowork.leader.log.protocol import (
     GenerationError,
     Leader,
     Leadership,
-    LeadershipLostError,
     LogDamagedError,
     LogEntry,
     LogError,
-    LogFullError,
-    LogRefusedError,
     LogUnreachableError,
     NotElectedError,
     PrunedError,
@@ -68,8 +67,6 @@ _T = TypeVar("_T")
 LEASE_SECONDS = 3
 #: How many entries a page has at most.
 _PAGE_ENTRIES = 16
-#: How many entries one transaction removes at most, so that appends do not wait for long.
-_PRUNED_AT_ONCE = 1_000
 #: How long a read is tried, at one member after the other, in seconds.
 _READ_SECONDS = 5.0
 
@@ -87,36 +84,6 @@ def etcd_log(url: str) -> EtcdLog:
     return EtcdLog(EtcdClient(endpoints), endpoints.prefix, compacts=endpoints.compacts)
 
 
-class _Keys:
-    """The keys below a prefix."""
-
-    def __init__(self, prefix: str) -> None:
-        self._prefix = prefix.encode() + b"/"
-        self.generation = self._prefix + b"generation"
-        self.term = self._prefix + b"term"
-        self.leader = self._prefix + b"leader"
-        #: (first key, end) of all entries, of all their parts, and of all notes.
-        self.entries = self._prefix + b"log/", self._prefix + b"log0"
-        self.parts = self._prefix + b"part/", self._prefix + b"part0"
-        self.notes = self._prefix + b"note/", self._prefix + b"note0"
-
-    def entry(self, index: int) -> bytes:
-        return self.entries[0] + b"%016x" % index
-
-    def part(self, index: int, nonce: bytes = b"", number: int | None = None) -> bytes:
-        """Returns the key of a part, or what the keys of all parts with this index, or nonce, begin with."""
-        key = self.parts[0] + b"%016x/" % index
-        if nonce:
-            key += nonce.hex().encode() + b"/"
-        return key if number is None else key + b"%08x" % number
-
-    def note(self, key: str) -> bytes:
-        return self.notes[0] + key.encode()
-
-    def index_of(self, key: bytes) -> int:
-        return int(key[len(self.entries[0]) :], 16)
-
-
 class EtcdLog:
     """See Log.
 
@@ -128,7 +95,7 @@ class EtcdLog:
 
     def __init__(self, etcd: Etcd, prefix: str, *, compacts: bool = True) -> None:
         self._etcd = etcd
-        self._keys = _Keys(prefix)
+        self._keys = Keys(prefix)
         self._compaction = Compaction(etcd, self._keys.leader, compacts=compacts)
         self._leadership: EtcdLeadership | None = None
         #: What revokes leases that nobody needs.
@@ -179,7 +146,7 @@ class EtcdLog:
     async def span(self) -> Span:
         """See Log.span."""
         keys = self._keys
-        read = [get(keys.generation), *_ends_of(keys)]
+        read = [get(keys.generation), *keys.ends()]
         answer = await self._settled(lambda: self._etcd.txn(pb.TxnRequest(success=read)))
         generation, first, last = (response.response_range.kvs for response in answer.responses)
         if not generation:
@@ -200,7 +167,7 @@ class EtcdLog:
             if not is_told or now != told:
                 told, is_told = now, True
                 yield now
-            async with aclosing(_changes(self._etcd, key, b"", answer.header.revision + 1)) as events:
+            async with aclosing(changes(self._etcd, key, b"", answer.header.revision + 1)) as events:
                 async for event in events:
                     told = _leader_of(event.kv) if event.type == pb.Event.PUT else None
                     yield told
@@ -214,7 +181,7 @@ class EtcdLog:
             get(keys.leader),
             get(keys.entry(candidate.applied), keys_only=True),
             get(keys.entry(candidate.applied + 1), keys_only=True),
-            *_ends_of(keys),
+            *keys.ends(),
         ]
         answer = await self._settled(lambda: self._etcd.txn(pb.TxnRequest(success=read)))
         generation, counter, leader, applied, following, first, _ = (
@@ -275,7 +242,7 @@ class EtcdLog:
                 yield page
             if more:
                 continue
-            async with aclosing(_changes(self._etcd, *keys.entries, revision + 1)) as events:
+            async with aclosing(changes(self._etcd, *keys.entries, revision + 1)) as events:
                 async for event in events:
                     if event.type == pb.Event.DELETE:
                         continue
@@ -362,7 +329,7 @@ class EtcdLog:
         """Makes a lease of etcd. Returns how long it surely holds, and its number."""
         sent = self._etcd.now()
         granted = await self._settled(lambda: self._etcd.grant(seconds))
-        return OwnLease(granted.TTL, sent), granted.ID
+        return OwnLease(granted.TTL, sent, self._etcd.now), granted.ID
 
     async def _revoke(self, lease: int) -> None:
         with suppress(LogError):
@@ -375,7 +342,7 @@ class EtcdLog:
         has written meanwhile.
         """
         keys = self._keys
-        answer = await self._settled(lambda: self._etcd.txn(pb.TxnRequest(success=_ends_of(keys))))
+        answer = await self._settled(lambda: self._etcd.txn(pb.TxnRequest(success=keys.ends())))
         _, last = (response.response_range.kvs for response in answer.responses)
         void = keys.part(keys.index_of(last[0].key) + 1 if last else 0)
         request = pb.RangeRequest(key=void, range_end=keys.parts[1], keys_only=True)
@@ -393,198 +360,6 @@ class EtcdLog:
     async def _settled(self, call: Callable[[], Awaitable[_T]], seconds: float = _READ_SECONDS) -> _T:
         """Makes a call that may be repeated, at one member after the other, until one answers. See `settled`."""
         return await settled(call, seconds, self._etcd.now)
-
-
-class EtcdLeadership:
-    """See Leadership."""
-
-    def __init__(
-        self,
-        etcd: Etcd,
-        keys: _Keys,
-        leader: Leader,
-        own: OwnLease,
-        lease: int,
-        base: int,
-        compaction: Compaction,
-    ) -> None:
-        self._etcd = etcd
-        self._keys = keys
-        self._leader = leader
-        self._own = own
-        self._lease = lease
-        self._base = base
-        self._compaction = compaction
-        self._lost = asyncio.Event()
-        self._keeping: Keeping = etcd.keep(lease, own, self._lost.set)
-        self._watching = asyncio.get_running_loop().create_task(self._watch(), name="watch the leadership")
-
-    @property
-    def leader(self) -> Leader:
-        """See Leadership.leader."""
-        return self._leader
-
-    @property
-    def lost(self) -> asyncio.Event:
-        """See Leadership.lost."""
-        return self._lost
-
-    def holds(self) -> bool:
-        """See Leadership.holds."""
-        if not self._lost.is_set() and self._etcd.now() < self._own.until:
-            return True
-        self._lost.set()
-        return False
-
-    async def append(self, index: int, data: bytes) -> None:
-        """See Leadership.append."""
-        keys, token = self._keys, self._leader.token
-        if index <= self._base:
-            raise LogDamagedError(f"the log begins after entry {self._base}, and entry {index} was to be appended")
-        nonce = secrets.token_bytes(8)
-        parts, value = split(data, nonce)
-        for number, part in enumerate(parts):
-            # Parts count for nothing until the last one is there, so they may be refused after a doubt.
-            if not (
-                await self._told([held(keys.leader, token)], [put(keys.part(index, nonce, number), part)])
-            ).succeeded:
-                raise self._over()
-        compared = [held(keys.leader, token), absent(keys.entry(index))]
-        compared.append(empty(*keys.entries) if index == self._base + 1 else present(keys.entry(index - 1)))
-        read = [get(keys.entry(index)), get(keys.leader, keys_only=True)]
-        answer = await self._told(compared, [put(keys.entry(index), value)], read, is_final=True)
-        if answer.succeeded:
-            return
-        found, leader = (response.response_range.kvs for response in answer.responses)
-        if found and found[0].value == value:
-            # An earlier attempt wrote it.
-            return
-        if not leader or leader[0].create_revision != token:
-            raise self._over()
-        there = "has another entry" if found else "lacks the entry before"
-        raise LogDamagedError(f"the log {there} {index}, though only this leader may append")
-
-    async def confirm(self) -> None:
-        """See Leadership.confirm."""
-        request = pb.RangeRequest(key=self._keys.leader, keys_only=True)
-        answer = await self._until_told(lambda: self._etcd.range(request))
-        if not answer.kvs or answer.kvs[0].create_revision != self._leader.token or not self.holds():
-            raise self._over()
-
-    async def prune(self, before: int) -> None:
-        """See Leadership.prune."""
-        keys = self._keys
-        ends = await self._told([], _ends_of(keys))
-        first, last = (response.response_range.kvs for response in ends.responses)
-        if not last:
-            return
-        start, before = keys.index_of(first[0].key), min(before, keys.index_of(last[0].key))
-        revision = 0
-        while start < before:
-            start = min(start + _PRUNED_AT_ONCE, before)
-            # The entry that will be the first must be there, so the last one always stays.
-            compared = [held(keys.leader, self._leader.token), present(keys.entry(start))]
-            removed = [delete(keys.entries[0], keys.entry(start)), delete(keys.parts[0], keys.part(start))]
-            answer = await self._told(compared, removed)
-            if not answer.succeeded:
-                raise self._over()
-            revision = answer.header.revision
-        if revision:
-            await self._compaction.pruned(revision)
-
-    async def resign(self) -> None:
-        """See Leadership.resign."""
-        self._keeping.stop()
-        self._watching.cancel()
-        if self._lost.is_set():
-            return
-        self._lost.set()
-        key = self._keys.leader
-        request = pb.TxnRequest(compare=[held(key, self._leader.token)], success=[delete(key)])
-        await told_in_time(lambda: self._etcd.txn(request), lambda: self._etcd.now() < self._own.until)
-        with suppress(LogError):
-            await self._etcd.revoke(self._lease)
-
-    async def _told(
-        self,
-        compared: Sequence[pb.Compare],
-        success: Sequence[pb.RequestOp],
-        failure: Sequence[pb.RequestOp] = (),
-        *,
-        is_final: bool = False,
-    ) -> pb.TxnResponse:
-        """Makes a transaction that may be repeated; see _until_told."""
-        request = pb.TxnRequest(compare=compared, success=success, failure=failure)
-        return await self._until_told(lambda: self._etcd.txn(request), is_final=is_final)
-
-    async def _until_told(self, call: Callable[[], Awaitable[_T]], *, is_final: bool = False) -> _T:
-        """Makes a call again and again, at one member after the other, until one answers or the lease is over.
-
-        Args:
-            call: may be made again.
-            is_final: whether it decides what is in the log. Once such a call is in doubt, the refusal of a later one
-                says nothing of the first.
-
-        Raises:
-            LogFullError, LogRefusedError: nothing was written.
-            LeadershipLostError: the own lease is over.
-        """
-        doubted = False
-        while True:
-            if not self.holds():
-                raise self._over()
-            try:
-                return await call()
-            except LogUnreachableError:
-                doubted = True
-            except (LogFullError, LogRefusedError):
-                if not (doubted and is_final):
-                    raise
-            await asyncio.sleep(PAUSE_SECONDS)
-
-    async def _watch(self) -> None:
-        """Finds out that the key of the leader is gone, also when nothing is appended."""
-        key = self._keys.leader
-        # What was before the watch is compared by each append.
-        revision = self._leader.token + 1
-        while not self._lost.is_set():
-            async with aclosing(_changes(self._etcd, key, b"", revision)) as events:
-                async for _ in events:
-                    # It was removed. Nobody writes it again while it is there.
-                    self._over()
-            request = pb.RangeRequest(key=key, keys_only=True)
-            revision = 0
-            with suppress(LogUnreachableError):
-                answer = await self._etcd.range(request)
-                if not answer.kvs or answer.kvs[0].create_revision != self._leader.token:
-                    self._over()
-                revision = answer.header.revision + 1
-
-    def _over(self) -> LeadershipLostError:
-        self._lost.set()
-        self._keeping.stop()
-        self._watching.cancel()
-        return LeadershipLostError(f"this leader no longer leads: term {self._leader.term} is over")
-
-
-async def _changes(etcd: Etcd, key: bytes, end: bytes, revision: int) -> AsyncGenerator[pb.Event, None]:
-    """Yields changes from a revision on until the watch breaks, for whatever reason. Then all must be read anew."""
-    create = pb.WatchCreateRequest(key=key, range_end=end, start_revision=revision)
-    with suppress(LogUnreachableError):
-        async with aclosing(etcd.watch(create)) as answers:
-            async for answer in answers:
-                for event in answer.events:
-                    yield event
-    # A watch that always breaks at once must not be asked for without a pause.
-    await asyncio.sleep(PAUSE_SECONDS)
-
-
-def _ends_of(keys: _Keys) -> list[pb.RequestOp]:
-    """Returns the questions for the first and for the last entry."""
-    return [
-        get(*keys.entries, limit=1, keys_only=True),
-        get(*keys.entries, limit=1, keys_only=True, descending=True),
-    ]
 
 
 def _leader_of(found: pb.KeyValue) -> Leader:

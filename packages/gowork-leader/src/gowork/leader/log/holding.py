@@ -28,25 +28,28 @@ _PER_LEASE = 6
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
+def boot_seconds() -> float:
+    """Returns seconds of a clock that also counts the time that the machine sleeps."""
+    return time.clock_gettime(_CLOCK)
+
+
 class OwnLease:
     """Until when a lease surely holds.
 
     Args:
         seconds: how long the log keeps the lease without a keepalive.
         sent: when it was asked for, by `now`.
+        now: returns seconds.
     """
 
-    def __init__(self, seconds: float, sent: float) -> None:
+    def __init__(self, seconds: float, sent: float, now: Callable[[], float] = boot_seconds) -> None:
+        #: See above.
+        self.now = now
         self._seconds = seconds * _PART
         #: The end, in seconds of `now`.
         self.until = sent + self._seconds
         #: How long to wait from one keepalive to the next, in seconds.
         self.interval = seconds / _PER_LEASE
-
-    @staticmethod
-    def now() -> float:
-        """Returns seconds of a clock that also counts the time that the machine sleeps."""
-        return time.clock_gettime(_CLOCK)
 
     def renewed(self, sent: float) -> None:
         """Is told that a keepalive was answered.
@@ -112,7 +115,7 @@ class Holding:
         return LeadershipLostError(f"this leader no longer leads: term {self.leader.term} is over")
 
 
-async def settled(call: Callable[[], Awaitable[_T]], seconds: float, now: Callable[[], float] = OwnLease.now) -> _T:
+async def settled(call: Callable[[], Awaitable[_T]], seconds: float, now: Callable[[], float] = boot_seconds) -> _T:
     """Makes a call again and again, until one is answered.
 
     Args:

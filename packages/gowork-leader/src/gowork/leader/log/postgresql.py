@@ -23,7 +23,7 @@ from gowork.leader.log._postgresql.keeper import Keeper
 from gowork.leader.log._postgresql.server import CALL_SECONDS, Row, place_of, run_on
 from gowork.leader.log._postgresql.statements import APPEND, ENTRY, PAGE, State, segment_of
 from gowork.leader.log._postgresql.tables import Tables
-from gowork.leader.log.holding import Holding, OwnLease, settled, told_in_time
+from gowork.leader.log.holding import Holding, OwnLease, boot_seconds, settled, told_in_time
 from gowork.leader.log.protocol import (
     FOLLOW_SECONDS,
     Candidate,
@@ -182,7 +182,7 @@ class PostgresqlLog:
             "applied": candidate.applied,
             "lease": LEASE_SECONDS,
         }
-        own = OwnLease(LEASE_SECONDS, OwnLease.now())
+        own = OwnLease(LEASE_SECONDS, boot_seconds())
         elected = await self._leading.run(self._tables.statements.elect, values)
         if not elected:
             raise NotElectedError("another candidate was elected, or the log has changed meanwhile")

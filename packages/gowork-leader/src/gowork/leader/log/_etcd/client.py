@@ -13,7 +13,7 @@ from gowork.leader.log._etcd import etcd_pb2 as pb
 from gowork.leader.log._etcd import etcd_pb2_grpc as rpc
 from gowork.leader.log._etcd.endpoints import Endpoints
 from gowork.leader.log._etcd.lease import Keeper
-from gowork.leader.log.holding import OwnLease
+from gowork.leader.log.holding import PAUSE_SECONDS, OwnLease, boot_seconds
 from gowork.leader.log.protocol import LogError, LogFullError, LogRefusedError, LogUnreachableError
 
 _T = TypeVar("_T")
@@ -22,8 +22,6 @@ _T = TypeVar("_T")
 CALL_SECONDS = 1.0
 #: How long a page of entries may be under way, in seconds.
 PAGE_SECONDS = 5.0
-#: How long to wait before the same is asked again, in seconds.
-PAUSE_SECONDS = 0.05
 #: How often the member that serves a watch is asked whether it is still there, while nothing comes, in seconds. When
 #: two of these questions in a row have no answer, another member is watched.
 ASK_SECONDS = 0.7
@@ -203,7 +201,7 @@ class EtcdClient:
         return Keeper(self._endpoints, lease, own, over, self._token)
 
     def now(self) -> float:
-        return OwnLease.now()
+        return boot_seconds()
 
     async def _call(
         self, method: Callable[[grpc.aio.Channel], Any], request: object, seconds: float = CALL_SECONDS
