@@ -14,7 +14,9 @@ KINDS = ("members of none", "k")
 #: Keys sort by code points: the last two are in another order in UTF-16.
 KEYS = ("a", "b", "\ufffd", "\U00010000")
 
-ids = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
+#: Ids and labels are printable, and results are any text.
+ids = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=8)
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 times = st.sampled_from((0, 1, 1_761_900_000_000, (1 << 48) - 1))
 
 
@@ -27,7 +29,7 @@ def standings(draw: st.DrawFn, status: Status | None = None) -> Standing:
         status or draw(st.sampled_from(Status)),
         draw(times),
         fence=draw(st.integers(0, (1 << 63) - 1)),
-        result=draw(ids),
+        result=draw(texts),
         result_data=draw(st.binary(max_size=8)),
         not_before_ms=draw(times),
         finished_ms=draw(times),
