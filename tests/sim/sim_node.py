@@ -196,6 +196,7 @@ class LeaderProcess(SimProcess):
     def _make(self) -> None:
         loop, node = self.world.loop, self.node
         self.store = SimLoggedStore(self._path, self)
+        self.world.stores.append(self.store)
         self.link = SimLink(
             self.world.etcd,
             LoopClock(loop),

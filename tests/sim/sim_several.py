@@ -13,12 +13,14 @@ from sim_etcd_calls import LoopClock
 from sim_faults import break_things
 from sim_leader import ask
 from sim_leader_faults import break_leaders
+from sim_logged_store import SimLoggedStore
 from sim_network import Link, SimCall
 from sim_node import LeaderProcess, SimNode
 from sim_plants import Plants
 from sim_process import StoppingLoop
 from sim_seat import Seat
 from sim_standins import simulated_leaders
+from sim_store import let_go
 from sim_violation import Violation
 from sim_worker import Life
 from sim_world import FAULTY_SECONDS, World
@@ -47,6 +49,8 @@ class SeveralWorld(World):
         #: A store that lacks no more than this is waited for, in bytes.
         self.behind_bytes = self.rng.choice((4 << 10, 256))
         self.nodes: list[SimNode] = []
+        #: The store of each process that there was.
+        self.stores: list[SimLoggedStore] = []
         #: Whether the disk of a machine was lost.
         self.has_lost_a_disk = False
 
@@ -66,6 +70,10 @@ class SeveralWorld(World):
     def all_ended(self) -> bool:
         applied = [self.applied(node.name) for node in self.nodes]
         return super().all_ended() and all(index == self.log_checks.end.index for index in applied)
+
+    def let_go(self) -> None:
+        for store in self.stores:
+            let_go(store)
 
     # What its parts ask for.
 

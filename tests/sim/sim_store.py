@@ -110,14 +110,15 @@ class SimStore(SqliteStore):
         for path, data in files.items():
             path.write_bytes(data)
 
-    def let_go(self) -> None:
-        """Closes what is still open when the world ends in the middle of a start or an end. Nothing else runs then."""
-        for held in (self._writer, self._lookups, self._scans, self._merges):
-            held._close()
-        if self._at_once is not None:
-            self._at_once.close()
-        if self._lock is not None:
-            self._lock.release()
+
+def let_go(store: SqliteStore) -> None:
+    """Closes what is still open when the world ends in the middle of a start or an end. Nothing else runs then."""
+    for held in (store._digests, store._backups, store._scans, store._lookups, store._merges, store._writer):
+        held._close()
+    if store._at_once is not None:
+        store._at_once.close()
+    if store._lock is not None:
+        store._lock.release()
 
 
 def log_end(path: Path) -> int:

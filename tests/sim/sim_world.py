@@ -22,7 +22,7 @@ from sim_machine import simulated_machines
 from sim_network import Link, SimCall
 from sim_plants import Plants
 from sim_seat import Seat
-from sim_store import SimStore
+from sim_store import SimStore, let_go
 from sim_tasks import WALL_MS
 from sim_trace import Trace
 from sim_worker import Life, SimWorker
@@ -136,7 +136,7 @@ class World:
     def let_go(self) -> None:
         """Closes what is still open in the end."""
         if self.store is not None:
-            self.store.let_go()
+            let_go(self.store)
 
     async def _live(self, folder: Path) -> None:
         rng = self.rng

@@ -29,3 +29,7 @@ class JumpingLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._jumping.now
+
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """Waits for threads however long they take, because a time limit would be over at once."""
+        await super().shutdown_default_executor()
