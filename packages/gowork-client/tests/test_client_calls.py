@@ -29,6 +29,8 @@ from gowork.proto.status import Refusal, invalid
 
 CANCELLED = Refusal(grpc.StatusCode.CANCELLED, "", "")
 UNAVAILABLE = Refusal(grpc.StatusCode.UNAVAILABLE, "NOT_LEADING", "not leading now")
+#: What a load balancer answers in the place of a leader that hangs.
+TIMED_OUT = Refusal(grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE", "Received http2 header with status: 504")
 
 
 @pytest.fixture
@@ -71,6 +73,25 @@ class TestCalls:
         with Client(scripted.address, patience=0.1) as client:
             client.schedule("p", id="a")
         assert len(scripted.requests["ScheduleTask"]) == 2
+
+    @pytest.mark.parametrize(("late", "tries"), [(TIMED_OUT, 3), (UNAVAILABLE, 2)])
+    def test_patience_counts_anew_after_a_try_for_which_a_leader_hung(
+        self, scripted, held: threading.Event, late: Refusal, tries: int
+    ) -> None:
+        def refuse_late() -> None:
+            held.wait(0.3)
+            raise late
+
+        scripted.fail_next("ScheduleTask", UNAVAILABLE)
+        scripted.run_next("ScheduleTask", refuse_late)
+        with Client(scripted.address, patience=0.1) as client:
+            if tries == 3:
+                client.schedule("p", id="a")
+            else:
+                # A leader that follows has waited for one that leads. It would wait as long again.
+                with pytest.raises(LeaderUnreachable, match="not leading now"):
+                    client.schedule("p", id="a")
+        assert len(scripted.requests["ScheduleTask"]) == tries
 
     def test_a_call_that_was_cancelled_though_nobody_asked_for_it_is_made_again(self, client: Client, scripted) -> None:
         scripted.fail_next("ScheduleTask", CANCELLED, times=2)

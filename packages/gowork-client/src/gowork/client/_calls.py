@@ -138,8 +138,11 @@ class Tries:
         #: What the last address said that lacks the method.
         self._lacking: LeaderTooOld | None = None
         self._end = time.monotonic() + settings.timeout
-        #: When all addresses had failed for the first time, on the monotonic clock. The patience counts from then, so
-        #: that a call is made again also when its first try took long.
+        #: When the last try began, on the monotonic clock.
+        self._began_at = 0.0
+        #: When all addresses had failed for the first time, on the same clock. The patience counts from then, so that a
+        #: call is made again also when its first try took long. It counts anew after a try that took longer than the
+        #: patience and that no leader has answered: a load balancer has waited for one that hangs.
         self._failed_at: float | None = None
         self._pause = _FIRST_PAUSE_S
 
@@ -150,7 +153,8 @@ class Tries:
             ClientClosed: when the client was closed.
         """
         self._settings.check_open()
-        return max(self._end - time.monotonic(), _TIMEOUT_S_MIN)
+        self._began_at = time.monotonic()
+        return max(self._end - self._began_at, _TIMEOUT_S_MIN)
 
     def pause_after(self, error: grpc.RpcError, address: str) -> float:
         """Returns how long to wait before the next try, in seconds; 0 when the next address is to be tried.
@@ -185,7 +189,8 @@ class Tries:
             raise self._lacking from None
         pause = self._pause * random.uniform(0.5, 1.0)
         now = time.monotonic()
-        if self._failed_at is None:
+        has_hung = now - self._began_at > self._settings.patience
+        if self._failed_at is None or (has_hung and not (self._unreachable and self._unreachable.answered)):
             self._failed_at = now
         if now + pause >= min(self._end, self._failed_at + self._settings.patience):
             raise self._failed() from None
