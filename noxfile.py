@@ -220,7 +220,9 @@ def newest_etcd(session: nox.Session) -> None:
     if shutil.which("go") is None:
         session.skip("Go builds etcd, and is not on PATH")
     install_packages(session, *group("test"))
-    folder = Path(session.create_tmp())
+    # Go ignores a module in the folder for temporary files itself.
+    folder = Path(session.create_tmp(), "etcd")
+    folder.mkdir(exist_ok=True)
     (folder / "go.mod").write_text("module newest-etcd\n")
     etcd = folder / "bin/etcd"
     with session.chdir(folder):
