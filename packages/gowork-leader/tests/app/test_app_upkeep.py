@@ -336,6 +336,10 @@ class FullLog(MemoryLog):
     is_full = False
     campaigns = 0
 
+    async def begin(self, generation: Generation, replaces: str | None) -> None:
+        self._look()
+        await super().begin(generation, replaces)
+
     async def campaign(self, candidate: Candidate) -> MemoryLeadership:
         self.campaigns += 1
         self._look()
@@ -364,6 +368,17 @@ async def test_a_full_log_is_named_and_the_leader_goes_on_when_it_has_room(crew:
     while log.campaigns < campaigns + 2:
         assert not crew.running["a"].done()
         await asyncio.sleep(0.01)
+    log.is_full = False
+    text = await crew.says("a", 200, "ready")
+    while "defrag" in text:
+        text = await crew.says("a", 200, "ready")
+
+
+async def test_a_log_that_is_full_before_it_has_begun_is_waited_for(crew: Sharing) -> None:
+    log = FullLog(crew.place)
+    log.is_full = True
+    await crew.start("a", log=log)
+    await crew.says("a", 503, "the log takes nothing: the log has used up its quota: defrag it, and disarm the alarm")
     log.is_full = False
     text = await crew.says("a", 200, "ready")
     while "defrag" in text:

@@ -461,20 +461,24 @@ class Standby:
             self._presence.follow(store_id, term)
 
     async def _reached(self, ask: Callable[[], Awaitable[_T]]) -> _T:
-        """Returns what the log answers, and waits until it can be reached."""
+        """Returns what the log answers, and waits until it can be reached, and until it has room for what is asked."""
         waits = False
         while True:
             try:
                 answer = await ask()
             except LogUnreachableError as error:
-                waits = True
                 self._node.wait_for(f"the log can't be reached: {error}")
                 _log.warning("log can't be reached", extra={"reason": str(error)})
-                await asyncio.sleep(AGAIN_SECONDS)
+            except LogFullError as error:
+                # It is new and was to begin. Who stopped here would have to be started by hand when there is room.
+                self._node.wait_for(f"the log takes nothing: {error}")
+                _log.error("log not begun, because it is full", extra={"reason": str(error)})
             else:
                 if waits:
                     self._node.wait_for(None)
                 return answer
+            waits = True
+            await asyncio.sleep(AGAIN_SECONDS)
 
     async def _open_store(self) -> Opened:
         """Opens the store, and has it belong to the log. A new one gets a copy of the leader's."""
