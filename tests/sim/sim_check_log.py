@@ -54,6 +54,11 @@ class CheckedEtcd(SimEtcd):
         """Returns the index of the first entry that the log has; there is one."""
         return int(self._keys_in(PREFIX + b"log/", PREFIX + b"log0")[0].rpartition(b"/")[2], 16)
 
+    def leads_for(self) -> float | None:
+        """Returns for how long the lease of who leads goes on unless it is renewed, in seconds; None: nobody leads."""
+        leader = self._found.get(PREFIX + b"leader")
+        return None if leader is None else self._leases[leader.lease].until - self._clock.now()
+
     def _end(self, number: int) -> None:
         self._is_ending_lease = True
         try:
@@ -87,6 +92,8 @@ class LogChecks:
         #: {token: when its leadership ended, in the world's seconds}, and of those the ones whose lease ran out.
         self._ended: dict[int, float] = {}
         self._ran_out: set[int] = set()
+        #: {leader: up to where its disk has the log}
+        self._forced: dict[str, int] = {}
 
     # What etcd does.
 
@@ -104,6 +111,8 @@ class LogChecks:
                 self._elected(event.kv)
         elif kind == b"log" and is_put:
             self._appended(int(rest, 16), event.kv.value)
+        elif kind == b"note" and is_put and rest.startswith(b"store/"):
+            self._registered(msgspec.json.decode(event.kv.value, type=Registration))
         elif kind == b"log" and not self.etcd.has_entries():
             raise Violation("the log keeps its last entry", rest.decode(), "was removed")
         elif kind == b"generation" and is_put:
@@ -122,6 +131,13 @@ class LogChecks:
         applied = self._world.applied(name)
         if applied is not None and self.etcd.has_entries() and applied + 1 < self.etcd.first_entry():
             raise Violation("an election looks at the log", name, "has applied", applied, "only")
+
+    def _registered(self, store: Registration) -> None:
+        name, on_disk = store.leader.name, self._forced.get(store.leader.name, 0)
+        if store.forced > on_disk:
+            raise Violation(
+                "what is forced is on the disk", name, "has", on_disk, "there, and said to have", store.forced
+            )
 
     def _appended(self, index: int, value: bytes) -> None:
         last = read_value(value)
@@ -157,6 +173,10 @@ class LogChecks:
         if self._digests.setdefault(index, digest) != digest:
             raise Violation("every store equals a prefix of the log", name, "differs after entry", index)
 
+    def forced(self, name: str, index: int) -> None:
+        """Is told up to where the disk of a leader has the log."""
+        self._forced[name] = max(self._forced.get(name, 0), index)
+
     def opened(self, name: str, store_id: str, index: int) -> None:
         """Checks a store that is opened: it has what it said to have forced to disk."""
         note = self.etcd.found(b"note/store/" + store_id.encode())
@@ -178,6 +198,10 @@ class LogChecks:
         """Checks a leader that lets something out: the lease on which it rests has not run out."""
         if token in self._ran_out:
             raise Violation("nothing leaves after the own lease", name, "led until", self._ended[token])
+
+    def is_over(self, token: int) -> bool:
+        """Whether a leadership has ended, which its leader may not know."""
+        return token in self._ended
 
     def answered(self, name: str, token: int, asked: float) -> None:
         """Checks an answer to a question that a caller asked at this time."""

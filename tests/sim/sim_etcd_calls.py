@@ -37,11 +37,17 @@ class Fault(enum.Enum):
     LATE = enum.auto()
     #: Its answer arrives just in time.
     SLOW = enum.auto()
+    #: Its answer takes half of the time that there is.
+    LAGGING = enum.auto()
     #: It is refused, because etcd has too much to do.
     BUSY = enum.auto()
     #: It is answered and not done, as keepalives are by a leader of etcd that is cut off from the other members:
     #: https://github.com/etcd-io/etcd/issues/15247
     HOLLOW = enum.auto()
+
+
+#: {fault: which part of the time that there is an answer takes}
+_ANSWERED_AFTER: dict[Fault | None, float] = {Fault.SLOW: 0.9, Fault.LAGGING: 0.5}
 
 
 class Link(Protocol):
@@ -118,7 +124,7 @@ class SimLink:
         now: the client's clock.
         delay: how long a message is under way, in seconds.
         fault: says of each request what goes wrong with it.
-        late: how long after its deadline a late request arrives, in seconds.
+        late: after how long a late request arrives whose caller gives up after some seconds, in seconds.
         breaks: whether a call without an answer fails at once, as when its connection breaks, and not at its deadline.
     """
 
@@ -130,14 +136,14 @@ class SimLink:
         *,
         delay: Callable[[], float] = lambda: 0.0,
         fault: Callable[[Any], Fault | None] = lambda request: None,
-        late: Callable[[], float] = lambda: 0.5,
+        late: Callable[[float], float] = lambda seconds: seconds + 0.5,
         breaks: bool = False,
     ) -> None:
         self._etcd, self._clock = etcd, clock
         self.now = now
         self.delay, self.fault, self.late, self.breaks = delay, fault, late, breaks
         self.is_cut = False
-        self._is_deceived = self._is_lied_to = False
+        self._is_deceived = self._is_lied_to = self._is_mute = False
         self._cuts = 0
         self._streams: dict[_SimWatch, None] = {}
 
@@ -172,10 +178,16 @@ class SimLink:
         for stream in self._streams:
             stream.wake()
 
+    def mute(self, *, is_on: bool) -> None:
+        """Has watches told nothing, or no more."""
+        self._is_mute = is_on
+        for stream in self._streams:
+            stream.wake()
+
     @property
     def is_silent(self) -> bool:
         """Whether watches are told nothing."""
-        return self.is_cut or self._is_lied_to
+        return self.is_cut or self._is_lied_to or self._is_mute
 
     def break_streams(self) -> None:
         """Ends all watches, as a member does that has lost its leader."""
@@ -197,13 +209,12 @@ class SimLink:
             except SimEtcdError as error:
                 answer = rpc_error(error.code, error.details)
             if fault not in (Fault.UNANSWERED, Fault.LATE):
-                self._clock.later(
-                    0.9 * seconds if fault is Fault.SLOW else self.delay(), lambda: _settle(answered, answer)
-                )
+                part = _ANSWERED_AFTER.get(fault)
+                self._clock.later(self.delay() if part is None else part * seconds, lambda: _settle(answered, answer))
 
         if fault is not Fault.LOST:
             # It arrives even if its caller is cancelled meanwhile.
-            self._clock.later(seconds + self.late() if fault is Fault.LATE else self.delay(), arrive)
+            self._clock.later(self.late(seconds) if fault is Fault.LATE else self.delay(), arrive)
         loses = fault in (Fault.LOST, Fault.UNANSWERED, Fault.LATE)
         try:
             async with asyncio.timeout_at(started + (self.delay() * 2 if loses and self.breaks else seconds)):

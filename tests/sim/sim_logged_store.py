@@ -93,6 +93,11 @@ class SimLoggedStore(SqliteStore):
         if self._life.is_alive:
             self._life.node.forced = _run_of(self._path), log_end(self._path)
 
+    def forced(self) -> None:
+        """Notes that all that it has applied is on the disk."""
+        if self._life.is_alive and self.applied is not None:
+            self._life.world.log_checks.forced(self._life.name, self.applied)
+
     def left(self, *, power_cut: bool, rng: Random) -> dict[str, bytes]:
         """Returns what the process leaves on its disk when it ends now: {suffix of the path: content}."""
         files = {suffix: Path(f"{self._path}{suffix}") for suffix in ("", "-wal")}

@@ -29,11 +29,17 @@ if TYPE_CHECKING:
     from sim_copying import SimCopyCall
     from sim_several import SeveralWorld
 
-#: What the keys of parts begin with.
-_PARTS = b"gowork/part/"
+#: What the keys of entries and of parts begin with.
+_ENTRIES, _PARTS = b"gowork/log/", b"gowork/part/"
 #: How long a message to etcd is under way, in seconds.
 _QUICK = (0.0005, 0.003, 0.02)
 _SLOW = (0.05, 0.2, 0.3)
+#: For how long nobody leads when a leader's lease has run out, in seconds.
+_NOBODY_LEADS = 0.05
+#: For how long what was not answered may have been read and not be there, in seconds.
+_MAY_HAVE_READ = 0.9
+#: For how long the keepalives of a leader are answered late before they are lost, in seconds.
+_KEPT_SECONDS = 1.5
 
 
 class SimNode:
@@ -57,8 +63,9 @@ class SimNode:
         self.away_until = self.cut_until = 0.0
         #: Whether keepalives are answered while it can't reach etcd; see SimLink.cut.
         self.is_deceived = False
+        #: Whether its next entry reaches etcd late, and it dies before it can ask again.
+        self.holds_back = self.is_dying = False
         #: What goes wrong with calls of etcd at the moment.
-        self.holds_back = False
         self.is_slow = False
         self.drags = self.loses_keepalives = False
         #: Whether pages of entries do not reach it. The last entry does, without which it would not stand for election.
@@ -137,6 +144,15 @@ class SimNode:
             process.link.lie(is_on=True)
             self.world.loop.later(seconds, partial(process.link.lie, is_on=False))
 
+    def drag(self, seconds: float) -> None:
+        """Has etcd answer it just in time for a while, and not tell its watches anything. Then keepalives are lost."""
+        process = self.process
+        if process is not None:
+            self.drags = True
+            process.link.mute(is_on=True)
+            self.world.loop.later(_KEPT_SECONDS, setattr, self, "loses_keepalives", True)
+            self.world.loop.later(seconds, self._drag_no_more, process)
+
     def isolate(self, seconds: float) -> None:
         """Lets nobody but etcd reach it for a while."""
         self.away_until = self.world.loop.now + seconds
@@ -146,7 +162,7 @@ class SimNode:
     def calm_down(self) -> None:
         """Ends its faults."""
         self.away_until = self.cut_until = 0.0
-        self.holds_back = self.is_slow = self.drags = self.loses_keepalives = self.loses_pages = False
+        self.holds_back = self.is_dying = self.is_slow = self.drags = self.loses_keepalives = self.loses_pages = False
         self.parts_left = None
         self._heal()
         if self.process is not None and self.process.is_stopped:
@@ -158,6 +174,10 @@ class SimNode:
         """Whether calls get through to its process."""
         process = self.process
         return process is not None and not process.is_stopped and self.world.loop.now >= self.away_until
+
+    def _drag_no_more(self, process: LeaderProcess) -> None:
+        self.drags = self.loses_keepalives = False
+        process.link.mute(is_on=False)
 
     def _heal(self) -> None:
         if self.process is not None and self.world.loop.now >= self.cut_until:
@@ -203,7 +223,7 @@ class LeaderProcess(SimProcess):
             loop.time,
             delay=lambda: self.rng.choice(_SLOW if node.is_slow else _QUICK),
             fault=self._fault,
-            late=lambda: self.rng.uniform(-0.9, 3.0),
+            late=self._late,
         )
         if loop.now < node.cut_until:
             self.link.cut(is_deceived=node.is_deceived)
@@ -220,12 +240,25 @@ class LeaderProcess(SimProcess):
             name=node.name,
         )
 
+    def _late(self, seconds: float) -> float:
+        """Returns after how long a late request arrives.
+
+        Often nobody leads just then, when its leader dies. Else its leader may have read that it did not arrive.
+        """
+        left = self.world.etcd.leads_for()
+        if self.rng.random() < 0.4:
+            return seconds + self.rng.uniform(-0.9, 3.0)
+        if self.node.is_dying and left is not None:
+            return left + self.rng.uniform(0.0, _NOBODY_LEADS)
+        return seconds + self.rng.uniform(0.0, _MAY_HAVE_READ)
+
     def _fault(self, request: object) -> Fault | None:
         """Says what goes wrong with a call of etcd."""
         if self.world.calm or not self.is_alive:
             return None
         is_keepalive = isinstance(request, pb.LeaseKeepAliveRequest)
-        if self.node.holds_back and not is_keepalive:
+        if self.node.holds_back and _appends(request):
+            self._held_back()
             return Fault.LATE
         if is_keepalive and self.node.loses_keepalives:
             return Fault.LOST
@@ -234,7 +267,7 @@ class LeaderProcess(SimProcess):
         if self.node.parts_left is not None and not is_keepalive and self._dies_amid_parts(request):
             return Fault.LOST
         if self.node.drags:
-            return Fault.SLOW
+            return Fault.SLOW if is_keepalive else Fault.LAGGING
         chance = self.rng.random()
         if is_keepalive:
             return Fault.SLOW if chance < 0.1 else Fault.LOST if chance < 0.2 else None
@@ -243,6 +276,20 @@ class LeaderProcess(SimProcess):
         if fault is not None:
             self.world.trace.fault(f"a call of etcd is {fault.name}", self.name)
         return fault
+
+    def _held_back(self) -> None:
+        """Has it die soon, perhaps. It asks again only after a second."""
+        node = self.node
+        node.holds_back = False
+        if node.is_dying:
+            self.world.trace.fault("etcd gets late what a leader sends, and the leader dies", self.name)
+            self.world.loop.later(self.rng.uniform(0.01, 0.1), self._die)
+        else:
+            self.world.trace.fault("etcd gets late what a leader sends", self.name)
+
+    def _die(self) -> None:
+        self.node.is_dying = False
+        self.node.kill(power_cut=self.rng.random() < 0.7)
 
     def _dies_amid_parts(self, request: object) -> bool:
         """Lets some parts of an entry through. With the next request, the machine loses its power."""
@@ -301,6 +348,13 @@ def _is_part(request: object) -> bool:
     """Whether this appends a part of an entry that is not its last."""
     return isinstance(request, pb.TxnRequest) and any(
         each.request_put.key.startswith(_PARTS) for each in request.success
+    )
+
+
+def _appends(request: object) -> bool:
+    """Whether this appends an entry, or the last part of one."""
+    return isinstance(request, pb.TxnRequest) and any(
+        each.request_put.key.startswith(_ENTRIES) for each in request.success
     )
 
 

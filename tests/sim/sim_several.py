@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from sim_check_log import CheckedEtcd, LogChecks
@@ -47,7 +48,7 @@ class SeveralWorld(World):
         #: The largest part of an entry, in bytes.
         self.part_bytes = self.rng.choice((1 << 20, 200))
         #: A store that lacks no more than this is waited for, in bytes.
-        self.behind_bytes = self.rng.choice((4 << 10, 256))
+        self.behind_bytes = self.rng.choice((4 << 10, 256, 256))
         self.nodes: list[SimNode] = []
         #: The store of each process that there was.
         self.stores: list[SimLoggedStore] = []
@@ -60,12 +61,16 @@ class SeveralWorld(World):
             yield
 
     def start_leaders(self, group: asyncio.TaskGroup, folder: Path) -> list[asyncio.Task[None]]:
-        for number in range(self.rng.choice((2, 3, 3))):
+        for number in range(self.rng.choice((2, 3, 3, 3))):
             self.nodes.append(SimNode(self, folder, number))
         return []
 
     def faults(self) -> list[Coroutine[Any, Any, None]]:
-        return [break_things(self, FAULTY_SECONDS), break_leaders(self, FAULTY_SECONDS)]
+        return [
+            break_things(self, FAULTY_SECONDS),
+            break_leaders(self, FAULTY_SECONDS),
+            self._ask_the_deposed(FAULTY_SECONDS),
+        ]
 
     def all_ended(self) -> bool:
         applied = [self.applied(node.name) for node in self.nodes]
@@ -123,6 +128,19 @@ class SeveralWorld(World):
             return self.LOST
         self.log_checks.answered(seat.name, seat.token, asked)
         return self.heard(command, answer, misses=misses > 0.95)
+
+    async def _ask_the_deposed(self, until: float) -> None:
+        """Asks who serves and does not lead any more what writes nothing, until the time `until`."""
+        rng = Random(self.rng.random())
+        while self.loop.now < until:
+            await self.loop.pass_time(rng.uniform(0.002, 0.02))
+            for node in self.nodes:
+                seat = node.process.seat if node.process is not None and node.is_reached else None
+                if seat is not None and self.log_checks.is_over(seat.token):
+                    asked = self.loop.now
+                    with suppress(LookupError):
+                        await ask(seat, cmd.Cancel("nobody"), _ANSWER_SECONDS)
+                        self.log_checks.answered(seat.name, seat.token, asked)
 
     def _seat_by_way_of(self, node: SimNode) -> Seat | None:
         """Returns the leader that answers a call to this machine, which may forward it."""

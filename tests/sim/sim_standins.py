@@ -119,7 +119,10 @@ def _merge_all(connection: Any) -> bool:
     busy, log_pages, merged_pages = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
     if merged_pages > 0:
         own().store.merged()
-    return not busy and 0 <= log_pages == merged_pages
+    is_all = not busy and 0 <= log_pages == merged_pages
+    if is_all:
+        own().store.forced()
+    return is_all
 
 
 async def _until_refused(address: str) -> None:
