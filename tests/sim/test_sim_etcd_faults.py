@@ -12,9 +12,10 @@ from sim_etcd_calls import Fault, LoopClock, SimEtcdClient, SimLink
 from sim_loop import SimLoop
 
 from gowork.leader.log._etcd import etcd_pb2 as pb
-from gowork.leader.log._etcd.requests import put
+from gowork.leader.log._etcd.requests import delete, put
+from gowork.leader.log.etcd import EtcdLog
 from gowork.leader.log.holding import OwnLease
-from gowork.leader.log.protocol import LogUnreachableError
+from gowork.leader.log.protocol import Candidate, Generation, LogUnreachableError
 
 WRITE = pb.TxnRequest(success=[put(b"key", b"value")])
 READ = pb.RangeRequest(key=b"key")
@@ -163,3 +164,20 @@ async def test_a_watch_is_told_that_what_it_has_to_tell_was_forgotten(network: N
         network.etcd.do(pb.CompactionRequest(revision=4))
         answer = await anext(answers)
         assert (answer.canceled, answer.compact_revision) == (True, 4)
+
+
+async def test_a_leader_that_can_not_look_at_once_why_its_watch_broke_still_finds_its_leadership_gone(
+    network: Network,
+) -> None:
+    log = EtcdLog(network.client, "x")
+    await log.begin(Generation("first"), None)
+    leadership = await log.campaign(Candidate("first", 0, 0, b"a leader"))
+    await network.loop.pass_time(1.0)
+    network.etcd.do(pb.TxnRequest(success=[delete(b"x/leader")]))
+    network.etcd.do(WRITE)
+    network.etcd.do(pb.CompactionRequest(revision=network.etcd.revision))
+    network.fault[pb.RangeRequest] = Fault.LOST
+    await network.loop.pass_time(1.0)
+    del network.fault[pb.RangeRequest]
+    async with asyncio.timeout(10.0):
+        await leadership.lost.wait()

@@ -149,7 +149,6 @@ class EtcdLeadership:
                     # It was removed. Nobody writes it again while it is there.
                     self._over()
             request = pb.RangeRequest(key=key, keys_only=True)
-            revision = 0
             with suppress(LogUnreachableError):
                 answer = await self._etcd.range(request)
                 if not answer.kvs or answer.kvs[0].create_revision != self.leader.token:
