@@ -37,7 +37,7 @@ _OTHER_AT = _ONE_AT + _MACHINE
 _REST_MASK, _MACHINE_MASK = (1 << _ONE_AT) - 1, (1 << _MACHINE) - 1
 
 
-class _Move(NamedTuple):
+class Move(NamedTuple):
     """What becomes of something that happens to a machine, or to neither; then `machine` is -1."""
 
     rest: int
@@ -47,7 +47,7 @@ class _Move(NamedTuple):
 
 
 class _Moves(NamedTuple):
-    moves: tuple[_Move, ...]
+    moves: tuple[Move, ...]
     #: What the machine may be when nothing more must happen to it.
     ends: tuple[int, ...]
 
@@ -58,7 +58,18 @@ class _Steps(NamedTuple):
     must: bool
     #: What nobody else sees, and the machine after it.
     unseen: Mapping[tuple[Choice, int], None]
-    seen: tuple[tuple[Choice, _Move], ...]
+    seen: tuple[tuple[Choice, Move], ...]
+
+
+class Following(NamedTuple):
+    """What follows a state."""
+
+    #: The states that follow.
+    states: list[int]
+    #: Those of them that follow only if the order is left; see explore_order.
+    deviating: list[int]
+    #: What the state may be when nothing must happen any more.
+    ends: list[State]
 
 
 class Successors:
@@ -89,7 +100,7 @@ class Successors:
     def pack(self, state: State) -> int:
         """Returns the number of a state. Two states that differ only in which machine is which have the same."""
         one, other = (self._number(machine) for machine in state.machines)
-        return _packed(one, other, self._rest(state))
+        return packed(one, other, self._rest(state))
 
     def state(self, number: int) -> State:
         """Returns the state with a number."""
@@ -101,13 +112,13 @@ class Successors:
             number >> _FAULTS & (1 << _PAST) - 1,
         )
 
-    def following(self, number: int) -> tuple[list[int], list[State]]:
-        """Returns the states that follow a state, and the ends: states where nothing must happen any more.
+    def following(self, number: int) -> Following:
+        """Returns what follows a state.
 
         Raises:
             Violation: a rule is broken on the way to one of them.
         """
-        rest, one, other = number & _REST_MASK, number >> _ONE_AT & _MACHINE_MASK, number >> _OTHER_AT
+        rest, one, other = parts(number)
         faces = self._face_of
         found: list[int] = []
         ends: list[tuple[int, ...]] = []
@@ -129,15 +140,15 @@ class Successors:
             moves = self._of_neither[asked] = self._moves_of_neither(number)
         for after, _, etcd in moves.moves:
             if etcd < 0:
-                found.append(_packed(one, other, after))
+                found.append(packed(one, other, after))
                 continue
             ones = self._carried(rest, one, other, after, self._seen_by(etcd, other))
             others = self._carried(rest, other, one, after, self._seen_by(etcd, one))
-            found += [_packed(this, that, after) for this in ones for that in others]
+            found += [packed(this, that, after) for this in ones for that in others]
         if ends[0] and ends[-1] and moves.ends:
             at_end = [self.state(that << _OTHER_AT | this << _ONE_AT | rest) for this in ends[0] for that in ends[-1]]
-            return found, at_end
-        return found, []
+            return Following(found, [], at_end)
+        return Following(found, [], [])
 
     def words(self, before: int, after: int) -> list[str]:
         """Returns what has led from a state to one that follows, for people."""
@@ -149,7 +160,7 @@ class Successors:
                     carried = [that]
                 else:
                     carried = list(self._carried(self._rest(state), that, this, move.rest, move.machine))
-                if any(_packed(move.machine, still, move.rest) == after for still in carried):
+                if any(packed(move.machine, still, move.rest) == after for still in carried):
                     return [self._world.words(_at(place, choice)) for choice in way]
         for choice, happen in [*self._world.ending(state), *self._world.late(state)]:
             draft = Draft(self._world, state)
@@ -212,7 +223,7 @@ class Successors:
 
     def _runs(
         self, state: State, place: int, ends: list[int] | None = None
-    ) -> Iterator[tuple[tuple[Choice, ...], _Move]]:
+    ) -> Iterator[tuple[tuple[Choice, ...], Move]]:
         """Yields what may become of a machine: any number of things that nobody else sees, and then one more.
 
         Args:
@@ -248,7 +259,7 @@ class Successors:
     def _all_steps(self, state: State, rest: int, this: int) -> _Steps:
         must = list(self._world.usual(state, 0))
         unseen: dict[tuple[Choice, int], None] = {}
-        seen: dict[tuple[Choice, _Move], None] = {}
+        seen: dict[tuple[Choice, Move], None] = {}
         shown = self._shown(state, this)
         for each in [*must, *self._world.faulty(state, 0)]:
             choice = each[0]
@@ -271,7 +282,7 @@ class Successors:
         store = self._world.locals[this.local].store if is_copied else -1
         return self._world.kept(state.etcd, this), self._world.locals[this.local].wants_copy, store
 
-    def _done(self, state: State, happening: Happening, place: int) -> tuple[Draft, _Move]:
+    def _done(self, state: State, happening: Happening, place: int) -> tuple[Draft, Move]:
         choice, happen = happening
         draft = Draft(self._world, state)
         try:
@@ -285,7 +296,7 @@ class Successors:
         if self._world.in_order and after.faults_left != state.faults_left:
             # From here on things happen to both machines in one order.
             is_changed = True
-        return draft, _Move(self._rest(after), machine, after.etcd if is_changed else -1)
+        return draft, Move(self._rest(after), machine, after.etcd if is_changed else -1)
 
     def _seen_by(self, etcd: int, machine: int) -> int:
         """Returns the number of a machine when etcd has come into a state."""
@@ -314,7 +325,13 @@ def _at(place: int, choice: Choice) -> Choice:
     return name, place, number
 
 
-def _packed(one: int, other: int, rest: int) -> int:
+def parts(number: int) -> tuple[int, int, int]:
+    """Returns the rest of a state, and the numbers of its machines. The lower number comes first."""
+    return number & _REST_MASK, number >> _ONE_AT & _MACHINE_MASK, number >> _OTHER_AT
+
+
+def packed(one: int, other: int, rest: int) -> int:
+    """Returns the number of a state with these machines, whichever is which."""
     if other < one:
         one, other = other, one
     return other << _OTHER_AT | one << _ONE_AT | rest

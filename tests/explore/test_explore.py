@@ -15,7 +15,7 @@ from explore_local import DifferError
 from explore_plants import PLANTS, Plant
 from explore_process import Process
 from explore_search import Found, explore
-from explore_world import Fault, World
+from explore_world import USUAL, Fault, World
 
 #: How many states find each planted bug at the latest.
 STATES_MAX = 20_000
@@ -68,6 +68,31 @@ def test_what_is_left_out_changes_no_outcome(batches: int, faults: Sequence[Faul
     assert reduced.etcds.keys() == whole.etcds.keys()
     assert reduced.pasts.keys() == whole.pasts.keys()
     assert states.states < all_states.states / 2
+
+
+@pytest.mark.parametrize(("batches", "faults"), [(1, []), (0, [Fault.PAUSE])], ids=str)
+def test_with_enough_deviations_all_states_are_visited(batches: int, faults: Sequence[Fault]) -> None:
+    whole, ordered = (World(batches, faults, len(faults), reduces=False) for _ in range(2))
+    all_states, counts = explore(whole, leads=bool(faults)), explore(ordered, leads=bool(faults), deviations_max=100)
+    print(all_states, counts)
+    assert counts.is_whole
+    assert (counts.states, counts.changes, counts.ends) == (all_states.states, all_states.changes, all_states.ends)
+    assert sum(counts.deviating) == counts.states
+    assert 0 < counts.deviating[0] < counts.states / 4
+
+
+def test_three_batches_and_a_fault_break_no_rule_in_order() -> None:
+    counts = explore(World(3, USUAL, 1, reduces=False), deviations_max=0)
+    print(counts)
+    assert counts.ends
+    assert not counts.is_whole
+
+
+@pytest.mark.parametrize("plant", PLANTS[:3], ids=lambda plant: plant.name.replace(" ", "-"))
+def test_few_deviations_find_a_bug(plant: Plant) -> None:
+    with plant.planted(reduces=False) as world, pytest.raises(Found) as found:
+        explore(world, STATES_MAX, leads=plant.leads, deviations_max=2)
+    assert found.value.violation.rule == plant.rule
 
 
 @pytest.mark.parametrize("plant", PLANTS[:3], ids=lambda plant: plant.name.replace(" ", "-"))
