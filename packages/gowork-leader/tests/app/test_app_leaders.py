@@ -19,7 +19,7 @@ from several_leaders import Several, several
 
 from gowork.leader import Leader, __version__
 from gowork.leader._app import node, standby
-from gowork.leader._replication import candidacy, registers
+from gowork.leader._replication import candidacy, log_watch, registers
 from gowork.leader._replication.announcement import Announcement
 from gowork.leader._replication.registers import PREFIX, Registration
 from gowork.leader._rpc import leaders
@@ -183,7 +183,7 @@ async def test_all_who_ask_while_a_census_is_taken_share_the_next_one(monkeypatc
 
     monkeypatch.setattr(leaders, "take_census", take)
     anything: Any = SimpleNamespace(applied=0)
-    asked = leaders.Leaders(anything, anything, anything, lambda: 0, anything)
+    asked = leaders.Leaders(anything, anything, anything, lambda: 0, anything, anything)
     async with asyncio.timeout(PATIENCE), more:
         first: asyncio.Task[Any] = asyncio.create_task(asked._shared_census())
         await more.wait_for(lambda: len(taken) == 1)
@@ -265,6 +265,23 @@ async def test_step_down_says_when_nobody_took_over_in_time(house: Several, monk
     await register(house, "ghost", "g", applied=house.place.span.last)
     refusal = await refused(step_down(one))
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.ABORTED, "NOT_TAKEN_OVER")
+
+
+async def test_a_leader_that_registers_again_lives_whatever_its_clock_says(
+    house: Several, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_watch, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(leaders, "TAKE_OVER_SECONDS", 0.05)
+    one = await house.start("one")
+    await house.leads()
+    reason = "NO_SUCCESSOR"
+    async with asyncio.timeout(PATIENCE):
+        while reason == "NO_SUCCESSOR":
+            await register(house, "slow clock", "g", applied=house.place.span.last, seconds=3600)
+            reason = (await refused(step_down(one))).reason
+    assert reason == "NOT_TAKEN_OVER"
+    await register(house, "slow clock", "g", seconds=3600)
+    assert (await refused(remove(one, "g"))).reason == "LEADER_LIVES"
 
 
 async def test_who_stepped_down_for_nobody_leads_again_before_it_has_answered(

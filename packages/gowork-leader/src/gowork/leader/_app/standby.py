@@ -263,7 +263,7 @@ class Standby:
             ExceptionGroup: with a PrunedError, StoreEntryError, StoreDamagedError or _DivergedError: the store is no
                 longer fit.
         """
-        leaders = Leaders(self._log, own, presence, _wall_ms, self._copies)
+        leaders = Leaders(self._log, own, presence, _wall_ms, self._copies, watch)
         self._node.answer(
             {LEADERS: leaders.Leaders, REMOVE_LEADER: leaders.RemoveLeader, COPY_STORE: leaders.CopyStore}
         )
@@ -271,7 +271,7 @@ class Standby:
         async with asyncio.TaskGroup() as group:
             judging = group.create_task(self._judge(own, presence, watch, comparison), name="judge")
             try:
-                await self._take_turns(own, weight, candidacy, presence, leaders, comparison)
+                await self._take_turns(own, weight, watch, candidacy, presence, leaders, comparison)
             except Stopped:
                 pass
             finally:
@@ -304,6 +304,7 @@ class Standby:
         self,
         own: Announcement,
         weight: Weight,
+        watch: LogWatch,
         candidacy: Candidacy,
         presence: Presence,
         leaders: Leaders,
@@ -334,7 +335,7 @@ class Standby:
                 shared=presence.shared,
                 tell=partial(self._remark, COPIES),
             )
-            relief = Relief(self._log, own, presence, _wall_ms)
+            relief = Relief(self._log, own, presence, _wall_ms, watch)
             checks = Checks(journal, comparison, _mono)
             term = Term(
                 self._store,

@@ -77,10 +77,9 @@ async def take_census(log: Log, own: Announcement, applied: int, now_ms: int) ->
     return Census(generation.id if generation else "", span, views)
 
 
-def unfit(view: LeaderView, census: Census, now_ms: int) -> str:
-    """Returns why a leader can't take over at `now_ms`, in wall-clock milliseconds; empty when it can."""
+def unfit(view: LeaderView, census: Census, seconds: float) -> str:
+    """Returns why a leader that registered last so many seconds ago can't take over; empty when it can."""
     name = view.announcement.name
-    seconds = (now_ms - view.seen_ms) / 1000
     if seconds > SUCCESSOR_MS / 1000:
         return f"{name} was last seen {seconds:.0f} s ago"
     if view.applied + 1 < census.span.first:

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from gowork.leader._replication.announcement import Announcement
 from gowork.leader._replication.census import take_census, unfit
+from gowork.leader._replication.log_watch import LogWatch
 from gowork.leader.log.protocol import Log, LogError
 from gowork.leader.store.protocol import StoreBlockedError, StoreFullError
 
@@ -52,6 +53,7 @@ class Relief:
         own: what this leader says of itself.
         terms: what this process does in the log.
         wall_ms: returns the time in wall-clock milliseconds.
+        watch: knows how long ago the others registered.
     """
 
     def __init__(
@@ -60,11 +62,13 @@ class Relief:
         own: Announcement,
         terms: OwnTerms,
         wall_ms: Callable[[], int],
+        watch: LogWatch,
     ) -> None:
         self._log = log
         self._own = own
         self._terms = terms
         self._wall_ms = wall_ms
+        self._watch = watch
         self._term: Blockable | None = None
 
     def attach(self, term: Blockable) -> None:
@@ -101,4 +105,8 @@ class Relief:
         now_ms = self._wall_ms()
         census = await take_census(self._log, self._own, self._terms.applied, now_ms)
         others = [view for view in census.leaders if view.announcement.store_id != self._own.store_id]
-        return next((view.announcement.name for view in others if not unfit(view, census, now_ms)), "")
+        for view in others:
+            own = view.announcement
+            if not unfit(view, census, self._watch.age_seconds(own.store_id, view.seen_ms, now_ms)):
+                return own.name
+        return ""

@@ -19,6 +19,7 @@ from gowork.leader._engine.loop import Engine
 from gowork.leader._replication.announcement import Announcement
 from gowork.leader._replication.census import Census, LeaderView, announced_by, take_census, unfit
 from gowork.leader._replication.comparison import Verdict, judge
+from gowork.leader._replication.log_watch import LogWatch
 from gowork.leader._replication.registers import PREFIX, registered
 from gowork.leader._rpc.boundary import refusing
 from gowork.leader._rpc.copies import Copies
@@ -88,16 +89,24 @@ class Leaders:
         terms: what it does now.
         wall_ms: returns the time in wall-clock milliseconds.
         copies: sends copies of its store.
+        watch: knows how long ago the others registered.
     """
 
     def __init__(
-        self, log: Log, own: Announcement, terms: OwnTerms, wall_ms: Callable[[], int], copies: Copies
+        self,
+        log: Log,
+        own: Announcement,
+        terms: OwnTerms,
+        wall_ms: Callable[[], int],
+        copies: Copies,
+        watch: LogWatch,
     ) -> None:
         self._log = log
         self._own = own
         self._terms = terms
         self._wall_ms = wall_ms
         self._copies = copies
+        self._watch = watch
         #: The asyncio tasks that serve calls which outlive the term.
         self.outliving: set[asyncio.Task[Any]] = set()
         #: How many calls wait for a leader of a later term.
@@ -156,7 +165,7 @@ class Leaders:
                 message = f"no leader with the store {request.store_id!r} is registered"
                 raise Refusal(grpc.StatusCode.NOT_FOUND, "LEADER_UNKNOWN", message)
             removed = found[request.store_id]
-            seconds = (self._wall_ms() - removed.seen_ms) / 1000
+            seconds = self._watch.age_seconds(request.store_id, removed.seen_ms, self._wall_ms())
             if seconds < REMOVABLE_MS / 1000:
                 message = f"{removed.leader.name} was seen {seconds:.0f} s ago; stop it, and remove it a minute later"
                 raise Refusal(grpc.StatusCode.FAILED_PRECONDITION, "LEADER_LIVES", message)
@@ -218,7 +227,11 @@ class Leaders:
         """
         others = [view for view in census.leaders if view.announcement.store_id != self._own.store_id]
         now_ms = self._wall_ms()
-        reasons = [reason for view in others if (reason := unfit(view, census, now_ms))]
+        reasons: list[str] = []
+        for view in others:
+            seconds = self._watch.age_seconds(view.announcement.store_id, view.seen_ms, now_ms)
+            if reason := unfit(view, census, seconds):
+                reasons.append(reason)
         if len(reasons) == len(others):
             why = "; ".join(reasons) or "no other leader is registered"
             message = f"no other leader can take over: {why}"
