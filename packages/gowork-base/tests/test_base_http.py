@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import http.client
 import logging
 import socket
@@ -10,7 +11,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -377,14 +378,57 @@ def test_the_end_of_the_listener_waits_for_no_caller(loop: asyncio.AbstractEvent
     silent.close()
 
 
-def test_troubles_of_the_listeners_loop_are_one_line_each(
+def test_troubles_of_the_listeners_loop_are_one_line_a_minute(
     listener: HttpListener, caplog: pytest.LogCaptureFixture
 ) -> None:
     loop, told = listener._loop, threading.Event()
     trouble = {"message": "socket.accept() out of system resource", "exception": OSError(24, "Too many open files")}
-    loop.call_soon_threadsafe(loop.call_exception_handler, trouble)
+    for _ in range(100):
+        # Callers may cause any number of them, and can't fill the log.
+        loop.call_soon_threadsafe(loop.call_exception_handler, trouble)
     loop.call_soon_threadsafe(told.set)
     assert told.wait(PATIENCE)
     (record,) = caplog.records
     assert (record.name, record.getMessage()) == ("gowork.base.http", "HTTP listener is in trouble")
     assert record.exc_info is None
+
+
+def test_without_a_file_descriptor_it_tries_once_a_second_and_goes_on(
+    listener: HttpListener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries, retries, is_full = 0, 0, True
+    accept, later, told = socket.socket.accept, listener._loop.call_later, threading.Event()
+
+    def accept_if_there_is_room(self: socket.socket) -> object:
+        nonlocal tries
+        if not is_full:
+            return accept(self)
+        tries += 1
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    def retry(delay: float, callback: Callable[..., object], *arguments: object, **options: Any) -> object:
+        nonlocal retries
+        if getattr(callback, "__name__", "") == "_start_serving":
+            retries += 1
+            if retries == 3:
+                told.set()
+            delay = 0.0 if retries < 3 else delay
+        return later(delay, callback, *arguments, **options)
+
+    monkeypatch.setattr(socket.socket, "accept", accept_if_there_is_room)
+    monkeypatch.setattr(listener._loop, "call_later", retry)
+    with connect(listener) as waiting:
+        assert told.wait(PATIENCE)
+        # After each failure it tries again once, and not as often as the backlog is long.
+        assert (tries, retries) == (3, 3)
+        is_full = False
+        waiting.sendall(b"GET /readyz HTTP/1.0\r\n\r\n")
+        assert waiting.recv(1024).startswith(b"HTTP/1.1 200 ")
+
+
+def test_as_many_callers_as_it_serves_may_come_at_once(listener: HttpListener) -> None:
+    # It listens by now.
+    ask(listener, "GET", "/readyz")
+    # For a socket that listens, Linux has the backlog in tcpi_sacked of TCP_INFO.
+    information = listener._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32)
+    assert struct.unpack_from("I", information, 28) == (CONNECTIONS_MAX,)

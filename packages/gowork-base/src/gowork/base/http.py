@@ -153,6 +153,8 @@ class HttpListener:
         #: How many connections were ended and are not in the log yet, and when the log may say so next (monotonic).
         self._ended = 0
         self._quiet_until = 0.0
+        #: When the log may tell of errors of the loop again (monotonic).
+        self._failed_until = 0.0
         #: The HOST:PORT that it listens on, with the real port where 0 was asked for.
         self.address = format_address(host, self._socket.getsockname()[1])
 
@@ -170,7 +172,7 @@ class HttpListener:
         # Not asyncio.run: at its end it waits for the threads that make pages, and a page may wait for the thread that
         # stops this listener.
         self._loop.set_default_executor(ThreadPoolExecutor(PAGES_MAX, "http page"))
-        self._loop.set_exception_handler(_failed)
+        self._loop.set_exception_handler(self._failed)
         try:
             self._loop.run_until_complete(self._serve())
         finally:
@@ -191,7 +193,11 @@ class HttpListener:
                 task.add_done_callback(lambda _: writer.transport.abort())
                 task.add_done_callback(lambda task: self._connections.pop(task, None))
 
-            server = await asyncio.start_server(take, sock=self._socket, limit=HEAD_BYTES_MAX)
+            # asyncio accepts as many connections at once as the backlog it is given. When no file descriptor is left,
+            # it fails as often, and tries again after a second once for each failure: 64 times as often each second.
+            # So it accepts one at a time, and the system is told the real backlog again.
+            server = await asyncio.start_server(take, sock=self._socket, limit=HEAD_BYTES_MAX, backlog=1)
+            self._socket.listen(CONNECTIONS_MAX)
             await self._stopped.wait()
             server.close()
             for connection in self._connections:
@@ -242,13 +248,20 @@ class HttpListener:
             self._ended = 0
             self._quiet_until = now + _LOG_SECONDS
 
+    def _failed(self, _: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+        """Logs errors of the event loop, such as that the process has no file descriptor left for another connection.
 
-def _failed(_: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
-    """Logs errors of the event loop, such as that the process has no file descriptor left for another connection."""
-    error = context.get("exception")
-    unexpected = error if isinstance(error, Exception) and not isinstance(error, OSError) else None
-    fields = {"reason": error if isinstance(error, OSError) else context.get("message")}
-    _log.warning("HTTP listener is in trouble", extra=fields, exc_info=unexpected)
+        Those of the system are logged at most once in _LOG_SECONDS, because each caller may cause one.
+        """
+        error = context.get("exception")
+        if isinstance(error, OSError):
+            now = time.monotonic()
+            if now < self._failed_until:
+                return
+            self._failed_until = now + _LOG_SECONDS
+        unexpected = error if isinstance(error, Exception) and not isinstance(error, OSError) else None
+        fields = {"reason": error if isinstance(error, OSError) else context.get("message")}
+        _log.warning("HTTP listener is in trouble", extra=fields, exc_info=unexpected)
 
 
 def _listen(host: str, port: int) -> socket.socket:
