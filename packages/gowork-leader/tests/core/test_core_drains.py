@@ -4,7 +4,7 @@ from leader_core import Core, spec
 from gowork.leader._core import commands as cmd
 from gowork.leader._core.effects import DrainWorker, StartWork, Welcome
 from gowork.leader._core.explain import explain
-from gowork.leader._core.kinds import DRAINS, Drain
+from gowork.leader._core.kinds import DRAINS, WORKER_DRAINS, Drain, WorkerDrain
 from gowork.leader._core.model import FactKey, HeartbeatStatus, Liveness
 from gowork.leader._core.queries import members
 
@@ -73,6 +73,110 @@ def test_another_worker_of_the_name_is_not_drained():
     core.connect(instance="w1-2")
     assert drains(core) == []
     assert liveness(core) == {"w1": Liveness.LIVE}
+
+
+@pytest.mark.parametrize("holds", [False, True], ids=["idle", "with a task"])
+def test_a_worker_that_is_away_is_told_by_the_next_leader(holds: bool):
+    core = Core()
+    connection = core.connect()
+    joined_ms = core.wall_ms
+    held: tuple[cmd.HeldTask, ...] = ()
+    if holds:
+        core.submit(spec("runs"))
+        core.dispatch()
+        held = (cmd.HeldTask("runs", core.standing("runs").fence, False),)
+    core.pass_time(1)
+    core.do(cmd.CloseSession(connection))
+    core.do(cmd.DrainMember("w1", 5000))
+    for _ in range(2):
+        core.restart()
+        (view,) = members(core.state)
+        assert (view.id, view.liveness, view.joined_ms) == ("w1", Liveness.DRAINING, joined_ms)
+    core.take_effects()
+    connection = core.connect(held=held)
+    assert drains(core) == [(connection, 5000)]
+    core.submit(spec("a"))
+    assert core.dispatch() == {}
+
+
+def test_a_worker_that_was_told_is_told_again_by_the_next_leader():
+    core = Core()
+    core.connect()
+    core.do(cmd.DrainMember("w1", 0))
+    core.restart()
+    core.take_effects()
+    connection = core.connect()
+    assert drains(core) == [(connection, 0)]
+
+
+@pytest.mark.parametrize("restarts", [False, True], ids=["the same leader", "and another leader after it"])
+def test_a_drained_worker_whose_lease_runs_out_comes_back_drained(restarts: bool):
+    core = Core()
+    core.do(cmd.CloseSession(core.connect()))
+    core.do(cmd.DrainMember("w1", 5000))
+    core.pass_time(core.state.settings.lease + 1)
+    assert liveness(core) == {"w1": Liveness.LOST}
+    assert drains(core) == []
+    connection = core.connect()
+    assert drains(core) == [(connection, 5000)]
+    if restarts:
+        core.restart()
+        connection = core.connect()
+        assert drains(core) == [(connection, 5000)]
+    assert liveness(core) == {"w1": Liveness.DRAINING}
+
+
+def test_another_worker_of_a_lost_ones_name_is_not_drained():
+    core = Core()
+    core.do(cmd.CloseSession(core.connect()))
+    core.do(cmd.DrainMember("w1", 0))
+    core.pass_time(core.state.settings.lease + 1)
+    core.connect(instance="w1-2")
+    assert drains(core) == []
+    assert liveness(core) == {"w1": Liveness.LIVE}
+
+
+@pytest.mark.parametrize("ends", ["leaves", "grace", "silence", "no return", "another", "proof"])
+def test_nothing_is_left_of_a_workers_drain_when_it_ends(ends: str):
+    core = Core()
+    connection = core.connect()
+    core.do(cmd.DrainMember("w1", 5000))
+    assert core.state.facts.of(WORKER_DRAINS) == {"w1-1": WorkerDrain("w1", 5000, core.wall_ms)}
+    if ends == "leaves":
+        core.do(cmd.ReceiveFrame(connection, leaving=True))
+    elif ends == "silence":
+        core.pass_time(core.state.settings.lease + 1)
+    else:
+        core.do(cmd.CloseSession(connection))
+        if ends == "grace":
+            core.pass_time(core.state.settings.reconnect_grace + 1)
+        elif ends == "no return":
+            core.restart()
+            core.pass_time(core.state.settings.lease + 1)
+        else:
+            core.connect(instance="w1-2", ended=("w1-1",) if ends == "proof" else ())
+    assert core.state.facts.of(WORKER_DRAINS) == {}
+    assert FactKey("worker-drain", "w1-1") not in core.facts
+    core.restart()
+    assert liveness(core) == {}
+
+
+def test_past_the_bound_no_worker_is_drained(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(WORKER_DRAINS, "rows_max", 1)
+    core = Core()
+    core.do(cmd.CloseSession(core.connect("w1")))
+    core.connect("w2")
+    core.do(cmd.DrainMember("w1", 0))
+    refused = core.refusal(cmd.DrainMember("w2", 0))
+    assert (refused.code, refused.message.split(" ")[0]) == (cmd.TOO_MANY_MEMBERS, "1")
+    assert liveness(core) == {"w1": Liveness.DRAINING, "w2": Liveness.LIVE}
+    # One that is drained already is welcome all the same. If it was lost, it takes no room of others.
+    core.pass_time(2)
+    core.connect("w2")
+    core.do(cmd.DrainMember("w2", 0))
+    connection = core.connect("w1")
+    assert drains(core)[-1] == (connection, 0)
+    assert list(core.state.facts.of(WORKER_DRAINS)) == ["w2-1"]
 
 
 def test_a_callback_worker_that_is_drained_is_not_dialled_until_it_joins_again():

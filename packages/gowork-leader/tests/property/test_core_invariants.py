@@ -15,6 +15,7 @@ from gowork.leader._core import changes as ch
 from gowork.leader._core import commands as cmd
 from gowork.leader._core.apply import _APPLIERS
 from gowork.leader._core.effects import Grant, GrantTasks
+from gowork.leader._core.kinds import WORKER_DRAINS
 from gowork.leader._core.model import LaneKey, Outcome, Place, Priority, RetryPolicy, Status
 from gowork.leader._core.state import Settings
 
@@ -284,6 +285,13 @@ class Cluster(RuleBasedStateMachine):
     def live_names_are_unique(self) -> None:
         names = [worker.name for worker in self.core.state.connections.values()]
         assert len(names) == len(set(names))
+
+    @invariant()
+    def the_next_leader_knows_who_drains(self) -> None:
+        state = self.core.state
+        draining = {worker.instance for worker in state.names.values() if worker.drain_ms is not None}
+        assert set(state.facts.of(WORKER_DRAINS)) == draining
+        assert {key.key for key in self.core.facts if key.kind == WORKER_DRAINS.name} == draining
 
     def teardown(self) -> None:
         """When faults stop, every task ends."""

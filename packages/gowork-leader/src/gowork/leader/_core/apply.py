@@ -69,7 +69,7 @@ def recall(state: State, kind: Kind[V], key: str, value: V, now: Now) -> None:
 
 
 def expect(state: State, lease_mono: float) -> None:
-    """After a start, gives every worker that held tasks a lease until `lease_mono`, to reconnect with them."""
+    """After a start, gives every worker that held tasks or was drained a lease until `lease_mono`, to reconnect."""
     for instance in state.workers:
         _renew(state.leases, instance, lease_mono)
 
@@ -223,8 +223,7 @@ def _hold(state: State, task: Task, standing: Standing, *, adopted: bool = False
     if standing.instance:
         worker = state.workers.get(standing.instance)
         if worker is None:
-            worker = state.workers[standing.instance] = Worker(standing.instance, standing.worker)
-            state.names.setdefault(worker.name, worker)
+            worker = _expected(state, standing.instance, standing.worker)
         worker.held[standing.fence] = task.spec.id
         return worker
     callback = state.callbacks.get(standing.worker)
@@ -291,6 +290,16 @@ def _session_closed(state: State, change: ch.SessionClosed) -> None:
     _disconnect(state, state.workers[change.instance])
     _renew(state.graces, change.instance, change.grace_mono)
     state.leases.pop(change.instance, None)
+
+
+def _worker_expected(state: State, change: ch.WorkerExpected) -> None:
+    _expected(state, change.instance, change.name).joined_ms = change.joined_ms
+
+
+def _expected(state: State, instance: str, name: str) -> Worker:
+    worker = state.workers[instance] = Worker(instance, name)
+    state.names.setdefault(name, worker)
+    return worker
 
 
 def _worker_draining(state: State, change: ch.WorkerDraining) -> None:
@@ -435,6 +444,7 @@ _APPLIERS: dict[type, Callable[[State, Any], None]] = {
     ch.SessionOpened: _session_opened,
     ch.SessionClosed: _session_closed,
     ch.WorkerHeard: _worker_heard,
+    ch.WorkerExpected: _worker_expected,
     ch.WorkerDraining: _worker_draining,
     ch.WorkerGone: _worker_gone,
     ch.ChallengeOpened: _challenge_opened,

@@ -89,6 +89,14 @@ class WorkerHeard(Struct, frozen=True, gc=False):
     draining: bool | None = None
 
 
+class WorkerExpected(Struct, frozen=True, gc=False):
+    """A worker that has no session yet may come back, because an earlier leader had it."""
+
+    instance: str
+    name: str
+    joined_ms: int
+
+
 class WorkerDraining(Struct, frozen=True, gc=False):
     """A worker is to drain within `budget_ms`, or within its own budget when that is 0."""
 
@@ -228,6 +236,7 @@ Change = (
     | SessionOpened
     | SessionClosed
     | WorkerHeard
+    | WorkerExpected
     | WorkerDraining
     | WorkerGone
     | ChallengeOpened

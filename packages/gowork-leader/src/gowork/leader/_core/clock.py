@@ -92,6 +92,7 @@ def _run_out(deadlines: dict[str, float], mono: float) -> list[str]:
 
 def _lose(state: State, worker: Worker, reason: str, now: Now, decision: Decision) -> None:
     lose_tasks(state, worker, Outcome.LOST, reason, now, decision)
+    drains.end_of_worker(state, worker.instance, decision)
     decision.changes.append(ch.WorkerGone(worker.instance, Liveness.LOST, now.wall_ms))
 
 

@@ -24,6 +24,18 @@ class Member(Struct, frozen=True, array_like=True, gc=False):
     joined_ms: int
 
 
+class WorkerDrain(Struct, frozen=True, array_like=True, gc=False):
+    """An operator has asked a worker with a session to drain, and it has not left yet. Its instance is the fact's key.
+
+    The key is no name, because another worker of the name is not drained.
+    """
+
+    name: str
+    #: How long its running tasks may go on, in milliseconds; 0: as long as the worker's own setting says.
+    budget_ms: int
+    joined_ms: int
+
+
 class Drain(Struct, frozen=True, array_like=True, gc=False):
     """An operator has taken a callback worker out of service; its id is the fact's key."""
 
@@ -43,6 +55,11 @@ def _drain_follows(state: State, id: str, drain: Drain, now: Now) -> Iterable[ch
         yield ch.CallbackDraining(id)
 
 
+def _worker_drain_follows(state: State, instance: str, drain: WorkerDrain, now: Now) -> Iterable[ch.Change]:
+    yield ch.WorkerExpected(instance, drain.name, drain.joined_ms)
+    yield ch.WorkerDraining(instance, drain.budget_ms)
+
+
 def _queue_follows(state: State, name: str, settings: QueueSettings, now: Now) -> Iterable[ch.Change]:
     # It gets no tokens, because a restart must not be a way around a rate.
     return (ch.QueueConfigured(name, settings, 0.0, now.mono),)
@@ -51,8 +68,10 @@ def _queue_follows(state: State, name: str, settings: QueueSettings, now: Now) -
 MEMBERS = Kind("member", Member, rows_max=10_000, follows=_member_follows)
 #: Drains of callback workers. They are no part of the members' facts, whose table has the columns of version 0.1.0.
 DRAINS = Kind("drain", Drain, rows_max=10_000, follows=_drain_follows)
+#: Drains of workers with sessions. A worker whose lease has run out has none.
+WORKER_DRAINS = Kind("worker-drain", WorkerDrain, rows_max=10_000, follows=_worker_drain_follows)
 #: Queues with settings, by name. A queue with the defaults has no fact.
 QUEUES = Kind("queue", QueueSettings, rows_max=QUEUES_CONFIGURED_MAX, follows=_queue_follows)
 #: All kinds, in the order in which a leader takes up their facts when it starts. Facts of other kinds come from other
 #: versions and stay in the store as they are.
-KINDS: tuple[Kind[Any], ...] = (MEMBERS, DRAINS, QUEUES)
+KINDS: tuple[Kind[Any], ...] = (MEMBERS, DRAINS, WORKER_DRAINS, QUEUES)

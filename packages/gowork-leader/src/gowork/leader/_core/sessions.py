@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from gowork.leader._core import changes as ch
 from gowork.leader._core import commands as cmd
+from gowork.leader._core import drains
 from gowork.leader._core import effects as ef
 from gowork.leader._core.attempts import requeue, settle
 from gowork.leader._core.decision import Decision
@@ -93,6 +94,7 @@ def receive_frame(state: State, frame: cmd.ReceiveFrame, now: Now) -> Decision:
     if frame.leaving:
         settled = {report.fence for report in frame.reports}
         lose_tasks(state, worker, Outcome.INTERRUPTED, "its worker has left", now, decision, settled)
+        drains.end_of_worker(state, worker.instance, decision)
         changes.append(ch.WorkerGone(worker.instance, Liveness.LEFT, now.wall_ms))
         decision.effects.append(ef.EndSession(frame.connection, None))
     return decision
@@ -187,8 +189,10 @@ def _admit(
         decision.effects.append(ef.ReleaseTasks(hello.connection, released))
     if cancelled:
         decision.effects.append(ef.CancelTasks(hello.connection, cancelled))
-    if worker is not None and worker.drain_ms is not None:
-        decision.effects.append(ef.DrainWorker(hello.connection, worker.drain_ms))
+    holder = state.names.get(hello.name)
+    if holder is not None and holder is not worker:
+        drains.end_of_worker(state, holder.instance, decision)
+    drains.resume(state, hello, now, decision)
 
 
 def _release_ended(
@@ -206,6 +210,7 @@ def _release_ended(
         if worker.connection is None or instance == closed:
             reason = "its worker was restarted, and nothing that ran there is left"
             lose_tasks(state, worker, Outcome.LOST, reason, now, decision)
+            drains.end_of_worker(state, instance, decision)
             decision.changes.append(ch.WorkerGone(instance, Liveness.LOST, now.wall_ms))
 
 

@@ -238,16 +238,31 @@ class Callback:
 class Departed:
     """A member that has gone and is still listed."""
 
-    __slots__ = ("address", "draining", "id", "is_callback", "joined_ms", "liveness", "seen_ms", "version")
+    __slots__ = (
+        "address",
+        "drain_ms",
+        "draining",
+        "id",
+        "instance",
+        "is_callback",
+        "joined_ms",
+        "liveness",
+        "seen_ms",
+        "version",
+    )
 
     def __init__(self, member: Worker | Callback, liveness: Liveness, at_ms: int) -> None:
         self.is_callback = isinstance(member, Callback)
         #: It is a callback worker that was taken out of service.
         self.draining = isinstance(member, Callback) and member.draining
+        #: The instance of a worker with a session, and the budget of its drain; see Worker.
+        self.instance = ""
+        self.drain_ms: int | None = None
         if isinstance(member, Callback):
             self.id, self.address, self.version = member.id, member.address, ""
         else:
             self.id, self.address, self.version = member.name, member.peer, member.version
+            self.instance, self.drain_ms = member.instance, member.drain_ms
         self.joined_ms = member.joined_ms
         self.seen_ms = at_ms
         self.liveness = liveness
