@@ -152,3 +152,44 @@ def test_addresses_of_workers_are_those_for_workers(told: Told) -> None:
     rotation.prefer(SILENT)
     Succession(rotation, for_workers=True).ask_blocking(SILENT)
     assert rotation.current == "c:1"
+
+
+async def test_the_only_address_says_whether_another_leader_leads(told: Told) -> None:
+    rotation = Rotation([told.address])
+    told.says("leader-2:50052", "leader-1:50052", term=5)
+    # The address is a balancer's, and stays.
+    assert Succession(rotation).ask_blocking(told.address, 4)
+    assert await Succession(rotation).ask(told.address, 4)
+    assert rotation.current == told.address
+    assert not Succession(rotation).ask_blocking(told.address, 5)
+    assert not await Succession(rotation).ask(told.address, 5)
+    told.says("leader-2:50052", "leader-1:50052", term=0, leads=False)
+    assert not await Succession(rotation).ask(told.address, 4)
+    # A balancer may choose the silent leader for the question, too. So it is not asked to wait.
+    assert told.waited_after == []
+
+
+async def test_the_only_address_is_not_asked_when_the_term_is_not_known(told: Told) -> None:
+    told.says("leader-2:50052", term=5)
+    assert not await Succession(Rotation([told.address])).ask(told.address)
+    assert told.asked == 0
+
+
+async def test_a_lone_leader_is_asked_once_in_its_term(told: Told) -> None:
+    told.says(told.address, term=5, shares=False)
+    succession = Succession(Rotation([told.address]))
+    for _ in range(3):
+        assert not await succession.ask(told.address, 4)
+        assert not succession.ask_blocking(told.address, 4)
+    assert told.asked == 1
+    # It may share a log in the next one.
+    told.says("leader-2:50052", term=6)
+    assert await succession.ask(told.address, 5)
+
+
+async def test_who_asks_is_told_whether_another_leader_leads(told: Told) -> None:
+    told.says(told.address, SILENT, term=5)
+    assert await Succession(Rotation([SILENT, told.address])).ask(SILENT, 4)
+    assert Succession(Rotation([SILENT, told.address])).ask_blocking(SILENT, 4)
+    assert not await Succession(Rotation([SILENT, told.address])).ask(SILENT, 5)
+    assert not Succession(Rotation([SILENT, told.address])).ask_blocking(SILENT, 5)

@@ -120,6 +120,8 @@ class ScriptedLeader(session_pb2_grpc.SessionServiceServicer, leader_pb2_grpc.Le
         self.asked = asyncio.Event()
         #: Whether heartbeats are answered.
         self.answers = True
+        #: How many more sessions get no Welcome, as if a balancer had chosen a leader whose process is stopped.
+        self.hangs = 0
         self.port = 0
         self._sessions: asyncio.Queue[ScriptedSession] = asyncio.Queue()
         self._server: grpc.aio.Server | None = None
@@ -166,6 +168,9 @@ class ScriptedLeader(session_pb2_grpc.SessionServiceServicer, leader_pb2_grpc.Le
             await abort(context, self.refusal)
         if self.refusal is not None:
             await context.abort(self.refusal, "scripted")
+        if self.hangs:
+            self.hangs -= 1
+            await asyncio.Event().wait()
         scripted = ScriptedSession(first.hello)
         yield session.ConnectResponse(
             welcome=session.Welcome(

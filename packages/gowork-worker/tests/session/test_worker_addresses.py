@@ -128,6 +128,61 @@ async def test_worker_takes_its_tasks_from_a_leader_that_falls_silent_to_the_one
     assert [(held.fence, held.state) for held in second.hello.held] == [(1, session.HELD_STATE_RUNNING)]
 
 
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker notices soon that its leader is silent, and asks often."""
+    monkeypatch.setattr(stream, "_ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr(stream, "_ASK_AGAIN", 0.02)
+
+
+@pytest.mark.usefixtures("hasty", "never_pauses")
+async def test_worker_behind_a_balancer_connects_again_when_another_leader_leads(
+    leader: Any, start_worker: Any
+) -> None:
+    leader.heartbeat_ms, leader.lease_ms = 50, 3_600_000
+    await start_worker([endless])
+    first = await leader.session()
+    first.grant(1, "endless")
+    await first.started(1)
+    leader.says_leads(1, "leader-1:50051", "leader-2:50051")
+    leader.answers = False
+    for _ in range(2):
+        await leader.asked.wait()
+        leader.asked.clear()
+    assert not first.closed.is_set()
+    leader.term = 2
+    leader.says_leads(2, "leader-2:50051", "leader-1:50051")
+    second = await leader.session()
+    assert [(held.fence, held.state) for held in second.hello.held] == [(1, session.HELD_STATE_RUNNING)]
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_worker_behind_a_balancer_tries_again_soon_when_it_meets_the_former_leader(
+    leader: Any, start_worker: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    leader.heartbeat_ms, leader.lease_ms = 50, 3_600_000
+    await start_worker()
+    await leader.session()
+    leader.answers, leader.hangs, leader.term = False, 1, 2
+    leader.says_leads(2, "leader-2:50051", "leader-1:50051")
+    await leader.session()
+    assert f"the leader at {leader.address} did not answer within 1 s" in [
+        vars(each).get("reason") for each in caplog.records
+    ]
+
+
+@pytest.mark.usefixtures("hasty", "never_pauses")
+async def test_worker_stays_with_a_lone_leader_that_is_slow(leader: Any, start_worker: Any) -> None:
+    leader.heartbeat_ms, leader.lease_ms = 50, 3_600_000
+    await start_worker([endless])
+    first = await leader.session()
+    leader.answers = False
+    await leader.asked.wait()
+    first.grant(1, "endless")
+    await first.started(1)
+    assert not first.closed.is_set()
+
+
 @pytest.mark.usefixtures("never_pauses")
 async def test_worker_asks_nobody_while_its_leader_answers(
     leader: Any, other: Any, start_worker: Any, monkeypatch: pytest.MonkeyPatch

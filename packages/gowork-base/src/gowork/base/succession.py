@@ -4,6 +4,9 @@ A leader whose process is stopped, or whose machine is gone, neither answers nor
 whether a successor leads, because all of them read the log. So one of them is asked. No call goes elsewhere merely
 because a leader is slow: the address is left only when another leader says that somebody else leads.
 
+The only address may be a balancer's. It is asked itself, over a connection of its own, because the balancer may choose
+another leader for that one.
+
 Owns the judgement of what the others say. It never calls an address by itself: `ask` and `ask_blocking` ask once, and
 their callers decide how often.
 """
@@ -11,6 +14,7 @@ their callers decide how often.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 import grpc
@@ -39,8 +43,10 @@ class Succession:
         self._for_workers = for_workers
         #: The highest term that a leader was said to lead.
         self._term = 0
+        #: The term of which the only address said that no other leader can succeed it.
+        self._alone_in = 0
 
-    async def ask(self, silent: str, term: int = 0) -> None:
+    async def ask(self, silent: str, term: int = 0) -> bool:
         """Asks the other addresses, one after the other, until one of them knows who leads.
 
         One that knows no other leader than before is asked once more, to answer as soon as there is one, and after two
@@ -48,49 +54,63 @@ class Succession:
         Where its address is not among the rotation's, the address that named it does, because leaders forward calls.
         Otherwise nothing changes.
 
+        Where there is no other address, this one is asked once, for an answer at once, and stays the current one. It is
+        not asked when the term is not known, nor again in a term in which it has said that it has no log.
+
         Args:
             silent: the address that does not answer.
             term: the term of the leader there; 0: it is not known. Only a leader of a higher one is another leader.
+
+        Returns:
+            Whether another leader leads. What is open at the silent address should be given up then.
         """
         from gowork.proto.cluster.v1 import leader_pb2, leader_pb2_grpc
 
-        for address in self._others(silent):
+        for address in self._asked(silent, term):
             async with open_channel([address], has_others=True) as channel:
                 stub = leader_pb2_grpc.LeaderServiceStub(channel)
-                for wait_ms in (0, WAIT_MS):
+                for wait_ms in (0,) if address == silent else (0, WAIT_MS):
                     request = leader_pb2.LeadersRequest(wait_ms=wait_ms, after_term=max(self._term, term))
                     try:
                         told = await stub.Leaders(request, timeout=ANSWER_SECONDS + wait_ms / 1000)
                     except grpc.RpcError:
                         break
-                    if not self._heard(told, address, silent, term):
+                    heard = self._heard(told, address, silent, term)
+                    if heard is _Heard.NOTHING:
                         break
-                    if wait_ms or self._rotation.current != silent:
-                        return
+                    if wait_ms or heard is _Heard.SUCCESSOR:
+                        return heard is _Heard.SUCCESSOR
+        return self._rotation.current != silent
 
-    def ask_blocking(self, silent: str, term: int = 0) -> None:
+    def ask_blocking(self, silent: str, term: int = 0) -> bool:
         """Does what `ask` does, for callers without an event loop."""
         from gowork.proto.cluster.v1 import leader_pb2, leader_pb2_grpc
 
-        for address in self._others(silent):
+        for address in self._asked(silent, term):
             channel = open_blocking_channel([address], has_others=True)
             try:
                 stub = leader_pb2_grpc.LeaderServiceStub(channel)
-                for wait_ms in (0, WAIT_MS):
+                for wait_ms in (0,) if address == silent else (0, WAIT_MS):
                     request = leader_pb2.LeadersRequest(wait_ms=wait_ms, after_term=max(self._term, term))
                     told = stub.Leaders(request, timeout=ANSWER_SECONDS + wait_ms / 1000)
-                    if not self._heard(told, address, silent, term):
+                    heard = self._heard(told, address, silent, term)
+                    if heard is _Heard.NOTHING:
                         break
-                    if wait_ms or self._rotation.current != silent:
-                        return
+                    if wait_ms or heard is _Heard.SUCCESSOR:
+                        return heard is _Heard.SUCCESSOR
             except grpc.RpcError:
                 continue
             finally:
                 channel.close()
+        return self._rotation.current != silent
 
-    def _others(self, silent: str) -> Iterator[str]:
+    def _asked(self, silent: str, term: int) -> Iterator[str]:
         """Yields the addresses to ask, as long as the silent one is the current one."""
         known = self._rotation.addresses
+        if [*known] == [silent]:
+            if term > self._alone_in and self._rotation.current == silent:
+                yield silent
+            return
         after = known.index(silent) + 1 if silent in known else 0
         for address in (*known[after:], *known[:after]):
             if self._rotation.current != silent:
@@ -98,20 +118,35 @@ class Succession:
             if address != silent:
                 yield address
 
-    def _heard(self, told: leader_pb2.LeadersResponse, by: str, silent: str, term: int) -> bool:
-        """Judges an answer. Returns whether it is one of this cluster's, so that no other address need be asked."""
+    def _heard(self, told: leader_pb2.LeadersResponse, by: str, silent: str, term: int) -> _Heard:
+        """Judges an answer."""
         known = self._rotation.addresses
         addresses = [each.cluster_address if self._for_workers else each.scheduler_address for each in told.leaders]
         is_listed = silent in addresses or silent not in known or {*known}.isdisjoint(addresses)
         if not told.HasField("log") or not is_listed:
             # A leader without a log has no successor. One that lists others of these addresses, and not the silent
             # one, belongs to another cluster.
-            return False
+            if by == silent:
+                self._alone_in = term
+            return _Heard.NOTHING
         leading = next((each for each in told.leaders if each.leads), None)
         if leading is None or leading.term < max(self._term, term + 1):
-            return True
+            return _Heard.NO_OTHER
         self._term = leading.term
+        if by == silent:
+            # What is open there belongs to a term that is over, whichever leader the connection leads to.
+            return _Heard.SUCCESSOR
         address = leading.cluster_address if self._for_workers else leading.scheduler_address
-        if address != silent:
-            self._rotation.replace(silent, address if address in known else by)
-        return True
+        if address == silent:
+            return _Heard.NO_OTHER
+        self._rotation.replace(silent, address if address in known else by)
+        return _Heard.SUCCESSOR
+
+
+class _Heard(Enum):
+    """What an answer says."""
+
+    #: Nothing of this cluster, so that the next address is asked.
+    NOTHING = auto()
+    NO_OTHER = auto()
+    SUCCESSOR = auto()

@@ -18,7 +18,7 @@ from gowork.base.succession import Succession
 from gowork.proto.status import Refusal, refusal_of
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._session.lease import Lease
-from gowork.worker._session.stream import SessionEnded, SessionStream
+from gowork.worker._session.stream import WELCOME_TIMEOUT, SessionEnded, SessionStream
 from gowork.worker._supervisor.supervisor import Supervisor
 
 logger = logging.getLogger("gowork.worker")
@@ -26,6 +26,9 @@ logger = logging.getLogger("gowork.worker")
 #: Seconds of delay before each try of the second round over all addresses. It doubles with each round, up to the most.
 _DELAY_FIRST = 0.1
 _DELAY_MAX = 2.0
+#: Seconds that Welcome may take at the only address, once, when another leader has taken over. A balancer may choose
+#: the former leader again, and the try after that one meets another.
+_WELCOME_TIMEOUT_ONCE = 1.0
 #: What gRPC says of a call whose status it has lost.
 _STATUS_LOST = "Internal error from Core"
 #: Seconds after which the same complaint is logged again.
@@ -45,6 +48,8 @@ class Connector:
         self._succession = Succession(self._rotation, for_workers=True)
         #: Whether a hint led away from the address that was tried last.
         self._has_followed = False
+        #: Whether another leader leads than that of the last session, behind the same address.
+        self._is_succeeded_here = False
         #: The highest term that a leader has shown.
         self._term = 0
         #: Set by the first Welcome.
@@ -84,11 +89,14 @@ class Connector:
         welcome: session.Welcome | None = None
         # Of two leaders that name each other, each is left once.
         may_follow, self._has_followed = not self._has_followed, False
+        seconds = _WELCOME_TIMEOUT_ONCE if self._is_succeeded_here else WELCOME_TIMEOUT
+        self._is_succeeded_here = False
         known = self._rotation.addresses
-        channel = open_channel([address], has_others=len(known) > 1 or address not in known)
+        has_others = len(known) > 1 or address not in known
+        channel = open_channel([address], has_others=has_others)
         try:
             stream = SessionStream(channel, self._supervisor, self._lease)
-            first = await stream.open()
+            first = await stream.open(seconds)
             if first.welcome.term < self._term:
                 self._complain(f"the leader at {address} has term {first.welcome.term}, older than term {self._term}")
                 return False
@@ -103,7 +111,7 @@ class Connector:
             self._lease.begin(welcome.lease_ms / 1000)
             logger.info("session open", extra={"leader": address, "term": welcome.term})
             self.welcomed.set()
-            await stream.run(first, None if len(known) == 1 and address in known else self._is_succeeded)
+            await stream.run(first, self._is_succeeded, has_others=has_others)
             logger.info("session over", extra={"leader": address, "reason": "the leader ended it"})
         except SessionEnded as error:
             self._complain(f"the leader at {address} {error}")
@@ -119,10 +127,11 @@ class Connector:
         return welcome is not None
 
     async def _is_succeeded(self) -> bool:
-        """Asks others whether another leader leads. If one does, it is the next to connect to."""
+        """Asks whether another leader leads. If one does, it is the next to connect to."""
         address = self._rotation.current
-        await self._succession.ask(address, self._term)
-        return self._rotation.current != address
+        is_succeeded = await self._succession.ask(address, self._term)
+        self._is_succeeded_here = is_succeeded and self._rotation.current == address
+        return is_succeeded
 
     async def _follow(self, hint: str) -> bool:
         """Makes the hinted address the next one, if it connects. Returns whether it does."""

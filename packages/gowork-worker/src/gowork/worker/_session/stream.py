@@ -25,7 +25,7 @@ from gowork.worker._supervisor.supervisor import Supervisor
 from gowork.worker._version import __version__
 
 #: Seconds that a leader has to answer Hello.
-_WELCOME_TIMEOUT = 5.0
+WELCOME_TIMEOUT = 5.0
 #: The bytes after which a frame takes no further batch of reports. Any single batch fits gRPC's limit of 8 MiB.
 _FRAME_BYTES_MAX = 2 << 20
 #: The least seconds between two heartbeats, even if the leader asks for less.
@@ -58,15 +58,18 @@ class SessionStream:
         self._is_succeeded = False
         self._call: Any = session_pb2_grpc.SessionServiceStub(channel).Connect()
 
-    async def open(self) -> session.ConnectResponse:
+    async def open(self, seconds: float = WELCOME_TIMEOUT) -> session.ConnectResponse:
         """Sends Hello and returns the leader's first frame, the one with Welcome.
 
+        Args:
+            seconds: how long the leader has to answer.
+
         Raises:
-            SessionEnded: when no Welcome comes within 5 s.
+            SessionEnded: when no Welcome comes within that time.
             AioRpcError: when the leader refuses, or is not there.
         """
         try:
-            async with asyncio.timeout(_WELCOME_TIMEOUT):
+            async with asyncio.timeout(seconds):
                 try:
                     await self._call.write(session.ConnectRequest(hello=self._hello()))
                     first = await self._call.read()
@@ -75,7 +78,7 @@ class SessionStream:
                     raise await self._status() from error
         except TimeoutError:
             self._call.cancel()
-            raise SessionEnded(f"did not answer within {_WELCOME_TIMEOUT:g} s") from None
+            raise SessionEnded(f"did not answer within {seconds:g} s") from None
         if first is grpc.aio.EOF:
             raise await self._status()
         if not first.HasField("welcome"):
@@ -89,14 +92,14 @@ class SessionStream:
         return await self._call.initial_metadata()
 
     async def run(
-        self, first: session.ConnectResponse, is_succeeded: Callable[[], Awaitable[bool]] | None = None
+        self, first: session.ConnectResponse, is_succeeded: Callable[[], Awaitable[bool]], *, has_others: bool
     ) -> None:
         """Sends and receives until the leader ends the stream.
 
         Args:
             first: what `open` returned.
-            is_succeeded: asks others whether another leader leads. It is called while the leader does not answer. None:
-                there are no others.
+            is_succeeded: asks whether another leader leads. It is called while the leader does not answer.
+            has_others: whether there are other addresses. Heartbeats are sent more often then.
 
         Raises:
             AioRpcError: when the stream breaks.
@@ -106,11 +109,12 @@ class SessionStream:
         silent = False
         async with asyncio.TaskGroup() as group:
             heartbeat = min(first.welcome.heartbeat_ms / 1000, self._lease.heartbeat_max)
-            beside = []
-            if is_succeeded is not None:
+            if has_others:
                 heartbeat = min(heartbeat, _HEARTBEAT_AMONG_SEVERAL)
-                beside.append(group.create_task(self._look_out(is_succeeded), name="session lookout"))
-            beside.append(group.create_task(self._write(max(_HEARTBEAT_MIN, heartbeat)), name="session writer"))
+            beside = [
+                group.create_task(self._look_out(is_succeeded), name="session lookout"),
+                group.create_task(self._write(max(_HEARTBEAT_MIN, heartbeat)), name="session writer"),
+            ]
             try:
                 await self._read()
             except grpc.aio.AioRpcError:
