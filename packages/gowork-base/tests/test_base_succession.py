@@ -122,11 +122,13 @@ async def test_leaders_of_other_clusters_and_old_ones_are_not_believed(told: Tol
     # One without a log leads, but in nobody's place.
     told.says(told.address, shares=False)
     assert await asked(told, rotation) == SILENT
+    told.says("leader-3:50052", shares=False)
+    assert await asked(told, rotation) == SILENT
     told.says(told.address)
     assert await asked(told, rotation) == SILENT
     told.said = None
     assert await asked(told, rotation) == SILENT
-    assert told.asked == 6
+    assert told.asked == 8
 
 
 async def test_addresses_where_nobody_answers_are_passed_over(told: Told) -> None:

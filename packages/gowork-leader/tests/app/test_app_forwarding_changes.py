@@ -348,6 +348,8 @@ async def test_a_node_that_is_not_told_who_leads_gives_up_a_leader_that_does_not
 ) -> None:
     monkeypatch.setattr(upstream, "CONFIRM_SECONDS", 0.01)
     monkeypatch.setattr(upstream, "ASK_SECONDS", 1.0)
+    # Nothing but the question finds out that a process is stopped.
+    monkeypatch.setattr(upstream, "_OPTIONS", (*upstream._OPTIONS, ("grpc.keepalive_time_ms", 3_600_000)))
     monkeypatch.setattr(forwarding, "UNDER_WAY_SECONDS", 0.05)
     monkeypatch.setattr(forwarding, "WAIT_SECONDS", 0.05)
     with running(tmp_path) as process:

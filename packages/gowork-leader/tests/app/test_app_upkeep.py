@@ -16,7 +16,7 @@ from leader_serving import PATIENCE, refused
 from memory_log import MemoryLeadership, MemoryLog, MemoryPlace
 from sharing_leaders import Sharing, sharing
 
-from gowork.leader._app import standby
+from gowork.leader._app import standby, term
 from gowork.leader._engine.ages import Ages
 from gowork.leader._replication import candidacy, pins, pruning, replica, upkeep
 from gowork.leader._rpc import copying
@@ -227,7 +227,8 @@ async def test_a_follower_notes_how_old_batches_are(crew: Sharing, monkeypatch: 
             super().__init__()
             made.append(self)
 
-    monkeypatch.setattr(standby, "Ages", Noted)
+    for module in (standby, term):
+        monkeypatch.setattr(module, "Ages", Noted)
     await pair(crew)
     await crew.submitted("a", "three")
     leads, follows = made
