@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -141,3 +142,25 @@ def test_commands_and_tasks_go_on_behind_the_balancer_when_the_leader_is_stopped
             assert balanced.leading() != first
         finally:
             former.send_signal(signal.SIGCONT)
+
+
+def test_sessions_behind_the_balancer_leave_a_leader_that_is_stopped(balanced: Balanced, tmp_path: Path) -> None:
+    if balanced.place is None:
+        pytest.skip("workers on this machine reach the leaders, and leave the balancer")
+    with ExitStack() as stack:
+        logs = []
+        # NGINX chooses the leaders in turn, so that each has a session.
+        for name in NAMES:
+            folder = tmp_path / f"worker-{name}"
+            folder.mkdir()
+            options = ("--leader", balanced.cluster, "--runners=1", "--print-ready", f"--name={name}")
+            worker = balanced.start(COMMANDS / "gowork-worker", *options, folder=folder)
+            stack.enter_context(stopped_cleanly(worker))
+            logs.append(folder / "gowork-worker.log")
+            first_line(worker, logs[-1])
+        former = balanced.leaders[balanced.leading()].process
+        former.send_signal(signal.SIGSTOP)
+        stack.callback(former.send_signal, signal.SIGCONT)
+        while not all(log.read_text().count("session open") >= 2 for log in logs):
+            # A leader that is stopped must not be chosen again and again, for having the fewest connections.
+            time.sleep(0.05)
