@@ -1,7 +1,7 @@
 """The order in which things happen unless a schedule deviates from it, so that schedules are bounded by deviations.
 
 In each state one thing is next. If another thing happens instead, that is a deviation. A search that allows a number of
-deviations visits each state that a schedule with at most so many can reach. With enough of them it visits all states.
+deviations visits each state that a schedule with no more of them can reach. With enough of them it visits all states.
 Deviations are counted like the delays of delay-bounded scheduling (Emmi, Qadeer, Rakamarić: "Delay-bounded scheduling",
 POPL 2011). Here a deviation may choose anything, and what is next depends on the state alone.
 
