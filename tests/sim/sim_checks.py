@@ -14,7 +14,7 @@ from sim_trace import Trace
 from sim_violation import Violation
 
 from gowork.leader._core import effects as ef
-from gowork.leader._core.kinds import MEMBERS
+from gowork.leader._core.kinds import DRAINS, MEMBERS, WORKER_DRAINS
 from gowork.leader._core.model import FailureKind, Now, Outcome, RetryPolicy, Spec, Standing, Status
 from gowork.leader._core.state import State
 from gowork.leader._wire.specs import stored_spec
@@ -37,6 +37,9 @@ class Checks:
         self._ids: dict[int, str] = {}
         self._seqs: dict[str, int] = {}
         self._members: dict[str, str] = {}
+        #: The instances of workers with sessions that are drained, and the names of all members that ever were.
+        self._draining: set[str] = set()
+        self._drained: set[str] = set()
         self.queues = QueueChecks(trace)
         self.work = WorkChecks(trace, self.durable)
         self.removals = RemovalChecks(trace, self.durable)
@@ -99,9 +102,16 @@ class Checks:
         for kind, key in batch.facts_gone:
             if kind == MEMBERS.name:
                 self._members.pop(key, None)
+            elif kind == WORKER_DRAINS.name:
+                self._draining.discard(key)
         for fact in batch.facts:
             if fact.kind == MEMBERS.name:
                 self._members[fact.key] = MEMBERS.decode(fact.value).address
+            elif fact.kind == DRAINS.name:
+                self._drained.add(fact.key)
+            elif fact.kind == WORKER_DRAINS.name:
+                self._draining.add(fact.key)
+                self._drained.add(WORKER_DRAINS.decode(fact.value).name)
         self.queues.decided(now)
         self.removals.counted(self.queues.state)
 
@@ -212,6 +222,11 @@ class Checks:
         if entry[1].status is Status.RUNNING and not entry[1].cancel_requested:
             raise Violation("no reply ahead of its commit", id, "was said to be asked to stop")
 
+    def drain_answered(self, id: str) -> None:
+        """Checks the answer to a drain."""
+        if id not in self._drained:
+            raise Violation("no reply ahead of its commit", id, "was said to be drained")
+
     def granted(self, effect: ef.GrantTasks, room: int) -> None:
         """Checks grants that leave the leader; `room` is the credit that the worker has left."""
         if len(effect.grants) > room:
@@ -219,8 +234,11 @@ class Checks:
         for grant in effect.grants:
             id = grant.spec.id
             self._let_out(id, grant.fence)
-            if not self.durable[id][1].instance:
+            instance = self.durable[id][1].instance
+            if not instance:
                 raise Violation("one live grant for each fence", id, "is held by a callback worker")
+            if instance in self._draining:
+                raise Violation("a drained worker is granted nothing", id, "was granted to", instance)
 
     def dialled(self, effect: ef.StartWork | ef.StopWork) -> None:
         """Checks a call to a callback worker."""
@@ -286,6 +304,9 @@ class Checks:
             raise Violation("recovery gives back the state", *differing[:5])
         if members != self._members or list(state.callbacks) != list(members):
             raise Violation("recovery gives back the state", members, "are members, not", self._members)
+        draining = {worker.instance for worker in state.workers.values() if worker.drain_ms is not None}
+        if draining != self._draining:
+            raise Violation("recovery gives back the state", draining, "drain, not", self._draining)
         self.queues.recovered(state, mono)
         self.removals.counted(state)
 

@@ -52,6 +52,7 @@ class Plants(LogPlants):
     accept_reports_of_others: bool = False
     forget_keys_on_recovery: bool = False
     forget_pauses_on_recovery: bool = False
+    forget_drains_on_recovery: bool = False
     fill_rates_on_recovery: bool = False
     lose_count_of_resting: bool = False
     grant_before_due: bool = False
@@ -91,6 +92,9 @@ class Plants(LogPlants):
                 if callback.held is not None:
                     callback.held.adopted = False
                     callback.held.since_mono = math.inf
+        if self.forget_drains_on_recovery:
+            for worker in engine._state.workers.values():
+                worker.drain_ms = None
         for queue in engine._state.queues:
             if self.forget_keys_on_recovery:
                 queue.keys, queue.held_back = defaultdict(int), {}

@@ -45,6 +45,7 @@ FINDERS = {
     "accept_reports_of_others": "no stale report is accepted",
     "forget_keys_on_recovery": "a key's limit is never exceeded",
     "forget_pauses_on_recovery": "nothing of a paused queue is granted",
+    "forget_drains_on_recovery": "a drained worker is granted nothing",
     "fill_rates_on_recovery": "a rate is never exceeded",
     "lose_count_of_resting": "memory counts what the store has",
     "grant_before_due": "nothing is granted before its time",
@@ -56,7 +57,7 @@ FINDERS = {
     "leave_what_idle_members_forgot": "every task ends",
 }
 #: {planted bug: how many seeds do not find it}. They are left out, because a test must be short.
-SEEDS_IN_VAIN = {"worker_reports_what_was_released": 42}
+SEEDS_IN_VAIN = {"forget_drains_on_recovery": 7, "worker_reports_what_was_released": 42}
 #: What must occur in each chunk, so that every part of the simulator is used.
 MUST_OCCUR = [
     "answer: Cancel TASK_FINISHED",
