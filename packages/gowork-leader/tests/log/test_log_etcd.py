@@ -14,7 +14,7 @@ from uuid import uuid4
 import pytest
 from etcd_members import EtcdCluster
 
-from gowork.leader.log import Log, LogUnreachableError
+from gowork.leader.log import Log, LogDamagedError, LogUnreachableError
 from gowork.leader.log._etcd import client as etcd_client
 from gowork.leader.log._etcd import etcd_pb2 as pb
 from gowork.leader.log._etcd.client import EtcdClient
@@ -95,6 +95,41 @@ async def test_who_resigns_waits_for_no_longer_than_its_lease(cluster: EtcdClust
     async with asyncio.timeout(10 * LEASE_SECONDS):
         await leadership.resign()
     assert not leadership.holds()
+    await log.close()
+
+
+@pytest.mark.parametrize("below", ["log", "part"])
+async def test_a_log_whose_prefix_is_below_another_ones_keys_disturbs_none(cluster: EtcdCluster, below: str) -> None:
+    above = f"log-{next(_numbers)}"
+    inner, outer = etcd_log(cluster.url(f"{above}/{below}")), etcd_log(cluster.url(above))
+    for log in (inner, outer):
+        await log.open()
+    await inner.begin(FIRST, None)
+    inside = await lead(inner)
+    await inside.append(1, b"inside")
+    # This one would have removed it.
+    await outer.begin(FIRST, None)
+    outside = await lead(outer)
+    for index in (1, 2):
+        await outside.append(index, b"outside")
+    await outside.prune(2)
+    assert (await outer.span(), await inner.span()) == ((2, 2), (1, 1))
+    for log, after, data in ((outer, 1, b"outside"), (inner, 0, b"inside")):
+        async with aclosing(log.follow(after)) as pages:
+            assert [entry.data for entry in await anext(pages)] == [data]
+    for log in (inner, outer):
+        await log.close()
+
+
+async def test_a_key_that_is_no_entry_is_named(cluster: EtcdCluster) -> None:
+    url = cluster.url(f"log-{next(_numbers)}")
+    client = EtcdClient(endpoints_of(url, {}))
+    log = EtcdLog(client, prefix := endpoints_of(url, {}).prefix)
+    await log.open()
+    await log.begin(FIRST, None)
+    await client.txn(pb.TxnRequest(success=[put(f"{prefix}/log/7x".encode(), b"")]))
+    with pytest.raises(LogDamagedError, match=f"{prefix}/log/7x"):
+        await log.span()
     await log.close()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gowork.leader.log._etcd import etcd_pb2 as pb
 from gowork.leader.log._etcd.requests import get
+from gowork.leader.log.protocol import LogDamagedError
 
 
 class Keys:
@@ -14,9 +15,10 @@ class Keys:
         self.generation = self._prefix + b"generation"
         self.term = self._prefix + b"term"
         self.leader = self._prefix + b"leader"
-        #: (first key, end) of all entries, of all their parts, and of all notes.
-        self.entries = self._prefix + b"log/", self._prefix + b"log0"
-        self.parts = self._prefix + b"part/", self._prefix + b"part0"
+        #: (first key, end) of all entries, of all their parts, and of all notes. Those of entries and parts go on with
+        #: a hexadecimal digit. So the ranges leave out another log that has its prefix there.
+        self.entries = self._prefix + b"log/", self._prefix + b"log/g"
+        self.parts = self._prefix + b"part/", self._prefix + b"part/g"
         self.notes = self._prefix + b"note/", self._prefix + b"note0"
 
     def entry(self, index: int) -> bytes:
@@ -33,7 +35,15 @@ class Keys:
         return self.notes[0] + key.encode()
 
     def index_of(self, key: bytes) -> int:
-        return int(key[len(self.entries[0]) :], 16)
+        """Returns the index in an entry's key.
+
+        Raises:
+            LogDamagedError: it is none.
+        """
+        try:
+            return int(key[len(self.entries[0]) :], 16)
+        except ValueError:
+            raise LogDamagedError(f"{key!r} in etcd is no entry of the log: remove this key") from None
 
     def ends(self) -> list[pb.RequestOp]:
         """Returns the questions for the first and for the last entry."""
