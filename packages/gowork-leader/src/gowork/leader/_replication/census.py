@@ -78,7 +78,7 @@ async def take_census(log: Log, own: Announcement, applied: int, now_ms: int) ->
 
 
 def unfit(view: LeaderView, census: Census, seconds: float) -> str:
-    """Returns why a leader that registered last so many seconds ago can't take over; empty when it can."""
+    """Returns why a leader that registered last `seconds` ago can't take over; empty when it can."""
     name = view.announcement.name
     if seconds > SUCCESSOR_MS / 1000:
         return f"{name} was last seen {seconds:.0f} s ago"
