@@ -72,6 +72,8 @@ class SimCallback:
 
     def dial(self, effect: ef.StartWork | ef.StopWork, engine: Engine) -> None:
         """Takes a call of the leader."""
+        if self._world.is_over:
+            return
         if isinstance(effect, ef.StartWork):
             self._starting[effect.fence] = asyncio.Event()
         self._group.create_task(self._dialled(effect, engine))
@@ -86,7 +88,7 @@ class SimCallback:
             await starting.wait()
         delays = [0.001, 0.02] if world.calm else [0.001, 0.02, 0.02, 0.5, 6.0]
         there, back = rng.choice(delays), rng.choice(delays)
-        heard = asyncio.ensure_future(self._answer(effect, there))
+        heard = self._group.create_task(self._answer(effect, there))
         try:
             async with asyncio.timeout(DIAL_SECONDS):
                 success = await asyncio.shield(heard)

@@ -14,7 +14,7 @@ from sim_trace import Trace
 from sim_violation import Violation
 
 from gowork.leader._core import effects as ef
-from gowork.leader._core.kinds import DRAINS, MEMBERS, WORKER_DRAINS
+from gowork.leader._core.kinds import MEMBERS, WORKER_DRAINS
 from gowork.leader._core.model import FailureKind, Now, Outcome, RetryPolicy, Spec, Standing, Status
 from gowork.leader._core.state import State
 from gowork.leader._wire.specs import stored_spec
@@ -37,9 +37,8 @@ class Checks:
         self._ids: dict[int, str] = {}
         self._seqs: dict[str, int] = {}
         self._members: dict[str, str] = {}
-        #: The instances of workers with sessions that are drained, and the names of all members that ever were.
+        #: The instances of workers with sessions that are drained.
         self._draining: set[str] = set()
-        self._drained: set[str] = set()
         self.queues = QueueChecks(trace)
         self.work = WorkChecks(trace, self.durable)
         self.removals = RemovalChecks(trace, self.durable)
@@ -107,11 +106,8 @@ class Checks:
         for fact in batch.facts:
             if fact.kind == MEMBERS.name:
                 self._members[fact.key] = MEMBERS.decode(fact.value).address
-            elif fact.kind == DRAINS.name:
-                self._drained.add(fact.key)
             elif fact.kind == WORKER_DRAINS.name:
                 self._draining.add(fact.key)
-                self._drained.add(WORKER_DRAINS.decode(fact.value).name)
         self.queues.decided(now)
         self.removals.counted(self.queues.state)
 
@@ -221,11 +217,6 @@ class Checks:
             raise Violation("no reply ahead of its commit", id, "was said to be cancelled")
         if entry[1].status is Status.RUNNING and not entry[1].cancel_requested:
             raise Violation("no reply ahead of its commit", id, "was said to be asked to stop")
-
-    def drain_answered(self, id: str) -> None:
-        """Checks the answer to a drain."""
-        if id not in self._drained:
-            raise Violation("no reply ahead of its commit", id, "was said to be drained")
 
     def granted(self, effect: ef.GrantTasks, room: int) -> None:
         """Checks grants that leave the leader; `room` is the credit that the worker has left."""

@@ -98,8 +98,7 @@ class SimOperator:
                     members = [worker.name for worker in world.workers] + list(world.callbacks)
                     member = rng.choice(members)
                     world.trace.fault("a member is drained", member)
-                    if await world.call(cmd.DrainMember(member, rng.choice([0, 5000]))) is None:
-                        world.checks.drain_answered(member)
+                    await world.call(cmd.DrainMember(member, rng.choice([0, 5000])))
                 case 4:
                     id = rng.choice([*world.callbacks, world.workers[-1].name])
                     await world.call(cmd.Leave(id) if rng.random() < 0.5 else cmd.Join(id, f"{id}:40041"))

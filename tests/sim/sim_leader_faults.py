@@ -97,7 +97,7 @@ def _break_something(world: SeveralWorld, kind: str) -> float:
             node.is_slow = True
             world.loop.later(rng.uniform(1.0, 5.0), setattr, node, "is_slow", False)
         case "resigns":
-            if node.process is not None and rng.random() < 0.7:
+            if node.process is not None and rng.random() < 0.5:
                 trace.fault("a leader steps down", node.name)
                 node.process.step_down()
             else:

@@ -6,21 +6,26 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
+import grpc
 from sim_network import SimChannel
 from sim_runner import SimRunner
 
+from gowork.base import succession
+from gowork.proto.cluster.v1 import leader_pb2 as pb
 from gowork.worker._app import service
 from gowork.worker._fleet import fleet, process
 from gowork.worker._runner.table import SlotTable
-from gowork.worker._session import connector
+from gowork.worker._session import connector, stream
 
 if TYPE_CHECKING:
     from sim_worker import Life
     from sim_world import World
 
+#: How long an answer to the question who leads is under way, in seconds.
+_ANSWER_SECONDS = 0.02
 #: The worker whose code runs.
 LIFE: ContextVar[Life] = ContextVar("LIFE")
 
@@ -33,7 +38,9 @@ def simulated_machines(world: World) -> Iterator[None]:
             stack.enter_context(mock.patch.object(module, "time", _Time))
         for owner, name, stand_in in (
             (connector, "open_channel", lambda addresses, **_: SimChannel(world, LIFE.get())),
+            (succession, "open_channel", lambda addresses, **_: _QuestionChannel(world, addresses[0])),
             (connector, "random", _Chance),
+            (stream, "random", _Chance),
             (process, "end_group", _end_group),
             (process, "_oom_kills", lambda: 0),
             (process.ProcessRunner, "_spawn", _spawn),
@@ -42,6 +49,33 @@ def simulated_machines(world: World) -> Iterator[None]:
         ):
             stack.enter_context(mock.patch.object(owner, name, stand_in))
         yield
+
+
+class _QuestionChannel:
+    """Plays a connection of its own, over which a worker asks who leads."""
+
+    def __init__(self, world: World, address: str) -> None:
+        self._world, self._address = world, address
+
+    async def __aenter__(self) -> _QuestionChannel:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        """Has nothing to close."""
+
+    def unary_unary(self, path: str, **_: object) -> Any:
+        async def ask(request: pb.LeadersRequest, timeout: float) -> pb.LeadersResponse:
+            await asyncio.sleep(_ANSWER_SECONDS)
+            told = self._world.who_leads(LIFE.get(), self._address)
+            if told is None:
+                await asyncio.sleep(timeout - _ANSWER_SECONDS)
+                nothing = grpc.aio.Metadata()
+                raise grpc.aio.AioRpcError(grpc.StatusCode.DEADLINE_EXCEEDED, nothing, nothing, "nobody answers")
+            return told
+
+        return ask
+
+    unary_stream = stream_unary = stream_stream = unary_unary
 
 
 class _Time:

@@ -28,6 +28,7 @@ from sim_world import FAULTY_SECONDS, World
 
 from gowork.leader._core import commands as cmd
 from gowork.leader._engine.loop import Engine
+from gowork.proto.cluster.v1 import leader_pb2 as pb
 
 #: How long a caller waits for an answer, in seconds.
 _ANSWER_SECONDS = 3.0
@@ -106,10 +107,21 @@ class SeveralWorld(World):
         )
 
     def connect(self, life: Life, call: SimCall) -> Link | None:
-        if not life.is_alive or self.loop.now < life.machine.away_until:
+        if not self.is_reached_by(life):
             return None
         seat = self._seat_by_way_of(self.rng.choice(self.nodes))
         return None if seat is None else self.link(seat, life, call)
+
+    def who_leads(self, life: Life, address: str) -> pb.LeadersResponse | None:
+        seat = self._seat_by_way_of(self.rng.choice(self.nodes)) if self.is_reached_by(life) else None
+        if seat is None:
+            return None
+        # Its term is in each of its fences.
+        term = seat.engine._state.fence >> 40
+        self.trace.seen["worker: hears who leads"] += 1
+        return pb.LeadersResponse(
+            log=pb.Log(generation="g"), leaders=[pb.Leader(leads=True, term=term, cluster_address=address)]
+        )
 
     async def call(self, command: cmd.AnyCommand) -> object:
         if self._violation is not None:

@@ -29,6 +29,7 @@ from sim_worker import Life, SimWorker
 
 from gowork.leader._core import commands as cmd
 from gowork.leader._engine.loop import Engine
+from gowork.proto.cluster.v1 import leader_pb2 as pb
 
 #: How many simulated seconds have faults, and how many at most follow without.
 FAULTY_SECONDS = 25.0
@@ -202,9 +203,17 @@ class World:
 
     def connect(self, life: Life, call: SimCall) -> Link | None:
         """Opens a stream; returns None when no leader answers."""
-        if self.seat is None or not life.is_alive or self.loop.now < life.machine.away_until:
+        if self.seat is None or not self.is_reached_by(life):
             return None
         return self.link(self.seat, life, call)
+
+    def who_leads(self, life: Life, address: str) -> pb.LeadersResponse | None:
+        """Returns what a worker is told that asks at this address who leads; None when nobody answers."""
+        return None if self.seat is None or not self.is_reached_by(life) else pb.LeadersResponse()
+
+    def is_reached_by(self, life: Life) -> bool:
+        """Whether what a worker sends gets through to anybody."""
+        return life.is_alive and self.loop.now >= life.machine.away_until
 
     def link(self, seat: Seat, life: Life, call: SimCall) -> Link:
         """Opens a stream to this leader."""

@@ -13,7 +13,7 @@ from gowork.leader._core.model import Position
 from gowork.leader._replication.candidacy import LAG_FULL, LAG_WAIT_SECONDS, Candidacy, join
 from gowork.leader._replication.gathering import GATHER_SECONDS
 from gowork.leader._replication.journal import LoggedJournal
-from gowork.leader.log import Generation, Leader, Leadership, LogEntry, LogUnreachableError, Span
+from gowork.leader.log import Generation, Leader, Leadership, LogEntry, LogRefusedError, LogUnreachableError, Span
 from gowork.leader.log.entries import NO_HASH, ChainError
 from gowork.leader.store import Batch, Fact, Opened, StoreError
 
@@ -312,6 +312,33 @@ async def test_a_candidate_that_can_not_reach_the_log_goes_on_when_it_can(house:
     assert not campaigning.done()
     house.logs["one"].is_cut = False
     await campaigning
+
+
+async def test_a_candidate_whose_log_refuses_it_for_a_while_goes_on_when_it_is_let_in_again(house: House) -> None:
+    await house.joined("one")
+    journal, _ = await elected(house, "one")
+    await house.copied("two", "one")
+    log, told = house.logs["two"], [""]
+    candidacy = Candidacy(
+        house.stores["two"], log, lambda _: b"two", "1.0", lambda: 7, lambda leader, because: told.append(because)
+    )
+    campaigning = asyncio.ensure_future(candidacy.elected())
+    await asyncio.sleep(GATHER_SECONDS)
+    reach = log._reach
+
+    async def refused() -> None:
+        # As an etcd in which authentication was switched on.
+        raise LogRefusedError("user name is empty")
+
+    log._reach = refused  # type: ignore[method-assign]
+    await journal.commit(batch("a"))
+    await journal.resign()
+    await asyncio.sleep(60)
+    assert not campaigning.done()
+    assert told[-1] == "the log refuses: user name is empty"
+    log._reach = reach  # type: ignore[method-assign]
+    await campaigning
+    assert await house.facts("two") == ["a"]
 
 
 async def test_a_store_that_does_not_fit_the_log_neither_follows_nor_leads(house: House) -> None:

@@ -47,6 +47,7 @@ from gowork.leader.log.protocol import (
     Log,
     LogError,
     LogFullError,
+    LogRefusedError,
     LogUnreachableError,
     PrunedError,
 )
@@ -357,7 +358,7 @@ class Standby:
                     await self._node.lead(term, ended=(leadership.lost, stepping_down), since_mono=since_mono)
             except* LeadershipLostError:
                 _log.warning("leads no more", extra={"term": leadership.leader.term})
-            except* (StoreBlockedError, LogFullError) as group:
+            except* (StoreBlockedError, LogFullError, LogRefusedError) as group:
                 blocked = _first(group)
             except* StoreEntryError as group:
                 refused = _first(group)
@@ -470,6 +471,12 @@ class Standby:
             except LogUnreachableError as error:
                 self._node.wait_for(f"the log can't be reached: {error}")
                 _log.warning("log can't be reached", extra={"reason": str(error)})
+            except LogRefusedError as error:
+                if self._presence is None:
+                    # It was never let in.
+                    raise
+                self._node.wait_for(silent(error))
+                _log.error("log refuses", extra={"reason": str(error)})
             except LogFullError as error:
                 # It is new and was to begin. Who stopped here would have to be started by hand when there is room.
                 self._node.wait_for(f"the log takes nothing: {error}")

@@ -28,6 +28,7 @@ from gowork.leader.log.protocol import (
     Log,
     LogError,
     LogFullError,
+    LogRefusedError,
     LogUnreachableError,
     NotElectedError,
     PrunedError,
@@ -46,6 +47,8 @@ LAG_FULL = 20
 GIVE_WAY_SECONDS = 5.0
 #: How long to wait before the log is asked again, in seconds.
 AGAIN_SECONDS = 1.0
+#: After these it is asked again. A log that refuses has taken this leader's calls before: its users have changed.
+_SILENT = (LogUnreachableError, LogRefusedError)
 
 
 async def join(store: LoggedStore, opened: Opened, log: Log) -> Opened | None:
@@ -87,7 +90,7 @@ async def join(store: LoggedStore, opened: Opened, log: Log) -> Opened | None:
 
 def silent(error: LogError) -> str:
     """Says why it is not known who leads."""
-    return f"the log does not answer: {error}"
+    return f"the log {'refuses' if isinstance(error, LogRefusedError) else 'does not answer'}: {error}"
 
 
 class Candidacy:
@@ -146,7 +149,7 @@ class Candidacy:
 
         Raises:
             ChainError, NewerFormatError, PrunedError, StoreError: the store can't follow the log.
-            LogRefusedError, LogDamagedError.
+            LogDamagedError.
         """
         while True:
             leadership = await self._won()
@@ -158,7 +161,7 @@ class Candidacy:
                 last_format = replica.format or await self._last_format(span)
                 if replica.term > leadership.leader.term or not leadership.holds():
                     raise LeadershipLostError("another leader was elected meanwhile")
-            except (LeadershipLostError, LogUnreachableError, PrunedError) as error:
+            except (LeadershipLostError, PrunedError, *_SILENT) as error:
                 holds = leadership.holds()
                 await leadership.resign()
                 if holds and isinstance(error, PrunedError):
@@ -223,8 +226,8 @@ class Candidacy:
         while True:
             try:
                 await replica.follow(self._log, told_blocked=self._told_blocked)
-            except LogUnreachableError as error:
-                _log.warning("log can't be reached", extra={"reason": str(error)})
+            except _SILENT as error:
+                _log.warning("log can't be followed", extra={"reason": str(error)})
                 await asyncio.sleep(AGAIN_SECONDS)
 
     async def _elected(self, replica: Replica) -> Leadership:
@@ -241,9 +244,9 @@ class Candidacy:
                             return leadership
                         # Nobody leads, and this candidate was not elected: look again.
                         break
-            except LogUnreachableError as error:
+            except _SILENT as error:
                 self._told(None, silent(error))
-                _log.warning("log can't be reached", extra={"reason": str(error)})
+                _log.warning("not known who leads", extra={"reason": silent(error)})
                 await asyncio.sleep(AGAIN_SECONDS)
 
     async def _another_leads(self) -> None:
@@ -256,7 +259,7 @@ class Candidacy:
                 async for leader in leaders:
                     if leader is not None:
                         return
-        except (TimeoutError, LogUnreachableError) as error:
+        except (TimeoutError, *_SILENT) as error:
             _log.info("no other leader took over", extra={"reason": str(error) or f"none did in {seconds:g} s"})
 
     async def _campaign(self, replica: Replica) -> Leadership | None:
