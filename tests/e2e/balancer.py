@@ -59,7 +59,8 @@ def elsewhere() -> Iterator[Place | None]:
         else:
             yield None
     finally:
-        # The link ends with the network, and so with the last process in it.
+        # It would end with the network, but some time after the last process in it, and the next one has its name.
+        subprocess.run(["ip", "link", "delete", link], capture_output=True, check=False)
         holder.kill()
         holder.communicate()
 

@@ -18,6 +18,7 @@ from gowork.base.channels import open_channel
 from gowork.leader import Addresses, Leader
 from gowork.leader._replication.registers import Registration, registered
 from gowork.leader.log import Log
+from gowork.leader.store._sqlite_outline import outline
 from gowork.leader.store.sqlite import SqliteStore
 
 #: How long to wait before a question is asked again whose answer nothing announces, in seconds.
@@ -107,6 +108,14 @@ class Sharing:
                 if all(each.forced >= last for each in found.values()):
                     return
                 await asyncio.sleep(AGAIN_SECONDS)
+
+    async def applied(self, *names: str) -> None:
+        """Waits until the stores of these leaders hold all that the log has now."""
+        last = (await next(iter(self.logs.values())).span()).last
+        async with asyncio.timeout(PATIENCE):
+            for name in names:
+                while (at := outline(self.store_path(name)).position) is None or at.index < last:  # noqa: ASYNC110
+                    await asyncio.sleep(AGAIN_SECONDS)
 
     async def submitted(self, name: str, *ids: str, **fields: Any) -> None:
         """Submits tasks through a leader, until they are taken."""

@@ -43,6 +43,8 @@ async def three(crew: Sharing) -> dict[str, ServedLeader]:
         await crew.says(name, 200, "follows")
     await crew.submitted("a", "one", "two")
     await crew.registered("a", "b", "c")
+    # Followers apply a task after it was taken.
+    await crew.applied("a", "b", "c")
     return served
 
 

@@ -16,6 +16,7 @@ from gowork.leader._replication.journal import LoggedJournal
 from gowork.leader.log import Generation, Leader, Leadership, LogEntry, LogRefusedError, LogUnreachableError, Span
 from gowork.leader.log.entries import NO_HASH, ChainError
 from gowork.leader.store import Batch, Fact, Opened, StoreError
+from gowork.leader.store.conformance.kit import new_task
 
 PATIENCE = 1_000.0
 
@@ -114,6 +115,20 @@ async def test_of_two_that_begin_a_log_at_once_one_needs_a_copy(house: House) ->
     opened = {name: await house.opened(name) for name in ("one", "two")}
     joined = await asyncio.gather(*(join(house.stores[name], opened[name], house.logs[name]) for name in opened))
     assert [each is None for each in joined].count(True) == 1
+
+
+@pytest.mark.parametrize("content", [batch("old"), Batch([new_task(1)])], ids=["facts alone", "tasks"])
+async def test_who_loses_the_race_to_begin_a_log_keeps_what_its_store_holds(house: House, content: Batch) -> None:
+    store = MemoryStore(house.shelf, "two")
+    await store.open()
+    await store.commit(content)
+    await store.close()
+    before = house.shelf.contents["two"]
+    opened = await house.opened("two")
+    await house.joined("one")
+    with pytest.raises(StoreError, match="is not empty"):
+        await join(house.stores["two"], opened, house.logs["two"])
+    assert house.shelf.contents["two"] is before
 
 
 async def test_a_store_of_another_log_is_refused_and_both_are_named(house: House) -> None:

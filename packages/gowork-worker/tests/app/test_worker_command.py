@@ -12,6 +12,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -65,6 +66,17 @@ def test_a_port_that_is_taken_is_told_in_one_line(option: str) -> None:
         result = invoke("--leader", "127.0.0.1:1", option, f"127.0.0.1:{port}")
     assert (result.exit_code, result.output.count("\n")) == (1, 1)
     assert str(port) in result.output
+
+
+def test_each_option_is_a_variable_under_its_own_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = [option for option in main.params if isinstance(option, click.Option) and option.expose_value]
+    for option in options:
+        name = max(option.opts, key=len).removeprefix("--").replace("-", "_").upper()
+        monkeypatch.setenv(f"GOWORK_{name}", "1" if not option.multiple else "a=1 b=2")
+    with click.Context(main, auto_envvar_prefix="GOWORK") as context:
+        for option in options:
+            value = option.value_from_envvar(context)
+            assert value == (["a=1", "b=2"] if option.multiple else "1"), option.opts
 
 
 def test_a_variable_with_a_bad_value_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum
 from typing import Protocol
 
@@ -16,6 +17,10 @@ class Parameter(Protocol):
     @property
     def opts(self) -> list[str]:
         """The option's names on the command line."""
+
+    @property
+    def envvar(self) -> str | Sequence[str] | None:
+        """The names of its variables; None for the prefix and its own name."""
 
 
 class Context(Protocol):
@@ -36,4 +41,5 @@ def hint_of(context: Context, parameter: Parameter | None) -> str | None:
     source = context.get_parameter_source(parameter.name)
     if source is None or source.name != "ENVIRONMENT":
         return None
-    return f"{' / '.join(map(repr, parameter.opts))} (variable {context.auto_envvar_prefix}_{parameter.name.upper()})"
+    variable = parameter.envvar or f"{context.auto_envvar_prefix}_{parameter.name.upper()}"
+    return f"{' / '.join(map(repr, parameter.opts))} (variable {variable})"

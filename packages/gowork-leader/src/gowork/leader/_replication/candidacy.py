@@ -57,7 +57,7 @@ async def join(store: LoggedStore, opened: Opened, log: Log) -> Opened | None:
     None: the log has begun, and this new store needs a copy of another leader's store.
 
     Raises:
-        StoreError: the store has tasks that the log knows nothing of, or belongs to another log.
+        StoreError: the store holds what the log knows nothing of, or belongs to another log.
         LogError: the log can't be used.
     """
     generation = await log.generation()
@@ -68,23 +68,23 @@ async def join(store: LoggedStore, opened: Opened, log: Log) -> Opened | None:
                 f"{generation.id if generation else 'not begun'}: use the log that the store belongs to"
             )
         return opened
-    if generation is None:
+    while generation is None:
         # The store's own id names the generation. So it still knows after a crash in between that it began the log.
+        begun = Generation(opened.store_id, 0, opened.term)
         try:
-            await log.begin(Generation(opened.store_id, 0, opened.term), None)
+            await log.begin(begun, None)
         except GenerationError:
             # Another leader was first.
             generation = await log.generation()
         else:
-            generation = Generation(opened.store_id, 0, opened.term)
-    if generation is not None and generation.id == opened.store_id:
+            generation = begun
+    if generation.id == opened.store_id:
         await store.join_log(Position(generation.id, generation.base, NO_HASH), opened.term)
         return await store.current()
-    if opened.next_seq > 1:
-        raise StoreError(
-            "this store has tasks of its own, and the log was begun by another leader: give this leader an empty "
-            "data directory, or another log"
-        )
+    # It may have been opened before the log had begun, when it might hold anything. A copy takes the place of an empty
+    # one alone.
+    await store.close()
+    await store.open_logged(generation.id)
     return None
 
 

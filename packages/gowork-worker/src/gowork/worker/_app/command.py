@@ -118,17 +118,24 @@ class _Command(click.Command):
 @click.option(
     "--label",
     "labels",
+    envvar="GOWORK_LABEL",
     multiple=True,
     callback=_labels,
     metavar="KEY=VALUE",
     help="A label by which tasks select workers. May be repeated.",
 )
 @click.option(
-    "--handler", "handlers", multiple=True, metavar="NAME", help="Offer only these handlers. May be repeated."
+    "--handler",
+    "handlers",
+    envvar="GOWORK_HANDLER",
+    multiple=True,
+    metavar="NAME",
+    help="Offer only these handlers. May be repeated.",
 )
 @click.option(
     "--plugin",
     "plugins",
+    envvar="GOWORK_PLUGIN",
     multiple=True,
     metavar="NAME",
     help="Load only these plugins, by their names or their distributions'. May be repeated.",
@@ -136,6 +143,7 @@ class _Command(click.Command):
 @click.option(
     "--import",
     "imports",
+    envvar="GOWORK_IMPORT",
     multiple=True,
     metavar="MODULE",
     help="Load a module with handlers, also from the working directory. May be repeated.",
