@@ -9,6 +9,7 @@ import sqlite3
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -20,7 +21,15 @@ from gowork.leader._app import standby, term
 from gowork.leader._engine.ages import Ages
 from gowork.leader._replication import candidacy, pins, pruning, replica, upkeep
 from gowork.leader._rpc import copying
-from gowork.leader.log import Candidate, Generation, Leader, LeadershipLostError, LogFullError, LogUnreachableError
+from gowork.leader.log import (
+    Candidate,
+    Generation,
+    Leader,
+    LeadershipLostError,
+    LogFullError,
+    LogRefusedError,
+    LogUnreachableError,
+)
 from gowork.leader.log.entries import NewerFormatError
 from gowork.leader.store.protocol import Batch, Position, StoreError, StoreFullError
 from gowork.leader.store.sqlite import SqliteStore
@@ -384,6 +393,73 @@ async def test_a_log_that_is_full_before_it_has_begun_is_waited_for(crew: Sharin
     text = await crew.says("a", 200, "ready")
     while "defrag" in text:
         text = await crew.says("a", 200, "ready")
+
+
+class RefusingLog(MemoryLog):
+    """A log that can refuse a leader which it has let in, as an etcd in which authentication was switched on."""
+
+    refuses = False
+    refuses_entries = False
+
+    async def campaign(self, candidate: Candidate) -> MemoryLeadership:
+        leadership = await super().campaign(candidate)
+        if self.refuses_entries:
+            leadership.append = self._refuse  # type: ignore[assignment, method-assign]
+        return leadership
+
+    async def _reach(self) -> None:
+        await super()._reach()
+        if self.refuses:
+            await self._refuse()
+
+    async def _refuse(self, *_: object) -> None:
+        raise LogRefusedError("user name is empty")
+
+
+async def test_who_was_elected_and_may_write_nothing_goes_on_when_it_may(crew: Sharing) -> None:
+    log = RefusingLog(crew.place)
+    log.refuses_entries = True
+    await crew.start("a", log=log)
+    await crew.says("a", 503, "user name is empty")
+    tokens = crew.place._tokens
+    while crew.place._tokens < tokens + 2:
+        assert not crew.running["a"].done()
+        await asyncio.sleep(0.01)
+    log.refuses_entries = False
+    await crew.says("a", 200, "ready")
+    await crew.submitted("a", "one")
+
+
+async def test_a_log_that_refuses_while_a_store_is_replaced_is_waited_for(
+    crew: Sharing, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await pair(crew)
+    await crew.stop("b")
+    change(crew.store_path("b"), f"UPDATE meta SET value = x'{'ab' * 32}' WHERE key = 'log_hash'")
+    await crew.submitted("a", "three")
+    log = RefusingLog(crew.place)
+    take_copy = copying.take_copy
+
+    async def refused_before_and_after(*arguments: Any) -> Path:
+        log.refuses = True
+        aside = await take_copy(*arguments)
+        log.refuses = True
+        return aside
+
+    monkeypatch.setattr(standby, "take_copy", refused_before_and_after)
+    monkeypatch.setattr(standby, "AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr(copying, "AGAIN_SECONDS", 0.05)
+    await crew.start("b", log=log)
+    await crew.says("b", 503, "takes a copy")
+    while "user name is empty" not in [each.__dict__.get("reason") for each in caplog.records]:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    assert crew.asides("b") == []
+    log.refuses = False
+    await crew.says("b", 503, "the log refuses: user name is empty")
+    assert len(crew.asides("b")) == 1
+    log.refuses = False
+    await crew.says("b", 200, "follows")
+    await leads_with(crew, "b", "one", "three")
 
 
 class SilentLog(MemoryLog):

@@ -25,7 +25,7 @@ from gowork.leader._rpc.backups import CHUNK_BYTES
 from gowork.leader._rpc.hops import FORWARDED
 from gowork.leader._snapshots.places import PlaceError, SnapshotPlace
 from gowork.leader.log.entries import ChainError
-from gowork.leader.log.protocol import Leader, Log, LogUnreachableError, PrunedError
+from gowork.leader.log.protocol import Leader, Log, LogRefusedError, LogUnreachableError, PrunedError
 from gowork.leader.store.protocol import LoggedStore, StoreError, StoreFormatError, StoreFullError
 from gowork.proto.cluster.v1 import leader_pb2, leader_pb2_grpc
 
@@ -47,6 +47,8 @@ _PASSING = (
     OSError,
     ChainError,
     LogUnreachableError,
+    # It was let in, or it would not know that it needs a copy.
+    LogRefusedError,
     PrunedError,
     StoreFormatError,
     StoreFullError,
@@ -85,7 +87,7 @@ async def take_copy(log: Log, store: LoggedStore, place: SnapshotPlace | None = 
 
     Raises:
         StoreError: the store can't be set aside or made.
-        LogRefusedError, GenerationError.
+        GenerationError.
         NewerFormatError: this version can't follow the log.
     """
     target = store.scratch
@@ -176,7 +178,7 @@ class _Taking:
                         async for leader in leaders:
                             if leader is not None and leader.token != self._asked:
                                 return
-                except LogUnreachableError:
+                except (LogUnreachableError, LogRefusedError):
                     await asyncio.sleep(seconds)
 
     async def _addresses(self, least: int) -> list[str]:

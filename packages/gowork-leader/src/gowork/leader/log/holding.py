@@ -115,6 +115,31 @@ class Holding:
         return LeadershipLostError(f"this leader no longer leads: term {self.leader.term} is over")
 
 
+class Held:
+    """What every log's leadership says of itself; see Leadership.
+
+    Args:
+        holding: what its leader knows.
+    """
+
+    def __init__(self, holding: Holding) -> None:
+        self._holding = holding
+
+    @property
+    def leader(self) -> Leader:
+        """See Leadership.leader."""
+        return self._holding.leader
+
+    @property
+    def lost(self) -> asyncio.Event:
+        """See Leadership.lost."""
+        return self._holding.lost
+
+    def holds(self) -> bool:
+        """See Leadership.holds."""
+        return self._holding.holds()
+
+
 async def settled(call: Callable[[], Awaitable[_T]], seconds: float, now: Callable[[], float] = boot_seconds) -> _T:
     """Makes a call again and again, until one is answered.
 

@@ -23,7 +23,7 @@ from gowork.leader.log._postgresql.keeper import Keeper
 from gowork.leader.log._postgresql.server import CALL_SECONDS, Row, place_of, run_on
 from gowork.leader.log._postgresql.statements import APPEND, ENTRY, PAGE, State, segment_of
 from gowork.leader.log._postgresql.tables import Tables
-from gowork.leader.log.holding import Holding, OwnLease, boot_seconds, settled, told_in_time
+from gowork.leader.log.holding import Held, Holding, OwnLease, boot_seconds, settled, told_in_time
 from gowork.leader.log.protocol import (
     FOLLOW_SECONDS,
     Candidate,
@@ -267,32 +267,18 @@ class PostgresqlLog:
             await asyncio.sleep(_LISTEN_AGAIN_SECONDS)
 
 
-class PostgresqlLeadership:
+class PostgresqlLeadership(Held):
     """See Leadership."""
 
     def __init__(self, tables: Tables, holding: Holding, own: OwnLease, state: State) -> None:
+        super().__init__(holding)
         self._tables = tables
-        self._holding = holding
         self._life = state.life
         self._generation = state.generation
         #: The segment that is known to be there.
         self._segment = ""
         keep, values = tables.statements.keep, {"token": holding.leader.token, "lease": tables.lease_seconds}
         self._keeper = Keeper(tables.conninfo, keep, values, own, holding.lost.set)
-
-    @property
-    def leader(self) -> Leader:
-        """See Leadership.leader."""
-        return self._holding.leader
-
-    @property
-    def lost(self) -> asyncio.Event:
-        """See Leadership.lost."""
-        return self._holding.lost
-
-    def holds(self) -> bool:
-        """See Leadership.holds."""
-        return self._holding.holds()
 
     async def append(self, index: int, data: bytes) -> None:
         """See Leadership.append."""

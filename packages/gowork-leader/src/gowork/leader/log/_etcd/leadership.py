@@ -14,14 +14,14 @@ from gowork.leader.log._etcd.keys import Keys
 from gowork.leader.log._etcd.requests import absent, delete, empty, get, held, present, put
 from gowork.leader.log._etcd.values import split
 from gowork.leader.log._etcd.watching import changes
-from gowork.leader.log.holding import Holding, OwnLease, told_in_time
+from gowork.leader.log.holding import Held, Holding, OwnLease, told_in_time
 from gowork.leader.log.protocol import Leader, LeadershipLostError, LogDamagedError, LogError, LogUnreachableError
 
 #: How many entries one transaction removes at most, so that appends do not wait for long.
 _PRUNED_AT_ONCE = 1_000
 
 
-class EtcdLeadership:
+class EtcdLeadership(Held):
     """See Leadership."""
 
     def __init__(
@@ -34,28 +34,14 @@ class EtcdLeadership:
         base: int,
         compaction: Compaction,
     ) -> None:
+        super().__init__(Holding(leader, own))
         self._etcd = etcd
         self._keys = keys
-        self._holding = Holding(leader, own)
         self._lease = lease
         self._base = base
         self._compaction = compaction
         self._keeping: Keeping = etcd.keep(lease, own, self.lost.set)
         self._watching = asyncio.get_running_loop().create_task(self._watch(), name="watch the leadership")
-
-    @property
-    def leader(self) -> Leader:
-        """See Leadership.leader."""
-        return self._holding.leader
-
-    @property
-    def lost(self) -> asyncio.Event:
-        """See Leadership.lost."""
-        return self._holding.lost
-
-    def holds(self) -> bool:
-        """See Leadership.holds."""
-        return self._holding.holds()
 
     async def append(self, index: int, data: bytes) -> None:
         """See Leadership.append."""
