@@ -187,7 +187,7 @@ def test_no_history_of_several_leaders_breaks_a_rule():
 
 
 def check(first: int, count: int, kinds: list[str]) -> None:
-    """Tries so many seeds, and more if each of these kinds has not occurred yet.
+    """Tries `count` seeds, and more until each of these kinds has occurred.
 
     Which seeds have the rare ones changes with the code, and with the version of Python.
     """

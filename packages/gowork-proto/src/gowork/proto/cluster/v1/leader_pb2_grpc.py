@@ -143,7 +143,7 @@ class LeaderServiceServicer(object):
     def Drain(self, request, context):
         """Drain takes a member out of service: it is given no more tasks. A worker with a session finishes what it runs within
         the budget, hands the rest back without blame, and leaves; a callback worker ends what it holds and stays idle until it joins
-        again. Answers when the member has been told; draining it again changes nothing.
+        again. Answers when the drain is kept: a member that is away is told when it comes back. Draining it again changes nothing.
 
         INVALID_ARGUMENT for an empty id or a negative budget; NOT_FOUND when no live member has the id.
         """

@@ -66,7 +66,7 @@ class LeaderServiceStub:
     Drain: _grpc.UnaryUnaryMultiCallable[_leader_pb2.DrainRequest, _leader_pb2.DrainResponse]
     """Drain takes a member out of service: it is given no more tasks. A worker with a session finishes what it runs within
     the budget, hands the rest back without blame, and leaves; a callback worker ends what it holds and stays idle until it joins
-    again. Answers when the member has been told; draining it again changes nothing.
+    again. Answers when the drain is kept: a member that is away is told when it comes back. Draining it again changes nothing.
 
     INVALID_ARGUMENT for an empty id or a negative budget; NOT_FOUND when no live member has the id.
     """
@@ -150,7 +150,7 @@ class LeaderServiceAsyncStub(LeaderServiceStub):
     Drain: _aio.UnaryUnaryMultiCallable[_leader_pb2.DrainRequest, _leader_pb2.DrainResponse]  # type: ignore[assignment]
     """Drain takes a member out of service: it is given no more tasks. A worker with a session finishes what it runs within
     the budget, hands the rest back without blame, and leaves; a callback worker ends what it holds and stays idle until it joins
-    again. Answers when the member has been told; draining it again changes nothing.
+    again. Answers when the drain is kept: a member that is away is told when it comes back. Draining it again changes nothing.
 
     INVALID_ARGUMENT for an empty id or a negative budget; NOT_FOUND when no live member has the id.
     """
@@ -261,7 +261,7 @@ class LeaderServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_leader_pb2.DrainResponse, _abc.Awaitable[_leader_pb2.DrainResponse]]:
         """Drain takes a member out of service: it is given no more tasks. A worker with a session finishes what it runs within
         the budget, hands the rest back without blame, and leaves; a callback worker ends what it holds and stays idle until it joins
-        again. Answers when the member has been told; draining it again changes nothing.
+        again. Answers when the drain is kept: a member that is away is told when it comes back. Draining it again changes nothing.
 
         INVALID_ARGUMENT for an empty id or a negative budget; NOT_FOUND when no live member has the id.
         """
