@@ -233,6 +233,19 @@ async def test_checks_come_daily_and_the_first_an_hour_after_a_start(monkeypatch
         await duty
 
 
+async def test_nothing_goes_on_when_the_end_of_a_term_cancels_the_checks() -> None:
+    async with following() as here:
+        before = asyncio.all_tasks()
+        duty = asyncio.ensure_future(
+            Checks(here.leader.journal, here.leader.comparison, lambda: now().mono).run(asyncio.Event())
+        )
+        while len(asyncio.all_tasks() - before) < 3:
+            await asyncio.sleep(0)
+        duty.cancel()
+        await asyncio.wait({duty})
+        assert asyncio.all_tasks() <= before
+
+
 async def test_who_asks_gets_the_check_that_is_under_way_and_an_error_when_none_can_be_made() -> None:
     async with following() as here:
         stopped = asyncio.Event()

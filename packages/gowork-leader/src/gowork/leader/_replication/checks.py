@@ -64,9 +64,12 @@ class Checks:
                     await self._check()
                 self._wake.clear()
                 waking = asyncio.ensure_future(self._wake.wait())
-                await asyncio.wait({stopping, waking}, timeout=LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-                waking.cancel()
-                await asyncio.wait({waking})
+                try:
+                    await asyncio.wait({stopping, waking}, timeout=LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    # Also when the term's end cancels this. asyncio would log a task that nobody ended.
+                    waking.cancel()
+                    await asyncio.wait({waking})
         finally:
             self._is_over = True
             self._answer(LeadershipLostError("the term is over"))
