@@ -6,12 +6,13 @@ import asyncio
 import gc
 import itertools
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, cast
 
 import psycopg
 import pytest
 from postgresql_server import PostgresqlServer
+from psycopg.conninfo import conninfo_to_dict
 from tcp_proxy import TcpProxy
 
 from gowork.leader.log import (
@@ -313,6 +314,73 @@ async def test_a_clock_that_is_set_costs_no_more_than_an_election(
     with pytest.raises(LeadershipLostError):
         await leadership.append(1, b"late")
     await other.close()
+
+
+async def test_who_waits_for_a_lock_leaves_no_sessions_behind(
+    monkeypatch: pytest.MonkeyPatch, patience: None, server: PostgresqlServer, log: PostgresqlLog, schema: str
+) -> None:
+    leadership = await lead(log)
+    await leadership.append(1, b"1")
+    assert isinstance(leadership, PostgresqlLeadership)
+    append, begun = leadership._append, asyncio.Semaphore(0)
+
+    async def counted(*what: Any) -> None:
+        begun.release()
+        await append(*what)
+
+    monkeypatch.setattr(leadership, "_append", counted)
+    with psycopg.connect(server.url("x").partition("&schema")[0]) as holding:
+        holding.execute(f"LOCK TABLE {schema}.log")
+        appending = asyncio.ensure_future(leadership.append(2, b"2"))
+        for _ in range(4):
+            await begun.acquire()
+        waiting = run(server, "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+        assert waiting[0][0] <= 1
+    await appending
+    assert (await log.span()).last == 2
+
+
+async def test_a_proxy_that_takes_no_options_gets_none(
+    monkeypatch: pytest.MonkeyPatch, server: PostgresqlServer, schema: str
+) -> None:
+    connect = psycopg.AsyncConnection.connect
+    tried: list[str] = []
+
+    async def connect_through_a_pool(conninfo: str, **more: Any) -> Any:
+        tried.append(str(conninfo_to_dict(conninfo).get("options", "")))
+        if "lock_timeout" in tried[-1]:
+            raise psycopg.OperationalError("connection failed: FATAL: unsupported startup parameter: options")
+        return await connect(conninfo, **more)
+
+    monkeypatch.setattr(psycopg.AsyncConnection, "connect", connect_through_a_pool)
+    log = postgresql_log(server.url(schema))
+    # It passes no notifications on.
+    log._tables.statements.listen = b"SELECT 1"
+    await log.open()
+    await log.begin(FIRST, None)
+    await log.close()
+    assert [options for options in tried if options] == tried[:1]
+
+
+@pytest.mark.parametrize("table", ["log", "lease", "notes"])
+async def test_a_table_that_somebody_has_taken_away_is_named_and_all_goes_on_when_it_is_back(
+    patience: None, server: PostgresqlServer, log: PostgresqlLog, schema: str, table: str
+) -> None:
+    leadership = await lead(log)
+    await leadership.append(1, b"1")
+    run(server, f"ALTER TABLE {schema}.{table} RENAME TO away")
+    asked: dict[str, list[Callable[[], Awaitable[object]]]] = {
+        "log": [lambda: anext(log.leaders()), lambda: leadership.append(2, b"2"), lambda: follow(log, 0, 1)],
+        "lease": [lambda: anext(log.leaders()), leadership.confirm],
+        "notes": [log.notes, lambda: log.put_note("a", b"1"), lambda: log.drop_note("a")],
+    }
+    for ask in asked[table]:
+        with pytest.raises(LogRefusedError, match=f"lacks a table of gowork: .*{schema}.{table}"):
+            await ask()
+    run(server, f"ALTER TABLE {schema}.away RENAME TO {table}")
+    await leadership.append(2, b"2")
+    await leadership.confirm()
+    assert await log.notes() == {}
 
 
 async def test_an_entry_that_is_missing_is_told_and_not_skipped(

@@ -36,6 +36,15 @@ def test_of_several_hosts_the_primary_is_used_unless_the_url_says_otherwise() ->
     assert conninfo_to_dict(other)["connect_timeout"] == "9"
 
 
+def test_options_of_the_url_and_of_the_environment_are_kept_beside_the_bound_for_locks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PGOPTIONS", "-c geqo=off")
+    plain, own = (place_of(f"postgresql://h/db{query}")[0] for query in ("", "?options=-c%20work_mem%3D1MB"))
+    assert conninfo_to_dict(plain)["options"] == "-c lock_timeout=900ms -c geqo=off"
+    assert conninfo_to_dict(own)["options"] == "-c lock_timeout=900ms -c work_mem=1MB"
+
+
 @pytest.mark.parametrize(
     ("url", "message"),
     [

@@ -13,11 +13,11 @@ from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
 
-from psycopg import errors, sql
+from psycopg import sql
 
 from gowork.leader._snapshots.names import Snapshot, in_short, named
 from gowork.leader._snapshots.places import CHUNK_BYTES, PlaceError
-from gowork.leader.log._postgresql.server import Row, Server, place_of
+from gowork.leader.log._postgresql.server import AlreadyThereError, MissingTableError, Row, Server, place_of
 from gowork.leader.log.protocol import LogError, LogUnreachableError
 
 #: How long one statement may take, in seconds: one that reads or writes a row, and one that removes a snapshot.
@@ -90,13 +90,13 @@ class Database:
     async def mark(self, *, make: bool) -> str | None:
         """See SnapshotPlace.mark."""
         try:
-            found = await self._run(_MARK)
-        except errors.UndefinedTable:
+            found = await self._run(_MARK, expected=MissingTableError)
+        except MissingTableError:
             found = []
         if make and not found:
             # Another leader may be faster.
-            with suppress(errors.UniqueViolation, errors.DuplicateTable):
-                await self._run(_CREATE)
+            with suppress(AlreadyThereError):
+                await self._run(_CREATE, expected=AlreadyThereError)
             await self._run(_MAKE_MARK, {"id": token_hex(16)})
             found = await self._run(_MARK)
         return str(found[0][0]) if found else None
@@ -104,8 +104,8 @@ class Database:
     async def snapshots(self) -> list[Snapshot]:
         """See SnapshotPlace.snapshots."""
         try:
-            rows = await self._run(_NAMES)
-        except errors.UndefinedTable:
+            rows = await self._run(_NAMES, expected=MissingTableError)
+        except MissingTableError:
             return []
         found = ((named(name), size) for name, size in rows)
         return [snapshot for snapshot, size in found if snapshot is not None and snapshot.size == size]
@@ -155,13 +155,23 @@ class Database:
         return hashed.hexdigest()
 
     async def _run(
-        self, statement: str, values: Mapping[str, object] | None = None, seconds: float = ROW_SECONDS
+        self,
+        statement: str,
+        values: Mapping[str, object] | None = None,
+        seconds: float = ROW_SECONDS,
+        *,
+        expected: type[LogError] | None = None,
     ) -> list[Row]:
         """Runs a statement that may be repeated, until it is answered.
 
+        Args:
+            statement: names the tables in braces.
+            values: its values.
+            seconds: how long one attempt may take.
+            expected: what the caller handles, and no PlaceError is made of.
+
         Raises:
-            PlaceError: it was not, or is refused.
-            UndefinedTable, UniqueViolation, DuplicateTable.
+            PlaceError: it was not answered, or is refused.
         """
         composed = sql.SQL(statement).format(**self._parts).as_bytes(None)
         tries = 0
@@ -173,6 +183,8 @@ class Database:
                 if tries == TRIES:
                     raise PlaceError(str(error)) from error
             except LogError as error:
+                if expected is not None and isinstance(error, expected):
+                    raise
                 raise PlaceError(str(error)) from error
             await asyncio.sleep(_AGAIN_SECONDS)
 

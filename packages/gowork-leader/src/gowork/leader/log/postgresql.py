@@ -17,10 +17,16 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
 
 import psycopg
-from psycopg import errors
 
 from gowork.leader.log._postgresql.keeper import Keeper
-from gowork.leader.log._postgresql.server import CALL_SECONDS, Row, place_of, run_on
+from gowork.leader.log._postgresql.server import (
+    CALL_SECONDS,
+    AlreadyThereError,
+    MissingTableError,
+    Row,
+    place_of,
+    run_on,
+)
 from gowork.leader.log._postgresql.statements import APPEND, ENTRY, PAGE, State, segment_of
 from gowork.leader.log._postgresql.tables import Tables
 from gowork.leader.log.holding import Held, Holding, OwnLease, boot_seconds, settled, told_in_time
@@ -242,7 +248,7 @@ class PostgresqlLog:
         values = {"life": life, "after": after, "bytes": _PAGE_BYTES, "entries": _PAGE_ENTRIES}
         try:
             rows = await settled(lambda: self._tables.run(statement, values, _PAGE_SECONDS), FOLLOW_SECONDS)
-        except errors.UndefinedTable:
+        except MissingTableError:
             return []
         for expected, (index, _) in enumerate(rows, after + 1):
             if index != expected:
@@ -326,9 +332,9 @@ class PostgresqlLeadership(Held):
             if await self._tables.run(statements.on(segment, APPEND), values, seconds):
                 return
             there = await self._tables.run(statements.on(segment, ENTRY), {"index": index}, seconds)
-        except errors.UniqueViolation:
+        except AlreadyThereError:
             raise LogDamagedError(f"the log has an entry {index} beyond its end") from None
-        except errors.UndefinedTable:
+        except MissingTableError:
             # It was dropped, because another generation has begun.
             self._segment = ""
         if there and there[0][0] == data:

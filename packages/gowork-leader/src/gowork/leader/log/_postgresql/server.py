@@ -26,13 +26,17 @@ CALL_SECONDS = 1.0
 CONNECT_SECONDS = 2
 #: How many statements of one process may run at the same time, apart from those of its leadership.
 CONNECTIONS_MAX = 4
-#: What the caller handles.
-_EXPECTED = (errors.UndefinedTable, errors.UniqueViolation, errors.DuplicateTable)
 #: Classes of SQLSTATE that leave open whether something was written, or that may be over soon: a broken connection,
 #: a standby, a conflict, no resources, a lock that was not given, an operator's or system's intervention.
 _DOUBTFUL = ("08", "25", "40", "53", "55", "57", "58", "XX")
 #: What PostgreSQL says when it does not let somebody in. libpq hands no SQLSTATE on then.
 _NOT_LET_IN = ("authentication failed", "no pg_hba.conf entry", "does not exist", "permission denied", "no password")
+#: How long a statement waits for a lock that somebody holds, in milliseconds. A statement that is given up here alone
+#: waits on in PostgreSQL, in a session that nobody uses. Each attempt would leave one more, until no more are allowed.
+LOCK_MS = 900
+_LOCK_OPTION = f"-c lock_timeout={LOCK_MS}ms"
+#: What proxies say that take no options for a session. Their pool bounds the sessions.
+_NO_OPTIONS = ("startup parameter", "command-line options")
 #: What a URL need not say: whom to connect to, and when a silent peer is given up.
 _DEFAULTS: dict[str, str | int | None] = {
     "application_name": "gowork-leader",
@@ -56,22 +60,32 @@ def place_of(url: str) -> tuple[str, str]:
         LogError: the URL makes no sense.
     """
     place, _, query = url.partition("://")[2].partition("?")
-    options = [option for option in query.split("&") if option]
-    schemas = [option.partition("=")[2] for option in options if option.partition("=")[0] == "schema"]
-    rest = [option for option in options if option.partition("=")[0] != "schema"]
+    parts = [part for part in query.split("&") if part]
+    schemas = [part.partition("=")[2] for part in parts if part.partition("=")[0] == "schema"]
+    rest = [part for part in parts if part.partition("=")[0] != "schema"]
     schema = schemas[-1] if schemas else "gowork"
     if not schema.isidentifier() or len(schema.encode()) > SCHEMA_BYTES_MAX:
         raise LogError(f"{shown(url)!r}: the schema must have letters, digits and underscores alone")
     try:
         found = conninfo_to_dict(f"postgresql://{place}?{'&'.join(rest)}")
         defaults = {name: value for name, value in _DEFAULTS.items() if name not in found}
-        return make_conninfo(make_conninfo("", **found), **defaults), schema
+        # libpq reads PGOPTIONS only where the connection string has no options.
+        options = f"{_LOCK_OPTION} {found.get('options') or os.environ.get('PGOPTIONS', '')}".rstrip()
+        return make_conninfo(make_conninfo("", **found), **defaults, options=options), schema
     except psycopg.Error:
         # What libpq says of it may have the password.
         raise LogError(
             f"{shown(url)!r} is no URL of PostgreSQL: write postgresql://USER@HOST:5432/DATABASE, with options that "
             f"libpq has, and ?schema=NAME; characters like @ and % in a password are written as %40 and %25"
         ) from None
+
+
+class MissingTableError(LogRefusedError):
+    """PostgreSQL has no such table. Nothing was written."""
+
+
+class AlreadyThereError(LogRefusedError):
+    """PostgreSQL has a row, or a table, with this name already. Nothing was written."""
 
 
 class Server:
@@ -99,6 +113,16 @@ class Server:
         Raises:
             LogUnreachableError, LogRefusedError.
         """
+        try:
+            return await self._connect()
+        except LogUnreachableError as error:
+            without = _without_lock_option(self.conninfo)
+            if without == self.conninfo or not any(text in str(error) for text in _NO_OPTIONS):
+                raise
+            self.conninfo = without
+        return await self._connect()
+
+    async def _connect(self) -> Connection:
         hosts = str(conninfo_to_dict(self.conninfo).get("host", "")).count(",") + 1
         try:
             async with asyncio.timeout(CONNECT_SECONDS * hosts):
@@ -121,14 +145,13 @@ class Server:
 
         Raises:
             LogUnreachableError: there was no answer, or one that leaves open whether something was written.
-            LogFullError, LogRefusedError: nothing was written.
-            UndefinedTable, UniqueViolation, DuplicateTable: likewise.
+            LogFullError, LogRefusedError: nothing was written. MissingTableError and AlreadyThereError say why.
         """
         async with self._free:
             connection = self._idle.pop() if self._idle else await self.connect()
             try:
                 rows = await run_on(connection, statement, values, seconds)
-            except (LogFullError, LogRefusedError, *_EXPECTED):
+            except (LogFullError, LogRefusedError):
                 self._idle.append(connection)
                 raise
             except BaseException:
@@ -138,6 +161,12 @@ class Server:
                 raise
             self._idle.append(connection)
             return rows
+
+
+def _without_lock_option(conninfo: str) -> str:
+    found = conninfo_to_dict(conninfo)
+    found["options"] = str(found.get("options", "")).removeprefix(_LOCK_OPTION).strip()
+    return make_conninfo("", **found)
 
 
 async def run_on(
@@ -176,13 +205,15 @@ def _cut(connection: Connection) -> None:
         same.shutdown(socket.SHUT_RDWR)
 
 
-def _meaning(error: psycopg.Error) -> Exception:
-    if isinstance(error, _EXPECTED):
-        return error
+def _meaning(error: psycopg.Error) -> LogError:
     said = error.diag.message_primary or " ".join(str(error).split())
     state = error.sqlstate or "08000"
     if isinstance(error, errors.DiskFull):
         return LogFullError(f"PostgreSQL has no room left: {said}")
+    if isinstance(error, errors.UndefinedTable):
+        return MissingTableError(f"PostgreSQL lacks a table of gowork: {said}; whoever has removed it must put it back")
+    if isinstance(error, errors.UniqueViolation | errors.DuplicateTable):
+        return AlreadyThereError(f"PostgreSQL has this already: {said}")
     if isinstance(error, errors.InsufficientPrivilege):
         return LogRefusedError(f"PostgreSQL refuses this user: {said}; the user must own the log's schema")
     if state.startswith(_DOUBTFUL):

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from psycopg import errors
-
-from gowork.leader.log._postgresql.server import Server
+from gowork.leader.log._postgresql.server import AlreadyThereError, Server
 from gowork.leader.log._postgresql.statements import (
     CREATE_SEGMENT,
     DROP_SEGMENT,
@@ -62,7 +60,7 @@ class Tables(Server):
             )
         if not is_there:
             # Another process may be faster.
-            with suppress(errors.UniqueViolation, errors.DuplicateTable):
+            with suppress(AlreadyThereError):
                 await self.run(self.statements.create)
         found = (await self.look()).format
         if found > FORMAT:
@@ -76,7 +74,7 @@ class Tables(Server):
         ((is_there,),) = await self.run(self.statements.on(segment, HAS_SEGMENT), {})
         if not is_there:
             # Another leader, or an attempt in doubt, may have made it.
-            with suppress(errors.UniqueViolation, errors.DuplicateTable):
+            with suppress(AlreadyThereError):
                 await self.run(self.statements.on(segment, CREATE_SEGMENT))
 
     async def drop_segments(self, life: int, first: int) -> None:
