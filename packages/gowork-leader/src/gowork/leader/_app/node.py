@@ -40,6 +40,8 @@ STARTING = "this leader opens its store and leads in a moment; try again then"
 STOP_GRACE_SECONDS = 1.0
 #: The same when the store fails. The calls have been answered by then, and their answers must get out.
 FAILED_GRACE_SECONDS = 0.2
+#: How long a batch may wait for the log, or for the store, until a leader that leads is not ready, in seconds.
+SILENT_SECONDS = 10.0
 #: How long a scrape waits for the engine, in seconds.
 LOOK_SECONDS = 5.0
 
@@ -325,6 +327,12 @@ class Node:
         blocked = self._term.blocked
         if blocked is not None:
             return False, _in_short(blocked)
+        waits = self._term.waits_seconds
+        if waits > SILENT_SECONDS:
+            return False, (
+                f"the log, or the disk of the store, has not taken what is to be written for {waits:.0f} s; nothing is "
+                "accepted until it does"
+            )
         return True, "ready"
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> Look:

@@ -116,6 +116,11 @@ class Term:
         return self._engine.blocked
 
     @property
+    def waits_seconds(self) -> float:
+        """For how long what is under way has waited for the log, or for the store, in seconds."""
+        return self._engine.waits_seconds
+
+    @property
     def outliving(self) -> AbstractSet[asyncio.Task[Any]]:
         """The asyncio tasks that serve calls which go on when the term is over, because they do not belong to it."""
         return self._leaders.outliving

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 from gowork.leader._core.commands import ReceiveFrame
 from gowork.leader._engine.asked import Item
@@ -94,12 +95,22 @@ class Writer:
             tell_refused: tells waiting callers that nothing is taken. It is called each time that a batch is not taken.
         """
         self._journal = journal
-        #: See Journal.confirm.
-        self.confirm = journal.confirm
+        #: Since when the log, or the store, has not answered, by the loop's clock; None: nobody waits for them.
+        self._waits_since: float | None = None
         self._stop_asked = stop_asked
         self._tell_refused = tell_refused
         #: Why nothing is taken now; None when batches are taken.
         self.blocked: StoreBlockedError | None = None
+
+    @property
+    def waits_seconds(self) -> float:
+        """For how long what is under way has waited for the log, or for the store, in seconds."""
+        return 0.0 if self._waits_since is None else asyncio.get_running_loop().time() - self._waits_since
+
+    async def confirm(self) -> None:
+        """See Journal.confirm."""
+        with self._waiting():
+            await self._journal.confirm()
 
     async def write(self, batch: Batch) -> None:
         """Makes a batch durable, however long that takes.
@@ -110,7 +121,8 @@ class Writer:
         """
         while True:
             try:
-                await self._journal.commit(batch)
+                with self._waiting():
+                    await self._journal.commit(batch)
             except StoreBlockedError as error:
                 if self.blocked is None:
                     _log.error(reason(error), extra={"reason": str(error)})
@@ -127,3 +139,11 @@ class Writer:
                     self.blocked = None
                     _log.info("store takes batches again")
                 return
+
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        self._waits_since = asyncio.get_running_loop().time()
+        try:
+            yield
+        finally:
+            self._waits_since = None

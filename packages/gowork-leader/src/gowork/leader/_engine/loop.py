@@ -184,6 +184,11 @@ class Engine:
         return self._writer.blocked
 
     @property
+    def waits_seconds(self) -> float:
+        """See Writer.waits_seconds."""
+        return self._writer.waits_seconds
+
+    @property
     def leads(self) -> bool:
         """Whether nothing is known yet that has ended this term. See Journal.leads."""
         return self._journal.leads()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -16,10 +17,15 @@ from gowork.leader.log.protocol import (
     LogUnreachableError,
 )
 
+_log = logging.getLogger(__name__)
+
 _T = TypeVar("_T")
 
 #: How long to wait before the same is asked again, in seconds.
 PAUSE_SECONDS = 0.05
+#: How long a call may be in doubt before the process logs that, and how long until it logs it again, in seconds.
+DOUBT_SECONDS = 5.0
+DOUBT_AGAIN_SECONDS = 30.0
 #: The part of a lease that is counted on here.
 _PART = 0.9
 #: How many keepalives are sent in the time of a lease.
@@ -97,13 +103,18 @@ class Holding:
             LeadershipLostError: the own lease is over.
         """
         doubted = False
+        say_at = self._own.now() + DOUBT_SECONDS
         while True:
             if not self.holds():
                 raise self.over()
             try:
                 return await call()
-            except LogUnreachableError:
+            except LogUnreachableError as error:
                 doubted = True
+                if self._own.now() >= say_at:
+                    # The lease goes on meanwhile, so nobody else can say so.
+                    say_at = self._own.now() + DOUBT_AGAIN_SECONDS
+                    _log.warning("log does not settle a call", extra={"reason": str(error)})
             except (LogFullError, LogRefusedError):
                 if not (doubted and is_final):
                     raise
