@@ -16,7 +16,7 @@ from gowork.leader._app import override_commands, standby
 from gowork.leader._app.override_commands import force_lead, skip
 from gowork.leader._core.model import Position
 from gowork.leader._replication import candidacy, upkeep
-from gowork.leader.log import Candidate
+from gowork.leader.log import Candidate, Span
 from gowork.leader.log.entries import Kind, seal
 from gowork.leader.store import RESTORE_TERMS, Batch, MovedTask, changed_number
 from gowork.leader.store._sqlite_outline import outline
@@ -212,6 +212,24 @@ async def test_force_lead_that_was_cut_short_may_be_repeated(crew: Sharing, monk
     assert f"all that the log ever had, up to entry {last}" in done.stderr
     await crew.start("b")
     await crew.says("b", 200, "ready")
+
+
+async def test_a_store_that_has_more_than_the_log_is_made_to_lead_by_a_person(crew: Sharing) -> None:
+    await pair(crew)
+    await crew.stop("b")
+    await crew.stop("a")
+    applied, place = position(crew, "a").index, crew.place
+    # As an etcd that was restored from an earlier snapshot, or whose keys somebody has removed.
+    place.span = Span(1, 1)
+    place.entries = {1: place.entries[1]}
+    asked = await run(force_lead, crew.store_path("a"))
+    assert asked.exit_code == 2
+    assert f"Lost: what was acknowledged after entry {applied}, which this store has applied" in asked.stderr
+    done = await run(force_lead, crew.store_path("a"), "--yes")
+    assert (done.exit_code, done.exception) == (0, None)
+    served = await crew.start("a")
+    await crew.says("a", 200, "ready")
+    assert {task.id for task in await served.list()} == {"one", "two"}
 
 
 async def test_no_store_is_made_to_lead_that_can_or_while_a_leader_leads(crew: Sharing) -> None:

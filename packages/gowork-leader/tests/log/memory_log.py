@@ -22,6 +22,7 @@ from gowork.leader.log import (
     NotElectedError,
     PrunedError,
     Span,
+    ends_before,
     next_term,
 )
 
@@ -109,7 +110,9 @@ class MemoryPlace:
             raise GenerationError(f"the log has generation {self.generation}, not {candidate.generation}")
         if self.leader()[0] is not None:
             raise NotElectedError("another leader leads")
-        if not self.span.first - 1 <= candidate.applied <= self.span.last:
+        if candidate.applied > self.span.last:
+            raise ends_before(candidate.applied, self.span.last)
+        if candidate.applied < self.span.first - 1:
             raise NotElectedError(f"the store has applied entry {candidate.applied}, and the log has {self.span}")
         self._term = next_term(self._term, candidate.term)
         self._tokens += 1
@@ -260,7 +263,7 @@ class MemoryLog:
         if after < first - 1:
             raise PrunedError(first)
         if after > last:
-            raise LogDamagedError(f"the log ends with entry {last}, and the store has applied {after}")
+            raise ends_before(after, last)
         return [
             LogEntry(index, self.place.entries[index])
             for index in range(after + 1, min(last, after + PAGE_ENTRIES) + 1)

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import math
 import signal
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import aclosing
 from pathlib import Path
 from uuid import uuid4
@@ -21,7 +21,7 @@ from gowork.leader.log._etcd.client import EtcdClient
 from gowork.leader.log._etcd.endpoints import endpoints_of
 from gowork.leader.log._etcd.lease import Keeper
 from gowork.leader.log._etcd.requests import put
-from gowork.leader.log.conformance import FIRST, LogConformance, LogFactory, Silence, lead
+from gowork.leader.log.conformance import FIRST, LogConformance, LogFactory, Silence, follow, lead
 from gowork.leader.log.etcd import LEASE_SECONDS, EtcdLog, etcd_log
 from gowork.leader.log.holding import OwnLease
 
@@ -119,6 +119,31 @@ async def test_a_log_whose_prefix_is_below_another_ones_keys_disturbs_none(clust
             assert [entry.data for entry in await anext(pages)] == [data]
     for log in (inner, outer):
         await log.close()
+
+
+@pytest.mark.parametrize("name", ["generation", "term", "leader", f"log/{3:016x}"])
+@pytest.mark.parametrize("value", [b"", b"garbage"])
+async def test_a_value_that_no_leader_has_written_is_named(cluster: EtcdCluster, name: str, value: bytes) -> None:
+    prefix = f"log-{next(_numbers)}"
+    log, client = etcd_log(cluster.url(prefix)), EtcdClient(endpoints_of(cluster.url(prefix), {}))
+    await log.open()
+    await log.begin(FIRST, None)
+    leadership = await lead(log)
+    for index in (1, 2):
+        await leadership.append(index, b"x")
+    if name != "leader":
+        await leadership.resign()
+    await client.txn(pb.TxnRequest(success=[put(f"{prefix}/{name}".encode(), value)]))
+    asked: dict[str, list[Callable[[], Awaitable[object]]]] = {
+        "generation": [log.generation, lambda: lead(log, applied=2), lambda: follow(log, 2, 3)],
+        "term": [lambda: lead(log, applied=2)],
+        "leader": [lambda: anext(log.leaders())],
+    }
+    for ask in asked.get(name, [lambda: follow(log, 2, 3)]):
+        with pytest.raises(LogDamagedError, match=f"{prefix}/{name}' in etcd has what no leader has written"):
+            await ask()
+    await client.close()
+    await log.close()
 
 
 async def test_a_key_that_is_no_entry_is_named(cluster: EtcdCluster) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
@@ -47,6 +48,8 @@ LAG_FULL = 20
 GIVE_WAY_SECONDS = 5.0
 #: How long to wait before the log is asked again, in seconds.
 AGAIN_SECONDS = 1.0
+#: How long until it is said again that it is not elected, for the same reason, in seconds.
+SAY_AGAIN_SECONDS = 10.0
 #: After these it is asked again. A log that refuses has taken this leader's calls before: its users have changed.
 _SILENT = (LogUnreachableError, LogRefusedError)
 
@@ -137,6 +140,8 @@ class Candidacy:
         self._told_full = told_full
         self._weight = weight
         self._check = check
+        #: Why it was not elected the last time that it was said, and when that was, by the loop's clock.
+        self._not_elected = "", -math.inf
         #: The replica while this leader follows; None before.
         self.replica: Replica | None = None
 
@@ -295,7 +300,15 @@ class Candidacy:
             await asyncio.sleep(AGAIN_SECONDS)
             return None
         except NotElectedError as error:
-            _log.info("not elected", extra={"reason": str(error)})
+            self._say_not_elected(str(error))
             # A short random wait, so that two candidates do not go on getting in each other's way.
             await asyncio.sleep(random.uniform(0.02, 0.1))
             return None
+
+    def _say_not_elected(self, because: str) -> None:
+        """Logs why, and not each time, because it may be tried many times a second until somebody else leads."""
+        said, said_at = self._not_elected
+        now = asyncio.get_running_loop().time()
+        if because != said or now >= said_at + SAY_AGAIN_SECONDS:
+            self._not_elected = because, now
+            _log.info("not elected", extra={"reason": because})

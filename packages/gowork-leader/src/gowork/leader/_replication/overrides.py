@@ -108,7 +108,7 @@ async def skip(log: Log, store: LoggedStore, found: Skip) -> None:
 
 
 class Forced(Struct, frozen=True):
-    """What becomes of a log when a store that lacks entries of it is to lead."""
+    """What becomes of a log when a store is to lead that lacks entries of it, or has entries that it lacks."""
 
     generation: Generation
     span: Span
@@ -124,6 +124,11 @@ class Forced(Struct, frozen=True):
         """What is lost, for people."""
         if self.applied is None:
             return f"all that the log ever had, up to entry {self.span.last:,}, unless this store has it already"
+        if self.applied > self.span.last:
+            return (
+                f"what was acknowledged after entry {self.applied:,}, which this store has applied; the log ends at "
+                f"entry {self.span.last:,} and does not tell what that was"
+            )
         return (
             f"{self.span.last - self.applied:,} entries, {self.applied + 1:,} to {self.span.last:,}, and all tasks and "
             f"results that were acknowledged with them"
@@ -131,7 +136,9 @@ class Forced(Struct, frozen=True):
 
 
 async def forceable(log: Log, position: Position | None) -> Forced:
-    """Looks at a log that a store can't lead, because it lacks entries that the log has no more. It changes nothing.
+    """Looks at a log that a store can't lead. It changes nothing.
+
+    The store lacks entries that the log has no more, or the log lacks entries that the store has applied.
 
     Args:
         log: is open.
@@ -153,7 +160,7 @@ async def forceable(log: Log, position: Position | None) -> Forced:
     if leader is not None:
         raise OverrideError(f"{announced_by(leader).name} leads, so nothing need be forced")
     span = await log.span()
-    if position is not None and position.index + 1 >= span.first:
+    if position is not None and span.first - 1 <= position.index <= span.last:
         raise OverrideError("the log still has all that the store lacks: start its leader, nothing need be forced")
     term = await last_term(log, span)
     applied = None if position is None else position.index

@@ -24,7 +24,9 @@ from gowork.leader.log.protocol import (
     PrunedError,
     Span,
     TermsUsedUpError,
+    ends_before,
     next_term,
+    not_begun,
 )
 from gowork.leader.log.registry import ENTRY_POINT_GROUP, LogMaker, LogRegistry, hookimpl, open_log
 
@@ -52,7 +54,9 @@ __all__ = [
     "PrunedError",
     "Span",
     "TermsUsedUpError",
+    "ends_before",
     "hookimpl",
     "next_term",
+    "not_begun",
     "open_log",
 ]

@@ -18,6 +18,7 @@ removed from their beginning, that says the same.
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from functools import partial
@@ -58,11 +59,15 @@ from gowork.leader.log.protocol import (
     NotElectedError,
     PrunedError,
     Span,
+    ends_before,
     next_term,
+    not_begun,
 )
 
 _T = TypeVar("_T")
 
+#: What to do about a value that no leader has written.
+_PUT_BACK = "put back what it had"
 #: How long the leadership lasts without a keepalive, in seconds. etcd takes no less than 2 s.
 LEASE_SECONDS = 3
 #: How many entries a page has at most.
@@ -116,7 +121,7 @@ class EtcdLog:
     async def generation(self) -> Generation | None:
         """See Log.generation."""
         found = (await self._read(self._keys.generation)).kvs
-        return _decode_generation(found[0].value) if found else None
+        return _generation_in(found[0]) if found else None
 
     async def begin(self, generation: Generation, replaces: str | None) -> None:
         """See Log.begin."""
@@ -127,7 +132,7 @@ class EtcdLog:
             found = (await self._read(keys.generation)).kvs
             if found and found[0].value == value and doubted:
                 return
-            now = _decode_generation(found[0].value).id if found else None
+            now = _generation_in(found[0]).id if found else None
             if now != replaces:
                 raise GenerationError(f"the log has generation {now or 'none'} by now, not {replaces or 'none'}")
             before = holds_value(keys.generation, found[0].value) if found else absent(keys.generation)
@@ -150,9 +155,9 @@ class EtcdLog:
         answer = await self._settled(lambda: self._etcd.txn(pb.TxnRequest(success=read)))
         generation, first, last = (response.response_range.kvs for response in answer.responses)
         if not generation:
-            raise GenerationError("the log has not begun")
+            raise not_begun()
         if not first:
-            base = _decode_generation(generation[0].value).base
+            base = _generation_in(generation[0]).base
             return Span(base + 1, base)
         return Span(keys.index_of(first[0].key), keys.index_of(last[0].key))
 
@@ -184,7 +189,7 @@ class EtcdLog:
             *keys.ends(),
         ]
         answer = await self._settled(lambda: self._etcd.txn(pb.TxnRequest(success=read)))
-        generation, counter, leader, applied, following, first, _ = (
+        generation, counter, leader, applied, following, first, last = (
             response.response_range.kvs for response in answer.responses
         )
         floor, base = _own_generation(generation, candidate)
@@ -196,12 +201,14 @@ class EtcdLog:
             can_follow = present(keys.entry(candidate.applied + 1))
         elif not first and candidate.applied == base:
             can_follow = empty(*keys.entries)
+        elif (ends_at := keys.index_of(last[0].key) if last else base) < candidate.applied:
+            raise ends_before(candidate.applied, ends_at)
         else:
             raise NotElectedError(
                 f"this store has applied entry {candidate.applied}, and the log goes on from "
                 f"{keys.index_of(first[0].key) if first else base + 1}: it needs a copy of another leader's store"
             )
-        term = next_term(int(counter[0].value) if counter else 0, floor, candidate.term)
+        term = next_term(_term_in(counter[0], counter[0].value) if counter else 0, floor, candidate.term)
         own, granted = await self._grant(LEASE_SECONDS)
         value = b"%d\n" % term + candidate.announcement
         compared = [
@@ -289,15 +296,13 @@ class EtcdLog:
         answer = await self._settled(lambda: self._etcd.txn(pb.TxnRequest(success=read), PAGE_SECONDS), FOLLOW_SECONDS)
         before, found, generation = (response.response_range for response in answer.responses)
         if not generation.kvs:
-            raise GenerationError("the log has not begun")
-        base = _decode_generation(generation.kvs[0].value).base
+            raise not_begun()
+        base = _generation_in(generation.kvs[0]).base
         indexes = [keys.index_of(each.key) for each in found.kvs]
         if indexes and indexes[0] > after + 1 and not before.kvs:
             raise PrunedError(indexes[0])
         if not indexes and not before.kvs and after > base:
-            raise LogDamagedError(
-                f"the log ends before entry {after}, which the store has applied; it was put back to an earlier state"
-            )
+            raise ends_before(after, (await self.span()).last)
         if not indexes and after < base:
             raise PrunedError(base + 1)
         for index, expected in zip(indexes, range(after + 1, after + 1 + len(indexes)), strict=True):
@@ -308,7 +313,10 @@ class EtcdLog:
     async def _entry(self, found: pb.KeyValue) -> LogEntry:
         """Reads an entry with its other parts."""
         keys, index = self._keys, self._keys.index_of(found.key)
-        last = read_value(found.value)
+        try:
+            last = read_value(found.value)
+        except struct.error as error:
+            raise _unreadable(found, error) from None
         if not last.before:
             return LogEntry(index, last.data)
         parts: list[bytes] = []
@@ -364,14 +372,34 @@ class EtcdLog:
 
 def _leader_of(found: pb.KeyValue) -> Leader:
     term, _, announcement = found.value.partition(b"\n")
-    return Leader(int(term), found.create_revision, announcement)
+    return Leader(
+        _term_in(found, term, "remove this key, and another leader is elected"), found.create_revision, announcement
+    )
+
+
+def _generation_in(found: pb.KeyValue) -> Generation:
+    try:
+        return _decode_generation(found.value)
+    except msgspec.MsgspecError as error:
+        raise _unreadable(found, error) from None
+
+
+def _term_in(found: pb.KeyValue, digits: bytes, remedy: str = _PUT_BACK) -> int:
+    try:
+        return int(digits)
+    except ValueError as error:
+        raise _unreadable(found, error, remedy) from None
+
+
+def _unreadable(found: pb.KeyValue, error: Exception, remedy: str = _PUT_BACK) -> LogDamagedError:
+    return LogDamagedError(f"{found.key!r} in etcd has what no leader has written ({error}): {remedy}")
 
 
 def _own_generation(found: Sequence[pb.KeyValue], candidate: Candidate) -> tuple[int, int]:
     """Returns the term floor and the base of the generation, which must be the candidate's."""
     if not found:
-        raise GenerationError("the log has not begun")
-    generation = _decode_generation(found[0].value)
+        raise not_begun()
+    generation = _generation_in(found[0])
     if generation.id != candidate.generation:
         raise GenerationError(
             f"the log has generation {generation.id}, and this store belongs to {candidate.generation}"

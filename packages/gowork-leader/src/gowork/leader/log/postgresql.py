@@ -44,7 +44,9 @@ from gowork.leader.log.protocol import (
     NotElectedError,
     PrunedError,
     Span,
+    ends_before,
     next_term,
+    not_begun,
 )
 
 #: How long a leadership lasts without a keepalive, in seconds.
@@ -174,7 +176,9 @@ class PostgresqlLog:
             )
         if state.is_led:
             raise NotElectedError("another leader leads")
-        if not state.first - 1 <= candidate.applied <= state.last:
+        if candidate.applied > state.last:
+            raise ends_before(candidate.applied, state.last)
+        if candidate.applied < state.first - 1:
             raise NotElectedError(
                 f"this store has applied entry {candidate.applied}, and the log has {state.first} to {state.last}: "
                 f"it needs a copy of another leader's store"
@@ -208,10 +212,7 @@ class PostgresqlLog:
             if after < state.first - 1:
                 raise PrunedError(state.first)
             if after > state.last:
-                raise LogDamagedError(
-                    f"the log ends before entry {after}, which the store has applied; it was put back to an "
-                    "earlier state"
-                )
+                raise ends_before(after, state.last)
             if after == state.last:
                 await _next(news)
                 continue
@@ -355,7 +356,7 @@ class PostgresqlLeadership(Held):
 
 def _begun(state: State) -> State:
     if state.generation is None:
-        raise GenerationError("the log has not begun")
+        raise not_begun()
     return state
 
 

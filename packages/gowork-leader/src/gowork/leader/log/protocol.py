@@ -33,6 +33,20 @@ class LogDamagedError(LogError):
     """The log contradicts itself: an entry is missing, or another entry is where this one belongs."""
 
 
+def ends_before(applied: int, last: int) -> LogDamagedError:
+    """Returns what says that a store has applied more entries than the log has.
+
+    Args:
+        applied: the index of the last entry that the store has applied.
+        last: the index of the last entry that the log has.
+    """
+    return LogDamagedError(
+        f"the log ends at entry {last}, before entry {applied}, which the store has applied; it was put back to an "
+        f"earlier state, or somebody has removed entries: put back what it had, or stop all leaders and run `gowork "
+        f"store force-lead` with the store that has come furthest"
+    )
+
+
 class LeadershipLostError(LogError):
     """This leader leads no more. Whether its last append was written is unknown; its successor will see."""
 
@@ -47,6 +61,14 @@ class TermsUsedUpError(NotElectedError):
 
 class GenerationError(NotElectedError):
     """The log has another generation than the caller thinks."""
+
+
+def not_begun() -> GenerationError:
+    """Returns what says that a log has not begun."""
+    return GenerationError(
+        "the log has not begun, or somebody has removed what it had: name the right log, or run `gowork store detach` "
+        "with the store that has come furthest, and start its leader first"
+    )
 
 
 class PrunedError(LogError):
@@ -231,6 +253,7 @@ class Log(Protocol):
         Raises:
             NotElectedError: another leads, or the candidate lacks entries that the log has no more.
             GenerationError: the candidate's store belongs to another generation.
+            LogDamagedError: the log ends before the last entry that the candidate's store has applied.
             LogUnreachableError: it is unknown whether it was elected. It does not lead; if it was elected, that ends
                 by itself within the lease.
             LogRefusedError, LogFullError.
