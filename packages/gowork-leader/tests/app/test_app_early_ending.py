@@ -10,6 +10,7 @@ import grpc
 import pytest
 from memory_log import MemoryLog, MemoryPlace
 
+from gowork.base.channels import open_channel
 from gowork.leader._app import early_ending
 from gowork.leader._app.early_ending import EarlyEnding
 from gowork.leader._replication.announcement import Announcement, encode
@@ -105,6 +106,26 @@ async def test_one_refused_connection_is_not_enough(house: House, monkeypatch: p
     async with asyncio.timeout(PATIENCE):
         await asked.wait()
     assert house.place.leader()[0] == leadership.leader
+
+
+async def test_a_leader_that_grpc_reaches_is_not_gone_though_another_address_of_its_name_refuses(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def is_refused(address: str) -> bool:
+        return True
+
+    monkeypatch.setattr(early_ending, "_is_refused", is_refused)
+    monkeypatch.setattr(early_ending, "BETWEEN_SECONDS", 0.0)
+    server, address = await serving()
+    watching = asyncio.ensure_future(early_ending.until_refused(address))
+    async with open_channel([address]) as channel:
+        await channel.channel_ready()
+    # The other channel began to connect before this one did.
+    await asyncio.wait({watching}, timeout=0.2)
+    assert not watching.done()
+    await server.stop(None)
+    async with asyncio.timeout(PATIENCE):
+        await watching
 
 
 async def test_a_leader_ends_those_at_one_address_at_most_once_in_a_while(

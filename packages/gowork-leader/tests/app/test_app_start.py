@@ -19,9 +19,10 @@ import pytest
 from click.testing import CliRunner
 from leader_process import FREE_PORTS, refused_start, running
 
-from gowork.base.channels import open_blocking_channel
+from gowork.base.channels import AddressError, open_blocking_channel
 from gowork.leader import Addresses
 from gowork.leader._app.command import _PASSWORD, _own_directory, _print_addresses, main
+from gowork.leader._app.leader import advertised_host
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.proto.scheduler.v1 import scheduler_pb2_grpc
 
@@ -208,6 +209,41 @@ def test_a_variable_with_a_mistake_is_refused_by_name(tmp_path: Path, variables:
     code, error = refused_start(tmp_path, ports=(), **variables)
     assert code == 2
     assert words in message_of(error)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "10.0.0.1:50051",
+        "[::1]:50051",
+        "[10.0.0.1",
+        "a b",
+        "a,b",
+        "a/b",
+        "a\nb",
+        " ",
+        "x" * 254,
+        "0.0.0.0",
+        "::",
+        "[::]",
+    ],
+)
+def test_a_host_that_nobody_reaches_is_not_advertised(host: str) -> None:
+    with pytest.raises(AddressError, match="host"):
+        advertised_host(host)
+
+
+def test_a_host_is_advertised_without_brackets(tmp_path: Path) -> None:
+    assert [advertised_host(host) for host in ("", "[::1]", "fe80::1%eth0", "node-1", "10.0.0.1")] == [
+        "",
+        "::1",
+        "fe80::1%eth0",
+        "node-1",
+        "10.0.0.1",
+    ]
+    code, error = refused_start(tmp_path, "--advertise=10.0.0.1:50051")
+    assert code == 2
+    assert "'--advertise': '10.0.0.1:50051': give the host alone" in message_of(error)
 
 
 def test_an_unknown_option_is_refused(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from gowork.base.channels import AddressError, parse_address
 from gowork.base.directories import check_not_public, make_directory
 from gowork.base.telemetry import Telemetry, TelemetryError, start
 from gowork.base.variables import hint_of
-from gowork.leader._app.leader import Leader
+from gowork.leader._app.leader import Leader, advertised_host
 from gowork.leader._app.node import Addresses
 from gowork.leader._app.ports import ListenError
 from gowork.leader._engine.retention import Kept
@@ -112,6 +112,13 @@ def _check_address(context: click.Context, parameter: click.Parameter, address: 
     except AddressError as error:
         raise click.BadParameter(str(error)) from None
     return address
+
+
+def _check_host(context: click.Context, parameter: click.Parameter, host: str | None) -> str:
+    try:
+        return advertised_host(host or "")
+    except AddressError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 class _Command(click.Command):
@@ -205,6 +212,7 @@ class _Command(click.Command):
 @click.option(
     "--advertise",
     metavar="HOST",
+    callback=_check_host,
     show_default="the host that it listens on",
     help="The host at which the other leaders, workers and clients reach this one.",
 )
@@ -252,7 +260,7 @@ def main(
     retain_failed_tasks: int,
     log: str | None,
     name: str | None,
-    advertise: str | None,
+    advertise: str,
     one_copy: str,
     snapshots: str | None,
     reflection: bool,
@@ -281,7 +289,7 @@ def main(
             reflection=reflection,
             log=open_log(log) if log else None,
             name=name or "",
-            advertise=advertise or "",
+            advertise=advertise,
             may_be_one_copy=one_copy == "accept",
             snapshots=place_at(snapshots) if snapshots else None,
         )

@@ -25,12 +25,16 @@ _log = logging.getLogger(__name__)
 BETWEEN_SECONDS = 0.05
 #: How long one attempt to connect may take, in seconds.
 CONNECT_SECONDS = 1.0
+#: How often it looks whether a channel has connected or failed, in seconds. Channels don't tell each change.
+CONNECTING_SECONDS = 0.02
 #: How long to wait before an address that can't be reached is tried again, in seconds.
 UNREACHED_SECONDS = 0.2
 #: A leader ends the leadership of those at one address at most once in this time, in seconds. Otherwise one that
 #: advertises an address where nobody listens would be ended again and again. The limit is for each address, so that a
 #: successor that is killed as well is not waited for.
 AGAIN_SECONDS = 10.0
+
+_READY, _FAILED = grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.TRANSIENT_FAILURE
 
 
 class EarlyEnding:
@@ -82,12 +86,14 @@ async def until_refused(address: str) -> None:
     async with open_channel([address]) as channel:
         while True:
             state = channel.get_state(try_to_connect=True)
-            if state is not grpc.ChannelConnectivity.READY and await _is_refused(address):
+            # The channel must have failed, too. gRPC may know more addresses of a name than the system's resolver,
+            # such as [::1] of localhost, and the leader may listen on one of these alone.
+            if state is _FAILED and await _is_refused(address):
                 await asyncio.sleep(BETWEEN_SECONDS)
                 if await _is_refused(address):
                     return
             # A channel that can't connect says so once, however often it tries. So the address is tried again here.
-            wait = None if state is grpc.ChannelConnectivity.READY else UNREACHED_SECONDS
+            wait = {_READY: None, _FAILED: UNREACHED_SECONDS}.get(state, CONNECTING_SECONDS)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await channel.wait_for_state_change(state)

@@ -7,11 +7,12 @@ makes durable and answers what it has taken; then streams, store, and ports when
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import socket
 from typing import cast
 
-from gowork.base.channels import format_address, parse_address
+from gowork.base.channels import AddressError, format_address, parse_address
 from gowork.base.telemetry import is_traced
 from gowork.leader._app.node import Addresses, Node
 from gowork.leader._app.standby import Standby, announced
@@ -29,7 +30,10 @@ _log = logging.getLogger(__name__)
 #: The least `Settings.finished_full`: tasks that finished in the last minutes are kept in any case, and there must be
 #: room for new tasks beside them.
 FINISHED_FULL_MIN = 100_000
-
+#: How long a host may be.
+HOST_CHARACTERS_MAX = 253
+#: Whoever listens there is reached at any of the machine's addresses, and nobody is reached at these.
+_ALL_INTERFACES = ("0.0.0.0", "::")  # noqa: S104 - they are looked for
 
 #: For how long after it takes over a leader among several believes no callback worker that it is idle, in seconds. The
 #: leader before it may call until its lease is over, and a call may take as long as DIAL_SECONDS.
@@ -74,10 +78,13 @@ class Leader:
             may_be_one_copy: what happens when the log has grown to its bound, and most leaders' stores lack its
                 entries. True: only one store has what is pruned, and readiness says so. False: nothing more is written.
             snapshots: where leaders that share a log keep snapshots of their stores; None: nowhere.
+
+        Raises:
+            AddressError: `advertise` is no host at which anybody is reached.
         """
         self._log = log
         self._name = name or socket.gethostname()
-        self._advertise = advertise
+        self._advertise = advertised_host(advertise)
         self._may_be_one_copy = may_be_one_copy
         self._snapshots = snapshots
         self._kept = kept or Kept()
@@ -134,12 +141,33 @@ class Leader:
         _log.info("stopped")
 
 
+def advertised_host(given: str) -> str:
+    """Returns the host that a leader is to advertise, without brackets; empty when none is given.
+
+    Raises:
+        AddressError: nobody can reach it.
+    """
+    host = given[1:-1] if given.startswith("[") and given.endswith("]") else given
+    if ":" in host:
+        try:
+            ipaddress.IPv6Address(host)
+        except ValueError:
+            raise AddressError(
+                f"{given!r}: give the host alone, because the ports are those of the --…-listen options"
+            ) from None
+    if len(host) > HOST_CHARACTERS_MAX or not host.isprintable() or set(host) & set(" ,/[]"):
+        raise AddressError(f"{given[:HOST_CHARACTERS_MAX]!r} is no host, such as 10.0.0.1 or node-1")
+    if host in _ALL_INTERFACES:
+        raise AddressError(f"{given!r}: give the host at which the other leaders reach this one")
+    return host
+
+
 def _advertised(addresses: Addresses, host: str) -> Addresses:
     """Returns the addresses at which others reach this leader."""
 
     def reached(address: str) -> str:
         listened, port = parse_address(address)
-        if not host and listened in ("0.0.0.0", "::"):  # noqa: S104 - it is looked for
+        if not host and listened in _ALL_INTERFACES:
             return format_address(socket.gethostname(), port)
         return format_address(host or listened, port)
 
