@@ -440,9 +440,9 @@ async def test_a_log_that_refuses_while_a_store_is_replaced_is_waited_for(
     log = RefusingLog(crew.place)
     take_copy = copying.take_copy
 
-    async def refused_before_and_after(*arguments: Any) -> Path:
+    async def refused_before_and_after(*arguments: Any, **more: Any) -> Path:
         log.refuses = True
-        aside = await take_copy(*arguments)
+        aside = await take_copy(*arguments, **more)
         log.refuses = True
         return aside
 
@@ -451,6 +451,7 @@ async def test_a_log_that_refuses_while_a_store_is_replaced_is_waited_for(
     monkeypatch.setattr(copying, "AGAIN_SECONDS", 0.05)
     await crew.start("b", log=log)
     await crew.says("b", 503, "takes a copy")
+    await crew.says("b", 503, "; there is none yet: user name is empty")
     while "user name is empty" not in [each.__dict__.get("reason") for each in caplog.records]:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     assert crew.asides("b") == []

@@ -17,8 +17,10 @@ LEADER = Path(gowork.leader._engine.clock.__file__).parents[1]
 READERS = {
     "_app/early_ending.py",
     "_app/node.py",
+    "_engine/blocked.py",
     "_engine/clock.py",
     "_engine/counts.py",
+    "_replication/candidacy.py",
     "_replication/gathering.py",
     "_rpc/forwarding.py",
     "_snapshots/stalls.py",

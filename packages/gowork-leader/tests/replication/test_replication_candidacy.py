@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
@@ -104,6 +105,16 @@ async def test_a_store_with_tasks_of_its_own_moves_onto_a_new_log(house: House) 
     assert await house.facts("one") == ["old"]
     _, leadership = await elected(house, "one")
     assert leadership.leader.term > opened.term
+
+
+async def test_why_it_is_not_elected_is_not_logged_each_time(house: House, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    await house.joined("one")
+    candidacy = house.candidacy("one")
+    for because in ("another leads", "another leads", "another leads", "it lags", "it lags"):
+        candidacy._say_not_elected(because)
+    told = [record.reason for record in caplog.records if record.message == "not elected"]  # type: ignore[attr-defined]
+    assert told == ["another leads", "it lags"]
 
 
 async def test_a_new_store_needs_a_copy_and_does_not_lead(house: House) -> None:

@@ -380,20 +380,25 @@ class Standby:
     async def _take_copy(self, unfit: BaseException) -> None:
         """Sets the store aside, and puts a copy of another leader's in its place. It waits until another one leads."""
         _log.error("store can't follow the log, and is replaced by a copy", extra={"reason": str(unfit)})
-        self._node.wait_for(
+        words = (
             f"this leader takes a copy of another leader's store, as soon as there is one to be had, because {unfit}"
         )
+        self._node.wait_for(words)
         self._copies.drop()
         # A copy that lacks the entry would fail at it, too.
         least = unfit.index if isinstance(unfit, StoreEntryError) else 0
         await self._store.close()
         watching = asyncio.ensure_future(self._watch_leaders())
         try:
-            aside = await take_copy(self._log, self._store, self._place, least)
+            aside = await take_copy(self._log, self._store, self._place, least, tell=self._not_yet(words))
         finally:
             watching.cancel()
             await asyncio.wait({watching})
         _log.warning("store was set aside", extra={"path": str(aside)})
+
+    def _not_yet(self, words: str) -> Callable[[str], None]:
+        """Returns what has readiness say besides why there is no copy yet."""
+        return lambda because: self._node.wait_for(f"{words}; there is none yet: {because}")
 
     async def _watch_leaders(self) -> None:
         """Forwards calls to who leads, while there is no store to follow with."""
@@ -509,9 +514,10 @@ class Standby:
             joined = await self._reached(partial(join, self._store, opened, self._log))
             if joined is not None:
                 return joined
-            self._node.wait_for("this leader takes a copy of another leader's store")
+            words = "this leader takes a copy of another leader's store"
+            self._node.wait_for(words)
             await self._store.close()
-            aside = await take_copy(self._log, self._store, self._place)
+            aside = await take_copy(self._log, self._store, self._place, tell=self._not_yet(words))
             # It is empty, or `join` would not have asked for a copy.
             await asyncio.to_thread(aside.unlink)
 

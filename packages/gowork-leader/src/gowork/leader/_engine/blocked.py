@@ -142,6 +142,7 @@ class Writer:
 
     @contextmanager
     def _waiting(self) -> Iterator[None]:
+        # No clock of the engine's: nothing but the probe of readiness asks for it.
         self._waits_since = asyncio.get_running_loop().time()
         try:
             yield

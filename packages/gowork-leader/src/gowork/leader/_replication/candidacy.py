@@ -308,6 +308,7 @@ class Candidacy:
     def _say_not_elected(self, because: str) -> None:
         """Logs why, and not each time, because it may be tried many times a second until somebody else leads."""
         said, said_at = self._not_elected
+        # No clock of the engine's: this is no matter of any term.
         now = asyncio.get_running_loop().time()
         if because != said or now >= said_at + SAY_AGAIN_SECONDS:
             self._not_elected = because, now

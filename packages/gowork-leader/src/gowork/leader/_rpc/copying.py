@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+from collections.abc import Callable
 from contextlib import aclosing, suppress
 from pathlib import Path
 
@@ -70,7 +71,14 @@ class _Begun:
         self.in_vain = 0
 
 
-async def take_copy(log: Log, store: LoggedStore, place: SnapshotPlace | None = None, least: int = 0) -> Path:
+async def take_copy(
+    log: Log,
+    store: LoggedStore,
+    place: SnapshotPlace | None = None,
+    least: int = 0,
+    *,
+    tell: Callable[[str], None] = lambda because: None,
+) -> Path:
     """Puts a copy of another leader's store in the place of a closed store. It tries until that succeeds.
 
     The store is set aside when the copy is there whole, and not before. While the copy is under way the log keeps what
@@ -81,6 +89,7 @@ async def take_copy(log: Log, store: LoggedStore, place: SnapshotPlace | None = 
         store: is closed.
         place: where leaders share snapshots; None: nowhere.
         least: the least index that the copy must have.
+        tell: is called with why there is no copy yet, for people, each time that it is tried in vain.
 
     Returns:
         Where the store is now that was there before.
@@ -105,7 +114,9 @@ async def take_copy(log: Log, store: LoggedStore, place: SnapshotPlace | None = 
                         aside = await store.set_aside()
                     await store.install_copy(target)
             except (_NoCopy, *_PASSING) as error:
-                _log.warning("no copy of another leader's store yet", extra={"reason": _reason(error)})
+                because = _reason(error)
+                _log.warning("no copy of another leader's store yet", extra={"reason": because})
+                tell(because)
             else:
                 return aside
             if taking.begun is None:
