@@ -14,8 +14,9 @@ from gowork.client import CallError, Explanation, TaskInfo, TaskNotFinished, Tas
 class FakeClient:
     """A leader with a task that no worker has a handler for."""
 
-    def __init__(self, *, fails: int = 0) -> None:
+    def __init__(self, *, fails: int = 0, handlers: tuple[str, ...] = ()) -> None:
         self.fails = fails
+        self.handlers = handlers
         self.asked = threading.Event()
 
     def explain(self, id: str) -> Explanation:
@@ -26,7 +27,7 @@ class FakeClient:
         return Explanation(id, TaskStatus.PENDING, (reason,), (), 0)
 
     def members(self) -> list[object]:
-        return []
+        return [SimpleNamespace(handlers=self.handlers)] if self.handlers else []
 
     def get(self, id: str) -> TaskInfo:
         self.asked.set()
@@ -42,6 +43,16 @@ def test_why_a_task_is_not_started_is_told_once_it_is_known(
     # Nothing is scheduled yet when it is looked for the first time.
     ids = iter(["", *["t"] * 10])
     with telling(client, lambda: next(ids)):  # type: ignore[arg-type]
+        assert client.asked.wait(120)
+    assert capsys.readouterr().err == "gowork: t waits: no worker has the handler 'doubel'\n"
+
+
+def test_a_handler_that_a_member_has_is_not_called_mistyped(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("gowork.cli.waiting.QUIET_S", 0.001)
+    client = FakeClient(handlers=("double", "doubel"))
+    with telling(client, lambda: "t"):  # type: ignore[arg-type]
         assert client.asked.wait(120)
     assert capsys.readouterr().err == "gowork: t waits: no worker has the handler 'doubel'\n"
 

@@ -78,7 +78,11 @@ def _handler_meant(client: Client, task_id: str, explanation: Explanation) -> st
     if explanation.reasons[0].code is not WaitCode.NO_HANDLER:
         return ""
     known = sorted({name for member in client.members() for name in member.handlers})
-    return meant(client.get(task_id).handler, known) or (f"; there are {', '.join(known[:10])}" if known else "")
+    handler = client.get(task_id).handler
+    if handler in known:
+        # A worker that is away has it, or one that has connected since.
+        return ""
+    return meant(handler, known) or (f"; there are {', '.join(known[:10])}" if known else "")
 
 
 @contextmanager
