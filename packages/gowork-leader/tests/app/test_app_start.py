@@ -21,7 +21,7 @@ from leader_process import FREE_PORTS, refused_start, running
 
 from gowork.base.channels import AddressError, open_blocking_channel
 from gowork.leader import Addresses
-from gowork.leader._app.command import _PASSWORD, _own_directory, _print_addresses, main
+from gowork.leader._app.command import _PASSWORD, _own_directory, _print_addresses, _reached_here_alone, main
 from gowork.leader._app.leader import advertised_host
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.proto.scheduler.v1 import scheduler_pb2_grpc
@@ -417,3 +417,29 @@ async def test_addresses_that_can_not_be_printed_end_no_leader(
     # What was buffered goes nowhere.
     full_disk.flush()
     assert "addresses can't be printed on standard output" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("log", "advertise", "listened", "host"),
+    [
+        ("etcd://10.0.0.1:2379,10.0.0.2:2379/gowork", "", "127.0.0.1:50051", "127.0.0.1"),
+        ("etcd://user:secret@127.0.0.1:2379,10.0.0.2:2379/gowork", "", "[::1]:50051", "::1"),
+        ("postgresql://gowork@db/gowork", "localhost", "10.0.0.1:50051", "localhost"),
+        ("etcd://10.0.0.1:2379/gowork", "", "10.0.0.1:50051", ""),
+        ("etcd://10.0.0.1:2379/gowork", "10.0.0.1", "127.0.0.1:50051", ""),
+        ("etcd://10.0.0.1:2379/gowork", "", "0.0.0.0:50051", ""),
+        ("etcd://127.0.0.1:2379,[::1]:2379/gowork", "", "127.0.0.1:50051", ""),
+        ("postgresql:///gowork?host=/run/postgresql", "", "127.0.0.1:50051", ""),
+    ],
+)
+def test_a_leader_that_the_others_can_not_reach_is_noticed(log: str, advertise: str, listened: str, host: str) -> None:
+    assert _reached_here_alone(log, advertise, listened, listened) == host
+
+
+def test_a_leader_that_the_others_can_not_reach_says_so(tmp_path: Path) -> None:
+    with running(tmp_path, "--log", "etcd://nowhere.invalid:2379/gowork") as leader:
+        log = leader.stop()[1]
+    (line,) = [line for line in log.splitlines() if "can't reach this one" in line]
+    assert " warning " in line
+    assert "host=127.0.0.1" in line
+    assert "--advertise" in line

@@ -13,6 +13,7 @@ import sys
 import tomllib
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import click
 import msgspec
@@ -23,9 +24,10 @@ from gowork.base import logs, process_state
 from gowork.base.beginnings import EXIT_INTERRUPTED, give_up_standard_output
 from gowork.base.channels import AddressError, parse_address
 from gowork.base.directories import check_not_public, make_directory
+from gowork.base.proxies import is_loopback
 from gowork.base.telemetry import Telemetry, TelemetryError, start
 from gowork.base.variables import hint_of
-from gowork.leader._app.leader import Leader, advertised_host
+from gowork.leader._app.leader import ALL_INTERFACES, Leader, advertised_host
 from gowork.leader._app.node import Addresses
 from gowork.leader._app.ports import ListenError
 from gowork.leader._engine.retention import Kept
@@ -294,6 +296,11 @@ def main(
             snapshots=place_at(snapshots) if snapshots else None,
         )
         _log.info("keeps tasks", extra={"store": _PASSWORD.sub("//", url)})
+        if log and (host := _reached_here_alone(log, advertise, cluster_listen, scheduler_listen)):
+            _log.warning(
+                "leaders on other machines can't reach this one",
+                extra={"host": host, "advice": "give --cluster-listen, --scheduler-listen and --advertise"},
+            )
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             if restore is not None:
                 runner.run(_restore(opened, restore, open_log(log) if log else None))
@@ -307,6 +314,26 @@ def main(
     finally:
         if telemetry is not None:
             telemetry.stop()
+
+
+def _reached_here_alone(log: str, advertise: str, *listened: str) -> str:
+    """Returns the host that only this machine reaches, at which this leader is to be reached; empty: there is none.
+
+    Two such leaders on two machines take themselves for each other. With a log on this machine the others are taken to
+    be here, too.
+
+    Args:
+        log: the URL of a log that can be opened.
+        advertise: see Leader; empty: the hosts that it listens on.
+        listened: HOST:PORT, for workers and for clients.
+    """
+    places = urlsplit(log).netloc.rpartition("@")[2]
+    hosts = [each.rpartition(":")[0].strip("[] ") if ":" in each else each for each in places.split(",")]
+    if not places or all(map(is_loopback, hosts)):
+        return ""
+    # A leader that listens on all addresses gives the name of this machine.
+    reached = [advertise] if advertise else [parse_address(address)[0] for address in listened]
+    return next((host for host in reached if is_loopback(host) and (advertise or host not in ALL_INTERFACES)), "")
 
 
 def _prepared(directory: Path) -> Path:

@@ -33,7 +33,7 @@ FINISHED_FULL_MIN = 100_000
 #: How long a host may be.
 HOST_CHARACTERS_MAX = 253
 #: Whoever listens there is reached at any of the machine's addresses, and nobody is reached at these.
-_ALL_INTERFACES = ("0.0.0.0", "::")  # noqa: S104 - they are looked for
+ALL_INTERFACES = ("0.0.0.0", "::")  # noqa: S104 - they are looked for
 
 #: For how long after it takes over a leader among several believes no callback worker that it is idle, in seconds. The
 #: leader before it may call until its lease is over, and a call may take as long as DIAL_SECONDS.
@@ -157,7 +157,7 @@ def advertised_host(given: str) -> str:
             ) from None
     if len(host) > HOST_CHARACTERS_MAX or not host.isprintable() or set(host) & set(" ,/[]"):
         raise AddressError(f"{given[:HOST_CHARACTERS_MAX]!r} is no host, such as 10.0.0.1 or node-1")
-    if host in _ALL_INTERFACES:
+    if host in ALL_INTERFACES:
         raise AddressError(f"{given!r}: give the host at which the other leaders reach this one")
     return host
 
@@ -167,7 +167,7 @@ def _advertised(addresses: Addresses, host: str) -> Addresses:
 
     def reached(address: str) -> str:
         listened, port = parse_address(address)
-        if not host and listened in _ALL_INTERFACES:
+        if not host and listened in ALL_INTERFACES:
             return format_address(socket.gethostname(), port)
         return format_address(host or listened, port)
 
