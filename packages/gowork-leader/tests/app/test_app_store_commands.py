@@ -112,7 +112,7 @@ async def test_a_detached_store_opens_without_its_log_in_a_higher_term(logged: P
         await SqliteStore(logged).open()
     result = await asyncio.to_thread(run, "detach", str(logged), "--yes")
     assert result.exit_code == 0, result.stderr
-    assert "without --log" in result.stdout
+    assert "without --log, or begin a new log with it" in result.stdout
     found = told(logged)
     assert (found["format"], found["term"], found["log"]) == (2, 7 + RESTORE_TERMS, None)
     store = SqliteStore(logged)

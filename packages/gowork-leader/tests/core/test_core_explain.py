@@ -22,6 +22,7 @@ def test_no_worker_has_the_handler():
     core = Core()
     core.submit(spec("a"))
     assert codes(core, "a") == [WaitCode.NO_HANDLER]
+    assert explained(core, "a").reasons[0].advice.startswith("start a worker that has the handler 'work'; ")
     core.connect(handlers=("other",))
     assert codes(core, "a") == [WaitCode.NO_HANDLER]
     assert "'work'" in explained(core, "a").reasons[0].message

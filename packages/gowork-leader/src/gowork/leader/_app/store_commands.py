@@ -79,12 +79,12 @@ Examples:
 @_file
 @click.option("--yes", "-y", is_flag=True, help="Don't ask.")
 def detach(file: Path, *, yes: bool) -> None:
-    """Take the store in FILE out of its log, so that a leader can use it without --log.
+    """Take the store in FILE out of its log. A leader can use it without --log then, or begin a new log with it.
 
-    Do so when the log is lost, or to go back to a single leader. Stop all leaders first, and run
-    this as the leader's user. What the log has beyond this
-    store is not in it: take the store that has come furthest, which `gowork store show` tells. The store can't go back
-    to its log. Terms go on far above the old ones, and clients that watch list their tasks anew.
+    Do so when the log is lost, or to go back to a single leader. Stop all leaders first, and run this as the leader's
+    user. What the log has beyond this store is not in it: take the store that has come furthest, which
+    `gowork store show` tells. The store can't go back to its log. Terms go on far above the old ones, and clients that
+    watch list their tasks anew.
 
     Exits with 1 if FILE is no store that belongs to a log, or a leader uses it.
     """
@@ -97,7 +97,7 @@ def detach(file: Path, *, yes: bool) -> None:
         asyncio.run(SqliteStore(file).detach())
     except StoreError as error:
         raise click.ClickException(str(error)) from None
-    click.echo(f"{file} belongs to no log now; start the leader without --log")
+    click.echo(f"{file} belongs to no log now; a leader may use it without --log, or begin a new log with it")
 
 
 def confirm(question: str) -> None:

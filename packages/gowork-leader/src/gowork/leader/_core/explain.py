@@ -288,7 +288,9 @@ def _members_reason(handler: str, selector: _Selector, codes: list[WaitCode | No
         message = f"none of the {unlabelled} worker(s) that have the handler carries the labels {wanted}"
         return Reason(WaitCode.SELECTOR, message, "start a worker with these labels: `--label KEY=VALUE`")
     what = f"no worker has {_handler(handler)}" if codes else "no worker is connected"
-    advice = "start a worker that has it; `gowork members` lists each worker's handlers"
+    advice = (
+        f"start a worker that has {'it' if codes else _handler(handler)}; `gowork members` lists each worker's handlers"
+    )
     return Reason(WaitCode.NO_HANDLER, what, advice)
 
 

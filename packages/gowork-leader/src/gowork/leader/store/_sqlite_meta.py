@@ -66,7 +66,8 @@ def check_generation(connection: sqlite3.Connection, path: Path, generation: str
         if any(position.hash):
             raise StoreError(
                 f"{path} is at index {position.index} of generation {position.generation} of a log, and the log here "
-                f"has not begun. Name the right log, or run `gowork store detach` to use the store without it."
+                f"has not begun. Name the right log. If the store's log is lost, run `gowork store detach`. Then a "
+                f"leader begins this log with the store, or uses it without a log."
             )
     elif position.generation != generation:
         raise StoreGenerationError(
