@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import importlib
 import logging
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
@@ -64,6 +66,12 @@ def test_whatever_an_import_does_is_an_error_of_one_line(install: Install, sourc
         extension.load()
     assert told in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_gowork_s_own_lines_are_not_named_as_the_place() -> None:
+    with pytest.raises(ExtensionError) as raised:
+        attempt(partial(importlib.import_module, "no_such_module_at_all"), "absent")
+    assert str(raised.value) == "ModuleNotFoundError: No module named 'no_such_module_at_all'"
 
 
 def test_a_person_s_ctrl_c_during_an_import_is_no_fault_of_it() -> None:

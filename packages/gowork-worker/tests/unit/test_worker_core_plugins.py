@@ -155,6 +155,19 @@ def test_a_file_in_place_of_a_module_is_named_with_the_module(install: Any, name
     assert f"{name} is a file; name the module, as in --import {module}" in str(error)
 
 
+def test_a_module_that_is_not_there_is_told_with_where_it_was_looked_for(install: Any) -> None:
+    (error,) = load(Selection(imports=("plugin_mistyped",))).errors
+    looked = f"No module named 'plugin_mistyped', in {sys.path[0]} or among the installed packages"
+    assert error.reason == f"ModuleNotFoundError: {looked}"
+
+
+def test_a_module_that_lacks_another_one_is_told_with_its_line(install: Any, write: Write) -> None:
+    name = write("plugin_lacking", "import no_such_module_at_all")
+    (error,) = load(Selection(imports=(name,))).errors
+    assert "No module named 'no_such_module_at_all' (" in error.reason
+    assert error.reason.endswith("plugin_lacking.py:1)")
+
+
 def test_functions_in_code_are_handlers(install: Any) -> None:
     @handler
     def local() -> None: ...

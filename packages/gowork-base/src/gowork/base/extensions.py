@@ -149,4 +149,4 @@ def _where(error: BaseException) -> str:
 
 
 def _is_ours(name: str) -> bool:
-    return any(f"gowork/{part}/" in name for part in ("worker", "rpc", "leader", "cli"))
+    return any(f"gowork/{part}/" in name for part in ("base", "worker", "leader", "cli"))

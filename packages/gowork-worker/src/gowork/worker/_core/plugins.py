@@ -137,6 +137,10 @@ def _import(name: str) -> ModuleType:
     except (ModuleNotFoundError, TypeError) as error:
         # import_module raises TypeError for a name that begins with a dot.
         if not name.endswith(".py") and "/" not in name:
+            if isinstance(error, ModuleNotFoundError) and error.name == name.partition(".")[0]:
+                # The first folder of the path is the working directory, or a script's.
+                folder = sys.path[0] or "."
+                raise ModuleNotFoundError(f"{error}, in {folder} or among the installed packages") from error
             raise
         module = name.removesuffix(".py").strip("./").replace("/", ".")
         raise ModuleNotFoundError(f"{name} is a file; name the module, as in --import {module}") from error
