@@ -103,6 +103,13 @@ def test_a_unit_keeps_its_data_where_it_may_write(unit: str) -> None:
     assert told.partition("=")[2].startswith(f"/var/lib/{directory}")
 
 
+def test_the_leader_may_write_to_the_folder_that_its_documentation_names_for_snapshots() -> None:
+    page = (ROOT / "docs/high-availability.md").read_text()
+    (folder,) = set(re.findall(r"(?:--snapshots |GOWORK_SNAPSHOTS=)(/[\w/]+)", page))
+    # The folder may be missing, and the leader starts all the same.
+    assert settings("gowork-leader")["ReadWritePaths"] == [f"-{folder}"]
+
+
 def test_shipped_files_and_documentation_agree() -> None:
     variables = environment("a")
     balancer = (ROOT / "deploy/nginx/leaders.conf").read_text()
