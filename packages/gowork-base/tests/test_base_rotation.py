@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -73,6 +74,15 @@ class TestTurns:
         assert (said.address, said.answered, len(said.words)) == (A, True, 200)
         assert said.words.startswith("second line xxx")
         assert untried == Said(B, "not tried yet", False)
+
+    def test_a_successor_takes_the_place_of_the_silent_address_alone(self) -> None:
+        rotation = Rotation([A, B, C])
+        # Another thread has left it meanwhile.
+        rotation.prefer(B)
+        rotation.replace(A, C)
+        assert rotation.current == B
+        rotation.replace(B, C)
+        assert rotation.current == C
 
 
 class TestNames:
@@ -192,6 +202,17 @@ class TestHints:
         for port in range(1, 1000):
             rotation.failed(f"10.0.0.9:{port}", "gone", answered=False)
         assert len(rotation._refused) == 16
+
+    def test_hints_that_failed_long_ago_make_room_for_others(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        now = 1000.0
+        monkeypatch.setattr(rotating, "time", SimpleNamespace(monotonic=lambda: now))
+        rotation = Rotation([A])
+        for port in range(1, 17):
+            rotation.refuse(f"10.0.0.9:{port}")
+        now += 11.0
+        assert rotation.wants("10.0.0.9:1")
+        rotation.refuse("10.0.0.9:17")
+        assert not rotation.wants("10.0.0.9:17")
 
     @pytest.mark.parametrize(
         "hint", ["", "nonsense", ":50052", "h:0", "h:1,i:1", "http://h:1", b"h:1", "127.0.0.1:1", "0.0.0.0:1", "h:01"]

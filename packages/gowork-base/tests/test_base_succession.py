@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
 
+from gowork.base import succession as succession_module
 from gowork.base.rotation import Rotation
 from gowork.base.succession import Succession
 from gowork.proto.cluster.v1 import leader_pb2 as pb
@@ -26,6 +27,8 @@ class Told(pb_grpc.LeaderServiceServicer):
         #: What it says to who waits for a later leader, and after which terms they waited.
         self.says_later: pb.LeadersResponse | None = None
         self.waited_after: list[int] = []
+        #: How long those who waited gave it, in seconds.
+        self.patience: list[float] = []
 
     def says(self, *addresses: str, term: int = 5, leads: bool = True, shares: bool = True) -> None:
         """Has it list leaders at these addresses, of which the first leads."""
@@ -42,6 +45,7 @@ class Told(pb_grpc.LeaderServiceServicer):
             context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
         if request.wait_ms:
             self.waited_after.append(request.after_term)
+            self.patience.append(context.time_remaining() - request.wait_ms / 1000)
             return self.says_later or self.said
         return self.said
 
@@ -99,6 +103,8 @@ async def test_who_knows_no_other_leader_is_asked_to_say_so_when_there_is_one(to
     told.says(SILENT, told.address, term=0, leads=False)
     assert await asked(told, Rotation([SILENT, told.address]), term=3) == told.address
     assert told.waited_after == [5, 5, 3, 3]
+    # It may answer when the wait is over.
+    assert min(told.patience) > 0
 
 
 async def test_only_a_leader_of_a_higher_term_takes_its_place(told: Told) -> None:
@@ -136,12 +142,38 @@ async def test_addresses_where_nobody_answers_are_passed_over(told: Told) -> Non
     assert await asked(told, Rotation([SILENT, "127.0.0.1:1", told.address])) == told.address
 
 
-def test_nobody_is_asked_about_an_address_that_was_left_already(told: Told) -> None:
+async def test_nobody_is_asked_about_an_address_that_was_left_already(told: Told) -> None:
     told.says(told.address, SILENT)
     rotation = Rotation([SILENT, told.address])
     rotation.prefer(told.address)
-    Succession(rotation).ask_blocking(SILENT)
+    # What is open there should be given up all the same.
+    assert Succession(rotation).ask_blocking(SILENT)
+    assert await Succession(rotation).ask(SILENT)
     assert told.asked == 0
+
+
+def test_no_connection_is_left_of_a_question(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[grpc.Channel] = []
+    closed: list[grpc.Channel] = []
+    open_channel = succession_module.open_blocking_channel
+
+    def watched(addresses: Sequence[str], **options: bool) -> grpc.Channel:
+        channel = open_channel(addresses, **options)
+        close = channel.close
+
+        def close_and_tell() -> None:
+            closed.append(channel)
+            close()
+
+        monkeypatch.setattr(channel, "close", close_and_tell)
+        opened.append(channel)
+        return channel
+
+    monkeypatch.setattr(succession_module, "open_blocking_channel", watched)
+    told.says(told.address, SILENT)
+    assert Succession(Rotation([SILENT, "127.0.0.1:1", told.address])).ask_blocking(SILENT)
+    assert len(opened) == 2
+    assert closed == opened
 
 
 def test_addresses_of_workers_are_those_for_workers(told: Told) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import socket
 from collections.abc import AsyncIterator
 
 import grpc
@@ -14,7 +16,7 @@ from gowork.base.channels import open_channel
 from gowork.leader._app import early_ending
 from gowork.leader._app.early_ending import EarlyEnding
 from gowork.leader._replication.announcement import Announcement, encode
-from gowork.leader.log import Candidate, Generation, Leadership
+from gowork.leader.log import Candidate, Generation, Leader, Leadership
 
 PATIENCE = 60.0
 GENERATION = Generation("0123456789abcdef")
@@ -88,6 +90,52 @@ async def test_who_takes_connections_and_says_nothing_goes_on_leading(house: Hou
     for writer in open_ends:
         writer.close()
     silent.close()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        None,
+        TimeoutError(),
+        OSError(errno.EHOSTUNREACH, "No route to host"),
+        OSError(errno.ENETUNREACH, "Network is unreachable"),
+        ConnectionResetError(),
+        socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"),
+    ],
+    ids=repr,
+)
+async def test_only_a_refused_connection_says_that_a_leader_is_gone(
+    monkeypatch: pytest.MonkeyPatch, error: OSError | None
+) -> None:
+    async def connect(host: str, port: int) -> None:
+        if error is None:
+            # As to a machine that drops packets.
+            await asyncio.get_running_loop().create_future()
+        raise error or ConnectionRefusedError
+
+    monkeypatch.setattr(asyncio, "open_connection", connect)
+    monkeypatch.setattr(early_ending, "CONNECT_SECONDS", 0.01)
+    assert not await early_ending._is_refused("192.0.2.1:1")
+
+
+async def test_that_a_leader_can_not_be_watched_or_ended_is_said_and_ends_nothing_else(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    house.ending.watch(Leader(1, 1, b"unreadable"))
+    await _ended(house)
+    await house.led_from("127.0.0.1:1")
+    house.other.is_cut = True
+    await _ended(house)
+    said = [record.message for record in caplog.records if record.name == early_ending.__name__]
+    assert said == ["leader not watched", "leader is gone", "leader not watched"]
+
+
+async def _ended(house: House) -> None:
+    """Returns when nothing is watched any more. It raises what the watch has raised."""
+    assert house.ending._watching is not None
+    async with asyncio.timeout(PATIENCE):
+        await house.ending._watching
 
 
 async def test_one_refused_connection_is_not_enough(house: House, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
 from memory_log import LEASE_SECONDS, MemoryLog, MemoryPlace
@@ -14,9 +14,19 @@ from gowork.leader._core.model import Position
 from gowork.leader._replication.candidacy import LAG_FULL, LAG_WAIT_SECONDS, Candidacy, join
 from gowork.leader._replication.gathering import GATHER_SECONDS
 from gowork.leader._replication.journal import LoggedJournal
-from gowork.leader.log import Generation, Leader, Leadership, LogEntry, LogRefusedError, LogUnreachableError, Span
+from gowork.leader.log import (
+    Candidate,
+    Generation,
+    Leader,
+    Leadership,
+    LogDamagedError,
+    LogEntry,
+    LogRefusedError,
+    LogUnreachableError,
+    Span,
+)
 from gowork.leader.log.entries import NO_HASH, ChainError
-from gowork.leader.store import Batch, Fact, Opened, StoreError
+from gowork.leader.store import Batch, Fact, Opened, StoreBlockedError, StoreEntryError, StoreError, StoreFullError
 from gowork.leader.store.conformance.kit import new_task
 
 PATIENCE = 1_000.0
@@ -53,13 +63,42 @@ class House:
         await self.stores[name].join_log(content.position or Position("", 0, NO_HASH), opened.term)
         self.shelf.contents[name] = self.shelf.contents[source]
 
-    def candidacy(self, name: str, told: list[Leader | None] | None = None) -> Candidacy:
+    def candidacy(
+        self,
+        name: str,
+        told: list[Leader | None] | None = None,
+        told_blocked: Callable[[StoreBlockedError | None], None] = lambda blocked: None,
+    ) -> Candidacy:
         known: list[Leader | None] = [] if told is None else told
 
         def tell(leader: Leader | None, because: str) -> None:
             known.append(leader)
 
-        return Candidacy(self.stores[name], self.logs[name], lambda _: name.encode(), "1.0", lambda: 7, tell)
+        return Candidacy(
+            self.stores[name],
+            self.logs[name],
+            lambda _: name.encode(),
+            "1.0",
+            lambda: 7,
+            tell,
+            told_blocked=told_blocked,
+        )
+
+    def leads(self, name: str) -> bool:
+        leader, _ = self.place.leader()
+        return leader is not None and leader.announcement == name.encode()
+
+    async def gathering(self, name: str, candidacy: Candidacy, journal: LoggedJournal) -> asyncio.Task[object]:
+        """Has a candidate stand for election while it gathers entries, so that it applies them when it is elected."""
+        electing = asyncio.ensure_future(candidacy.elected())
+        await asyncio.sleep(2 * GATHER_SECONDS)
+        for key in ("a", "b"):
+            await journal.commit(batch(key))
+            await asyncio.sleep(GATHER_SECONDS / 4)
+        assert await self.facts(name) == ["a"]
+        await journal.resign()
+        await journal.close()
+        return electing
 
     async def facts(self, name: str) -> list[str]:
         return [fact.key for fact in await self.stores[name].facts("notes", "", 100, 1 << 20)]
@@ -313,6 +352,80 @@ async def test_a_candidate_that_looked_at_the_log_too_long_ago_looks_again(house
     assert not candidate.done()
     await others[0].resign()
     await candidate
+
+
+async def test_who_is_elected_and_has_no_room_resigns_says_so_and_stands_again_when_it_has(house: House) -> None:
+    await house.joined("one")
+    journal, _ = await elected(house, "one")
+    await house.copied("two", "one")
+    told: list[StoreBlockedError | None] = []
+    apply, full = house.stores["two"].apply, StoreFullError("full")
+
+    async def full_when_elected(entries: Sequence[tuple[Batch | None, Position, int]]) -> None:
+        if house.leads("two") and not told:
+            raise full
+        await apply(entries)
+
+    house.stores["two"].apply = full_when_elected  # type: ignore[method-assign]
+    electing = await house.gathering("two", house.candidacy("two", told_blocked=told.append), journal)
+    while not told:
+        await house.place.change(LEASE_SECONDS)
+    # At once, and not only when the lease has run out.
+    assert house.place.leader()[0] is None
+    assert told == [full]
+    await electing
+    assert told == [full, None]
+    assert await house.facts("two") == ["a", "b"]
+
+
+async def test_who_is_elected_and_can_not_apply_the_end_of_the_log_resigns(house: House) -> None:
+    await house.joined("one")
+    journal, _ = await elected(house, "one")
+    await house.copied("two", "one")
+    apply = house.stores["two"].apply
+
+    async def unfit_when_elected(entries: Sequence[tuple[Batch | None, Position, int]]) -> None:
+        if house.leads("two"):
+            raise StoreEntryError(entries[0][1].index, "unfit")
+        await apply(entries)
+
+    house.stores["two"].apply = unfit_when_elected  # type: ignore[method-assign]
+    electing = await house.gathering("two", house.candidacy("two"), journal)
+    with pytest.raises(StoreEntryError, match="unfit"):
+        await electing
+    # Its keepalives would go on while it takes a copy of another leader's store.
+    assert house.place.leader()[0] is None
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_who_is_elected_while_its_store_can_follow_no_more_resigns(house: House, turns: int) -> None:
+    await house.joined("one")
+    campaign, won = house.logs["one"].campaign, asyncio.Event()
+
+    async def campaign_and_tell(candidate: Candidate) -> Leadership:
+        leadership = await campaign(candidate)
+        won.set()
+        try:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            await leadership.resign()
+            raise
+        return leadership
+
+    async def damaged(after: int) -> AsyncIterator[Sequence[LogEntry]]:
+        await won.wait()
+        raise LogDamagedError("damaged")
+        yield []
+
+    house.logs["one"].campaign = campaign_and_tell  # type: ignore[assignment, method-assign]
+    house.logs["one"].follow = damaged  # type: ignore[assignment, method-assign]
+    try:
+        await house.candidacy("one").elected()
+    except LogDamagedError:
+        assert house.place.leader()[0] is None
+    else:
+        assert house.leads("one")
 
 
 async def test_of_several_candidates_one_leads_and_the_others_follow_it(house: House) -> None:

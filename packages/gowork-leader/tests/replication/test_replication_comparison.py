@@ -18,9 +18,9 @@ from gowork.leader._replication.checks import Checks
 from gowork.leader._replication.comparison import Comparison, Verdict, judge
 from gowork.leader._replication.registers import Registration, registered
 from gowork.leader._replication.replica import Replica
-from gowork.leader.log import LeadershipLostError, LogEntry, LogFullError
+from gowork.leader.log import LeadershipLostError, LogEntry, LogFullError, LogRefusedError
 from gowork.leader.log.entries import NO_HASH
-from gowork.leader.store import Batch, Fact, Position, StoreError
+from gowork.leader.store import Batch, Fact, Position, StoreError, StoreFullError
 
 EQUAL, DIFFERS, PENDING, OTHER = Verdict.EQUAL, Verdict.DIFFERS, Verdict.PENDING, Verdict.OTHER_VERSION
 
@@ -75,6 +75,9 @@ class SlowStore(MemoryStore):
         self.fails = False
 
     async def digest(self, begun: asyncio.Event | None = None) -> bytes:
+        # Not at once, because a thread makes it: the store must not go on before.
+        for _ in range(20):
+            await asyncio.sleep(0)
         made = await super().digest()
         self.began.set()
         # Not at once: the store must not go on meanwhile.
@@ -215,6 +218,38 @@ async def test_a_store_that_differs_waits_for_the_missing_digests_but_not_for_ev
         assert not compared.is_wrong(registrations(l="x", own="x", late=""), "own", "l")
 
 
+async def test_a_store_waits_for_the_missing_digests_from_its_own_digest_on() -> None:
+    async with following() as here:
+        here.slow.ends.set()
+        compared = here.leader.comparison
+        await asyncio.sleep(2 * comparison.ANSWER_SECONDS)
+        await here.leader.journal.check()
+        await compared.made.wait()
+        compared.checked = 9
+        assert not compared.is_wrong(registrations(l="x", own="y", late=""), "own", "l")
+        await asyncio.sleep(comparison.ANSWER_SECONDS)
+        assert compared.is_wrong(registrations(l="x", own="y", late=""), "own", "l")
+
+
+async def test_a_store_goes_on_when_the_digest_that_it_waits_for_is_given_up() -> None:
+    here = Following()
+    await here.begin()
+    running = asyncio.ensure_future(here.comparison.run())
+    await asyncio.sleep(0)
+
+    async def never(begun: asyncio.Event | None = None) -> bytes:
+        await asyncio.get_running_loop().create_future()
+        return b""
+
+    here.store.digest = never  # type: ignore[method-assign]
+    beginning = asyncio.ensure_future(here.comparison.begin(7))
+    await asyncio.sleep(1)
+    assert not beginning.done()
+    running.cancel()
+    async with asyncio.timeout(10):
+        await beginning
+
+
 async def test_checks_come_daily_and_the_first_an_hour_after_a_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "LOOK_SECONDS", 0.01)
     async with following() as here:
@@ -276,3 +311,37 @@ async def test_who_asks_gets_the_check_that_is_under_way_and_an_error_when_none_
             await asyncio.sleep(0)
         with pytest.raises(LeadershipLostError):
             await duty.ask()
+
+
+@pytest.mark.parametrize("error", [LogFullError("no room"), LogRefusedError("no"), StoreFullError("full")])
+async def test_a_check_that_can_not_be_made_ends_no_term(
+    error: Exception, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse() -> int:
+        raise error
+
+    async with following() as here:
+        here.slow.ends.set()
+        monkeypatch.setattr(here.leader.journal, "check", refuse)
+        stopped = asyncio.Event()
+        running = asyncio.ensure_future(Checks(here.leader.journal, here.leader.comparison, lambda: 1e9).run(stopped))
+        await asyncio.sleep(1)
+        assert [record.message for record in caplog.records] == ["stores not compared"]
+        # At once: who steps down follows its successor when its duties have ended.
+        began = asyncio.get_running_loop().time()
+        stopped.set()
+        await running
+        assert asyncio.get_running_loop().time() - began < 1
+
+
+async def test_who_waits_for_a_check_is_told_that_the_term_is_over() -> None:
+    async with following() as here:
+        duty = Checks(here.leader.journal, here.leader.comparison, lambda: now().mono)
+        stopped = asyncio.Event()
+        stopped.set()
+        asking = asyncio.ensure_future(duty.ask())
+        await asyncio.sleep(0)
+        await duty.run(stopped)
+        async with asyncio.timeout(10):
+            with pytest.raises(LeadershipLostError):
+                await asking

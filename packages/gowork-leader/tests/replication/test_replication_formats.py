@@ -16,8 +16,9 @@ from gowork.leader._replication.candidacy import Candidacy, join
 from gowork.leader._replication.formats import Formats
 from gowork.leader._replication.registers import Registration, encode
 from gowork.leader._replication.replica import Replica
-from gowork.leader.log import Candidate, entries
+from gowork.leader.log import Candidate, LogFullError, LogRefusedError, LogUnreachableError, entries
 from gowork.leader.log.entries import NO_HASH, NewerFormatError, format_of
+from gowork.leader.store import StoreFullError
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -66,6 +67,42 @@ async def test_the_format_is_raised_when_all_registered_leaders_read_it(
     assert raising.done()
     await leader.write(1, 1)
     assert found(leader) == [1, 1, 2, 2, 3, 3]
+
+
+@pytest.mark.parametrize(
+    "error", [LogFullError("no room"), LogRefusedError("no"), LogUnreachableError("silent"), StoreFullError("full")]
+)
+async def test_a_format_that_can_not_be_raised_now_is_raised_later(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leader = await leading()
+    monkeypatch.setattr(entries, "FORMAT", 2)
+    await register(leader, "own", 2)
+
+    async def refuse(raised: int) -> None:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(leader.journal, "raise_format", refuse)
+        raising = asyncio.create_task(Formats(leader.log, leader.journal).run(asyncio.Event()))
+        await asyncio.sleep(2.5 * formats.LOOK_SECONDS)
+        # Else the term would have ended.
+        assert not raising.done()
+    await asyncio.wait({raising}, timeout=2.5 * formats.LOOK_SECONDS)
+    assert raising.done()
+    assert leader.journal.format == 2
+
+
+async def test_the_duty_ends_at_once_when_it_is_told_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    leader = await leading()
+    monkeypatch.setattr(entries, "FORMAT", 2)
+    stopped = asyncio.Event()
+    raising = asyncio.create_task(Formats(leader.log, leader.journal).run(stopped))
+    await asyncio.sleep(formats.LOOK_SECONDS / 2)
+    began = asyncio.get_running_loop().time()
+    stopped.set()
+    await raising
+    assert asyncio.get_running_loop().time() - began < 1
 
 
 async def test_who_cannot_read_the_format_stops_before_it_and_names_what_it_needs(

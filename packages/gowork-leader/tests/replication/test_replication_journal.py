@@ -12,7 +12,7 @@ from gowork.leader._core.model import Position
 from gowork.leader._replication.candidacy import join
 from gowork.leader._replication.journal import LogBlockedError, LoggedJournal
 from gowork.leader._replication.replica import Replica, TermBegun, encode_term
-from gowork.leader.log import Candidate, LeadershipLostError, LogFullError
+from gowork.leader.log import Candidate, LeadershipLostError, LogError, LogFullError, LogRefusedError
 from gowork.leader.log.entries import Kind, unseal
 from gowork.leader.store import Batch, Fact, StoreError, StoreFullError
 from gowork.leader.store.batches import encode_batch
@@ -134,13 +134,16 @@ async def test_what_the_store_refuses_never_gets_into_the_log(place: Place) -> N
     assert list(place.entries) == [1]
 
 
-async def test_a_full_log_takes_the_same_batch_later(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [LogFullError, LogRefusedError])
+async def test_a_log_that_is_full_or_refuses_takes_the_same_batch_later(
+    place: Place, monkeypatch: pytest.MonkeyPatch, error: type[LogError]
+) -> None:
     journal = await place.lead()
     await journal.open()
     append = MemoryLeadership.append
 
     async def full(*_: object) -> None:
-        raise LogFullError("etcd has used up its quota")
+        raise error("etcd has used up its quota")
 
     monkeypatch.setattr(MemoryLeadership, "append", full)
     with pytest.raises(LogBlockedError, match="used up its quota"):

@@ -9,7 +9,7 @@ from memory_log import MemoryLog, MemoryPlace
 from gowork.leader._replication.announcement import Announcement
 from gowork.leader._replication.log_watch import LOOK_SECONDS, LogWatch
 from gowork.leader._replication.registers import Registration, encode
-from gowork.leader.log import Generation, Span
+from gowork.leader.log import Generation, LogRefusedError, Span
 
 
 async def test_it_asks_again_and_says_for_how_long_the_log_has_been_silent() -> None:
@@ -35,6 +35,28 @@ async def test_it_asks_again_and_says_for_how_long_the_log_has_been_silent() -> 
     log.is_cut = False
     await asyncio.sleep(LOOK_SECONDS)
     assert watch.silent_seconds <= LOOK_SECONDS
+    running.cancel()
+
+
+async def test_it_asks_again_when_the_log_has_refused_it() -> None:
+    place = MemoryPlace()
+    place.begin(Generation("g"), None)
+    log = MemoryLog(place)
+    watch = LogWatch(log, Span(1, 0), asyncio.get_running_loop().time)
+    reach = log._reach
+
+    async def refused() -> None:
+        raise LogRefusedError("user name is empty")
+
+    log._reach = refused  # type: ignore[method-assign]
+    running = asyncio.ensure_future(watch.run())
+    await asyncio.sleep(3 * LOOK_SECONDS)
+    # A leader whose duty ends would end, too.
+    assert not running.done()
+    assert watch.silent_seconds > 2 * LOOK_SECONDS
+    log._reach = reach  # type: ignore[method-assign]
+    await asyncio.sleep(LOOK_SECONDS)
+    assert watch.silent_seconds < LOOK_SECONDS
     running.cancel()
 
 

@@ -12,7 +12,7 @@ from gowork.leader._replication.journal import LogBlockedError
 from gowork.leader._replication.pins import PIN_SECONDS, pinned, pins
 from gowork.leader._replication.registers import ABSENT_MS
 from gowork.leader._replication.weight import Weight
-from gowork.leader.log import Span
+from gowork.leader.log import LogError, LogFullError, LogRefusedError, LogUnreachableError, Span
 from gowork.leader.store import StoreFullError
 
 DAY_SECONDS = 24 * 3600
@@ -131,10 +131,27 @@ async def test_a_pin_keeps_no_more_than_the_bound(leader: LoneLeader) -> None:
         assert leader.span == Span(26, 35)
 
 
-async def test_a_copy_goes_on_when_the_log_takes_no_pin(leader: LoneLeader) -> None:
-    leader.log.is_full = True
-    async with pinned(leader.log):
-        assert await pins(leader.log) == []
+@pytest.mark.parametrize("error", [LogFullError, LogRefusedError, LogUnreachableError])
+async def test_a_copy_goes_on_when_the_log_takes_no_pin(
+    leader: LoneLeader, error: type[LogError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(key: str, value: bytes, seconds: float | None = None) -> None:
+        raise error("no pin")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(leader.log, "put_note", refuse)
+        async with pinned(leader.log):
+            assert await pins(leader.log) == []
+            patched.undo()
+            # It is put as soon as the log takes it.
+            await asyncio.sleep(PIN_SECONDS)
+            assert await pins(leader.log) == [0]
+
+
+async def test_a_pin_that_can_not_be_read_keeps_nothing(leader: LoneLeader) -> None:
+    await leader.log.put_note("pin/other", b"a later version's")
+    await leader.log.put_note("pin/own", b"3")
+    assert await pins(leader.log) == [3]
 
 
 async def test_at_the_bound_one_copy_is_left_and_that_is_said(leader: LoneLeader) -> None:
@@ -268,8 +285,11 @@ async def test_the_duty_looks_at_once_when_much_was_appended_and_ends_when_it_is
     await leader.write(3)
     await asyncio.sleep(1)
     assert leader.span == Span(13, 13)
+    # At once: who steps down follows its successor when its duties have ended.
+    began = asyncio.get_running_loop().time()
     stopped.set()
     await duty
+    assert asyncio.get_running_loop().time() - began < 1
     assert leader.weight._waiting == []
 
 

@@ -11,6 +11,7 @@ from replication_leader import VALUE_BYTES, LoneLeader, announcement, now
 
 from gowork.leader._replication import upkeep
 from gowork.leader._replication.registers import Registration, registered
+from gowork.leader.log import LogRefusedError
 from gowork.leader.log.entries import FORMAT
 from gowork.leader.store import StoreError, StoreFullError
 
@@ -99,6 +100,23 @@ async def test_a_full_log_is_told_and_that_it_is_no_longer_full(leader: LoneLead
         leader.log.is_full = False
         await asyncio.sleep(upkeep.AGAIN_SECONDS + 1)
         assert leader.told[-1] is None
+
+
+async def test_a_log_that_refuses_for_a_while_ends_no_leader(leader: LoneLeader) -> None:
+    put_note = leader.log.put_note
+
+    async def refused(key: str, value: bytes, seconds: float | None = None) -> None:
+        raise LogRefusedError("user name is empty")
+
+    leader.log.put_note = refused  # type: ignore[method-assign]
+    async with kept_up(leader) as running:
+        # Less than FORCE_SECONDS, after which it is registered in any case.
+        await asyncio.sleep(2.2 * upkeep.REGISTER_SECONDS)
+        assert not running.done()
+        leader.log.put_note = put_note  # type: ignore[method-assign]
+        # It is tried again soon, though a store that is registered has more time.
+        await asyncio.sleep(2 * upkeep.AGAIN_SECONDS)
+        assert await leader.registered() == {leader.store_id: 1}
 
 
 async def test_a_store_that_can_not_be_forced_ends_the_leader(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -12,7 +13,7 @@ import pytest
 
 from gowork.leader._rpc import copies
 from gowork.leader._rpc.copies import Copies
-from gowork.leader.store.protocol import Position
+from gowork.leader.store.protocol import Position, StoreError
 from gowork.leader.store.sqlite import SqliteStore
 from gowork.proto.cluster.v1 import leader_pb2 as pb
 from gowork.proto.status import Refusal
@@ -133,6 +134,48 @@ async def test_a_copy_is_kept_for_a_while_and_then_its_room_is_free(
     await all_of(sender, request(first.copy_id))
     await closed.wait()
     assert await refused(sender, request(first.copy_id)) == "COPY_GONE"
+
+
+async def test_a_copy_is_kept_for_as_long_as_it_is_read(store: SqliteStore) -> None:
+    sender = Copies(store)
+    (first, *_) = await all_of(sender, request())
+    copy = sender._copy
+    assert copy is not None
+    assert copy.timer is not None
+    assert not copy.timer.cancelled()
+    reading = sender.parts(request(first.copy_id), 40)
+    await anext(reading)
+    # Who reads slowly may have to go on with it.
+    assert copy.timer.cancelled()
+    await reading.aclose()
+    assert not copy.timer.cancelled()
+    sender.drop()
+    assert copy.timer.cancelled()
+
+
+async def test_a_copy_that_can_not_be_read_back_leaves_no_open_file(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[int] = []
+    open_file = os.open
+
+    def noting(path: Path, flags: int, mode: int = 0o777) -> int:
+        descriptor = open_file(path, flags, mode)
+        if flags == os.O_RDONLY | os.O_CLOEXEC and str(path).endswith("-copy"):
+            opened.append(descriptor)
+        return descriptor
+
+    def broken(descriptor: int) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(copies, "_sum", broken)
+    with monkeypatch.context() as patched:
+        patched.setattr(copies.os, "open", noting)
+        with pytest.raises(StoreError, match="Input/output error"):
+            await all_of(Copies(store), request())
+    (descriptor,) = opened
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
 
 
 async def test_a_copy_that_is_dropped_while_it_is_read_is_read_to_its_end(store: SqliteStore) -> None:

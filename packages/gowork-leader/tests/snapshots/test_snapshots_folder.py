@@ -19,7 +19,7 @@ from gowork.leader._core.model import Position
 from gowork.leader._snapshots import folder, stalls
 from gowork.leader._snapshots.folder import LEFT_SECONDS, MARK, Folder
 from gowork.leader._snapshots.names import Snapshot, named
-from gowork.leader._snapshots.places import PlaceError, place_at
+from gowork.leader._snapshots.places import CHUNK_BYTES, PlaceError, place_at
 
 DATA = os.urandom(3_000_000)
 
@@ -264,3 +264,36 @@ async def test_a_write_that_is_given_up_leaves_nothing(
 def test_a_url_that_names_no_place_is_refused(where: str) -> None:
     with pytest.raises(PlaceError, match="is no place for snapshots"):
         place_at(where)
+
+
+async def test_a_link_is_no_snapshot(path: Path, source: Path) -> None:
+    (path / snapshot().name).symlink_to(source)
+    assert await Folder(path).snapshots() == []
+
+
+def test_a_snapshot_that_is_removed_while_the_folder_is_read_is_not_there(path: Path, source: Path) -> None:
+    class Meanwhile(stalls.Progress):
+        def made(self) -> None:
+            (path / snapshot().name).unlink()
+
+    (path / snapshot().name).write_bytes(DATA)
+    assert Folder(path)._snapshots(Meanwhile()) == []
+
+
+def test_each_part_of_a_copy_is_told_so_that_a_long_one_does_not_look_as_if_it_hung(
+    path: Path, source: Path, tmp_path: Path
+) -> None:
+    class Counted(stalls.Progress):
+        times = 0
+
+        def made(self) -> None:
+            self.times += 1
+
+    chunks = -(-len(DATA) // CHUNK_BYTES)
+    progress = Counted()
+    Folder(path)._write(snapshot(), source, progress)
+    # It is written, and read back.
+    assert progress.times >= 2 * chunks
+    progress = Counted()
+    Folder(path)._read(snapshot(), tmp_path / "target", progress)
+    assert progress.times >= chunks
