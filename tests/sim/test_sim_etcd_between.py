@@ -11,11 +11,18 @@ import pytest
 from sim_etcd import SimEtcd
 from sim_etcd_calls import LoopClock, SimEtcdClient, SimLink
 
-from gowork.leader.log import GenerationError, LeadershipLostError, LogEntry, LogFullError, LogUnreachableError
+from gowork.leader.log import (
+    GenerationError,
+    LeadershipLostError,
+    LogEntry,
+    LogFullError,
+    LogRefusedError,
+    LogUnreachableError,
+)
 from gowork.leader.log._etcd import etcd_pb2 as pb
 from gowork.leader.log._etcd.requests import delete, put
 from gowork.leader.log._etcd.values import PART_BYTES
-from gowork.leader.log.conformance import FIRST, lead
+from gowork.leader.log.conformance import FIRST, candidate, lead
 from gowork.leader.log.etcd import EtcdLog
 from gowork.leader.log.protocol import Generation, NotElectedError
 
@@ -33,7 +40,7 @@ class Client(SimEtcdClient):
     def __init__(self, link: SimLink) -> None:
         super().__init__(link)
         self.link = link
-        self.before_watch = nothing
+        self.before_watch: Callable[[pb.WatchCreateRequest], None] = nothing
         self.before_range: Callable[[pb.RangeRequest], None] = nothing
         self.before_txn: Callable[[pb.TxnRequest], None] = nothing
         self.after_txn: Callable[[pb.TxnRequest], None] = nothing
@@ -146,6 +153,30 @@ async def test_who_is_deposed_and_succeeded_while_its_watch_is_broken_finds_out(
         cluster.do(put(b"x/leader", b"2\ntwo"))
 
     client.before_range = succeeded
+    client.link.break_streams()
+    async with asyncio.timeout(PATIENCE):
+        await leadership.lost.wait()
+
+
+@pytest.mark.parametrize("call", ["range", "watch"])
+async def test_who_is_deposed_while_etcd_refuses_it_finds_out_when_it_is_let_in_again(
+    cluster: Cluster, call: str
+) -> None:
+    client = cluster.client()
+    log = EtcdLog(client, "x")
+    await log.begin(FIRST, None)
+    leadership = await log.campaign(candidate())
+    await asyncio.sleep(0.1)
+
+    def refused(request: object) -> None:
+        client.before_range = nothing
+        cluster.do(delete(b"x/leader"))
+        raise LogRefusedError("user name is empty")
+
+    if call == "range":
+        client.before_range = refused
+    else:
+        client.before_watch = refused
     client.link.break_streams()
     async with asyncio.timeout(PATIENCE):
         await leadership.lost.wait()

@@ -15,10 +15,19 @@ from gowork.leader.log._etcd.requests import absent, delete, empty, get, held, p
 from gowork.leader.log._etcd.values import split
 from gowork.leader.log._etcd.watching import changes
 from gowork.leader.log.holding import Held, Holding, OwnLease, told_in_time
-from gowork.leader.log.protocol import Leader, LeadershipLostError, LogDamagedError, LogError, LogUnreachableError
+from gowork.leader.log.protocol import (
+    Leader,
+    LeadershipLostError,
+    LogDamagedError,
+    LogError,
+    LogRefusedError,
+    LogUnreachableError,
+)
 
 #: How many entries one transaction removes at most, so that appends do not wait for long.
 _PRUNED_AT_ONCE = 1_000
+#: How long to wait before etcd is asked again that has refused this leader, in seconds.
+_REFUSED_SECONDS = 1.0
 
 
 class EtcdLeadership(Held):
@@ -130,16 +139,21 @@ class EtcdLeadership(Held):
         # What was before the watch is compared by each append.
         revision = self.leader.token + 1
         while not self.lost.is_set():
-            async with aclosing(changes(self._etcd, key, b"", revision)) as events:
-                async for _ in events:
-                    # It was removed. Nobody writes it again while it is there.
-                    self._over()
-            request = pb.RangeRequest(key=key, keys_only=True)
-            with suppress(LogUnreachableError):
-                answer = await self._etcd.range(request)
-                if not answer.kvs or answer.kvs[0].create_revision != self.leader.token:
-                    self._over()
-                revision = answer.header.revision + 1
+            try:
+                async with aclosing(changes(self._etcd, key, b"", revision)) as events:
+                    async for _ in events:
+                        # It was removed. Nobody writes it again while it is there.
+                        self._over()
+                answer = await self._etcd.range(pb.RangeRequest(key=key, keys_only=True))
+            except LogUnreachableError:
+                continue
+            except LogRefusedError:
+                # etcd's users have changed. It may be let in again.
+                await asyncio.sleep(_REFUSED_SECONDS)
+                continue
+            if not answer.kvs or answer.kvs[0].create_revision != self.leader.token:
+                self._over()
+            revision = answer.header.revision + 1
 
     def _over(self) -> LeadershipLostError:
         self._keeping.stop()
