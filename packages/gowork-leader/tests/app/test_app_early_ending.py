@@ -122,13 +122,16 @@ async def test_that_a_leader_can_not_be_watched_or_ended_is_said_and_ends_nothin
     house: House, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
-    house.ending.watch(Leader(1, 1, b"unreadable"))
-    await _ended(house)
+    addresses = ("nonsense", f"{'a' * 64}.example:1")
+    announced = (encode(Announcement("one", each, each, each, "store", "1.0")) for each in addresses)
+    for announcement in (b"unreadable", *announced):
+        house.ending.watch(Leader(1, 1, announcement))
+        await _ended(house)
     await house.led_from("127.0.0.1:1")
     house.other.is_cut = True
     await _ended(house)
     said = [record.message for record in caplog.records if record.name == early_ending.__name__]
-    assert said == ["leader not watched", "leader is gone", "leader not watched"]
+    assert said == ["leader not watched"] * 3 + ["leader is gone", "leader not watched"]
 
 
 async def _ended(house: House) -> None:

@@ -15,7 +15,7 @@ import time
 import grpc
 import msgspec
 
-from gowork.base.channels import open_channel, parse_address
+from gowork.base.channels import AddressError, open_channel, parse_address
 from gowork.leader._replication import announcement
 from gowork.leader.log.protocol import Leader, Log, LogError
 
@@ -72,7 +72,7 @@ class EarlyEnding:
             # Said first: when the log has no leader any more, this watch ends.
             _log.warning("leader is gone", extra={"term": leader.term, "address": address})
             await self._log.depose(leader)
-        except (LogError, msgspec.MsgspecError) as error:
+        except (LogError, msgspec.MsgspecError, AddressError, UnicodeError) as error:
             # Its lease runs out.
             _log.warning("leader not watched", extra={"term": leader.term, "reason": str(error)})
 
