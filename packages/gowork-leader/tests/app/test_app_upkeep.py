@@ -425,7 +425,12 @@ async def test_who_was_elected_and_may_write_nothing_goes_on_when_it_may(crew: S
     while crew.place._tokens < tokens + 2:
         assert not crew.running["a"].done()
         await asyncio.sleep(0.01)
+    # It waits no longer when another leader leads, that could begin its term.
+    await crew.start("b")
+    await crew.says("b", 200, "ready")
+    await crew.says("a", 200, "follows")
     log.refuses_entries = False
+    await crew.stop("b")
     await crew.says("a", 200, "ready")
     await crew.submitted("a", "one")
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import errno
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from replication_leader import VALUE_BYTES, WALL_MS, LoneLeader, announcement
@@ -18,15 +22,16 @@ from gowork.leader._replication.snapshots import (
     PLACE,
     RANK_SECONDS,
     SNAPSHOT_SECONDS,
+    TIMES_APART,
     Snapshots,
     fetch_newest,
 )
 from gowork.leader._snapshots.folder import MARK, Folder
 from gowork.leader._snapshots.names import Snapshot, named
 from gowork.leader._snapshots.places import PlaceError
-from gowork.leader.log import Generation, Span
+from gowork.leader.log import Generation, LogRefusedError, Span
 from gowork.leader.log.entries import ChainError
-from gowork.leader.store import Position, StoreFullError
+from gowork.leader.store import Position, StoreError, StoreFullError
 
 
 @dataclasses.dataclass
@@ -302,6 +307,91 @@ async def test_a_snapshot_that_fails_is_tried_again_later_and_the_last_one_count
     assert house.said[2:] == [None]
 
 
+async def test_a_snapshot_that_took_long_is_followed_by_a_long_pause(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Folder.write
+
+    async def slow(place: Folder, snapshot: Snapshot, source: Path) -> None:
+        house.mono += SNAPSHOT_SECONDS
+        await write(place, snapshot, source)
+
+    one = house.make()
+    with monkeypatch.context() as patched:
+        patched.setattr(Folder, "write", slow)
+        assert await house.look(one) == [10]
+    await house.leader.write(1)
+    # Counted from when it was begun.
+    house.mono += (TIMES_APART - 1) * SNAPSHOT_SECONDS - 1
+    assert await house.look(one) == [10]
+    house.mono += 1
+    assert await house.look(one) == [10, 11]
+
+
+async def test_a_disk_that_fails_while_a_snapshot_is_made_is_said(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(store: object, path: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(type(house.leader.store), "backup", broken)
+    assert await house.look(house.make()) == []
+    assert house.said == ["no new shared snapshot: [Errno 5] Input/output error"]
+
+
+async def test_a_snapshot_counts_on_when_the_log_has_dropped_what_comes_after_it(house: House) -> None:
+    await house.look(house.make())
+    await house.leader.write(3)
+    await house.leader.leadership.prune(13)
+    again = house.make()
+    again._again_mono = float("inf")
+    assert await house.look(again) == [10]
+    assert again.index == 10
+    assert house.said[-1] is not None
+    assert "the log has dropped what no shared snapshot has" in house.said[-1]
+
+
+async def test_a_place_that_is_lost_has_no_snapshot_and_what_fails_is_tried_again(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(house.leader.store), "scratch", house.scratch)
+    one = house.make()
+    running = asyncio.ensure_future(one.run())
+    failed: list[Exception] = []
+
+    async def until(is_so: Callable[[], bool]) -> None:
+        while not is_so():
+            assert not running.done()
+            await asyncio.sleep(snapshots.LOOK_SECONDS)
+
+    await until(lambda: one.index == 10)
+    # Else the log would be pruned of what nobody can read there.
+    house.folder.rename(house.folder.with_name("away"))
+    await until(lambda: house.said != [])
+    assert one.index == 0
+    assert str(house.said[-1]).startswith("no shared snapshots: ")
+    house.folder.with_name("away").rename(house.folder)
+    await until(lambda: one.index == 10)
+
+    def failing(error: Exception) -> Callable[..., Coroutine[None, None, NoReturn]]:
+        async def fail(*_: object) -> NoReturn:
+            failed.append(error)
+            raise error
+
+        return fail
+
+    for place, name, error in (
+        (house.leader.store, "current", StoreError("it can't be read now")),
+        (house.leader.log, "notes", LogRefusedError("user name is empty")),
+    ):
+        failed.clear()
+        with monkeypatch.context() as patched:
+            patched.setattr(place, name, failing(error))
+            await until(lambda: len(failed) == 2)
+    running.cancel()
+    await asyncio.wait({running})
+
+
 async def test_a_failure_is_over_when_another_leader_takes_the_snapshot(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -424,6 +514,22 @@ async def test_the_newest_snapshot_that_can_follow_the_log_is_fetched(house: Hou
     (house.folder / older.name).unlink()
     with pytest.raises(PlaceError, match="has format 4"):
         await fetched()
+
+
+async def test_a_snapshot_that_has_another_position_than_its_name_is_not_taken(house: House, tmp_path: Path) -> None:
+    one = house.make()
+    await house.look(one)
+    await house.leader.write(1)
+    house.mono += SNAPSHOT_SECONDS
+    await house.look(one)
+    older, newest = house.there
+    data = (house.folder / older.name).read_bytes()
+    for each in (older, newest):
+        (house.folder / each.name).unlink()
+    wrong = Snapshot(newest.position, older.format, older.taken_ms, older.size, older.sha256)
+    (house.folder / wrong.name).write_bytes(data)
+    with pytest.raises(PlaceError, match="is at index 10"):
+        await fetch_newest(Folder(house.folder), house.leader.store, house.leader.log, 0, tmp_path / "target")
 
 
 async def test_a_position_is_compared_with_the_log(house: House) -> None:
