@@ -84,7 +84,9 @@ TYPED_TESTS = {
     "packages/gowork-leader/tests/log": "packages/gowork-leader/tests/log",
     "packages/gowork-leader/tests/property": "packages/gowork-leader/tests/property:packages/gowork-leader/tests/core",
     "packages/gowork-leader/tests/replication": "packages/gowork-leader/tests/log:packages/gowork-leader/tests/store",
-    "packages/gowork-leader/tests/rpc": "packages/gowork-leader/tests/rpc:packages/gowork-leader/tests/core",
+    "packages/gowork-leader/tests/rpc": (
+        "packages/gowork-leader/tests/rpc:packages/gowork-leader/tests/core:packages/gowork-leader/tests/log"
+    ),
     "packages/gowork-leader/tests/snapshots": "packages/gowork-leader/tests/log",
     "packages/gowork-leader/tests/store": "packages/gowork-leader/tests/store:packages/gowork-leader/tests/core",
     "packages/gowork-leader/tests/wire": "",
