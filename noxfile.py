@@ -226,7 +226,7 @@ def newest_etcd(session: nox.Session) -> None:
         session.skip("Go builds etcd, and is not on PATH")
     install_packages(session, *group("test"))
     # Go ignores a module in the folder for temporary files itself.
-    folder = Path(session.create_tmp(), "etcd")
+    folder = Path(session.create_tmp()).resolve() / "etcd"
     folder.mkdir(exist_ok=True)
     (folder / "go.mod").write_text("module newest-etcd\n")
     etcd = folder / "bin/etcd"
