@@ -18,12 +18,13 @@ from gowork.leader.log import (
     LogFullError,
     LogRefusedError,
     LogUnreachableError,
+    PrunedError,
 )
 from gowork.leader.log._etcd import etcd_pb2 as pb
 from gowork.leader.log._etcd.requests import delete, put
 from gowork.leader.log._etcd.values import PART_BYTES
 from gowork.leader.log.conformance import FIRST, candidate, lead
-from gowork.leader.log.etcd import EtcdLog
+from gowork.leader.log.etcd import LEASE_SECONDS, EtcdLog
 from gowork.leader.log.protocol import Generation, NotElectedError
 
 PATIENCE = 30.0
@@ -300,3 +301,122 @@ async def test_a_note_for_some_seconds_stays_at_least_so_long(cluster: Cluster) 
     assert await log.notes() == {"pin": b"1"}
     await asyncio.sleep(5.0)
     assert await log.notes() == {}
+
+
+def writes(request: pb.TxnRequest, key: bytes) -> bool:
+    """Whether a transaction writes a key that begins so."""
+    return any(each.request_put.key.startswith(key) for each in request.success)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        put(b"x/generation", b'{"id":"second"}'),
+        put(b"x/term", b"7"),
+        put(b"x/leader", b"1\nanother"),
+        delete(b"x/log/%016x" % 1),
+    ],
+    ids=["generation", "term", "leader", "first entry"],
+)
+async def test_nobody_is_elected_by_what_has_changed_since_it_looked(cluster: Cluster, change: pb.RequestOp) -> None:
+    client = cluster.client()
+    log = EtcdLog(client, "x")
+    await log.begin(FIRST, None)
+    cluster.do(put(b"x/log/%016x" % 1, b"\0one"))
+    cluster.do(put(b"x/log/%016x" % 2, b"\0two"))
+
+    def changed(request: pb.TxnRequest) -> None:
+        if writes(request, b"x/leader"):
+            cluster.do(change)
+
+    client.before_txn = changed
+    with pytest.raises(NotElectedError, match="or the log has changed meanwhile"):
+        await lead(log)
+
+
+async def test_who_was_succeeded_while_it_appends_leads_no_more_and_does_not_take_that_for_damage(
+    cluster: Cluster,
+) -> None:
+    client = cluster.client()
+    log = EtcdLog(client, "x")
+    await log.begin(FIRST, None)
+    leadership = await lead(log)
+
+    def succeeded(request: pb.TxnRequest) -> None:
+        if writes(request, b"x/log/"):
+            cluster.do(delete(b"x/leader"))
+            cluster.do(put(b"x/leader", b"2\ntwo"), put(b"x/log/%016x" % 1, b"\0two"))
+
+    client.before_txn = succeeded
+    with pytest.raises(LeadershipLostError):
+        await leadership.append(1, b"one")
+
+
+async def test_who_was_deposed_writes_no_parts(cluster: Cluster) -> None:
+    client = cluster.client()
+    log = EtcdLog(client, "x")
+    await log.begin(FIRST, None)
+    leadership = await lead(log)
+    client.before_txn = lambda request: cluster.do(delete(b"x/leader"))
+    with pytest.raises(LeadershipLostError):
+        await leadership.append(1, LARGE)
+    assert cluster.keys(b"x/part/") == []
+
+
+async def test_who_was_deposed_prunes_nothing_and_who_leads_compacts_what_it_has_pruned(cluster: Cluster) -> None:
+    client = cluster.client()
+    log = EtcdLog(client, "x")
+    await log.begin(FIRST, None)
+    leadership = await lead(log)
+    for index in (1, 2, 3):
+        await leadership.append(index, b"entry")
+    await leadership.prune(2)
+    compacted = cluster.etcd.compacted
+    assert compacted > 0
+
+    def deposed(request: pb.TxnRequest) -> None:
+        if any(each.HasField("request_delete_range") for each in request.success):
+            cluster.do(delete(b"x/leader"))
+
+    client.before_txn = deposed
+    with pytest.raises(LeadershipLostError):
+        await leadership.prune(3)
+    assert await log.span() == (2, 3)
+    assert cluster.etcd.compacted == compacted
+
+
+async def test_who_is_before_a_generation_without_entries_needs_a_copy(cluster: Cluster) -> None:
+    log = EtcdLog(cluster.client(), "x")
+    await log.begin(Generation("restored", 5), None)
+    async with aclosing(log.follow(2)) as pages:
+        with pytest.raises(PrunedError, match="begins with entry 6"):
+            await anext(pages)
+
+
+async def test_an_entry_that_is_pruned_while_its_parts_are_read_is_no_damage(cluster: Cluster) -> None:
+    client, other = cluster.client(), EtcdLog(cluster.client(), "x")
+    log = EtcdLog(client, "x")
+    await other.begin(FIRST, None)
+    leadership = await lead(other)
+    await leadership.append(1, LARGE)
+    await leadership.append(2, b"two")
+
+    def pruned(request: pb.RangeRequest) -> None:
+        if request.key.startswith(b"x/part/"):
+            cluster.do(delete(b"x/part/", b"x/part0"), delete(b"x/log/%016x" % 1))
+
+    client.before_range = pruned
+    async with aclosing(log.follow(0)) as pages:
+        with pytest.raises(PrunedError, match="begins with entry 2"):
+            await anext(pages)
+
+
+async def test_the_lease_of_who_was_deposed_is_kept_no_more(cluster: Cluster) -> None:
+    log = EtcdLog(cluster.client(), "x")
+    await log.begin(FIRST, None)
+    leadership = await lead(log)
+    cluster.do(delete(b"x/leader"))
+    async with asyncio.timeout(PATIENCE):
+        await leadership.lost.wait()
+    await asyncio.sleep(2 * LEASE_SECONDS)
+    assert cluster.etcd.leases() == {}
