@@ -111,6 +111,17 @@ class TestCalls:
             client.schedule("p")
         assert 2 <= len(scripted.requests["ScheduleTask"]) < 20
 
+    def test_a_deadline_that_ends_a_further_try_tells_what_the_leader_had_said(
+        self, scripted, held: threading.Event
+    ) -> None:
+        scripted.fail_next("ScheduleTask", UNAVAILABLE)
+        scripted.run_next("ScheduleTask", held.wait)
+        with Client(scripted.address, timeout=0.5) as client, pytest.raises(DeadlineExceeded) as caught:
+            client.schedule("p")
+        assert str(caught.value).endswith(
+            f"is safe. Before that, the leader at {scripted.address} can't serve now: not leading now"
+        )
+
     @pytest.mark.parametrize(
         ("refusal", "kind"),
         [

@@ -233,6 +233,12 @@ def test_a_host_that_nobody_reaches_is_not_advertised(host: str) -> None:
         advertised_host(host)
 
 
+@pytest.mark.parametrize("name", ["", " ", "a\nb", "x" * 257])
+def test_a_name_that_would_garble_the_list_of_leaders_is_refused(name: str) -> None:
+    with pytest.raises(click.BadParameter, match="a name is printable text of at most 256 bytes"):
+        main.make_context("gowork-leader", [f"--name={name}"])
+
+
 def test_a_host_is_advertised_without_brackets(tmp_path: Path) -> None:
     assert [advertised_host(host) for host in ("", "[::1]", "fe80::1%eth0", "node-1", "10.0.0.1")] == [
         "",

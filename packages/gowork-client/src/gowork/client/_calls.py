@@ -177,7 +177,9 @@ class Tries:
             raise typed from None
         # An address that let a deadline pass may never answer. The next call goes to another one.
         rotation.failed(address, words_of(error), answered=isinstance(typed, LeaderUnreachable) and typed.answered)
-        if isinstance(typed, DeadlineExceeded) or not (self._is_repeatable or was_not_taken(error)):
+        if isinstance(typed, DeadlineExceeded):
+            raise self._too_late(typed) from None
+        if not (self._is_repeatable or was_not_taken(error)):
             raise typed from None
         self._tried.add(address)
         if rotation.current not in self._tried:
@@ -197,6 +199,15 @@ class Tries:
         self._tried.clear()
         self._pause = min(self._pause * 2, _PAUSE_S_MAX)
         return pause
+
+    def _too_late(self, last: DeadlineExceeded) -> DeadlineExceeded:
+        """Returns the error of a call that the deadline ended. It tells why there was more than one try."""
+        before = self._unreachable
+        if before is None or not before.answered:
+            return last
+        return DeadlineExceeded(
+            f"{last} Before that, {before}", code=last.code, reason=last.reason, metadata=last.metadata
+        )
 
     def _failed(self) -> CallError:
         """Returns the error of the call when there is no time for a further try."""

@@ -39,7 +39,7 @@ from gowork.leader.log.protocol import Log, LogError
 from gowork.leader.log.registry import open_log
 from gowork.leader.store.protocol import LoggedStore, Store, StoreError
 from gowork.leader.store.registry import open_store
-from gowork.proto.limits import RETAIN_DAYS_MAX, RETAIN_TASKS_MAX
+from gowork.proto.limits import ID_BYTES_MAX, RETAIN_DAYS_MAX, RETAIN_TASKS_MAX
 
 #: How long the event loop may keep Python's lock from the store's threads, in seconds. They need it after every
 #: statement. With Python's own 5 ms, a busy loop has held up single commits for seconds.
@@ -114,6 +114,12 @@ def _check_address(context: click.Context, parameter: click.Parameter, address: 
     except AddressError as error:
         raise click.BadParameter(str(error)) from None
     return address
+
+
+def _check_name(context: click.Context, parameter: click.Parameter, name: str | None) -> str | None:
+    if name is not None and not (name.strip() and name.isprintable() and len(name.encode()) <= ID_BYTES_MAX):
+        raise click.BadParameter(f"{name[:80]!r}: a name is printable text of at most {ID_BYTES_MAX} bytes")
+    return name
 
 
 def _check_host(context: click.Context, parameter: click.Parameter, host: str | None) -> str:
@@ -210,7 +216,13 @@ class _Command(click.Command):
     show_default="none; this is the only leader",
     help="Share this log with other leaders: etcd://HOST:2379,HOST:2379/PREFIX.",
 )
-@click.option("--name", metavar="NAME", show_default="this machine's name", help="This leader's name among the others.")
+@click.option(
+    "--name",
+    metavar="NAME",
+    callback=_check_name,
+    show_default="this machine's name",
+    help="This leader's name among the others.",
+)
 @click.option(
     "--advertise",
     metavar="HOST",
