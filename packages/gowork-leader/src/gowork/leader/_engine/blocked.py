@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterable
 
 from gowork.leader._core.commands import ReceiveFrame
 from gowork.leader._engine.asked import Item
@@ -109,8 +108,7 @@ class Writer:
 
     async def confirm(self) -> None:
         """See Journal.confirm."""
-        with self._waiting():
-            await self._journal.confirm()
+        await self._waiting(self._journal.confirm())
 
     async def write(self, batch: Batch) -> None:
         """Makes a batch durable, however long that takes.
@@ -121,8 +119,7 @@ class Writer:
         """
         while True:
             try:
-                with self._waiting():
-                    await self._journal.commit(batch)
+                await self._waiting(self._journal.commit(batch))
             except StoreBlockedError as error:
                 if self.blocked is None:
                     _log.error(reason(error), extra={"reason": str(error)})
@@ -140,11 +137,11 @@ class Writer:
                     _log.info("store takes batches again")
                 return
 
-    @contextmanager
-    def _waiting(self) -> Iterator[None]:
+    async def _waiting(self, answer: Awaitable[None]) -> None:
+        """Waits for an answer, and notes since when."""
         # No clock of the engine's: nothing but the probe of readiness asks for it.
         self._waits_since = asyncio.get_running_loop().time()
         try:
-            yield
+            await answer
         finally:
             self._waits_since = None
