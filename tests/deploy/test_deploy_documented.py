@@ -18,7 +18,7 @@ from gowork.worker._app.command import main as worker
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/high-availability.md").read_text()
 #: Programs that neither gowork nor etcd has.
-OTHERS = {"cp", "docker", "export", "mkdir", "nginx", "runuser", "sysctl", "systemctl", "useradd"}
+OTHERS = {"cp", "docker", "echo", "export", "install", "mkdir", "nginx", "runuser", "sysctl", "systemctl", "useradd"}
 
 
 def documented() -> list[list[str]]:
