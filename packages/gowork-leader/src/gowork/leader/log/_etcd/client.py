@@ -30,8 +30,6 @@ _UNANSWERED_MAX = 2
 _BUSY_MAX = 10
 #: What gRPC says when a member ended a connection that was to begin.
 _ENDED = ("Socket closed", "Connection reset", "andshake", "Unwrap failed")
-#: What etcd says of a token that it no longer takes. The token is asked for again.
-_OLD_TOKEN = ("invalid auth token", "revision of auth store is old")
 #: Streams end when the member that serves them has lost its leader.
 _STREAM_METADATA = (("hasleader", "true"),)
 
@@ -237,7 +235,7 @@ class EtcdClient:
             )
         if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "too many requests" in details:
             return _BusyError(details)
-        if any(text in details for text in _OLD_TOKEN) and self._endpoints.user:
+        if self._endpoints.has_old_token(details):
             return _OldTokenError(details)
         if code is grpc.StatusCode.INVALID_ARGUMENT and "request is too large" in details:
             return LogRefusedError(

@@ -31,6 +31,8 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.service_config_disable_resolution", 1),
 )
+#: What etcd says of a token that it no longer takes. Another one is asked for then.
+_OLD_TOKEN = ("invalid auth token", "revision of auth store is old")
 
 
 class Endpoints(Struct, frozen=True):
@@ -48,6 +50,10 @@ class Endpoints(Struct, frozen=True):
     ca: bytes = b""
     certificate: bytes = b""
     key: bytes = b""
+
+    def has_old_token(self, details: str) -> bool:
+        """Whether etcd says in an error that the token is no longer taken."""
+        return bool(self.user) and any(text in details for text in _OLD_TOKEN)
 
     def channel(self, address: str) -> grpc.aio.Channel:
         """Opens a channel to one member. It connects at its first use."""

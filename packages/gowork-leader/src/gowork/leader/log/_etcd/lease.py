@@ -11,6 +11,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable
+from typing import cast
 
 import grpc
 
@@ -33,7 +34,7 @@ class Keeper:
         lease: the lease's number.
         own: is told of each keepalive that was answered.
         over: is called once, on the loop that makes the keeper, when the lease is gone or its time is over.
-        token: who this program is, for etcd; empty without authentication.
+        token: who this program is, for etcd; empty: it is asked for, where etcd has users.
     """
 
     def __init__(
@@ -43,7 +44,7 @@ class Keeper:
         self._lease = lease
         self._own = own
         self._over = over
-        self._metadata = (("token", token),) if token else ()
+        self._token = token
         self._loop = asyncio.get_running_loop()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="gowork-etcd-lease", daemon=True)
@@ -78,8 +79,11 @@ class Keeper:
                 return
             try:
                 left = self._attempt(channels[address], min(_ATTEMPT_SECONDS, self._own.until - sent))
-            except grpc.RpcError:
-                tried += 1
+            except grpc.RpcError as error:
+                if self._endpoints.has_old_token(cast("grpc.Call", error).details() or ""):
+                    self._token = ""
+                else:
+                    tried += 1
                 left = -1
                 wait = self._own.interval / 5
             else:
@@ -94,9 +98,14 @@ class Keeper:
 
     def _attempt(self, channel: grpc.Channel, seconds: float) -> int:
         """Sends one keepalive, and returns how many seconds the lease has; 0 when it is gone."""
+        if self._endpoints.user and not self._token:
+            request = pb.AuthenticateRequest(name=self._endpoints.user, password=self._endpoints.password)
+            self._token = rpc.AuthStub(channel).Authenticate(request, timeout=seconds).token
         # A stream for each, because a stream that has gone silent would have to be found out.
         call = rpc.LeaseStub(channel).LeaseKeepAlive(
-            iter([pb.LeaseKeepAliveRequest(ID=self._lease)]), timeout=seconds, metadata=self._metadata
+            iter([pb.LeaseKeepAliveRequest(ID=self._lease)]),
+            timeout=seconds,
+            metadata=(("token", self._token),) if self._token else (),
         )
         for answer in call:
             return max(int(answer.TTL), 0)
