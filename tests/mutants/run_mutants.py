@@ -16,6 +16,7 @@ import contextlib
 import datetime
 import os
 import queue
+import re
 import shutil
 import signal
 import subprocess
@@ -44,11 +45,11 @@ COPIED = (
     "ARCHITECTURE.md",
     "README.md",
 )
-#: Time limits, in seconds, of one test and of a suite. A test that hangs because of an edit has noticed the edit. A
-#: test's limit is also PATIENCE times what all selected tests took together without an edit, but never below the least.
-TEST_SECONDS = 120.0
-TEST_SECONDS_LEAST = 30.0
+#: The time limit of a test is TEST_SECONDS for all that is around it, and PATIENCE times what it took without an edit,
+#: in seconds. A test that hangs because of an edit has noticed the edit.
+TEST_SECONDS = 30.0
 PATIENCE = 4.0
+#: The time limit of a suite, in seconds.
 SUITE_SECONDS = 600.0
 #: What a test of all that are selected may take without an edit, on average, so that a slow machine runs all of them.
 UNEDITED_SECONDS = 5.0
@@ -168,6 +169,16 @@ class Tree:
         os.utime(path, (self._time, self._time))
 
 
+def durations(output: str) -> dict[str, float]:
+    """Reads how long each test took, in seconds, from what pytest prints with --durations=0. Quick ones are missing."""
+    took: dict[str, float] = {}
+    for seconds, test in re.findall(r"^(\d+\.\d+)s (?:setup|call|teardown) +(\S+)", output, re.MULTILINE):
+        # A parametrized test counts as a whole.
+        name = test.partition("[")[0]
+        took[name] = took.get(name, 0.0) + float(seconds)
+    return took
+
+
 def judge(tree: Tree, mutant: Mutant, test_seconds: float) -> Verdict:
     """Plants one edit and runs the tests that may notice it. Its own test may take `test_seconds`."""
     began = time.monotonic()
@@ -189,15 +200,14 @@ def run(mutants: Sequence[Mutant], folder: Path, workers: int) -> list[Verdict]:
     """Judges all mutants, and prints each verdict as it comes."""
     copies = [Tree(folder / str(number)) for number in range(workers)]
     print("without an edit: ", end="", flush=True)
-    began = time.monotonic()
     tests = sorted({mutant.test for mutant in mutants})
     seconds = max(SUITE_SECONDS, UNEDITED_SECONDS * len(tests))
-    code, output = copies[0].run(tests, seconds, "-n", str(workers))
+    code, output = copies[0].run(tests, seconds, "-n", str(workers), "--durations=0")
     if code != PASSED:
         print(f"their tests must pass, and pytest ended with {code}\n{output}")
         raise SystemExit(2)
     print(output.strip().splitlines()[-1])
-    test_seconds = min(TEST_SECONDS, max(TEST_SECONDS_LEAST, PATIENCE * (time.monotonic() - began)))
+    took = durations(output)
     trees: queue.SimpleQueue[Tree] = queue.SimpleQueue()
     for copy in copies:
         trees.put(copy)
@@ -205,7 +215,8 @@ def run(mutants: Sequence[Mutant], folder: Path, workers: int) -> list[Verdict]:
     def one(mutant: Mutant) -> Verdict:
         tree = trees.get()
         try:
-            return judge(tree, mutant, test_seconds)
+            own = took.get(mutant.test.partition("[")[0], 0.0)
+            return judge(tree, mutant, TEST_SECONDS + PATIENCE * own)
         finally:
             trees.put(tree)
 
