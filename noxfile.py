@@ -261,7 +261,7 @@ def upgrade(session: nox.Session) -> None:
 
 @nox.session(name="all")
 def all_(session: nox.Session) -> None:
-    """Runs the tests and everything that takes longer, each session to its end; takes about three hours on two cores."""
+    """Runs the tests and everything that takes longer, each session to its end; takes three hours on two cores."""
     for part, arguments in {"tests": [], **LONGER}.items():
         session.notify(part, posargs=arguments)
 
