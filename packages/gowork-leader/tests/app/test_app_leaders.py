@@ -27,10 +27,14 @@ from gowork.leader._rpc.dialer import DIAL_SECONDS
 from gowork.leader.log import LogUnreachableError
 from gowork.leader.log.etcd import LEASE_SECONDS
 from gowork.leader.store.sqlite import SqliteStore
+from gowork.proto import limits
 from gowork.proto.cluster.v1 import leader_pb2 as pb
 from gowork.proto.scheduler.v1 import scheduler_pb2 as spb
 
 pytestmark = pytest.mark.timeout(240)
+
+#: What would be for ever otherwise, in seconds.
+HANG = 20.0
 
 
 @pytest.fixture
@@ -120,11 +124,17 @@ async def test_a_leader_answers_also_while_none_leads(house: Several) -> None:
 
 
 @pytest.mark.parametrize("asked", [0, 1])
-async def test_who_waits_for_a_later_leader_is_told_when_it_leads(house: Several, asked: int) -> None:
+async def test_who_waits_for_a_later_leader_is_told_when_it_leads(
+    house: Several, asked: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A wait that nobody ends must be longer than the test.
+    monkeypatch.setattr(limits, "LEADERS_WAIT_MS_MAX", 1_000_000)
+    # Nor may the term that ends wait for whoever waits for the next one.
+    monkeypatch.setattr(node, "STOP_GRACE_SECONDS", 1_000.0)
     both = await pair(house)
     term = house.term
-    request = pb.LeadersRequest(wait_ms=10_000, after_term=term)
-    waiting = asyncio.ensure_future(both[asked].cluster.Leaders(request, timeout=PATIENCE))
+    request = pb.LeadersRequest(wait_ms=1_000_000, after_term=term)
+    waiting = asyncio.ensure_future(both[asked].cluster.Leaders(request, timeout=HANG))
     # A call that came later is answered.
     await leaders_of(both[asked])
     assert not waiting.done()
@@ -133,7 +143,7 @@ async def test_who_waits_for_a_later_leader_is_told_when_it_leads(house: Several
     assert (first.name, first.leads) == ("two", True)
     assert first.term > term
     # It leads already.
-    again = await both[asked].cluster.Leaders(request, timeout=PATIENCE)
+    again = await both[asked].cluster.Leaders(request, timeout=HANG)
     assert again.leaders[0].name == "two"
 
 
