@@ -24,6 +24,7 @@ from gowork.base.channels import (
     parse_address,
     split_addresses,
     target_of,
+    why_unanswered,
 )
 
 PORTS = st.integers(0, 65535)
@@ -175,3 +176,21 @@ def test_a_refused_connection_is_told_at_once_and_not_retried() -> None:
         with pytest.raises(grpc.RpcError) as caught:
             health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=120)
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+REFUSED = "failed to connect to all addresses; last error: UN"
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        # By grpcio 1.76, and by 1.80 and later.
+        (f"{REFUSED}AVAILABLE: ipv4:127.0.0.1:1: connect: Connection refused (111)", "Connection refused"),
+        (
+            f"{REFUSED}KNOWN: ipv4:127.0.0.1:1: Failed to connect to remote host: Connection refused",
+            "Connection refused",
+        ),
+    ],
+)
+def test_what_old_and_new_grpc_say_of_an_address_is_told_alike(said: str, words: str) -> None:
+    assert why_unanswered(said) == words

@@ -92,9 +92,10 @@ def test_a_task_that_starts_and_ends_is_written_once_with_the_bytes_of_its_end()
 def test_what_does_more_than_insert_and_move_is_written_alone_and_so_is_another_term() -> None:
     plain, fact = Batch([new_task(1)]), Batch(facts=[Fact("k", "a", b"v")])
     others = [fact, Batch(deletes=[DeletedTask(1, "a", 1)]), Batch(tombstones_before=1), None]
-    entries = [(batch, position(index), TERM) for index, batch in enumerate([plain, plain, *others, plain])]
-    entries += [(plain, position(9), TERM + 1)]
-    assert [len(group) for group in groups(entries)] == [2, 1, 1, 1, 1, 1, 1]
+    batches = [plain, plain, *(batch for other in others for batch in (other, plain))]
+    entries = [(batch, position(index), TERM) for index, batch in enumerate(batches)]
+    entries += [(plain, position(10), TERM + 1)]
+    assert [len(group) for group in groups(entries)] == [2, *[1] * 9]
 
 
 @pytest.mark.parametrize(

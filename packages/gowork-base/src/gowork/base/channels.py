@@ -86,6 +86,8 @@ SERVER_OPTIONS: Sequence[Option] = (
 _LOOKUP_FAILED = re.compile(r"^(?:errors resolving|DNS resolution failed) .*: ([^:\]]+)\]?$", re.DOTALL)
 #: What gRPC says of the transport, without the words before it that repeat the address.
 _TRANSPORT = re.compile(r"(?:last error: )?\w+: ?ipv[46]:\S+: (?:Failed to connect to remote host: )?(.+)$", re.DOTALL)
+#: The same as older versions of gRPC say it: as in "connect: Connection refused (111)".
+_CONNECT = re.compile(r"^connect: (.+) \(\d+\)$")
 
 
 class AddressError(ValueError):
@@ -177,6 +179,8 @@ def why_unanswered(message: str) -> str:
     """Returns why nobody answers at an address, in a few words, from gRPC's message about it."""
     found = _TRANSPORT.search(message)
     words = lookup_failure(message) or (found[1] if found else message)
+    if older := _CONNECT.match(words):
+        words = older[1]
     if "Failed parsing HTTP/2" in words:
         return "it does not speak gRPC"
     return "no answer" if "timed out" in words else words

@@ -29,7 +29,7 @@ _UNANSWERED_MAX = 2
 #: How often an attempt is repeated because etcd has too much to do.
 _BUSY_MAX = 10
 #: What gRPC says when a member ended a connection that was to begin.
-_ENDED = ("Socket closed", "Connection reset", "andshake", "Unwrap failed")
+_ENDED = ("Socket closed", "Connection reset", "andshake", "Unwrap failed", "Secure read failed")
 #: Streams end when the member that serves them has lost its leader.
 _STREAM_METADATA = (("hasleader", "true"),)
 
