@@ -149,8 +149,10 @@ def check_units(root: Path, programs: list[Path], log: Path) -> None:
             "id -u; cat kept.txt; touch /opt/x 2>/dev/null || echo read-only; ls /var/lib/private/gowork || echo hidden"
         )
         command = json.dumps({"command": ["sh", "-c", tries]})
-        said = json.loads(booted.run("/opt/gowork/bin/gowork", "add", "--handler=shell", "--wait", command))["stdout"]
-        number, *rest = said.split()
+        said = booted.run("/opt/gowork/bin/gowork", "add", "--handler=shell", "--wait", command)
+        # The id of the task is printed, too.
+        (result,) = [line for line in said.splitlines() if line.startswith("{")]
+        number, *rest = json.loads(result)["stdout"].split()
         assert (int(number) >= 61184, rest) == (True, ["kept", "read-only", "hidden"]), said
         print("units start, are ready when systemctl returns, keep the folders of old units, and do tasks")
         # Its loop does not turn any more.

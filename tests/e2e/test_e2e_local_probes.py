@@ -118,6 +118,19 @@ def test_a_leader_tells_when_it_is_ready_that_its_loop_turns_and_that_it_stops(
         assert process.wait(PATIENCE) == 0
 
 
+def test_a_leader_that_makes_its_store_from_a_backup_says_so_before_it_is_ready(
+    tmp_path: Path, leader: RunningLeader, manager: Manager
+) -> None:
+    backup = tmp_path / "b.backup"
+    ask = [str(COMMANDS / "gowork"), "--leader", leader.scheduler, "store", "backup", str(backup)]
+    subprocess.run(ask, check=True, timeout=PATIENCE)
+    options = ["--data-dir", str(tmp_path), "--restore", str(backup)]
+    process = begun("gowork-leader", *FREE, *options, manager=manager, folder=tmp_path)
+    with stopped_cleanly(process):
+        told = manager.until("READY=1")
+        assert told[:2] == ["EXTEND_TIMEOUT_USEC=30000000", "STATUS=makes the store from the backup"]
+
+
 def test_a_leader_that_waits_for_the_log_says_so_and_asks_for_more_time(tmp_path: Path, manager: Manager) -> None:
     options = ["--data-dir", str(tmp_path), "--log=etcd://127.0.0.1:1/gowork"]
     process = begun("gowork-leader", *FREE, *options, manager=manager, folder=tmp_path)

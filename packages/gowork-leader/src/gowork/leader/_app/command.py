@@ -11,6 +11,8 @@ import re
 import signal
 import sys
 import tomllib
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -330,9 +332,8 @@ def main(
                 extra={"host": host, "advice": "give --cluster-listen, --scheduler-listen and --advertise"},
             )
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            if restore is not None:
-                runner.run(_restore(opened, restore, open_log(log) if log else None))
-            runner.run(_serve(leader, manager, print_addresses))
+            restoring = None if restore is None else partial(_restore, opened, restore, open_log(log) if log else None)
+            runner.run(_run(leader, manager, restoring, print_addresses))
     except (*_FAULTS, BaseExceptionGroup) as error:
         # Not `except*`, because Python 3.11.2 puts what is raised within it into a group.
         faults = _leaves(error)
@@ -445,9 +446,25 @@ def _leaves(error: BaseException) -> list[BaseException]:
     return [leaf for part in error.exceptions for leaf in _leaves(part)]
 
 
-async def _serve(leader: Leader, manager: ServiceManager, print_addresses: bool) -> None:
-    loop = asyncio.get_running_loop()
+async def _run(
+    leader: Leader, manager: ServiceManager, restore: Callable[[], Awaitable[None]] | None, print_addresses: bool
+) -> None:
+    """Restores and serves, and tells the service manager of both. A restore may take longer than a start should."""
     stopped = asyncio.Event()
+    is_restoring = restore is not None
+
+    def ready() -> tuple[bool, str]:
+        return (False, "makes the store from the backup") if is_restoring else leader.ready()
+
+    async with manager.telling(ready, stopped.is_set):
+        if restore is not None:
+            await restore()
+            is_restoring = False
+        await _serve(leader, stopped, print_addresses)
+
+
+async def _serve(leader: Leader, stopped: asyncio.Event, print_addresses: bool) -> None:
+    loop = asyncio.get_running_loop()
 
     def stop() -> None:
         if stopped.is_set():
@@ -464,8 +481,7 @@ async def _serve(leader: Leader, manager: ServiceManager, print_addresses: bool)
     if print_addresses:
         started.add_done_callback(_print_addresses)
     with LocalListener("leader", leader.name, leader.ready, loop):
-        async with manager.telling(leader.ready, stopped.is_set):
-            await leader.run(started, stopped)
+        await leader.run(started, stopped)
 
 
 def _spare_collector(_: object) -> None:
