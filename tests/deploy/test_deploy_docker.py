@@ -10,9 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
+
+from gowork.cli.root import cli
+from gowork.leader._app.command import main as leader
+from gowork.worker._app.command import main as worker
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy/docker"
@@ -123,6 +128,29 @@ def test_a_dockerfile_has_two_stages_and_ends_as_a_user_by_number_in_exec_form(r
     # Nothing is installed there, and only what was built is taken along.
     assert [words for name, words in last if name == "COPY"] == ["--from=build /opt/gowork /opt/gowork"]
     assert [shlex.split(words)[0] for name, words in last if name == "RUN"] == (["install"] if role == "leader" else [])
+
+
+def commands() -> list[list[str]]:
+    """The words of each command of docs/containers.md."""
+    blocks = re.findall(r"^```sh\n(.*?)^```$", (ROOT / "docs/containers.md").read_text(), re.MULTILINE | re.DOTALL)
+    return [shlex.split(line) for block in blocks for line in block.replace("\\\n", "").splitlines()]
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_what_the_page_says_to_type_has_its_files_and_options(words: list[str]) -> None:
+    for word in words:
+        if word.startswith("deploy/"):
+            assert (ROOT / word).is_file(), word
+    known: dict[str, click.Command] = {"leader": leader, "worker": worker, "cli": cli}
+    for role, command in known.items():
+        if words[:2] == ["docker", "run"] and f"gowork-{role}" in words:
+            with command.make_context(role, words[words.index(f"gowork-{role}") + 1 :]) as context:
+                assert context.params or context.args
+
+
+def test_the_page_runs_each_image() -> None:
+    run = [words for words in commands() if words[:2] == ["docker", "run"]]
+    assert {role for role in ROLES for words in run if f"gowork-{role}" in words} == {*ROLES}
 
 
 def test_the_builder_gets_what_the_dockerfiles_copy_and_no_more() -> None:

@@ -9,6 +9,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -160,6 +161,20 @@ def test_a_process_starts_where_no_socket_can_be_made_and_says_why(
     (record,) = caplog.records
     assert record.getMessage() == "can't be asked by --check"
     assert "/proc/gowork" in vars(record)["reason"]
+
+
+def test_a_machine_where_nothing_can_be_written_is_no_error(
+    loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nowhere() -> str:
+        raise FileNotFoundError("no usable temporary directory")
+
+    monkeypatch.setattr(tempfile, "gettempdir", nowhere)
+    monkeypatch.setattr(local_probes, "_TEMPORARY", Path("/proc/gowork"))
+    monkeypatch.setenv("RUNTIME_DIRECTORY", "/proc/gowork")
+    with listening(loop) as listener:
+        assert listener.path is None
+        assert check("worker", "a") == (False, "no worker with the name 'a' runs here")
 
 
 def test_a_directory_that_others_may_write_to_is_not_used(

@@ -43,6 +43,8 @@ STALE_SECONDS = 60.0
 #: others, and the last one is 0).
 PATH_BYTES_MAX = 103
 _SUFFIX = ".sock"
+#: Where temporary files are when the environment does not say.
+_TEMPORARY = Path("/tmp")  # noqa: S108 - whose the directory is that is used there is checked
 
 
 def given_directory() -> Path | None:
@@ -59,7 +61,11 @@ def session_directory() -> Path | None:
 
 def own_directory() -> Path:
     """Returns the directory of this user among temporary files."""
-    return _own_in(Path(tempfile.gettempdir()))
+    try:
+        return _own_in(Path(tempfile.gettempdir()))
+    except FileNotFoundError:
+        # Nothing can be written anywhere, as in a read-only container without a /tmp of its own.
+        return _own_in(_TEMPORARY)
 
 
 def prefix_of(role: Role, name: str | None) -> str:
@@ -140,7 +146,7 @@ def _directories(role: Role) -> Iterator[Path]:
     for directory in (given_directory(), Path(f"/run/gowork-{role}")):
         if directory is not None:
             yield directory
-    others = (session_directory(), Path(f"/run/user/{os.geteuid()}/gowork"), own_directory(), _own_in(Path("/tmp")))  # noqa: S108
+    others = (session_directory(), Path(f"/run/user/{os.geteuid()}/gowork"), own_directory(), _own_in(_TEMPORARY))
     for directory in dict.fromkeys(others):
         with contextlib.suppress(OSError):
             # Another user could make a directory of this name among temporary files, and answer from there.
