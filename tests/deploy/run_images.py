@@ -40,6 +40,16 @@ CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 PATIENCE = 60.0
 #: What must not be in an image. The base has neither.
 TOOLS = {"cc", "gcc", "make", "pip", "pip3", "hatchling", "uv"}
+#: {role: where the container's folder is mounted}.
+MOUNTED = {"leader": "/data", "worker": "/handlers"}
+#: A module of handlers, as docs/containers.md mounts one.
+HELLO = """\
+from gowork.worker import handler
+
+@handler("hello")
+def hello(payload: dict[str, str]) -> str:
+    return f"hello {payload['name']}"
+"""
 #: In namespaces of its own for files, processes and messages. The network is this machine's.
 ALONE = ["unshare", "--mount", "--pid", "--ipc", "--fork", "--kill-child"]
 #: Makes the root read-only and what must be writable new, and becomes the image's user in it.
@@ -49,7 +59,7 @@ mount --bind "$ROOT" "$ROOT"
 mount -t proc proc "$ROOT/proc"
 mount -t tmpfs -o mode=1777,size=64m tmpfs "$ROOT/tmp"
 mount --bind /dev "$ROOT/dev"
-if [ -n "$DATA" ]; then mount --bind "$DATA" "$ROOT/data"; fi
+if [ -n "$MOUNTED" ]; then mount --bind "$FOLDER_OUTSIDE" "$ROOT$MOUNTED"; fi
 mount -o remount,bind,ro "$ROOT"
 exec setpriv --no-new-privs chroot --userspec="$ID" --groups= "$ROOT" /usr/bin/env -i --chdir="$FOLDER" "$@"
 """
@@ -140,6 +150,7 @@ class Image:
         """Checks what can be told without running it."""
         assert self.user == "10000:10000", self.user
         assert self.labels["org.opencontainers.image.title"] == f"gowork-{self.role}"
+        assert self.volumes == (["/data"] if self.role == "leader" else [])
         assert self.probe == (["NONE"] if self.role == "cli" else ["CMD", f"gowork-{self.role}", "--check"]), self.probe
         here = {path.name for path in self.root.glob("opt/gowork/bin/*")}
         found = here | {path.name for folder in ("bin", "local/bin") for path in self.root.glob(f"usr/{folder}/*")}
@@ -155,7 +166,6 @@ class Container:
 
     def __init__(self, image: Image, words: Sequence[str], folder: Path, **variables: str) -> None:
         self._image = image
-        data = folder if image.volumes else None
         settings = [f"{name}={value}" for name, value in variables.items()]
         self._log = (folder / f"{image.role}.log").open("ab")
         self._process = subprocess.Popen(
@@ -164,7 +174,8 @@ class Container:
             env={
                 "PATH": os.environ["PATH"],
                 "ROOT": str(image.root),
-                "DATA": str(data or ""),
+                "FOLDER_OUTSIDE": str(folder),
+                "MOUNTED": MOUNTED.get(image.role, ""),
                 "ID": image.user,
                 "FOLDER": image.folder,
             },
@@ -249,8 +260,14 @@ def check_cluster(images: dict[str, Image], folder: Path) -> None:
         at = json.loads(leader.line())
         leader.becomes(0, "ready")
         assert leader.first.uids().real == 10000
-        with contained(images["worker"], "--leader", at["cluster"], "--slots=2", folder=folder / "worker") as worker:
+        (folder / "worker/hello.py").write_text(HELLO)
+        options = ["--leader", at["cluster"], "--slots=2"]
+        with contained(images["worker"], *options, folder=folder / "worker", GOWORK_IMPORT="hello") as worker:
             worker.becomes(0, "ok")
+            greet = ["--leader", at["scheduler"], "add", "--wait", "--handler=hello", '{"name": "Ada"}']
+            with contained(images["cli"], *greet, folder=folder / "cli") as cli:
+                said = cli.output()
+            assert "hello Ada" in said, said
             command = json.dumps({"command": ["sh", "-c", "id -u; touch /x || echo read-only"]})
             add = ["--leader", at["scheduler"], "add", "--wait", "--handler=shell", command]
             with contained(images["cli"], *add, folder=folder / "cli") as cli:
