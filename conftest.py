@@ -58,9 +58,15 @@ def no_process_is_left_behind() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def workers_keep_their_state_here(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Keeps the state of workers that tests start by name, such as their lock files, out of the user's directory."""
+def processes_keep_their_files_here(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keeps the files and sockets of processes that tests start out of the user's directories.
+
+    No test has a service manager.
+    """
     os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+    os.environ["XDG_RUNTIME_DIR"] = str(tmp_path_factory.mktemp("run"))
+    for name in ("RUNTIME_DIRECTORY", "NOTIFY_SOCKET"):
+        os.environ.pop(name, None)
 
 
 def marked(process: psutil.Process, mark: str) -> bool:

@@ -62,6 +62,7 @@ LONGER = {
     "chaos": ["--minutes", "10"],
     "chaos-ha": ["--minutes", "5"],
     "drill": [],
+    "images": [],
     "soak": ["--minutes", "10"],
 }
 #: What is explored: all interleavings of a batch and a fault, and those of three batches and two faults that deviate at
@@ -535,6 +536,17 @@ def drill(session: nox.Session) -> None:
         session.skip("only root can make the network in which it runs")
     install_packages(session, *group("test"))
     session.run("python", str(ROOT / "tests/deploy/run_drill.py"))
+
+
+@nox.session
+@timed
+def images(session: nox.Session) -> None:
+    """Builds the images of deploy/docker without an engine, and runs a cluster from them. Needs root and buildah."""
+    missing = [name for name in ("buildah", "debootstrap", "nsenter", "unshare") if shutil.which(name) is None]
+    if missing or os.geteuid() != 0:
+        session.skip(f"not on PATH: {', '.join(missing)}; see CONTRIBUTING.md" if missing else "only root can do that")
+    session.install("psutil>=6,<8")
+    session.run("python", str(ROOT / "tests/deploy/run_images.py"), str(Path(session.create_tmp()).resolve()))
 
 
 @nox.session

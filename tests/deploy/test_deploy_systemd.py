@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,9 @@ import pytest
 import yaml
 from machines import FOLDER, MACHINES, UNITS, command, environment, settings
 
+from gowork.base import local_probes
+from gowork.base.http import LOOP_SECONDS
+from gowork.base.service_manager import MORE_SECONDS
 from gowork.leader._app.command import main as leader
 from gowork.worker._app.command import main as worker
 
@@ -20,7 +22,9 @@ ROOT = Path(__file__).parents[2]
 COMMANDS: dict[str, click.Command] = {"gowork-leader": leader, "gowork-worker": worker}
 each_unit = pytest.mark.parametrize("unit", UNITS)
 each_machine = pytest.mark.parametrize("machine", MACHINES)
-systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze here")
+systemd = pytest.mark.tool("systemd-analyze")
+#: How much a unit may do at most, from 0, nothing, to 10, everything.
+LEVELS = {"gowork-etcd": 1.8, "gowork-leader": 1.4, "gowork-worker": 1.8}
 
 
 def analyzed(folder: Path, *arguments: str) -> str:
@@ -48,10 +52,26 @@ def test_systemd_finds_no_fault(tmp_path: Path) -> None:
 @systemd
 def test_a_unit_may_do_little(tmp_path: Path) -> None:
     told = analyzed(tmp_path, "security", "--offline=true", "--no-pager")
-    levels = dict(re.findall(r"level for (\S+)\.service: ([\d.]+)", told))
-    assert set(levels) == set(UNITS)
-    # From 0, nothing, to 10, everything. Handlers may need more than gowork does.
-    assert all(float(level) <= (5 if unit == "gowork-worker" else 2) for unit, level in levels.items())
+    levels = {unit: float(level) for unit, level in re.findall(r"level for (\S+)\.service: ([\d.]+)", told)}
+    assert set(levels) == set(LEVELS) == set(UNITS)
+    assert {unit: level for unit, level in levels.items() if level > LEVELS[unit]} == {}
+
+
+@pytest.mark.parametrize("unit", ["gowork-leader", "gowork-worker"])
+def test_systemd_is_told_how_leader_and_worker_are(unit: str) -> None:
+    found = settings(unit)
+    assert found["Type"] == ["notify"]
+    assert found["DynamicUser"] == ["yes"]
+    # Each asks for more time while it waits, and it must do so before the first time is over.
+    assert int(found["TimeoutStartSec"][0]) > MORE_SECONDS
+    # A loop that stands for as long as a probe waits is no reason to end it.
+    assert int(found["WatchdogSec"][0]) > 2 * LOOP_SECONDS
+    (directory,) = found["RuntimeDirectory"]
+    assert Path("/run", directory) in local_probes._directories("leader" if unit == "gowork-leader" else "worker")
+
+
+def test_handlers_have_another_user_than_the_leader() -> None:
+    assert settings("gowork-leader")["User"] != settings("gowork-worker")["User"]
 
 
 @each_machine

@@ -24,6 +24,7 @@ LONG = {
     "demo",
     "drill",
     "explore",
+    "images",
     "mutants",
     "newest",
     "newest-etcd",

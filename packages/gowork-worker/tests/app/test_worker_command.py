@@ -59,6 +59,15 @@ def test_bad_option_is_a_usage_error_that_names_it(arguments: list[str], word: s
     assert word in result.output
 
 
+async def test_a_drain_that_a_leader_asks_for_is_no_stop_of_the_process() -> None:
+    # It may take longer than a service manager gives a process to stop.
+    service = Service(Options(name="a"), ["127.0.0.1:1"])
+    service.drain(3600.0)
+    assert not service.is_told_to_stop
+    service.stop()
+    assert service.is_told_to_stop
+
+
 @pytest.mark.parametrize("option", ["--listen", "--http-listen"])
 def test_a_port_that_is_taken_is_told_in_one_line(option: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -129,22 +129,30 @@ def threaded(application: WSGIApplication) -> Page:
 class HttpListener:
     """Serves pages by exact path; other paths are 404."""
 
-    def __init__(self, address: str, pages: Mapping[str, Page], *, request_seconds: float = REQUEST_SECONDS) -> None:
+    def __init__(
+        self,
+        address: str,
+        pages: Mapping[str, Page],
+        *,
+        request_seconds: float = REQUEST_SECONDS,
+        listening: socket.socket | None = None,
+    ) -> None:
         """Binds at once.
 
         Args:
-            address: HOST:PORT; port 0 takes a free one.
+            address: HOST:PORT; port 0 takes a free one. It is not looked at with `listening`.
             pages: {path: page}.
             request_seconds: how long a connection may last.
+            listening: a socket that listens already, such as a unix socket. The listener closes it.
 
         Raises:
             AddressError: the address has another form.
             OSError: the port is taken, or the host is not known.
         """
-        host, port = parse_address(address, name="HTTP address")
+        host, port = ("", 0) if listening is not None else parse_address(address, name="HTTP address")
         self._pages = pages
         self._request_seconds = request_seconds
-        self._socket = _listen(host, port)
+        self._socket = _listen(host, port) if listening is None else listening
         self._loop = asyncio.new_event_loop()
         self._stopped = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
@@ -155,8 +163,8 @@ class HttpListener:
         self._quiet_until = 0.0
         #: When the log may tell of errors of the loop again (monotonic).
         self._failed_until = 0.0
-        #: The HOST:PORT that it listens on, with the real port where 0 was asked for.
-        self.address = format_address(host, self._socket.getsockname()[1])
+        #: The HOST:PORT that it listens on, with the real port where 0 was asked for; empty with `listening`.
+        self.address = format_address(host, self._socket.getsockname()[1]) if listening is None else ""
 
     def __enter__(self) -> Self:
         self._thread.start()

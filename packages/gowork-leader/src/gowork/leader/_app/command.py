@@ -11,6 +11,8 @@ import re
 import signal
 import sys
 import tomllib
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -24,7 +26,10 @@ from gowork.base import logs, process_state
 from gowork.base.beginnings import EXIT_INTERRUPTED, give_up_standard_output
 from gowork.base.channels import AddressError, parse_address
 from gowork.base.directories import check_not_public, make_directory
+from gowork.base.local_listener import LocalListener
+from gowork.base.local_probes import Question, check_and_exit
 from gowork.base.proxies import is_loopback
+from gowork.base.service_manager import ServiceManager
 from gowork.base.telemetry import Telemetry, TelemetryError, start
 from gowork.base.variables import hint_of
 from gowork.leader._app.leader import ALL_INTERFACES, Leader, advertised_host
@@ -63,6 +68,7 @@ Examples:
   gowork-leader --log etcd://10.0.0.1:2379/gowork --snapshots /mnt/gowork
   gowork-leader --log postgresql://gowork@db/gowork --snapshots postgresql://gowork@db/gowork
   GOWORK_LOG_FORMAT=json gowork-leader --config /etc/gowork/leader.toml
+  gowork-leader --check
 
 Every option can be set as a variable GOWORK_NAME and in the TOML file of
 --config, where names have underscores: cluster_listen = "0.0.0.0:50051".
@@ -242,6 +248,14 @@ class _Command(click.Command):
     show_default="none",
     help="Share snapshots of the store with the other leaders: in a folder that all of them mount, or in postgresql://….",
 )
+@click.option(
+    "--check",
+    type=click.Choice(["ready", "alive"]),
+    is_flag=False,
+    flag_value="ready",
+    help="Ask the leader that runs on this machine whether it is ready, or whether its event loop turns (alive), and "
+    "end with 0 or 1. With several here, --name says which.",
+)
 @click.option("--reflection/--no-reflection", default=True, help="Describe the services to grpcurl and similar tools.")
 @click.option(
     "--print-addresses", is_flag=True, help="When it serves, print one JSON line with the addresses on standard output."
@@ -277,13 +291,17 @@ def main(
     advertise: str,
     one_copy: str,
     snapshots: str | None,
+    check: Question | None,
     reflection: bool,
     print_addresses: bool,
     log_format: str,
     log_level: str,
 ) -> None:
     """Run the leader of a gowork cluster, which keeps the members and the tasks."""
+    if check:
+        check_and_exit("leader", name, check)
     process_state.settle()
+    manager = ServiceManager.of_environment()
     sys.setswitchinterval(SWITCH_SECONDS)
     logs.configure(log_format, log_level)
     logs.take_standard_error()
@@ -314,9 +332,8 @@ def main(
                 extra={"host": host, "advice": "give --cluster-listen, --scheduler-listen and --advertise"},
             )
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            if restore is not None:
-                runner.run(_restore(opened, restore, open_log(log) if log else None))
-            runner.run(_serve(leader, print_addresses))
+            restoring = None if restore is None else partial(_restore, opened, restore, open_log(log) if log else None)
+            runner.run(_run(leader, manager, restoring, print_addresses))
     except (*_FAULTS, BaseExceptionGroup) as error:
         # Not `except*`, because Python 3.11.2 puts what is raised within it into a group.
         faults = _leaves(error)
@@ -429,9 +446,25 @@ def _leaves(error: BaseException) -> list[BaseException]:
     return [leaf for part in error.exceptions for leaf in _leaves(part)]
 
 
-async def _serve(leader: Leader, print_addresses: bool) -> None:
-    loop = asyncio.get_running_loop()
+async def _run(
+    leader: Leader, manager: ServiceManager, restore: Callable[[], Awaitable[None]] | None, print_addresses: bool
+) -> None:
+    """Restores and serves, and tells the service manager of both. A restore may take longer than a start should."""
     stopped = asyncio.Event()
+    is_restoring = restore is not None
+
+    def ready() -> tuple[bool, str]:
+        return (False, "makes the store from the backup") if is_restoring else leader.ready()
+
+    async with manager.telling(ready, stopped.is_set):
+        if restore is not None:
+            await restore()
+            is_restoring = False
+        await _serve(leader, stopped, print_addresses)
+
+
+async def _serve(leader: Leader, stopped: asyncio.Event, print_addresses: bool) -> None:
+    loop = asyncio.get_running_loop()
 
     def stop() -> None:
         if stopped.is_set():
@@ -447,7 +480,8 @@ async def _serve(leader: Leader, print_addresses: bool) -> None:
     started.add_done_callback(_spare_collector)
     if print_addresses:
         started.add_done_callback(_print_addresses)
-    await leader.run(started, stopped)
+    with LocalListener("leader", leader.name, leader.ready, loop):
+        await leader.run(started, stopped)
 
 
 def _spare_collector(_: object) -> None:

@@ -103,6 +103,15 @@ class Leader:
             reflection=reflection,
         )
 
+    @property
+    def name(self) -> str:
+        """What it is called among the leaders that share its log, and on this machine."""
+        return self._name
+
+    def ready(self) -> tuple[bool, str]:
+        """Returns whether it takes work, and says why or why not, as /readyz does. Call it on the event loop."""
+        return self._node.ready()
+
     async def run(self, started: asyncio.Future[Addresses], stopped: asyncio.Event) -> None:
         """Serves until `stopped` is set. `started` gets the addresses when it serves.
 

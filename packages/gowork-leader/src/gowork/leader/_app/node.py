@@ -308,14 +308,15 @@ class Node:
         pages = {
             "/metrics": threaded(make_wsgi_app(registry)),
             "/healthz": probe(lambda: (True, "alive"), loop),
-            "/readyz": probe(self._ready, loop),
+            "/readyz": probe(self.ready, loop),
         }
         try:
             return HttpListener(self._http_listen, pages)
         except OSError as error:
             raise ListenError(f"can't listen on {self._http_listen} for HTTP: {error.strerror}") from error
 
-    def _ready(self) -> tuple[bool, str]:
+    def ready(self) -> tuple[bool, str]:
+        """Returns whether this node takes work, and says why or why not. Call it on the event loop."""
         is_ready, words = self._ready_in_short()
         return is_ready, "; ".join((words, *self._remarks.values()))
 

@@ -15,6 +15,8 @@ import click
 
 from gowork.base import process_state
 from gowork.base.beginnings import EXIT_INTERRUPTED
+from gowork.base.local_probes import Question, check_and_exit
+from gowork.base.service_manager import ServiceManager
 from gowork.base.telemetry import Telemetry, TelemetryError, start
 from gowork.base.variables import hint_of
 from gowork.worker._core import logs
@@ -30,6 +32,7 @@ Examples:
   gowork-worker --leader a:50051,b:50051 --slots 64 # for whichever of two leaders leads, also when that changes
   gowork-worker --plugin shell --label disk=ssd     # runs shell commands only, where tasks select disk=ssd
   GOWORK_SLOTS=64 gowork-worker                     # each option is a variable too
+  gowork-worker --check                             # ends with 0 if the worker on this machine has a session
 """
 
 
@@ -213,6 +216,14 @@ class _Command(click.Command):
     show_default=True,
     help="How much the log tells of a failed attempt: the exception's type, its message too, or its traceback too.",
 )
+@click.option(
+    "--check",
+    type=click.Choice(["ready", "alive"]),
+    is_flag=False,
+    flag_value="ready",
+    help="Ask the worker that runs on this machine whether it has a session, or whether its event loop turns (alive), "
+    "and end with 0 or 1. With several here, --name says which.",
+)
 @click.option("--print-ready", is_flag=True, help="When a leader has accepted the worker, print one line of JSON.")
 @click.version_option(__version__, prog_name="gowork-worker")
 def main(
@@ -237,6 +248,7 @@ def main(
     log_format: str,
     log_level: str,
     log_failures: str,
+    check: Question | None,
     print_ready: bool,
 ) -> None:
     """Run handlers as a worker of a gowork cluster.
@@ -244,7 +256,10 @@ def main(
     Handlers come from installed plugins (entry points in the group gowork.plugins) and from modules named with
     --import. The worker never stops trying to reach its leader. SIGTERM and Ctrl-C drain it.
     """
+    if check:
+        check_and_exit("worker", name, check)
     process_state.settle()
+    manager = ServiceManager.of_environment()
     telemetry = _telemetry()
     if imports:
         # A working directory that has been removed has no path; the modules may be installed.
@@ -282,7 +297,8 @@ def main(
         logs.configure(log_format, log_level, options.name)
         logs.take_standard_error()
         listeners = Listeners(http=http_listen, work=listen, advertise=advertise, scheduler=scheduler)
-        asyncio.run(run_worker(options, leader, listeners, ready=_print_ready if print_ready else None))
+        ready = _print_ready if print_ready else None
+        asyncio.run(run_worker(options, leader, listeners, ready=ready, manager=manager))
     except (AddressError, ConfigurationError) as error:
         raise click.UsageError(str(error)) from error
     except OSError as error:

@@ -14,6 +14,8 @@ from prometheus_client.registry import Collector
 
 from gowork.base.channels import split_addresses
 from gowork.base.http import HttpListener, probe, threaded
+from gowork.base.local_listener import LocalListener
+from gowork.base.service_manager import ServiceManager
 from gowork.worker._app.handler_metrics import VARIABLE, HandlerMetrics, InProcessMetrics, default_metrics_dir
 from gowork.worker._app.metrics import metrics_page
 from gowork.worker._app.service import Service
@@ -38,7 +40,12 @@ class Listeners:
 
 
 async def run_worker(
-    options: Options, leader: str, listeners: Listeners, *, ready: Callable[[dict[str, Any]], None] | None = None
+    options: Options,
+    leader: str,
+    listeners: Listeners,
+    *,
+    ready: Callable[[dict[str, Any]], None] | None = None,
+    manager: ServiceManager | None = None,
 ) -> None:
     """Runs a worker until SIGTERM or SIGINT.
 
@@ -47,17 +54,18 @@ async def run_worker(
         leader: addresses of leaders, separated by commas.
         listeners: where to listen.
         ready: called with facts about the worker when a leader has accepted it.
+        manager: is told how the worker is; None: nobody is.
 
     Raises:
         AddressError: when an address is not HOST:PORT.
         OSError: when a port is taken.
     """
     service = _make(options, split_addresses(leader), listeners)
+    loop = asyncio.get_running_loop()
     with contextlib.ExitStack() as stack:
         http = None
         if listeners.http is not None:
             others = _handlers_metrics(service, stack)
-            loop = asyncio.get_running_loop()
             http = stack.enter_context(
                 HttpListener(
                     listeners.http,
@@ -68,7 +76,9 @@ async def run_worker(
                     },
                 )
             )
-        async with asyncio.TaskGroup() as group:
+        stack.enter_context(LocalListener("worker", options.name, lambda: _readiness(service), loop))
+        telling = (manager or ServiceManager("")).telling(lambda: _readiness(service), lambda: service.is_told_to_stop)
+        async with telling, asyncio.TaskGroup() as group:
             announcer = group.create_task(_announce(service, ready, http), name="announcer")
             await service.run(own_process=True)
             announcer.cancel()

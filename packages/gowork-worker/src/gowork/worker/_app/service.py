@@ -81,6 +81,11 @@ class Service:
         self._stop.set()
 
     @property
+    def is_told_to_stop(self) -> bool:
+        """Whether this process was asked to stop. A drain that a leader asks for may take longer than any stop."""
+        return self._stops > 0
+
+    @property
     def seconds_left(self) -> float:
         """Seconds until running tasks are handed back; infinite while nobody has asked to drain."""
         return max(0.0, self._deadline - time.monotonic())
