@@ -15,6 +15,7 @@ import click
 
 from gowork.base import process_state
 from gowork.base.beginnings import EXIT_INTERRUPTED
+from gowork.base.codecs import DEFAULT_CODEC
 from gowork.base.telemetry import Telemetry, TelemetryError, start
 from gowork.base.variables import hint_of
 from gowork.worker._core import logs
@@ -213,6 +214,18 @@ class _Command(click.Command):
     show_default=True,
     help="How much the log tells of a failed attempt: the exception's type, its message too, or its traceback too.",
 )
+@click.option(
+    "--keys",
+    metavar="FILE",
+    help="Decrypt payloads with the keys of this file, and encrypt what their handlers say. `gowork keys new` makes "
+    "one.",
+)
+@click.option(
+    "--codec",
+    metavar="NAME",
+    help="The codec that uses the keys: this one, or one that a package contributes.  [default: aes-256-gcm]",
+)
+@click.option("--require-encryption", is_flag=True, help="Refuse tasks whose payloads are not encrypted.")
 @click.option("--print-ready", is_flag=True, help="When a leader has accepted the worker, print one line of JSON.")
 @click.version_option(__version__, prog_name="gowork-worker")
 def main(
@@ -237,6 +250,9 @@ def main(
     log_format: str,
     log_level: str,
     log_failures: str,
+    keys: str | None,
+    codec: str | None,
+    require_encryption: bool,
     print_ready: bool,
 ) -> None:
     """Run handlers as a worker of a gowork cluster.
@@ -256,6 +272,7 @@ def main(
     # Imported only now, because `--help` and `--version` should not wait for gRPC.
     from gowork.base.channels import AddressError
     from gowork.worker._app.daemon import Listeners, run_worker
+    from gowork.worker._core.encryption_options import EncryptionOptions
     from gowork.worker._core.options import Options
     from gowork.worker._supervisor.instances import default_state_dir
 
@@ -264,6 +281,11 @@ def main(
         state_dir = None
     elif state_dir is None:
         state_dir = default_state_dir()
+    encryption = EncryptionOptions(codec or "", _absolute(keys, codec), require_encryption)
+    if encryption and listen is not None:
+        raise click.UsageError(
+            "give --keys or --listen, not both: a callback worker has no labels, so no encrypted task would reach it"
+        )
     given: dict[str, Any] = {"name": name, "state_dir": state_dir, "slots": slots, "runners": runners}
     try:
         options = Options(
@@ -278,6 +300,7 @@ def main(
             drain_timeout=drain_timeout,
             blocked_timeout=blocked_timeout,
             trace_parent=trace_parent,
+            encryption=encryption,
         )
         logs.configure(log_format, log_level, options.name)
         logs.take_standard_error()
@@ -290,6 +313,11 @@ def main(
     finally:
         if telemetry is not None:
             telemetry.stop()
+
+
+def _absolute(keys: str | None, codec: str | None) -> str:
+    """Returns the path of a file of keys. A codec of another package may call its keys as it likes."""
+    return "" if not keys else os.path.abspath(keys) if codec in (None, "", DEFAULT_CODEC) else keys
 
 
 class _BadVariable(click.ClickException):
