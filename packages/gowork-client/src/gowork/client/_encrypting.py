@@ -52,17 +52,23 @@ def encrypt(task: scheduler.Task, encryption: Encryption) -> None:
 
 
 def encrypt_like(task: scheduler.Task, known: scheduler.Task, encryption: Encryption) -> bool:
-    """Encrypts the payload of a task anew, with the key of a task that the leader has.
+    """Encrypts the payload of a task anew, with the key of a task that the leader has, if that has the same payload.
+
+    If it has another one, nothing is encrypted with its key. Otherwise a leader that knows an old key could have it
+    used again.
 
     Returns:
-        Whether that changes it. Only then another submit can find the two to be the same.
+        Whether that was done. Only then another submit can find the two to be the same.
     """
     mine, other = envelope_of(task.data), envelope_of(known.data)
     if mine is None or other is None or other.codec != encryption.name or other.key_id == mine.key_id:
         return False
     try:
-        text, data, form, _ = encryption.open_payload(task.id, task.handler, task.data)
-        task.data = encryption.payload(task.id, task.handler, text, data, form, other.key_id)
+        own = encryption.open_payload(task.id, task.handler, task.data)
+        there = encryption.open_payload(task.id, task.handler, known.data)
+        if own[:3] != there[:3]:
+            return False
+        task.data = encryption.payload(task.id, task.handler, own.text, own.data, own.form, there.key_id)
     except CodecError:
         return False
     return True
