@@ -108,6 +108,7 @@ TYPED_TESTS = {
     "tests/repository": "tests/mutants:packages/gowork-leader/tests/log",
     "tests/sim": "tests/sim",
     "tests/soak": "tests/soak:tests/e2e:tests/tracing",
+    "tests/supply": "tests/supply",
     "tests/tracing": "tests/tracing:tests/e2e",
     "benchmarks": "benchmarks:packages/gowork-leader/tests/log",
 }
@@ -467,6 +468,33 @@ def console_scripts(name: str) -> list[str]:
     """The names of the commands that a wheel installs, as its package's pyproject.toml declares them."""
     (package,) = [package for package in PACKAGES if package.endswith("/" + name.replace("_", "-"))]
     return sorted(nox.project.load_toml(ROOT / package / "pyproject.toml")["project"].get("scripts", {}))
+
+
+@nox.session
+@timed
+def audit(session: nox.Session) -> None:
+    """Lists the licences of all runtime dependencies, and asks for known weaknesses. Needs the advisories of PyPI.
+
+    No other session runs it: its answer changes without any commit, and it needs a service that not every machine
+    reaches. Then it fails, because nothing was audited.
+    """
+    session.install(*group("audit"))
+    folder = Path(session.create_tmp()).resolve()
+    python = str(folder / "runtime" / ("Scripts" if sys.platform == "win32" else "bin") / "python")
+    session.run("python", "-m", "virtualenv", "--clear", "--quiet", str(folder / "runtime"))
+    uv = session.venv_backend == "uv"
+    install = ["uv", "pip", "install", "--python", python] if uv else [python, "-m", "pip", "install"]
+    wanted = [part for package in PACKAGES for part in ("-e", f"{ROOT / package}[{','.join(runtime_extras(package))}]")]
+    session.run(*install, "--quiet", *wanted, external=True)
+    bill = folder / "gowork.cdx.json"
+    session.run("python", str(ROOT / "tests/supply/run_audit.py"), python, str(bill))
+    session.log(f"the bill of materials: {bill}")
+
+
+def runtime_extras(package: str) -> list[str]:
+    """The extras of a package, without those that only tests need."""
+    extras = nox.project.load_toml(ROOT / package / "pyproject.toml")["project"].get("optional-dependencies", {})
+    return sorted(set(extras) - {"conformance"})
 
 
 @nox.session

@@ -55,4 +55,4 @@ def complete_member(context: click.Context, _parameter: click.Parameter, incompl
 
 
 def _client(context: click.Context) -> Client:
-    return Client(context.ensure_object(CommonOptions).leader, timeout=_TIMEOUT_S, patience=0)
+    return Client(context.ensure_object(CommonOptions).leader, timeout=_TIMEOUT_S, patience=0, keys="")

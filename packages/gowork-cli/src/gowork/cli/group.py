@@ -20,7 +20,7 @@ from gowork.base.channels import AddressError, unanswered
 from gowork.base.extensions import Extension, ExtensionError, attempt, installed
 from gowork.base.telemetry import TelemetryError
 from gowork.cli.suggestions import SuggestingGroup
-from gowork.client import GoworkError, InvalidArgument, LeaderUnreachable
+from gowork.client import CodecSetupError, GoworkError, InvalidArgument, LeaderUnreachable
 
 #: The entry point group in which packages contribute commands: name = "module:click_command".
 ENTRY_POINT_GROUP = "gowork.commands"
@@ -125,7 +125,7 @@ class CommandGroup(OpenGroup):
         except LeaderUnreachable as error:
             click.echo(_unreachable(error), err=True)
             ctx.exit(EXIT_UNREACHABLE)
-        except (InvalidArgument, AddressError, TelemetryError) as error:
+        except (InvalidArgument, AddressError, CodecSetupError, TelemetryError) as error:
             _say(error)
             ctx.exit(EXIT_USAGE)
         except GoworkError as error:

@@ -38,6 +38,8 @@ class CommonOptions:
 
     leader: str | None = None
     output: OutputFormat = OutputFormat.TABLE
+    #: The file of keys; None for that of GOWORK_KEYS.
+    keys: str | None = None
 
     def client(self) -> Client:
         """Makes a client that gives up soon when no leader answers.
@@ -74,16 +76,16 @@ class CommonOptions:
         """
         return self._connected()
 
-    def _connected(self, **spans: float) -> Client:
+    def _connected(self, timeout: float = 30.0, patience: float | None = None) -> Client:
         try:
-            return Client(self.leader, **spans)
+            return Client(self.leader, timeout=timeout, patience=patience, keys=self.keys)
         except AddressError as error:
             where = "--leader" if self.leader is not None else "GOWORK_LEADER"
             raise AddressError(f"{where}: {error}") from None
 
 
 def common_options(command: FunctionT) -> FunctionT:
-    """Gives a command the options --leader and --output. Their values are in the CommonOptions of its context."""
+    """Gives a command the options --leader, --keys and --output. The CommonOptions of its context has their values."""
     leader = click.option(
         "--leader",
         metavar="HOST:PORT[,…]",
@@ -101,7 +103,15 @@ def common_options(command: FunctionT) -> FunctionT:
         help="The form of the answer: a table for people, or JSON for programs, with all fields.  [default: "
         "GOWORK_OUTPUT, else table]",
     )
-    return leader(output(command))
+    keys = click.option(
+        "--keys",
+        metavar="FILE",
+        expose_value=False,
+        callback=_keep_keys,
+        help="Encrypt payloads with the keys of this file, and decrypt what tasks hold. `gowork keys new` makes one.  "
+        "[default: GOWORK_KEYS, else nothing is encrypted]",
+    )
+    return leader(keys(output(command)))
 
 
 #: Passes the CommonOptions to a command as its first argument.
@@ -111,6 +121,11 @@ pass_common = click.make_pass_decorator(CommonOptions, ensure=True)
 def _keep_leader(context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
     if value is not None:
         context.ensure_object(CommonOptions).leader = value
+
+
+def _keep_keys(context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        context.ensure_object(CommonOptions).keys = value
 
 
 def _keep_output(context: click.Context, _parameter: click.Parameter, value: str | None) -> None:

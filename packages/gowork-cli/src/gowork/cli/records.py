@@ -61,12 +61,15 @@ def task_record(task: TaskInfo, view: TaskView = TaskView.FULL, *, explained: bo
     if view is TaskView.BASIC:
         return record
     record["result"] = result_value(task)
-    record["result_data"] = _base64(task.result_data)
+    record["result_data"] = None if "result" in task.encrypted else _base64(task.result_data)
     if view is TaskView.FULL:
         record["payload"] = task.payload
-        record["data"] = _base64(task.data)
+        record["data"] = None if "payload" in task.encrypted else _base64(task.data)
         record["attempts"] = [_attempt(attempt) for attempt in task.attempts]
         record["traceparent"] = task.traceparent or None
+    if task.encrypted:
+        # Instead of the ciphertexts, which say nothing to anybody.
+        record["encrypted"] = dict(task.encrypted)
     if explained:
         record["waiting_reason"] = task.waiting_reason or None
     return record

@@ -15,6 +15,7 @@ _OWN = {
     "cancel": "gowork.cli.commands.cancel:cancel",
     "completion": "gowork.cli.commands.completion:completion",
     "drain": "gowork.cli.commands.drain:drain",
+    "keys": "gowork.cli.commands.keys:keys",
     "leaders": "gowork.cli.commands.leaders:leaders",
     "members": "gowork.cli.commands.members:members",
     "protos": "gowork.cli.commands.protos:protos",

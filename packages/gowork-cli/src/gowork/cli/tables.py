@@ -49,6 +49,8 @@ def finished_table(tasks: Iterable[TaskInfo]) -> Table:
 
 def outcome(task: TaskInfo) -> Text:
     """Returns the result of a task, or its failure, on one line."""
+    if "result" in task.encrypted:
+        return plain(f"({task.encrypted['result']})", "dim")
     if task.status is TaskStatus.COMPLETED:
         return plain(task.result or (f"{len(task.result_data):,} bytes of data" if task.result_data else ""))
     if task.failure is None:

@@ -1,5 +1,6 @@
 """Schedules tasks on a gowork cluster and waits for their results, blocking or with asyncio."""
 
+from gowork.base.codecs import CodecSetupError
 from gowork.client._activity_models import Activity, QueueActivity, QueueCounts
 from gowork.client._async.client import AsyncClient
 from gowork.client._async.handles import AsyncTaskHandle
@@ -67,6 +68,7 @@ __all__ = [
     "CallError",
     "Client",
     "ClientClosed",
+    "CodecSetupError",
     "ComparedStore",
     "DeadlineExceeded",
     "Explanation",

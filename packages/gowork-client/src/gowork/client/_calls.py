@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import grpc
 
 from gowork.base.channels import split_addresses, through_proxy
+from gowork.base.encryption import Encryption
 from gowork.base.rotation import Rotation
 from gowork.client.errors import (
     CallError,
@@ -59,12 +60,19 @@ class CallSettings:
     timeout: float
     #: How long a call is made again while no leader answers, in seconds. It is never made after its deadline.
     patience: float
+    #: Encrypts payloads, and decrypts what comes back; None where nothing is encrypted.
+    encryption: Encryption | None = None
     #: Whether the client was closed.
     closed: bool = False
 
     @classmethod
     def of(
-        cls, address: str | Iterable[str] | None, environment: str | None, timeout: float, patience: float | None
+        cls,
+        address: str | Iterable[str] | None,
+        environment: str | None,
+        timeout: float,
+        patience: float | None,
+        encryption: Encryption | None = None,
     ) -> CallSettings:
         """Makes the settings from a client's arguments. `environment` is the value of ADDRESS_VARIABLE.
 
@@ -80,6 +88,7 @@ class CallSettings:
             Rotation(addresses),
             min(timeout, _TIMEOUT_S_MAX),
             timeout if patience is None else patience,
+            encryption,
         )
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gowork.base.encryption import Encryption, is_encrypted
 from gowork.client._mapping import task_info
 from gowork.client._models import FailureKind, TaskInfo, TaskStatus
 from gowork.client._payloads import decode_result
@@ -14,10 +15,11 @@ from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
 class Handle:
     """A task's id, and the finished task after a wait has seen it."""
 
-    __slots__ = ("_task", "id")
+    __slots__ = ("_encryption", "_task", "id")
 
-    def __init__(self, id: str) -> None:
+    def __init__(self, id: str, encryption: Encryption | None = None) -> None:
         self.id = id
+        self._encryption = encryption
         # The wire's form until somebody reads it: to wait for many tasks must not convert fields that nobody reads.
         self._task: scheduler.Task | TaskInfo | None = None
 
@@ -25,7 +27,7 @@ class Handle:
     def task(self) -> TaskInfo | None:
         """The finished task in TaskView.RESULT: without payload and attempts. None before a wait has seen it finish."""
         if isinstance(self._task, scheduler.Task):
-            self._task = task_info(self._task)
+            self._task = task_info(self._task, self._encryption)
         return self._task
 
     @property
@@ -43,7 +45,12 @@ class Handle:
 
     def _value(self, type: Any) -> Any:
         task = self._task
-        if isinstance(task, scheduler.Task) and task.status == scheduler.TASK_STATUS_COMPLETED:
+        if (
+            isinstance(task, scheduler.Task)
+            and task.status == scheduler.TASK_STATUS_COMPLETED
+            # Most results are no bytes, and so need no look at what they begin with.
+            and not (task.result_data and is_encrypted(task.result_data))
+        ):
             return decode_result(task.result, task.result_data, type, is_empty_data=task.result_is_empty_data)
         if self.task is None:  # pragma: no cover - a wait that ends without its tasks raises
             raise CallError("the leader ended a wait without the task")

@@ -7,11 +7,13 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, TypeVar
 
+from gowork.base.encryption import Encryption
 from gowork.client import _activity_models as activity_models
 from gowork.client import _arguments as arguments
 from gowork.client import _leader_models as leader_models
 from gowork.client import _models as models
 from gowork.client import _queue_models as queue_models
+from gowork.client._encrypting import decrypt, encrypt, open_texts
 from gowork.client._ids import new_task_id
 from gowork.client._leader_fields import LeaderFields
 from gowork.client._payloads import encode_payload
@@ -39,8 +41,14 @@ EnumT = TypeVar("EnumT", bound=StrEnum)
 class TaskEncoder:
     """Turns payloads and NewTasks into serialized tasks. It encodes a call's options once, not for every task."""
 
-    def __init__(self, options: models.TaskOptions, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+    def __init__(
+        self,
+        options: models.TaskOptions,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        encryption: Encryption | None = None,
+    ) -> None:
         self._now = now
+        self._encryption = encryption
         self._options = self._fields(models.NewTask(**options))
         self._template = scheduler.ScheduleTasksRequest(tasks=(arguments.message(scheduler.Task, **self._options),))
         self._leader: LeaderFields | None = None
@@ -83,6 +91,8 @@ class TaskEncoder:
             payload_form=form,
             **options,
         )
+        if self._encryption is not None:
+            encrypt(task, self._encryption)
         if self._leader is not None:
             self._leader.fit(task, self.now_ms(), self._address)
         return task
@@ -104,6 +114,8 @@ class TaskEncoder:
             task.payload = text
         if form:
             task.payload_form = form  # type: ignore[assignment] # The number of the enum's value.
+        if self._encryption is not None:
+            encrypt(task, self._encryption)
         return id, request.SerializeToString()
 
     def now_ms(self) -> int:
@@ -189,8 +201,9 @@ def drain_request(id: str, budget: models.Duration | None) -> cluster.DrainReque
     return arguments.message(cluster.DrainRequest, id=id, budget_ms=budget_ms)
 
 
-def task_info(task: scheduler.Task) -> models.TaskInfo:
-    """Converts a task, fetched in any TaskView."""
+def task_info(task: scheduler.Task, encryption: Encryption | None = None) -> models.TaskInfo:
+    """Converts a task, fetched in any TaskView. Its encrypted parts are decrypted, where that is possible."""
+    undecrypted = decrypt(task, encryption)
     return models.TaskInfo(
         id=task.id,
         status=_STATUS(task.status),
@@ -222,6 +235,7 @@ def task_info(task: scheduler.Task) -> models.TaskInfo:
         waiting_reason=task.waiting_reason,
         traceparent=task.traceparent,
         tracestate=task.tracestate,
+        encrypted=undecrypted,
     )
 
 
@@ -290,7 +304,7 @@ def stats(message: scheduler.StatsResponse) -> models.Stats:
     )
 
 
-def activity(message: scheduler.ActivityResponse) -> activity_models.Activity:
+def activity(message: scheduler.ActivityResponse, encryption: Encryption | None = None) -> activity_models.Activity:
     """Converts the response of Activity."""
     return activity_models.Activity(
         queues=tuple(
@@ -305,7 +319,7 @@ def activity(message: scheduler.ActivityResponse) -> activity_models.Activity:
         queues_total=message.queues_total,
         other_counts=_queue_counts(message.other_counts),
         start_bounds=tuple(message.start_bounds),
-        failures=tuple(map(task_info, message.failures)),
+        failures=tuple(task_info(task, encryption) for task in message.failures),
         members=tuple(map(_member_stats, message.members)),
         finished_tasks=message.finished_tasks,
         failed_tasks=message.failed_tasks,
@@ -337,13 +351,17 @@ def purge_requests(
         yield scheduler.PurgeTasksRequest(ids=wanted[start : start + _PURGE_IDS_MAX])
 
 
-def explanation(message: scheduler.ExplainTaskResponse) -> queue_models.Explanation:
+def explanation(
+    message: scheduler.ExplainTaskResponse, encryption: Encryption | None = None
+) -> queue_models.Explanation:
     """Converts the response of ExplainTask."""
     return queue_models.Explanation(
         id=message.id,
         status=_STATUS(message.status),
         reasons=tuple(
-            queue_models.WaitReason(_WAIT_CODE(r.code), r.message, r.advice, _moment(r.until_ms))
+            queue_models.WaitReason(
+                _WAIT_CODE(r.code), open_texts(message.id, r.message, encryption), r.advice, _moment(r.until_ms)
+            )
             for r in message.reasons
         ),
         workers=tuple(queue_models.WorkerVerdict(w.worker, _WAIT_CODE(w.code), w.message) for w in message.workers),

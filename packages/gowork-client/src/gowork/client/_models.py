@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any, TypedDict, TypeVar, overload
 
 from gowork.client._payloads import decode_result
+from gowork.client.errors import ResultError
 
 ResultT = TypeVar("ResultT")
 
@@ -270,6 +271,8 @@ class TaskInfo:
     tracestate: str = ""
     #: Whether the handler returned bytes of length 0.
     result_is_empty_data: bool = False
+    #: {"payload" or "result": why it could not be decrypted}. `data` or `result_data` has the ciphertext then.
+    encrypted: Mapping[str, str] = field(default_factory=dict)
 
     @overload
     def value(self) -> Any: ...
@@ -282,8 +285,10 @@ class TaskInfo:
             type: the type to decode the JSON to; any type with which a handler's payload may be annotated.
 
         Raises:
-            ResultError: when the result does not fit the type.
+            ResultError: when the result does not fit the type, or could not be decrypted.
         """
+        if "result" in self.encrypted:
+            raise ResultError(f"the result is {self.encrypted['result']}")
         return decode_result(self.result, self.result_data, type, is_empty_data=self.result_is_empty_data)
 
 

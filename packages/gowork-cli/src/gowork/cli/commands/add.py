@@ -167,6 +167,9 @@ def _payload(data: bytes) -> msgspec.Raw | bytes:
 def _print_result(common: CommonOptions, task: TaskInfo) -> None:
     if common.output is not OutputFormat.TABLE:
         write_record(task_record(task, TaskView.RESULT), common.output)
+    elif "result" in task.encrypted:
+        click.echo(f"gowork: the result of task {task.id} is {task.encrypted['result']}", err=True)
+        click.get_current_context().exit(EXIT_FAILED)
     elif task.result_data:
         sys.stdout.buffer.write(task.result_data)
     elif task.status is TaskStatus.COMPLETED:

@@ -73,7 +73,7 @@ def _facts(task: TaskInfo) -> Table:
     add("concurrency key", task.concurrency_key)
     add("labels", _pairs(dict(task.labels)))
     add("selector", _pairs(dict(task.selector)))
-    add("payload", task.payload or (f"{len(task.data):,} bytes of data" if task.data else ""))
+    add("payload", _content(task, "payload", task.data) or task.payload)
     for name, moment in (
         ("scheduled", task.created_at),
         ("not before", task.run_at),
@@ -95,11 +95,18 @@ def _facts(task: TaskInfo) -> Table:
         add("progress", f"{task.progress.fraction:.0%} {task.progress.message} ({ago(task.progress.updated_at)})")
     if task.result:
         add("result", json.dumps(result_value(task), ensure_ascii=False, indent=2))
-    add("result", f"{len(task.result_data):,} bytes of data" if task.result_data else "")
+    add("result", _content(task, "result", task.result_data))
     if task.failure:
         name = f"{task.failure.type}: " if task.failure.type else ""
         add("failure", Text(harmless(f"{task.failure.kind}: {name}{task.failure.message}"), style="red"))
     return rows
+
+
+def _content(task: TaskInfo, part: str, data: bytes) -> str:
+    """Returns what is said of bytes, or of what could not be decrypted; empty for a text."""
+    if part in task.encrypted:
+        return f"({task.encrypted[part]})"
+    return f"{len(data):,} bytes of data" if data else ""
 
 
 def _timeline(attempts: tuple[Attempt, ...], now: datetime) -> Table:

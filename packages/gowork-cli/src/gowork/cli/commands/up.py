@@ -17,7 +17,7 @@ import click
 from gowork.base.channels import AddressError, format_address, parse_address
 from gowork.cli.cluster import Addresses, ClusterPlan, run_cluster
 from gowork.cli.group import EXIT_FAILED, EXIT_INTERRUPTED, need
-from gowork.cli.options import common_options
+from gowork.cli.options import CommonOptions, common_options, pass_common
 from gowork.cli.output import console
 from gowork.cli.parameters import duration
 from gowork.cli.processes import ChildFailed
@@ -110,7 +110,9 @@ Examples:
 )
 @click.option("--print-addresses", is_flag=True, help="Print one line of JSON with the addresses instead of words.")
 @common_options
+@pass_common
 def up(
+    common: CommonOptions,
     workers: int,
     slots: int | None,
     modules: tuple[str, ...],
@@ -140,6 +142,7 @@ def up(
         worker_options=[
             *(["--slots", str(slots)] if slots else []),
             *(["--log-failures", log_failures] if log_failures else []),
+            *(["--keys", common.keys] if common.keys is not None else []),
             *(part for module in modules for part in ("--import", module)),
             # Every cluster calls its workers worker-1 and so on, so that each needs a state directory of its own.
             *(["--state-dir", os.path.join(data_dir, "workers")] if data_dir else []),
@@ -153,7 +156,7 @@ def up(
 
     def started(addresses: Addresses) -> None:
         nonlocal ready
-        with Client(addresses.scheduler) as client:
+        with Client(addresses.scheduler, keys="") as client:
             members = client.members()
         _check_imports(modules, members)
         if print_addresses:

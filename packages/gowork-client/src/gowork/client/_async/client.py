@@ -20,11 +20,12 @@ from gowork.client._async.handles import AsyncTaskHandle
 from gowork.client._async.operations import AsyncOperations
 from gowork.client._async.streams import WaitStream, finished, merged, stepped
 from gowork.client._async.watches import AsyncWatch
+from gowork.client._encrypting import encrypt_like
 from gowork.client._filters import filter_expression
 from gowork.client._leader_fields import THE_ORIGINAL, goes_beyond
 from gowork.client._models import TaskFilter, TaskInfo, TaskOptions, TaskView
 from gowork.client._waits import IDS_MAX, Wait, end_of
-from gowork.client.errors import LeaderTooOld
+from gowork.client.errors import AlreadyExists, LeaderTooOld
 from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
 
 
@@ -60,7 +61,7 @@ class AsyncClient(AsyncOperations):
             AlreadyExists: when the id is taken by another task.
             CallError: when the leader refused otherwise, or could not be reached.
         """
-        encoder = mapping.TaskEncoder(options)
+        encoder = mapping.TaskEncoder(options, encryption=self._settings.encryption)
         task = encoder.task(payload, id)
         if goes_beyond(task):
             await self._calls.fit(lambda leader: leader.fit(task, encoder.now_ms(), self.address))
@@ -68,11 +69,9 @@ class AsyncClient(AsyncOperations):
             from gowork.client._spans import sending
 
             with sending(task, self._settings):
-                await self._calls.send(
-                    self._connection.scheduler.ScheduleTask, scheduler.ScheduleTaskRequest(task=task)
-                )
+                await self._send(task)
         else:
-            await self._calls.send(self._connection.scheduler.ScheduleTask, scheduler.ScheduleTaskRequest(task=task))
+            await self._send(task)
         return AsyncTaskHandle(self, task.id)
 
     def schedule_many(
@@ -96,7 +95,7 @@ class AsyncClient(AsyncOperations):
                 task of its batch is scheduled. Tasks of other batches, not yielded yet, may be.
             AlreadyExists, CallError: as for schedule.
         """
-        encoder = mapping.TaskEncoder(options)
+        encoder = mapping.TaskEncoder(options, encryption=self._settings.encryption)
         return self._schedule_many(stepped(payloads, "payloads"), encoder)
 
     def handle(self, id: str) -> AsyncTaskHandle:
@@ -113,7 +112,7 @@ class AsyncClient(AsyncOperations):
         response = await self._calls.call(
             self._connection.scheduler.GetTask, arguments.message(scheduler.GetTaskRequest, id=id)
         )
-        return mapping.task_info(response.task)
+        return mapping.task_info(response.task, self._settings.encryption)
 
     def tasks(
         self,
@@ -234,6 +233,21 @@ class AsyncClient(AsyncOperations):
         )
         return AsyncWatch(self._connection, self._settings, request, on_removed)
 
+    async def _send(self, task: scheduler.Task) -> None:
+        request = scheduler.ScheduleTaskRequest(task=task)
+        try:
+            await self._calls.send(self._connection.scheduler.ScheduleTask, request)
+        except AlreadyExists:
+            # It may be the same task, encrypted with a key that was the first one then.
+            encryption = self._settings.encryption
+            if encryption is None:
+                raise
+            known = await self._calls.call(self._connection.scheduler.GetTask, scheduler.GetTaskRequest(id=task.id))
+            if not encrypt_like(task, known.task, encryption):
+                raise
+            request = scheduler.ScheduleTaskRequest(task=task)
+            await self._calls.send(self._connection.scheduler.ScheduleTask, request)
+
     async def _finish(self, handle: AsyncTaskHandle, end: float | None) -> None:
         """Waits for one task."""
         wait = Wait(self._settings, (handle,), end)
@@ -271,7 +285,7 @@ class AsyncClient(AsyncOperations):
         while True:
             response = await self._calls.call(self._connection.scheduler.ListTasks, request)
             for task in response.tasks:
-                yield mapping.task_info(task)
+                yield mapping.task_info(task, self._settings.encryption)
             request.page_token = response.next_page_token
             if not request.page_token:
                 return

@@ -22,7 +22,7 @@ class AsyncTaskHandle(Handle):
     __slots__ = ("_client",)
 
     def __init__(self, client: AsyncClient, id: str) -> None:
-        super().__init__(id)
+        super().__init__(id, client._settings.encryption)  # noqa: SLF001 - the handle is a part of its client
         self._client = client
 
     async def wait(self, timeout: float | None = None) -> TaskInfo:

@@ -14,6 +14,7 @@ from typing import Self, Unpack
 
 import grpc
 
+from gowork.base.codecs import Codec
 from gowork.client import _arguments as arguments
 from gowork.client import _mapping as mapping
 from gowork.client._activity_models import Activity
@@ -22,6 +23,7 @@ from gowork.client._async.connection import Connection
 from gowork.client._async.threads import blocking
 from gowork.client._backups import BackupFile
 from gowork.client._calls import ADDRESS_VARIABLE, CallSettings, Tries
+from gowork.client._encrypting import encryption_of
 from gowork.client._filters import filter_expression
 from gowork.client._leader_models import LeaderInfo, Leaders, StoreComparison
 from gowork.client._models import Duration, Member, Stats, TaskFilter
@@ -34,7 +36,13 @@ class AsyncOperations:
     """The part of a client that opens and closes it, and makes the calls about the cluster as a whole."""
 
     def __init__(
-        self, address: str | Iterable[str] | None = None, *, timeout: float = 30.0, patience: float | None = None
+        self,
+        address: str | Iterable[str] | None = None,
+        *,
+        timeout: float = 30.0,
+        patience: float | None = None,
+        keys: str | PathLike[str] | None = None,
+        codec: str | Codec | None = None,
     ) -> None:
         """Makes a client. It connects at the first call. An asyncio client belongs to the event loop of that call.
 
@@ -45,12 +53,19 @@ class AsyncOperations:
             timeout: the deadline of each call, in seconds.
             patience: how long a call is tried again after no leader took it at any address, in seconds; None for its
                 whole deadline.
+            keys: the file of keys with which payloads are encrypted and all that comes back is decrypted. None for the
+                value of the environment variable GOWORK_KEYS; nothing is encrypted if that is not set, or if `keys` is
+                empty.
+            codec: what encrypts: its name, or an object (gowork.base.codecs.Codec). None for the value of the
+                environment variable GOWORK_CODEC, or aes-256-gcm if that is not set.
 
         Raises:
             AddressError: when an address is not HOST:PORT, or there are too many.
             ValueError: when the timeout is not positive.
+            CodecSetupError: when the keys cannot be used. It is in gowork.client, too.
         """
-        self._settings = CallSettings.of(address, os.environ.get(ADDRESS_VARIABLE), timeout, patience)
+        encryption = encryption_of(keys, codec)
+        self._settings = CallSettings.of(address, os.environ.get(ADDRESS_VARIABLE), timeout, patience, encryption)
         self._connection = Connection(self._settings)
         self._calls = Calls(self._connection, self._settings)
 
@@ -181,7 +196,8 @@ class AsyncOperations:
             CallError: when the leader refused otherwise, or could not be reached.
         """
         request = arguments.message(scheduler.ActivityRequest, failures_max=failures)
-        return mapping.activity(await self._calls.call(self._connection.scheduler.Activity, request))
+        response = await self._calls.call(self._connection.scheduler.Activity, request)
+        return mapping.activity(response, self._settings.encryption)
 
     async def explain(self, id: str, *, verbose: bool = False) -> Explanation:
         """Returns why a task has not been started, or why it has ended.
@@ -195,7 +211,8 @@ class AsyncOperations:
             CallError: when the leader refused otherwise, or could not be reached.
         """
         request = arguments.message(scheduler.ExplainTaskRequest, id=id, verbose=verbose)
-        return mapping.explanation(await self._calls.call(self._connection.scheduler.ExplainTask, request))
+        response = await self._calls.call(self._connection.scheduler.ExplainTask, request)
+        return mapping.explanation(response, self._settings.encryption)
 
     async def queues(self) -> list[Queue]:
         """Returns the queues that have waiting or running tasks, or settings of their own, sorted by name.

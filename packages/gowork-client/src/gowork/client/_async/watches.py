@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -38,6 +39,7 @@ class AsyncWatch:
     ) -> None:
         self._connection = connection
         self._state = WatchState(settings, request, on_removed)
+        self._task_info = partial(task_info, encryption=settings.encryption)
         self._call: Any = None
         self._closed = False
         self._tasks: Iterator[TaskInfo] = iter(())
@@ -91,7 +93,7 @@ class AsyncWatch:
             else:
                 if response is not grpc.aio.EOF:
                     self._state.take(response)
-                    self._tasks = map(task_info, response.tasks)
+                    self._tasks = map(self._task_info, response.tasks)
                     return True
                 pause = self._state.pause_after(None)
             self._call = None

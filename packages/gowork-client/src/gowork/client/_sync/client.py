@@ -16,6 +16,7 @@ from gowork.base import running
 from gowork.base.telemetry import is_traced
 from gowork.client import _arguments as arguments
 from gowork.client import _mapping as mapping
+from gowork.client._encrypting import encrypt_like
 from gowork.client._filters import filter_expression
 from gowork.client._leader_fields import THE_ORIGINAL, goes_beyond
 from gowork.client._models import TaskFilter, TaskInfo, TaskOptions, TaskView
@@ -25,7 +26,7 @@ from gowork.client._sync.operations import Operations
 from gowork.client._sync.streams import WaitStream, finished, merged, stepped
 from gowork.client._sync.watches import Watch
 from gowork.client._waits import IDS_MAX, Wait, end_of
-from gowork.client.errors import LeaderTooOld
+from gowork.client.errors import AlreadyExists, LeaderTooOld
 from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
 
 
@@ -61,7 +62,7 @@ class Client(Operations):
             AlreadyExists: when the id is taken by another task.
             CallError: when the leader refused otherwise, or could not be reached.
         """
-        encoder = mapping.TaskEncoder(options)
+        encoder = mapping.TaskEncoder(options, encryption=self._settings.encryption)
         task = encoder.task(payload, id)
         if goes_beyond(task):
             self._calls.fit(lambda leader: leader.fit(task, encoder.now_ms(), self.address))
@@ -69,9 +70,9 @@ class Client(Operations):
             from gowork.client._spans import sending
 
             with sending(task, self._settings):
-                self._calls.send(self._connection.scheduler.ScheduleTask, scheduler.ScheduleTaskRequest(task=task))
+                self._send(task)
         else:
-            self._calls.send(self._connection.scheduler.ScheduleTask, scheduler.ScheduleTaskRequest(task=task))
+            self._send(task)
         return TaskHandle(self, task.id)
 
     def schedule_many(
@@ -95,7 +96,7 @@ class Client(Operations):
                 task of its batch is scheduled. Tasks of other batches, not yielded yet, may be.
             AlreadyExists, CallError: as for schedule.
         """
-        encoder = mapping.TaskEncoder(options)
+        encoder = mapping.TaskEncoder(options, encryption=self._settings.encryption)
         return self._schedule_many(stepped(payloads, "payloads"), encoder)
 
     def handle(self, id: str) -> TaskHandle:
@@ -112,7 +113,7 @@ class Client(Operations):
         response = self._calls.call(
             self._connection.scheduler.GetTask, arguments.message(scheduler.GetTaskRequest, id=id)
         )
-        return mapping.task_info(response.task)
+        return mapping.task_info(response.task, self._settings.encryption)
 
     def tasks(
         self,
@@ -231,6 +232,21 @@ class Client(Operations):
         )
         return Watch(self._connection, self._settings, request, on_removed)
 
+    def _send(self, task: scheduler.Task) -> None:
+        request = scheduler.ScheduleTaskRequest(task=task)
+        try:
+            self._calls.send(self._connection.scheduler.ScheduleTask, request)
+        except AlreadyExists:
+            # It may be the same task, encrypted with a key that was the first one then.
+            encryption = self._settings.encryption
+            if encryption is None:
+                raise
+            known = self._calls.call(self._connection.scheduler.GetTask, scheduler.GetTaskRequest(id=task.id))
+            if not encrypt_like(task, known.task, encryption):
+                raise
+            request = scheduler.ScheduleTaskRequest(task=task)
+            self._calls.send(self._connection.scheduler.ScheduleTask, request)
+
     def _finish(self, handle: TaskHandle, end: float | None) -> None:
         """Waits for one task."""
         wait = Wait(self._settings, (handle,), end)
@@ -266,7 +282,7 @@ class Client(Operations):
         while True:
             response = self._calls.call(self._connection.scheduler.ListTasks, request)
             for task in response.tasks:
-                yield mapping.task_info(task)
+                yield mapping.task_info(task, self._settings.encryption)
             request.page_token = response.next_page_token
             if not request.page_token:
                 return

@@ -23,7 +23,7 @@ class TaskHandle(Handle):
     __slots__ = ("_client",)
 
     def __init__(self, client: Client, id: str) -> None:
-        super().__init__(id)
+        super().__init__(id, client._settings.encryption)  # noqa: SLF001 - the handle is a part of its client
         self._client = client
 
     def wait(self, timeout: float | None = None) -> TaskInfo:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -37,6 +38,7 @@ class Watch:
     ) -> None:
         self._connection = connection
         self._state = WatchState(settings, request, on_removed)
+        self._task_info = partial(task_info, encryption=settings.encryption)
         self._closed = threading.Event()
         self._call: Any = None
         self._tasks: Iterator[TaskInfo] = iter(())
@@ -89,7 +91,7 @@ class Watch:
             else:
                 if response is not None:
                     self._state.take(response)
-                    self._tasks = map(task_info, response.tasks)
+                    self._tasks = map(self._task_info, response.tasks)
                     return True
                 pause = self._state.pause_after(None)
             self._call = None

@@ -15,6 +15,7 @@ import click
 
 from gowork.base import process_state
 from gowork.base.beginnings import EXIT_INTERRUPTED
+from gowork.base.codecs import DEFAULT_CODEC
 from gowork.base.local_probes import Question, check_and_exit
 from gowork.base.service_manager import ServiceManager
 from gowork.base.telemetry import Telemetry, TelemetryError, start
@@ -224,6 +225,18 @@ class _Command(click.Command):
     help="Ask the worker that runs on this machine whether it has a session, or whether its event loop turns (alive), "
     "and end with 0 or 1. With several here, --name says which.",
 )
+@click.option(
+    "--keys",
+    metavar="FILE",
+    help="Decrypt payloads with the keys of this file, and encrypt what their handlers say. `gowork keys new` makes "
+    "one.",
+)
+@click.option(
+    "--codec",
+    metavar="NAME",
+    help="The codec that uses the keys: this one, or one that a package contributes.  [default: aes-256-gcm]",
+)
+@click.option("--require-encryption", is_flag=True, help="Refuse tasks whose payloads are not encrypted.")
 @click.option("--print-ready", is_flag=True, help="When a leader has accepted the worker, print one line of JSON.")
 @click.version_option(__version__, prog_name="gowork-worker")
 def main(
@@ -249,6 +262,9 @@ def main(
     log_level: str,
     log_failures: str,
     check: Question | None,
+    keys: str | None,
+    codec: str | None,
+    require_encryption: bool,
     print_ready: bool,
 ) -> None:
     """Run handlers as a worker of a gowork cluster.
@@ -271,6 +287,7 @@ def main(
     # Imported only now, because `--help` and `--version` should not wait for gRPC.
     from gowork.base.channels import AddressError
     from gowork.worker._app.daemon import Listeners, run_worker
+    from gowork.worker._core.encryption_options import EncryptionOptions
     from gowork.worker._core.options import Options
     from gowork.worker._supervisor.instances import default_state_dir
 
@@ -279,6 +296,11 @@ def main(
         state_dir = None
     elif state_dir is None:
         state_dir = default_state_dir()
+    encryption = EncryptionOptions(codec or "", _absolute(keys, codec), require_encryption)
+    if encryption and listen is not None:
+        raise click.UsageError(
+            "give --keys or --listen, not both: a callback worker has no labels, so no encrypted task would reach it"
+        )
     given: dict[str, Any] = {"name": name, "state_dir": state_dir, "slots": slots, "runners": runners}
     try:
         options = Options(
@@ -293,6 +315,7 @@ def main(
             drain_timeout=drain_timeout,
             blocked_timeout=blocked_timeout,
             trace_parent=trace_parent,
+            encryption=encryption,
         )
         logs.configure(log_format, log_level, options.name)
         logs.take_standard_error()
@@ -306,6 +329,11 @@ def main(
     finally:
         if telemetry is not None:
             telemetry.stop()
+
+
+def _absolute(keys: str | None, codec: str | None) -> str:
+    """Returns the path of a file of keys. A codec of another package may call its keys as it likes."""
+    return "" if not keys else os.path.abspath(keys) if codec in (None, "", DEFAULT_CODEC) else keys
 
 
 class _BadVariable(click.ClickException):

@@ -14,7 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from gowork.base.codecs import DEFAULT_CODEC
 from gowork.worker._core import logs, references
+from gowork.worker._core.encryption_options import EncryptionOptions
 from gowork.worker._core.selection import Selection
 from gowork.worker.errors import WorkerError, WorkerFailed
 
@@ -47,6 +49,9 @@ class Worker:
         blocked_timeout: float | None = None,
         trace_parent: bool = False,
         log_failures: str = "traceback",
+        keys: str | os.PathLike[str] | None = None,
+        codec: str | None = None,
+        require_encryption: bool = False,
     ) -> None:
         """Args:
             leader: HOST:PORT of a leader, or of several: a list of them, or separated by commas; at most 16.
@@ -68,6 +73,10 @@ class Worker:
             trace_parent: makes the span of an attempt a child of the span that scheduled its task, instead of a linked
                 trace.
             log_failures: how much the log tells of an attempt that has failed: "type", "message" or "traceback".
+            keys: the file of keys with which payloads are decrypted, and what their handlers say is encrypted; none
+                when left out.
+            codec: the name of the codec that uses the keys; aes-256-gcm when left out.
+            require_encryption: refuses tasks whose payloads are not encrypted.
 
         Raises:
             UnimportableError: for a handler that a runner process could not import.
@@ -87,6 +96,11 @@ class Worker:
         self._options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
         self._options |= {"selection": self._selection, "drain_timeout": drain_timeout, "trace_parent": trace_parent}
         self._options["log_failures"] = log_failures
+        # A path is made absolute, because the program may change its folder.
+        path = "" if keys is None else os.fspath(keys)
+        if path and codec in (None, "", DEFAULT_CODEC):
+            path = os.path.abspath(path)
+        self._options["encryption"] = EncryptionOptions(codec or "", path, require_encryption)
         self._options["functions"] = functions if runners == 0 else ()
         self._service: Service | None = None
         self._group: asyncio.TaskGroup | None = None

@@ -67,7 +67,9 @@ class Context:
         "data",
         "fence",
         "handler",
+        "hides",
         "id",
+        "key_id",
         "labels",
         "payload",
         "payload_form",
@@ -110,6 +112,10 @@ class Context:
         self.data = data
         #: scheduler.v1.PayloadForm: what the payload was before it was sent, where the payload does not show it.
         self.payload_form = payload_form
+        #: The id of the key with which the payload was encrypted; empty where it was not.
+        self.key_id = ""
+        #: Encrypts a message of progress; None where nothing is encrypted. The runner sets it.
+        self.hides: Callable[[str], str] | None = None
         #: The queue that the task waited in.
         self.queue = queue
         #: The task's labels.
@@ -186,6 +192,8 @@ class Context:
         """
         # Written here and not where it is sent, so that a message that `str` cannot write fails this handler alone.
         words = "" if message is None else message if type(message) is str else str.__str__(str(message))
+        if self.hides is not None:
+            words = self.hides(words)
         self._progress(self.fence, self.id, min(1.0, max(0.0, float(fraction))), words)
 
     def schedule(

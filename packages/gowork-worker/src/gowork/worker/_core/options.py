@@ -10,8 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gowork.base.codecs import DEFAULT_CODEC, CodecSetupError, check_setup
+from gowork.base.encryption import LABEL
 from gowork.proto import limits
 from gowork.worker._core.bounds import utf8, whole, within
+from gowork.worker._core.encryption_options import EncryptionOptions
 from gowork.worker._core.selection import Selection
 from gowork.worker.errors import ConfigurationError
 
@@ -76,6 +79,7 @@ class Options:
     #: How many tasks may lend their slots while they wait for others. 0 where the leader would send no more tasks for
     #: that.
     lent_slots_max: int = LENT_SLOTS_MAX
+    encryption: EncryptionOptions = field(default_factory=EncryptionOptions)
 
     def __post_init__(self) -> None:
         """Checks every option.
@@ -101,13 +105,30 @@ class Options:
         if not BLOCKED_TIMEOUT_MIN <= self.blocked_timeout <= BLOCKED_TIMEOUT_MAX:
             bounds = f"{BLOCKED_TIMEOUT_MIN:g} to {BLOCKED_TIMEOUT_MAX:g}"
             raise ConfigurationError(f"blocked_timeout: {bounds} seconds, not {self.blocked_timeout:g}")
-        if len(self.labels) > limits.LABELS_MAX:
-            raise ConfigurationError(f"labels: at most {limits.LABELS_MAX}, not {len(self.labels)}")
+        if self.encryption.is_required and not self.encryption:
+            raise ConfigurationError("require_encryption: it needs keys, because no payload could be decrypted")
+        if self.encryption:
+            try:
+                # Without reading them: only runners do that.
+                check_setup(self.encryption.codec, self.encryption.keys)
+            except CodecSetupError as error:
+                raise ConfigurationError(str(error)) from None
+            if LABEL in self.labels:
+                raise ConfigurationError(f"labels: {LABEL!r} is the label of workers with keys; choose another one")
+        labels_max = limits.LABELS_MAX - bool(self.encryption)
+        if len(self.labels) > labels_max:
+            raise ConfigurationError(f"labels: at most {labels_max}, not {len(self.labels)}")
         for key, value in self.labels.items():
             if not 1 <= len(key.encode()) <= limits.LABEL_KEY_BYTES_MAX:
                 raise ConfigurationError(f"label {key!r}: a key has 1 to {limits.LABEL_KEY_BYTES_MAX} bytes")
             if len(value.encode()) > limits.LABEL_VALUE_BYTES_MAX:
                 raise ConfigurationError(f"label {key!r}: a value has at most {limits.LABEL_VALUE_BYTES_MAX} bytes")
+
+    @property
+    def told_labels(self) -> dict[str, str]:
+        """The labels that the leader is told: also the one by which encrypted tasks find workers with their codec."""
+        own = {LABEL: self.encryption.codec or DEFAULT_CODEC} if self.encryption else {}
+        return {**self.labels, **own}
 
     def _check_texts(self) -> None:
         """Checks what is sent to the leader or to runners as text.

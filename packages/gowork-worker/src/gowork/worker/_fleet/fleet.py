@@ -191,6 +191,7 @@ class Fleet:
             functions=self._options.functions,
             trace_parent=self._options.trace_parent,
             log_failures=self._options.log_failures,
+            encryption=self._options.encryption,
         )
 
     def _setup(self, start: StartRunner) -> messages.Setup:
@@ -204,4 +205,5 @@ class Fleet:
             log_level=self._options.log_level,
             log_failures=self._options.log_failures,
             trace_parent=self._options.trace_parent,
+            encryption=self._options.encryption,
         )

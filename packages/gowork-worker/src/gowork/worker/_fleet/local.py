@@ -13,13 +13,14 @@ from typing import Any
 
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._core.context import Place
+from gowork.worker._core.encryption_options import EncryptionOptions
 from gowork.worker._core.selection import Selection
 from gowork.worker._desk.events import Event, Progressed, Reported, RunnerGone, RunnerReady, RunnerSaid
 from gowork.worker._desk.instructions import StartRunner
 from gowork.worker._runner import forks, messages
 from gowork.worker._runner.exceptions import type_name
 from gowork.worker._runner.executor import Executor
-from gowork.worker._runner.main import load, ready_of
+from gowork.worker._runner.main import encrypting_of, load, ready_of
 from gowork.worker._runner.outbox import Outbox
 from gowork.worker._runner.table import SlotTable
 
@@ -40,6 +41,7 @@ class LocalRunner:
         functions: Iterable[Callable[..., Any]],
         trace_parent: bool = False,
         log_failures: str = "traceback",
+        encryption: EncryptionOptions | None = None,
     ) -> None:
         """Args:
         start: the desk's instruction to start it.
@@ -50,6 +52,7 @@ class LocalRunner:
         functions: handlers and lifespans besides those of plugins.
         trace_parent: whether attempts are traced as children of what scheduled them.
         log_failures: how much the log tells of a failed attempt.
+        encryption: how payloads are decrypted; None where they are not.
         """
         self.id = start.runner
         self.name = start.name
@@ -60,6 +63,7 @@ class LocalRunner:
         self._functions = tuple(functions)
         self._trace_parent = trace_parent
         self._log_failures = log_failures
+        self._encryption = encryption or EncryptionOptions()
         self._table = SlotTable.private(start.slots, start.spare)
         self._executor: Executor | None = None
         #: How many Slots have come.
@@ -86,6 +90,7 @@ class LocalRunner:
                 self._say_withheld,
                 self._say_waiting,
                 self._say_broken,
+                encrypting_of(self._worker, self._encryption),
             )
             self._starting = None
             self._tell(RunnerReady(self.id, ready_of(loaded)))

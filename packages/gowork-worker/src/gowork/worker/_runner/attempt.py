@@ -19,6 +19,7 @@ from gowork.worker._core.around import AroundTasks
 from gowork.worker._core.context import Context, Place
 from gowork.worker._core.logs import running
 from gowork.worker._runner import outcomes
+from gowork.worker._runner.encrypting import Encrypting
 from gowork.worker._runner.failure_log import Detail, FailureLog
 from gowork.worker._runner.job import Job
 
@@ -35,9 +36,14 @@ class Attempts:
     """What running an attempt needs besides the job."""
 
     def __init__(
-        self, place: Place, hooks: pluggy.PluginManager, progress: Callable[[int, str, float, str], None]
+        self,
+        place: Place,
+        hooks: pluggy.PluginManager,
+        progress: Callable[[int, str, float, str], None],
+        encrypting: Encrypting | None = None,
     ) -> None:
         self._place = place
+        self._encrypting = Encrypting(place.worker) if encrypting is None else encrypting
         self._progress = progress
         #: The line of each attempt that fails.
         self.failures = FailureLog(Detail(place.log_failures))
@@ -75,6 +81,8 @@ class Attempts:
         span = None if self._spans is None else self._spans.begin(job)
         try:
             handler = job.handler
+            if context.data or self._encrypting.looks_at_all:
+                self._encrypting.open(context, job.task)
             in_other_forms = handler.unknown_fields is not None and job.grant.in_other_forms
             arguments = handler.arguments(context, in_other_forms=in_other_forms)
             # A context of its own, so that what a handler sets in context variables does not leak into the thread's
@@ -85,14 +93,20 @@ class Attempts:
             else:
                 value = call(self._run_within, span, context, job.handler.function, arguments)
             report = outcomes.completed(job.fence, job.id, value, context.follow_ups)
+            if context.key_id:
+                self._encrypting.close(context, report)
         except BaseException as error:  # noqa: BLE001 - SystemExit too must not end the thread
             report = self._failed(job, error)
+        own = report
         if job.stop is not None:
             report = job.settle(job.stop, report)
         if self._spans is not None and span is not None:
             self._spans.end(span, report)
         if report.outcome != _COMPLETED:
             self.note(job, report)
+            if context.key_id and report is own:
+                # Only now, because the log and the trace of this worker tell it in clear.
+                self._encrypting.hide(context, report)
         return report
 
     async def run_async(self, job: Job) -> session.Report:
@@ -113,6 +127,8 @@ class Attempts:
             if job.stop is not None:
                 raise asyncio.CancelledError(job.stop.reason)
             handler = job.handler
+            if context.data or self._encrypting.looks_at_all:
+                self._encrypting.open(context, job.task)
             in_other_forms = handler.unknown_fields is not None and job.grant.in_other_forms
             arguments = handler.arguments(context, in_other_forms=in_other_forms)
             if self._around is None:
@@ -122,8 +138,11 @@ class Attempts:
                     self._around.enter(stack, context)
                     value = await job.handler.function(*arguments)
             report = outcomes.completed(job.fence, job.id, value, context.follow_ups)
+            if context.key_id:
+                self._encrypting.close(context, report)
         except BaseException as error:  # noqa: BLE001 - SystemExit too must not end the loop
             report = self._failed(job, error)
+        own = report
         if job.stop is not None:
             report = job.settle(job.stop, report)
         if self._spans is not None and span is not None:
@@ -131,6 +150,9 @@ class Attempts:
             self._spans.end(span, report)
         if report.outcome != _COMPLETED:
             self.note(job, report)
+            if context.key_id and report is own:
+                # Only now, because the log and the trace of this worker tell it in clear.
+                self._encrypting.hide(context, report)
         return report
 
     def note(self, job: Job, report: session.Report) -> None:

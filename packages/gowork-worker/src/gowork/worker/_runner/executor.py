@@ -19,6 +19,7 @@ from gowork.worker._core.plugins import Loaded
 from gowork.worker._runner import endings, outcomes
 from gowork.worker._runner.attempt import Attempts
 from gowork.worker._runner.attempt_task import AttemptTask
+from gowork.worker._runner.encrypting import Encrypting
 from gowork.worker._runner.job import Job
 from gowork.worker._runner.jobs import Jobs
 from gowork.worker._runner.lending import Lending
@@ -51,6 +52,7 @@ class Executor:
         withheld: Callable[[int], None],
         waiting: Callable[[int], None],
         broken: Callable[[BaseException], None],
+        encrypting: Encrypting | None = None,
     ) -> None:
         """Args:
         loaded: the handlers.
@@ -62,6 +64,7 @@ class Executor:
         waiting: told how many attempts wait for other tasks and lend their slots, after that has changed.
         broken: called when something was raised in the middle of the bookkeeping of slots, which can't be trusted
             from then on.
+        encrypting: decrypts payloads; None where the worker has no keys.
         """
         self._loop = asyncio.get_running_loop()
         #: The context in which async handlers begin. The end of one often starts the next, whose context must be fresh.
@@ -72,7 +75,7 @@ class Executor:
         self._outbox = outbox
         self._tell_waiting = waiting
         held: dict[int, Job] = {}
-        self._attempts = Attempts(place, loaded.hooks, outbox.progress)
+        self._attempts = Attempts(place, loaded.hooks, outbox.progress, encrypting)
         self._lending = place.lender = Lending(table.spare, held, self._lending_changed)
         self._jobs = Jobs(held, self._attempts, table, outbox, self._lending, stopping)
         self._slots = Slots(table, self._lending, self._start_on_loop, withheld, broken)

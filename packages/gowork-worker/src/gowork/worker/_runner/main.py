@@ -22,10 +22,12 @@ from gowork.base.telemetry import Telemetry, TelemetryError, start
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._core import lifespans, logs, plugins, references
 from gowork.worker._core.context import Place
+from gowork.worker._core.encryption_options import EncryptionOptions
 from gowork.worker._core.selection import Selection
 from gowork.worker._runner import forks, messages, pipe, pulse
 from gowork.worker._runner.clock import ClockedLoop
 from gowork.worker._runner.descriptors import OwnDescriptors, open_descriptors
+from gowork.worker._runner.encrypting import Encrypting
 from gowork.worker._runner.exceptions import type_name
 from gowork.worker._runner.executor import Executor
 from gowork.worker._runner.loading import Loading
@@ -141,6 +143,7 @@ async def _run(connection: socket.socket, table: int, own: OwnDescriptors) -> Te
             runner.send_withheld,
             runner.send_waiting,
             runner.give_up,
+            encrypting_of(setup.worker, setup.encryption),
         )
         runner.begin(executor)
         runner.send(ready_of(loaded))
@@ -180,6 +183,15 @@ async def load(
         loading.doing("calling gowork_runner_started")
         loaded.hooks.hook.gowork_runner_started(state=state)
     return loaded
+
+
+def encrypting_of(worker: str, options: EncryptionOptions) -> Encrypting:
+    """Reads the keys of a worker, in a runner. When that fails, the log says why the runner cannot get ready."""
+    if not options:
+        return Encrypting.of(worker, options)
+    with Loading() as loading:
+        loading.doing("reading the keys of the codec")
+        return Encrypting.of(worker, options)
 
 
 def _telemetry() -> Telemetry | None:

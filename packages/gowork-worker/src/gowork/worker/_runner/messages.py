@@ -7,6 +7,7 @@ from enum import StrEnum
 
 import msgspec
 
+from gowork.worker._core.encryption_options import EncryptionOptions
 from gowork.worker._core.handlers import RetryOptions
 from gowork.worker._core.selection import Selection
 
@@ -37,6 +38,7 @@ class Setup(msgspec.Struct, frozen=True, tag="setup"):
     log_failures: str = "traceback"
     #: Whether the span of an attempt is a child of the span that scheduled its task, instead of a linked trace.
     trace_parent: bool = False
+    encryption: EncryptionOptions = EncryptionOptions()
 
 
 class HandlerNote(msgspec.Struct, frozen=True):

@@ -205,7 +205,7 @@ class SessionStream:
             instance=self._supervisor.instance,
             slots=options.slots,
             handlers=[handler_info(note, is_default=note.name == known.default_handler) for note in known.handlers],
-            labels=options.labels,
+            labels=options.told_labels,
             version=__version__,
             held=self._supervisor.hello_held(),
             plugin_errors=known.plugin_errors,
