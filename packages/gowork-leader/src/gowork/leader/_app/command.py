@@ -37,8 +37,10 @@ from gowork.leader._version import __version__
 from gowork.leader.log.entries import ChainError, NewerFormatError
 from gowork.leader.log.protocol import Log, LogError
 from gowork.leader.log.registry import open_log
+from gowork.leader.store._sqlite_place import check_not_on_network
 from gowork.leader.store.protocol import LoggedStore, Store, StoreError
 from gowork.leader.store.registry import open_store
+from gowork.leader.store.sqlite import SqliteStore
 from gowork.proto.limits import ID_BYTES_MAX, RETAIN_DAYS_MAX, RETAIN_TASKS_MAX
 
 #: How long the event loop may keep Python's lock from the store's threads, in seconds. They need it after every
@@ -187,6 +189,11 @@ class _Command(click.Command):
     help="The directory of the default store.",
 )
 @click.option(
+    "--store-on-network-file-system",
+    is_flag=True,
+    help="Use a store on NFS, EFS, SMB, 9p or FUSE all the same. SQLite can lose tasks there.",
+)
+@click.option(
     "--restore",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="BACKUP",
@@ -267,6 +274,7 @@ def main(
     http_listen: str,
     store: str | None,
     data_dir: Path | None,
+    store_on_network_file_system: bool,
     restore: Path | None,
     retain_days: float,
     retain_tasks: int,
@@ -294,6 +302,8 @@ def main(
     telemetry = _telemetry()
     try:
         opened = open_store(url)
+        if isinstance(opened, SqliteStore) and not store_on_network_file_system:
+            check_not_on_network(opened.path)
         leader = Leader(
             opened,
             cluster_listen=cluster_listen,
