@@ -49,6 +49,8 @@ SWITCH_SECONDS = 0.0005
 _DAY = 24 * 3600.0
 #: The user and password that a URL may have before its host. They must not get into the log.
 _PASSWORD = re.compile(r"//[^/@]*@")
+#: What CloudWatch takes as the value of a dimension.
+_DIMENSION = re.compile("[!-9;-~][!-~]{0,254}")
 
 #: What ends the leader with one line.
 _FAULTS = (StoreError, LogError, PlaceError, ChainError, NewerFormatError, ListenError)
@@ -121,6 +123,12 @@ def _check_address(context: click.Context, parameter: click.Parameter, address: 
 def _check_name(context: click.Context, parameter: click.Parameter, name: str | None) -> str | None:
     if name is not None and not (name.strip() and name.isprintable() and len(name.encode()) <= ID_BYTES_MAX):
         raise click.BadParameter(f"{name[:80]!r}: a name is printable text of at most {ID_BYTES_MAX} bytes")
+    return name
+
+
+def _check_cluster(context: click.Context, parameter: click.Parameter, name: str | None) -> str | None:
+    if name is not None and not _DIMENSION.fullmatch(name):
+        raise click.BadParameter(f"{name[:80]!r}: a name is 1 to 255 visible characters of ASCII, and no colon first")
     return name
 
 
@@ -249,6 +257,14 @@ class _Command(click.Command):
     show_default="none",
     help="Share snapshots of the store with the other leaders: in a folder that all of them mount, or in postgresql://….",
 )
+@click.option(
+    "--cloudwatch-metrics",
+    metavar="CLUSTER",
+    callback=_check_cluster,
+    show_default="none",
+    help="While this leader leads, write the backlog into the log every 30 s, in the form of which CloudWatch makes "
+    "metrics of this cluster. It needs --log-format json.",
+)
 @click.option("--reflection/--no-reflection", default=True, help="Describe the services to grpcurl and similar tools.")
 @click.option(
     "--print-addresses", is_flag=True, help="When it serves, print one JSON line with the addresses on standard output."
@@ -285,6 +301,7 @@ def main(
     advertise: str,
     one_copy: str,
     snapshots: str | None,
+    cloudwatch_metrics: str | None,
     reflection: bool,
     print_addresses: bool,
     log_format: str,
@@ -297,6 +314,11 @@ def main(
     logs.take_standard_error()
     if snapshots and not log:
         raise click.UsageError("--snapshots is for leaders that share a log; give --log, too, or leave it out")
+    if cloudwatch_metrics and (log_format != "json" or log_level not in ("debug", "info")):
+        raise click.UsageError(
+            "--cloudwatch-metrics needs --log-format json and --log-level info or debug, because the metrics are lines "
+            "of the log"
+        )
     url = store or f"sqlite:///{_prepared(data_dir or _own_directory()) / 'gowork.db'}"
     kept = Kept(retain_tasks, retain_days * _DAY, retain_failed_tasks, retain_failed_days * _DAY)
     telemetry = _telemetry()
@@ -316,6 +338,7 @@ def main(
             advertise=advertise,
             may_be_one_copy=one_copy == "accept",
             snapshots=place_at(snapshots) if snapshots else None,
+            cloudwatch=cloudwatch_metrics or "",
         )
         _log.info("keeps tasks", extra={"store": _PASSWORD.sub("//", url)})
         if log and (host := _reached_here_alone(log, advertise, cluster_listen, scheduler_listen)):
