@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 
 from gowork.base.channels import split_addresses
 from gowork.base.http import HttpListener, probe, threaded
+from gowork.worker._app.ecs_protection import AGENT_VARIABLE, Protection
 from gowork.worker._app.handler_metrics import VARIABLE, HandlerMetrics, InProcessMetrics, default_metrics_dir
 from gowork.worker._app.metrics import metrics_page
 from gowork.worker._app.service import Service
@@ -38,7 +39,12 @@ class Listeners:
 
 
 async def run_worker(
-    options: Options, leader: str, listeners: Listeners, *, ready: Callable[[dict[str, Any]], None] | None = None
+    options: Options,
+    leader: str,
+    listeners: Listeners,
+    *,
+    ready: Callable[[dict[str, Any]], None] | None = None,
+    ecs_protection_minutes: int = 0,
 ) -> None:
     """Runs a worker until SIGTERM or SIGINT.
 
@@ -47,6 +53,8 @@ async def run_worker(
         leader: addresses of leaders, separated by commas.
         listeners: where to listen.
         ready: called with facts about the worker when a leader has accepted it.
+        ecs_protection_minutes: for how long at a time a worker in Amazon ECS protects itself while it has work; 0: it
+            does not.
 
     Raises:
         AddressError: when an address is not HOST:PORT.
@@ -54,6 +62,11 @@ async def run_worker(
     """
     service = _make(options, split_addresses(leader), listeners)
     with contextlib.ExitStack() as stack:
+        if ecs_protection_minutes and (uri := os.environ.get(AGENT_VARIABLE)):
+            supervisor = service.supervisor
+            protection = Protection(uri, lambda: supervisor.has_work, ecs_protection_minutes)
+            protection.start()
+            stack.callback(protection.close)
         http = None
         if listeners.http is not None:
             others = _handlers_metrics(service, stack)
