@@ -427,6 +427,21 @@ async def test_a_worker_in_ecs_is_named_labelled_and_protected_and_drains_on_sig
     assert process.returncode == 0, log
 
 
+async def test_a_worker_that_can_not_finish_ends_within_what_ecs_leaves_after_its_drain(leader: Any) -> None:
+    process = await started(leader, GOWORK_DRAIN_TIMEOUT="1")
+    scripted = await leader.session()
+    for fence in (1, 2):
+        scripted.grant(fence, "stubborn")
+        await scripted.started(fence)
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    # The leader acknowledges nothing, and so the worker waits for that as long as it ever does.
+    _, log = await process.communicate()
+    assert process.returncode == 0, log
+    # deploy/ecs gives it 20 s more than its drain.
+    assert time.monotonic() - began < 1 + 20
+
+
 async def test_an_agent_that_stalls_delays_the_start_by_seconds_and_nothing_else(agent: Agent, leader: Any) -> None:
     agent.answer = lambda path, body: None
     process = await started(leader, ECS_CONTAINER_METADATA_URI_V4=agent.uri, ECS_AGENT_URI=agent.uri)
