@@ -18,6 +18,7 @@ import grpc
 import pytest
 from click.testing import CliRunner
 from leader_process import FREE_PORTS, refused_start, running
+from served_folder import served_folder
 
 from gowork.base.channels import AddressError, open_blocking_channel
 from gowork.leader import Addresses
@@ -112,6 +113,19 @@ def unwritable(tmp_path: Path) -> Iterator[Path]:
         yield folder
     finally:
         subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_store_on_a_file_system_of_the_network_is_refused_unless_an_option_says_otherwise(tmp_path: Path) -> None:
+    with served_folder(tmp_path) as folder:
+        for place in (f"--data-dir={folder}", f"--store=sqlite:///{folder}/gowork.db"):
+            code, error = refused_start(tmp_path, place)
+            assert code == 1
+            assert "a file system of the network (fuse.test, mounted at" in message_of(error)
+            # Then it gets as far as this file system, which takes no files.
+            code, error = refused_start(tmp_path, place, "--store-on-network-file-system")
+            assert code == 1
+            assert "network" not in error
+            assert "can't be written" in message_of(error)
 
 
 def test_a_directory_that_cannot_be_written_is_refused(unwritable: Path) -> None:

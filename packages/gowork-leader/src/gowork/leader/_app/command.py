@@ -42,8 +42,10 @@ from gowork.leader._version import __version__
 from gowork.leader.log.entries import ChainError, NewerFormatError
 from gowork.leader.log.protocol import Log, LogError
 from gowork.leader.log.registry import open_log
+from gowork.leader.store._sqlite_place import check_not_on_network
 from gowork.leader.store.protocol import LoggedStore, Store, StoreError
 from gowork.leader.store.registry import open_store
+from gowork.leader.store.sqlite import SqliteStore
 from gowork.proto.limits import ID_BYTES_MAX, RETAIN_DAYS_MAX, RETAIN_TASKS_MAX
 
 #: How long the event loop may keep Python's lock from the store's threads, in seconds. They need it after every
@@ -52,6 +54,8 @@ SWITCH_SECONDS = 0.0005
 _DAY = 24 * 3600.0
 #: The user and password that a URL may have before its host. They must not get into the log.
 _PASSWORD = re.compile(r"//[^/@]*@")
+#: What CloudWatch takes as the value of a dimension.
+_DIMENSION = re.compile("[!-9;-~][!-~]{0,254}")
 
 #: What ends the leader with one line.
 _FAULTS = (StoreError, LogError, PlaceError, ChainError, NewerFormatError, ListenError)
@@ -128,6 +132,12 @@ def _check_name(context: click.Context, parameter: click.Parameter, name: str | 
     return name
 
 
+def _check_cluster(context: click.Context, parameter: click.Parameter, name: str | None) -> str | None:
+    if name is not None and not _DIMENSION.fullmatch(name):
+        raise click.BadParameter(f"{name[:80]!r}: a name is 1 to 255 visible characters of ASCII, and no colon first")
+    return name
+
+
 def _check_host(context: click.Context, parameter: click.Parameter, host: str | None) -> str:
     try:
         return advertised_host(host or "")
@@ -193,6 +203,11 @@ class _Command(click.Command):
     help="The directory of the default store.",
 )
 @click.option(
+    "--store-on-network-file-system",
+    is_flag=True,
+    help="Use a store on NFS, EFS, SMB, 9p or FUSE all the same. SQLite can lose tasks there.",
+)
+@click.option(
     "--restore",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="BACKUP",
@@ -256,6 +271,14 @@ class _Command(click.Command):
     help="Ask the leader that runs on this machine whether it is ready, or whether its event loop turns (alive), and "
     "end with 0 or 1. With several here, --name says which.",
 )
+@click.option(
+    "--cloudwatch-metrics",
+    metavar="CLUSTER",
+    callback=_check_cluster,
+    show_default="none",
+    help="While this leader leads, write the backlog into the log every 30 s, in the form of which CloudWatch makes "
+    "metrics of this cluster. It needs --log-format json.",
+)
 @click.option("--reflection/--no-reflection", default=True, help="Describe the services to grpcurl and similar tools.")
 @click.option(
     "--print-addresses", is_flag=True, help="When it serves, print one JSON line with the addresses on standard output."
@@ -281,6 +304,7 @@ def main(
     http_listen: str,
     store: str | None,
     data_dir: Path | None,
+    store_on_network_file_system: bool,
     restore: Path | None,
     retain_days: float,
     retain_tasks: int,
@@ -292,6 +316,7 @@ def main(
     one_copy: str,
     snapshots: str | None,
     check: Question | None,
+    cloudwatch_metrics: str | None,
     reflection: bool,
     print_addresses: bool,
     log_format: str,
@@ -307,11 +332,18 @@ def main(
     logs.take_standard_error()
     if snapshots and not log:
         raise click.UsageError("--snapshots is for leaders that share a log; give --log, too, or leave it out")
+    if cloudwatch_metrics and (log_format != "json" or log_level not in ("debug", "info")):
+        raise click.UsageError(
+            "--cloudwatch-metrics needs --log-format json and --log-level info or debug, because the metrics are lines "
+            "of the log"
+        )
     url = store or f"sqlite:///{_prepared(data_dir or _own_directory()) / 'gowork.db'}"
     kept = Kept(retain_tasks, retain_days * _DAY, retain_failed_tasks, retain_failed_days * _DAY)
     telemetry = _telemetry()
     try:
         opened = open_store(url)
+        if isinstance(opened, SqliteStore) and not store_on_network_file_system:
+            check_not_on_network(opened.path)
         leader = Leader(
             opened,
             cluster_listen=cluster_listen,
@@ -324,6 +356,7 @@ def main(
             advertise=advertise,
             may_be_one_copy=one_copy == "accept",
             snapshots=place_at(snapshots) if snapshots else None,
+            cloudwatch=cloudwatch_metrics or "",
         )
         _log.info("keeps tasks", extra={"store": _PASSWORD.sub("//", url)})
         if log and (host := _reached_here_alone(log, advertise, cluster_listen, scheduler_listen)):

@@ -58,6 +58,7 @@ class Leader:
         advertise: str = "",
         may_be_one_copy: bool = True,
         snapshots: SnapshotPlace | None = None,
+        cloudwatch: str = "",
     ) -> None:
         """Makes a leader. All three addresses are HOST:PORT; port 0 takes a free one.
 
@@ -78,6 +79,8 @@ class Leader:
             may_be_one_copy: what happens when the log has grown to its bound, and most leaders' stores lack its
                 entries. True: only one store has what is pruned, and readiness says so. False: nothing more is written.
             snapshots: where leaders that share a log keep snapshots of their stores; None: nowhere.
+            cloudwatch: what the cluster is called in metrics of CloudWatch, which the leader that leads writes into its
+                log as JSON; empty: it writes none.
 
         Raises:
             AddressError: `advertise` is no host at which anybody is reached.
@@ -87,6 +90,7 @@ class Leader:
         self._advertise = advertised_host(advertise)
         self._may_be_one_copy = may_be_one_copy
         self._snapshots = snapshots
+        self._cloudwatch = cloudwatch
         self._kept = kept or Kept()
         kept_tasks = self._kept.tasks + self._kept.failed_tasks
         self._settings = settings or Settings(finished_full=max(2 * kept_tasks, FINISHED_FULL_MIN))
@@ -125,7 +129,7 @@ class Leader:
             return
         async with self._node.serving(stopped) as addresses:
             own = announced(self._name, _advertised(addresses, self._advertise))
-            term = Term(self._store, self._counts, self._settings, self._kept, own=own)
+            term = Term(self._store, self._counts, self._settings, self._kept, own=own, cloudwatch=self._cloudwatch)
             await self._node.lead(term, leads=lambda: started.set_result(addresses))
         if stopped.is_set():
             _log.info("stopped")
@@ -145,6 +149,7 @@ class Leader:
                 advertised=_advertised(addresses, self._advertise),
                 may_be_one_copy=self._may_be_one_copy,
                 place=self._snapshots,
+                cloudwatch=self._cloudwatch,
             )
             await standby.run(stopped)
         _log.info("stopped")

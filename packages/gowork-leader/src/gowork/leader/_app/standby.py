@@ -104,6 +104,7 @@ class Standby:
         advertised: where the others, workers and clients reach it.
         may_be_one_copy: see Pruning.
         place: where the leaders share snapshots; None: they share none.
+        cloudwatch: see Leader.
     """
 
     def __init__(
@@ -119,6 +120,7 @@ class Standby:
         advertised: Addresses,
         may_be_one_copy: bool = True,
         place: SnapshotPlace | None = None,
+        cloudwatch: str = "",
     ) -> None:
         self._node = node
         self._store = store
@@ -130,6 +132,7 @@ class Standby:
         self._advertised = advertised
         self._may_be_one_copy = may_be_one_copy
         self._place = place
+        self._cloudwatch = cloudwatch
         self._copies = Copies(store)
         self._early_ending = EarlyEnding(log)
         self._ages = Ages()
@@ -348,6 +351,7 @@ class Standby:
                 own=own,
                 leaders=leaders,
                 duties=[pruning, relief, checks, Formats(self._log, journal)],
+                cloudwatch=self._cloudwatch,
             )
             relief.attach(term)
             blocked: BaseException | None = None

@@ -18,6 +18,7 @@ from gowork.leader._core.model import Now
 from gowork.leader._core.queries import members, queue_depths
 from gowork.leader._core.state import Settings, State
 from gowork.leader._engine.ages import Ages
+from gowork.leader._engine.backlog_log import BacklogLog
 from gowork.leader._engine.counts import Counts
 from gowork.leader._engine.loop import Engine
 from gowork.leader._engine.retention import Kept, Retention
@@ -66,6 +67,7 @@ class Term:
         own: Announcement = UNNAMED,
         leaders: Leaders | None = None,
         duties: Sequence[Duty] = (),
+        cloudwatch: str = "",
     ) -> None:
         """Makes a term and begins nothing yet.
 
@@ -79,6 +81,7 @@ class Term:
             own: what this leader says of itself.
             leaders: answers the calls about the leaders of the log; None: there is no log.
             duties: what it does besides answering calls because there is a log.
+            cloudwatch: see Leader.
         """
         self._counts = counts
         self._sessions = Sessions(settings)
@@ -90,6 +93,8 @@ class Term:
         self._retention = Retention(engine, store, kept, ages or Ages())
         #: All duties of the term.
         self.duties: list[Duty] = [dialer, self._retention, *duties]
+        if cloudwatch:
+            self.duties.append(BacklogLog(engine, cloudwatch))
         self._membership = Membership(engine)
         self._leaders = leaders or LoneLeader(engine, own)
         explaining = Explaining(engine, store)

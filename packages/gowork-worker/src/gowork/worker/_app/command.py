@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import sys
 import tomllib
@@ -25,6 +26,8 @@ from gowork.worker._core.plugins import add_search_path
 from gowork.worker._core.selection import Selection
 from gowork.worker._version import __version__
 from gowork.worker.errors import ConfigurationError
+
+logger = logging.getLogger("gowork.worker")
 
 _EXAMPLES = """\b
 Examples:
@@ -184,6 +187,16 @@ class _Command(click.Command):
     help="Seconds that running tasks have to finish after SIGTERM. A second signal hands them back at once.",
 )
 @click.option(
+    "--ecs-protection",
+    "ecs_protection",
+    type=click.IntRange(0, 2880),
+    default=60,
+    show_default=True,
+    metavar="MINUTES",
+    help="In Amazon ECS: while the worker has work, protect its task from being stopped when the service scales in or "
+    "is deployed, for so long at a time. 0: never.",
+)
+@click.option(
     "--blocked-timeout",
     type=float,
     default=600.0,
@@ -256,6 +269,7 @@ def main(
     advertise: str | None,
     scheduler: str,
     drain_timeout: float,
+    ecs_protection: int,
     blocked_timeout: float,
     trace_parent: bool,
     log_format: str,
@@ -287,6 +301,7 @@ def main(
     # Imported only now, because `--help` and `--version` should not wait for gRPC.
     from gowork.base.channels import AddressError
     from gowork.worker._app.daemon import Listeners, run_worker
+    from gowork.worker._app.ecs_task import find_task, with_labels
     from gowork.worker._core.encryption_options import EncryptionOptions
     from gowork.worker._core.options import Options
     from gowork.worker._supervisor.instances import default_state_dir
@@ -301,11 +316,14 @@ def main(
         raise click.UsageError(
             "give --keys or --listen, not both: a callback worker has no labels, so no encrypted task would reach it"
         )
+    ecs_task = find_task(os.environ)
+    if name is None:
+        name = ecs_task.name
     given: dict[str, Any] = {"name": name, "state_dir": state_dir, "slots": slots, "runners": runners}
     try:
         options = Options(
             **{key: value for key, value in given.items() if value is not None},
-            labels=labels,
+            labels=with_labels(labels, ecs_task),
             selection=Selection(
                 plugins=plugins or None, handlers=handlers or None, imports=imports, default_handler=default_handler
             ),
@@ -319,9 +337,13 @@ def main(
         )
         logs.configure(log_format, log_level, options.name)
         logs.take_standard_error()
+        if ecs_task.unknown:
+            logger.warning("worker has no labels of its ECS task", extra={"reason": ecs_task.unknown})
         listeners = Listeners(http=http_listen, work=listen, advertise=advertise, scheduler=scheduler)
         ready = _print_ready if print_ready else None
-        asyncio.run(run_worker(options, leader, listeners, ready=ready, manager=manager))
+        asyncio.run(
+            run_worker(options, leader, listeners, ready=ready, manager=manager, ecs_protection_minutes=ecs_protection)
+        )
     except (AddressError, ConfigurationError) as error:
         raise click.UsageError(str(error)) from error
     except OSError as error:

@@ -16,6 +16,7 @@ from gowork.base.channels import split_addresses
 from gowork.base.http import HttpListener, probe, threaded
 from gowork.base.local_listener import LocalListener
 from gowork.base.service_manager import ServiceManager
+from gowork.worker._app.ecs_protection import AGENT_VARIABLE, Protection
 from gowork.worker._app.handler_metrics import VARIABLE, HandlerMetrics, InProcessMetrics, default_metrics_dir
 from gowork.worker._app.metrics import metrics_page
 from gowork.worker._app.service import Service
@@ -46,6 +47,7 @@ async def run_worker(
     *,
     ready: Callable[[dict[str, Any]], None] | None = None,
     manager: ServiceManager | None = None,
+    ecs_protection_minutes: int = 0,
 ) -> None:
     """Runs a worker until SIGTERM or SIGINT.
 
@@ -55,6 +57,8 @@ async def run_worker(
         listeners: where to listen.
         ready: called with facts about the worker when a leader has accepted it.
         manager: is told how the worker is; None: nobody is.
+        ecs_protection_minutes: for how long at a time a worker in Amazon ECS protects itself while it has work; 0: it
+            does not.
 
     Raises:
         AddressError: when an address is not HOST:PORT.
@@ -63,6 +67,11 @@ async def run_worker(
     service = _make(options, split_addresses(leader), listeners)
     loop = asyncio.get_running_loop()
     with contextlib.ExitStack() as stack:
+        if ecs_protection_minutes and (uri := os.environ.get(AGENT_VARIABLE)):
+            supervisor = service.supervisor
+            protection = Protection(uri, lambda: supervisor.has_work, ecs_protection_minutes)
+            protection.start()
+            stack.callback(protection.close)
         http = None
         if listeners.http is not None:
             others = _handlers_metrics(service, stack)

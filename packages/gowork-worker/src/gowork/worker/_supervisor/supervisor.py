@@ -274,6 +274,11 @@ class Supervisor:
         return self.desk.is_draining
 
     @property
+    def has_work(self) -> bool:
+        """Whether it holds tasks, or reports that the leader has not acknowledged. Any thread may ask."""
+        return bool(self.desk.held) or bool(self.desk.unacknowledged)
+
+    @property
     def unacknowledged(self) -> int:
         """How many reports the leader has not acknowledged."""
         return self.desk.unacknowledged
