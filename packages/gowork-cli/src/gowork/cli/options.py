@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeVar
 
 import click
 
+from gowork.base.certificates import CertificateError
 from gowork.base.channels import AddressError
+from gowork.base.tls_files import TlsFiles, caller_variables
 from gowork.client import Client
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 #: How long a command tries after no leader answered at any address, in seconds. It is short, because people wait.
 _QUICK_PATIENCE_S = 1.0
+#: The timeout of a call, in seconds.
+_TIMEOUT_S = 30.0
 #: The timeout of a call that is soon made again, in seconds.
 _WATCHING_TIMEOUT_S = 5.0
 
@@ -38,6 +42,13 @@ class CommonOptions:
 
     leader: str | None = None
     output: OutputFormat = OutputFormat.TABLE
+    #: {name of a field of TlsFiles: the option's value}; what is missing is taken from the environment.
+    tls: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def tls_files(self) -> TlsFiles | None:
+        """The files that options name, and for what they leave out, the environment; None: all from the environment."""
+        return TlsFiles(**{**caller_variables(), **self.tls}) if self.tls else None
 
     def client(self) -> Client:
         """Makes a client that gives up soon when no leader answers.
@@ -74,16 +85,27 @@ class CommonOptions:
         """
         return self._connected()
 
-    def _connected(self, **spans: float) -> Client:
+    def _connected(self, *, timeout: float = _TIMEOUT_S, patience: float | None = None) -> Client:
         try:
-            return Client(self.leader, **spans)
+            return Client(self.leader, timeout=timeout, patience=patience, tls=self.tls_files)
         except AddressError as error:
             where = "--leader" if self.leader is not None else "GOWORK_LEADER"
             raise AddressError(f"{where}: {error}") from None
+        except CertificateError as error:
+            raise click.UsageError(str(error)) from None
+
+
+#: (name after --tls-, what it takes, help)
+_TLS_OPTIONS = (
+    ("ca", "FILE", "Call leaders by TLS; the authorities of their certificates (PEM).  [default: GOWORK_TLS_CA]"),
+    ("cert", "FILE", "The own certificate for leaders that ask for one (PEM).  [default: GOWORK_TLS_CERT]"),
+    ("key", "FILE", "Its key (PEM).  [default: GOWORK_TLS_KEY]"),
+    ("name", "NAME", "The name that leaders' certificates have, if not their address.  [default: GOWORK_TLS_NAME]"),
+)
 
 
 def common_options(command: FunctionT) -> FunctionT:
-    """Gives a command the options --leader and --output. Their values are in the CommonOptions of its context."""
+    """Gives a command the options --leader, --output and --tls-…. Their values are in its CommonOptions."""
     leader = click.option(
         "--leader",
         metavar="HOST:PORT[,…]",
@@ -101,6 +123,10 @@ def common_options(command: FunctionT) -> FunctionT:
         help="The form of the answer: a table for people, or JSON for programs, with all fields.  [default: "
         "GOWORK_OUTPUT, else table]",
     )
+    for name, metavar, words in reversed(_TLS_OPTIONS):
+        command = click.option(f"--tls-{name}", metavar=metavar, expose_value=False, callback=_keep_tls, help=words)(
+            command
+        )
     return leader(output(command))
 
 
@@ -111,6 +137,11 @@ pass_common = click.make_pass_decorator(CommonOptions, ensure=True)
 def _keep_leader(context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
     if value is not None:
         context.ensure_object(CommonOptions).leader = value
+
+
+def _keep_tls(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        context.ensure_object(CommonOptions).tls[str(parameter.name).removeprefix("tls_")] = value
 
 
 def _keep_output(context: click.Context, _parameter: click.Parameter, value: str | None) -> None:

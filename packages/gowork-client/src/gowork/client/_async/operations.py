@@ -14,6 +14,7 @@ from typing import Self, Unpack
 
 import grpc
 
+from gowork.base.tls_files import TlsFiles
 from gowork.client import _arguments as arguments
 from gowork.client import _mapping as mapping
 from gowork.client._activity_models import Activity
@@ -34,7 +35,12 @@ class AsyncOperations:
     """The part of a client that opens and closes it, and makes the calls about the cluster as a whole."""
 
     def __init__(
-        self, address: str | Iterable[str] | None = None, *, timeout: float = 30.0, patience: float | None = None
+        self,
+        address: str | Iterable[str] | None = None,
+        *,
+        timeout: float = 30.0,
+        patience: float | None = None,
+        tls: TlsFiles | None = None,
     ) -> None:
         """Makes a client. It connects at the first call. An asyncio client belongs to the event loop of that call.
 
@@ -45,12 +51,17 @@ class AsyncOperations:
             timeout: the deadline of each call, in seconds.
             patience: how long a call is tried again after no leader took it at any address, in seconds; None for its
                 whole deadline.
+            tls: the files with which leaders are called by TLS: their authorities, and the own certificate and key
+                where leaders ask for one. None for those that the environment variables GOWORK_TLS_CA, GOWORK_TLS_CERT,
+                GOWORK_TLS_KEY and GOWORK_TLS_NAME name, or plain text if none is set. New files are used within
+                seconds.
 
         Raises:
             AddressError: when an address is not HOST:PORT, or there are too many.
+            CertificateError: when one of the files can't be used.
             ValueError: when the timeout is not positive.
         """
-        self._settings = CallSettings.of(address, os.environ.get(ADDRESS_VARIABLE), timeout, patience)
+        self._settings = CallSettings.of(address, os.environ.get(ADDRESS_VARIABLE), timeout, patience, tls)
         self._connection = Connection(self._settings)
         self._calls = Calls(self._connection, self._settings)
 

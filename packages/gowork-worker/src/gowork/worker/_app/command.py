@@ -16,6 +16,7 @@ import click
 from gowork.base import process_state
 from gowork.base.beginnings import EXIT_INTERRUPTED
 from gowork.base.telemetry import Telemetry, TelemetryError, start
+from gowork.base.tls_files import PUBLIC, TlsFiles
 from gowork.base.variables import hint_of
 from gowork.worker._core import logs
 from gowork.worker._core.plugins import add_search_path
@@ -173,6 +174,19 @@ class _Command(click.Command):
     "of all.",
 )
 @click.option(
+    "--tls-ca",
+    metavar="FILE",
+    help="Call leaders by TLS; the authorities of their certificates (PEM), or 'public' for public ones.",
+)
+@click.option("--tls-cert", metavar="FILE", help="The own certificate, followed by its issuers' (PEM).")
+@click.option("--tls-key", metavar="FILE", help="Its key (PEM).")
+@click.option(
+    "--tls-client-ca",
+    metavar="FILE",
+    help="With --listen: the authorities of the leaders that call (PEM).  [default: those of --tls-ca]",
+)
+@click.option("--tls-name", metavar="NAME", help="The name that leaders' certificates have, if not their address.")
+@click.option(
     "--drain-timeout",
     type=click.FloatRange(min=0),
     default=110.0,
@@ -231,6 +245,11 @@ def main(
     listen: str | None,
     advertise: str | None,
     scheduler: str,
+    tls_ca: str | None,
+    tls_cert: str | None,
+    tls_key: str | None,
+    tls_client_ca: str | None,
+    tls_name: str | None,
     drain_timeout: float,
     blocked_timeout: float,
     trace_parent: bool,
@@ -254,7 +273,9 @@ def main(
     # reads standard error.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # Imported only now, because `--help` and `--version` should not wait for gRPC.
+    from gowork.base.certificates import CertificateError
     from gowork.base.channels import AddressError
+    from gowork.base.tls import tls_of
     from gowork.worker._app.daemon import Listeners, run_worker
     from gowork.worker._core.options import Options
     from gowork.worker._supervisor.instances import default_state_dir
@@ -282,8 +303,11 @@ def main(
         logs.configure(log_format, log_level, options.name)
         logs.take_standard_error()
         listeners = Listeners(http=http_listen, work=listen, advertise=advertise, scheduler=scheduler)
-        asyncio.run(run_worker(options, leader, listeners, ready=_print_ready if print_ready else None))
-    except (AddressError, ConfigurationError) as error:
+        # Whoever may call a callback worker can have it run whatever its handlers run.
+        asks = tls_client_ca or (tls_ca if listen and tls_cert and tls_ca != PUBLIC else None)
+        tls = tls_of(TlsFiles(tls_ca, tls_cert, tls_key, asks, tls_name or ""))
+        asyncio.run(run_worker(options, leader, listeners, tls=tls, ready=_print_ready if print_ready else None))
+    except (AddressError, CertificateError, ConfigurationError) as error:
         raise click.UsageError(str(error)) from error
     except OSError as error:
         raise click.ClickException(str(error)) from error

@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 
 from gowork.base.channels import split_addresses
 from gowork.base.http import HttpListener, probe, threaded
+from gowork.base.tls import Tls
 from gowork.worker._app.handler_metrics import VARIABLE, HandlerMetrics, InProcessMetrics, default_metrics_dir
 from gowork.worker._app.metrics import metrics_page
 from gowork.worker._app.service import Service
@@ -38,7 +39,12 @@ class Listeners:
 
 
 async def run_worker(
-    options: Options, leader: str, listeners: Listeners, *, ready: Callable[[dict[str, Any]], None] | None = None
+    options: Options,
+    leader: str,
+    listeners: Listeners,
+    *,
+    tls: Tls | None = None,
+    ready: Callable[[dict[str, Any]], None] | None = None,
 ) -> None:
     """Runs a worker until SIGTERM or SIGINT.
 
@@ -46,13 +52,14 @@ async def run_worker(
         options: the worker's.
         leader: addresses of leaders, separated by commas.
         listeners: where to listen.
+        tls: the certificates with which leaders are called, and a callback worker serves; None: plain text.
         ready: called with facts about the worker when a leader has accepted it.
 
     Raises:
         AddressError: when an address is not HOST:PORT.
         OSError: when a port is taken.
     """
-    service = _make(options, split_addresses(leader), listeners)
+    service = _make(options, split_addresses(leader), listeners, tls)
     with contextlib.ExitStack() as stack:
         http = None
         if listeners.http is not None:
@@ -74,17 +81,18 @@ async def run_worker(
             announcer.cancel()
 
 
-def _make(options: Options, addresses: Sequence[str], listeners: Listeners) -> Service:
+def _make(options: Options, addresses: Sequence[str], listeners: Listeners, tls: Tls | None) -> Service:
     if listeners.work is None:
-        return Service(options, addresses)
+        return Service(options, addresses, tls)
     # It lends no slots, because its leader sends the next task only when the last one has ended.
-    service = Service(replace(options, lent_slots_max=0), addresses)
+    service = Service(replace(options, lent_slots_max=0), addresses, tls)
     service.link = CallbackWorker(
         service.supervisor,
         addresses,
         listen=listeners.work,
         advertise=listeners.advertise,
         scheduler=split_addresses(listeners.scheduler),
+        tls=tls,
     )
     return service
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from gowork.base.tls_files import TlsFiles
 from gowork.worker._core import logs, references
 from gowork.worker._core.selection import Selection
 from gowork.worker.errors import WorkerError, WorkerFailed
@@ -47,6 +48,7 @@ class Worker:
         blocked_timeout: float | None = None,
         trace_parent: bool = False,
         log_failures: str = "traceback",
+        tls: TlsFiles | None = None,
     ) -> None:
         """Args:
             leader: HOST:PORT of a leader, or of several: a list of them, or separated by commas; at most 16.
@@ -68,10 +70,13 @@ class Worker:
             trace_parent: makes the span of an attempt a child of the span that scheduled its task, instead of a linked
                 trace.
             log_failures: how much the log tells of an attempt that has failed: "type", "message" or "traceback".
+            tls: the files with which leaders are called by TLS. None for those that the environment variables
+                GOWORK_TLS_CA, GOWORK_TLS_CERT, GOWORK_TLS_KEY and GOWORK_TLS_NAME name, or plain text if none is set.
 
         Raises:
             UnimportableError: for a handler that a runner process could not import.
         """
+        self._tls = tls
         self._leader = leader if isinstance(leader, str) else tuple(leader)
         functions = tuple(handlers)
         from_processes = runners != 0 and not references.in_runner()
@@ -156,10 +161,11 @@ class Worker:
 
     def _make(self) -> Service:
         from gowork.base.channels import split_addresses
+        from gowork.base.tls import tls_of_caller
         from gowork.worker._app.service import Service
         from gowork.worker._core.options import Options
 
-        self._service = Service(Options(**self._options), split_addresses(self._leader))
+        self._service = Service(Options(**self._options), split_addresses(self._leader), tls_of_caller(self._tls))
         return self._service
 
 
