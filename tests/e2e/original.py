@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -74,10 +75,34 @@ class Caller:
         )(timeout=CALL_SECONDS)
 
 
+@dataclass(frozen=True)
+class Certificates:
+    """What the original's programs have for mutual TLS, on either side: PEM files, and the name of who is called."""
+
+    authority: Path
+    certificate: Path
+    key: Path
+    name: str = ""
+
+    def _read(self) -> tuple[bytes, bytes, bytes]:
+        return self.authority.read_bytes(), self.key.read_bytes(), self.certificate.read_bytes()
+
+    def channel(self, address: str) -> grpc.aio.Channel:
+        """A channel by TLS, which shows the certificate."""
+        options = [("grpc.ssl_target_name_override", self.name)] if self.name else []
+        return grpc.aio.secure_channel(address, grpc.ssl_channel_credentials(*self._read()), options=options)
+
+    def bind(self, server: grpc.aio.Server, address: str) -> int:
+        """Serves by TLS, and takes only callers with a certificate of the authority."""
+        authority, key, certificate = self._read()
+        credentials = grpc.ssl_server_credentials([(key, certificate)], authority, require_client_auth=True)
+        return server.add_secure_port(address, credentials)
+
+
 @asynccontextmanager
-async def calling(address: str) -> AsyncIterator[Caller]:
+async def calling(address: str, certificates: Certificates | None = None) -> AsyncIterator[Caller]:
     """A caller of one address."""
-    async with grpc.aio.insecure_channel(address) as channel:
+    async with grpc.aio.insecure_channel(address) if certificates is None else certificates.channel(address) as channel:
         yield Caller(channel)
 
 
@@ -85,17 +110,21 @@ Behaviour = Callable[[Any, Any], Awaitable[Any]]
 
 
 @asynccontextmanager
-async def serving(services: Mapping[str, Mapping[str, Behaviour]]) -> AsyncIterator[str]:
+async def serving(
+    services: Mapping[str, Mapping[str, Behaviour]], certificates: Certificates | None = None
+) -> AsyncIterator[str]:
     """Serves unary methods on a free port, as the original's branch main has them; yields HOST:PORT.
 
     Args:
         services: {"package.Service": {"Method": what it does with the request}}
+        certificates: by TLS with these; None: in plain text.
     """
     server = grpc.aio.server()
     for service, methods in services.items():
         handlers = {name: _handler(f"{service}/{name}", behaviour) for name, behaviour in methods.items()}
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
-    port = server.add_insecure_port("127.0.0.1:0")
+    listen = "127.0.0.1:0"
+    port = server.add_insecure_port(listen) if certificates is None else certificates.bind(server, listen)
     await server.start()
     try:
         yield f"127.0.0.1:{port}"
@@ -111,8 +140,9 @@ def _handler(path: str, behaviour: Behaviour) -> Any:
 class Worker:
     """Serves worker.v1.WorkerService, and leaves it to the test how each task ends."""
 
-    def __init__(self, *, takes: bool = True) -> None:
+    def __init__(self, *, takes: bool = True, certificates: Certificates | None = None) -> None:
         self.takes = takes
+        self._certificates = certificates
         self.started: asyncio.Queue[Any] = asyncio.Queue(1000)
         self.stopped: asyncio.Queue[Any] = asyncio.Queue(1000)
         self.address = ""
@@ -121,7 +151,7 @@ class Worker:
     async def serving(self) -> AsyncIterator[Worker]:
         """Serves on a free port."""
         methods = {"StartWork": self._start, "StopWork": self._stop}
-        async with serving({"worker.v1.WorkerService": methods}) as self.address:
+        async with serving({"worker.v1.WorkerService": methods}, self._certificates) as self.address:
             yield self
 
     async def _start(self, request: Any, context: object) -> Any:

@@ -8,12 +8,16 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import grpc
 
 from gowork.base.interception import client_interceptors, intercepted, uninstrumented
 from gowork.base.proxies import goes_past_proxies, proxy_of
 from gowork.proto import limits
+
+if TYPE_CHECKING:
+    from gowork.base.tls import Tls
 
 #: An option as gRPC takes it: (name, value).
 Option = tuple[str, str | int]
@@ -88,6 +92,14 @@ _LOOKUP_FAILED = re.compile(r"^(?:errors resolving|DNS resolution failed) .*: ([
 _TRANSPORT = re.compile(r"(?:last error: )?\w+: ?ipv[46]:\S+: (?:Failed to connect to remote host: )?(.+)$", re.DOTALL)
 #: The same as older versions of gRPC say it: as in "connect: Connection refused (111)".
 _CONNECT = re.compile(r"^connect: (.+) \(\d+\)$")
+#: {what gRPC says of a handshake: what it means}. `handshakes` finds out more, at the cost of a connection.
+_HANDSHAKES = {
+    "certificate has expired": "its certificate has expired",
+    "certificate is not yet valid": "its certificate is not valid yet",
+    "Hostname Verification Check failed": "its certificate is for other names",
+    "WRONG_VERSION_NUMBER": "it takes plain text alone, and was called by TLS",
+    "CERTIFICATE_VERIFY_FAILED": "its certificate is from an authority that tls-ca does not have",
+}
 
 
 class AddressError(ValueError):
@@ -183,7 +195,19 @@ def why_unanswered(message: str) -> str:
         words = older[1]
     if "Failed parsing HTTP/2" in words:
         return "it does not speak gRPC"
+    for sign, meaning in _HANDSHAKES.items():
+        if sign in words:
+            return meaning
+    if words == "Socket closed" and message.startswith("failed to connect"):
+        return "it ended the connection at once; it may take TLS alone, or want a certificate"
     return "no answer" if "timed out" in words else words
+
+
+def may_be_handshake(message: str) -> bool:
+    """Whether TLS may be why a call failed, by gRPC's message: something listens, and ended the connection."""
+    if not message.startswith("failed to connect"):
+        return False
+    return any(sign in message for sign in (*_HANDSHAKES, "andshake", "Socket closed", "HTTP/2"))
 
 
 def lookup_failure(message: str) -> str:
@@ -209,7 +233,9 @@ def _hosts(addresses: Sequence[str]) -> list[str]:
     return hosts
 
 
-def _options_for(addresses: Sequence[str], more: Sequence[Option] = (), *, has_others: bool = False) -> list[Option]:
+def _options_for(
+    addresses: Sequence[str], more: Sequence[Option] = (), *, has_others: bool = False, tls: Tls | None = None
+) -> list[Option]:
     options = dict([*CHANNEL_OPTIONS, *more])
     if has_others or len(addresses) > 1:
         options["grpc.min_reconnect_backoff_ms"] = int(CONNECT_SECONDS * 1000)
@@ -217,6 +243,13 @@ def _options_for(addresses: Sequence[str], more: Sequence[Option] = (), *, has_o
         options["grpc.service_config"] = _IN_TURN
     if goes_past_proxies(_hosts(addresses)):
         options["grpc.enable_http_proxy"] = 0
+    if tls is not None and tls.calls:
+        if tls.files.name:
+            options.setdefault("grpc.ssl_target_name_override", tls.files.name)
+        elif len(addresses) > 1:
+            raise AddressError(
+                f"{len(addresses)} addresses with TLS need tls-name, a name that the certificate at each of them has"
+            )
     return list(options.items())
 
 
@@ -229,7 +262,7 @@ def _look_up(host: str, port: int) -> list[tuple[int, str, int]]:
 
 
 def open_channel(
-    addresses: Sequence[str], more: Sequence[Option] = (), *, has_others: bool = False
+    addresses: Sequence[str], more: Sequence[Option] = (), *, has_others: bool = False, tls: Tls | None = None
 ) -> grpc.aio.Channel:
     """Opens an asyncio channel. It connects at its first use.
 
@@ -240,13 +273,36 @@ def open_channel(
         more: options besides those that all channels have.
         has_others: whether the caller goes on to other addresses when a call fails. An attempt to connect is then given
             up after CONNECT_SECONDS.
+        tls: the certificates of this process, as they are now; None, or without authorities: plain text.
+
+    Raises:
+        AddressError: there are several addresses, and none is known, or `tls` has no name for all of them.
     """
-    options = _options_for(addresses, more, has_others=has_others)
-    return grpc.aio.insecure_channel(target_of(addresses), options=options, interceptors=client_interceptors())
+    target, interceptors = target_of(addresses), client_interceptors()
+    options = _options_for(addresses, more, has_others=has_others, tls=tls)
+    if tls is not None and tls.calls:
+        return grpc.aio.secure_channel(target, tls.channel_credentials(), options=options, interceptors=interceptors)
+    return grpc.aio.insecure_channel(target, options=options, interceptors=interceptors)
 
 
-def open_blocking_channel(addresses: Sequence[str], *, has_others: bool = False) -> grpc.Channel:
+def open_blocking_channel(
+    addresses: Sequence[str], *, has_others: bool = False, tls: Tls | None = None
+) -> grpc.Channel:
     """Does what open_channel does, for callers without an event loop."""
+    target, options = target_of(addresses), _options_for(addresses, _BLOCKING_OPTIONS, has_others=has_others, tls=tls)
+    if tls is not None and tls.calls:
+        secure_channel = uninstrumented(grpc.secure_channel)
+        return intercepted(secure_channel(target, tls.channel_credentials(), options=options))
     insecure_channel = uninstrumented(grpc.insecure_channel)
-    options = _options_for(addresses, _BLOCKING_OPTIONS, has_others=has_others)
-    return intercepted(insecure_channel(target_of(addresses), options=options))
+    return intercepted(insecure_channel(target, options=options))
+
+
+def bind(server: grpc.aio.Server, address: str, tls: Tls | None = None) -> int:
+    """Has a server listen at HOST:PORT, by TLS if there is a certificate. Returns the port.
+
+    Raises:
+        RuntimeError: it can't listen there.
+    """
+    if tls is not None and tls.serves:
+        return server.add_secure_port(address, tls.server_credentials())
+    return server.add_insecure_port(address)

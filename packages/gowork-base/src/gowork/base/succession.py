@@ -23,6 +23,7 @@ from gowork.base.channels import open_blocking_channel, open_channel
 from gowork.base.rotation import Rotation
 
 if TYPE_CHECKING:
+    from gowork.base.tls import Tls
     from gowork.proto.cluster.v1 import leader_pb2
 
 #: How long another leader has to say who leads, in seconds.
@@ -34,13 +35,15 @@ WAIT_MS = 2_000
 class Succession:
     """Asks the addresses of a rotation who leads. Make one for each rotation, and ask from one thread at a time."""
 
-    def __init__(self, rotation: Rotation, *, for_workers: bool = False) -> None:
+    def __init__(self, rotation: Rotation, *, for_workers: bool = False, tls: Tls | None = None) -> None:
         """Args:
         rotation: has the addresses.
         for_workers: whether they are addresses for workers; else they are for clients.
+        tls: the certificates with which they are called; None: plain text.
         """
         self._rotation = rotation
         self._for_workers = for_workers
+        self._tls = tls
         #: The highest term that a leader was said to lead.
         self._term = 0
         #: The term of which the only address said that no other leader can succeed it.
@@ -67,7 +70,7 @@ class Succession:
         from gowork.proto.cluster.v1 import leader_pb2, leader_pb2_grpc
 
         for address in self._asked(silent, term):
-            async with open_channel([address], has_others=True) as channel:
+            async with open_channel([address], has_others=True, tls=self._tls) as channel:
                 stub = leader_pb2_grpc.LeaderServiceStub(channel)
                 for wait_ms in (0,) if address == silent else (0, WAIT_MS):
                     request = leader_pb2.LeadersRequest(wait_ms=wait_ms, after_term=max(self._term, term))
@@ -87,7 +90,7 @@ class Succession:
         from gowork.proto.cluster.v1 import leader_pb2, leader_pb2_grpc
 
         for address in self._asked(silent, term):
-            channel = open_blocking_channel([address], has_others=True)
+            channel = open_blocking_channel([address], has_others=True, tls=self._tls)
             try:
                 stub = leader_pb2_grpc.LeaderServiceStub(channel)
                 for wait_ms in (0,) if address == silent else (0, WAIT_MS):

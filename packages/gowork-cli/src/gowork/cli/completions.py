@@ -55,4 +55,5 @@ def complete_member(context: click.Context, _parameter: click.Parameter, incompl
 
 
 def _client(context: click.Context) -> Client:
-    return Client(context.ensure_object(CommonOptions).leader, timeout=_TIMEOUT_S, patience=0, keys="")
+    options = context.ensure_object(CommonOptions)
+    return Client(options.leader, timeout=_TIMEOUT_S, patience=0, keys="", tls=options.tls_files)

@@ -201,6 +201,8 @@ def _say(error: Exception | str) -> None:
 def _unreachable(error: LeaderUnreachable) -> str:
     if error.answered:
         return f"gowork: {error}"
+    if error.handshake:
+        return f"gowork: {error}. 'gowork certs check {error.address}' tells more."
     if "," in error.address:
         # It names each address with what was said there.
         words = str(error)

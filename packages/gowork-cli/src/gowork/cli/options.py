@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeVar
 
 import click
 
+from gowork.base.certificates import CertificateError
 from gowork.base.channels import AddressError
+from gowork.base.tls_files import TlsFiles, caller_variables
 from gowork.client import Client
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 #: How long a command tries after no leader answered at any address, in seconds. It is short, because people wait.
 _QUICK_PATIENCE_S = 1.0
+#: The timeout of a call, in seconds.
+_TIMEOUT_S = 30.0
 #: The timeout of a call that is soon made again, in seconds.
 _WATCHING_TIMEOUT_S = 5.0
 
@@ -40,6 +44,13 @@ class CommonOptions:
     output: OutputFormat = OutputFormat.TABLE
     #: The file of keys; None for that of GOWORK_KEYS.
     keys: str | None = None
+    #: {name of a field of TlsFiles: the option's value}; what is missing is taken from the environment.
+    tls: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def tls_files(self) -> TlsFiles | None:
+        """The files that options name, and for what they leave out, the environment; None: all from the environment."""
+        return TlsFiles(**{**caller_variables(), **self.tls}) if self.tls else None
 
     def client(self) -> Client:
         """Makes a client that gives up soon when no leader answers.
@@ -76,16 +87,27 @@ class CommonOptions:
         """
         return self._connected()
 
-    def _connected(self, timeout: float = 30.0, patience: float | None = None) -> Client:
+    def _connected(self, *, timeout: float = _TIMEOUT_S, patience: float | None = None) -> Client:
         try:
-            return Client(self.leader, timeout=timeout, patience=patience, keys=self.keys)
+            return Client(self.leader, timeout=timeout, patience=patience, keys=self.keys, tls=self.tls_files)
         except AddressError as error:
             where = "--leader" if self.leader is not None else "GOWORK_LEADER"
             raise AddressError(f"{where}: {error}") from None
+        except CertificateError as error:
+            raise click.UsageError(str(error)) from None
+
+
+#: (name after --tls-, what it takes, help)
+_TLS_OPTIONS = (
+    ("ca", "FILE", "Call leaders by TLS; the authorities of their certificates (PEM).  [default: GOWORK_TLS_CA]"),
+    ("cert", "FILE", "The own certificate for leaders that ask for one (PEM).  [default: GOWORK_TLS_CERT]"),
+    ("key", "FILE", "Its key (PEM).  [default: GOWORK_TLS_KEY]"),
+    ("name", "NAME", "The name that leaders' certificates have, if not their address.  [default: GOWORK_TLS_NAME]"),
+)
 
 
 def common_options(command: FunctionT) -> FunctionT:
-    """Gives a command the options --leader, --keys and --output. The CommonOptions of its context has their values."""
+    """Gives a command the options --leader, --keys, --output and --tls-…. Their values are in its CommonOptions."""
     leader = click.option(
         "--leader",
         metavar="HOST:PORT[,…]",
@@ -111,6 +133,10 @@ def common_options(command: FunctionT) -> FunctionT:
         help="Encrypt payloads with the keys of this file, and decrypt what tasks hold. `gowork keys new` makes one.  "
         "[default: GOWORK_KEYS, else nothing is encrypted]",
     )
+    for name, metavar, words in reversed(_TLS_OPTIONS):
+        command = click.option(f"--tls-{name}", metavar=metavar, expose_value=False, callback=_keep_tls, help=words)(
+            command
+        )
     return leader(keys(output(command)))
 
 
@@ -126,6 +152,11 @@ def _keep_leader(context: click.Context, _parameter: click.Parameter, value: str
 def _keep_keys(context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
     if value is not None:
         context.ensure_object(CommonOptions).keys = value
+
+
+def _keep_tls(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        context.ensure_object(CommonOptions).tls[str(parameter.name).removeprefix("tls_")] = value
 
 
 def _keep_output(context: click.Context, _parameter: click.Parameter, value: str | None) -> None:

@@ -13,6 +13,7 @@ from gowork.cli.options import common_options
 _OWN = {
     "add": "gowork.cli.commands.add:add",
     "cancel": "gowork.cli.commands.cancel:cancel",
+    "certs": "gowork.cli.commands.certs:certs",
     "completion": "gowork.cli.commands.completion:completion",
     "drain": "gowork.cli.commands.drain:drain",
     "keys": "gowork.cli.commands.keys:keys",

@@ -1,6 +1,8 @@
 """Schedules tasks on a gowork cluster and waits for their results, blocking or with asyncio."""
 
+from gowork.base.certificates import CertificateError
 from gowork.base.codecs import CodecSetupError
+from gowork.base.tls_files import TlsFiles
 from gowork.client._activity_models import Activity, QueueActivity, QueueCounts
 from gowork.client._async.client import AsyncClient
 from gowork.client._async.handles import AsyncTaskHandle
@@ -66,6 +68,7 @@ __all__ = [
     "Attempt",
     "AttemptOutcome",
     "CallError",
+    "CertificateError",
     "Client",
     "ClientClosed",
     "CodecSetupError",
@@ -113,6 +116,7 @@ __all__ = [
     "TaskOptions",
     "TaskStatus",
     "TaskView",
+    "TlsFiles",
     "WaitCode",
     "WaitReason",
     "Watch",

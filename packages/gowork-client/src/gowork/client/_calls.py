@@ -20,6 +20,8 @@ import grpc
 from gowork.base.channels import split_addresses, through_proxy
 from gowork.base.encryption import Encryption
 from gowork.base.rotation import Rotation
+from gowork.base.tls import Tls, tls_of_caller
+from gowork.base.tls_files import TlsFiles
 from gowork.client.errors import (
     CallError,
     ClientClosed,
@@ -42,6 +44,8 @@ _PAUSE_S_MAX = 2.0
 _TIMEOUT_S_MIN = 0.001
 #: A further try that is shorter could hardly end but by its deadline, and would hide what the last one was told.
 _FURTHER_TRY_S_MIN = 0.1
+#: What is said of an address where something listens, and ends connections before a call.
+_ENDED_AT_ONCE = ("it ended the connection at once", "certificate", "by TLS", "andshake", "does not speak gRPC")
 #: The longest timeout: ten years. gRPC takes one that its clock cannot count, such as infinity, for a deadline that
 #: has passed.
 _TIMEOUT_S_MAX = limits.DURATION_MS_MAX / 1000
@@ -62,6 +66,8 @@ class CallSettings:
     patience: float
     #: Encrypts payloads, and decrypts what comes back; None where nothing is encrypted.
     encryption: Encryption | None = None
+    #: The certificates with which leaders are called; None: plain text.
+    tls: Tls | None = None
     #: Whether the client was closed.
     closed: bool = False
 
@@ -73,11 +79,13 @@ class CallSettings:
         timeout: float,
         patience: float | None,
         encryption: Encryption | None = None,
+        tls: TlsFiles | None = None,
     ) -> CallSettings:
         """Makes the settings from a client's arguments. `environment` is the value of ADDRESS_VARIABLE.
 
         Raises:
             AddressError: when an address is not HOST:PORT, or there are too many.
+            CertificateError: when the files can't be used.
             ValueError: when the timeout is not positive.
         """
         if not timeout > 0:
@@ -89,6 +97,7 @@ class CallSettings:
             min(timeout, _TIMEOUT_S_MAX),
             timeout if patience is None else patience,
             encryption,
+            tls_of_caller(tls),
         )
 
     @property
@@ -108,6 +117,33 @@ class CallSettings:
     def error_of(self, error: grpc.RpcError, address: str) -> CallError:
         """Returns the typed error of a call to this address that failed; ClientClosed when the client was closed."""
         return ClientClosed(code=grpc.StatusCode.CANCELLED) if self.closed else error_of(error, address)
+
+    def explained(self, error: CallError) -> CallError:
+        """Returns the error, or another one that also says why TLS keeps the call from a leader. It blocks for seconds.
+
+        Connects to each address where no leader answered although something did.
+        """
+        if not isinstance(error, LeaderUnreachable) or error.answered:
+            return error
+        faults = []
+        for address, words, answered in self.rotation.said():
+            if not answered and any(sign in words for sign in _ENDED_AT_ONCE):
+                # Imported only now, because it is seldom needed.
+                from gowork.base.handshakes import why_no_handshake
+
+                if why := why_no_handshake(address, self.tls):
+                    faults.append((address, why))
+        if not faults:
+            return error
+        words = ", ".join(f"{address} ({why})" for address, why in faults)
+        if len(self.addresses) == 1:
+            words = faults[0][1]
+            message = f"no leader can be called at {self.address}: {words}"
+        else:
+            message = f"no leader takes the call: {words}"
+        told = LeaderUnreachable(message, code=error.code, reason=error.reason, metadata=error.metadata)
+        told.address, told.handshake = self.address, words
+        return told
 
     def told_by_each(self) -> str:
         """Returns what each address said last, for people; empty where there is only one."""

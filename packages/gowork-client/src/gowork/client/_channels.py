@@ -11,6 +11,7 @@ import grpc
 
 from gowork.base.channels import ADDRESSES_MAX
 from gowork.base.rotation import Rotation
+from gowork.base.tls import Tls
 
 #: How many channels a client has: for its addresses, and for earlier ones, on which streams may still be open.
 CHANNELS_MAX = 2 * ADDRESSES_MAX
@@ -96,18 +97,27 @@ class Channels(Generic[ChannelT]):
     """Opens a channel when its address is called for the first time. Threads may share it."""
 
     def __init__(
-        self, rotation: Rotation, opens: Callable[[str, bool], ChannelT], drops: Callable[[ChannelT], object]
+        self,
+        rotation: Rotation,
+        opens: Callable[[str, bool], ChannelT],
+        drops: Callable[[ChannelT], object],
+        tls: Tls | None = None,
     ) -> None:
         """Args:
         rotation: which address to call.
         opens: opens the channel to an address. Its second argument says whether there are other addresses.
         drops: called with a channel that is not used any more.
+        tls: the certificates of the channels. When there are new ones, new channels are opened.
         """
         self._rotation = rotation
         self._opens = opens
         self._drops = drops
+        self._tls = tls
+        self._generation = 0
         #: {address: the line to it}, the oldest first
         self._lines: dict[str, Line[ChannelT]] = {}
+        #: The lines with old certificates on which calls are open.
+        self._retired: list[Line[ChannelT]] = []
         self._lock = threading.Lock()
         self._closed = False
 
@@ -117,19 +127,22 @@ class Channels(Generic[ChannelT]):
         Raises:
             ValueError: when `close` was called.
         """
+        if self._tls is not None:
+            self._renew(self._tls)
         address = self._rotation.current
         return self._lines.get(address) or self._open(address)
 
     @property
     def open(self) -> list[Line[ChannelT]]:
         """The lines on which calls are open."""
-        return [line for line in list(self._lines.values()) if line.is_open]
+        return [line for line in (*list(self._lines.values()), *self._retired) if line.is_open]
 
     def give_up(self, line: Line[ChannelT]) -> None:
         """Drops a line. The next call of its address opens another one."""
         with self._lock:
             if self._lines.get(line.address) is line:
                 del self._lines[line.address]
+            self._retired = [each for each in self._retired if each is not line]
         line.is_given_up = True
         self._drops(line.channel)
 
@@ -137,9 +150,24 @@ class Channels(Generic[ChannelT]):
         """Returns all channels, for the caller to close. No further one is opened."""
         with self._lock:
             self._closed = True
-            lines = list(self._lines.values())
-            self._lines = {}
+            lines = [*self._lines.values(), *self._retired]
+            self._lines, self._retired = {}, []
         return [line.channel for line in lines]
+
+    def _renew(self, tls: Tls) -> None:
+        """Begins no call any more on channels whose certificates are old. They are dropped when their calls end."""
+        tls.refresh()
+        if tls.generation == self._generation and not self._retired:
+            return
+        with self._lock:
+            if tls.generation != self._generation:
+                self._generation = tls.generation
+                self._retired += self._lines.values()
+                self._lines = {}
+            unused = [line for line in self._retired if not line.is_open]
+            self._retired = [line for line in self._retired if line.is_open]
+        for line in unused:
+            self._drops(line.channel)
 
     def _open(self, address: str) -> Line[ChannelT]:
         self._rotation.refresh()

@@ -141,6 +141,8 @@ class LeaderUnreachable(CallError, ConnectionError):
     answered: bool = False
     #: Why a name in the address could not be looked up, as in `Domain name not found`; empty when the look-up worked.
     unknown_host: str = ""
+    #: Why TLS keeps the call from a leader, as in `its certificate expired at …`; empty where it is not the reason.
+    handshake: str = ""
 
 
 class ClientClosed(CallError, ValueError):

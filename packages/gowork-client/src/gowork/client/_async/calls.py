@@ -13,9 +13,10 @@ import grpc
 from google.protobuf.message import Message
 
 from gowork.client._async.connection import Connection
+from gowork.client._async.threads import blocking
 from gowork.client._calls import CallSettings, Tries
 from gowork.client._leader_fields import THE_ORIGINAL, LeaderFields, Told, needs_asking
-from gowork.client.errors import CallError, LeaderTooOld
+from gowork.client.errors import CallError, LeaderTooOld, LeaderUnreachable
 from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
 
 RequestT = TypeVar("RequestT", bound=Message)
@@ -104,7 +105,10 @@ class Calls:
             try:
                 return await method(request, timeout=tries.left())
             except grpc.RpcError as error:
-                pause = tries.pause_after(error, address)
+                try:
+                    pause = tries.pause_after(error, address)
+                except LeaderUnreachable as unreachable:
+                    raise await blocking(self._settings.explained, unreachable) from None
                 # The next leader may have another version.
                 self._told.forget()
             await asyncio.sleep(pause)

@@ -68,7 +68,7 @@ class Connection:
         loop = asyncio.get_running_loop()
         if self._open is None:
             self._settings.check_open()
-            routes = Routes(self._settings.rotation)
+            routes = Routes(self._settings.rotation, self._settings.tls)
             channel = cast("grpc.aio.Channel", routes)
             self._open = _Open(
                 loop,

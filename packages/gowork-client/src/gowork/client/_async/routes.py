@@ -10,6 +10,7 @@ import grpc
 
 from gowork.base.channels import open_channel
 from gowork.base.rotation import Rotation
+from gowork.base.tls import Tls
 from gowork.client._async.cancelling import being_cancelled
 from gowork.client._async.lookout import Lookout
 from gowork.client._channels import LONG_CALLS, Channels, GivenUp, Line
@@ -18,15 +19,16 @@ from gowork.client._channels import LONG_CALLS, Channels, GivenUp, Line
 class Routes:
     """Has the methods of grpc.aio.Channel that stubs use. A stub that was made once calls every address."""
 
-    def __init__(self, rotation: Rotation) -> None:
+    def __init__(self, rotation: Rotation, tls: Tls | None = None) -> None:
         self._rotation = rotation
         self._channels: Channels[grpc.aio.Channel] = Channels(
             rotation,
-            lambda address, has_others: open_channel([address], has_others=has_others),
+            lambda address, has_others: open_channel([address], has_others=has_others, tls=tls),
             # gRPC closes it when its last call has ended and nothing refers to it.
             lambda channel: None,
+            tls,
         )
-        self._lookout = Lookout(rotation, self._channels)
+        self._lookout = Lookout(rotation, self._channels, tls)
 
     def unary_unary(self, method: str, **forms: Any) -> Callable[..., Any]:
         """See grpc.aio.Channel. What it returns gives no call object: await it for the response."""

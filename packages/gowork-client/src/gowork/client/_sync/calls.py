@@ -16,7 +16,8 @@ from google.protobuf.message import Message
 from gowork.client._calls import CallSettings, Tries
 from gowork.client._leader_fields import THE_ORIGINAL, LeaderFields, Told, needs_asking
 from gowork.client._sync.connection import Connection
-from gowork.client.errors import CallError, LeaderTooOld
+from gowork.client._sync.threads import blocking
+from gowork.client.errors import CallError, LeaderTooOld, LeaderUnreachable
 from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
 
 RequestT = TypeVar("RequestT", bound=Message)
@@ -103,7 +104,10 @@ class Calls:
             try:
                 return method(request, timeout=tries.left())
             except grpc.RpcError as error:
-                pause = tries.pause_after(error, address)
+                try:
+                    pause = tries.pause_after(error, address)
+                except LeaderUnreachable as unreachable:
+                    raise blocking(self._settings.explained, unreachable) from None
                 # The next leader may have another version.
                 self._told.forget()
             time.sleep(pause)

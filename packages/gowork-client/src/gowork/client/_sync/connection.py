@@ -28,7 +28,7 @@ class Connection:
 
     def __init__(self, settings: CallSettings) -> None:
         self._settings = settings
-        self._routes = Routes(settings.rotation)
+        self._routes = Routes(settings.rotation, settings.tls)
         channel = cast("grpc.Channel", self._routes)
         #: The methods about tasks and queues.
         self.scheduler = scheduler_grpc.SchedulerServiceStub(channel)

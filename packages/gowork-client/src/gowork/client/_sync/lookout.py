@@ -11,6 +11,7 @@ import grpc
 
 from gowork.base.rotation import Rotation
 from gowork.base.succession import Succession
+from gowork.base.tls import Tls
 from gowork.client import _lookouts as lookouts
 from gowork.client._channels import Channels, Line
 from gowork.client._lookouts import PING, shows_life
@@ -19,10 +20,10 @@ from gowork.client._lookouts import PING, shows_life
 class Lookout:
     """Gives up the calls to an address that is silent, when another leader leads."""
 
-    def __init__(self, rotation: Rotation, channels: Channels[grpc.Channel]) -> None:
+    def __init__(self, rotation: Rotation, channels: Channels[grpc.Channel], tls: Tls | None = None) -> None:
         self._rotation = rotation
         self._channels = channels
-        self._succession = Succession(rotation)
+        self._succession = Succession(rotation, tls=tls)
         self._closed = threading.Event()
         self._lock = threading.Lock()
         #: Whether the thread runs.

@@ -16,6 +16,7 @@ from typing import Self, Unpack
 import grpc
 
 from gowork.base.codecs import Codec
+from gowork.base.tls_files import TlsFiles
 from gowork.client import _arguments as arguments
 from gowork.client import _mapping as mapping
 from gowork.client._activity_models import Activity
@@ -44,6 +45,7 @@ class Operations:
         patience: float | None = None,
         keys: str | PathLike[str] | None = None,
         codec: str | Codec | None = None,
+        tls: TlsFiles | None = None,
     ) -> None:
         """Makes a client. It connects at the first call. An asyncio client belongs to the event loop of that call.
 
@@ -59,14 +61,21 @@ class Operations:
                 empty.
             codec: what encrypts: its name, or an object (gowork.base.codecs.Codec). None for the value of the
                 environment variable GOWORK_CODEC, or aes-256-gcm if that is not set.
+            tls: the files with which leaders are called by TLS: their authorities, and the own certificate and key
+                where leaders ask for one. None for those that the environment variables GOWORK_TLS_CA, GOWORK_TLS_CERT,
+                GOWORK_TLS_KEY and GOWORK_TLS_NAME name, or plain text if none is set. New files are used within
+                seconds.
 
         Raises:
             AddressError: when an address is not HOST:PORT, or there are too many.
+            CertificateError: when one of the files can't be used.
             ValueError: when the timeout is not positive.
             CodecSetupError: when the keys cannot be used. It is in gowork.client, too.
         """
         encryption = encryption_of(keys, codec)
-        self._settings = CallSettings.of(address, os.environ.get(ADDRESS_VARIABLE), timeout, patience, encryption)
+        self._settings = CallSettings.of(
+            address, os.environ.get(ADDRESS_VARIABLE), timeout, patience, encryption=encryption, tls=tls
+        )
         self._connection = Connection(self._settings)
         self._calls = Calls(self._connection, self._settings)
 

@@ -9,6 +9,7 @@ import grpc
 
 from gowork.base.channels import open_blocking_channel
 from gowork.base.rotation import Rotation
+from gowork.base.tls import Tls
 from gowork.client._channels import LONG_CALLS, Channels, GivenUp, Line
 from gowork.client._sync.lookout import Lookout
 
@@ -16,14 +17,14 @@ from gowork.client._sync.lookout import Lookout
 class Routes:
     """Has the methods of grpc.Channel that stubs use. A stub that was made once calls every address."""
 
-    def __init__(self, rotation: Rotation) -> None:
+    def __init__(self, rotation: Rotation, tls: Tls | None = None) -> None:
         self._rotation = rotation
         self._channels: Channels[grpc.Channel] = Channels(
             rotation,
-            lambda address, has_others: open_blocking_channel([address], has_others=has_others),
+            lambda address, has_others: open_blocking_channel([address], has_others=has_others, tls=tls),
             lambda channel: channel.close(),
         )
-        self._lookout = Lookout(rotation, self._channels)
+        self._lookout = Lookout(rotation, self._channels, tls)
 
     def unary_unary(self, method: str, **forms: Any) -> Callable[..., Any]:
         """See grpc.Channel. What it returns can only be called for the response."""

@@ -24,6 +24,7 @@ import uvloop
 
 from gowork.base import logs, process_state
 from gowork.base.beginnings import EXIT_INTERRUPTED, give_up_standard_output
+from gowork.base.certificates import CertificateError
 from gowork.base.channels import AddressError, parse_address
 from gowork.base.directories import check_not_public, make_directory
 from gowork.base.local_listener import LocalListener
@@ -31,6 +32,8 @@ from gowork.base.local_probes import Question, check_and_exit
 from gowork.base.proxies import is_loopback
 from gowork.base.service_manager import ServiceManager
 from gowork.base.telemetry import Telemetry, TelemetryError, start
+from gowork.base.tls import Tls, tls_of
+from gowork.base.tls_files import TlsFiles
 from gowork.base.variables import hint_of
 from gowork.leader._app.leader import ALL_INTERFACES, Leader, advertised_host
 from gowork.leader._app.node import Addresses
@@ -77,6 +80,10 @@ Examples:
 Every option can be set as a variable GOWORK_NAME and in the TOML file of
 --config, where names have underscores: cluster_listen = "0.0.0.0:50051".
 """
+
+_TLS_CERT_HELP = (
+    "Serve by TLS alone, with this certificate, followed by its issuers' (PEM). New files are used at once."
+)
 
 
 def _read_config(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
@@ -279,6 +286,29 @@ class _Command(click.Command):
     help="While this leader leads, write the backlog into the log every 30 s, in the form of which CloudWatch makes "
     "metrics of this cluster. It needs --log-format json.",
 )
+@click.option("--tls-cert", metavar="FILE", show_default="none", help=_TLS_CERT_HELP)
+@click.option("--tls-key", metavar="FILE", show_default="none", help="Its key (PEM), without a passphrase.")
+@click.option(
+    "--tls-client-ca",
+    metavar="FILE",
+    show_default="none",
+    help="Take only callers with a certificate from one of these authorities (PEM).",
+)
+@click.option(
+    "--tls-ca",
+    metavar="FILE",
+    show_default="those of --tls-client-ca",
+    help="The authorities of other leaders and of callback workers, which this leader calls (PEM).",
+)
+@click.option(
+    "--tls-name", metavar="NAME", show_default="their addresses", help="The name that other leaders' certificates have."
+)
+@click.option(
+    "--tls-worker-name",
+    metavar="NAME",
+    show_default="their addresses",
+    help="The name that callback workers' certificates have.",
+)
 @click.option("--reflection/--no-reflection", default=True, help="Describe the services to grpcurl and similar tools.")
 @click.option(
     "--print-addresses", is_flag=True, help="When it serves, print one JSON line with the addresses on standard output."
@@ -317,6 +347,12 @@ def main(
     snapshots: str | None,
     check: Question | None,
     cloudwatch_metrics: str | None,
+    tls_cert: str | None,
+    tls_key: str | None,
+    tls_client_ca: str | None,
+    tls_ca: str | None,
+    tls_name: str | None,
+    tls_worker_name: str | None,
     reflection: bool,
     print_addresses: bool,
     log_format: str,
@@ -339,6 +375,7 @@ def main(
         )
     url = store or f"sqlite:///{_prepared(data_dir or _own_directory()) / 'gowork.db'}"
     kept = Kept(retain_tasks, retain_days * _DAY, retain_failed_tasks, retain_failed_days * _DAY)
+    tls = _tls(TlsFiles(tls_ca, tls_cert, tls_key, tls_client_ca, tls_name or ""), is_alone=not log)
     telemetry = _telemetry()
     try:
         opened = open_store(url)
@@ -357,6 +394,8 @@ def main(
             may_be_one_copy=one_copy == "accept",
             snapshots=place_at(snapshots) if snapshots else None,
             cloudwatch=cloudwatch_metrics or "",
+            tls=tls,
+            tls_worker_name=tls_worker_name or "",
         )
         _log.info("keeps tasks", extra={"store": _PASSWORD.sub("//", url)})
         if log and (host := _reached_here_alone(log, advertise, cluster_listen, scheduler_listen)):
@@ -436,6 +475,21 @@ def _own_directory() -> Path:
     if not directory.is_absolute():
         raise click.UsageError("--data-dir: this user has no home directory; name a directory, or set HOME")
     return directory
+
+
+def _tls(files: TlsFiles, *, is_alone: bool) -> Tls | None:
+    """Raises: click.UsageError: the files can't be used, or don't suffice."""
+    try:
+        tls = tls_of(files)
+    except CertificateError as error:
+        raise click.UsageError(str(error)) from None
+    if tls is not None and not tls.serves:
+        raise click.UsageError("tls-ca needs tls-cert and tls-key, the certificate with which this leader serves")
+    if tls is not None and not (is_alone or tls.calls):
+        raise click.UsageError(
+            "leaders with a log call one another: give --tls-ca, the authority of their certificates"
+        )
+    return tls
 
 
 class _BadVariable(click.ClickException):

@@ -16,6 +16,7 @@ import grpc
 import msgspec
 
 from gowork.base.channels import AddressError, open_channel, parse_address
+from gowork.base.tls import Tls
 from gowork.leader._replication import announcement
 from gowork.leader.log.protocol import Leader, Log, LogError
 
@@ -42,10 +43,12 @@ class EarlyEnding:
 
     Args:
         log: knows who leads.
+        tls: the certificates with which leaders are called; None: plain text.
     """
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, tls: Tls | None = None) -> None:
         self._log = log
+        self._tls = tls
         self._watching: asyncio.Task[None] | None = None
         #: {address: when the leadership of a leader there was ended}, of the last AGAIN_SECONDS.
         self._ended_mono: dict[str, float] = {}
@@ -61,7 +64,7 @@ class EarlyEnding:
     async def _watch(self, leader: Leader) -> None:
         try:
             address = announcement.decode(leader.announcement).cluster
-            await until_refused(address)
+            await until_refused(address, self._tls)
             # No clock of the engine's: this is no matter of any term.
             now = time.monotonic()
             lately = {at: mono for at, mono in self._ended_mono.items() if now < mono + AGAIN_SECONDS}
@@ -77,13 +80,14 @@ class EarlyEnding:
             _log.warning("leader not watched", extra={"term": leader.term, "reason": str(error)})
 
 
-async def until_refused(address: str) -> None:
+async def until_refused(address: str, tls: Tls | None = None) -> None:
     """Returns when nobody listens at an address any more: when two connections were refused, one after the other.
 
     Args:
         address: HOST:PORT.
+        tls: the certificates with which it is called; None: plain text.
     """
-    async with open_channel([address]) as channel:
+    async with open_channel([address], tls=tls) as channel:
         while True:
             state = channel.get_state(try_to_connect=True)
             # The channel must have failed, too. gRPC may know more addresses of a name than the system's resolver,

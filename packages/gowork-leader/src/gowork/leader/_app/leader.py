@@ -10,17 +10,19 @@ import asyncio
 import ipaddress
 import logging
 import socket
+from functools import partial
 from typing import cast
 
 from gowork.base.channels import AddressError, format_address, parse_address
 from gowork.base.telemetry import is_traced
+from gowork.base.tls import Tls
 from gowork.leader._app.node import Addresses, Node
 from gowork.leader._app.standby import Standby, announced
 from gowork.leader._app.term import Term
 from gowork.leader._core.state import Settings
 from gowork.leader._engine.counts import Counts
 from gowork.leader._engine.retention import Kept
-from gowork.leader._rpc.dialer import DIAL_SECONDS
+from gowork.leader._rpc.dialer import DIAL_SECONDS, Dialer
 from gowork.leader._snapshots.places import SnapshotPlace
 from gowork.leader.log.protocol import Log
 from gowork.leader.store.protocol import LoggedStore, Store
@@ -59,6 +61,8 @@ class Leader:
         may_be_one_copy: bool = True,
         snapshots: SnapshotPlace | None = None,
         cloudwatch: str = "",
+        tls: Tls | None = None,
+        tls_worker_name: str = "",
     ) -> None:
         """Makes a leader. All three addresses are HOST:PORT; port 0 takes a free one.
 
@@ -81,6 +85,8 @@ class Leader:
             snapshots: where leaders that share a log keep snapshots of their stores; None: nowhere.
             cloudwatch: what the cluster is called in metrics of CloudWatch, which the leader that leads writes into its
                 log as JSON; empty: it writes none.
+            tls: the certificates with which it serves, and calls other leaders and callback workers; None: plain text.
+            tls_worker_name: the name that callback workers' certificates have; empty: the host of their address.
 
         Raises:
             AddressError: `advertise` is no host at which anybody is reached.
@@ -97,6 +103,8 @@ class Leader:
         self._settings.traced = is_traced()
         if log is not None:
             self._settings.callback_adopted_grace = ADOPTED_SECONDS
+        self._tls = tls
+        self._make_dialer = partial(Dialer, tls, tls_worker_name)
         self._store = store
         self._counts = Counts()
         self._node = Node(
@@ -105,6 +113,7 @@ class Leader:
             scheduler_listen=scheduler_listen,
             http_listen=http_listen,
             reflection=reflection,
+            tls=tls,
         )
 
     @property
@@ -129,7 +138,15 @@ class Leader:
             return
         async with self._node.serving(stopped) as addresses:
             own = announced(self._name, _advertised(addresses, self._advertise))
-            term = Term(self._store, self._counts, self._settings, self._kept, own=own, cloudwatch=self._cloudwatch)
+            term = Term(
+                self._store,
+                self._counts,
+                self._settings,
+                self._kept,
+                own=own,
+                cloudwatch=self._cloudwatch,
+                make_dialer=self._make_dialer,
+            )
             await self._node.lead(term, leads=lambda: started.set_result(addresses))
         if stopped.is_set():
             _log.info("stopped")
@@ -150,6 +167,8 @@ class Leader:
                 may_be_one_copy=self._may_be_one_copy,
                 place=self._snapshots,
                 cloudwatch=self._cloudwatch,
+                tls=self._tls,
+                make_dialer=self._make_dialer,
             )
             await standby.run(stopped)
         _log.info("stopped")

@@ -19,6 +19,7 @@ from msgspec import Struct
 from prometheus_client import make_wsgi_app
 
 from gowork.base.http import HttpListener, probe, threaded
+from gowork.base.tls import REFRESH_SECONDS, Tls
 from gowork.leader._app.metrics import LogLook, Look, registry_of
 from gowork.leader._app.ports import ListenError, Ports
 from gowork.leader._app.term import Term
@@ -61,7 +62,14 @@ class Node:
     """
 
     def __init__(
-        self, counts: Counts, *, cluster_listen: str, scheduler_listen: str, http_listen: str, reflection: bool
+        self,
+        counts: Counts,
+        *,
+        cluster_listen: str,
+        scheduler_listen: str,
+        http_listen: str,
+        reflection: bool,
+        tls: Tls | None = None,
     ) -> None:
         """Makes a node. All three addresses are HOST:PORT; port 0 takes a free one.
 
@@ -71,14 +79,16 @@ class Node:
             scheduler_listen: the address for clients.
             http_listen: the address for probes and metrics.
             reflection: whether the services describe themselves.
+            tls: the certificates with which it serves, and calls the leader; None: plain text.
         """
         self._counts = counts
+        self._tls = tls
         self._listen = (cluster_listen, scheduler_listen)
         self._http_listen = http_listen
         #: Why no term answers.
         self._refusal = Refusal(grpc.StatusCode.UNAVAILABLE, "NOT_LEADING", NOT_LEADING)
         self._switchboard = Switchboard(self._refusal)
-        self._ports = Ports(self._switchboard, counts, reflection=reflection)
+        self._ports = Ports(self._switchboard, counts, reflection=reflection, tls=tls)
         self._addresses = Addresses("", "", "")
         self._stopped = asyncio.Event()
         #: Until when calls that are under way may go on, by the loop's clock; None: the node is not to stop.
@@ -95,7 +105,7 @@ class Node:
         self._follows = False
         self._leader: Addresses | None = None
         self._turned = asyncio.Event()
-        self._forwarding = Forwarding(self._turned.set)
+        self._forwarding = Forwarding(self._turned.set, tls)
         self._telling = asyncio.Lock()
         #: What the page of metrics shows of the log; None: there is no log, or it is not open yet.
         self._look_at_log: Callable[[], LogLook] | None = None
@@ -122,12 +132,14 @@ class Node:
         with listener:
             async with self._forwarding.running():
                 watching = asyncio.create_task(self._watch_health(), name="health")
+                renewing = asyncio.create_task(self._renew(), name="certificates")
                 try:
                     await self._ports.start()
                     self._addresses = Addresses(cluster, scheduler, listener.address)
                     yield self._addresses
                 finally:
                     watching.cancel()
+                    renewing.cancel()
                     if stopped.is_set():
                         self._begin_to_stop()
                     # Also when it never led, or its store failed: callers get UNAVAILABLE, not silence.
@@ -291,6 +303,16 @@ class Node:
                 async with asyncio.timeout_at(expires_at if expires else None):
                     await self._turned.wait()
             self._turned.clear()
+
+    async def _renew(self) -> None:
+        """Uses certificates anew when their files have changed."""
+        while self._tls is not None:
+            await asyncio.sleep(REFRESH_SECONDS)
+            # In a thread, because a disk may hang.
+            await asyncio.to_thread(self._tls.refresh, 0.0)
+            self.remark(
+                "certificates", f"new certificates are not used: {fault}" if (fault := self._tls.fault) else None
+            )
 
     def _begin_to_stop(self) -> None:
         if self._stops_by is None:

@@ -14,12 +14,13 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from gowork.base.channels import SERVER_OPTIONS, format_address, parse_address
+from gowork.base.channels import SERVER_OPTIONS, bind, format_address, parse_address
 from gowork.base.decoding import Called, refusing_garbage
 from gowork.base.interception import server_interceptors
 from gowork.base.outgoing import Outgoing
 from gowork.base.reflection import add_reflection
 from gowork.base.telemetry import is_traced
+from gowork.base.tls import Tls
 from gowork.leader._engine.counts import Counts
 from gowork.leader._rpc.admission import HoldBack
 from gowork.leader._rpc.services import SERVICES, Port, Switchboard
@@ -43,12 +44,14 @@ class Ports:
         switchboard: answers the calls of the leader's services.
         counts: counts each call.
         reflection: whether the services describe themselves.
+        tls: the certificates with which it serves; None: plain text.
     """
 
-    def __init__(self, switchboard: Switchboard, counts: Counts, *, reflection: bool) -> None:
+    def __init__(self, switchboard: Switchboard, counts: Counts, *, reflection: bool, tls: Tls | None = None) -> None:
         self._switchboard = switchboard
         self._called = _called(counts)
         self._reflection = reflection
+        self._tls = tls
         self._hold_back = HoldBack()
         # The two have bounds of their own, so that clients that do not read end no sessions.
         self._outgoing, self._session_outgoing = Outgoing(), Outgoing()
@@ -75,7 +78,7 @@ class Ports:
             add_reflection(server, (*SERVICES, "grpc.health.v1.Health"))
         _check_free(listen, host, port)
         try:
-            bound = server.add_insecure_port(format_address(host, port))
+            bound = bind(server, format_address(host, port), self._tls)
         except RuntimeError as error:
             raise ListenError(f"can't listen on {listen}: {error}") from error
         return format_address(host, bound)

@@ -12,6 +12,7 @@ from typing import TypeVar
 import msgspec
 from msgspec.structs import replace
 
+from gowork.base.tls import Tls
 from gowork.leader._app.early_ending import EarlyEnding
 from gowork.leader._app.node import Addresses, Node
 from gowork.leader._app.presence import COPIES, LOG, SNAPSHOTS, Presence
@@ -36,6 +37,7 @@ from gowork.leader._replication.upkeep import Upkeep
 from gowork.leader._replication.weight import Weight
 from gowork.leader._rpc.copies import Copies
 from gowork.leader._rpc.copying import take_copy
+from gowork.leader._rpc.dialer import Dialer
 from gowork.leader._rpc.leaders import Leaders
 from gowork.leader._rpc.services import COPY_STORE, LEADERS, REMOVE_LEADER
 from gowork.leader._snapshots.places import SnapshotPlace
@@ -105,6 +107,8 @@ class Standby:
         may_be_one_copy: see Pruning.
         place: where the leaders share snapshots; None: they share none.
         cloudwatch: see Leader.
+        tls: the certificates with which leaders are called; None: plain text.
+        make_dialer: makes what calls callback workers.
     """
 
     def __init__(
@@ -121,6 +125,8 @@ class Standby:
         may_be_one_copy: bool = True,
         place: SnapshotPlace | None = None,
         cloudwatch: str = "",
+        tls: Tls | None = None,
+        make_dialer: Callable[[], Dialer] = Dialer,
     ) -> None:
         self._node = node
         self._store = store
@@ -134,7 +140,9 @@ class Standby:
         self._place = place
         self._cloudwatch = cloudwatch
         self._copies = Copies(store)
-        self._early_ending = EarlyEnding(log)
+        self._tls = tls
+        self._make_dialer = make_dialer
+        self._early_ending = EarlyEnding(log, tls)
         self._ages = Ages()
         #: Follows and leads; None before the store is open.
         self._candidacy: Candidacy | None = None
@@ -352,6 +360,7 @@ class Standby:
                 leaders=leaders,
                 duties=[pruning, relief, checks, Formats(self._log, journal)],
                 cloudwatch=self._cloudwatch,
+                make_dialer=self._make_dialer,
             )
             relief.attach(term)
             blocked: BaseException | None = None
@@ -394,7 +403,9 @@ class Standby:
         await self._store.close()
         watching = asyncio.ensure_future(self._watch_leaders())
         try:
-            aside = await take_copy(self._log, self._store, self._place, least, tell=self._not_yet(words))
+            aside = await take_copy(
+                self._log, self._store, self._place, least, tell=self._not_yet(words), tls=self._tls
+            )
         finally:
             watching.cancel()
             await asyncio.wait({watching})
@@ -521,7 +532,7 @@ class Standby:
             words = "this leader takes a copy of another leader's store"
             self._node.wait_for(words)
             await self._store.close()
-            aside = await take_copy(self._log, self._store, self._place, tell=self._not_yet(words))
+            aside = await take_copy(self._log, self._store, self._place, tell=self._not_yet(words), tls=self._tls)
             # It is empty, or `join` would not have asked for a copy.
             await asyncio.to_thread(aside.unlink)
 

@@ -68,6 +68,7 @@ class Term:
         leaders: Leaders | None = None,
         duties: Sequence[Duty] = (),
         cloudwatch: str = "",
+        make_dialer: Callable[[], Dialer] = Dialer,
     ) -> None:
         """Makes a term and begins nothing yet.
 
@@ -82,10 +83,11 @@ class Term:
             leaders: answers the calls about the leaders of the log; None: there is no log.
             duties: what it does besides answering calls because there is a log.
             cloudwatch: see Leader.
+            make_dialer: makes what calls callback workers.
         """
         self._counts = counts
         self._sessions = Sessions(settings)
-        dialer = Dialer()
+        dialer = make_dialer()
         router = EffectRouter(self._sessions, dialer, counts, *_settling(settings))
         self._engine = engine = Engine(store, router, counts, settings, journal=journal)
         self._sessions.attach(engine)

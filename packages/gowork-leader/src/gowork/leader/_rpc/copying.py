@@ -17,6 +17,7 @@ import grpc
 import msgspec
 
 from gowork.base.channels import open_channel
+from gowork.base.tls import Tls
 from gowork.leader._replication import announcement
 from gowork.leader._replication.chain import check_follows
 from gowork.leader._replication.pins import pinned
@@ -78,6 +79,7 @@ async def take_copy(
     least: int = 0,
     *,
     tell: Callable[[str], None] = lambda because: None,
+    tls: Tls | None = None,
 ) -> Path:
     """Puts a copy of another leader's store in the place of a closed store. It tries until that succeeds.
 
@@ -90,6 +92,7 @@ async def take_copy(
         place: where leaders share snapshots; None: nowhere.
         least: the least index that the copy must have.
         tell: is called with why there is no copy yet, for people, each time that it is tried in vain.
+        tls: the certificates with which leaders are called; None: plain text.
 
     Returns:
         Where the store is now that was there before.
@@ -102,7 +105,7 @@ async def take_copy(
     target = store.scratch
     if target is None:
         raise StoreError("this store can't be made from a copy")
-    taking = _Taking(log, store, place, least, target)
+    taking = _Taking(log, store, place, least, target, tls)
     aside: Path | None = None
     wait = AGAIN_SECONDS
     try:
@@ -134,11 +137,20 @@ class _Taking:
     """Fetches one copy to a file, from whoever has it.
 
     Args:
-        log, store, place, least: see `take_copy`.
+        log, store, place, least, tls: see `take_copy`.
         target: the file.
     """
 
-    def __init__(self, log: Log, store: LoggedStore, place: SnapshotPlace | None, least: int, target: Path) -> None:
+    def __init__(
+        self,
+        log: Log,
+        store: LoggedStore,
+        place: SnapshotPlace | None,
+        least: int,
+        target: Path,
+        tls: Tls | None,
+    ) -> None:
+        self._tls = tls
         self._log = log
         self._store = store
         self._place = place
@@ -244,7 +256,7 @@ class _Taking:
             copy_id=begun.id,
             offset=begun.written,
         )
-        async with open_channel([begun.address]) as channel:
+        async with open_channel([begun.address], tls=self._tls) as channel:
             await _connect(channel)
             # Marked as forwarded, so that a leader without a store of its own refuses it, and does not forward it.
             call = leader_pb2_grpc.LeaderServiceStub(channel).CopyStore(request, metadata=((FORWARDED, "none"),))

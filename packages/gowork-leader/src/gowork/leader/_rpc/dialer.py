@@ -12,6 +12,7 @@ import grpc
 
 from gowork.base.channels import open_channel
 from gowork.base.telemetry import is_traced
+from gowork.base.tls import Tls
 from gowork.leader._core import commands as cmd
 from gowork.leader._core import effects as ef
 from gowork.leader._core.model import Spec
@@ -37,7 +38,14 @@ _NOT_REACHED = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_
 class Dialer:
     """Calls members, each in a task of its own, so that a slow one holds up no other."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: Tls | None = None, name: str = "") -> None:
+        """Args:
+        tls: the certificates with which members are called; None: plain text.
+        name: the name that their certificates have; empty: their address.
+        """
+        self._tls = tls
+        self._options = (("grpc.ssl_target_name_override", name),) if name else ()
+        self._generation = 0
         self._engine: Engine | None = None
         self._group: asyncio.TaskGroup | None = None
         #: {address: channel}, the one that was unused for longest first.
@@ -136,9 +144,13 @@ class Dialer:
             self._engine.post(command)
 
     def _stub(self, address: str) -> worker_pb2_grpc.WorkerServiceAsyncStub:
+        if self._tls is not None and self._generation != self._tls.generation:
+            self._generation = self._tls.generation
+            for known in list(self._channels):
+                self._drop(known)
         channel = self._channels.pop(address, None)
         if channel is None:
-            channel = open_channel([address])
+            channel = open_channel([address], self._options, tls=self._tls)
             if len(self._channels) >= CHANNELS_MAX:
                 self._drop(next(iter(self._channels)))
         self._channels[address] = channel

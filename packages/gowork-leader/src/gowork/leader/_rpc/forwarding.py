@@ -20,6 +20,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from gowork.base.decoding import not_protobuf
+from gowork.base.tls import Tls
 from gowork.leader._rpc.admission import BYTES_WAITING_MAX, Admission
 from gowork.leader._rpc.boundary import refusing
 from gowork.leader._rpc.heartbeats import HeartbeatStream
@@ -73,13 +74,15 @@ def _not_leading(message: str) -> Refusal:
 class Forwarding:
     """Answers all calls by asking the leader. Enter `running` once, tell it of leaders inside, and stop it."""
 
-    def __init__(self, changed: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, changed: Callable[[], None] = lambda: None, tls: Tls | None = None) -> None:
         """Makes what forwards calls. It knows no leader yet.
 
         Args:
             changed: is called when `reaches` may have changed.
+            tls: the certificates with which the leader is called; None: plain text.
         """
         self._notify = changed
+        self._tls = tls
         #: {port: {call: what answers it, in bytes}}
         self.methods: dict[Port, dict[str, Method]] = {
             port: {
@@ -209,7 +212,7 @@ class Forwarding:
             self._reaching.cancel()
             self._begin(former.close(self._stopped or _not_leading(_CHANGED), UNDER_WAY_SECONDS))
         if addresses is not None:
-            self._leader = Upstream(addresses, self._met)
+            self._leader = Upstream(addresses, self._met, self._tls)
             if self._because:
                 self._leader.unconfirmed.set()
             self._reaching = self._begin(self._leader.run())

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import grpc
 
 from gowork.base.channels import CONNECTION_CALLS_MAX, Option, open_channel
+from gowork.base.tls import Tls
 from gowork.leader._rpc.endings import Endings
 from gowork.leader._rpc.hops import FORWARDED, NOT_LEADER, handed_back, handed_on, hint
 from gowork.leader._rpc.services import HEARTBEAT, SESSION, Port
@@ -55,14 +56,16 @@ class Upstream:
     Args:
         addresses: where the leader serves: {port: HOST:PORT}.
         changed: is called when `leads` changes.
+        tls: the certificates with which it is called; None: plain text.
     """
 
-    def __init__(self, addresses: Mapping[Port, str], changed: Callable[[], None]) -> None:
+    def __init__(self, addresses: Mapping[Port, str], changed: Callable[[], None], tls: Tls | None = None) -> None:
         self.addresses = addresses
         self._changed = changed
         #: Whether it is connected, and has said that it leads.
         self.leads = False
-        self._channels = {line: open_channel([addresses[Port.CLUSTER]], _OPTIONS) for line in (*_LINES.values(), _REST)}
+        self._tls = tls
+        self._channels = self._open()
         #: Is set while nobody else says that it leads.
         self.unconfirmed = asyncio.Event()
         self._connected = asyncio.Event()
@@ -172,6 +175,11 @@ class Upstream:
             other.get_state(try_to_connect=True)
         while True:
             state = channel.get_state(try_to_connect=True)
+            if state is not grpc.ChannelConnectivity.READY and self._generation != self._newest:
+                # The next connection begins with the new certificates. What is open on the old ones goes on.
+                self._channels = self._open()
+                channel = self._channels[_REST]
+                continue
             if state is grpc.ChannelConnectivity.READY:
                 self._connected.set()
             else:
@@ -195,6 +203,15 @@ class Upstream:
         except grpc.aio.AioRpcError as error:
             return error.code() is grpc.StatusCode.INVALID_ARGUMENT
         return False
+
+    def _open(self) -> dict[str, grpc.aio.Channel]:
+        self._generation = self._newest
+        address = self.addresses[Port.CLUSTER]
+        return {line: open_channel([address], _OPTIONS, tls=self._tls) for line in (*_LINES.values(), _REST)}
+
+    @property
+    def _newest(self) -> int:
+        return self._tls.generation if self._tls is not None else 0
 
     def _set(self, *, leads: bool) -> None:
         if leads != self.leads:

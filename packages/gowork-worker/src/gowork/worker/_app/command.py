@@ -20,6 +20,7 @@ from gowork.base.codecs import DEFAULT_CODEC
 from gowork.base.local_probes import Question, check_and_exit
 from gowork.base.service_manager import ServiceManager
 from gowork.base.telemetry import Telemetry, TelemetryError, start
+from gowork.base.tls_files import PUBLIC, TlsFiles
 from gowork.base.variables import hint_of
 from gowork.worker._core import logs
 from gowork.worker._core.plugins import add_search_path
@@ -180,6 +181,19 @@ class _Command(click.Command):
     "of all.",
 )
 @click.option(
+    "--tls-ca",
+    metavar="FILE",
+    help="Call leaders by TLS; the authorities of their certificates (PEM), or 'public' for public ones.",
+)
+@click.option("--tls-cert", metavar="FILE", help="The own certificate, followed by its issuers' (PEM).")
+@click.option("--tls-key", metavar="FILE", help="Its key (PEM).")
+@click.option(
+    "--tls-client-ca",
+    metavar="FILE",
+    help="With --listen: the authorities of the leaders that call (PEM).  [default: those of --tls-ca]",
+)
+@click.option("--tls-name", metavar="NAME", help="The name that leaders' certificates have, if not their address.")
+@click.option(
     "--drain-timeout",
     type=click.FloatRange(min=0),
     default=110.0,
@@ -268,6 +282,11 @@ def main(
     listen: str | None,
     advertise: str | None,
     scheduler: str,
+    tls_ca: str | None,
+    tls_cert: str | None,
+    tls_key: str | None,
+    tls_client_ca: str | None,
+    tls_name: str | None,
     drain_timeout: float,
     ecs_protection: int,
     blocked_timeout: float,
@@ -299,7 +318,9 @@ def main(
     # reads standard error.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # Imported only now, because `--help` and `--version` should not wait for gRPC.
+    from gowork.base.certificates import CertificateError
     from gowork.base.channels import AddressError
+    from gowork.base.tls import tls_of
     from gowork.worker._app.daemon import Listeners, run_worker
     from gowork.worker._app.ecs_task import find_task, with_labels
     from gowork.worker._core.encryption_options import EncryptionOptions
@@ -341,10 +362,21 @@ def main(
             logger.warning("worker has no labels of its ECS task", extra={"reason": ecs_task.unknown})
         listeners = Listeners(http=http_listen, work=listen, advertise=advertise, scheduler=scheduler)
         ready = _print_ready if print_ready else None
+        # Whoever may call a callback worker can have it run whatever its handlers run.
+        asks = tls_client_ca or (tls_ca if listen and tls_cert and tls_ca != PUBLIC else None)
+        tls = tls_of(TlsFiles(tls_ca, tls_cert, tls_key, asks, tls_name or ""))
         asyncio.run(
-            run_worker(options, leader, listeners, ready=ready, manager=manager, ecs_protection_minutes=ecs_protection)
+            run_worker(
+                options,
+                leader,
+                listeners,
+                tls=tls,
+                ready=ready,
+                manager=manager,
+                ecs_protection_minutes=ecs_protection,
+            )
         )
-    except (AddressError, ConfigurationError) as error:
+    except (AddressError, CertificateError, ConfigurationError) as error:
         raise click.UsageError(str(error)) from error
     except OSError as error:
         raise click.ClickException(str(error)) from error

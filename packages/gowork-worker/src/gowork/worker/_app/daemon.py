@@ -16,6 +16,7 @@ from gowork.base.channels import split_addresses
 from gowork.base.http import HttpListener, probe, threaded
 from gowork.base.local_listener import LocalListener
 from gowork.base.service_manager import ServiceManager
+from gowork.base.tls import Tls
 from gowork.worker._app.ecs_protection import AGENT_VARIABLE, Protection
 from gowork.worker._app.handler_metrics import VARIABLE, HandlerMetrics, InProcessMetrics, default_metrics_dir
 from gowork.worker._app.metrics import metrics_page
@@ -45,6 +46,7 @@ async def run_worker(
     leader: str,
     listeners: Listeners,
     *,
+    tls: Tls | None = None,
     ready: Callable[[dict[str, Any]], None] | None = None,
     manager: ServiceManager | None = None,
     ecs_protection_minutes: int = 0,
@@ -55,6 +57,7 @@ async def run_worker(
         options: the worker's.
         leader: addresses of leaders, separated by commas.
         listeners: where to listen.
+        tls: the certificates with which leaders are called, and a callback worker serves; None: plain text.
         ready: called with facts about the worker when a leader has accepted it.
         manager: is told how the worker is; None: nobody is.
         ecs_protection_minutes: for how long at a time a worker in Amazon ECS protects itself while it has work; 0: it
@@ -64,7 +67,7 @@ async def run_worker(
         AddressError: when an address is not HOST:PORT.
         OSError: when a port is taken.
     """
-    service = _make(options, split_addresses(leader), listeners)
+    service = _make(options, split_addresses(leader), listeners, tls)
     loop = asyncio.get_running_loop()
     with contextlib.ExitStack() as stack:
         if ecs_protection_minutes and (uri := os.environ.get(AGENT_VARIABLE)):
@@ -93,17 +96,18 @@ async def run_worker(
             announcer.cancel()
 
 
-def _make(options: Options, addresses: Sequence[str], listeners: Listeners) -> Service:
+def _make(options: Options, addresses: Sequence[str], listeners: Listeners, tls: Tls | None) -> Service:
     if listeners.work is None:
-        return Service(options, addresses)
+        return Service(options, addresses, tls)
     # It lends no slots, because its leader sends the next task only when the last one has ended.
-    service = Service(replace(options, lent_slots_max=0), addresses)
+    service = Service(replace(options, lent_slots_max=0), addresses, tls)
     service.link = CallbackWorker(
         service.supervisor,
         addresses,
         listen=listeners.work,
         advertise=listeners.advertise,
         scheduler=split_addresses(listeners.scheduler),
+        tls=tls,
     )
     return service
 

@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
+from gowork.base.tls import Tls
 from gowork.worker._core.options import Options
 from gowork.worker._session.connector import Connector
 from gowork.worker._supervisor.supervisor import Supervisor
@@ -47,7 +48,7 @@ class Link(Protocol):
 class Service:
     """One worker. Await `run`."""
 
-    def __init__(self, options: Options, addresses: Sequence[str]) -> None:
+    def __init__(self, options: Options, addresses: Sequence[str], tls: Tls | None = None) -> None:
         self.options = options
         self.supervisor = Supervisor(options)
         self.supervisor.asked_to_drain = self.drain
@@ -57,7 +58,7 @@ class Service:
         self._deadline = math.inf
         #: Ends the drain; None while none is on.
         self._timeout: asyncio.Timeout | None = None
-        self.link: Link = Connector(self.supervisor, addresses)
+        self.link: Link = Connector(self.supervisor, addresses, tls)
 
     def stop(self) -> None:
         """Asks the worker to drain within its drain_timeout. The second call hands running tasks back at once."""

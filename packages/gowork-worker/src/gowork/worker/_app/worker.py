@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from gowork.base.codecs import DEFAULT_CODEC
+from gowork.base.tls_files import TlsFiles
 from gowork.worker._core import logs, references
 from gowork.worker._core.encryption_options import EncryptionOptions
 from gowork.worker._core.selection import Selection
@@ -52,6 +53,7 @@ class Worker:
         keys: str | os.PathLike[str] | None = None,
         codec: str | None = None,
         require_encryption: bool = False,
+        tls: TlsFiles | None = None,
     ) -> None:
         """Args:
             leader: HOST:PORT of a leader, or of several: a list of them, or separated by commas; at most 16.
@@ -77,10 +79,13 @@ class Worker:
                 when left out.
             codec: the name of the codec that uses the keys; aes-256-gcm when left out.
             require_encryption: refuses tasks whose payloads are not encrypted.
+            tls: the files with which leaders are called by TLS. None for those that the environment variables
+                GOWORK_TLS_CA, GOWORK_TLS_CERT, GOWORK_TLS_KEY and GOWORK_TLS_NAME name, or plain text if none is set.
 
         Raises:
             UnimportableError: for a handler that a runner process could not import.
         """
+        self._tls = tls
         self._leader = leader if isinstance(leader, str) else tuple(leader)
         functions = tuple(handlers)
         from_processes = runners != 0 and not references.in_runner()
@@ -170,10 +175,11 @@ class Worker:
 
     def _make(self) -> Service:
         from gowork.base.channels import split_addresses
+        from gowork.base.tls import tls_of_caller
         from gowork.worker._app.service import Service
         from gowork.worker._core.options import Options
 
-        self._service = Service(Options(**self._options), split_addresses(self._leader))
+        self._service = Service(Options(**self._options), split_addresses(self._leader), tls_of_caller(self._tls))
         return self._service
 
 

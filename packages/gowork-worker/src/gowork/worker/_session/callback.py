@@ -14,11 +14,12 @@ from typing import Any
 
 import grpc
 
-from gowork.base.channels import SERVER_OPTIONS, format_address, open_channel, parse_address
+from gowork.base.channels import SERVER_OPTIONS, bind, format_address, open_channel, parse_address
 from gowork.base.decoding import refusing_garbage
 from gowork.base.interception import server_interceptors
 from gowork.base.reflection import add_reflection
 from gowork.base.telemetry import is_traced
+from gowork.base.tls import Tls
 from gowork.proto.cluster.v1 import leader_pb2, leader_pb2_grpc
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.scheduler.v1 import scheduler_pb2_grpc
@@ -54,6 +55,7 @@ class CallbackWorker:
         listen: str,
         advertise: str | None,
         scheduler: Sequence[str],
+        tls: Tls | None = None,
     ) -> None:
         """Args:
         supervisor: runs the tasks.
@@ -61,6 +63,7 @@ class CallbackWorker:
         listen: HOST:PORT to serve worker.v1.WorkerService on; port 0 takes a free one.
         advertise: HOST:PORT that the leader dials; None for the address that the worker listens on.
         scheduler: where the leader serves scheduler.v1.SchedulerService.
+        tls: the certificates with which it serves, and calls the leader; None: plain text.
 
         Raises:
             AddressError: when `listen` or `advertise` is not HOST:PORT.
@@ -71,6 +74,7 @@ class CallbackWorker:
         self._listen = listen
         self._advertise = advertise
         self._scheduler = scheduler
+        self._tls = tls
         has_others = len(addresses) > 1 and len(scheduler) > 1
         #: How long a leader has to answer a call, in seconds.
         self._timeout = CALL_TIMEOUT_AMONG_SEVERAL if has_others else CALL_TIMEOUT
@@ -101,7 +105,7 @@ class CallbackWorker:
         await server.start()
         self._supervisor.start_session()
         try:
-            async with open_channel(self._addresses) as leader, open_channel(self._scheduler) as scheduler:
+            async with self._opened(self._addresses) as leader, self._opened(self._scheduler) as scheduler:
                 completions = Completions(
                     scheduler_pb2_grpc.SchedulerServiceStub(scheduler),
                     self._supervisor,
@@ -121,12 +125,15 @@ class CallbackWorker:
         finally:
             await server.stop(None)
 
+    def _opened(self, addresses: Sequence[str]) -> grpc.aio.Channel:
+        return open_channel(addresses, tls=self._tls)
+
     def _bind(self) -> str:
         host, _ = parse_address(self._listen, name="--listen")
         if self._advertise is not None:
             parse_address(self._advertise, name="--advertise")
         try:
-            return format_address(host, self._server.add_insecure_port(self._listen))
+            return format_address(host, bind(self._server, self._listen, self._tls))
         except RuntimeError as error:
             raise OSError(f"can't listen on {self._listen}: {error}") from error
 

@@ -12,9 +12,17 @@ from collections.abc import Sequence
 
 import grpc
 
-from gowork.base.channels import CONNECT_SECONDS, open_channel, parse_address, unanswered, why_unanswered
+from gowork.base.channels import (
+    CONNECT_SECONDS,
+    may_be_handshake,
+    open_channel,
+    parse_address,
+    unanswered,
+    why_unanswered,
+)
 from gowork.base.rotation import Rotation, hint_of
 from gowork.base.succession import Succession
+from gowork.base.tls import Tls
 from gowork.proto.status import Refusal, refusal_of
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._session.lease import Lease
@@ -38,14 +46,16 @@ _REPEAT_AFTER = 60.0
 class Connector:
     """Opens sessions. `run` ends when the worker has said goodbye, or is cancelled."""
 
-    def __init__(self, supervisor: Supervisor, addresses: Sequence[str]) -> None:
+    def __init__(self, supervisor: Supervisor, addresses: Sequence[str], tls: Tls | None = None) -> None:
         """Args:
         supervisor: gives and takes the frames of the sessions.
         addresses: the leaders' addresses, each HOST:PORT, at least one.
+        tls: the certificates with which they are called; None: plain text.
         """
         self._supervisor = supervisor
         self._rotation = Rotation(addresses)
-        self._succession = Succession(self._rotation, for_workers=True)
+        self._tls = tls
+        self._succession = Succession(self._rotation, for_workers=True, tls=tls)
         #: Whether a hint led away from the address that was tried last.
         self._has_followed = False
         #: Whether another leader leads than that of the last session, behind the same address.
@@ -93,7 +103,9 @@ class Connector:
         self._is_succeeded_here = False
         known = self._rotation.addresses
         has_others = len(known) > 1 or address not in known
-        channel = open_channel([address], has_others=has_others)
+        if self._tls is not None:
+            await asyncio.to_thread(self._tls.refresh)
+        channel = open_channel([address], has_others=has_others, tls=self._tls)
         try:
             stream = SessionStream(channel, self._supervisor, self._lease)
             first = await stream.open(seconds)
@@ -116,7 +128,7 @@ class Connector:
         except SessionEnded as error:
             self._complain(f"the leader at {address} {error}")
         except grpc.aio.AioRpcError as error:
-            self._complain(_words(address, error))
+            self._complain(await self._words(address, error))
             if may_follow:
                 await self._follow(hint_of(address, error.trailing_metadata(), error.initial_metadata()))
         finally:
@@ -147,6 +159,17 @@ class Connector:
         self._rotation.prefer(hint)
         self._has_followed = True
         return True
+
+    async def _words(self, address: str, error: grpc.aio.AioRpcError) -> str:
+        """Returns why there was no session. Where TLS may be the reason, it connects once more to find that out."""
+        refusal = refusal_of(error)
+        if refusal.code is grpc.StatusCode.UNAVAILABLE and not refusal.is_said and may_be_handshake(refusal.message):
+            # Imported only now, because it is seldom needed.
+            from gowork.base.handshakes import why_no_handshake
+
+            if why := await asyncio.to_thread(why_no_handshake, address, self._tls):
+                return f"the leader at {address} can't be called: {why}"
+        return _words(address, error)
 
     def _lose_lease(self) -> None:
         logger.warning("lease lost")
