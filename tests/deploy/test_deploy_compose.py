@@ -28,7 +28,12 @@ LOCAL = {"127.0.0.1", "0.0.0.0"}
 #: The addresses of the leaders of compose-ha.yaml, which stay.
 FIXED = {SEVERAL["services"][name]["networks"]["default"]["ipv4_address"] for name in LEADERS}
 IMAGES = {"gowork-leader", "gowork-worker"}
-PAGES = sorted(path for path in FOLDER.rglob("*") if path.suffix in {".yaml", ".yml", ".json", ".md"})
+#: Templates for ECS name hosts of AWS, and have tests of their own.
+PAGES = sorted(
+    path
+    for path in FOLDER.rglob("*")
+    if path.suffix in {".yaml", ".yml", ".json", ".md"} and FOLDER / "ecs" not in path.parents
+)
 each_service = pytest.mark.parametrize(
     ("compose", "name"),
     [pytest.param(each, name, id=f"{each['name']} {name}") for each in (COMPOSE, SEVERAL) for name in each["services"]],
