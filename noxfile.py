@@ -72,7 +72,7 @@ EXPLORED = [["--in-order"], ["--batches", "3", "--faults", "2", "--deviations", 
 #: colons}.
 TYPED_TESTS = {
     "packages/gowork-base/tests": "",
-    "packages/gowork-cli/tests": "",
+    "packages/gowork-cli/tests": "packages/gowork-base/tests",
     "packages/gowork-client/tests": "",
     "packages/gowork-leader/tests/conftest.py": "",
     "packages/gowork-leader/tests/app": (
@@ -97,7 +97,7 @@ TYPED_TESTS = {
     "tests/compat": "tests/compat:packages/gowork-leader/tests/log",
     "tests/costs": "tests/costs",
     "tests/deploy": "tests/deploy:tests/e2e:tests/tracing:packages/gowork-leader/tests/log",
-    "tests/e2e": "tests/e2e:packages/gowork-leader/tests/log",
+    "tests/e2e": "tests/e2e:packages/gowork-base/tests:packages/gowork-leader/tests/log",
     "tests/explore": "tests/explore:tests/sim:packages/gowork-leader/tests/store",
     "tests/faults": "tests/faults:packages/gowork-leader/tests/log",
     "tests/floods": "tests/e2e",

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from clusters import STOP_SECONDS, kill, start
@@ -53,7 +54,7 @@ class Leading:
 async def node(folder: Path) -> AsyncIterator[Leading]:
     """A node on free ports."""
     counts = Counts()
-    listen = {f"{name}_listen": "127.0.0.1:0" for name in ("cluster", "scheduler", "http")}
+    listen: Any = {f"{name}_listen": "127.0.0.1:0" for name in ("cluster", "scheduler", "http")}
     made = Node(counts, reflection=False, **listen)
     async with made.serving(asyncio.Event()) as addresses:
         yield Leading(made, counts, addresses, folder)

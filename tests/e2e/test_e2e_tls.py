@@ -186,10 +186,10 @@ async def start_work(address: str, files: TlsFiles | None) -> grpc.StatusCode:
 
 async def test_a_worker_of_the_original_joins_with_mutual_tls(authority: Authority, tmp_path: Path) -> None:
     # The original's certificates: one to serve as "worker", and one to call the leader, which is "scheduler".
-    leader_files = TlsFiles(
-        authority.file, *authority.issue("scheduler", "scheduler.example", "scheduler"), authority.file
-    )
-    own = original.Certificates(authority.file, *authority.issue("worker", "worker.example"), name="scheduler")
+    certificate, key = authority.issue("scheduler", "scheduler.example", "scheduler")
+    leader_files = TlsFiles(authority.file, certificate, key, authority.file)
+    certificate, key = authority.issue("worker", "worker.example")
+    own = original.Certificates(authority.file, certificate, key, "scheduler")
     served = original.Certificates(authority.file, *authority.issue("worker-server", "worker.example", "worker"))
     leader = start_leader(tmp_path, more=[*options(leader_files), "--tls-worker-name=worker"])
     with stopped_cleanly(leader.process):
@@ -231,8 +231,8 @@ def test_several_leaders_forward_copy_and_take_over_by_tls(authority: Authority,
                 # Whichever of them follows forwards this.
                 with Client(asked.scheduler, tls=files, timeout=PATIENCE) as client:
                     assert done(client, name) == name
-                    listed = client.leaders()
-            leading = next(each.name for each in listed.leaders if each.leads)
+            with Client(leaders["one"].scheduler, tls=files, timeout=PATIENCE) as client:
+                leading = next(each.name for each in client.leaders().leaders if each.leads)
             leaders[leading].process.send_signal(signal.SIGKILL)
             every = ",".join(each.scheduler for each in leaders.values())
             with Client(every, tls=files, timeout=PATIENCE) as client:

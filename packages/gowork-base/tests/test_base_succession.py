@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import grpc
 import pytest
@@ -157,7 +158,7 @@ def test_no_connection_is_left_of_a_question(told: Told, monkeypatch: pytest.Mon
     closed: list[grpc.Channel] = []
     open_channel = succession_module.open_blocking_channel
 
-    def watched(addresses: Sequence[str], **options: bool) -> grpc.Channel:
+    def watched(addresses: Sequence[str], **options: Any) -> grpc.Channel:
         channel = open_channel(addresses, **options)
         close = channel.close
 

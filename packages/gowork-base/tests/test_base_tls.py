@@ -74,7 +74,8 @@ def show(tls: Tls, certificate: Path, key: Path) -> None:
 
 def call_blocking(address: str, tls: Tls) -> bytes:
     with open_blocking_channel([address], tls=tls) as channel:
-        answer: bytes = channel.unary_unary(HELLO)(b"", timeout=PATIENCE)
+        method: Any = channel.unary_unary(HELLO)
+        answer: bytes = method(b"", timeout=PATIENCE)
         return answer
 
 

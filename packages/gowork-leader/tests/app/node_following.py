@@ -70,7 +70,7 @@ class Follower(ServedLeader):
 @asynccontextmanager
 async def node(port: str = "scheduler") -> AsyncIterator[Follower]:
     """A node on free ports that has been told of no leader yet, seen through this port."""
-    listen = {f"{name}_listen": "127.0.0.1:0" for name in ("cluster", "scheduler", "http")}
+    listen: Any = {f"{name}_listen": "127.0.0.1:0" for name in ("cluster", "scheduler", "http")}
     counts = Counts()
     made = Node(counts, reflection=True, **listen)
     stopped = asyncio.Event()

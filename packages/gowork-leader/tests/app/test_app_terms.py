@@ -91,7 +91,7 @@ class Office:
 @asynccontextmanager
 async def office(folder: Path) -> AsyncIterator[Office]:
     """A node on free ports. Nobody leads on it yet."""
-    listen = {f"{name}_listen": "127.0.0.1:0" for name in ("cluster", "scheduler", "http")}
+    listen: Any = {f"{name}_listen": "127.0.0.1:0" for name in ("cluster", "scheduler", "http")}
     counts = Counts()
     made = Node(counts, reflection=True, **listen)
     stopped = asyncio.Event()

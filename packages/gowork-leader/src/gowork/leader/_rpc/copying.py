@@ -148,7 +148,7 @@ class _Taking:
         place: SnapshotPlace | None,
         least: int,
         target: Path,
-        tls: Tls | None,
+        tls: Tls | None = None,
     ) -> None:
         self._tls = tls
         self._log = log
