@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import logging
 import os
 import secrets
@@ -14,9 +15,12 @@ from gowork.base import key_files
 from gowork.base.codecs import CodecSetupError
 from gowork.base.key_files import KeyFile, check_file, new_key, read_file, write_file
 
+#: Keys of lines that name none. They are the same in each process that collects these tests.
+_KEYS = (number.to_bytes(32, "big") for number in itertools.count(1))
+
 
 def line(id: str, key: bytes | None = None) -> str:
-    return f"{id} {base64.b64encode(key or secrets.token_bytes(32)).decode()}\n"
+    return f"{id} {base64.b64encode(key or next(_KEYS)).decode()}\n"
 
 
 def kept(path: Path, text: str, mode: int = 0o600) -> Path:
