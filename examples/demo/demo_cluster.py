@@ -81,6 +81,8 @@ class DemoCluster:
     def _start(self, name: str, command: str, *arguments: str) -> None:
         # Variables GOWORK_… could change what the demo does.
         environment = {key: value for key, value in os.environ.items() if not key.startswith("GOWORK_")}
+        # Where processes of this machine ask one another. A worker that is killed leaves its socket behind.
+        environment["RUNTIME_DIRECTORY"] = str(self.folder)
         out, log = self._files(name)
         with out.open("w") as stdout, log.open("w") as stderr:
             self.processes[name] = subprocess.Popen(

@@ -58,13 +58,13 @@ def simulated_leaders(world: SeveralWorld) -> Iterator[None]:
         (forwarding, "Upstream", SimUpstream),
         (standby, "Term", SimTerm),
         (standby, "SystemClock", _Clock),
-        (term, "Dialer", _NoDialer),
+        (leader, "Dialer", _NoDialer),
         (term, "EffectRouter", LeaderOutbox),
         (term, "Engine", _engine),
         (early_ending, "until_refused", _until_refused),
         (early_ending, "time", _Time),
         (candidacy, "random", _Chance),
-        (copying, "open_channel", lambda addresses: SimPeerChannel(world, addresses[0])),
+        (copying, "open_channel", lambda addresses, **_: SimPeerChannel(world, addresses[0])),
         (sqlite, "EntryWriter", SimEntryWriter),
         (sqlite, "LoopExecutor", lambda name: NoThread()),
         (sqlite, "merge_all", _merge_all),
@@ -125,7 +125,7 @@ def _merge_all(connection: Any) -> bool:
     return is_all
 
 
-async def _until_refused(address: str) -> None:
+async def _until_refused(address: str, tls: None = None) -> None:
     world = own().world
     node = world.node_at(address)
     while True:
@@ -164,7 +164,7 @@ class SimUpstream:
 
     leads = False
 
-    def __init__(self, addresses: Mapping[Port, str], changed: Callable[[], None]) -> None:
+    def __init__(self, addresses: Mapping[Port, str], changed: Callable[[], None], tls: None = None) -> None:
         self.addresses = addresses
         self.unconfirmed = asyncio.Event()
 
@@ -240,6 +240,9 @@ class LeaderOutbox(SimOutbox):
 
 class _NoDialer:
     """Plays Dialer. The outbox dials."""
+
+    def __init__(self, tls: None, name: str) -> None:
+        """Has nothing to do with certificates."""
 
     def attach(self, engine: Engine) -> None:
         """Needs no engine."""

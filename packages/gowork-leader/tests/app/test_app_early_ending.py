@@ -185,8 +185,8 @@ async def test_a_leader_ends_those_at_one_address_at_most_once_in_a_while(
     refused = asyncio.Event()
     until_refused = early_ending.until_refused
 
-    async def watched(address: str) -> None:
-        await until_refused(address)
+    async def watched(address: str, tls: None = None) -> None:
+        await until_refused(address, tls)
         refused.set()
 
     monkeypatch.setattr(early_ending, "until_refused", watched)

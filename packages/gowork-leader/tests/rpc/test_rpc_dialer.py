@@ -149,7 +149,7 @@ async def test_an_address_that_leads_nowhere_is_refused_with_its_reason(
 
 
 async def test_a_call_that_fails_in_an_unforeseen_way_gives_the_task_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    def raises(addresses: list[str]) -> None:
+    def raises(addresses: list[str], *_: object, **__: object) -> None:
         raise OverflowError("gRPC does not like it")
 
     monkeypatch.setattr(dialling, "open_channel", raises)
