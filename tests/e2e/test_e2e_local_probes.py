@@ -20,8 +20,13 @@ PATIENCE = 120.0
 def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """What RUNTIME_DIRECTORY names for all processes of a test."""
     with tempfile.TemporaryDirectory(prefix="gowork-") as folder:
-        monkeypatch.setenv("RUNTIME_DIRECTORY", folder)
-        yield Path(folder)
+        run = Path(folder, "run")
+        run.mkdir()
+        monkeypatch.setenv("RUNTIME_DIRECTORY", str(run))
+        # Leaders and workers of other tests are asked where temporary files are.
+        monkeypatch.setenv("TMPDIR", folder)
+        monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+        yield run
 
 
 def asked(command: str, *options: str, check: str = "--check") -> tuple[int, str]:

@@ -97,6 +97,7 @@ _HANDSHAKES = {
     "certificate has expired": "its certificate has expired",
     "certificate is not yet valid": "its certificate is not valid yet",
     "Hostname Verification Check failed": "its certificate is for other names",
+    "is not in peer certificate": "its certificate is for other names",
     "WRONG_VERSION_NUMBER": "it takes plain text alone, and was called by TLS",
     "CERTIFICATE_VERIFY_FAILED": "its certificate is from an authority that tls-ca does not have",
 }
