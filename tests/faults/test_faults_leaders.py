@@ -115,6 +115,13 @@ SUBMITTED = call(SUBMIT, 0, 1)
         [SUBMITTED, call(CANCEL, 2, 3), call(READ, 4, 5, status=TaskStatus.COMPLETED)],
         [SUBMITTED, call(CANCEL, 2, 3), call(READ, 4, 5, status=TaskStatus.RUNNING, cancel_requested=True)],
         [SUBMITTED, call(CANCEL, 2, 3, ENDED), call(READ, 4, 5, status=TaskStatus.ERROR)],
+        # Its first answer was lost, and it was repeated.
+        [
+            SUBMITTED,
+            call(CANCEL, 2, 9, ENDED),
+            call(READ, 3, 4, status=TaskStatus.RUNNING, cancel_requested=True),
+            call(READ, 5, 6, status=TaskStatus.COMPLETED),
+        ],
         [SUBMITTED, call(CANCEL, 2, answer=UNKNOWN), call(READ, 4, 5, status=TaskStatus.CANCELLED)],
         [SUBMITTED, call(CANCEL, 2, answer=UNKNOWN), call(READ, 4, 5, status=TaskStatus.RUNNING)],
         [call(CANCEL, 0, 5, ABSENT), call(SUBMIT, 1, 2), call(READ, 6, 7, status=TaskStatus.RUNNING)],

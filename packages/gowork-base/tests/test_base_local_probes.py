@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import socket
@@ -98,6 +99,18 @@ def test_what_was_left_behind_is_passed_over_and_removed(loop: asyncio.AbstractE
     with listening(loop):
         assert not path.exists()
         assert check("worker") == (True, "ready")
+
+
+def test_the_old_socket_of_another_process_stays_and_its_connection_is_closed(
+    loop: asyncio.AbstractEventLoop, run: Path
+) -> None:
+    with listening(loop, "a") as older:
+        assert older.path is not None
+        os.utime(older.path, (0, 0))
+        with listening(loop, "b"):
+            # A connection that was left open is a warning, which fails the test.
+            gc.collect()
+            assert older.path.exists()
 
 
 def test_a_new_socket_whose_owner_does_not_listen_yet_is_left(loop: asyncio.AbstractEventLoop, run: Path) -> None:

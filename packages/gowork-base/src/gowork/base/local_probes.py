@@ -136,8 +136,13 @@ def remove_stale(directory: Path, role: Role) -> None:
     with contextlib.suppress(OSError):
         for path in _sockets(directory, prefix_of(role, None)):
             with contextlib.suppress(OSError):
-                if time.time() - path.lstat().st_mtime > STALE_SECONDS and _connected(path, 0) is None:
+                if time.time() - path.lstat().st_mtime <= STALE_SECONDS:
+                    continue
+                connection = _connected(path, 0)
+                if connection is None:
                     path.unlink()
+                else:
+                    connection.close()
 
 
 def _directories(role: Role) -> Iterator[Path]:
