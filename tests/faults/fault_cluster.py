@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -237,7 +238,9 @@ def still_running(processes: Iterable[psutil.Process], timeout: float) -> list[p
     deadline = time.monotonic() + timeout
     alive = list(processes)
     while alive and time.monotonic() < deadline:
-        _, alive = psutil.wait_procs(alive, timeout=0.02)
+        # FileNotFoundError: a thread of another process has the number of one that ended (Linux 6.9 and later).
+        with contextlib.suppress(FileNotFoundError):
+            _, alive = psutil.wait_procs(alive, timeout=0.02)
         alive = [process for process in alive if runs(process)]
     return alive
 
@@ -245,7 +248,7 @@ def still_running(processes: Iterable[psutil.Process], timeout: float) -> list[p
 def runs(process: psutil.Process) -> bool:
     """Whether the process has not ended. A zombie has ended."""
     try:
-        return process.status() != psutil.STATUS_ZOMBIE
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
 
