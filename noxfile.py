@@ -96,7 +96,9 @@ TYPED_TESTS = {
     "plugins/gowork-plugin-shell/tests": "",
     "tests/compat": "tests/compat:packages/gowork-leader/tests/log",
     "tests/costs": "tests/costs",
-    "tests/deploy": "tests/deploy:tests/e2e:tests/tracing:packages/gowork-leader/tests/log",
+    "tests/deploy": (
+        "tests/deploy:tests/e2e:tests/tracing:packages/gowork-base/tests:packages/gowork-leader/tests/log"
+    ),
     "tests/e2e": "tests/e2e:packages/gowork-base/tests:packages/gowork-leader/tests/log",
     "tests/explore": "tests/explore:tests/sim:packages/gowork-leader/tests/store",
     "tests/faults": "tests/faults:packages/gowork-leader/tests/log",
