@@ -92,7 +92,9 @@ TYPED_TESTS = {
     "packages/gowork-leader/tests/store": "packages/gowork-leader/tests/store:packages/gowork-leader/tests/core",
     "packages/gowork-leader/tests/wire": "",
     "packages/gowork-proto/tests": "",
-    "packages/gowork-worker/tests": "packages/gowork-worker/tests:packages/gowork-worker/tests/desk",
+    "packages/gowork-worker/tests": (
+        "packages/gowork-worker/tests:packages/gowork-worker/tests/desk:packages/gowork-base/tests"
+    ),
     "plugins/gowork-plugin-shell/tests": "",
     "tests/compat": "tests/compat:packages/gowork-leader/tests/log",
     "tests/costs": "tests/costs",

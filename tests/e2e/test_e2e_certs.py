@@ -108,6 +108,45 @@ def test_a_leader_s_metrics_tell_when_certificates_expire_and_that_new_ones_are_
         assert (renewed["cert"] < seen["cert"], renewed["refused"]) == (True, 0)
 
 
+def test_a_callback_worker_calls_its_leader_with_new_certificates(tmp_path: Path, certs: Path) -> None:
+    fresh = tmp_path / "fresh"
+    gowork("certs", "init", str(fresh))
+    trusted, certificate, key = (tmp_path / name for name in ("trusted.pem", "w.pem", "w-key.pem"))
+    trusted.write_bytes((certs / "ca.pem").read_bytes())
+    own = TlsFiles(trusted, certificate, key)
+
+    def show(files: TlsFiles) -> None:
+        for source, target in ((files.cert, certificate), (files.key, key)):
+            target.write_bytes(Path(source or "").read_bytes())
+
+    show(make(certs, "worker", "w", "--host=127.0.0.1"))
+    leader = leading(tmp_path, certs)
+    place = [f"--leader={leader.cluster}", "--listen=127.0.0.1:0", f"--scheduler={leader.scheduler}"]
+    more = ["--runners=1", "--default-handler=echo", "--print-ready", "--http-listen=127.0.0.1:0", "--name=w"]
+    process = start("gowork-worker", *place, *more, *tls_options(own), folder=tmp_path)
+    with stopped_cleanly(process):
+        http = json.loads(first_line(process, tmp_path / "gowork-worker.log"))["http"]
+        before = shown(http)["cert"]
+        trusted.write_bytes((certs / "ca.pem").read_bytes() + (fresh / "ca.pem").read_bytes())
+        show(make(fresh, "worker", "w", "--host=127.0.0.1", "--days=2"))
+        while shown(http)["cert"] == before:
+            pass  # A page takes its time.
+        with stopped_cleanly(leader.process):
+            pass
+        # It trusts the new authority alone.
+        files = make(fresh, "leader", "leader-1")
+        addresses = (leader.cluster, leader.scheduler, leader.http)
+        again = start_leader(tmp_path, *addresses, more=tls_options(replace(files, client_ca=files.ca)))
+        with (
+            stopped_cleanly(again.process),
+            Client(again.scheduler, tls=make(fresh, "client", "web"), timeout=PATIENCE) as client,
+        ):
+            client.schedule("p").result(timeout=PATIENCE)
+            # The leader goes last, so that the worker can say goodbye.
+            process.terminate()
+            assert process.wait(PATIENCE) == 0
+
+
 def test_a_worker_takes_new_certificates_while_its_session_goes_on(tmp_path: Path, certs: Path) -> None:
     leader = leading(tmp_path, certs)
     log = tmp_path / "gowork-worker.log"
