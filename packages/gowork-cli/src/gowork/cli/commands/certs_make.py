@@ -5,7 +5,6 @@ Owns what the files of a folder are called: `ca.pem` and `ca-key.pem`, and for e
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shlex
 from datetime import timedelta
@@ -177,13 +176,15 @@ def _check_free(name: str) -> None:
 
 def _authority(folder: Path) -> Authority:
     """Raises: CertificateError: there is none that can issue certificates."""
-    if os.path.lexists(folder) and not os.path.isdir(folder):
-        raise CertificateError(f"{folder} is no folder; give the one that `gowork certs init` made")
-    with contextlib.suppress(OSError):
-        # Whatever else is wrong is told when the files are read.
-        if _CA not in (os.listdir(folder) if os.path.lexists(folder) else ()):
-            made = shlex.join(["gowork", "certs", "init", str(folder)])
-            raise CertificateError(f"{folder} has no authority; `{made}` makes one")
+    try:
+        os.stat(folder / _CA)
+    except FileNotFoundError:
+        made = shlex.join(["gowork", "certs", "init", str(folder)])
+        raise CertificateError(f"{folder} has no authority; `{made}` makes one") from None
+    except NotADirectoryError:
+        raise CertificateError(f"{folder} is no folder; give the one that `gowork certs init` made") from None
+    except OSError:
+        pass  # Why not is told when the file is read.
     return Authority.read(folder / _CA, folder / _CA_KEY)
 
 
