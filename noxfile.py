@@ -92,11 +92,15 @@ TYPED_TESTS = {
     "packages/gowork-leader/tests/store": "packages/gowork-leader/tests/store:packages/gowork-leader/tests/core",
     "packages/gowork-leader/tests/wire": "",
     "packages/gowork-proto/tests": "",
-    "packages/gowork-worker/tests": "packages/gowork-worker/tests:packages/gowork-worker/tests/desk",
+    "packages/gowork-worker/tests": (
+        "packages/gowork-worker/tests:packages/gowork-worker/tests/desk:packages/gowork-base/tests"
+    ),
     "plugins/gowork-plugin-shell/tests": "",
     "tests/compat": "tests/compat:packages/gowork-leader/tests/log",
     "tests/costs": "tests/costs",
-    "tests/deploy": "tests/deploy:tests/e2e:tests/tracing:packages/gowork-leader/tests/log",
+    "tests/deploy": (
+        "tests/deploy:tests/e2e:tests/tracing:packages/gowork-base/tests:packages/gowork-leader/tests/log"
+    ),
     "tests/e2e": "tests/e2e:packages/gowork-base/tests:packages/gowork-leader/tests/log",
     "tests/explore": "tests/explore:tests/sim:packages/gowork-leader/tests/store",
     "tests/faults": "tests/faults:packages/gowork-leader/tests/log",

@@ -23,9 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from clusters import first_line, kill, start, start_leader
+from clusters import first_line, kill, start, start_leader, tls_options
 from etcd_members import EtcdCluster
 from otlp_receiver import Receiver, receiving
+from tls_authority import Authority
 
 from gowork.client import Client
 from gowork.client.errors import GoworkError
@@ -104,6 +105,9 @@ def live(folder: Path) -> Iterator[Live]:
         leaders = []
         (folder / "snapshots").mkdir()
         shared = [f"--log={etcd.url('gowork')}", f"--snapshots={folder / 'snapshots'}"]
+        authority = Authority(folder)
+        files = authority.client()
+        shared += tls_options(authority.server(client_ca=authority.file))
         for name in ("leads", "follows"):
             (folder / name).mkdir()
             leaders.append(start_leader(folder / name, more=[*shared, f"--name={name}"]))
@@ -121,13 +125,14 @@ def live(folder: Path) -> Iterator[Live]:
                 "--import=live_handlers",
                 "--http-listen=127.0.0.1:0",
                 "--print-ready",
+                *tls_options(files),
                 folder=folder,
             )
             stack.callback(kill, process)
             workers[name] = process
             pages.append(json.loads(first_line(process, folder / "gowork-worker.log"))["http"])
         prometheus = stack.enter_context(_prometheus(folder, [each.http for each in leaders], pages))
-        client = stack.enter_context(Client(leader.scheduler))
+        client = stack.enter_context(Client(leader.scheduler, tls=files))
         with _load(client):
             yield Live(workers, prometheus, collector)
 

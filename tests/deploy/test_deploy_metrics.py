@@ -7,10 +7,11 @@ import urllib.request
 from collections.abc import Iterable, Iterator
 
 import pytest
-from clusters import first_line, start, start_leader, stopped_cleanly
+from clusters import first_line, start, start_leader, stopped_cleanly, tls_options
 from deploy_metrics import METRICS, Metric, metric
 from etcd_members import EtcdCluster
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from tls_authority import Authority
 
 from gowork.client import Client
 
@@ -35,14 +36,15 @@ def shown(address: str) -> dict[str, Metric]:
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Metric]]:
     """The metrics of a leader and a worker that have done everything that adds series."""
     folder = tmp_path_factory.mktemp("cluster")
-    leader = start_leader(folder)
+    authority = Authority(folder)
+    leader = start_leader(folder, more=tls_options(authority.server(client_ca=authority.file)))
+    files = authority.client()
     with stopped_cleanly(leader.process):
-        worker = start(
-            "gowork-worker", f"--leader={leader.cluster}", "--print-ready", "--http-listen=127.0.0.1:0", folder=folder
-        )
+        more = ["--print-ready", "--http-listen=127.0.0.1:0", *tls_options(files)]
+        worker = start("gowork-worker", f"--leader={leader.cluster}", *more, folder=folder)
         with stopped_cleanly(worker):
             http = json.loads(first_line(worker, folder / "gowork-worker.log"))["http"]
-            with Client(leader.scheduler) as client:
+            with Client(leader.scheduler, tls=files) as client:
                 client.schedule("p").result(timeout=120)
                 client.schedule("p", handler="nobody-has-it")
                 # The runner reports its executions once a second.

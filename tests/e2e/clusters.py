@@ -11,6 +11,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from gowork.base.tls_files import TlsFiles
+
 COMMANDS = Path(sys.executable).parent
 #: How long a process may take to stop, in seconds.
 STOP_SECONDS = 20
@@ -57,6 +59,12 @@ def start(command: str, *arguments: str, folder: Path) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [str(COMMANDS / command), *arguments], cwd=folder, stdout=subprocess.PIPE, stderr=log, text=True
         )
+
+
+def tls_options(files: TlsFiles) -> list[str]:
+    """The options of a command for these files."""
+    given = {"ca": files.ca, "cert": files.cert, "key": files.key, "client-ca": files.client_ca, "name": files.name}
+    return [f"--tls-{name}={value}" for name, value in given.items() if value]
 
 
 def first_line(process: subprocess.Popen[str], log: Path) -> str:

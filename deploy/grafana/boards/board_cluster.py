@@ -21,7 +21,13 @@ def cluster() -> Dashboard:
     )
     for panel in (*_health(), _firing()):
         made = made.with_panel(panel)
-    sections = {"Tasks": _tasks(), "Members": _members(), "Leader and store": _leader(), "Log": _log()}
+    sections = {
+        "Tasks": _tasks(),
+        "Members": _members(),
+        "Leader and store": _leader(),
+        "Log": _log(),
+        "Certificates": _certificates(),
+    }
     for title, panels in sections.items():
         made = made.with_row(Row(title))
         for panel in panels:
@@ -309,5 +315,28 @@ def _log() -> list[Panel]:
                 f"max by (instance) (gowork_log_snapshot_index{{{HERE}}})",
                 "lacks: {{instance}}",
             ),
+        ),
+    ]
+
+
+def _certificates() -> list[Panel]:
+    return [
+        lines(
+            "Time until the first certificate expires",
+            "By instance and file: `cert` is the own one, `ca` and `client_ca` are authorities. Below seven days: see "
+            "GoworkCertificateExpires in the runbook. Empty where there is no TLS.",
+            "s",
+            query(
+                f"min by (instance, file) (gowork_tls_certificate_expiry_timestamp_seconds{{{HERE}}}) - time()",
+                "{{instance}}: {{file}}",
+            ),
+            limit=604800,
+        ),
+        lines(
+            "New certificates that are refused",
+            "1 while an instance can't use its new files, and goes on with the old ones: see GoworkCertificatesRefused "
+            "in the runbook.",
+            "short",
+            query(f"max by (instance) (gowork_tls_refused{{{HERE}}})", "{{instance}}"),
         ),
     ]

@@ -20,6 +20,7 @@ from tls_authority import DAY, NOW, Authority
 from gowork.base.certificates import CertificateError, read_authorities, read_pair
 from gowork.base.channels import AddressError, bind, may_be_handshake, open_blocking_channel, open_channel
 from gowork.base.handshakes import why_no_handshake
+from gowork.base.issuing import new_authority
 from gowork.base.tls import Tls, tls_of, tls_of_caller
 from gowork.base.tls_files import TlsFiles
 
@@ -319,6 +320,26 @@ def test_bad_new_files_are_refused_and_the_old_ones_stay(
     tls.refresh(0.0)
     assert (tls.generation, tls.fault) == (1, "")
     assert tls.held != before
+
+
+def test_what_expires_first_is_told_for_each_file(authority: Authority, tmp_path: Path) -> None:
+    until = (NOW + 3 * DAY).replace(microsecond=0)
+    certificate, key = authority.issue("leader", "localhost", until=until)
+    own = certificate.read_bytes()
+    first, last = new_authority(20), new_authority(30)
+    authorities = tmp_path / "both.pem"
+    authorities.write_bytes(last.pem + first.pem)
+    tls = Tls(TlsFiles(authorities, certificate, key, authorities))
+    end = first.certificate.not_valid_after_utc.timestamp()
+    assert tls.ends() == {"cert": until.timestamp(), "ca": end, "client_ca": end}
+    # What is refused does not count.
+    certificate.write_bytes(b"")
+    tls.refresh(0.0)
+    assert tls.ends()["cert"] == until.timestamp()
+    certificate.write_bytes(own)
+    # The authorities of those who call are trusted for calls too, and are told of once.
+    assert Tls(TlsFiles(None, certificate, key, authorities)).ends().keys() == {"cert", "client_ca"}
+    assert Tls(TlsFiles("public")).ends() == {}
 
 
 def test_a_new_certificate_is_used_when_its_time_has_come(

@@ -15,6 +15,7 @@ from msgspec import Struct
 
 if TYPE_CHECKING:
     from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 #: How long a file may be, in bytes. A file of all public authorities has about 300 KB.
 FILE_BYTES_MAX = 4 << 20
@@ -53,21 +54,16 @@ def read_pair(certificate: Path, key: Path, now: datetime.datetime | None = None
     """
     from cryptography.hazmat.primitives import serialization
 
-    chain = _certificates(certificate)
+    chain = read_certificates(certificate)
     pem = _read(key)
-    try:
-        private = serialization.load_pem_private_key(pem, password=None)
-    except TypeError:
-        raise CertificateError(f"{key}: the key has a passphrase; give a key without one") from None
-    except Exception as error:  # noqa: BLE001 - whatever the library raises for bytes from outside
-        raise CertificateError(f"{key} has no private key in PEM form ({error})") from None
+    private = _key_of(pem, key)
     own = chain[0]
-    if _spki(private.public_key()) != _spki(own.public_key()):
+    if not same_key(private, own):
         raise CertificateError(f"{key} is not the key of the certificate in {certificate}; give the two that fit")
     for issued, issuer in itertools.pairwise(chain):
         try:
             issued.verify_directly_issued_by(issuer)
-        except Exception:  # noqa: BLE001 - see above
+        except Exception:  # noqa: BLE001 - see read_certificates
             raise CertificateError(
                 f"{certificate}: {_shown(issuer)} has not issued {_shown(issued)}; put the own certificate first, "
                 f"and after each one its issuer's"
@@ -91,11 +87,51 @@ def read_authorities(path: Path, now: datetime.datetime | None = None) -> bytes:
     """
     from cryptography.hazmat.primitives import serialization
 
-    found = _certificates(path)
+    found = read_certificates(path)
     valid = [each for each in found if not time_fault(each, now)]
     if not valid:
         raise CertificateError(f"{path}: {_shown(found[0])} {time_fault(found[0], now)}")
     return b"".join(each.public_bytes(serialization.Encoding.PEM) for each in valid)
+
+
+def read_certificates(path: Path) -> list[x509.Certificate]:
+    """Reads all certificates of a PEM file, as they are.
+
+    Raises:
+        CertificateError: the file can't be read, or has none.
+    """
+    from cryptography import x509
+
+    pem = _read(path)
+    try:
+        return x509.load_pem_x509_certificates(pem)
+    except Exception as error:  # noqa: BLE001 - whatever the library raises for bytes from outside
+        raise CertificateError(f"{path} has no certificate in PEM form ({error})") from None
+
+
+def read_key(path: Path) -> PrivateKeyTypes:
+    """Reads a key of a PEM file.
+
+    Raises:
+        CertificateError: the file can't be read, or has no key without a passphrase.
+    """
+    return _key_of(_read(path), path)
+
+
+def same_key(private: PrivateKeyTypes, certificate: x509.Certificate) -> bool:
+    """Returns whether a key is that of a certificate."""
+    return _spki(private.public_key()) == _spki(certificate.public_key())
+
+
+def first_end(pem: bytes) -> datetime.datetime:
+    """Returns when the first of these certificates expires.
+
+    Args:
+        pem: at least one, as `read_authorities` returns them.
+    """
+    from cryptography import x509
+
+    return min(each.not_valid_after_utc for each in x509.load_pem_x509_certificates(pem))
 
 
 def time_fault(certificate: x509.Certificate, now: datetime.datetime | None = None) -> str:
@@ -128,17 +164,6 @@ def shown_names(names: tuple[str, ...]) -> str:
     return ", ".join(names[:_NAMES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def _certificates(path: Path) -> list[x509.Certificate]:
-    from cryptography import x509
-
-    try:
-        return x509.load_pem_x509_certificates(_read(path))
-    except CertificateError:
-        raise
-    except Exception as error:  # noqa: BLE001 - see read_pair
-        raise CertificateError(f"{path} has no certificate in PEM form ({error})") from None
-
-
 def _read(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
@@ -149,6 +174,17 @@ def _read(path: Path) -> bytes:
     if len(text) > FILE_BYTES_MAX:
         raise CertificateError(f"{path} has more than {FILE_BYTES_MAX} bytes, and is no file of certificates")
     return text
+
+
+def _key_of(pem: bytes, path: Path) -> PrivateKeyTypes:
+    from cryptography.hazmat.primitives import serialization
+
+    try:
+        return serialization.load_pem_private_key(pem, password=None)
+    except TypeError:
+        raise CertificateError(f"{path}: the key has a passphrase; give a key without one") from None
+    except Exception as error:  # noqa: BLE001 - see read_certificates
+        raise CertificateError(f"{path} has no private key in PEM form ({error})") from None
 
 
 def _spki(key: object) -> bytes:

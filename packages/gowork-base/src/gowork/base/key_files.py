@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import base64
 import binascii
-import contextlib
 import logging
 import os
 import re
 import secrets
 import stat
-import tempfile
 import threading
 import time
 from collections.abc import Mapping
@@ -23,6 +21,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from gowork.base.codecs import CodecSetupError
+from gowork.base.file_writing import SECRET_FORBIDDEN, write_whole
 
 logger = logging.getLogger("gowork.keys")
 
@@ -35,9 +34,6 @@ FILE_BYTES_MAX = 64 << 10
 ID_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,64}")
 #: The file is looked at again at most this often, in seconds.
 LOOK_SECONDS = 1.0
-#: Whoever may do this to the file besides its owner could read or replace keys. Its group may read it, because
-#: containers and systemd hand secrets to a group.
-_FORBIDDEN = stat.S_IWGRP | stat.S_IXGRP | stat.S_IRWXO
 _HEADER = """\
 # Keys of gowork, one on each line. The first encrypts, all of them decrypt. Whoever has them can read every task.
 """
@@ -115,25 +111,7 @@ def write_file(path: Path, keys: Mapping[str, bytes]) -> None:
         OSError: when it cannot be written.
     """
     lines = "".join(f"{id} {base64.b64encode(key).decode()}\n" for id, key in keys.items())
-    # A symbolic link stays one: what it leads to is replaced.
-    path = path.resolve()
-    # mkstemp lets only the owner read what it makes.
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(_HEADER + lines)
-            file.flush()
-            os.fsync(file.fileno())
-        with contextlib.suppress(FileNotFoundError):
-            # The group may be what hands the file to workers.
-            known = path.stat()
-            os.chmod(temporary, stat.S_IMODE(known.st_mode) & ~_FORBIDDEN)
-            if (known.st_uid, known.st_gid) != (os.geteuid(), os.getegid()):
-                os.chown(temporary, known.st_uid, known.st_gid)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    write_whole(path, (_HEADER + lines).encode("ascii"), is_secret=True)
 
 
 class KeyFile:
@@ -235,7 +213,7 @@ def _open(path: str) -> int:
 def _check(known: os.stat_result, path: str) -> None:
     if not stat.S_ISREG(known.st_mode):
         raise CodecSetupError(f"keys: {path} is not a file")
-    if known.st_mode & _FORBIDDEN and os.name == "posix":
+    if known.st_mode & SECRET_FORBIDDEN and os.name == "posix":
         mode = stat.S_IMODE(known.st_mode)
         raise CodecSetupError(
             f"keys: {path} has mode {mode:04o}, so that others may read or change it: chmod 600 {path}"

@@ -19,7 +19,7 @@ from pathlib import Path
 import grpc
 from msgspec import Struct
 
-from gowork.base.certificates import CertificateError, Pair, read_authorities, read_pair
+from gowork.base.certificates import CertificateError, Pair, first_end, read_authorities, read_pair
 from gowork.base.tls_files import TlsFiles, caller_variables
 
 _log = logging.getLogger(__name__)
@@ -90,6 +90,21 @@ class Tls:
     def expires(self) -> datetime.datetime | None:
         """When the own certificate, or one of its issuers', expires."""
         return self._held.pair.expires if self._held.pair is not None else None
+
+    def ends(self) -> dict[str, float]:
+        """Returns when what is used expires: {cert, ca or client_ca: Unix time of its first certificate to expire}.
+
+        What no file was given for is not in it.
+        """
+        held = self._held
+        found = {"cert": held.pair.expires} if held.pair is not None else {}
+        for name, path, pem in (
+            ("ca", self.files.ca, held.ca),
+            ("client_ca", self.files.client_ca, held.client_ca),
+        ):
+            if path and pem is not None:
+                found[name] = first_end(pem)
+        return {name: end.timestamp() for name, end in found.items()}
 
     def refresh(self, seconds: float = REFRESH_SECONDS) -> None:
         """Uses the files anew when they have changed. It reads the disk.

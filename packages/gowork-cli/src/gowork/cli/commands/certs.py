@@ -1,4 +1,7 @@
-"""The command `gowork certs`: `check` says which certificate an address shows, and whether calls can be made there."""
+"""The command `gowork certs`: `check` says which certificate an address shows, and whether calls can be made there.
+
+`init` and `make`, which make certificates, are in `certs_make`.
+"""
 
 from __future__ import annotations
 
@@ -12,33 +15,43 @@ from gowork.base.certificates import CertificateError, names_of, time_fault
 from gowork.base.channels import AddressError, parse_address
 from gowork.base.handshakes import shown_by, why_no_handshake
 from gowork.base.tls import tls_of_caller
-from gowork.cli.group import EXIT_FAILED, OpenGroup
+from gowork.cli.commands.certs_make import init, make
+from gowork.cli.group import EXIT_FAILED
 from gowork.cli.options import CommonOptions, OutputFormat, common_options, pass_common
 from gowork.cli.output import console, plain, table, write_record
+from gowork.cli.suggestions import SuggestingGroup
 
 #: How long one attempt to connect may take, in seconds. It is long, because people ask once.
 _SECONDS = 5.0
 
 
 @click.group(
-    cls=OpenGroup,
-    own={"check": "gowork.cli.commands.certs:check"},
+    cls=SuggestingGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
     epilog="""\b
 Examples:
+  gowork certs init certs                                 # an authority for development
+  gowork certs make certs leader leader-1 --host 10.0.0.5
+  gowork certs make certs client web
   gowork certs check 10.0.0.5:50052
   gowork certs check 10.0.0.5:50052 --tls-ca ca.pem --tls-cert web.pem --tls-key web-key.pem""",
 )
 def certs() -> None:
-    """Look at certificates, and find out why a connection does not begin."""
+    """Make certificates for development, look at others', and find out why a connection does not begin."""
 
 
-@click.command(
+certs.add_command(init)
+certs.add_command(make)
+
+
+@certs.command(
+    short_help="Say which certificate is shown at HOST:PORT, and whether calls can be made there.",
     epilog="""\b
 Examples:
   gowork certs check 10.0.0.5:50052                  # what is shown there, and whether it takes TLS at all
   gowork certs check 10.0.0.5:50052 --tls-ca ca.pem  # whether its certificate can be trusted
   gowork certs check worker-7:40041 --tls-ca ca.pem --tls-cert leader.pem --tls-key leader-key.pem
-  GOWORK_TLS_CA=ca.pem gowork certs check 10.0.0.5:50052 -o json | jq .valid_until"""
+  GOWORK_TLS_CA=ca.pem gowork certs check 10.0.0.5:50052 -o json | jq .valid_until""",
 )
 @click.argument("address", metavar="HOST:PORT")
 @common_options

@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 
 from gowork.base.buckets import Buckets
+from gowork.base.tls import Tls
 from gowork.leader._core.model import Liveness
 from gowork.leader._core.queries import MemberView, QueueDepth
 from gowork.leader._engine.counts import OTHER, QUEUES_MAX, Counts, QueueCounts
@@ -67,7 +68,10 @@ class LogLook(Struct, frozen=True):
 
 
 def registry_of(
-    counts: Counts, look: Callable[[], Look], look_at_log: Callable[[], LogLook | None] = lambda: None
+    counts: Counts,
+    look: Callable[[], Look],
+    look_at_log: Callable[[], LogLook | None] = lambda: None,
+    tls: Tls | None = None,
 ) -> CollectorRegistry:
     """Returns a registry of all metrics of the leader.
 
@@ -77,15 +81,23 @@ def registry_of(
             lead.
         look_at_log: returns what is known of the log, from any thread; None: there is no log. It raises TimeoutError
             when the leader does not answer.
+        tls: the leader's certificates; None: it has none.
     """
     registry = CollectorRegistry()
-    registry.register(_LeaderCollector(counts, look, look_at_log))
+    registry.register(_LeaderCollector(counts, look, look_at_log, tls))
     return registry
 
 
 class _LeaderCollector(Collector):
-    def __init__(self, counts: Counts, look: Callable[[], Look], look_at_log: Callable[[], LogLook | None]) -> None:
+    def __init__(
+        self,
+        counts: Counts,
+        look: Callable[[], Look],
+        look_at_log: Callable[[], LogLook | None],
+        tls: Tls | None,
+    ) -> None:
         self._counts = counts
+        self._tls = tls
         self._look = look
         self._look_at_log = look_at_log
 
@@ -105,6 +117,8 @@ class _LeaderCollector(Collector):
             yield from _of_state(seen)
         if log is not None:
             yield from _of_log(log)
+        if self._tls is not None:
+            yield from _of_certificates(self._tls)
         yield from _of_queues(list(self._counts.queues.items()))
         yield from _of_counts(self._counts)
 
@@ -138,6 +152,18 @@ def _of_log(seen: LogLook) -> Iterator[Metric]:
             "log_snapshot_age_seconds", "How old the newest shared snapshot is, while the log has more.", age_seconds
         )
     yield _counter("log_diverged_total", "How often the store was found to differ from most others.", seen.diverged)
+
+
+def _of_certificates(tls: Tls) -> Iterator[Metric]:
+    ends = GaugeMetricFamily(
+        "gowork_tls_certificate_expiry_timestamp_seconds",
+        "When the first certificate of this file expires, of those that are used.",
+        labels=["file"],
+    )
+    for file, end in tls.ends().items():
+        ends.add_metric([file], end)
+    yield ends
+    yield _gauge("tls_refused", "Whether new files of certificates are refused: 1 or 0.", bool(tls.fault))
 
 
 def _of_state(seen: Look) -> Iterator[Metric]:

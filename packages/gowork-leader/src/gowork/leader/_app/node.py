@@ -326,7 +326,7 @@ class Node:
         return max(left, FAILED_GRACE_SECONDS)
 
     def _listener(self, loop: asyncio.AbstractEventLoop) -> HttpListener:
-        registry = registry_of(self._counts, lambda: self._look(loop), lambda: self._log_seen(loop))
+        registry = registry_of(self._counts, lambda: self._look(loop), lambda: self._log_seen(loop), self._tls)
         pages = {
             "/metrics": threaded(make_wsgi_app(registry)),
             "/healthz": probe(lambda: (True, "alive"), loop),

@@ -16,7 +16,7 @@ from gowork.base.channels import split_addresses
 from gowork.base.http import HttpListener, probe, threaded
 from gowork.base.local_listener import LocalListener
 from gowork.base.service_manager import ServiceManager
-from gowork.base.tls import Tls
+from gowork.base.tls import REFRESH_SECONDS, Tls
 from gowork.worker._app.ecs_protection import AGENT_VARIABLE, Protection
 from gowork.worker._app.handler_metrics import VARIABLE, HandlerMetrics, InProcessMetrics, default_metrics_dir
 from gowork.worker._app.metrics import metrics_page
@@ -82,7 +82,7 @@ async def run_worker(
                 HttpListener(
                     listeners.http,
                     {
-                        "/metrics": threaded(metrics_page(service.supervisor, *others)),
+                        "/metrics": threaded(metrics_page(service.supervisor, *others, tls=tls)),
                         "/healthz": probe(lambda: (True, "ok"), loop),
                         "/readyz": probe(lambda: _readiness(service), loop),
                     },
@@ -92,8 +92,10 @@ async def run_worker(
         telling = (manager or ServiceManager("")).telling(lambda: _readiness(service), lambda: service.is_told_to_stop)
         async with telling, asyncio.TaskGroup() as group:
             announcer = group.create_task(_announce(service, ready, http), name="announcer")
+            renewing = group.create_task(_renew(tls), name="certificates")
             await service.run(own_process=True)
             announcer.cancel()
+            renewing.cancel()
 
 
 def _make(options: Options, addresses: Sequence[str], listeners: Listeners, tls: Tls | None) -> Service:
@@ -145,6 +147,14 @@ async def _announce(
         if isinstance(service.link, CallbackWorker):
             facts["listen"] = service.link.address
         ready(facts)
+
+
+async def _renew(tls: Tls | None) -> None:
+    """Uses certificates anew when their files have changed, also while a session lasts or the leader calls."""
+    while tls is not None:
+        await asyncio.sleep(REFRESH_SECONDS)
+        # In a thread, because a disk may hang.
+        await asyncio.to_thread(tls.refresh, 0.0)
 
 
 def _readiness(service: Service) -> tuple[bool, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
@@ -11,29 +11,32 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 
 from gowork.base.buckets import Buckets
+from gowork.base.tls import Tls
 from gowork.worker._supervisor.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
 
-def metrics_page(supervisor: Supervisor, *others: Collector) -> WSGIApplication:
+def metrics_page(supervisor: Supervisor, *others: Collector, tls: Tls | None = None) -> WSGIApplication:
     """Returns the page /metrics. A scraper that asks for OpenMetrics gets it, and with it exemplars.
 
     Args:
         supervisor: where the worker's metrics are read.
         others: collectors of further metrics for the page.
+        tls: the worker's certificates; None: it has none.
     """
     registry = CollectorRegistry()
-    for collector in (_WorkerCollector(supervisor), *others):
+    for collector in (_WorkerCollector(supervisor, tls), *others):
         registry.register(collector)
     app: WSGIApplication = make_wsgi_app(registry)
     return app
 
 
 class _WorkerCollector(Collector):
-    def __init__(self, supervisor: Supervisor) -> None:
+    def __init__(self, supervisor: Supervisor, tls: Tls | None) -> None:
         self._supervisor = supervisor
+        self._tls = tls
 
     def collect(self) -> Iterable[Metric]:
         """Yields the metrics. prometheus_client calls it at each scrape, on the listener's thread."""
@@ -60,6 +63,22 @@ class _WorkerCollector(Collector):
         lost = CounterMetricFamily("gowork_worker_runners_lost_total", "Runner processes that ended unasked.")
         lost.add_metric([], measures.runners_lost)
         yield lost
+        if self._tls is not None:
+            yield from _of_certificates(self._tls)
+
+
+def _of_certificates(tls: Tls) -> Iterator[Metric]:
+    ends = GaugeMetricFamily(
+        "gowork_tls_certificate_expiry_timestamp_seconds",
+        "When the first certificate of this file expires, of those that are used.",
+        labels=["file"],
+    )
+    for file, end in tls.ends().items():
+        ends.add_metric([file], end)
+    yield ends
+    yield GaugeMetricFamily(
+        "gowork_tls_refused", "Whether new files of certificates are refused: 1 or 0.", value=bool(tls.fault)
+    )
 
 
 def _cumulative(buckets: Buckets) -> list[tuple[str, float] | tuple[str, float, Exemplar]]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import grpc
 
-from gowork.base.channels import SERVER_OPTIONS, bind, format_address, open_channel, parse_address
+from gowork.base.channels import SERVER_OPTIONS, bind, format_address, parse_address
 from gowork.base.decoding import refusing_garbage
 from gowork.base.interception import server_interceptors
 from gowork.base.reflection import add_reflection
@@ -34,6 +34,7 @@ from gowork.worker._session.completions import (
     Completions,
     Started,
 )
+from gowork.worker._session.renewed import RenewedStub
 from gowork.worker._supervisor.supervisor import Supervisor
 
 logger = logging.getLogger("gowork.worker")
@@ -105,9 +106,12 @@ class CallbackWorker:
         await server.start()
         self._supervisor.start_session()
         try:
-            async with self._opened(self._addresses) as leader, self._opened(self._scheduler) as scheduler:
+            async with (
+                RenewedStub(_LeaderCalls, self._addresses, self._tls) as leader,
+                RenewedStub(scheduler_pb2_grpc.SchedulerServiceStub, self._scheduler, self._tls) as scheduler,
+            ):
                 completions = Completions(
-                    scheduler_pb2_grpc.SchedulerServiceStub(scheduler),
+                    scheduler,
                     self._supervisor,
                     self._timeout,
                     addresses=len(self._scheduler),
@@ -124,9 +128,6 @@ class CallbackWorker:
                 await self._leave(leader)
         finally:
             await server.stop(None)
-
-    def _opened(self, addresses: Sequence[str]) -> grpc.aio.Channel:
-        return open_channel(addresses, tls=self._tls)
 
     def _bind(self) -> str:
         host, _ = parse_address(self._listen, name="--listen")
@@ -181,15 +182,7 @@ class CallbackWorker:
             started.stops -= 1
         return True
 
-    async def _stay_member(self, channel: grpc.aio.Channel, completions: Completions) -> None:
-        stub: Any = leader_pb2_grpc.LeaderServiceStub(channel)
-        # One request, one response: the same bytes for leaders that declare the method unary, client-streaming or
-        # bidirectional.
-        heartbeat: Any = channel.unary_unary(
-            "/cluster.v1.LeaderService/Heartbeat",
-            request_serializer=leader_pb2.HeartbeatRequest.SerializeToString,
-            response_deserializer=leader_pb2.HeartbeatResponse.FromString,
-        )
+    async def _stay_member(self, leader: RenewedStub, completions: Completions) -> None:
         name, address = self._supervisor.options.name, self._advertise or self.address
         delay = RETRY_FIRST
         while True:
@@ -199,14 +192,15 @@ class CallbackWorker:
                 if not self._is_member:
                     # Set before the call, because _report may have the worker join once more meanwhile.
                     self._is_member = is_joining = True
-                    await stub.Join(leader_pb2.JoinRequest(id=name, address=address), timeout=self._timeout)
+                    await leader.Join(leader_pb2.JoinRequest(id=name, address=address), timeout=self._timeout)
                     is_joining = False
                     logger.info("joined", extra={"address": address})
                     completions.meet_leader()
                     # Set before the first heartbeat, because a worker that stops before it has to say goodbye too.
                     self.connected = True
                     self.welcomed.set()
-                await heartbeat(leader_pb2.HeartbeatRequest(id=name, status=self._status()), timeout=self._timeout)
+                beat = leader_pb2.HeartbeatRequest(id=name, status=self._status())
+                await leader.Heartbeat(beat, timeout=self._timeout)
                 self.connected = True
                 delay = RETRY_FIRST
                 await self._pause(_HEARTBEAT_INTERVAL)
@@ -286,12 +280,26 @@ class CallbackWorker:
                 if started is not None:
                     await completions.tell_progress(started, progress)
 
-    async def _leave(self, channel: grpc.aio.Channel) -> None:
-        stub: Any = leader_pb2_grpc.LeaderServiceStub(channel)
+    async def _leave(self, leader: RenewedStub) -> None:
         try:
-            await stub.Leave(leader_pb2.LeaveRequest(id=self._supervisor.options.name), timeout=self._timeout)
+            await leader.Leave(leader_pb2.LeaveRequest(id=self._supervisor.options.name), timeout=self._timeout)
         except grpc.aio.AioRpcError as error:
             logger.warning("could not say goodbye", extra={"reason": refusal_of(error).message})
+
+
+class _LeaderCalls:
+    """What a callback worker calls at the leader's LeaderService."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        stub: Any = leader_pb2_grpc.LeaderServiceStub(channel)
+        self.Join, self.Leave = stub.Join, stub.Leave
+        # One request, one response: the same bytes for leaders that declare the method unary, client-streaming or
+        # bidirectional.
+        self.Heartbeat: Any = channel.unary_unary(
+            "/cluster.v1.LeaderService/Heartbeat",
+            request_serializer=leader_pb2.HeartbeatRequest.SerializeToString,
+            response_deserializer=leader_pb2.HeartbeatResponse.FromString,
+        )
 
 
 def _call_traceparent() -> str:
