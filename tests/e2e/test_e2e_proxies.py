@@ -205,6 +205,7 @@ async def test_what_callers_say_of_themselves_is_overwritten(kind: str, authorit
         values = [value for key, value in heard if key == "x-forwarded-client-cert"]
         assert len(values) == 1
         assert isinstance(values[0], str)
+        assert values[0].count("Cert=") == 1
         # Envoy names itself and a hash, too.
         parts = dict(part.split("=", 1) for part in values[0].split(";"))
         assert unquote(parts["Cert"].strip('"')) == shown
