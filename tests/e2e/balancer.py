@@ -88,14 +88,15 @@ def balancing(folder: Path, moved: Mapping[str, str]) -> Iterator[subprocess.Pop
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
         for address in (new for old, new in moved.items() if ":" not in old):
-            _listens(process, address, folder / "nginx.log")
+            listens(process, address, folder / "nginx.log")
         yield process
     finally:
         process.terminate()
         process.wait()
 
 
-def _listens(process: subprocess.Popen[bytes], address: str, log: Path) -> None:
+def listens(process: subprocess.Popen[bytes], address: str, log: Path) -> None:
+    """Waits until something listens at an address, as HOST:PORT."""
     host, _, port = address.rpartition(":")
     until = time.monotonic() + START_SECONDS
     while True:

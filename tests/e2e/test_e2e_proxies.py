@@ -1,0 +1,295 @@
+"""NGINX and Envoy with mutual TLS before leaders and callback workers, as deploy configures them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote
+
+import grpc
+import pytest
+from clusters import RunningLeader, first_line, kill, start, start_leader, stopped_cleanly
+from etcd_members import EtcdCluster, free_ports
+from proxies import KINDS, Setting, proxying
+from tls_authority import DAY, NOW, Authority
+
+from gowork.base.tls_files import TlsFiles
+from gowork.client import Client, TaskStatus
+from gowork.proto.cluster.v1 import leader_pb2, leader_pb2_grpc
+
+pytestmark = [pytest.mark.tool("nginx"), pytest.mark.timeout(300)]
+each_kind = pytest.mark.parametrize("kind", KINDS)
+#: The deadline of each call, in seconds.
+PATIENCE = 60.0
+PROGRAM = Path(__file__).with_name("balanced_client.py")
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    """An authority, and the files of a proxy by the names that the configurations have."""
+    authority = Authority(tmp_path)
+    authority.issue("proxy", "127.0.0.1", uris=("gowork://proxy/p1",))
+    (tmp_path / "proxy.key").rename(tmp_path / "proxy-key.pem")
+    return authority
+
+
+def options(files: TlsFiles) -> list[str]:
+    """The options of a command for these files."""
+    given = {"ca": files.ca, "cert": files.cert, "key": files.key, "client-ca": files.client_ca, "name": files.name}
+    return [f"--tls-{name}={value}" for name, value in given.items() if value]
+
+
+def leader_options(authority: Authority, name: str = "l1") -> list[str]:
+    issued = authority.issue(name, "127.0.0.1", "gowork-leader", uris=(f"gowork://leader/{name}",))
+    return options(TlsFiles(authority.file, *issued, authority.file))
+
+
+def caller(authority: Authority, role: str, name: str, **dates: Any) -> TlsFiles:
+    issued = authority.issue(name, f"{name}.example", uris=(f"gowork://{role}/{name}",), **dates)
+    return TlsFiles(authority.file, *issued)
+
+
+def before(folder: Path, leaders: list[RunningLeader], **words: str) -> tuple[Setting, str, str]:
+    """A proxy before these leaders, and where it takes workers and clients."""
+    called: dict[str, str] = {}
+    for number, leader in enumerate(leaders, 1):
+        called |= {f"10.0.0.{number}:50051": leader.cluster, f"10.0.0.{number}:50052": leader.scheduler}
+    cluster, scheduler = free_ports(2)
+    setting = Setting(("leaders", "leaders-elsewhere"), folder, {50051: cluster, 50052: scheduler}, called, {**words})
+    return setting, f"127.0.0.1:{cluster}", f"127.0.0.1:{scheduler}"
+
+
+@pytest.fixture
+def leader(tmp_path: Path, authority: Authority) -> Iterator[RunningLeader]:
+    leader = start_leader(tmp_path, more=leader_options(authority))
+    with stopped_cleanly(leader.process):
+        yield leader
+
+
+@each_kind
+def test_a_good_certificate_works_and_others_do_not(
+    kind: str, leader: RunningLeader, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # NGINX ends a connection with GOAWAY after 20 calls here. Sessions and waits must go on.
+    setting, cluster, scheduler = before(tmp_path, [leader], **{"keepalive_requests 1000000": "keepalive_requests 20"})
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(PROGRAM.parent), os.environ.get("PYTHONPATH", "")]))
+    web = caller(authority, "client", "web")
+    with proxying(kind, tmp_path / "proxy", setting):
+        more = ("--import=dialled_handlers", "--name=w1", "--runners=1", "--slots=4", "--print-ready")
+        files = options(caller(authority, "worker", "w1"))
+        worker = start("gowork-worker", "--leader", cluster, *files, *more, folder=tmp_path)
+        with stopped_cleanly(worker), Client(scheduler, tls=web, timeout=PATIENCE) as client:
+            first_line(worker, tmp_path / "gowork-worker.log")
+            work(client)
+            assert [member.id for member in client.members()] == ["w1"]
+            log = (tmp_path / "gowork-worker.log").read_text()
+            assert log.count("session open") == 1, log
+        for code, refused in refusals(kind, authority, tmp_path):
+            assert asyncio.run(code_of(scheduler, refused)) is code, refused
+        assert asyncio.run(code_of(scheduler, web)) is grpc.StatusCode.OK
+
+
+def work(client: Client) -> None:
+    """Schedules, waits and cancels."""
+    for number in range(3):
+        handles = list(client.schedule_many([f"{number}-{n}" for n in range(20)]))
+        done = {handle.id for handle in client.as_completed(handles, timeout=PATIENCE) if handle.result()}
+        assert done == {handle.id for handle in handles}
+    long = client.schedule("for ever", handler="ends", id="long")
+    while client.get("long").progress is None:
+        pass
+    for number in range(40):
+        assert client.schedule(f"{number}").wait(timeout=PATIENCE).status is TaskStatus.COMPLETED
+    long.cancel()
+    assert long.wait(timeout=PATIENCE).status is TaskStatus.CANCELLED
+
+
+def refusals(kind: str, authority: Authority, folder: Path) -> list[tuple[grpc.StatusCode, TlsFiles | None]]:
+    """Who is refused: the status with which, and what it shows; None: plain text."""
+    other = caller(Authority(folder, "other"), "client", "stranger")
+    expired = caller(authority, "client", "expired", since=NOW - 3 * DAY, until=NOW - DAY)
+    # NGINX says it in an answer, and Envoy ends the handshake.
+    code = grpc.StatusCode.UNAUTHENTICATED if kind == "NGINX" else grpc.StatusCode.UNAVAILABLE
+    shown = (TlsFiles(authority.file), TlsFiles(authority.file, other.cert, other.key), expired)
+    return [*((code, files) for files in shown), (grpc.StatusCode.UNAVAILABLE, None)]
+
+
+def channel(address: str, files: TlsFiles | None) -> grpc.aio.Channel:
+    """A channel as a program has that does not judge its own certificate."""
+    if files is None:
+        return grpc.aio.insecure_channel(address)
+    ca, key, cert = (Path(path).read_bytes() if path else None for path in (files.ca, files.key, files.cert))
+    return grpc.aio.secure_channel(address, grpc.ssl_channel_credentials(ca, key, cert))
+
+
+async def code_of(address: str, files: TlsFiles | None) -> grpc.StatusCode:
+    async with channel(address, files) as opened:
+        call = leader_pb2_grpc.LeaderServiceStub(opened).Members(leader_pb2.MembersRequest(), timeout=PATIENCE)
+        code: grpc.StatusCode = await call.code()
+        return code
+
+
+def pem(files: TlsFiles) -> str:
+    """The certificate."""
+    return Path(str(files.cert)).read_text()
+
+
+class Recorder(grpc.GenericRpcHandler):
+    """Records the metadata of each call, and answers as a leader that follows does."""
+
+    def __init__(self) -> None:
+        self.heard: list[list[tuple[str, str | bytes]]] = []
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        async def answer(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+            self.heard.append(list(context.invocation_metadata() or ()))
+            await context.send_initial_metadata((("gowork-leader", "127.0.0.1:1"),))
+            return b""
+
+        return grpc.unary_unary_rpc_method_handler(answer)
+
+    @asynccontextmanager
+    async def serving(self, address: str) -> AsyncIterator[None]:
+        server = grpc.aio.server()
+        server.add_generic_rpc_handlers((self,))
+        server.add_insecure_port(address)
+        await server.start()
+        try:
+            yield
+        finally:
+            await server.stop(0)
+
+
+@each_kind
+async def test_what_callers_say_of_themselves_is_overwritten(kind: str, authority: Authority, tmp_path: Path) -> None:
+    web, recorder = caller(authority, "client", "web"), Recorder()
+    shown, forged = pem(web), f'Cert="{quote(pem(caller(authority, "leader", "l9")))}"'
+    socket = tmp_path / "s"
+    ports = free_ports(2)
+    setting = Setting(
+        ("leaders", "leaders-here"),
+        tmp_path,
+        dict(zip((50051, 50052), ports, strict=True)),
+        words={"/run/gowork/proxy.sock": str(socket)},
+    )
+    own = (
+        ("x-forwarded-client-cert", forged),
+        ("x-forwarded-client-cert", forged),
+        ("X-Forwarded-Client-Cert", forged),
+    )
+    more = (("gowork-caller", "x"), ("gowork-forwarded", "x"), ("gowork-kept", "x"))
+    lower = tuple((key.lower(), value) for key, value in (*own, *more))
+    async with recorder.serving(f"unix:{socket}"):
+        with proxying(kind, tmp_path / "proxy", setting):
+            for port in ports:
+                async with channel(f"127.0.0.1:{port}", web) as opened:
+                    for method in ("/scheduler.v1.SchedulerService/Stats", "/worker.v1.SessionService/Session"):
+                        method_call: Any = opened.unary_unary(method)
+                        call = method_call(b"", metadata=lower, timeout=PATIENCE)
+                        await call
+                        assert "gowork-leader" not in dict(await call.initial_metadata())
+                    # Beyond the bound of metadata nothing arrives.
+                    too_much: Any = opened.unary_unary("/scheduler.v1.SchedulerService/Stats")
+                    with pytest.raises(grpc.aio.AioRpcError):
+                        await too_much(b"", metadata=(("long", "x" * 9000),), timeout=PATIENCE)
+    assert len(recorder.heard) == 4
+    for heard in recorder.heard:
+        values = [value for key, value in heard if key == "x-forwarded-client-cert"]
+        assert len(values) == 1
+        assert isinstance(values[0], str)
+        assert values[0].count("Cert=") == 1
+        # Envoy names itself and a hash, too.
+        parts = dict(part.split("=", 1) for part in values[0].split(";"))
+        assert unquote(parts["Cert"].strip('"')) == shown
+        assert {key for key, _ in heard if key.startswith("gowork-")} == {"gowork-kept"}
+
+
+@each_kind
+@pytest.mark.tool("etcd")
+def test_nothing_is_lost_when_one_of_two_leaders_dies(kind: str, authority: Authority, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        etcd = stack.enter_context(EtcdCluster(tmp_path))
+        leaders = {}
+        for name in ("l1", "l2"):
+            folder = tmp_path / name
+            folder.mkdir()
+            more = [f"--log={etcd.url('gowork')}", f"--name={name}", *leader_options(authority, name)]
+            leaders[name] = start_leader(folder, more=more)
+            stack.callback(kill, leaders[name].process)
+        setting, cluster, scheduler = before(tmp_path, list(leaders.values()))
+        stack.enter_context(proxying(kind, tmp_path / "proxy", setting))
+        files = options(caller(authority, "worker", "w1"))
+        more = ["--leader", cluster, *files, "--runners=1", "--slots=8", "--print-ready"]
+        worker = start("gowork-worker", *more, folder=tmp_path)
+        web = caller(authority, "client", "web")
+        with stopped_cleanly(worker):
+            first_line(worker, tmp_path / "gowork-worker.log")
+            with Client(scheduler, tls=web, timeout=PATIENCE) as client:
+                leading = next(each.name for each in client.leaders().leaders if each.leads)
+            seen = seen_while(lambda: leaders[leading].process.send_signal(signal.SIGKILL), scheduler, web, tmp_path)
+    assert seen["attempts"].keys() == seen["results"].keys()
+    for outcomes in seen["attempts"].values():
+        # A grant that did not reach the worker before its leader died is on record, and was not run.
+        assert outcomes == ["INTERRUPTED"] * (len(outcomes) - 1) + ["COMPLETED"]
+    assert len(seen["cancelled"]) > 2
+
+
+def seen_while(what: Any, scheduler: str, files: TlsFiles, folder: Path) -> dict[str, Any]:
+    """Does something while balanced_client.py schedules, waits, watches and cancels, and returns what that has seen."""
+    tls = {"GOWORK_TLS_CA": str(files.ca), "GOWORK_TLS_CERT": str(files.cert), "GOWORK_TLS_KEY": str(files.key)}
+    with (folder / "program.log").open("a") as log:
+        program = subprocess.Popen(
+            [sys.executable, str(PROGRAM), scheduler],
+            env={**os.environ, **tls},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+    try:
+        first_line(program, folder / "program.log")
+        what()
+        assert program.stdin is not None
+        program.stdin.write("\n")
+        program.stdin.flush()
+        first_line(program, folder / "program.log")
+        told, _ = program.communicate(timeout=PATIENCE)
+    finally:
+        kill(program)
+    assert program.returncode == 0, (folder / "program.log").read_text()
+    seen: dict[str, Any] = json.loads(told.splitlines()[-1])
+    return seen
+
+
+@each_kind
+def test_a_callback_worker_is_called_through_the_proxy(
+    kind: str, leader: RunningLeader, authority: Authority, tmp_path: Path
+) -> None:
+    port, own = free_ports(2)
+    setting = Setting(("worker",), tmp_path, {50060: port}, {"127.0.0.1:50061": f"127.0.0.1:{own}"})
+    issued = authority.issue("w1", "127.0.0.1", "gowork-worker", uris=("gowork://worker/w1",))
+    listening = (f"--listen=127.0.0.1:{own}", f"--advertise=127.0.0.1:{port}", f"--scheduler={leader.scheduler}")
+    more = ("--leader", leader.cluster, "--name=w1", "--runners=1", "--default-handler=echo", "--print-ready")
+    with proxying(kind, tmp_path / "proxy", setting):
+        files = options(TlsFiles(authority.file, *issued))
+        worker = start("gowork-worker", *more, *listening, *files, folder=tmp_path)
+        web = caller(authority, "client", "web")
+        with stopped_cleanly(worker), Client(leader.scheduler, tls=web, timeout=PATIENCE) as client:
+            first_line(worker, tmp_path / "gowork-worker.log")
+            assert [member.address for member in client.members()] == [f"127.0.0.1:{port}"]
+            assert client.schedule("called").wait(timeout=PATIENCE).status is TaskStatus.COMPLETED
+            # Envoy sees the role in a certificate, and takes leaders alone.
+            strangers = [None, TlsFiles(authority.file), *([web] if kind == "Envoy" else [])]
+            for files_shown in strangers:
+                assert asyncio.run(code_of(f"127.0.0.1:{port}", files_shown)) in {
+                    grpc.StatusCode.UNAVAILABLE,
+                    grpc.StatusCode.INTERNAL,
+                }
