@@ -75,6 +75,9 @@ TYPED_TESTS = {
     "packages/gowork-cli/tests": "packages/gowork-base/tests",
     "packages/gowork-client/tests": "",
     "packages/gowork-leader/tests/conftest.py": "",
+    "packages/gowork-leader/tests/access": (
+        "packages/gowork-leader/tests/access:packages/gowork-leader/tests/rpc:packages/gowork-base/tests"
+    ),
     "packages/gowork-leader/tests/app": (
         "packages/gowork-leader/tests/rpc:packages/gowork-leader/tests/app:packages/gowork-leader/tests/log"
         ":packages/gowork-leader/tests/store"
@@ -104,7 +107,7 @@ TYPED_TESTS = {
     "tests/e2e": "tests/e2e:packages/gowork-base/tests:packages/gowork-leader/tests/log",
     "tests/explore": "tests/explore:tests/sim:packages/gowork-leader/tests/store",
     "tests/faults": "tests/faults:packages/gowork-leader/tests/log",
-    "tests/floods": "tests/e2e",
+    "tests/floods": "tests/e2e:packages/gowork-base/tests",
     "tests/fuzz": "tests/fuzz:tests/e2e",
     "tests/mutants": "",
     "tests/property": "",

@@ -106,7 +106,7 @@ def live(folder: Path) -> Iterator[Live]:
         (folder / "snapshots").mkdir()
         shared = [f"--log={etcd.url('gowork')}", f"--snapshots={folder / 'snapshots'}"]
         authority = Authority(folder)
-        files = authority.client()
+        files, worker_files = authority.client("load", "client", "admin"), authority.client("worker")
         shared += tls_options(authority.server(client_ca=authority.file))
         for name in ("leads", "follows"):
             (folder / name).mkdir()
@@ -125,7 +125,7 @@ def live(folder: Path) -> Iterator[Live]:
                 "--import=live_handlers",
                 "--http-listen=127.0.0.1:0",
                 "--print-ready",
-                *tls_options(files),
+                *tls_options(worker_files),
                 folder=folder,
             )
             stack.callback(kill, process)

@@ -40,7 +40,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Metric
     leader = start_leader(folder, more=tls_options(authority.server(client_ca=authority.file)))
     files = authority.client()
     with stopped_cleanly(leader.process):
-        more = ["--print-ready", "--http-listen=127.0.0.1:0", *tls_options(files)]
+        more = ["--print-ready", "--http-listen=127.0.0.1:0", *tls_options(authority.client("worker"))]
         worker = start("gowork-worker", f"--leader={leader.cluster}", *more, folder=folder)
         with stopped_cleanly(worker):
             http = json.loads(first_line(worker, folder / "gowork-worker.log"))["http"]

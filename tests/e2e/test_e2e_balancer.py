@@ -73,7 +73,12 @@ def balanced(tmp_path: Path) -> Iterator[Balanced]:
             folder = tmp_path / name
             folder.mkdir()
             listen = ["0.0.0.0:0"] * 2 + ["127.0.0.1:0"] if place else ["127.0.0.1:0"] * 3
-            more = [f"--log={etcd.url('gowork')}", f"--name={name}", f"--advertise={place.lost if place else ''}"]
+            more = [
+                "--insecure",
+                f"--log={etcd.url('gowork')}",
+                f"--name={name}",
+                f"--advertise={place.lost if place else ''}",
+            ]
             leaders[name] = start_leader(folder, *listen, more=more)
             stack.callback(kill, leaders[name].process)
         host = place.reached if place else "127.0.0.1"

@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from urllib.parse import quote, unquote
 
 import grpc
 import pytest
-from clusters import RunningLeader, first_line, kill, start, start_leader, stopped_cleanly
+from clusters import RunningLeader, first_line, kill, start, start_leader, stopped_cleanly, tls_options
 from etcd_members import EtcdCluster, free_ports
 from proxies import KINDS, Setting, proxying
 from tls_authority import DAY, NOW, Authority
@@ -24,6 +24,7 @@ from tls_authority import DAY, NOW, Authority
 from gowork.base.tls_files import TlsFiles
 from gowork.client import Client, TaskStatus
 from gowork.proto.cluster.v1 import leader_pb2, leader_pb2_grpc
+from gowork.proto.scheduler.v1 import scheduler_pb2, scheduler_pb2_grpc
 
 pytestmark = [pytest.mark.tool("nginx"), pytest.mark.timeout(300)]
 each_kind = pytest.mark.parametrize("kind", KINDS)
@@ -41,15 +42,9 @@ def authority(tmp_path: Path) -> Authority:
     return authority
 
 
-def options(files: TlsFiles) -> list[str]:
-    """The options of a command for these files."""
-    given = {"ca": files.ca, "cert": files.cert, "key": files.key, "client-ca": files.client_ca, "name": files.name}
-    return [f"--tls-{name}={value}" for name, value in given.items() if value]
-
-
 def leader_options(authority: Authority, name: str = "l1") -> list[str]:
     issued = authority.issue(name, "127.0.0.1", "gowork-leader", uris=(f"gowork://leader/{name}",))
-    return options(TlsFiles(authority.file, *issued, authority.file))
+    return tls_options(TlsFiles(authority.file, *issued, authority.file))
 
 
 def caller(authority: Authority, role: str, name: str, **dates: Any) -> TlsFiles:
@@ -84,7 +79,7 @@ def test_a_good_certificate_works_and_others_do_not(
     web = caller(authority, "client", "web")
     with proxying(kind, tmp_path / "proxy", setting):
         more = ("--import=dialled_handlers", "--name=w1", "--runners=1", "--slots=4", "--print-ready")
-        files = options(caller(authority, "worker", "w1"))
+        files = tls_options(caller(authority, "worker", "w1"))
         worker = start("gowork-worker", "--leader", cluster, *files, *more, folder=tmp_path)
         with stopped_cleanly(worker), Client(scheduler, tls=web, timeout=PATIENCE) as client:
             first_line(worker, tmp_path / "gowork-worker.log")
@@ -95,6 +90,43 @@ def test_a_good_certificate_works_and_others_do_not(
         for code, refused in refusals(kind, authority, tmp_path):
             assert asyncio.run(code_of(scheduler, refused)) is code, refused
         assert asyncio.run(code_of(scheduler, web)) is grpc.StatusCode.OK
+
+
+@each_kind
+async def test_the_leader_goes_by_the_caller_s_role_and_not_by_what_it_says(
+    kind: str, authority: Authority, tmp_path: Path
+) -> None:
+    socket = tmp_path / "s"
+    leader = start_leader(tmp_path, more=[f"--proxy-listen={socket}", *leader_options(authority)])
+    cluster, scheduler = free_ports(2)
+    words = {"/run/gowork/proxy.sock": str(socket)}
+    setting = Setting(("leaders", "leaders-here"), tmp_path, {50051: cluster, 50052: scheduler}, words=words)
+    admin = caller(authority, "admin", "ops")
+    forged = (("x-forwarded-client-cert", f'Cert="{quote(pem(admin))}"'), ("gowork-caller", "admin/ops"))
+    pause = "PauseQueue", scheduler_pb2.PauseQueueRequest(name="q")
+    denied, ok = grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.OK
+    with stopped_cleanly(leader.process), proxying(kind, tmp_path / "proxy", setting):
+        for role in ("client", "worker", "leader"):
+            files = caller(authority, role, role)
+            assert await code_of_task_call(f"127.0.0.1:{scheduler}", files, *pause, ()) is not ok
+            assert await code_of_task_call(f"127.0.0.1:{scheduler}", files, *pause, forged) is not ok
+            # Past the proxy.
+            assert await code_of_task_call(leader.scheduler, files, *pause, forged[:1]) is not ok
+        web = caller(authority, "client", "web")
+        assert await code_of_task_call(f"127.0.0.1:{scheduler}", web, *pause, forged) is denied
+        for address in (f"127.0.0.1:{scheduler}", f"127.0.0.1:{cluster}", leader.scheduler):
+            assert await code_of_task_call(address, admin, *pause, ()) is ok
+            assert await code_of_task_call(address, web, "Stats", scheduler_pb2.StatsRequest(), ()) is ok
+
+
+async def code_of_task_call(
+    address: str, files: TlsFiles, name: str, request: Any, metadata: Sequence[tuple[str, str]]
+) -> grpc.StatusCode:
+    """How a call of SchedulerService ends."""
+    async with channel(address, files) as opened:
+        method: Any = getattr(scheduler_pb2_grpc.SchedulerServiceStub(opened), name)
+        code: grpc.StatusCode = await method(request, metadata=metadata, timeout=PATIENCE).code()
+        return code
 
 
 def work(client: Client) -> None:
@@ -226,7 +258,7 @@ def test_nothing_is_lost_when_one_of_two_leaders_dies(kind: str, authority: Auth
             stack.callback(kill, leaders[name].process)
         setting, cluster, scheduler = before(tmp_path, list(leaders.values()))
         stack.enter_context(proxying(kind, tmp_path / "proxy", setting))
-        files = options(caller(authority, "worker", "w1"))
+        files = tls_options(caller(authority, "worker", "w1"))
         more = ["--leader", cluster, *files, "--runners=1", "--slots=8", "--print-ready"]
         worker = start("gowork-worker", *more, folder=tmp_path)
         web = caller(authority, "client", "web")
@@ -279,7 +311,7 @@ def test_a_callback_worker_is_called_through_the_proxy(
     listening = (f"--listen=127.0.0.1:{own}", f"--advertise=127.0.0.1:{port}", f"--scheduler={leader.scheduler}")
     more = ("--leader", leader.cluster, "--name=w1", "--runners=1", "--default-handler=echo", "--print-ready")
     with proxying(kind, tmp_path / "proxy", setting):
-        files = options(TlsFiles(authority.file, *issued))
+        files = tls_options(TlsFiles(authority.file, *issued))
         worker = start("gowork-worker", *more, *listening, *files, folder=tmp_path)
         web = caller(authority, "client", "web")
         with stopped_cleanly(worker), Client(leader.scheduler, tls=web, timeout=PATIENCE) as client:

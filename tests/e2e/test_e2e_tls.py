@@ -14,7 +14,17 @@ from typing import Any
 import grpc
 import original
 import pytest
-from clusters import COMMANDS, RunningLeader, first_line, kill, start, start_leader, start_worker, stopped_cleanly
+from clusters import (
+    COMMANDS,
+    RunningLeader,
+    first_line,
+    kill,
+    start,
+    start_leader,
+    start_worker,
+    stopped_cleanly,
+    tls_options,
+)
 from etcd_members import EtcdCluster
 from tls_authority import DAY, NOW, Authority
 
@@ -31,22 +41,16 @@ def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path)
 
 
-def options(files: TlsFiles) -> list[str]:
-    """The options of a command for these files."""
-    given = {"ca": files.ca, "cert": files.cert, "key": files.key, "client-ca": files.client_ca, "name": files.name}
-    return [f"--tls-{name}={value}" for name, value in given.items() if value]
-
-
 @pytest.fixture
 def leader(tmp_path: Path, authority: Authority) -> Iterator[RunningLeader]:
-    leader = start_leader(tmp_path, more=options(authority.server(client_ca=authority.file)))
+    leader = start_leader(tmp_path, more=tls_options(authority.server(client_ca=authority.file)))
     with stopped_cleanly(leader.process):
         yield leader
 
 
 @contextmanager
 def working(folder: Path, leader: RunningLeader, files: TlsFiles, *more: str) -> Iterator[None]:
-    process = start_worker(folder, leader, "--name=w", "--runners=1", "--slots=2", *options(files), *more)
+    process = start_worker(folder, leader, "--name=w", "--runners=1", "--slots=2", *tls_options(files), *more)
     with stopped_cleanly(process):
         yield
 
@@ -69,15 +73,18 @@ def test_who_has_a_certificate_works_and_others_learn_why_not(
     with working(tmp_path, leader, authority.client("worker")), Client(leader.scheduler, tls=files) as client:
         assert done(client, "hello") == "hello"
         assert asyncio.run(done_by_asyncio(leader, files)) == "again"
-    told = command(leader, *options(files), "members", "--output=json")
+    told = command(leader, *tls_options(files), "members", "--output=json")
     assert (told.returncode, '"w"' in told.stdout) == (0, True), told.stderr
     variables = {f"GOWORK_TLS_{name.upper()}": str(getattr(files, name)) for name in ("ca", "cert", "key")}
     assert command(leader, "members", **variables).returncode == 0
     for given, words in (
         ([], "it takes TLS alone, and was called in plain text; give tls-ca"),
         ([f"--tls-ca={authority.file}"], "it ended the connection when no certificate was shown to it"),
-        (options(Authority(tmp_path, "other").client("c")), "its certificate is from an authority that is not in"),
-        ([*options(files), "--tls-name=elsewhere"], "its certificate is not for elsewhere: it is for localhost, 127.0"),
+        (tls_options(Authority(tmp_path, "other").client("c")), "its certificate is from an authority that is not in"),
+        (
+            [*tls_options(files), "--tls-name=elsewhere"],
+            "its certificate is not for elsewhere: it is for localhost, 127.0",
+        ),
     ):
         told = command(leader, *given, "members")
         assert (told.returncode, words in told.stderr) == (3, True), told.stderr
@@ -123,7 +130,7 @@ def test_new_certificates_are_used_while_a_session_and_a_client_go_on(
         both = authority.file.read_bytes() + fresh.file.read_bytes()
         for name in ("leader", "client", "worker"):
             hosts = ("127.0.0.1", "localhost") if name == "leader" else (f"{name}.example",)
-            certificate, key = fresh.issue(f"{name}-new", *hosts)
+            certificate, key = fresh.issue(f"{name}-new", *hosts, uris=(f"gowork://{name}/{name}",))
             os.replace(certificate, tmp_path / f"{name}.pem")
             os.replace(key, tmp_path / f"{name}.key")
         authority.file.write_bytes(both)
@@ -162,7 +169,7 @@ def test_a_leader_does_not_start_with_files_that_do_not_fit(authority: Authority
 def test_a_callback_worker_is_called_by_leaders_alone(
     leader: RunningLeader, authority: Authority, tmp_path: Path
 ) -> None:
-    files = authority.server("worker", "127.0.0.1")
+    files = authority.server("worker", "127.0.0.1", role="worker")
     more = ("--listen=127.0.0.1:0", f"--scheduler={leader.scheduler}", "--default-handler=echo")
     with working(tmp_path, leader, files, *more), Client(leader.scheduler, tls=authority.client()) as client:
         # The original contract has no results.
@@ -170,6 +177,7 @@ def test_a_callback_worker_is_called_by_leaders_alone(
         (member,) = client.members()
         for stranger in (None, TlsFiles(authority.file)):
             assert asyncio.run(start_work(member.address, stranger)) is grpc.StatusCode.UNAVAILABLE
+        assert asyncio.run(start_work(member.address, authority.client())) is grpc.StatusCode.PERMISSION_DENIED
 
 
 async def start_work(address: str, files: TlsFiles | None) -> grpc.StatusCode:
@@ -191,7 +199,10 @@ async def test_a_worker_of_the_original_joins_with_mutual_tls(authority: Authori
     certificate, key = authority.issue("worker", "worker.example")
     own = original.Certificates(authority.file, certificate, key, "scheduler")
     served = original.Certificates(authority.file, *authority.issue("worker-server", "worker.example", "worker"))
-    leader = start_leader(tmp_path, more=[*options(leader_files), "--tls-worker-name=worker"])
+    access = tmp_path / "access.toml"
+    access.write_text('[[identity]]\nname = "original"\nroles = ["worker", "client"]\ncertificates = ["CN=worker"]\n')
+    given = [*tls_options(leader_files), "--tls-worker-name=worker", f"--access={access}"]
+    leader = start_leader(tmp_path, more=given)
     with stopped_cleanly(leader.process):
         async with (
             original.Worker(certificates=served).serving() as worker,
@@ -219,12 +230,14 @@ def test_several_leaders_forward_copy_and_take_over_by_tls(authority: Authority,
         for name in ("one", "two"):
             folder = tmp_path / name
             folder.mkdir()
-            tls = options(authority.server(f"leader-{name}", client_ca=authority.file))
+            tls = tls_options(authority.server(f"leader-{name}", client_ca=authority.file))
             leaders[name] = start_leader(folder, more=[f"--log={etcd.url('gowork')}", f"--name={name}", *tls])
             stack.callback(kill, leaders[name].process)
         addresses = ",".join(each.cluster for each in leaders.values())
         more = ("--leader", addresses, "--name=w", "--runners=1", "--slots=2")
-        process = start("gowork-worker", *more, *options(authority.client("worker")), "--print-ready", folder=tmp_path)
+        process = start(
+            "gowork-worker", *more, *tls_options(authority.client("worker")), "--print-ready", folder=tmp_path
+        )
         with stopped_cleanly(process):
             first_line(process, tmp_path / "gowork-worker.log")
             for name, asked in leaders.items():

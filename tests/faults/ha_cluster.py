@@ -65,6 +65,8 @@ class LeadersCluster(Cluster):
             *command,
             *("--name", name, "--data-dir", str(self._folder / name), "--log", self.servers.url_for(name)),
             *(f"--{port}-listen={address}" for port, address in self._listens[name].items()),
+            # A namespace's addresses are other machines' to a leader.
+            "--insecure",
             "--print-addresses",
             log_name=f"{name}.log",
         )

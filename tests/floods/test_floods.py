@@ -14,8 +14,10 @@ import grpc
 import psutil
 import pytest
 from clusters import RunningLeader, kill, start_leader
+from tls_authority import Authority
 
 from gowork.base.channels import open_channel
+from gowork.base.tls import Tls
 from gowork.proto.cluster.v1 import leader_pb2, leader_pb2_grpc
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.proto.scheduler.v1 import scheduler_pb2_grpc
@@ -248,3 +250,47 @@ async def ended(call: Any) -> Refusal:
         code, details = await call.code(), await call.details()
         initial, trailing = await call.initial_metadata(), await call.trailing_metadata()
     return refusal_of(grpc.aio.AioRpcError(code, initial, trailing, details=details))
+
+
+async def test_headers_that_are_too_large_are_refused_and_cost_little(leader: RunningLeader) -> None:
+    large = tuple((f"bomb-{number}", "x" * 8_000) for number in range(128))
+    async with contextlib.AsyncExitStack() as stack:
+        channels = [await stack.enter_async_context(open_channel([leader.scheduler])) for _ in range(8)]
+        with growing_at_most(leader, 64):
+            calls = [
+                scheduler_pb2_grpc.SchedulerServiceStub(channel).Stats(
+                    pb.StatsRequest(), metadata=large, timeout=PATIENCE
+                )
+                for channel in channels
+                for _ in range(50)
+            ]
+            answers = await asyncio.gather(*calls, return_exceptions=True)
+            assert {type(answer) for answer in answers} == {grpc.aio.AioRpcError}
+        await still_works(channels[0])
+
+
+async def test_handshakes_that_never_end_are_ended_and_cost_little(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    files = authority.server(client_ca=authority.file)
+    options = [f"--tls-cert={files.cert}", f"--tls-key={files.key}", f"--tls-client-ca={files.client_ca}"]
+    leader = start_leader(tmp_path, more=options)
+    try:
+        host, port = leader.scheduler.rsplit(":", 1)
+        with growing_at_most(leader, 128):
+            opened = []
+            for _ in range(500):
+                reader, writer = await asyncio.open_connection(host, int(port))
+                # The first bytes of a ClientHello whose rest does not come.
+                writer.write(bytes.fromhex("16030102000100 01fc0303".replace(" ", "")))
+                opened.append((reader, writer))
+            # Who has a certificate gets through meanwhile.
+            async with open_channel([leader.scheduler], tls=Tls(authority.client("admin"))) as channel:
+                await still_works(channel)
+            for reader, writer in opened:
+                # Whatever the leader still says, it ends the connection.
+                async with asyncio.timeout(PATIENCE):
+                    with contextlib.suppress(ConnectionError):
+                        await reader.read()
+                writer.close()
+    finally:
+        kill(leader.process)

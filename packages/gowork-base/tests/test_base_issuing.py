@@ -15,7 +15,8 @@ from cryptography.x509.oid import NameOID
 from tls_authority import DAY, NOW
 
 from gowork.base.certificates import CertificateError, names_of, read_authorities, read_pair
-from gowork.base.issuing import DAYS_MAX, Authority, Issued, IssuingError, Role, new_authority
+from gowork.base.identities import Role
+from gowork.base.issuing import DAYS_MAX, Authority, Issued, IssuingError, new_authority
 
 
 def kept(folder: Path, name: str, made: Issued, mode: int = 0o600) -> tuple[Path, Path]:

@@ -160,7 +160,7 @@ def test_a_file_without_an_end_is_refused() -> None:
         ({"name": "a"}, "tls-name needs tls-ca"),
     ],
 )
-def test_what_needs_another_file_says_which(given: dict[str, str], words: str) -> None:
+def test_what_needs_another_file_says_which(given: dict[str, Any], words: str) -> None:
     with pytest.raises(CertificateError, match=words):
         tls_of(TlsFiles(**given))
 

@@ -155,7 +155,7 @@ def test_two_ports_that_are_the_same_are_refused(tmp_path: Path) -> None:
 
 def test_a_host_that_is_not_known_is_refused(tmp_path: Path) -> None:
     for option in ("--cluster-listen", "--http-listen"):
-        code, error = refused_start(tmp_path, f"{option}=no-such-host.invalid:0")
+        code, error = refused_start(tmp_path, f"{option}=no-such-host.invalid:0", "--insecure")
         assert code == 1
         assert "can't listen on no-such-host.invalid:0" in message_of(error)
 
@@ -179,7 +179,7 @@ def test_a_store_that_makes_no_sense_is_refused(tmp_path: Path, store: str, word
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("colour = 'red'", "unknown name 'colour'; known are advertise"),
+        ("colour = 'red'", "unknown name 'colour'; known are access"),
         ("[leader]\nstore = 'x'", "unknown name 'leader'"),
         ("config = 'other.toml'", "unknown name 'config'"),
         ("version = true", "unknown name 'version'"),
@@ -463,3 +463,45 @@ def test_a_leader_that_the_others_can_not_reach_says_so(tmp_path: Path) -> None:
     assert " warning " in line
     assert "host=127.0.0.1" in line
     assert "--advertise" in line
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:0", "[::]:0", ":0", "192.0.2.1:0", "leader.example:0"])
+@pytest.mark.parametrize("option", ["--cluster-listen", "--scheduler-listen"])
+def test_a_port_that_other_machines_reach_and_that_asks_nobody_is_refused(
+    tmp_path: Path, option: str, address: str
+) -> None:
+    code, error = refused_start(tmp_path, f"{option}={address}")
+    assert code == 2
+    assert f"other machines reach {address}" in message_of(error)
+    assert "--insecure (GOWORK_INSECURE=1)" in message_of(error)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--access=missing.toml"], "--access: missing.toml can't be read: No such file"),
+        (["--access=empty.toml", "--log=etcd://127.0.0.1:1/x"], "leaders with a log know one another by certificates"),
+        (["--http-token-file=missing"], "--http-token-file: missing can't be read"),
+        (["--http-token-file=empty.toml"], "--http-token-file: empty.toml has no token"),
+    ],
+)
+def test_files_about_access_that_do_not_suffice_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], words: str
+) -> None:
+    (tmp_path / "empty.toml").touch()
+    monkeypatch.chdir(tmp_path)
+    code, error = refused_start(tmp_path, *options)
+    assert (code, words in message_of(error)) == (2, True), error
+
+
+@pytest.mark.parametrize(
+    ("path", "words"), [("x" * 120, "has at most"), ("folder/s", "can't listen"), ("file", "can't listen")]
+)
+def test_a_socket_for_a_proxy_that_can_not_be_made_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, words: str
+) -> None:
+    (tmp_path / "file").write_text("of somebody")
+    monkeypatch.chdir(tmp_path)
+    code, error = refused_start(tmp_path, f"--proxy-listen={path}")
+    assert (code, words in message_of(error)) == (1, True), error
+    assert (tmp_path / "file").read_text() == "of somebody"

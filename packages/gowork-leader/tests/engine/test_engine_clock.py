@@ -15,6 +15,8 @@ from gowork.proto.worker.v1 import session_pb2
 LEADER = Path(gowork.leader._engine.clock.__file__).parents[1]
 #: Who reads the machine's clocks, with the reason beside the reading.
 READERS = {
+    "_access/audit.py",
+    "_access/loads.py",
     "_app/early_ending.py",
     "_app/node.py",
     "_engine/blocked.py",

@@ -8,17 +8,19 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import grpc
 
+from gowork.base.bearer import showing
 from gowork.base.interception import client_interceptors, intercepted, uninstrumented
-from gowork.base.proxies import goes_past_proxies, proxy_of
+from gowork.base.proxies import goes_past_proxies, is_loopback, proxy_of
 from gowork.proto import limits
 
 if TYPE_CHECKING:
     from gowork.base.tls import Tls
 
+ChannelT = TypeVar("ChannelT", "grpc.aio.Channel", "grpc.Channel")
 #: An option as gRPC takes it: (name, value).
 Option = tuple[str, str | int]
 
@@ -44,6 +46,9 @@ CHANNEL_OPTIONS: Sequence[Option] = (
     # Otherwise gRPC also asks name servers for a service config record of each name, which nobody has.
     ("grpc.service_config_disable_resolution", 1),
 )
+
+#: Whoever listens there is reached at any of the machine's addresses, and nobody is reached at these.
+ALL_INTERFACES = ("0.0.0.0", "::")  # noqa: S104 - they are looked for
 
 #: How many addresses of leaders a client or worker takes.
 ADDRESSES_MAX = 16
@@ -136,6 +141,20 @@ def parse_address(text: str, *, name: str = "address") -> tuple[str, int]:
     elif ":" in host:
         raise AddressError(f"{name} {text!r}: write an IPv6 host in brackets, as in [::1]:50051")
     return host or "0.0.0.0", int(port)  # noqa: S104 - the caller asked for it by leaving the host out
+
+
+def check_local(address: str, because: str, *, name: str = "address") -> None:
+    """Checks that only this machine reaches what listens at an address without knowing who calls.
+
+    Raises:
+        AddressError: others reach it. The message says why that is bad, and what to do.
+    """
+    host, _ = parse_address(address, name=name)
+    if not is_loopback(host) or host in ALL_INTERFACES:
+        raise AddressError(
+            f"other machines reach {address}, and {because}: give tls-cert, tls-key and tls-client-ca, or, where "
+            "the network lets nobody else in, --insecure (GOWORK_INSECURE=1); see docs/access.md"
+        )
 
 
 def format_address(host: str, port: int) -> str:
@@ -237,6 +256,14 @@ def _hosts(addresses: Sequence[str]) -> list[str]:
 def _options_for(
     addresses: Sequence[str], more: Sequence[Option] = (), *, has_others: bool = False, tls: Tls | None = None
 ) -> list[Option]:
+    if (
+        tls is not None
+        and tls.token
+        and not (tls.calls or tls.files.insecure or all(map(is_loopback, _hosts(addresses))))
+    ):
+        raise AddressError(
+            f"the token would go to {','.join(addresses)} in plain text; give tls-ca, or insecure if nobody can listen"
+        )
     options = dict([*CHANNEL_OPTIONS, *more])
     if has_others or len(addresses) > 1:
         options["grpc.min_reconnect_backoff_ms"] = int(CONNECT_SECONDS * 1000)
@@ -277,13 +304,17 @@ def open_channel(
         tls: the certificates of this process, as they are now; None, or without authorities: plain text.
 
     Raises:
-        AddressError: there are several addresses, and none is known, or `tls` has no name for all of them.
+        AddressError: there are several addresses, and none is known, or `tls` has no name for all of them, or a token
+            that must not be shown in plain text.
     """
     target, interceptors = target_of(addresses), client_interceptors()
     options = _options_for(addresses, more, has_others=has_others, tls=tls)
     if tls is not None and tls.calls:
-        return grpc.aio.secure_channel(target, tls.channel_credentials(), options=options, interceptors=interceptors)
-    return grpc.aio.insecure_channel(target, options=options, interceptors=interceptors)
+        credentials = tls.channel_credentials()
+        channel = grpc.aio.secure_channel(target, credentials, options=options, interceptors=interceptors)
+    else:
+        channel = grpc.aio.insecure_channel(target, options=options, interceptors=interceptors)
+    return _identified(channel, tls)
 
 
 def open_blocking_channel(
@@ -293,9 +324,16 @@ def open_blocking_channel(
     target, options = target_of(addresses), _options_for(addresses, _BLOCKING_OPTIONS, has_others=has_others, tls=tls)
     if tls is not None and tls.calls:
         secure_channel = uninstrumented(grpc.secure_channel)
-        return intercepted(secure_channel(target, tls.channel_credentials(), options=options))
-    insecure_channel = uninstrumented(grpc.insecure_channel)
-    return intercepted(insecure_channel(target, options=options))
+        channel = intercepted(secure_channel(target, tls.channel_credentials(), options=options))
+    else:
+        insecure_channel = uninstrumented(grpc.insecure_channel)
+        channel = intercepted(insecure_channel(target, options=options))
+    return _identified(channel, tls)
+
+
+def _identified(channel: ChannelT, tls: Tls | None) -> ChannelT:
+    """Returns the channel with the token of this process, if it has one."""
+    return channel if tls is None or not tls.token else cast("ChannelT", showing(channel, lambda: tls.token))
 
 
 def bind(server: grpc.aio.Server, address: str, tls: Tls | None = None) -> int:

@@ -8,6 +8,7 @@ connection carries one request, GET or HEAD.
 from __future__ import annotations
 
 import asyncio
+import hmac
 import logging
 import socket
 import threading
@@ -124,6 +125,26 @@ def threaded(application: WSGIApplication) -> Page:
         return await asyncio.to_thread(make, request)
 
     return page
+
+
+def guarded(page: Page, token: Callable[[], str] | None) -> Page:
+    """Makes a page that only who shows a token gets: authorization: Bearer TOKEN.
+
+    Args:
+        page: the page.
+        token: returns the token, without blocking; None: everybody gets the page.
+    """
+    if token is None:
+        return page
+
+    async def ask(request: Request) -> Answer:
+        kind, _, shown = request.headers.get("authorization", "").partition(" ")
+        if kind.lower() == "bearer" and hmac.compare_digest(shown.strip().encode(), token().encode()):
+            return await page(request)
+        refusal = _text(HTTPStatus.UNAUTHORIZED, "show the token: authorization: Bearer TOKEN")
+        return refusal._replace(headers=(*refusal.headers, ("WWW-Authenticate", "Bearer")))
+
+    return ask
 
 
 class HttpListener:

@@ -13,7 +13,6 @@ import re
 import secrets
 import stat
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -22,6 +21,7 @@ from msgspec import Struct
 
 from gowork.base.certificates import CertificateError, read_certificates, read_key, same_key, time_fault
 from gowork.base.file_writing import SECRET_FORBIDDEN
+from gowork.base.identities import Role, uri_of
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -45,17 +45,6 @@ _LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 _HOST_CHARACTERS_MAX = 253
 #: Whoever listens there is called at other addresses.
 _UNSPECIFIED = ("0.0.0.0", "::")  # noqa: S104 - they are refused
-
-
-class Role(StrEnum):
-    """What somebody with a certificate is. In the certificate it is a URI of the subjectAltName: gowork://ROLE/NAME."""
-
-    CLIENT = "client"
-    WORKER = "worker"
-    ADMIN = "admin"
-    READ_ONLY = "read-only"
-    LEADER = "leader"
-    PROXY = "proxy"
 
 
 #: Those that others call in any case.
@@ -191,11 +180,6 @@ def new_authority(days: int = AUTHORITY_DAYS, now: datetime.datetime | None = No
         .sign(key, _digest())
     )
     return Issued(made, made.public_bytes(serialization.Encoding.PEM), _pem_of_key(key))
-
-
-def uri_of(role: Role, name: str) -> str:
-    """Returns the name in a certificate by which somebody has a role."""
-    return f"gowork://{role}/{encoded(name)}"
 
 
 def encoded(name: str) -> str:

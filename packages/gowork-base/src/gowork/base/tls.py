@@ -18,9 +18,11 @@ from pathlib import Path
 
 import grpc
 from msgspec import Struct
+from msgspec.structs import replace
 
+from gowork.base.bearer import read_token
 from gowork.base.certificates import CertificateError, Pair, first_end, read_authorities, read_pair
-from gowork.base.tls_files import TlsFiles, caller_variables
+from gowork.base.tls_files import TlsFiles, caller_files
 
 _log = logging.getLogger(__name__)
 
@@ -35,6 +37,8 @@ class Held(Struct, frozen=True):
     #: PEM; None: public ones.
     ca: bytes | None
     client_ca: bytes | None
+    #: Empty: none is shown.
+    token: str = ""
 
 
 class Tls:
@@ -80,6 +84,11 @@ class Tls:
     def asks_for_certificates(self) -> bool:
         """Whether those who call this process need a certificate."""
         return self._held.client_ca is not None
+
+    @property
+    def token(self) -> str:
+        """The token that is shown to those who are called; empty: none."""
+        return self._held.token
 
     @property
     def held(self) -> Held:
@@ -169,21 +178,21 @@ def tls_of(files: TlsFiles) -> Tls | None:
     Raises:
         CertificateError: they can't be used.
     """
-    return None if files == TlsFiles() else Tls(files)
+    return None if replace(files, insecure=False) == TlsFiles() else Tls(files)
 
 
 def tls_of_caller(files: TlsFiles | None, environment: Mapping[str, str] = os.environ) -> Tls | None:
     """Does as `tls_of`, for who calls and does not serve.
 
     Args:
-        files: None: those that the variables GOWORK_TLS_CA, _CERT, _KEY and _NAME name.
+        files: None: those that the variables name; see `caller_files`.
         environment: has the variables.
 
     Raises:
         CertificateError: they can't be used.
     """
-    tls = tls_of(TlsFiles(**caller_variables(environment)) if files is None else files)
-    if tls is not None and not tls.calls:
+    tls = tls_of(caller_files(environment) if files is None else files)
+    if tls is not None and tls.serves and not tls.calls:
         raise CertificateError("tls-cert needs tls-ca, the authorities of the leaders' certificates")
     return tls
 
@@ -192,9 +201,10 @@ def _read(files: TlsFiles) -> Held:
     """Raises: CertificateError."""
     pair = read_pair(Path(files.cert), Path(files.key)) if files.cert and files.key else None
     client_ca = read_authorities(Path(files.client_ca)) if files.client_ca else None
+    token = read_token(Path(files.token)) if files.token else ""
     if files.is_public:
-        return Held(pair, None, client_ca)
-    return Held(pair, read_authorities(Path(files.ca)) if files.ca else client_ca, client_ca)
+        return Held(pair, None, client_ca, token)
+    return Held(pair, read_authorities(Path(files.ca)) if files.ca else client_ca, client_ca, token)
 
 
 def _looks(files: TlsFiles) -> tuple[object, ...]:

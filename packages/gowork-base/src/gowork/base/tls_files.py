@@ -13,7 +13,7 @@ PUBLIC = "public"
 
 
 class TlsFiles(Struct, frozen=True):
-    """Which files a process uses, and by which name it knows those whom it calls. All are PEM files."""
+    """Which files a process uses, and by which name it knows those whom it calls. All but `token` are PEM files."""
 
     #: The authorities of those whom this process calls; PUBLIC for public ones. None: those of `client_ca`.
     ca: str | os.PathLike[str] | None = None
@@ -24,6 +24,10 @@ class TlsFiles(Struct, frozen=True):
     client_ca: str | os.PathLike[str] | None = None
     #: The name that the certificates of those whom this process calls must have; empty: their host.
     name: str = ""
+    #: A file with a token, which is shown to those whom this process calls: by TLS, or on this machine.
+    token: str | os.PathLike[str] | None = None
+    #: Whether the token is shown to other machines in plain text, too.
+    insecure: bool = False
 
     @property
     def is_public(self) -> bool:
@@ -34,10 +38,13 @@ class TlsFiles(Struct, frozen=True):
     def paths(self) -> list[Path]:
         """The files that are given."""
         ca = None if self.is_public else self.ca
-        return [Path(path) for path in (ca, self.cert, self.key, self.client_ca) if path]
+        return [Path(path) for path in (ca, self.cert, self.key, self.client_ca, self.token) if path]
 
 
-def caller_variables(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Returns what the variables GOWORK_TLS_CA, _CERT, _KEY and _NAME say: {name of a field of TlsFiles: value}."""
-    values = {name: environment.get(f"GOWORK_TLS_{name.upper()}") for name in ("ca", "cert", "key", "name")}
-    return {name: value for name, value in values.items() if value}
+def caller_files(environment: Mapping[str, str] = os.environ) -> TlsFiles:
+    """Returns what the variables GOWORK_TLS_CA, _CERT, _KEY and _NAME, GOWORK_TOKEN_FILE and GOWORK_INSECURE say."""
+    ca, cert, key, name = (environment.get(f"GOWORK_TLS_{word}") or None for word in ("CA", "CERT", "KEY", "NAME"))
+    insecure = environment.get("GOWORK_INSECURE", "").lower() in ("1", "true", "yes", "on")
+    return TlsFiles(
+        ca, cert, key, name=name or "", token=environment.get("GOWORK_TOKEN_FILE") or None, insecure=insecure
+    )

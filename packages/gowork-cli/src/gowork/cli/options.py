@@ -12,10 +12,11 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 import click
+from msgspec.structs import replace
 
 from gowork.base.certificates import CertificateError
 from gowork.base.channels import AddressError
-from gowork.base.tls_files import TlsFiles, caller_variables
+from gowork.base.tls_files import TlsFiles, caller_files
 from gowork.client import Client
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
@@ -45,12 +46,12 @@ class CommonOptions:
     #: The file of keys; None for that of GOWORK_KEYS.
     keys: str | None = None
     #: {name of a field of TlsFiles: the option's value}; what is missing is taken from the environment.
-    tls: dict[str, str] = field(default_factory=dict)
+    tls: dict[str, Any] = field(default_factory=dict)
 
     @property
     def tls_files(self) -> TlsFiles | None:
         """The files that options name, and for what they leave out, the environment; None: all from the environment."""
-        return TlsFiles(**{**caller_variables(), **self.tls}) if self.tls else None
+        return replace(caller_files(), **self.tls) if self.tls else None
 
     def client(self) -> Client:
         """Makes a client that gives up soon when no leader answers.
@@ -76,7 +77,8 @@ class CommonOptions:
             LeaderUnreachable: when no leader answers.
         """
         with self.client() as quick:
-            next(quick.tasks(page_size=1), None)
+            # Who is bound to some tasks may ask this, too.
+            quick.stats()
         return self._connected()
 
     def waiting_client(self) -> Client:
@@ -107,7 +109,7 @@ _TLS_OPTIONS = (
 
 
 def common_options(command: FunctionT) -> FunctionT:
-    """Gives a command the options --leader, --keys, --output and --tls-…. Their values are in its CommonOptions."""
+    """Gives a command the options for all, such as --leader and --output. Their values are in its CommonOptions."""
     leader = click.option(
         "--leader",
         metavar="HOST:PORT[,…]",
@@ -133,6 +135,21 @@ def common_options(command: FunctionT) -> FunctionT:
         help="Encrypt payloads with the keys of this file, and decrypt what tasks hold. `gowork keys new` makes one.  "
         "[default: GOWORK_KEYS, else nothing is encrypted]",
     )
+    command = click.option(
+        "--insecure",
+        is_flag=True,
+        default=None,
+        expose_value=False,
+        callback=_keep_tls,
+        help="Send the token to another machine without TLS, too.  [default: GOWORK_INSECURE]",
+    )(command)
+    command = click.option(
+        "--token-file",
+        metavar="FILE",
+        expose_value=False,
+        callback=_keep_tls,
+        help="Show leaders the token in this file. `gowork tokens new` makes one.  [default: GOWORK_TOKEN_FILE]",
+    )(command)
     for name, metavar, words in reversed(_TLS_OPTIONS):
         command = click.option(f"--tls-{name}", metavar=metavar, expose_value=False, callback=_keep_tls, help=words)(
             command
@@ -154,9 +171,10 @@ def _keep_keys(context: click.Context, _parameter: click.Parameter, value: str |
         context.ensure_object(CommonOptions).keys = value
 
 
-def _keep_tls(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+def _keep_tls(context: click.Context, parameter: click.Parameter, value: str | bool | None) -> None:
     if value is not None:
-        context.ensure_object(CommonOptions).tls[str(parameter.name).removeprefix("tls_")] = value
+        name = str(parameter.name).removeprefix("tls_").removesuffix("_file")
+        context.ensure_object(CommonOptions).tls[name] = value
 
 
 def _keep_output(context: click.Context, _parameter: click.Parameter, value: str | None) -> None:

@@ -17,6 +17,7 @@ _OWN = {
     "completion": "gowork.cli.commands.completion:completion",
     "drain": "gowork.cli.commands.drain:drain",
     "keys": "gowork.cli.commands.keys:keys",
+    "tokens": "gowork.cli.commands.tokens:tokens",
     "leaders": "gowork.cli.commands.leaders:leaders",
     "members": "gowork.cli.commands.members:members",
     "protos": "gowork.cli.commands.protos:protos",

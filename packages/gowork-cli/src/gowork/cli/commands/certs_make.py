@@ -15,6 +15,7 @@ import click
 
 from gowork.base.certificates import CertificateError, names_of
 from gowork.base.file_writing import write_new, write_whole
+from gowork.base.identities import Role, uri_of
 from gowork.base.issuing import (
     AUTHORITY_DAYS,
     DAYS,
@@ -22,11 +23,9 @@ from gowork.base.issuing import (
     Authority,
     Issued,
     IssuingError,
-    Role,
     checked_name,
     encoded,
     new_authority,
-    uri_of,
 )
 from gowork.cli.options import CommonOptions, OutputFormat, common_options, pass_common
 from gowork.cli.output import ago, console, plain, table, write_record

@@ -138,7 +138,11 @@ def up(
     listen = ["--cluster-listen", cluster_listen, "--scheduler-listen", scheduler_listen, "--http-listen", http_listen]
     plan = ClusterPlan(
         worker_pages=_worker_pages(http_listen, workers_http_port, workers),
-        leader_options=[*listen, *(["--data-dir", data_dir] if data_dir else [])],
+        leader_options=[
+            *listen,
+            *(["--data-dir", data_dir] if data_dir else []),
+            *(["--insecure"] if common.tls.get("insecure") else []),
+        ],
         worker_options=[
             *(["--slots", str(slots)] if slots else []),
             *(["--log-failures", log_failures] if log_failures else []),

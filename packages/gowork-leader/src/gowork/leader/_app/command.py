@@ -23,9 +23,10 @@ import platformdirs
 import uvloop
 
 from gowork.base import logs, process_state
+from gowork.base.bearer import read_token
 from gowork.base.beginnings import EXIT_INTERRUPTED, give_up_standard_output
 from gowork.base.certificates import CertificateError
-from gowork.base.channels import AddressError, parse_address
+from gowork.base.channels import ALL_INTERFACES, AddressError, check_local, parse_address
 from gowork.base.directories import check_not_public, make_directory
 from gowork.base.local_listener import LocalListener
 from gowork.base.local_probes import Question, check_and_exit
@@ -35,7 +36,9 @@ from gowork.base.telemetry import Telemetry, TelemetryError, start
 from gowork.base.tls import Tls, tls_of
 from gowork.base.tls_files import TlsFiles
 from gowork.base.variables import hint_of
-from gowork.leader._app.leader import ALL_INTERFACES, Leader, advertised_host
+from gowork.leader._access.access import Access
+from gowork.leader._access.access_file import AccessError
+from gowork.leader._app.leader import Leader, advertised_host
 from gowork.leader._app.node import Addresses
 from gowork.leader._app.ports import ListenError
 from gowork.leader._engine.retention import Kept
@@ -69,7 +72,8 @@ _EPILOG = """\b
 Examples:
   gowork-leader
   gowork-leader --store sqlite:////var/lib/gowork/gowork.db
-  gowork-leader --cluster-listen 0.0.0.0:50051 --scheduler-listen 0.0.0.0:50052
+  gowork-leader --cluster-listen 0.0.0.0:50051 --scheduler-listen 0.0.0.0:50052 --insecure
+  gowork-leader --tls-cert leader.pem --tls-key leader-key.pem --tls-client-ca ca.pem --access access.toml
   gowork-leader --store sqlite:////var/lib/gowork/gowork.db --restore gowork-2026-11-24.backup
   gowork-leader --retain-days 2 --retain-tasks 200000
   gowork-leader --log etcd://10.0.0.1:2379/gowork --snapshots /mnt/gowork
@@ -309,6 +313,28 @@ class _Command(click.Command):
     show_default="their addresses",
     help="The name that callback workers' certificates have.",
 )
+@click.option(
+    "--access",
+    metavar="FILE",
+    show_default="none",
+    help="Who may do what (TOML): tokens, names of certificates, queues, handlers, and who is revoked. A new file is "
+    "used within seconds.",
+)
+@click.option(
+    "--proxy-listen",
+    metavar="PATH",
+    show_default="none",
+    help="Serve a proxy on this machine at this unix socket, and believe its header x-forwarded-client-cert.",
+)
+@click.option(
+    "--insecure", is_flag=True, help="Serve other machines without knowing who calls: whoever reaches a port runs code."
+)
+@click.option(
+    "--http-token-file",
+    metavar="FILE",
+    show_default="none",
+    help="Give /metrics only to who shows the token in this file.",
+)
 @click.option("--reflection/--no-reflection", default=True, help="Describe the services to grpcurl and similar tools.")
 @click.option(
     "--print-addresses", is_flag=True, help="When it serves, print one JSON line with the addresses on standard output."
@@ -353,6 +379,10 @@ def main(
     tls_ca: str | None,
     tls_name: str | None,
     tls_worker_name: str | None,
+    access: str | None,
+    proxy_listen: str | None,
+    insecure: bool,
+    http_token_file: str | None,
     reflection: bool,
     print_addresses: bool,
     log_format: str,
@@ -376,6 +406,10 @@ def main(
     url = store or f"sqlite:///{_prepared(data_dir or _own_directory()) / 'gowork.db'}"
     kept = Kept(retain_tasks, retain_days * _DAY, retain_failed_tasks, retain_failed_days * _DAY)
     tls = _tls(TlsFiles(tls_ca, tls_cert, tls_key, tls_client_ca, tls_name or ""), is_alone=not log)
+    identities = _access(access, tls, asks=bool(access or proxy_listen), is_alone=not log)
+    if identities is None and not insecure:
+        _check_local(cluster_listen, scheduler_listen)
+    http_token = _http_token(http_token_file)
     telemetry = _telemetry()
     try:
         opened = open_store(url)
@@ -396,6 +430,9 @@ def main(
             cloudwatch=cloudwatch_metrics or "",
             tls=tls,
             tls_worker_name=tls_worker_name or "",
+            access=identities,
+            proxy_listen=proxy_listen or "",
+            http_token=http_token,
         )
         _log.info("keeps tasks", extra={"store": _PASSWORD.sub("//", url)})
         if log and (host := _reached_here_alone(log, advertise, cluster_listen, scheduler_listen)):
@@ -490,6 +527,45 @@ def _tls(files: TlsFiles, *, is_alone: bool) -> Tls | None:
             "leaders with a log call one another: give --tls-ca, the authority of their certificates"
         )
     return tls
+
+
+def _access(path: str | None, tls: Tls | None, *, asks: bool, is_alone: bool) -> Access | None:
+    """Returns what says who may do what; None where everybody may do everything.
+
+    Raises:
+        click.UsageError: the file can't be used, or does not suffice.
+    """
+    has_certificates = tls is not None and tls.asks_for_certificates
+    if not (asks or has_certificates):
+        return None
+    if not (is_alone or has_certificates):
+        raise click.UsageError(
+            "leaders with a log know one another by certificates with the role leader: give --tls-client-ca"
+        )
+    try:
+        return Access(None if path is None else Path(path))
+    except AccessError as error:
+        raise click.UsageError(f"--access: {error}") from None
+
+
+def _check_local(*listened: str) -> None:
+    """Raises: click.UsageError: other machines reach a port, and anybody may do everything there."""
+    try:
+        for address in listened:
+            check_local(address, "whoever calls a leader has workers run code")
+    except AddressError as error:
+        raise click.UsageError(str(error)) from None
+
+
+def _http_token(path: str | None) -> Callable[[], str] | None:
+    """Raises: click.UsageError: the file has no token."""
+    if path is None:
+        return None
+    try:
+        token = read_token(Path(path))
+    except CertificateError as error:
+        raise click.UsageError(f"--http-token-file: {error}") from None
+    return lambda: token
 
 
 class _BadVariable(click.ClickException):

@@ -10,12 +10,14 @@ import asyncio
 import ipaddress
 import logging
 import socket
+from collections.abc import Callable
 from functools import partial
 from typing import cast
 
-from gowork.base.channels import AddressError, format_address, parse_address
+from gowork.base.channels import ALL_INTERFACES, AddressError, format_address, parse_address
 from gowork.base.telemetry import is_traced
 from gowork.base.tls import Tls
+from gowork.leader._access.access import Access
 from gowork.leader._app.node import Addresses, Node
 from gowork.leader._app.standby import Standby, announced
 from gowork.leader._app.term import Term
@@ -34,9 +36,6 @@ _log = logging.getLogger(__name__)
 FINISHED_FULL_MIN = 100_000
 #: How long a host may be.
 HOST_CHARACTERS_MAX = 253
-#: Whoever listens there is reached at any of the machine's addresses, and nobody is reached at these.
-ALL_INTERFACES = ("0.0.0.0", "::")  # noqa: S104 - they are looked for
-
 #: For how long after it takes over a leader among several believes no callback worker that it is idle, in seconds. The
 #: leader before it may call until its lease is over, and a call may take as long as DIAL_SECONDS.
 ADOPTED_SECONDS = 5.0 + DIAL_SECONDS
@@ -63,6 +62,9 @@ class Leader:
         cloudwatch: str = "",
         tls: Tls | None = None,
         tls_worker_name: str = "",
+        access: Access | None = None,
+        proxy_listen: str = "",
+        http_token: Callable[[], str] | None = None,
     ) -> None:
         """Makes a leader. All three addresses are HOST:PORT; port 0 takes a free one.
 
@@ -87,6 +89,9 @@ class Leader:
                 log as JSON; empty: it writes none.
             tls: the certificates with which it serves, and calls other leaders and callback workers; None: plain text.
             tls_worker_name: the name that callback workers' certificates have; empty: the host of their address.
+            access: says who may do what; None: everybody may do everything.
+            proxy_listen: the path of a unix socket for a proxy, which says who calls through it; empty: there is none.
+            http_token: returns what a scrape of /metrics must show; None: nothing.
 
         Raises:
             AddressError: `advertise` is no host at which anybody is reached.
@@ -104,6 +109,7 @@ class Leader:
         if log is not None:
             self._settings.callback_adopted_grace = ADOPTED_SECONDS
         self._tls = tls
+        self._access = access
         self._make_dialer = partial(Dialer, tls, tls_worker_name)
         self._store = store
         self._counts = Counts()
@@ -114,6 +120,9 @@ class Leader:
             http_listen=http_listen,
             reflection=reflection,
             tls=tls,
+            access=access,
+            proxy_listen=proxy_listen,
+            http_token=http_token,
         )
 
     @property
@@ -146,6 +155,7 @@ class Leader:
                 own=own,
                 cloudwatch=self._cloudwatch,
                 make_dialer=self._make_dialer,
+                access=self._access,
             )
             await self._node.lead(term, leads=lambda: started.set_result(addresses))
         if stopped.is_set():
@@ -169,6 +179,7 @@ class Leader:
                 cloudwatch=self._cloudwatch,
                 tls=self._tls,
                 make_dialer=self._make_dialer,
+                access=self._access,
             )
             await standby.run(stopped)
         _log.info("stopped")

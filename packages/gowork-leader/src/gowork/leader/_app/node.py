@@ -18,8 +18,9 @@ import grpc
 from msgspec import Struct
 from prometheus_client import make_wsgi_app
 
-from gowork.base.http import HttpListener, probe, threaded
+from gowork.base.http import HttpListener, guarded, probe, threaded
 from gowork.base.tls import REFRESH_SECONDS, Tls
+from gowork.leader._access.access import Access
 from gowork.leader._app.metrics import LogLook, Look, registry_of
 from gowork.leader._app.ports import ListenError, Ports
 from gowork.leader._app.term import Term
@@ -70,6 +71,9 @@ class Node:
         http_listen: str,
         reflection: bool,
         tls: Tls | None = None,
+        access: Access | None = None,
+        proxy_listen: str = "",
+        http_token: Callable[[], str] | None = None,
     ) -> None:
         """Makes a node. All three addresses are HOST:PORT; port 0 takes a free one.
 
@@ -80,14 +84,20 @@ class Node:
             http_listen: the address for probes and metrics.
             reflection: whether the services describe themselves.
             tls: the certificates with which it serves, and calls the leader; None: plain text.
+            access: says who may make which call; None: everybody may make each.
+            proxy_listen: the path of a unix socket for a proxy, which says who calls through it; empty: there is none.
+            http_token: returns what a scrape of /metrics must show; None: nothing.
         """
+        self._access = access
+        self._proxy_listen = proxy_listen
+        self._http_token = http_token
         self._counts = counts
         self._tls = tls
         self._listen = (cluster_listen, scheduler_listen)
         self._http_listen = http_listen
         #: Why no term answers.
         self._refusal = Refusal(grpc.StatusCode.UNAVAILABLE, "NOT_LEADING", NOT_LEADING)
-        self._switchboard = Switchboard(self._refusal)
+        self._switchboard = Switchboard(self._refusal, access)
         self._ports = Ports(self._switchboard, counts, reflection=reflection, tls=tls)
         self._addresses = Addresses("", "", "")
         self._stopped = asyncio.Event()
@@ -125,6 +135,8 @@ class Node:
             cluster, scheduler = (
                 self._ports.bind(port, listen) for port, listen in zip(Port, self._listen, strict=True)
             )
+            if self._proxy_listen:
+                self._ports.bind_socket(Port.SCHEDULER, self._proxy_listen)
             listener = self._listener(asyncio.get_running_loop())
         except BaseException:
             await self._ports.stop(0.0)
@@ -305,14 +317,19 @@ class Node:
             self._turned.clear()
 
     async def _renew(self) -> None:
-        """Uses certificates anew when their files have changed."""
-        while self._tls is not None:
+        """Uses certificates and the access file anew when they have changed."""
+        while True:
             await asyncio.sleep(REFRESH_SECONDS)
-            # In a thread, because a disk may hang.
-            await asyncio.to_thread(self._tls.refresh, 0.0)
-            self.remark(
-                "certificates", f"new certificates are not used: {fault}" if (fault := self._tls.fault) else None
-            )
+            # In threads, because a disk may hang.
+            if self._tls is not None:
+                await asyncio.to_thread(self._tls.refresh, 0.0)
+                fault = self._tls.fault
+                self.remark("certificates", f"new certificates are not used: {fault}" if fault else None)
+            if self._access is not None:
+                if await asyncio.to_thread(self._access.refresh):
+                    await self._switchboard.end_denied_streams()
+                fault = self._access.fault
+                self.remark("access", f"the new access file is not used: {fault}" if fault else None)
 
     def _begin_to_stop(self) -> None:
         if self._stops_by is None:
@@ -328,7 +345,7 @@ class Node:
     def _listener(self, loop: asyncio.AbstractEventLoop) -> HttpListener:
         registry = registry_of(self._counts, lambda: self._look(loop), lambda: self._log_seen(loop), self._tls)
         pages = {
-            "/metrics": threaded(make_wsgi_app(registry)),
+            "/metrics": guarded(threaded(make_wsgi_app(registry)), self._http_token),
             "/healthz": probe(lambda: (True, "alive"), loop),
             "/readyz": probe(self.ready, loop),
         }

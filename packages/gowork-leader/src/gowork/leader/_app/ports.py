@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
 from typing import Any
 
@@ -17,6 +18,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from gowork.base.channels import SERVER_OPTIONS, bind, format_address, parse_address
 from gowork.base.decoding import Called, refusing_garbage
 from gowork.base.interception import server_interceptors
+from gowork.base.local_probes import PATH_BYTES_MAX
 from gowork.base.outgoing import Outgoing
 from gowork.base.reflection import add_reflection
 from gowork.base.telemetry import is_traced
@@ -82,6 +84,32 @@ class Ports:
         except RuntimeError as error:
             raise ListenError(f"can't listen on {listen}: {error}") from error
         return format_address(host, bound)
+
+    def bind_socket(self, name: Port, path: str) -> None:
+        """Has the server of a port, which is bound, listen at a unix socket too.
+
+        Raises:
+            ListenError: it can't.
+        """
+        server = self._servers[list(Port).index(name)]
+        if len(os.fsencode(path)) > PATH_BYTES_MAX:
+            raise ListenError(f"can't listen on {path}: a socket's path has at most {PATH_BYTES_MAX} bytes")
+        try:
+            with socket.socket(socket.AF_UNIX) as trial:
+                trial.connect(path)
+        except (FileNotFoundError, ConnectionRefusedError):
+            # Nobody listens there. gRPC replaces what a killed leader has left.
+            pass
+        except OSError as error:
+            raise ListenError(f"can't listen on {path}: {error.strerror or error}") from error
+        else:
+            raise ListenError(f"can't listen on {path}: is another leader running there?")
+        try:
+            server.add_insecure_port(f"unix:{path}")
+            # Who may enter the directory, and is of the socket's group, is a proxy.
+            os.chmod(path, 0o660)
+        except (RuntimeError, OSError) as error:
+            raise ListenError(f"can't listen on {path}: {error}") from error
 
     async def start(self) -> None:
         """Answers calls on all ports that are bound."""

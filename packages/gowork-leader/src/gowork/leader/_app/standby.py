@@ -13,6 +13,7 @@ import msgspec
 from msgspec.structs import replace
 
 from gowork.base.tls import Tls
+from gowork.leader._access.access import Access
 from gowork.leader._app.early_ending import EarlyEnding
 from gowork.leader._app.node import Addresses, Node
 from gowork.leader._app.presence import COPIES, LOG, SNAPSHOTS, Presence
@@ -109,6 +110,7 @@ class Standby:
         cloudwatch: see Leader.
         tls: the certificates with which leaders are called; None: plain text.
         make_dialer: makes what calls callback workers.
+        access: says who may do what; None: everybody may do everything.
     """
 
     def __init__(
@@ -127,6 +129,7 @@ class Standby:
         cloudwatch: str = "",
         tls: Tls | None = None,
         make_dialer: Callable[[], Dialer] = Dialer,
+        access: Access | None = None,
     ) -> None:
         self._node = node
         self._store = store
@@ -142,6 +145,7 @@ class Standby:
         self._copies = Copies(store)
         self._tls = tls
         self._make_dialer = make_dialer
+        self._access = access
         self._early_ending = EarlyEnding(log, tls)
         self._ages = Ages()
         #: Follows and leads; None before the store is open.
@@ -361,6 +365,7 @@ class Standby:
                 duties=[pruning, relief, checks, Formats(self._log, journal)],
                 cloudwatch=self._cloudwatch,
                 make_dialer=self._make_dialer,
+                access=self._access,
             )
             relief.attach(term)
             blocked: BaseException | None = None

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, Protocol
 
+from gowork.leader._access.access import Access
 from gowork.leader._app.metrics import Look
 from gowork.leader._core.effects import TraceSettling
 from gowork.leader._core.explain import waiting_by_reason
@@ -35,6 +36,7 @@ from gowork.leader._rpc.membership import Membership
 from gowork.leader._rpc.queues import QueueControl
 from gowork.leader._rpc.routing import EffectRouter
 from gowork.leader._rpc.scheduling import Scheduling
+from gowork.leader._rpc.scopes import Scopes
 from gowork.leader._rpc.services import compose
 from gowork.leader._rpc.sessions import Sessions
 from gowork.leader._version import __version__
@@ -69,6 +71,7 @@ class Term:
         duties: Sequence[Duty] = (),
         cloudwatch: str = "",
         make_dialer: Callable[[], Dialer] = Dialer,
+        access: Access | None = None,
     ) -> None:
         """Makes a term and begins nothing yet.
 
@@ -84,6 +87,7 @@ class Term:
             duties: what it does besides answering calls because there is a log.
             cloudwatch: see Leader.
             make_dialer: makes what calls callback workers.
+            access: says who may do what; None: everybody may do everything.
         """
         self._counts = counts
         self._sessions = Sessions(settings)
@@ -97,11 +101,10 @@ class Term:
         self.duties: list[Duty] = [dialer, self._retention, *duties]
         if cloudwatch:
             self.duties.append(BacklogLog(engine, cloudwatch))
-        self._membership = Membership(engine)
+        self._membership = Membership(engine, access)
         self._leaders = leaders or LoneLeader(engine, own)
         explaining = Explaining(engine, store)
-        #: {call: what answers it while this term leads}
-        self.methods = compose(
+        methods = compose(
             {
                 "cluster.v1.LeaderService": (self._membership, self._leaders),
                 "scheduler.v1.SchedulerService": (
@@ -116,6 +119,8 @@ class Term:
                 "worker.v1.SessionService": (self._sessions,),
             }
         )
+        #: {call: what answers it while this term leads}
+        self.methods = methods if access is None else Scopes(engine, store).around(methods)
 
     @property
     def blocked(self) -> StoreBlockedError | None:

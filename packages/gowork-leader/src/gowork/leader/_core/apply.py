@@ -387,6 +387,10 @@ def _callback_draining(state: State, change: ch.CallbackDraining) -> None:
     state.callbacks[change.id].draining = True
 
 
+def _callback_owned(state: State, change: ch.CallbackOwned) -> None:
+    state.callbacks[change.id].owner = change.owner
+
+
 def _callback_gone(state: State, change: ch.CallbackGone) -> None:
     _depart(state, state.callbacks.pop(change.id), change.liveness, change.at_ms)
     state.pending.tally.gone.append((change.id, change.liveness))
@@ -457,6 +461,7 @@ _APPLIERS: dict[type, Callable[[State, Any], None]] = {
     ch.CallbackStopDenied: _callback_stop_denied,
     ch.CallbackUnreachable: _callback_unreachable,
     ch.CallbackDraining: _callback_draining,
+    ch.CallbackOwned: _callback_owned,
     ch.CallbackGone: _callback_gone,
     ch.LeasesExtended: _leases_extended,
     ch.QueueServed: _queue_served,

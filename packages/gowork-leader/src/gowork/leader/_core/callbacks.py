@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from gowork.leader._core import changes as ch
 from gowork.leader._core import commands as cmd
-from gowork.leader._core import drains
+from gowork.leader._core import drains, owners
 from gowork.leader._core import effects as ef
 from gowork.leader._core.decision import Decision
 from gowork.leader._core.dialled import ask_to_stop, dialled, is_to_stop, lose, release
@@ -28,6 +28,8 @@ def join(state: State, command: cmd.Join, now: Now) -> Decision:
     if worker is not None and worker.connection is not None:
         return Decision(cmd.Refused(cmd.NAME_TAKEN, f"a worker session has the name {command.id!r}; choose another id"))
     earlier = state.callbacks.get(command.id)
+    if (refused := owners.refusal(earlier, command.caller)) is not None:
+        return Decision(refused)
     if earlier is None and state.facts.is_full(MEMBERS):
         message = f"this leader has {MEMBERS.rows_max} callback workers, which is its limit; have some leave first"
         return Decision(cmd.Refused(cmd.TOO_MANY_MEMBERS, message))
@@ -38,6 +40,7 @@ def join(state: State, command: cmd.Join, now: Now) -> Decision:
     drains.end(state, command.id, decision)
     decision.changes.append(ch.FactPut(MEMBERS, command.id, Member(command.address, now.wall_ms)))
     decision.changes.append(ch.CallbackJoined(command.id, command.address, lease, now.wall_ms))
+    owners.claim(state, command.id, command.caller, now.wall_ms, decision)
     return decision
 
 
@@ -46,9 +49,12 @@ def leave(state: State, command: cmd.Leave, now: Now) -> Decision:
     callback = state.callbacks.get(command.id)
     if callback is None:
         return Decision(_member_unknown(state, command.id))
+    if (refused := owners.refusal(callback, command.caller)) is not None:
+        return Decision(refused)
     decision = Decision()
     release(state, callback, "its worker has left", Outcome.INTERRUPTED, now, decision)
     drains.end(state, command.id, decision)
+    owners.end(state, command.id, decision)
     decision.changes.append(ch.FactRemoved(MEMBERS, command.id))
     decision.changes.append(ch.CallbackGone(command.id, Liveness.LEFT, now.wall_ms))
     return decision
@@ -57,6 +63,8 @@ def leave(state: State, command: cmd.Leave, now: Now) -> Decision:
 def heartbeat(state: State, command: cmd.Heartbeat, now: Now) -> Decision:
     """Renews a member's lease. A member whose lease ran out becomes a member again."""
     callback = state.callbacks.get(command.id)
+    if (refused := owners.refusal(callback or state.departed.get(command.id), command.caller)) is not None:
+        return Decision(refused)
     decision = Decision()
     lease = now.mono + state.settings.callback_lease
     if callback is not None:
@@ -64,6 +72,7 @@ def heartbeat(state: State, command: cmd.Heartbeat, now: Now) -> Decision:
     elif (gone := _lost(state, command.id)) is not None:
         decision.changes.append(ch.FactPut(MEMBERS, command.id, Member(gone.address, gone.joined_ms)))
         decision.changes.append(ch.CallbackJoined(command.id, gone.address, lease, gone.joined_ms))
+        owners.claim(state, command.id, gone.owner, gone.joined_ms, decision)
         if gone.draining:
             drains.begin(command.id, gone.joined_ms, decision)
     else:

@@ -187,6 +187,13 @@ class CallbackDraining(Struct, frozen=True, gc=False):
     id: str
 
 
+class CallbackOwned(Struct, frozen=True, gc=False):
+    """One caller alone speaks for a callback worker from now on."""
+
+    id: str
+    owner: str
+
+
 class CallbackGone(Struct, frozen=True, gc=False):
     """A callback worker has left or was lost. A FactRemoved comes with this."""
 
@@ -249,6 +256,7 @@ Change = (
     | CallbackStopDenied
     | CallbackUnreachable
     | CallbackDraining
+    | CallbackOwned
     | CallbackGone
     | LeasesExtended
     | QueueServed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gowork.leader._core import changes as ch
 from gowork.leader._core import commands as cmd
-from gowork.leader._core import drains
+from gowork.leader._core import drains, owners
 from gowork.leader._core import effects as ef
 from gowork.leader._core.decision import Decision
 from gowork.leader._core.dialled import release, run_out
@@ -38,6 +38,7 @@ def tick(state: State, command: cmd.Tick, now: Now) -> Decision:
     for id in unheard:
         release(state, state.callbacks[id], "its worker sent no heartbeat", Outcome.LOST, now, decision)
         drains.end(state, id, decision)
+        owners.end(state, id, decision)
         decision.changes.append(ch.FactRemoved(MEMBERS, id))
         decision.changes.append(ch.CallbackGone(id, Liveness.LOST, now.wall_ms))
     for id in _run_out(state.callback_deadlines, now.mono):

@@ -41,6 +41,8 @@ class Submit(Command[Submitted], frozen=True, gc=False):
     """Add these tasks, all or none."""
 
     specs: Sequence[Spec]
+    #: How many tasks may be pending in each queue that gets some of them; None: as many as in all.
+    queue_pending_max: int | None = None
 
 
 class Cancel(Command[None], frozen=True, gc=False):
@@ -135,12 +137,16 @@ class Join(Command[None], frozen=True):
 
     id: str
     address: str
+    #: Who asks, as in all commands of callback workers. Only they may speak for the member from then on; empty: nobody
+    #: asks who callers are.
+    caller: str = ""
 
 
 class Leave(Command[None], frozen=True):
     """Remove a callback worker."""
 
     id: str
+    caller: str = ""
 
 
 class DrainMember(Command[None], frozen=True, gc=False):
@@ -156,6 +162,7 @@ class Heartbeat(Command[None], frozen=True, gc=False):
 
     id: str
     status: HeartbeatStatus
+    caller: str = ""
 
 
 class CompleteTask(Command[None], frozen=True, gc=False):
@@ -171,6 +178,7 @@ class CompleteTask(Command[None], frozen=True, gc=False):
     retry_delay_ms: int | None = None
     #: The handler's policy, for a task without one.
     retry: RetryPolicy | None = None
+    caller: str = ""
 
 
 class TellProgress(Command[None], frozen=True, gc=False):
@@ -181,6 +189,7 @@ class TellProgress(Command[None], frozen=True, gc=False):
     message: str
     #: 0: any fence.
     fence: int
+    caller: str = ""
 
 
 class RefuseStart(Command[None], frozen=True, gc=False):
@@ -306,6 +315,7 @@ TASK_UNKNOWN = RefusalCode("NOT_FOUND", "TASK_UNKNOWN")
 MEMBER_UNKNOWN = RefusalCode("NOT_FOUND", "MEMBER_UNKNOWN")
 TASK_EXISTS = RefusalCode("ALREADY_EXISTS", "TASK_EXISTS")
 NAME_TAKEN = RefusalCode("ALREADY_EXISTS", "NAME_TAKEN")
+NOT_THE_OWNER = RefusalCode("PERMISSION_DENIED", "NOT_THE_OWNER")
 TASK_FINISHED = RefusalCode("FAILED_PRECONDITION", "TASK_FINISHED")
 TASK_EXPIRED = RefusalCode("FAILED_PRECONDITION", "TASK_EXPIRED")
 NOT_FINISHED = RefusalCode("FAILED_PRECONDITION", "NOT_FINISHED")

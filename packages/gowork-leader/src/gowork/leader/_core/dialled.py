@@ -12,6 +12,7 @@ from __future__ import annotations
 from gowork.leader._core import changes as ch
 from gowork.leader._core import commands as cmd
 from gowork.leader._core import effects as ef
+from gowork.leader._core import owners
 from gowork.leader._core.attempts import requeue, settle
 from gowork.leader._core.decision import Decision
 from gowork.leader._core.model import Failure, FailureKind, Now, Outcome, Progress, Spec, Status, Task
@@ -35,6 +36,8 @@ def complete_task(state: State, command: cmd.CompleteTask, now: Now) -> Decision
     task = state.tasks.get(command.id)
     if task is None:
         return Decision(task_unknown(command.id))
+    if (refused := _of_another(state, task, command.caller)) is not None:
+        return Decision(refused)
     refused = _not_held(task, "TaskComplete", command.fence)
     if refused is not None:
         decision = Decision(refused)
@@ -52,7 +55,7 @@ def tell_progress(state: State, command: cmd.TellProgress, now: Now) -> Decision
     task = state.tasks.get(command.id)
     if task is None:
         return Decision(task_unknown(command.id))
-    refused = _not_held(task, "TaskProgress", command.fence)
+    refused = _of_another(state, task, command.caller) or _not_held(task, "TaskProgress", command.fence)
     if refused is not None:
         return Decision(refused)
     decision = Decision()
@@ -213,6 +216,14 @@ def _holder(state: State, id: str, fence: int) -> Callback | None:
     callback = state.callbacks.get(task.standing.worker)
     held = None if callback is None else callback.held
     return callback if held is not None and held.fence == fence == task.standing.fence else None
+
+
+def _of_another(state: State, task: Task, caller: str) -> cmd.Refused | None:
+    """Returns the refusal when the caller may not speak for the callback worker that holds the task."""
+    standing = task.standing
+    if standing.status is not Status.RUNNING or standing.instance:
+        return None
+    return owners.refusal(state.callbacks.get(standing.worker), caller)
 
 
 def _not_held(task: Task, method: str, fence: int) -> cmd.Refused | None:

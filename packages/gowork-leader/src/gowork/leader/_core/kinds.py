@@ -44,6 +44,14 @@ class Drain(Struct, frozen=True, array_like=True, gc=False):
     joined_ms: int
 
 
+class Owner(Struct, frozen=True, array_like=True, gc=False):
+    """Who alone speaks for a callback worker; its id is the fact's key."""
+
+    name: str
+    #: See Drain.
+    joined_ms: int
+
+
 def _member_follows(state: State, id: str, member: Member, now: Now) -> Iterable[ch.Change]:
     lease = now.mono + state.settings.callback_lease
     return (ch.CallbackJoined(id, member.address, lease, member.joined_ms),)
@@ -53,6 +61,12 @@ def _drain_follows(state: State, id: str, drain: Drain, now: Now) -> Iterable[ch
     callback = state.callbacks.get(id)
     if callback is not None and callback.joined_ms == drain.joined_ms:
         yield ch.CallbackDraining(id)
+
+
+def _owner_follows(state: State, id: str, owner: Owner, now: Now) -> Iterable[ch.Change]:
+    callback = state.callbacks.get(id)
+    if callback is not None and callback.joined_ms == owner.joined_ms:
+        yield ch.CallbackOwned(id, owner.name)
 
 
 def _worker_drain_follows(state: State, instance: str, drain: WorkerDrain, now: Now) -> Iterable[ch.Change]:
@@ -68,10 +82,12 @@ def _queue_follows(state: State, name: str, settings: QueueSettings, now: Now) -
 MEMBERS = Kind("member", Member, rows_max=10_000, follows=_member_follows)
 #: Drains of callback workers. They are no part of the members' facts, whose table has the columns of version 0.1.0.
 DRAINS = Kind("drain", Drain, rows_max=10_000, follows=_drain_follows)
+#: Owners of callback workers, for the same reason.
+OWNERS = Kind("owner", Owner, rows_max=10_000, follows=_owner_follows)
 #: Drains of workers with sessions. A worker whose lease has run out has none.
 WORKER_DRAINS = Kind("worker-drain", WorkerDrain, rows_max=10_000, follows=_worker_drain_follows)
 #: Queues with settings, by name. A queue with the defaults has no fact.
 QUEUES = Kind("queue", QueueSettings, rows_max=QUEUES_CONFIGURED_MAX, follows=_queue_follows)
 #: All kinds, in the order in which a leader takes up their facts when it starts. Facts of other kinds come from other
 #: versions and stay in the store as they are.
-KINDS: tuple[Kind[Any], ...] = (MEMBERS, DRAINS, WORKER_DRAINS, QUEUES)
+KINDS: tuple[Kind[Any], ...] = (MEMBERS, DRAINS, OWNERS, WORKER_DRAINS, QUEUES)

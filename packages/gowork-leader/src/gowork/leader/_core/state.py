@@ -211,11 +211,13 @@ class Dialled:
 class Callback:
     """A callback worker."""
 
-    __slots__ = ("address", "draining", "held", "id", "joined_ms", "seen_ms", "status", "unreachable")
+    __slots__ = ("address", "draining", "held", "id", "joined_ms", "owner", "seen_ms", "status", "unreachable")
 
     def __init__(self, id: str, address: str, joined_ms: int) -> None:
         self.id = id
         self.address = address
+        #: Who alone speaks for it; empty: anybody.
+        self.owner = ""
         self.status: HeartbeatStatus | None = None
         self.held: Dialled | None = None
         #: Why it could not be given a task since its last heartbeat; empty: nothing has failed.
@@ -247,6 +249,7 @@ class Departed:
         "is_callback",
         "joined_ms",
         "liveness",
+        "owner",
         "seen_ms",
         "version",
     )
@@ -255,6 +258,7 @@ class Departed:
         self.is_callback = isinstance(member, Callback)
         #: It is a callback worker that was taken out of service.
         self.draining = isinstance(member, Callback) and member.draining
+        self.owner = member.owner if isinstance(member, Callback) else ""
         #: The instance of a worker with a session, and the budget of its drain; see Worker.
         self.instance = ""
         self.drain_ms: int | None = None

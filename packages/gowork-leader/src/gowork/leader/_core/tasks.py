@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from msgspec.structs import replace
@@ -24,7 +25,8 @@ def submit(state: State, command: cmd.Submit, now: Now) -> Decision:
     if taken:
         message = f"{taken[0][0]}: {taken[0][1]}; use another id, or the same content to repeat a submit"
         return _refused(command, cmd.Refused(cmd.TASK_EXISTS, message, tuple(taken[:_VIOLATIONS_MAX])))
-    refusal = no_room(state, [change.spec for change in submitted])
+    specs = [change.spec for change in submitted]
+    refusal = no_room(state, specs) or _no_room_in_queues(state, specs, command.queue_pending_max)
     if refusal is not None:
         return _refused(command, refusal)
     decision.changes.extend(submitted)
@@ -46,6 +48,22 @@ def _refused(command: cmd.Submit, refusal: cmd.Refused) -> Decision:
     decision = Decision(refusal)
     decision.effects.append(ef.CountNotSubmitted(command.specs, refused=True))
     return decision
+
+
+def _no_room_in_queues(state: State, specs: Sequence[Spec], most: int | None) -> cmd.Refused | None:
+    """Returns which queue has too many pending tasks for whoever submits these."""
+    if most is None:
+        return None
+    for name, number in Counter(spec.lane.queue for spec in specs).items():
+        queue = state.queues.get(name)
+        pending = 0 if queue is None else queue.waiting + queue.delayed
+        if pending + number > most:
+            message = (
+                f"{pending} tasks are pending in queue {name!r} and the limit of its caller is {most}; try again when "
+                "some have run"
+            )
+            return cmd.Refused(cmd.TOO_MANY_TASKS, message)
+    return None
 
 
 def no_room(state: State, specs: Sequence[Spec]) -> cmd.Refused | None:

@@ -18,13 +18,13 @@ import msgspec
 
 from gowork.base.channels import open_channel
 from gowork.base.tls import Tls
+from gowork.leader._access.metadata import FORWARDED
 from gowork.leader._replication import announcement
 from gowork.leader._replication.chain import check_follows
 from gowork.leader._replication.pins import pinned
 from gowork.leader._replication.registers import registered
 from gowork.leader._replication.snapshots import fetch_newest
 from gowork.leader._rpc.backups import CHUNK_BYTES
-from gowork.leader._rpc.hops import FORWARDED
 from gowork.leader._snapshots.places import PlaceError, SnapshotPlace
 from gowork.leader.log.entries import ChainError
 from gowork.leader.log.protocol import Leader, Log, LogRefusedError, LogUnreachableError, PrunedError

@@ -1,7 +1,8 @@
 """The metadata of calls that one leader forwards to another: what is handed on, added, and not believed.
 
 A forwarded call has the key FORWARDED, with the peer of its caller. Whoever gets such a call answers it or refuses it,
-and never forwards it again. The value is only shown to people, so it needs no proof.
+and never forwards it again. The value is only shown to people, so it needs no proof. Where callers have identities, the
+key CALLER_KEY says for whom the call is made. `Access` believes it of leaders alone.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from typing import Any, TypeAlias, cast
 
 import grpc
 
-#: Marks a forwarded call. What a caller sets is never handed on.
-FORWARDED = "gowork-forwarded"
+from gowork.leader._access.metadata import CALLER_KEY, FORWARDED
+from gowork.leader._access.rights import CALLER
+
 #: In the initial metadata of a forwarded answer: where the leader takes such calls itself, as HOST:PORT.
 LEADER = "gowork-leader"
 #: The reason with which a forwarded call is refused where no term leads. Nothing was done with the call then, so it may
@@ -35,9 +37,11 @@ def handed_on(context: _Context) -> Metadata:
     kept = tuple(
         (key, value)
         for key, value in _pairs(context.invocation_metadata())
-        if key in _TRACES or (key.startswith(_OWN) and key != FORWARDED)
+        if key in _TRACES or (key.startswith(_OWN) and key not in (FORWARDED, CALLER_KEY))
     )
-    return (*kept, (FORWARDED, context.peer()))
+    caller = CALLER.get()
+    named = () if caller is None else ((CALLER_KEY, caller.encoded()),)
+    return (*kept, *named, (FORWARDED, context.peer()))
 
 
 def handed_back(trailing: Any) -> Metadata:

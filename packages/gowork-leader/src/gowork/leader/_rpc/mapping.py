@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from gowork.base.trace_context import is_traceparent
+from gowork.leader._access.rights import CALLER, caller_name
 from gowork.leader._core import commands as cmd
 from gowork.leader._core.model import (
     Failure,
@@ -26,7 +27,7 @@ from gowork.leader._core.queries import MemberView
 from gowork.leader._core.queues import Queue
 from gowork.leader._replication.census import Census, LeaderView
 from gowork.leader._rpc.validation import check_follow_ups
-from gowork.leader._wire.specs import retry_of, spec_from
+from gowork.leader._wire.specs import DEFAULT_QUEUE, retry_of, spec_from
 from gowork.leader.store.codec import restore
 from gowork.leader.store.protocol import Record, StoreFormatError
 from gowork.proto import limits
@@ -165,7 +166,7 @@ def queue_message(name: str, settings: QueueSettings, queue: Queue | None) -> sc
 
 def heartbeat_from(request: leader_pb2.HeartbeatRequest) -> cmd.Heartbeat:
     """Returns the command of a checked heartbeat of a callback worker."""
-    return cmd.Heartbeat(request.id, HeartbeatStatus(request.status))
+    return cmd.Heartbeat(request.id, HeartbeatStatus(request.status), caller_name())
 
 
 def hello_from(hello: session_pb2.Hello, connection: int, peer: str) -> cmd.OpenSession:
@@ -265,7 +266,7 @@ def _whole_report_from(report: session_pb2.Report, trace: str) -> cmd.Report:
             if task.delay_ms:
                 # The worker has also set `run_at_ms`, for leaders that do not know delays.
                 task.ClearField("run_at_ms")
-        fault = check_follow_ups(report.follow_ups)
+        fault = check_follow_ups(report.follow_ups) or _out_of_bounds(report.follow_ups)
         if fault:
             outcome, result, data = Outcome.FAILED, "", b""
             failure = Failure(FailureKind.REJECTED, f"a follow-up can't be scheduled: {fault}")
@@ -288,6 +289,15 @@ def _whole_report_from(report: session_pb2.Report, trace: str) -> cmd.Report:
     )
 
 
+def _out_of_bounds(tasks: Iterable[scheduler_pb2.Task]) -> str:
+    """Returns why the worker that reports now may not schedule one of these tasks; empty: it may."""
+    caller = CALLER.get()
+    if caller is None or not caller.is_bound:
+        return ""
+    outside = (task for task in tasks if not caller.may_lane(task.queue or DEFAULT_QUEUE, task.handler))
+    return next((f"{caller.words} may not schedule for handler {task.handler!r}" for task in outside), "")
+
+
 def _failure_from(failure: scheduler_pb2.Failure) -> Failure:
     return Failure(
         _KINDS.get(failure.kind, FailureKind.HANDLER),
@@ -300,7 +310,7 @@ def _failure_from(failure: scheduler_pb2.Failure) -> Failure:
 def progress_from(request: scheduler_pb2.TaskProgressRequest) -> cmd.TellProgress:
     """Returns the command of a callback worker's checked progress. Its message is cut to the limit."""
     message = _cut(request.message, limits.PROGRESS_MESSAGE_BYTES_MAX)
-    return cmd.TellProgress(request.id, request.fraction, message, request.fence)
+    return cmd.TellProgress(request.id, request.fraction, message, request.fence, caller_name())
 
 
 def completion_from(request: scheduler_pb2.TaskCompleteRequest) -> cmd.CompleteTask:
@@ -314,6 +324,7 @@ def completion_from(request: scheduler_pb2.TaskCompleteRequest) -> cmd.CompleteT
         _failure_from(request.failure) if request.HasField("failure") else None,
         _delay_from(request.retry_delay_ms) if request.HasField("retry_delay_ms") else None,
         retry_of(request.retry) if request.HasField("retry") else None,
+        caller_name(),
     )
 
 

@@ -6,6 +6,10 @@ from collections.abc import AsyncIterator
 
 import grpc
 
+from gowork.base.channels import parse_address
+from gowork.base.identities import Role
+from gowork.leader._access.access import Access
+from gowork.leader._access.rights import CALLER, caller_name
 from gowork.leader._core import commands as cmd
 from gowork.leader._core.queries import members
 from gowork.leader._engine.loop import Engine
@@ -32,8 +36,10 @@ _Context = grpc.aio.ServicerContext[object, object]
 class Membership:
     """Answers the calls of the original contract on members."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, access: Access | None = None) -> None:
+        """`access` says where callback workers may be; None: anywhere."""
         self._engine = engine
+        self._access = access
         self._heartbeats: set[HeartbeatStream[pb.HeartbeatRequest]] = set()
 
     def end_all(self, because: str) -> None:
@@ -52,13 +58,19 @@ class Membership:
             check_address(request.address, "address", violations)
             if violations:
                 raise invalid(violations)
-            await self._engine.ask(cmd.Join(request.id, request.address))
+            if self._access is not None and not self._access.may_join_from(parse_address(request.address)[0]):
+                message = f"the leader's access file has no join_networks for {request.address}"
+                raise Refusal(grpc.StatusCode.PERMISSION_DENIED, "ADDRESS_NOT_ALLOWED", message)
+            await self._engine.ask(cmd.Join(request.id, request.address, caller_name()))
         return pb.JoinResponse()
 
     async def Leave(self, request: pb.LeaveRequest, context: _Context) -> pb.LeaveResponse:
         async with refusing(context):
             require_id(request.id)
-            await self._engine.ask(cmd.Leave(request.id))
+            caller = CALLER.get()
+            # An administrator speaks for every member.
+            is_admin = caller is not None and Role.ADMIN in caller.roles
+            await self._engine.ask(cmd.Leave(request.id, "" if is_admin else caller_name()))
         return pb.LeaveResponse()
 
     async def Heartbeat(

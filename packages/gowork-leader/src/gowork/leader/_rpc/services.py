@@ -12,14 +12,19 @@ import enum
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from types import SimpleNamespace
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 import grpc
+from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
+from gowork.leader._access.access import Access
+from gowork.leader._access.audit import Audit
+from gowork.leader._access.loads import Loads
+from gowork.leader._access.rights import ADMINISTERS, CALLER, Identity
 from gowork.leader._rpc.boundary import refusing
 from gowork.leader._rpc.endings import Endings
-from gowork.leader._rpc.hops import NOT_LEADER, is_forwarded
+from gowork.leader._rpc.hops import NOT_LEADER, is_forwarded, peer_of
 from gowork.proto.cluster.v1 import leader_pb2, leader_pb2_grpc
 from gowork.proto.scheduler.v1 import scheduler_pb2, scheduler_pb2_grpc
 from gowork.proto.status import Refusal
@@ -58,6 +63,10 @@ REQUESTS: dict[str, Any] = {
 }
 
 
+#: What the caller of a stream is told whose rights are others than when it began.
+_RIGHTS_CHANGED = Refusal(grpc.StatusCode.UNAVAILABLE, "RIGHTS_CHANGED", "the caller's rights have changed; call again")
+
+
 class Port(enum.Enum):
     """A port for gRPC. Both serve all services."""
 
@@ -86,14 +95,26 @@ def compose(parts: Mapping[str, Sequence[object]]) -> dict[str, Method]:
     return methods
 
 
+class _Stream(NamedTuple):
+    """A stream that was put through."""
+
+    call: str
+    caller: Identity | None
+    context: grpc.aio.ServicerContext[Any, Any]
+
+
 class Switchboard:
     """Receives the calls of all terms. It puts each call through to the current term, forwards it, or refuses it.
 
     Args:
         refusal: the refusal of calls until `connect`.
+        access: says who may make which call; None: everybody may make each.
     """
 
-    def __init__(self, refusal: Refusal) -> None:
+    def __init__(self, refusal: Refusal, access: Access | None = None) -> None:
+        self._access = access
+        self._audit = Audit()
+        self._loads = Loads()
         #: {port: {call: what answers it now}}
         self._methods: dict[Port, dict[str, Method]] = {port: {} for port in Port}
         #: Whether calls are answered by methods that take requests, and return answers, as bytes.
@@ -101,8 +122,8 @@ class Switchboard:
         self._refusal = refusal
         #: How many calls were not put through so far.
         self.refused = 0
-        #: {the asyncio task that serves a stream that was put through: the stream's context}
-        self._streams: dict[asyncio.Task[Any], grpc.aio.ServicerContext[Any, Any]] = {}
+        #: {the asyncio task that serves a stream that was put through: the stream}
+        self._streams: dict[asyncio.Task[Any], _Stream] = {}
         self._endings = Endings()
         self.disconnect(refusal)
 
@@ -146,26 +167,58 @@ class Switchboard:
 
         Returns: the asyncio tasks that serve them, which end soon.
         """
-        streams = [(serving, context) for serving, context in self._streams.items() if serving in among]
-        for serving, context in streams:
-            self._endings.end(serving, context, refusal)
+        streams = [(serving, stream) for serving, stream in self._streams.items() if serving in among]
+        for serving, stream in streams:
+            self._endings.end(serving, stream.context, refusal)
         return [serving for serving, _ in streams]
+
+    async def end_denied_streams(self) -> None:
+        """Ends the streams of callers who may no longer open them, or who have other rights now."""
+        assert self._access is not None, "it is called when rights have changed"
+        for number, (serving, stream) in enumerate(list(self._streams.items())):
+            assert stream.caller is not None, "callers have identities where there is an access"
+            try:
+                caller = self._access.admit(stream.call, stream.context)
+                refusal = None if caller.has_rights_of(stream.caller) else _RIGHTS_CHANGED
+            except Refusal as denial:
+                refusal = denial
+                self._audit.denied(stream.call, denial, peer_of(stream.context))
+            if refusal is not None and not serving.done():
+                self._endings.end(serving, stream.context, refusal)
+            if number % 100 == 99:
+                # There may be thousands of them, and other calls wait.
+                await asyncio.sleep(0)
 
     def _through(self, call: str, port: Port, *, streams: bool) -> Method:
         methods = self._methods[port]
+        access, administers = self._access, call in ADMINISTERS
 
         # Not a coroutine, because each call would pay for one. It returns what the method returns.
         def put_through(request: Any, context: Any) -> Any:
+            caller = None
+            if access is not None:
+                try:
+                    caller = access.admit(call, context)
+                    self._loads.enter(caller, call, request, streams=streams)
+                except Refusal as refusal:
+                    if refusal.code is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+                        self._audit.denied(call, refusal, peer_of(context))
+                    return _deny_stream(refusal, context) if streams else _deny(refusal, context)
+                # gRPC serves each call in a context of its own.
+                CALLER.set(caller)
+            if administers and not self.forwards:
+                self._audit.done(call, caller, peer_of(context), request)
+            elif call == REMOVE_LEADER:
+                # Each node answers it itself.
+                self._audit.done(call, caller, peer_of(context), _decoded(call, request))
+            if streams:
+                serving = asyncio.current_task()
+                assert serving is not None
+                self._streams[serving] = _Stream(call, caller, context)
+                serving.add_done_callback(self._streams.pop)
             return methods[call](request, context)
 
-        def put_stream_through(request: Any, context: Any) -> Any:
-            serving = asyncio.current_task()
-            assert serving is not None
-            self._streams[serving] = context
-            serving.add_done_callback(self._streams.pop)
-            return methods[call](request, context)
-
-        return put_stream_through if streams else put_through
+        return put_through
 
     async def _refuse(self, request: object, context: grpc.aio.ServicerContext[Any, Any]) -> NoReturn:
         self.refused += 1
@@ -179,3 +232,19 @@ class Switchboard:
         self, request: object, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[NoReturn]:
         yield await self._refuse(request, context)
+
+
+def _decoded(call: str, request: bytes) -> object:
+    try:
+        return REQUESTS[call].FromString(request)
+    except DecodeError:
+        return ""
+
+
+async def _deny(refusal: Refusal, context: grpc.aio.ServicerContext[Any, Any]) -> NoReturn:
+    async with refusing(context):
+        raise refusal
+
+
+async def _deny_stream(refusal: Refusal, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[NoReturn]:
+    yield await _deny(refusal, context)

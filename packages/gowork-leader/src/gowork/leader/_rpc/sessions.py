@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 
 import grpc
 
+from gowork.leader._access.rights import CALLER
 from gowork.leader._core import commands as cmd
 from gowork.leader._core import effects as ef
 from gowork.leader._core.state import Settings
@@ -151,6 +152,7 @@ class Sessions:
         check_hello(request.hello, violations)
         if violations:
             raise invalid(violations)
+        _check_bounds(request.hello)
         return request.hello
 
     async def _read(
@@ -237,6 +239,18 @@ class Sessions:
                     pass
         if frame.ByteSize():
             yield frame
+
+
+def _check_bounds(hello: pb.Hello) -> None:
+    """Raises Refusal: PERMISSION_DENIED: the worker may not run one of its handlers."""
+    caller = CALLER.get()
+    if caller is None or caller.handlers is None:
+        return
+    # A worker's default handler runs tasks that name none.
+    for name in [info.name for info in hello.handlers] + [""] * any(info.is_default for info in hello.handlers):
+        if not caller.may_handler(name):
+            what = f"the handler {name!r}" if name else "tasks that name no handler, as its default handler does"
+            raise Refusal(grpc.StatusCode.PERMISSION_DENIED, "OUT_OF_BOUNDS", f"{caller.words} may not run {what}")
 
 
 class _Unread:

@@ -15,8 +15,9 @@ import grpc
 
 from gowork.base.channels import CONNECTION_CALLS_MAX, Option, open_channel
 from gowork.base.tls import Tls
+from gowork.leader._access.metadata import FORWARDED
 from gowork.leader._rpc.endings import Endings
-from gowork.leader._rpc.hops import FORWARDED, NOT_LEADER, handed_back, handed_on, hint
+from gowork.leader._rpc.hops import NOT_LEADER, handed_back, handed_on, hint
 from gowork.leader._rpc.services import HEARTBEAT, SESSION, Port
 from gowork.proto.status import Refusal, refusal_of
 

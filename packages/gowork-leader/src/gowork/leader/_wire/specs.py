@@ -13,7 +13,7 @@ from gowork.proto.limits import TIME_MS_MAX
 from gowork.proto.scheduler.v1 import scheduler_pb2
 
 #: The queue of a task that names none.
-_DEFAULT_QUEUE = "default"
+DEFAULT_QUEUE = "default"
 #: Fields of Task that only the leader sets.
 _OUTPUT_ONLY = tuple(
     field.name for field in scheduler_pb2.Task.DESCRIPTOR.fields if field.number >= 20 or field.name == "status"
@@ -126,6 +126,6 @@ def _lane_of(key: _RawKey) -> LaneKey:
     if len(_lanes) >= _LANES_KEPT_MAX:
         _lanes.clear()
     lane = _lanes[key] = LaneKey(
-        queue or _DEFAULT_QUEUE, Priority(priority or Priority.LOW), handler, selector, concurrency_key
+        queue or DEFAULT_QUEUE, Priority(priority or Priority.LOW), handler, selector, concurrency_key
     )
     return lane

@@ -194,6 +194,23 @@ class _Command(click.Command):
 )
 @click.option("--tls-name", metavar="NAME", help="The name that leaders' certificates have, if not their address.")
 @click.option(
+    "--tls-leader",
+    metavar="NAME",
+    multiple=True,
+    help="With --listen: a name of leaders' certificates that have no role, such as CN=leader or DNS:leader-1.example.",
+)
+@click.option("--token-file", metavar="FILE", help="Show leaders the token in this file.")
+@click.option(
+    "--insecure",
+    is_flag=True,
+    help="Without TLS: send the token to other machines, and with --listen, run what anybody there asks for.",
+)
+@click.option(
+    "--http-token-file",
+    metavar="FILE",
+    help="Give /metrics only to who shows the token in this file.  [default: to all]",
+)
+@click.option(
     "--drain-timeout",
     type=click.FloatRange(min=0),
     default=110.0,
@@ -287,6 +304,10 @@ def main(
     tls_key: str | None,
     tls_client_ca: str | None,
     tls_name: str | None,
+    tls_leader: tuple[str, ...],
+    token_file: str | None,
+    insecure: bool,
+    http_token_file: str | None,
     drain_timeout: float,
     ecs_protection: int,
     blocked_timeout: float,
@@ -318,8 +339,9 @@ def main(
     # reads standard error.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # Imported only now, because `--help` and `--version` should not wait for gRPC.
+    from gowork.base.bearer import read_token
     from gowork.base.certificates import CertificateError
-    from gowork.base.channels import AddressError
+    from gowork.base.channels import AddressError, check_local
     from gowork.base.tls import tls_of
     from gowork.worker._app.daemon import Listeners, run_worker
     from gowork.worker._app.ecs_task import find_task, with_labels
@@ -360,11 +382,14 @@ def main(
         logs.take_standard_error()
         if ecs_task.unknown:
             logger.warning("worker has no labels of its ECS task", extra={"reason": ecs_task.unknown})
-        listeners = Listeners(http=http_listen, work=listen, advertise=advertise, scheduler=scheduler)
+        http_token = read_token(Path(http_token_file)) if http_token_file else None
+        listeners = Listeners(http_listen, listen, advertise, scheduler, http_token or "", tls_leader)
         ready = _print_ready if print_ready else None
         # Whoever may call a callback worker can have it run whatever its handlers run.
         asks = tls_client_ca or (tls_ca if listen and tls_cert and tls_ca != PUBLIC else None)
-        tls = tls_of(TlsFiles(tls_ca, tls_cert, tls_key, asks, tls_name or ""))
+        tls = tls_of(TlsFiles(tls_ca, tls_cert, tls_key, asks, tls_name or "", token_file, insecure))
+        if listen and not (insecure or (tls is not None and tls.asks_for_certificates)):
+            check_local(listen, "whoever calls a callback worker has it run handlers", name="--listen")
         asyncio.run(
             run_worker(
                 options,

@@ -13,7 +13,7 @@ from typing import Any
 from prometheus_client.registry import Collector
 
 from gowork.base.channels import split_addresses
-from gowork.base.http import HttpListener, probe, threaded
+from gowork.base.http import HttpListener, guarded, probe, threaded
 from gowork.base.local_listener import LocalListener
 from gowork.base.service_manager import ServiceManager
 from gowork.base.tls import REFRESH_SECONDS, Tls
@@ -39,6 +39,10 @@ class Listeners:
     advertise: str | None = None
     #: Addresses, separated by commas, at which a callback worker calls TaskComplete.
     scheduler: str = ""
+    #: What a scrape of /metrics must show; empty: nothing.
+    http_token: str = ""
+    #: Names of certificates that are leaders' besides those with the role, as in CN=leader.
+    leader_names: Sequence[str] = ()
 
 
 async def run_worker(
@@ -82,7 +86,10 @@ async def run_worker(
                 HttpListener(
                     listeners.http,
                     {
-                        "/metrics": threaded(metrics_page(service.supervisor, *others, tls=tls)),
+                        "/metrics": guarded(
+                            threaded(metrics_page(service.supervisor, *others, tls=tls)),
+                            (lambda: listeners.http_token) if listeners.http_token else None,
+                        ),
                         "/healthz": probe(lambda: (True, "ok"), loop),
                         "/readyz": probe(lambda: _readiness(service), loop),
                     },
@@ -110,6 +117,7 @@ def _make(options: Options, addresses: Sequence[str], listeners: Listeners, tls:
         advertise=listeners.advertise,
         scheduler=split_addresses(listeners.scheduler),
         tls=tls,
+        leader_names=listeners.leader_names,
     )
     return service
 

@@ -16,6 +16,7 @@ import grpc
 
 from gowork.base.channels import SERVER_OPTIONS, bind, format_address, parse_address
 from gowork.base.decoding import refusing_garbage
+from gowork.base.identities import IdentityError, Role, caller_shown
 from gowork.base.interception import server_interceptors
 from gowork.base.reflection import add_reflection
 from gowork.base.telemetry import is_traced
@@ -57,6 +58,7 @@ class CallbackWorker:
         advertise: str | None,
         scheduler: Sequence[str],
         tls: Tls | None = None,
+        leader_names: Sequence[str] = (),
     ) -> None:
         """Args:
         supervisor: runs the tasks.
@@ -65,6 +67,7 @@ class CallbackWorker:
         advertise: HOST:PORT that the leader dials; None for the address that the worker listens on.
         scheduler: where the leader serves scheduler.v1.SchedulerService.
         tls: the certificates with which it serves, and calls the leader; None: plain text.
+        leader_names: names of certificates that are leaders' besides those with the role, as in CN=leader.
 
         Raises:
             AddressError: when `listen` or `advertise` is not HOST:PORT.
@@ -76,6 +79,7 @@ class CallbackWorker:
         self._advertise = advertise
         self._scheduler = scheduler
         self._tls = tls
+        self._leader_names = frozenset(leader_names)
         has_others = len(addresses) > 1 and len(scheduler) > 1
         #: How long a leader has to answer a call, in seconds.
         self._timeout = CALL_TIMEOUT_AMONG_SEVERAL if has_others else CALL_TIMEOUT
@@ -128,6 +132,22 @@ class CallbackWorker:
                 await self._leave(leader)
         finally:
             await server.stop(None)
+
+    async def check_caller(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        """Ends a call that does not come from a leader, where callers show certificates."""
+        if self._tls is None or not self._tls.asks_for_certificates:
+            return
+        try:
+            shown = caller_shown(context)
+        except IdentityError as error:
+            await abort(context, Refusal(grpc.StatusCode.UNAUTHENTICATED, "CERTIFICATE_UNUSABLE", str(error)))
+        if shown is None:
+            message = "the proxy has not handed on the certificate of a leader"
+            await abort(context, Refusal(grpc.StatusCode.UNAUTHENTICATED, "NO_IDENTITY", message))
+        if Role.LEADER not in shown.roles and self._leader_names.isdisjoint(shown.names):
+            message = f"{shown.words} is no leader: its certificate needs the URI gowork://leader/NAME"
+            logger.warning("denied", extra={"peer": context.peer(), "reason": message})
+            await abort(context, Refusal(grpc.StatusCode.PERMISSION_DENIED, "NOT_A_LEADER", message))
 
     def _bind(self) -> str:
         host, _ = parse_address(self._listen, name="--listen")
@@ -321,6 +341,7 @@ class _WorkerService(worker_pb2_grpc.WorkerServiceServicer):
     async def StartWork(  # noqa: N802 - the contract's name
         self, request: worker_pb2.StartWorkRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> worker_pb2.StartWorkResponse:
+        await self._member.check_caller(context)
         if not request.id:
             await abort(context, invalid([FieldViolation("id", "must not be empty")]))
         success = self._member.start(request.id, request.payload, request.fence, request.attempt)
@@ -329,6 +350,7 @@ class _WorkerService(worker_pb2_grpc.WorkerServiceServicer):
     async def StopWork(  # noqa: N802 - the contract's name
         self, request: worker_pb2.StopWorkRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> worker_pb2.StopWorkResponse:
+        await self._member.check_caller(context)
         if not request.id:
             await abort(context, invalid([FieldViolation("id", "must not be empty")]))
         try:

@@ -1,0 +1,206 @@
+"""Says who makes a call, and whether they may.
+
+Owns what the access file says now. It starts no thread: its owner calls `refresh`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+import os
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import grpc
+from msgspec import Struct
+
+from gowork.base.identities import IdentityError, Role, Shown, caller_shown, values_of
+from gowork.leader._access.access_file import AccessError, AccessFile, Entry, is_allowed_host, read_access_file
+from gowork.leader._access.metadata import CALLER_KEY, FORWARDED
+from gowork.leader._access.rights import Identity, Limits, decoded
+from gowork.proto.status import Refusal
+
+_log = logging.getLogger(__name__)
+
+_BEARER = "bearer "
+_NO_ENTRY = Entry("")
+#: How many bytes of a token's hash are looked up. The rest is compared in constant time.
+_LOOKED_UP_BYTES = 8
+_Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+
+class _Known(Struct, frozen=True):
+    """What an access file says, ready to be looked up."""
+
+    file: AccessFile
+    by_name: dict[str, Entry]
+    by_certificate: dict[str, Entry]
+    #: {the first bytes of a hash: the whole hashes that begin so, and whose they are}
+    by_token: dict[bytes, list[tuple[bytes, Entry]]]
+    revoked: frozenset[str]
+
+
+class Access:
+    """Who may do what, by the certificates of callers and by an access file. Threads may share it.
+
+    Args:
+        path: the access file; None: there is none, and only certificates with gowork:// URIs have roles.
+
+    Raises:
+        AccessError: the file can't be used.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path
+        self._look = _look(path)
+        self._known = _known(AccessFile() if path is None else read_access_file(path))
+        #: Why the newest file is not used; empty: it is.
+        self.fault = ""
+
+    def refresh(self) -> bool:
+        """Uses the file anew when it has changed. It reads the disk. Returns whether it says something else now."""
+        look = _look(self._path)
+        if self._path is None or (look == self._look and not self.fault):
+            return False
+        self._look = look
+        try:
+            file = read_access_file(self._path)
+        except AccessError as error:
+            if self.fault != str(error):
+                self.fault = str(error)
+                _log.error("new access file not used", extra={"reason": self.fault, "uses": "that from before"})
+            return False
+        self.fault = ""
+        if file == self._known.file:
+            return False
+        self._known = _known(file)
+        _log.info("new access file is used", extra={"identities": len(file.identity), "revoked": len(file.revoked)})
+        return True
+
+    def admit(self, call: str, context: _Context) -> Identity:
+        """Returns who makes a call, named service/method, who may make it.
+
+        Raises:
+            Refusal: UNAUTHENTICATED: it is not known who calls, or they are revoked. PERMISSION_DENIED: they may not
+                make this call.
+        """
+        caller = self._caller(context)
+        if not caller.may(call):
+            raise _denied("ROLE_MISSING", f"{caller.words} may not call {call.partition('/')[2]}")
+        return caller
+
+    def may_join_from(self, host: str) -> bool:
+        """Whether a callback worker may be at this host: an IP address, or a name."""
+        return is_allowed_host(host, self._known.file.join_networks)
+
+    def _caller(self, context: _Context) -> Identity:
+        known = self._known
+        try:
+            shown = caller_shown(context, by_socket=True)
+        except IdentityError as error:
+            raise _unknown("CERTIFICATE_UNUSABLE", str(error)) from None
+        if shown is not None and f"serial:{shown.serial}" in known.revoked:
+            raise _unknown("REVOKED", f"the certificate of {shown.words} is revoked")
+        caller = _by_token(known, context) or (None if shown is None else _by_certificate(known, shown))
+        if caller is None:
+            raise _unknown("NO_IDENTITY", "show a certificate, or a token: this leader wants to know who calls")
+        if caller.name in known.revoked:
+            raise _unknown("REVOKED", f"{caller.name!r} is revoked")
+        return _handed_on(known, caller, context)
+
+
+def _known(file: AccessFile) -> _Known:
+    tokens: dict[bytes, list[tuple[bytes, Entry]]] = {}
+    for entry in file.identity:
+        for token in entry.tokens:
+            digest = bytes.fromhex(token.partition(":")[2])
+            tokens.setdefault(digest[:_LOOKED_UP_BYTES], []).append((digest, entry))
+    return _Known(
+        file,
+        {entry.name: entry for entry in file.identity},
+        {name: entry for entry in file.identity for name in entry.certificates},
+        tokens,
+        frozenset(file.revoked),
+    )
+
+
+def _by_token(known: _Known, context: _Context) -> Identity | None:
+    """Returns whose token was sent; None when none was."""
+    given = values_of(context, "authorization")
+    if not given:
+        return None
+    if len(given) > 1 or given[0][: len(_BEARER)].lower() != _BEARER:
+        raise _unknown("TOKEN_UNUSABLE", "send one header, authorization: Bearer TOKEN")
+    digest = hashlib.sha256(given[0][len(_BEARER) :].strip().encode()).digest()
+    for other, entry in known.by_token.get(digest[:_LOOKED_UP_BYTES], ()):
+        if hmac.compare_digest(digest, other):
+            return _identity(known, entry.name, frozenset(entry.roles or ()), entry)
+    raise _unknown("TOKEN_UNKNOWN", "no identity has this token; it may have been replaced")
+
+
+def _by_certificate(known: _Known, shown: Shown) -> Identity:
+    if shown.name:
+        return _of_roles(known, shown.name, shown.roles)
+    for name in shown.names:
+        if (entry := known.by_certificate.get(name)) is not None:
+            return _identity(known, entry.name, frozenset(entry.roles or ()), entry)
+    raise _denied(
+        "NO_ROLE",
+        f"the certificate of {shown.words} has no role: it needs a URI such as gowork://client/NAME, or a line in the "
+        "leader's access file",
+    )
+
+
+def _of_roles(known: _Known, name: str, roles: frozenset[Role]) -> Identity:
+    """Returns the identity of a name with these roles, of which the file may leave it some only."""
+    entry = known.by_name.get(name)
+    if entry is None:
+        return _identity(known, name, roles, _NO_ENTRY)
+    return _identity(known, name, roles if entry.roles is None else roles & frozenset(entry.roles), entry)
+
+
+def _identity(known: _Known, name: str, roles: frozenset[Role], entry: Entry) -> Identity:
+    # A leader's calls are those of others, each of which has limits.
+    limits = Limits() if Role.LEADER in roles else entry.limits.over(known.file.limits)
+    return Identity(name, roles, entry.queues, entry.handlers, limits)
+
+
+def _handed_on(known: _Known, caller: Identity, context: _Context) -> Identity:
+    """Returns for whom a call is made: for another caller if a leader hands its call on.
+
+    Raises:
+        Refusal: somebody else pretends to.
+    """
+    named = values_of(context, CALLER_KEY)
+    if not named and not values_of(context, FORWARDED):
+        return caller
+    if Role.LEADER not in caller.roles:
+        raise _denied("NOT_A_LEADER", f"{caller.words} may not hand on calls of others; only a leader may")
+    if not named:
+        return caller
+    try:
+        (text,) = named
+        name, roles = decoded(text)
+    except ValueError:
+        raise _unknown("CALLER_UNUSABLE", f"the other leader has not said who calls, but {named[0][:100]!r}") from None
+    if name in known.revoked:
+        raise _unknown("REVOKED", f"{name!r} is revoked")
+    return _of_roles(known, name, roles - {Role.LEADER, Role.PROXY})
+
+
+def _unknown(reason: str, message: str) -> Refusal:
+    return Refusal(grpc.StatusCode.UNAUTHENTICATED, reason, message)
+
+
+def _denied(reason: str, message: str) -> Refusal:
+    return Refusal(grpc.StatusCode.PERMISSION_DENIED, reason, message)
+
+
+def _look(path: Path | None) -> object:
+    """Returns what changes when the file does."""
+    try:
+        look = None if path is None else os.stat(path)
+    except (OSError, ValueError) as error:
+        return str(error)
+    return look and (look.st_dev, look.st_ino, look.st_size, look.st_mtime_ns, look.st_ctime_ns)

@@ -1,0 +1,49 @@
+"""The record of who had the cluster changed, and of who was denied what: lines of the logger gowork.leader.audit."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from gowork.leader._access.rights import Identity
+from gowork.proto.status import Refusal
+
+_log = logging.getLogger("gowork.leader.audit")
+
+#: How many denials are logged in one second. The others are counted, and the next line says how many they were, so that
+#: callers can't fill the log.
+DENIALS_MAX = 20
+#: How many characters of a request are logged.
+_ABOUT_CHARACTERS = 300
+
+
+class Audit:
+    """Writes the record."""
+
+    def __init__(self) -> None:
+        self._since = 0.0
+        self._logged = self._left_out = 0
+
+    def done(self, call: str, caller: Identity | None, peer: str, request: Any) -> None:
+        """Notes a call that changes the cluster, as it begins."""
+        # None of these requests has a payload.
+        about = " ".join(str(request).split())[:_ABOUT_CHARACTERS]
+        who = "anybody" if caller is None else caller.words
+        _log.info("admin call", extra={"call": call, "caller": who, "peer": peer, "about": about})
+
+    def denied(self, call: str, refusal: Refusal, peer: str) -> None:
+        """Notes a call that was refused because of who made it."""
+        # How often something is logged is no decision of the engine's.
+        now = time.monotonic()
+        if now - self._since >= 1:
+            self._since, self._logged = now, 0
+        if self._logged >= DENIALS_MAX:
+            self._left_out += 1
+            return
+        self._logged += 1
+        fields = {"call": call, "peer": peer, "code": refusal.code.name, "reason": refusal.message}
+        if self._left_out:
+            fields["denials_left_out"] = str(self._left_out)
+            self._left_out = 0
+        _log.warning("denied", extra=fields)

@@ -1,0 +1,174 @@
+"""Holds callers who are bound to queues and handlers to their tasks.
+
+Every other caller's call passes untouched. Sessions check their workers' handlers themselves, in their first frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import aclosing
+from typing import Any, TypeAlias
+
+import grpc
+
+from gowork.leader._access.rights import CALLER, Identity
+from gowork.leader._core.model import LaneKey
+from gowork.leader._core.state import State
+from gowork.leader._engine.loop import Engine
+from gowork.leader._rpc.boundary import refusing
+from gowork.leader._rpc.filters import parse_filter
+from gowork.leader._rpc.services import SERVICES, Method
+from gowork.leader._wire.specs import DEFAULT_QUEUE
+from gowork.leader.store.codec import restore
+from gowork.leader.store.protocol import Store
+from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
+from gowork.proto.status import Refusal
+
+_TASKS = "scheduler.v1.SchedulerService/"
+_OF_ONE_TASK = ("CancelTask", "RetryTask", "GetTask", "WaitTask", "ExplainTask", "TaskComplete", "TaskProgress")
+#: How many tasks are looked up at once; each may have 2 MB.
+_LOOK_TASKS = 16
+
+_Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+#: Checks a request of a caller who is bound.
+_Check: TypeAlias = "Callable[[Any, Identity], Awaitable[None]]"
+
+
+class Scopes:
+    """Checks the calls of one term."""
+
+    def __init__(self, engine: Engine, store: Store) -> None:
+        self._engine = engine
+        self._store = store
+        one, several = self._check_task, self._check_tasks
+        #: {call: what checks it}
+        self._checks: dict[str, _Check] = {
+            **{f"{_TASKS}{name}": one for name in _OF_ONE_TASK},
+            f"{_TASKS}ScheduleTask": _check_new,
+            f"{_TASKS}ScheduleTasks": _check_new,
+            f"{_TASKS}WaitTasks": several,
+            f"{_TASKS}ListTasks": _check_filter,
+            f"{_TASKS}WatchTasks": _check_filter,
+            f"{_TASKS}PurgeTasks": self._check_purge,
+            f"{_TASKS}GetTasks": _deny_all,
+            f"{_TASKS}BackupStore": _deny_all,
+            "cluster.v1.LeaderService/Join": _deny_all,
+            **{f"{_TASKS}{name}": _check_queue for name in ("PauseQueue", "ResumeQueue", "ConfigureQueue")},
+        }
+
+    def around(self, methods: Mapping[str, Method]) -> dict[str, Method]:
+        """Returns the methods with the checks before them: {call: method}."""
+        activity = f"{_TASKS}Activity"
+        return {
+            call: self._activity(method)
+            if call == activity
+            else self._checked(call, method, self._checks[call])
+            if call in self._checks
+            else method
+            for call, method in methods.items()
+        }
+
+    def _checked(self, call: str, method: Method, check: _Check) -> Method:
+        service, _, name = call.partition("/")
+
+        async def unary(request: Any, context: _Context, caller: Identity) -> Any:
+            async with refusing(context):
+                await check(request, caller)
+            return await method(request, context)
+
+        async def stream(request: Any, context: _Context, caller: Identity) -> AsyncIterator[Any]:
+            async with refusing(context):
+                await check(request, caller)
+            async with aclosing(method(request, context)) as answers:
+                async for answer in answers:
+                    yield answer
+
+        bound = stream if SERVICES[service][name] else unary
+
+        def answer(request: Any, context: _Context) -> Any:
+            caller = CALLER.get()
+            if caller is None or not caller.is_bound:
+                return method(request, context)
+            return bound(request, context, caller)
+
+        return answer
+
+    def _activity(self, method: Method) -> Method:
+        """Leaves other callers' failed tasks out."""
+
+        async def answer(request: pb.ActivityRequest, context: _Context) -> pb.ActivityResponse:
+            caller = CALLER.get()
+            response: pb.ActivityResponse = await method(request, context)
+            if caller is None or not caller.is_bound or not response.failures:
+                return response
+            kept = [task for task in response.failures if caller.may_lane(task.queue or DEFAULT_QUEUE, task.handler)]
+            del response.failures[:]
+            response.failures.extend(kept)
+            return response
+
+        return answer
+
+    async def _check_task(self, request: Any, caller: Identity) -> None:
+        await self._check_ids([request.id], caller)
+
+    async def _check_tasks(self, request: Any, caller: Identity) -> None:
+        await self._check_ids(request.ids, caller)
+
+    async def _check_purge(self, request: pb.PurgeTasksRequest, caller: Identity) -> None:
+        if request.ids:
+            await self._check_ids(request.ids, caller)
+        else:
+            await _check_filter(request, caller)
+
+    async def _check_ids(self, ids: Iterable[str], caller: Identity) -> None:
+        """Raises Refusal for a task that is not the caller's. Ids that no task has are the method's affair."""
+        wanted = list(ids)
+
+        def look(state: State) -> dict[str, LaneKey]:
+            return {id: task.spec.lane for id in wanted if (task := state.tasks.get(id)) is not None}
+
+        lanes = await self._engine.read(look)
+        stored = [id for id in wanted if id not in lanes]
+        for place in range(0, len(stored), _LOOK_TASKS):
+            records = await self._store.load(stored[place : place + _LOOK_TASKS])
+            lanes |= {record.id: restore(record).spec.lane for record in records}
+        for id, lane in lanes.items():
+            if not caller.may_lane(lane.queue, lane.handler):
+                raise _denied(caller, f"task {id!r}, which is in queue {lane.queue!r} for handler {lane.handler!r}")
+
+
+async def _check_new(request: Any, caller: Identity) -> None:
+    tasks = [request.task] if isinstance(request, pb.ScheduleTaskRequest) else request.tasks
+    for task in tasks:
+        queue = task.queue or DEFAULT_QUEUE
+        if not caller.may_lane(queue, task.handler):
+            raise _denied(caller, f"tasks of queue {queue!r} for handler {task.handler!r}")
+
+
+async def _check_filter(request: Any, caller: Identity) -> None:
+    query = parse_filter(request.filter)
+    chosen = {column: str(value) for column, value, equal in query.terms if equal}
+    for column, is_bound, may in (
+        ("queue", caller.queues is not None, caller.may_queue),
+        ("handler", caller.handlers is not None, caller.may_handler),
+    ):
+        if is_bound and column not in chosen:
+            raise _denied(caller, f'all {column}s; name one in the filter, as in {column} = "NAME"')
+        if is_bound and not may(chosen[column]):
+            raise _denied(caller, f"{column} {chosen[column]!r}")
+
+
+async def _check_queue(request: Any, caller: Identity) -> None:
+    if caller.handlers is not None:
+        raise _denied(caller, "a whole queue, because it is bound to handlers")
+    if not caller.may_queue(request.name):
+        raise _denied(caller, f"queue {request.name!r}")
+
+
+async def _deny_all(request: Any, caller: Identity) -> None:
+    raise _denied(caller, "a call that concerns all queues and handlers")
+
+
+def _denied(caller: Identity, what: str) -> Refusal:
+    """Returns the refusal of a call that has to do with something outside the caller's bounds."""
+    return Refusal(grpc.StatusCode.PERMISSION_DENIED, "OUT_OF_BOUNDS", f"{caller.words} may not have to do with {what}")

@@ -1,0 +1,341 @@
+"""Who may make which call: by certificates, tokens, proxies and other leaders, and what nobody may."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from pathlib import Path
+from urllib.parse import quote
+
+import grpc
+import pytest
+from access_callers import (
+    ALL_CALLS,
+    ROLES,
+    access_file,
+    calling,
+    code_of,
+    entry,
+    known_by_certificates,
+    known_by_tokens,
+    metadata,
+    token_of,
+    with_token,
+)
+from leader_serving import PATIENCE, ServedLeader, refused, serving, stream_refused
+from tls_authority import Authority
+
+from gowork.base.channels import AddressError, open_channel
+from gowork.base.identities import Role, shown_by
+from gowork.base.tls import Tls
+from gowork.base.tls_files import TlsFiles
+from gowork.leader._access.access import Access
+from gowork.leader._access.rights import CALLS
+from gowork.leader._app import node
+from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
+
+OK = grpc.StatusCode.OK
+DENIED = grpc.StatusCode.PERMISSION_DENIED
+UNKNOWN = grpc.StatusCode.UNAUTHENTICATED
+STATS = "scheduler.v1.SchedulerService/Stats"
+SCHEDULE = "scheduler.v1.SchedulerService/ScheduleTask"
+COPY = "cluster.v1.LeaderService/CopyStore"
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+@pytest.fixture
+async def leader(tmp_path: Path, authority: Authority) -> AsyncIterator[ServedLeader]:
+    async with known_by_certificates(tmp_path, authority, proxy_listen=str(tmp_path / "p.sock")) as leader:
+        yield leader
+
+
+@pytest.fixture
+async def socket(leader: ServedLeader, tmp_path: Path) -> AsyncIterator[ServedLeader]:
+    """The leader as a proxy on its machine sees it."""
+    async with grpc.aio.insecure_channel(f"unix:{tmp_path}/p.sock") as channel:
+        yield ServedLeader(leader.addresses, channel, leader.stopped)
+
+
+# What each role may do.
+
+
+def test_every_call_is_some_role_s_and_no_role_has_another() -> None:
+    assert frozenset().union(*CALLS.values()) == ALL_CALLS.keys()
+    assert CALLS.keys() == set(Role)
+
+
+def test_what_matters_most_is_kept_apart() -> None:
+    changes = {"PauseQueue", "ResumeQueue", "ConfigureQueue", "PurgeTasks", "BackupStore"}
+    leads = {"Drain", "StepDown", "RemoveLeader", "CompareStores"}
+    works = {"Join", "Heartbeat", "TaskComplete", "TaskProgress", "Connect"}
+
+    def holders(name: str) -> set[str]:
+        return {role.value for role, calls in CALLS.items() if any(call.endswith(f"/{name}") for call in calls)}
+
+    assert {name: holders(name) for name in changes | leads} == {name: {"admin"} for name in changes | leads}
+    assert holders("CopyStore") == {"leader"}
+    assert {name: holders(name) - {"leader"} for name in works} == {name: {"worker"} for name in works}
+    assert holders("ScheduleTasks") == holders("CancelTask") == {"client", "admin"}
+    assert holders("GetTask") == {"client", "admin", "read-only"}
+    assert holders("Leave") == {"worker", "admin"}
+    assert not CALLS[Role.PROXY]
+
+
+@pytest.mark.parametrize("role", ROLES)
+async def test_a_certificate_may_what_its_role_may(leader: ServedLeader, authority: Authority, role: str) -> None:
+    async with calling(leader, authority.client(role)) as caller:
+        for call in ALL_CALLS:
+            code, said = await code_of(caller, call)
+            if role == "proxy":
+                assert (code, "has handed on" in said or "show a certificate" in said) == (UNKNOWN, True), call
+            elif call in CALLS[Role(role)]:
+                assert code not in (DENIED, UNKNOWN), (call, said)
+            else:
+                assert (code, f"{role} {role} may not call" in said) == (DENIED, True), (call, said)
+
+
+async def test_several_roles_add_up(leader: ServedLeader, authority: Authority) -> None:
+    async with calling(leader, authority.client("both", "worker", "read-only")) as caller:
+        codes = {call: (await code_of(caller, call))[0] for call in ALL_CALLS}
+    allowed = CALLS[Role.WORKER] | CALLS[Role.READ_ONLY]
+    assert {call for call, code in codes.items() if code not in (DENIED, UNKNOWN)} == allowed
+
+
+async def test_a_certificate_without_a_role_may_nothing_and_is_told_what_to_do(
+    leader: ServedLeader, authority: Authority
+) -> None:
+    files = authority.client("stranger", "of-a-later-version")
+    async with calling(leader, files) as caller:
+        code, said = await code_of(caller, STATS)
+    assert (code, said) == (DENIED, "no role stranger may not call Stats")
+
+
+async def test_the_access_file_gives_roles_to_other_names(tmp_path: Path, authority: Authority) -> None:
+    names = ["CN=plain", "DNS:second.example", "URI:spiffe://example.org/web"]
+    access = Access(access_file(tmp_path, entry("web", "client", token=False, certificates=names)))
+    plain = authority.issue("plain")
+    second = authority.issue("2", "second.example")
+    third = authority.issue("3", uris=("spiffe://example.org/web",))
+    other = authority.issue("other", "other.example")
+    async with known_by_certificates(tmp_path, authority, access) as leader:
+        for certificate, key in (plain, second, third):
+            async with calling(leader, TlsFiles(authority.file, certificate, key)) as caller:
+                assert await code_of(caller, STATS) == (OK, "")
+        async with calling(leader, TlsFiles(authority.file, *other)) as caller:
+            code, said = await code_of(caller, STATS)
+            assert (code, "needs a URI such as gowork://client/NAME" in said) == (DENIED, True), said
+
+
+async def test_the_access_file_may_leave_a_certificate_fewer_roles_and_never_more(
+    tmp_path: Path, authority: Authority
+) -> None:
+    access = Access(access_file(tmp_path, entry("both", "read-only", "admin", token=False)))
+    async with known_by_certificates(tmp_path, authority, access) as leader:
+        async with calling(leader, authority.client("both", "client", "read-only")) as caller:
+            assert (await code_of(caller, STATS))[0] is OK
+            assert (await code_of(caller, SCHEDULE))[0] is DENIED
+            assert (await code_of(caller, "scheduler.v1.SchedulerService/ListQueues"))[0] is OK
+            assert (await code_of(caller, "cluster.v1.LeaderService/StepDown"))[0] is DENIED
+
+
+# Tokens.
+
+
+async def test_tokens_are_known_and_others_refused(tmp_path: Path) -> None:
+    async with known_by_tokens(tmp_path, entry("web", "client"), entry("ops", "admin")) as leader:
+        assert await code_of(with_token(leader, "web"), STATS) == (OK, "")
+        assert (await code_of(with_token(leader, "web"), "cluster.v1.LeaderService/StepDown"))[0] is DENIED
+        assert (await code_of(with_token(leader, "ops"), "cluster.v1.LeaderService/StepDown"))[0] is not DENIED
+        for given, words in (
+            ((), "show a certificate, or a token"),
+            (metadata(authorization="Bearer something"), "no identity has this token"),
+            (metadata(authorization=f"Bearer {token_of('web')}x"), "no identity has this token"),
+            (metadata(authorization=f"Basic {token_of('web')}"), "authorization: Bearer TOKEN"),
+            (metadata(authorization=f"Bearer {token_of('web')}") * 2, "authorization: Bearer TOKEN"),
+        ):
+            code, said = await code_of(leader, STATS, *given)
+            assert (code, words in said) == (UNKNOWN, True), said
+        assert await code_of(leader, STATS, *metadata(authorization=f"bearer {token_of('web')}")) == (OK, "")
+
+
+# Proxies, and what is forged.
+
+
+def handed_on(certificate: Path) -> tuple[str, str]:
+    return (
+        "x-forwarded-client-cert",
+        f'Hash=0a;Cert="{quote(certificate.read_text(), safe="")}";Subject="CN=a,O=\\"b;c\\""',
+    )
+
+
+async def test_a_proxy_s_caller_is_who_its_certificate_says(
+    leader: ServedLeader, socket: ServedLeader, authority: Authority
+) -> None:
+    client = handed_on(authority.issue("web", uris=("gowork://client/web",))[0])
+    admin = handed_on(authority.issue("ops", uris=("gowork://admin/ops",))[0])
+    async with calling(leader, authority.client("p1", "proxy")) as proxy:
+        for way in (socket, proxy):
+            assert await code_of(way, STATS, client) == (OK, "")
+            assert (await code_of(way, "cluster.v1.LeaderService/StepDown", client))[0] is DENIED
+            assert (await code_of(way, "cluster.v1.LeaderService/StepDown", admin))[0] not in (DENIED, UNKNOWN)
+            code, said = await code_of(way, STATS)
+            assert code is UNKNOWN, said
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (['Cert="x"'], "can't be read"),
+        (["Subject=CN=ops"], "has no Cert="),
+        (["{}", "{}"], "several certificates"),
+        (["{},{}"], "several certificates"),
+        (["{};{}"], "several certificates"),
+        (['Cert=""'], "show a certificate"),
+        ([""], "show a certificate"),
+    ],
+)
+async def test_a_header_that_no_proxy_of_ours_writes_gives_no_rights(
+    leader: ServedLeader, socket: ServedLeader, authority: Authority, values: list[str], words: str
+) -> None:
+    own = handed_on(authority.issue("ops", uris=("gowork://admin/ops",))[0])[1]
+    given = [("x-forwarded-client-cert", value.replace("{}", own)) for value in values]
+    code, said = await code_of(socket, STATS, *given)
+    assert (code, words in said) == (UNKNOWN, True), said
+
+
+async def test_who_is_no_proxy_and_sends_its_header_is_who_they_are(leader: ServedLeader, authority: Authority) -> None:
+    admin = handed_on(authority.issue("ops", uris=("gowork://admin/ops",))[0])
+    for role in ("client", "worker", "leader"):
+        async with calling(leader, authority.client(role)) as caller:
+            code, said = await code_of(caller, "cluster.v1.LeaderService/StepDown", admin)
+            assert (code, f"{role} {role} may not call StepDown" in said) == (DENIED, True), said
+
+
+async def test_a_forwarded_identity_is_believed_of_leaders_alone(
+    leader: ServedLeader, authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    forged = metadata(gowork_forwarded="ipv4:10.0.0.1:1", gowork_caller="admin/ops")
+    for role in ("client", "worker", "admin", "read-only"):
+        async with calling(leader, authority.client(role)) as caller:
+            for given in (forged, forged[:1], forged[1:]):
+                code, said = await code_of(caller, STATS, *given)
+                assert (code, "may not hand on calls of others" in said) == (DENIED, True), said
+    assert sum("denied" in record.message for record in caplog.records) >= 12
+    async with calling(leader, authority.client("leader")) as other:
+        step_down = "cluster.v1.LeaderService/StepDown"
+        assert (await code_of(other, step_down, *forged))[0] not in (DENIED, UNKNOWN)
+        assert (await code_of(other, step_down, *metadata(gowork_caller="client/web")))[0] is DENIED
+        # A caller can't become a leader by being handed on.
+        assert (await code_of(other, COPY, *metadata(gowork_caller="leader+client/x")))[0] is DENIED
+        assert (await code_of(other, STATS, *metadata(gowork_caller="nonsense")))[0] is UNKNOWN
+        # A leader's own calls have no caller.
+        assert (await code_of(other, STATS, *forged[:1]))[0] is DENIED
+
+
+# Changes.
+
+
+def rewrite(path: Path, *parts: str) -> None:
+    path.with_suffix(".new").write_text("\n".join(parts))
+    path.with_suffix(".new").replace(path)
+
+
+async def test_who_is_revoked_is_let_in_no_more_and_loses_open_streams(
+    tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node, "REFRESH_SECONDS", 0.01)
+    path = access_file(tmp_path, entry("w1", token=False), entry("web", token=False))
+    async with (
+        known_by_certificates(tmp_path, authority, Access(path)) as leader,
+        calling(leader, authority.client("w1", "worker")) as first,
+        calling(leader, authority.client("w2", "worker")) as second,
+        calling(leader, authority.client("web", "client")) as client,
+        first.worker("a") as revoked,
+        second.worker("b") as staying,
+    ):
+        watch = client.scheduler.WatchTasks(pb.WatchTasksRequest(), timeout=PATIENCE)
+        await anext(aiter(watch))
+        rewrite(path, 'revoked = ["w1", "web"]')
+        refusal = await revoked.refusal()
+        assert (refusal.code, refusal.reason) == (UNKNOWN, "REVOKED")
+        assert (await stream_refused(watch)).reason == "REVOKED"
+        assert (await refused(client.get("x"))).reason == "REVOKED"
+        await staying.send(credit=[1])
+        async with calling(leader, authority.client("web2", "client")) as other:
+            await other.submit("t")
+            assert (await staying.grant()).id == "t"
+
+
+async def test_one_certificate_is_revoked_by_its_serial_number(tmp_path: Path, authority: Authority) -> None:
+    certificate, key = authority.issue("web", uris=("gowork://client/web",))
+    access = Access(access_file(tmp_path, f"revoked = ['serial:{shown_by(certificate.read_bytes()).serial}']"))
+    async with known_by_certificates(tmp_path, authority, access) as leader:
+        async with calling(leader, TlsFiles(authority.file, certificate, key)) as caller:
+            assert (await code_of(caller, STATS))[0] is UNKNOWN
+        async with calling(leader, authority.client("web", "client")) as caller:
+            assert (await code_of(caller, STATS))[0] is OK
+
+
+async def test_a_stream_ends_when_its_caller_is_bound_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node, "REFRESH_SECONDS", 0.01)
+    async with known_by_tokens(tmp_path, entry("w", "worker")) as leader:
+        async with with_token(leader, "w").worker() as session:
+            rewrite(tmp_path / "access.toml", entry("w", "worker", handlers=["h"]))
+            refusal = await session.refusal()
+            assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "RIGHTS_CHANGED")
+
+
+async def test_a_bad_new_access_file_is_refused_and_the_old_one_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refreshed = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    class Watched(Access):
+        def refresh(self) -> bool:
+            changed = super().refresh()
+            if self.fault:
+                loop.call_soon_threadsafe(refreshed.set)
+            return changed
+
+    monkeypatch.setattr(node, "REFRESH_SECONDS", 0.01)
+    path = access_file(tmp_path, entry("web", "client"))
+    async with serving(tmp_path, access=Watched(path)) as leader:
+        rewrite(path, "[[identity]]")
+        await asyncio.wait_for(refreshed.wait(), PATIENCE)
+        assert (await code_of(with_token(leader, "web"), STATS))[0] is OK
+
+
+async def test_calls_that_change_the_cluster_and_denials_are_recorded(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "gowork.leader.audit")
+    async with known_by_tokens(tmp_path, entry("ops", "admin"), entry("web", "client")) as leader:
+        await with_token(leader, "ops").scheduler.PauseQueue(pb.PauseQueueRequest(name="mail"), timeout=PATIENCE)
+        for _ in range(100):
+            await code_of(with_token(leader, "web"), "scheduler.v1.SchedulerService/PauseQueue")
+    records = [record.__dict__ for record in caplog.records if record.name == "gowork.leader.audit"]
+    (done,) = [each for each in records if each["msg"] == "admin call"]
+    assert (done["caller"], done["about"]) == ("admin ops", 'name: "mail"')
+    denied = [each for each in records if each["msg"] == "denied"]
+    assert denied[0]["reason"] == "client web may not call PauseQueue"
+    assert len(denied) < 100
+
+
+async def test_a_leader_without_an_access_file_on_this_machine_asks_nobody(tmp_path: Path) -> None:
+    async with serving(tmp_path) as leader:
+        assert (await code_of(leader, STATS, *metadata(gowork_caller="client/x")))[0] is OK
+
+
+async def test_who_may_not_be_called_in_plain_text_is_not_shown_a_token(tmp_path: Path) -> None:
+    (tmp_path / "t").write_text("secret\n")
+    with pytest.raises(AddressError, match="would go to 192.0.2.1:1 in plain text"):
+        open_channel(["192.0.2.1:1"], tls=Tls(TlsFiles(token=tmp_path / "t")))
+    await open_channel(["192.0.2.1:1"], tls=Tls(TlsFiles(token=tmp_path / "t", insecure=True))).close()

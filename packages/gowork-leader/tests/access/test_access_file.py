@@ -1,0 +1,55 @@
+"""The access file: what it may say, and what is said of one that can't be used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gowork.leader._access.access_file import FILE_BYTES_MAX, AccessError, read_access_file
+
+TOKEN = "sha256:" + "0" * 64
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("x", "access.toml: "),
+        ("queue = 1", "unknown field `queue`"),
+        ("[[identity]]", "missing required field `name`"),
+        ("[[identity]]\nname = 1", "Expected `str`, got `int` - at `$.identity[0].name`"),
+        ('[[identity]]\nname = "a"\nrole = "client"', "unknown field `role` - at `$.identity[0]`"),
+        ('[[identity]]\nname = "a"\nroles = ["root"]', "Invalid enum value 'root' - at `$.identity[0].roles[0]`"),
+        ('[[identity]]\nname = "a"\n[[identity]]\nname = "a"', "identity 'a' is there twice"),
+        ('[[identity]]\nname = " "', "a name is printable text"),
+        (f'[[identity]]\nname = "{"a" * 257}"', "a name is printable text of 1 to 256 bytes"),
+        (f'[[identity]]\nname = "a"\ntokens = ["{TOKEN}"]', "tokens and certificates need roles"),
+        ('[[identity]]\nname = "a"\nroles = ["client"]\ntokens = ["secret"]', "a token is written as sha256:HEX"),
+        ('[[identity]]\nname = "a"\nroles = ["client"]\ncertificates = ["a"]', "must begin with one of CN="),
+        (
+            f'[[identity]]\nname = "a"\nroles = ["client"]\ntokens = ["{TOKEN}"]\n'
+            f'[[identity]]\nname = "b"\nroles = ["admin"]\ntokens = ["{TOKEN}"]',
+            "is also that of 'a'",
+        ),
+        (f'[[identity]]\nname = "a"\nroles = ["leader"]\ntokens = ["{TOKEN}"]', "have certificates, not tokens"),
+        ('[[identity]]\nname = "a"\nroles = ["worker"]\nqueues = ["q"]', "a worker can be bound to handlers"),
+        ('revoked = ["serial:XY"]', "must be serial: and hexadecimal digits"),
+        ('join_networks = [""]', "is no network or host"),
+        ("#" * (FILE_BYTES_MAX + 1), "has more than"),
+    ],
+)
+def test_a_file_that_makes_no_sense_is_refused_with_its_fault(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "access.toml"
+    path.write_text(text)
+    with pytest.raises(AccessError) as refused:
+        read_access_file(path)
+    assert words in str(refused.value)
+    assert "secret" not in str(refused.value)
+
+
+def test_a_file_that_is_not_there_or_no_text_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(AccessError, match="can't be read: No such file"):
+        read_access_file(tmp_path / "x")
+    (tmp_path / "y").write_bytes(b"\xff")
+    with pytest.raises(AccessError):
+        read_access_file(tmp_path / "y")
