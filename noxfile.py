@@ -80,7 +80,7 @@ TYPED_TESTS = {
     ),
     "packages/gowork-leader/tests/app": (
         "packages/gowork-leader/tests/rpc:packages/gowork-leader/tests/app:packages/gowork-leader/tests/log"
-        ":packages/gowork-leader/tests/store"
+        ":packages/gowork-leader/tests/store:packages/gowork-base/tests"
     ),
     "packages/gowork-leader/tests/check": "",
     "packages/gowork-leader/tests/core": "packages/gowork-leader/tests/core",

@@ -19,6 +19,7 @@ import pytest
 from click.testing import CliRunner
 from leader_process import FREE_PORTS, refused_start, running
 from served_folder import served_folder
+from tls_authority import Authority
 
 from gowork.base.channels import AddressError, open_blocking_channel
 from gowork.leader import Addresses
@@ -505,3 +506,10 @@ def test_a_socket_for_a_proxy_that_can_not_be_made_is_refused(
     code, error = refused_start(tmp_path, f"--proxy-listen={path}")
     assert (code, words in message_of(error)) == (1, True), error
     assert (tmp_path / "file").read_text() == "of somebody"
+
+
+def test_a_leader_among_several_has_a_leader_s_certificate(tmp_path: Path) -> None:
+    files = Authority(tmp_path).server("x", client_ca=tmp_path / "ca.pem", role="worker")
+    given = [f"--tls-cert={files.cert}", f"--tls-key={files.key}", f"--tls-client-ca={files.client_ca}"]
+    code, error = refused_start(tmp_path, *given, "--log=etcd://127.0.0.1:1/x")
+    assert (code, "it needs the URI gowork://leader/NAME" in message_of(error)) == (2, True), error

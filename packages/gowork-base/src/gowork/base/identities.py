@@ -152,15 +152,19 @@ def caller_shown(context: grpc.aio.ServicerContext[Any, Any], *, by_socket: bool
     shown = None if pem is None else shown_by(pem)
     is_proxy = shown is not None and Role.PROXY in shown.roles
     if is_proxy or (by_socket and context.peer().startswith("unix:")):
-        pem = proxied_certificate(values_of(context, PROXIED))
+        pem = proxied_certificate(said_in(context, PROXIED)[PROXIED])
         return None if pem is None else shown_by(pem)
     return shown
 
 
-def values_of(context: grpc.aio.ServicerContext[Any, Any], key: str) -> list[str]:
-    """Returns the values of a key of a call's metadata that are text."""
+def said_in(context: grpc.aio.ServicerContext[Any, Any], *keys: str) -> dict[str, list[str]]:
+    """Returns what a call's metadata say in text: {each of these keys: its values}."""
+    said: dict[str, list[str]] = {key: [] for key in keys}
     metadata: Any = context.invocation_metadata() or ()
-    return [value for each, value in metadata if each == key and isinstance(value, str)]
+    for key, value in metadata:
+        if key in said and isinstance(value, str):
+            said[key].append(value)
+    return said
 
 
 def _role_and_name(uri: str) -> tuple[Role | None, str]:

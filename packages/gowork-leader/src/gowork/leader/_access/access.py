@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import grpc
 from msgspec import Struct
 
-from gowork.base.identities import IdentityError, Role, Shown, caller_shown, values_of
+from gowork.base.identities import IdentityError, Role, Shown, caller_shown, said_in, shown_by
 from gowork.leader._access.access_file import AccessError, AccessFile, Entry, is_allowed_host, read_access_file
 from gowork.leader._access.metadata import CALLER_KEY, FORWARDED
 from gowork.leader._access.rights import Identity, Limits, decoded
@@ -23,6 +23,7 @@ from gowork.proto.status import Refusal
 
 _log = logging.getLogger(__name__)
 
+AUTHORIZATION = "authorization"
 _BEARER = "bearer "
 _NO_ENTRY = Entry("")
 #: How many bytes of a token's hash are looked up. The rest is compared in constant time.
@@ -90,6 +91,17 @@ class Access:
             raise _denied("ROLE_MISSING", f"{caller.words} may not call {call.partition('/')[2]}")
         return caller
 
+    def is_leader(self, certificate: bytes) -> bool:
+        """Whether other leaders with the same access file take a certificate (PEM) for a leader's.
+
+        Raises:
+            IdentityError: it can't be read.
+        """
+        try:
+            return Role.LEADER in _by_certificate(self._known, shown_by(certificate)).roles
+        except Refusal:
+            return False
+
     def may_join_from(self, host: str) -> bool:
         """Whether a callback worker may be at this host: an IP address, or a name."""
         return is_allowed_host(host, self._known.file.join_networks)
@@ -102,12 +114,13 @@ class Access:
             raise _unknown("CERTIFICATE_UNUSABLE", str(error)) from None
         if shown is not None and f"serial:{shown.serial}" in known.revoked:
             raise _unknown("REVOKED", f"the certificate of {shown.words} is revoked")
-        caller = _by_token(known, context) or (None if shown is None else _by_certificate(known, shown))
+        said = said_in(context, AUTHORIZATION, CALLER_KEY, FORWARDED)
+        caller = _by_token(known, said[AUTHORIZATION]) or (None if shown is None else _by_certificate(known, shown))
         if caller is None:
             raise _unknown("NO_IDENTITY", "show a certificate, or a token: this leader wants to know who calls")
         if caller.name in known.revoked:
             raise _unknown("REVOKED", f"{caller.name!r} is revoked")
-        return _handed_on(known, caller, context)
+        return _handed_on(known, caller, said[CALLER_KEY], is_forwarded=bool(said[FORWARDED]))
 
 
 def _known(file: AccessFile) -> _Known:
@@ -125,9 +138,8 @@ def _known(file: AccessFile) -> _Known:
     )
 
 
-def _by_token(known: _Known, context: _Context) -> Identity | None:
+def _by_token(known: _Known, given: list[str]) -> Identity | None:
     """Returns whose token was sent; None when none was."""
-    given = values_of(context, "authorization")
     if not given:
         return None
     if len(given) > 1 or given[0][: len(_BEARER)].lower() != _BEARER:
@@ -166,14 +178,13 @@ def _identity(known: _Known, name: str, roles: frozenset[Role], entry: Entry) ->
     return Identity(name, roles, entry.queues, entry.handlers, limits)
 
 
-def _handed_on(known: _Known, caller: Identity, context: _Context) -> Identity:
+def _handed_on(known: _Known, caller: Identity, named: list[str], *, is_forwarded: bool) -> Identity:
     """Returns for whom a call is made: for another caller if a leader hands its call on.
 
     Raises:
         Refusal: somebody else pretends to.
     """
-    named = values_of(context, CALLER_KEY)
-    if not named and not values_of(context, FORWARDED):
+    if not named and not is_forwarded:
         return caller
     if Role.LEADER not in caller.roles:
         raise _denied("NOT_A_LEADER", f"{caller.words} may not hand on calls of others; only a leader may")

@@ -28,6 +28,7 @@ from gowork.base.beginnings import EXIT_INTERRUPTED, give_up_standard_output
 from gowork.base.certificates import CertificateError
 from gowork.base.channels import ALL_INTERFACES, AddressError, check_local, parse_address
 from gowork.base.directories import check_not_public, make_directory
+from gowork.base.identities import IdentityError
 from gowork.base.local_listener import LocalListener
 from gowork.base.local_probes import Question, check_and_exit
 from gowork.base.proxies import is_loopback
@@ -543,9 +544,18 @@ def _access(path: str | None, tls: Tls | None, *, asks: bool, is_alone: bool) ->
             "leaders with a log know one another by certificates with the role leader: give --tls-client-ca"
         )
     try:
-        return Access(None if path is None else Path(path))
+        access = Access(None if path is None else Path(path))
+        pair = tls.held.pair if tls is not None and not is_alone else None
+        if pair is not None and not access.is_leader(pair.chain):
+            raise click.UsageError(
+                "--tls-cert: other leaders take no calls from this certificate: it needs the URI gowork://leader/NAME, "
+                'or a line in the access file with roles = ["leader"]'
+            )
     except AccessError as error:
         raise click.UsageError(f"--access: {error}") from None
+    except IdentityError as error:
+        raise click.UsageError(f"--tls-cert: {error}") from None
+    return access
 
 
 def _check_local(*listened: str) -> None:
