@@ -53,8 +53,8 @@ def test_a_leader_and_a_worker_are_asked_without_their_options(
         assert asked("gowork-leader", "--name", "a") == (0, "ready")
         assert asked("gowork-leader", check="--check=alive") == (0, "alive")
         assert asked("gowork-worker") == (0, "ok")
-        code, said = asked("gowork-leader", "--name", "b")
-        assert (code, said) == (1, "no leader with the name 'b' runs here")
+        code, said = asked("gowork-leader", "--name", "nobody-has-it")
+        assert (code, said) == (1, "no leader with the name 'nobody-has-it' runs here")
     assert asked("gowork-worker")[0] == 1
     kill(leader.process)
     assert asked("gowork-leader")[0] == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -13,7 +14,10 @@ import pytest
 from access_callers import access_file, entry, known_by_tokens, with_token
 from leader_serving import PATIENCE, ServedLeader, refused, serving, stream_refused
 
+from gowork.base.identities import Role
 from gowork.leader._access.access import Access
+from gowork.leader._access.rights import Identity
+from gowork.leader._app import node
 from gowork.proto.cluster.v1 import leader_pb2 as cpb
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 
@@ -90,7 +94,13 @@ async def test_lists_and_watches_name_what_the_caller_may_see(leader: ServedLead
         await out_of_bounds(web.list(filter=chosen))
         watch = web.scheduler.WatchTasks(pb.WatchTasksRequest(filter=chosen), timeout=PATIENCE)
         assert (await stream_refused(watch)).reason == "OUT_OF_BOUNDS"
-    assert await web.list(filter="queue = web AND handler = thumbnail") == []
+    chosen = "queue = web AND handler = thumbnail"
+    assert await web.list(filter=chosen) == []
+    watch = web.scheduler.WatchTasks(pb.WatchTasksRequest(filter=chosen), timeout=PATIENCE)
+    token = (await anext(aiter(watch))).token
+    watch.cancel()
+    again = web.scheduler.WatchTasks(pb.WatchTasksRequest(filter=chosen, token=token), timeout=PATIENCE)
+    assert (await stream_refused(again)).code is grpc.StatusCode.OUT_OF_RANGE
     await out_of_bounds(web.scheduler.GetTasks(pb.GetTasksRequest(), timeout=PATIENCE))
 
 
@@ -161,6 +171,55 @@ async def test_who_joined_as_a_member_alone_speaks_for_it(leader: ServedLeader) 
     assert (await refused(beat(first, "m"))).reason == "NOT_THE_OWNER"
 
 
+async def test_a_member_leaves_when_its_owner_may_not_be_there_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node, "REFRESH_SECONDS", 0.01)
+    changes = (
+        ("revoked = ['w1']", entry("w1", "worker")),
+        (entry("w1", "worker", handlers=["h"]),),
+        (entry("w1", "client"),),
+        ("join_networks = ['10.0.0.0/8']", entry("w1", "worker")),
+    )
+    for number, change in enumerate(changes):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        ops = entry("ops", "admin")
+        async with known_by_tokens(folder, entry("w1", "worker"), ops) as leader:
+            await join(with_token(leader, "w1"), "m")
+            path = access_file(folder / "..", *change, ops)
+            path.rename(folder / "access.toml")
+            admin = with_token(leader, "ops").cluster
+            async with asyncio.timeout(PATIENCE):
+                while True:
+                    (member,) = (await admin.Members(cpb.MembersRequest(), timeout=PATIENCE)).members
+                    if member.liveness == cpb.MEMBER_LIVENESS_LEFT:
+                        break
+
+
+async def test_a_member_of_a_leader_that_asked_nobody_belongs_to_who_speaks_for_it_first(tmp_path: Path) -> None:
+    async with serving(tmp_path) as leader:
+        await join(leader, "m")
+    async with known_by_tokens(tmp_path, *EVERYBODY) as leader:
+        await beat(with_token(leader, "w1"), "m")
+        assert (await refused(beat(with_token(leader, "w2"), "m"))).reason == "NOT_THE_OWNER"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1%3A80#.workers.example:80",
+        "a?.workers.example:1",
+        "//10.9.9.9/x.workers.example:1",
+        "a,b.workers.example:1",
+    ],
+)
+async def test_an_address_that_grpc_would_read_otherwise_is_refused(tmp_path: Path, address: str) -> None:
+    async with known_by_tokens(tmp_path, "join_networks = ['*.workers.example']", entry("w1", "worker")) as leader:
+        refusal = await refused(join(with_token(leader, "w1"), "m", address))
+        assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
+
+
 async def test_the_owner_of_a_member_outlives_the_leader(tmp_path: Path) -> None:
     for expected in (None, "NOT_THE_OWNER"):
         async with known_by_tokens(tmp_path, *EVERYBODY) as leader:
@@ -215,8 +274,6 @@ async def test_members_are_dialled_in_allowed_networks_alone(tmp_path: Path, add
 
 
 async def test_metrics_can_want_a_token_and_probes_do_not(tmp_path: Path) -> None:
-    import asyncio
-
     async with serving(tmp_path, http_token=lambda: "secret") as leader:
 
         def page(path: str, **headers: str) -> int:
@@ -241,3 +298,27 @@ async def test_metrics_can_want_a_token_and_probes_do_not(tmp_path: Path) -> Non
 
 def test_an_access_object_is_made_of_a_file(tmp_path: Path) -> None:
     assert not Access(access_file(tmp_path, *EVERYBODY)).refresh()
+
+
+def test_only_stars_and_question_marks_are_special_in_patterns() -> None:
+    bound = Identity("a", frozenset({Role.CLIENT}), ("jobs[1]", "a.*", "x?"))
+    for queue, allowed in (
+        ("jobs[1]", True),
+        ("jobs1", False),
+        ("a.b", True),
+        ("ab", False),
+        ("xy", True),
+        ("x", False),
+    ):
+        assert bound.may_queue(queue) is allowed, queue
+
+
+async def test_a_worker_that_is_bound_to_queues_gets_no_session(tmp_path: Path) -> None:
+    async with known_by_tokens(tmp_path, entry("w", "client", queues=["web"])) as leader:
+        # As a certificate with the role worker would have it.
+        identity = Identity("w", frozenset({Role.WORKER}), ("web",))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Access, "admit", lambda self, call, context: identity)
+            session = leader.session()
+            await session.hello("w")
+            assert (await session.refusal()).reason == "OUT_OF_BOUNDS"

@@ -154,6 +154,7 @@ async def test_tokens_are_known_and_others_refused(tmp_path: Path) -> None:
         for given, words in (
             ((), "show a certificate, or a token"),
             (metadata(authorization="Bearer something"), "no identity has this token"),
+            (metadata(authorization="Bearer "), "authorization: Bearer TOKEN"),
             (metadata(authorization=f"Bearer {token_of('web')}x"), "no identity has this token"),
             (metadata(authorization=f"Basic {token_of('web')}"), "authorization: Bearer TOKEN"),
             (metadata(authorization=f"Bearer {token_of('web')}") * 2, "authorization: Bearer TOKEN"),
@@ -240,6 +241,52 @@ async def test_a_forwarded_identity_is_believed_of_leaders_alone(
 # Changes.
 
 
+async def test_a_proxy_is_held_to_the_access_file(tmp_path: Path, authority: Authority) -> None:
+    admin = handed_on(authority.issue("ops", uris=("gowork://admin/ops",))[0])
+    plain = authority.issue("nginx")
+    file = (
+        "revoked = ['p1']",
+        entry("p2", "client", token=False),
+        entry("p4", "proxy", token=False, certificates=["CN=nginx"]),
+    )
+    async with known_by_certificates(tmp_path, authority, Access(access_file(tmp_path, *file))) as leader:
+        for files, wanted in (
+            (authority.client("p1", "proxy"), UNKNOWN),
+            (authority.client("p2", "proxy"), DENIED),
+            (authority.client("p3", "proxy"), OK),
+            (TlsFiles(authority.file, *plain), OK),
+        ):
+            async with calling(leader, files) as proxy:
+                assert (await code_of(proxy, STATS, admin))[0] is wanted, files
+
+
+async def test_who_is_revoked_does_not_get_in_with_a_token(tmp_path: Path, authority: Authority) -> None:
+    access = Access(access_file(tmp_path, "revoked = ['ada']", entry("web", "client")))
+    async with known_by_certificates(tmp_path, authority, access) as leader:
+        token = metadata(authorization=f"Bearer {token_of('web')}")
+        for name, wanted in (("ada", UNKNOWN), ("eva", OK)):
+            async with calling(leader, authority.client(name, "client")) as caller:
+                assert (await code_of(caller, STATS, *token))[0] is wanted
+
+
+@pytest.mark.parametrize("uri", ["gowork://client/%ff", "gowork://[bad/x", "gowork://client/", "gowork://client/a?b"])
+async def test_a_certificate_with_a_uri_of_another_form_is_refused_in_one_line(
+    leader: ServedLeader, authority: Authority, caplog: pytest.LogCaptureFixture, uri: str
+) -> None:
+    certificate, key = authority.issue("web", uris=(uri,))
+    async with calling(leader, TlsFiles(authority.file, certificate, key)) as caller:
+        code, said = await code_of(caller, STATS)
+    assert (code, "is not gowork://ROLE/NAME" in said) == (UNKNOWN, True), said
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+async def test_a_denial_names_the_peer_that_was_there(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with known_by_tokens(tmp_path, entry("web", "client")) as leader:
+        await code_of(leader, STATS, *metadata(gowork_forwarded="ipv4:10.9.9.9:1"))
+    (denied,) = [record.__dict__ for record in caplog.records if record.name == "gowork.leader.audit"]
+    assert denied["peer"].startswith("ipv4:127.0.0.1:")
+
+
 def rewrite(path: Path, *parts: str) -> None:
     path.with_suffix(".new").write_text("\n".join(parts))
     path.with_suffix(".new").replace(path)
@@ -260,10 +307,17 @@ async def test_who_is_revoked_is_let_in_no_more_and_loses_open_streams(
     ):
         watch = client.scheduler.WatchTasks(pb.WatchTasksRequest(), timeout=PATIENCE)
         await anext(aiter(watch))
+        async with calling(leader, authority.client("admin")) as admin:
+            await admin.submit("long", handler="nobody")
+        waiting = asyncio.ensure_future(
+            client.scheduler.WaitTask(pb.WaitTaskRequest(id="long"), timeout=PATIENCE).code()
+        )
+        await asyncio.sleep(0)
         rewrite(path, 'revoked = ["w1", "web"]')
         refusal = await revoked.refusal()
         assert (refusal.code, refusal.reason) == (UNKNOWN, "REVOKED")
         assert (await stream_refused(watch)).reason == "REVOKED"
+        assert await asyncio.wait_for(waiting, PATIENCE) is UNKNOWN
         assert (await refused(client.get("x"))).reason == "REVOKED"
         await staying.send(credit=[1])
         async with calling(leader, authority.client("web2", "client")) as other:
@@ -311,6 +365,23 @@ async def test_a_bad_new_access_file_is_refused_and_the_old_one_stays(
         rewrite(path, "[[identity]]")
         await asyncio.wait_for(refreshed.wait(), PATIENCE)
         assert (await code_of(with_token(leader, "web"), STATS))[0] is OK
+
+
+async def test_a_fault_does_not_end_the_looks_at_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Faulty(Access):
+        looks = 0
+
+        def refresh(self) -> bool:
+            self.looks += 1
+            if self.looks == 1:
+                raise OSError("the disk is gone")
+            return super().refresh()
+
+    monkeypatch.setattr(node, "REFRESH_SECONDS", 0.01)
+    path = access_file(tmp_path, entry("w", "worker"))
+    async with serving(tmp_path, access=Faulty(path)) as leader, with_token(leader, "w").worker() as session:
+        rewrite(path, "revoked = ['w']", entry("w", "worker"))
+        assert (await session.refusal()).reason == "REVOKED"
 
 
 async def test_calls_that_change_the_cluster_and_denials_are_recorded(

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from pathlib import Path
 
 import pytest
 
+from gowork.leader._access.access import Access
 from gowork.leader._access.access_file import FILE_BYTES_MAX, AccessError, read_access_file
 
 TOKEN = "sha256:" + "0" * 64
+NOTHING = f"sha256:{hashlib.sha256().hexdigest()}"
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        ("", "is empty"),
+        (" \n", "is empty"),
         ("x", "access.toml: "),
+        (f"limits = {{sessions = {'1' * 5000}}}", "access.toml: "),
+        (f'[[identity]]\nname = "a"\nroles = ["client"]\ntokens = ["{NOTHING}"]', "hash of an empty token"),
+        ('revoked = ["CN=adm"]', "is neither the name of an identity nor serial:HEX"),
+        ('revoked = ["gowork://admin/a"]', "is neither the name of an identity nor serial:HEX"),
+        (f'revoked = ["{TOKEN}"]', "is neither the name of an identity nor serial:HEX"),
+        ('revoked = ["a "]', "is neither the name of an identity nor serial:HEX"),
         ("queue = 1", "unknown field `queue`"),
         ("[[identity]]", "missing required field `name`"),
         ("[[identity]]\nname = 1", "Expected `str`, got `int` - at `$.identity[0].name`"),
@@ -53,3 +65,25 @@ def test_a_file_that_is_not_there_or_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "y").write_bytes(b"\xff")
     with pytest.raises(AccessError):
         read_access_file(tmp_path / "y")
+    (tmp_path / "z").write_text("# nobody")
+    (tmp_path / "z").chmod(0o666)
+    with pytest.raises(AccessError, match="everybody may write to it"):
+        read_access_file(tmp_path / "z")
+    os.mkfifo(tmp_path / "f")
+    with pytest.raises(AccessError, match="is no file"):
+        read_access_file(tmp_path / "f")
+
+
+def test_a_file_that_is_written_in_its_place_is_used_when_it_stays_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "access.toml"
+    path.write_text("# nobody")
+    access = Access(path)
+    path.write_text("revoked = ['a']")
+    assert [access.refresh() for _ in range(3)] == [False, True, False]
+    # One that is renamed is whole.
+    (tmp_path / "new").write_text("revoked = ['a', 'b']")
+    (tmp_path / "new").rename(path)
+    assert access.refresh()
+    path.write_text("")
+    assert [access.refresh() for _ in range(2)] == [False, False]
+    assert "is empty" in access.fault

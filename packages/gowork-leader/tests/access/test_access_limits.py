@@ -141,4 +141,8 @@ async def test_a_caller_schedules_no_more_into_a_queue_that_is_full_for_it(tmp_p
         await web.submit("d", queue="other")
         await with_token(leader, "b").submit("c", queue="q")
         single = pb.ScheduleTaskRequest(task=pb.Task(id="e", payload="x", queue="q"))
+        await web.scheduler.CancelTask(pb.CancelTaskRequest(id="d"), timeout=PATIENCE)
+        await web.submit("f", "g", queue="other")
+        retry = web.scheduler.RetryTask(pb.RetryTaskRequest(id="d"), timeout=PATIENCE)
+        assert (await refused(retry)).reason == "TOO_MANY_TASKS"
         assert (await refused(web.scheduler.ScheduleTask(single, timeout=PATIENCE))).reason == "TOO_MANY_TASKS"

@@ -466,7 +466,10 @@ def test_a_leader_that_the_others_can_not_reach_says_so(tmp_path: Path) -> None:
     assert "--advertise" in line
 
 
-@pytest.mark.parametrize("address", ["0.0.0.0:0", "[::]:0", ":0", "192.0.2.1:0", "leader.example:0"])
+@pytest.mark.parametrize(
+    "address",
+    ["0.0.0.0:0", "[::]:0", ":0", "192.0.2.1:0", "leader.example:0", "[::0]:0", "[::ffff:0.0.0.0]:0", "[::%0]:0"],
+)
 @pytest.mark.parametrize("option", ["--cluster-listen", "--scheduler-listen"])
 def test_a_port_that_other_machines_reach_and_that_asks_nobody_is_refused(
     tmp_path: Path, option: str, address: str
@@ -481,7 +484,10 @@ def test_a_port_that_other_machines_reach_and_that_asks_nobody_is_refused(
     ("options", "words"),
     [
         (["--access=missing.toml"], "--access: missing.toml can't be read: No such file"),
-        (["--access=empty.toml", "--log=etcd://127.0.0.1:1/x"], "leaders with a log know one another by certificates"),
+        (["--access=tokens.toml", "--log=etcd://127.0.0.1:1/x"], "leaders with a log know one another by certificates"),
+        (["--access="], "is empty; leave the option out"),
+        (["--tls-client-ca="], "is empty; leave the option out"),
+        (["--access=tokens.toml", "--cluster-listen=0.0.0.0:0"], "tokens can be read on their way"),
         (["--http-token-file=missing"], "--http-token-file: missing can't be read"),
         (["--http-token-file=empty.toml"], "--http-token-file: empty.toml has no token"),
     ],
@@ -490,6 +496,7 @@ def test_files_about_access_that_do_not_suffice_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], words: str
 ) -> None:
     (tmp_path / "empty.toml").touch()
+    (tmp_path / "tokens.toml").write_text("# nobody yet")
     monkeypatch.chdir(tmp_path)
     code, error = refused_start(tmp_path, *options)
     assert (code, words in message_of(error)) == (2, True), error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -32,6 +33,27 @@ def read_token(path: Path) -> str:
             f"{path} has no token: 1 to {TOKEN_CHARACTERS_MAX} visible characters of ASCII, without spaces"
         )
     return token
+
+
+class TokenFile:
+    """A file with a token that others must show. It is read again each time, because pages are asked for seldom.
+
+    Args:
+        path: the file.
+
+    Raises:
+        CertificateError: it has no token.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._token = read_token(path)
+
+    def newest(self) -> str:
+        """Returns the token that the file has now, or the last one that it had."""
+        with contextlib.suppress(CertificateError):
+            self._token = read_token(self._path)
+        return self._token
 
 
 def showing(channel: Any, token: Callable[[], str]) -> Any:

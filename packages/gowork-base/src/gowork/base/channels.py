@@ -14,7 +14,7 @@ import grpc
 
 from gowork.base.bearer import showing
 from gowork.base.interception import client_interceptors, intercepted, uninstrumented
-from gowork.base.proxies import goes_past_proxies, is_loopback, proxy_of
+from gowork.base.proxies import goes_past_proxies, is_loopback, is_unspecified, proxy_of
 from gowork.proto import limits
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def check_local(address: str, because: str, *, name: str = "address") -> None:
         AddressError: others reach it. The message says why that is bad, and what to do.
     """
     host, _ = parse_address(address, name=name)
-    if not is_loopback(host) or host in ALL_INTERFACES:
+    if not is_loopback(host) or is_unspecified(host):
         raise AddressError(
             f"other machines reach {address}, and {because}: give tls-cert, tls-key and tls-client-ca, or, where "
             "the network lets nobody else in, --insecure (GOWORK_INSECURE=1); see docs/access.md"

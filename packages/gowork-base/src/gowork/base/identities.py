@@ -138,20 +138,15 @@ def proxied_certificate(values: list[str]) -> bytes | None:
     return unquote(found).encode() or None
 
 
-def caller_shown(context: grpc.aio.ServicerContext[Any, Any], *, by_socket: bool = False) -> Shown | None:
+def caller_shown(context: grpc.aio.ServicerContext[Any, Any]) -> Shown | None:
     """Returns what the caller's certificate says, also when a proxy is between; None: there is no certificate.
-
-    Args:
-        context: the call.
-        by_socket: whether who connects by a unix socket is a proxy.
 
     Raises:
         IdentityError.
     """
     pem = certificate_of(context)
     shown = None if pem is None else shown_by(pem)
-    is_proxy = shown is not None and Role.PROXY in shown.roles
-    if is_proxy or (by_socket and context.peer().startswith("unix:")):
+    if shown is not None and Role.PROXY in shown.roles:
         pem = proxied_certificate(said_in(context, PROXIED)[PROXIED])
         return None if pem is None else shown_by(pem)
     return shown
@@ -168,9 +163,12 @@ def said_in(context: grpc.aio.ServicerContext[Any, Any], *keys: str) -> dict[str
 
 
 def _role_and_name(uri: str) -> tuple[Role | None, str]:
-    """Raises: IdentityError, ValueError."""
-    parts = urlsplit(uri)
-    name = unquote(parts.path[1:], errors="strict")
+    """Raises: IdentityError."""
+    try:
+        parts = urlsplit(uri)
+        name = unquote(parts.path[1:], errors="strict")
+    except ValueError:
+        raise IdentityError(f"the certificate's URI {uri[:100]!r} is not {_SCHEME}://ROLE/NAME") from None
     well_formed = (
         parts.path.startswith("/") and name.strip() and name.isprintable() and not (parts.query or parts.fragment)
     )

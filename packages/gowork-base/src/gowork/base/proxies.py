@@ -23,13 +23,24 @@ def is_loopback(host: str) -> bool:
     name = host.rstrip(".").lower()
     if name == "localhost" or name.endswith(".localhost"):
         return True
+    number = _number(host)
+    # A connection to the unspecified address (0.0.0.0, [::]) goes to this machine.
+    return number is not None and (number.is_loopback or number.is_unspecified)
+
+
+def is_unspecified(host: str) -> bool:
+    """Whether a host is 0.0.0.0 or ::, in any spelling. Who listens there is reached at all addresses."""
+    number = _number(host)
+    return number is not None and number.is_unspecified
+
+
+def _number(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Returns an IP address, that of IPv4 where one of IPv6 stands for it; None for a name."""
     try:
         number = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
-        return False
-    mapped = getattr(number, "ipv4_mapped", None) or number
-    # A connection to the unspecified address (0.0.0.0, [::]) goes to this machine.
-    return mapped.is_loopback or mapped.is_unspecified
+        return None
+    return getattr(number, "ipv4_mapped", None) or number
 
 
 def goes_past_proxies(hosts: Sequence[str]) -> bool:

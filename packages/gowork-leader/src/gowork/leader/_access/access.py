@@ -10,12 +10,20 @@ import hmac
 import logging
 import os
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import grpc
 from msgspec import Struct
 
-from gowork.base.identities import IdentityError, Role, Shown, caller_shown, said_in, shown_by
+from gowork.base.identities import (
+    PROXIED,
+    IdentityError,
+    Role,
+    certificate_of,
+    proxied_certificate,
+    said_in,
+    shown_by,
+)
 from gowork.leader._access.access_file import AccessError, AccessFile, Entry, is_allowed_host, read_access_file
 from gowork.leader._access.metadata import CALLER_KEY, FORWARDED
 from gowork.leader._access.rights import Identity, Limits, decoded
@@ -54,7 +62,7 @@ class Access:
 
     def __init__(self, path: Path | None = None) -> None:
         self._path = path
-        self._look = _look(path)
+        self._look = self._seen = _look(path)
         self._known = _known(AccessFile() if path is None else read_access_file(path))
         #: Why the newest file is not used; empty: it is.
         self.fault = ""
@@ -64,7 +72,11 @@ class Access:
         look = _look(self._path)
         if self._path is None or (look == self._look and not self.fault):
             return False
-        self._look = look
+        if look != self._seen and look.inode == self._look.inode:
+            # It is being written, perhaps. A file that another one was renamed to is whole.
+            self._seen = look
+            return False
+        self._look = self._seen = look
         try:
             file = read_access_file(self._path)
         except AccessError as error:
@@ -98,28 +110,37 @@ class Access:
             IdentityError: it can't be read.
         """
         try:
-            return Role.LEADER in _by_certificate(self._known, shown_by(certificate)).roles
+            found = _of_certificate(self._known, certificate)
         except Refusal:
             return False
+        return isinstance(found, Identity) and Role.LEADER in found.roles
 
     def may_join_from(self, host: str) -> bool:
         """Whether a callback worker may be at this host: an IP address, or a name."""
         return is_allowed_host(host, self._known.file.join_networks)
 
+    def may_stay(self, owner: str, host: str) -> bool:
+        """Whether a callback worker that joined as this owner, and is at this host, may still be a member."""
+        entry = self._known.by_name.get(owner, _NO_ENTRY)
+        is_worker = entry.roles is None or Role.WORKER in entry.roles
+        is_bound = entry.queues is not None or entry.handlers is not None
+        return owner not in self._known.revoked and is_worker and not is_bound and self.may_join_from(host)
+
     def _caller(self, context: _Context) -> Identity:
         known = self._known
+        said = said_in(context, AUTHORIZATION, CALLER_KEY, FORWARDED, PROXIED)
         try:
-            shown = caller_shown(context, by_socket=True)
+            caller = _of_certificate(known, certificate_of(context))
+            is_proxy = isinstance(caller, Identity) and Role.PROXY in caller.roles
+            if is_proxy or context.peer().startswith("unix:"):
+                caller = _of_certificate(known, proxied_certificate(said[PROXIED]))
         except IdentityError as error:
             raise _unknown("CERTIFICATE_UNUSABLE", str(error)) from None
-        if shown is not None and f"serial:{shown.serial}" in known.revoked:
-            raise _unknown("REVOKED", f"the certificate of {shown.words} is revoked")
-        said = said_in(context, AUTHORIZATION, CALLER_KEY, FORWARDED)
-        caller = _by_token(known, said[AUTHORIZATION]) or (None if shown is None else _by_certificate(known, shown))
+        caller = _by_token(known, said[AUTHORIZATION]) or caller
+        if isinstance(caller, Refusal):
+            raise caller
         if caller is None:
             raise _unknown("NO_IDENTITY", "show a certificate, or a token: this leader wants to know who calls")
-        if caller.name in known.revoked:
-            raise _unknown("REVOKED", f"{caller.name!r} is revoked")
         return _handed_on(known, caller, said[CALLER_KEY], is_forwarded=bool(said[FORWARDED]))
 
 
@@ -134,7 +155,37 @@ def _known(file: AccessFile) -> _Known:
         {entry.name: entry for entry in file.identity},
         {name: entry for entry in file.identity for name in entry.certificates},
         tokens,
-        frozenset(file.revoked),
+        frozenset(map(_plain, file.revoked)),
+    )
+
+
+def _plain(revoked: str) -> str:
+    """Returns an entry with its serial number as certificates have it here: openssl writes zeros before."""
+    kind, _, digits = revoked.partition(":")
+    return f"serial:{int(digits, 16):x}" if kind == "serial" else revoked
+
+
+def _of_certificate(known: _Known, pem: bytes | None) -> Identity | Refusal | None:
+    """Returns whose a certificate is, or the refusal of one that has no role; None: there is none.
+
+    Raises:
+        IdentityError: it can't be read.
+        Refusal: it, or whose it is, is revoked.
+    """
+    if pem is None:
+        return None
+    shown = shown_by(pem)
+    if f"serial:{shown.serial}" in known.revoked:
+        raise _unknown("REVOKED", f"the certificate of {shown.words} is revoked")
+    if shown.name:
+        return _of_roles(known, shown.name, shown.roles)
+    for name in shown.names:
+        if (entry := known.by_certificate.get(name)) is not None:
+            return _identity(known, entry.name, frozenset(entry.roles or ()), entry)
+    return _denied(
+        "NO_ROLE",
+        f"the certificate of {shown.words} has no role: it needs a URI such as gowork://client/NAME, or a line in the "
+        "leader's access file",
     )
 
 
@@ -142,30 +193,22 @@ def _by_token(known: _Known, given: list[str]) -> Identity | None:
     """Returns whose token was sent; None when none was."""
     if not given:
         return None
-    if len(given) > 1 or given[0][: len(_BEARER)].lower() != _BEARER:
+    token = given[0][len(_BEARER) :].strip()
+    if len(given) > 1 or given[0][: len(_BEARER)].lower() != _BEARER or not token:
         raise _unknown("TOKEN_UNUSABLE", "send one header, authorization: Bearer TOKEN")
-    digest = hashlib.sha256(given[0][len(_BEARER) :].strip().encode()).digest()
+    digest = hashlib.sha256(token.encode()).digest()
     for other, entry in known.by_token.get(digest[:_LOOKED_UP_BYTES], ()):
         if hmac.compare_digest(digest, other):
             return _identity(known, entry.name, frozenset(entry.roles or ()), entry)
     raise _unknown("TOKEN_UNKNOWN", "no identity has this token; it may have been replaced")
 
 
-def _by_certificate(known: _Known, shown: Shown) -> Identity:
-    if shown.name:
-        return _of_roles(known, shown.name, shown.roles)
-    for name in shown.names:
-        if (entry := known.by_certificate.get(name)) is not None:
-            return _identity(known, entry.name, frozenset(entry.roles or ()), entry)
-    raise _denied(
-        "NO_ROLE",
-        f"the certificate of {shown.words} has no role: it needs a URI such as gowork://client/NAME, or a line in the "
-        "leader's access file",
-    )
-
-
 def _of_roles(known: _Known, name: str, roles: frozenset[Role]) -> Identity:
-    """Returns the identity of a name with these roles, of which the file may leave it some only."""
+    """Returns the identity of a name with these roles, of which the file may leave it some only.
+
+    Raises:
+        Refusal: it is revoked.
+    """
     entry = known.by_name.get(name)
     if entry is None:
         return _identity(known, name, roles, _NO_ENTRY)
@@ -173,6 +216,8 @@ def _of_roles(known: _Known, name: str, roles: frozenset[Role]) -> Identity:
 
 
 def _identity(known: _Known, name: str, roles: frozenset[Role], entry: Entry) -> Identity:
+    if name in known.revoked:
+        raise _unknown("REVOKED", f"{name!r} is revoked")
     # A leader's calls are those of others, each of which has limits.
     limits = Limits() if Role.LEADER in roles else entry.limits.over(known.file.limits)
     return Identity(name, roles, entry.queues, entry.handlers, limits)
@@ -195,8 +240,6 @@ def _handed_on(known: _Known, caller: Identity, named: list[str], *, is_forwarde
         name, roles = decoded(text)
     except ValueError:
         raise _unknown("CALLER_UNUSABLE", f"the other leader has not said who calls, but {named[0][:100]!r}") from None
-    if name in known.revoked:
-        raise _unknown("REVOKED", f"{name!r} is revoked")
     return _of_roles(known, name, roles - {Role.LEADER, Role.PROXY})
 
 
@@ -208,10 +251,18 @@ def _denied(reason: str, message: str) -> Refusal:
     return Refusal(grpc.StatusCode.PERMISSION_DENIED, reason, message)
 
 
-def _look(path: Path | None) -> object:
-    """Returns what changes when the file does."""
+class _Look(NamedTuple):
+    """What changes when the file does."""
+
+    inode: object
+    rest: object
+
+
+def _look(path: Path | None) -> _Look:
     try:
         look = None if path is None else os.stat(path)
     except (OSError, ValueError) as error:
-        return str(error)
-    return look and (look.st_dev, look.st_ino, look.st_size, look.st_mtime_ns, look.st_ctime_ns)
+        return _Look(None, str(error))
+    if look is None:
+        return _Look(None, None)
+    return _Look((look.st_dev, look.st_ino), (look.st_size, look.st_mtime_ns, look.st_ctime_ns, look.st_mode))

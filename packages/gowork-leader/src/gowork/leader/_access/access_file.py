@@ -5,8 +5,10 @@ Reads and judges the file. What it means for a call is decided in `access`.
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import re
+import stat
 import tomllib
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from gowork.leader._access.rights import Limits
 FILE_BYTES_MAX = 4 << 20
 IDENTITIES_MAX = 10_000
 _TOKEN = re.compile("sha256:[0-9a-f]{64}")
+_NOTHING = f"sha256:{hashlib.sha256().hexdigest()}"
 _SERIAL = re.compile("serial:[0-9a-f]+")
 _KINDS = ("CN=", "DNS:", "IP:", "URI:", "EMAIL:")
 
@@ -63,15 +66,23 @@ def read_access_file(path: Path) -> AccessFile:
         AccessError: it can't be read, or says what makes no sense.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise AccessError(f"{path} is no file")
+        if path.stat().st_mode & stat.S_IWOTH:
+            raise AccessError(f"{path}: everybody may write to it; take that away with chmod o-w")
         with path.open("rb") as file:
             data = file.read(FILE_BYTES_MAX + 1)
+    except AccessError:
+        raise
     except (OSError, ValueError) as error:
         raise AccessError(f"{path} can't be read: {getattr(error, 'strerror', None) or error}") from None
     if len(data) > FILE_BYTES_MAX:
         raise AccessError(f"{path} has more than {FILE_BYTES_MAX} bytes")
+    if not data.strip():
+        raise AccessError(f"{path} is empty; to let everybody in again who was revoked, leave a comment in it")
     try:
         found = msgspec.convert(tomllib.loads(data.decode()), AccessFile)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError, RecursionError) as error:
+    except (ValueError, msgspec.ValidationError, RecursionError) as error:
         raise AccessError(f"{path}: {error}") from None
     for wrong in _faults(found):
         raise AccessError(f"{path}: {wrong}")
@@ -100,6 +111,8 @@ def _faults(found: AccessFile) -> list[str]:
             for token in entry.tokens
             if not _TOKEN.fullmatch(token)
         ]
+        if _NOTHING in entry.tokens:
+            faults.append(f"{at}: {_NOTHING} is the hash of an empty token")
         faults += [
             f"{at}: certificate {name[:80]!r} must begin with one of {', '.join(_KINDS)}"
             for name in entry.certificates
@@ -117,6 +130,11 @@ def _faults(found: AccessFile) -> list[str]:
         f"revoked: {each[:80]!r} must be serial: and hexadecimal digits in lower case"
         for each in found.revoked
         if each.startswith("serial:") and not _SERIAL.fullmatch(each)
+    ]
+    faults += [
+        f"revoked: {each[:80]!r} is neither the name of an identity nor serial:HEX"
+        for each in found.revoked
+        if each.startswith((*_KINDS, "sha256:", "gowork:")) or each != each.strip() or not each
     ]
     faults += [
         f"join_networks: {each[:80]!r} is no network or host" for each in found.join_networks or () if not each.strip()

@@ -17,7 +17,8 @@ CALLERS_MAX = 10_000
 #: For how many seconds of its rate a caller may be ahead after a pause.
 BURST_SECONDS = 2.0
 _SESSION = "worker.v1.SessionService/Connect"
-_ONE, _SEVERAL = "scheduler.v1.SchedulerService/ScheduleTask", "scheduler.v1.SchedulerService/ScheduleTasks"
+_ONE = {"scheduler.v1.SchedulerService/ScheduleTask", "scheduler.v1.SchedulerService/RetryTask"}
+_SEVERAL = "scheduler.v1.SchedulerService/ScheduleTasks"
 
 
 class Loads:
@@ -46,8 +47,8 @@ class Loads:
         # A node that forwards counts too, and has no engine.
         now = time.monotonic()
         load.calls.take(caller, 1, limits.calls_per_second, now, "calls")
-        if call in (_ONE, _SEVERAL) and not isinstance(request, bytes):
-            number = 1 if call == _ONE else len(request.tasks)
+        if (call in _ONE or call == _SEVERAL) and not isinstance(request, bytes):
+            number = 1 if call in _ONE else len(request.tasks)
             load.tasks.take(caller, number, limits.tasks_per_second, now, "tasks")
         if streams:
             kind, most = ("sessions", limits.sessions) if call == _SESSION else ("streams", limits.streams)

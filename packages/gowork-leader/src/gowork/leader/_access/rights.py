@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from contextvars import ContextVar
-from fnmatch import translate
 from functools import lru_cache
 from typing import Annotated, Any
 from urllib.parse import quote, unquote
@@ -145,10 +144,21 @@ def caller_name() -> str:
     return "" if caller is None else caller.name
 
 
+def pending_max() -> int | None:
+    """Returns how many tasks may be pending in a queue into which the caller schedules; None: any number."""
+    caller = CALLER.get()
+    return None if caller is None else caller.limits.pending_tasks
+
+
 def _matches(patterns: Sequence[str], text: str) -> bool:
     return _compiled(tuple(patterns)).fullmatch(text) is not None
 
 
 @lru_cache(4096)
 def _compiled(patterns: Iterable[str]) -> re.Pattern[str]:
-    return re.compile("|".join(map(translate, patterns)) or r"(?!)")
+    return re.compile("|".join(map(_translated, patterns)) or r"(?!)", re.DOTALL)
+
+
+def _translated(pattern: str) -> str:
+    """Returns a pattern as a regular expression. Only * and ? are special."""
+    return re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".")

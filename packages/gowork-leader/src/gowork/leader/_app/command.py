@@ -23,7 +23,7 @@ import platformdirs
 import uvloop
 
 from gowork.base import logs, process_state
-from gowork.base.bearer import read_token
+from gowork.base.bearer import TokenFile
 from gowork.base.beginnings import EXIT_INTERRUPTED, give_up_standard_output
 from gowork.base.certificates import CertificateError
 from gowork.base.channels import ALL_INTERFACES, AddressError, check_local, parse_address
@@ -155,6 +155,13 @@ def _check_host(context: click.Context, parameter: click.Parameter, host: str | 
         return advertised_host(host or "")
     except AddressError as error:
         raise click.BadParameter(str(error)) from None
+
+
+def _not_empty(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    # As from a variable of a shell that is not set. To take it for "not given" would let everybody in.
+    if value is not None and not value.strip():
+        raise click.BadParameter("is empty; leave the option out, or give a path")
+    return value
 
 
 class _Command(click.Command):
@@ -291,16 +298,20 @@ class _Command(click.Command):
     help="While this leader leads, write the backlog into the log every 30 s, in the form of which CloudWatch makes "
     "metrics of this cluster. It needs --log-format json.",
 )
-@click.option("--tls-cert", metavar="FILE", show_default="none", help=_TLS_CERT_HELP)
-@click.option("--tls-key", metavar="FILE", show_default="none", help="Its key (PEM), without a passphrase.")
+@click.option("--tls-cert", callback=_not_empty, metavar="FILE", show_default="none", help=_TLS_CERT_HELP)
+@click.option(
+    "--tls-key", callback=_not_empty, metavar="FILE", show_default="none", help="Its key (PEM), without a passphrase."
+)
 @click.option(
     "--tls-client-ca",
+    callback=_not_empty,
     metavar="FILE",
     show_default="none",
     help="Take only callers with a certificate from one of these authorities (PEM).",
 )
 @click.option(
     "--tls-ca",
+    callback=_not_empty,
     metavar="FILE",
     show_default="those of --tls-client-ca",
     help="The authorities of other leaders and of callback workers, which this leader calls (PEM).",
@@ -316,6 +327,7 @@ class _Command(click.Command):
 )
 @click.option(
     "--access",
+    callback=_not_empty,
     metavar="FILE",
     show_default="none",
     help="Who may do what (TOML): tokens, names of certificates, queues, handlers, and who is revoked. A new file is "
@@ -323,6 +335,7 @@ class _Command(click.Command):
 )
 @click.option(
     "--proxy-listen",
+    callback=_not_empty,
     metavar="PATH",
     show_default="none",
     help="Serve a proxy on this machine at this unix socket, and believe its header x-forwarded-client-cert.",
@@ -332,6 +345,7 @@ class _Command(click.Command):
 )
 @click.option(
     "--http-token-file",
+    callback=_not_empty,
     metavar="FILE",
     show_default="none",
     help="Give /metrics only to who shows the token in this file.",
@@ -408,8 +422,8 @@ def main(
     kept = Kept(retain_tasks, retain_days * _DAY, retain_failed_tasks, retain_failed_days * _DAY)
     tls = _tls(TlsFiles(tls_ca, tls_cert, tls_key, tls_client_ca, tls_name or ""), is_alone=not log)
     identities = _access(access, tls, asks=bool(access or proxy_listen), is_alone=not log)
-    if identities is None and not insecure:
-        _check_local(cluster_listen, scheduler_listen)
+    if not insecure and (identities is None or tls is None):
+        _check_local(cluster_listen, scheduler_listen, has_tokens=identities is not None)
     http_token = _http_token(http_token_file)
     telemetry = _telemetry()
     try:
@@ -558,11 +572,12 @@ def _access(path: str | None, tls: Tls | None, *, asks: bool, is_alone: bool) ->
     return access
 
 
-def _check_local(*listened: str) -> None:
-    """Raises: click.UsageError: other machines reach a port, and anybody may do everything there."""
+def _check_local(*listened: str, has_tokens: bool) -> None:
+    """Raises: click.UsageError: other machines reach a port, and nobody is asked there, or in plain text."""
+    because = "tokens can be read on their way" if has_tokens else "whoever calls a leader has workers run code"
     try:
         for address in listened:
-            check_local(address, "whoever calls a leader has workers run code")
+            check_local(address, because)
     except AddressError as error:
         raise click.UsageError(str(error)) from None
 
@@ -572,10 +587,9 @@ def _http_token(path: str | None) -> Callable[[], str] | None:
     if path is None:
         return None
     try:
-        token = read_token(Path(path))
+        return TokenFile(Path(path)).newest
     except CertificateError as error:
         raise click.UsageError(f"--http-token-file: {error}") from None
-    return lambda: token
 
 
 class _BadVariable(click.ClickException):

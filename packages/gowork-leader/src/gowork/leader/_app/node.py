@@ -320,16 +320,28 @@ class Node:
         """Uses certificates and the access file anew when they have changed."""
         while True:
             await asyncio.sleep(REFRESH_SECONDS)
-            # In threads, because a disk may hang.
-            if self._tls is not None:
-                await asyncio.to_thread(self._tls.refresh, 0.0)
-                fault = self._tls.fault
-                self.remark("certificates", f"new certificates are not used: {fault}" if fault else None)
-            if self._access is not None:
-                if await asyncio.to_thread(self._access.refresh):
-                    await self._switchboard.end_denied_streams()
-                fault = self._access.fault
-                self.remark("access", f"the new access file is not used: {fault}" if fault else None)
+            try:
+                await self._renew_once()
+            except Exception as error:  # noqa: BLE001 - whatever it is
+                # Or nobody would be revoked any more.
+                _log.exception("certificates and access not looked at")
+                self.remark("renewal", f"certificates and access can't be looked at: {error!r}")
+            else:
+                self.remark("renewal", None)
+
+    async def _renew_once(self) -> None:
+        # In threads, because a disk may hang.
+        if self._tls is not None:
+            await asyncio.to_thread(self._tls.refresh, 0.0)
+            fault = self._tls.fault
+            self.remark("certificates", f"new certificates are not used: {fault}" if fault else None)
+        if self._access is not None:
+            if await asyncio.to_thread(self._access.refresh):
+                await self._switchboard.end_denied()
+                if self._term is not None:
+                    await self._term.dismiss(self._access)
+            fault = self._access.fault
+            self.remark("access", f"the new access file is not used: {fault}" if fault else None)
 
     def _begin_to_stop(self) -> None:
         if self._stops_by is None:

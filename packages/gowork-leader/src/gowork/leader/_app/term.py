@@ -170,6 +170,10 @@ class Term:
         # Before the duties and the streams of this term have ended, which takes a while.
         await self._engine.resign()
 
+    async def dismiss(self, access: Access) -> None:
+        """Has callback workers leave that may no longer be members."""
+        await self._membership.dismiss(access)
+
     def end(self, because: str) -> None:
         """Takes nothing more, and ends sessions, heartbeats, waits and watches. Harmless when repeated.
 

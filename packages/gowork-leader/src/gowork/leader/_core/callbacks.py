@@ -68,6 +68,9 @@ def heartbeat(state: State, command: cmd.Heartbeat, now: Now) -> Decision:
     decision = Decision()
     lease = now.mono + state.settings.callback_lease
     if callback is not None:
+        if command.caller and not callback.owner:
+            # It joined with a leader that asked nobody.
+            owners.claim(state, command.id, command.caller, callback.joined_ms, decision)
         _compare(state, callback, command.status, now, decision)
     elif (gone := _lost(state, command.id)) is not None:
         decision.changes.append(ch.FactPut(MEMBERS, command.id, Member(gone.address, gone.joined_ms)))

@@ -240,6 +240,8 @@ class RetryTask(Command[None], frozen=True, gc=False):
     """Run a task again that has ended with ERROR or CANCELLED."""
 
     id: str
+    #: See Submit.
+    queue_pending_max: int | None = None
 
 
 class Purge(Command[Purged], frozen=True, gc=False):

@@ -12,7 +12,7 @@ from gowork.leader._core import commands as cmd
 from gowork.leader._core.decision import Decision
 from gowork.leader._core.model import COMPLETED, Brief, Now, Spec, Standing, Status
 from gowork.leader._core.state import State
-from gowork.leader._core.tasks import has_expired, no_room, task_unknown
+from gowork.leader._core.tasks import has_expired, no_room, no_room_in_queues, task_unknown
 
 
 def retry_task(state: State, command: cmd.RetryTask, now: Now) -> Decision:
@@ -29,7 +29,7 @@ def retry_task(state: State, command: cmd.RetryTask, now: Now) -> Decision:
     if has_expired(task.spec, now):
         message = f"task {command.id!r} has expired, so it can't run again; schedule a new task"
         return Decision(cmd.Refused(cmd.TASK_EXPIRED, message))
-    refusal = no_room(state, [task.spec])
+    refusal = no_room(state, [task.spec]) or no_room_in_queues(state, [task.spec], command.queue_pending_max)
     if refusal is not None:
         return Decision(refusal)
     decision = Decision()

@@ -26,7 +26,7 @@ def submit(state: State, command: cmd.Submit, now: Now) -> Decision:
         message = f"{taken[0][0]}: {taken[0][1]}; use another id, or the same content to repeat a submit"
         return _refused(command, cmd.Refused(cmd.TASK_EXISTS, message, tuple(taken[:_VIOLATIONS_MAX])))
     specs = [change.spec for change in submitted]
-    refusal = no_room(state, specs) or _no_room_in_queues(state, specs, command.queue_pending_max)
+    refusal = no_room(state, specs) or no_room_in_queues(state, specs, command.queue_pending_max)
     if refusal is not None:
         return _refused(command, refusal)
     decision.changes.extend(submitted)
@@ -50,7 +50,7 @@ def _refused(command: cmd.Submit, refusal: cmd.Refused) -> Decision:
     return decision
 
 
-def _no_room_in_queues(state: State, specs: Sequence[Spec], most: int | None) -> cmd.Refused | None:
+def no_room_in_queues(state: State, specs: Sequence[Spec], most: int | None) -> cmd.Refused | None:
     """Returns which queue has too many pending tasks for whoever submits these."""
     if most is None:
         return None

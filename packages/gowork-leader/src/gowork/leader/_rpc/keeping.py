@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 
+from gowork.leader._access.rights import pending_max
 from gowork.leader._core import commands as cmd
 from gowork.leader._engine.loop import Engine
 from gowork.leader._rpc.backups import Backups
@@ -36,7 +37,7 @@ class Keeping:
     async def RetryTask(self, request: pb.RetryTaskRequest, context: _Context) -> pb.RetryTaskResponse:
         async with refusing(context):
             require_id(request.id)
-            await self._engine.ask(cmd.RetryTask(request.id))
+            await self._engine.ask(cmd.RetryTask(request.id, pending_max()))
         return pb.RetryTaskResponse()
 
     async def PurgeTasks(self, request: pb.PurgeTasksRequest, context: _Context) -> pb.PurgeTasksResponse:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from collections.abc import AsyncIterator
 
 import grpc
@@ -12,6 +14,8 @@ from gowork.leader._access.access import Access
 from gowork.leader._access.rights import CALLER, caller_name
 from gowork.leader._core import commands as cmd
 from gowork.leader._core.queries import members
+from gowork.leader._core.state import State
+from gowork.leader._engine.asked import RefusedError
 from gowork.leader._engine.loop import Engine
 from gowork.leader._rpc.boundary import refusing
 from gowork.leader._rpc.heartbeats import HeartbeatStream
@@ -29,6 +33,8 @@ from gowork.leader._rpc.validation import (
 from gowork.proto import limits
 from gowork.proto.cluster.v1 import leader_pb2 as pb
 from gowork.proto.status import Refusal, invalid
+
+_log = logging.getLogger(__name__)
 
 _Context = grpc.aio.ServicerContext[object, object]
 
@@ -50,6 +56,19 @@ class Membership:
         """
         for stream in self._heartbeats:
             stream.end(Refusal(grpc.StatusCode.UNAVAILABLE, "NOT_SERVING", because))
+
+    async def dismiss(self, access: Access) -> None:
+        """Has members leave that may no longer be there, so that they are given no more tasks."""
+
+        def look(state: State) -> list[tuple[str, str, str]]:
+            return [(each.id, each.owner, each.address) for each in state.callbacks.values()]
+
+        for id, owner, address in await self._engine.read(look):
+            if not access.may_stay(owner, parse_address(address)[0]):
+                _log.warning("member dismissed", extra={"member": id, "owner": owner, "address": address})
+                # It may have left by itself meanwhile.
+                with contextlib.suppress(RefusedError):
+                    await self._engine.ask(cmd.Leave(id))
 
     async def Join(self, request: pb.JoinRequest, context: _Context) -> pb.JoinResponse:
         async with refusing(context):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import grpc
 
-from gowork.leader._access.rights import CALLER
+from gowork.leader._access.rights import pending_max
 from gowork.leader._core import commands as cmd
 from gowork.leader._engine.asked import RefusedError
 from gowork.leader._engine.loop import Engine
@@ -47,7 +47,7 @@ class Scheduling:
                 raise invalid(violations)
             with self._admission.taking(request.ByteSize()):
                 try:
-                    await self._engine.ask(cmd.Submit((spec_from(request.task),), _pending_max()))
+                    await self._engine.ask(cmd.Submit((spec_from(request.task),), pending_max()))
                 except RefusedError as error:
                     raise RefusedError(_named_alone(error.refused)) from None
         return pb.ScheduleTaskResponse()
@@ -57,7 +57,7 @@ class Scheduling:
             with self._admission.taking(_check_batch(request)):
                 trace = trace_from(request)
                 specs = [spec_from(task, trace) for task in request.tasks]
-                answer = await self._engine.ask(cmd.Submit(specs, _pending_max()))
+                answer = await self._engine.ask(cmd.Submit(specs, pending_max()))
         return pb.ScheduleTasksResponse(created=answer.created, existing=answer.existing)
 
     async def CancelTask(self, request: pb.CancelTaskRequest, context: _Context) -> pb.CancelTaskResponse:
@@ -84,12 +84,6 @@ class Scheduling:
                 raise invalid(violations)
             await self._engine.ask(progress_from(request))
         return pb.TaskProgressResponse()
-
-
-def _pending_max() -> int | None:
-    """Returns how many tasks may be pending in a queue into which the caller schedules."""
-    caller = CALLER.get()
-    return None if caller is None else caller.limits.pending_tasks
 
 
 def _named_alone(refused: cmd.Refused) -> cmd.Refused:

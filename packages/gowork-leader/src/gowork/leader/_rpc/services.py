@@ -63,6 +63,8 @@ REQUESTS: dict[str, Any] = {
 }
 
 
+#: Calls with one answer, which may come late.
+_WAITS = {"scheduler.v1.SchedulerService/WaitTask", LEADERS}
 #: What the caller of a stream is told whose rights are others than when it began.
 _RIGHTS_CHANGED = Refusal(grpc.StatusCode.UNAVAILABLE, "RIGHTS_CHANGED", "the caller's rights have changed; call again")
 
@@ -96,7 +98,7 @@ def compose(parts: Mapping[str, Sequence[object]]) -> dict[str, Method]:
 
 
 class _Stream(NamedTuple):
-    """A stream that was put through."""
+    """A stream, or another long call, that was put through."""
 
     call: str
     caller: Identity | None
@@ -124,6 +126,8 @@ class Switchboard:
         self.refused = 0
         #: {the asyncio task that serves a stream that was put through: the stream}
         self._streams: dict[asyncio.Task[Any], _Stream] = {}
+        #: The same for calls with one answer that wait, where callers have identities.
+        self._waits: dict[asyncio.Task[Any], _Stream] = {}
         self._endings = Endings()
         self.disconnect(refusal)
 
@@ -172,17 +176,17 @@ class Switchboard:
             self._endings.end(serving, stream.context, refusal)
         return [serving for serving, _ in streams]
 
-    async def end_denied_streams(self) -> None:
-        """Ends the streams of callers who may no longer open them, or who have other rights now."""
+    async def end_denied(self) -> None:
+        """Ends the streams and waits of callers who may no longer make them, or who have other rights now."""
         assert self._access is not None, "it is called when rights have changed"
-        for number, (serving, stream) in enumerate(list(self._streams.items())):
+        for number, (serving, stream) in enumerate([*self._streams.items(), *self._waits.items()]):
             assert stream.caller is not None, "callers have identities where there is an access"
             try:
                 caller = self._access.admit(stream.call, stream.context)
                 refusal = None if caller.has_rights_of(stream.caller) else _RIGHTS_CHANGED
             except Refusal as denial:
                 refusal = denial
-                self._audit.denied(stream.call, denial, peer_of(stream.context))
+                self._audit.denied(stream.call, denial, stream.context.peer())
             if refusal is not None and not serving.done():
                 self._endings.end(serving, stream.context, refusal)
             if number % 100 == 99:
@@ -202,20 +206,23 @@ class Switchboard:
                     self._loads.enter(caller, call, request, streams=streams)
                 except Refusal as refusal:
                     if refusal.code is not grpc.StatusCode.RESOURCE_EXHAUSTED:
-                        self._audit.denied(call, refusal, peer_of(context))
+                        self._audit.denied(call, refusal, context.peer())
                     return _deny_stream(refusal, context) if streams else _deny(refusal, context)
                 # gRPC serves each call in a context of its own.
                 CALLER.set(caller)
+            # Where nobody asks who callers are, anybody may say that a call was forwarded.
+            peer = context.peer() if caller is None else peer_of(context)
             if administers and not self.forwards:
-                self._audit.done(call, caller, peer_of(context), request)
+                self._audit.done(call, caller, peer, request)
             elif call == REMOVE_LEADER:
                 # Each node answers it itself.
-                self._audit.done(call, caller, peer_of(context), _decoded(call, request))
-            if streams:
+                self._audit.done(call, caller, peer, _decoded(call, request))
+            if streams or (call in _WAITS and caller is not None):
                 serving = asyncio.current_task()
                 assert serving is not None
-                self._streams[serving] = _Stream(call, caller, context)
-                serving.add_done_callback(self._streams.pop)
+                under_way = self._streams if streams else self._waits
+                under_way[serving] = _Stream(call, caller, context)
+                serving.add_done_callback(under_way.pop)
             return methods[call](request, context)
 
         return put_through

@@ -244,8 +244,11 @@ class Sessions:
 def _check_bounds(hello: pb.Hello) -> None:
     """Raises Refusal: PERMISSION_DENIED: the worker may not run one of its handlers."""
     caller = CALLER.get()
-    if caller is None or caller.handlers is None:
+    if caller is None:
         return
+    if caller.queues is not None:
+        message = f"{caller.words} is bound to queues, and a worker takes tasks of all; bind it to handlers"
+        raise Refusal(grpc.StatusCode.PERMISSION_DENIED, "OUT_OF_BOUNDS", message)
     # A worker's default handler runs tasks that name none.
     for name in [info.name for info in hello.handlers] + [""] * any(info.is_default for info in hello.handlers):
         if not caller.may_handler(name):

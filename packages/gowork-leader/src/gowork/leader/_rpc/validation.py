@@ -5,6 +5,7 @@ It knows nothing of the cluster's state. The core decides what depends on that.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
@@ -32,6 +33,8 @@ _TIMES = (
     ("expires_in_ms", limits.DURATION_MS_MAX),
 )
 _times_of = attrgetter(*(name for name, _ in _TIMES))
+#: A name, or an IP address.
+_HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]+)?")
 #: The longest HOST:PORT: a name of 253 bytes (RFC 1035), brackets, a colon and a port.
 _ADDRESS_BYTES_MAX = 262
 
@@ -215,9 +218,13 @@ def check_address(address: str, field: str, violations: Violations) -> None:
         )
         return
     try:
-        _, port = parse_address(address)
+        host, port = parse_address(address)
     except AddressError as error:
         violations.append(FieldViolation(field, str(error)[:200]))
+        return
+    if not _HOST.fullmatch(host):
+        # gRPC takes addresses for URIs, and would go elsewhere than their host says.
+        violations.append(FieldViolation(field, f"has the host {host[:80]!r}, which is no IP address and no name"))
         return
     if port == 0:
         violations.append(FieldViolation(field, "has the port 0; the port that the member listens on is needed"))

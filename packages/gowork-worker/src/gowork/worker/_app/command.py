@@ -339,7 +339,7 @@ def main(
     # reads standard error.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # Imported only now, because `--help` and `--version` should not wait for gRPC.
-    from gowork.base.bearer import read_token
+    from gowork.base.bearer import TokenFile
     from gowork.base.certificates import CertificateError
     from gowork.base.channels import AddressError, check_local
     from gowork.base.tls import tls_of
@@ -382,8 +382,8 @@ def main(
         logs.take_standard_error()
         if ecs_task.unknown:
             logger.warning("worker has no labels of its ECS task", extra={"reason": ecs_task.unknown})
-        http_token = read_token(Path(http_token_file)) if http_token_file else None
-        listeners = Listeners(http_listen, listen, advertise, scheduler, http_token or "", tls_leader)
+        http_token = None if http_token_file is None else TokenFile(Path(http_token_file)).newest
+        listeners = Listeners(http_listen, listen, advertise, scheduler, http_token, tls_leader)
         ready = _print_ready if print_ready else None
         # Whoever may call a callback worker can have it run whatever its handlers run.
         asks = tls_client_ca or (tls_ca if listen and tls_cert and tls_ca != PUBLIC else None)

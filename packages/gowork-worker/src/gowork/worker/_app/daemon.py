@@ -39,8 +39,8 @@ class Listeners:
     advertise: str | None = None
     #: Addresses, separated by commas, at which a callback worker calls TaskComplete.
     scheduler: str = ""
-    #: What a scrape of /metrics must show; empty: nothing.
-    http_token: str = ""
+    #: Returns what a scrape of /metrics must show; None: nothing.
+    http_token: Callable[[], str] | None = None
     #: Names of certificates that are leaders' besides those with the role, as in CN=leader.
     leader_names: Sequence[str] = ()
 
@@ -88,7 +88,7 @@ async def run_worker(
                     {
                         "/metrics": guarded(
                             threaded(metrics_page(service.supervisor, *others, tls=tls)),
-                            (lambda: listeners.http_token) if listeners.http_token else None,
+                            listeners.http_token,
                         ),
                         "/healthz": probe(lambda: (True, "ok"), loop),
                         "/readyz": probe(lambda: _readiness(service), loop),
