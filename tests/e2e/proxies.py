@@ -68,11 +68,11 @@ def _nginx(folder: Path, setting: Setting) -> list[str]:
         (folder / f"gowork/{part}.conf").write_text(_moved(text, setting))
     main = _moved((DEPLOY / "nginx/tls/nginx.conf").read_text(), setting)
     main = main.replace("/run/nginx.pid", "nginx.pid").replace("/var/log/nginx/error.log", "error.log")
+    main = main.replace("user www-data;", "user root;" if os.geteuid() == 0 else "")
     # Debian's NGINX would keep temporary files where only root may write.
     temporary = "".join(f"{what}_temp_path {what};" for what in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
     (folder / "nginx.conf").write_text(main.replace("http {", "http { " + temporary, 1))
-    root = "user root;" if os.geteuid() == 0 else ""
-    return ["nginx", "-p", str(folder), "-c", str(folder / "nginx.conf"), "-g", f"daemon off; {root}"]
+    return ["nginx", "-p", str(folder), "-c", str(folder / "nginx.conf"), "-g", "daemon off;"]
 
 
 def _envoy(folder: Path, setting: Setting) -> list[str]:

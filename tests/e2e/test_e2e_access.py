@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,6 +78,45 @@ def test_who_has_a_token_does_what_its_role_may(tmp_path: Path) -> None:
             access.write_text('revoked = ["w"]\n' + access.read_text())
             assert "'w' is revoked" in waited_for(tmp_path / "gowork-worker.log", "is revoked")
         assert "client web may not call Drain" in (tmp_path / "gowork-leader.log").read_text()
+
+
+def test_a_token_is_replaced_while_clients_run(tmp_path: Path) -> None:
+    live, access = tmp_path / "live", tmp_path / "access.toml"
+    line = '[[identity]]\nname = "web"\nroles = ["client"]\ntokens = ["%s"]\n'
+    old, new = token(tmp_path, "old"), token(tmp_path, "new")
+    live.write_bytes((tmp_path / "old").read_bytes())
+    access.write_text(line % old)
+    leader = start_leader(tmp_path, more=[f"--access={access}"])
+    with stopped_cleanly(leader.process), Client(leader.scheduler, tls=Files(token=live)) as client:
+        client.stats()
+        live.write_bytes((tmp_path / "new").read_bytes())
+        (tmp_path / "next").write_text(line % new)
+        (tmp_path / "next").replace(access)
+        waited_for(tmp_path / "gowork-leader.log", "new access file is used")
+        refused = 0
+        until = time.monotonic() + PATIENCE
+        while True:
+            try:
+                client.stats()
+                break
+            except PermissionDenied:
+                # It looks at its files every five seconds.
+                refused += 1
+                assert time.monotonic() < until, refused
+
+
+def test_a_worker_that_would_send_its_token_in_plain_text_says_so_in_a_line(tmp_path: Path) -> None:
+    token(tmp_path, "t")
+    told = subprocess.run(
+        [str(COMMANDS / "gowork-worker"), "--leader=192.0.2.1:1", f"--token-file={tmp_path}/t"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert (told.returncode, "the token would go to 192.0.2.1:1 in plain text" in told.stderr) == (2, True), told
+    assert "Traceback" not in told.stderr
 
 
 def test_a_worker_without_an_identity_says_why_it_has_no_session(tmp_path: Path) -> None:

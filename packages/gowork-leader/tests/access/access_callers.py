@@ -83,17 +83,21 @@ async def code_of(leader: ServedLeader, call: str, *given: tuple[str, str]) -> t
     try:
         if call.endswith(("/Connect", "/Heartbeat")):
             stream = leader.stream_stream(f"/{call}")(_one(), metadata=given, timeout=PATIENCE)
-            await stream.read()
-            stream.cancel()
-        elif ALL_CALLS[call]:
+            return await _begun(stream)
+        if ALL_CALLS[call]:
             stream = leader.unary_stream(f"/{call}")(b"", metadata=given, timeout=PATIENCE)
-            await stream.read()
-            stream.cancel()
-        else:
-            await leader.unary_unary(f"/{call}")(b"", metadata=given, timeout=PATIENCE)
+            return await _begun(stream)
+        await leader.unary_unary(f"/{call}")(b"", metadata=given, timeout=PATIENCE)
     except grpc.aio.AioRpcError as error:
         return error.code(), error.details() or ""
     return grpc.StatusCode.OK, ""
+
+
+async def _begun(stream: Any) -> tuple[grpc.StatusCode, str]:
+    if await stream.read() is not grpc.aio.EOF:
+        stream.cancel()
+        return grpc.StatusCode.OK, ""
+    return await stream.code(), await stream.details() or ""
 
 
 def _one() -> Iterator[bytes]:

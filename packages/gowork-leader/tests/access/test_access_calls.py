@@ -112,7 +112,7 @@ async def test_a_certificate_without_a_role_may_nothing_and_is_told_what_to_do(
     files = authority.client("stranger", "of-a-later-version")
     async with calling(leader, files) as caller:
         code, said = await code_of(caller, STATS)
-    assert (code, said) == (DENIED, "no role stranger may not call Stats")
+    assert (code, said) == (DENIED, "stranger, which has no role, may not call Stats")
 
 
 async def test_the_access_file_gives_roles_to_other_names(tmp_path: Path, authority: Authority) -> None:
@@ -398,6 +398,15 @@ async def test_calls_that_change_the_cluster_and_denials_are_recorded(
     denied = [each for each in records if each["msg"] == "denied"]
     assert denied[0]["reason"] == "client web may not call PauseQueue"
     assert len(denied) < 100
+
+
+async def test_a_denial_of_a_queue_is_recorded_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with known_by_tokens(tmp_path, entry("web", "client", "admin", queues=["web"])) as leader:
+        web = with_token(leader, "web")
+        await refused(web.submit("a", queue="other"))
+        await refused(web.scheduler.PauseQueue(pb.PauseQueueRequest(name="other"), timeout=PATIENCE))
+    denied = [record.__dict__ for record in caplog.records if record.msg == "denied"]
+    assert [each["call"].partition("/")[2] for each in denied] == ["ScheduleTasks", "PauseQueue"]
 
 
 async def test_a_leader_without_an_access_file_on_this_machine_asks_nobody(tmp_path: Path) -> None:

@@ -31,12 +31,17 @@ NOTHING = f"sha256:{hashlib.sha256().hexdigest()}"
         ("[[identity]]", "missing required field `name`"),
         ("[[identity]]\nname = 1", "Expected `str`, got `int` - at `$.identity[0].name`"),
         ('[[identity]]\nname = "a"\nrole = "client"', "unknown field `role` - at `$.identity[0]`"),
-        ('[[identity]]\nname = "a"\nroles = ["root"]', "Invalid enum value 'root' - at `$.identity[0].roles[0]`"),
+        ('[[identity]]\nname = "a"\nroles = ["root"]', "`$.identity[0].roles[0]`; roles are client, worker"),
+        ('[[identity]]\nname = "a"\nrevoked = ["b"]', "stand above the first [[identity]]"),
+        ('[[identity]]\nname = "a"\nroles = "client"', 'lists are written as in ["client"]'),
         ('[[identity]]\nname = "a"\n[[identity]]\nname = "a"', "identity 'a' is there twice"),
         ('[[identity]]\nname = " "', "a name is printable text"),
         (f'[[identity]]\nname = "{"a" * 257}"', "a name is printable text of 1 to 256 bytes"),
         (f'[[identity]]\nname = "a"\ntokens = ["{TOKEN}"]', "tokens and certificates need roles"),
-        ('[[identity]]\nname = "a"\nroles = ["client"]\ntokens = ["secret"]', "a token is written as sha256:HEX"),
+        (
+            '[[identity]]\nname = "a"\nroles = ["client"]\ntokens = ["secret"]',
+            "a token is written as sha256: and 64 ",
+        ),
         ('[[identity]]\nname = "a"\nroles = ["client"]\ncertificates = ["a"]', "must begin with one of CN="),
         (
             f'[[identity]]\nname = "a"\nroles = ["client"]\ntokens = ["{TOKEN}"]\n'

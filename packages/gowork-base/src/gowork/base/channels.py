@@ -256,14 +256,7 @@ def _hosts(addresses: Sequence[str]) -> list[str]:
 def _options_for(
     addresses: Sequence[str], more: Sequence[Option] = (), *, has_others: bool = False, tls: Tls | None = None
 ) -> list[Option]:
-    if (
-        tls is not None
-        and tls.token
-        and not (tls.calls or tls.files.insecure or all(map(is_loopback, _hosts(addresses))))
-    ):
-        raise AddressError(
-            f"the token would go to {','.join(addresses)} in plain text; give tls-ca, or insecure if nobody can listen"
-        )
+    check_token(addresses, tls)
     options = dict([*CHANNEL_OPTIONS, *more])
     if has_others or len(addresses) > 1:
         options["grpc.min_reconnect_backoff_ms"] = int(CONNECT_SECONDS * 1000)
@@ -329,6 +322,20 @@ def open_blocking_channel(
         insecure_channel = uninstrumented(grpc.insecure_channel)
         channel = intercepted(insecure_channel(target, options=options))
     return _identified(channel, tls)
+
+
+def check_token(addresses: Sequence[str], tls: Tls | None) -> None:
+    """Checks that the token of this process would not go to another machine in plain text.
+
+    Raises:
+        AddressError: it would.
+    """
+    if tls is None or not tls.token or tls.calls or tls.files.insecure or all(map(is_loopback, _hosts(addresses))):
+        return
+    raise AddressError(
+        f"the token would go to {','.join(addresses)} in plain text; give tls-ca (--tls-ca), or, if nobody can listen, "
+        "insecure (--insecure)"
+    )
 
 
 def _identified(channel: ChannelT, tls: Tls | None) -> ChannelT:

@@ -138,10 +138,13 @@ class Tls:
                     _log.error("new certificates not used", extra={"reason": self.fault, "uses": "those from before"})
                 return
             self.fault = ""
-            if held != self._held:
-                self._held = held
+            former, self._held = self._held, held
+            # Each call shows the token that is there then, so that no connection is made anew for it.
+            if held != replace(former, token=held.token):
                 self.generation += 1
                 _log.info("new certificates are used", extra={"expires": str(self.expires or "")})
+            elif held != former:
+                _log.info("new token is used")
 
     def server_credentials(self) -> grpc.ServerCredentials:
         """Returns credentials with which a server uses, for each new connection, what is held then."""

@@ -93,6 +93,10 @@ class Line(Generic[ChannelT]):
         self._since, self._is_answered = time.monotonic(), True
 
 
+#: For how long a channel that no call begins on any more is kept, in seconds: another thread may be about to call.
+_RETIRED_SECONDS = 5.0
+
+
 class Channels(Generic[ChannelT]):
     """Opens a channel when its address is called for the first time. Threads may share it."""
 
@@ -118,6 +122,7 @@ class Channels(Generic[ChannelT]):
         self._lines: dict[str, Line[ChannelT]] = {}
         #: The lines with old certificates on which calls are open.
         self._retired: list[Line[ChannelT]] = []
+        self._retired_at = 0.0
         self._lock = threading.Lock()
         self._closed = False
 
@@ -164,6 +169,9 @@ class Channels(Generic[ChannelT]):
                 self._generation = tls.generation
                 self._retired += self._lines.values()
                 self._lines = {}
+                self._retired_at = time.monotonic()
+            if time.monotonic() - self._retired_at < _RETIRED_SECONDS:
+                return
             unused = [line for line in self._retired if not line.is_open]
             self._retired = [line for line in self._retired if line.is_open]
         for line in unused:

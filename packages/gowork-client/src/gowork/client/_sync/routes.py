@@ -23,6 +23,7 @@ class Routes:
             rotation,
             lambda address, has_others: open_blocking_channel([address], has_others=has_others, tls=tls),
             lambda channel: channel.close(),
+            tls,
         )
         self._lookout = Lookout(rotation, self._channels, tls)
 

@@ -25,6 +25,7 @@ from gowork.base.identities import (
     shown_by,
 )
 from gowork.leader._access.access_file import AccessError, AccessFile, Entry, is_allowed_host, read_access_file
+from gowork.leader._access.audit import Audit
 from gowork.leader._access.metadata import CALLER_KEY, FORWARDED
 from gowork.leader._access.rights import Identity, Limits, decoded
 from gowork.proto.status import Refusal
@@ -62,6 +63,7 @@ class Access:
 
     def __init__(self, path: Path | None = None) -> None:
         self._path = path
+        self.audit = Audit()
         self._look = self._seen = _look(path)
         self._known = _known(AccessFile() if path is None else read_access_file(path))
         #: Why the newest file is not used; empty: it is.

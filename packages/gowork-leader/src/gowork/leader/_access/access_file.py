@@ -27,6 +27,9 @@ _SERIAL = re.compile("serial:[0-9a-f]+")
 _KINDS = ("CN=", "DNS:", "IP:", "URI:", "EMAIL:")
 
 
+_OF_ALL = ("revoked", "join_networks", "limits")
+
+
 class AccessError(ValueError):
     """The file can't be used. The message names it, and says what to do."""
 
@@ -83,10 +86,19 @@ def read_access_file(path: Path) -> AccessFile:
     try:
         found = msgspec.convert(tomllib.loads(data.decode()), AccessFile)
     except (ValueError, msgspec.ValidationError, RecursionError) as error:
-        raise AccessError(f"{path}: {error}") from None
+        raise AccessError(f"{path}: {error}{_advice(str(error))}") from None
     for wrong in _faults(found):
         raise AccessError(f"{path}: {wrong}")
     return found
+
+
+def _advice(error: str) -> str:
+    """Returns what to do about what the library says of a file."""
+    if "unknown field" in error and "$.identity" in error and any(f"`{name}`" in error for name in _OF_ALL):
+        return f"; {', '.join(_OF_ALL)} stand above the first [[identity]]"
+    if "Invalid enum value" in error:
+        return f"; roles are {', '.join(Role)}"
+    return '; lists are written as in ["client"]' if "Expected `array" in error else ""
 
 
 def _faults(found: AccessFile) -> list[str]:
@@ -106,8 +118,8 @@ def _faults(found: AccessFile) -> list[str]:
         if (entry.tokens or entry.certificates) and not entry.roles:
             faults.append(f'{at}: tokens and certificates need roles, such as roles = ["client"]')
         faults += [
-            f"{at}: a token is written as sha256:HEX, its SHA-256 and not itself; `gowork tokens new FILE` makes one "
-            "and prints that"
+            f"{at}: a token is written as sha256: and 64 hexadecimal digits, its hash and not itself; "
+            "`gowork tokens new FILE` makes one and prints that"
             for token in entry.tokens
             if not _TOKEN.fullmatch(token)
         ]

@@ -115,7 +115,9 @@ class Identity(Struct, frozen=True):
     @property
     def words(self) -> str:
         """As in "client web"."""
-        return f"{'+'.join(sorted(role.value for role in self.roles)) or 'no role'} {self.name}"
+        if not self.roles:
+            return f"{self.name}, which has no role,"
+        return f"{'+'.join(sorted(role.value for role in self.roles))} {self.name}"
 
     def encoded(self) -> str:
         """Returns the name and the roles as a leader hands them on to another."""

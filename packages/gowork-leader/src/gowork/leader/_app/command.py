@@ -450,6 +450,7 @@ def main(
             http_token=http_token,
         )
         _log.info("keeps tasks", extra={"store": _PASSWORD.sub("//", url)})
+        _log_access(access, tls, identities)
         if log and (host := _reached_here_alone(log, advertise, cluster_listen, scheduler_listen)):
             _log.warning(
                 "leaders on other machines can't reach this one",
@@ -570,6 +571,20 @@ def _access(path: str | None, tls: Tls | None, *, asks: bool, is_alone: bool) ->
     except IdentityError as error:
         raise click.UsageError(f"--tls-cert: {error}") from None
     return access
+
+
+def _log_access(path: str | None, tls: Tls | None, access: Access | None) -> None:
+    """Says whom the leader lets in."""
+    if access is None:
+        _log.info("asks nobody who calls: whoever reaches a port may do everything", extra={"tls": tls is not None})
+        return
+    by_certificate = tls is not None and tls.asks_for_certificates
+    _log.info("asks who calls", extra={"certificates": by_certificate, "access": path or ""})
+    if tls is not None and tls.held.pair is not None and not access.is_leader(tls.held.pair.chain):
+        _log.warning(
+            "callback workers that want certificates take no calls from this leader",
+            extra={"advice": "give it a certificate with the URI gowork://leader/NAME"},
+        )
 
 
 def _check_local(*listened: str, has_tokens: bool) -> None:

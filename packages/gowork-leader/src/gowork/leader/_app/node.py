@@ -269,6 +269,8 @@ class Node:
         await self._tell_health()
         _log.info("serves workers", extra={"address": self._addresses.cluster})
         _log.info("serves clients", extra={"address": self._addresses.scheduler})
+        if self._proxy_listen:
+            _log.info("serves a proxy", extra={"socket": self._proxy_listen})
         _log.info("serves probes and metrics", extra={"address": self._addresses.http})
 
     async def _turn_away(self, term: Term) -> None:

@@ -94,6 +94,8 @@ class Ports:
         server = self._servers[list(Port).index(name)]
         if len(os.fsencode(path)) > PATH_BYTES_MAX:
             raise ListenError(f"can't listen on {path}: a socket's path has at most {PATH_BYTES_MAX} bytes")
+        if not os.path.isdir(os.path.dirname(path) or "."):
+            raise ListenError(f"can't listen on {path}: its directory is not there; make it before the leader starts")
         try:
             with socket.socket(socket.AF_UNIX) as trial:
                 trial.connect(path)

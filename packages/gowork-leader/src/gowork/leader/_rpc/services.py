@@ -115,7 +115,7 @@ class Switchboard:
 
     def __init__(self, refusal: Refusal, access: Access | None = None) -> None:
         self._access = access
-        self._audit = Audit()
+        self._audit = Audit() if access is None else access.audit
         self._loads = Loads()
         #: {port: {call: what answers it now}}
         self._methods: dict[Port, dict[str, Method]] = {port: {} for port in Port}

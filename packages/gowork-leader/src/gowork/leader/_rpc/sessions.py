@@ -253,7 +253,11 @@ def _check_bounds(hello: pb.Hello) -> None:
     for name in [info.name for info in hello.handlers] + [""] * any(info.is_default for info in hello.handlers):
         if not caller.may_handler(name):
             what = f"the handler {name!r}" if name else "tasks that name no handler, as its default handler does"
-            raise Refusal(grpc.StatusCode.PERMISSION_DENIED, "OUT_OF_BOUNDS", f"{caller.words} may not run {what}")
+            raise Refusal(
+                grpc.StatusCode.PERMISSION_DENIED,
+                "OUT_OF_BOUNDS",
+                f"{caller.words} may not run {what}; name its handlers by --handler",
+            )
 
 
 class _Unread:

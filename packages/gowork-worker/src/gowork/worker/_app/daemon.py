@@ -12,7 +12,7 @@ from typing import Any
 
 from prometheus_client.registry import Collector
 
-from gowork.base.channels import split_addresses
+from gowork.base.channels import check_token, split_addresses
 from gowork.base.http import HttpListener, guarded, probe, threaded
 from gowork.base.local_listener import LocalListener
 from gowork.base.service_manager import ServiceManager
@@ -106,6 +106,7 @@ async def run_worker(
 
 
 def _make(options: Options, addresses: Sequence[str], listeners: Listeners, tls: Tls | None) -> Service:
+    check_token(addresses, tls)
     if listeners.work is None:
         return Service(options, addresses, tls)
     # It lends no slots, because its leader sends the next task only when the last one has ended.
