@@ -98,8 +98,13 @@ class Server:
 class _Context:
     """Stands in for grpc.aio.ServicerContext."""
 
-    def __init__(self) -> None:
+    def __init__(self, requests: _Way) -> None:
+        self._requests = requests
         self._code: grpc.StatusCode | None = None
+
+    async def read(self) -> bytes | None:
+        """The next request."""
+        return await self._requests.receive()
 
     def invocation_metadata(self) -> tuple[()]:
         """No leader has forwarded this call."""
@@ -244,33 +249,22 @@ class Call:
     # The server
 
     async def _serve(self) -> None:
-        context: Any = _Context()
+        context: Any = _Context(self._requests)
         try:
             handler: Any = await self._wire.handler_of(self._method)
-            encode = handler.response_serializer or bytes
-            if handler.stream_stream is not None:
-                responses = handler.stream_stream(self._received(handler), context)
-            else:
-                request = _as_it_is(handler.request_deserializer)(await self._requests.receive())
-                if handler.unary_unary is not None:
-                    self._respond(encode(await handler.unary_unary(request, context)))
-                    return
-                responses = handler.unary_stream(request, context)
-            async for response in responses:
-                self._respond(encode(response))
+            if handler.stream_unary is not None:
+                self._respond(await handler.stream_unary(None, context))
+                return
+            async for response in handler.stream_stream(self._received(), context):
+                self._respond(response)
                 await asyncio.sleep(WAY_SECONDS)
         finally:
             self._responses.send(None)
 
-    async def _received(self, handler: Any) -> AsyncIterator[Any]:
+    async def _received(self) -> AsyncIterator[Any]:
         while True:
-            yield _as_it_is(handler.request_deserializer)(await self._requests.receive())
+            yield await self._requests.receive()
 
     def _respond(self, data: bytes) -> None:
         self._wire.count(self._method, of_server=True)
         self._responses.send(data)
-
-
-def _as_it_is(convert: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
-    """Returns what gRPC converts a message with; without it the message passes as bytes."""
-    return convert if convert is not None else lambda message: message

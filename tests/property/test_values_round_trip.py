@@ -52,6 +52,7 @@ Case = tuple[Any, st.SearchStrategy[Any]]
 
 _texts = st.one_of(st.text(), st.sampled_from(["null", "5", "true", '"x"', "{}", "[1]", " ", "NaN", "1e5"]))
 _finite = st.floats(allow_nan=False, allow_infinity=False)
+_NATURAL = Annotated[int, msgspec.Meta(ge=0)]
 _LEAVES: list[Case] = [
     (str, _texts),
     (int, st.integers()),
@@ -71,7 +72,7 @@ _LEAVES: list[Case] = [
     (Literal["a", "5", 5], st.sampled_from(["a", "5", 5])),
     (UserId, _texts),
     (Annotated[str, "a note"], _texts),
-    (Annotated[int, msgspec.Meta(ge=0)], st.integers(min_value=0)),
+    (_NATURAL, st.integers(min_value=0)),
 ]
 _KEYS: list[Case] = [(str, st.text()), (int, st.integers()), (uuid.UUID, st.uuids()), (Level, st.sampled_from(Level))]
 _names = (f"T{number}" for number in itertools.count())
@@ -94,7 +95,11 @@ def _optional(item: Case) -> Case:
 
 
 def _union(items: tuple[Case, Case]) -> Case:
-    return Union[items[0][0], items[1][0]], items[0][1] | items[1][1]  # noqa: UP007 - made at run time
+    made = Union[items[0][0], items[1][0]]  # noqa: UP007 - made at run time
+    if {int, _NATURAL} <= set(get_args(made)):
+        # msgspec holds every number to the bounds of either.
+        reject()
+    return made, items[0][1] | items[1][1]
 
 
 def _dataclass(item: Case) -> Case:

@@ -333,10 +333,18 @@ def _certificates() -> list[Panel]:
             limit=604800,
         ),
         lines(
-            "New certificates that are refused",
+            "New files that are refused",
             "1 while an instance can't use its new files, and goes on with the old ones: see GoworkCertificatesRefused "
-            "in the runbook.",
+            "and GoworkAccessFileRefused in the runbook.",
             "short",
-            query(f"max by (instance) (gowork_tls_refused{{{HERE}}})", "{{instance}}"),
+            query(f"max by (instance) (gowork_tls_refused{{{HERE}}})", "{{instance}}: certificates"),
+            query(f"max by (instance) (gowork_access_refused{{{HERE}}})", "{{instance}}: access file"),
+        ),
+        lines(
+            "Calls that were refused because of who made them",
+            "A minute, by reason. CALLER_LIMIT: their caller had reached a limit. See GoworkCallsRefused in the "
+            "runbook. Empty where nobody asks who calls.",
+            "short",
+            query(f"sum by (reason) (rate(gowork_calls_refused_total{{{HERE}}}[$__rate_interval])) * 60", "{{reason}}"),
         ),
     ]

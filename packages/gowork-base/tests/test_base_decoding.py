@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import pytest
 
+from gowork.base import decoding
 from gowork.base.channels import open_channel
 from gowork.base.decoding import _Codec, _stream_stream, _unary, _unary_stream, refusing_garbage
 from gowork.base.outgoing import COUNTED_BYTES_MIN, Later, Outgoing
@@ -81,6 +82,26 @@ async def test_messages_pass_as_they_are(channel: grpc.aio.Channel) -> None:
     assert await send(channel, METHODS[1], b"", b"") == [b"", b""]
 
 
+@pytest.mark.parametrize("method", [METHODS[0], METHODS[2]])
+async def test_a_call_whose_request_does_not_come_ends(
+    channel: grpc.aio.Channel, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never() -> AsyncIterator[bytes]:
+        await asyncio.Event().wait()
+        yield b""
+
+    monkeypatch.setattr(decoding, "REQUEST_SECONDS", 0.01)
+    stream: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(method)
+    with pytest.raises(grpc.RpcError) as caught:
+        await stream(never(), timeout=30).read()
+    refusal = refusal_of(caught.value)
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.DEADLINE_EXCEEDED, "REQUEST_LATE")
+    with pytest.raises(grpc.RpcError) as caught:
+        await send(channel, method)
+    refusal = refusal_of(caught.value)
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "NO_REQUEST")
+
+
 LARGE = bytes(COUNTED_BYTES_MIN)
 
 
@@ -92,6 +113,16 @@ def untimed(_: object) -> Iterator[Any]:
 async def these(*requests: bytes) -> AsyncIterator[bytes]:
     for request in requests:
         yield request
+
+
+class Context:
+    """The context of a call with one request."""
+
+    def __init__(self, request: bytes) -> None:
+        self._request = request
+
+    async def read(self) -> bytes:
+        return self._request
 
 
 UNTIMED: Any = untimed
@@ -107,7 +138,7 @@ async def test_a_large_answer_of_a_unary_call_is_counted_until_the_call_is_over(
     call = _unary(method, UNTIMED, AS_IS, outgoing)
 
     async def counted(request: bytes) -> int:
-        await call(request, None)
+        await call(None, Context(request))
         # Here gRPC sends it.
         return outgoing.unread_bytes
 
@@ -125,8 +156,7 @@ async def test_a_large_answer_of_a_stream_is_counted_until_the_next_is_asked_for
         for response in (LARGE, LARGE[1:], LARGE):
             yield response
 
-    request = b"" if shape is _unary_stream else these()
-    async with aclosing(shape(method, untimed, AS_IS, outgoing)(request, None)) as responses:
+    async with aclosing(shape(method, untimed, AS_IS, outgoing)(these(), Context(b""))) as responses:
         counted = [outgoing.unread_bytes async for _ in responses]
     assert counted == [len(LARGE), 0, len(LARGE)]
     assert outgoing.unread_bytes == 0
@@ -138,7 +168,7 @@ async def test_an_answer_that_is_made_later_is_counted_as_a_whole() -> None:
     async def method(request: object, context: object) -> AsyncIterator[Later]:
         yield Later(70_000, lambda: [b"a", b"b"])
 
-    async with aclosing(_unary_stream(method, UNTIMED, AS_IS, outgoing)(b"", None)) as responses:
+    async with aclosing(_unary_stream(method, UNTIMED, AS_IS, outgoing)(None, Context(b""))) as responses:
         counted = [(data, outgoing.unread_bytes) async for data in responses]
     assert counted == [(b"a", 70_000), (b"b", 70_000)]
     assert outgoing.unread_bytes == 0
@@ -164,8 +194,7 @@ async def test_a_call_is_passed_on_as_bytes_to_its_end_whatever_becomes_of_later
     method = answer if shape is _unary else answers
     call = shape(method, UNTIMED, _Codec(never, never, lambda: passed_on), Outgoing())
     if shape is _unary:
-        assert await call(GARBAGE, None) == GARBAGE
+        assert await call(None, Context(GARBAGE)) == GARBAGE
     else:
-        request = these(GARBAGE) if shape is _stream_stream else GARBAGE
-        assert [data async for data in call(request, None)] == [GARBAGE]
+        assert [data async for data in call(these(GARBAGE), Context(GARBAGE))] == [GARBAGE]
     assert not passed_on

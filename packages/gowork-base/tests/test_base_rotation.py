@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +14,8 @@ import pytest
 from gowork.base import rotation as rotating
 from gowork.base.channels import ADDRESSES_MAX
 from gowork.base.rotation import HINT_KEY, Rotation, Said, hint_of
+from gowork.base.tls import Tls
+from gowork.base.tls_files import TlsFiles
 
 A, B, C = "10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1"
 NAME = "leaders.invalid:7"
@@ -222,6 +225,13 @@ class TestHints:
 
     def test_a_hint_at_this_machine_is_for_who_called_this_machine(self) -> None:
         assert hint_of("localhost:1", None, [(HINT_KEY, "127.0.0.1:2")]) == "127.0.0.1:2"
+
+    def test_a_hint_is_not_taken_where_a_token_would_go_in_plain_text(self, tmp_path: Path) -> None:
+        (tmp_path / "t").write_text("secret\n")
+        for insecure in (False, True):
+            rotation = Rotation(["127.0.0.1:1"], Tls(TlsFiles(token=tmp_path / "t", insecure=insecure)))
+            assert rotation.wants("192.0.2.1:1") is insecure
+            assert rotation.wants("127.0.0.1:2")
 
     def test_a_hint_is_not_used_where_a_proxy_stands_before_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("http_proxy", "http://proxy:1")

@@ -33,17 +33,19 @@ def serving(files: TlsFiles | None) -> tuple[grpc.Server, str]:
 
 
 def test_what_is_shown_and_whether_calls_can_be_made(authority: Authority) -> None:
-    server, address = serving(authority.server("leader", "127.0.0.1", "leader.example"))
+    server, address = serving(authority.server("leader", "127.0.0.1", "leader.example", role="leader"))
     try:
         told = CliRunner().invoke(cli, ["certs", "check", address, f"--tls-ca={authority.file}"])
         assert told.exit_code == 0, told.output
         assert "leader.example, 127.0.0.1" in told.output
         assert "calls can be made there" in told.output
+        assert "leader of leader" in told.output
         told = CliRunner().invoke(cli, ["certs", "check", address, "-o", "json"])
         record = json.loads(told.output)
         assert told.exit_code == 1
         assert record["fault"].startswith("it takes TLS alone, and was called in plain text")
         assert record["names"] == ["leader.example", "127.0.0.1"]
+        assert (record["name"], record["roles"]) == ("leader", ["leader"])
         assert record["valid_from"] < record["valid_until"]
     finally:
         server.stop(None).wait()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import urllib.request
 from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import quote
@@ -33,6 +34,7 @@ from gowork.base.tls_files import TlsFiles
 from gowork.leader._access.access import Access
 from gowork.leader._access.rights import CALLS
 from gowork.leader._app import node
+from gowork.proto.cluster.v1 import leader_pb2 as cpb
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 
 OK = grpc.StatusCode.OK
@@ -400,13 +402,79 @@ async def test_calls_that_change_the_cluster_and_denials_are_recorded(
     assert len(denied) < 100
 
 
-async def test_a_denial_of_a_queue_is_recorded_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    async with known_by_tokens(tmp_path, entry("web", "client", "admin", queues=["web"])) as leader:
-        web = with_token(leader, "web")
+async def test_each_denial_is_recorded_whoever_finds_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = (
+        "join_networks = ['10.0.0.0/8']",
+        entry("web", "client", "admin", queues=["web"]),
+        entry("w", "worker", handlers=["thumbnail"]),
+        entry("w1", "worker"),
+        entry("w2", "worker"),
+        entry("free", "client"),
+    )
+    async with known_by_tokens(tmp_path, *file) as leader:
+        web, w1, w2 = (with_token(leader, name) for name in ("web", "w1", "w2"))
+        await refused(with_token(leader, "nobody").get("x"))
+        await refused(w1.submit("a"))
         await refused(web.submit("a", queue="other"))
         await refused(web.scheduler.PauseQueue(pb.PauseQueueRequest(name="other"), timeout=PATIENCE))
+        session = with_token(leader, "w").session()
+        await session.send(hello={"name": "w", "instance": "i", "slots": 1, "handlers": [{"name": "shell"}]})
+        await session.refusal()
+        await refused(w1.cluster.Join(cpb.JoinRequest(id="m", address="127.0.0.1:9"), timeout=PATIENCE))
+        await w1.cluster.Join(cpb.JoinRequest(id="m", address="10.0.0.1:9"), timeout=PATIENCE)
+        await refused(w2.cluster.Leave(cpb.LeaveRequest(id="m"), timeout=PATIENCE))
+        await with_token(leader, "free").submit("b", handler="thumbnail")
+        async with with_token(leader, "w").worker(handlers=["thumbnail"]) as session:
+            (grant,) = await session.grants(1)
+            await session.report(grant, follow_ups=[pb.Task(id="next", handler="shell")])
+        # These end for other reasons.
+        await refused(with_token(leader, "free").get("unknown"))
+        await refused(with_token(leader, "free").submit("b", handler="other"))
+        page = await asyncio.to_thread(metrics_of, leader)
     denied = [record.__dict__ for record in caplog.records if record.msg == "denied"]
-    assert [each["call"].partition("/")[2] for each in denied] == ["ScheduleTasks", "PauseQueue"]
+    assert [(each["call"].partition("/")[2], each["code"]) for each in denied] == [
+        ("GetTask", "UNAUTHENTICATED"),
+        ("ScheduleTasks", "PERMISSION_DENIED"),
+        ("ScheduleTasks", "PERMISSION_DENIED"),
+        ("PauseQueue", "PERMISSION_DENIED"),
+        ("Connect", "PERMISSION_DENIED"),
+        ("Join", "PERMISSION_DENIED"),
+        ("Leave", "PERMISSION_DENIED"),
+        ("Connect", "PERMISSION_DENIED"),
+    ]
+    assert all(each["peer"].startswith("ipv4:127.0.0.1:") for each in denied)
+    assert {reason: page[f'gowork_calls_refused_total{{reason="{reason}"}}'] for reason in DENIALS} == DENIALS
+
+
+DENIALS = {
+    "TOKEN_UNKNOWN": "1.0",
+    "ROLE_MISSING": "1.0",
+    "OUT_OF_BOUNDS": "4.0",
+    "ADDRESS_NOT_ALLOWED": "1.0",
+    "NOT_THE_OWNER": "1.0",
+}
+
+
+async def test_a_call_beyond_a_limit_is_counted_and_fills_no_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = (
+        entry("web", "client") + "limits.calls_per_second = 0.001",
+        entry("b", "client") + "limits.pending_tasks = 0",
+    )
+    async with known_by_tokens(tmp_path, *file) as leader:
+        assert (await code_of(with_token(leader, "web"), STATS))[0] is OK
+        await refused(with_token(leader, "web").get("x"))
+        await refused(with_token(leader, "b").submit("x"))
+        page = await asyncio.to_thread(metrics_of, leader)
+    assert page['gowork_calls_refused_total{reason="CALLER_LIMIT"}'] == "2.0"
+    assert not [record for record in caplog.records if record.msg == "denied"]
+
+
+def metrics_of(leader: ServedLeader) -> dict[str, str]:
+    with urllib.request.urlopen(f"http://{leader.addresses.http}/metrics", timeout=PATIENCE) as page:
+        lines = page.read().decode().splitlines()
+    return {series: value for series, _, value in (line.rpartition(" ") for line in lines)}
 
 
 async def test_a_leader_without_an_access_file_on_this_machine_asks_nobody(tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ async def test_a_caller_schedules_no_more_into_a_queue_that_is_full_for_it(tmp_p
         web = with_token(leader, "web")
         await web.submit("a", "b", queue="q")
         refusal = await refused(web.submit("c", queue="q"))
-        assert (refusal.code, refusal.reason) == (EXHAUSTED, "TOO_MANY_TASKS")
+        assert (refusal.code, refusal.reason) == (EXHAUSTED, "CALLER_LIMIT")
         assert "2 tasks are pending in queue 'q' and the limit of its caller is 2" in refusal.message
         # What is there already is no new task, and other queues and callers have room.
         await web.submit("a", "b", queue="q")
@@ -144,5 +144,5 @@ async def test_a_caller_schedules_no_more_into_a_queue_that_is_full_for_it(tmp_p
         await web.scheduler.CancelTask(pb.CancelTaskRequest(id="d"), timeout=PATIENCE)
         await web.submit("f", "g", queue="other")
         retry = web.scheduler.RetryTask(pb.RetryTaskRequest(id="d"), timeout=PATIENCE)
-        assert (await refused(retry)).reason == "TOO_MANY_TASKS"
-        assert (await refused(web.scheduler.ScheduleTask(single, timeout=PATIENCE))).reason == "TOO_MANY_TASKS"
+        assert (await refused(retry)).reason == "CALLER_LIMIT"
+        assert (await refused(web.scheduler.ScheduleTask(single, timeout=PATIENCE))).reason == "CALLER_LIMIT"

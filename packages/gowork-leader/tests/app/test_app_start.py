@@ -503,12 +503,20 @@ def test_files_about_access_that_do_not_suffice_are_refused(
 
 
 @pytest.mark.parametrize(
-    ("path", "words"), [("x" * 120, "has at most"), ("folder/s", "can't listen"), ("file", "can't listen")]
+    ("path", "words"),
+    [
+        ("x" * 120, "has at most"),
+        ("folder/s", "can't listen"),
+        ("file", "can't listen"),
+        ("open/s", "written by others"),
+    ],
 )
 def test_a_socket_for_a_proxy_that_can_not_be_made_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, words: str
 ) -> None:
     (tmp_path / "file").write_text("of somebody")
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
     monkeypatch.chdir(tmp_path)
     code, error = refused_start(tmp_path, f"--proxy-listen={path}")
     assert (code, words in message_of(error)) == (1, True), error

@@ -1,7 +1,7 @@
-"""Stands between gRPC's server and a servicer: decodes requests, times calls, and bounds answers that nobody reads.
+"""Stands between gRPC's server and a servicer: decodes requests, times calls, and bounds how long callers hold them.
 
 A request that is not protobuf ends with INVALID_ARGUMENT. gRPC itself would answer INTERNAL, as if the server were at
-fault.
+fault. A call whose request does not come in time ends, and answers that nobody reads are bounded.
 """
 
 from __future__ import annotations
@@ -18,6 +18,10 @@ from google.protobuf.message import DecodeError
 
 from gowork.base.outgoing import COUNTED_BYTES_MIN, Later, Outgoing
 from gowork.proto.status import Refusal, abort
+
+#: How long the request of a call with one request may take to arrive, in seconds. gRPC itself waits for as long as the
+#: connection lives, so that callers who send nothing could use up all calls that may be open.
+REQUEST_SECONDS = 60.0
 
 _Handlers: TypeAlias = "Mapping[str, grpc.RpcMethodHandler[Any, Any]]"
 
@@ -132,18 +136,20 @@ def _checked(
     # gRPC gets no deserializers, because whether a request is decoded at all is settled only as its call begins.
     # Responses are serialized here too, before gRPC gets them, because `outgoing` makes room by their size.
     if handler.unary_unary is not None:
+        # As if requests were streams: gRPC serves a call with one request when that is there, however late.
         unary = _unary(handler.unary_unary, timed, codec, outgoing)
-        return grpc.unary_unary_rpc_method_handler(unary, None, None)
+        return grpc.stream_unary_rpc_method_handler(unary, None, None)
     if handler.unary_stream is not None:
         stream = _unary_stream(handler.unary_stream, timed, codec, outgoing)
-        return grpc.unary_stream_rpc_method_handler(stream, None, None)
+        return grpc.stream_stream_rpc_method_handler(stream, None, None)
     assert handler.stream_stream is not None
     stream = _stream_stream(handler.stream_stream, timed, codec, outgoing)
     return grpc.stream_stream_rpc_method_handler(stream, None, None)
 
 
 def _unary(method: Callable[..., Any], timed: _Timing, codec: _Codec, outgoing: Outgoing) -> Callable[..., Any]:
-    async def call(request: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
+    async def call(_: object, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
+        request = await _request(context)
         with timed(context):
             decode, encode, _ = codec.begin()
             try:
@@ -162,7 +168,8 @@ def _unary(method: Callable[..., Any], timed: _Timing, codec: _Codec, outgoing: 
 
 
 def _unary_stream(method: Callable[..., Any], timed: _Timing, codec: _Codec, outgoing: Outgoing) -> Callable[..., Any]:
-    async def call(request: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[bytes]:
+    async def call(_: object, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[bytes]:
+        request = await _request(context)
         with timed(context):
             decode, encode, _ = codec.begin()
             try:
@@ -203,6 +210,20 @@ def _stream_stream(method: Callable[..., Any], timed: _Timing, codec: _Codec, ou
                         yield data
 
     return call
+
+
+async def _request(context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
+    """Returns the only request of a call, or ends the call."""
+    try:
+        async with asyncio.timeout(REQUEST_SECONDS):
+            request = await context.read()
+    except TimeoutError:
+        message = f"the request has not arrived within {REQUEST_SECONDS:g} s; repeat the call"
+        await abort(context, Refusal(grpc.StatusCode.DEADLINE_EXCEEDED, "REQUEST_LATE", message))
+    if request is grpc.aio.EOF:
+        message = "the call has no request, and wants one"
+        await abort(context, Refusal(grpc.StatusCode.INVALID_ARGUMENT, "NO_REQUEST", message))
+    return cast(bytes, request)
 
 
 async def _make_room(

@@ -76,7 +76,8 @@ class _UnaryCalls(grpc.aio.ServerInterceptor):
     ) -> Any:
         """See grpc.aio.ServerInterceptor."""
         handler = await continuation(handler_call_details)
-        if handler is None or handler.unary_unary is None or handler_call_details.method.startswith(_GRPCS_OWN):
+        # Calls with one request are served as if it were a stream: see gowork.base.decoding.
+        if handler is None or handler.response_streaming or handler_call_details.method.startswith(_GRPCS_OWN):
             return handler
 
         async def found(_: grpc.HandlerCallDetails) -> Any:

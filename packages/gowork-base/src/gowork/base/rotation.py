@@ -13,10 +13,20 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gowork.base.channels import ADDRESSES_MAX, CONNECT_SECONDS, AddressError, format_address, parse_address
+from gowork.base.channels import (
+    ADDRESSES_MAX,
+    CONNECT_SECONDS,
+    AddressError,
+    check_token,
+    format_address,
+    parse_address,
+)
 from gowork.base.proxies import is_loopback, is_proxy_named, proxy_of
+
+if TYPE_CHECKING:
+    from gowork.base.tls import Tls
 
 #: The metadata of an answer in which a leader that forwards calls names the one that leads, as HOST:PORT. The port
 #: serves what the called port serves.
@@ -46,8 +56,12 @@ class Said(NamedTuple):
 class Rotation:
     """The leaders' addresses, and which of them is called now. Threads may share it."""
 
-    def __init__(self, addresses: Sequence[str]) -> None:
-        """`addresses` has at least one, each HOST:PORT."""
+    def __init__(self, addresses: Sequence[str], tls: Tls | None = None) -> None:
+        """Args:
+        addresses: at least one, each HOST:PORT.
+        tls: how they are called; None: in plain text.
+        """
+        self._tls = tls
         self._given = tuple(addresses)
         self._addresses: tuple[str, ...] = self._given
         self._current = self._given[0]
@@ -113,8 +127,14 @@ class Rotation:
             self._looked_up_at = now
 
     def wants(self, hint: str) -> bool:
-        """Whether this hint names another address than the current one, and did not fail lately."""
-        return hint not in ("", self._current) and time.monotonic() >= self._refused.get(hint, 0.0)
+        """Whether this hint names another address than the current one, may be called, and did not fail lately."""
+        if hint in ("", self._current) or time.monotonic() < self._refused.get(hint, 0.0):
+            return False
+        try:
+            check_token([hint], self._tls)
+        except AddressError:
+            return False
+        return True
 
     def hear(self, *metadata: Metadata) -> None:
         """Takes the hint in an answer's metadata, if there is one: the address becomes current when it connects."""

@@ -262,11 +262,11 @@ def _json_reader(annotation: Any) -> tuple[Callable[[str | bytes], Any], Callabl
     except TypeError as error:
         if not any(models_in(annotation)):
             raise UnreadableType(f"{type_name(annotation)} cannot be read from JSON: {error}") from error
-        return _adapter(annotation, _names_bytes(annotation)), None
+        return _adapter(annotation, _names_bytes(annotation))
     validated = [kind for kind in foreign if _is_validated_dataclass(kind)]
     if validated:
         bytes_found = any(isinstance(part, _BYTES_TYPES) for part in _parts(info, set()))
-        return _adapter(annotation, bytes_found), None
+        return _adapter(annotation, bytes_found)
     for kind in foreign:
         if not (is_model(kind) or kind is object or (isinstance(kind, type) and issubclass(kind, _FROM_BUILTINS))):
             raise UnreadableType(
@@ -346,8 +346,11 @@ def _takes_names(read: Callable[..., Any]) -> bool:
         return False
 
 
-def _adapter(annotation: Any, has_bytes: bool) -> Callable[[str | bytes], Any]:
-    """Returns what reads, by pydantic, its dataclasses and unions of its models with other types. msgspec cannot."""
+def _adapter(annotation: Any, has_bytes: bool) -> tuple[Callable[[str | bytes], Any], Callable[[Any], Any] | None]:
+    """Returns what reads and converts, by pydantic, its dataclasses and unions of its models with other types.
+
+    msgspec cannot.
+    """
     if has_bytes:
         raise UnreadableType(
             f"{type_name(annotation)}: pydantic does not read bytes in the form in which they are sent: "
@@ -361,9 +364,13 @@ def _adapter(annotation: Any, has_bytes: bool) -> Callable[[str | bytes], Any]:
         raise UnreadableType(
             f"{type_name(annotation)} cannot be read by pydantic: {str(error).splitlines()[0]}"
         ) from error
-    if not _takes_names(read):
-        return _decoded(read)
-    return _decoded(lambda text: read(text, by_alias=True, by_name=True))
+    names: dict[str, Any] = {"by_alias": True, "by_name": True} if _takes_names(read) else {}
+
+    def convert(value: Any) -> Any:
+        # Strictly, or a text with digits would be taken for a number.
+        return read(msgspec.json.encode(value), strict=True, **names)
+
+    return _decoded(lambda text: read(text, **names)), convert
 
 
 def _names_bytes(annotation: Any) -> bool:

@@ -91,13 +91,14 @@ class CallSettings:
         if not timeout > 0:
             raise ValueError(f"timeout {timeout} is not a positive number of seconds")
         addresses = tuple(split_addresses((environment or ADDRESS_DEFAULT) if address in (None, "") else address))
+        used = tls_of_caller(tls)
         return cls(
             addresses,
-            Rotation(addresses),
+            Rotation(addresses, used),
             min(timeout, _TIMEOUT_S_MAX),
             timeout if patience is None else patience,
             encryption,
-            tls_of_caller(tls),
+            used,
         )
 
     @property

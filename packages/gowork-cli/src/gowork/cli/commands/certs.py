@@ -7,19 +7,24 @@ from __future__ import annotations
 
 import socket
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from gowork.base.certificates import CertificateError, names_of, time_fault
 from gowork.base.channels import AddressError, parse_address
 from gowork.base.handshakes import shown_by, why_no_handshake
+from gowork.base.identities import IdentityError, Shown
+from gowork.base.identities import shown_by as identity_of
 from gowork.base.tls import tls_of_caller
 from gowork.cli.commands.certs_make import init, make
 from gowork.cli.group import EXIT_FAILED
 from gowork.cli.options import CommonOptions, OutputFormat, common_options, pass_common
 from gowork.cli.output import console, plain, table, write_record
 from gowork.cli.suggestions import SuggestingGroup
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 #: How long one attempt to connect may take, in seconds. It is long, because people ask once.
 _SECONDS = 5.0
@@ -69,12 +74,15 @@ def check(common: CommonOptions, address: str) -> None:
         raise click.UsageError(str(error)) from None
     except AddressError as error:
         raise click.BadParameter(str(error), param_hint="HOST:PORT") from None
+    said = None if shown is None else _said_in(shown)
     record: dict[str, Any] = {
         "address": address,
         "fault": fault or ("" if shown is not None else _nobody(address)) or None,
         "subject": shown and shown.subject.rfc4514_string(),
         "issuer": shown and shown.issuer.rfc4514_string(),
         "names": list(names_of(shown)) if shown is not None else [],
+        "name": said and said.name,
+        "roles": [] if said is None else sorted(said.roles),
         "valid_from": shown and shown.not_valid_before_utc.isoformat(),
         "valid_until": shown and shown.not_valid_after_utc.isoformat(),
     }
@@ -84,6 +92,17 @@ def check(common: CommonOptions, address: str) -> None:
         _print(record, "" if shown is None else time_fault(shown) or _left(shown.not_valid_after_utc))
     if record["fault"] is not None:
         click.get_current_context().exit(EXIT_FAILED)
+
+
+def _said_in(shown: x509.Certificate) -> Shown | None:
+    """Returns what a certificate says of who shows it; None: that can't be read."""
+    # Imported only now, because most commands need none of it.
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    try:
+        return identity_of(shown.public_bytes(Encoding.PEM))
+    except IdentityError:
+        return None
 
 
 def _nobody(address: str) -> str:
@@ -102,6 +121,7 @@ def _print(record: dict[str, Any], time: str) -> None:
         for name, value in (
             ("subject", record["subject"]),
             ("names", ", ".join(record["names"]) or "none"),
+            ("roles", f"{', '.join(record['roles'])} of {record['name']}" if record["roles"] else "none"),
             ("issuer", record["issuer"]),
             ("valid until", f"{record['valid_until']} ({time})"),
         ):

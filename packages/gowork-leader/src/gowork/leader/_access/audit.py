@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Any
+from collections import Counter
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any, TypeAlias
+
+import grpc
 
 from gowork.leader._access.rights import Identity
 from gowork.proto.status import Refusal
@@ -16,6 +21,30 @@ _log = logging.getLogger("gowork.leader.audit")
 DENIALS_MAX = 20
 #: How many characters of a request are logged.
 _ABOUT_CHARACTERS = 300
+#: With these a call ends that was refused because of who made it.
+_DENIALS = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
+#: The reason of a call that is refused because its caller has reached a limit.
+CALLER_LIMIT = "CALLER_LIMIT"
+#: The reasons of refusals that are counted. They are shown from the beginning, so that a rate has the first one, too.
+_REASONS = (
+    "ADDRESS_NOT_ALLOWED",
+    "CALLER_UNUSABLE",
+    "CERTIFICATE_UNUSABLE",
+    "NOT_A_LEADER",
+    "NOT_THE_OWNER",
+    "NO_IDENTITY",
+    "NO_ROLE",
+    "OUT_OF_BOUNDS",
+    "REVOKED",
+    "ROLE_MISSING",
+    "TOKEN_UNKNOWN",
+    "TOKEN_UNUSABLE",
+    CALLER_LIMIT,
+)
+
+Recorder: TypeAlias = "Callable[[Refusal], None]"
+#: Records how the call that is served now, or a part of it, is refused; None: nobody asks who callers are.
+RECORDER: ContextVar[Recorder | None] = ContextVar("RECORDER", default=None)
 
 
 class Audit:
@@ -24,6 +53,8 @@ class Audit:
     def __init__(self) -> None:
         self._since = 0.0
         self._logged = self._left_out = 0
+        #: {reason: how many calls were refused with it because of who made them, or because of their caller's limits}
+        self.refused: Counter[str] = Counter(dict.fromkeys(_REASONS, 0))
 
     def done(self, call: str, caller: Identity | None, peer: str, request: Any) -> None:
         """Notes a call that changes the cluster, as it begins."""
@@ -32,8 +63,15 @@ class Audit:
         who = "anybody" if caller is None else caller.words
         _log.info("admin call", extra={"call": call, "caller": who, "peer": peer, "about": about})
 
-    def denied(self, call: str, refusal: Refusal, peer: str) -> None:
-        """Notes a call that was refused because of who made it."""
+    def note(self, call: str, refusal: Refusal, peer: str) -> None:
+        """Notes a call that was refused, if that was because of who made it."""
+        if refusal.code in _DENIALS:
+            self.refused[refusal.reason] += 1
+            self._denied(call, refusal, peer)
+        elif refusal.reason == CALLER_LIMIT:
+            self.refused[CALLER_LIMIT] += 1
+
+    def _denied(self, call: str, refusal: Refusal, peer: str) -> None:
         # How often something is logged is no decision of the engine's.
         now = time.monotonic()
         if now - self._since >= 1:

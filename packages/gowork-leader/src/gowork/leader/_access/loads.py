@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 
+from gowork.leader._access.audit import CALLER_LIMIT
 from gowork.leader._access.rights import Identity, Limits
 from gowork.proto.status import Refusal
 
@@ -113,7 +114,7 @@ class _Rate:
 
 
 def _reached(caller: Identity, what: str) -> Refusal:
-    return Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "CALLER_LIMIT", f"{caller.words} has {what}")
+    return Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, CALLER_LIMIT, f"{caller.words} has {what}")
 
 
 _NONE = Limits()

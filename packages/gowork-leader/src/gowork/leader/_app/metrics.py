@@ -17,6 +17,7 @@ from prometheus_client.samples import Exemplar
 
 from gowork.base.buckets import Buckets
 from gowork.base.tls import Tls
+from gowork.leader._access.access import Access
 from gowork.leader._core.model import Liveness
 from gowork.leader._core.queries import MemberView, QueueDepth
 from gowork.leader._engine.counts import OTHER, QUEUES_MAX, Counts, QueueCounts
@@ -72,6 +73,7 @@ def registry_of(
     look: Callable[[], Look],
     look_at_log: Callable[[], LogLook | None] = lambda: None,
     tls: Tls | None = None,
+    access: Access | None = None,
 ) -> CollectorRegistry:
     """Returns a registry of all metrics of the leader.
 
@@ -82,9 +84,10 @@ def registry_of(
         look_at_log: returns what is known of the log, from any thread; None: there is no log. It raises TimeoutError
             when the leader does not answer.
         tls: the leader's certificates; None: it has none.
+        access: says who may do what; None: everybody may do everything.
     """
     registry = CollectorRegistry()
-    registry.register(_LeaderCollector(counts, look, look_at_log, tls))
+    registry.register(_LeaderCollector(counts, look, look_at_log, tls, access))
     return registry
 
 
@@ -95,8 +98,10 @@ class _LeaderCollector(Collector):
         look: Callable[[], Look],
         look_at_log: Callable[[], LogLook | None],
         tls: Tls | None,
+        access: Access | None,
     ) -> None:
         self._counts = counts
+        self._access = access
         self._tls = tls
         self._look = look
         self._look_at_log = look_at_log
@@ -119,6 +124,8 @@ class _LeaderCollector(Collector):
             yield from _of_log(log)
         if self._tls is not None:
             yield from _of_certificates(self._tls)
+        if self._access is not None:
+            yield from _of_access(self._access)
         yield from _of_queues(list(self._counts.queues.items()))
         yield from _of_counts(self._counts)
 
@@ -164,6 +171,18 @@ def _of_certificates(tls: Tls) -> Iterator[Metric]:
         ends.add_metric([file], end)
     yield ends
     yield _gauge("tls_refused", "Whether new files of certificates are refused: 1 or 0.", bool(tls.fault))
+
+
+def _of_access(access: Access) -> Iterator[Metric]:
+    refused = CounterMetricFamily(
+        "gowork_calls_refused",
+        "Calls that were refused because of who made them, or because their caller had reached a limit.",
+        labels=["reason"],
+    )
+    for reason, number in sorted(access.audit.refused.copy().items()):
+        refused.add_metric([reason], number)
+    yield refused
+    yield _gauge("access_refused", "Whether the new access file is refused: 1 or 0.", bool(access.fault))
 
 
 def _of_state(seen: Look) -> Iterator[Metric]:

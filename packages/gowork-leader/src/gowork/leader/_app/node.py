@@ -357,7 +357,9 @@ class Node:
         return max(left, FAILED_GRACE_SECONDS)
 
     def _listener(self, loop: asyncio.AbstractEventLoop) -> HttpListener:
-        registry = registry_of(self._counts, lambda: self._look(loop), lambda: self._log_seen(loop), self._tls)
+        registry = registry_of(
+            self._counts, lambda: self._look(loop), lambda: self._log_seen(loop), self._tls, self._access
+        )
         pages = {
             "/metrics": guarded(threaded(make_wsgi_app(registry)), self._http_token),
             "/healthz": probe(lambda: (True, "alive"), loop),

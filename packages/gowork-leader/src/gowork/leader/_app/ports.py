@@ -10,6 +10,7 @@ import asyncio
 import errno
 import os
 import socket
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -17,6 +18,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from gowork.base.channels import SERVER_OPTIONS, bind, format_address, parse_address
 from gowork.base.decoding import Called, refusing_garbage
+from gowork.base.directories import check_not_public
 from gowork.base.interception import server_interceptors
 from gowork.base.local_probes import PATH_BYTES_MAX
 from gowork.base.outgoing import Outgoing
@@ -96,6 +98,10 @@ class Ports:
             raise ListenError(f"can't listen on {path}: a socket's path has at most {PATH_BYTES_MAX} bytes")
         if not os.path.isdir(os.path.dirname(path) or "."):
             raise ListenError(f"can't listen on {path}: its directory is not there; make it before the leader starts")
+        try:
+            check_not_public(Path(path).parent)
+        except OSError as error:
+            raise ListenError(f"can't listen on {path}: {error.strerror or error}") from error
         try:
             with socket.socket(socket.AF_UNIX) as trial:
                 trial.connect(path)

@@ -120,7 +120,7 @@ class Term:
             }
         )
         #: {call: what answers it while this term leads}
-        self.methods = methods if access is None else Scopes(engine, store, access.audit).around(methods)
+        self.methods = methods if access is None else Scopes(engine, store).around(methods)
 
     @property
     def blocked(self) -> StoreBlockedError | None:

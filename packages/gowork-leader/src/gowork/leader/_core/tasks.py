@@ -62,7 +62,7 @@ def no_room_in_queues(state: State, specs: Sequence[Spec], most: int | None) -> 
                 f"{pending} tasks are pending in queue {name!r} and the limit of its caller is {most}; try again when "
                 "some have run"
             )
-            return cmd.Refused(cmd.TOO_MANY_TASKS, message)
+            return cmd.Refused(cmd.CALLER_LIMIT, message)
     return None
 
 

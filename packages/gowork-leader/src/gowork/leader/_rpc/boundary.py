@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 
+from gowork.leader._access.audit import RECORDER
 from gowork.leader._core.commands import Refused
 from gowork.leader._engine.asked import RefusedError
 from gowork.leader._engine.blocked import NotServingError, NotTakenError
@@ -77,6 +78,8 @@ async def refusing(context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator
 
 
 async def _tell(context: grpc.aio.ServicerContext[Any, Any], refusal: Refusal) -> None:
+    if (record := RECORDER.get()) is not None:
+        record(refusal)
     try:
         await abort(context, refusal)
     except grpc.aio.AbortError:

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+import grpc
+
 from gowork.base.trace_context import is_traceparent
+from gowork.leader._access.audit import RECORDER
 from gowork.leader._access.rights import CALLER, caller_name
 from gowork.leader._core import commands as cmd
 from gowork.leader._core.model import (
@@ -33,6 +36,7 @@ from gowork.leader.store.protocol import Record, StoreFormatError
 from gowork.proto import limits
 from gowork.proto.cluster.v1 import leader_pb2
 from gowork.proto.scheduler.v1 import scheduler_pb2
+from gowork.proto.status import Refusal
 from gowork.proto.worker.v1 import session_pb2
 
 _VIEW_FULL = scheduler_pb2.TASK_VIEW_FULL
@@ -290,12 +294,18 @@ def _whole_report_from(report: session_pb2.Report, trace: str) -> cmd.Report:
 
 
 def _out_of_bounds(tasks: Iterable[scheduler_pb2.Task]) -> str:
-    """Returns why the worker that reports now may not schedule one of these tasks; empty: it may."""
+    """Returns why the worker that reports now may not schedule one of these tasks, which is recorded; empty: it may."""
     caller = CALLER.get()
     if caller is None or not caller.is_bound:
         return ""
     outside = (task for task in tasks if not caller.may_lane(task.queue or DEFAULT_QUEUE, task.handler))
-    return next((f"{caller.words} may not schedule for handler {task.handler!r}" for task in outside), "")
+    task = next(outside, None)
+    if task is None:
+        return ""
+    words = f"{caller.words} may not schedule for handler {task.handler!r}"
+    if (record := RECORDER.get()) is not None:
+        record(Refusal(grpc.StatusCode.PERMISSION_DENIED, "OUT_OF_BOUNDS", words))
+    return words
 
 
 def _failure_from(failure: scheduler_pb2.Failure) -> Failure:

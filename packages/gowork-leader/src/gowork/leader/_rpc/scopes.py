@@ -11,14 +11,12 @@ from typing import Any, TypeAlias
 
 import grpc
 
-from gowork.leader._access.audit import Audit
 from gowork.leader._access.rights import CALLER, Identity
 from gowork.leader._core.model import LaneKey
 from gowork.leader._core.state import State
 from gowork.leader._engine.loop import Engine
 from gowork.leader._rpc.boundary import refusing
 from gowork.leader._rpc.filters import parse_filter
-from gowork.leader._rpc.hops import peer_of
 from gowork.leader._rpc.services import SERVICES, Method
 from gowork.leader._wire.specs import DEFAULT_QUEUE
 from gowork.leader.store.codec import restore
@@ -39,10 +37,8 @@ _Check: TypeAlias = "Callable[[Any, Identity], Awaitable[None]]"
 class Scopes:
     """Checks the calls of one term."""
 
-    def __init__(self, engine: Engine, store: Store, audit: Audit) -> None:
-        """`audit` records denials."""
+    def __init__(self, engine: Engine, store: Store) -> None:
         self._engine = engine
-        self._audit = audit
         self._store = store
         one, several = self._check_task, self._check_tasks
         #: {call: what checks it}
@@ -78,12 +74,7 @@ class Scopes:
 
         async def judge(request: Any, context: _Context, caller: Identity) -> None:
             async with refusing(context):
-                try:
-                    await check(request, caller)
-                except Refusal as refusal:
-                    if refusal.code is grpc.StatusCode.PERMISSION_DENIED:
-                        self._audit.denied(call, refusal, peer_of(context))
-                    raise
+                await check(request, caller)
 
         async def unary(request: Any, context: _Context, caller: Identity) -> Any:
             await judge(request, context, caller)

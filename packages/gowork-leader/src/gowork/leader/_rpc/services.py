@@ -11,6 +11,7 @@ import asyncio
 import enum
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, NamedTuple, NoReturn, TypeAlias
 
@@ -19,7 +20,7 @@ from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
 from gowork.leader._access.access import Access
-from gowork.leader._access.audit import Audit
+from gowork.leader._access.audit import RECORDER, Audit
 from gowork.leader._access.loads import Loads
 from gowork.leader._access.rights import ADMINISTERS, CALLER, Identity
 from gowork.leader._rpc.boundary import refusing
@@ -186,12 +187,16 @@ class Switchboard:
                 refusal = None if caller.has_rights_of(stream.caller) else _RIGHTS_CHANGED
             except Refusal as denial:
                 refusal = denial
-                self._audit.denied(stream.call, denial, stream.context.peer())
+                self._audit.note(stream.call, denial, stream.context.peer())
             if refusal is not None and not serving.done():
                 self._endings.end(serving, stream.context, refusal)
             if number % 100 == 99:
                 # There may be thousands of them, and other calls wait.
                 await asyncio.sleep(0)
+
+    def _record(self, call: str, context: grpc.aio.ServicerContext[Any, Any], refusal: Refusal) -> None:
+        # Of somebody who is not known yet it is not believed that their call was forwarded.
+        self._audit.note(call, refusal, context.peer() if CALLER.get() is None else peer_of(context))
 
     def _through(self, call: str, port: Port, *, streams: bool) -> Method:
         methods = self._methods[port]
@@ -201,14 +206,13 @@ class Switchboard:
         def put_through(request: Any, context: Any) -> Any:
             caller = None
             if access is not None:
+                # gRPC serves each call in a context of its own.
+                RECORDER.set(partial(self._record, call, context))
                 try:
                     caller = access.admit(call, context)
                     self._loads.enter(caller, call, request, streams=streams)
                 except Refusal as refusal:
-                    if refusal.code is not grpc.StatusCode.RESOURCE_EXHAUSTED:
-                        self._audit.denied(call, refusal, context.peer())
                     return _deny_stream(refusal, context) if streams else _deny(refusal, context)
-                # gRPC serves each call in a context of its own.
                 CALLER.set(caller)
             # Where nobody asks who callers are, anybody may say that a call was forwarded.
             peer = context.peer() if caller is None else peer_of(context)

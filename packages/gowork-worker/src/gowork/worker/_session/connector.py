@@ -53,7 +53,7 @@ class Connector:
         tls: the certificates with which they are called; None: plain text.
         """
         self._supervisor = supervisor
-        self._rotation = Rotation(addresses)
+        self._rotation = Rotation(addresses, tls)
         self._tls = tls
         self._succession = Succession(self._rotation, for_workers=True, tls=tls)
         #: Whether a hint led away from the address that was tried last.
