@@ -7,17 +7,16 @@ makes durable and answers what it has taken; then streams, store, and ports when
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import socket
 from collections.abc import Callable
 from functools import partial
 from typing import cast
 
-from gowork.base.channels import ALL_INTERFACES, AddressError, format_address, parse_address
 from gowork.base.telemetry import is_traced
 from gowork.base.tls import Tls
 from gowork.leader._access.access import Access
+from gowork.leader._app.advertised import advertised_addresses, advertised_host
 from gowork.leader._app.node import Addresses, Node
 from gowork.leader._app.standby import Standby, announced
 from gowork.leader._app.term import Term
@@ -34,8 +33,6 @@ _log = logging.getLogger(__name__)
 #: The least `Settings.finished_full`: tasks that finished in the last minutes are kept in any case, and there must be
 #: room for new tasks beside them.
 FINISHED_FULL_MIN = 100_000
-#: How long a host may be.
-HOST_CHARACTERS_MAX = 253
 #: For how long after it takes over a leader among several believes no callback worker that it is idle, in seconds. The
 #: leader before it may call until its lease is over, and a call may take as long as DIAL_SECONDS.
 ADOPTED_SECONDS = 5.0 + DIAL_SECONDS
@@ -146,7 +143,7 @@ class Leader:
             await self._run_among_others(self._log, started, stopped)
             return
         async with self._node.serving(stopped) as addresses:
-            own = announced(self._name, _advertised(addresses, self._advertise))
+            own = announced(self._name, advertised_addresses(addresses, self._advertise))
             term = Term(
                 self._store,
                 self._counts,
@@ -173,7 +170,7 @@ class Leader:
                 self._settings,
                 self._kept,
                 name=self._name,
-                advertised=_advertised(addresses, self._advertise),
+                advertised=advertised_addresses(addresses, self._advertise),
                 may_be_one_copy=self._may_be_one_copy,
                 place=self._snapshots,
                 cloudwatch=self._cloudwatch,
@@ -183,36 +180,3 @@ class Leader:
             )
             await standby.run(stopped)
         _log.info("stopped")
-
-
-def advertised_host(given: str) -> str:
-    """Returns the host that a leader is to advertise, without brackets; empty when none is given.
-
-    Raises:
-        AddressError: nobody can reach it.
-    """
-    host = given[1:-1] if given.startswith("[") and given.endswith("]") else given
-    if ":" in host:
-        try:
-            ipaddress.IPv6Address(host)
-        except ValueError:
-            raise AddressError(
-                f"{given!r}: give the host alone, because the ports are those of the --…-listen options"
-            ) from None
-    if len(host) > HOST_CHARACTERS_MAX or not host.isprintable() or set(host) & set(" ,/[]"):
-        raise AddressError(f"{given[:HOST_CHARACTERS_MAX]!r} is no host, such as 10.0.0.1 or node-1")
-    if host in ALL_INTERFACES:
-        raise AddressError(f"{given!r}: give the host at which the other leaders reach this one")
-    return host
-
-
-def _advertised(addresses: Addresses, host: str) -> Addresses:
-    """Returns the addresses at which others reach this leader."""
-
-    def reached(address: str) -> str:
-        listened, port = parse_address(address)
-        if not host and listened in ALL_INTERFACES:
-            return format_address(socket.gethostname(), port)
-        return format_address(host or listened, port)
-
-    return Addresses(reached(addresses.cluster), reached(addresses.scheduler), reached(addresses.http))
