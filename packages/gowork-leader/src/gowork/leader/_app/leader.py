@@ -10,20 +10,20 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable
-from functools import partial
 from typing import cast
 
 from gowork.base.telemetry import is_traced
 from gowork.base.tls import Tls
 from gowork.leader._access.access import Access
 from gowork.leader._app.advertised import advertised_addresses, advertised_host
+from gowork.leader._app.equipment import Equipment
 from gowork.leader._app.node import Addresses, Node
 from gowork.leader._app.standby import Standby, announced
 from gowork.leader._app.term import Term
 from gowork.leader._core.state import Settings
 from gowork.leader._engine.counts import Counts
 from gowork.leader._engine.retention import Kept
-from gowork.leader._rpc.dialer import DIAL_SECONDS, Dialer
+from gowork.leader._rpc.dialer import DIAL_SECONDS
 from gowork.leader._snapshots.places import SnapshotPlace
 from gowork.leader.log.protocol import Log
 from gowork.leader.store.protocol import LoggedStore, Store
@@ -98,20 +98,15 @@ class Leader:
         self._advertise = advertised_host(advertise)
         self._may_be_one_copy = may_be_one_copy
         self._snapshots = snapshots
-        self._cloudwatch = cloudwatch
-        self._kept = kept or Kept()
-        kept_tasks = self._kept.tasks + self._kept.failed_tasks
-        self._settings = settings or Settings(finished_full=max(2 * kept_tasks, FINISHED_FULL_MIN))
-        self._settings.traced = is_traced()
+        kept = kept or Kept()
+        settings = settings or Settings(finished_full=max(2 * (kept.tasks + kept.failed_tasks), FINISHED_FULL_MIN))
+        settings.traced = is_traced()
         if log is not None:
-            self._settings.callback_adopted_grace = ADOPTED_SECONDS
-        self._tls = tls
-        self._access = access
-        self._make_dialer = partial(Dialer, tls, tls_worker_name)
+            settings.callback_adopted_grace = ADOPTED_SECONDS
         self._store = store
-        self._counts = Counts()
+        self._equipment = Equipment(Counts(), settings, kept, cloudwatch, tls, tls_worker_name, access)
         self._node = Node(
-            self._counts,
+            self._equipment.counts,
             cluster_listen=cluster_listen,
             scheduler_listen=scheduler_listen,
             http_listen=http_listen,
@@ -144,16 +139,7 @@ class Leader:
             return
         async with self._node.serving(stopped) as addresses:
             own = announced(self._name, advertised_addresses(addresses, self._advertise))
-            term = Term(
-                self._store,
-                self._counts,
-                self._settings,
-                self._kept,
-                own=own,
-                cloudwatch=self._cloudwatch,
-                make_dialer=self._make_dialer,
-                access=self._access,
-            )
+            term = Term(self._store, self._equipment, own=own)
             await self._node.lead(term, leads=lambda: started.set_result(addresses))
         if stopped.is_set():
             _log.info("stopped")
@@ -166,17 +152,11 @@ class Leader:
                 self._node,
                 cast(LoggedStore, self._store),
                 log,
-                self._counts,
-                self._settings,
-                self._kept,
+                self._equipment,
                 name=self._name,
                 advertised=advertised_addresses(addresses, self._advertise),
                 may_be_one_copy=self._may_be_one_copy,
                 place=self._snapshots,
-                cloudwatch=self._cloudwatch,
-                tls=self._tls,
-                make_dialer=self._make_dialer,
-                access=self._access,
             )
             await standby.run(stopped)
         _log.info("stopped")
