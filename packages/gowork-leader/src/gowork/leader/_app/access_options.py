@@ -21,6 +21,7 @@ from gowork.base.tls import Tls, tls_of
 from gowork.base.tls_files import TlsFiles
 from gowork.leader._access.access import Access
 from gowork.leader._access.access_file import AccessError
+from gowork.leader._app.leader import check_tls
 
 _log = logging.getLogger(__name__)
 
@@ -90,14 +91,9 @@ def _tls(files: TlsFiles, *, is_alone: bool) -> Tls | None:
     """Raises: click.UsageError: the files can't be used, or don't suffice."""
     try:
         tls = tls_of(files)
+        check_tls(tls, is_alone=is_alone)
     except CertificateError as error:
         raise click.UsageError(str(error)) from None
-    if tls is not None and not tls.serves:
-        raise click.UsageError("tls-ca needs tls-cert and tls-key, the certificate with which this leader serves")
-    if tls is not None and not (is_alone or tls.calls):
-        raise click.UsageError(
-            "leaders with a log call one another: give --tls-ca, the authority of their certificates"
-        )
     return tls
 
 

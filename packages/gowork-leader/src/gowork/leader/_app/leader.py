@@ -12,8 +12,10 @@ import socket
 from collections.abc import Callable
 from typing import cast
 
+from gowork.base.certificates import CertificateError
 from gowork.base.telemetry import is_traced
-from gowork.base.tls import Tls
+from gowork.base.tls import Tls, tls_of
+from gowork.base.tls_files import TlsFiles
 from gowork.leader._access.access import Access
 from gowork.leader._app.advertised import advertised_addresses, advertised_host
 from gowork.leader._app.equipment import Equipment
@@ -57,7 +59,7 @@ class Leader:
         may_be_one_copy: bool = True,
         snapshots: SnapshotPlace | None = None,
         cloudwatch: str = "",
-        tls: Tls | None = None,
+        tls: Tls | TlsFiles | None = None,
         tls_worker_name: str = "",
         access: Access | None = None,
         proxy_listen: str = "",
@@ -84,15 +86,20 @@ class Leader:
             snapshots: where leaders that share a log keep snapshots of their stores; None: nowhere.
             cloudwatch: what the cluster is called in metrics of CloudWatch, which the leader that leads writes into its
                 log as JSON; empty: it writes none.
-            tls: the certificates with which it serves, and calls other leaders and callback workers; None: plain text.
+            tls: the certificates with which it serves, and calls other leaders and callback workers, or the files that
+                have them; None: plain text.
             tls_worker_name: the name that callback workers' certificates have; empty: the host of their address.
-            access: says who may do what; None: everybody may do everything.
+            access: says who may do what; None: everybody may do everything, also with a certificate of any role.
             proxy_listen: the path of a unix socket for a proxy, which says who calls through it; empty: there is none.
             http_token: returns what a scrape of /metrics must show; None: nothing.
 
         Raises:
             AddressError: `advertise` is no host at which anybody is reached.
+            CertificateError: the files of `tls` can't be used, or do not suffice for a leader.
         """
+        if isinstance(tls, TlsFiles):
+            tls = tls_of(tls)
+        check_tls(tls, is_alone=log is None)
         self._log = log
         self._name = name or socket.gethostname()
         self._advertise = advertised_host(advertise)
@@ -160,3 +167,21 @@ class Leader:
             )
             await standby.run(stopped)
         _log.info("stopped")
+
+
+def check_tls(tls: Tls | None, *, is_alone: bool) -> None:
+    """Refuses certificates that do not suffice for a leader.
+
+    Args:
+        tls: the certificates; None: plain text.
+        is_alone: whether no other leader shares a log with this one.
+
+    Raises:
+        CertificateError: it has none with which it serves, or none by which it knows the leaders that it calls.
+    """
+    if tls is not None and not tls.serves:
+        raise CertificateError("tls-ca needs tls-cert and tls-key, the certificate with which this leader serves")
+    if tls is not None and not (is_alone or tls.calls):
+        raise CertificateError(
+            "leaders with a log call one another: give --tls-ca, the authority of their certificates"
+        )
