@@ -6,8 +6,8 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from gowork.base.tls_files import TlsFiles
 COMMANDS = Path(sys.executable).parent
 #: How long a process may take to stop, in seconds.
 STOP_SECONDS = 20
+#: How long a command may take to find that it was given what makes no sense, in seconds.
+MISUSED_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,33 @@ def start_leader(folder: Path, *addresses: str, more: Sequence[str] = ()) -> Run
     return RunningLeader(**json.loads(first_line(process, folder / "gowork-leader.log")), process=process)
 
 
+@contextmanager
+def sharing_leaders(
+    folder: Path,
+    log: str,
+    names: Sequence[str],
+    *addresses: str,
+    more: Callable[[str], Sequence[str]] = lambda name: (),
+) -> Iterator[dict[str, RunningLeader]]:
+    """Starts leaders that share a log, each with a folder of its own, and ends those that still run.
+
+    Args:
+        folder: has their folders.
+        log: the URL of the log.
+        names: what they are called.
+        addresses: see `start_leader`; the same for all.
+        more: returns further options of a leader.
+    """
+    with ExitStack() as stack:
+        leaders = {}
+        for name in names:
+            own = folder / name
+            own.mkdir()
+            leaders[name] = start_leader(own, *addresses, more=[f"--log={log}", f"--name={name}", *more(name)])
+            stack.callback(kill, leaders[name].process)
+        yield leaders
+
+
 def start_worker(folder: Path, leader: RunningLeader, *arguments: str) -> subprocess.Popen[str]:
     """Starts a worker, and returns when the leader has welcomed it."""
     process = start("gowork-worker", "--leader", leader.cluster, "--print-ready", *arguments, folder=folder)
@@ -59,6 +88,21 @@ def start(command: str, *arguments: str, folder: Path) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [str(COMMANDS / command), *arguments], cwd=folder, stdout=subprocess.PIPE, stderr=log, text=True
         )
+
+
+def misused(command: str, *arguments: str, folder: Path) -> str:
+    """Runs one of gowork's commands, which must end by itself as after wrong usage, and returns what it says."""
+    told = subprocess.run(
+        [str(COMMANDS / command), *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=MISUSED_SECONDS,
+        check=False,
+    )
+    assert told.returncode == 2, told
+    assert "Traceback" not in told.stderr
+    return told.stderr
 
 
 def tls_options(files: TlsFiles) -> list[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from balancer import Place, balancing, elsewhere
-from clusters import COMMANDS, RunningLeader, first_line, kill, start_leader, stopped_cleanly
+from clusters import COMMANDS, RunningLeader, first_line, kill, sharing_leaders, stopped_cleanly
 from etcd_members import EtcdCluster, free_ports
 
 pytestmark = [pytest.mark.tool("etcd", "nginx"), pytest.mark.timeout(300)]
@@ -68,19 +68,11 @@ def balanced(tmp_path: Path) -> Iterator[Balanced]:
     with ExitStack() as stack:
         etcd = stack.enter_context(EtcdCluster(tmp_path))
         place = stack.enter_context(elsewhere())
-        leaders = {}
-        for name in NAMES:
-            folder = tmp_path / name
-            folder.mkdir()
-            listen = ["0.0.0.0:0"] * 2 + ["127.0.0.1:0"] if place else ["127.0.0.1:0"] * 3
-            more = [
-                "--insecure",
-                f"--log={etcd.url('gowork')}",
-                f"--name={name}",
-                f"--advertise={place.lost if place else ''}",
-            ]
-            leaders[name] = start_leader(folder, *listen, more=more)
-            stack.callback(kill, leaders[name].process)
+        listen = ["0.0.0.0:0"] * 2 + ["127.0.0.1:0"] if place else ["127.0.0.1:0"] * 3
+        more = ["--insecure", f"--advertise={place.lost if place else ''}"]
+        leaders = stack.enter_context(
+            sharing_leaders(tmp_path, etcd.url("gowork"), NAMES, *listen, more=lambda name: more)
+        )
         host = place.reached if place else "127.0.0.1"
         cluster, scheduler = (f"{host}:{port}" for port in free_ports(2))
         moved = {"50051": cluster, "50052": scheduler}

@@ -8,11 +8,10 @@ import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from clusters import RunningLeader, first_line, kill, start, start_leader, stopped_cleanly
+from clusters import RunningLeader, first_line, sharing_leaders, start, stopped_cleanly
 from etcd_members import EtcdCluster
 
 from gowork.client import AsyncClient, Client, TaskInfo, TaskStatus
@@ -25,14 +24,7 @@ PATIENCE = 120.0
 
 @pytest.fixture
 def leaders(tmp_path: Path) -> Iterator[dict[str, RunningLeader]]:
-    with ExitStack() as stack:
-        etcd = stack.enter_context(EtcdCluster(tmp_path))
-        started = {}
-        for name in NAMES:
-            folder = tmp_path / name
-            folder.mkdir()
-            started[name] = start_leader(folder, more=[f"--log={etcd.url('gowork')}", f"--name={name}"])
-            stack.callback(kill, started[name].process)
+    with EtcdCluster(tmp_path) as etcd, sharing_leaders(tmp_path, etcd.url("gowork"), NAMES) as started:
         yield started
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clusters import RunningLeader, kill, start_leader, start_worker, stopped_cleanly
+from clusters import RunningLeader, kill, sharing_leaders, start_worker, stopped_cleanly
 from etcd_members import EtcdCluster
 
 from gowork.client import Client, Leaders
@@ -54,13 +54,7 @@ class Trio:
 def trio(tmp_path: Path) -> Iterator[Trio]:
     with ExitStack() as stack:
         etcd = stack.enter_context(EtcdCluster(tmp_path))
-        leaders = {}
-        for name in NAMES:
-            folder = tmp_path / name
-            folder.mkdir()
-            more = [f"--log={etcd.url('gowork')}", f"--name={name}"]
-            leaders[name] = start_leader(folder, more=more)
-            stack.callback(kill, leaders[name].process)
+        leaders = stack.enter_context(sharing_leaders(tmp_path, etcd.url("gowork"), NAMES))
         addresses = ",".join(leader.scheduler for leader in leaders.values())
         yield Trio(leaders, stack.enter_context(Client(addresses, timeout=120)))
 

@@ -10,13 +10,14 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
 import grpc
 import pytest
-from clusters import RunningLeader, first_line, kill, start, start_leader, stopped_cleanly, tls_options
+from clusters import RunningLeader, first_line, kill, sharing_leaders, start, start_leader, stopped_cleanly, tls_options
 from etcd_members import EtcdCluster, free_ports
 from proxies import KINDS, Setting, proxying
 from tls_authority import DAY, NOW, Authority
@@ -249,13 +250,9 @@ async def test_what_callers_say_of_themselves_is_overwritten(kind: str, authorit
 def test_nothing_is_lost_when_one_of_two_leaders_dies(kind: str, authority: Authority, tmp_path: Path) -> None:
     with ExitStack() as stack:
         etcd = stack.enter_context(EtcdCluster(tmp_path))
-        leaders = {}
-        for name in ("l1", "l2"):
-            folder = tmp_path / name
-            folder.mkdir()
-            more = [f"--log={etcd.url('gowork')}", f"--name={name}", *leader_options(authority, name)]
-            leaders[name] = start_leader(folder, more=more)
-            stack.callback(kill, leaders[name].process)
+        leaders = stack.enter_context(
+            sharing_leaders(tmp_path, etcd.url("gowork"), ("l1", "l2"), more=partial(leader_options, authority))
+        )
         setting, cluster, scheduler = before(tmp_path, list(leaders.values()))
         stack.enter_context(proxying(kind, tmp_path / "proxy", setting))
         files = tls_options(caller(authority, "worker", "w1"))

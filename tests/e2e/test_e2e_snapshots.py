@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from clusters import RunningLeader, kill, start_leader, start_worker, stopped_cleanly
+from clusters import RunningLeader, kill, sharing_leaders, start_worker, stopped_cleanly
 from etcd_members import EtcdCluster
 
 from gowork.client import Client
@@ -29,13 +29,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
         (tmp_path / "shared").mkdir()
 
         def start() -> dict[str, RunningLeader]:
-            leaders = {}
-            for name in NAMES:
-                (tmp_path / name).mkdir()
-                more = [f"--log={etcd.url('gowork')}", f"--name={name}", f"--snapshots={tmp_path / 'shared'}"]
-                leaders[name] = start_leader(tmp_path / name, more=more)
-                stack.callback(kill, leaders[name].process)
-            return leaders
+            more = [f"--snapshots={tmp_path / 'shared'}"]
+            return stack.enter_context(sharing_leaders(tmp_path, etcd.url("gowork"), NAMES, more=lambda name: more))
 
         yield start
 

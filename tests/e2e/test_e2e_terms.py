@@ -16,6 +16,7 @@ from clusters import STOP_SECONDS, kill, start
 
 from gowork.client import AsyncClient
 from gowork.leader import Settings
+from gowork.leader._app.equipment import Equipment
 from gowork.leader._app.node import Addresses, Node
 from gowork.leader._app.term import Term
 from gowork.leader._engine.counts import Counts
@@ -40,7 +41,7 @@ class Leading:
     async def term(self) -> AsyncIterator[None]:
         """Has a new term lead for as long as the block lasts."""
         leads, ended = asyncio.Event(), asyncio.Event()
-        term = Term(SqliteStore(self.folder / "leader.db"), self.counts, Settings(), Kept())
+        term = Term(SqliteStore(self.folder / "leader.db"), Equipment(self.counts, Settings(), Kept()))
         async with asyncio.TaskGroup() as group:
             group.create_task(self.node.lead(term, leads=leads.set, ended=[ended]))
             try:

@@ -19,6 +19,7 @@ from clusters import (
     RunningLeader,
     first_line,
     kill,
+    sharing_leaders,
     start,
     start_leader,
     start_worker,
@@ -224,19 +225,17 @@ async def test_a_worker_of_the_original_joins_with_mutual_tls(authority: Authori
 @pytest.mark.timeout(300)
 def test_several_leaders_forward_copy_and_take_over_by_tls(authority: Authority, tmp_path: Path) -> None:
     files = authority.client()
+
+    def more(name: str) -> list[str]:
+        return tls_options(authority.server(f"leader-{name}", client_ca=authority.file))
+
     with ExitStack() as stack:
         etcd = stack.enter_context(EtcdCluster(tmp_path))
-        leaders = {}
-        for name in ("one", "two"):
-            folder = tmp_path / name
-            folder.mkdir()
-            tls = tls_options(authority.server(f"leader-{name}", client_ca=authority.file))
-            leaders[name] = start_leader(folder, more=[f"--log={etcd.url('gowork')}", f"--name={name}", *tls])
-            stack.callback(kill, leaders[name].process)
+        leaders = stack.enter_context(sharing_leaders(tmp_path, etcd.url("gowork"), ("one", "two"), more=more))
         addresses = ",".join(each.cluster for each in leaders.values())
-        more = ("--leader", addresses, "--name=w", "--runners=1", "--slots=2")
+        options = ("--leader", addresses, "--name=w", "--runners=1", "--slots=2")
         process = start(
-            "gowork-worker", *more, *tls_options(authority.client("worker")), "--print-ready", folder=tmp_path
+            "gowork-worker", *options, *tls_options(authority.client("worker")), "--print-ready", folder=tmp_path
         )
         with stopped_cleanly(process):
             first_line(process, tmp_path / "gowork-worker.log")

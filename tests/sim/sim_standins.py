@@ -17,7 +17,7 @@ from sim_process import PROCESS
 from sim_seat import Seat
 from sim_store import NoThread
 
-from gowork.leader._app import early_ending, leader, node, standby, term
+from gowork.leader._app import early_ending, equipment, leader, node, standby, term
 from gowork.leader._core import effects as ef
 from gowork.leader._core.kinds import MEMBERS
 from gowork.leader._core.model import Now
@@ -58,7 +58,7 @@ def simulated_leaders(world: SeveralWorld) -> Iterator[None]:
         (forwarding, "Upstream", SimUpstream),
         (standby, "Term", SimTerm),
         (standby, "SystemClock", _Clock),
-        (leader, "Dialer", _NoDialer),
+        (equipment, "Dialer", _NoDialer),
         (term, "EffectRouter", LeaderOutbox),
         (term, "Engine", _engine),
         (early_ending, "until_refused", _until_refused),
@@ -198,8 +198,8 @@ class _NoListener(contextlib.nullcontext[None]):
 class SimTerm(term.Term):
     """Shows the checkers what it has recovered."""
 
-    def __init__(self, store: Any, counts: Any, settings: Any, kept: Any, journal: Any, **options: Any) -> None:
-        super().__init__(store, counts, settings, kept, journal, **options)
+    def __init__(self, store: Any, equipment: Any, journal: Any, **options: Any) -> None:
+        super().__init__(store, equipment, journal, **options)
         self._read = store
         self._leader = journal._leadership.leader
         self.token: int = self._leader.token

@@ -18,7 +18,7 @@ from gowork.cli.output import ago, console, harmless, local, never_refuse, plain
 from gowork.cli.records import task_record
 from gowork.cli.tables import tasks_table
 from gowork.client import TaskInfo, TaskStatus, TaskView
-from gowork.client._mapping import task_info
+from gowork.client._responses import task_info
 from gowork.proto.scheduler.v1 import scheduler_pb2
 
 GERMAN_JAPANESE = "größe-日本語-🎉"

@@ -13,7 +13,8 @@ from gowork.base.key_files import write_file
 from gowork.client import Client, CodecSetupError
 from gowork.client._encrypting import encrypt, encrypt_like
 from gowork.client._leader_fields import THE_ORIGINAL
-from gowork.client._mapping import TaskEncoder, task_info
+from gowork.client._requests import TaskEncoder
+from gowork.client._responses import task_info
 from gowork.client.errors import LeaderTooOld
 from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
 

@@ -34,16 +34,9 @@ from gowork.client import errors as errors_module
 from gowork.client._batches import Batch, Filling
 from gowork.client._filters import filter_expression
 from gowork.client._ids import TaskIds
-from gowork.client._mapping import (
-    TaskEncoder,
-    activity,
-    duration_ms,
-    explanation,
-    member,
-    task_info,
-    view_to_wire,
-)
 from gowork.client._payloads import decode_result, encode_payload
+from gowork.client._requests import TaskEncoder, duration_ms, view_to_wire
+from gowork.client._responses import activity, explanation, member, task_info
 from gowork.proto import limits
 from gowork.proto.cluster.v1 import leader_pb2 as cluster
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb

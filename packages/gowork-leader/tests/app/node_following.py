@@ -15,6 +15,7 @@ from leader_serving import PATIENCE, ServedLeader
 
 from gowork.base.channels import open_channel
 from gowork.leader import Addresses, Settings
+from gowork.leader._app.equipment import Equipment
 from gowork.leader._app.node import Node
 from gowork.leader._app.term import Term
 from gowork.leader._engine.counts import Counts
@@ -35,7 +36,7 @@ class Follower(ServedLeader):
     @asynccontextmanager
     async def term(self, folder: Path) -> AsyncIterator[None]:
         """A term with its store in this folder, which leads here within."""
-        term = Term(SqliteStore(folder / "leader.db"), self.counts, Settings(), Kept())
+        term = Term(SqliteStore(folder / "leader.db"), Equipment(self.counts, Settings(), Kept()))
         leads, ended = asyncio.Event(), asyncio.Event()
         async with asyncio.TaskGroup() as group:
             group.create_task(self.node.lead(term, leads=leads.set, ended=[ended]))

@@ -18,7 +18,7 @@ from memory_log import MemoryLog, MemoryPlace
 from several_leaders import Several, several
 
 from gowork.leader import Leader, __version__
-from gowork.leader._app import node, standby
+from gowork.leader._app import fitting, node
 from gowork.leader._replication import candidacy, log_watch, registers
 from gowork.leader._replication.announcement import Announcement
 from gowork.leader._replication.registers import PREFIX, Registration
@@ -409,16 +409,16 @@ async def test_metrics_of_a_leader_without_a_log_show_none_of_a_log(tmp_path: Pa
 
 def test_a_leader_among_several_waits_until_its_predecessor_can_no_longer_call(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "store.db")
-    assert Leader(store)._settings.callback_adopted_grace == 0
+    assert Leader(store)._equipment.settings.callback_adopted_grace == 0
     shared = Leader(store, log=MemoryLog(MemoryPlace()))
-    assert shared._settings.callback_adopted_grace >= LEASE_SECONDS + DIAL_SECONDS
+    assert shared._equipment.settings.callback_adopted_grace >= LEASE_SECONDS + DIAL_SECONDS
 
 
 @pytest.mark.parametrize("question", ["generation", "span"])
 async def test_a_leader_that_starts_while_the_log_does_not_answer_waits_for_it(
     house: Several, monkeypatch: pytest.MonkeyPatch, question: str
 ) -> None:
-    monkeypatch.setattr(standby, "AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(fitting, "AGAIN_SECONDS", 0.01)
     answer, asked = getattr(MemoryLog, question), itertools.count()
 
     async def answer_each_other_time(log: MemoryLog) -> object:

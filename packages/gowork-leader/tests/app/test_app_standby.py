@@ -11,6 +11,7 @@ from memory_log import MemoryLog, MemoryPlace
 from memory_store import MemoryStore, Shelf
 
 from gowork.leader._app import standby as module
+from gowork.leader._app.equipment import Equipment
 from gowork.leader._app.node import Addresses
 from gowork.leader._app.presence import LOG
 from gowork.leader._app.standby import Standby
@@ -24,7 +25,8 @@ OTHER = Leader(5, 9, encode(Announcement("other", "c:2", "s:2", "h:2", "other-st
 @pytest.fixture
 async def standby() -> Standby:
     store: Any = MemoryStore(Shelf(), "one")
-    made = Standby(Mock(), store, MemoryLog(MemoryPlace()), Mock(), Mock(), Mock(), name="one", advertised=ADDRESSES)
+    equipment = Equipment(Mock(), Mock(), Mock())
+    made = Standby(Mock(), store, MemoryLog(MemoryPlace()), equipment, name="one", advertised=ADDRESSES)
     made._early_ending = Mock()
     made._presence = Mock()
     return made

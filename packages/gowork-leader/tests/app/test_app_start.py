@@ -23,8 +23,10 @@ from tls_authority import Authority
 
 from gowork.base.channels import AddressError, open_blocking_channel
 from gowork.leader import Addresses
-from gowork.leader._app.command import _PASSWORD, _own_directory, _print_addresses, _reached_here_alone, main
-from gowork.leader._app.leader import advertised_host
+from gowork.leader._app.advertised import advertised_host, reached_here_alone
+from gowork.leader._app.command import _PASSWORD, main
+from gowork.leader._app.data_directory import own_directory
+from gowork.leader._app.serving import _print_addresses
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.proto.scheduler.v1 import scheduler_pb2_grpc
 
@@ -396,7 +398,7 @@ def test_a_user_without_a_home_is_told_so(monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("pwd.getpwuid", nobody)
     with pytest.raises(click.UsageError, match="no home directory"):
-        _own_directory()
+        own_directory()
 
 
 def test_a_password_in_the_address_of_a_store_is_not_logged() -> None:
@@ -454,7 +456,7 @@ async def test_addresses_that_can_not_be_printed_end_no_leader(
     ],
 )
 def test_a_leader_that_the_others_can_not_reach_is_noticed(log: str, advertise: str, listened: str, host: str) -> None:
-    assert _reached_here_alone(log, advertise, listened, listened) == host
+    assert reached_here_alone(log, advertise, listened, listened) == host
 
 
 def test_a_leader_that_the_others_can_not_reach_says_so(tmp_path: Path) -> None:

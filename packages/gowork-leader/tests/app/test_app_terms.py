@@ -22,6 +22,7 @@ from leader_serving import PATIENCE, ServedLeader, refused, stream_refused
 from gowork.base.channels import open_channel
 from gowork.leader import Settings
 from gowork.leader._app import node
+from gowork.leader._app.equipment import Equipment
 from gowork.leader._app.node import Node
 from gowork.leader._app.term import Term
 from gowork.leader._engine.counts import Counts
@@ -56,7 +57,7 @@ class Office:
     @asynccontextmanager
     async def term(self) -> AsyncIterator[asyncio.Event]:
         """A term that leads within; gives what ends it sooner."""
-        term = Term(self.store, self.counts, Settings(), Kept())
+        term = Term(self.store, Equipment(self.counts, Settings(), Kept()))
         term.duties += self.duties
         self.past.append(weakref.ref(term))
         leads, ended = asyncio.Event(), asyncio.Event()

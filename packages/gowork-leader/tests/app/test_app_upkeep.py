@@ -17,7 +17,7 @@ from leader_serving import PATIENCE, refused
 from memory_log import MemoryLeadership, MemoryLog, MemoryPlace
 from sharing_leaders import Sharing, sharing
 
-from gowork.leader._app import standby, term
+from gowork.leader._app import fitting, standby, term
 from gowork.leader._engine.ages import Ages
 from gowork.leader._replication import candidacy, pins, pruning, replica, upkeep
 from gowork.leader._rpc import copying
@@ -451,8 +451,8 @@ async def test_a_log_that_refuses_while_a_store_is_replaced_is_waited_for(
         log.refuses = True
         return aside
 
-    monkeypatch.setattr(standby, "take_copy", refused_before_and_after)
-    monkeypatch.setattr(standby, "AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr(fitting, "take_copy", refused_before_and_after)
+    monkeypatch.setattr(fitting, "AGAIN_SECONDS", 0.05)
     monkeypatch.setattr(copying, "AGAIN_SECONDS", 0.05)
     await crew.start("b", log=log)
     await crew.says("b", 503, "takes a copy")

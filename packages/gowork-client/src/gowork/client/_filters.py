@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from gowork.client import _arguments as arguments
-from gowork.client._mapping import handler_name
 from gowork.client._models import TaskFilter
+from gowork.client._requests import handler_name
 from gowork.client.errors import InvalidArgument
 
 #: Keys of labels that need no quotes.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from gowork.base.encryption import Encryption, is_encrypted
-from gowork.client._mapping import task_info
 from gowork.client._models import FailureKind, TaskInfo, TaskStatus
 from gowork.client._payloads import decode_result
+from gowork.client._responses import task_info
 from gowork.client.errors import CallError, TaskCancelled, TaskFailed
 from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler
 

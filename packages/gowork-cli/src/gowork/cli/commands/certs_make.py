@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -34,6 +35,8 @@ from gowork.cli.suggestions import meant
 if TYPE_CHECKING:
     from cryptography import x509
 
+_Made = TypeVar("_Made", bound=Callable[..., Any])
+
 _CA, _CA_KEY = "ca.pem", "ca-key.pem"
 
 
@@ -49,6 +52,12 @@ def _roles(_context: click.Context, _parameter: click.Parameter, value: str) -> 
 _FOLDER = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 
 
+def _days(default: int, most: int, more: str = "") -> Callable[[_Made], _Made]:
+    """Returns the option for how long what is made is valid, in days."""
+    words = f"How long it is valid.{more}"
+    return click.option("--days", type=click.IntRange(1, most), default=default, show_default=True, help=words)
+
+
 @click.command(
     short_help="Make an authority for development.",
     epilog="""\b
@@ -57,13 +66,7 @@ Examples:
   gowork certs init certs --days 365""",
 )
 @_FOLDER
-@click.option(
-    "--days",
-    type=click.IntRange(1, AUTHORITY_DAYS),
-    default=AUTHORITY_DAYS,
-    show_default=True,
-    help="How long it is valid.",
-)
+@_days(AUTHORITY_DAYS, AUTHORITY_DAYS)
 @click.option("--force", is_flag=True, help="Replace an authority. Then nobody trusts its certificates any more.")
 @common_options
 @pass_common
@@ -111,13 +114,7 @@ Examples:
     help="A name or an IP address at which others call who has it. May be repeated.  [default: localhost, 127.0.0.1 "
     "and ::1 for leaders and proxies, else none]",
 )
-@click.option(
-    "--days",
-    type=click.IntRange(1, DAYS_MAX),
-    default=DAYS,
-    show_default=True,
-    help="How long it is valid. It ends with its authority at the latest.",
-)
+@_days(DAYS, DAYS_MAX, " It ends with its authority at the latest.")
 @click.option("--force", is_flag=True, help="Replace the certificate and the key of that name.")
 @common_options
 @pass_common

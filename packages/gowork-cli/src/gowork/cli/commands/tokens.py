@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import secrets
 from pathlib import Path
 
@@ -11,10 +10,12 @@ import click
 
 from gowork.base.bearer import read_token
 from gowork.base.certificates import CertificateError
+from gowork.base.file_writing import write_new
 from gowork.cli.suggestions import SuggestingGroup
 
 #: How many random bytes a token has: nobody guesses it, so its plain hash tells nothing.
 _TOKEN_BYTES = 32
+_FILE = click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 
 
 @click.group(
@@ -47,7 +48,7 @@ def tokens() -> None:
 Examples:
   gowork tokens new web.token""",
 )
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@_FILE
 def new(file: Path) -> None:
     """Write a new token to FILE, which must not be there, and print its hash for the leaders' access file.
 
@@ -55,9 +56,7 @@ def new(file: Path) -> None:
     """
     token = secrets.token_urlsafe(_TOKEN_BYTES)
     try:
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w") as opened:
-            opened.write(token + "\n")
+        write_new({file: (f"{token}\n".encode(), True)})
     except FileExistsError:
         raise click.UsageError(f"{file} is there already; choose another name, or remove it") from None
     except OSError as error:
@@ -72,7 +71,7 @@ def new(file: Path) -> None:
 Examples:
   gowork tokens hash web.token""",
 )
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@_FILE
 def show_hash(file: Path) -> None:
     """Print the hash of the token in FILE, for the leaders' access file."""
     try:

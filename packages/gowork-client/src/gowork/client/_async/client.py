@@ -14,7 +14,8 @@ import grpc
 from gowork.base import running
 from gowork.base.telemetry import is_traced
 from gowork.client import _arguments as arguments
-from gowork.client import _mapping as mapping
+from gowork.client import _requests as requests
+from gowork.client import _responses as responses
 from gowork.client._async.flights import Flights
 from gowork.client._async.handles import AsyncTaskHandle
 from gowork.client._async.operations import AsyncOperations
@@ -61,7 +62,7 @@ class AsyncClient(AsyncOperations):
             AlreadyExists: when the id is taken by another task.
             CallError: when the leader refused otherwise, or could not be reached.
         """
-        encoder = mapping.TaskEncoder(options, encryption=self._settings.encryption)
+        encoder = requests.TaskEncoder(options, encryption=self._settings.encryption)
         task = encoder.task(payload, id)
         if goes_beyond(task):
             await self._calls.fit(lambda leader: leader.fit(task, encoder.now_ms(), self.address))
@@ -95,7 +96,7 @@ class AsyncClient(AsyncOperations):
                 task of its batch is scheduled. Tasks of other batches, not yielded yet, may be.
             AlreadyExists, CallError: as for schedule.
         """
-        encoder = mapping.TaskEncoder(options, encryption=self._settings.encryption)
+        encoder = requests.TaskEncoder(options, encryption=self._settings.encryption)
         return self._schedule_many(stepped(payloads, "payloads"), encoder)
 
     def handle(self, id: str) -> AsyncTaskHandle:
@@ -112,7 +113,7 @@ class AsyncClient(AsyncOperations):
         response = await self._calls.call(
             self._connection.scheduler.GetTask, arguments.message(scheduler.GetTaskRequest, id=id)
         )
-        return mapping.task_info(response.task, self._settings.encryption)
+        return responses.task_info(response.task, self._settings.encryption)
 
     def tasks(
         self,
@@ -140,7 +141,7 @@ class AsyncClient(AsyncOperations):
             scheduler.ListTasksRequest,
             filter=filter_expression(filter, terms),
             newest_first=newest_first,
-            view=mapping.view_to_wire(view),
+            view=requests.view_to_wire(view),
             page_size=page_size,
         )
         return self._tasks(request)
@@ -229,7 +230,7 @@ class AsyncClient(AsyncOperations):
         """
         expression = filter_expression(filter, terms)
         request = arguments.message(
-            scheduler.WatchTasksRequest, filter=expression, view=mapping.view_to_wire(view), token=token
+            scheduler.WatchTasksRequest, filter=expression, view=requests.view_to_wire(view), token=token
         )
         return AsyncWatch(self._connection, self._settings, request, on_removed)
 
@@ -265,7 +266,7 @@ class AsyncClient(AsyncOperations):
                     await asyncio.sleep(pause)
 
     async def _schedule_many(
-        self, payloads: AsyncIterator[object], encoder: mapping.TaskEncoder
+        self, payloads: AsyncIterator[object], encoder: requests.TaskEncoder
     ) -> AsyncIterator[AsyncTaskHandle]:
         if await self._calls.fit(lambda leader: encoder.fit(leader, self.address)) is THE_ORIGINAL:
             raise await self._calls.too_old("ScheduleTasks")
@@ -285,7 +286,7 @@ class AsyncClient(AsyncOperations):
         while True:
             response = await self._calls.call(self._connection.scheduler.ListTasks, request)
             for task in response.tasks:
-                yield mapping.task_info(task, self._settings.encryption)
+                yield responses.task_info(task, self._settings.encryption)
             request.page_token = response.next_page_token
             if not request.page_token:
                 return

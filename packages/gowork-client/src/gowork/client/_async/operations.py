@@ -17,7 +17,8 @@ import grpc
 from gowork.base.codecs import Codec
 from gowork.base.tls_files import TlsFiles
 from gowork.client import _arguments as arguments
-from gowork.client import _mapping as mapping
+from gowork.client import _requests as requests
+from gowork.client import _responses as responses
 from gowork.client._activity_models import Activity
 from gowork.client._async.calls import Calls
 from gowork.client._async.connection import Connection
@@ -108,7 +109,7 @@ class AsyncOperations:
         members: list[Member] = []
         while True:
             response = await self._calls.call(self._connection.cluster.Members, request)
-            members += map(mapping.member, response.members)
+            members += map(responses.member, response.members)
             request.page_token = response.next_page_token
             if not request.page_token:
                 return members
@@ -128,7 +129,7 @@ class AsyncOperations:
             NotFound: when no live member has the id.
             CallError: when the leader refused otherwise, or could not be reached.
         """
-        await self._calls.call(self._connection.cluster.Drain, mapping.drain_request(id, budget))
+        await self._calls.call(self._connection.cluster.Drain, requests.drain_request(id, budget))
 
     async def leaders(self) -> Leaders:
         """Returns the leaders of the cluster, and which one leads. Any leader answers, also while none leads.
@@ -136,7 +137,7 @@ class AsyncOperations:
         Raises:
             CallError: when the leader refused, or could not be reached, or its log does not answer.
         """
-        return mapping.leaders(await self._calls.call(self._connection.cluster.Leaders, cluster.LeadersRequest()))
+        return responses.leaders(await self._calls.call(self._connection.cluster.Leaders, cluster.LeadersRequest()))
 
     async def step_down(self, term: int | None = None) -> LeaderInfo:
         """Has the leader that leads hand over to another one. Returns the one that leads then.
@@ -153,7 +154,7 @@ class AsyncOperations:
             leading = (await self.leaders()).leading
             term = 0 if leading is None else leading.term
         request = arguments.message(cluster.StepDownRequest, term=term)
-        return mapping.leader((await self._calls.call(self._connection.cluster.StepDown, request)).leader)
+        return responses.leader((await self._calls.call(self._connection.cluster.StepDown, request)).leader)
 
     async def remove_leader(self, store_id: str) -> None:
         """Removes the registration of a leader that will not come back, so that the log keeps nothing for its store.
@@ -182,7 +183,7 @@ class AsyncOperations:
             CallError: when the leader refused otherwise, or could not be reached.
         """
         request = arguments.message(cluster.CompareStoresRequest, index=index)
-        return mapping.comparison(await self._calls.call(self._connection.cluster.CompareStores, request))
+        return responses.comparison(await self._calls.call(self._connection.cluster.CompareStores, request))
 
     async def stats(self) -> Stats:
         """Returns how many tasks there are by queue, handler and status, and how many members by liveness.
@@ -190,7 +191,7 @@ class AsyncOperations:
         Raises:
             CallError: when the leader refused, or could not be reached.
         """
-        return mapping.stats(await self._calls.call(self._connection.scheduler.Stats, scheduler.StatsRequest()))
+        return responses.stats(await self._calls.call(self._connection.scheduler.Stats, scheduler.StatsRequest()))
 
     async def activity(self, *, failures: int = 0) -> Activity:
         """Returns what the queues hold and wait for, and what has happened in them since the leader started.
@@ -206,7 +207,7 @@ class AsyncOperations:
         """
         request = arguments.message(scheduler.ActivityRequest, failures_max=failures)
         response = await self._calls.call(self._connection.scheduler.Activity, request)
-        return mapping.activity(response, self._settings.encryption)
+        return responses.activity(response, self._settings.encryption)
 
     async def explain(self, id: str, *, verbose: bool = False) -> Explanation:
         """Returns why a task has not been started, or why it has ended.
@@ -221,7 +222,7 @@ class AsyncOperations:
         """
         request = arguments.message(scheduler.ExplainTaskRequest, id=id, verbose=verbose)
         response = await self._calls.call(self._connection.scheduler.ExplainTask, request)
-        return mapping.explanation(response, self._settings.encryption)
+        return responses.explanation(response, self._settings.encryption)
 
     async def queues(self) -> list[Queue]:
         """Returns the queues that have waiting or running tasks, or settings of their own, sorted by name.
@@ -230,7 +231,7 @@ class AsyncOperations:
             CallError: when the leader refused, or could not be reached.
         """
         response = await self._calls.call(self._connection.scheduler.ListQueues, scheduler.ListQueuesRequest())
-        return [mapping.queue(queue) for queue in response.queues]
+        return [responses.queue(queue) for queue in response.queues]
 
     async def pause_queue(self, name: str) -> None:
         """Pauses a queue: none of its tasks is started until resume_queue. Running tasks go on.
@@ -286,7 +287,7 @@ class AsyncOperations:
             rate_limit=rate_limit,
             rate_burst=rate_burst,
         )
-        return mapping.queue((await self._calls.call(self._connection.scheduler.ConfigureQueue, request)).queue)
+        return responses.queue((await self._calls.call(self._connection.scheduler.ConfigureQueue, request)).queue)
 
     async def retry(self, id: str) -> None:
         """Runs a task that ended with ERROR or CANCELLED again, as if it were new. Its attempts stay on record.
@@ -326,7 +327,7 @@ class AsyncOperations:
             CallError: when the leader refused otherwise, or could not be reached.
         """
         purged = 0
-        for request in mapping.purge_requests(ids, filter_expression(filter, terms), older_than):
+        for request in requests.purge_requests(ids, filter_expression(filter, terms), older_than):
             while True:
                 response = await self._calls.call(self._connection.scheduler.PurgeTasks, request)
                 purged += response.purged

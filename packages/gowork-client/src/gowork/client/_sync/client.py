@@ -15,7 +15,8 @@ import grpc
 from gowork.base import running
 from gowork.base.telemetry import is_traced
 from gowork.client import _arguments as arguments
-from gowork.client import _mapping as mapping
+from gowork.client import _requests as requests
+from gowork.client import _responses as responses
 from gowork.client._encrypting import encrypt_like
 from gowork.client._filters import filter_expression
 from gowork.client._leader_fields import THE_ORIGINAL, goes_beyond
@@ -62,7 +63,7 @@ class Client(Operations):
             AlreadyExists: when the id is taken by another task.
             CallError: when the leader refused otherwise, or could not be reached.
         """
-        encoder = mapping.TaskEncoder(options, encryption=self._settings.encryption)
+        encoder = requests.TaskEncoder(options, encryption=self._settings.encryption)
         task = encoder.task(payload, id)
         if goes_beyond(task):
             self._calls.fit(lambda leader: leader.fit(task, encoder.now_ms(), self.address))
@@ -96,7 +97,7 @@ class Client(Operations):
                 task of its batch is scheduled. Tasks of other batches, not yielded yet, may be.
             AlreadyExists, CallError: as for schedule.
         """
-        encoder = mapping.TaskEncoder(options, encryption=self._settings.encryption)
+        encoder = requests.TaskEncoder(options, encryption=self._settings.encryption)
         return self._schedule_many(stepped(payloads, "payloads"), encoder)
 
     def handle(self, id: str) -> TaskHandle:
@@ -113,7 +114,7 @@ class Client(Operations):
         response = self._calls.call(
             self._connection.scheduler.GetTask, arguments.message(scheduler.GetTaskRequest, id=id)
         )
-        return mapping.task_info(response.task, self._settings.encryption)
+        return responses.task_info(response.task, self._settings.encryption)
 
     def tasks(
         self,
@@ -141,7 +142,7 @@ class Client(Operations):
             scheduler.ListTasksRequest,
             filter=filter_expression(filter, terms),
             newest_first=newest_first,
-            view=mapping.view_to_wire(view),
+            view=requests.view_to_wire(view),
             page_size=page_size,
         )
         return self._tasks(request)
@@ -228,7 +229,7 @@ class Client(Operations):
         """
         expression = filter_expression(filter, terms)
         request = arguments.message(
-            scheduler.WatchTasksRequest, filter=expression, view=mapping.view_to_wire(view), token=token
+            scheduler.WatchTasksRequest, filter=expression, view=requests.view_to_wire(view), token=token
         )
         return Watch(self._connection, self._settings, request, on_removed)
 
@@ -263,7 +264,7 @@ class Client(Operations):
                         raise self._calls.too_old("WaitTask") from None
                     time.sleep(pause)
 
-    def _schedule_many(self, payloads: Iterator[object], encoder: mapping.TaskEncoder) -> Iterator[TaskHandle]:
+    def _schedule_many(self, payloads: Iterator[object], encoder: requests.TaskEncoder) -> Iterator[TaskHandle]:
         if self._calls.fit(lambda leader: encoder.fit(leader, self.address)) is THE_ORIGINAL:
             raise self._calls.too_old("ScheduleTasks")
         with Flights(self._connection.schedule_tasks, self._settings) as flights:
@@ -282,7 +283,7 @@ class Client(Operations):
         while True:
             response = self._calls.call(self._connection.scheduler.ListTasks, request)
             for task in response.tasks:
-                yield mapping.task_info(task, self._settings.encryption)
+                yield responses.task_info(task, self._settings.encryption)
             request.page_token = response.next_page_token
             if not request.page_token:
                 return

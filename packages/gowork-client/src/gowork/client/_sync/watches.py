@@ -11,8 +11,8 @@ from typing import Any, Self
 import grpc
 
 from gowork.client._calls import CallSettings
-from gowork.client._mapping import task_info
 from gowork.client._models import TaskInfo
+from gowork.client._responses import task_info
 from gowork.client._sync.connection import Connection
 from gowork.client._watches import WatchState
 from gowork.proto.scheduler.v1 import scheduler_pb2 as scheduler

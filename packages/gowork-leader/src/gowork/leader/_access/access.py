@@ -61,8 +61,8 @@ class Access:
         AccessError: the file can't be used.
     """
 
-    def __init__(self, path: Path | None = None) -> None:
-        self._path = path
+    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
+        self._path = path = None if path is None else Path(path)
         self.audit = Audit()
         self._look = self._seen = _look(path)
         self._known = _known(AccessFile() if path is None else read_access_file(path))

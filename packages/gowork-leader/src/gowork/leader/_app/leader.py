@@ -7,24 +7,25 @@ makes durable and answers what it has taken; then streams, store, and ports when
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import socket
 from collections.abc import Callable
-from functools import partial
 from typing import cast
 
-from gowork.base.channels import ALL_INTERFACES, AddressError, format_address, parse_address
+from gowork.base.certificates import CertificateError
 from gowork.base.telemetry import is_traced
-from gowork.base.tls import Tls
+from gowork.base.tls import Tls, tls_of
+from gowork.base.tls_files import TlsFiles
 from gowork.leader._access.access import Access
+from gowork.leader._app.advertised import advertised_addresses, advertised_host
+from gowork.leader._app.equipment import Equipment
 from gowork.leader._app.node import Addresses, Node
 from gowork.leader._app.standby import Standby, announced
 from gowork.leader._app.term import Term
 from gowork.leader._core.state import Settings
 from gowork.leader._engine.counts import Counts
 from gowork.leader._engine.retention import Kept
-from gowork.leader._rpc.dialer import DIAL_SECONDS, Dialer
+from gowork.leader._rpc.dialer import DIAL_SECONDS
 from gowork.leader._snapshots.places import SnapshotPlace
 from gowork.leader.log.protocol import Log
 from gowork.leader.store.protocol import LoggedStore, Store
@@ -34,8 +35,6 @@ _log = logging.getLogger(__name__)
 #: The least `Settings.finished_full`: tasks that finished in the last minutes are kept in any case, and there must be
 #: room for new tasks beside them.
 FINISHED_FULL_MIN = 100_000
-#: How long a host may be.
-HOST_CHARACTERS_MAX = 253
 #: For how long after it takes over a leader among several believes no callback worker that it is idle, in seconds. The
 #: leader before it may call until its lease is over, and a call may take as long as DIAL_SECONDS.
 ADOPTED_SECONDS = 5.0 + DIAL_SECONDS
@@ -60,7 +59,7 @@ class Leader:
         may_be_one_copy: bool = True,
         snapshots: SnapshotPlace | None = None,
         cloudwatch: str = "",
-        tls: Tls | None = None,
+        tls: Tls | TlsFiles | None = None,
         tls_worker_name: str = "",
         access: Access | None = None,
         proxy_listen: str = "",
@@ -87,34 +86,34 @@ class Leader:
             snapshots: where leaders that share a log keep snapshots of their stores; None: nowhere.
             cloudwatch: what the cluster is called in metrics of CloudWatch, which the leader that leads writes into its
                 log as JSON; empty: it writes none.
-            tls: the certificates with which it serves, and calls other leaders and callback workers; None: plain text.
+            tls: the certificates with which it serves, and calls other leaders and callback workers, or the files that
+                have them; None: plain text.
             tls_worker_name: the name that callback workers' certificates have; empty: the host of their address.
-            access: says who may do what; None: everybody may do everything.
+            access: says who may do what; None: everybody may do everything, also with a certificate of any role.
             proxy_listen: the path of a unix socket for a proxy, which says who calls through it; empty: there is none.
             http_token: returns what a scrape of /metrics must show; None: nothing.
 
         Raises:
             AddressError: `advertise` is no host at which anybody is reached.
+            CertificateError: the files of `tls` can't be used, or do not suffice for a leader.
         """
+        if isinstance(tls, TlsFiles):
+            tls = tls_of(tls)
+        check_tls(tls, is_alone=log is None)
         self._log = log
         self._name = name or socket.gethostname()
         self._advertise = advertised_host(advertise)
         self._may_be_one_copy = may_be_one_copy
         self._snapshots = snapshots
-        self._cloudwatch = cloudwatch
-        self._kept = kept or Kept()
-        kept_tasks = self._kept.tasks + self._kept.failed_tasks
-        self._settings = settings or Settings(finished_full=max(2 * kept_tasks, FINISHED_FULL_MIN))
-        self._settings.traced = is_traced()
+        kept = kept or Kept()
+        settings = settings or Settings(finished_full=max(2 * (kept.tasks + kept.failed_tasks), FINISHED_FULL_MIN))
+        settings.traced = is_traced()
         if log is not None:
-            self._settings.callback_adopted_grace = ADOPTED_SECONDS
-        self._tls = tls
-        self._access = access
-        self._make_dialer = partial(Dialer, tls, tls_worker_name)
+            settings.callback_adopted_grace = ADOPTED_SECONDS
         self._store = store
-        self._counts = Counts()
+        self._equipment = Equipment(Counts(), settings, kept, cloudwatch, tls, tls_worker_name, access)
         self._node = Node(
-            self._counts,
+            self._equipment.counts,
             cluster_listen=cluster_listen,
             scheduler_listen=scheduler_listen,
             http_listen=http_listen,
@@ -146,17 +145,8 @@ class Leader:
             await self._run_among_others(self._log, started, stopped)
             return
         async with self._node.serving(stopped) as addresses:
-            own = announced(self._name, _advertised(addresses, self._advertise))
-            term = Term(
-                self._store,
-                self._counts,
-                self._settings,
-                self._kept,
-                own=own,
-                cloudwatch=self._cloudwatch,
-                make_dialer=self._make_dialer,
-                access=self._access,
-            )
+            own = announced(self._name, advertised_addresses(addresses, self._advertise))
+            term = Term(self._store, self._equipment, own=own)
             await self._node.lead(term, leads=lambda: started.set_result(addresses))
         if stopped.is_set():
             _log.info("stopped")
@@ -169,50 +159,29 @@ class Leader:
                 self._node,
                 cast(LoggedStore, self._store),
                 log,
-                self._counts,
-                self._settings,
-                self._kept,
+                self._equipment,
                 name=self._name,
-                advertised=_advertised(addresses, self._advertise),
+                advertised=advertised_addresses(addresses, self._advertise),
                 may_be_one_copy=self._may_be_one_copy,
                 place=self._snapshots,
-                cloudwatch=self._cloudwatch,
-                tls=self._tls,
-                make_dialer=self._make_dialer,
-                access=self._access,
             )
             await standby.run(stopped)
         _log.info("stopped")
 
 
-def advertised_host(given: str) -> str:
-    """Returns the host that a leader is to advertise, without brackets; empty when none is given.
+def check_tls(tls: Tls | None, *, is_alone: bool) -> None:
+    """Refuses certificates that do not suffice for a leader.
+
+    Args:
+        tls: the certificates; None: plain text.
+        is_alone: whether no other leader shares a log with this one.
 
     Raises:
-        AddressError: nobody can reach it.
+        CertificateError: it has none with which it serves, or none by which it knows the leaders that it calls.
     """
-    host = given[1:-1] if given.startswith("[") and given.endswith("]") else given
-    if ":" in host:
-        try:
-            ipaddress.IPv6Address(host)
-        except ValueError:
-            raise AddressError(
-                f"{given!r}: give the host alone, because the ports are those of the --…-listen options"
-            ) from None
-    if len(host) > HOST_CHARACTERS_MAX or not host.isprintable() or set(host) & set(" ,/[]"):
-        raise AddressError(f"{given[:HOST_CHARACTERS_MAX]!r} is no host, such as 10.0.0.1 or node-1")
-    if host in ALL_INTERFACES:
-        raise AddressError(f"{given!r}: give the host at which the other leaders reach this one")
-    return host
-
-
-def _advertised(addresses: Addresses, host: str) -> Addresses:
-    """Returns the addresses at which others reach this leader."""
-
-    def reached(address: str) -> str:
-        listened, port = parse_address(address)
-        if not host and listened in ALL_INTERFACES:
-            return format_address(socket.gethostname(), port)
-        return format_address(host or listened, port)
-
-    return Addresses(reached(addresses.cluster), reached(addresses.scheduler), reached(addresses.http))
+    if tls is not None and not tls.serves:
+        raise CertificateError("tls-ca needs tls-cert and tls-key, the certificate with which this leader serves")
+    if tls is not None and not (is_alone or tls.calls):
+        raise CertificateError(
+            "leaders with a log call one another: give --tls-ca, the authority of their certificates"
+        )

@@ -13,9 +13,9 @@ from msgspec import Struct
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
-from prometheus_client.samples import Exemplar
 
 from gowork.base.buckets import Buckets
+from gowork.base.metric_families import of_certificates, rows_of
 from gowork.base.tls import Tls
 from gowork.leader._access.access import Access
 from gowork.leader._core.model import Liveness
@@ -123,7 +123,7 @@ class _LeaderCollector(Collector):
         if log is not None:
             yield from _of_log(log)
         if self._tls is not None:
-            yield from _of_certificates(self._tls)
+            yield from of_certificates(self._tls)
         if self._access is not None:
             yield from _of_access(self._access)
         yield from _of_queues(list(self._counts.queues.items()))
@@ -159,18 +159,6 @@ def _of_log(seen: LogLook) -> Iterator[Metric]:
             "log_snapshot_age_seconds", "How old the newest shared snapshot is, while the log has more.", age_seconds
         )
     yield _counter("log_diverged_total", "How often the store was found to differ from most others.", seen.diverged)
-
-
-def _of_certificates(tls: Tls) -> Iterator[Metric]:
-    ends = GaugeMetricFamily(
-        "gowork_tls_certificate_expiry_timestamp_seconds",
-        "When the first certificate of this file expires, of those that are used.",
-        labels=["file"],
-    )
-    for file, end in tls.ends().items():
-        ends.add_metric([file], end)
-    yield ends
-    yield _gauge("tls_refused", "Whether new files of certificates are refused: 1 or 0.", bool(tls.fault))
 
 
 def _of_access(access: Access) -> Iterator[Metric]:
@@ -324,8 +312,4 @@ def _histogram(name: str, words: str, buckets: Buckets) -> Metric:
 
 
 def _add(family: HistogramMetricFamily, labels: Sequence[str], buckets: Buckets) -> None:
-    rows: list[tuple[str, float] | tuple[str, float, Exemplar]] = [
-        (bound, count, Exemplar({"trace_id": traced.trace_id}, traced.value, traced.at)) if traced else (bound, count)
-        for bound, count, traced in buckets.cumulative()
-    ]
-    family.add_metric(labels, rows, buckets.total)
+    family.add_metric(labels, rows_of(buckets), buckets.total)

@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from contextlib import aclosing
+from collections.abc import Awaitable
 from functools import partial
 from typing import TypeVar
 
 import msgspec
 from msgspec.structs import replace
 
-from gowork.base.tls import Tls
-from gowork.leader._access.access import Access
 from gowork.leader._app.early_ending import EarlyEnding
+from gowork.leader._app.equipment import Equipment
+from gowork.leader._app.fitting import Fitting, ReplacedError
 from gowork.leader._app.node import Addresses, Node
 from gowork.leader._app.presence import COPIES, LOG, SNAPSHOTS, Presence
 from gowork.leader._app.term import Term
 from gowork.leader._core.model import Now
-from gowork.leader._core.state import Settings
 from gowork.leader._engine.ages import Ages
 from gowork.leader._engine.clock import SystemClock
-from gowork.leader._engine.counts import Counts
-from gowork.leader._engine.retention import LOOK_SECONDS, Kept
+from gowork.leader._engine.retention import LOOK_SECONDS
 from gowork.leader._replication import announcement
 from gowork.leader._replication.announcement import Announcement
-from gowork.leader._replication.candidacy import Candidacy, join, silent
+from gowork.leader._replication.candidacy import Candidacy
 from gowork.leader._replication.checks import Checks
 from gowork.leader._replication.comparison import Comparison
 from gowork.leader._replication.formats import Formats
@@ -37,8 +34,6 @@ from gowork.leader._replication.snapshots import Snapshots
 from gowork.leader._replication.upkeep import Upkeep
 from gowork.leader._replication.weight import Weight
 from gowork.leader._rpc.copies import Copies
-from gowork.leader._rpc.copying import take_copy
-from gowork.leader._rpc.dialer import Dialer
 from gowork.leader._rpc.leaders import Leaders
 from gowork.leader._rpc.services import COPY_STORE, LEADERS, REMOVE_LEADER
 from gowork.leader._snapshots.places import SnapshotPlace
@@ -48,28 +43,22 @@ from gowork.leader.log.protocol import (
     Leader,
     LeadershipLostError,
     Log,
-    LogError,
     LogFullError,
     LogRefusedError,
-    LogUnreachableError,
     PrunedError,
 )
 from gowork.leader.store.protocol import (
     LoggedStore,
-    Opened,
     StoreBlockedError,
     StoreDamagedError,
     StoreEntryError,
     StoreError,
-    StoreGenerationError,
 )
 
 _log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
-#: How long to wait before the log, or another leader, is tried again, in seconds.
-AGAIN_SECONDS = 1.0
 #: How often it looks whether the store holds what most stores hold, in seconds.
 JUDGE_SECONDS = 5.0
 #: How long to wait before the next election when a term could not begin, in seconds. Each one uses up a term.
@@ -89,10 +78,6 @@ class _DivergedError(Exception):
     """The store is not what the log makes. The message says where."""
 
 
-class _ReplacedError(Exception):
-    """The store belongs to a generation of the log that a restored backup has replaced. The message names both."""
-
-
 class Standby:
     """Follows, leads and follows again, until the process is to stop.
 
@@ -100,17 +85,11 @@ class Standby:
         node: answers on the ports.
         store: is not opened yet.
         log: is not opened yet.
-        counts: counts what happens.
-        settings: spans and bounds.
-        kept: how many finished tasks are kept, and for how long.
+        equipment: what each of its terms needs besides the store.
         name: the leader's name among the others.
         advertised: where the others, workers and clients reach it.
         may_be_one_copy: see Pruning.
         place: where the leaders share snapshots; None: they share none.
-        cloudwatch: see Leader.
-        tls: the certificates with which leaders are called; None: plain text.
-        make_dialer: makes what calls callback workers.
-        access: says who may do what; None: everybody may do everything.
     """
 
     def __init__(
@@ -118,35 +97,24 @@ class Standby:
         node: Node,
         store: LoggedStore,
         log: Log,
-        counts: Counts,
-        settings: Settings,
-        kept: Kept,
+        equipment: Equipment,
         *,
         name: str,
         advertised: Addresses,
         may_be_one_copy: bool = True,
         place: SnapshotPlace | None = None,
-        cloudwatch: str = "",
-        tls: Tls | None = None,
-        make_dialer: Callable[[], Dialer] = Dialer,
-        access: Access | None = None,
     ) -> None:
         self._node = node
         self._store = store
         self._log = log
-        self._counts = counts
-        self._settings = settings
-        self._kept = kept
+        self._equipment = equipment
         self._name = name
         self._advertised = advertised
         self._may_be_one_copy = may_be_one_copy
         self._place = place
-        self._cloudwatch = cloudwatch
         self._copies = Copies(store)
-        self._tls = tls
-        self._make_dialer = make_dialer
-        self._access = access
-        self._early_ending = EarlyEnding(log, tls)
+        self._early_ending = EarlyEnding(log, equipment.tls)
+        self._fitting = Fitting(node, store, log, self._told, place=place, tls=equipment.tls)
         self._ages = Ages()
         #: Follows and leads; None before the store is open.
         self._candidacy: Candidacy | None = None
@@ -170,9 +138,10 @@ class Standby:
         """
         self._stopped = stopped
         try:
-            await self._unless_stopped(self._reached(self._log.open))
+            await self._unless_stopped(self._fitting.reached(self._log.open))
             while (unfit := await self._take_part()) is not None:
-                await self._unless_stopped(self._take_copy(unfit))
+                self._copies.drop()
+                await self._unless_stopped(self._fitting.replace(unfit))
         except Stopped:
             return
         finally:
@@ -192,10 +161,10 @@ class Standby:
         unfit: list[BaseException] = []
         store_id = ""
         try:
-            opened = await self._unless_stopped(self._open_store())
+            opened = await self._unless_stopped(self._fitting.open())
             assert opened.position is not None
             store_id = opened.store_id
-            span = await self._unless_stopped(self._reached(self._log.span))
+            span = await self._unless_stopped(self._fitting.reached(self._log.span))
             self._node.wait_for(None)
             weight = Weight(opened.position.index)
             own = replace(announced(self._name, self._advertised), store_id=opened.store_id)
@@ -213,6 +182,7 @@ class Standby:
             async with asyncio.TaskGroup() as group:
                 watch = LogWatch(self._log, span, _mono)
                 candidacy = self._candidacy = self._new_candidacy(own, weight, comparison)
+                self._fitting.was_let_in = True
                 presence = self._presence = Presence(
                     candidacy, own.store_id, weight, watch, self._remarked, lambda: self._diverged
                 )
@@ -240,7 +210,7 @@ class Standby:
                 finally:
                     for each in beside:
                         each.cancel()
-        except* (PrunedError, StoreEntryError, StoreDamagedError, _DivergedError, _ReplacedError) as group:
+        except* (PrunedError, StoreEntryError, StoreDamagedError, _DivergedError, ReplacedError) as group:
             unfit.append(_first(group))
         if not unfit:
             return None
@@ -355,17 +325,12 @@ class Standby:
             checks = Checks(journal, comparison, _mono)
             term = Term(
                 self._store,
-                self._counts,
-                self._settings,
-                self._kept,
+                self._equipment,
                 journal,
                 ages=self._ages,
                 own=own,
                 leaders=leaders,
                 duties=[pruning, relief, checks, Formats(self._log, journal)],
-                cloudwatch=self._cloudwatch,
-                make_dialer=self._make_dialer,
-                access=self._access,
             )
             relief.attach(term)
             blocked: BaseException | None = None
@@ -394,43 +359,6 @@ class Standby:
         self._node.wait_for(str(blocked))
         await asyncio.sleep(BLOCKED_SECONDS)
         self._node.wait_for(None)
-
-    async def _take_copy(self, unfit: BaseException) -> None:
-        """Sets the store aside, and puts a copy of another leader's in its place. It waits until another one leads."""
-        _log.error("store can't follow the log, and is replaced by a copy", extra={"reason": str(unfit)})
-        words = (
-            f"this leader takes a copy of another leader's store, as soon as there is one to be had, because {unfit}"
-        )
-        self._node.wait_for(words)
-        self._copies.drop()
-        # A copy that lacks the entry would fail at it, too.
-        least = unfit.index if isinstance(unfit, StoreEntryError) else 0
-        await self._store.close()
-        watching = asyncio.ensure_future(self._watch_leaders())
-        try:
-            aside = await take_copy(
-                self._log, self._store, self._place, least, tell=self._not_yet(words), tls=self._tls
-            )
-        finally:
-            watching.cancel()
-            await asyncio.wait({watching})
-        _log.warning("store was set aside", extra={"path": str(aside)})
-
-    def _not_yet(self, words: str) -> Callable[[str], None]:
-        """Returns what has readiness say besides why there is no copy yet."""
-        return lambda because: self._node.wait_for(f"{words}; there is none yet: {because}")
-
-    async def _watch_leaders(self) -> None:
-        """Forwards calls to who leads, while there is no store to follow with."""
-        while True:
-            try:
-                async with aclosing(self._log.leaders()) as leaders:
-                    async for leader in leaders:
-                        self._told(leader, "")
-            except LogError as error:
-                self._told(None, silent(error))
-                _log.warning("log can't be reached", extra={"reason": str(error)})
-                await asyncio.sleep(AGAIN_SECONDS)
 
     def _remark(self, about: str, words: str | None) -> None:
         self._node.remark(about, words)
@@ -486,60 +414,6 @@ class Standby:
     def _note_followed(self, store_id: str, term: int) -> None:
         if self._presence is not None:
             self._presence.follow(store_id, term)
-
-    async def _reached(self, ask: Callable[[], Awaitable[_T]]) -> _T:
-        """Returns what the log answers, and waits until it can be reached, and until it has room for what is asked."""
-        waits = False
-        while True:
-            try:
-                answer = await ask()
-            except LogUnreachableError as error:
-                self._node.wait_for(f"the log can't be reached: {error}")
-                _log.warning("log can't be reached", extra={"reason": str(error)})
-            except LogRefusedError as error:
-                if self._presence is None:
-                    # It was never let in.
-                    raise
-                self._node.wait_for(silent(error))
-                _log.error("log refuses", extra={"reason": str(error)})
-            except LogFullError as error:
-                # It is new and was to begin. Who stopped here would have to be started by hand when there is room.
-                self._node.wait_for(f"the log takes nothing: {error}")
-                _log.error("log not begun, because it is full", extra={"reason": str(error)})
-            else:
-                if waits:
-                    self._node.wait_for(None)
-                return answer
-            waits = True
-            await asyncio.sleep(AGAIN_SECONDS)
-
-    async def _open_store(self) -> Opened:
-        """Opens the store, and has it belong to the log. A new one gets a copy of the leader's."""
-        while True:
-            generation = await self._reached(self._log.generation)
-            try:
-                opened = await self._store.open_logged(generation.id if generation else None)
-            except StoreDamagedError as error:
-                if generation is None:
-                    # Nobody has what it had.
-                    raise StoreError(str(error)) from error
-                raise
-            except StoreGenerationError as error:
-                if generation is None or error.generation != generation.replaces:
-                    raise
-                raise _ReplacedError(
-                    f"it belongs to generation {error.generation} of the log, and a backup was restored, which began "
-                    f"generation {generation.id} in its place"
-                ) from error
-            joined = await self._reached(partial(join, self._store, opened, self._log))
-            if joined is not None:
-                return joined
-            words = "this leader takes a copy of another leader's store"
-            self._node.wait_for(words)
-            await self._store.close()
-            aside = await take_copy(self._log, self._store, self._place, tell=self._not_yet(words), tls=self._tls)
-            # It is empty, or `join` would not have asked for a copy.
-            await asyncio.to_thread(aside.unlink)
 
     async def _unless_stopped(self, doing: Awaitable[_T]) -> _T:
         """Returns what this returns.

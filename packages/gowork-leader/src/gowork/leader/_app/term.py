@@ -12,6 +12,7 @@ from collections.abc import Set as AbstractSet
 from typing import Any, Protocol
 
 from gowork.leader._access.access import Access
+from gowork.leader._app.equipment import Equipment
 from gowork.leader._app.metrics import Look
 from gowork.leader._core.effects import TraceSettling
 from gowork.leader._core.explain import waiting_by_reason
@@ -20,13 +21,11 @@ from gowork.leader._core.queries import members, queue_depths
 from gowork.leader._core.state import Settings, State
 from gowork.leader._engine.ages import Ages
 from gowork.leader._engine.backlog_log import BacklogLog
-from gowork.leader._engine.counts import Counts
 from gowork.leader._engine.loop import Engine
-from gowork.leader._engine.retention import Kept, Retention
+from gowork.leader._engine.retention import Retention
 from gowork.leader._replication.announcement import Announcement
 from gowork.leader._replication.journal import Journal
 from gowork.leader._rpc.activity import Overview
-from gowork.leader._rpc.dialer import Dialer
 from gowork.leader._rpc.explaining import Explaining
 from gowork.leader._rpc.following import Following
 from gowork.leader._rpc.keeping import Keeping
@@ -60,47 +59,38 @@ class Term:
     def __init__(
         self,
         store: Store,
-        counts: Counts,
-        settings: Settings,
-        kept: Kept,
+        equipment: Equipment,
         journal: Journal | None = None,
         *,
         ages: Ages | None = None,
         own: Announcement = UNNAMED,
         leaders: Leaders | None = None,
         duties: Sequence[Duty] = (),
-        cloudwatch: str = "",
-        make_dialer: Callable[[], Dialer] = Dialer,
-        access: Access | None = None,
     ) -> None:
         """Makes a term and begins nothing yet.
 
         Args:
             store: a store that is not opened yet, or was closed by an earlier term.
-            counts: counts what happens.
-            settings: spans and bounds.
-            kept: how many finished tasks are kept, and for how long.
+            equipment: what it needs besides a store.
             journal: makes batches durable, in a store that is open already; None: the store does so alone.
             ages: what this process knows of time; None: nothing yet.
             own: what this leader says of itself.
             leaders: answers the calls about the leaders of the log; None: there is no log.
             duties: what it does besides answering calls because there is a log.
-            cloudwatch: see Leader.
-            make_dialer: makes what calls callback workers.
-            access: says who may do what; None: everybody may do everything.
         """
+        counts, settings, access = equipment.counts, equipment.settings, equipment.access
         self._counts = counts
         self._sessions = Sessions(settings)
-        dialer = make_dialer()
+        dialer = equipment.dialer()
         router = EffectRouter(self._sessions, dialer, counts, *_settling(settings))
         self._engine = engine = Engine(store, router, counts, settings, journal=journal)
         self._sessions.attach(engine)
         dialer.attach(engine)
-        self._retention = Retention(engine, store, kept, ages or Ages())
+        self._retention = Retention(engine, store, equipment.kept, ages or Ages())
         #: All duties of the term.
         self.duties: list[Duty] = [dialer, self._retention, *duties]
-        if cloudwatch:
-            self.duties.append(BacklogLog(engine, cloudwatch))
+        if equipment.cloudwatch:
+            self.duties.append(BacklogLog(engine, equipment.cloudwatch))
         self._membership = Membership(engine, access)
         self._leaders = leaders or LoneLeader(engine, own)
         explaining = Explaining(engine, store)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
-from prometheus_client.samples import Exemplar
 
-from gowork.base.buckets import Buckets
+from gowork.base.metric_families import of_certificates, rows_of
 from gowork.base.tls import Tls
 from gowork.worker._supervisor.supervisor import Supervisor
 
@@ -48,7 +47,7 @@ class _WorkerCollector(Collector):
         lag = HistogramMetricFamily(
             "gowork_worker_loop_lag_seconds", "How long the loops of runners took to answer a ping.", unit="seconds"
         )
-        lag.add_metric([], _cumulative(measures.lag), measures.lag.total)
+        lag.add_metric([], rows_of(measures.lag), measures.lag.total)
         yield lag
         executions = HistogramMetricFamily(
             "gowork_task_execution_seconds",
@@ -58,31 +57,10 @@ class _WorkerCollector(Collector):
         )
         # A copy, because the loop adds to it meanwhile.
         for labels, buckets in list(measures.executions.items()):
-            executions.add_metric(labels, _cumulative(buckets), buckets.total)
+            executions.add_metric(labels, rows_of(buckets), buckets.total)
         yield executions
         lost = CounterMetricFamily("gowork_worker_runners_lost_total", "Runner processes that ended unasked.")
         lost.add_metric([], measures.runners_lost)
         yield lost
         if self._tls is not None:
-            yield from _of_certificates(self._tls)
-
-
-def _of_certificates(tls: Tls) -> Iterator[Metric]:
-    ends = GaugeMetricFamily(
-        "gowork_tls_certificate_expiry_timestamp_seconds",
-        "When the first certificate of this file expires, of those that are used.",
-        labels=["file"],
-    )
-    for file, end in tls.ends().items():
-        ends.add_metric([file], end)
-    yield ends
-    yield GaugeMetricFamily(
-        "gowork_tls_refused", "Whether new files of certificates are refused: 1 or 0.", value=bool(tls.fault)
-    )
-
-
-def _cumulative(buckets: Buckets) -> list[tuple[str, float] | tuple[str, float, Exemplar]]:
-    return [
-        (bound, count, Exemplar({"trace_id": traced.trace_id}, traced.value, traced.at)) if traced else (bound, count)
-        for bound, count, traced in buckets.cumulative()
-    ]
+            yield from of_certificates(self._tls)
