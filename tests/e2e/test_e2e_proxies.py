@@ -87,9 +87,11 @@ def test_a_good_certificate_works_and_others_do_not(
             assert [member.id for member in client.members()] == ["w1"]
             log = (tmp_path / "gowork-worker.log").read_text()
             assert log.count("session open") == 1, log
-        for code, refused in refusals(kind, authority, tmp_path):
-            assert asyncio.run(code_of(scheduler, refused)) is code, refused
-        assert asyncio.run(code_of(scheduler, web)) is grpc.StatusCode.OK
+        for code, words, refused in refusals(kind, authority, tmp_path):
+            for address in (scheduler, cluster):
+                told = asyncio.run(end_of(address, refused))
+                assert (told[0], words in told[1]) == (code, True), (refused, told)
+        assert asyncio.run(end_of(scheduler, web)) == (grpc.StatusCode.OK, "")
 
 
 @each_kind
@@ -144,14 +146,20 @@ def work(client: Client) -> None:
     assert long.wait(timeout=PATIENCE).status is TaskStatus.CANCELLED
 
 
-def refusals(kind: str, authority: Authority, folder: Path) -> list[tuple[grpc.StatusCode, TlsFiles | None]]:
-    """Who is refused: the status with which, and what it shows; None: plain text."""
+def refusals(kind: str, authority: Authority, folder: Path) -> list[tuple[grpc.StatusCode, str, TlsFiles | None]]:
+    """Who is refused: the status with which, words that they are told, and what they show; None: plain text."""
     other = caller(Authority(folder, "other"), "client", "stranger")
     expired = caller(authority, "client", "expired", since=NOW - 3 * DAY, until=NOW - DAY)
     # NGINX says it in an answer, and Envoy ends the handshake.
     code = grpc.StatusCode.UNAUTHENTICATED if kind == "NGINX" else grpc.StatusCode.UNAVAILABLE
-    shown = (TlsFiles(authority.file), TlsFiles(authority.file, other.cert, other.key), expired)
-    return [*((code, files) for files in shown), (grpc.StatusCode.UNAVAILABLE, None)]
+    says = "the proxy does not take the certificate: {}" if kind == "NGINX" else ""
+    shown = {
+        "none was shown": TlsFiles(authority.file),
+        "FAILED:unable to verify": TlsFiles(authority.file, other.cert, other.key),
+        "FAILED:certificate has expired": expired,
+    }
+    refused = [(code, says.format(why), files) for why, files in shown.items()]
+    return [*refused, (grpc.StatusCode.UNAVAILABLE, "", None)]
 
 
 def channel(address: str, files: TlsFiles | None) -> grpc.aio.Channel:
@@ -162,11 +170,11 @@ def channel(address: str, files: TlsFiles | None) -> grpc.aio.Channel:
     return grpc.aio.secure_channel(address, grpc.ssl_channel_credentials(ca, key, cert))
 
 
-async def code_of(address: str, files: TlsFiles | None) -> grpc.StatusCode:
+async def end_of(address: str, files: TlsFiles | None) -> tuple[grpc.StatusCode, str]:
+    """How a call ends, and what is said of it."""
     async with channel(address, files) as opened:
         call = leader_pb2_grpc.LeaderServiceStub(opened).Members(leader_pb2.MembersRequest(), timeout=PATIENCE)
-        code: grpc.StatusCode = await call.code()
-        return code
+        return await call.code(), await call.details() or ""
 
 
 def pem(files: TlsFiles) -> str:
@@ -321,7 +329,7 @@ def test_a_callback_worker_is_called_through_the_proxy(
             # Envoy sees the role in a certificate, and takes leaders alone.
             strangers = [None, TlsFiles(authority.file), *([web] if kind == "Envoy" else [])]
             for files_shown in strangers:
-                assert asyncio.run(code_of(f"127.0.0.1:{port}", files_shown)) in {
+                assert asyncio.run(end_of(f"127.0.0.1:{port}", files_shown))[0] in {
                     grpc.StatusCode.UNAVAILABLE,
                     grpc.StatusCode.INTERNAL,
                 }
