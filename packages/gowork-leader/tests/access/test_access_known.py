@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 from pathlib import Path
 
 import grpc
@@ -160,6 +162,24 @@ def test_a_file_that_is_gone_for_a_while_is_used_again(tmp_path: Path) -> None:
     assert (access.fault, access.may_stay("a", "10.0.0.1")) == ("", True)
 
 
+def test_a_file_that_could_not_be_read_for_a_moment_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = access_file(tmp_path, "# nobody")
+    access = Access(path)
+    renamed(path, "revoked = ['a']")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", no_descriptor)
+        assert not access.refresh()
+    assert "can't be read: Too many open files" in access.fault
+    assert access.refresh()
+    assert not access.may_stay("a", "10.0.0.1")
+
+
+def no_descriptor(*_: object) -> None:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
 def test_a_file_that_everybody_may_write_to_is_refused_later_too(tmp_path: Path) -> None:
     path = access_file(tmp_path, "revoked = ['a']")
     access = Access(path)
@@ -223,7 +243,8 @@ def test_there_are_so_many_identities_at_most(tmp_path: Path, monkeypatch: pytes
         ("10.1.2.3", "10.1.2.4", False),
         ("::ffff:0:0/96", "10.1.2.3", False),
         ("*.Workers.Example", "a.workers.example", True),
-        ("*.workers.example", "aworkers.example", False),
+        ("*.workers.example", "evilworkers.example", False),
+        ("*.workers.example", ".workers.example", False),
         ("*.workers.example", "workers.example", False),
         ("w.example", "W.EXAMPLE", True),
         # An address is in no network of names.

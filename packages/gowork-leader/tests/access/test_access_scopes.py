@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from leader_serving import PATIENCE, ServedLeader, refused
 from gowork.base.identities import Role
 from gowork.leader._access.access import Access
 from gowork.leader._access.rights import ADMINISTERS, CALLS, Identity
+from gowork.leader._app import node
 from gowork.proto.cluster.v1 import leader_pb2 as cpb
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 
@@ -170,3 +172,23 @@ def test_no_patterns_match_nothing() -> None:
 )
 def test_a_member_stays_as_long_as_its_owner_may_join(tmp_path: Path, text: str, stays: bool) -> None:
     assert Access(access_file(tmp_path, text)).may_stay("w", "10.0.0.1") is stays
+
+
+async def test_a_member_that_a_new_term_finds_leaves_when_its_owner_s_rights_have_ended_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node, "REFRESH_SECONDS", 0.01)
+    workers = [entry(name, "worker") for name in ("gone", "stays")]
+    async with known_by_tokens(tmp_path, *workers) as leader:
+        for name in ("gone", "stays"):
+            request = cpb.JoinRequest(id=name, address="127.0.0.1:9")
+            await with_token(leader, name).cluster.Join(request, timeout=PATIENCE)
+    async with known_by_tokens(tmp_path, "revoked = ['gone']", *workers) as leader:
+        caller = with_token(leader, "stays").cluster
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                found = (await caller.Members(cpb.MembersRequest(), timeout=PATIENCE)).members
+                liveness = {member.id: member.liveness for member in found}
+                if liveness["gone"] == cpb.MEMBER_LIVENESS_LEFT:
+                    break
+        assert liveness["stays"] == cpb.MEMBER_LIVENESS_LIVE
