@@ -76,7 +76,8 @@ TYPED_TESTS = {
     "packages/gowork-client/tests": "packages/gowork-base/tests",
     "packages/gowork-leader/tests/conftest.py": "",
     "packages/gowork-leader/tests/access": (
-        "packages/gowork-leader/tests/access:packages/gowork-leader/tests/rpc:packages/gowork-base/tests"
+        "packages/gowork-leader/tests/access:packages/gowork-leader/tests/rpc:packages/gowork-leader/tests/app"
+        ":packages/gowork-base/tests"
     ),
     "packages/gowork-leader/tests/app": (
         "packages/gowork-leader/tests/rpc:packages/gowork-leader/tests/app:packages/gowork-leader/tests/log"

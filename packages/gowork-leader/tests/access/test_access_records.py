@@ -8,8 +8,19 @@ from typing import Any
 
 import grpc
 import pytest
-from access_callers import code_of, entry, known_by_tokens, metadata, token_of, with_token
+from access_callers import (
+    calling,
+    code_of,
+    entry,
+    known_by_certificates,
+    known_by_tokens,
+    metadata,
+    token_of,
+    with_token,
+)
 from leader_serving import PATIENCE, serving
+from node_following import following
+from tls_authority import Authority
 
 from gowork.leader._access import audit
 from gowork.leader._access.audit import DENIALS_MAX, Audit
@@ -72,6 +83,36 @@ async def test_where_nobody_is_asked_anybody_is_recorded_with_the_peer_that_was_
     done = lines(caplog, "admin call")
     assert [(line["call"], line["caller"]) for line in done] == [(call, "anybody") for call in CHANGES]
     assert all(line["peer"].startswith("ipv4:127.0.0.1:") for line in done)
+
+
+async def test_who_is_handed_on_is_recorded_with_the_peer_that_the_other_leader_names(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    authority = Authority(tmp_path)
+    async with (
+        known_by_certificates(tmp_path, authority) as leader,
+        calling(leader, authority.client("l2", "leader")) as other,
+    ):
+        given = metadata(gowork_forwarded="ipv4:10.9.9.9:1", gowork_caller="admin/ops")
+        await code_of(other, f"{TASKS}PauseQueue", *given)
+    (done,) = lines(caplog, "admin call")
+    assert (done["caller"], done["peer"]) == ("admin ops", "ipv4:10.9.9.9:1")
+
+
+async def test_a_leader_that_forwards_records_only_what_it_answers_itself(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(tmp_path) as leader, following(leader.addresses) as follower:
+        await follower.scheduler.PauseQueue(pb.PauseQueueRequest(name="mail"), timeout=PATIENCE)
+        with pytest.raises(grpc.aio.AioRpcError):
+            await follower.cluster.RemoveLeader(cpb.RemoveLeaderRequest(store_id="s1"), timeout=PATIENCE)
+    done = lines(caplog, "admin call")
+    # The leader has one line of each, and the one that forwards has one of the call that each leader answers.
+    assert [(line["call"].partition("/")[2], line["about"]) for line in done] == [
+        ("PauseQueue", 'name: "mail"'),
+        ("RemoveLeader", 'store_id: "s1"'),
+        ("RemoveLeader", 'store_id: "s1"'),
+    ]
 
 
 async def test_a_request_is_recorded_in_one_line_of_bounded_length(

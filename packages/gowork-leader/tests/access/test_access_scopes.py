@@ -41,7 +41,7 @@ EVERYBODY = (
     entry("h", "client", "worker", "admin", handlers=["thumbnail"]),
     entry("default", "client", queues=["default"], handlers=[""]),
     entry("nothing", "client", handlers=[]),
-    entry("free", "client", "admin"),
+    entry("free", "client", "worker", "admin"),
     entry("w1", "worker"),
 )
 
@@ -175,7 +175,7 @@ def test_a_member_stays_as_long_as_its_owner_may_join(tmp_path: Path, text: str,
 
 
 async def test_a_member_that_a_new_term_finds_leaves_when_its_owner_s_rights_have_ended_meanwhile(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(node, "REFRESH_SECONDS", 0.01)
     workers = [entry(name, "worker") for name in ("gone", "stays")]
@@ -192,3 +192,5 @@ async def test_a_member_that_a_new_term_finds_leaves_when_its_owner_s_rights_hav
                 if liveness["gone"] == cpb.MEMBER_LIVENESS_LEFT:
                     break
         assert liveness["stays"] == cpb.MEMBER_LIVENESS_LIVE
+    dismissed = [record.__dict__ for record in caplog.records if record.msg == "member dismissed"]
+    assert [(line["member"], line["owner"]) for line in dismissed] == [("gone", "gone")]
