@@ -73,10 +73,11 @@ EXPLORED = [["--in-order"], ["--batches", "3", "--faults", "2", "--deviations", 
 TYPED_TESTS = {
     "packages/gowork-base/tests": "",
     "packages/gowork-cli/tests": "packages/gowork-base/tests",
-    "packages/gowork-client/tests": "",
+    "packages/gowork-client/tests": "packages/gowork-base/tests",
     "packages/gowork-leader/tests/conftest.py": "",
     "packages/gowork-leader/tests/access": (
-        "packages/gowork-leader/tests/access:packages/gowork-leader/tests/rpc:packages/gowork-leader/tests/log"
+        "packages/gowork-leader/tests/access:packages/gowork-leader/tests/rpc:packages/gowork-leader/tests/app"
+        ":packages/gowork-leader/tests/log"
         ":packages/gowork-base/tests"
     ),
     "packages/gowork-leader/tests/app": (

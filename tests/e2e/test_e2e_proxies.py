@@ -6,6 +6,8 @@ import asyncio
 import json
 import os
 import signal
+import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -22,6 +24,8 @@ from etcd_members import EtcdCluster, free_ports
 from proxies import KINDS, Setting, proxying
 from tls_authority import DAY, NOW, Authority
 
+from gowork.base.channels import bind
+from gowork.base.tls import Tls
 from gowork.base.tls_files import TlsFiles
 from gowork.client import Client, TaskStatus
 from gowork.proto.cluster.v1 import leader_pb2, leader_pb2_grpc
@@ -88,19 +92,21 @@ def test_a_good_certificate_works_and_others_do_not(
             assert [member.id for member in client.members()] == ["w1"]
             log = (tmp_path / "gowork-worker.log").read_text()
             assert log.count("session open") == 1, log
-        for code, refused in refusals(kind, authority, tmp_path):
-            assert asyncio.run(code_of(scheduler, refused)) is code, refused
-        assert asyncio.run(code_of(scheduler, web)) is grpc.StatusCode.OK
+        for code, words, refused in refusals(kind, authority, tmp_path):
+            for address in (scheduler, cluster):
+                told = asyncio.run(end_of(address, refused))
+                assert (told[0], words in told[1]) == (code, True), (refused, told)
+        assert asyncio.run(end_of(scheduler, web)) == (grpc.StatusCode.OK, "")
 
 
 @each_kind
 async def test_the_leader_goes_by_the_caller_s_role_and_not_by_what_it_says(
     kind: str, authority: Authority, tmp_path: Path
 ) -> None:
-    socket = tmp_path / "s"
-    leader = start_leader(tmp_path, more=[f"--proxy-listen={socket}", *leader_options(authority)])
+    path = tmp_path / "s"
+    leader = start_leader(tmp_path, more=[f"--proxy-listen={path}", *leader_options(authority)])
     cluster, scheduler = free_ports(2)
-    words = {"/run/gowork/proxy.sock": str(socket)}
+    words = {"/run/gowork/proxy.sock": str(path)}
     setting = Setting(("leaders", "leaders-here"), tmp_path, {50051: cluster, 50052: scheduler}, words=words)
     admin = caller(authority, "admin", "ops")
     forged = (("x-forwarded-client-cert", f'Cert="{quote(pem(admin))}"'), ("gowork-caller", "admin/ops"))
@@ -145,14 +151,20 @@ def work(client: Client) -> None:
     assert long.wait(timeout=PATIENCE).status is TaskStatus.CANCELLED
 
 
-def refusals(kind: str, authority: Authority, folder: Path) -> list[tuple[grpc.StatusCode, TlsFiles | None]]:
-    """Who is refused: the status with which, and what it shows; None: plain text."""
+def refusals(kind: str, authority: Authority, folder: Path) -> list[tuple[grpc.StatusCode, str, TlsFiles | None]]:
+    """Who is refused: the status with which, words that they are told, and what they show; None: plain text."""
     other = caller(Authority(folder, "other"), "client", "stranger")
     expired = caller(authority, "client", "expired", since=NOW - 3 * DAY, until=NOW - DAY)
     # NGINX says it in an answer, and Envoy ends the handshake.
     code = grpc.StatusCode.UNAUTHENTICATED if kind == "NGINX" else grpc.StatusCode.UNAVAILABLE
-    shown = (TlsFiles(authority.file), TlsFiles(authority.file, other.cert, other.key), expired)
-    return [*((code, files) for files in shown), (grpc.StatusCode.UNAVAILABLE, None)]
+    says = "the proxy does not take the certificate: {}" if kind == "NGINX" else ""
+    shown = {
+        "none was shown": TlsFiles(authority.file),
+        "FAILED:unable to verify": TlsFiles(authority.file, other.cert, other.key),
+        "FAILED:certificate has expired": expired,
+    }
+    refused = [(code, says.format(why), files) for why, files in shown.items()]
+    return [*refused, (grpc.StatusCode.UNAVAILABLE, "", None)]
 
 
 def channel(address: str, files: TlsFiles | None) -> grpc.aio.Channel:
@@ -163,11 +175,11 @@ def channel(address: str, files: TlsFiles | None) -> grpc.aio.Channel:
     return grpc.aio.secure_channel(address, grpc.ssl_channel_credentials(ca, key, cert))
 
 
-async def code_of(address: str, files: TlsFiles | None) -> grpc.StatusCode:
+async def end_of(address: str, files: TlsFiles | None) -> tuple[grpc.StatusCode, str]:
+    """How a call ends, and what is said of it."""
     async with channel(address, files) as opened:
         call = leader_pb2_grpc.LeaderServiceStub(opened).Members(leader_pb2.MembersRequest(), timeout=PATIENCE)
-        code: grpc.StatusCode = await call.code()
-        return code
+        return await call.code(), await call.details() or ""
 
 
 def pem(files: TlsFiles) -> str:
@@ -190,13 +202,14 @@ class Recorder(grpc.GenericRpcHandler):
         return grpc.unary_unary_rpc_method_handler(answer)
 
     @asynccontextmanager
-    async def serving(self, address: str) -> AsyncIterator[None]:
+    async def serving(self, address: str, tls: Tls | None = None) -> AsyncIterator[str]:
+        """Serves at this address. Returns it, with its port."""
         server = grpc.aio.server()
         server.add_generic_rpc_handlers((self,))
-        server.add_insecure_port(address)
+        port = bind(server, address, tls)
         await server.start()
         try:
-            yield
+            yield address.replace(":0", f":{port}")
         finally:
             await server.stop(0)
 
@@ -205,13 +218,13 @@ class Recorder(grpc.GenericRpcHandler):
 async def test_what_callers_say_of_themselves_is_overwritten(kind: str, authority: Authority, tmp_path: Path) -> None:
     web, recorder = caller(authority, "client", "web"), Recorder()
     shown, forged = pem(web), f'Cert="{quote(pem(caller(authority, "leader", "l9")))}"'
-    socket = tmp_path / "s"
+    path = tmp_path / "s"
     ports = free_ports(2)
     setting = Setting(
         ("leaders", "leaders-here"),
         tmp_path,
         dict(zip((50051, 50052), ports, strict=True)),
-        words={"/run/gowork/proxy.sock": str(socket)},
+        words={"/run/gowork/proxy.sock": str(path)},
     )
     own = (
         ("x-forwarded-client-cert", forged),
@@ -220,7 +233,7 @@ async def test_what_callers_say_of_themselves_is_overwritten(kind: str, authorit
     )
     more = (("gowork-caller", "x"), ("gowork-forwarded", "x"), ("gowork-kept", "x"))
     lower = tuple((key.lower(), value) for key, value in (*own, *more))
-    async with recorder.serving(f"unix:{socket}"):
+    async with recorder.serving(f"unix:{path}"):
         with proxying(kind, tmp_path / "proxy", setting):
             for port in ports:
                 async with channel(f"127.0.0.1:{port}", web) as opened:
@@ -243,6 +256,64 @@ async def test_what_callers_say_of_themselves_is_overwritten(kind: str, authorit
         parts = dict(part.split("=", 1) for part in values[0].split(";"))
         assert unquote(parts["Cert"].strip('"')) == shown
         assert {key for key, _ in heard if key.startswith("gowork-")} == {"gowork-kept"}
+
+
+def served_by(authority: Authority, role: str, host: str) -> Tls:
+    """The certificates of who serves behind a proxy: of this authority, with this role, for this host."""
+    return Tls(TlsFiles(authority.file, *authority.issue("served", "127.0.0.1", host, uris=(f"gowork://{role}/x",))))
+
+
+@each_kind
+async def test_a_proxy_hands_calls_on_to_leaders_alone(kind: str, authority: Authority, tmp_path: Path) -> None:
+    web = caller(authority, "client", "web")
+    # Envoy knows leaders by their role, and NGINX by a name that only they have.
+    stranger = (
+        served_by(authority, "client", "gowork-leader") if kind == "Envoy" else served_by(authority, "x", "other")
+    )
+    strangers = [stranger, served_by(Authority(tmp_path, "other"), "leader", "gowork-leader")]
+    for number, tls in enumerate([*strangers, served_by(authority, "leader", "gowork-leader")]):
+        recorder = Recorder()
+        async with recorder.serving("127.0.0.1:0", tls) as address:
+            ports = free_ports(2)
+            setting = Setting(
+                ("leaders", "leaders-elsewhere"),
+                tmp_path,
+                dict(zip((50051, 50052), ports, strict=True)),
+                {"10.0.0.1:50051": address, "10.0.0.1:50052": address},
+            )
+            with proxying(kind, tmp_path / f"proxy-{number}", setting):
+                for port in ports:
+                    code, _ = await end_of(f"127.0.0.1:{port}", web)
+                    assert (code is grpc.StatusCode.OK) is (tls not in strangers), (number, code)
+        assert bool(recorder.heard) is (tls not in strangers)
+
+
+@each_kind
+@pytest.mark.parametrize("part", ["leaders", "worker"])
+def test_a_caller_shows_its_certificate_with_each_connection(
+    kind: str, part: str, authority: Authority, tmp_path: Path
+) -> None:
+    web = caller(authority, "leader", "web")
+    listened = (50051, 50052) if part == "leaders" else (50060,)
+    ports = free_ports(len(listened))
+    parts = ("leaders", "leaders-elsewhere") if part == "leaders" else ("worker",)
+    called = {"10.0.0.1:50051": "127.0.0.1:1", "10.0.0.1:50052": "127.0.0.1:1"}
+    setting = Setting(parts, tmp_path, dict(zip(listened, ports, strict=True)), called)
+    context = ssl.create_default_context(cafile=str(authority.file))
+    context.set_alpn_protocols(["h2"])
+    # In TLS 1.3, what resumes a session arrives at some time after the handshake.
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(str(web.cert), str(web.key))
+
+    def connect(port: int, session: ssl.SSLSession | None) -> tuple[ssl.SSLSession | None, bool | None]:
+        with socket.create_connection(("127.0.0.1", port), PATIENCE) as plain:
+            with context.wrap_socket(plain, server_hostname="127.0.0.1", session=session) as opened:
+                return opened.session, opened.session_reused
+
+    with proxying(kind, tmp_path / "proxy", setting):
+        for port in ports:
+            session, _ = connect(port, None)
+            assert connect(port, session)[1] is False
 
 
 @each_kind
@@ -318,7 +389,7 @@ def test_a_callback_worker_is_called_through_the_proxy(
             # Envoy sees the role in a certificate, and takes leaders alone.
             strangers = [None, TlsFiles(authority.file), *([web] if kind == "Envoy" else [])]
             for files_shown in strangers:
-                assert asyncio.run(code_of(f"127.0.0.1:{port}", files_shown)) in {
+                assert asyncio.run(end_of(f"127.0.0.1:{port}", files_shown))[0] in {
                     grpc.StatusCode.UNAVAILABLE,
                     grpc.StatusCode.INTERNAL,
                 }

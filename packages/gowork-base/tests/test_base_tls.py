@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 import pytest
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from msgspec.structs import replace
 from tls_authority import DAY, NOW, Authority
 
@@ -22,7 +23,7 @@ from gowork.base.channels import AddressError, bind, may_be_handshake, open_bloc
 from gowork.base.handshakes import why_no_handshake
 from gowork.base.issuing import new_authority
 from gowork.base.tls import Tls, tls_of, tls_of_caller
-from gowork.base.tls_files import TlsFiles
+from gowork.base.tls_files import TlsFiles, caller_files
 
 PATIENCE = 30.0
 HELLO = "/test.Service/Hello"
@@ -186,6 +187,50 @@ def test_a_caller_takes_its_files_from_the_environment(authority: Authority) -> 
         tls_of_caller(None, environment)
 
 
+@pytest.mark.parametrize(
+    ("value", "insecure"),
+    [
+        ("1", True),
+        ("true", True),
+        ("YES", True),
+        ("on", True),
+        ("0", False),
+        ("false", False),
+        ("no", False),
+        ("", False),
+    ],
+)
+def test_only_a_clear_yes_is_insecure(value: str, insecure: bool) -> None:
+    assert caller_files({"GOWORK_INSECURE": value}).insecure is insecure
+    assert not caller_files({}).insecure
+
+
+def test_a_chain_ends_with_its_first_certificate_to_expire(authority: Authority, tmp_path: Path) -> None:
+    until = (NOW + 3 * DAY).replace(microsecond=0)
+    issuer = new_authority(1)
+    authority._certificate = issuer.certificate
+    key = serialization.load_pem_private_key(issuer.key_pem, None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    authority._key = key
+    certificate, key_file = authority.issue("leader", "localhost", until=until)
+    assert read_pair(certificate, key_file).expires == until
+    certificate.write_bytes(certificate.read_bytes() + issuer.pem)
+    end = issuer.certificate.not_valid_after_utc
+    assert read_pair(certificate, key_file).expires == end
+    with pytest.raises(CertificateError, match=r"the certificate of 'CN=gowork authority .*' expired at"):
+        read_pair(certificate, key_file, end + DAY / 24)
+
+
+def test_an_authority_that_is_expired_is_trusted_no_more(authority: Authority, tmp_path: Path) -> None:
+    both = tmp_path / "both.pem"
+    short = new_authority(1)
+    both.write_bytes(short.pem + authority.file.read_bytes())
+    later = short.certificate.not_valid_after_utc + DAY
+    assert read_authorities(both).count(b"BEGIN CERTIFICATE") == 2
+    assert read_authorities(both, later).count(b"BEGIN CERTIFICATE") == 1
+    assert short.pem.strip() not in read_authorities(both, later)
+
+
 # Who may call whom.
 
 
@@ -299,6 +344,59 @@ async def test_a_caller_shows_its_new_certificate_in_a_new_channel(authority: Au
         client.refresh(0.0)
         assert client.held != before
         assert await call(address, client) == "client"
+
+
+async def test_a_channel_that_is_opened_later_has_the_newest_certificate(authority: Authority, tmp_path: Path) -> None:
+    async with serving(Tls(authority.server(client_ca=authority.file))) as address:
+        tls = Tls(authority.client("before"))
+        assert await call(address, tls) == "before"
+        for new, old in zip(authority.issue("after"), ("before.pem", "before.key"), strict=True):
+            new.rename(tmp_path / old)
+        tls.refresh(0.0)
+        assert await call(address, tls) == "after"
+        assert await asyncio.to_thread(call_blocking, address, tls) == b"after"
+
+
+async def test_a_server_asks_for_certificates_of_its_newest_authorities(authority: Authority, tmp_path: Path) -> None:
+    other = Authority(tmp_path, "other")
+    trusted = tmp_path / "trusted.pem"
+    trusted.write_bytes(authority.file.read_bytes())
+    server = Tls(authority.server(client_ca=trusted))
+    old, new = authority.client("old"), TlsFiles(authority.file, *other.issue("new"))
+    async with serving(server) as address:
+        assert [await call(address, Tls(files)) for files in (old, new)] == ["old", "no call"]
+        trusted.write_bytes(other.file.read_bytes())
+        server.refresh(0.0)
+        assert [await call(address, Tls(files)) for files in (old, new)] == ["no call", "new"]
+
+
+@pytest.mark.parametrize("name", ["ca", "cert", "client_ca", "token"])
+def test_each_file_is_read_again(authority: Authority, tmp_path: Path, name: str) -> None:
+    paths = {kind: tmp_path / f"live-{kind}" for kind in ("ca", "cert", "key", "client_ca", "token")}
+    issued = authority.issue("leader", "localhost", until=NOW + 2 * DAY)
+    for kind, content in zip(paths, (authority.file, *issued, authority.file, None), strict=True):
+        paths[kind].write_bytes(b"old" if content is None else content.read_bytes())
+    tls = Tls(TlsFiles(paths["ca"], paths["cert"], paths["key"], paths["client_ca"], token=paths["token"]))
+    before = tls.held
+    if name == "cert":
+        for kind, new in zip(("cert", "key"), authority.issue("leader", "localhost"), strict=True):
+            paths[kind].write_bytes(new.read_bytes())
+    elif name == "token":
+        paths[name].write_text("new")
+    else:
+        paths[name].write_bytes(Authority(tmp_path, "other").file.read_bytes())
+    tls.refresh(0.0)
+    changed = "pair" if name == "cert" else name
+    assert getattr(tls.held, changed) != getattr(before, changed)
+    assert replace(tls.held, **{changed: getattr(before, changed)}) == before
+    # Calls show the newest token, so that channels stay for it.
+    assert tls.generation == (0 if name == "token" else 1)
+
+
+async def test_the_authorities_of_callers_are_those_of_who_is_called_too(authority: Authority) -> None:
+    files = authority.server(client_ca=authority.file)
+    async with serving(Tls(files)) as address:
+        assert await call(address, Tls(replace(files, ca=None))) == "leader"
 
 
 def test_bad_new_files_are_refused_and_the_old_ones_stay(

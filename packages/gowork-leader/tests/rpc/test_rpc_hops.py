@@ -6,6 +6,8 @@ from typing import Any
 
 import grpc
 
+from gowork.base.identities import Role
+from gowork.leader._access.rights import CALLER, Identity
 from gowork.leader._rpc import hops
 
 
@@ -38,6 +40,17 @@ def test_trace_context_and_goworks_own_metadata_go_on_and_nothing_else() -> None
 
 def test_what_a_caller_says_of_forwarding_does_not_go_on() -> None:
     assert hops.handed_on(context((hops.FORWARDED, "ipv4:6.6.6.6:6"))) == ((hops.FORWARDED, "ipv4:10.0.0.1:5000"),)
+
+
+def test_the_caller_is_named_as_the_leader_knows_it_and_not_as_it_says() -> None:
+    given = context((hops.CALLER_KEY, "admin/x"))
+    assert hops.handed_on(given) == ((hops.FORWARDED, "ipv4:10.0.0.1:5000"),)
+    before = CALLER.set(Identity("web ü", frozenset({Role.CLIENT})))
+    try:
+        named = (hops.CALLER_KEY, "client/web%20%C3%BC")
+        assert hops.handed_on(given) == (named, (hops.FORWARDED, "ipv4:10.0.0.1:5000"))
+    finally:
+        CALLER.reset(before)
 
 
 def test_details_of_the_status_and_goworks_own_metadata_come_back() -> None:

@@ -27,7 +27,7 @@ from gowork.base.identities import (
 from gowork.leader._access.access_file import AccessError, AccessFile, Entry, is_allowed_host, read_access_file
 from gowork.leader._access.audit import Audit
 from gowork.leader._access.metadata import CALLER_KEY, FORWARDED
-from gowork.leader._access.rights import Identity, Limits, decoded
+from gowork.leader._access.rights import CONCERN_ALL, Identity, Limits, decoded
 from gowork.proto.status import Refusal
 
 _log = logging.getLogger(__name__)
@@ -103,6 +103,9 @@ class Access:
         caller = self._caller(context)
         if not caller.may(call):
             raise _denied("ROLE_MISSING", f"{caller.words} may not call {call.partition('/')[2]}")
+        if caller.is_bound and call in CONCERN_ALL:
+            message = f"{caller.words} may not call {call.partition('/')[2]}: it concerns all queues and handlers"
+            raise _denied("OUT_OF_BOUNDS", message)
         return caller
 
     def is_leader(self, certificate: bytes) -> bool:

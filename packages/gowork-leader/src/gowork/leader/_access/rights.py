@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextvars import ContextVar
 from functools import lru_cache
 from typing import Annotated, Any
@@ -40,6 +40,15 @@ ADMINISTERS = frozenset(
     }
 )
 COPIES = f"{_CLUSTER}CopyStore"
+#: Calls that concern all queues and handlers. Who is bound to some may make none of them. Which tasks and queues the
+#: other calls are about is checked with each request.
+CONCERN_ALL = frozenset(
+    {
+        *(f"{_TASKS}{name}" for name in ("GetTasks", "BackupStore")),
+        *(f"{_CLUSTER}{name}" for name in ("Join", "Leave", "Heartbeat")),
+        *(f"{_CLUSTER}{name}" for name in ("Drain", "StepDown", "RemoveLeader", "CompareStores")),
+    }
+)
 
 #: {role: the calls that it may make}. What no role has is denied to all.
 CALLS: dict[Role, frozenset[str]] = {
@@ -157,8 +166,9 @@ def _matches(patterns: Sequence[str], text: str) -> bool:
 
 
 @lru_cache(4096)
-def _compiled(patterns: Iterable[str]) -> re.Pattern[str]:
-    return re.compile("|".join(map(_translated, patterns)) or r"(?!)", re.DOTALL)
+def _compiled(patterns: tuple[str, ...]) -> re.Pattern[str]:
+    # No pattern matches nothing, and the empty one matches the empty text.
+    return re.compile("|".join(map(_translated, patterns)) if patterns else r"(?!)", re.DOTALL)
 
 
 def _translated(pattern: str) -> str:

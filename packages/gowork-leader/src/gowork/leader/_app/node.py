@@ -109,6 +109,8 @@ class Node:
         self._remarks: dict[str, str] = {}
         #: The term that leads, or None.
         self._term: Term | None = None
+        #: The term whose members are those that the access file allows; None: none that leads is known to be so.
+        self._held_to_access: Term | None = None
         #: The calls that were under way when the last term ended.
         self._left: set[asyncio.Task[Any]] = set()
         #: Whether it forwards calls while no term leads, and the leader that was told last.
@@ -339,9 +341,13 @@ class Node:
             self.remark("certificates", f"new certificates are not used: {fault}" if fault else None)
         if self._access is not None:
             if await asyncio.to_thread(self._access.refresh):
+                self._held_to_access = None
                 await self._switchboard.end_denied()
-                if self._term is not None:
-                    await self._term.dismiss(self._access)
+            # Also the members that a new term finds: their rights may have ended while nobody led here.
+            term = self._term
+            if term is not None and term is not self._held_to_access:
+                await term.dismiss(self._access)
+                self._held_to_access = term
             fault = self._access.fault
             self.remark("access", f"the new access file is not used: {fault}" if fault else None)
 

@@ -1,6 +1,7 @@
 """Holds callers who are bound to queues and handlers to their tasks.
 
-Every other caller's call passes untouched. Sessions check their workers' handlers themselves, in their first frame.
+Every other caller's call passes untouched. Calls that concern all queues and handlers never get here: `Access` denies
+them. Sessions check their workers' handlers themselves, in their first frame.
 """
 
 from __future__ import annotations
@@ -50,10 +51,6 @@ class Scopes:
             f"{_TASKS}ListTasks": _check_filter,
             f"{_TASKS}WatchTasks": _check_watch,
             f"{_TASKS}PurgeTasks": self._check_purge,
-            f"{_TASKS}GetTasks": _deny_all,
-            f"{_TASKS}BackupStore": _deny_all,
-            "cluster.v1.LeaderService/Join": _deny_all,
-            "cluster.v1.LeaderService/Heartbeat": _deny_all,
             **{f"{_TASKS}{name}": _check_queue for name in ("PauseQueue", "ResumeQueue", "ConfigureQueue")},
         }
 
@@ -174,10 +171,6 @@ async def _check_queue(request: Any, caller: Identity) -> None:
         raise _denied(caller, "a whole queue, because it is bound to handlers")
     if not caller.may_queue(request.name):
         raise _denied(caller, f"queue {request.name!r}")
-
-
-async def _deny_all(request: Any, caller: Identity) -> None:
-    raise _denied(caller, "a call that concerns all queues and handlers")
 
 
 def _denied(caller: Identity, what: str) -> Refusal:

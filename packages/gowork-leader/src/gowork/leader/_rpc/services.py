@@ -19,6 +19,7 @@ import grpc
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
+from gowork.base.identities import Role
 from gowork.leader._access.access import Access
 from gowork.leader._access.audit import RECORDER, Audit
 from gowork.leader._access.loads import Loads
@@ -38,6 +39,7 @@ Method: TypeAlias = "Callable[[Any, Any], Any]"
 HEARTBEAT = "cluster.v1.LeaderService/Heartbeat"
 SESSION = "worker.v1.SessionService/Connect"
 LEADERS = "cluster.v1.LeaderService/Leaders"
+LEAVE = "cluster.v1.LeaderService/Leave"
 REMOVE_LEADER = "cluster.v1.LeaderService/RemoveLeader"
 COPY_STORE = "cluster.v1.LeaderService/CopyStore"
 
@@ -200,7 +202,7 @@ class Switchboard:
 
     def _through(self, call: str, port: Port, *, streams: bool) -> Method:
         methods = self._methods[port]
-        access, administers = self._access, call in ADMINISTERS
+        access, administers, leaves = self._access, call in ADMINISTERS, call == LEAVE
 
         # Not a coroutine, because each call would pay for one. It returns what the method returns.
         def put_through(request: Any, context: Any) -> Any:
@@ -216,7 +218,9 @@ class Switchboard:
                 CALLER.set(caller)
             # Where nobody asks who callers are, anybody may say that a call was forwarded.
             peer = context.peer() if caller is None else peer_of(context)
-            if administers and not self.forwards:
+            # A worker leaves as it likes. An administrator has others leave.
+            is_recorded = administers or (leaves and caller is not None and Role.ADMIN in caller.roles)
+            if is_recorded and not self.forwards:
                 self._audit.done(call, caller, peer, request)
             elif call == REMOVE_LEADER:
                 # Each node answers it itself.
