@@ -169,7 +169,7 @@ def test_denials_are_written_again_after_a_second_with_how_many_were_left_out(
     def deny(times: int) -> list[str]:
         caplog.clear()
         for _ in range(times):
-            record.denied("s/m", REFUSAL, "ipv4:10.0.0.1:1")
+            record.note("s/m", REFUSAL, "ipv4:10.0.0.1:1")
         return [line.get("denials_left_out", "") for line in lines(caplog, "denied")]
 
     assert deny(DENIALS_MAX + 5) == [""] * DENIALS_MAX
