@@ -147,8 +147,8 @@ async def test_a_waiter_that_comes_while_the_batch_is_in_flight_that_ends_its_ta
         await asyncio.sleep(0)
         assert not told.done()
         store.gate.set()
-        (snapshot,), _ = await told
-        assert (snapshot.spec.id, snapshot.standing.status) == ("a", Status.CANCELLED)
+        (ended,), _ = await told
+        assert (ended.id, ended.standing.status) == ("a", Status.CANCELLED)
         await cancelled
         # Nothing more will be told of it, and nothing of one that there is not.
         assert not engine.will_tell("a")

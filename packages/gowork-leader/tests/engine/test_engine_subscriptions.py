@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from gowork.leader._core.model import LaneKey, Priority, Spec, Standing, Status, Task
-from gowork.leader._engine.subscriptions import WAITERS_BYTES_MAX, Subscriptions, Waiter
-from gowork.leader._engine.watching import Snapshot, SubscriptionsClosed
+from gowork.leader._engine.subscriptions import WAITERS_BYTES_MAX, Ended, Subscriptions, Waiter
+from gowork.leader._engine.watching import SubscriptionsClosed
 
 
 def task(id: str) -> Task:
@@ -24,9 +24,9 @@ def waiter_of(subscriptions: Subscriptions, *ids: str) -> Waiter:
     return waiter
 
 
-def ids_of(taken: tuple[list[Snapshot], list[str]]) -> tuple[list[str], list[str]]:
-    snapshots, beyond = taken
-    return [snapshot.spec.id for snapshot in snapshots], beyond
+def ids_of(taken: tuple[list[Ended], list[str]]) -> tuple[list[str], list[str]]:
+    ended, beyond = taken
+    return [each.id for each in ended], beyond
 
 
 async def test_a_waiter_keeps_one_task_beyond_what_all_may_keep(subscriptions: Subscriptions) -> None:
@@ -44,6 +44,15 @@ async def test_what_was_taken_counts_until_the_next_is_taken(subscriptions: Subs
     subscriptions.publish([task("b")], 2)
     await waiter.take()
     assert subscriptions.waiting.bytes == len(b"body")
+
+
+async def test_a_waiter_without_bodies_holds_none(subscriptions: Subscriptions) -> None:
+    waiter = Waiter(subscriptions.waiting, with_bodies=False)
+    subscriptions.add_waiter(waiter, ["a"])
+    subscriptions.publish([task("a")], 1)
+    (ended,), _ = await waiter.take()
+    assert (ended.id, ended.body) == ("a", None)
+    assert subscriptions.waiting.bytes == 0
 
 
 async def test_a_waiter_that_ends_holds_nothing(subscriptions: Subscriptions) -> None:
@@ -69,7 +78,7 @@ async def test_tasks_that_finished_before_the_end_are_told_and_then_why_it_ends(
 def test_a_removed_task_is_not_kept(subscriptions: Subscriptions) -> None:
     subscriptions.publish([task("a")], 1)
     subscriptions.publish([], 2, ["a"])
-    assert subscriptions.recent("a") is None
+    assert subscriptions.recent("a", with_body=False) is None
 
 
 def test_nothing_is_left_of_tasks_that_nobody_waits_for(subscriptions: Subscriptions) -> None:

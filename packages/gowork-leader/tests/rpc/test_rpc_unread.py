@@ -67,10 +67,10 @@ async def test_results_beyond_the_bound_over_all_waiters_are_kept_as_ids() -> No
     follows.add_waiter(second, ["c", "d"])
     follows.publish([completed("a", "x" * 600), completed("b", "x" * 600), completed("c", "x"), completed("d", "x")], 1)
     taken, beyond = await first.take()
-    assert ([new.spec.id for new in taken], beyond) == (["a", "b"], [])
+    assert ([ended.id for ended in taken], beyond) == (["a", "b"], [])
     # One is kept for each waiter: those who wait for one task look for nothing in the store.
     taken, beyond = await second.take()
-    assert ([new.spec.id for new in taken], beyond) == (["c"], ["d"])
+    assert ([ended.id for ended in taken], beyond) == (["c"], ["d"])
     # Held until they have been sent, or the waiter is gone.
     assert follows.waiting.bytes == 1_201
     first.end()

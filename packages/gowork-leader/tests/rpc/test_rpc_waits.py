@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import pytest
 from leader_serving import PATIENCE, ServedLeader, Session, refused, serving, stream_refused
 
+from gowork.leader._engine.subscriptions import RECENT_TASKS_MAX
+from gowork.leader.store.sqlite import SqliteStore
 from gowork.proto import limits
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 
@@ -71,6 +74,24 @@ async def test_tasks_come_once_each_as_they_finish_and_the_stream_ends_after_the
             assert (task.id, task.status, task.result) == (grant.id, COMPLETED, f'"{grant.id}"')
         assert await call.read() is grpc.aio.EOF
         assert await call.code() is grpc.StatusCode.OK
+
+
+async def test_a_wait_for_how_tasks_end_reads_no_bodies(leader: ServedLeader, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both while they run and when they have ended long ago."""
+    ids = [f"t{number}" for number in range(2 * RECENT_TASKS_MAX + 1)]
+    await leader.submit(*ids)
+
+    def never(*_: object) -> None:
+        raise AssertionError("a body was read")
+
+    async with leader.worker(credit=len(ids)) as session:
+        waiting = asyncio.ensure_future(leader.finished("t1", "t0"))
+        await run(session, len(ids))
+        monkeypatch.setattr(SqliteStore, "load", never)
+        assert set(await waiting) == {"t0", "t1"}
+        assert set(await leader.finished(*ids)) == set(ids)
+        wait = leader.scheduler.WaitTask(pb.WaitTaskRequest(id="t0"), timeout=PATIENCE)
+        assert (await wait).task.status == COMPLETED
 
 
 async def test_a_wait_is_over_for_a_task_that_is_cancelled(leader: ServedLeader) -> None:

@@ -32,6 +32,7 @@ from gowork.leader.store import (
     Position,
     Query,
     Record,
+    Standing,
     Status,
     StoreEntryError,
     StoreError,
@@ -249,6 +250,9 @@ class MemoryStore:
     async def load(self, ids: Sequence[str]) -> list[Record]:
         wanted = set(ids)
         return [task.record for task in self._tasks() if task.record.id in wanted]
+
+    async def standings(self, ids: Sequence[str]) -> list[tuple[str, Standing]]:
+        return [(record.id, record.standing) for record in await self.load(ids)]
 
     async def briefs(self, ids: Sequence[str]) -> list[Brief]:
         return [brief(record) for record in await self.load(ids)]

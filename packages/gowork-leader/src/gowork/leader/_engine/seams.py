@@ -91,6 +91,14 @@ class CheckedStore:
                 raise BrokenSeamError("the store gives what was asked for", record.id, "was not")
         return records
 
+    async def standings(self, ids: Sequence[str]) -> list[tuple[str, Standing]]:
+        found = await self._store.standings(ids)
+        wanted = set(ids)
+        for id, _ in found:
+            if id not in wanted:
+                raise BrokenSeamError("the store gives what was asked for", id, "was not")
+        return found
+
     async def lane_page(self, lane: LaneKey, after: int, limit: int, bytes_max: int) -> list[Record]:
         records = await self._store.lane_page(lane, after, limit, bytes_max)
         self._came_out(records)

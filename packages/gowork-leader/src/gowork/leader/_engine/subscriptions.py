@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
-from gowork.leader._core.model import COMPLETED, Task
-from gowork.leader._engine.watching import Feed, Snapshot, SubscriptionsClosed, bytes_of
+from gowork.leader._core.model import COMPLETED, Standing, Task
+from gowork.leader._engine.watching import Feed, SubscriptionsClosed, bytes_of
 
 #: How many bytes of finished tasks, in bodies and results, may wait for one waiter to read them. Beyond that it keeps
 #: ids, and the tasks are looked up in the store.
@@ -19,8 +20,17 @@ WAITER_BYTES_MAX = 16 << 20
 WAITERS_BYTES_MAX = 64 << 20
 #: How many completed tasks are kept for waiters that come later: at least this many, at most twice as many.
 RECENT_TASKS_MAX = 1_000
-#: A task with more bytes than this in its body and result is not kept.
+#: A task with more bytes than this in its result is not kept, and a body with more bytes than this is left out.
 RECENT_BYTES_MAX = 4 << 10
+
+
+class Ended(NamedTuple):
+    """A task that has finished."""
+
+    id: str
+    #: What was asked for; None: it was left out.
+    body: bytes | None
+    standing: Standing
 
 
 class Waiting:
@@ -40,13 +50,17 @@ class Waiting:
 class Waiter:
     """Gathers tasks as they finish, each once."""
 
-    __slots__ = ("_all", "_beyond", "_bytes", "_closed", "_event", "_finished", "_taken_bytes")
+    __slots__ = ("_all", "_beyond", "_bytes", "_closed", "_event", "_finished", "_taken_bytes", "_with_bodies")
 
-    def __init__(self, waiting: Waiting) -> None:
-        """`waiting` counts what all waiters hold."""
+    def __init__(self, waiting: Waiting, *, with_bodies: bool = True) -> None:
+        """Args:
+        waiting: counts what all waiters hold.
+        with_bodies: whether it gathers what was asked for, too.
+        """
         self._all = waiting
+        self._with_bodies = with_bodies
         #: Finished tasks that were not taken yet, and how many bytes they take.
-        self._finished: list[Snapshot] = []
+        self._finished: list[Ended] = []
         self._bytes = 0
         #: How many bytes the tasks take that were taken last. They may not have been sent yet.
         self._taken_bytes = 0
@@ -55,18 +69,20 @@ class Waiter:
         self._event = asyncio.Event()
         self._closed = False
 
-    def finish(self, snapshot: Snapshot) -> None:
+    def finish(self, task: Task) -> None:
         """Adds a task that has finished."""
+        spec, standing = task.spec, task.standing
         if self._bytes >= WAITER_BYTES_MAX or (self._finished and self._all.bytes >= WAITERS_BYTES_MAX):
-            self._beyond.append(snapshot.spec.id)
+            self._beyond.append(spec.id)
         else:
-            size = bytes_of(snapshot.spec.body, snapshot.standing, snapshot.spec.trace)
+            body = spec.body + spec.trace if self._with_bodies else None
+            size = bytes_of(body or b"", standing)
             self._bytes += size
             self._all.bytes += size
-            self._finished.append(snapshot)
+            self._finished.append(Ended(spec.id, body, standing))
         self._event.set()
 
-    async def take(self) -> tuple[list[Snapshot], list[str]]:
+    async def take(self) -> tuple[list[Ended], list[str]]:
         """Waits for the next finished tasks and returns (tasks, ids of others, which were beyond the bounds).
 
         Raises:
@@ -101,12 +117,13 @@ class Subscriptions:
         self.waiting = Waiting()
         self.watchers = Feed()
         #: {task id: the task as it completed}, in two generations. When the new one is full, the old one is forgotten.
-        self._recent: dict[str, Snapshot] = {}
-        self._less_recent: dict[str, Snapshot] = {}
+        self._recent: dict[str, Ended] = {}
+        self._less_recent: dict[str, Ended] = {}
 
-    def recent(self, id: str) -> Snapshot | None:
+    def recent(self, id: str, *, with_body: bool) -> Ended | None:
         """Returns the task if it completed a moment ago. None says nothing about the task."""
-        return self._recent.get(id) or self._less_recent.get(id)
+        found = self._recent.get(id) or self._less_recent.get(id)
+        return None if found is None or (with_body and found.body is None) else found
 
     def add_waiter(self, waiter: Waiter, ids: Iterable[str]) -> None:
         """Has the waiter told when each of these tasks finishes. `ids` has each id once."""
@@ -135,25 +152,25 @@ class Subscriptions:
         for task in tasks:
             id = task.spec.id
             if task.standing.status >= COMPLETED:
-                snapshot = Snapshot(task)
-                self._keep(snapshot)
+                self._keep(task)
                 for waiter in waiters.pop(id, ()):
-                    waiter.finish(snapshot)
+                    waiter.finish(task)
             else:
                 self._recent.pop(id, None)
                 self._less_recent.pop(id, None)
         self.watchers.publish(tasks, changed, removed)
 
-    def _keep(self, snapshot: Snapshot) -> None:
-        spec, standing = snapshot.spec, snapshot.standing
-        if standing.failure is not None or (bytes_of(spec.body, standing, spec.trace) > RECENT_BYTES_MAX):
+    def _keep(self, task: Task) -> None:
+        spec, standing = task.spec, task.standing
+        if standing.failure is not None or bytes_of(b"", standing) > RECENT_BYTES_MAX:
             # An earlier task with this id may be kept, and is wrong from now on.
             self._recent.pop(spec.id, None)
             self._less_recent.pop(spec.id, None)
             return
         if len(self._recent) >= RECENT_TASKS_MAX:
             self._recent, self._less_recent = {}, self._recent
-        self._recent[spec.id] = snapshot
+        body = spec.body + spec.trace
+        self._recent[spec.id] = Ended(spec.id, body if len(body) <= RECENT_BYTES_MAX else None, standing)
 
     def close(self, because: str) -> None:
         """Ends all waits and watches.

@@ -9,10 +9,10 @@ from typing import Any
 import grpc
 
 from gowork.base.outgoing import Later
-from gowork.leader._core.model import FINISHED, Standing, Status, Task
+from gowork.leader._core.model import FINISHED, Status, Task
 from gowork.leader._core.state import State
 from gowork.leader._engine.loop import Engine
-from gowork.leader._engine.subscriptions import WAITER_BYTES_MAX, Waiter
+from gowork.leader._engine.subscriptions import WAITER_BYTES_MAX, Ended, Waiter
 from gowork.leader._engine.watching import Snapshot, Watcher, bytes_of
 from gowork.leader._rpc.boundary import refusing, unknown_tasks
 from gowork.leader._rpc.filters import selection_of
@@ -21,7 +21,7 @@ from gowork.leader._rpc.tokens import make_token, read_token
 from gowork.leader._rpc.validation import Violations, check_view
 from gowork.leader._wire.specs import stored_spec
 from gowork.leader.store.codec import restore
-from gowork.leader.store.protocol import Record, Store
+from gowork.leader.store.protocol import Store
 from gowork.proto import limits
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.proto.status import FieldViolation, Refusal, invalid
@@ -45,8 +45,6 @@ _LOOK_BYTES = 4 << 20
 #: How many ids may be waited for, over all calls. In memory each takes about 300 bytes.
 WAITED_IDS_MAX = 1_000_000
 
-#: (id, body, standing)
-_Finished = tuple[str, bytes, Standing]
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -62,7 +60,7 @@ class Following:
             _require_view(request.view)
             view = request.view or pb.TASK_VIEW_RESULT
             _check_ids(request.ids)
-            async with aclosing(self._as_they_finish(request.ids)) as finishing:
+            async with aclosing(self._as_they_finish(request.ids, with_bodies=_shows_body(view))) as finishing:
                 async for done in finishing:
                     for response in _wait_responses(done, view):
                         yield response
@@ -72,12 +70,13 @@ class Following:
             _require_view(request.view)
             if not request.id:
                 raise invalid([FieldViolation("id", "is empty")])
-            id, body, standing = await self._once_finished(request.id)
+            view = request.view or pb.TASK_VIEW_RESULT
+            ended = await self._once_finished(request.id, with_body=_shows_body(view))
             response = pb.WaitTaskResponse()
-            if not request.view or request.view == pb.TASK_VIEW_RESULT:
-                fill_result(response.task, id, standing)
+            if view == pb.TASK_VIEW_RESULT:
+                fill_result(response.task, ended.id, ended.standing)
             else:
-                response.task.MergeFrom(_finished_message(body, standing, request.view))
+                response.task.MergeFrom(_finished_message(ended, view))
         return response
 
     async def _require_known(self, since: int | None) -> None:
@@ -148,31 +147,36 @@ class Following:
             for place in range(0, len(ids), _CHUNK_TASKS):
                 yield ids[place : place + _CHUNK_TASKS]
 
-    async def _once_finished(self, id: str) -> _Finished:
+    async def _once_finished(self, id: str, *, with_body: bool) -> Ended:
         """Waits until the task has finished, and returns it."""
         subscriptions = self._engine.subscriptions
-        waiter = Waiter(subscriptions.waiting)
+        waiter = Waiter(subscriptions.waiting, with_bodies=with_body)
         # The hot path of a wait for one task: it needs no batch of its own, and does not wait for the current one.
         if self._engine.will_tell(id):
             subscriptions.add_waiter(waiter, (id,))
             try:
-                return _finished((await waiter.take())[0][0])
+                return (await waiter.take())[0][0]
             finally:
                 subscriptions.drop_waiter(waiter, (id,))
                 waiter.end()
-        if (recent := subscriptions.recent(id)) is not None:
-            return _finished(recent)
-        async with aclosing(self._as_they_finish([id])) as finishing:
+        if (recent := subscriptions.recent(id, with_body=with_body)) is not None:
+            return recent
+        async with aclosing(self._as_they_finish([id], with_bodies=with_body)) as finishing:
             async for done in finishing:
                 if done:
                     return done[0]
         raise AssertionError("a wait ends with its last task")
 
-    async def _as_they_finish(self, ids: Iterable[str]) -> AsyncGenerator[list[_Finished], None]:
-        """Yields each of these tasks once, when it has finished."""
+    async def _as_they_finish(self, ids: Iterable[str], *, with_bodies: bool) -> AsyncGenerator[list[Ended], None]:
+        """Yields each of these tasks once, when it has finished.
+
+        Args:
+            ids: which.
+            with_bodies: whether with what was asked for.
+        """
         outstanding = dict.fromkeys(ids)
         waiting = self._engine.subscriptions.waiting
-        waiter, number = Waiter(waiting), len(outstanding)
+        waiter, number = Waiter(waiting, with_bodies=with_bodies), len(outstanding)
         if waiting.ids and waiting.ids + number > WAITED_IDS_MAX:
             message = f"{waiting.ids} tasks are waited for and the limit is {WAITED_IDS_MAX}; wait for fewer at once"
             raise Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_WAITS", message)
@@ -187,10 +191,10 @@ class Following:
         try:
             absent = await self._engine.read(subscribe)
             # A short task is often done before the wait begins. That should not take a look into the store.
-            recent = [new for id in absent if (new := self._engine.subscriptions.recent(id)) is not None]
-            done = [_finished(snapshot) for snapshot in recent]
-            if len(recent) < len(absent):
-                known = {snapshot.spec.id for snapshot in recent}
+            recent = self._engine.subscriptions.recent
+            done = [new for id in absent if (new := recent(id, with_body=with_bodies)) is not None]
+            if len(done) < len(absent):
+                known = {ended.id for ended in done}
                 absent = [id for id in absent if id not in known]
             else:
                 absent = []
@@ -199,51 +203,53 @@ class Following:
             unknown: list[str] = []
             again: list[str] = []
             size = 0
-            async for asked, records in self._looked_up(absent):
-                known = {record.id for record in records}
+            async for asked, found in self._looked_up(absent, with_bodies):
+                known = {each.id for each in found}
                 unknown += [id for id in asked if id not in known]
-                for record in records:
-                    if record.standing.status in FINISHED:
-                        size += bytes_of(record.body, record.standing)
+                for each in found:
+                    if each.standing.status in FINISHED:
+                        size += bytes_of(each.body or b"", each.standing)
                         if size > WAITER_BYTES_MAX:
-                            again.append(record.id)
+                            again.append(each.id)
                         else:
-                            done.append((record.id, record.body, record.standing))
+                            done.append(each)
             if unknown:
                 raise unknown_tasks(unknown)
-            told = [*(id for id, _, _ in done), *again]
+            told = [*(ended.id for ended in done), *again]
             self._engine.subscriptions.drop_waiter(waiter, told)
             for id in told:
                 del outstanding[id]
             yield done
-            async for some in self._stored(again):
-                yield some
+            async for _, found in self._looked_up(again, with_bodies):
+                # A task that was removed meanwhile is left out.
+                yield found
             while outstanding:
                 # A task that finishes as this call begins may be found in the store and be published as well.
                 gathered, again = await waiter.take()
-                yield [_finished(new) for new in gathered if outstanding.pop(new.spec.id, 0) is None]
-                async for some in self._stored([id for id in again if outstanding.pop(id, 0) is None]):
-                    yield some
+                yield [ended for ended in gathered if outstanding.pop(ended.id, 0) is None]
+                left = [id for id in again if outstanding.pop(id, 0) is None]
+                async for _, found in self._looked_up(left, with_bodies):
+                    yield found
         finally:
             self._engine.subscriptions.drop_waiter(waiter, outstanding)
             waiter.end()
             waiting.ids -= number
 
-    async def _stored(self, ids: Sequence[str]) -> AsyncGenerator[list[_Finished], None]:
-        """Yields these finished tasks, a few at a time. A task that was removed meanwhile is left out."""
-        async for _, records in self._looked_up(ids):
-            yield [(record.id, record.body, record.standing) for record in records]
-
-    async def _looked_up(self, ids: Sequence[str]) -> AsyncGenerator[tuple[Sequence[str], list[Record]], None]:
-        """Yields (some of these ids, the records that the store has of them)."""
+    async def _looked_up(
+        self, ids: Sequence[str], with_bodies: bool
+    ) -> AsyncGenerator[tuple[Sequence[str], list[Ended]], None]:
+        """Yields (some of these ids, what the store has of them, finished or not)."""
         place, number = 0, _LOOK_TASKS_MIN
         while place < len(ids):
             asked = ids[place : place + number]
-            records = await self._store.load(asked)
-            size = sum(bytes_of(record.body, record.standing) for record in records)
+            if with_bodies:
+                found = [Ended(each.id, each.body, each.standing) for each in await self._store.load(asked)]
+            else:
+                found = [Ended(id, None, standing) for id, standing in await self._store.standings(asked)]
+            size = sum(bytes_of(each.body or b"", each.standing) for each in found)
             place += len(asked)
             number = _LOOK_TASKS_MIN if size > _LOOK_BYTES else _LOOK_TASKS_MAX
-            yield asked, records
+            yield asked, found
 
 
 def _check_ids(ids: Sequence[str]) -> None:
@@ -298,26 +304,29 @@ def _shown(snapshot: Snapshot, view: int) -> bytes:
     return snapshot.shown[1]
 
 
-def _finished(snapshot: Snapshot) -> _Finished:
-    return snapshot.spec.id, snapshot.spec.body + snapshot.spec.trace, snapshot.standing
+def _shows_body(view: int) -> bool:
+    """Whether a view shows more of a task than how it ended."""
+    return view != pb.TASK_VIEW_RESULT
 
 
-def _finished_message(body: bytes, standing: Standing, view: int) -> pb.Task:
-    return task_message(stored_spec(body, standing.created_ms), standing, view)
+def _finished_message(ended: Ended, view: int) -> pb.Task:
+    assert ended.body is not None, "it was asked for, because the view shows it"
+    return task_message(stored_spec(ended.body, ended.standing.created_ms), ended.standing, view)
 
 
-def _wait_responses(finished: Iterable[_Finished], view: int) -> Iterator[pb.WaitTasksResponse]:
+def _wait_responses(finished: Iterable[Ended], view: int) -> Iterator[pb.WaitTasksResponse]:
     # The hot path of waits: results are filled in inside the response, because a message that is put into another one
     # is copied.
     response, size = pb.WaitTasksResponse(), 0
-    for id, body, standing in finished:
+    for ended in finished:
+        id, _, standing = ended
         if view == pb.TASK_VIEW_RESULT:
             fill_result(response.tasks.add(), id, standing)
             size += _RESULT_BYTES + len(standing.result) + len(standing.result_data)
             if standing.failure is not None:
                 size += len(standing.failure.message) + len(standing.failure.traceback)
         else:
-            message = _finished_message(body, standing, view)
+            message = _finished_message(ended, view)
             response.tasks.append(message)
             size += message.ByteSize()
         if size >= _WAIT_BYTES:

@@ -2,7 +2,8 @@
 
 Python gives up its lock for every row that it fetches, and then has to wait for it while the main thread computes. So
 SQLite gathers rows into one JSON text: first the seqs and sizes of what is asked for, then the records themselves. In
-the text, blobs are hexadecimal.
+the text, blobs are hexadecimal. Large records are fetched row by row, because to write and read their digits takes
+longer than to wait for the lock.
 """
 
 # ruff: noqa: S608 - values from users are bound, and none of them gets into the text of a statement.
@@ -21,16 +22,25 @@ from gowork.leader.store.protocol import Query, Record
 
 #: About how many bytes of records one statement fetches. For a moment they take three times as much memory.
 _FETCH_BYTES_MAX = 4 << 20
+#: From this size on, on average, records are fetched row by row, in bytes.
+_LARGE_BYTES = 8 << 10
 _UNFINISHED = frozenset({Status.PENDING, Status.RUNNING})
 
 _encode_json = msgspec.json.Encoder().encode
 decode_sizes = msgspec.json.Decoder(list[tuple[int, int]]).decode
 _decode_records = msgspec.json.Decoder(list[tuple[int, str, int, str, str]]).decode
+_decode_states = msgspec.json.Decoder(list[tuple[str, str]]).decode
 _decode_counts = msgspec.json.Decoder(list[tuple[str, str, int, int]]).decode
 
 # CROSS JOIN keeps SQLite from changing the order of the joins.
 _RECORDS = """
     SELECT json_group_array(json_array(specs.seq, specs.id, standings.changed, hex(specs.body), hex(standings.state)))
+    FROM json_each(?) AS wanted
+    CROSS JOIN specs ON specs.seq = wanted.value
+    CROSS JOIN standings ON standings.seq = wanted.value
+"""
+_ROWS = """
+    SELECT specs.seq, specs.id, standings.changed, specs.body, standings.state
     FROM json_each(?) AS wanted
     CROSS JOIN specs ON specs.seq = wanted.value
     CROSS JOIN standings ON standings.seq = wanted.value
@@ -42,6 +52,21 @@ _BY_IDS = f"""
     CROSS JOIN specs ON specs.id = wanted.value
     CROSS JOIN standings ON standings.seq = specs.seq
 """
+_STATES_BY_IDS = """
+    SELECT json_group_array(json_array(specs.seq, length(standings.state)))
+    FROM json_each(?) AS wanted
+    CROSS JOIN specs ON specs.id = wanted.value
+    CROSS JOIN standings ON standings.seq = specs.seq
+"""
+_STATE_ROWS = """
+    SELECT specs.id, standings.state
+    FROM json_each(?) AS wanted
+    CROSS JOIN specs ON specs.seq = wanted.value
+    CROSS JOIN standings ON standings.seq = wanted.value
+"""
+_STATES = _STATE_ROWS.replace(
+    "specs.id, standings.state", "json_group_array(json_array(specs.id, hex(standings.state)))"
+)
 #: The five statuses are merged, because the index starts with the status.
 _CHANGED = " UNION ALL ".join(
     f"SELECT changed FROM standings WHERE status = {int(status)} AND changed > :changed" for status in Status
@@ -79,6 +104,21 @@ def load(connection: sqlite3.Connection, ids: Sequence[str]) -> list[Record]:
     wanted = _encode_json(list(dict.fromkeys(ids))).decode()
     text = connection.execute(_BY_IDS, (wanted,)).fetchone()[0]
     return [record for records in _fetched(connection, decode_sizes(text)) for record in records]
+
+
+def standings(connection: sqlite3.Connection, ids: Sequence[str]) -> list[tuple[str, Standing]]:
+    """See Store.standings."""
+    wanted = _encode_json(list(dict.fromkeys(ids))).decode()
+    sizes = decode_sizes(connection.execute(_STATES_BY_IDS, (wanted,)).fetchone()[0])
+    found: list[tuple[str, Standing]] = []
+    for seqs, size in _groups(sizes, _FETCH_BYTES_MAX):
+        asked = _encode_json(seqs).decode()
+        if size >= _LARGE_BYTES * len(seqs):
+            found += [(id, decode_standing(state)) for id, state in connection.execute(_STATE_ROWS, (asked,))]
+        else:
+            rows = _decode_states(connection.execute(_STATES, (asked,)).fetchone()[0])
+            found += [(id, decode_standing(bytes.fromhex(state))) for id, state in rows]
+    return found
 
 
 def page(connection: sqlite3.Connection, query: Query, after: int | None, limit: int, bytes_max: int) -> list[Record]:
@@ -122,22 +162,33 @@ def _fetched(
     connection: sqlite3.Connection, sizes: Sequence[tuple[int, int]], bytes_max: int = _FETCH_BYTES_MAX
 ) -> Iterator[list[Record]]:
     """Yields the records with these seqs, in this order, a few MiB at a time."""
-    bytes_max = min(bytes_max, _FETCH_BYTES_MAX)
+    for seqs, size in _groups(sizes, min(bytes_max, _FETCH_BYTES_MAX)):
+        wanted = _encode_json(seqs).decode()
+        if size >= _LARGE_BYTES * len(seqs):
+            by_seq = {row[0]: _record(*row) for row in connection.execute(_ROWS, (wanted,))}
+        else:
+            text = connection.execute(_RECORDS, (wanted,)).fetchone()[0]
+            by_seq = {
+                seq: _record(seq, task_id, changed, bytes.fromhex(body), bytes.fromhex(state))
+                for seq, task_id, changed, body, state in _decode_records(text)
+            }
+        yield [by_seq[seq] for seq in seqs]
+
+
+def _groups(sizes: Sequence[tuple[int, int]], bytes_max: int) -> Iterator[tuple[list[int], int]]:
+    """Yields (some of these seqs, the sum of their sizes), each time up to the seq that brings the sum to bytes_max."""
     seqs: list[int] = []
-    bytes_wanted = 0
-    for position, (seq, size) in enumerate(sizes, 1):
+    size = 0
+    for position, (seq, bytes_) in enumerate(sizes, 1):
         seqs.append(seq)
-        bytes_wanted += size
-        if bytes_wanted >= bytes_max or position == len(sizes):
-            text = connection.execute(_RECORDS, (_encode_json(seqs).decode(),)).fetchone()[0]
-            by_seq = {row[0]: row for row in _decode_records(text)}
-            yield [_record(by_seq[wanted]) for wanted in seqs]
-            seqs, bytes_wanted = [], 0
+        size += bytes_
+        if size >= bytes_max or position == len(sizes):
+            yield seqs, size
+            seqs, size = [], 0
 
 
-def _record(row: tuple[int, str, int, str, str]) -> Record:
-    seq, task_id, changed, body, state = row
-    return Record(seq, task_id, changed, bytes.fromhex(body), decode_standing(bytes.fromhex(state)))
+def _record(seq: int, task_id: str, changed: int, body: bytes, state: bytes) -> Record:
+    return Record(seq, task_id, changed, body, decode_standing(state))
 
 
 def _counted_bytes(record: Record) -> int:

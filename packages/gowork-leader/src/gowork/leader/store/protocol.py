@@ -248,6 +248,10 @@ class Store(Protocol):
         """Returns the records with these ids, at most 100,000, in any order. Unknown ids are left out."""
         ...
 
+    async def standings(self, ids: Sequence[str]) -> list[tuple[str, Standing]]:
+        """Does as `load`, but returns (id, where the task stands), and reads no bodies."""
+        ...
+
     async def briefs(self, ids: Sequence[str]) -> list[Brief]:
         """Does as `load`, but returns only what a removal needs to know."""
         ...

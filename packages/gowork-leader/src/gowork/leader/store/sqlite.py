@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
-from gowork.leader._core.model import Brief, Fact, LaneKey, Position, Status
+from gowork.leader._core.model import Brief, Fact, LaneKey, Position, Standing, Status
 from gowork.leader.store import _sqlite_aside, _sqlite_file, _sqlite_meta, _sqlite_query, _sqlite_scans
 from gowork.leader.store._sqlite_backup import back_up, check_copy, install, restore
 from gowork.leader.store._sqlite_digest import digest
@@ -195,14 +195,11 @@ class SqliteStore:
 
     async def load(self, ids: Sequence[str]) -> list[Record]:
         """See Store.load."""
-        if len(ids) > _IDS_AT_ONCE_MAX:
-            return await self._call(self._lookups, _sqlite_query.load, ids)
-        # Each submit makes this look-up. The way to another thread and back would take several times as long as reading
-        # a few pages here.
-        if self._at_once is None:
-            raise StoreError(f"{self._path} is not open.")
-        with reported(str(self._path)):
-            return _sqlite_query.load(self._at_once, ids)
+        return await self._looked_up(_sqlite_query.load, ids)
+
+    async def standings(self, ids: Sequence[str]) -> list[tuple[str, Standing]]:
+        """See Store.standings."""
+        return await self._looked_up(_sqlite_query.standings, ids)
 
     async def briefs(self, ids: Sequence[str]) -> list[Brief]:
         """See Store.briefs."""
@@ -374,6 +371,18 @@ class SqliteStore:
         **kwargs: _P.kwargs,
     ) -> _T:
         return await self._call(self._scans, function, *args, **kwargs)
+
+    async def _looked_up(
+        self, look: Callable[[sqlite3.Connection, Sequence[str]], list[_T]], ids: Sequence[str]
+    ) -> list[_T]:
+        if len(ids) > _IDS_AT_ONCE_MAX:
+            return await self._call(self._lookups, look, ids)
+        # Each submit makes such a look-up. The way to another thread and back would take several times as long as
+        # reading a few pages here.
+        if self._at_once is None:
+            raise StoreError(f"{self._path} is not open.")
+        with reported(str(self._path)):
+            return look(self._at_once, ids)
 
     async def _call(
         self,

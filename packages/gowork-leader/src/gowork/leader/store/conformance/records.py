@@ -122,6 +122,33 @@ class RecordConformance(Fixtures):
         assert await store.load([]) == []
         await store.close()
 
+    async def test_standings_are_what_load_gives_without_the_bodies(self, open_store: StoreFactory) -> None:
+        store = open_store()
+        await store.open()
+        large = standing(Status.COMPLETED, result="r" * (1 << 20))
+        written = [new_task(1), new_task(2, "ïd-2 «ünïcödé» 任务 🙂", at=FULL_STANDING), new_task(3, at=large)]
+        written += [new_task(seq, body=b"x" * 100_000) for seq in range(4, 30)]
+        await store.commit(Batch(written))
+        ids = [new.record.id for new in written]
+        found = await store.standings([*ids, "nobody", ids[0], ""])
+        assert sorted(found, key=lambda each: ids.index(each[0])) == [
+            (new.record.id, new.record.standing) for new in written
+        ]
+        assert await store.standings([]) == []
+        await store.close()
+
+    async def test_large_records_are_read_as_small_ones_are(self, open_store: StoreFactory) -> None:
+        store = open_store()
+        await store.open()
+        written = [new_task(seq, body=bytes([seq]) * (100_000 if seq % 2 else 10)) for seq in range(1, 120)]
+        await store.commit(Batch(written))
+        expected = [new.record for new in written]
+        found = await store.load([record.id for record in expected])
+        assert sorted(found, key=lambda record: record.seq) == expected
+        assert await store.page(Query(newest_first=True), None, 200, ALL_BYTES) == expected[::-1]
+        assert await store.page(Query(), 2, 1, ALL_BYTES) == expected[2:3]
+        await store.close()
+
     async def test_load_takes_many_ids_at_once(self, open_store: StoreFactory) -> None:
         store = open_store()
         await store.open()
