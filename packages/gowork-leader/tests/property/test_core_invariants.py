@@ -6,6 +6,7 @@ from collections import Counter
 from copy import copy
 from typing import get_args
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -13,11 +14,13 @@ from leader_core import Core, spec
 
 from gowork.leader._core import changes as ch
 from gowork.leader._core import commands as cmd
+from gowork.leader._core import roster
 from gowork.leader._core.apply import _APPLIERS
 from gowork.leader._core.effects import Grant, GrantTasks
 from gowork.leader._core.kinds import WORKER_DRAINS
 from gowork.leader._core.model import LaneKey, Outcome, Place, Priority, RetryPolicy, Status
-from gowork.leader._core.state import Settings
+from gowork.leader._core.roster import Need
+from gowork.leader._core.state import Settings, Worker
 
 IDS = st.sampled_from([f"t{number}" for number in range(12)])
 NAMES = st.sampled_from(["w1", "w2", "w3"])
@@ -37,6 +40,11 @@ class Cluster(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
+        # So small that rankings are made again, and news are dropped, within a run.
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(roster, "ENTRIES_EACH", 1)
+        self.patch.setattr(roster, "ENTRIES_MORE", 1)
+        self.patch.setattr(roster, "RANKINGS_MAX", 2)
         self.core = Core(copy(SMALL))
         self.fence = self.core.state.fence
         self.accepted: dict[tuple[str, int], int] = {}
@@ -176,6 +184,8 @@ class Cluster(RuleBasedStateMachine):
     @rule()
     def dispatch(self) -> None:
         before = {worker.instance: worker.room for worker in self.core.state.connections.values()}
+        left = {worker: (worker.room, worker.free) for worker in self.core.state.connections.values()}
+        holders: list[tuple[int, Worker, str]] = []
         before_fence = self.fence
         rooms = {queue.name: queue.room_at(self.core.mono) for queue in self.core.state.queues}
         decision = self.core.do(cmd.Dispatch())
@@ -191,8 +201,12 @@ class Cluster(RuleBasedStateMachine):
                 assert grant.fence > before_fence
                 self.fence = max(grant.fence, self.fence)
                 self.sent.append((worker.instance, grant.spec.id, grant.fence))
+                holders.append((grant.fence, worker, grant.spec.lane.handler))
                 queue_name = grant.spec.lane.queue
                 starts[queue_name] = starts.get(queue_name, 0) + 1
+        for _, worker, handler in sorted(holders, key=lambda holder: holder[0]):
+            assert worker is self.best_of(left, (handler, ()))
+            left[worker] = left[worker][0] - 1, left[worker][1] - 1
         assert all(number <= rooms[name] for name, number in starts.items())
         for queue in self.core.state.queues:
             limit = queue.settings.key_concurrency_limit
@@ -200,6 +214,23 @@ class Cluster(RuleBasedStateMachine):
             assert not newly & {
                 grant.spec.lane.concurrency_key for grant in granted if grant.spec.lane.queue == queue.name
             }
+
+    @staticmethod
+    def best_of(left: dict[Worker, tuple[int, int]], need: Need | None) -> Worker | None:
+        """The worker with the most free slots of those with room, looked for in the simplest way."""
+        found = [
+            (-free, worker.connection, worker)
+            for worker, (room, free) in left.items()
+            if room > 0 and (need is None or worker.can_run(*need))
+        ]
+        return min(found)[2] if found else None
+
+    @rule(need=st.sampled_from([None, ("work", ()), ("other", ()), ("nobody's", ()), ("work", (("zone", "a"),))]))
+    def the_roster_finds_the_worker_with_the_most_free_slots(self, need: Need | None) -> None:
+        """A rule and no invariant, so that rankings fall behind."""
+        state = self.core.state
+        left = {worker: (worker.room, worker.free) for worker in state.connections.values()}
+        assert state.roster.ranking(need).best() is self.best_of(left, need)
 
     @rule(seconds=st.sampled_from([0.1, 0.6, 1.5, 4.0, 11.0]))
     def pass_time(self, seconds: float) -> None:
@@ -295,6 +326,12 @@ class Cluster(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """When faults stop, every task ends."""
+        try:
+            self.end()
+        finally:
+            self.patch.undo()
+
+    def end(self) -> None:
         core = self.core
         core.pass_time(30)
         for connection in list(core.state.connections):

@@ -61,7 +61,8 @@ def _end_and_take_up() -> None:
     """What becomes of ended tasks, to which runs of any commands seldom come."""
     core = leader_core.Core()
     connection = core.connect(slots=2)
-    core.submit(leader_core.spec("done"), leader_core.spec("failed"))
+    core.submit(leader_core.spec("done"), leader_core.spec("failed"), leader_core.spec("cancelled"))
+    core.do(cmd.Cancel("cancelled"))
     core.dispatch()
     core.report(connection, "done", Outcome.COMPLETED)
     core.report(connection, "failed", Outcome.FAILED)
@@ -70,7 +71,7 @@ def _end_and_take_up() -> None:
     core.do(cmd.RetryTask("failed"))
     core.dispatch()
     core.report(connection, "failed", Outcome.FAILED)
-    core.do(cmd.Purge(["done", "failed"]))
+    core.do(cmd.Purge(["done", "failed", "cancelled"]))
 
 
 def test_tasks_go_every_way_of_the_table_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:

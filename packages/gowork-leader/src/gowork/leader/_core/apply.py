@@ -174,6 +174,7 @@ def _let_go(state: State, task: Task, standing: Standing) -> None:
         worker = state.workers.get(standing.instance)
         if worker is not None:
             worker.held.pop(standing.fence, None)
+            state.roster.tell(worker)
     else:
         callback = state.callbacks.get(standing.worker)
         if callback is not None and callback.held is not None and callback.held.fence == standing.fence:
@@ -242,6 +243,8 @@ def _worker_heard(state: State, change: ch.WorkerHeard) -> None:
         worker.blocked = change.blocked
     if change.draining is not None:
         worker.draining = change.draining
+    if change.credit is not None or change.draining is not None:
+        state.roster.tell(worker)
     _renew(state.leases, change.instance, change.lease_mono)
 
 
@@ -279,6 +282,7 @@ def _session_opened(state: State, change: ch.SessionOpened) -> None:
     worker.draining = worker.blocked = False
     worker.seen_ms = change.at_ms
     state.connections[hello.connection] = worker
+    state.roster.tell(worker)
     state.names[hello.name] = worker
     state.pending.tally.connected.append(hello.name)
     state.graces.pop(hello.instance, None)

@@ -1,4 +1,4 @@
-"""Decides which pending task goes to which member.
+"""Decides which pending task goes to which member. The roster (see `roster`) has the workers in their order.
 
 Queues take turns by their weights. Within a queue HIGH goes before MEDIUM and MEDIUM before LOW. Within a priority
 tasks go in the order of their submission, over all lanes that some member with room can run. A task that nobody can
@@ -22,6 +22,7 @@ from gowork.leader._core.forms import fits, open_forms
 from gowork.leader._core.lanes import Group
 from gowork.leader._core.model import RUNNING, Now, Spec, Standing, Task
 from gowork.leader._core.queues import Queue
+from gowork.leader._core.roster import Entry, Need, Ranking, entry_of
 from gowork.leader._core.state import Callback, State, Worker
 from gowork.leader._core.tasks import expired, has_expired
 from gowork.leader._core.traces import previous_of
@@ -30,8 +31,6 @@ STARVING_MS = 60_000
 STARVING_TURNS = 8
 
 _Holder = Worker | Callback
-#: (handler, selector)
-_Need = tuple[str, tuple[tuple[str, str], ...]]
 #: A group: (seq of its next task, order, its next task, the walk over the others, who can take them)
 _Entry = tuple[int, int, Task, Iterator[Task], "_Holders"]
 
@@ -41,12 +40,11 @@ def dispatch(state: State, now: Now) -> Decision:
     decision = Decision()
     if not state.queues.loaded:
         return decision
-    room = {worker: worker.room for worker in state.connections.values() if worker.room > 0}
     callbacks = [callback for callback in state.callbacks.values() if callback.free]
-    if not room and not callbacks:
+    if not callbacks and state.roster.ranking(None).best() is None:
         return decision
     grants: dict[Worker, list[ef.Grant]] = {}
-    members = _Members(state, room, callbacks)
+    members = _Members(state, callbacks)
     turns: list[tuple[float, int, _Turn]] = []
     for order, queue in enumerate(state.queues):
         if queue.loaded:
@@ -69,6 +67,7 @@ def dispatch(state: State, now: Now) -> Decision:
         _grant(members, task, holder, fence, now, decision, grants)
         reached = virtual
         heapq.heapreplace(turns, (virtual + turn.share, order, turn))
+    members.put_back()
     for worker, granted_tasks in grants.items():
         assert worker.connection is not None
         decision.effects.append(ef.GrantTasks(worker.connection, granted_tasks))
@@ -279,28 +278,35 @@ def _walk(group: Group, holds_back: Callable[[str], bool]) -> Iterator[Task]:
 class _Members:
     """The members that have room in this round."""
 
-    __slots__ = ("_by_need", "_callbacks", "_forms", "_free", "_given", "_room", "_state", "are_mixed")
+    __slots__ = ("_by_need", "_callbacks", "_forms", "_given", "_left", "_state", "are_mixed")
 
-    def __init__(self, state: State, room: dict[Worker, int], callbacks: list[Callback]) -> None:
+    def __init__(self, state: State, callbacks: list[Callback]) -> None:
         self._state = state
         #: Whether workers have a handler in more than one form. Workers that may not be given the task count too.
         self.are_mixed = state.forms.are_mixed
-        self._room = room
-        self._free = {worker: worker.slots - len(worker.held) for worker in room}
+        #: {worker that was given tasks in this round: [its room, its free slots]}
+        self._left: dict[Worker, list[int]] = {}
         self._callbacks = callbacks
         #: Ids of callback workers that were given a task in this round.
         self._given: set[str] = set()
-        self._by_need: dict[_Need, _Holders] = {}
+        self._by_need: dict[Need, _Holders] = {}
         #: {need: what `forms` found}; filled only for handlers whose forms are mixed.
-        self._forms: dict[_Need, frozenset[str]] = {}
+        self._forms: dict[Need, frozenset[str]] = {}
 
     def holders(self, group: Group) -> _Holders:
         """Returns who can take the tasks of a group."""
         need = (group.handler, group.selector)
         holders = self._by_need.get(need)
         if holders is None:
-            holders = self._by_need[need] = _Holders(*need, self, self._room, self._free, self._callbacks, self._given)
+            ranking = self._state.roster.ranking(need)
+            callbacks = [] if group.handler or group.selector else list(self._callbacks)
+            holders = self._by_need[need] = _Holders(need, self, ranking, self._left, callbacks, self._given)
         return holders
+
+    def put_back(self) -> None:
+        """Leaves the rankings as they were before this round."""
+        for holders in self._by_need.values():
+            holders.put_back()
 
     def forms(self, handler: str, selector: tuple[tuple[str, str], ...]) -> frozenset[str]:
         """Returns the forms of the handler on all workers that may be given its tasks, with room or without."""
@@ -312,41 +318,33 @@ class _Members:
 
 
 class _Holders:
-    """The members that can take the tasks of one handler and selector; the one with the most free slots comes first.
+    """The members that can take the tasks of one handler and selector; the one with the most free slots comes first."""
 
-    Other `_Holders` share these members, so an entry may claim more free slots than are left. It is corrected when it
-    comes up.
-    """
-
-    __slots__ = ("_callbacks", "_free", "_given", "_heap", "_members", "_need", "_room")
+    __slots__ = ("_callbacks", "_given", "_left", "_lowered", "_members", "_need", "_ranking", "_taken_out")
 
     def __init__(
         self,
-        handler: str,
-        selector: tuple[tuple[str, str], ...],
+        need: Need,
         members: _Members,
-        room: dict[Worker, int],
-        free: dict[Worker, int],
+        ranking: Ranking,
+        left: dict[Worker, list[int]],
         callbacks: list[Callback],
         given: set[str],
     ) -> None:
-        self._need, self._members = (handler, selector), members
-        self._room, self._free, self._given = room, free, given
-        #: (−free slots, order, worker)
-        self._heap = [
-            (-free[worker], order, worker) for order, worker in enumerate(room) if worker.can_run(handler, selector)
-        ]
-        heapq.heapify(self._heap)
-        takes_callbacks = not handler and not selector
-        self._callbacks = list(callbacks) if takes_callbacks else []
+        self._need, self._members, self._ranking = need, members, ranking
+        self._left, self._callbacks, self._given = left, callbacks, given
+        #: Workers of the ranking that were given tasks in this round, by whichever need. Until its end they are not in
+        #: the ranking but here, in a heap, by what is left of them.
+        self._lowered: list[Entry] = []
+        self._taken_out: dict[Worker, None] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._heap) or bool(self._callbacks)
+        return bool(self._callbacks) or self._best() is not None
 
     def take(self, task: Task) -> _Holder | None:
         """Returns who gets this task; None when nobody can take it any more."""
         worker = self._best_for(task.standing.unfit) if task.standing.unfit else self._best()
-        if worker is not None and (self._free[worker] > 0 or not self._callbacks or task.spec.binary):
+        if worker is not None and (not self._callbacks or task.spec.binary or self._free(worker) > 0):
             self._take_worker(worker)
             return worker
         if not task.spec.binary:
@@ -359,29 +357,53 @@ class _Holders:
             self._take_worker(worker)
         return worker
 
+    def put_back(self) -> None:
+        """Puts what was taken out of the ranking back into it."""
+        for worker in self._taken_out:
+            heapq.heappush(self._ranking.entries, entry_of(worker))
+
     def _best(self) -> Worker | None:
-        heap, room, free = self._heap, self._room, self._free
-        while heap:
-            claimed, order, worker = heap[0]
-            if room[worker] <= 0:
-                heapq.heappop(heap)
-            elif -claimed != free[worker]:
-                heapq.heapreplace(heap, (-free[worker], order, worker))
+        left, lowered, ranking = self._left, self._lowered, self._ranking
+        while (worker := ranking.best()) is not None and worker in left:
+            _, connection, _ = heapq.heappop(ranking.entries)
+            if worker not in self._taken_out:
+                self._taken_out[worker] = None
+                heapq.heappush(lowered, (-left[worker][1], connection, worker))
+        while lowered:
+            claimed, connection, given = lowered[0]
+            room, free = left[given]
+            if room <= 0:
+                heapq.heappop(lowered)
+            elif free != -claimed:
+                heapq.heapreplace(lowered, (-free, connection, given))
             else:
-                return worker
-        return None
+                return given if worker is None or lowered[0] < ranking.entries[0] else worker
+        return worker
 
     def _best_for(self, unfit: tuple[str, ...]) -> Worker | None:
         """Returns the best worker with another form of the handler than these, or of all if nobody has another form."""
         if self._members.forms(*self._need).issubset(unfit):
             return self._best()
         fitting = [
-            (-self._free[worker], order, worker)
-            for _, order, worker in self._heap
-            if self._room[worker] > 0 and fits(worker.policy_for(self._need[0]), unfit)
+            (-self._free(worker), connection, worker)
+            for _, connection, worker in (*self._ranking.entries, *self._lowered)
+            if worker.connection == connection
+            and self._room(worker) > 0
+            and fits(worker.policy_for(self._need[0]), unfit)
         ]
         return min(fitting)[2] if fitting else None
 
+    def _room(self, worker: Worker) -> int:
+        left = self._left.get(worker)
+        return worker.room if left is None else left[0]
+
+    def _free(self, worker: Worker) -> int:
+        left = self._left.get(worker)
+        return worker.free if left is None else left[1]
+
     def _take_worker(self, worker: Worker) -> None:
-        self._room[worker] -= 1
-        self._free[worker] -= 1
+        left = self._left.get(worker)
+        if left is None:
+            left = self._left[worker] = [worker.room, worker.free]
+        left[0] -= 1
+        left[1] -= 1

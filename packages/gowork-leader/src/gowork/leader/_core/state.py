@@ -11,6 +11,7 @@ from gowork.leader._core.forms import Forms
 from gowork.leader._core.model import Brief, HandlerPolicy, HeartbeatStatus, Liveness, Task
 from gowork.leader._core.pending import Pending
 from gowork.leader._core.queues import Queues
+from gowork.leader._core.roster import Roster
 from gowork.leader._core.timers import Timers
 
 #: How many members that have gone are still listed.
@@ -120,6 +121,7 @@ class Worker:
         "policies",
         "seen_ms",
         "slots",
+        "told",
         "version",
     )
 
@@ -147,6 +149,8 @@ class Worker:
         self.blocked = False
         self.joined_ms = 0
         self.seen_ms = 0
+        #: The number of the last news that name it; see Roster.
+        self.told = -1
 
     @property
     def liveness(self) -> Liveness:
@@ -166,6 +170,11 @@ class Worker:
             return 0
         # The worker chooses its credit, so the number of its tasks needs a bound that is the leader's.
         return min(self.credit - self.granted, HELD_MAX - len(self.held))
+
+    @property
+    def free(self) -> int:
+        """How many of its slots are free; below 0: it holds tasks beyond its slots."""
+        return self.slots - len(self.held)
 
     def policy_for(self, handler: str) -> HandlerPolicy | None:
         """Returns the handler as this worker has it, or None. An empty name means its default handler."""
@@ -302,6 +311,7 @@ class State:
         "next_seq",
         "pending",
         "queues",
+        "roster",
         "settings",
         "tasks",
         "workers",
@@ -337,6 +347,8 @@ class State:
         self.forms = Forms()
         #: {connection: worker}
         self.connections: dict[int, Worker] = {}
+        #: Which of them takes a task; see `dispatch`.
+        self.roster = Roster(self.connections)
         #: {name: the last worker that connected with this name}
         self.names: dict[str, Worker] = {}
         #: {id: callback worker}
