@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import ssl
@@ -35,6 +36,7 @@ pytestmark = [pytest.mark.tool("nginx"), pytest.mark.timeout(300)]
 each_kind = pytest.mark.parametrize("kind", KINDS)
 #: The deadline of each call, in seconds.
 PATIENCE = 60.0
+DOCS = Path(__file__).parents[2] / "docs"
 PROGRAM = Path(__file__).with_name("balanced_client.py")
 
 
@@ -124,6 +126,18 @@ async def test_the_leader_goes_by_the_caller_s_role_and_not_by_what_it_says(
         for address in (f"127.0.0.1:{scheduler}", f"127.0.0.1:{cluster}", leader.scheduler):
             assert await code_of_task_call(address, admin, *pause, ()) is ok
             assert await code_of_task_call(address, web, "Stats", scheduler_pb2.StatsRequest(), ()) is ok
+
+
+@each_kind
+def test_the_leader_on_the_proxy_s_machine_leaves_it_its_ports(kind: str) -> None:
+    page = (DOCS / "proxies.md").read_text()
+    command = page.partition("gowork-leader --proxy-listen ")[2].partition("```")[0]
+    listens = dict(re.findall(r"--(cluster|scheduler)-listen \S+:(\d+)", command))
+    files = {"NGINX": "nginx/tls/leaders.conf", "Envoy": "envoy/leaders.yaml"}
+    taken = re.findall(r"(?:listen|port_value:) (\d+)", (DOCS.parent / "deploy" / files[kind]).read_text())
+    assert set(taken) == {"50051", "50052"}
+    assert listens.keys() == {"cluster", "scheduler"}
+    assert not set(listens.values()) & set(taken)
 
 
 async def code_of_task_call(
