@@ -28,7 +28,7 @@ from tls_authority import DAY, NOW, Authority
 from gowork.base.channels import bind
 from gowork.base.tls import Tls
 from gowork.base.tls_files import TlsFiles
-from gowork.client import Client, TaskStatus
+from gowork.client import CallError, Client, TaskStatus
 from gowork.proto.cluster.v1 import leader_pb2, leader_pb2_grpc
 from gowork.proto.scheduler.v1 import scheduler_pb2, scheduler_pb2_grpc
 
@@ -99,6 +99,9 @@ def test_a_good_certificate_works_and_others_do_not(
                 told = asyncio.run(end_of(address, refused))
                 assert (told[0], words in told[1]) == (code, True), (refused, told)
         assert asyncio.run(end_of(scheduler, web)) == (grpc.StatusCode.OK, "")
+        why = "none was shown" if kind == "NGINX" else "wants a certificate"
+        with Client(scheduler, tls=TlsFiles(authority.file), timeout=5) as client, pytest.raises(CallError, match=why):
+            client.members()
 
 
 @each_kind
