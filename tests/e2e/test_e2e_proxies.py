@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import ssl
@@ -27,7 +28,7 @@ from tls_authority import DAY, NOW, Authority
 from gowork.base.channels import bind
 from gowork.base.tls import Tls
 from gowork.base.tls_files import TlsFiles
-from gowork.client import Client, TaskStatus
+from gowork.client import CallError, Client, TaskStatus
 from gowork.proto.cluster.v1 import leader_pb2, leader_pb2_grpc
 from gowork.proto.scheduler.v1 import scheduler_pb2, scheduler_pb2_grpc
 
@@ -35,6 +36,7 @@ pytestmark = [pytest.mark.tool("nginx"), pytest.mark.timeout(300)]
 each_kind = pytest.mark.parametrize("kind", KINDS)
 #: The deadline of each call, in seconds.
 PATIENCE = 60.0
+DOCS = Path(__file__).parents[2] / "docs"
 PROGRAM = Path(__file__).with_name("balanced_client.py")
 
 
@@ -97,6 +99,9 @@ def test_a_good_certificate_works_and_others_do_not(
                 told = asyncio.run(end_of(address, refused))
                 assert (told[0], words in told[1]) == (code, True), (refused, told)
         assert asyncio.run(end_of(scheduler, web)) == (grpc.StatusCode.OK, "")
+        why = "none was shown" if kind == "NGINX" else "wants a certificate"
+        with Client(scheduler, tls=TlsFiles(authority.file), timeout=5) as client, pytest.raises(CallError, match=why):
+            client.members()
 
 
 @each_kind
@@ -124,6 +129,18 @@ async def test_the_leader_goes_by_the_caller_s_role_and_not_by_what_it_says(
         for address in (f"127.0.0.1:{scheduler}", f"127.0.0.1:{cluster}", leader.scheduler):
             assert await code_of_task_call(address, admin, *pause, ()) is ok
             assert await code_of_task_call(address, web, "Stats", scheduler_pb2.StatsRequest(), ()) is ok
+
+
+@each_kind
+def test_the_leader_on_the_proxy_s_machine_leaves_it_its_ports(kind: str) -> None:
+    page = (DOCS / "proxies.md").read_text()
+    command = page.partition("gowork-leader --proxy-listen ")[2].partition("```")[0]
+    listens = dict(re.findall(r"--(cluster|scheduler)-listen \S+:(\d+)", command))
+    files = {"NGINX": "nginx/tls/leaders.conf", "Envoy": "envoy/leaders.yaml"}
+    taken = re.findall(r"(?:listen|port_value:) (\d+)", (DOCS.parent / "deploy" / files[kind]).read_text())
+    assert set(taken) == {"50051", "50052"}
+    assert listens.keys() == {"cluster", "scheduler"}
+    assert not set(listens.values()) & set(taken)
 
 
 async def code_of_task_call(
