@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from tls_authority import DAY, NOW, Authority
 from gowork.base.channels import bind
 from gowork.base.tls import Tls
 from gowork.base.tls_files import TlsFiles
-from gowork.client import Client, TaskStatus
+from gowork.client import CallError, Client, TaskStatus
 from gowork.proto.cluster.v1 import leader_pb2, leader_pb2_grpc
 from gowork.proto.scheduler.v1 import scheduler_pb2, scheduler_pb2_grpc
 
@@ -35,6 +36,7 @@ pytestmark = [pytest.mark.tool("nginx"), pytest.mark.timeout(300)]
 each_kind = pytest.mark.parametrize("kind", KINDS)
 #: The deadline of each call, in seconds.
 PATIENCE = 60.0
+DOCS = Path(__file__).parents[2] / "docs"
 PROGRAM = Path(__file__).with_name("balanced_client.py")
 
 
@@ -97,6 +99,9 @@ def test_a_good_certificate_works_and_others_do_not(
                 told = asyncio.run(end_of(address, refused))
                 assert (told[0], words in told[1]) == (code, True), (refused, told)
         assert asyncio.run(end_of(scheduler, web)) == (grpc.StatusCode.OK, "")
+        why = "none was shown" if kind == "NGINX" else "wants a certificate"
+        with Client(scheduler, tls=TlsFiles(authority.file), timeout=5) as client, pytest.raises(CallError, match=why):
+            client.members()
 
 
 @each_kind
@@ -124,6 +129,18 @@ async def test_the_leader_goes_by_the_caller_s_role_and_not_by_what_it_says(
         for address in (f"127.0.0.1:{scheduler}", f"127.0.0.1:{cluster}", leader.scheduler):
             assert await code_of_task_call(address, admin, *pause, ()) is ok
             assert await code_of_task_call(address, web, "Stats", scheduler_pb2.StatsRequest(), ()) is ok
+
+
+@each_kind
+def test_the_leader_on_the_proxy_s_machine_leaves_it_its_ports(kind: str) -> None:
+    page = (DOCS / "proxies.md").read_text()
+    command = page.partition("gowork-leader --proxy-listen ")[2].partition("```")[0]
+    listens = dict(re.findall(r"--(cluster|scheduler)-listen \S+:(\d+)", command))
+    files = {"NGINX": "nginx/tls/leaders.conf", "Envoy": "envoy/leaders.yaml"}
+    taken = re.findall(r"(?:listen|port_value:) (\d+)", (DOCS.parent / "deploy" / files[kind]).read_text())
+    assert set(taken) == {"50051", "50052"}
+    assert listens.keys() == {"cluster", "scheduler"}
+    assert not set(listens.values()) & set(taken)
 
 
 async def code_of_task_call(
@@ -192,11 +209,15 @@ class Recorder(grpc.GenericRpcHandler):
 
     def __init__(self) -> None:
         self.heard: list[list[tuple[str, str | bytes]]] = []
+        #: Calls are answered while it is set.
+        self.answers = asyncio.Event()
+        self.answers.set()
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         async def answer(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
             self.heard.append(list(context.invocation_metadata() or ()))
             await context.send_initial_metadata((("gowork-leader", "127.0.0.1:1"),))
+            await self.answers.wait()
             return b""
 
         return grpc.unary_unary_rpc_method_handler(answer)
@@ -263,29 +284,71 @@ def served_by(authority: Authority, role: str, host: str) -> Tls:
     return Tls(TlsFiles(authority.file, *authority.issue("served", "127.0.0.1", host, uris=(f"gowork://{role}/x",))))
 
 
+#: {part: the files of the configuration, where it listens, whom it calls there, and these ones' role and host}.
+PARTS: dict[str, tuple[tuple[str, ...], tuple[int, ...], tuple[str, ...], str, str]] = {
+    "leaders": (
+        ("leaders", "leaders-elsewhere"), (50051, 50052), ("10.0.0.1:50051", "10.0.0.1:50052"), "leader",
+        "gowork-leader",
+    ),
+    "worker": (("worker",), (50060,), ("127.0.0.1:50061",), "worker", "gowork-worker"),
+}  # fmt: skip
+
+
 @each_kind
-async def test_a_proxy_hands_calls_on_to_leaders_alone(kind: str, authority: Authority, tmp_path: Path) -> None:
-    web = caller(authority, "client", "web")
-    # Envoy knows leaders by their role, and NGINX by a name that only they have.
-    stranger = (
-        served_by(authority, "client", "gowork-leader") if kind == "Envoy" else served_by(authority, "x", "other")
-    )
-    strangers = [stranger, served_by(Authority(tmp_path, "other"), "leader", "gowork-leader")]
-    for number, tls in enumerate([*strangers, served_by(authority, "leader", "gowork-leader")]):
+@pytest.mark.parametrize("part", PARTS)
+async def test_a_proxy_hands_calls_on_to_those_alone_whom_it_is_before(
+    kind: str, part: str, authority: Authority, tmp_path: Path
+) -> None:
+    files, listened, called, role, host = PARTS[part]
+    l1 = caller(authority, "leader", "l1")
+    # Envoy knows them by their role, and NGINX by a name that only they have.
+    stranger = served_by(authority, "client", host) if kind == "Envoy" else served_by(authority, role, "other")
+    strangers = [stranger, served_by(Authority(tmp_path, "other"), role, host)]
+    for number, tls in enumerate([*strangers, served_by(authority, role, host)]):
         recorder = Recorder()
         async with recorder.serving("127.0.0.1:0", tls) as address:
-            ports = free_ports(2)
-            setting = Setting(
-                ("leaders", "leaders-elsewhere"),
-                tmp_path,
-                dict(zip((50051, 50052), ports, strict=True)),
-                {"10.0.0.1:50051": address, "10.0.0.1:50052": address},
-            )
+            ports = free_ports(len(listened))
+            setting = Setting(files, tmp_path, dict(zip(listened, ports, strict=True)), dict.fromkeys(called, address))
             with proxying(kind, tmp_path / f"proxy-{number}", setting):
                 for port in ports:
-                    code, _ = await end_of(f"127.0.0.1:{port}", web)
+                    code, _ = await end_of(f"127.0.0.1:{port}", l1)
                     assert (code is grpc.StatusCode.OK) is (tls not in strangers), (number, code)
         assert bool(recorder.heard) is (tls not in strangers)
+
+
+@each_kind
+async def test_one_caller_takes_no_more_than_its_share(kind: str, authority: Authority, tmp_path: Path) -> None:
+    callers = [caller(authority, "client", name) for name in ("one", "other", "third")]
+    recorder, path, (cluster, scheduler) = Recorder(), tmp_path / "s", free_ports(2)
+    words = {
+        "/run/gowork/proxy.sock": str(path),
+        "rate=5000r/s": "rate=1r/m",
+        "burst=10000 ": "burst=2 ",
+        "limit_conn gowork_open 10000": "limit_conn gowork_open 2",
+        "max_tokens: 10000, tokens_per_fill: 500, fill_interval: 0.1s": "max_tokens: 3, tokens_per_fill: 1, "
+        "fill_interval: 600s",
+    }
+    setting = Setting(("leaders", "leaders-here"), tmp_path, {50051: cluster, 50052: scheduler}, words=words)
+    ok, refused = grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE
+    async with recorder.serving(f"unix:{path}"):
+        with proxying(kind, tmp_path / "proxy", setting):
+            async with AsyncExitStack() as stack:
+                opened = [
+                    await stack.enter_async_context(channel(f"127.0.0.1:{scheduler}", files)) for files in callers
+                ]
+                methods: list[Any] = [each.unary_unary("/scheduler.v1.SchedulerService/Stats") for each in opened]
+                one, other, third = methods
+                assert [await one(b"", timeout=PATIENCE).code() for _ in range(5)] == [ok] * 3 + [refused] * 2
+                assert await other(b"", timeout=PATIENCE).code() is ok
+                if kind == "NGINX":
+                    # It bounds what is under way, too. Envoy bounds that for all callers together.
+                    recorder.answers.clear()
+                    calls = [asyncio.ensure_future(third(b"", timeout=PATIENCE).code()) for _ in range(3)]
+                    done, _ = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED, timeout=PATIENCE / 6)
+                    assert [call.result() for call in done] == [refused]
+                    recorder.answers.set()
+                    assert sorted(code.name for code in await asyncio.gather(*calls)) == ["OK", "OK", "UNAVAILABLE"]
+    assert len(recorder.heard) == (6 if kind == "NGINX" else 4)
 
 
 @each_kind

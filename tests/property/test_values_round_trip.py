@@ -95,7 +95,7 @@ def _optional(item: Case) -> Case:
 
 
 def _union(items: tuple[Case, Case]) -> Case:
-    made = Union[items[0][0], items[1][0]]  # noqa: UP007 - made at run time
+    made: Any = Union[items[0][0], items[1][0]]  # noqa: UP007 - made at run time
     if {int, _NATURAL} <= set(get_args(made)):
         # msgspec holds every number to the bounds of either.
         reject()

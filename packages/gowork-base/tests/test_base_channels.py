@@ -19,6 +19,7 @@ from gowork.base.channels import (
     SERVER_OPTIONS,
     AddressError,
     format_address,
+    may_be_handshake,
     open_blocking_channel,
     open_channel,
     parse_address,
@@ -194,3 +195,9 @@ REFUSED = "failed to connect to all addresses; last error: UN"
 )
 def test_what_old_and_new_grpc_say_of_an_address_is_told_alike(said: str, words: str) -> None:
     assert why_unanswered(said) == words
+
+
+def test_a_certificate_that_envoy_does_not_take_is_a_matter_of_tls() -> None:
+    said = f"{REFUSED}AVAILABLE: ipv4:127.0.0.1:1: Unwrap failed (TSI_DATA_CORRUPTED)"
+    assert may_be_handshake(said)
+    assert why_unanswered(said) == "it does not take the certificate of who calls, or wants one"

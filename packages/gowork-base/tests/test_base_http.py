@@ -17,7 +17,7 @@ import pytest
 
 from gowork.base import http as http_module
 from gowork.base.channels import AddressError, parse_address
-from gowork.base.http import CONNECTIONS_MAX, HEAD_BYTES_MAX, PAGES_MAX, HttpListener, probe, threaded
+from gowork.base.http import CONNECTIONS_MAX, HEAD_BYTES_MAX, PAGES_MAX, HttpListener, guarded, probe, threaded
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -81,6 +81,31 @@ def test_a_probe_answers_what_its_check_says(listener: HttpListener, state: dict
     assert get(listener, "/readyz") == (200, "leading\n")
     state["ready"] = False
     assert get(listener, "/readyz?verbose") == (503, "loading the store\n")
+
+
+@pytest.mark.parametrize(
+    ("shown", "status"),
+    [
+        ("Bearer secret", 200),
+        ("bearer  secret ", 200),
+        ("", 401),
+        ("Bearer", 401),
+        ("Bearer ", 401),
+        ("Bearer s", 401),
+        ("Bearer secret2", 401),
+        ("Bearer SECRET", 401),
+        ("Bearer secr\u00e9t", 401),
+        ("Basic secret", 401),
+        ("secret", 401),
+    ],
+)
+def test_a_guarded_page_is_for_who_shows_the_whole_token(
+    state: dict[str, bool], loop: asyncio.AbstractEventLoop, shown: str, status: int
+) -> None:
+    page = guarded(probe(lambda: (True, "a page"), loop), lambda: "secret")
+    with HttpListener("127.0.0.1:0", {"/page": page}) as listener:
+        response, text = ask(listener, "GET", "/page", Authorization=shown)
+    assert (response.status, "a page" in text) == (status, status == 200)
 
 
 def test_an_unknown_path_names_the_known_ones(listener: HttpListener) -> None:

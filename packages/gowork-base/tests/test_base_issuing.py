@@ -5,11 +5,12 @@ from __future__ import annotations
 import datetime
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID as Usage
 from cryptography.x509.oid import NameOID
 from tls_authority import DAY, NOW
@@ -243,6 +244,27 @@ def test_an_authority_with_a_weak_key_is_refused_and_a_strong_one_of_another_kin
         Authority.read(*kept(tmp_path, "weak", of_rsa(1024)))
     strong = Authority.read(*kept(tmp_path, "strong", of_rsa(2048)))
     strong.issue("n", [Role.CLIENT]).certificate.verify_directly_issued_by(strong.certificate)
+
+
+@pytest.mark.parametrize("key", [ec.generate_private_key(ec.SECP256K1()), ed25519.Ed25519PrivateKey.generate()])
+def test_an_authority_with_a_key_that_grpc_does_not_take_is_refused(tmp_path: Path, key: Any) -> None:
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "other")])
+    digest = None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), NOW - DAY, NOW + DAY)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, digest)
+    )
+    pem, form, nothing = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    issued = Issued(made, made.public_bytes(pem), key.private_bytes(pem, form, nothing))
+    with pytest.raises(CertificateError, match="the key is not on P-256, P-384 or P-521"):
+        Authority.read(*kept(tmp_path, "other", issued))
+
+
+def test_an_authority_issues_certificates_and_no_authorities() -> None:
+    constraints = new_authority().certificate.extensions.get_extension_for_class(x509.BasicConstraints)
+    assert constraints.critical
+    assert constraints.value == x509.BasicConstraints(ca=True, path_length=0)
 
 
 def test_two_authorities_of_a_day_have_two_names() -> None:

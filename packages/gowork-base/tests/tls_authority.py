@@ -32,6 +32,9 @@ class Authority:
         key = serialization.load_pem_private_key(ca.private_key_pem.bytes(), None)
         assert isinstance(key, ec.EllipticCurvePrivateKey)
         self._key = key
+        # Python's own TLS wants it from 3.13 on.
+        known = self._certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+        self._key_identifier = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(known)
         self._folder = folder
         self.file = folder / f"{name}.pem"
         ca.cert_pem.write_to_path(str(self.file))
@@ -63,6 +66,7 @@ class Authority:
             .not_valid_before(since)
             .not_valid_after(until)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(self._key_identifier, critical=False)
         )
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)

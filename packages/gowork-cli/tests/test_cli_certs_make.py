@@ -109,6 +109,17 @@ def test_nothing_is_written_over_without_force(folder: Path) -> None:
     assert x509.load_pem_x509_certificate(before["ca.pem"]).subject != new.subject
 
 
+def test_a_key_that_is_replaced_is_secret_however_the_old_one_was(folder: Path) -> None:
+    made("make", folder, "client", "web")
+    key = folder / "web-key.pem"
+    key.chmod(0o644)
+    made("make", folder, "client", "web", "--force")
+    assert key.stat().st_mode & 0o777 == 0o640
+    key.unlink()
+    made("make", folder, "client", "web", "--force")
+    assert key.stat().st_mode & 0o777 == 0o600
+
+
 @pytest.mark.parametrize("name", ["ca", "CA", "ca-key", "web-key"])
 def test_a_name_whose_files_would_be_others_is_refused(folder: Path, name: str) -> None:
     before = sorted(os.listdir(folder))

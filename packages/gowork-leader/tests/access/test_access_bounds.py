@@ -132,11 +132,13 @@ async def test_a_worker_offers_only_handlers_that_it_may_run(leader: ServedLeade
     worker = with_token(leader, "w")
     async with worker.worker(handlers=["thumbnail"]):
         pass
-    for handlers, default in ((["shell"], False), (["thumbnail"], True)):
+    refused = ((["shell"], False, "by --handler"), (["thumbnail"], True, '--default-handler ""'))
+    for handlers, default, advice in refused:
         session = worker.session()
         infos = [{"name": name, "is_default": default} for name in handlers]
         await session.send(hello={"name": "w", "instance": "i", "slots": 1, "handlers": infos})
-        assert (await session.refusal()).reason == "OUT_OF_BOUNDS"
+        refusal = await session.refusal()
+        assert (refusal.reason, advice in refusal.message) == ("OUT_OF_BOUNDS", True), refusal
     await out_of_bounds(worker.cluster.Join(cpb.JoinRequest(id="w", address="127.0.0.1:1"), timeout=PATIENCE))
 
 

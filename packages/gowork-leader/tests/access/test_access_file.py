@@ -52,6 +52,9 @@ NOTHING = f"sha256:{hashlib.sha256().hexdigest()}"
         ('[[identity]]\nname = "a"\nroles = ["worker"]\nqueues = ["q"]', "a worker can be bound to handlers"),
         ('revoked = ["serial:XY"]', "must be serial: and hexadecimal digits"),
         ('join_networks = [""]', "is no network or host"),
+        ('join_networks = ["10.0.0.0/33"]', "'10.0.0.0/33' is no network or host"),
+        ('join_networks = ["10.0.0.0/8 "]', "is no network or host"),
+        ('[identity]\nname = "a"', "each identity begins with [[identity]]"),
         ("#" * (FILE_BYTES_MAX + 1), "has more than"),
     ],
 )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
 import os
+import stat
+import urllib.request
 from pathlib import Path
 
 import grpc
@@ -28,6 +31,7 @@ from gowork.base.tls_files import TlsFiles
 from gowork.leader._access import access_file as access_file_module
 from gowork.leader._access.access import Access
 from gowork.leader._access.access_file import AccessError, read_access_file
+from gowork.leader._app import node
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 
 OK, DENIED, UNKNOWN = grpc.StatusCode.OK, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED
@@ -190,6 +194,44 @@ def test_a_file_that_everybody_may_write_to_is_refused_later_too(tmp_path: Path)
     access.refresh()
     access.refresh()
     assert access.fault == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("access.toml", "the new access file is not used: "), ("leader.pem", "new certificates are not used: ")],
+)
+async def test_the_probe_of_readiness_says_so_until_it_is_mended(
+    tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch, name: str, words: str
+) -> None:
+    monkeypatch.setattr(node, "REFRESH_SECONDS", 0.01)
+    file = access_file(tmp_path, "# nobody")
+    async with known_by_certificates(tmp_path, authority, Access(file)) as leader:
+        good = (tmp_path / name).read_text()
+
+        def page() -> tuple[int, str]:
+            with urllib.request.urlopen(f"http://{leader.addresses.http}/readyz", timeout=PATIENCE) as answer:
+                return answer.status, answer.read().decode()
+
+        async def until(said: bool) -> None:
+            async with asyncio.timeout(PATIENCE / 10):
+                while (words in (await asyncio.to_thread(page))[1]) is not said:
+                    pass
+
+        await until(False)
+        renamed(tmp_path / name, "half a file")
+        await until(True)
+        assert (await asyncio.to_thread(page))[0] == 200, "it goes on with what it had"
+        renamed(tmp_path / name, good)
+        await until(False)
+
+
+async def test_the_socket_for_a_proxy_is_for_its_owner_and_group_alone(tmp_path: Path, authority: Authority) -> None:
+    before = os.umask(0)
+    try:
+        async with known_by_certificates(tmp_path, authority, proxy_listen=str(tmp_path / "p.sock")):
+            assert stat.S_IMODE((tmp_path / "p.sock").stat().st_mode) == 0o660
+    finally:
+        os.umask(before)
 
 
 # What the file may say, beside test_access_file.

@@ -83,6 +83,28 @@ async def test_calls_of_any_kind_are_bounded_and_leave_their_place(
         held.cancel()
 
 
+async def test_so_many_calls_are_held_back_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(admission.CALLS_MAX, "ScheduleTasks", 1)
+    monkeypatch.setattr(admission, "CALLS_HELD_BACK_MAX", 2)
+    hold_back, handler, ended = HoldBack(), object(), asyncio.Event()
+    details: Any = SimpleNamespace(method="/scheduler.v1.SchedulerService/ScheduleTasks")
+
+    async def served(_: object) -> object:
+        return handler
+
+    async def call() -> bool:
+        is_let_in = await hold_back.intercept_service(served, details) is handler
+        if is_let_in:
+            await ended.wait()
+        return is_let_in
+
+    calls = [asyncio.create_task(call()) for _ in range(4)]
+    done, _ = await asyncio.wait(calls, timeout=PATIENCE / 10, return_when=asyncio.FIRST_COMPLETED)
+    assert done == {calls[-1]}
+    ended.set()
+    assert await asyncio.gather(*calls) == [True, True, True, False]
+
+
 async def test_a_call_of_a_bounded_method_leaves_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(admission.CALLS_MAX, "ScheduleTasks", 1)
     hold_back = HoldBack()

@@ -97,7 +97,8 @@ async def test_each_bad_address_is_named_with_its_reason_once(
     unknown = reasons.pop(2)
     assert unknown.startswith("no leader answers at leaders.invalid:1: ")
     assert reasons == [
-        f"what answers at {wrong} takes no sessions: it is no leader's address",
+        f"what answers at {wrong} took no session: it is no leader's address, or it refused this worker before it read "
+        "anything, or is a proxy without a leader",
         f"no leader answers at {free}: Connection refused",
         f"no leader answers at {silent_address}: no answer",
         f"the leader at {leader.address} said: this leader does not lead now",

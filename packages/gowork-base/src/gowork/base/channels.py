@@ -104,6 +104,8 @@ _HANDSHAKES = {
     "Hostname Verification Check failed": "its certificate is for other names",
     "is not in peer certificate": "its certificate is for other names",
     "WRONG_VERSION_NUMBER": "it takes plain text alone, and was called by TLS",
+    # So end connections whose handshake the client has finished, as with Envoy, which sends the reason as an alert.
+    "TSI_DATA_CORRUPTED": "it does not take the certificate of who calls, or wants one",
     "CERTIFICATE_VERIFY_FAILED": "its certificate is from an authority that tls-ca does not have",
 }
 

@@ -98,6 +98,8 @@ def _advice(error: str) -> str:
         return f"; {', '.join(_OF_ALL)} stand above the first [[identity]]"
     if "Invalid enum value" in error:
         return f"; roles are {', '.join(Role)}"
+    if "Expected `array`, got `object` - at `$.identity`" in error:
+        return "; each identity begins with [[identity]]"
     return '; lists are written as in ["client"]' if "Expected `array" in error else ""
 
 
@@ -149,7 +151,10 @@ def _faults(found: AccessFile) -> list[str]:
         if each.startswith((*_KINDS, "sha256:", "gowork:")) or each != each.strip() or not each
     ]
     faults += [
-        f"join_networks: {each[:80]!r} is no network or host" for each in found.join_networks or () if not each.strip()
+        f"join_networks: {each[:80]!r} is no network or host"
+        for each in found.join_networks or ()
+        # No host has a slash or a space in its name, so this is a network that was written wrongly.
+        if not each or (_network(each) is None and ("/" in each or any(map(str.isspace, each))))
     ]
     return faults
 

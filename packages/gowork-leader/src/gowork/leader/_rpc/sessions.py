@@ -252,12 +252,15 @@ def _check_bounds(hello: pb.Hello) -> None:
     # A worker's default handler runs tasks that name none.
     for name in [info.name for info in hello.handlers] + [""] * any(info.is_default for info in hello.handlers):
         if not caller.may_handler(name):
-            what = f"the handler {name!r}" if name else "tasks that name no handler, as its default handler does"
-            raise Refusal(
-                grpc.StatusCode.PERMISSION_DENIED,
-                "OUT_OF_BOUNDS",
-                f"{caller.words} may not run {what}; name its handlers by --handler",
-            )
+            if name:
+                told = f"the handler {name!r}; name its handlers by --handler"
+            else:
+                told = (
+                    "tasks that name no handler, as its default handler does; "
+                    """start it with --default-handler "", or add "" to its handlers in the access file"""
+                )
+            message = f"{caller.words} may not run {told}"
+            raise Refusal(grpc.StatusCode.PERMISSION_DENIED, "OUT_OF_BOUNDS", message)
 
 
 class _Unread:

@@ -39,6 +39,8 @@ _DELAY_MAX = 2.0
 _WELCOME_TIMEOUT_ONCE = 1.0
 #: What gRPC says of a call whose status it has lost.
 _STATUS_LOST = "Internal error from Core"
+#: What ends a call before it reads anything.
+_UNREAD = "it is no leader's address, or it refused this worker before it read anything, or is a proxy without a leader"
 #: Seconds after which the same complaint is logged again.
 _REPEAT_AFTER = 60.0
 
@@ -190,10 +192,11 @@ def _words(address: str, error: grpc.aio.AioRpcError) -> str:
     if refusal.code is grpc.StatusCode.UNAVAILABLE:
         # The leader itself may say so, when it stops or its store takes nothing. Else nobody answers there.
         return f"the leader at {address} said: {refusal.message}" if refusal.is_said else _unanswered(address, refusal)
-    # gRPC loses the status of a call that ends while Hello is being written. Only what reads no Hello ends a call then.
+    # gRPC loses the status of a call that ends while Hello is being written. What has no sessions ends it then, and so
+    # do a leader that refuses the caller, and a proxy that does or that reaches no leader.
     lacks_sessions = refusal.code is grpc.StatusCode.UNIMPLEMENTED and not refusal.is_said
     if lacks_sessions or refusal.message == _STATUS_LOST:
-        return f"what answers at {address} takes no sessions: it is no leader's address"
+        return f"what answers at {address} took no session: {_UNREAD}"
     return f"the leader at {address} refused: {refusal.message or refusal.reason}"
 
 
