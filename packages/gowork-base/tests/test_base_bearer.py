@@ -34,16 +34,20 @@ def test_the_longest_token_is_read_without_the_space_around_it(tmp_path: Path) -
     assert read_token(tmp_path / "t") == token
 
 
-def test_the_token_that_a_file_has_now_counts_and_without_one_the_last(tmp_path: Path) -> None:
+def test_the_token_that_a_file_has_now_counts_and_without_one_the_last(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = tmp_path / "t"
     path.write_text("old")
     file = TokenFile(path)
     path.write_text("new")
     assert file.newest() == "new"
     path.write_text("")
-    assert file.newest() == "new"
+    assert [file.newest() for _ in range(2)] == ["new", "new"]
     path.unlink()
     assert file.newest() == "new"
+    reasons = [record.__dict__["reason"] for record in caplog.records if record.msg == "new token not used"]
+    assert [reason.partition(f"{path} ")[2].split(":")[0] for reason in reasons] == ["has no token", "can't be read"]
 
 
 # Where it goes.

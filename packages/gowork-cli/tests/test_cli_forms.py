@@ -71,6 +71,17 @@ COMMANDS = [
 ]
 
 
+@pytest.mark.parametrize("command", ["worker", "leader"])
+def test_options_that_a_command_of_another_package_would_not_see_are_refused(command: str) -> None:
+    told = CliRunner().invoke(cli, ["--leader", "10.0.0.5:1", "--tls-ca=x", command, "--help"])
+    assert told.exit_code == 2
+    assert f"'{command}' has options of its own; give" in told.output
+    assert "--leader" in told.output
+    assert "--tls-ca" in told.output
+    environment = {"GOWORK_LEADER": "10.0.0.5:1"}
+    assert CliRunner().invoke(cli, [command, "--help"], env=environment).exit_code == 0
+
+
 def contribute(
     folder: Path, monkeypatch: pytest.MonkeyPatch, distribution: str, source: str, command: str | None = None
 ) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -10,6 +10,8 @@ from typing import Any, cast
 import grpc
 
 from gowork.base.certificates import CertificateError
+
+_log = logging.getLogger(__name__)
 
 #: How many characters a token may have.
 TOKEN_CHARACTERS_MAX = 4096
@@ -38,6 +40,8 @@ def read_token(path: Path) -> str:
 class TokenFile:
     """A file with a token that others must show. It is read again each time, because pages are asked for seldom.
 
+    When it can't be used any more, the last token stays, and a line of the log says so once.
+
     Args:
         path: the file.
 
@@ -48,11 +52,18 @@ class TokenFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._token = read_token(path)
+        self._fault = ""
 
     def newest(self) -> str:
         """Returns the token that the file has now, or the last one that it had."""
-        with contextlib.suppress(CertificateError):
+        fault = ""
+        try:
             self._token = read_token(self._path)
+        except CertificateError as error:
+            fault = str(error)
+            if fault != self._fault:
+                _log.error("new token not used", extra={"reason": fault, "uses": "that from before"})
+        self._fault = fault
         return self._token
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import click
+from click.core import ParameterSource
 
 from gowork.base.telemetry import start
 from gowork.cli._version import __version__
-from gowork.cli.group import CommandGroup
+from gowork.cli.group import CONTRIBUTED, CommandGroup
 from gowork.cli.options import common_options
 
 #: {command of this package: "module:attribute"}. They are imported when they are called.
@@ -57,8 +58,21 @@ Exit codes: 0 done; 1 a task failed, was cancelled, is unknown or has not finish
 @click.pass_context
 def cli(context: click.Context) -> None:
     """Start a cluster, schedule tasks, see what runs."""
+    if context.invoked_subcommand is not None and context.invoked_subcommand in CONTRIBUTED:
+        _check_nothing_is_lost(context, context.invoked_subcommand)
     if context.invoked_subcommand in _OWN:
         # The commands of leader and worker set up tracing themselves, under their own service names.
         telemetry = start("gowork")
         if telemetry is not None:
             context.call_on_close(telemetry.stop)
+
+
+def _check_nothing_is_lost(context: click.Context, command: str) -> None:
+    """Raises: click.UsageError: options stand before a command of another package, which would never see them."""
+    given = [
+        max(parameter.opts, key=len)
+        for parameter in context.command.params
+        if parameter.name and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
+    ]
+    if given:
+        raise click.UsageError(f"{command!r} has options of its own; give {', '.join(given)} behind it")
