@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from gowork.leader._core.model import LaneKey, Priority, Spec, Standing, Status, Task
-from gowork.leader._engine.subscriptions import WAITERS_BYTES_MAX, Ended, Subscriptions, Waiter
+from gowork.leader._engine.subscriptions import SMALL_BYTES, WAITERS_BYTES_MAX, Ended, Subscriptions, Waiter
 from gowork.leader._engine.watching import SubscriptionsClosed
 
 
-def task(id: str) -> Task:
-    return Task(1, Spec(id, LaneKey("default", Priority.LOW, "", ()), b"body"), Standing(Status.COMPLETED, 0), 1)
+def task(id: str, body: bytes = b"body") -> Task:
+    return Task(1, Spec(id, LaneKey("default", Priority.LOW, "", ()), body), Standing(Status.COMPLETED, 0), 1)
 
 
 @pytest.fixture
@@ -46,10 +46,10 @@ async def test_what_was_taken_counts_until_the_next_is_taken(subscriptions: Subs
     assert subscriptions.waiting.bytes == len(b"body")
 
 
-async def test_a_waiter_without_bodies_holds_none(subscriptions: Subscriptions) -> None:
+async def test_a_waiter_without_bodies_holds_no_large_one(subscriptions: Subscriptions) -> None:
     waiter = Waiter(subscriptions.waiting, with_bodies=False)
     subscriptions.add_waiter(waiter, ["a"])
-    subscriptions.publish([task("a")], 1)
+    subscriptions.publish([task("a", b"x" * (SMALL_BYTES + 1))], 1)
     (ended,), _ = await waiter.take()
     assert (ended.id, ended.body) == ("a", None)
     assert subscriptions.waiting.bytes == 0

@@ -174,7 +174,8 @@ def _let_go(state: State, task: Task, standing: Standing) -> None:
         worker = state.workers.get(standing.instance)
         if worker is not None:
             worker.held.pop(standing.fence, None)
-            state.roster.tell(worker)
+            if worker.told < state.roster.read:
+                state.roster.tell(worker)
     else:
         callback = state.callbacks.get(standing.worker)
         if callback is not None and callback.held is not None and callback.held.fence == standing.fence:

@@ -22,13 +22,15 @@ from gowork.leader._core.forms import fits, open_forms
 from gowork.leader._core.lanes import Group
 from gowork.leader._core.model import RUNNING, Now, Spec, Standing, Task
 from gowork.leader._core.queues import Queue
-from gowork.leader._core.roster import Entry, Need, Ranking, entry_of
+from gowork.leader._core.roster import Entry, Need, Ranking
 from gowork.leader._core.state import Callback, State, Worker
 from gowork.leader._core.tasks import expired, has_expired
 from gowork.leader._core.traces import previous_of
 
 STARVING_MS = 60_000
 STARVING_TURNS = 8
+#: With more lanes than this it is asked first whether any worker has room. With fewer, the lanes tell that sooner.
+FEW_LANES = 100
 
 _Holder = Worker | Callback
 #: A group: (seq of its next task, order, its next task, the walk over the others, who can take them)
@@ -41,7 +43,7 @@ def dispatch(state: State, now: Now) -> Decision:
     if not state.queues.loaded:
         return decision
     callbacks = [callback for callback in state.callbacks.values() if callback.free]
-    if not callbacks and state.roster.ranking(None).best() is None:
+    if state.queues.lanes > FEW_LANES and not callbacks and state.roster.ranking(None).best() is None:
         return decision
     grants: dict[Worker, list[ef.Grant]] = {}
     members = _Members(state, callbacks)
@@ -359,16 +361,18 @@ class _Holders:
 
     def put_back(self) -> None:
         """Puts what was taken out of the ranking back into it."""
-        for worker in self._taken_out:
-            heapq.heappush(self._ranking.entries, entry_of(worker))
+        if self._taken_out:
+            self._ranking.put_back(self._taken_out)
 
     def _best(self) -> Worker | None:
         left, lowered, ranking = self._left, self._lowered, self._ranking
-        while (worker := ranking.best()) is not None and worker in left:
+        worker = ranking.best() if ranking.entries else None
+        while worker is not None and worker in left:
             _, connection, _ = heapq.heappop(ranking.entries)
             if worker not in self._taken_out:
                 self._taken_out[worker] = None
                 heapq.heappush(lowered, (-left[worker][1], connection, worker))
+            worker = ranking.best() if ranking.entries else None
         while lowered:
             claimed, connection, given = lowered[0]
             room, free = left[given]
@@ -402,8 +406,9 @@ class _Holders:
         return worker.free if left is None else left[1]
 
     def _take_worker(self, worker: Worker) -> None:
-        left = self._left.get(worker)
-        if left is None:
-            left = self._left[worker] = [worker.room, worker.free]
+        try:
+            left = self._left[worker]
+        except KeyError:
+            left = self._left[worker] = [worker.room, worker.slots - len(worker.held)]
         left[0] -= 1
         left[1] -= 1

@@ -152,7 +152,7 @@ class Queues:
     def add(self, task: Task) -> None:
         """Adds a task that may run from now on. When memory has no room for it, it rests in the store."""
         lane = self._lane(task.spec.lane)
-        lane.add(task, room=lane.live < self._share())
+        lane.add(task, room=lane.live < self._lane_min or lane.live < self._share())
         self.waiting += 1
         queue = self._by_name[lane.key.queue]
         queue.waiting += 1

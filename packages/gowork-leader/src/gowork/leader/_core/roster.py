@@ -10,7 +10,7 @@ entries claims at least as many free slots as it has; or the news that the ranki
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ RANKINGS_MAX = 1_000
 #: How many entries a ranking may have, and how many news there may be, for each connected worker and besides. Then a
 #: ranking is made again from the workers themselves.
 ENTRIES_EACH, ENTRIES_MORE = 2, 64
+#: More entries than one of so many are put into a heap at once.
+_FEW_OF = 8
 
 #: (−free slots, connection, worker). The worker may have fewer by now, or another connection.
 Entry = tuple[int, int, "Worker"]
@@ -32,11 +34,13 @@ Entry = tuple[int, int, "Worker"]
 class Ranking:
     """The workers that can run the tasks of one need; None: the tasks of any."""
 
-    __slots__ = ("_connections", "_need", "entries", "read")
+    __slots__ = ("_able", "_connections", "_need", "entries", "read")
 
     def __init__(self, need: Need | None, connections: Mapping[int, Worker]) -> None:
         self._need = need
         self._connections = connections
+        #: {connection: whether its worker has the handler and the labels}, of those that were asked about.
+        self._able: dict[int, bool] = {}
         #: A heap. A worker may have several.
         self.entries: list[Entry] = []
         #: How many of the news it has read, with those that were dropped.
@@ -44,16 +48,23 @@ class Ranking:
 
     def rebuild(self) -> None:
         """Makes it again from the connected workers."""
-        self.entries = [entry_of(worker) for worker in self._connections.values() if self._takes(worker)]
+        self._able.clear()
+        connected = self._connections.values()
+        self.entries = [entry_of(worker) for worker in connected if worker.room > 0 and self._can_run(worker)]
         heapq.heapify(self.entries)
 
     def add(self, worker: Worker) -> None:
-        """Puts a worker in, if it may be given anything."""
-        if self._takes(worker):
-            if len(self.entries) >= ENTRIES_EACH * len(self._connections) + ENTRIES_MORE:
+        """Puts a worker in, if it can run the tasks. Whether it has room is found out when it comes up."""
+        entries = self.entries
+        if entries:
+            claimed, connection, first = entries[0]
+            if first is worker and connection == worker.connection and -claimed >= worker.slots - len(worker.held):
+                return
+        if self._can_run(worker):
+            if len(entries) >= ENTRIES_EACH * len(self._connections) + ENTRIES_MORE:
                 self.rebuild()
             else:
-                heapq.heappush(self.entries, entry_of(worker))
+                heapq.heappush(entries, entry_of(worker))
 
     def best(self) -> Worker | None:
         """Returns the worker with the most free slots of those that have room, first entry; None: there is none."""
@@ -62,14 +73,32 @@ class Ranking:
             claimed, connection, worker = entries[0]
             if worker.connection != connection or worker.room <= 0:
                 heapq.heappop(entries)
-            elif worker.free != -claimed:
-                heapq.heapreplace(entries, entry_of(worker))
+            elif (taken := len(worker.held) - worker.slots) != claimed:
+                heapq.heapreplace(entries, (taken, connection, worker))
             else:
                 return worker
         return None
 
-    def _takes(self, worker: Worker) -> bool:
-        return worker.room > 0 and (self._need is None or worker.can_run(*self._need))
+    def put_back(self, workers: Collection[Worker]) -> None:
+        """Puts workers in that were in it and are connected."""
+        entries = self.entries
+        back = [(len(worker.held) - worker.slots, worker.connection or 0, worker) for worker in workers]
+        if len(back) * _FEW_OF > len(entries):
+            entries += back
+            heapq.heapify(entries)
+        else:
+            for entry in back:
+                heapq.heappush(entries, entry)
+
+    def _can_run(self, worker: Worker) -> bool:
+        connection = worker.connection
+        if connection is None:
+            return False
+        try:
+            return self._able[connection]
+        except KeyError:
+            able = self._able[connection] = self._need is None or worker.can_run(*self._need)
+            return able
 
 
 def entry_of(worker: Worker) -> Entry:
@@ -85,7 +114,7 @@ class Roster:
         connections: {connection: worker}, as they are at any time.
     """
 
-    __slots__ = ("_connections", "_dropped", "_news", "_rankings", "_read")
+    __slots__ = ("_connections", "_dropped", "_news", "_rankings", "read")
 
     def __init__(self, connections: Mapping[int, Worker]) -> None:
         self._connections = connections
@@ -94,12 +123,12 @@ class Roster:
         self._news: list[Worker] = []
         self._dropped = 0
         #: How many of the news some ranking has read, with those that were dropped.
-        self._read = 0
+        self.read = 0
 
     def tell(self, worker: Worker) -> None:
         """Notes that a worker may take more than before, or has other handlers."""
-        if worker.told >= self._read:
-            # No ranking has read the news that name it.
+        if worker.told >= self.read:
+            # No ranking has read the news that name it. Hot paths ask this themselves.
             return
         if len(self._news) >= ENTRIES_EACH * len(self._connections) + ENTRIES_MORE:
             self._dropped += len(self._news)
@@ -114,11 +143,11 @@ class Roster:
             if len(self._rankings) >= RANKINGS_MAX:
                 self._rankings.clear()
             ranking = self._rankings[need] = Ranking(need, self._connections)
-        told = self._dropped + len(self._news)
-        if ranking.read < self._dropped:
+        news, dropped = self._news, self._dropped
+        if ranking.read < dropped:
             ranking.rebuild()
         else:
-            for worker in self._news[ranking.read - self._dropped :]:
-                ranking.add(worker)
-        ranking.read = self._read = told
+            for number in range(ranking.read - dropped, len(news)):
+                ranking.add(news[number])
+        ranking.read = self.read = dropped + len(news)
         return ranking

@@ -24,6 +24,10 @@ RECENT_TASKS_MAX = 1_000
 RECENT_BYTES_MAX = 4 << 10
 
 
+#: A body of so many bytes costs less than to leave it out.
+SMALL_BYTES = 256
+
+
 class Ended(NamedTuple):
     """A task that has finished."""
 
@@ -55,7 +59,7 @@ class Waiter:
     def __init__(self, waiting: Waiting, *, with_bodies: bool = True) -> None:
         """Args:
         waiting: counts what all waiters hold.
-        with_bodies: whether it gathers what was asked for, too.
+        with_bodies: whether it gathers what was asked for, too. Otherwise only of tasks that ask for little.
         """
         self._all = waiting
         self._with_bodies = with_bodies
@@ -69,17 +73,19 @@ class Waiter:
         self._event = asyncio.Event()
         self._closed = False
 
-    def finish(self, task: Task) -> None:
+    def finish(self, ended: Ended) -> None:
         """Adds a task that has finished."""
-        spec, standing = task.spec, task.standing
         if self._bytes >= WAITER_BYTES_MAX or (self._finished and self._all.bytes >= WAITERS_BYTES_MAX):
-            self._beyond.append(spec.id)
+            self._beyond.append(ended.id)
         else:
-            body = spec.body + spec.trace if self._with_bodies else None
+            id, body, standing = ended
+            if not self._with_bodies and body is not None and len(body) > SMALL_BYTES:
+                body = None
+                ended = Ended(id, body, standing)
             size = bytes_of(body or b"", standing)
             self._bytes += size
             self._all.bytes += size
-            self._finished.append(Ended(spec.id, body, standing))
+            self._finished.append(ended)
         self._event.set()
 
     async def take(self) -> tuple[list[Ended], list[str]]:
@@ -150,27 +156,29 @@ class Subscriptions:
             self._recent.pop(id, None)
             self._less_recent.pop(id, None)
         for task in tasks:
-            id = task.spec.id
+            spec = task.spec
+            id = spec.id
             if task.standing.status >= COMPLETED:
-                self._keep(task)
+                ended = Ended(id, spec.body + spec.trace, task.standing)
+                self._keep(ended)
                 for waiter in waiters.pop(id, ()):
-                    waiter.finish(task)
+                    waiter.finish(ended)
             else:
                 self._recent.pop(id, None)
                 self._less_recent.pop(id, None)
         self.watchers.publish(tasks, changed, removed)
 
-    def _keep(self, task: Task) -> None:
-        spec, standing = task.spec, task.standing
+    def _keep(self, ended: Ended) -> None:
+        id, body, standing = ended
         if standing.failure is not None or bytes_of(b"", standing) > RECENT_BYTES_MAX:
             # An earlier task with this id may be kept, and is wrong from now on.
-            self._recent.pop(spec.id, None)
-            self._less_recent.pop(spec.id, None)
+            self._recent.pop(id, None)
+            self._less_recent.pop(id, None)
             return
         if len(self._recent) >= RECENT_TASKS_MAX:
             self._recent, self._less_recent = {}, self._recent
-        body = spec.body + spec.trace
-        self._recent[spec.id] = Ended(spec.id, body if len(body) <= RECENT_BYTES_MAX else None, standing)
+        is_large = body is not None and len(body) > RECENT_BYTES_MAX
+        self._recent[id] = Ended(id, None, standing) if is_large else ended
 
     def close(self, because: str) -> None:
         """Ends all waits and watches.
