@@ -24,7 +24,7 @@ RANKINGS_MAX = 1_000
 #: How many entries a ranking may have, and how many news there may be, for each connected worker and besides. Then a
 #: ranking is made again from the workers themselves.
 ENTRIES_EACH, ENTRIES_MORE = 2, 64
-#: More entries than one of so many are put into a heap at once.
+#: When more than an eighth of its entries come back, a heap is made again, which takes less time.
 _FEW_OF = 8
 
 #: (−free slots, connection, worker). The worker may have fewer by now, or another connection.

@@ -24,7 +24,7 @@ RECENT_TASKS_MAX = 1_000
 RECENT_BYTES_MAX = 4 << 10
 
 
-#: A body of so many bytes costs less than to leave it out.
+#: A body of at most 256 bytes is kept also for who does not want it, because to leave it out costs more.
 SMALL_BYTES = 256
 
 
