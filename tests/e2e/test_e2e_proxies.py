@@ -99,7 +99,8 @@ def test_a_good_certificate_works_and_others_do_not(
                 told = asyncio.run(end_of(address, refused))
                 assert (told[0], words in told[1]) == (code, True), (refused, told)
         assert asyncio.run(end_of(scheduler, web)) == (grpc.StatusCode.OK, "")
-        why = "none was shown" if kind == "NGINX" else "wants a certificate"
+        # Older versions of gRPC may say of Envoy's refusal that the connection took too long.
+        why = "none was shown" if kind == "NGINX" else "wants a certificate|Timeout occurred: FD Shutdown"
         with Client(scheduler, tls=TlsFiles(authority.file), timeout=5) as client, pytest.raises(CallError, match=why):
             client.members()
 

@@ -201,3 +201,13 @@ def test_a_certificate_that_envoy_does_not_take_is_a_matter_of_tls() -> None:
     said = f"{REFUSED}AVAILABLE: ipv4:127.0.0.1:1: Unwrap failed (TSI_DATA_CORRUPTED)"
     assert may_be_handshake(said)
     assert why_unanswered(said) == "it does not take the certificate of who calls, or wants one"
+
+
+@pytest.mark.parametrize("words", ["Socket closed", "Secure read failed"])
+def test_a_connection_that_ended_at_once_may_be_a_matter_of_tls(words: str) -> None:
+    said = f"{REFUSED}AVAILABLE: ipv4:127.0.0.1:1: {words}"
+    assert may_be_handshake(said)
+    assert why_unanswered(said).startswith("it ended the connection at once")
+    # A call that was under way is not asked about.
+    assert not may_be_handshake(words)
+    assert why_unanswered(words) == words

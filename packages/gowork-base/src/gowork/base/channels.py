@@ -108,6 +108,8 @@ _HANDSHAKES = {
     "TSI_DATA_CORRUPTED": "it does not take the certificate of who calls, or wants one",
     "CERTIFICATE_VERIFY_FAILED": "its certificate is from an authority that tls-ca does not have",
 }
+#: What newer and older versions of gRPC say of a connection that the other side has ended.
+_ENDED = ("Socket closed", "Secure read failed")
 
 
 class AddressError(ValueError):
@@ -220,7 +222,7 @@ def why_unanswered(message: str) -> str:
     for sign, meaning in _HANDSHAKES.items():
         if sign in words:
             return meaning
-    if words == "Socket closed" and message.startswith("failed to connect"):
+    if words in _ENDED and message.startswith("failed to connect"):
         return "it ended the connection at once; it may take TLS alone, or want a certificate"
     return "no answer" if "timed out" in words else words
 
@@ -229,7 +231,7 @@ def may_be_handshake(message: str) -> bool:
     """Whether TLS may be why a call failed, by gRPC's message: something listens, and ended the connection."""
     if not message.startswith("failed to connect"):
         return False
-    return any(sign in message for sign in (*_HANDSHAKES, "andshake", "Socket closed", "HTTP/2"))
+    return any(sign in message for sign in (*_HANDSHAKES, "andshake", *_ENDED, "HTTP/2"))
 
 
 def lookup_failure(message: str) -> str:
