@@ -15,6 +15,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID as Usage
 from cryptography.x509.oid import NameOID
 from tls_authority import DAY, NOW
 
+from gowork.base import issuing
 from gowork.base.certificates import CertificateError, names_of, read_authorities, read_pair
 from gowork.base.identities import Role
 from gowork.base.issuing import DAYS_MAX, Authority, Issued, IssuingError, new_authority
@@ -269,3 +270,7 @@ def test_an_authority_issues_certificates_and_no_authorities() -> None:
 
 def test_two_authorities_of_a_day_have_two_names() -> None:
     assert new_authority().certificate.subject != new_authority().certificate.subject
+
+
+def test_a_name_is_the_name_of_one_file() -> None:
+    assert issuing.encoded("../a b/c") == "..%2Fa%20b%2Fc"
