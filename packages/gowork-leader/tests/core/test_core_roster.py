@@ -101,6 +101,16 @@ def test_rankings_that_fall_behind_are_made_again(core: Core, monkeypatch: pytes
     assert best(core) == "w0"
 
 
+def test_connections_that_have_ended_are_forgotten(core: Core) -> None:
+    for _ in range(3 * roster.ENTRIES_MORE):
+        core.connect("a", instance="i", slots=1, credit=10)
+        assert best(core) == "a"
+    ranking = core.state.roster.ranking(WORK)
+    bound = roster.ENTRIES_EACH + roster.ENTRIES_MORE
+    assert len(ranking._able) <= bound
+    assert len(ranking.entries) <= bound
+
+
 def test_news_and_entries_are_bounded(core: Core) -> None:
     connections = [core.connect(f"w{number}", slots=2, credit=1_000) for number in range(3)]
     for number in range(300):

@@ -46,6 +46,15 @@ async def test_what_was_taken_counts_until_the_next_is_taken(subscriptions: Subs
     assert subscriptions.waiting.bytes == len(b"body")
 
 
+async def test_a_waiter_with_bodies_holds_large_ones_too(subscriptions: Subscriptions) -> None:
+    waiter = waiter_of(subscriptions, "a")
+    body = b"x" * (SMALL_BYTES + 1)
+    subscriptions.publish([task("a", body)], 1)
+    (ended,), _ = await waiter.take()
+    assert ended.body == body
+    assert subscriptions.waiting.bytes == len(body)
+
+
 async def test_a_waiter_without_bodies_holds_no_large_one(subscriptions: Subscriptions) -> None:
     waiter = Waiter(subscriptions.waiting, with_bodies=False)
     subscriptions.add_waiter(waiter, ["a"])

@@ -97,6 +97,9 @@ class Ranking:
         try:
             return self._able[connection]
         except KeyError:
+            if len(self._able) >= ENTRIES_EACH * len(self._connections) + ENTRIES_MORE:
+                # Most of them are of connections that have ended.
+                self._able.clear()
             able = self._able[connection] = self._need is None or worker.can_run(*self._need)
             return able
 
