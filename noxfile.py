@@ -73,7 +73,7 @@ EXPLORED = [["--in-order"], ["--batches", "3", "--faults", "2", "--deviations", 
 TYPED_TESTS = {
     "packages/gowork-base/tests": "",
     "packages/gowork-cli/tests": "packages/gowork-base/tests",
-    "packages/gowork-client/tests": "packages/gowork-base/tests",
+    "packages/gowork-client/tests": "packages/gowork-base/tests:packages/gowork-leader/tests/log",
     "packages/gowork-leader/tests/conftest.py": "",
     "packages/gowork-leader/tests/access": (
         "packages/gowork-leader/tests/access:packages/gowork-leader/tests/rpc:packages/gowork-leader/tests/app"
@@ -109,16 +109,16 @@ TYPED_TESTS = {
     "tests/e2e": "tests/e2e:packages/gowork-base/tests:packages/gowork-leader/tests/log",
     "tests/explore": "tests/explore:tests/sim:packages/gowork-leader/tests/store",
     "tests/faults": "tests/faults:packages/gowork-leader/tests/log",
-    "tests/floods": "tests/e2e:packages/gowork-base/tests",
-    "tests/fuzz": "tests/fuzz:tests/e2e",
+    "tests/floods": "tests/e2e:packages/gowork-base/tests:packages/gowork-leader/tests/log",
+    "tests/fuzz": "tests/fuzz:tests/e2e:packages/gowork-leader/tests/log",
     "tests/mutants": "",
     "tests/property": "",
     "tests/protocol": "",
     "tests/repository": "tests/mutants:packages/gowork-leader/tests/log",
     "tests/sim": "tests/sim",
-    "tests/soak": "tests/soak:tests/e2e:tests/tracing",
+    "tests/soak": "tests/soak:tests/e2e:tests/tracing:packages/gowork-leader/tests/log",
     "tests/supply": "tests/supply",
-    "tests/tracing": "tests/tracing:tests/e2e",
+    "tests/tracing": "tests/tracing:tests/e2e:packages/gowork-leader/tests/log",
     "benchmarks": "benchmarks:packages/gowork-leader/tests/log",
 }
 #: mypy's options for tests: fixtures need no types, and a servicer that a test plays need not have every method.

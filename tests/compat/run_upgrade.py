@@ -23,6 +23,7 @@ from typing import Any
 
 from compat_versions import HERE, NEW, STOP_SECONDS, Version
 from etcd_members import EtcdCluster
+from own_ports import own_addresses
 
 from gowork.client import Client
 
@@ -43,13 +44,13 @@ class Upgrade:
         self._listens: dict[str, Mapping[str, str]] = {}
         for name in NAMES:
             (folder / name).mkdir()
-            self._listens[name] = dict.fromkeys(("cluster", "scheduler", "http"), "127.0.0.1:0")
-            self._listens[name] = self.start(name, former)
+            self._listens[name] = dict(zip(("cluster", "scheduler", "http"), own_addresses(3), strict=True))
+            self.start(name, former)
         self.client = stack.enter_context(Client(self._addresses("scheduler"), timeout=PATIENCE))
         self._loads: dict[str, subprocess.Popen[str]] = {}
 
-    def start(self, name: str, version: Version) -> Mapping[str, str]:
-        """Starts a leader of this version on its data directory, and returns its addresses."""
+    def start(self, name: str, version: Version) -> None:
+        """Starts a leader of this version on its data directory, and waits until it listens."""
         listen = (f"--{port}-listen={address}" for port, address in self._listens[name].items())
         process = version.start(
             "gowork.leader", *listen, f"--name={name}", f"--log={self._url}", f"--data-dir={self._folder / name}",
@@ -57,8 +58,7 @@ class Upgrade:
         )  # fmt: skip
         self._leaders[name] = process
         self._stack.callback(_end, process)
-        told: Mapping[str, str] = json.loads(self._line(process, f"{name}.log"))
-        return told
+        self._line(process, f"{name}.log")
 
     def replace(self, name: str, version: Version) -> None:
         """Stops a leader, starts it in this version, and waits until it is ready."""

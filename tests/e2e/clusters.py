@@ -11,6 +11,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from own_ports import own_addresses
+
 from gowork.base.tls_files import TlsFiles
 
 COMMANDS = Path(sys.executable).parent
@@ -35,13 +37,11 @@ def start_leader(folder: Path, *addresses: str, more: Sequence[str] = ()) -> Run
 
     Args:
         folder: its working directory.
-        addresses: where it listens: cluster, scheduler, HTTP, as an earlier leader did. Free ports when left out.
+        addresses: where it listens: cluster, scheduler, HTTP, as an earlier leader did. Left out: at its own ports.
         more: further options.
     """
     names = ("cluster", "scheduler", "http")
-    listen = [
-        f"--{name}-listen={address}" for name, address in zip(names, addresses or ["127.0.0.1:0"] * 3, strict=True)
-    ]
+    listen = [f"--{name}-listen={address}" for name, address in zip(names, addresses or own_addresses(3), strict=True)]
     process = start(
         "gowork-leader", *listen, f"--store=sqlite:///{folder}/leader.db", "--print-addresses", *more, folder=folder
     )

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from balancer import Place, balancing, elsewhere
 from clusters import COMMANDS, RunningLeader, first_line, kill, sharing_leaders, stopped_cleanly
-from etcd_members import EtcdCluster, free_ports
+from etcd_members import EtcdCluster
+from own_ports import own_ports
 
 pytestmark = [pytest.mark.tool("etcd", "nginx"), pytest.mark.timeout(300)]
 NAMES = ("one", "two", "three")
@@ -74,7 +75,7 @@ def balanced(tmp_path: Path) -> Iterator[Balanced]:
             sharing_leaders(tmp_path, etcd.url("gowork"), NAMES, *listen, more=lambda name: more)
         )
         host = place.reached if place else "127.0.0.1"
-        cluster, scheduler = (f"{host}:{port}" for port in free_ports(2))
+        cluster, scheduler = (f"{host}:{port}" for port in own_ports(2))
         moved = {"50051": cluster, "50052": scheduler}
         for number, leader in enumerate(leaders.values(), 1):
             for old, address in ((50051, leader.cluster), (50052, leader.scheduler)):

@@ -21,7 +21,8 @@ from urllib.parse import quote, unquote
 import grpc
 import pytest
 from clusters import RunningLeader, first_line, kill, sharing_leaders, start, start_leader, stopped_cleanly, tls_options
-from etcd_members import EtcdCluster, free_ports
+from etcd_members import EtcdCluster
+from own_ports import own_ports
 from proxies import KINDS, Setting, proxying
 from tls_authority import DAY, NOW, Authority
 
@@ -64,7 +65,7 @@ def before(folder: Path, leaders: list[RunningLeader], **words: str) -> tuple[Se
     called: dict[str, str] = {}
     for number, leader in enumerate(leaders, 1):
         called |= {f"10.0.0.{number}:50051": leader.cluster, f"10.0.0.{number}:50052": leader.scheduler}
-    cluster, scheduler = free_ports(2)
+    cluster, scheduler = own_ports(2)
     setting = Setting(("leaders", "leaders-elsewhere"), folder, {50051: cluster, 50052: scheduler}, called, {**words})
     return setting, f"127.0.0.1:{cluster}", f"127.0.0.1:{scheduler}"
 
@@ -111,7 +112,7 @@ async def test_the_leader_goes_by_the_caller_s_role_and_not_by_what_it_says(
 ) -> None:
     path = tmp_path / "s"
     leader = start_leader(tmp_path, more=[f"--proxy-listen={path}", *leader_options(authority)])
-    cluster, scheduler = free_ports(2)
+    cluster, scheduler = own_ports(2)
     words = {"/run/gowork/proxy.sock": str(path)}
     setting = Setting(("leaders", "leaders-here"), tmp_path, {50051: cluster, 50052: scheduler}, words=words)
     admin = caller(authority, "admin", "ops")
@@ -241,7 +242,7 @@ async def test_what_callers_say_of_themselves_is_overwritten(kind: str, authorit
     web, recorder = caller(authority, "client", "web"), Recorder()
     shown, forged = pem(web), f'Cert="{quote(pem(caller(authority, "leader", "l9")))}"'
     path = tmp_path / "s"
-    ports = free_ports(2)
+    ports = own_ports(2)
     setting = Setting(
         ("leaders", "leaders-here"),
         tmp_path,
@@ -308,7 +309,7 @@ async def test_a_proxy_hands_calls_on_to_those_alone_whom_it_is_before(
     for number, tls in enumerate([*strangers, served_by(authority, role, host)]):
         recorder = Recorder()
         async with recorder.serving("127.0.0.1:0", tls) as address:
-            ports = free_ports(len(listened))
+            ports = own_ports(len(listened))
             setting = Setting(files, tmp_path, dict(zip(listened, ports, strict=True)), dict.fromkeys(called, address))
             with proxying(kind, tmp_path / f"proxy-{number}", setting):
                 for port in ports:
@@ -320,7 +321,7 @@ async def test_a_proxy_hands_calls_on_to_those_alone_whom_it_is_before(
 @each_kind
 async def test_one_caller_takes_no_more_than_its_share(kind: str, authority: Authority, tmp_path: Path) -> None:
     callers = [caller(authority, "client", name) for name in ("one", "other", "third")]
-    recorder, path, (cluster, scheduler) = Recorder(), tmp_path / "s", free_ports(2)
+    recorder, path, (cluster, scheduler) = Recorder(), tmp_path / "s", own_ports(2)
     words = {
         "/run/gowork/proxy.sock": str(path),
         "rate=5000r/s": "rate=1r/m",
@@ -359,7 +360,7 @@ def test_a_caller_shows_its_certificate_with_each_connection(
 ) -> None:
     web = caller(authority, "leader", "web")
     listened = (50051, 50052) if part == "leaders" else (50060,)
-    ports = free_ports(len(listened))
+    ports = own_ports(len(listened))
     parts = ("leaders", "leaders-elsewhere") if part == "leaders" else ("worker",)
     called = {"10.0.0.1:50051": "127.0.0.1:1", "10.0.0.1:50052": "127.0.0.1:1"}
     setting = Setting(parts, tmp_path, dict(zip(listened, ports, strict=True)), called)
@@ -437,7 +438,7 @@ def seen_while(what: Any, scheduler: str, files: TlsFiles, folder: Path) -> dict
 def test_a_callback_worker_is_called_through_the_proxy(
     kind: str, leader: RunningLeader, authority: Authority, tmp_path: Path
 ) -> None:
-    port, own = free_ports(2)
+    port, own = own_ports(2)
     setting = Setting(("worker",), tmp_path, {50060: port}, {"127.0.0.1:50061": f"127.0.0.1:{own}"})
     issued = authority.issue("w1", "127.0.0.1", "gowork-worker", uris=("gowork://worker/w1",))
     listening = (f"--listen=127.0.0.1:{own}", f"--advertise=127.0.0.1:{port}", f"--scheduler={leader.scheduler}")

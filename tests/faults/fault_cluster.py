@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import select
 import signal
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import psutil
+from own_ports import own_addresses
 
 from gowork.client import Client
 
@@ -43,7 +43,7 @@ class Cluster:
         """`handlers` is the module of this folder that workers import."""
         self._folder = folder
         self._handlers = handlers
-        self._addresses = {"cluster": "127.0.0.1:0", "scheduler": "127.0.0.1:0", "http": "127.0.0.1:0"}
+        self._addresses = dict(zip(("cluster", "scheduler", "http"), own_addresses(3), strict=True))
         self.leader: subprocess.Popen[str] | None = None
         self.workers: dict[str, subprocess.Popen[str]] = {}
         #: All processes that were seen below supervisors; at the end none may be left.
@@ -55,7 +55,7 @@ class Cluster:
         self._gates: dict[str, int] = {}
 
     def start_leader(self, lease: float | None = None) -> None:
-        """Starts a leader at the addresses that the last one had, with the usual lease or a lease in seconds."""
+        """Starts a leader at this cluster's addresses, with the usual lease or a lease in seconds."""
         listen = [f"--{name}-listen={address}" for name, address in self._addresses.items()]
         command: list[object] = [COMMANDS / "gowork-leader"]
         if lease is not None:
@@ -63,7 +63,7 @@ class Cluster:
         self.leader = self._start(
             *map(str, command), *listen, f"--store=sqlite:///{self._folder}/leader.db", "--print-addresses"
         )
-        self._addresses = json.loads(self._first_line(self.leader))
+        self._first_line(self.leader)
 
     def kill_leader(self) -> None:
         assert self.leader is not None

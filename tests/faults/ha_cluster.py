@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import signal
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from pathlib import Path
 from fault_cluster import COMMANDS, HERE, PATIENCE, Cluster
 from ha_network import WORKERS, LinkedNetwork, Network
 from ha_servers import LOOK_SECONDS, EtcdServers, PostgresqlServers, answer, running_servers
+from own_ports import own_addresses
 
 LEADERS = ("l1", "l2", "l3")
 #: Workers that can be cut off from leaders, and one that can't be, and follows hints.
@@ -50,10 +50,11 @@ class LeadersCluster(Cluster):
         self._listens: dict[str, dict[str, str]] = {}
 
     def begin(self, name: str) -> None:
-        """Starts a leader for the first time, and waits until it has its addresses."""
-        self._listens[name] = dict.fromkeys(("cluster", "scheduler", "http"), f"{self.network.machine(name).host}:0")
+        """Starts a leader for the first time, and waits until it listens."""
+        addresses = own_addresses(3, self.network.machine(name).host)
+        self._listens[name] = dict(zip(("cluster", "scheduler", "http"), addresses, strict=True))
         self.start(name)
-        self._listens[name] = json.loads(self._first_line(self.leaders[name]))
+        self._first_line(self.leaders[name])
 
     def start(self, name: str) -> None:
         """Starts a leader, at the addresses that it had before, and does not wait for it."""

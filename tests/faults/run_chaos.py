@@ -18,13 +18,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+sys.path.append(str(Path(__file__).parents[2] / "packages/gowork-leader/tests/log"))
+
 from chaos_faults import Event, Faults, Kind, plan
 from chaos_history import History, read_executions
 from chaos_load import Load
 from fault_cluster import running_cluster
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from gowork.client import CallError, Client, TaskInfo, TaskStatus, TaskView
 

@@ -16,7 +16,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=5.0, help="how long to start rounds; the last one is finished")
     parser.add_argument("--tasks", type=int, default=200, help="tasks of each kind of handler and option in a round")
     given = parser.parse_args()
-    sys.path[:0] = [str(HERE), str(HERE.parent / "e2e")]
+    sys.path[:0] = [str(HERE), str(HERE.parent / "e2e"), str(HERE.parents[1] / "packages/gowork-leader/tests/log")]
     from soak_cluster import ends_of_runners, run_round, soaked
 
     ends_at = time.monotonic() + given.minutes * 60

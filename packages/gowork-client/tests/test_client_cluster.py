@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from own_ports import own_addresses
 
 from gowork.client import (
     AlreadyExists,
@@ -382,15 +383,16 @@ class TestAsyncio:
 
 
 def test_a_wait_outlives_a_restart_of_the_leader(tmp_path: Path, mark: str) -> None:
-    with leader(tmp_path) as addresses:
-        client = Client(addresses["scheduler"])
+    (address,) = own_addresses(1)
+    with leader(tmp_path, scheduler=address):
+        client = Client(address)
         handle = client.schedule("p", id=mark, delay=LATER)
         others = [client.schedule("p", delay=LATER)]
         done = client.as_completed([handle, *others], timeout=120)
         # One of them comes back, so that the wait is known to be under way when the leader stops.
         others[0].cancel()
         assert next(done) is others[0]
-    with client, leader(tmp_path, scheduler=addresses["scheduler"]):
+    with client, leader(tmp_path, scheduler=address):
         client.cancel(mark)
         assert next(done) is handle
         assert handle.task is not None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import socket
 import subprocess
 import time
 import urllib.error
@@ -13,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
+
+from own_ports import own_ports
 
 #: How long a member may take to answer, in seconds.
 START_SECONDS = 60.0
@@ -114,7 +115,7 @@ class EtcdCluster:
         machines: where members run: {name: machine}. Those that are not named run on this machine's loopback.
         """
         names = [f"etcd{number}" for number in range(members)]
-        here = iter(free_ports(2 * members))
+        here = iter(own_ports(2 * members))
         places = {name: machines.get(name, Machine("127.0.0.1")) for name in names}
         clients = {name: f"{place.host}:{next(here)}" for name, place in places.items()}
         peers = {name: f"{place.host}:{next(here)}" for name, place in places.items()}
@@ -145,15 +146,3 @@ class EtcdCluster:
     def url(self, prefix: str) -> str:
         """The URL of a log below a prefix."""
         return f"etcd://{','.join(member.address for member in self.members)}/{prefix}"
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that are free now. etcd can't be given port 0, because its members must know one another's ports."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [int(each.getsockname()[1]) for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()

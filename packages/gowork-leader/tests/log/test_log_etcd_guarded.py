@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 import trustme
-from etcd_members import EtcdCluster, free_ports
+from etcd_members import EtcdCluster
+from own_ports import own_ports
 
 from gowork.leader.log import Candidate, LogRefusedError, LogUnreachableError
 from gowork.leader.log._etcd.client import EtcdClient
@@ -35,7 +36,7 @@ class GuardedEtcd:
             issued = self._authority.issue_cert("127.0.0.1")
             issued.private_key_pem.write_to_path(str(folder / f"{name}.key"))
             issued.cert_chain_pems[0].write_to_path(str(folder / f"{name}.pem"))
-        client, peer = free_ports(2)
+        client, peer = own_ports(2)
         self.address = f"127.0.0.1:{client}"
         self._command = [
             "etcd",
