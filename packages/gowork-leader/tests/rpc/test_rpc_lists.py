@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from leader_serving import PATIENCE, ServedLeader, serving
 
+from gowork.leader.store.protocol import Query, Record
+from gowork.leader.store.sqlite import SqliteStore
 from gowork.proto import limits
 from gowork.proto.cluster.v1 import leader_pb2 as cpb
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
@@ -230,6 +232,24 @@ async def test_members_that_do_not_fit_are_announced(leader: ServedLeader) -> No
         assert ("gowork-truncated", "true") in list(await call.trailing_metadata())
         for session in sessions:
             session.call.cancel()
+
+
+async def test_get_tasks_lists_a_task_once_that_ends_meanwhile(
+    leader: ServedLeader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await leader.submit("a", "b")
+    read = SqliteStore.page
+
+    async def ends(store: SqliteStore, query: Query, *limits: Any) -> list[Record]:
+        """Reads a page; before finished tasks are read, one ends."""
+        if query.newest_first:
+            await leader.scheduler.CancelTask(pb.CancelTaskRequest(id="a"), timeout=PATIENCE)
+        return await read(store, query, *limits)
+
+    monkeypatch.setattr(SqliteStore, "page", ends)
+    tasks, truncated = await get_tasks(leader)
+    assert [(task.id, task.status) for task in tasks] == [(id, pb.TASK_STATUS_PENDING) for id in "ab"]
+    assert not truncated
 
 
 async def test_a_task_that_cannot_be_read_hides_no_other(tmp_path: Path) -> None:

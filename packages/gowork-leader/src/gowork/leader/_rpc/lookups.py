@@ -69,7 +69,11 @@ class Lookups:
                 # One more than the answer may have, to see whether there are more.
                 limit = limits.PAGE_ITEMS_MAX - len(fitting) + 1
                 query = Query(statuses, newest_first=statuses is FINISHED)
-                records = await self._store.page(query, None, limit, left)
+                listed = {task.id for task in fitting}
+                # A task may end between the two readings; it stays as the first one found it.
+                records = [
+                    record for record in await self._store.page(query, None, limit, left) if record.id not in listed
+                ]
                 messages = [record_message(record, pb.TASK_VIEW_FULL) for record in records]
                 more, complete = fit(messages[: limit - 1], left)
                 # The store may have ended the page at its bytes, so ask whether there is a task after it.
