@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import pytest
 from clusters import COMMANDS, RunningLeader, kill, start_leader, start_worker, stopped_cleanly
 
 PATIENCE = 120.0
+#: Names that no other process of this machine has, because all of them are asked.
+LEADER, WORKER = (f"{role}-{uuid.uuid4().hex}" for role in ("leader", "worker"))
 
 
 @pytest.fixture
@@ -40,7 +43,7 @@ def asked(command: str, *options: str, check: str = "--check") -> tuple[int, str
 
 @pytest.fixture
 def leader(tmp_path: Path, run: Path) -> Iterator[RunningLeader]:
-    leader = start_leader(tmp_path, more=["--name", "a"])
+    leader = start_leader(tmp_path, more=["--name", LEADER])
     yield leader
     kill(leader.process)
 
@@ -48,23 +51,23 @@ def leader(tmp_path: Path, run: Path) -> Iterator[RunningLeader]:
 def test_a_leader_and_a_worker_are_asked_without_their_options(
     tmp_path: Path, leader: RunningLeader, run: Path
 ) -> None:
-    with stopped_cleanly(start_worker(tmp_path, leader, "--name", "w")):
+    with stopped_cleanly(start_worker(tmp_path, leader, "--name", WORKER)):
         assert asked("gowork-leader") == (0, "ready")
-        assert asked("gowork-leader", "--name", "a") == (0, "ready")
+        assert asked("gowork-leader", "--name", LEADER) == (0, "ready")
         assert asked("gowork-leader", check="--check=alive") == (0, "alive")
         assert asked("gowork-worker") == (0, "ok")
         code, said = asked("gowork-leader", "--name", "nobody-has-it")
         assert (code, said) == (1, "no leader with the name 'nobody-has-it' runs here")
-    assert asked("gowork-worker", "--name", "w") == (1, "no worker with the name 'w' runs here")
+    assert asked("gowork-worker", "--name", WORKER) == (1, f"no worker with the name '{WORKER}' runs here")
     kill(leader.process)
     # By its name, because another one may run on this machine.
-    assert asked("gowork-leader", "--name", "a") == (1, "no leader with the name 'a' runs here")
+    assert asked("gowork-leader", "--name", LEADER) == (1, f"no leader with the name '{LEADER}' runs here")
     # The leader was killed, and could not remove its socket.
     assert [path.name.partition("-")[0] for path in run.iterdir()] == ["leader"]
 
 
 def test_the_options_of_the_instance_may_be_given_too(tmp_path: Path, leader: RunningLeader) -> None:
-    same = ["--name", "a", f"--store=sqlite:///{tmp_path}/leader.db", "--http-listen", leader.http]
+    same = ["--name", LEADER, f"--store=sqlite:///{tmp_path}/leader.db", "--http-listen", leader.http]
     assert asked("gowork-leader", *same) == (0, "ready")
 
 
