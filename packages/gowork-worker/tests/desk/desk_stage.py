@@ -130,7 +130,11 @@ class Stage:
         self.tell(Looked(rows, {}, clock_ns))
 
     def take(self) -> session.ConnectRequest:
-        return self.desk.next_frame(1 << 20) or session.ConnectRequest()
+        """The next frame, when reports have gathered for as long as they may."""
+        frame = self.desk.next_frame(1 << 20, self.now)
+        if self.desk.frame.due is not None:
+            frame = self.desk.next_frame(1 << 20, self.desk.frame.due)
+        return frame or session.ConnectRequest()
 
     def reported(self) -> dict[int, int]:
         """Fence and outcome of what goes to the leader now."""

@@ -2,12 +2,132 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from gowork.proto.worker.v1 import session_pb2 as session
-from gowork.worker._desk.next_frame import NextFrame
+from gowork.worker._desk.next_frame import FEW, GATHER_SECONDS, NextFrame
 
 
-def take(coming: NextFrame, bytes_max: int = 1_000) -> session.ConnectRequest | None:
-    return coming.take(bytes_max, held=0, slots=0, blocked=False, draining=False)
+def take(
+    coming: NextFrame, bytes_max: int = 1_000, now: float = 0.0, *, held: int = 1, slots: int = 0
+) -> session.ConnectRequest | None:
+    return coming.take(bytes_max, now, held=held, slots=slots, blocked=False, draining=False)
+
+
+def fences(frame: session.ConnectRequest | None) -> list[int] | None:
+    """The tasks that a frame reports; None: there is no frame."""
+    return None if frame is None else [report.fence for report in frame.reports]
+
+
+def sent(*fences_sent: int) -> NextFrame:
+    """One that has sent these reports, none of which is acknowledged."""
+    coming = NextFrame()
+    coming.keep([session.Report(fence=fence) for fence in fences_sent], 10 * len(fences_sent))
+    assert fences(take(coming, slots=16)) == list(fences_sent)
+    return coming
+
+
+def test_a_report_leaves_at_once_after_few_and_gathers_after_several() -> None:
+    coming = sent(*range(1, FEW))
+    coming.keep([session.Report(fence=FEW)], 10)
+    assert fences(take(coming, now=1.0, slots=16)) == [FEW]
+    coming.keep([session.Report(fence=5)], 10)
+    assert take(coming, now=1.0, slots=16) is None
+    assert coming.due == 1.0 + GATHER_SECONDS
+    coming.keep([session.Report(fence=6)], 10)
+    assert take(coming, now=1.001, slots=16) is None
+    assert coming.due == 1.0 + GATHER_SECONDS
+    assert fences(take(coming, now=coming.due, slots=16)) == [5, 6]
+    assert coming.due is None
+
+
+def test_what_gathers_leaves_when_the_leader_has_acknowledged_all_but_few_before_it() -> None:
+    coming = sent(1, 2, 3, 4, 5)
+    coming.keep([session.Report(fence=6)], 10)
+    coming.acknowledge([1])
+    assert take(coming, slots=16) is None
+    coming.acknowledge([2])
+    assert fences(take(coming, slots=16)) == [6]
+
+
+def test_what_gathers_leaves_when_it_is_half_of_the_window_or_fills_a_frame() -> None:
+    coming = sent(1, 2, 3, 4)
+    coming.keep([session.Report(fence=fence) for fence in range(5, 12)], 70)
+    assert take(coming, slots=16) is None
+    coming.keep([session.Report(fence=12)], 10)
+    assert fences(take(coming, slots=16)) == list(range(5, 13))
+    coming.keep([session.Report(fence=13)], 1_000)
+    assert fences(take(coming, slots=16)) == [13]
+
+
+def test_reports_gather_for_no_ping_no_change_of_the_worker_and_no_goodbye() -> None:
+    urges: list[Callable[[NextFrame], None]] = [lambda frame: frame.answer([7]), NextFrame.leave]
+    for urge in urges:
+        coming = sent(1, 2, 3, 4)
+        coming.keep([session.Report(fence=5)], 10)
+        assert take(coming, slots=16) is None
+        urge(coming)
+        assert fences(take(coming, slots=16)) == [5]
+    coming = sent(1, 2, 3, 4)
+    coming.keep([session.Report(fence=5)], 10)
+    assert fences(coming.take(1_000, 0.0, held=1, slots=16, blocked=True, draining=False)) == [5]
+
+
+def test_nothing_gathers_where_no_task_is_held() -> None:
+    coming = sent(1, 2, 3, 4)
+    coming.keep([session.Report(fence=5)], 10)
+    assert take(coming, slots=16) is None
+    assert fences(take(coming, held=0, slots=16)) == [5]
+
+
+def test_a_new_session_is_told_at_once_what_gathered() -> None:
+    coming = sent(1, 2, 3, 4)
+    coming.keep([session.Report(fence=5)], 10)
+    assert take(coming, slots=16) is None
+    coming.start_session()
+    assert coming.due is None
+    assert fences(take(coming, slots=16)) == [1, 2, 3, 4, 5]
+
+
+def test_reports_that_were_dropped_unsent_are_not_counted() -> None:
+    coming = sent(1, 2, 3, 4)
+    coming.keep([session.Report(fence=5), session.Report(fence=6)], 20)
+    coming.drop([5])
+    assert (coming.unacknowledged.unsent, coming.unacknowledged.awaited) == (1, 4)
+
+
+def test_credit_alone_is_told_when_a_quarter_of_the_window_is_free_or_nothing_waits() -> None:
+    coming = NextFrame()
+    coming.credit._rate = 320.0
+    assert coming.credit.buffer == 16
+    frame = take(coming, held=0, slots=16)
+    assert frame is not None
+    assert list(frame.credit) == [32]
+    coming.credit.granted(32, 0.0)
+    assert take(coming, held=32, slots=16) is None
+    assert take(coming, held=25, slots=16) is None
+    frame = take(coming, held=24, slots=16)
+    assert frame is not None
+    assert list(frame.credit) == [40]
+    coming.credit.granted(8, 0.0)
+    assert take(coming, held=32, slots=16) is None
+    coming.credit.waited()
+    # The buffer is gone, and a slot is free.
+    frame = take(coming, held=15, slots=16)
+    assert frame is not None
+    assert list(frame.credit) == [41]
+
+
+def test_credit_goes_with_reports_however_little_it_is() -> None:
+    coming = NextFrame()
+    coming.credit._rate = 320.0
+    take(coming, held=0, slots=16)
+    coming.credit.granted(32, 0.0)
+    coming.keep([session.Report(fence=1)], 10)
+    frame = take(coming, held=31, slots=16)
+    assert fences(frame) == [1]
+    assert frame is not None
+    assert list(frame.credit) == [33]
 
 
 def test_all_is_acknowledged_once_each_report_is() -> None:

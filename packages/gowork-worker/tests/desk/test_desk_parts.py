@@ -190,9 +190,9 @@ def test_frame_takes_no_further_batch_past_its_size() -> None:
     kept.add([report(1)], 60)
     kept.add([report(2)], 60)
     assert [item.fence for item in kept.take(100)] == [1]
-    assert kept.has_unsent
+    assert kept.unsent
     assert [item.fence for item in kept.take(100)] == [2]
-    assert not kept.has_unsent
+    assert not kept.unsent
 
 
 def stopped(fence: int, kind: StopKind) -> HeldTask:

@@ -27,6 +27,7 @@ from gowork.worker._desk.events import (
     WorkerStarted,
 )
 from gowork.worker._desk.instructions import Instruction, StartTasks
+from gowork.worker._desk.next_frame import FEW
 from gowork.worker._runner import messages
 
 SLOTS, RUNNERS = 4, 2
@@ -123,9 +124,16 @@ class Worker(RuleBasedStateMachine):
             self.released.add(fence)
         self.tell(FrameReceived(frame))
 
-    @rule(bytes_max=st.sampled_from([1, 30, 1000]))
-    def take(self, bytes_max: int) -> None:
-        frame = self.desk.next_frame(bytes_max)
+    @rule(bytes_max=st.sampled_from([1, 30, 1000]), waits=st.booleans())
+    def take(self, bytes_max: int, waits: bool) -> None:
+        owed = self.desk.unacknowledged
+        frame = self.desk.next_frame(bytes_max, self.now)
+        due = self.desk.frame.due
+        assert due is None or (frame is None and owed > FEW), "a lone report waits"
+        if due is not None and waits:
+            self.now = max(self.now, due)
+            frame = self.desk.next_frame(bytes_max, self.now)
+            assert frame is not None, "what has gathered does not leave"
         if frame is None:
             return
         fences = [report.fence for report in frame.reports]
@@ -299,7 +307,7 @@ class Worker(RuleBasedStateMachine):
                     runner.wait(fence, on=False)
                 runner.report(list(runner.running), tasks.ATTEMPT_OUTCOME_COMPLETED)
             self.look(0.3, 0)
-            self.take(1000)
+            self.take(1000, waits=True)
             self.acknowledge(100)
             if not self.desk.held and not self.desk.unacknowledged:
                 return

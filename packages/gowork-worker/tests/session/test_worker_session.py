@@ -14,6 +14,7 @@ from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker import Cancel, Context, Fail, Retry, Snooze, handler
 from gowork.worker._app import service as service_module
 from gowork.worker._core.options import Options
+from gowork.worker._desk.next_frame import FEW
 from gowork.worker._supervisor import supervisor
 
 
@@ -115,6 +116,18 @@ async def test_report_is_sent_again_until_it_is_acknowledged(leader: Any, start_
     second.acknowledge(2)
     second.end(grpc.StatusCode.UNAVAILABLE)
     assert not (await leader.session()).hello.held
+
+
+async def test_reports_that_gather_leave_though_nothing_else_happens(leader: Any, start_worker: Any) -> None:
+    leader.heartbeat_ms = leader.lease_ms = 3_600_000
+    await start_worker([endless, ready_now], slots=16)
+    scripted = await leader.session()
+    scripted.grant(100, "endless")
+    await scripted.started(100)
+    for fence in range(1, FEW + 2):
+        scripted.grant(fence, "ready_now")
+        async with asyncio.timeout(20):
+            await scripted.report(fence)
 
 
 async def test_running_task_survives_a_broken_session(leader: Any, start_worker: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 
 import pytest
@@ -44,6 +45,26 @@ async def sent() -> Sent:
 def job(fence: int) -> Job:
     handler = load(Selection(plugins=("echo",)), []).handlers["echo"]
     return Job(session.Grant(fence=fence, id=f"t{fence}"), tasks.Task(), handler)
+
+
+async def test_the_more_reports_leave_together_the_longer_the_next_ones_gather(
+    sent: Sent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop, waits = asyncio.get_running_loop(), list[float]()
+    monkeypatch.setattr(loop, "time", lambda: 1.0)
+    monkeypatch.setattr(loop, "call_later", lambda seconds, flush: waits.append(seconds))
+    found = []
+    for count in (1, 10, 1_000):
+        for fence in range(count):
+            sent.outbox.add(session.Report(fence=fence), None)
+        await asyncio.sleep(0)
+        sent.outbox.flush()
+        waits.clear()
+        sent.outbox.add(session.Report(fence=count), None)
+        await asyncio.sleep(0)
+        found += waits
+        sent.outbox.flush()
+    assert found == pytest.approx([0.001, 0.002, 0.005])
 
 
 async def test_a_frame_of_one_mebibyte_takes_no_more_reports(sent: Sent) -> None:

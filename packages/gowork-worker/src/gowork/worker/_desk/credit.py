@@ -68,17 +68,20 @@ class Credit:
         """Drops the buffer, because a task in it had to wait behind long ones."""
         self._rate = 0.0
 
-    def next(self, held: int, slots: int) -> int | None:
-        """Returns the count to tell the leader now; None when it has not grown.
+    def next(self, held: int, slots: int, least_share: float = 0.0) -> int | None:
+        """Returns the count to tell the leader now; None when it has not grown enough.
 
         Args:
             held: how many tasks are held, whether they run or wait.
             slots: how many may run at once; 0 when no more are wanted.
+            least_share: by which share of the window it must have grown.
         """
         if not slots:
             return None
-        credit = self._granted + slots + self.buffer - held
-        if credit <= self._told:
+        window = slots + self.buffer
+        credit = self._granted + window - held
+        grown = credit - self._told
+        if grown <= 0 or grown < window * least_share:
             return None
         self._told = credit
         return credit

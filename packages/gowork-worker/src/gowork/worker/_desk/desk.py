@@ -159,11 +159,12 @@ class Desk:
 
     # Questions
 
-    def next_frame(self, bytes_max: int) -> session.ConnectRequest | None:
-        """Returns the next frame for the leader; None when there is nothing to say.
+    def next_frame(self, bytes_max: int, now: float) -> session.ConnectRequest | None:
+        """Returns the next frame for the leader; None when there is nothing to say, or not until `frame.due`.
 
         Args:
             bytes_max: how many bytes its reports may take, unless the first batch of them takes more.
+            now: the time in seconds, as in `handle`.
         """
         work, roster = self.work, self.roster
         wanted = not (work.is_draining or self.pause.is_on)
@@ -174,7 +175,7 @@ class Desk:
         # The runner of an isolated task keeps no other task waiting.
         blocked = [runner for runner in roster.ordinary if runner.pulse.is_blocked]
         held = len(work.held) - (sum(len(runner.tasks) for runner in blocked) if blocked else 0)
-        return self.frame.take(bytes_max, held=held, slots=slots, blocked=bool(blocked), draining=work.is_draining)
+        return self.frame.take(bytes_max, now, held=held, slots=slots, blocked=bool(blocked), draining=work.is_draining)
 
     def hello_held(self, running: Container[int]) -> list[session.Held]:
         """Returns all tasks that Hello names.

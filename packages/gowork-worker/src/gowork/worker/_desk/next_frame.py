@@ -1,4 +1,8 @@
-"""What the next frame to the leader says: reports, progress, answers to pings, credit, and the worker's condition."""
+"""What the next frame to the leader says: reports, progress, answers to pings, credit, and the worker's condition.
+
+A frame costs the leader a commit and both sides a round, whatever it carries. So a frame is not sent for little while
+the leader has several reports of this worker to acknowledge (Nagle's rule), nor for little credit (Clark's).
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,14 @@ from collections.abc import Iterable
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._desk.credit import Credit
 from gowork.worker._desk.unacknowledged import Unacknowledged
+
+#: The most seconds for which reports gather.
+GATHER_SECONDS = 0.01
+#: While the leader has fewer reports than these to acknowledge, the next ones do not wait.
+FEW = 4
+#: Which share of the window is no little, in reports and in credit. The rest of it keeps runners busy meanwhile.
+_REPORTS_SHARE = 0.5
+_CREDIT_SHARE = 0.25
 
 
 class NextFrame:
@@ -17,6 +29,8 @@ class NextFrame:
         self.credit = Credit()
         #: {fence: the latest progress, which the leader has not been told}. Written by `work`.
         self.progress: dict[int, session.ProgressReport] = {}
+        #: When reports that gather are sent at the latest; None while none gather.
+        self.due: float | None = None
         self._leaving = False
         self._pongs: list[int] = []
         #: What the session was told last of the worker: whether it is blocked, draining, and leaving.
@@ -33,6 +47,7 @@ class NextFrame:
         self.unacknowledged.resend()
         self._condition = (False, False, False)
         self._pongs.clear()
+        self.due = None
 
     def leave(self) -> None:
         """Says goodbye when all reports are sent."""
@@ -57,22 +72,30 @@ class NextFrame:
         self._pongs += pings
 
     def take(
-        self, bytes_max: int, *, held: int, slots: int, blocked: bool, draining: bool
+        self, bytes_max: int, now: float, *, held: int, slots: int, blocked: bool, draining: bool
     ) -> session.ConnectRequest | None:
-        """Returns the next frame; None when there is nothing to say.
+        """Returns the next frame; None when there is nothing to say, or not until `due`.
 
         Args:
             bytes_max: how many bytes its reports may take, unless the first batch of them takes more.
+            now: the time in seconds, always on the same clock.
             held: how many tasks the worker holds, except in blocked runners.
             slots: how many tasks may run at once; 0 when the worker wants no more.
             blocked: whether a runner's loop does not answer.
             draining: whether the worker takes nothing new.
         """
+        # Where nothing is held, no further report comes.
+        calm = held and not self._pongs and not self._leaving and (blocked, draining) == self._condition[:2]
+        if calm and self.unacknowledged.unsent and self._gathers(bytes_max, slots, now):
+            return None
+        self.due = None
         reports = self.unacknowledged.take(bytes_max)
-        credit = self.credit.next(held, slots)
-        condition = (blocked, draining, self._leaving and not self.unacknowledged.has_unsent)
+        condition = (blocked, draining, self._leaving and not self.unacknowledged.unsent)
         changed = condition != self._condition
-        if not (reports or credit or changed or self.progress or self._pongs):
+        speaks = bool(reports or changed or self.progress or self._pongs)
+        # Credit that goes with something else costs no frame.
+        credit = self.credit.next(held, slots, 0.0 if speaks or held <= slots else _CREDIT_SHARE)
+        if not (speaks or credit):
             return None
         self._condition = condition
         request = session.ConnectRequest(
@@ -86,3 +109,14 @@ class NextFrame:
         self.progress.clear()
         self._pongs.clear()
         return request
+
+    def _gathers(self, bytes_max: int, slots: int, now: float) -> bool:
+        """Whether the reports that there are wait for more, or for the acknowledgement of those before them."""
+        kept = self.unacknowledged
+        if kept.awaited < FEW or kept.unsent_bytes >= bytes_max:
+            return False
+        if kept.unsent >= (slots + self.credit.buffer) * _REPORTS_SHARE:
+            return False
+        if self.due is None:
+            self.due = now + GATHER_SECONDS
+        return now < self.due

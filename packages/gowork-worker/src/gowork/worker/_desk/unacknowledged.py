@@ -20,6 +20,9 @@ class Unacknowledged:
         self._unsent: list[tuple[list[session.Report], int]] = []
         #: How many bytes all kept reports take.
         self.bytes = 0
+        #: How many reports this session has not sent, and their bytes.
+        self.unsent = 0
+        self.unsent_bytes = 0
 
     def __len__(self) -> int:
         return len(self._reports)
@@ -40,6 +43,8 @@ class Unacknowledged:
             rest = 0
         self.bytes += size
         self._unsent.append((reports, size))
+        self.unsent += len(reports)
+        self.unsent_bytes += size
 
     def acknowledge(self, fences: Iterable[int]) -> None:
         """Forgets reports that the leader has acknowledged."""
@@ -58,10 +63,12 @@ class Unacknowledged:
         # Releases are rare, so all reports that were not sent can be looked at.
         kept = [([report for report in reports if report.fence not in fences], size) for reports, size in self._unsent]
         self._unsent = [batch for batch in kept if batch[0]]
+        self._count()
 
     def resend(self) -> None:
         """A new session: everything must be sent again."""
         self._unsent = [([report], size) for report, size in self._reports.values()]
+        self._count()
 
     def take(self, bytes_max: int) -> list[session.Report]:
         """Returns what to send next: at most `bytes_max` bytes, or one batch that takes more."""
@@ -74,9 +81,15 @@ class Unacknowledged:
             size += batch_size
             batches += 1
         del self._unsent[:batches]
+        self.unsent -= len(taken)
+        self.unsent_bytes -= size
         return taken
 
     @property
-    def has_unsent(self) -> bool:
-        """Whether there are reports that this session has not sent."""
-        return bool(self._unsent)
+    def awaited(self) -> int:
+        """How many reports the leader has been sent, and has not acknowledged. A few less in rare cases."""
+        return len(self._reports) - self.unsent
+
+    def _count(self) -> None:
+        self.unsent = sum(len(reports) for reports, _ in self._unsent)
+        self.unsent_bytes = sum(size for _, size in self._unsent)

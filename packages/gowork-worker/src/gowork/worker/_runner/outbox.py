@@ -18,9 +18,12 @@ from gowork.worker._runner.messages import EXECUTION_BUCKETS, Executed, Executed
 #: Reports in one frame at most, and its bytes. A frame of this size takes no more reports.
 _REPORTS_MAX = 2000
 _BYTES_MAX = 1 << 20
-#: Seconds between two frames of reports at least. A report that comes by itself leaves at once; those of a burst
-#: gather, since each frame costs the supervisor, and often the leader, more than the reports in it.
-_REPORTS_INTERVAL = 0.001
+#: Seconds for which reports gather after a frame, for each report in that frame, within limits. A report that comes by
+#: itself leaves at once; those of a burst gather, since each frame costs the supervisor, and often the leader, more
+#: than the reports in it.
+_GATHER_EACH = 0.0002
+_GATHER_MIN = 0.001
+_GATHER_MAX = 0.005
 #: Seconds between two progress frames, and between two frames of execution times.
 _PROGRESS_INTERVAL = 0.25
 _EXECUTED_INTERVAL = 1.0
@@ -45,7 +48,8 @@ class Outbox:
         #: A flush is on its way. Owner: any thread sets it after it has added a report; the loop takes it down before
         #: it looks for reports.
         self._scheduled = False
-        self._reported_at = 0.0
+        #: Before that time, on the loop's clock, reports gather.
+        self._gathers_until = 0.0
         #: fence -> (id, fraction, message): the latest of each task. Owner: the task's thread sets, the loop takes.
         self._progress: dict[int, tuple[str, float, str]] = {}
         #: As _scheduled, for progress.
@@ -76,7 +80,8 @@ class Outbox:
         self._scheduled = False
         reports = self._reports
         if reports:
-            self._reported_at = self._loop.time()
+            seconds = min(max(len(reports) * _GATHER_EACH, _GATHER_MIN), _GATHER_MAX)
+            self._gathers_until = self._loop.time() + seconds
         while reports:
             batch: list[session.Report] = []
             size = 0
@@ -122,7 +127,7 @@ class Outbox:
             self._send_executed(Executed(rows))
 
     def _schedule_flush(self) -> None:
-        wait = self._reported_at + _REPORTS_INTERVAL - self._loop.time()
+        wait = self._gathers_until - self._loop.time()
         if wait > 0:
             self._loop.call_later(wait, self.flush)
         else:

@@ -67,6 +67,8 @@ class Supervisor:
         self.measures = Measures()
         #: Set whenever there may be something to send.
         self.wake = asyncio.Event()
+        #: For when it was last set to be set, because reports gather.
+        self._due: float | None = None
         #: Set once the handlers are known.
         self.ready = asyncio.Event()
         #: Called when the leader asks the worker to drain, with the budget in seconds; None for the worker's own.
@@ -248,13 +250,19 @@ class Supervisor:
         self.feed(FrameReceived(response))
 
     def take(self, bytes_max: int) -> session.ConnectRequest | None:
-        """Returns the next frame for the leader; None when there is nothing to say.
+        """Returns the next frame for the leader; None when there is nothing to say yet. `wake` is set when there is.
 
         Args:
             bytes_max: how many bytes its reports may take, unless the first batch of them takes more.
         """
-        frame = self.desk.next_frame(bytes_max)
-        if self.desk.frame.unacknowledged.has_unsent:
+        loop = asyncio.get_running_loop()
+        frame = self.desk.next_frame(bytes_max, loop.time())
+        due = self.desk.frame.due
+        if due is not None:
+            if due != self._due:
+                self._due = due
+                loop.call_at(due, self.wake.set)
+        elif self.desk.frame.unacknowledged.unsent:
             self.wake.set()
         return frame
 
