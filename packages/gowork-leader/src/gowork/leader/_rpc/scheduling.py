@@ -6,21 +6,22 @@ import grpc
 
 from gowork.leader._access.rights import pending_max
 from gowork.leader._core import commands as cmd
+from gowork.leader._core.model import Spec
 from gowork.leader._engine.asked import RefusedError
 from gowork.leader._engine.loop import Engine
 from gowork.leader._rpc.admission import Admission
 from gowork.leader._rpc.boundary import refusing
 from gowork.leader._rpc.mapping import completion_from, progress_from
+from gowork.leader._rpc.submits import Submits
 from gowork.leader._rpc.validation import (
     Violations,
     check_completion,
     check_fraction,
     check_id,
-    check_task,
     check_trace,
     require_id,
 )
-from gowork.leader._wire.specs import spec_from, trace_from
+from gowork.leader._wire.specs import trace_from
 from gowork.proto import limits
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.proto.status import FieldViolation, invalid
@@ -36,29 +37,56 @@ class Scheduling:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._admission = Admission()
+        self._submits = Submits()
 
     async def ScheduleTask(self, request: pb.ScheduleTaskRequest, context: _Context) -> pb.ScheduleTaskResponse:
         async with refusing(context):
             if not request.HasField("task"):
                 raise invalid([FieldViolation("task", "is missing")])
+            size = request.ByteSize()
             violations: Violations = []
-            check_task(request.task, "task.", violations)
-            if violations:
+            spec = self._submits.spec(request.task, b"", violations, "task.")
+            if spec is None:
                 raise invalid(violations)
-            with self._admission.taking(request.ByteSize()):
+            with self._admission.taking(size):
                 try:
-                    await self._engine.ask(cmd.Submit((spec_from(request.task),), pending_max()))
+                    await self._engine.ask(cmd.Submit((spec,), pending_max()))
                 except RefusedError as error:
                     raise RefusedError(_named_alone(error.refused)) from None
         return pb.ScheduleTaskResponse()
 
     async def ScheduleTasks(self, request: pb.ScheduleTasksRequest, context: _Context) -> pb.ScheduleTasksResponse:
         async with refusing(context):
-            with self._admission.taking(_check_batch(request)):
-                trace = trace_from(request)
-                specs = [spec_from(task, trace) for task in request.tasks]
-                answer = await self._engine.ask(cmd.Submit(specs, pending_max()))
+            with self._admission.taking(_check_size(request)):
+                answer = await self._engine.ask(cmd.Submit(self._specs(request), pending_max()))
         return pb.ScheduleTasksResponse(created=answer.created, existing=answer.existing)
+
+    def _specs(self, request: pb.ScheduleTasksRequest) -> list[Spec]:
+        """Reads the tasks of a batch.
+
+        Raises:
+            Refusal: INVALID_ARGUMENT: something in it is wrong.
+        """
+        violations: Violations = []
+        if request.traceparent or request.tracestate:
+            check_trace(request.traceparent, request.tracestate, "", violations)
+        trace, specs, read = trace_from(request), list[Spec](), self._submits.spec
+        for place, task in enumerate(request.tasks):
+            before = len(violations)
+            # The path is made only for tasks at fault, because most batches have none.
+            spec = read(task, trace, violations)
+            if spec is not None:
+                specs.append(spec)
+                continue
+            violations[before:] = [
+                FieldViolation(f"tasks[{place}].{violation.field}", violation.description)
+                for violation in violations[before:]
+            ]
+            if len(violations) >= _VIOLATIONS_MAX:
+                break
+        if violations:
+            raise invalid(violations)
+        return specs
 
     async def CancelTask(self, request: pb.CancelTaskRequest, context: _Context) -> pb.CancelTaskResponse:
         async with refusing(context):
@@ -93,8 +121,8 @@ def _named_alone(refused: cmd.Refused) -> cmd.Refused:
     return cmd.Refused(refused.code, refused.message.replace(inner, outer), violations)
 
 
-def _check_batch(request: pb.ScheduleTasksRequest) -> int:
-    """Checks a batch. Returns how many bytes it has."""
+def _check_size(request: pb.ScheduleTasksRequest) -> int:
+    """Checks how large a batch is. Returns how many bytes it has."""
     tasks, size = request.tasks, request.ByteSize()
     if not tasks:
         raise invalid([FieldViolation("tasks", f"is empty; 1 to {limits.BATCH_TASKS_MAX} are needed")])
@@ -104,20 +132,4 @@ def _check_batch(request: pb.ScheduleTasksRequest) -> int:
         )
     if size > limits.BATCH_BYTES_MAX:
         raise invalid([FieldViolation("tasks", f"has {size} bytes; the limit is {limits.BATCH_BYTES_MAX} in one call")])
-    violations: Violations = []
-    if request.traceparent or request.tracestate:
-        check_trace(request.traceparent, request.tracestate, "", violations)
-    for place, task in enumerate(tasks):
-        before = len(violations)
-        # The path is made only for tasks at fault, because most batches have none.
-        check_task(task, "", violations)
-        if len(violations) > before:
-            violations[before:] = [
-                FieldViolation(f"tasks[{place}].{violation.field}", violation.description)
-                for violation in violations[before:]
-            ]
-            if len(violations) >= _VIOLATIONS_MAX:
-                break
-    if violations:
-        raise invalid(violations)
     return size
