@@ -1,6 +1,6 @@
 """Measures gowork beside what the machine can do without it, in the same run.
 
-    python benchmarks/run.py [throughput|callers|sequential|idle|backlog|killed|watched|all|ha]... [--json FILE]
+    python benchmarks/run.py [throughput|callers|sequential|idle|fleet|backlog|killed|watched|all|ha]... [--json FILE]
     python benchmarks/run.py ha --pending 100000 [--running 10000]
     python benchmarks/run.py --against 0.1.0 [--pairs 5]
 
@@ -17,6 +17,7 @@ from pathlib import Path
 import against
 import backlog
 import callers
+import fleet
 import ha
 import idle
 import killed_worker
@@ -32,6 +33,7 @@ SCENARIOS = {
     "callers": callers.run,
     "sequential": sequential.run,
     "idle": idle.run,
+    "fleet": fleet.run,
     "backlog": backlog.run,
     "killed": killed_worker.run,
     "watched": watched.run,

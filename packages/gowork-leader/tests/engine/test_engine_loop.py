@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import assert_type
+from typing import Any, assert_type
 
 import grpc
 import pytest
@@ -17,11 +17,12 @@ from gowork.leader._core import commands as cmd
 from gowork.leader._core import effects as ef
 from gowork.leader._core.model import HandlerPolicy, Outcome, Standing, Status, Task
 from gowork.leader._core.state import State
-from gowork.leader._engine import blocked
+from gowork.leader._engine import blocked, loop
 from gowork.leader._engine.asked import RefusedError
 from gowork.leader._engine.blocked import NotServingError, NotTakenError
 from gowork.leader._engine.counts import Counts
 from gowork.leader._engine.loop import Engine
+from gowork.leader._engine.step import Stepper
 from gowork.leader._engine.subscriptions import Waiter
 from gowork.leader._wire.specs import spec_from
 from gowork.leader.store.codec import new_task
@@ -204,6 +205,35 @@ async def test_all_that_waits_for_a_batch_that_does_not_fit_is_refused_and_the_b
         await frame
         assert engine.blocked is None
         assert await engine.read(ids) == ["a"]
+
+
+async def test_heartbeats_that_come_one_after_another_share_a_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[int] = []
+
+    async def counted(stepper: Stepper, batch: list[Any], *more: Any) -> Any:
+        steps.append(len(batch))
+        return await step(stepper, batch, *more)
+
+    async with running(tmp_path) as (engine, _, _):
+        await engine.read(ids)
+        step = Stepper.step
+        monkeypatch.setattr(Stepper, "step", counted)
+        monkeypatch.setattr(loop, "HEARTBEAT_SECONDS", 0.5)
+        frames = []
+        for connection in range(10):
+            frames.append(engine.post_heartbeat(cmd.ReceiveFrame(connection)))
+            # Whatever is ready has its turn, as between frames of the network.
+            for _ in range(10):
+                await asyncio.sleep(0)
+        await asyncio.wait_for(asyncio.gather(*frames), PATIENCE)
+        assert steps == [10]
+        # What somebody waits for does not wait for heartbeats.
+        frames = [engine.post_heartbeat(cmd.ReceiveFrame(1))]
+        await engine.read(ids)
+        assert frames[0].done()
+        assert steps == [10, 2]
 
 
 async def test_a_stop_does_not_wait_for_room(tmp_path: Path) -> None:

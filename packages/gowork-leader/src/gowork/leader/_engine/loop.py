@@ -42,6 +42,8 @@ BATCH_TASKS_MAX = 20_000
 GATHER_COMMANDS_MIN = 4
 GATHER_COMMANDS_MAX = 256
 GATHER_SECONDS = 0.001
+#: How long heartbeats wait for others, or for a command, in seconds: a step costs the same for one as for many.
+HEARTBEAT_SECONDS = 0.05
 #: The longest wait while a lease runs, in seconds. The loop notices that it was held up by waking late. If the process
 #: is stopped during a longer wait, that time would pass for waiting.
 LEASE_WAIT_SECONDS = 1.0
@@ -85,6 +87,8 @@ class Engine:
         #: The current batch: it is being decided and made durable.
         self._in_hand: list[Item] = []
         self._wake = asyncio.Event()
+        #: Whether `_wake` is about to be set, because heartbeats wait.
+        self._wakes_late = False
         self._stop_asked = asyncio.Event()
         self._stopping = False
         #: Why it takes no more, for later callers.
@@ -158,13 +162,19 @@ class Engine:
 
         While the store takes nothing, the frame is kept and its session stays alive.
         """
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if self._stopping:
-            future.set_result(None)
-        else:
-            self._queue.append((frame, future))
-            self._wake.set()
+        future = self._post(frame)
+        self._wake.set()
         return future
+
+    def post_heartbeat(self, frame: cmd.ReceiveFrame) -> asyncio.Future[None]:
+        """Does as `post_frame` with a frame that says nothing, but for up to HEARTBEAT_SECONDS the next batch gathers.
+
+        It is dealt with before anything expires.
+        """
+        if not self._wakes_late:
+            self._wakes_late = True
+            asyncio.get_running_loop().call_later(HEARTBEAT_SECONDS, self._wake_late)
+        return self._post(frame)
 
     def now(self) -> Now:
         return self._clock.now()
@@ -313,6 +323,18 @@ class Engine:
             # Waiting input is processed before anything expires.
             await asyncio.sleep(0)
         self._expected_mono = now.mono + (min(waits) if waits else float("inf"))
+
+    def _post(self, frame: cmd.ReceiveFrame) -> asyncio.Future[None]:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self._stopping:
+            future.set_result(None)
+        else:
+            self._queue.append((frame, future))
+        return future
+
+    def _wake_late(self) -> None:
+        self._wakes_late = False
+        self._wake.set()
 
     async def _gather(self) -> None:
         """Lets commands that the network is bringing in join this batch: a commit costs the same for one as for many.

@@ -56,6 +56,8 @@ _SessionEffect = (
     | ef.EndSession
 )
 _Context = grpc.aio.ServicerContext[pb.ConnectRequest, pb.ConnectResponse]
+#: The answer to a heartbeat.
+_ANSWER = pb.ConnectResponse()
 
 
 class Sessions:
@@ -109,10 +111,11 @@ class Sessions:
             try:
                 while True:
                     effects, answers = await stream.take()
-                    for frame in self._frames(effects, engine):
-                        yield frame
+                    if effects:
+                        for frame in self._frames(effects, engine):
+                            yield frame
                     for _ in range(answers):
-                        yield pb.ConnectResponse()
+                        yield _ANSWER
                     if stream.ending is not None:
                         if stream.ending.refusal is not None:
                             raise refusal_from(stream.ending.refusal)
@@ -169,6 +172,7 @@ class Sessions:
                     return
                 while waiting and waiting[0].done():
                     waiting.popleft()
+                post = engine.post_frame
                 if not request.reports and not request.ByteSize():
                     # A heartbeat is answered here and not when its batch is durable, which takes long when the disk is
                     # full. The answer says only that this leader has heard the worker. Waiting frames are dealt with
@@ -177,7 +181,8 @@ class Sessions:
                     if waiting:
                         # A frame that waits already renews the lease as well.
                         continue
-                dealt_with = engine.post_frame(frame_from(request, connection, engine.wall_ns))
+                    post = engine.post_heartbeat
+                dealt_with = post(frame_from(request, connection, engine.wall_ns))
                 waiting.append(dealt_with)
                 if request.reports:
                     self._count(request.ByteSize(), dealt_with)
