@@ -132,8 +132,10 @@ async def test_worker_that_is_stopped_while_a_lifespan_blocks_ends(start_worker:
 
 
 def test_watch_over_loading_ends_with_it() -> None:
+    # Those of other tests may not have ended yet.
+    before = set(threading.enumerate())
     with Loading():
-        (watching,) = (thread for thread in threading.enumerate() if thread.name == "gowork-loading")
+        (watching,) = (thread for thread in set(threading.enumerate()) - before if thread.name == "gowork-loading")
         assert watching.is_alive()
     watching.join(120)
     assert not watching.is_alive()
