@@ -13,7 +13,7 @@ PYTHON = (3, 11)
 #: {first word of a cost: the share by which it may exceed its figure}. Other costs must not exceed theirs at all.
 MARGINS = {"calls": 0.01, "objects": 0.01, "calls:": 0.03, "objects:": 0.03}
 #: A part of the calls or objects may exceed its figure by this number in any case, half of one for each task: it
-#: varies by some of them with the moments at which the threads of handlers end.
+#: varies with the moments at which the threads of handlers end.
 _PART_MARGIN = 500
 _HEAD = """\
 # What 1,000 tasks cost; see docs/benchmarks.md. Written by `python tests/costs/count_costs.py --write`.
