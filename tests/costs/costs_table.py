@@ -12,9 +12,6 @@ PATH = Path(__file__).with_name("costs.toml")
 PYTHON = (3, 11)
 #: {first word of a cost: the share by which it may exceed its figure}. Other costs must not exceed theirs at all.
 MARGINS = {"calls": 0.01, "objects": 0.01, "calls:": 0.03, "objects:": 0.03}
-#: A part of the calls or objects may exceed its figure by this number in any case, half of one for each task: it
-#: varies with the moments at which the threads of handlers end.
-_PART_MARGIN = 500
 _HEAD = """\
 # What 1,000 tasks cost; see docs/benchmarks.md. Written by `python tests/costs/count_costs.py --write`.
 # A figure that rises is a decision, and the commit says why.
@@ -44,6 +41,6 @@ def risen(
         if margin is not None and python != PYTHON:
             continue
         figure, now = figures.get(cost, 0), counted[cost]
-        if now > figure * (1 + (margin or 0)) and (":" not in cost or now > figure + _PART_MARGIN):
+        if now > figure * (1 + (margin or 0)):
             sentences.append(f"{cost}: {figure:,} for 1,000 tasks is the committed figure, {now:,} were counted")
     return sentences
