@@ -119,6 +119,20 @@ async def test_report_is_sent_again_until_it_is_acknowledged(leader: Any, start_
 
 
 async def test_reports_that_gather_leave_though_nothing_else_happens(leader: Any, start_worker: Any) -> None:
+    await _gathered_reports_leave(leader, start_worker)
+
+
+async def test_reports_that_gather_leave_though_their_timer_fires_early(
+    leader: Any, start_worker: Any, monkeypatch: Any
+) -> None:
+    # A loop that is awake fires timers that are due within its clock's resolution.
+    monkeypatch.setattr(asyncio.get_running_loop(), "_clock_resolution", 1.0)
+    awake = asyncio.create_task(_stay_awake())
+    await _gathered_reports_leave(leader, start_worker)
+    awake.cancel()
+
+
+async def _gathered_reports_leave(leader: Any, start_worker: Any) -> None:
     leader.heartbeat_ms = leader.lease_ms = 3_600_000
     await start_worker([endless, ready_now], slots=16)
     scripted = await leader.session()
@@ -128,6 +142,11 @@ async def test_reports_that_gather_leave_though_nothing_else_happens(leader: Any
         scripted.grant(fence, "ready_now")
         async with asyncio.timeout(20):
             await scripted.report(fence)
+
+
+async def _stay_awake() -> None:
+    while True:  # noqa: ASYNC110 - nothing is waited for
+        await asyncio.sleep(0)
 
 
 async def test_running_task_survives_a_broken_session(leader: Any, start_worker: Any) -> None:

@@ -67,7 +67,7 @@ class Supervisor:
         self.measures = Measures()
         #: Set whenever there may be something to send.
         self.wake = asyncio.Event()
-        #: For when it was last set to be set, because reports gather.
+        #: When a timer sets it, because reports gather; None while no timer runs.
         self._due: float | None = None
         #: Set once the handlers are known.
         self.ready = asyncio.Event()
@@ -261,10 +261,15 @@ class Supervisor:
         if due is not None:
             if due != self._due:
                 self._due = due
-                loop.call_at(due, self.wake.set)
+                loop.call_at(due, self._wake_at_due)
         elif self.desk.frame.unacknowledged.unsent:
             self.wake.set()
         return frame
+
+    def _wake_at_due(self) -> None:
+        # Where the loop's clock is coarse, a timer may fire before its time. Then the next `take` sets another.
+        self._due = None
+        self.wake.set()
 
     def slots(self) -> dict[str, int]:
         """Counts all slots by what they do; see `slot_states`. Any thread may call this."""
