@@ -48,6 +48,8 @@ class ScriptedLeader(pb_grpc.SchedulerServiceServicer, cluster_grpc.LeaderServic
         self.lacks: set[str] = set()
         #: With what it refuses every call; None to answer.
         self.refusal: Refusal | None = None
+        #: How many streams of submissions are open.
+        self.streams = 0
         #: The hint in its answers: the address of the one that leads.
         self.hint = ""
         #: Whether tasks finish as they come; else the test calls finish.
@@ -89,6 +91,33 @@ class ScriptedLeader(pb_grpc.SchedulerServiceServicer, cluster_grpc.LeaderServic
         if broken := self.breaks.pop("ScheduleTask", None):
             context.abort(broken.code, broken.message)
         return pb.ScheduleTaskResponse()
+
+    def SubmitTasks(
+        self, requests: Iterator[pb.SubmitTasksRequest], context: grpc.ServicerContext
+    ) -> Iterator[pb.SubmitTasksResponse]:
+        self.streams += 1
+        try:
+            for request in requests:
+                self._enter("SubmitTasks", request, context)
+                answers = []
+                for submission in request.submissions:
+                    answer = pb.SubmissionAnswer(number=submission.number)
+                    if refusal := self.refused.get(submission.call.task.id):
+                        answer.refusal = status_of(refusal).SerializeToString()
+                    else:
+                        self._add([submission.call.task])
+                    answers.append(answer)
+                if broken := self.breaks.pop("SubmitTasks", None):
+                    context.abort(broken.code, broken.message)
+                yield pb.SubmitTasksResponse(answers=answers)
+        finally:
+            self.streams -= 1
+            self._wake()
+
+    def until_streams(self, number: int) -> None:
+        """Waits until `number` streams of submissions are open."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: self.streams == number, 60)
 
     def ScheduleTasks(
         self, request: pb.ScheduleTasksRequest, context: grpc.ServicerContext

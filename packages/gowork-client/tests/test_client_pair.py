@@ -15,8 +15,9 @@ from gowork.client._async import flights as async_flights
 from gowork.client._async import lookout as async_lookout
 from gowork.client._async import routes as async_routes
 from gowork.client._async import streams as async_streams
+from gowork.client._async import submitting as async_submitting
 from gowork.client._async import threads as async_threads
-from gowork.client._sync import connection, flights, lookout, routes, streams, threads
+from gowork.client._sync import connection, flights, lookout, routes, streams, submitting, threads
 
 PAIRS = [(AsyncClient, Client), (AsyncTaskHandle, TaskHandle), (AsyncWatch, Watch)]
 #: {what an asyncio class has: what a blocking one has in its place}
@@ -93,6 +94,7 @@ def test_both_classes_are_documented_in_the_same_words(theirs: type, ours: type)
         (async_lookout, lookout),
         (async_routes, routes),
         (async_streams, streams),
+        (async_submitting, submitting),
         (async_threads, threads),
     ],
     ids=lambda module: module.__name__,

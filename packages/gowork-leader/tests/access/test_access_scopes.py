@@ -32,7 +32,7 @@ OF_TASKS = {
     f"{TASKS}{name}"
     for name in (
         "CancelTask", "RetryTask", "GetTask", "WaitTask", "WaitTasks", "ExplainTask", "TaskComplete", "TaskProgress",
-        "ScheduleTasks",
+        "ScheduleTasks", "SubmitTasks",
     )
 }  # fmt: skip
 SESSION = "worker.v1.SessionService/Connect"

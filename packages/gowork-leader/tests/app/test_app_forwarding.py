@@ -51,6 +51,18 @@ async def test_tasks_go_from_submit_to_result_through_a_follower_alone(follower:
     assert [task.id for task in await follower.list(page_size=1)] == ["a", "b"]
 
 
+async def test_submissions_pass_through_a_follower(follower: Follower, leader: ServedLeader) -> None:
+    stream = follower.scheduler.SubmitTasks(timeout=PATIENCE)
+    calls = (pb.ScheduleTaskRequest(task=pb.Task(id="a", handler="h")), pb.ScheduleTaskRequest())
+    submissions = [pb.Submission(number=number, call=call) for number, call in enumerate(calls)]
+    await stream.write(pb.SubmitTasksRequest(submissions=submissions))
+    await stream.done_writing()
+    answers = {answer.number: answer async for response in stream for answer in response.answers}
+    assert {number: answer.HasField("refusal") for number, answer in answers.items()} == {0: False, 1: True}
+    assert [task.id for task in await leader.list()] == ["a"]
+    assert (hops.LEADER, leader.addresses.scheduler) in tuple(await stream.initial_metadata())
+
+
 async def test_a_watch_sees_changes_through_a_follower(follower: Follower) -> None:
     watch = aiter(follower.scheduler.WatchTasks(pb.WatchTasksRequest(), timeout=PATIENCE))
     await anext(watch)

@@ -160,6 +160,19 @@ async def test_calls_are_timed_by_method_and_code(leader: ServedLeader) -> None:
     assert value(samples, name, f"{service}/GetTask", "NOT_FOUND") == 1
 
 
+async def test_submissions_of_a_stream_are_timed_as_calls_of_their_own(leader: ServedLeader) -> None:
+    calls = (pb.ScheduleTaskRequest(task=pb.Task(id="a", handler="h")), pb.ScheduleTaskRequest())
+    stream = leader.scheduler.SubmitTasks(timeout=PATIENCE)
+    submissions = [pb.Submission(number=number, call=call) for number, call in enumerate(calls)]
+    await stream.write(pb.SubmitTasksRequest(submissions=submissions))
+    await stream.done_writing()
+    assert sum([len(response.answers) async for response in stream]) == 2
+    samples = await scrape(leader)
+    name, method = "rpc_server_call_duration_seconds_count", "scheduler.v1.SchedulerService/ScheduleTask"
+    assert value(samples, name, method, "OK") == 1
+    assert value(samples, name, method, "INVALID_ARGUMENT") == 1
+
+
 async def test_a_leader_that_serves_has_come_to_lead_once(leader: ServedLeader) -> None:
     samples = await scrape(leader)
     assert value(samples, "gowork_leader_is_leader") == 1

@@ -237,7 +237,7 @@ class AsyncClient(AsyncOperations):
     async def _send(self, task: scheduler.Task) -> None:
         request = scheduler.ScheduleTaskRequest(task=task)
         try:
-            await self._calls.send(self._connection.scheduler.ScheduleTask, request)
+            await self._calls.send(self._connection.schedule_task, request)
         except AlreadyExists:
             # It may be the same task, encrypted with a key that was the first one then.
             encryption = self._settings.encryption
@@ -247,7 +247,7 @@ class AsyncClient(AsyncOperations):
             if not encrypt_like(task, known.task, encryption):
                 raise
             request = scheduler.ScheduleTaskRequest(task=task)
-            await self._calls.send(self._connection.scheduler.ScheduleTask, request)
+            await self._calls.send(self._connection.schedule_task, request)
 
     async def _finish(self, handle: AsyncTaskHandle, end: float | None) -> None:
         """Waits for one task."""

@@ -9,6 +9,7 @@ from typing import NamedTuple, TypeAlias, cast
 import grpc
 
 from gowork.client._async.routes import Routes
+from gowork.client._async.submitting import Submitting
 from gowork.client._calls import SCHEDULE_TASKS, CallSettings
 from gowork.client.errors import WrongEventLoop
 from gowork.proto.cluster.v1 import leader_pb2_grpc as cluster_grpc
@@ -24,6 +25,7 @@ class _Open(NamedTuple):
     routes: Routes
     scheduler: scheduler_grpc.SchedulerServiceAsyncStub
     cluster: cluster_grpc.LeaderServiceAsyncStub
+    schedule_task: Submitting
     schedule_tasks: StartsBatch
 
 
@@ -43,6 +45,14 @@ class Connection:
     def cluster(self) -> cluster_grpc.LeaderServiceAsyncStub:
         """The methods about members."""
         return self._opened().cluster
+
+    @property
+    def schedule_task(self) -> grpc.aio.UnaryUnaryMultiCallable[pb.ScheduleTaskRequest, pb.ScheduleTaskResponse]:
+        """Makes ScheduleTask, over a stream where several are made."""
+        return cast(
+            "grpc.aio.UnaryUnaryMultiCallable[pb.ScheduleTaskRequest, pb.ScheduleTaskResponse]",
+            self._opened().schedule_task,
+        )
 
     @property
     def schedule_tasks(self) -> StartsBatch:
@@ -70,11 +80,13 @@ class Connection:
             self._settings.check_open()
             routes = Routes(self._settings.rotation, self._settings.tls)
             channel = cast("grpc.aio.Channel", routes)
+            scheduler = scheduler_grpc.SchedulerServiceStub(channel)
             self._open = _Open(
                 loop,
                 routes,
-                scheduler_grpc.SchedulerServiceStub(channel),
+                scheduler,
                 cluster_grpc.LeaderServiceStub(channel),
+                routes.submitting(scheduler.ScheduleTask),
                 routes.started(SCHEDULE_TASKS, response_deserializer=pb.ScheduleTasksResponse.FromString),
             )
         elif self._open.loop is not loop:

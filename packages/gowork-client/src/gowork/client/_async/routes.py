@@ -13,6 +13,7 @@ from gowork.base.rotation import Rotation
 from gowork.base.tls import Tls
 from gowork.client._async.cancelling import being_cancelled
 from gowork.client._async.lookout import Lookout
+from gowork.client._async.submitting import Submitting
 from gowork.client._channels import LONG_CALLS, Channels, GivenUp, Line
 
 
@@ -29,6 +30,8 @@ class Routes:
             tls,
         )
         self._lookout = Lookout(rotation, self._channels, tls)
+        #: What schedules single tasks; None: nothing does yet.
+        self._submitting: Submitting | None = None
 
     def unary_unary(self, method: str, **forms: Any) -> Callable[..., Any]:
         """See grpc.aio.Channel. What it returns gives no call object: await it for the response."""
@@ -66,9 +69,16 @@ class Routes:
 
         return start
 
+    def submitting(self, call: Callable[..., Any]) -> Submitting:
+        """Returns what schedules single tasks, given what makes ScheduleTask as a call of its own."""
+        self._submitting = Submitting(self._rotation, self._channels, self._lookout, call)
+        return self._submitting
+
     async def close(self) -> None:
         """Closes all channels. Calls that are under way are cancelled."""
         await self._lookout.close()
+        if self._submitting is not None:
+            await self._submitting.close()
         for channel in self._channels.close():
             await channel.close()
 

@@ -236,7 +236,7 @@ class Client(Operations):
     def _send(self, task: scheduler.Task) -> None:
         request = scheduler.ScheduleTaskRequest(task=task)
         try:
-            self._calls.send(self._connection.scheduler.ScheduleTask, request)
+            self._calls.send(self._connection.schedule_task, request)
         except AlreadyExists:
             # It may be the same task, encrypted with a key that was the first one then.
             encryption = self._settings.encryption
@@ -246,7 +246,7 @@ class Client(Operations):
             if not encrypt_like(task, known.task, encryption):
                 raise
             request = scheduler.ScheduleTaskRequest(task=task)
-            self._calls.send(self._connection.scheduler.ScheduleTask, request)
+            self._calls.send(self._connection.schedule_task, request)
 
     def _finish(self, handle: TaskHandle, end: float | None) -> None:
         """Waits for one task."""

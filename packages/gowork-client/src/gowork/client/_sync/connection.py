@@ -34,6 +34,11 @@ class Connection:
         self.scheduler = scheduler_grpc.SchedulerServiceStub(channel)
         #: The methods about members.
         self.cluster = cluster_grpc.LeaderServiceStub(channel)
+        #: Makes ScheduleTask, over a stream where several are made.
+        self.schedule_task = cast(
+            "grpc.UnaryUnaryMultiCallable[pb.ScheduleTaskRequest, pb.ScheduleTaskResponse]",
+            self._routes.submitting(self.scheduler.ScheduleTask),
+        )
         #: Starts ScheduleTasks, with a request that is serialized already.
         self.schedule_tasks: StartsBatch = self._routes.started(
             SCHEDULE_TASKS, response_deserializer=pb.ScheduleTasksResponse.FromString

@@ -12,6 +12,7 @@ from gowork.base.rotation import Rotation
 from gowork.base.tls import Tls
 from gowork.client._channels import LONG_CALLS, Channels, GivenUp, Line
 from gowork.client._sync.lookout import Lookout
+from gowork.client._sync.submitting import Submitting
 
 
 class Routes:
@@ -26,6 +27,8 @@ class Routes:
             tls,
         )
         self._lookout = Lookout(rotation, self._channels, tls)
+        #: What schedules single tasks; None: nothing does yet.
+        self._submitting: Submitting | None = None
 
     def unary_unary(self, method: str, **forms: Any) -> Callable[..., Any]:
         """See grpc.Channel. What it returns can only be called for the response."""
@@ -91,9 +94,16 @@ class Routes:
 
         return start
 
+    def submitting(self, call: Callable[..., Any]) -> Submitting:
+        """Returns what schedules single tasks, given what makes ScheduleTask as a call of its own."""
+        self._submitting = Submitting(self._rotation, self._channels, self._lookout, call)
+        return self._submitting
+
     def close(self) -> None:
         """Closes all channels. Calls that are under way fail."""
         self._lookout.close()
+        if self._submitting is not None:
+            self._submitting.close()
         for channel in self._channels.close():
             channel.close()
 

@@ -26,7 +26,7 @@ _SEES = {
         "ListQueues",
     )
 }  # fmt: skip
-_SCHEDULES = {f"{_TASKS}{name}" for name in ("ScheduleTask", "ScheduleTasks", "CancelTask", "RetryTask")}
+_SCHEDULES = {f"{_TASKS}{name}" for name in ("ScheduleTask", "ScheduleTasks", "SubmitTasks", "CancelTask", "RetryTask")}
 _WORKS = {
     "worker.v1.SessionService/Connect",
     *(f"{_CLUSTER}{name}" for name in ("Join", "Leave", "Heartbeat")),

@@ -22,7 +22,7 @@ from gowork.base.http import HttpListener, guarded, probe, threaded
 from gowork.base.tls import REFRESH_SECONDS, Tls
 from gowork.leader._access.access import Access
 from gowork.leader._app.metrics import LogLook, Look, registry_of
-from gowork.leader._app.ports import ListenError, Ports
+from gowork.leader._app.ports import ListenError, Ports, called_of
 from gowork.leader._app.term import Term
 from gowork.leader._engine.blocked import NotServingError
 from gowork.leader._engine.counts import Counts
@@ -97,7 +97,7 @@ class Node:
         self._http_listen = http_listen
         #: Why no term answers.
         self._refusal = Refusal(grpc.StatusCode.UNAVAILABLE, "NOT_LEADING", NOT_LEADING)
-        self._switchboard = Switchboard(self._refusal, access)
+        self._switchboard = Switchboard(self._refusal, access, called_of(counts))
         self._ports = Ports(self._switchboard, counts, reflection=reflection, tls=tls)
         self._addresses = Addresses("", "", "")
         self._stopped = asyncio.Event()

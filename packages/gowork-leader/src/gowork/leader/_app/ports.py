@@ -53,7 +53,7 @@ class Ports:
 
     def __init__(self, switchboard: Switchboard, counts: Counts, *, reflection: bool, tls: Tls | None = None) -> None:
         self._switchboard = switchboard
-        self._called = _called(counts)
+        self._called = called_of(counts)
         self._reflection = reflection
         self._tls = tls
         self._hold_back = HoldBack()
@@ -174,7 +174,7 @@ class Ports:
                 group.create_task(server.stop(grace=seconds))
 
 
-def _called(counts: Counts) -> Called:
+def called_of(counts: Counts) -> Called:
     """Returns the function that counts calls, with their trace ids if they are traced."""
     if not is_traced():
         return counts.called

@@ -22,6 +22,8 @@ CALLS_MAX = {"ScheduleTasks": 32, "ScheduleTask": 4_096}
 #: How many calls may wait for tasks, and how many watches may be open, over both ports. Further ones are refused.
 WAITS_MAX = 10_000
 WATCHES_MAX = 1_000
+#: How many streams of submissions may be open, over both ports. Further ones are refused.
+SUBMIT_STREAMS_MAX = 1_000
 #: How many calls of all other methods together may be open. `sessions` counts the sessions, which are not among them.
 OTHERS_MAX = 20_000
 #: How many calls of one method of CALLS_MAX may be held back. Further ones are refused.
@@ -54,6 +56,7 @@ class HoldBack(grpc.aio.ServerInterceptor):
             f"{_SERVICE}WaitTask": waits,
             f"{_SERVICE}WaitTasks": waits,
             f"{_SERVICE}WatchTasks": watches,
+            f"{_SERVICE}SubmitTasks": _Total(SUBMIT_STREAMS_MAX, "streams of submissions"),
             # `sessions` has its own bound for them.
             _SESSION: _Total(math.inf, "sessions"),
         }

@@ -19,6 +19,7 @@ import grpc
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
+from gowork.base.decoding import Called
 from gowork.base.identities import Role
 from gowork.leader._access.access import Access
 from gowork.leader._access.audit import RECORDER, Audit
@@ -27,6 +28,7 @@ from gowork.leader._access.rights import ADMINISTERS, CALLER, Identity
 from gowork.leader._rpc.boundary import refusing
 from gowork.leader._rpc.endings import Endings
 from gowork.leader._rpc.hops import NOT_LEADER, is_forwarded, peer_of
+from gowork.leader._rpc.submissions import SCHEDULE_TASK, SUBMIT_TASKS, Submissions
 from gowork.proto.cluster.v1 import leader_pb2, leader_pb2_grpc
 from gowork.proto.scheduler.v1 import scheduler_pb2, scheduler_pb2_grpc
 from gowork.proto.status import Refusal
@@ -82,7 +84,7 @@ class Port(enum.Enum):
 
 
 def compose(parts: Mapping[str, Sequence[object]]) -> dict[str, Method]:
-    """Returns what answers each call: {call: a part's method}.
+    """Returns what answers each call except SubmitTasks: {call: a part's method}.
 
     Args:
         parts: {service: the parts that it is composed of}.
@@ -93,6 +95,9 @@ def compose(parts: Mapping[str, Sequence[object]]) -> dict[str, Method]:
     methods: dict[str, Method] = {}
     for service, names in SERVICES.items():
         for name in names:
+            if f"{service}/{name}" == SUBMIT_TASKS:
+                # The switchboard makes it of ScheduleTask.
+                continue
             found = [method for part in parts.get(service, ()) if (method := getattr(part, name, None)) is not None]
             if len(found) != 1:
                 raise ValueError(f"{service}/{name} must be answered by one part; {len(found)} have it")
@@ -114,9 +119,15 @@ class Switchboard:
     Args:
         refusal: the refusal of calls until `connect`.
         access: says who may make which call; None: everybody may make each.
+        called: called when a submission of SubmitTasks is answered.
     """
 
-    def __init__(self, refusal: Refusal, access: Access | None = None) -> None:
+    def __init__(
+        self,
+        refusal: Refusal,
+        access: Access | None = None,
+        called: Called = lambda method, code, seconds: None,
+    ) -> None:
         self._access = access
         self._audit = Audit() if access is None else access.audit
         self._loads = Loads()
@@ -132,23 +143,29 @@ class Switchboard:
         #: The same for calls with one answer that wait, where callers have identities.
         self._waits: dict[asyncio.Task[Any], _Stream] = {}
         self._endings = Endings()
+        #: {port: what serves SubmitTasks while a term leads}
+        self._submissions = {
+            port: Submissions(self._through(SCHEDULE_TASK, port, streams=False), called) for port in Port
+        }
         self.disconnect(refusal)
 
     def connect(self, methods: Mapping[str, Method]) -> None:
         """Puts calls through to these methods from now on."""
         self.forwards = False
-        for table in self._methods.values():
-            table.update(methods)
+        for port, table in self._methods.items():
+            table.update({SUBMIT_TASKS: self._submissions[port].serve, **methods})
 
     def forward(self, methods: Mapping[Port, Mapping[str, Method]]) -> None:
         """Puts calls through to methods that take requests, and return answers, as bytes: {port: {call: method}}."""
         self.forwards = True
+        self._end_submissions()
         for port, table in self._methods.items():
             table.update(methods[port])
 
     def disconnect(self, refusal: Refusal) -> None:
         """Refuses calls from now on. Calls that were put through before go on."""
         self._refusal = refusal
+        self._end_submissions()
         self.connect(
             {
                 f"{service}/{name}": self._refuse_stream if streams else self._refuse
@@ -195,6 +212,10 @@ class Switchboard:
             if number % 100 == 99:
                 # There may be thousands of them, and other calls wait.
                 await asyncio.sleep(0)
+
+    def _end_submissions(self) -> None:
+        for submissions in self._submissions.values():
+            submissions.end()
 
     def _record(self, call: str, context: grpc.aio.ServicerContext[Any, Any], refusal: Refusal) -> None:
         # Of somebody who is not known yet it is not believed that their call was forwarded.

@@ -63,6 +63,11 @@ class SchedulerServiceStub(object):
                 request_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.ScheduleTasksRequest.SerializeToString,
                 response_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.ScheduleTasksResponse.FromString,
                 _registered_method=True)
+        self.SubmitTasks = channel.stream_stream(
+                '/scheduler.v1.SchedulerService/SubmitTasks',
+                request_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.SubmitTasksRequest.SerializeToString,
+                response_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.SubmitTasksResponse.FromString,
+                _registered_method=True)
         self.GetTask = channel.unary_unary(
                 '/scheduler.v1.SchedulerService/GetTask',
                 request_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.GetTaskRequest.SerializeToString,
@@ -199,6 +204,15 @@ class SchedulerServiceServicer(object):
     def ScheduleTasks(self, request, context):
         """ScheduleTasks adds up to 10,000 tasks or 4 MiB: all of them, or none when one is refused. The error names each task
         at fault by its place, as in `tasks[3].id`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SubmitTasks(self, request_iterator, context):
+        """SubmitTasks takes many calls of ScheduleTask over one stream, which costs less. Each is answered once, by its number, as
+        ScheduleTask would answer it, in any order. The leader ends the stream when it stops to lead. What was not answered by then may
+        have been recorded: submit it again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -379,6 +393,11 @@ def add_SchedulerServiceServicer_to_server(servicer, server):
                     servicer.ScheduleTasks,
                     request_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.ScheduleTasksRequest.FromString,
                     response_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.ScheduleTasksResponse.SerializeToString,
+            ),
+            'SubmitTasks': grpc.stream_stream_rpc_method_handler(
+                    servicer.SubmitTasks,
+                    request_deserializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.SubmitTasksRequest.FromString,
+                    response_serializer=gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.SubmitTasksResponse.SerializeToString,
             ),
             'GetTask': grpc.unary_unary_rpc_method_handler(
                     servicer.GetTask,
@@ -605,6 +624,33 @@ class SchedulerService(object):
             '/scheduler.v1.SchedulerService/ScheduleTasks',
             gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.ScheduleTasksRequest.SerializeToString,
             gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.ScheduleTasksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SubmitTasks(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/scheduler.v1.SchedulerService/SubmitTasks',
+            gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.SubmitTasksRequest.SerializeToString,
+            gowork_dot_proto_dot_scheduler_dot_v1_dot_scheduler__pb2.SubmitTasksResponse.FromString,
             options,
             channel_credentials,
             insecure,

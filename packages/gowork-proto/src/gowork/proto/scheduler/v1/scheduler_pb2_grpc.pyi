@@ -64,6 +64,11 @@ class SchedulerServiceStub:
     """ScheduleTasks adds up to 10,000 tasks or 4 MiB: all of them, or none when one is refused. The error names each task
     at fault by its place, as in `tasks[3].id`.
     """
+    SubmitTasks: _grpc.StreamStreamMultiCallable[_scheduler_pb2.SubmitTasksRequest, _scheduler_pb2.SubmitTasksResponse]
+    """SubmitTasks takes many calls of ScheduleTask over one stream, which costs less. Each is answered once, by its number, as
+    ScheduleTask would answer it, in any order. The leader ends the stream when it stops to lead. What was not answered by then may
+    have been recorded: submit it again.
+    """
     GetTask: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.GetTaskRequest, _scheduler_pb2.GetTaskResponse]
     """GetTask answers one task in full. NOT_FOUND for an unknown id."""
     ListTasks: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.ListTasksRequest, _scheduler_pb2.ListTasksResponse]
@@ -174,6 +179,11 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     ScheduleTasks: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ScheduleTasksRequest, _scheduler_pb2.ScheduleTasksResponse]  # type: ignore[assignment]
     """ScheduleTasks adds up to 10,000 tasks or 4 MiB: all of them, or none when one is refused. The error names each task
     at fault by its place, as in `tasks[3].id`.
+    """
+    SubmitTasks: _aio.StreamStreamMultiCallable[_scheduler_pb2.SubmitTasksRequest, _scheduler_pb2.SubmitTasksResponse]  # type: ignore[assignment]
+    """SubmitTasks takes many calls of ScheduleTask over one stream, which costs less. Each is answered once, by its number, as
+    ScheduleTask would answer it, in any order. The leader ends the stream when it stops to lead. What was not answered by then may
+    have been recorded: submit it again.
     """
     GetTask: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.GetTaskRequest, _scheduler_pb2.GetTaskResponse]  # type: ignore[assignment]
     """GetTask answers one task in full. NOT_FOUND for an unknown id."""
@@ -312,6 +322,17 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_scheduler_pb2.ScheduleTasksResponse, _abc.Awaitable[_scheduler_pb2.ScheduleTasksResponse]]:
         """ScheduleTasks adds up to 10,000 tasks or 4 MiB: all of them, or none when one is refused. The error names each task
         at fault by its place, as in `tasks[3].id`.
+        """
+
+    @_abc_1.abstractmethod
+    def SubmitTasks(
+        self,
+        request_iterator: _MaybeAsyncIterator[_scheduler_pb2.SubmitTasksRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_scheduler_pb2.SubmitTasksResponse], _abc.AsyncIterator[_scheduler_pb2.SubmitTasksResponse]]:
+        """SubmitTasks takes many calls of ScheduleTask over one stream, which costs less. Each is answered once, by its number, as
+        ScheduleTask would answer it, in any order. The leader ends the stream when it stops to lead. What was not answered by then may
+        have been recorded: submit it again.
         """
 
     @_abc_1.abstractmethod

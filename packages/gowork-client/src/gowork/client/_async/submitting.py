@@ -1,0 +1,196 @@
+"""Schedules single tasks for the asyncio client: those that are scheduled at the same time share a stream."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextvars import Context
+from typing import Any, TypeAlias
+
+import grpc
+
+from gowork.base.rotation import Rotation
+from gowork.client._async.cancelling import being_cancelled
+from gowork.client._async.lookout import Lookout
+from gowork.client._channels import Channels, GivenUp, Line
+from gowork.client._submissions import (
+    FRAME_SUBMISSIONS_MAX,
+    IDLE_SECONDS,
+    SUBMIT_TASKS,
+    Choice,
+    StreamEnded,
+    SubmissionFailed,
+    left_of,
+)
+from gowork.client.errors import ClientClosed
+from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
+
+#: Makes ScheduleTask as a call of its own. Its arguments are the request, and `timeout`.
+Call: TypeAlias = "Callable[..., Awaitable[pb.ScheduleTaskResponse]]"
+
+
+class Submitting:
+    """Has the form of a stub's ScheduleTask."""
+
+    def __init__(self, rotation: Rotation, channels: Channels[grpc.aio.Channel], lookout: Lookout, call: Call) -> None:
+        self._rotation = rotation
+        self._channels = channels
+        self._lookout = lookout
+        self._call = call
+        self._choice = Choice[grpc.aio.Channel]()
+        self._stream: _Stream | None = None
+        self._is_closed = False
+
+    async def __call__(self, request: pb.ScheduleTaskRequest, *, timeout: float) -> pb.ScheduleTaskResponse:
+        """Schedules a task.
+
+        Raises:
+            RpcError: as of a call of ScheduleTask.
+            ClientClosed: the client was closed meanwhile.
+        """
+        line = self._channels.current()
+        if not self._choice.streams(line, request):
+            return await self._call(request, timeout=timeout)
+        end = time.monotonic() + timeout
+        stream = self._stream
+        if stream is None or stream.line is not line or stream.is_over:
+            stream = self._stream = _Stream(line, self._rotation, self._choice)
+        try:
+            refusal = await self._answer(stream, request, timeout)
+        except StreamEnded:
+            if self._is_closed:
+                raise ClientClosed(code=grpc.StatusCode.CANCELLED) from None
+            return await self._call(request, timeout=left_of(end))
+        if refusal is not None:
+            raise SubmissionFailed.of(refusal)
+        return pb.ScheduleTaskResponse()
+
+    async def close(self) -> None:
+        """Ends the stream."""
+        self._is_closed = True
+        if self._stream is not None:
+            await self._stream.close()
+
+    async def _answer(self, stream: _Stream, request: pb.ScheduleTaskRequest, timeout: float) -> bytes | None:
+        number, answer = stream.submit(request)
+        stream.line.begin(answer)
+        self._lookout.look()
+        try:
+            async with asyncio.timeout(timeout):
+                return await answer
+        except TimeoutError:
+            raise SubmissionFailed.late() from None
+        except asyncio.CancelledError:
+            if stream.line.is_given_up and not being_cancelled():
+                stream.cancel()
+                raise GivenUp from None
+            raise
+        finally:
+            stream.line.end(answer)
+            stream.forget(number)
+
+
+class _Stream:
+    """A call of SubmitTasks."""
+
+    def __init__(self, line: Line[grpc.aio.Channel], rotation: Rotation, choice: Choice[grpc.aio.Channel]) -> None:
+        self.line = line
+        #: Whether it takes no more submissions.
+        self.is_over = False
+        self._rotation = rotation
+        self._choice = choice
+        self._numbers = itertools.count(1)
+        self._unsent: deque[pb.Submission] = deque()
+        #: {number: its answer: the refusal, or None}
+        self._waiting: dict[int, asyncio.Future[bytes | None]] = {}
+        self._wake = asyncio.Event()
+        # The context of whoever comes first is not that of the others.
+        context = Context()
+        self._call: Any = context.run(self._begin)
+        loop = asyncio.get_running_loop()
+        self._writer = loop.create_task(self._write(), name="gowork-submit", context=context)
+        self._reader = loop.create_task(self._read(), name="gowork-submitted", context=context)
+
+    def submit(self, request: pb.ScheduleTaskRequest) -> tuple[int, asyncio.Future[bytes | None]]:
+        """Sends a submission. Returns its number and its answer."""
+        number = next(self._numbers)
+        answer = self._waiting[number] = asyncio.get_running_loop().create_future()
+        self._unsent.append(pb.Submission(number=number, call=request))
+        self._wake.set()
+        return number, answer
+
+    def forget(self, number: int) -> None:
+        """Waits no more for this answer."""
+        self._waiting.pop(number, None)
+
+    def cancel(self) -> None:
+        """Ends the stream, because nobody is there."""
+        self._call.cancel()
+
+    async def close(self) -> None:
+        """Ends the stream, because the client is closed."""
+        self._call.cancel()
+        self._writer.cancel()
+        await asyncio.wait({self._writer, self._reader})
+
+    def _begin(self) -> Any:
+        return self.line.channel.stream_stream(
+            SUBMIT_TASKS,
+            request_serializer=pb.SubmitTasksRequest.SerializeToString,
+            response_deserializer=pb.SubmitTasksResponse.FromString,
+        )()
+
+    async def _write(self) -> None:
+        try:
+            while await self._has_more():
+                number = min(len(self._unsent), FRAME_SUBMISSIONS_MAX)
+                frame = pb.SubmitTasksRequest(submissions=[self._unsent.popleft() for _ in range(number)])
+                await self._call.write(frame)
+            await self._call.done_writing()
+        except (grpc.RpcError, asyncio.InvalidStateError):
+            # It has ended. The reader says why.
+            return
+
+    async def _has_more(self) -> bool:
+        """Waits for submissions. Returns whether there are some; otherwise the stream is over."""
+        while not self._unsent:
+            self._wake.clear()
+            try:
+                async with asyncio.timeout(IDLE_SECONDS):
+                    await self._wake.wait()
+            except TimeoutError:
+                # Answers that are awaited still come.
+                self.is_over = True
+                return False
+        return True
+
+    async def _read(self) -> None:
+        fails = True
+        try:
+            await self._read_on()
+            fails = await self._call.code() is not grpc.StatusCode.OK
+        except grpc.RpcError:
+            return
+        finally:
+            self.is_over = True
+            if fails and not self.line.is_given_up:
+                self._choice.fail(self.line)
+            self._writer.cancel()
+            for answer in self._waiting.values():
+                if not answer.done():
+                    answer.set_exception(StreamEnded())
+
+    async def _read_on(self) -> None:
+        is_hinted = False
+        while (response := await self._call.read()) is not grpc.aio.EOF:
+            self.line.hear()
+            if not is_hinted:
+                is_hinted = True
+                self._rotation.hear((), await self._call.initial_metadata())
+            for said in response.answers:
+                answer = self._waiting.get(said.number)
+                if answer is not None and not answer.done():
+                    answer.set_result(said.refusal if said.HasField("refusal") else None)

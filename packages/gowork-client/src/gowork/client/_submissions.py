@@ -1,0 +1,95 @@
+"""What both clients know of the stream that carries tasks which are scheduled one by one."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Generic, TypeVar
+
+import grpc
+from google.rpc import status_pb2
+
+from gowork.base.telemetry import is_traced
+from gowork.client._channels import Line
+from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
+
+SUBMIT_TASKS = "/scheduler.v1.SchedulerService/SubmitTasks"
+#: How many submissions one message carries at most, and how many bytes one may have. A larger one is a call of its own.
+FRAME_SUBMISSIONS_MAX = 64
+SUBMISSION_BYTES_MAX = 32 << 10
+#: A stream that has carried nothing for this long is ended, in seconds.
+IDLE_SECONDS = 10.0
+#: For how long no stream is opened to an address after one has failed there, in seconds.
+AVOIDED_SECONDS = 10.0
+#: For who gives a call no more time than that, in seconds.
+_TIMEOUT_S_MIN = 0.001
+
+_OK = grpc.StatusCode.OK
+#: {number: code}
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+ChannelT = TypeVar("ChannelT")
+
+
+class StreamEnded(Exception):
+    """The stream ended before it answered a submission, which may have been recorded."""
+
+
+class SubmissionFailed(grpc.RpcError):
+    """A submission was refused, or its answer came too late. It has the form of the error of a call of its own."""
+
+    def __init__(self, code: grpc.StatusCode, details: str, trailing: tuple[tuple[str, bytes], ...] = ()) -> None:
+        super().__init__(details)
+        self._code, self._details, self._trailing = code, details, trailing
+
+    @classmethod
+    def of(cls, refusal: bytes) -> SubmissionFailed:
+        """Makes the error of a serialized google.rpc.Status."""
+        status = status_pb2.Status.FromString(refusal)
+        code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
+        return cls(code, status.message, (("grpc-status-details-bin", refusal),))
+
+    @classmethod
+    def late(cls) -> SubmissionFailed:
+        """Makes the error of a submission that was not answered in time."""
+        return cls(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
+
+    def code(self) -> grpc.StatusCode:
+        """See grpc.Call."""
+        return self._code
+
+    def details(self) -> str:
+        """See grpc.Call."""
+        return self._details
+
+    def trailing_metadata(self) -> Any:
+        """See grpc.Call."""
+        return self._trailing
+
+
+class Choice(Generic[ChannelT]):
+    """Chooses how a task is submitted: by a call of its own, or over a stream. Threads may share it."""
+
+    def __init__(self) -> None:
+        #: The line on which a call of its own was made last. A program that schedules one task opens no stream.
+        self._called: Line[ChannelT] | None = None
+        #: On which line a stream has failed, and until when none is opened there, in monotonic seconds.
+        self._failed: tuple[Line[ChannelT], float] | None = None
+
+    def streams(self, line: Line[ChannelT], request: pb.ScheduleTaskRequest) -> bool:
+        """Whether to submit this over a stream on this line. It counts as a call of its own otherwise."""
+        if is_traced() or request.ByteSize() > SUBMISSION_BYTES_MAX:
+            # Where calls are traced, each has a span of its own.
+            return False
+        if self._called is not line:
+            self._called = line
+            return False
+        failed = self._failed
+        return failed is None or failed[0] is not line or time.monotonic() >= failed[1]
+
+    def fail(self, line: Line[ChannelT]) -> None:
+        """Notes that a stream on this line has failed."""
+        self._failed = line, time.monotonic() + AVOIDED_SECONDS
+
+
+def left_of(end: float) -> float:
+    """Returns the timeout of a call that may last until `end`, in monotonic seconds."""
+    return max(end - time.monotonic(), _TIMEOUT_S_MIN)

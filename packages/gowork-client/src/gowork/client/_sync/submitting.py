@@ -1,0 +1,224 @@
+"""Schedules single tasks for the blocking client: those that threads schedule at the same time share a stream."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator
+from queue import Empty, SimpleQueue
+from typing import Any, TypeAlias
+
+import grpc
+
+from gowork.base.rotation import Rotation
+from gowork.client._channels import Channels, GivenUp, Line
+from gowork.client._submissions import (
+    FRAME_SUBMISSIONS_MAX,
+    IDLE_SECONDS,
+    SUBMIT_TASKS,
+    Choice,
+    StreamEnded,
+    SubmissionFailed,
+    left_of,
+)
+from gowork.client._sync.lookout import Lookout
+from gowork.client.errors import ClientClosed
+from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
+
+#: Makes ScheduleTask as a call of its own. Its arguments are the request, and `timeout`.
+Call: TypeAlias = "Callable[..., pb.ScheduleTaskResponse]"
+
+
+class Submitting:
+    """Has the form of a stub's ScheduleTask. Threads may share it."""
+
+    def __init__(self, rotation: Rotation, channels: Channels[grpc.Channel], lookout: Lookout, call: Call) -> None:
+        self._rotation = rotation
+        self._channels = channels
+        self._lookout = lookout
+        self._call = call
+        self._choice = Choice[grpc.Channel]()
+        self._stream: _Stream | None = None
+        self._is_closed = False
+        self._lock = threading.Lock()
+
+    def __call__(self, request: pb.ScheduleTaskRequest, *, timeout: float) -> pb.ScheduleTaskResponse:
+        """Schedules a task.
+
+        Raises:
+            RpcError: as of a call of ScheduleTask.
+            ClientClosed: the client was closed meanwhile.
+        """
+        line = self._channels.current()
+        if not self._choice.streams(line, request):
+            return self._call(request, timeout=timeout)
+        end = time.monotonic() + timeout
+        try:
+            refusal = self._answer(self._stream_on(line), request, timeout)
+        except StreamEnded:
+            if self._is_closed:
+                raise ClientClosed(code=grpc.StatusCode.CANCELLED) from None
+            return self._call(request, timeout=left_of(end))
+        if refusal is not None:
+            raise SubmissionFailed.of(refusal)
+        return pb.ScheduleTaskResponse()
+
+    def close(self) -> None:
+        """Ends the stream."""
+        self._is_closed = True
+        if self._stream is not None:
+            self._stream.cancel()
+
+    def _stream_on(self, line: Line[grpc.Channel]) -> _Stream:
+        with self._lock:
+            stream = self._stream
+            if stream is None or stream.line is not line or stream.is_over:
+                stream = self._stream = _Stream(line, self._rotation, self._choice)
+            return stream
+
+    def _answer(self, stream: _Stream, request: pb.ScheduleTaskRequest, timeout: float) -> bytes | None:
+        line = stream.line
+        answer = _Answer()
+        line.begin(answer)
+        self._lookout.look()
+        try:
+            return stream.submit(request, answer, timeout)
+        except StreamEnded:
+            if line.is_given_up:
+                raise GivenUp from None
+            raise
+        finally:
+            line.end(answer)
+
+
+class _Answer:
+    """What became of one submission."""
+
+    __slots__ = ("came", "has_ended", "refusal")
+
+    def __init__(self) -> None:
+        self.came = threading.Event()
+        self.refusal: bytes | None = None
+        #: Whether the stream ended before the answer came.
+        self.has_ended = False
+
+
+class _Stream:
+    """A call of SubmitTasks. gRPC takes the messages in a thread of its own, and another one reads the answers."""
+
+    def __init__(self, line: Line[grpc.Channel], rotation: Rotation, choice: Choice[grpc.Channel]) -> None:
+        """Raises StreamEnded: the process has no threads left."""
+        self.line = line
+        #: Whether it takes no more submissions.
+        self.is_over = False
+        self._rotation = rotation
+        self._choice = choice
+        self._numbers = itertools.count(1)
+        #: None: there is nothing more.
+        self._unsent: SimpleQueue[pb.Submission | None] = SimpleQueue()
+        #: {number: its answer}
+        self._waiting: dict[int, _Answer] = {}
+        #: Held while a submission is added, and while the stream becomes one that takes no more.
+        self._lock = threading.Lock()
+        try:
+            self._call: Any = self._begin()
+            threading.Thread(target=self._read, name="gowork-submitted", daemon=True).start()
+        except (RuntimeError, ValueError):
+            choice.fail(line)
+            self._unsent.put(None)
+            raise StreamEnded from None
+
+    def submit(self, request: pb.ScheduleTaskRequest, answer: _Answer, timeout: float) -> bytes | None:
+        """Sends a submission and waits for its answer. Returns its refusal; None: it is recorded.
+
+        Raises:
+            StreamEnded, SubmissionFailed: there is no answer, or not in time.
+        """
+        with self._lock:
+            if self.is_over:
+                raise StreamEnded
+            number = next(self._numbers)
+            self._waiting[number] = answer
+            self._unsent.put(pb.Submission(number=number, call=request))
+        try:
+            if not answer.came.wait(timeout):
+                raise SubmissionFailed.late()
+        finally:
+            self._waiting.pop(number, None)
+        if answer.has_ended:
+            raise StreamEnded
+        return answer.refusal
+
+    def cancel(self) -> None:
+        """Ends the stream."""
+        self._call.cancel()
+
+    def _begin(self) -> Any:
+        return self.line.channel.stream_stream(
+            SUBMIT_TASKS,
+            request_serializer=pb.SubmitTasksRequest.SerializeToString,
+            response_deserializer=pb.SubmitTasksResponse.FromString,
+        )(self._frames())
+
+    def _frames(self) -> Iterator[pb.SubmitTasksRequest]:
+        while (submissions := self._next_unsent()) is not None:
+            yield pb.SubmitTasksRequest(submissions=submissions)
+
+    def _next_unsent(self) -> list[pb.Submission] | None:
+        """Waits for submissions; None: there are no more."""
+        next_one = self._first_unsent()
+        if next_one is None:
+            return None
+        found = [next_one]
+        while len(found) < FRAME_SUBMISSIONS_MAX:
+            try:
+                next_one = self._unsent.get_nowait()
+            except Empty:
+                break
+            if next_one is None:
+                return None
+            found.append(next_one)
+        return found
+
+    def _first_unsent(self) -> pb.Submission | None:
+        while True:
+            try:
+                return self._unsent.get(timeout=IDLE_SECONDS)
+            except Empty:
+                with self._lock:
+                    if self._unsent.empty():
+                        # Answers that are awaited still come.
+                        self.is_over = True
+                        return None
+
+    def _read(self) -> None:
+        fails = True
+        try:
+            self._read_on()
+            fails = self._call.code() is not grpc.StatusCode.OK
+        except (grpc.RpcError, ValueError):
+            return
+        finally:
+            with self._lock:
+                self.is_over = True
+                left = list(self._waiting.values())
+            if fails and not self.line.is_given_up:
+                self._choice.fail(self.line)
+            for answer in left:
+                answer.has_ended = True
+                answer.came.set()
+            self._unsent.put(None)
+
+    def _read_on(self) -> None:
+        is_hinted = False
+        for response in self._call:
+            self.line.hear()
+            if not is_hinted:
+                is_hinted = True
+                self._rotation.hear((), self._call.initial_metadata())
+            for said in response.answers:
+                answer = self._waiting.get(said.number)
+                if answer is not None:
+                    answer.refusal = said.refusal if said.HasField("refusal") else None
+                    answer.came.set()

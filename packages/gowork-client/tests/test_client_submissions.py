@@ -1,0 +1,304 @@
+"""Tasks that are scheduled one by one, of both clients: the first is a call of its own, the others share a stream."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
+from types import SimpleNamespace
+from typing import Any
+
+import grpc
+import pytest
+
+from gowork.base.rotation import Rotation
+from gowork.client import (
+    AlreadyExists,
+    AsyncClient,
+    Client,
+    ClientClosed,
+    DeadlineExceeded,
+    InvalidArgument,
+)
+from gowork.client import _channels as channels
+from gowork.client import _lookouts as lookouts
+from gowork.client import _submissions as submissions
+from gowork.client._async import submitting as async_submitting
+from gowork.client._sync import submitting
+from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
+from gowork.proto.status import FieldViolation, Refusal, invalid
+
+#: A length of time after which a test fails, in seconds.
+PATIENCE = 60.0
+GONE = Refusal(grpc.StatusCode.UNAVAILABLE, "NOT_SERVING", "the leader stops")
+
+
+class Caller:
+    """Either client, called from threads."""
+
+    def __init__(self, *addresses: str, kind: str, **options: Any) -> None:
+        self._loop = asyncio.new_event_loop() if kind == "async" else None
+        self._pool = ThreadPoolExecutor(100)
+        options.setdefault("timeout", PATIENCE)
+        if self._loop is None:
+            self.client: Any = Client(list(addresses), **options)
+        else:
+            self._thread = threading.Thread(target=self._loop.run_forever)
+            self._thread.start()
+            self.client = AsyncClient(list(addresses), **options)
+
+    def start(self, payload: object, id: str) -> Any:
+        """Schedules a task. The future has what `schedule` returns or raises."""
+        if self._loop is None:
+            return self._pool.submit(self.client.schedule, payload, id=id)
+        return asyncio.run_coroutine_threadsafe(self.client.schedule(payload, id=id), self._loop)
+
+    def schedule(self, id: str, payload: object = "p") -> None:
+        handle = self.start(payload, id).result(PATIENCE)
+        assert handle.id == id
+
+    def close(self) -> None:
+        if self._loop is None:
+            self.client.close()
+        else:
+            asyncio.run_coroutine_threadsafe(self.client.close(), self._loop).result(PATIENCE)
+
+    def end(self) -> None:
+        self.close()
+        self._pool.shutdown()
+        if self._loop is not None:
+            left = asyncio.run_coroutine_threadsafe(self._left(), self._loop).result(PATIENCE)
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+            assert not left
+
+    async def _left(self) -> list[str]:
+        return [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("gowork-")]
+
+
+@pytest.fixture(params=["blocking", "async"])
+def calling(request: Any) -> Iterator[Callable[..., Caller]]:
+    """Makes callers of either kind."""
+    made: list[Caller] = []
+
+    def make(*addresses: str, **options: Any) -> Caller:
+        made.append(Caller(*addresses, kind=request.param, **options))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.end()
+
+
+def seen(leader: Any) -> tuple[int, int]:
+    """How many calls of their own, and how many messages of a stream, a leader got."""
+    return len(leader.requests.get("ScheduleTask", ())), len(leader.requests.get("SubmitTasks", ()))
+
+
+def test_all_but_the_first_share_a_stream(calling: Any, scripted: Any) -> None:
+    caller = calling(scripted.address)
+    for id in "abc":
+        caller.schedule(id)
+    assert list(scripted.tasks) == ["a", "b", "c"]
+    assert seen(scripted) == (1, 2)
+    assert scripted.streams == 1
+
+
+async def test_those_that_wait_go_together(scripted: Any) -> None:
+    async with AsyncClient(scripted.address, timeout=PATIENCE) as client:
+        await client.schedule("p", id="first")
+        await asyncio.gather(*(client.schedule("p", id=f"{number}") for number in range(80)))
+    assert len(scripted.tasks) == 81
+    assert [len(request.submissions) for request in scripted.requests["SubmitTasks"]] == [64, 16]
+
+
+def test_those_of_threads_that_wait_go_together() -> None:
+    held, begun = threading.Event(), SimpleQueue[Iterator[pb.SubmitTasksRequest]]()
+
+    class Call:
+        def __init__(self, frames: Iterator[pb.SubmitTasksRequest]) -> None:
+            begun.put(frames)
+
+        def __iter__(self) -> Iterator[Any]:
+            held.wait()
+            return iter(())
+
+        def code(self) -> grpc.StatusCode:
+            return grpc.StatusCode.OK
+
+    line: Any = channels.Line("a:1", SimpleNamespace(stream_stream=lambda method, **forms: Call))
+    stream = submitting._Stream(line, Rotation(("a:1",)), submissions.Choice())
+
+    def submit() -> None:
+        with pytest.raises(submissions.StreamEnded):
+            stream.submit(pb.ScheduleTaskRequest(), submitting._Answer(), PATIENCE)
+
+    with ThreadPoolExecutor(80) as pool:
+        submitted = [pool.submit(submit) for _ in range(80)]
+        while stream._unsent.qsize() < 80:
+            threading.Event().wait(0.001)
+        frames = begun.get()
+        assert [len(next(frames).submissions) for _ in range(2)] == [64, 16]
+        held.set()
+        assert list(frames) == []
+        for each in submitted:
+            each.result(PATIENCE)
+
+
+def test_a_refusal_is_that_of_a_call_of_its_own(calling: Any, scripted: Any) -> None:
+    caller = calling(scripted.address)
+    caller.schedule("first")
+    scripted.refused["taken"] = Refusal(grpc.StatusCode.ALREADY_EXISTS, "TASK_EXISTS", "another task has this id")
+    scripted.refused["wrong"] = invalid([FieldViolation("task.queue", "is too long")])
+    with pytest.raises(AlreadyExists, match="another task has this id") as taken:
+        caller.schedule("taken")
+    assert taken.value.reason == "TASK_EXISTS"
+    with pytest.raises(InvalidArgument) as wrong:
+        caller.schedule("wrong")
+    assert [violation.field for violation in wrong.value.violations] == ["task.queue"]
+    caller.schedule("b")
+    assert seen(scripted) == (1, 3)
+
+
+def test_a_refusal_that_passes_is_tried_again(calling: Any, scripted: Any) -> None:
+    caller = calling(scripted.address)
+    caller.schedule("first")
+    scripted.refused["a"] = GONE
+    future = caller.start("p", "a")
+    scripted.until_asked("SubmitTasks", 2)
+    del scripted.refused["a"]
+    assert future.result(PATIENCE).id == "a"
+    assert seen(scripted)[0] == 1
+
+
+def test_a_leader_without_streams_gets_calls(calling: Any, scripted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    scripted.lacks.add("SubmitTasks")
+    caller = calling(scripted.address)
+    for id in "abc":
+        caller.schedule(id)
+    assert list(scripted.tasks) == ["a", "b", "c"]
+    assert seen(scripted) == (3, 0)
+    # It may be upgraded.
+    scripted.lacks.clear()
+    caller.schedule("d")
+    assert seen(scripted) == (4, 0)
+    now = submissions.time.monotonic()
+    monkeypatch.setattr(submissions.time, "monotonic", lambda: now + submissions.AVOIDED_SECONDS)
+    caller.schedule("e")
+    assert seen(scripted) == (4, 1)
+
+
+def test_what_a_broken_stream_leaves_unanswered_is_called_for(calling: Any, scripted: Any) -> None:
+    caller = calling(scripted.address)
+    caller.schedule("a")
+    scripted.breaks_after("SubmitTasks", GONE)
+    caller.schedule("b")
+    assert list(scripted.tasks) == ["a", "b"]
+    assert seen(scripted) == (2, 1)
+
+
+def test_a_stream_that_the_leader_ends_is_opened_again(calling: Any, scripted: Any, ports: Any) -> None:
+    caller = calling(scripted.address)
+    caller.schedule("a")
+    caller.schedule("b")
+    ports.stop(scripted.address)
+    future = caller.start("p", "c")
+    ports.serve(scripted, scripted.address)
+    assert future.result(PATIENCE).id == "c"
+
+
+def test_a_silent_leader_is_left_for_the_next_one(
+    calling: Any, scripted: Any, other: Any, held: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(channels, "SILENCE_SECONDS", 0.05)
+    monkeypatch.setattr(lookouts, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(lookouts, "PING_SECONDS", 0.3)
+    caller = calling(scripted.address, other.address)
+    caller.schedule("a")
+    scripted.answers_pings = False
+    scripted.run_next("SubmitTasks", held.wait)
+    other.says_leads(2, other.address, scripted.address)
+    for id in ("b", "c"):
+        caller.schedule(id)
+    assert list(other.tasks) == ["b", "c"]
+    assert seen(other) == (1, 1)
+
+
+def test_an_answer_that_is_late_fails_its_call_alone(calling: Any, scripted: Any, held: threading.Event) -> None:
+    caller = calling(scripted.address, timeout=0.5)
+    caller.schedule("a")
+    scripted.run_next("SubmitTasks", held.wait)
+    with pytest.raises(DeadlineExceeded):
+        caller.schedule("b")
+    held.set()
+    caller.schedule("c")
+    assert scripted.streams == 1
+
+
+def test_a_stream_that_is_not_used_ends(calling: Any, scripted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (submitting, async_submitting):
+        monkeypatch.setattr(module, "IDLE_SECONDS", 0.05)
+    caller = calling(scripted.address)
+    caller.schedule("a")
+    for id in ("b", "c"):
+        caller.schedule(id)
+        assert seen(scripted)[0] == 1
+        scripted.until_streams(0)
+
+
+def test_an_answer_that_comes_after_the_stream_has_ended_is_taken(
+    calling: Any, scripted: Any, held: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (submitting, async_submitting):
+        monkeypatch.setattr(module, "IDLE_SECONDS", 0.01)
+    caller = calling(scripted.address)
+    caller.schedule("a")
+    scripted.run_next("SubmitTasks", lambda: held.wait(0.2) and None)
+    caller.schedule("b")
+    assert seen(scripted) == (1, 1)
+
+
+def test_a_call_that_is_under_way_when_the_client_is_closed_says_so(
+    calling: Any, scripted: Any, held: threading.Event
+) -> None:
+    caller = calling(scripted.address)
+    caller.schedule("a")
+    scripted.run_next("SubmitTasks", held.wait)
+    future = caller.start("p", "b")
+    scripted.until_asked("SubmitTasks", 1)
+    caller.close()
+    with pytest.raises(ClientClosed):
+        future.result(PATIENCE)
+
+
+def test_large_tasks_are_calls_of_their_own(calling: Any, scripted: Any) -> None:
+    caller = calling(scripted.address)
+    caller.schedule("a")
+    caller.schedule("b", "x" * submissions.SUBMISSION_BYTES_MAX)
+    caller.schedule("c")
+    assert seen(scripted) == (2, 1)
+
+
+def test_traced_calls_are_their_own(calling: Any, scripted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submissions, "is_traced", lambda: True)
+    caller = calling(scripted.address)
+    for id in "abc":
+        caller.schedule(id)
+    assert seen(scripted) == (3, 0)
+
+
+async def test_a_caller_that_is_cancelled_leaves_the_others(scripted: Any, held: threading.Event) -> None:
+    async with AsyncClient(scripted.address, timeout=PATIENCE) as client:
+        await client.schedule("p", id="a")
+        scripted.run_next("SubmitTasks", held.wait)
+        first, second = (asyncio.create_task(client.schedule("p", id=id)) for id in "bc")
+        await asyncio.to_thread(scripted.until_asked, "SubmitTasks", 1)
+        first.cancel()
+        await asyncio.wait([first])
+        assert first.cancelled()
+        held.set()
+        await second
+        assert sorted(scripted.tasks) == ["a", "b", "c"]

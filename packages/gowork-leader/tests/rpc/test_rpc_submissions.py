@@ -1,0 +1,174 @@
+"""SubmitTasks answers each submission as ScheduleTask would answer a call of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import grpc
+import pytest
+from google.rpc import status_pb2
+from leader_serving import PATIENCE, ServedLeader, refused, serving, stream_refused
+
+from gowork.leader._rpc import submissions
+from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
+
+
+class Stream:
+    """A stream of submissions, and the answers that came so far: {number: refusal, or None}."""
+
+    def __init__(self, leader: ServedLeader, **keywords: Any) -> None:
+        self.call = leader.scheduler.SubmitTasks(timeout=PATIENCE, **keywords)
+        self.answers: dict[int, status_pb2.Status | None] = {}
+
+    async def send(self, tasks: dict[int, pb.Task | None]) -> None:
+        """Sends these in one message: {number: task}."""
+        submissions = [
+            pb.Submission(number=number, call=None if task is None else pb.ScheduleTaskRequest(task=task))
+            for number, task in tasks.items()
+        ]
+        await self.call.write(pb.SubmitTasksRequest(submissions=submissions))
+
+    async def answer(self, number: int) -> status_pb2.Status | None:
+        """The answer to this one. No submission may be answered twice."""
+        while number not in self.answers:
+            for answer in (await self.read()).answers:
+                assert answer.number not in self.answers
+                self.answers[answer.number] = (
+                    status_pb2.Status.FromString(answer.refusal) if answer.HasField("refusal") else None
+                )
+        return self.answers[number]
+
+    async def read(self) -> pb.SubmitTasksResponse:
+        response = await self.call.read()
+        assert response is not grpc.aio.EOF
+        return response
+
+
+async def test_what_is_answered_is_recorded(leader: ServedLeader) -> None:
+    stream = Stream(leader)
+    await stream.send({5: pb.Task(id="a", handler="h"), 3: pb.Task(id="b", payload="p")})
+    await stream.send({0: pb.Task(id="c", handler="h", queue="q")})
+    assert [await stream.answer(number) for number in (5, 3, 0)] == [None, None, None]
+    assert [task.id for task in await leader.list()] == ["a", "b", "c"]
+    assert (await leader.get("b")).payload == "p"
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        None,
+        pb.Task(),
+        pb.Task(id="x" * 300, handler="h"),
+        pb.Task(id="no-handler"),
+        pb.Task(id="t", handler="h", traceparent="nonsense"),
+        pb.Task(id="known", handler="other"),
+        pb.Task(id="known", handler="h"),
+        pb.Task(id="large", payload="x" * ((1 << 20) + 1)),
+    ],
+)
+async def test_a_submission_is_refused_as_a_call_of_its_own(leader: ServedLeader, task: pb.Task | None) -> None:
+    await leader.submit("known")
+    request = pb.ScheduleTaskRequest(task=task)
+    try:
+        await leader.scheduler.ScheduleTask(request, timeout=PATIENCE)
+    except grpc.aio.AioRpcError as error:
+        (said,) = (value for key, value in error.trailing_metadata() if key == "grpc-status-details-bin")
+    else:
+        said = None
+    stream = Stream(leader)
+    await stream.send({1: pb.Task(id="before", handler="h"), 2: task, 3: pb.Task(id="behind", handler="h")})
+    told = await stream.answer(2)
+    assert told == (None if said is None else status_pb2.Status.FromString(said))
+    assert (await stream.answer(1), await stream.answer(3)) == (None, None)
+
+
+async def test_a_number_that_waits_can_not_be_used_again(leader: ServedLeader) -> None:
+    stream = Stream(leader)
+    await stream.send({1: pb.Task(id="a", handler="h")})
+    await stream.answer(1)
+    twice = pb.Submission(number=1, call=pb.ScheduleTaskRequest(task=pb.Task(id="b", handler="h")))
+    await stream.call.write(pb.SubmitTasksRequest(submissions=[twice, twice]))
+    # What was read before is still answered.
+    assert [answer.number for answer in (await stream.read()).answers] == [1]
+    refusal = await refused(stream.call.read())
+    assert [violation.field for violation in refusal.violations] == ["submissions[1].number"]
+    assert (await leader.get("b")).id == "b"
+
+
+async def test_what_was_sent_is_answered_when_the_caller_sends_no_more(leader: ServedLeader) -> None:
+    stream = Stream(leader)
+    await stream.send({number: pb.Task(id=f"{number}", handler="h") for number in range(500)})
+    await stream.call.done_writing()
+    answered = [answer.number async for response in stream.call for answer in response.answers]
+    assert sorted(answered) == list(range(500))
+    assert await stream.call.code() is grpc.StatusCode.OK
+
+
+async def test_tasks_of_a_caller_that_goes_away_are_recorded(leader: ServedLeader) -> None:
+    stream = Stream(leader)
+    await stream.send({1: pb.Task(id="a", handler="h")})
+    await stream.answer(1)
+    stream.call.cancel()
+    await leader.submit("b")
+    assert [task.id for task in await leader.list()] == ["a", "b"]
+
+
+async def test_garbage_ends_the_stream(leader: ServedLeader) -> None:
+    call = leader.stream_stream("/scheduler.v1.SchedulerService/SubmitTasks")(iter([b"\x0a\x7f"]), timeout=PATIENCE)
+    assert (await stream_refused(call)).reason == "NOT_PROTOBUF"
+
+
+async def test_a_stream_whose_answers_are_not_read_is_not_read_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submissions, "SUBMISSIONS_MAX", 4)
+    asked: list[str] = []
+    let_go = asyncio.Event()
+
+    async def schedule(call: pb.ScheduleTaskRequest, context: Any) -> None:
+        asked.append(call.task.id)
+        await let_go.wait()
+
+    async def requests() -> Any:
+        for number in range(8):
+            submission = pb.Submission(number=number, call=pb.ScheduleTaskRequest(task=pb.Task(id=f"{number}")))
+            yield pb.SubmitTasksRequest(submissions=[submission])
+
+    served = submissions.Submissions(schedule, lambda method, code, seconds: None)
+    answers = served.serve(requests(), SimpleNamespace())  # type: ignore[arg-type]
+    first = asyncio.ensure_future(anext(answers))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert asked == ["0", "1", "2", "3"]
+    let_go.set()
+    numbers = [answer.number for answer in (await first).answers]
+    async for response in answers:
+        numbers += [answer.number for answer in response.answers]
+    assert sorted(numbers) == list(range(8))
+
+
+async def test_streams_end_with_the_leadership_when_what_was_read_is_answered(tmp_path: Path) -> None:
+    async with serving(tmp_path) as leader:
+        idle, stream = Stream(leader), Stream(leader)
+        for each, id in ((idle, "a"), (stream, "b")):
+            await each.send({1: pb.Task(id=id, handler="h")})
+            await each.answer(1)
+        leader.stopped.set()
+        for each in (idle, stream):
+            assert await each.call.read() is grpc.aio.EOF
+            assert await each.call.code() is grpc.StatusCode.OK
+
+
+async def test_a_stream_is_refused_by_a_leader_that_stops(tmp_path: Path) -> None:
+    async with serving(tmp_path) as leader:
+        stream = Stream(leader)
+        await stream.send({1: pb.Task(id="a", handler="h")})
+        await stream.answer(1)
+        leader.stopped.set()
+        assert await stream.call.read() is grpc.aio.EOF
+        refusal = await refused(leader.scheduler.GetTask(pb.GetTaskRequest(id="a"), timeout=PATIENCE))
+        assert refusal.code is grpc.StatusCode.UNAVAILABLE
+        assert (await stream_refused(Stream(leader).call)).code is grpc.StatusCode.UNAVAILABLE
