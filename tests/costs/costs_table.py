@@ -10,8 +10,9 @@ from pathlib import Path
 PATH = Path(__file__).with_name("costs.toml")
 #: The version of Python that calls and objects were counted with: other versions call and allocate otherwise.
 PYTHON = (3, 11)
-#: {first word of a cost: the share by which it may exceed its figure}. Other costs must not exceed theirs at all.
-MARGINS = {"calls": 0.01, "objects": 0.01, "calls:": 0.03, "objects:": 0.03}
+#: {first word of a cost: the share by which it may exceed its figure}. Other costs must not exceed theirs at all. The
+#: calls and objects of runners vary by 3 % with which of two threads that wait takes the second of two tasks.
+MARGINS = {"calls": 0.01, "objects": 0.01, "calls:": 0.05, "objects:": 0.05}
 _HEAD = """\
 # What 1,000 tasks cost; see docs/benchmarks.md. Written by `python tests/costs/count_costs.py --write`.
 # A figure that rises is a decision, and the commit says why.
