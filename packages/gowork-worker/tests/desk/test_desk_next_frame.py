@@ -41,6 +41,21 @@ def test_a_report_leaves_at_once_after_few_and_gathers_after_several() -> None:
     assert coming.due is None
 
 
+def test_a_time_that_came_counts_for_those_that_it_was_set_for() -> None:
+    coming = sent(1, 2, 3, 4)
+    coming.keep([session.Report(fence=5)], 10)
+    assert take(coming, now=1.0, slots=16) is None
+    earlier = coming.due
+    assert earlier is not None
+    # Before the clock has it.
+    coming.come_due(earlier)
+    assert fences(take(coming, now=1.0, slots=16)) == [5]
+    coming.keep([session.Report(fence=6)], 10)
+    assert take(coming, now=1.001, slots=16) is None
+    coming.come_due(earlier)
+    assert take(coming, now=1.001, slots=16) is None
+
+
 def test_what_gathers_leaves_when_the_leader_has_acknowledged_all_but_few_before_it() -> None:
     coming = sent(1, 2, 3, 4, 5)
     coming.keep([session.Report(fence=6)], 10)

@@ -6,6 +6,7 @@ the leader has several reports of this worker to acknowledge (Nagle's rule), nor
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from gowork.proto.worker.v1 import session_pb2 as session
@@ -70,6 +71,11 @@ class NextFrame:
     def answer(self, pings: Iterable[int]) -> None:
         """Takes pings of the leader, to be answered."""
         self._pongs += pings
+
+    def come_due(self, due: float) -> None:
+        """The time at which what gathered is sent has come, if it is still the time that `due` was."""
+        if self.due == due:
+            self.due = -math.inf
 
     def take(
         self, bytes_max: int, now: float, *, held: int, slots: int, blocked: bool, draining: bool

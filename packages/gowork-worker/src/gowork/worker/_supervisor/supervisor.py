@@ -67,7 +67,7 @@ class Supervisor:
         self.measures = Measures()
         #: Set whenever there may be something to send.
         self.wake = asyncio.Event()
-        #: When a timer sets it, because reports gather; None while no timer runs.
+        #: For when the last timer was set that sets it, because reports gather.
         self._due: float | None = None
         #: Set once the handlers are known.
         self.ready = asyncio.Event()
@@ -261,14 +261,14 @@ class Supervisor:
         if due is not None:
             if due != self._due:
                 self._due = due
-                loop.call_at(due, self._wake_at_due)
+                loop.call_at(due, self._come_due, due)
         elif self.desk.frame.unacknowledged.unsent:
             self.wake.set()
         return frame
 
-    def _wake_at_due(self) -> None:
-        # Where the loop's clock is coarse, a timer may fire before its time. Then the next `take` sets another.
-        self._due = None
+    def _come_due(self, due: float) -> None:
+        # A loop fires timers that are due within its clock's resolution, so that `due` may be still ahead.
+        self.desk.frame.come_due(due)
         self.wake.set()
 
     def slots(self) -> dict[str, int]:
