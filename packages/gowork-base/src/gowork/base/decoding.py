@@ -73,14 +73,14 @@ class _DecodingServer:
     def add_registered_method_handlers(self, service: str, handlers: _Handlers) -> None:
         """Adds a service's handlers: {name of the method: its handler}."""
         checked = {
-            name: _checked(handler, partial(_Timed, f"{service}/{name}", self._called), self._outgoing, self._passed_on)
+            name: _checked(handler, partial(Timed, f"{service}/{name}", self._called), self._outgoing, self._passed_on)
             for name, handler in handlers.items()
         }
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, checked),))
 
 
-class _Timed:
-    """Times one call."""
+class Timed:
+    """Times one call, from when it is made until it is left as a context manager."""
 
     __slots__ = ("_called", "_context", "_method", "_started")
 
@@ -123,7 +123,7 @@ def _same(data: bytes) -> bytes:
 
 _AS_BYTES = _Codec(_same, _same, lambda: True)
 #: Makes what times a call from the call's context.
-_Timing: TypeAlias = "Callable[[grpc.aio.ServicerContext[Any, Any]], _Timed]"
+_Timing: TypeAlias = "Callable[[grpc.aio.ServicerContext[Any, Any]], Timed]"
 
 
 def _checked(

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from gowork.leader._core.model import COMPLETED, Standing, Task
-from gowork.leader._engine.watching import Feed, SubscriptionsClosed, bytes_of
+from gowork.leader._engine.watching import Feed, SubscriptionsClosed
 
 #: How many bytes of finished tasks, in bodies and results, may wait for one waiter to read them. Beyond that it keeps
 #: ids, and the tasks are looked up in the store.
@@ -73,16 +73,15 @@ class Waiter:
         self._event = asyncio.Event()
         self._closed = False
 
-    def finish(self, ended: Ended) -> None:
-        """Adds a task that has finished."""
+    def finish(self, ended: Ended, size: int) -> None:
+        """Adds a task that has finished; its body and result have `size` bytes."""
         if self._bytes >= WAITER_BYTES_MAX or (self._finished and self._all.bytes >= WAITERS_BYTES_MAX):
             self._beyond.append(ended.id)
         else:
             id, body, standing = ended
             if not self._with_bodies and body is not None and len(body) > SMALL_BYTES:
-                body = None
-                ended = Ended(id, body, standing)
-            size = bytes_of(body or b"", standing)
+                size -= len(body)
+                ended = Ended(id, None, standing)
             self._bytes += size
             self._all.bytes += size
             self._finished.append(ended)
@@ -158,19 +157,22 @@ class Subscriptions:
         for task in tasks:
             spec = task.spec
             id = spec.id
-            if task.standing.status >= COMPLETED:
-                ended = Ended(id, spec.body + spec.trace, task.standing)
-                self._keep(ended)
+            standing = task.standing
+            if standing.status >= COMPLETED:
+                body = spec.body + spec.trace
+                result_bytes = len(standing.result) + len(standing.result_data)
+                ended = Ended(id, body, standing)
+                self._keep(ended, result_bytes)
                 for waiter in waiters.pop(id, ()):
-                    waiter.finish(ended)
+                    waiter.finish(ended, len(body) + result_bytes)
             else:
                 self._recent.pop(id, None)
                 self._less_recent.pop(id, None)
         self.watchers.publish(tasks, changed, removed)
 
-    def _keep(self, ended: Ended) -> None:
+    def _keep(self, ended: Ended, result_bytes: int) -> None:
         id, body, standing = ended
-        if standing.failure is not None or bytes_of(b"", standing) > RECENT_BYTES_MAX:
+        if standing.failure is not None or result_bytes > RECENT_BYTES_MAX:
             # An earlier task with this id may be kept, and is wrong from now on.
             self._recent.pop(id, None)
             self._less_recent.pop(id, None)

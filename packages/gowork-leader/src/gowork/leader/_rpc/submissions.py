@@ -6,13 +6,12 @@ Each submission passes through the same checks as a call of its own. A refusal e
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias, cast
 
 import grpc
 
-from gowork.base.decoding import Called
+from gowork.base.decoding import Called, Timed
 from gowork.leader._rpc.boundary import refusing
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.proto.status import FieldViolation, invalid
@@ -126,29 +125,17 @@ class _Stream:
                 self._taken.clear()
                 await self._taken.wait()
 
-    async def _answer(self, number: int, call: pb.ScheduleTaskRequest) -> None:
-        started = time.perf_counter()
-        answer = pb.SubmissionAnswer(number=number)
-        code = "OK"
+    async def _answer(self, number: int, request: pb.ScheduleTaskRequest) -> None:
+        answer, call = pb.SubmissionAnswer(number=number), _Call(self._context)
         try:
-            await self._schedule(call, _Call(self._context))
-        except _Refused as refused:
-            answer.refusal, code = refused.status, refused.code.name
+            with Timed(SCHEDULE_TASK, self._called, cast("grpc.aio.ServicerContext[Any, Any]", call)):
+                await self._schedule(request, call)
+        except grpc.aio.AbortError:
+            answer.refusal = call.refusal
         finally:
             del self._under_way[number]
-        self._called(SCHEDULE_TASK, code, time.perf_counter() - started)
         self._answers.append(answer)
         self._news.set()
-
-
-class _Refused(grpc.aio.AbortError):
-    """A submission was refused."""
-
-    def __init__(self, code: grpc.StatusCode, status: bytes) -> None:
-        super().__init__()
-        self.code = code
-        #: The refusal, as a serialized google.rpc.Status.
-        self.status = status
 
 
 class _Call:
@@ -156,11 +143,19 @@ class _Call:
 
     def __init__(self, stream: _Context) -> None:
         self._stream = stream
+        self._code: grpc.StatusCode | None = None
+        #: With what the submission was refused: a serialized google.rpc.Status.
+        self.refusal = b""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
-    async def abort(self, code: grpc.StatusCode, details: str, trailing_metadata: Any) -> None:
+    def code(self) -> grpc.StatusCode | None:
+        """See grpc.aio.ServicerContext."""
+        return self._code
+
+    async def abort(self, code: grpc.StatusCode, details: str, trailing_metadata: Any) -> NoReturn:
         """See grpc.aio.ServicerContext. `proto.status.abort` puts the whole refusal into the metadata."""
-        ((_, status),) = trailing_metadata
-        raise _Refused(code, status)
+        ((_, self.refusal),) = trailing_metadata
+        self._code = code
+        raise grpc.aio.AbortError(details)
