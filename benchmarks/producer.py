@@ -34,9 +34,11 @@ def main(address: str, handler: str, warm_up: int, tasks: int) -> None:
     sys.stdout.flush()
 
 
-def produce(client: Client, handler: str, tasks: int, tell: Callable[[], object] = lambda: None) -> None:
+def produce(
+    client: Client, handler: str, tasks: int, tell: Callable[[], object] = lambda: None, payload: str = PAYLOAD
+) -> None:
     """Schedules `tasks` tasks and waits until all complete; calls `tell` after each SHOW_EVERY of them."""
-    handles = client.schedule_many((PAYLOAD for _ in range(tasks)), handler=handler)
+    handles = client.schedule_many((payload for _ in range(tasks)), handler=handler)
     done = 0
     for handle in client.as_completed(handles):
         done += 1

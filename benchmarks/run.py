@@ -1,6 +1,6 @@
 """Measures gowork beside what the machine can do without it, in the same run.
 
-    python benchmarks/run.py [throughput|callers|sequential|idle|fleet|backlog|killed|watched|all|ha]... [--json FILE]
+    python benchmarks/run.py [SCENARIO|all]... [--json FILE]
     python benchmarks/run.py ha --pending 100000 [--running 10000]
     python benchmarks/run.py --against 0.1.0 [--pairs 5]
 
@@ -21,6 +21,7 @@ import fleet
 import ha
 import idle
 import killed_worker
+import payloads
 import sequential
 import throughput
 import watched
@@ -36,6 +37,7 @@ SCENARIOS = {
     "fleet": fleet.run,
     "backlog": backlog.run,
     "killed": killed_worker.run,
+    "payloads": payloads.run,
     "watched": watched.run,
     "ha": ha.run,
 }
