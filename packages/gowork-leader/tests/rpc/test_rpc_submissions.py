@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -121,8 +122,9 @@ async def test_garbage_ends_the_stream(leader: ServedLeader) -> None:
     assert (await stream_refused(call)).reason == "NOT_PROTOBUF"
 
 
+@pytest.mark.parametrize("together", [1, 3, 8])
 async def test_a_stream_whose_answers_are_not_read_is_not_read_either(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch, together: int
 ) -> None:
     monkeypatch.setattr(submissions, "SUBMISSIONS_MAX", 4)
     asked: list[str] = []
@@ -133,9 +135,13 @@ async def test_a_stream_whose_answers_are_not_read_is_not_read_either(
         await let_go.wait()
 
     async def requests() -> Any:
-        for number in range(8):
-            submission = pb.Submission(number=number, call=pb.ScheduleTaskRequest(task=pb.Task(id=f"{number}")))
-            yield pb.SubmitTasksRequest(submissions=[submission])
+        for first in range(0, 8, together):
+            yield pb.SubmitTasksRequest(
+                submissions=[
+                    pb.Submission(number=number, call=pb.ScheduleTaskRequest(task=pb.Task(id=f"{number}")))
+                    for number in range(first, min(first + together, 8))
+                ]
+            )
 
     served = submissions.Submissions(schedule, lambda method, code, seconds: None)
     answers = served.serve(requests(), SimpleNamespace())  # type: ignore[arg-type]
@@ -148,6 +154,33 @@ async def test_a_stream_whose_answers_are_not_read_is_not_read_either(
     async for response in answers:
         numbers += [answer.number for answer in response.answers]
     assert sorted(numbers) == list(range(8))
+
+
+async def test_a_message_that_was_read_is_not_kept() -> None:
+    class Part:
+        """Stands for a submission. While a part of a message is kept, all of it is."""
+
+        number, call = 1, None
+
+    kept: list[weakref.ref[Part]] = []
+    waits = asyncio.Event()
+
+    async def schedule(call: pb.ScheduleTaskRequest, context: Any) -> None:
+        return
+
+    async def requests() -> Any:
+        part = Part()
+        kept.append(weakref.ref(part))
+        yield SimpleNamespace(submissions=[part])
+        del part
+        await waits.wait()
+
+    served = submissions.Submissions(schedule, lambda method, code, seconds: None)
+    answers = served.serve(requests(), SimpleNamespace())  # type: ignore[arg-type]
+    assert [answer.number for answer in (await anext(answers)).answers] == [1]
+    assert [each() for each in kept] == [None]
+    waits.set()
+    assert [response async for response in answers] == []
 
 
 async def test_streams_end_with_the_leadership_when_what_was_read_is_answered(tmp_path: Path) -> None:
