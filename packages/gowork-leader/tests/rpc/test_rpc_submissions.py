@@ -14,7 +14,9 @@ from google.rpc import status_pb2
 from leader_serving import PATIENCE, ServedLeader, refused, serving, stream_refused
 
 from gowork.leader._rpc import submissions
+from gowork.leader._rpc.services import Port, Switchboard
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
+from gowork.proto.status import Refusal
 
 
 class Stream:
@@ -193,6 +195,30 @@ async def test_streams_end_with_the_leadership_when_what_was_read_is_answered(tm
         for each in (idle, stream):
             assert await each.call.read() is grpc.aio.EOF
             assert await each.call.code() is grpc.StatusCode.OK
+
+
+async def test_what_is_read_as_another_leader_takes_over_is_refused() -> None:
+    switchboard = Switchboard(Refusal(grpc.StatusCode.UNAVAILABLE, "NOT_LEADING", "another one leads"))
+
+    async def answer(request: Any, context: Any) -> pb.ScheduleTaskResponse:
+        assert isinstance(request, bytes), "calls are forwarded as bytes"
+        return pb.ScheduleTaskResponse()
+
+    async def requests() -> Any:
+        yield pb.SubmitTasksRequest(submissions=[pb.Submission(number=1)])
+        switchboard.forward({port: {submissions.SCHEDULE_TASK: answer} for port in Port})
+
+    methods: dict[str, Any] = {}
+    server: Any = SimpleNamespace(
+        add_generic_rpc_handlers=lambda handlers: None,
+        add_registered_method_handlers=lambda service, handlers: methods.update(handlers),
+    )
+    switchboard.add_to(server, "scheduler.v1.SchedulerService", Port.SCHEDULER)
+    switchboard.connect({submissions.SCHEDULE_TASK: answer})
+    context = SimpleNamespace(peer=lambda: "ipv4:127.0.0.1:1", invocation_metadata=lambda: ())
+    serving = methods["SubmitTasks"].stream_stream(requests(), context)
+    (told,) = [answer async for response in serving for answer in response.answers]
+    assert status_pb2.Status.FromString(told.refusal).message == "another one leads"
 
 
 async def test_a_stream_is_refused_by_a_leader_that_stops(tmp_path: Path) -> None:
