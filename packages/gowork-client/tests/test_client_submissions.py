@@ -134,7 +134,7 @@ def test_those_of_threads_that_wait_go_together() -> None:
 
     def submit() -> None:
         with pytest.raises(submissions.StreamEnded):
-            stream.submit(pb.ScheduleTaskRequest(), submitting._Answer(), PATIENCE)
+            stream.submit(submitting._Answer(pb.ScheduleTaskRequest()), PATIENCE)
 
     with ThreadPoolExecutor(80) as pool:
         submitted = [pool.submit(submit) for _ in range(80)]
@@ -236,6 +236,22 @@ def test_an_answer_that_is_late_fails_its_call_alone(calling: Any, scripted: Any
     held.set()
     caller.schedule("c")
     assert scripted.streams == 1
+
+
+def test_a_task_whose_caller_has_given_up_is_not_sent(calling: Any, scripted: Any, held: threading.Event) -> None:
+    caller = calling(scripted.address, timeout=0.3)
+    caller.schedule("a")
+    scripted.run_next("SubmitTasks", held.wait)
+    # The leader reads no more, and gRPC takes some messages until it lets the client wait.
+    for first in range(100, 900, 100):
+        for future in [caller.start("x" * 30_000, f"{first + number}") for number in range(64)]:
+            with pytest.raises(DeadlineExceeded):
+                future.result(PATIENCE)
+    held.set()
+    while caller.start("p", "z").exception(PATIENCE) is not None:
+        pass
+    assert "100" in scripted.tasks
+    assert [id for id in scripted.tasks if id.startswith("8")] == []
 
 
 def test_a_stream_that_is_not_used_ends(calling: Any, scripted: Any, monkeypatch: pytest.MonkeyPatch) -> None:

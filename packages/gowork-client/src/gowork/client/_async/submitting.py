@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable
 from contextvars import Context
 from typing import Any, TypeAlias
@@ -103,7 +102,8 @@ class _Stream:
         self._rotation = rotation
         self._choice = choice
         self._numbers = itertools.count(1)
-        self._unsent: deque[pb.Submission] = deque()
+        #: {number: the submission}, in the order in which they are sent
+        self._unsent: dict[int, pb.Submission] = {}
         #: {number: its answer: the refusal, or None}
         self._waiting: dict[int, asyncio.Future[bytes | None]] = {}
         self._wake = asyncio.Event()
@@ -118,13 +118,14 @@ class _Stream:
         """Sends a submission. Returns its number and its answer."""
         number = next(self._numbers)
         answer = self._waiting[number] = asyncio.get_running_loop().create_future()
-        self._unsent.append(pb.Submission(number=number, call=request))
+        self._unsent[number] = pb.Submission(number=number, call=request)
         self._wake.set()
         return number, answer
 
     def forget(self, number: int) -> None:
-        """Waits no more for this answer."""
+        """Waits no more for this answer. What was not sent yet is not sent."""
         self._waiting.pop(number, None)
+        self._unsent.pop(number, None)
 
     def cancel(self) -> None:
         """Ends the stream, because nobody is there."""
@@ -146,8 +147,8 @@ class _Stream:
     async def _write(self) -> None:
         try:
             while await self._has_more():
-                number = min(len(self._unsent), FRAME_SUBMISSIONS_MAX)
-                frame = pb.SubmitTasksRequest(submissions=[self._unsent.popleft() for _ in range(number)])
+                numbers = list(itertools.islice(self._unsent, FRAME_SUBMISSIONS_MAX))
+                frame = pb.SubmitTasksRequest(submissions=[self._unsent.pop(number) for number in numbers])
                 await self._call.write(frame)
             await self._call.done_writing()
         except (grpc.RpcError, asyncio.InvalidStateError):
