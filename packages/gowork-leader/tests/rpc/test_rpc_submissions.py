@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,9 @@ from google.rpc import status_pb2
 from leader_serving import PATIENCE, ServedLeader, refused, serving, stream_refused
 
 from gowork.leader._rpc import submissions
+from gowork.leader._rpc.services import Port, Switchboard
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
+from gowork.proto.status import Refusal
 
 
 class Stream:
@@ -121,8 +124,9 @@ async def test_garbage_ends_the_stream(leader: ServedLeader) -> None:
     assert (await stream_refused(call)).reason == "NOT_PROTOBUF"
 
 
+@pytest.mark.parametrize("together", [1, 3, 8])
 async def test_a_stream_whose_answers_are_not_read_is_not_read_either(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch, together: int
 ) -> None:
     monkeypatch.setattr(submissions, "SUBMISSIONS_MAX", 4)
     asked: list[str] = []
@@ -133,9 +137,13 @@ async def test_a_stream_whose_answers_are_not_read_is_not_read_either(
         await let_go.wait()
 
     async def requests() -> Any:
-        for number in range(8):
-            submission = pb.Submission(number=number, call=pb.ScheduleTaskRequest(task=pb.Task(id=f"{number}")))
-            yield pb.SubmitTasksRequest(submissions=[submission])
+        for first in range(0, 8, together):
+            yield pb.SubmitTasksRequest(
+                submissions=[
+                    pb.Submission(number=number, call=pb.ScheduleTaskRequest(task=pb.Task(id=f"{number}")))
+                    for number in range(first, min(first + together, 8))
+                ]
+            )
 
     served = submissions.Submissions(schedule, lambda method, code, seconds: None)
     answers = served.serve(requests(), SimpleNamespace())  # type: ignore[arg-type]
@@ -150,6 +158,33 @@ async def test_a_stream_whose_answers_are_not_read_is_not_read_either(
     assert sorted(numbers) == list(range(8))
 
 
+async def test_a_message_that_was_read_is_not_kept() -> None:
+    class Part:
+        """Stands for a submission. While a part of a message is kept, all of it is."""
+
+        number, call = 1, None
+
+    kept: list[weakref.ref[Part]] = []
+    waits = asyncio.Event()
+
+    async def schedule(call: pb.ScheduleTaskRequest, context: Any) -> None:
+        return
+
+    async def requests() -> Any:
+        part = Part()
+        kept.append(weakref.ref(part))
+        yield SimpleNamespace(submissions=[part])
+        del part
+        await waits.wait()
+
+    served = submissions.Submissions(schedule, lambda method, code, seconds: None)
+    answers = served.serve(requests(), SimpleNamespace())  # type: ignore[arg-type]
+    assert [answer.number for answer in (await anext(answers)).answers] == [1]
+    assert [each() for each in kept] == [None]
+    waits.set()
+    assert [response async for response in answers] == []
+
+
 async def test_streams_end_with_the_leadership_when_what_was_read_is_answered(tmp_path: Path) -> None:
     async with serving(tmp_path) as leader:
         idle, stream = Stream(leader), Stream(leader)
@@ -160,6 +195,30 @@ async def test_streams_end_with_the_leadership_when_what_was_read_is_answered(tm
         for each in (idle, stream):
             assert await each.call.read() is grpc.aio.EOF
             assert await each.call.code() is grpc.StatusCode.OK
+
+
+async def test_what_is_read_as_another_leader_takes_over_is_refused() -> None:
+    switchboard = Switchboard(Refusal(grpc.StatusCode.UNAVAILABLE, "NOT_LEADING", "another one leads"))
+
+    async def answer(request: Any, context: Any) -> pb.ScheduleTaskResponse:
+        assert isinstance(request, bytes), "calls are forwarded as bytes"
+        return pb.ScheduleTaskResponse()
+
+    async def requests() -> Any:
+        yield pb.SubmitTasksRequest(submissions=[pb.Submission(number=1)])
+        switchboard.forward({port: {submissions.SCHEDULE_TASK: answer} for port in Port})
+
+    methods: dict[str, Any] = {}
+    server: Any = SimpleNamespace(
+        add_generic_rpc_handlers=lambda handlers: None,
+        add_registered_method_handlers=lambda service, handlers: methods.update(handlers),
+    )
+    switchboard.add_to(server, "scheduler.v1.SchedulerService", Port.SCHEDULER)
+    switchboard.connect({submissions.SCHEDULE_TASK: answer})
+    context = SimpleNamespace(peer=lambda: "ipv4:127.0.0.1:1", invocation_metadata=lambda: ())
+    serving = methods["SubmitTasks"].stream_stream(requests(), context)
+    (told,) = [answer async for response in serving for answer in response.answers]
+    assert status_pb2.Status.FromString(told.refusal).message == "another one leads"
 
 
 async def test_a_stream_is_refused_by_a_leader_that_stops(tmp_path: Path) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable
 from contextvars import Context
 from typing import Any, TypeAlias
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from gowork.base.rotation import Rotation
 from gowork.client._async.cancelling import being_cancelled
@@ -103,7 +103,8 @@ class _Stream:
         self._rotation = rotation
         self._choice = choice
         self._numbers = itertools.count(1)
-        self._unsent: deque[pb.Submission] = deque()
+        #: {number: the submission}, in the order in which they are sent
+        self._unsent: dict[int, pb.Submission] = {}
         #: {number: its answer: the refusal, or None}
         self._waiting: dict[int, asyncio.Future[bytes | None]] = {}
         self._wake = asyncio.Event()
@@ -118,13 +119,14 @@ class _Stream:
         """Sends a submission. Returns its number and its answer."""
         number = next(self._numbers)
         answer = self._waiting[number] = asyncio.get_running_loop().create_future()
-        self._unsent.append(pb.Submission(number=number, call=request))
+        self._unsent[number] = pb.Submission(number=number, call=request)
         self._wake.set()
         return number, answer
 
     def forget(self, number: int) -> None:
-        """Waits no more for this answer."""
+        """Waits no more for this answer. What was not sent yet is not sent."""
         self._waiting.pop(number, None)
+        self._unsent.pop(number, None)
 
     def cancel(self) -> None:
         """Ends the stream, because nobody is there."""
@@ -140,14 +142,13 @@ class _Stream:
         return self.line.channel.stream_stream(
             SUBMIT_TASKS,
             request_serializer=pb.SubmitTasksRequest.SerializeToString,
-            response_deserializer=pb.SubmitTasksResponse.FromString,
         )()
 
     async def _write(self) -> None:
         try:
             while await self._has_more():
-                number = min(len(self._unsent), FRAME_SUBMISSIONS_MAX)
-                frame = pb.SubmitTasksRequest(submissions=[self._unsent.popleft() for _ in range(number)])
+                numbers = list(itertools.islice(self._unsent, FRAME_SUBMISSIONS_MAX))
+                frame = pb.SubmitTasksRequest(submissions=[self._unsent.pop(number) for number in numbers])
                 await self._call.write(frame)
             await self._call.done_writing()
         except (grpc.RpcError, asyncio.InvalidStateError):
@@ -172,10 +173,12 @@ class _Stream:
         try:
             await self._read_on()
             fails = await self._call.code() is not grpc.StatusCode.OK
-        except grpc.RpcError:
+        except (grpc.RpcError, DecodeError):
             return
         finally:
             self.is_over = True
+            # After an answer that is none, the call would stay open.
+            self._call.cancel()
             if fails and not self.line.is_given_up:
                 self._choice.fail(self.line)
             self._writer.cancel()
@@ -185,12 +188,12 @@ class _Stream:
 
     async def _read_on(self) -> None:
         is_hinted = False
-        while (response := await self._call.read()) is not grpc.aio.EOF:
+        while (data := await self._call.read()) is not grpc.aio.EOF:
             self.line.hear()
             if not is_hinted:
                 is_hinted = True
                 self._rotation.hear((), await self._call.initial_metadata())
-            for said in response.answers:
+            for said in pb.SubmitTasksResponse.FromString(data).answers:
                 answer = self._waiting.get(said.number)
                 if answer is not None and not answer.done():
                     answer.set_result(said.refusal if said.HasField("refusal") else None)

@@ -10,6 +10,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from gowork.base.rotation import Rotation
 from gowork.client._channels import Channels, GivenUp, Line
@@ -79,11 +80,11 @@ class Submitting:
 
     def _answer(self, stream: _Stream, request: pb.ScheduleTaskRequest, timeout: float) -> bytes | None:
         line = stream.line
-        answer = _Answer()
+        answer = _Answer(request)
         line.begin(answer)
         self._lookout.look()
         try:
-            return stream.submit(request, answer, timeout)
+            return stream.submit(answer, timeout)
         except StreamEnded:
             if line.is_given_up:
                 raise GivenUp from None
@@ -95,9 +96,10 @@ class Submitting:
 class _Answer:
     """What became of one submission."""
 
-    __slots__ = ("came", "has_ended", "refusal")
+    __slots__ = ("came", "has_ended", "refusal", "request")
 
-    def __init__(self) -> None:
+    def __init__(self, request: pb.ScheduleTaskRequest) -> None:
+        self.request = request
         self.came = threading.Event()
         self.refusal: bytes | None = None
         #: Whether the stream ended before the answer came.
@@ -115,8 +117,8 @@ class _Stream:
         self._rotation = rotation
         self._choice = choice
         self._numbers = itertools.count(1)
-        #: None: there is nothing more.
-        self._unsent: SimpleQueue[pb.Submission | None] = SimpleQueue()
+        #: The numbers of what is to be sent, unless nobody waits for it any more. None: there is nothing more.
+        self._unsent: SimpleQueue[int | None] = SimpleQueue()
         #: {number: its answer}
         self._waiting: dict[int, _Answer] = {}
         #: Held while a submission is added, and while the stream becomes one that takes no more.
@@ -129,7 +131,7 @@ class _Stream:
             self._unsent.put(None)
             raise StreamEnded from None
 
-    def submit(self, request: pb.ScheduleTaskRequest, answer: _Answer, timeout: float) -> bytes | None:
+    def submit(self, answer: _Answer, timeout: float) -> bytes | None:
         """Sends a submission and waits for its answer. Returns its refusal; None: it is recorded.
 
         Raises:
@@ -140,7 +142,7 @@ class _Stream:
                 raise StreamEnded
             number = next(self._numbers)
             self._waiting[number] = answer
-            self._unsent.put(pb.Submission(number=number, call=request))
+            self._unsent.put(number)
         try:
             if not answer.came.wait(timeout):
                 raise SubmissionFailed.late()
@@ -158,14 +160,16 @@ class _Stream:
         return self.line.channel.stream_stream(
             SUBMIT_TASKS,
             request_serializer=pb.SubmitTasksRequest.SerializeToString,
-            response_deserializer=pb.SubmitTasksResponse.FromString,
         )(self._frames())
 
     def _frames(self) -> Iterator[pb.SubmitTasksRequest]:
-        while (submissions := self._next_unsent()) is not None:
-            yield pb.SubmitTasksRequest(submissions=submissions)
+        while (numbers := self._next_unsent()) is not None:
+            waiting = [(number, self._waiting.get(number)) for number in numbers]
+            submissions = [pb.Submission(number=number, call=each.request) for number, each in waiting if each]
+            if submissions:
+                yield pb.SubmitTasksRequest(submissions=submissions)
 
-    def _next_unsent(self) -> list[pb.Submission] | None:
+    def _next_unsent(self) -> list[int] | None:
         """Waits for submissions; None: there are no more."""
         next_one = self._first_unsent()
         if next_one is None:
@@ -181,7 +185,7 @@ class _Stream:
             found.append(next_one)
         return found
 
-    def _first_unsent(self) -> pb.Submission | None:
+    def _first_unsent(self) -> int | None:
         while True:
             try:
                 return self._unsent.get(timeout=IDLE_SECONDS)
@@ -197,9 +201,11 @@ class _Stream:
         try:
             self._read_on()
             fails = self._call.code() is not grpc.StatusCode.OK
-        except (grpc.RpcError, ValueError):
+        except (grpc.RpcError, ValueError, DecodeError):
             return
         finally:
+            # After an answer that is none, the call would stay open.
+            self._call.cancel()
             with self._lock:
                 self.is_over = True
                 left = list(self._waiting.values())
@@ -212,12 +218,12 @@ class _Stream:
 
     def _read_on(self) -> None:
         is_hinted = False
-        for response in self._call:
+        for data in self._call:
             self.line.hear()
             if not is_hinted:
                 is_hinted = True
                 self._rotation.hear((), self._call.initial_metadata())
-            for said in response.answers:
+            for said in pb.SubmitTasksResponse.FromString(data).answers:
                 answer = self._waiting.get(said.number)
                 if answer is not None:
                     answer.refusal = said.refusal if said.HasField("refusal") else None

@@ -144,9 +144,7 @@ class Switchboard:
         self._waits: dict[asyncio.Task[Any], _Stream] = {}
         self._endings = Endings()
         #: {port: what serves SubmitTasks while a term leads}
-        self._submissions = {
-            port: Submissions(self._through(SCHEDULE_TASK, port, streams=False), called) for port in Port
-        }
+        self._submissions = {port: Submissions(self._submitted(port), called) for port in Port}
         self.disconnect(refusal)
 
     def connect(self, methods: Mapping[str, Method]) -> None:
@@ -253,6 +251,15 @@ class Switchboard:
                 under_way[serving] = _Stream(call, caller, context)
                 serving.add_done_callback(under_way.pop)
             return methods[call](request, context)
+
+        return put_through
+
+    def _submitted(self, port: Port) -> Method:
+        through = self._through(SCHEDULE_TASK, port, streams=False)
+
+        def put_through(request: Any, context: Any) -> Any:
+            # One that was read just before its stream was ended begins only now. It is no bytes to forward.
+            return self._refuse(request, context) if self.forwards else through(request, context)
 
         return put_through
 

@@ -18,8 +18,8 @@ from gowork.proto.status import FieldViolation, invalid
 
 SUBMIT_TASKS = "scheduler.v1.SchedulerService/SubmitTasks"
 SCHEDULE_TASK = "scheduler.v1.SchedulerService/ScheduleTask"
-#: How many submissions of one stream may wait to be recorded, or for their answers to be read. While as many do, the
-#: stream is not read, so that one more message may come.
+#: How many submissions of one stream may wait to be recorded, or for their answers to be read. While as many do, no
+#: further one is begun, and the stream is not read.
 SUBMISSIONS_MAX = 1_000
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -113,14 +113,18 @@ class _Stream:
 
     async def _read(self, requests: AsyncIterator[pb.SubmitTasksRequest]) -> None:
         async for request in requests:
-            for place, submission in enumerate(request.submissions):
-                number = submission.number
-                if number in self._under_way:
-                    message = f"is {number}, which another submission has that waits for its answer"
-                    raise invalid([FieldViolation(f"submissions[{place}].number", message)])
-                self._under_way[number] = asyncio.create_task(self._answer(number, submission.call))
+            await self._begin_each(request)
             # Freed before the wait for the next one.
             del request
+
+    async def _begin_each(self, request: pb.SubmitTasksRequest) -> None:
+        for place, submission in enumerate(request.submissions):
+            number = submission.number
+            if number in self._under_way:
+                message = f"is {number}, which another submission has that waits for its answer"
+                raise invalid([FieldViolation(f"submissions[{place}].number", message)])
+            self._under_way[number] = asyncio.create_task(self._answer(number, submission.call))
+            # One message may carry hundreds of thousands, and sessions share the event loop.
             while len(self._under_way) + len(self._answers) >= SUBMISSIONS_MAX:
                 self._taken.clear()
                 await self._taken.wait()
