@@ -44,8 +44,8 @@ class ScriptedLeader(pb_grpc.SchedulerServiceServicer, cluster_grpc.LeaderServic
         self.refused: dict[str, Refusal] = {}
         #: The fields that it says it reads.
         self.request_fields = sorted(KNOWN_HERE)
-        #: Methods that it does not have.
-        self.lacks: set[str] = set()
+        #: Methods that it does not have. Without SubmitTasks each task is a call of its own, which most tests count.
+        self.lacks = {"SubmitTasks"}
         #: With what it refuses every call; None to answer.
         self.refusal: Refusal | None = None
         #: How many streams of submissions are open.

@@ -82,6 +82,13 @@ class Caller:
         return [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("gowork-")]
 
 
+@pytest.fixture(autouse=True)
+def streams(scripted: Any, other: Any) -> None:
+    """Both leaders take streams."""
+    for leader in (scripted, other):
+        leader.lacks.clear()
+
+
 @pytest.fixture(params=["blocking", "async"])
 def calling(request: Any) -> Iterator[Callable[..., Caller]]:
     """Makes callers of either kind."""
@@ -218,7 +225,7 @@ def test_a_stream_of_answers_that_are_none_is_ended(calling: Any) -> None:
         called.append(request)
         return b""
 
-    handlers = {
+    handlers: dict[str, Any] = {
         "SubmitTasks": grpc.stream_stream_rpc_method_handler(garble),
         "ScheduleTask": grpc.unary_unary_rpc_method_handler(answer),
     }
@@ -268,6 +275,28 @@ def test_a_silent_leader_is_left_for_the_next_one(
         caller.schedule(id)
     assert list(other.tasks) == ["b", "c"]
     assert seen(other) == (1, 1)
+
+
+def test_a_stream_on_which_no_answer_comes_is_given_up(
+    calling: Any, scripted: Any, held: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (submitting, async_submitting):
+        monkeypatch.setattr(module, "ANSWER_SECONDS", 0.2)
+    caller = calling(scripted.address)
+    caller.schedule("a")
+    scripted.run_next("SubmitTasks", held.wait)
+    for id in ("b", "c"):
+        caller.schedule(id)
+    assert list(scripted.tasks) == ["a", "b", "c"]
+    assert seen(scripted) == (3, 1)
+
+
+def test_what_is_tried_again_is_a_call_until_one_is_answered(calling: Any, scripted: Any) -> None:
+    caller = calling(scripted.address)
+    scripted.fail_next("ScheduleTask", GONE, times=2)
+    for id in ("a", "b"):
+        caller.schedule(id)
+    assert seen(scripted) == (3, 1)
 
 
 def test_an_answer_that_is_late_fails_its_call_alone(calling: Any, scripted: Any, held: threading.Event) -> None:

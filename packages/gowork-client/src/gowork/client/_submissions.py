@@ -19,6 +19,9 @@ FRAME_SUBMISSIONS_MAX = 64
 SUBMISSION_BYTES_MAX = 32 << 10
 #: A stream that has carried nothing for this long is ended, in seconds.
 IDLE_SECONDS = 10.0
+#: How long an answer may take, in seconds. Then the stream is given up, because a proxy may hold it to a leader that does
+#: nothing, and calls go to another one.
+ANSWER_SECONDS = 5.0
 #: For how long no stream is opened to an address after one has failed there, in seconds.
 AVOIDED_SECONDS = 10.0
 #: For who gives a call no more time than that, in seconds.
@@ -72,21 +75,22 @@ class Choice(Generic[ChannelT]):
     """Chooses how a task is submitted: by a call of its own, or over a stream. Threads may share it."""
 
     def __init__(self) -> None:
-        #: The line on which a call of its own was made last. A program that schedules one task opens no stream.
+        #: The line on which a call of its own was answered last. A program that schedules one task opens no stream.
         self._called: Line[ChannelT] | None = None
         #: On which line a stream has failed, and until when none is opened there, in monotonic seconds.
         self._failed: tuple[Line[ChannelT], float] | None = None
 
     def streams(self, line: Line[ChannelT], request: pb.ScheduleTaskRequest) -> bool:
-        """Whether to submit this over a stream on this line. It counts as a call of its own otherwise."""
-        if is_traced() or request.ByteSize() > SUBMISSION_BYTES_MAX:
+        """Whether to submit this over a stream on this line."""
+        if self._called is not line or is_traced() or request.ByteSize() > SUBMISSION_BYTES_MAX:
             # Where calls are traced, each has a span of its own.
-            return False
-        if self._called is not line:
-            self._called = line
             return False
         failed = self._failed
         return failed is None or failed[0] is not line or time.monotonic() >= failed[1]
+
+    def succeed(self, line: Line[ChannelT]) -> None:
+        """Notes that a call of its own was answered on this line."""
+        self._called = line
 
     def fail(self, line: Line[ChannelT]) -> None:
         """Notes that a stream on this line has failed."""

@@ -17,6 +17,7 @@ from gowork.client._async.cancelling import being_cancelled
 from gowork.client._async.lookout import Lookout
 from gowork.client._channels import Channels, GivenUp, Line
 from gowork.client._submissions import (
+    ANSWER_SECONDS,
     FRAME_SUBMISSIONS_MAX,
     IDLE_SECONDS,
     SUBMIT_TASKS,
@@ -53,7 +54,9 @@ class Submitting:
         """
         line = self._channels.current()
         if not self._choice.streams(line, request):
-            return await self._call(request, timeout=timeout)
+            response = await self._call(request, timeout=timeout)
+            self._choice.succeed(line)
+            return response
         end = time.monotonic() + timeout
         stream = self._stream
         if stream is None or stream.line is not line or stream.is_over:
@@ -79,10 +82,13 @@ class Submitting:
         stream.line.begin(answer)
         self._lookout.look()
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(min(timeout, ANSWER_SECONDS)):
                 return await answer
         except TimeoutError:
-            raise SubmissionFailed.late() from None
+            if timeout <= ANSWER_SECONDS:
+                raise SubmissionFailed.late() from None
+            stream.cancel()
+            raise StreamEnded from None
         except asyncio.CancelledError:
             if stream.line.is_given_up and not being_cancelled():
                 stream.cancel()
@@ -130,6 +136,7 @@ class _Stream:
 
     def cancel(self) -> None:
         """Ends the stream, because nobody is there."""
+        self.is_over = True
         self._call.cancel()
 
     async def close(self) -> None:

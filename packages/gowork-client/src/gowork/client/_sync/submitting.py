@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 from gowork.base.rotation import Rotation
 from gowork.client._channels import Channels, GivenUp, Line
 from gowork.client._submissions import (
+    ANSWER_SECONDS,
     FRAME_SUBMISSIONS_MAX,
     IDLE_SECONDS,
     SUBMIT_TASKS,
@@ -53,7 +54,9 @@ class Submitting:
         """
         line = self._channels.current()
         if not self._choice.streams(line, request):
-            return self._call(request, timeout=timeout)
+            response = self._call(request, timeout=timeout)
+            self._choice.succeed(line)
+            return response
         end = time.monotonic() + timeout
         try:
             refusal = self._answer(self._stream_on(line), request, timeout)
@@ -144,8 +147,11 @@ class _Stream:
             self._waiting[number] = answer
             self._unsent.put(number)
         try:
-            if not answer.came.wait(timeout):
-                raise SubmissionFailed.late()
+            if not answer.came.wait(min(timeout, ANSWER_SECONDS)):
+                if timeout <= ANSWER_SECONDS:
+                    raise SubmissionFailed.late()
+                self.cancel()
+                raise StreamEnded
         finally:
             self._waiting.pop(number, None)
         if answer.has_ended:
@@ -154,6 +160,7 @@ class _Stream:
 
     def cancel(self) -> None:
         """Ends the stream."""
+        self.is_over = True
         self._call.cancel()
 
     def _begin(self) -> Any:
