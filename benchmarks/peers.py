@@ -150,7 +150,7 @@ def calibrated(seconds_of: Callable[[int], float], tasks_max: int) -> int:
     """The number of tasks that take about BURST_SECONDS, at most `tasks_max`.
 
     Args:
-        seconds_of: runs so many tasks, and returns how long that took, in seconds.
+        seconds_of: runs the given number of tasks, and returns how long that took, in seconds.
         tasks_max: an upper bound.
     """
     tasks = min(_FEWEST_TASKS, tasks_max)
@@ -203,7 +203,7 @@ def times(turns: Turns, name: str) -> list[float]:
 
 
 def _versions(entrants: Sequence[Entrant]) -> dict[str, str]:
-    """{"gowork", "redis" or "postgresql": the version that was measured}."""
+    """The versions that were measured, of gowork and of each server: {"gowork", "redis" or "postgresql": version}."""
     servers = {entrant.system.server for entrant in entrants} - {""}
     return {"gowork": version("gowork-leader"), **{server: version_of(server) for server in sorted(servers)}}
 

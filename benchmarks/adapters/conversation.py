@@ -43,8 +43,8 @@ def converse(start: Callable[[], object], burst: Callable[[int], float], single:
 
     Args:
         start: starts the workers; need not wait until they are ready.
-        burst: submits so many tasks and waits for all; returns the value of `time.perf_counter` at which the last one
-            was acknowledged.
+        burst: submits the given number of tasks and waits for all; returns the value of `time.perf_counter` at which
+            the last one was acknowledged.
         single: submits one task and waits for its result.
     """
     # What a library prints belongs to the log.
