@@ -74,7 +74,8 @@ def environment(system: System, folder: Path) -> Path:
     held = "\n".join([sys.version, *system.requirements])
     home = folder / f"{system.name}-{hashlib.sha256(held.encode()).hexdigest()[:12]}"
     python = home / "bin/python"
-    if (home / _COMPLETE).exists():
+    # Its Python is a link, whose end may be gone by now.
+    if (home / _COMPLETE).exists() and python.exists():
         return python
     shutil.rmtree(home, ignore_errors=True)
     uv = shutil.which("uv")

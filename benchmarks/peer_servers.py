@@ -51,7 +51,7 @@ def missing(server: str) -> str:
     """Why this server can't run here; nothing if it can."""
     programs = {"": (), "redis": ("redis-server",), "postgresql": ("initdb", "postgres")}[server]
     absent = [program for program in programs if shutil.which(program) is None]
-    return f"not on PATH: {', '.join(absent)}; see CONTRIBUTING.md" if absent else ""
+    return f"not on PATH: {', '.join(absent)}; see docs/benchmarks.md" if absent else ""
 
 
 def version_of(server: str) -> str:

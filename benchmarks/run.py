@@ -10,6 +10,7 @@ docs/benchmarks.md tells what each scenario does and how to read its figures.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -111,4 +112,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    # Ends what was started, as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

@@ -204,13 +204,21 @@ def uv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]
 def test_an_environment_is_made_once_for_each_set_of_versions(
     environments: Any, tmp_path: Path, uv: Callable[[str], Path]
 ) -> None:
-    called = uv("import pathlib; pathlib.Path(sys.argv[-1]).mkdir(exist_ok=True) if sys.argv[1] == 'venv' else 0")
+    called = uv("""
+        import pathlib
+        if sys.argv[1] == "venv":
+            (pathlib.Path(sys.argv[-1]) / "bin").mkdir(parents=True, exist_ok=True)
+            (pathlib.Path(sys.argv[-1]) / "bin/python").touch()
+    """)
     system, other = (environments.System("x", "X", "", "", (f"x=={version}",)) for version in (1, 2))
     python = environments.environment(system, tmp_path)
     assert environments.environment(system, tmp_path) == python
     assert environments.environment(other, tmp_path) != python
     commands = [line.split()[0] for line in called.read_text().splitlines()]
     assert commands == ["venv", "pip"] * 2
+    python.unlink()
+    assert environments.environment(system, tmp_path) == python
+    assert python.exists()
 
 
 def test_what_could_not_be_installed_says_why_and_is_tried_again(
@@ -369,7 +377,7 @@ def test_a_server_that_is_missing_is_named(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     servers = importlib.import_module("peer_servers")
-    with pytest.raises(environments.LeftOutError, match=rf"^not on PATH: {program}; see CONTRIBUTING\.md$"):
+    with pytest.raises(environments.LeftOutError, match=rf"^not on PATH: {program}; see docs/benchmarks\.md$"):
         with servers.running(server, tmp_path):
             pass
 
@@ -435,7 +443,7 @@ def adapters_of(
 def test_the_others_go_on_without_a_system_that_fails(
     environments: Any, peers: Any, bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Dies in the second of three rounds: it has begun to calibrate, and one turn of each round.
+    # It begins once to be calibrated, and once in each round. So it dies in the second round of three.
     counted = """
         with open("turns", "a") as turns:
             turns.write("x")
@@ -497,7 +505,8 @@ def test_peers_are_not_among_all(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("redis")
-def test_ctrl_c_ends_adapters_workers_and_servers(benchmarks: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_ends_adapters_workers_and_servers(number: signal.Signals, benchmarks: Path, tmp_path: Path) -> None:
     told, disk = tmp_path / "told", tmp_path / "disk"
     disk.mkdir()
     os.mkfifo(told)
@@ -505,16 +514,16 @@ def test_ctrl_c_ends_adapters_workers_and_servers(benchmarks: Path, tmp_path: Pa
     hanging = [ANSWERING, WITH_CHILDREN, f"tell({str(told)!r})", "time.sleep(600)"]
     script(tmp_path / "gowork_adapter.py", *hanging)
     body = f"""
-        import sys
+        import runpy, sys
         from pathlib import Path
         sys.path.insert(0, {str(benchmarks)!r})
-        import peer_environments, peers, run
+        import peer_environments, peers, report
         peer_environments.ADAPTERS = Path({str(tmp_path)!r})
         peers.GOWORK = peers.System("gowork", "gowork", "redis", "Redis")
         peers.peers = lambda: []
-        run.is_on_disk = lambda directory: True
+        report.is_on_disk = lambda directory: True
         sys.argv = ["run.py", "peers", "--directory", {str(disk)!r}]
-        sys.exit(run.main())
+        runpy.run_path({str(benchmarks / "run.py")!r}, run_name="__main__")
     """
     command = [sys.executable, str(script(tmp_path / "driver.py", body))]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as driver:
@@ -522,7 +531,7 @@ def test_ctrl_c_ends_adapters_workers_and_servers(benchmarks: Path, tmp_path: Pa
         started = psutil.Process(driver.pid).children(recursive=True)
         names = [" ".join(process.cmdline()) for process in started]
         assert sum("redis-server" in name for name in names) == 1
-        driver.send_signal(signal.SIGINT)
+        driver.send_signal(number)
         assert driver.wait(60) == 130
     everything = [*pids, *(process.pid for process in started)]
     assert len(set(everything)) == 4
