@@ -105,10 +105,10 @@ def _redis(folder: Path) -> Iterator[Server]:
 
 @contextlib.contextmanager
 def _postgresql(folder: Path) -> Iterator[Server]:
-    server = PostgresqlServer(directory=folder)
     try:
-        server.__enter__()
-    except AssertionError as error:
+        server = PostgresqlServer(directory=folder).__enter__()
+    except (AssertionError, LookupError, OSError) as error:
+        # Where it has no user of its own, root can't start it.
         raise LeftOutError(f"PostgreSQL does not start: {_last_line(str(error))}") from None
     try:
         yield Server(f"postgresql://postgres@/postgres?host={server.socket_path.parent}", server.pid)

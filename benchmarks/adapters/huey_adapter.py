@@ -19,7 +19,7 @@ def nothing(payload: str) -> None:
 
 
 def start() -> None:
-    worker("-m", "huey.bin.huey_consumer", "huey_adapter.huey", "--workers", "2", "--worker-type", "process", "--quiet")
+    worker("-m", "huey.bin.huey_consumer", "huey_adapter.huey", "--workers", "2", "--quiet")
 
 
 def burst(tasks: int) -> float:

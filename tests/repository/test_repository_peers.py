@@ -423,6 +423,22 @@ def test_postgresql_has_its_data_in_the_folder_of_the_turn() -> None:
     assert servers.version_of("postgresql")[0].isdigit()
 
 
+@pytest.mark.parametrize("error", [AssertionError, LookupError, FileNotFoundError])
+def test_a_server_that_does_not_start_gives_a_reason(
+    error: type[Exception], environments: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    servers = importlib.import_module("peer_servers")
+
+    def failing(directory: Path) -> Any:
+        raise error("a\nno user")
+
+    monkeypatch.setattr(servers, "missing", lambda server: "")
+    monkeypatch.setattr(servers, "PostgresqlServer", failing)
+    with pytest.raises(environments.LeftOutError, match="^PostgreSQL does not start: .*no user"):
+        with servers.running("postgresql", tmp_path):
+            pass
+
+
 @pytest.fixture
 def bench(tmp_path: Path) -> Any:
     report = importlib.import_module("report")
