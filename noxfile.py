@@ -119,7 +119,7 @@ TYPED_TESTS = {
     "tests/soak": "tests/soak:tests/e2e:tests/tracing:packages/gowork-leader/tests/log",
     "tests/supply": "tests/supply",
     "tests/tracing": "tests/tracing:tests/e2e:packages/gowork-leader/tests/log",
-    "benchmarks": "benchmarks:packages/gowork-leader/tests/log",
+    "benchmarks": "benchmarks:benchmarks/adapters:packages/gowork-leader/tests/log",
 }
 #: mypy's options for tests: fixtures need no types, and a servicer that a test plays need not have every method.
 UNASKED_OF_TESTS = [
@@ -143,6 +143,8 @@ ETCD_TESTS = [
 FIRST_WITH_SEVERAL_LEADERS = "dd5c6b3"
 #: What `oldest` and `newest` try more of than CI: tests/fuzz sends other sequences of calls each time.
 MORE = {"GOWORK_FUZZ_EXAMPLES": "120"}
+#: How long a benchmark may take to end after Ctrl-C, in seconds.
+STOPPING_SECONDS = 30.0
 #: pytest's arguments for all tests: on every processor.
 EVERYTHING = ["-n", "auto", "--dist", "worksteal"]
 
@@ -588,6 +590,7 @@ def images(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measures gowork beside what the machine can do without it: `-- callers`; `-- --against 0.1.0 --pairs 5`."""
+    """Measures gowork beside what the machine can do without it: `-- callers`; `-- peers`; `-- --against 0.1.0`."""
     install_packages(session, *group("bench"))
-    session.run("python", str(ROOT / "benchmarks/run.py"), *session.posargs)
+    # After Ctrl-C it ends what it has started, before nox loses patience.
+    session.run("python", str(ROOT / "benchmarks/run.py"), *session.posargs, interrupt_timeout=STOPPING_SECONDS)

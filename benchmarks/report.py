@@ -7,8 +7,8 @@ import os
 import platform
 import sqlite3
 import statistics
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -59,6 +59,10 @@ class Bench:
     #: How many tasks wait, and how many run, while leaders are killed; None for `pending`: none are.
     pending: int | None = None
     running: int = 0
+    #: {what could not be measured: why}
+    left_out: dict[str, str] = field(default_factory=dict)
+    #: A table in Markdown, to be pasted into a page; nothing where a scenario makes none.
+    markdown: str = ""
 
 
 def progress_on(console: Console) -> Progress:
@@ -116,21 +120,29 @@ def show(console: Console, facts: dict[str, str], measures: Iterable[Measure]) -
         table.add_column("target", justify="right")
         table.add_column("")
         for row in rows:
-            target = "" if row.target is None else f"{row.sense} {_number(row.target)}"
+            target = "" if row.target is None else f"{row.sense} {number(row.target)}"
             verdict = {None: "", True: "[green]met[/]", False: "[red]missed[/]"}[row.met]
             name = f"[dim]raw: {row.name}[/]" if row.raw else row.name
-            spread = f"{_number(min(row.rounds))} – {_number(max(row.rounds))}" if len(row.rounds) > 1 else ""
-            table.add_row(name, _number(row.value), row.unit, spread, target, verdict)
+            spread = f"{number(min(row.rounds))} – {number(max(row.rounds))}" if len(row.rounds) > 1 else ""
+            table.add_row(name, number(row.value), row.unit, spread, target, verdict)
         console.print(table)
 
 
-def write_json(path: Path, facts: dict[str, str], measures: Iterable[Measure]) -> None:
-    """Writes everything as one JSON object: {"machine": …, "measures": [{"scenario": …, "value": …, …}, …]}."""
+def show_rest(console: Console, bench: Bench) -> None:
+    """Prints what was left out, with the reasons, and the table in Markdown."""
+    for name, reason in bench.left_out.items():
+        console.print(f"left out: {name}: {reason}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    if bench.markdown:
+        console.print(f"\n{bench.markdown}", markup=False, highlight=False, soft_wrap=True)
+
+
+def write_json(path: Path, facts: dict[str, str], measures: Iterable[Measure], left_out: Mapping[str, str]) -> None:
+    """Writes everything as one JSON object, which docs/benchmarks.md describes."""
     rows = [{**asdict(measure), "value": measure.value, "met": measure.met} for measure in measures]
-    path.write_text(json.dumps({"machine": facts, "measures": rows}, indent=2) + "\n")
+    path.write_text(json.dumps({"machine": facts, "measures": rows, "left_out": dict(left_out)}, indent=2) + "\n")
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
     if value >= 1000:
         return f"{value:,.0f}"
     return f"{value:.0f}" if value >= 100 else f"{value:.2f}" if value >= 0.1 else f"{value:.4f}"

@@ -1,6 +1,6 @@
 """Measures gowork beside what the machine can do without it, in the same run.
 
-    python benchmarks/run.py [SCENARIO|all]... [--json FILE]
+    python benchmarks/run.py [SCENARIO]... [--json FILE]
     python benchmarks/run.py ha --pending 100000 [--running 10000]
     python benchmarks/run.py --against 0.1.0 [--pairs 5]
 
@@ -10,6 +10,7 @@ docs/benchmarks.md tells what each scenario does and how to read its figures.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -22,11 +23,12 @@ import ha
 import idle
 import killed_worker
 import payloads
+import peers
 import sequential
 import throughput
 import watched
 from processes import StartError
-from report import Bench, is_on_disk, machine, progress_on, show, write_json
+from report import Bench, is_on_disk, machine, progress_on, show, show_rest, write_json
 from rich.console import Console
 
 SCENARIOS = {
@@ -40,21 +42,28 @@ SCENARIOS = {
     "payloads": payloads.run,
     "watched": watched.run,
     "ha": ha.run,
+    "peers": peers.run,
 }
-#: The scenario that needs etcd, and so is not one of `all`.
-_NOT_OF_ALL = "ha"
+#: The scenarios that need what pip does not install here, and so are not among `all`: etcd, other systems and servers.
+_NOT_OF_ALL = frozenset({"ha", "peers"})
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Measures gowork beside what the machine can do without it.")
     parser.add_argument(
-        "scenarios", nargs="*", default=["all"], metavar="SCENARIO", help=f"{', '.join(SCENARIOS)}, or all except ha"
+        "scenarios",
+        nargs="*",
+        default=["all"],
+        metavar="SCENARIO",
+        help=f"{', '.join(SCENARIOS)}, or all except {' and '.join(sorted(_NOT_OF_ALL))}",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file too")
     parser.add_argument("--against", metavar="VERSION", help="measure the processor time of a task beside that version")
     parser.add_argument("--pairs", type=int, default=5, help="how often --against measures each of the two [5]")
     parser.add_argument("--rounds", type=int, default=3, help="how often each figure is measured [3]")
-    parser.add_argument("--tasks", type=int, default=100_000, help="tasks of a round of throughput [100,000]")
+    parser.add_argument(
+        "--tasks", type=int, default=100_000, help="tasks of a round of throughput, and at most of peers [100,000]"
+    )
     parser.add_argument("--pending", type=int, metavar="N", help="with ha: kill leaders while N tasks wait")
     parser.add_argument(
         "--running", type=int, default=0, metavar="N", help="with ha --pending: and while N tasks run [0]"
@@ -78,14 +87,15 @@ def main() -> int:
             f"{options.directory} is kept in memory, where nothing is forced to disk: name another --directory"
         )
     every = "all" in options.scenarios
-    chosen = [name for name in SCENARIOS if name in options.scenarios or (every and name != _NOT_OF_ALL)]
+    chosen = [name for name in SCENARIOS if name in options.scenarios or (every and name not in _NOT_OF_ALL)]
     # A file or a pipe has no width, so it gets one.
     console, errors = Console(width=None if sys.stdout.isatty() else 140), Console(stderr=True)
     facts = machine(options.directory)
     measures = []
+    progress = progress_on(errors)
+    bench = Bench(options.directory, options.rounds, options.tasks, progress, options.pending, options.running)
     try:
-        with progress_on(errors) as progress:
-            bench = Bench(options.directory, options.rounds, options.tasks, progress, options.pending, options.running)
+        with progress:
             if options.against:
                 measures += against.run(bench, options.against, options.pairs)
             else:
@@ -97,10 +107,13 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     show(console, facts, measures)
+    show_rest(console, bench)
     if options.json:
-        write_json(options.json, facts, measures)
+        write_json(options.json, facts, measures, bench.left_out)
     return 1 if options.against and any(measure.met is False for measure in measures) else 0
 
 
 if __name__ == "__main__":
+    # Ends what was started, as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

@@ -58,11 +58,11 @@ def run(bench: Bench) -> list[Measure]:
         times = [ours / raw for ours, raw in zip(each(p50, "result"), each(p50, "raw"), strict=True)]
         measures += [
             Measure(scenario, f"{style}: p50", "ms", each(p50, "result")),
-            Measure(scenario, f"{style}: p99", "ms", each(_p99, "result")),
+            Measure(scenario, f"{style}: p99", "ms", each(p99, "result")),
             Measure(scenario, f"{style}: submit → handler starts, p50", "ms", each(p50, "start")),
             Measure(scenario, f"{style}: submit → acknowledged, p50", "ms", each(p50, "submit")),
             Measure(scenario, f"{style}: 2 fdatasync + 2 calls, p50", "ms", each(p50, "raw"), raw=True),
-            Measure(scenario, f"{style}: 2 fdatasync + 2 calls, p99", "ms", each(_p99, "raw"), raw=True),
+            Measure(scenario, f"{style}: 2 fdatasync + 2 calls, p99", "ms", each(p99, "raw"), raw=True),
             Measure(scenario, f"{style}: p50 / raw p50", "times", times, TARGET_TIMES, "at most"),
         ]
     return measures
@@ -127,5 +127,5 @@ def p50(values: Sequence[float]) -> float:
     return statistics.median(values)
 
 
-def _p99(values: Sequence[float]) -> float:
+def p99(values: Sequence[float]) -> float:
     return sorted(values)[int(len(values) * 0.99)]

@@ -4,26 +4,14 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from etcd_members import EtcdCluster
 
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(autouse=True)
-def benchmarks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Has the modules of benchmarks at hand, and forgets them afterwards."""
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    monkeypatch.setattr(sys, "path", sys.path[:])
-    known = set(sys.modules)
-    yield
-    for name, module in [*sys.modules.items()]:
-        if name not in known and str(getattr(module, "__file__", "")).startswith(str(ROOT / "benchmarks")):
-            del sys.modules[name]
+pytestmark = pytest.mark.usefixtures("benchmarks")
 
 
 @pytest.fixture

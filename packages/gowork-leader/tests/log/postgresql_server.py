@@ -25,13 +25,14 @@ USER = "postgres"
 class PostgresqlServer:
     """A server that listens on a socket in its folder. It keeps its data when it is killed and started again."""
 
-    def __init__(self, *options: str, machine: Machine = NOWHERE) -> None:
+    def __init__(self, *options: str, machine: Machine = NOWHERE, directory: Path | None = None) -> None:
         """Args:
         options: further ones of `postgres`.
         machine: where it runs, and listens on its usual port; one without a host: here, on the socket alone.
+        directory: where its folder is made, which another user must be able to enter; that of temporary files.
         """
         # pytest's own folders can't be entered by another user.
-        self._folder = Path(tempfile.mkdtemp(prefix="gowork-pg-"))
+        self._folder = Path(tempfile.mkdtemp(prefix="gowork-pg-", dir=directory))
         self._as_user = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"] if os.getuid() == 0 else []
         if self._as_user:
             shutil.chown(self._folder, USER, USER)
@@ -59,6 +60,12 @@ class PostgresqlServer:
     def socket_path(self) -> Path:
         """The path of its socket."""
         return self._folder / ".s.PGSQL.5432"
+
+    @property
+    def pid(self) -> int:
+        """The process id of the first of its processes."""
+        assert self._process is not None
+        return self._process.pid
 
     @property
     def log(self) -> str:

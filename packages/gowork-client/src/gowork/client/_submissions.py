@@ -19,8 +19,8 @@ FRAME_SUBMISSIONS_MAX = 64
 SUBMISSION_BYTES_MAX = 32 << 10
 #: A stream that has carried nothing for this long is ended, in seconds.
 IDLE_SECONDS = 10.0
-#: How long an answer may take, in seconds. Then the stream is given up, because a proxy may hold it to a leader that does
-#: nothing, and calls go to another one.
+#: How long an answer may take, in seconds. Then the stream is given up: a proxy may hold it to a leader that does
+#: nothing, where calls would go to another one.
 ANSWER_SECONDS = 5.0
 #: For how long no stream is opened to an address after one has failed there, in seconds.
 AVOIDED_SECONDS = 10.0
