@@ -12,11 +12,13 @@ from typing import Any
 
 import grpc
 import pytest
+from google.rpc import status_pb2
 
 from gowork.base.rotation import Rotation
 from gowork.client import (
     AlreadyExists,
     AsyncClient,
+    CallError,
     Client,
     ClientClosed,
     DeadlineExceeded,
@@ -27,6 +29,7 @@ from gowork.client import _lookouts as lookouts
 from gowork.client import _submissions as submissions
 from gowork.client._async import submitting as async_submitting
 from gowork.client._sync import submitting
+from gowork.client.errors import error_of
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.proto.status import FieldViolation, Refusal, invalid
 
@@ -129,6 +132,9 @@ def test_those_of_threads_that_wait_go_together() -> None:
         def code(self) -> grpc.StatusCode:
             return grpc.StatusCode.OK
 
+        def cancel(self) -> None:
+            """It is over."""
+
     line: Any = channels.Line("a:1", SimpleNamespace(stream_stream=lambda method, **forms: Call))
     stream = submitting._Stream(line, Rotation(("a:1",)), submissions.Choice())
 
@@ -198,6 +204,44 @@ def test_what_a_broken_stream_leaves_unanswered_is_called_for(calling: Any, scri
     caller.schedule("b")
     assert list(scripted.tasks) == ["a", "b"]
     assert seen(scripted) == (2, 1)
+
+
+def test_a_stream_of_answers_that_are_none_is_ended(calling: Any) -> None:
+    ended, called = threading.Event(), list[bytes]()
+
+    def garble(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        context.add_callback(ended.set)
+        next(requests)
+        yield b"\xff"
+        ended.wait(PATIENCE)
+
+    def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
+        called.append(request)
+        return b""
+
+    handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
+        "SubmitTasks": grpc.stream_stream_rpc_method_handler(garble),
+        "ScheduleTask": grpc.unary_unary_rpc_method_handler(answer),
+    }
+    with ThreadPoolExecutor(4) as pool:
+        server = grpc.server(pool)
+        server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler("scheduler.v1.SchedulerService", handlers),)
+        )
+        caller = calling(f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}")
+        server.start()
+        for id in "abc":
+            caller.schedule(id)
+        assert len(called) == 3
+        assert ended.wait(PATIENCE)
+        server.stop(None).wait()
+
+
+@pytest.mark.parametrize("refusal", [b"", b"\xff", status_pb2.Status(code=0), status_pb2.Status(code=99)])
+def test_a_refusal_that_is_none_is_an_unknown_one(refusal: bytes | status_pb2.Status) -> None:
+    sent = refusal if isinstance(refusal, bytes) else refusal.SerializeToString()
+    typed = error_of(submissions.SubmissionFailed.of(sent), "a:1")
+    assert (type(typed), typed.code) == (CallError, grpc.StatusCode.UNKNOWN)
 
 
 def test_a_stream_that_the_leader_ends_is_opened_again(calling: Any, scripted: Any, ports: Any) -> None:

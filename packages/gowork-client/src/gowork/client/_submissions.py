@@ -6,6 +6,7 @@ import time
 from typing import Any, Generic, TypeVar
 
 import grpc
+from google.protobuf.message import DecodeError
 from google.rpc import status_pb2
 
 from gowork.base.telemetry import is_traced
@@ -23,9 +24,8 @@ AVOIDED_SECONDS = 10.0
 #: For who gives a call no more time than that, in seconds.
 _TIMEOUT_S_MIN = 0.001
 
-_OK = grpc.StatusCode.OK
-#: {number: code}
-_CODES = {code.value[0]: code for code in grpc.StatusCode}
+#: {number: code}, of what refusals may have
+_CODES = {code.value[0]: code for code in grpc.StatusCode if code is not grpc.StatusCode.OK}
 ChannelT = TypeVar("ChannelT")
 
 
@@ -42,8 +42,11 @@ class SubmissionFailed(grpc.RpcError):
 
     @classmethod
     def of(cls, refusal: bytes) -> SubmissionFailed:
-        """Makes the error of a serialized google.rpc.Status."""
-        status = status_pb2.Status.FromString(refusal)
+        """Makes the error of a serialized google.rpc.Status; that of an unknown one if it is none."""
+        try:
+            status = status_pb2.Status.FromString(refusal)
+        except DecodeError:
+            return cls(grpc.StatusCode.UNKNOWN, "the leader refuses the task, and its words can't be read")
         code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
         return cls(code, status.message, (("grpc-status-details-bin", refusal),))
 

@@ -10,6 +10,7 @@ from contextvars import Context
 from typing import Any, TypeAlias
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from gowork.base.rotation import Rotation
 from gowork.client._async.cancelling import being_cancelled
@@ -141,7 +142,6 @@ class _Stream:
         return self.line.channel.stream_stream(
             SUBMIT_TASKS,
             request_serializer=pb.SubmitTasksRequest.SerializeToString,
-            response_deserializer=pb.SubmitTasksResponse.FromString,
         )()
 
     async def _write(self) -> None:
@@ -173,10 +173,12 @@ class _Stream:
         try:
             await self._read_on()
             fails = await self._call.code() is not grpc.StatusCode.OK
-        except grpc.RpcError:
+        except (grpc.RpcError, DecodeError):
             return
         finally:
             self.is_over = True
+            # After an answer that is none, the call would stay open.
+            self._call.cancel()
             if fails and not self.line.is_given_up:
                 self._choice.fail(self.line)
             self._writer.cancel()
@@ -186,12 +188,12 @@ class _Stream:
 
     async def _read_on(self) -> None:
         is_hinted = False
-        while (response := await self._call.read()) is not grpc.aio.EOF:
+        while (data := await self._call.read()) is not grpc.aio.EOF:
             self.line.hear()
             if not is_hinted:
                 is_hinted = True
                 self._rotation.hear((), await self._call.initial_metadata())
-            for said in response.answers:
+            for said in pb.SubmitTasksResponse.FromString(data).answers:
                 answer = self._waiting.get(said.number)
                 if answer is not None and not answer.done():
                     answer.set_result(said.refusal if said.HasField("refusal") else None)

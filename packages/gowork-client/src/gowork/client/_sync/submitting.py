@@ -10,6 +10,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from gowork.base.rotation import Rotation
 from gowork.client._channels import Channels, GivenUp, Line
@@ -159,7 +160,6 @@ class _Stream:
         return self.line.channel.stream_stream(
             SUBMIT_TASKS,
             request_serializer=pb.SubmitTasksRequest.SerializeToString,
-            response_deserializer=pb.SubmitTasksResponse.FromString,
         )(self._frames())
 
     def _frames(self) -> Iterator[pb.SubmitTasksRequest]:
@@ -201,9 +201,11 @@ class _Stream:
         try:
             self._read_on()
             fails = self._call.code() is not grpc.StatusCode.OK
-        except (grpc.RpcError, ValueError):
+        except (grpc.RpcError, ValueError, DecodeError):
             return
         finally:
+            # After an answer that is none, the call would stay open.
+            self._call.cancel()
             with self._lock:
                 self.is_over = True
                 left = list(self._waiting.values())
@@ -216,12 +218,12 @@ class _Stream:
 
     def _read_on(self) -> None:
         is_hinted = False
-        for response in self._call:
+        for data in self._call:
             self.line.hear()
             if not is_hinted:
                 is_hinted = True
                 self._rotation.hear((), self._call.initial_metadata())
-            for said in response.answers:
+            for said in pb.SubmitTasksResponse.FromString(data).answers:
                 answer = self._waiting.get(said.number)
                 if answer is not None:
                     answer.refusal = said.refusal if said.HasField("refusal") else None
