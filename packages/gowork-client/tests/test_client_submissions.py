@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from queue import SimpleQueue
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +24,7 @@ from gowork.client import (
     ClientClosed,
     DeadlineExceeded,
     InvalidArgument,
+    TlsFiles,
 )
 from gowork.client import _channels as channels
 from gowork.client import _lookouts as lookouts
@@ -218,14 +220,15 @@ def test_a_stream_of_answers_that_are_none_is_ended(calling: Any) -> None:
 
     def garble(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         context.add_callback(ended.set)
-        for _ in requests:
-            yield b"\xff"
+        next(requests)
+        yield b"\xff"
+        ended.wait(PATIENCE)
 
     def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
         called.append(request)
         return b""
 
-    handlers: dict[str, Any] = {
+    handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
         "SubmitTasks": grpc.stream_stream_rpc_method_handler(garble),
         "ScheduleTask": grpc.unary_unary_rpc_method_handler(answer),
     }
@@ -360,6 +363,21 @@ def test_a_call_that_is_under_way_when_the_client_is_closed_says_so(
     caller.close()
     with pytest.raises(ClientClosed):
         future.result(PATIENCE)
+
+
+def test_a_new_token_is_shown_on_a_stream_of_its_own(calling: Any, scripted: Any, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("former")
+    caller = calling(scripted.address, tls=TlsFiles(token=file))
+    for id in "abc":
+        caller.schedule(id)
+    assert scripted.streams == 1
+    file.write_text("newest")
+    caller.client._settings.tls.refresh(0.0)
+    for id in "de":
+        caller.schedule(id)
+    assert seen(scripted) == (1, 4)
+    assert scripted.streams == 2
 
 
 def test_large_tasks_are_calls_of_their_own(calling: Any, scripted: Any) -> None:

@@ -69,12 +69,15 @@ async def test_submissions_count_towards_the_rate_of_their_caller(tmp_path: Path
         assert await told(await opened(leader, "free"), *tasks) == [""] * 3
 
 
-async def test_a_stream_counts_towards_the_streams_of_its_caller(tmp_path: Path) -> None:
+async def test_streams_of_a_caller_are_bounded_and_take_the_place_of_no_wait(tmp_path: Path) -> None:
     async with known_by_tokens(tmp_path, entry("few", "client") + "limits.streams = 1") as leader:
         call = await opened(leader, "few")
         refusal = await refused(with_token(leader, "few").scheduler.SubmitTasks(timeout=PATIENCE).read())
         assert (refusal.code, refusal.reason) == (EXHAUSTED, "CALLER_LIMIT")
+        assert "client few has 1 streams of submissions open" in refusal.message
         assert await told(call, pb.Task(id="a", handler="h")) == [""]
+        watch = with_token(leader, "few").scheduler.WatchTasks(pb.WatchTasksRequest(), timeout=PATIENCE)
+        assert (await watch.read()).token
 
 
 async def test_the_stream_of_a_caller_who_is_revoked_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

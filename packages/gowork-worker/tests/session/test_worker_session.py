@@ -132,13 +132,25 @@ async def test_reports_that_gather_leave_though_their_timer_fires_early(
     awake.cancel()
 
 
+async def test_reports_that_gather_leave_though_the_clock_is_coarse(
+    leader: Any, start_worker: Any, monkeypatch: Any
+) -> None:
+    loop = asyncio.get_running_loop()
+    time = loop.time
+    monkeypatch.setattr(loop, "_clock_resolution", 1.0)
+    monkeypatch.setattr(loop, "time", lambda: float(int(time())))
+    awake = asyncio.create_task(_stay_awake())
+    await _gathered_reports_leave(leader, start_worker)
+    awake.cancel()
+
+
 async def _gathered_reports_leave(leader: Any, start_worker: Any) -> None:
     leader.heartbeat_ms = leader.lease_ms = 3_600_000
     await start_worker([endless, ready_now], slots=16)
     scripted = await leader.session()
     scripted.grant(100, "endless")
     await scripted.started(100)
-    for fence in range(1, FEW + 2):
+    for fence in range(1, FEW + 10):
         scripted.grant(fence, "ready_now")
         async with asyncio.timeout(20):
             await scripted.report(fence)

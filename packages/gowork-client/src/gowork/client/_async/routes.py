@@ -21,6 +21,7 @@ class Routes:
     """Has the methods of grpc.aio.Channel that stubs use. A stub that was made once calls every address."""
 
     def __init__(self, rotation: Rotation, tls: Tls | None = None) -> None:
+        self._tls = tls
         self._rotation = rotation
         self._channels: Channels[grpc.aio.Channel] = Channels(
             rotation,
@@ -71,7 +72,7 @@ class Routes:
 
     def submitting(self, call: Callable[..., Any]) -> Submitting:
         """Returns what schedules single tasks, given what makes ScheduleTask as a call of its own."""
-        self._submitting = Submitting(self._rotation, self._channels, self._lookout, call)
+        self._submitting = Submitting(self._rotation, self._channels, self._lookout, call, self._tls)
         return self._submitting
 
     async def close(self) -> None:

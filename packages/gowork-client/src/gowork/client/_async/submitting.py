@@ -13,6 +13,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from gowork.base.rotation import Rotation
+from gowork.base.tls import Tls
 from gowork.client._async.cancelling import being_cancelled
 from gowork.client._async.lookout import Lookout
 from gowork.client._channels import Channels, GivenUp, Line
@@ -36,8 +37,16 @@ Call: TypeAlias = "Callable[..., Awaitable[pb.ScheduleTaskResponse]]"
 class Submitting:
     """Has the form of a stub's ScheduleTask."""
 
-    def __init__(self, rotation: Rotation, channels: Channels[grpc.aio.Channel], lookout: Lookout, call: Call) -> None:
+    def __init__(
+        self,
+        rotation: Rotation,
+        channels: Channels[grpc.aio.Channel],
+        lookout: Lookout,
+        call: Call,
+        tls: Tls | None = None,
+    ) -> None:
         self._rotation = rotation
+        self._tls = tls
         self._channels = channels
         self._lookout = lookout
         self._call = call
@@ -58,11 +67,8 @@ class Submitting:
             self._choice.succeed(line)
             return response
         end = time.monotonic() + timeout
-        stream = self._stream
-        if stream is None or stream.line is not line or stream.is_over:
-            stream = self._stream = _Stream(line, self._rotation, self._choice)
         try:
-            refusal = await self._answer(stream, request, timeout)
+            refusal = await self._answer(self._stream_on(line), request, timeout)
         except StreamEnded:
             if self._is_closed:
                 raise ClientClosed(code=grpc.StatusCode.CANCELLED) from None
@@ -76,6 +82,12 @@ class Submitting:
         self._is_closed = True
         if self._stream is not None:
             await self._stream.close()
+
+    def _stream_on(self, line: Line[grpc.aio.Channel]) -> _Stream:
+        stream, token = self._stream, self._tls.token if self._tls is not None else None
+        if stream is None or stream.line is not line or stream.token != token or stream.is_over:
+            stream = self._stream = _Stream(line, self._rotation, self._choice, token)
+        return stream
 
     async def _answer(self, stream: _Stream, request: pb.ScheduleTaskRequest, timeout: float) -> bytes | None:
         number, answer = stream.submit(request)
@@ -102,8 +114,16 @@ class Submitting:
 class _Stream:
     """A call of SubmitTasks."""
 
-    def __init__(self, line: Line[grpc.aio.Channel], rotation: Rotation, choice: Choice[grpc.aio.Channel]) -> None:
+    def __init__(
+        self,
+        line: Line[grpc.aio.Channel],
+        rotation: Rotation,
+        choice: Choice[grpc.aio.Channel],
+        token: str | None = None,
+    ) -> None:
         self.line = line
+        #: What it shows for as long as it is open. Who has another one by now opens another stream.
+        self.token = token
         #: Whether it takes no more submissions.
         self.is_over = False
         self._rotation = rotation

@@ -13,6 +13,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from gowork.base.rotation import Rotation
+from gowork.base.tls import Tls
 from gowork.client._channels import Channels, GivenUp, Line
 from gowork.client._submissions import (
     ANSWER_SECONDS,
@@ -35,8 +36,16 @@ Call: TypeAlias = "Callable[..., pb.ScheduleTaskResponse]"
 class Submitting:
     """Has the form of a stub's ScheduleTask. Threads may share it."""
 
-    def __init__(self, rotation: Rotation, channels: Channels[grpc.Channel], lookout: Lookout, call: Call) -> None:
+    def __init__(
+        self,
+        rotation: Rotation,
+        channels: Channels[grpc.Channel],
+        lookout: Lookout,
+        call: Call,
+        tls: Tls | None = None,
+    ) -> None:
         self._rotation = rotation
+        self._tls = tls
         self._channels = channels
         self._lookout = lookout
         self._call = call
@@ -75,10 +84,11 @@ class Submitting:
             self._stream.cancel()
 
     def _stream_on(self, line: Line[grpc.Channel]) -> _Stream:
+        token = self._tls.token if self._tls is not None else None
         with self._lock:
             stream = self._stream
-            if stream is None or stream.line is not line or stream.is_over:
-                stream = self._stream = _Stream(line, self._rotation, self._choice)
+            if stream is None or stream.line is not line or stream.token != token or stream.is_over:
+                stream = self._stream = _Stream(line, self._rotation, self._choice, token)
             return stream
 
     def _answer(self, stream: _Stream, request: pb.ScheduleTaskRequest, timeout: float) -> bytes | None:
@@ -112,9 +122,13 @@ class _Answer:
 class _Stream:
     """A call of SubmitTasks. gRPC takes the messages in a thread of its own, and another one reads the answers."""
 
-    def __init__(self, line: Line[grpc.Channel], rotation: Rotation, choice: Choice[grpc.Channel]) -> None:
+    def __init__(
+        self, line: Line[grpc.Channel], rotation: Rotation, choice: Choice[grpc.Channel], token: str | None = None
+    ) -> None:
         """Raises StreamEnded: the process has no threads left."""
         self.line = line
+        #: What it shows for as long as it is open. Who has another one by now opens another stream.
+        self.token = token
         #: Whether it takes no more submissions.
         self.is_over = False
         self._rotation = rotation

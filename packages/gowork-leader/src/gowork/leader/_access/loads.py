@@ -20,6 +20,9 @@ BURST_SECONDS = 2.0
 _SESSION = "worker.v1.SessionService/Connect"
 _ONE = {"scheduler.v1.SchedulerService/ScheduleTask", "scheduler.v1.SchedulerService/RetryTask"}
 _SEVERAL = "scheduler.v1.SchedulerService/ScheduleTasks"
+#: {call: what its streams are counted as}; those of other calls are counted together. Clients open streams of
+#: submissions by themselves, so that these must not take the place of a wait.
+_KINDS = {_SESSION: "sessions", "scheduler.v1.SchedulerService/SubmitTasks": "streams of submissions"}
 
 
 class Loads:
@@ -52,7 +55,8 @@ class Loads:
             number = 1 if call in _ONE else len(request.tasks)
             load.tasks.take(caller, number, limits.tasks_per_second, now, "tasks")
         if streams:
-            kind, most = ("sessions", limits.sessions) if call == _SESSION else ("streams", limits.streams)
+            kind = _KINDS.get(call, "streams")
+            most = limits.sessions if call == _SESSION else limits.streams
             if most is not None and load.open[kind] >= most:
                 raise _reached(caller, f"{load.open[kind]} {kind} open, which is its limit; end some")
             load.enter(kind)

@@ -72,7 +72,7 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     pending_tasks: Annotated[int, Meta(ge=0)] | None = None
     #: Sessions of workers that it has open.
     sessions: Annotated[int, Meta(ge=0)] | None = None
-    #: Waits, watches and other streams that it has open.
+    #: Waits, watches and other streams that it has open, and besides, streams of submissions.
     streams: Annotated[int, Meta(ge=0)] | None = None
 
     def over(self, others: Limits) -> Limits:

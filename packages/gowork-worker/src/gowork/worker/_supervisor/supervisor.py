@@ -267,7 +267,10 @@ class Supervisor:
         return frame
 
     def _come_due(self, due: float) -> None:
-        # A loop fires timers that are due within its clock's resolution, so that `due` may be still ahead.
+        # A loop fires timers that are due within its clock's resolution, so that `due` may be still ahead, and the next
+        # reports may be due at the same time.
+        if self._due == due:
+            self._due = None
         self.desk.frame.come_due(due)
         self.wake.set()
 
