@@ -30,6 +30,8 @@ from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 
 #: Makes ScheduleTask as a call of its own. Its arguments are the request, and `timeout`.
 Call: TypeAlias = "Callable[..., pb.ScheduleTaskResponse]"
+#: How many threads a stream takes: the one that reads, and up to two of gRPC's.
+_THREADS = 3
 
 
 class Submitting:
@@ -138,6 +140,7 @@ class _Stream:
         #: Held while a submission is added, and while the stream becomes one that takes no more.
         self._lock = threading.Lock()
         try:
+            _check_threads()
             self._call: Any = self._begin()
             threading.Thread(target=self._read, name="gowork-submitted", daemon=True).start()
         except (RuntimeError, ValueError):
@@ -242,3 +245,24 @@ class _Stream:
                 if answer is not None:
                     answer.refusal = said.refusal if said.HasField("refusal") else None
                     answer.came.set()
+
+
+def _check_threads() -> None:
+    """Checks that the process can start the threads of a stream.
+
+    When gRPC fails to start its own, the call stays open, and the channel neither answers further streams nor closes.
+
+    Raises:
+        RuntimeError: it can't.
+    """
+    is_over = threading.Event()
+    started: list[threading.Thread] = []
+    try:
+        for _ in range(_THREADS):
+            thread = threading.Thread(target=is_over.wait, name="gowork-trial", daemon=True)
+            thread.start()
+            started.append(thread)
+    finally:
+        is_over.set()
+        for thread in started:
+            thread.join()
