@@ -275,18 +275,31 @@ def test_a_silent_leader_is_left_for_the_next_one(
 
 def test_an_answer_that_is_late_fails_its_call_alone(calling: Any, scripted: Any, held: threading.Event) -> None:
     caller = calling(scripted.address, timeout=0.5)
+    for id in "ab":
+        caller.schedule(id)
+    scripted.run_next("SubmitTasks", held.wait)
+    with pytest.raises(DeadlineExceeded):
+        caller.schedule("c")
+    held.set()
+    caller.schedule("d")
+    assert seen(scripted) == (1, 3)
+    assert scripted.streams == 1
+
+
+def test_where_no_stream_is_answered_calls_are_made(calling: Any, scripted: Any, held: threading.Event) -> None:
+    caller = calling(scripted.address, timeout=0.5)
     caller.schedule("a")
     scripted.run_next("SubmitTasks", held.wait)
     with pytest.raises(DeadlineExceeded):
         caller.schedule("b")
-    held.set()
     caller.schedule("c")
-    assert scripted.streams == 1
+    assert seen(scripted) == (2, 1)
 
 
 def test_a_task_whose_caller_has_given_up_is_not_sent(calling: Any, scripted: Any, held: threading.Event) -> None:
     caller = calling(scripted.address, timeout=0.3)
-    caller.schedule("a")
+    for id in "ab":
+        caller.schedule(id)
     scripted.run_next("SubmitTasks", held.wait)
     # The leader reads no more, and gRPC takes some messages until it lets the client wait.
     for first in range(100, 900, 100):

@@ -130,6 +130,8 @@ class _Stream:
         self.token = token
         #: Whether it takes no more submissions.
         self.is_over = False
+        #: Whether anything has come back on it.
+        self.has_answered = False
         self._rotation = rotation
         self._choice = choice
         self._numbers = itertools.count(1)
@@ -162,6 +164,9 @@ class _Stream:
             self._unsent.put(number)
         try:
             if not answer.came.wait(timeout):
+                if not self.has_answered:
+                    # What is between here and the leader may keep streams back until they end.
+                    self._choice.fail(self.line)
                 raise SubmissionFailed.late()
         finally:
             self._waiting.pop(number, None)
@@ -234,11 +239,10 @@ class _Stream:
             self._unsent.put(None)
 
     def _read_on(self) -> None:
-        is_hinted = False
         for data in self._call:
             self.line.hear()
-            if not is_hinted:
-                is_hinted = True
+            if not self.has_answered:
+                self.has_answered = True
                 self._rotation.hear((), self._call.initial_metadata())
             for said in pb.SubmitTasksResponse.FromString(data).answers:
                 answer = self._waiting.get(said.number)
