@@ -72,8 +72,9 @@ class Choice(Generic[ChannelT]):
     """Chooses how a task is submitted: by a call of its own, or over a stream. Threads may share it."""
 
     def __init__(self) -> None:
-        #: The line on which a call of its own was made last. A program that schedules one task opens no stream.
-        self._called: Line[ChannelT] | None = None
+        #: The line on which a call of its own was made last, and what for. A program that schedules one task opens no
+        #: stream, however often the call is made again.
+        self._called: tuple[Line[ChannelT], pb.ScheduleTaskRequest] | None = None
         #: On which line a stream has failed, and until when none is opened there, in monotonic seconds.
         self._failed: tuple[Line[ChannelT], float] | None = None
 
@@ -82,8 +83,9 @@ class Choice(Generic[ChannelT]):
         if is_traced() or request.ByteSize() > SUBMISSION_BYTES_MAX:
             # Where calls are traced, each has a span of its own.
             return False
-        if self._called is not line:
-            self._called = line
+        called = self._called
+        if called is None or called[0] is not line or called[1] is request:
+            self._called = line, request
             return False
         failed = self._failed
         return failed is None or failed[0] is not line or time.monotonic() >= failed[1]
