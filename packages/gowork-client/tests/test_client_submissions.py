@@ -304,18 +304,31 @@ def test_what_is_tried_again_is_a_call_until_one_is_answered(calling: Any, scrip
 
 def test_an_answer_that_is_late_fails_its_call_alone(calling: Any, scripted: Any, held: threading.Event) -> None:
     caller = calling(scripted.address, timeout=0.5)
+    for id in "ab":
+        caller.schedule(id)
+    scripted.run_next("SubmitTasks", held.wait)
+    with pytest.raises(DeadlineExceeded):
+        caller.schedule("c")
+    held.set()
+    caller.schedule("d")
+    assert seen(scripted) == (1, 3)
+    assert scripted.streams == 1
+
+
+def test_where_no_stream_is_answered_calls_are_made(calling: Any, scripted: Any, held: threading.Event) -> None:
+    caller = calling(scripted.address, timeout=0.5)
     caller.schedule("a")
     scripted.run_next("SubmitTasks", held.wait)
     with pytest.raises(DeadlineExceeded):
         caller.schedule("b")
-    held.set()
     caller.schedule("c")
-    assert scripted.streams == 1
+    assert seen(scripted) == (2, 1)
 
 
 def test_a_task_whose_caller_has_given_up_is_not_sent(calling: Any, scripted: Any, held: threading.Event) -> None:
     caller = calling(scripted.address, timeout=0.3)
-    caller.schedule("a")
+    for id in "ab":
+        caller.schedule(id)
     scripted.run_next("SubmitTasks", held.wait)
     # The leader reads no more, and gRPC takes some messages until it lets the client wait.
     for first in range(100, 900, 100):
@@ -344,12 +357,36 @@ def test_an_answer_that_comes_after_the_stream_has_ended_is_taken(
     calling: Any, scripted: Any, held: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (submitting, async_submitting):
-        monkeypatch.setattr(module, "IDLE_SECONDS", 0.01)
+        monkeypatch.setattr(module, "IDLE_SECONDS", 0.2)
     caller = calling(scripted.address)
     caller.schedule("a")
-    scripted.run_next("SubmitTasks", lambda: held.wait(0.2) and None)
+    scripted.run_next("SubmitTasks", lambda: held.wait(0.5) and None)
     caller.schedule("b")
     assert seen(scripted) == (1, 1)
+
+
+@pytest.mark.parametrize("most", [0, 1, 2])
+def test_a_process_without_threads_makes_calls(scripted: Any, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    monkeypatch.setattr(submissions, "AVOIDED_SECONDS", 0.0)
+    starts, here, started = threading.Thread.start, threading.current_thread(), list[threading.Thread]()
+
+    def start(thread: threading.Thread) -> None:
+        if threading.current_thread() is here:
+            if sum(each.is_alive() for each in started) >= most:
+                raise RuntimeError("can't start new thread")
+            started.append(thread)
+        starts(thread)
+
+    with Client(scripted.address, timeout=PATIENCE) as client:
+        client.schedule("p", id="a")
+        with monkeypatch.context() as limited:
+            limited.setattr(threading.Thread, "start", start)
+            client.schedule("p", id="b")
+            client.schedule("p", id="c")
+        assert seen(scripted) == (3, 0)
+        assert scripted.streams == 0
+        client.schedule("p", id="d")
+        assert seen(scripted) == (3, 1)
 
 
 def test_a_call_that_is_under_way_when_the_client_is_closed_says_so(

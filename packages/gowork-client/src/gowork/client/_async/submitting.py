@@ -97,10 +97,13 @@ class Submitting:
             async with asyncio.timeout(min(timeout, ANSWER_SECONDS)):
                 return await answer
         except TimeoutError:
-            if timeout <= ANSWER_SECONDS:
-                raise SubmissionFailed.late() from None
-            stream.cancel()
-            raise StreamEnded from None
+            if timeout > ANSWER_SECONDS:
+                stream.cancel()
+                raise StreamEnded from None
+            if not stream.has_answered:
+                # What is between here and the leader may keep streams back until they end.
+                self._choice.fail(stream.line)
+            raise SubmissionFailed.late() from None
         except asyncio.CancelledError:
             if stream.line.is_given_up and not being_cancelled():
                 stream.cancel()
@@ -126,6 +129,8 @@ class _Stream:
         self.token = token
         #: Whether it takes no more submissions.
         self.is_over = False
+        #: Whether anything has come back on it.
+        self.has_answered = False
         self._rotation = rotation
         self._choice = choice
         self._numbers = itertools.count(1)
@@ -214,11 +219,10 @@ class _Stream:
                     answer.set_exception(StreamEnded())
 
     async def _read_on(self) -> None:
-        is_hinted = False
         while (data := await self._call.read()) is not grpc.aio.EOF:
             self.line.hear()
-            if not is_hinted:
-                is_hinted = True
+            if not self.has_answered:
+                self.has_answered = True
                 self._rotation.hear((), await self._call.initial_metadata())
             for said in pb.SubmitTasksResponse.FromString(data).answers:
                 answer = self._waiting.get(said.number)

@@ -31,6 +31,8 @@ from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 
 #: Makes ScheduleTask as a call of its own. Its arguments are the request, and `timeout`.
 Call: TypeAlias = "Callable[..., pb.ScheduleTaskResponse]"
+#: How many threads a stream takes: the one that reads, and up to two of gRPC's.
+_THREADS = 3
 
 
 class Submitting:
@@ -131,6 +133,8 @@ class _Stream:
         self.token = token
         #: Whether it takes no more submissions.
         self.is_over = False
+        #: Whether anything has come back on it.
+        self.has_answered = False
         self._rotation = rotation
         self._choice = choice
         self._numbers = itertools.count(1)
@@ -141,6 +145,7 @@ class _Stream:
         #: Held while a submission is added, and while the stream becomes one that takes no more.
         self._lock = threading.Lock()
         try:
+            _check_threads()
             self._call: Any = self._begin()
             threading.Thread(target=self._read, name="gowork-submitted", daemon=True).start()
         except (RuntimeError, ValueError):
@@ -162,10 +167,13 @@ class _Stream:
             self._unsent.put(number)
         try:
             if not answer.came.wait(min(timeout, ANSWER_SECONDS)):
-                if timeout <= ANSWER_SECONDS:
-                    raise SubmissionFailed.late()
-                self.cancel()
-                raise StreamEnded
+                if timeout > ANSWER_SECONDS:
+                    self.cancel()
+                    raise StreamEnded
+                if not self.has_answered:
+                    # What is between here and the leader may keep streams back until they end.
+                    self._choice.fail(self.line)
+                raise SubmissionFailed.late()
         finally:
             self._waiting.pop(number, None)
         if answer.has_ended:
@@ -238,14 +246,34 @@ class _Stream:
             self._unsent.put(None)
 
     def _read_on(self) -> None:
-        is_hinted = False
         for data in self._call:
             self.line.hear()
-            if not is_hinted:
-                is_hinted = True
+            if not self.has_answered:
+                self.has_answered = True
                 self._rotation.hear((), self._call.initial_metadata())
             for said in pb.SubmitTasksResponse.FromString(data).answers:
                 answer = self._waiting.get(said.number)
                 if answer is not None:
                     answer.refusal = said.refusal if said.HasField("refusal") else None
                     answer.came.set()
+
+
+def _check_threads() -> None:
+    """Checks that the process can start the threads of a stream.
+
+    When gRPC fails to start its own, the call stays open, and the channel neither answers further streams nor closes.
+
+    Raises:
+        RuntimeError: it can't.
+    """
+    is_over = threading.Event()
+    started: list[threading.Thread] = []
+    try:
+        for _ in range(_THREADS):
+            thread = threading.Thread(target=is_over.wait, name="gowork-trial", daemon=True)
+            thread.start()
+            started.append(thread)
+    finally:
+        is_over.set()
+        for thread in started:
+            thread.join()
