@@ -25,6 +25,7 @@ READERS = {
     "_replication/candidacy.py",
     "_replication/gathering.py",
     "_rpc/forwarding.py",
+    "_rpc/submissions.py",
     "_snapshots/stalls.py",
     "store/_sqlite_aside.py",
 }
