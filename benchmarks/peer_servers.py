@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,7 +83,13 @@ def running(server: str, folder: Path) -> Iterator[Server]:
 
 @contextlib.contextmanager
 def _redis(folder: Path) -> Iterator[Server]:
-    socket, log = folder / "redis.sock", folder / "redis.log"
+    # The path of a socket has at most 107 bytes, so that it is not in the folder, wherever that is.
+    with tempfile.TemporaryDirectory(prefix="gowork-redis-") as short:
+        yield from _redis_at(folder, Path(short) / "redis.sock")
+
+
+def _redis_at(folder: Path, socket: Path) -> Iterator[Server]:
+    log = folder / "redis.log"
     with log.open("w") as output:
         process = subprocess.Popen(
             ["redis-server", *_REDIS, "--dir", str(folder), "--unixsocket", str(socket)],

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -520,6 +521,17 @@ def test_peers_are_not_among_all(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not {"ha", "peers"} & set(done)
 
 
+def first_of(told: Path, driver: subprocess.Popen[bytes]) -> str:
+    """What is written into a pipe, all at once; empty: the process that is to have it written has ended."""
+    pipe, ended = os.open(told, os.O_RDONLY | os.O_NONBLOCK), os.pidfd_open(driver.pid)
+    try:
+        ready, _, _ = select.select([pipe, ended], [], [], 120)
+        return os.read(pipe, 1 << 16).decode() if pipe in ready else ""
+    finally:
+        os.close(pipe)
+        os.close(ended)
+
+
 @pytest.mark.usefixtures("redis")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_ends_adapters_workers_and_servers(number: signal.Signals, benchmarks: Path, tmp_path: Path) -> None:
@@ -542,8 +554,9 @@ def test_ctrl_c_ends_adapters_workers_and_servers(number: signal.Signals, benchm
         runpy.run_path({str(benchmarks / "run.py")!r}, run_name="__main__")
     """
     command = [sys.executable, str(script(tmp_path / "driver.py", body))]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as driver:
-        pids = json.loads(told.read_text())
+    said = tmp_path / "said"
+    with said.open("w") as output, subprocess.Popen(command, stderr=output, stdout=output) as driver:
+        pids = json.loads(first_of(told, driver) or pytest.fail(said.read_text()))
         started = psutil.Process(driver.pid).children(recursive=True)
         names = [" ".join(process.cmdline()) for process in started]
         assert sum("redis-server" in name for name in names) == 1

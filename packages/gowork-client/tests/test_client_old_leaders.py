@@ -78,6 +78,7 @@ def test_lengths_of_time_are_left_for_the_leader_to_reckon(do: Do, scripted: Any
 
 
 def test_the_same_task_with_a_delay_is_sent_twice_in_the_same_bytes(do: Do, scripted: Any) -> None:
+    scripted.lacks.add("SubmitTasks")
     do(scripted.address, schedule(id="t", delay=60), schedule(id="t", delay=60))
     first, second = tasks_sent(scripted)
     assert first == second
@@ -167,6 +168,7 @@ def test_the_leader_is_asked_once_and_again_before_it_is_refused(do: Do, scripte
 
 
 def test_the_leader_is_asked_anew_when_the_connection_broke(do: Do, scripted: Any) -> None:
+    scripted.lacks.add("SubmitTasks")
     scripted.run_next("ScheduleTask", lambda: None)
     scripted.fail_next("ScheduleTask", UNAVAILABLE)
     scripted.run_next("ScheduleTask", lambda: None)

@@ -154,6 +154,7 @@ class TestPatience:
     def test_a_leader_that_is_silent_is_not_left_while_nobody_else_leads(
         self, stopped: Any, other: Any, held: threading.Event, pool: ThreadPoolExecutor
     ) -> None:
+        stopped.lacks.add("SubmitTasks")
         other.says_leads(1, stopped.address, other.address)
         for _ in range(40):
             stopped.run_next("ScheduleTask", held.wait)

@@ -417,6 +417,26 @@ def test_a_new_token_is_shown_on_a_stream_of_its_own(calling: Any, scripted: Any
     assert scripted.streams == 2
 
 
+@pytest.mark.parametrize("is_chosen", [False, True])
+@pytest.mark.parametrize("call", [lambda client: client.schedule("p", id="b"), lambda client: client.get("a")])
+def test_a_call_that_begins_as_another_thread_closes_the_client_says_so(
+    scripted: Any, monkeypatch: pytest.MonkeyPatch, call: Callable[[Client], object], is_chosen: bool
+) -> None:
+    client = Client(scripted.address, timeout=PATIENCE)
+    client.schedule("p", id="a")
+    channels = client._connection._routes._channels
+    current = channels.current
+
+    def closing() -> Any:
+        line = current()
+        client.close()
+        return line if is_chosen else current()
+
+    monkeypatch.setattr(channels, "current", closing)
+    with pytest.raises(ClientClosed):
+        call(client)
+
+
 def test_large_tasks_are_calls_of_their_own(calling: Any, scripted: Any) -> None:
     caller = calling(scripted.address)
     caller.schedule("a")

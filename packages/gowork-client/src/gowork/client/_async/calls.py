@@ -111,6 +111,10 @@ class Calls:
                     raise await blocking(self._settings.explained, unreachable) from None
                 # The next leader may have another version.
                 self._told.forget()
+            except ValueError:
+                # So gRPC calls a channel that another thread has closed since it was looked at.
+                self._settings.check_open()
+                raise
             await asyncio.sleep(pause)
 
     async def _leader(self) -> LeaderFields:

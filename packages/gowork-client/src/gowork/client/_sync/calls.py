@@ -110,6 +110,10 @@ class Calls:
                     raise blocking(self._settings.explained, unreachable) from None
                 # The next leader may have another version.
                 self._told.forget()
+            except ValueError:
+                # So gRPC calls a channel that another thread has closed since it was looked at.
+                self._settings.check_open()
+                raise
             time.sleep(pause)
 
     def _leader(self) -> LeaderFields:

@@ -33,6 +33,7 @@ class Routes:
 
     def unary_unary(self, method: str, **forms: Any) -> Callable[..., Any]:
         """See grpc.Channel. What it returns can only be called for the response."""
+        forms = _unregistered(forms)
         routed = self._routed(lambda channel: channel.unary_unary(method, **forms).with_call)
         is_long = method in LONG_CALLS
 
@@ -57,6 +58,7 @@ class Routes:
 
     def started(self, method: str, **forms: Any) -> Callable[..., Any]:
         """Does what `future` of grpc.Channel.unary_unary does, and hears no hints."""
+        forms = _unregistered(forms)
         routed = self._routed(lambda channel: channel.unary_unary(method, **forms).future)
 
         def start(*args: Any, **keywords: Any) -> Any:
@@ -77,6 +79,7 @@ class Routes:
 
     def unary_stream(self, method: str, **forms: Any) -> Callable[..., Any]:
         """See grpc.Channel. What it returns is a StreamCall."""
+        forms = _unregistered(forms)
         routed = self._routed(lambda channel: channel.unary_stream(method, **forms))
 
         def start(*args: Any, **keywords: Any) -> StreamCall:
@@ -156,6 +159,14 @@ class StreamCall:
         """See grpc.RpcContext."""
         self._line.end(self._call)
         return bool(self._call.cancel())
+
+
+def _unregistered(forms: dict[str, Any]) -> dict[str, Any]:
+    """Returns the forms of a method without that by which its channel registers it.
+
+    gRPC registers a method without a look at whether another thread has closed the channel. Then the process dies.
+    """
+    return {**forms, "_registered_method": False}
 
 
 def _noted(line: Line[grpc.Channel], error: grpc.RpcError) -> grpc.RpcError:
