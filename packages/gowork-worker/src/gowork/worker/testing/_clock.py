@@ -1,0 +1,192 @@
+"""A clock that a test moves, and a loop that goes by it.
+
+Invariants: the clock stands still while code runs. It moves when the test moves it (`advance`), and by itself only when
+nothing else can happen: to the next timer of the loop. While the loop waits for the outside, which has no timers (a
+socket, a child process, a thread of `asyncio.to_thread`), it moves as real time does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from gowork.worker._runner import forks
+from gowork.worker._runner.clock import Clock
+
+
+class FakeClock:
+    """The time of one run of a handler, in seconds. It begins at 0, and a test may use it for several runs in turn."""
+
+    def __init__(self, *, jumps: bool = True, check_seconds: float = 0.0) -> None:
+        """Args:
+        jumps: whether waits of the handler end at once and move the clock: `ctx.cancelled.wait`, `asyncio.sleep` and
+            other timers of asyncio. Else they last until the test calls `advance`.
+        check_seconds: how far each look at `ctx.cancelled` moves the clock. A handler that computes, and looks there
+            without waiting, comes to its time limit only so.
+        """
+        self.jumps = jumps
+        self.check_seconds = _seconds("check_seconds", check_seconds)
+        self._now = 0.0
+        self._lock = threading.Lock()
+        #: Moves the clock within the run that uses it; None where none does.
+        self._mover: Callable[[float], None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<FakeClock {self._now:g} s>"
+
+    @property
+    def now(self) -> float:
+        """The time in seconds."""
+        return self._now
+
+    def advance(self, seconds: float) -> None:
+        """Moves the clock. When a run uses it, all that is due by then happens before this returns, except where an
+        async handler calls it: then it happens when that awaits.
+
+        Raises:
+            ValueError: when `seconds` is negative or not finite.
+        """
+        seconds = _seconds("seconds", seconds)
+        mover = self._mover
+        if mover is None:
+            self._move(seconds)
+        else:
+            mover(seconds)
+
+    def _move(self, seconds: float) -> None:
+        with self._lock:
+            self._now += seconds
+
+    def _enter(self, mover: Callable[[float], None]) -> None:
+        """Gives the clock to a run.
+
+        Raises:
+            RuntimeError: when another run has it.
+        """
+        with self._lock:
+            if self._mover is not None:
+                raise RuntimeError("this clock is used by another run: give each run that goes on at once its own")
+            self._mover = mover
+
+    def _leave(self) -> None:
+        self._mover = None
+
+
+def clock_type(clock: FakeClock) -> type[Clock]:
+    """Returns what a runner counts attempts by, going by this clock."""
+
+    class RunnersClock(Clock):
+        """The runner's view of a fake clock."""
+
+        @staticmethod
+        def monotonic_ns() -> int:
+            return round(clock.now * 1e9)
+
+    return RunnersClock
+
+
+class FakeLoop(asyncio.SelectorEventLoop):
+    """A loop whose timers go by a FakeClock."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self._clock = clock
+        #: Whether a plain handler runs and does not wait. The clock stands still meanwhile. Changed on the loop only.
+        self.held = False
+        #: Seconds that have passed since the attempt was reported, and whether it was. The test's clock stands then.
+        self._later = 0.0
+        self.is_reported = False
+        #: Calls that threads of an executor carry out for this loop.
+        self._in_threads = 0
+        self._processes: list[asyncio.SubprocessTransport] = []
+        #: Whether what is left is waited for in real time.
+        self.is_closing = False
+        selector = _Selector(self)
+        super().__init__(selector)
+        # What the loop has opened for itself is not the outside.
+        selector.own = len(selector.get_map())
+
+    def time(self) -> float:
+        """The time in seconds."""
+        return self._clock.now + self._later
+
+    @property
+    def jumps(self) -> bool:
+        """Whether waits end at once."""
+        return self._clock.jumps or self.is_reported
+
+    @property
+    def waits_outside(self) -> bool:
+        """Whether threads or child processes work for this loop, or it closes."""
+        self._processes = [process for process in self._processes if process.get_returncode() is None]
+        return bool(self._in_threads or self._processes or self.is_closing)
+
+    def move(self, seconds: float) -> None:
+        """Moves the clock."""
+        if self.is_reported:
+            self._later += seconds
+        else:
+            self._clock._move(seconds)  # noqa: SLF001 - they are one thing
+
+    def run_in_executor(  # type: ignore[override] # Its types are the base class's, which has its own variables for them.
+        self, executor: Any, func: Callable[..., Any], *args: Any
+    ) -> asyncio.Future[Any]:
+        """Does as its base class, and counts the call until it is done."""
+        future = super().run_in_executor(executor, func, *args)
+        self._in_threads += 1
+        future.add_done_callback(self._thread_done)
+        return future
+
+    async def subprocess_exec(self, *args: Any, **options: Any) -> Any:
+        """Does as its base class, and notes the process."""
+        transport, protocol = await super().subprocess_exec(*args, **options)
+        self._processes.append(transport)
+        return transport, protocol
+
+    async def subprocess_shell(self, *args: Any, **options: Any) -> Any:
+        """Does as its base class, and notes the process."""
+        transport, protocol = await super().subprocess_shell(*args, **options)
+        self._processes.append(transport)
+        return transport, protocol
+
+    def _thread_done(self, future: asyncio.Future[Any]) -> None:
+        self._in_threads -= 1
+
+
+class _Selector(selectors.DefaultSelector):
+    """Where the loop waits: for the outside, for a test, or for nothing."""
+
+    def __init__(self, loop: FakeLoop) -> None:
+        super().__init__()
+        self._loop = loop
+        self._generation = forks.generation
+        #: How many descriptors are the loop's own.
+        self.own = 0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """Waits as the clock says."""
+        if forks.generation != self._generation:
+            # A child that the handler has forked waits for a loop that is its parent's.
+            forks.leave(forks.EXIT_WAITING)
+        ready = super().select(0)
+        if ready or (timeout is not None and timeout <= 0):
+            return ready
+        loop = self._loop
+        if loop.held or timeout is None or not loop.jumps:
+            return super().select(None)
+        if len(self.get_map()) > self.own or loop.waits_outside:
+            before = time.monotonic()
+            ready = super().select(timeout)
+            loop.move(time.monotonic() - before)
+            return ready
+        loop.move(timeout)
+        return []
+
+
+def _seconds(name: str, value: float) -> float:
+    if not 0 <= value < float("inf"):
+        raise ValueError(f"{name}: {value!r} is not a number of seconds from 0 on")
+    return value
