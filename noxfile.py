@@ -34,6 +34,7 @@ PACKAGES = [
     "packages/gowork-cli",
     "packages/gowork-leader",
     "packages/gowork-worker",
+    "packages/gowork-testing",
     "plugins/gowork-plugin-shell",
 ]
 PROTO = ROOT / "packages/gowork-proto"
@@ -97,6 +98,7 @@ TYPED_TESTS = {
     "packages/gowork-leader/tests/store": "packages/gowork-leader/tests/store:packages/gowork-leader/tests/core",
     "packages/gowork-leader/tests/wire": "",
     "packages/gowork-proto/tests": "",
+    "packages/gowork-testing/tests": "",
     "packages/gowork-worker/tests": (
         "packages/gowork-worker/tests:packages/gowork-worker/tests/desk:packages/gowork-base/tests"
     ),
