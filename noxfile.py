@@ -109,6 +109,7 @@ TYPED_TESTS = {
         "tests/deploy:tests/e2e:tests/tracing:packages/gowork-base/tests:packages/gowork-leader/tests/log"
     ),
     "tests/e2e": "tests/e2e:packages/gowork-base/tests:packages/gowork-leader/tests/log",
+    "tests/examples": "",
     "tests/explore": "tests/explore:tests/sim:packages/gowork-leader/tests/store",
     "tests/faults": "tests/faults:packages/gowork-leader/tests/log",
     "tests/floods": "tests/e2e:packages/gowork-base/tests:packages/gowork-leader/tests/log",

@@ -36,6 +36,7 @@ from gowork.worker.testing import (
     HandlerStuck,
     NotCompleted,
     Status,
+    Switch,
     cancel,
     drain,
     lose_lease,
@@ -507,6 +508,21 @@ def test_a_lease_that_is_lost_shows_and_stops_only_who_asked_for_it() -> None:
         "the worker lost its leader for longer than the lease",
     )
     assert len(outcome.progress) == 2
+
+
+async def test_a_switch_makes_a_fault_happen_when_the_test_wants_it() -> None:
+    begun, switch = threading.Event(), Switch()
+
+    @handler
+    async def serves() -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    running = asyncio.ensure_future(run_handler_async(serves, faults=[cancel(on=switch)]))
+    await asyncio.to_thread(begun.wait, SOON)
+    switch.flip()
+    assert (await running).status is Status.CANCELLED
+    assert run_handler(serves, faults=[drain(on=switch)]).status is Status.INTERRUPTED
 
 
 def test_a_fault_has_one_time() -> None:

@@ -3,7 +3,7 @@
 from gowork.worker._core.follow_ups import FollowUp
 from gowork.worker.testing._clock import FakeClock
 from gowork.worker.testing._context import FakeContext
-from gowork.worker.testing._faults import Fault, cancel, drain, lose_lease, regain_lease
+from gowork.worker.testing._faults import Fault, Switch, cancel, drain, lose_lease, regain_lease
 from gowork.worker.testing._outcome import Failure, FailureKind, NotCompleted, Outcome, Progress, Status
 from gowork.worker.testing._run import HandlerStuck, RunOptions, run_handler, run_handler_async
 
@@ -20,6 +20,7 @@ __all__ = [
     "Progress",
     "RunOptions",
     "Status",
+    "Switch",
     "cancel",
     "drain",
     "lose_lease",

@@ -297,6 +297,8 @@ class Bench:
         for fault in self._plan.faults:
             if fault.trigger is Trigger.SECONDS:
                 self._loop.call_later(fault.at, self._apply, fault)
+            elif fault.switch is not None:
+                fault.switch._connect(partial(self._call_and_wait, partial(self._apply, fault)))  # noqa: SLF001 - as above
 
     def progressed(
         self, send: Callable[[int, str, float, str], None], fence: int, id: str, fraction: float, message: str
