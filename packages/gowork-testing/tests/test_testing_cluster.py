@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gowork.client import AsyncClient, Client, TaskNotFinished
+from gowork.client import AsyncClient, Client, TaskNotFinished, TaskView
 from gowork.testing import AsyncCluster, Cluster, ClusterError, _async_cluster
 from gowork.worker import Context, handler
 
@@ -25,9 +25,10 @@ def double(number: int) -> int:
 
 
 @handler
-async def plan(ctx: Context, numbers: int) -> None:
-    for number in range(numbers):
-        ctx.schedule(number, handler=double)
+async def count_down(ctx: Context, number: int) -> int:
+    if number:
+        ctx.schedule(number - 1, handler="count_down")
+    return number
 
 
 def test_a_task_is_scheduled_and_run() -> None:
@@ -61,10 +62,11 @@ async def test_a_cluster_in_a_thread_serves_a_client_on_the_loop_of_the_test() -
 
 
 def test_all_is_waited_for_with_what_handlers_schedule() -> None:
-    with Cluster(handlers=[double, plan]) as cluster:
-        cluster.client.schedule(3, handler=plan, id="plan")
+    with Cluster(handlers=[count_down]) as cluster:
+        cluster.client.schedule(30, handler=count_down)
         cluster.wait_all(SOON)
-        assert [cluster.client.get(f"plan/{number}").value() for number in (1, 2, 3)] == [0, 2, 4]
+        tasks = list(cluster.client.tasks(view=TaskView.FULL))
+    assert [task.value() for task in tasks] == list(range(30, -1, -1))
 
 
 def test_what_does_not_finish_is_named() -> None:

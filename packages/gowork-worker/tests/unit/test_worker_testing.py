@@ -364,6 +364,17 @@ def test_a_clock_that_what_the_handler_calls_moves_brings_the_limit(is_async: bo
     assert (outcome.status, outcome.elapsed, clock.now) == (Status.TIMED_OUT, seconds, seconds)
 
 
+def test_a_plain_handler_that_computes_does_not_come_to_its_limit() -> None:
+    @handler(time_limit=1)
+    def computes(ctx: Context) -> bool:
+        # Long enough for a loop that jumps to come to the limit.
+        threading.Event().wait(0.1)
+        return bool(ctx.cancelled)
+
+    outcome = run_handler(computes)
+    assert (outcome.result, outcome.elapsed) == (False, 0.0)
+
+
 def test_looks_move_the_clock_where_the_test_wants_it() -> None:
     @handler(time_limit=1)
     def computes(ctx: Context) -> None:
