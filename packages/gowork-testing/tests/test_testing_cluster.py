@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gowork.client import AsyncClient, Client, TaskNotFinished, TaskView
-from gowork.testing import AsyncCluster, Cluster, ClusterError, _async_cluster
+from gowork.testing import AsyncCluster, Cluster, ClusterError, _async_cluster, _cluster
 from gowork.worker import Context, handler
 
 #: Seconds for what comes within milliseconds on a machine that is not busy.
@@ -163,6 +163,24 @@ def test_a_cluster_takes_no_settings_of_the_environment(monkeypatch: pytest.Monk
     monkeypatch.setenv("GOWORK_KEYS", "/nowhere/keys")
     with Cluster(handlers=[double]) as cluster:
         assert cluster.client.schedule(21, handler=double).result(timeout=SOON) == 42
+
+
+def test_a_handler_that_does_not_end_keeps_a_cluster_from_ending(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    @handler
+    def stuck() -> None:
+        begun.set()
+        go.wait(SOON)
+
+    cluster = Cluster(handlers=[stuck]).__enter__()
+    cluster.client.schedule(handler=stuck)
+    assert begun.wait(SOON)
+    monkeypatch.setattr(_cluster, "_PATIENCE", 0.5)
+    with pytest.raises(ClusterError, match=r"did not end within 0\.5 s: a handler does not"):
+        cluster.__exit__(None, None, None)
+    go.set()
+    cluster._ended.result(SOON)
 
 
 def test_a_cluster_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

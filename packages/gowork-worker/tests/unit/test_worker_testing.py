@@ -610,6 +610,45 @@ def test_a_handler_that_exits_has_failed() -> None:
     assert (outcome.status, outcome.failure.type) == (Status.FAILED, "SystemExit")
 
 
+def test_a_handler_that_harms_its_loop_ends_itself_alone() -> None:
+    @handler
+    async def cancels_all() -> None:
+        for task in asyncio.all_tasks():
+            task.cancel()
+        await asyncio.sleep(0)
+
+    @handler
+    async def stops_the_loop() -> str:
+        asyncio.get_running_loop().stop()
+        await asyncio.sleep(1)
+        return "went on"
+
+    @handler
+    async def exits_beside() -> str:
+        asyncio.get_running_loop().call_soon(sys.exit, 3)
+        await asyncio.sleep(1)
+        return "went on"
+
+    outcome = run_handler(cancels_all)
+    # As in a worker: of a handler that cancels itself nothing is concluded.
+    assert (outcome.status, type(outcome.error)) == (Status.FAILED, asyncio.CancelledError)
+    for function in (stops_the_loop, exits_beside):
+        assert run_handler(function).result == "went on"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="it needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_child_that_a_handler_forks_does_not_go_on_with_the_test() -> None:
+    @handler
+    def forks() -> str:
+        child = os.fork()
+        if not child:
+            return "the child's"
+        return str(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+    assert run_handler(forks).result == "0"
+
+
 # What is loaded.
 
 

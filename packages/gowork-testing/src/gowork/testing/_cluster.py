@@ -36,6 +36,8 @@ class Cluster:
         self._client: Client | None = None
         self._running: tuple[asyncio.AbstractEventLoop, AsyncCluster, asyncio.Event] | None = None
         self._thread: threading.Thread | None = None
+        #: Done when the thread has nothing left to do.
+        self._ended: concurrent.futures.Future[None] = concurrent.futures.Future()
 
     def __enter__(self) -> Self:
         """Starts the cluster.
@@ -44,10 +46,13 @@ class Cluster:
             ClusterError: when it does not start, with the reason as cause.
         """
         ready: concurrent.futures.Future[None] = concurrent.futures.Future()
-        self._ended: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self._ended = concurrent.futures.Future()
         self._thread = threading.Thread(target=self._run, args=(ready,), name="gowork-cluster", daemon=True)
         self._thread.start()
-        ready.result(_PATIENCE)
+        try:
+            ready.result(_PATIENCE)
+        except TimeoutError:
+            raise ClusterError(f"the cluster did not start within {_PATIENCE:g} s") from None
         return self
 
     def __exit__(

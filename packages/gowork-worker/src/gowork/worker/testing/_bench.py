@@ -34,7 +34,7 @@ from gowork.worker._runner.attempt import Attempts
 from gowork.worker._runner.encrypting import Encrypting
 from gowork.worker._runner.executor import Executor
 from gowork.worker._runner.job import Job
-from gowork.worker._runner.main import load
+from gowork.worker._runner.main import load, run_to_the_end, until
 from gowork.worker._runner.messages import StopKind
 from gowork.worker._runner.outbox import Outbox
 from gowork.worker._runner.table import SlotTable
@@ -166,10 +166,9 @@ class Bench:
 
     def _run_to_the_end(self) -> None:
         self._idents.add(threading.get_ident())
-        asyncio.set_event_loop(self._loop)
         outcome: Outcome | BaseException
         try:
-            outcome = self._loop.run_until_complete(self._main())
+            outcome = run_to_the_end(self._loop, self._main(), lambda: True, lambda: None)
         except BaseException as error:  # noqa: BLE001 - whoever waits for the outcome gets it
             outcome = error
         try:
@@ -204,7 +203,7 @@ class Bench:
             )
             with Hearing(self._notes.logs, self._is_own):
                 executor.feed([plan.grant])
-                await self._reported.wait()
+                await until(self._reported)
             await self._finish(executor)
         assert self._report is not None
         job = self._job or Job(plan.grant, plan.task, handler)
@@ -236,7 +235,6 @@ class Bench:
             if self._stuck is None:
                 loop.run_until_complete(loop.shutdown_default_executor())
         finally:
-            asyncio.set_event_loop(None)
             loop.close()
 
     def _settle(self, outcome: Outcome | BaseException) -> None:
