@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -434,6 +435,33 @@ def test_what_comes_from_outside_is_waited_for_in_real_time() -> None:
     outcome = run_handler(calls)
     assert outcome.result == ["done\n", "slept"]
     assert 0.2 < outcome.elapsed < SOON
+
+
+def test_threads_of_the_handlers_own_are_given_a_moment() -> None:
+    @handler(time_limit=3600)
+    async def asks(seconds: float) -> str:
+        with ThreadPoolExecutor() as pool:
+            for _ in range(30):
+                await asyncio.wrap_future(pool.submit(int))
+            await asyncio.wrap_future(pool.submit(time.sleep, seconds))
+        await asyncio.sleep(60)
+        return "answered"
+
+    outcome = run_handler(asks, 0.0)
+    assert (outcome.result, outcome.elapsed) == ("answered", 60.0)
+    # One that takes longer needs a longer moment.
+    assert run_handler(asks, 0.3, clock=FakeClock(idle_seconds=2), patience=SOON).result == "answered"
+
+
+def test_threads_that_have_nothing_to_do_with_the_run_do_not_keep_it() -> None:
+    @handler
+    async def sleeps() -> None:
+        for _ in range(1000):
+            await asyncio.sleep(1)
+
+    with ThreadPoolExecutor() as pool:
+        pool.submit(int).result()
+        assert run_handler(sleeps, clock=FakeClock(idle_seconds=0.01)).elapsed == 1000.0
 
 
 async def test_a_clock_is_of_one_run_at_a_time() -> None:

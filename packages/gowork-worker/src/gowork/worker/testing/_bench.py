@@ -51,6 +51,8 @@ _DRAINED = "the worker stopped before it had finished"
 _CANCELS_MAX = 100
 #: From this number of looks on, a handler that does not end probably waits for its time limit by looking.
 _LOOKS_MANY = 1000
+#: Parts of the names of threads that wake loops by sockets, which the loop watches, or not at all.
+_HARMLESS = ("_poll_wrapper", "gowork-")
 #: From that number of looks at a set token on, each one moves the clock by this number of seconds, so that the grace of
 #: a handler comes to its end that goes on looking and does not stop.
 _DEAF_SECONDS = 0.01
@@ -95,8 +97,9 @@ class Bench:
         self._plan = plan
         self._own_thread = own_thread
         self._clock = plan.clock
-        #: Made by `start`.
+        #: Both are made by `start`.
         self._loop: FakeLoop
+        self._known_threads: set[threading.Thread]
         self._executor: Executor | None = None
         self._notes = Notes()
         #: What `work` is to call, then None.
@@ -137,6 +140,8 @@ class Bench:
         """
         self._clock._enter(self._advance)  # noqa: SLF001 - they are one thing
         self._loop = FakeLoop(self._clock)
+        self._loop.has_strangers = self._has_strangers
+        self._known_threads = {threading.main_thread(), threading.current_thread(), self._thread, self._watchdog}
         self._thread.start()
         self._watchdog.start()
 
@@ -453,6 +458,13 @@ class Bench:
     def _is_on_loop(self) -> bool:
         # Not get_running_loop: the test's own loop may run in this thread.
         return asyncio._get_running_loop() is self._loop  # noqa: SLF001 - the public one raises without a loop
+
+    def _has_strangers(self) -> bool:
+        if self._runs_plain:
+            # It waits by its context, which only this loop ends.
+            return False
+        strangers = {thread.name for thread in threading.enumerate() if thread not in self._known_threads}
+        return any(not any(name in stranger for name in _HARMLESS) for stranger in strangers)
 
     def _make_thread(self, **options: Any) -> _HandlersThread:
         thread = _HandlersThread(self._calls if not self._own_thread else None, self._end_thread, **options)

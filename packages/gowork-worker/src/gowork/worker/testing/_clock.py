@@ -2,7 +2,8 @@
 
 Invariants: the clock stands still while code runs. It moves when the test moves it (`advance`), and by itself only when
 nothing else can happen: to the next timer of the loop. While the loop waits for the outside, which has no timers (a
-socket, a child process, a thread of `asyncio.to_thread`), it moves as real time does.
+socket, a child process, a thread of `asyncio.to_thread`), it moves as real time does. Of other threads nobody can know
+whether the loop waits for them: where there are any, it first waits a little whether something comes.
 """
 
 from __future__ import annotations
@@ -16,19 +17,25 @@ from typing import Any
 from gowork.worker._runner import forks
 from gowork.worker._runner.clock import Clock
 
+#: After this number of jumps in a row before which nothing came from other threads, they are not waited for any more.
+_IN_VAIN_MAX = 20
+
 
 class FakeClock:
     """The time of one run of a handler, in seconds. It begins at 0, and a test may use it for several runs in turn."""
 
-    def __init__(self, *, jumps: bool = True, check_seconds: float = 0.0) -> None:
+    def __init__(self, *, jumps: bool = True, check_seconds: float = 0.0, idle_seconds: float = 0.05) -> None:
         """Args:
         jumps: whether waits of the handler end at once and move the clock: `ctx.cancelled.wait`, `asyncio.sleep` and
             other timers of asyncio. Else they last until the test calls `advance`.
         check_seconds: how far each look at `ctx.cancelled` moves the clock. A handler that computes, and looks there
             without waiting, comes to its time limit only so.
+        idle_seconds: for how long nothing must have come from other threads before the clock of an async handler jumps,
+            in seconds of real time. Threads of `asyncio.to_thread` are waited for in any case.
         """
         self.jumps = jumps
         self.check_seconds = _seconds("check_seconds", check_seconds)
+        self.idle_seconds = _seconds("idle_seconds", idle_seconds)
         self._now = 0.0
         self._lock = threading.Lock()
         #: Moves the clock within the run that uses it; None where none does.
@@ -98,6 +105,10 @@ class FakeLoop(asyncio.SelectorEventLoop):
         #: Seconds that have passed since the attempt was reported, and whether it was. The test's clock stands then.
         self._later = 0.0
         self.is_reported = False
+        #: Whether threads that the run does not know may wake the loop. Asked before each jump.
+        self.has_strangers: Callable[[], bool] = lambda: False
+        #: How often in a row it was waited for them in vain.
+        self._in_vain = 0
         #: Calls that threads of an executor carry out for this loop.
         self._in_threads = 0
         self._processes: list[asyncio.SubprocessTransport] = []
@@ -122,6 +133,16 @@ class FakeLoop(asyncio.SelectorEventLoop):
         """Whether threads or child processes work for this loop, or it closes."""
         self._processes = [process for process in self._processes if process.get_returncode() is None]
         return bool(self._in_threads or self._processes or self.is_closing)
+
+    def idle_seconds(self) -> float:
+        """How long to wait for other threads before a jump, in seconds of real time."""
+        if self.is_reported or self._in_vain >= _IN_VAIN_MAX or not self.has_strangers():
+            return 0.0
+        return self._clock.idle_seconds
+
+    def waited(self, *, in_vain: bool) -> None:
+        """Notes whether something came from other threads."""
+        self._in_vain = self._in_vain + 1 if in_vain else 0
 
     def move(self, seconds: float) -> None:
         """Moves the clock."""
@@ -182,6 +203,12 @@ class _Selector(selectors.DefaultSelector):
             ready = super().select(timeout)
             loop.move((Clock.monotonic_ns() - before) / 1e9)
             return ready
+        idle = loop.idle_seconds()
+        if idle:
+            ready = super().select(idle)
+            loop.waited(in_vain=not ready)
+            if ready:
+                return ready
         loop.move(timeout)
         return []
 
