@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -150,6 +150,31 @@ def test_a_cluster_that_was_not_entered_has_nothing() -> None:
     for ask in (lambda: Cluster().address, lambda: Cluster().client, lambda: AsyncCluster().client):
         with pytest.raises(ClusterError, match="does not run"):
             ask()
+
+
+def test_an_option_that_is_not_there_is_named() -> None:
+    for kind in (Cluster, AsyncCluster):
+        with pytest.raises(TypeError, match="no option 'slot'; they have default_handler, handlers"):
+            kind(slot=3)  # type: ignore[call-arg]
+
+
+def test_handlers_may_come_from_an_iterator() -> None:
+    with Cluster(workers=2, handlers=iter([double])) as cluster:
+        assert [sorted(member.handlers) for member in cluster.client.members()] == [["double", "echo"]] * 2
+
+
+@pytest.fixture
+async def entered() -> AsyncIterator[AsyncCluster]:
+    # A fixture may be set up and torn down by two tasks.
+    async with AsyncCluster(handlers=[double]) as cluster:
+        yield cluster
+
+
+async def test_a_cluster_may_be_a_fixture(entered: AsyncCluster) -> None:
+    assert await (await entered.client.schedule(21, handler=double)).result(timeout=SOON) == 42
+    await entered.add_worker("nora")
+    await entered.stop_worker("worker-1")
+    assert entered.workers == ["nora"]
 
 
 def test_clusters_are_apart() -> None:

@@ -565,7 +565,14 @@ async def test_a_switch_makes_a_fault_happen_when_the_test_wants_it() -> None:
 
 
 def test_a_fault_has_one_time() -> None:
-    for wrong in ({}, {"at_progress": 1, "after": 2.0}, {"at_check": 0}, {"after": -1.0}, {"after": float("nan")}):
+    for wrong in (
+        {},
+        {"at_chek": 1},
+        {"at_progress": 1, "after": 2.0},
+        {"at_check": 0},
+        {"after": -1.0},
+        {"after": float("nan")},
+    ):
         with pytest.raises(ValueError, match="cancel the task: "):
             cancel(**wrong)
 
@@ -773,6 +780,11 @@ def test_what_cannot_be_a_handler_is_refused() -> None:
 def test_an_option_beyond_its_limits_is_named(option: str, value: float) -> None:
     with pytest.raises(ValueError, match=option):
         run_handler(brew, Order("Ada"), **{option: value})  # type: ignore[arg-type]
+
+
+def test_an_option_that_is_not_there_is_named() -> None:
+    with pytest.raises(TypeError, match="no option 'max_attempt'; it has attempt, clock"):
+        run_handler(brew, Order("Ada"), max_attempt=3)  # type: ignore[call-arg]
 
 
 def test_a_run_leaves_nothing_behind() -> None:

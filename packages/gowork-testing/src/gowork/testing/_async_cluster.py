@@ -65,7 +65,7 @@ class AsyncCluster:
         **options: see ClusterOptions.
         """
         self._workers_wanted = workers
-        self._options = options
+        self._options = checked_options(options)
         self._addresses: Addresses | None = None
         self._client: AsyncClient | None = None
         #: {name: the worker and the asyncio task that it serves in}
@@ -137,14 +137,16 @@ class AsyncCluster:
             **options: in place of the cluster's own.
 
         Raises:
+            TypeError: when there is no such option.
             ClusterError: when it does not start, or one of its handlers cannot be one, or a module cannot be imported.
         """
         from gowork.base.tls_files import TlsFiles
         from gowork.worker import Worker
 
+        own = checked_options(options)
         self._started += 1
         name = name or f"worker-{self._started}"
-        given: dict[str, Any] = {"plugins": ("echo",), "slots": 8, **self._options, **options}
+        given: dict[str, Any] = {"plugins": ("echo",), "slots": 8, **self._options, **own}
         worker = Worker(self.worker_address, name=name, runners=0, drain_timeout=0.0, tls=TlsFiles(), **given)
         assert self._group is not None
         serving = self._group.create_task(worker.serve(), name=f"gowork {name}")
@@ -244,6 +246,24 @@ class AsyncCluster:
                                 await self.stop_worker(name)
                 finally:
                     stopped.set()
+
+
+def checked_options(options: ClusterOptions) -> ClusterOptions:
+    """Returns the options as several workers can use them, one after the other.
+
+    Raises:
+        TypeError: when there is no such option.
+    """
+    for name in options:
+        if name not in ClusterOptions.__annotations__:
+            names = ", ".join(sorted(ClusterOptions.__annotations__))
+            raise TypeError(f"the workers of a cluster have no option {name!r}; they have {names}")
+    checked = options.copy()
+    for name in ("handlers", "imports", "plugins"):
+        if name in checked:
+            # An iterator would be empty for the second worker.
+            checked[name] = tuple(checked[name])  # type: ignore[literal-required]
+    return checked
 
 
 def _store_folder() -> Path | None:

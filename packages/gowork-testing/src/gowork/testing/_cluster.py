@@ -9,7 +9,7 @@ from collections.abc import Coroutine
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
-from gowork.testing._async_cluster import AsyncCluster, ClusterError, ClusterOptions
+from gowork.testing._async_cluster import AsyncCluster, ClusterError, ClusterOptions, checked_options
 
 if TYPE_CHECKING:
     from gowork.client import Client
@@ -32,7 +32,7 @@ class Cluster:
     def __init__(self, *, workers: int = 1, **options: Unpack[ClusterOptions]) -> None:
         """Takes what AsyncCluster takes."""
         self._workers_wanted = workers
-        self._options = options
+        self._options = checked_options(options)
         self._client: Client | None = None
         self._running: tuple[asyncio.AbstractEventLoop, AsyncCluster, asyncio.Event] | None = None
         self._thread: threading.Thread | None = None

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextvars
-import sys
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, suppress
@@ -22,16 +21,13 @@ from typing import Any, cast
 from gowork.proto.scheduler.v1 import scheduler_pb2 as tasks
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._core.calls import Handler
-from gowork.worker._core.cancellation import CancelToken
-from gowork.worker._core.context import Context, Place
+from gowork.worker._core.context import Place
 from gowork.worker._core.logs import running
 from gowork.worker._core.plugins import IN_CODE, Loaded
 from gowork.worker._core.selection import Selection
 from gowork.worker._desk.settlement import settle_dead
 from gowork.worker._desk.tasks import HeldTask
 from gowork.worker._runner import forks
-from gowork.worker._runner.attempt import Attempts
-from gowork.worker._runner.encrypting import Encrypting
 from gowork.worker._runner.executor import Executor
 from gowork.worker._runner.job import Job
 from gowork.worker._runner.main import load, run_to_the_end, until
@@ -41,7 +37,9 @@ from gowork.worker._runner.table import SlotTable
 from gowork.worker.errors import HandlerDefinitionError
 from gowork.worker.testing._clock import FakeClock, FakeLoop, clock_type
 from gowork.worker.testing._faults import Fault, FaultKind, Trigger
+from gowork.worker.testing._handlers_thread import HandlersThread, place_of
 from gowork.worker.testing._hearing import Hearing
+from gowork.worker.testing._noting import NotingAttempts, Token
 from gowork.worker.testing._outcome import Notes, Outcome, outcome_of
 
 #: What a runner says to tasks that its leader cancels, and a worker to those that it hands back.
@@ -62,7 +60,7 @@ class HandlerStuck(AssertionError):
     """A handler did not end within the patience of its run, in seconds of real time."""
 
 
-class _Killed(BaseException):
+class Killed(BaseException):
     """Ends a handler whose process a worker would have ended."""
 
 
@@ -113,7 +111,7 @@ class Bench:
         self._report: session.Report | None = None
         self._reported = asyncio.Event()
         #: The threads that run the handler: none, or one.
-        self._threads: list[_HandlersThread] = []
+        self._threads: list[HandlersThread] = []
         self._thread_ended = asyncio.Event()
         #: Idents of the threads of this run.
         self._idents: set[int] = set()
@@ -204,7 +202,7 @@ class Bench:
                 self._broken,
                 clock=clock_type(self._clock),
                 thread=cast("Callable[..., threading.Thread]", self._make_thread),
-                attempts=partial(_NotingAttempts, self),
+                attempts=partial(NotingAttempts, self),
             )
             with Hearing(self._notes.logs, self._is_own):
                 executor.feed([plan.grant])
@@ -312,7 +310,7 @@ class Bench:
         send(fence, id, fraction, message)
         self._count(Trigger.PROGRESS)
 
-    def checked(self, token: _Token) -> None:
+    def checked(self, token: Token) -> None:
         """The handler is about to look at its token."""
         self._look_alive()
         self._looks_set += token.is_set
@@ -322,7 +320,7 @@ class Bench:
         self._count(Trigger.CHECK)
         self._look_alive()
 
-    def wait(self, token: _Token, timeout: float | None) -> None:
+    def wait(self, token: Token, timeout: float | None) -> None:
         """The handler waits until its token is set, at most `timeout` seconds of the clock."""
         if self._is_on_loop():
             # As in a worker, whose loop stands still meanwhile.
@@ -335,14 +333,14 @@ class Bench:
 
     def failed(self, error: BaseException) -> None:
         """The handler has raised."""
-        if not isinstance(error, _Killed):
+        if not isinstance(error, Killed):
             self._notes.error = error
 
     def reported(self, report: session.Report) -> session.Report:
         """Returns the report that counts: this one, unless the process was ended."""
         return self._report if self._notes.was_killed and self._report is not None else report
 
-    def _begin_wait(self, token: _Token, timeout: float | None, woken: threading.Event) -> None:
+    def _begin_wait(self, token: Token, timeout: float | None, woken: threading.Event) -> None:
         if token.is_set or self._over:
             woken.set()
             return
@@ -372,7 +370,7 @@ class Bench:
 
     def _look_alive(self) -> None:
         if self._over:
-            raise _Killed
+            raise Killed
 
     def _count(self, trigger: Trigger) -> None:
         self._counts[trigger] += 1
@@ -466,8 +464,8 @@ class Bench:
         strangers = {thread.name for thread in threading.enumerate() if thread not in self._known_threads}
         return any(not any(name in stranger for name in _HARMLESS) for stranger in strangers)
 
-    def _make_thread(self, **options: Any) -> _HandlersThread:
-        thread = _HandlersThread(self._calls if not self._own_thread else None, self._end_thread, **options)
+    def _make_thread(self, **options: Any) -> HandlersThread:
+        thread = HandlersThread(self._calls if not self._own_thread else None, self._end_thread, **options)
         self._threads.append(thread)
         return thread
 
@@ -500,112 +498,13 @@ class Bench:
         told = f"handler {name!r} did not end within {self._plan.patience:g} s of real time"
         if self._job is None:
             return f"{told}: it was not ready; its imports or lifespans take so long"
-        told += f", at {self._clock.now - self._began:g} s of its clock{_place_of(self._job, self._idents)}"
+        told += f", at {self._clock.now - self._began:g} s of its clock{place_of(self._job, self._idents)}"
         if self._counts[Trigger.CHECK] >= _LOOKS_MANY:
             return (
                 f"{told}. It looks at ctx.cancelled again and again without waiting, so its clock stands still: give "
                 "clock=FakeClock(check_seconds=0.001), or have what it calls advance the clock"
             )
         return f"{told}. What it waits for does not come: give a time_limit or faults=[cancel(after=…)]"
-
-
-class _NotingAttempts(Attempts):
-    """The worker's attempts, which tell a bench what happens."""
-
-    def __init__(
-        self,
-        bench: Bench,
-        place: Place,
-        hooks: Any,
-        progress: Callable[[int, str, float, str], None],
-        encrypting: Encrypting | None,
-    ) -> None:
-        super().__init__(place, hooks, partial(bench.progressed, progress), encrypting)
-        self._bench = bench
-
-    def context_of(self, job: Job) -> Context:
-        context = super().context_of(job)
-        context.cancelled = _Token(self._bench)
-        self._bench.begins(job)
-        return context
-
-    def note(self, job: Job, report: session.Report) -> None:
-        super().note(job, self._bench.reported(report))
-
-    def _failed(self, job: Job, error: BaseException) -> session.Report:
-        self._bench.failed(error)
-        return super()._failed(job, error)
-
-
-class _Token(CancelToken):
-    """The worker's token. Its waits go by the run's clock."""
-
-    __slots__ = ("_bench",)
-
-    def __init__(self, bench: Bench) -> None:
-        super().__init__()
-        self._bench = bench
-
-    @property
-    def is_set(self) -> bool:
-        """Whether it is set; this is no look of the handler's."""
-        return self._set
-
-    def __bool__(self) -> bool:
-        self._bench.checked(self)
-        return super().__bool__()
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Waits as its base class does, on the run's clock."""
-        self._bench.checked(self)
-        if not self._set:
-            self._bench.wait(self, timeout)
-        return super().__bool__()
-
-    def set(self, reason: str) -> None:
-        """Sets it, and wakes those that wait."""
-        super().set(reason)
-        self._bench.wake()
-
-
-class _HandlersThread:
-    """A thread in which a handler runs: one of its own, or that of the test, which takes its work from a queue."""
-
-    def __init__(
-        self,
-        calls: SimpleQueue[Callable[[], None] | None] | None,
-        ended: Callable[[], None],
-        *,
-        target: Callable[..., None],
-        args: tuple[Any, ...],
-        name: str,
-        daemon: bool,
-    ) -> None:
-        self._calls = calls
-        self._tell_ended = ended
-        self._work = partial(target, *args)
-        self._is_alive = False
-        self._thread = threading.Thread(target=self._run, name=name, daemon=daemon)
-
-    def start(self) -> None:
-        """Starts the work, as threading.Thread does."""
-        self._is_alive = True
-        if self._calls is None:
-            self._thread.start()
-        else:
-            self._calls.put(self._run)
-
-    def is_alive(self) -> bool:
-        """Whether the work goes on."""
-        return self._is_alive
-
-    def _run(self) -> None:
-        try:
-            # Empty, as in a runner's thread: a handler sees no context variable of the test.
-            contextvars.Context().run(self._work)
-        finally:
-            self._is_alive = False
-            self._tell_ended()
 
 
 def _chosen(wanted: Callable[..., Any] | str, loaded: Loaded) -> Handler:
@@ -625,22 +524,3 @@ def _chosen(wanted: Callable[..., Any] | str, loaded: Loaded) -> Handler:
         names = ", ".join(sorted(loaded.handlers)) or "none"
         raise HandlerDefinitionError(f"there is no handler {wanted!r}; loaded are: {names}")
     return found
-
-
-def _place_of(job: Job, idents: set[int]) -> str:
-    """Returns where the handler is, in words; empty where that cannot be seen."""
-    code = getattr(job.handler.function, "__code__", None)
-    awaited = job.future.get_coro() if job.future is not None else None
-    frames = [frame for ident, frame in sys._current_frames().items() if ident in idents]  # noqa: SLF001 - as above
-    while awaited is not None:
-        frame = getattr(awaited, "cr_frame", None)
-        if frame is not None:
-            frames.append(frame)
-        awaited = getattr(awaited, "cr_await", None)
-    for frame in frames:
-        each: Any = frame
-        while each is not None:
-            if each.f_code is code:
-                return f", in line {each.f_lineno} of {code.co_filename}"
-            each = each.f_back
-    return ""

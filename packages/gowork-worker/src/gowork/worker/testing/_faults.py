@@ -89,7 +89,7 @@ def cancel(**when: Unpack[_When]) -> Fault:
         on: when the test flips this Switch.
 
     Raises:
-        ValueError: when none or several are given, or the value cannot be.
+        ValueError: when none, several or others are given, or the value cannot be.
     """
     return _fault(FaultKind.CANCEL, **when)
 
@@ -113,8 +113,8 @@ def regain_lease(**when: Unpack[_When]) -> Fault:
 
 
 def _fault(kind: FaultKind, **when: Unpack[_When]) -> Fault:
-    if len(when) != 1:
-        raise ValueError(f"{kind}: give one of at_progress, at_check, after and on, not {len(when)} of them")
+    if len(when) != 1 or not when.keys() <= _When.__annotations__.keys():
+        raise ValueError(f"{kind}: give one of at_progress, at_check, after and on, not {', '.join(when) or 'none'}")
     if "on" in when:
         return Fault(kind, Trigger.SWITCH, switch=when["on"])
     if "after" in when:

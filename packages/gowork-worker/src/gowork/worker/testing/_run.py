@@ -78,6 +78,7 @@ def run_handler(handler: Callable[..., Any] | str, payload: object = "", **optio
         PluginError: when one of `imports` cannot be loaded.
         HandlerStuck: when it did not end within the patience.
         ValueError: when the payload cannot be sent, or an option is beyond its limits.
+        TypeError: when there is no such option.
     """
     bench = Bench(_plan(handler, payload, options), own_thread=_is_in_loop())
     bench.start()
@@ -110,6 +111,9 @@ async def run_handler_async(
 
 
 def _plan(handler: Callable[..., Any] | str, payload: object, options: RunOptions) -> Plan:
+    for name in options:
+        if name not in RunOptions.__annotations__:
+            raise TypeError(f"a run has no option {name!r}; it has {', '.join(sorted(RunOptions.__annotations__))}")
     text, data, form = encode_payload(payload)
     id = options.get("id", "test")
     utf8("id", id)
