@@ -437,6 +437,21 @@ def test_what_comes_from_outside_is_waited_for_in_real_time() -> None:
     assert 0.2 < outcome.elapsed < SOON
 
 
+def test_a_thread_that_works_past_the_time_limit_does_not_keep_the_run() -> None:
+    go = threading.Event()
+
+    @handler(time_limit=0.2)
+    async def asks() -> None:
+        await asyncio.to_thread(go.wait, SOON)
+
+    before = time.monotonic()
+    outcome = run_handler(asks)
+    took = time.monotonic() - before
+    go.set()
+    assert outcome.status is Status.TIMED_OUT
+    assert took < SOON / 2
+
+
 def test_threads_of_the_handlers_own_are_given_a_moment() -> None:
     @handler(time_limit=3600)
     async def asks(seconds: float) -> str:

@@ -235,9 +235,8 @@ class Bench:
                 cast("Coroutine[Any, Any, Any]", task.get_coro()).close()
         try:
             loop.run_until_complete(loop.shutdown_asyncgens())
-            if self._stuck is None:
-                loop.run_until_complete(loop.shutdown_default_executor())
         finally:
+            loop.close_pool()
             loop.close()
 
     def _settle(self, outcome: Outcome | BaseException) -> None:

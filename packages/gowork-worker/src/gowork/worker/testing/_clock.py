@@ -12,6 +12,7 @@ import asyncio
 import selectors
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from gowork.worker._runner import forks
@@ -111,11 +112,15 @@ class FakeLoop(asyncio.SelectorEventLoop):
         self._in_vain = 0
         #: Calls that threads of an executor carry out for this loop.
         self._in_threads = 0
+        #: One entry for each call that a thread carries out right now, also where nobody waits for it any more.
+        self._working: list[None] = []
+        self._pool = ThreadPoolExecutor(thread_name_prefix="gowork-test")
         self._processes: list[asyncio.SubprocessTransport] = []
         #: Whether what is left is waited for in real time.
         self.is_closing = False
         selector = _Selector(self)
         super().__init__(selector)
+        self.set_default_executor(self._pool)
         # What the loop has opened for itself is not the outside.
         selector.own = len(selector.get_map())
 
@@ -155,10 +160,24 @@ class FakeLoop(asyncio.SelectorEventLoop):
         self, executor: Any, func: Callable[..., Any], *args: Any
     ) -> asyncio.Future[Any]:
         """Does as its base class, and counts the call until it is done."""
-        future = super().run_in_executor(executor, func, *args)
+        future = super().run_in_executor(executor, self._counted(func), *args)
         self._in_threads += 1
         future.add_done_callback(self._thread_done)
         return future
+
+    def close_pool(self) -> None:
+        """Ends the threads of `asyncio.to_thread`. One that still works, because nobody waits for it, ends later."""
+        self._pool.shutdown(wait=not self._working, cancel_futures=True)
+
+    def _counted(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*args: Any) -> Any:
+            self._working.append(None)
+            try:
+                return func(*args)
+            finally:
+                self._working.pop()
+
+        return counted
 
     async def subprocess_exec(self, *args: Any, **options: Any) -> Any:
         """Does as its base class, and notes the process."""
