@@ -34,6 +34,7 @@ PACKAGES = [
     "packages/gowork-cli",
     "packages/gowork-leader",
     "packages/gowork-worker",
+    "packages/gowork-testing",
     "plugins/gowork-plugin-shell",
 ]
 PROTO = ROOT / "packages/gowork-proto"
@@ -97,6 +98,7 @@ TYPED_TESTS = {
     "packages/gowork-leader/tests/store": "packages/gowork-leader/tests/store:packages/gowork-leader/tests/core",
     "packages/gowork-leader/tests/wire": "",
     "packages/gowork-proto/tests": "",
+    "packages/gowork-testing/tests": "",
     "packages/gowork-worker/tests": (
         "packages/gowork-worker/tests:packages/gowork-worker/tests/desk:packages/gowork-base/tests"
     ),
@@ -107,6 +109,7 @@ TYPED_TESTS = {
         "tests/deploy:tests/e2e:tests/tracing:packages/gowork-base/tests:packages/gowork-leader/tests/log"
     ),
     "tests/e2e": "tests/e2e:packages/gowork-base/tests:packages/gowork-leader/tests/log",
+    "tests/examples": "",
     "tests/explore": "tests/explore:tests/sim:packages/gowork-leader/tests/store",
     "tests/faults": "tests/faults:packages/gowork-leader/tests/log",
     "tests/floods": "tests/e2e:packages/gowork-base/tests:packages/gowork-leader/tests/log",

@@ -1,10 +1,11 @@
-"""The handler `shell`, with real commands, as a runner would call it; and who outlives whom, with real workers."""
+"""The handler `shell`, with real commands, as a worker would run it; and who outlives whom, with real workers."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,16 +20,27 @@ import pytest
 
 from gowork.proto.cluster.v1 import leader_pb2, leader_pb2_grpc
 from gowork.proto.worker.v1 import worker_pb2, worker_pb2_grpc
-from gowork.worker import Fail
+from gowork.worker import Context
 from gowork.worker.processes import Warden
+from gowork.worker.testing import (
+    FailureKind,
+    FakeClock,
+    FakeContext,
+    Outcome,
+    Status,
+    Switch,
+    cancel,
+    run_handler_async,
+)
 from gowork_plugin_shell import CommandFailed, ShellJob, ShellResult
 from gowork_plugin_shell.output import Output
 from gowork_plugin_shell.plugin import shell, surroundings
 
 
 @pytest.fixture
-def ctx() -> Iterator[Any]:
-    context = SimpleNamespace(state=SimpleNamespace())
+def ctx() -> Iterator[FakeContext]:
+    """A context of a runner that has begun when the fixture is made. For direct calls."""
+    context = FakeContext()
     lifespan = surroundings(context.state)
     next(lifespan)
     yield context
@@ -55,89 +67,107 @@ async def gone(pid: int, seconds: float = 30.0) -> None:
             await asyncio.sleep(0.005)
 
 
-async def run(ctx: Any, **job: Any) -> ShellResult:
+async def attempt(job: dict[str, Any], **options: Any) -> Outcome:
+    """Runs the handler once."""
+    return await run_handler_async("shell", job, imports=["gowork_plugin_shell.plugin"], **options)
+
+
+async def run(**job: Any) -> ShellResult:
+    """Runs a command that succeeds."""
+    return (await attempt(job)).result_as(ShellResult)
+
+
+async def call(ctx: Context, **job: Any) -> ShellResult:
+    """Calls the handler in this thread, which is the main one, as in a runner."""
     return await shell(ctx, msgspec.json.decode(msgspec.json.encode(job), type=ShellJob))
 
 
-async def test_command_is_run_without_a_shell(ctx: Any) -> None:
-    result = await run(ctx, command=["printf", "%s|", "$HOME", "a b", "*"])
+async def test_command_is_run_without_a_shell() -> None:
+    result = await run(command=["printf", "%s|", "$HOME", "a b", "*"])
     assert (result.exit_code, result.stdout, result.stderr) == (0, "$HOME|a b|*|", "")
     assert not result.stdout_truncated
     assert result.seconds > 0
 
 
-async def test_shell_interprets_only_when_asked(ctx: Any) -> None:
-    assert (await run(ctx, command="echo $((1 + 2)) | tr 3 4", shell=True)).stdout == "4\n"
+async def test_shell_interprets_only_when_asked() -> None:
+    assert (await run(command="echo $((1 + 2)) | tr 3 4", shell=True)).stdout == "4\n"
 
 
-async def test_stdin_environment_and_directory_are_the_payloads(ctx: Any, tmp_path: Path) -> None:
+async def test_stdin_environment_and_directory_are_the_payloads(tmp_path: Path) -> None:
     result = await run(
-        ctx, command='sort -n; echo "$WORD"; pwd', shell=True, stdin="3\n1\n2\n", env={"WORD": "ü"}, cwd=str(tmp_path)
+        command='sort -n; echo "$WORD"; pwd', shell=True, stdin="3\n1\n2\n", env={"WORD": "ü"}, cwd=str(tmp_path)
     )
     assert result.stdout == f"1\n2\n3\nü\n{tmp_path}\n"
 
 
-async def test_exit_code_is_known_though_another_handler_has_ignored_sigchld(ctx: Any) -> None:
+async def test_exit_code_is_known_though_another_handler_has_ignored_sigchld(ctx: Context) -> None:
     before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     try:
-        codes = [(await run(ctx, command=[name], check=False)).exit_code for name in ("true", "false")]
+        codes = [(await call(ctx, command=[name], check=False)).exit_code for name in ("true", "false")]
     finally:
         signal.signal(signal.SIGCHLD, before)
     assert codes == [0, 1]
 
 
-async def test_command_starts_where_and_with_the_umask_that_the_runner_did(ctx: Any, tmp_path: Path) -> None:
+async def test_command_starts_where_and_with_the_umask_that_the_runner_did(ctx: Context, tmp_path: Path) -> None:
     directory = os.getcwd()
     before = os.umask(0o777)
     os.chdir(tmp_path)
     try:
-        result = await run(ctx, command="pwd; umask", shell=True)
+        result = await call(ctx, command="pwd; umask", shell=True)
     finally:
         os.chdir(directory)
         os.umask(before)
     assert result.stdout.split() == [directory, f"{before | 0o002:04o}"]
 
 
-async def test_large_input_and_output_pass_through(ctx: Any) -> None:
+async def test_large_input_and_output_pass_through() -> None:
     text = "0123456789" * 30_000
-    result = await run(ctx, command=["cat"], stdin=text, output_bytes_max=400 << 10)
+    result = await run(command=["cat"], stdin=text, output_bytes_max=400 << 10)
     assert result.stdout == text
 
 
-async def test_input_that_nobody_reads_is_no_error(ctx: Any) -> None:
-    assert (await run(ctx, command=["true"], stdin="x" * 500_000)).exit_code == 0
+async def test_input_that_nobody_reads_is_no_error() -> None:
+    assert (await run(command=["true"], stdin="x" * 500_000)).exit_code == 0
 
 
-async def test_exit_code_fails_the_task_with_the_output(ctx: Any) -> None:
-    with pytest.raises(CommandFailed, match="exit code 3\nstderr: wrong\nstdout: right") as caught:
-        await run(ctx, command="echo right; echo wrong >&2; exit 3", shell=True)
-    assert caught.value.result.exit_code == 3
+async def test_exit_code_fails_the_task_with_the_output() -> None:
+    outcome = await attempt({"command": "echo right; echo wrong >&2; exit 3", "shell": True})
+    assert outcome.failure is not None
+    assert (outcome.status, outcome.failure.type) == (Status.FAILED, "CommandFailed")
+    assert outcome.failure.message.endswith("exit code 3\nstderr: wrong\nstdout: right")
+    assert isinstance(outcome.error, CommandFailed)
+    assert outcome.error.result.exit_code == 3
 
 
-async def test_exit_code_is_a_result_without_check(ctx: Any) -> None:
-    assert (await run(ctx, command=["false"], check=False)).exit_code == 1
+async def test_exit_code_is_a_result_without_check() -> None:
+    assert (await run(command=["false"], check=False)).exit_code == 1
 
 
-async def test_signal_that_ended_the_command_is_named(ctx: Any) -> None:
-    with pytest.raises(CommandFailed, match=r"killed by signal 9 \(SIGKILL\)"):
-        await run(ctx, command="kill -9 $$", shell=True)
+async def test_signal_that_ended_the_command_is_named() -> None:
+    outcome = await attempt({"command": "kill -9 $$", "shell": True})
+    assert outcome.failure is not None
+    assert "killed by signal 9 (SIGKILL)" in outcome.failure.message
 
 
 @pytest.mark.parametrize(
     ("job", "word"),
     [({"command": ["no-such-program"]}, "no-such-program"), ({"command": ["ls"], "cwd": "/no/x"}, "/no/x")],
 )
-async def test_what_is_not_there_is_named(ctx: Any, job: dict[str, Any], word: str) -> None:
-    with pytest.raises(Fail, match=word):
-        await run(ctx, **job)
+async def test_what_is_not_there_is_named(job: dict[str, Any], word: str) -> None:
+    outcome = await attempt(job, max_attempts=2)
+    assert outcome.failure is not None
+    assert word in outcome.failure.message
+    # Another worker may have it.
+    assert (outcome.failure.type, outcome.will_retry) == ("Fail", True)
 
 
-async def test_program_is_looked_for_in_the_jobs_path_and_directory(ctx: Any, tmp_path: Path) -> None:
+async def test_program_is_looked_for_in_the_jobs_path_and_directory(tmp_path: Path) -> None:
     program = tmp_path / "mine"
     program.write_text("#!/bin/sh\necho found\n")
     program.chmod(0o755)
-    assert (await run(ctx, command=["mine"], env={"PATH": f"{tmp_path}:{os.environ['PATH']}"})).stdout == "found\n"
-    assert (await run(ctx, command=["./mine"], cwd=str(tmp_path))).stdout == "found\n"
+    assert (await run(command=["mine"], env={"PATH": f"{tmp_path}:{os.environ['PATH']}"})).stdout == "found\n"
+    assert (await run(command=["./mine"], cwd=str(tmp_path))).stdout == "found\n"
 
 
 @pytest.mark.parametrize(
@@ -155,13 +185,15 @@ async def test_program_is_looked_for_in_the_jobs_path_and_directory(ctx: Any, tm
         ({}, "command"),
     ],
 )
-def test_payload_that_cannot_be_is_refused_by_field(job: dict[str, Any], word: str) -> None:
-    with pytest.raises(msgspec.ValidationError, match=word):
-        msgspec.json.decode(msgspec.json.encode(job), type=ShellJob)
+async def test_payload_that_cannot_be_is_refused_by_field(job: dict[str, Any], word: str) -> None:
+    outcome = await attempt(job, max_attempts=2)
+    assert outcome.failure is not None
+    assert (outcome.failure.kind, outcome.will_retry) == (FailureKind.REJECTED, False)
+    assert re.search(word, outcome.failure.message)
 
 
-async def test_long_output_keeps_its_beginning_and_its_end(ctx: Any) -> None:
-    result = await run(ctx, command=["seq", "1", "100000"], output_bytes_max=100)
+async def test_long_output_keeps_its_beginning_and_its_end() -> None:
+    result = await run(command=["seq", "1", "100000"], output_bytes_max=100)
     assert result.stdout_truncated
     assert result.stdout.startswith("1\n2\n3\n")
     assert result.stdout.endswith("99999\n100000\n")
@@ -183,52 +215,62 @@ def test_output_is_bounded_however_it_comes(step: int, length: int) -> None:
         assert output.text() == f"{data[:5].decode()}\n[{length - 10} bytes left out]\n{data[-5:].decode()}"
 
 
-async def test_output_of_control_characters_still_fits_into_a_result(ctx: Any) -> None:
-    result = await run(ctx, command="head -c 400000 /dev/zero", shell=True, output_bytes_max=400_000)
+async def test_output_of_control_characters_still_fits_into_a_result() -> None:
+    result = await run(command="head -c 400000 /dev/zero", shell=True, output_bytes_max=400_000)
     assert result.stdout_truncated
     assert len(msgspec.json.encode(result)) <= 1 << 20
 
 
-async def test_what_a_command_leaves_behind_is_ended(ctx: Any) -> None:
-    result = await run(ctx, command="tail -f /dev/null & echo $!", shell=True)
+async def test_what_a_command_leaves_behind_is_ended() -> None:
+    result = await run(command="tail -f /dev/null & echo $!", shell=True)
     await gone(int(result.stdout))
 
 
-async def test_cancel_ends_the_whole_group(ctx: Any, tmp_path: Path) -> None:
-    note = tmp_path / "pids"
+async def test_cancel_ends_the_whole_group(tmp_path: Path) -> None:
+    note, stop = tmp_path / "pids", Switch()
     os.mkfifo(note)
-    running = asyncio.ensure_future(run(ctx, command=f"tail -f /dev/null & echo $! $$ > {note}; wait", shell=True))
+    job = {"command": f"tail -f /dev/null & echo $! $$ > {note}; wait", "shell": True}
+    running = asyncio.ensure_future(attempt(job, faults=[cancel(on=stop)]))
     child, parent = map(int, (await asyncio.to_thread(note.read_text)).split())
     assert exists(child)
-    running.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await running
+    stop.flip()
+    assert (await running).status is Status.CANCELLED
     await gone(child)
     await gone(parent)
 
 
-async def test_command_that_ignores_sigterm_is_killed(ctx: Any, tmp_path: Path) -> None:
-    note = tmp_path / "pid"
+async def test_time_limit_ends_the_command(tmp_path: Path) -> None:
+    note, clock = tmp_path / "pid", FakeClock()
     os.mkfifo(note)
-    running = asyncio.ensure_future(
-        run(ctx, command=f"trap '' TERM; echo $$ > {note}; while :; do tail -f /dev/null; done", shell=True)
-    )
+    job = {"command": f"echo $$ > {note}; tail -f /dev/null", "shell": True}
+    running = asyncio.ensure_future(attempt(job, time_limit=3600, clock=clock))
     pid = int(await asyncio.to_thread(note.read_text))
-    running.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await running
+    clock.advance(3600)
+    outcome = await running
+    assert (outcome.status, outcome.was_killed) == (Status.TIMED_OUT, False)
     await gone(pid)
 
 
-async def test_command_may_clean_up_on_sigterm(ctx: Any, tmp_path: Path) -> None:
-    note, done = tmp_path / "pid", tmp_path / "done"
+async def test_command_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
+    note, stop = tmp_path / "pid", Switch()
+    os.mkfifo(note)
+    job = {"command": f"trap '' TERM; echo $$ > {note}; while :; do tail -f /dev/null; done", "shell": True}
+    running = asyncio.ensure_future(attempt(job, faults=[cancel(on=stop)]))
+    pid = int(await asyncio.to_thread(note.read_text))
+    stop.flip()
+    outcome = await running
+    assert (outcome.status, outcome.was_killed) == (Status.CANCELLED, False)
+    await gone(pid)
+
+
+async def test_command_may_clean_up_on_sigterm(tmp_path: Path) -> None:
+    note, done, stop = tmp_path / "pid", tmp_path / "done", Switch()
     os.mkfifo(note)
     script = f"trap 'echo clean > {done}; exit 0' TERM; echo $$ > {note}; tail -f /dev/null & wait"
-    running = asyncio.ensure_future(run(ctx, command=script, shell=True))
+    running = asyncio.ensure_future(attempt({"command": script, "shell": True}, faults=[cancel(on=stop)]))
     await asyncio.to_thread(note.read_text)
-    running.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await running
+    stop.flip()
+    await running
     assert done.read_text() == "clean\n"
 
 
@@ -310,3 +352,9 @@ def test_warden_is_started_with_the_first_command_only() -> None:
     assert isinstance(held.warden(), Warden)
     assert held.warden() is held.warden()
     assert next(lifespan, None) is None
+
+
+def test_the_code_of_the_readme_is_run() -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    (code,) = re.findall(r"^```python\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    exec(compile(code, "README.md", "exec"), {})

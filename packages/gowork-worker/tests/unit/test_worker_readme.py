@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from gowork.worker._core.handlers import options_of
+from gowork.worker.testing import run_handler
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -28,11 +29,13 @@ def test_first_handler_of_the_readme_works(tmp_path: Path) -> None:
     assert options is not None
     assert options.time_limit_ms == 30_000
 
-    class Told:
-        def progress(self, fraction: float, message: str) -> None:
-            assert 0 <= fraction <= 1
-
-    assert names["brew"](Told(), names["Order"]("Ada", 2)) == {"for": "Ada", "served": "**"}
+    assert run_handler(names["brew"], {"customer": "Ada", "cups": 2}).result == {"for": "Ada", "served": "**"}
+    (tests,) = [block for block in BLOCKS if "run_handler" in block]
+    exec(compile(tests, "README.md", "exec"), names)
+    found = [name for name in names if name.startswith("test_")]
+    assert len(found) == 2
+    for name in found:
+        names[name]()
 
 
 def test_names_that_the_readme_imports_are_there() -> None:

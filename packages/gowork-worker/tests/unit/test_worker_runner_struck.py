@@ -355,7 +355,7 @@ def test_work_of_a_runner_that_fails_ends_it() -> None:
 
 async def test_runner_waits_for_its_supervisors_word_whoever_cancels_it() -> None:
     stopped = asyncio.Event()
-    waiting = asyncio.ensure_future(main._until(stopped))
+    waiting = asyncio.ensure_future(main.until(stopped))
     for _ in range(3):
         await asyncio.sleep(0)
         waiting.cancel()

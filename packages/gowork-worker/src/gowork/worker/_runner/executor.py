@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import threading
 from collections.abc import Callable, Iterable
 from operator import itemgetter
 
@@ -19,6 +20,7 @@ from gowork.worker._core.plugins import Loaded
 from gowork.worker._runner import endings, outcomes
 from gowork.worker._runner.attempt import Attempts
 from gowork.worker._runner.attempt_task import AttemptTask
+from gowork.worker._runner.clock import Clock
 from gowork.worker._runner.encrypting import Encrypting
 from gowork.worker._runner.job import Job
 from gowork.worker._runner.jobs import Jobs
@@ -53,6 +55,10 @@ class Executor:
         waiting: Callable[[int], None],
         broken: Callable[[BaseException], None],
         encrypting: Encrypting | None = None,
+        *,
+        clock: type[Clock] = Clock,
+        thread: Callable[..., threading.Thread] = threading.Thread,
+        attempts: Callable[..., Attempts] = Attempts,
     ) -> None:
         """Args:
         loaded: the handlers.
@@ -65,6 +71,9 @@ class Executor:
         broken: called when something was raised in the middle of the bookkeeping of slots, which can't be trusted
             from then on.
         encrypting: decrypts payloads; None where the worker has no keys.
+        clock: counts how long attempts take. This and the next two are others only where a handler is tested.
+        thread: makes a thread for plain handlers.
+        attempts: makes what runs an attempt.
         """
         self._loop = asyncio.get_running_loop()
         #: The context in which async handlers begin. The end of one often starts the next, whose context must be fresh.
@@ -75,11 +84,11 @@ class Executor:
         self._outbox = outbox
         self._tell_waiting = waiting
         held: dict[int, Job] = {}
-        self._attempts = Attempts(place, loaded.hooks, outbox.progress, encrypting)
+        self._attempts = attempts(place, loaded.hooks, outbox.progress, encrypting)
         self._lending = place.lender = Lending(table.spare, held, self._lending_changed)
-        self._jobs = Jobs(held, self._attempts, table, outbox, self._lending, stopping)
+        self._jobs = Jobs(held, self._attempts, table, outbox, self._lending, stopping, clock)
         self._slots = Slots(table, self._lending, self._start_on_loop, withheld, broken)
-        self._threads = Threads(table.slots, self._jobs, self._attempts, self._slots, self._lending, broken)
+        self._threads = Threads(table.slots, self._jobs, self._attempts, self._slots, self._lending, broken, thread)
         #: What runs on the loop, and in which slot.
         self._on_loop: dict[AttemptTask, tuple[Job, int]] = {}
         self._strikes = Strikes(broken)

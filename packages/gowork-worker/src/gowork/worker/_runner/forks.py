@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from gowork.worker.processes import forget_held
 
 #: The exit code of a child that waits for the loop, where nothing would ever wake it.
-_EXIT_WAITING = 70
+EXIT_WAITING = 70
 
 #: 0 in a runner, 1 in a child that it has forked, 2 in a child of that one. Read from any thread.
 generation = 0
@@ -60,7 +60,7 @@ class ForkedSelector(selectors.DefaultSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """Waits as its base class does."""
         if generation:
-            leave(_EXIT_WAITING)
+            leave(EXIT_WAITING)
         return super().select(timeout)
 
 

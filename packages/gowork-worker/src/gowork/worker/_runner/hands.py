@@ -28,7 +28,9 @@ class Hand:
 
     __slots__ = ("is_over", "jobs", "report", "slots", "slots_given", "thread")
 
-    def __init__(self, number: int, work: Callable[[Hand], None]) -> None:
+    def __init__(
+        self, number: int, work: Callable[[Hand], None], thread: Callable[..., threading.Thread] = threading.Thread
+    ) -> None:
         #: What it has claimed to run: at most one.
         self.jobs: list[Job] = []
         #: The slot that it holds: at most one.
@@ -40,7 +42,7 @@ class Hand:
         #: It has ended because it was told to.
         self.is_over = False
         # A daemon: a handler that never returns must not keep a stopped runner alive.
-        self.thread = threading.Thread(target=work, args=(self,), name=f"gowork-{number}", daemon=True)
+        self.thread = thread(target=work, args=(self,), name=f"gowork-{number}", daemon=True)
 
     def claim(self, queued: dict[int, Job], fence: int) -> bool:
         """Takes a job out of those that have not started, and holds it; false when somebody else was faster."""

@@ -35,6 +35,7 @@ class Jobs:
         outbox: Outbox,
         lending: Lending,
         stopping: Callable[[int, int, StopKind], None],
+        clock: type[Clock] = Clock,
     ) -> None:
         """Args:
         held: empty; `lending` looks into it.
@@ -43,7 +44,9 @@ class Jobs:
         outbox: takes reports.
         lending: hears of the end of attempts that wait for other tasks.
         stopping: told the fence and the grace in milliseconds of each task that was asked to stop, and why.
+        clock: counts how long attempts take.
         """
+        self._monotonic_ns = clock.monotonic_ns
         self._loop = asyncio.get_running_loop()
         self._generation = forks.generation
         self._attempts = attempts
@@ -73,7 +76,7 @@ class Jobs:
     def begin(self, job: Job, slot: int) -> Job:
         """Notes that a job starts in a slot, and gives it its context."""
         # First all that belongs to the job, then those who look at it: the loop, and the supervisor at the table.
-        job.started_ns = started = Clock.monotonic_ns()
+        job.started_ns = started = self._monotonic_ns()
         job.context = self._attempts.context_of(job)
         if job.stop is not None:
             # It was asked to stop between being claimed and being given its context.
@@ -94,7 +97,7 @@ class Jobs:
         if forks.generation != self._generation:
             # The handler has forked, and this is the child: its parent reports.
             forks.leave(0 if report.outcome == tasks.ATTEMPT_OUTCOME_COMPLETED else 1)
-        report.execution_us = (Clock.monotonic_ns() - job.started_ns) // 1000
+        report.execution_us = (self._monotonic_ns() - job.started_ns) // 1000
         self.held.pop(job.fence, None)
         self._table.end(slot, job.fence)
         has_waited = bool(self._lending.noted) and job.fence in self._lending.noted
@@ -114,7 +117,7 @@ class Jobs:
 
     def _limit(self, job: Job) -> None:
         if self.held.get(job.fence) is job:
-            passed = (Clock.monotonic_ns() - job.started_ns) / 1e9
+            passed = (self._monotonic_ns() - job.started_ns) / 1e9
             job.timer = self._loop.call_later(max(0.0, job.limit_ms / 1000 - passed), self._time_out, job)
 
     def _time_out(self, job: Job) -> None:

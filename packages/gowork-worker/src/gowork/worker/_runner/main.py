@@ -147,15 +147,15 @@ async def _run(connection: socket.socket, table: int, own: OwnDescriptors) -> Te
         )
         runner.begin(executor)
         runner.send(ready_of(loaded))
-        await _until(runner.stopped)
+        await until(runner.stopped)
         executor.close()
         await executor.finished()
         runner.flush()
     return telemetry
 
 
-async def _until(stopped: asyncio.Event) -> None:
-    """Waits until the supervisor says Stop, also when a handler cancels all tasks of the loop and so this one."""
+async def until(stopped: asyncio.Event) -> None:
+    """Waits until the runner is to stop, also when a handler cancels all tasks of the loop and so this one."""
     while not stopped.is_set():
         try:
             await stopped.wait()

@@ -24,6 +24,18 @@ _SCATTER = 2654435761
 
 
 @dataclass(frozen=True, slots=True)
+class NextTry:
+    """The next attempt of a task that has failed."""
+
+    #: How long the leader waits before it, in milliseconds.
+    delay_ms: int
+    #: Its number among those that count, from 2.
+    number: int
+    #: How many there are at most.
+    max_attempts: int
+
+
+@dataclass(frozen=True, slots=True)
 class _Policy:
     max_attempts: int
     initial_delay_ms: int
@@ -44,11 +56,21 @@ def next_step(grant: session.Grant, task: tasks.Task, handlers: RetryOptions | N
     """
     if report.outcome == tasks.ATTEMPT_OUTCOME_LOST:
         return "runs again alone, until lost alone three times" if grant.alone else "runs again, alone in its process"
+    following = next_try(grant, task, handlers, report)
+    if following is None:
+        return "failed for good"
+    return f"retry in {following.delay_ms / 1000:g} s, attempt {following.number} of {following.max_attempts}"
+
+
+def next_try(
+    grant: session.Grant, task: tasks.Task, handlers: RetryOptions | None, report: session.Report
+) -> NextTry | None:
+    """Returns the attempt that follows one that failed or timed out; None when the task has failed for good."""
     used = 1 + (grant.attempts_used if grant.HasField("attempts_used") else max(0, grant.attempt - 1))
     policy = _policy(task, handlers)
     failure = report.failure
     if failure.kind in _FINAL or used >= policy.max_attempts or failure.type in policy.no_retry:
-        return "failed for good"
+        return None
     if report.HasField("retry_delay_ms"):
         delay_ms = report.retry_delay_ms
     else:
@@ -56,7 +78,7 @@ def next_step(grant: session.Grant, task: tasks.Task, handlers: RetryOptions | N
         spread = (grant.fence * _SCATTER & 0xFFFFFFFF) / 0x100000000
         delay = min(policy.initial_delay_ms * policy.factor**exponent, policy.max_delay_ms)
         delay_ms = int(delay * (1 - policy.jitter * spread))
-    return f"retry in {delay_ms / 1000:g} s, attempt {used + 1} of {policy.max_attempts}"
+    return NextTry(delay_ms, used + 1, policy.max_attempts)
 
 
 def _policy(task: tasks.Task, handlers: RetryOptions | None) -> _Policy:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
@@ -36,6 +37,7 @@ class Threads:
         slots: Slots,
         lending: Lending,
         broken: Callable[[BaseException], None],
+        thread: Callable[..., threading.Thread] = threading.Thread,
     ) -> None:
         """Args:
         slots_max: how many threads there are at most, besides one for each slot that is lent.
@@ -45,6 +47,7 @@ class Threads:
         lending: says how many slots are lent.
         broken: called when a dead thread can't be settled, when no thread can be started, and when one after another
             dies.
+        thread: makes a thread.
         """
         self._loop = asyncio.get_running_loop()
         self._slots_max = slots_max
@@ -53,6 +56,7 @@ class Threads:
         self._slots = slots
         self._lending = lending
         self._broken = broken
+        self._make_thread = thread
         self._strikes = Strikes(broken)
         #: What threads are to run, and None for each that is to end. Jobs that were taken out of Jobs.queued meanwhile
         #: are skipped. Owner: the loop puts, threads get.
@@ -73,7 +77,7 @@ class Threads:
     def start(self, waiting: int) -> None:
         """Starts as many threads as there may be, at most `waiting`."""
         for _ in range(min(self.missing, waiting)):
-            hand = Hand(self._hands_made, self._thread)
+            hand = Hand(self._hands_made, self._thread, self._make_thread)
             self._hands_made += 1
             # Noted before it starts, so that it is known even if something fails meanwhile.
             self.hands.append(hand)

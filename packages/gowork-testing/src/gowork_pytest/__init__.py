@@ -1,0 +1,1 @@
+"""The fixtures of gowork-testing for pytest."""
