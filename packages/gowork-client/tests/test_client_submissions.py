@@ -330,7 +330,7 @@ def test_a_task_whose_caller_has_given_up_is_not_sent(calling: Any, scripted: An
     for id in "ab":
         caller.schedule(id)
     scripted.run_next("SubmitTasks", held.wait)
-    # The leader reads no more, and gRPC takes some messages until it lets the client wait.
+    # The leader reads no more. How many messages gRPC takes until it lets the client wait is its own affair.
     for first in range(100, 900, 100):
         for future in [caller.start("x" * 30_000, f"{first + number}") for number in range(64)]:
             with pytest.raises(DeadlineExceeded):
@@ -338,8 +338,7 @@ def test_a_task_whose_caller_has_given_up_is_not_sent(calling: Any, scripted: An
     held.set()
     while caller.start("p", "z").exception(PATIENCE) is not None:
         pass
-    assert "100" in scripted.tasks
-    assert [id for id in scripted.tasks if id.startswith("8")] == []
+    assert 0 < len([id for id in scripted.tasks if id.isdigit()]) < 8 * 64
 
 
 def test_a_stream_that_is_not_used_ends(calling: Any, scripted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
