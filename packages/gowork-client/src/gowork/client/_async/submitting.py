@@ -52,6 +52,8 @@ class Submitting:
         self._call = call
         self._choice = Choice[grpc.aio.Channel]()
         self._stream: _Stream | None = None
+        #: Streams that were left for another one and have not ended yet.
+        self._former: list[_Stream] = []
         self._is_closed = False
 
     async def __call__(self, request: pb.ScheduleTaskRequest, *, timeout: float) -> pb.ScheduleTaskResponse:
@@ -78,14 +80,17 @@ class Submitting:
         return pb.ScheduleTaskResponse()
 
     async def close(self) -> None:
-        """Ends the stream."""
+        """Ends the streams."""
         self._is_closed = True
-        if self._stream is not None:
-            await self._stream.close()
+        for stream in (*self._former, self._stream):
+            if stream is not None:
+                await stream.close()
 
     def _stream_on(self, line: Line[grpc.aio.Channel]) -> _Stream:
         stream, token = self._stream, self._tls.token if self._tls is not None else None
         if stream is None or stream.line is not line or stream.token != token or stream.is_over:
+            if stream is not None:
+                self._former = [former for former in (*self._former, stream) if not former.has_ended]
             stream = self._stream = _Stream(line, self._rotation, self._choice, token)
         return stream
 
@@ -145,6 +150,11 @@ class _Stream:
         loop = asyncio.get_running_loop()
         self._writer = loop.create_task(self._write(), name="gowork-submit", context=context)
         self._reader = loop.create_task(self._read(), name="gowork-submitted", context=context)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing of it is left."""
+        return self._reader.done() and self._writer.done()
 
     def submit(self, request: pb.ScheduleTaskRequest) -> tuple[int, asyncio.Future[bytes | None]]:
         """Sends a submission. Returns its number and its answer."""

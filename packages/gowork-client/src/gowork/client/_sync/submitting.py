@@ -53,6 +53,8 @@ class Submitting:
         self._call = call
         self._choice = Choice[grpc.Channel]()
         self._stream: _Stream | None = None
+        #: Streams that were left for another one and have not ended yet.
+        self._former: list[_Stream] = []
         self._is_closed = False
         self._lock = threading.Lock()
 
@@ -80,16 +82,19 @@ class Submitting:
         return pb.ScheduleTaskResponse()
 
     def close(self) -> None:
-        """Ends the stream."""
+        """Ends the streams."""
         self._is_closed = True
-        if self._stream is not None:
-            self._stream.cancel()
+        for stream in (*self._former, self._stream):
+            if stream is not None:
+                stream.cancel()
 
     def _stream_on(self, line: Line[grpc.Channel]) -> _Stream:
         token = self._tls.token if self._tls is not None else None
         with self._lock:
             stream = self._stream
             if stream is None or stream.line is not line or stream.token != token or stream.is_over:
+                if stream is not None:
+                    self._former = [former for former in (*self._former, stream) if not former.has_ended]
                 stream = self._stream = _Stream(line, self._rotation, self._choice, token)
             return stream
 
@@ -133,6 +138,8 @@ class _Stream:
         self.token = token
         #: Whether it takes no more submissions.
         self.is_over = False
+        #: Whether nothing more is read of it.
+        self.has_ended = False
         #: Whether anything has come back on it.
         self.has_answered = False
         self._rotation = rotation
@@ -244,6 +251,7 @@ class _Stream:
                 answer.has_ended = True
                 answer.came.set()
             self._unsent.put(None)
+            self.has_ended = True
 
     def _read_on(self) -> None:
         for data in self._call:
