@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -63,6 +64,13 @@ class Caller:
     def schedule(self, id: str, payload: object = "p") -> None:
         handle = self.start(payload, id).result(PATIENCE)
         assert handle.id == id
+
+    @contextlib.contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        """Gives calls that begin meanwhile this deadline."""
+        self.client._settings.timeout = seconds
+        yield
+        self.client._settings.timeout = PATIENCE
 
     def close(self) -> None:
         if self._loop is None:
@@ -303,11 +311,11 @@ def test_what_is_tried_again_is_a_call_until_one_is_answered(calling: Any, scrip
 
 
 def test_an_answer_that_is_late_fails_its_call_alone(calling: Any, scripted: Any, held: threading.Event) -> None:
-    caller = calling(scripted.address, timeout=0.5)
+    caller = calling(scripted.address)
     for id in "ab":
         caller.schedule(id)
     scripted.run_next("SubmitTasks", held.wait)
-    with pytest.raises(DeadlineExceeded):
+    with caller.within(0.5), pytest.raises(DeadlineExceeded):
         caller.schedule("c")
     held.set()
     caller.schedule("d")
@@ -316,34 +324,34 @@ def test_an_answer_that_is_late_fails_its_call_alone(calling: Any, scripted: Any
 
 
 def test_where_no_stream_is_answered_calls_are_made(calling: Any, scripted: Any, held: threading.Event) -> None:
-    caller = calling(scripted.address, timeout=0.5)
+    caller = calling(scripted.address)
     caller.schedule("a")
     scripted.run_next("SubmitTasks", held.wait)
-    with pytest.raises(DeadlineExceeded):
+    with caller.within(0.5), pytest.raises(DeadlineExceeded):
         caller.schedule("b")
     caller.schedule("c")
     assert seen(scripted) == (2, 1)
 
 
 def test_a_task_whose_caller_has_given_up_is_not_sent(calling: Any, scripted: Any, held: threading.Event) -> None:
-    caller = calling(scripted.address, timeout=0.3)
+    caller = calling(scripted.address)
     for id in "ab":
         caller.schedule(id)
     scripted.run_next("SubmitTasks", held.wait)
     # The leader reads no more. How many messages gRPC takes until it lets the client wait is its own affair.
-    for first in range(100, 900, 100):
-        for future in [caller.start("x" * 30_000, f"{first + number}") for number in range(64)]:
-            with pytest.raises(DeadlineExceeded):
-                future.result(PATIENCE)
+    with caller.within(0.3):
+        for first in range(100, 900, 100):
+            for future in [caller.start("x" * 30_000, f"{first + number}") for number in range(64)]:
+                with pytest.raises(DeadlineExceeded):
+                    future.result(PATIENCE)
     held.set()
-    while caller.start("p", "z").exception(PATIENCE) is not None:
-        pass
+    caller.schedule("z")
     assert 0 < len([id for id in scripted.tasks if id.isdigit()]) < 8 * 64
 
 
 def test_a_stream_that_is_not_used_ends(calling: Any, scripted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (submitting, async_submitting):
-        monkeypatch.setattr(module, "IDLE_SECONDS", 0.05)
+        monkeypatch.setattr(module, "IDLE_SECONDS", 0.5)
     caller = calling(scripted.address)
     caller.schedule("a")
     for id in ("b", "c"):
@@ -356,10 +364,10 @@ def test_an_answer_that_comes_after_the_stream_has_ended_is_taken(
     calling: Any, scripted: Any, held: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (submitting, async_submitting):
-        monkeypatch.setattr(module, "IDLE_SECONDS", 0.2)
+        monkeypatch.setattr(module, "IDLE_SECONDS", 0.5)
     caller = calling(scripted.address)
     caller.schedule("a")
-    scripted.run_next("SubmitTasks", lambda: held.wait(0.5) and None)
+    scripted.run_next("SubmitTasks", lambda: held.wait(1.0) and None)
     caller.schedule("b")
     assert seen(scripted) == (1, 1)
 
