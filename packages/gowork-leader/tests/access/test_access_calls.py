@@ -314,7 +314,8 @@ async def test_who_is_revoked_is_let_in_no_more_and_loses_open_streams(
         waiting = asyncio.ensure_future(
             client.scheduler.WaitTask(pb.WaitTaskRequest(id="long"), timeout=PATIENCE).code()
         )
-        await asyncio.sleep(0)
+        # What comes after the wait on its connection is answered: the leader has it.
+        await client.get("long")
         rewrite(path, 'revoked = ["w1", "web"]')
         refusal = await revoked.refusal()
         assert (refusal.code, refusal.reason) == (UNKNOWN, "REVOKED")
