@@ -15,6 +15,7 @@ from leader_serving import PATIENCE, ServedLeader, refused, serving, stream_refu
 
 from gowork.leader._rpc import submissions
 from gowork.leader._rpc.services import Port, Switchboard
+from gowork.proto import limits
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.proto.status import Refusal
 
@@ -101,6 +102,15 @@ async def test_a_number_that_waits_can_not_be_used_again(leader: ServedLeader) -
     assert (await leader.get("b")).id == "b"
 
 
+async def test_a_message_beyond_its_limit_is_refused_whole(leader: ServedLeader) -> None:
+    stream = Stream(leader)
+    await stream.send({number: pb.Task(id=f"{number}", payload="x" * 1_000_000) for number in range(5)})
+    refusal = await refused(stream.call.read())
+    assert [violation.field for violation in refusal.violations] == ["submissions"]
+    assert str(limits.BATCH_BYTES_MAX) in refusal.message
+    assert await leader.list() == []
+
+
 async def test_what_was_sent_is_answered_when_the_caller_sends_no_more(leader: ServedLeader) -> None:
     stream = Stream(leader)
     await stream.send({number: pb.Task(id=f"{number}", handler="h") for number in range(500)})
@@ -173,7 +183,7 @@ async def test_a_message_that_was_read_is_not_kept() -> None:
     async def requests() -> Any:
         part = Part()
         kept.append(weakref.ref(part))
-        yield SimpleNamespace(submissions=[part])
+        yield SimpleNamespace(submissions=[part], ByteSize=lambda: 0)
         del part
         await waits.wait()
 

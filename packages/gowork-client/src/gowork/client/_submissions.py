@@ -24,7 +24,7 @@ IDLE_SECONDS = 10.0
 ANSWER_SECONDS = 5.0
 #: For how long no stream is opened to an address after one has failed there, in seconds.
 AVOIDED_SECONDS = 10.0
-#: For who gives a call no more time than that, in seconds.
+#: The shortest timeout, in seconds, because in some places gRPC takes a timeout of 0 to mean none.
 _TIMEOUT_S_MIN = 0.001
 
 #: {number: code}, of what refusals may have

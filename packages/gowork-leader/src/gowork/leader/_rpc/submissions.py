@@ -13,6 +13,7 @@ import grpc
 
 from gowork.base.decoding import Called, Timed
 from gowork.leader._rpc.boundary import refusing
+from gowork.proto import limits
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.proto.status import FieldViolation, invalid
 
@@ -118,6 +119,10 @@ class _Stream:
             del request
 
     async def _begin_each(self, request: pb.SubmitTasksRequest) -> None:
+        size = request.ByteSize()
+        if size > limits.BATCH_BYTES_MAX:
+            message = f"has {size} bytes; the limit is {limits.BATCH_BYTES_MAX} in one message"
+            raise invalid([FieldViolation("submissions", message)])
         for place, submission in enumerate(request.submissions):
             number = submission.number
             if number in self._under_way:
