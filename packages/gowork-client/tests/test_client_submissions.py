@@ -93,10 +93,14 @@ class Caller:
 
 
 @pytest.fixture(autouse=True)
-def streams(scripted: Any, other: Any) -> None:
-    """Both leaders take streams."""
+def streams(scripted: Any, other: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both leaders take streams. Nothing is late before the test is."""
     for leader in (scripted, other):
         leader.lacks.clear()
+    monkeypatch.setattr(submissions, "AVOIDED_SECONDS", PATIENCE)
+    for module in (submitting, async_submitting):
+        monkeypatch.setattr(module, "ANSWER_SECONDS", PATIENCE)
+        monkeypatch.setattr(module, "IDLE_SECONDS", PATIENCE)
 
 
 @pytest.fixture(params=["blocking", "async"])
@@ -154,21 +158,44 @@ def test_those_of_threads_that_wait_go_together() -> None:
 
     line: Any = channels.Line("a:1", SimpleNamespace(stream_stream=lambda method, **forms: Call))
     stream = submitting._Stream(line, Rotation(("a:1",)), submissions.Choice())
-
-    def submit() -> None:
+    answers = [submitting._Answer(pb.ScheduleTaskRequest()) for _ in range(80)]
+    numbers = [stream.start(answers[0]), *(stream.submit(answer) for answer in answers[1:])]
+    assert numbers == list(range(1, 81))
+    frames = begun.get()
+    assert [len(next(frames).submissions) for _ in range(2)] == [64, 16]
+    held.set()
+    assert list(frames) == []
+    for number, answer in enumerate(answers, 1):
         with pytest.raises(submissions.StreamEnded):
-            stream.submit(submitting._Answer(pb.ScheduleTaskRequest()), PATIENCE)
+            stream.wait(number, answer, PATIENCE)
+    assert stream.submit(answers[0]) is None
 
-    with ThreadPoolExecutor(80) as pool:
-        submitted = [pool.submit(submit) for _ in range(80)]
-        while stream._unsent.qsize() < 80:
-            threading.Event().wait(0.001)
-        frames = begun.get()
-        assert [len(next(frames).submissions) for _ in range(2)] == [64, 16]
-        held.set()
-        assert list(frames) == []
-        for each in submitted:
-            each.result(PATIENCE)
+
+def test_an_answer_stands_when_the_stream_ends_at_once() -> None:
+    class Call:
+        def __init__(self, frames: Iterator[pb.SubmitTasksRequest]) -> None:
+            self.frames = frames
+
+        def __iter__(self) -> Iterator[bytes]:
+            answers = [pb.SubmissionAnswer(number=each.number) for each in next(self.frames).submissions]
+            yield pb.SubmitTasksResponse(answers=answers).SerializeToString()
+
+        def initial_metadata(self) -> tuple[()]:
+            return ()
+
+        def code(self) -> grpc.StatusCode:
+            return grpc.StatusCode.OK
+
+        def cancel(self) -> None:
+            """It is over."""
+
+    line: Any = channels.Line("a:1", SimpleNamespace(stream_stream=lambda method, **forms: Call))
+    stream = submitting._Stream(line, Rotation(("a:1",)), submissions.Choice())
+    answer = submitting._Answer(pb.ScheduleTaskRequest())
+    number = stream.start(answer)
+    while not stream.has_ended:
+        threading.Event().wait(0.001)
+    assert stream.wait(number, answer, PATIENCE) is None
 
 
 def test_a_refusal_is_that_of_a_call_of_its_own(calling: Any, scripted: Any) -> None:
@@ -292,7 +319,7 @@ def test_a_stream_on_which_no_answer_comes_is_given_up(
     calling: Any, scripted: Any, held: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (submitting, async_submitting):
-        monkeypatch.setattr(module, "ANSWER_SECONDS", 0.2)
+        monkeypatch.setattr(module, "ANSWER_SECONDS", 1.0)
     caller = calling(scripted.address)
     caller.schedule("a")
     scripted.run_next("SubmitTasks", held.wait)
@@ -315,7 +342,7 @@ def test_an_answer_that_is_late_fails_its_call_alone(calling: Any, scripted: Any
     for id in "ab":
         caller.schedule(id)
     scripted.run_next("SubmitTasks", held.wait)
-    with caller.within(0.5), pytest.raises(DeadlineExceeded):
+    with caller.within(1.5), pytest.raises(DeadlineExceeded):
         caller.schedule("c")
     held.set()
     caller.schedule("d")
@@ -327,7 +354,7 @@ def test_where_no_stream_is_answered_calls_are_made(calling: Any, scripted: Any,
     caller = calling(scripted.address)
     caller.schedule("a")
     scripted.run_next("SubmitTasks", held.wait)
-    with caller.within(0.5), pytest.raises(DeadlineExceeded):
+    with caller.within(1.5), pytest.raises(DeadlineExceeded):
         caller.schedule("b")
     caller.schedule("c")
     assert seen(scripted) == (2, 1)
@@ -358,6 +385,17 @@ def test_a_stream_that_is_not_used_ends(calling: Any, scripted: Any, monkeypatch
         caller.schedule(id)
         assert seen(scripted)[0] == 1
         scripted.until_streams(0)
+
+
+def test_a_stream_takes_what_it_was_opened_for_however_soon_it_ends(
+    calling: Any, scripted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (submitting, async_submitting):
+        monkeypatch.setattr(module, "IDLE_SECONDS", 0.0)
+    caller = calling(scripted.address)
+    for number in range(20):
+        caller.schedule(f"{number}")
+    assert seen(scripted) == (1, 19)
 
 
 def test_an_answer_that_comes_after_the_stream_has_ended_is_taken(

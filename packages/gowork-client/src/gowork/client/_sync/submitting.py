@@ -72,7 +72,7 @@ class Submitting:
             return response
         end = time.monotonic() + timeout
         try:
-            refusal = self._answer(self._stream_on(line), request, timeout)
+            refusal = self._answer(line, request, timeout)
         except StreamEnded:
             if self._is_closed:
                 raise ClientClosed(code=grpc.StatusCode.CANCELLED) from None
@@ -88,29 +88,39 @@ class Submitting:
             if stream is not None:
                 stream.cancel()
 
-    def _stream_on(self, line: Line[grpc.Channel]) -> _Stream:
-        token = self._tls.token if self._tls is not None else None
-        with self._lock:
-            stream = self._stream
-            if stream is None or stream.line is not line or stream.token != token or stream.is_over:
-                if stream is not None:
-                    self._former = [former for former in (*self._former, stream) if not former.has_ended]
-                stream = self._stream = _Stream(line, self._rotation, self._choice, token)
-            return stream
-
-    def _answer(self, stream: _Stream, request: pb.ScheduleTaskRequest, timeout: float) -> bytes | None:
-        line = stream.line
+    def _answer(self, line: Line[grpc.Channel], request: pb.ScheduleTaskRequest, timeout: float) -> bytes | None:
         answer = _Answer(request)
         line.begin(answer)
         self._lookout.look()
         try:
-            return stream.submit(answer, timeout)
+            stream, number = self._submit(line, answer)
+            return stream.wait(number, answer, timeout)
         except StreamEnded:
             if line.is_given_up:
                 raise GivenUp from None
             raise
         finally:
             line.end(answer)
+
+    def _submit(self, line: Line[grpc.Channel], answer: _Answer) -> tuple[_Stream, int]:
+        """Sends a submission on the stream, or on a new one. Returns the stream and the submission's number.
+
+        Raises:
+            StreamEnded: the process has no threads left.
+        """
+        token = self._tls.token if self._tls is not None else None
+        with self._lock:
+            stream = self._stream
+            if stream is not None and stream.line is line and stream.token == token:
+                number = stream.submit(answer)
+                if number is not None:
+                    return stream, number
+            newest = _Stream(line, self._rotation, self._choice, token)
+            number = newest.start(answer)
+            if stream is not None:
+                self._former = [former for former in (*self._former, stream) if not former.has_ended]
+            self._stream = newest
+            return newest, number
 
 
 class _Answer:
@@ -132,7 +142,6 @@ class _Stream:
     def __init__(
         self, line: Line[grpc.Channel], rotation: Rotation, choice: Choice[grpc.Channel], token: str | None = None
     ) -> None:
-        """Raises StreamEnded: the process has no threads left."""
         self.line = line
         #: What it shows for as long as it is open. Who has another one by now opens another stream.
         self.token = token
@@ -151,27 +160,37 @@ class _Stream:
         self._waiting: dict[int, _Answer] = {}
         #: Held while a submission is added, and while the stream becomes one that takes no more.
         self._lock = threading.Lock()
+        self._call: Any = None
+
+    def start(self, answer: _Answer) -> int:
+        """Begins with a submission. Returns its number.
+
+        Raises:
+            StreamEnded: the process has no threads left.
+        """
+        # It is there before anything waits for it, so that a slow start does not count as a stream that is not used.
+        number = self._send(answer)
         try:
             _check_threads()
-            self._call: Any = self._begin()
+            self._call = self._begin()
             threading.Thread(target=self._read, name="gowork-submitted", daemon=True).start()
         except (RuntimeError, ValueError):
-            choice.fail(line)
+            self._choice.fail(self.line)
             self._unsent.put(None)
             raise StreamEnded from None
+        return number
 
-    def submit(self, answer: _Answer, timeout: float) -> bytes | None:
-        """Sends a submission and waits for its answer. Returns its refusal; None: it is recorded.
+    def submit(self, answer: _Answer) -> int | None:
+        """Sends a submission. Returns its number; None: the stream takes no more."""
+        with self._lock:
+            return None if self.is_over else self._send(answer)
+
+    def wait(self, number: int, answer: _Answer, timeout: float) -> bytes | None:
+        """Waits for the answer of a submission. Returns its refusal; None: it is recorded.
 
         Raises:
             StreamEnded, SubmissionFailed: there is no answer, or not in time.
         """
-        with self._lock:
-            if self.is_over:
-                raise StreamEnded
-            number = next(self._numbers)
-            self._waiting[number] = answer
-            self._unsent.put(number)
         try:
             if not answer.came.wait(min(timeout, ANSWER_SECONDS)):
                 if timeout > ANSWER_SECONDS:
@@ -191,6 +210,12 @@ class _Stream:
         """Ends the stream."""
         self.is_over = True
         self._call.cancel()
+
+    def _send(self, answer: _Answer) -> int:
+        number = next(self._numbers)
+        self._waiting[number] = answer
+        self._unsent.put(number)
+        return number
 
     def _begin(self) -> Any:
         return self.line.channel.stream_stream(
@@ -260,7 +285,8 @@ class _Stream:
                 self.has_answered = True
                 self._rotation.hear((), self._call.initial_metadata())
             for said in pb.SubmitTasksResponse.FromString(data).answers:
-                answer = self._waiting.get(said.number)
+                # What is answered no longer waits, so that the end of the stream does not undo it.
+                answer = self._waiting.pop(said.number, None)
                 if answer is not None:
                     answer.refusal = said.refusal if said.HasField("refusal") else None
                     answer.came.set()
