@@ -55,6 +55,8 @@ SUITE_SECONDS = 600.0
 UNEDITED_SECONDS = 5.0
 #: pytest's exit codes: https://docs.pytest.org/en/stable/reference/exit-codes.html
 PASSED, FAILED = 0, 1
+#: The exit codes of a process that a signal ended which only a defect sends.
+CRASHED = frozenset(-number for number in (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL))
 
 
 @dataclass(frozen=True)
@@ -184,8 +186,12 @@ def judge(tree: Tree, mutant: Mutant, test_seconds: float) -> Verdict:
     began = time.monotonic()
     with tree.edited(mutant):
         code, output = tree.run([mutant.test], test_seconds)
-        if code in (FAILED, None):
-            told = "its test" if code == FAILED else f"its test, which took more than {test_seconds:.0f} s"
+        if code in (FAILED, None, *CRASHED):
+            told = "its test"
+            if code is None:
+                told += f", which took more than {test_seconds:.0f} s"
+            elif code in CRASHED:
+                told += f", whose process ended with {signal.Signals(-code).name}"
             return Verdict(mutant, True, told, time.monotonic() - began)
         if code != PASSED:
             last = (output.strip().splitlines() or [""])[-1]
