@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gowork.leader._core.model import Spec
@@ -58,6 +58,10 @@ def plainly(sent: bytes, trace: bytes) -> tuple[Spec | None, Violations]:
 
 
 @given(st.lists(st.tuples(HEADS, TRACES), min_size=2, max_size=5), st.lists(RESTS, min_size=1, max_size=2), UNKNOWN)
+# Chance may leave these out: what was read before must decide neither what an id is nor whose trace a task has.
+@example([({"id": "a", "payload": "p"}, b""), ({"id": "tab\t", "payload": "p"}, b"")], [{}], b"")
+@example([({"id": "a", "payload": "p"}, b""), ({"id": "b", "payload": "p"}, trace_bytes(CONTEXT, ""))], [{}], b"")
+@example([({"id": "a", "payload": "p"}, trace_bytes(CONTEXT, "")), ({"id": "b", "payload": "p"}, b"")], [{}], b"")
 def test_a_task_reads_alike_whatever_was_read_before(
     heads: list[tuple[dict[str, str], bytes]], rests: list[dict[str, object]], unknown: bytes
 ) -> None:
