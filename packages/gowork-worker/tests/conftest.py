@@ -110,6 +110,8 @@ class ScriptedLeader(session_pb2_grpc.SessionServiceServicer, leader_pb2_grpc.Le
         self.refusal: grpc.StatusCode | Refusal | None = None
         #: How many sessions were refused.
         self.refused = 0
+        #: How the next calls are refused before anything is read, in turn.
+        self.unread_refusals: list[Refusal] = []
         #: The hint in its answers: the address of the one that leads.
         self.hint = ""
         #: Comes with each Welcome.
@@ -161,6 +163,8 @@ class ScriptedLeader(session_pb2_grpc.SessionServiceServicer, leader_pb2_grpc.Le
     async def Connect(self, request_iterator: Requests, context: Any) -> Responses:
         if self.hint:
             await context.send_initial_metadata((("gowork-leader", self.hint),))
+        if self.unread_refusals:
+            await abort(context, self.unread_refusals.pop(0))
         first = await anext(request_iterator)
         if self.refusal is not None:
             self.refused += 1

@@ -17,6 +17,9 @@ from gowork.worker._session import connector, stream
 
 NOT_LEADING = Refusal(grpc.StatusCode.UNAVAILABLE, "NOT_LEADING", "this leader does not lead now")
 
+#: How a refusal arrives that came while Hello was being written. gRPC seldom does that, and not on demand.
+LOST = Refusal(grpc.StatusCode.INTERNAL, "INTERNAL", "Internal error from Core")
+
 
 @pytest.fixture
 async def other(leader: Any) -> AsyncIterator[Any]:
@@ -39,6 +42,11 @@ def never_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that would pause before it connects stays away for good."""
     monkeypatch.setattr(connector, "_DELAY_FIRST", 1e9)
     monkeypatch.setattr(connector, "_DELAY_MAX", 1e9)
+
+
+def complaints(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Why there was no session, each reason as often as it was logged."""
+    return [vars(each)["reason"] for each in caplog.records if each.getMessage() == "no session, trying again"]
 
 
 @handler
@@ -93,7 +101,7 @@ async def test_each_bad_address_is_named_with_its_reason_once(
         leader.refusal = None
         await leader.session()
     await lacking.stop(None)
-    reasons = [vars(each)["reason"] for each in caplog.records if each.getMessage() == "no session, trying again"]
+    reasons = complaints(caplog)
     unknown = reasons.pop(2)
     assert unknown.startswith("no leader answers at leaders.invalid:1: ")
     assert reasons == [
@@ -103,6 +111,25 @@ async def test_each_bad_address_is_named_with_its_reason_once(
         f"no leader answers at {silent_address}: no answer",
         f"the leader at {leader.address} said: this leader does not lead now",
     ]
+
+
+async def test_refusal_that_comes_before_hello_has_left_is_asked_for_again(
+    leader: Any, start_worker: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    leader.unread_refusals = [LOST, Refusal(grpc.StatusCode.UNAUTHENTICATED, "NO_IDENTITY", "show a token")]
+    await start_worker()
+    await leader.session()
+    assert complaints(caplog) == [f"the leader at {leader.address} refused: show a token"]
+
+
+async def test_refusal_that_is_lost_where_the_next_session_begins_is_no_ones_word(
+    leader: Any, start_worker: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "_UNREAD_SECONDS", 0.01)
+    leader.unread_refusals = [LOST]
+    await start_worker()
+    await leader.session()
+    assert complaints(caplog) == [f"what answers at {leader.address} took no session: {connector._UNREAD}"]
 
 
 @pytest.mark.usefixtures("never_pauses")

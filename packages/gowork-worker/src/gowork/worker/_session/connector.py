@@ -26,7 +26,7 @@ from gowork.base.tls import Tls
 from gowork.proto.status import Refusal, refusal_of
 from gowork.proto.worker.v1 import session_pb2 as session
 from gowork.worker._session.lease import Lease
-from gowork.worker._session.stream import WELCOME_TIMEOUT, SessionEnded, SessionStream
+from gowork.worker._session.stream import WELCOME_TIMEOUT, SessionEnded, SessionStream, unread_refusal
 from gowork.worker._supervisor.supervisor import Supervisor
 
 logger = logging.getLogger("gowork.worker")
@@ -130,9 +130,11 @@ class Connector:
         except SessionEnded as error:
             self._complain(f"the leader at {address} {error}")
         except grpc.aio.AioRpcError as error:
-            self._complain(await self._words(address, error))
+            is_lost = welcome is None and error.details() == _STATUS_LOST
+            refused = (await unread_refusal(channel) if is_lost else None) or error
+            self._complain(await self._words(address, refused))
             if may_follow:
-                await self._follow(hint_of(address, error.trailing_metadata(), error.initial_metadata()))
+                await self._follow(hint_of(address, refused.trailing_metadata(), refused.initial_metadata()))
         finally:
             if welcome is not None:
                 self.connected = False
@@ -193,7 +195,7 @@ def _words(address: str, error: grpc.aio.AioRpcError) -> str:
         # The leader itself may say so, when it stops or its store takes nothing. Else nobody answers there.
         return f"the leader at {address} said: {refusal.message}" if refusal.is_said else _unanswered(address, refusal)
     # gRPC loses the status of a call that ends while Hello is being written. What has no sessions ends it then, and so
-    # do a leader that refuses the caller, and a proxy that does or that reaches no leader.
+    # do a leader that refuses the caller, and a proxy that does or that reaches no leader. It was asked once more.
     lacks_sessions = refusal.code is grpc.StatusCode.UNIMPLEMENTED and not refusal.is_said
     if lacks_sessions or refusal.message == _STATUS_LOST:
         return f"what answers at {address} took no session: {_UNREAD}"

@@ -36,6 +36,8 @@ _HEARTBEAT_AMONG_SEVERAL = 1.5
 #: are asked, on average.
 _ANSWER_SECONDS = 1.0
 _ASK_AGAIN = 0.5
+#: Seconds that a leader has to refuse a call before it reads anything.
+_UNREAD_SECONDS = 1.0
 #: Seconds that a leader has to end the stream after the goodbye.
 _GOODBYE_TIMEOUT = 2.0
 
@@ -188,15 +190,7 @@ class SessionStream:
 
     async def _status(self) -> Exception:
         """Returns how the stream ended, as an exception."""
-        code = await self._call.code()
-        if code is grpc.StatusCode.OK:
-            return SessionEnded("ended the session")
-        return grpc.aio.AioRpcError(
-            code,
-            await self._call.initial_metadata(),
-            await self._call.trailing_metadata(),
-            details=await self._call.details(),
-        )
+        return await _status(self._call) or SessionEnded("ended the session")
 
     def _hello(self) -> session.Hello:
         options, known = self._supervisor.options, self._supervisor.handlers
@@ -211,6 +205,28 @@ class SessionStream:
             plugin_errors=known.plugin_errors,
             ended_instances=self._supervisor.hello_ended(),
         )
+
+
+async def unread_refusal(channel: grpc.aio.Channel) -> grpc.aio.AioRpcError | None:
+    """Calls without Hello, which a status can't meet. Returns how it is refused; None: not at once, or not at all."""
+    call = session_pb2_grpc.SessionServiceStub(channel).Connect()
+    try:
+        async with asyncio.timeout(_UNREAD_SECONDS):
+            return await _status(call)
+    except TimeoutError:
+        return None
+    finally:
+        call.cancel()
+
+
+async def _status(call: Any) -> grpc.aio.AioRpcError | None:
+    """Returns how a call ended, as an exception; None: well."""
+    code = await call.code()
+    if code is grpc.StatusCode.OK:
+        return None
+    return grpc.aio.AioRpcError(
+        code, await call.initial_metadata(), await call.trailing_metadata(), details=await call.details()
+    )
 
 
 def handler_info(note: HandlerNote, *, is_default: bool) -> session.HandlerInfo:
