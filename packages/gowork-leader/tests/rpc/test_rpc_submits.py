@@ -10,6 +10,7 @@ from gowork.leader._core.model import Spec
 from gowork.leader._rpc import submits
 from gowork.leader._rpc.submits import Submits
 from gowork.leader._rpc.validation import Violations, check_task
+from gowork.leader._wire import rests
 from gowork.leader._wire.specs import spec_from, trace_bytes
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 
@@ -63,11 +64,11 @@ def plainly(sent: bytes, trace: bytes) -> tuple[Spec | None, Violations]:
 @example([({"id": "a", "payload": "p"}, b""), ({"id": "b", "payload": "p"}, trace_bytes(CONTEXT, ""))], [{}], b"")
 @example([({"id": "a", "payload": "p"}, trace_bytes(CONTEXT, "")), ({"id": "b", "payload": "p"}, b"")], [{}], b"")
 def test_a_task_reads_alike_whatever_was_read_before(
-    heads: list[tuple[dict[str, str], bytes]], rests: list[dict[str, object]], unknown: bytes
+    heads: list[tuple[dict[str, str], bytes]], others: list[dict[str, object]], unknown: bytes
 ) -> None:
     reading = Submits()
     for head, trace in heads:
-        for rest in rests:
+        for rest in others:
             sent = pb.Task(**head, **rest).SerializeToString() + unknown  # type: ignore[arg-type]
             violations = Violations()
             spec = reading.spec(pb.Task.FromString(sent), trace, violations)
@@ -96,9 +97,9 @@ def test_what_differs_in_id_and_payload_alone_is_checked_once(
 
 def test_what_is_remembered_is_bounded() -> None:
     reading = Submits()
-    for number in range(submits._KNOWN_MAX + 10):
+    for number in range(rests.KNOWN_MAX + 10):
         reading.spec(pb.Task(id="t", payload="p", handler=f"h{number}"), b"", [])
-    assert len(reading._known) <= submits._KNOWN_MAX
-    reading._known.clear()
+    known = len(reading._rests)
+    assert 0 < known <= rests.KNOWN_MAX
     reading.spec(pb.Task(id="t", payload="p", labels={"k": "v" * 250, "l": "v" * 250}), b"", [])
-    assert not reading._known
+    assert len(reading._rests) == known

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from google.protobuf.message import DecodeError
 
 from gowork.leader._core.model import Priority
 from gowork.leader._wire import specs
+from gowork.leader._wire.rests import Rests
 from gowork.leader._wire.specs import spec_from, stored_spec, trace_bytes
 from gowork.proto.limits import TIME_MS_MAX
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
@@ -89,3 +92,63 @@ def test_a_bounded_number_of_lanes_is_kept(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(specs, "_LANES_KEPT_MAX", 2)
     lanes = [spec_from(pb.Task(id="t", queue=str(number))).lane.queue for number in range(5)]
     assert (lanes, len(specs._lanes)) == (["0", "1", "2", "3", "4"], 1)
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS.keys())
+def test_what_is_stored_reads_alike_whatever_was_read_before(task: pb.Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(specs, "_stored", Rests())
+    for id, payload in (("t", "p"), ("other", "é" * 200), ("i" * 127, "x" * 16_383), ("i" * 128, "x" * 16_384)):
+        mine = pb.Task.FromString(task.SerializeToString())
+        mine.id = id
+        if task.payload:
+            mine.payload = payload
+        asked = spec_from(pb.Task.FromString(mine.SerializeToString()))
+        assert stored_spec(asked.body + asked.trace, CREATED_MS) == asked.reckoned(CREATED_MS)
+
+
+def test_stored_tasks_that_differ_in_id_and_payload_alone_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[bytes] = []
+
+    def reads(stored: bytes) -> pb.Task:
+        read.append(stored)
+        return pb.Task.FromString(stored)
+
+    stored = [pb.Task(id=id, payload=id, handler="h").SerializeToString() for id in ("a", "bb", "ccc")]
+    monkeypatch.setattr(specs, "_stored", Rests())
+    monkeypatch.setattr(specs, "scheduler_pb2", SimpleNamespace(Task=SimpleNamespace(FromString=reads)))
+    assert [stored_spec(each, CREATED_MS).id for each in stored] == ["a", "bb", "ccc"]
+    assert read == stored[:1]
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        # A payload that is longer than what is there.
+        b"\x0a\x01t\x12\x7fp",
+        b"\x0a\x01t\x12\x85\x01p",
+        b"\x0a\x7ft\x12\x01p",
+        b"\x0a\x01\xff\x12\x01p",
+        b"\x0a\x01t\x12",
+        b"\x0a\x01t\x12\x80",
+    ],
+)
+def test_a_damaged_task_is_an_error_whatever_was_read_before(damaged: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(specs, "_stored", Rests())
+    assert stored_spec(b"\x0a\x01t\x12\x01p", CREATED_MS).id == "t"
+    with pytest.raises(DecodeError):
+        stored_spec(damaged, CREATED_MS)
+
+
+def test_of_two_ids_in_a_stored_task_the_last_one_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(specs, "_stored", Rests())
+    for id in "ab":
+        stored = pb.Task(id=id, payload="p").SerializeToString() + pb.Task(id="last").SerializeToString()
+        assert stored_spec(stored, CREATED_MS).id == "last"
+
+
+def test_traced_tasks_are_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(specs, "_stored", Rests())
+    for task in (pb.Task(id="t", payload="p", traceparent=CONTEXT), pb.Task(id="t", payload="p")):
+        asked = spec_from(task)
+        assert stored_spec(asked.body + asked.trace, CREATED_MS) == asked
+    assert len(specs._stored) == 1

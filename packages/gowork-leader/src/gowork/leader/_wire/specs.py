@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Literal
 
 from gowork.leader._core.model import LaneKey, Priority, RetryPolicy, Spec
+from gowork.leader._wire.rests import Rests, behind_payload
 from gowork.proto.limits import TIME_MS_MAX
 from gowork.proto.scheduler.v1 import scheduler_pb2
 
@@ -27,6 +28,8 @@ _RawKey = tuple[str, int, str, tuple[tuple[str, str], ...], str]
 #: Equal keys share one object, because lanes are few and tasks are many.
 _lanes: dict[_RawKey, LaneKey] = {}
 _LANES_KEPT_MAX = 100_000
+#: What stored tasks asked for.
+_stored = Rests()
 
 
 def spec_from(task: scheduler_pb2.Task, trace: bytes = b"") -> Spec:
@@ -58,6 +61,10 @@ def stored_spec(stored: bytes, created_ms: int) -> Spec:
     Raises:
         google.protobuf.message.DecodeError: the bytes are not a task.
     """
+    behind = behind_payload(stored)
+    known = _stored.spec(stored, behind)
+    if known is not None:
+        return known.reckoned(created_ms)
     task = scheduler_pb2.Task.FromString(stored)
     body, trace = stored, b""
     if task.traceparent or task.payload_form:
@@ -66,7 +73,10 @@ def stored_spec(stored: bytes, created_ms: int) -> Spec:
         if len(body) == len(stored):
             # A leader that did not know these fields kept them inside the body. There they stay.
             trace = b""
-    return _spec_of(task, body, trace).reckoned(created_ms)
+    spec = _spec_of(task, body, trace)
+    if not task.traceparent:
+        _stored.remember(stored, behind, spec)
+    return spec.reckoned(created_ms)
 
 
 def trace_from(message: scheduler_pb2.Task | scheduler_pb2.ScheduleTasksRequest) -> bytes:
