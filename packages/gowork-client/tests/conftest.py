@@ -5,17 +5,25 @@ test_client_cluster.py.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from queue import Full, Queue
+from typing import Any, TypeAlias
 
 import grpc
 import pytest
 from google.protobuf.message import Message
 
+from gowork.client import AsyncClient, Client
+from gowork.client import _submissions as submissions
+from gowork.client._async import submitting as async_submitting
 from gowork.client._leader_fields import KNOWN_HERE
+from gowork.client._sync import submitting
 from gowork.proto.cluster.v1 import leader_pb2 as cluster
 from gowork.proto.cluster.v1 import leader_pb2_grpc as cluster_grpc
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
@@ -23,6 +31,10 @@ from gowork.proto.scheduler.v1 import scheduler_pb2_grpc as pb_grpc
 from gowork.proto.status import Refusal, status_of
 
 COMPLETED = pb.TASK_STATUS_COMPLETED
+#: A length of time after which a test fails, in seconds.
+PATIENCE = 60.0
+#: Requests of a stream, and None when there is something else to look at.
+_News: TypeAlias = "Queue[pb.SubmitTasksRequest | None]"
 
 
 class ScriptedLeader(pb_grpc.SchedulerServiceServicer, cluster_grpc.LeaderServiceServicer):
@@ -48,8 +60,11 @@ class ScriptedLeader(pb_grpc.SchedulerServiceServicer, cluster_grpc.LeaderServic
         self.lacks = {"SubmitTasks"}
         #: With what it refuses every call; None to answer.
         self.refusal: Refusal | None = None
-        #: How many streams of submissions are open.
-        self.streams = 0
+        #: How many streams of submissions are open, and how many were opened.
+        self.streams = self.opened = 0
+        #: How long a result may be that is answered on a stream.
+        self.stream_result_max = 1000
+        self._news: list[_News] = []
         #: The hint in its answers: the address of the one that leads.
         self.hint = ""
         #: Whether tasks finish as they come; else the test calls finish.
@@ -78,12 +93,24 @@ class ScriptedLeader(pb_grpc.SchedulerServiceServicer, cluster_grpc.LeaderServic
         with self._changed:
             assert self._changed.wait_for(lambda: len(self.requests.get(method, ())) >= times, 60)
 
+    def until_on_streams(self, what: str, number: int) -> None:
+        """Waits until `number` of the `waits` or `given_up` have come on streams."""
+
+        def come() -> bool:
+            requests: list[Any] = self.requests.get("SubmitTasks", [])
+            return sum(len(getattr(request, what)) for request in requests) >= number
+
+        with self._changed:
+            assert self._changed.wait_for(come, PATIENCE)
+
     def finish(self, *ids: str, result: str = "null") -> None:
         with self._changed:
             for id in ids:
                 task = pb.Task(id=id, status=COMPLETED, result=result)
                 self.tasks[id].MergeFrom(task)
             self._changed.notify_all()
+        for news in self._news:
+            _tell(news)
 
     def ScheduleTask(self, request: pb.ScheduleTaskRequest, context: grpc.ServicerContext) -> pb.ScheduleTaskResponse:
         self._enter("ScheduleTask", request, context)
@@ -96,23 +123,57 @@ class ScriptedLeader(pb_grpc.SchedulerServiceServicer, cluster_grpc.LeaderServic
         self, requests: Iterator[pb.SubmitTasksRequest], context: grpc.ServicerContext
     ) -> Iterator[pb.SubmitTasksResponse]:
         self.streams += 1
+        self.opened += 1
+        news: _News = Queue(1)
+        ended = threading.Event()
+        self._news.append(news)
+        context.add_callback(lambda: _tell(news))
+        threading.Thread(target=_read, args=(requests, news, ended, context)).start()
+        #: {number: id}
+        waits: dict[int, str] = {}
         try:
-            for request in requests:
-                self._enter("SubmitTasks", request, context)
-                answers = []
-                for submission in request.submissions:
-                    answer = pb.SubmissionAnswer(number=submission.number)
-                    if refusal := self.refused.get(submission.call.task.id):
-                        answer.refusal = status_of(refusal).SerializeToString()
-                    else:
-                        self._add([submission.call.task])
-                    answers.append(answer)
+            while not ended.is_set() or not news.empty() or (waits and context.is_active()):
+                request, answers = news.get(), []
+                if request is not None:
+                    self._enter("SubmitTasks", request, context)
+                    answers = [self._submit(submission) for submission in request.submissions]
+                    waits |= {wait.number: wait.call.id for wait in request.waits}
+                    for number in request.given_up:
+                        waits.pop(number, None)
                 if broken := self.breaks.pop("SubmitTasks", None):
                     context.abort(broken.code, broken.message)
-                yield pb.SubmitTasksResponse(answers=answers)
+                over = [number for number, id in waits.items() if self._is_over(id)]
+                finished = [self._finished(number, waits.pop(number)) for number in over]
+                if answers or finished:
+                    yield pb.SubmitTasksResponse(answers=answers, finished=finished)
+                news.task_done()
         finally:
+            self._news.remove(news)
             self.streams -= 1
             self._wake()
+
+    def _is_over(self, id: str) -> bool:
+        return id not in self.tasks or self.tasks[id].status == COMPLETED
+
+    def _finished(self, number: int, id: str) -> pb.SubmissionWaitAnswer:
+        answer = pb.SubmissionWaitAnswer(number=number)
+        if refusal := self.refused.get(id):
+            answer.refusal = status_of(refusal).SerializeToString()
+        elif len(self.tasks[id].result) <= self.stream_result_max:
+            answer.task.CopyFrom(self.tasks[id])
+        return answer
+
+    def _submit(self, submission: pb.Submission) -> pb.SubmissionAnswer:
+        answer = pb.SubmissionAnswer(number=submission.number)
+        if refusal := self.refused.get(submission.call.task.id):
+            answer.refusal = status_of(refusal).SerializeToString()
+        else:
+            self._add([submission.call.task])
+        return answer
+
+    def seen(self) -> tuple[int, int]:
+        """How many calls of ScheduleTask, and how many messages of streams, it got."""
+        return len(self.requests.get("ScheduleTask", ())), len(self.requests.get("SubmitTasks", ()))
 
     def until_streams(self, number: int) -> None:
         """Waits until `number` streams of submissions are open."""
@@ -257,6 +318,85 @@ class ScriptedLeader(pb_grpc.SchedulerServiceServicer, cluster_grpc.LeaderServic
             self._changed.notify_all()
 
 
+def _read(
+    requests: Iterator[pb.SubmitTasksRequest], news: _News, ended: threading.Event, context: grpc.ServicerContext
+) -> None:
+    with contextlib.suppress(grpc.RpcError):
+        for request in requests:
+            # A stream that is held reads no more, and one that has broken takes no more.
+            while context.is_active():
+                with contextlib.suppress(Full):
+                    news.put(request, timeout=0.5)
+                    break
+            while context.is_active() and news.unfinished_tasks:
+                threading.Event().wait(0.001)
+    ended.set()
+    _tell(news)
+
+
+def _tell(news: _News) -> None:
+    # When it is full, it is looked at anyway.
+    with contextlib.suppress(Full):
+        news.put_nowait(None)
+
+
+class Caller:
+    """Either client, called from threads."""
+
+    def __init__(self, *addresses: str, kind: str, **options: Any) -> None:
+        self._loop = asyncio.new_event_loop() if kind == "async" else None
+        self._pool = ThreadPoolExecutor(100)
+        options.setdefault("timeout", PATIENCE)
+        if self._loop is None:
+            self.client: Any = Client(list(addresses), **options)
+        else:
+            self._thread = threading.Thread(target=self._loop.run_forever)
+            self._thread.start()
+            self.client = AsyncClient(list(addresses), **options)
+
+    def start(self, payload: object, id: str) -> Any:
+        """Schedules a task. The future has what `schedule` returns or raises."""
+        if self._loop is None:
+            return self._pool.submit(self.client.schedule, payload, id=id)
+        return asyncio.run_coroutine_threadsafe(self.client.schedule(payload, id=id), self._loop)
+
+    def wait(self, id: str, timeout: float | None = None) -> Any:
+        """Waits for a task. The future has what `wait` returns or raises."""
+        if self._loop is None:
+            return self._pool.submit(self.client.wait, [id], timeout)
+        return asyncio.run_coroutine_threadsafe(self.client.wait([id], timeout), self._loop)
+
+    def schedule(self, id: str, payload: object = "p") -> None:
+        handle = self.start(payload, id).result(PATIENCE)
+        assert handle.id == id
+
+    @contextlib.contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        """Gives calls that begin meanwhile this deadline."""
+        self.client._settings.timeout = seconds
+        yield
+        self.client._settings.timeout = PATIENCE
+
+    def close(self) -> None:
+        if self._loop is None:
+            self.client.close()
+        else:
+            asyncio.run_coroutine_threadsafe(self.client.close(), self._loop).result(PATIENCE)
+
+    def end(self) -> None:
+        self.close()
+        self._pool.shutdown()
+        if self._loop is not None:
+            left = asyncio.run_coroutine_threadsafe(self._left(), self._loop).result(PATIENCE)
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+            assert not left
+
+    async def _left(self) -> list[str]:
+        return [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("gowork-")]
+
+
 class Ports:
     """Serves scripted leaders, each on ports of its own."""
 
@@ -330,3 +470,28 @@ def free_address() -> Iterator[str]:
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
         yield f"127.0.0.1:{reserved.getsockname()[1]}"
+
+
+@pytest.fixture
+def streams(scripted: Any, other: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both leaders take streams. Nothing is late before the test is."""
+    for leader in (scripted, other):
+        leader.lacks.clear()
+    monkeypatch.setattr(submissions, "AVOIDED_SECONDS", PATIENCE)
+    for module in (submitting, async_submitting):
+        monkeypatch.setattr(module, "ANSWER_SECONDS", PATIENCE)
+        monkeypatch.setattr(module, "IDLE_SECONDS", PATIENCE)
+
+
+@pytest.fixture(params=["blocking", "async"])
+def calling(request: Any) -> Iterator[Callable[..., Caller]]:
+    """Makes callers of either kind."""
+    made: list[Caller] = []
+
+    def make(*addresses: str, **options: Any) -> Caller:
+        made.append(Caller(*addresses, kind=request.param, **options))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.end()

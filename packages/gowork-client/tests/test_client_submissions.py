@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -41,85 +40,7 @@ PATIENCE = 60.0
 GONE = Refusal(grpc.StatusCode.UNAVAILABLE, "NOT_SERVING", "the leader stops")
 
 
-class Caller:
-    """Either client, called from threads."""
-
-    def __init__(self, *addresses: str, kind: str, **options: Any) -> None:
-        self._loop = asyncio.new_event_loop() if kind == "async" else None
-        self._pool = ThreadPoolExecutor(100)
-        options.setdefault("timeout", PATIENCE)
-        if self._loop is None:
-            self.client: Any = Client(list(addresses), **options)
-        else:
-            self._thread = threading.Thread(target=self._loop.run_forever)
-            self._thread.start()
-            self.client = AsyncClient(list(addresses), **options)
-
-    def start(self, payload: object, id: str) -> Any:
-        """Schedules a task. The future has what `schedule` returns or raises."""
-        if self._loop is None:
-            return self._pool.submit(self.client.schedule, payload, id=id)
-        return asyncio.run_coroutine_threadsafe(self.client.schedule(payload, id=id), self._loop)
-
-    def schedule(self, id: str, payload: object = "p") -> None:
-        handle = self.start(payload, id).result(PATIENCE)
-        assert handle.id == id
-
-    @contextlib.contextmanager
-    def within(self, seconds: float) -> Iterator[None]:
-        """Gives calls that begin meanwhile this deadline."""
-        self.client._settings.timeout = seconds
-        yield
-        self.client._settings.timeout = PATIENCE
-
-    def close(self) -> None:
-        if self._loop is None:
-            self.client.close()
-        else:
-            asyncio.run_coroutine_threadsafe(self.client.close(), self._loop).result(PATIENCE)
-
-    def end(self) -> None:
-        self.close()
-        self._pool.shutdown()
-        if self._loop is not None:
-            left = asyncio.run_coroutine_threadsafe(self._left(), self._loop).result(PATIENCE)
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
-            self._loop.close()
-            assert not left
-
-    async def _left(self) -> list[str]:
-        return [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("gowork-")]
-
-
-@pytest.fixture(autouse=True)
-def streams(scripted: Any, other: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both leaders take streams. Nothing is late before the test is."""
-    for leader in (scripted, other):
-        leader.lacks.clear()
-    monkeypatch.setattr(submissions, "AVOIDED_SECONDS", PATIENCE)
-    for module in (submitting, async_submitting):
-        monkeypatch.setattr(module, "ANSWER_SECONDS", PATIENCE)
-        monkeypatch.setattr(module, "IDLE_SECONDS", PATIENCE)
-
-
-@pytest.fixture(params=["blocking", "async"])
-def calling(request: Any) -> Iterator[Callable[..., Caller]]:
-    """Makes callers of either kind."""
-    made: list[Caller] = []
-
-    def make(*addresses: str, **options: Any) -> Caller:
-        made.append(Caller(*addresses, kind=request.param, **options))
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.end()
-
-
-def seen(leader: Any) -> tuple[int, int]:
-    """How many calls of their own, and how many messages of a stream, a leader got."""
-    return len(leader.requests.get("ScheduleTask", ())), len(leader.requests.get("SubmitTasks", ()))
+pytestmark = pytest.mark.usefixtures("streams")
 
 
 def test_all_but_the_first_share_a_stream(calling: Any, scripted: Any) -> None:
@@ -127,7 +48,7 @@ def test_all_but_the_first_share_a_stream(calling: Any, scripted: Any) -> None:
     for id in "abc":
         caller.schedule(id)
     assert list(scripted.tasks) == ["a", "b", "c"]
-    assert seen(scripted) == (1, 2)
+    assert scripted.seen() == (1, 2)
     assert scripted.streams == 1
 
 
@@ -210,7 +131,7 @@ def test_a_refusal_is_that_of_a_call_of_its_own(calling: Any, scripted: Any) -> 
         caller.schedule("wrong")
     assert [violation.field for violation in wrong.value.violations] == ["task.queue"]
     caller.schedule("b")
-    assert seen(scripted) == (1, 3)
+    assert scripted.seen() == (1, 3)
 
 
 def test_a_refusal_that_passes_is_tried_again(calling: Any, scripted: Any) -> None:
@@ -221,7 +142,7 @@ def test_a_refusal_that_passes_is_tried_again(calling: Any, scripted: Any) -> No
     scripted.until_asked("SubmitTasks", 2)
     del scripted.refused["a"]
     assert future.result(PATIENCE).id == "a"
-    assert seen(scripted)[0] == 1
+    assert scripted.seen()[0] == 1
 
 
 def test_a_leader_without_streams_gets_calls(calling: Any, scripted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,15 +151,15 @@ def test_a_leader_without_streams_gets_calls(calling: Any, scripted: Any, monkey
     for id in "abc":
         caller.schedule(id)
     assert list(scripted.tasks) == ["a", "b", "c"]
-    assert seen(scripted) == (3, 0)
+    assert scripted.seen() == (3, 0)
     # It may be upgraded.
     scripted.lacks.clear()
     caller.schedule("d")
-    assert seen(scripted) == (4, 0)
+    assert scripted.seen() == (4, 0)
     now = submissions.time.monotonic()
     monkeypatch.setattr(submissions.time, "monotonic", lambda: now + submissions.AVOIDED_SECONDS)
     caller.schedule("e")
-    assert seen(scripted) == (4, 1)
+    assert scripted.seen() == (4, 1)
 
 
 def test_what_a_broken_stream_leaves_unanswered_is_called_for(calling: Any, scripted: Any) -> None:
@@ -247,7 +168,7 @@ def test_what_a_broken_stream_leaves_unanswered_is_called_for(calling: Any, scri
     scripted.breaks_after("SubmitTasks", GONE)
     caller.schedule("b")
     assert list(scripted.tasks) == ["a", "b"]
-    assert seen(scripted) == (2, 1)
+    assert scripted.seen() == (2, 1)
 
 
 def test_a_stream_of_answers_that_are_none_is_ended(calling: Any) -> None:
@@ -312,7 +233,7 @@ def test_a_silent_leader_is_left_for_the_next_one(
     for id in ("b", "c"):
         caller.schedule(id)
     assert list(other.tasks) == ["b", "c"]
-    assert seen(other) == (1, 1)
+    assert other.seen() == (1, 1)
 
 
 def test_a_stream_on_which_no_answer_comes_is_given_up(
@@ -326,7 +247,7 @@ def test_a_stream_on_which_no_answer_comes_is_given_up(
     for id in ("b", "c"):
         caller.schedule(id)
     assert list(scripted.tasks) == ["a", "b", "c"]
-    assert seen(scripted) == (3, 1)
+    assert scripted.seen() == (3, 1)
 
 
 def test_what_is_tried_again_is_a_call_until_one_is_answered(calling: Any, scripted: Any) -> None:
@@ -334,7 +255,7 @@ def test_what_is_tried_again_is_a_call_until_one_is_answered(calling: Any, scrip
     scripted.fail_next("ScheduleTask", GONE, times=2)
     for id in ("a", "b"):
         caller.schedule(id)
-    assert seen(scripted) == (3, 1)
+    assert scripted.seen() == (3, 1)
 
 
 def test_an_answer_that_is_late_fails_its_call_alone(calling: Any, scripted: Any, held: threading.Event) -> None:
@@ -346,7 +267,7 @@ def test_an_answer_that_is_late_fails_its_call_alone(calling: Any, scripted: Any
         caller.schedule("c")
     held.set()
     caller.schedule("d")
-    assert seen(scripted) == (1, 3)
+    assert scripted.seen() == (1, 3)
     assert scripted.streams == 1
 
 
@@ -357,7 +278,7 @@ def test_where_no_stream_is_answered_calls_are_made(calling: Any, scripted: Any,
     with caller.within(1.5), pytest.raises(DeadlineExceeded):
         caller.schedule("b")
     caller.schedule("c")
-    assert seen(scripted) == (2, 1)
+    assert scripted.seen() == (2, 1)
 
 
 def test_a_task_whose_caller_has_given_up_is_not_sent(calling: Any, scripted: Any, held: threading.Event) -> None:
@@ -383,7 +304,7 @@ def test_a_stream_that_is_not_used_ends(calling: Any, scripted: Any, monkeypatch
     caller.schedule("a")
     for id in ("b", "c"):
         caller.schedule(id)
-        assert seen(scripted)[0] == 1
+        assert scripted.seen()[0] == 1
         scripted.until_streams(0)
 
 
@@ -395,19 +316,24 @@ def test_a_stream_takes_what_it_was_opened_for_however_soon_it_ends(
     caller = calling(scripted.address)
     for number in range(20):
         caller.schedule(f"{number}")
-    assert seen(scripted) == (1, 19)
+    assert scripted.seen() == (1, 19)
 
 
-def test_an_answer_that_comes_after_the_stream_has_ended_is_taken(
+def test_a_stream_on_which_an_answer_is_awaited_stays(
     calling: Any, scripted: Any, held: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (submitting, async_submitting):
-        monkeypatch.setattr(module, "IDLE_SECONDS", 0.5)
+        monkeypatch.setattr(module, "IDLE_SECONDS", 0.1)
     caller = calling(scripted.address)
     caller.schedule("a")
     scripted.run_next("SubmitTasks", lambda: held.wait(1.0) and None)
-    caller.schedule("b")
-    assert seen(scripted) == (1, 1)
+    future = caller.start("p", "b")
+    scripted.until_asked("SubmitTasks", 1)
+    held.wait(0.5)
+    caller.schedule("c")
+    assert future.result(PATIENCE).id == "b"
+    assert scripted.seen() == (1, 2)
+    assert scripted.opened == 1
 
 
 @pytest.mark.parametrize("most", [0, 1, 2])
@@ -428,10 +354,10 @@ def test_a_process_without_threads_makes_calls(scripted: Any, monkeypatch: pytes
             limited.setattr(threading.Thread, "start", start)
             client.schedule("p", id="b")
             client.schedule("p", id="c")
-        assert seen(scripted) == (3, 0)
+        assert scripted.seen() == (3, 0)
         assert scripted.streams == 0
         client.schedule("p", id="d")
-        assert seen(scripted) == (3, 1)
+        assert scripted.seen() == (3, 1)
 
 
 def test_a_call_that_is_under_way_when_the_client_is_closed_says_so(
@@ -458,7 +384,7 @@ def test_a_new_token_is_shown_on_a_stream_of_its_own(calling: Any, scripted: Any
     caller.client._settings.tls.refresh(0.0)
     for id in "de":
         caller.schedule(id)
-    assert seen(scripted) == (1, 4)
+    assert scripted.seen() == (1, 4)
     assert scripted.streams == 2
 
 
@@ -487,7 +413,7 @@ def test_large_tasks_are_calls_of_their_own(calling: Any, scripted: Any) -> None
     caller.schedule("a")
     caller.schedule("b", "x" * submissions.SUBMISSION_BYTES_MAX)
     caller.schedule("c")
-    assert seen(scripted) == (2, 1)
+    assert scripted.seen() == (2, 1)
 
 
 def test_traced_calls_are_their_own(calling: Any, scripted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -495,7 +421,7 @@ def test_traced_calls_are_their_own(calling: Any, scripted: Any, monkeypatch: py
     caller = calling(scripted.address)
     for id in "abc":
         caller.schedule(id)
-    assert seen(scripted) == (3, 0)
+    assert scripted.seen() == (3, 0)
 
 
 async def test_a_caller_that_is_cancelled_leaves_the_others(scripted: Any, held: threading.Event) -> None:

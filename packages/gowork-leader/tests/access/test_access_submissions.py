@@ -90,3 +90,22 @@ async def test_the_stream_of_a_caller_who_is_revoked_ends(tmp_path: Path, monkey
         new.rename(path)
         assert (await refused(gone.read())).reason == "REVOKED"
         assert await told(stays, pb.Task(id="x", handler="h")) == [""]
+
+
+async def test_a_wait_is_held_to_the_rights_of_its_caller(tmp_path: Path) -> None:
+    slow = entry("slow", "client") + "limits.calls_per_second = 1.0"
+    async with known_by_tokens(tmp_path, entry("q", "client", queues=["web"]), entry("free", "client"), slow) as leader:
+        await with_token(leader, "free").scheduler.ScheduleTasks(
+            pb.ScheduleTasksRequest(tasks=[pb.Task(id="other", handler="h")])
+        )
+        assert "client q may not have to do with" in await waited(await opened(leader, "q"), "other")
+        call = await opened(leader, "slow")
+        assert "client slow has its 1 calls a second" in [await waited(call, "none") for _ in range(5)][-1]
+
+
+async def waited(call: Any, id: str) -> str:
+    """What the leader says of a wait for this task."""
+    wait = pb.SubmissionWait(number=7, call=pb.WaitTaskRequest(id=id))
+    await call.write(pb.SubmitTasksRequest(waits=[wait]))
+    (answer,) = (await call.read()).finished
+    return status_pb2.Status.FromString(answer.refusal).message

@@ -12,6 +12,7 @@ import grpc
 import pytest
 from google.rpc import status_pb2
 from leader_serving import PATIENCE, ServedLeader, refused, serving, stream_refused
+from submission_stream import Stream
 
 from gowork.leader._rpc import submissions
 from gowork.leader._rpc.services import Port, Switchboard
@@ -20,35 +21,9 @@ from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 from gowork.proto.status import Refusal
 
 
-class Stream:
-    """A stream of submissions, and the answers that came so far: {number: refusal, or None}."""
-
-    def __init__(self, leader: ServedLeader, **keywords: Any) -> None:
-        self.call = leader.scheduler.SubmitTasks(timeout=PATIENCE, **keywords)
-        self.answers: dict[int, status_pb2.Status | None] = {}
-
-    async def send(self, tasks: dict[int, pb.Task | None]) -> None:
-        """Sends these in one message: {number: task}."""
-        submissions = [
-            pb.Submission(number=number, call=None if task is None else pb.ScheduleTaskRequest(task=task))
-            for number, task in tasks.items()
-        ]
-        await self.call.write(pb.SubmitTasksRequest(submissions=submissions))
-
-    async def answer(self, number: int) -> status_pb2.Status | None:
-        """The answer to this one. No submission may be answered twice."""
-        while number not in self.answers:
-            for answer in (await self.read()).answers:
-                assert answer.number not in self.answers
-                self.answers[answer.number] = (
-                    status_pb2.Status.FromString(answer.refusal) if answer.HasField("refusal") else None
-                )
-        return self.answers[number]
-
-    async def read(self) -> pb.SubmitTasksResponse:
-        response = await self.call.read()
-        assert response is not grpc.aio.EOF
-        return response
+def served(schedule: Any) -> submissions.Submissions:
+    """Streams on which nobody waits for a task."""
+    return submissions.Submissions(schedule, None, lambda method, code, seconds: None, submissions.OpenWaits())
 
 
 async def test_what_is_answered_is_recorded(leader: ServedLeader) -> None:
@@ -155,8 +130,7 @@ async def test_a_stream_whose_answers_are_not_read_is_not_read_either(
                 ]
             )
 
-    served = submissions.Submissions(schedule, lambda method, code, seconds: None)
-    answers = served.serve(requests(), SimpleNamespace())  # type: ignore[arg-type]
+    answers = served(schedule).serve(requests(), SimpleNamespace())  # type: ignore[arg-type]
     first = asyncio.ensure_future(anext(answers))
     for _ in range(20):
         await asyncio.sleep(0)
@@ -183,12 +157,11 @@ async def test_a_message_that_was_read_is_not_kept() -> None:
     async def requests() -> Any:
         part = Part()
         kept.append(weakref.ref(part))
-        yield SimpleNamespace(submissions=[part], ByteSize=lambda: 0)
+        yield SimpleNamespace(submissions=[part], waits=(), given_up=(), ByteSize=lambda: 0)
         del part
         await waits.wait()
 
-    served = submissions.Submissions(schedule, lambda method, code, seconds: None)
-    answers = served.serve(requests(), SimpleNamespace())  # type: ignore[arg-type]
+    answers = served(schedule).serve(requests(), SimpleNamespace())  # type: ignore[arg-type]
     assert [answer.number for answer in (await anext(answers)).answers] == [1]
     assert [each() for each in kept] == [None]
     waits.set()

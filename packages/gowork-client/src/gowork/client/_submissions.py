@@ -1,4 +1,4 @@
-"""What both clients know of the stream that carries tasks which are scheduled one by one."""
+"""What both clients know of the stream that carries tasks which are scheduled, and waited for, one by one."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ ChannelT = TypeVar("ChannelT")
 
 
 class StreamEnded(Exception):
-    """The stream ended before it answered a submission, which may have been recorded."""
+    """The stream ended before it answered a submission, which may have been recorded, or a wait."""
 
 
 class SubmissionFailed(grpc.RpcError):
-    """A submission was refused, or its answer came too late. It has the form of the error of a call of its own."""
+    """A submission or a wait was refused, or its answer came too late. It is as the error of a call of its own."""
 
     def __init__(self, code: grpc.StatusCode, details: str, trailing: tuple[tuple[str, bytes], ...] = ()) -> None:
         super().__init__(details)
@@ -49,13 +49,13 @@ class SubmissionFailed(grpc.RpcError):
         try:
             status = status_pb2.Status.FromString(refusal)
         except DecodeError:
-            return cls(grpc.StatusCode.UNKNOWN, "the leader refuses the task, and its words can't be read")
+            return cls(grpc.StatusCode.UNKNOWN, "the leader refuses the call, and its words can't be read")
         code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
         return cls(code, status.message, (("grpc-status-details-bin", refusal),))
 
     @classmethod
     def late(cls) -> SubmissionFailed:
-        """Makes the error of a submission that was not answered in time."""
+        """Makes the error of what was not answered in time."""
         return cls(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
 
     def code(self) -> grpc.StatusCode:
@@ -95,6 +95,17 @@ class Choice(Generic[ChannelT]):
     def fail(self, line: Line[ChannelT]) -> None:
         """Notes that a stream on this line has failed."""
         self._failed = line, time.monotonic() + AVOIDED_SECONDS
+
+
+def finished_of(said: pb.SubmissionWaitAnswer) -> pb.WaitTaskResponse | None:
+    """Returns the finished task of an answer; None: it is to be called for.
+
+    Raises:
+        SubmissionFailed: the wait was refused.
+    """
+    if said.HasField("refusal"):
+        raise SubmissionFailed.of(said.refusal)
+    return pb.WaitTaskResponse(task=said.task) if said.HasField("task") else None
 
 
 def left_of(end: float) -> float:

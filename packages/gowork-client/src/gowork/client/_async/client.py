@@ -256,7 +256,7 @@ class AsyncClient(AsyncOperations):
         with running.waiting():
             while wait:
                 try:
-                    wait.take(((await self._connection.scheduler.WaitTask(request, timeout=wait.timeout())).task,))
+                    wait.take(((await self._connection.wait_task(request, timeout=wait.timeout())).task,))
                     wait.check_ended()
                 except grpc.RpcError as error:
                     try:

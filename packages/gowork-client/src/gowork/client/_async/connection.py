@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple, TypeAlias, cast
 
 import grpc
@@ -55,6 +55,11 @@ class Connection:
         )
 
     @property
+    def wait_task(self) -> Callable[..., Awaitable[pb.WaitTaskResponse]]:
+        """Makes WaitTask, over the stream of `schedule_task` if there is one."""
+        return self._opened().schedule_task.wait
+
+    @property
     def schedule_tasks(self) -> StartsBatch:
         """Starts ScheduleTasks, with a request that is serialized already."""
         return self._opened().schedule_tasks
@@ -86,7 +91,7 @@ class Connection:
                 routes,
                 scheduler,
                 cluster_grpc.LeaderServiceStub(channel),
-                routes.submitting(scheduler.ScheduleTask),
+                routes.submitting(scheduler.ScheduleTask, scheduler.WaitTask),
                 routes.started(SCHEDULE_TASKS, response_deserializer=pb.ScheduleTasksResponse.FromString),
             )
         elif self._open.loop is not loop:

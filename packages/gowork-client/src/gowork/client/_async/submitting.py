@@ -1,4 +1,4 @@
-"""Schedules single tasks for the asyncio client: those that are scheduled at the same time share a stream."""
+"""Schedules single tasks, and waits for them, for the asyncio client: what goes on at the same time shares a stream."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from gowork.base.rotation import Rotation
+from gowork.base.telemetry import is_traced
 from gowork.base.tls import Tls
 from gowork.client._async.cancelling import being_cancelled
 from gowork.client._async.lookout import Lookout
@@ -25,17 +26,19 @@ from gowork.client._submissions import (
     Choice,
     StreamEnded,
     SubmissionFailed,
+    finished_of,
     left_of,
 )
 from gowork.client.errors import ClientClosed
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 
-#: Makes ScheduleTask as a call of its own. Its arguments are the request, and `timeout`.
+#: Make ScheduleTask and WaitTask as calls of their own. Their arguments are the request, and `timeout`.
 Call: TypeAlias = "Callable[..., Awaitable[pb.ScheduleTaskResponse]]"
+WaitCall: TypeAlias = "Callable[..., Awaitable[pb.WaitTaskResponse]]"
 
 
 class Submitting:
-    """Has the form of a stub's ScheduleTask."""
+    """Has the form of a stub's ScheduleTask, and as `wait` of its WaitTask."""
 
     def __init__(
         self,
@@ -43,6 +46,7 @@ class Submitting:
         channels: Channels[grpc.aio.Channel],
         lookout: Lookout,
         call: Call,
+        wait_call: WaitCall,
         tls: Tls | None = None,
     ) -> None:
         self._rotation = rotation
@@ -50,6 +54,7 @@ class Submitting:
         self._channels = channels
         self._lookout = lookout
         self._call = call
+        self._wait_call = wait_call
         self._choice = Choice[grpc.aio.Channel]()
         self._stream: _Stream | None = None
         #: Streams that were left for another one and have not ended yet.
@@ -79,6 +84,25 @@ class Submitting:
             raise SubmissionFailed.of(refusal)
         return pb.ScheduleTaskResponse()
 
+    async def wait(self, request: pb.WaitTaskRequest, *, timeout: float) -> pb.WaitTaskResponse:
+        """Waits for a task: over the stream if there is one.
+
+        Raises:
+            RpcError: as of a call of WaitTask.
+            ClientClosed: the client was closed meanwhile.
+        """
+        stream = self._stream
+        if stream is None or stream.is_quiet or is_traced() or not self._fits(stream, self._channels.current()):
+            return await self._wait_call(request, timeout=timeout)
+        end = time.monotonic() + timeout
+        try:
+            response = finished_of(await self._finish(stream, request, timeout))
+        except StreamEnded:
+            if self._is_closed:
+                raise ClientClosed(code=grpc.StatusCode.CANCELLED) from None
+            response = None
+        return response or await self._wait_call(request, timeout=left_of(end))
+
     async def close(self) -> None:
         """Ends the streams."""
         self._is_closed = True
@@ -87,12 +111,19 @@ class Submitting:
                 await stream.close()
 
     def _stream_on(self, line: Line[grpc.aio.Channel]) -> _Stream:
-        stream, token = self._stream, self._tls.token if self._tls is not None else None
-        if stream is None or stream.line is not line or stream.token != token or stream.is_over:
+        stream = self._stream
+        if stream is None or not self._fits(stream, line):
             if stream is not None:
                 self._former = [former for former in (*self._former, stream) if not former.has_ended]
-            stream = self._stream = _Stream(line, self._rotation, self._choice, token)
+            stream = self._stream = _Stream(line, self._rotation, self._choice, self._token)
         return stream
+
+    def _fits(self, stream: _Stream, line: Line[grpc.aio.Channel]) -> bool:
+        return stream.line is line and stream.token == self._token and not stream.is_over
+
+    @property
+    def _token(self) -> str | None:
+        return self._tls.token if self._tls is not None else None
 
     async def _answer(self, stream: _Stream, request: pb.ScheduleTaskRequest, timeout: float) -> bytes | None:
         number, answer = stream.submit(request)
@@ -118,6 +149,25 @@ class Submitting:
             stream.line.end(answer)
             stream.forget(number)
 
+    async def _finish(self, stream: _Stream, request: pb.WaitTaskRequest, timeout: float) -> pb.SubmissionWaitAnswer:
+        number, answer = stream.wait(request)
+        stream.line.begin(answer, is_long=True)
+        self._lookout.look()
+        try:
+            async with asyncio.timeout(timeout):
+                return await answer
+        except TimeoutError:
+            stream.is_quiet = True
+            raise SubmissionFailed.late() from None
+        except asyncio.CancelledError:
+            if stream.line.is_given_up and not being_cancelled():
+                stream.cancel()
+                raise GivenUp from None
+            raise
+        finally:
+            stream.line.end(answer)
+            stream.give_up(number)
+
 
 class _Stream:
     """A call of SubmitTasks."""
@@ -136,13 +186,19 @@ class _Stream:
         self.is_over = False
         #: Whether anything has come back on it.
         self.has_answered = False
+        #: Whether nothing has come back on it since it began, or since a wait was late. It may lead to nobody.
+        self.is_quiet = True
         self._rotation = rotation
         self._choice = choice
         self._numbers = itertools.count(1)
         #: {number: the submission}, in the order in which they are sent
         self._unsent: dict[int, pb.Submission] = {}
-        #: {number: its answer: the refusal, or None}
-        self._waiting: dict[int, asyncio.Future[bytes | None]] = {}
+        #: The same of waits.
+        self._unsent_waits: dict[int, pb.SubmissionWait] = {}
+        #: The numbers of waits that were sent, and that nobody waits for any more.
+        self._given_up: list[int] = []
+        #: {number: its answer: of a submission the refusal, or None}
+        self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._wake = asyncio.Event()
         # The context of whoever comes first is not that of the others.
         context = Context()
@@ -164,10 +220,25 @@ class _Stream:
         self._wake.set()
         return number, answer
 
+    def wait(self, request: pb.WaitTaskRequest) -> tuple[int, asyncio.Future[pb.SubmissionWaitAnswer]]:
+        """Sends a wait. Returns its number and its answer."""
+        number = next(self._numbers)
+        answer = self._waiting[number] = asyncio.get_running_loop().create_future()
+        self._unsent_waits[number] = pb.SubmissionWait(number=number, call=request)
+        self._wake.set()
+        return number, answer
+
     def forget(self, number: int) -> None:
-        """Waits no more for this answer. What was not sent yet is not sent."""
+        """Waits no more for the answer of a submission. If it was not sent yet, it is not sent."""
         self._waiting.pop(number, None)
         self._unsent.pop(number, None)
+
+    def give_up(self, number: int) -> None:
+        """Waits no more for the answer of a wait. Harmless when it has come."""
+        if self._waiting.pop(number, None) is None or self._unsent_waits.pop(number, None) is not None:
+            return
+        self._given_up.append(number)
+        self._wake.set()
 
     def cancel(self) -> None:
         """Ends the stream, because nobody is there."""
@@ -190,7 +261,13 @@ class _Stream:
         try:
             while await self._has_more():
                 numbers = list(itertools.islice(self._unsent, FRAME_SUBMISSIONS_MAX))
-                frame = pb.SubmitTasksRequest(submissions=[self._unsent.pop(number) for number in numbers])
+                waits, self._unsent_waits = self._unsent_waits, {}
+                given_up, self._given_up = self._given_up, []
+                frame = pb.SubmitTasksRequest(
+                    submissions=[self._unsent.pop(number) for number in numbers],
+                    waits=waits.values(),
+                    given_up=given_up,
+                )
                 await self._call.write(frame)
             await self._call.done_writing()
         except (grpc.RpcError, asyncio.InvalidStateError):
@@ -198,16 +275,16 @@ class _Stream:
             return
 
     async def _has_more(self) -> bool:
-        """Waits for submissions. Returns whether there are some; otherwise the stream is over."""
-        while not self._unsent:
+        """Waits for what is to be sent. Returns whether there is some; otherwise the stream is over."""
+        while not (self._unsent or self._unsent_waits or self._given_up):
             self._wake.clear()
             try:
                 async with asyncio.timeout(IDLE_SECONDS):
                     await self._wake.wait()
             except TimeoutError:
-                # Answers that are awaited still come.
-                self.is_over = True
-                return False
+                if not self._waiting:
+                    self.is_over = True
+                    return False
         return True
 
     async def _read(self) -> None:
@@ -231,10 +308,17 @@ class _Stream:
     async def _read_on(self) -> None:
         while (data := await self._call.read()) is not grpc.aio.EOF:
             self.line.hear()
+            self.is_quiet = False
             if not self.has_answered:
                 self.has_answered = True
                 self._rotation.hear((), await self._call.initial_metadata())
-            for said in pb.SubmitTasksResponse.FromString(data).answers:
-                answer = self._waiting.get(said.number)
-                if answer is not None and not answer.done():
-                    answer.set_result(said.refusal if said.HasField("refusal") else None)
+            response = pb.SubmitTasksResponse.FromString(data)
+            for said in response.answers:
+                self._settle(said.number, said.refusal if said.HasField("refusal") else None)
+            for finished in response.finished:
+                self._settle(finished.number, finished)
+
+    def _settle(self, number: int, what: object) -> None:
+        answer = self._waiting.pop(number, None)
+        if answer is not None and not answer.done():
+            answer.set_result(what)

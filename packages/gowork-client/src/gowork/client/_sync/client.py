@@ -255,7 +255,7 @@ class Client(Operations):
         with running.waiting():
             while wait:
                 try:
-                    wait.take(((self._connection.scheduler.WaitTask(request, timeout=wait.timeout())).task,))
+                    wait.take(((self._connection.wait_task(request, timeout=wait.timeout())).task,))
                     wait.check_ended()
                 except grpc.RpcError as error:
                     try:

@@ -34,11 +34,13 @@ class Connection:
         self.scheduler = scheduler_grpc.SchedulerServiceStub(channel)
         #: The methods about members.
         self.cluster = cluster_grpc.LeaderServiceStub(channel)
+        submitting = self._routes.submitting(self.scheduler.ScheduleTask, self.scheduler.WaitTask)
         #: Makes ScheduleTask, over a stream where several are made.
         self.schedule_task = cast(
-            "grpc.UnaryUnaryMultiCallable[pb.ScheduleTaskRequest, pb.ScheduleTaskResponse]",
-            self._routes.submitting(self.scheduler.ScheduleTask),
+            "grpc.UnaryUnaryMultiCallable[pb.ScheduleTaskRequest, pb.ScheduleTaskResponse]", submitting
         )
+        #: Makes WaitTask, over the stream of `schedule_task` if there is one.
+        self.wait_task = submitting.wait
         #: Starts ScheduleTasks, with a request that is serialized already.
         self.schedule_tasks: StartsBatch = self._routes.started(
             SCHEDULE_TASKS, response_deserializer=pb.ScheduleTasksResponse.FromString

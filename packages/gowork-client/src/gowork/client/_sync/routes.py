@@ -98,9 +98,9 @@ class Routes:
 
         return start
 
-    def submitting(self, call: Callable[..., Any]) -> Submitting:
-        """Returns what schedules single tasks, given what makes ScheduleTask as a call of its own."""
-        self._submitting = Submitting(self._rotation, self._channels, self._lookout, call, self._tls)
+    def submitting(self, call: Callable[..., Any], wait_call: Callable[..., Any]) -> Submitting:
+        """Returns what schedules single tasks, given what makes ScheduleTask and WaitTask as calls of their own."""
+        self._submitting = Submitting(self._rotation, self._channels, self._lookout, call, wait_call, self._tls)
         return self._submitting
 
     def close(self) -> None:

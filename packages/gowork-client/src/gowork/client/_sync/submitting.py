@@ -1,4 +1,4 @@
-"""Schedules single tasks for the blocking client: those that threads schedule at the same time share a stream."""
+"""Schedules single tasks, and waits for them, for the blocking client: what threads do at once shares a stream."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from gowork.base.rotation import Rotation
+from gowork.base.telemetry import is_traced
 from gowork.base.tls import Tls
 from gowork.client._channels import Channels, GivenUp, Line
 from gowork.client._submissions import (
@@ -23,20 +24,22 @@ from gowork.client._submissions import (
     Choice,
     StreamEnded,
     SubmissionFailed,
+    finished_of,
     left_of,
 )
 from gowork.client._sync.lookout import Lookout
 from gowork.client.errors import ClientClosed
 from gowork.proto.scheduler.v1 import scheduler_pb2 as pb
 
-#: Makes ScheduleTask as a call of its own. Its arguments are the request, and `timeout`.
+#: Make ScheduleTask and WaitTask as calls of their own. Their arguments are the request, and `timeout`.
 Call: TypeAlias = "Callable[..., pb.ScheduleTaskResponse]"
+WaitCall: TypeAlias = "Callable[..., pb.WaitTaskResponse]"
 #: How many threads a stream takes: the one that reads, and up to two of gRPC's.
 _THREADS = 3
 
 
 class Submitting:
-    """Has the form of a stub's ScheduleTask. Threads may share it."""
+    """Has the form of a stub's ScheduleTask, and as `wait` of its WaitTask. Threads may share it."""
 
     def __init__(
         self,
@@ -44,6 +47,7 @@ class Submitting:
         channels: Channels[grpc.Channel],
         lookout: Lookout,
         call: Call,
+        wait_call: WaitCall,
         tls: Tls | None = None,
     ) -> None:
         self._rotation = rotation
@@ -51,6 +55,7 @@ class Submitting:
         self._channels = channels
         self._lookout = lookout
         self._call = call
+        self._wait_call = wait_call
         self._choice = Choice[grpc.Channel]()
         self._stream: _Stream | None = None
         #: Streams that were left for another one and have not ended yet.
@@ -81,6 +86,25 @@ class Submitting:
             raise SubmissionFailed.of(refusal)
         return pb.ScheduleTaskResponse()
 
+    def wait(self, request: pb.WaitTaskRequest, *, timeout: float) -> pb.WaitTaskResponse:
+        """Waits for a task: over the stream if there is one.
+
+        Raises:
+            RpcError: as of a call of WaitTask.
+            ClientClosed: the client was closed meanwhile.
+        """
+        line, stream = self._channels.current(), self._stream
+        if stream is None or stream.is_quiet or is_traced() or not self._fits(stream, line):
+            return self._wait_call(request, timeout=timeout)
+        end = time.monotonic() + timeout
+        try:
+            response = finished_of(self._finish(stream, request, timeout))
+        except StreamEnded:
+            if self._is_closed:
+                raise ClientClosed(code=grpc.StatusCode.CANCELLED) from None
+            response = None
+        return response or self._wait_call(request, timeout=left_of(end))
+
     def close(self) -> None:
         """Ends the streams."""
         self._is_closed = True
@@ -102,36 +126,58 @@ class Submitting:
         finally:
             line.end(answer)
 
+    def _finish(self, stream: _Stream, request: pb.WaitTaskRequest, timeout: float) -> pb.SubmissionWaitAnswer:
+        answer = _Answer(request)
+        stream.line.begin(answer, is_long=True)
+        self._lookout.look()
+        try:
+            return stream.finish(answer, timeout)
+        except StreamEnded:
+            if stream.line.is_given_up:
+                raise GivenUp from None
+            raise
+        finally:
+            stream.line.end(answer)
+
     def _submit(self, line: Line[grpc.Channel], answer: _Answer) -> tuple[_Stream, int]:
         """Sends a submission on the stream, or on a new one. Returns the stream and the submission's number.
 
         Raises:
             StreamEnded: the process has no threads left.
         """
-        token = self._tls.token if self._tls is not None else None
         with self._lock:
             stream = self._stream
-            if stream is not None and stream.line is line and stream.token == token:
+            if stream is not None and self._fits(stream, line):
                 number = stream.submit(answer)
                 if number is not None:
                     return stream, number
-            newest = _Stream(line, self._rotation, self._choice, token)
+            newest = _Stream(line, self._rotation, self._choice, self._token)
             number = newest.start(answer)
             if stream is not None:
                 self._former = [former for former in (*self._former, stream) if not former.has_ended]
             self._stream = newest
             return newest, number
 
+    def _fits(self, stream: _Stream, line: Line[grpc.Channel]) -> bool:
+        return stream.line is line and stream.token == self._token
+
+    @property
+    def _token(self) -> str | None:
+        return self._tls.token if self._tls is not None else None
+
 
 class _Answer:
-    """What became of one submission."""
+    """What became of one submission, or of one wait."""
 
-    __slots__ = ("came", "has_ended", "refusal", "request")
+    __slots__ = ("came", "finished", "has_ended", "refusal", "request")
 
-    def __init__(self, request: pb.ScheduleTaskRequest) -> None:
+    def __init__(self, request: pb.ScheduleTaskRequest | pb.WaitTaskRequest) -> None:
         self.request = request
         self.came = threading.Event()
+        #: Of a submission.
         self.refusal: bytes | None = None
+        #: Of a wait.
+        self.finished: pb.SubmissionWaitAnswer | None = None
         #: Whether the stream ended before the answer came.
         self.has_ended = False
 
@@ -151,10 +197,13 @@ class _Stream:
         self.has_ended = False
         #: Whether anything has come back on it.
         self.has_answered = False
+        #: Whether nothing has come back on it since it began, or since a wait was late. It may lead to nobody.
+        self.is_quiet = True
         self._rotation = rotation
         self._choice = choice
         self._numbers = itertools.count(1)
-        #: The numbers of what is to be sent, unless nobody waits for it any more. None: there is nothing more.
+        #: The numbers of what is to be sent, unless nobody waits for it any more; negative ones are those of waits that
+        #: are given up. None: there is nothing more.
         self._unsent: SimpleQueue[int | None] = SimpleQueue()
         #: {number: its answer}
         self._waiting: dict[int, _Answer] = {}
@@ -206,6 +255,26 @@ class _Stream:
             raise StreamEnded
         return answer.refusal
 
+    def finish(self, answer: _Answer, timeout: float) -> pb.SubmissionWaitAnswer:
+        """Sends a wait, and waits for its answer.
+
+        Raises:
+            StreamEnded, SubmissionFailed: there is no answer, or not in time.
+        """
+        number = self.submit(answer)
+        if number is None:
+            raise StreamEnded
+        try:
+            if not answer.came.wait(timeout):
+                self.is_quiet = True
+                raise SubmissionFailed.late()
+        finally:
+            if self._waiting.pop(number, None) is not None:
+                self._unsent.put(-number)
+        if answer.finished is None:
+            raise StreamEnded
+        return answer.finished
+
     def cancel(self) -> None:
         """Ends the stream."""
         self.is_over = True
@@ -225,10 +294,17 @@ class _Stream:
 
     def _frames(self) -> Iterator[pb.SubmitTasksRequest]:
         while (numbers := self._next_unsent()) is not None:
-            waiting = [(number, self._waiting.get(number)) for number in numbers]
-            submissions = [pb.Submission(number=number, call=each.request) for number, each in waiting if each]
-            if submissions:
-                yield pb.SubmitTasksRequest(submissions=submissions)
+            frame = pb.SubmitTasksRequest(given_up=[-number for number in numbers if number < 0])
+            for number in numbers:
+                answer = self._waiting.get(number)
+                if answer is None:
+                    continue
+                if isinstance(answer.request, pb.WaitTaskRequest):
+                    frame.waits.add(number=number, call=answer.request)
+                else:
+                    frame.submissions.add(number=number, call=answer.request)
+            if frame.submissions or frame.waits or frame.given_up:
+                yield frame
 
     def _next_unsent(self) -> list[int] | None:
         """Waits for submissions; None: there are no more."""
@@ -252,8 +328,7 @@ class _Stream:
                 return self._unsent.get(timeout=IDLE_SECONDS)
             except Empty:
                 with self._lock:
-                    if self._unsent.empty():
-                        # Answers that are awaited still come.
+                    if self._unsent.empty() and not self._waiting:
                         self.is_over = True
                         return None
 
@@ -281,14 +356,21 @@ class _Stream:
     def _read_on(self) -> None:
         for data in self._call:
             self.line.hear()
+            self.is_quiet = False
             if not self.has_answered:
                 self.has_answered = True
                 self._rotation.hear((), self._call.initial_metadata())
-            for said in pb.SubmitTasksResponse.FromString(data).answers:
-                # What is answered no longer waits, so that the end of the stream does not undo it.
+            response = pb.SubmitTasksResponse.FromString(data)
+            # What is answered no longer waits, so that the end of the stream does not undo it.
+            for said in response.answers:
                 answer = self._waiting.pop(said.number, None)
                 if answer is not None:
                     answer.refusal = said.refusal if said.HasField("refusal") else None
+                    answer.came.set()
+            for finished in response.finished:
+                answer = self._waiting.pop(finished.number, None)
+                if answer is not None:
+                    answer.finished = finished
                     answer.came.set()
 
 

@@ -28,7 +28,7 @@ from gowork.leader._access.rights import ADMINISTERS, CALLER, Identity
 from gowork.leader._rpc.boundary import refusing
 from gowork.leader._rpc.endings import Endings
 from gowork.leader._rpc.hops import NOT_LEADER, is_forwarded, peer_of
-from gowork.leader._rpc.submissions import SCHEDULE_TASK, SUBMIT_TASKS, Submissions
+from gowork.leader._rpc.submissions import SCHEDULE_TASK, SUBMIT_TASKS, WAIT_TASK, OpenWaits, Submissions
 from gowork.proto.cluster.v1 import leader_pb2, leader_pb2_grpc
 from gowork.proto.scheduler.v1 import scheduler_pb2, scheduler_pb2_grpc
 from gowork.proto.status import Refusal
@@ -69,7 +69,7 @@ REQUESTS: dict[str, Any] = {
 
 
 #: Calls with one answer, which may come late.
-_WAITS = {"scheduler.v1.SchedulerService/WaitTask", LEADERS}
+_WAITS = {WAIT_TASK, LEADERS}
 #: What the caller of a stream is told whose rights are others than when it began.
 _RIGHTS_CHANGED = Refusal(grpc.StatusCode.UNAVAILABLE, "RIGHTS_CHANGED", "the caller's rights have changed; call again")
 
@@ -96,7 +96,7 @@ def compose(parts: Mapping[str, Sequence[object]]) -> dict[str, Method]:
     for service, names in SERVICES.items():
         for name in names:
             if f"{service}/{name}" == SUBMIT_TASKS:
-                # The switchboard makes it of ScheduleTask.
+                # The switchboard makes it of ScheduleTask and WaitTask.
                 continue
             found = [method for part in parts.get(service, ()) if (method := getattr(part, name, None)) is not None]
             if len(found) != 1:
@@ -119,7 +119,7 @@ class Switchboard:
     Args:
         refusal: the refusal of calls until `connect`.
         access: says who may make which call; None: everybody may make each.
-        called: called when a submission of SubmitTasks is answered.
+        called: called when a submission or a wait of SubmitTasks is answered.
     """
 
     def __init__(
@@ -144,7 +144,11 @@ class Switchboard:
         self._waits: dict[asyncio.Task[Any], _Stream] = {}
         self._endings = Endings()
         #: {port: what serves SubmitTasks while a term leads}
-        self._submissions = {port: Submissions(self._submitted(port), called) for port in Port}
+        waits = OpenWaits()
+        self._submissions = {
+            port: Submissions(self._submitted(SCHEDULE_TASK, port), self._submitted(WAIT_TASK, port), called, waits)
+            for port in Port
+        }
         self.disconnect(refusal)
 
     def connect(self, methods: Mapping[str, Method]) -> None:
@@ -254,8 +258,8 @@ class Switchboard:
 
         return put_through
 
-    def _submitted(self, port: Port) -> Method:
-        through = self._through(SCHEDULE_TASK, port, streams=False)
+    def _submitted(self, call: str, port: Port) -> Method:
+        through = self._through(call, port, streams=False)
 
         def put_through(request: Any, context: Any) -> Any:
             # One that was read just before its stream was ended begins only now. It is no bytes to forward.

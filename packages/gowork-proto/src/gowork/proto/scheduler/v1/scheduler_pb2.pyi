@@ -694,18 +694,28 @@ class SubmitTasksRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SUBMISSIONS_FIELD_NUMBER: _builtins.int
+    WAITS_FIELD_NUMBER: _builtins.int
+    GIVEN_UP_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def submissions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Submission]:
         """At most 4 MiB together."""
+
+    @_builtins.property
+    def waits(self) -> _containers.RepeatedCompositeFieldContainer[Global___SubmissionWait]: ...
+    @_builtins.property
+    def given_up(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The numbers of waits that nobody waits for any more. They get no answers."""
 
     def __init__(
         self,
         *,
         submissions: _abc.Iterable[Global___Submission] | None = ...,
+        waits: _abc.Iterable[Global___SubmissionWait] | None = ...,
+        given_up: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["submissions", b"submissions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["given_up", b"given_up", "submissions", b"submissions", "waits", b"waits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -720,7 +730,7 @@ class Submission(_message.Message):
     NUMBER_FIELD_NUMBER: _builtins.int
     CALL_FIELD_NUMBER: _builtins.int
     number: _builtins.int
-    """Names it in its answer. No other one that waits for its answer on the same stream may have it."""
+    """Names it in its answer. No other submission or wait that is unanswered on the same stream may have it."""
     @_builtins.property
     def call(self) -> Global___ScheduleTaskRequest: ...
     def __init__(
@@ -738,20 +748,50 @@ class Submission(_message.Message):
 Global___Submission: _TypeAlias = Submission  # noqa: Y015
 
 @_typing.final
+class SubmissionWait(_message.Message):
+    """SubmissionWait is one call of WaitTask."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    CALL_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """As in Submission."""
+    @_builtins.property
+    def call(self) -> Global___WaitTaskRequest: ...
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        call: Global___WaitTaskRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["call", b"call"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call", b"call", "number", b"number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SubmissionWait: _TypeAlias = SubmissionWait  # noqa: Y015
+
+@_typing.final
 class SubmitTasksResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ANSWERS_FIELD_NUMBER: _builtins.int
+    FINISHED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def answers(self) -> _containers.RepeatedCompositeFieldContainer[Global___SubmissionAnswer]: ...
+    @_builtins.property
+    def finished(self) -> _containers.RepeatedCompositeFieldContainer[Global___SubmissionWaitAnswer]: ...
     def __init__(
         self,
         *,
         answers: _abc.Iterable[Global___SubmissionAnswer] | None = ...,
+        finished: _abc.Iterable[Global___SubmissionWaitAnswer] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "finished", b"finished"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -783,6 +823,39 @@ class SubmissionAnswer(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__refusal) -> _WhichOneofReturnType__refusal | None: ...
 
 Global___SubmissionAnswer: _TypeAlias = SubmissionAnswer  # noqa: Y015
+
+@_typing.final
+class SubmissionWaitAnswer(_message.Message):
+    """SubmissionWaitAnswer has the finished task, or says why there is no waiting for it. With neither, call WaitTask: the task is too
+    large for this stream, or too many waits are open.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    REFUSAL_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    refusal: _builtins.bytes
+    """A serialized google.rpc.Status."""
+    @_builtins.property
+    def task(self) -> Global___Task: ...
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        refusal: _builtins.bytes | None = ...,
+        task: Global___Task | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_refusal", b"_refusal", "refusal", b"refusal", "task", b"task"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_refusal", b"_refusal", "number", b"number", "refusal", b"refusal", "task", b"task"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__refusal: _TypeAlias = _typing.Literal["refusal"]  # noqa: Y015
+    _WhichOneofArgType__refusal: _TypeAlias = _typing.Literal["_refusal", b"_refusal"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__refusal) -> _WhichOneofReturnType__refusal | None: ...
+
+Global___SubmissionWaitAnswer: _TypeAlias = SubmissionWaitAnswer  # noqa: Y015
 
 @_typing.final
 class CancelTaskRequest(_message.Message):

@@ -210,9 +210,9 @@ class SchedulerServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def SubmitTasks(self, request_iterator, context):
-        """SubmitTasks takes many calls of ScheduleTask over one stream, which costs less. Each is answered once, by its number, as
-        ScheduleTask would answer it, in any order. The leader ends the stream when it stops to lead. What was not answered by then may
-        have been recorded: submit it again.
+        """SubmitTasks takes many calls of ScheduleTask and WaitTask over one stream, which costs less. Each is answered once, by its
+        number, as it would be answered otherwise, in any order. The leader ends the stream when it stops to lead. What was not answered
+        by then may have been recorded: submit it again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

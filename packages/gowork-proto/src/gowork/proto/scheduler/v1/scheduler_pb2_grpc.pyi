@@ -65,9 +65,9 @@ class SchedulerServiceStub:
     at fault by its place, as in `tasks[3].id`.
     """
     SubmitTasks: _grpc.StreamStreamMultiCallable[_scheduler_pb2.SubmitTasksRequest, _scheduler_pb2.SubmitTasksResponse]
-    """SubmitTasks takes many calls of ScheduleTask over one stream, which costs less. Each is answered once, by its number, as
-    ScheduleTask would answer it, in any order. The leader ends the stream when it stops to lead. What was not answered by then may
-    have been recorded: submit it again.
+    """SubmitTasks takes many calls of ScheduleTask and WaitTask over one stream, which costs less. Each is answered once, by its
+    number, as it would be answered otherwise, in any order. The leader ends the stream when it stops to lead. What was not answered
+    by then may have been recorded: submit it again.
     """
     GetTask: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.GetTaskRequest, _scheduler_pb2.GetTaskResponse]
     """GetTask answers one task in full. NOT_FOUND for an unknown id."""
@@ -181,9 +181,9 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     at fault by its place, as in `tasks[3].id`.
     """
     SubmitTasks: _aio.StreamStreamMultiCallable[_scheduler_pb2.SubmitTasksRequest, _scheduler_pb2.SubmitTasksResponse]  # type: ignore[assignment]
-    """SubmitTasks takes many calls of ScheduleTask over one stream, which costs less. Each is answered once, by its number, as
-    ScheduleTask would answer it, in any order. The leader ends the stream when it stops to lead. What was not answered by then may
-    have been recorded: submit it again.
+    """SubmitTasks takes many calls of ScheduleTask and WaitTask over one stream, which costs less. Each is answered once, by its
+    number, as it would be answered otherwise, in any order. The leader ends the stream when it stops to lead. What was not answered
+    by then may have been recorded: submit it again.
     """
     GetTask: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.GetTaskRequest, _scheduler_pb2.GetTaskResponse]  # type: ignore[assignment]
     """GetTask answers one task in full. NOT_FOUND for an unknown id."""
@@ -330,9 +330,9 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_scheduler_pb2.SubmitTasksRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_scheduler_pb2.SubmitTasksResponse], _abc.AsyncIterator[_scheduler_pb2.SubmitTasksResponse]]:
-        """SubmitTasks takes many calls of ScheduleTask over one stream, which costs less. Each is answered once, by its number, as
-        ScheduleTask would answer it, in any order. The leader ends the stream when it stops to lead. What was not answered by then may
-        have been recorded: submit it again.
+        """SubmitTasks takes many calls of ScheduleTask and WaitTask over one stream, which costs less. Each is answered once, by its
+        number, as it would be answered otherwise, in any order. The leader ends the stream when it stops to lead. What was not answered
+        by then may have been recorded: submit it again.
         """
 
     @_abc_1.abstractmethod
