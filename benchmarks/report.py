@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
+import apsw
 import psutil
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -87,7 +88,8 @@ def machine(directory: Path) -> dict[str, str]:
         "kernel": f"{platform.system()} {platform.release()}",
         "file system": file_system(directory),
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
-        "SQLite": sqlite3.sqlite_version,
+        "SQLite": apsw.sqlite_lib_version(),
+        "Python's SQLite": sqlite3.sqlite_version,
         "grpcio": version("grpcio"),
         "protobuf": version("protobuf"),
         "gowork-leader": version("gowork-leader"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
 
+import apsw
 from costs_wire import Wire
 from costs_work import Work
 
@@ -45,10 +45,10 @@ class Counted:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Patches what is counted; servers, stores and runners must be made within."""
-        connect = sqlite3.connect
+        apsw.connection_hooks.append(self._traced)
         with ExitStack() as stack:
             stack.enter_context(self._wire.laid())
-            stack.enter_context(mock.patch("sqlite3.connect", lambda *a, **k: self._traced(connect(*a, **k))))
+            stack.callback(apsw.connection_hooks.remove, self._traced)
             stack.enter_context(self._commits())
             stack.enter_context(self._runners())
             stack.enter_context(self.work.watching())
@@ -68,13 +68,12 @@ class Counted:
                 self.costs[name] += now - then
         self.costs.update(self.work.costs())
 
-    def _traced(self, connection: sqlite3.Connection) -> sqlite3.Connection:
-        connection.set_trace_callback(self._statement)
-        return connection
+    def _traced(self, connection: apsw.Connection) -> None:
+        connection.trace_v2(apsw.SQLITE_TRACE_STMT, self._statement)
 
-    def _statement(self, statement: str) -> None:
+    def _statement(self, event: dict[str, Any]) -> None:
         # A separate thread merges the log by PRAGMAs, at moments that differ from run to run.
-        if self._on and not statement.startswith("PRAGMA"):
+        if self._on and not event["sql"].startswith("PRAGMA"):
             self.costs["SQL statements"] += 1
 
     @contextmanager

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from random import Random
 
+import apsw
 import pytest
 from ha_faults import DECKS, MACHINE_DECKS, SHORT_DECKS, Kind, deck_of, plan
 from ha_linear import Answer, Call, Did, Seen, linearizable
@@ -274,9 +274,8 @@ async def test_a_store_that_went_another_way_is_found(tmp_path: Path) -> None:
 async def test_a_store_that_has_applied_the_same_to_another_effect_is_found(tmp_path: Path) -> None:
     log = good_log()
     path = await stored(tmp_path / "1.db", log, len(log.entries))
-    with closing(sqlite3.connect(path)) as connection:
+    with closing(apsw.Connection(str(path))) as connection:
         connection.execute("UPDATE specs SET body = x'00' WHERE seq = 2")
-        connection.commit()
     found = await check_stores(tmp_path, GENERATION, log.entries, check_log(GENERATION, log.entries), {"l1": path})
     assert [each.startswith("stores that have applied the same entries are equal: that of l1") for each in found] == [
         True

@@ -7,9 +7,9 @@ see batches in its order.
 from __future__ import annotations
 
 import hashlib
-import sqlite3
 from typing import TYPE_CHECKING
 
+import apsw
 import msgspec
 from sim_etcd import Clock, SimEtcd, _Writing
 from sim_violation import Violation
@@ -162,7 +162,7 @@ class LogChecks:
 
     # What a store has.
 
-    def stands(self, name: str, connection: sqlite3.Connection, position: Position) -> None:
+    def stands(self, name: str, connection: apsw.Connection, position: Position) -> None:
         """Checks a store after each transaction, and when it is opened. No transaction is open."""
         index = position.index
         if index > self.end.index:
@@ -210,7 +210,7 @@ class LogChecks:
             raise Violation("nothing is answered that was asked after deposition", name, "led until", ended)
 
 
-def _digest(connection: sqlite3.Connection) -> bytes:
+def _digest(connection: apsw.Connection) -> bytes:
     """Does what LoggedStore.digest does, on a connection that is there."""
     hashed = hashlib.sha256()
     for statement in _ROWS:

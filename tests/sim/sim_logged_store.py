@@ -5,12 +5,12 @@ The commits since the last merge are in SQLite's log, and are not forced to disk
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, cast
 
+import apsw
 from sim_process import PROCESS
 from sim_store import LOG_HEADER_BYTES, log_end
 
@@ -121,13 +121,13 @@ def _run_of(path: Path) -> bytes:
 class SimEntryWriter(EntryWriter):
     """Shows the checkers what the store has after each transaction."""
 
-    def _write(self, connection: sqlite3.Connection, entries: Sequence[Entry]) -> None:
+    def _write(self, connection: apsw.Connection, entries: Sequence[Entry]) -> None:
         super()._write(connection, entries)
         life = cast("LeaderProcess", PROCESS.get())
         if life.is_alive:
             life.world.plants.into_entry(life.name, connection)
 
-    def _commit(self, connection: sqlite3.Connection, entries: Sequence[Entry], *, is_written: bool) -> None:
+    def _commit(self, connection: apsw.Connection, entries: Sequence[Entry], *, is_written: bool) -> None:
         super()._commit(connection, entries, is_written=is_written)
         life = cast("LeaderProcess", PROCESS.get())
         life.store.applied = entries[-1][1].index

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import apsw
 from msgspec.structs import replace
 
 from gowork.leader._core.model import Position
@@ -38,7 +38,7 @@ class LogPlants:
     count_the_lease_from_the_answer: bool = False
     write_one_store_wrong: bool = False
 
-    def into_entry(self, name: str, connection: sqlite3.Connection) -> None:
+    def into_entry(self, name: str, connection: apsw.Connection) -> None:
         """Plants the bug that lives in one store, in its open transaction."""
         if self.write_one_store_wrong and name == "n1":
             connection.execute(
@@ -114,7 +114,7 @@ async def _confirm_now_and_then(self: EtcdLeadership) -> None:
         self._confirmed = now  # type: ignore[attr-defined]
 
 
-def _rename_into_another_term(connection: sqlite3.Connection) -> None:
+def _rename_into_another_term(connection: apsw.Connection) -> None:
     rename(connection)
     connection.execute("UPDATE meta SET value = value + 1 WHERE key = 'term'")
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import urllib.request
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import apsw
 import grpc
 import pytest
 from leader_serving import PATIENCE, ServedLeader, refused, serving
@@ -50,9 +50,10 @@ async def three(crew: Sharing) -> dict[str, ServedLeader]:
 
 def spoil(crew: Sharing, name: str) -> None:
     """Changes what a store holds behind its back, as a defect of a disk or of gowork would."""
-    connection = sqlite3.connect(crew.store_path(name))
+    connection = apsw.Connection(str(crew.store_path(name)))
     with connection:
-        assert connection.execute("UPDATE specs SET body = x'00' WHERE id = 'one'").rowcount == 1
+        connection.execute("UPDATE specs SET body = x'00' WHERE id = 'one'")
+        assert connection.changes() == 1
     connection.close()
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sqlite3
 from pathlib import Path
 
+import apsw
 import pytest
 from leader_serving import PATIENCE, serving
 from sharing_leaders import sharing
@@ -22,7 +22,7 @@ async def put_term(path: Path, term: int) -> None:
     store = SqliteStore(path)
     await store.open()
     await store.close()
-    with sqlite3.connect(path) as connection:
+    with apsw.Connection(str(path)) as connection:
         connection.execute("UPDATE meta SET value = ? WHERE key = 'term'", (term,))
     connection.close()
 

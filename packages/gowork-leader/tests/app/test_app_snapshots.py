@@ -245,9 +245,9 @@ async def test_a_store_that_can_not_apply_an_entry_is_not_made_from_a_snapshot_t
 
 
 def _forget(path: Path, id: str) -> None:
-    import sqlite3
+    import apsw
 
-    with sqlite3.connect(path) as connection:
+    with apsw.Connection(str(path)) as connection:
         connection.execute("DELETE FROM standings WHERE seq IN (SELECT seq FROM specs WHERE id = ?)", (id,))
         connection.execute("DELETE FROM specs WHERE id = ?", (id,))
     connection.close()

@@ -6,13 +6,13 @@ import asyncio
 import json
 import os
 import socket
-import sqlite3
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any, TextIO
 
+import apsw
 import click
 import grpc
 import pytest
@@ -50,7 +50,7 @@ def database(tmp_path: Path) -> Path:
 
 
 def test_a_database_of_a_newer_version_is_refused_and_left_as_it_is(database: Path) -> None:
-    with sqlite3.connect(database) as connection:
+    with apsw.Connection(str(database)) as connection:
         connection.execute("PRAGMA user_version = 999")
     connection.close()
     before = database.read_bytes()
@@ -73,7 +73,7 @@ def test_a_database_that_is_no_whole_store_is_refused_and_left_as_it_is(database
         database.write_text("these are my notes\n" * 100)
     else:
         database.unlink()
-        with sqlite3.connect(database) as connection:
+        with apsw.Connection(str(database)) as connection:
             connection.execute("CREATE TABLE theirs (x)")
         connection.close()
     before = database.read_bytes()
@@ -323,7 +323,7 @@ def test_a_task_that_can_not_be_read_ends_the_leader_with_its_name(tmp_path: Pat
         scheduler_pb2_grpc.SchedulerServiceStub(channel).ScheduleTask(request, timeout=120)
         leader.stop()
     (store,) = tmp_path.glob("**/*.db")
-    with closing(sqlite3.connect(store)) as connection, connection:
+    with closing(apsw.Connection(str(store))) as connection, connection:
         connection.execute("UPDATE specs SET body = x'0a7f'")
     code, log = refused_start(tmp_path)
     assert code == 1

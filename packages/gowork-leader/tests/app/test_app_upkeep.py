@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import sqlite3
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import apsw
 import grpc
 import pytest
 from leader_serving import PATIENCE, refused
@@ -66,9 +66,10 @@ async def pair(crew: Sharing) -> None:
 
 def change(path: Path, *statements: str) -> None:
     """Changes a closed store behind its back."""
-    with sqlite3.connect(path) as connection:
+    with apsw.Connection(str(path)) as connection:
         for statement in statements:
-            assert connection.execute(statement).rowcount >= 1, statement
+            connection.execute(statement)
+            assert connection.changes() >= 1, statement
     connection.close()
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sqlite3
 import time
 from pathlib import Path
 from typing import Any
 
+import apsw
 import grpc
 import pytest
 from leader_serving import PATIENCE, ServedLeader, refused, serving, stream_refused
@@ -124,7 +124,7 @@ async def test_a_token_that_is_ahead_of_the_leader_is_out_of_range_and_not_taken
         watch = leader.scheduler.WatchTasks(pb.WatchTasksRequest(), timeout=PATIENCE)
         token = (await watch.read()).token
         watch.cancel()
-    with sqlite3.connect(tmp_path / "leader.db") as store:
+    with apsw.Connection(str(tmp_path / "leader.db")) as store:
         # As in an older copy of the store.
         store.execute("UPDATE meta SET value = 0 WHERE key = 'term'")
     store.close()

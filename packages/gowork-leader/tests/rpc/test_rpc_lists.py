@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 from leader_serving import PATIENCE, ServedLeader, serving
 
@@ -257,7 +257,7 @@ async def test_a_task_that_cannot_be_read_hides_no_other(tmp_path: Path) -> None
         await leader.submit("a", "b", "c")
         async with leader.worker() as session:
             await session.report(*await session.grants(3), outcome=pb.ATTEMPT_OUTCOME_FAILED)
-    with closing(sqlite3.connect(tmp_path / "leader.db")) as connection, connection:
+    with closing(apsw.Connection(str(tmp_path / "leader.db"))) as connection, connection:
         connection.execute("UPDATE specs SET body = x'ff' WHERE id = 'b'")
     async with serving(tmp_path) as leader:
         listed = await leader.list()

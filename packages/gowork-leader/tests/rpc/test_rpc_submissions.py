@@ -22,7 +22,7 @@ from gowork.proto.status import Refusal
 
 
 def served(schedule: Any) -> submissions.Submissions:
-    """Streams on which nobody waits for a task."""
+    """Streams that carry no waits."""
     return submissions.Submissions(schedule, None, lambda method, code, seconds: None, submissions.OpenWaits())
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import sqlite3
 from pathlib import Path
+
+import apsw
 
 from gowork.leader.store.codec import encode_standing
 from gowork.leader.store.protocol import Record
@@ -40,7 +41,7 @@ IDENTITY = "0123456789abcdef0123456789abcdef"
 
 def write_store(path: Path, records: list[Record]) -> None:
     """A store of format 1 with these tasks."""
-    connection = sqlite3.connect(path, isolation_level=None)
+    connection = apsw.Connection(str(path))
     connection.execute("PRAGMA application_id = 0x676F776B")
     connection.execute("PRAGMA user_version = 1")
     connection.execute("BEGIN")

@@ -3,7 +3,6 @@
 # ruff: noqa: ASYNC240 - a test may block its own loop.
 
 import os
-import sqlite3
 import stat
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import apsw
 import pytest
 
 from gowork.leader._core.model import Fact, Status
@@ -30,6 +30,12 @@ from gowork.leader.store.sqlite import SqliteStore
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "store" / "gowork.db"
+
+
+def rows_of(connection: apsw.Connection) -> dict[str, list[tuple[object, ...]]]:
+    """All that a database holds: {table: its rows}."""
+    tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    return {str(name): list(connection.execute(f"SELECT * FROM {name}")) for name in tables}
 
 
 async def refuses_another(path: Path) -> str:
@@ -55,7 +61,7 @@ async def test_a_store_whose_lock_file_was_removed_is_still_in_use(path: Path) -
     Path(f"{path}.lock").unlink()
     assert "is in use" in await refuses_another(path)
     # The refusal has cost the first one none of its locks.
-    code = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('SELECT count(*) FROM meta')"
+    code = "import apsw, sys; apsw.Connection(sys.argv[1]).execute('SELECT count(*) FROM meta')"
     subprocess.run([sys.executable, "-c", code, path], check=True)  # noqa: ASYNC221
     await store.commit(Batch([new_task(opened.next_seq)]))
     await store.close()
@@ -140,12 +146,12 @@ async def test_a_batch_under_an_old_term_is_refused_and_leaves_nothing(path: Pat
     store = SqliteStore(path)
     await store.open()
     await store.commit(Batch([new_task(1)]))
-    other = sqlite3.connect(path, isolation_level=None)
+    other = apsw.Connection(str(path))
     other.execute("UPDATE meta SET value = value + 1 WHERE key = 'term'")
-    before = list(other.iterdump())
+    before = rows_of(other)
     with pytest.raises(StoreLostError, match="Another leader has opened the store"):
         await store.commit(batch)
-    assert list(other.iterdump()) == before
+    assert rows_of(other) == before
     other.close()
     await store.close()
 
@@ -156,7 +162,7 @@ async def test_a_foreign_write_lock_is_told_as_such_and_the_batch_may_be_tried_a
     monkeypatch.setattr("gowork.leader.store.sqlite._BUSY_MS", 1)
     store = SqliteStore(path)
     opened = await store.open()
-    other = sqlite3.connect(path, isolation_level=None)
+    other = apsw.Connection(str(path))
     other.execute("BEGIN IMMEDIATE")
     batch = Batch([new_task(opened.next_seq)])
     with pytest.raises(StoreBusyError, match="locked by another program"):

@@ -2,10 +2,10 @@
 
 # ruff: noqa: ASYNC240 - a test may block its own loop.
 
-import sqlite3
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 from msgspec.structs import fields
 
@@ -23,7 +23,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def rows(path: Path, statement: str) -> list[tuple[object, ...]]:
-    connection = sqlite3.connect(path)
+    connection = apsw.Connection(str(path))
     try:
         return connection.execute(statement).fetchall()
     finally:
@@ -68,10 +68,9 @@ async def test_every_field_of_a_member_has_its_column(path: Path) -> None:
 
 async def test_a_store_of_0_1_0_is_given_what_it_lacks_and_keeps_its_format(path: Path) -> None:
     await write(path)
-    connection = sqlite3.connect(path)
+    connection = apsw.Connection(str(path))
     connection.execute("DROP TABLE facts")
     connection.execute("INSERT INTO members VALUES ('m', 'a:1', 5)")
-    connection.commit()
     connection.close()
     await write(path, Fact("k", "x", b"v"))
     store = SqliteStore(path)

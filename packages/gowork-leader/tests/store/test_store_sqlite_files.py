@@ -4,13 +4,13 @@
 
 import os
 import shutil
-import sqlite3
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import apsw
 import pytest
 
 from gowork.leader.store._sqlite_schema import FORMAT, FORMAT_LOGGED
@@ -107,17 +107,15 @@ async def test_a_file_that_is_no_database_is_refused_and_stays(path: Path, conte
 
 
 async def test_the_database_of_another_program_is_refused_and_stays(path: Path) -> None:
-    connection = sqlite3.connect(path)
+    connection = apsw.Connection(str(path))
     connection.execute("CREATE TABLE tasks (id)")
-    connection.commit()
     connection.close()
     assert "another program" in await refused(path)
 
 
 def set_format(path: Path, version: int) -> None:
-    connection = sqlite3.connect(path)
+    connection = apsw.Connection(str(path))
     connection.execute(f"PRAGMA user_version = {version}")
-    connection.commit()
     connection.close()
 
 
@@ -131,9 +129,8 @@ async def test_a_newer_format_is_refused_and_stays(path: Path) -> None:
 
 async def test_a_newer_format_that_only_the_log_tells_of_is_refused_and_stays(path: Path, tmp_path: Path) -> None:
     await fill(path)
-    connection = sqlite3.connect(path)
+    connection = apsw.Connection(str(path))
     connection.execute(f"PRAGMA user_version = {FORMAT_LOGGED + 1}")
-    connection.commit()
     # Copied while it is open, as a crash would leave it: the header of the database itself still has the old format.
     crashed = tmp_path / "crashed"
     crashed.mkdir()
@@ -175,9 +172,8 @@ async def test_a_damaged_store_is_refused_and_stays(path: Path, damage: Callable
 @pytest.mark.parametrize("statement", ["DROP TABLE members", "DROP INDEX standings_waiting", "DELETE FROM meta"])
 async def test_a_store_without_its_tables_is_refused_and_stays(path: Path, statement: str) -> None:
     await fill(path)
-    connection = sqlite3.connect(path)
+    connection = apsw.Connection(str(path))
     connection.execute(statement)
-    connection.commit()
     connection.close()
     assert "is damaged" in await refused(path)
 
@@ -214,8 +210,7 @@ async def test_a_file_in_the_place_of_its_directory_is_refused(path: Path) -> No
 
 
 async def test_a_library_that_is_too_old_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 34, 1))
-    monkeypatch.setattr(sqlite3, "sqlite_version", "3.34.1")
+    monkeypatch.setattr(apsw, "sqlite_lib_version", lambda: "3.34.1")
     with pytest.raises(StoreError, match=r"SQLite 3\.35\.0 or newer is needed"):
         await SqliteStore(path).open()
 

@@ -3,10 +3,10 @@
 # ruff: noqa: ASYNC240 - a test may block its own loop.
 
 import logging
-import sqlite3
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 from msgspec.structs import replace
 from store_format_1 import IDENTITY, TABLES, TERM, write_store
@@ -129,9 +129,8 @@ async def test_many_tasks_are_brought_over_in_their_order(path: Path) -> None:
 async def test_a_task_that_cannot_be_read_leaves_the_store_as_it_was(path: Path, damage: str) -> None:
     write_store(path, [record(1, standing()), record(2, standing(), b"\xff\xff" if damage == "body" else None)])
     if damage == "state":
-        connection = sqlite3.connect(path)
+        connection = apsw.Connection(str(path))
         connection.execute("UPDATE standings SET state = x'c1' WHERE seq = 2")
-        connection.commit()
         connection.close()
     with pytest.raises(StoreFormatError, match="is damaged: a task can't be read"):
         await SqliteStore(path).open()
@@ -139,12 +138,12 @@ async def test_a_task_that_cannot_be_read_leaves_the_store_as_it_was(path: Path,
 
 
 def format_1_is_whole(path: Path) -> bool:
-    connection = sqlite3.connect(path)
+    connection = apsw.Connection(str(path))
     try:
         texts = {row[0] for row in connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")}
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        (tasks,) = connection.execute("SELECT count(*) FROM standings").fetchone()
-        return texts == set(TABLES) and version == 1 and tasks == 2
+        version = connection.execute("PRAGMA user_version").get
+        tasks = connection.execute("SELECT count(*) FROM standings").get
+        return texts == set(TABLES) and bool(version == 1 and tasks == 2)
     finally:
         connection.close()
 
@@ -153,7 +152,7 @@ async def test_a_migration_that_is_cut_short_starts_over(path: Path, monkeypatch
     write_store(path, [record(1, standing()), record(2, standing())])
 
     def fails(*_: object) -> int:
-        raise sqlite3.OperationalError("the power went")
+        raise apsw.Error("the power went")
 
     with monkeypatch.context() as patched:
         patched.setattr(_sqlite_migrate, "at_ms", fails)

@@ -1,8 +1,8 @@
 """Lanes that nobody uses any more do not pile up."""
 
-import sqlite3
 from pathlib import Path
 
+import apsw
 import pytest
 
 from gowork.leader._core.model import LaneKey, Priority, Status
@@ -17,10 +17,9 @@ def lane(key: int) -> LaneKey:
 
 
 def lanes_kept(path: Path) -> int:
-    connection = sqlite3.connect(path)
+    connection = apsw.Connection(str(path))
     try:
-        (count,) = connection.execute("SELECT count(*) FROM lanes").fetchone()
-        return int(count)
+        return int(connection.execute("SELECT count(*) FROM lanes").get)
     finally:
         connection.close()
 

@@ -3,9 +3,9 @@
 # ruff: noqa: ASYNC240 - a test may block its own loop.
 
 import asyncio
-import sqlite3
 from pathlib import Path
 
+import apsw
 import pytest
 
 from gowork.leader._core.model import Status
@@ -44,7 +44,7 @@ async def test_a_log_that_cannot_be_merged_now_is_kept(tmp_path: Path, monkeypat
     await store.open()
     await store.commit(Batch([new_task(1)]))
     # Somebody looks at the database for long.
-    reader = sqlite3.connect(path, isolation_level=None)
+    reader = apsw.Connection(str(path))
     reader.execute("BEGIN")
     assert reader.execute("SELECT count(*) FROM specs").fetchone() == (1,)
     for seq in range(2, 50):

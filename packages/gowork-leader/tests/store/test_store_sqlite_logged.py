@@ -6,12 +6,12 @@ import asyncio
 import errno
 import os
 import shutil
-import sqlite3
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
+import apsw
 import msgspec
 import pytest
 from msgspec.structs import replace
@@ -78,7 +78,7 @@ def longer(at: Standing) -> bytes:
 
 
 def states(path: Path) -> list[bytes]:
-    connection = sqlite3.connect(path)
+    connection = apsw.Connection(str(path))
     found = [state for (state,) in connection.execute("SELECT state FROM standings ORDER BY seq")]
     connection.close()
     return found
@@ -113,7 +113,7 @@ async def test_with_a_log_commits_are_not_forced_one_by_one_and_merges_are(path:
     assert writer is not None
     assert merges is not None
     statements: list[str] = []
-    writer.set_trace_callback(statements.append)
+    writer.trace_v2(apsw.SQLITE_TRACE_STMT, lambda event: statements.append(event["sql"]))
     await store.join_log(START, TERM)
     # It has joined durably.
     assert statements.index("COMMIT") < statements.index("PRAGMA synchronous = NORMAL")
@@ -138,15 +138,15 @@ async def test_each_entry_is_forced_to_disk_from_the_next_one_on_if_that_is_aske
     store = await logged(path)
     connection = store._writer.connection
     assert connection is not None
-    levels = []
+    levels: list[object] = []
     for number, each in enumerate((True, True, False), 1):
         await store.prepare(Batch([new_task(number, changed=number)]), position(BASE + number), TERM)
         # In the open transaction SQLite would refuse it.
         await store.force_each(each)
         await store.settle()
-        levels += connection.execute("PRAGMA synchronous").fetchone()
+        levels.append(connection.execute("PRAGMA synchronous").get)
     await store.apply([(None, position(BASE + 4), TERM)])
-    levels += connection.execute("PRAGMA synchronous").fetchone()
+    levels.append(connection.execute("PRAGMA synchronous").get)
     # 1 is NORMAL, and 2 is FULL.
     assert levels == [1, 2, 2, 1]
     await store.force_each(True)
@@ -193,7 +193,7 @@ async def test_what_is_settled_during_a_merge_is_not_forced(path: Path, monkeypa
     loop = asyncio.get_running_loop()
     real = _sqlite_log.merge_all
 
-    def merge_all(connection: sqlite3.Connection) -> bool:
+    def merge_all(connection: apsw.Connection) -> bool:
         merged = real(connection)
         asyncio.run_coroutine_threadsafe(led(store, [HISTORY[1]]), loop).result(30)
         return merged
@@ -210,13 +210,13 @@ async def test_while_a_reader_holds_up_the_merge_nothing_is_forced(path: Path, m
     loop = asyncio.get_running_loop()
     real = _sqlite_log.merge_all
 
-    def merge_all(connection: sqlite3.Connection) -> bool:
+    def merge_all(connection: apsw.Connection) -> bool:
         merged = real(connection)
         loop.call_soon_threadsafe(tried.set)
         return merged
 
     monkeypatch.setattr("gowork.leader.store.sqlite.merge_all", merge_all)
-    reader = sqlite3.connect(path, isolation_level=None)
+    reader = apsw.Connection(str(path))
     reader.execute("BEGIN")
     reader.execute("SELECT count(*) FROM meta").fetchone()
     await led(store, HISTORY[1:2])
@@ -241,7 +241,8 @@ class Answering:
     def execute(self, _: str) -> "Answering":
         return self
 
-    def fetchone(self) -> tuple[int, ...]:
+    @property
+    def get(self) -> tuple[int, ...]:
         return self._answer
 
 
@@ -250,7 +251,7 @@ class Answering:
     [((0, 9, 9), True), ((0, 0, 0), True), ((0, 9, 8), False), ((1, -1, -1), False), ((0, -1, -1), False)],
 )
 def test_a_merge_that_was_not_tried_has_merged_nothing(answer: tuple[int, ...], merged: bool) -> None:
-    assert _sqlite_log.merge_all(cast(sqlite3.Connection, Answering(*answer))) is merged
+    assert _sqlite_log.merge_all(cast(apsw.Connection, Answering(*answer))) is merged
 
 
 async def test_the_log_of_sqlite_stays_short_while_entries_come(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,7 +293,7 @@ async def test_a_foreign_write_lock_blocks_entries_until_it_is_released(
 ) -> None:
     monkeypatch.setattr("gowork.leader.store.sqlite._BUSY_MS", 1)
     store = await logged(path)
-    other = sqlite3.connect(path, isolation_level=None)
+    other = apsw.Connection(str(path))
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreBusyError):
         await store.prepare(HISTORY[0], position(BASE + 1), TERM)
@@ -467,9 +468,8 @@ async def test_a_store_of_a_version_that_gave_no_id_gets_one_and_keeps_it(path: 
     store = SqliteStore(path)
     await store.open()
     await store.close()
-    connection = sqlite3.connect(path)
+    connection = apsw.Connection(str(path))
     connection.execute("DELETE FROM meta WHERE key = 'store_id'")
-    connection.commit()
     connection.close()
     opened = await store.open()
     await store.close()
@@ -501,8 +501,9 @@ async def test_the_numbers_of_lanes_are_no_part_of_the_digest(path: Path, monkey
 
 
 def lanes_of(path: Path) -> dict[int, str]:
-    connection = sqlite3.connect(path)
-    found = dict(connection.execute("SELECT id, key FROM lanes").fetchall())
+    connection = apsw.Connection(str(path))
+    rows: Any = connection.execute("SELECT id, key FROM lanes").fetchall()
+    found = dict(rows)
     connection.close()
     return found
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import sqlite3
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import apsw
 import pytest
 
 from gowork.leader.store import _sqlite_query as query
@@ -20,14 +21,14 @@ class _Between:
     def __init__(self, path: Path, removed: int) -> None:
         self._path = path
         self._removed = removed
-        self._reader = sqlite3.connect(path, isolation_level=None)
+        self._reader = apsw.Connection(str(path))
 
     def execute(self, *statement: Any) -> Any:
-        rows = self._reader.execute(*statement).fetchall()
-        with sqlite3.connect(self._path) as writer:
-            writer.execute("DELETE FROM standings WHERE seq = ?", (self._removed,))
+        found = self._reader.execute(*statement).get
+        writer = apsw.Connection(str(self._path))
+        writer.execute("DELETE FROM standings WHERE seq = ?", (self._removed,))
         writer.close()
-        return type("Rows", (), {"fetchone": lambda self: rows[0]})()
+        return SimpleNamespace(get=found)
 
     def close(self) -> None:
         self._reader.close()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
+import apsw
 import pytest
 
 from gowork.leader._core.model import Fact, FactKey, LaneKey, Priority, Status
@@ -21,7 +21,7 @@ TASKS = ROWS_MAX + 2
 
 
 @pytest.fixture
-def connection(tmp_path: Path) -> Iterator[sqlite3.Connection]:
+def connection(tmp_path: Path) -> Iterator[apsw.Connection]:
     path = tmp_path / "gowork.db"
     _sqlite_file.create(path)
     connection = _sqlite_file.connect(path)
@@ -30,9 +30,8 @@ def connection(tmp_path: Path) -> Iterator[sqlite3.Connection]:
     connection.close()
 
 
-def term_of(connection: sqlite3.Connection) -> int:
-    (term,) = connection.execute("SELECT value FROM meta WHERE key = 'term'").fetchone()
-    return int(term)
+def term_of(connection: apsw.Connection) -> int:
+    return int(connection.execute("SELECT value FROM meta WHERE key = 'term'").get)
 
 
 def moved(seq: int, lane: LaneKey | None = None) -> MovedTask:
@@ -52,22 +51,22 @@ def moved(seq: int, lane: LaneKey | None = None) -> MovedTask:
     ],
     ids=["insert", "many", "lane", "fact", "fact gone", "delete", "tombstones"],
 )
-def test_a_batch_of_several_statements_is_one_transaction(connection: sqlite3.Connection, batch: Batch) -> None:
+def test_a_batch_of_several_statements_is_one_transaction(connection: apsw.Connection, batch: Batch) -> None:
     statements: list[str] = []
-    connection.set_trace_callback(statements.append)
+    connection.trace_v2(apsw.SQLITE_TRACE_STMT, lambda event: statements.append(event["sql"]))
     write_batch(connection, batch, LaneIds(), 0)
     assert (statements[0], statements[-1]) == ("BEGIN", "COMMIT")
     assert statements.count("COMMIT") == 1
 
 
-def test_moves_alone_are_one_statement(connection: sqlite3.Connection) -> None:
+def test_moves_alone_are_one_statement(connection: apsw.Connection) -> None:
     statements: list[str] = []
-    connection.set_trace_callback(statements.append)
+    connection.trace_v2(apsw.SQLITE_TRACE_STMT, lambda event: statements.append(event["sql"]))
     write_batch(connection, Batch(moves=[moved(seq) for seq in range(1, 9)]), LaneIds(), 0)
     assert len(statements) == 1
 
 
-def test_a_lane_of_a_batch_that_was_not_written_is_given_its_number_anew(connection: sqlite3.Connection) -> None:
+def test_a_lane_of_a_batch_that_was_not_written_is_given_its_number_anew(connection: apsw.Connection) -> None:
     lanes = LaneIds()
     with pytest.raises(StoreError, match="contradicts the store"):
         # The second has the place of a task that is there.

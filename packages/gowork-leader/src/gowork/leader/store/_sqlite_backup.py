@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import sqlite3
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+
+import apsw
 
 from gowork.base.directories import sync_directory
 from gowork.leader._core.model import Position
@@ -67,7 +68,7 @@ def back_up(source: Path, target: Path, stopped: Callable[[], bool]) -> None:
 
 
 def _copy(source: Path, building: Path, descriptor: int, stopped: Callable[[], bool]) -> None:
-    def after_step(status: int, remaining: int, total: int) -> None:
+    def after_step() -> None:
         if stopped():
             raise StoreError("The store closes: the backup was given up, and nothing is left of it.")
         os.fdatasync(descriptor)
@@ -78,12 +79,15 @@ def _copy(source: Path, building: Path, descriptor: int, stopped: Callable[[], b
         # The transaction begins with the first read.
         reader.execute("SELECT count(*) FROM meta").fetchone()
         # The copy needs no journal, because it is forced to disk here and thrown away when it fails.
-        writer = sqlite3.connect(building, isolation_level=None)
+        writer = connect(building)
         try:
             writer.execute("PRAGMA synchronous = OFF")
             writer.execute("PRAGMA journal_mode = OFF")
             writer.execute("PRAGMA cache_size = -1024")
-            reader.backup(writer, pages=_STEP_PAGES, progress=after_step)
+            with writer.backup("main", reader, "main") as copy:
+                while not copy.done:
+                    copy.step(_STEP_PAGES)
+                    after_step()
         finally:
             writer.close()
     finally:
@@ -121,7 +125,7 @@ def check_copy(backup: Path) -> tuple[int, Position]:
 def _make(
     path: Path,
     backup: Path,
-    change: Callable[[sqlite3.Connection], None],
+    change: Callable[[apsw.Connection], None],
     instead: str,
     *,
     belongs_to_log: bool = False,
@@ -168,7 +172,7 @@ def _check_backup(backup: Path) -> int:
     return version
 
 
-def _change(path: Path, change: Callable[[sqlite3.Connection], None]) -> None:
+def _change(path: Path, change: Callable[[apsw.Connection], None]) -> None:
     connection = connect(path)
     try:
         connection.execute("PRAGMA synchronous = FULL")

@@ -6,9 +6,10 @@ Invariant PREFIX: the store is exactly what the entries up to its position make.
 from __future__ import annotations
 
 import contextlib
-import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+
+import apsw
 
 from gowork.leader._core.model import Position
 from gowork.leader.store._sqlite_errors import translated
@@ -55,7 +56,7 @@ class EntryWriter:
         #: Whether each commit is to be forced to disk, and whether SQLite has been told so.
         self._forces_each = self._is_forcing_each = False
 
-    def begin(self, connection: sqlite3.Connection) -> None:
+    def begin(self, connection: apsw.Connection) -> None:
         """Prepares a store that belongs to a log for its entries.
 
         Commits may return before they are on disk from now on, because the log has them. With NORMAL a power cut loses
@@ -68,12 +69,12 @@ class EntryWriter:
         """See LoggedStore.force_each. Any thread may call it."""
         self._forces_each = each
 
-    def has_room(self, connection: sqlite3.Connection) -> bool:
+    def has_room(self, connection: apsw.Connection) -> bool:
         """See LoggedStore.has_room."""
         self._hold_if_possible()
         return self._reserve.has_more
 
-    def join(self, connection: sqlite3.Connection, position: Position, term: int) -> None:
+    def join(self, connection: apsw.Connection, position: Position, term: int) -> None:
         """See LoggedStore.join_log."""
         connection.execute("BEGIN IMMEDIATE")
         with self._undone(connection):
@@ -85,7 +86,7 @@ class EntryWriter:
             connection.execute("COMMIT")
         self.begin(connection)
 
-    def prepare(self, connection: sqlite3.Connection, batch: Batch, position: Position, term: int) -> None:
+    def prepare(self, connection: apsw.Connection, batch: Batch, position: Position, term: int) -> None:
         """See LoggedStore.prepare."""
         if self._prepared is not None:
             raise StoreError(f"Entry {self._prepared[1].index} is prepared: it must be settled or given up first.")
@@ -97,20 +98,20 @@ class EntryWriter:
             self._lock.check()
         self._prepared = batch, position, term
 
-    def settle(self, connection: sqlite3.Connection) -> None:
+    def settle(self, connection: apsw.Connection) -> None:
         """See LoggedStore.settle."""
         if self._prepared is None:
             raise StoreError("Nothing is prepared, so nothing can be settled.")
         entry, self._prepared = self._prepared, None
         self._commit(connection, [entry], is_written=True)
 
-    def give_up(self, connection: sqlite3.Connection) -> None:
+    def give_up(self, connection: apsw.Connection) -> None:
         """See LoggedStore.give_up."""
         if self._prepared is not None:
             self._prepared = None
             self._undo(connection)
 
-    def apply(self, connection: sqlite3.Connection, entries: Sequence[Entry]) -> None:
+    def apply(self, connection: apsw.Connection, entries: Sequence[Entry]) -> None:
         """See LoggedStore.apply."""
         if self._prepared is not None:
             raise StoreError(f"Entry {self._prepared[1].index} is prepared: it must be settled or given up first.")
@@ -118,7 +119,7 @@ class EntryWriter:
         self._commit(connection, entries, is_written=False)
         self._lock.check()
 
-    def _commit(self, connection: sqlite3.Connection, entries: Sequence[Entry], *, is_written: bool) -> None:
+    def _commit(self, connection: apsw.Connection, entries: Sequence[Entry], *, is_written: bool) -> None:
         """Commits entries that the log has. When the disk is full, it uses the room that was kept for them."""
         try:
             if is_written:
@@ -126,15 +127,15 @@ class EntryWriter:
             else:
                 self._keeper.before_commit(connection)
                 self._write_through(connection, entries)
-        except sqlite3.OperationalError as error:
+        except apsw.Error as error:
             self._check_full(error)
             self._reserve.release()
             try:
                 # Before the merge, which may need all of that room for what is older.
                 self._write_through(connection, entries)
-            except sqlite3.OperationalError as again:
+            except apsw.Error as again:
                 self._check_full(again)
-                with contextlib.suppress(sqlite3.Error):
+                with contextlib.suppress(apsw.Error):
                     # If it can, the next transaction starts the log from its beginning.
                     merge(connection)
                 self._write_through(connection, entries)
@@ -142,7 +143,7 @@ class EntryWriter:
             if batch is not None:
                 self._keeper.after_commit(batch)
 
-    def _write(self, connection: sqlite3.Connection, entries: Sequence[Entry]) -> None:
+    def _write(self, connection: apsw.Connection, entries: Sequence[Entry]) -> None:
         """Writes entries in a transaction that stays open. When it raises, nothing is left of it."""
         forces_each = self._forces_each
         if forces_each != self._is_forcing_each:
@@ -157,7 +158,7 @@ class EntryWriter:
             # Each alone, so that the one that contradicts the store is named.
             self._write_groups(connection, [[entry] for entry in entries])
 
-    def _write_groups(self, connection: sqlite3.Connection, parts: Iterable[Sequence[Entry]]) -> None:
+    def _write_groups(self, connection: apsw.Connection, parts: Iterable[Sequence[Entry]]) -> None:
         # The first statement writes, so nothing is read before the write lock is there.
         connection.execute("BEGIN")
         with self._undone(connection):
@@ -169,28 +170,28 @@ class EntryWriter:
                     continue
                 try:
                     write_rows(connection, folded(batches), self._lanes, term)
-                except (sqlite3.IntegrityError, StoreError) as error:
+                except (apsw.ConstraintError, StoreError) as error:
                     raise StoreEntryError(position.index, error) from error
 
-    def _write_through(self, connection: sqlite3.Connection, entries: Sequence[Entry]) -> None:
+    def _write_through(self, connection: apsw.Connection, entries: Sequence[Entry]) -> None:
         self._write(connection, entries)
         self._end(connection)
 
-    def _check_full(self, error: sqlite3.OperationalError) -> None:
+    def _check_full(self, error: apsw.Error) -> None:
         """Raises the error again, unless it says that the disk is full."""
         if not isinstance(translated(error, str(self._path)), StoreFullError):
             raise error
 
-    def _end(self, connection: sqlite3.Connection) -> None:
+    def _end(self, connection: apsw.Connection) -> None:
         with self._undone(connection):
             connection.execute("COMMIT")
 
-    def _move_on(self, connection: sqlite3.Connection, position: Position, term: int) -> None:
-        moved = connection.execute(
+    def _move_on(self, connection: apsw.Connection, position: Position, term: int) -> None:
+        connection.execute(
             _MOVE_ON,
             {"generation": position.generation, "index": position.index, "hash": position.hash, "term": term},
         )
-        if moved.rowcount:
+        if connection.changes():
             return
         present = read_position(connection)
         if present is None:
@@ -202,8 +203,8 @@ class EntryWriter:
             f"{position.index} of generation {position.generation}."
         )
 
-    def _compare_term(self, connection: sqlite3.Connection, term: int) -> None:
-        (present,) = connection.execute("SELECT value FROM meta WHERE key = 'term'").fetchone()
+    def _compare_term(self, connection: apsw.Connection, term: int) -> None:
+        present = connection.execute("SELECT value FROM meta WHERE key = 'term'").get
         if present > term:
             raise StoreLostError(
                 f"{self._path} has term {present}, and the entry has the older term {term}: another leader has led "
@@ -216,7 +217,7 @@ class EntryWriter:
             self._reserve.hold()
 
     @contextlib.contextmanager
-    def _undone(self, connection: sqlite3.Connection) -> Iterator[None]:
+    def _undone(self, connection: apsw.Connection) -> Iterator[None]:
         """Rolls the open transaction back when anything inside raises."""
         try:
             yield
@@ -224,7 +225,7 @@ class EntryWriter:
             self._undo(connection)
             raise
 
-    def _undo(self, connection: sqlite3.Connection) -> None:
+    def _undo(self, connection: apsw.Connection) -> None:
         self._lanes.forget()
         # After some errors SQLite has rolled back by itself, and after others it has not.
         if connection.in_transaction:

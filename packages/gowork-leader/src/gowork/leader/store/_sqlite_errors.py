@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+import apsw
 
 from gowork.leader.store.protocol import StoreBusyError, StoreDamagedError, StoreError, StoreFullError
 
@@ -13,8 +14,8 @@ from gowork.leader.store.protocol import StoreBusyError, StoreDamagedError, Stor
 #: failed fsync, in contrast, what it should have made durable is in doubt.
 _UNWRITTEN = frozenset(
     {
-        sqlite3.SQLITE_IOERR_WRITE,
-        sqlite3.SQLITE_IOERR_SHMSIZE,
+        apsw.SQLITE_IOERR_WRITE,
+        apsw.SQLITE_IOERR_SHMSIZE,
     }
 )
 
@@ -24,29 +25,29 @@ def reported(path: str) -> Iterator[None]:
     """Turns errors of SQLite that are raised inside into errors of the store at this path."""
     try:
         yield
-    except sqlite3.Error as error:
+    except apsw.Error as error:
         raise translated(error, path) from error
 
 
-def translated(error: sqlite3.Error, path: str) -> StoreError:
+def translated(error: apsw.Error, path: str) -> StoreError:
     """Returns the store's error for one of SQLite's."""
-    # Errors that Python's module raises by itself, such as the use of a closed connection, carry no code.
-    extended: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    # Errors that apsw raises by itself, such as the use of a closed connection, carry no code.
+    extended: int = getattr(error, "extendedresult", apsw.SQLITE_ERROR)
     code = extended & 0xFF
-    if code == sqlite3.SQLITE_FULL:
+    if code == apsw.SQLITE_FULL:
         return StoreFullError(f"There is no space left for {path}. Nothing was written. Free some, and it goes on.")
     if extended in _UNWRITTEN:
         return StoreFullError(
             f"{path} could not be written ({error}), because of a quota, a file size limit or a failing disk. "
             f"Nothing was written. Make room, and it goes on."
         )
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+    if code in (apsw.SQLITE_CORRUPT, apsw.SQLITE_NOTADB):
         return damaged(path, str(error))
-    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+    if code in (apsw.SQLITE_READONLY, apsw.SQLITE_CANTOPEN, apsw.SQLITE_PERM):
         return StoreError(
             f"{path} can't be written ({error}). The leader's user must be able to write the file and its directory."
         )
-    if code == sqlite3.SQLITE_BUSY:
+    if code == apsw.SQLITE_BUSY:
         return StoreBusyError(
             f"{path} is locked by another program ({error}). Nothing was written. It goes on when that program "
             f"releases the lock."

@@ -8,10 +8,10 @@ had for them before it had facts, so that version 0.1.0 can use a store that thi
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import closing
 
+import apsw
 import msgspec
 
 from gowork.leader._core.kinds import MEMBERS, QUEUES, Member
@@ -52,13 +52,13 @@ class _Table:
             WHERE {of_kind} AND {key[-1]} > :after ORDER BY {key[-1]} LIMIT :limit
         """
 
-    def put(self, connection: sqlite3.Connection, facts: Sequence[Fact]) -> None:
+    def put(self, connection: apsw.Connection, facts: Sequence[Fact]) -> None:
         self._put.run(connection, [column for fact in facts for column in self._row(fact)])
 
-    def remove(self, connection: sqlite3.Connection, kind: str, keys: Sequence[str]) -> None:
+    def remove(self, connection: apsw.Connection, kind: str, keys: Sequence[str]) -> None:
         connection.execute(self._remove, {"kind": kind, "keys": _encode_json(keys).decode()})
 
-    def page(self, connection: sqlite3.Connection, kind: str, after: str, limit: int, bytes_max: int) -> list[Fact]:
+    def page(self, connection: apsw.Connection, kind: str, after: str, limit: int, bytes_max: int) -> list[Fact]:
         found: list[Fact] = []
         rows = connection.execute(self._page, {"kind": kind, "after": after, "limit": limit})
         # Closed, because a page that ends at its bytes would leave the reading transaction open.
@@ -95,7 +95,7 @@ _OTHERS: dict[str, _Table] = {
 }
 
 
-def write_facts(connection: sqlite3.Connection, facts: Sequence[Fact], gone: Sequence[FactKey]) -> None:
+def write_facts(connection: apsw.Connection, facts: Sequence[Fact], gone: Sequence[FactKey]) -> None:
     """Removes and writes facts, in the transaction that is open."""
     keys: dict[str, list[str]] = {}
     for kind, key in gone:
@@ -109,6 +109,6 @@ def write_facts(connection: sqlite3.Connection, facts: Sequence[Fact], gone: Seq
         _OTHERS.get(kind, _FACTS).put(connection, written)
 
 
-def facts_page(connection: sqlite3.Connection, kind: str, after: str, limit: int, bytes_max: int) -> list[Fact]:
+def facts_page(connection: apsw.Connection, kind: str, after: str, limit: int, bytes_max: int) -> list[Fact]:
     """See Store.facts."""
     return _OTHERS.get(kind, _FACTS).page(connection, kind, after, limit, bytes_max)

@@ -15,10 +15,11 @@ import contextlib
 import fcntl
 import os
 import secrets
-import sqlite3
 import stat
 from pathlib import Path
 from urllib.parse import quote
+
+import apsw
 
 from gowork.base.directories import make_directory, sync_directory
 from gowork.leader.store._sqlite_errors import damaged, reported
@@ -35,26 +36,31 @@ from gowork.leader.store.protocol import StoreError, StoreFormatError, StoreLock
 
 _MAGIC = b"SQLite format 3\0"
 _HEADER_BYTES = 100
+#: How long a statement waits for another program's lock, in milliseconds, unless it is told otherwise.
+_BUSY_MS = 5_000
 #: Up to this size all pages are checked before the store is used, which takes a tenth of a second.
 _CHECKED_BYTES_MAX = 64 << 20
 
 
 def check_library() -> None:
-    """Checks that Python's SQLite can do what the store needs.
+    """Checks that SQLite can do what the store needs. The wheels of apsw bring a new one; other builds may not.
 
     Raises:
         StoreError: it can't.
     """
-    if sqlite3.sqlite_version_info < SQLITE_VERSION_MIN:
+    version = apsw.sqlite_lib_version()
+    if tuple(map(int, version.split("."))) < SQLITE_VERSION_MIN:
         needed = ".".join(map(str, SQLITE_VERSION_MIN))
         raise StoreError(
-            f"SQLite {needed} or newer is needed, and this Python has {sqlite3.sqlite_version}: use a newer Python."
+            f"SQLite {needed} or newer is needed, and apsw uses {version} here: install apsw from the package index."
         )
-    probe = sqlite3.connect(":memory:")
+    probe = apsw.Connection(":memory:")
     try:
         probe.execute("SELECT json_group_array(value) FROM json_each('[]')")
-    except sqlite3.OperationalError as error:
-        raise StoreError("This Python's SQLite was built without JSON: use another Python.") from error
+    except apsw.Error as error:
+        raise StoreError(
+            "apsw uses a SQLite here that was built without JSON: install apsw from the package index."
+        ) from error
     finally:
         probe.close()
 
@@ -224,7 +230,7 @@ def create(path: Path) -> None:
         clear(building)
         os.close(make_file(building))
         with reported(str(path)):
-            connection = sqlite3.connect(building, isolation_level=None)
+            connection = connect(building)
             try:
                 connection.execute("PRAGMA synchronous = FULL")
                 connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -236,7 +242,7 @@ def create(path: Path) -> None:
                     "INSERT INTO meta VALUES (?, ?)", [("identity", secrets.token_hex(16)), *META.items()]
                 )
                 connection.execute("COMMIT")
-                mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+                mode = connection.execute("PRAGMA journal_mode = WAL").get
             finally:
                 connection.close()
         if mode != "wal":
@@ -259,16 +265,15 @@ def make_file(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
 
-def connect(path: Path, *, read_only: bool = False, immutable: bool = False) -> sqlite3.Connection:
+def connect(path: Path, *, read_only: bool = False, immutable: bool = False) -> apsw.Connection:
     """Opens the database. Callers begin and end transactions themselves."""
-    options = ("mode=ro" if read_only else "mode=rw") + ("&immutable=1" if immutable else "")
-    return sqlite3.connect(
-        f"file:{quote(os.fsencode(path))}?{options}",
-        uri=True,
-        isolation_level=None,
-        check_same_thread=False,
-        cached_statements=256,
+    connection = apsw.Connection(
+        f"file:{quote(os.fsencode(path))}?immutable={int(immutable)}",
+        apsw.SQLITE_OPEN_URI | (apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE),
+        statementcachesize=256,
     )
+    connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
+    return connection
 
 
 def unwritable(path: Path, error: OSError) -> StoreError:
@@ -317,14 +322,14 @@ def _check_content(path: Path, size: int, log_bytes: int, *, check_all: bool) ->
     with reported(str(path)):
         connection = connect(path, read_only=True, immutable=not log_bytes)
         try:
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            version = connection.execute("PRAGMA user_version").get
             _check_format(path, version)
             found = {row[0] for row in connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")}
             if not found.issuperset(TABLES[version]):
                 raise damaged(str(path), "tables or indexes are missing")
             # A store of an older format is checked whole, because the migration rewrites all of it.
             if size + log_bytes <= _CHECKED_BYTES_MAX or version < FORMAT or check_all:
-                complaint = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+                complaint = connection.execute("PRAGMA quick_check(1)").get
                 if complaint != "ok":
                     raise damaged(str(path), complaint)
             keys = {row[0] for row in connection.execute("SELECT key FROM meta")}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable
 
+import apsw
 import msgspec
 
 from gowork.leader._core.model import LaneKey
@@ -48,7 +48,7 @@ class LaneIds:
     def __init__(self) -> None:
         self._ids: dict[LaneKey, int] = {}
 
-    def numbers(self, connection: sqlite3.Connection, lanes: Iterable[LaneKey]) -> list[int]:
+    def numbers(self, connection: apsw.Connection, lanes: Iterable[LaneKey]) -> list[int]:
         """Returns the number of each of these lanes. New lanes get their numbers in the transaction that is open.
 
         When that is rolled back, `forget` must be called.
@@ -60,7 +60,7 @@ class LaneIds:
                 self._ids, missing = {}, dict.fromkeys(wanted)
             texts = {key_text(lane): lane for lane in missing}
             _LANES.run(connection, list(texts))
-            found = connection.execute(_IDS, (_encode_json(list(texts)).decode(),)).fetchone()[0]
+            found = connection.execute(_IDS, (_encode_json(list(texts)).decode(),)).get
             for number, text in _decode_ids(found):
                 self._ids[texts[text]] = number
         return [self._ids[lane] for lane in wanted]
@@ -70,8 +70,8 @@ class LaneIds:
         self._ids = {}
 
 
-def drop_unused(connection: sqlite3.Connection) -> None:
+def drop_unused(connection: apsw.Connection) -> None:
     """Removes lanes without unfinished tasks, when there are more than _UNUSED_MAX lanes."""
-    (count,) = connection.execute("SELECT count(*) FROM lanes").fetchone()
+    count = connection.execute("SELECT count(*) FROM lanes").get
     if count > _UNUSED_MAX:
         connection.execute(DROP_UNUSED)

@@ -9,8 +9,9 @@ beginning.
 from __future__ import annotations
 
 import logging
-import sqlite3
 from collections.abc import Callable
+
+import apsw
 
 from gowork.leader.store.protocol import Batch
 
@@ -38,7 +39,7 @@ class LogKeeper:
         start: runs a function with a connection of its own in a thread of its own, one function at a time.
     """
 
-    def __init__(self, start: Callable[[Callable[[sqlite3.Connection], None]], None]) -> None:
+    def __init__(self, start: Callable[[Callable[[apsw.Connection], None]], None]) -> None:
         self._start = start
         self._merging = False
         self._weight = 0.0
@@ -47,7 +48,7 @@ class LogKeeper:
         self._log_pages = 0
         self._full = False
 
-    def before_commit(self, connection: sqlite3.Connection) -> None:
+    def before_commit(self, connection: apsw.Connection) -> None:
         """Merges the rest of a log that has grown too long. The writer calls it."""
         if self._full and not self._merging:
             self._full = False
@@ -64,10 +65,10 @@ class LogKeeper:
             self._merging = True
             self._start(self._merge)
 
-    def _merge(self, connection: sqlite3.Connection) -> None:
+    def _merge(self, connection: apsw.Connection) -> None:
         try:
             log_pages, pages_left = merge(connection)
-        except sqlite3.Error as error:
+        except apsw.Error as error:
             # Nothing is lost: the log keeps all of it, and the next attempt starts again.
             logger.warning("store log not merged", extra={"error": str(error)})
         else:
@@ -81,20 +82,20 @@ class LogKeeper:
             self._merging = False
 
 
-def merge(connection: sqlite3.Connection) -> tuple[int, int]:
+def merge(connection: apsw.Connection) -> tuple[int, int]:
     """Merges as much of the log as can be merged without waiting for a reader or writer.
 
     Returns how many pages the log has, and how many of them are not merged.
     """
-    _, log_pages, merged_pages = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    _, log_pages, merged_pages = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").get
     return int(log_pages), int(log_pages - merged_pages)
 
 
-def merge_all(connection: sqlite3.Connection) -> bool:
+def merge_all(connection: apsw.Connection) -> bool:
     """Merges the log. Returns whether all that had been committed before is merged, and so forced to disk.
 
     A merge that goes on elsewhere, or a reader that needs an older page, keeps it from that.
     """
-    busy, log_pages, merged_pages = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    busy, log_pages, merged_pages = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").get
     # The numbers are -1 when it was not tried at all.
     return not busy and 0 <= log_pages == merged_pages

@@ -6,8 +6,10 @@ The format tells whether it belongs to one, so that versions that know no log re
 from __future__ import annotations
 
 import secrets
-import sqlite3
 from pathlib import Path
+from typing import Any
+
+import apsw
 
 from gowork.leader._core.model import Position
 from gowork.leader.store._sqlite_schema import FORMAT, FORMAT_LOGGED
@@ -21,7 +23,6 @@ from gowork.leader.store.protocol import (
 )
 
 _PUT = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
-_POSITION = "SELECT value FROM meta WHERE key IN ('generation', 'log_hash', 'log_index') ORDER BY key"
 _HOLDS_ANYTHING = """
     SELECT EXISTS (SELECT 1 FROM specs) OR EXISTS (SELECT 1 FROM facts) OR EXISTS (SELECT 1 FROM members)
     OR EXISTS (SELECT 1 FROM queues) OR EXISTS (SELECT 1 FROM tombstones)
@@ -29,24 +30,27 @@ _HOLDS_ANYTHING = """
 """
 
 
-def read_opened(connection: sqlite3.Connection) -> Opened:
+def read_values(connection: apsw.Connection) -> dict[str, Any]:
+    """Returns all rows: {key: value}."""
+    return {str(key): value for key, value in connection.execute("SELECT key, value FROM meta")}
+
+
+def read_opened(connection: apsw.Connection) -> Opened:
     """Returns what the store says of itself."""
-    values = dict(connection.execute("SELECT key, value FROM meta").fetchall())
-    (highest,) = connection.execute("SELECT coalesce(max(seq), 0) FROM specs").fetchone()
+    values = read_values(connection)
+    highest = connection.execute("SELECT coalesce(max(seq), 0) FROM specs").get
     return Opened(values["term"], values["identity"], highest + 1, read_position(connection), values["store_id"])
 
 
-def read_position(connection: sqlite3.Connection) -> Position | None:
+def read_position(connection: apsw.Connection) -> Position | None:
     """Returns where it stands in its log; None when it belongs to none."""
-    rows = connection.execute(_POSITION).fetchall()
-    if not rows:
+    values = read_values(connection)
+    if "generation" not in values:
         return None
-    # In the order of the keys.
-    (generation,), (digest,), (index,) = rows
-    return Position(generation, index, digest)
+    return Position(values["generation"], values["log_index"], values["log_hash"])
 
 
-def check_generation(connection: sqlite3.Connection, path: Path, generation: str | None) -> None:
+def check_generation(connection: apsw.Connection, path: Path, generation: str | None) -> None:
     """Checks that the store may be used with a log of this generation; see LoggedStore.open_logged.
 
     Raises:
@@ -77,13 +81,13 @@ def check_generation(connection: sqlite3.Connection, path: Path, generation: str
         )
 
 
-def check_next_term(connection: sqlite3.Connection, path: Path) -> None:
+def check_next_term(connection: apsw.Connection, path: Path) -> None:
     """Checks that the store has a term left.
 
     Raises:
         StoreError: it has none.
     """
-    (term,) = connection.execute("SELECT value FROM meta WHERE key = 'term'").fetchone()
+    term = connection.execute("SELECT value FROM meta WHERE key = 'term'").get
     if term >= TERM_MAX:
         raise StoreError(
             f"{path} has used up all {TERM_MAX:,} terms, so no leader can use it any more. Export the tasks into a new "
@@ -91,18 +95,18 @@ def check_next_term(connection: sqlite3.Connection, path: Path) -> None:
         )
 
 
-def name(connection: sqlite3.Connection) -> None:
+def name(connection: apsw.Connection) -> None:
     """Gives the store an id, unless it has one."""
     if connection.execute("SELECT 1 FROM meta WHERE key = 'store_id'").fetchone() is None:
         connection.execute(_PUT, ("store_id", secrets.token_hex(16)))
 
 
-def rename(connection: sqlite3.Connection) -> None:
+def rename(connection: apsw.Connection) -> None:
     """Gives the store an id of its own, because it was made from another one."""
     connection.execute(_PUT, ("store_id", secrets.token_hex(16)))
 
 
-def join(connection: sqlite3.Connection, position: Position, term: int) -> None:
+def join(connection: apsw.Connection, position: Position, term: int) -> None:
     """Makes it belong to a log, in the transaction that is open."""
     rows = (
         ("generation", position.generation),
@@ -114,7 +118,7 @@ def join(connection: sqlite3.Connection, position: Position, term: int) -> None:
     connection.execute(f"PRAGMA user_version = {FORMAT_LOGGED}")
 
 
-def begin_anew(connection: sqlite3.Connection, above: int = 0) -> None:
+def begin_anew(connection: apsw.Connection, above: int = 0) -> None:
     """Makes it belong to no log, above all that was written after it was copied, in the transaction that is open.
 
     Args:
@@ -124,14 +128,14 @@ def begin_anew(connection: sqlite3.Connection, above: int = 0) -> None:
     rename(connection)
     connection.execute("DELETE FROM meta WHERE key IN ('generation', 'log_hash', 'log_index')")
     connection.execute("UPDATE meta SET value = max(value, ?) + ? WHERE key = 'term'", (above, RESTORE_TERMS))
-    (term,) = connection.execute("SELECT value FROM meta WHERE key = 'term'").fetchone()
+    term = connection.execute("SELECT value FROM meta WHERE key = 'term'").get
     # Watchers know tasks that came later and are not here, so their tokens must not be valid.
     connection.execute(_PUT, ("watch_floor", changed_number(term, 0)))
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    version = connection.execute("PRAGMA user_version").get
     if version == FORMAT_LOGGED:
         connection.execute(f"PRAGMA user_version = {FORMAT}")
 
 
-def _holds_anything(connection: sqlite3.Connection) -> bool:
+def _holds_anything(connection: apsw.Connection) -> bool:
     """Whether it holds, or has held, any task or fact."""
-    return bool(connection.execute(_HOLDS_ANYTHING).fetchone()[0])
+    return bool(connection.execute(_HOLDS_ANYTHING).get)

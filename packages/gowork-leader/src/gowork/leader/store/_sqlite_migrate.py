@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import sqlite3
 from pathlib import Path
 
+import apsw
 import msgspec
 from msgspec.structs import replace
 
@@ -59,7 +59,7 @@ def migrate(path: Path, version: int) -> None:
     logger.info("store has the new format", extra={"store": str(path), "tasks": tasks})
 
 
-def add_missing(connection: sqlite3.Connection) -> None:
+def add_missing(connection: apsw.Connection) -> None:
     """Adds the tables that format 2 got later, if the store lacks them."""
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     for name, statement in ADDED_TO_2.items():
@@ -67,7 +67,7 @@ def add_missing(connection: sqlite3.Connection) -> None:
             connection.execute(statement)
 
 
-def _from_1_to_2(connection: sqlite3.Connection) -> int:
+def _from_1_to_2(connection: apsw.Connection) -> int:
     """Writes lanes and times of unfinished tasks to columns, because format 1 has them only in the bodies.
 
     Returns how many tasks there are.

@@ -9,7 +9,7 @@ from msgspec import Struct
 from gowork.leader._core.model import Position
 from gowork.leader.store._sqlite_errors import reported
 from gowork.leader.store._sqlite_file import connect, format_at
-from gowork.leader.store._sqlite_meta import read_position
+from gowork.leader.store._sqlite_meta import read_position, read_values
 from gowork.leader.store.protocol import StoreError
 
 
@@ -43,7 +43,7 @@ def outline(path: Path) -> Outline:
         has_log = log.exists() and log.stat().st_size > 0
         connection = connect(path, read_only=True, immutable=not has_log)
         try:
-            values = dict(connection.execute("SELECT key, value FROM meta").fetchall())
+            values = read_values(connection)
             position = read_position(connection)
         finally:
             connection.close()

@@ -9,10 +9,10 @@ themselves. Blobs of many rows are one blob, and the JSON text says how long eac
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import apsw
 import msgspec
 
 from gowork.leader._core.model import Standing, Status
@@ -85,7 +85,7 @@ _COUNTS = """
 
 
 @contextmanager
-def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
+def snapshot(connection: apsw.Connection) -> Iterator[None]:
     """Has all reads inside see the same moment."""
     connection.execute("BEGIN")
     try:
@@ -94,21 +94,21 @@ def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
         connection.execute("COMMIT")
 
 
-def load(connection: sqlite3.Connection, ids: Sequence[str]) -> list[Record]:
+def load(connection: apsw.Connection, ids: Sequence[str]) -> list[Record]:
     """See Store.load."""
     # Most ids are unknown, because each submit asks whether its ids are taken.
     wanted = _encode_json(list(dict.fromkeys(ids))).decode()
-    text = connection.execute(_BY_IDS, (wanted,)).fetchone()[0]
+    text = connection.execute(_BY_IDS, (wanted,)).get
     return [record for records in _fetched(connection, decode_sizes(text)) for record in records]
 
 
-def standings(connection: sqlite3.Connection, ids: Sequence[str]) -> list[tuple[str, Standing]]:
+def standings(connection: apsw.Connection, ids: Sequence[str]) -> list[tuple[str, Standing]]:
     """See Store.standings."""
     wanted = _encode_json(list(dict.fromkeys(ids))).decode()
-    sizes = decode_sizes(connection.execute(_STATES_BY_IDS, (wanted,)).fetchone()[0])
+    sizes = decode_sizes(connection.execute(_STATES_BY_IDS, (wanted,)).get)
     found: list[tuple[str, Standing]] = []
     for seqs in _groups(sizes, _FETCH_BYTES_MAX):
-        text, states = connection.execute(_STATES, (_encode_json(seqs).decode(),)).fetchone()
+        text, states = connection.execute(_STATES, (_encode_json(seqs).decode(),)).get
         end = 0
         for id, size in _decode_states(text):
             begin, end = end, end + size
@@ -116,16 +116,16 @@ def standings(connection: sqlite3.Connection, ids: Sequence[str]) -> list[tuple[
     return found
 
 
-def page(connection: sqlite3.Connection, query: Query, after: int | None, limit: int, bytes_max: int) -> list[Record]:
+def page(connection: apsw.Connection, query: Query, after: int | None, limit: int, bytes_max: int) -> list[Record]:
     """See Store.page."""
     statement, values = page_statement(query, after, limit)
     with snapshot(connection):
-        sizes = decode_sizes(connection.execute(statement, values).fetchone()[0])
+        sizes = decode_sizes(connection.execute(statement, values).get)
         sizes.sort(reverse=query.newest_first)
         return up_to(connection, sizes, bytes_max)
 
 
-def up_to(connection: sqlite3.Connection, sizes: Sequence[tuple[int, int]], bytes_max: int) -> list[Record]:
+def up_to(connection: apsw.Connection, sizes: Sequence[tuple[int, int]], bytes_max: int) -> list[Record]:
     """Returns the first of these records, up to the one that brings the sum of their counted bytes to `bytes_max`."""
     found: list[Record] = []
     bytes_left = bytes_max
@@ -138,27 +138,27 @@ def up_to(connection: sqlite3.Connection, sizes: Sequence[tuple[int, int]], byte
     return found
 
 
-def changed_since(connection: sqlite3.Connection, changed: int, limit: int) -> list[Record]:
+def changed_since(connection: apsw.Connection, changed: int, limit: int) -> list[Record]:
     """See Store.changed_since."""
     with snapshot(connection):
-        sizes = decode_sizes(connection.execute(CHANGED_SINCE, {"changed": changed, "limit": limit}).fetchone()[0])
+        sizes = decode_sizes(connection.execute(CHANGED_SINCE, {"changed": changed, "limit": limit}).get)
         found = [record for records in _fetched(connection, sizes) for record in records]
     found.sort(key=lambda record: (record.changed, record.seq))
     return found
 
 
-def counts(connection: sqlite3.Connection) -> dict[tuple[str, str, Status], int]:
+def counts(connection: apsw.Connection) -> dict[tuple[str, str, Status], int]:
     """See Store.counts."""
-    rows = _decode_counts(connection.execute(_COUNTS).fetchone()[0])
+    rows = _decode_counts(connection.execute(_COUNTS).get)
     return {(queue, handler, Status(status)): tasks for queue, handler, status, tasks in rows}
 
 
 def _fetched(
-    connection: sqlite3.Connection, sizes: Sequence[tuple[int, int]], bytes_max: int = _FETCH_BYTES_MAX
+    connection: apsw.Connection, sizes: Sequence[tuple[int, int]], bytes_max: int = _FETCH_BYTES_MAX
 ) -> Iterator[list[Record]]:
     """Yields the records with these seqs that are there, in this order, a few MiB at a time."""
     for seqs in _groups(sizes, min(bytes_max, _FETCH_BYTES_MAX)):
-        text, bodies, states = connection.execute(_RECORDS, (_encode_json(seqs).decode(),)).fetchone()
+        text, bodies, states = connection.execute(_RECORDS, (_encode_json(seqs).decode(),)).get
         by_seq = {}
         body_end = state_end = 0
         for seq, task_id, changed, body_size, state_size in _decode_records(text):

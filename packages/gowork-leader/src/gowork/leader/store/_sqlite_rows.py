@@ -7,12 +7,13 @@ rows. It is padded with empty rows to one of a few sizes, so that each size is p
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
 
-#: How many rows a statement may have. An empty row costs about a fifth of a full one. With seven columns the last size
-#: stays below SQLite's 32,766 parameters.
-_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
+import apsw
+
+#: How many rows a statement may have. An empty row costs about a fifth of a full one. With seven columns the text of
+#: the last size stays below 16,384 bytes: apsw keeps no longer statement for the next time.
+_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 192, 256, 384, 512, 768)
 #: How many rows one statement has at most.
 ROWS_MAX = _SIZES[-1]
 
@@ -29,15 +30,15 @@ class RowsStatement:
 
     def __init__(self, table: str, columns: Sequence[str], conflict: str = "", condition: str = "TRUE") -> None:
         self._width = len(columns)
-        row = f"({', '.join('?' * self._width)})"
+        row = f"({','.join('?' * self._width)})"
         # Only constant names get into the text. Values are bound.
         self._by_size = {
             size: f"INSERT INTO {table} ({', '.join(columns)}) "  # noqa: S608
-            f"SELECT * FROM (VALUES {', '.join([row] * size)}) WHERE column1 IS NOT NULL AND {condition} {conflict}"
+            f"SELECT * FROM (VALUES {','.join([row] * size)}) WHERE column1 IS NOT NULL AND {condition} {conflict}"
             for size in _SIZES
         }
 
-    def run(self, connection: sqlite3.Connection, values: list[object], *condition: object) -> int:
+    def run(self, connection: apsw.Connection, values: list[object], *condition: object) -> int:
         """Inserts the rows whose values follow one another in `values`. Returns how many were written."""
         width, written = self._width, 0
         for start in range(0, len(values), _SIZES[-1] * width):
@@ -45,5 +46,6 @@ class RowsStatement:
             rows = len(chunk) // width
             size = next(size for size in _SIZES if size >= rows)
             chunk += [None] * ((size - rows) * width)
-            written += connection.execute(self._by_size[size], [*chunk, *condition]).rowcount
+            connection.execute(self._by_size[size], [*chunk, *condition])
+            written += connection.changes()
         return written

@@ -8,9 +8,9 @@ JSON text, as the statements of `_sqlite_query` do.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Mapping, Sequence
 
+import apsw
 import msgspec
 
 from gowork.leader._core.model import FINISHED as FINISHED_STATUSES
@@ -116,19 +116,19 @@ DELETED_SINCE = """
 """
 
 
-def waiting(connection: sqlite3.Connection) -> list[tuple[LaneKey, int]]:
+def waiting(connection: apsw.Connection) -> list[tuple[LaneKey, int]]:
     """See Store.waiting."""
     return [(lane_of(key), tasks) for key, tasks in _decode_waiting(_text(connection, WAITING))]
 
 
-def lane_page(connection: sqlite3.Connection, lane: LaneKey, after: int, limit: int, bytes_max: int) -> list[Record]:
+def lane_page(connection: apsw.Connection, lane: LaneKey, after: int, limit: int, bytes_max: int) -> list[Record]:
     """See Store.lane_page."""
     with snapshot(connection):
         sizes = sorted(decode_sizes(_text(connection, LANE_PAGE, (key_text(lane), after, limit))))
         return up_to(connection, sizes, bytes_max)
 
 
-def running_page(connection: sqlite3.Connection, after: tuple[int, int], limit: int, bytes_max: int) -> list[Record]:
+def running_page(connection: apsw.Connection, after: tuple[int, int], limit: int, bytes_max: int) -> list[Record]:
     """Returns the next running tasks after this (changed, seq)."""
     values = {"changed": after[0], "seq": after[1], "limit": limit}
     with snapshot(connection):
@@ -136,28 +136,28 @@ def running_page(connection: sqlite3.Connection, after: tuple[int, int], limit: 
         return up_to(connection, [(seq, size) for _, seq, size in rows], bytes_max)
 
 
-def delayed(connection: sqlite3.Connection, after: tuple[int, int] | None, limit: int) -> list[Timer]:
+def delayed(connection: apsw.Connection, after: tuple[int, int] | None, limit: int) -> list[Timer]:
     """See Store.delayed."""
     return _timers(connection, DELAYED, after, limit)
 
 
-def expiring(connection: sqlite3.Connection, after: tuple[int, int] | None, limit: int) -> list[Timer]:
+def expiring(connection: apsw.Connection, after: tuple[int, int] | None, limit: int) -> list[Timer]:
     """See Store.expiring."""
     return _timers(connection, EXPIRING, after, limit)
 
 
-def delayed_counts(connection: sqlite3.Connection) -> list[tuple[LaneKey, int]]:
+def delayed_counts(connection: apsw.Connection) -> list[tuple[LaneKey, int]]:
     """See Store.delayed_counts."""
     return [(lane_of(key), tasks) for key, tasks in _decode_waiting(_text(connection, DELAYED_COUNTS))]
 
 
-def finished_counts(connection: sqlite3.Connection) -> tuple[int, int]:
+def finished_counts(connection: apsw.Connection) -> tuple[int, int]:
     """See Store.finished_counts."""
-    failed, others = connection.execute(FINISHED_COUNTS).fetchone()
+    failed, others = connection.execute(FINISHED_COUNTS).get
     return failed, others
 
 
-def select_finished(connection: sqlite3.Connection, query: Query, before_ms: int | None, limit: int) -> list[Brief]:
+def select_finished(connection: apsw.Connection, query: Query, before_ms: int | None, limit: int) -> list[Brief]:
     """See Store.select_finished."""
     statuses = FINISHED_STATUSES & query.statuses if query.statuses else FINISHED_STATUSES
     if not statuses:
@@ -178,41 +178,41 @@ def select_finished(connection: sqlite3.Connection, query: Query, before_ms: int
     return [Brief(seq, id, Status(status), at_ms) for seq, id, status, at_ms in rows]
 
 
-def briefs(connection: sqlite3.Connection, ids: Sequence[str]) -> list[Brief]:
+def briefs(connection: apsw.Connection, ids: Sequence[str]) -> list[Brief]:
     """See Store.briefs."""
     wanted = msgspec.json.encode(list(dict.fromkeys(ids))).decode()
     rows = _decode_finished(_text(connection, BRIEFS, (wanted,)))
     return [Brief(seq, id, Status(status), at_ms) for seq, id, status, at_ms in rows]
 
 
-def finished(connection: sqlite3.Connection, failed: bool, limit: int) -> list[Finished]:
+def finished(connection: apsw.Connection, failed: bool, limit: int) -> list[Finished]:
     """See Store.finished."""
     return [Finished(*row) for row in _decode_finished(_text(connection, FINISHED[failed], (limit,)))]
 
 
-def last_failed(connection: sqlite3.Connection, limit: int, bytes_max: int) -> list[Record]:
+def last_failed(connection: apsw.Connection, limit: int, bytes_max: int) -> list[Record]:
     """See Store.last_failed."""
     with snapshot(connection):
         rows = sorted(_decode_rows(_text(connection, LAST_FAILED, (limit,))), reverse=True)
         return up_to(connection, [(seq, size) for _, seq, size in rows], bytes_max)
 
 
-def deleted_since(connection: sqlite3.Connection, changed: int, limit: int) -> list[tuple[int, str]]:
+def deleted_since(connection: apsw.Connection, changed: int, limit: int) -> list[tuple[int, str]]:
     """See Store.deleted_since."""
     return _decode_removals(_text(connection, DELETED_SINCE, {"changed": changed, "limit": limit}))
 
 
-def watch_floor(connection: sqlite3.Connection) -> int:
+def watch_floor(connection: apsw.Connection) -> int:
     """See Store.watch_floor."""
-    (floor,) = connection.execute("SELECT value FROM meta WHERE key = 'watch_floor'").fetchone()
+    floor = connection.execute("SELECT value FROM meta WHERE key = 'watch_floor'").get
     return int(floor)
 
 
-def _timers(connection: sqlite3.Connection, statement: str, after: tuple[int, int] | None, limit: int) -> list[Timer]:
+def _timers(connection: apsw.Connection, statement: str, after: tuple[int, int] | None, limit: int) -> list[Timer]:
     at, seq = after or (0, 0)
     return sorted(_decode_timers(_text(connection, statement, {"at": at, "seq": seq, "limit": limit})))
 
 
-def _text(connection: sqlite3.Connection, statement: str, values: Sequence[object] | Mapping[str, object] = ()) -> str:
-    text: str = connection.execute(statement, values).fetchone()[0]
+def _text(connection: apsw.Connection, statement: str, values: Sequence[object] | Mapping[str, object] = ()) -> str:
+    text: str = connection.execute(statement, values).get
     return text

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sqlite3
-
+import apsw
 import msgspec
 
 from gowork.leader._core.model import LaneKey
@@ -38,11 +37,11 @@ _DELETE_STANDINGS = """
 _DELETE_SPECS = "DELETE FROM specs WHERE seq IN (SELECT json_extract(value, '$[0]') FROM json_each(?))"
 
 
-def write_batch(connection: sqlite3.Connection, batch: Batch, lanes: LaneIds, term: int) -> None:
+def write_batch(connection: apsw.Connection, batch: Batch, lanes: LaneIds, term: int) -> None:
     """Writes the batch in a transaction of its own, if the store still has this term. When it raises, nothing is left.
 
     Raises:
-        sqlite3.Error: an error of SQLite.
+        apsw.Error: an error of SQLite.
         StoreLostError: the store has another term, because another leader has opened it.
         StoreError: the batch contradicts itself or what is stored.
     """
@@ -57,7 +56,7 @@ def write_batch(connection: sqlite3.Connection, batch: Batch, lanes: LaneIds, te
             connection.execute("COMMIT")
     except BaseException as error:
         lanes.forget()
-        if not isinstance(error, sqlite3.IntegrityError):
+        if not isinstance(error, apsw.ConstraintError):
             raise
         raise StoreError(f"The batch contradicts the store, and nothing of it was written: {error}.") from error
     finally:
@@ -66,12 +65,12 @@ def write_batch(connection: sqlite3.Connection, batch: Batch, lanes: LaneIds, te
             connection.execute("ROLLBACK")
 
 
-def write_rows(connection: sqlite3.Connection, batch: Batch, lanes: LaneIds, term: int) -> None:
+def write_rows(connection: apsw.Connection, batch: Batch, lanes: LaneIds, term: int) -> None:
     """Writes the batch in the transaction that is open. After an error that must be rolled back, and lanes forgotten.
 
     Raises:
-        sqlite3.IntegrityError: the batch contradicts what is stored.
-        sqlite3.Error, StoreLostError, StoreError: see write_batch.
+        apsw.ConstraintError: the batch contradicts what is stored.
+        apsw.Error, StoreLostError, StoreError: see write_batch.
     """
     if batch.deletes:
         _delete(connection, batch)
@@ -97,7 +96,7 @@ def _is_one_statement(batch: Batch) -> bool:
     return all(moved.lane is None for moved in batch.moves)
 
 
-def _write_tasks(connection: sqlite3.Connection, batch: Batch, lanes: LaneIds, term: int) -> None:
+def _write_tasks(connection: apsw.Connection, batch: Batch, lanes: LaneIds, term: int) -> None:
     # Keyed by identity, which is quicker, because most tasks of a batch share their lane's object.
     wanted: dict[int, LaneKey] = {id(new.lane): new.lane for new in batch.inserts}
     for moved in batch.moves:
@@ -141,7 +140,7 @@ def _write_tasks(connection: sqlite3.Connection, batch: Batch, lanes: LaneIds, t
         raise _lost()
 
 
-def _compare_term(connection: sqlite3.Connection, term: int) -> None:
+def _compare_term(connection: apsw.Connection, term: int) -> None:
     if connection.execute("SELECT value FROM meta WHERE key = 'term'").fetchone() != (term,):
         raise _lost()
 
@@ -153,9 +152,10 @@ def _lost() -> StoreLostError:
     )
 
 
-def _delete(connection: sqlite3.Connection, batch: Batch) -> None:
+def _delete(connection: apsw.Connection, batch: Batch) -> None:
     gone = _encode_json([(deleted.seq, deleted.id) for deleted in batch.deletes]).decode()
-    found = connection.execute(_DELETE_STANDINGS, (gone,)).rowcount
+    connection.execute(_DELETE_STANDINGS, (gone,))
+    found = connection.changes()
     if found != len(batch.deletes):
         raise StoreError(
             f"The batch contradicts the store, and nothing of it was written: of {len(batch.deletes)} tasks to be "
@@ -165,8 +165,8 @@ def _delete(connection: sqlite3.Connection, batch: Batch) -> None:
     _TOMBSTONES.run(connection, [value for deleted in batch.deletes for value in (deleted.changed, deleted.id)])
 
 
-def _forget_removals(connection: sqlite3.Connection, before: int) -> None:
-    (highest,) = connection.execute("SELECT max(changed) FROM tombstones WHERE changed < ?", (before,)).fetchone()
+def _forget_removals(connection: apsw.Connection, before: int) -> None:
+    highest = connection.execute("SELECT max(changed) FROM tombstones WHERE changed < ?", (before,)).get
     if highest is not None:
         connection.execute("DELETE FROM tombstones WHERE changed < ?", (before,))
         connection.execute("UPDATE meta SET value = max(value, ?) WHERE key = 'watch_floor'", (highest,))

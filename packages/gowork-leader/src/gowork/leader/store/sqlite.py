@@ -11,12 +11,13 @@ forces its entries later; see `force`.
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
+
+import apsw
 
 from gowork.leader._core.model import Brief, Fact, LaneKey, Position, Standing, Status
 from gowork.leader.store import _sqlite_aside, _sqlite_file, _sqlite_meta, _sqlite_query, _sqlite_scans
@@ -89,7 +90,7 @@ class SqliteStore:
         self._digests = _Connection("gowork-store-digest")
         self._closing = False
         #: The connection that looks up a few ids on the caller's own thread.
-        self._at_once: sqlite3.Connection | None = None
+        self._at_once: apsw.Connection | None = None
         self._log = LogKeeper(self._merges.start)
         self._lanes = LaneIds()
         #: The term of this opening; without a log alone.
@@ -366,14 +367,14 @@ class SqliteStore:
 
     async def _scan(
         self,
-        function: Callable[Concatenate[sqlite3.Connection, _P], _T],
+        function: Callable[Concatenate[apsw.Connection, _P], _T],
         *args: _P.args,
         **kwargs: _P.kwargs,
     ) -> _T:
         return await self._call(self._scans, function, *args, **kwargs)
 
     async def _looked_up(
-        self, look: Callable[[sqlite3.Connection, Sequence[str]], list[_T]], ids: Sequence[str]
+        self, look: Callable[[apsw.Connection, Sequence[str]], list[_T]], ids: Sequence[str]
     ) -> list[_T]:
         if len(ids) > _IDS_AT_ONCE_MAX:
             return await self._call(self._lookups, look, ids)
@@ -387,7 +388,7 @@ class SqliteStore:
     async def _call(
         self,
         thread: _Connection,
-        function: Callable[Concatenate[sqlite3.Connection, _P], _T],
+        function: Callable[Concatenate[apsw.Connection, _P], _T],
         *args: _P.args,
         **kwargs: _P.kwargs,
     ) -> _T:
@@ -403,20 +404,20 @@ class SqliteStore:
 
         return await thread.submit(run)
 
-    def _commit(self, connection: sqlite3.Connection, batch: Batch) -> None:
+    def _commit(self, connection: apsw.Connection, batch: Batch) -> None:
         assert self._lock is not None
         if self._entries is not None:
             raise StoreError(f"{self._path} follows a log: nothing else is written.")
         self._log.before_commit(connection)
         try:
             write_batch(connection, batch, self._lanes, self._term)
-        except sqlite3.OperationalError as error:
+        except apsw.Error as error:
             if not isinstance(translated(error, str(self._path)), StoreFullError):
                 raise
             # The log itself may fill a small disk. After a merge, the batch is written to the beginning of the log.
             try:
                 merge(connection)
-            except sqlite3.Error:
+            except apsw.Error:
                 raise error from None
             write_batch(connection, batch, self._lanes, self._term)
         # Checked after the write, because a batch must not be acknowledged when its file is no longer at its path.
@@ -468,7 +469,7 @@ class SqliteStore:
             migrate(path, version)
         return version
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self) -> apsw.Connection:
         """Connects the one that writes. The store has all tables then."""
         writer = self._writer.connection = _sqlite_file.connect(self._path)
         for pragma in _PRAGMAS:
@@ -476,7 +477,7 @@ class SqliteStore:
         add_missing(writer)
         return writer
 
-    def _opened(self, writer: sqlite3.Connection) -> Opened:
+    def _opened(self, writer: apsw.Connection) -> Opened:
         """Makes the store ready for use, and returns what it says of itself."""
         self._lanes.forget()
         drop_unused(writer)
@@ -494,7 +495,7 @@ class SqliteStore:
         return opened
 
 
-def _forced(connection: sqlite3.Connection) -> Position | None:
+def _forced(connection: apsw.Connection) -> Position | None:
     """Forces to disk what is committed. Returns up to where; None when it could not yet."""
     # Read before the merge, because what is committed meanwhile need not be on disk.
     position = _sqlite_meta.read_position(connection)
@@ -507,7 +508,7 @@ class _Connection:
     """A connection, or None before it is opened, and the one thread that uses it."""
 
     def __init__(self, name: str) -> None:
-        self.connection: sqlite3.Connection | None = None
+        self.connection: apsw.Connection | None = None
         self._executor: LoopExecutor | None = None
         self._name = name
 
@@ -516,7 +517,7 @@ class _Connection:
             self._executor = LoopExecutor(self._name)
         return await asyncio.get_running_loop().run_in_executor(self._executor, function)
 
-    def start(self, function: Callable[[sqlite3.Connection], None]) -> None:
+    def start(self, function: Callable[[apsw.Connection], None]) -> None:
         """Runs the function in the thread, and does not wait for it."""
         if self._executor is None:
             self._executor = LoopExecutor(self._name)
